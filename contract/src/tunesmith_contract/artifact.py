@@ -1,0 +1,66 @@
+"""The manifest of an artefact: its digest is the digest of the manifest's bytes, which hold every file's digest."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from .base import Digest, Document, canonical_json, sha256_digest
+
+
+class File(Document):
+    """One file of an artefact, relative to its folder."""
+
+    path: str
+    size_bytes: int
+    sha256: Digest
+
+
+class Probe(Document):
+    """A prompt that tells the tuned model from its base.
+
+    Attributes:
+        token_ids: prompt and continuation as token ids.
+        prompt_length: how many of them are the prompt.
+        base_log_prob: mean log-probability of the continuation's tokens under the base model, nats per token.
+        tuned_log_prob: the same with the adapter.
+    """
+
+    token_ids: tuple[int, ...]
+    prompt_length: int = Field(ge=1)
+    base_log_prob: float
+    tuned_log_prob: float
+
+
+class Lineage(Document):
+    """What went in: enough to make the artefact again."""
+
+    namespace: str
+    job: str
+    uid: str
+    base_model: str
+    base_model_revision: str
+    dataset_digest: Digest
+    image: str
+    parameters: dict[str, object]
+    versions: dict[str, str]
+
+
+class Manifest(Document):
+    """``manifest.json`` of an artefact."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["LoRA"] = "LoRA"
+    rank: int
+    target_modules: tuple[str, ...]
+    files: tuple[File, ...]
+    lineage: Lineage
+    probes: tuple[Probe, ...] = Field(max_length=16)
+
+    def to_bytes(self) -> bytes:
+        """The bytes that are stored, and digested."""
+        return canonical_json(self.to_dict())
+
+    @property
+    def digest(self) -> str:
+        """The artefact's digest."""
+        return sha256_digest(self.to_bytes())

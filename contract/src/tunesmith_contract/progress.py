@@ -1,0 +1,38 @@
+"""Live progress of a run: the protocol of Kubeflow Trainer's status server, which transformers speaks by itself.
+
+``POST`` with a bearer token to the URL in ``KUBEFLOW_TRAINER_SERVER_URL``; the token's pod says whose progress it is.
+"""
+
+from datetime import datetime
+
+from pydantic import Field
+
+from .base import Report
+
+PROGRESS_PATH = "/progress/v1/namespaces/{namespace}/{plural}/{name}"
+
+SERVER_URL_ENV = "KUBEFLOW_TRAINER_SERVER_URL"
+CA_CERT_ENV = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
+TOKEN_ENV = "KUBEFLOW_TRAINER_SERVER_TOKEN"
+
+
+class ProgressMetric(Report):
+    """One number by name: ``current_step``, ``total_steps``, ``current_epoch``, ``loss``, ``eval_loss`` …"""
+
+    name: str = Field(max_length=64)
+    value: str = Field(max_length=64)
+
+
+class TrainerStatus(Report):
+    """How far a run is."""
+
+    last_updated_time: datetime
+    progress_percentage: int | None = Field(None, ge=0, le=100)
+    estimated_remaining_seconds: int | None = Field(None, ge=0)
+    metrics: tuple[ProgressMetric, ...] = Field((), max_length=64)
+
+
+class ProgressUpdate(Report):
+    """The body of a progress request."""
+
+    trainer_status: TrainerStatus

@@ -1,0 +1,166 @@
+"""RunReport: a pod's last word, in its termination message and beside the artefact."""
+
+from enum import StrEnum
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import AfterValidator, Field
+
+from .base import Digest, Report
+from .exit_codes import FailureCategory
+from .run_config import MAX_METRICS, MAX_REFERENCES, MAX_SUITES, Metric, Name
+
+#: kubelet keeps no more of a container's termination message.
+TERMINATION_MESSAGE_BYTES = 4096
+
+#: Six significant digits are all that a report keeps of a measured number.
+Measured = Annotated[float, AfterValidator(lambda number: float(f"{number:.6g}"))]
+Count = Annotated[int, Field(ge=0)]
+Text = Annotated[str, Field(max_length=512)]
+
+
+class Outcome(StrEnum):
+    """How a run ended."""
+
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    PREEMPTED = "Preempted"
+
+
+class Failure(Report):
+    """Why a run failed: ``reason`` is a PascalCase word, ``message`` a sentence that says what to do."""
+
+    category: FailureCategory
+    reason: str = Field(max_length=64)
+    message: str = Field(max_length=2048)
+    rank: int | None = None
+    exit_code: int | None = None
+    log: str = Field("", max_length=4096, description="The end of the log.")
+
+
+class TokenStatistics(Report):
+    """Tokens per row, by the model's own tokenizer and template."""
+
+    p50: Count
+    p95: Count
+    max: Count
+    total: Count
+
+
+class DatasetReport(Report):
+    """What prepare found. ``rows`` = train + validation + duplicates + dropped."""
+
+    digest: Digest
+    format: str = Field(max_length=32)
+    rows: Count
+    train_rows: Count
+    validation_rows: Count
+    duplicates: Count = 0
+    dropped_rows: Count = 0
+    truncated_rows: Count = 0
+    tokens: TokenStatistics
+    warnings: tuple[Annotated[str, Field(max_length=200)], ...] = Field((), max_length=4)
+
+
+class ModelReport(Report):
+    """What prepare found of the base model; ``revision`` is a commit, or a digest of the files."""
+
+    revision: str = Field(max_length=80)
+    architecture: str = Field(max_length=64)
+    parameters: Count
+    max_position_embeddings: Count
+
+
+class Artifact(Report):
+    """A committed artefact."""
+
+    uri: Text
+    digest: Digest
+    size_bytes: Count
+
+
+class TrainingReport(Report):
+    """How training went; losses are means per token in nats."""
+
+    artifact: Artifact
+    steps: Count
+    epochs: Measured
+    loss: Measured | None = None
+    eval_loss: Measured | None = None
+    tokens_per_second: Measured | None = None
+    gpu_seconds: Measured = 0.0
+    seconds: Measured = 0.0
+    precision: str = Field("", max_length=16)
+
+
+class Interval(NamedTuple):
+    """A mean with its confidence interval; an array in JSON, so that the largest report fits."""
+
+    value: Measured
+    low: Measured
+    high: Measured
+
+
+class MetricResult(Report):
+    """One metric of one suite.
+
+    ``scores`` are in the order of the report's ``sides``. ``delta`` is candidate minus baseline over the same items,
+    with a paired interval; ``p_value`` is two-sided for no difference.
+    """
+
+    suite: Name
+    metric: Metric
+    items: Count
+    scores: tuple[Interval, ...] = Field(min_length=2, max_length=2 + MAX_REFERENCES)
+    delta: Interval
+    p_value: Measured = Field(ge=0, le=1)
+
+
+class EvaluationReport(Report):
+    """What an evaluation measured; the verdict is the operator's."""
+
+    sides: tuple[Name, ...] = Field(min_length=2, max_length=2 + MAX_REFERENCES)
+    results: tuple[MetricResult, ...] = Field(max_length=MAX_SUITES * MAX_METRICS)
+    policy_digest: Digest
+    base_model_revision: str = Field(max_length=80)
+    details: Artifact = Field(description="Every item with all answers.")
+
+
+class RunReport(Report):
+    """A pod's last word. The member of its stage is set when the outcome is Succeeded."""
+
+    schema_version: Literal[1] = 1
+    stage: Literal["prepare", "train", "evaluate"]
+    outcome: Outcome
+    failure: Failure | None = None
+    dataset: DatasetReport | None = None
+    model: ModelReport | None = None
+    training: TrainingReport | None = None
+    evaluation: EvaluationReport | None = None
+
+    def to_termination_message(self) -> bytes:
+        """JSON of at most TERMINATION_MESSAGE_BYTES; a log or message too long for that loses its start or end."""
+        return _fit(self).to_json().encode()
+
+
+def parse_report(message: str | bytes) -> RunReport | None:
+    """The report in a termination message; None where it holds none (the pod died before its last word)."""
+    try:
+        return RunReport.model_validate_json(message)
+    except ValueError:
+        return None
+
+
+def _size(report: RunReport) -> int:
+    return len(report.to_json().encode())
+
+
+def _fit(report: RunReport) -> RunReport:
+    """Shorten the log from its start, then the message from its end, until the report fits."""
+    while report.failure and _size(report) > TERMINATION_MESSAGE_BYTES:
+        failure = report.failure
+        if failure.log:
+            shorter = failure.model_copy(update={"log": failure.log[len(failure.log) // 4 + 1 :]})
+        else:
+            shorter = failure.model_copy(update={"message": failure.message[: len(failure.message) * 3 // 4]})
+        report = report.model_copy(update={"failure": shorter})
+    return report

@@ -1,0 +1,214 @@
+"""``run.json``: all that a prepare, train or evaluate pod is told.
+
+The operator writes it into an immutable snapshot; every ``Auto`` is a number by then.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from .base import Digest, Document
+
+SCHEMA_VERSION: Literal[1] = 1
+
+MAX_SUITES = 4
+MAX_METRICS = 2
+MAX_REFERENCES = 2
+Name = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class DataFormat(StrEnum):
+    """How the rows of a data set are written."""
+
+    AUTO = "Auto"
+    CHAT = "Chat"
+    PROMPT_COMPLETION = "PromptCompletion"
+
+
+class OnInvalidRow(StrEnum):
+    """What a row that fails a check does to the job."""
+
+    FAIL = "Fail"
+    DROP = "Drop"
+
+
+class Deduplicate(StrEnum):
+    """Which repeated rows are removed from training."""
+
+    EXACT = "Exact"
+    NONE = "None"
+
+
+class Scheduler(StrEnum):
+    """How the learning rate falls after the warm-up."""
+
+    LINEAR = "Linear"
+    COSINE = "Cosine"
+    CONSTANT = "Constant"
+
+
+class Metric(StrEnum):
+    """How an answer is scored, from 0 to 1."""
+
+    EXACT_MATCH = "ExactMatch"
+    JSON_FIELDS = "JSONFields"
+
+
+class Owner(Document):
+    """The resource that a run belongs to."""
+
+    kind: Literal["FineTuneJob", "EvalRun"]
+    namespace: str
+    name: str
+    uid: str
+
+
+class ValidationSource(Document):
+    """Rows held out of training: a fraction of the training rows, or a set of their own."""
+
+    fraction: Fraction = 0.0
+    uri: str | None = None
+
+
+class SFTMethod(Document):
+    """Supervised fine-tuning on given answers."""
+
+    assistant_only_loss: bool = True
+    packing: bool = False
+    max_length: int = Field(1024, ge=8)
+
+
+class Method(Document):
+    """Exactly one member is set."""
+
+    sft: SFTMethod
+
+
+class LoRAAdapter(Document):
+    """A low-rank adapter on the linear layers (Hu et al. 2021, arXiv:2106.09685)."""
+
+    type: Literal["LoRA"] = "LoRA"
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: Fraction = 0.0
+    target_modules: tuple[str, ...] = ("all-linear",)
+
+
+class Hyperparameters(Document):
+    """Resolved numbers; ``batch_size`` is the effective one, over all devices and accumulation steps."""
+
+    epochs: int = Field(3, ge=1)
+    max_steps: int | None = Field(None, ge=1)
+    learning_rate: float = Field(gt=0)
+    batch_size: int = Field(ge=1)
+    micro_batch_size: int = Field(ge=1)
+    warmup_ratio: Fraction = 0.03
+    weight_decay: float = Field(0.0, ge=0)
+    scheduler: Scheduler = Scheduler.LINEAR
+    seed: int = 42
+
+
+class Checkpoints(Document):
+    """How often the state of training is committed, and how many of the last commits are kept."""
+
+    every_steps: int = Field(100, ge=1)
+    keep: int = Field(3, ge=1)
+
+
+class PrepareConfig(Document):
+    """Read, check, convert, split and digest the data; look at the base model."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    stage: Literal["prepare"] = "prepare"
+    owner: Owner
+    base_model: str
+    train: str
+    validation: ValidationSource
+    format: DataFormat = DataFormat.AUTO
+    on_invalid_row: OnInvalidRow = OnInvalidRow.FAIL
+    max_invalid_fraction: Fraction = 0.0
+    deduplicate: Deduplicate = Deduplicate.EXACT
+    method: Method
+    seed: int
+    output: str
+
+
+class TrainConfig(Document):
+    """Train on the prepared data and commit an artefact."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    stage: Literal["train"] = "train"
+    owner: Owner
+    base_model: str
+    base_model_revision: str
+    dataset_digest: Digest
+    method: Method
+    adapter: LoRAAdapter
+    hyperparameters: Hyperparameters
+    checkpoints: Checkpoints
+    nodes: int = Field(1, ge=1)
+    gpus_per_node: int = Field(0, ge=0)
+    image: str
+    output: str
+
+
+class AdapterSource(Document):
+    """An artefact by address and digest."""
+
+    uri: str
+    digest: Digest
+
+
+class Side(Document):
+    """One contestant: the base model or an adapter on it, with its own prompt and number of examples."""
+
+    name: Name
+    adapter: AdapterSource | None = None
+    system_prompt: str | None = None
+    few_shot: int = Field(0, ge=0, le=32)
+
+
+class Suite(Document):
+    """Items that all sides answer; the last assistant turn of each row is the expected answer."""
+
+    name: Name
+    dataset: str
+    metrics: tuple[Metric, ...] = Field(min_length=1, max_length=MAX_METRICS)
+    limit: int | None = Field(None, ge=1)
+    max_new_tokens: int = Field(256, ge=1)
+
+
+class EvaluateConfig(Document):
+    """Let all sides answer the same items, score them, compare candidate with baseline.
+
+    ``sides[0]`` is the candidate and ``sides[1]`` the baseline; the rest are only reported.
+    ``policy`` is the canonical part of the EvalRun (suites, gates, confidence), taken into the policy's digest.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    stage: Literal["evaluate"] = "evaluate"
+    owner: Owner
+    base_model: str
+    sides: tuple[Side, ...] = Field(min_length=2, max_length=2 + MAX_REFERENCES)
+    suites: tuple[Suite, ...] = Field(min_length=1, max_length=MAX_SUITES)
+    few_shot_from: str | None = None
+    confidence: float = Field(0.95, gt=0, lt=1)
+    policy: str
+    gpus: int = Field(0, ge=0)
+    seed: int = 42
+    output: str
+
+
+RunConfig = Annotated[PrepareConfig | TrainConfig | EvaluateConfig, Field(discriminator="stage")]
+_ADAPTER: TypeAdapter[PrepareConfig | TrainConfig | EvaluateConfig] = TypeAdapter(RunConfig)
+
+
+def parse_run_config(text: str | bytes) -> PrepareConfig | TrainConfig | EvaluateConfig:
+    """Read ``run.json``.
+
+    Raises:
+        pydantic.ValidationError: unknown stage or version, missing or unknown keys.
+    """
+    return _ADAPTER.validate_json(text)

@@ -1,0 +1,212 @@
+"""What the parts of Tunesmith say to each other survives the wire."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from tunesmith_contract.agent import DesiredState
+from tunesmith_contract.artifact import Manifest
+from tunesmith_contract.exit_codes import RETRYABLE, ExitCode, FailureCategory, category_of, exit_code_of
+from tunesmith_contract.layout import artifact_uri
+from tunesmith_contract.report import (
+    TERMINATION_MESSAGE_BYTES,
+    Artifact,
+    DatasetReport,
+    EvaluationReport,
+    Failure,
+    Interval,
+    MetricResult,
+    ModelReport,
+    Outcome,
+    RunReport,
+    TokenStatistics,
+    TrainingReport,
+    parse_report,
+)
+from tunesmith_contract.run_config import MAX_METRICS, MAX_REFERENCES, MAX_SUITES, Metric, parse_run_config
+from tunesmith_contract.uris import InvalidUri, Scheme, mount_path, parse_uri
+
+DIGEST = "sha256:" + "f" * 64
+WIDE = "\N{GRINNING FACE}"
+BIG = 10**15 - 1
+LONG = -0.12345678901234567e-100
+
+
+@pytest.mark.parametrize(
+    ("uri", "name", "path", "revision"),
+    [
+        ("pvc://data/a/b.jsonl", "data", "a/b.jsonl", None),
+        ("pvc://artifacts", "artifacts", "", None),
+        ("configmap://rows/train.jsonl", "rows", "train.jsonl", None),
+        ("hf://org/repo@main", "org/repo", "", "main"),
+        ("hf://org/repo/data/x.jsonl@v1.0", "org/repo", "data/x.jsonl", "v1.0"),
+    ],
+)
+def test_uri_round_trip(uri: str, name: str, path: str, revision: str | None) -> None:
+    parsed = parse_uri(uri)
+    assert (parsed.name, parsed.path, parsed.revision) == (name, path, revision)
+    assert str(parsed) == uri
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "data.jsonl",
+        "s3://b/k",
+        "pvc://",
+        "pvc://c/../d",
+        "configmap://x",
+        "configmap://x/..",
+        "hf://repo",
+        "hf://a/../b",
+    ],
+)
+def test_bad_uri_says_what_to_write(uri: str) -> None:
+    with pytest.raises(InvalidUri, match="write"):
+        parse_uri(uri)
+
+
+@given(st.text())
+def test_no_path_leaves_its_volume(text: str) -> None:
+    try:
+        uri = parse_uri(f"pvc://claim/{text}")
+    except InvalidUri:
+        return
+    assert ".." not in mount_path(uri).parts
+    assert mount_path(uri).parts[:5] == ("/", "mnt", "tunesmith", Scheme.PVC, "claim")
+
+
+def test_artifacts_are_content_addressed() -> None:
+    assert (
+        str(artifact_uri(parse_uri("pvc://artifacts/team"), DIGEST))
+        == f"pvc://artifacts/team/sha256/{'f' * 64}"
+    )
+
+
+@pytest.mark.parametrize("category", FailureCategory)
+def test_exit_codes_and_categories_agree(category: FailureCategory) -> None:
+    assert category_of(exit_code_of(category)) is category
+
+
+def test_crashes_may_be_tried_again_and_preemption_is_no_failure() -> None:
+    assert category_of(1) in RETRYABLE
+    assert category_of(137) in RETRYABLE
+    assert category_of(ExitCode.PREEMPTED) is None
+
+
+def _largest(stage: str) -> RunReport:
+    text, artifact = WIDE * 8, Artifact(uri="pvc://" + "a" * 506, digest=DIGEST, size_bytes=BIG)
+    interval = Interval(value=LONG, low=LONG, high=LONG)
+    match stage:
+        case "prepare":
+            tokens = TokenStatistics(p50=BIG, p95=BIG, max=BIG, total=BIG)
+            return RunReport(
+                stage="prepare",
+                outcome=Outcome.SUCCEEDED,
+                dataset=DatasetReport(
+                    digest=DIGEST,
+                    format="x" * 32,
+                    rows=BIG,
+                    train_rows=BIG,
+                    validation_rows=BIG,
+                    tokens=tokens,
+                    warnings=(WIDE * 200,) * 4,
+                ),
+                model=ModelReport(
+                    revision="r" * 80, architecture="a" * 64, parameters=BIG, max_position_embeddings=BIG
+                ),
+            )
+        case "train":
+            return RunReport(
+                stage="train",
+                outcome=Outcome.SUCCEEDED,
+                training=TrainingReport(artifact=artifact, steps=BIG, epochs=LONG, precision=text),
+            )
+        case _:
+            result = MetricResult(
+                suite="s" * 32,
+                metric=Metric.EXACT_MATCH,
+                items=BIG,
+                scores=(interval,) * (2 + MAX_REFERENCES),
+                delta=interval,
+                p_value=1.2345678901234567e-100,
+            )
+            return RunReport(
+                stage="evaluate",
+                outcome=Outcome.SUCCEEDED,
+                evaluation=EvaluationReport(
+                    sides=("s" * 32,) * (2 + MAX_REFERENCES),
+                    results=(result,) * (MAX_SUITES * MAX_METRICS),
+                    policy_digest=DIGEST,
+                    base_model_revision="r" * 80,
+                    details=artifact,
+                ),
+            )
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train", "evaluate"])
+def test_largest_legal_report_fits_the_termination_message(stage: str) -> None:
+    report = _largest(stage)
+    message = report.to_termination_message()
+    assert len(message) <= TERMINATION_MESSAGE_BYTES
+    reread = parse_report(message)
+    assert reread is not None and reread.outcome is Outcome.SUCCEEDED
+
+
+def test_a_long_failure_keeps_its_reason_and_the_end_of_its_log() -> None:
+    failure = Failure(
+        category=FailureCategory.DATA_ERROR,
+        reason="r" * 64,
+        message=WIDE * 2048,
+        log=WIDE * 4095 + "!",
+        exit_code=11,
+    )
+    report = parse_report(
+        RunReport(stage="train", outcome=Outcome.FAILED, failure=failure).to_termination_message()
+    )
+    assert report is not None and report.failure is not None
+    assert report.failure.reason == failure.reason
+    assert report.failure.message and failure.message.startswith(report.failure.message)
+    assert failure.log.endswith(report.failure.log)
+
+
+@pytest.mark.parametrize(
+    "message", ["", "Killed", "{}", '{"schemaVersion": 99, "stage": "train", "outcome": "Succeeded"}']
+)
+def test_no_report_is_none(message: str) -> None:
+    assert parse_report(message) is None
+
+
+def test_a_report_of_a_newer_release_is_read_a_config_is_not() -> None:
+    later = {"schemaVersion": 1, "stage": "train", "outcome": "Preempted", "unheardOf": 1}
+    assert parse_report(json.dumps(later)) is not None
+    with pytest.raises(ValidationError, match="unheardOf"):
+        DesiredState.model_validate({"generation": 1, "unheardOf": 1})
+    with pytest.raises(ValidationError):
+        parse_run_config('{"stage": "unheard-of"}')
+
+
+def test_a_manifest_is_its_digest() -> None:
+    body = {
+        "rank": 8,
+        "targetModules": ["q_proj"],
+        "files": [{"path": "adapter_model.safetensors", "sizeBytes": 1, "sha256": DIGEST}],
+        "probes": [{"tokenIds": [1, 2, 3], "promptLength": 1, "baseLogProb": -3.5, "tunedLogProb": -0.25}],
+        "lineage": {
+            "namespace": "n",
+            "job": "j",
+            "uid": "u",
+            "baseModel": "pvc://m/x",
+            "baseModelRevision": DIGEST,
+            "datasetDigest": DIGEST,
+            "image": "i",
+            "parameters": {"learningRate": 2e-4},
+            "versions": {},
+        },
+    }
+    manifest = Manifest.model_validate(body)
+    assert Manifest.model_validate_json(manifest.to_bytes()).digest == manifest.digest
+    assert manifest.model_copy(update={"rank": 16}).digest != manifest.digest
