@@ -1,0 +1,1 @@
+"""Tunesmith: fine-tuning on Kubernetes, from data to a served adapter."""

@@ -1,0 +1,51 @@
+"""Conditions as metav1 and kstatus read them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionUpdate:
+    """What a condition should say from now on."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str = ""
+
+
+def timestamp(now: datetime) -> str:
+    """RFC 3339 in UTC, whole seconds, as Kubernetes writes times."""
+    return now.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def merge_conditions(
+    conditions: Iterable[Mapping[str, Any]],
+    updates: Iterable[ConditionUpdate],
+    generation: int,
+    now: datetime,
+) -> list[dict[str, Any]]:
+    """The conditions with the updates merged in, one per type, in a fixed order.
+
+    ``lastTransitionTime`` moves only when ``status`` does.
+    """
+    merged = {condition["type"]: dict(condition) for condition in conditions}
+    for update in updates:
+        before = merged.get(update.type)
+        unchanged = before is not None and before["status"] == update.status
+        merged[update.type] = {
+            "type": update.type,
+            "status": update.status,
+            "reason": update.reason,
+            "message": update.message,
+            "observedGeneration": generation,
+            "lastTransitionTime": before["lastTransitionTime"] if before and unchanged else timestamp(now),
+        }
+    return [merged[kind] for kind in sorted(merged)]
+
+
+def is_true(conditions: Iterable[Mapping[str, Any]], kind: str) -> bool:
+    """Whether the condition of this type is there and True."""
+    return any(condition["type"] == kind and condition["status"] == "True" for condition in conditions)

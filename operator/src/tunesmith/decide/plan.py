@@ -1,0 +1,91 @@
+"""A Plan: what is to be done about one resource, as values.
+
+The actions are carried out in their order, then the status is written, then the events. Each may be carried out again:
+creating what exists and deleting what is gone count as done.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tunesmith_contract.agent import DesiredState
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Create an object that is never changed afterwards; one of that name that exists already is left as it is."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Server-side apply of an object."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """JSON merge patch of an existing object; one that is gone counts as done."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    patch: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete an object with its dependents in the background, if it still has this UID."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Tell the connected agents of an AdapterDeployment their new desired state; its record was written before."""
+
+    namespace: str
+    name: str
+    desired: DesiredState
+
+
+Action = Create | Apply | Patch | Delete | Push
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A Kubernetes event about the resource: ``reason`` is a member of the kind's reasons."""
+
+    reason: str
+    message: str
+    type: Literal["Normal", "Warning"] = "Normal"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done.
+
+    Attributes:
+        actions: in their order.
+        status: the whole new status; None leaves it as it is.
+        events: published once the status is written.
+        requeue_after: seconds until the resource wants to be looked at again, whatever happens; None: when it changes.
+    """
+
+    actions: tuple[Action, ...] = ()
+    status: dict[str, Any] | None = None
+    events: tuple[Event, ...] = field(default=())
+    requeue_after: float | None = None
+
+
+def owned_by(manifest: Manifest, uid: str) -> bool:
+    """Whether an observed object is a child of the resource with this UID."""
+    return any(reference.get("uid") == uid for reference in manifest["metadata"].get("ownerReferences", ()))

@@ -1,0 +1,20 @@
+"""What the operator's own installation gives to the objects that it makes."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Settings of the installation.
+
+    Attributes:
+        trainer_image: default image of prepare, train and evaluation pods.
+        serving_image: default image of serving pods (engine and agent).
+        operator_url: ``https://service.namespace.svc:port`` at which pods reach the operator.
+        ca_bundle: PEM of the authority that signed the operator's certificate.
+    """
+
+    trainer_image: str
+    serving_image: str
+    operator_url: str
+    ca_bundle: str

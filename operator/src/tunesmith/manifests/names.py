@@ -1,0 +1,96 @@
+"""Names and labels of children, and how they are found again."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+GROUP = "tunesmith.dev"
+API_VERSION = f"{GROUP}/v1alpha1"
+FIELD_MANAGER = "tunesmith"
+
+OWNER_UID_LABEL = f"{GROUP}/owner-uid"
+OWNER_NAME_LABEL = f"{GROUP}/owner-name"
+STAGE_LABEL = f"{GROUP}/stage"
+ATTEMPT_LABEL = f"{GROUP}/attempt"
+
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
+
+PLURALS = {"FineTuneJob": "finetunejobs", "EvalRun": "evalruns", "AdapterDeployment": "adapterdeployments"}
+
+
+class Metadata(Protocol):
+    """What a child needs to know of its owner."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def uid(self) -> str: ...
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+
+
+class Owner(Protocol):
+    """A resource that has children."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def metadata(self) -> Metadata: ...
+
+
+def child_name(owner: Owner, stage: str, attempt: int | None = None) -> str:
+    """``<name>-<uid6>-<stage>[-<attempt>]``: the same for ever, whatever the images or the resolved values."""
+    parts = [owner.metadata.name, owner.metadata.uid.replace("-", "")[:6], stage]
+    if attempt is not None:
+        parts.append(str(attempt))
+    return "-".join(parts)
+
+
+def child_labels(owner: Owner, stage: str, attempt: int | None = None) -> dict[str, str]:
+    """Labels of a child and of its pods."""
+    labels = {
+        "app.kubernetes.io/managed-by": "tunesmith",
+        "app.kubernetes.io/name": stage,
+        OWNER_NAME_LABEL: owner.metadata.name,
+        OWNER_UID_LABEL: owner.metadata.uid,
+        STAGE_LABEL: stage,
+    }
+    return labels if attempt is None else labels | {ATTEMPT_LABEL: str(attempt)}
+
+
+def queue_labels(owner: Owner) -> dict[str, str]:
+    """Kueue's labels of the owner, handed on to each child Job."""
+    return {
+        key: owner.metadata.labels[key]
+        for key in (QUEUE_LABEL, PRIORITY_LABEL)
+        if key in owner.metadata.labels
+    }
+
+
+def children_selector(owner_uid: str) -> str:
+    """The label selector that finds a resource's children; owner references confirm them."""
+    return f"{OWNER_UID_LABEL}={owner_uid}"
+
+
+def owner_reference(owner: Owner) -> dict[str, Any]:
+    """The reference by which children are found and garbage-collected."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": owner.kind,
+        "name": owner.metadata.name,
+        "uid": owner.metadata.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def child_metadata(owner: Owner, stage: str, attempt: int | None = None) -> dict[str, Any]:
+    """Name, namespace, labels and owner of a child."""
+    return {
+        "name": child_name(owner, stage, attempt),
+        "namespace": owner.metadata.namespace,
+        "labels": child_labels(owner, stage, attempt),
+        "ownerReferences": [owner_reference(owner)],
+    }
