@@ -1,0 +1,96 @@
+# Every target has a line of help behind ##; `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+SOURCES := contract/src operator/src serving-image/src trainer-image/src e2e/cluster/src e2e/images/src e2e/demo/src tests/support
+empty :=
+space := $(empty) $(empty)
+export PYTHONPATH := $(subst $(space),:,$(addprefix $(CURDIR)/,$(SOURCES)))
+export PYTHONDONTWRITEBYTECODE := 1
+
+RESULTS := build/test-results
+# Looked up when a target needs them: the environments live in the cache, by the hash of their pins.
+dev = $$(python3 -m tunesmith_images venv dev)/bin
+trainer = $$(python3 -m tunesmith_images venv trainer)/bin
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo demo-down
+demo: bootstrap ## Bring a cluster up, train, evaluate and serve the quickstart; says what it installs and how long it takes
+	@$(dev)/python -m tunesmith_demo up
+
+demo-down: bootstrap ## Remove all that `make demo` made (build caches stay; `make clean-cache` removes them)
+	@$(dev)/python -m tunesmith_demo down
+
+.PHONY: test test-unit test-trainer test-control-plane test-engine test-e2e
+test: bootstrap ## Everything: install what is needed, checks, all tests; prints the slowest stages
+	@python3 e2e/run_tests.py
+
+test-unit: ## Pure rooms, contract, kernel, agent, harness: no cluster
+	@$(dev)/pytest -q tests/contract tests/api tests/decide tests/manifests --junitxml=$(RESULTS)/pure.xml
+	@$(dev)/pytest -q tests/cluster tests/agent tests/images tests/chart --junitxml=$(RESULTS)/unit.xml
+
+test-trainer: ## Trainer: data, training, checkpoints, evaluation, on tiny models
+	@$(trainer)/pytest -q tests/trainer --junitxml=$(RESULTS)/trainer.xml
+
+test-control-plane: ## Operator and CRDs against a real API server, controller-manager and kwok
+	@$(dev)/pytest -q tests/harness tests/control_plane --junitxml=$(RESULTS)/control-plane.xml
+
+test-engine: ## Agent against the real serving engine, on tiny models
+	@TUNESMITH_ENGINE_PYTHON=$$(python3 -m tunesmith_images venv engine)/bin/python \
+		$(dev)/pytest -q -m engine tests/agent --junitxml=$(RESULTS)/engine.xml
+
+test-e2e: ## Real pods: the quickstart's way on a tiny model (root, or TUNESMITH_KUBECONFIG)
+	@$(dev)/pytest -q e2e/tests --junitxml=$(RESULTS)/e2e.xml
+
+.PHONY: lint format crds check-crds
+lint: ## Formatting, ruff, mypy, import-linter, chart
+	@$(dev)/ruff format --check .
+	@$(dev)/ruff check .
+	@$(dev)/mypy contract/src operator/src
+	@$(dev)/lint-imports
+
+format: ## Format and mend what ruff can mend
+	@$(dev)/ruff format . && $(dev)/ruff check --fix .
+
+crds: ## Generate crds/*.yaml from the API models
+	@$(dev)/python -m tunesmith.crdgen
+
+.PHONY: bootstrap setup images pins cluster-up cluster-down control-plane-up control-plane-down
+bootstrap:
+	@./e2e/bootstrap.sh
+
+setup: bootstrap ## Install system packages, build the cluster's binaries and the virtual environments
+	@python3 -m tunesmith_images venv dev
+	@$(dev)/python -m tunesmith_cluster install
+	@python3 -m tunesmith_images venv trainer
+
+images: ## Build the images from the project's Dockerfiles (cached by content)
+	@$(dev)/python -m tunesmith_images build all
+
+pins: ## Resolve requirements*.in again into requirements*.txt with hashes
+	@./e2e/images/pins.sh
+
+cluster-up: ## A cluster with a node (root): real pods
+	@$(dev)/python -m tunesmith_cluster up --shape node
+
+cluster-down: ## End that cluster
+	@$(dev)/python -m tunesmith_cluster down --shape node
+
+control-plane-up: ## A control plane with fake GPU nodes (any user)
+	@$(dev)/python -m tunesmith_cluster up --shape control-plane
+
+control-plane-down: ## End that control plane
+	@$(dev)/python -m tunesmith_cluster down --shape control-plane
+
+.PHONY: bench clean-cache
+bench: ## Measure the operator and the agent; writes bench/results/*.json and docs/benchmarks.md
+	@$(dev)/python bench/operator.py
+	@$(dev)/python bench/agent.py
+	@$(dev)/python bench/report.py
+
+clean-cache: ## Remove build caches (images, binaries, virtual environments)
+	@rm -rf "$${TUNESMITH_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/tunesmith}"
