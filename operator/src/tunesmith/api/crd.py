@@ -12,6 +12,11 @@ Schema = dict[str, Any]
 
 KINDS: tuple[type[Resource], ...] = (FineTuneJob, EvalRun, AdapterDeployment)
 
+_TYPE_AND_METADATA: Schema = {
+    "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}."},
+    "kind": {"type": "string", "description": "The kind of this object."},
+    "metadata": {"type": "object"},
+}
 _REQUIRED_MESSAGE = "x-required-message"
 
 _NAME_RULES = (
@@ -100,14 +105,11 @@ def build_schema(kind: type[Resource]) -> Schema:
     """The structural schema of a kind: references inlined, null branches gone, metadata left to the API server."""
     source = kind.model_json_schema(by_alias=True)
     definitions = source.pop("$defs", {})
-    schema = _structural(source, definitions)
-    properties = schema["properties"] | {
-        "apiVersion": {"type": "string"},
-        "kind": {"type": "string"},
-        "metadata": {"type": "object"},
-    }
-    properties["status"].pop("default", None)
-    return with_rules(schema | {"properties": properties, "required": ["spec"]}, _NAME_RULES)
+    members = {name: source["properties"][name] for name in ("spec", "status")}
+    members["status"].pop("default")
+    schema = _structural(source | {"properties": members, "required": ["spec"]}, definitions)
+    schema["properties"] = _TYPE_AND_METADATA | schema["properties"]
+    return with_rules(schema, _NAME_RULES)
 
 
 def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
@@ -130,7 +132,8 @@ def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
 def _with_default_told(schema: Schema) -> Schema:
     """The node with its default in the description: ``kubectl explain`` does not show defaults."""
     default = schema.get("default")
-    if default in (None, []) or isinstance(default, dict) or (isinstance(default, list) and isinstance(default[0], dict)):
+    inner = default[:1] if isinstance(default, list) else [default]
+    if not inner or inner[0] in (None, "") or isinstance(inner[0], dict):
         return schema
     told = default if isinstance(default, str) else json.dumps(default)
     return schema | {"description": f"{schema['description']} Default: {told}."}
