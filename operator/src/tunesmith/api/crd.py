@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 from .adapterdeployment import AdapterDeployment
-from .common import CATEGORY, GROUP, MAX_NAME, VERSION, Resource, Rule, with_rules
+from .common import CATEGORY, GROUP, MAX_NAME, VERSION, Resource
 from .evalrun import EvalRun
 from .finetunejob import FineTuneJob
+from .rules import Rule, with_rules
 
 Schema = dict[str, Any]
 
@@ -26,7 +27,8 @@ _NAME_RULES = (
     ),
     Rule(
         "self.metadata.name.matches(r'^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-        "metadata.name must begin with a letter and hold lower-case letters, digits and dashes only: host names are "
+        "metadata.name must begin with a letter and hold lower-case letters, digits and dashes only: host "
+        "names are "
         "made of it.",
     ),
 )
@@ -102,7 +104,7 @@ def build_crd(kind: type[Resource]) -> Schema:
 
 
 def build_schema(kind: type[Resource]) -> Schema:
-    """The structural schema of a kind: references inlined, null branches gone, metadata left to the API server."""
+    """The structural schema of a kind: references inlined, no null branches; metadata is the API server's."""
     source = kind.model_json_schema(by_alias=True)
     definitions = source.pop("$defs", {})
     members = {name: source["properties"][name] for name in ("spec", "status")}
@@ -140,7 +142,7 @@ def _with_default_told(schema: Schema) -> Schema:
 
 
 def _inlined(schema: Schema, definitions: dict[str, Schema]) -> Schema:
-    """The node without ``$ref`` and without the null branch of an optional member; its own words come last."""
+    """The node without ``$ref`` and the null branch of an optional member; its own words come last."""
     schema = dict(schema)
     if {"type": "null"} in schema.get("anyOf", []):
         (branch,) = (branch for branch in schema.pop("anyOf") if branch != {"type": "null"})
@@ -160,13 +162,15 @@ def _object(schema: Schema, definitions: dict[str, Schema]) -> Schema:
         schema["x-kubernetes-map-type"] = "granular"
         return schema
     schema.pop("additionalProperties", None)
-    properties = {name: _structural(member, definitions) for name, member in schema.get("properties", {}).items()}
+    properties = {
+        name: _structural(member, definitions) for name, member in schema.get("properties", {}).items()
+    }
     schema["properties"] = properties
     return _with_required_messages(schema)
 
 
 def _without_nulls(value: Any) -> Any:
-    """A default as the API server takes it: absent members left out. Its rules see it before members' defaults do."""
+    """A default as the API server takes it: absent members left out."""
     if isinstance(value, dict):
         return {name: _without_nulls(member) for name, member in value.items() if member is not None}
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value

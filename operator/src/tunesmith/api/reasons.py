@@ -40,7 +40,7 @@ class AdapterPhase(StrEnum):
 class Verdict(StrEnum):
     """What a comparison says."""
 
-    PASS = "Pass"
+    PASS = "Pass"  # noqa: S105
     FAIL = "Fail"
     INCONCLUSIVE = "Inconclusive"
 
@@ -76,7 +76,7 @@ class FineTuneJobReason(StrEnum):
     CHILDREN_REMOVED = "ChildrenRemoved"
     VOLUME_CLAIM_NOT_FOUND = "VolumeClaimNotFound"
     CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
-    SECRET_NOT_FOUND = "SecretNotFound"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
     IMAGE_NOT_PULLED = "ImageNotPulled"
     UNSCHEDULABLE = "Unschedulable"
     USER_ERROR = "UserError"
@@ -104,7 +104,7 @@ class EvalRunReason(StrEnum):
     CHILDREN_REMOVED = "ChildrenRemoved"
     VOLUME_CLAIM_NOT_FOUND = "VolumeClaimNotFound"
     CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
-    SECRET_NOT_FOUND = "SecretNotFound"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
     IMAGE_NOT_PULLED = "ImageNotPulled"
     UNSCHEDULABLE = "Unschedulable"
     USER_ERROR = "UserError"
@@ -143,6 +143,6 @@ class AdapterDeploymentReason(StrEnum):
     ROLLED_BACK = "RolledBack"
     ALL_STABLE = "AllStable"
     VOLUME_CLAIM_NOT_FOUND = "VolumeClaimNotFound"
-    SECRET_NOT_FOUND = "SecretNotFound"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
     IMAGE_NOT_PULLED = "ImageNotPulled"
     UNSCHEDULABLE = "Unschedulable"
