@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"go.etcd.io/etcd/server/v3/etcdmain"
 	"k8s.io/apiserver/pkg/server"
 	"k8s.io/component-base/cli"
 	_ "k8s.io/component-base/logs/json/register"
@@ -26,12 +27,21 @@ import (
 )
 
 var components = map[string]func() *cobra.Command{
+	"etcd":                    newEtcdCommand,
 	"kube-apiserver":          apiserver.NewAPIServerCommand,
 	"kube-controller-manager": controllers.NewControllerManagerCommand,
 	"kube-proxy":              proxy.NewProxyCommand,
 	"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
 	"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand(server.SetupSignalContext()) },
 	"kubectl":                 kubectl.NewDefaultKubectlCommand,
+}
+
+// newEtcdCommand hands everything to etcd, which reads its own flags and ends the process by itself.
+func newEtcdCommand() *cobra.Command {
+	return &cobra.Command{
+		DisableFlagParsing: true,
+		Run:                func(*cobra.Command, []string) { etcdmain.Main(os.Args) },
+	}
 }
 
 func main() {

@@ -25,8 +25,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tunesmith_cluster", description=__doc__)
     commands = parser.add_subparsers(required=True)
     _add_cluster_command(commands, "up", _up, "start a cluster, or find that it runs")
-    _add_cluster_command(commands, "down", _down, "stop a cluster and remove all of it but the built programs")
-    _add_cluster_command(commands, "status", _status, "what runs; exit status 1 where something died or none is up")
+    _add_cluster_command(
+        commands, "down", _down, "stop a cluster and remove all of it but the built programs"
+    )
+    _add_cluster_command(
+        commands, "status", _status, "what runs; exit status 1 where something died or none is up"
+    )
     _add_cluster_command(commands, "kubeconfig", _kubeconfig, "print the path of the kubeconfig")
     commands.add_parser("install", help="install Debian packages (root)").set_defaults(command=_install)
     build = commands.add_parser("build", help="build programs into the cache")
@@ -46,7 +50,9 @@ def _add_cluster_command(
 ) -> None:
     parser = commands.add_parser(name, help=description)
     parser.add_argument("--shape", type=Shape, choices=list(Shape), default=Shape.CONTROL_PLANE)
-    parser.add_argument("--state", type=Path, help="folder of the cluster; several may run in several folders")
+    parser.add_argument(
+        "--state", type=Path, help="folder of the cluster; several may run in several folders"
+    )
     parser.set_defaults(command=command)
 
 
@@ -69,7 +75,9 @@ def _down(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     cluster = _cluster(options)
     status = cluster.status()
-    print(f"{status.shape}: {len(status.running)} running ({', '.join(status.running)}); logs in {cluster.logs}")
+    print(
+        f"{status.shape}: {len(status.running)} running ({', '.join(status.running)}); logs in {cluster.logs}"
+    )
     for name, tail in status.dead.items():
         print(f"{name} is dead. The end of its log:\n{tail}")
     return 0 if status.running and not status.dead else 1

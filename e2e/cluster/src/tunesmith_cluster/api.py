@@ -71,9 +71,7 @@ class ApiClient:
             raise ApiError(status, document.get("reason", ""), document.get("message", text))
         return document
 
-    def _exchange(
-        self, method: str, path: str, body: Document | None, content_type: str
-    ) -> tuple[int, str]:
+    def _exchange(self, method: str, path: str, body: Document | None, content_type: str) -> tuple[int, str]:
         connection = http.client.HTTPSConnection(
             self._host, self._port, timeout=self._timeout, context=self._tls
         )
@@ -111,7 +109,9 @@ def _named(kubeconfig: Mapping[str, Any], section: str, name: str) -> Mapping[st
     for entry in kubeconfig.get(section) or ():
         if entry["name"] == name:
             return dict(entry)
-    raise ClusterError(f"The kubeconfig has no {name!r} among its {section}: set current-context to one it has")
+    raise ClusterError(
+        f"The kubeconfig has no {name!r} among its {section}: set current-context to one it has"
+    )
 
 
 def _tls(context: Context, kubeconfig: Path) -> ssl.SSLContext:

@@ -24,6 +24,7 @@ GO_TOOLCHAIN = f"golang.org/toolchain@v0.0.1-go{GO_VERSION}.linux-amd64"
 
 MULTICALL_SOURCE = Path(__file__).parents[2] / "multicall"
 MULTICALL_NAMES = (
+    "etcd",
     "kube-apiserver",
     "kube-controller-manager",
     "kube-proxy",
@@ -37,7 +38,6 @@ GO_TOOLS = {
     "coredns": "github.com/coredns/coredns@v1.15.0",
 }
 DEBIAN_PACKAGES = {
-    "etcd": "etcd-server",
     "containerd": "containerd",
     "ctr": "containerd",
     "runc": "runc",
@@ -124,9 +124,7 @@ def install_debian_packages() -> None:
         ClusterError: something is missing and the caller is not root, or apt-get failed.
     """
     missing = {
-        package
-        for name, package in DEBIAN_PACKAGES.items()
-        if shutil.which(name, path=SYSTEM_PATH) is None
+        package for name, package in DEBIAN_PACKAGES.items() if shutil.which(name, path=SYSTEM_PATH) is None
     }
     if not CNI_PLUGINS.joinpath("bridge").exists():
         missing.add(CNI_PACKAGE)

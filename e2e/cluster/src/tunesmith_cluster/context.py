@@ -22,7 +22,9 @@ def allowed_context(kubeconfig: Path, allowed: Sequence[str] = ALLOWED_CONTEXTS)
         ClusterError: there is no such file, or its current context is not one that tests may write to.
     """
     if not kubeconfig.is_file():
-        raise ClusterError(f"There is no kubeconfig {kubeconfig}: set {KUBECONFIG_VARIABLE} to a file that exists")
+        raise ClusterError(
+            f"There is no kubeconfig {kubeconfig}: set {KUBECONFIG_VARIABLE} to a file that exists"
+        )
     name = current_context(yaml.safe_load(kubeconfig.read_text())).name
     if not any(fnmatchcase(name, pattern) for pattern in allowed):
         raise ClusterError(

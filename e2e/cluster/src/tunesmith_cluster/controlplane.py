@@ -21,7 +21,10 @@ FIRST_SERVICE_ADDRESS = "10.96.0.1"
 PORTS = range(15000, 32000)
 PROGRAMS = ("etcd", "kube-apiserver", "kubectl", "kwok", "setpriv")
 START_TIMEOUT = 60.0
-CONTROLLERS = {"kube-controller-manager": "system:kube-controller-manager", "kube-scheduler": "system:kube-scheduler"}
+CONTROLLERS = {
+    "kube-controller-manager": "system:kube-controller-manager",
+    "kube-scheduler": "system:kube-scheduler",
+}
 ADMINISTRATORS = "system:masters"
 
 
@@ -122,7 +125,9 @@ def start_control_plane(setting: Setting, authority: Authority) -> None:
         },
         lambda: exists(api, "/api/v1/namespaces/default/serviceaccounts/default"),
     )
-    setting.start("kube-scheduler", {**client_rate, "kubeconfig": setting.component_kubeconfig("kube-scheduler")})
+    setting.start(
+        "kube-scheduler", {**client_rate, "kubeconfig": setting.component_kubeconfig("kube-scheduler")}
+    )
 
 
 def start_kwok(setting: Setting) -> None:

@@ -79,6 +79,19 @@ def _reap(pid: int) -> None:
         return
 
 
+def find_left_over(marker: str) -> list[str]:
+    """Command lines of all living processes that mention `marker`, such as a state folder; not the caller's own."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = folder.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if marker in command and int(folder.name) != os.getpid():
+            found.append(f"{folder.name} {command.strip()}")
+    return found
+
+
 class ProcessTable:
     """The processes of one cluster, recorded in a file so that a later command can end them."""
 
