@@ -1,0 +1,1 @@
+"""Tunesmith: the fine-tuning loop as a Kubernetes operator."""
