@@ -15,7 +15,6 @@ compile() {
 compile operator/requirements.in "$@"
 compile serving-image/requirements.in --constraint operator/requirements.txt "$@"
 compile requirements-dev.in "$@"
-compile images/build-requirements.in "$@"
 compile images/torch/requirements.in "$@"
 compile trainer-image/requirements.in "$@"
 compile trainer-image/requirements-dev.in "$@"
