@@ -1,0 +1,1 @@
+"""The agent in front of the engine in serving pods."""
