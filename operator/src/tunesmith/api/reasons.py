@@ -8,6 +8,7 @@ class FineTuneJobPhase(StrEnum):
 
     PENDING = "Pending"
     PREPARING = "Preparing"
+    QUEUED = "Queued"
     TRAINING = "Training"
     SUSPENDED = "Suspended"
     SUCCEEDED = "Succeeded"
@@ -73,7 +74,12 @@ class FineTuneJobReason(StrEnum):
     RETRYING = "Retrying"
     DISRUPTED = "Disrupted"
     EVALUATION_CREATED = "EvaluationCreated"
+    EVAL_RUN_NAME_TAKEN = "EvalRunNameTaken"
     CHILDREN_REMOVED = "ChildrenRemoved"
+    QUEUED = "Queued"
+    POD_NOT_CREATED = "PodNotCreated"
+    CONTAINER_NOT_STARTED = "ContainerNotStarted"
+    TOO_MANY_DISRUPTIONS = "TooManyDisruptions"
     VOLUME_CLAIM_NOT_FOUND = "VolumeClaimNotFound"
     CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
@@ -102,6 +108,10 @@ class EvalRunReason(StrEnum):
     RETRYING = "Retrying"
     DISRUPTED = "Disrupted"
     CHILDREN_REMOVED = "ChildrenRemoved"
+    QUEUED = "Queued"
+    POD_NOT_CREATED = "PodNotCreated"
+    CONTAINER_NOT_STARTED = "ContainerNotStarted"
+    TOO_MANY_DISRUPTIONS = "TooManyDisruptions"
     VOLUME_CLAIM_NOT_FOUND = "VolumeClaimNotFound"
     CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
