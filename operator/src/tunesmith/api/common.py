@@ -411,7 +411,7 @@ class Resources(StrictModel):
     rules = (
         Rule(
             "[has(self.requests) ? self.requests : {}, has(self.limits) ? self.limits : {}]"
-            ".all(r, r.all(k, !k.endswith('/gpu')))",
+            ".all(r, r.all(k, !k.endsWith('/gpu')))",
             "Write the number of GPUs in the field for GPUs beside resources, not in resources.",
             lambda model: not any(
                 key.endswith("/gpu") for key in [*(model.requests or {}), *(model.limits or {})]

@@ -135,8 +135,9 @@ def _inlined(schema: Schema, definitions: dict[str, Schema]) -> Schema:
     while "$ref" in schema:
         name = schema.pop("$ref").rpartition("/")[2]
         schema = definitions[name] | schema
-    if schema.get("default", ...) is None:
-        del schema["default"]
+    if "default" in schema:
+        default = _without_nulls(schema.pop("default"))
+        schema |= {} if default is None else {"default": default}
     return schema
 
 
@@ -147,19 +148,15 @@ def _object(schema: Schema, definitions: dict[str, Schema]) -> Schema:
         return schema
     schema.pop("additionalProperties", None)
     properties = {name: _structural(member, definitions) for name, member in schema.get("properties", {}).items()}
-    if isinstance(schema.get("default"), dict):
-        schema["default"] = _least(schema["default"], properties)
     schema["properties"] = properties
     return _with_required_messages(schema)
 
 
-def _least(default: Schema, properties: dict[str, Schema]) -> Schema:
-    """A default without what the members' own defaults say."""
-    return {
-        name: value
-        for name, value in default.items()
-        if value is not None and properties[name].get("default", ...) not in (value, {})
-    }
+def _without_nulls(value: Any) -> Any:
+    """A default as the API server takes it: absent members left out. Its rules see it before members' defaults do."""
+    if isinstance(value, dict):
+        return {name: _without_nulls(member) for name, member in value.items() if member is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _with_required_messages(schema: Schema) -> Schema:
