@@ -146,13 +146,34 @@ def _decimal_rule(cel_range: str, inside: Callable[[float], bool], message: str,
     )
 
 
-def _refuse_number(value: object) -> object:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        raise ValueError(f'decimal numbers are written in quotes: write "{value:g}"')
-    return value
+_DECIMAL_LENGTH = 16
 
 
-_DecimalText = Annotated[str, Field(max_length=16), BeforeValidator(_refuse_number)]
+class _Quoted:
+    """A string that people tend to write as a number; whoever does is told to put it in quotes.
+
+    CEL rules are not run on a value of the wrong type, whose error has no sentence of ours. The one error that carries
+    free text is that of an enum, so the schema has an enum whose only value is the sentence. Every string in bounds
+    takes the other branch of the ``anyOf``; for a number, ``minLength`` says nothing, so its negation is false.
+    """
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._refuse_number, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        sentence = "a decimal number in quotes, such as '2e-4'"
+        return handler(schema) | {"anyOf": [{"enum": [sentence]}, {"not": {"minLength": _DECIMAL_LENGTH + 1}}]}
+
+    @staticmethod
+    def _refuse_number(value: object) -> object:
+        if isinstance(value, int | float):
+            raise ValueError(f"{value!r} must be a decimal number in quotes, such as '2e-4'")
+        return value
+
+
+_DecimalText = Annotated[str, Field(max_length=_DECIMAL_LENGTH), _Quoted()]
 
 DecimalString = Annotated[
     _DecimalText,

@@ -1,5 +1,6 @@
 """CustomResourceDefinitions from the models: structural schemas with rules, defaults and printer columns."""
 
+import json
 from typing import Any
 
 from .adapterdeployment import AdapterDeployment
@@ -123,14 +124,23 @@ def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
         schema.setdefault("x-kubernetes-list-type", "atomic")
     if schema.get("type") == "integer":
         schema["format"] = "int64"
-    return schema
+    return _with_default_told(schema)
+
+
+def _with_default_told(schema: Schema) -> Schema:
+    """The node with its default in the description: ``kubectl explain`` does not show defaults."""
+    default = schema.get("default")
+    if default in (None, []) or isinstance(default, dict) or (isinstance(default, list) and isinstance(default[0], dict)):
+        return schema
+    told = default if isinstance(default, str) else json.dumps(default)
+    return schema | {"description": f"{schema['description']} Default: {told}."}
 
 
 def _inlined(schema: Schema, definitions: dict[str, Schema]) -> Schema:
     """The node without ``$ref`` and without the null branch of an optional member; its own words come last."""
     schema = dict(schema)
-    if "anyOf" in schema:
-        (branch,) = (branch for branch in schema.pop("anyOf") if branch.get("type") != "null")
+    if {"type": "null"} in schema.get("anyOf", []):
+        (branch,) = (branch for branch in schema.pop("anyOf") if branch != {"type": "null"})
         schema = branch | schema
     while "$ref" in schema:
         name = schema.pop("$ref").rpartition("/")[2]
