@@ -1,0 +1,48 @@
+"""The one schema of Tunesmith: the three kinds as people write them, their rules, their words.
+
+``FineTuneJob.parse(body)`` reads an object of the API server; ``crds/*.yaml`` are generated from the same models.
+"""
+
+from .adapterdeployment import AdapterDeployment, AdapterDeploymentSpec, AdapterDeploymentStatus
+from .common import GROUP, VERSION, Condition, InvalidResource, ObjectMeta, Resource
+from .crd import KINDS, build_crd
+from .evalrun import EvalRun, EvalRunSpec, EvalRunStatus
+from .finetunejob import FineTuneJob, FineTuneJobSpec, FineTuneJobStatus
+from .reasons import (
+    AdapterDeploymentReason,
+    AdapterPhase,
+    ConditionType,
+    EvalRunPhase,
+    EvalRunReason,
+    FineTuneJobPhase,
+    FineTuneJobReason,
+    Verdict,
+)
+
+__all__ = [
+    "GROUP",
+    "KINDS",
+    "VERSION",
+    "AdapterDeployment",
+    "AdapterDeploymentReason",
+    "AdapterDeploymentSpec",
+    "AdapterDeploymentStatus",
+    "AdapterPhase",
+    "Condition",
+    "ConditionType",
+    "EvalRun",
+    "EvalRunPhase",
+    "EvalRunReason",
+    "EvalRunSpec",
+    "EvalRunStatus",
+    "FineTuneJob",
+    "FineTuneJobPhase",
+    "FineTuneJobReason",
+    "FineTuneJobSpec",
+    "FineTuneJobStatus",
+    "InvalidResource",
+    "ObjectMeta",
+    "Resource",
+    "Verdict",
+    "build_crd",
+]

@@ -1,0 +1,181 @@
+"""CustomResourceDefinitions from the models: structural schemas with rules, defaults and printer columns."""
+
+import json
+from typing import Any
+
+from .adapterdeployment import AdapterDeployment
+from .common import CATEGORY, GROUP, MAX_NAME, VERSION, Resource, Rule, with_rules
+from .evalrun import EvalRun
+from .finetunejob import FineTuneJob
+
+Schema = dict[str, Any]
+
+KINDS: tuple[type[Resource], ...] = (FineTuneJob, EvalRun, AdapterDeployment)
+
+_REQUIRED_MESSAGE = "x-required-message"
+
+_NAME_RULES = (
+    Rule(
+        f"self.metadata.name.size() <= {MAX_NAME}",
+        f"metadata.name may have at most {MAX_NAME} characters: the names of its pods are made of it.",
+    ),
+    Rule(
+        "self.metadata.name.matches(r'^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        "metadata.name must begin with a letter and hold lower-case letters, digits and dashes only: host names are "
+        "made of it.",
+    ),
+)
+
+
+def _column(name: str, path: str, kind: str = "string", wide: bool = False, description: str = "") -> Schema:
+    column: Schema = {"name": name, "type": kind, "jsonPath": path}
+    if description:
+        column["description"] = description
+    return column | ({"priority": 1} if wide else {})
+
+
+_AGE = _column("Age", ".metadata.creationTimestamp", "date")
+_COLUMNS: dict[str, tuple[Schema, ...]] = {
+    FineTuneJob.kind_name: (
+        _column("Phase", ".status.phase"),
+        _column("Progress", ".status.progress.percent"),
+        _column("Loss", ".status.progress.loss", description="Training loss, nats per token"),
+        _column("ETA", ".status.progress.remaining", description="Time left as estimated"),
+        _AGE,
+        _column("Method", ".status.method", wide=True),
+        _column("Model", ".spec.baseModel.uri", wide=True),
+        _column("Artifact", ".status.artifact.uri", wide=True),
+    ),
+    EvalRun.kind_name: (
+        _column("Phase", ".status.phase"),
+        _column("Verdict", ".status.verdict"),
+        _AGE,
+        _column("Candidate", ".status.candidate.digest", wide=True),
+        _column("Baseline", ".status.baseline.digest", wide=True),
+        _column("Report", ".status.report.uri", wide=True),
+    ),
+    AdapterDeployment.kind_name: (
+        _column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
+        _column("Adapters", ".status.adaptersStable", description="Adapters that are stable, of all"),
+        _column("Pods", ".status.readyReplicas", "integer", description="Pods that take requests"),
+        _AGE,
+        _column("Model", ".spec.baseModel.uri", wide=True),
+        _column("URL", ".status.url", wide=True),
+    ),
+}
+
+
+def build_crd(kind: type[Resource]) -> Schema:
+    """The CustomResourceDefinition of a kind, as plain JSON."""
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{kind.plural}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": kind.kind_name,
+                "listKind": f"{kind.kind_name}List",
+                "plural": kind.plural,
+                "singular": kind.kind_name.lower(),
+                "shortNames": [kind.short_name],
+                "categories": [CATEGORY],
+            },
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": build_schema(kind)},
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": list(_COLUMNS[kind.kind_name]),
+                }
+            ],
+        },
+    }
+
+
+def build_schema(kind: type[Resource]) -> Schema:
+    """The structural schema of a kind: references inlined, null branches gone, metadata left to the API server."""
+    source = kind.model_json_schema(by_alias=True)
+    definitions = source.pop("$defs", {})
+    schema = _structural(source, definitions)
+    properties = schema["properties"] | {
+        "apiVersion": {"type": "string"},
+        "kind": {"type": "string"},
+        "metadata": {"type": "object"},
+    }
+    properties["status"].pop("default", None)
+    return with_rules(schema | {"properties": properties, "required": ["spec"]}, _NAME_RULES)
+
+
+def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
+    """One node and all below it."""
+    schema = _inlined(schema, definitions)
+    for key in ("title", "discriminator"):
+        schema.pop(key, None)
+    if "const" in schema:
+        schema["enum"] = [schema.pop("const")]
+    if schema.get("type") == "object":
+        schema = _object(schema, definitions)
+    if "items" in schema:
+        schema["items"] = _structural(schema["items"], definitions)
+        schema.setdefault("x-kubernetes-list-type", "atomic")
+    if schema.get("type") == "integer":
+        schema["format"] = "int64"
+    return _with_default_told(schema)
+
+
+def _with_default_told(schema: Schema) -> Schema:
+    """The node with its default in the description: ``kubectl explain`` does not show defaults."""
+    default = schema.get("default")
+    if default in (None, []) or isinstance(default, dict) or (isinstance(default, list) and isinstance(default[0], dict)):
+        return schema
+    told = default if isinstance(default, str) else json.dumps(default)
+    return schema | {"description": f"{schema['description']} Default: {told}."}
+
+
+def _inlined(schema: Schema, definitions: dict[str, Schema]) -> Schema:
+    """The node without ``$ref`` and without the null branch of an optional member; its own words come last."""
+    schema = dict(schema)
+    if {"type": "null"} in schema.get("anyOf", []):
+        (branch,) = (branch for branch in schema.pop("anyOf") if branch != {"type": "null"})
+        schema = branch | schema
+    while "$ref" in schema:
+        name = schema.pop("$ref").rpartition("/")[2]
+        schema = definitions[name] | schema
+    if "default" in schema:
+        default = _without_nulls(schema.pop("default"))
+        schema |= {} if default is None else {"default": default}
+    return schema
+
+
+def _object(schema: Schema, definitions: dict[str, Schema]) -> Schema:
+    if isinstance(schema.get("additionalProperties"), dict):
+        schema["additionalProperties"] = _structural(schema["additionalProperties"], definitions)
+        schema["x-kubernetes-map-type"] = "granular"
+        return schema
+    schema.pop("additionalProperties", None)
+    properties = {name: _structural(member, definitions) for name, member in schema.get("properties", {}).items()}
+    schema["properties"] = properties
+    return _with_required_messages(schema)
+
+
+def _without_nulls(value: Any) -> Any:
+    """A default as the API server takes it: absent members left out. Its rules see it before members' defaults do."""
+    if isinstance(value, dict):
+        return {name: _without_nulls(member) for name, member in value.items() if member is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def _with_required_messages(schema: Schema) -> Schema:
+    """Members that are required with a sentence of their own leave ``required``, whose message has none."""
+    for name, member in schema["properties"].items():
+        message = member.pop(_REQUIRED_MESSAGE, None)
+        if message is not None:
+            schema["required"] = [other for other in schema["required"] if other != name]
+            schema = with_rules(schema, (Rule(f"has(self.{name})", message, field=f".{name}"),))
+    if not schema.get("required", True):
+        del schema["required"]
+    return schema
