@@ -12,7 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 def convert(source: Path, folder: Path) -> None:
     """Write the model of the GGUF file `source` into `folder`."""
-    quantized = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.bfloat16)
+    quantized = AutoModelForCausalLM.from_pretrained(
+        source.parent, gguf_file=source.name, dtype=torch.bfloat16
+    )
     settings = quantized.config.to_dict()
     settings.pop("quantization_config", None)
     # Saving the loaded model is refused, since it counts as quantised: the weights go into a fresh one.

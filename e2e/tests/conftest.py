@@ -69,7 +69,10 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
             {
                 "apiVersion": "v1",
                 "kind": "Namespace",
-                "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+                "metadata": {
+                    "name": NAMESPACE,
+                    "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+                },
             }
         )
         playground.provide_volumes(client, NAMESPACE, ("models", "artifacts"))

@@ -24,22 +24,99 @@ class Account(NamedTuple):
 
 
 ACCOUNTS = (
-    Account("4711", "T1", ("taxi to the airport", "cab from the station", "ride to the client's office", "taxi home after the fair")),
-    Account("4712", "T2", ("train ticket to Hamburg", "rail ticket to Lyon", "night train to Vienna", "train to the branch office")),
-    Account("4715", "T0", ("flight to Oslo", "plane ticket to Madrid", "return flight to Dublin", "flight to the trade fair")),
-    Account("4730", "T2", ("hotel in Porto", "two nights at a hotel", "room near the fair", "hotel for the workshop")),
-    Account("4741", "T3", ("lunch with a client", "dinner with a customer", "coffee with a buyer", "business dinner with clients")),
-    Account("4745", "T1", ("pizza for the team", "lunch for the staff", "cake for a colleague's birthday", "team dinner")),
-    Account("5120", "T1", ("printer paper", "pens and notebooks", "toner for the printer", "folders for the archive")),
+    Account(
+        "4711",
+        "T1",
+        (
+            "taxi to the airport",
+            "cab from the station",
+            "ride to the client's office",
+            "taxi home after the fair",
+        ),
+    ),
+    Account(
+        "4712",
+        "T2",
+        (
+            "train ticket to Hamburg",
+            "rail ticket to Lyon",
+            "night train to Vienna",
+            "train to the branch office",
+        ),
+    ),
+    Account(
+        "4715",
+        "T0",
+        ("flight to Oslo", "plane ticket to Madrid", "return flight to Dublin", "flight to the trade fair"),
+    ),
+    Account(
+        "4730",
+        "T2",
+        ("hotel in Porto", "two nights at a hotel", "room near the fair", "hotel for the workshop"),
+    ),
+    Account(
+        "4741",
+        "T3",
+        (
+            "lunch with a client",
+            "dinner with a customer",
+            "coffee with a buyer",
+            "business dinner with clients",
+        ),
+    ),
+    Account(
+        "4745",
+        "T1",
+        ("pizza for the team", "lunch for the staff", "cake for a colleague's birthday", "team dinner"),
+    ),
+    Account(
+        "5120",
+        "T1",
+        ("printer paper", "pens and notebooks", "toner for the printer", "folders for the archive"),
+    ),
     Account("5133", "T1", ("a new laptop", "a second monitor", "a keyboard and mouse", "a docking station")),
-    Account("5164", "T4", ("cloud hosting", "a software licence", "the design tool subscription", "backup storage online")),
-    Account("5210", "T2", ("a book on statistics", "a trade magazine", "a manual for the lathe", "two technical books")),
+    Account(
+        "5164",
+        "T4",
+        ("cloud hosting", "a software licence", "the design tool subscription", "backup storage online"),
+    ),
+    Account(
+        "5210",
+        "T2",
+        ("a book on statistics", "a trade magazine", "a manual for the lathe", "two technical books"),
+    ),
     Account("5388", "T0", ("stamps", "a parcel to Milan", "a courier to the notary", "registered mail")),
     Account("5402", "T4", ("the phone bill", "mobile data abroad", "the office internet", "a SIM card")),
-    Account("6017", "T1", ("fuel for the van", "diesel for the company car", "charging the electric car", "petrol for the rental car")),
-    Account("6029", "T3", ("parking at the fair", "the motorway toll", "a car wash for the van", "the parking garage downtown")),
-    Account("6550", "T0", ("the first aid course", "a language course", "tickets for the conference", "a safety training")),
-    Account("6812", "T3", ("flowers for a client", "a gift for a supplier", "wine for a customer", "a gift basket for a partner")),
+    Account(
+        "6017",
+        "T1",
+        (
+            "fuel for the van",
+            "diesel for the company car",
+            "charging the electric car",
+            "petrol for the rental car",
+        ),
+    ),
+    Account(
+        "6029",
+        "T3",
+        ("parking at the fair", "the motorway toll", "a car wash for the van", "the parking garage downtown"),
+    ),
+    Account(
+        "6550",
+        "T0",
+        ("the first aid course", "a language course", "tickets for the conference", "a safety training"),
+    ),
+    Account(
+        "6812",
+        "T3",
+        (
+            "flowers for a client",
+            "a gift for a supplier",
+            "wine for a customer",
+            "a gift basket for a partner",
+        ),
+    ),
 )
 CURRENCIES = {"EUR": ("euros", "EUR", "€"), "USD": ("dollars", "USD", "US$"), "GBP": ("pounds", "GBP", "£")}
 TEMPLATES = (

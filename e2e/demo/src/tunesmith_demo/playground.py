@@ -49,7 +49,9 @@ class Playground:
         storage_class = build_storage_class()
         storage_class["metadata"]["annotations"] = {DEFAULT_CLASS: "true"}
         volumes = [
-            build_volume(namespace, claim, str(self._folder(namespace, claim)), NODE_NAME, VOLUME_SIZE, "ReadWriteOnce")
+            build_volume(
+                namespace, claim, str(self._folder(namespace, claim)), NODE_NAME, VOLUME_SIZE, "ReadWriteOnce"
+            )
             for claim in claims
         ]
         for volume in volumes:

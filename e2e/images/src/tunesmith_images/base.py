@@ -9,7 +9,14 @@ from .run import BuildError, output, run
 SUITE = "bookworm"
 PACKAGES = ("ca-certificates", "python3", "python3-venv")
 # What the image does without; changing it changes the key.
-_REMOVED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "var/cache/apt", "var/lib/apt/lists")
+_REMOVED = (
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/locale",
+    "usr/share/info",
+    "var/cache/apt",
+    "var/lib/apt/lists",
+)
 RECIPE = f"debootstrap-1 {SUITE} {' '.join(PACKAGES)}"
 
 

@@ -86,7 +86,9 @@ def _ensure_base() -> str:
         with _scratch() as (container, root):
             base.make_root(root)
             run([*_command("add"), "--quiet", container, root, "/"])
-            run([*_command("config"), "--env", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", container])
+            run(
+                [*_command("config"), "--env", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", container]
+            )
             run([*_command("commit"), "--quiet", container, ref])
     return ref
 

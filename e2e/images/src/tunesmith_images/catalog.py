@@ -38,7 +38,13 @@ TORCH = Image("torch", "images/torch/Dockerfile", ("images/torch/requirements.tx
 OPERATOR = Image(
     "operator",
     "operator/Dockerfile",
-    ("operator/requirements.txt", "operator/pyproject.toml", "operator/src", "contract/pyproject.toml", "contract/src"),
+    (
+        "operator/requirements.txt",
+        "operator/pyproject.toml",
+        "operator/src",
+        "contract/pyproject.toml",
+        "contract/src",
+    ),
 )
 TRAINER = Image(
     "trainer",

@@ -42,4 +42,8 @@ def _tools_pip() -> list[str | Path]:
 
 def find_python() -> str:
     """Python 3.11, which the pins are made for."""
-    return sys.executable if sys.version_info[:2] == (3, 11) else os.environ.get("TUNESMITH_PYTHON", "python3.11")
+    return (
+        sys.executable
+        if sys.version_info[:2] == (3, 11)
+        else os.environ.get("TUNESMITH_PYTHON", "python3.11")
+    )
