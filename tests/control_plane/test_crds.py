@@ -1,4 +1,4 @@
-"""Manifests applied to a real API server: what is taken, what a person reads when it is not, what may change."""
+"""Manifests applied to a real API server: what is taken, what people read when not, what may change."""
 
 import json
 from pathlib import Path
