@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from .adapterdeployment import AdapterDeployment
-from .common import CATEGORY, GROUP, MAX_NAME, VERSION, Resource
+from .common import CATEGORY, GROUP, VERSION, Resource
 from .evalrun import EvalRun
 from .finetunejob import FineTuneJob
 from .rules import Rule, with_rules
@@ -19,19 +19,6 @@ _TYPE_AND_METADATA: Schema = {
     "metadata": {"type": "object"},
 }
 _REQUIRED_MESSAGE = "x-required-message"
-
-_NAME_RULES = (
-    Rule(
-        f"self.metadata.name.size() <= {MAX_NAME}",
-        f"metadata.name may have at most {MAX_NAME} characters: the names of its pods are made of it.",
-    ),
-    Rule(
-        "self.metadata.name.matches(r'^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-        "metadata.name must begin with a letter and hold lower-case letters, digits and dashes only: host "
-        "names are "
-        "made of it.",
-    ),
-)
 
 
 def _column(name: str, path: str, kind: str = "string", wide: bool = False, description: str = "") -> Schema:
@@ -111,7 +98,7 @@ def build_schema(kind: type[Resource]) -> Schema:
     members["status"].pop("default")
     schema = _structural(source | {"properties": members, "required": ["spec"]}, definitions)
     schema["properties"] = _TYPE_AND_METADATA | schema["properties"]
-    return with_rules(schema, _NAME_RULES)
+    return schema
 
 
 def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field
 from pydantic.alias_generators import to_camel
 from tunesmith_contract.run_config import DataFormat, Deduplicate, OnInvalidRow, Scheduler
 
@@ -20,7 +20,17 @@ from .evalrun import EvaluationTemplate, Prompting
 from .reasons import FineTuneJobPhase
 from .rules import Rule, exactly_one, matching
 from .status import ArtifactRef, Cost, Failure
-from .values import DataUri, DecimalString, Fraction, Image, LearningRate, Measured, OutputUri, Timestamp
+from .values import (
+    BatchSize,
+    DataUri,
+    DecimalString,
+    Fraction,
+    Image,
+    LearningRate,
+    Measured,
+    OutputUri,
+    Timestamp,
+)
 
 ALL_LINEAR = "all-linear"
 
@@ -171,23 +181,6 @@ class LoRA(StrictModel):
         "all but the output layer.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
-
-
-BatchSize = Annotated[
-    Literal["Auto"] | Annotated[int, Field(ge=1, le=65_536)],
-    WithJsonSchema(
-        {
-            "x-kubernetes-int-or-string": True,
-            "maxLength": 16,
-            "x-kubernetes-validations": [
-                {
-                    "rule": "type(self) == int ? self >= 1 && self <= 65536 : self == 'Auto'",
-                    "message": "Write Auto, or a whole number from 1 to 65536 without quotes.",
-                }
-            ],
-        }
-    ),
-]
 
 
 class Hyperparameters(StrictModel):

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from .rules import Rule, matching
+from .rules import Rule, matching, with_rules
 
 _DECIMAL = r"^[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$"
 
@@ -27,14 +27,23 @@ def _decimal_rule(cel_range: str, inside: Callable[[float], bool], message: str,
 _DECIMAL_LENGTH = 16
 
 
-class _Quoted:
-    """A string that people tend to write as a number; whoever does is told to put it in quotes.
+def _or_sentence(sentence: str, valid: dict[str, Any], **vacuous: Any) -> dict[str, Any]:
+    """Schema extension that answers a value of the wrong type with a sentence.
 
-    CEL rules are not run on a value of the wrong type, whose error has no sentence of ours. The one error
+    CEL rules are not run on such a value, and the API server's own error only names the type. The one error
     that carries free text is that of an enum, so the schema has an enum whose only value is the sentence.
-    Every string in bounds takes the other branch of the ``anyOf``; of a number, ``minLength`` says nothing,
-    so its negation is false.
+
+    Args:
+        sentence: what people read behind "supported values".
+        valid: the branch that every value of a right type takes, and no other value.
+        vacuous: what the enum's branch checks with success, so that it checks as much as the other: of two
+            failed branches the API server tells the one that checked more, or the first.
     """
+    return {"anyOf": [{"enum": [sentence], **vacuous}, valid]}
+
+
+class _Quoted:
+    """A string that people tend to write as a number; whoever does is told to put it in quotes."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self._refuse_number, handler(source))
@@ -42,10 +51,9 @@ class _Quoted:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        sentence = "a decimal number in quotes, such as '2e-4'"
-        return handler(schema) | {
-            "anyOf": [{"enum": [sentence]}, {"not": {"minLength": _DECIMAL_LENGTH + 1}}]
-        }
+        # Of a number, minLength says nothing, so its negation is false.
+        too_long = {"minLength": _DECIMAL_LENGTH + 1}
+        return handler(schema) | _or_sentence("a decimal number in quotes, such as '2e-4'", {"not": too_long})
 
     @staticmethod
     def _refuse_number(value: object) -> object:
@@ -128,21 +136,38 @@ def format_duration(seconds: float) -> str:
 
 
 _QUANTITY = r"^([0-9]+(\.[0-9]+)?)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$"
+_QUANTITY_RULE = Rule(
+    f"type(self) == int ? self >= 0 : self.matches(r'{_QUANTITY}')",
+    "Write an amount such as 500m, 2 or 16Gi.",
+    lambda value: re.search(_QUANTITY, value) is not None,
+)
 
 
-def _verify_quantity(value: object) -> object:
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or not re.search(_QUANTITY, text):
-        raise ValueError(f"{value!r} is not a quantity: write one such as 500m, 2 or 16Gi")
-    return text
+def _whole_number_text(value: object) -> object:
+    return str(value) if isinstance(value, int) else value
 
 
 Quantity = Annotated[
     str,
-    BeforeValidator(_verify_quantity),
-    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 32, "pattern": _QUANTITY}),
+    BeforeValidator(_whole_number_text),
+    _QUANTITY_RULE,
+    WithJsonSchema(
+        with_rules({"x-kubernetes-int-or-string": True, "maxLength": 32}, (_QUANTITY_RULE,))
+        | _or_sentence("an amount in quotes, such as '0.5' or '500m'", {"multipleOf": 1}, minimum=0)
+    ),
 ]
 """An amount of a resource such as ``500m``, ``2`` or ``16Gi``; a whole number needs no quotes."""
+
+_BATCH_SIZE = Rule(
+    "type(self) == int ? self >= 1 && self <= 65536 : self == 'Auto'",
+    "Write Auto, or a whole number from 1 to 65536 without quotes.",
+)
+
+BatchSize = Annotated[
+    Literal["Auto"] | Annotated[int, Field(ge=1, le=65_536)],
+    WithJsonSchema(with_rules({"x-kubernetes-int-or-string": True, "maxLength": 16}, (_BATCH_SIZE,))),
+]
+"""``Auto``, or a whole number of rows."""
 
 _CLAIM = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 _PATH = r"[-A-Za-z0-9_.]+(/[-A-Za-z0-9_.]+)*"
