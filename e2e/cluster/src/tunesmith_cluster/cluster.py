@@ -55,6 +55,11 @@ class Cluster:
         return self.state / "kubeconfig"
 
     @property
+    def node_name(self) -> str:
+        """Name of the only real node, in the shape that has one."""
+        return node.NODE_NAME
+
+    @property
     def logs(self) -> Path:
         """Folder of the components' logs."""
         return self.state / "logs"

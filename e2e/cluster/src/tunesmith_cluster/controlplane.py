@@ -217,4 +217,6 @@ def _apiserver_flags(setting: Setting, authority: Authority) -> Flags:
         "kubelet-client-certificate": authority.path("kubelet-client"),
         "kubelet-client-key": authority.path("kubelet-client", "key"),
         "kubelet-certificate-authority": authority.path("ca"),
+        # The node's name is in no DNS.
+        "kubelet-preferred-address-types": "InternalIP",
     }

@@ -143,6 +143,7 @@ def _node_is_ready(api: ApiClient) -> bool:
 
 def _start_kube_proxy(setting: Setting) -> None:
     """A pod that started before the rules are in would reach the outside instead of a Service."""
+    (metrics_port,) = controlplane.free_ports(1)
     flags: Flags = {
         "kubeconfig": setting.component_kubeconfig("kube-proxy"),
         "cluster-cidr": POD_RANGE,
@@ -150,7 +151,7 @@ def _start_kube_proxy(setting: Setting) -> None:
         "proxy-mode": "iptables",
         "bind-address": NODE_ADDRESS,
         "healthz-bind-address": "",
-        "metrics-bind-address": f"{controlplane.LOOPBACK}:0",
+        "metrics-bind-address": f"{controlplane.LOOPBACK}:{metrics_port}",
         "conntrack-max-per-core": 0,
         "conntrack-tcp-timeout-established": "0s",
         "conntrack-tcp-timeout-close-wait": "0s",
