@@ -149,11 +149,14 @@ class ProcessTable:
         """Those that should run and do not."""
         return [record for record in self.records() if not is_alive(record)]
 
-    def stop_all(self, grace: float) -> None:
-        """End what we started, last first, and forget it."""
-        for record in reversed(self.records()):
-            stop_process(record, grace)
-        self._path.unlink(missing_ok=True)
+    def stop_all(self, grace: float, keep: str = "") -> None:
+        """End what we started, last first, and forget it; all but the process named `keep`."""
+        records = self.records()
+        for record in reversed(records):
+            if record.name != keep:
+                stop_process(record, grace)
+                records.remove(record)
+                self._write(records)
 
     def _write(self, records: list[ProcessRecord]) -> None:
         draft = self._path.with_suffix(".new")
