@@ -12,9 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 def convert(source: Path, folder: Path) -> None:
     """Write the model of the GGUF file `source` into `folder`."""
-    quantized = AutoModelForCausalLM.from_pretrained(
-        source.parent, gguf_file=source.name, dtype=torch.bfloat16
-    )
+    where = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}
+    quantized = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)
     settings = quantized.config.to_dict()
     settings.pop("quantization_config", None)
     # Saving the loaded model is refused, since it counts as quantised: the weights go into a fresh one.
@@ -22,7 +21,7 @@ def convert(source: Path, folder: Path) -> None:
     model.load_state_dict(quantized.state_dict())
     model.generation_config = quantized.generation_config
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
     for file in folder.iterdir():
         file.chmod(0o644)  # safetensors writes 0600, which a pod of another user could not read
 

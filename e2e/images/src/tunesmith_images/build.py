@@ -61,7 +61,7 @@ def _ensure(image: Image, builder: Builder, stages: Stages) -> str:
 
 
 def remember(history: Path, ref: str, keep: int = KEEP) -> list[str]:
-    """Note in the file `history` that `ref` was used last; return, and drop from it, those beyond the last `keep`."""
+    """Note in the file `history` that `ref` was used last; return, and drop, those beyond `keep`."""
     known: list[str] = json.loads(history.read_text()) if history.exists() else []
     refs = [ref, *(other for other in known if other != ref)]
     if refs[:keep] != known:

@@ -14,6 +14,7 @@ from .run import BuildError, Stages, output, run
 from .wheels import download_wheels, write_pip_config
 
 BASE_RECIPE = base.RECIPE
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def layout_path() -> Path:
@@ -66,12 +67,11 @@ def _bud(image: Image, ref: str, arguments: dict[str, str]) -> None:
     settings = [f"--build-arg={name}={value}" for name, value in arguments.items()]
     temporary = cache_dir() / "images" / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
-    # A plain command line, without BuildKit's cache mounts, works in the chroot that needs no privileges of its own.
+    options = ["--isolation=chroot", "--network=host", "--layers", "--quiet", *settings, *_volumes()]
     run(
-        [*_command("bud"), "--isolation=chroot", "--network=host", "--layers", "--quiet", *settings, *_volumes(),
-         f"--file={REPOSITORY / image.dockerfile}", f"--tag={ref}", REPOSITORY],
+        [*_command("bud"), *options, f"--file={REPOSITORY / image.dockerfile}", f"--tag={ref}", REPOSITORY],
         env={**os.environ, "TMPDIR": str(temporary)},
-    )  # fmt: skip
+    )
 
 
 def _volumes() -> Iterator[str]:
@@ -86,9 +86,7 @@ def _ensure_base() -> str:
         with _scratch() as (container, root):
             base.make_root(root)
             run([*_command("add"), "--quiet", container, root, "/"])
-            run(
-                [*_command("config"), "--env", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", container]
-            )
+            run([*_command("config"), f"--env=PATH={_PATH}", container])
             run([*_command("commit"), "--quiet", container, ref])
     return ref
 

@@ -34,28 +34,18 @@ class Image:
         return f"{REGISTRY}/{self.name}:{self.key(root, base)}"
 
 
+_CONTRACT = ("contract/pyproject.toml", "contract/src")
+
 TORCH = Image("torch", "images/torch/Dockerfile", ("images/torch/requirements.txt",))
 OPERATOR = Image(
     "operator",
     "operator/Dockerfile",
-    (
-        "operator/requirements.txt",
-        "operator/pyproject.toml",
-        "operator/src",
-        "contract/pyproject.toml",
-        "contract/src",
-    ),
+    ("operator/requirements.txt", "operator/pyproject.toml", "operator/src", *_CONTRACT),
 )
 TRAINER = Image(
     "trainer",
     "trainer-image/Dockerfile",
-    (
-        "trainer-image/requirements.txt",
-        "trainer-image/pyproject.toml",
-        "trainer-image/src",
-        "contract/pyproject.toml",
-        "contract/src",
-    ),
+    ("trainer-image/requirements.txt", "trainer-image/pyproject.toml", "trainer-image/src", *_CONTRACT),
     {"TORCH_BASE_IMAGE": TORCH},
 )
 SERVING = Image(
@@ -67,8 +57,7 @@ SERVING = Image(
         "serving-image/engine.sh",
         "serving-image/pyproject.toml",
         "serving-image/src",
-        "contract/pyproject.toml",
-        "contract/src",
+        *_CONTRACT,
     ),
     {"TORCH_BASE_IMAGE": TORCH},
 )

@@ -22,8 +22,8 @@ def build(image: Image, ref: str, parents: dict[str, str], stages: Stages) -> No
     """Build `image` as `ref` on its parents (build argument to ref)."""
     settings = [f"--build-arg={name}={value}" for name, value in parents.items()]
     with stages.stage(f"{image.name}: build"):
-        run(["docker", "build", "--quiet", *settings, f"--file={REPOSITORY / image.dockerfile}", f"--tag={ref}",
-             REPOSITORY])  # fmt: skip
+        dockerfile = REPOSITORY / image.dockerfile
+        run(["docker", "build", "--quiet", *settings, f"--file={dockerfile}", f"--tag={ref}", REPOSITORY])
 
 
 def remove(ref: str) -> None:
