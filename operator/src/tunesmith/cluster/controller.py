@@ -168,7 +168,9 @@ class Controller:
             logger.exception("reconcile failed", extra={"resource": _reference(body)})
             self.queue.back_off(key, 1.0)
             # The exception's text may hold what people may not see.
-            await self._tell(body, RefusalReason.INTERNAL, f"{type(error).__name__} in the operator; see its log")
+            await self._tell(
+                body, RefusalReason.INTERNAL, f"{type(error).__name__} in the operator; see its log"
+            )
             return "failed"
         self.queue.succeeded(key)
         return outcome

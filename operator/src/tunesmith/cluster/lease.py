@@ -46,7 +46,7 @@ class LeaderLease:
         namespace: str,
         name: str,
         identity: str,
-        times: LeaseTimes = LeaseTimes(),  # noqa: B008
+        times: LeaseTimes = LeaseTimes(),
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._client = client

@@ -94,4 +94,4 @@ class Watch:
         """Wait longer with each failure in a row, and not in step with other replicas."""
         longest = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2 ** min(self._failures, 16))
         self._failures += 1
-        await asyncio.sleep(max(wish or 0.0, longest * random.uniform(0.5, 1.0)))  # noqa: S311
+        await asyncio.sleep(max(wish or 0.0, longest * random.uniform(0.5, 1.0)))

@@ -128,9 +128,7 @@ class PodServer:
 def build_pod_app(server: PodServer) -> web.Application:
     """The application behind TLS."""
     app = web.Application(client_max_size=MAX_PROGRESS_BYTES, middlewares=[server.bound])
-    app.add_routes(
-        [web.post(PROGRESS_PATH, server.take_progress), web.get(AGENT_PATH, server.serve_agent)]
-    )
+    app.add_routes([web.post(PROGRESS_PATH, server.take_progress), web.get(AGENT_PATH, server.serve_agent)])
     return app
 
 

@@ -6,7 +6,7 @@ import signal
 import ssl
 import sys
 import uuid
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -54,13 +54,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_up_logs(settings.log_level, settings.log_format)
     try:
         uvloop.run(run(settings, RECONCILERS))
-    except (LeaseLost, NoCredentials, ApiError) as error:
-        logger.error("%s", error)
-        return 1
-    except RuntimeError:
-        logger.exception("the operator ends, for a new process to take over")
+    except Exception as error:
+        for leaf in _leaves(error):
+            expected = isinstance(leaf, LeaseLost | NoCredentials | ApiError)
+            logger.error("the operator ends: %s", leaf, exc_info=None if expected else leaf)
         return 1
     return 0
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions themselves, however deep they are grouped."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
 
 
 async def run(settings: Settings, reconcilers: Sequence[AnyReconciler]) -> None:
@@ -71,8 +79,9 @@ async def run(settings: Settings, reconcilers: Sequence[AnyReconciler]) -> None:
         RuntimeError: a part that has to run for ever has ended.
     """
     stop = asyncio.Event()
-    _stop_on_signals(stop)
-    await run_until(stop, Operator(settings, reconcilers).run())
+    take_signals = partial(_stop_on_signals, stop)
+    take_signals()
+    await run_until(stop, Operator(settings, reconcilers, take_signals).run())
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
@@ -94,10 +103,20 @@ async def run_until(stop: asyncio.Event, work: Coroutine[None, None, None]) -> N
 
 
 class Operator:
-    """One replica."""
+    """One replica.
 
-    def __init__(self, settings: Settings, reconcilers: Sequence[AnyReconciler]) -> None:
+    Args:
+        take_signals: installs the process's signal handlers.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        reconcilers: Sequence[AnyReconciler],
+        take_signals: Callable[[], None],
+    ) -> None:
         self._settings = settings
+        self._take_signals = take_signals
         self._reconcilers = reconcilers
         self._metrics = Metrics()
         self._health = Health(self._metrics)
@@ -130,9 +149,7 @@ class Operator:
             operator_url=self._settings.operator_url,
             ca_bundle=material.bundle,
         )
-        controller = Controller(
-            self._client, self._reconcilers, self._recorder, self._metrics, environment
-        )
+        controller = Controller(self._client, self._reconcilers, self._recorder, self._metrics, environment)
         self._controller = self._pods.controller = controller
         try:
             await self._run_parts(controller, lease)
@@ -157,14 +174,17 @@ class Operator:
             group.create_task(self._keep_renewed(controller), name="certificates")
             namespaces = self._settings.watch_namespaces
             self._health.leading(kinds, namespaces, watches)
-            group.create_task(watch_resources(kinds, namespaces, controller.seen), name="kopf")
+            group.create_task(
+                watch_resources(kinds, namespaces, controller.seen, self._take_signals), name="kopf"
+            )
             group.create_task(self._health.watch_over(), name="health")
 
     def _watches(self) -> list[Watch]:
-        watches = []
+        watches: list[Watch] = []
+        namespaces = self._settings.watch_namespaces or (None,)
         for api_version, kind in WATCHED_KINDS:
-            mine = [self._watch(api_version, kind, each) for each in self._settings.watch_namespaces or (None,)]
-            self._index.follow(api_version, kind, lambda mine=mine: all(w.synced.is_set() for w in mine))
+            mine = [self._watch(api_version, kind, namespace) for namespace in namespaces]
+            self._index.follow(api_version, kind, partial(_all_synced, mine))
             watches += mine
         return watches
 
@@ -218,3 +238,7 @@ class Operator:
                 await lease.release()
         except (TimeoutError, ApiError) as error:
             logger.warning("lease not released: %s", error)
+
+
+def _all_synced(watches: Sequence[Watch]) -> bool:
+    return all(watch.synced.is_set() for watch in watches)

@@ -28,9 +28,7 @@ def build_plain_app(metrics: Metrics, liveness: Problems, readiness: Problems) -
         return _verdict(readiness())
 
     app = web.Application()
-    app.add_routes(
-        [web.get("/metrics", exposition), web.get("/livez", livez), web.get("/readyz", readyz)]
-    )
+    app.add_routes([web.get("/metrics", exposition), web.get("/livez", livez), web.get("/readyz", readyz)])
     return app
 
 

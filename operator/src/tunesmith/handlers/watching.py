@@ -17,7 +17,8 @@ Seen = Callable[[str | None, dict[str, Any]], None]
 
 CONNECT_SECONDS = 10.0
 REQUEST_SECONDS = 60.0
-SERVER_SECONDS = 600.0
+#: A whole number: kopf writes it into the URL as it is, and the API server refuses ``600.0``.
+SERVER_SECONDS = 600
 SILENCE_SECONDS = 90.0
 MAX_BACKOFF_SECONDS = 30.0
 
@@ -28,7 +29,7 @@ class EndlessBackoffs(Iterable[float]):
     def __iter__(self) -> Iterator[float]:
         for attempt in itertools.count():
             longest = min(MAX_BACKOFF_SECONDS, 0.25 * 2 ** min(attempt, 16))
-            yield longest * random.uniform(0.5, 1.0)  # noqa: S311
+            yield longest * random.uniform(0.5, 1.0)
 
 
 def build_kopf_settings() -> kopf.OperatorSettings:
@@ -59,7 +60,7 @@ def build_kopf_registry(kinds: Iterable[str], seen: Seen) -> kopf.OperatorRegist
         expiration = datetime.now(UTC) + timedelta(seconds=10 * REREAD_SECONDS)
         return replace(load_connection(), expiration=expiration)
 
-    async def watched(event: dict[str, Any], **_: Any) -> None:
+    async def watched(*, event: Any, **_: Any) -> None:
         seen(event["type"], event["object"])
 
     kopf.on.login(registry=registry)(login)
@@ -68,10 +69,15 @@ def build_kopf_registry(kinds: Iterable[str], seen: Seen) -> kopf.OperatorRegist
     return registry
 
 
-async def watch_resources(kinds: Iterable[str], namespaces: tuple[str, ...], seen: Seen) -> None:
+async def watch_resources(
+    kinds: Iterable[str], namespaces: tuple[str, ...], seen: Seen, started: Callable[[], None]
+) -> None:
     """Run kopf until it fails or this is cancelled.
 
     kopf's own ``operator()`` would take every other task of the loop for one of its own at the end.
+
+    Args:
+        started: called once kopf has installed its signal handlers: the process has its own.
 
     Raises:
         RuntimeError: kopf ended by itself.
@@ -84,6 +90,7 @@ async def watch_resources(kinds: Iterable[str], namespaces: tuple[str, ...], see
         namespaces=namespaces,
         stop_flag=asyncio.Event(),
     )
+    started()
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         ended = next(iter(done))
