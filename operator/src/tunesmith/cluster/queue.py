@@ -74,7 +74,7 @@ class WorkQueue(Generic[Key]):
         """Work on this key again after a time that doubles with each failure in a row; returns the seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        longest = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2 ** min(failures, 32))
+        longest = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2.0 ** min(failures, 32))
         delay = max(at_least, longest * (0.5 + 0.5 * self._jitter()))
         self.add_after(key, delay)
         return delay
