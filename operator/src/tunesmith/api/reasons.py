@@ -151,6 +151,8 @@ class AdapterDeploymentReason(StrEnum):
     PROMOTED = "Promoted"
     ERROR_RATE_TOO_HIGH = "ErrorRateTooHigh"
     ROLLED_BACK = "RolledBack"
+    WITHDRAWN = "Withdrawn"
+    SERVICE_NAME_TAKEN = "ServiceNameTaken"
     ALL_STABLE = "AllStable"
     VOLUME_CLAIM_NOT_FOUND = "VolumeClaimNotFound"
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
