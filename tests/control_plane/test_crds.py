@@ -202,7 +202,7 @@ def test_the_kinds_are_one_category(server: ControlPlane, namespace: str) -> Non
 TAUGHT = {
     "finetunejob.spec.method": ["Exactly one member, such as sft: {}.", "rows hold questions and the", "sft"],
     "finetunejob.spec.hyperparameters.learningRate": ['such as "2e-4"', "Default: Auto."],
-    "finetunejob.spec.hyperparameters.scheduler": ["enum: Linear, Cosine, Constant"],
+    "finetunejob.spec.hyperparameters.scheduler": ["ENUM: Linear Cosine Constant", "Default: Linear."],
     "finetunejob.spec.adapter": ["8 to 32 for a task", "Default: 16."],
     "evalrun.spec.gates.expect": ["Better: the candidate's lead", "Inconclusive"],
     "adapterdeployment.spec.adapters.rollout.steps": ["rising to 100"],

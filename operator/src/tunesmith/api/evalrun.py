@@ -145,7 +145,7 @@ class Gate(StrictModel):
 
     rules = (
         Rule(
-            "self.expect != 'NotWorse' || double(self.margin) > 0.0",
+            "self.expect != 'NotWorse' || !self.margin.matches(r'^[0.]+([eE].*)?$')",
             "NotWorse needs a margin above 0: say how much worse is still good enough, such as margin: "
             '"0.02".',
             lambda gate: gate.expect is not Expect.NOT_WORSE or float(gate.margin) > 0,
@@ -250,22 +250,22 @@ class EvalRunSpec(EvaluationTemplate):
             "self == oldSelf", "An EvalRun can't be changed, so that its verdict stays true. Make a new one."
         ),
         Rule(
-            "has(self.candidate.fineTuneJobRef) || has(self.fewShotFrom)"
+            "!has(self.candidate.uri) || has(self.fewShotFrom)"
             " || (self.candidate.fewShot == 0 && self.baseline.fewShot == 0"
             " && self.references.all(r, r.fewShot == 0))",
             "fewShot needs rows to draw from: add fewShotFrom: {uri: …}. Only a candidate given by "
             "fineTuneJobRef "
             "brings its training data along.",
             lambda spec: (
-                spec.candidate.fine_tune_job_ref is not None
+                spec.candidate.uri is None
                 or spec.few_shot_from is not None
                 or not any(side.few_shot for side in (spec.candidate, spec.baseline, *spec.references))
             ),
         ),
         Rule(
-            "has(self.candidate.fineTuneJobRef) || has(self.baseModel)",
+            "!has(self.candidate.uri) || has(self.baseModel)",
             "A candidate given by uri and digest needs baseModel: {uri: …}.",
-            lambda spec: spec.candidate.fine_tune_job_ref is not None or spec.base_model is not None,
+            lambda spec: spec.candidate.uri is None or spec.base_model is not None,
         ),
     )
 

@@ -2,12 +2,21 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
+from tunesmith_contract.uris import parse_uri
 
 from .rules import Rule, matching, with_rules
 
@@ -42,8 +51,15 @@ def _or_sentence(sentence: str, valid: dict[str, Any], **vacuous: Any) -> dict[s
     return {"anyOf": [{"enum": [sentence], **vacuous}, valid]}
 
 
+@dataclass(frozen=True, slots=True)
 class _Quoted:
     """A string that people tend to write as a number; whoever does is told to put it in quotes."""
+
+    example: str
+
+    @property
+    def sentence(self) -> str:
+        return f"a decimal number in quotes, such as '{self.example}'"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self._refuse_number, handler(source))
@@ -53,19 +69,19 @@ class _Quoted:
     ) -> JsonSchemaValue:
         # Of a number, minLength says nothing, so its negation is false.
         too_long = {"minLength": _DECIMAL_LENGTH + 1}
-        return handler(schema) | _or_sentence("a decimal number in quotes, such as '2e-4'", {"not": too_long})
+        return handler(schema) | _or_sentence(self.sentence, {"not": too_long})
 
-    @staticmethod
-    def _refuse_number(value: object) -> object:
+    def _refuse_number(self, value: object) -> object:
         if isinstance(value, int | float):
-            raise ValueError(f"{value!r} must be a decimal number in quotes, such as '2e-4'")
+            raise ValueError(f"{value!r} must be {self.sentence}")
         return value
 
 
-_DecimalText = Annotated[str, Field(max_length=_DECIMAL_LENGTH), _Quoted()]
+_DecimalText = Annotated[str, Field(max_length=_DECIMAL_LENGTH)]
 
 DecimalString = Annotated[
     _DecimalText,
+    _Quoted("0.01"),
     _decimal_rule(
         "double(self) >= 0.0",
         lambda x: x >= 0,
@@ -76,6 +92,7 @@ DecimalString = Annotated[
 
 Fraction = Annotated[
     _DecimalText,
+    _Quoted("0.1"),
     _decimal_rule(
         "double(self) >= 0.0 && double(self) < 1.0",
         lambda x: 0 <= x < 1,
@@ -86,6 +103,7 @@ Fraction = Annotated[
 
 Confidence = Annotated[
     _DecimalText,
+    _Quoted("0.95"),
     _decimal_rule(
         "double(self) >= 0.5 && double(self) < 1.0",
         lambda x: 0.5 <= x < 1,
@@ -96,6 +114,7 @@ Confidence = Annotated[
 
 LearningRate = Annotated[
     _DecimalText,
+    _Quoted("2e-4"),
     _decimal_rule(
         "double(self) > 0.0 && double(self) <= 1.0",
         lambda x: 0 < x <= 1,
@@ -183,11 +202,19 @@ _NO_PARENT = Rule(
     lambda uri: ".." not in uri,
 )
 
+
+def _known_to_pods(uri: str) -> str:
+    """Refuse what the pods could not take apart; the patterns leave no more than a key called "." to it."""
+    parse_uri(uri)
+    return uri
+
+
+_Uri = Annotated[str, Field(max_length=512), AfterValidator(_known_to_pods)]
+
 ModelUri = Annotated[
-    str,
-    Field(max_length=512),
+    _Uri,
     matching(
-        rf"^({_PVC_FILE}|hf://{_REPO}{_REVISION})$",
+        rf"^({_PVC_FOLDER}|hf://{_REPO}{_REVISION})$",
         "Write where the model lies: pvc://claim/path or hf://org/repo@revision.",
     ),
     _NO_PARENT,
@@ -195,8 +222,7 @@ ModelUri = Annotated[
 """Where a model lies."""
 
 DataUri = Annotated[
-    str,
-    Field(max_length=512),
+    _Uri,
     matching(
         rf"^({_PVC_FILE}|{_CONFIGMAP}|hf://{_REPO}(/{_PATH})?{_REVISION})$",
         "Write where the rows lie: pvc://claim/file.jsonl, configmap://name/key or "
@@ -207,16 +233,14 @@ DataUri = Annotated[
 """Where rows of data lie."""
 
 OutputUri = Annotated[
-    str,
-    Field(max_length=512),
+    _Uri,
     matching(rf"^{_PVC_FOLDER}$", "Write a claim that pods may write to: pvc://claim or pvc://claim/folder."),
     _NO_PARENT,
 ]
 """Where what is made is kept."""
 
 ArtifactUri = Annotated[
-    str,
-    Field(max_length=512),
+    _Uri,
     matching(
         rf"^{_PVC_FILE}$", "Write where the artefact lies, as in its status: pvc://claim/folder/sha256/…"
     ),
