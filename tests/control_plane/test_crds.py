@@ -188,6 +188,19 @@ def test_what_people_see_of_a_running_job(server: ControlPlane, namespace: str) 
     assert "hf://HuggingFaceTB/SmolLM2-135M-Instruct" in row
 
 
+@pytest.mark.parametrize("name", ["finetunejob-minimal", "evalrun-job", "adapterdeployment"])
+def test_what_the_operator_has_not_seen_is_in_progress(
+    server: ControlPlane, namespace: str, name: str
+) -> None:
+    body = load_good(name)
+    apply(server, body, namespace)
+    conditions = server.get(body["kind"], body["metadata"]["name"], namespace)["status"]["conditions"]
+    assert {each["type"]: each["status"] for each in conditions} == {
+        "Ready": "Unknown",
+        "Reconciling": "True",
+    }
+
+
 def test_the_kinds_are_one_category(server: ControlPlane, namespace: str) -> None:
     for name in ("finetunejob-minimal", "evalrun-job", "adapterdeployment"):
         apply(server, load_good(name), namespace)
