@@ -47,7 +47,7 @@ OWNED_ARGUMENTS = (
     "model",
     "served-model-name",
     "revision",
-    "tokenizer-revision",
+    "tokenizer",
     "enable-lora",
     "no-enable-lora",
     "lora-modules",
@@ -57,23 +57,29 @@ OWNED_ARGUMENTS = (
     "max-model-len",
     "tensor-parallel-size",
     "tp",
+    "data-parallel-size",
+    "dp",
+    "ssl-keyfile",
+    "ssl-certfile",
+    "ssl-ca-certs",
     "trust-remote-code",
     "hf-token",
 )
 
 
-def _argument_name(argument: str) -> str:
-    return argument.split("=", 1)[0].lstrip("-").replace("_", "-")
+def _is_owned(argument: str) -> bool:
+    name = argument.split("=", 1)[0].lstrip("-").replace("_", "-")
+    return argument.startswith("-") and any(owned.startswith(name) for owned in OWNED_ARGUMENTS)
 
 
 _OWNED_LIST = ", ".join(f"'{name}'" for name in OWNED_ARGUMENTS)
+_NAME_IN_CEL = "self.split('=')[0].replace('_', '-').replace('-', ' ').trim().replace(' ', '-')"
+# The engine's parser takes a beginning of a name for the whole.
 _NOT_OWNED = Rule(
-    f"!self.startsWith('-') || !(self.split('=')[0].replace('_', '-').replace('-', ' ').trim().replace(' ', "
-    f"'-')"
-    f" in [{_OWNED_LIST}])",
+    f"!self.startsWith('-') || ![{_OWNED_LIST}].exists(owned, owned.startsWith({_NAME_IN_CEL}))",
     "This argument follows from other fields or would bypass the agent: leave it out. Use baseModel, "
     "engine.residentAdapters, engine.maxRank, engine.maxModelLength and engine.gpus.",
-    lambda argument: not argument.startswith("-") or _argument_name(argument) not in OWNED_ARGUMENTS,
+    lambda argument: not _is_owned(argument),
 )
 
 Weight = Annotated[int, Field(ge=1, le=100)]
