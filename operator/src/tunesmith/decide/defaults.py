@@ -28,8 +28,8 @@ MICRO_TOKENS_PER_CPU = 2048
 def resolve_learning_rate(written: str) -> float:
     """The peak learning rate.
 
-    Auto: 2e-4 for LoRA by SFT, ten times the 2e-5 that full fine-tuning takes. "LoRA Without Regret" (Schulman
-    et al., Thinking Machines, 2025) finds LoRA's best rate about ten times the full one's, whatever the rank.
+    Auto: 2e-4 for LoRA by SFT, ten times the 2e-5 that full fine-tuning takes. "LoRA Without Regret"
+    (Schulman et al., Thinking Machines, 2025): LoRA's best rate is about ten times that, whatever the rank.
     """
     return LORA_LEARNING_RATE if written == "Auto" else float(written)
 
@@ -38,7 +38,7 @@ def resolve_batch_size(written: str | int, train_rows: int, devices: int) -> int
     """Rows per optimizer step, over all devices.
 
     Auto: 16 rows, or so few (a power of two) that an epoch has at least 32 steps; a multiple of the devices.
-    "LoRA Without Regret" finds that LoRA pays for large batches more than full fine-tuning, and stays below 32.
+    "LoRA Without Regret": large batches cost LoRA more than they cost full fine-tuning; it stays below 32.
     """
     if written != "Auto":
         return int(written)
@@ -51,7 +51,7 @@ def resolve_batch_size(written: str | int, train_rows: int, devices: int) -> int
 def resolve_micro_batch_size(per_device: int, max_length: int, packing: bool, on_gpu: bool) -> int:
     """Rows that go through the model at once on one device; accumulation makes up the rest.
 
-    The largest divisor of the device's share whose longest rows stay within 8,192 tokens on a GPU, 2,048 on a CPU.
+    The largest divisor of the device's share whose longest rows stay within 8,192 tokens (2,048 on a CPU).
     Packed rows go one at a time: SDPA masks them by a dense matrix over all tokens of the batch.
     """
     if packing:

@@ -1,5 +1,6 @@
 """What to do next about a FineTuneJob."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -7,12 +8,17 @@ from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
 from tunesmith.api.reasons import FineTuneJobPhase, FineTuneJobReason
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.eval_run import build_eval_run, eval_run_name
-from tunesmith.manifests.evaluation_config_map import build_evaluation_config_map, parse_evaluation
-from tunesmith.manifests.inputs_config_map import Inputs, build_inputs_config_map, parse_inputs
+from tunesmith.manifests.evaluation_config_map import (
+    build_evaluation_config_map,
+    evaluation_name,
+    parse_evaluation,
+)
+from tunesmith.manifests.inputs_config_map import Inputs, build_inputs_config_map, inputs_name, parse_inputs
 from tunesmith.manifests.names import QUEUE_LABEL
 from tunesmith.manifests.prepare_job import STAGE as PREPARE
 from tunesmith.manifests.prepare_job import build_prepare_job
-from tunesmith.manifests.run_config_map import build_run_config_map, parse_run
+from tunesmith.manifests.run_config_map import build_run_config_map, parse_run, run_name
+from tunesmith.manifests.result_config_map import parse_result
 from tunesmith.manifests.train_job import STAGE as TRAIN
 from tunesmith.manifests.train_job import build_train_job
 from tunesmith_contract.exit_codes import FailureCategory
@@ -61,6 +67,33 @@ class ObservedTraining:
     eval_run: Body | None = None
     progress: LiveProgress | None = None
     missing_config_maps: tuple[str, ...] = ()
+
+
+def assemble_training(
+    job: FineTuneJob,
+    config_maps: Sequence[Body],
+    jobs: Sequence[Body],
+    pods: Sequence[Body],
+    eval_run: Body | None = None,
+    progress: LiveProgress | None = None,
+    missing_config_maps: tuple[str, ...] = (),
+) -> ObservedTraining:
+    """What was read, sorted into what it is.
+
+    Args:
+        config_maps, jobs, pods: the job's children.
+    """
+    by_name = {body["metadata"]["name"]: body for body in config_maps}
+    records = (parse_result(body) for body in config_maps)
+    return ObservedTraining(
+        inputs=by_name.get(inputs_name(job)),
+        run=by_name.get(run_name(job)),
+        evaluation=by_name.get(evaluation_name(job)),
+        children=Children(tuple(filter(None, records)), tuple(jobs), tuple(pods)),
+        eval_run=eval_run,
+        progress=progress,
+        missing_config_maps=missing_config_maps,
+    )
 
 
 @dataclass(frozen=True, slots=True)

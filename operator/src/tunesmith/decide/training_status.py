@@ -208,8 +208,8 @@ def _activity(job: FineTuneJob, view: TrainingView, phase: FineTuneJobPhase) -> 
     if job.spec.suspend:
         return (
             FineTuneJobReason.SUSPENDED,
-            f"{name} belongs to a queue, which alone may hold it: no other attempt is started while spec.suspend "
-            "is true. To stop this one, set spec.active: false on its Workload.",
+            f"{name} belongs to a queue, which alone may hold it: no other attempt starts while spec.suspend is "
+            "true. To stop this one, set spec.active: false on its Workload.",
         )
     reason = FineTuneJobReason.PREPARING if view.stage == PREPARE else FineTuneJobReason.TRAINING
     return reason, f"{name} runs."

@@ -3,10 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .names import Owner, child_metadata
+from .names import Owner, child_metadata, child_name
 
 STAGE = "evaluation"
 NAME_KEY = "evalRun"
+
+
+def evaluation_name(owner: Owner) -> str:
+    """The note's name."""
+    return child_name(owner, STAGE)
 
 
 def build_evaluation_config_map(owner: Owner, eval_run: str | None) -> dict[str, Any]:

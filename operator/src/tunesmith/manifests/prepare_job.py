@@ -17,7 +17,7 @@ REQUESTS = {"cpu": "500m", "memory": "1Gi"}
 def build_prepare_job(
     job: FineTuneJob, inputs: Inputs, attempt: int, environment: Environment
 ) -> dict[str, Any]:
-    """The Job of one attempt. It has the placement of the training pods, but neither their GPUs nor their size."""
+    """The Job of one attempt: placed as the training pods are, without their GPUs and size."""
     assert isinstance(inputs.config, PrepareConfig)
     pod = TrainerPod(
         image=inputs.image,

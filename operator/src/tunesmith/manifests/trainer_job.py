@@ -66,8 +66,8 @@ def build_trainer_job(
 ) -> dict[str, Any]:
     """The Job of one attempt: it tries once, and the operator decides what follows.
 
-    Indexed, so that each pod's host name is known beforehand. Kueue changes the template, so the Job is created and
-    never applied again, and ``suspend`` is left out.
+    Indexed, so that each pod's host name is known beforehand. Kueue changes the template, so the Job is created
+    and never applied again, and ``suspend`` is left out.
     """
     metadata = child_metadata(owner, stage, attempt)
     metadata["labels"] |= queue_labels(owner)
