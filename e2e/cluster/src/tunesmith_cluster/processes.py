@@ -26,12 +26,22 @@ class ProcessRecord:
 
 def start_time(pid: int) -> int | None:
     """Start time of a living process in clock ticks, None for one that is gone or only waits to be reaped."""
+    fields = _stat(pid)
+    return None if fields is None or fields[0] in "ZX" else int(fields[19])
+
+
+def parent(pid: int) -> int | None:
+    """The process that `pid` belongs to, None where it is gone."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[1])
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Fields of /proc/PID/stat after the name, from the state on."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def is_alive(record: ProcessRecord) -> bool:
@@ -63,6 +73,19 @@ def stop_process(record: ProcessRecord, grace: float) -> None:
     finally:
         os.close(handle)
     _reap(record.pid)
+
+
+def kill_and_wait(pid: int, timeout: float = 10) -> None:
+    """SIGKILL, and wait until the process is gone."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        _wait_for_exit(handle, timeout)
+    finally:
+        os.close(handle)
 
 
 def _wait_for_exit(handle: int, timeout: float) -> bool:
