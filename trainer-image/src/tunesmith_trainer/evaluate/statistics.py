@@ -1,16 +1,13 @@
 """Intervals and tests for scores in [0, 1], that hold at twenty items and when all items agree.
 
-==============  ==============================================  ==================================================
-scores          mean of one side                                candidate minus baseline, over the same items
-==============  ==============================================  ==================================================
-0 or 1          Wilson's score interval                         Tango's score interval (1998); McNemar's exact test
-within [0, 1]   Student's t after adding one item at each end   Student's t after adding one pair at each end;
-                of the range                                    a permutation test of the signs
-==============  ==============================================  ==================================================
+- Scores of 0 or 1: Wilson's score interval of one side's mean; Tango's score interval (1998) of the
+  difference over the same items, and McNemar's exact test.
+- Scores within [0, 1]: Student's t after adding one item at each end of the range, for one side and for the
+  paired differences; a permutation test of their signs.
 
-The added items are to means what Agresti and Coull's (one side) and Bonett and Price's (pairs) are to proportions:
-with few items a sample without spread does not show that there is none, and neither the t interval nor a bootstrap
-of such a sample covers. The tests simulate the coverage of all four.
+The added items are to means what Agresti and Coull's (one side) and Bonett and Price's (pairs) are to
+proportions: with few items a sample without spread does not show that there is none, and neither the t
+interval nor a bootstrap of such a sample covers. The tests simulate the coverage of all four.
 """
 
 import math
@@ -18,7 +15,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy import optimize, stats
-
 from tunesmith_contract.report import Interval
 
 _RESAMPLES = 9999
@@ -102,9 +98,8 @@ def _widened_t(values: np.ndarray, confidence: float, bounds: tuple[float, float
 def _sign_permutation(differences: np.ndarray, seed: int) -> float:
     """Two-sided p-value of the mean when each difference may as well have the other sign."""
     changed = differences[differences != 0]
-    if not len(changed):
-        return 1.0
-    if len(changed) == 1:
+    # Of one changed item nothing can be said, and the test refuses it.
+    if len(changed) <= 1:
         return 1.0
     result = stats.permutation_test(
         (changed,),
