@@ -116,8 +116,7 @@ class Engine(StrictModel):
     ] = Field(
         (),
         description='Further arguments of vLLM, such as ["--enforce-eager", "--dtype=float32"]. Those that '
-        "other "
-        "fields stand for are refused.",
+        "other fields stand for are refused.",
     )
     image: Image | None = Field(None, description="A serving image of your own. Absent: the operator's.")
     template: PodTemplate | None = Field(None, description="Where and as whom the pods run.")
@@ -172,8 +171,7 @@ class EvalRunRequirement(StrictModel):
     verdict: RequiredVerdict = Field(
         RequiredVerdict.PASS,
         description="Pass: an EvalRun in this namespace has passed this very digest. None: no proof is "
-        "asked; the "
-        "adapter is shown as Unevaluated.",
+        "asked; the adapter is shown as Unevaluated.",
     )
     policy_digest: DigestString | None = Field(
         None, description="Only an EvalRun with this status.policyDigest counts. Absent: any that passed."
@@ -187,8 +185,7 @@ class RolloutStep(StrictModel):
     pause: Duration | None = Field(
         None,
         description="How long the step lasts before the next one, such as 5m; the analysis must be content "
-        "by then. "
-        "Not on the last step.",
+        "by then. Not on the last step.",
     )
 
 
@@ -263,8 +260,7 @@ class Rollout(StrictModel):
     steps: Annotated[tuple[RolloutStep, ...], Field(min_length=1, max_length=MAX_STEPS)] = Field(
         (RolloutStep(weight=10, pause="1m"), RolloutStep(weight=100)),
         description="Shares of the requests, rising to 100. [{weight: 100}]: at once. The first version of "
-        "an adapter "
-        "has nothing to take over from and gets all requests at once.",
+        "an adapter has nothing to take over from and gets all requests at once.",
     )
     analysis: Analysis = Field(Analysis(), description="How a step is judged.")
 
@@ -316,8 +312,7 @@ class AdapterDeploymentSpec(StrictModel):
     artifact_volumes: Annotated[tuple[ArtifactVolume, ...], Field(max_length=16)] = Field(
         (),
         description="Claims with artefacts, mounted read-only into each pod. A change replaces the pods, one "
-        "after the "
-        "other.",
+        "after the other.",
         json_schema_extra=keyed_by("claim"),
     )
     adapters: Annotated[tuple[Adapter, ...], Field(max_length=MAX_ADAPTERS)] = Field(

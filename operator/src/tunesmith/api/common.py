@@ -88,8 +88,8 @@ class BaseModelSource(StrictModel):
 
     uri: ModelUri = Field(
         description="Where the model lies: pvc://claim/path for a folder in a claim, or "
-        "hf://org/repo@revision for the "
-        "Hugging Face Hub. Without a revision, the one found at the start is kept and shown in status."
+        "hf://org/repo@revision for the Hugging Face Hub. Without a revision, the one found at the start is "
+        "kept and shown in status."
     )
     secret_ref: SecretRef | None = Field(
         None,
@@ -102,8 +102,8 @@ class DataSource(StrictModel):
 
     uri: DataUri = Field(
         description="Where the rows lie, one JSON object a line: pvc://claim/file.jsonl, "
-        "configmap://name/key for small "
-        "data, or hf://org/repo/file@revision (opened with the token of baseModel.secretRef)."
+        "configmap://name/key for small data, or hf://org/repo/file@revision (opened with the token of "
+        "baseModel.secretRef)."
     )
 
 
