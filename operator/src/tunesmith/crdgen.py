@@ -7,7 +7,9 @@ import yaml
 
 from tunesmith.api import KINDS, Resource, build_crd
 
-_HEADER = "# Generated from operator/src/tunesmith/api by `python -m tunesmith.crdgen`; edit the models instead.\n"
+_HEADER = (
+    "# Generated from operator/src/tunesmith/api by `python -m tunesmith.crdgen`; edit the models instead.\n"
+)
 
 
 def render_crd(kind: type[Resource]) -> str:
@@ -26,4 +28,4 @@ def write_crds(folder: Path) -> list[Path]:
 
 if __name__ == "__main__":
     for written in write_crds(Path(sys.argv[1] if len(sys.argv) > 1 else "crds")):
-        print(written)
+        sys.stdout.write(f"{written}\n")

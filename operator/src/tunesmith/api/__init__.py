@@ -1,6 +1,7 @@
 """The one schema of Tunesmith: the three kinds as people write them, their rules, their words.
 
-``FineTuneJob.parse(body)`` reads an object of the API server; ``crds/*.yaml`` are generated from the same models.
+``FineTuneJob.parse(body)`` reads an object of the API server; ``crds/*.yaml`` are generated from the same
+models.
 """
 
 from .adapterdeployment import AdapterDeployment, AdapterDeploymentSpec, AdapterDeploymentStatus
@@ -18,6 +19,7 @@ from .reasons import (
     FineTuneJobReason,
     Verdict,
 )
+from .values import duration_seconds, format_duration
 
 __all__ = [
     "GROUP",
@@ -45,4 +47,6 @@ __all__ = [
     "Resource",
     "Verdict",
     "build_crd",
+    "duration_seconds",
+    "format_duration",
 ]

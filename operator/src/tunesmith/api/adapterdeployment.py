@@ -1,4 +1,4 @@
-"""AdapterDeployment: many adapters on one base model, each behind a stable name, new versions step by step."""
+"""AdapterDeployment: many adapters on one base model, each behind a stable name; rollouts step by step."""
 
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
@@ -6,29 +6,28 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from .common import (
-    ArtifactUri,
     BaseModelSource,
     Conditions,
+    FineTuneJobRef,
+    PodTemplate,
+    Resource,
+    Resources,
+    StatusModel,
+    StrictModel,
+)
+from .reasons import AdapterPhase
+from .rules import Rule, exactly_one, keyed_by, matching
+from .values import (
+    ArtifactUri,
     Confidence,
     DigestString,
     Duration,
-    FineTuneJobRef,
     Fraction,
     Image,
     Measured,
     ObjectName,
-    PodTemplate,
-    Resource,
-    Resources,
-    Rule,
-    StatusModel,
-    StrictModel,
     Timestamp,
-    exactly_one,
-    keyed_by,
-    matching,
 )
-from .reasons import AdapterPhase
 
 MAX_ADAPTERS = 64
 MAX_STEPS = 10
@@ -48,7 +47,7 @@ OWNED_ARGUMENTS = (
     "model",
     "served-model-name",
     "revision",
-    "tokenizer-revision",
+    "tokenizer",
     "enable-lora",
     "no-enable-lora",
     "lora-modules",
@@ -58,22 +57,29 @@ OWNED_ARGUMENTS = (
     "max-model-len",
     "tensor-parallel-size",
     "tp",
+    "data-parallel-size",
+    "dp",
+    "ssl-keyfile",
+    "ssl-certfile",
+    "ssl-ca-certs",
     "trust-remote-code",
     "hf-token",
 )
 
 
-def _argument_name(argument: str) -> str:
-    return argument.split("=", 1)[0].lstrip("-").replace("_", "-")
+def _is_owned(argument: str) -> bool:
+    name = argument.split("=", 1)[0].lstrip("-").replace("_", "-")
+    return argument.startswith("-") and any(owned.startswith(name) for owned in OWNED_ARGUMENTS)
 
 
 _OWNED_LIST = ", ".join(f"'{name}'" for name in OWNED_ARGUMENTS)
+_NAME_IN_CEL = "self.split('=')[0].replace('_', '-').replace('-', ' ').trim().replace(' ', '-')"
+# The engine's parser takes a beginning of a name for the whole.
 _NOT_OWNED = Rule(
-    f"!self.startsWith('-') || !(self.split('=')[0].replace('_', '-').replace('-', ' ').trim().replace(' ', '-')"
-    f" in [{_OWNED_LIST}])",
+    f"!self.startsWith('-') || ![{_OWNED_LIST}].exists(owned, owned.startsWith({_NAME_IN_CEL}))",
     "This argument follows from other fields or would bypass the agent: leave it out. Use baseModel, "
     "engine.residentAdapters, engine.maxRank, engine.maxModelLength and engine.gpus.",
-    lambda argument: not argument.startswith("-") or _argument_name(argument) not in OWNED_ARGUMENTS,
+    lambda argument: not _is_owned(argument),
 )
 
 Weight = Annotated[int, Field(ge=1, le=100)]
@@ -82,7 +88,8 @@ AliasName = Annotated[
     Field(max_length=63),
     matching(
         r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
-        "Write the name that clients send as model: lower-case letters, digits, dashes and dots, at most 63 characters.",
+        "Write the name that clients send as model: lower-case letters, digits, dashes and dots, at most 63 "
+        "characters.",
     ),
 ]
 
@@ -92,7 +99,10 @@ class Engine(StrictModel):
 
     gpus: int = Field(1, ge=0, le=16, description="GPUs of each pod. 0: CPU only.")
     resident_adapters: int = Field(
-        8, ge=1, le=256, description="Adapters that a pod holds ready at a time. The others are loaded when asked for."
+        8,
+        ge=1,
+        le=256,
+        description="Adapters that a pod holds ready at a time. The others are loaded when asked for.",
     )
     max_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
         64, description="The largest LoRA rank that can be served. Memory grows with it for every adapter."
@@ -105,8 +115,8 @@ class Engine(StrictModel):
         tuple[Annotated[str, Field(min_length=1, max_length=256), _NOT_OWNED], ...], Field(max_length=32)
     ] = Field(
         (),
-        description='Further arguments of vLLM, such as ["--enforce-eager", "--dtype=float32"]. Those that other '
-        "fields stand for are refused.",
+        description='Further arguments of vLLM, such as ["--enforce-eager", "--dtype=float32"]. Those that '
+        "other fields stand for are refused.",
     )
     image: Image | None = Field(None, description="A serving image of your own. Absent: the operator's.")
     template: PodTemplate | None = Field(None, description="Where and as whom the pods run.")
@@ -143,7 +153,7 @@ class AdapterSource(StrictModel):
 class RequiredVerdict(StrEnum):
     """What an EvalRun must have said before an adapter gets any request."""
 
-    PASS = "Pass"
+    PASS = "Pass"  # noqa: S105
     NONE = "None"
 
 
@@ -160,8 +170,8 @@ class EvalRunRequirement(StrictModel):
 
     verdict: RequiredVerdict = Field(
         RequiredVerdict.PASS,
-        description="Pass: an EvalRun in this namespace has passed this very digest. None: no proof is asked; the "
-        "adapter is shown as Unevaluated.",
+        description="Pass: an EvalRun in this namespace has passed this very digest. None: no proof is "
+        "asked; the adapter is shown as Unevaluated.",
     )
     policy_digest: DigestString | None = Field(
         None, description="Only an EvalRun with this status.policyDigest counts. Absent: any that passed."
@@ -174,8 +184,8 @@ class RolloutStep(StrictModel):
     weight: Weight = Field(description="Share of the requests that the new version gets, in percent.")
     pause: Duration | None = Field(
         None,
-        description="How long the step lasts before the next one, such as 5m; the analysis must be content by then. "
-        "Not on the last step.",
+        description="How long the step lasts before the next one, such as 5m; the analysis must be content "
+        "by then. Not on the last step.",
     )
 
 
@@ -184,7 +194,9 @@ class Guardrail(StrictModel):
 
     max: Fraction = Field(description='The most that is allowed, such as "0.02".')
     confidence: Confidence = Field(
-        "0.99", description='How sure it must be that the bound is crossed before the version is taken back, such as "0.99".'
+        "0.99",
+        description="How sure it must be that the bound is crossed before the version is taken back, such as "
+        '"0.99".',
     )
 
 
@@ -208,7 +220,8 @@ class Analysis(StrictModel):
         20,
         ge=0,
         le=1_000_000,
-        description="Requests that the new version must have had in a step before it goes on. 0: time alone decides.",
+        description="Requests that the new version must have had in a step before it goes on. 0: time alone "
+        "decides.",
     )
     checks: Annotated[tuple[AnalysisCheck, ...], Field(max_length=8)] = Field(
         (AnalysisCheck(metric="ErrorRate", guardrail=Guardrail(max="0.02")),),
@@ -225,7 +238,9 @@ class Rollout(StrictModel):
             "self.steps.map(s, s.weight).isSorted() "
             "&& self.steps.all(s, self.steps.exists_one(other, other.weight == s.weight))",
             "The weights must rise from step to step, such as 10, 50, 100.",
-            lambda rollout: all(a.weight < b.weight for a, b in zip(rollout.steps, rollout.steps[1:], strict=False)),
+            lambda rollout: all(
+                a.weight < b.weight for a, b in zip(rollout.steps, rollout.steps[1:], strict=False)
+            ),
             ".steps",
         ),
         Rule(
@@ -244,8 +259,8 @@ class Rollout(StrictModel):
 
     steps: Annotated[tuple[RolloutStep, ...], Field(min_length=1, max_length=MAX_STEPS)] = Field(
         (RolloutStep(weight=10, pause="1m"), RolloutStep(weight=100)),
-        description="Shares of the requests, rising to 100. [{weight: 100}]: at once. The first version of an adapter "
-        "has nothing to take over from and gets all requests at once.",
+        description="Shares of the requests, rising to 100. [{weight: 100}]: at once. The first version of "
+        "an adapter has nothing to take over from and gets all requests at once.",
     )
     analysis: Analysis = Field(Analysis(), description="How a step is judged.")
 
@@ -254,7 +269,9 @@ class Adapter(StrictModel):
     """One stable name, and the adapter behind it."""
 
     name: AliasName = Field(description="The stable name that clients send as `model`.")
-    source: AdapterSource = Field(description="Where the adapter comes from. Another digest starts a rollout.")
+    source: AdapterSource = Field(
+        description="Where the adapter comes from. Another digest starts a rollout."
+    )
     require_eval_run: EvalRunRequirement = Field(
         EvalRunRequirement(), description="Proof that is asked of each new version."
     )
@@ -269,17 +286,22 @@ class AdapterDeploymentSpec(StrictModel):
         Rule(
             "self.adapters.all(a, !has(a.source.uri) || self.artifactVolumes.exists(v, "
             "a.source.uri.startsWith('pvc://' + v.claim + '/')))",
-            "An adapter's uri lies in a claim that the pods do not have: add it to artifactVolumes as {claim: …}.",
+            "An adapter's uri lies in a claim that the pods do not have: add it to artifactVolumes as "
+            "{claim: …}.",
             lambda spec: all(
                 adapter.source.uri is None
-                or any(adapter.source.uri.startswith(f"pvc://{volume.claim}/") for volume in spec.artifact_volumes)
+                or any(
+                    adapter.source.uri.startswith(f"pvc://{volume.claim}/")
+                    for volume in spec.artifact_volumes
+                )
                 for adapter in spec.adapters
             ),
             ".artifactVolumes",
         ),
         Rule(
             "self.baseModel == oldSelf.baseModel",
-            "baseModel can't be changed: its adapters would not fit another one. Make a new AdapterDeployment.",
+            "baseModel can't be changed: its adapters would not fit another one. Make a new "
+            "AdapterDeployment.",
             field=".baseModel",
         ),
     )
@@ -289,13 +311,14 @@ class AdapterDeploymentSpec(StrictModel):
     engine: Engine = Field(Engine(), description="The inference engine in each pod.")
     artifact_volumes: Annotated[tuple[ArtifactVolume, ...], Field(max_length=16)] = Field(
         (),
-        description="Claims with artefacts, mounted read-only into each pod. A change replaces the pods, one after the "
-        "other.",
+        description="Claims with artefacts, mounted read-only into each pod. A change replaces the pods, one "
+        "after the other.",
         json_schema_extra=keyed_by("claim"),
     )
     adapters: Annotated[tuple[Adapter, ...], Field(max_length=MAX_ADAPTERS)] = Field(
         (),
-        description="What is served. Keyed by name: several teams can apply their own adapter with server-side apply.",
+        description="What is served. Keyed by name: several teams can apply their own adapter with "
+        "server-side apply.",
         json_schema_extra=keyed_by("name"),
     )
 
@@ -354,14 +377,18 @@ class AdapterStatus(StatusModel):
     phase: AdapterPhase = Field(description="How it is, for people.")
     reason: str | None = Field(None, max_length=64, description="Why, in one PascalCase word.")
     message: str | None = Field(None, max_length=512, description="Why, in a sentence.")
-    evaluated: str | None = Field(None, max_length=32, description="What the EvalRun of the newest version said, or Unevaluated.")
+    evaluated: str | None = Field(
+        None, max_length=32, description="What the EvalRun of the newest version said, or Unevaluated."
+    )
     stable: StableVersion | None = Field(None, description="The version that the name stands for.")
     candidate: CandidateVersion | None = Field(None, description="The version that is to take over.")
     history: Annotated[tuple[PastVersion, ...], Field(max_length=MAX_HISTORY)] = Field(
         (), description="The last promoted versions, newest first."
     )
     rejected: Annotated[tuple[RejectedDigest, ...], Field(max_length=MAX_REJECTED)] = Field(
-        (), description="Artefacts that were taken back; they are never promoted again.", json_schema_extra=keyed_by("digest")
+        (),
+        description="Artefacts that were taken back; they are never promoted again.",
+        json_schema_extra=keyed_by("digest"),
     )
 
 
@@ -371,7 +398,9 @@ class PodStatus(StatusModel):
     name: str = Field(max_length=253, description="Name of the pod.")
     ready: bool = Field(description="Whether it takes requests.")
     generation: int = Field(0, ge=0, description="The desired state that it last acted on.")
-    loaded: Annotated[tuple[Annotated[str, Field(max_length=80)], ...], Field(max_length=2 * MAX_ADAPTERS)] = Field(
+    loaded: Annotated[
+        tuple[Annotated[str, Field(max_length=80)], ...], Field(max_length=2 * MAX_ADAPTERS)
+    ] = Field(
         (), description="What it holds, as name@digest.", json_schema_extra={"x-kubernetes-list-type": "set"}
     )
     message: str | None = Field(None, max_length=512, description="What is missing, and why.")
@@ -382,10 +411,14 @@ class AdapterDeploymentStatus(StatusModel):
 
     conditions: Conditions = ()
     observed_generation: int = Field(0, ge=0, description="The metadata.generation that status speaks of.")
-    url: str | None = Field(None, max_length=512, description="Where clients in the cluster send requests (OpenAI's API).")
+    url: str | None = Field(
+        None, max_length=512, description="Where clients in the cluster send requests (OpenAI's API)."
+    )
     replicas: int = Field(0, ge=0, description="Pods there are.")
     ready_replicas: int = Field(0, ge=0, description="Pods that take requests.")
-    adapters_stable: str | None = Field(None, max_length=8, description="Adapters that are stable, of all, such as 2/3.")
+    adapters_stable: str | None = Field(
+        None, max_length=8, description="Adapters that are stable, of all, such as 2/3."
+    )
     generation: int = Field(0, ge=0, description="The desired state that the pods are told.")
     adapters: Annotated[tuple[AdapterStatus, ...], Field(max_length=MAX_ADAPTERS)] = Field(
         (), description="How each name is.", json_schema_extra=keyed_by("name")

@@ -1,78 +1,29 @@
-"""What the three kinds have in common: strict models, rules with a sentence, references, quantities, storage."""
+"""What the three kinds have in common: strict models, references, sources, pods, conditions, metadata."""
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, ErrorDetails, core_schema
+from pydantic_core import CoreSchema, ErrorDetails
+
+from .rules import Rule, keyed_by, with_rules
+from .values import ClassName, DataUri, LabelValue, ModelUri, ObjectName, Quantity, Timestamp
 
 GROUP = "tunesmith.dev"
 VERSION = "v1alpha1"
 CATEGORY = "tunesmith"
-VALIDATIONS = "x-kubernetes-validations"
 
 #: Children carry ``-<uid6>-<stage>-<attempt>`` and a pod index behind the name, within 63 characters.
 MAX_NAME = 40
+_HOST_NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 
 
 class InvalidResource(ValueError):
     """The object is not one that this release understands; the message says what to write instead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """A rule that the API server checks in CEL and, where ``check`` is given, the model checks too.
-
-    Attributes:
-        cel: the expression; ``self`` is the value it stands on.
-        message: the sentence that people see; it says what to write.
-        check: the same rule on the Python value. Transition rules have none: only the API server sees the old object.
-        field: the member the sentence is about, as a JSON path such as ``.adapter``; empty for the value itself.
-    """
-
-    cel: str
-    message: str
-    check: Callable[[Any], bool] | None = None
-    field: str = ""
-
-    def to_schema(self) -> dict[str, str]:
-        """The rule as an item of ``x-kubernetes-validations``."""
-        schema = {"rule": self.cel, "message": self.message}
-        return schema | ({"fieldPath": self.field} if self.field else {})
-
-    def verify(self, value: Any) -> None:
-        """Check the Python value.
-
-        Raises:
-            ValueError: the rule's sentence.
-        """
-        if self.check is not None and not self.check(value):
-            raise ValueError(self.message)
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._verified, handler(source))
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return with_rules(handler(schema), (self,))
-
-    def _verified(self, value: Any) -> Any:
-        self.verify(value)
-        return value
-
-
-def with_rules(schema: JsonSchemaValue, rules: tuple[Rule, ...]) -> JsonSchemaValue:
-    """The schema with the rules behind those that it has."""
-    if not rules:
-        return schema
-    return schema | {VALIDATIONS: [*schema.get(VALIDATIONS, []), *(rule.to_schema() for rule in rules)]}
 
 
 class Model(BaseModel):
@@ -112,234 +63,6 @@ class StatusModel(Model):
     """A part of a status: fields of a later release are left out when read."""
 
 
-def exactly_one(names: tuple[str, ...], message: str) -> Rule:
-    """A union: one of the members must be there, and no other."""
-    members = ", ".join(f"has(self.{to_camel(name)})" for name in names)
-    return Rule(
-        f"[{members}].filter(x, x).size() == 1",
-        message,
-        lambda model: sum(getattr(model, name) is not None for name in names) == 1,
-    )
-
-
-def keyed_by(*keys: str) -> dict[str, Any]:
-    """Schema extension of a list that is a map: items with equal keys are refused, and appliers own single items."""
-    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
-
-
-def matching(pattern: str, message: str) -> Rule:
-    """A string of this form; the pattern is one that RE2 and Python read alike."""
-    compiled = re.compile(pattern)
-    return Rule(f"self.matches(r'{pattern}')", message, lambda value: compiled.search(value) is not None)
-
-
-_DECIMAL = r"^[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$"
-
-
-def _decimal_rule(cel_range: str, inside: Callable[[float], bool], message: str, *words: str) -> Rule:
-    """A decimal number in quotes within a range, or one of the words."""
-    exempt = "".join(f"self == '{word}' || " for word in words)
-    return Rule(
-        f"{exempt}(self.matches(r'{_DECIMAL}') && {cel_range})",
-        message,
-        lambda value: value in words or (re.search(_DECIMAL, value) is not None and inside(float(value))),
-    )
-
-
-_DECIMAL_LENGTH = 16
-
-
-class _Quoted:
-    """A string that people tend to write as a number; whoever does is told to put it in quotes.
-
-    CEL rules are not run on a value of the wrong type, whose error has no sentence of ours. The one error that carries
-    free text is that of an enum, so the schema has an enum whose only value is the sentence. Every string in bounds
-    takes the other branch of the ``anyOf``; for a number, ``minLength`` says nothing, so its negation is false.
-    """
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self._refuse_number, handler(source))
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        sentence = "a decimal number in quotes, such as '2e-4'"
-        return handler(schema) | {"anyOf": [{"enum": [sentence]}, {"not": {"minLength": _DECIMAL_LENGTH + 1}}]}
-
-    @staticmethod
-    def _refuse_number(value: object) -> object:
-        if isinstance(value, int | float):
-            raise ValueError(f"{value!r} must be a decimal number in quotes, such as '2e-4'")
-        return value
-
-
-_DecimalText = Annotated[str, Field(max_length=_DECIMAL_LENGTH), _Quoted()]
-
-DecimalString = Annotated[
-    _DecimalText,
-    _decimal_rule(
-        "double(self) >= 0.0", lambda x: x >= 0, 'Write a decimal number of 0 or more in quotes, such as "0.01".'
-    ),
-]
-"""A decimal number of 0 or more, in quotes."""
-
-Fraction = Annotated[
-    _DecimalText,
-    _decimal_rule(
-        "double(self) >= 0.0 && double(self) < 1.0",
-        lambda x: 0 <= x < 1,
-        'Write a decimal number from 0 up to, but not including, 1 in quotes, such as "0.1".',
-    ),
-]
-"""A decimal number in [0, 1), in quotes."""
-
-Confidence = Annotated[
-    _DecimalText,
-    _decimal_rule(
-        "double(self) >= 0.5 && double(self) < 1.0",
-        lambda x: 0.5 <= x < 1,
-        'Write a confidence level from 0.5 up to, but not including, 1 in quotes, such as "0.95".',
-    ),
-]
-"""A confidence level in [0.5, 1), in quotes."""
-
-LearningRate = Annotated[
-    _DecimalText,
-    _decimal_rule(
-        "double(self) > 0.0 && double(self) <= 1.0",
-        lambda x: 0 < x <= 1,
-        'Write Auto, or a decimal number above 0 and up to 1 in quotes, such as "2e-4".',
-        "Auto",
-    ),
-]
-"""``Auto``, or a decimal number in (0, 1], in quotes."""
-
-Measured = Annotated[str, Field(max_length=24)]
-"""A measured number in status: a decimal string, minus sign and exponent allowed."""
-
-_DURATION_UNITS = {"s": 1, "m": 60, "h": 3600}
-
-Duration = Annotated[
-    str,
-    Field(max_length=16),
-    matching(
-        r"^([0-9]{1,4}h)?([0-9]{1,4}m)?([0-9]{1,4}s)?$",
-        "Write a duration in hours, minutes and seconds, such as 30s, 5m or 1h30m.",
-    ),
-    Rule("self != ''", "Write a duration such as 30s, 5m or 1h30m.", lambda value: value != ""),
-]
-"""A length of time such as ``30s``, ``5m`` or ``1h30m``."""
-
-
-def duration_seconds(duration: str) -> int:
-    """The seconds of a Duration."""
-    return sum(int(n) * _DURATION_UNITS[unit] for n, unit in re.findall(r"([0-9]+)([hms])", duration))
-
-
-def format_duration(seconds: float) -> str:
-    """A Duration, rounded to whole seconds: ``1h30m``, ``0s``."""
-    minutes, second = divmod(round(seconds), 60)
-    hour, minute = divmod(minutes, 60)
-    parts = (f"{hour}h" if hour else "", f"{minute}m" if minute else "", f"{second}s" if second else "")
-    return "".join(parts) or "0s"
-
-
-_QUANTITY = r"^([0-9]+(\.[0-9]+)?)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$"
-
-
-def _verify_quantity(value: object) -> object:
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or not re.search(_QUANTITY, text):
-        raise ValueError(f"{value!r} is not a quantity: write one such as 500m, 2 or 16Gi")
-    return text
-
-
-Quantity = Annotated[
-    str,
-    BeforeValidator(_verify_quantity),
-    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 32, "pattern": _QUANTITY}),
-]
-"""An amount of a resource such as ``500m``, ``2`` or ``16Gi``; a whole number needs no quotes."""
-
-_CLAIM = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
-_PATH = r"[-A-Za-z0-9_.]+(/[-A-Za-z0-9_.]+)*"
-_REPO = r"[A-Za-z0-9][-A-Za-z0-9_.]*/[A-Za-z0-9][-A-Za-z0-9_.]*"
-_REVISION = r"(@[-A-Za-z0-9_./]+)?"
-_PVC_FILE = rf"pvc://{_CLAIM}/{_PATH}/?"
-_PVC_FOLDER = rf"pvc://{_CLAIM}(/{_PATH})?/?"
-_CONFIGMAP = rf"configmap://{_CLAIM}/[-._a-zA-Z0-9]+"
-
-_NO_PARENT = Rule(
-    "!self.contains('..')",
-    "Write a path without '..': it may not leave its volume.",
-    lambda uri: ".." not in uri,
-)
-
-ModelUri = Annotated[
-    str,
-    Field(max_length=512),
-    matching(
-        rf"^({_PVC_FILE}|hf://{_REPO}{_REVISION})$",
-        "Write where the model lies: pvc://claim/path or hf://org/repo@revision.",
-    ),
-    _NO_PARENT,
-]
-"""Where a model lies."""
-
-DataUri = Annotated[
-    str,
-    Field(max_length=512),
-    matching(
-        rf"^({_PVC_FILE}|{_CONFIGMAP}|hf://{_REPO}(/{_PATH})?{_REVISION})$",
-        "Write where the rows lie: pvc://claim/file.jsonl, configmap://name/key or hf://org/repo/file@revision.",
-    ),
-    _NO_PARENT,
-]
-"""Where rows of data lie."""
-
-OutputUri = Annotated[
-    str,
-    Field(max_length=512),
-    matching(rf"^{_PVC_FOLDER}$", "Write a claim that pods may write to: pvc://claim or pvc://claim/folder."),
-    _NO_PARENT,
-]
-"""Where what is made is kept."""
-
-ArtifactUri = Annotated[
-    str,
-    Field(max_length=512),
-    matching(rf"^{_PVC_FILE}$", "Write where the artefact lies, as in its status: pvc://claim/folder/sha256/…"),
-    _NO_PARENT,
-]
-"""Where an artefact lies."""
-
-DigestString = Annotated[
-    str,
-    Field(max_length=71),
-    matching(r"^sha256:[0-9a-f]{64}$", "Write the digest as it stands in status: sha256: and 64 hex digits."),
-]
-"""``sha256:`` and 64 hex digits."""
-
-ObjectName = Annotated[
-    str,
-    Field(max_length=253),
-    matching(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", "Write the name of an object in this namespace."),
-]
-"""The name of a Kubernetes object."""
-
-ItemName = Annotated[
-    str,
-    Field(max_length=32),
-    matching(
-        r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
-        "Write a name of lower-case letters, digits and dashes, at most 32 characters.",
-    ),
-]
-"""The name of an item within the resource."""
-
-Timestamp = datetime
-
-
 class SecretRef(StrictModel):
     """A Secret in the resource's namespace."""
 
@@ -355,15 +78,18 @@ class SecretName(StrictModel):
 class FineTuneJobRef(StrictModel):
     """A FineTuneJob in the resource's namespace."""
 
-    name: ObjectName = Field(description="Name of the FineTuneJob. Its artefact is used once it has succeeded.")
+    name: ObjectName = Field(
+        description="Name of the FineTuneJob. Its artefact is used once it has succeeded."
+    )
 
 
 class BaseModelSource(StrictModel):
     """The model that is tuned or served."""
 
     uri: ModelUri = Field(
-        description="Where the model lies: pvc://claim/path for a folder in a claim, or hf://org/repo@revision for the "
-        "Hugging Face Hub. Without a revision, the one found at the start is kept and shown in status."
+        description="Where the model lies: pvc://claim/path for a folder in a claim, or "
+        "hf://org/repo@revision for the Hugging Face Hub. Without a revision, the one found at the start is "
+        "kept and shown in status."
     )
     secret_ref: SecretRef | None = Field(
         None,
@@ -375,8 +101,9 @@ class DataSource(StrictModel):
     """Rows of data."""
 
     uri: DataUri = Field(
-        description="Where the rows lie, one JSON object a line: pvc://claim/file.jsonl, configmap://name/key for small "
-        "data, or hf://org/repo/file@revision (opened with the token of baseModel.secretRef)."
+        description="Where the rows lie, one JSON object a line: pvc://claim/file.jsonl, "
+        "configmap://name/key for small data, or hf://org/repo/file@revision (opened with the token of "
+        "baseModel.secretRef)."
     )
 
 
@@ -398,21 +125,17 @@ class Toleration(StrictModel):
     )
 
 
-_Label = Annotated[str, Field(max_length=63)]
-_ClassName = Annotated[str, Field(max_length=253)]
-
-
 class PodTemplate(StrictModel):
     """What the pods get beside their containers. Security settings are the operator's."""
 
-    node_selector: Annotated[dict[str, _Label], Field(max_length=16)] | None = Field(
+    node_selector: Annotated[dict[str, LabelValue], Field(max_length=16)] | None = Field(
         None, description="Labels that a node must have."
     )
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] | None = Field(
         None, description="Taints that the pods tolerate."
     )
-    priority_class_name: _ClassName | None = Field(None, description="PriorityClass of the pods.")
-    service_account_name: _ClassName | None = Field(
+    priority_class_name: ClassName | None = Field(None, description="PriorityClass of the pods.")
+    service_account_name: ClassName | None = Field(
         None,
         description="ServiceAccount of the pods. They get no token for the Kubernetes API, whichever it is.",
     )
@@ -423,9 +146,6 @@ class PodTemplate(StrictModel):
     )
 
 
-_ResourceList = Annotated[dict[str, Quantity], Field(max_length=8)]
-
-
 class Resources(StrictModel):
     """What a container asks for and may use, beside GPUs."""
 
@@ -433,22 +153,19 @@ class Resources(StrictModel):
         Rule(
             "[has(self.requests) ? self.requests : {}, has(self.limits) ? self.limits : {}]"
             ".all(r, r.all(k, !k.endsWith('/gpu')))",
-            "Write the number of GPUs in the field for GPUs beside resources, not in resources.",
-            lambda model: not any(
-                key.endswith("/gpu") for key in [*(model.requests or {}), *(model.limits or {})]
+            "Write the number of GPUs in gpusPerNode or gpus, not in resources.",
+            lambda model: (
+                not any(key.endswith("/gpu") for key in [*(model.requests or {}), *(model.limits or {})])
             ),
         ),
     )
 
-    requests: _ResourceList | None = Field(
+    requests: Annotated[dict[str, Quantity], Field(max_length=8)] | None = Field(
         None, description='Reserved for the container, such as {cpu: "4", memory: 16Gi}.'
     )
-    limits: _ResourceList | None = Field(
+    limits: Annotated[dict[str, Quantity], Field(max_length=8)] | None = Field(
         None, description="The most that the container may use. Above the memory limit it is killed."
     )
-
-
-Image = Annotated[str, Field(min_length=1, max_length=512)]
 
 
 class Condition(StatusModel):
@@ -492,6 +209,20 @@ class Resource(Model):
     kind_name: ClassVar[str]
     plural: ClassVar[str]
     short_name: ClassVar[str]
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"self.metadata.name.size() <= {MAX_NAME}",
+            f"metadata.name may have at most {MAX_NAME} characters: the names of its pods are made of it.",
+            lambda resource: len(resource.metadata.name) <= MAX_NAME,
+        ),
+        Rule(
+            f"self.metadata.name.matches(r'{_HOST_NAME}')",
+            "metadata.name must begin with a letter and hold lower-case letters, digits and dashes only: "
+            "host names are made of it.",
+            lambda resource: re.search(_HOST_NAME, resource.metadata.name) is not None,
+        ),
+    )
 
     api_version: Literal["tunesmith.dev/v1alpha1"] = "tunesmith.dev/v1alpha1"
     metadata: ObjectMeta

@@ -7,28 +7,20 @@ from pydantic import Field
 from tunesmith_contract.run_config import MAX_METRICS, MAX_REFERENCES, MAX_SUITES, Metric
 
 from .common import (
-    ArtifactUri,
     BaseModelSource,
     Conditions,
-    Confidence,
     DataSource,
-    DigestString,
     FineTuneJobRef,
-    Fraction,
-    ItemName,
-    Measured,
     PodTemplate,
     Resource,
     Resources,
-    Rule,
     StatusModel,
     StrictModel,
-    Timestamp,
-    exactly_one,
-    keyed_by,
 )
 from .reasons import EvalRunPhase, Verdict
+from .rules import Rule, exactly_one, keyed_by
 from .status import ArtifactRef, Cost, Failure
+from .values import ArtifactUri, Confidence, DigestString, Fraction, ItemName, Measured, Timestamp
 
 _CANDIDATE_SIDES = 2
 
@@ -44,14 +36,16 @@ class Prompting(StrictModel):
     """How a side is asked."""
 
     system_prompt: Annotated[str, Field(max_length=8192)] | None = Field(
-        None, description="Put before every item, in place of a system message that the item has. Absent: as it is."
+        None,
+        description="Put before every item, in place of a system message that the item has. Absent: as it "
+        "is.",
     )
     few_shot: int = Field(
         0,
         ge=0,
         le=32,
-        description="How many rows of fewShotFrom are shown as worked examples before each item. The same rows for "
-        "every item, drawn with a fixed seed.",
+        description="How many rows of fewShotFrom are shown as worked examples before each item. The same "
+        "rows for every item, drawn with a fixed seed.",
     )
 
 
@@ -69,7 +63,7 @@ _DIGEST_WITH_URI = Rule(
 class Candidate(Prompting):
     """The adapter that is to prove itself."""
 
-    rules = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         exactly_one(
             ("fine_tune_job_ref", "uri"),
             "Name the candidate in one way: fineTuneJobRef: {name: …}, or uri and digest.",
@@ -87,9 +81,10 @@ class Candidate(Prompting):
 class Baseline(Prompting):
     """What the candidate is compared with."""
 
-    rules = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         exactly_one(
-            ("base", "uri"), "Name the baseline in one way: base: {} for the base model alone, or uri and digest."
+            ("base", "uri"),
+            "Name the baseline in one way: base: {} for the base model alone, or uri and digest.",
         ),
         _DIGEST_WITH_URI,
     )
@@ -104,7 +99,7 @@ class Baseline(Prompting):
 class ReferenceSide(Baseline):
     """One more side that answers the items; it is reported, and no gate reads it."""
 
-    rules = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         *Baseline.rules,
         Rule(
             "!(self.name in ['candidate', 'baseline'])",
@@ -120,8 +115,9 @@ class MetricSpec(StrictModel):
     """How answers are scored."""
 
     type: Metric = Field(
-        description="ExactMatch: 1 where the answer equals the expected one, white space at the ends aside, else 0. "
-        "JSONFields: the share of the expected JSON object's fields that the answer has with the same value."
+        description="ExactMatch: 1 where the answer equals the expected one, white space at the ends aside, "
+        "else 0. JSONFields: the share of the expected JSON object's fields that the answer has with the "
+        "same value."
     )
 
 
@@ -130,8 +126,8 @@ class Suite(StrictModel):
 
     name: ItemName = Field(description="Name that gates and results use.")
     dataset: DataSource = Field(
-        description="The items. The last assistant turn (or the completion) of each row is the expected answer. Keep "
-        "them out of the training data."
+        description="The items. The last assistant turn (or the completion) of each row is the expected "
+        "answer. Keep them out of the training data."
     )
     metrics: Annotated[tuple[MetricSpec, ...], Field(min_length=1, max_length=MAX_METRICS)] = Field(
         description="How the answers are scored.", json_schema_extra=keyed_by("type")
@@ -147,8 +143,9 @@ class Gate(StrictModel):
 
     rules = (
         Rule(
-            "self.expect != 'NotWorse' || double(self.margin) > 0.0",
-            'NotWorse needs a margin above 0: say how much worse is still good enough, such as margin: "0.02".',
+            "self.expect != 'NotWorse' || !self.margin.matches(r'^[0.]+([eE].*)?$')",
+            "NotWorse needs a margin above 0: say how much worse is still good enough, such as margin: "
+            '"0.02".',
             lambda gate: gate.expect is not Expect.NOT_WORSE or float(gate.margin) > 0,
         ),
     )
@@ -156,9 +153,9 @@ class Gate(StrictModel):
     suite: ItemName = Field(description="Name of one of the suites.")
     metric: Metric = Field(description="One of that suite's metrics.")
     expect: Expect = Field(
-        description="Better: the candidate's lead over the baseline is above margin. NotWorse: the candidate is behind "
-        "by less than margin. The whole confidence interval must say so; where it holds the margin itself, the verdict "
-        "is Inconclusive."
+        description="Better: the candidate's lead over the baseline is above margin. NotWorse: the candidate "
+        "is behind by less than margin. The whole confidence interval must say so; where it holds the margin "
+        "itself, the verdict is Inconclusive."
     )
     margin: Fraction = Field("0", description='The difference that matters, as a share of 1, such as "0.05".')
 
@@ -180,7 +177,8 @@ _GATES_NAME_SUITES = Rule(
 _GATES_NAME_METRICS = Rule(
     "self.gates.all(g, !self.suites.exists(s, s.name == g.suite)"
     " || self.suites.exists(s, s.name == g.suite && s.metrics.exists(m, m.type == g.metric)))",
-    "A gate names a metric that its suite does not measure: add it to the suite's metrics, or write one of them.",
+    "A gate names a metric that its suite does not measure: add it to the suite's metrics, or write one of "
+    "them.",
     lambda spec: all(
         gate.metric in {metric.type for metric in suite.metrics}
         for gate in spec.gates
@@ -194,15 +192,15 @@ _GATES_NAME_METRICS = Rule(
 class EvaluationTemplate(StrictModel):
     """An evaluation, all but whom it judges: the part that a FineTuneJob and an EvalRun share."""
 
-    rules = (_GATES_NAME_SUITES, _GATES_NAME_METRICS)
+    rules: ClassVar[tuple[Rule, ...]] = (_GATES_NAME_SUITES, _GATES_NAME_METRICS)
 
     baseline: Baseline = Field(
         Baseline.model_validate({"base": {}}), description="What the gates compare the candidate with."
     )
     references: Annotated[tuple[ReferenceSide, ...], Field(max_length=MAX_REFERENCES)] = Field(
         (),
-        description="Further sides that answer the same items and are shown beside the two in status.sides. No gate "
-        "reads them.",
+        description="Further sides that answer the same items and are shown beside the two in status.sides. "
+        "No gate reads them.",
         json_schema_extra=keyed_by("name"),
     )
     suites: Annotated[tuple[Suite, ...], Field(min_length=1, max_length=MAX_SUITES)] = Field(
@@ -210,11 +208,10 @@ class EvaluationTemplate(StrictModel):
     )
     few_shot_from: DataSource | None = Field(
         None,
-        description="Where worked examples are drawn from. Absent: the training data of the candidate's FineTuneJob.",
+        description="Where worked examples are drawn from. Absent: the training data of the candidate's "
+        "FineTuneJob.",
     )
-    gates: Annotated[
-        tuple[Gate, ...], Field(min_length=1, max_length=2 * MAX_SUITES * MAX_METRICS)
-    ] = Field(
+    gates: Annotated[tuple[Gate, ...], Field(min_length=1, max_length=2 * MAX_SUITES * MAX_METRICS)] = Field(
         description="What must hold. All gates pass: Pass. One fails: Fail. Else: Inconclusive.",
         json_schema_extra=keyed_by("suite", "metric", "expect"),
     )
@@ -223,38 +220,44 @@ class EvaluationTemplate(StrictModel):
     )
     compute: EvalCompute = Field(EvalCompute(), description="What the evaluating pod gets.")
     active_deadline_seconds: int = Field(
-        3600, ge=60, le=604_800, description="The run fails when its pods have taken longer than this, in seconds."
+        3600,
+        ge=60,
+        le=604_800,
+        description="The run fails when its pods have taken longer than this, in seconds.",
     )
     backoff_limit: int = Field(
         3, ge=0, le=20, description="How often a failed attempt is tried again. Preemptions do not count."
     )
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] | None = Field(
         None,
-        description="Removes the pods and Jobs so long after the end, in seconds; never the resource, its result or "
-        "its report. Absent: they are kept.",
+        description="Removes the pods and Jobs so long after the end, in seconds; never the resource, its "
+        "result or its report. Absent: they are kept.",
     )
 
 
 class EvalRunSpec(EvaluationTemplate):
     """Who is judged, against whom, on what, and what must hold. It can't be changed: make another EvalRun."""
 
-    rules = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         *EvaluationTemplate.rules,
-        Rule("self == oldSelf", "An EvalRun can't be changed, so that its verdict stays true. Make a new one."),
         Rule(
-            "has(self.candidate.fineTuneJobRef) || has(self.fewShotFrom)"
-            " || (self.candidate.fewShot == 0 && self.baseline.fewShot == 0"
-            " && self.references.all(r, r.fewShot == 0))",
-            "fewShot needs rows to draw from: add fewShotFrom: {uri: …}. Only a candidate given by fineTuneJobRef "
-            "brings its training data along.",
-            lambda spec: spec.candidate.fine_tune_job_ref is not None
-            or spec.few_shot_from is not None
-            or not any(side.few_shot for side in (spec.candidate, spec.baseline, *spec.references)),
+            "self == oldSelf", "An EvalRun can't be changed, so that its verdict stays true. Make a new one."
         ),
         Rule(
-            "has(self.candidate.fineTuneJobRef) || has(self.baseModel)",
+            "!has(self.candidate.uri) || has(self.fewShotFrom) || (self.candidate.fewShot == 0 && "
+            "self.baseline.fewShot == 0 && self.references.all(r, r.fewShot == 0))",
+            "fewShot needs rows to draw from: add fewShotFrom: {uri: …}. Only a candidate given by "
+            "fineTuneJobRef brings its training data along.",
+            lambda spec: (
+                spec.candidate.uri is None
+                or spec.few_shot_from is not None
+                or not any(side.few_shot for side in (spec.candidate, spec.baseline, *spec.references))
+            ),
+        ),
+        Rule(
+            "!has(self.candidate.uri) || has(self.baseModel)",
             "A candidate given by uri and digest needs baseModel: {uri: …}.",
-            lambda spec: spec.candidate.fine_tune_job_ref is not None or spec.base_model is not None,
+            lambda spec: spec.candidate.uri is None or spec.base_model is not None,
         ),
     )
 
@@ -268,7 +271,9 @@ class SideArtifact(StatusModel):
     """What a side was."""
 
     uri: str = Field(max_length=512, description="Where its artefact, or the base model, lies.")
-    digest: str | None = Field(None, max_length=128, description="Digest of the artefact, or revision of the base model.")
+    digest: str | None = Field(
+        None, max_length=128, description="Digest of the artefact, or revision of the base model."
+    )
 
 
 class SideResult(StatusModel):
@@ -296,7 +301,9 @@ class Comparison(StatusModel):
     )
     p_value: Measured = Field(description="Two-sided, for no difference.")
     items: int = Field(ge=0, description="Items that both answered.")
-    verdict: Verdict | None = Field(None, description="The worst of the gates that read it; absent without a gate.")
+    verdict: Verdict | None = Field(
+        None, description="The worst of the gates that read it; absent without a gate."
+    )
 
 
 class EvalRunStatus(StatusModel):
@@ -307,13 +314,18 @@ class EvalRunStatus(StatusModel):
     observed_generation: int = Field(0, ge=0, description="The metadata.generation that status speaks of.")
     verdict: Verdict | None = Field(
         None,
-        description="Pass: every gate holds. Fail: at least one does not. Inconclusive: the items can't tell yet.",
+        description="Pass: every gate holds. Fail: at least one does not. Inconclusive: the items can't tell "
+        "yet.",
     )
     candidate: SideArtifact | None = Field(None, description="The adapter that was judged.")
     baseline: SideArtifact | None = Field(None, description="What it was compared with.")
-    base_model_revision: str | None = Field(None, max_length=80, description="Revision of the base model under all sides.")
+    base_model_revision: str | None = Field(
+        None, max_length=80, description="Revision of the base model under all sides."
+    )
     policy_digest: str = Field(
-        "", max_length=71, description="Digest of suites, their data, gates and confidence: what the verdict means."
+        "",
+        max_length=71,
+        description="Digest of suites, their data, gates and confidence: what the verdict means.",
     )
     results: Annotated[tuple[Comparison, ...], Field(max_length=MAX_SUITES * MAX_METRICS)] = Field(
         (),
@@ -321,7 +333,8 @@ class EvalRunStatus(StatusModel):
         json_schema_extra=keyed_by("suite", "metric"),
     )
     sides: Annotated[
-        tuple[SideResult, ...], Field(max_length=MAX_SUITES * MAX_METRICS * (_CANDIDATE_SIDES + MAX_REFERENCES))
+        tuple[SideResult, ...],
+        Field(max_length=MAX_SUITES * MAX_METRICS * (_CANDIDATE_SIDES + MAX_REFERENCES)),
     ] = Field(
         (),
         description="Each side by itself, per suite and metric.",
@@ -337,7 +350,7 @@ class EvalRunStatus(StatusModel):
 
 
 class EvalRun(Resource):
-    """Compares a candidate adapter with a baseline on the same items and gives a verdict: Pass, Fail, Inconclusive."""
+    """Compares a candidate with a baseline on the same items; the verdict is Pass, Fail or Inconclusive."""
 
     kind_name: ClassVar[str] = "EvalRun"
     plural: ClassVar[str] = "evalruns"
@@ -345,4 +358,6 @@ class EvalRun(Resource):
 
     kind: Literal["EvalRun"] = "EvalRun"
     spec: EvalRunSpec = Field(description="Who is judged, against whom, on what, and what must hold.")
-    status: EvalRunStatus = Field(EvalRunStatus(), description="What came out. Written by the operator alone.")
+    status: EvalRunStatus = Field(
+        EvalRunStatus(), description="What came out. Written by the operator alone."
+    )

@@ -1,9 +1,8 @@
 """FineTuneJob: base model, data and method in; a versioned, digest-pinned adapter out."""
 
-from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field
 from pydantic.alias_generators import to_camel
 from tunesmith_contract.run_config import DataFormat, Deduplicate, OnInvalidRow, Scheduler
 
@@ -11,6 +10,18 @@ from .common import (
     BaseModelSource,
     Conditions,
     DataSource,
+    PodTemplate,
+    Resource,
+    Resources,
+    StatusModel,
+    StrictModel,
+)
+from .evalrun import EvaluationTemplate, Prompting
+from .reasons import FineTuneJobPhase
+from .rules import Rule, exactly_one, matching
+from .status import ArtifactRef, Cost, Failure
+from .values import (
+    BatchSize,
     DataUri,
     DecimalString,
     Fraction,
@@ -18,19 +29,8 @@ from .common import (
     LearningRate,
     Measured,
     OutputUri,
-    PodTemplate,
-    Resource,
-    Resources,
-    Rule,
-    StatusModel,
-    StrictModel,
     Timestamp,
-    exactly_one,
-    matching,
 )
-from .evalrun import EvaluationTemplate, Prompting
-from .reasons import FineTuneJobPhase
-from .status import ArtifactRef, Cost, Failure
 
 ALL_LINEAR = "all-linear"
 
@@ -40,13 +40,15 @@ class Validation(StrictModel):
 
     rules = (
         exactly_one(
-            ("fraction", "uri"), 'Name the validation rows in one way: fraction: "0.1", or uri for a set of their own.'
+            ("fraction", "uri"),
+            'Name the validation rows in one way: fraction: "0.1", or uri for a set of their own.',
         ),
     )
 
     fraction: Fraction | None = Field(
         None,
-        description='Share of the training rows that is held out, drawn with the seed, such as "0.1". "0": none.',
+        description='Share of the training rows that is held out, drawn with the seed, such as "0.1". "0": '
+        "none.",
     )
     uri: DataUri | None = Field(
         None, description="Rows of their own, as in train. None of them is used for training."
@@ -59,12 +61,14 @@ class Dataset(StrictModel):
     rules = (
         Rule(
             "self.onInvalidRow == 'Drop' || !has(self.maxInvalidFraction)",
-            "maxInvalidFraction has no effect with onInvalidRow: Fail. Leave it out, or write onInvalidRow: Drop.",
+            "maxInvalidFraction has no effect with onInvalidRow: Fail. Leave it out, or write onInvalidRow: "
+            "Drop.",
             lambda data: data.on_invalid_row is OnInvalidRow.DROP or data.max_invalid_fraction is None,
         ),
         Rule(
             "self.onInvalidRow == 'Fail' || has(self.maxInvalidFraction)",
-            'onInvalidRow: Drop needs a limit: say how many bad rows are too many, such as maxInvalidFraction: "0.01".',
+            "onInvalidRow: Drop needs a limit: say how many bad rows are too many, such as "
+            'maxInvalidFraction: "0.01".',
             lambda data: data.on_invalid_row is OnInvalidRow.FAIL or data.max_invalid_fraction is not None,
         ),
     )
@@ -75,20 +79,22 @@ class Dataset(StrictModel):
     )
     format: DataFormat = Field(
         DataFormat.AUTO,
-        description='How rows are written. Chat: {"messages": [{"role": …, "content": …}]}. PromptCompletion: '
-        '{"prompt": …, "completion": …}. Auto: seen from the first row.',
+        description='How rows are written. Chat: {"messages": [{"role": …, "content": …}]}. '
+        'PromptCompletion: {"prompt": …, "completion": …}. Auto: seen from the first row.',
     )
     on_invalid_row: OnInvalidRow = Field(
         OnInvalidRow.FAIL,
-        description="What a row that fails a check does. Fail: the job fails before it takes a GPU, with file, line and "
-        "check. Drop: the row is left out and counted, up to maxInvalidFraction.",
+        description="What a row that fails a check does. Fail: the job fails before it takes a GPU, with "
+        "file, line and check. Drop: the row is left out and counted, up to maxInvalidFraction.",
     )
     max_invalid_fraction: Fraction | None = Field(
-        None, description='With onInvalidRow: Drop: the share of rows above which the job fails, such as "0.01".'
+        None,
+        description='With onInvalidRow: Drop: the share of rows above which the job fails, such as "0.01".',
     )
     deduplicate: Deduplicate = Field(
         Deduplicate.EXACT,
-        description="Exact: rows that repeat an earlier one are left out of training and counted. None: all are used.",
+        description="Exact: rows that repeat an earlier one are left out of training and counted. None: all "
+        "are used.",
     )
 
 
@@ -97,10 +103,12 @@ class SFT(StrictModel):
 
     assistant_only_loss: bool = Field(
         True,
-        description="Learn from the assistant's words only, not from the questions. False: from every token of the row.",
+        description="Learn from the assistant's words only, not from the questions. False: from every token "
+        "of the row.",
     )
     packing: bool = Field(
-        False, description="Put several short rows into one sequence of maxLength: faster where rows are short."
+        False,
+        description="Put several short rows into one sequence of maxLength: faster where rows are short.",
     )
     max_length: int = Field(
         1024, ge=8, le=1_048_576, description="Where a row is cut off, in tokens. Memory grows with it."
@@ -114,7 +122,8 @@ class Method(StrictModel):
 
     sft: SFT | None = Field(
         None,
-        description="Supervised fine-tuning: rows hold questions and the answers to give. `sft: {}` takes the defaults.",
+        description="Supervised fine-tuning: rows hold questions and the answers to give. `sft: {}` takes "
+        "the defaults.",
     )
 
     @property
@@ -140,18 +149,23 @@ class LoRA(StrictModel):
         16,
         ge=1,
         le=512,
-        description="Size of the adapter's matrices: 8 to 32 for a task, more for much data. An AdapterDeployment must "
-        "allow it (engine.maxRank).",
+        description="Size of the adapter's matrices: 8 to 32 for a task, more for much data. An "
+        "AdapterDeployment must allow it (engine.maxRank).",
     )
-    alpha: int = Field(32, ge=1, le=4096, description="Scale of the adapter: its output is multiplied by alpha / rank.")
-    dropout: Fraction = Field("0", description='Share of the adapter\'s inputs dropped in training, such as "0.05".')
+    alpha: int = Field(
+        32, ge=1, le=4096, description="Scale of the adapter: its output is multiplied by alpha / rank."
+    )
+    dropout: Fraction = Field(
+        "0", description='Share of the adapter\'s inputs dropped in training, such as "0.05".'
+    )
     target_modules: Annotated[
         tuple[
             Annotated[
                 str,
                 Field(max_length=128),
                 matching(
-                    r"^(all-linear|[A-Za-z0-9_.]+)$", "Write module names such as q_proj, or all-linear for all."
+                    r"^(all-linear|[A-Za-z0-9_.]+)$",
+                    "Write module names such as q_proj, or all-linear for all.",
                 ),
             ],
             ...,
@@ -159,27 +173,10 @@ class LoRA(StrictModel):
         Field(min_length=1, max_length=32),
     ] = Field(
         (ALL_LINEAR,),
-        description="The linear layers that get an adapter, by the end of their name: [q_proj, v_proj]. [all-linear]: "
-        "all but the output layer.",
+        description="The linear layers that get an adapter, by the end of their name: [q_proj, v_proj]. "
+        "[all-linear]: all but the output layer.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
-
-
-BatchSize = Annotated[
-    Literal["Auto"] | Annotated[int, Field(ge=1, le=65_536)],
-    WithJsonSchema(
-        {
-            "x-kubernetes-int-or-string": True,
-            "maxLength": 16,
-            "x-kubernetes-validations": [
-                {
-                    "rule": "type(self) == int ? self >= 1 && self <= 65536 : self == 'Auto'",
-                    "message": "Write Auto, or a whole number from 1 to 65536 without quotes.",
-                }
-            ],
-        }
-    ),
-]
 
 
 class Hyperparameters(StrictModel):
@@ -191,13 +188,13 @@ class Hyperparameters(StrictModel):
     )
     learning_rate: LearningRate = Field(
         "Auto",
-        description='Peak learning rate in quotes, such as "2e-4". Auto: chosen for the adapter; status.resolved shows '
-        "it.",
+        description='Peak learning rate in quotes, such as "2e-4". Auto: chosen for the adapter; '
+        "status.resolved shows it.",
     )
     batch_size: BatchSize = Field(
         "Auto",
-        description="Rows per optimizer step, over all GPUs. Auto: chosen for the number of rows; status.resolved shows "
-        "it.",
+        description="Rows per optimizer step, over all GPUs. Auto: chosen for the number of rows; "
+        "status.resolved shows it.",
     )
     warmup_ratio: Fraction = Field("0.03", description="Share of the steps in which the learning rate rises.")
     scheduler: Scheduler = Field(
@@ -206,7 +203,10 @@ class Hyperparameters(StrictModel):
     )
     weight_decay: DecimalString = Field("0", description='Pull of the weights towards 0, such as "0.01".')
     seed: int = Field(
-        42, ge=0, le=4_294_967_295, description="Seed of the split, the order of rows and the adapter's first weights."
+        42,
+        ge=0,
+        le=4_294_967_295,
+        description="Seed of the split, the order of rows and the adapter's first weights.",
     )
 
 
@@ -231,15 +231,17 @@ class Checkpoints(StrictModel):
     """When the state of training is saved, so that another attempt goes on from there."""
 
     every_steps: int = Field(100, ge=1, le=1_000_000, description="Optimizer steps between two checkpoints.")
-    keep: int = Field(3, ge=1, le=100, description="How many of the latest checkpoints are kept while training.")
+    keep: int = Field(
+        3, ge=1, le=100, description="How many of the latest checkpoints are kept while training."
+    )
 
 
 class Output(StrictModel):
     """Where the artefact is kept."""
 
     uri: OutputUri = Field(
-        description="A claim that the pods may write to, with a folder or without: pvc://artifacts/team-a. Artefacts lie "
-        "below it by digest and are never removed by the operator."
+        description="A claim that the pods may write to, with a folder or without: pvc://artifacts/team-a. "
+        "Artefacts lie below it by digest and are never removed by the operator."
     )
 
 
@@ -258,14 +260,14 @@ def _unchanging(name: str, optional: bool) -> Rule:
     same = f"has({new}) == has({old}) && (!has({new}) || {new} == {old})" if optional else f"{new} == {old}"
     return Rule(
         same,
-        f"{name} can't be changed once the job is made. Make a new FineTuneJob; suspend, activeDeadlineSeconds and "
-        "ttlSecondsAfterFinished are what may change.",
+        f"{name} can't be changed once the job is made. Make a new FineTuneJob; suspend, "
+        "activeDeadlineSeconds and ttlSecondsAfterFinished are what may change.",
         field=f".{name}",
     )
 
 
 class FineTuneJobSpec(StrictModel):
-    """What to train, on what, and how. Only suspend, activeDeadlineSeconds, ttlSecondsAfterFinished may change later."""
+    """What to train, on what, and how. The three fields of _MUTABLE may change later."""
 
     base_model: BaseModelSource = Field(description="The model to tune.")
     dataset: Dataset = Field(description="The rows to learn from.")
@@ -273,19 +275,22 @@ class FineTuneJobSpec(StrictModel):
     adapter: LoRA = Field(
         description="The adapter to train. `adapter: {}` is a LoRA adapter with the defaults.",
         json_schema_extra={
-            "x-required-message": "Training all weights is not there yet: write adapter: {} for a LoRA adapter with the "
+            "x-required-message": "Training all weights is not there yet: write adapter: {} for a LoRA "
+            "adapter with the "
             "defaults."
         },
     )
     hyperparameters: Hyperparameters = Field(Hyperparameters(), description="How training goes.")
     compute: Compute = Field(Compute(), description="What the training pods get.")
     checkpoints: Checkpoints = Field(
-        Checkpoints(), description="When the state of training is saved, so that another attempt goes on from there."
+        Checkpoints(),
+        description="When the state of training is saved, so that another attempt goes on from there.",
     )
     output: Output = Field(description="Where the artefact is kept.")
     evaluation: JobEvaluation | None = Field(
         None,
-        description="An EvalRun of the same name, made when training has succeeded. Its candidate is this job's artefact.",
+        description="An EvalRun of the same name, made when training has succeeded. Its candidate is this "
+        "job's artefact.",
     )
     suspend: bool = Field(
         False, description="True: the pods are ended after a checkpoint, and started again when it is false."
@@ -298,8 +303,8 @@ class FineTuneJobSpec(StrictModel):
     )
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] | None = Field(
         None,
-        description="Removes the pods and Jobs so long after the end, in seconds; never the resource or the artefact. "
-        "Absent: they are kept.",
+        description="Removes the pods and Jobs so long after the end, in seconds; never the resource or the "
+        "artefact. Absent: they are kept.",
     )
 
 
@@ -313,8 +318,12 @@ FineTuneJobSpec.rules = tuple(
 class Resolved(StatusModel):
     """What every Auto and every open reference came to."""
 
-    base_model_revision: str | None = Field(None, max_length=80, description="Commit of the base model, or digest of its files.")
-    dataset_digest: str | None = Field(None, max_length=71, description="Digest of the rows that were trained on.")
+    base_model_revision: str | None = Field(
+        None, max_length=80, description="Commit of the base model, or digest of its files."
+    )
+    dataset_digest: str | None = Field(
+        None, max_length=71, description="Digest of the rows that were trained on."
+    )
     image: str | None = Field(None, max_length=512, description="The trainer image.")
     learning_rate: Measured | None = Field(None, description="Peak learning rate.")
     batch_size: int | None = Field(None, ge=1, description="Rows per optimizer step, over all GPUs.")
@@ -354,7 +363,9 @@ class Progress(StatusModel):
     epoch: Measured | None = Field(None, description="Epochs done, such as 1.5.")
     loss: Measured | None = Field(None, description="Training loss, nats per token.")
     eval_loss: Measured | None = Field(None, description="Loss on the validation rows, nats per token.")
-    tokens_per_second: Measured | None = Field(None, description="Tokens trained on per second, over all GPUs.")
+    tokens_per_second: Measured | None = Field(
+        None, description="Tokens trained on per second, over all GPUs."
+    )
     remaining: str | None = Field(None, max_length=16, description="Time left as estimated, such as 12m30s.")
     last_update_time: Timestamp | None = Field(None, description="When the pod last reported.")
 
@@ -389,5 +400,6 @@ class FineTuneJob(Resource):
     kind: Literal["FineTuneJob"] = "FineTuneJob"
     spec: FineTuneJobSpec = Field(description="What to train, on what, and how.")
     status: FineTuneJobStatus = Field(
-        FineTuneJobStatus(), description="How far the job is and what came out. Written by the operator alone."
+        FineTuneJobStatus(),
+        description="How far the job is and what came out. Written by the operator alone.",
     )

@@ -41,7 +41,7 @@ class AdapterPhase(StrEnum):
 class Verdict(StrEnum):
     """What a comparison says."""
 
-    PASS = "Pass"
+    PASS = "Pass"  # noqa: S105
     FAIL = "Fail"
     INCONCLUSIVE = "Inconclusive"
 
@@ -82,7 +82,7 @@ class FineTuneJobReason(StrEnum):
     TOO_MANY_DISRUPTIONS = "TooManyDisruptions"
     VOLUME_CLAIM_NOT_FOUND = "VolumeClaimNotFound"
     CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
-    SECRET_NOT_FOUND = "SecretNotFound"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
     IMAGE_NOT_PULLED = "ImageNotPulled"
     UNSCHEDULABLE = "Unschedulable"
     USER_ERROR = "UserError"
@@ -114,7 +114,7 @@ class EvalRunReason(StrEnum):
     TOO_MANY_DISRUPTIONS = "TooManyDisruptions"
     VOLUME_CLAIM_NOT_FOUND = "VolumeClaimNotFound"
     CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
-    SECRET_NOT_FOUND = "SecretNotFound"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
     IMAGE_NOT_PULLED = "ImageNotPulled"
     UNSCHEDULABLE = "Unschedulable"
     USER_ERROR = "UserError"
@@ -151,8 +151,10 @@ class AdapterDeploymentReason(StrEnum):
     PROMOTED = "Promoted"
     ERROR_RATE_TOO_HIGH = "ErrorRateTooHigh"
     ROLLED_BACK = "RolledBack"
+    WITHDRAWN = "Withdrawn"
+    SERVICE_NAME_TAKEN = "ServiceNameTaken"
     ALL_STABLE = "AllStable"
     VOLUME_CLAIM_NOT_FOUND = "VolumeClaimNotFound"
-    SECRET_NOT_FOUND = "SecretNotFound"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
     IMAGE_NOT_PULLED = "ImageNotPulled"
     UNSCHEDULABLE = "Unschedulable"

@@ -3,7 +3,8 @@
 from pydantic import Field
 from tunesmith_contract.exit_codes import FailureCategory
 
-from .common import Measured, StatusModel
+from .common import StatusModel
+from .values import Measured
 
 
 class ArtifactRef(StatusModel):

@@ -1,9 +1,10 @@
 """What pods tell the operator: kept in memory alone, gone after a restart, and sent again by the pods.
 
-Whoever gets news here wakes the resource that it is about, at most once per ``interval``.
+Whoever gets news here wakes the resource that it is about, at most once per so many seconds.
 """
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -15,6 +16,7 @@ Wake = Callable[[str, float], None]
 
 PROGRESS_SECONDS = 5.0
 AGENT_SECONDS = 10.0
+CHANGE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +70,34 @@ class ProgressBoard:
         self._latest.pop(owner_uid, None)
 
 
-Send = Callable[[DesiredState], Awaitable[None]]
+class Connection:
+    """The way to one connected agent: always the latest desired state, never a backlog."""
+
+    def __init__(self) -> None:
+        self._desired: DesiredState | None = None
+        self._sent = -1
+        self._changed = asyncio.Event()
+
+    def offer(self, desired: DesiredState) -> None:
+        """This is to be sent next, in place of what was not sent yet."""
+        self._desired = desired
+        self._changed.set()
+
+    async def next(self) -> DesiredState:
+        """The next desired state to send: its generation is higher than that of the one before."""
+        while self._desired is None or self._desired.generation <= self._sent:
+            self._changed.clear()
+            await self._changed.wait()
+        self._sent = self._desired.generation
+        return self._desired
 
 
 @dataclass(slots=True)
 class _Fleet:
-    """The agents of one AdapterDeployment, by pod UID."""
+    """The agents of one AdapterDeployment: reports and connections by pod UID."""
 
-    states: dict[str, AgentState] = field(default_factory=dict)
-    connections: dict[str, Send] = field(default_factory=dict)
+    reports: dict[str, tuple[AgentReport, datetime]] = field(default_factory=dict)
+    connections: dict[str, Connection] = field(default_factory=dict)
     desired: DesiredState | None = None
 
 
@@ -92,20 +113,58 @@ class AgentHub:
 
         A pod that is gone stays, not connected, until ``keep`` or ``forget``: match by ``pod_uid`` against the pods.
         """
-        fleet = self._fleets.get(owner_uid)
-        return tuple(fleet.states.values()) if fleet else ()
+        fleet = self._fleets.get(owner_uid, _Fleet())
+        return tuple(
+            AgentState(report, received, pod_uid in fleet.connections)
+            for pod_uid, (report, received) in fleet.reports.items()
+        )
 
-    async def push(self, owner_uid: str, desired: DesiredState) -> None:
-        """Send to every connected agent, and from now on to each that connects; an older generation is left out."""
-        raise NotImplementedError
+    def push(self, owner_uid: str, desired: DesiredState) -> None:
+        """Send to every connected agent, and to each that connects later; an older generation is left out."""
+        fleet = self._fleets.setdefault(owner_uid, _Fleet())
+        if fleet.desired is not None and desired.generation < fleet.desired.generation:
+            return
+        fleet.desired = desired
+        for connection in fleet.connections.values():
+            connection.offer(desired)
+
+    def connect(self, owner_uid: str, pod_uid: str) -> Connection:
+        """An agent has connected; a former connection of the same pod is superseded."""
+        fleet = self._fleets.setdefault(owner_uid, _Fleet())
+        connection = fleet.connections[pod_uid] = Connection()
+        if fleet.desired is not None:
+            connection.offer(fleet.desired)
+        self._wake(owner_uid, 0.0)
+        return connection
+
+    def disconnect(self, owner_uid: str, pod_uid: str, connection: Connection) -> None:
+        """The agent's connection has ended."""
+        fleet = self._fleets.get(owner_uid)
+        if fleet is not None and fleet.connections.get(pod_uid) is connection:
+            del fleet.connections[pod_uid]
+            self._wake(owner_uid, 0.0)
+
+    def report(self, owner_uid: str, report: AgentReport, received: datetime) -> None:
+        """Keep the report and wake the resource: at once when more than counters changed."""
+        fleet = self._fleets.setdefault(owner_uid, _Fleet())
+        before = fleet.reports.get(report.pod_uid)
+        fleet.reports[report.pod_uid] = (report, received)
+        self._wake(owner_uid, AGENT_SECONDS if before and _alike(before[0], report) else CHANGE_SECONDS)
 
     def keep(self, owner_uid: str, pod_uids: frozenset[str]) -> None:
         """Drop what was heard from pods other than these."""
-        raise NotImplementedError
+        fleet = self._fleets.get(owner_uid)
+        if fleet is not None:
+            fleet.reports = {uid: heard for uid, heard in fleet.reports.items() if uid in pod_uids}
 
     def forget(self, owner_uid: str) -> None:
         """The resource is gone."""
         self._fleets.pop(owner_uid, None)
+
+
+def _alike(one: AgentReport, other: AgentReport) -> bool:
+    """Whether two reports differ in their counters at most."""
+    return one.model_copy(update={"counters": ()}) == other.model_copy(update={"counters": ()})
 
 
 @dataclass(frozen=True, slots=True)

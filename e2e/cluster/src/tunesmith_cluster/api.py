@@ -1,0 +1,134 @@
+"""A small client of the Kubernetes API: standard library, client certificates, JSON in and out."""
+
+import base64
+import http.client
+import json
+import ssl
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from tunesmith_cluster.errors import ClusterError
+
+MERGE_PATCH = "application/merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+JSON = "application/json"
+
+Document = dict[str, Any]
+
+
+class ApiError(Exception):
+    """The API server refused a request."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+
+class ApiClient:
+    """Requests to one API server, with the certificates of a kubeconfig's current context."""
+
+    def __init__(self, kubeconfig: Path, timeout: float = 10) -> None:
+        context = current_context(yaml.safe_load(kubeconfig.read_text()))
+        address = urlsplit(context.cluster["server"])
+        self._host, self._port, self._timeout = address.hostname or "", address.port or 443, timeout
+        self._tls = _tls(context, kubeconfig)
+
+    def get(self, path: str) -> Document:
+        """Read one object or list."""
+        return self.request("GET", path)
+
+    def create(self, path: str, body: Document) -> Document:
+        """POST a new object to its collection."""
+        return self.request("POST", path, body)
+
+    def merge(self, path: str, body: Document) -> Document:
+        """Merge-patch one object or its status."""
+        return self.request("PATCH", path, body, MERGE_PATCH)
+
+    def delete(self, path: str) -> Document:
+        """Delete one object."""
+        return self.request("DELETE", path)
+
+    def request(
+        self, method: str, path: str, body: Document | None = None, content_type: str = JSON
+    ) -> Document:
+        """One request.
+
+        Raises:
+            ApiError: the server answered with a status of 400 or above.
+            OSError: it could not be reached.
+        """
+        status, text = self._exchange(method, path, body, content_type)
+        document: Document = json.loads(text) if text.startswith("{") else {"text": text}
+        if status >= http.HTTPStatus.BAD_REQUEST:
+            raise ApiError(status, document.get("reason", ""), document.get("message", text))
+        return document
+
+    def _exchange(self, method: str, path: str, body: Document | None, content_type: str) -> tuple[int, str]:
+        connection = http.client.HTTPSConnection(
+            self._host, self._port, timeout=self._timeout, context=self._tls
+        )
+        try:
+            payload = None if body is None else json.dumps(body)
+            connection.request(method, path, payload, {"Content-Type": content_type, "Accept": JSON})
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+
+class Context:
+    """What a kubeconfig says about one context."""
+
+    def __init__(self, name: str, cluster: Mapping[str, Any], user: Mapping[str, Any]) -> None:
+        self.name = name
+        self.cluster = cluster
+        self.user = user
+
+
+def current_context(kubeconfig: Mapping[str, Any]) -> Context:
+    """The context that kubectl would use.
+
+    Raises:
+        ClusterError: the kubeconfig has no current context, or it names what is not there.
+    """
+    name = kubeconfig.get("current-context") or ""
+    context = _named(kubeconfig, "contexts", name)["context"]
+    cluster = _named(kubeconfig, "clusters", context["cluster"])["cluster"]
+    return Context(name, cluster, _named(kubeconfig, "users", context["user"])["user"])
+
+
+def _named(kubeconfig: Mapping[str, Any], section: str, name: str) -> Mapping[str, Any]:
+    for entry in kubeconfig.get(section) or ():
+        if entry["name"] == name:
+            return dict(entry)
+    raise ClusterError(
+        f"The kubeconfig has no {name!r} among its {section}: set current-context to one it has"
+    )
+
+
+def _tls(context: Context, kubeconfig: Path) -> ssl.SSLContext:
+    """Python loads client certificates from files only, so embedded ones pass through a private folder."""
+    authority = _material(context.cluster, "certificate-authority", kubeconfig)
+    tls = ssl.create_default_context(cadata=authority.decode())
+    with tempfile.TemporaryDirectory() as folder:
+        certificate, key = Path(folder) / "crt", Path(folder) / "key"
+        certificate.write_bytes(_material(context.user, "client-certificate", kubeconfig))
+        key.write_bytes(_material(context.user, "client-key", kubeconfig))
+        tls.load_cert_chain(certificate, key)
+    return tls
+
+
+def _material(section: Mapping[str, Any], name: str, kubeconfig: Path) -> bytes:
+    if f"{name}-data" in section:
+        return base64.b64decode(section[f"{name}-data"])
+    if name in section:
+        return kubeconfig.parent.joinpath(str(section[name])).read_bytes()
+    raise ClusterError(f"{kubeconfig} has no {name}: only client certificates are supported here")

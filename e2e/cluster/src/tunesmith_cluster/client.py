@@ -1,0 +1,117 @@
+"""What tests and the demo do with a running cluster: kubectl, apply, namespaces."""
+
+import secrets
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+
+from tunesmith_cluster.api import ApiClient, ApiError, Document
+from tunesmith_cluster.binaries import program
+from tunesmith_cluster.volumes import build_claim, build_storage_class, build_volume
+
+VOLUME_SIZE = "100Gi"
+ENFORCE_LABEL = "pod-security.kubernetes.io/enforce"
+POLL_SECONDS = 0.05
+
+T = TypeVar("T")
+
+
+class KubectlError(Exception):
+    """kubectl refused; `stderr` is what a person would have seen."""
+
+    def __init__(self, arguments: Sequence[str], stderr: str) -> None:
+        super().__init__(f"kubectl {' '.join(arguments)}: {stderr.strip()}")
+        self.stderr = stderr.strip()
+
+
+def eventually(read: Callable[[], T | None], timeout: float = 30, *, what: str = "") -> T:
+    """First true answer of `read`.
+
+    Raises:
+        TimeoutError: there was none within `timeout` seconds; names `what` was waited for.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        answer = read()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {timeout:g} s in vain for {what or getattr(read, '__name__', read)}")
+        time.sleep(POLL_SECONDS)
+
+
+class ClusterClient:
+    """One cluster by its kubeconfig."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self.kubeconfig = kubeconfig
+        self.api = ApiClient(kubeconfig)
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
+        """Standard output of kubectl.
+
+        Raises:
+            KubectlError: it ended with another status than 0.
+        """
+        command = [program("kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
+        result = subprocess.run(
+            command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        if result.returncode:
+            raise KubectlError(arguments, result.stderr)
+        return result.stdout
+
+    def apply(self, manifest: str | Document | Sequence[Document], namespace: str | None = None) -> str:
+        """`kubectl apply` of YAML text, one object or several.
+
+        Raises:
+            KubectlError: the API server refused, with the message that a person sees.
+        """
+        if isinstance(manifest, str):
+            text = manifest
+        elif isinstance(manifest, dict):
+            text = yaml.safe_dump(manifest)
+        else:
+            text = yaml.safe_dump_all(manifest)
+        scope = [f"--namespace={namespace}"] if namespace else []
+        return self.kubectl("apply", *scope, "-f", "-", stdin=text)
+
+    def get(self, kind: str, name: str, namespace: str | None = None) -> Document:
+        """One object, by any name of its kind that kubectl knows."""
+        scope = [f"--namespace={namespace}"] if namespace else []
+        document: Document = yaml.safe_load(self.kubectl("get", kind, name, *scope, "-o", "json"))
+        return document
+
+    def namespace(self, prefix: str = "test", *, enforce: str = "restricted") -> str:
+        """Make a namespace of its own under a Pod Security level and wait until pods can be created in it."""
+        name = f"{prefix}-{secrets.token_hex(4)}"
+        metadata = {"name": name, "labels": {ENFORCE_LABEL: enforce}}
+        self.api.create("/api/v1/namespaces", {"metadata": metadata})
+        path = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+        eventually(lambda: self._find(path), what=f"the default service account of {name}")
+        return name
+
+    def _find(self, path: str) -> Document | None:
+        """The object, None where it is not there (yet, or any more)."""
+        try:
+            return self.api.get(path)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def add_volume(
+        self, namespace: str, claim: str, path: Path, node: str, *, access_mode: str = "ReadWriteOnce"
+    ) -> None:
+        """A claim on a folder of a node. The folder must exist where a real kubelet is to mount it."""
+        self.apply(
+            [
+                build_storage_class(),
+                build_volume(namespace, claim, str(path), node, VOLUME_SIZE, access_mode),
+                build_claim(namespace, claim, VOLUME_SIZE, access_mode),
+            ]
+        )

@@ -1,0 +1,182 @@
+"""What a node changes on the machine outside its state folder, and how each change is undone."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from tunesmith_cluster.binaries import program
+from tunesmith_cluster.client import eventually
+from tunesmith_cluster.controlplane import FIRST_SERVICE_ADDRESS
+from tunesmith_cluster.errors import ClusterError
+from tunesmith_cluster.processes import find_left_over
+
+BRIDGE = "tunesmith0"
+NODE_ADDRESS = "10.244.0.1"
+POD_RANGE = "10.244.0.0/24"
+CGROUP = "tunesmith"
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+SYSCTLS = (Path("/proc/sys/net/ipv4/ip_forward"), Path("/proc/sys/net/bridge/bridge-nf-call-iptables"))
+CNI_RESULTS = Path("/var/lib/cni/results")
+CONTAINER_LOGS = Path("/var/log/containers")
+# Folders that kubelet and the CNI library insist on, removed again where they end up empty.
+FOLDERS = (
+    CNI_RESULTS,
+    CNI_RESULTS.parent,
+    CONTAINER_LOGS,
+    Path("/var/lib/kubelet/device-plugins"),
+    Path("/var/lib/kubelet"),
+)
+OUTBOUND = ("POSTROUTING", "-s", POD_RANGE, "!", "-d", POD_RANGE, "-m", "comment", "--comment", CGROUP)
+
+
+def prepare_host(state: Path) -> None:
+    """Make the pods' bridge and let their packets through.
+
+    Raises:
+        ClusterError: not root, or another node cluster uses the bridge.
+    """
+    if os.geteuid() != 0:
+        raise ClusterError(
+            "A cluster with a node needs root: run as root, or use a machine with Docker and kind"
+        )
+    owner = _bridge_owner()
+    if owner is not None:
+        raise ClusterError(
+            f"The network bridge {BRIDGE} belongs to the node cluster in {owner or 'an unknown folder'}; only one "
+            f"runs at a time. Stop it with: python -m tunesmith_cluster down --shape node --state {owner}"
+        )
+    _set_sysctls(state / "sysctls.json")
+    _run([program("ip"), "link", "add", BRIDGE, "type", "bridge"])
+    _run([program("ip"), "link", "set", BRIDGE, "alias", str(state)])
+    _run([program("ip"), "address", "add", f"{NODE_ADDRESS}/24", "dev", BRIDGE])
+    _run([program("ip"), "link", "set", BRIDGE, "up"])
+    _run([program("iptables"), "-w", "-t", "nat", "-A", *OUTBOUND, "-j", "MASQUERADE"])
+
+
+def restore_host(state: Path) -> None:
+    """Undo everything; does nothing where there is nothing, so it may follow a crash.
+
+    Raises:
+        ClusterError: a mount below the state folder would not go, so that removing it could reach into a volume.
+    """
+    owner = _bridge_owner()
+    if owner not in (None, str(state)):
+        return  # Pods, groups and rules belong to another cluster.
+    _kill_cgroup()
+    _kill_shims(state)
+    _unmount_below(state)
+    if owner is not None:
+        _run([program("kube-proxy"), "--cleanup"])
+        _run([program("iptables"), "-w", "-t", "nat", "-D", *OUTBOUND, "-j", "MASQUERADE"])
+        _run([program("ip"), "link", "delete", BRIDGE])
+    _restore_sysctls(state / "sysctls.json")
+    for result in CNI_RESULTS.glob(f"{CGROUP}-*"):
+        result.unlink()
+    for link in CONTAINER_LOGS.glob("*"):
+        if link.is_symlink() and str(state) in str(link.readlink()):
+            link.unlink()
+    _remove_kubelet_sockets()
+    for folder in FOLDERS:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def has_service_rules() -> bool:
+    """Whether kube-proxy has written the rule of the API server's own Service."""
+    command = [program("iptables"), "-w", "-t", "nat", "-S", "KUBE-SERVICES"]
+    rules = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return f"-d {FIRST_SERVICE_ADDRESS}/32" in rules
+
+
+def _remove_kubelet_sockets() -> None:
+    plugins = Path("/var/lib/kubelet/device-plugins")
+    for name in ("kubelet.sock", "DEPRECATION", "kubelet_internal_checkpoint"):
+        plugins.joinpath(name).unlink(missing_ok=True)
+
+
+def _run(command: Sequence[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise ClusterError(f"{' '.join(command)}: {result.stderr.strip()}")
+
+
+def _bridge_owner() -> str | None:
+    """State folder of the cluster whose bridge this is, None where there is no bridge."""
+    try:
+        return Path(f"/sys/class/net/{BRIDGE}/ifalias").read_text().strip()
+    except FileNotFoundError:
+        return None
+
+
+def _set_sysctls(record: Path) -> None:
+    if not SYSCTLS[1].exists():
+        _run([program("modprobe"), "br_netfilter"])
+    record.write_text(json.dumps({str(path): path.read_text() for path in SYSCTLS}))
+    for path in SYSCTLS:
+        path.write_text("1")
+
+
+def _restore_sysctls(record: Path) -> None:
+    if record.exists():
+        for path, value in json.loads(record.read_text()).items():
+            Path(path).write_text(value)
+
+
+def _cgroups() -> list[Path]:
+    """Our groups in every hierarchy, of cgroup v1 and v2, the innermost first."""
+    roots = [CGROUP_ROOT / CGROUP, *CGROUP_ROOT.glob(f"*/{CGROUP}")]
+    groups = [Path(folder) for root in roots for folder, _, _ in os.walk(root)]
+    return sorted(groups, key=lambda group: len(group.parts), reverse=True)
+
+
+def _kill_cgroup() -> None:
+    """End the processes of all pods, and remove their groups."""
+    for group in _cgroups():
+        for pid in group.joinpath("cgroup.procs").read_text().split():
+            _kill(int(pid))
+    for group in _cgroups():
+        _remove_cgroup(group)
+
+
+def _remove_cgroup(group: Path) -> None:
+    """A group can be removed once the last of its processes is reaped."""
+
+    def removed() -> bool:
+        try:
+            group.rmdir()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    eventually(removed, 10, what=f"the last process of {group} to end")
+
+
+def _kill_shims(state: Path) -> None:
+    """End what containerd left behind for each pod: shims name its socket, which is ours alone."""
+    for line in find_left_over(str(state / "containerd.sock")):
+        _kill(int(line.split()[0]))
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _mounts_below(folder: Path) -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = [line.split()[4].encode().decode("unicode_escape") for line in lines]
+    return sorted((point for point in points if point.startswith(f"{folder}/")), reverse=True)
+
+
+def _unmount_below(folder: Path) -> None:
+    for point in _mounts_below(folder):
+        subprocess.run(["/usr/bin/umount", "--lazy", point], capture_output=True, check=False)
+    left = _mounts_below(folder)
+    if left:
+        raise ClusterError(f"Still mounted, so {folder} is kept: {', '.join(left)}. Unmount and try again")

@@ -1,0 +1,55 @@
+"""What the three resources say of themselves, as one line that changes."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Resource = Mapping[str, Any]
+
+
+class DemoFailed(Exception):
+    """The show can't go on; the message says which resource says why."""
+
+
+def describe_job(job: Resource) -> str:
+    """Phase, share done, loss and time left of a FineTuneJob."""
+    status = job.get("status", {})
+    progress = status.get("progress", {})
+    parts = [status.get("phase", "Pending")]
+    if "percent" in progress:
+        parts.append(
+            f"{progress['percent']} (step {progress.get('step', 0)} of {progress.get('totalSteps', '?')})"
+        )
+    if "loss" in progress:
+        parts.append(f"loss {float(progress['loss']):.3f}")
+    if "remaining" in progress:
+        parts.append(f"{progress['remaining']} left")
+    return ", ".join(parts)
+
+
+def describe_run(run: Resource) -> str:
+    """Phase and verdict of an EvalRun."""
+    status = run.get("status", {})
+    return ", ".join(filter(None, (status.get("phase", "Pending"), status.get("verdict"))))
+
+
+def describe_deployment(deployment: Resource) -> str:
+    """Phase of each alias of an AdapterDeployment, and why it waits."""
+    adapters = deployment.get("status", {}).get("adapters", ())
+    words = [f"{adapter['name']} {adapter['phase']}" for adapter in adapters]
+    reasons = [adapter["message"] for adapter in adapters if adapter.get("message")]
+    return "; ".join(words + reasons) or "Pending"
+
+
+def require_success(resource: Resource) -> None:
+    """Stop where a resource says that waiting is in vain.
+
+    Raises:
+        DemoFailed: it is stalled; with its own message.
+    """
+    for condition in resource.get("status", {}).get("conditions", ()):
+        if condition["type"] == "Stalled" and condition["status"] == "True":
+            name = f"{resource['kind']}/{resource['metadata']['name']}"
+            raise DemoFailed(f"{name}: {condition['reason']}: {condition['message']}")
+
+
+Describe = Callable[[Resource], str]

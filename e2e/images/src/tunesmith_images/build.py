@@ -1,0 +1,74 @@
+"""Builds images that are not there yet, parents first, and forgets old ones."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from . import buildah, docker
+from .cache import REPOSITORY, cache_dir, locked
+from .catalog import Image
+from .run import Stages
+
+KEEP = 2
+
+
+class Builder(Protocol):
+    """What builds and keeps images: `buildah` or `docker`."""
+
+    BASE_RECIPE: str
+
+    def exists(self, ref: str) -> bool: ...
+    def build(self, image: Image, ref: str, parents: dict[str, str], stages: Stages) -> None: ...
+    def remove(self, ref: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Built:
+    """The names of built images, and the seconds that each stage took (none for what was there)."""
+
+    refs: dict[str, str]
+    seconds: dict[str, float]
+
+
+def choose_builder() -> Builder:
+    """Docker where its daemon answers, else buildah."""
+    return docker if docker.is_available() else buildah
+
+
+def build_images(images: Iterable[Image], builder: Builder | None = None) -> Built:
+    """Build what is missing of `images` and of their parents.
+
+    Raises:
+        BuildError: a build failed; what was complete before stays.
+    """
+    chosen = builder or choose_builder()
+    stages = Stages()
+    with locked(cache_dir() / "images.lock"):
+        refs = {image.name: _ensure(image, chosen, stages) for image in images}
+    return Built(refs, stages.seconds)
+
+
+def _ensure(image: Image, builder: Builder, stages: Stages) -> str:
+    ref = image.ref(REPOSITORY, builder.BASE_RECIPE)
+    parents = {argument: _ensure(parent, builder, stages) for argument, parent in image.parents.items()}
+    if not builder.exists(ref):
+        builder.build(image, ref, parents, stages)
+    for old in remember(_history_path(image), ref):
+        builder.remove(old)
+    return ref
+
+
+def remember(history: Path, ref: str, keep: int = KEEP) -> list[str]:
+    """Note in the file `history` that `ref` was used last; return, and drop, those beyond `keep`."""
+    known: list[str] = json.loads(history.read_text()) if history.exists() else []
+    refs = [ref, *(other for other in known if other != ref)]
+    if refs[:keep] != known:
+        history.parent.mkdir(parents=True, exist_ok=True)
+        history.write_text(json.dumps(refs[:keep]))
+    return refs[keep:]
+
+
+def _history_path(image: Image) -> Path:
+    return cache_dir() / "images" / f"{image.name}.json"

@@ -1,0 +1,108 @@
+"""Building with buildah where Docker is not: the project's own Dockerfiles, on a base made by debootstrap."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from . import base
+from .cache import REPOSITORY, cache_dir
+from .catalog import REGISTRY, Image
+from .layout import is_complete, make_layout, remove_image
+from .run import BuildError, Stages, output, run
+from .wheels import download_wheels, write_pip_config
+
+BASE_RECIPE = base.RECIPE
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def layout_path() -> Path:
+    """The OCI layout that holds every built image."""
+    return cache_dir() / "images" / "oci"
+
+
+def exists(ref: str) -> bool:
+    """Whether the image is built and exported."""
+    return is_complete(layout_path(), ref)
+
+
+def build(image: Image, ref: str, parents: dict[str, str], stages: Stages) -> None:
+    """Build `image` as `ref` on its parents (build argument to ref), and export it into the layout.
+
+    Raises:
+        BuildError: a step failed, or we are not root.
+    """
+    if os.geteuid() != 0:
+        raise BuildError("building images without Docker needs root; start it as root, or install Docker")
+    with stages.stage("base image"):
+        base_ref = _ensure_base()
+    with stages.stage(f"{image.name}: wheels"):
+        for name in image.inputs:
+            if Path(name).suffix == ".txt":
+                download_wheels(REPOSITORY / name)
+    arguments = {"BASE_IMAGE": base_ref, **parents}
+    with stages.stage(f"{image.name}: build"):
+        _bud(image, ref, arguments)
+    with stages.stage(f"{image.name}: export"):
+        make_layout(layout_path())
+        run([*_command("push"), "--disable-compression", "--quiet", ref, f"oci:{layout_path()}:{ref}"])
+
+
+def remove(ref: str) -> None:
+    """Forget the image, and the layers that only it had."""
+    remove_image(layout_path(), ref)
+    if output([*_command("images"), "--quiet", ref]):
+        run([*_command("rmi"), ref])
+        run([*_command("rmi"), "--prune"])
+
+
+def _command(verb: str) -> list[str | Path]:
+    """buildah with a storage of our own, apart from whatever else the machine keeps."""
+    storage = cache_dir() / "images" / "storage"
+    return ["buildah", "--root", storage, "--runroot", "/run/tunesmith-images", verb]
+
+
+def _bud(image: Image, ref: str, arguments: dict[str, str]) -> None:
+    settings = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+    temporary = cache_dir() / "images" / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
+    options = ["--isolation=chroot", "--network=host", "--layers", "--quiet", *settings, *_volumes()]
+    run(
+        [*_command("bud"), *options, f"--file={REPOSITORY / image.dockerfile}", f"--tag={ref}", REPOSITORY],
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )
+
+
+def _volumes() -> Iterator[str]:
+    """The wheels, and how pip finds them: nothing is downloaded inside a build but by apt."""
+    yield f"--volume={cache_dir() / 'wheels'}:/wheels:ro"
+    yield f"--volume={write_pip_config()}:/etc/pip.conf:ro"
+
+
+def _ensure_base() -> str:
+    ref = f"{REGISTRY}/base:{base.key()}"
+    if not output([*_command("images"), "--quiet", ref]):
+        with _scratch() as (container, root):
+            base.make_root(root)
+            run([*_command("add"), "--quiet", container, root, "/"])
+            run([*_command("config"), f"--env=PATH={_PATH}", container])
+            run([*_command("commit"), "--quiet", container, ref])
+    return ref
+
+
+@contextmanager
+def _scratch() -> Iterator[tuple[str, Path]]:
+    """An empty container and an empty folder, both gone afterwards."""
+    folder = cache_dir() / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    container = output([*_command("from"), "scratch"])
+    if not container:
+        raise BuildError("buildah cannot make a container; see what `buildah from scratch` says")
+    try:
+        with TemporaryDirectory(dir=folder) as name:
+            root = Path(name) / "root"
+            root.mkdir()
+            yield container, root
+    finally:
+        run([*_command("rm"), container])

@@ -1,0 +1,64 @@
+"""The images: their Dockerfiles, what goes into each, and the key that follows from it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .cache import content_key
+
+REGISTRY = "tunesmith.local"
+
+
+@dataclass(frozen=True)
+class Image:
+    """One of the project's images.
+
+    Attributes:
+        name: its name below the registry.
+        dockerfile: relative to the repository.
+        inputs: files and folders of the build context that it copies.
+        parents: build argument to the image that it names.
+    """
+
+    name: str
+    dockerfile: str
+    inputs: tuple[str, ...]
+    parents: dict[str, "Image"] = field(default_factory=dict)
+
+    def key(self, root: Path, base: str) -> str:
+        """The content key, over everything that goes in; `base` stands for the base image."""
+        parents = [f"{argument}={image.key(root, base)}" for argument, image in sorted(self.parents.items())]
+        return content_key(root, (self.dockerfile, ".dockerignore", *self.inputs), self.name, base, *parents)
+
+    def ref(self, root: Path, base: str) -> str:
+        """The image's name, with its content key as the tag."""
+        return f"{REGISTRY}/{self.name}:{self.key(root, base)}"
+
+
+_CONTRACT = ("contract/pyproject.toml", "contract/src")
+
+TORCH = Image("torch", "images/torch/Dockerfile", ("images/torch/requirements.txt",))
+OPERATOR = Image(
+    "operator",
+    "operator/Dockerfile",
+    ("operator/requirements.txt", "operator/pyproject.toml", "operator/src", *_CONTRACT),
+)
+TRAINER = Image(
+    "trainer",
+    "trainer-image/Dockerfile",
+    ("trainer-image/requirements.txt", "trainer-image/pyproject.toml", "trainer-image/src", *_CONTRACT),
+    {"TORCH_BASE_IMAGE": TORCH},
+)
+SERVING = Image(
+    "serving",
+    "serving-image/Dockerfile",
+    (
+        "serving-image/requirements.txt",
+        "serving-image/requirements-engine.txt",
+        "serving-image/engine.sh",
+        "serving-image/pyproject.toml",
+        "serving-image/src",
+        *_CONTRACT,
+    ),
+    {"TORCH_BASE_IMAGE": TORCH},
+)
+IMAGES = {image.name: image for image in (OPERATOR, TRAINER, SERVING)}

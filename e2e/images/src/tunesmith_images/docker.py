@@ -1,0 +1,32 @@
+"""Building with Docker, where its daemon answers."""
+
+from .cache import REPOSITORY
+from .catalog import Image
+from .run import Stages, output, run
+
+# The public image that the Dockerfiles name is the base.
+BASE_RECIPE = "public"
+
+
+def is_available() -> bool:
+    """Whether a Docker daemon answers."""
+    return bool(output(["docker", "version", "--format", "{{.Server.Version}}"]))
+
+
+def exists(ref: str) -> bool:
+    """Whether Docker has the image."""
+    return bool(output(["docker", "image", "inspect", "--format", "{{.Id}}", ref]))
+
+
+def build(image: Image, ref: str, parents: dict[str, str], stages: Stages) -> None:
+    """Build `image` as `ref` on its parents (build argument to ref)."""
+    settings = [f"--build-arg={name}={value}" for name, value in parents.items()]
+    with stages.stage(f"{image.name}: build"):
+        dockerfile = REPOSITORY / image.dockerfile
+        run(["docker", "build", "--quiet", *settings, f"--file={dockerfile}", f"--tag={ref}", REPOSITORY])
+
+
+def remove(ref: str) -> None:
+    """Forget the image."""
+    if exists(ref):
+        run(["docker", "image", "rm", ref])

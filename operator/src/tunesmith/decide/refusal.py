@@ -1,0 +1,88 @@
+"""What a resource's status says when the operator can't do what it wants: for every kind the same."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import ValidationError
+
+from .conditions import ConditionUpdate, merge_conditions
+from .plan import Event, Plan
+
+MAX_MESSAGE = 1024
+
+
+class RefusalReason(StrEnum):
+    """Why nothing goes on for now; reasons of conditions and of events.
+
+    INVALID: a person has to change the resource. REFUSED: the API server refused an object, by admission, quota, Pod
+    Security or permissions; tried again with back-off. UNAVAILABLE: the API server failed several times in a row;
+    tried again. INTERNAL: a fault of the operator; tried again.
+    """
+
+    INVALID = "Invalid"
+    REFUSED = "Refused"
+    UNAVAILABLE = "ApiUnavailable"
+    INTERNAL = "InternalError"
+
+
+def plan_invalid(body: Mapping[str, Any], error: ValueError, now: datetime) -> Plan:
+    """The resource makes no sense: Stalled until a person changes it."""
+    message = describe(error)
+    updates = (
+        ConditionUpdate("Ready", "False", RefusalReason.INVALID, message),
+        ConditionUpdate("Reconciling", "False", RefusalReason.INVALID),
+        ConditionUpdate("Stalled", "True", RefusalReason.INVALID, message),
+    )
+    return _plan(body, updates, RefusalReason.INVALID, message, now)
+
+
+def plan_refusal(body: Mapping[str, Any], reason: RefusalReason, message: str, now: datetime) -> Plan:
+    """Something that is tried again stands in the way: not ready, and it says why."""
+    message = _shorten(message)
+    updates = (
+        ConditionUpdate("Ready", "False", reason, message),
+        ConditionUpdate("Reconciling", "True", reason, message),
+    )
+    return _plan(body, updates, reason, message, now)
+
+
+def without_invalid(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The body without a ``Stalled`` that an earlier, invalid form of the resource left behind."""
+    status = body.get("status") or {}
+    conditions = [item for item in status.get("conditions", ()) if not _is_invalid(item)]
+    return {**body, "status": {**status, "conditions": conditions}} if status else dict(body)
+
+
+def describe(error: ValueError) -> str:
+    """One sentence per mistake, each with the field that it is about."""
+    if not isinstance(error, ValidationError):
+        return _shorten(str(error))
+    return _shorten("; ".join(f"{_path(item['loc'])}: {item['msg']}" for item in error.errors()))
+
+
+def _plan(
+    body: Mapping[str, Any],
+    updates: Iterable[ConditionUpdate],
+    reason: RefusalReason,
+    message: str,
+    now: datetime,
+) -> Plan:
+    status = dict(body.get("status") or {})
+    generation = body["metadata"].get("generation", 1)
+    status["observedGeneration"] = generation
+    status["conditions"] = merge_conditions(status.get("conditions", ()), updates, generation, now)
+    return Plan(status=status, events=(Event(reason, message, "Warning"),))
+
+
+def _is_invalid(condition: Mapping[str, Any]) -> bool:
+    return condition["type"] == "Stalled" and condition.get("reason") == RefusalReason.INVALID
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location)
+
+
+def _shorten(message: str) -> str:
+    return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"

@@ -1,0 +1,16 @@
+"""The PodDisruptionBudget of serving pods: a drained node takes them one after the other."""
+
+from typing import Any
+
+from .names import Owner, child_metadata
+from .serving_deployment import STAGE, selector_labels
+
+
+def build_serving_disruption_budget(owner: Owner) -> dict[str, Any]:
+    """For more than one replica; with a single one it would forbid to drain its node."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": child_metadata(owner, STAGE),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector_labels(owner)}},
+    }

@@ -1,0 +1,47 @@
+"""What a serving pod was made from, kept when it was first seen: a newer operator must not replace running pods."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith_contract.base import canonical_json
+
+from .names import ATTEMPT_LABEL, Owner, child_metadata
+
+STAGE = "inputs"
+KEY = "inputs.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ServingInputs:
+    """One choice of images.
+
+    Attributes:
+        number: counts the choices of this AdapterDeployment, from 1.
+        requested: what ``spec.engine`` asked for; empty for the operator's own image.
+        image: what it got: engine and agent.
+    """
+
+    number: int
+    requested: str
+    image: str
+
+
+def build_serving_inputs(owner: Owner, inputs: ServingInputs) -> dict[str, Any]:
+    """An immutable ConfigMap."""
+    document = canonical_json({"requested": inputs.requested, "image": inputs.image}).decode()
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": child_metadata(owner, STAGE, inputs.number),
+        "immutable": True,
+        "data": {KEY: document},
+    }
+
+
+def read_serving_inputs(config_map: Mapping[str, Any]) -> ServingInputs:
+    """The choice that such a ConfigMap holds."""
+    document = json.loads(config_map["data"][KEY])
+    number = int(config_map["metadata"]["labels"][ATTEMPT_LABEL])
+    return ServingInputs(number=number, requested=document["requested"], image=document["image"])

@@ -1,0 +1,33 @@
+"""The Service that clients speak to."""
+
+from typing import Any
+
+from .names import Owner, child_labels, child_metadata
+from .serving_deployment import AGENT_PORT_NAME, STAGE, selector_labels
+
+PORT = 80
+
+
+def serving_service_name(owner: Owner) -> str:
+    """The AdapterDeployment's own name: clients write it down, so it must outlive the object."""
+    return owner.metadata.name
+
+
+def serving_url(owner: Owner) -> str:
+    """Where clients in the cluster send requests."""
+    return f"http://{serving_service_name(owner)}.{owner.metadata.namespace}.svc"
+
+
+def build_serving_service(owner: Owner) -> dict[str, Any]:
+    """A ClusterIP Service of port 80 in front of the agents."""
+    metadata = child_metadata(owner, STAGE) | {"name": serving_service_name(owner)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata | {"labels": child_labels(owner, STAGE)},
+        "spec": {
+            "type": "ClusterIP",
+            "selector": selector_labels(owner),
+            "ports": [{"name": AGENT_PORT_NAME, "port": PORT, "targetPort": AGENT_PORT_NAME, "protocol": "TCP"}],
+        },
+    }

@@ -1,0 +1,81 @@
+"""The ControllerRevision of one version of a stable name.
+
+Its data never changes: who admitted which bytes, and when. What happens to the version later, promotion and rejection, is
+an annotation, since the API server lets nobody change the data of a ControllerRevision.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from tunesmith_contract.agent import Version
+
+from .names import GROUP, Owner, child_metadata
+
+STAGE = "version"
+ALIAS_LABEL = f"{GROUP}/alias"
+PROMOTED_ANNOTATION = f"{GROUP}/promoted"
+REJECTED_ANNOTATION = f"{GROUP}/rejected"
+API_VERSION, KIND = "apps/v1", "ControllerRevision"
+
+
+def version_revision_name(owner: Owner, alias: str, version: int) -> str:
+    """The name of the object: one per number, so that no number is given twice."""
+    return f"{child_metadata(owner, STAGE)['name']}-{alias}-{version}"
+
+
+def build_version_revision(
+    owner: Owner, alias: str, version: Version, evaluated: str, eval_run: str, policy_digest: str, now: datetime
+) -> dict[str, Any]:
+    """A version, admitted now.
+
+    Args:
+        evaluated: what an EvalRun said, or ``Unevaluated``.
+        eval_run: its name; empty if none was asked for.
+        policy_digest: what its verdict means; empty if none was asked for.
+    """
+    metadata = child_metadata(owner, STAGE)
+    metadata["name"] = version_revision_name(owner, alias, version.version)
+    metadata["labels"][ALIAS_LABEL] = alias
+    data = {
+        "alias": alias,
+        **version.to_dict(),
+        "evaluated": evaluated,
+        "evalRun": eval_run,
+        "policyDigest": policy_digest,
+        "admitted": now.isoformat(),
+    }
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": metadata,
+        "revision": version.version,
+        "data": data,
+    }
+
+
+def promotion_patch(time: datetime) -> dict[str, Any]:
+    """The version took over."""
+    return {"metadata": {"annotations": {PROMOTED_ANNOTATION: time.isoformat()}}}
+
+
+def rejection_patch(time: datetime, reason: str, message: str) -> dict[str, Any]:
+    """The version was taken back."""
+    said = json.dumps({"reason": reason, "message": message, "time": time.isoformat()})
+    return {"metadata": {"annotations": {REJECTED_ANNOTATION: said}}}
+
+
+def read_promotion(revision: Mapping[str, Any]) -> datetime | None:
+    """When the version last took over; None if it never did."""
+    written = revision["metadata"].get("annotations", {}).get(PROMOTED_ANNOTATION)
+    return datetime.fromisoformat(written) if written else None
+
+
+def read_rejection(revision: Mapping[str, Any]) -> Mapping[str, str] | None:
+    """``reason``, ``message`` and ``time`` of a version that was taken back; None if it was not."""
+    written = revision["metadata"].get("annotations", {}).get(REJECTED_ANNOTATION)
+    if not written:
+        return None
+    rejection: Mapping[str, str] = json.loads(written)
+    return rejection

@@ -1,0 +1,1 @@
+"""What runs in training pods: prepare, train, evaluate."""

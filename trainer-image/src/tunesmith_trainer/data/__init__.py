@@ -1,0 +1,1 @@
+"""Rows: read, checked, rendered, split, and written in one canonical form."""

@@ -1,0 +1,187 @@
+"""Turns rows into tokens, and says which tokens are the answer.
+
+The answer's tokens are found, in this order: by the ``{% generation %}`` marks of the model's own template; by the
+marks of TRL's training variant of a known template; by rendering the conversation up to each assistant turn, which
+every template allows that renders a conversation as a continuation of its own beginning. A template that allows none
+of these is refused, since training would silently learn the questions too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+from trl.chat_template_utils import get_training_chat_template, has_generation_markers
+
+from ..failures import UserError
+from .checks import Row
+
+Message = dict[str, Any]
+
+_PROBE_CONVERSATION: list[Message] = [
+    {"role": "user", "content": "one"},
+    {"role": "assistant", "content": "two"},
+    {"role": "user", "content": "three"},
+    {"role": "assistant", "content": "four"},
+]
+
+
+class RenderError(ValueError):
+    """The model's template refuses this row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A row as token ids; ``answer`` says of each whether it belongs to an answer."""
+
+    ids: list[int]
+    answer: list[bool]
+
+    def labels(self, answers_only: bool, ignore: int = -100) -> list[int]:
+        """What the loss compares with; ``ignore`` where it looks away."""
+        if not answers_only:
+            return list(self.ids)
+        return [token if answer else ignore for token, answer in zip(self.ids, self.answer, strict=True)]
+
+
+class Renderer:
+    """Renders rows by a model's tokenizer and template.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        answers_only: refuse a template whose answers can't be told apart; else all of such a row is its answer.
+
+    Raises:
+        UserError: on the first use, when the tokenizer has no chat template or one whose answers can't be told apart.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, answers_only: bool = True) -> None:
+        self.tokenizer = tokenizer
+        self._answers_only = answers_only
+
+    def tokens(self, row: Row) -> Tokens:
+        """A whole row.
+
+        Raises:
+            RenderError: the template refuses the row.
+        """
+        if "messages" not in row:
+            return self._text_tokens(row)
+        messages, tools = row["messages"], row.get("tools")
+        try:
+            if self._marked_template is not None:
+                return self._marked_tokens(messages, tools)
+            return self._prefix_tokens(messages, tools)
+        except TemplateError as error:
+            raise RenderError(str(error)) from error
+
+    def prompt(self, messages: Sequence[Message], tools: list[Row] | None = None) -> str:
+        """A conversation up to the point where the assistant is to speak.
+
+        Raises:
+            RenderError: the template refuses the conversation.
+        """
+        try:
+            return self._render(messages, tools, add_generation_prompt=True)
+        except TemplateError as error:
+            raise RenderError(str(error)) from error
+
+    def require_chat(self) -> None:
+        """Check once that conversations can be rendered and their answers told apart.
+
+        Raises:
+            UserError: they can't.
+        """
+        try:
+            marked = self.tokens({"messages": _PROBE_CONVERSATION})
+        except RenderError as error:
+            message = f"the model's chat template refuses a plain conversation ({error}): correct the template"
+            raise UserError("ChatTemplate", message) from error
+        if not any(marked.answer):
+            message = "the model's chat template marks no tokens as the assistant's: correct its generation marks"
+            raise UserError("ChatTemplate", message)
+
+    @cached_property
+    def _marked_template(self) -> str | None:
+        """A template with generation marks; None where answers are found by rendering prefixes."""
+        template = self.tokenizer.chat_template
+        if not template:
+            message = (
+                "the base model's tokenizer has no chat template: choose an instruction-tuned model, "
+                "add chat_template.jinja to its folder, or write rows with prompt and completion"
+            )
+            raise UserError("ChatTemplate", message)
+        if has_generation_markers(template):
+            return str(template["default"] if isinstance(template, dict) else template)
+        try:
+            return get_training_chat_template(self.tokenizer)
+        except (ValueError, TemplateError):
+            return None
+
+    def _marked_tokens(self, messages: Sequence[Message], tools: list[Row] | None) -> Tokens:
+        encoded = self.tokenizer.apply_chat_template(
+            list(messages),
+            tools=tools,
+            chat_template=self._marked_template,
+            tokenize=True,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+        )
+        return Tokens(list(encoded["input_ids"]), [bool(bit) for bit in encoded["assistant_masks"]])
+
+    def _prefix_tokens(self, messages: Sequence[Message], tools: list[Row] | None) -> Tokens:
+        text = self._render(messages, tools)
+        spans = [
+            self._answer_span(messages, index, tools, text)
+            for index, message in enumerate(messages)
+            if message["role"] == "assistant"
+        ]
+        return self._encode(text, spans, special_tokens=False)
+
+    def _answer_span(
+        self, messages: Sequence[Message], index: int, tools: list[Row] | None, text: str
+    ) -> tuple[int, int]:
+        before = self._render(messages[:index], tools, add_generation_prompt=True) if index else ""
+        through = self._render(messages[: index + 1], tools)
+        if not text.startswith(through) or not through.startswith(before):
+            if not self._answers_only:
+                return 0, len(text)
+            message = (
+                "the model's chat template renders earlier turns differently once later ones follow, so the "
+                "assistant's tokens can't be told apart: add {% generation %} marks to the template, "
+                "or set assistantOnlyLoss to false"
+            )
+            raise UserError("ChatTemplate", message)
+        return len(before), _end_of_turn(through, len(before), self.tokenizer.eos_token)
+
+    def _text_tokens(self, row: Row) -> Tokens:
+        text = row["prompt"] + row["completion"]
+        tokens = self._encode(text, [(len(row["prompt"]), len(text))], special_tokens=True)
+        end = self.tokenizer.eos_token_id
+        if end is not None and tokens.ids[-1:] != [end]:
+            return Tokens([*tokens.ids, end], [*tokens.answer, True])
+        return tokens
+
+    def _render(
+        self, messages: Sequence[Message], tools: list[Row] | None, *, add_generation_prompt: bool = False
+    ) -> str:
+        rendered = self.tokenizer.apply_chat_template(
+            list(messages), tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+        return str(rendered)
+
+    def _encode(self, text: str, spans: list[tuple[int, int]], *, special_tokens: bool) -> Tokens:
+        encoded = self.tokenizer(text, add_special_tokens=special_tokens, return_offsets_mapping=True)
+        answer = [
+            any(start >= low and end <= high and end > start for low, high in spans)
+            for start, end in encoded["offset_mapping"]
+        ]
+        return Tokens(list(encoded["input_ids"]), answer)
+
+
+def _end_of_turn(text: str, start: int, eos_token: str | None) -> int:
+    """Where an answer ends: with its end-of-turn token where the template writes one."""
+    position = text.rfind(eos_token, start) if eos_token else -1
+    return position + len(eos_token) if eos_token and position >= 0 else len(text)

@@ -1,0 +1,121 @@
+"""Every way in which a stage can fail, and the contract's category of each.
+
+==========================================================  ==============  ===========================
+what happened                                               category        reason
+==========================================================  ==============  ===========================
+``StageError`` raised by this package                       its own         its own
+an unreadable ``run.json``                                  UserError       InvalidConfig
+a URI that names no storage                                 UserError       InvalidUri
+a hub says: no such repository, revision or file, gated     UserError       ModelNotFound
+a file or folder may not be read or written                 UserError       AccessDenied
+CUDA, host or allocator out of memory, ``MemoryError``      OutOfMemory     OutOfMemory
+the cgroup's ``oom_kill`` counter grew (the launcher)       OutOfMemory     OutOfMemory
+``torch.distributed`` errors; NCCL or gloo in the message   Communication   CommunicationLost
+any other ``OSError`` (disk full, I/O, connection)          Infrastructure  StorageFull, InputOutputError
+a CUDA error other than memory                              Infrastructure  DeviceError
+a worker died of a signal, or without a word (launcher)     Infrastructure  WorkerDied
+anything else: the same input would fail the same way       UserError       UnexpectedError
+==========================================================  ==============  ===========================
+"""
+
+import errno
+
+from pydantic import ValidationError
+
+from tunesmith_contract.exit_codes import FailureCategory
+from tunesmith_contract.report import Failure
+from tunesmith_contract.uris import InvalidUri
+
+MESSAGE_LIMIT = 2048
+
+_MEMORY_CLASSES = frozenset({"OutOfMemoryError", "MemoryError"})
+_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "DefaultCPUAllocator", "killed by signal: Killed")
+_DISTRIBUTED_CLASSES = frozenset({"DistError", "DistBackendError", "DistNetworkError", "DistStoreError"})
+_DISTRIBUTED_TEXTS = ("NCCL", "gloo", "Connection closed by peer", "ProcessGroup")
+_MISSING_ON_HUB = frozenset(
+    {"RepositoryNotFoundError", "RevisionNotFoundError", "EntryNotFoundError", "GatedRepoError"}
+)
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class StageError(Exception):
+    """A failure that this package understands.
+
+    Args:
+        category: whose failure it is.
+        reason: a PascalCase word.
+        message: a sentence that says what to do.
+    """
+
+    def __init__(self, category: FailureCategory, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.category = category
+        self.reason = reason
+        self.message = message
+
+
+class UserError(StageError):
+    """The run cannot succeed as it was asked for."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(FailureCategory.USER_ERROR, reason, message)
+
+
+class DataError(StageError):
+    """The data set is wrong."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(FailureCategory.DATA_ERROR, reason, message)
+
+
+class InfrastructureError(StageError):
+    """Storage or machine misbehaved: another attempt may succeed."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(FailureCategory.INFRASTRUCTURE, reason, message)
+
+
+class Preempted(Exception):
+    """The pod was told to go; a checkpoint is committed where there was anything to keep."""
+
+
+def describe(error: BaseException) -> Failure:
+    """The failure that an exception stands for, by the module's table."""
+    category, reason = classify(error)
+    text = error.message if isinstance(error, StageError) else f"{type(error).__name__}: {error}"
+    return Failure(category=category, reason=reason, message=text[:MESSAGE_LIMIT])
+
+
+def classify(error: BaseException) -> tuple[FailureCategory, str]:
+    """Category and reason of an exception; classes of torch are known by name, so that it need not be there."""
+    if isinstance(error, StageError):
+        return error.category, error.reason
+    if isinstance(error, ValidationError):
+        return FailureCategory.USER_ERROR, "InvalidConfig"
+    if isinstance(error, InvalidUri):
+        return FailureCategory.USER_ERROR, "InvalidUri"
+    names = {cls.__name__ for cls in type(error).__mro__}
+    text = str(error)
+    if names & _MEMORY_CLASSES or _mentions(error, text, _MEMORY_TEXTS):
+        return FailureCategory.OUT_OF_MEMORY, "OutOfMemory"
+    if names & _DISTRIBUTED_CLASSES or _mentions(error, text, _DISTRIBUTED_TEXTS):
+        return FailureCategory.COMMUNICATION, "CommunicationLost"
+    if names & _MISSING_ON_HUB:
+        return FailureCategory.USER_ERROR, "ModelNotFound"
+    if isinstance(error, OSError):
+        return _classify_os_error(error)
+    if isinstance(error, RuntimeError) and "CUDA error" in text:
+        return FailureCategory.INFRASTRUCTURE, "DeviceError"
+    return FailureCategory.USER_ERROR, "UnexpectedError"
+
+
+def _mentions(error: BaseException, text: str, needles: tuple[str, ...]) -> bool:
+    return isinstance(error, RuntimeError) and any(needle in text for needle in needles)
+
+
+def _classify_os_error(error: OSError) -> tuple[FailureCategory, str]:
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return FailureCategory.USER_ERROR, "AccessDenied"
+    if error.errno in _FULL:
+        return FailureCategory.INFRASTRUCTURE, "StorageFull"
+    return FailureCategory.INFRASTRUCTURE, "InputOutputError"

@@ -1,0 +1,122 @@
+"""The base model: which one it is, what it is, and whether it can be fine-tuned."""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from tunesmith_contract.base import canonical_json, sha256_digest
+from tunesmith_contract.report import ModelReport
+from tunesmith_contract.uris import Scheme, parse_uri
+
+from .failures import UserError
+from .storage import Storage, file_digest
+
+_IGNORED = ("README.md", ".gitattributes", "LICENSE")
+_HEADER_LENGTH_BYTES = 8
+_DIGEST_THREADS = 4
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The model's tokenizer.
+
+    Raises:
+        UserError: it can't be read, or is not a fast one.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        message = f"the base model's tokenizer can't be read ({error}): add tokenizer.json to its folder"
+        raise UserError("TokenizerUnreadable", message) from error
+    if not tokenizer.is_fast:
+        raise UserError("TokenizerUnreadable", "the base model has no tokenizer.json: add one to its folder")
+    if tokenizer.eos_token_id is None:
+        raise UserError("TokenizerUnreadable", "the base model's tokenizer names no eos_token: add one")
+    return tokenizer
+
+
+def describe_model(storage: Storage, uri: str, folder: Path) -> ModelReport:
+    """What a base model is, from its configuration and the headers of its weights.
+
+    Raises:
+        UserError: no causal language model, or no safetensors.
+    """
+    config = load_config(folder)
+    return ModelReport(
+        revision=model_revision(uri, folder),
+        architecture=config.architectures[0],
+        parameters=_count_parameters(uri, folder),
+        max_position_embeddings=getattr(config, "max_position_embeddings", None) or 0,
+    )
+
+
+def load_config(folder: Path) -> Any:
+    """The model's configuration.
+
+    Raises:
+        UserError: it can't be read, or is not a causal language model's.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError("ModelUnreadable", f"the base model's config.json can't be read: {error}") from error
+    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    found = config.architectures or []
+    if not known.intersection(found):
+        message = f"the base model's architecture is {found or 'not named'}: choose a causal language model"
+        raise UserError("NotACausalLM", message)
+    return config
+
+
+def model_revision(uri: str, folder: Path) -> str:
+    """What a base model is: the hub's commit, or a digest over the names and bytes of all its files.
+
+    Weights are digested whole, since another training of the same architecture differs nowhere else; that reads
+    about a gigabyte per second and core.
+    """
+    if parse_uri(uri).scheme is Scheme.HF:
+        return _hub_commit(folder)
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in _IGNORED)
+    with ThreadPoolExecutor(_DIGEST_THREADS) as pool:
+        digests = dict(zip((path.name for path in files), pool.map(file_digest, files), strict=True))
+    return sha256_digest(canonical_json(digests))
+
+
+def _hub_commit(folder: Path) -> str:
+    """The commit in a hub cache's path, ``…/snapshots/<commit>[/path]``."""
+    parts = folder.parts
+    return parts[len(parts) - 1 - parts[::-1].index("snapshots") + 1]
+
+
+def _count_parameters(uri: str, folder: Path) -> int:
+    parsed = parse_uri(uri)
+    if parsed.scheme is Scheme.HF:
+        from huggingface_hub import get_safetensors_metadata  # noqa: PLC0415
+
+        metadata = get_safetensors_metadata(parsed.name, revision=_hub_commit(folder))
+        return sum(metadata.parameter_count.values())
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise UserError("ModelUnreadable", f"{uri} holds no *.safetensors: save the model as safetensors")
+    return sum(_tensor_elements(path) for path in weights)
+
+
+def _tensor_elements(path: Path) -> int:
+    """The number of elements that a safetensors file's header announces."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(_HEADER_LENGTH_BYTES), "little")
+        if length > path.stat().st_size:
+            raise UserError("ModelUnreadable", f"{path.name} is damaged: copy the model again")
+        header = json.loads(stream.read(length))
+    return sum(_product(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
+def _product(shape: Sequence[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count

@@ -1,0 +1,74 @@
+"""Live progress of prepare and evaluate, by the protocol that transformers speaks while it trains."""
+
+import logging
+import os
+import ssl
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tunesmith_contract.progress import (
+    CA_CERT_ENV,
+    SERVER_URL_ENV,
+    TOKEN_ENV,
+    ProgressMetric,
+    ProgressUpdate,
+    TrainerStatus,
+)
+
+log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_UPDATES = 5.0
+_TIMEOUT_SECONDS = 5.0
+
+
+class Progress:
+    """Pushes how far a stage is to the operator, at most every few seconds; errors never fail the run.
+
+    Args:
+        environment: where the server's URL, authority and token file are named; without a URL nothing is sent.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, environment: Mapping[str, str] = os.environ, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._url = environment.get(SERVER_URL_ENV)
+        self._authority = environment.get(CA_CERT_ENV)
+        self._token_file = environment.get(TOKEN_ENV)
+        self._clock = clock
+        self._start = clock()
+        self._last = float("-inf")
+
+    def update(self, done: int, total: int, **metrics: float | int | str) -> None:
+        """Say that ``done`` of ``total`` are done; the first and the last word are always sent."""
+        now = self._clock()
+        if self._url is None or (0 < done < total and now - self._last < SECONDS_BETWEEN_UPDATES):
+            return
+        self._last = now
+        remaining = (now - self._start) / done * (total - done) if done else None
+        status = TrainerStatus(
+            last_updated_time=datetime.now(UTC),
+            progress_percentage=100 * done // max(total, 1),
+            estimated_remaining_seconds=None if remaining is None else int(remaining),
+            metrics=tuple(
+                ProgressMetric(name=name, value=str(value))
+                for name, value in {"current_step": done, "total_steps": total, **metrics}.items()
+            ),
+        )
+        self._send(self._url, ProgressUpdate(trainer_status=status))
+
+    def _send(self, url: str, update: ProgressUpdate) -> None:
+        try:
+            headers = {"Content-Type": "application/json"}
+            if self._token_file:
+                headers["Authorization"] = f"Bearer {Path(self._token_file).read_text().strip()}"
+            body = update.to_json().encode()
+            request = urllib.request.Request(url, data=body, headers=headers, method="POST")  # noqa: S310
+            context = ssl.create_default_context(cafile=self._authority) if self._authority else None
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS, context=context):  # noqa: S310
+                pass
+        except (OSError, ValueError) as error:
+            log.info("progress could not be sent: %s", error)
