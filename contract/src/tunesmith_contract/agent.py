@@ -64,6 +64,10 @@ class LoadState(StrEnum):
     FAILED = "Failed"
 
 
+#: ``LoadedVersion.reason`` of a version whose answers are not its manifest's: no second try will change that.
+PROOF_FAILED = "ProofFailed"
+
+
 class LoadedVersion(Report):
     """One version on one pod; ``reason`` and ``message`` say why it failed."""
 

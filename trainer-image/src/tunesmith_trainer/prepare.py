@@ -21,12 +21,11 @@ from .data.split import Split, dataset_digest, split_rows
 from .failures import DataError
 from .model import describe_model, load_tokenizer
 from .progress import Progress
-from .report import Workspace
+from .report import PREPARED_REPORT_FILE, Workspace
 from .storage import Storage, write_atomically
 
 TRAIN_FILE = "train.parquet"
 VALIDATION_FILE = "validation.parquet"
-REPORT_FILE = "report.json"
 FINDINGS_FILE = "findings.jsonl"
 DROPPED_FILE = "dropped.jsonl"
 
@@ -43,17 +42,14 @@ class Measured:
     truncated: frozenset[int]
 
 
-def prepare(config: PrepareConfig, storage: Storage, progress: Progress) -> RunReport:
+def prepare(
+    config: PrepareConfig, storage: Storage, workspace: Workspace, progress: Progress
+) -> RunReport:
     """Run the stage.
 
     Raises:
         StageError: the model or the data is wrong; the message says where.
     """
-    storage = storage.with_hub_cache(config.output)
-    workspace = Workspace(storage, config)
-    done = workspace.committed_report()
-    if done is not None and (workspace.prepared / REPORT_FILE).is_file():
-        return done
     folder = storage.model_folder(config.base_model, weights=False)
     model = describe_model(storage, config.base_model, folder)
     renderer = Renderer(load_tokenizer(folder), answers_only=config.method.sft.assistant_only_loss)
@@ -66,7 +62,7 @@ def prepare(config: PrepareConfig, storage: Storage, progress: Progress) -> RunR
     _write(workspace.prepared, split, sources[0].data_format)
     dataset = _describe(measured, split)
     report = RunReport(stage="prepare", outcome=Outcome.SUCCEEDED, dataset=dataset, model=model)
-    write_atomically(workspace.prepared / REPORT_FILE, report.to_json().encode())
+    write_atomically(workspace.prepared / PREPARED_REPORT_FILE, report.to_json().encode())
     workspace.commit(report)
     return report
 

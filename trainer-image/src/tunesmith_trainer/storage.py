@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tunesmith_contract.artifact import File
+from tunesmith_contract.layout import MANIFEST_FILE
 from tunesmith_contract.uris import MOUNT_ROOT, Scheme, StorageUri, mount_path, parse_uri
 
 from .failures import InfrastructureError, UserError
@@ -68,6 +69,26 @@ class Storage:
         if not (path / "config.json").is_file():
             raise UserError("ModelNotFound", f"{uri} holds no config.json: write the URI of a model's folder")
         return path
+
+    def artifact_folder(self, uri: str) -> Path:
+        """The folder of an artefact.
+
+        Raises:
+            UserError: there is no such folder, or it holds no manifest.
+        """
+        parsed = parse_uri(uri)
+        path = self._fetch_artifact(parsed) if parsed.scheme is Scheme.HF else self.path(parsed)
+        if not (path / MANIFEST_FILE).is_file():
+            raise UserError("ArtifactNotFound", f"{uri} holds no {MANIFEST_FILE}: write the URI of an artefact")
+        return path
+
+    def _fetch_artifact(self, uri: StorageUri) -> Path:
+        from huggingface_hub import snapshot_download  # noqa: PLC0415
+
+        folder = snapshot_download(
+            uri.name, revision=uri.revision, cache_dir=self._hub_cache, token=os.environ.get("HF_TOKEN")
+        )
+        return Path(folder) / uri.path
 
     def _fetch_model(self, uri: StorageUri, weights: bool) -> Path:
         from huggingface_hub import snapshot_download  # noqa: PLC0415

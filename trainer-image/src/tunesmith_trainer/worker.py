@@ -16,7 +16,9 @@ from tunesmith_contract.report import Outcome, RunReport
 from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig, parse_run_config
 
 from .failures import Preempted, describe
+from .preemption import Preemption
 from .progress import Progress
+from .report import Workspace
 from .storage import Storage, write_atomically
 
 # Group 0 shares all files: another pod's user may be another one.
@@ -46,7 +48,7 @@ def _run(stage: str, config_file: Path, storage: Storage, rank: int) -> tuple[Ru
         config = parse_run_config(config_file.read_bytes())
         if config.stage != stage:
             raise ValueError(f"{config_file} is for the stage {config.stage}, not {stage}")
-        return _dispatch(config, storage), ExitCode.SUCCEEDED
+        return _run_stage(config, storage), ExitCode.SUCCEEDED
     except Preempted:
         return RunReport.model_validate({"stage": stage, "outcome": Outcome.PREEMPTED}), ExitCode.PREEMPTED
     except Exception as error:  # the boundary of the process: nothing is above it but the launcher
@@ -58,27 +60,39 @@ def _run(stage: str, config_file: Path, storage: Storage, rank: int) -> tuple[Ru
         return report, code
 
 
+def _run_stage(config: PrepareConfig | TrainConfig | EvaluateConfig, storage: Storage) -> RunReport | None:
+    """Run a stage, unless it is done already; what only an unfinished run needs goes after its report is there."""
+    preemption = Preemption()
+    if isinstance(config, TrainConfig):
+        preemption.listen()
+    storage = storage.with_hub_cache(config.output)
+    workspace = Workspace(storage, config)
+    report = workspace.committed_report() or _dispatch(config, storage, workspace, preemption)
+    if report is not None and config.stage != "prepare":
+        workspace.prune()
+    return report
+
+
 def _dispatch(
-    config: PrepareConfig | TrainConfig | EvaluateConfig, storage: Storage
+    config: PrepareConfig | TrainConfig | EvaluateConfig,
+    storage: Storage,
+    workspace: Workspace,
+    preemption: Preemption,
 ) -> RunReport | None:
-    """Run a stage; what a stage needs is imported with it, since torch alone takes seconds."""
+    """Run a stage; what it needs is imported with it, since torch alone takes seconds."""
     match config:
         case PrepareConfig():
             from .prepare import prepare  # noqa: PLC0415
 
-            return prepare(config, storage, Progress())
+            return prepare(config, storage, workspace, Progress())
         case TrainConfig():
-            from .preemption import Preemption  # noqa: PLC0415
-
-            preemption = Preemption()
-            preemption.listen()
             from .train.run import train  # noqa: PLC0415
 
-            return train(config, storage, preemption)
+            return train(config, storage, workspace, preemption)
         case EvaluateConfig():
             from .evaluate.run import evaluate  # noqa: PLC0415
 
-            return evaluate(config, storage, Progress())
+            return evaluate(config, storage, workspace, Progress())
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ FOLDERS = (
     Path("/var/lib/kubelet/device-plugins"),
     Path("/var/lib/kubelet"),
 )
+# kube-proxy's own clean-up leaves this one to the kubelet, which is told to leave the firewall alone.
+FIREWALL_CHAIN = "KUBE-FIREWALL"
 OUTBOUND = ("POSTROUTING", "-s", POD_RANGE, "!", "-d", POD_RANGE, "-m", "comment", "--comment", CGROUP)
 
 
@@ -50,6 +52,8 @@ def prepare_host(state: Path) -> None:
             f"runs at a time. Stop it with: python -m tunesmith_cluster down --shape node --state {owner}"
         )
     _set_sysctls(state / "sysctls.json")
+    if not _chain_exists(FIREWALL_CHAIN):
+        (state / FIREWALL_CHAIN).touch()
     _run([program("ip"), "link", "add", BRIDGE, "type", "bridge"])
     _run([program("ip"), "link", "set", BRIDGE, "alias", str(state)])
     _run([program("ip"), "address", "add", f"{NODE_ADDRESS}/24", "dev", BRIDGE])
@@ -71,6 +75,8 @@ def restore_host(state: Path) -> None:
     _unmount_below(state)
     if owner is not None:
         _run([program("kube-proxy"), "--cleanup"])
+        if (state / FIREWALL_CHAIN).exists() and _chain_exists(FIREWALL_CHAIN):
+            _remove_firewall_chain()
         _run([program("iptables"), "-w", "-t", "nat", "-D", *OUTBOUND, "-j", "MASQUERADE"])
         _run([program("ip"), "link", "delete", BRIDGE])
     _restore_sysctls(state / "sysctls.json")
@@ -90,6 +96,16 @@ def has_service_rules() -> bool:
     command = [program("iptables"), "-w", "-t", "nat", "-S", "KUBE-SERVICES"]
     rules = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return f"-d {FIRST_SERVICE_ADDRESS}/32" in rules
+
+
+def _chain_exists(chain: str) -> bool:
+    command = [program("iptables"), "-w", "-S", chain]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def _remove_firewall_chain() -> None:
+    for rule in (("-D", "INPUT", "-j"), ("-D", "OUTPUT", "-j"), ("-F",), ("-X",)):
+        _run([program("iptables"), "-w", *rule, FIREWALL_CHAIN])
 
 
 def _remove_kubelet_sockets() -> None:

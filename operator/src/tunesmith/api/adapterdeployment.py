@@ -420,6 +420,9 @@ class AdapterDeploymentStatus(StatusModel):
         None, max_length=8, description="Adapters that are stable, of all, such as 2/3."
     )
     generation: int = Field(0, ge=0, description="The desired state that the pods are told.")
+    update_time: Timestamp | None = Field(
+        None, description="When status was last written; numbers alone are written every 10 s at most."
+    )
     adapters: Annotated[tuple[AdapterStatus, ...], Field(max_length=MAX_ADAPTERS)] = Field(
         (), description="How each name is.", json_schema_extra=keyed_by("name")
     )

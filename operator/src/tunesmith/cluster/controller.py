@@ -74,9 +74,10 @@ class Controller:
         if event_type == "DELETED":
             self._forget(body)
         elif self.bodies.put(body):
-            if _is_new(body):
+            new = _is_new(body)
+            if new:
                 self._first_seen[body["metadata"]["uid"]] = time.monotonic()
-            self.queue.add(key_of(body))
+            self.queue.add(key_of(body), urgent=new)
 
     def child_changed(self, owner_uid: str) -> None:
         """A child of the resource with this UID was added, changed or removed."""

@@ -23,20 +23,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tunesmith.api.adapterdeployment import Adapter, AnalysisCheck
-from tunesmith.api.common import duration_seconds
-from tunesmith.api.reasons import AdapterDeploymentReason, Verdict
-from tunesmith_contract.agent import Version
+from tunesmith_contract.agent import PROOF_FAILED, Version
 from tunesmith_contract.base import short_digest
+
+from tunesmith.api.adapterdeployment import Adapter, AnalysisCheck
+from tunesmith.api.reasons import AdapterDeploymentReason, Verdict
+from tunesmith.api.values import duration_seconds
 
 from .plan import Event
 from .rollout_fleet import Fleet
 from .rollout_guardrail import is_crossed
-from .rollout_record import AliasRecord, Counts, Rejection, Tally, Trial
+from .rollout_record import AliasRecord, Counts, Rejection, Trial
 from .rollout_sources import Wanted
-
-#: What a pod may find out about a version that no second try will change: its answers are not this adapter's.
-REFUTATIONS = frozenset({AdapterDeploymentReason.NOT_ACTIVE})
 
 FULL = 100
 
@@ -111,7 +109,7 @@ def refutation(record: AliasRecord, fleet: Fleet) -> str:
     if record.trial is None:
         return ""
     for pod, failed in fleet.failures(record.name, record.trial.version.digest):
-        if failed.reason in REFUTATIONS:
+        if failed.reason == PROOF_FAILED:
             return f"{failed.message or 'the adapter is not active'} (pod {pod.name})"
     return ""
 
@@ -246,9 +244,7 @@ def _step(record: AliasRecord, facts: Facts) -> Moved:
     weight = _next_weight(record, facts)
     readings = facts.fleet.readings(record.name, record.trial.version.digest)
     tally = record.trial.tally.absorb(readings, facts.fleet.uids).restart()
-    trial = Trial(
-        version=record.trial.version, weight=weight, began=facts.now, looked=facts.now, tally=tally
-    )
+    trial = Trial(version=record.trial.version, weight=weight, began=facts.now, looked=facts.now, tally=tally)
     message = f"{record.name}: {describe(trial.version)} answers {weight} % of the requests"
     return record.model_copy(update={"trial": trial}), Event(AdapterDeploymentReason.STEP_STARTED, message)
 

@@ -89,12 +89,16 @@ class Fleet:
     def failures(self, alias: str, digest: str) -> tuple[tuple[ServingPod, LoadedVersion], ...]:
         """The pods on which the version failed, and why."""
         found = ((pod, pod.version(alias, digest)) for pod in self.pods)
-        return tuple((pod, version) for pod, version in found if version and version.state is LoadState.FAILED)
+        return tuple(
+            (pod, version) for pod, version in found if version and version.state is LoadState.FAILED
+        )
 
     def readings(self, alias: str, digest: str) -> dict[str, Reading]:
         """What each pod counted for the version, by pod UID, as far as its agent was heard of."""
         return {
-            pod.uid: Reading(boot_id=pod.agent.report.boot_id, counts=_counts(pod.agent.report, alias, digest))
+            pod.uid: Reading(
+                boot_id=pod.agent.report.boot_id, counts=_counts(pod.agent.report, alias, digest)
+            )
             for pod in self.pods
             if pod.agent is not None
         }

@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Literal
 
 from pydantic import Field
-
 from tunesmith_contract.agent import DesiredAlias, Version
 from tunesmith_contract.base import Report
 
@@ -77,9 +76,7 @@ class Tally(Report):
     def restart(self) -> "Tally":
         """Count from here on."""
         return Tally(
-            pods={
-                uid: tally.model_copy(update={"base": tally.latest}) for uid, tally in self.pods.items()
-            }
+            pods={uid: tally.model_copy(update={"base": tally.latest}) for uid, tally in self.pods.items()}
         )
 
     @property

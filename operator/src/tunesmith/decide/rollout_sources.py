@@ -5,14 +5,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from tunesmith_contract.agent import Version
+from tunesmith_contract.base import short_digest
+from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
+
 from tunesmith.api.adapterdeployment import Adapter, AdapterDeploymentSpec, RequiredVerdict
 from tunesmith.api.evalrun import EvalRunStatus
 from tunesmith.api.finetunejob import FineTuneJobStatus
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.reasons import FineTuneJobPhase, Verdict
-from tunesmith_contract.agent import Version
-from tunesmith_contract.base import short_digest
-from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
 
 UNEVALUATED = "Unevaluated"
 
@@ -165,7 +166,9 @@ def _check_reachable(wanted: Wanted, version: Version, adapter: Adapter, sources
         message = f"{version.uri}: adapters are read from claims, write pvc://claim/path"
         return replace(wanted, reason=Reason.SOURCE_UNREACHABLE, message=message)
     if uri.name not in {volume.claim for volume in sources.spec.artifact_volumes}:
-        message = f"{version.uri}: the pods do not have this claim, add {{claim: {uri.name}}} to artifactVolumes"
+        message = (
+            f"{version.uri}: the pods do not have this claim, add {{claim: {uri.name}}} to artifactVolumes"
+        )
         return replace(wanted, reason=Reason.SOURCE_UNREACHABLE, message=message)
     return wanted
 
@@ -176,8 +179,12 @@ def _check_evaluated(wanted: Wanted, version: Version, adapter: Adapter, sources
     meant = [run for run in about if needed.policy_digest in {None, run.policy_digest}]
     passed = next((run for run in meant if run.verdict is Verdict.PASS), None)
     if passed:
-        found = {"evaluated": passed.verdict.value, "eval_run": passed.name, "policy_digest": passed.policy_digest}
-        return replace(wanted, **found)
+        return replace(
+            wanted,
+            evaluated=passed.verdict.value,
+            eval_run=passed.name,
+            policy_digest=passed.policy_digest,
+        )
     if needed.verdict is RequiredVerdict.NONE:
         message = "no EvalRun is asked for"
         return replace(wanted, admitted=True, reason=Reason.UNEVALUATED, message=message)

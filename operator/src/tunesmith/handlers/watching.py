@@ -32,6 +32,42 @@ class EndlessBackoffs(Iterable[float]):
             yield longest * random.uniform(0.5, 1.0)
 
 
+class NoDiffs(kopf.DiffBaseStorage):
+    """kopf computes what changed in each object at each event, copying it several times; nothing here asks for that."""
+
+    def build(self, **_: Any) -> Any:
+        """Every object looks the same."""
+        return {}
+
+    def fetch(self, **_: Any) -> Any:
+        """There is never an earlier state."""
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Nothing is kept: no annotation."""
+
+
+class NoProgress(kopf.ProgressStorage):
+    """Only state-changing handlers have progress, and there are none."""
+
+    def fetch(self, **_: Any) -> Any:
+        """Nothing is under way."""
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Nothing is kept: no annotation."""
+
+    def purge(self, **_: Any) -> None:
+        """Nothing was kept."""
+
+    def touch(self, **_: Any) -> None:
+        """Nothing has to be told again."""
+
+    def clear(self, *, essence: Any) -> Any:
+        """Nothing was added."""
+        return essence
+
+
 def build_kopf_settings() -> kopf.OperatorSettings:
     """How kopf behaves in this operator."""
     settings = kopf.OperatorSettings()
@@ -47,8 +83,8 @@ def build_kopf_settings() -> kopf.OperatorSettings:
     settings.watching.inactivity_timeout = SILENCE_SECONDS
     settings.watching.chunk_size = 500
     settings.persistence.finalizer = f"{GROUP}/operator"
-    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    settings.persistence.progress_storage = NoProgress()
+    settings.persistence.diffbase_storage = NoDiffs()
     return settings
 
 

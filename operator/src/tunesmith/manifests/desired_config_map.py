@@ -17,7 +17,9 @@ def desired_config_map_name(owner: Owner) -> str:
     return child_name(owner, STAGE)
 
 
-def build_desired_config_map(owner: Owner, desired: DesiredState, record: str, ca_bundle: str) -> dict[str, Any]:
+def build_desired_config_map(
+    owner: Owner, desired: DesiredState, record: str, ca_bundle: str
+) -> dict[str, Any]:
     """The desired state and the operator's authority for the pods, the record for the operator alone."""
     return {
         "apiVersion": "v1",

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from tunesmith.api.adapterdeployment import AdapterDeployment, Engine
-from tunesmith.api.common import Resources
 from tunesmith_contract.agent import DESIRED_FILE
 from tunesmith_contract.layout import CONFIG_DIR
 from tunesmith_contract.uris import Scheme, StorageUri, mount_path, parse_uri
+
+from tunesmith.api.adapterdeployment import AdapterDeployment, Engine
+from tunesmith.api.common import Resources
 
 from .desired_config_map import desired_config_map_name
 from .environment import Environment
@@ -65,7 +66,10 @@ def build_serving_deployment(
         "spec": {
             "replicas": spec.replicas,
             "selector": {"matchLabels": selector_labels(deployment)},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling_update(spec.replicas, spec.engine.gpus)},
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": rolling_update(spec.replicas, spec.engine.gpus),
+            },
             "revisionHistoryLimit": 3,
             "template": {
                 "metadata": {"labels": child_labels(deployment, STAGE)},
@@ -130,7 +134,7 @@ def _build_volumes(
     shared_memory = {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "4Gi"}}
     shared = [*storage_mounts, scratch_mount, {"name": "model-cache", "mountPath": _MODEL_CACHE}]
     mounts = {
-        ENGINE: [*shared, {"name": "shared-memory", "mountPath": "/dev/shm"}],  # noqa: S108
+        ENGINE: [*shared, {"name": "shared-memory", "mountPath": "/dev/shm"}],
         AGENT: [
             *shared,
             credentials_mount,
@@ -186,7 +190,9 @@ def _model_arguments(uri: str) -> dict[str, str]:
     model = parse_uri(uri)
     if model.scheme is not Scheme.HF:
         return {"--model": str(mount_path(model))}
-    revision = {"--revision": model.revision, "--tokenizer-revision": model.revision} if model.revision else {}
+    revision = (
+        {"--revision": model.revision, "--tokenizer-revision": model.revision} if model.revision else {}
+    )
     return {"--model": model.name, **revision}
 
 
@@ -206,7 +212,7 @@ def _engine_environment(deployment: AdapterDeployment) -> list[dict[str, Any]]:
         "TORCHINDUCTOR_CACHE_DIR": f"{_MODEL_CACHE}/inductor",
         "HF_HOME": f"{_MODEL_CACHE}/huggingface",
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HOME": "/tmp",  # noqa: S108
+        "HOME": "/tmp",
         "USER": "tunesmith",
     }
     if not hub:
@@ -249,10 +255,11 @@ def _agent_environment(deployment: AdapterDeployment, environment: Environment) 
     values = {
         "TUNESMITH_DEPLOYMENT": deployment.metadata.name,
         "TUNESMITH_OPERATOR_URL": environment.operator_url,
-        "TUNESMITH_ENGINE_URL": ENGINE_URL,
-        "TUNESMITH_PORT": str(AGENT_PORT),
+        "TUNESMITH_BASE_MODEL": BASE_MODEL_NAME,
     }
-    downward = [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()]
+    downward = [
+        {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()
+    ]
     return [*downward, *({"name": name, "value": value} for name, value in values.items())]
 
 

@@ -28,6 +28,8 @@ def build_serving_service(owner: Owner) -> dict[str, Any]:
         "spec": {
             "type": "ClusterIP",
             "selector": selector_labels(owner),
-            "ports": [{"name": AGENT_PORT_NAME, "port": PORT, "targetPort": AGENT_PORT_NAME, "protocol": "TCP"}],
+            "ports": [
+                {"name": AGENT_PORT_NAME, "port": PORT, "targetPort": AGENT_PORT_NAME, "protocol": "TCP"}
+            ],
         },
     }

@@ -26,7 +26,13 @@ def version_revision_name(owner: Owner, alias: str, version: int) -> str:
 
 
 def build_version_revision(
-    owner: Owner, alias: str, version: Version, evaluated: str, eval_run: str, policy_digest: str, now: datetime
+    owner: Owner,
+    alias: str,
+    version: Version,
+    evaluated: str,
+    eval_run: str,
+    policy_digest: str,
+    now: datetime,
 ) -> dict[str, Any]:
     """A version, admitted now.
 

@@ -1,7 +1,6 @@
 """The artefact: an adapter's files, their manifest, and their content-addressed place."""
 
 import importlib.metadata
-import shutil
 import uuid
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from tunesmith_contract.run_config import TrainConfig
 from ..report import Workspace
 from ..storage import describe_files, place_folder, write_atomically
 
-_STAGING = "staging"
 # safetensors writes 0600, which a serving pod of another user could not read.
 _READABLE_BY_ALL = 0o644
 _VERSIONED = ("torch", "transformers", "trl", "peft", "accelerate", "tunesmith-trainer")
@@ -24,7 +22,7 @@ def place_artifact(
     model: Any, config: TrainConfig, probes: tuple[Probe, ...], workspace: Workspace
 ) -> Artifact:
     """Save an adapter, describe it, and move it to the place that its digest names."""
-    staged = workspace.folder / _STAGING / uuid.uuid4().hex
+    staged = workspace.staging / uuid.uuid4().hex
     save_adapter(model, staged, config.base_model)
     manifest = build_manifest(config, describe_files(staged), probes)
     write_atomically(staged / MANIFEST_FILE, manifest.to_bytes())
@@ -64,12 +62,6 @@ def build_manifest(config: TrainConfig, files: tuple[Any, ...], probes: tuple[Pr
         ),
         probes=probes,
     )
-
-
-def prune(workspace: Workspace) -> None:
-    """Remove what only an unfinished run needs."""
-    for folder in (workspace.checkpoints, workspace.prepared, workspace.folder / _STAGING):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _parameters(config: TrainConfig) -> dict[str, object]:

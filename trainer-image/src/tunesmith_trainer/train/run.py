@@ -22,7 +22,7 @@ from ..preemption import Preemption
 from ..prepare import load_prepared, rows_of
 from ..report import Workspace
 from ..storage import Storage
-from .artifact import place_artifact, prune
+from .artifact import place_artifact
 from .callbacks import CommitCheckpoints, StopWhenDiverged, StopWhenPreempted, raise_diverged
 from .checkpoints import discard_torn, newest_checkpoint
 from .probes import build_probes, largest_effect
@@ -34,31 +34,15 @@ log = logging.getLogger(__name__)
 LEAST_EFFECT = 1e-4
 
 
-def train(config: TrainConfig, storage: Storage, preemption: Preemption) -> RunReport | None:
+def train(
+    config: TrainConfig, storage: Storage, workspace: Workspace, preemption: Preemption
+) -> RunReport | None:
     """Run the stage; only the first rank has a report.
 
     Raises:
         Preempted: the pod was told to go; what was learned is committed.
         StageError: the run can't succeed.
     """
-    storage = storage.with_hub_cache(config.output)
-    workspace = Workspace(storage, config)
-    report = workspace.committed_report()
-    if report is None:
-        report = _train(config, storage, workspace, preemption)
-    if report is not None:
-        prune(workspace)
-    return report
-
-
-def is_first_rank() -> bool:
-    """Whether this worker writes what is written once."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def _train(
-    config: TrainConfig, storage: Storage, workspace: Workspace, preemption: Preemption
-) -> RunReport | None:
     rows = load_prepared(workspace.prepared, config.dataset_digest)
     folder = _checked_model(config, storage)
     tokenizer = load_tokenizer(folder)
@@ -77,6 +61,11 @@ def _train(
     if stop.stopped:
         raise Preempted
     return _finish(config, workspace, trainer, renderer, rows, seconds)
+
+
+def is_first_rank() -> bool:
+    """Whether this worker writes what is written once."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _checked_model(config: TrainConfig, storage: Storage) -> Path:

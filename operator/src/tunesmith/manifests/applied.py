@@ -1,0 +1,33 @@
+"""What was applied last, so that an object that is as it should be costs no write."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith_contract.base import canonical_json, sha256_digest
+
+from .names import GROUP
+
+APPLIED_ANNOTATION = f"{GROUP}/applied"
+
+
+def with_applied(manifest: Mapping[str, Any], basis: Any) -> dict[str, Any]:
+    """The manifest, marked with the digest of what it follows from.
+
+    Args:
+        basis: a JSON value. For an object whose pods must outlive an upgrade of the operator, what a person wrote; else
+            the manifest itself.
+    """
+    annotations = manifest["metadata"].get("annotations", {}) | {APPLIED_ANNOTATION: _digest(basis)}
+    return {**manifest, "metadata": {**manifest["metadata"], "annotations": annotations}}
+
+
+def is_applied(observed: Mapping[str, Any] | None, basis: Any) -> bool:
+    """Whether the observed object follows from the same."""
+    if observed is None:
+        return False
+    annotations: Mapping[str, str] = observed["metadata"].get("annotations", {})
+    return annotations.get(APPLIED_ANNOTATION) == _digest(basis)
+
+
+def _digest(basis: Any) -> str:
+    return sha256_digest(canonical_json(basis))
