@@ -86,9 +86,11 @@ def _stream_folder(client: ClusterClient, namespace: str, pod: str, folder: Path
         pod,
         "--",
     ]
-    with subprocess.Popen([*command, "sh", "-c", unpack], stdin=subprocess.PIPE) as process:
-        with tarfile.open(fileobj=process.stdin, mode="w|") as archive:
-            archive.add(folder, arcname=".", filter=_readable)
+    with (
+        subprocess.Popen([*command, "sh", "-c", unpack], stdin=subprocess.PIPE) as process,
+        tarfile.open(fileobj=process.stdin, mode="w|") as archive,
+    ):
+        archive.add(folder, arcname=".", filter=_readable)
     if process.returncode:
         raise RuntimeError(
             f"could not copy {folder} into the claim: kubectl exec ended with {process.returncode}"
