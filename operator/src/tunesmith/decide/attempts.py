@@ -115,7 +115,7 @@ class Stage:
         backoff_limit: how often failed attempts of the run, over all stages, are tried again.
         deadline_seconds: how long the Jobs of the run, all together, may be active.
         references: what the pods refer to.
-        started, ended: reasons of the events that say so.
+        started, ended: reasons of the events that say so; None where another event does.
         gpus: GPUs of all pods together.
         suspended: no pod may run.
         queued: a queue (Kueue) decides when the Job runs: its ``suspend`` is the queue's.
@@ -128,7 +128,7 @@ class Stage:
     deadline_seconds: float | None
     references: References
     started: str
-    ended: str
+    ended: str | None
     gpus: int = 0
     suspended: bool = False
     queued: bool = False
@@ -187,9 +187,16 @@ def advance(stage: Stage, children: Children, now: datetime) -> Step:
     return _continue(stage, children, job, attempt + 1, now)
 
 
-def refuse(owner: Owner, stage: str, children: Children, failure: Failure, now: datetime) -> Step:
-    """Fail a stage that has not begun."""
-    attempt, ending = 1, failed(failure)
+def refuse(
+    owner: Owner,
+    stage: str,
+    children: Children,
+    failure: Failure,
+    now: datetime,
+    reason: str | None = None,
+) -> Step:
+    """Fail a stage that has not begun; the reason is the category's unless another is given."""
+    attempt, ending = 1, failed(failure, reason)
     record = _record(stage, attempt, ending, True, ending.reason, None, now)
     return Step(
         StageState.FAILED,
@@ -313,11 +320,11 @@ def _conclude(
     return replace(
         after,
         actions=(Create(build_result_config_map(stage.owner, record)), *after.actions),
-        events=(_ending_event(stage, record, after), *after.events),
+        events=(*_ending_events(stage, record, after), *after.events),
     )
 
 
-def _limited(stage: Stage, children: Children, ending: Ending, final: bool) -> tuple[Reason, bool]:
+def _limited(stage: Stage, children: Children, ending: Ending, final: bool) -> tuple[str, bool]:
     """The reason to give, and whether the ending is final, by the limits on failures and disruptions."""
     if final or ending.outcome is AttemptOutcome.SUCCEEDED:
         return ending.reason, final and ending.outcome is not AttemptOutcome.SUCCEEDED
@@ -333,7 +340,7 @@ def _record(
     attempt: int,
     ending: Ending,
     final: bool,
-    reason: Reason,
+    reason: str,
     job: Manifest | None,
     now: datetime,
     gpu_seconds: float = 0.0,
@@ -367,16 +374,16 @@ def _container_seconds(pods: Sequence[Manifest], job: Manifest | None, now: date
     return max(((end - start).total_seconds() for start, end in spans if start and end), default=0.0)
 
 
-def _ending_event(stage: Stage, record: AttemptRecord, after: Step) -> Event:
+def _ending_events(stage: Stage, record: AttemptRecord, after: Step) -> tuple[Event, ...]:
     name = f"Attempt {record.attempt} of {stage.name}"
     if record.outcome is AttemptOutcome.SUCCEEDED:
-        return Event(stage.ended, f"{name} succeeded.")
+        return (Event(stage.ended, f"{name} succeeded."),) if stage.ended else ()
     told = record.failure.message if record.failure else ""
     if record.final:
-        return Event(record.reason, f"{name} failed: {told}", "Warning")
+        return (Event(record.reason, f"{name} failed: {told}", "Warning"),)
     again = f"The next one starts in {after.requeue_after or 0:.0f} s."
     reason = Reason.DISRUPTED if record.outcome is AttemptOutcome.DISRUPTED else Reason.RETRYING
-    return Event(reason, f"{name} ended: {told} {again}", "Warning")
+    return (Event(reason, f"{name} ended: {told} {again}", "Warning"),)
 
 
 def _watch(

@@ -53,7 +53,7 @@ class Ending:
     """How an attempt ended, before it is judged against the limits."""
 
     outcome: AttemptOutcome
-    reason: Reason
+    reason: str
     report: RunReport | None = None
     failure: Failure | None = None
 
@@ -87,7 +87,7 @@ def disrupted(message: str, exit_code: int | None = None) -> Ending:
     return Ending(AttemptOutcome.DISRUPTED, Reason.DISRUPTED, failure=failure)
 
 
-def failed(failure: Failure, reason: Reason | None = None) -> Ending:
+def failed(failure: Failure, reason: str | None = None) -> Ending:
     """The attempt failed; the reason is the category's unless another is given."""
     return Ending(AttemptOutcome.FAILED, reason or CATEGORY_REASONS[failure.category], failure=failure)
 

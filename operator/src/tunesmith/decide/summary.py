@@ -78,6 +78,17 @@ def attempt_conditions(
     ]
 
 
+def waiting_conditions(reason: str, message: str) -> list[ConditionUpdate]:
+    """Nothing has begun, because something is not there yet."""
+    message = message[:_MESSAGE_CHARACTERS]
+    return [
+        ConditionUpdate(ConditionType.READY, "False", reason, message),
+        ConditionUpdate(ConditionType.SUCCEEDED, "Unknown", reason),
+        ConditionUpdate(ConditionType.RECONCILING, "True", reason, message),
+        ConditionUpdate(ConditionType.STALLED, "False", reason),
+    ]
+
+
 def stage_condition(
     kind: ConditionType, step: Step, stage: str, done: str, message: str, running: str
 ) -> ConditionUpdate:

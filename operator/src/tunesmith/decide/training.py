@@ -30,7 +30,7 @@ from tunesmith_contract.uris import InvalidUri, parse_uri
 from .attempts import Children, Stage, StageState, Step, advance, refuse
 from .defaults import resolve_method, resolve_run
 from .expiry import expire
-from .plan import Action, Create, Event, Plan, owned_by
+from .plan import Action, Create, Event, Plan, owned_by, soonest
 from .plan import Manifest as Body
 from .training_status import TrainingView, build_training_status
 from .waiting import References
@@ -134,7 +134,7 @@ def plan_training(
         actions=(*created, *course.actions, *evaluation, *expiry.actions),
         status=build_training_status(job, view, now),
         events=(*course.events, *events, *expiry.events),
-        requeue_after=_soonest(course.step.requeue_after, expiry.requeue_after),
+        requeue_after=soonest(course.step.requeue_after, expiry.requeue_after),
     )
 
 
@@ -330,7 +330,3 @@ def _progress(observed: ObservedTraining, course: _Course) -> TrainerStatus | No
     news = observed.progress
     current = (course.stage, course.step.attempt)
     return news.status if news and (news.stage, news.attempt) == current else None
-
-
-def _soonest(*seconds: float | None) -> float | None:
-    return min((wait for wait in seconds if wait is not None), default=None)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tunesmith.api import format_duration
+from tunesmith.api.values import format_duration
 from tunesmith.api.finetunejob import (
     DatasetStatus,
     FineTuneJob,
