@@ -63,8 +63,8 @@ def prepare_host(state: Path) -> None:
     owner = _bridge_owner()
     if owner is not None:
         raise ClusterError(
-            f"The network bridge {BRIDGE} belongs to the node cluster in {owner or 'an unknown folder'}; only one "
-            f"runs at a time. Stop it with: python -m tunesmith_cluster down --shape node --state {owner}"
+            f"The network bridge {BRIDGE} belongs to the node cluster in {owner or '(unknown)'}; only "
+            f"one runs at a time. Stop it with: python -m tunesmith_cluster down --shape node --state {owner}"
         )
     _set_sysctls(state / "sysctls.json")
     if not _iptables_accepts("-S", FIREWALL_CHAIN):
@@ -80,7 +80,7 @@ def restore_host(state: Path) -> None:
     """Undo everything; does nothing where there is nothing, so it may follow a crash.
 
     Raises:
-        ClusterError: a mount below the state folder would not go, so that removing it could reach into a volume.
+        ClusterError: a mount below the state folder stays, so that removing it could reach into a volume.
     """
     owner = _bridge_owner()
     if owner not in (None, str(state)):
@@ -159,7 +159,7 @@ def _restore_sysctls(record: Path) -> None:
 
 
 def _kill_pods(state: Path) -> None:
-    """End what outlived containerd: its shims, which name its socket, and the first process of each container.
+    """End what outlived containerd: the shims that name its socket, and the first process of each container.
 
     A container's other processes end with its first one.
     """

@@ -75,7 +75,7 @@ def read_references(archive: Path) -> dict[str, str]:
 
 
 def write_static_image(archive: Path, name: str, binary: Path) -> None:
-    """Write an OCI archive of an image that holds one static program, its entry point. Same input, same bytes."""
+    """Write an OCI archive of an image that holds one static program. The same input gives the same bytes."""
     layer = _tar({binary.name: binary.read_bytes()})
     config = {
         "architecture": "amd64",

@@ -16,7 +16,7 @@ LOG_TAIL_LINES = 15
 
 @dataclass(frozen=True)
 class ProcessRecord:
-    """One process that we started. `started` is its start time in clock ticks after boot: a pid alone is reused."""
+    """One process that we started. `started` is in clock ticks after boot: a pid alone may be reused."""
 
     name: str
     pid: int
@@ -59,7 +59,7 @@ def log_tail(path: str | Path, lines: int = LOG_TAIL_LINES) -> str:
 
 
 def stop_process(record: ProcessRecord, grace: float) -> None:
-    """SIGTERM, then SIGKILL after `grace` seconds. Does nothing where the pid belongs to another process now."""
+    """SIGTERM, then SIGKILL after `grace` seconds; nothing where the pid is another process by now."""
     try:
         handle = os.pidfd_open(record.pid)
     except ProcessLookupError:
@@ -103,7 +103,7 @@ def _reap(pid: int) -> None:
 
 
 def find_left_over(marker: str) -> list[str]:
-    """Command lines of all living processes that mention `marker`, such as a state folder; not the caller's own."""
+    """Pid and command line of all other processes that mention `marker`, such as a state folder."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -133,7 +133,7 @@ class ProcessTable:
     def start(
         self, name: str, command: Sequence[str], *, env: Mapping[str, str] | None = None, bound: bool = False
     ) -> ProcessRecord:
-        """Start `command` detached, with its output in a log. A bound process is killed when its starter dies."""
+        """Start `command` detached, with its output in a log. A bound process dies with its starter."""
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"{name}.log"
         argv = ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--", *command] if bound else list(command)
@@ -150,7 +150,7 @@ class ProcessTable:
             setsigdef=[signal.SIGPIPE],
         )
         record = ProcessRecord(name, pid, start_time(pid) or 0, str(log))
-        self._write([*self.records(), record])
+        self.replace([*self.records(), record])
         return record
 
     def wait_until(self, record: ProcessRecord, ready: Callable[[], bool], timeout: float) -> None:
@@ -179,9 +179,10 @@ class ProcessTable:
             if record.name != keep:
                 stop_process(record, grace)
                 records.remove(record)
-                self._write(records)
+                self.replace(records)
 
-    def _write(self, records: list[ProcessRecord]) -> None:
+    def replace(self, records: list[ProcessRecord]) -> None:
+        """Make these the recorded processes, all or nothing."""
         draft = self._path.with_suffix(".new")
         draft.write_text(json.dumps([asdict(record) for record in records], indent=1))
         draft.replace(self._path)

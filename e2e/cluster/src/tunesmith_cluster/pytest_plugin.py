@@ -47,7 +47,7 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
 
 @pytest.fixture(scope="session")
 def node_cluster() -> Iterator[NodeCluster]:
-    """The cluster with a node: that of TUNESMITH_KUBECONFIG, one that runs already, or a new one that ends again."""
+    """The cluster of TUNESMITH_KUBECONFIG, one that runs already, or a new one that ends with the session."""
     engine = open_test_cluster()
     ran_before = bool(engine.status().running)
     engine.up()
