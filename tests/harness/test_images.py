@@ -23,3 +23,10 @@ def test_what_is_no_archive_is_refused_with_the_way_to_make_one(tmp_path: Path) 
     path.write_text("no archive")
     with pytest.raises(ClusterError, match=r"image\.tar is no OCI archive.*oci-archive:"):
         read_references(path)
+
+
+def test_a_name_without_a_host_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "image.tar"
+    write_static_image(archive, "tunesmith/program:1", Path("/bin/true"))
+    with pytest.raises(ClusterError, match="such as localhost/tunesmith/program:1"):
+        read_references(archive)

@@ -188,7 +188,9 @@ def _build(build: GoBuild) -> None:
 def _run_go(build: GoBuild, target: Path) -> None:
     verb, *rest = build.arguments
     command = [find_go(), verb, *(("-o", str(target / build.names[0])) if build.source else ()), *rest]
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOBIN": str(target)}
+    # A GOROOT in the environment may belong to another Go than the one that was found.
+    inherited = {name: value for name, value in os.environ.items() if name != "GOROOT"}
+    environment = {**inherited, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOBIN": str(target)}
     result = subprocess.run(
         command, cwd=build.source, env=environment, capture_output=True, text=True, check=False
     )

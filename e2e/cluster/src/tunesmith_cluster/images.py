@@ -71,6 +71,13 @@ def read_references(archive: Path) -> dict[str, str]:
     names = {entry.get("annotations", {}).get(REFERENCE): entry["digest"] for entry in entries}
     if not names or None in names:
         raise ClusterError(f"{archive} names no image: push it to oci-archive:{archive}:<name>:<tag>")
+    for name in names:
+        host = name.partition("/")[0]
+        if not ({".", ":"} & set(host) or host == "localhost") or "/" not in name:
+            raise ClusterError(
+                f"{archive} names the image {name}, which Kubernetes would look for elsewhere: "
+                f"begin the name with a host, such as localhost/{name}"
+            )
     return names
 
 
