@@ -288,9 +288,7 @@ async def test_version_that_the_engine_forgot(agent: Running, expenses: Version)
     assert (await once(agent, post())).status == 200
 
 
-async def test_silent_engine(
-    engine: FakeEngine, storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_silent_engine(engine: FakeEngine, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "SWEEP_SECONDS", 0.01)
     engine.hold = asyncio.Event()
     async with running_agent(engine, storage.root, Limits(engine_seconds=0.05)) as running:
@@ -299,9 +297,7 @@ async def test_silent_engine(
         await engine.left.wait()
 
 
-@pytest.mark.parametrize(
-    ("sent", "status"), [(b"", None), (b"POST / HTTP/1.1\r\n", 408), (post()[:-1], 408)]
-)
+@pytest.mark.parametrize(("sent", "status"), [(b"", None), (b"POST / HTTP/1.1\r\n", 408), (post()[:-1], 408)])
 async def test_slow_requests_end(
     engine: FakeEngine, storage: Storage, monkeypatch: pytest.MonkeyPatch, sent: bytes, status: int | None
 ) -> None:

@@ -10,7 +10,14 @@ import pytest
 from agent_harness import Running, Storage, running_agent
 from fake_engine import FakeEngine
 
-from tunesmith_contract.agent import VERSION_HEADER, DesiredAlias, DesiredState, LoadState, Version, served_name
+from tunesmith_contract.agent import (
+    VERSION_HEADER,
+    DesiredAlias,
+    DesiredState,
+    LoadState,
+    Version,
+    served_name,
+)
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.layout import MANIFEST_FILE
 
@@ -230,7 +237,9 @@ async def test_ready_waits_for_every_stable_version(engine: FakeEngine, storage:
         await running.active(version)
         assert await ready(running) == (200, "ready\n")
         engine.load_gate.clear()
-        running.want(DesiredAlias(name="a", stable=version), DesiredAlias(name="b", stable=storage.commit(-0.5)))
+        running.want(
+            DesiredAlias(name="a", stable=version), DesiredAlias(name="b", stable=storage.commit(-0.5))
+        )
         assert (await ready(running))[0] == 200
 
 
@@ -257,7 +266,10 @@ def test_manifest_must_list_what_the_engine_reads(storage: Storage) -> None:
 
     folder = storage.folder(storage.commit())
     manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
-    for files in (manifest.files[:1], (*manifest.files, manifest.files[0].model_copy(update={"path": "../x"}))):
+    for files in (
+        manifest.files[:1],
+        (*manifest.files, manifest.files[0].model_copy(update={"path": "../x"})),
+    ):
         wrong = manifest.model_copy(update={"files": files})
         (folder / MANIFEST_FILE).write_bytes(wrong.to_bytes())
         with pytest.raises(ArtifactInvalid, match="does not list adapter_model|outside the artefact"):
