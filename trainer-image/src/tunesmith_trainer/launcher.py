@@ -75,7 +75,7 @@ class Gang:
 
 
 def read_gang(workers: int, nodes: int, environment: Mapping[str, str]) -> Gang:
-    """The gang of a run; ``PET_*`` variables, as torchrun reads them, say where this pod and the first are."""
+    """The gang of a run; ``PET_*`` variables, as of torchrun, say where this pod and the first are."""
     return Gang(
         workers=int(environment.get("PET_NPROC_PER_NODE", workers)),
         nodes=int(environment.get("PET_NNODES", nodes)),

@@ -20,7 +20,7 @@ from .generation import Generator
 from .items import Item, build_prompt, choose_examples, items_digest, limit_items, read_items
 from .metrics import BINARY, score
 from .sides import Contestants, load_contestants
-from .statistics import mean_interval, paired_difference
+from .statistics import difference_interval, difference_p_value, mean_interval
 
 ITEMS_FILE = "items.jsonl"
 
@@ -171,16 +171,13 @@ def _report(
 def _compare(each: Answered, metric: Metric, names: Sequence[str], config: EvaluateConfig) -> MetricResult:
     scores = [each.scores(name, metric) for name in names]
     binary = metric in BINARY
-    delta, p_value = paired_difference(
-        scores[0], scores[1], config.confidence, binary=binary, seed=config.seed
-    )
     return MetricResult(
         suite=each.questions.suite.name,
         metric=metric,
         items=len(each.questions.items),
         scores=tuple(mean_interval(values, config.confidence, binary=binary) for values in scores),
-        delta=delta,
-        p_value=p_value,
+        delta=difference_interval(*scores[:2], config.confidence, binary=binary),
+        p_value=difference_p_value(*scores[:2], binary=binary, seed=config.seed),
     )
 
 

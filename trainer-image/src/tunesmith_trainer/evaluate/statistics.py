@@ -29,23 +29,29 @@ def mean_interval(scores: Sequence[float], confidence: float, *, binary: bool) -
     return _widened_t(np.asarray(scores), confidence, (0, 1))
 
 
-def paired_difference(
-    candidate: Sequence[float], baseline: Sequence[float], confidence: float, *, binary: bool, seed: int
-) -> tuple[Interval, float]:
-    """The mean difference over the same items with its interval, and a two-sided p-value for no difference.
+def difference_interval(
+    candidate: Sequence[float], baseline: Sequence[float], confidence: float, *, binary: bool
+) -> Interval:
+    """The mean of candidate minus baseline over the same items, with its confidence interval."""
+    differences = _differences(candidate, baseline)
+    if binary:
+        return tango_interval(*_discordant(differences), len(differences), confidence)
+    return _widened_t(differences, confidence, (-1, 1))
+
+
+def difference_p_value(
+    candidate: Sequence[float], baseline: Sequence[float], *, binary: bool, seed: int
+) -> float:
+    """A two-sided p-value for no difference.
 
     Args:
         candidate: scores in the order of the items.
         baseline: scores of the same items.
-        confidence: of the interval, between 0 and 1.
         binary: scores are 0 or 1.
         seed: of the permutations, where there are too many to try all.
     """
-    differences = np.asarray(candidate, dtype=float) - np.asarray(baseline, dtype=float)
-    if binary:
-        better, worse = int((differences > 0).sum()), int((differences < 0).sum())
-        return tango_interval(better, worse, len(differences), confidence), mcnemar(better, worse)
-    return _widened_t(differences, confidence, (-1, 1)), _sign_permutation(differences, seed)
+    differences = _differences(candidate, baseline)
+    return mcnemar(*_discordant(differences)) if binary else _sign_permutation(differences, seed)
 
 
 def mcnemar(better: int, worse: int) -> float:
@@ -74,6 +80,15 @@ def tango_interval(better: int, worse: int, items: int, confidence: float) -> In
     low = optimize.brentq(excess, -edge, estimate) if estimate > -edge and excess(-edge) > 0 else -1.0
     high = optimize.brentq(excess, estimate, edge) if estimate < edge and excess(edge) > 0 else 1.0
     return _interval(estimate, low, high, (-1, 1))
+
+
+def _differences(candidate: Sequence[float], baseline: Sequence[float]) -> np.ndarray:
+    return np.asarray(candidate, dtype=float) - np.asarray(baseline, dtype=float)
+
+
+def _discordant(differences: np.ndarray) -> tuple[int, int]:
+    """Items that only the candidate, and that only the baseline got right."""
+    return int((differences > 0).sum()), int((differences < 0).sum())
 
 
 def _tango_statistic(better: int, worse: int, items: int, difference: float) -> float:
