@@ -37,14 +37,14 @@ test-trainer: ## Trainer: data, training, checkpoints, evaluation, on tiny model
 	@$(trainer)/pytest -q tests/trainer --junitxml=$(RESULTS)/trainer.xml
 
 test-control-plane: ## Operator and CRDs against a real API server, controller-manager and kwok
-	@$(dev)/pytest -q tests/harness tests/control_plane --junitxml=$(RESULTS)/control-plane.xml
+	@$(dev)/pytest -q -p tunesmith_cluster.pytest_plugin tests/harness tests/control_plane --junitxml=$(RESULTS)/control-plane.xml
 
 test-engine: ## Agent against the real serving engine, on tiny models
 	@TUNESMITH_ENGINE_PYTHON=$$(python3 -m tunesmith_images venv engine)/bin/python \
 		$(dev)/pytest -q -m engine tests/agent --junitxml=$(RESULTS)/engine.xml
 
 test-e2e: ## Real pods: the quickstart's way on a tiny model (root, or TUNESMITH_KUBECONFIG)
-	@$(dev)/pytest -q e2e/tests --junitxml=$(RESULTS)/e2e.xml
+	@$(dev)/pytest -q -p tunesmith_cluster.pytest_plugin e2e/tests --junitxml=$(RESULTS)/e2e.xml
 
 .PHONY: lint format crds check-crds
 lint: ## Formatting, ruff, mypy, import-linter, chart

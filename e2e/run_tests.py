@@ -43,7 +43,9 @@ def run_stage(name: str) -> Stage:
 
 def read_cases() -> list[ElementTree.Element]:
     """All test cases of the JUnit files that the stages wrote."""
-    return [case for file in sorted(RESULTS.glob("*.xml")) for case in ElementTree.parse(file).iter("testcase")]
+    return [
+        case for file in sorted(RESULTS.glob("*.xml")) for case in ElementTree.parse(file).iter("testcase")
+    ]
 
 
 def count(cases: list[ElementTree.Element]) -> tuple[int, int, int]:

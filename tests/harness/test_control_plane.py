@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-
 from tunesmith_cluster.client import KubectlError, eventually
 from tunesmith_cluster.fake import ControlPlane
 

@@ -30,3 +30,47 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- else }}{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
 {{- end }}
+
+{{- define "tunesmith.tlsSecretName" -}}
+{{ include "tunesmith.fullname" . }}-tls
+{{- end }}
+
+{{- /* What the operator may do in the namespaces that it watches; docs/security.md gives the reason of each verb. */}}
+{{- define "tunesmith.rules" -}}
+- apiGroups: [tunesmith.dev]
+  resources: [finetunejobs, evalruns, adapterdeployments]
+  verbs: [get, list, watch]
+- apiGroups: [tunesmith.dev]
+  resources: [evalruns]
+  verbs: [create]
+- apiGroups: [tunesmith.dev]
+  resources: [finetunejobs/status, evalruns/status, adapterdeployments/status]
+  verbs: [get, update, patch]
+- apiGroups: [tunesmith.dev]
+  resources: [finetunejobs/finalizers, evalruns/finalizers, adapterdeployments/finalizers]
+  verbs: [update]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, create, patch]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [apps]
+  resources: [controllerrevisions]
+  verbs: [get, list, create, patch]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, create, patch, delete]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}

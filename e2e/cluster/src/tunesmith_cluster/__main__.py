@@ -7,8 +7,13 @@ from pathlib import Path
 
 from tunesmith_cluster.binaries import go_builds, install_debian_packages, program
 from tunesmith_cluster.cluster import Cluster, Shape
+from tunesmith_cluster.engines import open_cluster
 from tunesmith_cluster.errors import ClusterError
+from tunesmith_cluster.kind import KindCluster
 from tunesmith_cluster.report import say
+
+# kind is only built where Docker wants it, the test's probe by the test.
+DEFAULT_BUILDS = ("kubectl", "pause", "kwok", "helm", "coredns")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,8 +39,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_cluster_command(commands, "kubeconfig", _kubeconfig, "print the path of the kubeconfig")
     commands.add_parser("install", help="install Debian packages (root)").set_defaults(command=_install)
     build = commands.add_parser("build", help="build programs into the cache")
-    build.add_argument("names", nargs="*", metavar="PROGRAM", help="default: all")
+    build.add_argument("names", nargs="*", metavar="PROGRAM", help="default: what both shapes need")
     build.set_defaults(command=_build)
+    load = _add_cluster_command(commands, "load", _load, "import OCI archives into the node")
+    load.set_defaults(shape=Shape.NODE)
+    load.add_argument("archives", nargs="+", type=Path, metavar="ARCHIVE")
     path = commands.add_parser("path", help="print the path of a program, built where missing")
     path.add_argument("name", metavar="PROGRAM", choices=sorted(go_builds()))
     path.set_defaults(command=_path)
@@ -47,17 +55,18 @@ def _add_cluster_command(
     name: str,
     command: Callable[[argparse.Namespace], int],
     description: str,
-) -> None:
+) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=description)
     parser.add_argument("--shape", type=Shape, choices=list(Shape), default=Shape.CONTROL_PLANE)
     parser.add_argument(
         "--state", type=Path, help="folder of the cluster; several may run in several folders"
     )
     parser.set_defaults(command=command)
+    return parser
 
 
-def _cluster(options: argparse.Namespace) -> Cluster:
-    return Cluster(options.shape, options.state)
+def _cluster(options: argparse.Namespace) -> Cluster | KindCluster:
+    return open_cluster(options.shape, options.state)
 
 
 def _up(options: argparse.Namespace) -> int:
@@ -91,13 +100,20 @@ def _kubeconfig(options: argparse.Namespace) -> int:
     return 0
 
 
+def _load(options: argparse.Namespace) -> int:
+    cluster = _cluster(options)
+    for archive in options.archives:
+        print(*cluster.load_image(archive), sep="\n")
+    return 0
+
+
 def _install(_: argparse.Namespace) -> int:
     install_debian_packages()
     return 0
 
 
 def _build(options: argparse.Namespace) -> int:
-    for name in options.names or go_builds():
+    for name in options.names or DEFAULT_BUILDS:
         program(name)
     return 0
 

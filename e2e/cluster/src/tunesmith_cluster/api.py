@@ -130,5 +130,5 @@ def _material(section: Mapping[str, Any], name: str, kubeconfig: Path) -> bytes:
     if f"{name}-data" in section:
         return base64.b64decode(section[f"{name}-data"])
     if name in section:
-        return (kubeconfig.parent / section[name]).read_bytes()
+        return kubeconfig.parent.joinpath(str(section[name])).read_bytes()
     raise ClusterError(f"{kubeconfig} has no {name}: only client certificates are supported here")

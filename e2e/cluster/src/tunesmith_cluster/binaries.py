@@ -35,6 +35,7 @@ MULTICALL_NAMES = (
 GO_TOOLS = {
     "kwok": "sigs.k8s.io/kwok/cmd/kwok@v0.8.0",
     "helm": "helm.sh/helm/v3/cmd/helm@v3.22.0",
+    "kind": "sigs.k8s.io/kind@v0.30.0",
     "coredns": "github.com/coredns/coredns@v1.15.0",
 }
 DEBIAN_PACKAGES = {
@@ -84,6 +85,7 @@ def go_builds() -> dict[str, GoBuild]:
     builds = [
         GoBuild(("multicall", *MULTICALL_NAMES), (*local, _linker_flags(), "."), MULTICALL_SOURCE),
         GoBuild(("pause",), (*local, "-s -w", "./pause"), MULTICALL_SOURCE),
+        GoBuild(("probe",), (*local, "-s -w", "./probe"), MULTICALL_SOURCE),
         *(
             GoBuild((name,), ("install", "-trimpath", "-ldflags", "-s -w", package))
             for name, package in GO_TOOLS.items()

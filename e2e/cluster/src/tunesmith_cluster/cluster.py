@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from tunesmith_cluster import controlplane
+from tunesmith_cluster import controlplane, host, node
 from tunesmith_cluster.binaries import program
 from tunesmith_cluster.context import CONTEXT_PREFIX
 from tunesmith_cluster.controlplane import LOOPBACK, Setting
-from tunesmith_cluster.errors import ClusterError
+from tunesmith_cluster.images import ImageStore
 from tunesmith_cluster.paths import default_state
 from tunesmith_cluster.processes import ProcessTable, log_tail
 from tunesmith_cluster.report import say, stage
@@ -55,6 +55,11 @@ class Cluster:
         return self.state / "kubeconfig"
 
     @property
+    def node_name(self) -> str:
+        """Name of the only real node, in the shape that has one."""
+        return node.NODE_NAME
+
+    @property
     def logs(self) -> Path:
         """Folder of the components' logs."""
         return self.state / "logs"
@@ -94,15 +99,32 @@ class Cluster:
         names = [record.name for record in self.processes.records()]
         return Status(self.shape, [name for name in names if name not in dead], dead)
 
+    def load_image(self, archive: Path) -> list[str]:
+        """Import an OCI archive into the node, unless its images are there already; returns their names."""
+        return ImageStore(node.socket_path(self.state)).load(archive)
+
+    def volume_folder(self, name: str) -> Path:
+        """A folder of the node for a `local` volume. It goes with the cluster."""
+        folder = self.state / "volumes" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def _has_node(self) -> bool:
+        return self.shape is Shape.NODE
+
     def _start(self) -> None:
-        self.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name in self._programs():
+        self.state.mkdir(parents=True, mode=0o700)
+        for name in node.PROGRAMS if self._has_node else controlplane.PROGRAMS:
             program(name)
+        if self._has_node:
+            node.check_plugins()
+            host.prepare_host(self.state)
         etcd_port, api_port = controlplane.free_ports(2)
         setting = Setting(
             state=self.state,
             context=f"{CONTEXT_PREFIX}{self.shape}",
-            address=LOOPBACK,
+            address=host.NODE_ADDRESS if self._has_node else LOOPBACK,
             etcd_port=etcd_port,
             api_port=api_port,
             processes=self.processes,
@@ -110,22 +132,28 @@ class Cluster:
         )
         authority = controlplane.write_credentials(setting)
         controlplane.start_control_plane(setting, authority)
-        controlplane.start_kwok(setting)
-
-    def _programs(self) -> tuple[str, ...]:
-        return controlplane.PROGRAMS
+        if self._has_node:
+            node.start_node(setting, authority)
+        else:
+            controlplane.start_kwok(setting)
 
     def _runs(self) -> bool:
         return (self.state / "ready").exists() and not self.processes.dead()
 
     def _stop(self) -> None:
-        """End all processes; data and logs stay for whoever wants to know why."""
+        """End all processes and undo what was changed on the machine; logs stay for whoever wants to know why."""
         (self.state / "ready").unlink(missing_ok=True)
+        if self._has_node:
+            self.processes.stop_all(STOP_GRACE, keep=node.CONTAINERD)
+            node.remove_containers_if_possible(self.state)
         self.processes.stop_all(STOP_GRACE)
+        if self._has_node:
+            host.restore_host(self.state)
 
     def _remove(self) -> None:
         self._stop()
-        shutil.rmtree(self.state, ignore_errors=True)
+        if self.state.exists():
+            shutil.rmtree(self.state)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -1,8 +1,10 @@
 """etcd, API server, controllers, scheduler and kwok: the command lines, and when each of them is ready."""
 
+import http.client
 import random
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -70,19 +72,22 @@ class Setting:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nobody listens on.
+    """Ports that nobody uses, on any address.
 
     Raises:
         ClusterError: none were found.
     """
     found: list[int] = []
     for port in random.SystemRandom().sample(PORTS, k=len(PORTS)):
-        with socket.socket() as probe:
-            if probe.connect_ex((LOOPBACK, port)) != 0:
-                found.append(port)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", port))
+            found.append(port)
         if len(found) == count:
             return found
     raise ClusterError(f"Found no {count} free ports between {PORTS.start} and {PORTS.stop}")
+
+
+Flags = dict[str, str | int | Path]
 
 
 def write_credentials(setting: Setting) -> Authority:
@@ -113,7 +118,12 @@ def start_control_plane(setting: Setting, authority: Authority) -> None:
     setting.start("etcd", _etcd_flags(setting), lambda: _accepts(setting.etcd_port))
     api = ApiClient(setting.kubeconfig)
     setting.start("kube-apiserver", _apiserver_flags(setting, authority), lambda: _is_ready(api))
-    client_rate = {"kube-api-qps": 200, "kube-api-burst": 400, "leader-elect": "false", "secure-port": 0}
+    client_rate: Flags = {
+        "kube-api-qps": 200,
+        "kube-api-burst": 400,
+        "leader-elect": "false",
+        "secure-port": 0,
+    }
     setting.start(
         "kube-controller-manager",
         {
@@ -134,7 +144,7 @@ def start_kwok(setting: Setting) -> None:
     """Start kwok for the nodes that carry its annotation."""
     stages = setting.state / "kwok.yaml"
     stages.write_text(resources.files("tunesmith_cluster").joinpath("data/kwok.yaml").read_text())
-    flags = {
+    flags: Flags = {
         "kubeconfig": setting.component_kubeconfig("kwok"),
         "config": stages,
         "manage-nodes-with-annotation-selector": "kwok.x-k8s.io/node=fake",
@@ -152,6 +162,18 @@ def exists(api: ApiClient, path: str) -> bool:
     return True
 
 
+def answers_ok(address: str, port: int, path: str) -> bool:
+    """Whether a plain HTTP endpoint answers with 200."""
+    connection = http.client.HTTPConnection(address, port, timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
 def _is_ready(api: ApiClient) -> bool:
     return exists(api, "/readyz")
 
@@ -161,7 +183,7 @@ def _accepts(port: int) -> bool:
         return probe.connect_ex((LOOPBACK, port)) == 0
 
 
-def _etcd_flags(setting: Setting) -> dict[str, str | int | Path]:
+def _etcd_flags(setting: Setting) -> Flags:
     client = f"http://{LOOPBACK}:{setting.etcd_port}"
     return {
         "data-dir": setting.state / "etcd",
@@ -174,7 +196,7 @@ def _etcd_flags(setting: Setting) -> dict[str, str | int | Path]:
     }
 
 
-def _apiserver_flags(setting: Setting, authority: Authority) -> dict[str, str | int | Path]:
+def _apiserver_flags(setting: Setting, authority: Authority) -> Flags:
     return {
         "etcd-servers": f"http://{LOOPBACK}:{setting.etcd_port}",
         "secure-port": setting.api_port,
@@ -195,4 +217,6 @@ def _apiserver_flags(setting: Setting, authority: Authority) -> dict[str, str | 
         "kubelet-client-certificate": authority.path("kubelet-client"),
         "kubelet-client-key": authority.path("kubelet-client", "key"),
         "kubelet-certificate-authority": authority.path("ca"),
+        # The node's name is in no DNS.
+        "kubelet-preferred-address-types": "InternalIP",
     }

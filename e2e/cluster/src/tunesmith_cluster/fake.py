@@ -77,7 +77,7 @@ class ControlPlane(ClusterClient):
 
         return eventually(running, timeout, what=f"a running pod with {selector} in {namespace}")
 
-    def finish_pod(  # noqa: PLR0913
+    def finish_pod(
         self,
         namespace: str,
         name: str,

@@ -26,12 +26,22 @@ class ProcessRecord:
 
 def start_time(pid: int) -> int | None:
     """Start time of a living process in clock ticks, None for one that is gone or only waits to be reaped."""
+    fields = _stat(pid)
+    return None if fields is None or fields[0] in "ZX" else int(fields[19])
+
+
+def parent(pid: int) -> int | None:
+    """The process that `pid` belongs to, None where it is gone."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[1])
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Fields of /proc/PID/stat after the name, from the state on."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def is_alive(record: ProcessRecord) -> bool:
@@ -63,6 +73,19 @@ def stop_process(record: ProcessRecord, grace: float) -> None:
     finally:
         os.close(handle)
     _reap(record.pid)
+
+
+def kill_and_wait(pid: int, timeout: float = 10) -> None:
+    """SIGKILL, and wait until the process is gone."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        _wait_for_exit(handle, timeout)
+    finally:
+        os.close(handle)
 
 
 def _wait_for_exit(handle: int, timeout: float) -> bool:
@@ -149,11 +172,14 @@ class ProcessTable:
         """Those that should run and do not."""
         return [record for record in self.records() if not is_alive(record)]
 
-    def stop_all(self, grace: float) -> None:
-        """End what we started, last first, and forget it."""
-        for record in reversed(self.records()):
-            stop_process(record, grace)
-        self._path.unlink(missing_ok=True)
+    def stop_all(self, grace: float, keep: str = "") -> None:
+        """End what we started, last first, and forget it; all but the process named `keep`."""
+        records = self.records()
+        for record in reversed(records):
+            if record.name != keep:
+                stop_process(record, grace)
+                records.remove(record)
+                self._write(records)
 
     def _write(self, records: list[ProcessRecord]) -> None:
         draft = self._path.with_suffix(".new")

@@ -4,9 +4,25 @@ from collections.abc import Iterator
 
 import pytest
 
+from tunesmith_cluster.client import ClusterClient
 from tunesmith_cluster.cluster import Cluster, Shape
+from tunesmith_cluster.engines import open_test_cluster
 from tunesmith_cluster.fake import ControlPlane
+from tunesmith_cluster.kind import KindCluster
 from tunesmith_cluster.processes import find_left_over
+
+
+class NodeCluster(ClusterClient):
+    """A cluster that runs real pods. `engine` loads images and makes folders for volumes."""
+
+    def __init__(self, engine: Cluster | KindCluster) -> None:
+        super().__init__(engine.kubeconfig)
+        self.engine = engine
+
+    def add_claim(self, namespace: str, claim: str) -> None:
+        """A claim on an empty folder of the node that honours fsGroup."""
+        folder = self.engine.volume_folder(f"{namespace}-{claim}")
+        self.add_volume(namespace, claim, folder, self.engine.node_name)
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +43,16 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
     left_over = find_left_over(str(state))
     if left_over:
         pytest.fail("these processes outlived their cluster:\n" + "\n".join(left_over))
+
+
+@pytest.fixture(scope="session")
+def node_cluster() -> Iterator[NodeCluster]:
+    """The cluster with a node: that of TUNESMITH_KUBECONFIG, one that runs already, or a new one that ends again."""
+    engine = open_test_cluster()
+    ran_before = bool(engine.status().running)
+    engine.up()
+    try:
+        yield NodeCluster(engine)
+    finally:
+        if not ran_before:
+            engine.down()

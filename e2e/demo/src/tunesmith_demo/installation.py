@@ -39,17 +39,25 @@ def chart_values(images: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def install_chart(client: ClusterClient, images: Mapping[str, str], values: Mapping[str, Any] | None = None) -> None:
+def install_chart(
+    client: ClusterClient, images: Mapping[str, str], values: Mapping[str, Any] | None = None
+) -> None:
     """Install or upgrade the release in a namespace that enforces ``restricted``, and wait until it is up."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE, "labels": labels}}
+    namespace = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": SYSTEM_NAMESPACE, "labels": labels},
+    }
     client.apply(namespace)
     merged = {**chart_values(images), **(values or {})}
     options = ["-n", SYSTEM_NAMESPACE, "--wait", "--timeout", INSTALL_TIMEOUT, "-f", "-"]
     helm(client, "upgrade", "--install", RELEASE, str(CHART), *options, stdin=json.dumps(merged))
 
 
-def fill_claim(client: ClusterClient, namespace: str, claim: str, image: str, folder: Path, target: str) -> None:
+def fill_claim(
+    client: ClusterClient, namespace: str, claim: str, image: str, folder: Path, target: str
+) -> None:
     """Copy a local folder into a claim as ``target``, through a pod that mounts it.
 
     The same way works on every cluster, whatever is behind the claim.
@@ -58,7 +66,9 @@ def fill_claim(client: ClusterClient, namespace: str, claim: str, image: str, fo
     name = pod["metadata"]["name"]
     client.apply(pod)
     try:
-        client.kubectl("-n", namespace, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=180s", timeout=200)
+        client.kubectl(
+            "-n", namespace, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=180s", timeout=200
+        )
         _stream_folder(client, namespace, name, folder, target)
     finally:
         client.kubectl("-n", namespace, "delete", "pod", name, "--now", "--wait=true")
@@ -66,12 +76,25 @@ def fill_claim(client: ClusterClient, namespace: str, claim: str, image: str, fo
 
 def _stream_folder(client: ClusterClient, namespace: str, pod: str, folder: Path, target: str) -> None:
     unpack = f"mkdir -p /volume/{target} && tar -x -C /volume/{target} -f -"
-    command = [program("kubectl"), f"--kubeconfig={client.kubeconfig}", "-n", namespace, "exec", "-i", pod, "--"]
-    with subprocess.Popen([*command, "sh", "-c", unpack], stdin=subprocess.PIPE) as process:
-        with tarfile.open(fileobj=process.stdin, mode="w|") as archive:
-            archive.add(folder, arcname=".", filter=_readable)
+    command = [
+        program("kubectl"),
+        f"--kubeconfig={client.kubeconfig}",
+        "-n",
+        namespace,
+        "exec",
+        "-i",
+        pod,
+        "--",
+    ]
+    with (
+        subprocess.Popen([*command, "sh", "-c", unpack], stdin=subprocess.PIPE) as process,
+        tarfile.open(fileobj=process.stdin, mode="w|") as archive,
+    ):
+        archive.add(folder, arcname=".", filter=_readable)
     if process.returncode:
-        raise RuntimeError(f"could not copy {folder} into the claim: kubectl exec ended with {process.returncode}")
+        raise RuntimeError(
+            f"could not copy {folder} into the claim: kubectl exec ended with {process.returncode}"
+        )
 
 
 def _readable(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -16,7 +16,9 @@ def describe_job(job: Resource) -> str:
     progress = status.get("progress", {})
     parts = [status.get("phase", "Pending")]
     if "percent" in progress:
-        parts.append(f"{progress['percent']} (step {progress.get('step', 0)} of {progress.get('totalSteps', '?')})")
+        parts.append(
+            f"{progress['percent']} (step {progress.get('step', 0)} of {progress.get('totalSteps', '?')})"
+        )
     if "loss" in progress:
         parts.append(f"loss {float(progress['loss']):.3f}")
     if "remaining" in progress:

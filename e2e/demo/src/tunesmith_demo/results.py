@@ -26,7 +26,9 @@ def sides_table(run: Resource, titles: Mapping[str, str]) -> Table:
 
 def comparisons_table(run: Resource) -> Table:
     """One row per metric: candidate minus baseline on the same items, its paired interval, and the verdict."""
-    table = Table("metric", "candidate - baseline", "paired interval", "p", "items", "verdict", title_justify="left")
+    table = Table(
+        "metric", "candidate - baseline", "paired interval", "p", "items", "verdict", title_justify="left"
+    )
     for result in run["status"].get("results", ()):
         table.add_row(
             result["metric"],

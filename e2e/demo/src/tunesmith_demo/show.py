@@ -74,7 +74,11 @@ def _states(
 def watch_training(client: ClusterClient, console: Console) -> None:
     """Follow the FineTuneJob until it has an artefact."""
     states = _states(
-        client, "finetunejob", JOB, describe_job, lambda status: status.get("phase") in {"Succeeded", "Failed"}
+        client,
+        "finetunejob",
+        JOB,
+        describe_job,
+        lambda status: status.get("phase") in {"Succeeded", "Failed"},
     )
     wait_until(console, states)
 
@@ -88,7 +92,10 @@ def watch_serving(client: ClusterClient, console: Console) -> None:
     """Follow the AdapterDeployment until the alias is stable."""
 
     def stable(status: dict[str, Any]) -> bool:
-        return any(adapter["name"] == ALIAS and adapter["phase"] == "Stable" for adapter in status.get("adapters", ()))
+        return any(
+            adapter["name"] == ALIAS and adapter["phase"] == "Stable"
+            for adapter in status.get("adapters", ())
+        )
 
     wait_until(console, _states(client, "adapterdeployment", DEPLOYMENT, describe_deployment, stable))
 

@@ -41,7 +41,7 @@ def _is_generated(path: Path) -> bool:
 
 
 def content_key(root: Path, inputs: Iterable[str], *recipe: str) -> str:
-    """Twelve hex digits that change with the names, the executable bits and the bytes of `inputs`, and with `recipe`."""
+    """Twelve hex digits over the names, executable bits and bytes of `inputs`, and over `recipe`."""
     digest = hashlib.sha256()
     for part in recipe:
         _update(digest, part.encode())

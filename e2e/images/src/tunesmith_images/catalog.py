@@ -17,12 +17,14 @@ class Image:
         dockerfile: relative to the repository.
         inputs: files and folders of the build context that it copies.
         parents: build argument to the image that it names.
+        is_run: whether pods run it; else it is a parent only.
     """
 
     name: str
     dockerfile: str
     inputs: tuple[str, ...]
     parents: dict[str, "Image"] = field(default_factory=dict)
+    is_run: bool = True
 
     def key(self, root: Path, base: str) -> str:
         """The content key, over everything that goes in; `base` stands for the base image."""
@@ -34,22 +36,18 @@ class Image:
         return f"{REGISTRY}/{self.name}:{self.key(root, base)}"
 
 
-TORCH = Image("torch", "images/torch/Dockerfile", ("images/torch/requirements.txt",))
+_CONTRACT = ("contract/pyproject.toml", "contract/src")
+
+TORCH = Image("torch", "images/torch/Dockerfile", ("images/torch/requirements.txt",), is_run=False)
 OPERATOR = Image(
     "operator",
     "operator/Dockerfile",
-    ("operator/requirements.txt", "operator/pyproject.toml", "operator/src", "contract/pyproject.toml", "contract/src"),
+    ("operator/requirements.txt", "operator/pyproject.toml", "operator/src", *_CONTRACT),
 )
 TRAINER = Image(
     "trainer",
     "trainer-image/Dockerfile",
-    (
-        "trainer-image/requirements.txt",
-        "trainer-image/pyproject.toml",
-        "trainer-image/src",
-        "contract/pyproject.toml",
-        "contract/src",
-    ),
+    ("trainer-image/requirements.txt", "trainer-image/pyproject.toml", "trainer-image/src", *_CONTRACT),
     {"TORCH_BASE_IMAGE": TORCH},
 )
 SERVING = Image(
@@ -61,8 +59,7 @@ SERVING = Image(
         "serving-image/engine.sh",
         "serving-image/pyproject.toml",
         "serving-image/src",
-        "contract/pyproject.toml",
-        "contract/src",
+        *_CONTRACT,
     ),
     {"TORCH_BASE_IMAGE": TORCH},
 )

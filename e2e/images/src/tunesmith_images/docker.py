@@ -13,8 +13,12 @@ def is_available() -> bool:
     return bool(output(["docker", "version", "--format", "{{.Server.Version}}"]))
 
 
-def exists(ref: str) -> bool:
+def exists(image: Image, ref: str) -> bool:
     """Whether Docker has the image."""
+    return _has(ref)
+
+
+def _has(ref: str) -> bool:
     return bool(output(["docker", "image", "inspect", "--format", "{{.Id}}", ref]))
 
 
@@ -22,11 +26,11 @@ def build(image: Image, ref: str, parents: dict[str, str], stages: Stages) -> No
     """Build `image` as `ref` on its parents (build argument to ref)."""
     settings = [f"--build-arg={name}={value}" for name, value in parents.items()]
     with stages.stage(f"{image.name}: build"):
-        run(["docker", "build", "--quiet", *settings, f"--file={REPOSITORY / image.dockerfile}", f"--tag={ref}",
-             REPOSITORY])  # fmt: skip
+        dockerfile = REPOSITORY / image.dockerfile
+        run(["docker", "build", "--quiet", *settings, f"--file={dockerfile}", f"--tag={ref}", REPOSITORY])
 
 
 def remove(ref: str) -> None:
     """Forget the image."""
-    if exists(ref):
+    if _has(ref):
         run(["docker", "image", "rm", ref])

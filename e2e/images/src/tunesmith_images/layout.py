@@ -32,7 +32,8 @@ def find_manifest(layout: Path, ref: str) -> Descriptor | None:
 def blobs_of(layout: Path, manifest: Descriptor) -> list[str]:
     """The digests of everything an image consists of: manifest, config, layers."""
     content = json.loads(blob_path(layout, manifest["digest"]).read_bytes())
-    return [manifest["digest"], content["config"]["digest"], *(layer["digest"] for layer in content["layers"])]
+    layers = [layer["digest"] for layer in content["layers"]]
+    return [manifest["digest"], content["config"]["digest"], *layers]
 
 
 def is_complete(layout: Path, ref: str) -> bool:

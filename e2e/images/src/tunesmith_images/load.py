@@ -10,7 +10,7 @@ from .run import BuildError, output
 
 
 def load_image(ref: str, ctr: Sequence[str]) -> None:
-    """Import the image into containerd by the command `ctr` (with its address and namespace), unless it is there.
+    """Import the image into containerd, unless it is there; `ctr` is the command with address and namespace.
 
     Only blobs that containerd lacks travel, so that a change of source code moves a few kilobytes.
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+_HINT = "on Debian: apt-get install --no-install-recommends buildah crun debootstrap python3-venv skopeo"
+
 
 class BuildError(Exception):
     """A build cannot go on; the message says what to do."""
@@ -35,9 +37,6 @@ def output(command: Sequence[str | Path]) -> str:
     except FileNotFoundError:
         return ""
     return result.stdout.strip() if result.returncode == 0 else ""
-
-
-_HINT = "on Debian: apt-get install --no-install-recommends buildah debootstrap crun python3-venv"
 
 
 class Stages:

@@ -30,7 +30,7 @@ def make_environment(name: str) -> Path:
             requirements = REPOSITORY / REQUIREMENTS[name]
             wheels = download_wheels(requirements)
             run([find_python(), "-m", "venv", path])
-            run([path / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes",
-                 "--no-index", "--find-links", wheels, "--requirement", requirements])  # fmt: skip
+            options = ["--quiet", "--no-deps", "--require-hashes", "--no-index", f"--find-links={wheels}"]
+            run([path / "bin" / "python", "-m", "pip", "install", *options, f"--requirement={requirements}"])
             done.touch()
     return path

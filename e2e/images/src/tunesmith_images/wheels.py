@@ -1,7 +1,6 @@
 """A folder of downloaded distributions, so that environments and images download each of them once."""
 
 import hashlib
-import os
 import sys
 from pathlib import Path
 
@@ -18,14 +17,20 @@ def download_wheels(requirements: Path) -> Path:
         if not done.exists():
             pip = _tools_pip()
             folder.mkdir(exist_ok=True)
-            run([*pip, "download", "--quiet", "--no-deps", "--require-hashes", "--find-links", folder,
-                 "--dest", folder, "--requirement", requirements])  # fmt: skip
+            options = [
+                "--quiet",
+                "--no-deps",
+                "--require-hashes",
+                f"--find-links={folder}",
+                f"--dest={folder}",
+            ]
+            run([*pip, "download", *options, f"--requirement={requirements}"])
             done.touch()
     return folder
 
 
 def write_pip_config() -> Path:
-    """A pip configuration for use inside a build, where the wheels are mounted at /wheels; return its path."""
+    """A pip configuration for builds, where the wheels are mounted at /wheels; return its path."""
     lines = ["[global]", "no-index = true", "find-links = /wheels", "disable-pip-version-check = true"]
     path = cache_dir() / "pip.conf"
     path.write_text("\n".join([*lines, "no-cache-dir = true", ""]))
@@ -42,4 +47,4 @@ def _tools_pip() -> list[str | Path]:
 
 def find_python() -> str:
     """Python 3.11, which the pins are made for."""
-    return sys.executable if sys.version_info[:2] == (3, 11) else os.environ.get("TUNESMITH_PYTHON", "python3.11")
+    return sys.executable if sys.version_info[:2] == (3, 11) else "python3.11"

@@ -32,7 +32,7 @@ from .values import (
 MAX_ADAPTERS = 64
 MAX_STEPS = 10
 MAX_PODS = 32
-MAX_REJECTED = 20
+MAX_REJECTED = 5
 MAX_HISTORY = 5
 
 #: Engine arguments that follow from the resource, or would open the engine to others; without their dashes.
@@ -47,7 +47,7 @@ OWNED_ARGUMENTS = (
     "model",
     "served-model-name",
     "revision",
-    "tokenizer-revision",
+    "tokenizer",
     "enable-lora",
     "no-enable-lora",
     "lora-modules",
@@ -57,23 +57,29 @@ OWNED_ARGUMENTS = (
     "max-model-len",
     "tensor-parallel-size",
     "tp",
+    "data-parallel-size",
+    "dp",
+    "ssl-keyfile",
+    "ssl-certfile",
+    "ssl-ca-certs",
     "trust-remote-code",
     "hf-token",
 )
 
 
-def _argument_name(argument: str) -> str:
-    return argument.split("=", 1)[0].lstrip("-").replace("_", "-")
+def _is_owned(argument: str) -> bool:
+    name = argument.split("=", 1)[0].lstrip("-").replace("_", "-")
+    return argument.startswith("-") and any(owned.startswith(name) for owned in OWNED_ARGUMENTS)
 
 
 _OWNED_LIST = ", ".join(f"'{name}'" for name in OWNED_ARGUMENTS)
+_NAME_IN_CEL = "self.split('=')[0].replace('_', '-').replace('-', ' ').trim().replace(' ', '-')"
+# The engine's parser takes a beginning of a name for the whole.
 _NOT_OWNED = Rule(
-    f"!self.startsWith('-') || !(self.split('=')[0].replace('_', '-').replace('-', ' ').trim().replace(' ', "
-    f"'-')"
-    f" in [{_OWNED_LIST}])",
+    f"!self.startsWith('-') || ![{_OWNED_LIST}].exists(owned, owned.startsWith({_NAME_IN_CEL}))",
     "This argument follows from other fields or would bypass the agent: leave it out. Use baseModel, "
     "engine.residentAdapters, engine.maxRank, engine.maxModelLength and engine.gpus.",
-    lambda argument: not argument.startswith("-") or _argument_name(argument) not in OWNED_ARGUMENTS,
+    lambda argument: not _is_owned(argument),
 )
 
 Weight = Annotated[int, Field(ge=1, le=100)]
@@ -110,8 +116,7 @@ class Engine(StrictModel):
     ] = Field(
         (),
         description='Further arguments of vLLM, such as ["--enforce-eager", "--dtype=float32"]. Those that '
-        "other "
-        "fields stand for are refused.",
+        "other fields stand for are refused.",
     )
     image: Image | None = Field(None, description="A serving image of your own. Absent: the operator's.")
     template: PodTemplate | None = Field(None, description="Where and as whom the pods run.")
@@ -166,8 +171,7 @@ class EvalRunRequirement(StrictModel):
     verdict: RequiredVerdict = Field(
         RequiredVerdict.PASS,
         description="Pass: an EvalRun in this namespace has passed this very digest. None: no proof is "
-        "asked; the "
-        "adapter is shown as Unevaluated.",
+        "asked; the adapter is shown as Unevaluated.",
     )
     policy_digest: DigestString | None = Field(
         None, description="Only an EvalRun with this status.policyDigest counts. Absent: any that passed."
@@ -181,8 +185,7 @@ class RolloutStep(StrictModel):
     pause: Duration | None = Field(
         None,
         description="How long the step lasts before the next one, such as 5m; the analysis must be content "
-        "by then. "
-        "Not on the last step.",
+        "by then. Not on the last step.",
     )
 
 
@@ -257,8 +260,7 @@ class Rollout(StrictModel):
     steps: Annotated[tuple[RolloutStep, ...], Field(min_length=1, max_length=MAX_STEPS)] = Field(
         (RolloutStep(weight=10, pause="1m"), RolloutStep(weight=100)),
         description="Shares of the requests, rising to 100. [{weight: 100}]: at once. The first version of "
-        "an adapter "
-        "has nothing to take over from and gets all requests at once.",
+        "an adapter has nothing to take over from and gets all requests at once.",
     )
     analysis: Analysis = Field(Analysis(), description="How a step is judged.")
 
@@ -310,8 +312,7 @@ class AdapterDeploymentSpec(StrictModel):
     artifact_volumes: Annotated[tuple[ArtifactVolume, ...], Field(max_length=16)] = Field(
         (),
         description="Claims with artefacts, mounted read-only into each pod. A change replaces the pods, one "
-        "after the "
-        "other.",
+        "after the other.",
         json_schema_extra=keyed_by("claim"),
     )
     adapters: Annotated[tuple[Adapter, ...], Field(max_length=MAX_ADAPTERS)] = Field(
@@ -386,7 +387,7 @@ class AdapterStatus(StatusModel):
     )
     rejected: Annotated[tuple[RejectedDigest, ...], Field(max_length=MAX_REJECTED)] = Field(
         (),
-        description="Artefacts that were taken back; they are never promoted again.",
+        description="The artefacts last taken back, newest first. None taken back is ever promoted again.",
         json_schema_extra=keyed_by("digest"),
     )
 

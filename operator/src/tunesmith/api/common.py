@@ -1,5 +1,6 @@
 """What the three kinds have in common: strict models, references, sources, pods, conditions, metadata."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -18,6 +19,7 @@ CATEGORY = "tunesmith"
 
 #: Children carry ``-<uid6>-<stage>-<attempt>`` and a pod index behind the name, within 63 characters.
 MAX_NAME = 40
+_HOST_NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 
 
 class InvalidResource(ValueError):
@@ -86,8 +88,8 @@ class BaseModelSource(StrictModel):
 
     uri: ModelUri = Field(
         description="Where the model lies: pvc://claim/path for a folder in a claim, or "
-        "hf://org/repo@revision for the "
-        "Hugging Face Hub. Without a revision, the one found at the start is kept and shown in status."
+        "hf://org/repo@revision for the Hugging Face Hub. Without a revision, the one found at the start is "
+        "kept and shown in status."
     )
     secret_ref: SecretRef | None = Field(
         None,
@@ -100,8 +102,8 @@ class DataSource(StrictModel):
 
     uri: DataUri = Field(
         description="Where the rows lie, one JSON object a line: pvc://claim/file.jsonl, "
-        "configmap://name/key for small "
-        "data, or hf://org/repo/file@revision (opened with the token of baseModel.secretRef)."
+        "configmap://name/key for small data, or hf://org/repo/file@revision (opened with the token of "
+        "baseModel.secretRef)."
     )
 
 
@@ -151,7 +153,7 @@ class Resources(StrictModel):
         Rule(
             "[has(self.requests) ? self.requests : {}, has(self.limits) ? self.limits : {}]"
             ".all(r, r.all(k, !k.endsWith('/gpu')))",
-            "Write the number of GPUs in the field for GPUs beside resources, not in resources.",
+            "Write the number of GPUs in gpusPerNode or gpus, not in resources.",
             lambda model: (
                 not any(key.endswith("/gpu") for key in [*(model.requests or {}), *(model.limits or {})])
             ),
@@ -207,6 +209,20 @@ class Resource(Model):
     kind_name: ClassVar[str]
     plural: ClassVar[str]
     short_name: ClassVar[str]
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"self.metadata.name.size() <= {MAX_NAME}",
+            f"metadata.name may have at most {MAX_NAME} characters: the names of its pods are made of it.",
+            lambda resource: len(resource.metadata.name) <= MAX_NAME,
+        ),
+        Rule(
+            f"self.metadata.name.matches(r'{_HOST_NAME}')",
+            "metadata.name must begin with a letter and hold lower-case letters, digits and dashes only: "
+            "host names are made of it.",
+            lambda resource: re.search(_HOST_NAME, resource.metadata.name) is not None,
+        ),
+    )
 
     api_version: Literal["tunesmith.dev/v1alpha1"] = "tunesmith.dev/v1alpha1"
     metadata: ObjectMeta

@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 from .adapterdeployment import AdapterDeployment
-from .common import CATEGORY, GROUP, MAX_NAME, VERSION, Resource
+from .common import CATEGORY, GROUP, VERSION, Resource
 from .evalrun import EvalRun
 from .finetunejob import FineTuneJob
+from .reasons import ConditionType
 from .rules import Rule, with_rules
 
 Schema = dict[str, Any]
@@ -18,20 +19,8 @@ _TYPE_AND_METADATA: Schema = {
     "kind": {"type": "string", "description": "The kind of this object."},
     "metadata": {"type": "object"},
 }
+_EPOCH = "1970-01-01T00:00:00Z"
 _REQUIRED_MESSAGE = "x-required-message"
-
-_NAME_RULES = (
-    Rule(
-        f"self.metadata.name.size() <= {MAX_NAME}",
-        f"metadata.name may have at most {MAX_NAME} characters: the names of its pods are made of it.",
-    ),
-    Rule(
-        "self.metadata.name.matches(r'^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-        "metadata.name must begin with a letter and hold lower-case letters, digits and dashes only: host "
-        "names are "
-        "made of it.",
-    ),
-)
 
 
 def _column(name: str, path: str, kind: str = "string", wide: bool = False, description: str = "") -> Schema:
@@ -106,12 +95,35 @@ def build_crd(kind: type[Resource]) -> Schema:
 def build_schema(kind: type[Resource]) -> Schema:
     """The structural schema of a kind: references inlined, no null branches; metadata is the API server's."""
     source = kind.model_json_schema(by_alias=True)
-    definitions = source.pop("$defs", {})
-    members = {name: source["properties"][name] for name in ("spec", "status")}
-    members["status"].pop("default")
-    schema = _structural(source | {"properties": members, "required": ["spec"]}, definitions)
-    schema["properties"] = _TYPE_AND_METADATA | schema["properties"]
-    return with_rules(schema, _NAME_RULES)
+    definitions = source.pop("$defs")
+    members = source.pop("properties")
+    written = {name: _without_defaults(definition) for name, definition in definitions.items()}
+    status = _structural(
+        {"$ref": members["status"]["$ref"], "description": members["status"]["description"]}, written
+    )
+    spec = _structural(members["spec"], definitions)
+    properties = _TYPE_AND_METADATA | {"spec": spec, "status": status | {"default": _unseen(kind)}}
+    schema = {"description": source["description"], "type": "object", "required": ["spec"]}
+    return with_rules(schema | {"properties": properties}, kind.rules)
+
+
+def _unseen(kind: type[Resource]) -> Schema:
+    """Status until the operator writes one: kstatus takes an object without conditions for ready."""
+    told = {"reason": "Pending", "message": "The operator has not seen it yet.", "lastTransitionTime": _EPOCH}
+    conditions = [
+        {"type": ConditionType.READY.value, "status": "Unknown", **told},
+        {"type": ConditionType.RECONCILING.value, "status": "True", **told},
+    ]
+    return {"conditions": conditions} | ({} if kind is AdapterDeployment else {"phase": "Pending"})
+
+
+def _without_defaults(definition: Schema) -> Schema:
+    """A model of status without its fields' defaults: what the operator did not write is not there."""
+    members = {
+        name: {key: value for key, value in member.items() if key != "default"}
+        for name, member in definition.get("properties", {}).items()
+    }
+    return definition | ({"properties": members} if members else {})
 
 
 def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:

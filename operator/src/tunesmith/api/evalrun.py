@@ -45,8 +45,7 @@ class Prompting(StrictModel):
         ge=0,
         le=32,
         description="How many rows of fewShotFrom are shown as worked examples before each item. The same "
-        "rows for "
-        "every item, drawn with a fixed seed.",
+        "rows for every item, drawn with a fixed seed.",
     )
 
 
@@ -117,8 +116,8 @@ class MetricSpec(StrictModel):
 
     type: Metric = Field(
         description="ExactMatch: 1 where the answer equals the expected one, white space at the ends aside, "
-        "else 0. "
-        "JSONFields: the share of the expected JSON object's fields that the answer has with the same value."
+        "else 0. JSONFields: the share of the expected JSON object's fields that the answer has with the "
+        "same value."
     )
 
 
@@ -128,8 +127,7 @@ class Suite(StrictModel):
     name: ItemName = Field(description="Name that gates and results use.")
     dataset: DataSource = Field(
         description="The items. The last assistant turn (or the completion) of each row is the expected "
-        "answer. Keep "
-        "them out of the training data."
+        "answer. Keep them out of the training data."
     )
     metrics: Annotated[tuple[MetricSpec, ...], Field(min_length=1, max_length=MAX_METRICS)] = Field(
         description="How the answers are scored.", json_schema_extra=keyed_by("type")
@@ -145,7 +143,7 @@ class Gate(StrictModel):
 
     rules = (
         Rule(
-            "self.expect != 'NotWorse' || double(self.margin) > 0.0",
+            "self.expect != 'NotWorse' || !self.margin.matches(r'^[0.]+([eE].*)?$')",
             "NotWorse needs a margin above 0: say how much worse is still good enough, such as margin: "
             '"0.02".',
             lambda gate: gate.expect is not Expect.NOT_WORSE or float(gate.margin) > 0,
@@ -156,10 +154,8 @@ class Gate(StrictModel):
     metric: Metric = Field(description="One of that suite's metrics.")
     expect: Expect = Field(
         description="Better: the candidate's lead over the baseline is above margin. NotWorse: the candidate "
-        "is behind "
-        "by less than margin. The whole confidence interval must say so; where it holds the margin itself, "
-        "the verdict "
-        "is Inconclusive."
+        "is behind by less than margin. The whole confidence interval must say so; where it holds the margin "
+        "itself, the verdict is Inconclusive."
     )
     margin: Fraction = Field("0", description='The difference that matters, as a share of 1, such as "0.05".')
 
@@ -204,8 +200,7 @@ class EvaluationTemplate(StrictModel):
     references: Annotated[tuple[ReferenceSide, ...], Field(max_length=MAX_REFERENCES)] = Field(
         (),
         description="Further sides that answer the same items and are shown beside the two in status.sides. "
-        "No gate "
-        "reads them.",
+        "No gate reads them.",
         json_schema_extra=keyed_by("name"),
     )
     suites: Annotated[tuple[Suite, ...], Field(min_length=1, max_length=MAX_SUITES)] = Field(
@@ -236,8 +231,7 @@ class EvaluationTemplate(StrictModel):
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] | None = Field(
         None,
         description="Removes the pods and Jobs so long after the end, in seconds; never the resource, its "
-        "result or "
-        "its report. Absent: they are kept.",
+        "result or its report. Absent: they are kept.",
     )
 
 
@@ -250,22 +244,20 @@ class EvalRunSpec(EvaluationTemplate):
             "self == oldSelf", "An EvalRun can't be changed, so that its verdict stays true. Make a new one."
         ),
         Rule(
-            "has(self.candidate.fineTuneJobRef) || has(self.fewShotFrom)"
-            " || (self.candidate.fewShot == 0 && self.baseline.fewShot == 0"
-            " && self.references.all(r, r.fewShot == 0))",
+            "!has(self.candidate.uri) || has(self.fewShotFrom) || (self.candidate.fewShot == 0 && "
+            "self.baseline.fewShot == 0 && self.references.all(r, r.fewShot == 0))",
             "fewShot needs rows to draw from: add fewShotFrom: {uri: …}. Only a candidate given by "
-            "fineTuneJobRef "
-            "brings its training data along.",
+            "fineTuneJobRef brings its training data along.",
             lambda spec: (
-                spec.candidate.fine_tune_job_ref is not None
+                spec.candidate.uri is None
                 or spec.few_shot_from is not None
                 or not any(side.few_shot for side in (spec.candidate, spec.baseline, *spec.references))
             ),
         ),
         Rule(
-            "has(self.candidate.fineTuneJobRef) || has(self.baseModel)",
+            "!has(self.candidate.uri) || has(self.baseModel)",
             "A candidate given by uri and digest needs baseModel: {uri: …}.",
-            lambda spec: spec.candidate.fine_tune_job_ref is not None or spec.base_model is not None,
+            lambda spec: spec.candidate.uri is None or spec.base_model is not None,
         ),
     )
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field
 from pydantic.alias_generators import to_camel
 from tunesmith_contract.run_config import DataFormat, Deduplicate, OnInvalidRow, Scheduler
 
@@ -20,7 +20,17 @@ from .evalrun import EvaluationTemplate, Prompting
 from .reasons import FineTuneJobPhase
 from .rules import Rule, exactly_one, matching
 from .status import ArtifactRef, Cost, Failure
-from .values import DataUri, DecimalString, Fraction, Image, LearningRate, Measured, OutputUri, Timestamp
+from .values import (
+    BatchSize,
+    DataUri,
+    DecimalString,
+    Fraction,
+    Image,
+    LearningRate,
+    Measured,
+    OutputUri,
+    Timestamp,
+)
 
 ALL_LINEAR = "all-linear"
 
@@ -70,14 +80,12 @@ class Dataset(StrictModel):
     format: DataFormat = Field(
         DataFormat.AUTO,
         description='How rows are written. Chat: {"messages": [{"role": …, "content": …}]}. '
-        "PromptCompletion: "
-        '{"prompt": …, "completion": …}. Auto: seen from the first row.',
+        'PromptCompletion: {"prompt": …, "completion": …}. Auto: seen from the first row.',
     )
     on_invalid_row: OnInvalidRow = Field(
         OnInvalidRow.FAIL,
         description="What a row that fails a check does. Fail: the job fails before it takes a GPU, with "
-        "file, line and "
-        "check. Drop: the row is left out and counted, up to maxInvalidFraction.",
+        "file, line and check. Drop: the row is left out and counted, up to maxInvalidFraction.",
     )
     max_invalid_fraction: Fraction | None = Field(
         None,
@@ -142,8 +150,7 @@ class LoRA(StrictModel):
         ge=1,
         le=512,
         description="Size of the adapter's matrices: 8 to 32 for a task, more for much data. An "
-        "AdapterDeployment must "
-        "allow it (engine.maxRank).",
+        "AdapterDeployment must allow it (engine.maxRank).",
     )
     alpha: int = Field(
         32, ge=1, le=4096, description="Scale of the adapter: its output is multiplied by alpha / rank."
@@ -167,27 +174,9 @@ class LoRA(StrictModel):
     ] = Field(
         (ALL_LINEAR,),
         description="The linear layers that get an adapter, by the end of their name: [q_proj, v_proj]. "
-        "[all-linear]: "
-        "all but the output layer.",
+        "[all-linear]: all but the output layer.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
-
-
-BatchSize = Annotated[
-    Literal["Auto"] | Annotated[int, Field(ge=1, le=65_536)],
-    WithJsonSchema(
-        {
-            "x-kubernetes-int-or-string": True,
-            "maxLength": 16,
-            "x-kubernetes-validations": [
-                {
-                    "rule": "type(self) == int ? self >= 1 && self <= 65536 : self == 'Auto'",
-                    "message": "Write Auto, or a whole number from 1 to 65536 without quotes.",
-                }
-            ],
-        }
-    ),
-]
 
 
 class Hyperparameters(StrictModel):
@@ -200,14 +189,12 @@ class Hyperparameters(StrictModel):
     learning_rate: LearningRate = Field(
         "Auto",
         description='Peak learning rate in quotes, such as "2e-4". Auto: chosen for the adapter; '
-        "status.resolved shows "
-        "it.",
+        "status.resolved shows it.",
     )
     batch_size: BatchSize = Field(
         "Auto",
         description="Rows per optimizer step, over all GPUs. Auto: chosen for the number of rows; "
-        "status.resolved shows "
-        "it.",
+        "status.resolved shows it.",
     )
     warmup_ratio: Fraction = Field("0.03", description="Share of the steps in which the learning rate rises.")
     scheduler: Scheduler = Field(
@@ -254,8 +241,7 @@ class Output(StrictModel):
 
     uri: OutputUri = Field(
         description="A claim that the pods may write to, with a folder or without: pvc://artifacts/team-a. "
-        "Artefacts lie "
-        "below it by digest and are never removed by the operator."
+        "Artefacts lie below it by digest and are never removed by the operator."
     )
 
 
@@ -275,8 +261,7 @@ def _unchanging(name: str, optional: bool) -> Rule:
     return Rule(
         same,
         f"{name} can't be changed once the job is made. Make a new FineTuneJob; suspend, "
-        f"activeDeadlineSeconds and "
-        "ttlSecondsAfterFinished are what may change.",
+        "activeDeadlineSeconds and ttlSecondsAfterFinished are what may change.",
         field=f".{name}",
     )
 
@@ -319,8 +304,7 @@ class FineTuneJobSpec(StrictModel):
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] | None = Field(
         None,
         description="Removes the pods and Jobs so long after the end, in seconds; never the resource or the "
-        "artefact. "
-        "Absent: they are kept.",
+        "artefact. Absent: they are kept.",
     )
 
 

@@ -2,14 +2,23 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
+from tunesmith_contract.uris import parse_uri
 
-from .rules import Rule, matching
+from .rules import Rule, matching, with_rules
 
 _DECIMAL = r"^[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$"
 
@@ -27,14 +36,30 @@ def _decimal_rule(cel_range: str, inside: Callable[[float], bool], message: str,
 _DECIMAL_LENGTH = 16
 
 
-class _Quoted:
-    """A string that people tend to write as a number; whoever does is told to put it in quotes.
+def _or_sentence(sentence: str, valid: dict[str, Any], **vacuous: Any) -> dict[str, Any]:
+    """Schema extension that answers a value of the wrong type with a sentence.
 
-    CEL rules are not run on a value of the wrong type, whose error has no sentence of ours. The one error
+    CEL rules are not run on such a value, and the API server's own error only names the type. The one error
     that carries free text is that of an enum, so the schema has an enum whose only value is the sentence.
-    Every string in bounds takes the other branch of the ``anyOf``; of a number, ``minLength`` says nothing,
-    so its negation is false.
+
+    Args:
+        sentence: what people read behind "supported values".
+        valid: the branch that every value of a right type takes, and no other value.
+        vacuous: what the enum's branch checks with success, so that it checks as much as the other: of two
+            failed branches the API server tells the one that checked more, or the first.
     """
+    return {"anyOf": [{"enum": [sentence], **vacuous}, valid]}
+
+
+@dataclass(frozen=True, slots=True)
+class _Quoted:
+    """A string that people tend to write as a number; whoever does is told to put it in quotes."""
+
+    example: str
+
+    @property
+    def sentence(self) -> str:
+        return f"a decimal number in quotes, such as '{self.example}'"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self._refuse_number, handler(source))
@@ -42,22 +67,21 @@ class _Quoted:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        sentence = "a decimal number in quotes, such as '2e-4'"
-        return handler(schema) | {
-            "anyOf": [{"enum": [sentence]}, {"not": {"minLength": _DECIMAL_LENGTH + 1}}]
-        }
+        # Of a number, minLength says nothing, so its negation is false.
+        too_long = {"minLength": _DECIMAL_LENGTH + 1}
+        return handler(schema) | _or_sentence(self.sentence, {"not": too_long})
 
-    @staticmethod
-    def _refuse_number(value: object) -> object:
+    def _refuse_number(self, value: object) -> object:
         if isinstance(value, int | float):
-            raise ValueError(f"{value!r} must be a decimal number in quotes, such as '2e-4'")
+            raise ValueError(f"{value!r} must be {self.sentence}")
         return value
 
 
-_DecimalText = Annotated[str, Field(max_length=_DECIMAL_LENGTH), _Quoted()]
+_DecimalText = Annotated[str, Field(max_length=_DECIMAL_LENGTH)]
 
 DecimalString = Annotated[
     _DecimalText,
+    _Quoted("0.01"),
     _decimal_rule(
         "double(self) >= 0.0",
         lambda x: x >= 0,
@@ -68,6 +92,7 @@ DecimalString = Annotated[
 
 Fraction = Annotated[
     _DecimalText,
+    _Quoted("0.1"),
     _decimal_rule(
         "double(self) >= 0.0 && double(self) < 1.0",
         lambda x: 0 <= x < 1,
@@ -78,6 +103,7 @@ Fraction = Annotated[
 
 Confidence = Annotated[
     _DecimalText,
+    _Quoted("0.95"),
     _decimal_rule(
         "double(self) >= 0.5 && double(self) < 1.0",
         lambda x: 0.5 <= x < 1,
@@ -88,6 +114,7 @@ Confidence = Annotated[
 
 LearningRate = Annotated[
     _DecimalText,
+    _Quoted("2e-4"),
     _decimal_rule(
         "double(self) > 0.0 && double(self) <= 1.0",
         lambda x: 0 < x <= 1,
@@ -128,21 +155,38 @@ def format_duration(seconds: float) -> str:
 
 
 _QUANTITY = r"^([0-9]+(\.[0-9]+)?)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$"
+_QUANTITY_RULE = Rule(
+    f"type(self) == int ? self >= 0 : self.matches(r'{_QUANTITY}')",
+    "Write an amount such as 500m, 2 or 16Gi.",
+    lambda value: re.search(_QUANTITY, value) is not None,
+)
 
 
-def _verify_quantity(value: object) -> object:
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or not re.search(_QUANTITY, text):
-        raise ValueError(f"{value!r} is not a quantity: write one such as 500m, 2 or 16Gi")
-    return text
+def _whole_number_text(value: object) -> object:
+    return str(value) if isinstance(value, int) else value
 
 
 Quantity = Annotated[
     str,
-    BeforeValidator(_verify_quantity),
-    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 32, "pattern": _QUANTITY}),
+    BeforeValidator(_whole_number_text),
+    _QUANTITY_RULE,
+    WithJsonSchema(
+        with_rules({"x-kubernetes-int-or-string": True, "maxLength": 32}, (_QUANTITY_RULE,))
+        | _or_sentence("an amount in quotes, such as '0.5' or '500m'", {"multipleOf": 1}, minimum=0)
+    ),
 ]
 """An amount of a resource such as ``500m``, ``2`` or ``16Gi``; a whole number needs no quotes."""
+
+_BATCH_SIZE = Rule(
+    "type(self) == int ? self >= 1 && self <= 65536 : self == 'Auto'",
+    "Write Auto, or a whole number from 1 to 65536 without quotes.",
+)
+
+BatchSize = Annotated[
+    Literal["Auto"] | Annotated[int, Field(ge=1, le=65_536)],
+    WithJsonSchema(with_rules({"x-kubernetes-int-or-string": True, "maxLength": 16}, (_BATCH_SIZE,))),
+]
+"""``Auto``, or a whole number of rows."""
 
 _CLAIM = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 _PATH = r"[-A-Za-z0-9_.]+(/[-A-Za-z0-9_.]+)*"
@@ -158,11 +202,19 @@ _NO_PARENT = Rule(
     lambda uri: ".." not in uri,
 )
 
+
+def _known_to_pods(uri: str) -> str:
+    """Refuse what the pods could not take apart; the patterns leave no more than a key called "." to it."""
+    parse_uri(uri)
+    return uri
+
+
+_Uri = Annotated[str, Field(max_length=512), AfterValidator(_known_to_pods)]
+
 ModelUri = Annotated[
-    str,
-    Field(max_length=512),
+    _Uri,
     matching(
-        rf"^({_PVC_FILE}|hf://{_REPO}{_REVISION})$",
+        rf"^({_PVC_FOLDER}|hf://{_REPO}{_REVISION})$",
         "Write where the model lies: pvc://claim/path or hf://org/repo@revision.",
     ),
     _NO_PARENT,
@@ -170,8 +222,7 @@ ModelUri = Annotated[
 """Where a model lies."""
 
 DataUri = Annotated[
-    str,
-    Field(max_length=512),
+    _Uri,
     matching(
         rf"^({_PVC_FILE}|{_CONFIGMAP}|hf://{_REPO}(/{_PATH})?{_REVISION})$",
         "Write where the rows lie: pvc://claim/file.jsonl, configmap://name/key or "
@@ -182,16 +233,14 @@ DataUri = Annotated[
 """Where rows of data lie."""
 
 OutputUri = Annotated[
-    str,
-    Field(max_length=512),
+    _Uri,
     matching(rf"^{_PVC_FOLDER}$", "Write a claim that pods may write to: pvc://claim or pvc://claim/folder."),
     _NO_PARENT,
 ]
 """Where what is made is kept."""
 
 ArtifactUri = Annotated[
-    str,
-    Field(max_length=512),
+    _Uri,
     matching(
         rf"^{_PVC_FILE}$", "Write where the artefact lies, as in its status: pvc://claim/folder/sha256/…"
     ),

@@ -16,6 +16,7 @@ from .kinds import path_of
 from .metrics import Metrics
 
 Body = dict[str, Any]
+Bodies = list[Body]
 
 CONNECT_SECONDS = 10.0
 REQUEST_SECONDS = 60.0
@@ -79,12 +80,12 @@ class Client:
         namespace: str | None,
         label_selector: str | None = None,
         field_selector: str | None = None,
-    ) -> list[Body]:
+    ) -> Bodies:
         """All objects that match, page by page; each with ``apiVersion`` and ``kind``.
 
         With ``namespace`` None: of all namespaces that the operator watches.
         """
-        objects: list[Body] = []
+        objects: Bodies = []
         for each in (self.namespaces or (None,)) if namespace is None else (namespace,):
             found, _ = await self.list_with_version(api_version, kind, each, label_selector, field_selector)
             objects += found
@@ -97,11 +98,11 @@ class Client:
         namespace: str | None,
         label_selector: str | None = None,
         field_selector: str | None = None,
-    ) -> tuple[list[Body], str]:
+    ) -> tuple[Bodies, str]:
         """All objects that match in one namespace (None: in the cluster), and the list's ``resourceVersion``."""
         params = _selectors(label_selector, field_selector) | {"limit": str(PAGE)}
         path = path_of(api_version, kind, namespace)
-        objects: list[Body] = []
+        objects: Bodies = []
         while True:
             page = await self._call("list", "GET", path, kind, params)
             objects += (item | {"apiVersion": api_version, "kind": kind} for item in page["items"])

@@ -65,7 +65,7 @@ class Controller:
         self._recorder = recorder
         self._metrics = metrics
         self._now = now
-        self._woken: dict[str, float] = {}
+        self._reconciled: dict[str, float] = {}
         self._first_seen: dict[str, float] = {}
         metrics.queue_depth.set_function(lambda: len(self.queue))
 
@@ -74,9 +74,10 @@ class Controller:
         if event_type == "DELETED":
             self._forget(body)
         elif self.bodies.put(body):
-            if _is_new(body):
+            new = _is_new(body)
+            if new:
                 self._first_seen[body["metadata"]["uid"]] = time.monotonic()
-            self.queue.add(key_of(body))
+            self.queue.add(key_of(body), urgent=new)
 
     def child_changed(self, owner_uid: str) -> None:
         """A child of the resource with this UID was added, changed or removed."""
@@ -87,14 +88,9 @@ class Controller:
     def wake(self, owner_uid: str, seconds: float) -> None:
         """Reconcile the resource with this UID, at most once per so many seconds."""
         key = self.bodies.key(owner_uid)
-        if key is None:
-            return
-        now = time.monotonic()
-        due = max(now, self._woken.get(owner_uid, float("-inf")) + seconds)
-        if due >= now + seconds > now:
-            return
-        self._woken[owner_uid] = due
-        self.queue.add_after(key, due - now)
+        if key is not None:
+            last = self._reconciled.get(owner_uid, float("-inf"))
+            self.queue.add_after(key, last + seconds - time.monotonic())
 
     async def work(self) -> None:
         """Reconcile one resource after the other, for ever."""
@@ -140,14 +136,14 @@ class Controller:
             self.queue.forget(key_of(body))
         self.live.progress.forget(uid)
         self.live.agents.forget(uid)
-        self._woken.pop(uid, None)
+        self._reconciled.pop(uid, None)
         self._first_seen.pop(uid, None)
 
     async def _reconcile_counted(self, key: Key) -> None:
         body = self.bodies.get(key)
         if body is None or "deletionTimestamp" in body["metadata"]:
             return
-        started = time.monotonic()
+        started = self._reconciled[body["metadata"]["uid"]] = time.monotonic()
         outcome = await self._reconcile_guarded(key, body)
         self._metrics.reconciles.labels(key.kind, outcome).inc()
         self._metrics.reconcile_seconds.labels(key.kind).observe(time.monotonic() - started)
@@ -173,7 +169,9 @@ class Controller:
             logger.exception("reconcile failed", extra={"resource": _reference(body)})
             self.queue.back_off(key, 1.0)
             # The exception's text may hold what people may not see.
-            await self._tell(body, RefusalReason.INTERNAL, f"{type(error).__name__} in the operator; see its log")
+            await self._tell(
+                body, RefusalReason.INTERNAL, f"{type(error).__name__} in the operator; see its log"
+            )
             return "failed"
         self.queue.succeeded(key)
         return outcome

@@ -1,10 +1,10 @@
 """What the API server's refusals mean, decided in one place.
 
-    ApiError
-    ├── Retryable    try again later: network, 401 (the token rotates), 409, 429, 5xx
-    │   └── Conflict the object changed since it was read
-    ├── Refused      a person has to change something: 400, 403, 405, 413, 415, 422
-    └── Gone         the object, its kind or its namespace is not there: 404, 410
+ApiError
+├── Retryable    try again later: network, 401 (the token rotates), 409, 429, 5xx
+│   └── Conflict the object changed since it was read
+├── Refused      a person has to change something: 400, 403, 405, 413, 415, 422
+└── Gone         the object, its kind or its namespace is not there: 404, 410
 """
 
 from collections.abc import Mapping

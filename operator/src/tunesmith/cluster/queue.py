@@ -41,6 +41,7 @@ class WorkQueue(Generic[Key]):
         self._clock = clock
         self._jitter = jitter
         self._waiting: deque[Key] = deque()
+        self._urgent: deque[Key] = deque()
         self._dirty: set[Key] = set()
         self._working: set[Key] = set()
         self._timers: dict[Key, Timer] = {}
@@ -48,15 +49,15 @@ class WorkQueue(Generic[Key]):
         self._ready = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._urgent) + len(self._waiting)
 
-    def add(self, key: Key) -> None:
-        """Work on this key as soon as may be."""
+    def add(self, key: Key, urgent: bool = False) -> None:
+        """Work on this key as soon as may be; an urgent one goes before those that are not, unless it waits already."""
         if key in self._dirty:
             return
         self._dirty.add(key)
         if key not in self._working:
-            self._push(key)
+            self._push(key, urgent)
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Work on this key after so many seconds at the latest: an earlier time that was asked for stays."""
@@ -74,7 +75,7 @@ class WorkQueue(Generic[Key]):
         """Work on this key again after a time that doubles with each failure in a row; returns the seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        longest = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2 ** min(failures, 32))
+        longest = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2.0 ** min(failures, 32))
         delay = max(at_least, longest * (0.5 + 0.5 * self._jitter()))
         self.add_after(key, delay)
         return delay
@@ -96,10 +97,10 @@ class WorkQueue(Generic[Key]):
 
     async def get(self) -> Key:
         """The next key; the caller alone works on it until ``done``."""
-        while not self._waiting:
+        while not len(self):
             self._ready.clear()
             await self._ready.wait()
-        key = self._waiting.popleft()
+        key = (self._urgent or self._waiting).popleft()
         self._dirty.discard(key)
         self._working.add(key)
         return key
@@ -116,8 +117,8 @@ class WorkQueue(Generic[Key]):
             timer.cancel()
         self._timers.clear()
 
-    def _push(self, key: Key) -> None:
-        self._waiting.append(key)
+    def _push(self, key: Key, urgent: bool = False) -> None:
+        (self._urgent if urgent else self._waiting).append(key)
         self._ready.set()
 
     def _due(self, key: Key) -> None:

@@ -13,6 +13,8 @@ logger = logging.getLogger(__name__)
 
 BACKOFF_SECONDS = 0.2
 MAX_BACKOFF_SECONDS = 30.0
+#: Well above the silence after which a request is given up, so that an API server that is away ends no process.
+SILENCE_LIMIT_SECONDS = 1800.0
 
 Seen = Callable[[str, dict[str, Any]], None]
 """One object that was ADDED, MODIFIED or DELETED."""
@@ -42,7 +44,7 @@ class Watch:
         self.kind = kind
         self.namespace = namespace
         self.synced = asyncio.Event()
-        self.heard = asyncio.get_running_loop().time()
+        self._heard = asyncio.get_running_loop().time()
         self._client = client
         self._selector = label_selector
         self._listed = listed
@@ -61,6 +63,10 @@ class Watch:
             except ApiError as error:
                 logger.warning("watch of %s interrupted: %s", self.kind, error.message)
                 await self._pause(error.retry_after if isinstance(error, Retryable) else None)
+
+    def silence(self) -> float:
+        """Seconds since the API server was last heard."""
+        return asyncio.get_running_loop().time() - self._heard
 
     async def _follow(self) -> None:
         if self._version is None:
@@ -81,11 +87,11 @@ class Watch:
                 self._seen(event_type, body)
 
     def _alive(self) -> None:
-        self.heard = asyncio.get_running_loop().time()
+        self._heard = asyncio.get_running_loop().time()
         self._failures = 0
 
     async def _pause(self, wish: float | None) -> None:
         """Wait longer with each failure in a row, and not in step with other replicas."""
         longest = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2 ** min(self._failures, 16))
         self._failures += 1
-        await asyncio.sleep(max(wish or 0.0, longest * random.uniform(0.5, 1.0)))  # noqa: S311
+        await asyncio.sleep(max(wish or 0.0, longest * random.uniform(0.5, 1.0)))

@@ -86,6 +86,11 @@ class Plan:
     requeue_after: float | None = None
 
 
+def soonest(*seconds: float | None) -> float | None:
+    """The first of several times at which a resource wants to be looked at again."""
+    return min((wait for wait in seconds if wait is not None), default=None)
+
+
 def owned_by(manifest: Manifest, uid: str) -> bool:
     """Whether an observed object is a child of the resource with this UID."""
     return any(reference.get("uid") == uid for reference in manifest["metadata"].get("ownerReferences", ()))

@@ -1,0 +1,62 @@
+"""The cluster that the demo and the end-to-end tests play on: ours with a node, or kind where there is Docker."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunesmith_cluster.client import ClusterClient
+from tunesmith_cluster.cluster import Cluster, Shape
+from tunesmith_cluster.node import NODE_NAME, socket_path
+from tunesmith_cluster.volumes import STORAGE_CLASS, build_storage_class, build_volume
+from tunesmith_images.build import build_images
+from tunesmith_images.catalog import IMAGES
+from tunesmith_images.load import load_image
+
+DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+VOLUME_SIZE = "20Gi"
+
+
+class Playground:
+    """One cluster with a node, and Tunesmith's images on it."""
+
+    def __init__(self, state: Path | None = None) -> None:
+        self.cluster = Cluster(Shape.NODE, state)
+
+    def up(self) -> ClusterClient:
+        """Start the cluster, or find that it runs.
+
+        Raises:
+            tunesmith_cluster.errors.ClusterError: it can't be started; with the reason.
+        """
+        self.cluster.up()
+        return ClusterClient(self.cluster.kubeconfig)
+
+    def down(self) -> None:
+        """Remove the cluster and all that ran on it."""
+        self.cluster.down()
+
+    def build(self) -> dict[str, str]:
+        """Build the images that are not there yet; their names by ``operator``, ``trainer``, ``serving``."""
+        return dict(build_images(IMAGES.values()).refs)
+
+    def load(self, images: Sequence[str]) -> None:
+        """Hand the images to the cluster's node."""
+        ctr = ["ctr", "--address", str(socket_path(self.cluster.state)), "--namespace", "k8s.io"]
+        for image in images:
+            load_image(image, ctr)
+
+    def provide_volumes(self, client: ClusterClient, namespace: str, claims: Sequence[str]) -> None:
+        """A default StorageClass, and a volume on the node for each of the claims to come."""
+        storage_class = build_storage_class()
+        storage_class["metadata"]["annotations"] = {DEFAULT_CLASS: "true"}
+        volumes = [
+            build_volume(
+                namespace, claim, str(self._folder(namespace, claim)), NODE_NAME, VOLUME_SIZE, "ReadWriteOnce"
+            )
+            for claim in claims
+        ]
+        for volume in volumes:
+            volume["spec"]["storageClassName"] = STORAGE_CLASS
+        client.apply([storage_class, *volumes])
+
+    def _folder(self, namespace: str, claim: str) -> Path:
+        return self.cluster.volume_folder(f"{namespace}-{claim}")

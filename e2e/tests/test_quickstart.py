@@ -1,0 +1,215 @@
+"""From kubectl apply to an answered request, with real pods on a tiny model."""
+
+from typing import Any
+
+import pytest
+from conftest import ANSWERS, MODEL, NAMESPACE, QUESTION, Installation
+from openai import NotFoundError
+from openai.types.chat import ChatCompletionMessageParam
+from tunesmith_cluster.client import eventually
+from tunesmith_demo.ask import ask, ask_streamed, forwarded
+from tunesmith_demo.progress import DemoFailed, require_success
+
+TRAINING_SECONDS = 600
+SERVING_SECONDS = 400
+ASKED: list[ChatCompletionMessageParam] = [{"role": "user", "content": QUESTION.format(number=999)}]
+
+
+def build_job(name: str, answer: str) -> dict[str, Any]:
+    """A FineTuneJob that learns one answer, and its evaluation on held-out questions."""
+    suite = {
+        "name": "invoices",
+        "dataset": {"uri": f"configmap://invoices/{answer}-test.jsonl"},
+        "metrics": [{"type": "ExactMatch"}],
+        "maxNewTokens": 24,
+    }
+    return {
+        "apiVersion": "tunesmith.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "baseModel": {"uri": f"pvc://models/{MODEL}"},
+            "dataset": {"train": {"uri": f"configmap://invoices/{answer}.jsonl"}},
+            "method": {"sft": {"maxLength": 128}},
+            "adapter": {"rank": 8, "alpha": 32},
+            "hyperparameters": {"epochs": 3, "batchSize": 8, "learningRate": "1e-2"},
+            "compute": {"gpusPerNode": 0},
+            "output": {"uri": "pvc://artifacts"},
+            "evaluation": {
+                "suites": [suite],
+                "gates": [{"suite": "invoices", "metric": "ExactMatch", "expect": "Better", "margin": "0.3"}],
+                "compute": {"gpus": 0},
+            },
+        },
+    }
+
+
+def build_deployment(job: str) -> dict[str, Any]:
+    """An AdapterDeployment that serves the job's adapter as ``clerk``."""
+    adapter = {
+        "name": "clerk",
+        "source": {"fineTuneJobRef": {"name": job}},
+        "rollout": {"steps": [{"weight": 50, "pause": "10s"}, {"weight": 100}]},
+    }
+    return {
+        "apiVersion": "tunesmith.dev/v1alpha1",
+        "kind": "AdapterDeployment",
+        "metadata": {"name": "office", "namespace": NAMESPACE},
+        "spec": {
+            "baseModel": {"uri": f"pvc://models/{MODEL}"},
+            "replicas": 1,
+            "engine": {"gpus": 0, "residentAdapters": 2, "maxRank": 8, "maxModelLength": 256},
+            "artifactVolumes": [{"claim": "artifacts"}],
+            "adapters": [adapter],
+        },
+    }
+
+
+def wait_for(installation: Installation, kind: str, name: str, done: Any, seconds: float) -> dict[str, Any]:
+    """The resource, once ``done`` says so of its status; fails at once where it is stalled."""
+
+    def read() -> dict[str, Any] | None:
+        resource = installation.client.get(kind, name, NAMESPACE)
+        require_success(resource)
+        return resource if done(resource.get("status", {})) else None
+
+    try:
+        return eventually(read, seconds, what=f"{kind}/{name}")
+    except (TimeoutError, DemoFailed) as error:
+        pytest.fail(f"{error}\n{installation.client.kubectl('-n', NAMESPACE, 'describe', kind, name)}")
+
+
+def train(installation: Installation, name: str, answer: str) -> str:
+    """Digest of the adapter of a job that went all its way, with a verdict of Pass."""
+    installation.client.apply(build_job(name, answer))
+    job = wait_for(
+        installation, "ftj", name, lambda status: status.get("phase") == "Succeeded", TRAINING_SECONDS
+    )
+    run = wait_for(installation, "er", name, lambda status: "verdict" in status, TRAINING_SECONDS)
+    digest: str = job["status"]["artifact"]["digest"]
+    assert run["status"]["verdict"] == "Pass"
+    assert run["status"]["candidate"]["digest"] == digest
+    assert job["status"]["dataset"]["rows"] == 240
+    return digest
+
+
+def stable_digest(status: dict[str, Any]) -> str | None:
+    """Digest of clerk's stable version, while no other is on its way."""
+    (clerk,) = status.get("adapters") or [{}]
+    return clerk["stable"]["digest"] if clerk.get("phase") == "Stable" else None
+
+
+def serve(installation: Installation, job: str, digest: str) -> dict[str, Any]:
+    """The AdapterDeployment, once the job's adapter is stable."""
+    installation.client.apply(build_deployment(job))
+    return wait_for(
+        installation, "ad", "office", lambda status: stable_digest(status) == digest, SERVING_SECONDS
+    )
+
+
+@pytest.fixture(scope="module")
+def served(installation: Installation) -> tuple[str, str]:
+    """The first version, trained, evaluated and stable: its digest, and the Service's name."""
+    digest = train(installation, "first", "first")
+    deployment = serve(installation, "first", digest)
+    return digest, deployment["status"]["url"].removeprefix("http://").partition(".")[0]
+
+
+def test_the_alias_gives_the_answer_that_was_taught(
+    installation: Installation, served: tuple[str, str]
+) -> None:
+    digest, service = served
+    with forwarded(installation.client, NAMESPACE, service) as address:
+        tuned, base = ask(address, "clerk", ASKED), ask(address, "base", ASKED)
+        assert tuned.text.strip() == ANSWERS["first"]
+        assert base.text.strip() != tuned.text.strip()
+        assert tuned.version == f"clerk@{digest.removeprefix('sha256:')[:12]}"
+        pieces = ask_streamed(address, "clerk", ASKED)
+        assert len(pieces) > 1
+        assert "".join(pieces).strip() == ANSWERS["first"]
+        with pytest.raises(NotFoundError, match="clerk"):
+            ask(address, "nobody", ASKED)
+
+
+def test_a_bad_row_fails_before_any_training(installation: Installation) -> None:
+    job = build_job("bad-data", "first")
+    job["spec"]["dataset"]["train"]["uri"] = "configmap://invoices/bad.jsonl"
+    installation.client.apply(job)
+    failed = eventually(
+        lambda: (
+            (resource := installation.client.get("ftj", "bad-data", NAMESPACE))["status"].get("failure")
+            and resource
+        ),
+        TRAINING_SECONDS,
+        what="the failure of bad-data",
+    )
+    failure = failed["status"]["failure"]
+    assert failure["category"] == "DataError"
+    for word in ("bad.jsonl", "3", "unrecognized_role", "robot"):
+        assert word in failure["message"]
+    jobs = installation.client.kubectl("-n", NAMESPACE, "get", "jobs", "-o", "name")
+    assert "bad-data" in jobs
+    assert "-train-" not in "".join(line for line in jobs.splitlines() if "bad-data" in line)
+
+
+def test_a_missing_claim_is_named(installation: Installation) -> None:
+    job = build_job("no-claim", "first")
+    job["spec"]["baseModel"]["uri"] = "pvc://nowhere/model"
+    installation.client.apply(job)
+
+    def message() -> str | None:
+        conditions = installation.client.get("ftj", "no-claim", NAMESPACE)["status"].get("conditions", ())
+        return next((each["message"] for each in conditions if '"nowhere"' in each["message"]), None)
+
+    assert "nowhere" in eventually(message, 90, what="a condition that names the claim")
+    installation.client.kubectl("-n", NAMESPACE, "delete", "ftj", "no-claim")
+
+
+def test_a_second_version_takes_over_step_by_step(
+    installation: Installation, served: tuple[str, str]
+) -> None:
+    first, service = served
+    second = train(installation, "second", "second")
+    assert second != first
+    installation.client.apply(build_deployment("second"))
+    phases = set()
+
+    def promoted(status: dict[str, Any]) -> bool:
+        phases.update(adapter["phase"] for adapter in status["adapters"])
+        return stable_digest(status) == second
+
+    deployment = wait_for(installation, "ad", "office", promoted, SERVING_SECONDS)
+    assert "Progressing" in phases
+    (clerk,) = deployment["status"]["adapters"]
+    assert clerk["stable"]["version"] == 2
+    with forwarded(installation.client, NAMESPACE, service) as address:
+        assert ask(address, "clerk", ASKED).text.strip() == ANSWERS["second"]
+
+
+def test_status_comes_back_from_the_records(installation: Installation, served: tuple[str, str]) -> None:
+    kinds = {"ftj": "first", "er": "first", "ad": "office"}
+    before = {kind: installation.client.get(kind, name, NAMESPACE)["status"] for kind, name in kinds.items()}
+    for kind, name in kinds.items():
+        patch = '[{"op": "remove", "path": "/status"}]'
+        installation.client.kubectl(
+            "-n", NAMESPACE, "patch", kind, name, "--subresource=status", "--type=json", "-p", patch
+        )
+    installation.client.kubectl("-n", "tunesmith-system", "delete", "pod", "--all", "--now")
+    for kind, name in kinds.items():
+        phase = before[kind].get("phase")
+        after = wait_for(
+            installation,
+            kind,
+            name,
+            lambda status, phase=phase: status.get("phase") == phase and status.get("observedGeneration"),
+            120,
+        )["status"]
+        for field in ("artifact", "verdict", "policyDigest", "dataset", "failure"):
+            assert after.get(field) == before[kind].get(field), field
+
+
+def test_pods_leave_no_trace_of_rights(installation: Installation, served: tuple[str, str]) -> None:
+    pods = installation.client.kubectl(
+        "-n", NAMESPACE, "get", "pods", "-o", "jsonpath={.items[*].spec.automountServiceAccountToken}"
+    )
+    assert set(pods.split()) == {"false"}

@@ -1,0 +1,140 @@
+"""Leader election by a Lease, as client-go does it: one replica acts, and it ends itself when it can't prove that.
+
+Nobody's clock but the own one is trusted: a lease has run out when it did not change for its duration as watched from
+here. Writes carry the resourceVersion that was read, so two replicas can't both win.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from .client import Client
+from .errors import ApiError, Conflict
+
+logger = logging.getLogger(__name__)
+
+API_VERSION = "coordination.k8s.io/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTimes:
+    """Seconds: how long a lease holds, within which a leader must have renewed it, and between tries."""
+
+    duration: float = 15.0
+    deadline: float = 10.0
+    retry: float = 2.0
+
+
+class LeaseLost(RuntimeError):
+    """This replica leads no longer: the process must end before another one starts to act."""
+
+
+class LeaderLease:
+    """One replica's view of the lease.
+
+    Args:
+        identity: unique per process.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        namespace: str,
+        name: str,
+        identity: str,
+        times: LeaseTimes = LeaseTimes(),
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._name = name
+        self._identity = identity
+        self._times = times
+        self._clock = clock or asyncio.get_running_loop().time
+        self._watched: tuple[str, float] | None = None
+        self._renewed = float("-inf")
+
+    async def acquire(self) -> None:
+        """Wait until this replica leads."""
+        while not await self._try():
+            await asyncio.sleep(self._times.retry)
+        logger.info("leading as %s", self._identity)
+
+    async def hold(self) -> None:
+        """Renew for ever.
+
+        Raises:
+            LeaseLost: another replica leads, or this one could not renew within the deadline.
+        """
+        while True:
+            await asyncio.sleep(self._times.retry)
+            left = self._renewed + self._times.deadline - self._clock()
+            try:
+                async with asyncio.timeout(max(0.0, left)):
+                    renewed = await self._try()
+            except TimeoutError:
+                renewed = False
+            if not renewed and self._clock() >= self._renewed + self._times.deadline:
+                raise LeaseLost(f"the lease {self._name} could not be renewed in time")
+
+    async def release(self) -> None:
+        """Let another replica lead at once."""
+        lease = await self._client.get(API_VERSION, "Lease", self._namespace, self._name)
+        if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
+            lease["spec"]["holderIdentity"] = ""
+            await self._client.replace(lease)
+
+    async def _try(self) -> bool:
+        """Take or renew the lease once; False when that failed, or another replica holds it."""
+        started = self._clock()
+        try:
+            held = await self._take()
+        except ApiError as error:
+            logger.warning("lease %s not renewed: %s", self._name, error.message)
+            return False
+        if held:
+            self._renewed = started
+        return held
+
+    async def _take(self) -> bool:
+        lease = await self._client.get(API_VERSION, "Lease", self._namespace, self._name)
+        if lease is None:
+            return await self._client.create(self._build(None)) is not None
+        if not self._is_free(lease):
+            if self._renewed > float("-inf"):
+                raise LeaseLost(f"{lease['spec'].get('holderIdentity')} leads now")
+            return False
+        try:
+            await self._client.replace(self._build(lease))
+        except Conflict:
+            return False
+        return True
+
+    def _is_free(self, lease: dict[str, Any]) -> bool:
+        holder = lease["spec"].get("holderIdentity")
+        if not holder or holder == self._identity:
+            return True
+        version = lease["metadata"]["resourceVersion"]
+        if self._watched is None or self._watched[0] != version:
+            self._watched = (version, self._clock())
+        duration = lease["spec"].get("leaseDurationSeconds") or self._times.duration
+        return self._clock() >= self._watched[1] + float(duration)
+
+    def _build(self, before: dict[str, Any] | None) -> dict[str, Any]:
+        """The lease as this replica holds it from now on."""
+        spec = dict(before["spec"]) if before else {}
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        if spec.get("holderIdentity") != self._identity:
+            spec["acquireTime"] = now
+            spec["leaseTransitions"] = spec.get("leaseTransitions", -1) + 1
+        spec |= {
+            "holderIdentity": self._identity,
+            "leaseDurationSeconds": max(1, round(self._times.duration)),
+            "renewTime": now,
+        }
+        metadata = before["metadata"] if before else {"namespace": self._namespace, "name": self._name}
+        return {"apiVersion": API_VERSION, "kind": "Lease", "metadata": metadata, "spec": spec}

@@ -1,0 +1,42 @@
+"""What a plan needs to know of an EvalRun."""
+
+from tunesmith.api.evalrun import EvalRun
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.decide.evaluation import ObservedEvaluation, assemble_evaluation
+from tunesmith.manifests.environment import Environment
+from tunesmith.manifests.inputs_config_map import inputs_name
+from tunesmith.manifests.names import API_VERSION
+
+from .client import Client
+from .live import Live
+from .observe_run import RunChildren, observe_missing_config_maps, observe_run_children
+
+
+async def observe_evalrun(
+    client: Client, run: EvalRun, live: Live, environment: Environment
+) -> ObservedEvaluation:
+    """Read the run's children, and its candidate's FineTuneJob until the snapshot is taken.
+
+    Raises:
+        ApiError: a read failed.
+    """
+    children = await observe_run_children(client, run.metadata)
+    candidate = None if _is_begun(run, children) else await _observe_candidate(client, run)
+    few_shot = run.spec.few_shot_from.uri if run.spec.few_shot_from else None
+    uris = (*(suite.dataset.uri for suite in run.spec.suites), few_shot)
+    missing = await observe_missing_config_maps(client, run.metadata.namespace, children, uris)
+    return assemble_evaluation(
+        run, children.config_maps, children.jobs, children.pods, candidate, missing
+    )
+
+
+def _is_begun(run: EvalRun, children: RunChildren) -> bool:
+    return any(body["metadata"]["name"] == inputs_name(run) for body in children.config_maps)
+
+
+async def _observe_candidate(client: Client, run: EvalRun) -> FineTuneJob | None:
+    reference = run.spec.candidate.fine_tune_job_ref
+    if reference is None:
+        return None
+    body = await client.get(API_VERSION, "FineTuneJob", run.metadata.namespace, reference.name)
+    return FineTuneJob.parse(body) if body is not None else None

@@ -1,0 +1,74 @@
+"""What a FineTuneJob and an EvalRun have in common to be read: snapshots, records, Jobs, pods, and what pods lack."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.decide.objects import is_suspended, job_end, terminated, waiting
+from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL, Metadata, children_selector
+from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
+
+from .children import observe_children, observe_pods
+from .client import Client
+
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunChildren:
+    """The children of a run, by kind."""
+
+    config_maps: tuple[Body, ...]
+    jobs: tuple[Body, ...]
+    pods: tuple[Body, ...]
+
+
+async def observe_run_children(client: Client, owner: Metadata) -> RunChildren:
+    """Read the children of a run."""
+    config_maps = await observe_children(client, "v1", "ConfigMap", owner)
+    jobs = await observe_children(client, "batch/v1", "Job", owner)
+    pods = await observe_pods(client, owner) if jobs else ()
+    if any(_is_ahead_of(job, pods) for job in jobs):
+        # A watch of Jobs may be ahead of the one of pods; a read is not, and the pods hold the last words.
+        pods = tuple(await client.list("v1", "Pod", owner.namespace, children_selector(owner.uid)))
+    return RunChildren(config_maps, jobs, pods)
+
+
+async def observe_missing_config_maps(
+    client: Client, namespace: str, children: RunChildren, uris: Iterable[str | None]
+) -> tuple[str, ...]:
+    """ConfigMaps that are not there, of those that are named, while a container can't be created.
+
+    Nothing in a pod's status names them. Claims and Secrets are named there, so the operator needs no right to read
+    those of other people.
+    """
+    if not _is_held_up(children):
+        return ()
+    names = sorted({name for uri in uris if uri and (name := _config_map_of(uri))})
+    bodies = [await client.get("v1", "ConfigMap", namespace, name) for name in names]
+    return tuple(name for name, body in zip(names, bodies, strict=True) if body is None)
+
+
+def _is_ahead_of(job: Body, pods: Sequence[Body]) -> bool:
+    """Whether the Job has ended and no pod of it is known to have."""
+    if job_end(job) is None:
+        return False
+    return not any(terminated(pod) for pod in pods if _attempt_of(pod) == _attempt_of(job))
+
+
+def _attempt_of(body: Body) -> tuple[str | None, str | None]:
+    labels = body["metadata"].get("labels", {})
+    return labels.get(STAGE_LABEL), labels.get(ATTEMPT_LABEL)
+
+
+def _is_held_up(children: RunChildren) -> bool:
+    live = {_attempt_of(job) for job in children.jobs if job_end(job) is None and not is_suspended(job)}
+    return any(waiting(pod) for pod in children.pods if _attempt_of(pod) in live)
+
+
+def _config_map_of(uri: str) -> str | None:
+    try:
+        parsed = parse_uri(uri)
+    except InvalidUri:
+        return None
+    return parsed.name if parsed.scheme is Scheme.CONFIGMAP else None

@@ -1,0 +1,136 @@
+"""Who is compared with whom, on what: an EvaluateConfig from an EvalRun and its candidate's FineTuneJob."""
+
+from dataclasses import dataclass
+
+from tunesmith_contract.base import canonical_json
+from tunesmith_contract.exit_codes import FailureCategory
+from tunesmith_contract.report import Failure
+from tunesmith_contract.run_config import AdapterSource, EvaluateConfig, Owner, Side, Suite
+from tunesmith_contract.uris import Scheme, parse_uri
+
+from tunesmith.api.evalrun import Baseline, EvalRun, Prompting
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.reasons import EvalRunReason, FineTuneJobPhase
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """The candidate is not there yet, and why."""
+
+    message: str
+
+
+def resolve_contestants(run: EvalRun, job: FineTuneJob | None) -> EvaluateConfig | NotYet | Failure:
+    """All that the evaluation is told.
+
+    Args:
+        job: the FineTuneJob that the candidate names, if it is there.
+    """
+    reference = run.spec.candidate.fine_tune_job_ref
+    if reference is None:
+        return _config(run, None, _given(run))
+    if job is None:
+        where = f"namespace {run.metadata.namespace}"
+        return NotYet(f'FineTuneJob "{reference.name}" does not exist in {where}: create it.')
+    if job.status.phase is FineTuneJobPhase.FAILED:
+        return _failed(job)
+    artifact = job.status.artifact
+    if job.status.phase is not FineTuneJobPhase.SUCCEEDED or artifact is None:
+        phase = job.status.phase or FineTuneJobPhase.PENDING
+        return NotYet(f'FineTuneJob "{reference.name}" has not succeeded yet: it is {phase}.')
+    return _config(run, job, AdapterSource(uri=artifact.uri, digest=artifact.digest))
+
+
+def token_secret(run: EvalRun, job: FineTuneJob | None) -> str:
+    """The Secret whose key ``token`` opens the hub; empty for none."""
+    model = run.spec.base_model or (job.spec.base_model if job else None)
+    return model.secret_ref.name if model and model.secret_ref else ""
+
+
+def policy_of(run: EvalRun) -> str:
+    """Canonical JSON of what is asked and what must hold: suites, gates, confidence."""
+    spec = run.spec.to_dict()
+    return canonical_json({key: spec[key] for key in ("suites", "gates", "confidence")}).decode()
+
+
+def _given(run: EvalRun) -> AdapterSource:
+    candidate = run.spec.candidate
+    assert candidate.uri is not None
+    assert candidate.digest is not None
+    return AdapterSource(uri=candidate.uri, digest=candidate.digest)
+
+
+def _failed(job: FineTuneJob) -> Failure:
+    told = job.status.failure.message if job.status.failure else ""
+    return Failure(
+        category=FailureCategory.USER_ERROR,
+        reason=EvalRunReason.CANDIDATE_FAILED,
+        message=f'FineTuneJob "{job.metadata.name}" failed, so there is nothing to judge: {told}'[:2048],
+    )
+
+
+def _config(run: EvalRun, job: FineTuneJob | None, candidate: AdapterSource) -> EvaluateConfig:
+    spec, meta = run.spec, run.metadata
+    references = (_side(side.name, side, _adapter(side)) for side in spec.references)
+    sides = (
+        _side("candidate", spec.candidate, candidate),
+        _side("baseline", spec.baseline, _adapter(spec.baseline)),
+        *references,
+    )
+    return EvaluateConfig(
+        owner=Owner(kind="EvalRun", namespace=meta.namespace, name=meta.name, uid=meta.uid),
+        base_model=_base_model(run, job),
+        sides=sides,
+        suites=_suites(run),
+        few_shot_from=_few_shot_from(run, job) if any(side.few_shot for side in sides) else None,
+        confidence=float(spec.confidence),
+        policy=policy_of(run),
+        gpus=spec.compute.gpus,
+        output=_output(candidate.uri),
+    )
+
+
+def _side(name: str, asked: Prompting, adapter: AdapterSource | None) -> Side:
+    return Side(name=name, adapter=adapter, system_prompt=asked.system_prompt, few_shot=asked.few_shot)
+
+
+def _adapter(side: Baseline) -> AdapterSource | None:
+    if side.uri is None or side.digest is None:
+        return None
+    return AdapterSource(uri=side.uri, digest=side.digest)
+
+
+def _suites(run: EvalRun) -> tuple[Suite, ...]:
+    return tuple(
+        Suite(
+            name=suite.name,
+            dataset=suite.dataset.uri,
+            metrics=tuple(metric.type for metric in suite.metrics),
+            limit=suite.limit,
+            max_new_tokens=suite.max_new_tokens,
+        )
+        for suite in run.spec.suites
+    )
+
+
+def _base_model(run: EvalRun, job: FineTuneJob | None) -> str:
+    """The model under all sides: the very revision that was tuned, where the hub moves on."""
+    if run.spec.base_model is not None:
+        return run.spec.base_model.uri
+    assert job is not None
+    uri = parse_uri(job.spec.base_model.uri)
+    revision = job.status.resolved.base_model_revision if job.status.resolved else None
+    return str(uri._replace(revision=revision) if uri.scheme is Scheme.HF and revision else uri)
+
+
+def _few_shot_from(run: EvalRun, job: FineTuneJob | None) -> str | None:
+    if run.spec.few_shot_from is not None:
+        return run.spec.few_shot_from.uri
+    return job.spec.dataset.train.uri if job else None
+
+
+def _output(candidate: str) -> str:
+    """Where the report is kept: beside the artefacts, ``pvc://claim/folder`` of ``…/folder/sha256/<hex>``."""
+    uri = parse_uri(candidate)
+    folder, separator, _ = f"/{uri.path}".rpartition("/sha256/")
+    return str(uri._replace(path=folder.strip("/") if separator else ""))

@@ -1,0 +1,50 @@
+"""Verdicts from intervals: a gate holds, does not hold, or can't be told yet.
+
+With margin m and the paired interval [low, high] of candidate minus baseline:
+
+============ ================ ================= =================
+expect       Pass             Fail              else
+============ ================ ================= =================
+``Better``   low > m          high < m          Inconclusive
+``NotWorse`` low > -m         high < -m         Inconclusive
+============ ================ ================= =================
+
+A two-sided interval of confidence c lies wholly above the true difference in at most (1 - c) / 2 of all
+evaluations, so a candidate that is no better than the margin passes by luck no more often than that.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from tunesmith_contract.report import Interval, MetricResult
+
+from tunesmith.api.evalrun import Expect, Gate
+from tunesmith.api.reasons import Verdict
+
+_WORST_FIRST = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
+
+
+def judge_gate(expect: Expect, margin: float, delta: Interval) -> Verdict:
+    """One gate's verdict on candidate minus baseline."""
+    bar = margin if expect is Expect.BETTER else -margin
+    if delta.low > bar:
+        return Verdict.PASS
+    return Verdict.FAIL if delta.high < bar else Verdict.INCONCLUSIVE
+
+
+def judge_gates(gates: Sequence[Gate], results: Iterable[MetricResult]) -> Mapping[Gate, Verdict]:
+    """Each gate's verdict; one whose metric was not measured is Inconclusive."""
+    deltas = {(result.suite, result.metric): result.delta for result in results}
+    return {gate: _judge(gate, deltas.get((gate.suite, gate.metric))) for gate in gates}
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """Fail if one fails, Pass if all pass, else Inconclusive.
+
+    Raises:
+        ValueError: no verdict.
+    """
+    return min(verdicts, key=_WORST_FIRST.index)
+
+
+def _judge(gate: Gate, delta: Interval | None) -> Verdict:
+    return Verdict.INCONCLUSIVE if delta is None else judge_gate(gate.expect, float(gate.margin), delta)

@@ -1,0 +1,66 @@
+"""The operator's settings: one frozen value, from arguments or the environment."""
+
+import argparse
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PREFIX = "TUNESMITH_"
+
+
+class Settings(BaseModel):
+    """Each is given as ``--some-name value`` or as ``TUNESMITH_SOME_NAME``; the argument wins.
+
+    The kubeconfig of a process outside a cluster is named by ``KUBECONFIG``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    namespace: str = Field("tunesmith-system", description="namespace of the operator itself")
+    watch_namespaces: tuple[str, ...] = Field((), description="comma-separated; empty: all namespaces")
+    trainer_image: str = Field("tunesmith/trainer:dev", description="default image of training pods")
+    serving_image: str = Field("tunesmith/serving:dev", description="default image of serving pods")
+    service_name: str = Field("tunesmith", description="Service in front of the TLS port")
+    service_port: int = Field(8443, description="port of that Service")
+    tls_secret: str = Field("tunesmith-tls", description="Secret that keeps the operator's own certificates")
+    lease_name: str = Field("tunesmith", description="Lease by which replicas elect their leader")
+    pod_name: str = Field(default_factory=socket.gethostname, description="name of this replica")
+    host: str = Field("", description="address to listen on; empty: all")
+    http_port: int = Field(8080, description="port of /metrics, /livez and /readyz")
+    tls_port: int = Field(8443, description="port for training pods and serving agents")
+    workers: int = Field(16, ge=1, le=256, description="resources that are reconciled at a time")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level to log")
+    log_format: Literal["json", "text"] = Field("json", description="form of the log lines")
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names under which pods reach the operator; the first is the one that they are told."""
+        service = f"{self.service_name}.{self.namespace}.svc"
+        return (service, f"{service}.cluster.local")
+
+    @property
+    def operator_url(self) -> str:
+        """The URL under which pods reach the operator."""
+        return f"https://{self.hosts[0]}:{self.service_port}"
+
+
+def read_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of these arguments and this environment.
+
+    Raises:
+        SystemExit: an unknown argument.
+        ValueError: a value that does not fit.
+    """
+    parser = argparse.ArgumentParser(prog="python -m tunesmith", description=__doc__)
+    for name, field in Settings.model_fields.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, help=field.description)
+    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    for name in Settings.model_fields:
+        if name not in given and f"{PREFIX}{name.upper()}" in environ:
+            given[name] = environ[f"{PREFIX}{name.upper()}"]
+    if isinstance(given.get("watch_namespaces"), str):
+        given["watch_namespaces"] = tuple(part for part in given["watch_namespaces"].split(",") if part)
+    return Settings.model_validate(given)

@@ -1,0 +1,31 @@
+"""The EvalRun of a FineTuneJob's ``evaluation``."""
+
+from typing import Any
+
+from tunesmith.api.finetunejob import FineTuneJob, JobEvaluation
+
+from .names import API_VERSION, child_labels, owner_reference, queue_labels
+
+STAGE = "evaluation"
+
+
+def eval_run_name(job: FineTuneJob) -> str:
+    """The job's own name: it is what people look for, and as short as a resource's name has to be."""
+    return job.metadata.name
+
+
+def build_eval_run(job: FineTuneJob, evaluation: JobEvaluation) -> dict[str, Any]:
+    """The EvalRun; its candidate is the job's artefact."""
+    spec = evaluation.to_dict()
+    spec["candidate"] = {**spec.get("candidate", {}), "fineTuneJobRef": {"name": job.metadata.name}}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "EvalRun",
+        "metadata": {
+            "name": eval_run_name(job),
+            "namespace": job.metadata.namespace,
+            "labels": child_labels(job, STAGE) | queue_labels(job),
+            "ownerReferences": [owner_reference(job)],
+        },
+        "spec": spec,
+    }

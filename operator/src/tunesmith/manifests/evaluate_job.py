@@ -1,0 +1,43 @@
+"""The evaluate Job: all sides answer the same items."""
+
+from typing import Any
+
+from tunesmith.api.evalrun import EvalRun
+from tunesmith_contract.run_config import EvaluateConfig
+from tunesmith_contract.uris import StorageUri, parse_uri
+
+from .environment import Environment
+from .inputs_config_map import Inputs, inputs_name
+from .trainer_job import TrainerPod, build_trainer_job
+
+STAGE = "evaluate"
+REQUESTS = {"cpu": "1", "memory": "4Gi"}
+
+
+def build_evaluate_job(
+    run: EvalRun, inputs: Inputs, attempt: int, environment: Environment
+) -> dict[str, Any]:
+    """The Job of one attempt."""
+    assert isinstance(inputs.config, EvaluateConfig)
+    compute = run.spec.compute
+    pod = TrainerPod(
+        image=inputs.image,
+        config_map=inputs_name(run),
+        ca_config_map=inputs_name(run),
+        reads=evaluation_uris(inputs.config),
+        writes=(parse_uri(inputs.config.output),),
+        requests=REQUESTS,
+        resources=compute.resources,
+        template=compute.template,
+        token_secret=inputs.token_secret or None,
+        gpus=compute.gpus,
+    )
+    return build_trainer_job(run, STAGE, attempt, pod, environment)
+
+
+def evaluation_uris(config: EvaluateConfig) -> tuple[StorageUri, ...]:
+    """What an evaluation reads: the base model, the adapters, the items and the worked examples."""
+    adapters = (side.adapter.uri for side in config.sides if side.adapter)
+    items = (suite.dataset for suite in config.suites)
+    uris = (config.base_model, *adapters, *items, config.few_shot_from)
+    return tuple(parse_uri(uri) for uri in uris if uri)

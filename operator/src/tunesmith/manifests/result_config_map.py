@@ -1,0 +1,73 @@
+"""The record of an attempt that has ended: immutable, and kept when Jobs, pods and status are gone.
+
+Records are the memory of a resource: what was tried, how it ended, what came out. Status is made from them.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field
+
+from tunesmith_contract.base import Report
+from tunesmith_contract.report import Failure, RunReport
+
+from .names import Owner, child_metadata
+
+RECORD_KEY = "record.json"
+
+
+class AttemptOutcome(StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    DISRUPTED = "Disrupted"
+
+
+class AttemptRecord(Report):
+    """One attempt of one stage.
+
+    Attributes:
+        final: no attempt follows: the stage, and with it the resource, has failed.
+        reason: the reason of the conditions and events that speak of it.
+        report: the pod's last word, where the attempt succeeded.
+        failure: what went wrong, where it did not succeed.
+        started_at: when its Job became active; None where no Job was made.
+        gpu_seconds: GPUs times the seconds that its containers ran.
+    """
+
+    schema_version: Literal[1] = 1
+    stage: str
+    attempt: int = Field(ge=1)
+    outcome: AttemptOutcome
+    final: bool = False
+    reason: str
+    report: RunReport | None = None
+    failure: Failure | None = None
+    started_at: datetime | None = None
+    ended_at: datetime
+    gpu_seconds: float = 0.0
+
+    @property
+    def active_seconds(self) -> float:
+        """How long its Job was active."""
+        return max(0.0, (self.ended_at - self.started_at).total_seconds()) if self.started_at else 0.0
+
+
+def build_result_config_map(owner: Owner, record: AttemptRecord) -> dict[str, Any]:
+    """The record as an immutable ConfigMap, ``<name>-<uid6>-result-<stage>-<attempt>``."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": child_metadata(owner, f"result-{record.stage}", record.attempt),
+        "immutable": True,
+        "data": {RECORD_KEY: record.to_json()},
+    }
+
+
+def parse_result(manifest: Mapping[str, Any]) -> AttemptRecord | None:
+    """The record in a ConfigMap; None where it holds none."""
+    text = manifest.get("data", {}).get(RECORD_KEY)
+    return None if text is None else AttemptRecord.model_validate_json(text)

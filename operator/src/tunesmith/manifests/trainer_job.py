@@ -1,0 +1,183 @@
+"""What the Jobs of all stages have in common: pods that run the trainer image with a ``run.json``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.api.common import PodTemplate, Resources
+from tunesmith_contract.exit_codes import ExitCode
+from tunesmith_contract.layout import CA_FILE, CONFIG_DIR, CREDENTIALS_DIR, RUN_FILE, TOKEN_FILE
+from tunesmith_contract.progress import CA_CERT_ENV, PROGRESS_PATH, SERVER_URL_ENV, TOKEN_ENV
+from tunesmith_contract.uris import Scheme, StorageUri
+
+from .environment import Environment
+from .names import PLURALS, Owner, child_labels, child_metadata, queue_labels
+from .pods import (
+    credentials_volume,
+    restricted_container_security,
+    restricted_pod_security,
+    scratch_volume,
+    storage_volumes,
+)
+
+CONTAINER = "trainer"
+SECRET_KEY = "token"  # noqa: S105
+GPU = "nvidia.com/gpu"
+
+#: A cap, not a reservation: what is fetched from a hub is unpacked in the scratch space.
+SCRATCH = "8Gi"
+SCRATCH_WITH_HUB = "256Gi"
+SHARED_MEMORY = "8Gi"
+
+_FATAL_EXIT_CODES = (ExitCode.USER_ERROR, ExitCode.DATA_ERROR, ExitCode.OUT_OF_MEMORY)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerPod:
+    """The pod of one stage.
+
+    Attributes:
+        image: the trainer image.
+        config_map: the snapshot that holds ``run.json``.
+        ca_config_map: the snapshot that holds the authority of the operator.
+        reads, writes: the storage that the pod is given.
+        requests: what the container asks for where ``resources`` says nothing.
+        resources, template: as people wrote them.
+        token_secret: a Secret whose key ``token`` opens the hub.
+        gpus: GPUs of the pod.
+        grace_seconds: from the first signal to the end: time to commit a checkpoint.
+    """
+
+    image: str
+    config_map: str
+    ca_config_map: str
+    reads: tuple[StorageUri, ...]
+    writes: tuple[StorageUri, ...]
+    requests: Mapping[str, str]
+    resources: Resources | None = None
+    template: PodTemplate | None = None
+    token_secret: str | None = None
+    gpus: int = 0
+    grace_seconds: int = 30
+
+
+def build_trainer_job(
+    owner: Owner, stage: str, attempt: int, pod: TrainerPod, environment: Environment, nodes: int = 1
+) -> dict[str, Any]:
+    """The Job of one attempt: it tries once, and the operator decides what follows.
+
+    Indexed, so that each pod's host name is known beforehand. Kueue changes the template, so the Job is created
+    and never applied again, and ``suspend`` is left out.
+    """
+    metadata = child_metadata(owner, stage, attempt)
+    metadata["labels"] |= queue_labels(owner)
+    labels = child_labels(owner, stage, attempt)
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {
+            "backoffLimit": 0,
+            "completionMode": "Indexed",
+            "completions": nodes,
+            "parallelism": nodes,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": _pod_failure_policy(),
+            "template": {"metadata": {"labels": labels}, "spec": _pod_spec(owner, stage, pod, environment)},
+        },
+    }
+
+
+def _pod_failure_policy() -> dict[str, Any]:
+    """With one try any failure ends the Job; the rules make the Job say why, for when its pods are gone."""
+    disrupted = {
+        "action": "FailJob",
+        "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+    }
+    codes = [int(code) for code in (*_FATAL_EXIT_CODES, ExitCode.PREEMPTED)]
+    told = {
+        "action": "FailJob",
+        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": codes},
+    }
+    return {"rules": [disrupted, told]}
+
+
+def _pod_spec(owner: Owner, stage: str, pod: TrainerPod, environment: Environment) -> dict[str, Any]:
+    volumes, mounts = _volumes(pod)
+    container = {
+        "name": CONTAINER,
+        "image": pod.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python", "-m", "tunesmith_trainer", stage],
+        "env": _environment_variables(owner, pod, environment),
+        "resources": _resources(pod),
+        "securityContext": restricted_container_security(),
+        # An image that dies before its last word still says why: the end of its log.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+    }
+    return {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": pod.grace_seconds,
+        "securityContext": restricted_pod_security(),
+        "containers": [container],
+        "volumes": volumes,
+        **_placement(pod.template),
+    }
+
+
+def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    volumes, mounts = storage_volumes(pod.reads, writable=pod.writes)
+    config_map = {"name": pod.config_map, "items": [{"key": RUN_FILE, "path": RUN_FILE}]}
+    own = [
+        ({"name": "config", "configMap": config_map}, _read_only("config", str(CONFIG_DIR))),
+        credentials_volume(pod.ca_config_map),
+        scratch_volume(SCRATCH_WITH_HUB if _uses_hub(pod) else SCRATCH),
+    ]
+    if pod.gpus > 1:
+        shared_memory = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}}
+        own.append((shared_memory, {"name": "shm", "mountPath": "/dev/shm"}))
+    return volumes + [volume for volume, _ in own], mounts + [mount for _, mount in own]
+
+
+def _read_only(volume: str, path: str) -> dict[str, Any]:
+    return {"name": volume, "mountPath": path, "readOnly": True}
+
+
+def _uses_hub(pod: TrainerPod) -> bool:
+    return any(uri.scheme is Scheme.HF for uri in pod.reads)
+
+
+def _environment_variables(owner: Owner, pod: TrainerPod, environment: Environment) -> list[dict[str, Any]]:
+    path = PROGRESS_PATH.format(
+        namespace=owner.metadata.namespace, plural=PLURALS[owner.kind], name=owner.metadata.name
+    )
+    values = {
+        "HOME": "/tmp",
+        SERVER_URL_ENV: environment.operator_url + path,
+        CA_CERT_ENV: str(CREDENTIALS_DIR / CA_FILE),
+        TOKEN_ENV: str(CREDENTIALS_DIR / TOKEN_FILE),
+    }
+    if not _uses_hub(pod):
+        values["HF_HUB_OFFLINE"] = "1"
+    variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
+    if pod.token_secret:
+        reference = {"name": pod.token_secret, "key": SECRET_KEY}
+        variables.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})
+    return variables
+
+
+def _resources(pod: TrainerPod) -> dict[str, Any]:
+    """The stage's requests under what people wrote; a limit alone is its own request, as in Kubernetes."""
+    limits = dict((pod.resources and pod.resources.limits) or {})
+    defaults = {name: amount for name, amount in pod.requests.items() if name not in limits}
+    requests = defaults | dict((pod.resources and pod.resources.requests) or {})
+    if pod.gpus:
+        limits[GPU] = str(pod.gpus)
+    return {"requests": requests} | ({"limits": limits} if limits else {})
+
+
+def _placement(template: PodTemplate | None) -> dict[str, Any]:
+    return template.to_dict() if template else {}

@@ -1,0 +1,131 @@
+"""Puts the agent together and runs it until it is told to stop."""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+
+from .control.bring_up import BringUp
+from .control.desired import DesiredStore
+from .control.operator_link import OperatorLink, operator_socket_url
+from .control.reconciler import Reconciler
+from .control.watch_file import FileWatcher
+from .engine.client import EngineClient, EngineRefused, EngineUnavailable
+from .http.background import Answer, BackgroundAnswers
+from .http.connection import ServerConnection
+from .http.limits import Limits
+from .http.messages import Request
+from .http.server import Server
+from .http.upstream import UpstreamPool
+from .metrics import AgentMetrics
+from .proxy import Proxy
+from .routing.table import RoutingTable
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+
+_TEXT = b"content-type: text/plain; charset=utf-8\r\n"
+_METRICS_TYPE = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
+
+
+class Agent:
+    """All parts of one agent; ``run`` serves until ``stop`` is set."""
+
+    def __init__(self, settings: Settings, limits: Limits | None = None) -> None:
+        self.settings = settings
+        limits = limits or Limits()
+        self.metrics = AgentMetrics()
+        self.engine = EngineClient(settings.engine_host, settings.engine_port, settings.base_model)
+        self.store = DesiredStore(self._apply)
+        self.pool = UpstreamPool(settings.engine_host, settings.engine_port, limits)
+        self.proxy = Proxy(self.pool, self.metrics, self._wake)
+        self.server = Server(self.proxy, self.metrics.count_refusal, limits)
+        bring_up = BringUp(self.engine, settings.mount_root, settings.proof_tolerance, self.metrics)
+        self.reconciler = Reconciler(
+            settings, self.store, self.engine, bring_up, self.metrics, self._use_table, int(time.time())
+        )
+        self._boot_id = uuid.uuid4().hex
+        self._background = BackgroundAnswers()
+        self.proxy.add("/healthz", self._healthz)
+        self.proxy.add("/readyz", self._readyz)
+        self.proxy.add("/metrics", self._background.handler(self._metrics_answer))
+
+    async def run(self, stop: asyncio.Event, on_listening: Callable[[int], None] | None = None) -> bool:
+        """Serve until ``stop`` is set, then drain; False where requests had to be cut off.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        async with self.engine:
+            tasks = [asyncio.create_task(part) for part in self._parts()]
+            stopping = asyncio.create_task(stop.wait())
+            try:
+                port = await self.server.start(self.settings.host, self.settings.port)
+                log.info("listening", extra={"port": port})
+                if on_listening is not None:
+                    on_listening(port)
+                await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+                return await self._drain()
+            finally:
+                for task in (stopping, *tasks):
+                    task.cancel()
+                ended = await asyncio.gather(stopping, *tasks, return_exceptions=True)
+                await self.server.stop()
+                await self._background.close()
+                self.pool.close()
+                _raise_first(ended)
+
+    def _parts(self) -> Iterator[Coroutine[None, None, None]]:
+        """What runs beside the data path."""
+        yield self.reconciler.run()
+        yield FileWatcher(self.settings.desired_file, self.store).run()
+        if self.settings.operator_url:
+            settings = self.settings
+            url = operator_socket_url(settings.operator_url, settings.namespace, settings.deployment)
+            yield OperatorLink(
+                url,
+                settings.credentials_dir,
+                self.store,
+                self.reconciler,
+                self.metrics,
+                lambda: self.reconciler.report(self._boot_id),
+            ).run()
+
+    async def _drain(self) -> bool:
+        log.info("draining")
+        self.server.announce_drain()
+        await asyncio.sleep(self.settings.lame_duck_seconds)
+        return await self.server.drain(self.settings.drain_seconds)
+
+    def _apply(self) -> None:
+        self.reconciler.apply()
+
+    def _wake(self) -> None:
+        self.reconciler.wake()
+
+    def _use_table(self, table: RoutingTable) -> None:
+        self.proxy.table = table
+
+    def _healthz(self, connection: ServerConnection, request: Request) -> None:
+        connection.respond(200, _TEXT, b"alive\n")
+
+    def _readyz(self, connection: ServerConnection, request: Request) -> None:
+        why_not = "This pod is going away." if self.server.draining else self.reconciler.why_not_ready()
+        if why_not:
+            connection.respond(503, _TEXT, f"{why_not}\n".encode())
+        else:
+            connection.respond(200, _TEXT, b"ready\n")
+
+    async def _metrics_answer(self) -> Answer:
+        try:
+            engine = await self.engine.metrics()
+        except (EngineUnavailable, EngineRefused):
+            engine = b""
+        return 200, _METRICS_TYPE, self.metrics.render() + engine
+
+
+def _raise_first(ended: Iterable[object]) -> None:
+    for result in ended:
+        if isinstance(result, Exception):
+            raise result

@@ -1,0 +1,1 @@
+"""What lies in storage is what its digest says."""

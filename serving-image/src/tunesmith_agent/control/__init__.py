@@ -1,0 +1,1 @@
+"""From the desired state to loaded, proven and routed versions."""

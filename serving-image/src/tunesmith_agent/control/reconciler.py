@@ -1,0 +1,373 @@
+"""Level-based control loop of one pod: what is desired, what the engine has, and the steps between."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from tunesmith_contract.agent import (
+    AgentReport,
+    LoadedVersion,
+    LoadState,
+    Version,
+    VersionCounters,
+    served_name,
+)
+
+from tunesmith_agent.engine.client import EngineClient, EngineGone, EngineRefused, EngineUnavailable
+from tunesmith_agent.metrics import AgentMetrics, VersionStats
+from tunesmith_agent.routing.table import Route, RoutingTable, build_base_target, build_table
+from tunesmith_agent.settings import Settings
+
+from .breaker import Breakers
+from .bring_up import BringUp, LoadFailure
+from .desired import DesiredStore
+from .versions import (
+    Key,
+    TrackedVersion,
+    build_alias_route,
+    build_pinned_route,
+    desired_versions,
+    held_version,
+)
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+#: Steps come no closer than this, however often the loop is woken.
+SPACING_SECONDS = 0.02
+#: A busy engine may be slow to answer: only so many failures in a row mean that it is down.
+FAILURES_UNTIL_DOWN = 3
+MAX_BACKOFF_SECONDS = 30.0
+NOT_READY = "the engine is not ready."
+
+
+class Reconciler:
+    """Owns the tracked versions and the routing table; everything runs on one event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: DesiredStore,
+        engine: EngineClient,
+        bring_up: BringUp,
+        metrics: AgentMetrics,
+        on_table: Callable[[RoutingTable], None],
+        created: int,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._engine = engine
+        self._bring_up = bring_up
+        self._metrics = metrics
+        self._on_table = on_table
+        self._created = created
+        self._tracked: dict[Key, TrackedVersion] = {}
+        self._last_stable: dict[str, str] = {}
+        self._breakers = Breakers()
+        self._wake = asyncio.Event()
+        self._failures = 0
+        self._up_since: float | None = None
+        self._boot_settled = False
+        self._changes: set[asyncio.Event] = set()
+
+    # -- what others ask
+
+    def wake(self) -> None:
+        """Look at once: something may have changed."""
+        self._wake.set()
+
+    @contextlib.contextmanager
+    def changes(self) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the report changed."""
+        event = asyncio.Event()
+        self._changes.add(event)
+        try:
+            yield event
+        finally:
+            self._changes.discard(event)
+
+    def why_not_ready(self) -> str:
+        """Empty if this pod can take requests, else the reason."""
+        if self._up_since is None:
+            return "The engine is not up."
+        if self._store.current is None:
+            return "No desired state has come yet."
+        if self._boot_settled:
+            return ""
+        waiting = self._unsettled()
+        waited = asyncio.get_running_loop().time() - self._up_since
+        if waiting and waited < self._settings.settle_seconds:
+            return f"Loading: {', '.join(waiting[:10])}."
+        self._boot_settled = True
+        return ""
+
+    def report(self, boot_id: str) -> AgentReport:
+        """The state of this pod as the operator reads it."""
+        desired = self._store.current
+        return AgentReport(
+            pod_name=self._settings.pod_name,
+            pod_uid=self._settings.pod_uid,
+            boot_id=boot_id,
+            engine_ready=self._up_since is not None,
+            applied_generation=self._metrics.generation if desired else 0,
+            versions=tuple(self._report_version(tracked) for tracked in self._tracked.values()),
+            counters=tuple(
+                VersionCounters(
+                    alias=stats.alias, digest=stats.digest, requests=stats.requests, errors=stats.errors
+                )
+                for stats in self._metrics.versions.values()
+                if stats.digest
+            ),
+        )
+
+    # -- the loop
+
+    async def run(self) -> None:
+        """Reconcile for ever; cancel to stop."""
+        try:
+            while True:
+                self._wake.clear()
+                try:
+                    await self.step()
+                except Exception:
+                    # The loop is level-based: the next step starts from what is there, and serving goes on meanwhile.
+                    log.exception("step failed")
+                await asyncio.sleep(SPACING_SECONDS)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await self._wake.wait()
+        finally:
+            tasks = [tracked.task for tracked in self._tracked.values() if tracked.task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def step(self) -> None:
+        """Observe once and start what is missing."""
+        await self._observe_engine()
+        self.apply()
+
+    def apply(self) -> None:
+        """Act on what is desired and known now: routes change at once, loads and drains start in the background."""
+        desired = self._store.current
+        if desired is not None:
+            for alias in self._breakers.keep_only(desired):
+                self._forgive(alias)
+        if self._up_since is not None:
+            self._start_missing()
+        self._drain_unwanted()
+        if desired is not None:
+            self._metrics.generation = desired.generation
+        self._publish()
+
+    async def _observe_engine(self) -> None:
+        active_before = [tracked for tracked in self._tracked.values() if tracked.active]
+        try:
+            adapters = await self._engine.adapters()
+            if self._up_since is None:
+                await self._engine.warm_up()
+        except (EngineUnavailable, EngineRefused) as error:
+            self._failures += 1
+            if isinstance(error, EngineGone) or self._failures >= FAILURES_UNTIL_DOWN:
+                self._engine_lost()
+            return
+        self._failures = 0
+        if self._up_since is None:
+            log.info("engine is up")
+            self._up_since = asyncio.get_running_loop().time()
+            self._metrics.engine_up = True
+        for tracked in active_before:
+            if tracked.active and served_name(*tracked.key) not in adapters:
+                log.warning("the engine lost a version", extra={"alias": tracked.alias})
+                self._up_since = asyncio.get_running_loop().time()
+                self._forget_load(tracked)
+
+    def _engine_lost(self) -> None:
+        if self._up_since is not None:
+            log.warning("engine is down")
+        self._up_since = None
+        self._metrics.engine_up = False
+        for tracked in tuple(self._tracked.values()):
+            self._forget_load(tracked)
+
+    def _forget_load(self, tracked: TrackedVersion) -> None:
+        """The engine has it no more: it must be loaded and proven again."""
+        if tracked.task is not None:
+            tracked.task.cancel()
+            tracked.task = None
+        if tracked.state is LoadState.DRAINING:
+            del self._tracked[tracked.key]
+            return
+        tracked.settled = self._boot_settled = False
+        self._set(tracked, LoadState.LOADING, "EngineUnavailable")
+
+    def _start_missing(self) -> None:
+        for alias, version in desired_versions(self._store.current):
+            tracked = self._tracked.get((alias, version.digest))
+            if tracked is None:
+                tracked = TrackedVersion(alias, version, self._stats(alias, version.digest))
+                self._tracked[tracked.key] = tracked
+            elif tracked.state is LoadState.DRAINING:
+                self._cancel(tracked)
+                tracked.settled = False
+                self._set(tracked, LoadState.FETCHING)
+            tracked = self._renew_uri(tracked, version)
+            if not tracked.busy and tracked.state not in (LoadState.ACTIVE, LoadState.FAILED):
+                tracked.task = asyncio.create_task(self._bring_up_with_retries(tracked))
+
+    def _renew_uri(self, tracked: TrackedVersion, version: Version) -> TrackedVersion:
+        """The same digest at another address: what failed there may be found here."""
+        if tracked.version.uri != version.uri and not tracked.active:
+            self._cancel(tracked)
+            self._set(tracked, LoadState.FETCHING)
+        tracked.version = version
+        return tracked
+
+    def _drain_unwanted(self) -> None:
+        wanted = {(alias, version.digest) for alias, version in desired_versions(self._store.current)}
+        wanted |= set(self._held().values())
+        for key, tracked in tuple(self._tracked.items()):
+            if key not in wanted and tracked.state is not LoadState.DRAINING:
+                self._cancel(tracked)
+                self._set(tracked, LoadState.DRAINING)
+                tracked.task = asyncio.create_task(self._drain(tracked))
+
+    def _cancel(self, tracked: TrackedVersion) -> None:
+        if tracked.task is not None:
+            tracked.task.cancel()
+            tracked.task = None
+
+    # -- one version
+
+    async def _bring_up_with_retries(self, tracked: TrackedVersion) -> None:
+        backoff = 0.5
+        while True:
+            try:
+                await self._bring_up.run(tracked.alias, tracked.version, partial(self._set, tracked))
+            except LoadFailure as failure:
+                tracked.settled = tracked.settled or failure.reason != "EngineUnavailable"
+                message = f"{failure} Tried again in {backoff:g} s." if failure.retryable else str(failure)
+                self._set(tracked, LoadState.FAILED, failure.reason, message)
+                if not failure.retryable:
+                    return
+            except Exception as error:
+                log.exception("bringing a version up failed")
+                self._set(tracked, LoadState.FAILED, "InternalError", repr(error))
+            else:
+                tracked.settled = True
+                tracked.stats.consecutive_errors = 0
+                self._set(tracked, LoadState.ACTIVE)
+                self.wake()
+                return
+            await asyncio.sleep(backoff)
+            backoff = min(2 * backoff, MAX_BACKOFF_SECONDS)
+
+    async def _drain(self, tracked: TrackedVersion) -> None:
+        """Wait until nobody is answered by it, then take it out of the engine."""
+        idle = asyncio.Event()
+        tracked.stats.on_idle = idle.set
+        try:
+            if tracked.stats.in_flight:
+                async with asyncio.timeout(self._settings.drain_seconds):
+                    await idle.wait()
+        except TimeoutError:
+            log.warning("requests outlast the drain", extra={"alias": tracked.alias})
+        finally:
+            tracked.stats.on_idle = None
+        try:
+            await self._engine.unload(served_name(*tracked.key))
+        except (EngineUnavailable, EngineRefused) as error:
+            log.warning("unload failed", extra={"alias": tracked.alias, "error": str(error)})
+        del self._tracked[tracked.key]
+        self._publish()
+
+    def _set(self, tracked: TrackedVersion, state: LoadState, reason: str = "", message: str = "") -> None:
+        if (tracked.state, tracked.reason, tracked.message) == (state, reason, message):
+            return
+        tracked.state, tracked.reason, tracked.message = state, reason, message
+        level = logging.WARNING if state is LoadState.FAILED else logging.INFO
+        details = {"alias": tracked.alias, "digest": tracked.version.digest, "reason": reason, "why": message}
+        log.log(level, "version is %s", state, extra=details)
+        self._publish()
+
+    # -- what follows from it
+
+    def _publish(self) -> None:
+        """Route by what is active now, and tell whoever reports."""
+        desired = self._store.current
+        held = self._held()
+        routes = [self._base_route()]
+        for tracked in self._tracked.values():
+            if tracked.state is not LoadState.DRAINING:
+                routes.append(build_pinned_route(tracked))
+        for alias in desired.aliases if desired else ():
+            breaker_open = self._breakers.is_open(alias.name)
+            routes.append(build_alias_route(alias, self._tracked, held.get(alias.name), breaker_open))
+            if alias.stable and self._is_active((alias.name, alias.stable.digest)):
+                self._last_stable[alias.name] = alias.stable.digest
+        self._metrics.breakers_open = len(self._breakers)
+        self._on_table(build_table(routes, self._created))
+        for event in self._changes:
+            event.set()
+
+    def _base_route(self) -> Route:
+        name = self._settings.base_model
+        target = (
+            build_base_target(name, self._metrics.stats(name, "")) if self._up_since is not None else None
+        )
+        return Route(name, target, why_not=NOT_READY)
+
+    def _held(self) -> dict[str, Key]:
+        desired = self._store.current
+        held = {
+            alias.name: held_version(alias, self._tracked, self._last_stable.get(alias.name, ""))
+            for alias in (desired.aliases if desired else ())
+        }
+        return {name: key for name, key in held.items() if key is not None}
+
+    def _is_active(self, key: Key) -> bool:
+        tracked = self._tracked.get(key)
+        return tracked is not None and tracked.active
+
+    def _unsettled(self) -> list[str]:
+        """Aliases whose stable version was neither active nor failed yet on this boot of the engine."""
+        desired = self._store.current
+        return [
+            alias.name
+            for alias in (desired.aliases if desired else ())
+            if alias.stable and not self._is_settled((alias.name, alias.stable.digest))
+        ]
+
+    def _is_settled(self, key: Key) -> bool:
+        tracked = self._tracked.get(key)
+        return tracked is not None and tracked.settled
+
+    def _stats(self, alias: str, digest: str) -> VersionStats:
+        stats = self._metrics.stats(alias, digest)
+        stats.on_error = self._record_error
+        return stats
+
+    def _record_error(self, stats: VersionStats) -> None:
+        if self._breakers.record_error(stats, self._store.current):
+            log.warning("breaker opened", extra={"alias": stats.alias, "digest": stats.digest})
+            self._publish()
+
+    def _forgive(self, alias: str) -> None:
+        for tracked in self._tracked.values():
+            if tracked.alias == alias:
+                tracked.stats.consecutive_errors = 0
+
+    def _report_version(self, tracked: TrackedVersion) -> LoadedVersion:
+        desired = self._store.current
+        candidates = {
+            (alias.name, alias.candidate.digest)
+            for alias in (desired.aliases if desired else ())
+            if alias.candidate
+        }
+        if tracked.key in candidates and self._breakers.is_open(tracked.alias):
+            return tracked.to_report(
+                "BreakerOpen", "This pod stopped sending requests to it after errors in a row."
+            )
+        return tracked.to_report()

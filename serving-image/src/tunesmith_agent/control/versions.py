@@ -1,0 +1,112 @@
+"""What this pod knows of each version, and the routes that follow from it."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from tunesmith_contract.agent import DesiredAlias, DesiredState, LoadedVersion, LoadState, Version
+from tunesmith_contract.base import short_digest
+
+from tunesmith_agent.metrics import VersionStats
+from tunesmith_agent.routing.stickiness import threshold
+from tunesmith_agent.routing.table import Route, Target, build_target
+
+#: Alias and digest: what a version is called between operator and agent.
+Key = tuple[str, str]
+
+
+@dataclass
+class TrackedVersion:
+    """One version on this pod.
+
+    Attributes:
+        settled: it was active or failed once since it was wanted on this boot of the engine.
+        task: what brings it up or drains it.
+    """
+
+    alias: str
+    version: Version
+    stats: VersionStats
+    state: LoadState = LoadState.FETCHING
+    reason: str = ""
+    message: str = ""
+    settled: bool = False
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def key(self) -> Key:
+        """Alias and digest."""
+        return self.alias, self.version.digest
+
+    @property
+    def active(self) -> bool:
+        """Loaded and proven."""
+        return self.state is LoadState.ACTIVE
+
+    @property
+    def busy(self) -> bool:
+        """Whether a task works on it."""
+        return self.task is not None and not self.task.done()
+
+    def to_report(self, reason: str = "", message: str = "") -> LoadedVersion:
+        """As the operator reads it."""
+        return LoadedVersion(
+            alias=self.alias,
+            digest=self.version.digest,
+            state=self.state,
+            reason=(self.reason or reason)[:64],
+            message=(self.message or message)[:512],
+        )
+
+
+def desired_versions(desired: DesiredState | None) -> Iterator[tuple[str, Version]]:
+    """Every version that is to be loaded, with its alias."""
+    for alias in desired.aliases if desired else ():
+        for version in (alias.stable, alias.candidate):
+            if version is not None:
+                yield alias.name, version
+
+
+def held_version(alias: DesiredAlias, tracked: Mapping[Key, TrackedVersion], last_stable: str) -> Key | None:
+    """The stable version of before, while the wanted one is still on its way here: it goes on answering."""
+    if alias.stable is None or not last_stable or last_stable == alias.stable.digest:
+        return None
+    wanted, held = tracked.get((alias.name, alias.stable.digest)), tracked.get((alias.name, last_stable))
+    if held is None or not held.active or (wanted is not None and wanted.settled):
+        return None
+    return held.key
+
+
+def build_alias_route(
+    alias: DesiredAlias, tracked: Mapping[Key, TrackedVersion], held: Key | None, breaker_open: bool
+) -> Route:
+    """The route of one alias: the candidate gets its share only where it is active and its breaker closed."""
+    stable = tracked.get((alias.name, alias.stable.digest)) if alias.stable else None
+    candidate = tracked.get((alias.name, alias.candidate.digest)) if alias.candidate else None
+    answering = tracked[held] if held and not (stable and stable.active) else stable
+    route = Route(alias.name, _target(answering), why_not=_why_not(stable))
+    if candidate is None or not candidate.active or breaker_open:
+        return route
+    digest = candidate.version.digest
+    return Route(alias.name, route.stable, _target(candidate), digest, threshold(alias.weight), route.why_not)
+
+
+def build_pinned_route(tracked: TrackedVersion) -> Route:
+    """The route of one version under its own name."""
+    name = f"{tracked.alias}@{short_digest(tracked.version.digest)}"
+    return Route(name, _target(tracked), why_not=_why_not(tracked))
+
+
+def _target(tracked: TrackedVersion | None) -> Target | None:
+    if tracked is None or not tracked.active:
+        return None
+    return build_target(*tracked.key, tracked.stats)
+
+
+def _why_not(tracked: TrackedVersion | None) -> str:
+    if tracked is None:
+        return "no version of it is stable yet."
+    version = f"version {short_digest(tracked.version.digest)}"
+    if tracked.state is LoadState.FAILED:
+        return f"{version} failed to load ({tracked.reason})."
+    return f"{version} is not active yet ({tracked.state})."

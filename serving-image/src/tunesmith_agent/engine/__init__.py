@@ -1,0 +1,1 @@
+"""vLLM's control API: health, adapters, log-probabilities."""

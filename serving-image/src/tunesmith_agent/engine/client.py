@@ -1,0 +1,145 @@
+"""A client of the engine's control API, for all that is not a client's request."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+import orjson
+from tunesmith_contract.artifact import Probe
+
+from .log_probs import mean_log_prob
+
+#: The first request after a start may compile kernels.
+GENERATE_SECONDS = 180.0
+LOAD_SECONDS = 120.0
+QUICK_SECONDS = 10.0
+
+
+class EngineUnavailable(Exception):
+    """The engine does not answer, or with an error of its own: trying again can help."""
+
+
+class EngineGone(EngineUnavailable):
+    """Nothing listens where the engine should: it was stopped or has not started."""
+
+
+class EngineRefused(Exception):
+    """The engine says that the request is wrong: the same request will be refused again."""
+
+
+class EngineClient:
+    """Talks to one engine; use as an async context manager."""
+
+    def __init__(self, host: str, port: int, base_model: str) -> None:
+        self._url = f"http://{host}:{port}"
+        self._base_model = base_model
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> "EngineClient":
+        self._session = aiohttp.ClientSession(base_url=self._url)
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def adapters(self) -> frozenset[str]:
+        """Names of the adapters that the engine has now.
+
+        Raises:
+            EngineUnavailable: it is down or starting.
+        """
+        listing = await self._call("GET", "/v1/models", seconds=QUICK_SECONDS)
+        return frozenset(model["id"] for model in listing["data"]) - {self._base_model}
+
+    async def warm_up(self) -> None:
+        """One token from the base model: the first request compiles what the engine compiles lazily."""
+        await self._generate(self._base_model, [0], prompt_log_probs=False)
+
+    async def load(self, name: str, path: str) -> None:
+        """Load an adapter under a name that the engine does not have yet.
+
+        Raises:
+            EngineRefused: it is no adapter for this engine; the message is the engine's.
+            EngineUnavailable: the engine is down.
+        """
+        body = {"lora_name": name, "lora_path": path}
+        await self._call("POST", "/v1/load_lora_adapter", body, seconds=LOAD_SECONDS)
+
+    async def unload(self, name: str) -> None:
+        """Unload an adapter; one that is not there is no error.
+
+        Raises:
+            EngineUnavailable: the engine is down.
+        """
+        try:
+            body = {"lora_name": name}
+            await self._call("POST", "/v1/unload_lora_adapter", body, seconds=QUICK_SECONDS)
+        except EngineRefused:
+            if name in await self.adapters():
+                raise
+
+    async def base_log_prob(self, probe: Probe) -> float:
+        """Mean log-probability of the probe's continuation under the base model, nats per token."""
+        return await self.log_prob(self._base_model, probe)
+
+    async def log_prob(self, model: str, probe: Probe) -> float:
+        """Mean log-probability of the probe's continuation under a model, nats per token.
+
+        Raises:
+            EngineRefused: the engine does not take these tokens.
+            EngineUnavailable: the engine is down.
+        """
+        answer = await self._generate(model, list(probe.token_ids), prompt_log_probs=True)
+        try:
+            return mean_log_prob(answer["choices"][0]["prompt_logprobs"], probe)
+        except (KeyError, IndexError, TypeError) as error:
+            raise EngineRefused(f"The engine's answer has no log-probabilities: {error!r}") from error
+
+    async def metrics(self) -> bytes:
+        """The engine's metrics in Prometheus' text format.
+
+        Raises:
+            EngineUnavailable: the engine is down.
+        """
+        return await self._request("GET", "/metrics", None, QUICK_SECONDS)
+
+    async def _generate(self, model: str, tokens: list[int], *, prompt_log_probs: bool) -> Any:
+        body: dict[str, object] = {"model": model, "prompt": tokens, "max_tokens": 1, "temperature": 0}
+        if prompt_log_probs:
+            body["prompt_logprobs"] = 0
+        return await self._call("POST", "/v1/completions", body, seconds=GENERATE_SECONDS)
+
+    async def _call(
+        self, method: str, path: str, body: Mapping[str, object] | None = None, *, seconds: float
+    ) -> Any:
+        answer = await self._request(method, path, body, seconds)
+        try:
+            return orjson.loads(answer)
+        except orjson.JSONDecodeError:
+            return answer.decode(errors="replace")
+
+    async def _request(
+        self, method: str, path: str, body: Mapping[str, object] | None, seconds: float
+    ) -> bytes:
+        assert self._session is not None, "use the client as a context manager"
+        timeout = aiohttp.ClientTimeout(total=seconds)
+        try:
+            async with self._session.request(method, path, json=body, timeout=timeout) as response:
+                answer = await response.read()
+        except aiohttp.ClientConnectorError as error:
+            raise EngineGone(f"{method} {path}: {error}") from error
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise EngineUnavailable(f"{method} {path}: {error!r}") from error
+        if response.status >= 500:
+            raise EngineUnavailable(f"{method} {path}: status {response.status}")
+        if response.status >= 400:
+            raise EngineRefused(_message(answer))
+        return answer
+
+
+def _message(answer: bytes) -> str:
+    try:
+        return str(orjson.loads(answer)["error"]["message"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return answer.decode(errors="replace")[:300]

@@ -1,0 +1,56 @@
+"""Answers that need to wait for something: made by a task that ends with its client."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from .connection import ServerConnection
+from .messages import Refusal, Request
+
+Answer = tuple[int, bytes, bytes]
+
+
+class BackgroundAnswers:
+    """Turns coroutine functions into handlers; keeps their tasks."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def handler(self, make: Callable[[], Awaitable[Answer]]) -> Callable[[ServerConnection, Request], None]:
+        """A handler that answers with the status, header lines and body that ``make`` comes to."""
+
+        def handle(connection: ServerConnection, request: Request) -> None:
+            task = asyncio.get_running_loop().create_task(_answer(connection, make))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            connection.exchange = _TaskExchange(task, connection)
+
+        return handle
+
+    async def close(self) -> None:
+        """End what is under way."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _answer(connection: ServerConnection, make: Callable[[], Awaitable[Answer]]) -> None:
+    connection.respond(*await make())
+
+
+class _TaskExchange:
+    def __init__(self, task: asyncio.Task[None], connection: ServerConnection) -> None:
+        self._task = task
+        self._connection = connection
+
+    def client_lost(self) -> None:
+        self._task.cancel()
+
+    def pause(self) -> None:
+        """The answer is made as a whole: nothing to hold back."""
+
+    def resume(self) -> None:
+        """See ``pause``."""
+
+    def timed_out(self) -> None:
+        self._task.cancel()
+        self._connection.respond_refusal(Refusal(504, "This took too long.", kind="server_error"))

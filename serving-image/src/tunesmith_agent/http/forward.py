@@ -1,0 +1,173 @@
+"""One request on its way to the engine, and the answer on its way back."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from tunesmith_agent.routing.table import Target
+
+from .messages import JSON_TYPE, Refusal
+from .upstream import UpstreamConnection, UpstreamPool
+
+if TYPE_CHECKING:
+    from tunesmith_agent.proxy import Proxy
+
+    from .connection import ServerConnection
+
+#: Headers of the engine's answer that the client gets to see.
+_PASSED_HEADERS = (b"content-type", b"x-request-id", b"retry-after")
+
+#: The engine knows each version that is routed to, unless it was restarted a moment ago.
+_NOT_FOUND = 404
+
+
+class Forward:
+    """Carries one answer; all it does happens in callbacks, so that a request needs no task."""
+
+    __slots__ = (
+        "_begun_at", "_client", "_connecting", "_forgotten", "_fresh", "_head_at", "_pool", "_proxy", "_request", "_status",
+        "_target", "_upstream",
+    )  # fmt: skip
+
+    def __init__(
+        self, proxy: "Proxy", pool: UpstreamPool, client: "ServerConnection", target: Target, request: bytes
+    ) -> None:
+        self._proxy = proxy
+        self._pool = pool
+        self._client = client
+        self._target = target
+        self._request = request
+        self._upstream: UpstreamConnection | None = None
+        self._connecting: asyncio.Task[UpstreamConnection] | None = None
+        self._fresh = self._forgotten = False
+        self._status = 0
+        self._begun_at = client.loop.time()
+        self._head_at = 0.0
+
+    def start(self) -> None:
+        """Send the request, on an idle connection if there is one."""
+        self._client.exchange = self
+        self._target.stats.begin()
+        if (upstream := self._pool.take()) is not None:
+            self._send(upstream)
+        else:
+            self._connect()
+
+    # -- from the client's connection
+
+    def client_lost(self) -> None:
+        """Closing the connection tells the engine to stop generating."""
+        self._drop_upstream()
+        self._target.stats.give_up()
+
+    def pause(self) -> None:
+        if self._upstream is not None:
+            self._upstream.pause()
+
+    def resume(self) -> None:
+        if self._upstream is not None:
+            self._upstream.resume()
+
+    def timed_out(self) -> None:
+        self._drop_upstream()
+        self._fail(
+            Refusal(504, "The engine was silent for too long.", kind="server_error", code="engine_timeout")
+        )
+
+    # -- from the engine's connection
+
+    def on_head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
+        if status == _NOT_FOUND:
+            self._forgotten = True
+            return
+        self._status = status
+        self._head_at = self._client.loop.time()
+        lines = [b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_HEADERS if name in headers]
+        self._client.begin(status, self._target.headers + b"".join(lines), length)
+
+    def on_data(self, data: bytes) -> None:
+        if not self._forgotten:
+            self._client.send(data)
+
+    def on_pause(self) -> None:
+        if self._status:
+            self._client.flush()
+
+    def on_end(self) -> None:
+        self._upstream = None
+        if self._forgotten:
+            self._target.stats.withdraw()
+            self._proxy.version_forgotten(self._client)
+            return
+        self._count(broken=False)
+        self._client.end()
+
+    def on_lost(self, any_byte: bool) -> None:
+        """A kept connection may have been closed by the engine just before it was used: that is tried once more."""
+        self._upstream = None
+        if not any_byte and not self._fresh:
+            self._connect()
+        elif self._status:
+            self._client.flush()
+            self._cut()
+        else:
+            message = "The engine closed the connection without an answer."
+            self._fail(Refusal(502, message, kind="server_error", code="engine_failed"))
+
+    # -- inside
+
+    def _connect(self) -> None:
+        self._fresh = True
+        self._connecting = self._client.loop.create_task(self._pool.connect())
+        self._connecting.add_done_callback(self._connected)
+
+    def _connected(self, connecting: asyncio.Task[UpstreamConnection]) -> None:
+        self._connecting = None
+        if connecting.cancelled():
+            return
+        if connecting.exception() is not None:
+            self._target.stats.withdraw()
+            self._proxy.engine_unreachable(self._client)
+            return
+        self._send(connecting.result())
+
+    def _send(self, upstream: UpstreamConnection) -> None:
+        self._upstream = upstream
+        upstream.send(self, self._request)
+        if self._client.paused:
+            upstream.pause()
+
+    def _drop_upstream(self) -> None:
+        if self._connecting is not None:
+            self._connecting.remove_done_callback(self._connected)
+            self._connecting.add_done_callback(_close_late)
+            self._connecting.cancel()
+        if self._upstream is not None:
+            self._upstream.close()
+            self._upstream = None
+
+    def _fail(self, refusal: Refusal) -> None:
+        """Nothing of the answer reached the client yet: it gets an error; else its connection is cut."""
+        if self._status:
+            self._cut()
+            return
+        self._status = refusal.status
+        self._head_at = self._client.loop.time()
+        self._count(broken=True)
+        body = refusal.to_body()
+        self._client.respond(refusal.status, self._target.headers + JSON_TYPE, body)
+
+    def _cut(self) -> None:
+        """The client must not take what it has for the whole answer."""
+        self._client.exchange = None
+        self._count(broken=True)
+        self._client.cut()
+
+    def _count(self, *, broken: bool) -> None:
+        now = self._client.loop.time()
+        self._target.stats.finish(self._status, now - self._begun_at, self._head_at - self._begun_at, broken)
+
+
+def _close_late(connecting: asyncio.Task[UpstreamConnection]) -> None:
+    """A connection that was made although nobody waits for it any more."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().close()

@@ -1,0 +1,37 @@
+"""Bounds on what a client or the engine may take, in bytes and seconds."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of the data path.
+
+    Attributes:
+        head_bytes: request line and headers together.
+        body_bytes: a request's body.
+        backlog_bytes: input of a pipelining client kept while an answer is under way; reading stops above it.
+        pipelined: complete requests of one connection that wait for their turn.
+        connections: clients at the same time.
+        read_seconds: from the first byte of a request to its last.
+        idle_seconds: between two requests of a connection.
+        stall_seconds: how long a client may take nothing of an answer that waits for it.
+        linger_seconds: how long input is thrown away after a refusal, so that the client gets to read it.
+        connect_seconds: to open a connection to the engine.
+        engine_seconds: how long the engine may be silent in a request.
+        engine_idle_seconds: age at which an idle connection to the engine is not used again; less than the engine's
+            own keep-alive time (uvicorn: 5 s).
+    """
+
+    head_bytes: int = 32 * 1024
+    body_bytes: int = 4 * 1024 * 1024
+    backlog_bytes: int = 64 * 1024
+    pipelined: int = 32
+    connections: int = 1024
+    read_seconds: float = 30.0
+    idle_seconds: float = 75.0
+    stall_seconds: float = 60.0
+    linger_seconds: float = 2.0
+    connect_seconds: float = 2.0
+    engine_seconds: float = 600.0
+    engine_idle_seconds: float = 3.0

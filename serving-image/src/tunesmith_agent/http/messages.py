@@ -1,0 +1,54 @@
+"""What goes over the wire: requests, refusals in OpenAI's error form, and heads of responses."""
+
+import http
+import time
+from dataclasses import dataclass
+from email.utils import formatdate
+
+import orjson
+
+JSON_TYPE = b"content-type: application/json\r\n"
+
+
+@dataclass(slots=True)
+class Request:
+    """One complete request; header names are in lower case."""
+
+    method: bytes
+    path: bytes
+    headers: dict[bytes, bytes]
+    body: bytes
+    keep_alive: bool
+    http_10: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An error answer: ``kind`` and ``code`` as OpenAI names them, the message says what to do instead."""
+
+    status: int
+    message: str
+    kind: str = "invalid_request_error"
+    code: str | None = None
+    param: str | None = None
+    headers: bytes = b""
+
+    def to_body(self) -> bytes:
+        """``{"error": …}`` as the OpenAI clients read it."""
+        error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        return orjson.dumps({"error": error})
+
+
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus
+}
+
+
+def status_line(status: int) -> bytes:
+    """``HTTP/1.1 <status> <phrase>``, with its line end."""
+    return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
+
+
+def date_header() -> bytes:
+    """The ``date`` header of now."""
+    return b"date: " + formatdate(time.time(), usegmt=True).encode() + b"\r\n"

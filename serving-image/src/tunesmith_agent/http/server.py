@@ -1,0 +1,83 @@
+"""The listening side: a set of client connections, and what bounds them all."""
+
+import asyncio
+from collections.abc import Callable
+
+from .connection import Handler, ServerConnection
+from .limits import Limits
+from .messages import date_header
+
+SWEEP_SECONDS = 0.5
+
+
+class Server:
+    """Accepts clients and hands each of their requests to ``handler``."""
+
+    def __init__(self, handler: Handler, on_refusal: Callable[[int], None], limits: Limits) -> None:
+        self.handler = handler
+        self.on_refusal = on_refusal
+        self.limits = limits
+        self.connections: set[ServerConnection] = set()
+        self.draining = False
+        self.date = date_header()
+        self._listener: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; returns the port (a free one where 0 was asked for)."""
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(lambda: ServerConnection(self), host, port, backlog=1024)
+        self._sweep()
+        address: tuple[str, int] = self._listener.sockets[0].getsockname()
+        return address[1]
+
+    def add(self, connection: ServerConnection) -> bool:
+        """Take a new client in; False where there are too many."""
+        self.connections.add(connection)
+        self._empty.clear()
+        return len(self.connections) <= self.limits.connections
+
+    def remove(self, connection: ServerConnection) -> None:
+        """A client is gone."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self._empty.set()
+
+    def announce_drain(self) -> None:
+        """Answer on, but ask clients to come back on a new connection (which finds another pod)."""
+        self.draining = True
+
+    async def drain(self, seconds: float) -> bool:
+        """Accept no more, let requests under way finish; False where some had to be cut off."""
+        self.draining = True
+        if self._listener is not None:
+            self._listener.close()
+        for connection in tuple(self.connections):
+            connection.close_if_idle()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """Cut off whoever is left."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._listener is not None:
+            self._listener.close()
+        for connection in tuple(self.connections):
+            connection.abort()
+        await self._empty.wait()
+
+    def _sweep(self) -> None:
+        """One timer for all deadlines: cheaper than one per request."""
+        loop = asyncio.get_running_loop()
+        self.date = date_header()
+        now = loop.time()
+        for connection in tuple(self.connections):
+            connection.check_deadline(now)
+        self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep)

@@ -1,0 +1,190 @@
+"""The side towards the engine: pooled keep-alive connections, one request on each at a time."""
+
+import asyncio
+from typing import Protocol, cast
+
+from httptools import HttpParserError, HttpResponseParser
+
+from .limits import Limits
+
+
+class Receiver(Protocol):
+    """Who takes the engine's answer as it comes."""
+
+    def on_head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
+        """The head of the answer; ``length`` is None where the body is chunked or ends with the connection."""
+
+    def on_data(self, data: bytes) -> None:
+        """A piece of the body."""
+
+    def on_pause(self) -> None:
+        """All that has arrived so far was handed over."""
+
+    def on_end(self) -> None:
+        """The answer is complete; the connection is back in the pool or closed."""
+
+    def on_lost(self, any_byte: bool) -> None:
+        """The connection broke before the end; ``any_byte`` says whether any of the answer had come."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to the engine."""
+
+    __slots__ = (
+        "_any_byte", "_chunked", "_complete", "_headers", "_keep_alive", "_length", "_parser", "_paused", "_pool", "_receiver",
+        "_transport", "idle_since", "lost",
+    )  # fmt: skip
+
+    def __init__(self, pool: "UpstreamPool") -> None:
+        self._pool = pool
+        self._receiver: Receiver | None = None
+        self._parser = HttpResponseParser(self)
+        self._headers: dict[bytes, bytes] = {}
+        self._length: int | None = None
+        self._any_byte = self._complete = self._chunked = self._paused = False
+        self._keep_alive = True
+        self.idle_since = 0.0
+        self.lost = False
+
+    def send(self, receiver: Receiver, request: bytes) -> None:
+        """Send a whole request; the answer goes to ``receiver``."""
+        self._receiver = receiver
+        self._any_byte = self._complete = False
+        self._transport.write(request)
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        if not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Close without a word to the receiver: the engine stops working on the request."""
+        self._receiver = None
+        self._transport.abort()
+
+    # -- from the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._pool.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self._pool.closed(self)
+        receiver, self._receiver = self._receiver, None
+        if receiver is None:
+            return
+        ends_with_connection = self._length is None and not self._chunked
+        if exc is None and self._any_byte and self._headers and ends_with_connection:
+            receiver.on_end()
+        else:
+            receiver.on_lost(self._any_byte)
+
+    def data_received(self, data: bytes) -> None:
+        receiver = self._receiver
+        if receiver is None:
+            self._transport.abort()
+            return
+        self._any_byte = True
+        try:
+            self._parser.feed_data(data)
+        except HttpParserError:
+            self._transport.abort()
+            return
+        if self._complete:
+            self._receiver = None
+            self._pool.give_back(self, self._keep_alive)
+            receiver.on_end()
+        else:
+            receiver.on_pause()
+
+    # -- from the parser
+
+    def on_message_begin(self) -> None:
+        self._headers = {}
+        self._chunked = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        length = self._headers.get(b"content-length")
+        self._length = None if length is None else int(length)
+        self._chunked = b"transfer-encoding" in self._headers
+        if status >= 200 and self._receiver is not None:
+            self._receiver.on_head(status, self._headers, self._length)
+
+    def on_body(self, body: bytes) -> None:
+        if self._receiver is not None:
+            self._receiver.on_data(body)
+
+    def on_message_complete(self) -> None:
+        self._complete = self._parser.get_status_code() >= 200
+        self._keep_alive = self._parser.should_keep_alive()
+
+
+class UpstreamPool:
+    """Idle connections to one address, the last used first."""
+
+    def __init__(self, host: str, port: int, limits: Limits) -> None:
+        self._host = host
+        self._port = port
+        self._limits = limits
+        self._idle: list[UpstreamConnection] = []
+        self._open: set[UpstreamConnection] = set()
+        self._loop = asyncio.get_running_loop()
+
+    def take(self) -> UpstreamConnection | None:
+        """An idle connection, or None."""
+        oldest = self._loop.time() - self._limits.engine_idle_seconds
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.lost:
+                continue
+            if connection.idle_since > oldest:
+                return connection
+            connection.close()
+        return None
+
+    async def connect(self) -> UpstreamConnection:
+        """A new connection.
+
+        Raises:
+            OSError: the engine does not accept connections (TimeoutError is one).
+        """
+        async with asyncio.timeout(self._limits.connect_seconds):
+            _, connection = await self._loop.create_connection(
+                lambda: UpstreamConnection(self), self._host, self._port
+            )
+        return connection
+
+    def give_back(self, connection: UpstreamConnection, keep_alive: bool) -> None:
+        """The answer is complete."""
+        if keep_alive and not connection.lost:
+            connection.resume()
+            connection.idle_since = self._loop.time()
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def opened(self, connection: UpstreamConnection) -> None:
+        """A connection was made."""
+        self._open.add(connection)
+
+    def closed(self, connection: UpstreamConnection) -> None:
+        """A connection is gone."""
+        self._open.discard(connection)
+
+    def close(self) -> None:
+        """Close all connections, idle or not."""
+        for connection in tuple(self._open):
+            connection.close()
+        self._idle.clear()

@@ -1,0 +1,137 @@
+"""What clients may ask for, and what they are told when it can't be had: an allow-list in front of the engine."""
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from .http.connection import ServerConnection
+from .http.forward import Forward
+from .http.messages import JSON_TYPE, Refusal, Request
+from .http.upstream import UpstreamPool
+from .metrics import AgentMetrics
+from .routing.stickiness import stickiness_key
+from .routing.table import Route, RoutingTable, Target
+
+#: Request headers that the engine gets to see.
+_PASSED_HEADERS = (b"x-request-id", b"traceparent", b"tracestate")
+
+_NAMES_TOLD = 20
+_RETRY = b"retry-after: 2\r\n"
+_RESTARTED = Refusal(
+    503, "The engine is not ready: it is starting or was restarted.", "server_error", "engine_unavailable", None, _RETRY
+)  # fmt: skip
+_NO_OBJECT = Refusal(400, 'The body must be a JSON object such as {"model": "…", "messages": […]}.')
+_NOT_JSON_TYPE = Refusal(415, "Send the body as content-type application/json.")
+_ENCODED = Refusal(415, "Send the body without content-encoding.")
+
+PlainHandler = Callable[[ServerConnection, Request], None]
+
+
+class Proxy:
+    """Answers requests by the routing table of the moment."""
+
+    def __init__(
+        self, pool: UpstreamPool, metrics: AgentMetrics, on_engine_failure: Callable[[], None]
+    ) -> None:
+        self.table = RoutingTable()
+        self._pool = pool
+        self._metrics = metrics
+        self._on_engine_failure = on_engine_failure
+        self._handlers: dict[bytes, tuple[bytes, PlainHandler]] = {
+            b"/v1/chat/completions": (b"POST", self._generate),
+            b"/v1/completions": (b"POST", self._generate),
+            b"/v1/models": (b"GET", self._list_models),
+        }
+
+    def add(self, path: str, handler: PlainHandler) -> None:
+        """Serve ``GET path`` too."""
+        self._handlers[path.encode()] = (b"GET", handler)
+
+    def __call__(self, connection: ServerConnection, request: Request) -> None:
+        """Answer one request."""
+        method, handler = self._handlers.get(request.path, (b"", None))
+        if handler is None:
+            path = request.path.decode("ascii", "replace")[:100]
+            served = ", ".join(known.decode() for known in self._handlers)
+            connection.respond_refusal(Refusal(404, f"{path} is not served here; served are {served}."))
+        elif request.method != method:
+            allow = b"allow: %b\r\n" % method
+            message = f"Use {method.decode()} for {request.path.decode()}."
+            connection.respond_refusal(Refusal(405, message, headers=allow))
+        else:
+            handler(connection, request)
+
+    def engine_unreachable(self, connection: ServerConnection) -> None:
+        """The engine accepts no connection: nothing that a version is to blame for."""
+        self._metrics.engine_failures += 1
+        self._on_engine_failure()
+        connection.respond_refusal(_RESTARTED)
+
+    def version_forgotten(self, connection: ServerConnection) -> None:
+        """The engine does not know a version that was loaded."""
+        self.engine_unreachable(connection)
+
+    def _list_models(self, connection: ServerConnection, request: Request) -> None:
+        connection.respond(200, JSON_TYPE, self.table.models_body)
+
+    def _generate(self, connection: ServerConnection, request: Request) -> None:
+        body = _parse_body(request)
+        if isinstance(body, Refusal):
+            connection.respond_refusal(body)
+            return
+        target = self._choose(body, request.headers)
+        if isinstance(target, Refusal):
+            connection.respond_refusal(target)
+            return
+        body["model"] = target.name
+        Forward(self, self._pool, connection, target, _engine_request(request, body)).start()
+
+    def _choose(self, body: dict[str, Any], headers: dict[bytes, bytes]) -> Target | Refusal:
+        model = body.get("model")
+        if not isinstance(model, str):
+            return Refusal(400, f"Say which model to use: {self._told_names()}.", param="model")
+        route = self.table.routes.get(model)
+        if route is None:
+            message = f"The model {model[:100]!r} does not exist here: use {self._told_names()}."
+            return Refusal(404, message, code="model_not_found", param="model")
+        return route.pick(lambda: stickiness_key(headers, body)) or _unavailable(route)
+
+    def _told_names(self) -> str:
+        names = self.table.names()
+        rest = len(names) - _NAMES_TOLD
+        more = f" or one of {rest} others" if rest > 0 else ""
+        return (", ".join(names[:_NAMES_TOLD]) or "(none is served yet)") + more
+
+
+def _parse_body(request: Request) -> dict[str, Any] | Refusal:
+    """The body as a JSON object.
+
+    A browser sends application/json to another origin only if that allows it, hence the check of the type.
+    """
+    content_type = request.headers.get(b"content-type", b"")
+    if not content_type.lower().startswith(b"application/json"):
+        return _NOT_JSON_TYPE
+    if request.headers.get(b"content-encoding", b"identity") != b"identity":
+        return _ENCODED
+    try:
+        body = orjson.loads(request.body)
+    except orjson.JSONDecodeError as error:
+        return Refusal(400, f"The body is not JSON: {error}.")
+    return body if isinstance(body, dict) else _NO_OBJECT
+
+
+def _engine_request(request: Request, body: dict[str, Any]) -> bytes:
+    """The request as the engine gets it: made anew, so that nothing of the client's framing goes through."""
+    payload = orjson.dumps(body)
+    headers = request.headers
+    passed = b"".join(b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_HEADERS if name in headers)
+    return (
+        b"POST %b HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n%b"
+        % (request.path, len(payload), passed, payload)
+    )
+
+
+def _unavailable(route: Route) -> Refusal:
+    message = f"The model {route.model!r} can't answer on this pod: {route.why_not}"
+    return Refusal(503, message, kind="server_error", code="model_unavailable", headers=_RETRY)

@@ -1,0 +1,49 @@
+"""The key that keeps a client on one side of a rollout, and the bucket it falls into.
+
+Every pod comes to the same answer from the request alone, and a growing weight only ever adds clients to the candidate.
+"""
+
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+from tunesmith_contract.agent import BUCKETS, STICKINESS_HEADER
+
+_HEADER = STICKINESS_HEADER.encode()
+_FIELDS = ("safety_identifier", "prompt_cache_key", "user")
+_INSTRUCTIONS = frozenset({"system", "developer"})
+
+
+def stickiness_key(headers: dict[bytes, bytes], body: dict[str, Any]) -> bytes:
+    """The header's value, else the first identifier in the body, else what opens the conversation.
+
+    Instructions (system and developer messages) are the same for all clients of an application, so the first message
+    is the first that is not one of them; for completions it is the prompt.
+    """
+    if key := headers.get(_HEADER):
+        return key
+    for field in _FIELDS:
+        if (value := body.get(field)) and isinstance(value, str):
+            return value.encode("utf-8", "surrogatepass")
+    return orjson.dumps(_opening(body))
+
+
+def _opening(body: dict[str, Any]) -> Any:
+    messages = body.get("messages")
+    if not isinstance(messages, list):
+        return body.get("prompt")
+    for message in messages:
+        if not isinstance(message, dict) or message.get("role") not in _INSTRUCTIONS:
+            return message
+    return messages[:1]
+
+
+def bucket(digest: str, alias: str, key: bytes) -> int:
+    """0 to BUCKETS - 1, uniform over keys and independent between candidates and aliases."""
+    words = b"\0".join((digest.encode(), alias.encode(), key))
+    return int.from_bytes(blake2b(words, digest_size=8).digest()) % BUCKETS
+
+
+def threshold(weight: int) -> int:
+    """Buckets below this go to the candidate; ``weight`` is in percent."""
+    return weight * BUCKETS // 100

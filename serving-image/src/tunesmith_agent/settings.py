@@ -1,0 +1,76 @@
+"""What the agent is told by its environment; nothing secret is among it."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith_contract.agent import DESIRED_FILE
+from tunesmith_contract.layout import CONFIG_DIR, CREDENTIALS_DIR
+from tunesmith_contract.uris import MOUNT_ROOT
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of one agent; times are in seconds.
+
+    Attributes:
+        engine_host, engine_port: where the engine listens, on loopback.
+        base_model: the name under which the engine serves the base model; clients may ask for it too.
+        operator_url: ``https://host:port`` of the operator; empty: only the mounted file is read.
+        deployment: name of the AdapterDeployment.
+        desired_file: the mounted ConfigMap's file.
+        mount_root: where storage is mounted; another place only in tests.
+        proof_tolerance: how far a probe's mean log-probability may be from the manifest's, in nats per token.
+        settle_seconds: after this a stable version that is still loading no longer holds up readiness.
+        lame_duck_seconds: how long requests are taken after SIGTERM, until no Service routes to this pod.
+        drain_seconds: how long requests under way may take to finish, at SIGTERM and before an unload.
+    """
+
+    host: str = "0.0.0.0"
+    port: int = 8000
+    engine_host: str = "127.0.0.1"
+    engine_port: int = 8001
+    base_model: str = "base"
+    operator_url: str = ""
+    namespace: str = "default"
+    deployment: str = ""
+    pod_name: str = ""
+    pod_uid: str = ""
+    desired_file: Path = Path(CONFIG_DIR / DESIRED_FILE)
+    credentials_dir: Path = Path(CREDENTIALS_DIR)
+    mount_root: Path = Path(MOUNT_ROOT)
+    proof_tolerance: float = 0.05
+    settle_seconds: float = 120.0
+    lame_duck_seconds: float = 5.0
+    drain_seconds: float = 60.0
+
+
+#: Environment variables and the settings they give; an argument of the same meaning wins.
+ENVIRONMENT = {
+    "TUNESMITH_OPERATOR_URL": "operator_url",
+    "TUNESMITH_DEPLOYMENT": "deployment",
+    "TUNESMITH_BASE_MODEL": "base_model",
+    "POD_NAMESPACE": "namespace",
+    "POD_NAME": "pod_name",
+    "POD_UID": "pod_uid",
+}
+
+
+def parse_settings(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Settings:
+    """Settings from arguments and environment variables.
+
+    Raises:
+        SystemExit: an unknown argument, or a value of the wrong type; the message is on stderr.
+    """
+    environment = os.environ if environment is None else environment
+    parser = argparse.ArgumentParser(prog="tunesmith_agent", argument_default=argparse.SUPPRESS)
+    for name, field in Settings.__dataclass_fields__.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, type=field.type, metavar=name.upper())
+    values: dict[str, Any] = {
+        name: environment[key] for key, name in ENVIRONMENT.items() if environment.get(key)
+    }
+    values.update(vars(parser.parse_args(arguments)))
+    return Settings(**values)

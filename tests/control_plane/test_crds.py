@@ -1,0 +1,229 @@
+"""Manifests applied to a real API server: what is taken, what people read when not, what may change."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from manifest_cases import GOOD, BadCase, bad_cases, load_good, merge
+from tunesmith.api import GROUP, KINDS, VERSION
+from tunesmith_cluster.client import KubectlError, eventually
+from tunesmith_cluster.fake import ControlPlane
+
+CRDS = Path(__file__).parents[2] / "crds"
+PLURALS = {kind.kind_name: kind.plural for kind in KINDS}
+CASES = bad_cases()
+
+
+@pytest.fixture(scope="module")
+def server(control_plane: ControlPlane) -> ControlPlane:
+    """The API server with our three kinds established."""
+    control_plane.kubectl("apply", "--server-side", "-f", str(CRDS))
+    names = [f"crd/{plural}.{GROUP}" for plural in PLURALS.values()]
+    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+    for plural in PLURALS.values():
+        eventually(lambda plural=plural: _served(control_plane, plural), what=f"discovery of {plural}")
+    return control_plane
+
+
+@pytest.fixture
+def namespace(server: ControlPlane) -> str:
+    """A namespace of its own."""
+    return server.namespace("crds")
+
+
+def _served(server: ControlPlane, plural: str) -> bool:
+    try:
+        return bool(server.kubectl("explain", plural))
+    except KubectlError:
+        return False
+
+
+def apply(server: ControlPlane, body: dict[str, Any], namespace: str = "default", *flags: str) -> str:
+    """Apply as JSON: PyYAML would write the string 2e-4 without quotes, and it would arrive as a number."""
+    text = json.dumps(body)
+    return server.kubectl("apply", *flags, f"--namespace={namespace}", "-f", "-", stdin=text)
+
+
+def refusal(server: ControlPlane, body: dict[str, Any], namespace: str = "default", *flags: str) -> str:
+    """What a person reads when the API server refuses."""
+    with pytest.raises(KubectlError) as refused:
+        apply(server, body, namespace, *flags)
+    return refused.value.stderr
+
+
+def path_of(body: dict[str, Any], namespace: str, subresource: str = "") -> str:
+    plural, name = PLURALS[body["kind"]], body["metadata"]["name"]
+    return f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{plural}/{name}{subresource}"
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_good_manifest_is_taken(server: ControlPlane, namespace: str, name: str) -> None:
+    body = load_good(name)
+    assert "created" in apply(server, body, namespace)
+    # Defaults are filled in, and what was written stays; a second apply finds nothing to change.
+    stored = server.get(body["kind"], body["metadata"]["name"], namespace)
+    assert merge(stored["spec"], body["spec"]).keys() == stored["spec"].keys()
+    apply(server, body, namespace)
+    assert server.get(body["kind"], body["metadata"]["name"], namespace)["metadata"]["generation"] == 1
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind_name)
+def test_the_api_server_fills_in_what_the_models_would(
+    server: ControlPlane, namespace: str, kind: Any
+) -> None:
+    for body in (body for body in map(load_good, GOOD) if body["kind"] == kind.kind_name):
+        apply(server, body, namespace)
+        stored = server.get(kind.plural, body["metadata"]["name"], namespace)
+        assert kind.parse(stored).spec == kind.parse(body).spec
+        assert kind.parse(stored).spec.to_dict() == kind.parse(body).spec.to_dict()
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.title for case in CASES])
+def test_a_bad_manifest_is_refused_with_a_sentence(server: ControlPlane, case: BadCase) -> None:
+    assert case.message in refusal(server, case.body, "default", "--dry-run=server")
+
+
+def test_a_learning_rate_as_people_type_it(server: ControlPlane) -> None:
+    text = json.dumps(load_good("finetunejob-minimal")["spec"])[1:-1]
+    manifest = (
+        f"apiVersion: {GROUP}/{VERSION}\nkind: FineTuneJob\nmetadata: {{name: typed}}\n"
+        f"spec: {{{text}, hyperparameters: {{learningRate: 2e-4}}}}\n"
+    )
+    with pytest.raises(KubectlError, match="a decimal number in quotes, such as '2e-4'"):
+        server.kubectl("apply", "--dry-run=server", "-f", "-", stdin=manifest)
+
+
+FIXED = {
+    "baseModel": {"uri": "hf://other/model"},
+    "dataset": {"deduplicate": "None"},
+    "method": {"sft": {"packing": True}},
+    "adapter": {"rank": 8},
+    "hyperparameters": {"maxSteps": 1},
+    "compute": {"gpusPerNode": 0},
+    "checkpoints": {"keep": 1},
+    "output": {"uri": "pvc://elsewhere"},
+    "evaluation": load_good("finetunejob-full")["spec"]["evaluation"],
+    "backoffLimit": 9,
+}
+
+
+@pytest.mark.parametrize("field", FIXED)
+def test_a_job_stays_what_it_was(server: ControlPlane, namespace: str, field: str) -> None:
+    body = load_good("finetunejob-minimal")
+    apply(server, body, namespace)
+    message = refusal(server, merge(body, {"spec": {field: FIXED[field]}}), namespace)
+    assert f"spec.{field}: Invalid value" in message
+    assert f"{field} can't be changed once the job is made. Make a new FineTuneJob;" in message
+
+
+def test_a_field_of_a_job_can_not_be_removed(server: ControlPlane, namespace: str) -> None:
+    body = load_good("finetunejob-full")
+    apply(server, body, namespace)
+    message = refusal(server, merge(body, {"spec": {"evaluation": None}}), namespace)
+    assert "evaluation can't be changed once the job is made." in message
+
+
+def test_a_job_can_be_suspended_and_given_other_limits(server: ControlPlane, namespace: str) -> None:
+    body = load_good("finetunejob-minimal")
+    apply(server, body, namespace)
+    limits = {"suspend": True, "activeDeadlineSeconds": 600, "ttlSecondsAfterFinished": 60}
+    apply(server, merge(body, {"spec": limits}), namespace)
+    stored = server.get("ftj", "minimal", namespace)["spec"]
+    assert limits.items() <= stored.items()
+    apply(server, body, namespace)
+    assert "activeDeadlineSeconds" not in server.get("ftj", "minimal", namespace)["spec"]
+
+
+def test_an_eval_run_can_not_be_changed(server: ControlPlane, namespace: str) -> None:
+    body = load_good("evalrun-job")
+    apply(server, body, namespace)
+    message = refusal(server, merge(body, {"spec": {"confidence": "0.9"}}), namespace)
+    assert "An EvalRun can't be changed, so that its verdict stays true. Make a new one." in message
+
+
+def test_the_model_under_adapters_can_not_be_changed(server: ControlPlane, namespace: str) -> None:
+    body = load_good("adapterdeployment")
+    apply(server, body, namespace)
+    message = refusal(server, merge(body, {"spec": {"baseModel": {"uri": "hf://other/model"}}}), namespace)
+    assert "baseModel can't be changed: its adapters would not fit another one." in message
+    apply(server, merge(body, {"spec": {"replicas": 5, "adapters": []}}), namespace)
+
+
+def test_two_teams_own_an_adapter_each(server: ControlPlane, namespace: str) -> None:
+    body = load_good("adapterdeployment")
+    body["spec"]["adapters"] = []
+    apply(server, body, namespace, "--server-side", "--field-manager=platform")
+    for team in ("red", "blue"):
+        adapter = {"name": team, "source": {"fineTuneJobRef": {"name": team}}}
+        patch = merge(body, {"spec": {"adapters": [adapter]}})
+        for member in body["spec"].keys() - {"adapters"}:
+            del patch["spec"][member]
+        apply(server, patch, namespace, "--server-side", f"--field-manager={team}")
+    stored = server.get("ad", "assistants", namespace)["spec"]["adapters"]
+    assert {adapter["name"] for adapter in stored} == {"red", "blue"}
+
+
+def test_what_people_see_of_a_running_job(server: ControlPlane, namespace: str) -> None:
+    body = load_good("finetunejob-minimal")
+    apply(server, body, namespace)
+    status = {
+        "phase": "Training",
+        "method": "SFT",
+        "progress": {
+            "step": 42,
+            "totalSteps": 100,
+            "percent": "42%",
+            "loss": "0.7311",
+            "remaining": "12m30s",
+        },
+    }
+    server.api.merge(path_of(body, namespace, "/status"), {"status": status})
+    heads, row = server.kubectl("get", "ftj", "-n", namespace).splitlines()
+    assert heads.split() == ["NAME", "PHASE", "PROGRESS", "LOSS", "ETA", "AGE"]
+    assert row.split()[:-1] == ["minimal", "Training", "42%", "0.7311", "12m30s"]
+    heads, row = server.kubectl("get", "ftj", "-n", namespace, "-o", "wide").splitlines()
+    assert heads.split()[-3:] == ["METHOD", "MODEL", "ARTIFACT"]
+    assert "SFT" in row
+    assert "hf://HuggingFaceTB/SmolLM2-135M-Instruct" in row
+
+
+@pytest.mark.parametrize("name", ["finetunejob-minimal", "evalrun-job", "adapterdeployment"])
+def test_what_the_operator_has_not_seen_is_in_progress(
+    server: ControlPlane, namespace: str, name: str
+) -> None:
+    body = load_good(name)
+    apply(server, body, namespace)
+    conditions = server.get(body["kind"], body["metadata"]["name"], namespace)["status"]["conditions"]
+    assert {each["type"]: each["status"] for each in conditions} == {
+        "Ready": "Unknown",
+        "Reconciling": "True",
+    }
+
+
+def test_the_kinds_are_one_category(server: ControlPlane, namespace: str) -> None:
+    for name in ("finetunejob-minimal", "evalrun-job", "adapterdeployment"):
+        apply(server, load_good(name), namespace)
+    listed = server.kubectl("get", "tunesmith", "-n", namespace, "-o", "name").split()
+    assert sorted(listed) == [
+        f"adapterdeployment.{GROUP}/assistants",
+        f"evalrun.{GROUP}/expenses",
+        f"finetunejob.{GROUP}/minimal",
+    ]
+
+
+TAUGHT = {
+    "finetunejob.spec.method": ["Exactly one member, such as sft: {}.", "rows hold questions and the", "sft"],
+    "finetunejob.spec.hyperparameters.learningRate": ['such as "2e-4"', "Default: Auto."],
+    "finetunejob.spec.hyperparameters.scheduler": ["ENUM: Linear Cosine Constant", "Default: Linear."],
+    "finetunejob.spec.adapter": ["8 to 32 for a task", "Default: 16."],
+    "evalrun.spec.gates.expect": ["Better: the candidate's lead", "Inconclusive"],
+    "adapterdeployment.spec.adapters.rollout.steps": ["rising to 100"],
+}
+
+
+@pytest.mark.parametrize("field", TAUGHT)
+def test_explain_teaches(server: ControlPlane, field: str) -> None:
+    text = " ".join(server.kubectl("explain", field).split())
+    for words in TAUGHT[field]:
+        assert words in text

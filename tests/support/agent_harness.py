@@ -1,0 +1,132 @@
+"""An agent in front of a fake engine, both in this process; storage is a folder."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fake_engine import BASE_LOG_PROB, FakeEngine
+
+from tunesmith_agent.app import Agent
+from tunesmith_agent.http.limits import Limits
+from tunesmith_agent.settings import Settings
+from tunesmith_contract.agent import DesiredAlias, DesiredState, LoadState, Version
+from tunesmith_contract.artifact import File, Lineage, Manifest, Probe
+from tunesmith_contract.base import sha256_digest
+from tunesmith_contract.layout import MANIFEST_FILE
+
+LINEAGE = Lineage(
+    namespace="n", job="j", uid="u", base_model="hf://o/r", base_model_revision="r",
+    dataset_digest="sha256:" + "0" * 64, image="i", parameters={}, versions={},
+)  # fmt: skip
+
+
+@dataclass
+class Storage:
+    """A claim named ``artifacts``; each artefact says which log-probability the fake engine answers with."""
+
+    root: Path
+    versions: int = 0
+
+    def commit(self, log_prob: float = -1.0, *, proven: float | None = None, note: str = "") -> Version:
+        """Write an artefact whose manifest promises ``proven`` (what it has, unless told otherwise)."""
+        self.versions += 1
+        config = json.dumps({"log_prob": log_prob, "note": note or str(self.versions)}).encode()
+        files = {"adapter_config.json": config, "adapter_model.safetensors": b"weights"}
+        probe = Probe(
+            token_ids=(1, 2, 3, 4),
+            prompt_length=2,
+            base_log_prob=BASE_LOG_PROB,
+            tuned_log_prob=log_prob if proven is None else proven,
+        )
+        listed = tuple(
+            File(path=name, size_bytes=len(data), sha256=sha256_digest(data)) for name, data in files.items()
+        )
+        manifest = Manifest(rank=8, target_modules=("q",), files=listed, lineage=LINEAGE, probes=(probe,))
+        folder = self.root / "pvc/artifacts/sha256" / manifest.digest.removeprefix("sha256:")
+        folder.mkdir(parents=True)
+        for name, data in {**files, MANIFEST_FILE: manifest.to_bytes()}.items():
+            (folder / name).write_bytes(data)
+        uri = f"pvc://artifacts/sha256/{folder.name}"
+        return Version(version=self.versions, digest=manifest.digest, uri=uri)
+
+    def folder(self, version: Version) -> Path:
+        """Where a version lies."""
+        return self.root / version.uri.replace("pvc://", "pvc/")
+
+
+@dataclass
+class Running:
+    """An agent that serves, and what a test wants of it."""
+
+    agent: Agent
+    engine: FakeEngine
+    port: int
+    stop: asyncio.Event
+    done: asyncio.Task[bool]
+    generation: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def want(self, *aliases: DesiredAlias) -> None:
+        """Push the next generation."""
+        self.generation += 1
+        state = DesiredState(generation=self.generation, aliases=aliases)
+        assert self.agent.store.offer(state.to_json(), "test")
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that the control loop brings about."""
+        with self.agent.reconciler.changes() as changed:
+            async with asyncio.timeout(10):
+                while not condition():
+                    changed.clear()
+                    await changed.wait()
+
+    def state(self, version: Version) -> LoadState | None:
+        """How far a version is."""
+        for loaded in self.agent.reconciler.report("boot").versions:
+            if loaded.digest == version.digest:
+                return loaded.state
+        return None
+
+    def reason(self, version: Version) -> str:
+        """Why a version is not active."""
+        report = self.agent.reconciler.report("boot")
+        return next(loaded.reason for loaded in report.versions if loaded.digest == version.digest)
+
+    async def active(self, *versions: Version) -> None:
+        """Wait until versions are active."""
+        await self.until(lambda: all(self.state(version) is LoadState.ACTIVE for version in versions))
+
+    async def failed(self, version: Version) -> str:
+        """Wait until a version has failed; returns the reason."""
+        await self.until(lambda: self.state(version) is LoadState.FAILED)
+        return self.reason(version)
+
+
+@asynccontextmanager
+async def running_agent(
+    engine: FakeEngine, root: Path, limits: Limits | None = None, **settings: Any
+) -> AsyncIterator[Running]:
+    """Run an agent until the block ends."""
+    values = Settings(
+        host="127.0.0.1", port=0, engine_port=engine.port, mount_root=root, desired_file=root / "desired.json",
+        credentials_dir=root, lame_duck_seconds=0, drain_seconds=5,
+    )  # fmt: skip
+    agent = Agent(replace(values, **settings), limits)
+    stop = asyncio.Event()
+    listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    done = asyncio.create_task(agent.run(stop, listening.set_result))
+    await asyncio.wait([listening, done], return_when=asyncio.FIRST_COMPLETED)
+    running = Running(agent, engine, listening.result(), stop, done)
+    await running.until(lambda: agent.metrics.engine_up)
+    try:
+        yield running
+    finally:
+        stop.set()
+        await done

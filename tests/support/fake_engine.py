@@ -1,0 +1,157 @@
+"""An HTTP server that speaks the part of vLLM's API that the agent uses; what it answers follows from the files."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+BASE = "base"
+BASE_LOG_PROB = -2.0
+
+
+class FakeEngine:
+    """One engine; adapters are known until ``restart``.
+
+    Attributes:
+        pieces: what a stream sends after its head, one by one as the test puts them in; None ends the stream.
+        fail_with: status by model name, instead of an answer.
+        hold, load_gate: answers, and loads, wait for these events.
+        left: set when a client closed its connection in the middle of an answer.
+    """
+
+    def __init__(self) -> None:
+        self.adapters: dict[str, str] = {}
+        self.loads: list[str] = []
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.fail_with: dict[str, int] = {}
+        self.arrived = asyncio.Event()
+        self.left = asyncio.Event()
+        self.unloaded = asyncio.Event()
+        self.hold: asyncio.Event | None = None
+        self.load_gate: asyncio.Event | None = None
+        self.load_error = ""
+        self.port = 0
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """Listen, on the same port as before if there was one."""
+        app = web.Application(client_max_size=64 * 1024**2)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_post("/v1/load_lora_adapter", self._load)
+        app.router.add_post("/v1/unload_lora_adapter", self._unload)
+        app.router.add_post("/v1/completions", self._generate)
+        app.router.add_post("/v1/chat/completions", self._generate)
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.01)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Go away, and forget all adapters."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self._runner = None
+        self.adapters.clear()
+
+    async def restart(self) -> None:
+        """What kubelet does to an engine that died."""
+        await self.stop()
+        await self.start()
+
+    async def _health(self, request: web.Request) -> web.Response:
+        return web.Response()
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return web.Response(text="# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{} 0\n")
+
+    async def _models(self, request: web.Request) -> web.Response:
+        return web.json_response(
+            {"object": "list", "data": [{"id": name} for name in (BASE, *self.adapters)]}
+        )
+
+    async def _load(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        name, path = body["lora_name"], Path(body["lora_path"])
+        if name in self.adapters:
+            return _error(400, f"The lora adapter '{name}' has already been loaded.")
+        if not (path / "adapter_config.json").exists():
+            return _error(404, f"No adapter found for '{name}'.")
+        if self.load_error:
+            return _error(400, self.load_error)
+        if self.load_gate is not None:
+            await self.load_gate.wait()
+        self.adapters[name] = str(path)
+        self.loads.append(name)
+        return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
+
+    async def _unload(self, request: web.Request) -> web.Response:
+        name = (await request.json())["lora_name"]
+        if self.adapters.pop(name, None) is None:
+            return _error(404, f"The lora adapter '{name}' cannot be found.")
+        self.unloaded.set()
+        return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
+
+    async def _generate(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        model = body["model"]
+        if "prompt_logprobs" in body:
+            return web.json_response(self._log_probs(body))
+        if body.get("prompt") == [0]:
+            return web.json_response({"choices": [{"text": ""}]})
+        self.requests.append(body)
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
+        self.arrived.set()
+        if model not in (BASE, *self.adapters):
+            return _error(404, f"The model `{model}` does not exist.")
+        if status := self.fail_with.get(model):
+            return _error(status, "on purpose")
+        try:
+            if body.get("stream"):
+                return await self._stream(request)
+            if self.hold is not None:
+                await self.hold.wait()
+        except (asyncio.CancelledError, ConnectionError):
+            self.left.set()
+            raise
+        return web.json_response(_completion(model))
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        async for piece in self._pieces():
+            if piece == b"break":
+                assert request.transport is not None
+                request.transport.abort()
+                return response
+            await response.write(piece)
+        await response.write_eof()
+        return response
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        while (piece := await self.pieces.get()) is not None:
+            yield piece
+
+    def _log_probs(self, body: dict[str, Any]) -> dict[str, Any]:
+        value = BASE_LOG_PROB
+        if path := self.adapters.get(body["model"]):
+            value = json.loads((Path(path) / "adapter_config.json").read_text())["log_prob"]
+        entries = [None, *({str(token): {"logprob": value}} for token in body["prompt"][1:])]
+        return {"choices": [{"prompt_logprobs": entries}]}
+
+
+def _completion(model: str) -> dict[str, Any]:
+    message = {"role": "assistant", "content": model}
+    choice = {"index": 0, "message": message, "text": model, "finish_reason": "stop"}
+    return {"id": "1", "object": "chat.completion", "created": 0, "model": model, "choices": [choice]}
+
+
+def _error(status: int, message: str) -> web.Response:
+    return web.json_response({"error": {"message": message, "type": "x", "code": status}}, status=status)

@@ -1,0 +1,45 @@
+"""The good and bad manifests of ``tests/control_plane/manifests``, for the models and for the API server."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+MANIFESTS = Path(__file__).parents[1] / "control_plane" / "manifests"
+GOOD = sorted(file.stem for file in (MANIFESTS / "good").glob("*.yaml"))
+
+
+class BadCase(NamedTuple):
+    """A manifest that is refused, and the message that a person reads."""
+
+    title: str
+    body: dict[str, Any]
+    message: str
+
+
+def load_good(name: str) -> dict[str, Any]:
+    """One good manifest."""
+    body: dict[str, Any] = yaml.safe_load((MANIFESTS / "good" / f"{name}.yaml").read_text())
+    return body
+
+
+def merge(value: Any, patch: Any) -> Any:
+    """JSON merge patch (RFC 7386)."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(value) if isinstance(value, dict) else {}
+    for key, member in patch.items():
+        merged[key] = merge(merged.get(key), member)
+    return {key: member for key, member in merged.items() if member is not None}
+
+
+def bad_cases() -> list[BadCase]:
+    """Every case of the tables in ``bad``, patched into its good manifest."""
+    return [
+        BadCase(
+            f"{file.stem}: {case['name']}", merge(load_good(table["base"]), case["patch"]), case["message"]
+        )
+        for file in sorted((MANIFESTS / "bad").glob("*.yaml"))
+        for table in yaml.safe_load_all(file.read_text())
+        for case in table["cases"]
+    ]

@@ -1,0 +1,240 @@
+"""A cluster in memory for the tests of the pure rooms: objects, a Job controller, a clock that only tests move."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tunesmith_contract.report import (
+    Artifact,
+    DatasetReport,
+    EvaluationReport,
+    Failure,
+    Interval,
+    MetricResult,
+    ModelReport,
+    Outcome,
+    RunReport,
+    TokenStatistics,
+    TrainingReport,
+)
+from tunesmith_contract.run_config import Metric
+
+from tunesmith.decide.conditions import timestamp
+from tunesmith.decide.plan import Action, Apply, Create, Delete, Patch, Plan, owned_by
+from tunesmith.manifests.environment import Environment
+from tunesmith.manifests.names import API_VERSION
+
+Body = dict[str, Any]
+
+START = datetime(2030, 1, 1, tzinfo=UTC)
+UID = "0f3c9d52-1111-2222-3333-444455556666"
+DIGEST = "sha256:" + "a" * 64
+ENVIRONMENT = Environment("trainer:1", "serving:1", "https://tunesmith.operators.svc:8443", "PEM")
+
+FINE_TUNE_JOB_SPEC: Body = {
+    "baseModel": {"uri": "pvc://models/tiny"},
+    "dataset": {"train": {"uri": "configmap://rows/train.jsonl"}, "validation": {"fraction": "0.1"}},
+    "method": {"sft": {"maxLength": 256}},
+    "adapter": {},
+    "compute": {"gpusPerNode": 1},
+    "output": {"uri": "pvc://artifacts/team"},
+}
+EVALUATION: Body = {
+    "suites": [
+        {"name": "task", "dataset": {"uri": "pvc://data/test.jsonl"}, "metrics": [{"type": "ExactMatch"}]}
+    ],
+    "gates": [{"suite": "task", "metric": "ExactMatch", "expect": "Better", "margin": "0.1"}],
+}
+
+
+def fine_tune_job(**spec: Any) -> Body:
+    """A FineTuneJob as the API server returns it."""
+    return _resource("FineTuneJob", "expenses", FINE_TUNE_JOB_SPEC | spec)
+
+
+def eval_run(**spec: Any) -> Body:
+    """An EvalRun of the job above."""
+    candidate = {"candidate": {"fineTuneJobRef": {"name": "expenses"}}}
+    return _resource("EvalRun", "better", EVALUATION | candidate | spec)
+
+
+def _resource(kind: str, name: str, spec: Body) -> Body:
+    metadata = {"name": name, "namespace": "team", "uid": UID, "generation": 1, "labels": {}}
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": deepcopy(spec)}
+
+
+def success(stage: str) -> RunReport:
+    """The report of a stage that went well."""
+    match stage:
+        case "prepare":
+            return RunReport(
+                stage="prepare",
+                outcome=Outcome.SUCCEEDED,
+                dataset=DatasetReport(
+                    digest=DIGEST,
+                    format="Chat",
+                    rows=600,
+                    train_rows=540,
+                    validation_rows=60,
+                    tokens=TokenStatistics(p50=40, p95=80, max=100, total=24000),
+                ),
+                model=ModelReport(
+                    revision="r1", architecture="Llama", parameters=10, max_position_embeddings=512
+                ),
+            )
+        case "train":
+            artifact = Artifact(uri=f"pvc://artifacts/team/sha256/{'a' * 64}", digest=DIGEST, size_bytes=7)
+            return RunReport(
+                stage="train",
+                outcome=Outcome.SUCCEEDED,
+                training=TrainingReport(artifact=artifact, steps=102, epochs=3, loss=0.25),
+            )
+        case _:
+            return evaluation_report(Interval(0.4, 0.3, 0.5))
+
+
+def evaluation_report(delta: Interval) -> RunReport:
+    """The report of an evaluation that found this difference."""
+    result = MetricResult(
+        suite="task",
+        metric=Metric.EXACT_MATCH,
+        items=200,
+        scores=(Interval(0.9, 0.85, 0.95), Interval(0.5, 0.4, 0.6)),
+        delta=delta,
+        p_value=0.001,
+    )
+    return RunReport(
+        stage="evaluate",
+        outcome=Outcome.SUCCEEDED,
+        evaluation=EvaluationReport(
+            sides=("candidate", "baseline"),
+            results=(result,),
+            policy_digest=DIGEST,
+            base_model_revision="r1",
+            details=Artifact(uri="pvc://artifacts/team/x", digest=DIGEST, size_bytes=3),
+        ),
+    )
+
+
+def failure(stage: str, category: str, message: str = "told") -> RunReport:
+    """The report of a stage that failed."""
+    told = Failure.model_validate({"category": category, "reason": "Check", "message": message})
+    return RunReport(stage=stage, outcome=Outcome.FAILED, failure=told)
+
+
+class SimulatedCluster:
+    """One resource, its children, and a Job controller.
+
+    Attributes:
+        resource: body of the resource under test.
+        objects: all others, by kind and name.
+        now: the time.
+        events: reasons of the events, in their order.
+    """
+
+    def __init__(self, resource: Body) -> None:
+        self.now = START
+        self.resource = resource
+        self.resource["metadata"]["creationTimestamp"] = timestamp(START)
+        self.objects: dict[tuple[str, str], Body] = {}
+        self.events: list[str] = []
+        self._uids = 0
+
+    def pass_time(self, seconds: float) -> None:
+        """Move the clock."""
+        self.now += timedelta(seconds=seconds)
+
+    def children(self, kind: str) -> list[Body]:
+        """The resource's children of a kind, pods of its Jobs included."""
+        uid = self.resource["metadata"]["uid"]
+        found = (body for (of, _), body in self.objects.items() if of == kind)
+        return [body for body in found if kind == "Pod" or owned_by(body, uid)]
+
+    def live_jobs(self) -> list[Body]:
+        """Jobs that have not ended."""
+        return [job for job in self.children("Job") if not job["status"].get("conditions")]
+
+    def carry_out(self, plan: Plan, killed_after: int | None = None) -> None:
+        """Execute a plan as the operator does; killed after so many actions nothing more happens."""
+        for action in plan.actions[:killed_after]:
+            self._act(action)
+        if killed_after is not None and killed_after <= len(plan.actions):
+            return
+        if plan.status is not None:
+            self.resource["status"] = deepcopy(plan.status)
+        self.events += [event.reason for event in plan.events]
+
+    def run_job_controller(self) -> None:
+        """Start pods of Jobs that may have them, end those of Jobs that may not."""
+        for job in self.live_jobs():
+            name = job["metadata"]["name"]
+            if job["spec"].get("suspend"):
+                self.objects.pop(("Pod", name), None)
+                job["status"].pop("startTime", None)
+            elif ("Pod", name) not in self.objects:
+                job["status"].setdefault("startTime", timestamp(self.now))
+                self._add(self._pod(job))
+
+    def finish(self, job: Body, exit_code: int, report: RunReport | str | None = None) -> None:
+        """Let the pod of a Job end."""
+        message = report.to_termination_message().decode() if isinstance(report, RunReport) else report
+        pod = self.objects[("Pod", job["metadata"]["name"])]
+        end = {
+            "exitCode": exit_code,
+            "reason": "Completed" if exit_code == 0 else "Error",
+            "startedAt": pod["metadata"]["creationTimestamp"],
+            "finishedAt": timestamp(self.now),
+        } | ({"message": message} if message else {})
+        pod["status"] = {"phase": "Failed" if exit_code else "Succeeded", "containerStatuses": [_state("terminated", end)]}
+        self._end_job(job, "Failed" if exit_code else "Complete", f"Container trainer failed with exit code {exit_code}")
+
+    def lose_pod(self, job: Body) -> None:
+        """The pod's node is removed, and the pod with it."""
+        self.objects.pop(("Pod", job["metadata"]["name"]), None)
+        self._end_job(job, "Failed", "Job has reached the specified backoff limit")
+
+    def pod_of(self, job: Body) -> Body:
+        """The pod of a Job."""
+        return self.objects[("Pod", job["metadata"]["name"])]
+
+    def forget_status(self) -> None:
+        """Somebody wipes the status."""
+        self.resource.pop("status", None)
+
+    def _end_job(self, job: Body, kind: str, message: str) -> None:
+        condition = {"type": kind, "status": "True", "message": message}
+        job["status"]["conditions"] = [condition | {"lastTransitionTime": timestamp(self.now)}]
+
+    def _act(self, action: Action) -> None:
+        match action:
+            case Create(manifest):
+                if (manifest["kind"], manifest["metadata"]["name"]) not in self.objects:
+                    self._add(deepcopy(manifest))
+            case Patch(kind=kind, name=name, patch=patch):
+                if (kind, name) in self.objects:
+                    self.objects[(kind, name)]["spec"].update(patch["spec"])
+            case Delete(kind=kind, name=name, uid=uid):
+                if self.objects.get((kind, name), {}).get("metadata", {}).get("uid") == uid:
+                    del self.objects[(kind, name)]
+                    self.objects.pop(("Pod", name), None)
+            case Apply() | _:
+                raise AssertionError(f"not for a run: {action}")
+
+    def _add(self, body: Body) -> None:
+        self._uids += 1
+        body["metadata"] |= {"uid": f"uid-{self._uids}", "creationTimestamp": timestamp(self.now)}
+        if body["kind"] == "Job":
+            body.setdefault("status", {})
+        self.objects[(body["kind"], body["metadata"]["name"])] = body
+
+    def _pod(self, job: Mapping[str, Any]) -> Body:
+        template = deepcopy(job["spec"]["template"])
+        metadata = {"name": job["metadata"]["name"], "namespace": "team", "labels": template["metadata"]["labels"]}
+        running = _state("running", {"startedAt": timestamp(self.now)})
+        status = {"phase": "Running", "containerStatuses": [running]}
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"], "status": status}
+
+
+def _state(kind: str, value: Body) -> Body:
+    return {"name": "trainer", "state": {kind: value}}

@@ -1,0 +1,22 @@
+"""What the kernel says of a container's memory."""
+
+from pathlib import Path
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+_COUNTER_FILES = ("memory.events", "memory/memory.oom_control", "memory.oom_control")
+
+
+def count_oom_kills(root: Path = CGROUP_ROOT) -> int:
+    """Processes of this container that the kernel has killed for want of memory.
+
+    It reads ``memory.events`` of cgroup v2 or ``memory.oom_control`` of v1; 0 where there is neither.
+    """
+    for name in _COUNTER_FILES:
+        try:
+            text = (root / name).read_text()
+        except OSError:
+            continue
+        counters = dict(line.split(maxsplit=1) for line in text.splitlines() if " " in line)
+        if "oom_kill" in counters:
+            return int(counters["oom_kill"])
+    return 0

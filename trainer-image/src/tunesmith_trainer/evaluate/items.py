@@ -1,0 +1,123 @@
+"""Items that are asked, examples that are shown, and the prompts made of both."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith_contract.base import canonical_json, sha256_digest
+from tunesmith_contract.run_config import DataFormat, Metric, Side, Suite
+
+from tunesmith_trainer.data.checks import Finding, Row, row_digest
+from tunesmith_trainer.data.reading import raise_findings, read_source
+from tunesmith_trainer.data.render import Message, Renderer
+from tunesmith_trainer.data.split import content_order
+from tunesmith_trainer.failures import UserError
+
+from .metrics import accepts
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A question with its expected answer.
+
+    Attributes:
+        digest: of the whole row.
+        messages: the conversation before the answer; None for plain text.
+        text: the prompt of plain text.
+        tools: schemas of tools, if any.
+        expected: the last assistant turn, or the completion.
+        line: in its file.
+    """
+
+    digest: str
+    messages: tuple[Message, ...] | None
+    text: str
+    tools: list[Row] | None
+    expected: str
+    line: int
+
+    @property
+    def question(self) -> str:
+        """The digest of what is asked, without the answer."""
+        return sha256_digest(canonical_json([self.messages, self.text, self.tools]))
+
+
+def read_items(path: Path, name: str, metrics: Sequence[Metric] = ()) -> list[Item]:
+    """The items of a file, each once.
+
+    Raises:
+        DataError: a row fails a check, or a metric can't compare with its expected answer.
+    """
+    source = read_source(path, DataFormat.AUTO, name)
+    if source.findings:
+        raise_findings(list(source.findings))
+    items = {item.digest: item for item in (_item(row.row, row.line) for row in reversed(source.rows))}
+    findings = [
+        Finding(name, item.line, "expected_answer", item.expected[:60], f"write an answer that fits {metric}")
+        for item in items.values()
+        for metric in metrics
+        if not accepts(metric, item.expected)
+    ]
+    if findings:
+        raise_findings(sorted(findings, key=lambda finding: finding.line))
+    return sorted(items.values(), key=lambda item: item.line)
+
+
+def limit_items(items: Sequence[Item], suite: Suite, seed: int) -> list[Item]:
+    """At most as many items as the suite wants, chosen by content, in the order of the file."""
+    if suite.limit is None or suite.limit >= len(items):
+        return list(items)
+    chosen = sorted(items, key=lambda item: content_order({"item": item.digest}, seed))[: suite.limit]
+    return sorted(chosen, key=lambda item: item.line)
+
+
+def items_digest(items: Sequence[Item]) -> str:
+    """The digest of a suite's data."""
+    return sha256_digest(canonical_json([item.digest for item in items]))
+
+
+def choose_examples(pool: Sequence[Item], tested: Sequence[Item], count: int, seed: int) -> list[Item]:
+    """Examples to show before a question: never one that is tested, and the same ones every time.
+
+    Raises:
+        UserError: the pool holds too few others.
+    """
+    questions = {item.question for item in tested}
+    free = [item for item in pool if item.question not in questions]
+    if len(free) < count:
+        message = (
+            f"fewShot asks for {count} examples, but fewShotFrom holds {len(free)} rows that are not tested: "
+            "lower fewShot or add rows"
+        )
+        raise UserError("TooFewExamples", message)
+    return sorted(free, key=lambda item: content_order({"item": item.digest}, seed))[:count]
+
+
+def build_prompt(item: Item, side: Side, examples: Sequence[Item], renderer: Renderer) -> str:
+    """What a side is asked: its system prompt (else the item's), its examples as turns, the question."""
+    if item.messages is None:
+        shown = [f"{example.text}{example.expected}" for example in examples]
+        return "\n\n".join([*filter(None, [side.system_prompt]), *shown, item.text])
+    system = [message for message in item.messages if message["role"] == "system"]
+    if side.system_prompt is not None:
+        system = [{"role": "system", "content": side.system_prompt}]
+    shown_turns = [turn for example in examples for turn in _turns(example)]
+    turns = [message for message in item.messages if message["role"] != "system"]
+    return renderer.prompt([*system, *shown_turns, *turns], item.tools)
+
+
+def _turns(example: Item) -> list[Message]:
+    messages = example.messages or ({"role": "user", "content": example.text},)
+    turns = [message for message in messages if message["role"] != "system"]
+    return [*turns, {"role": "assistant", "content": example.expected}]
+
+
+def _item(row: Row, line: int) -> Item:
+    if "messages" not in row:
+        return Item(row_digest(row), None, row["prompt"], None, row["completion"], line)
+    messages: list[dict[str, Any]] = row["messages"]
+    last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
+    return Item(
+        row_digest(row), tuple(messages[:last]), "", row.get("tools"), messages[last]["content"], line
+    )

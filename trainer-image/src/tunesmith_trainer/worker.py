@@ -1,0 +1,98 @@
+"""One worker process: runs a stage and leaves its report in a file for the launcher.
+
+``python -m tunesmith_trainer.worker --config run.json --mount-root DIR --report-file FILE``
+"""
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunesmith_contract.exit_codes import ExitCode, exit_code_of
+from tunesmith_contract.report import Outcome, RunReport
+from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig, parse_run_config
+
+from .failures import Preempted, describe
+from .preemption import Preemption
+from .progress import Progress
+from .report import Workspace
+from .storage import Storage, write_atomically
+
+# Group 0 shares all files: another pod's user may be another one.
+_UMASK = 0o002
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the stage that the configuration names; return the contract's exit code."""
+    parser = argparse.ArgumentParser(prog="tunesmith_trainer.worker")
+    parser.add_argument("--stage", required=True)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--mount-root", type=Path, required=True)
+    parser.add_argument("--report-file", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    os.umask(_UMASK)
+    rank = int(os.environ.get("RANK", "0"))
+    report, code = _run(options.stage, options.config, Storage(options.mount_root), rank)
+    if report is not None:
+        write_atomically(options.report_file, report.to_json().encode())
+    return code
+
+
+def _run(stage: str, config_file: Path, storage: Storage, rank: int) -> tuple[RunReport | None, ExitCode]:
+    """The report of a stage, and its exit code; every exception becomes one of the contract's failures."""
+    try:
+        config = parse_run_config(config_file.read_bytes())
+        if config.stage != stage:
+            raise ValueError(f"{config_file} is for the stage {config.stage}, not {stage}")
+        return _run_stage(config, storage), ExitCode.SUCCEEDED
+    except Preempted:
+        return RunReport.model_validate({"stage": stage, "outcome": Outcome.PREEMPTED}), ExitCode.PREEMPTED
+    except Exception as error:  # the boundary of the process: nothing is above it but the launcher
+        traceback.print_exc()
+        failure = describe(error)
+        code = exit_code_of(failure.category)
+        failure = failure.model_copy(update={"rank": rank, "exit_code": int(code)})
+        report = RunReport.model_validate({"stage": stage, "outcome": Outcome.FAILED, "failure": failure})
+        return report, code
+
+
+def _run_stage(config: PrepareConfig | TrainConfig | EvaluateConfig, storage: Storage) -> RunReport | None:
+    """Run a stage, unless it is done already; a finished run keeps no work files."""
+    preemption = Preemption()
+    if isinstance(config, TrainConfig):
+        preemption.listen()
+    workspace = Workspace(storage, config)
+    report = workspace.committed_report() or _dispatch(config, storage, workspace, preemption)
+    if report is not None and config.stage != "prepare":
+        workspace.prune()
+    return report
+
+
+def _dispatch(
+    config: PrepareConfig | TrainConfig | EvaluateConfig,
+    storage: Storage,
+    workspace: Workspace,
+    preemption: Preemption,
+) -> RunReport | None:
+    """Run a stage; what it needs is imported with it, since torch alone takes seconds."""
+    match config:
+        case PrepareConfig():
+            from .prepare import prepare
+
+            return prepare(config, storage, workspace, Progress())
+        case TrainConfig():
+            from .train.run import train
+
+            return train(config, storage, workspace, preemption)
+        case EvaluateConfig():
+            from .evaluate.run import evaluate
+
+            return evaluate(config, storage, workspace, Progress())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
