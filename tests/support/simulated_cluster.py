@@ -5,6 +5,10 @@ from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tunesmith.decide.conditions import timestamp
+from tunesmith.decide.plan import Action, Apply, Create, Delete, Patch, Plan, owned_by
+from tunesmith.manifests.environment import Environment
+from tunesmith.manifests.names import API_VERSION
 from tunesmith_contract.report import (
     Artifact,
     DatasetReport,
@@ -19,11 +23,6 @@ from tunesmith_contract.report import (
     TrainingReport,
 )
 from tunesmith_contract.run_config import Metric
-
-from tunesmith.decide.conditions import timestamp
-from tunesmith.decide.plan import Action, Apply, Create, Delete, Patch, Plan, owned_by
-from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.names import API_VERSION
 
 Body = dict[str, Any]
 
@@ -186,8 +185,13 @@ class SimulatedCluster:
             "startedAt": pod["metadata"]["creationTimestamp"],
             "finishedAt": timestamp(self.now),
         } | ({"message": message} if message else {})
-        pod["status"] = {"phase": "Failed" if exit_code else "Succeeded", "containerStatuses": [_state("terminated", end)]}
-        self._end_job(job, "Failed" if exit_code else "Complete", f"Container trainer failed with exit code {exit_code}")
+        pod["status"] = {
+            "phase": "Failed" if exit_code else "Succeeded",
+            "containerStatuses": [_state("terminated", end)],
+        }
+        self._end_job(
+            job, "Failed" if exit_code else "Complete", f"Container trainer failed with exit code {exit_code}"
+        )
 
     def lose_pod(self, job: Body) -> None:
         """The pod's node is removed, and the pod with it."""
@@ -230,10 +234,20 @@ class SimulatedCluster:
 
     def _pod(self, job: Mapping[str, Any]) -> Body:
         template = deepcopy(job["spec"]["template"])
-        metadata = {"name": job["metadata"]["name"], "namespace": "team", "labels": template["metadata"]["labels"]}
+        metadata = {
+            "name": job["metadata"]["name"],
+            "namespace": "team",
+            "labels": template["metadata"]["labels"],
+        }
         running = _state("running", {"startedAt": timestamp(self.now)})
         status = {"phase": "Running", "containerStatuses": [running]}
-        return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"], "status": status}
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": metadata,
+            "spec": template["spec"],
+            "status": status,
+        }
 
 
 def _state(kind: str, value: Body) -> Body:
