@@ -16,15 +16,15 @@ from simulated_cluster import (
     fine_tune_job,
     success,
 )
-from tunesmith_contract.exit_codes import ExitCode
-from tunesmith_contract.progress import ProgressMetric, TrainerStatus
-from tunesmith_contract.run_config import parse_run_config
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.attempts import MAX_DISRUPTIONS
 from tunesmith.decide.plan import Create, Delete, Plan
 from tunesmith.decide.training import LiveProgress, assemble_training, plan_training
 from tunesmith.decide.waiting import PATIENCE
+from tunesmith_contract.exit_codes import ExitCode
+from tunesmith_contract.progress import ProgressMetric, TrainerStatus
+from tunesmith_contract.run_config import parse_run_config
 
 
 class World(SimulatedCluster):

@@ -5,6 +5,10 @@ from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tunesmith.decide.conditions import timestamp
+from tunesmith.decide.plan import Action, Apply, Create, Delete, Patch, Plan, owned_by
+from tunesmith.manifests.environment import Environment
+from tunesmith.manifests.names import API_VERSION
 from tunesmith_contract.report import (
     Artifact,
     DatasetReport,
@@ -19,11 +23,6 @@ from tunesmith_contract.report import (
     TrainingReport,
 )
 from tunesmith_contract.run_config import Metric
-
-from tunesmith.decide.conditions import timestamp
-from tunesmith.decide.plan import Action, Apply, Create, Delete, Patch, Plan, owned_by
-from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.names import API_VERSION
 
 Body = dict[str, Any]
 

@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass
 
+from tunesmith.api.evalrun import Baseline, EvalRun, Prompting
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.reasons import EvalRunReason, FineTuneJobPhase
 from tunesmith_contract.base import canonical_json
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import AdapterSource, EvaluateConfig, Owner, Side, Suite
 from tunesmith_contract.uris import Scheme, parse_uri
-
-from tunesmith.api.evalrun import Baseline, EvalRun, Prompting
-from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.api.reasons import EvalRunReason, FineTuneJobPhase
 
 
 @dataclass(frozen=True, slots=True)

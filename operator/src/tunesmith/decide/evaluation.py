@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tunesmith_contract.report import Failure
-from tunesmith_contract.run_config import EvaluateConfig
-
 from tunesmith.api.evalrun import EvalRun, EvalRunSpec
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import EvalRunPhase, EvalRunReason, Verdict
@@ -16,6 +13,8 @@ from tunesmith.manifests.evaluate_job import build_evaluate_job
 from tunesmith.manifests.inputs_config_map import Inputs, build_inputs_config_map, inputs_name, parse_inputs
 from tunesmith.manifests.names import QUEUE_LABEL
 from tunesmith.manifests.result_config_map import parse_result
+from tunesmith_contract.report import Failure
+from tunesmith_contract.run_config import EvaluateConfig
 
 from .attempts import Children, Stage, StageState, Step, advance, refuse
 from .contestants import NotYet, resolve_contestants, token_secret

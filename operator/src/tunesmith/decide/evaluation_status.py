@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tunesmith_contract.report import EvaluationReport, Interval, MetricResult
-from tunesmith_contract.run_config import EvaluateConfig, Side
-
 from tunesmith.api.evalrun import Comparison, EvalRun, EvalRunStatus, Gate, SideArtifact, SideResult
 from tunesmith.api.reasons import EvalRunPhase, EvalRunReason, Verdict
 from tunesmith.api.status import ArtifactRef
 from tunesmith.manifests.evaluate_job import STAGE as EVALUATE
 from tunesmith.manifests.inputs_config_map import Inputs
+from tunesmith_contract.report import EvaluationReport, Interval, MetricResult
+from tunesmith_contract.run_config import EvaluateConfig, Side
 
 from .attempts import StageState, Step
 from .conditions import ConditionUpdate, merge_conditions

@@ -17,8 +17,8 @@ from tunesmith.manifests.inputs_config_map import Inputs, build_inputs_config_ma
 from tunesmith.manifests.names import QUEUE_LABEL
 from tunesmith.manifests.prepare_job import STAGE as PREPARE
 from tunesmith.manifests.prepare_job import build_prepare_job
-from tunesmith.manifests.run_config_map import build_run_config_map, parse_run, run_name
 from tunesmith.manifests.result_config_map import parse_result
+from tunesmith.manifests.run_config_map import build_run_config_map, parse_run, run_name
 from tunesmith.manifests.train_job import STAGE as TRAIN
 from tunesmith.manifests.train_job import build_train_job
 from tunesmith_contract.exit_codes import FailureCategory

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tunesmith.api.values import format_duration
 from tunesmith.api.finetunejob import (
     DatasetStatus,
     FineTuneJob,
@@ -15,6 +14,7 @@ from tunesmith.api.finetunejob import (
 )
 from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, FineTuneJobReason
 from tunesmith.api.status import ArtifactRef
+from tunesmith.api.values import format_duration
 from tunesmith.manifests.inputs_config_map import Inputs
 from tunesmith.manifests.prepare_job import STAGE as PREPARE
 from tunesmith.manifests.train_job import STAGE as TRAIN

@@ -14,7 +14,7 @@ STAGE = "inputs"
 SPEC_KEY = "spec.json"
 IMAGE_KEY = "image"
 STARTED_KEY = "startTime"
-TOKEN_SECRET_KEY = "tokenSecret"  # noqa: S105
+TOKEN_SECRET_KEY = "tokenSecret"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from .pods import (
 )
 
 CONTAINER = "trainer"
-SECRET_KEY = "token"  # noqa: S105
+SECRET_KEY = "token"
 GPU = "nvidia.com/gpu"
 
 #: A cap, not a reservation: what is fetched from a hub is unpacked in the scratch space.
