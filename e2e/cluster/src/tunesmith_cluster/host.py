@@ -84,12 +84,12 @@ def restore_host(state: Path) -> None:
     Raises:
         ClusterError: a mount below the state folder stays, so that removing it could reach into a volume.
     """
-    owner = _bridge_owner()
-    if owner not in (None, str(state)):
-        return  # Pods, groups and rules belong to another cluster.
     _kill_pods(state)
     _remove_cgroups()
     _unmount_below(state)
+    owner = _bridge_owner()
+    if owner not in (None, str(state)):
+        return  # The rest belongs to another cluster.
     if owner is not None:
         _run([program("kube-proxy"), "--cleanup"])
         if (state / FIREWALL_CHAIN).exists() and _iptables_accepts("-S", FIREWALL_CHAIN):
