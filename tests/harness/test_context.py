@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from tunesmith_cluster.context import KUBECONFIG_VARIABLE, allowed_context, kubeconfig_from_environment
 from tunesmith_cluster.errors import ClusterError
 

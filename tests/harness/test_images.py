@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from tunesmith_cluster.errors import ClusterError
 from tunesmith_cluster.images import read_references, write_static_image
 

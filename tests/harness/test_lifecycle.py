@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from tunesmith_cluster import controlplane
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.cluster import Cluster, Shape

@@ -119,7 +119,7 @@ class Cluster:
         for name in node.PROGRAMS if self._has_node else controlplane.PROGRAMS:
             program(name)
         if self._has_node:
-            node.check_plugins()
+            node.check_machine(self.state)
             host.prepare_host(self.state)
         etcd_port, api_port = controlplane.free_ports(2)
         setting = Setting(

@@ -10,7 +10,7 @@ from pathlib import Path
 from tunesmith_cluster.binaries import program
 from tunesmith_cluster.controlplane import FIRST_SERVICE_ADDRESS
 from tunesmith_cluster.errors import ClusterError
-from tunesmith_cluster.processes import find_left_over, kill_and_wait, parent
+from tunesmith_cluster.processes import ProcessTable, find_left_over, is_alive, kill_and_wait, parent
 
 BRIDGE = "tunesmith0"
 NODE_ADDRESS = "10.244.0.1"
@@ -51,7 +51,7 @@ OUTBOUND = (
 
 
 def prepare_host(state: Path) -> None:
-    """Make the pods' bridge and let their packets through.
+    """Make the pods' bridge and let their packets through. What a dead cluster left is cleaned up first.
 
     Raises:
         ClusterError: not root, or another node cluster uses the bridge.
@@ -61,7 +61,9 @@ def prepare_host(state: Path) -> None:
             "A cluster with a node needs root: run as root, or use a machine with Docker and kind"
         )
     owner = _bridge_owner()
-    if owner is not None:
+    if owner and not any(map(is_alive, ProcessTable(Path(owner)).records())):
+        restore_host(Path(owner))
+    elif owner is not None:
         raise ClusterError(
             f"The network bridge {BRIDGE} belongs to the node cluster in {owner or '(unknown)'}; only "
             f"one runs at a time. Stop it with: python -m tunesmith_cluster down --shape node --state {owner}"
@@ -82,12 +84,12 @@ def restore_host(state: Path) -> None:
     Raises:
         ClusterError: a mount below the state folder stays, so that removing it could reach into a volume.
     """
-    owner = _bridge_owner()
-    if owner not in (None, str(state)):
-        return  # Pods, groups and rules belong to another cluster.
     _kill_pods(state)
     _remove_cgroups()
     _unmount_below(state)
+    owner = _bridge_owner()
+    if owner not in (None, str(state)):
+        return  # The rest belongs to another cluster.
     if owner is not None:
         _run([program("kube-proxy"), "--cleanup"])
         if (state / FIREWALL_CHAIN).exists() and _iptables_accepts("-S", FIREWALL_CHAIN):

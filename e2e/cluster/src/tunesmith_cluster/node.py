@@ -29,15 +29,19 @@ PROGRAMS = (
 )
 # Smaller than Ethernet's, because the machine's own link may be a tunnel.
 POD_MTU = 1400
+# The kernel allows 107 bytes, and containerd appends to the path.
+LONGEST_SOCKET_PATH = 100
 RESOLVER = Path("/etc/resolv.conf")
 
 
-def check_plugins() -> None:
-    """Make sure that the CNI plugins are there.
+def check_machine(state: Path) -> None:
+    """Look for what would otherwise fail later, and less clearly.
 
     Raises:
-        ClusterError: they are not installed.
+        ClusterError: the CNI plugins are not installed, or the state folder's path is too long for a socket.
     """
+    if len(str(socket_path(state))) > LONGEST_SOCKET_PATH:
+        raise ClusterError(f"{state} is too long a path for sockets: choose a shorter one with --state")
     if not CNI_PLUGINS.joinpath("bridge").exists():
         raise ClusterError(f"The CNI plugins are not installed. Run as root: apt-get install {CNI_PACKAGE}")
 
@@ -286,7 +290,11 @@ def build_kubelet_configuration(state: Path, authority: Authority, port: int) ->
         "resolvConf": str(state / "resolv.conf"),
         "podLogsDir": str(state / "pod-logs"),
         "volumePluginDir": str(state / "volume-plugins"),
-        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+        "evictionHard": {
+            "memory.available": "100Mi",
+            "nodefs.available": "200Mi",
+            "imagefs.available": "200Mi",
+        },
         # Images come from archives only: what is collected cannot be pulled again.
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
