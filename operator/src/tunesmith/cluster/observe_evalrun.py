@@ -25,9 +25,7 @@ async def observe_evalrun(
     few_shot = run.spec.few_shot_from.uri if run.spec.few_shot_from else None
     uris = (*(suite.dataset.uri for suite in run.spec.suites), few_shot)
     missing = await observe_missing_config_maps(client, run.metadata.namespace, children, uris)
-    return assemble_evaluation(
-        run, children.config_maps, children.jobs, children.pods, candidate, missing
-    )
+    return assemble_evaluation(run, children.config_maps, children.jobs, children.pods, candidate, missing)
 
 
 def _is_begun(run: EvalRun, children: RunChildren) -> bool:
