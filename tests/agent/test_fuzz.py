@@ -17,7 +17,8 @@ PARTS = st.sampled_from(
         b": ", b"Content-Length: 5\r\n", b"Content-Length: -1\r\n", b"Transfer-Encoding: chunked\r\n",
         b"5\r\nhello\r\n", b"0\r\n\r\n", b"Connection: close\r\n",
         b"Connection: Upgrade\r\nUpgrade: h2c\r\n",
-        b"Expect: 100-continue\r\n", b"hello", b"GET / HTTP/1.1\r\n\r\n", b"ffffffffffffffff\r\n", b"\x00", b"\xff",
+        b"Expect: 100-continue\r\n", b"hello",
+        b"GET / HTTP/1.1\r\n\r\n", b"ffffffffffffffff\r\n", b"\x00", b"\xff",
     ]
 )  # fmt: skip
 PIECES = st.lists(PARTS | st.binary(max_size=40), max_size=40)

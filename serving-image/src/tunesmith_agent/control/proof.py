@@ -19,7 +19,7 @@ def judge(measurements: Sequence[Measurement], tolerance: float) -> str:
     """Empty if it is this adapter on this base model, else a sentence with the numbers that say why not.
 
     Each probe must be within ``tolerance`` on both sides; and over all probes the adapter must be nearer to
-    the tuned values than to the base's, or an adapter that changes nothing would pass where the two are close.
+    the tuned values than to the base's, or an adapter that changes nothing would pass if both are close.
 
     The tolerance covers different kernels and precisions, not different weights: between transformers with
     PEFT and vLLM 9.5e-7 was the largest difference of a token measured in float32; bfloat16 keeps eight bits,
