@@ -1,8 +1,8 @@
 """How fast the agent is: one core, an engine that answers at once, every feature on; vllm-router beside it.
 
-The agent routes an alias with a stable version and a candidate at 50 % (so every request is hashed), counts, and checks
-both versions as in a pod. Writes ``bench/results/agent.json``. Needs wrk, and two cores: one for whoever is measured,
-one for engine and load.
+The agent routes an alias with a stable version and a candidate at 50 % (so every request is hashed), counts,
+and checks both versions as in a pod. Writes ``bench/results/agent.json``. Needs wrk, and two cores: one for
+whoever is measured, one for engine and load.
 """
 
 import argparse
@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from agent_harness import Storage
-
 from tunesmith_contract.agent import DesiredAlias, DesiredState
 
 ROOT = Path(__file__).parents[1]
@@ -128,7 +127,8 @@ def write_desired(folder: Path) -> None:
 def agent_command(folder: Path, port: int, engine_port: int) -> list[str]:
     """The agent as a pod starts it, on other ports."""
     return [
-        sys.executable, "-m", "tunesmith_agent", "--host=127.0.0.1", f"--port={port}", f"--engine-port={engine_port}",
+        sys.executable, "-m", "tunesmith_agent",
+        "--host=127.0.0.1", f"--port={port}", f"--engine-port={engine_port}",
         f"--mount-root={folder}/mnt", f"--desired-file={folder}/desired.json", "--lame-duck-seconds=0",
     ]  # fmt: skip
 
@@ -137,7 +137,8 @@ def router_command(router: str, port: int, engine_port: int) -> list[str]:
     """The Rust router with its defaults."""
     worker = f"http://127.0.0.1:{engine_port}"
     return [
-        router, "--host", "127.0.0.1", "--port", str(port), "--worker-urls", worker, "--policy", "round_robin",
+        router, "--host", "127.0.0.1", "--port", str(port), "--worker-urls", worker,
+        "--policy", "round_robin",
         "--log-level", "error", "--prometheus-port", str(free_port()),
     ]  # fmt: skip
 
@@ -149,14 +150,15 @@ def cpu_seconds(pid: int) -> float:
 
 
 def measure(url: str, model: str, pid: int, seconds: int, folder: Path) -> dict[str, Any]:
-    """All numbers of one side; processor time per request does not depend on what else runs on the machine."""
+    """All numbers of one side; processor time per request depends little on what else runs beside it."""
     load(url, model, CONNECTIONS[0], 2, folder)
     result: dict[str, Any] = {}
     for count in CONNECTIONS:
         before = cpu_seconds(pid)
         found = load(url, model, count, seconds, folder)
         used = cpu_seconds(pid) - before
-        found["processorMicrosecondsPerRequest"] = round(1e6 * used / (found["requestsPerSecond"] * seconds), 1)
+        requests = found["requestsPerSecond"] * seconds
+        found["processorMicrosecondsPerRequest"] = round(1e6 * used / requests, 1)
         result[f"connections{count}"] = found
     return {**result, "residentMiB": resident_mib(pid)}
 

@@ -1,4 +1,4 @@
-"""An engine that answers at once: what a proxy in front of it costs is then all that is seen. ``PORT`` is the argument."""
+"""An engine that answers at once, so that only a proxy's cost is seen. ``PORT`` is the argument."""
 
 import asyncio
 import json
@@ -12,7 +12,10 @@ ANSWER = json.dumps(
     {
         "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "base",
         "choices": [
-            {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Forty-two. " * 8}}
+            {
+                "index": 0, "finish_reason": "stop",
+                "message": {"role": "assistant", "content": "Forty-two. " * 8},
+            }
         ],
         "usage": {"prompt_tokens": 40, "completion_tokens": 30, "total_tokens": 70},
     }
@@ -32,7 +35,7 @@ CHAT = build_answer(ANSWER)
 
 
 class Backend(asyncio.Protocol):
-    """Answers chat requests with a constant; adapters and probes properly, so that the agent can prove them."""
+    """Answers chat requests with a constant; adapters and probes so that the agent can prove them."""
 
     adapters: dict[str, str] = {}  # noqa: RUF012 - one engine per process
 

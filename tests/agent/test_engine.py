@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +13,8 @@ import openai
 import pytest
 from agent_harness import Running, running_agent
 from pydantic import TypeAdapter
-from tunesmith_images.venvs import make_environment
-
 from tunesmith_contract.agent import VERSION_HEADER, DesiredAlias, Version, served_name
+from tunesmith_images.venvs import make_environment
 
 ENGINE_PYTHON = os.environ.get("TUNESMITH_ENGINE_PYTHON", "")
 ENGINE_SECONDS = 300
@@ -24,10 +23,10 @@ ENVIRONMENT = {
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1", "TORCH_COMPILE_DISABLE": "1",
 }  # fmt: skip
-ARGUMENTS = (
-    "--served-model-name base --enable-lora --max-loras 4 --max-cpu-loras 8 --max-lora-rank 16 --max-model-len 256 "
-    "--dtype float32 --enforce-eager --max-num-seqs 8 --host 127.0.0.1"
-).split()
+ARGUMENTS = [
+    "--served-model-name=base", "--enable-lora", "--max-loras=4", "--max-cpu-loras=8", "--max-lora-rank=16",
+    "--max-model-len=256", "--dtype=float32", "--enforce-eager", "--max-num-seqs=8", "--host=127.0.0.1",
+]  # fmt: skip
 
 pytestmark = [
     pytest.mark.engine,
@@ -46,11 +45,11 @@ def make_versions(folder: Path, architecture: str) -> dict[str, Version]:
 
 
 @pytest.fixture
-def free_port() -> Iterator[int]:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    yield port
+    return port
 
 
 @asynccontextmanager
@@ -59,8 +58,8 @@ async def running_engine(model: Path, port: int) -> AsyncIterator[SimpleNamespac
     environment = {**os.environ, **ENVIRONMENT, "HOME": str(model), "PYTHONPATH": ""}
     with (model.parent / "engine.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            ENGINE_PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--port", str(port),
-            *ARGUMENTS, stdout=log, stderr=log, env=environment,
+            ENGINE_PYTHON, "-m", "vllm.entrypoints.openai.api_server",
+            f"--model={model}", f"--port={port}", *ARGUMENTS, stdout=log, stderr=log, env=environment,
         )  # fmt: skip
         try:
             yield SimpleNamespace(port=port)

@@ -1,22 +1,24 @@
 """Whatever bytes come in any pieces: an answer or an end, and the agent lives on."""
 
 import asyncio
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.limits import Limits
 from tunesmith_agent.http.messages import Request, date_header
 
 PARTS = st.sampled_from(
     [
-        b"GET ", b"POST ", b"CONNECT ", b"/healthz", b" HTTP/1.1", b" HTTP/1.0", b"\r\n", b"\n", b"\r\n\r\n", b": ",
-        b"Content-Length: 5\r\n", b"Content-Length: -1\r\n", b"Transfer-Encoding: chunked\r\n", b"5\r\nhello\r\n",
-        b"0\r\n\r\n", b"Connection: close\r\n", b"Connection: Upgrade\r\nUpgrade: h2c\r\n", b"Expect: 100-continue\r\n",
-        b"hello", b"GET / HTTP/1.1\r\n\r\n", b"ffffffffffffffff\r\n", b"\x00", b"\xff",
+        b"GET ", b"POST ", b"CONNECT ", b"/healthz", b" HTTP/1.1", b" HTTP/1.0", b"\r\n", b"\n", b"\r\n\r\n",
+        b": ", b"Content-Length: 5\r\n", b"Content-Length: -1\r\n", b"Transfer-Encoding: chunked\r\n",
+        b"5\r\nhello\r\n", b"0\r\n\r\n", b"Connection: close\r\n",
+        b"Connection: Upgrade\r\nUpgrade: h2c\r\n",
+        b"Expect: 100-continue\r\n", b"hello",
+        b"GET / HTTP/1.1\r\n\r\n", b"ffffffffffffffff\r\n", b"\x00", b"\xff",
     ]
 )  # fmt: skip
 PIECES = st.lists(PARTS | st.binary(max_size=40), max_size=40)
@@ -58,7 +60,7 @@ def run(stream: bytes, cuts: list[int]) -> Transport:
         connection, transport = ServerConnection(server), Transport()
         connection.connection_made(transport)  # type: ignore[arg-type]
         edges = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in pairwise(edges):
             if not transport.closed:
                 connection.data_received(stream[start:end])
         connection.connection_lost(None)

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import ipaddress
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +14,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from fake_engine import FakeEngine
-
 from tunesmith_contract.agent import AGENT_PATH, AgentReport, DesiredAlias, DesiredState
 
 
@@ -22,8 +22,6 @@ def write_certificate(folder: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "operator")])
     start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
-    import ipaddress
-
     certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(start)
@@ -131,7 +129,7 @@ async def test_another_authority_is_not_trusted(
     url = f"https://127.0.0.1:{operator.port}"
     async with running_agent(engine, storage.root, operator_url=url, credentials_dir=other) as running:
         async with asyncio.timeout(10):
-            while "operator not reachable" not in caplog.text:
+            while "operator not reachable" not in caplog.text:  # noqa: ASYNC110 - a log has no event
                 await asyncio.sleep(0)
         assert not running.agent.metrics.operator_connected
     assert operator.tokens == []

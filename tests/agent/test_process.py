@@ -9,13 +9,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 from fake_engine import FakeEngine
-
 from tunesmith_agent.settings import parse_settings
 
 
 async def test_sigterm_ends_it_with_zero(engine: FakeEngine, tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tunesmith_agent", "--host=127.0.0.1", "--port=0", f"--engine-port={engine.port}",
+        sys.executable, "-m", "tunesmith_agent",
+        "--host=127.0.0.1", "--port=0", f"--engine-port={engine.port}",
         "--lame-duck-seconds=0", f"--desired-file={tmp_path}/none",
         stderr=asyncio.subprocess.PIPE, env={"PYTHONPATH": ":".join(sys.path), "PATH": ""},
     )  # fmt: skip

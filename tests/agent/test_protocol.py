@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import pytest
 from agent_harness import Running, Storage, running_agent
 from fake_engine import FakeEngine
-
 from tunesmith_agent.http import server
 from tunesmith_agent.http.limits import Limits
 from tunesmith_contract.agent import Version, served_name
@@ -239,7 +238,7 @@ async def test_slow_client_holds_the_engine_back(agent: Running, expenses: Versi
         await wire.head()
         connection = next(iter(agent.agent.server.connections))
         async with asyncio.timeout(10):
-            while not connection.paused:
+            while not connection.paused:  # noqa: ASYNC110 - the data path sets no events
                 await asyncio.sleep(0)
         assert agent.engine.pieces.qsize() > 0
         assert connection._transport.get_write_buffer_size() < 1024 * 1024

@@ -8,7 +8,6 @@ from math import sqrt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tunesmith_agent.metrics import VersionStats
 from tunesmith_agent.routing.stickiness import bucket, stickiness_key, threshold
 from tunesmith_agent.routing.table import Route, build_target
@@ -96,8 +95,6 @@ def test_a_conversation_keeps_its_key_and_instructions_do_not_make_one() -> None
     assert stickiness_key({}, {"messages": [SYSTEM, answer]}) != opening
 
 
-@given(
-    st.recursive(st.none() | st.booleans() | st.text() | st.integers(-9, 9), lambda inner: st.lists(inner))
-)
+@given(st.recursive(st.none() | st.booleans() | st.text() | st.integers(-9, 9), st.lists))
 def test_any_messages_have_a_key(messages: object) -> None:
     assert isinstance(stickiness_key({}, {"messages": messages}), bytes)

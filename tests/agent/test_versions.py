@@ -9,7 +9,6 @@ import aiohttp
 import pytest
 from agent_harness import Running, Storage, running_agent
 from fake_engine import FakeEngine
-
 from tunesmith_contract.agent import (
     VERSION_HEADER,
     DesiredAlias,
@@ -272,5 +271,5 @@ def test_manifest_must_list_what_the_engine_reads(storage: Storage) -> None:
     ):
         wrong = manifest.model_copy(update={"files": files})
         (folder / MANIFEST_FILE).write_bytes(wrong.to_bytes())
-        with pytest.raises(ArtifactInvalid, match="does not list adapter_model|outside the artefact"):
+        with pytest.raises(ArtifactInvalid, match=r"does not list adapter_model|outside the artefact"):
             verify_artifact(folder, wrong.digest)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fake_engine import BASE_LOG_PROB, FakeEngine
-
 from tunesmith_agent.app import Agent
 from tunesmith_agent.http.limits import Limits
 from tunesmith_agent.settings import Settings
@@ -116,7 +115,8 @@ async def running_agent(
 ) -> AsyncIterator[Running]:
     """Run an agent until the block ends; ``seconds`` bounds each wait for its control loop."""
     values = Settings(
-        host="127.0.0.1", port=0, engine_port=engine.port, mount_root=root, desired_file=root / "desired.json",
+        host="127.0.0.1", port=0, engine_port=engine.port, mount_root=root,
+        desired_file=root / "desired.json",
         credentials_dir=root, lame_duck_seconds=0, drain_seconds=5,
     )  # fmt: skip
     agent = Agent(replace(values, **settings), limits)

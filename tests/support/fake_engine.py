@@ -1,4 +1,4 @@
-"""An HTTP server that speaks the part of vLLM's API that the agent uses; what it answers follows from the files."""
+"""An HTTP server that speaks what the agent uses of vLLM's API; its answers follow from the files."""
 
 import asyncio
 import json

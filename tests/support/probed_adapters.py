@@ -1,7 +1,8 @@
-"""Makes a tiny model and adapters on it with manifests; run by the trainer's Python: ``probed_adapters.py FOLDER ARCH``.
+"""Makes a tiny model and adapters on it with manifests, in the trainer's Python.
 
-FOLDER gets ``model/`` and a claim ``mnt/pvc/artifacts``; ``versions.json`` tells the versions made:
-``right``; ``wrong``, other weights under the right one's probes; and ``inactive``, weights that change nothing.
+``probed_adapters.py FOLDER ARCHITECTURE``: FOLDER gets ``model/``, a claim ``mnt/pvc/artifacts`` and
+``versions.json``, which tells the versions made: ``right``; ``wrong``, other weights under the right one's
+probes; and ``inactive``, weights that change nothing.
 """
 
 import json
@@ -13,7 +14,6 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tiny_models import make_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
-
 from tunesmith_contract.artifact import File, Lineage, Manifest, Probe
 from tunesmith_contract.base import sha256_digest
 from tunesmith_contract.layout import MANIFEST_FILE

@@ -48,7 +48,7 @@ class Exchange(Protocol):
 
 
 class Handler(Protocol):
-    """Answers one request, now or later, by the connection's ``respond`` or ``begin``, ``send`` and ``end``."""
+    """Answers one request, now or later, by the connection's ``respond``, or ``begin``, ``send``, ``end``."""
 
     def __call__(self, connection: "ServerConnection", request: Request) -> None: ...
 
@@ -348,7 +348,7 @@ class ServerConnection(asyncio.Protocol):
         self._server.handler(self, item)
 
     def _refuse(self, refusal: Refusal) -> None:
-        """The last answer of a connection; input is thrown away for a while, or a reset would swallow the answer."""
+        """The last answer of a connection; input is thrown away then, or a reset would swallow the answer."""
         self._broken = True
         self._request = Request(b"", b"", {}, b"", keep_alive=False, http_10=False)
         self._keep_alive = False

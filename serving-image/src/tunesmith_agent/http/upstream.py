@@ -12,7 +12,7 @@ class Receiver(Protocol):
     """Who takes the engine's answer as it comes."""
 
     def on_head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
-        """The head of the answer; ``length`` is None where the body is chunked or ends with the connection."""
+        """The head of the answer; ``length`` is None if the body is chunked or ends with the connection."""
 
     def on_data(self, data: bytes) -> None:
         """A piece of the body."""
@@ -31,8 +31,8 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection to the engine."""
 
     __slots__ = (
-        "_any_byte", "_chunked", "_complete", "_headers", "_keep_alive", "_length", "_parser", "_paused", "_pool", "_receiver",
-        "_transport", "idle_since", "lost",
+        "_any_byte", "_chunked", "_complete", "_headers", "_keep_alive", "_length", "_parser", "_paused",
+        "_pool", "_receiver", "_transport", "idle_since", "lost",
     )  # fmt: skip
 
     def __init__(self, pool: "UpstreamPool") -> None:
