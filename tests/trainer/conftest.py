@@ -1,17 +1,25 @@
 """A small world for the trainer: a mount root with a model, data and an output claim."""
 
 import json
+import os
 import random
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tiny_models import make_model
-
 from tunesmith_contract.report import RunReport
 from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig, parse_run_config
+from tunesmith_trainer.evaluate.run import evaluate
+from tunesmith_trainer.preemption import Preemption
+from tunesmith_trainer.prepare import prepare
+from tunesmith_trainer.progress import Progress
+from tunesmith_trainer.report import Workspace
 from tunesmith_trainer.storage import Storage
+from tunesmith_trainer.train.run import train
 
 HERE = Path(__file__).parent
 
@@ -106,6 +114,30 @@ class World:
         config = {"stage": "evaluate", "baseModel": "pvc://models/llama", "policy": "{}"}
         return self._parse(config | more, EvaluateConfig, "EvalRun", uid)
 
+    def prepare(self, config: PrepareConfig) -> RunReport:
+        """Run the stage here."""
+        return prepare(config, self.storage, Workspace(self.storage, config), Progress({}))
+
+    def train(self, config: TrainConfig) -> RunReport:
+        """Run the stage here."""
+        report = train(config, self.storage, Workspace(self.storage, config), Preemption())
+        assert report
+        return report
+
+    def evaluate(self, config: EvaluateConfig) -> RunReport:
+        """Run the stage here."""
+        return evaluate(config, self.storage, Workspace(self.storage, config), Progress({}))
+
+    def start(self, config: PrepareConfig | TrainConfig | EvaluateConfig) -> subprocess.Popen[str]:
+        """Run the stage as a pod does."""
+        (self.root / "run.json").write_text(config.to_json())
+        command = [sys.executable, "-m", "tunesmith_trainer", config.stage, "--mount-root", str(self.root)]
+        command += ["--config", str(self.root / "run.json"), "--termination-log", str(self.root / "log")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
     def _parse(self, config: dict[str, Any], kind: type[Any], owner: str, uid: str) -> Any:
         owned = {
             "owner": {"kind": owner, "namespace": "ns", "name": "run", "uid": uid},
@@ -127,8 +159,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def world(tmp_path: Path, models: Path) -> Iterator[World]:
+def world(tmp_path: Path, models: Path) -> World:
     """A fresh world."""
     root = tmp_path / "mnt"
     root.mkdir()
-    yield World(root, models)
+    return World(root, models)
+
+
+@pytest.fixture
+def make() -> Any:
+    """Builders of rows."""
+    return SimpleNamespace(rows=make_rows, row=make_row)

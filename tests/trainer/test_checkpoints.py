@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from tunesmith_trainer.train.checkpoints import (
     COMMIT_FILE,
     commit_checkpoint,

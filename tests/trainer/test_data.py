@@ -1,4 +1,4 @@
-"""Rows are read, checked, split and stored so that nothing is lost, and the same row is always on one side."""
+"""Rows are read, checked, split and stored; nothing is lost, and the same row is always on one side."""
 
 import gzip
 import json
@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tunesmith_contract.run_config import DataFormat
 from tunesmith_trainer.data.checks import canonical_row, row_digest
 from tunesmith_trainer.data.parquet import read_rows, write_rows

@@ -3,7 +3,6 @@
 import pytest
 from tiny_models import CHAT_TEMPLATE, make_tokenizer
 from trl.chat_template_utils import qwen2_5_chat_template
-
 from tunesmith_trainer.data.render import Renderer, RenderError
 from tunesmith_trainer.failures import UserError
 
@@ -13,7 +12,8 @@ CHATML = (
 )
 FORGETS = (
     "{% for message in messages %}{% if loop.last or message['role'] != 'assistant' %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endif %}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 REFUSES = "{{ raise_exception('roles must alternate') }}"

@@ -37,8 +37,8 @@ LOG_TAIL_CHARACTERS = 3000
 SECONDS_TO_FOLLOW_A_FAILURE = 30
 DEFAULT_MASTER_PORT = 29500
 
-# Progress bars are no use in a log.
-_QUIET = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+# Lines at once, and no progress bars: this is a log.
+_LOGGING = {"PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ class Launcher:
             [*self.worker_command, "--report-file", str(report_file)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**_QUIET, **self.environment, **self.gang.environment(local_rank)},
+            env={**_LOGGING, **self.environment, **self.gang.environment(local_rank)},
             start_new_session=True,
         )
         tail: deque[str] = deque(maxlen=100)

@@ -25,7 +25,7 @@ def score(metric: Metric, answer: str, expected: str) -> float:
 
 def accepts(metric: Metric, expected: str) -> bool:
     """Whether a metric can compare with this expectation: ``JSONFields`` needs an object with keys."""
-    return metric is not Metric.JSON_FIELDS or bool(_expected_object(expected))
+    return metric != Metric.JSON_FIELDS or bool(_expected_object(expected))
 
 
 def exact_match(answer: str, expected: str) -> float:
