@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from operator_process import operator_process
 from served_jobs import children, create_job, install_crds
+
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane
 

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 from operator_process import OperatorProcess, operator_process
 from served_jobs import children, collection, condition, create_job, install_crds
+
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane
-
 from tunesmith_contract.layout import TOKEN_AUDIENCE
 from tunesmith_contract.progress import PROGRESS_PATH
+
+#: The garbage collector learns of a new kind every 30 s.
+GARBAGE_SECONDS = 90
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +78,8 @@ def test_children_go_with_their_resource(
     job = create_job(server, namespace)
     eventually(lambda: children(server, job), what="the first Job")
     server.api.delete(f"{collection(namespace)}/job")
-    eventually(lambda: not children(server, job), what="garbage collection")
-    eventually(lambda: not children(server, job, "api/v1", "configmaps"), what="garbage collection")
+    eventually(lambda: not children(server, job), GARBAGE_SECONDS, what="garbage collection")
+    eventually(lambda: not children(server, job, "api/v1", "configmaps"), GARBAGE_SECONDS, what="more of it")
 
 
 def test_a_refused_child_is_told_and_tried_again(

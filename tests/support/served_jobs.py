@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from manifest_cases import load_good
-from tunesmith_cluster.fake import ControlPlane
 
 from tunesmith.api import GROUP, KINDS, VERSION
 from tunesmith.manifests.names import OWNER_UID_LABEL
+from tunesmith_cluster.fake import ControlPlane
 
 CRDS = Path(__file__).parents[2] / "crds"
 
