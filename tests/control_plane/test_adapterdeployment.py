@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from operator_process import OperatorProcess
+from restartable_operator import RestartableOperator
 from scripted_agent import ScriptedAgent
 from serving_world import build_adapter, digest_of
 
@@ -30,7 +30,7 @@ class Serving:
         self.namespace = server.namespace("serving")
         for claim in ("artifacts", "models"):
             server.add_volume(self.namespace, claim, folder, "gpu-0")
-        self.operator = stack.enter_context(OperatorProcess(server, folder, self.namespace))
+        self.operator = stack.enter_context(RestartableOperator(server, folder, self.namespace))
         self.apply("one")
         self.agent = stack.enter_context(self._agent())
 
