@@ -16,6 +16,7 @@ from tunesmith.handlers.watching import missing_watchers, watch_resources
 from tunesmith.manifests.names import GROUP
 
 VERBS = ["list", "watch", "patch"]
+NAMESPACE = {"name": "namespaces", "kind": "Namespace", "singularName": "", "namespaced": False, "verbs": VERBS}
 RESOURCE = {
     "name": "finetunejobs",
     "kind": "FineTuneJob",
@@ -30,7 +31,8 @@ CRD = {
     "namespaced": False,
 }
 DISCOVERY: dict[str, Any] = {
-    "/api": {"versions": []},
+    "/api": {"versions": ["v1"]},
+    "/api/v1": {"resources": [NAMESPACE]},
     "/apis": {
         "groups": [
             {"name": group, "versions": [{"version": version}], "preferredVersion": {"version": version}}
@@ -134,7 +136,7 @@ async def watched(
 )
 async def test_watches_survive(fault: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
     api = ApiServer(fault, stream(("ADDED", build_job("new", 6))))
-    async with watched(api, monkeypatch) as (task, news), asyncio.timeout(20):
+    async with watched(api, monkeypatch) as (task, news), asyncio.timeout(5):
         assert await news.get() == (None, "listed")
         while await news.get() != ("ADDED", "new"):
             pass
@@ -145,7 +147,7 @@ async def test_watches_survive(fault: Answer, monkeypatch: pytest.MonkeyPatch) -
 
 async def test_what_kills_a_watch_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     api = ApiServer(stream(("ERROR", {"kind": "Status", "code": 500})))
-    async with watched(api, monkeypatch) as (task, _), asyncio.timeout(20):
+    async with watched(api, monkeypatch) as (task, _), asyncio.timeout(5):
         with pytest.raises(RuntimeError, match="kopf ended"):
             await task
     assert missing_watchers(["FineTuneJob"], (), asyncio.all_tasks()) != set()
