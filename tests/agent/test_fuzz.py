@@ -54,7 +54,8 @@ def run(stream: bytes, cuts: list[int]) -> Transport:
     async def feed() -> Transport:
         limits = Limits(head_bytes=200, body_bytes=100, pipelined=4)
         server: Any = SimpleNamespace(
-            handler=answer, limits=limits, on_refusal=lambda status: None, draining=False, date=date_header(),
+            handler=answer, limits=limits, on_refusal=lambda status: None, draining=False,
+            buffered=0, date=date_header(),
             add=lambda connection: True, remove=lambda connection: None,
         )  # fmt: skip
         connection, transport = ServerConnection(server), Transport()
