@@ -157,6 +157,11 @@ async def test_offer_of_another_protocol_is_ignored(agent: Running, expenses: Ve
         (post({"model": 3}), 400),
         (post(b'{"model": NaN}'), 400),
         (post(b"[" * 5000), 400),
+        (post({**ASK, "prompt_logprobs": 0}), 400),
+        (
+            post({"model": "expenses", "prompt": "x", "echo": True, "logprobs": 1}, path="/v1/completions"),
+            400,
+        ),
         (post().replace(b"application/json", b"text/plain"), 415),
         (post(ASK, "Content-Encoding: gzip"), 415),
         (b"GET /v1/chat/completions HTTP/1.1\r\n\r\n", 405),
