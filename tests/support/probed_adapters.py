@@ -87,7 +87,7 @@ def main(folder: Path, architecture: str) -> None:
     probes = make_probes(right, model_folder)
     versions = {
         "right": commit(right, probes, storage),
-        "wrong": commit(make_adapter(model_folder, seed=2, scale=0.3), probes, storage),
+        "wrong": commit(make_adapter(model_folder, seed=2, scale=1.0), probes, storage),
         "inactive": commit(make_adapter(model_folder, seed=1, scale=0.0), probes, storage),
     }
     (folder / "versions.json").write_text(json.dumps(versions))

@@ -132,7 +132,7 @@ def _parse_body(request: Request) -> dict[str, Any] | Refusal:
 
 
 def _asks_for_prompt_log_probs(body: dict[str, Any]) -> bool:
-    """Such a request, in one batch with any other, kills the engine on CPUs, and with it every tenant's answers."""
+    """In one batch with any other, such a request kills the engine on CPUs, and every tenant's answers."""
     if body.get("echo") and (body.get("logprobs") is not None or body.get("max_tokens") == 0):
         return True
     return any(key.startswith("prompt_logprob") and body[key] is not None for key in body)
