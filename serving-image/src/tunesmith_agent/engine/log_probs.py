@@ -1,8 +1,8 @@
 """A probe's log-probability, asked of vLLM one continuation token at a time.
 
 ``prompt_logprobs`` would take one short request, but such a request in one batch with any other kills vLLM's
-engine on CPUs (0.32.0: ``add_lora_logits`` takes one adapter index per request for one row per token). So each
-token is the one that the engine would generate after those before it: an ordinary request, beside any other.
+engine on CPUs (0.32.0: ``add_lora_logits`` takes one adapter index per request for one row per token).
+So each token is the one that the engine would generate after those before it: an ordinary request.
 """
 
 from collections.abc import Mapping, Sequence
