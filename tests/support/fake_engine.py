@@ -35,6 +35,7 @@ class FakeEngine:
         self.hold: asyncio.Event | None = None
         self.load_gate: asyncio.Event | None = None
         self.load_error = ""
+        self.base_log_prob = BASE_LOG_PROB
         self.port = 0
         self._runner: web.AppRunner | None = None
 
@@ -140,7 +141,7 @@ class FakeEngine:
             yield piece
 
     def _log_probs(self, body: dict[str, Any]) -> dict[str, Any]:
-        value = BASE_LOG_PROB
+        value = self.base_log_prob
         if path := self.adapters.get(body["model"]):
             value = json.loads((Path(path) / "adapter_config.json").read_text())["log_prob"]
         top = {f"token_id:{token}": value for token in body["logprob_token_ids"]}
