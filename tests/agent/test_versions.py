@@ -74,6 +74,15 @@ async def test_adapter_that_is_not_proven_gets_no_request(
     assert (await ready(agent))[0] == 200
 
 
+async def test_another_base_model_is_not_the_adapters_fault(agent: Running, storage: Storage) -> None:
+    version = storage.commit()
+    agent.engine.base_log_prob = -3.0
+    agent.want(DesiredAlias(name="a", stable=version))
+    assert await agent.failed(version) == "BaseModelMismatch"
+    agent.engine.base_log_prob = -2.0
+    await agent.active(version)
+
+
 @pytest.mark.parametrize(
     "uri", ["hf://org/repo@main", "s3://bucket/x", "pvc://artifacts/../etc"], ids=["hub", "s3", "way out"]
 )

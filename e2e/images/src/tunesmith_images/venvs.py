@@ -11,6 +11,7 @@ REQUIREMENTS = {
     "dev": "requirements-dev.txt",
     "trainer": "trainer-image/requirements-dev.txt",
     "engine": "serving-image/requirements-engine.txt",
+    "router": "bench/requirements-router.txt",
 }
 
 

@@ -281,6 +281,7 @@ class Reconciler:
         except (EngineUnavailable, EngineRefused) as error:
             log.warning("unload failed", extra={"alias": tracked.alias, "error": str(error)})
         del self._tracked[tracked.key]
+        self._metrics.forget_versions(self._tracked)
         self._publish()
 
     def _set(self, tracked: TrackedVersion, state: LoadState, reason: str = "", message: str = "") -> None:
