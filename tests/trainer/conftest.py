@@ -5,12 +5,15 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from tiny_models import make_model
+
 from tunesmith_contract.report import RunReport
 from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig, parse_run_config
 from tunesmith_trainer.evaluate.run import evaluate
@@ -133,7 +136,7 @@ class World:
         (self.root / "run.json").write_text(config.to_json())
         command = [sys.executable, "-m", "tunesmith_trainer", config.stage, "--mount-root", str(self.root)]
         command += ["--config", str(self.root / "run.json"), "--termination-log", str(self.root / "log")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -146,6 +149,15 @@ class World:
         parsed = parse_run_config(json.dumps(config | owned))
         assert isinstance(parsed, kind)
         return parsed
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny tensors gain nothing from a second thread, and a busy machine takes it away."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

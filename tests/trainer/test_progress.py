@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tunesmith_contract.progress import SERVER_URL_ENV, TOKEN_ENV, ProgressUpdate
 from tunesmith_trainer.progress import Progress
 

@@ -9,6 +9,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
+
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.report import Outcome, parse_report
@@ -71,7 +72,7 @@ def test_artefact_probes_and_rerun(world: Any, make: Any) -> None:
     assert report.training.precision == "float32"
     check_probes(world, folder, manifest)
 
-    # Killed after the artefact was placed and before the report was committed: the same one is found and left.
+    # Killed after the artefact was placed and before the report was committed: the same is found and left.
     (world.output / "ns/uid/reports/train.json").unlink()
     again = world.train(config)
     assert again.training.artifact == report.training.artifact
