@@ -9,7 +9,6 @@ from tunesmith_contract.layout import artifact_uri
 from tunesmith_contract.policy import policy_digest
 from tunesmith_contract.report import Artifact, EvaluationReport, MetricResult, Outcome, RunReport
 from tunesmith_contract.run_config import EvaluateConfig, Metric, Side, Suite
-
 from tunesmith_trainer.failures import DataError
 from tunesmith_trainer.progress import Progress
 from tunesmith_trainer.report import Workspace

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
+
 from tunesmith_contract.artifact import File
 from tunesmith_contract.base import Document
-
 from tunesmith_trainer.storage import describe_files, holds_files, sync, write_atomically
 
 log = logging.getLogger(__name__)
