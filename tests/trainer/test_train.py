@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import socket
 from typing import Any
 
 import pytest
@@ -113,6 +114,20 @@ def test_one_times_four_equals_four_times_one(world: Any, make: Any) -> None:
         )
         losses.append(report.training.loss)
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_two_workers_make_one_artefact(world: Any, make: Any) -> None:
+    config = world.train_config(prepared(world, make, "two"), uid="two", hyperparameters={"maxSteps": 4})
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    pod = world.start(config, PET_NPROC_PER_NODE="2", PET_MASTER_PORT=str(port))
+    output, _ = pod.communicate(timeout=240)
+    assert pod.returncode == 0, output
+    report = parse_report((world.root / "log").read_bytes())
+    assert report.training.steps == 4
+    manifest_of(world, report)
+    assert len(list((world.output / "sha256").iterdir())) == 1
 
 
 @pytest.mark.parametrize(

@@ -49,9 +49,10 @@ def is_whole(folder: Path) -> bool:
     """Whether a checkpoint is committed and its files are those of the commit."""
     try:
         commit = Commit.model_validate_json((folder / COMMIT_FILE).read_bytes())
+        return holds_files(folder, commit.files)
     except (OSError, ValidationError):
+        # Another rank may be removing it at this moment.
         return False
-    return holds_files(folder, commit.files)
 
 
 def discard_torn(root: Path, newest: Path | None) -> None:
