@@ -23,12 +23,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tunesmith_contract.agent import PROOF_FAILED, Version
-from tunesmith_contract.base import short_digest
-
 from tunesmith.api.adapterdeployment import Adapter, AnalysisCheck
 from tunesmith.api.reasons import AdapterDeploymentReason, Verdict
 from tunesmith.api.values import duration_seconds
+from tunesmith_contract.agent import PROOF_FAILED, Version
+from tunesmith_contract.base import short_digest
 
 from .plan import Event
 from .rollout_fleet import Fleet

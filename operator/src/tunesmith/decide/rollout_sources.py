@@ -5,15 +5,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from tunesmith_contract.agent import Version
-from tunesmith_contract.base import short_digest
-from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
-
 from tunesmith.api.adapterdeployment import Adapter, AdapterDeploymentSpec, RequiredVerdict
 from tunesmith.api.evalrun import EvalRunStatus
 from tunesmith.api.finetunejob import FineTuneJobStatus
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.reasons import FineTuneJobPhase, Verdict
+from tunesmith_contract.agent import Version
+from tunesmith_contract.base import short_digest
+from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
 
 UNEVALUATED = "Unevaluated"
 

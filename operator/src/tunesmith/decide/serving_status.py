@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tunesmith_contract.agent import LoadState, served_name
-
 from tunesmith.api.adapterdeployment import (
     MAX_PODS,
     AdapterDeployment,
@@ -19,6 +17,7 @@ from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.reasons import AdapterPhase as Phase
 from tunesmith.api.reasons import ConditionType
 from tunesmith.manifests.serving_service import serving_service_name, serving_url
+from tunesmith_contract.agent import LoadState, served_name
 
 from .conditions import ConditionUpdate, merge_conditions
 from .plan import Event, Manifest
