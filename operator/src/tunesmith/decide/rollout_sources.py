@@ -56,6 +56,7 @@ class Wanted:
 
     Attributes:
         version: None while the source names none.
+        reachable: the pods have the claim that it lies on.
         admitted: it may be loaded and get requests.
         rejected: it was taken back before.
         reason: why it is not admitted; ``Unevaluated`` for one that is admitted without proof.
@@ -66,6 +67,7 @@ class Wanted:
     """
 
     version: Version | None = None
+    reachable: bool = False
     admitted: bool = False
     rejected: bool = False
     reason: str = ""
@@ -169,7 +171,7 @@ def _check_reachable(wanted: Wanted, version: Version, adapter: Adapter, sources
             f"{version.uri}: the pods do not have this claim, add {{claim: {uri.name}}} to artifactVolumes"
         )
         return replace(wanted, reason=Reason.SOURCE_UNREACHABLE, message=message)
-    return wanted
+    return replace(wanted, reachable=True)
 
 
 def _check_evaluated(wanted: Wanted, version: Version, adapter: Adapter, sources: Sources) -> Wanted:
