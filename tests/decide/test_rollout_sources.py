@@ -108,6 +108,29 @@ def test_an_artefact_on_a_claim_that_pods_lack_is_blocked_and_rolls_no_pod() -> 
     assert world.find("Deployment") == before
 
 
+def test_the_same_bytes_at_another_place_are_read_there_without_a_rollout() -> None:
+    world = World(build_adapter("one"))
+    world.settle()
+    moved = {"uri": "pvc://artifacts/moved", "digest": digest_of("one")}
+    world.set_adapter(build_adapter("one", source=moved))
+    world.settle()
+    assert world.desired.aliases[0].stable.uri == "pvc://artifacts/moved"
+    assert (world.adapter()["phase"], world.adapter()["stable"]["version"]) == ("Stable", 1)
+    assert world.reasons() == ["Loading", "Promoted"]
+
+
+def test_taking_the_claim_from_under_a_stable_version_is_said() -> None:
+    world = World(build_adapter("x", source={"fineTuneJobRef": {"name": "tune"}}))
+    world.finish_job("tune", "one")
+    world.settle()
+    world.spec = world.spec | {"artifactVolumes": []}
+    world.generation += 1
+    world.settle()
+    assert (world.adapter()["phase"], world.adapter()["reason"]) == ("Degraded", "SourceUnreachable")
+    assert world.condition("SourcesReachable")["status"] == "False"
+    assert world.condition("Stalled")["status"] == "True"
+
+
 def test_what_is_not_wanted_any_more_gets_no_more_requests_even_while_the_next_is_blocked() -> None:
     world = World(build_adapter("one"))
     world.settle()

@@ -1,8 +1,8 @@
 """What a plan needs to know of an AdapterDeployment.
 
 Its artefacts come from FineTuneJobs, its admissions from EvalRuns; neither is a child. ``dependents`` says which
-AdapterDeployments a change of one of them concerns; what it misses is looked at again within seconds, because a plan that
-waits for such an object asks to be called again (``requeue_after``).
+AdapterDeployments a change of one of them concerns; what it misses is looked at again within seconds, because a plan
+that waits for such an object asks to be called again (``requeue_after``).
 """
 
 import asyncio

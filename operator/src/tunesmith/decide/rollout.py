@@ -8,6 +8,7 @@
 move       when                                                                        afterwards
 =========  ==========================================================================  ===========================
 withdraw   the source names another artefact, or the trial's digest is rejected        weight 0, no trial
+relocate   the source names the same artefact at another, reachable place              pods read it there
 look       the analysis interval is over, or the step's pause                          what was counted is recorded
 reject     a pod proved that it is not this adapter, or more looks failed than allowed weight 0, digest rejected
 admit      the source names an artefact that is new, reachable, proven and unrejected  a trial at weight 0
@@ -23,12 +24,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tunesmith_contract.agent import PROOF_FAILED, Version
-from tunesmith_contract.base import short_digest
-
 from tunesmith.api.adapterdeployment import Adapter, AnalysisCheck
 from tunesmith.api.reasons import AdapterDeploymentReason, Verdict
 from tunesmith.api.values import duration_seconds
+from tunesmith_contract.agent import PROOF_FAILED, Version
+from tunesmith_contract.base import short_digest
 
 from .plan import Event
 from .rollout_fleet import Fleet
@@ -143,6 +143,25 @@ def _withdraw(record: AliasRecord, facts: Facts) -> Moved:
     return record.model_copy(update={"trial": None}), Event(AdapterDeploymentReason.WITHDRAWN, message)
 
 
+def _is_elsewhere(record: AliasRecord, facts: Facts) -> bool:
+    return facts.wanted.reachable and _relocated(record, facts) != record
+
+
+def _relocate(record: AliasRecord, facts: Facts) -> Moved:
+    return _relocated(record, facts), None
+
+
+def _relocated(record: AliasRecord, facts: Facts) -> AliasRecord:
+    wanted = facts.wanted.version
+    if wanted is None:
+        return record
+    if record.stable and record.stable.digest == wanted.digest:
+        record = record.model_copy(update={"stable": wanted})
+    if record.trial and record.trial.version.digest == wanted.digest:
+        record = record.model_copy(update={"trial": record.trial.model_copy(update={"version": wanted})})
+    return record
+
+
 def _is_look_due(record: AliasRecord, facts: Facts) -> bool:
     due = next_look(record.trial, facts.adapter) if record.trial else None
     return due is not None and facts.now >= due
@@ -251,6 +270,7 @@ def _step(record: AliasRecord, facts: Facts) -> Moved:
 
 TRANSITIONS = (
     Transition(_is_unwanted, _withdraw),
+    Transition(_is_elsewhere, _relocate),
     Transition(_is_look_due, _look),
     Transition(_is_refused, _reject),
     Transition(_is_admitted, _admit),

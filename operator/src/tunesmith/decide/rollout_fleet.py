@@ -24,6 +24,8 @@ class ServingPod:
     Attributes:
         ready: it takes requests.
         agent: None before its agent was first heard of.
+        versions: what a connected agent holds, by name and digest.
+        counters: what the agent counted, by name and digest.
         body: the pod as the API server gave it.
     """
 
@@ -31,16 +33,13 @@ class ServingPod:
     uid: str
     ready: bool
     agent: Agent | None
+    versions: Mapping[tuple[str, str], LoadedVersion]
+    counters: Mapping[tuple[str, str], Counts]
     body: Mapping[str, Any]
 
     def version(self, alias: str, digest: str) -> LoadedVersion | None:
         """How far a version is on this pod, as far as the connected agent says."""
-        if self.agent is None or not self.agent.connected:
-            return None
-        for version in self.agent.report.versions:
-            if (version.alias, version.digest) == (alias, digest):
-                return version
-        return None
+        return self.versions.get((alias, digest))
 
     @property
     def generation(self) -> int:
@@ -97,7 +96,7 @@ class Fleet:
         """What each pod counted for the version, by pod UID, as far as its agent was heard of."""
         return {
             pod.uid: Reading(
-                boot_id=pod.agent.report.boot_id, counts=_counts(pod.agent.report, alias, digest)
+                boot_id=pod.agent.report.boot_id, counts=pod.counters.get((alias, digest), Counts())
             )
             for pod in self.pods
             if pod.agent is not None
@@ -108,17 +107,27 @@ def build_fleet(pods: Iterable[Mapping[str, Any]], agents: Iterable[Agent]) -> F
     """Bring pods and the reports of their agents together; reports of other pods are left out."""
     by_uid = {agent.report.pod_uid: agent for agent in agents}
     alive = (pod for pod in pods if "deletionTimestamp" not in pod["metadata"] and not _is_finished(pod))
-    found = (
-        ServingPod(
-            name=pod["metadata"]["name"],
-            uid=pod["metadata"]["uid"],
-            ready=_is_ready(pod),
-            agent=by_uid.get(pod["metadata"]["uid"]),
-            body=pod,
-        )
-        for pod in alive
-    )
+    found = (_build_pod(pod, by_uid.get(pod["metadata"]["uid"])) for pod in alive)
     return Fleet(tuple(sorted(found, key=lambda pod: pod.name)))
+
+
+def _build_pod(body: Mapping[str, Any], agent: Agent | None) -> ServingPod:
+    versions = agent.report.versions if agent and agent.connected else ()
+    counters = agent.report.counters if agent else ()
+    return ServingPod(
+        name=body["metadata"]["name"],
+        uid=body["metadata"]["uid"],
+        ready=_is_ready(body),
+        agent=agent,
+        versions={(version.alias, version.digest): version for version in versions},
+        counters={
+            (counted.alias, counted.digest): Counts(
+                requests=counted.requests, errors=min(counted.errors, counted.requests)
+            )
+            for counted in counters
+        },
+        body=body,
+    )
 
 
 def _is_active(version: LoadedVersion | None) -> bool:
@@ -132,10 +141,3 @@ def _is_finished(pod: Mapping[str, Any]) -> bool:
 def _is_ready(pod: Mapping[str, Any]) -> bool:
     conditions = pod.get("status", {}).get("conditions", ())
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
-
-
-def _counts(report: AgentReport, alias: str, digest: str) -> Counts:
-    for counters in report.counters:
-        if (counters.alias, counters.digest) == (alias, digest):
-            return Counts(requests=counters.requests, errors=min(counters.errors, counters.requests))
-    return Counts()

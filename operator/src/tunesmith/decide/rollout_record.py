@@ -1,13 +1,14 @@
 """What is kept about the rollouts of an AdapterDeployment, so that status can be made again from it.
 
-One ``ServingRecord`` lies beside the desired state in the same ConfigMap: both change in one write. Versions, with their
-promotion and their rejection, lie in ControllerRevisions (``manifests.version_revision``).
+One ``ServingRecord`` lies beside the desired state in the same ConfigMap: both change in one write. Versions, with
+their promotion and their rejection, lie in ControllerRevisions (``manifests.version_revision``).
 """
 
 from datetime import datetime
 from typing import Literal
 
 from pydantic import Field
+
 from tunesmith_contract.agent import DesiredAlias, Version
 from tunesmith_contract.base import Report
 
@@ -51,7 +52,7 @@ class Tally(Report):
     """
 
     finished: Counts = Counts()
-    pods: dict[str, PodTally] = {}
+    pods: dict[str, PodTally] = Field(default_factory=dict)
 
     def absorb(self, readings: dict[str, Reading], pod_uids: frozenset[str]) -> "Tally":
         """Take in what the pods counted up to now.

@@ -5,15 +5,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from tunesmith_contract.agent import Version
-from tunesmith_contract.base import short_digest
-from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
-
 from tunesmith.api.adapterdeployment import Adapter, AdapterDeploymentSpec, RequiredVerdict
 from tunesmith.api.evalrun import EvalRunStatus
 from tunesmith.api.finetunejob import FineTuneJobStatus
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.reasons import FineTuneJobPhase, Verdict
+from tunesmith_contract.agent import Version
+from tunesmith_contract.base import short_digest
+from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
 
 UNEVALUATED = "Unevaluated"
 
@@ -57,6 +56,7 @@ class Wanted:
 
     Attributes:
         version: None while the source names none.
+        reachable: the pods have the claim that it lies on.
         admitted: it may be loaded and get requests.
         rejected: it was taken back before.
         reason: why it is not admitted; ``Unevaluated`` for one that is admitted without proof.
@@ -67,6 +67,7 @@ class Wanted:
     """
 
     version: Version | None = None
+    reachable: bool = False
     admitted: bool = False
     rejected: bool = False
     reason: str = ""
@@ -170,7 +171,7 @@ def _check_reachable(wanted: Wanted, version: Version, adapter: Adapter, sources
             f"{version.uri}: the pods do not have this claim, add {{claim: {uri.name}}} to artifactVolumes"
         )
         return replace(wanted, reason=Reason.SOURCE_UNREACHABLE, message=message)
-    return wanted
+    return replace(wanted, reachable=True)
 
 
 def _check_evaluated(wanted: Wanted, version: Version, adapter: Adapter, sources: Sources) -> Wanted:

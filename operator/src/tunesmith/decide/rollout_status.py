@@ -61,6 +61,8 @@ def find_standing(record: AliasRecord, facts: Facts, versions: list[VersionRecor
         return _taken_back(record, facts)
     if stable is None or (wanted.version is not None and not is_current):
         return Standing(Phase.BLOCKED, wanted.reason, wanted.message)
+    if wanted.reason == Reason.SOURCE_UNREACHABLE:
+        return Standing(Phase.DEGRADED, Reason.SOURCE_UNREACHABLE, wanted.message)
     for pod, failed in facts.fleet.failures(record.name, stable.digest):
         message = f"{describe(stable)} on pod {pod.name}: {failed.reason}: {failed.message}"
         return Standing(Phase.DEGRADED, Reason.LOAD_FAILED, message)

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from tunesmith_contract.agent import DesiredState
-
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.common import Model
 from tunesmith.api.finetunejob import FineTuneJobStatus
@@ -28,6 +26,7 @@ from tunesmith.manifests.serving_disruption_budget import build_serving_disrupti
 from tunesmith.manifests.serving_inputs import STAGE as INPUTS_STAGE
 from tunesmith.manifests.serving_inputs import ServingInputs, build_serving_inputs, read_serving_inputs
 from tunesmith.manifests.serving_service import build_serving_service
+from tunesmith_contract.agent import DesiredState
 
 from .plan import Action, Apply, Create, Delete, Event, Manifest, Patch, Plan, Push, owned_by
 from .rollout import Facts, advance, next_look

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tunesmith_contract.agent import LoadState, served_name
-
 from tunesmith.api.adapterdeployment import (
     MAX_PODS,
     AdapterDeployment,
@@ -19,6 +17,7 @@ from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.reasons import AdapterPhase as Phase
 from tunesmith.api.reasons import ConditionType
 from tunesmith.manifests.serving_service import serving_service_name, serving_url
+from tunesmith_contract.agent import LoadState, served_name
 
 from .conditions import ConditionUpdate, merge_conditions
 from .plan import Event, Manifest
@@ -36,6 +35,7 @@ WRITE_SECONDS = 10.0
 _SETTLED = frozenset({Phase.STABLE, Phase.ROLLED_BACK, Phase.DEGRADED})
 #: Why a name can't go on before a person changes something.
 _STUCK = frozenset({Reason.SOURCE_UNREACHABLE, Reason.SOURCE_FAILED, Reason.DIGEST_REJECTED})
+_ENDED = frozenset({Phase.BLOCKED, Phase.ROLLED_BACK, Phase.DEGRADED})
 _TOLD = frozenset({Phase.BLOCKED, Phase.DEGRADED})
 
 
@@ -189,7 +189,7 @@ def _stuck(
         message = f"Service {name} belongs to something else: remove it, or name this resource differently"
         yield Reason.SERVICE_NAME_TAKEN, message
     for adapter in adapters:
-        if adapter.reason in _STUCK and adapter.phase in {Phase.BLOCKED, Phase.ROLLED_BACK}:
+        if adapter.reason in _STUCK and adapter.phase in _ENDED:
             yield _said(adapter)
 
 

@@ -4,8 +4,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
-from tunesmith_contract.agent import Version
-
 from tunesmith.manifests.names import Owner
 from tunesmith.manifests.version_revision import (
     API_VERSION,
@@ -17,6 +15,7 @@ from tunesmith.manifests.version_revision import (
     rejection_patch,
     version_revision_name,
 )
+from tunesmith_contract.agent import Version
 
 from .plan import Create, Manifest, Patch
 from .rollout_record import AliasRecord
@@ -62,7 +61,7 @@ def plan_revisions(
 
 
 def plan_notes(owner: Owner, record: AliasRecord, versions: Iterable[VersionRecord]) -> tuple[Patch, ...]:
-    """Note on the ControllerRevisions which version took over and which was taken back, where they do not say so yet."""
+    """Note on the ControllerRevisions which version took over and which was taken back, where not yet said."""
     known = {version.version.digest: version for version in versions if version.alias == record.name}
     notes = []
     if record.stable and record.promoted and _promotion(known, record.stable) != record.promoted:

@@ -2,12 +2,11 @@
 
 from typing import Any
 
+from tunesmith.api.adapterdeployment import AdapterDeployment, Engine
+from tunesmith.api.common import Resources
 from tunesmith_contract.agent import DESIRED_FILE
 from tunesmith_contract.layout import CONFIG_DIR
 from tunesmith_contract.uris import Scheme, StorageUri, mount_path, parse_uri
-
-from tunesmith.api.adapterdeployment import AdapterDeployment, Engine
-from tunesmith.api.common import Resources
 
 from .desired_config_map import desired_config_map_name
 from .environment import Environment

@@ -1,7 +1,7 @@
 """The ControllerRevision of one version of a stable name.
 
-Its data never changes: who admitted which bytes, and when. What happens to the version later, promotion and rejection, is
-an annotation, since the API server lets nobody change the data of a ControllerRevision.
+Its data never changes: which bytes were admitted, by whose verdict, and when. What happens to the version later,
+promotion and rejection, is an annotation, since the API server lets nobody change the data of a ControllerRevision.
 """
 
 import json
