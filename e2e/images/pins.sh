@@ -1,8 +1,16 @@
 #!/bin/sh
 # Resolves every requirements*.in into a pinned requirements*.txt with hashes, for Python 3.11 on
-# Linux x86-64. Needs uv. Arguments, if any, go to `uv pip compile` (--upgrade, for instance).
+# Linux x86-64. Installs uv for itself where it is missing. Arguments, if any, go to `uv pip compile` (--upgrade, for instance).
 set -eu
 cd "$(dirname "$0")/../.."
+
+if ! command -v uv >/dev/null; then
+    tools=$(mktemp -d)
+    trap 'rm -r "$tools"' EXIT
+    python3 -m venv "$tools"
+    "$tools/bin/pip" install --quiet uv
+    PATH=$tools/bin:$PATH
+fi
 
 compile() {
     source=$1

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tunesmith_cluster.binaries import program
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.images import write_static_image

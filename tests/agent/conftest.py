@@ -1,4 +1,4 @@
-"""Fixtures of the agent's tests: uvloop, quick polls, no leaked tasks, a fake engine and an agent in front of it."""
+"""Fixtures of the agent's tests: uvloop, quick polls, no leaked tasks, a fake engine, an agent in front."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,7 +9,6 @@ import pytest
 import uvloop
 from agent_harness import Running, Storage, running_agent
 from fake_engine import FakeEngine
-
 from tunesmith_agent.control import operator_link, reconciler, watch_file
 from tunesmith_contract.agent import DesiredAlias, Version
 

@@ -1,12 +1,12 @@
 """What an ordinary OpenAI client sees."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import openai
 import pytest
 from agent_harness import Running, Storage
-
 from tunesmith_contract.agent import DIGEST_HEADER, VERSION_HEADER, DesiredAlias, Version, served_name
 
 MESSAGES = [{"role": "user", "content": "Lunch, 12 EUR"}]
@@ -56,17 +56,23 @@ async def test_failed_alias_answers_503_alone(
     assert (await client.chat.completions.create(model="good", messages=MESSAGES)).choices
 
 
+def chunk(text: str) -> bytes:
+    """One event of a stream."""
+    choice = {"index": 0, "delta": {"content": text}}
+    body = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
+    return f"data: {json.dumps(body)}\n\n".encode()
+
+
 async def test_stream_passes_before_the_next_piece_is_made(
     agent: Running, client: openai.AsyncOpenAI, expenses: Version
 ) -> None:
     stream = client.chat.completions.create(model="expenses", messages=MESSAGES, stream=True)
     asking = asyncio.create_task(stream)
-    chunk = '{"id":"1","object":"chat.completion.chunk","created":0,"model":"m","choices":[{"index":0,"delta":{"content":"%s"}}]}'
-    agent.engine.pieces.put_nowait(f"data: {chunk % 'one'}\n\n".encode())
+    agent.engine.pieces.put_nowait(chunk("one"))
     chunks = aiter(await asking)
     # The engine makes the second piece only now that the first has arrived.
     assert (await anext(chunks)).choices[0].delta.content == "one"
-    for piece in (f"data: {chunk % 'two'}\n\n".encode(), b"data: [DONE]\n\n", None):
+    for piece in (chunk("two"), b"data: [DONE]\n\n", None):
         agent.engine.pieces.put_nowait(piece)
     assert [part.choices[0].delta.content async for part in chunks] == ["two"]
 

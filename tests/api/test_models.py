@@ -1,5 +1,6 @@
 """The models by themselves: parsing, sentences, round trips, descriptions."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from manifest_cases import GOOD, bad_cases, load_good, merge
 from pydantic import BaseModel
-from tunesmith.api import KINDS, FineTuneJob, InvalidResource, Resource, duration_seconds, format_duration
+from tunesmith.api import (
+    KINDS,
+    AdapterDeploymentStatus,
+    FineTuneJob,
+    InvalidResource,
+    Resource,
+    duration_seconds,
+    format_duration,
+)
+from tunesmith.api.adapterdeployment import MAX_ADAPTERS, MAX_HISTORY, MAX_PODS, MAX_REJECTED
 
 BY_KIND = {kind.kind_name: kind for kind in KINDS}
 
@@ -77,3 +87,33 @@ def test_every_field_is_described(kind: type[Resource]) -> None:
 @given(st.integers(min_value=0, max_value=9999 * 3600))
 def test_a_duration_keeps_its_seconds(seconds: int) -> None:
     assert duration_seconds(format_duration(seconds)) == seconds
+
+
+def test_the_status_of_a_full_deployment_stays_below_256_kib() -> None:
+    """64 adapters in a rollout with full histories on 32 pods, with names and addresses of a usual length."""
+    digest, time = "sha256:" + "0" * 64, "2026-01-01T00:00:00Z"
+    version = {
+        "version": 100,
+        "digest": digest,
+        "uri": f"pvc://artifacts/team/sha256/{'0' * 64}",
+        "weight": 50,
+    }
+    look = {"metric": "ErrorRate", "value": "0.0123456", "requests": 10_000, "failures": 1, "verdict": "Pass"}
+    names = [f"a-name-of-an-adapter-{index:02}" for index in range(MAX_ADAPTERS)]
+    adapter = {
+        "phase": "Progressing",
+        "reason": "WaitingForRequests",
+        "message": "m" * 200,
+        "stable": version,
+        "candidate": version | {"stepStartTime": time, "analysis": [look]},
+        "history": [{"version": 100, "digest": digest, "verdict": "Pass", "time": time}] * MAX_HISTORY,
+        "rejected": [{"digest": digest, "reason": "ErrorRateTooHigh", "time": time}] * MAX_REJECTED,
+    }
+    pod = {"ready": True, "generation": 1000, "loaded": [f"{name}@{'0' * 12}" for name in names]}
+    status = AdapterDeploymentStatus.model_validate(
+        {
+            "adapters": [adapter | {"name": name} for name in names],
+            "pods": [pod | {"name": f"assistants-7d9f8b6c5d-{index:05}"} for index in range(MAX_PODS)],
+        }
+    )
+    assert len(json.dumps(status.to_dict())) < 256 * 1024

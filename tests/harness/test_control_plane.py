@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from tunesmith_cluster.client import KubectlError, eventually
 from tunesmith_cluster.fake import ControlPlane
 

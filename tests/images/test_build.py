@@ -19,7 +19,7 @@ class Recorder:
         self.built: list[str] = []
         self.present: set[str] = set()
 
-    def exists(self, ref: str) -> bool:
+    def exists(self, image: Image, ref: str) -> bool:
         return ref in self.present
 
     def build(self, image: Image, ref: str, parents: dict[str, str], stages: Stages) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fake_engine import BASE_LOG_PROB, FakeEngine
-
 from tunesmith_agent.app import Agent
 from tunesmith_agent.http.limits import Limits
 from tunesmith_agent.settings import Settings
@@ -68,6 +67,7 @@ class Running:
     stop: asyncio.Event
     done: asyncio.Task[bool]
     generation: int = 0
+    seconds: float = 10
 
     @property
     def url(self) -> str:
@@ -82,7 +82,7 @@ class Running:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that the control loop brings about."""
         with self.agent.reconciler.changes() as changed:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(self.seconds):
                 while not condition():
                     changed.clear()
                     await changed.wait()
@@ -111,11 +111,12 @@ class Running:
 
 @asynccontextmanager
 async def running_agent(
-    engine: FakeEngine, root: Path, limits: Limits | None = None, **settings: Any
+    engine: Any, root: Path, limits: Limits | None = None, seconds: float = 10, **settings: Any
 ) -> AsyncIterator[Running]:
-    """Run an agent until the block ends."""
+    """Run an agent until the block ends; ``seconds`` bounds each wait for its control loop."""
     values = Settings(
-        host="127.0.0.1", port=0, engine_port=engine.port, mount_root=root, desired_file=root / "desired.json",
+        host="127.0.0.1", port=0, engine_port=engine.port, mount_root=root,
+        desired_file=root / "desired.json",
         credentials_dir=root, lame_duck_seconds=0, drain_seconds=5,
     )  # fmt: skip
     agent = Agent(replace(values, **settings), limits)
@@ -123,9 +124,9 @@ async def running_agent(
     listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     done = asyncio.create_task(agent.run(stop, listening.set_result))
     await asyncio.wait([listening, done], return_when=asyncio.FIRST_COMPLETED)
-    running = Running(agent, engine, listening.result(), stop, done)
-    await running.until(lambda: agent.metrics.engine_up)
+    running = Running(agent, engine, listening.result(), stop, done, seconds=seconds)
     try:
+        await running.until(lambda: agent.metrics.engine_up)
         yield running
     finally:
         stop.set()

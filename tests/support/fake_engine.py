@@ -1,4 +1,4 @@
-"""An HTTP server that speaks the part of vLLM's API that the agent uses; what it answers follows from the files."""
+"""An HTTP server that speaks what the agent uses of vLLM's API; its answers follow from the files."""
 
 import asyncio
 import json
@@ -18,6 +18,7 @@ class FakeEngine:
     Attributes:
         pieces: what a stream sends after its head, one by one as the test puts them in; None ends the stream.
         fail_with: status by model name, instead of an answer.
+        hold, load_gate: answers, and loads, wait for these events.
         left: set when a client closed its connection in the middle of an answer.
     """
 
@@ -32,6 +33,8 @@ class FakeEngine:
         self.left = asyncio.Event()
         self.unloaded = asyncio.Event()
         self.hold: asyncio.Event | None = None
+        self.load_gate: asyncio.Event | None = None
+        self.load_error = ""
         self.port = 0
         self._runner: web.AppRunner | None = None
 
@@ -81,6 +84,10 @@ class FakeEngine:
             return _error(400, f"The lora adapter '{name}' has already been loaded.")
         if not (path / "adapter_config.json").exists():
             return _error(404, f"No adapter found for '{name}'.")
+        if self.load_error:
+            return _error(400, self.load_error)
+        if self.load_gate is not None:
+            await self.load_gate.wait()
         self.adapters[name] = str(path)
         self.loads.append(name)
         return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")

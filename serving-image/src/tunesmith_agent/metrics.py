@@ -38,8 +38,8 @@ class VersionStats:
     """
 
     __slots__ = (
-        "alias", "by_status", "consecutive_errors", "digest", "disconnects", "duration", "errors", "first_byte",
-        "in_flight", "on_error", "on_idle", "requests",
+        "alias", "by_status", "consecutive_errors", "digest", "disconnects", "duration", "errors",
+        "first_byte", "in_flight", "on_error", "on_idle", "requests",
     )  # fmt: skip
 
     def __init__(self, alias: str, digest: str) -> None:
@@ -57,7 +57,12 @@ class VersionStats:
         self.in_flight += 1
 
     def finish(self, status: int, seconds: float, first_byte: float, broken: bool) -> None:
-        """A request was answered (``seconds`` in all, ``first_byte`` until the head came), or its answer broke off."""
+        """A request was answered, or its answer broke off.
+
+        Args:
+            seconds: from the request to the end of the answer.
+            first_byte: from the request to the head of the answer, in seconds.
+        """
         self.requests += 1
         self.by_status[status] = self.by_status.get(status, 0) + 1
         self.duration.observe(seconds)
@@ -88,7 +93,7 @@ class VersionStats:
 
 @dataclass
 class AgentMetrics:
-    """Everything the agent counts; ``versions`` keeps what is no longer served, so that counters never fall."""
+    """Everything the agent counts; ``versions`` keeps what is no longer served: counters never fall."""
 
     versions: dict[tuple[str, str], VersionStats] = field(default_factory=dict)
     refusals: dict[int, int] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What clients may ask for, and what they are told when it can't be had: an allow-list in front of the engine."""
+"""What clients may ask for, and what they are told if it can't be had: an allow-list before the engine."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,8 +19,12 @@ _PASSED_HEADERS = (b"x-request-id", b"traceparent", b"tracestate")
 _NAMES_TOLD = 20
 _RETRY = b"retry-after: 2\r\n"
 _RESTARTED = Refusal(
-    503, "The engine is not ready: it is starting or was restarted.", "server_error", "engine_unavailable", None, _RETRY
-)  # fmt: skip
+    503,
+    "The engine is not ready: it is starting or was restarted.",
+    kind="server_error",
+    code="engine_unavailable",
+    headers=_RETRY,
+)
 _NO_OBJECT = Refusal(400, 'The body must be a JSON object such as {"model": "…", "messages": […]}.')
 _NOT_JSON_TYPE = Refusal(415, "Send the body as content-type application/json.")
 _ENCODED = Refusal(415, "Send the body without content-encoding.")
@@ -127,8 +131,8 @@ def _engine_request(request: Request, body: dict[str, Any]) -> bytes:
     headers = request.headers
     passed = b"".join(b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_HEADERS if name in headers)
     return (
-        b"POST %b HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n%b"
-        % (request.path, len(payload), passed, payload)
+        b"POST %b HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\n"
+        b"content-length: %d\r\n%b\r\n%b" % (request.path, len(payload), passed, payload)
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunesmith_contract.layout import CONFIG_DIR, RUN_FILE, TERMINATION_LOG
+from tunesmith_contract.run_config import TrainConfig, parse_run_config
 from tunesmith_contract.uris import MOUNT_ROOT
 
 from .launcher import Gang, Launcher, read_gang
@@ -15,7 +16,7 @@ from .launcher import Gang, Launcher, read_gang
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a stage in worker processes; return the contract's exit code."""
     options = build_parser().parse_args(arguments)
-    gang = read_gang(os.environ) if options.stage == "train" else Gang()
+    gang = find_gang(options.config)
     command = [
         *(sys.executable, "-m", "tunesmith_trainer.worker"),
         *("--stage", options.stage),
@@ -23,6 +24,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         *("--mount-root", str(options.mount_root)),
     ]
     return int(Launcher(options.stage, command, gang, options.termination_log).run())
+
+
+def find_gang(config_file: Path) -> Gang:
+    """The gang that a run asks for; a file that can't be read is left to the worker, which reports it."""
+    try:
+        config = parse_run_config(config_file.read_bytes())
+    except (OSError, ValueError):
+        return Gang()
+    if not isinstance(config, TrainConfig):
+        return Gang()
+    return read_gang(max(1, config.gpus_per_node), config.nodes, os.environ)
 
 
 def build_parser() -> argparse.ArgumentParser:

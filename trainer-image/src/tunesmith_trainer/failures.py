@@ -21,7 +21,6 @@ anything else: the same input would fail the same way       UserError       Unex
 import errno
 
 from pydantic import ValidationError
-
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.report import Failure
 from tunesmith_contract.uris import InvalidUri
@@ -87,7 +86,7 @@ def describe(error: BaseException) -> Failure:
 
 
 def classify(error: BaseException) -> tuple[FailureCategory, str]:
-    """Category and reason of an exception; classes of torch are known by name, so that it need not be there."""
+    """Category and reason of an exception; torch's classes are known by name: it need not be there."""
     if isinstance(error, StageError):
         return error.category, error.reason
     if isinstance(error, ValidationError):

@@ -1,9 +1,9 @@
 """PID 1 of a training pod: starts the workers, passes signals on, and has the last word.
 
-The gang is static: each attempt is a new Job with fresh names, and nothing is restarted or re-ranked within it. So
-the launcher sets the environment of ``torch.distributed`` (the same variables that torchrun sets) and watches
-processes itself, where torchrun would turn every failure into exit code 1, kill workers 30 s after SIGTERM whatever
-the pod's grace period, and cost PID 1 an import of torch.
+The gang is static: each attempt is a new Job with fresh names, and nothing is restarted or re-ranked within
+it. So the launcher sets the environment of ``torch.distributed`` (the same variables that torchrun sets) and
+watches processes itself, where torchrun would turn every failure into exit code 1, kill workers 30 s after
+SIGTERM whatever the pod's grace period, and cost PID 1 an import of torch.
 
 Exit codes are the contract's ``ExitCode``:
 
@@ -37,8 +37,8 @@ LOG_TAIL_CHARACTERS = 3000
 SECONDS_TO_FOLLOW_A_FAILURE = 30
 DEFAULT_MASTER_PORT = 29500
 
-# Progress bars are no use in a log.
-_QUIET = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+# Lines at once, and no progress bars: this is a log.
+_LOGGING = {"PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +74,11 @@ class Gang:
         }
 
 
-def read_gang(environment: Mapping[str, str]) -> Gang:
-    """The gang that ``PET_*`` variables describe, as torchrun reads them."""
+def read_gang(workers: int, nodes: int, environment: Mapping[str, str]) -> Gang:
+    """The gang of a run; ``PET_*`` variables, as of torchrun, say where this pod and the first are."""
     return Gang(
-        workers=int(environment.get("PET_NPROC_PER_NODE", "1")),
-        nodes=int(environment.get("PET_NNODES", "1")),
+        workers=int(environment.get("PET_NPROC_PER_NODE", workers)),
+        nodes=int(environment.get("PET_NNODES", nodes)),
         node_rank=int(environment.get("PET_NODE_RANK", environment.get("JOB_COMPLETION_INDEX", "0"))),
         master_addr=environment.get("PET_MASTER_ADDR", "localhost"),
         master_port=int(environment.get("PET_MASTER_PORT", str(DEFAULT_MASTER_PORT))),
@@ -153,7 +153,9 @@ class Launcher:
         redact = Redactor(self.environment)
         kills_before = self.oom_kills()
         with tempfile.TemporaryDirectory(prefix="tunesmith-") as folder:
-            previous = {signum: signal.signal(signum, self._forward) for signum in (signal.SIGTERM, signal.SIGINT)}
+            previous = {
+                signum: signal.signal(signum, self._forward) for signum in (signal.SIGTERM, signal.SIGINT)
+            }
             try:
                 self._start(Path(folder), redact)
                 self._wait()
@@ -181,7 +183,7 @@ class Launcher:
             [*self.worker_command, "--report-file", str(report_file)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**_QUIET, **self.environment, **self.gang.environment(local_rank)},
+            env={**_LOGGING, **self.environment, **self.gang.environment(local_rank)},
             start_new_session=True,
         )
         tail: deque[str] = deque(maxlen=100)
@@ -218,11 +220,15 @@ class Launcher:
             return
         for worker in self._workers:
             worker.signal(signal.SIGTERM)
-        signal.signal(signal.SIGALRM, lambda *_: [worker.signal(signal.SIGKILL) for worker in self._workers])
+        signal.signal(signal.SIGALRM, self._kill)
         signal.setitimer(signal.ITIMER_REAL, SECONDS_TO_FOLLOW_A_FAILURE)
 
+    def _kill(self, signum: int, frame: FrameType | None) -> None:
+        for worker in self._workers:
+            worker.signal(signal.SIGKILL)
+
     def _conclude(self, oom_killed: bool) -> tuple[RunReport | None, ExitCode]:
-        """The report of the run, and what to exit with. Pods after the first have nothing to say of a success."""
+        """The report of the run, and its exit code. Pods after the first have nothing to say of a success."""
         if self._first_failed is None:
             return self._workers[0].report(), ExitCode.SUCCEEDED
         failure = None if self._first_failed.code == ExitCode.PREEMPTED else self._find_failure()
@@ -255,8 +261,8 @@ class Launcher:
         return Failure(
             category=FailureCategory.OUT_OF_MEMORY,
             reason="OutOfMemory",
-            message="the container's memory limit was exceeded: raise resources.limits.memory, or lower batchSize "
-            "or maxLength",
+            message="the container's memory limit was exceeded: raise resources.limits.memory, or lower "
+            "batchSize or maxLength",
             rank=worker.rank,
             exit_code=worker.code,
             log=_log_tail(worker),

@@ -8,7 +8,6 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
 from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.report import ModelReport
 from tunesmith_contract.uris import Scheme, parse_uri
@@ -75,8 +74,8 @@ def load_config(folder: Path) -> Any:
 def model_revision(uri: str, folder: Path) -> str:
     """What a base model is: the hub's commit, or a digest over the names and bytes of all its files.
 
-    Weights are digested whole, since another training of the same architecture differs nowhere else; that reads
-    about a gigabyte per second and core.
+    Weights are digested whole, since another training of the same architecture differs nowhere else; that
+    reads about a gigabyte per second and core.
     """
     if parse_uri(uri).scheme is Scheme.HF:
         return _hub_commit(folder)
@@ -95,7 +94,7 @@ def _hub_commit(folder: Path) -> str:
 def _count_parameters(uri: str, folder: Path) -> int:
     parsed = parse_uri(uri)
     if parsed.scheme is Scheme.HF:
-        from huggingface_hub import get_safetensors_metadata  # noqa: PLC0415
+        from huggingface_hub import get_safetensors_metadata
 
         metadata = get_safetensors_metadata(parsed.name, revision=_hub_commit(folder))
         return sum(metadata.parameter_count.values())

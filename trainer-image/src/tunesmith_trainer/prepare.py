@@ -1,7 +1,8 @@
 """The prepare stage: look at the base model; read, check, deduplicate, split and digest the data.
 
-It leaves ``train.parquet``, ``validation.parquet`` and ``report.json`` in the run's ``prepared`` folder. Beside them
-lie ``findings.jsonl`` (all that was found wrong) and, where rows were dropped, ``dropped.jsonl``.
+It leaves ``train.parquet``, ``validation.parquet`` and ``report.json`` in the run's ``prepared`` folder.
+Beside them lie ``findings.jsonl`` (all that was found wrong) and, where rows were dropped,
+``dropped.jsonl``.
 """
 
 import json
@@ -42,9 +43,7 @@ class Measured:
     truncated: frozenset[int]
 
 
-def prepare(
-    config: PrepareConfig, storage: Storage, workspace: Workspace, progress: Progress
-) -> RunReport:
+def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progress: Progress) -> RunReport:
     """Run the stage.
 
     Raises:
@@ -79,7 +78,9 @@ def load_prepared(folder: Path, digest: str) -> Split:
         message = f"{folder} holds no prepared data: make a new job"
         raise DataError("PreparedDataMissing", message) from error
     if dataset_digest(split) != digest:
-        raise DataError("PreparedDataChanged", f"the data in {folder} is not what was prepared: make a new job")
+        raise DataError(
+            "PreparedDataChanged", f"the data in {folder} is not what was prepared: make a new job"
+        )
     return split
 
 
@@ -96,7 +97,7 @@ def _read(uri: str, data_format: DataFormat, storage: Storage) -> SourceFile:
 
 
 def _measure(source: SourceFile, renderer: Renderer, max_length: int, progress: Progress) -> Measured:
-    """Count each row's tokens; a row that the template refuses, or that would lose its answer, is a finding."""
+    """Count each row's tokens; a row that the template refuses, or that loses its answer, is a finding."""
     findings: list[Finding] = []
     lengths: dict[int, int] = {}
     truncated = set()
@@ -105,7 +106,9 @@ def _measure(source: SourceFile, renderer: Renderer, max_length: int, progress: 
         try:
             tokens = renderer.tokens(row.row)
         except RenderError as error:
-            findings.append(Finding(row.file, row.line, "template_error", str(error), "follow the model's template"))
+            findings.append(
+                Finding(row.file, row.line, "template_error", str(error), "follow the model's template")
+            )
             continue
         lengths[row.line] = len(tokens.ids)
         if len(tokens.ids) > max_length:
@@ -114,8 +117,9 @@ def _measure(source: SourceFile, renderer: Renderer, max_length: int, progress: 
             findings.append(_lost_answer(row, len(tokens.ids), max_length))
     bad = {finding.line for finding in findings}
     good = tuple(row for row in source.rows if row.line not in bad)
+    refused = source.refused | {row.line: row.row for row in source.rows if row.line in bad}
     return Measured(
-        replace(source, rows=good, findings=(*source.findings, *findings)),
+        replace(source, rows=good, findings=(*source.findings, *findings), refused=refused),
         {line: length for line, length in lengths.items() if line not in bad},
         frozenset(truncated - bad),
     )
@@ -131,15 +135,32 @@ def _apply_policy(config: PrepareConfig, measured: Sequence[Measured], folder: P
     findings = [finding for each in measured for finding in each.source.findings]
     if not findings:
         return
-    lines = "".join(json.dumps(asdict(finding), ensure_ascii=False) + "\n" for finding in findings)
-    write_atomically(folder / FINDINGS_FILE, lines.encode())
+    write_atomically(folder / FINDINGS_FILE, _json_lines([asdict(finding) for finding in findings]))
     if config.on_invalid_row is OnInvalidRow.FAIL:
         raise_findings(findings)
-    dropped = sum(len(each.source.bad_lines) for each in measured)
+    dropped = sum(len(each.source.refused) for each in measured)
     rows = dropped + sum(len(each.source.rows) for each in measured)
     if dropped > config.max_invalid_fraction * rows:
         _raise_too_many(findings, dropped, rows, config.max_invalid_fraction)
-    write_atomically(folder / DROPPED_FILE, lines.encode())
+    write_atomically(folder / DROPPED_FILE, _json_lines(_dropped(measured)))
+
+
+def _dropped(measured: Sequence[Measured]) -> list[dict[str, object]]:
+    """Every dropped row with its reasons."""
+    return [
+        {
+            "file": each.source.name,
+            "line": line,
+            "reasons": [str(finding) for finding in each.source.findings if finding.line == line],
+            "row": row,
+        }
+        for each in measured
+        for line, row in sorted(each.source.refused.items())
+    ]
+
+
+def _json_lines(values: Sequence[object]) -> bytes:
+    return b"".join(json.dumps(value).encode() + b"\n" for value in values)
 
 
 def _raise_too_many(findings: list[Finding], dropped: int, rows: int, allowed: float) -> None:
@@ -173,7 +194,7 @@ def _write(folder: Path, split: Split, data_format: DataFormat) -> None:
 
 def _describe(measured: Sequence[Measured], split: Split) -> DatasetReport:
     lengths = sorted(length for each in measured for length in each.lengths.values())
-    dropped = sum(len(each.source.bad_lines) for each in measured)
+    dropped = sum(len(each.source.refused) for each in measured)
     return DatasetReport(
         digest=dataset_digest(split),
         format=measured[0].source.data_format,

@@ -28,8 +28,8 @@ class Progress:
     """Pushes how far a stage is to the operator, at most every few seconds; errors never fail the run.
 
     Args:
-        environment: where the server's URL, authority and token file are named; without a URL nothing is sent.
-        clock: monotonic seconds.
+        environment: where the server's URL, authority and token file are named; without a URL nothing is
+            sent. clock: monotonic seconds.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class Progress:
             if self._token_file:
                 headers["Authorization"] = f"Bearer {Path(self._token_file).read_text().strip()}"
             body = update.to_json().encode()
-            request = urllib.request.Request(url, data=body, headers=headers, method="POST")  # noqa: S310
+            request = urllib.request.Request(url, data=body, headers=headers, method="POST")
             context = ssl.create_default_context(cafile=self._authority) if self._authority else None
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS, context=context):  # noqa: S310
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS, context=context):
                 pass
         except (OSError, ValueError) as error:
             log.info("progress could not be sent: %s", error)

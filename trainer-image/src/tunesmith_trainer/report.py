@@ -51,7 +51,7 @@ class Workspace:
         return self._storage.path(uri)
 
     def committed_report(self) -> RunReport | None:
-        """The report of this stage if it has succeeded before and what it made is needed no more, or is there."""
+        """The report of this stage if it has succeeded before; prepare has only while its rows are there."""
         if self._stage == "prepare" and not (self.prepared / PREPARED_REPORT_FILE).is_file():
             return None
         path = self.path(report_uri(self.work, self._stage))

@@ -13,26 +13,22 @@ from tunesmith_contract.uris import MOUNT_ROOT, Scheme, StorageUri, mount_path, 
 
 from .failures import InfrastructureError, UserError
 
-_HUB_CACHE = "hub"
 _TOKENIZER_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "tokenizer*"]
 _MODEL_FILES = [*_TOKENIZER_FILES, "*.safetensors"]
 
 
 class Storage:
-    """Reads ``pvc://`` and ``configmap://`` below a mount root and fetches ``hf://`` (token from ``HF_TOKEN``).
+    """Reads ``pvc://`` and ``configmap://`` below a mount root and fetches ``hf://`` into the hub's cache.
+
+    ``HF_TOKEN`` opens private repositories; ``HF_HOME`` moves the cache, which is in the home folder
+    otherwise.
 
     Args:
         mount_root: the folder that holds the mounted volumes.
-        hub_cache: where files of a hub are kept; by default below the run's output, shared by its runs.
     """
 
-    def __init__(self, mount_root: Path = Path(MOUNT_ROOT), hub_cache: Path | None = None) -> None:
+    def __init__(self, mount_root: Path = Path(MOUNT_ROOT)) -> None:
         self._mount_root = mount_root
-        self._hub_cache = hub_cache
-
-    def with_hub_cache(self, output: str) -> "Storage":
-        """The same storage with the cache for hubs below an output URI."""
-        return Storage(self._mount_root, self.path(parse_uri(output)) / _HUB_CACHE)
 
     def path(self, uri: StorageUri) -> Path:
         """The mounted path of a ``pvc://`` or ``configmap://`` URI.
@@ -79,42 +75,42 @@ class Storage:
         parsed = parse_uri(uri)
         path = self._fetch_artifact(parsed) if parsed.scheme is Scheme.HF else self.path(parsed)
         if not (path / MANIFEST_FILE).is_file():
-            raise UserError("ArtifactNotFound", f"{uri} holds no {MANIFEST_FILE}: write the URI of an artefact")
+            raise UserError(
+                "ArtifactNotFound", f"{uri} holds no {MANIFEST_FILE}: write the URI of an artefact"
+            )
         return path
 
     def _fetch_artifact(self, uri: StorageUri) -> Path:
-        from huggingface_hub import snapshot_download  # noqa: PLC0415
+        from huggingface_hub import snapshot_download
 
-        folder = snapshot_download(
-            uri.name, revision=uri.revision, cache_dir=self._hub_cache, token=os.environ.get("HF_TOKEN")
-        )
+        folder = snapshot_download(uri.name, revision=uri.revision, token=os.environ.get("HF_TOKEN"))
         return Path(folder) / uri.path
 
     def _fetch_model(self, uri: StorageUri, weights: bool) -> Path:
-        from huggingface_hub import snapshot_download  # noqa: PLC0415
+        from huggingface_hub import snapshot_download
 
         patterns = _MODEL_FILES if weights else _TOKENIZER_FILES
         prefix = f"{uri.path}/" if uri.path else ""
         folder = snapshot_download(
             uri.name,
             revision=uri.revision,
-            cache_dir=self._hub_cache,
             allow_patterns=[prefix + pattern for pattern in patterns],
             token=os.environ.get("HF_TOKEN"),
         )
         return Path(folder) / uri.path
 
     def _fetch_dataset_file(self, uri: StorageUri) -> Path:
-        from huggingface_hub import hf_hub_download  # noqa: PLC0415
+        from huggingface_hub import hf_hub_download
 
         if not uri.path:
-            raise UserError("DatasetNotFound", f"{uri} names no file: write hf://org/repo/file.jsonl@revision")
+            raise UserError(
+                "DatasetNotFound", f"{uri} names no file: write hf://org/repo/file.jsonl@revision"
+            )
         file = hf_hub_download(
             uri.name,
             uri.path,
             repo_type="dataset",
             revision=uri.revision,
-            cache_dir=self._hub_cache,
             token=os.environ.get("HF_TOKEN"),
         )
         return Path(file)

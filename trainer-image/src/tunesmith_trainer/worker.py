@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(stage: str, config_file: Path, storage: Storage, rank: int) -> tuple[RunReport | None, ExitCode]:
-    """The report of a stage, and what to exit with; every exception becomes one of the contract's failures."""
+    """The report of a stage, and its exit code; every exception becomes one of the contract's failures."""
     try:
         config = parse_run_config(config_file.read_bytes())
         if config.stage != stage:
@@ -61,11 +61,10 @@ def _run(stage: str, config_file: Path, storage: Storage, rank: int) -> tuple[Ru
 
 
 def _run_stage(config: PrepareConfig | TrainConfig | EvaluateConfig, storage: Storage) -> RunReport | None:
-    """Run a stage, unless it is done already; what only an unfinished run needs goes after its report is there."""
+    """Run a stage, unless it is done already; a finished run keeps no work files."""
     preemption = Preemption()
     if isinstance(config, TrainConfig):
         preemption.listen()
-    storage = storage.with_hub_cache(config.output)
     workspace = Workspace(storage, config)
     report = workspace.committed_report() or _dispatch(config, storage, workspace, preemption)
     if report is not None and config.stage != "prepare":
@@ -82,15 +81,15 @@ def _dispatch(
     """Run a stage; what it needs is imported with it, since torch alone takes seconds."""
     match config:
         case PrepareConfig():
-            from .prepare import prepare  # noqa: PLC0415
+            from .prepare import prepare
 
             return prepare(config, storage, workspace, Progress())
         case TrainConfig():
-            from .train.run import train  # noqa: PLC0415
+            from .train.run import train
 
             return train(config, storage, workspace, preemption)
         case EvaluateConfig():
-            from .evaluate.run import evaluate  # noqa: PLC0415
+            from .evaluate.run import evaluate
 
             return evaluate(config, storage, workspace, Progress())
 

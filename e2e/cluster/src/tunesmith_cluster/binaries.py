@@ -56,7 +56,7 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True)
 class GoBuild:
-    """One build. `names` are the programs that it provides; the first is what Go writes, the rest are links."""
+    """One build. Go writes the first of the programs that it provides; the other names are links to it."""
 
     names: tuple[str, ...]
     arguments: tuple[str, ...]
@@ -188,7 +188,9 @@ def _build(build: GoBuild) -> None:
 def _run_go(build: GoBuild, target: Path) -> None:
     verb, *rest = build.arguments
     command = [find_go(), verb, *(("-o", str(target / build.names[0])) if build.source else ()), *rest]
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOBIN": str(target)}
+    # A GOROOT in the environment may belong to another Go than the one that was found.
+    inherited = {name: value for name, value in os.environ.items() if name != "GOROOT"}
+    environment = {**inherited, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOBIN": str(target)}
     result = subprocess.run(
         command, cwd=build.source, env=environment, capture_output=True, text=True, check=False
     )
@@ -206,8 +208,8 @@ def find_go() -> str:
     installed = shutil.which("go")
     if installed is None:
         raise ClusterError(
-            f"Building the cluster's programs needs Go. Run as root: apt-get install golang-go "
-            f"(any version: one older than {GO_MINIMUM[0]}.{GO_MINIMUM[1]} downloads Go {GO_VERSION} by itself)"
+            "Building the cluster's programs needs Go. Run as root: apt-get install golang-go "
+            f"(any version: one before {GO_MINIMUM[0]}.{GO_MINIMUM[1]} downloads Go {GO_VERSION} by itself)"
         )
     if _go_version(installed) >= GO_MINIMUM:
         return installed

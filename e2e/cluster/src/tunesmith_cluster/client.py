@@ -1,5 +1,6 @@
 """What tests and the demo do with a running cluster: kubectl, apply, namespaces."""
 
+import json
 import secrets
 import subprocess
 import time
@@ -73,10 +74,10 @@ class ClusterClient:
         """
         if isinstance(manifest, str):
             text = manifest
-        elif isinstance(manifest, dict):
-            text = yaml.safe_dump(manifest)
         else:
-            text = yaml.safe_dump_all(manifest)
+            items = [manifest] if isinstance(manifest, dict) else list(manifest)
+            # JSON, because YAML writers and readers disagree on whether 1e-4 is a number.
+            text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
         scope = [f"--namespace={namespace}"] if namespace else []
         return self.kubectl("apply", *scope, "-f", "-", stdin=text)
 

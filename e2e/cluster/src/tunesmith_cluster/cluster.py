@@ -13,6 +13,7 @@ from tunesmith_cluster import controlplane, host, node
 from tunesmith_cluster.binaries import program
 from tunesmith_cluster.context import CONTEXT_PREFIX
 from tunesmith_cluster.controlplane import LOOPBACK, Setting
+from tunesmith_cluster.errors import ClusterError
 from tunesmith_cluster.images import ImageStore
 from tunesmith_cluster.paths import default_state
 from tunesmith_cluster.processes import ProcessTable, log_tail
@@ -68,7 +69,7 @@ class Cluster:
         """Start the cluster; returns at once where it already runs. What was started ends if anything fails.
 
         Raises:
-            ClusterError: a program is missing or a component did not start; the message ends with its log's tail.
+            ClusterError: a program is missing or a component did not start; ends with the tail of its log.
         """
         with self._locked():
             if self._runs():
@@ -118,7 +119,7 @@ class Cluster:
         for name in node.PROGRAMS if self._has_node else controlplane.PROGRAMS:
             program(name)
         if self._has_node:
-            node.check_plugins()
+            node.check_machine(self.state)
             host.prepare_host(self.state)
         etcd_port, api_port = controlplane.free_ports(2)
         setting = Setting(
@@ -136,12 +137,18 @@ class Cluster:
             node.start_node(setting, authority)
         else:
             controlplane.start_kwok(setting)
+        self._check_alive()
+
+    def _check_alive(self) -> None:
+        """Some components have no sign of readiness but that they go on running."""
+        for name, tail in self.status().dead.items():
+            raise ClusterError(f"{name} ended soon after its start. The end of its log:\n{tail}")
 
     def _runs(self) -> bool:
         return (self.state / "ready").exists() and not self.processes.dead()
 
     def _stop(self) -> None:
-        """End all processes and undo what was changed on the machine; logs stay for whoever wants to know why."""
+        """End all processes and undo what was changed on the machine; the logs stay."""
         (self.state / "ready").unlink(missing_ok=True)
         if self._has_node:
             self.processes.stop_all(STOP_GRACE, keep=node.CONTAINERD)

@@ -28,8 +28,8 @@ def allowed_context(kubeconfig: Path, allowed: Sequence[str] = ALLOWED_CONTEXTS)
     name = current_context(yaml.safe_load(kubeconfig.read_text())).name
     if not any(fnmatchcase(name, pattern) for pattern in allowed):
         raise ClusterError(
-            f"{kubeconfig} points at the context {name!r}. Tests create and delete things, so they only touch "
-            f"contexts named like {' or '.join(allowed)}: switch with `kubectl config use-context`"
+            f"{kubeconfig} points at the context {name!r}. Tests create and delete things, so they "
+            f"only touch contexts named like {' or '.join(allowed)}: switch with `kubectl config use-context`"
         )
     return name
 

@@ -19,7 +19,7 @@ from tunesmith_cluster.report import stage
 LOOPBACK = "127.0.0.1"
 SERVICE_RANGE = "10.96.0.0/16"
 FIRST_SERVICE_ADDRESS = "10.96.0.1"
-# Below the range that the kernel takes for outgoing connections, so that nobody takes a port between look and use.
+# Below the kernel's range for outgoing connections, so that nobody takes a port between look and use.
 PORTS = range(15000, 32000)
 PROGRAMS = ("etcd", "kube-apiserver", "kubectl", "kwok", "setpriv")
 START_TIMEOUT = 60.0
@@ -144,13 +144,15 @@ def start_kwok(setting: Setting) -> None:
     """Start kwok for the nodes that carry its annotation."""
     stages = setting.state / "kwok.yaml"
     stages.write_text(resources.files("tunesmith_cluster").joinpath("data/kwok.yaml").read_text())
+    (port,) = free_ports(1)
     flags: Flags = {
         "kubeconfig": setting.component_kubeconfig("kwok"),
         "config": stages,
         "manage-nodes-with-annotation-selector": "kwok.x-k8s.io/node=fake",
         "cidr": "10.200.0.1/16",
+        "server-address": f"{LOOPBACK}:{port}",
     }
-    setting.start("kwok", flags)
+    setting.start("kwok", flags, lambda: answers_ok(LOOPBACK, port, "/healthz"))
 
 
 def exists(api: ApiClient, path: str) -> bool:
@@ -202,7 +204,7 @@ def _apiserver_flags(setting: Setting, authority: Authority) -> Flags:
         "secure-port": setting.api_port,
         "bind-address": setting.address,
         "advertise-address": setting.address,
-        # A loopback address is refused as an endpoint of the `kubernetes` Service, which nobody can reach there anyway.
+        # A loopback address is refused as an endpoint of the `kubernetes` Service.
         "endpoint-reconciler-type": "none" if setting.address == LOOPBACK else "lease",
         "allow-privileged": "true",
         "authorization-mode": "Node,RBAC",

@@ -35,7 +35,7 @@ def build_gpu_node(name: str, gpus: int, labels: dict[str, str]) -> Document:
 
 
 def build_finished_status(pod: Document, ends: dict[str, dict[str, Any]], now: str) -> Document:
-    """Status of a pod whose containers ended as in `ends` (name -> terminated state); the others end with 0."""
+    """Status of a pod whose containers ended as `ends` says (terminated state by name); others end with 0."""
     statuses = {
         key: [_ended(status, ends, now) for status in pod["status"].get(key, ())]
         for key in ("containerStatuses", "initContainerStatuses")

@@ -2,41 +2,56 @@
 
 import json
 import os
-import signal
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from tunesmith_cluster.binaries import program
-from tunesmith_cluster.client import eventually
 from tunesmith_cluster.controlplane import FIRST_SERVICE_ADDRESS
 from tunesmith_cluster.errors import ClusterError
-from tunesmith_cluster.processes import find_left_over
+from tunesmith_cluster.processes import ProcessTable, find_left_over, is_alive, kill_and_wait, parent
 
 BRIDGE = "tunesmith0"
 NODE_ADDRESS = "10.244.0.1"
 POD_RANGE = "10.244.0.0/24"
-CGROUP = "tunesmith"
+NETWORK = "tunesmith-pods"
+# containerd names the group after its namespace.
+CGROUP = "k8s.io"
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 SYSCTLS = (Path("/proc/sys/net/ipv4/ip_forward"), Path("/proc/sys/net/bridge/bridge-nf-call-iptables"))
 CNI_RESULTS = Path("/var/lib/cni/results")
 CONTAINER_LOGS = Path("/var/log/containers")
-# Folders that kubelet and the CNI library insist on, removed again where they end up empty.
+# Folders that kubelet, containerd and the CNI library insist on, removed again where they end up empty.
 FOLDERS = (
     CNI_RESULTS,
     CNI_RESULTS.parent,
     CONTAINER_LOGS,
+    Path("/run/containerd/s"),
+    Path("/run/containerd"),
     Path("/var/lib/kubelet/device-plugins"),
     Path("/var/lib/kubelet"),
 )
 # kube-proxy's own clean-up leaves this one to the kubelet, which is told to leave the firewall alone.
 FIREWALL_CHAIN = "KUBE-FIREWALL"
-OUTBOUND = ("POSTROUTING", "-s", POD_RANGE, "!", "-d", POD_RANGE, "-m", "comment", "--comment", CGROUP)
+OUTBOUND = (
+    "POSTROUTING",
+    "-s",
+    POD_RANGE,
+    "!",
+    "-d",
+    POD_RANGE,
+    "-m",
+    "comment",
+    "--comment",
+    NETWORK,
+    "-j",
+    "MASQUERADE",
+)
 
 
 def prepare_host(state: Path) -> None:
-    """Make the pods' bridge and let their packets through.
+    """Make the pods' bridge and let their packets through. What a dead cluster left is cleaned up first.
 
     Raises:
         ClusterError: not root, or another node cluster uses the bridge.
@@ -46,42 +61,44 @@ def prepare_host(state: Path) -> None:
             "A cluster with a node needs root: run as root, or use a machine with Docker and kind"
         )
     owner = _bridge_owner()
-    if owner is not None:
+    if owner and not any(map(is_alive, ProcessTable(Path(owner)).records())):
+        restore_host(Path(owner))
+    elif owner is not None:
         raise ClusterError(
-            f"The network bridge {BRIDGE} belongs to the node cluster in {owner or 'an unknown folder'}; only one "
-            f"runs at a time. Stop it with: python -m tunesmith_cluster down --shape node --state {owner}"
+            f"The network bridge {BRIDGE} belongs to the node cluster in {owner or '(unknown)'}; only "
+            f"one runs at a time. Stop it with: python -m tunesmith_cluster down --shape node --state {owner}"
         )
     _set_sysctls(state / "sysctls.json")
-    if not _chain_exists(FIREWALL_CHAIN):
+    if not _iptables_accepts("-S", FIREWALL_CHAIN):
         (state / FIREWALL_CHAIN).touch()
     _run([program("ip"), "link", "add", BRIDGE, "type", "bridge"])
     _run([program("ip"), "link", "set", BRIDGE, "alias", str(state)])
     _run([program("ip"), "address", "add", f"{NODE_ADDRESS}/24", "dev", BRIDGE])
     _run([program("ip"), "link", "set", BRIDGE, "up"])
-    _run([program("iptables"), "-w", "-t", "nat", "-A", *OUTBOUND, "-j", "MASQUERADE"])
+    _run([program("iptables"), "-w", "-t", "nat", "-A", *OUTBOUND])
 
 
 def restore_host(state: Path) -> None:
     """Undo everything; does nothing where there is nothing, so it may follow a crash.
 
     Raises:
-        ClusterError: a mount below the state folder would not go, so that removing it could reach into a volume.
+        ClusterError: a mount below the state folder stays, so that removing it could reach into a volume.
     """
+    _kill_pods(state)
+    _remove_cgroups()
+    _unmount_below(state)
     owner = _bridge_owner()
     if owner not in (None, str(state)):
-        return  # Pods, groups and rules belong to another cluster.
-    _kill_cgroup()
-    _kill_shims(state)
-    _unmount_below(state)
+        return  # The rest belongs to another cluster.
     if owner is not None:
         _run([program("kube-proxy"), "--cleanup"])
-        if (state / FIREWALL_CHAIN).exists() and _chain_exists(FIREWALL_CHAIN):
+        if (state / FIREWALL_CHAIN).exists() and _iptables_accepts("-S", FIREWALL_CHAIN):
             _remove_firewall_chain()
-        _run([program("iptables"), "-w", "-t", "nat", "-D", *OUTBOUND, "-j", "MASQUERADE"])
+        if _iptables_accepts("-t", "nat", "-C", *OUTBOUND):
+            _run([program("iptables"), "-w", "-t", "nat", "-D", *OUTBOUND])
         _run([program("ip"), "link", "delete", BRIDGE])
     _restore_sysctls(state / "sysctls.json")
-    for result in CNI_RESULTS.glob(f"{CGROUP}-*"):
-        result.unlink()
+    _remove_network_results()
     for link in CONTAINER_LOGS.glob("*"):
         if link.is_symlink() and str(state) in str(link.readlink()):
             link.unlink()
@@ -98,8 +115,9 @@ def has_service_rules() -> bool:
     return f"-d {FIRST_SERVICE_ADDRESS}/32" in rules
 
 
-def _chain_exists(chain: str) -> bool:
-    command = [program("iptables"), "-w", "-S", chain]
+def _iptables_accepts(*arguments: str) -> bool:
+    """Whether what the arguments ask about is there."""
+    command = [program("iptables"), "-w", *arguments]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
@@ -142,46 +160,32 @@ def _restore_sysctls(record: Path) -> None:
             Path(path).write_text(value)
 
 
-def _cgroups() -> list[Path]:
-    """Our groups in every hierarchy, of cgroup v1 and v2, the innermost first."""
-    roots = [CGROUP_ROOT / CGROUP, *CGROUP_ROOT.glob(f"*/{CGROUP}")]
-    groups = [Path(folder) for root in roots for folder, _, _ in os.walk(root)]
-    return sorted(groups, key=lambda group: len(group.parts), reverse=True)
+def _kill_pods(state: Path) -> None:
+    """End what outlived containerd: the shims that name its socket, and the first process of each container.
+
+    A container's other processes end with its first one.
+    """
+    shims = {int(line.split()[0]) for line in find_left_over(str(state / "containerd.sock"))}
+    pids = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
+    for pid in (*(pid for pid in pids if parent(pid) in shims), *shims):
+        kill_and_wait(pid)
 
 
-def _kill_cgroup() -> None:
-    """End the processes of all pods, and remove their groups."""
-    for group in _cgroups():
-        for pid in group.joinpath("cgroup.procs").read_text().split():
-            _kill(int(pid))
-    for group in _cgroups():
-        _remove_cgroup(group)
+def _remove_cgroups() -> None:
+    """Remove the groups of containers in every hierarchy, of cgroup v1 and v2; one that is in use stays."""
+    for root in (CGROUP_ROOT / CGROUP, *CGROUP_ROOT.glob(f"*/{CGROUP}")):
+        for folder, _, _ in os.walk(root, topdown=False):
+            with suppress(OSError):
+                os.rmdir(folder)
 
 
-def _remove_cgroup(group: Path) -> None:
-    """A group can be removed once the last of its processes is reaped."""
-
-    def removed() -> bool:
-        try:
-            group.rmdir()
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
-        return True
-
-    eventually(removed, 10, what=f"the last process of {group} to end")
-
-
-def _kill_shims(state: Path) -> None:
-    """End what containerd left behind for each pod: shims name its socket, which is ours alone."""
-    for line in find_left_over(str(state / "containerd.sock")):
-        _kill(int(line.split()[0]))
-
-
-def _kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+def _remove_network_results() -> None:
+    """Forget what the CNI library remembers of our pods: one file for each network of a sandbox."""
+    marker = f"{NETWORK}-"
+    sandboxes = [path.name.removeprefix(marker).split("-")[0] for path in CNI_RESULTS.glob(f"{marker}*")]
+    for sandbox in sandboxes:
+        for result in CNI_RESULTS.glob(f"*-{sandbox}-*"):
+            result.unlink()
 
 
 def _mounts_below(folder: Path) -> list[str]:

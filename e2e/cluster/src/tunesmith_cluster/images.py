@@ -7,12 +7,14 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+from tunesmith_cluster.api import Document
 from tunesmith_cluster.binaries import program
 from tunesmith_cluster.errors import ClusterError
 from tunesmith_cluster.report import say, stage
 
 NAMESPACE = "k8s.io"
 REFERENCE = "org.opencontainers.image.ref.name"
+CONTAINERD_NAME = "io.containerd.image.name"
 PAUSE_IMAGE = "tunesmith.test/pause:1"
 MEDIA = "application/vnd.oci.image"
 
@@ -68,14 +70,27 @@ def read_references(archive: Path) -> dict[str, str]:
     except (OSError, KeyError, tarfile.TarError) as error:
         raise ClusterError(f"{archive} is no OCI archive ({error}): write it with `oci-archive:`") from error
     entries = index.get("manifests", ())
-    names = {entry.get("annotations", {}).get(REFERENCE): entry["digest"] for entry in entries}
-    if not names or None in names:
+    names = {_name_of(entry): entry["digest"] for entry in entries}
+    if not names or "" in names:
         raise ClusterError(f"{archive} names no image: push it to oci-archive:{archive}:<name>:<tag>")
+    for name in names:
+        host = name.partition("/")[0]
+        if not ({".", ":"} & set(host) or host == "localhost") or "/" not in name:
+            raise ClusterError(
+                f"{archive} names the image {name}, which Kubernetes would look for elsewhere: "
+                f"begin the name with a host, such as localhost/{name}"
+            )
     return names
 
 
+def _name_of(entry: Document) -> str:
+    """The image's whole name, which containerd looks for first, or the reference, which may be a mere tag."""
+    annotations = entry.get("annotations", {})
+    return str(annotations.get(CONTAINERD_NAME) or annotations.get(REFERENCE) or "")
+
+
 def write_static_image(archive: Path, name: str, binary: Path) -> None:
-    """Write an OCI archive of an image that holds one static program, its entry point. Same input, same bytes."""
+    """Write an OCI archive of an image that holds one static program. The same input gives the same bytes."""
     layer = _tar({binary.name: binary.read_bytes()})
     config = {
         "architecture": "amd64",

@@ -73,6 +73,11 @@ class KindCluster:
             self._kind("load", "image-archive", str(archive))
         return list(read_references(archive))
 
+    def load_built_image(self, name: str) -> None:
+        """Hand an image that Docker built to the node."""
+        with stage(f"load {name}"):
+            self._kind("load", "docker-image", name)
+
     def volume_folder(self, name: str) -> Path:
         """A folder inside the node for a `local` volume."""
         folder = Path("/var/local/tunesmith") / name

@@ -3,6 +3,7 @@
 import json
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from tunesmith_cluster import controlplane, host
 from tunesmith_cluster.api import ApiClient
 from tunesmith_cluster.binaries import CNI_PACKAGE, CNI_PLUGINS, program
 from tunesmith_cluster.certificates import Authority
+from tunesmith_cluster.client import eventually
 from tunesmith_cluster.controlplane import Flags, Setting
 from tunesmith_cluster.errors import ClusterError
-from tunesmith_cluster.host import CGROUP, NODE_ADDRESS, POD_RANGE
+from tunesmith_cluster.host import NETWORK, NODE_ADDRESS, POD_RANGE
 from tunesmith_cluster.images import PAUSE_IMAGE, ImageStore, write_static_image
 from tunesmith_cluster.paths import cache_dir
 
@@ -27,15 +29,19 @@ PROGRAMS = (
 )
 # Smaller than Ethernet's, because the machine's own link may be a tunnel.
 POD_MTU = 1400
+# The kernel allows 107 bytes, and containerd appends to the path.
+LONGEST_SOCKET_PATH = 100
 RESOLVER = Path("/etc/resolv.conf")
 
 
-def check_plugins() -> None:
-    """Make sure that the CNI plugins are there.
+def check_machine(state: Path) -> None:
+    """Look for what would otherwise fail later, and less clearly.
 
     Raises:
-        ClusterError: they are not installed.
+        ClusterError: the CNI plugins are not installed, or the state folder's path is too long for a socket.
     """
+    if len(str(socket_path(state))) > LONGEST_SOCKET_PATH:
+        raise ClusterError(f"{state} is too long a path for sockets: choose a shorter one with --state")
     if not CNI_PLUGINS.joinpath("bridge").exists():
         raise ClusterError(f"The CNI plugins are not installed. Run as root: apt-get install {CNI_PACKAGE}")
 
@@ -64,11 +70,16 @@ def start_node(setting: Setting, authority: Authority) -> None:
 
 def remove_containers(images: ImageStore) -> None:
     """Remove all containers with their snapshots, and keep the images."""
-    for task in images.ctr("tasks", "list", "--quiet").split():
-        images.ctr("tasks", "delete", "--force", task)
-    containers = images.ctr("containers", "list", "--quiet").split()
-    if containers:
-        images.ctr("containers", "delete", *containers)
+    eventually(lambda: _removed(images, "tasks", "--force"), what="the last task to end")
+    eventually(lambda: _removed(images, "containers"), what="the last container to go")
+
+
+def _removed(images: ImageStore, kind: str, *flags: str) -> bool:
+    """Delete all objects of a kind; False where some are left. One may vanish on its own under our hands."""
+    for name in images.ctr(kind, "list", "--quiet").split():
+        with suppress(ClusterError):
+            images.ctr(kind, "delete", *flags, name)
+    return not images.ctr(kind, "list", "--quiet").split()
 
 
 def remove_containers_if_possible(state: Path) -> None:
@@ -206,12 +217,13 @@ def build_network(ipam: Path) -> dict[str, Any]:
             "routes": [{"dst": "0.0.0.0/0"}],
         },
     }
-    return {"cniVersion": "0.4.0", "name": f"{CGROUP}-pods", "plugins": [bridge]}
+    return {"cniVersion": "0.4.0", "name": NETWORK, "plugins": [bridge]}
 
 
 def build_containerd_configuration(state: Path, cni: Path) -> dict[str, Any]:
     """containerd's configuration: images in the cache, everything else in the state folder."""
-    runc = {"runtime_type": "io.containerd.runc.v2", "options": {"SystemdCgroup": False}}
+    options = {"SystemdCgroup": False, "Root": str(state / "runc")}
+    runc = {"runtime_type": "io.containerd.runc.v2", "options": options}
     cri = {
         "sandbox_image": PAUSE_IMAGE,
         # Without CAP_SYS_RESOURCE runc may not lower the score, and dies without naming the reason.
@@ -268,7 +280,6 @@ def build_kubelet_configuration(state: Path, authority: Authority, port: int) ->
         "tlsPrivateKeyFile": authority.path("kubelet", "key"),
         "containerRuntimeEndpoint": f"unix://{socket_path(state)}",
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": f"/{CGROUP}",
         "cgroupsPerQOS": False,
         "enforceNodeAllocatable": [],
         "failCgroupV1": False,
@@ -279,7 +290,11 @@ def build_kubelet_configuration(state: Path, authority: Authority, port: int) ->
         "resolvConf": str(state / "resolv.conf"),
         "podLogsDir": str(state / "pod-logs"),
         "volumePluginDir": str(state / "volume-plugins"),
-        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+        "evictionHard": {
+            "memory.available": "100Mi",
+            "nodefs.available": "200Mi",
+            "imagefs.available": "200Mi",
+        },
         # Images come from archives only: what is collected cannot be pulled again.
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,

@@ -16,7 +16,7 @@ LOG_TAIL_LINES = 15
 
 @dataclass(frozen=True)
 class ProcessRecord:
-    """One process that we started. `started` is its start time in clock ticks after boot: a pid alone is reused."""
+    """One process that we started. `started` is in clock ticks after boot: a pid alone may be reused."""
 
     name: str
     pid: int
@@ -26,12 +26,22 @@ class ProcessRecord:
 
 def start_time(pid: int) -> int | None:
     """Start time of a living process in clock ticks, None for one that is gone or only waits to be reaped."""
+    fields = _stat(pid)
+    return None if fields is None or fields[0] in "ZX" else int(fields[19])
+
+
+def parent(pid: int) -> int | None:
+    """The process that `pid` belongs to, None where it is gone."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[1])
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Fields of /proc/PID/stat after the name, from the state on."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def is_alive(record: ProcessRecord) -> bool:
@@ -49,7 +59,7 @@ def log_tail(path: str | Path, lines: int = LOG_TAIL_LINES) -> str:
 
 
 def stop_process(record: ProcessRecord, grace: float) -> None:
-    """SIGTERM, then SIGKILL after `grace` seconds. Does nothing where the pid belongs to another process now."""
+    """SIGTERM, then SIGKILL after `grace` seconds; nothing where the pid is another process by now."""
     try:
         handle = os.pidfd_open(record.pid)
     except ProcessLookupError:
@@ -63,6 +73,19 @@ def stop_process(record: ProcessRecord, grace: float) -> None:
     finally:
         os.close(handle)
     _reap(record.pid)
+
+
+def kill_and_wait(pid: int, timeout: float = 10) -> None:
+    """SIGKILL, and wait until the process is gone."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        _wait_for_exit(handle, timeout)
+    finally:
+        os.close(handle)
 
 
 def _wait_for_exit(handle: int, timeout: float) -> bool:
@@ -80,7 +103,7 @@ def _reap(pid: int) -> None:
 
 
 def find_left_over(marker: str) -> list[str]:
-    """Command lines of all living processes that mention `marker`, such as a state folder; not the caller's own."""
+    """Pid and command line of all other processes that mention `marker`, such as a state folder."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -110,7 +133,7 @@ class ProcessTable:
     def start(
         self, name: str, command: Sequence[str], *, env: Mapping[str, str] | None = None, bound: bool = False
     ) -> ProcessRecord:
-        """Start `command` detached, with its output in a log. A bound process is killed when its starter dies."""
+        """Start `command` detached, with its output in a log. A bound process dies with its starter."""
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"{name}.log"
         argv = ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--", *command] if bound else list(command)
@@ -127,7 +150,7 @@ class ProcessTable:
             setsigdef=[signal.SIGPIPE],
         )
         record = ProcessRecord(name, pid, start_time(pid) or 0, str(log))
-        self._write([*self.records(), record])
+        self.replace([*self.records(), record])
         return record
 
     def wait_until(self, record: ProcessRecord, ready: Callable[[], bool], timeout: float) -> None:
@@ -156,9 +179,10 @@ class ProcessTable:
             if record.name != keep:
                 stop_process(record, grace)
                 records.remove(record)
-                self._write(records)
+                self.replace(records)
 
-    def _write(self, records: list[ProcessRecord]) -> None:
+    def replace(self, records: list[ProcessRecord]) -> None:
+        """Make these the recorded processes, all or nothing."""
         draft = self._path.with_suffix(".new")
         draft.write_text(json.dumps([asdict(record) for record in records], indent=1))
         draft.replace(self._path)

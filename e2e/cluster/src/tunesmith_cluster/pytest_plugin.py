@@ -45,9 +45,9 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
         pytest.fail("these processes outlived their cluster:\n" + "\n".join(left_over))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def node_cluster() -> Iterator[NodeCluster]:
-    """The cluster with a node: that of TUNESMITH_KUBECONFIG, one that runs already, or a new one that ends again."""
+    """The cluster of TUNESMITH_KUBECONFIG, one that runs already, or a new one that ends with the module."""
     engine = open_test_cluster()
     ran_before = bool(engine.status().running)
     engine.up()

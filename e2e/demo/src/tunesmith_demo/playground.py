@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunesmith_cluster.client import ClusterClient
-from tunesmith_cluster.cluster import Cluster, Shape
+from tunesmith_cluster.cluster import Shape
+from tunesmith_cluster.engines import open_cluster
+from tunesmith_cluster.kind import KindCluster
 from tunesmith_cluster.node import NODE_NAME, socket_path
 from tunesmith_cluster.volumes import STORAGE_CLASS, build_storage_class, build_volume
 from tunesmith_images.build import build_images
@@ -19,7 +21,7 @@ class Playground:
     """One cluster with a node, and Tunesmith's images on it."""
 
     def __init__(self, state: Path | None = None) -> None:
-        self.cluster = Cluster(Shape.NODE, state)
+        self.cluster = open_cluster(Shape.NODE, state)
 
     def up(self) -> ClusterClient:
         """Start the cluster, or find that it runs.
@@ -40,12 +42,18 @@ class Playground:
 
     def load(self, images: Sequence[str]) -> None:
         """Hand the images to the cluster's node."""
+        if isinstance(self.cluster, KindCluster):
+            for image in images:
+                self.cluster.load_built_image(image)
+            return
         ctr = ["ctr", "--address", str(socket_path(self.cluster.state)), "--namespace", "k8s.io"]
         for image in images:
             load_image(image, ctr)
 
     def provide_volumes(self, client: ClusterClient, namespace: str, claims: Sequence[str]) -> None:
-        """A default StorageClass, and a volume on the node for each of the claims to come."""
+        """A default StorageClass, and a volume on the node for each of the claims to come; kind brings its own."""
+        if isinstance(self.cluster, KindCluster):
+            return
         storage_class = build_storage_class()
         storage_class["metadata"]["annotations"] = {DEFAULT_CLASS: "true"}
         volumes = [

@@ -19,7 +19,7 @@ class Builder(Protocol):
 
     BASE_RECIPE: str
 
-    def exists(self, ref: str) -> bool: ...
+    def exists(self, image: Image, ref: str) -> bool: ...
     def build(self, image: Image, ref: str, parents: dict[str, str], stages: Stages) -> None: ...
     def remove(self, ref: str) -> None: ...
 
@@ -53,7 +53,7 @@ def build_images(images: Iterable[Image], builder: Builder | None = None) -> Bui
 def _ensure(image: Image, builder: Builder, stages: Stages) -> str:
     ref = image.ref(REPOSITORY, builder.BASE_RECIPE)
     parents = {argument: _ensure(parent, builder, stages) for argument, parent in image.parents.items()}
-    if not builder.exists(ref):
+    if not builder.exists(image, ref):
         builder.build(image, ref, parents, stages)
     for old in remember(_history_path(image), ref):
         builder.remove(old)

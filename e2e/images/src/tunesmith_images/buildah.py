@@ -14,6 +14,7 @@ from .run import BuildError, Stages, output, run
 from .wheels import download_wheels, write_pip_config
 
 BASE_RECIPE = base.RECIPE
+_RUN_ROOT = "/run/tunesmith-images"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -22,9 +23,9 @@ def layout_path() -> Path:
     return cache_dir() / "images" / "oci"
 
 
-def exists(ref: str) -> bool:
-    """Whether the image is built and exported."""
-    return is_complete(layout_path(), ref)
+def exists(image: Image, ref: str) -> bool:
+    """Whether the image is built, and in the layout if pods run it."""
+    return is_complete(layout_path(), ref) if image.is_run else _is_stored(ref)
 
 
 def build(image: Image, ref: str, parents: dict[str, str], stages: Stages) -> None:
@@ -44,34 +45,54 @@ def build(image: Image, ref: str, parents: dict[str, str], stages: Stages) -> No
     arguments = {"BASE_IMAGE": base_ref, **parents}
     with stages.stage(f"{image.name}: build"):
         _bud(image, ref, arguments)
-    with stages.stage(f"{image.name}: export"):
-        make_layout(layout_path())
-        run([*_command("push"), "--disable-compression", "--quiet", ref, f"oci:{layout_path()}:{ref}"])
+    if image.is_run:
+        with stages.stage(f"{image.name}: export"):
+            _export(ref)
 
 
 def remove(ref: str) -> None:
     """Forget the image, and the layers that only it had."""
     remove_image(layout_path(), ref)
-    if output([*_command("images"), "--quiet", ref]):
+    if _is_stored(ref):
         run([*_command("rmi"), ref])
         run([*_command("rmi"), "--prune"])
 
 
 def _command(verb: str) -> list[str | Path]:
     """buildah with a storage of our own, apart from whatever else the machine keeps."""
-    storage = cache_dir() / "images" / "storage"
-    return ["buildah", "--root", storage, "--runroot", "/run/tunesmith-images", verb]
+    return ["buildah", "--root", _storage_path(), "--runroot", _RUN_ROOT, verb]
+
+
+def _storage_path() -> Path:
+    return cache_dir() / "images" / "storage"
+
+
+def _is_stored(ref: str) -> bool:
+    return bool(output([*_command("images"), "--quiet", ref]))
+
+
+def _export(ref: str) -> None:
+    """Copy the image into the layout. skopeo leaves layers uncompressed there, which buildah's push cannot."""
+    make_layout(layout_path())
+    source = f"containers-storage:[overlay@{_storage_path()}+{_RUN_ROOT}]{ref}"
+    copy = ["skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers"]
+    run([*copy, source, f"oci:{layout_path()}:{ref}"], env=_environment())
 
 
 def _bud(image: Image, ref: str, arguments: dict[str, str]) -> None:
     settings = [f"--build-arg={name}={value}" for name, value in arguments.items()]
-    temporary = cache_dir() / "images" / "tmp"
-    temporary.mkdir(parents=True, exist_ok=True)
     options = ["--isolation=chroot", "--network=host", "--layers", "--quiet", *settings, *_volumes()]
     run(
         [*_command("bud"), *options, f"--file={REPOSITORY / image.dockerfile}", f"--tag={ref}", REPOSITORY],
-        env={**os.environ, "TMPDIR": str(temporary)},
+        env=_environment(),
     )
+
+
+def _environment() -> dict[str, str]:
+    """Large temporary files go where the room is."""
+    temporary = cache_dir() / "images" / "tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
+    return {**os.environ, "TMPDIR": str(temporary)}
 
 
 def _volumes() -> Iterator[str]:
@@ -82,7 +103,7 @@ def _volumes() -> Iterator[str]:
 
 def _ensure_base() -> str:
     ref = f"{REGISTRY}/base:{base.key()}"
-    if not output([*_command("images"), "--quiet", ref]):
+    if not _is_stored(ref):
         with _scratch() as (container, root):
             base.make_root(root)
             run([*_command("add"), "--quiet", container, root, "/"])

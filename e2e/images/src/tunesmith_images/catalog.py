@@ -17,12 +17,14 @@ class Image:
         dockerfile: relative to the repository.
         inputs: files and folders of the build context that it copies.
         parents: build argument to the image that it names.
+        is_run: whether pods run it; else it is a parent only.
     """
 
     name: str
     dockerfile: str
     inputs: tuple[str, ...]
     parents: dict[str, "Image"] = field(default_factory=dict)
+    is_run: bool = True
 
     def key(self, root: Path, base: str) -> str:
         """The content key, over everything that goes in; `base` stands for the base image."""
@@ -36,7 +38,7 @@ class Image:
 
 _CONTRACT = ("contract/pyproject.toml", "contract/src")
 
-TORCH = Image("torch", "images/torch/Dockerfile", ("images/torch/requirements.txt",))
+TORCH = Image("torch", "images/torch/Dockerfile", ("images/torch/requirements.txt",), is_run=False)
 OPERATOR = Image(
     "operator",
     "operator/Dockerfile",

@@ -13,8 +13,12 @@ def is_available() -> bool:
     return bool(output(["docker", "version", "--format", "{{.Server.Version}}"]))
 
 
-def exists(ref: str) -> bool:
+def exists(image: Image, ref: str) -> bool:
     """Whether Docker has the image."""
+    return _has(ref)
+
+
+def _has(ref: str) -> bool:
     return bool(output(["docker", "image", "inspect", "--format", "{{.Id}}", ref]))
 
 
@@ -28,5 +32,5 @@ def build(image: Image, ref: str, parents: dict[str, str], stages: Stages) -> No
 
 def remove(ref: str) -> None:
     """Forget the image."""
-    if exists(ref):
+    if _has(ref):
         run(["docker", "image", "rm", ref])

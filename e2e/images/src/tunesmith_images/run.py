@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-_HINT = "on Debian: apt-get install --no-install-recommends buildah debootstrap crun python3-venv"
+_HINT = "on Debian: apt-get install --no-install-recommends buildah crun debootstrap python3-venv skopeo"
 
 
 class BuildError(Exception):

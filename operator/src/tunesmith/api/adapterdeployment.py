@@ -32,7 +32,7 @@ from .values import (
 MAX_ADAPTERS = 64
 MAX_STEPS = 10
 MAX_PODS = 32
-MAX_REJECTED = 20
+MAX_REJECTED = 5
 MAX_HISTORY = 5
 
 #: Engine arguments that follow from the resource, or would open the engine to others; without their dashes.
@@ -387,7 +387,7 @@ class AdapterStatus(StatusModel):
     )
     rejected: Annotated[tuple[RejectedDigest, ...], Field(max_length=MAX_REJECTED)] = Field(
         (),
-        description="Artefacts that were taken back; they are never promoted again.",
+        description="The artefacts last taken back, newest first. None taken back is ever promoted again.",
         json_schema_extra=keyed_by("digest"),
     )
 

@@ -32,6 +32,9 @@ _MERGE_PATCH = "application/merge-patch+json"
 #: JSON is YAML; the API server accepts server-side apply under this type since before it had one for JSON.
 _APPLY_PATCH = "application/apply-patch+yaml"
 
+#: What it means that nobody answered as an API server does; a proxy in between may answer anything.
+_BROKEN = (aiohttp.ClientError, TimeoutError, OSError, orjson.JSONDecodeError)
+
 
 class Client:
     """Calls to the API server. All raise ``errors.ApiError``: Retryable, Conflict, Refused or Gone.
@@ -201,7 +204,7 @@ class Client:
                     if event["type"] == "ERROR":
                         raise to_error(int(event["object"].get("code") or 500), event["object"])
                     yield event["type"], event["object"]
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except _BROKEN as error:
             self._metrics.api_calls.labels("watch", kind, "error").inc()
             raise _unreachable(error) from error
 
@@ -239,13 +242,16 @@ class Client:
         try:
             async with self._http.request(method, url, data=data, headers=headers) as response:
                 raw = await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except _BROKEN as error:
             self._metrics.api_calls.labels(verb, kind, "error").inc()
             raise _unreachable(error) from error
         self._metrics.api_calls.labels(verb, kind, str(response.status)).inc()
         if response.status >= 400:
             raise self._error(response, raw)
-        parsed: Body = orjson.loads(raw)
+        try:
+            parsed: Body = orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            raise _unreachable(error) from error
         return parsed
 
     def _error(self, response: aiohttp.ClientResponse, raw: bytes) -> ApiError:

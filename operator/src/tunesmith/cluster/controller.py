@@ -78,6 +78,7 @@ class Controller:
             if new:
                 self._first_seen[body["metadata"]["uid"]] = time.monotonic()
             self.queue.add(key_of(body), urgent=new)
+            self._wake_dependents(body)
 
     def child_changed(self, owner_uid: str) -> None:
         """A child of the resource with this UID was added, changed or removed."""
@@ -91,6 +92,15 @@ class Controller:
         if key is not None:
             last = self._reconciled.get(owner_uid, float("-inf"))
             self.queue.add_after(key, last + seconds - time.monotonic())
+
+    def _wake_dependents(self, body: dict[str, Any]) -> None:
+        """Reconcile the resources of other kinds that this one concerns."""
+        for reconciler in self.reconcilers.values():
+            if reconciler.dependents is None or reconciler.kind == body["kind"]:
+                continue
+            known = (self.bodies.get(key) for key in self.bodies if key.kind == reconciler.kind)
+            for dependent in reconciler.dependents(body, (found for found in known if found)):
+                self.queue.add(key_of(dict(dependent)))
 
     async def work(self) -> None:
         """Reconcile one resource after the other, for ever."""
@@ -194,6 +204,7 @@ class Controller:
         self._note_first_child(body, plan)
         if version_of(after) != version_of(body):
             self.bodies.put(after)
+            self._wake_dependents(after)
             self.queue.add_after(key, SETTLE_SECONDS)
         if plan.requeue_after is not None:
             self.queue.add_after(key, plan.requeue_after)

@@ -26,6 +26,8 @@ REMEMBERED = 4096
 MAX_NOTE = 1024
 #: The same event again within this time only counts.
 REPEAT_SECONDS = 30.0
+#: Between two events: children come first.
+PACE_SECONDS = 0.01
 
 
 @dataclass(slots=True)
@@ -84,6 +86,7 @@ class EventRecorder:
             except ApiError as error:
                 self._metrics.events_dropped.inc()
                 logger.debug("event %s not published: %s", manifest["metadata"]["name"], error.message)
+            await asyncio.sleep(PACE_SECONDS)
 
     async def flush(self, seconds: float) -> None:
         """Publish what is left, within a time."""

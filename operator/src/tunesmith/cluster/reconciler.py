@@ -1,6 +1,6 @@
 """How a kind plugs into the operator: four functions and a name."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -11,6 +11,7 @@ from tunesmith.manifests.environment import Environment
 from .client import Client
 from .live import Live
 
+Body = Mapping[str, Any]
 Resource = TypeVar("Resource")
 Observed = TypeVar("Observed")
 
@@ -27,9 +28,11 @@ class Reconciler(Generic[Resource, Observed]):
             errors.ApiError, which is retried with back-off.
         plan: pure. Called on each change of the resource, of its children, on news from its pods, when
             ``requeue_after`` is over, and on a resync: level-based, and again with the same answer.
+        dependents: of the known bodies of this kind, those that a change of another kind's resource concerns.
     """
 
     kind: str
     parse: Callable[[Mapping[str, Any]], Resource]
     observe: Callable[[Client, Resource, Live, Environment], Awaitable[Observed]]
     plan: Callable[[Resource, Observed, datetime, Environment], Plan]
+    dependents: Callable[[Body, Iterable[Body]], Iterable[Body]] | None = None

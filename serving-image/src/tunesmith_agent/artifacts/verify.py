@@ -9,7 +9,7 @@ from tunesmith_contract.base import sha256_digest
 from tunesmith_contract.layout import MANIFEST_FILE
 from tunesmith_contract.uris import MOUNT_ROOT, InvalidUri, mount_path, parse_uri
 
-#: What the engine reads of an adapter: unless the manifest has them, its digest says nothing about what is served.
+#: What the engine reads of an adapter: a manifest without them says nothing about what is served.
 NEEDED_FILES = frozenset({"adapter_config.json", "adapter_model.safetensors"})
 
 
@@ -38,7 +38,9 @@ def locate_artifact(uri: str, mount_root: Path) -> Path:
 
 
 def verify_artifact(folder: Path, digest: str) -> Manifest:
-    """Read the manifest and check it, and each file that it lists, against the digest. Blocks: reads every byte.
+    """Read the manifest and check it, and each file that it lists, against the digest.
+
+    Blocks: it reads every byte.
 
     Raises:
         ArtifactUnreadable: a file is missing or can't be read.

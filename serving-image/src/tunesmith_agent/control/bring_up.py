@@ -24,7 +24,7 @@ _PARALLEL_READS = 2
 
 
 class LoadFailure(Exception):
-    """A version can't be active: ``reason`` is a PascalCase word, ``retryable`` says whether time may help."""
+    """A version can't be active: ``reason`` is a PascalCase word, ``retryable``: time may help."""
 
     def __init__(self, reason: str, message: str, *, retryable: bool) -> None:
         super().__init__(message)

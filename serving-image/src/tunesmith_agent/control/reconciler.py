@@ -132,7 +132,7 @@ class Reconciler:
                 try:
                     await self.step()
                 except Exception:
-                    # The loop is level-based: the next step starts from what is there, and serving goes on meanwhile.
+                    # Level-based: the next step starts from what is there, and serving goes on meanwhile.
                     log.exception("step failed")
                 await asyncio.sleep(SPACING_SECONDS)
                 with contextlib.suppress(TimeoutError):
@@ -150,7 +150,7 @@ class Reconciler:
         self.apply()
 
     def apply(self) -> None:
-        """Act on what is desired and known now: routes change at once, loads and drains start in the background."""
+        """Act on what is desired and known: routes change at once, loads and drains start as tasks."""
         desired = self._store.current
         if desired is not None:
             for alias in self._breakers.keep_only(desired):

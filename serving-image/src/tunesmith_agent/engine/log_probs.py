@@ -10,8 +10,8 @@ def mean_log_prob(prompt_log_probs: Sequence[Mapping[str, Any] | None], probe: P
     """Mean over the continuation's tokens, nats per token.
 
     Args:
-        prompt_log_probs: one entry per token, ``None`` for the first; entry ``i`` maps the token's id, as a string,
-            to ``{"logprob": log p(token i | tokens before i)}``. Other tokens may be in it too.
+        prompt_log_probs: one entry per token, ``None`` for the first; entry ``i`` maps the token's id, as a
+            string, to ``{"logprob": log p(token i | tokens before i)}``. Other tokens may be in it too.
 
     Raises:
         KeyError, IndexError, TypeError: an entry is missing.

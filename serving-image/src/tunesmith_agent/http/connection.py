@@ -48,9 +48,12 @@ class Exchange(Protocol):
 
 
 class Handler(Protocol):
-    """Answers one request, now or later, by the connection's ``respond`` or ``begin``, ``send`` and ``end``."""
+    """Answers one request, now or later, by the connection's ``respond``, or ``begin``, ``send``, ``end``."""
 
     def __call__(self, connection: "ServerConnection", request: Request) -> None: ...
+
+
+_UPGRADE_HEADERS = (b"upgrade", b"connection", b"http2-settings")
 
 
 class _Stop(Exception):
@@ -156,6 +159,8 @@ class ServerConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         parser = self._parser
+        if parser.should_upgrade():
+            return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         method, http_10 = parser.get_method(), parser.get_http_version() == "1.0"
         path = self._url.partition(b"?")[0]
@@ -293,10 +298,7 @@ class ServerConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade as upgrade:
-            # The offer of another protocol is ignored, as HTTP allows: the request itself is answered.
-            self._parser = HttpRequestParser(self)
-            if rest := data[upgrade.args[0] :]:
-                self._feed(rest)
+            self._decline_upgrade(data[upgrade.args[0] :])
         except HttpParserCallbackError:
             if not self._broken:
                 raise
@@ -306,6 +308,20 @@ class ServerConnection(asyncio.Protocol):
         else:
             if self._in_head and self._headers is head:
                 self._count_unparsed(len(data))
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Ignore the offer of another protocol, as HTTP allows: parse the request again without it."""
+        method, headers = self._parser.get_method(), dict(self._headers)
+        if method == b"CONNECT":
+            self._broken = True
+            self._queue.append(Refusal(405, "CONNECT is not served here."))
+            return
+        for name in _UPGRADE_HEADERS:
+            headers.pop(name, None)
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers.items())
+        head = b"%b %b HTTP/%b\r\n" % (method, self._url, self._parser.get_http_version().encode())
+        self._parser = HttpRequestParser(self)
+        self._feed(b"%b%b\r\n%b" % (head, lines, rest))
 
     def _advance(self) -> None:
         """Start on what waits, one at a time; answers given at once come back here without recursion."""
@@ -332,7 +348,7 @@ class ServerConnection(asyncio.Protocol):
         self._server.handler(self, item)
 
     def _refuse(self, refusal: Refusal) -> None:
-        """The last answer of a connection; input is thrown away for a while, or a reset would swallow the answer."""
+        """The last answer of a connection; input is thrown away then, or a reset would swallow the answer."""
         self._broken = True
         self._request = Request(b"", b"", {}, b"", keep_alive=False, http_10=False)
         self._keep_alive = False

@@ -24,8 +24,8 @@ class Forward:
     """Carries one answer; all it does happens in callbacks, so that a request needs no task."""
 
     __slots__ = (
-        "_begun_at", "_client", "_connecting", "_forgotten", "_fresh", "_head_at", "_pool", "_proxy", "_request", "_status",
-        "_target", "_upstream",
+        "_begun_at", "_client", "_connecting", "_forgotten", "_fresh", "_head_at", "_pool", "_proxy",
+        "_request", "_status", "_target", "_upstream",
     )  # fmt: skip
 
     def __init__(
@@ -102,7 +102,7 @@ class Forward:
         self._client.end()
 
     def on_lost(self, any_byte: bool) -> None:
-        """A kept connection may have been closed by the engine just before it was used: that is tried once more."""
+        """The engine may have closed a kept connection just before it was used: that is tried once more."""
         self._upstream = None
         if not any_byte and not self._fresh:
             self._connect()

@@ -19,8 +19,8 @@ class Limits:
         linger_seconds: how long input is thrown away after a refusal, so that the client gets to read it.
         connect_seconds: to open a connection to the engine.
         engine_seconds: how long the engine may be silent in a request.
-        engine_idle_seconds: age at which an idle connection to the engine is not used again; less than the engine's
-            own keep-alive time (uvicorn: 5 s).
+        engine_idle_seconds: age at which an idle connection to the engine is not used again; less than the
+            engine's own keep-alive time (uvicorn: 5 s).
     """
 
     head_bytes: int = 32 * 1024

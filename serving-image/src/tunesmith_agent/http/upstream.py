@@ -12,7 +12,7 @@ class Receiver(Protocol):
     """Who takes the engine's answer as it comes."""
 
     def on_head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
-        """The head of the answer; ``length`` is None where the body is chunked or ends with the connection."""
+        """The head of the answer; ``length`` is None if the body is chunked or ends with the connection."""
 
     def on_data(self, data: bytes) -> None:
         """A piece of the body."""
@@ -31,8 +31,8 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection to the engine."""
 
     __slots__ = (
-        "_any_byte", "_chunked", "_complete", "_headers", "_length", "_parser", "_paused", "_pool", "_receiver",
-        "_transport", "idle_since", "lost",
+        "_any_byte", "_chunked", "_complete", "_headers", "_keep_alive", "_length", "_parser", "_paused",
+        "_pool", "_receiver", "_transport", "idle_since", "lost",
     )  # fmt: skip
 
     def __init__(self, pool: "UpstreamPool") -> None:
@@ -42,6 +42,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._length: int | None = None
         self._any_byte = self._complete = self._chunked = self._paused = False
+        self._keep_alive = True
         self.idle_since = 0.0
         self.lost = False
 
@@ -99,7 +100,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self._complete:
             self._receiver = None
-            self._pool.give_back(self, self._parser.should_keep_alive())
+            self._pool.give_back(self, self._keep_alive)
             receiver.on_end()
         else:
             receiver.on_pause()
@@ -127,6 +128,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._complete = self._parser.get_status_code() >= 200
+        self._keep_alive = self._parser.should_keep_alive()
 
 
 class UpstreamPool:

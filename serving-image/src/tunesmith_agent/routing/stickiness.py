@@ -1,6 +1,7 @@
 """The key that keeps a client on one side of a rollout, and the bucket it falls into.
 
-Every pod comes to the same answer from the request alone, and a growing weight only ever adds clients to the candidate.
+Every pod comes to the same answer from the request alone, and a growing weight only ever adds clients to the
+candidate.
 """
 
 from hashlib import blake2b
@@ -17,8 +18,8 @@ _INSTRUCTIONS = frozenset({"system", "developer"})
 def stickiness_key(headers: dict[bytes, bytes], body: dict[str, Any]) -> bytes:
     """The header's value, else the first identifier in the body, else what opens the conversation.
 
-    Instructions (system and developer messages) are the same for all clients of an application, so the first message
-    is the first that is not one of them; for completions it is the prompt.
+    Instructions (system and developer messages) are the same for all clients of an application, so the first
+    message is the first that is not one of them; for completions it is the prompt.
     """
     if key := headers.get(_HEADER):
         return key

@@ -109,7 +109,9 @@ def _check_chat(row: Row) -> list[Problem]:
         problems.append(Problem("example_missing_assistant_message", f"roles {quote(roles)}", advice))
     tools = row.get("tools")
     if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
-        problems.append(Problem("data_type", f"tools {quote(tools)}", 'write "tools" as a list of JSON schemas'))
+        problems.append(
+            Problem("data_type", f"tools {quote(tools)}", 'write "tools" as a list of JSON schemas')
+        )
     return problems
 
 
@@ -127,7 +129,9 @@ def _check_message(message: object) -> Iterator[Problem]:
         advice = f"use only {', '.join(MESSAGE_KEYS)}"
         yield Problem("message_unrecognized_key", f"key {quote(unknown[0])}", advice)
     if "role" in message and message["role"] not in ROLES:
-        yield Problem("unrecognized_role", f"role {quote(message['role'])}", f"write one of {', '.join(ROLES)}")
+        yield Problem(
+            "unrecognized_role", f"role {quote(message['role'])}", f"write one of {', '.join(ROLES)}"
+        )
     yield from _check_content(message)
     yield from _check_tool_calls(calls)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
 from tunesmith_contract.base import canonical_json
 
-from ..storage import write_atomically
+from tunesmith_trainer.storage import write_atomically
+
 from .checks import MESSAGE_KEYS, Row
 
 _MESSAGE = pa.struct([pa.field(key, pa.string()) for key in MESSAGE_KEYS])
@@ -53,7 +53,11 @@ def _decode(row: Row) -> Row:
     if "messages" not in row:
         return row
     messages = [
-        {key: json.loads(value) if key == "tool_calls" else value for key, value in message.items() if value is not None}
+        {
+            key: json.loads(value) if key == "tool_calls" else value
+            for key, value in message.items()
+            if value is not None
+        }
         for message in row["messages"]
     ]
     tools = {"tools": json.loads(row["tools"])} if row.get("tools") is not None else {}

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..failures import DataError
-from .checks import Finding, Row, canonical_row, check_row, detect_format, quote
 from tunesmith_contract.run_config import DataFormat
+
+from tunesmith_trainer.failures import DataError
+
+from .checks import Finding, Row, canonical_row, check_row, detect_format, quote
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
@@ -28,17 +30,16 @@ class SourceRow:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """What a file holds. ``rows`` + the lines with findings = all rows of the file."""
+    """What a file holds: ``rows`` and ``refused`` together are all rows of the file.
+
+    ``refused`` maps the lines of rows with findings to the rows as they were read; None for what is no JSON.
+    """
 
     name: str
     data_format: DataFormat
     rows: tuple[SourceRow, ...]
     findings: tuple[Finding, ...]
-
-    @property
-    def bad_lines(self) -> frozenset[int]:
-        """The lines whose rows failed a check."""
-        return frozenset(finding.line for finding in self.findings)
+    refused: dict[int, Any]
 
 
 def read_source(path: Path, data_format: DataFormat, name: str | None = None) -> SourceFile:
@@ -61,14 +62,17 @@ def read_source(path: Path, data_format: DataFormat, name: str | None = None) ->
         data_format = _detect(values, parsed, name)
     rows: list[SourceRow] = []
     findings: list[Finding] = []
+    refused: dict[int, Any] = {}
     for line, value in parsed:
         if isinstance(value, Finding):
             findings.append(value)
+            refused[line] = None
         elif problems := check_row(value, data_format):
             findings.extend(Finding(name, line, p.check, p.found, p.advice) for p in problems)
+            refused[line] = value
         else:
             rows.append(SourceRow(name, line, canonical_row(value, data_format)))
-    return SourceFile(name, data_format, tuple(rows), tuple(findings))
+    return SourceFile(name, data_format, tuple(rows), tuple(findings), refused)
 
 
 def parse_rows(data: bytes, name: str) -> Iterator[tuple[int, Any]]:

@@ -1,9 +1,10 @@
 """Turns rows into tokens, and says which tokens are the answer.
 
-The answer's tokens are found, in this order: by the ``{% generation %}`` marks of the model's own template; by the
-marks of TRL's training variant of a known template; by rendering the conversation up to each assistant turn, which
-every template allows that renders a conversation as a continuation of its own beginning. A template that allows none
-of these is refused, since training would silently learn the questions too.
+The answer's tokens are found, in this order: by the ``{% generation %}`` marks of the model's own template;
+by the marks of TRL's training variant of a known template; by rendering the conversation up to each
+assistant turn, which every template allows that renders a conversation as a continuation of its own
+beginning. A template that allows none of these is refused, since training would silently learn the questions
+too.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
-from ..failures import UserError
+from tunesmith_trainer.failures import UserError
+
 from .checks import Row
 
 Message = dict[str, Any]
@@ -50,11 +52,12 @@ class Renderer:
     """Renders rows by a model's tokenizer and template.
 
     Args:
-        tokenizer: a fast tokenizer.
-        answers_only: refuse a template whose answers can't be told apart; else all of such a row is its answer.
+        tokenizer: a fast tokenizer. answers_only: refuse a template whose answers can't be told apart; else
+            all of such a row is its answer.
 
     Raises:
-        UserError: on the first use, when the tokenizer has no chat template or one whose answers can't be told apart.
+        UserError: on the first use, when the tokenizer has no chat template or one whose answers can't be
+            told apart.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, answers_only: bool = True) -> None:
@@ -97,10 +100,14 @@ class Renderer:
         try:
             marked = self.tokens({"messages": _PROBE_CONVERSATION})
         except RenderError as error:
-            message = f"the model's chat template refuses a plain conversation ({error}): correct the template"
+            message = (
+                f"the model's chat template refuses a plain conversation ({error}): correct the template"
+            )
             raise UserError("ChatTemplate", message) from error
         if not any(marked.answer):
-            message = "the model's chat template marks no tokens as the assistant's: correct its generation marks"
+            message = (
+                "the model's chat template marks no tokens as the assistant's: correct its generation marks"
+            )
             raise UserError("ChatTemplate", message)
 
     @cached_property

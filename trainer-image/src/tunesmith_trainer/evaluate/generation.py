@@ -1,4 +1,4 @@
-"""Greedy answers in batches: padded on the left, sorted by length, with what all prompts share computed once."""
+"""Greedy answers in batches: padded on the left, sorted by length, what all prompts share computed once."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -82,7 +82,7 @@ class Generator:
 
 
 def make_batches(lengths: Sequence[int], max_new_tokens: int) -> list[list[int]]:
-    """Positions of prompts in batches of like length, the longest first so that a lack of memory shows at once."""
+    """Positions of prompts in batches of like length, the longest first: a lack of memory shows at once."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     batches: list[list[int]] = []
     for index in order:

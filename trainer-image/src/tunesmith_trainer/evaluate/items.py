@@ -8,11 +8,12 @@ from typing import Any
 from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.run_config import DataFormat, Metric, Side, Suite
 
-from ..data.checks import Finding, Row, row_digest
-from ..data.reading import raise_findings, read_source
-from ..data.render import Message, Renderer
-from ..data.split import content_order
-from ..failures import UserError
+from tunesmith_trainer.data.checks import Finding, Row, row_digest
+from tunesmith_trainer.data.reading import raise_findings, read_source
+from tunesmith_trainer.data.render import Message, Renderer
+from tunesmith_trainer.data.split import content_order
+from tunesmith_trainer.failures import UserError
+
 from .metrics import accepts
 
 
@@ -94,7 +95,7 @@ def choose_examples(pool: Sequence[Item], tested: Sequence[Item], count: int, se
 
 
 def build_prompt(item: Item, side: Side, examples: Sequence[Item], renderer: Renderer) -> str:
-    """What a side is asked: its system prompt (else the item's), its examples as earlier turns, the question."""
+    """What a side is asked: its system prompt (else the item's), its examples as turns, the question."""
     if item.messages is None:
         shown = [f"{example.text}{example.expected}" for example in examples]
         return "\n\n".join([*filter(None, [side.system_prompt]), *shown, item.text])

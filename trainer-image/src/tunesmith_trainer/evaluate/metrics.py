@@ -1,10 +1,11 @@
 """Scores of answers, from 0 (wrong) to 1 (right).
 
-- ``ExactMatch``: 1 if answer and expectation are equal once white space is trimmed and its runs are one blank.
-- ``JSONFields``: of an object with expected keys E and an answer with keys A, the number of keys of E whose values are
-  equal, divided by the number of keys in E or A: a missing, a wrong and a superfluous key each cost the same. The first
-  JSON object in the answer counts; text around it doesn't. An answer without one scores 0. Values are equal as JSON
-  (1 and 1.0 are, 1 and true are not), strings up to white space.
+- ``ExactMatch``: 1 if answer and expectation are equal once white space is trimmed and its runs are one
+  blank.
+- ``JSONFields``: of an object with expected keys E and an answer with keys A, the number of keys of E whose
+  values are equal, divided by the number of keys in E or A: a missing, a wrong and a superfluous key each
+  cost the same. The first JSON object in the answer counts; text around it doesn't. An answer without one
+  scores 0. Values are equal as JSON (1 and 1.0 are, 1 and true are not), strings up to white space.
 """
 
 import json
@@ -24,7 +25,7 @@ def score(metric: Metric, answer: str, expected: str) -> float:
 
 def accepts(metric: Metric, expected: str) -> bool:
     """Whether a metric can compare with this expectation: ``JSONFields`` needs an object with keys."""
-    return metric is not Metric.JSON_FIELDS or bool(_expected_object(expected))
+    return metric != Metric.JSON_FIELDS or bool(_expected_object(expected))
 
 
 def exact_match(answer: str, expected: str) -> float:

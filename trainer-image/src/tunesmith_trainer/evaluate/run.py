@@ -10,16 +10,17 @@ from tunesmith_contract.policy import policy_digest
 from tunesmith_contract.report import Artifact, EvaluationReport, MetricResult, Outcome, RunReport
 from tunesmith_contract.run_config import EvaluateConfig, Metric, Side, Suite
 
-from ..failures import DataError
-from ..progress import Progress
-from ..report import Workspace
-from ..storage import Storage, write_atomically
+from tunesmith_trainer.failures import DataError
+from tunesmith_trainer.progress import Progress
+from tunesmith_trainer.report import Workspace
+from tunesmith_trainer.storage import Storage, write_atomically
+
 from .answers import AnswerStore
 from .generation import Generator
 from .items import Item, build_prompt, choose_examples, items_digest, limit_items, read_items
 from .metrics import BINARY, score
 from .sides import Contestants, load_contestants
-from .statistics import mean_interval, paired_difference
+from .statistics import difference_interval, difference_p_value, mean_interval
 
 ITEMS_FILE = "items.jsonl"
 
@@ -45,9 +46,7 @@ class Answered:
         return [score(metric, texts[item.digest], item.expected) for item in self.questions.items]
 
 
-def evaluate(
-    config: EvaluateConfig, storage: Storage, workspace: Workspace, progress: Progress
-) -> RunReport:
+def evaluate(config: EvaluateConfig, storage: Storage, workspace: Workspace, progress: Progress) -> RunReport:
     """Run the stage.
 
     Raises:
@@ -132,16 +131,14 @@ def _encode(
     room = contestants.context - suite.max_new_tokens
     if contestants.context and len(ids) > room:
         message = (
-            f"suite {suite.name}, line {item.line}: the prompt of side {side.name} has {len(ids):,} tokens, but the "
-            f"model has room for {max(room, 0):,} beside the answer: lower fewShot or maxNewTokens"
+            f"suite {suite.name}, line {item.line}: the prompt of side {side.name} has {len(ids):,} tokens, "
+            f"but the model has room for {max(room, 0):,} beside the answer: lower fewShot or maxNewTokens"
         )
         raise DataError("PromptTooLong", message)
     return ids
 
 
-def _answers_key(
-    contestants: Contestants, side: Side, questions: Questions, examples: Sequence[Item]
-) -> str:
+def _answers_key(contestants: Contestants, side: Side, questions: Questions, examples: Sequence[Item]) -> str:
     """What an answer depends on."""
     parts = {
         "revision": contestants.revision,
@@ -174,23 +171,22 @@ def _report(
 def _compare(each: Answered, metric: Metric, names: Sequence[str], config: EvaluateConfig) -> MetricResult:
     scores = [each.scores(name, metric) for name in names]
     binary = metric in BINARY
-    delta, p_value = paired_difference(
-        scores[0], scores[1], config.confidence, binary=binary, seed=config.seed
-    )
     return MetricResult(
         suite=each.questions.suite.name,
         metric=metric,
         items=len(each.questions.items),
         scores=tuple(mean_interval(values, config.confidence, binary=binary) for values in scores),
-        delta=delta,
-        p_value=p_value,
+        delta=difference_interval(*scores[:2], config.confidence, binary=binary),
+        p_value=difference_p_value(*scores[:2], binary=binary, seed=config.seed),
     )
 
 
 def _place_details(workspace: Workspace, answered: Sequence[Answered], names: Sequence[str]) -> Artifact:
     """Write every item with all answers and scores below the digest of that file."""
     data = b"".join(
-        canonical_json(_detail(each, item, names)) + b"\n" for each in answered for item in each.questions.items
+        canonical_json(_detail(each, item, names)) + b"\n"
+        for each in answered
+        for item in each.questions.items
     )
     digest = sha256_digest(data)
     uri = artifact_uri(workspace.work, digest).join(ITEMS_FILE)

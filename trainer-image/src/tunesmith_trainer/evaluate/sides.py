@@ -9,16 +9,15 @@ from typing import Any
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
-
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.base import sha256_digest
 from tunesmith_contract.layout import MANIFEST_FILE
 from tunesmith_contract.run_config import AdapterSource, Side
 
-from ..data.render import Renderer
-from ..failures import UserError
-from ..model import load_config, load_tokenizer, model_revision
-from ..storage import Storage, holds_files
+from tunesmith_trainer.data.render import Renderer
+from tunesmith_trainer.failures import UserError
+from tunesmith_trainer.model import load_config, load_tokenizer, model_revision
+from tunesmith_trainer.storage import Storage, holds_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,9 @@ def load_contestants(base_model: str, sides: Sequence[Side], storage: Storage) -
     folder = storage.model_folder(base_model, weights=True)
     revision = model_revision(base_model, folder)
     adapters = {
-        side.name: verified_adapter(side.adapter, revision, storage) for side in sides if side.adapter is not None
+        side.name: verified_adapter(side.adapter, revision, storage)
+        for side in sides
+        if side.adapter is not None
     }
     config = load_config(folder)
     tokenizer = load_tokenizer(folder)
@@ -89,7 +90,9 @@ def verified_adapter(source: AdapterSource, revision: str, storage: Storage) -> 
         raise UserError("ArtifactChanged", f"{source.uri} is {found}, not {source.digest}: write its digest")
     manifest = Manifest.model_validate_json(data)
     if not holds_files(folder, manifest.files):
-        raise UserError("ArtifactDamaged", f"{source.uri} holds other files than its manifest says: copy it again")
+        raise UserError(
+            "ArtifactDamaged", f"{source.uri} holds other files than its manifest says: copy it again"
+        )
     if manifest.lineage.base_model_revision != revision:
         message = (
             f"{source.uri} was trained on {manifest.lineage.base_model} at "

@@ -1,16 +1,13 @@
 """Intervals and tests for scores in [0, 1], that hold at twenty items and when all items agree.
 
-==============  ==============================================  ==================================================
-scores          mean of one side                                candidate minus baseline, over the same items
-==============  ==============================================  ==================================================
-0 or 1          Wilson's score interval                         Tango's score interval (1998); McNemar's exact test
-within [0, 1]   Student's t after adding one item at each end   Student's t after adding one pair at each end;
-                of the range                                    a permutation test of the signs
-==============  ==============================================  ==================================================
+- Scores of 0 or 1: Wilson's score interval of one side's mean; Tango's score interval (1998) of the
+  difference over the same items, and McNemar's exact test.
+- Scores within [0, 1]: Student's t after adding one item at each end of the range, for one side and for the
+  paired differences; a permutation test of their signs.
 
-The added items are to means what Agresti and Coull's (one side) and Bonett and Price's (pairs) are to proportions:
-with few items a sample without spread does not show that there is none, and neither the t interval nor a bootstrap
-of such a sample covers. The tests simulate the coverage of all four.
+The added items are to means what Agresti and Coull's (one side) and Bonett and Price's (pairs) are to
+proportions: with few items a sample without spread does not show that there is none, and neither the t
+interval nor a bootstrap of such a sample covers. The tests simulate the coverage of all four.
 """
 
 import math
@@ -18,7 +15,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy import optimize, stats
-
 from tunesmith_contract.report import Interval
 
 _RESAMPLES = 9999
@@ -33,23 +29,29 @@ def mean_interval(scores: Sequence[float], confidence: float, *, binary: bool) -
     return _widened_t(np.asarray(scores), confidence, (0, 1))
 
 
-def paired_difference(
-    candidate: Sequence[float], baseline: Sequence[float], confidence: float, *, binary: bool, seed: int
-) -> tuple[Interval, float]:
-    """The mean difference over the same items with its interval, and a two-sided p-value for no difference.
+def difference_interval(
+    candidate: Sequence[float], baseline: Sequence[float], confidence: float, *, binary: bool
+) -> Interval:
+    """The mean of candidate minus baseline over the same items, with its confidence interval."""
+    differences = _differences(candidate, baseline)
+    if binary:
+        return tango_interval(*_discordant(differences), len(differences), confidence)
+    return _widened_t(differences, confidence, (-1, 1))
+
+
+def difference_p_value(
+    candidate: Sequence[float], baseline: Sequence[float], *, binary: bool, seed: int
+) -> float:
+    """A two-sided p-value for no difference.
 
     Args:
         candidate: scores in the order of the items.
         baseline: scores of the same items.
-        confidence: of the interval, between 0 and 1.
         binary: scores are 0 or 1.
         seed: of the permutations, where there are too many to try all.
     """
-    differences = np.asarray(candidate, dtype=float) - np.asarray(baseline, dtype=float)
-    if binary:
-        better, worse = int((differences > 0).sum()), int((differences < 0).sum())
-        return tango_interval(better, worse, len(differences), confidence), mcnemar(better, worse)
-    return _widened_t(differences, confidence, (-1, 1)), _sign_permutation(differences, seed)
+    differences = _differences(candidate, baseline)
+    return mcnemar(*_discordant(differences)) if binary else _sign_permutation(differences, seed)
 
 
 def mcnemar(better: int, worse: int) -> float:
@@ -80,6 +82,15 @@ def tango_interval(better: int, worse: int, items: int, confidence: float) -> In
     return _interval(estimate, low, high, (-1, 1))
 
 
+def _differences(candidate: Sequence[float], baseline: Sequence[float]) -> np.ndarray:
+    return np.asarray(candidate, dtype=float) - np.asarray(baseline, dtype=float)
+
+
+def _discordant(differences: np.ndarray) -> tuple[int, int]:
+    """Items that only the candidate, and that only the baseline got right."""
+    return int((differences > 0).sum()), int((differences < 0).sum())
+
+
 def _tango_statistic(better: int, worse: int, items: int, difference: float) -> float:
     a = 2 * items
     b = -better - worse + (2 * items - better + worse) * difference
@@ -102,9 +113,8 @@ def _widened_t(values: np.ndarray, confidence: float, bounds: tuple[float, float
 def _sign_permutation(differences: np.ndarray, seed: int) -> float:
     """Two-sided p-value of the mean when each difference may as well have the other sign."""
     changed = differences[differences != 0]
-    if not len(changed):
-        return 1.0
-    if len(changed) == 1:
+    # Of one changed item nothing can be said, and the test refuses it.
+    if len(changed) <= 1:
         return 1.0
     result = stats.permutation_test(
         (changed,),

@@ -1,6 +1,7 @@
 """The artefact: an adapter's files, their manifest, and their content-addressed place."""
 
 import importlib.metadata
+import json
 import uuid
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from tunesmith_contract.layout import MANIFEST_FILE, artifact_uri
 from tunesmith_contract.report import Artifact
 from tunesmith_contract.run_config import TrainConfig
 
-from ..report import Workspace
-from ..storage import describe_files, place_folder, write_atomically
+from tunesmith_trainer.report import Workspace
+from tunesmith_trainer.storage import describe_files, place_folder, write_atomically
 
 # safetensors writes 0600, which a serving pod of another user could not read.
 _READABLE_BY_ALL = 0o644
@@ -33,14 +34,22 @@ def place_artifact(
 
 
 def save_adapter(model: Any, folder: Path, base_model: str) -> None:
-    """Write ``adapter_model.safetensors`` and ``adapter_config.json``; the config names the base by its URI."""
+    """Write ``adapter_model.safetensors`` and ``adapter_config.json``, which names the base by its URI."""
     folder.mkdir(parents=True)
     model.peft_config["default"].base_model_name_or_path = base_model
     # "auto" would ask a hub whether the vocabulary has grown.
     model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
+    _order_config(folder / "adapter_config.json")
     for file in folder.iterdir():
         file.chmod(_READABLE_BY_ALL)
+
+
+def _order_config(path: Path) -> None:
+    """PEFT writes sets in any order: the same adapter must have the same bytes."""
+    config = json.loads(path.read_text())
+    ordered = {key: sorted(value) if isinstance(value, list) else value for key, value in config.items()}
+    path.write_text(json.dumps(ordered, indent=2, sort_keys=True) + "\n")
 
 
 def build_manifest(config: TrainConfig, files: tuple[Any, ...], probes: tuple[Probe, ...]) -> Manifest:

@@ -8,8 +8,9 @@ import torch
 import torch.distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..failures import UserError
-from ..preemption import Preemption
+from tunesmith_trainer.failures import UserError
+from tunesmith_trainer.preemption import Preemption
+
 from .checkpoints import commit_checkpoint, keep_newest
 
 

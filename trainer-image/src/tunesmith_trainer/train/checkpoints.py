@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
-
 from tunesmith_contract.artifact import File
 from tunesmith_contract.base import Document
 
-from ..storage import describe_files, holds_files, sync, write_atomically
+from tunesmith_trainer.storage import describe_files, holds_files, sync, write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-
 from tunesmith_contract.artifact import Probe
 
-from ..data.checks import Row
-from ..data.render import Renderer, Tokens
+from tunesmith_trainer.data.checks import Row
+from tunesmith_trainer.data.render import Renderer, Tokens
 
 PROBE_TOKENS = 128
 PROBES = 6
@@ -35,7 +34,11 @@ def build_probes(model: Any, renderer: Renderer, rows: Iterable[Row]) -> tuple[P
         renderer: renders the rows.
         rows: candidates, the best first; only the first few are tried.
     """
-    sequences = list(dict.fromkeys(cut_sequence(renderer.tokens(row)) for row, _ in zip(rows, range(CANDIDATES), strict=False)))
+    sequences = list(
+        dict.fromkeys(
+            cut_sequence(renderer.tokens(row)) for row, _ in zip(rows, range(CANDIDATES), strict=False)
+        )
+    )
     model.eval()
     tuned = [mean_log_prob(model, sequence) for sequence in sequences]
     with model.disable_adapter():

@@ -9,19 +9,19 @@ from typing import Any
 
 from transformers import set_seed
 from trl import SFTTrainer
-
 from tunesmith_contract.artifact import Probe
 from tunesmith_contract.report import Outcome, RunReport, TrainingReport
 from tunesmith_contract.run_config import TrainConfig
 
-from ..data.render import Renderer
-from ..data.split import Split
-from ..failures import Preempted, UserError
-from ..model import load_tokenizer, model_revision
-from ..preemption import Preemption
-from ..prepare import load_prepared, rows_of
-from ..report import Workspace
-from ..storage import Storage
+from tunesmith_trainer.data.render import Renderer
+from tunesmith_trainer.data.split import Split
+from tunesmith_trainer.failures import Preempted, UserError
+from tunesmith_trainer.model import load_tokenizer, model_revision
+from tunesmith_trainer.preemption import Preemption
+from tunesmith_trainer.prepare import load_prepared, rows_of
+from tunesmith_trainer.report import Workspace
+from tunesmith_trainer.storage import Storage
+
 from .artifact import place_artifact
 from .callbacks import CommitCheckpoints, StopWhenDiverged, StopWhenPreempted, raise_diverged
 from .checkpoints import discard_torn, newest_checkpoint

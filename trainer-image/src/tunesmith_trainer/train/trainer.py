@@ -9,13 +9,12 @@ from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, TrainerCallback
 from trl import SFTConfig, SFTTrainer
-
 from tunesmith_contract.progress import SERVER_URL_ENV
 from tunesmith_contract.run_config import Hyperparameters, LoRAAdapter, Scheduler, TrainConfig
 
-from ..data.checks import Row
-from ..data.render import Renderer
-from ..failures import UserError
+from tunesmith_trainer.data.checks import Row
+from tunesmith_trainer.data.render import Renderer
+from tunesmith_trainer.failures import UserError
 
 ALL_LINEAR = "all-linear"
 _SCHEDULERS = {
@@ -27,7 +26,7 @@ _MOST_LOGS = 200
 
 
 def load_model(folder: Path) -> Any:
-    """The base model: bfloat16 on a GPU, float32 on a CPU. Without ``dtype`` it would load as it was saved."""
+    """The base model: bfloat16 on a GPU, float32 on a CPU, however it was saved."""
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     return AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, local_files_only=True, use_safetensors=True
@@ -64,12 +63,12 @@ def build_trainer(
     except ValueError as error:
         if "arget modules" not in str(error):
             raise
-        raise UserError("TargetModules", f"{error}: name linear layers of the model, or all-linear") from error
+        raise UserError(
+            "TargetModules", f"{error}: name linear layers of the model, or all-linear"
+        ) from error
 
 
-def build_dataset(
-    renderer: Renderer, rows: tuple[Row, ...], answers_only: bool, max_length: int
-) -> Dataset:
+def build_dataset(renderer: Renderer, rows: tuple[Row, ...], answers_only: bool, max_length: int) -> Dataset:
     """Rows as token ids and labels."""
     tokens = [renderer.tokens(row) for row in rows]
     return Dataset.from_dict(
@@ -114,7 +113,7 @@ def build_arguments(config: TrainConfig, checkpoints: Path, rows: int) -> SFTCon
         seed=numbers.seed,
         bf16=on_gpu,
         use_cpu=not on_gpu,
-        gradient_checkpointing=on_gpu,
+        activation_checkpointing=on_gpu,
         dataloader_pin_memory=on_gpu,
         max_length=config.method.sft.max_length,
         packing=config.method.sft.packing,

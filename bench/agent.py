@@ -1,0 +1,209 @@
+"""How fast the agent is: one core, an engine that answers at once, every feature on; vllm-router beside it.
+
+The agent routes an alias with a stable version and a candidate at 50 % (so every request is hashed), counts,
+and checks both versions as in a pod. Writes ``bench/results/agent.json``. Needs wrk, and two cores: one for
+whoever is measured, one for engine and load.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from agent_harness import Storage
+from tunesmith_contract.agent import DesiredAlias, DesiredState
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench/results/agent.json"
+LOAD_CORE, MEASURED_CORE = "0", "1"
+CONNECTIONS = (16, 1)
+ALIAS = "expenses"
+
+#: A request as a small application sends it; each of 1,000 users in turn.
+SCRIPT = """
+wrk.method = "POST"
+wrk.headers["content-type"] = "application/json"
+local n = 0
+function request()
+  n = (n + 1) %% 1000
+  return wrk.format(nil, "/v1/chat/completions", nil, '{"model":"%s","user":"user-' .. n .. '","messages":['
+    .. '{"role":"system","content":"You turn receipts into JSON."},'
+    .. '{"role":"user","content":"Lunch with a customer at the station, 23.50 EUR, on the 4th of May."}],'
+    .. '"temperature":0,"max_tokens":64}')
+end
+"""
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextmanager
+def running(core: str, command: list[str], url: str, log: Path, **environment: str) -> Iterator[int]:
+    """A process on one core, from when ``url`` answers until the block ends; gives its id."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            ["taskset", "-c", core, *command], stdout=output, stderr=output, env={**os.environ, **environment}
+        )
+    try:
+        wait_until_answering(url, process, log)
+        yield process.pid
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_until_answering(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
+    """Ask until the answer is a good one."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(url, timeout=1):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise RuntimeError(f"{url} does not answer: {log.read_text()[-2000:]}")
+
+
+def load(url: str, model: str, connections: int, seconds: int, folder: Path) -> dict[str, float]:
+    """Requests per second and latencies in milliseconds, as wrk measures them."""
+    script = folder / "post.lua"
+    script.write_text(SCRIPT % model)
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url]
+    text = subprocess.run(
+        ["taskset", "-c", LOAD_CORE, *command], check=True, capture_output=True, text=True
+    ).stdout
+    if failed := re.search(r"Non-2xx.*|Socket errors.*", text):
+        raise RuntimeError(f"{url}: {failed[0]}")
+    quantiles = dict(re.findall(r"^ +(\d+)% +([\d.]+[mu]?s)$", text, re.MULTILINE))
+    return {
+        "requestsPerSecond": float(re.search(r"Requests/sec: +([\d.]+)", text)[1]),  # type: ignore[index]
+        "p50Milliseconds": milliseconds(quantiles["50"]),
+        "p99Milliseconds": milliseconds(quantiles["99"]),
+    }
+
+
+def milliseconds(text: str) -> float:
+    """``1.2ms``, ``300us`` or ``2s`` as milliseconds."""
+    number, unit = re.fullmatch(r"([\d.]+)([mu]?s)", text).groups()  # type: ignore[union-attr]
+    return round(float(number) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit], 4)
+
+
+def resident_mib(pid: int) -> float:
+    """Resident memory of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+
+
+def write_desired(folder: Path) -> None:
+    """One alias in the middle of a rollout."""
+    storage = Storage(folder / "mnt")
+    stable, candidate = storage.commit(-1.0), storage.commit(-0.5)
+    alias = DesiredAlias(name=ALIAS, stable=stable, candidate=candidate, weight=50)
+    (folder / "desired.json").write_text(DesiredState(generation=1, aliases=(alias,)).to_json())
+
+
+def agent_command(folder: Path, port: int, engine_port: int) -> list[str]:
+    """The agent as a pod starts it, on other ports."""
+    return [
+        sys.executable, "-m", "tunesmith_agent",
+        "--host=127.0.0.1", f"--port={port}", f"--engine-port={engine_port}",
+        f"--mount-root={folder}/mnt", f"--desired-file={folder}/desired.json", "--lame-duck-seconds=0",
+    ]  # fmt: skip
+
+
+def router_command(router: str, port: int, engine_port: int) -> list[str]:
+    """The Rust router with its defaults."""
+    worker = f"http://127.0.0.1:{engine_port}"
+    return [
+        router, "--host", "127.0.0.1", "--port", str(port), "--worker-urls", worker,
+        "--policy", "round_robin",
+        "--log-level", "error", "--prometheus-port", str(free_port()),
+    ]  # fmt: skip
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(url: str, model: str, pid: int, seconds: int, folder: Path) -> dict[str, Any]:
+    """All numbers of one side; processor time per request depends little on what else runs beside it."""
+    load(url, model, CONNECTIONS[0], 2, folder)
+    result: dict[str, Any] = {}
+    for count in CONNECTIONS:
+        before = cpu_seconds(pid)
+        found = load(url, model, count, seconds, folder)
+        used = cpu_seconds(pid) - before
+        requests = found["requestsPerSecond"] * seconds
+        found["processorMicrosecondsPerRequest"] = round(1e6 * used / requests, 1)
+        result[f"connections{count}"] = found
+    return {**result, "residentMiB": resident_mib(pid)}
+
+
+def bench(router: str | None, seconds: int) -> dict[str, Any]:
+    """Backend alone, agent, router: one after the other on the same core."""
+    results: dict[str, Any] = {}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        engine_port, port = free_port(), free_port()
+        engine = f"http://127.0.0.1:{engine_port}"
+        backend = [sys.executable, str(ROOT / "bench/instant_backend.py"), str(engine_port)]
+        pid = stack.enter_context(running(LOAD_CORE, backend, f"{engine}/health", folder / "backend.log"))
+        results["backend"] = measure(engine, "base", pid, seconds, folder)
+        write_desired(folder)
+        url = f"http://127.0.0.1:{port}"
+        with running(
+            MEASURED_CORE, agent_command(folder, port, engine_port), f"{url}/readyz", folder / "agent.log"
+        ) as pid:
+            results["agent"] = measure(url, ALIAS, pid, seconds, folder)
+        if router:
+            command = router_command(router, port, engine_port)
+            with running(MEASURED_CORE, command, f"{url}/health", folder / "router.log") as pid:
+                results["vllm-router"] = measure(url, "base", pid, seconds, folder)
+    return results
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--router", help="path of vllm-router's command; without it the router is left out")
+    parser.add_argument("--seconds", type=int, default=10)
+    arguments = parser.parse_args()
+    started = os.getloadavg()[0]
+    results = {
+        "sides": bench(arguments.router, arguments.seconds),
+        "seconds": arguments.seconds,
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "loadAverageBefore": round(started, 2),
+    }
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    print(RESULTS.read_text())
+
+
+if __name__ == "__main__":
+    main()

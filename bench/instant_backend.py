@@ -1,0 +1,82 @@
+"""An engine that answers at once, so that only a proxy's cost is seen. ``PORT`` is the argument."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import uvloop
+
+ANSWER = json.dumps(
+    {
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "base",
+        "choices": [
+            {
+                "index": 0, "finish_reason": "stop",
+                "message": {"role": "assistant", "content": "Forty-two. " * 8},
+            }
+        ],
+        "usage": {"prompt_tokens": 40, "completion_tokens": 30, "total_tokens": 70},
+    }
+).encode()  # fmt: skip
+BASE_LOG_PROB = -2.0
+
+
+def build_answer(body: bytes) -> bytes:
+    """A complete response."""
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
+        len(body),
+        body,
+    )
+
+
+CHAT = build_answer(ANSWER)
+
+
+class Backend(asyncio.Protocol):
+    """Answers chat requests with a constant; adapters and probes so that the agent can prove them."""
+
+    adapters: dict[str, str] = {}  # noqa: RUF012 - one engine per process
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._data = b""
+
+    def data_received(self, data: bytes) -> None:
+        data = self._data + data
+        while (end := data.find(b"\r\n\r\n")) >= 0:
+            head = data[:end].lower()
+            at = head.find(b"content-length:")
+            length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+            if len(data) < end + 4 + length:
+                break
+            body, data = data[end + 4 : end + 4 + length], data[end + 4 + length :]
+            chat = head.startswith(b"post /v1/chat/completions")
+            self._transport.write(CHAT if chat else build_answer(self._control(head, body)))
+        self._data = data
+
+    def _control(self, head: bytes, data: bytes) -> bytes:
+        body: dict[str, Any] = json.loads(data) if data else {}
+        if b"/v1/load_lora_adapter" in head:
+            self.adapters[body["lora_name"]] = body["lora_path"]
+        elif b"/v1/completions" in head:
+            return json.dumps({"choices": [{"prompt_logprobs": self._log_probs(body)}]}).encode()
+        models = [{"id": name, "object": "model"} for name in ("base", *self.adapters)]
+        return json.dumps({"object": "list", "data": models}).encode()
+
+    def _log_probs(self, body: dict[str, Any]) -> list[Any]:
+        value = BASE_LOG_PROB
+        if path := self.adapters.get(body["model"]):
+            value = json.loads((Path(path) / "adapter_config.json").read_text())["log_prob"]
+        return [None, *({str(token): {"logprob": value}} for token in body["prompt"][1:])]
+
+
+async def serve(port: int) -> None:
+    """Answer until the process ends."""
+    server = await asyncio.get_running_loop().create_server(Backend, "127.0.0.1", port)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(int(sys.argv[1])))

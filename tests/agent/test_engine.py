@@ -1,0 +1,116 @@
+"""Against the real engine on a CPU: tiny random models of three architectures with PEFT adapters."""
+
+import asyncio
+import os
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import openai
+import pytest
+from agent_harness import Running, running_agent
+from pydantic import TypeAdapter
+from tunesmith_contract.agent import VERSION_HEADER, DesiredAlias, Version, served_name
+from tunesmith_images.venvs import make_environment
+
+ENGINE_PYTHON = os.environ.get("TUNESMITH_ENGINE_PYTHON", "")
+ENGINE_SECONDS = 300
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1", "TORCH_COMPILE_DISABLE": "1",
+}  # fmt: skip
+ARGUMENTS = [
+    "--served-model-name=base", "--enable-lora", "--max-loras=4", "--max-cpu-loras=8", "--max-lora-rank=16",
+    "--max-model-len=256", "--dtype=float32", "--enforce-eager", "--max-num-seqs=8", "--host=127.0.0.1",
+]  # fmt: skip
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(not ENGINE_PYTHON, reason="TUNESMITH_ENGINE_PYTHON names no engine"),
+    pytest.mark.timeout(2 * ENGINE_SECONDS),
+]
+
+
+def make_versions(folder: Path, architecture: str) -> dict[str, Version]:
+    """Model and adapters, made where torch and PEFT are."""
+    python = os.environ.get("TUNESMITH_TRAINER_PYTHON") or make_environment("trainer") / "bin/python"
+    sources = f"{ROOT}/contract/src:{ROOT}/tests/support"
+    command = [python, ROOT / "tests/support/probed_adapters.py", folder, architecture]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": sources})
+    return TypeAdapter(dict[str, Version]).validate_json((folder / "versions.json").read_bytes())
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@asynccontextmanager
+async def running_engine(model: Path, port: int) -> AsyncIterator[SimpleNamespace]:
+    """vLLM on a model, on loopback; its log lies beside the model."""
+    environment = {**os.environ, **ENVIRONMENT, "HOME": str(model), "PYTHONPATH": ""}
+    with (model.parent / "engine.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            ENGINE_PYTHON, "-m", "vllm.entrypoints.openai.api_server",
+            f"--model={model}", f"--port={port}", *ARGUMENTS, stdout=log, stderr=log, env=environment,
+        )  # fmt: skip
+        try:
+            yield SimpleNamespace(port=port)
+        finally:
+            process.terminate()
+            await process.wait()
+
+
+async def say(client: openai.AsyncOpenAI, model: str) -> tuple[str, str]:
+    """What a model says, and which version said it."""
+    raw = await client.chat.completions.with_raw_response.create(
+        model=model, messages=[{"role": "user", "content": "Item 5?"}], temperature=0, max_tokens=12
+    )
+    return raw.parse().choices[0].message.content or "", raw.headers[VERSION_HEADER]
+
+
+async def say_streamed(client: openai.AsyncOpenAI, model: str) -> str:
+    stream = await client.chat.completions.create(
+        model=model,
+        messages=[{"role": "user", "content": "Item 5?"}],
+        temperature=0,
+        max_tokens=12,
+        stream=True,
+    )
+    return "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "mistral"])
+async def test_proves_and_serves(architecture: str, tmp_path: Path, free_port: int) -> None:
+    versions = await asyncio.to_thread(make_versions, tmp_path, architecture)
+    async with (
+        running_engine(tmp_path / "model", free_port) as engine,
+        running_agent(engine, tmp_path / "mnt", seconds=ENGINE_SECONDS) as running,
+        openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        running.want(*(DesiredAlias(name=name, stable=version) for name, version in versions.items()))
+        await running.active(versions["right"])
+        for refused in ("wrong", "inactive"):
+            assert await running.failed(versions[refused]) == "ProofFailed"
+        await check_answers(running, client, versions["right"])
+
+
+async def check_answers(running: Running, client: openai.AsyncOpenAI, right: Version) -> None:
+    tuned, version = await say(client, "right")
+    assert version == served_name("right", right.digest)
+    assert tuned != (await say(client, "base"))[0]
+    assert await say_streamed(client, "right") == tuned
+    with pytest.raises(openai.InternalServerError, match="ProofFailed"):
+        await say(client, "wrong")
+    names = [model.id async for model in client.models.list()]
+    assert names == ["base", "right", served_name("right", right.digest)]
+    running.want()
+    await running.until(lambda: running.state(right) is None)
+    assert await running.agent.engine.adapters() == frozenset()

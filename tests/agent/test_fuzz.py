@@ -1,0 +1,102 @@
+"""Whatever bytes come in any pieces: an answer or an end, and the agent lives on."""
+
+import asyncio
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tunesmith_agent.http.connection import ServerConnection
+from tunesmith_agent.http.limits import Limits
+from tunesmith_agent.http.messages import Request, date_header
+
+PARTS = st.sampled_from(
+    [
+        b"GET ", b"POST ", b"CONNECT ", b"/healthz", b" HTTP/1.1", b" HTTP/1.0", b"\r\n", b"\n", b"\r\n\r\n",
+        b": ", b"Content-Length: 5\r\n", b"Content-Length: -1\r\n", b"Transfer-Encoding: chunked\r\n",
+        b"5\r\nhello\r\n", b"0\r\n\r\n", b"Connection: close\r\n",
+        b"Connection: Upgrade\r\nUpgrade: h2c\r\n",
+        b"Expect: 100-continue\r\n", b"hello",
+        b"GET / HTTP/1.1\r\n\r\n", b"ffffffffffffffff\r\n", b"\x00", b"\xff",
+    ]
+)  # fmt: skip
+PIECES = st.lists(PARTS | st.binary(max_size=40), max_size=40)
+
+
+class Transport:
+    """Takes what is written; closing is told to the connection as the event loop does."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        assert not self.closed
+        self.written += data
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.closed = True
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda: None
+
+
+def run(stream: bytes, cuts: list[int]) -> Transport:
+    """Feed a stream in pieces to a connection that answers each request at once."""
+
+    def answer(connection: ServerConnection, request: Request) -> None:
+        connection.respond(200, b"", request.method + b" " + request.path + b" " + request.body)
+
+    async def feed() -> Transport:
+        limits = Limits(head_bytes=200, body_bytes=100, pipelined=4)
+        server: Any = SimpleNamespace(
+            handler=answer, limits=limits, on_refusal=lambda status: None, draining=False, date=date_header(),
+            add=lambda connection: True, remove=lambda connection: None,
+        )  # fmt: skip
+        connection, transport = ServerConnection(server), Transport()
+        connection.connection_made(transport)  # type: ignore[arg-type]
+        edges = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
+        for start, end in pairwise(edges):
+            if not transport.closed:
+                connection.data_received(stream[start:end])
+        connection.connection_lost(None)
+        return transport
+
+    return asyncio.run(feed())
+
+
+@settings(max_examples=400, deadline=None)
+@given(pieces=PIECES, cuts=st.lists(st.integers(0, 2000), max_size=8))
+def test_no_bytes_break_a_connection(pieces: list[bytes], cuts: list[int]) -> None:
+    stream = b"".join(pieces)
+    written = run(stream, cuts).written
+    assert not written or written.startswith(b"HTTP/1.1 ")
+
+
+REQUESTS = st.lists(
+    st.builds(
+        lambda path, body, chunked: (
+            b"POST /%d HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n%b0\r\n\r\n"
+            % (path, b"%x\r\n%b\r\n" % (len(body), body) if body else b"")
+            if chunked
+            else b"POST /%d HTTP/1.1\r\ncontent-length: %d\r\n\r\n%b" % (path, len(body), body)
+        ),
+        st.integers(0, 9),
+        st.binary(max_size=60),
+        st.booleans(),
+    ),
+    max_size=4,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(requests=REQUESTS, cuts=st.lists(st.integers(0, 2000), max_size=10))
+def test_cuts_change_nothing(requests: list[bytes], cuts: list[int]) -> None:
+    stream = b"".join(requests)
+    written = run(stream, cuts).written
+    assert written.count(b"HTTP/1.1 200 OK") == len(requests)
+    assert written.split(b"\r\n\r\n")[1:] == run(stream, []).written.split(b"\r\n\r\n")[1:]

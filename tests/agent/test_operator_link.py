@@ -1,0 +1,136 @@
+"""The connection to the operator: TLS, token, reports, pushes, and life without it."""
+
+import asyncio
+import datetime
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from agent_harness import Storage, running_agent
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from fake_engine import FakeEngine
+from tunesmith_contract.agent import AGENT_PATH, AgentReport, DesiredAlias, DesiredState
+
+
+def write_certificate(folder: Path) -> None:
+    """A self-signed certificate of 127.0.0.1 (``ca.crt``) and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "operator")])
+    start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + datetime.timedelta(days=36500))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (folder / "ca.crt").write_bytes(certificate.public_bytes(pem))
+    plain = serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+
+
+class Operator:
+    """The operator's end: collects reports, pushes states."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tokens: list[str] = []
+        self.reports: asyncio.Queue[AgentReport] = asyncio.Queue()
+        self.sockets: list[web.WebSocketResponse] = []
+        self.port = 0
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._context.load_cert_chain(folder / "ca.crt", folder / "key.pem")
+
+    async def start(self) -> None:
+        app = web.Application()
+        app.router.add_get(AGENT_PATH.format(namespace="team", name="models"), self._serve)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.01)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=self._context).start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        for socket in self.sockets:
+            await socket.close()
+        self.sockets.clear()
+        await self._runner.cleanup()
+
+    async def _serve(self, request: web.Request) -> web.WebSocketResponse:
+        self.tokens.append(request.headers["Authorization"])
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        self.sockets.append(socket)
+        async for message in socket:
+            self.reports.put_nowait(AgentReport.model_validate_json(message.data))
+        return socket
+
+    async def report(self, generation: int) -> AgentReport:
+        """The next report that has applied a generation."""
+        async with asyncio.timeout(10):
+            while (report := await self.reports.get()).applied_generation < generation:
+                pass
+        return report
+
+
+@pytest.fixture
+async def operator(tmp_path: Path) -> AsyncIterator[Operator]:
+    write_certificate(tmp_path)
+    (tmp_path / "token").write_text("first\n")
+    operator = Operator(tmp_path)
+    await operator.start()
+    yield operator
+    await operator.stop()
+
+
+async def test_pushed_state_is_applied_and_reported(
+    engine: FakeEngine, storage: Storage, operator: Operator, tmp_path: Path
+) -> None:
+    version = storage.commit()
+    settings = {
+        "operator_url": f"https://127.0.0.1:{operator.port}", "namespace": "team", "deployment": "models",
+        "pod_name": "pod", "pod_uid": "uid", "credentials_dir": tmp_path,
+    }  # fmt: skip
+    async with running_agent(engine, storage.root, **settings) as running:
+        first = await operator.report(0)
+        assert (first.pod_name, first.pod_uid, first.applied_generation) == ("pod", "uid", 0)
+        state = DesiredState(generation=3, aliases=(DesiredAlias(name="a", stable=version),))
+        await operator.sockets[0].send_str(state.to_json())
+        await running.active(version)
+        report = await operator.report(3)
+        while report.versions[0].state != "Active":
+            report = await operator.report(3)
+        assert report.versions[0].digest == version.digest
+
+        # The operator goes away: serving goes on, and the token is read again for the next connection.
+        (tmp_path / "token").write_text("second\n")
+        await operator.stop()
+        await operator.start()
+        again = await operator.report(3)
+        assert again.boot_id == report.boot_id
+        assert operator.tokens == ["Bearer first", "Bearer second"]
+
+
+async def test_another_authority_is_not_trusted(
+    engine: FakeEngine, storage: Storage, operator: Operator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    write_certificate(other)
+    (other / "token").write_text("secret-token")
+    url = f"https://127.0.0.1:{operator.port}"
+    async with running_agent(engine, storage.root, operator_url=url, credentials_dir=other) as running:
+        async with asyncio.timeout(10):
+            while "operator not reachable" not in caplog.text:  # noqa: ASYNC110 - a log has no event
+                await asyncio.sleep(0)
+        assert not running.agent.metrics.operator_connected
+    assert operator.tokens == []
+    assert "secret-token" not in caplog.text

@@ -1,0 +1,275 @@
+"""From desired state to active, refused, drained: against an engine that can fail and restart."""
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+from agent_harness import Running, Storage, running_agent
+from fake_engine import FakeEngine
+from tunesmith_contract.agent import (
+    VERSION_HEADER,
+    DesiredAlias,
+    DesiredState,
+    LoadState,
+    Version,
+    served_name,
+)
+from tunesmith_contract.artifact import Manifest
+from tunesmith_contract.layout import MANIFEST_FILE
+
+
+async def ask(running: Running, model: str, key: str = "") -> tuple[int, str]:
+    """Status, and which version answered."""
+    body = {"model": model, "messages": [{"role": "user", "content": "x"}]}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(
+            f"{running.url}/v1/chat/completions", json=body, headers={"x-tunesmith-key": key}
+        ) as answer,
+    ):
+        return answer.status, answer.headers.get(VERSION_HEADER, "")
+
+
+async def ready(running: Running) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.get(f"{running.url}/readyz") as answer:
+        return answer.status, await answer.text()
+
+
+def truncate(folder: Path) -> None:
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+
+
+def forge_manifest(folder: Path) -> None:
+    path = folder / MANIFEST_FILE
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+@pytest.mark.parametrize("spoil", [truncate, forge_manifest])
+async def test_bytes_that_do_not_match_the_digest_never_reach_the_engine(
+    agent: Running, storage: Storage, spoil: Callable[[Path], None]
+) -> None:
+    version = storage.commit()
+    spoil(storage.folder(version))
+    agent.want(DesiredAlias(name="a", stable=version))
+    assert await agent.failed(version) == "DigestMismatch"
+    assert agent.engine.loads == []
+
+
+@pytest.mark.parametrize(
+    ("log_prob", "proven"),
+    [(-1.0, -1.2), (-2.0, -1.0), (-2.0, -2.0), (-1.99, -1.96)],
+    ids=["another adapter", "inactive adapter", "no difference to prove", "nearer to the base"],
+)
+async def test_adapter_that_is_not_proven_gets_no_request(
+    agent: Running, storage: Storage, log_prob: float, proven: float
+) -> None:
+    version = storage.commit(log_prob, proven=proven)
+    agent.want(DesiredAlias(name="a", stable=version))
+    assert await agent.failed(version) == "ProofFailed"
+    assert agent.engine.adapters == {}
+    assert (await ask(agent, "a"))[0] == 503
+    assert (await ready(agent))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "uri", ["hf://org/repo@main", "s3://bucket/x", "pvc://artifacts/../etc"], ids=["hub", "s3", "way out"]
+)
+async def test_address_that_is_not_mounted(agent: Running, uri: str) -> None:
+    version = Version(version=1, digest="sha256:" + "a" * 64, uri=uri)
+    agent.want(DesiredAlias(name="a", stable=version))
+    assert await agent.failed(version) == "InvalidUri"
+
+
+async def test_artifact_that_comes_late_is_found(agent: Running, storage: Storage) -> None:
+    version = storage.commit()
+    folder = storage.folder(version)
+    away = folder.rename(storage.root / "away")
+    agent.want(DesiredAlias(name="a", stable=version))
+    assert await agent.failed(version) == "ArtifactNotFound"
+    shutil.move(away, folder)
+    await agent.active(version)
+    assert (await ask(agent, "a"))[0] == 200
+
+
+async def test_engine_that_refuses_an_adapter_is_quoted(agent: Running, storage: Storage) -> None:
+    version = storage.commit()
+    agent.engine.load_error = "rank 64 is greater than max_lora_rank 16"
+    agent.want(DesiredAlias(name="a", stable=version))
+    assert await agent.failed(version) == "EngineRefused"
+    report = agent.agent.reconciler.report("b")
+    assert report.versions[0].message == agent.engine.load_error
+
+
+async def test_weights_split_and_stick(agent: Running, storage: Storage) -> None:
+    stable, candidate = storage.commit(), storage.commit(-0.5)
+    agent.want(DesiredAlias(name="a", stable=stable, candidate=candidate, weight=30))
+    await agent.active(stable, candidate)
+    keys = [f"user-{number}" for number in range(40)]
+    first = [(await ask(agent, "a", key))[1] for key in keys]
+    assert set(first) == {served_name("a", stable.digest), served_name("a", candidate.digest)}
+    assert [(await ask(agent, "a", key))[1] for key in keys] == first
+
+
+async def test_candidate_that_is_not_active_here_gets_nothing(agent: Running, storage: Storage) -> None:
+    stable, candidate = storage.commit(), storage.commit(-0.5, proven=-0.9)
+    agent.want(DesiredAlias(name="a", stable=stable, candidate=candidate, weight=100))
+    await agent.active(stable)
+    await agent.failed(candidate)
+    assert await ask(agent, "a") == (200, served_name("a", stable.digest))
+
+
+async def test_first_version_serves_only_when_it_is_stable(agent: Running, storage: Storage) -> None:
+    version = storage.commit()
+    agent.want(DesiredAlias(name="a", candidate=version))
+    await agent.active(version)
+    assert (await ask(agent, "a"))[0] == 503
+    agent.want(DesiredAlias(name="a", stable=version))
+    assert (await ask(agent, "a"))[0] == 200
+
+
+async def test_old_version_answers_until_the_new_one_can(agent: Running, storage: Storage) -> None:
+    old, new = storage.commit(), storage.commit(-0.5)
+    agent.want(DesiredAlias(name="a", stable=old))
+    await agent.active(old)
+    agent.engine.load_gate = asyncio.Event()
+    agent.want(DesiredAlias(name="a", stable=new))
+    await agent.until(lambda: agent.state(new) is LoadState.LOADING)
+    assert await ask(agent, "a") == (200, served_name("a", old.digest))
+    agent.engine.load_gate.set()
+    await agent.active(new)
+    assert await ask(agent, "a") == (200, served_name("a", new.digest))
+    await agent.until(lambda: agent.state(old) is None)
+    assert set(agent.engine.adapters) == {served_name("a", new.digest)}
+
+
+async def test_drain_waits_for_requests_under_way(agent: Running, storage: Storage) -> None:
+    version = storage.commit()
+    agent.want(DesiredAlias(name="a", stable=version))
+    await agent.active(version)
+    agent.engine.hold = asyncio.Event()
+    asking = asyncio.create_task(ask(agent, "a"))
+    await agent.engine.arrived.wait()
+    agent.want()
+    await agent.until(lambda: agent.state(version) is LoadState.DRAINING)
+    assert (await ask(agent, "a"))[0] == 404
+    assert not agent.engine.unloaded.is_set()
+    agent.engine.hold.set()
+    assert (await asking)[0] == 200
+    await agent.until(lambda: agent.state(version) is None)
+    assert agent.engine.unloaded.is_set()
+
+
+async def test_version_wanted_again_while_it_drains(agent: Running, storage: Storage) -> None:
+    version = storage.commit()
+    alias = DesiredAlias(name="a", stable=version)
+    agent.want(alias)
+    await agent.active(version)
+    agent.engine.hold = asyncio.Event()
+    asking = asyncio.create_task(ask(agent, "a"))
+    await agent.engine.arrived.wait()
+    agent.want()
+    await agent.until(lambda: agent.state(version) is LoadState.DRAINING)
+    agent.want(alias)
+    await agent.active(version)
+    assert agent.engine.loads == [served_name("a", version.digest)]
+    agent.engine.hold.set()
+    assert (await asking)[0] == 200
+
+
+async def test_engine_restart_loads_and_proves_again(agent: Running, storage: Storage) -> None:
+    version = storage.commit()
+    agent.want(DesiredAlias(name="a", stable=version))
+    await agent.active(version)
+    await agent.engine.stop()
+    await agent.until(lambda: not agent.agent.metrics.engine_up)
+    assert (await ready(agent))[0] == 503
+    assert (await ask(agent, "a"))[0] == 503
+    await agent.engine.start()
+    await agent.active(version)
+    assert (await ask(agent, "a"))[0] == 200
+    assert (await ready(agent))[0] == 200
+    assert agent.engine.loads == [served_name("a", version.digest)] * 2
+
+
+async def test_agent_restart_finds_what_is_loaded(engine: FakeEngine, storage: Storage) -> None:
+    version = storage.commit()
+    for _ in range(2):
+        async with running_agent(engine, storage.root) as running:
+            running.want(DesiredAlias(name="a", stable=version))
+            await running.active(version)
+    assert len(engine.loads) == 1
+
+
+async def test_breaker_falls_back_until_something_else_is_wanted(agent: Running, storage: Storage) -> None:
+    stable, candidate = storage.commit(), storage.commit(-0.5)
+    alias = DesiredAlias(name="a", stable=stable, candidate=candidate, weight=100)
+    agent.want(alias)
+    await agent.active(stable, candidate)
+    bad = served_name("a", candidate.digest)
+    agent.engine.fail_with[bad] = 500
+    answers = [await ask(agent, "a") for _ in range(6)]
+    assert answers == [(500, bad)] * 5 + [(200, served_name("a", stable.digest))]
+    assert agent.reason(candidate) == "BreakerOpen"
+    agent.want(alias, DesiredAlias(name="other"))
+    assert (await ask(agent, "a"))[0] == 200
+    agent.want(alias.model_copy(update={"weight": 99}))
+    agent.engine.fail_with.clear()
+    assert agent.reason(candidate) == ""
+
+
+async def test_stable_errors_open_no_breaker(agent: Running, expenses: Version) -> None:
+    agent.engine.fail_with[served_name("expenses", expenses.digest)] = 500
+    assert {(await ask(agent, "expenses"))[0] for _ in range(8)} == {500}
+
+
+async def test_ready_waits_for_every_stable_version(engine: FakeEngine, storage: Storage) -> None:
+    version = storage.commit()
+    engine.load_gate = asyncio.Event()
+    async with running_agent(engine, storage.root) as running:
+        assert await ready(running) == (503, "No desired state has come yet.\n")
+        running.want(DesiredAlias(name="a", stable=version))
+        assert await ready(running) == (503, "Loading: a.\n")
+        engine.load_gate.set()
+        await running.active(version)
+        assert await ready(running) == (200, "ready\n")
+        engine.load_gate.clear()
+        running.want(
+            DesiredAlias(name="a", stable=version), DesiredAlias(name="b", stable=storage.commit(-0.5))
+        )
+        assert (await ready(running))[0] == 200
+
+
+async def test_ready_does_not_wait_for_ever(engine: FakeEngine, storage: Storage) -> None:
+    engine.load_gate = asyncio.Event()
+    async with running_agent(engine, storage.root, settle_seconds=0) as running:
+        running.want(DesiredAlias(name="a", stable=storage.commit()))
+        assert (await ready(running))[0] == 200
+
+
+async def test_higher_generation_wins_whoever_brings_it(agent: Running, storage: Storage) -> None:
+    version, store = storage.commit(), agent.agent.store
+    newer = DesiredState(generation=7, aliases=(DesiredAlias(name="a", stable=version),))
+    (storage.root / "desired.json").write_text(newer.to_json())
+    await agent.active(version)
+    assert not store.offer(DesiredState(generation=6).to_json(), "operator")
+    assert not store.offer('{"generation": 9, "aliases": 3}', "operator")
+    assert store.offer(DesiredState(generation=8).to_json(), "operator")
+    await agent.until(lambda: agent.state(version) is None)
+
+
+def test_manifest_must_list_what_the_engine_reads(storage: Storage) -> None:
+    from tunesmith_agent.artifacts.verify import ArtifactInvalid, verify_artifact
+
+    folder = storage.folder(storage.commit())
+    manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
+    for files in (
+        manifest.files[:1],
+        (*manifest.files, manifest.files[0].model_copy(update={"path": "../x"})),
+    ):
+        wrong = manifest.model_copy(update={"files": files})
+        (folder / MANIFEST_FILE).write_bytes(wrong.to_bytes())
+        with pytest.raises(ArtifactInvalid, match=r"does not list adapter_model|outside the artefact"):
+            verify_artifact(folder, wrong.digest)

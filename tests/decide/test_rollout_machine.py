@@ -1,0 +1,220 @@
+"""Whatever happens, in whatever order, killed anywhere: what a rollout never does."""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from serving_world import FakePod, World, build_adapter, digest_of
+
+from tunesmith.manifests.version_revision import read_rejection
+from tunesmith_contract.agent import PROOF_FAILED, DesiredAlias
+
+NAMES = ("expenses", "tickets")
+WORDS = ("one", "two", "three", "four")
+names = st.sampled_from(NAMES)
+words = st.sampled_from(WORDS)
+
+
+class RolloutMachine(RuleBasedStateMachine):
+    """Two stable names on a few pods, with an operator that may be killed between any two actions."""
+
+    @initialize(gated=st.booleans())
+    def begin(self, gated: bool) -> None:
+        self.gated = gated
+        self.world = World(*(self.adapter("one", name) for name in NAMES))
+        self.rejected: set[tuple[str, str]] = set()
+        self.numbers: dict[tuple[str, int], str] = {}
+        self.told: tuple[int, dict[str, DesiredAlias]] = (0, {})
+        self.pod_count = len(self.world.pods)
+
+    def adapter(self, word: str, name: str, **fields: Any) -> dict[str, Any]:
+        requirement = {"verdict": "Pass" if self.gated else "None"}
+        return build_adapter(word, name=name, requireEvalRun=requirement, **fields)
+
+    # What people and clusters do.
+
+    @rule(word=words, name=names, paused=st.booleans())
+    def name_another_artefact(self, word: str, name: str, paused: bool) -> None:
+        self.world.set_adapter(self.adapter(word, name, paused=paused))
+
+    @rule(word=words, verdict=st.sampled_from(["Pass", "Fail", "Inconclusive"]))
+    def judge(self, word: str, verdict: str) -> None:
+        self.world.judge(f"run-{len(self.world.eval_runs)}", word, verdict)
+
+    @rule(seconds=st.sampled_from([1, 10, 60, 120]))
+    def wait(self, seconds: int) -> None:
+        self.world.now += timedelta(seconds=seconds)
+
+    @rule(data=st.data(), requests=st.integers(1, 60), bad=st.booleans())
+    def answer(self, data: st.DataObject, requests: int, bad: bool) -> None:
+        for pod in self.world.pods.values():
+            held = [(alias, digest) for alias, digests in pod.aliases.items() for digest in digests]
+            if held:
+                alias, digest = data.draw(st.sampled_from(held))
+                pod.serve(alias, digest, requests, requests if bad else 0)
+
+    @rule()
+    def add_pod(self) -> None:
+        name = f"pod-{self.pod_count}"
+        self.pod_count += 1
+        self.world.pods[name] = FakePod(name, f"uid-{name}")
+
+    @rule(
+        data=st.data(),
+        what=st.sampled_from(["remove", "restart", "disconnect", "connect", "unready", "ready"]),
+    )
+    def change_pod(self, data: st.DataObject, what: str) -> None:
+        if not self.world.pods:
+            return
+        pod = self.world.pods[data.draw(st.sampled_from(sorted(self.world.pods)))]
+        match what:
+            case "remove":
+                del self.world.pods[pod.name]
+            case "restart":
+                pod.restart_agent()
+            case "disconnect" | "connect":
+                pod.connected = what == "connect"
+            case "unready" | "ready":
+                pod.ready = what == "ready"
+
+    @rule(word=words, how=st.sampled_from(["slow", "refuted", "broken", "well"]))
+    def change_loading(self, word: str, how: str) -> None:
+        digest = digest_of(word)
+        self.world.slow.discard(digest)
+        self.world.failing.pop(digest, None)
+        if how == "slow":
+            self.world.slow.add(digest)
+        elif how != "well":
+            reason = PROOF_FAILED if how == "refuted" else "ArtifactNotFound"
+            self.world.failing[digest] = (reason, "told by the test")
+
+    @rule()
+    def wipe_status(self) -> None:
+        self.world.status = {}
+
+    # What the operator does.
+
+    @rule()
+    def reconcile(self) -> None:
+        self.watched(None)
+
+    @rule(actions=st.integers(0, 6))
+    def be_killed(self, actions: int) -> None:
+        self.watched(actions)
+
+    @rule(word=words, name=names, bad=st.booleans(), kills=st.lists(st.integers(0, 6), max_size=4))
+    def roll_out(self, word: str, name: str, bad: bool, kills: list[int]) -> None:
+        """The usual way of a version, with kills where they hurt."""
+        self.world.judge(f"run-{len(self.world.eval_runs)}", word, "Pass")
+        self.change_loading(word, "well")
+        self.world.set_adapter(self.adapter(word, name))
+        for pod in self.world.pods.values():
+            pod.ready = pod.connected = True
+        for seconds in (0, 0, 0, 10, 120, 120):
+            self.world.now += timedelta(seconds=seconds)
+            for pod in self.world.pods.values():
+                pod.serve(name, digest_of(word), 30, 30 if bad else 0)
+            self.watched(kills.pop() if kills else None)
+            self.check()
+
+    def check(self) -> None:
+        """The invariants, within a rule."""
+        self.generation_grows_with_each_change_and_only_then()
+        self.rejected_digests_get_nothing()
+        self.numbers_are_given_once()
+
+    def watched(self, actions: int | None) -> None:
+        """Reconcile, and check that weight was only given to what was proven then."""
+        proven = {
+            (name, digest_of(word)): self.is_proven(name, digest_of(word)) for name in NAMES for word in WORDS
+        }
+        before = self.told[1]
+        self.world.reconcile(actions)
+        for name, alias in self.aliases().items():
+            old = before.get(name, DesiredAlias(name=name))
+            raised = alias.candidate and (alias.candidate != old.candidate or alias.weight > old.weight)
+            if alias.candidate == old.candidate:
+                assert alias.weight >= old.weight, "a client could change sides twice"
+            if raised and alias.weight:
+                assert proven[name, alias.candidate.digest], "weight for what is not proven"
+            if alias.stable != old.stable:
+                assert alias.stable is not None, "a name lost its version"
+                assert proven[name, alias.stable.digest], "promoted what is not proven"
+
+    def is_proven(self, name: str, digest: str) -> bool:
+        ready = [pod for pod in self.world.pods.values() if pod.ready]
+        healthy = digest not in self.world.slow and digest not in self.world.failing
+        holding = all(pod.connected and digest in pod.aliases.get(name, ()) for pod in ready)
+        return bool(ready) and healthy and holding
+
+    def aliases(self) -> dict[str, DesiredAlias]:
+        if not self.world.of_kind("ConfigMap"):
+            return {}
+        try:
+            return {alias.name: alias for alias in self.world.desired.aliases}
+        except StopIteration:
+            return {}
+
+    # What never happens.
+
+    @invariant()
+    def generation_grows_with_each_change_and_only_then(self) -> None:
+        generation, before = self.told
+        now = self.aliases()
+        if not now:
+            return
+        after = self.world.desired.generation
+        assert (after > generation) if now != before else (after == generation)
+        self.told = (after, now)
+
+    @invariant()
+    def rejected_digests_get_nothing(self) -> None:
+        for revision in self.world.of_kind("ControllerRevision"):
+            if read_rejection(revision):
+                self.rejected.add((revision["data"]["alias"], revision["data"]["digest"]))
+        for body in self.world.of_kind("ConfigMap"):
+            for alias in json.loads(body["data"].get("rollout.json", "{}")).get("aliases", ()):
+                if "rejection" in alias:
+                    self.rejected.add((alias["name"], alias["rejection"]["version"]["digest"]))
+        for name, alias in self.aliases().items():
+            assert alias.candidate is None or (name, alias.candidate.digest) not in self.rejected
+
+    @invariant()
+    def numbers_are_given_once(self) -> None:
+        named = [
+            (name, version)
+            for name, alias in self.aliases().items()
+            for version in (alias.stable, alias.candidate)
+        ]
+        for name, version in named:
+            if version:
+                assert self.numbers.setdefault((name, version.version), version.digest) == version.digest
+        digests = [(name, digest) for (name, _), digest in self.numbers.items()]
+        assert len(digests) == len(set(digests)), "a version has two numbers"
+
+    @invariant()
+    def stable_and_candidate_differ(self) -> None:
+        for alias in self.aliases().values():
+            if alias.stable and alias.candidate:
+                assert alias.stable.digest != alias.candidate.digest
+            assert alias.candidate or alias.weight == 0
+
+    @precondition(lambda self: self.world.status)
+    @rule()
+    def status_comes_back_from_the_records(self) -> None:
+        self.watched(None)
+        self.world.now += timedelta(seconds=10)
+        self.watched(None)
+        for _ in range(3):
+            self.watched(None)
+        before = self.world.status
+        self.world.status = {}
+        self.world.reconcile()
+        assert self.world.status["adapters"] == before["adapters"]
+
+
+RolloutMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)
+TestRollout = RolloutMachine.TestCase

@@ -1,0 +1,120 @@
+"""What a stable name may stand for, and what people are told when it may not."""
+
+from serving_world import World, build_adapter, digest_of
+
+POLICY = digest_of("policy")
+
+
+def gated(word: str, **requirement: str) -> dict[str, object]:
+    return build_adapter(word, requireEvalRun={"verdict": "Pass", **requirement})
+
+
+def test_no_passing_eval_run_blocks_and_names_what_is_missing() -> None:
+    world = World(gated("one"))
+    world.judge("quality", "one", "Inconclusive")
+    world.settle()
+    adapter = world.adapter()
+    assert (adapter["phase"], adapter["reason"]) == ("Blocked", "NoPassingEvalRun")
+    short = digest_of("one")[7:19]
+    assert (
+        adapter["message"] == f"an EvalRun with verdict Pass for {short} is needed: quality says Inconclusive"
+    )
+    assert world.desired.aliases[0].candidate is None
+    assert world.reasons() == ["NoPassingEvalRun"]
+    assert world.condition("Reconciling")["status"] == "True"
+
+
+def test_a_pass_of_this_very_digest_opens_the_gate() -> None:
+    world = World(gated("one"))
+    world.judge("another", "two", "Pass")
+    world.settle()
+    assert world.adapter()["message"].endswith("and none has judged it")
+    world.judge("quality", "one", "Pass")
+    world.settle()
+    assert (world.adapter()["phase"], world.adapter()["evaluated"]) == ("Stable", "Pass")
+
+
+def test_only_the_named_policy_counts() -> None:
+    world = World(gated("one", policyDigest=POLICY))
+    world.judge("quick", "one", "Pass", digest_of("another policy"))
+    world.settle()
+    assert world.adapter()["phase"] == "Blocked"
+    assert "quick has sha256:" in world.adapter()["message"]
+    world.judge("thorough", "one", "Pass", POLICY)
+    world.settle()
+    assert world.adapter()["phase"] == "Stable"
+
+
+def test_a_version_that_passed_once_needs_its_eval_run_no_more() -> None:
+    world = World(gated("one"))
+    world.judge("quality", "one", "Pass")
+    world.settle()
+    world.eval_runs.clear()
+    world.set_adapter(build_adapter("two"))
+    world.settle()
+    world.set_adapter(gated("one"))
+    world.settle()
+    assert world.adapter()["phase"] == "Stable"
+
+
+def test_no_proof_asked_is_said_out_loud() -> None:
+    world = World(build_adapter("one"))
+    world.settle()
+    adapter = world.adapter()
+    assert (adapter["phase"], adapter["reason"], adapter["evaluated"]) == (
+        "Stable",
+        "Unevaluated",
+        "Unevaluated",
+    )
+
+
+def test_a_job_brings_its_artefact_and_may_be_deleted() -> None:
+    world = World(build_adapter("x", source={"fineTuneJobRef": {"name": "tune"}}))
+    world.jobs["tune"] = None
+    world.settle()
+    assert world.adapter()["message"] == "FineTuneJob tune does not exist in this namespace"
+    world.jobs["tune"] = {"metadata": {"name": "tune"}, "status": {"phase": "Training"}}
+    world.pass_seconds(10)
+    assert world.adapter()["message"] == "FineTuneJob tune has no artefact yet"
+    assert world.plan.requeue_after is not None
+    world.finish_job("tune", "one")
+    world.settle()
+    assert world.adapter()["stable"]["digest"] == digest_of("one")
+    world.jobs["tune"] = None
+    world.pass_seconds(60)
+    assert (world.adapter()["phase"], world.adapter()["stable"]["loadedOn"]) == ("Stable", 2)
+
+
+def test_a_failed_job_stalls_what_was_never_served() -> None:
+    world = World(build_adapter("x", source={"fineTuneJobRef": {"name": "tune"}}))
+    world.jobs["tune"] = {"metadata": {"name": "tune"}, "status": {"phase": "Failed"}}
+    world.settle()
+    assert world.adapter()["reason"] == "SourceFailed"
+    assert (world.condition("Stalled")["status"], world.condition("Reconciling")["status"]) == (
+        "True",
+        "False",
+    )
+
+
+def test_an_artefact_on_a_claim_that_pods_lack_is_blocked_and_rolls_no_pod() -> None:
+    world = World(build_adapter("x", source={"fineTuneJobRef": {"name": "tune"}}), artifactVolumes=[])
+    world.finish_job("tune", "one")
+    world.settle()
+    before = world.find("Deployment")
+    assert world.adapter()["reason"] == "SourceUnreachable"
+    assert "add {claim: artifacts} to artifactVolumes" in world.adapter()["message"]
+    assert world.condition("SourcesReachable")["status"] == "False"
+    world.pass_seconds(60)
+    assert world.find("Deployment") == before
+
+
+def test_what_is_not_wanted_any_more_gets_no_more_requests_even_while_the_next_is_blocked() -> None:
+    world = World(build_adapter("one"))
+    world.settle()
+    world.set_adapter(build_adapter("two"))
+    world.settle()
+    assert world.desired.aliases[0].weight == 5
+    world.set_adapter(gated("three"))
+    world.settle()
+    assert (world.adapter()["phase"], world.desired.aliases[0].weight) == ("Blocked", 0)
+    assert world.adapter()["stable"]["version"] == 1

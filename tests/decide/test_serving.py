@@ -1,0 +1,212 @@
+"""Records before status, pods that outlive the operator, status that is made again from the records."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from serving_world import ENVIRONMENT, UID, World, build_adapter, digest_of
+
+from tunesmith.decide.plan import Apply, Create, Patch, Push
+from tunesmith_contract.agent import DesiredState
+
+
+def canary_world() -> World:
+    """Version 1 is stable, version 2 was taken back, version 3 answers 5 %, and has answered some requests."""
+    world = World(build_adapter("one"), build_adapter("other", name="tickets"))
+    world.settle()
+    world.set_adapter(build_adapter("two"))
+    world.settle()
+    world.pods["pod-0"].serve("expenses", digest_of("two"), 40, 40)
+    world.pass_seconds(10)
+    world.set_adapter(build_adapter("three"))
+    world.settle()
+    world.pods["pod-0"].serve("expenses", digest_of("three"), 50, 1)
+    world.pass_seconds(20)
+    return world
+
+
+def test_records_are_written_before_pods_and_pods_are_told_after_the_record() -> None:
+    world = World(build_adapter("one"))
+    actions = world.reconcile().actions
+    kinds = [action.manifest["kind"] if isinstance(action, Create | Apply) else "Push" for action in actions]
+    assert kinds == [
+        "ConfigMap",
+        "ControllerRevision",
+        "ConfigMap",
+        "Push",
+        "Deployment",
+        "Service",
+        "PodDisruptionBudget",
+    ]
+
+
+def test_a_wiped_status_comes_back_from_the_records() -> None:
+    world = canary_world()
+    before = world.status
+    world.status = {}
+    world.settle()
+    for part in ("adapters", "pods", "generation", "url", "adaptersStable"):
+        assert world.status[part] == before[part]
+    by_type = {condition["type"]: condition["status"] for condition in before["conditions"]}
+    assert {condition["type"]: condition["status"] for condition in world.status["conditions"]} == by_type
+
+
+def test_the_next_step_comes_at_its_time_for_an_operator_that_knows_nothing() -> None:
+    world = canary_world()
+    world.status = {}
+    world.pass_seconds(39)
+    assert world.adapter()["candidate"]["weight"] == 5
+    world.pass_seconds(1)
+    assert world.adapter()["candidate"]["weight"] == 25
+
+
+def test_a_lost_config_map_leaves_the_promoted_version_stable_and_generations_grow() -> None:
+    world = canary_world()
+    generation = world.desired.generation
+    for key in [key for key in world.objects if key[1].endswith("-desired")]:
+        del world.objects[key]
+    world.settle()
+    assert world.desired.generation > generation
+    assert world.adapter()["stable"]["version"] == 1
+    assert (world.adapter()["candidate"]["version"], world.adapter()["candidate"]["weight"]) == (3, 5)
+
+
+def test_a_killed_operator_leaves_no_rejection_unsaid() -> None:
+    world = canary_world()
+    world.pods["pod-0"].serve("expenses", digest_of("three"), 50, 50)
+    world.pass_seconds(0)
+    world.now = world.now.replace(minute=30)
+    plan = world.reconcile(actions=0)
+    recorded = next(index for index, action in enumerate(plan.actions) if isinstance(action, Apply)) + 1
+    world.reconcile(actions=recorded)
+    world.set_adapter(build_adapter("four"))
+    assert isinstance(world.reconcile().actions[0], Patch)
+    world.set_adapter(build_adapter("three"))
+    world.settle()
+    assert world.adapter()["phase"] == "RolledBack"
+
+
+def test_an_operator_upgrade_replaces_no_pod() -> None:
+    world = World(build_adapter("one"))
+    world.settle()
+    world.environment = replace(ENVIRONMENT, serving_image="registry/serving:2", ca_bundle="NEW PEM")
+    before = world.find("Deployment")
+    generation = world.desired.generation
+    world.settle()
+    assert world.find("Deployment") == before
+    assert world.desired.generation == generation
+    assert "NEW PEM" in str(world.of_kind("ConfigMap"))
+
+
+def test_another_engine_image_is_taken_once_it_is_written() -> None:
+    world = World(build_adapter("one"))
+    world.settle()
+    world.spec = world.spec | {"engine": {"gpus": 0, "image": "registry/mine:1"}}
+    world.settle()
+    pod = world.find("Deployment")["spec"]["template"]["spec"]
+    assert {container["image"] for container in pod["containers"] + pod["initContainers"]} == {
+        "registry/mine:1"
+    }
+
+
+def test_replicas_are_changed_without_touching_the_pods_template() -> None:
+    world = World(build_adapter("one"))
+    world.settle()
+    world.spec = world.spec | {"replicas": 1}
+    actions = world.reconcile().actions
+    assert [type(action).__name__ for action in actions] == ["Patch", "Delete"]
+    assert actions[0].patch["spec"]["replicas"] == 1
+
+
+def test_a_service_of_someone_else_is_left_alone() -> None:
+    world = World(build_adapter("one"))
+    world.objects["Service", "assistants"] = {"metadata": {"name": "assistants", "ownerReferences": []}}
+    world.settle()
+    assert world.condition("Stalled")["reason"] == "ServiceNameTaken"
+    assert "ownerReferences" in world.find("Service")["metadata"]
+    assert world.find("Service")["metadata"]["ownerReferences"] == []
+
+
+def test_an_agent_that_is_behind_is_told_again() -> None:
+    world = World(build_adapter("one"))
+    world.settle()
+    world.pods["pod-0"].restart_agent()
+    assert [type(action) for action in world.reconcile().actions] == [Push]
+    assert world.reconcile().actions == ()
+
+
+def test_numbers_alone_are_written_every_ten_seconds_at_most() -> None:
+    world = World(build_adapter("one"))
+    world.settle()
+    world.pass_seconds(10)
+    world.slow.add(digest_of("one"))
+    world.pass_seconds(1)
+    assert world.adapter()["stable"]["loadedOn"] == 2
+    world.pass_seconds(9)
+    assert world.adapter()["stable"]["loadedOn"] == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "said"),
+    [
+        (
+            {
+                "conditions": [
+                    {
+                        "type": "PodScheduled",
+                        "status": "False",
+                        "reason": "Unschedulable",
+                        "message": 'persistentvolumeclaim "artifacts" not found',
+                    }
+                ]
+            },
+            "VolumeClaimNotFound",
+            '"artifacts" not found',
+        ),
+        (
+            {
+                "initContainerStatuses": [
+                    {
+                        "name": "engine",
+                        "state": {
+                            "waiting": {
+                                "reason": "CreateContainerConfigError",
+                                "message": 'secret "hub-token" not found',
+                            }
+                        },
+                    }
+                ]
+            },
+            "SecretNotFound",
+            '"hub-token" not found',
+        ),
+        (
+            {
+                "initContainerStatuses": [
+                    {"name": "engine", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no"}}}
+                ]
+            },
+            "ImageNotPulled",
+            "container engine: ImagePullBackOff",
+        ),
+    ],
+)
+def test_what_a_pod_lacks_is_named(status: dict[str, Any], reason: str, said: str) -> None:
+    world = World(build_adapter("one"), pods=1, replicas=1)
+    world.reconcile()
+    name, deployment = next((key, body) for key, body in world.objects.items() if key[0] == "Deployment")
+    world.objects[name] = deployment | {"status": {}}
+    pod = world.pods["pod-0"].to_body() | {"status": status}
+    world.pods["pod-0"].to_body = lambda: pod  # type: ignore[method-assign]
+    world.reconcile()
+    assert world.condition("Ready")["reason"] == reason
+    assert said in world.condition("Ready")["message"]
+    assert said in world.status["pods"][0]["message"]
+
+
+def test_an_empty_deployment_is_ready() -> None:
+    world = World()
+    world.settle()
+    assert world.condition("Ready")["status"] == "True"
+    assert world.desired == DesiredState(generation=1)
+    assert UID not in world.status["url"]

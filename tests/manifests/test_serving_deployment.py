@@ -1,0 +1,148 @@
+"""The objects of an AdapterDeployment, as they are applied."""
+
+from typing import Any
+
+import pytest
+from serving_world import ENVIRONMENT, World, build_adapter
+
+from tunesmith.manifests.serving_deployment import build_serving_deployment, rolling_update
+from tunesmith.manifests.serving_disruption_budget import build_serving_disruption_budget
+from tunesmith.manifests.serving_service import build_serving_service
+
+
+def build(**spec: Any) -> dict[str, Any]:
+    return build_serving_deployment(
+        World(build_adapter("one"), **spec).resource, "registry/serving:1", ENVIRONMENT
+    )
+
+
+def pod_of(deployment: dict[str, Any]) -> dict[str, Any]:
+    pod: dict[str, Any] = deployment["spec"]["template"]["spec"]
+    return pod
+
+
+def environment_of(container: dict[str, Any]) -> dict[str, Any]:
+    return {
+        variable["name"]: variable.get("value", variable.get("valueFrom")) for variable in container["env"]
+    }
+
+
+def test_engine_starts_before_the_agent_and_ends_after_it_on_loopback_alone() -> None:
+    engine, agent = pod_of(build())["initContainers"][0], pod_of(build())["containers"][0]
+    assert (engine["restartPolicy"], "ports" in engine) == ("Always", False)
+    assert engine["args"][engine["args"].index("--host") + 1] == "127.0.0.1"
+    assert "127.0.0.1:8001/health" in engine["startupProbe"]["exec"]["command"][-1]
+    assert agent["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
+    assert agent["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
+
+
+def test_pods_are_restricted_and_get_no_api_token() -> None:
+    pod = pod_of(build())
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    for container in (*pod["containers"], *pod["initContainers"]):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+def test_claims_are_mounted_read_only_where_the_contract_says_and_once() -> None:
+    pod = pod_of(build(artifactVolumes=[{"claim": "artifacts"}, {"claim": "models"}]))
+    mounts = {mount["mountPath"]: mount.get("readOnly") for mount in pod["initContainers"][0]["volumeMounts"]}
+    assert mounts["/mnt/tunesmith/pvc/artifacts"] is True
+    assert mounts["/mnt/tunesmith/pvc/models"] is True
+    assert mounts["/tmp"] is None
+    assert "/dev/shm" in mounts
+    claims = [volume for volume in pod["volumes"] if "persistentVolumeClaim" in volume]
+    assert len(claims) == 2
+
+
+def test_the_agent_alone_sees_the_desired_state_and_the_operators_token() -> None:
+    pod = pod_of(build())
+    mounts = [
+        {mount["mountPath"] for mount in pod[kind][0]["volumeMounts"]}
+        for kind in ("containers", "initContainers")
+    ]
+    assert mounts[0] - mounts[1] == {"/etc/tunesmith", "/var/run/secrets/tunesmith"}
+    desired = next(volume for volume in pod["volumes"] if volume["name"] == "desired")
+    assert desired["configMap"]["items"] == [{"key": "desired.json", "path": "desired.json"}]
+    environment = environment_of(pod["containers"][0])
+    assert environment["TUNESMITH_DEPLOYMENT"] == "assistants"
+    assert environment["TUNESMITH_OPERATOR_URL"] == ENVIRONMENT.operator_url
+    assert environment["POD_UID"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
+
+
+def test_without_gpus_the_engine_runs_on_the_cpu() -> None:
+    engine = pod_of(build(engine={"gpus": 0, "maxModelLength": 256, "args": ["--seed=1"]}))["initContainers"][
+        0
+    ]
+    assert "limits" not in engine["resources"]
+    assert environment_of(engine)["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    assert environment_of(engine)["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
+    arguments = " ".join(engine["args"])
+    for part in (
+        "--dtype float32",
+        "--enforce-eager",
+        "--max-model-len 256",
+        "--enable-lora",
+        "--max-loras 8",
+    ):
+        assert part in arguments
+    assert arguments.endswith("--seed=1")
+
+
+def test_gpus_are_taken_and_split_over() -> None:
+    resources = {"requests": {"cpu": "4"}, "limits": {"memory": "32Gi"}}
+    engine = pod_of(build(engine={"gpus": 2, "resources": resources}))["initContainers"][0]
+    assert engine["resources"]["limits"] == {"memory": "32Gi", "nvidia.com/gpu": "2"}
+    assert "--tensor-parallel-size 2" in " ".join(engine["args"])
+    assert "--enforce-eager" not in engine["args"]
+
+
+def test_a_hub_model_is_pinned_and_its_token_never_written_out() -> None:
+    model = {"uri": "hf://org/model@0123abc", "secretRef": {"name": "hub-token"}}
+    engine = pod_of(build(baseModel=model))["initContainers"][0]
+    assert "--model org/model --revision 0123abc --tokenizer-revision 0123abc" in " ".join(engine["args"])
+    environment = environment_of(engine)
+    assert environment["HF_TOKEN"] == {"secretKeyRef": {"name": "hub-token", "key": "token"}}
+    assert "HF_HUB_OFFLINE" not in environment
+
+
+def test_the_users_template_places_the_pods() -> None:
+    template = {"nodeSelector": {"gpu": "a100"}, "tolerations": [{"key": "gpu", "operator": "Exists"}]}
+    pod = pod_of(build(engine={"gpus": 1, "template": template}))
+    assert pod["nodeSelector"] == {"gpu": "a100"}
+    assert pod["tolerations"][0]["key"] == "gpu"
+
+
+@pytest.mark.parametrize(
+    ("replicas", "gpus", "expected"),
+    [
+        (1, 1, {"maxUnavailable": 0, "maxSurge": 1}),
+        (2, 0, {"maxUnavailable": 0, "maxSurge": 1}),
+        (2, 1, {"maxUnavailable": 1, "maxSurge": 0}),
+    ],
+)
+def test_pods_are_replaced_without_a_spare_gpu(replicas: int, gpus: int, expected: dict[str, int]) -> None:
+    assert rolling_update(replicas, gpus) == expected
+
+
+def test_clients_find_the_agents_under_the_resources_own_name() -> None:
+    resource = World(build_adapter("one")).resource
+    service = build_serving_service(resource)
+    assert service["metadata"]["name"] == "assistants"
+    assert service["spec"]["ports"][0]["port"] == 80
+    labels = build()["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+    budget = build_serving_disruption_budget(resource)
+    assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
+
+
+def test_no_name_depends_on_images() -> None:
+    resource = World(build_adapter("one")).resource
+    names = {
+        build_serving_deployment(resource, image, ENVIRONMENT)["metadata"]["name"] for image in ("a:1", "b:2")
+    }
+    assert names == {"assistants-0f3c9d-serving"}

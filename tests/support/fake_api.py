@@ -1,0 +1,144 @@
+"""An API server in memory for tests of one part: objects with versions, and failures on demand; no HTTP."""
+
+import asyncio
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tunesmith.cluster.errors import ApiError, Conflict
+from tunesmith.cluster.index import ChildIndex
+
+Body = dict[str, Any]
+
+
+class FakeApi:
+    """Has the methods of ``Client`` that the parts under test use.
+
+    ``failures`` maps (verb, kind) to errors that the next such calls raise; ``calls`` lists what was called.
+    """
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str | None, str], Body] = {}
+        self.calls: list[tuple[str, str]] = []
+        self.failures: dict[tuple[str, str], list[ApiError]] = {}
+        self.index = ChildIndex(lambda uid: None)
+        self._version = 0
+
+    def add(self, body: Body) -> Body:
+        """Put an object there, with a new version."""
+        self._version += 1
+        body = copy.deepcopy(body)
+        body["metadata"]["resourceVersion"] = str(self._version)
+        body["metadata"].setdefault("uid", f"uid-{self._version}")
+        self.objects[_key(body)] = body
+        return copy.deepcopy(body)
+
+    async def get(self, api_version: str, kind: str, namespace: str | None, name: str) -> Body | None:
+        self._count("get", kind)
+        return copy.deepcopy(self.objects.get((kind, namespace, name)))
+
+    async def list(self, api_version: str, kind: str, namespace: str | None, *_: Any) -> list[Body]:
+        self._count("list", kind)
+        return [copy.deepcopy(body) for key, body in self.objects.items() if key[0] == kind]
+
+    async def create(self, manifest: Mapping[str, Any]) -> Body | None:
+        self._count("create", manifest["kind"])
+        return None if _key(manifest) in self.objects else self.add(dict(manifest))
+
+    async def apply(self, manifest: Mapping[str, Any]) -> Body:
+        self._count("apply", manifest["kind"])
+        return self.add(dict(manifest))
+
+    async def patch(
+        self, api_version: str, kind: str, namespace: str | None, name: str, patch: Mapping[str, Any]
+    ) -> Body | None:
+        self._count("patch", kind)
+        body = self.objects.get((kind, namespace, name))
+        return None if body is None else self.add({**body, **patch})
+
+    async def replace(self, manifest: Mapping[str, Any]) -> Body:
+        self._count("replace", manifest["kind"])
+        return self._replace(manifest, dict(manifest))
+
+    async def delete(self, api_version: str, kind: str, namespace: str | None, name: str, uid: str) -> None:
+        self._count("delete", kind)
+        body = self.objects.get((kind, namespace, name))
+        if body is not None and body["metadata"]["uid"] == uid:
+            del self.objects[kind, namespace, name]
+
+    async def replace_status(self, body: Mapping[str, Any], status: Mapping[str, Any]) -> Body:
+        self._count("status", body["kind"])
+        return self._replace(body, {**self.objects[_key(body)], "status": dict(status)})
+
+    def _replace(self, read: Mapping[str, Any], body: Body) -> Body:
+        known = self.objects.get(_key(read))
+        if known is None or known["metadata"]["resourceVersion"] != read["metadata"]["resourceVersion"]:
+            raise Conflict("the object has been modified", 409, "Conflict")
+        return self.add(body)
+
+    def _count(self, verb: str, kind: str) -> None:
+        self.calls.append((verb, kind))
+        failures = self.failures.get((verb, kind))
+        if failures:
+            raise failures.pop(0)
+
+
+def _key(body: Mapping[str, Any]) -> tuple[str, str | None, str]:
+    return body["kind"], body["metadata"].get("namespace"), body["metadata"].get("name", "")
+
+
+class FakeClock:
+    """Time that moves when it is told to; runs the calls that are due, as an event loop does."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._timers: list[FakeTimer] = []
+
+    def time(self) -> float:
+        return self.now
+
+    __call__ = time
+
+    def call_later(self, delay: float, callback: Any, *args: Any) -> "FakeTimer":
+        timer = FakeTimer(self.now + delay, callback, args)
+        self._timers.append(timer)
+        return timer
+
+    def advance(self, seconds: float) -> None:
+        """Let so many seconds pass."""
+        end = self.now + seconds
+        while due := [timer for timer in self._timers if timer.when() <= end]:
+            timer = min(due, key=FakeTimer.when)
+            self._timers.remove(timer)
+            self.now = max(self.now, timer.when())
+            timer.run()
+        self.now = end
+
+
+class FakeTimer:
+    """One call of the future."""
+
+    def __init__(self, when: float, callback: Any, args: tuple[Any, ...]) -> None:
+        self._when = when
+        self._call = (callback, args)
+        self._cancelled = False
+
+    def when(self) -> float:
+        return self._when
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def run(self) -> None:
+        callback, args = self._call
+        if not self._cancelled:
+            callback(*args)
+
+
+async def until(done: Callable[[], object]) -> None:
+    """Let the other tasks run until something is true; TimeoutError when it does not become so."""
+    async with asyncio.timeout(10):
+        while True:
+            if done():
+                return
+            await asyncio.sleep(0.001)

@@ -1,0 +1,97 @@
+"""Makes a tiny model and adapters on it with manifests, in the trainer's Python.
+
+``probed_adapters.py FOLDER ARCHITECTURE``: FOLDER gets ``model/``, a claim ``mnt/pvc/artifacts`` and
+``versions.json``, which tells the versions made: ``right``; ``wrong``, other weights under the right one's
+probes; and ``inactive``, weights that change nothing.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from tiny_models import make_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from tunesmith_contract.artifact import File, Lineage, Manifest, Probe
+from tunesmith_contract.base import sha256_digest
+from tunesmith_contract.layout import MANIFEST_FILE
+
+TEXTS = ("Item 5 costs 15 euros on day 2.", "The quick brown fox jumps over the lazy dog.")
+PROMPT_LENGTH = 4
+LINEAGE = Lineage(
+    namespace="n", job="j", uid="u", base_model="pvc://models/tiny", base_model_revision="r",
+    dataset_digest="sha256:" + "0" * 64, image="i", parameters={}, versions={},
+)  # fmt: skip
+
+
+def make_adapter(model_folder: Path, seed: int, scale: float) -> PeftModel:
+    """A random adapter of rank 8; with ``scale`` 0 it changes nothing."""
+    torch.manual_seed(seed)
+    config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(model_folder), config)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=scale)
+    return model.eval()
+
+
+@torch.no_grad()
+def mean_log_prob(model: PeftModel, tokens: Sequence[int]) -> float:
+    """Of the tokens after the prompt, nats per token."""
+    log_probs = torch.log_softmax(model(input_ids=torch.tensor([tokens])).logits[0].float(), -1)
+    positions = range(PROMPT_LENGTH, len(tokens))
+    return sum(log_probs[position - 1, tokens[position]].item() for position in positions) / len(positions)
+
+
+def make_probes(model: PeftModel, model_folder: Path) -> tuple[Probe, ...]:
+    """What base and adapter say of the texts, by transformers and PEFT."""
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    probes = []
+    for text in TEXTS:
+        tokens = tokenizer(text)["input_ids"]
+        with model.disable_adapter():
+            base = mean_log_prob(model, tokens)
+        tuned = mean_log_prob(model, tokens)
+        probes.append(
+            Probe(
+                token_ids=tuple(tokens), prompt_length=PROMPT_LENGTH, base_log_prob=base, tuned_log_prob=tuned
+            )
+        )
+    return tuple(probes)
+
+
+def commit(model: PeftModel, probes: tuple[Probe, ...], storage: Path) -> dict[str, object]:
+    """Save an adapter with a manifest; returns it as a Version in JSON."""
+    staging = storage / "staging"
+    model.save_pretrained(staging)
+    files = tuple(
+        File(path=path.name, size_bytes=path.stat().st_size, sha256=sha256_digest(path.read_bytes()))
+        for path in sorted(staging.iterdir())
+    )
+    manifest = Manifest(rank=8, target_modules=("all-linear",), files=files, lineage=LINEAGE, probes=probes)
+    (staging / MANIFEST_FILE).write_bytes(manifest.to_bytes())
+    name = manifest.digest.removeprefix("sha256:")
+    (storage / "sha256").mkdir(exist_ok=True)
+    staging.rename(storage / "sha256" / name)
+    return {"version": 1, "digest": manifest.digest, "uri": f"pvc://artifacts/sha256/{name}"}
+
+
+def main(folder: Path, architecture: str) -> None:
+    """Make all of it."""
+    storage = folder / "mnt/pvc/artifacts"
+    storage.mkdir(parents=True)
+    model_folder = make_model(folder / "model", architecture, TEXTS)  # type: ignore[arg-type]
+    right = make_adapter(model_folder, seed=1, scale=0.3)
+    probes = make_probes(right, model_folder)
+    versions = {
+        "right": commit(right, probes, storage),
+        "wrong": commit(make_adapter(model_folder, seed=2, scale=0.3), probes, storage),
+        "inactive": commit(make_adapter(model_folder, seed=1, scale=0.0), probes, storage),
+    }
+    (folder / "versions.json").write_text(json.dumps(versions))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

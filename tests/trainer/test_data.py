@@ -1,0 +1,178 @@
+"""Rows are read, checked, split and stored; nothing is lost, and the same row is always on one side."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tunesmith_contract.run_config import DataFormat
+from tunesmith_trainer.data.checks import canonical_row, row_digest
+from tunesmith_trainer.data.parquet import read_rows, write_rows
+from tunesmith_trainer.data.reading import read_source
+from tunesmith_trainer.data.split import dataset_digest, split_rows
+from tunesmith_trainer.failures import DataError
+
+USER = {"role": "user", "content": "hi"}
+ASSISTANT = {"role": "assistant", "content": "hello"}
+GOOD = {"messages": [USER, ASSISTANT]}
+CALL = {"type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+
+CHAT_CASES: list[tuple[str, Any]] = [
+    ("data_type", [1]),
+    ("data_type", {"messages": ["hi", ASSISTANT]}),
+    ("data_type", {"messages": [USER, ASSISTANT], "tools": "none"}),
+    (
+        "data_type",
+        {"messages": [USER, {"role": "assistant", "tool_calls": [{"function": {"arguments": "{"}}]}]},
+    ),
+    ("missing_messages_list", {"text": "hi"}),
+    ("missing_messages_list", {"messages": []}),
+    ("message_missing_key", {"messages": [{"content": "hi"}, ASSISTANT]}),
+    ("message_missing_key", {"messages": [USER, {"role": "assistant"}]}),
+    ("message_unrecognized_key", {"messages": [USER, ASSISTANT | {"mood": "good"}]}),
+    ("unrecognized_role", {"messages": [{"role": "bot", "content": "hi"}, ASSISTANT]}),
+    ("missing_content", {"messages": [USER, {"role": "assistant", "content": None}]}),
+    ("missing_content", {"messages": [USER, {"role": "assistant", "content": " "}]}),
+    ("missing_content", {"messages": [USER | {"content": [{"type": "text", "text": "hi"}]}, ASSISTANT]}),
+    ("example_missing_assistant_message", {"messages": [USER]}),
+]
+
+
+@pytest.mark.parametrize(("check", "row"), CHAT_CASES)
+def test_each_check_names_file_line_and_what_to_write(tmp_path: Path, check: str, row: Any) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"{json.dumps(GOOD)}\n\n{json.dumps(row)}\n")
+    source = read_source(path, DataFormat.AUTO)
+    (finding,) = source.findings
+    assert (finding.file, finding.line, finding.check) == ("rows.jsonl", 3, check)
+    assert finding.found
+    assert finding.advice
+    assert source.refused == {3: row}
+    assert len(source.rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("check", "row"),
+    [
+        ("missing_prompt", {"completion": "x"}),
+        ("missing_prompt", {"prompt": ["x"], "completion": "x"}),
+        ("missing_completion", {"prompt": "x"}),
+        ("missing_completion", {"prompt": "x", "completion": ""}),
+    ],
+)
+def test_checks_of_prompt_completion(tmp_path: Path, check: str, row: Any) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row))
+    (finding,) = read_source(path, DataFormat.PROMPT_COMPLETION).findings
+    assert finding.check == check
+
+
+@pytest.mark.parametrize(
+    ("check", "text", "line"),
+    [
+        ("invalid_json", b'{"messages": [}', 2),
+        ("invalid_json", b'{"messages": NaN}', 2),
+        ("invalid_json", b"[" * 100_000, 2),
+        ("invalid_encoding", b'{"messages": "\xff"}', 2),
+        ("invalid_encoding", b'{"messages": "\\ud800"}', 2),
+    ],
+)
+def test_bad_bytes_are_findings(tmp_path: Path, check: str, text: bytes, line: int) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(json.dumps(GOOD).encode() + b"\r\n" + text)
+    (finding,) = read_source(path, DataFormat.AUTO).findings
+    assert (finding.check, finding.line) == (check, line)
+
+
+@pytest.mark.parametrize(
+    ("data", "check"),
+    [
+        (b"\n \n", "empty_file"),
+        (b"[]", "empty_file"),
+        (b"\x1f\x8bgarbage", "invalid_encoding"),
+        (b'{"text": "x"}', "missing_messages_list"),
+        (b"3", "data_type"),
+    ],
+)
+def test_files_without_rows_of_a_known_format(tmp_path: Path, data: bytes, check: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=check):
+        read_source(path, DataFormat.AUTO)
+
+
+def test_array_gzip_and_byte_order_mark(tmp_path: Path) -> None:
+    bad = {"messages": [USER]}
+    text = f"[{json.dumps(GOOD)},\n\n{json.dumps(bad)} , {json.dumps(GOOD, indent=1)}\n]"
+    path = tmp_path / "rows.json.gz"
+    path.write_bytes(gzip.compress(b"\xef\xbb\xbf" + text.encode()))
+    source = read_source(path, DataFormat.AUTO)
+    assert [row.line for row in source.rows] == [1, 3]
+    assert [finding.line for finding in source.findings] == [3]
+
+
+def test_tool_calls_survive_parquet_with_arguments_as_objects(tmp_path: Path) -> None:
+    called = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    answer = {"role": "tool", "name": "f", "content": "2", "tool_call_id": "1"}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"x": {"type": "integer"}}}}]
+    row = canonical_row({"messages": [USER, called, answer, ASSISTANT], "tools": tools}, DataFormat.CHAT)
+    rows = [row, canonical_row(GOOD | {"id": 7}, DataFormat.CHAT)]
+    write_rows(tmp_path / "x.parquet", rows, chat=True)
+    assert read_rows(tmp_path / "x.parquet") == rows
+    assert rows[0]["messages"][1]["tool_calls"][0]["function"]["arguments"] == {"x": 1}
+    assert rows[1] == GOOD
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+rows_strategy = st.lists(
+    st.builds(lambda prompt, completion: {"prompt": prompt, "completion": completion}, texts, texts),
+    max_size=30,
+)
+
+
+@given(rows_strategy)
+@settings(deadline=None)
+def test_parquet_keeps_any_text(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]]) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.parquet"
+    write_rows(path, rows, chat=False)
+    assert read_rows(path) == rows
+
+
+@given(rows_strategy, rows_strategy, st.booleans(), st.integers(0, 3), st.floats(0, 0.9))
+def test_split_adds_up_and_never_straddles(
+    train: list[Any], validation: list[Any], exact: bool, seed: int, fraction: float
+) -> None:
+    for held_out in (None, validation):
+        split = split_rows(train, held_out, fraction=fraction, seed=seed, exact_dedup=exact)
+        total = len(train) + len(held_out or [])
+        assert len(split.train) + len(split.validation) + split.duplicates == total
+        learned = {row_digest(row) for row in split.train}
+        assert learned.isdisjoint(row_digest(row) for row in split.validation)
+        if exact:
+            assert len(learned) == len(split.train)
+
+
+@given(rows_strategy, rows_strategy, st.randoms(use_true_random=False))
+def test_a_row_stays_on_its_side_when_rows_move_or_come(
+    rows: list[Any], more: list[Any], chance: Any
+) -> None:
+    before = split_rows(rows, None, fraction=0.3, seed=5, exact_dedup=True)
+    grown = [*rows, *more]
+    chance.shuffle(grown)
+    after = split_rows(grown, None, fraction=0.3, seed=5, exact_dedup=True)
+    assert {row_digest(row) for row in before.train} <= {row_digest(row) for row in after.train}
+    assert {row_digest(row) for row in before.validation} <= {row_digest(row) for row in after.validation}
+
+
+def test_split_holds_out_about_the_fraction_and_another_seed_others() -> None:
+    rows = [{"prompt": str(number), "completion": "x"} for number in range(2000)]
+    first, second = (split_rows(rows, None, fraction=0.1, seed=seed, exact_dedup=True) for seed in (1, 2))
+    assert 140 < len(first.validation) < 260
+    assert first.validation != second.validation
+    assert dataset_digest(first) != dataset_digest(second)
+    assert dataset_digest(first) == dataset_digest(
+        split_rows(rows, None, fraction=0.1, seed=1, exact_dedup=True)
+    )

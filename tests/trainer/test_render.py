@@ -1,0 +1,78 @@
+"""The answer's tokens, and only they, are told apart under every kind of chat template."""
+
+import pytest
+from tiny_models import CHAT_TEMPLATE, make_tokenizer
+from trl.chat_template_utils import qwen2_5_chat_template
+from tunesmith_trainer.data.render import Renderer, RenderError
+from tunesmith_trainer.failures import UserError
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
+    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+FORGETS = (
+    "{% for message in messages %}{% if loop.last or message['role'] != 'assistant' %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+REFUSES = "{{ raise_exception('roles must alternate') }}"
+TEXTS = ["good day", "grüß dich", "bye now"]
+ROW = {
+    "messages": [
+        {"role": "system", "content": "be nice"},
+        {"role": "user", "content": "good day"},
+        {"role": "assistant", "content": "grüß dich"},
+        {"role": "user", "content": "bye"},
+        {"role": "assistant", "content": " bye now"},
+    ]
+}
+
+
+def renderer(template: str | None, *, answers_only: bool = True) -> Renderer:
+    return Renderer(make_tokenizer(TEXTS, template), answers_only=answers_only)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "template", [CHAT_TEMPLATE, CHATML, qwen2_5_chat_template], ids=["own", "prefix", "trl"]
+)
+def test_answers_are_the_assistants_words_and_their_end(template: str) -> None:
+    rendered = renderer(template)
+    rendered.require_chat()
+    tokens = rendered.tokens(ROW)
+    learned = [token for token, answer in zip(tokens.ids, tokens.answer, strict=True) if answer]
+    # TRL's templates count the line breaks around a turn to it.
+    assert rendered.tokenizer.decode(learned).replace("\n", "") == "grüß dich<|im_end|> bye now<|im_end|>"
+    assert [label for label in tokens.labels(True) if label != -100] == learned
+    assert tokens.labels(False) == tokens.ids
+
+
+def test_prompt_is_what_stands_before_the_answer() -> None:
+    rendered = renderer(CHATML)
+    prompt = rendered.tokenizer(rendered.prompt(ROW["messages"][:-1]), add_special_tokens=False)["input_ids"]
+    tokens = rendered.tokens(ROW)
+    assert tokens.ids[: len(prompt)] == prompt
+    assert tokens.answer[len(prompt)]
+
+
+def test_a_template_whose_answers_cannot_be_told_apart_is_refused() -> None:
+    with pytest.raises(UserError, match="assistantOnlyLoss"):
+        renderer(FORGETS).require_chat()
+    assert all(renderer(FORGETS, answers_only=False).tokens(ROW).answer)
+
+
+def test_templates_that_are_missing_or_refuse() -> None:
+    with pytest.raises(UserError, match="no chat template"):
+        renderer(None).require_chat()
+    with pytest.raises(RenderError, match="alternate"):
+        renderer(REFUSES).tokens(ROW)
+    with pytest.raises(UserError, match="alternate"):
+        renderer(REFUSES).require_chat()
+
+
+def test_plain_text_learns_completion_and_end() -> None:
+    rendered = renderer(None)
+    tokens = rendered.tokens({"prompt": "good day: ", "completion": "bye now"})
+    learned = [token for token, answer in zip(tokens.ids, tokens.answer, strict=True) if answer]
+    assert rendered.tokenizer.decode(learned) == "bye now<|im_end|>"
+    assert rendered.tokenizer.decode(tokens.ids) == "good day: bye now<|im_end|>"
