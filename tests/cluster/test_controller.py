@@ -162,7 +162,8 @@ async def test_resync_finds_what_the_watch_missed() -> None:
         harness.api.add({**BODY, "metadata": {**BODY["metadata"], "name": "missed", "uid": "u2"}})
         del harness.api.objects["FineTuneJob", "ns", "job"]
         await harness.controller.resync_kind("FineTuneJob")
-        assert {key.name for key in harness.controller.bodies} == {"missed"}
+        bodies = harness.controller.bodies.of_kind("FineTuneJob")
+        assert {body["metadata"]["name"] for body in bodies} == {"missed"}
         await until(
             lambda: harness.api.objects["FineTuneJob", "ns", "missed"].get("status") == {"phase": "Made"}
         )

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from operator_process import operator_process
 from served_jobs import children, create_job, install_crds
+
 from tunesmith_cluster.binaries import program
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane
