@@ -14,13 +14,16 @@ from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane
 
 CHART = Path(__file__).parents[2] / "helm" / "tunesmith"
+#: What `helm template`, which asks no cluster, is to suppose.
+KUBE_VERSION = "1.35.0"
 KINDS = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
 
 
 def render(namespace: str, *values: str) -> list[dict[str, Any]]:
     """The chart's accounts and permissions."""
     settings = [f"--set={value}" for value in values]
-    command = [program("helm"), "template", "tunesmith", str(CHART), f"--namespace={namespace}", *settings]
+    scope = [f"--namespace={namespace}", f"--kube-version={KUBE_VERSION}"]
+    command = [program("helm"), "template", "tunesmith", str(CHART), *scope, *settings]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return [body for body in yaml.safe_load_all(text) if body and body["kind"] in KINDS]
 
@@ -41,7 +44,7 @@ def write_kubeconfig(server: ControlPlane, namespace: str, path: Path) -> Path:
 def test_the_charts_permissions_are_enough(control_plane: ControlPlane, tmp_path: Path, scoped: bool) -> None:
     install_crds(control_plane)
     system, namespace = control_plane.namespace("system"), control_plane.namespace("kernel")
-    control_plane.apply(render(system, *([f"watchNamespaces[0]={namespace}"] if scoped else [])), system)
+    control_plane.apply(render(system, *([f"watchNamespaces[0]={namespace}"] if scoped else [])))
     kubeconfig = write_kubeconfig(control_plane, system, tmp_path / "kubeconfig")
     watched = {"watch_namespaces": namespace} if scoped else {}
     with operator_process(kubeconfig, tmp_path, namespace=system, **watched) as operator:
