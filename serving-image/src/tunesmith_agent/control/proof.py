@@ -16,7 +16,7 @@ class Measurement:
 
 
 def judge_base(measurements: Sequence[Measurement], tolerance: float) -> str:
-    """Empty if the engine's base model is the one that the adapter was trained on, else a sentence with the numbers.
+    """Empty if the engine's base model is the one that was trained on, else a sentence with the numbers.
 
     The tolerance covers different kernels and precisions, not different weights: between transformers with
     PEFT and vLLM 9.5e-7 was the largest difference of a token measured in float32; bfloat16 keeps eight bits,
@@ -29,8 +29,8 @@ def judge_base(measurements: Sequence[Measurement], tolerance: float) -> str:
 def judge_adapter(measurements: Sequence[Measurement], tolerance: float) -> str:
     """Empty if the loaded adapter is this adapter, else a sentence with the numbers.
 
-    Each probe must be within the tolerance; and over all probes the adapter must be nearer to the tuned values
-    than to the base's, or an adapter that changes nothing would pass where the two are close.
+    Each probe must be within the tolerance; and over all probes the adapter must be nearer to the tuned
+    values than to the base's, or an adapter that changes nothing would pass where the two are close.
     """
     pairs = [(found.adapter, found.probe.tuned_log_prob) for found in measurements]
     if problem := _first_difference("adapter", pairs, tolerance):
