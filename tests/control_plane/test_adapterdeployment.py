@@ -4,6 +4,7 @@ Most agents follow a script; one test has the real agent in front of a fake engi
 """
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -72,7 +73,11 @@ class Serving:
             stable = adapter.get("stable", {}).get("digest")
             return adapter if (adapter.get("phase"), stable) == (phase, digest) else None
 
-        return eventually(reached, timeout, what=f"phase {phase} with {digest} stable")
+        try:
+            return eventually(reached, timeout, what=f"phase {phase} with {digest} stable")
+        except TimeoutError as error:
+            error.add_note(json.dumps(self.status))
+            raise
 
     def pod_uids(self) -> set[str]:
         """The pods there are."""
@@ -215,7 +220,7 @@ async def test_the_real_agent_proves_what_it_serves(
         "pod_uid": uid,
     }
     async with running_agent(engine, storage.root, **settings):
-        await asyncio.to_thread(serving.wait, "Stable", good.digest, 60)
+        await asyncio.to_thread(serving.wait, "Stable", good.digest)
         await asyncio.to_thread(
             serving.apply, build_adapter("x", source={"uri": false.uri, "digest": false.digest})
         )
