@@ -17,7 +17,7 @@ from tunesmith_agent.artifacts.verify import (
 from tunesmith_agent.engine.client import EngineClient, EngineRefused, EngineUnavailable
 from tunesmith_agent.metrics import AgentMetrics
 
-from .proof import Measurement, judge_adapter, judge_base
+from .proof import Measurement, choose_probes, judge_adapter, judge_base
 
 #: Versions whose bytes are read from storage at the same time.
 _PARALLEL_READS = 2
@@ -100,7 +100,7 @@ class BringUp:
                 Measurement(
                     probe, await self._engine.base_log_prob(probe), await self._engine.log_prob(name, probe)
                 )
-                for probe in manifest.probes
+                for probe in choose_probes(manifest.probes)
             ]
         except EngineRefused as error:
             if name not in await self._engine.adapters():

@@ -93,7 +93,7 @@ class EngineClient:
         answers = [await self._generate(body) for body in build_requests(model, probe)]
         try:
             return mean_log_prob(answers, probe)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
             raise EngineRefused(f"The engine's answer has no log-probabilities: {error!r}") from error
 
     async def metrics(self) -> bytes:
