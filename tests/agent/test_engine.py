@@ -13,6 +13,7 @@ import openai
 import pytest
 from agent_harness import Running, running_agent
 from pydantic import TypeAdapter
+
 from tunesmith_contract.agent import VERSION_HEADER, DesiredAlias, Version, served_name
 from tunesmith_images.venvs import make_environment
 

@@ -5,9 +5,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tunesmith_contract.agent import LoadState, Version, served_name
-from tunesmith_contract.artifact import Manifest
-
 from tunesmith_agent.artifacts.verify import (
     ArtifactInvalid,
     ArtifactUnreadable,
@@ -16,6 +13,8 @@ from tunesmith_agent.artifacts.verify import (
 )
 from tunesmith_agent.engine.client import EngineClient, EngineRefused, EngineUnavailable
 from tunesmith_agent.metrics import AgentMetrics
+from tunesmith_contract.agent import LoadState, Version, served_name
+from tunesmith_contract.artifact import Manifest
 
 from .proof import Measurement, choose_probes, judge_adapter, judge_base
 

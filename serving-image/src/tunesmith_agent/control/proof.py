@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from tunesmith_contract.artifact import Probe
 
-
 MEASURED_PROBES = 3
 
 

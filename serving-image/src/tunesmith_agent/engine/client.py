@@ -5,6 +5,7 @@ from typing import Any
 
 import aiohttp
 import orjson
+
 from tunesmith_contract.artifact import Probe
 
 from .log_probs import build_requests, mean_log_prob
