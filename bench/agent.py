@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from agent_harness import Storage
+
 from tunesmith_contract.agent import DesiredAlias, DesiredState
 from tunesmith_images.venvs import make_environment
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.limits import Limits
 from tunesmith_agent.http.messages import Request

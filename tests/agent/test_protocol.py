@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 from agent_harness import Running, Storage, running_agent
 from fake_engine import FakeEngine
+
 from tunesmith_agent.http import server
 from tunesmith_agent.http.limits import Limits
 from tunesmith_contract.agent import Version, served_name

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from agent_harness import Running, Storage, running_agent
 from fake_engine import FakeEngine
+
 from tunesmith_contract.agent import (
     VERSION_HEADER,
     DesiredAlias,

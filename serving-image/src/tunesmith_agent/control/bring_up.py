@@ -5,9 +5,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tunesmith_contract.agent import LoadState, Version, served_name
-from tunesmith_contract.artifact import Manifest
-
 from tunesmith_agent.artifacts.verify import (
     ArtifactInvalid,
     ArtifactUnreadable,
@@ -16,8 +13,10 @@ from tunesmith_agent.artifacts.verify import (
 )
 from tunesmith_agent.engine.client import EngineClient, EngineRefused, EngineUnavailable
 from tunesmith_agent.metrics import AgentMetrics
+from tunesmith_contract.agent import LoadState, Version, served_name
+from tunesmith_contract.artifact import Manifest
 
-from .proof import Measurement, judge_adapter, judge_base
+from .proof import Measurement, choose_probes, judge_adapter, judge_base
 
 #: Versions whose bytes are read from storage at the same time.
 _PARALLEL_READS = 2
@@ -100,7 +99,7 @@ class BringUp:
                 Measurement(
                     probe, await self._engine.base_log_prob(probe), await self._engine.log_prob(name, probe)
                 )
-                for probe in manifest.probes
+                for probe in choose_probes(manifest.probes)
             ]
         except EngineRefused as error:
             if name not in await self._engine.adapters():

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiohttp
-from tunesmith_contract.agent import AGENT_PATH, AgentReport
-from tunesmith_contract.layout import CA_FILE, TOKEN_FILE
 
 from tunesmith_agent.metrics import AgentMetrics
+from tunesmith_contract.agent import AGENT_PATH, AgentReport
+from tunesmith_contract.layout import CA_FILE, TOKEN_FILE
 
 from .desired import DesiredStore
 from .reconciler import Reconciler

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from tunesmith_contract.artifact import Probe
 
+MEASURED_PROBES = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -13,6 +15,13 @@ class Measurement:
     probe: Probe
     base: float
     adapter: float
+
+
+def choose_probes(probes: Sequence[Probe]) -> list[Probe]:
+    """Those that tell the two models apart best: enough to prove, few enough for an engine without a GPU."""
+    return sorted(probes, key=lambda probe: -abs(probe.tuned_log_prob - probe.base_log_prob))[
+        :MEASURED_PROBES
+    ]
 
 
 def judge_base(measurements: Sequence[Measurement], tolerance: float) -> str:

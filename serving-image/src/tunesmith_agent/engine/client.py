@@ -5,6 +5,7 @@ from typing import Any
 
 import aiohttp
 import orjson
+
 from tunesmith_contract.artifact import Probe
 
 from .log_probs import build_requests, mean_log_prob
@@ -93,7 +94,7 @@ class EngineClient:
         answers = [await self._generate(body) for body in build_requests(model, probe)]
         try:
             return mean_log_prob(answers, probe)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
             raise EngineRefused(f"The engine's answer has no log-probabilities: {error!r}") from error
 
     async def metrics(self) -> bytes:

@@ -15,26 +15,15 @@ MAX_TOKENS_ASKED = 128
 
 
 def build_requests(model: str, probe: Probe) -> list[dict[str, object]]:
-    """Bodies for ``/v1/completions``; together they ask for every token of the continuation.
+    """Bodies for ``/v1/completions``, to be sent one after the other; together they ask for every token.
 
-    The longest prompt comes first, so that the others find its beginning in the prefix cache.
+    The longest prompt goes first and alone, so that the others find their beginning in the prefix cache.
     """
-    positions = range(len(probe.token_ids) - 1, probe.prompt_length - 1, -1)
-    groups = [
-        positions[start : start + MAX_TOKENS_ASKED] for start in range(0, len(positions), MAX_TOKENS_ASKED)
+    positions = _positions(probe)
+    rest = [
+        positions[start : start + MAX_TOKENS_ASKED] for start in range(1, len(positions), MAX_TOKENS_ASKED)
     ]
-    return [
-        {
-            "model": model,
-            "prompt": [list(probe.token_ids[:position]) for position in group],
-            "max_tokens": 1,
-            "temperature": 0,
-            "logprobs": 1,
-            "logprob_token_ids": sorted({probe.token_ids[position] for position in group}),
-            "return_tokens_as_token_ids": True,
-        }
-        for group in groups
-    ]
+    return [_build_request(model, probe, group) for group in (positions[:1], *rest)]
 
 
 def mean_log_prob(answers: Sequence[Mapping[str, Any]], probe: Probe) -> float:
@@ -43,13 +32,30 @@ def mean_log_prob(answers: Sequence[Mapping[str, Any]], probe: Probe) -> float:
     Raises:
         KeyError, IndexError, TypeError, ValueError: the answers are not of the shape that was asked for.
     """
-    positions = range(len(probe.token_ids) - 1, probe.prompt_length - 1, -1)
-    choices = [
-        choice
-        for answer in answers
-        for choice in sorted(answer["choices"], key=lambda choice: choice["index"])
+    choices = [choice for answer in answers for choice in sorted(answer["choices"], key=_index)]
+    values = [
+        float(choice["logprobs"]["top_logprobs"][0][f"token_id:{probe.token_ids[position]}"])
+        for position, choice in zip(_positions(probe), choices, strict=True)
     ]
-    total = 0.0
-    for position, choice in zip(positions, choices, strict=True):
-        total += float(choice["logprobs"]["top_logprobs"][0][f"token_id:{probe.token_ids[position]}"])
-    return total / len(positions)
+    return sum(values) / len(values)
+
+
+def _positions(probe: Probe) -> range:
+    """Where the continuation's tokens stand, the last one first."""
+    return range(len(probe.token_ids) - 1, probe.prompt_length - 1, -1)
+
+
+def _index(choice: Mapping[str, Any]) -> int:
+    return int(choice["index"])
+
+
+def _build_request(model: str, probe: Probe, positions: Sequence[int]) -> dict[str, object]:
+    return {
+        "model": model,
+        "prompt": [list(probe.token_ids[:position]) for position in positions],
+        "max_tokens": 1,
+        "temperature": 0,
+        "logprobs": 1,
+        "logprob_token_ids": sorted({probe.token_ids[position] for position in positions}),
+        "return_tokens_as_token_ids": True,
+    }
