@@ -35,7 +35,7 @@ def operator(server: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def runs(server: ControlPlane, operator: RestartableOperator, tmp_path: Any) -> Runs:
     """A namespace with claims."""
-    return Runs(server, tmp_path, claims=("models", "artifacts", "data"))
+    return Runs(server, tmp_path)
 
 
 def run(**spec: Any) -> dict[str, Any]:
@@ -112,4 +112,6 @@ def test_deleted_nothing_of_it_stays(runs: Runs) -> None:
     for name in names:
         runs.delete(KIND, name)
     for name, body in names.items():
-        eventually(lambda body=body: not runs.children(body), GARBAGE_SECONDS, what=f"the end of {name}'s children")
+        eventually(
+            lambda body=body: not runs.children(body), GARBAGE_SECONDS, what=f"the end of {name}'s children"
+        )

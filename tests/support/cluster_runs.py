@@ -19,7 +19,9 @@ CHILDREN = ("apis/batch/v1/{}/jobs", "api/v1/{}/configmaps", "api/v1/{}/pods")
 class Runs:
     """A namespace with claims and rows for runs."""
 
-    def __init__(self, server: ControlPlane, folder: Path, claims: tuple[str, ...] = ("models", "artifacts")) -> None:
+    def __init__(
+        self, server: ControlPlane, folder: Path, claims: tuple[str, ...] = ("models", "artifacts", "data")
+    ) -> None:
         self.server = server
         self.namespace = server.namespace("runs")
         for claim in claims:
@@ -61,7 +63,9 @@ class Runs:
 
         return eventually(told, timeout, what=f"{kind} {name} not ready because of {reason}")
 
-    def finish(self, run: Body, stage: str, attempt: int, exit_code: int, report: RunReport | None = None) -> None:
+    def finish(
+        self, run: Body, stage: str, attempt: int, exit_code: int, report: RunReport | None = None
+    ) -> None:
         """End the pod of an attempt."""
         pod = self.pod(run, stage, attempt)
         message = report.to_termination_message().decode() if report else ""
@@ -90,7 +94,9 @@ class Runs:
         selector = f"labelSelector={OWNER_UID_LABEL}%3D{run['metadata']['uid']}"
         found = []
         for path in CHILDREN:
-            listed = self.server.api.get(f"/{path.format(f'namespaces/{self.namespace}')}?{selector}")["items"]
+            listed = self.server.api.get(f"/{path.format(f'namespaces/{self.namespace}')}?{selector}")[
+                "items"
+            ]
             found += [f"{path.rsplit('/', 1)[-1]}/{item['metadata']['name']}" for item in listed]
         return found
 
@@ -116,6 +122,7 @@ def condition(status: Body, kind: str) -> Body:
 def lasting(status: Body) -> Body:
     """A status without the times at which conditions changed."""
     conditions = [
-        {key: value for key, value in item.items() if key != "lastTransitionTime"} for item in status["conditions"]
+        {key: value for key, value in item.items() if key != "lastTransitionTime"}
+        for item in status["conditions"]
     ]
     return status | {"conditions": conditions}
