@@ -11,6 +11,7 @@ from .cache import REPOSITORY, cache_dir
 from .catalog import REGISTRY, Image
 from .layout import is_complete, make_layout, remove_image
 from .run import BuildError, Stages, output, run
+from .system import ensure_programs
 from .wheels import download_wheels, write_pip_config
 
 BASE_RECIPE = base.RECIPE
@@ -36,6 +37,8 @@ def build(image: Image, ref: str, parents: dict[str, str], stages: Stages) -> No
     """
     if os.geteuid() != 0:
         raise BuildError("building images without Docker needs root; start it as root, or install Docker")
+    with stages.stage("Debian packages"):
+        ensure_programs()
     with stages.stage("base image"):
         base_ref = _ensure_base()
     with stages.stage(f"{image.name}: wheels"):

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-_HINT = "on Debian: apt-get install --no-install-recommends buildah crun debootstrap python3-venv skopeo"
-
 
 class BuildError(Exception):
     """A build cannot go on; the message says what to do."""
@@ -25,7 +23,7 @@ def run(
     try:
         code = subprocess.run(command, env=env, cwd=cwd, stdout=sys.stderr, check=False).returncode
     except FileNotFoundError:
-        raise BuildError(f"{command[0]} is not installed; {_HINT}") from None
+        raise BuildError(f"{command[0]} is not installed") from None
     if code:
         raise BuildError(f"exit code {code} from: {' '.join(map(str, command))}")
 

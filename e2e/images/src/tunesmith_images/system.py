@@ -1,0 +1,29 @@
+"""The Debian packages that building without Docker needs."""
+
+import os
+import shutil
+from collections.abc import Mapping
+
+from .run import BuildError, run
+
+# Program to the package that brings it.
+PROGRAMS = {"buildah": "buildah", "crun": "crun", "debootstrap": "debootstrap", "skopeo": "skopeo"}
+
+
+def ensure_programs(programs: Mapping[str, str] = PROGRAMS) -> None:
+    """Install what is missing of `programs` (program to package), as root on Debian.
+
+    Raises:
+        BuildError: it cannot be installed from here; the message names the packages.
+    """
+    # Not every user's PATH has the folder of debootstrap.
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
+    missing = [package for program, package in programs.items() if shutil.which(program, path=path) is None]
+    if not missing:
+        return
+    install = ["apt-get", "install", "--quiet", "--yes", "--no-install-recommends", *missing]
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise BuildError(f"programs are missing; as root on Debian: {' '.join(install)}")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    run(["apt-get", "update", "--quiet"], env=environment)
+    run(install, env=environment)
