@@ -86,8 +86,8 @@ class BringUp:
 
     async def _judge(self, name: str, measurements: list[Measurement]) -> None:
         if problem := judge_base(measurements, self._tolerance):
-            # Not the adapter's fault, and perhaps of the moment: vLLM on CPUs answers for the base model with
-            # the adapter of the last slot when both are in one batch.
+            # Not the adapter's fault, and perhaps of the moment: vLLM on CPUs has answered for the base model with an
+            # adapter that was in the same batch.
             raise LoadFailure("BaseModelMismatch", problem, retryable=True)
         if problem := judge_adapter(measurements, self._tolerance):
             await self._engine.unload(name)
