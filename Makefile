@@ -31,7 +31,7 @@ test: bootstrap ## Everything: install what is needed, checks, all tests; prints
 
 test-unit: ## Pure rooms, contract, kernel, agent, harness: no cluster
 	@$(dev)/pytest -q tests/contract tests/api tests/decide tests/manifests --junitxml=$(RESULTS)/pure.xml
-	@$(dev)/pytest -q tests/cluster tests/agent tests/images tests/chart --junitxml=$(RESULTS)/unit.xml
+	@$(dev)/pytest -q -m "not engine" tests/cluster tests/agent tests/images tests/chart --junitxml=$(RESULTS)/unit.xml
 
 test-trainer: ## Trainer: data, training, checkpoints, evaluation, on tiny models
 	@$(trainer)/pytest -q tests/trainer --junitxml=$(RESULTS)/trainer.xml

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from agent_harness import Storage
+
 from tunesmith_contract.agent import DesiredAlias, DesiredState
+from tunesmith_images.venvs import make_environment
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench/results/agent.json"
@@ -189,12 +192,15 @@ def bench(router: str | None, seconds: int) -> dict[str, Any]:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--router", help="path of vllm-router's command; without it the router is left out")
+    parser.add_argument("--without-router", action="store_true", help="leave vllm-router out")
     parser.add_argument("--seconds", type=int, default=10)
     arguments = parser.parse_args()
+    if shutil.which("wrk") is None:
+        sys.exit("bench/agent.py needs wrk: apt-get install wrk")
+    router = None if arguments.without_router else str(make_environment("router") / "bin/vllm-router")
     started = os.getloadavg()[0]
     results = {
-        "sides": bench(arguments.router, arguments.seconds),
+        "sides": bench(router, arguments.seconds),
         "seconds": arguments.seconds,
         "python": platform.python_version(),
         "cores": os.cpu_count(),

@@ -61,7 +61,7 @@ class Backend(asyncio.Protocol):
         if b"/v1/load_lora_adapter" in head:
             self.adapters[body["lora_name"]] = body["lora_path"]
         elif b"/v1/completions" in head:
-            return json.dumps({"choices": [{"prompt_logprobs": self._log_probs(body)}]}).encode()
+            return json.dumps({"choices": self._log_probs(body)}).encode()
         models = [{"id": name, "object": "model"} for name in ("base", *self.adapters)]
         return json.dumps({"object": "list", "data": models}).encode()
 
@@ -69,7 +69,8 @@ class Backend(asyncio.Protocol):
         value = BASE_LOG_PROB
         if path := self.adapters.get(body["model"]):
             value = json.loads((Path(path) / "adapter_config.json").read_text())["log_prob"]
-        return [None, *({str(token): {"logprob": value}} for token in body["prompt"][1:])]
+        top = {f"token_id:{token}": value for token in body.get("logprob_token_ids", ())}
+        return [{"index": index, "logprobs": {"top_logprobs": [top]}} for index in range(len(body["prompt"]))]
 
 
 async def serve(port: int) -> None:

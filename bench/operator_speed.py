@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import platform
 import queue
-import ssl
 import statistics
 import subprocess
 import sys
@@ -29,9 +28,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import kopf
-from tunesmith_cluster.cluster import Cluster, Shape
 
 from tunesmith.cluster.credentials import load_connection
+from tunesmith_cluster.cluster import Cluster, Shape
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUP = "/apis/tunesmith.dev/v1alpha1"
@@ -231,7 +230,7 @@ def operator_process(command: Sequence[str]) -> Iterator[int]:
     ports = ["--host", "127.0.0.1", "--http-port", str(HTTP_PORT), "--tls-port", str(TLS_PORT)]
     with (
         tempfile.NamedTemporaryFile(prefix="operator-", suffix=".log") as log,
-        subprocess.Popen([*command, *ports], stdout=log, stderr=log) as process,  # noqa: S603
+        subprocess.Popen([*command, *ports], stdout=log, stderr=log) as process,
     ):
         try:
             wait_until(lambda: "tunesmith_leader 1.0" in read_metrics(), process, Path(log.name))

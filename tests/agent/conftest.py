@@ -9,6 +9,7 @@ import pytest
 import uvloop
 from agent_harness import Running, Storage, running_agent
 from fake_engine import FakeEngine
+
 from tunesmith_agent.control import operator_link, reconciler, watch_file
 from tunesmith_contract.agent import DesiredAlias, Version
 

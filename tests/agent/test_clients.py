@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import openai
 import pytest
 from agent_harness import Running, Storage
+
 from tunesmith_contract.agent import DIGEST_HEADER, VERSION_HEADER, DesiredAlias, Version, served_name
 
 MESSAGES = [{"role": "user", "content": "Lunch, 12 EUR"}]

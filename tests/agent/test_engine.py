@@ -13,6 +13,7 @@ import openai
 import pytest
 from agent_harness import Running, running_agent
 from pydantic import TypeAdapter
+
 from tunesmith_contract.agent import VERSION_HEADER, DesiredAlias, Version, served_name
 from tunesmith_images.venvs import make_environment
 
@@ -25,6 +26,7 @@ ENVIRONMENT = {
 }  # fmt: skip
 ARGUMENTS = [
     "--served-model-name=base", "--enable-lora", "--max-loras=4", "--max-cpu-loras=8", "--max-lora-rank=16",
+    "--block-size=32",
     "--max-model-len=256", "--dtype=float32", "--enforce-eager", "--max-num-seqs=8", "--host=127.0.0.1",
 ]  # fmt: skip
 

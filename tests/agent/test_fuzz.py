@@ -7,9 +7,10 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.limits import Limits
-from tunesmith_agent.http.messages import Request, date_header
+from tunesmith_agent.http.messages import Request
 
 PARTS = st.sampled_from(
     [
@@ -54,7 +55,8 @@ def run(stream: bytes, cuts: list[int]) -> Transport:
     async def feed() -> Transport:
         limits = Limits(head_bytes=200, body_bytes=100, pipelined=4)
         server: Any = SimpleNamespace(
-            handler=answer, limits=limits, on_refusal=lambda status: None, draining=False, date=date_header(),
+            handler=answer, limits=limits, on_refusal=lambda status: None, draining=False,
+            buffered=0, date=b"",
             add=lambda connection: True, remove=lambda connection: None,
         )  # fmt: skip
         connection, transport = ServerConnection(server), Transport()

@@ -3,6 +3,7 @@
 import aiohttp
 from agent_harness import Running
 from prometheus_client.parser import text_string_to_metric_families
+
 from tunesmith_agent.metrics import AgentMetrics
 from tunesmith_contract.agent import Version
 

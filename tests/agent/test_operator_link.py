@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from fake_engine import FakeEngine
+
 from tunesmith_contract.agent import AGENT_PATH, AgentReport, DesiredAlias, DesiredState
 
 

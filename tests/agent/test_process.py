@@ -9,6 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from fake_engine import FakeEngine
+
 from tunesmith_agent.settings import parse_settings
 
 

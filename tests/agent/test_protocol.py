@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 from agent_harness import Running, Storage, running_agent
 from fake_engine import FakeEngine
+
 from tunesmith_agent.http import server
 from tunesmith_agent.http.limits import Limits
 from tunesmith_contract.agent import Version, served_name
@@ -157,6 +158,11 @@ async def test_offer_of_another_protocol_is_ignored(agent: Running, expenses: Ve
         (post({"model": 3}), 400),
         (post(b'{"model": NaN}'), 400),
         (post(b"[" * 5000), 400),
+        (post({**ASK, "prompt_logprobs": 0}), 400),
+        (
+            post({"model": "expenses", "prompt": "x", "echo": True, "logprobs": 1}, path="/v1/completions"),
+            400,
+        ),
         (post().replace(b"application/json", b"text/plain"), 415),
         (post(ASK, "Content-Encoding: gzip"), 415),
         (b"GET /v1/chat/completions HTTP/1.1\r\n\r\n", 405),
@@ -337,3 +343,34 @@ async def test_drain_lets_requests_finish(agent: Running, expenses: Version) -> 
         answer = await wire.answer()
         assert answer.headers["connection"] == "close"
         assert await agent.done is True
+
+
+async def test_bodies_in_memory_are_bounded_over_all_clients(engine: FakeEngine, storage: Storage) -> None:
+    limits = Limits(buffered_bytes=1000)
+    async with (
+        running_agent(engine, storage.root, limits) as running,
+        connect(running) as first,
+        connect(running) as second,
+    ):
+        engine.hold = asyncio.Event()
+        first.writer.write(post({"model": "base", "prompt": "x" * 600}))
+        await engine.arrived.wait()
+        assert (await second.ask(post({"model": "base", "prompt": "y" * 600}))).status == 503
+        engine.hold.set()
+        assert (await first.answer()).status == 200
+        assert running.agent.server.buffered < 1000
+        assert (await first.ask(post({"model": "base", "prompt": "z" * 600}))).status == 200
+
+
+async def test_engine_that_dies_of_a_request_is_the_versions_error(agent: Running, expenses: Version) -> None:
+    async with connect(agent) as wire:
+        await wire.ask(post())
+        agent.engine.arrived.clear()
+        agent.engine.hold = asyncio.Event()
+        wire.writer.write(post())
+        await agent.engine.arrived.wait()
+        forward = next(iter(agent.agent.server.connections)).exchange
+        forward._sent_at -= 1
+        await agent.engine.stop()
+        assert (await wire.answer()).status == 502
+    assert agent.agent.metrics.stats("expenses", expenses.digest).errors == 1

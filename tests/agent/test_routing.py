@@ -8,6 +8,7 @@ from math import sqrt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tunesmith_agent.metrics import VersionStats
 from tunesmith_agent.routing.stickiness import bucket, stickiness_key, threshold
 from tunesmith_agent.routing.table import Route, build_target

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from agent_harness import Running, Storage, running_agent
 from fake_engine import FakeEngine
+
 from tunesmith_contract.agent import (
     VERSION_HEADER,
     DesiredAlias,
@@ -72,6 +73,15 @@ async def test_adapter_that_is_not_proven_gets_no_request(
     assert agent.engine.adapters == {}
     assert (await ask(agent, "a"))[0] == 503
     assert (await ready(agent))[0] == 200
+
+
+async def test_another_base_model_is_not_the_adapters_fault(agent: Running, storage: Storage) -> None:
+    version = storage.commit()
+    agent.engine.base_log_prob = -3.0
+    agent.want(DesiredAlias(name="a", stable=version))
+    assert await agent.failed(version) == "BaseModelMismatch"
+    agent.engine.base_log_prob = -2.0
+    await agent.active(version)
 
 
 @pytest.mark.parametrize(

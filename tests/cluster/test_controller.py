@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from fake_api import FakeApi
+from fake_api import FakeApi, until
 
 from tunesmith.cluster import controller as controller_module
 from tunesmith.cluster.controller import Controller
@@ -68,11 +68,6 @@ class Harness:
         [found] = [item for item in self.status.get("conditions", ()) if item["type"] == kind] or [{}]
         return found.get("status", ""), found.get("reason", ""), found.get("message", "")
 
-    async def until(self, done: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not done():
-                await asyncio.sleep(0.001)
-
 
 @asynccontextmanager
 async def running(plan: Callable[..., Plan] = plan) -> AsyncIterator[Harness]:
@@ -97,7 +92,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_actions_then_status_then_events_in_two_writes() -> None:
     async with running() as harness:
         harness.add()
-        await harness.until(lambda: harness.status == {"phase": "Made"})
+        await until(lambda: harness.status == {"phase": "Made"})
         writes = [call for call in harness.api.calls if call[0] != "list"]
         assert writes[:2] == [("create", "ConfigMap"), ("status", "FineTuneJob")]
         await harness.recorder.flush(1)
@@ -114,27 +109,27 @@ async def test_a_refusal_is_told_in_its_own_words_and_tried_again() -> None:
         refused = Refused("pods is forbidden: exceeded quota: small", 403, "Forbidden")
         harness.api.failures["create", "ConfigMap"] = [refused]
         harness.add()
-        await harness.until(lambda: harness.condition("Ready")[1] == "Refused")
+        await until(lambda: harness.condition("Ready")[1] == "Refused")
         assert harness.condition("Ready") == ("False", "Refused", "pods is forbidden: exceeded quota: small")
         assert harness.condition("Reconciling")[0] == "True"
-        await harness.until(lambda: harness.status == {"phase": "Made"})
+        await until(lambda: harness.status == {"phase": "Made"})
 
 
 async def test_what_makes_no_sense_stalls_until_it_is_changed() -> None:
     async with running() as harness:
         harness.add(valid=False)
-        await harness.until(lambda: harness.condition("Stalled")[0] == "True")
+        await until(lambda: harness.condition("Stalled")[0] == "True")
         assert harness.condition("Stalled") == ("True", "Invalid", "write spec.valid: true")
         assert ("ConfigMap", "ns", "child") not in harness.api.objects
         harness.add()
-        await harness.until(lambda: harness.status == {"phase": "Made"})
+        await until(lambda: harness.status == {"phase": "Made"})
 
 
 async def test_a_conflict_is_read_again() -> None:
     async with running() as harness:
         harness.api.failures["status", "FineTuneJob"] = [Conflict("modified", 409, "Conflict")]
         harness.add()
-        await harness.until(lambda: harness.status == {"phase": "Made"})
+        await until(lambda: harness.status == {"phase": "Made"})
         assert ("get", "FineTuneJob") in harness.api.calls
 
 
@@ -146,8 +141,8 @@ async def test_what_fails_again_and_again_is_told(errors: list[ApiError], reason
     async with running() as harness:
         harness.api.failures["create", "ConfigMap"] = [*errors]
         harness.add()
-        await harness.until(lambda: harness.condition("Ready")[1] == reason)
-        await harness.until(lambda: harness.status == {"phase": "Made"})
+        await until(lambda: harness.condition("Ready")[1] == reason)
+        await until(lambda: harness.status == {"phase": "Made"})
 
 
 async def test_a_fault_of_the_operator_shows_no_secret() -> None:
@@ -156,18 +151,19 @@ async def test_a_fault_of_the_operator_shows_no_secret() -> None:
 
     async with running(broken) as harness:
         harness.add()
-        await harness.until(lambda: harness.condition("Ready")[1] == "InternalError")
+        await until(lambda: harness.condition("Ready")[1] == "InternalError")
         assert harness.condition("Ready")[2] == "KeyError in the operator; see its log"
 
 
 async def test_resync_finds_what_the_watch_missed() -> None:
     async with running() as harness:
         harness.add()
-        await harness.until(lambda: harness.status == {"phase": "Made"})
+        await until(lambda: harness.status == {"phase": "Made"})
         harness.api.add({**BODY, "metadata": {**BODY["metadata"], "name": "missed", "uid": "u2"}})
         del harness.api.objects["FineTuneJob", "ns", "job"]
         await harness.controller.resync_kind("FineTuneJob")
-        assert {key.name for key in harness.controller.bodies} == {"missed"}
-        await harness.until(
+        bodies = harness.controller.bodies.of_kind("FineTuneJob")
+        assert {body["metadata"]["name"] for body in bodies} == {"missed"}
+        await until(
             lambda: harness.api.objects["FineTuneJob", "ns", "missed"].get("status") == {"phase": "Made"}
         )

@@ -1,6 +1,5 @@
 """What pods may say: only of their own resource, only what makes sense, only to the leader."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import WSMsgType
 from aiohttp.test_utils import TestClient, TestServer
-from fake_api import FakeApi
+from fake_api import FakeApi, until
 
 from tunesmith.cluster.controller import Controller
 from tunesmith.cluster.errors import Retryable
@@ -127,16 +126,12 @@ async def test_agents_report_and_are_told_what_to_serve() -> None:
             hub.push("serve", DesiredState(generation=2))
             assert json.loads(await agent.receive_str(timeout=5))["generation"] == 2
             await agent.send_str(build_report(applied_generation=2))
-            async with asyncio.timeout(5):
-                while not hub.states("serve"):
-                    await asyncio.sleep(0.001)
+            await until(lambda: hub.states("serve"))
             [state] = hub.states("serve")
             assert (state.report.applied_generation, state.connected) == (2, True)
             assert state.received.tzinfo is UTC
             assert state.received <= datetime.now(UTC)
-        async with asyncio.timeout(5):
-            while hub.states("serve")[0].connected:
-                await asyncio.sleep(0.001)
+        await until(lambda: not hub.states("serve")[0].connected)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from agent_harness import Storage, running_agent
 from fake_engine import FakeEngine
-from operator_process import OperatorProcess
+from restartable_operator import RestartableOperator
 from scripted_agent import ScriptedAgent
 from serving_world import build_adapter, digest_of
 
@@ -38,7 +38,7 @@ class Serving:
         self.namespace = server.namespace("serving")
         for claim in ("artifacts", "models"):
             server.add_volume(self.namespace, claim, folder, "gpu-0")
-        self.operator = stack.enter_context(OperatorProcess(server, folder, self.namespace))
+        self.operator = stack.enter_context(RestartableOperator(server, folder, self.namespace))
 
     def apply(self, adapter: dict[str, Any]) -> None:
         """Apply the resource with this adapter."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from manifest_cases import GOOD, BadCase, bad_cases, load_good, merge
+
 from tunesmith.api import GROUP, KINDS, VERSION
 from tunesmith_cluster.client import KubectlError, eventually
 from tunesmith_cluster.fake import ControlPlane

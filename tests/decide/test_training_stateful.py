@@ -34,21 +34,19 @@ class FineTuneJobMachine(RuleBasedStateMachine):
         backoff_limit=st.integers(0, 3),
         ttl=st.sampled_from([None, 0, 100]),
         deadline=st.sampled_from([None, 300, 5000]),
-        suspended=st.booleans(),
         evaluated=st.booleans(),
     )
-    def make(
-        self, backoff_limit: int, ttl: int | None, deadline: int | None, suspended: bool, evaluated: bool
-    ) -> None:
+    def make(self, backoff_limit: int, ttl: int | None, deadline: int | None, evaluated: bool) -> None:
         optional = {"ttlSecondsAfterFinished": ttl, "activeDeadlineSeconds": deadline}
         optional |= {"evaluation": EVALUATION if evaluated else None}
         given = {name: value for name, value in optional.items() if value is not None}
-        self.cluster = SimulatedCluster(fine_tune_job(backoffLimit=backoff_limit, suspend=suspended, **given))
+        self.cluster = SimulatedCluster(fine_tune_job(backoffLimit=backoff_limit, **given))
         self.backoff_limit = backoff_limit
         self.records: dict[str, Any] = {}
         self.decided: str | None = None
         self.started: Counter[str] = Counter()
         self.done: dict[str, int] = {}
+        self.reconcile()
 
     def plan(self) -> Plan:
         cluster, job = self.cluster, FineTuneJob.parse(self.cluster.resource)
@@ -59,10 +57,18 @@ class FineTuneJobMachine(RuleBasedStateMachine):
     @rule()
     def reconcile(self) -> None:
         self._carry_out(self.plan(), None)
+        self.cluster.run_job_controller()
 
-    @rule(actions=st.integers(0, 4))
+    @rule(actions=st.integers(0, 3))
     def reconcile_and_die(self, actions: int) -> None:
         self._carry_out(self.plan(), actions)
+
+    @rule()
+    def go_on(self) -> None:
+        """What ended is noticed, and the next attempt begins."""
+        self.reconcile()
+        self.cluster.pass_time(400)
+        self.reconcile()
 
     def _carry_out(self, plan: Plan, killed_after: int | None) -> None:
         before = {job["metadata"]["name"] for job in self.cluster.children("Job")}
@@ -70,10 +76,6 @@ class FineTuneJobMachine(RuleBasedStateMachine):
         for job in self.cluster.children("Job"):
             if job["metadata"]["name"] not in before:
                 self.started[stage_of(job)] += 1
-
-    @rule()
-    def run_job_controller(self) -> None:
-        self.cluster.run_job_controller()
 
     @rule(seconds=st.sampled_from([1, 10, 60, 400, 3000]))
     def pass_time(self, seconds: int) -> None:
@@ -90,11 +92,29 @@ class FineTuneJobMachine(RuleBasedStateMachine):
     def end_pod_well(self) -> None:
         job = self._running()[0]
         self.cluster.finish(job, 0, success(stage_of(job)))
+        self.go_on()
 
     @precondition(lambda self: self._running())
     @rule()
     def lose_pod(self) -> None:
         self.cluster.lose_pod(self._running()[0])
+        self.go_on()
+
+    @precondition(lambda self: self._running())
+    @rule(code=st.sampled_from([1, ExitCode.COMMUNICATION, ExitCode.PREEMPTED]))
+    def end_pod_for_now(self, code: int) -> None:
+        self.cluster.finish(self._running()[0], code)
+        self.go_on()
+
+    @precondition(lambda self: self._running())
+    @rule(actions=st.integers(0, 3))
+    def silence_node(self, actions: int) -> None:
+        """The pod is never seen to end; the operator is killed while it gives the pod up."""
+        pod = self.cluster.pod_of(self._running()[0])
+        pod["metadata"]["deletionTimestamp"] = self.cluster.now.isoformat()
+        self.cluster.pass_time(400)
+        self.reconcile_and_die(actions)
+        self.go_on()
 
     @precondition(lambda self: self._running())
     @rule(reason=st.sampled_from(["ImagePullBackOff", "CreateContainerConfigError"]))
@@ -140,7 +160,10 @@ class FineTuneJobMachine(RuleBasedStateMachine):
     def a_finished_stage_never_runs_again(self) -> None:
         for record in self._recorded():
             if record.outcome is AttemptOutcome.SUCCEEDED or record.final:
-                assert self.done.setdefault(record.stage, self.started[record.stage]) == self.started[record.stage]
+                assert (
+                    self.done.setdefault(record.stage, self.started[record.stage])
+                    == self.started[record.stage]
+                )
 
     @invariant()
     def nothing_trains_before_the_data_is_prepared(self) -> None:
@@ -168,7 +191,6 @@ class FineTuneJobMachine(RuleBasedStateMachine):
         self.cluster.resource["spec"]["suspend"] = False
         for _ in range(40):
             self.reconcile()
-            self.cluster.run_job_controller()
             for job in self._running():
                 self.cluster.finish(job, 0, success(stage_of(job)))
             self.cluster.pass_time(400)
@@ -190,4 +212,4 @@ def _lasting(status: dict[str, Any]) -> dict[str, Any]:
 
 
 TestFineTuneJob = FineTuneJobMachine.TestCase
-TestFineTuneJob.settings = settings(max_examples=60, stateful_step_count=30, deadline=None, derandomize=True)
+TestFineTuneJob.settings = settings(max_examples=150, stateful_step_count=30, deadline=None, derandomize=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fake_engine import BASE_LOG_PROB, FakeEngine
+
 from tunesmith_agent.app import Agent
 from tunesmith_agent.http.limits import Limits
 from tunesmith_agent.settings import Settings

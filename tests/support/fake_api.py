@@ -1,7 +1,8 @@
 """An API server in memory for tests of one part: objects with versions, and failures on demand; no HTTP."""
 
+import asyncio
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tunesmith.cluster.errors import ApiError, Conflict
@@ -132,3 +133,12 @@ class FakeTimer:
         callback, args = self._call
         if not self._cancelled:
             callback(*args)
+
+
+async def until(done: Callable[[], object]) -> None:
+    """Let the other tasks run until something is true; TimeoutError when it does not become so."""
+    async with asyncio.timeout(10):
+        while True:
+            if done():
+                return
+            await asyncio.sleep(0.001)

@@ -35,6 +35,7 @@ class FakeEngine:
         self.hold: asyncio.Event | None = None
         self.load_gate: asyncio.Event | None = None
         self.load_error = ""
+        self.base_log_prob = BASE_LOG_PROB
         self.port = 0
         self._runner: web.AppRunner | None = None
 
@@ -102,7 +103,7 @@ class FakeEngine:
     async def _generate(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         model = body["model"]
-        if "prompt_logprobs" in body:
+        if "logprob_token_ids" in body:
             return web.json_response(self._log_probs(body))
         if body.get("prompt") == [0]:
             return web.json_response({"choices": [{"text": ""}]})
@@ -140,11 +141,12 @@ class FakeEngine:
             yield piece
 
     def _log_probs(self, body: dict[str, Any]) -> dict[str, Any]:
-        value = BASE_LOG_PROB
+        value = self.base_log_prob
         if path := self.adapters.get(body["model"]):
             value = json.loads((Path(path) / "adapter_config.json").read_text())["log_prob"]
-        entries = [None, *({str(token): {"logprob": value}} for token in body["prompt"][1:])]
-        return {"choices": [{"prompt_logprobs": entries}]}
+        top = {f"token_id:{token}": value for token in body["logprob_token_ids"]}
+        count = len(body["prompt"])
+        return {"choices": [{"index": index, "logprobs": {"top_logprobs": [top]}} for index in range(count)]}
 
 
 def _completion(model: str) -> dict[str, Any]:

@@ -1,91 +1,121 @@
-"""The operator as a process of its own, against a control plane; it may be killed and started again."""
+"""The operator as a process of its own, for tests against a real API server."""
 
 import http.client
 import os
+import re
+import signal
 import socket
+import ssl
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tunesmith_cluster.client import eventually
-from tunesmith_cluster.fake import ControlPlane
 
-ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
 
 
 class OperatorProcess:
-    """``python -m tunesmith`` in a namespace of its own, watching given namespaces."""
+    """One replica; ``log`` is its log file."""
 
-    def __init__(self, server: ControlPlane, folder: Path, watch_namespace: str) -> None:
-        self._server = server
-        self._log = folder / "operator.log"
-        self._http_port, self.tls_port = _free_port(), _free_port()
-        self.namespace = server.namespace("operator")
-        self.host_name = f"tunesmith.{self.namespace}.svc"
-        self._watch_namespace = watch_namespace
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, process: "subprocess.Popen[bytes]", http_port: int, tls_port: int, log: Path) -> None:
+        self.process = process
+        self.http_port = http_port
+        self.tls_port = tls_port
+        self.log = log
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def start(self, *more: str) -> None:
-        """Start it, with more arguments if given, and wait until it leads."""
-        settings = {
-            "namespace": self.namespace,
-            "watch-namespaces": self._watch_namespace,
-            "http-port": str(self._http_port),
-            "tls-port": str(self.tls_port),
-            "host": "127.0.0.1",
-        }
-        arguments = [part for name, value in settings.items() for part in (f"--{name}", value)]
-        paths = [str(ROOT / part / "src") for part in ("operator", "contract")]
-        environ = os.environ | {
-            "KUBECONFIG": str(self._server.kubeconfig),
-            "PYTHONPATH": os.pathsep.join(paths),
-        }
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tunesmith", *arguments, *more], stdout=log, stderr=log, env=environ
-            )
-        eventually(self._leads, timeout=60, what="the operator to lead")
-
-    def stop(self) -> None:
-        """End it as a kubelet does."""
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(timeout=20)
-            self._process = None
-
-    def kill(self) -> None:
-        """End it as a lost node does, in the middle of anything."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait(timeout=10)
-        self._process = None
-
-    def _leads(self) -> bool:
-        if self._process is not None and self._process.poll() is not None:
-            raise RuntimeError(f"the operator has ended:\n{self._log.read_text()[-4000:]}")
-        connection = http.client.HTTPConnection("127.0.0.1", self._http_port, timeout=5)
+    def read(self, path: str) -> tuple[int, str]:
+        """Status and text of a plain GET; status 0 when nobody answers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=10)
         try:
-            connection.request("GET", "/metrics")
-            return b"tunesmith_leader 1.0" in connection.getresponse().read()
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
         except OSError:
-            return False
+            return 0, ""
         finally:
             connection.close()
 
+    def post(
+        self, path: str, body: str, headers: Mapping[str, str], authority: str, host: str
+    ) -> tuple[int, str]:
+        """Status and text of a POST to the TLS port, whose certificate must be of this authority for this host."""
+        context = ssl.create_default_context(cadata=authority)
+        connection = http.client.HTTPConnection("127.0.0.1", self.tls_port, timeout=10)
+        try:
+            raw = socket.create_connection(("127.0.0.1", self.tls_port), timeout=10)
+            connection.sock = context.wrap_socket(raw, server_hostname=host)
+            connection.request("POST", path, body, dict(headers))
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def is_leading(self) -> bool:
+        """Whether this replica says that it leads."""
+        return "tunesmith_leader 1.0" in self.read("/metrics")[1]
+
+    def wait_ready(self) -> None:
+        """Wait until it serves.
+
+        Raises:
+            RuntimeError: it has ended; holds the end of its log.
+        """
+        eventually(self._is_ready_or_ended, START_SECONDS, what="the operator's start")
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the operator has ended:\n{self.log.read_text()[-4000:]}")
+
+    def wait_leading(self) -> None:
+        """Wait until it leads."""
+        self.wait_ready()
+        eventually(self.is_leading, START_SECONDS, what="the operator's lead")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send the signal; returns the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(STOP_SECONDS)
+
+    def _is_ready_or_ended(self) -> bool:
+        return self.process.poll() is not None or self.read("/readyz")[0] == 200
+
+
+@contextmanager
+def operator_process(
+    kubeconfig: Path, folder: Path, name: str = "operator", **settings: str
+) -> Iterator[OperatorProcess]:
+    """Run ``python -m tunesmith`` within the block; it must not have failed by itself before.
+
+    Args:
+        folder: for its log.
+        settings: as in ``tunesmith.handlers.settings``, such as ``watch_namespaces="a,b"``.
+    """
+    http_port, tls_port = _free_port(), _free_port()
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("TUNESMITH_")}
+    environ |= {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    arguments = [f"--{key.replace('_', '-')}={value}" for key, value in settings.items()]
+    command = [
+        *(sys.executable, "-P", "-m", "tunesmith", "--host=127.0.0.1", f"--pod-name={name}"),
+        *(f"--http-port={http_port}", f"--tls-port={tls_port}", *arguments),
+    ]
+    log = folder / f"{name}.log"
+    with (
+        log.open("ab") as file,
+        subprocess.Popen(command, env=environ, stdout=file, stderr=file) as process,
+    ):
+        operator = OperatorProcess(process, http_port, tls_port, log)
+        try:
+            yield operator
+        finally:
+            if process.poll() is None:
+                operator.stop()
+    assert not re.search(r"Task was destroyed|never retrieved|never awaited", log.read_text())
+
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
         return port

@@ -14,11 +14,14 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tiny_models import make_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from tunesmith_contract.artifact import File, Lineage, Manifest, Probe
 from tunesmith_contract.base import sha256_digest
 from tunesmith_contract.layout import MANIFEST_FILE
 
 TEXTS = ("Item 5 costs 15 euros on day 2.", "The quick brown fox jumps over the lazy dog.")
+OTHER_TEXTS = tuple(text[::-1] for text in TEXTS)
+STEPS = 40
 PROMPT_LENGTH = 4
 LINEAGE = Lineage(
     namespace="n", job="j", uid="u", base_model="pvc://models/tiny", base_model_revision="r",
@@ -26,14 +29,18 @@ LINEAGE = Lineage(
 )  # fmt: skip
 
 
-def make_adapter(model_folder: Path, seed: int, scale: float) -> PeftModel:
-    """A random adapter of rank 8; with ``scale`` 0 it changes nothing."""
-    torch.manual_seed(seed)
+def make_adapter(model_folder: Path, texts: Sequence[str], steps: int) -> PeftModel:
+    """An adapter of rank 8 that was trained on texts; with 0 steps it changes nothing."""
+    torch.manual_seed(1)
     config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(model_folder), config)
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=scale)
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-2)
+    for step in range(steps):
+        tokens = torch.tensor([tokenizer(texts[step % len(texts)])["input_ids"]])
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
     return model.eval()
 
 
@@ -83,12 +90,12 @@ def main(folder: Path, architecture: str) -> None:
     storage = folder / "mnt/pvc/artifacts"
     storage.mkdir(parents=True)
     model_folder = make_model(folder / "model", architecture, TEXTS)  # type: ignore[arg-type]
-    right = make_adapter(model_folder, seed=1, scale=0.3)
+    right = make_adapter(model_folder, TEXTS, STEPS)
     probes = make_probes(right, model_folder)
     versions = {
         "right": commit(right, probes, storage),
-        "wrong": commit(make_adapter(model_folder, seed=2, scale=0.3), probes, storage),
-        "inactive": commit(make_adapter(model_folder, seed=1, scale=0.0), probes, storage),
+        "wrong": commit(make_adapter(model_folder, OTHER_TEXTS, STEPS), probes, storage),
+        "inactive": commit(make_adapter(model_folder, TEXTS, 0), probes, storage),
     }
     (folder / "versions.json").write_text(json.dumps(versions))
 

@@ -5,12 +5,17 @@ import os
 import random
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from tiny_models import make_model
+
 from tunesmith_contract.report import RunReport
 from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig, parse_run_config
 from tunesmith_trainer.evaluate.run import evaluate
@@ -128,12 +133,14 @@ class World:
         """Run the stage here."""
         return evaluate(config, self.storage, Workspace(self.storage, config), Progress({}))
 
-    def start(self, config: PrepareConfig | TrainConfig | EvaluateConfig) -> subprocess.Popen[str]:
+    def start(
+        self, config: PrepareConfig | TrainConfig | EvaluateConfig, **env: str
+    ) -> subprocess.Popen[str]:
         """Run the stage as a pod does."""
         (self.root / "run.json").write_text(config.to_json())
         command = [sys.executable, "-m", "tunesmith_trainer", config.stage, "--mount-root", str(self.root)]
         command += ["--config", str(self.root / "run.json"), "--termination-log", str(self.root / "log")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", **env}
         return subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -146,6 +153,15 @@ class World:
         parsed = parse_run_config(json.dumps(config | owned))
         assert isinstance(parsed, kind)
         return parsed
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny tensors gain nothing from a second thread, and a busy machine takes it away."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -170,3 +186,26 @@ def world(tmp_path: Path, models: Path) -> World:
 def make() -> Any:
     """Builders of rows."""
     return SimpleNamespace(rows=make_rows, row=make_row)
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    """A progress server: its URL, and what it has received."""
+    received: list[tuple[str | None, bytes]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            received.append((self.headers["Authorization"], body))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/progress", received
+        server.shutdown()
+        thread.join()

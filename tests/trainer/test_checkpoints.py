@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from tunesmith_trainer.train.checkpoints import (
     COMMIT_FILE,
     commit_checkpoint,

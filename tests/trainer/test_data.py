@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tunesmith_contract.run_config import DataFormat
 from tunesmith_trainer.data.checks import canonical_row, row_digest
 from tunesmith_trainer.data.parquet import read_rows, write_rows

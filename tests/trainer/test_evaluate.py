@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from tunesmith_contract.base import sha256_digest
 from tunesmith_contract.report import TERMINATION_MESSAGE_BYTES
 from tunesmith_contract.run_config import Side, Suite

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory
 from tunesmith_contract.report import TERMINATION_MESSAGE_BYTES, Outcome, RunReport, parse_report
 from tunesmith_trainer.cgroup import count_oom_kills

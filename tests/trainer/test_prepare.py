@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from tunesmith_trainer.failures import DataError, StageError, UserError
 from tunesmith_trainer.prepare import load_prepared
 

@@ -1,37 +1,13 @@
 """Progress reaches the operator, seldom, and its absence fails nothing."""
 
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tunesmith_contract.progress import SERVER_URL_ENV, TOKEN_ENV, ProgressUpdate
 from tunesmith_trainer.progress import Progress
-
-
-@pytest.fixture
-def server() -> Iterator[Any]:
-    received: list[tuple[str | None, bytes]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            received.append((self.headers["Authorization"], body))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/progress", received
-        server.shutdown()
-        thread.join()
 
 
 def test_updates_are_throttled_but_first_and_last_are_sent(server: Any, tmp_path: Path) -> None:
@@ -48,6 +24,20 @@ def test_updates_are_throttled_but_first_and_last_are_sent(server: Any, tmp_path
     metrics = {metric.name: metric.value for metric in updates[-1].trainer_status.metrics}
     assert metrics == {"current_step": "4", "total_steps": "4", "phase": "asking"}
     assert set(json.loads(received[0][1])) == {"trainerStatus"}
+
+
+def test_training_speaks_the_same_protocol(
+    server: Any, world: Any, make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, received = server
+    (tmp_path / "token").write_text("secret")
+    prepared = world.prepare(world.prepare_config(world.write_rows("train.jsonl", make.rows(20))))
+    monkeypatch.setenv(SERVER_URL_ENV, url)
+    monkeypatch.setenv(TOKEN_ENV, str(tmp_path / "token"))
+    world.train(world.train_config(prepared, hyperparameters={"maxSteps": 3}))
+    updates = [ProgressUpdate.model_validate_json(body) for _, body in received]
+    assert updates[-1].trainer_status.progress_percentage == 100
+    assert "loss" in {metric.name for metric in updates[-1].trainer_status.metrics}
 
 
 def test_a_missing_server_or_token_fails_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import pytest
 from tiny_models import CHAT_TEMPLATE, make_tokenizer
 from trl.chat_template_utils import qwen2_5_chat_template
+
 from tunesmith_trainer.data.render import Renderer, RenderError
 from tunesmith_trainer.failures import UserError
 

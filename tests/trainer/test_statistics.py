@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize
+
 from tunesmith_contract.run_config import Metric
 from tunesmith_trainer.evaluate.metrics import accepts, exact_match, json_fields, score
 from tunesmith_trainer.evaluate.statistics import (

@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import socket
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
+
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.report import Outcome, parse_report
@@ -71,7 +73,7 @@ def test_artefact_probes_and_rerun(world: Any, make: Any) -> None:
     assert report.training.precision == "float32"
     check_probes(world, folder, manifest)
 
-    # Killed after the artefact was placed and before the report was committed: the same one is found and left.
+    # Killed after the artefact was placed and before the report was committed: the same is found and left.
     (world.output / "ns/uid/reports/train.json").unlink()
     again = world.train(config)
     assert again.training.artifact == report.training.artifact
@@ -112,6 +114,20 @@ def test_one_times_four_equals_four_times_one(world: Any, make: Any) -> None:
         )
         losses.append(report.training.loss)
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_two_workers_make_one_artefact(world: Any, make: Any) -> None:
+    config = world.train_config(prepared(world, make, "two"), uid="two", hyperparameters={"maxSteps": 4})
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    pod = world.start(config, PET_NPROC_PER_NODE="2", PET_MASTER_PORT=str(port))
+    output, _ = pod.communicate(timeout=240)
+    assert pod.returncode == 0, output
+    report = parse_report((world.root / "log").read_bytes())
+    assert report.training.steps == 4
+    manifest_of(world, report)
+    assert len(list((world.output / "sha256").iterdir())) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,14 @@ Counting is plain integer arithmetic on one thread; text is made when somebody a
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 
 #: Upper bounds in seconds: from a small model's first token to a long answer.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+#: Versions that are served no more but still told of.
+PAST_VERSIONS = 64
 
 PREFIX = "tunesmith_agent_"
 
@@ -111,6 +114,12 @@ class AgentMetrics:
         if key not in self.versions:
             self.versions[key] = VersionStats(alias, digest)
         return self.versions[key]
+
+    def forget_versions(self, keep: Container[tuple[str, str]]) -> None:
+        """Drop the oldest versions that are served no more, when there are many; the base model stays."""
+        past = [key for key, stats in self.versions.items() if key not in keep and stats.digest]
+        for key in past[:-PAST_VERSIONS]:
+            del self.versions[key]
 
     def count_refusal(self, status: int) -> None:
         """The agent itself said no."""

@@ -27,6 +27,9 @@ _RESTARTED = Refusal(
 )
 _NO_OBJECT = Refusal(400, 'The body must be a JSON object such as {"model": "…", "messages": […]}.')
 _NOT_JSON_TYPE = Refusal(415, "Send the body as content-type application/json.")
+_NO_PROMPT_LOG_PROBS = Refusal(
+    400, "Log-probabilities of the prompt are not served: leave out prompt_logprobs, and echo with logprobs."
+)
 _ENCODED = Refusal(415, "Send the body without content-encoding.")
 
 PlainHandler = Callable[[ServerConnection, Request], None]
@@ -84,6 +87,9 @@ class Proxy:
         if isinstance(body, Refusal):
             connection.respond_refusal(body)
             return
+        if _asks_for_prompt_log_probs(body):
+            connection.respond_refusal(_NO_PROMPT_LOG_PROBS)
+            return
         target = self._choose(body, request.headers)
         if isinstance(target, Refusal):
             connection.respond_refusal(target)
@@ -123,6 +129,13 @@ def _parse_body(request: Request) -> dict[str, Any] | Refusal:
     except orjson.JSONDecodeError as error:
         return Refusal(400, f"The body is not JSON: {error}.")
     return body if isinstance(body, dict) else _NO_OBJECT
+
+
+def _asks_for_prompt_log_probs(body: dict[str, Any]) -> bool:
+    """In one batch with any other, such a request kills the engine on CPUs, and every tenant's answers."""
+    if body.get("echo") and (body.get("logprobs") is not None or body.get("max_tokens") == 0):
+        return True
+    return any(key.startswith("prompt_logprob") and body[key] is not None for key in body)
 
 
 def _engine_request(request: Request, body: dict[str, Any]) -> bytes:

@@ -21,6 +21,7 @@ anything else: the same input would fail the same way       UserError       Unex
 import errno
 
 from pydantic import ValidationError
+
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.report import Failure
 from tunesmith_contract.uris import InvalidUri

@@ -14,6 +14,7 @@ Exit codes are the contract's ``ExitCode``:
 With several failures the first one counts, unless it is a lost connection and another worker knows more.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -108,14 +109,13 @@ class Worker:
     def signal(self, signum: int) -> None:
         """Send a signal to the worker alone; it passes on what its children must know."""
         if self.code is None:
-            os.kill(self.process.pid, signum)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signum)
 
     def kill_group(self) -> None:
         """End what is left of the worker's session."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
 
     def report(self) -> RunReport | None:
         """What the worker left."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
 from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.report import ModelReport
 from tunesmith_contract.uris import Scheme, parse_uri

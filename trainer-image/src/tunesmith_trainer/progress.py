@@ -29,7 +29,8 @@ class Progress:
 
     Args:
         environment: where the server's URL, authority and token file are named; without a URL nothing is
-            sent. clock: monotonic seconds.
+            sent.
+        clock: monotonic seconds.
     """
 
     def __init__(

@@ -49,9 +49,9 @@ def up(console: Console) -> None:
         playground.load(list(images.values()))
     with stages.stage("Helm chart"):
         install_chart(client, images)
-    with stages.stage("apply the quickstart"):
+    with stages.stage("model onto its claim"):
         playground.provide_volumes(client, show.NAMESPACE, CLAIMS)
-        show.apply_quickstart(client)
+        show.apply_claims(client)
         fill_claim(client, show.NAMESPACE, "models", images["trainer"], model, MODEL)
     show_the_loop(client, console, stages)
     console.print(stages.table())
@@ -60,7 +60,8 @@ def up(console: Console) -> None:
 
 
 def show_the_loop(client: ClusterClient, console: Console, stages: Stages) -> None:
-    """Train, evaluate, serve, ask."""
+    """Apply, train, evaluate, serve, ask."""
+    show.apply_quickstart(client)
     with stages.stage("training"):
         show.watch_training(client, console)
     with stages.stage("evaluation"):

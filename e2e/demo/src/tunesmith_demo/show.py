@@ -30,6 +30,12 @@ SIDES = {
 }
 
 
+def apply_claims(client: ClusterClient) -> None:
+    """The namespace and the claims, before anything looks for a model on them."""
+    client.kubectl("apply", "--server-side", "-f", str(QUICKSTART / "namespace.yaml"))
+    client.kubectl("apply", "--server-side", "-n", NAMESPACE, "-f", str(QUICKSTART / "claims.yaml"))
+
+
 def apply_quickstart(client: ClusterClient) -> None:
     """``kubectl apply --server-side -k examples/quickstart``: server-side, because the data is a large ConfigMap."""
     client.kubectl("apply", "--server-side", "-k", str(QUICKSTART))

@@ -51,8 +51,8 @@ def build_images(images: Iterable[Image], builder: Builder | None = None) -> Bui
 
 
 def _ensure(image: Image, builder: Builder, stages: Stages) -> str:
-    ref = image.ref(REPOSITORY, builder.BASE_RECIPE)
     parents = {argument: _ensure(parent, builder, stages) for argument, parent in image.parents.items()}
+    ref = image.ref(REPOSITORY, builder.BASE_RECIPE)
     if not builder.exists(image, ref):
         builder.build(image, ref, parents, stages)
     for old in remember(_history_path(image), ref):

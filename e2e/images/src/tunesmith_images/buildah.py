@@ -72,10 +72,10 @@ def _is_stored(ref: str) -> bool:
 
 
 def _export(ref: str) -> None:
-    """Copy the image into the layout. skopeo leaves layers uncompressed there, which buildah's push cannot."""
+    """Copy the image into the layout, by skopeo, for buildah's push compresses slowly: gzip only."""
     make_layout(layout_path())
     source = f"containers-storage:[overlay@{_storage_path()}+{_RUN_ROOT}]{ref}"
-    copy = ["skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers"]
+    copy = ["skopeo", "copy", "--quiet", "--dest-compress-format=zstd", "--dest-compress-level=1"]
     run([*copy, source, f"oci:{layout_path()}:{ref}"], env=_environment())
 
 

@@ -1,6 +1,6 @@
 """An OCI layout that several images share, and archives of single images out of it.
 
-Layers stay uncompressed, so that neither side spends time on it, and a layer that images share is there once.
+A layer that images share is there once.
 An archive may leave out blobs that the receiver has; containerd then takes them from its own store.
 """
 
@@ -58,10 +58,10 @@ def write_archive(layout: Path, ref: str, stream: IO[bytes], skip: Iterable[str]
     index = {"schemaVersion": 2, "manifests": [entry]}
     with tarfile.open(fileobj=stream, mode="w|", bufsize=1 << 20) as archive:
         _add(archive, "oci-layout", _MARKER)
+        _add(archive, "index.json", json.dumps(index).encode())
         for digest in dict.fromkeys(blobs_of(layout, manifest)):
             if digest not in left_out:
                 archive.add(blob_path(layout, digest), f"blobs/{digest.replace(':', '/')}")
-        _add(archive, "index.json", json.dumps(index).encode())
 
 
 def remove_image(layout: Path, ref: str) -> None:

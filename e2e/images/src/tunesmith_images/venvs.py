@@ -5,32 +5,52 @@ from pathlib import Path
 
 from .cache import REPOSITORY, cache_dir, content_key, locked
 from .run import run
-from .wheels import download_wheels, find_python
+from .wheels import PYTHON_VERSION, download_wheels, find_python
 
 REQUIREMENTS = {
+    "torch": "images/torch/requirements.txt",
     "dev": "requirements-dev.txt",
     "trainer": "trainer-image/requirements-dev.txt",
     "engine": "serving-image/requirements-engine.txt",
+    "router": "bench/requirements-router.txt",
 }
+# Environments that see the packages of another one, which is large.
+PARENTS = {"trainer": "torch", "engine": "torch"}
 
 
 def environment_path(name: str) -> Path:
     """Where the environment `name` of this checkout's pins is, or will be."""
-    key = content_key(REPOSITORY, [REQUIREMENTS[name]], "venv", find_python())
+    requirements = [REQUIREMENTS[name], *(REQUIREMENTS[parent] for parent in _parents(name))]
+    key = content_key(REPOSITORY, requirements, "venv", f"python{PYTHON_VERSION}")
     return cache_dir() / "venvs" / f"{name}-{key}"
 
 
 def make_environment(name: str) -> Path:
     """The environment `name`, made unless it is complete; return its path."""
     path = environment_path(name)
+    parents = [make_environment(parent) for parent in _parents(name)]
     done = path / ".complete"
     with locked(cache_dir() / "venvs" / f"{name}.lock"):
         if not done.exists():
             shutil.rmtree(path, ignore_errors=True)
-            requirements = REPOSITORY / REQUIREMENTS[name]
-            wheels = download_wheels(requirements)
             run([find_python(), "-m", "venv", path])
-            options = ["--quiet", "--no-deps", "--require-hashes", "--no-index", f"--find-links={wheels}"]
-            run([path / "bin" / "python", "-m", "pip", "install", *options, f"--requirement={requirements}"])
+            for parent in parents:
+                (_packages(path) / f"{parent.name}.pth").write_text(f"{_packages(parent)}\n")
+            _install(path / "bin" / "python", REPOSITORY / REQUIREMENTS[name])
             done.touch()
     return path
+
+
+def _install(python: Path, requirements: Path) -> None:
+    """Install the pins that the environment of `python` does not see already."""
+    wheels = download_wheels(requirements)
+    options = ["--quiet", "--no-deps", "--require-hashes", "--no-index", f"--find-links={wheels}"]
+    run([python, "-m", "pip", "install", *options, f"--requirement={requirements}"])
+
+
+def _parents(name: str) -> list[str]:
+    return [PARENTS[name]] if name in PARENTS else []
+
+
+def _packages(environment: Path) -> Path:
+    return environment / "lib" / f"python{PYTHON_VERSION}" / "site-packages"

@@ -7,6 +7,8 @@ from pathlib import Path
 from .cache import KEY_LENGTH, cache_dir, locked
 from .run import run
 
+PYTHON_VERSION = "3.11"
+
 
 def download_wheels(requirements: Path) -> Path:
     """Fetch what `requirements` pins, unless done before; return the folder."""
@@ -46,5 +48,6 @@ def _tools_pip() -> list[str | Path]:
 
 
 def find_python() -> str:
-    """Python 3.11, which the pins are made for."""
-    return sys.executable if sys.version_info[:2] == (3, 11) else "python3.11"
+    """A Python of the version that the pins are made for."""
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return sys.executable if own == PYTHON_VERSION else f"python{PYTHON_VERSION}"

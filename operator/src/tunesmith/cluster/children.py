@@ -21,7 +21,7 @@ async def observe_children(
 
 
 async def observe_pods(client: Client, owner: Metadata) -> tuple[dict[str, Any], ...]:
-    """The pods of a resource's Jobs and StatefulSets, in the order of their names, found by the owner's label."""
+    """The pods of a resource's Jobs and Deployments, in the order of their names, found by the owner's label."""
     return tuple(await _labelled(client, "v1", "Pod", owner))
 
 

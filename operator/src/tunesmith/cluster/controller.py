@@ -98,8 +98,7 @@ class Controller:
         for reconciler in self.reconcilers.values():
             if reconciler.dependents is None or reconciler.kind == body["kind"]:
                 continue
-            known = (self.bodies.get(key) for key in self.bodies if key.kind == reconciler.kind)
-            for dependent in reconciler.dependents(body, (found for found in known if found)):
+            for dependent in reconciler.dependents(body, self.bodies.of_kind(reconciler.kind)):
                 self.queue.add(key_of(dict(dependent)))
 
     async def work(self) -> None:
@@ -125,10 +124,9 @@ class Controller:
         """List one kind: reconcile what there is, forget what is gone."""
         bodies = await self._client.list(API_VERSION, kind, None)
         present = {body["metadata"]["uid"] for body in bodies}
-        for key in self.bodies:
-            known = self.bodies.get(key)
-            if key.kind == kind and known is not None and known["metadata"]["uid"] not in present:
-                await self._confirm(key, known)
+        for known in self.bodies.of_kind(kind):
+            if known["metadata"]["uid"] not in present:
+                await self._confirm(key_of(known), known)
         for body in bodies:
             self.bodies.put(body)
             self.queue.add(key_of(body))

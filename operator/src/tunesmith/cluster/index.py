@@ -11,7 +11,6 @@ WATCHED_KINDS = (
     ("v1", "Pod"),
     ("batch/v1", "Job"),
     ("apps/v1", "Deployment"),
-    ("apps/v1", "StatefulSet"),
     ("apps/v1", "ControllerRevision"),
 )
 

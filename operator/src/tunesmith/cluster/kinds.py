@@ -17,7 +17,6 @@ _PLURALS: dict[tuple[str, str], str] = {
     **{("v1", kind): plural for kind, plural in _CORE.items()},
     ("apps/v1", "ControllerRevision"): "controllerrevisions",
     ("apps/v1", "Deployment"): "deployments",
-    ("apps/v1", "StatefulSet"): "statefulsets",
     ("batch/v1", "Job"): "jobs",
     ("coordination.k8s.io/v1", "Lease"): "leases",
     ("discovery.k8s.io/v1", "EndpointSlice"): "endpointslices",

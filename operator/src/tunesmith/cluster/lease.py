@@ -60,9 +60,11 @@ class LeaderLease:
 
     async def acquire(self) -> None:
         """Wait until this replica leads."""
-        while not await self._try():
+        while True:
+            if await self._try():
+                logger.info("leading as %s", self._identity)
+                return
             await asyncio.sleep(self._times.retry)
-        logger.info("leading as %s", self._identity)
 
     async def hold(self) -> None:
         """Renew for ever.

@@ -5,7 +5,7 @@ A kind plugs in by one value in ``registry.py``::
     Reconciler(kind="FineTuneJob", parse=parse_finetunejob, observe=observe_finetunejob, plan=plan_training)
 
 - ``observe_*`` lives in ``cluster/observe_<kind>.py``. Its children come from ``cluster.children.observe_children``
-  (Jobs, ConfigMaps, StatefulSets …) and ``observe_pods``; other objects by name from ``client.get``. It never writes.
+  (Jobs, ConfigMaps, Deployments …) and ``observe_pods``; other objects by name from ``client.get``. It never writes.
   What pods told is in ``live.progress.latest(uid)`` and ``live.agents.states(uid)``.
 - ``plan_*`` lives in ``decide/`` and returns a ``Plan``. Its ``status`` is the whole status: what it leaves out is
   gone. It is written after the actions, by replacing it under the resourceVersion that was read, and only when it

@@ -11,7 +11,7 @@ _QUIET = ("kopf", "aiohttp.access", "asyncio")
 
 
 class JsonFormatter(logging.Formatter):
-    """``time``, ``level``, ``logger``, ``message``, and ``resource`` (kind, namespace, name, uid) where there is one."""
+    """``time``, ``level``, ``logger``, ``message``, and ``resource`` (kind, namespace, name, uid) if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line without its end."""

@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS = 2.0
 RENEWAL_SECONDS = 3600.0
 FLUSH_SECONDS = 2.0
+SYNC_SECONDS = 120.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -166,7 +167,7 @@ class Operator:
             group.create_task(lease.hold(), name="lease")
             for watch in watches:
                 group.create_task(watch.run(), name=f"watch of {watch.kind}@{watch.namespace}")
-            await asyncio.gather(*(watch.synced.wait() for watch in watches))
+            await _wait_until_synced(watches)
             for number in range(self._settings.workers):
                 group.create_task(controller.work(), name=f"worker {number}")
             group.create_task(self._recorder.run(), name="events")
@@ -242,3 +243,17 @@ class Operator:
 
 def _all_synced(watches: Sequence[Watch]) -> bool:
     return all(watch.synced.is_set() for watch in watches)
+
+
+async def _wait_until_synced(watches: Sequence[Watch]) -> None:
+    """Wait until all children are known.
+
+    Raises:
+        RuntimeError: they can't be listed; the log says why.
+    """
+    try:
+        async with asyncio.timeout(SYNC_SECONDS):
+            await asyncio.gather(*(watch.synced.wait() for watch in watches))
+    except TimeoutError as error:
+        missing = sorted({watch.kind for watch in watches if not watch.synced.is_set()})
+        raise RuntimeError(f"can't list {', '.join(missing)} within {SYNC_SECONDS:.0f} s") from error

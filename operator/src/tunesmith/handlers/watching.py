@@ -20,6 +20,8 @@ REQUEST_SECONDS = 60.0
 #: A whole number: kopf writes it into the URL as it is, and the API server refuses ``600.0``.
 SERVER_SECONDS = 600
 SILENCE_SECONDS = 90.0
+#: Without one kopf asks the system for the user's name, and the UID of a pod has none.
+IDENTITY: Any = "tunesmith"
 MAX_BACKOFF_SECONDS = 30.0
 
 
@@ -122,6 +124,7 @@ async def watch_resources(
         registry=build_kopf_registry(kinds, seen),
         settings=build_kopf_settings(),
         standalone=True,
+        identity=IDENTITY,
         clusterwide=not namespaces,
         namespaces=namespaces,
         stop_flag=asyncio.Event(),

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
+
 from tunesmith_contract.artifact import File, Manifest
 from tunesmith_contract.base import sha256_digest
 from tunesmith_contract.layout import MANIFEST_FILE

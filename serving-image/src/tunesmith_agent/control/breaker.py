@@ -1,8 +1,7 @@
 """The local error breaker: a candidate that only fails gets no more requests on this pod."""
 
-from tunesmith_contract.agent import DesiredAlias, DesiredState
-
 from tunesmith_agent.metrics import VersionStats
+from tunesmith_contract.agent import DesiredAlias, DesiredState
 
 CONSECUTIVE_ERRORS = 5
 

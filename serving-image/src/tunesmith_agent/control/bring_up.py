@@ -5,9 +5,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tunesmith_contract.agent import LoadState, Version, served_name
-from tunesmith_contract.artifact import Manifest
-
 from tunesmith_agent.artifacts.verify import (
     ArtifactInvalid,
     ArtifactUnreadable,
@@ -16,8 +13,10 @@ from tunesmith_agent.artifacts.verify import (
 )
 from tunesmith_agent.engine.client import EngineClient, EngineRefused, EngineUnavailable
 from tunesmith_agent.metrics import AgentMetrics
+from tunesmith_contract.agent import LoadState, Version, served_name
+from tunesmith_contract.artifact import Manifest
 
-from .proof import Measurement, judge
+from .proof import Measurement, choose_probes, judge_adapter, judge_base
 
 #: Versions whose bytes are read from storage at the same time.
 _PARALLEL_READS = 2
@@ -43,6 +42,7 @@ class BringUp:
         self._tolerance = tolerance
         self._metrics = metrics
         self._reads = asyncio.Semaphore(_PARALLEL_READS)
+        self._proofs = asyncio.Lock()
 
     async def run(self, alias: str, version: Version, on_state: Callable[[LoadState], None]) -> None:
         """Verify, load and prove one version; ``on_state`` hears of each step.
@@ -72,10 +72,9 @@ class BringUp:
             if name not in await self._engine.adapters():
                 await self._engine.load(name, str(folder))
             on_state(LoadState.PROVING)
-            measurements = await self._measure(name, manifest)
-            if problem := judge(measurements, self._tolerance):
-                await self._engine.unload(name)
-                raise LoadFailure("ProofFailed", problem, retryable=False)
+            async with self._proofs:
+                measurements = await self._measure(name, manifest)
+            await self._judge(name, measurements)
         except ArtifactInvalid as error:
             raise LoadFailure(error.reason, str(error), retryable=False) from error
         except ArtifactUnreadable as error:
@@ -85,13 +84,22 @@ class BringUp:
         except EngineUnavailable as error:
             raise LoadFailure("EngineUnavailable", str(error), retryable=True) from error
 
+    async def _judge(self, name: str, measurements: list[Measurement]) -> None:
+        if problem := judge_base(measurements, self._tolerance):
+            # Not the adapter's fault, and perhaps of the moment: vLLM on CPUs answers for the base model with
+            # the adapter of the last slot when both are in one batch.
+            raise LoadFailure("BaseModelMismatch", problem, retryable=True)
+        if problem := judge_adapter(measurements, self._tolerance):
+            await self._engine.unload(name)
+            raise LoadFailure("ProofFailed", problem, retryable=False)
+
     async def _measure(self, name: str, manifest: Manifest) -> list[Measurement]:
         try:
             return [
                 Measurement(
                     probe, await self._engine.base_log_prob(probe), await self._engine.log_prob(name, probe)
                 )
-                for probe in manifest.probes
+                for probe in choose_probes(manifest.probes)
             ]
         except EngineRefused as error:
             if name not in await self._engine.adapters():

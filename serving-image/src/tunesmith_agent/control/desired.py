@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 
 from pydantic import ValidationError
+
 from tunesmith_contract.agent import DesiredState
 
 log = logging.getLogger(__name__)

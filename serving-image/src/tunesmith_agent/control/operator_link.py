@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiohttp
-from tunesmith_contract.agent import AGENT_PATH, AgentReport
-from tunesmith_contract.layout import CA_FILE, TOKEN_FILE
 
 from tunesmith_agent.metrics import AgentMetrics
+from tunesmith_contract.agent import AGENT_PATH, AgentReport
+from tunesmith_contract.layout import CA_FILE, TOKEN_FILE
 
 from .desired import DesiredStore
 from .reconciler import Reconciler
@@ -60,6 +60,9 @@ class OperatorLink:
                 except (aiohttp.ClientError, OSError) as error:
                     # aiohttp's errors name the URL and the status, never the request's headers.
                     log.warning("operator not reachable", extra={"error": str(error) or repr(error)})
+                except Exception as error:
+                    # Whatever goes wrong here, serving must go on. The message might hold what was sent.
+                    log.error("operator connection failed", extra={"error": type(error).__name__})
                 self._metrics.operator_connected = False
                 await asyncio.sleep(backoff * (0.5 + random.random()))
                 backoff = min(2 * backoff, longest)
@@ -85,14 +88,20 @@ class OperatorLink:
     async def _talk(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         log.info("connected to the operator")
         self._metrics.operator_connected = True
-        sender = asyncio.create_task(self._send_reports(socket))
+        both = [asyncio.create_task(side(socket)) for side in (self._send_reports, self._take_states)]
         try:
-            async for message in socket:
-                if message.type is aiohttp.WSMsgType.TEXT:
-                    self._store.offer(message.data, "operator")
+            ended, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            sender.cancel()
-            await asyncio.gather(sender, return_exceptions=True)
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+        for task in ended:
+            task.result()
+
+    async def _take_states(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        async for message in socket:
+            if message.type is aiohttp.WSMsgType.TEXT:
+                self._store.offer(message.data, "operator")
 
     async def _send_reports(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         with self._reconciler.changes() as changed:

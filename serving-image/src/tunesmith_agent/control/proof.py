@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from tunesmith_contract.artifact import Probe
 
+MEASURED_PROBES = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -15,28 +17,33 @@ class Measurement:
     adapter: float
 
 
-def judge(measurements: Sequence[Measurement], tolerance: float) -> str:
-    """Empty if it is this adapter on this base model, else a sentence with the numbers that say why not.
+def choose_probes(probes: Sequence[Probe]) -> list[Probe]:
+    """Those that tell the two models apart best: enough to prove, few enough for an engine without a GPU."""
+    return sorted(probes, key=lambda probe: -abs(probe.tuned_log_prob - probe.base_log_prob))[
+        :MEASURED_PROBES
+    ]
 
-    Each probe must be within ``tolerance`` on both sides; and over all probes the adapter must be nearer to
-    the tuned values than to the base's, or an adapter that changes nothing would pass if both are close.
+
+def judge_base(measurements: Sequence[Measurement], tolerance: float) -> str:
+    """Empty if the engine's base model is the one that was trained on, else a sentence with the numbers.
 
     The tolerance covers different kernels and precisions, not different weights: between transformers with
     PEFT and vLLM 9.5e-7 was the largest difference of a token measured in float32; bfloat16 keeps eight bits,
     about 0.02.
     """
-    for number, found in enumerate(measurements):
-        probe = found.probe
-        for side, value, expected in (
-            ("base model", found.base, probe.base_log_prob),
-            ("adapter", found.adapter, probe.tuned_log_prob),
-        ):
-            # A comparison with not-a-number is false: it must not pass.
-            if not abs(value - expected) <= tolerance:
-                return (
-                    f"Probe {number}: the {side} has log-probability {value:.4f} per token instead of "
-                    f"{expected:.4f} (tolerance {tolerance:g})."
-                )
+    pairs = [(found.base, found.probe.base_log_prob) for found in measurements]
+    return _first_difference("base model", pairs, tolerance)
+
+
+def judge_adapter(measurements: Sequence[Measurement], tolerance: float) -> str:
+    """Empty if the loaded adapter is this adapter, else a sentence with the numbers.
+
+    Each probe must be within the tolerance; and over all probes the adapter must be nearer to the tuned
+    values than to the base's, or an adapter that changes nothing would pass where the two are close.
+    """
+    pairs = [(found.adapter, found.probe.tuned_log_prob) for found in measurements]
+    if problem := _first_difference("adapter", pairs, tolerance):
+        return problem
     to_tuned = sum(abs(found.adapter - found.probe.tuned_log_prob) for found in measurements)
     to_base = sum(abs(found.adapter - found.probe.base_log_prob) for found in measurements)
     if to_tuned < to_base:
@@ -45,3 +52,14 @@ def judge(measurements: Sequence[Measurement], tolerance: float) -> str:
         f"Over {len(measurements)} probes the answers are as near to the base model ({to_base:.6f} nats) "
         f"as to the tuned one ({to_tuned:.6f}): nothing shows that the adapter is active."
     )
+
+
+def _first_difference(side: str, pairs: Sequence[tuple[float, float]], tolerance: float) -> str:
+    for number, (value, expected) in enumerate(pairs):
+        # A comparison with not-a-number is false: it must not pass.
+        if not abs(value - expected) <= tolerance:
+            return (
+                f"Probe {number}: the {side} has log-probability {value:.4f} per token instead of "
+                f"{expected:.4f} (tolerance {tolerance:g})."
+            )
+    return ""

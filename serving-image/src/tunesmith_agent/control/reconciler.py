@@ -6,6 +6,10 @@ import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from tunesmith_agent.engine.client import EngineClient, EngineGone, EngineRefused, EngineUnavailable
+from tunesmith_agent.metrics import AgentMetrics, VersionStats
+from tunesmith_agent.routing.table import Route, RoutingTable, build_base_target, build_table
+from tunesmith_agent.settings import Settings
 from tunesmith_contract.agent import (
     AgentReport,
     LoadedVersion,
@@ -14,11 +18,6 @@ from tunesmith_contract.agent import (
     VersionCounters,
     served_name,
 )
-
-from tunesmith_agent.engine.client import EngineClient, EngineGone, EngineRefused, EngineUnavailable
-from tunesmith_agent.metrics import AgentMetrics, VersionStats
-from tunesmith_agent.routing.table import Route, RoutingTable, build_base_target, build_table
-from tunesmith_agent.settings import Settings
 
 from .breaker import Breakers
 from .bring_up import BringUp, LoadFailure
@@ -281,6 +280,7 @@ class Reconciler:
         except (EngineUnavailable, EngineRefused) as error:
             log.warning("unload failed", extra={"alias": tracked.alias, "error": str(error)})
         del self._tracked[tracked.key]
+        self._metrics.forget_versions(self._tracked)
         self._publish()
 
     def _set(self, tracked: TrackedVersion, state: LoadState, reason: str = "", message: str = "") -> None:

@@ -4,12 +4,11 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tunesmith_contract.agent import DesiredAlias, DesiredState, LoadedVersion, LoadState, Version
-from tunesmith_contract.base import short_digest
-
 from tunesmith_agent.metrics import VersionStats
 from tunesmith_agent.routing.stickiness import threshold
 from tunesmith_agent.routing.table import Route, Target, build_target
+from tunesmith_contract.agent import DesiredAlias, DesiredState, LoadedVersion, LoadState, Version
+from tunesmith_contract.base import short_digest
 
 #: Alias and digest: what a version is called between operator and agent.
 Key = tuple[str, str]

@@ -5,9 +5,10 @@ from typing import Any
 
 import aiohttp
 import orjson
+
 from tunesmith_contract.artifact import Probe
 
-from .log_probs import mean_log_prob
+from .log_probs import build_requests, mean_log_prob
 
 #: The first request after a start may compile kernels.
 GENERATE_SECONDS = 180.0
@@ -54,7 +55,7 @@ class EngineClient:
 
     async def warm_up(self) -> None:
         """One token from the base model: the first request compiles what the engine compiles lazily."""
-        await self._generate(self._base_model, [0], prompt_log_probs=False)
+        await self._generate({"model": self._base_model, "prompt": [0], "max_tokens": 1, "temperature": 0})
 
     async def load(self, name: str, path: str) -> None:
         """Load an adapter under a name that the engine does not have yet.
@@ -90,10 +91,10 @@ class EngineClient:
             EngineRefused: the engine does not take these tokens.
             EngineUnavailable: the engine is down.
         """
-        answer = await self._generate(model, list(probe.token_ids), prompt_log_probs=True)
+        answers = [await self._generate(body) for body in build_requests(model, probe)]
         try:
-            return mean_log_prob(answer["choices"][0]["prompt_logprobs"], probe)
-        except (KeyError, IndexError, TypeError) as error:
+            return mean_log_prob(answers, probe)
+        except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
             raise EngineRefused(f"The engine's answer has no log-probabilities: {error!r}") from error
 
     async def metrics(self) -> bytes:
@@ -104,10 +105,7 @@ class EngineClient:
         """
         return await self._request("GET", "/metrics", None, QUICK_SECONDS)
 
-    async def _generate(self, model: str, tokens: list[int], *, prompt_log_probs: bool) -> Any:
-        body: dict[str, object] = {"model": model, "prompt": tokens, "max_tokens": 1, "temperature": 0}
-        if prompt_log_probs:
-            body["prompt_logprobs"] = 0
+    async def _generate(self, body: Mapping[str, object]) -> Any:
         return await self._call("POST", "/v1/completions", body, seconds=GENERATE_SECONDS)
 
     async def _call(

@@ -1,27 +1,61 @@
-"""Reading vLLM's ``prompt_logprobs``."""
+"""A probe's log-probability, asked of vLLM one continuation token at a time.
+
+``prompt_logprobs`` would take one short request, but such a request in one batch with any other kills vLLM's
+engine on CPUs (0.32.0: ``add_lora_logits`` takes one adapter index per request for one row per token).
+So each token is the one that the engine would generate after those before it: an ordinary request.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunesmith_contract.artifact import Probe
 
+#: vLLM takes no more ``logprob_token_ids`` in one request.
+MAX_TOKENS_ASKED = 128
 
-def mean_log_prob(prompt_log_probs: Sequence[Mapping[str, Any] | None], probe: Probe) -> float:
-    """Mean over the continuation's tokens, nats per token.
 
-    Args:
-        prompt_log_probs: one entry per token, ``None`` for the first; entry ``i`` maps the token's id, as a
-            string, to ``{"logprob": log p(token i | tokens before i)}``. Other tokens may be in it too.
+def build_requests(model: str, probe: Probe) -> list[dict[str, object]]:
+    """Bodies for ``/v1/completions``, to be sent one after the other; together they ask for every token.
+
+    The longest prompt goes first and alone, so that the others find their beginning in the prefix cache.
+    """
+    positions = _positions(probe)
+    rest = [
+        positions[start : start + MAX_TOKENS_ASKED] for start in range(1, len(positions), MAX_TOKENS_ASKED)
+    ]
+    return [_build_request(model, probe, group) for group in (positions[:1], *rest)]
+
+
+def mean_log_prob(answers: Sequence[Mapping[str, Any]], probe: Probe) -> float:
+    """Mean over the continuation's tokens, nats per token, from the answers to ``build_requests``.
 
     Raises:
-        KeyError, IndexError, TypeError: an entry is missing.
+        KeyError, IndexError, TypeError, ValueError: the answers are not of the shape that was asked for.
     """
-    entries = [
-        (prompt_log_probs[position], token)
-        for position, token in enumerate(probe.token_ids)
-        if position >= probe.prompt_length
+    choices = [choice for answer in answers for choice in sorted(answer["choices"], key=_index)]
+    values = [
+        float(choice["logprobs"]["top_logprobs"][0][f"token_id:{probe.token_ids[position]}"])
+        for position, choice in zip(_positions(probe), choices, strict=True)
     ]
-    values = [float(entry[str(token)]["logprob"]) for entry, token in entries if entry is not None]
-    if len(values) != len(entries) or not values:
-        raise IndexError("an entry of the continuation is missing")
     return sum(values) / len(values)
+
+
+def _positions(probe: Probe) -> range:
+    """Where the continuation's tokens stand, the last one first."""
+    return range(len(probe.token_ids) - 1, probe.prompt_length - 1, -1)
+
+
+def _index(choice: Mapping[str, Any]) -> int:
+    return int(choice["index"])
+
+
+def _build_request(model: str, probe: Probe, positions: Sequence[int]) -> dict[str, object]:
+    return {
+        "model": model,
+        "prompt": [list(probe.token_ids[:position]) for position in positions],
+        "max_tokens": 1,
+        "temperature": 0,
+        "logprobs": 1,
+        "logprob_token_ids": sorted({probe.token_ids[position] for position in positions}),
+        "return_tokens_as_token_ids": True,
+    }

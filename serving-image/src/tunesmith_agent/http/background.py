@@ -1,10 +1,13 @@
 """Answers that need to wait for something: made by a task that ends with its client."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from .connection import ServerConnection
 from .messages import Refusal, Request
+
+log = logging.getLogger(__name__)
 
 Answer = tuple[int, bytes, bytes]
 
@@ -34,7 +37,13 @@ class BackgroundAnswers:
 
 
 async def _answer(connection: ServerConnection, make: Callable[[], Awaitable[Answer]]) -> None:
-    connection.respond(*await make())
+    try:
+        answer = await make()
+    except Exception:
+        log.exception("no answer could be made")
+        connection.respond_refusal(Refusal(500, "This answer could not be made.", kind="server_error"))
+    else:
+        connection.respond(*answer)
 
 
 class _TaskExchange:

@@ -22,6 +22,15 @@ TOO_MANY = Refusal(
 )
 
 
+TOO_BUSY = Refusal(
+    503,
+    "This pod holds too many large requests: try again in a moment.",
+    kind="server_error",
+    code="overloaded",
+    headers=b"retry-after: 1\r\n",
+)
+
+
 class State(Enum):
     """What a connection waits for; each has its own time limit."""
 
@@ -65,8 +74,9 @@ class ServerConnection(asyncio.Protocol):
 
     __slots__ = (
         "_advancing", "_backlog", "_body", "_body_size", "_broken", "_chunked", "_head_size", "_headers",
-        "_in_head", "_in_message", "_keep_alive", "_out", "_parser", "_paused", "_queue", "_reading_paused",
-        "_request", "_server", "_since", "_state", "_transport", "_unparsed_size", "_url", "exchange", "loop",
+        "_held", "_in_head", "_in_message", "_keep_alive", "_out", "_parser", "_paused", "_queue",
+        "_reading_paused", "_request", "_server", "_since", "_state", "_transport", "_unparsed_size",
+        "_url", "exchange", "loop",
     )  # fmt: skip
 
     def __init__(self, server: "Server") -> None:
@@ -85,7 +95,7 @@ class ServerConnection(asyncio.Protocol):
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
-        self._body_size = self._head_size = self._unparsed_size = 0
+        self._held = self._body_size = self._head_size = self._unparsed_size = 0
 
     # -- from the event loop
 
@@ -99,6 +109,7 @@ class ServerConnection(asyncio.Protocol):
         self._broken = True
         self._queue.clear()
         self._backlog.clear()
+        self._hold(-self._held)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.client_lost()
@@ -155,6 +166,9 @@ class ServerConnection(asyncio.Protocol):
         self._body_size += len(body)
         if self._body_size > self._server.limits.body_bytes:
             self._reject(self._too_large())
+        self._hold(len(body))
+        if self._server.buffered > self._server.limits.buffered_bytes:
+            self._reject(TOO_BUSY)
         self._body.append(body)
 
     def on_message_complete(self) -> None:
@@ -239,6 +253,7 @@ class ServerConnection(asyncio.Protocol):
             self._out.append(b"0\r\n\r\n")
             self._chunked = False
         self.flush()
+        self._hold(-len(self._request.body))
         self.exchange = None
         self._since = self.loop.time()
         if not self._keep_alive:
@@ -350,6 +365,8 @@ class ServerConnection(asyncio.Protocol):
     def _refuse(self, refusal: Refusal) -> None:
         """The last answer of a connection; input is thrown away then, or a reset would swallow the answer."""
         self._broken = True
+        self._body = []
+        self._hold(-self._held)
         self._request = Request(b"", b"", {}, b"", keep_alive=False, http_10=False)
         self._keep_alive = False
         body = refusal.to_body()
@@ -361,6 +378,11 @@ class ServerConnection(asyncio.Protocol):
         self._since = self.loop.time()
         if self._transport.can_write_eof():
             self._transport.write_eof()
+
+    def _hold(self, size: int) -> None:
+        """Count bytes of bodies that this connection keeps in memory."""
+        self._held += size
+        self._server.buffered += size
 
     def _reject(self, refusal: Refusal) -> None:
         self._broken = True

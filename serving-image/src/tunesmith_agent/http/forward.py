@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 #: Headers of the engine's answer that the client gets to see.
 _PASSED_HEADERS = (b"content-type", b"x-request-id", b"retry-after")
 
+#: A connection that breaks this soon was closed before the request came; later, because of it.
+_STALE_SECONDS = 0.05
 #: The engine knows each version that is routed to, unless it was restarted a moment ago.
 _NOT_FOUND = 404
 
@@ -25,7 +27,7 @@ class Forward:
 
     __slots__ = (
         "_begun_at", "_client", "_connecting", "_forgotten", "_fresh", "_head_at", "_pool", "_proxy",
-        "_request", "_status", "_target", "_upstream",
+        "_request", "_sent_at", "_status", "_target", "_upstream",
     )  # fmt: skip
 
     def __init__(
@@ -41,7 +43,7 @@ class Forward:
         self._fresh = self._forgotten = False
         self._status = 0
         self._begun_at = client.loop.time()
-        self._head_at = 0.0
+        self._head_at = self._sent_at = 0.0
 
     def start(self) -> None:
         """Send the request, on an idle connection if there is one."""
@@ -104,7 +106,8 @@ class Forward:
     def on_lost(self, any_byte: bool) -> None:
         """The engine may have closed a kept connection just before it was used: that is tried once more."""
         self._upstream = None
-        if not any_byte and not self._fresh:
+        sent_just_now = self._client.loop.time() - self._sent_at < _STALE_SECONDS
+        if not any_byte and not self._fresh and sent_just_now:
             self._connect()
         elif self._status:
             self._client.flush()
@@ -132,6 +135,7 @@ class Forward:
 
     def _send(self, upstream: UpstreamConnection) -> None:
         self._upstream = upstream
+        self._sent_at = self._client.loop.time()
         upstream.send(self, self._request)
         if self._client.paused:
             upstream.pause()

@@ -10,6 +10,7 @@ class Limits:
     Attributes:
         head_bytes: request line and headers together.
         body_bytes: a request's body.
+        buffered_bytes: bodies of all clients together that are in memory.
         backlog_bytes: input of a pipelining client kept while an answer is under way; reading stops above it.
         pipelined: complete requests of one connection that wait for their turn.
         connections: clients at the same time.
@@ -25,6 +26,7 @@ class Limits:
 
     head_bytes: int = 32 * 1024
     body_bytes: int = 4 * 1024 * 1024
+    buffered_bytes: int = 128 * 1024 * 1024
     backlog_bytes: int = 64 * 1024
     pipelined: int = 32
     connections: int = 1024

@@ -19,6 +19,7 @@ class Server:
         self.limits = limits
         self.connections: set[ServerConnection] = set()
         self.draining = False
+        self.buffered = 0
         self.date = date_header()
         self._listener: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None

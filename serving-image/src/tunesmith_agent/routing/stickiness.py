@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import Any
 
 import orjson
+
 from tunesmith_contract.agent import BUCKETS, STICKINESS_HEADER
 
 _HEADER = STICKINESS_HEADER.encode()

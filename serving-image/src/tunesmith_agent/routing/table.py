@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import orjson
-from tunesmith_contract.agent import DIGEST_HEADER, VERSION_HEADER, served_name
 
 from tunesmith_agent.metrics import VersionStats
+from tunesmith_contract.agent import DIGEST_HEADER, VERSION_HEADER, served_name
 
 from .stickiness import bucket
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tunesmith_contract.base import canonical_json
 
+from tunesmith_contract.base import canonical_json
 from tunesmith_trainer.storage import write_atomically
 
 from .checks import MESSAGE_KEYS, Row

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tunesmith_contract.run_config import DataFormat
-
 from tunesmith_trainer.failures import DataError
 
 from .checks import Finding, Row, canonical_row, check_row, detect_format, quote

@@ -52,8 +52,8 @@ class Renderer:
     """Renders rows by a model's tokenizer and template.
 
     Args:
-        tokenizer: a fast tokenizer. answers_only: refuse a template whose answers can't be told apart; else
-            all of such a row is its answer.
+        tokenizer: a fast tokenizer.
+        answers_only: refuse a template whose answers can't be told apart; else all of such a row counts.
 
     Raises:
         UserError: on the first use, when the tokenizer has no chat template or one whose answers can't be

@@ -7,7 +7,6 @@ from typing import Any
 
 from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.run_config import DataFormat, Metric, Side, Suite
-
 from tunesmith_trainer.data.checks import Finding, Row, row_digest
 from tunesmith_trainer.data.reading import raise_findings, read_source
 from tunesmith_trainer.data.render import Message, Renderer

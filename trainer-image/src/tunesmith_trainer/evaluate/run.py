@@ -9,7 +9,6 @@ from tunesmith_contract.layout import artifact_uri
 from tunesmith_contract.policy import policy_digest
 from tunesmith_contract.report import Artifact, EvaluationReport, MetricResult, Outcome, RunReport
 from tunesmith_contract.run_config import EvaluateConfig, Metric, Side, Suite
-
 from tunesmith_trainer.failures import DataError
 from tunesmith_trainer.progress import Progress
 from tunesmith_trainer.report import Workspace
@@ -176,8 +175,8 @@ def _compare(each: Answered, metric: Metric, names: Sequence[str], config: Evalu
         metric=metric,
         items=len(each.questions.items),
         scores=tuple(mean_interval(values, config.confidence, binary=binary) for values in scores),
-        delta=difference_interval(*scores[:2], config.confidence, binary=binary),
-        p_value=difference_p_value(*scores[:2], binary=binary, seed=config.seed),
+        delta=difference_interval(scores[0], scores[1], config.confidence, binary=binary),
+        p_value=difference_p_value(scores[0], scores[1], binary=binary, seed=config.seed),
     )
 
 

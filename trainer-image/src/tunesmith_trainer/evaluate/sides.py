@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
+
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.base import sha256_digest
 from tunesmith_contract.layout import MANIFEST_FILE
 from tunesmith_contract.run_config import AdapterSource, Side
-
 from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.failures import UserError
 from tunesmith_trainer.model import load_config, load_tokenizer, model_revision

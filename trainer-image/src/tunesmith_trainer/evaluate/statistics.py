@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy import optimize, stats
+
 from tunesmith_contract.report import Interval
 
 _RESAMPLES = 9999

@@ -10,7 +10,6 @@ from tunesmith_contract.artifact import Lineage, Manifest, Probe
 from tunesmith_contract.layout import MANIFEST_FILE, artifact_uri
 from tunesmith_contract.report import Artifact
 from tunesmith_contract.run_config import TrainConfig
-
 from tunesmith_trainer.report import Workspace
 from tunesmith_trainer.storage import describe_files, place_folder, write_atomically
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
+
 from tunesmith_contract.artifact import File
 from tunesmith_contract.base import Document
-
 from tunesmith_trainer.storage import describe_files, holds_files, sync, write_atomically
 
 log = logging.getLogger(__name__)
@@ -49,9 +49,10 @@ def is_whole(folder: Path) -> bool:
     """Whether a checkpoint is committed and its files are those of the commit."""
     try:
         commit = Commit.model_validate_json((folder / COMMIT_FILE).read_bytes())
+        return holds_files(folder, commit.files)
     except (OSError, ValidationError):
+        # Another rank may be removing it at this moment.
         return False
-    return holds_files(folder, commit.files)
 
 
 def discard_torn(root: Path, newest: Path | None) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tunesmith_contract.artifact import Probe
 
+from tunesmith_contract.artifact import Probe
 from tunesmith_trainer.data.checks import Row
 from tunesmith_trainer.data.render import Renderer, Tokens
 

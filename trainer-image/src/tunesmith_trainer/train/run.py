@@ -9,10 +9,10 @@ from typing import Any
 
 from transformers import set_seed
 from trl import SFTTrainer
+
 from tunesmith_contract.artifact import Probe
 from tunesmith_contract.report import Outcome, RunReport, TrainingReport
 from tunesmith_contract.run_config import TrainConfig
-
 from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.data.split import Split
 from tunesmith_trainer.failures import Preempted, UserError

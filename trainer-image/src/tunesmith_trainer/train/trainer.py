@@ -9,9 +9,9 @@ from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, TrainerCallback
 from trl import SFTConfig, SFTTrainer
+
 from tunesmith_contract.progress import SERVER_URL_ENV
 from tunesmith_contract.run_config import Hyperparameters, LoRAAdapter, Scheduler, TrainConfig
-
 from tunesmith_trainer.data.checks import Row
 from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.failures import UserError

@@ -1,0 +1,132 @@
+"""What the chart renders: the CRDs, exactly the rights that are used, pods at the ``restricted`` level."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tunesmith_cluster.binaries import program
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "helm" / "tunesmith"
+
+
+def render(*settings: str) -> list[dict[str, Any]]:
+    """The chart's objects with these ``--set`` values."""
+    options = [part for setting in settings for part in ("--set", setting)]
+    command = [
+        program("helm"),
+        "template",
+        "tunesmith",
+        str(CHART),
+        "--namespace=system",
+        "--kube-version=1.35.0",
+    ]
+    result = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise ValueError(result.stderr)
+    return [document for document in yaml.safe_load_all(result.stdout) if document]
+
+
+def of_kind(objects: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """Those of one kind."""
+    return [each for each in objects if each["kind"] == kind]
+
+
+@pytest.fixture(scope="module")
+def default() -> list[dict[str, Any]]:
+    """The chart as it is."""
+    return render()
+
+
+def test_the_generated_crds_are_installed_and_kept(default: list[dict[str, Any]]) -> None:
+    rendered = {crd["metadata"]["name"]: crd for crd in of_kind(default, "CustomResourceDefinition")}
+    for file in (ROOT / "crds").glob("*.yaml"):
+        crd = yaml.safe_load(file.read_text())
+        installed = rendered.pop(crd["metadata"]["name"])
+        assert installed["spec"] == crd["spec"]
+        assert installed["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert not rendered
+    assert not of_kind(render("crds.install=false"), "CustomResourceDefinition")
+
+
+def test_all_pods_keep_to_the_restricted_level(default: list[dict[str, Any]]) -> None:
+    specs = [each["spec"]["template"]["spec"] for each in of_kind(default, "Deployment")]
+    specs += [each["spec"] for each in of_kind(default, "Pod")]
+    assert len(specs) == 2
+    for spec in specs:
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in spec["containers"]:
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def rights(role: dict[str, Any]) -> set[tuple[str, str, str]]:
+    """Group, resource and verb of each rule."""
+    return {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_no_right_is_a_wildcard_or_reads_secrets_of_users(default: list[dict[str, Any]]) -> None:
+    for role in of_kind(default, "ClusterRole") + of_kind(default, "Role"):
+        for group, resource, verb in rights(role):
+            assert "*" not in (group, resource, verb)
+    (operator,) = (
+        role for role in of_kind(default, "ClusterRole") if role["metadata"]["name"] == "tunesmith"
+    )
+    assert not any(resource == "secrets" for _, resource, _ in rights(operator))
+
+
+def test_named_namespaces_get_roles_instead_of_a_cluster_role(default: list[dict[str, Any]]) -> None:
+    objects = render("watchNamespaces={a,b}")
+    (cluster_role,) = of_kind(objects, "ClusterRole")
+    assert rights(cluster_role) == {("authentication.k8s.io", "tokenreviews", "create")}
+    roles = {role["metadata"]["namespace"]: role for role in of_kind(objects, "Role")}
+    assert set(roles) == {"a", "b", "system"}
+    (everywhere,) = (
+        role for role in of_kind(default, "ClusterRole") if role["metadata"]["name"] == "tunesmith"
+    )
+    assert rights(roles["a"]) == rights(everywhere) - rights(cluster_role)
+    (deployment,) = of_kind(objects, "Deployment")
+    env = {
+        each["name"]: each.get("value")
+        for each in deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    assert env["TUNESMITH_WATCH_NAMESPACES"] == "a,b"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("replica=2", "replica"),
+        ("log.level=LOUD", "level"),
+        ("image.digest=sha256:x", "digest"),
+        ("replicas=0", "replicas"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(setting: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        render(setting)
+
+
+def test_optional_objects_are_rendered_on_request(default: list[dict[str, Any]]) -> None:
+    kinds = {"PodDisruptionBudget", "NetworkPolicy", "PodMonitor", "ConfigMap"}
+    assert not kinds & {each["kind"] for each in default}
+    objects = render(
+        "podDisruptionBudget.enabled=true",
+        "networkPolicy.enabled=true",
+        "metrics.podMonitor.enabled=true",
+        "extraObjects[0].apiVersion=v1",
+        "extraObjects[0].kind=ConfigMap",
+        "extraObjects[0].metadata.name=\\{\\{ .Release.Name \\}\\}-more",
+    )
+    assert kinds <= {each["kind"] for each in objects}
+    assert of_kind(objects, "ConfigMap")[0]["metadata"]["name"] == "tunesmith-more"

@@ -1,0 +1,117 @@
+"""An EvalRun on a real API server with real controllers; the operator is a process that may be killed."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from cluster_runs import Runs, condition, lasting
+from restartable_operator import RestartableOperator
+from served_jobs import install_crds
+from simulated_cluster import DIGEST, eval_run, failure, fine_tune_job, success
+
+from tunesmith_cluster.api import ApiError
+from tunesmith_cluster.client import eventually
+from tunesmith_cluster.fake import ControlPlane
+from tunesmith_contract.exit_codes import ExitCode
+
+KIND = "EvalRun"
+GARBAGE_SECONDS = 90
+
+
+@pytest.fixture(scope="module")
+def server(control_plane: ControlPlane) -> ControlPlane:
+    """The API server with our three kinds established."""
+    install_crds(control_plane)
+    return control_plane
+
+
+@pytest.fixture(scope="module")
+def operator(server: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestartableOperator]:
+    """An operator of all namespaces."""
+    with RestartableOperator(server, tmp_path_factory.mktemp("operator"), "") as process:
+        yield process
+
+
+@pytest.fixture
+def runs(server: ControlPlane, operator: RestartableOperator, tmp_path: Any) -> Runs:
+    """A namespace with claims."""
+    return Runs(server, tmp_path)
+
+
+def run(**spec: Any) -> dict[str, Any]:
+    """An EvalRun of an artefact that no job of this cluster made."""
+    candidate = {"candidate": {"uri": "pvc://artifacts/mine", "digest": DIGEST}}
+    return eval_run(compute={"gpus": 0}, baseModel={"uri": "pvc://models/tiny"}, **candidate | spec)
+
+
+def begin(runs: Runs, name: str, **spec: Any) -> dict[str, Any]:
+    """A run whose pod runs."""
+    made = runs.create(run(**spec), name)
+    runs.pod(made, "evaluate", 1)
+    return made
+
+
+def test_it_waits_for_its_job_and_judges_its_artefact(runs: Runs) -> None:
+    made = runs.create(eval_run(compute={"gpus": 0}), "judge")
+    told = runs.wait_for_reason(KIND, "judge", "WaitingForCandidate")
+    assert 'FineTuneJob "expenses" does not exist' in told["message"]
+    job = runs.create(fine_tune_job(compute={"gpusPerNode": 0}), "expenses")
+    for stage in ("prepare", "train"):
+        # The rows' ConfigMap is not needed: fake pods mount nothing.
+        runs.finish(job, stage, 1, 0, success(stage))
+    runs.finish(made, "evaluate", 1, 0, success("evaluate"))
+    status = runs.wait(KIND, "judge", "Succeeded")
+    assert (status["verdict"], status["candidate"]["digest"]) == ("Pass", DIGEST)
+    assert condition(status, "Ready")["reason"] == "Passed"
+    assert "Pass" in runs.server.kubectl("get", "er", "judge", f"--namespace={runs.namespace}")
+
+
+@pytest.mark.parametrize("code", [ExitCode.USER_ERROR, ExitCode.DATA_ERROR, ExitCode.OUT_OF_MEMORY, 137])
+def test_a_failure_is_no_verdict(runs: Runs, code: int) -> None:
+    made = begin(runs, "fails", backoffLimit=0)
+    runs.finish(made, "evaluate", 1, code)
+    status = runs.wait(KIND, "fails", "Failed")
+    assert "verdict" not in status
+    assert status["failure"]["exitCode"] == code
+    assert condition(status, "Stalled")["status"] == "True"
+
+
+def test_killed_and_wiped_it_comes_back(runs: Runs, operator: RestartableOperator) -> None:
+    names = {name: begin(runs, name) for name in ("runs", "retries", "passed", "failed")}
+    runs.finish(names["retries"], "evaluate", 1, ExitCode.INFRASTRUCTURE)
+    runs.pod(names["retries"], "evaluate", 2)
+    runs.finish(names["passed"], "evaluate", 1, 0, success("evaluate"))
+    runs.wait(KIND, "passed", "Succeeded")
+    runs.finish(names["failed"], "evaluate", 1, 10, failure("evaluate", "UserError", "no such suite"))
+    runs.wait(KIND, "failed", "Failed")
+    eventually(lambda: runs.status(KIND, "retries").get("attempts") == 2, what="the second attempt in status")
+    before = {name: lasting(runs.status(KIND, name)) for name in names}
+    operator.kill()
+    for name in names:
+        runs.wipe_status(KIND, name)
+    operator.start()
+    for name in names:
+        runs.wait(KIND, name, before[name]["phase"])
+        assert lasting(runs.status(KIND, name)) == before[name]
+    operator.kill()
+    runs.finish(names["runs"], "evaluate", 1, 0, success("evaluate"))
+    operator.start()
+    assert runs.wait(KIND, "runs", "Succeeded")["verdict"] == "Pass"
+
+
+def test_it_cannot_be_changed(runs: Runs) -> None:
+    begin(runs, "fixed")
+    with pytest.raises(ApiError, match="An EvalRun can't be changed"):
+        runs.patch(KIND, "fixed", {"spec": {"confidence": "0.5"}})
+
+
+def test_deleted_nothing_of_it_stays(runs: Runs) -> None:
+    names = {name: begin(runs, name) for name in ("runs", "ends")}
+    runs.finish(names["ends"], "evaluate", 1, 0, success("evaluate"))
+    runs.wait(KIND, "ends", "Succeeded")
+    for name in names:
+        runs.delete(KIND, name)
+    for name, body in names.items():
+        eventually(
+            lambda body=body: not runs.children(body), GARBAGE_SECONDS, what=f"the end of {name}'s children"
+        )

@@ -1,0 +1,56 @@
+"""The operator works with the chart's permissions, and asks for nothing else."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from operator_process import operator_process
+from served_jobs import children, create_job, install_crds
+
+from tunesmith_cluster.binaries import program
+from tunesmith_cluster.client import eventually
+from tunesmith_cluster.fake import ControlPlane
+
+CHART = Path(__file__).parents[2] / "helm" / "tunesmith"
+#: What `helm template`, which asks no cluster, is to suppose.
+KUBE_VERSION = "1.35.0"
+KINDS = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
+
+
+def render(namespace: str, *values: str) -> list[dict[str, Any]]:
+    """The chart's accounts and permissions."""
+    settings = [f"--set={value}" for value in values]
+    scope = [f"--namespace={namespace}", f"--kube-version={KUBE_VERSION}"]
+    command = [program("helm"), "template", "tunesmith", str(CHART), *scope, *settings]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [body for body in yaml.safe_load_all(text) if body and body["kind"] in KINDS]
+
+
+def write_kubeconfig(server: ControlPlane, namespace: str, path: Path) -> Path:
+    """A kubeconfig of the chart's service account."""
+    [account] = [body for body in render(namespace) if body["kind"] == "ServiceAccount"]
+    name = account["metadata"]["name"]
+    tokens = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
+    token = server.api.create(tokens, {"spec": {"expirationSeconds": 3600}})["status"]["token"]
+    config = yaml.safe_load(server.kubeconfig.read_text())
+    config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.mark.parametrize("scoped", [False, True], ids=["all namespaces", "one namespace"])
+def test_the_charts_permissions_are_enough(control_plane: ControlPlane, tmp_path: Path, scoped: bool) -> None:
+    install_crds(control_plane)
+    system, namespace = control_plane.namespace("system"), control_plane.namespace("kernel")
+    control_plane.apply(render(system, *([f"watchNamespaces[0]={namespace}"] if scoped else [])))
+    kubeconfig = write_kubeconfig(control_plane, system, tmp_path / "kubeconfig")
+    watched = {"watch_namespaces": namespace} if scoped else {}
+    with operator_process(kubeconfig, tmp_path, namespace=system, **watched) as operator:
+        operator.wait_leading()
+        job = create_job(control_plane, namespace)
+        eventually(lambda: children(control_plane, job), what="the first Job")
+        eventually(lambda: 'kind="Event",verb="create"' in operator.read("/metrics")[1], what="an event")
+        assert 'code="403"' not in operator.read("/metrics")[1]
+        assert operator.read("/livez") == (200, "ok")

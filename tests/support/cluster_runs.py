@@ -1,0 +1,128 @@
+"""FineTuneJobs and EvalRuns on a control plane: made, watched, and their fake pods ended as a test says."""
+
+from pathlib import Path
+from typing import Any
+
+from tunesmith.api import GROUP, VERSION
+from tunesmith.manifests.names import OWNER_UID_LABEL
+from tunesmith_cluster.api import ApiError
+from tunesmith_cluster.client import eventually
+from tunesmith_cluster.fake import ControlPlane
+from tunesmith_contract.report import RunReport
+
+Body = dict[str, Any]
+
+PLURALS = {"FineTuneJob": "finetunejobs", "EvalRun": "evalruns"}
+CHILDREN = ("apis/batch/v1/{}/jobs", "api/v1/{}/configmaps", "api/v1/{}/pods")
+
+
+class Runs:
+    """A namespace with claims and rows for runs."""
+
+    def __init__(
+        self, server: ControlPlane, folder: Path, claims: tuple[str, ...] = ("models", "artifacts", "data")
+    ) -> None:
+        self.server = server
+        self.namespace = server.namespace("runs")
+        for claim in claims:
+            server.add_volume(self.namespace, claim, folder, "gpu-0")
+
+    def create(self, body: Body, name: str) -> Body:
+        """Make the resource under this name."""
+        wanted = {"apiVersion": body["apiVersion"], "kind": body["kind"], "spec": body["spec"]}
+        return self.server.api.create(self._path(body["kind"]), wanted | {"metadata": {"name": name}})
+
+    def read(self, kind: str, name: str) -> Body:
+        """The resource as it is."""
+        return self.server.api.get(self._path(kind, name))
+
+    def status(self, kind: str, name: str) -> Body:
+        """The resource's status."""
+        status: Body = self.read(kind, name).get("status", {})
+        return status
+
+    def wait(self, kind: str, name: str, phase: str, timeout: float = 40) -> Body:
+        """The status once the resource is in this phase."""
+
+        def reached() -> Body | None:
+            status = self.status(kind, name)
+            return status if status.get("phase") == phase else None
+
+        try:
+            return eventually(reached, timeout, what=f"{kind} {name} in phase {phase}")
+        except TimeoutError as error:
+            error.add_note(str(self.status(kind, name)))
+            raise
+
+    def wait_for_reason(self, kind: str, name: str, reason: str, timeout: float = 40) -> Body:
+        """The condition Ready once it gives this reason."""
+
+        def told() -> Body | None:
+            ready = condition(self.status(kind, name), "Ready")
+            return ready if ready.get("reason") == reason else None
+
+        return eventually(told, timeout, what=f"{kind} {name} not ready because of {reason}")
+
+    def finish(
+        self, run: Body, stage: str, attempt: int, exit_code: int, report: RunReport | None = None
+    ) -> None:
+        """End the pod of an attempt."""
+        pod = self.pod(run, stage, attempt)
+        message = report.to_termination_message().decode() if report else ""
+        self.server.finish_pod(self.namespace, pod["metadata"]["name"], exit_code, message)
+
+    def pod(self, run: Body, stage: str, attempt: int) -> Body:
+        """The running pod of an attempt."""
+        uid = run["metadata"]["uid"]
+        selector = f"{OWNER_UID_LABEL}={uid},tunesmith.dev/stage={stage},tunesmith.dev/attempt={attempt}"
+        return self.server.wait_for_pod(self.namespace, selector)
+
+    def patch(self, kind: str, name: str, change: Body, subresource: str = "") -> Body:
+        """Merge a change into the resource."""
+        return self.server.api.merge(self._path(kind, name) + subresource, change)
+
+    def wipe_status(self, kind: str, name: str) -> None:
+        """As if it had never been written."""
+        self.patch(kind, name, {"status": None}, "/status")
+
+    def delete(self, kind: str, name: str) -> None:
+        """Delete the resource as kubectl does."""
+        self.server.api.delete(self._path(kind, name))
+
+    def children(self, run: Body) -> list[str]:
+        """Kind and name of all that the resource and its Jobs own."""
+        selector = f"labelSelector={OWNER_UID_LABEL}%3D{run['metadata']['uid']}"
+        found = []
+        for path in CHILDREN:
+            listed = self.server.api.get(f"/{path.format(f'namespaces/{self.namespace}')}?{selector}")[
+                "items"
+            ]
+            found += [f"{path.rsplit('/', 1)[-1]}/{item['metadata']['name']}" for item in listed]
+        return found
+
+    def exists(self, kind: str, name: str) -> bool:
+        """Whether the resource is there."""
+        try:
+            self.read(kind, name)
+        except ApiError:
+            return False
+        return True
+
+    def _path(self, kind: str, name: str = "") -> str:
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURALS[kind]}"
+        return f"{path}/{name}" if name else path
+
+
+def condition(status: Body, kind: str) -> Body:
+    """One condition; empty when it is not there."""
+    found: Body = next((item for item in status.get("conditions", ()) if item["type"] == kind), {})
+    return found
+
+
+def lasting(status: Body) -> Body:
+    """A status without the times at which conditions changed."""
+    conditions = [
+        {key: value for key, value in item.items() if key != "lastTransitionTime"}
+        for item in status["conditions"]
+    ]
+    return status | {"conditions": conditions}

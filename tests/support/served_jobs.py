@@ -1,0 +1,49 @@
+"""FineTuneJobs on a real API server, and what became of them."""
+
+from pathlib import Path
+from typing import Any
+
+from manifest_cases import load_good
+
+from tunesmith.api import GROUP, KINDS, VERSION
+from tunesmith.manifests.names import OWNER_UID_LABEL
+from tunesmith_cluster.fake import ControlPlane
+
+CRDS = Path(__file__).parents[2] / "crds"
+
+
+def install_crds(control_plane: ControlPlane) -> None:
+    """Apply our three kinds and wait until they are served."""
+    control_plane.kubectl("apply", "--server-side", "-f", str(CRDS))
+    names = [f"crd/{kind.plural}.{GROUP}" for kind in KINDS]
+    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+
+
+def collection(namespace: str, plural: str = "finetunejobs") -> str:
+    """Path of the resources of a namespace."""
+    return f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{plural}"
+
+
+def create_job(server: ControlPlane, namespace: str, name: str = "job") -> dict[str, Any]:
+    """Create a FineTuneJob."""
+    body = load_good("finetunejob-minimal")
+    return server.api.create(collection(namespace), body | {"metadata": {"name": name}})
+
+
+def children(
+    server: ControlPlane, job: dict[str, Any], path: str = "apis/batch/v1", plural: str = "jobs"
+) -> list[dict[str, Any]]:
+    """The labelled objects of a resource."""
+    metadata = job["metadata"]
+    selector = f"labelSelector={OWNER_UID_LABEL}%3D{metadata['uid']}"
+    found: list[dict[str, Any]]
+    found = server.api.get(f"/{path}/namespaces/{metadata['namespace']}/{plural}?{selector}")["items"]
+    return found
+
+
+def condition(server: ControlPlane, job: dict[str, Any], kind: str) -> dict[str, Any]:
+    """One condition of a resource; empty when it is not there."""
+    metadata = job["metadata"]
+    body = server.api.get(f"{collection(metadata['namespace'])}/{metadata['name']}")
+    found = [item for item in body["status"]["conditions"] if item["type"] == kind]
+    return found[0] if found else {}
