@@ -69,14 +69,24 @@ class ScriptedAgent:
                     ) as socket:
                         await self._talk(socket)
                 await asyncio.sleep(REPORT_SECONDS)
+        # aiohttp closes TLS connections behind the session's back; the loop must live to see it.
+        await asyncio.sleep(REPORT_SECONDS)
 
     async def _talk(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        while not (self._stopped.is_set() or socket.closed):
-            await socket.send_str(self._report().to_json())
-            with contextlib.suppress(TimeoutError):
-                message = await socket.receive(timeout=REPORT_SECONDS)
+        reports = asyncio.create_task(self._send_reports(socket))
+        try:
+            async for message in socket:
                 if message.type is aiohttp.WSMsgType.TEXT:
                     self.desired = DesiredState.model_validate_json(message.data)
+        finally:
+            reports.cancel()
+            await asyncio.gather(reports, return_exceptions=True)
+
+    async def _send_reports(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        while not self._stopped.is_set():
+            await socket.send_str(self._report().to_json())
+            await asyncio.sleep(REPORT_SECONDS)
+        await socket.close()
 
     def _report(self) -> AgentReport:
         versions = tuple(
