@@ -42,7 +42,8 @@ LOST_POD = timedelta(minutes=5)
 #: An object is on its way out: look again.
 SOON_SECONDS = 2.0
 
-#: Pods are not watched: those that have not started, or do not end, are looked at again, ever more rarely.
+#: Some of what holds a pod up shows in no change of it (a missing ConfigMap, silence): it is looked at again, ever more
+#: rarely, until it runs.
 MIN_POLL_SECONDS = 5.0
 MAX_POLL_SECONDS = 60.0
 

@@ -1,0 +1,150 @@
+"""The Jobs and ConfigMaps of FineTuneJobs and EvalRuns."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from simulated_cluster import ENVIRONMENT, START, eval_run, fine_tune_job, success
+
+from tunesmith.api.evalrun import EvalRun
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.decide.attempts import Children
+from tunesmith.decide.defaults import resolve_run
+from tunesmith.decide.plan import Create
+from tunesmith.decide.training import ObservedTraining, plan_training
+from tunesmith.manifests.eval_run import build_eval_run
+from tunesmith.manifests.inputs_config_map import Inputs, build_inputs_config_map, parse_inputs
+from tunesmith.manifests.prepare_job import build_prepare_job
+from tunesmith.manifests.result_config_map import (
+    AttemptOutcome,
+    AttemptRecord,
+    build_result_config_map,
+    parse_result,
+)
+from tunesmith.manifests.run_config_map import build_run_config_map, parse_run
+from tunesmith.manifests.train_job import build_train_job
+from tunesmith_contract.run_config import TrainConfig
+
+GPU = "nvidia.com/gpu"
+
+
+def parts(**spec: Any) -> tuple[FineTuneJob, Inputs, TrainConfig]:
+    """A job with its two snapshots."""
+    body = fine_tune_job(**spec)
+    body["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "gpus", "other": "x"}
+    job = FineTuneJob.parse(body)
+    plan = plan_training(job, ObservedTraining(), START, ENVIRONMENT)
+    first = plan.actions[0]
+    assert isinstance(first, Create)
+    inputs = parse_inputs(first.manifest)
+    run = resolve_run(job.spec, inputs, success("prepare"))
+    assert isinstance(run, TrainConfig)
+    return job, inputs, run
+
+
+def train_pod(**spec: Any) -> dict[str, Any]:
+    """The pod's spec of a train Job."""
+    job, inputs, run = parts(**spec)
+    pod: dict[str, Any] = build_train_job(job, inputs, run, 1, ENVIRONMENT)["spec"]["template"]["spec"]
+    return pod
+
+
+def container(pod: dict[str, Any]) -> dict[str, Any]:
+    (only,) = pod["containers"]
+    assert isinstance(only, dict)
+    return only
+
+
+def variables(pod: dict[str, Any]) -> dict[str, Any]:
+    return {item["name"]: item.get("value", item.get("valueFrom")) for item in container(pod)["env"]}
+
+
+def test_snapshots_survive_their_config_maps() -> None:
+    job, inputs, run = parts()
+    assert parse_inputs(build_inputs_config_map(job, inputs)) == inputs
+    assert parse_run(build_run_config_map(job, run)) == run
+    with pytest.raises(ValueError, match="another stage"):
+        parse_run(build_inputs_config_map(job, inputs))
+
+
+def test_records_survive_their_config_maps() -> None:
+    job, _, _ = parts()
+    record = AttemptRecord(
+        stage="train",
+        attempt=3,
+        outcome=AttemptOutcome.SUCCEEDED,
+        reason="Succeeded",
+        report=success("train"),
+        started_at=START,
+        ended_at=datetime(2030, 1, 1, 1, tzinfo=UTC),
+    )
+    manifest = build_result_config_map(job, record)
+    assert manifest["metadata"]["name"] == "expenses-0f3c9d-result-train-3"
+    assert manifest["immutable"] is True
+    assert parse_result(manifest) == record
+    assert record.active_seconds == 3600
+    assert Children((record,)).active_seconds == 3600
+    assert parse_result({"metadata": {"name": "other"}, "data": {}}) is None
+
+
+def test_an_attempt_tries_once_and_its_queue_decides_when() -> None:
+    job, inputs, run = parts()
+    manifest = build_train_job(job, inputs, run, 2, ENVIRONMENT)
+    spec = manifest["spec"]
+    assert (spec["backoffLimit"], spec["completionMode"], spec["podReplacementPolicy"]) == (
+        0,
+        "Indexed",
+        "Failed",
+    )
+    assert "suspend" not in spec
+    assert {rule["action"] for rule in spec["podFailurePolicy"]["rules"]} == {"FailJob"}
+    assert manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    assert "other" not in manifest["metadata"]["labels"]
+    assert manifest["metadata"]["name"] == "expenses-0f3c9d-train-2"
+
+
+def test_only_training_gets_gpus_and_the_size_that_was_asked_for() -> None:
+    compute = {"gpusPerNode": 2, "resources": {"requests": {"memory": "16Gi"}, "limits": {"cpu": "4"}}}
+    job, inputs, _ = parts(compute=compute)
+    prepare = build_prepare_job(job, inputs, 1, ENVIRONMENT)["spec"]["template"]["spec"]
+    assert container(prepare)["resources"] == {"requests": {"cpu": "500m", "memory": "1Gi"}}
+    pod = train_pod(compute=compute)
+    assert container(pod)["resources"] == {"requests": {"memory": "16Gi"}, "limits": {"cpu": "4", GPU: "2"}}
+    assert "/dev/shm" in {mount["mountPath"] for mount in container(pod)["volumeMounts"]}
+
+
+def test_a_pod_reaches_the_operator_and_nothing_else() -> None:
+    pod = train_pod()
+    values = variables(pod)
+    assert values["KUBEFLOW_TRAINER_SERVER_URL"] == (
+        "https://tunesmith.operators.svc:8443/progress/v1/namespaces/team/finetunejobs/expenses"
+    )
+    assert values["KUBEFLOW_TRAINER_SERVER_TOKEN"] == "/var/run/secrets/tunesmith/token"
+    assert values["KUBEFLOW_TRAINER_SERVER_CA_CERT"] == "/var/run/secrets/tunesmith/ca.crt"
+    assert pod["automountServiceAccountToken"] is False
+    assert container(pod)["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container(pod)["command"] == ["python", "-m", "tunesmith_trainer", "train"]
+
+
+def test_a_hub_is_asked_only_where_one_is_named() -> None:
+    assert variables(train_pod())["HF_HUB_OFFLINE"] == "1"
+    values = variables(train_pod(baseModel={"uri": "hf://org/model@main", "secretRef": {"name": "hub"}}))
+    assert "HF_HUB_OFFLINE" not in values
+    assert values["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
+
+
+def test_placement_is_as_written() -> None:
+    template = {"nodeSelector": {"pool": "gpu"}, "tolerations": [{"key": "gpu", "operator": "Exists"}]}
+    pod = train_pod(compute={"template": template})
+    assert pod["nodeSelector"] == {"pool": "gpu"}
+    assert pod["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
+
+
+def test_the_evaluation_judges_the_jobs_artefact() -> None:
+    evaluation = {key: value for key, value in eval_run()["spec"].items() if key != "candidate"}
+    job = FineTuneJob.parse(fine_tune_job(evaluation=evaluation | {"candidate": {"fewShot": 2}}))
+    assert job.spec.evaluation is not None
+    made = build_eval_run(job, job.spec.evaluation)
+    assert made["spec"]["candidate"] == {"fewShot": 2, "fineTuneJobRef": {"name": "expenses"}}
+    made["metadata"] |= {"uid": "u", "generation": 1}
+    assert EvalRun.parse(made).spec.gates == job.spec.evaluation.gates
