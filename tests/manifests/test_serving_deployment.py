@@ -87,7 +87,8 @@ def test_without_gpus_the_engine_runs_on_the_cpu() -> None:
         "--enforce-eager",
         "--max-model-len 256",
         "--enable-lora",
-        "--max-loras 8",
+        "--max-loras 9",
+            "--block-size 32",
     ):
         assert part in arguments
     assert arguments.endswith("--seed=1")

@@ -62,9 +62,14 @@ class Playground:
             )
             for claim in claims
         ]
-        for volume in volumes:
-            volume["spec"]["storageClassName"] = STORAGE_CLASS
+        self._remove_released(client)
         client.apply([storage_class, *volumes])
+
+    def _remove_released(self, client: ClusterClient) -> None:
+        """A volume whose claim was deleted takes no new claim: its record goes, the folder stays."""
+        for volume in client.api.get("/api/v1/persistentvolumes")["items"]:
+            if volume["status"]["phase"] == "Released" and volume["spec"]["storageClassName"] == STORAGE_CLASS:
+                client.kubectl("delete", "persistentvolume", volume["metadata"]["name"])
 
     def _folder(self, namespace: str, claim: str) -> Path:
         return self.cluster.volume_folder(f"{namespace}-{claim}")
