@@ -1,5 +1,8 @@
 """What a plan needs to know of an EvalRun."""
 
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.evaluation import ObservedEvaluation, assemble_evaluation
@@ -26,6 +29,25 @@ async def observe_evalrun(
     uris = (*(suite.dataset.uri for suite in run.spec.suites), few_shot)
     missing = await observe_missing_config_maps(client, run.metadata.namespace, children, uris)
     return assemble_evaluation(run, children.config_maps, children.jobs, children.pods, candidate, missing)
+
+
+def waiting_runs(body: Mapping[str, Any], known: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The EvalRuns whose candidate this FineTuneJob is to make, once it has ended.
+
+    Args:
+        body: the changed resource.
+        known: bodies of EvalRuns.
+    """
+    metadata = body["metadata"]
+    if body["kind"] != "FineTuneJob" or (body.get("status") or {}).get("phase") not in {
+        "Succeeded",
+        "Failed",
+    }:
+        return
+    for run in known:
+        reference = run["spec"]["candidate"].get("fineTuneJobRef") or {}
+        if (run["metadata"]["namespace"], reference.get("name")) == (metadata["namespace"], metadata["name"]):
+            yield run
 
 
 def _is_begun(run: EvalRun, children: RunChildren) -> bool:

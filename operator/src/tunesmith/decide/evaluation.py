@@ -27,7 +27,7 @@ from .waiting import References
 TERMINAL = frozenset({EvalRunPhase.SUCCEEDED, EvalRunPhase.FAILED})
 
 #: Another kind's change wakes nobody here.
-CANDIDATE_POLL_SECONDS = 10.0
+CANDIDATE_POLL_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.cluster.controller import AnyReconciler
 from tunesmith.cluster.observe_adapterdeployment import dependents, observe_adapterdeployment
-from tunesmith.cluster.observe_evalrun import observe_evalrun
+from tunesmith.cluster.observe_evalrun import observe_evalrun, waiting_runs
 from tunesmith.cluster.observe_finetunejob import observe_finetunejob
 from tunesmith.cluster.reconciler import Reconciler
 from tunesmith.decide.evaluation import plan_evaluation
@@ -14,7 +14,7 @@ from tunesmith.decide.training import plan_training
 
 RECONCILERS: tuple[AnyReconciler, ...] = (
     Reconciler("FineTuneJob", FineTuneJob.parse, observe_finetunejob, plan_training),
-    Reconciler("EvalRun", EvalRun.parse, observe_evalrun, plan_evaluation),
+    Reconciler("EvalRun", EvalRun.parse, observe_evalrun, plan_evaluation, waiting_runs),
     Reconciler(
         "AdapterDeployment", AdapterDeployment.parse, observe_adapterdeployment, plan_serving, dependents
     ),
