@@ -26,7 +26,7 @@ from .waiting import References
 
 TERMINAL = frozenset({EvalRunPhase.SUCCEEDED, EvalRunPhase.FAILED})
 
-#: Another kind's change wakes nobody here.
+#: The end of the job wakes the run; this is for a change that was missed.
 CANDIDATE_POLL_SECONDS = 60.0
 
 
