@@ -1,0 +1,107 @@
+"""Writes docs/benchmarks.md: the tables from bench/results/*.json, and the words beside them from bench/notes/*.md."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "bench" / "results"
+NOTES = ROOT / "bench" / "notes"
+PAGE = ROOT / "docs" / "benchmarks.md"
+
+HEAD = """\
+# Benchmarks
+
+Measured by `make bench`, which writes `bench/results/*.json` and this page. Compare figures of one run with each other,
+not with those of another machine: two cores carry the API server, the load and what is measured.
+"""
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table, numbers to the right."""
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])
+
+
+def operator_section(result: dict[str, Any]) -> str:
+    """From apply to the first child, and memory."""
+    one, many, floor = result["oneByOne"], result["atOnce"], result["floor"]
+    rows = [
+        ("aim", "10", "", "200", ""),
+        (
+            "Tunesmith",
+            one["firstChild"]["p50"],
+            one["firstChild"]["p99"],
+            many["childrenPerSecond"],
+            result["afterwards"]["residentMiB"],
+        ),
+        ("a bare ConfigMap, created and seen by a watch", floor["p50"], floor["p99"], "", ""),
+        ("Kubeflow Trainer v2.0.0, measured before on a like machine", 9.8, 55, 20, 58),
+        ("a bare kopf prototype without status, likewise", 5.1, 21, 392, 82),
+    ]
+    head = ("from create to first child", "p50 ms", "p99 ms", "children/s, 500 at once", "resident MiB")
+    calls = [(call, count) for call, count in sorted(result["apiCalls"].items(), key=lambda item: -item[1])]
+    objects = one["objects"] + one["objects"] // 10 + many["objects"]
+    return "\n\n".join(
+        [
+            "## Operator",
+            f"{result['machine']}, load average {result['loadAverage'][0]} before the run.",
+            table(head, rows),
+            f"First Job: p50 {one['firstJob']['p50']} ms, p99 {one['firstJob']['p99']} ms; "
+            f"at once {many['jobsPerSecond']} a second. The API server itself took "
+            f"{many['createdPerSecond']} of the 500 resources a second from {many['threads']} threads.",
+            table((f"API call, for {objects} resources", "count"), calls),
+        ]
+    )
+
+
+def agent_section(result: dict[str, Any]) -> str:
+    """Requests per second and latency, beside a router in Rust."""
+    rows = [
+        (
+            name,
+            *(side[connections][figure] for connections, figure in _AGENT_FIGURES),
+            side["residentMiB"],
+        )
+        for name, side in result["sides"].items()
+    ]
+    head = (
+        "one core, chat completions",
+        "req/s, 16 conn.",
+        "p50 ms",
+        "p99 ms",
+        "CPU µs/req",
+        "req/s, 1 conn.",
+        "p50 ms",
+        "MiB",
+    )
+    load = f"Load average {result['loadAverageBefore']} before the run; {result['seconds']} s a side."
+    return "\n\n".join(["## Agent", load, table(head, rows)])
+
+
+_AGENT_FIGURES = (
+    ("connections16", "requestsPerSecond"),
+    ("connections16", "p50Milliseconds"),
+    ("connections16", "p99Milliseconds"),
+    ("connections16", "processorMicrosecondsPerRequest"),
+    ("connections1", "requestsPerSecond"),
+    ("connections1", "p50Milliseconds"),
+)
+SECTIONS = {"operator": operator_section, "agent": agent_section}
+
+
+def main() -> None:
+    """Write the page from whatever results there are."""
+    parts = [HEAD.strip()]
+    for name, section in SECTIONS.items():
+        results, notes = RESULTS / f"{name}.json", NOTES / f"{name}.md"
+        if results.exists():
+            parts.append(section(json.loads(results.read_text(encoding="utf-8"))))
+        if notes.exists():
+            parts.append(notes.read_text(encoding="utf-8").strip())
+    PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
