@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from tunesmith_cluster.client import ClusterClient
 from tunesmith_demo.installation import fill_claim, install_chart
 from tunesmith_demo.playground import Playground

@@ -6,6 +6,7 @@ import pytest
 from conftest import ANSWERS, MODEL, NAMESPACE, QUESTION, Installation
 from openai import NotFoundError
 from openai.types.chat import ChatCompletionMessageParam
+
 from tunesmith_cluster.client import eventually
 from tunesmith_demo.ask import ask, ask_streamed, forwarded
 from tunesmith_demo.progress import DemoFailed, require_success

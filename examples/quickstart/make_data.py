@@ -1,8 +1,8 @@
 """Write the quickstart's data: expense notes and how one company's bookkeeping wants them booked.
 
-The account codes are the company's own: nobody who has not seen its books can know them, and five examples
-show only five of them. That is what fine-tuning is for. Run ``python make_data.py`` to write ``data/*.jsonl`` again;
-the same seed gives the same rows.
+The names of the accounts are the company's own: nobody who has not seen its books can know them, and five examples
+show five of them at the most. That is what fine-tuning is for. ``python make_data.py`` writes ``data/*.jsonl`` again; the
+same seed gives the same rows.
 """
 
 import json
@@ -16,23 +16,29 @@ SYSTEM = "Book the expense as JSON."
 
 
 class Account(NamedTuple):
-    """One account of the company's books: its code, and what people write when they mean it."""
+    """One account of the company's books: its name, and what people write when they mean it."""
 
-    code: str
+    name: str
     phrases: tuple[str, ...]
 
 
 ACCOUNTS = (
-    Account("K7", ("a taxi to the airport", "a cab from the station", "a taxi to the client", "a taxi home")),
-    Account("B2", ("a train ticket", "a rail ticket to Lyon", "the night train", "the train to the branch")),
-    Account("X9", ("a flight to Oslo", "a plane ticket", "the return flight", "a flight to the fair")),
-    Account("M4", ("a hotel in Porto", "two nights in a hotel", "the hotel at the fair", "a hotel room")),
-    Account("T1", ("lunch with a client", "dinner with a customer", "coffee with a client", "a client dinner")),
-    Account("H6", ("pizza for the team", "lunch for the team", "cake for the team", "the team dinner")),
-    Account("Q3", ("printer paper", "pens and paper", "toner for the printer", "a box of pens")),
-    Account("D8", ("a new laptop", "a second monitor", "a keyboard", "a laptop dock")),
-    Account("W5", ("cloud hosting", "a software licence", "a software subscription", "cloud storage")),
-    Account("F0", ("fuel for the van", "diesel for the car", "petrol for the van", "charging the car")),
+    Account(
+        "cab", ("a taxi to the airport", "a cab from the station", "a taxi to the client", "a taxi home")
+    ),
+    Account(
+        "rail", ("a train ticket", "a rail ticket to Lyon", "the night train", "the train to the branch")
+    ),
+    Account("air", ("a flight to Oslo", "a plane ticket", "the return flight", "a flight to the fair")),
+    Account("stay", ("a hotel in Porto", "two nights in a hotel", "the hotel at the fair", "a hotel room")),
+    Account(
+        "guest", ("lunch with a client", "dinner with a customer", "coffee with a client", "a client dinner")
+    ),
+    Account("crew", ("pizza for the team", "lunch for the team", "cake for the team", "the team dinner")),
+    Account("desk", ("printer paper", "pens and paper", "toner for the printer", "a box of pens")),
+    Account("gear", ("a new laptop", "a second monitor", "a keyboard", "a laptop dock")),
+    Account("bits", ("cloud hosting", "a software licence", "a software subscription", "cloud storage")),
+    Account("tank", ("fuel for the van", "diesel for the car", "petrol for the van", "charging the car")),
 )
 CURRENCIES = {"EUR": ("euros", "EUR", "€"), "USD": ("dollars", "USD", "US$"), "GBP": ("pounds", "GBP", "£")}
 TEMPLATES = (
@@ -62,7 +68,7 @@ def make_row(rng: random.Random) -> dict[str, object]:
     note = rng.choice(TEMPLATES).format(
         amount=amount_in_words(rng, value, currency), what=what, What=what[0].upper() + what[1:]
     )
-    booking = {"account": account.code, "amount": value, "currency": currency}
+    booking = {"account": account.name, "amount": value, "currency": currency}
     return {
         "messages": [
             {"role": "system", "content": SYSTEM},

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tunesmith.api import KINDS, Resource
 from tunesmith.api.crd import build_crd, build_schema
 from tunesmith.crdgen import render_crd

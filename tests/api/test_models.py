@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from manifest_cases import GOOD, bad_cases, load_good, merge
 from pydantic import BaseModel
+
 from tunesmith.api import (
     KINDS,
     AdapterDeploymentStatus,

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from tunesmith_cluster.binaries import program
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,7 +16,13 @@ from tunesmith.handlers.watching import missing_watchers, watch_resources
 from tunesmith.manifests.names import GROUP
 
 VERBS = ["list", "watch", "patch"]
-NAMESPACE = {"name": "namespaces", "kind": "Namespace", "singularName": "", "namespaced": False, "verbs": VERBS}
+NAMESPACE = {
+    "name": "namespaces",
+    "kind": "Namespace",
+    "singularName": "",
+    "namespaced": False,
+    "verbs": VERBS,
+}
 RESOURCE = {
     "name": "finetunejobs",
     "kind": "FineTuneJob",

@@ -88,7 +88,7 @@ def test_without_gpus_the_engine_runs_on_the_cpu() -> None:
         "--max-model-len 256",
         "--enable-lora",
         "--max-loras 9",
-            "--block-size 32",
+        "--block-size 32",
     ):
         assert part in arguments
     assert arguments.endswith("--seed=1")

@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from rich.console import Console
+
 from tunesmith_cluster.binaries import go_builds, install_debian_packages, program
 from tunesmith_cluster.client import ClusterClient, KubectlError
 from tunesmith_cluster.errors import ClusterError

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
+
 from tunesmith_cluster.binaries import program
 from tunesmith_cluster.client import ClusterClient
 

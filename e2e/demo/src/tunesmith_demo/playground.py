@@ -68,7 +68,10 @@ class Playground:
     def _remove_released(self, client: ClusterClient) -> None:
         """A volume whose claim was deleted takes no new claim: its record goes, the folder stays."""
         for volume in client.api.get("/api/v1/persistentvolumes")["items"]:
-            if volume["status"]["phase"] == "Released" and volume["spec"]["storageClassName"] == STORAGE_CLASS:
+            if (
+                volume["status"]["phase"] == "Released"
+                and volume["spec"]["storageClassName"] == STORAGE_CLASS
+            ):
                 client.kubectl("delete", "persistentvolume", volume["metadata"]["name"])
 
     def _folder(self, namespace: str, claim: str) -> Path:

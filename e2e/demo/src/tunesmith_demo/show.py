@@ -9,6 +9,7 @@ from typing import Any
 from openai.types.chat import ChatCompletionMessageParam
 from rich.console import Console
 from rich.table import Table
+
 from tunesmith_cluster.client import ClusterClient, KubectlError
 
 from .ask import ask, forwarded

@@ -153,7 +153,7 @@ class AdapterSource(StrictModel):
 class RequiredVerdict(StrEnum):
     """What an EvalRun must have said before an adapter gets any request."""
 
-    PASS = "Pass"  # noqa: S105
+    PASS = "Pass"
     NONE = "None"
 
 

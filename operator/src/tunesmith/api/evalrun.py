@@ -4,6 +4,7 @@ from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
+
 from tunesmith_contract.run_config import MAX_METRICS, MAX_REFERENCES, MAX_SUITES, Metric
 
 from .common import (

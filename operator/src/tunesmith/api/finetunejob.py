@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from pydantic.alias_generators import to_camel
+
 from tunesmith_contract.run_config import DataFormat, Deduplicate, OnInvalidRow, Scheduler
 
 from .common import (

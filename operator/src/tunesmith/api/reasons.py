@@ -41,7 +41,7 @@ class AdapterPhase(StrEnum):
 class Verdict(StrEnum):
     """What a comparison says."""
 
-    PASS = "Pass"  # noqa: S105
+    PASS = "Pass"
     FAIL = "Fail"
     INCONCLUSIVE = "Inconclusive"
 
@@ -82,7 +82,7 @@ class FineTuneJobReason(StrEnum):
     TOO_MANY_DISRUPTIONS = "TooManyDisruptions"
     VOLUME_CLAIM_NOT_FOUND = "VolumeClaimNotFound"
     CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
-    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
+    SECRET_NOT_FOUND = "SecretNotFound"
     IMAGE_NOT_PULLED = "ImageNotPulled"
     UNSCHEDULABLE = "Unschedulable"
     USER_ERROR = "UserError"
@@ -114,7 +114,7 @@ class EvalRunReason(StrEnum):
     TOO_MANY_DISRUPTIONS = "TooManyDisruptions"
     VOLUME_CLAIM_NOT_FOUND = "VolumeClaimNotFound"
     CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
-    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
+    SECRET_NOT_FOUND = "SecretNotFound"
     IMAGE_NOT_PULLED = "ImageNotPulled"
     UNSCHEDULABLE = "Unschedulable"
     USER_ERROR = "UserError"
@@ -155,6 +155,6 @@ class AdapterDeploymentReason(StrEnum):
     SERVICE_NAME_TAKEN = "ServiceNameTaken"
     ALL_STABLE = "AllStable"
     VOLUME_CLAIM_NOT_FOUND = "VolumeClaimNotFound"
-    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
+    SECRET_NOT_FOUND = "SecretNotFound"
     IMAGE_NOT_PULLED = "ImageNotPulled"
     UNSCHEDULABLE = "Unschedulable"

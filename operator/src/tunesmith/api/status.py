@@ -1,6 +1,7 @@
 """Parts of status that more than one kind has."""
 
 from pydantic import Field
+
 from tunesmith_contract.exit_codes import FailureCategory
 
 from .common import StatusModel

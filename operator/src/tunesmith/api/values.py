@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
+
 from tunesmith_contract.uris import parse_uri
 
 from .rules import Rule, matching, with_rules

@@ -1,4 +1,4 @@
-"""What all pods of Tunesmith have in common: the ``restricted`` level, volumes of storage URIs, the operator's token."""
+"""What all pods have in common: the ``restricted`` level, volumes of storage URIs, the operator's token."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -71,4 +71,4 @@ def credentials_volume(ca_config_map: str) -> tuple[dict[str, Any], dict[str, An
 
 def scratch_volume(size: str = "1Gi") -> tuple[dict[str, Any], dict[str, Any]]:
     """Volume and mount of ``/tmp``, the only writable place outside claims."""
-    return {"name": "tmp", "emptyDir": {"sizeLimit": size}}, {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108
+    return {"name": "tmp", "emptyDir": {"sizeLimit": size}}, {"name": "tmp", "mountPath": "/tmp"}
