@@ -171,6 +171,15 @@ class Client:
         path = _path(manifest) + "/status"
         return await self._call("update", "PUT", path, f"{body['kind']}/status", body=manifest)
 
+    async def served_kinds(self, api_version: str) -> frozenset[str]:
+        """The kinds of a group's version that discovery tells of; it may lag behind a new CRD."""
+        group, _, version = api_version.partition("/")
+        groups = await self._call("get", "GET", "/apis", "APIGroupList")
+        if group not in {found["name"] for found in groups["groups"]}:
+            return frozenset()
+        found = await self._call("get", "GET", f"/apis/{group}/{version}", "APIResourceList")
+        return frozenset(resource["kind"] for resource in found["resources"])
+
     async def watch(
         self,
         api_version: str,

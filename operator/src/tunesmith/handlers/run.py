@@ -39,7 +39,7 @@ from .watching import watch_resources
 
 logger = logging.getLogger(__name__)
 
-RETRY_SECONDS = 2.0
+RETRY_SECONDS = 1.0
 RENEWAL_SECONDS = 3600.0
 FLUSH_SECONDS = 2.0
 SYNC_SECONDS = 120.0
@@ -199,15 +199,18 @@ class Operator:
             self._controller.child_changed(owner_uid)
 
     async def _wait_for_api(self) -> None:
-        """Wait until the API server serves our kinds: kopf looks for them once."""
+        """Wait until discovery tells of our kinds: kopf asks it once."""
+        wanted = {reconciler.kind for reconciler in self._reconcilers}
         while True:
             try:
-                for reconciler in self._reconcilers:
-                    await self._client.list(API_VERSION, reconciler.kind, None)
-                return
+                missing = wanted - await self._client.served_kinds(API_VERSION)
             except ApiError as error:
-                logger.warning("waiting for the API server and the CRDs: %s", error.message)
-                await asyncio.sleep(RETRY_SECONDS)
+                logger.warning("waiting for the API server: %s", error.message)
+            else:
+                if not missing:
+                    return
+                logger.warning("waiting for the CRDs of %s", ", ".join(sorted(missing)))
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def _renew(self) -> Material:
         settings = self._settings
