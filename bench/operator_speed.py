@@ -37,7 +37,7 @@ GROUP = "/apis/tunesmith.dev/v1alpha1"
 OWNER = "tunesmith.dev/owner-name"
 CHILDREN = ("/api/v1/configmaps", "/apis/batch/v1/jobs")
 HTTP_PORT, TLS_PORT = 18190, 18191
-PATIENCE = 120.0
+PATIENCE = 30.0
 
 Seen = dict[str, dict[str, float]]
 
@@ -235,6 +235,9 @@ def operator_process(command: Sequence[str]) -> Iterator[int]:
         try:
             wait_until(lambda: "tunesmith_leader 1.0" in read_metrics(), process, Path(log.name))
             yield process.pid
+        except RuntimeError:
+            sys.stderr.write(Path(log.name).read_text()[-4000:])
+            raise
         finally:
             process.terminate()
 

@@ -165,7 +165,6 @@ class Client:
             "apiVersion": body["apiVersion"],
             "kind": body["kind"],
             "metadata": metadata,
-            "spec": body.get("spec", {}),
             "status": status,
         }
         path = _path(manifest) + "/status"
