@@ -13,13 +13,14 @@ import multiprocessing
 import os
 import platform
 import queue
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event
@@ -28,6 +29,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import kopf
+import yaml
 
 from tunesmith.cluster.credentials import load_connection
 from tunesmith_cluster.cluster import Cluster, Shape
@@ -36,8 +38,9 @@ ROOT = Path(__file__).resolve().parent.parent
 GROUP = "/apis/tunesmith.dev/v1alpha1"
 OWNER = "tunesmith.dev/owner-name"
 CHILDREN = ("/api/v1/configmaps", "/apis/batch/v1/jobs")
-HTTP_PORT, TLS_PORT = 18190, 18191
-PATIENCE = 30.0
+PATIENCE = 60.0
+#: Between two resources that come one at a time: the pods of the one before are made and looked at by others.
+PAUSE = 0.1
 
 Seen = dict[str, dict[str, float]]
 
@@ -149,17 +152,19 @@ class Bench:
 
 
 def measure_one_by_one(bench: Bench, count: int) -> dict[str, Any]:
-    """Latencies in milliseconds; the first tenth warms up and does not count."""
+    """Latencies in milliseconds, of resources some time apart; the first tenth warms up and does not count."""
     api = Api(load_connection())
     first, job = [], []
     for number in range(count + count // 10):
         name = f"one-{number}"
         started = bench.create(api, name)
         bench.wait([name])
+        time.sleep(PAUSE)
         first.append(1000 * (bench.first(name) - started))
         job.append(1000 * (bench.job(name) - started))
     return {
         "objects": count,
+        "secondsApart": PAUSE,
         "firstChild": describe(first[-count:]),
         "firstJob": describe(job[-count:]),
     }
@@ -224,17 +229,73 @@ def describe(milliseconds: Sequence[float]) -> dict[str, float]:
     }
 
 
+class Operator:
+    """The operator's process."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", http_port: int) -> None:
+        self._process = process
+        self._http_port = http_port
+
+    def is_leading(self) -> bool:
+        """Whether it leads.
+
+        Raises:
+            RuntimeError: it has ended.
+        """
+        if self._process.poll() is not None:
+            raise RuntimeError("the operator has ended")
+        return "tunesmith_leader 1.0" in self._metrics()
+
+    def calls(self) -> dict[str, int]:
+        """How often it called the API server, by verb, kind and code."""
+        calls = {}
+        for line in self._metrics().splitlines():
+            if line.startswith("tunesmith_api_calls_total{"):
+                labels, value = line.removeprefix("tunesmith_api_calls_total").rsplit(" ", 1)
+                code, kind, verb = (part.split('"')[1] for part in labels.split(","))
+                calls[f"{verb} {kind} {code}"] = int(float(value))
+        return calls
+
+    def usage(self) -> dict[str, float]:
+        """Memory in MiB and processor seconds."""
+        folder = Path("/proc") / str(self._process.pid)
+        fields = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+        times = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+        ticks = os.sysconf("SC_CLK_TCK")
+        return {
+            "residentMiB": round(int(fields["VmRSS"].split()[0]) / 1024, 1),
+            "peakMiB": round(int(fields["VmHWM"].split()[0]) / 1024, 1),
+            "cpuSeconds": round((int(times[11]) + int(times[12])) / ticks, 2),
+        }
+
+    def _metrics(self) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", self._http_port, timeout=5)
+        try:
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read().decode()
+        except OSError:
+            return ""
+        finally:
+            connection.close()
+
+
 @contextmanager
-def operator_process(command: Sequence[str]) -> Iterator[int]:
-    """Run the operator until the block ends; yields its process id once it leads."""
-    ports = ["--host", "127.0.0.1", "--http-port", str(HTTP_PORT), "--tls-port", str(TLS_PORT)]
+def running_operator(command: Sequence[str]) -> Iterator[Operator]:
+    """Run the operator until the block ends; its log is shown when the block fails."""
+    http_port, tls_port = free_port(), free_port()
+    ports = ["--host=127.0.0.1", f"--http-port={http_port}", f"--tls-port={tls_port}"]
     with (
         tempfile.NamedTemporaryFile(prefix="operator-", suffix=".log") as log,
         subprocess.Popen([*command, *ports], stdout=log, stderr=log) as process,
     ):
+        operator = Operator(process, http_port)
         try:
-            wait_until(lambda: "tunesmith_leader 1.0" in read_metrics(), process, Path(log.name))
-            yield process.pid
+            deadline = time.monotonic() + PATIENCE
+            while not operator.is_leading():
+                if time.monotonic() > deadline:
+                    raise RuntimeError("the operator does not lead")
+                time.sleep(0.2)
+            yield operator
         except RuntimeError:
             sys.stderr.write(Path(log.name).read_text()[-4000:])
             raise
@@ -242,55 +303,16 @@ def operator_process(command: Sequence[str]) -> Iterator[int]:
             process.terminate()
 
 
-def wait_until(done: Callable[[], bool], process: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Wait for the operator; raises RuntimeError with the end of its log when it has ended."""
-    deadline = time.monotonic() + PATIENCE
-    while not done():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"the operator does not lead:\n{log.read_text()[-4000:]}")
-        time.sleep(0.2)
-
-
-def read_metrics() -> str:
-    """The operator's metrics; empty when it does not answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", HTTP_PORT, timeout=5)
-    try:
-        connection.request("GET", "/metrics")
-        return connection.getresponse().read().decode()
-    except OSError:
-        return ""
-    finally:
-        connection.close()
-
-
-def read_calls() -> dict[str, int]:
-    """How often the operator called the API server, by verb, kind and code."""
-    calls = {}
-    for line in read_metrics().splitlines():
-        if line.startswith("tunesmith_api_calls_total{"):
-            labels, value = line.removeprefix("tunesmith_api_calls_total").rsplit(" ", 1)
-            code, kind, verb = (part.split('"')[1] for part in labels.split(","))
-            calls[f"{verb} {kind} {code}"] = int(float(value))
-    return calls
-
-
-def read_process(pid: int) -> dict[str, float]:
-    """Memory in MiB and processor seconds."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    fields = dict(line.split(":", 1) for line in status.splitlines())
-    times = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    ticks = os.sysconf("SC_CLK_TCK")
-    return {
-        "residentMiB": round(int(fields["VmRSS"].split()[0]) / 1024, 1),
-        "peakMiB": round(int(fields["VmHWM"].split()[0]) / 1024, 1),
-        "cpuSeconds": round((int(times[11]) + int(times[12])) / ticks, 2),
-    }
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def prepare(api: Api, namespace: str) -> None:
     """CRDs and namespaces."""
-    import yaml
-
     for path in sorted((ROOT / "crds").glob("*.yaml")):
         api.call(
             "POST",
@@ -317,8 +339,8 @@ def measure(options: Options) -> dict[str, Any]:
         event.wait(PATIENCE)
     bench = Bench(news, "bench")
     try:
-        with operator_process(options.command) as pid:
-            before = read_process(pid)
+        with running_operator(options.command) as operator:
+            before = operator.usage()
             result = {
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
                 "loadAverage": [round(load, 1) for load in os.getloadavg()],
@@ -327,7 +349,7 @@ def measure(options: Options) -> dict[str, Any]:
                 "oneByOne": measure_one_by_one(bench, options.one_by_one),
                 "atOnce": measure_at_once(bench, options.at_once, options.threads),
             }
-            return result | {"afterwards": read_process(pid), "apiCalls": read_calls()}
+            return result | {"afterwards": operator.usage(), "apiCalls": operator.calls()}
     finally:
         for watcher in watchers:
             watcher.terminate()
