@@ -108,11 +108,18 @@ def watch_serving(client: ClusterClient, console: Console) -> None:
 
 
 def show_results(client: ClusterClient, console: Console) -> None:
-    """The two tables of the EvalRun, and its verdict."""
+    """The two tables of the EvalRun, and its verdict.
+
+    Raises:
+        DemoFailed: the verdict is not Pass, so that nothing would be served.
+    """
     run = client.get("evalrun", RUN, NAMESPACE)
     console.print(sides_table(run, SIDES))
     console.print(comparisons_table(run))
-    console.print(f"Verdict: [bold]{run['status']['verdict']}[/bold]")
+    verdict = run["status"]["verdict"]
+    console.print(f"Verdict: [bold]{verdict}[/bold]")
+    if verdict != "Pass":
+        raise DemoFailed(f"the AdapterDeployment serves only what passed, and the verdict is {verdict}")
 
 
 def show_answers(client: ClusterClient, console: Console) -> None:
