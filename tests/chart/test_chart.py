@@ -1,5 +1,6 @@
 """What the chart renders: the CRDs, exactly the rights that are used, pods at the ``restricted`` level."""
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,27 @@ def test_no_right_is_a_wildcard_or_reads_secrets_of_users(default: list[dict[str
         role for role in of_kind(default, "ClusterRole") if role["metadata"]["name"] == "tunesmith"
     )
     assert not any(resource == "secrets" for _, resource, _ in rights(operator))
+
+
+def documented() -> set[tuple[str, str]]:
+    """Resource and verb of each row in the tables of docs/security.md."""
+    lines = (ROOT / "docs" / "security.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in lines if line.startswith("| ")]
+    pairs = set()
+    for resources, verbs in rows:
+        names = [name.partition(" ")[0] for name in resources.split(", ")]
+        pairs |= {(name, verb) for name in names for verb in re.findall(r"\w+", verbs)}
+    return pairs
+
+
+def test_each_right_has_its_reason(default: list[dict[str, Any]]) -> None:
+    operators = [
+        role
+        for role in of_kind(default, "ClusterRole") + of_kind(default, "Role")
+        if role["metadata"]["name"] in {"tunesmith", "tunesmith-own"}
+    ]
+    used = {(resource, verb) for role in operators for _, resource, verb in rights(role)}
+    assert used - {("tokenreviews", "create")} <= documented()
 
 
 def test_named_namespaces_get_roles_instead_of_a_cluster_role(default: list[dict[str, Any]]) -> None:
