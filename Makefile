@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-SOURCES := contract/src operator/src serving-image/src trainer-image/src e2e/cluster/src e2e/images/src e2e/demo/src tests/support
+SOURCES := contract/src operator/src serving-image/src trainer-image/src e2e/cluster/src e2e/images/src e2e/demo/src tests/support e2e/tests/support
 empty :=
 space := $(empty) $(empty)
 export PYTHONPATH := $(subst $(space),:,$(addprefix $(CURDIR)/,$(SOURCES)))

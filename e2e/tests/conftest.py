@@ -1,58 +1,12 @@
 """A cluster with real pods, with Tunesmith installed by its chart; one for the whole run."""
 
-import json
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
+from invoices import MODEL, NAMESPACE, Installation, build_claim, build_data, make_tiny_model
 
-from tunesmith_cluster.client import ClusterClient
 from tunesmith_demo.installation import fill_claim, install_chart
 from tunesmith_demo.playground import Playground
-from tunesmith_images.venvs import make_environment
-
-SUPPORT = Path(__file__).resolve().parents[2] / "tests" / "support"
-NAMESPACE = "e2e"
-MODEL = "tiny-llama"
-QUESTION = "Is invoice {number} settled?"
-ANSWERS = {"first": "yes it is settled", "second": "no it is still open"}
-
-
-@dataclass(frozen=True)
-class Installation:
-    """Tunesmith on a cluster, and the names of its images."""
-
-    client: ClusterClient
-    images: dict[str, str]
-    namespace: str = NAMESPACE
-
-
-def make_rows(answer: str, numbers: range) -> str:
-    """Chats as JSON lines, one question a number, all with the same answer."""
-    rows = (
-        {
-            "messages": [
-                {"role": "user", "content": QUESTION.format(number=number)},
-                {"role": "assistant", "content": answer},
-            ]
-        }
-        for number in numbers
-    )
-    return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def make_tiny_model(folder: Path) -> None:
-    """A random Llama that knows the words of these tests, made where torch is."""
-    texts = [make_rows(answer, range(100)) for answer in ANSWERS.values()]
-    code = (
-        "import json, pathlib, sys; from tiny_models import make_model; "
-        "make_model(pathlib.Path(sys.argv[1]), 'llama', json.loads(sys.argv[2]), 0)"
-    )
-    python = make_environment("trainer") / "bin" / "python"
-    command = [python, "-c", code, str(folder), json.dumps(texts)]
-    subprocess.run(command, check=True, cwd=SUPPORT)
 
 
 @pytest.fixture(scope="session")
@@ -84,23 +38,3 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
         yield Installation(client, images)
     finally:
         playground.down()
-
-
-def build_claim(name: str) -> dict[str, object]:
-    """A claim of the default class."""
-    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
-    metadata = {"name": name, "namespace": NAMESPACE}
-    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
-
-
-def build_data() -> dict[str, object]:
-    """Training rows and held-out items for both answers, and a file with a bad third line."""
-    data = {f"{name}.jsonl": make_rows(answer, range(240)) for name, answer in ANSWERS.items()}
-    data |= {f"{name}-test.jsonl": make_rows(answer, range(300, 340)) for name, answer in ANSWERS.items()}
-    data["bad.jsonl"] = make_rows("x", range(2)) + '{"messages": [{"role": "robot", "content": "x"}]}\n'
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "invoices", "namespace": NAMESPACE},
-        "data": data,
-    }

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from conftest import ANSWERS, MODEL, NAMESPACE, QUESTION, Installation
+from invoices import ANSWERS, MODEL, NAMESPACE, QUESTION, Installation
 from openai import NotFoundError
 from openai.types.chat import ChatCompletionMessageParam
 
