@@ -542,6 +542,12 @@ def test_news_of_the_current_attempt_alone_are_shown() -> None:
         "remaining": "12m30s",
         "lastUpdateTime": "2030-01-01T00:00:00Z",
     }
+    last = TrainerStatus(last_updated_time=news.last_updated_time, progress_percentage=100)
+    cluster.progress = LiveProgress("train", 1, last)
+    cluster.reconcile()
+    assert cluster.status["progress"]["step"] == 42
+    cluster.progress = LiveProgress("train", 1, news)
+    cluster.reconcile()
     cluster.progress = LiveProgress("train", 7, news.model_copy(update={"progress_percentage": 99}))
     cluster.reconcile()
     assert cluster.status["progress"]["percent"] == "42%"

@@ -118,7 +118,7 @@ def _progress(job: FineTuneJob, view: TrainingView, training: TrainingReport | N
         return None
     if view.progress is None:
         return job.status.progress
-    return _live_progress(view.progress)
+    return _live_progress(view.progress, job.status.progress or Progress())
 
 
 def _final_progress(training: TrainingReport) -> Progress:
@@ -133,12 +133,13 @@ def _final_progress(training: TrainingReport) -> Progress:
     )
 
 
-def _live_progress(news: TrainerStatus) -> Progress:
+def _live_progress(news: TrainerStatus, before: Progress) -> Progress:
+    """The news; what they leave out of the steps stays as it was: transformers' last word names none."""
     metrics = {metric.name: metric.value for metric in news.metrics}
     percent, remaining = news.progress_percentage, news.estimated_remaining_seconds
     return Progress(
-        step=_whole(metrics, "current_step"),
-        total_steps=_whole(metrics, "total_steps"),
+        step=_whole(metrics, "current_step") or before.step,
+        total_steps=_whole(metrics, "total_steps") or before.total_steps,
         percent=None if percent is None else f"{percent}%",
         epoch=_number(metrics, "current_epoch"),
         loss=_number(metrics, "loss"),
