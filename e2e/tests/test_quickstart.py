@@ -9,6 +9,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from tunesmith_cluster.client import eventually
 from tunesmith_demo.ask import ask, ask_streamed, forwarded
+from tunesmith_demo.installation import RELEASE, SYSTEM_NAMESPACE, helm, install_chart
 from tunesmith_demo.progress import DemoFailed, require_success
 
 TRAINING_SECONDS = 600
@@ -214,3 +215,21 @@ def test_pods_leave_no_trace_of_rights(installation: Installation, served: tuple
         "-n", NAMESPACE, "get", "pods", "-o", "jsonpath={.items[*].spec.automountServiceAccountToken}"
     )
     assert set(pods.split()) == {"false"}
+
+
+def test_an_uninstall_leaves_nothing_but_what_people_own(
+    installation: Installation, served: tuple[str, str]
+) -> None:
+    client = installation.client
+    install_chart(client, installation.images)
+    certificate = client.get("secret", "tunesmith-tls", SYSTEM_NAMESPACE)["data"]["tls.crt"]
+    assert certificate
+    helm(client, "uninstall", RELEASE, "-n", SYSTEM_NAMESPACE, "--wait")
+    kinds = "all,secrets,leases,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets"
+    left = client.kubectl("-n", SYSTEM_NAMESPACE, "get", kinds, "-o", "name").split()
+    assert left == ["serviceaccount/default"]
+    everywhere = client.kubectl("get", "clusterroles,clusterrolebindings", "-o", "name")
+    assert "tunesmith" not in everywhere
+    _, service = served
+    with forwarded(client, NAMESPACE, service) as address:
+        assert ask(address, "clerk", ASKED).text.strip()
