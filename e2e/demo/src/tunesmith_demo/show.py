@@ -60,7 +60,7 @@ def wait_until(console: Console, states: Iterator[tuple[str, bool]]) -> None:
     deadline, before = time.monotonic() + LIMIT_SECONDS, ""
     for line, done in states:
         if line != before:
-            console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim]  {line}")
+            console.print(f"[dim]{time.strftime('%H:%M:%S')}[/dim]  {line}", soft_wrap=True)
             before = line
         if done:
             return
@@ -144,7 +144,8 @@ def service_name(client: ClusterClient) -> str:
 
 def show_listing(client: ClusterClient, console: Console) -> None:
     """What kubectl shows."""
-    console.print(client.kubectl("-n", NAMESPACE, "get", "finetunejobs,evalruns,adapterdeployments"))
+    listing = client.kubectl("-n", NAMESPACE, "get", "finetunejobs,evalruns,adapterdeployments")
+    console.print(listing, soft_wrap=True, highlight=False)
 
 
 def remove(client: ClusterClient) -> None:
