@@ -88,6 +88,7 @@ control-plane-down: ## End that control plane
 
 .PHONY: bench clean-cache
 bench: ## Measure the operator and the agent; writes bench/results/*.json and docs/benchmarks.md
+	@command -v wrk >/dev/null || apt-get install -qy --no-install-recommends wrk
 	@$(dev)/python bench/operator_speed.py --output bench/results/operator.json
 	@$(dev)/python bench/agent.py
 	@$(dev)/python bench/report.py
