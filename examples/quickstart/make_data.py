@@ -1,8 +1,9 @@
 """Write the quickstart's data: expense notes and how one company's bookkeeping wants them booked.
 
 The names of the accounts are the company's own: nobody who has not seen its books can know them, and five examples
-show five of them at the most. That is what fine-tuning is for. ``python make_data.py`` writes ``data/*.jsonl`` again; the
-same seed gives the same rows.
+show five of them at the most. That is what fine-tuning is for.
+
+``python make_data.py`` writes ``data/*.jsonl`` again; the same seed gives the same rows.
 """
 
 import json
