@@ -66,6 +66,7 @@ bootstrap:
 setup: bootstrap ## Install system packages, build the cluster's binaries and the virtual environments
 	@python3 -m tunesmith_images venv dev
 	@$(dev)/python -m tunesmith_cluster install
+	@$(dev)/python -m tunesmith_cluster build
 	@python3 -m tunesmith_images venv trainer
 
 images: ## Build the images from the project's Dockerfiles (cached by content)
