@@ -1,5 +1,6 @@
 """The shape with a node: what real pods of the project rely on."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,11 @@ def test_a_service_reaches_its_pod(cluster: NodeCluster, namespace: str) -> None
     cluster.apply(
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec}, namespace
     )
-    assert run_pod(cluster, namespace, build_pod("client", "get", "http://web/")) == "served"
+    # kube-proxy follows the Service a little later, as on every cluster: clients try again.
+    clients = (build_pod(f"client-{number}", "get", "http://web/") for number in itertools.count())
+    eventually(
+        lambda: run_pod(cluster, namespace, next(clients)) == "served", what="an answer of the Service"
+    )
 
 
 def test_the_pods_of_an_indexed_job_find_each_other(cluster: NodeCluster, namespace: str) -> None:

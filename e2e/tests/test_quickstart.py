@@ -1,5 +1,7 @@
 """From kubectl apply to an answered request, with real pods on a tiny model."""
 
+import itertools
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -14,7 +16,15 @@ from tunesmith_demo.progress import DemoFailed, require_success
 
 TRAINING_SECONDS = 600
 SERVING_SECONDS = 400
-ASKED: list[ChatCompletionMessageParam] = [{"role": "user", "content": QUESTION.format(number=999)}]
+REQUESTS_A_LOOK = 5
+
+
+def question(number: int) -> list[ChatCompletionMessageParam]:
+    """A question that was not trained on; another number is another client to the rollout."""
+    return [{"role": "user", "content": QUESTION.format(number=number)}]
+
+
+ASKED = question(999)
 
 
 def build_job(name: str, answer: str) -> dict[str, Any]:
@@ -173,19 +183,22 @@ def test_a_second_version_takes_over_step_by_step(
     first, service = served
     second = train(installation, "second", "second")
     assert second != first
-    installation.client.apply(build_deployment("second"))
-    phases = set()
+    phases, answers, numbers = set(), Counter[str](), itertools.count(1000)
 
     def promoted(status: dict[str, Any]) -> bool:
         phases.update(adapter["phase"] for adapter in status["adapters"])
+        for number in itertools.islice(numbers, REQUESTS_A_LOOK):
+            answers[ask(address, "clerk", question(number)).text.strip()] += 1
         return stable_digest(status) == second
 
-    deployment = wait_for(installation, "ad", "office", promoted, SERVING_SECONDS)
+    with forwarded(installation.client, NAMESPACE, service) as address:
+        installation.client.apply(build_deployment("second"))
+        deployment = wait_for(installation, "ad", "office", promoted, SERVING_SECONDS)
+        assert ask(address, "clerk", ASKED).text.strip() == ANSWERS["second"]
     assert "Progressing" in phases
+    assert set(answers) == set(ANSWERS.values())
     (clerk,) = deployment["status"]["adapters"]
     assert clerk["stable"]["version"] == 2
-    with forwarded(installation.client, NAMESPACE, service) as address:
-        assert ask(address, "clerk", ASKED).text.strip() == ANSWERS["second"]
 
 
 def test_status_comes_back_from_the_records(installation: Installation, served: tuple[str, str]) -> None:

@@ -8,7 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -82,6 +82,18 @@ class OperatorProcess:
         return self.process.poll() is not None or self.read("/readyz")[0] == 200
 
 
+def launch(
+    kubeconfig: Path, log: Path, http_port: int, tls_port: int, arguments: Sequence[str]
+) -> "subprocess.Popen[bytes]":
+    """``python -m tunesmith`` with the paths of this process; its output goes to the end of ``log``."""
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("TUNESMITH_")}
+    environ |= {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    ports = (f"--http-port={http_port}", f"--tls-port={tls_port}")
+    command = [sys.executable, "-P", "-m", "tunesmith", "--host=127.0.0.1", *ports, *arguments]
+    with log.open("ab") as file:
+        return subprocess.Popen(command, env=environ, stdout=file, stderr=file)
+
+
 @contextmanager
 def operator_process(
     kubeconfig: Path, folder: Path, name: str = "operator", **settings: str
@@ -92,19 +104,10 @@ def operator_process(
         folder: for its log.
         settings: as in ``tunesmith.handlers.settings``, such as ``watch_namespaces="a,b"``.
     """
-    http_port, tls_port = _free_port(), _free_port()
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("TUNESMITH_")}
-    environ |= {"KUBECONFIG": str(kubeconfig), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    http_port, tls_port = free_port(), free_port()
     arguments = [f"--{key.replace('_', '-')}={value}" for key, value in settings.items()]
-    command = [
-        *(sys.executable, "-P", "-m", "tunesmith", "--host=127.0.0.1", f"--pod-name={name}"),
-        *(f"--http-port={http_port}", f"--tls-port={tls_port}", *arguments),
-    ]
     log = folder / f"{name}.log"
-    with (
-        log.open("ab") as file,
-        subprocess.Popen(command, env=environ, stdout=file, stderr=file) as process,
-    ):
+    with launch(kubeconfig, log, http_port, tls_port, [f"--pod-name={name}", *arguments]) as process:
         operator = OperatorProcess(process, http_port, tls_port, log)
         try:
             yield operator
@@ -114,7 +117,8 @@ def operator_process(
     assert not re.search(r"Task was destroyed|never retrieved|never awaited", log.read_text())
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
