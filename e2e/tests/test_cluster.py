@@ -1,6 +1,6 @@
 """The shape with a node: what real pods of the project rely on."""
 
-import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,15 +102,11 @@ def test_a_service_reaches_its_pod(cluster: NodeCluster, namespace: str) -> None
     cluster.apply(
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec}, namespace
     )
-    # kube-proxy follows the Service a little later, as on every cluster: clients try again.
-    clients = (build_pod(f"client-{number}", "get", "http://web/") for number in itertools.count())
-    eventually(
-        lambda: run_pod(cluster, namespace, next(clients)) == "served", what="an answer of the Service"
-    )
+    assert run_pod(cluster, namespace, build_pod("client", "get", "http://web/")) == "served"
 
 
-def test_the_pods_of_an_indexed_job_find_each_other(cluster: NodeCluster, namespace: str) -> None:
-    pod = build_pod("member", "resolve", "gang-0.gang", subdomain="gang")["spec"]
+def test_the_pods_of_an_indexed_job_are_found_by_name(cluster: NodeCluster, namespace: str) -> None:
+    pod = build_pod("member", "wait", subdomain="gang")["spec"]
     spec = {
         "completionMode": "Indexed",
         "completions": 2,
@@ -126,9 +122,12 @@ def test_the_pods_of_an_indexed_job_find_each_other(cluster: NodeCluster, namesp
         ],
         namespace,
     )
-    cluster.kubectl(
-        "wait", "--for=condition=Complete", "job/gang", f"--namespace={namespace}", "--timeout=60s"
-    )
+    found = {
+        run_pod(cluster, namespace, build_pod(f"look-{index}", "resolve", f"gang-{index}.gang"))
+        for index in range(2)
+    }
+    listing = cluster.kubectl("get", "pods", "-l", "gang=a", "-o", "json", f"--namespace={namespace}")
+    assert found == {pod["status"]["podIP"] for pod in json.loads(listing)["items"]}
 
 
 def test_a_projected_token_is_bound_to_its_audience_and_pod(cluster: NodeCluster, namespace: str) -> None:

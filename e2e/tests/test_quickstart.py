@@ -239,8 +239,13 @@ def test_an_uninstall_leaves_nothing_but_what_people_own(
     assert certificate
     helm(client, "uninstall", RELEASE, "-n", SYSTEM_NAMESPACE, "--wait")
     kinds = "all,secrets,leases,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets"
-    left = client.kubectl("-n", SYSTEM_NAMESPACE, "get", kinds, "-o", "name").split()
-    assert left == ["serviceaccount/default"]
+
+    def nothing_left() -> bool:
+        return client.kubectl("-n", SYSTEM_NAMESPACE, "get", kinds, "-o", "name").split() == [
+            "serviceaccount/default"
+        ]
+
+    eventually(nothing_left, 60, what="an empty namespace")
     everywhere = client.kubectl("get", "clusterroles,clusterrolebindings", "-o", "name")
     assert "tunesmith" not in everywhere
     _, service = served

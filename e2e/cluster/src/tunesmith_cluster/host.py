@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tunesmith_cluster.binaries import program
-from tunesmith_cluster.controlplane import FIRST_SERVICE_ADDRESS
+from tunesmith_cluster.controlplane import FIRST_SERVICE_ADDRESS, SERVICE_RANGE
 from tunesmith_cluster.errors import ClusterError
 from tunesmith_cluster.processes import ProcessTable, find_left_over, is_alive, kill_and_wait, parent
 
@@ -49,6 +49,22 @@ OUTBOUND = (
     "MASQUERADE",
 )
 
+# Until kube-proxy knows a Service, a packet to its address would leave the machine, and whoever answers there would be
+# taken for the Service.
+UNKNOWN_SERVICES = (
+    "FORWARD",
+    "-s",
+    POD_RANGE,
+    "-d",
+    SERVICE_RANGE,
+    "-m",
+    "comment",
+    "--comment",
+    NETWORK,
+    "-j",
+    "REJECT",
+)
+
 
 def prepare_host(state: Path) -> None:
     """Make the pods' bridge and let their packets through. What a dead cluster left is cleaned up first.
@@ -76,6 +92,7 @@ def prepare_host(state: Path) -> None:
     _run([program("ip"), "address", "add", f"{NODE_ADDRESS}/24", "dev", BRIDGE])
     _run([program("ip"), "link", "set", BRIDGE, "up"])
     _run([program("iptables"), "-w", "-t", "nat", "-A", *OUTBOUND])
+    _run([program("iptables"), "-w", "-A", *UNKNOWN_SERVICES])
 
 
 def restore_host(state: Path) -> None:
@@ -96,6 +113,8 @@ def restore_host(state: Path) -> None:
             _remove_firewall_chain()
         if _iptables_accepts("-t", "nat", "-C", *OUTBOUND):
             _run([program("iptables"), "-w", "-t", "nat", "-D", *OUTBOUND])
+        if _iptables_accepts("-C", *UNKNOWN_SERVICES):
+            _run([program("iptables"), "-w", "-D", *UNKNOWN_SERVICES])
         _run([program("ip"), "link", "delete", BRIDGE])
     _restore_sysctls(state / "sysctls.json")
     _remove_network_results()
