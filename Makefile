@@ -60,7 +60,7 @@ crds: ## Generate crds/*.yaml from the API models
 	@$(dev)/python -m tunesmith.crdgen
 
 .PHONY: bootstrap setup images pins cluster-up cluster-down control-plane-up control-plane-down
-bootstrap:
+bootstrap: ## Make sure of a Python that can make virtual environments
 	@./e2e/bootstrap.sh
 
 setup: bootstrap ## Install system packages, build the cluster's binaries and the virtual environments

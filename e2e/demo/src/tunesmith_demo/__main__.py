@@ -26,7 +26,7 @@ This will, on this machine:
   1. install Debian packages: etcd, containerd, runc, CNI plugins, iptables, buildah, debootstrap (about 1 min)
   2. build Kubernetes, helm and CoreDNS from Go modules (about 10 min cold, then cached)
   3. start a cluster with one node (a bridge, iptables rules and a containerd of its own; about 30 s)
-  4. build the images of operator, trainer and server (about 10 min cold, 25 GB with caches, then cached)
+  4. build the images of operator, trainer and server (about 10 min cold, 35 GB with all caches, then cached)
   5. install the Helm chart and apply examples/quickstart: train, evaluate, serve (about 8 min)
 About 30 min cold and 10 min warm on 2 cores. `make demo-down` removes the cluster, `make clean-cache` the caches.
 """

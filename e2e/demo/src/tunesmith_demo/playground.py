@@ -10,8 +10,9 @@ from tunesmith_cluster.kind import KindCluster
 from tunesmith_cluster.node import NODE_NAME, socket_path
 from tunesmith_cluster.volumes import STORAGE_CLASS, build_storage_class, build_volume
 from tunesmith_images.build import build_images
-from tunesmith_images.catalog import IMAGES
+from tunesmith_images.catalog import IMAGES, REGISTRY
 from tunesmith_images.load import load_image
+from tunesmith_images.run import output, run
 
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 VOLUME_SIZE = "20Gi"
@@ -49,6 +50,15 @@ class Playground:
         ctr = ["ctr", "--address", str(socket_path(self.cluster.state)), "--namespace", "k8s.io"]
         for image in images:
             load_image(image, ctr)
+        self._forget_older(ctr, images)
+
+    @staticmethod
+    def _forget_older(ctr: Sequence[str], images: Sequence[str]) -> None:
+        """Images of earlier builds take gigabytes each, and the node's store outlives the cluster."""
+        present = output([*ctr, "images", "list", "--quiet"]).split()
+        older = [name for name in present if name.startswith(f"{REGISTRY}/") and name not in images]
+        if older:
+            run([*ctr, "images", "remove", *older])
 
     def provide_volumes(self, client: ClusterClient, namespace: str, claims: Sequence[str]) -> None:
         """A default StorageClass, and a volume on the node for each of the claims to come; kind brings its own."""
