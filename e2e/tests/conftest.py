@@ -5,14 +5,23 @@ from collections.abc import Iterator
 import pytest
 from invoices import MODEL, NAMESPACE, Installation, build_claim, build_data, make_tiny_model
 
+from tunesmith_cluster.client import ClusterClient
+from tunesmith_cluster.cluster import Shape
+from tunesmith_cluster.context import kubeconfig_from_environment
+from tunesmith_cluster.engines import open_cluster, open_test_cluster
 from tunesmith_demo.installation import fill_claim, install_chart
 from tunesmith_demo.playground import Playground
 
 
 @pytest.fixture(scope="session")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """The cluster, the images, the chart, a namespace that enforces ``restricted``, a model on a claim."""
-    playground = Playground(tmp_path_factory.mktemp("cluster") / "state")
+    """The cluster, the images, the chart, a namespace that enforces ``restricted``, a model on a claim.
+
+    The cluster is that of TUNESMITH_KUBECONFIG, which stays, or one that ends with the run.
+    """
+    given = kubeconfig_from_environment() is not None
+    state = tmp_path_factory.mktemp("cluster") / "state"
+    playground = Playground(open_test_cluster() if given else open_cluster(Shape.NODE, state))
     images = playground.build()
     model = tmp_path_factory.mktemp("model")
     make_tiny_model(model)
@@ -37,4 +46,9 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
         fill_claim(client, NAMESPACE, "models", images["trainer"], model, MODEL)
         yield Installation(client, images)
     finally:
-        playground.down()
+        if given:
+            ClusterClient(playground.cluster.kubeconfig).kubectl(
+                "delete", "namespace", NAMESPACE, "--ignore-not-found", timeout=300
+            )
+        else:
+            playground.down()

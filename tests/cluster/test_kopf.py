@@ -1,8 +1,7 @@
 """kopf's watches against an API server that fails: they go on, or the process ends; they never die in silence."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,6 +9,7 @@ import kopf
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from watch_answers import Answer, stream
 
 from tunesmith.handlers import watching
 from tunesmith.handlers.watching import missing_watchers, watch_resources
@@ -49,8 +49,6 @@ DISCOVERY: dict[str, Any] = {
     "/apis/apiextensions.k8s.io/v1": {"resources": [CRD | {"verbs": VERBS}]},
 }
 
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 
 def build_job(name: str, version: int) -> dict[str, Any]:
     metadata = {"namespace": "ns", "name": name, "uid": name, "resourceVersion": str(version)}
@@ -60,19 +58,6 @@ def build_job(name: str, version: int) -> dict[str, Any]:
 def failing(code: int) -> Answer:
     async def answer(_: web.Request) -> web.Response:
         return web.json_response({"kind": "Status", "code": code}, status=code, headers={"Retry-After": "0"})
-
-    return answer
-
-
-def stream(*events: tuple[str, dict[str, Any]], drop: bool = False) -> Answer:
-    async def answer(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        for event_type, body in events:
-            await response.write(json.dumps({"type": event_type, "object": body}).encode() + b"\n")
-        if drop and request.transport is not None:
-            request.transport.abort()
-        return response
 
     return answer
 

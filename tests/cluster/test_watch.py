@@ -1,8 +1,7 @@
 """Client and watch against a server that fails in every way an API server does."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,6 +9,7 @@ import kopf
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from watch_answers import Answer, stream
 
 from tunesmith.cluster import watch as watch_module
 from tunesmith.cluster.client import Client
@@ -18,8 +18,6 @@ from tunesmith.cluster.errors import Conflict, Refused, Retryable
 from tunesmith.cluster.index import ChildIndex
 from tunesmith.cluster.metrics import Metrics
 from tunesmith.cluster.watch import Watch
-
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def build_pod(name: str, version: int) -> dict[str, Any]:
@@ -52,21 +50,6 @@ def listing(version: int, *pods: dict[str, Any], more: str = "") -> Answer:
         return web.json_response(
             {"metadata": {"resourceVersion": str(version), "continue": more}, "items": pods}
         )
-
-    return answer
-
-
-def stream(*events: tuple[str, dict[str, Any]], drop: bool = False) -> Answer:
-    """A watch that ends after these events: as it should, or by a lost connection."""
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        for event_type, body in events:
-            await response.write(json.dumps({"type": event_type, "object": body}).encode() + b"\n")
-        if drop and request.transport is not None:
-            request.transport.abort()
-        return response
 
     return answer
 

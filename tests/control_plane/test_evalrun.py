@@ -1,12 +1,10 @@
 """An EvalRun on a real API server with real controllers; the operator is a process that may be killed."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from cluster_runs import Runs, condition, lasting
 from restartable_operator import RestartableOperator
-from served_jobs import install_crds
 from simulated_cluster import DIGEST, eval_run, failure, fine_tune_job, success
 
 from tunesmith_cluster.api import ApiError
@@ -16,20 +14,6 @@ from tunesmith_contract.exit_codes import ExitCode
 
 KIND = "EvalRun"
 GARBAGE_SECONDS = 90
-
-
-@pytest.fixture(scope="module")
-def server(control_plane: ControlPlane) -> ControlPlane:
-    """The API server with our three kinds established."""
-    install_crds(control_plane)
-    return control_plane
-
-
-@pytest.fixture(scope="module")
-def operator(server: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestartableOperator]:
-    """An operator of all namespaces."""
-    with RestartableOperator(server, tmp_path_factory.mktemp("operator"), "") as process:
-        yield process
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunesmith_cluster.client import ClusterClient
-from tunesmith_cluster.cluster import Shape
+from tunesmith_cluster.cluster import Cluster, Shape
 from tunesmith_cluster.engines import open_cluster
 from tunesmith_cluster.kind import KindCluster
 from tunesmith_cluster.node import NODE_NAME, socket_path
@@ -19,10 +19,10 @@ VOLUME_SIZE = "20Gi"
 
 
 class Playground:
-    """One cluster with a node, and Tunesmith's images on it."""
+    """One cluster with a node, and Tunesmith's images on it; without one given, the demo's own."""
 
-    def __init__(self, state: Path | None = None) -> None:
-        self.cluster = open_cluster(Shape.NODE, state)
+    def __init__(self, cluster: Cluster | KindCluster | None = None) -> None:
+        self.cluster = cluster or open_cluster(Shape.NODE)
 
     def up(self) -> ClusterClient:
         """Start the cluster, or find that it runs.

@@ -1,0 +1,23 @@
+"""What the tests of more than one kind start from."""
+
+from collections.abc import Iterator
+
+import pytest
+from restartable_operator import RestartableOperator
+from served_jobs import install_crds
+
+from tunesmith_cluster.fake import ControlPlane
+
+
+@pytest.fixture(scope="module")
+def server(control_plane: ControlPlane) -> ControlPlane:
+    """The API server with our three kinds established."""
+    install_crds(control_plane)
+    return control_plane
+
+
+@pytest.fixture(scope="module")
+def operator(server: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestartableOperator]:
+    """An operator of all namespaces."""
+    with RestartableOperator(server, tmp_path_factory.mktemp("operator"), "") as process:
+        yield process
