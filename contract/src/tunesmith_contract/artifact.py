@@ -1,5 +1,6 @@
 """The manifest of an artefact: its digest is the digest of the manifest's bytes, which hold every file's digest."""
 
+from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field
@@ -42,16 +43,36 @@ class Lineage(Document):
     dataset_digest: Digest
     image: str
     parameters: dict[str, object]
+    code_digest: Digest | None = None
+    seed: int | None = None
+    initial: Digest | None = None
     versions: dict[str, str]
 
 
+class ArtifactKind(StrEnum):
+    """What the files of an artefact are.
+
+    ``LoRA``, ``RSLoRA`` and ``DoRA`` are PEFT adapters of causal models, ``RewardAdapter`` one of a sequence
+    classifier.
+    ``Model`` and ``RewardModel`` are whole models in safetensors; ``GGUF`` is one file with an Ollama Modelfile.
+    """
+
+    LORA = "LoRA"
+    RSLORA = "RSLoRA"
+    DORA = "DoRA"
+    REWARD_ADAPTER = "RewardAdapter"
+    MODEL = "Model"
+    REWARD_MODEL = "RewardModel"
+    GGUF = "GGUF"
+
+
 class Manifest(Document):
-    """``manifest.json`` of an artefact."""
+    """``manifest.json`` of an artefact; ``rank`` and ``target_modules`` are an adapter's."""
 
     schema_version: Literal[1] = 1
-    kind: Literal["LoRA"] = "LoRA"
-    rank: int
-    target_modules: tuple[str, ...]
+    kind: ArtifactKind = ArtifactKind.LORA
+    rank: int | None = None
+    target_modules: tuple[str, ...] = ()
     files: tuple[File, ...]
     lineage: Lineage
     probes: tuple[Probe, ...] = Field(max_length=16)

@@ -1,23 +1,51 @@
 """Where things lie: files in pods, and folders below an output URI."""
 
+from enum import StrEnum
 from pathlib import PurePosixPath
 
-from .uris import StorageUri
+from .uris import Scheme, StorageUri
 
 CONFIG_DIR = PurePosixPath("/etc/tunesmith")
 RUN_FILE = "run.json"
 TERMINATION_LOG = PurePosixPath("/dev/termination-log")
 CREDENTIALS_DIR = PurePosixPath("/var/run/secrets/tunesmith")
+SECRETS_DIR = PurePosixPath("/var/run/secrets/tunesmith-user")
 TOKEN_FILE = "token"
 CA_FILE = "ca.crt"
 TOKEN_AUDIENCE = "tunesmith.dev/operator"
 
 MANIFEST_FILE = "manifest.json"
 
+#: Overrides the micro batch size of ``run.json`` for one attempt: the remedy after running out of memory.
+MICRO_BATCH_ENV = "TUNESMITH_MICRO_BATCH_SIZE"
 
-def work_uri(output: StorageUri, namespace: str, uid: str) -> StorageUri:
-    """The folder of one resource's own files; pruned when it has succeeded."""
-    return output.join(namespace, uid)
+
+class SecretRole(StrEnum):
+    """What a Secret opens; each is mounted as files in a folder of its own."""
+
+    BASE_MODEL = "base-model"
+    TRAIN = "train"
+    VALIDATION = "validation"
+    OUTPUT = "output"
+    WORKSPACE = "workspace"
+    TEACHER = "teacher"
+    MLFLOW = "mlflow"
+    WEIGHTS_AND_BIASES = "weights-and-biases"
+
+
+def secret_dir(role: str) -> PurePosixPath:
+    """Where a pod finds the keys of the Secret that opens ``role``, a file each."""
+    return SECRETS_DIR / role
+
+
+def reward_role(name: str) -> str:
+    """The role of the Secret that opens a reward's endpoint or model."""
+    return f"reward-{name}"
+
+
+def work_uri(workspace: StorageUri, namespace: str, uid: str) -> StorageUri:
+    """The folder of one resource's own files, in its workspace or else its output; pruned when it has succeeded."""
+    return workspace.join(namespace, uid)
 
 
 def prepared_uri(work: StorageUri) -> StorageUri:
@@ -36,5 +64,7 @@ def report_uri(work: StorageUri, stage: str) -> StorageUri:
 
 
 def artifact_uri(output: StorageUri, digest: str) -> StorageUri:
-    """The content-addressed folder of an artefact; never deleted automatically."""
+    """The content-addressed place of an artefact, never deleted automatically: a folder, or an ``oci://`` tag."""
+    if output.scheme is Scheme.OCI:
+        return output._replace(revision=digest.replace(":", "-"))
     return output.join("sha256", digest.removeprefix("sha256:"))

@@ -9,6 +9,15 @@ from pydantic import Field
 
 from .base import Report
 
+#: Metrics beyond transformers' own. A checkpoint's four come together, in one update.
+CHECKPOINT_STEP = "checkpoint_step"
+CHECKPOINT_DIGEST = "checkpoint_digest"  # hex, without "sha256:": a value has 64 characters
+CHECKPOINT_EVAL_LOSS = "checkpoint_eval_loss"
+CHECKPOINT_TIME = "checkpoint_time"  # seconds since 1970
+OVERFITTING_STEP = "overfitting_step"
+KERNELS = "kernels"
+TOKENS_PER_SECOND = "tokens_per_second"
+
 PROGRESS_PATH = "/progress/v1/namespaces/{namespace}/{plural}/{name}"
 
 SERVER_URL_ENV = "KUBEFLOW_TRAINER_SERVER_URL"

@@ -1,5 +1,6 @@
 """RunReport: a pod's last word, in its termination message and beside the artefact."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal, NamedTuple
 
@@ -7,10 +8,14 @@ from pydantic import AfterValidator, Field
 
 from .base import Digest, Report
 from .exit_codes import FailureCategory
-from .run_config import MAX_METRICS, MAX_REFERENCES, MAX_SUITES, Metric, Name
+from .methods import Name
+from .run_config import MAX_METRICS, MAX_REFERENCES, MAX_SUITES, Metric, OutputFormat
 
 #: kubelet keeps no more of a container's termination message.
 TERMINATION_MESSAGE_BYTES = 4096
+
+MAX_CURVE_POINTS = 16
+MAX_CHECKPOINTS = 3
 
 #: Six significant digits are all that a report keeps of a measured number.
 Measured = Annotated[float, AfterValidator(lambda number: float(f"{number:.6g}"))]
@@ -61,13 +66,47 @@ class DatasetReport(Report):
     warnings: tuple[Annotated[str, Field(max_length=200)], ...] = Field((), max_length=4)
 
 
+class Linear(Report):
+    """Linear layers of one name and shape: ``count`` of them in the whole model."""
+
+    name: str = Field(max_length=64)
+    inputs: Count
+    outputs: Count
+    count: Count
+
+
+class ModelShape(Report):
+    """The sizes that memory follows from, read from ``config.json`` and the weights' headers.
+
+    ``linears`` are the layers an adapter may stand on (not the output layer), by name: ``q_proj``, ``down_proj``.
+    """
+
+    hidden_size: Count
+    intermediate_size: Count
+    layers: Count
+    attention_heads: Count
+    key_value_heads: Count
+    head_size: Count
+    vocabulary_size: Count
+    tied_embeddings: bool = False
+    linears: tuple[Linear, ...] = Field((), max_length=24)
+
+
 class ModelReport(Report):
-    """What prepare found of the base model; ``revision`` is a commit, or a digest of the files."""
+    """What prepare found of the base model; ``revision`` is a commit, or a digest of the files.
+
+    ``quantization`` is the method of a base model that is quantised already, such as ``gptq``.
+    """
 
     revision: str = Field(max_length=80)
     architecture: str = Field(max_length=64)
     parameters: Count
     max_position_embeddings: Count
+    shape: ModelShape | None = None
+    quantization: str | None = Field(None, max_length=32)
+    template_changed: bool = Field(
+        False, description="Training renders conversations by another template than the model's own."
+    )
 
 
 class Artifact(Report):
@@ -78,8 +117,45 @@ class Artifact(Report):
     size_bytes: Count
 
 
+class Export(Report):
+    """An artefact beside the first one: the same result in another format."""
+
+    format: OutputFormat
+    artifact: Artifact
+
+
+class CurvePoint(NamedTuple):
+    """Losses at a step; an array in JSON. ``eval_loss`` only where it was measured."""
+
+    step: int
+    loss: Measured | None
+    eval_loss: Measured | None
+
+
+class Checkpoint(Report):
+    """A committed checkpoint; ``digest`` is that of its commit manifest."""
+
+    step: Count
+    uri: Text
+    digest: Digest
+    eval_loss: Measured | None = None
+    time: datetime
+
+
 class TrainingReport(Report):
-    """How training went; losses are means per token in nats."""
+    """How training went; losses are means per token in nats.
+
+    Attributes:
+        steps: optimizer steps done.
+        best_step: the step whose weights the artefact holds, where an earlier one was better than the last.
+        overfitting_step: where the validation loss turned, if it did.
+        stopped_early: the validation loss had stopped falling.
+        curve: at most MAX_CURVE_POINTS points of the whole run; every logged step lies beside the artefact.
+        kernels: attention and fused kernels that were used, such as ``FlashAttention2,Liger``.
+        peak_memory_bytes: of the fullest GPU; of the process on a CPU.
+        exports: what was asked for beside the artefact.
+        checkpoints: those that were kept until the end.
+    """
 
     artifact: Artifact
     steps: Count
@@ -90,6 +166,15 @@ class TrainingReport(Report):
     gpu_seconds: Measured = 0.0
     seconds: Measured = 0.0
     precision: str = Field("", max_length=16)
+    best_step: Count | None = None
+    overfitting_step: Count | None = None
+    stopped_early: bool = False
+    curve: tuple[CurvePoint, ...] = Field((), max_length=MAX_CURVE_POINTS)
+    kernels: str = Field("", max_length=64)
+    peak_memory_bytes: Count = 0
+    micro_batch_size: Count | None = None
+    exports: tuple[Export, ...] = Field((), max_length=2)
+    checkpoints: tuple[Checkpoint, ...] = Field((), max_length=MAX_CHECKPOINTS)
 
 
 class Interval(NamedTuple):
@@ -126,7 +211,10 @@ class EvaluationReport(Report):
 
 
 class RunReport(Report):
-    """A pod's last word. The member of its stage is set when the outcome is Succeeded."""
+    """A pod's last word. The member of its stage is set when the outcome is Succeeded.
+
+    ``checkpoint`` is the newest committed one, where training ended before it was through.
+    """
 
     schema_version: Literal[1] = 1
     stage: Literal["prepare", "train", "evaluate"]
@@ -135,6 +223,7 @@ class RunReport(Report):
     dataset: DatasetReport | None = None
     model: ModelReport | None = None
     training: TrainingReport | None = None
+    checkpoint: Checkpoint | None = None
     evaluation: EvaluationReport | None = None
 
     def to_termination_message(self) -> bytes:

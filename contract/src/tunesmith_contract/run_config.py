@@ -1,5 +1,6 @@
 """``run.json``: all that a prepare, train or evaluate pod is told.
 
+``output`` is the URI below which artefacts are placed, ``workspace`` that of work files, where it is another.
 The operator writes it into an immutable snapshot; every ``Auto`` is a number by then.
 """
 
@@ -9,14 +10,13 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from .base import Digest, Document
+from .methods import Fraction, Method, Name
 
 SCHEMA_VERSION: Literal[1] = 1
 
 MAX_SUITES = 4
 MAX_METRICS = 2
 MAX_REFERENCES = 2
-Name = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class DataFormat(StrEnum):
@@ -25,6 +25,10 @@ class DataFormat(StrEnum):
     AUTO = "Auto"
     CHAT = "Chat"
     PROMPT_COMPLETION = "PromptCompletion"
+    PREFERENCE = "Preference"
+    UNPAIRED_PREFERENCE = "UnpairedPreference"
+    PROMPT = "Prompt"
+    TEXT = "Text"
 
 
 class OnInvalidRow(StrEnum):
@@ -72,28 +76,28 @@ class ValidationSource(Document):
     uri: str | None = None
 
 
-class SFTMethod(Document):
-    """Supervised fine-tuning on given answers."""
+class AdapterType(StrEnum):
+    """Which low-rank adapter is trained beside the frozen weights."""
 
-    assistant_only_loss: bool = True
-    packing: bool = False
-    max_length: int = Field(1024, ge=8)
-
-
-class Method(Document):
-    """Exactly one member is set."""
-
-    sft: SFTMethod
+    LORA = "LoRA"
+    RSLORA = "RSLoRA"
+    DORA = "DoRA"
+    QLORA = "QLoRA"
 
 
-class LoRAAdapter(Document):
-    """A low-rank adapter on the linear layers (Hu et al. 2021, arXiv:2106.09685)."""
+class Adapter(Document):
+    """A low-rank adapter on the linear layers (LoRA: Hu et al. 2021, arXiv:2106.09685).
 
-    type: Literal["LoRA"] = "LoRA"
+    ``RSLoRA`` scales by alpha / sqrt(rank) (arXiv:2312.03732), ``DoRA`` learns magnitudes too (arXiv:2402.09353),
+    ``QLoRA`` keeps the frozen weights in 4-bit NormalFloat (arXiv:2305.14314).
+    """
+
+    type: AdapterType = AdapterType.LORA
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
     dropout: Fraction = 0.0
     target_modules: tuple[str, ...] = ("all-linear",)
+    double_quantization: bool = True
 
 
 class Hyperparameters(Document):
@@ -107,7 +111,60 @@ class Hyperparameters(Document):
     warmup_ratio: Fraction = 0.03
     weight_decay: float = Field(0.0, ge=0)
     scheduler: Scheduler = Scheduler.LINEAR
+    max_grad_norm: float = Field(1.0, gt=0)
     seed: int = 42
+
+
+class Parallelism(StrEnum):
+    """How several devices share the work: whole copies, or DeepSpeed's stages 2 and 3."""
+
+    DDP = "DDP"
+    ZERO2 = "ZeRO2"
+    ZERO3 = "ZeRO3"
+
+
+class Offload(StrEnum):
+    """What DeepSpeed keeps in the host's memory."""
+
+    NONE = "None"
+    OPTIMIZER = "Optimizer"
+    ALL = "All"
+
+
+class EarlyStopping(Document):
+    """Stop when the validation loss has not fallen by ``min_delta`` for ``patience`` measurements."""
+
+    patience: int = Field(3, ge=1)
+    min_delta: float = Field(0.0, ge=0)
+
+
+class OutputFormat(StrEnum):
+    """What comes out beside the adapter or the model itself."""
+
+    ADAPTER = "Adapter"
+    MERGED = "Merged"
+    GGUF = "GGUF"
+
+
+class MLflowTracking(Document):
+    """Metrics to an MLflow server, whose address and login the Secret holds (``MLFLOW_*`` variables)."""
+
+    experiment: str = Field(max_length=256)
+
+
+class WeightsAndBiasesTracking(Document):
+    """Metrics to Weights & Biases, whose key the Secret holds (``WANDB_*`` variables)."""
+
+    project: str = Field(max_length=128)
+    entity: str | None = Field(None, max_length=128)
+
+
+class Tracking(Document):
+    """Where metrics go besides the status; TensorBoard's files lie beside the artefact."""
+
+    tensor_board: bool = True
+    mlflow: MLflowTracking | None = None
+    weights_and_biases: WeightsAndBiasesTracking | None = None
 
 
 class Checkpoints(Document):
@@ -132,25 +189,7 @@ class PrepareConfig(Document):
     deduplicate: Deduplicate = Deduplicate.EXACT
     method: Method
     seed: int
-    output: str
-
-
-class TrainConfig(Document):
-    """Train on the prepared data and commit an artefact."""
-
-    schema_version: Literal[1] = SCHEMA_VERSION
-    stage: Literal["train"] = "train"
-    owner: Owner
-    base_model: str
-    base_model_revision: str
-    dataset_digest: Digest
-    method: Method
-    adapter: LoRAAdapter
-    hyperparameters: Hyperparameters
-    checkpoints: Checkpoints
-    nodes: int = Field(1, ge=1)
-    gpus_per_node: int = Field(0, ge=0)
-    image: str
+    workspace: str | None = None
     output: str
 
 
@@ -159,6 +198,36 @@ class AdapterSource(Document):
 
     uri: str
     digest: Digest
+
+
+class TrainConfig(Document):
+    """Train on the prepared data and commit an artefact.
+
+    ``adapter`` absent: all weights are trained. ``initial`` is the earlier artefact that training starts from.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    stage: Literal["train"] = "train"
+    owner: Owner
+    base_model: str
+    base_model_revision: str
+    dataset_digest: Digest
+    method: Method
+    adapter: Adapter | None = None
+    initial: AdapterSource | None = None
+    hyperparameters: Hyperparameters
+    checkpoints: Checkpoints
+    early_stopping: EarlyStopping | None = None
+    nodes: int = Field(1, ge=1)
+    gpus_per_node: int = Field(0, ge=0)
+    parallelism: Parallelism = Parallelism.DDP
+    offload: Offload = Offload.NONE
+    activation_checkpointing: bool = False
+    formats: tuple[OutputFormat, ...] = (OutputFormat.ADAPTER,)
+    tracking: Tracking = Tracking()
+    image: str
+    workspace: str | None = None
+    output: str
 
 
 class Side(Document):
@@ -198,6 +267,7 @@ class EvaluateConfig(Document):
     policy: str
     gpus: int = Field(0, ge=0)
     seed: int = 42
+    workspace: str | None = None
     output: str
 
 

@@ -1,7 +1,8 @@
 """Storage URIs, and where a pod finds what they name.
 
-``pvc://claim/path``, ``configmap://name/key`` and ``hf://org/repo@revision``. The first two become volumes,
-mounted under ``MOUNT_ROOT`` by the operator and read there by trainer and agent.
+``pvc://claim/path`` and ``configmap://name/key`` become volumes, mounted under ``MOUNT_ROOT`` by the operator and read
+there by trainer and agent. The rest is fetched and stored by the pods: ``hf://org/repo@revision``, ``s3://bucket/key``,
+``gs://bucket/key`` and ``oci://registry/repository``, with ``@sha256:…`` where one artefact is meant.
 """
 
 import re
@@ -16,6 +17,11 @@ _CONFIGMAP_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _HF = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?P<path>(/[\w.-]+)*)(@(?P<revision>[\w./-]+))?"
 )
+_BUCKET = re.compile(r"[a-z0-9]([-a-z0-9._]{1,61})[a-z0-9]")
+_OCI = re.compile(
+    r"(?P<name>[a-zA-Z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+)"
+    r"(:(?P<tag>\w[\w.-]{0,127})|@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
 
 
 class Scheme(StrEnum):
@@ -24,6 +30,13 @@ class Scheme(StrEnum):
     PVC = "pvc"
     CONFIGMAP = "configmap"
     HF = "hf"
+    S3 = "s3"
+    GS = "gs"
+    OCI = "oci"
+
+
+#: Schemes that the operator mounts.
+MOUNTED = frozenset({Scheme.PVC, Scheme.CONFIGMAP})
 
 
 class InvalidUri(ValueError):
@@ -35,9 +48,10 @@ class StorageUri(NamedTuple):
 
     Attributes:
         scheme: the kind of storage.
-        name: the claim, the ConfigMap, or ``org/repo``.
-        path: the path in the claim or repository without a leading slash, or the ConfigMap's key; may be empty.
-        revision: the branch, tag or commit of an ``hf://`` URI, else None.
+        name: the claim, the ConfigMap, ``org/repo``, the bucket, or ``registry/repository``.
+        path: the path in the claim, repository or bucket without a leading slash, or the ConfigMap's key; may be
+            empty, and is for ``oci://``.
+        revision: the branch, tag or commit of an ``hf://`` URI, the tag or digest of an ``oci://`` URI, else None.
     """
 
     scheme: Scheme
@@ -47,11 +61,12 @@ class StorageUri(NamedTuple):
 
     def __str__(self) -> str:
         path = f"/{self.path}" if self.path else ""
-        revision = f"@{self.revision}" if self.revision else ""
+        tagged = self.scheme is Scheme.OCI and self.revision and not self.revision.startswith("sha256:")
+        revision = f"{':' if tagged else '@'}{self.revision}" if self.revision else ""
         return f"{self.scheme}://{self.name}{path}{revision}"
 
     def join(self, *parts: str) -> "StorageUri":
-        """The URI of something below this one."""
+        """The URI of something below this one; of an ``oci://`` repository there is nothing below but artefacts."""
         return self._replace(path="/".join(filter(None, (self.path.rstrip("/"), *parts))))
 
 
@@ -63,7 +78,10 @@ def parse_uri(uri: str) -> StorageUri:
     """
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme not in set(Scheme):
-        known = "pvc://claim/path, configmap://name/key or hf://org/repo@revision"
+        known = (
+            "pvc://claim/path, configmap://name/key, hf://org/repo@revision, s3://bucket/key, gs://bucket/key "
+            "or oci://registry/repository"
+        )
         raise InvalidUri(f"{uri!r} is not a storage URI: write {known}")
     match Scheme(scheme):
         case Scheme.PVC:
@@ -72,15 +90,19 @@ def parse_uri(uri: str) -> StorageUri:
             return _parse_configmap(uri, rest)
         case Scheme.HF:
             return _parse_hf(uri, rest)
+        case Scheme.S3 | Scheme.GS:
+            return _parse_bucket(uri, Scheme(scheme), rest)
+        case Scheme.OCI:
+            return _parse_oci(uri, rest)
 
 
 def mount_path(uri: StorageUri) -> PurePosixPath:
     """Where a pod finds what a ``pvc://`` or ``configmap://`` URI names.
 
     Raises:
-        InvalidUri: ``hf://`` is fetched, not mounted.
+        InvalidUri: the rest is fetched, not mounted.
     """
-    if uri.scheme is Scheme.HF:
+    if uri.scheme not in MOUNTED:
         raise InvalidUri(f"{uri} is not mounted into pods: it is fetched")
     return MOUNT_ROOT / uri.scheme / uri.name / uri.path
 
@@ -106,3 +128,19 @@ def _parse_hf(uri: str, rest: str) -> StorageUri:
     if match is None or ".." in rest:
         raise InvalidUri(f"{uri!r} names no repository: write hf://org/repo@revision")
     return StorageUri(Scheme.HF, match["repo"], match["path"].strip("/"), match["revision"])
+
+
+def _parse_bucket(uri: str, scheme: Scheme, rest: str) -> StorageUri:
+    bucket, _, path = rest.partition("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise InvalidUri(f"{uri!r} names no bucket: write {scheme}://bucket/key")
+    if ".." in path.split("/"):
+        raise InvalidUri(f"{uri!r} leaves its folder: write a key without '..'")
+    return StorageUri(scheme, bucket, path.strip("/"))
+
+
+def _parse_oci(uri: str, rest: str) -> StorageUri:
+    match = _OCI.fullmatch(rest)
+    if match is None:
+        raise InvalidUri(f"{uri!r} names no repository: write oci://registry/repository, in lower case")
+    return StorageUri(Scheme.OCI, match["name"], "", match["digest"] or match["tag"])

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from tunesmith_contract.methods import Method
 from tunesmith_contract.report import DatasetReport, Outcome, RunReport, TokenStatistics
 from tunesmith_contract.run_config import DataFormat, Deduplicate, OnInvalidRow, PrepareConfig
 
@@ -51,11 +52,11 @@ def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progr
     """
     folder = storage.model_folder(config.base_model, weights=False)
     model = describe_model(storage, config.base_model, folder)
-    renderer = Renderer(load_tokenizer(folder), answers_only=config.method.sft.assistant_only_loss)
+    renderer = Renderer(load_tokenizer(folder), answers_only=learns_answers_only(config.method))
     sources = _read_sources(config, storage)
     if sources[0].data_format is DataFormat.CHAT:
         renderer.require_chat()
-    measured = [_measure(source, renderer, config.method.sft.max_length, progress) for source in sources]
+    measured = [_measure(source, renderer, config.method.max_length, progress) for source in sources]
     _apply_policy(config, measured, workspace.prepared)
     split = _split(config, measured)
     _write(workspace.prepared, split, sources[0].data_format)
@@ -64,6 +65,11 @@ def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progr
     write_atomically(workspace.prepared / PREPARED_REPORT_FILE, report.to_json().encode())
     workspace.commit(report)
     return report
+
+
+def learns_answers_only(method: Method) -> bool:
+    """Whether the assistant's tokens have to be told from the others."""
+    return method.sft is None or method.sft.assistant_only_loss
 
 
 def load_prepared(folder: Path, digest: str) -> Split:

@@ -5,14 +5,13 @@ from math import ceil
 from tunesmith.api.finetunejob import FineTuneJobSpec
 from tunesmith.manifests.inputs_config_map import Inputs
 from tunesmith_contract.exit_codes import FailureCategory
+from tunesmith_contract.methods import Method, SFTMethod
 from tunesmith_contract.report import Failure, RunReport
 from tunesmith_contract.run_config import (
+    Adapter,
     Checkpoints,
     Hyperparameters,
-    LoRAAdapter,
-    Method,
     PrepareConfig,
-    SFTMethod,
     TrainConfig,
 )
 
@@ -77,6 +76,7 @@ def resolve_run(spec: FineTuneJobSpec, inputs: Inputs, report: RunReport) -> Tra
     if batch % devices:
         return _indivisible(batch, devices)
     sft = config.method.sft
+    assert sft is not None
     micro = resolve_micro_batch_size(
         batch // devices, sft.max_length, sft.packing, on_gpu=compute.gpus_per_node > 0
     )
@@ -117,9 +117,9 @@ def resolve_method(spec: FineTuneJobSpec) -> Method:
     )
 
 
-def _adapter(spec: FineTuneJobSpec) -> LoRAAdapter:
+def _adapter(spec: FineTuneJobSpec) -> Adapter:
     adapter = spec.adapter
-    return LoRAAdapter(
+    return Adapter(
         rank=adapter.rank,
         alpha=adapter.alpha,
         dropout=float(adapter.dropout),

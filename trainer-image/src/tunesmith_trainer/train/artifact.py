@@ -54,8 +54,8 @@ def _order_config(path: Path) -> None:
 def build_manifest(config: TrainConfig, files: tuple[Any, ...], probes: tuple[Probe, ...]) -> Manifest:
     """The manifest of an adapter's files: what it is, and what went in."""
     return Manifest(
-        rank=config.adapter.rank,
-        target_modules=config.adapter.target_modules,
+        rank=config.adapter.rank if config.adapter else None,
+        target_modules=config.adapter.target_modules if config.adapter else (),
         files=files,
         lineage=Lineage(
             namespace=config.owner.namespace,
@@ -75,7 +75,7 @@ def build_manifest(config: TrainConfig, files: tuple[Any, ...], probes: tuple[Pr
 def _parameters(config: TrainConfig) -> dict[str, object]:
     return {
         "method": config.method.to_dict(),
-        "adapter": config.adapter.to_dict(),
+        "adapter": config.adapter.to_dict() if config.adapter else None,
         "hyperparameters": config.hyperparameters.to_dict(),
         "nodes": config.nodes,
         "gpusPerNode": config.gpus_per_node,

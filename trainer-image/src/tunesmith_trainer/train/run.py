@@ -2,13 +2,11 @@
 
 import logging
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
-from trl import SFTTrainer
 
 from tunesmith_contract.artifact import Probe
 from tunesmith_contract.report import Outcome, RunReport, TrainingReport
@@ -18,15 +16,18 @@ from tunesmith_trainer.data.split import Split
 from tunesmith_trainer.failures import Preempted, UserError
 from tunesmith_trainer.model import load_tokenizer, model_revision
 from tunesmith_trainer.preemption import Preemption
-from tunesmith_trainer.prepare import load_prepared, rows_of
+from tunesmith_trainer.prepare import learns_answers_only, load_prepared, rows_of
 from tunesmith_trainer.report import Workspace
 from tunesmith_trainer.storage import Storage
 
+from .arguments import is_first_rank, world_size
 from .artifact import place_artifact
 from .callbacks import CommitCheckpoints, StopWhenDiverged, StopWhenPreempted, raise_diverged
 from .checkpoints import discard_torn, newest_checkpoint
+from .context import Training
+from .methods import build_trainer
+from .models import build_peft_config, load_model, set_padding
 from .probes import build_probes, largest_effect
-from .trainer import build_trainer, load_model, set_padding, world_size
 
 log = logging.getLogger(__name__)
 
@@ -47,25 +48,28 @@ def train(
     folder = _checked_model(config, storage)
     tokenizer = load_tokenizer(folder)
     set_padding(tokenizer)
-    renderer = Renderer(tokenizer, answers_only=config.method.sft.assistant_only_loss)
+    renderer = Renderer(tokenizer, answers_only=learns_answers_only(config.method))
     set_seed(config.hyperparameters.seed)
     model = load_model(folder)
     preemption.check()
     stop = StopWhenPreempted(preemption)
     commit = CommitCheckpoints(workspace.checkpoints, config.checkpoints.keep)
-    callbacks = [stop, commit, StopWhenDiverged()]
     trainer = build_trainer(
-        config, model, renderer, rows.train, rows.validation, workspace.checkpoints, callbacks
+        Training(
+            config=config,
+            model=model,
+            peft_config=build_peft_config(config.adapter),
+            renderer=renderer,
+            rows=rows,
+            checkpoints=workspace.checkpoints,
+            callbacks=[stop, commit, StopWhenDiverged()],
+            storage=storage,
+        )
     )
     seconds = _run_steps(trainer, workspace.checkpoints)
     if stop.stopped:
         raise Preempted
     return _finish(config, workspace, trainer, renderer, rows, seconds)
-
-
-def is_first_rank() -> bool:
-    """Whether this worker writes what is written once."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _checked_model(config: TrainConfig, storage: Storage) -> Path:
@@ -82,7 +86,7 @@ def _checked_model(config: TrainConfig, storage: Storage) -> Path:
     return folder
 
 
-def _run_steps(trainer: SFTTrainer, checkpoints: Path) -> float:
+def _run_steps(trainer: Any, checkpoints: Path) -> float:
     """Train from the newest whole checkpoint on; the seconds that it took."""
     newest = newest_checkpoint(checkpoints)
     if is_first_rank():
@@ -97,7 +101,7 @@ def _run_steps(trainer: SFTTrainer, checkpoints: Path) -> float:
 def _finish(
     config: TrainConfig,
     workspace: Workspace,
-    trainer: SFTTrainer,
+    trainer: Any,
     renderer: Renderer,
     rows: Split,
     seconds: float,
@@ -135,10 +139,10 @@ def _require_effect(probes: tuple[Probe, ...]) -> None:
         raise UserError("NoEffect", message)
 
 
-def _last_logged(trainer: SFTTrainer, name: str) -> float | None:
+def _last_logged(trainer: Any, name: str) -> float | None:
     return next((entry[name] for entry in reversed(trainer.state.log_history) if name in entry), None)
 
 
-def _tokens(trainer: SFTTrainer) -> Any:
+def _tokens(trainer: Any) -> Any:
     """Tokens seen by this process since it began."""
     return _last_logged(trainer, "num_tokens") or 0

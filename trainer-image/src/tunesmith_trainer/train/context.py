@@ -1,0 +1,43 @@
+"""What a method's trainer is built from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft import PeftConfig
+from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+from tunesmith_contract.run_config import TrainConfig
+from tunesmith_trainer.data.render import Renderer
+from tunesmith_trainer.data.split import Split
+from tunesmith_trainer.storage import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A run that is about to start.
+
+    Attributes:
+        config: what was asked for, every Auto resolved.
+        model: the loaded model; an earlier artefact's adapter stands on it already.
+        peft_config: the adapter that the trainer is to add; None for full fine-tuning, or where one stands already.
+        renderer: turns rows into tokens by the model's tokenizer and template.
+        rows: the prepared rows, in their canonical form.
+        checkpoints: the trainer's output folder.
+        callbacks: what is to happen between steps.
+        storage: finds what further URIs name (a teacher, a reward model).
+    """
+
+    config: TrainConfig
+    model: Any
+    peft_config: PeftConfig | None
+    renderer: Renderer
+    rows: Split
+    checkpoints: Path
+    callbacks: list[TrainerCallback]
+    storage: Storage
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+        return self.renderer.tokenizer

@@ -1,0 +1,33 @@
+"""One module per family of methods; each turns a Training into TRL's trainer."""
+
+from typing import Any
+
+from tunesmith_trainer.failures import UserError
+from tunesmith_trainer.train.context import Training
+
+
+def build_trainer(training: Training) -> Any:
+    """TRL's trainer of the configured method.
+
+    Raises:
+        UserError: batch size and devices don't fit, or a target module is not in the model.
+    """
+    try:
+        return _build(training)
+    except ValueError as error:
+        if "arget modules" not in str(error):
+            raise
+        raise UserError(
+            "TargetModules", f"{error}: name linear layers of the model, or all-linear"
+        ) from error
+
+
+def _build(training: Training) -> Any:
+    """Imports go with the method: TRL's online trainers bring much with them."""
+    match training.config.method.key:
+        case "sft" | "pretraining":
+            from .supervised import build_sft_trainer
+
+            return build_sft_trainer(training)
+        case key:
+            raise UserError("Method", f"method {key} can't be trained by this image")
