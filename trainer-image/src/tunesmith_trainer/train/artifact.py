@@ -1,4 +1,4 @@
-"""The artefact: an adapter's files, their manifest, and their content-addressed place."""
+"""The artefact: the files of an adapter or a model, their manifest, and their content-addressed place."""
 
 import importlib.metadata
 import json
@@ -6,24 +6,59 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from tunesmith_contract.artifact import Lineage, Manifest, Probe
+from transformers import PreTrainedTokenizerBase
+
+from tunesmith_contract.artifact import ArtifactKind, Lineage, Manifest, Probe
 from tunesmith_contract.layout import MANIFEST_FILE, artifact_uri
 from tunesmith_contract.report import Artifact
-from tunesmith_contract.run_config import TrainConfig
+from tunesmith_contract.run_config import AdapterType, TrainConfig
 from tunesmith_trainer.report import Workspace
 from tunesmith_trainer.storage import describe_files, place_folder, write_atomically
 
 # safetensors writes 0600, which a serving pod of another user could not read.
 _READABLE_BY_ALL = 0o644
-_VERSIONED = ("torch", "transformers", "trl", "peft", "accelerate", "tunesmith-trainer")
+_VERSIONED = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "deepspeed",
+    "bitsandbytes",
+    "tunesmith-trainer",
+)
+_ADAPTER_KINDS = {
+    AdapterType.LORA: ArtifactKind.LORA,
+    AdapterType.QLORA: ArtifactKind.LORA,
+    AdapterType.RSLORA: ArtifactKind.RSLORA,
+    AdapterType.DORA: ArtifactKind.DORA,
+}
 
 
 def place_artifact(
-    model: Any, config: TrainConfig, probes: tuple[Probe, ...], workspace: Workspace
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    config: TrainConfig,
+    probes: tuple[Probe, ...],
+    workspace: Workspace,
+    state: dict[str, Any] | None = None,
 ) -> Artifact:
-    """Save an adapter, describe it, and move it to the place that its digest names."""
+    """Save an adapter or a whole model, describe it, and move it to the place that its digest names.
+
+    Args:
+        model: a PeftModel where the run has an adapter, else the model.
+        tokenizer: saved with its template beside a whole model.
+        config: what was asked for.
+        probes: by which a server can prove what it serves.
+        workspace: where to.
+        state: the model's tensors by name where they have been gathered from several devices.
+    """
     staged = workspace.staging / uuid.uuid4().hex
-    save_adapter(model, staged, config.base_model)
+    staged.mkdir(parents=True)
+    if config.adapter:
+        save_adapter(model, staged, config.base_model, state)
+    else:
+        save_model(model, tokenizer, staged, state)
     manifest = build_manifest(config, describe_files(staged), probes)
     write_atomically(staged / MANIFEST_FILE, manifest.to_bytes())
     uri = artifact_uri(workspace.output, manifest.digest)
@@ -32,14 +67,26 @@ def place_artifact(
     return Artifact(uri=str(uri), digest=manifest.digest, size_bytes=size)
 
 
-def save_adapter(model: Any, folder: Path, base_model: str) -> None:
+def save_adapter(model: Any, folder: Path, base_model: str, state: dict[str, Any] | None = None) -> None:
     """Write ``adapter_model.safetensors`` and ``adapter_config.json``, which names the base by its URI."""
-    folder.mkdir(parents=True)
     model.peft_config["default"].base_model_name_or_path = base_model
     # "auto" would ask a hub whether the vocabulary has grown.
-    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    model.save_pretrained(folder, state_dict=state, safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     _order_config(folder / "adapter_config.json")
+    _let_all_read(folder)
+
+
+def save_model(
+    model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, state: dict[str, Any] | None = None
+) -> None:
+    """Write weights as safetensors, configuration, generation configuration, tokenizer and chat template."""
+    model.save_pretrained(folder, state_dict=state)
+    tokenizer.save_pretrained(folder)
+    _let_all_read(folder)
+
+
+def _let_all_read(folder: Path) -> None:
     for file in folder.iterdir():
         file.chmod(_READABLE_BY_ALL)
 
@@ -51,9 +98,18 @@ def _order_config(path: Path) -> None:
     path.write_text(json.dumps(ordered, indent=2, sort_keys=True) + "\n")
 
 
+def artifact_kind(config: TrainConfig) -> ArtifactKind:
+    """What a run's files are; an adapter trained on 4-bit weights is a LoRA like any other."""
+    reward = config.method.reward is not None
+    if config.adapter is None:
+        return ArtifactKind.REWARD_MODEL if reward else ArtifactKind.MODEL
+    return ArtifactKind.REWARD_ADAPTER if reward else _ADAPTER_KINDS[config.adapter.type]
+
+
 def build_manifest(config: TrainConfig, files: tuple[Any, ...], probes: tuple[Probe, ...]) -> Manifest:
-    """The manifest of an adapter's files: what it is, and what went in."""
+    """The manifest of an artefact's files: what it is, and what went in."""
     return Manifest(
+        kind=artifact_kind(config),
         rank=config.adapter.rank if config.adapter else None,
         target_modules=config.adapter.target_modules if config.adapter else (),
         files=files,
@@ -66,6 +122,8 @@ def build_manifest(config: TrainConfig, files: tuple[Any, ...], probes: tuple[Pr
             dataset_digest=config.dataset_digest,
             image=config.image,
             parameters=_parameters(config),
+            seed=config.hyperparameters.seed,
+            initial=config.initial.digest if config.initial else None,
             versions=_versions(),
         ),
         probes=probes,

@@ -113,7 +113,7 @@ def _finish(
     model = trainer.accelerator.unwrap_model(trainer.model)
     probes = build_probes(model, renderer, rows_of(rows))
     _require_effect(probes)
-    artifact = place_artifact(model, config, probes, workspace)
+    artifact = place_artifact(model, renderer.tokenizer, config, probes, workspace)
     training = TrainingReport(
         artifact=artifact,
         steps=trainer.state.global_step,
