@@ -164,3 +164,16 @@ def test_event_files_stay_beside_the_run(world: Any, make: Any) -> None:
     work = world.output / "ns/uid"
     assert list((work / "tensorboard").glob("events.out.tfevents.*"))
     assert not (work / "checkpoints").exists()
+
+
+def test_a_tracker_that_fails_does_not_end_training(world: Any, make: Any, server: Any) -> None:
+    prepared = world.prepare(world.prepare_config(world.write_rows("train.jsonl", make.rows(20))))
+    url, received = server
+    tracking = {"mlflow": {"experiment": "e"}, "weightsAndBiases": {"project": "p"}}
+    config = world.train_config(prepared, hyperparameters={"maxSteps": 2}, tracking=tracking)
+    trackers = {"MLFLOW_TRACKING_URI": url, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "WANDB_MODE": "offline"}
+    pod = world.start(config, **trackers, WANDB_API_KEY="0" * 40, WANDB_DIR=str(world.root))
+    log, _ = pod.communicate(timeout=180)
+    assert pod.returncode == 0, log
+    assert "MLflowCallback failed, and is left out from now on" in log
+    assert list(world.root.glob("wandb/offline-run-*/*.wandb"))

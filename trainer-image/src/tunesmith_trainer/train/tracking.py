@@ -1,14 +1,22 @@
 """Where metrics go while training, by transformers' own integrations."""
 
+import logging
 import os
 from collections.abc import MutableMapping
 from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+from transformers.integrations import MLflowCallback, TensorBoardCallback, WandbCallback
 
 from tunesmith_contract.layout import SECRETS_DIR, SecretRole
 from tunesmith_contract.progress import SERVER_URL_ENV
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_trainer.failures import UserError
 
+log = logging.getLogger(__name__)
+
+_TRACKERS = (MLflowCallback, TensorBoardCallback, WandbCallback)
 _MLFLOW_ADDRESS = "MLFLOW_TRACKING_URI"
 _WANDB_KEY = "WANDB_API_KEY"
 
@@ -60,3 +68,46 @@ def _take_variables(folder: Path, prefix: str, required: str, environment: Mutab
     if required not in environment:
         message = f"the Secret of {folder.name} has no key {required}: add it"
         raise UserError("SecretKeyMissing", message)
+
+
+class Forgiving(TrainerCallback):
+    """A tracker whose failure ends the tracking, never the training.
+
+    Args:
+        tracker: one of transformers' integrations.
+    """
+
+    def __init__(self, tracker: TrainerCallback) -> None:
+        self._tracker: TrainerCallback | None = tracker
+
+    def _pass_on(self, event: str, *arguments: Any, **more: Any) -> None:
+        if self._tracker is None:
+            return
+        try:
+            getattr(self._tracker, event)(*arguments, **more)
+        except Exception as error:  # a tracker may raise anything: it is somebody else's server
+            log.warning("%s failed, and is left out from now on: %s", type(self._tracker).__name__, error)
+            self._tracker = None
+
+    def on_train_begin(self, *arguments: Any, **more: Any) -> None:
+        """Pass the event on."""
+        self._pass_on("on_train_begin", *arguments, **more)
+
+    def on_log(self, *arguments: Any, **more: Any) -> None:
+        """Pass the event on."""
+        self._pass_on("on_log", *arguments, **more)
+
+    def on_train_end(self, *arguments: Any, **more: Any) -> None:
+        """Pass the event on."""
+        self._pass_on("on_train_end", *arguments, **more)
+
+
+def forgive_trackers(trainer: Any) -> None:
+    """Let no tracker of a built trainer end its training.
+
+    Model uploads of the integrations (``on_save``) are not passed on: artefacts have a place of their own.
+    """
+    handler = trainer.callback_handler
+    handler.callbacks = [
+        Forgiving(callback) if isinstance(callback, _TRACKERS) else callback for callback in handler.callbacks
+    ]
