@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,18 @@ _VERSIONED = ("torch", "transformers", "trl", "peft", "accelerate", "tunesmith-t
 
 
 def place_artifact(
-    model: Any, config: TrainConfig, probes: tuple[Probe, ...], workspace: Workspace
+    model: Any,
+    config: TrainConfig,
+    probes: tuple[Probe, ...],
+    workspace: Workspace,
+    weights: Mapping[str, Any] | None = None,
 ) -> Artifact:
-    """Save an adapter, describe it, and move it to the place that its digest names."""
+    """Save an adapter, describe it, and move it to the place that its digest names.
+
+    ``weights`` are given where the model itself holds only parts of them.
+    """
     staged = workspace.staging / uuid.uuid4().hex
-    save_adapter(model, staged, config.base_model)
+    save_adapter(model, staged, config.base_model, weights)
     manifest = build_manifest(config, describe_files(staged), probes)
     write_atomically(staged / MANIFEST_FILE, manifest.to_bytes())
     uri = artifact_uri(workspace.output, manifest.digest)
@@ -32,12 +40,16 @@ def place_artifact(
     return Artifact(uri=str(uri), digest=manifest.digest, size_bytes=size)
 
 
-def save_adapter(model: Any, folder: Path, base_model: str) -> None:
+def save_adapter(
+    model: Any, folder: Path, base_model: str, weights: Mapping[str, Any] | None = None
+) -> None:
     """Write ``adapter_model.safetensors`` and ``adapter_config.json``, which names the base by its URI."""
     folder.mkdir(parents=True)
     model.peft_config["default"].base_model_name_or_path = base_model
     # "auto" would ask a hub whether the vocabulary has grown.
-    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    model.save_pretrained(
+        folder, state_dict=weights, safe_serialization=True, save_embedding_layers=False
+    )
     (folder / "README.md").unlink(missing_ok=True)
     _order_config(folder / "adapter_config.json")
     for file in folder.iterdir():
