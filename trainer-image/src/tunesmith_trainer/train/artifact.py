@@ -40,16 +40,12 @@ def place_artifact(
     return Artifact(uri=str(uri), digest=manifest.digest, size_bytes=size)
 
 
-def save_adapter(
-    model: Any, folder: Path, base_model: str, weights: Mapping[str, Any] | None = None
-) -> None:
+def save_adapter(model: Any, folder: Path, base_model: str, weights: Mapping[str, Any] | None = None) -> None:
     """Write ``adapter_model.safetensors`` and ``adapter_config.json``, which names the base by its URI."""
     folder.mkdir(parents=True)
     model.peft_config["default"].base_model_name_or_path = base_model
     # "auto" would ask a hub whether the vocabulary has grown.
-    model.save_pretrained(
-        folder, state_dict=weights, safe_serialization=True, save_embedding_layers=False
-    )
+    model.save_pretrained(folder, state_dict=weights, safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     _order_config(folder / "adapter_config.json")
     for file in folder.iterdir():

@@ -45,6 +45,8 @@ def gang(config: TrainConfig, preemption: Preemption) -> Iterator[None]:
     elif config.parallelism is not Parallelism.DDP:
         stand_alone()
     settings = deepspeed_settings(config)
+    if settings:
+        _start_deepspeed()
     # transformers knows it by a weak reference while models are loaded.
     sharing = HfDeepSpeedConfig(settings) if settings else None
     yield
@@ -54,14 +56,21 @@ def gang(config: TrainConfig, preemption: Preemption) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def _start_deepspeed() -> None:
+    """DeepSpeed on the process group that is there already."""
+    import deepspeed
+
+    # An operator for inference that would be compiled whenever a pod without a GPU starts.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(auto_mpi_discovery=False)
+
+
 def deepspeed_settings(config: TrainConfig) -> dict[str, Any] | None:
     """DeepSpeed's configuration for this worker; None for DDP."""
     numbers, world = config.hyperparameters, world_size()
     micro_batch = micro_batch_size(numbers)
     accumulation = accumulation_steps(numbers.batch_size, micro_batch, world)
-    return build_deepspeed_config(
-        config, micro_batch, accumulation, world, on_gpu=torch.cuda.is_available()
-    )
+    return build_deepspeed_config(config, micro_batch, accumulation, world, on_gpu=torch.cuda.is_available())
 
 
 def micro_batch_size(numbers: Hyperparameters, environment: Mapping[str, str] = os.environ) -> int:
