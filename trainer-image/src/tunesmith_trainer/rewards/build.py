@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from tunesmith_contract.methods import ModelReward, Reward
-from tunesmith_trainer.data.checks import Row
+from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.failures import DataError, UserError
 
 from .base import RewardFunction, Scorer
@@ -32,9 +32,7 @@ def build_reward_functions(
         UserError: a reward can't be had; the message says which and what to write instead.
     """
     _require_names(rewards)
-    functions = [
-        RewardFunction(reward.name, _build(reward, special_ids, load_model)) for reward in rewards
-    ]
+    functions = [RewardFunction(reward.name, _build(reward, special_ids, load_model)) for reward in rewards]
     return functions, [reward.weight for reward in rewards]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tunesmith_contract.methods import ModelReward
-from tunesmith_trainer.data.checks import Row
+from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.storage import Storage
 
 from .base import Batch, Scorer

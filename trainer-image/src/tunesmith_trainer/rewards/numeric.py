@@ -1,6 +1,7 @@
 """An answer whose last number is the right one."""
 
 import re
+from collections import deque
 from decimal import Decimal
 
 from tunesmith_contract.methods import NumericReward
@@ -26,18 +27,19 @@ def build_numeric(spec: NumericReward) -> Scorer:
 
     def score(batch: Batch) -> list[float]:
         pairs = zip(batch.texts, batch.answers, strict=True)
-        return [float(_close(last_number(text), last_number(answer or ""), tolerance)) for text, answer in pairs]
+        return [
+            float(_close(last_number(text), last_number(answer or ""), tolerance)) for text, answer in pairs
+        ]
 
     return score
 
 
 def last_number(text: str) -> Decimal | None:
     """The last number in a text; per cent are hundredths."""
-    match = None
-    for match in _NUMBER.finditer(text):
-        pass
-    if match is None:
+    last = deque(_NUMBER.finditer(text), maxlen=1)
+    if not last:
         return None
+    (match,) = last
     written = (match["sign"] or "") + match["digits"].replace(",", "") + (match["exponent"] or "")
     try:
         number = Decimal(written.replace("\u2212", "-"))

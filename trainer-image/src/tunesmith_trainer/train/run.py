@@ -3,16 +3,18 @@
 import logging
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
 
 from tunesmith_contract.artifact import Probe
+from tunesmith_contract.progress import EVAL_REWARD, REWARD
 from tunesmith_contract.report import Outcome, RunReport, TrainingReport
 from tunesmith_contract.run_config import TrainConfig
+from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.data.render import Renderer
-from tunesmith_trainer.data.split import Split
 from tunesmith_trainer.failures import Preempted, UserError
 from tunesmith_trainer.model import load_tokenizer, model_revision
 from tunesmith_trainer.preemption import Preemption
@@ -24,6 +26,7 @@ from .arguments import is_first_rank, world_size
 from .callbacks import CommitCheckpoints, StopWhenDiverged, StopWhenPreempted, raise_diverged
 from .checkpoints import discard_torn, newest_checkpoint
 from .context import Training
+from .continuations import with_answers
 from .history import last_logged
 from .methods import build_trainer
 from .models import build_peft_config, load_model, set_padding
@@ -52,6 +55,7 @@ def train(
     renderer = Renderer(tokenizer, answers_only=learns_answers_only(config.method))
     set_seed(config.hyperparameters.seed)
     model = load_model(folder)
+    probed = with_answers(model, renderer, rows_of(rows))
     preemption.check()
     stop = StopWhenPreempted(preemption)
     commit = CommitCheckpoints(workspace.checkpoints, config.checkpoints.keep)
@@ -70,7 +74,7 @@ def train(
     seconds = _run_steps(trainer, workspace.checkpoints)
     if stop.stopped:
         raise Preempted
-    return _finish(config, workspace, folder, trainer, renderer, rows, seconds)
+    return _finish(config, workspace, folder, trainer, renderer, probed, seconds)
 
 
 def _checked_model(config: TrainConfig, storage: Storage) -> Path:
@@ -105,15 +109,15 @@ def _finish(
     folder: Path,
     trainer: Any,
     renderer: Renderer,
-    rows: Split,
+    probed: Sequence[Row],
     seconds: float,
 ) -> RunReport | None:
     """Measure what was learned and commit it."""
-    measured = trainer.evaluate() if rows.validation else {}
+    measured = trainer.evaluate() if trainer.eval_dataset is not None else {}
     if not is_first_rank():
         return None
     model = trainer.accelerator.unwrap_model(trainer.model)
-    probes = build_probes(model, renderer, rows_of(rows))
+    probes = build_probes(model, renderer, probed)
     _require_effect(probes)
     artifact, exports = publish_result(
         model, renderer.tokenizer, config, probes, workspace, folder, trainer.state
@@ -124,6 +128,8 @@ def _finish(
         epochs=trainer.state.epoch or 0.0,
         loss=last_logged(trainer.state.log_history, "loss"),
         eval_loss=measured.get("eval_loss"),
+        reward=last_logged(trainer.state.log_history, REWARD),
+        eval_reward=measured.get(EVAL_REWARD),
         tokens_per_second=_tokens(trainer) / seconds,
         gpu_seconds=seconds * world_size() if config.gpus_per_node else 0.0,
         seconds=seconds,

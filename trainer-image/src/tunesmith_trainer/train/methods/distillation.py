@@ -6,9 +6,10 @@ from typing import Any
 
 from trl import DistillationConfig, DistillationTrainer
 
-from tunesmith_contract.methods import DistillationMethod, Method, SFTMethod
+from tunesmith_contract.methods import DistillationMethod
 from tunesmith_trainer.failures import UserError
 from tunesmith_trainer.model import load_config, load_tokenizer
+from tunesmith_trainer.teacher import as_supervised
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import Training
 from tunesmith_trainer.train.models import load_model
@@ -31,14 +32,10 @@ def build_distillation_trainer(training: Training) -> Any:
     method = training.config.method.distillation
     assert method is not None
     if method.teacher.uri is None:
-        return build_sft_trainer(_supervised(training, method))
+        # Its rows hold the teacher's answers.
+        supervised = {"method": as_supervised(training.config.method)}
+        return build_sft_trainer(replace(training, config=training.config.model_copy(update=supervised)))
     return _build_on_policy(training, method, method.teacher.uri)
-
-
-def _supervised(training: Training, method: DistillationMethod) -> Training:
-    """The same run as supervised fine-tuning: its rows hold the teacher's answers."""
-    sft = Method(sft=SFTMethod(max_length=method.max_length))
-    return replace(training, config=training.config.model_copy(update={"method": sft}))
 
 
 def _build_on_policy(training: Training, method: DistillationMethod, uri: str) -> DistillationTrainer:

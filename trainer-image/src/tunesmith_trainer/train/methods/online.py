@@ -12,8 +12,9 @@ from datasets import Dataset, Features, Json, Value
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from tunesmith_contract.methods import GRPOLoss, GRPOMethod, RLOOMethod
+from tunesmith_contract.progress import REWARD
 from tunesmith_contract.run_config import Hyperparameters
-from tunesmith_trainer.data.checks import Row
+from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.failures import UserError
 from tunesmith_trainer.rewards.build import build_reward_functions
 from tunesmith_trainer.rewards.model import reward_model_loader
@@ -31,14 +32,39 @@ _LOSSES = {
     GRPOLoss.BNPO: "bnpo",
     GRPOLoss.DR_GRPO: "dr_grpo",
 }
+_MEASURED = frozenset({REWARD, "reward_std", "kl", "completions/mean_length", "completions/clipped_ratio"})
+_LOGGED = {
+    "train": _MEASURED
+    | {"num_tokens", "entropy", "frac_reward_zero_std", "clip_ratio/region_mean", "step_time"},
+    "eval": _MEASURED,
+}
 _PROMPT_FEATURES = Features({"prompt": Json(), "answer": Value("string")})
 
 
-class _GRPOTrainer(ReplayedOrder, GRPOTrainer):
+class _FewMetrics:
+    """Mixed into a trainer of TRL's: of the numbers it gathers, only those that people look at are logged.
+
+    Progress holds 64 numbers at most, TRL's trainers gather about 30 while training, as many again when they measure,
+    and four more for each reward.
+    """
+
+    model: Any
+    _metrics: dict[str, dict[str, list[float]]]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the numbers of the trainer, and those of rewards."""
+        mode = "train" if self.model.training else "eval"
+        for name in set(self._metrics[mode]) - _LOGGED[mode]:
+            if not (name.startswith("rewards/") and name.endswith("/mean")):
+                del self._metrics[mode][name]
+        super().log(logs, start_time)  # type: ignore[misc]
+
+
+class _GRPOTrainer(ReplayedOrder, _FewMetrics, GRPOTrainer):
     pass
 
 
-class _RLOOTrainer(ReplayedOrder, RLOOTrainer):
+class _RLOOTrainer(ReplayedOrder, _FewMetrics, RLOOTrainer):
     pass
 
 
