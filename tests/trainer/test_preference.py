@@ -68,6 +68,7 @@ def training_of(
         renderer=Renderer(load_tokenizer(models / "llama")),
         rows=Split(tuple(rows), (), 0),
         checkpoints=tmp,
+        logs=tmp,
         callbacks=[],
         storage=Storage(tmp),
     )
