@@ -57,14 +57,15 @@ def _train(
     set_padding(tokenizer)
     renderer = Renderer(tokenizer, answers_only=learns_answers_only(config.method))
     set_seed(config.hyperparameters.seed)
-    model = load_model(folder)
-    probed = with_answers(model, renderer, rows_of(rows))
+    reward = config.method.reward is not None
+    model = load_model(folder, reward=reward)
+    probed = () if reward else with_answers(model, renderer, rows_of(rows))
     steps.check_preemption()
     trainer = build_trainer(
         Training(
             config=config,
             model=model,
-            peft_config=build_peft_config(config.adapter),
+            peft_config=build_peft_config(config.adapter, reward=reward),
             renderer=renderer,
             rows=rows,
             checkpoints=steps.output,
@@ -104,11 +105,12 @@ def _finish(
     """Measure what was learned and commit it. Where weights lie in parts, all ranks measure and gather."""
     measured = trainer.evaluate() if trainer.eval_dataset is not None else {}
     model = trainer.accelerator.unwrap_model(trainer.model)
-    probes = build_probes(model, renderer, probed)
+    probes = () if config.method.reward else build_probes(model, renderer, probed)
     weights = consolidated_weights(trainer)
     if not is_first_rank():
         return None
-    _require_effect(probes)
+    if not config.method.reward:
+        _require_effect(probes)
     steps.require_lease()
     artifact, exports = publish_result(
         model, renderer.tokenizer, config, probes, workspace, folder, trainer.state, weights
