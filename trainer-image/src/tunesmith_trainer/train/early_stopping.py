@@ -14,7 +14,6 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tunesmith_contract.methods import Method
-from tunesmith_contract.progress import OVERFITTING_STEP
 from tunesmith_contract.run_config import EarlyStopping
 
 from .checkpoints import is_whole
@@ -93,7 +92,7 @@ class Selection:
 
 
 class StopEarly(TrainerCallback):
-    """Stops training at the end of its patience, and says so when the validation loss has turned.
+    """Stops training at the end of its patience, and names the best step.
 
     Attributes:
         stopped: training ended before its last step.
@@ -119,23 +118,24 @@ class StopEarly(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Look at the last measurement; the checkpoint of this step is saved all the same."""
+        # The best checkpoint is kept, however old it is.
+        state.best_global_step = self._selection.best_step(state.log_history) or 0
         if self._selection.stops(state.log_history) and state.global_step < state.max_steps:
             log.info("the validation loss has stopped falling: training ends at step %d", state.global_step)
             self.stopped = True
             control.should_training_stop = True
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
-    ) -> None:
-        """Add the step where the validation loss turned to what is reported; the log entry is written already."""
-        turned = self._selection.overfitting_step(state.log_history)
-        if logs is not None and turned is not None:
-            logs[OVERFITTING_STEP] = turned
+
+def run_training(trainer: Any, checkpoint: Path | None) -> None:
+    """Train from a checkpoint on, if there is anything left to do."""
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except TrainingOver:
+        log.info("nothing is left to train after step %d", trainer.state.global_step)
+        trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+    # transformers sums up what this process did; a run that was interrupted is to leave the same log.
+    history = trainer.state.log_history
+    trainer.state.log_history = [entry for entry in history if "train_runtime" not in entry]
 
 
 def choose_checkpoint(selection: Selection, history: Sequence[Mapping[str, Any]], root: Path) -> Path | None:
@@ -165,5 +165,3 @@ def load_best(trainer: Any, selection: Selection, root: Path) -> int | None:
     # Knows how plain, PEFT's and DeepSpeed's checkpoints are read; only its choice of folder isn't ours.
     trainer._load_best_model()
     return int(folder.name.rpartition("-")[2])
-
-

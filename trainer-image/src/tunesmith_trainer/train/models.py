@@ -15,7 +15,6 @@ from transformers import (
 )
 
 from tunesmith_contract.run_config import Adapter, AdapterType, Parallelism, TrainConfig
-
 from tunesmith_trainer.failures import UserError
 
 from .kernels import Kernels
@@ -62,7 +61,9 @@ def load_model(folder: Path, config: TrainConfig, kernels: Kernels, adapter: Pat
 
 
 def _refuse_quantized(folder: Path, *, trained: bool, again: bool) -> None:
-    if not (trained or again) or "quantization_config" not in json.loads((folder / "config.json").read_text()):
+    if not (trained or again) or "quantization_config" not in json.loads(
+        (folder / "config.json").read_text()
+    ):
         return
     advice = "write an adapter" if trained else "write adapter.type LoRA"
     message = f"the base model's weights are quantised already: {advice}, or name the model in full precision"

@@ -35,9 +35,7 @@ class Start:
 
     def of(self, config: TrainConfig) -> TrainConfig:
         """The run as its artefact is to describe it: on the base that it really has."""
-        return config.model_copy(
-            update={"base_model": self.base_model, "base_model_revision": self.revision}
-        )
+        return config.model_copy(update={"base_model": self.base_model, "base_model_revision": self.revision})
 
 
 def find_start(config: TrainConfig, storage: Storage, *, check: bool) -> Start:
@@ -78,7 +76,9 @@ def require_same_adapter(config: TrainConfig, manifest: Manifest, folder: Path) 
     assert config.initial is not None
     uri = config.initial.uri
     if config.adapter is None:
-        message = f"{uri} is an adapter, and the job asks for full fine-tuning: write adapter.type {manifest.kind}"
+        message = (
+            f"{uri} is an adapter, and the job asks for full fine-tuning: write adapter.type {manifest.kind}"
+        )
         raise UserError("InitialArtifact", message)
     _require_kind(config, manifest, config.initial)
     found = LoraConfig.from_pretrained(str(folder))
