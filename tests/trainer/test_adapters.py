@@ -56,7 +56,9 @@ class Jobs:
 
     def base(self) -> Any:
         """The base model."""
-        return AutoModelForCausalLM.from_pretrained(self._world.root / "pvc/models/llama", dtype=torch.float32)
+        return AutoModelForCausalLM.from_pretrained(
+            self._world.root / "pvc/models/llama", dtype=torch.float32
+        )
 
 
 @pytest.fixture

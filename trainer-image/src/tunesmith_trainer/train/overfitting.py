@@ -14,7 +14,7 @@ WITNESSES = 3
 #: Of the lowest loss: Prechelt's "generalization loss" (Early Stopping - But When?, 1998).
 LEAST_RISE = 0.02
 #: Standard deviations of the noise. Few measurements tell little of it, hence so many.
-LEAST_DEVIATIONS = 8.0
+LEAST_DEVIATIONS = 10.0
 # The minimum, one level before it and one after, and the mean are taken from the data.
 _FITTED = 4
 
