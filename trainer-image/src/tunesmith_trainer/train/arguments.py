@@ -1,15 +1,15 @@
 """What the arguments of all of TRL's trainers have in common."""
 
-import os
 from typing import Any
 
 import torch
 
-from tunesmith_contract.progress import SERVER_URL_ENV
+from tunesmith_contract.layout import TENSORBOARD_FOLDER
 from tunesmith_contract.run_config import Scheduler, TrainConfig
 
 from .context import Training
 from .parallel import accumulation_steps, deepspeed_settings, micro_batch_size, world_size
+from .tracking import run_name, set_up_tracking
 
 _SCHEDULERS = {
     Scheduler.LINEAR: "linear",
@@ -50,11 +50,15 @@ def common_arguments(training: Training) -> dict[str, Any]:
         "save_strategy": "steps",
         "save_steps": config.checkpoints.every_steps,
         "save_total_limit": None,
+        # Each checkpoint is measured, so that the best can be told.
+        "eval_strategy": "steps" if training.rows.validation else "no",
+        "eval_steps": config.checkpoints.every_steps,
         "logging_steps": _logging_steps(config, len(training.rows.train)),
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
-        "report_to": ["kubeflow"] if SERVER_URL_ENV in os.environ else "none",
+        "run_name": run_name(config),
+        "report_to": set_up_tracking(config, training.checkpoints.parent / TENSORBOARD_FOLDER) or "none",
     }
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from tunesmith_trainer.failures import UserError
 from tunesmith_trainer.train.context import Training
+from tunesmith_trainer.train.tracking import forgive_trackers
 
 
 def build_trainer(training: Training) -> Any:
@@ -13,21 +14,27 @@ def build_trainer(training: Training) -> Any:
         UserError: batch size and devices don't fit, or a target module is not in the model.
     """
     try:
-        return _build(training)
+        trainer = _build(training)
     except ValueError as error:
         if "arget modules" not in str(error):
             raise
         raise UserError(
             "TargetModules", f"{error}: name linear layers of the model, or all-linear"
         ) from error
+    forgive_trackers(trainer)
+    return trainer
 
 
 def _build(training: Training) -> Any:
     """Imports go with the method: TRL's online trainers bring much with them."""
     match training.config.method.key:
-        case "sft" | "pretraining":
+        case "sft":
             from .supervised import build_sft_trainer
 
             return build_sft_trainer(training)
+        case "pretraining":
+            from .supervised import build_pretraining_trainer
+
+            return build_pretraining_trainer(training)
         case key:
             raise UserError("Method", f"method {key} can't be trained by this image")
