@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tunesmith_contract.artifact import Probe
-from tunesmith_trainer.data.checks import Row
+from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.data.render import Renderer, Tokens
 
 PROBE_TOKENS = 128

@@ -10,7 +10,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
 from tunesmith_contract.methods import PretrainingMethod, SFTMethod
-from tunesmith_trainer.data.checks import Row
+from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import Training
