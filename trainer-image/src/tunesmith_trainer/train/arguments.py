@@ -1,5 +1,6 @@
 """What the arguments of all of TRL's trainers have in common."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
