@@ -244,9 +244,7 @@ class Launcher:
         for worker in self._workers:
             worker.signal(signal.SIGKILL)
 
-    def _conclude(
-        self, oom_killed: bool, checkpoint: Checkpoint | None
-    ) -> tuple[RunReport | None, ExitCode]:
+    def _conclude(self, oom_killed: bool, checkpoint: Checkpoint | None) -> tuple[RunReport | None, ExitCode]:
         """The report of the run, and its exit code. Pods after the first have nothing to say of a success."""
         if self._first_failed is None:
             return self._workers[0].report(), ExitCode.SUCCEEDED

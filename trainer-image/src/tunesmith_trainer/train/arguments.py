@@ -1,10 +1,10 @@
 """What the arguments of all of TRL's trainers have in common."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from tunesmith_contract.layout import TENSORBOARD_FOLDER
 from tunesmith_contract.run_config import Scheduler, TrainConfig
 
 from .context import Training
@@ -58,8 +58,22 @@ def common_arguments(training: Training) -> dict[str, Any]:
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
         "run_name": run_name(config),
-        "report_to": set_up_tracking(config, training.checkpoints.parent / TENSORBOARD_FOLDER) or "none",
+        "report_to": set_up_tracking(config, training.logs) or "none",
     }
+
+
+def one_row_per_pass(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The same arguments with a micro batch of one; the effective batch stays, for DeepSpeed too."""
+    accumulation = arguments["gradient_accumulation_steps"] * arguments["per_device_train_batch_size"]
+    changed: dict[str, Any] = {
+        "per_device_train_batch_size": 1,
+        "per_device_eval_batch_size": 1,
+        "gradient_accumulation_steps": accumulation,
+    }
+    if arguments["deepspeed"]:
+        sizes = {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": accumulation}
+        changed["deepspeed"] = arguments["deepspeed"] | sizes
+    return {**arguments, **changed}
 
 
 def _logging_steps(config: TrainConfig, rows: int) -> int:

@@ -121,6 +121,10 @@ def _eval_loss(state: TrainerState) -> float | None:
     """The validation loss that was measured at this very step."""
     logged = reversed(state.log_history)
     return next(
-        (entry["eval_loss"] for entry in logged if entry.get("step") == state.global_step and "eval_loss" in entry),
+        (
+            entry["eval_loss"]
+            for entry in logged
+            if entry.get("step") == state.global_step and "eval_loss" in entry
+        ),
         None,
     )

@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers.integrations import HfDeepSpeedConfig
 
 from tunesmith_contract.layout import MICRO_BATCH_ENV
-from tunesmith_contract.run_config import Hyperparameters, Offload, Parallelism, TrainConfig
+from tunesmith_contract.run_config import AdapterType, Hyperparameters, Offload, Parallelism, TrainConfig
 from tunesmith_trainer.failures import UserError
 from tunesmith_trainer.preemption import Preemption
 
@@ -45,6 +45,8 @@ def gang(config: TrainConfig, preemption: Preemption) -> Iterator[None]:
     elif config.parallelism is not Parallelism.DDP:
         stand_alone()
     settings = deepspeed_settings(config)
+    if settings:
+        _start_deepspeed()
     # transformers knows it by a weak reference while models are loaded.
     sharing = HfDeepSpeedConfig(settings) if settings else None
     yield
@@ -54,14 +56,21 @@ def gang(config: TrainConfig, preemption: Preemption) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def _start_deepspeed() -> None:
+    """DeepSpeed on the process group that is there already."""
+    import deepspeed
+
+    # An operator for inference that would be compiled whenever a pod without a GPU starts.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(auto_mpi_discovery=False)
+
+
 def deepspeed_settings(config: TrainConfig) -> dict[str, Any] | None:
     """DeepSpeed's configuration for this worker; None for DDP."""
     numbers, world = config.hyperparameters, world_size()
     micro_batch = micro_batch_size(numbers)
     accumulation = accumulation_steps(numbers.batch_size, micro_batch, world)
-    return build_deepspeed_config(
-        config, micro_batch, accumulation, world, on_gpu=torch.cuda.is_available()
-    )
+    return build_deepspeed_config(config, micro_batch, accumulation, world, on_gpu=torch.cuda.is_available())
 
 
 def micro_batch_size(numbers: Hyperparameters, environment: Mapping[str, str] = os.environ) -> int:
@@ -107,6 +116,10 @@ def refuse_combination(config: TrainConfig) -> None:
         raise UserError("Offload", "offload needs parallelism ZeRO2 or ZeRO3: write one of them")
     if config.offload is Offload.ALL and config.parallelism is not Parallelism.ZERO3:
         raise UserError("Offload", "offload All needs parallelism ZeRO3: write it, or offload Optimizer")
+    quantized = config.adapter is not None and config.adapter.type is AdapterType.QLORA
+    if quantized and config.parallelism is Parallelism.ZERO3:
+        message = "4-bit weights can't be cut into parts and saved again: with QLoRA write parallelism ZeRO2 or DDP"
+        raise UserError("Parallelism", message)
 
 
 def build_deepspeed_config(

@@ -132,7 +132,9 @@ class _Wait:
             self._preemption.check()
             if time.monotonic() > self._deadline:
                 what = complaint if isinstance(complaint, str) else complaint()
-                message = f"{what} after {self._seconds:.0f} seconds: see whether all pods of the run are scheduled"
+                message = (
+                    f"{what} after {self._seconds:.0f} seconds: see whether all pods of the run are scheduled"
+                )
                 raise CommunicationError("GangIncomplete", message)
             time.sleep(_POLL_SECONDS)
 

@@ -56,7 +56,7 @@ def _train(
     start = find_start(config, storage, check=is_first_rank())
     selection = Selection(config.method, config.early_stopping)
     stop, meter = StopEarly(selection), Meter()
-    training = _build_training(config, start, storage, rows, steps)
+    training = _build_training(config, start, storage, workspace, rows, steps)
     steps.check_preemption()
     training.callbacks.extend([Announce(selection), stop, meter, *steps.callbacks, StopWhenDiverged()])
     trainer = build_trainer(training)
@@ -83,7 +83,12 @@ def _train(
 
 
 def _build_training(
-    config: TrainConfig, start: Start, storage: Storage, rows: Split, steps: ResumableSteps
+    config: TrainConfig,
+    start: Start,
+    storage: Storage,
+    workspace: Workspace,
+    rows: Split,
+    steps: ResumableSteps,
 ) -> Training:
     """Tokenizer and model, run by the kernels that fit."""
     tokenizer = load_tokenizer(start.folder)
@@ -101,6 +106,7 @@ def _build_training(
         renderer=Renderer(tokenizer, answers_only=learns_answers_only(config.method)),
         rows=rows,
         checkpoints=steps.output,
+        logs=workspace.logs,
         callbacks=[],
         storage=storage,
     )

@@ -10,9 +10,9 @@ from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
 from tunesmith_contract.methods import PretrainingMethod, SFTMethod
-from tunesmith_trainer.data.checks import Row
+from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.data.render import Renderer
-from tunesmith_trainer.train.arguments import common_arguments
+from tunesmith_trainer.train.arguments import common_arguments, one_row_per_pass
 from tunesmith_trainer.train.context import Training
 from tunesmith_trainer.train.kernels import Batching, choose_batching
 
@@ -121,11 +121,7 @@ def _build_trainer(
 
 def _batched(arguments: dict[str, Any], batching: Batching) -> dict[str, Any]:
     """One row per pass where attention needs it; the effective batch stays."""
-    if not batching.single:
-        return arguments
-    accumulation = arguments["gradient_accumulation_steps"] * arguments["per_device_train_batch_size"]
-    single = {"per_device_train_batch_size": 1, "per_device_eval_batch_size": 1}
-    return arguments | single | {"gradient_accumulation_steps": accumulation}
+    return one_row_per_pass(arguments) if batching.single else arguments
 
 
 def _lengths(method: SFTMethod | PretrainingMethod, batching: Batching) -> dict[str, Any]:
