@@ -133,6 +133,7 @@ def build(world: Any, rows: tuple[Any, ...], method: dict[str, Any], **more: Any
             renderer=Renderer(load_tokenizer(folder), answers_only=True),
             rows=Split(rows, rows, 0),
             checkpoints=world.root / "checkpoints",
+            logs=world.root / "logs",
             callbacks=[],
             storage=Storage(world.root),
         )
@@ -177,17 +178,17 @@ def test_packed_loss_equals_unpacked_loss(world: Any, make: Any) -> None:
 
 def test_texts_are_cut_without_losing_a_token(world: Any) -> None:
     tokenizer = load_tokenizer(world.root / "pvc/models/llama")
-    row = {"prompt": "", "completion": "sort 1 2 " * 41}
+    row = {"text": "sort 1 2 " * 41}
     dataset = build_text_dataset(Renderer(tokenizer), [row], 16)
     pieces = list(dataset["input_ids"])
     joined = [token for piece in pieces for token in piece]
-    assert joined == tokenizer(row["completion"])["input_ids"] + [tokenizer.eos_token_id]
+    assert joined == tokenizer(row["text"])["input_ids"] + [tokenizer.eos_token_id]
     assert {len(piece) for piece in pieces[:-1]} == {16}
     assert list(dataset["labels"]) == pieces
 
 
 def test_pretraining_learns_every_token_packed(world: Any) -> None:
-    rows = tuple({"prompt": "", "completion": "sort 1 2 " * length} for length in range(2, 30))
+    rows = tuple({"text": "sort 1 2 " * length} for length in range(2, 30))
     trainer = build(world, rows, {"pretraining": {"maxLength": 64}})
     labels = [label for pack in trainer.train_dataset["labels"] for label in pack]
     assert -100 not in labels

@@ -56,7 +56,8 @@ def build_curve(history: Iterable[Mapping[str, Any]], best_step: int | None) -> 
     """At most MAX_CURVE_POINTS points of the whole run.
 
     Steps with a validation loss come first, the first, last and best in any case, the others as evenly over the
-    steps as they lie; each carries the last training loss and reward logged by then. Without validation all logged steps count.
+    steps as they lie; each carries the last training loss and reward logged by then. Without validation all logged
+    steps count.
     """
     points: dict[int, CurvePoint] = {}
     loss = reward = None
