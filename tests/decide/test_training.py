@@ -120,7 +120,13 @@ def test_prepared_data_is_in_status_and_every_auto_is_a_number() -> None:
         "datasetDigest": DIGEST,
         "image": "trainer:1",
         "learningRate": "0.0002",
-        "batchSize": 16,
+        "batchSize": 2,
+        "microBatchSize": 1,
+        "packing": True,
+        "parallelism": "DDP",
+        "offload": "None",
+        "activationCheckpointing": False,
+        "baseModel": "pvc://models/tiny",
     }
     run = parse_run_config(cluster.objects[("ConfigMap", "expenses-0f3c9d-run")]["data"]["run.json"])
     assert run.stage == "train"
