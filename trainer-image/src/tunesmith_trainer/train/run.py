@@ -51,7 +51,8 @@ def train(
     set_padding(tokenizer)
     renderer = Renderer(tokenizer, answers_only=learns_answers_only(config.method))
     set_seed(config.hyperparameters.seed)
-    model = load_model(folder)
+    reward = config.method.reward is not None
+    model = load_model(folder, reward=reward)
     preemption.check()
     stop = StopWhenPreempted(preemption)
     commit = CommitCheckpoints(workspace.checkpoints, config.checkpoints.keep)
@@ -59,7 +60,7 @@ def train(
         Training(
             config=config,
             model=model,
-            peft_config=build_peft_config(config.adapter),
+            peft_config=build_peft_config(config.adapter, reward=reward),
             renderer=renderer,
             rows=rows,
             checkpoints=workspace.checkpoints,
@@ -113,8 +114,9 @@ def _finish(
     if not is_first_rank():
         return None
     model = trainer.accelerator.unwrap_model(trainer.model)
-    probes = build_probes(model, renderer, rows_of(rows))
-    _require_effect(probes)
+    probes = () if config.method.reward else build_probes(model, renderer, rows_of(rows))
+    if probes:
+        _require_effect(probes)
     artifact, exports = publish_result(
         model, renderer.tokenizer, config, probes, workspace, folder, trainer.state
     )
