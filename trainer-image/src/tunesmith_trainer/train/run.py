@@ -1,16 +1,18 @@
 """The train stage, from prepared rows to a committed artefact."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
 
 from tunesmith_contract.artifact import Probe
+from tunesmith_contract.progress import EVAL_REWARD, REWARD
 from tunesmith_contract.report import Outcome, RunReport, TrainingReport
 from tunesmith_contract.run_config import TrainConfig
+from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.data.render import Renderer
-from tunesmith_trainer.data.split import Split
 from tunesmith_trainer.failures import UserError
 from tunesmith_trainer.model import load_tokenizer, model_revision
 from tunesmith_trainer.preemption import Preemption
@@ -20,6 +22,7 @@ from tunesmith_trainer.storage import Storage
 
 from .callbacks import StopWhenDiverged, raise_diverged
 from .context import Training
+from .continuations import with_answers
 from .history import last_logged
 from .methods import build_trainer
 from .models import build_peft_config, load_model, set_padding
@@ -54,13 +57,15 @@ def _train(
     set_padding(tokenizer)
     renderer = Renderer(tokenizer, answers_only=learns_answers_only(config.method))
     set_seed(config.hyperparameters.seed)
-    model = load_model(folder)
+    reward = config.method.reward is not None
+    model = load_model(folder, reward=reward)
+    probed = with_answers(model, renderer, rows_of(rows))
     steps.check_preemption()
     trainer = build_trainer(
         Training(
             config=config,
             model=model,
-            peft_config=build_peft_config(config.adapter),
+            peft_config=build_peft_config(config.adapter, reward=reward),
             renderer=renderer,
             rows=rows,
             checkpoints=steps.output,
@@ -70,7 +75,7 @@ def _train(
         )
     )
     seconds = steps.run(trainer)
-    return _finish(config, workspace, folder, trainer, renderer, rows, steps, seconds)
+    return _finish(config, workspace, folder, trainer, renderer, probed, steps, seconds)
 
 
 def _checked_model(config: TrainConfig, storage: Storage) -> Path:
@@ -93,18 +98,19 @@ def _finish(
     folder: Path,
     trainer: Any,
     renderer: Renderer,
-    rows: Split,
+    probed: Sequence[Row],
     steps: ResumableSteps,
     seconds: float,
 ) -> RunReport | None:
     """Measure what was learned and commit it. Where weights lie in parts, all ranks measure and gather."""
-    measured = trainer.evaluate() if rows.validation else {}
+    measured = trainer.evaluate() if trainer.eval_dataset is not None else {}
     model = trainer.accelerator.unwrap_model(trainer.model)
-    probes = build_probes(model, renderer, rows_of(rows))
+    probes = () if config.method.reward else build_probes(model, renderer, probed)
     weights = consolidated_weights(trainer)
     if not is_first_rank():
         return None
-    _require_effect(probes)
+    if probes:
+        _require_effect(probes)
     steps.require_lease()
     artifact, exports = publish_result(
         model, renderer.tokenizer, config, probes, workspace, folder, trainer.state, weights
@@ -115,6 +121,8 @@ def _finish(
         epochs=trainer.state.epoch or 0.0,
         loss=last_logged(trainer.state.log_history, "loss"),
         eval_loss=measured.get("eval_loss"),
+        reward=last_logged(trainer.state.log_history, REWARD),
+        eval_reward=measured.get(EVAL_REWARD),
         tokens_per_second=_tokens(trainer) / seconds,
         gpu_seconds=seconds * world_size() if config.gpus_per_node else 0.0,
         seconds=seconds,
