@@ -179,7 +179,10 @@ def test_length(length: int, shortest: int, more: int) -> None:
 
 def test_length_counts_no_special_tokens() -> None:
     function = build(length={"minTokens": 2, "maxTokens": 3})
-    assert function(prompts=["?"] * 2, completions=["", ""], completion_ids=[[5, END], [5, 6, END]]) == [0.5, 1]
+    assert function(prompts=["?"] * 2, completions=["", ""], completion_ids=[[5, END], [5, 6, END]]) == [
+        0.5,
+        1,
+    ]
 
 
 @pytest.fixture
@@ -199,7 +202,9 @@ def test_a_function_sees_what_trl_gives_and_may_abstain(module: ModuleType) -> N
 
     module.judge = judge  # type: ignore[attr-defined]
     function = build(function={"name": "users_rewards:judge"})
-    scores = function(prompts=["a", "b"], completions=["c", "d"], completion_ids=[[1], [2]], answer=["e", None])
+    scores = function(
+        prompts=["a", "b"], completions=["c", "d"], completion_ids=[[1], [2]], answer=["e", None]
+    )
     assert scores == [1.0, None]
     assert seen == {
         "prompts": ["a", "b"],

@@ -84,8 +84,9 @@ def _build(reward: Reward, special_ids: Collection[int], load_model: ModelLoader
 def _require_names(rewards: Sequence[Reward]) -> None:
     """A mean is logged by its reward's name."""
     for name, count in Counter(reward.name for reward in rewards).items():
-        if count > 1:
-            raise UserError("RewardNames", f"{count} rewards are named {name}: give each a name of its own")
+        if count == 1:
+            continue
+        raise UserError("RewardNames", f"{count} rewards are named {name}: give each a name of its own")
 
 
 def _require_answers(name: str, missing: int, rows: int, what: str) -> None:

@@ -14,12 +14,13 @@ from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import Training
 from tunesmith_trainer.train.models import load_model
 
+from .few_metrics import FewMetrics
 from .online import VALIDATION_ROWS, build_prompts, require_prompts
 from .replay import ReplayedOrder
 from .supervised import build_sft_trainer
 
 
-class _DistillationTrainer(ReplayedOrder, DistillationTrainer):
+class _DistillationTrainer(ReplayedOrder, FewMetrics, DistillationTrainer):
     pass
 
 
