@@ -4,7 +4,9 @@ import json
 import random
 import shutil
 import signal
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,7 +17,6 @@ from tiny_models import make_config, make_tokenizer
 from transformers import AutoModelForCausalLM
 
 from tunesmith_contract.artifact import Manifest
-from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.progress import SERVER_URL_ENV, TOKEN_ENV, ProgressUpdate
 from tunesmith_contract.report import RunReport
 from tunesmith_contract.run_config import Hyperparameters
@@ -108,13 +109,13 @@ def test_rlhf(world: Any, bold: str) -> None:
     """A reward model learned from preferences teaches by RLOO what it was taught."""
     uri = world.write_rows("pairs.jsonl", pairs(200))
     prepared = world.prepare(world.prepare_config(uri, uid="judge", method={"reward": {}}))
-    numbers = {"batchSize": 8, "microBatchSize": 8, "learningRate": 5e-3}
+    numbers = {"batchSize": 8, "microBatchSize": 8, "learningRate": 5e-3, "epochs": 2}
     judge = world.train(
         world.train_config(prepared, uid="judge", method={"reward": {}}, hyperparameters=numbers)
     ).training.artifact
 
     reward = {"name": "judge", "model": {"uri": judge.uri, "digest": judge.digest}}
-    numbers = {"batchSize": 32, "microBatchSize": 32, "maxSteps": 12}
+    numbers = {"batchSize": 32, "microBatchSize": 32, "maxSteps": 15}
     method = rewarded("rloo", reward, generations=8)
     report = world.train(config(world, bold, method, uid="student", hyperparameters=numbers))
     rewards = [entry["reward"] for entry in history(world, report) if "reward" in entry]
@@ -172,15 +173,33 @@ def files_of(world: Any, training: Any) -> Any:
     return manifest.files
 
 
-def test_sigterm_commits_a_checkpoint_to_go_on_from(world: Any, bold: str) -> None:
-    run = config(world, bold, rewarded("grpo"), hyperparameters={"epochs": 40})
-    pod = world.start(run)
-    assert any("'reward'" in line for line in pod.stdout)
-    pod.send_signal(signal.SIGTERM)
-    pod.communicate(timeout=120)
-    assert pod.returncode == ExitCode.PREEMPTED
+def test_sigterm_while_answers_are_judged_commits_the_step(
+    world: Any, bold: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[int] = []
+
+    def judge(prompts: list[Any], **_: Any) -> list[float]:
+        judged.append(len(prompts))
+        if len(judged) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return [0.0] * len(prompts)
+
+    module = ModuleType("users_judge")
+    module.judge = judge  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "users_judge", module)
+    reward = {"name": "judge", "function": {"name": "users_judge:judge"}}
+    run = config(world, bold, rewarded("grpo", reward, LONG))
+    before = signal.getsignal(signal.SIGTERM)
+    preemption = Preemption()
+    preemption.listen()
+    try:
+        with pytest.raises(Preempted):
+            train(run, world.storage, Workspace(world.storage, run), preemption)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert judged == [8, 8]
     (commit,) = (world.output / "ns/uid/checkpoints").glob("checkpoint-*/commit.json")
-    assert commit.is_file()
+    assert commit.parent.name == "checkpoint-2"
 
 
 def test_progress_holds_rewards_and_is_never_too_long(
