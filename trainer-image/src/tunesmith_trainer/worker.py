@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--report-file", type=Path, required=True)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs each request, of which there are thousands
     os.umask(_UMASK)
     rank = int(os.environ.get("RANK", "0"))
     report, code = _run(options.stage, options.config, Storage(options.mount_root), rank)
