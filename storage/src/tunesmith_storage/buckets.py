@@ -126,7 +126,9 @@ class Bucket:
         return entry.size_bytes == file.size_bytes and stream_digest(self.read(entry)) == file.sha256
 
     def _damaged(self, path: str) -> StorageUnavailable:
-        message = f"{path} in {self.uri} holds other bytes than its name says: move the folder away and run again"
+        message = (
+            f"{path} in {self.uri} holds other bytes than its name says: move the folder away and run again"
+        )
         return StorageUnavailable("ArtifactDamaged", message)
 
     def _head(self) -> dict[str, Entry]:
@@ -195,12 +197,16 @@ def explain(error: Exception, uri: StorageUri, credentials: Credentials, verb: s
     if complaint := _complaint(code, uri, credentials):
         return StorageRefused("AccessDenied", complaint)
     if status in ("401", "403") or code == "AccessDenied":
-        message = f"{uri} may not be {verb} with {_who(credentials)} ({code or f'HTTP {status}'}): grant the right"
+        message = (
+            f"{uri} may not be {verb} with {_who(credentials)} ({code or f'HTTP {status}'}): grant the right"
+        )
         return StorageRefused("AccessDenied", message)
     if isinstance(error, FileNotFoundError):
         return NotThere("ObjectNotFound", f"{uri} does not exist: write another URI")
     if status.startswith("4") and status not in ("408", "412", "429"):
-        message = f"{uri} can't be {verb} ({code or f'HTTP {status}'}): check the URI and {credentials.source}"
+        message = (
+            f"{uri} can't be {verb} ({code or f'HTTP {status}'}): check the URI and {credentials.source}"
+        )
         return StorageRefused("StorageRefused", message)
     detail = code or (f"HTTP {status}" if status else "no connection")
     return StorageUnavailable("StorageUnavailable", f"{uri} can't be {verb} at the moment ({detail})")
@@ -222,7 +228,9 @@ def _complaint(code: str, uri: StorageUri, credentials: Credentials) -> str:
         case "InvalidAccessKeyId" | "XAdminUserNotFound":
             return f"the store of {uri} does not know AWS_ACCESS_KEY_ID of {who}: correct that key"
         case "SignatureDoesNotMatch":
-            return f"AWS_SECRET_ACCESS_KEY of {who} does not belong to its AWS_ACCESS_KEY_ID: correct that key"
+            return (
+                f"AWS_SECRET_ACCESS_KEY of {who} does not belong to its AWS_ACCESS_KEY_ID: correct that key"
+            )
         case "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired":
             return f"AWS_SESSION_TOKEN of {who} is no longer valid: renew it"
         case "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException":

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tunesmith_contract.artifact import File
@@ -98,7 +99,7 @@ def fetch_files(remote: Remote, entries: dict[str, Entry], files: Iterable[File]
             raise StorageUnavailable("ArtifactDamaged", f"{file.path} in {remote.uri} {what}: store it again")
         fetch_entry(remote, entry, folder / file.path, file.sha256)
 
-    in_parallel([lambda file=file: fetch(file) for file in files])
+    in_parallel(partial(fetch, file) for file in files)
 
 
 def read_whole(remote: Remote, entry: Entry) -> bytes:

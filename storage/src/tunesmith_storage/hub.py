@@ -65,9 +65,7 @@ class HubFolder:
     def read(self, entry: Entry, offset: int = 0) -> Iterator[bytes]:
         """A file's bytes from an offset on, through the hub's own cache."""
         with self._explained("read"):
-            file = self._api.hf_hub_download(
-                self.uri.name, self._key(entry.path), revision=self.uri.revision
-            )
+            file = self._api.hf_hub_download(self.uri.name, self._key(entry.path), revision=self.uri.revision)
         with Path(str(file)).open("rb") as stream:
             stream.seek(offset)
             while chunk := stream.read(_CHUNK_BYTES):
@@ -108,7 +106,9 @@ class HubFolder:
         return "/".join(filter(None, (self.uri.path, path)))
 
     def _damaged(self, path: str) -> StorageUnavailable:
-        message = f"{path} in {self.uri} holds other bytes than its name says: remove the folder and run again"
+        message = (
+            f"{path} in {self.uri} holds other bytes than its name says: remove the folder and run again"
+        )
         return StorageUnavailable("ArtifactDamaged", message)
 
     @contextmanager

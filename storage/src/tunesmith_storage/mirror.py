@@ -1,7 +1,6 @@
 """A local folder kept as a bucket has it: pods work on their own disk, and lose nothing when they go."""
 
 from collections.abc import Collection, Iterable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -10,14 +9,14 @@ from tunesmith_contract.uris import Scheme, StorageUri
 
 from .buckets import Bucket
 from .credentials import load_credentials
-from .download import fetch_entry, in_parallel, locked, read_whole
+from .download import fetch_entry, in_parallel, read_whole
 from .errors import StorageRefused
-from .files import files_below, stream_digest, file_digest
+from .files import file_digest, files_below, stream_digest
 from .remote import Entry
 
 
 class Mirror:
-    """One folder of a bucket, and its copy on disk; paths are relative to both.
+    """One folder of a bucket, and its copy on disk; paths are relative to both, and every method raises StorageError.
 
     Args:
         uri: a folder of a bucket.
@@ -59,18 +58,18 @@ class Mirror:
 
     def pull(self, path: str) -> None:
         """Bring a file, or what a folder of the bucket holds, to disk."""
-        with locked(self.root):
-            entries = [
-                entry
-                for name, entry in self.entries().items()
-                if name == path or name.startswith(f"{path}/")
-            ]
-            in_parallel(partial(self._download, entry) for entry in entries)
+        found = self.entries()
+        wanted = [entry for name, entry in found.items() if name == path or name.startswith(f"{path}/")]
+        in_parallel(partial(self._download, entry) for entry in wanted)
 
     def read(self, path: str) -> bytes | None:
         """A small file of the bucket; None where there is none."""
         entry = self.entries().get(path)
         return read_whole(self._bucket, entry) if entry else None
+
+    def write(self, path: str, data: bytes) -> None:
+        """Store a small file in the bucket alone."""
+        self._bucket.upload(path, data)
 
     def delete(self, below: str, first: Collection[str] = ()) -> None:
         """Remove what a folder of the bucket holds.

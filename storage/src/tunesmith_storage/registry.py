@@ -6,11 +6,11 @@ The tag is ``sha256-<hex>`` of our manifest, not of the registry's. Layers carry
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import requests
 from dxf import DXF, DXFBase
@@ -44,7 +44,6 @@ _CHUNK_BYTES = 1024 * 1024
 _TIMEOUT_SECONDS = 60.0
 
 
-
 class Repository:
     """The image that a tag or digest of a repository names."""
 
@@ -69,7 +68,8 @@ class Repository:
     def read(self, entry: Entry, offset: int = 0) -> Iterator[bytes]:
         """A layer's bytes from an offset on; registries need not know ranges, so what is before it is passed over."""
         with self._explained("read"), self._client() as client:
-            for chunk in client.pull_blob(entry.identity, chunk_size=_CHUNK_BYTES):
+            chunks = cast(Iterable[bytes], client.pull_blob(entry.identity, chunk_size=_CHUNK_BYTES))
+            for chunk in chunks:
                 skipped = min(offset, len(chunk))
                 offset -= skipped
                 if chunk := chunk[skipped:]:
@@ -200,7 +200,9 @@ def find_login(credentials: Credentials, host: str) -> tuple[str, str] | None:
             raise StorageRefused("CredentialsMissing", message)
         return _login_of(hosts[host])
     except (ValueError, KeyError, TypeError, AttributeError):
-        message = f"{where} is no Docker configuration: write what `docker login {host}` leaves in config.json"
+        message = (
+            f"{where} is no Docker configuration: write what `docker login {host}` leaves in config.json"
+        )
         raise StorageRefused("CredentialsInvalid", message) from None
 
 
@@ -233,9 +235,7 @@ def explain(error: Exception, uri: StorageUri, credentials: Credentials, verb: s
         case DXFUnauthorizedError():
             return _unauthorized(uri, credentials)
         case requests.exceptions.SSLError():
-            message = (
-                f"the certificate of {uri.name} is not trusted: add the authority's as the key ca.crt to {who}"
-            )
+            message = f"the certificate of {uri.name} is not trusted: add the authority's as the key ca.crt to {who}"
             return StorageRefused("UntrustedCertificate", message)
     if status in (401, 403):
         message = f"{uri} may not be {verb} with {who if credentials.keys else 'no login'}: grant the right"

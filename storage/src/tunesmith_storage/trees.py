@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 from tunesmith_contract.base import canonical_json, sha256_digest
@@ -55,7 +56,7 @@ def fetch_tree(remote: Remote, root: Path, patterns: Sequence[str], *, outlines:
             fetch_entry(remote, entry, target)
 
     with locked(folder):
-        in_parallel([lambda entry=entry: fetch(entry) for entry in entries.values()])
+        in_parallel(partial(fetch, entry) for entry in entries.values())
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
