@@ -13,7 +13,7 @@ from tunesmith_cluster.kind import KindCluster
 from tunesmith_cluster.report import say
 
 # kind is only built where Docker wants it, the test's probe by the test.
-STORAGE_SERVERS = ("versitygw", "registry", "fake-gcs-server")
+STORAGE_SERVERS = ("versitygw", "registry")
 DEFAULT_BUILDS = ("kubectl", "pause", "kwok", "helm", "coredns", *STORAGE_SERVERS)
 
 

@@ -39,7 +39,6 @@ GO_TOOLS = {
     "coredns": "github.com/coredns/coredns@v1.15.0",
     "versitygw": "github.com/versity/versitygw/cmd/versitygw@v1.8.0",
     "registry": "github.com/distribution/distribution/v3/cmd/registry@v3.1.2",
-    "fake-gcs-server": "github.com/fsouza/fake-gcs-server@v1.56.1",
 }
 DEBIAN_PACKAGES = {
     "containerd": "containerd",
