@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from google_storage import run_gcs
 from storage_servers import BUCKET, PASSWORD, USER, Registry, S3Server, run_registry, run_s3
-from tunesmith_cluster.certificates import Authority
 
+from tunesmith_cluster.certificates import Authority
 from tunesmith_contract.artifact import Lineage, Manifest
 from tunesmith_contract.layout import MANIFEST_FILE
 from tunesmith_storage.files import describe_files

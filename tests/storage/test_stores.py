@@ -202,7 +202,7 @@ class TestS3:
         publish_artifact(store.open(digest), folder)
         harmed = self.object(s3, store, digest, "adapter_model.safetensors")
         harmed.write_bytes(harmed.read_bytes()[:-1] + harm)
-        with pytest.raises(StorageUnavailable, match="adapter_model.safetensors") as caught:
+        with pytest.raises(StorageUnavailable, match=r"adapter_model\.safetensors") as caught:
             fetch_artifact(store.open(digest), digest, tmp_path)
         assert caught.value.reason == "ArtifactDamaged"
         with pytest.raises(StorageUnavailable, match="move the folder away"):
@@ -250,7 +250,10 @@ def test_a_damaged_layer_is_detected(
     manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
     blob = registry.blob(next(file.sha256 for file in manifest.files if file.path == "README.md"))
     blob.write_bytes(bytes(reversed(blob.read_bytes())))
-    for use in (partial(publish_artifact, folder=folder), partial(fetch_artifact, digest=digest, root=tmp_path)):
+    for use in (
+        partial(publish_artifact, folder=folder),
+        partial(fetch_artifact, digest=digest, root=tmp_path),
+    ):
         with pytest.raises(StorageError) as caught:
             use(store.open(digest))
         assert caught.value.reason == "ArtifactDamaged"

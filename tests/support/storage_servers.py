@@ -122,7 +122,9 @@ class Registry:
 
 
 @contextmanager
-def run_registry(folder: Path, certificate: str = "", key: str = "", *, login: bool = False) -> Iterator[Registry]:
+def run_registry(
+    folder: Path, certificate: str = "", key: str = "", *, login: bool = False
+) -> Iterator[Registry]:
     """An OCI registry, over TLS where it has a certificate, for USER and PASSWORD alone where a login is asked for."""
     folder.mkdir(parents=True, exist_ok=True)
     port, root = free_port(), folder / "blobs"
