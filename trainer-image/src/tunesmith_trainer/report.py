@@ -4,6 +4,7 @@ A rerun of a stage that finds its committed report ends at once with the same wo
 folders are on the pod's own disk: ``pull`` fills them, and what is committed goes to the bucket at once.
 """
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.base import sha256_digest
 from tunesmith_contract.layout import (
     MANIFEST_FILE,
+    TENSORBOARD_FOLDER,
     SecretRole,
     artifact_uri,
     checkpoints_uri,
@@ -22,10 +24,13 @@ from tunesmith_contract.report import Artifact, Outcome, RunReport, parse_report
 from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig
 from tunesmith_contract.uris import MOUNTED, StorageUri, parse_uri
 from tunesmith_storage.artifacts import place_folder, publish_artifact
+from tunesmith_storage.errors import StorageError
 
 from .credentials import workspace_roles
 from .storage import Storage, write_atomically
 from .work_mirror import WorkMirror
+
+log = logging.getLogger(__name__)
 
 #: The last file that prepare leaves beside the rows.
 PREPARED_REPORT_FILE = "report.json"
@@ -73,6 +78,11 @@ class Workspace:
         return self.path(checkpoints_uri(self.work))
 
     @property
+    def logs(self) -> Path:
+        """The folder of TensorBoard's event files, which stay."""
+        return self.folder / TENSORBOARD_FOLDER
+
+    @property
     def staging(self) -> Path:
         """Where an artefact is put together: on the volume that it will stay on, if it stays on one."""
         if self.output.scheme in MOUNTED:
@@ -94,17 +104,26 @@ class Workspace:
         """Bring what earlier pods left in a bucket to disk; nothing to do for a volume. Every rank may call it."""
         if self._mirror is None:
             return
-        match self._stage:
-            case "train":
-                self._mirror.pull(self.prepared)
-                self._mirror.pull_checkpoints(self.checkpoints)
-            case "evaluate":
-                self._mirror.pull(self.answers)
+        if self._stage == "evaluate":
+            self._mirror.pull(self.answers)
+        else:
+            self._mirror.pull(self.prepared)
+        if self._stage == "train":
+            self._mirror.pull_checkpoints(self.checkpoints)
 
     def push(self, path: Path) -> None:
         """Bring a file or folder of the workspace to the bucket; nothing to do for a volume."""
         if self._mirror is not None and path.exists():
             self._mirror.push(path)
+
+    def take_checkpoints(self) -> None:
+        """Tell earlier attempts in the bucket who has the lease now; nothing to do for a volume.
+
+        Raises:
+            StorageError: a later attempt has it, or the bucket does not answer.
+        """
+        if self._mirror is not None:
+            self._mirror.take_checkpoints(self.checkpoints)
 
     def save_checkpoints(self) -> None:
         """Make the bucket's checkpoints those that are committed here; nothing to do for a volume.
@@ -114,6 +133,16 @@ class Workspace:
         """
         if self._mirror is not None:
             self._mirror.save_checkpoints(self.checkpoints)
+            self.push(self.logs)
+
+    def save_unfinished(self) -> None:
+        """Bring what a failed stage leaves to the bucket: what is wrong with the rows, answers so far."""
+        folder = {"prepare": self.prepared, "evaluate": self.answers}.get(self._stage)
+        try:
+            if folder is not None:
+                self.push(folder)
+        except StorageError as error:
+            log.warning("what is unfinished was not saved: %s", error)
 
     def committed_report(self) -> RunReport | None:
         """The report of this stage if it has succeeded before; prepare has only while its rows are there."""
@@ -163,4 +192,5 @@ class Workspace:
         """Write the stage's report; from then on the stage is done."""
         if self._mirror is not None and self._stage == "prepare":
             self._mirror.push(self.prepared, last=PREPARED_REPORT_FILE)
+        self.push(self.logs)
         self.write(report_uri(self.work, self._stage), report.to_json().encode())

@@ -3,7 +3,6 @@
 import logging
 import re
 import shutil
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,13 +20,17 @@ log = logging.getLogger(__name__)
 
 #: The file that declares a checkpoint whole, and lists its files.
 COMMIT_FILE = "commit.json"
-#: Says which pod writes checkpoints; one that finds another's word there has been given up, and must not write.
-WRITER_FILE = "writer"
+#: The attempt that may write checkpoints; one that finds another there has been given up, and must not write.
+LEASE_FILE = "lease.json"
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
 
 
 class _Commit(Report):
     files: tuple[File, ...]
+
+
+class _Lease(Report):
+    attempt: int
 
 
 class WorkMirror:
@@ -36,7 +39,6 @@ class WorkMirror:
     def __init__(self, uri: StorageUri, root: Path, roles: Sequence[str], secrets: Path) -> None:
         self.root = root
         self._mirror = Mirror(uri, root, roles, secrets)
-        self._writer: bytes | None = None
 
     def read(self, path: Path) -> bytes | None:
         """A small file of the bucket, by its local path; None where there is none."""
@@ -62,17 +64,29 @@ class WorkMirror:
                 if not _is_whole(folder / name):
                     self._pull_checkpoint(folder / name)
 
-    def save_checkpoints(self, folder: Path) -> None:
-        """Upload committed checkpoints, the newest word of each last, then remove those that are gone here.
+    def take_checkpoints(self, folder: Path) -> None:
+        """Bring the lease that this attempt has taken on its own disk to the bucket.
 
         Raises:
-            StorageError: another pod has taken over, or the bucket does not answer.
+            StorageError: a later attempt has it, or the bucket does not answer.
         """
-        self._check_writer(folder)
+        lease = folder / LEASE_FILE
+        found = self.read(lease)
+        if found and _attempt(found) > _attempt(lease.read_bytes()):
+            raise _taken_over()
+        self._mirror.write(self._relative(lease), lease.read_bytes())
+
+    def save_checkpoints(self, folder: Path) -> None:
+        """Upload committed checkpoints, the commit of each last, then remove those that are gone here.
+
+        Raises:
+            StorageError: another attempt has taken over, or the bucket does not answer.
+        """
+        self._check_lease(folder)
         local = {path.parent.name for path in folder.glob(f"*/{COMMIT_FILE}")}
         for name in sorted(filter(_CHECKPOINT.fullmatch, local - self._stored(folder, committed=True))):
             self.push(folder / name, last=COMMIT_FILE)
-        self._check_writer(folder)
+        self._check_lease(folder)
         for name in sorted(self._stored(folder) - local):
             self.delete(folder / name)
 
@@ -93,18 +107,22 @@ class WorkMirror:
             log.warning("%s in the bucket is damaged: left out", checkpoint.name)
             shutil.rmtree(checkpoint, ignore_errors=True)
 
-    def _check_writer(self, folder: Path) -> None:
-        """Take the right to write at the first time, and make sure of it at every other."""
-        path = f"{self._relative(folder)}/{WRITER_FILE}"
-        if self._writer is None:
-            self._writer = uuid.uuid4().hex.encode()
-            self._mirror.write(path, self._writer)
-        elif self._mirror.read(path) != self._writer:
-            message = "another attempt has taken over this run's checkpoints: this one ends"
-            raise StorageUnavailable("TakenOver", message)
+    def _check_lease(self, folder: Path) -> None:
+        lease = folder / LEASE_FILE
+        if self.read(lease) != lease.read_bytes():
+            raise _taken_over()
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
+
+
+def _attempt(lease: bytes) -> int:
+    return _Lease.model_validate_json(lease).attempt
+
+
+def _taken_over() -> StorageUnavailable:
+    message = "another attempt has taken over the checkpoints of this run: this attempt writes nothing more"
+    return StorageUnavailable("Superseded", message)
 
 
 def _is_whole(folder: Path) -> bool:

@@ -13,6 +13,13 @@ class SaveCheckpoints(TrainerCallback):
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Take the lease in the bucket, on the first rank."""
+        if state.is_world_process_zero:
+            self._workspace.take_checkpoints()
+
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
