@@ -1,7 +1,7 @@
 """Artefacts: folders whose manifest names every file, and whose name is the manifest's digest."""
 
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
@@ -80,7 +80,13 @@ def place_folder(staged: Path, final: Path) -> None:
 
 def _parse(data: bytes, where: str) -> Manifest:
     try:
-        return Manifest.model_validate_json(data)
+        manifest = Manifest.model_validate_json(data)
     except ValidationError:
         message = f"{where} holds a {MANIFEST_FILE} that is no artefact's: write the URI of an artefact"
         raise StorageRefused("InvalidManifest", message) from None
+    for file in manifest.files:
+        path = PurePosixPath(file.path)
+        if path.is_absolute() or ".." in path.parts or file.path == MANIFEST_FILE:
+            message = f"{where} lists {file.path}, which lies outside the artefact: use another artefact"
+            raise StorageRefused("InvalidManifest", message)
+    return manifest
