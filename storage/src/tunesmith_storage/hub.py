@@ -116,9 +116,7 @@ class HubFolder:
         """Turn what the library raises into a sentence."""
         try:
             yield
-        except EntryNotFoundError:
-            raise
-        except (OSError, HFValidationError) as error:
+        except (OSError, EntryNotFoundError, HFValidationError) as error:
             raise explain(error, self.uri, self._credentials, verb) from None
 
 
@@ -141,7 +139,8 @@ def explain(error: Exception, uri: StorageUri, credentials: Credentials, verb: s
     if isinstance(error, GatedRepoError):
         message = f"{uri} is gated: accept its terms, and put your token under the key token of a Secret"
         return StorageRefused("AccessDenied", message)
-    if isinstance(error, (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError)):
+    absent = (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError, HFValidationError)
+    if isinstance(error, absent):
         hint = "write another URI, or name a Secret with the key token if it is private"
         return NotThere("RepositoryNotFound", f"{uri} does not exist: {hint}")
     status = (
