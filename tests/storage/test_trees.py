@@ -9,7 +9,8 @@ import pytest
 from storage_servers import BUCKET, S3Server
 
 from tunesmith_contract.uris import parse_uri
-from tunesmith_storage.errors import NotThere, StorageRefused
+from tunesmith_storage.artifacts import publish_artifact
+from tunesmith_storage.errors import NotThere, StorageRefused, StorageUnavailable
 from tunesmith_storage.mirror import Mirror
 from tunesmith_storage.remote import Remote, open_remote
 from tunesmith_storage.trees import fetch_file, fetch_tree
@@ -59,6 +60,18 @@ def test_a_model_is_fetched_whole_or_in_outline(folder: Folder, tmp_path: Path) 
     assert weights.startswith(header)
     assert len(header) == 8 + struct.unpack("<Q", weights[:8])[0]
     assert whole.name == outline.name
+
+
+def test_an_artefact_is_a_model_whose_revision_is_its_digest(
+    folder: Folder, artefact: tuple[Path, str], tmp_path: Path
+) -> None:
+    path, digest = artefact
+    publish_artifact(folder.open(), path)
+    whole = fetch_tree(folder.open(), tmp_path, ["*.json", "adapter_model.safetensors"])
+    assert whole.name == digest.replace(":", "-")
+    folder.write("adapter_config.json", (path / "adapter_config.json").read_bytes()[::-1])
+    with pytest.raises(StorageUnavailable, match=r"adapter_config\.json"):
+        fetch_tree(folder.open(), tmp_path / "again", PATTERNS)
 
 
 def test_the_revision_changes_with_the_bytes(folder: Folder, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tunesmith_contract.layout import MANIFEST_FILE
 from .download import fetch_files, locked, read_whole, sync_tree
 from .errors import NotThere, StorageRefused, StorageUnavailable
 from .files import describe_files, files_below, holds_files, sync, write_atomically
-from .remote import Remote
+from .remote import Entry, Remote
 
 
 def fetch_artifact(remote: Remote, digest: str | None, root: Path) -> Path:
@@ -42,6 +42,15 @@ def fetch_artifact(remote: Remote, digest: str | None, root: Path) -> Path:
             sync_tree(folder)
             write_atomically(folder / MANIFEST_FILE, data)
     return folder
+
+
+def read_manifest(remote: Remote, entry: Entry) -> Manifest:
+    """The manifest of an artefact that is not fetched yet.
+
+    Raises:
+        StorageError: it is no artefact's.
+    """
+    return _parse(read_whole(remote, entry), str(remote.uri))
 
 
 def publish_artifact(remote: Remote, folder: Path) -> None:

@@ -6,7 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from tunesmith_contract.base import canonical_json, sha256_digest
+from tunesmith_contract.layout import MANIFEST_FILE
 
+from .artifacts import read_manifest
 from .download import fetch_entry, in_parallel, locked
 from .errors import NotThere, StorageUnavailable
 from .files import write_atomically
@@ -39,12 +41,19 @@ def fetch_file(remote: Remote, root: Path) -> Path:
 def fetch_tree(remote: Remote, root: Path, patterns: Sequence[str], *, outlines: bool = False) -> Path:
     """The files right below a URI whose names match; the folder's name is the tree's revision.
 
+    That is an artefact's digest, and its files are verified, where the tree is an artefact.
+
     Args:
         patterns: as a shell reads them.
         outlines: of weights bring their headers only, which say their shapes; they lie in a folder of their own.
     """
-    entries = {path: entry for path, entry in remote.entries().items() if _matches(path, patterns)}
-    folder = root / ("outlines" if outlines else "whole") / tree_revision(entries).replace(":", "-")
+    listed = remote.entries()
+    entries = {path: entry for path, entry in listed.items() if _matches(path, patterns)}
+    revision, digests = tree_revision(entries), dict[str, str]()
+    if MANIFEST_FILE in listed:
+        manifest = read_manifest(remote, listed[MANIFEST_FILE])
+        revision, digests = manifest.digest, {file.path: file.sha256 for file in manifest.files}
+    folder = root / ("outlines" if outlines else "whole") / revision.replace(":", "-")
 
     def fetch(entry: Entry) -> None:
         target = folder / entry.path
@@ -53,7 +62,7 @@ def fetch_tree(remote: Remote, root: Path, patterns: Sequence[str], *, outlines:
         if outlines and fnmatch(entry.path, WEIGHTS):
             write_atomically(target, _read_header(remote, entry))
         else:
-            fetch_entry(remote, entry, target)
+            fetch_entry(remote, entry, target, digests.get(entry.path))
 
     with locked(folder):
         in_parallel(partial(fetch, entry) for entry in entries.values())

@@ -63,7 +63,9 @@ def _train(
     training = _build_training(config, start, storage, workspace, rows, steps)
     probed = () if config.method.reward else with_answers(training.model, training.renderer, rows_of(rows))
     steps.check_preemption()
-    training.callbacks.extend([Announce(selection), stop, meter, *steps.callbacks, SaveCheckpoints(workspace), StopWhenDiverged()])
+    training.callbacks.extend(
+        [Announce(selection), stop, meter, *steps.callbacks, SaveCheckpoints(workspace), StopWhenDiverged()]
+    )
     trainer = build_trainer(training)
     meter.seconds = steps.run(trainer)
     best_step = load_best(trainer, selection, workspace.checkpoints)
