@@ -23,6 +23,7 @@ from .activations import (
     boundary_bytes,
     cast_bytes,
     linear_parameters,
+    magnitude_bytes,
     mask_bytes,
     passing_bytes,
     saved_bytes,
@@ -44,8 +45,8 @@ QUANTIZED = {"gptq": 0.53, "awq": 0.53, "bitsandbytes": 0.53, "mxfp4": 0.53, "fp
 
 #: TRL's fused output layer works on tiles of so many tokens and vocabulary entries.
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
-#: Without it: logits in two bytes and in four, their log-softmax in four, its gradient in four (and again in two).
-NAIVE_LOGITS = 14
+#: Without it: logits in two bytes, their log-softmax in four, its gradient in four and again in two.
+NAIVE_LOGITS = 12
 
 #: Elements that DeepSpeed reduces or fetches at once, as the trainer sets it; with overlap there are two buffers.
 BUCKET = 50_000_000
@@ -129,7 +130,8 @@ class Memory:
     @property
     def total(self) -> float:
         """All parts."""
-        return sum(getattr(self, each.name) for each in fields(self))
+        parts: list[float] = [getattr(self, each.name) for each in fields(self)]
+        return sum(parts)
 
     @property
     def allocated(self) -> float:
@@ -349,7 +351,9 @@ class _Step:
     def _kept(self) -> float:
         """Activations that wait for the backward pass."""
         setup, shape = self.setup, self.shape
-        hidden = (COMPUTE + FLOAT + self.style.residual) * shape.hidden_size
+        # The last norm's float32 copy and, where the head is trained, its result; those tokens that are learned from.
+        head = COMPUTE + FLOAT + (self.style.residual if setup.adapter is None else 0)
+        hidden = head * shape.hidden_size
         cast = cast_bytes(self.model, self.style, self.extra)
         if setup.checkpointing:
             blocks = boundary_bytes(shape, self.style) * setup.tokens
@@ -357,8 +361,8 @@ class _Step:
             mask = COMPUTE * setup.sequences * setup.length**2 if setup.masked else 0
             return blocks + hidden * setup.tokens + mask
         masks = mask_bytes(shape, self.style, setup.sequences, setup.length)
-        merged = self._merged_experts()
-        return (saved_bytes(self.model, self.style) + hidden) * setup.tokens + cast + masks + merged
+        whole = cast + masks + magnitude_bytes(self.style) + self._merged_experts()
+        return (saved_bytes(self.model, self.style) + hidden) * setup.tokens + whole
 
     def _block(self) -> float:
         """What one block takes while it goes backward."""
@@ -368,7 +372,8 @@ class _Step:
             return passing + self._dequantized()
         again = saved_bytes(self.model, self.style) * setup.tokens
         again += mask_bytes(shape, self.style, setup.sequences, setup.length)
-        again += cast_bytes(self.model, self.style, self.extra) + self._merged_experts()
+        again += cast_bytes(self.model, self.style, self.extra)
+        again += magnitude_bytes(self.style) + self._merged_experts()
         return passing + again / shape.layers + self._dequantized()
 
     def _dequantized(self) -> float:
@@ -395,8 +400,9 @@ class _Step:
         if not setup.has_head:
             return 0.0, 0.0
         matrix = shape.vocabulary_size * shape.hidden_size
-        # A gradient of the output layer is made whole on each GPU, in float32, and again in the weights' type.
-        trained = float((FLOAT + setup.weight) * matrix) if setup.adapter is None else 0.0
+        # A gradient of the output layer is made whole on each GPU, in float32, and then in the weights' type.
+        copies = FLOAT if setup.weight == FLOAT else FLOAT + setup.weight
+        trained = float(copies * matrix) if setup.adapter is None else 0.0
         stays = float(setup.weight * matrix) if setup.adapter is None else 0.0
         if not setup.fused_head:
             logits = NAIVE_LOGITS * shape.vocabulary_size * setup.tokens
