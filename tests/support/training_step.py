@@ -59,7 +59,7 @@ def build_model(config: Any, setup: Setup) -> Any:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         if setup.adapter:
             model.enable_input_require_grads()
-    if setup.fused_head:
+    if not setup.whole_logits:
         add_fused_lm_head(base)
     return model.train()
 
@@ -117,7 +117,7 @@ def _run(model: Any, setup: Setup, device: str, meter: MemoryMeter | None) -> tu
 
 
 def _pass(model: Any, setup: Setup, device: str, inputs: dict[str, Any]) -> int:
-    if setup.fused_head:
+    if not setup.whole_logits:
         inputs["fused_lm_head"] = True
     with SavedBytes(model.parameters()) as kept, torch.autocast(device, dtype=torch.bfloat16):
         loss = model(**inputs).loss
@@ -128,7 +128,9 @@ def _pass(model: Any, setup: Setup, device: str, inputs: dict[str, Any]) -> int:
 @contextlib.contextmanager
 def _tiles_as_on_a_gpu() -> Iterator[None]:
     """TRL's fused output layer allocates nothing beside its tiles on a GPU, where Triton works in place."""
-    kept = {name: getattr(chunked_logprob, name) for name in ("_forward_tile", "_backward_tile", "_addmm_fp32")}
+    kept = {
+        name: getattr(chunked_logprob, name) for name in ("_forward_tile", "_backward_tile", "_addmm_fp32")
+    }
     for name in kept:
         setattr(chunked_logprob, name, lambda *_, **__: None)
     try:
