@@ -14,9 +14,13 @@ from .memory import Memory, estimate
 GIB = 2**30
 
 #: How many ways out a message names.
-MAX_REMEDIES = 3
+MAX_REMEDIES = 4
 
 DOES_NOT_FIT = "DoesNotFit"
+
+#: The kind of change that alters nothing of what is learned.
+SPARED = "spared"
+_AND = " and "
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +127,11 @@ def _free_candidates(run: TrainConfig, free: frozenset[str]) -> Iterator[TrainCo
 def _distinct(
     model: ModelReport, dataset: DatasetReport, run: TrainConfig, available: int
 ) -> Iterator[Remedy]:
-    """Ways out from the nearest on, each kind once."""
-    seen = set()
+    """Ways out from the nearest on, each kind once; two changes together only where no harmless one is enough."""
+    seen: set[str] = set()
     for kind, fields, candidate in _candidates(run):
+        if SPARED in seen and _AND in fields:
+            return
         memory = estimate(model, candidate, dataset.tokens.max)
         if kind not in seen and memory is not None and memory.total <= available:
             seen.add(kind)
@@ -147,17 +153,17 @@ def _candidates(run: TrainConfig) -> Iterator[Candidate]:
         spared = _checkpointed(spared)
         fields.append("compute.activationCheckpointing: true")
     if fields:
-        together = " and ".join(fields)
-        yield "spared", together, spared
-        yield from _single(spared, f"{together} and ")
+        together = _AND.join(fields)
+        yield SPARED, together, spared
+        yield from _single(spared, f"{together}{_AND}")
 
 
 def _free_of_charge(run: TrainConfig) -> Iterator[Candidate]:
     """What changes nothing of what is learned: smaller parts of the same batch, activations computed again."""
     for micro in _smaller_micro_batches(run):
-        yield "spared", f"hyperparameters.microBatchSize: {micro}", _with_micro(run, micro)
+        yield SPARED, f"hyperparameters.microBatchSize: {micro}", _with_micro(run, micro)
     if not run.activation_checkpointing:
-        yield "spared", "compute.activationCheckpointing: true", _checkpointed(run)
+        yield SPARED, "compute.activationCheckpointing: true", _checkpointed(run)
 
 
 def _single(run: TrainConfig, before: str) -> Iterator[Candidate]:
