@@ -19,6 +19,9 @@ MANIFEST_FILE = "manifest.json"
 #: Overrides the micro batch size of ``run.json`` for one attempt: the remedy after running out of memory.
 MICRO_BATCH_ENV = "TUNESMITH_MICRO_BATCH_SIZE"
 
+#: Which attempt of a stage a pod belongs to, a growing number: only the newest attempt's pods may write checkpoints.
+ATTEMPT_ENV = "TUNESMITH_ATTEMPT"
+
 
 class SecretRole(StrEnum):
     """What a Secret opens; each is mounted as files in a folder of its own."""
