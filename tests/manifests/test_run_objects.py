@@ -8,7 +8,7 @@ from simulated_cluster import ENVIRONMENT, START, eval_run, fine_tune_job, succe
 
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.decide.attempts import Children
+from tunesmith.decide.children import Children
 from tunesmith.decide.defaults import resolve_run
 from tunesmith.decide.plan import Create
 from tunesmith.decide.training import ObservedTraining, plan_training

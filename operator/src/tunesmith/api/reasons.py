@@ -54,6 +54,8 @@ class ConditionType(StrEnum):
     STALLED = "Stalled"
     SUCCEEDED = "Succeeded"
     DATA_READY = "DataReady"
+    FITS = "Fits"
+    SERVABLE = "Servable"
     TRAINED = "Trained"
     AVAILABLE = "Available"
     SOURCES_REACHABLE = "SourcesReachable"
@@ -92,6 +94,19 @@ class FineTuneJobReason(StrEnum):
     INFRASTRUCTURE = "Infrastructure"
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
+    WAITING_FOR_JOB = "WaitingForJob"
+    EARLIER_JOB_FAILED = "EarlierJobFailed"
+    FITS = "Fits"
+    DOES_NOT_FIT = "DoesNotFit"
+    GPU_MEMORY_UNKNOWN = "GPUMemoryUnknown"
+    SERVABLE = "Servable"
+    NOT_SERVABLE = "NotServable"
+    CLAIM_NOT_SHARED = "ClaimNotShared"
+    OUT_OF_MEMORY_REMEDY = "OutOfMemoryRemedy"
+    OVERFITTING = "Overfitting"
+    STOPPED_EARLY = "StoppedEarly"
+    BUDGET_ESTIMATED = "BudgetEstimated"
+    BUDGET_EXHAUSTED = "BudgetExhausted"
 
 
 class EvalRunReason(StrEnum):

@@ -16,12 +16,15 @@ from tunesmith.manifests.result_config_map import parse_result
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import EvaluateConfig
 
-from .attempts import Children, Stage, StageState, Step, advance, refuse
+from .attempts import advance, refuse
+from .children import Children
 from .contestants import NotYet, resolve_contestants, token_secret
 from .evaluation_status import EvaluationView, build_evaluation_status, verdict_of
 from .expiry import expire
+from .limits import Limits
 from .plan import Action, Create, Event, Plan, soonest
 from .plan import Manifest as Body
+from .stage import Stage, StageState, Step
 from .waiting import References
 
 TERMINAL = frozenset({EvalRunPhase.SUCCEEDED, EvalRunPhase.FAILED})
@@ -170,13 +173,12 @@ def _stage(run: EvalRun, inputs: Inputs, observed: ObservedEvaluation, environme
     return Stage(
         owner=run,
         name=EVALUATE,
-        build_job=lambda attempt: build_evaluate_job(run, inputs, attempt, environment),
+        build=lambda attempt, _: (build_evaluate_job(run, inputs, attempt, environment),),
         backoff_limit=run.spec.backoff_limit,
-        deadline_seconds=run.spec.active_deadline_seconds,
+        limits=Limits(deadline_seconds=run.spec.active_deadline_seconds, gpus=run.spec.compute.gpus),
         references=_references(run, inputs, observed),
         started=EvalRunReason.EVALUATING,
         ended=None,
-        gpus=run.spec.compute.gpus,
         queued=QUEUE_LABEL in run.metadata.labels,
     )
 

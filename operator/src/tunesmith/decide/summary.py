@@ -9,7 +9,7 @@ from tunesmith.api.reasons import FineTuneJobReason as Reason
 from tunesmith.api.status import Cost, Failure
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord
 
-from .attempts import StageState, Step
+from .stage import StageState, Step
 from .conditions import ConditionUpdate
 
 _MESSAGE_CHARACTERS = 2048

@@ -13,11 +13,12 @@ from tunesmith.manifests.evaluation_config_map import (
     evaluation_name,
     parse_evaluation,
 )
+from tunesmith.manifests.gang_service import build_gang_service
 from tunesmith.manifests.inputs_config_map import Inputs, build_inputs_config_map, inputs_name, parse_inputs
 from tunesmith.manifests.names import QUEUE_LABEL
 from tunesmith.manifests.prepare_job import STAGE as PREPARE
 from tunesmith.manifests.prepare_job import build_prepare_job
-from tunesmith.manifests.result_config_map import parse_result
+from tunesmith.manifests.result_config_map import AttemptRecord, Remedy, parse_result
 from tunesmith.manifests.run_config_map import build_run_config_map, parse_run, run_name
 from tunesmith.manifests.train_job import STAGE as TRAIN
 from tunesmith.manifests.train_job import build_train_job
@@ -27,11 +28,15 @@ from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import Owner, PrepareConfig, TrainConfig, ValidationSource
 from tunesmith_contract.uris import InvalidUri, parse_uri
 
-from .attempts import Children, Stage, StageState, Step, advance, refuse
+from .attempts import advance, refuse
+from .children import Children
 from .defaults import resolve_method, resolve_run
 from .expiry import expire
+from .limits import Limits, budget_seconds_left
 from .plan import Action, Create, Event, Plan, owned_by, soonest
 from .plan import Manifest as Body
+from .remedies import find_remedy, micro_batch_size, without_remedy
+from .stage import Stage, StageState, Step
 from .training_status import TrainingView, build_training_status
 from .waiting import References
 
@@ -77,11 +82,14 @@ def assemble_training(
     eval_run: Body | None = None,
     progress: LiveProgress | None = None,
     missing_config_maps: tuple[str, ...] = (),
+    services: Sequence[Body] = (),
+    workloads: Sequence[Body] | None = None,
 ) -> ObservedTraining:
     """What was read, sorted into what it is.
 
     Args:
-        config_maps, jobs, pods: the job's children.
+        config_maps, jobs, pods, services: the job's children.
+        workloads: Kueue's, of its Jobs; None: not looked for, or there is no Kueue.
     """
     by_name = {body["metadata"]["name"]: body for body in config_maps}
     records = (parse_result(body) for body in config_maps)
@@ -89,7 +97,13 @@ def assemble_training(
         inputs=by_name.get(inputs_name(job)),
         run=by_name.get(run_name(job)),
         evaluation=by_name.get(evaluation_name(job)),
-        children=Children(tuple(filter(None, records)), tuple(jobs), tuple(pods)),
+        children=Children(
+            tuple(filter(None, records)),
+            tuple(jobs),
+            tuple(pods),
+            tuple(services),
+            None if workloads is None else tuple(workloads),
+        ),
         eval_run=eval_run,
         progress=progress,
         missing_config_maps=missing_config_maps,
@@ -236,9 +250,9 @@ def _prepare_stage(
     return Stage(
         owner=job,
         name=PREPARE,
-        build_job=lambda attempt: build_prepare_job(job, inputs, attempt, environment),
+        build=lambda attempt, _: (build_prepare_job(job, inputs, attempt, environment),),
         backoff_limit=job.spec.backoff_limit,
-        deadline_seconds=job.spec.active_deadline_seconds,
+        limits=Limits(deadline_seconds=job.spec.active_deadline_seconds),
         references=_references(job, observed),
         started=FineTuneJobReason.PREPARING,
         ended=FineTuneJobReason.PREPARED,
@@ -254,20 +268,35 @@ def _train_stage(
     run: TrainConfig | None,
     environment: Environment,
 ) -> Stage:
-    def build(attempt: int) -> Body:
+    compute = job.spec.compute
+    limits = Limits(
+        deadline_seconds=job.spec.active_deadline_seconds, gpus=compute.nodes * compute.gpus_per_node
+    )
+
+    def build(attempt: int, children: Children) -> tuple[Body, ...]:
         assert run is not None
-        return build_train_job(job, inputs, run, attempt, environment)
+        micro = micro_batch_size(run, children.records_of(TRAIN))
+        changed = micro != run.hyperparameters.micro_batch_size
+        longest = budget_seconds_left(limits, children)
+        made = build_train_job(job, inputs, run, attempt, environment, micro if changed else None, longest)
+        return (build_gang_service(job, TRAIN, attempt), made) if run.nodes > 1 else (made,)
+
+    def remedy(failure: Failure, records: Sequence[AttemptRecord]) -> Remedy | Failure:
+        if run is None:
+            return failure
+        return find_remedy(run, failure, records) or without_remedy(run, failure, records)
 
     return Stage(
         owner=job,
         name=TRAIN,
-        build_job=build,
+        build=build,
         backoff_limit=job.spec.backoff_limit,
-        deadline_seconds=job.spec.active_deadline_seconds,
         references=_references(job, observed),
         started=FineTuneJobReason.TRAINING,
         ended=FineTuneJobReason.TRAINED,
-        gpus=job.spec.compute.nodes * job.spec.compute.gpus_per_node,
+        limits=limits,
+        nodes=compute.nodes,
+        remedy=remedy,
         suspended=job.spec.suspend,
         queued=QUEUE_LABEL in job.metadata.labels,
     )

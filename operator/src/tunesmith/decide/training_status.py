@@ -22,7 +22,7 @@ from tunesmith_contract.progress import TrainerStatus
 from tunesmith_contract.report import DatasetReport, TrainingReport
 from tunesmith_contract.run_config import TrainConfig
 
-from .attempts import StageState, Step
+from .stage import StageState, Step
 from .conditions import ConditionUpdate, merge_conditions
 from .summary import (
     attempt_conditions,

@@ -1,17 +1,25 @@
 """What the Jobs of all stages have in common: pods that run the trainer image with a ``run.json``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.api.common import PodTemplate, Resources
 from tunesmith_contract.exit_codes import ExitCode
-from tunesmith_contract.layout import CA_FILE, CONFIG_DIR, CREDENTIALS_DIR, RUN_FILE, TOKEN_FILE
+from tunesmith_contract.layout import (
+    ATTEMPT_ENV,
+    CA_FILE,
+    CONFIG_DIR,
+    CREDENTIALS_DIR,
+    RUN_FILE,
+    TOKEN_FILE,
+)
 from tunesmith_contract.progress import CA_CERT_ENV, PROGRESS_PATH, SERVER_URL_ENV, TOKEN_ENV
 from tunesmith_contract.uris import Scheme, StorageUri
 
 from .environment import Environment
-from .names import PLURALS, Owner, child_labels, child_metadata, queue_labels
+from .gang_service import gang_variables
+from .names import PLURALS, Owner, child_labels, child_metadata, child_name, queue_labels
 from .pods import (
     credentials_volume,
     restricted_container_security,
@@ -46,6 +54,9 @@ class TrainerPod:
         token_secret: a Secret whose key ``token`` opens the hub.
         gpus: GPUs of the pod.
         grace_seconds: from the first signal to the end: time to commit a checkpoint.
+        nodes: pods that work together.
+        longest_seconds: how long the pod may run; its node sees to it.
+        variables: more environment variables.
     """
 
     image: str
@@ -59,10 +70,13 @@ class TrainerPod:
     token_secret: str | None = None
     gpus: int = 0
     grace_seconds: int = 30
+    nodes: int = 1
+    longest_seconds: int | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 def build_trainer_job(
-    owner: Owner, stage: str, attempt: int, pod: TrainerPod, environment: Environment, nodes: int = 1
+    owner: Owner, stage: str, attempt: int, pod: TrainerPod, environment: Environment
 ) -> dict[str, Any]:
     """The Job of one attempt: it tries once, and the operator decides what follows.
 
@@ -72,6 +86,7 @@ def build_trainer_job(
     metadata = child_metadata(owner, stage, attempt)
     metadata["labels"] |= queue_labels(owner)
     labels = child_labels(owner, stage, attempt)
+    spec = _pod_spec(owner, stage, attempt, pod, environment)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -79,11 +94,11 @@ def build_trainer_job(
         "spec": {
             "backoffLimit": 0,
             "completionMode": "Indexed",
-            "completions": nodes,
-            "parallelism": nodes,
+            "completions": pod.nodes,
+            "parallelism": pod.nodes,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": _pod_failure_policy(),
-            "template": {"metadata": {"labels": labels}, "spec": _pod_spec(owner, stage, pod, environment)},
+            "template": {"metadata": {"labels": labels}, "spec": spec},
         },
     }
 
@@ -102,14 +117,16 @@ def _pod_failure_policy() -> dict[str, Any]:
     return {"rules": [disrupted, told]}
 
 
-def _pod_spec(owner: Owner, stage: str, pod: TrainerPod, environment: Environment) -> dict[str, Any]:
+def _pod_spec(
+    owner: Owner, stage: str, attempt: int, pod: TrainerPod, environment: Environment
+) -> dict[str, Any]:
     volumes, mounts = _volumes(pod)
     container = {
         "name": CONTAINER,
         "image": pod.image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["python", "-m", "tunesmith_trainer", stage],
-        "env": _environment_variables(owner, pod, environment),
+        "env": _environment_variables(owner, child_name(owner, stage, attempt), attempt, pod, environment),
         "resources": _resources(pod),
         "securityContext": restricted_container_security(),
         # An image that dies before its last word still says why: the end of its log.
@@ -124,6 +141,8 @@ def _pod_spec(owner: Owner, stage: str, pod: TrainerPod, environment: Environmen
         "securityContext": restricted_pod_security(),
         "containers": [container],
         "volumes": volumes,
+        **({"subdomain": child_name(owner, stage, attempt)} if pod.nodes > 1 else {}),
+        **({"activeDeadlineSeconds": pod.longest_seconds} if pod.longest_seconds else {}),
         **_placement(pod.template),
     }
 
@@ -150,7 +169,9 @@ def _uses_hub(pod: TrainerPod) -> bool:
     return any(uri.scheme is Scheme.HF for uri in pod.reads)
 
 
-def _environment_variables(owner: Owner, pod: TrainerPod, environment: Environment) -> list[dict[str, Any]]:
+def _environment_variables(
+    owner: Owner, name: str, attempt: int, pod: TrainerPod, environment: Environment
+) -> list[dict[str, Any]]:
     path = PROGRESS_PATH.format(
         namespace=owner.metadata.namespace, plural=PLURALS[owner.kind], name=owner.metadata.name
     )
@@ -159,6 +180,9 @@ def _environment_variables(owner: Owner, pod: TrainerPod, environment: Environme
         SERVER_URL_ENV: environment.operator_url + path,
         CA_CERT_ENV: str(CREDENTIALS_DIR / CA_FILE),
         TOKEN_ENV: str(CREDENTIALS_DIR / TOKEN_FILE),
+        ATTEMPT_ENV: str(attempt),
+        **gang_variables(name, pod.nodes),
+        **pod.variables,
     }
     if not _uses_hub(pod):
         values["HF_HUB_OFFLINE"] = "1"
