@@ -46,7 +46,13 @@ def test_prepared_data_is_in_status_and_every_auto_is_a_number() -> None:
         "datasetDigest": DIGEST,
         "image": "trainer:1",
         "learningRate": "0.0002",
-        "batchSize": 16,
+        "batchSize": 2,
+        "microBatchSize": 1,
+        "packing": True,
+        "parallelism": "DDP",
+        "offload": "None",
+        "activationCheckpointing": False,
+        "baseModel": "pvc://models/tiny",
     }
     run = parse_run_config(cluster.objects[("ConfigMap", "expenses-0f3c9d-run")]["data"]["run.json"])
     assert run.stage == "train"
@@ -124,7 +130,7 @@ def test_what_may_pass_is_tried_again_within_the_limit_and_ever_later(code: int)
 
 
 def test_a_killed_container_ran_out_of_memory() -> None:
-    cluster = training()
+    cluster = training(method={"sft": {"maxLength": 256, "packing": False}})
     job = cluster.job()
     cluster.finish(job, 137, "Epoch 1 ...")
     cluster.pod_of(job)["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] = "OOMKilled"

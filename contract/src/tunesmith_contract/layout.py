@@ -16,6 +16,9 @@ TOKEN_AUDIENCE = "tunesmith.dev/operator"
 
 MANIFEST_FILE = "manifest.json"
 
+#: TensorBoard's event files of a run, in its work folder; they stay when the rest of it goes.
+TENSORBOARD_FOLDER = "tensorboard"
+
 #: Overrides the micro batch size of ``run.json`` for one attempt: the remedy after running out of memory.
 MICRO_BATCH_ENV = "TUNESMITH_MICRO_BATCH_SIZE"
 

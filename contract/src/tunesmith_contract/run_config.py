@@ -188,6 +188,7 @@ class PrepareConfig(Document):
     max_invalid_fraction: Fraction = 0.0
     deduplicate: Deduplicate = Deduplicate.EXACT
     method: Method
+    formats: tuple[OutputFormat, ...] = ()
     seed: int
     workspace: str | None = None
     output: str

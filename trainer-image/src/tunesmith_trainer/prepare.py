@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tunesmith_contract.methods import Method
 from tunesmith_contract.report import DatasetReport, Outcome, RunReport, TokenStatistics
-from tunesmith_contract.run_config import DataFormat, Deduplicate, OnInvalidRow, PrepareConfig
+from tunesmith_contract.run_config import DataFormat, Deduplicate, OnInvalidRow, OutputFormat, PrepareConfig
 
 from .data.checks import Finding, Row
 from .data.parquet import read_rows, write_rows
@@ -25,6 +25,7 @@ from .model import describe_model, load_tokenizer
 from .progress import Progress
 from .report import PREPARED_REPORT_FILE, Workspace
 from .storage import Storage, write_atomically
+from .train.exports.gguf import require_gguf
 
 TRAIN_FILE = "train.parquet"
 VALIDATION_FILE = "validation.parquet"
@@ -52,6 +53,8 @@ def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progr
     """
     folder = storage.model_folder(config.base_model, weights=False)
     model = describe_model(storage, config.base_model, folder)
+    if OutputFormat.GGUF in config.formats:
+        require_gguf(folder)
     renderer = Renderer(load_tokenizer(folder), answers_only=learns_answers_only(config.method))
     sources = _read_sources(config, storage)
     if sources[0].data_format is DataFormat.CHAT:

@@ -8,7 +8,8 @@ from .adapterdeployment import AdapterDeployment, AdapterDeploymentSpec, Adapter
 from .common import GROUP, VERSION, Condition, InvalidResource, ObjectMeta, Resource
 from .crd import KINDS, build_crd
 from .evalrun import EvalRun, EvalRunSpec, EvalRunStatus
-from .finetunejob import FineTuneJob, FineTuneJobSpec, FineTuneJobStatus
+from .finetunejob import FineTuneJob, FineTuneJobSpec
+from .job_status import FineTuneJobStatus
 from .reasons import (
     AdapterDeploymentReason,
     AdapterPhase,

@@ -17,8 +17,8 @@ from .common import (
 )
 from .reasons import AdapterPhase
 from .rules import Rule, exactly_one, keyed_by, matching
+from .uris import ArtifactUri
 from .values import (
-    ArtifactUri,
     Confidence,
     DigestString,
     Duration,

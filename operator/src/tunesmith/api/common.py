@@ -11,7 +11,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, ErrorDetails
 
 from .rules import Rule, keyed_by, with_rules
-from .values import ClassName, DataUri, LabelValue, ModelUri, ObjectName, Quantity, Timestamp
+from .uris import DataUri, ModelUri
+from .values import ClassName, LabelValue, ObjectName, Quantity, Timestamp
 
 GROUP = "tunesmith.dev"
 VERSION = "v1alpha1"

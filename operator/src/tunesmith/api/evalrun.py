@@ -21,7 +21,8 @@ from .common import (
 from .reasons import EvalRunPhase, Verdict
 from .rules import Rule, exactly_one, keyed_by
 from .status import ArtifactRef, Cost, Failure
-from .values import ArtifactUri, Confidence, DigestString, Fraction, ItemName, Measured, Timestamp
+from .uris import ArtifactUri
+from .values import Confidence, DigestString, Fraction, ItemName, Measured, Timestamp
 
 _CANDIDATE_SIDES = 2
 

@@ -78,6 +78,11 @@ def keyed_by(*keys: str) -> dict[str, Any]:
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
 
 
+def is_zero(decimal: str) -> str:
+    """CEL: the decimal string is 0. An ill-formed one is not, and is told by its own rule."""
+    return f"{decimal}.matches(r'^[0.]+([eE].*)?$')"
+
+
 def matching(pattern: str, message: str) -> Rule:
     """A string of this form; the pattern is one that RE2 and Python read alike."""
     compiled = re.compile(pattern)

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Field,
     GetCoreSchemaHandler,
@@ -16,8 +15,6 @@ from pydantic import (
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
-
-from tunesmith_contract.uris import parse_uri
 
 from .rules import Rule, matching, with_rules
 
@@ -54,13 +51,10 @@ def _or_sentence(sentence: str, valid: dict[str, Any], **vacuous: Any) -> dict[s
 
 @dataclass(frozen=True, slots=True)
 class _Quoted:
-    """A string that people tend to write as a number; whoever does is told to put it in quotes."""
+    """A string that people tend to write as a number; whoever does is told what to put in quotes."""
 
-    example: str
-
-    @property
-    def sentence(self) -> str:
-        return f"a decimal number in quotes, such as '{self.example}'"
+    sentence: str
+    max_length: int = _DECIMAL_LENGTH
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self._refuse_number, handler(source))
@@ -69,7 +63,7 @@ class _Quoted:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         # Of a number, minLength says nothing, so its negation is false.
-        too_long = {"minLength": _DECIMAL_LENGTH + 1}
+        too_long = {"minLength": self.max_length + 1}
         return handler(schema) | _or_sentence(self.sentence, {"not": too_long})
 
     def _refuse_number(self, value: object) -> object:
@@ -78,11 +72,15 @@ class _Quoted:
         return value
 
 
+def _decimal_in_quotes(example: str) -> _Quoted:
+    return _Quoted(f"a decimal number in quotes, such as '{example}'")
+
+
 _DecimalText = Annotated[str, Field(max_length=_DECIMAL_LENGTH)]
 
 DecimalString = Annotated[
     _DecimalText,
-    _Quoted("0.01"),
+    _decimal_in_quotes("0.01"),
     _decimal_rule(
         "double(self) >= 0.0",
         lambda x: x >= 0,
@@ -91,9 +89,40 @@ DecimalString = Annotated[
 ]
 """A decimal number of 0 or more, in quotes."""
 
+PositiveDecimal = Annotated[
+    _DecimalText,
+    _decimal_in_quotes("1.0"),
+    _decimal_rule(
+        "double(self) > 0.0",
+        lambda x: x > 0,
+        'Write a decimal number above 0 in quotes, such as "1.0".',
+    ),
+]
+"""A decimal number above 0, in quotes."""
+
+_SIGNED = r"^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$"
+
+SignedDecimal = Annotated[
+    _DecimalText,
+    _decimal_in_quotes("0.5"),
+    matching(_SIGNED, 'Write a decimal number in quotes, such as "0.5" or "-1".'),
+]
+"""A decimal number, in quotes."""
+
+HalfFraction = Annotated[
+    _DecimalText,
+    _decimal_in_quotes("0.1"),
+    _decimal_rule(
+        "double(self) >= 0.0 && double(self) < 0.5",
+        lambda x: 0 <= x < 0.5,
+        'Write a decimal number from 0 up to, but not including, 0.5 in quotes, such as "0.1".',
+    ),
+]
+"""A decimal number in [0, 0.5), in quotes."""
+
 Fraction = Annotated[
     _DecimalText,
-    _Quoted("0.1"),
+    _decimal_in_quotes("0.1"),
     _decimal_rule(
         "double(self) >= 0.0 && double(self) < 1.0",
         lambda x: 0 <= x < 1,
@@ -104,7 +133,7 @@ Fraction = Annotated[
 
 Confidence = Annotated[
     _DecimalText,
-    _Quoted("0.95"),
+    _decimal_in_quotes("0.95"),
     _decimal_rule(
         "double(self) >= 0.5 && double(self) < 1.0",
         lambda x: 0.5 <= x < 1,
@@ -115,7 +144,7 @@ Confidence = Annotated[
 
 LearningRate = Annotated[
     _DecimalText,
-    _Quoted("2e-4"),
+    _decimal_in_quotes("2e-4"),
     _decimal_rule(
         "double(self) > 0.0 && double(self) <= 1.0",
         lambda x: 0 < x <= 1,
@@ -178,6 +207,27 @@ Quantity = Annotated[
 ]
 """An amount of a resource such as ``500m``, ``2`` or ``16Gi``; a whole number needs no quotes."""
 
+GPUMemory = Annotated[
+    str,
+    Field(max_length=16),
+    _Quoted("an amount with its unit, such as 24Gi"),
+    matching(r"^(Auto|[0-9]+(\.[0-9]+)?[MGT]i?)$", "Write Auto, or the memory of one GPU, such as 24Gi."),
+]
+"""``Auto``, or the memory of one GPU such as ``24Gi``."""
+
+_BYTES = {"M": 10**6, "G": 10**9, "T": 10**12, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+def memory_bytes(amount: str) -> int:
+    """The bytes of an amount such as ``24Gi``.
+
+    Raises:
+        ValueError: it is none, such as ``Auto``.
+    """
+    number = amount.rstrip("MGTi")
+    return int(float(number) * _BYTES[amount[len(number) :]])
+
+
 _BATCH_SIZE = Rule(
     "type(self) == int ? self >= 1 && self <= 65536 : self == 'Auto'",
     "Write Auto, or a whole number from 1 to 65536 without quotes.",
@@ -188,66 +238,6 @@ BatchSize = Annotated[
     WithJsonSchema(with_rules({"x-kubernetes-int-or-string": True, "maxLength": 16}, (_BATCH_SIZE,))),
 ]
 """``Auto``, or a whole number of rows."""
-
-_CLAIM = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
-_PATH = r"[-A-Za-z0-9_.]+(/[-A-Za-z0-9_.]+)*"
-_REPO = r"[A-Za-z0-9][-A-Za-z0-9_.]*/[A-Za-z0-9][-A-Za-z0-9_.]*"
-_REVISION = r"(@[-A-Za-z0-9_./]+)?"
-_PVC_FILE = rf"pvc://{_CLAIM}/{_PATH}/?"
-_PVC_FOLDER = rf"pvc://{_CLAIM}(/{_PATH})?/?"
-_CONFIGMAP = rf"configmap://{_CLAIM}/[-._a-zA-Z0-9]+"
-
-_NO_PARENT = Rule(
-    "!self.contains('..')",
-    "Write a path without '..': it may not leave its volume.",
-    lambda uri: ".." not in uri,
-)
-
-
-def _known_to_pods(uri: str) -> str:
-    """Refuse what the pods could not take apart; the patterns leave no more than a key called "." to it."""
-    parse_uri(uri)
-    return uri
-
-
-_Uri = Annotated[str, Field(max_length=512), AfterValidator(_known_to_pods)]
-
-ModelUri = Annotated[
-    _Uri,
-    matching(
-        rf"^({_PVC_FOLDER}|hf://{_REPO}{_REVISION})$",
-        "Write where the model lies: pvc://claim/path or hf://org/repo@revision.",
-    ),
-    _NO_PARENT,
-]
-"""Where a model lies."""
-
-DataUri = Annotated[
-    _Uri,
-    matching(
-        rf"^({_PVC_FILE}|{_CONFIGMAP}|hf://{_REPO}(/{_PATH})?{_REVISION})$",
-        "Write where the rows lie: pvc://claim/file.jsonl, configmap://name/key or "
-        "hf://org/repo/file@revision.",
-    ),
-    _NO_PARENT,
-]
-"""Where rows of data lie."""
-
-OutputUri = Annotated[
-    _Uri,
-    matching(rf"^{_PVC_FOLDER}$", "Write a claim that pods may write to: pvc://claim or pvc://claim/folder."),
-    _NO_PARENT,
-]
-"""Where what is made is kept."""
-
-ArtifactUri = Annotated[
-    _Uri,
-    matching(
-        rf"^{_PVC_FILE}$", "Write where the artefact lies, as in its status: pvc://claim/folder/sha256/…"
-    ),
-    _NO_PARENT,
-]
-"""Where an artefact lies."""
 
 DigestString = Annotated[
     str,

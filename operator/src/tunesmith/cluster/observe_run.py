@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.decide.objects import is_suspended, job_end, terminated, waiting
+from tunesmith.decide.plan import owned_by
 from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL, Metadata, children_selector
 from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
 
@@ -12,6 +13,9 @@ from .children import observe_children, observe_pods
 from .client import Client
 
 Body = dict[str, Any]
+
+KUEUE = "kueue.x-k8s.io"
+WORKLOAD_JOB_LABEL = f"{KUEUE}/job-uid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +34,34 @@ async def observe_run_children(client: Client, owner: Metadata) -> RunChildren:
     pods = await observe_pods(client, owner) if jobs else ()
     if any(_is_ahead_of(job, pods) for job in jobs):
         # A watch of Jobs may be ahead of the one of pods; a read is not, and the pods hold the last words.
-        pods = tuple(await client.list("v1", "Pod", owner.namespace, children_selector(owner.uid)))
-    return RunChildren(config_maps, jobs, pods)
+        pods = _newest(pods, await client.list("v1", "Pod", owner.namespace, children_selector(owner.uid)))
+    return RunChildren(config_maps, jobs, (*pods, *_departed_pods(client, owner, jobs, pods)))
+
+
+def _departed_pods(
+    client: Client, owner: Metadata, jobs: Sequence[Body], pods: Sequence[Body]
+) -> tuple[Body, ...]:
+    """Pods of these Jobs that ended and are gone; those of Jobs that are gone too have nothing more to say."""
+    uids = {job["metadata"]["uid"] for job in jobs}
+    client.index.forget_departed(owner.uid, keep=lambda pod: any(owned_by(pod, uid) for uid in uids))
+    present = {pod["metadata"]["uid"] for pod in pods}
+    return tuple(pod for pod in client.index.departed(owner.uid) if pod["metadata"]["uid"] not in present)
+
+
+async def observe_services(client: Client, owner: Metadata) -> tuple[Body, ...]:
+    """The Services of a run's attempts."""
+    return await observe_children(client, "v1", "Service", owner)
+
+
+async def observe_workloads(client: Client, owner: Metadata, jobs: Iterable[Body]) -> tuple[Body, ...] | None:
+    """Kueue's Workloads of the run's live Jobs; None where there is no Kueue."""
+    version = await client.preferred_version(KUEUE)
+    if version is None:
+        return None
+    live = [job["metadata"]["uid"] for job in jobs if job_end(job) is None]
+    selectors = [f"{WORKLOAD_JOB_LABEL}={uid}" for uid in live]
+    found = [await client.list(version, "Workload", owner.namespace, selector) for selector in selectors]
+    return tuple(workload for workloads in found for workload in workloads)
 
 
 async def observe_missing_config_maps(
@@ -50,10 +80,17 @@ async def observe_missing_config_maps(
 
 
 def _is_ahead_of(job: Body, pods: Sequence[Body]) -> bool:
-    """Whether the Job has ended and no pod of it is known to have."""
+    """Whether the Job has ended and not all of its pods are known to have."""
     if job_end(job) is None:
         return False
-    return not any(terminated(pod) for pod in pods if _attempt_of(pod) == _attempt_of(job))
+    mine = [pod for pod in pods if _attempt_of(pod) == _attempt_of(job)]
+    return not mine or not all(terminated(pod) for pod in mine)
+
+
+def _newest(known: Iterable[Body], read: Iterable[Body]) -> tuple[Body, ...]:
+    """The pods as they were read, and those whose removal the watch has still to tell of."""
+    by_uid = {pod["metadata"]["uid"]: pod for pod in (*known, *read)}
+    return tuple(by_uid.values())
 
 
 def _attempt_of(body: Body) -> tuple[str | None, str | None]:

@@ -43,6 +43,9 @@ BACKOFF_SECONDS = 10.0
 MAX_BACKOFF_SECONDS = 360.0
 MAX_DISRUPTIONS = 100
 
+#: A Job has ended and a pod of it is not yet known to have: its last word is waited for so long.
+LAST_WORDS_SECONDS = 5.0
+
 #: An object is on its way out: look again.
 SOON_SECONDS = 2.0
 
@@ -64,13 +67,18 @@ def advance(stage: Stage, children: Children, now: datetime) -> Step:
         return Step(StageState.FAILED, children, leftovers, attempt=attempt)
     if any(job_end(job) is None for job in _recorded_jobs(stage, children)):
         return Step(StageState.BACKING_OFF, children, leftovers, attempt=attempt, requeue_after=SOON_SECONDS)
-    job = children.job_of(stage.name, attempt + 1)
+    step = _go_on(stage, children, attempt + 1, now)
+    return replace(step, actions=(*leftovers, *step.actions))
+
+
+def _go_on(stage: Stage, children: Children, attempt: int, now: datetime) -> Step:
+    job = children.job_of(stage.name, attempt)
     if job is None:
-        return _start(stage, children, attempt + 1, now)
+        return _start(stage, children, attempt, now)
     if is_deleting(job):
         state = StageState.SUSPENDED if stage.suspended else StageState.RUNNING
-        return Step(state, children, attempt=attempt + 1, requeue_after=SOON_SECONDS)
-    return _continue(stage, children, job, attempt + 1, now)
+        return Step(state, children, attempt=attempt, requeue_after=SOON_SECONDS)
+    return _continue(stage, children, job, attempt, now)
 
 
 def refuse(
@@ -153,11 +161,22 @@ def _continue(stage: Stage, children: Children, job: Manifest, attempt: int, now
         ending = _limited_ending(stage, children, pods, limit)
     if ending is None and waiting is not None and _is_past(waiting.patience_ends, now):
         ending = _impatient(waiting)
+    if ending is not None and _hears_more(stage, job, pods, now):
+        return Step(StageState.RUNNING, children, attempt=attempt, requeue_after=SOON_SECONDS, job=job)
     if ending is not None:
         return _conclude(stage, children, job, attempt, ending, now, final=not ending.retryable)
     if limit is not None and limit.left <= 0 and not is_suspended(job):
         return _stop(children, job, attempt, limit)
     return _watch(stage, children, job, attempt, waiting, limit, usage, now)
+
+
+def _hears_more(stage: Stage, job: Manifest, pods: Sequence[Manifest], now: datetime) -> bool:
+    """Whether the last words of a gang's other pods are on their way: one of them may know the cause."""
+    end = job_end(job)
+    ended_at = parse_time(end[1].get("lastTransitionTime")) if end else None
+    if stage.nodes == 1 or ended_at is None or now >= ended_at + timedelta(seconds=LAST_WORDS_SECONDS):
+        return False
+    return any(is_active(pod) for pod in pods)
 
 
 def _stop(children: Children, job: Manifest, attempt: int, limit: Limit) -> Step:

@@ -117,8 +117,10 @@ def _base_model(run: EvalRun, job: FineTuneJob | None) -> str:
     if run.spec.base_model is not None:
         return run.spec.base_model.uri
     assert job is not None
-    uri = parse_uri(job.spec.base_model.uri)
-    revision = job.status.resolved.base_model_revision if job.status.resolved else None
+    resolved = job.status.resolved
+    base = (resolved and resolved.base_model) or job.spec.base_model.uri
+    assert base is not None
+    uri, revision = parse_uri(base), resolved.base_model_revision if resolved else None
     return str(uri._replace(revision=revision) if uri.scheme is Scheme.HF and revision else uri)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tunesmith.api.adapterdeployment import Adapter, AdapterDeploymentSpec, RequiredVerdict
 from tunesmith.api.evalrun import EvalRunStatus
-from tunesmith.api.finetunejob import FineTuneJobStatus
+from tunesmith.api.job_status import FineTuneJobStatus
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.reasons import FineTuneJobPhase, Verdict
 from tunesmith_contract.agent import Version

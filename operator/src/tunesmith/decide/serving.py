@@ -11,7 +11,7 @@ from datetime import datetime
 
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.common import Model
-from tunesmith.api.finetunejob import FineTuneJobStatus
+from tunesmith.api.job_status import FineTuneJobStatus
 from tunesmith.manifests.applied import is_applied, with_applied
 from tunesmith.manifests.desired_config_map import (
     RECORD_KEY,

@@ -9,8 +9,8 @@ from tunesmith.api.reasons import FineTuneJobReason as Reason
 from tunesmith.api.status import Cost, Failure
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord
 
-from .stage import StageState, Step
 from .conditions import ConditionUpdate
+from .stage import StageState, Step
 
 _MESSAGE_CHARACTERS = 2048
 

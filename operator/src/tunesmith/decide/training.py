@@ -30,11 +30,11 @@ from tunesmith_contract.uris import InvalidUri, parse_uri
 
 from .attempts import advance, refuse
 from .children import Children
-from .defaults import resolve_method, resolve_run
 from .expiry import expire
 from .limits import Limits, budget_seconds_left
 from .plan import Action, Create, Event, Plan, owned_by, soonest
 from .plan import Manifest as Body
+from .recipe import resolve_base, resolve_method, resolve_run
 from .remedies import find_remedy, micro_batch_size, without_remedy
 from .stage import Stage, StageState, Step
 from .training_status import TrainingView, build_training_status
@@ -177,9 +177,10 @@ def _take_inputs(
 def _prepare_config(job: FineTuneJob) -> PrepareConfig:
     spec, meta = job.spec, job.metadata
     data = spec.dataset
+    base_model, _ = resolve_base(spec, {})
     return PrepareConfig(
         owner=Owner(kind="FineTuneJob", namespace=meta.namespace, name=meta.name, uid=meta.uid),
-        base_model=spec.base_model.uri,
+        base_model=base_model,
         train=data.train.uri,
         validation=ValidationSource(fraction=float(data.validation.fraction or 0), uri=data.validation.uri),
         format=data.format,
@@ -188,6 +189,7 @@ def _prepare_config(job: FineTuneJob) -> PrepareConfig:
         deduplicate=data.deduplicate,
         method=resolve_method(spec),
         seed=spec.hyperparameters.seed,
+        workspace=spec.workspace.uri if spec.workspace else None,
         output=spec.output.uri,
     )
 
@@ -308,6 +310,7 @@ def _references(job: FineTuneJob, observed: ObservedTraining) -> References:
         "spec.baseModel.uri": spec.base_model.uri,
         "spec.dataset.train.uri": spec.dataset.train.uri,
         "spec.dataset.validation.uri": spec.dataset.validation.uri,
+        "spec.workspace.uri": spec.workspace.uri if spec.workspace else None,
         "spec.output.uri": spec.output.uri,
     }
     secret = spec.base_model.secret_ref.name if spec.base_model.secret_ref else None
@@ -319,7 +322,7 @@ def _invalid_uri(inputs: Inputs) -> Failure | None:
     config = inputs.config
     assert isinstance(config, PrepareConfig)
     try:
-        for uri in (config.base_model, config.train, config.validation.uri, config.output):
+        for uri in (config.base_model, config.train, config.validation.uri, config.workspace, config.output):
             if uri:
                 parse_uri(uri)
     except InvalidUri as error:

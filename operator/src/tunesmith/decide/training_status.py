@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tunesmith.api.finetunejob import (
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.job_status import (
     DatasetStatus,
-    FineTuneJob,
     FineTuneJobStatus,
+    JobArtifact,
+    JobCost,
     Progress,
     Resolved,
 )
 from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, FineTuneJobReason
-from tunesmith.api.status import ArtifactRef
 from tunesmith.api.values import format_duration
 from tunesmith.manifests.inputs_config_map import Inputs
 from tunesmith.manifests.prepare_job import STAGE as PREPARE
@@ -22,8 +23,9 @@ from tunesmith_contract.progress import TrainerStatus
 from tunesmith_contract.report import DatasetReport, TrainingReport
 from tunesmith_contract.run_config import TrainConfig
 
-from .stage import StageState, Step
 from .conditions import ConditionUpdate, merge_conditions
+from .defaults import is_packed
+from .stage import StageState, Step
 from .summary import (
     attempt_conditions,
     build_cost,
@@ -70,9 +72,9 @@ def build_training_status(job: FineTuneJob, view: TrainingView, now: datetime) -
         resolved=_resolved(view, dataset),
         dataset=DatasetStatus.model_validate(dataset.to_dict()) if dataset else None,
         progress=_progress(job, view, training),
-        artifact=ArtifactRef.model_validate(training.artifact.to_dict()) if training else None,
+        artifact=JobArtifact.model_validate(training.artifact.to_dict()) if training else None,
         eval_run=view.eval_run,
-        cost=build_cost(children.gpu_seconds),
+        cost=JobCost(gpu_seconds=build_cost(children.gpu_seconds).gpu_seconds),
         failure=build_failure(last) if phase is FineTuneJobPhase.FAILED else None,
         start_time=view.inputs.started,
         completion_time=last.ended_at if over and last else None,
@@ -103,11 +105,18 @@ def _resolved(view: TrainingView, dataset: DatasetReport | None) -> Resolved:
     if run is None:
         return Resolved(image=view.inputs.image, dataset_digest=dataset.digest if dataset else None)
     return Resolved(
+        base_model=run.base_model,
         base_model_revision=run.base_model_revision,
+        initial_digest=run.initial.digest if run.initial else None,
         dataset_digest=run.dataset_digest,
         image=run.image,
         learning_rate=decimal(run.hyperparameters.learning_rate),
         batch_size=run.hyperparameters.batch_size,
+        micro_batch_size=run.hyperparameters.micro_batch_size,
+        packing=is_packed(run.method),
+        parallelism=run.parallelism,
+        offload=run.offload,
+        activation_checkpointing=run.activation_checkpointing,
     )
 
 

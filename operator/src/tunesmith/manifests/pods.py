@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tunesmith_contract.layout import CA_FILE, CREDENTIALS_DIR, TOKEN_AUDIENCE, TOKEN_FILE
-from tunesmith_contract.uris import MOUNT_ROOT, Scheme, StorageUri
+from tunesmith_contract.uris import MOUNT_ROOT, MOUNTED, Scheme, StorageUri
 
 TOKEN_SECONDS = 3600
 RUN_AS_USER = 10001
@@ -40,7 +40,7 @@ def storage_volumes(
     """
     writable = tuple(writable)
     writable_claims = {uri.name for uri in writable if uri.scheme is Scheme.PVC}
-    sources = sorted({(uri.scheme, uri.name) for uri in (*uris, *writable) if uri.scheme is not Scheme.HF})
+    sources = sorted({(uri.scheme, uri.name) for uri in (*uris, *writable) if uri.scheme in MOUNTED})
     volumes, mounts = [], []
     for index, (scheme, name) in enumerate(sources):
         read_only = name not in writable_claims or scheme is Scheme.CONFIGMAP

@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 
-from tunesmith_contract.progress import SERVER_URL_ENV
+from tunesmith_contract.layout import TENSORBOARD_FOLDER
 from tunesmith_contract.run_config import Hyperparameters, Scheduler, TrainConfig
 from tunesmith_trainer.failures import UserError
 
 from .context import Training
+from .tracking import run_name, set_up_tracking
 
 _SCHEDULERS = {
     Scheduler.LINEAR: "linear",
@@ -52,7 +53,8 @@ def common_arguments(training: Training) -> dict[str, Any]:
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
-        "report_to": ["kubeflow"] if SERVER_URL_ENV in os.environ else "none",
+        "run_name": run_name(config),
+        "report_to": set_up_tracking(config, training.checkpoints.parent / TENSORBOARD_FOLDER) or "none",
     }
 
 

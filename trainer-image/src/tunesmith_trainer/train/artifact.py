@@ -1,4 +1,4 @@
-"""The artefact: an adapter's files, their manifest, and their content-addressed place."""
+"""The artefact: the files of an adapter or a model, their manifest, and their content-addressed place."""
 
 import importlib.metadata
 import json
@@ -6,25 +6,78 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from tunesmith_contract.artifact import Lineage, Manifest, Probe
+from transformers import PreTrainedTokenizerBase
+
+from tunesmith_contract.artifact import ArtifactKind, File, Lineage, Manifest, Probe
+from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.layout import MANIFEST_FILE, artifact_uri
 from tunesmith_contract.report import Artifact
-from tunesmith_contract.run_config import TrainConfig
+from tunesmith_contract.run_config import AdapterType, TrainConfig
 from tunesmith_trainer.report import Workspace
-from tunesmith_trainer.storage import describe_files, place_folder, write_atomically
+from tunesmith_trainer.storage import describe_files, file_digest, place_folder, write_atomically
+
+from .card import CARD_FILE
 
 # safetensors writes 0600, which a serving pod of another user could not read.
 _READABLE_BY_ALL = 0o644
-_VERSIONED = ("torch", "transformers", "trl", "peft", "accelerate", "tunesmith-trainer")
+_VERSIONED = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "deepspeed",
+    "bitsandbytes",
+    "tunesmith-trainer",
+)
+_ADAPTER_KINDS = {
+    AdapterType.LORA: ArtifactKind.LORA,
+    AdapterType.QLORA: ArtifactKind.LORA,
+    AdapterType.RSLORA: ArtifactKind.RSLORA,
+    AdapterType.DORA: ArtifactKind.DORA,
+}
+_ADAPTERS = frozenset({*_ADAPTER_KINDS.values(), ArtifactKind.REWARD_ADAPTER})
 
 
-def place_artifact(
-    model: Any, config: TrainConfig, probes: tuple[Probe, ...], workspace: Workspace
-) -> Artifact:
-    """Save an adapter, describe it, and move it to the place that its digest names."""
+def stage_artifact(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    config: TrainConfig,
+    workspace: Workspace,
+    state: dict[str, Any] | None = None,
+) -> Path:
+    """Save an adapter or a whole model into a new folder of the workspace; other files may join it there.
+
+    Args:
+        model: a PeftModel where the run has an adapter, else the model.
+        tokenizer: saved with its template beside a whole model.
+        config: what was asked for.
+        workspace: where to.
+        state: the model's tensors by name where they have been gathered from several devices.
+    """
     staged = workspace.staging / uuid.uuid4().hex
-    save_adapter(model, staged, config.base_model)
-    manifest = build_manifest(config, describe_files(staged), probes)
+    staged.mkdir(parents=True)
+    if config.adapter:
+        save_adapter(model, staged, config.base_model, state)
+    else:
+        save_model(model, tokenizer, staged, state)
+    return staged
+
+
+def publish_folder(
+    staged: Path,
+    kind: ArtifactKind,
+    config: TrainConfig,
+    workspace: Workspace,
+    probes: tuple[Probe, ...] = (),
+) -> Artifact:
+    """Describe a folder by a manifest, and move it to the place that the manifest's digest names.
+
+    Args:
+        probes: by which a server can prove what it serves.
+    """
+    _let_all_read(staged)
+    manifest = build_manifest(kind, config, describe_files(staged), probes)
     write_atomically(staged / MANIFEST_FILE, manifest.to_bytes())
     uri = artifact_uri(workspace.output, manifest.digest)
     size = sum(file.size_bytes for file in manifest.files)
@@ -32,14 +85,25 @@ def place_artifact(
     return Artifact(uri=str(uri), digest=manifest.digest, size_bytes=size)
 
 
-def save_adapter(model: Any, folder: Path, base_model: str) -> None:
+def save_adapter(model: Any, folder: Path, base_model: str, state: dict[str, Any] | None = None) -> None:
     """Write ``adapter_model.safetensors`` and ``adapter_config.json``, which names the base by its URI."""
-    folder.mkdir(parents=True)
     model.peft_config["default"].base_model_name_or_path = base_model
     # "auto" would ask a hub whether the vocabulary has grown.
-    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)
+    model.save_pretrained(folder, state_dict=state, safe_serialization=True, save_embedding_layers=False)
+    # PEFT's own card says nothing of the run.
+    (folder / CARD_FILE).unlink(missing_ok=True)
     _order_config(folder / "adapter_config.json")
+
+
+def save_model(
+    model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, state: dict[str, Any] | None = None
+) -> None:
+    """Write weights as safetensors, configuration, generation configuration, tokenizer and chat template."""
+    model.save_pretrained(folder, state_dict=state)
+    tokenizer.save_pretrained(folder)
+
+
+def _let_all_read(folder: Path) -> None:
     for file in folder.iterdir():
         file.chmod(_READABLE_BY_ALL)
 
@@ -51,11 +115,23 @@ def _order_config(path: Path) -> None:
     path.write_text(json.dumps(ordered, indent=2, sort_keys=True) + "\n")
 
 
-def build_manifest(config: TrainConfig, files: tuple[Any, ...], probes: tuple[Probe, ...]) -> Manifest:
-    """The manifest of an adapter's files: what it is, and what went in."""
+def artifact_kind(config: TrainConfig) -> ArtifactKind:
+    """What a run's files are; an adapter trained on 4-bit weights is a LoRA like any other."""
+    reward = config.method.reward is not None
+    if config.adapter is None:
+        return ArtifactKind.REWARD_MODEL if reward else ArtifactKind.MODEL
+    return ArtifactKind.REWARD_ADAPTER if reward else _ADAPTER_KINDS[config.adapter.type]
+
+
+def build_manifest(
+    kind: ArtifactKind, config: TrainConfig, files: tuple[File, ...], probes: tuple[Probe, ...]
+) -> Manifest:
+    """The manifest of an artefact's files: what it is, and what went in."""
+    adapter = config.adapter if kind in _ADAPTERS else None
     return Manifest(
-        rank=config.adapter.rank if config.adapter else None,
-        target_modules=config.adapter.target_modules if config.adapter else (),
+        kind=kind,
+        rank=adapter.rank if adapter else None,
+        target_modules=adapter.target_modules if adapter else (),
         files=files,
         lineage=Lineage(
             namespace=config.owner.namespace,
@@ -66,10 +142,20 @@ def build_manifest(config: TrainConfig, files: tuple[Any, ...], probes: tuple[Pr
             dataset_digest=config.dataset_digest,
             image=config.image,
             parameters=_parameters(config),
+            code_digest=code_digest(),
+            seed=config.hyperparameters.seed,
+            initial=config.initial.digest if config.initial else None,
             versions=_versions(),
         ),
         probes=probes,
     )
+
+
+def code_digest() -> str:
+    """The digest of this package's own source files: an image's digest says nothing of a changed checkout."""
+    root = Path(__file__).parent.parent
+    files = {path.relative_to(root).as_posix(): file_digest(path) for path in sorted(root.rglob("*.py"))}
+    return sha256_digest(canonical_json(files))
 
 
 def _parameters(config: TrainConfig) -> dict[str, object]:

@@ -21,13 +21,14 @@ from tunesmith_trainer.report import Workspace
 from tunesmith_trainer.storage import Storage
 
 from .arguments import is_first_rank, world_size
-from .artifact import place_artifact
 from .callbacks import CommitCheckpoints, StopWhenDiverged, StopWhenPreempted, raise_diverged
 from .checkpoints import discard_torn, newest_checkpoint
 from .context import Training
+from .history import last_logged
 from .methods import build_trainer
 from .models import build_peft_config, load_model, set_padding
 from .probes import build_probes, largest_effect
+from .publish import publish_result
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def train(
     seconds = _run_steps(trainer, workspace.checkpoints)
     if stop.stopped:
         raise Preempted
-    return _finish(config, workspace, trainer, renderer, rows, seconds)
+    return _finish(config, workspace, folder, trainer, renderer, rows, seconds)
 
 
 def _checked_model(config: TrainConfig, storage: Storage) -> Path:
@@ -101,6 +102,7 @@ def _run_steps(trainer: Any, checkpoints: Path) -> float:
 def _finish(
     config: TrainConfig,
     workspace: Workspace,
+    folder: Path,
     trainer: Any,
     renderer: Renderer,
     rows: Split,
@@ -113,17 +115,20 @@ def _finish(
     model = trainer.accelerator.unwrap_model(trainer.model)
     probes = build_probes(model, renderer, rows_of(rows))
     _require_effect(probes)
-    artifact = place_artifact(model, config, probes, workspace)
+    artifact, exports = publish_result(
+        model, renderer.tokenizer, config, probes, workspace, folder, trainer.state
+    )
     training = TrainingReport(
         artifact=artifact,
         steps=trainer.state.global_step,
         epochs=trainer.state.epoch or 0.0,
-        loss=_last_logged(trainer, "loss"),
+        loss=last_logged(trainer.state.log_history, "loss"),
         eval_loss=measured.get("eval_loss"),
         tokens_per_second=_tokens(trainer) / seconds,
         gpu_seconds=seconds * world_size() if config.gpus_per_node else 0.0,
         seconds=seconds,
         precision="bfloat16" if trainer.args.bf16 else "float32",
+        exports=exports,
     )
     report = RunReport(stage="train", outcome=Outcome.SUCCEEDED, training=training)
     workspace.commit(report)
@@ -139,10 +144,6 @@ def _require_effect(probes: tuple[Probe, ...]) -> None:
         raise UserError("NoEffect", message)
 
 
-def _last_logged(trainer: Any, name: str) -> float | None:
-    return next((entry[name] for entry in reversed(trainer.state.log_history) if name in entry), None)
-
-
 def _tokens(trainer: Any) -> Any:
     """Tokens seen by this process since it began."""
-    return _last_logged(trainer, "num_tokens") or 0
+    return last_logged(trainer.state.log_history, "num_tokens") or 0

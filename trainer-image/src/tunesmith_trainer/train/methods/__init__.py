@@ -4,6 +4,7 @@ from typing import Any
 
 from tunesmith_trainer.failures import UserError
 from tunesmith_trainer.train.context import Training
+from tunesmith_trainer.train.tracking import forgive_trackers
 
 
 def build_trainer(training: Training) -> Any:
@@ -13,13 +14,15 @@ def build_trainer(training: Training) -> Any:
         UserError: batch size and devices don't fit, or a target module is not in the model.
     """
     try:
-        return _build(training)
+        trainer = _build(training)
     except ValueError as error:
         if "arget modules" not in str(error):
             raise
         raise UserError(
             "TargetModules", f"{error}: name linear layers of the model, or all-linear"
         ) from error
+    forgive_trackers(trainer)
+    return trainer
 
 
 def _build(training: Training) -> Any:

@@ -1,0 +1,151 @@
+"""Fields of a FineTuneJob that depend on each other: what can't work is refused, with what to write instead.
+
+Each rule reads a whole spec; what each field may be by itself stands with the field.
+"""
+
+from typing import Any
+
+from tunesmith_contract.run_config import AdapterType, DataFormat, Offload, OutputFormat
+
+from .rules import Rule, is_zero
+
+_CONVERSATIONS = (DataFormat.CHAT, DataFormat.PROMPT_COMPLETION)
+_PROMPTS = (DataFormat.PROMPT, *_CONVERSATIONS)
+
+#: What each method can learn from.
+FORMATS: dict[str, tuple[DataFormat, ...]] = {
+    "sft": _CONVERSATIONS,
+    "dpo": (DataFormat.PREFERENCE,),
+    "kto": (DataFormat.UNPAIRED_PREFERENCE, DataFormat.PREFERENCE),
+    "grpo": _PROMPTS,
+    "rloo": _PROMPTS,
+    "reward": (DataFormat.PREFERENCE,),
+    "pretraining": (DataFormat.TEXT,),
+    "distillation": _PROMPTS,
+}
+
+
+def _format_rule(method: str, formats: tuple[DataFormat, ...]) -> Rule:
+    known = ", ".join(f"'{name}'" for name in (DataFormat.AUTO, *formats))
+    return Rule(
+        f"!has(self.method.{method}) || self.dataset.format in [{known}]",
+        f"{method} learns from {' or '.join(formats)} rows: write dataset.format: {formats[0]}, or leave it out.",
+        lambda spec: spec.method.key != method or spec.dataset.format in (DataFormat.AUTO, *formats),
+        ".dataset.format",
+    )
+
+
+def _adapter_type(spec: Any) -> AdapterType | None:
+    return spec.adapter.type if spec.adapter else None
+
+
+def _workspace_uri(spec: Any) -> str:
+    found: str = spec.workspace.uri if spec.workspace else spec.output.uri
+    return found
+
+
+def _groups_are_whole(spec: Any) -> bool:
+    online = spec.method.grpo or spec.method.rloo
+    size = spec.hyperparameters.batch_size
+    return online is None or size == "Auto" or size % online.generations == 0
+
+
+def _cel_groups(method: str) -> str:
+    return (
+        f"!has(self.method.{method}) || type(self.hyperparameters.batchSize) != int || "
+        f"int(self.hyperparameters.batchSize) % self.method.{method}.generations == 0"
+    )
+
+
+_METHOD_RULES = (
+    *(_format_rule(method, formats) for method, formats in FORMATS.items()),
+    Rule(
+        " && ".join(f"({_cel_groups(method)})" for method in ("grpo", "rloo")),
+        "batchSize counts answers, and each prompt gets as many as generations says: write a multiple of "
+        "generations, or Auto.",
+        _groups_are_whole,
+        ".hyperparameters.batchSize",
+    ),
+    Rule(
+        "!has(self.method.reward) || !has(self.evaluation)",
+        "A reward model gives numbers, not answers, so an EvalRun can't judge it: leave evaluation out. Its loss on "
+        "the validation rows is in status.progress.",
+        lambda spec: spec.method.reward is None or spec.evaluation is None,
+        ".evaluation",
+    ),
+    Rule(
+        "!has(self.method.reward) || !('GGUF' in self.output.formats)",
+        "A reward model can't be written as GGUF: leave GGUF out of output.formats.",
+        lambda spec: spec.method.reward is None or OutputFormat.GGUF not in spec.output.formats,
+        ".output.formats",
+    ),
+    Rule(
+        "!has(self.earlyStopping) || !(has(self.method.grpo) || has(self.method.rloo))",
+        "earlyStopping watches the validation loss, which says nothing of rewards: leave it out with grpo and rloo; "
+        "hyperparameters.maxSteps limits them.",
+        lambda spec: spec.early_stopping is None or not (spec.method.grpo or spec.method.rloo),
+        ".earlyStopping",
+    ),
+    Rule(
+        "!has(self.earlyStopping) || has(self.dataset.validation.uri) || "
+        f"!{is_zero('self.dataset.validation.fraction')}",
+        'earlyStopping needs validation rows: write dataset.validation: {fraction: "0.1"}, or a uri.',
+        lambda spec: spec.early_stopping is None or not spec.dataset.validation.is_none,
+        ".earlyStopping",
+    ),
+)
+
+_ADAPTER_RULES = (
+    Rule(
+        "!has(self.adapter) || self.adapter.type != 'DoRA' || has(self.method.reward) || "
+        "'Merged' in self.output.formats",
+        "A DoRA adapter can't be served by itself: add Merged to output.formats, or write type: LoRA.",
+        lambda spec: (
+            _adapter_type(spec) is not AdapterType.DORA
+            or spec.method.reward is not None
+            or OutputFormat.MERGED in spec.output.formats
+        ),
+        ".output.formats",
+    ),
+    Rule(
+        "has(self.adapter) || !('Merged' in self.output.formats)",
+        "Without an adapter, what comes out is the whole model already: leave Merged out of output.formats.",
+        lambda spec: spec.adapter is not None or OutputFormat.MERGED not in spec.output.formats,
+        ".output.formats",
+    ),
+    Rule(
+        "!has(self.adapter) || self.adapter.type != 'QLoRA' || self.compute.offload != 'All'",
+        "QLoRA's 4-bit weights stay on the GPU: write compute.offload: Optimizer or None, or adapter.type: LoRA.",
+        lambda spec: _adapter_type(spec) is not AdapterType.QLORA or spec.compute.offload is not Offload.ALL,
+        ".compute.offload",
+    ),
+)
+
+_STORAGE_RULES = (
+    Rule(
+        "has(self.workspace) || !(self.output.uri.startsWith('oci://') || self.output.uri.startsWith('hf://'))",
+        "oci:// and hf:// hold artefacts only: say where work files go, such as workspace: {uri: pvc://claim/work}.",
+        lambda spec: spec.workspace is not None or not spec.output.uri.startswith(("oci://", "hf://")),
+        ".workspace",
+    ),
+    Rule(
+        "self.compute.nodes == 1 || (has(self.workspace) ? self.workspace.uri : self.output.uri)"
+        ".startsWith('pvc://')",
+        "Several nodes share their work files on a claim that all can write to (ReadWriteMany): write workspace: "
+        "{uri: pvc://claim/work}.",
+        lambda spec: spec.compute.nodes == 1 or _workspace_uri(spec).startswith("pvc://"),
+        ".workspace",
+    ),
+)
+
+_BUDGET_RULES = (
+    Rule(
+        "!has(self.budget) || self.compute.gpusPerNode > 0",
+        "budget counts GPU hours: with gpusPerNode: 0 there are none. Leave it out; activeDeadlineSeconds limits "
+        "the time.",
+        lambda spec: spec.budget is None or spec.compute.gpus_per_node > 0,
+        ".budget",
+    ),
+)
+
+SPEC_RULES = (*_METHOD_RULES, *_ADAPTER_RULES, *_STORAGE_RULES, *_BUDGET_RULES)

@@ -1,0 +1,124 @@
+"""Storage URIs, and what each of them may name."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from tunesmith_contract.uris import parse_uri
+
+from .rules import Rule, matching
+
+_CLAIM = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+_PATH = r"[-A-Za-z0-9_.]+(/[-A-Za-z0-9_.]+)*"
+_KEY = r"[-A-Za-z0-9_.=+]+(/[-A-Za-z0-9_.=+]+)*"
+_REPO = r"[A-Za-z0-9][-A-Za-z0-9_.]*/[A-Za-z0-9][-A-Za-z0-9_.]*"
+_REVISION = r"(@[-A-Za-z0-9_./]+)?"
+_PVC_FILE = rf"pvc://{_CLAIM}/{_PATH}/?"
+_PVC_FOLDER = rf"pvc://{_CLAIM}(/{_PATH})?/?"
+_CONFIGMAP = rf"configmap://{_CLAIM}/[-._a-zA-Z0-9]+"
+_BUCKET = r"(s3|gs)://[a-z0-9][-a-z0-9._]{1,61}[a-z0-9]"
+_BUCKET_FILE = rf"{_BUCKET}/{_KEY}/?"
+_BUCKET_FOLDER = rf"{_BUCKET}(/{_KEY})?/?"
+_OCI = r"oci://[a-zA-Z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+"
+_OCI_PINNED = rf"{_OCI}(:[A-Za-z0-9_][-A-Za-z0-9_.]{{0,127}}|@sha256:[0-9a-f]{{64}})?"
+
+_NO_PARENT = Rule(
+    "!self.contains('..')",
+    "Write a path without '..': it may not leave its volume.",
+    lambda uri: ".." not in uri,
+)
+
+
+def _known_to_pods(uri: str) -> str:
+    """Refuse what the pods could not take apart; the patterns leave no more than a key called "." to it."""
+    parse_uri(uri)
+    return uri
+
+
+_Uri = Annotated[str, Field(max_length=512), AfterValidator(_known_to_pods)]
+
+ModelUri = Annotated[
+    _Uri,
+    matching(
+        rf"^({_PVC_FOLDER}|hf://{_REPO}{_REVISION})$",
+        "Write where the model lies: pvc://claim/path or hf://org/repo@revision.",
+    ),
+    _NO_PARENT,
+]
+"""Where a model that is served or evaluated lies."""
+
+TrainedModelUri = Annotated[
+    _Uri,
+    matching(
+        rf"^({_PVC_FOLDER}|hf://{_REPO}{_REVISION}|{_BUCKET_FOLDER}|{_OCI_PINNED})$",
+        "Write where the model lies: pvc://claim/path, hf://org/repo@revision, s3://bucket/folder, "
+        "gs://bucket/folder or oci://registry/repository@sha256:….",
+    ),
+    _NO_PARENT,
+]
+"""Where a model that is trained, or that training asks, lies."""
+
+DataUri = Annotated[
+    _Uri,
+    matching(
+        rf"^({_PVC_FILE}|{_CONFIGMAP}|hf://{_REPO}(/{_PATH})?{_REVISION})$",
+        "Write where the rows lie: pvc://claim/file.jsonl, configmap://name/key or "
+        "hf://org/repo/file@revision.",
+    ),
+    _NO_PARENT,
+]
+"""Where rows of data to evaluate on lie."""
+
+TrainedDataUri = Annotated[
+    _Uri,
+    matching(
+        rf"^({_PVC_FILE}|{_CONFIGMAP}|hf://{_REPO}(/{_PATH})?{_REVISION}|{_BUCKET_FILE})$",
+        "Write where the rows lie: pvc://claim/file.jsonl, configmap://name/key, "
+        "hf://org/repo/file@revision, s3://bucket/file.jsonl or gs://bucket/file.jsonl.",
+    ),
+    _NO_PARENT,
+]
+"""Where rows of data to train on lie."""
+
+OutputUri = Annotated[
+    _Uri,
+    matching(
+        rf"^({_PVC_FOLDER}|{_BUCKET_FOLDER}|{_OCI}|hf://{_REPO}(/{_PATH})?)$",
+        "Write where the artefact is to be kept: a claim that pods may write to as pvc://claim/folder, "
+        "s3://bucket/folder, gs://bucket/folder, oci://registry/repository (lower case, without a tag) or "
+        "hf://org/repo (without a revision).",
+    ),
+    _NO_PARENT,
+]
+"""Where what is made is kept."""
+
+WorkspaceUri = Annotated[
+    _Uri,
+    matching(
+        rf"^({_PVC_FOLDER}|{_BUCKET_FOLDER})$",
+        "Write where work files lie while training: pvc://claim/folder, s3://bucket/folder or "
+        "gs://bucket/folder.",
+    ),
+    _NO_PARENT,
+]
+"""Where work files lie."""
+
+ArtifactUri = Annotated[
+    _Uri,
+    matching(
+        rf"^{_PVC_FILE}$", "Write where the artefact lies, as in its status: pvc://claim/folder/sha256/…"
+    ),
+    _NO_PARENT,
+]
+"""Where an artefact lies."""
+
+HttpUrl = Annotated[
+    str,
+    Field(max_length=512),
+    matching(
+        r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[-A-Za-z0-9._~/%?=&+]*)?$",
+        "Write an address such as http://grader.team.svc:8080/score, without a user name or password: those "
+        "belong into the Secret.",
+    ),
+]
+"""The address of an HTTP endpoint."""

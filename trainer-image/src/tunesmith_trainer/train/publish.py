@@ -1,0 +1,57 @@
+"""From a trained model to its artefacts: the first, with card and history, and those in other formats."""
+
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase, TrainerState
+
+from tunesmith_contract.artifact import Probe
+from tunesmith_contract.report import Artifact, Export
+from tunesmith_contract.run_config import TrainConfig
+from tunesmith_trainer.report import Workspace
+from tunesmith_trainer.storage import link_folder
+
+from .artifact import artifact_kind, publish_folder, stage_artifact
+from .card import write_card
+from .exports import Result, build_exports
+from .history import last_logged, write_history
+
+
+def publish_result(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    config: TrainConfig,
+    probes: tuple[Probe, ...],
+    workspace: Workspace,
+    base: Path,
+    state: TrainerState,
+    tensors: dict[str, Any] | None = None,
+) -> tuple[Artifact, tuple[Export, ...]]:
+    """Publish the adapter or model, then the other formats that were asked for.
+
+    The first is published before the others are made: a conversion that fails loses nothing.
+
+    Args:
+        model: a PeftModel where the run has an adapter, else the model.
+        tokenizer: the base model's, with its chat template.
+        config: what was asked for.
+        probes: by which a server can prove what it serves.
+        workspace: where to.
+        base: the base model's folder.
+        state: transformers' state, with all that was logged.
+        tensors: the model's by name, where they have been gathered from several devices.
+    """
+    staged = stage_artifact(model, tokenizer, config, workspace, tensors)
+    write_history(staged, state.log_history)
+    numbers = {"steps": state.global_step, "epochs": state.epoch}
+    losses = {name: last_logged(state.log_history, name) for name in ("loss", "eval_loss", "reward")}
+    write_card(staged, config, numbers | losses)
+    kept = workspace.staging / uuid.uuid4().hex
+    link_folder(staged, kept)
+    try:
+        artifact = publish_folder(staged, artifact_kind(config), config, workspace, probes)
+        return artifact, build_exports(config, Result(base, kept, tokenizer), workspace)
+    finally:
+        shutil.rmtree(kept, ignore_errors=True)
