@@ -10,7 +10,7 @@ from training_world import World, created, preempted, training, world
 
 from tunesmith.decide.attempts import MAX_DISRUPTIONS
 from tunesmith.decide.plan import Delete, Patch, Plan
-from tunesmith.decide.training import LiveProgress
+from tunesmith.decide.training_observed import LiveProgress, Surroundings
 from tunesmith.decide.waiting import PATIENCE
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.progress import ProgressMetric, TrainerStatus
@@ -126,7 +126,7 @@ def test_what_may_pass_is_tried_again_within_the_limit_and_ever_later(code: int)
     assert cluster.status["phase"] == "Failed"
     assert cluster.condition("Stalled")["reason"] == "BackoffLimitExceeded"
     assert cluster.status["failure"]["exitCode"] == code
-    assert cluster.status["attempts"] == 3
+    assert cluster.status["attempts"] == 4
 
 
 def test_a_killed_container_ran_out_of_memory() -> None:
@@ -221,7 +221,7 @@ def test_suspend_holds_the_job_and_resume_lets_the_same_attempt_go_on() -> None:
     cluster.reconcile()
     assert cluster.job()["spec"]["suspend"] is False
     assert cluster.status["phase"] == "Training"
-    assert cluster.status["attempts"] == 1
+    assert cluster.status["attempts"] == 2
     assert cluster.events[-2:] == ["Suspended", "Resumed"]
 
 
@@ -242,7 +242,7 @@ def test_a_queue_alone_may_hold_its_job() -> None:
     cluster.job()["spec"]["suspend"] = False
     cluster.resource["spec"]["suspend"] = True
     cluster.reconcile()
-    assert "suspend" in cluster.condition("Ready")["message"]
+    assert "is held by its queue" in cluster.condition("Ready")["message"]
     assert cluster.job()["spec"]["suspend"] is False
 
 
@@ -349,7 +349,7 @@ def test_what_is_missing_is_named_waited_for_and_then_failed(
     hub = {"uri": "pvc://models/tiny", "secretRef": {"name": "hub"}}
     cluster = world(baseModel=hub)
     if reason == "ConfigMapNotFound":
-        cluster.missing = ("rows",)
+        cluster.around = Surroundings(missing_config_maps=("rows",))
     _pending(cluster, **status)
     plan = cluster.reconcile()
     ready = cluster.condition("Ready")

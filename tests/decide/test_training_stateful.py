@@ -11,8 +11,10 @@ from simulated_cluster import ENVIRONMENT, EVALUATION, SimulatedCluster, fine_tu
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.attempts import MAX_DISRUPTIONS
+from tunesmith.decide.children import Children
 from tunesmith.decide.plan import Plan
-from tunesmith.decide.training import assemble_training, plan_training
+from tunesmith.decide.training import plan_training
+from tunesmith.decide.training_observed import Surroundings, assemble_training
 from tunesmith.manifests.names import STAGE_LABEL
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord, parse_result
 from tunesmith_contract.exit_codes import ExitCode
@@ -51,8 +53,9 @@ class FineTuneJobMachine(RuleBasedStateMachine):
 
     def plan(self) -> Plan:
         cluster, job = self.cluster, FineTuneJob.parse(self.cluster.resource)
-        children = (cluster.children(kind) for kind in ("ConfigMap", "Job", "Pod"))
-        seen = assemble_training(job, *children, cluster.objects.get(("EvalRun", "expenses")))
+        children = Children(jobs=tuple(cluster.children("Job")), pods=tuple(cluster.children("Pod")))
+        around = Surroundings(eval_run=cluster.objects.get(("EvalRun", "expenses")))
+        seen = assemble_training(job, cluster.children("ConfigMap"), children, around)
         return plan_training(job, seen, cluster.now, ENVIRONMENT)
 
     @rule()

@@ -11,7 +11,8 @@ from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.children import Children
 from tunesmith.decide.plan import Create
 from tunesmith.decide.recipe import resolve_run
-from tunesmith.decide.training import ObservedTraining, plan_training
+from tunesmith.decide.training import plan_training
+from tunesmith.decide.training_observed import ObservedTraining
 from tunesmith.manifests.eval_run import build_eval_run
 from tunesmith.manifests.inputs_config_map import Inputs, build_inputs_config_map, parse_inputs
 from tunesmith.manifests.prepare_job import build_prepare_job

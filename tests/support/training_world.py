@@ -1,12 +1,15 @@
 """A FineTuneJob in the simulated cluster, and the operator's reconcile of it."""
 
+from dataclasses import replace
 from typing import Any
 
 from simulated_cluster import DIGEST, ENVIRONMENT, START, UID, SimulatedCluster, fine_tune_job, success
 
 from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.decide.children import Children
 from tunesmith.decide.plan import Create, Plan
-from tunesmith.decide.training import LiveProgress, assemble_training, plan_training
+from tunesmith.decide.training import plan_training
+from tunesmith.decide.training_observed import LiveProgress, Surroundings, assemble_training
 from tunesmith_contract.report import Checkpoint, Outcome, RunReport
 
 
@@ -14,22 +17,15 @@ class World(SimulatedCluster):
     """A cluster with a FineTuneJob, and the operator's reconcile."""
 
     progress: LiveProgress | None = None
-    missing: tuple[str, ...] = ()
+    around: Surroundings = Surroundings()
     workloads: tuple[dict[str, Any], ...] | None = None
 
     def plan(self) -> Plan:
         job = FineTuneJob.parse(self.resource)
-        seen = assemble_training(
-            job,
-            self.children("ConfigMap"),
-            self.children("Job"),
-            self.children("Pod"),
-            self.objects.get(("EvalRun", job.metadata.name)),
-            self.progress,
-            self.missing,
-            services=tuple(self.children("Service")),
-            workloads=self.workloads,
-        )
+        jobs, pods, services = (tuple(self.children(kind)) for kind in ("Job", "Pod", "Service"))
+        children = Children((), jobs, pods, services, self.workloads)
+        around = replace(self.around, eval_run=self.objects.get(("EvalRun", job.metadata.name)))
+        seen = assemble_training(job, self.children("ConfigMap"), children, around, self.progress)
         return plan_training(job, seen, self.now, ENVIRONMENT)
 
     def reconcile(self) -> Plan:

@@ -72,11 +72,27 @@ async def observe_missing_config_maps(
     Nothing in a pod's status names them. Claims and Secrets are named there, so the operator needs no right to read
     those of other people.
     """
-    if not _is_held_up(children):
+    if not _held_up(children):
         return ()
     names = sorted({name for uri in uris if uri and (name := _config_map_of(uri))})
     bodies = [await client.get("v1", "ConfigMap", namespace, name) for name in names]
     return tuple(name for name, body in zip(names, bodies, strict=True) if body is None)
+
+
+async def observe_mount_failures(client: Client, namespace: str, children: RunChildren) -> tuple[str, ...]:
+    """What nodes say of Secrets that they can't mount, while a container can't be created."""
+    held_up = [pod for pod in _held_up(children) if any("secret" in volume for volume in _volumes(pod))]
+    selectors = [f"regarding.name={pod['metadata']['name']},reason=FailedMount" for pod in held_up]
+    found = [
+        await client.list("events.k8s.io/v1", "Event", namespace, field_selector=selector)
+        for selector in selectors
+    ]
+    return tuple(str(event.get("note", "")) for events in found for event in events)
+
+
+def _volumes(pod: Body) -> Sequence[Body]:
+    volumes: Sequence[Body] = pod["spec"].get("volumes", ())
+    return volumes
 
 
 def _is_ahead_of(job: Body, pods: Sequence[Body]) -> bool:
@@ -98,9 +114,10 @@ def _attempt_of(body: Body) -> tuple[str | None, str | None]:
     return labels.get(STAGE_LABEL), labels.get(ATTEMPT_LABEL)
 
 
-def _is_held_up(children: RunChildren) -> bool:
+def _held_up(children: RunChildren) -> list[Body]:
+    """Pods of live Jobs whose container can't be created yet."""
     live = {_attempt_of(job) for job in children.jobs if job_end(job) is None and not is_suspended(job)}
-    return any(waiting(pod) for pod in children.pods if _attempt_of(pod) in live)
+    return [pod for pod in children.pods if waiting(pod) and _attempt_of(pod) in live]
 
 
 def _config_map_of(uri: str) -> str | None:

@@ -41,6 +41,10 @@ class Children:
         """The Services of an attempt."""
         return tuple(service for service in self.services if is_of(service, stage, attempt))
 
+    def with_records(self, records: tuple[AttemptRecord, ...]) -> "Children":
+        """With these records."""
+        return replace(self, records=records)
+
     def with_record(self, record: AttemptRecord) -> "Children":
         """With one more record."""
         return replace(self, records=(*self.records, record))

@@ -25,6 +25,7 @@ from .pods import (
     restricted_container_security,
     restricted_pod_security,
     scratch_volume,
+    secret_volumes,
     storage_volumes,
 )
 
@@ -36,6 +37,8 @@ GPU = "nvidia.com/gpu"
 SCRATCH = "8Gi"
 SCRATCH_WITH_HUB = "256Gi"
 SHARED_MEMORY = "8Gi"
+
+_NOT_PLACEMENT = frozenset({"labels", "annotations", "volumes", "volumeMounts"})
 
 _FATAL_EXIT_CODES = (ExitCode.USER_ERROR, ExitCode.DATA_ERROR, ExitCode.OUT_OF_MEMORY)
 
@@ -52,6 +55,7 @@ class TrainerPod:
         requests: what the container asks for where ``resources`` says nothing.
         resources, template: as people wrote them.
         token_secret: a Secret whose key ``token`` opens the hub.
+        secrets: Secrets by the role in which the pod finds them.
         gpus: GPUs of the pod.
         grace_seconds: from the first signal to the end: time to commit a checkpoint.
         nodes: pods that work together.
@@ -68,6 +72,7 @@ class TrainerPod:
     resources: Resources | None = None
     template: PodTemplate | None = None
     token_secret: str | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict)
     gpus: int = 0
     grace_seconds: int = 30
     nodes: int = 1
@@ -85,8 +90,10 @@ def build_trainer_job(
     """
     metadata = child_metadata(owner, stage, attempt)
     metadata["labels"] |= queue_labels(owner)
-    labels = child_labels(owner, stage, attempt)
-    spec = _pod_spec(owner, stage, attempt, pod, environment)
+    template = {
+        "metadata": _pod_metadata(child_labels(owner, stage, attempt), pod.template),
+        "spec": _pod_spec(owner, stage, attempt, pod, environment),
+    }
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -98,7 +105,7 @@ def build_trainer_job(
             "parallelism": pod.nodes,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": _pod_failure_policy(),
-            "template": {"metadata": {"labels": labels}, "spec": spec},
+            "template": template,
         },
     }
 
@@ -143,22 +150,35 @@ def _pod_spec(
         "volumes": volumes,
         **({"subdomain": child_name(owner, stage, attempt)} if pod.nodes > 1 else {}),
         **({"activeDeadlineSeconds": pod.longest_seconds} if pod.longest_seconds else {}),
-        **_placement(pod.template),
+        **_placement(owner, stage, pod.template),
     }
 
 
 def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     volumes, mounts = storage_volumes(pod.reads, writable=pod.writes)
+    secrets, secret_mounts = secret_volumes(pod.secrets)
+    others, other_mounts = _own_volumes(pod.template)
     config_map = {"name": pod.config_map, "items": [{"key": RUN_FILE, "path": RUN_FILE}]}
     own = [
         ({"name": "config", "configMap": config_map}, _read_only("config", str(CONFIG_DIR))),
         credentials_volume(pod.ca_config_map),
         scratch_volume(SCRATCH_WITH_HUB if _uses_hub(pod) else SCRATCH),
     ]
-    if pod.gpus > 1:
+    if pod.gpus > 1 and "/dev/shm" not in {mount["mountPath"] for mount in other_mounts}:
         shared_memory = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}}
         own.append((shared_memory, {"name": "shm", "mountPath": "/dev/shm"}))
-    return volumes + [volume for volume, _ in own], mounts + [mount for _, mount in own]
+    return (
+        [*volumes, *(volume for volume, _ in own), *secrets, *others],
+        [*mounts, *(mount for _, mount in own), *secret_mounts, *other_mounts],
+    )
+
+
+def _own_volumes(template: PodTemplate | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Volumes that people brought; their names can't meet the operator's."""
+    written = template.to_dict() if template else {}
+    volumes = [volume | {"name": f"own-{volume['name']}"} for volume in written.get("volumes", ())]
+    mounts = [mount | {"name": f"own-{mount['name']}"} for mount in written.get("volumeMounts", ())]
+    return volumes, mounts
 
 
 def _read_only(volume: str, path: str) -> dict[str, Any]:
@@ -166,7 +186,7 @@ def _read_only(volume: str, path: str) -> dict[str, Any]:
 
 
 def _uses_hub(pod: TrainerPod) -> bool:
-    return any(uri.scheme is Scheme.HF for uri in pod.reads)
+    return any(uri.scheme is Scheme.HF for uri in (*pod.reads, *pod.writes))
 
 
 def _environment_variables(
@@ -203,5 +223,18 @@ def _resources(pod: TrainerPod) -> dict[str, Any]:
     return {"requests": requests} | ({"limits": limits} if limits else {})
 
 
-def _placement(template: PodTemplate | None) -> dict[str, Any]:
-    return template.to_dict() if template else {}
+def _pod_metadata(labels: dict[str, str], template: PodTemplate | None) -> dict[str, Any]:
+    written = template.to_dict() if template else {}
+    metadata: dict[str, Any] = {"labels": written.get("labels", {}) | labels}
+    return metadata | ({"annotations": written["annotations"]} if written.get("annotations") else {})
+
+
+def _placement(owner: Owner, stage: str, template: PodTemplate | None) -> dict[str, Any]:
+    """Where and as whom the pods run, as written; spreading counts the pods of this stage."""
+    written = template.to_dict() if template else {}
+    placement = {key: value for key, value in written.items() if key not in _NOT_PLACEMENT}
+    spread = placement.get("topologySpreadConstraints")
+    if spread:
+        mine = {"labelSelector": {"matchLabels": child_labels(owner, stage)}}
+        placement["topologySpreadConstraints"] = [constraint | mine for constraint in spread]
+    return placement
