@@ -7,6 +7,7 @@ from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.inputs_config_map import Inputs
 from tunesmith_contract.exit_codes import FailureCategory
+from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import Owner, PrepareConfig, ValidationSource
 from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
@@ -35,7 +36,7 @@ def take_inputs(
         started=now,
         config=_prepare_config(job, base_model, artifacts),
         ca_bundle=environment.ca_bundle,
-        token_secret=secrets.get("base-model", "") if base_model.startswith(f"{Scheme.HF}://") else "",
+        token_secret=secrets.get(SecretRole.BASE_MODEL, "") if base_model.startswith(f"{Scheme.HF}://") else "",
         secrets=secrets,
         initial=initial,
     )
