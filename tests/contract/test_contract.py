@@ -12,14 +12,19 @@ from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.exit_codes import RETRYABLE, ExitCode, FailureCategory, category_of, exit_code_of
 from tunesmith_contract.layout import artifact_uri
 from tunesmith_contract.report import (
+    MAX_EXPERTS,
+    MAX_LINEAR_NAME,
+    MAX_LINEARS,
     TERMINATION_MESSAGE_BYTES,
     Artifact,
     DatasetReport,
     EvaluationReport,
     Failure,
     Interval,
+    Linear,
     MetricResult,
     ModelReport,
+    ModelShape,
     Outcome,
     RunReport,
     TokenStatistics,
@@ -97,6 +102,21 @@ def test_crashes_may_be_tried_again_and_preemption_is_no_failure() -> None:
     assert category_of(ExitCode.PREEMPTED) is None
 
 
+def _largest_shape() -> ModelShape:
+    return ModelShape(
+        hidden_size=BIG,
+        intermediate_size=BIG,
+        layers=BIG,
+        attention_heads=BIG,
+        key_value_heads=BIG,
+        head_size=BIG,
+        vocabulary_size=BIG,
+        tied_embeddings=True,
+        linears=(Linear("n" * MAX_LINEAR_NAME, BIG, BIG, BIG),) * MAX_LINEARS,
+        experts=(Linear("n" * MAX_LINEAR_NAME, BIG, BIG, BIG),) * MAX_EXPERTS,
+    )
+
+
 def _largest(stage: str) -> RunReport:
     text, artifact = WIDE * 8, Artifact(uri="pvc://" + "a" * 506, digest=DIGEST, size_bytes=BIG)
     interval = Interval(value=LONG, low=LONG, high=LONG)
@@ -116,7 +136,13 @@ def _largest(stage: str) -> RunReport:
                     warnings=(WIDE * 200,) * 4,
                 ),
                 model=ModelReport(
-                    revision="r" * 80, architecture="a" * 64, parameters=BIG, max_position_embeddings=BIG
+                    revision="r" * 80,
+                    architecture="a" * 64,
+                    parameters=BIG,
+                    max_position_embeddings=BIG,
+                    shape=_largest_shape(),
+                    quantization="q" * 32,
+                    template_changed=True,
                 ),
             )
         case "train":

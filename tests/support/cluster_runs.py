@@ -31,10 +31,11 @@ class Runs:
         for claim in claims:
             server.add_volume(self.namespace, claim, folder, "gpu-0", access_mode=access_mode)
 
-    def create(self, body: Body, name: str) -> Body:
+    def create(self, body: Body, name: str, labels: dict[str, str] | None = None) -> Body:
         """Make the resource under this name."""
         wanted = {"apiVersion": body["apiVersion"], "kind": body["kind"], "spec": body["spec"]}
-        return self.server.api.create(self._path(body["kind"]), wanted | {"metadata": {"name": name}})
+        metadata = {"name": name, "labels": labels or {}}
+        return self.server.api.create(self._path(body["kind"]), wanted | {"metadata": metadata})
 
     def read(self, kind: str, name: str) -> Body:
         """The resource as it is."""

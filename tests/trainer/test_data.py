@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunesmith_contract.run_config import DataFormat
-from tunesmith_trainer.data.checks import canonical_row, row_digest
+from tunesmith_trainer.data.canonical import canonical_row
+from tunesmith_trainer.data.checks import row_digest
 from tunesmith_trainer.data.parquet import read_rows, write_rows
 from tunesmith_trainer.data.reading import read_source
 from tunesmith_trainer.data.split import dataset_digest, split_rows
@@ -51,7 +52,7 @@ def test_each_check_names_file_line_and_what_to_write(tmp_path: Path, check: str
     assert (finding.file, finding.line, finding.check) == ("rows.jsonl", 3, check)
     assert finding.found
     assert finding.advice
-    assert source.refused == {3: row}
+    assert [(refused.line, refused.row) for refused in source.refused] == [(3, row)]
     assert len(source.rows) == 1
 
 
@@ -59,7 +60,7 @@ def test_each_check_names_file_line_and_what_to_write(tmp_path: Path, check: str
     ("check", "row"),
     [
         ("missing_prompt", {"completion": "x"}),
-        ("missing_prompt", {"prompt": ["x"], "completion": "x"}),
+        ("missing_prompt", {"prompt": 3, "completion": "x"}),
         ("missing_completion", {"prompt": "x"}),
         ("missing_completion", {"prompt": "x", "completion": ""}),
     ],
@@ -94,7 +95,7 @@ def test_bad_bytes_are_findings(tmp_path: Path, check: str, text: bytes, line: i
         (b"\n \n", "empty_file"),
         (b"[]", "empty_file"),
         (b"\x1f\x8bgarbage", "invalid_encoding"),
-        (b'{"text": "x"}', "missing_messages_list"),
+        (b'{"words": "x"}', "unknown_format"),
         (b"3", "data_type"),
     ],
 )
@@ -121,7 +122,7 @@ def test_tool_calls_survive_parquet_with_arguments_as_objects(tmp_path: Path) ->
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"x": {"type": "integer"}}}}]
     row = canonical_row({"messages": [USER, called, answer, ASSISTANT], "tools": tools}, DataFormat.CHAT)
     rows = [row, canonical_row(GOOD | {"id": 7}, DataFormat.CHAT)]
-    write_rows(tmp_path / "x.parquet", rows, chat=True)
+    write_rows(tmp_path / "x.parquet", rows)
     assert read_rows(tmp_path / "x.parquet") == rows
     assert rows[0]["messages"][1]["tool_calls"][0]["function"]["arguments"] == {"x": 1}
     assert rows[1] == GOOD
@@ -138,7 +139,7 @@ rows_strategy = st.lists(
 @settings(deadline=None)
 def test_parquet_keeps_any_text(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]]) -> None:
     path = tmp_path_factory.getbasetemp() / "any.parquet"
-    write_rows(path, rows, chat=False)
+    write_rows(path, rows)
     assert read_rows(path) == rows
 
 

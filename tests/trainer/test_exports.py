@@ -168,7 +168,7 @@ def test_event_files_stay_beside_the_run(world: Any, make: Any) -> None:
 
 def test_a_tracker_that_fails_does_not_end_training(world: Any, make: Any, server: Any) -> None:
     prepared = world.prepare(world.prepare_config(world.write_rows("train.jsonl", make.rows(20))))
-    url, received = server
+    url, _ = server
     tracking = {"mlflow": {"experiment": "e"}, "weightsAndBiases": {"project": "p"}}
     config = world.train_config(prepared, hyperparameters={"maxSteps": 2}, tracking=tracking)
     trackers = {"MLFLOW_TRACKING_URI": url, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "WANDB_MODE": "offline"}

@@ -65,7 +65,12 @@ def test_artefact_probes_and_rerun(world: Any, make: Any) -> None:
     report = world.train(config)
     folder, manifest = manifest_of(world, report)
     assert holds_files(folder, manifest.files)
-    assert {file.path for file in manifest.files} == {"adapter_config.json", "adapter_model.safetensors"}
+    assert {file.path for file in manifest.files} == {
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "metrics.jsonl",
+    }
     assert manifest.lineage.dataset_digest == config.dataset_digest
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in folder.iterdir())
     assert "/mnt" not in (folder / "adapter_config.json").read_text()
@@ -83,7 +88,7 @@ def test_artefact_probes_and_rerun(world: Any, make: Any) -> None:
     output, _ = pod.communicate(timeout=60)
     assert pod.returncode == 0, output
     assert parse_report((world.root / "log").read_bytes()) == again
-    assert sorted(path.name for path in (world.output / "ns/uid").iterdir()) == ["reports"]
+    assert sorted(path.name for path in (world.output / "ns/uid").iterdir()) == ["reports", "tensorboard"]
 
 
 def check_probes(world: Any, folder: Any, manifest: Manifest) -> None:

@@ -16,6 +16,9 @@ TERMINATION_MESSAGE_BYTES = 4096
 
 MAX_CURVE_POINTS = 16
 MAX_CHECKPOINTS = 3
+MAX_LINEARS = 24
+MAX_EXPERTS = 4
+MAX_LINEAR_NAME = 40
 
 #: Six significant digits are all that a report keeps of a measured number.
 Measured = Annotated[float, AfterValidator(lambda number: float(f"{number:.6g}"))]
@@ -66,19 +69,21 @@ class DatasetReport(Report):
     warnings: tuple[Annotated[str, Field(max_length=200)], ...] = Field((), max_length=4)
 
 
-class Linear(Report):
-    """Linear layers of one name and shape: ``count`` of them in the whole model."""
+class Linear(NamedTuple):
+    """Linear layers of one name and shape: so many ``layers`` of it in the whole model; an array in JSON."""
 
-    name: str = Field(max_length=64)
+    name: Annotated[str, Field(max_length=MAX_LINEAR_NAME)]
     inputs: Count
     outputs: Count
-    count: Count
+    layers: Count
 
 
 class ModelShape(Report):
-    """The sizes that memory follows from, read from ``config.json`` and the weights' headers.
+    """The sizes that memory follows from, read off the model as it is built from ``config.json``.
 
     ``linears`` are the layers an adapter may stand on (not the output layer), by name: ``q_proj``, ``down_proj``.
+    With experts, ``intermediate_size`` is that of all experts together that a token passes through, and ``experts``
+    are the adapters that PEFT puts on their fused weights beside ``linears``, each as if it stood on a layer.
     """
 
     hidden_size: Count
@@ -89,7 +94,8 @@ class ModelShape(Report):
     head_size: Count
     vocabulary_size: Count
     tied_embeddings: bool = False
-    linears: tuple[Linear, ...] = Field((), max_length=24)
+    linears: tuple[Linear, ...] = Field((), max_length=MAX_LINEARS)
+    experts: tuple[Linear, ...] = Field((), max_length=MAX_EXPERTS)
 
 
 class ModelReport(Report):
@@ -125,11 +131,12 @@ class Export(Report):
 
 
 class CurvePoint(NamedTuple):
-    """Losses at a step; an array in JSON. ``eval_loss`` only where it was measured."""
+    """Losses at a step; an array in JSON. ``eval_loss`` where it was measured, ``reward`` where there are any."""
 
     step: int
     loss: Measured | None
     eval_loss: Measured | None
+    reward: Measured | None = None
 
 
 class Checkpoint(Report):
@@ -147,6 +154,8 @@ class TrainingReport(Report):
 
     Attributes:
         steps: optimizer steps done.
+        reward: mean of the weighted sum of all rewards over the answers of the last logged steps.
+        eval_reward: the same over answers to validation prompts.
         best_step: the step whose weights the artefact holds, where an earlier one was better than the last.
         overfitting_step: where the validation loss turned, if it did.
         stopped_early: the validation loss had stopped falling.
@@ -162,6 +171,8 @@ class TrainingReport(Report):
     epochs: Measured
     loss: Measured | None = None
     eval_loss: Measured | None = None
+    reward: Measured | None = None
+    eval_reward: Measured | None = None
     tokens_per_second: Measured | None = None
     gpu_seconds: Measured = 0.0
     seconds: Measured = 0.0
@@ -227,7 +238,10 @@ class RunReport(Report):
     evaluation: EvaluationReport | None = None
 
     def to_termination_message(self) -> bytes:
-        """JSON of at most TERMINATION_MESSAGE_BYTES; a log or message too long for that loses its start or end."""
+        """JSON of at most TERMINATION_MESSAGE_BYTES.
+
+        A log that is too long for that loses its start; a message, or warnings about the data, their ends.
+        """
         return _fit(self).to_json().encode()
 
 
@@ -244,12 +258,24 @@ def _size(report: RunReport) -> int:
 
 
 def _fit(report: RunReport) -> RunReport:
-    """Shorten the log from its start, then the message from its end, until the report fits."""
-    while report.failure and _size(report) > TERMINATION_MESSAGE_BYTES:
-        failure = report.failure
-        if failure.log:
-            shorter = failure.model_copy(update={"log": failure.log[len(failure.log) // 4 + 1 :]})
+    """Shorten the log from its start, then the message and the warnings from their ends, until the report fits."""
+    while _size(report) > TERMINATION_MESSAGE_BYTES:
+        if report.failure:
+            report = report.model_copy(update={"failure": _shorten_failure(report.failure)})
+        elif report.dataset and report.dataset.warnings:
+            report = report.model_copy(update={"dataset": _shorten_warnings(report.dataset)})
         else:
-            shorter = failure.model_copy(update={"message": failure.message[: len(failure.message) * 3 // 4]})
-        report = report.model_copy(update={"failure": shorter})
+            break
     return report
+
+
+def _shorten_failure(failure: Failure) -> Failure:
+    if failure.log:
+        return failure.model_copy(update={"log": failure.log[len(failure.log) // 4 + 1 :]})
+    return failure.model_copy(update={"message": failure.message[: len(failure.message) * 3 // 4]})
+
+
+def _shorten_warnings(dataset: DatasetReport) -> DatasetReport:
+    """Three quarters of each warning; those of which nothing is left are left out."""
+    shorter = (warning[: len(warning) * 3 // 4] for warning in dataset.warnings)
+    return dataset.model_copy(update={"warnings": tuple(filter(None, shorter))})

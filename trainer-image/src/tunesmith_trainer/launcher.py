@@ -9,9 +9,11 @@ Exit codes are the contract's ``ExitCode``:
 
 - all workers succeeded: 0; a worker left a failure: the code of its category (see ``failures``);
 - the cgroup's ``oom_kill`` counter grew and a worker failed: 12, since the kernel kills but one process;
-- a worker died without a word after the pod was told to go: 15; otherwise: 14, with the end of its log.
+- a worker died without a word after the pod was told to go: 15; otherwise: 14, with the end of its log, or 13 where
+  that shows NCCL's watchdog, which ends a process that waits for a lost one.
 
-With several failures the first one counts, unless it is a lost connection and another worker knows more.
+With several failures the first one counts, unless it is a lost connection and another worker knows more. A run
+that is not through names its newest committed checkpoint.
 """
 
 import contextlib
@@ -29,7 +31,7 @@ from types import FrameType
 from typing import BinaryIO, TextIO
 
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory, exit_code_of
-from tunesmith_contract.report import Failure, Outcome, RunReport, parse_report
+from tunesmith_contract.report import Checkpoint, Failure, Outcome, RunReport, parse_report
 
 from .cgroup import count_oom_kills
 from .redact import Redactor
@@ -37,6 +39,12 @@ from .redact import Redactor
 LOG_TAIL_CHARACTERS = 3000
 SECONDS_TO_FOLLOW_A_FAILURE = 30
 DEFAULT_MASTER_PORT = 29500
+
+#: Names the file where the first worker leaves its newest committed checkpoint.
+CHECKPOINT_FILE_ENV = "TUNESMITH_CHECKPOINT_FILE"
+
+_CHECKPOINT_FILE = "checkpoint.json"
+_WATCHDOG_TEXT = "ProcessGroupNCCL"
 
 # Lines at once, and no progress bars: this is a log.
 _LOGGING = {"PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -166,7 +174,8 @@ class Launcher:
                     signal.signal(signum, handler)
             for worker in self._workers:
                 worker.reader.join()
-            report, code = self._conclude(self.oom_kills() > kills_before)
+            checkpoint = _read_checkpoint(Path(folder) / _CHECKPOINT_FILE)
+            report, code = self._conclude(self.oom_kills() > kills_before, checkpoint)
         if report is not None:
             self.termination_log.write_bytes(_redacted(report, redact).to_termination_message())
         return code
@@ -183,7 +192,12 @@ class Launcher:
             [*self.worker_command, "--report-file", str(report_file)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**_LOGGING, **self.environment, **self.gang.environment(local_rank)},
+            env={
+                **_LOGGING,
+                **self.environment,
+                **self.gang.environment(local_rank),
+                CHECKPOINT_FILE_ENV: str(folder / _CHECKPOINT_FILE),
+            },
             start_new_session=True,
         )
         tail: deque[str] = deque(maxlen=100)
@@ -220,6 +234,9 @@ class Launcher:
             return
         for worker in self._workers:
             worker.signal(signal.SIGTERM)
+        if self._first_failed and self._first_failed.code == ExitCode.PREEMPTED:
+            # Another pod was told to go; all workers agreed to stop and may still be at their checkpoint.
+            return
         signal.signal(signal.SIGALRM, self._kill)
         signal.setitimer(signal.ITIMER_REAL, SECONDS_TO_FOLLOW_A_FAILURE)
 
@@ -227,7 +244,7 @@ class Launcher:
         for worker in self._workers:
             worker.signal(signal.SIGKILL)
 
-    def _conclude(self, oom_killed: bool) -> tuple[RunReport | None, ExitCode]:
+    def _conclude(self, oom_killed: bool, checkpoint: Checkpoint | None) -> tuple[RunReport | None, ExitCode]:
         """The report of the run, and its exit code. Pods after the first have nothing to say of a success."""
         if self._first_failed is None:
             return self._workers[0].report(), ExitCode.SUCCEEDED
@@ -239,10 +256,12 @@ class Launcher:
         elif failure is None and self._first_failed.code != ExitCode.PREEMPTED:
             failure = self._died(self._first_failed)
         if failure is None:
-            report = RunReport.model_validate({"stage": self.stage, "outcome": Outcome.PREEMPTED})
+            report = RunReport.model_validate(
+                {"stage": self.stage, "outcome": Outcome.PREEMPTED, "checkpoint": checkpoint}
+            )
             return report, ExitCode.PREEMPTED
         report = RunReport.model_validate(
-            {"stage": self.stage, "outcome": Outcome.FAILED, "failure": failure}
+            {"stage": self.stage, "outcome": Outcome.FAILED, "failure": failure, "checkpoint": checkpoint}
         )
         return report, exit_code_of(failure.category)
 
@@ -270,6 +289,15 @@ class Launcher:
 
     def _died(self, worker: Worker) -> Failure:
         code = worker.code or 0
+        if code == -signal.SIGABRT and _WATCHDOG_TEXT in "".join(worker.tail):
+            return Failure(
+                category=FailureCategory.COMMUNICATION,
+                reason="CommunicationLost",
+                message=f"worker {worker.rank} waited in vain for another: see its log",
+                rank=worker.rank,
+                exit_code=code,
+                log=_log_tail(worker),
+            )
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         return Failure(
             category=FailureCategory.INFRASTRUCTURE,
@@ -289,6 +317,13 @@ def _pass_on(source: BinaryIO, target: TextIO, tail: deque[str], prefix: str, re
             tail.append(line)
             target.write(prefix + line)
             target.flush()
+
+
+def _read_checkpoint(file: Path) -> Checkpoint | None:
+    try:
+        return Checkpoint.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return None
 
 
 def _log_tail(worker: Worker) -> str:

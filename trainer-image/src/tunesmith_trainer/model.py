@@ -1,7 +1,6 @@
 """The base model: which one it is, what it is, and whether it can be fine-tuned."""
 
 import json
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.report import ModelReport
-from tunesmith_contract.uris import Scheme, parse_uri
+from tunesmith_contract.uris import MOUNTED, Scheme, parse_uri
 
 from .failures import UserError
+from .shape import build_skeleton, count_parameters, describe_shape
 from .storage import Storage, file_digest
+from .template import is_template_changed
 
 _IGNORED = ("README.md", ".gitattributes", "LICENSE")
 _HEADER_LENGTH_BYTES = 8
@@ -40,17 +41,24 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def describe_model(storage: Storage, uri: str, folder: Path) -> ModelReport:
-    """What a base model is, from its configuration and the headers of its weights.
+    """What a base model is: its sizes follow from its configuration, without its weights.
 
     Raises:
         UserError: no causal language model, or no safetensors.
     """
     config = load_config(folder)
+    if parse_uri(uri).scheme in MOUNTED:
+        _check_weights(uri, folder)
+    skeleton = build_skeleton(config)
+    quantization = getattr(config, "quantization_config", None)
     return ModelReport(
         revision=model_revision(uri, folder),
         architecture=config.architectures[0],
-        parameters=_count_parameters(uri, folder),
+        parameters=count_parameters(skeleton),
         max_position_embeddings=getattr(config, "max_position_embeddings", None) or 0,
+        shape=describe_shape(skeleton),
+        quantization=_quantization_method(quantization) if quantization else None,
+        template_changed=is_template_changed(load_tokenizer(folder)),
     )
 
 
@@ -92,31 +100,26 @@ def _hub_commit(folder: Path) -> str:
     return parts[len(parts) - 1 - parts[::-1].index("snapshots") + 1]
 
 
-def _count_parameters(uri: str, folder: Path) -> int:
-    parsed = parse_uri(uri)
-    if parsed.scheme is Scheme.HF:
-        from huggingface_hub import get_safetensors_metadata
+def _check_weights(uri: str, folder: Path) -> None:
+    """Look for whole safetensors files.
 
-        metadata = get_safetensors_metadata(parsed.name, revision=_hub_commit(folder))
-        return sum(metadata.parameter_count.values())
+    Raises:
+        UserError: there are none, or one is cut off.
+    """
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise UserError("ModelUnreadable", f"{uri} holds no *.safetensors: save the model as safetensors")
-    return sum(_tensor_elements(path) for path in weights)
-
-
-def _tensor_elements(path: Path) -> int:
-    """The number of elements that a safetensors file's header announces."""
-    with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(_HEADER_LENGTH_BYTES), "little")
-        if length > path.stat().st_size:
+    for path in weights:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(_HEADER_LENGTH_BYTES), "little")
+            size = path.stat().st_size
+            header = json.loads(stream.read(length)) if length <= size else {}
+        ends = (tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__")
+        if not header or _HEADER_LENGTH_BYTES + length + max(ends, default=0) > size:
             raise UserError("ModelUnreadable", f"{path.name} is damaged: copy the model again")
-        header = json.loads(stream.read(length))
-    return sum(_product(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
 
 
-def _product(shape: Sequence[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
+def _quantization_method(config: Any) -> str:
+    """The method's name in a ``quantization_config``, such as ``gptq``."""
+    written = config.get("quant_method") if isinstance(config, dict) else config.quant_method
+    return str(getattr(written, "value", written) or "unknown")

@@ -4,6 +4,7 @@ import signal
 from types import FrameType
 
 from .failures import Preempted
+from .progress import Progress
 
 
 class Preemption:
@@ -27,3 +28,20 @@ class Preemption:
 
     def _request(self, signum: int, frame: FrameType | None) -> None:
         self.requested = True
+
+
+class InterruptibleProgress(Progress):
+    """Progress of a stage that keeps what it has done, and so may stop wherever it says how far it is."""
+
+    def __init__(self, preemption: Preemption) -> None:
+        super().__init__()
+        self._preemption = preemption
+
+    def update(self, done: int, total: int, **metrics: float | int | str) -> None:
+        """Say how far the stage is, or stop here.
+
+        Raises:
+            Preempted: the pod was told to go.
+        """
+        self._preemption.check()
+        super().update(done, total, **metrics)

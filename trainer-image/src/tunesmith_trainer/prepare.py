@@ -8,23 +8,27 @@ Beside them lie ``findings.jsonl`` (all that was found wrong) and, where rows we
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from tunesmith_contract.methods import Method
 from tunesmith_contract.report import DatasetReport, Outcome, RunReport, TokenStatistics
 from tunesmith_contract.run_config import DataFormat, Deduplicate, OnInvalidRow, OutputFormat, PrepareConfig
 
-from .data.checks import Finding, Row
+from .data.checks import Finding
+from .data.formats import Purpose, Row, is_conversational, purpose_of
+from .data.measuring import Measured, measure
 from .data.parquet import read_rows, write_rows
-from .data.reading import SourceFile, SourceRow, raise_findings, read_source
-from .data.render import Renderer, RenderError
+from .data.reading import SourceFile, raise_findings, read_source
+from .data.render import Renderer
 from .data.split import Split, dataset_digest, split_rows
 from .failures import DataError
 from .model import describe_model, load_tokenizer
 from .progress import Progress
 from .report import PREPARED_REPORT_FILE, Workspace
+from .rewards.build import check_rewards
 from .storage import Storage, write_atomically
+from .teacher import answer_sources, as_supervised, endpoint_of
 from .train.exports.gguf import require_gguf
 
 TRAIN_FILE = "train.parquet"
@@ -34,15 +38,6 @@ DROPPED_FILE = "dropped.jsonl"
 
 #: Fewer training rows than this rarely teach a task.
 FEW_ROWS = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A source with the rows that the model's template takes, and how many tokens each has."""
-
-    source: SourceFile
-    lengths: dict[int, int]
-    truncated: frozenset[int]
 
 
 def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progress: Progress) -> RunReport:
@@ -57,12 +52,19 @@ def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progr
         require_gguf(folder)
     renderer = Renderer(load_tokenizer(folder), answers_only=learns_answers_only(config.method))
     sources = _read_sources(config, storage)
-    if sources[0].data_format is DataFormat.CHAT:
-        renderer.require_chat()
-    measured = [_measure(source, renderer, config.method.max_length, progress) for source in sources]
+    _require_template(sources, renderer)
+    check_rewards(config.method.rewards, [row.row for source in sources for row in source.rows])
+    method = config.method
+    if teacher := endpoint_of(method):
+        # What is wrong with the prompts is said before answers are paid for.
+        _apply_policy(config, [Measured(source, (), 0) for source in sources], workspace.prepared)
+        sources = answer_sources(sources, teacher, workspace.prepared, progress.update)
+        method = as_supervised(method)
+    measured = [measure(source, renderer, method, progress.update) for source in sources]
     _apply_policy(config, measured, workspace.prepared)
     split = _split(config, measured)
-    _write(workspace.prepared, split, sources[0].data_format)
+    write_rows(workspace.prepared / TRAIN_FILE, split.train)
+    write_rows(workspace.prepared / VALIDATION_FILE, split.validation)
     dataset = _describe(measured, split)
     report = RunReport(stage="prepare", outcome=Outcome.SUCCEEDED, dataset=dataset, model=model)
     write_atomically(workspace.prepared / PREPARED_REPORT_FILE, report.to_json().encode())
@@ -95,48 +97,22 @@ def load_prepared(folder: Path, digest: str) -> Split:
 
 def _read_sources(config: PrepareConfig, storage: Storage) -> list[SourceFile]:
     """The training file and, if there is one, the validation file, in one format."""
-    train = _read(config.train, config.format, storage)
+    purpose = purpose_of(config.method)
+    train = _read(config.train, config.format, purpose, storage)
     if config.validation.uri is None:
         return [train]
-    return [train, _read(config.validation.uri, train.data_format, storage)]
+    return [train, _read(config.validation.uri, train.data_format, purpose, storage)]
 
 
-def _read(uri: str, data_format: DataFormat, storage: Storage) -> SourceFile:
-    return read_source(storage.dataset_file(uri), data_format, name=uri.rpartition("/")[2])
+def _read(uri: str, data_format: DataFormat, purpose: Purpose, storage: Storage) -> SourceFile:
+    return read_source(storage.dataset_file(uri), data_format, uri.rpartition("/")[2], purpose)
 
 
-def _measure(source: SourceFile, renderer: Renderer, max_length: int, progress: Progress) -> Measured:
-    """Count each row's tokens; a row that the template refuses, or that loses its answer, is a finding."""
-    findings: list[Finding] = []
-    lengths: dict[int, int] = {}
-    truncated = set()
-    for number, row in enumerate(source.rows, start=1):
-        progress.update(number, len(source.rows))
-        try:
-            tokens = renderer.tokens(row.row)
-        except RenderError as error:
-            findings.append(
-                Finding(row.file, row.line, "template_error", str(error), "follow the model's template")
-            )
-            continue
-        lengths[row.line] = len(tokens.ids)
-        if len(tokens.ids) > max_length:
-            truncated.add(row.line)
-        if not any(tokens.answer[:max_length]):
-            findings.append(_lost_answer(row, len(tokens.ids), max_length))
-    bad = {finding.line for finding in findings}
-    good = tuple(row for row in source.rows if row.line not in bad)
-    refused = source.refused | {row.line: row.row for row in source.rows if row.line in bad}
-    return Measured(
-        replace(source, rows=good, findings=(*source.findings, *findings), refused=refused),
-        {line: length for line, length in lengths.items() if line not in bad},
-        frozenset(truncated - bad),
-    )
-
-
-def _lost_answer(row: SourceRow, tokens: int, max_length: int) -> Finding:
-    found = f"no answer within the first {max_length:,} of {tokens:,} tokens"
-    return Finding(row.file, row.line, "answer_truncated", found, "shorten the row or raise maxLength")
+def _require_template(sources: Sequence[SourceFile], renderer: Renderer) -> None:
+    """Rows of messages need a template under which the answers that are learned can be told apart."""
+    rows = [source.rows[0].row for source in sources if source.rows]
+    if any(is_conversational(row) for row in rows):
+        renderer.require_chat(every_turn=any("messages" in row for row in rows))
 
 
 def _apply_policy(config: PrepareConfig, measured: Sequence[Measured], folder: Path) -> None:
@@ -159,12 +135,12 @@ def _dropped(measured: Sequence[Measured]) -> list[dict[str, object]]:
     return [
         {
             "file": each.source.name,
-            "line": line,
-            "reasons": [str(finding) for finding in each.source.findings if finding.line == line],
-            "row": row,
+            "line": refused.line,
+            "reasons": [str(finding) for finding in refused.findings],
+            "row": refused.row,
         }
         for each in measured
-        for line, row in sorted(each.source.refused.items())
+        for refused in sorted(each.source.refused, key=lambda row: row.line)
     ]
 
 
@@ -195,14 +171,8 @@ def _split(config: PrepareConfig, measured: Sequence[Measured]) -> Split:
     return split
 
 
-def _write(folder: Path, split: Split, data_format: DataFormat) -> None:
-    chat = data_format is DataFormat.CHAT
-    write_rows(folder / TRAIN_FILE, split.train, chat=chat)
-    write_rows(folder / VALIDATION_FILE, split.validation, chat=chat)
-
-
 def _describe(measured: Sequence[Measured], split: Split) -> DatasetReport:
-    lengths = sorted(length for each in measured for length in each.lengths.values())
+    lengths = sorted(length for each in measured for length in each.lengths)
     dropped = sum(len(each.source.refused) for each in measured)
     return DatasetReport(
         digest=dataset_digest(split),
@@ -212,7 +182,7 @@ def _describe(measured: Sequence[Measured], split: Split) -> DatasetReport:
         validation_rows=len(split.validation),
         duplicates=split.duplicates,
         dropped_rows=dropped,
-        truncated_rows=sum(len(each.truncated) for each in measured),
+        truncated_rows=sum(each.truncated for each in measured),
         tokens=TokenStatistics(
             p50=round(statistics.median(lengths)),
             p95=lengths[min(len(lengths) - 1, len(lengths) * 95 // 100)],
@@ -224,8 +194,10 @@ def _describe(measured: Sequence[Measured], split: Split) -> DatasetReport:
 
 
 def _warnings(measured: Sequence[Measured], split: Split) -> list[str]:
-    warnings = []
-    truncated = sum(len(each.truncated) for each in measured)
+    warnings = _label_warnings(split)
+    if cut := sum(not row.findings for each in measured for row in each.source.refused):
+        warnings.append(f"{cut:,} answers of the teacher were cut off and are left out: raise maxTokens")
+    truncated = sum(each.truncated for each in measured)
     if truncated:
         warnings.append(f"{truncated:,} rows are longer than maxLength and lose their end: raise maxLength")
     if len(split.train) < FEW_ROWS:
@@ -233,6 +205,14 @@ def _warnings(measured: Sequence[Measured], split: Split) -> list[str]:
     if not split.validation:
         warnings.append("no rows are held out for validation: set dataset.validation")
     return warnings
+
+
+def _label_warnings(split: Split) -> list[str]:
+    labels = {row["label"] for row in split.train if "label" in row}
+    if len(labels) != 1:
+        return []
+    only, other = ("true", "false") if True in labels else ("false", "true")
+    return [f"all labels are {only}: add answers labelled {other}, since both are needed to tell them apart"]
 
 
 def rows_of(split: Split) -> list[Row]:

@@ -49,6 +49,13 @@ class Progress:
         if self._url is None or (0 < done < total and now - self._last < SECONDS_BETWEEN_UPDATES):
             return
         self._last = now
+        self.announce(done, total, **metrics)
+
+    def announce(self, done: int, total: int, **metrics: float | int | str) -> None:
+        """Say it now, whenever the last word was."""
+        if self._url is None:
+            return
+        now = self._clock()
         remaining = (now - self._start) / done * (total - done) if done else None
         status = TrainerStatus(
             last_updated_time=datetime.now(UTC),

@@ -6,7 +6,7 @@ A rerun of a stage that finds its committed report ends at once with the same wo
 import shutil
 from pathlib import Path
 
-from tunesmith_contract.layout import checkpoints_uri, prepared_uri, report_uri, work_uri
+from tunesmith_contract.layout import TENSORBOARD_FOLDER, checkpoints_uri, prepared_uri, report_uri, work_uri
 from tunesmith_contract.report import Outcome, RunReport, parse_report
 from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig
 from tunesmith_contract.uris import StorageUri, parse_uri
@@ -45,6 +45,11 @@ class Workspace:
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
         return self.path(checkpoints_uri(self.work))
+
+    @property
+    def logs(self) -> Path:
+        """The folder of TensorBoard's event files, which stay."""
+        return self.folder / TENSORBOARD_FOLDER
 
     def path(self, uri: StorageUri) -> Path:
         """The mounted path of a URI."""

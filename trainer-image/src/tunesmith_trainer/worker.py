@@ -16,7 +16,7 @@ from tunesmith_contract.report import Outcome, RunReport
 from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig, parse_run_config
 
 from .failures import Preempted, describe
-from .preemption import Preemption
+from .preemption import InterruptibleProgress, Preemption
 from .progress import Progress
 from .report import Workspace
 from .storage import Storage, write_atomically
@@ -63,7 +63,7 @@ def _run(stage: str, config_file: Path, storage: Storage, rank: int) -> tuple[Ru
 def _run_stage(config: PrepareConfig | TrainConfig | EvaluateConfig, storage: Storage) -> RunReport | None:
     """Run a stage, unless it is done already; a finished run keeps no work files."""
     preemption = Preemption()
-    if isinstance(config, TrainConfig):
+    if not isinstance(config, PrepareConfig):
         preemption.listen()
     workspace = Workspace(storage, config)
     report = workspace.committed_report() or _dispatch(config, storage, workspace, preemption)
@@ -91,7 +91,7 @@ def _dispatch(
         case EvaluateConfig():
             from .evaluate.run import evaluate
 
-            return evaluate(config, storage, workspace, Progress())
+            return evaluate(config, storage, workspace, InterruptibleProgress(preemption))
 
 
 if __name__ == "__main__":

@@ -181,6 +181,7 @@ class Remedy(StatusModel):
     """What was changed after an attempt ran out of memory. The batch size stays: only its parts get smaller."""
 
     attempt: int = Field(ge=1, description="The attempt that ran with it first.")
+    before: int = Field(ge=1, description="Rows at once on one GPU until then.")
     micro_batch_size: int = Field(ge=1, description="Rows at once on one GPU since then.")
     time: Timestamp = Field(description="When it was decided.")
 

@@ -57,6 +57,7 @@ def _prepare_config(
         max_invalid_fraction=float(data.max_invalid_fraction or 0),
         deduplicate=data.deduplicate,
         method=resolve_method(spec, artifacts),
+        formats=spec.output.formats,
         seed=spec.hyperparameters.seed,
         workspace=spec.workspace.uri if spec.workspace else None,
         output=spec.output.uri,

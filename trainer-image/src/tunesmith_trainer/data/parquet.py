@@ -1,4 +1,4 @@
-"""The canonical rows as Parquet: TRL's conversational and prompt-completion forms.
+"""The canonical rows as Parquet: TRL's forms, with messages as lists of structs and plain text as strings.
 
 Members whose shape differs from row to row (``tools``, ``tool_calls``) are stored as JSON text, since Parquet
 would fill them up with nulls.
@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,17 +16,17 @@ import pyarrow.parquet as pq
 from tunesmith_contract.base import canonical_json
 from tunesmith_trainer.storage import write_atomically
 
-from .checks import MESSAGE_KEYS, Row
+from .formats import Row
+from .messages import MESSAGE_KEYS
 
-_MESSAGE = pa.struct([pa.field(key, pa.string()) for key in MESSAGE_KEYS])
-_CHAT = pa.schema([pa.field("messages", pa.list_(_MESSAGE)), pa.field("tools", pa.string())])
-_PROMPT_COMPLETION = pa.schema([pa.field("prompt", pa.string()), pa.field("completion", pa.string())])
+_MESSAGES = pa.list_(pa.struct([pa.field(key, pa.string()) for key in MESSAGE_KEYS]))
+_SPOKEN = ("messages", "prompt", "completion", "chosen", "rejected")
+_TYPES = {"text": pa.string(), "answer": pa.string(), "label": pa.bool_(), "tools": pa.string()}
 
 
-def write_rows(path: Path, rows: Sequence[Row], *, chat: bool) -> None:
-    """Write rows, whole or not at all."""
-    schema = _CHAT if chat else _PROMPT_COMPLETION
-    table = pa.Table.from_pylist([_encode(row) for row in rows], schema=schema)
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows of one format, whole or not at all; each member is text, or messages, in all of them."""
+    table = pa.Table.from_pylist([_encode(row) for row in rows], schema=_schema(rows))
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     write_atomically(path, buffer.getvalue())
@@ -36,29 +37,52 @@ def read_rows(path: Path) -> list[Row]:
     return [_decode(row) for row in pq.read_table(path).to_pylist()]
 
 
+def _schema(rows: Sequence[Row]) -> pa.Schema:
+    """A column per member that any row has."""
+    columns = {}
+    for row in rows:
+        for name, value in row.items():
+            columns[name] = _MESSAGES if isinstance(value, list) else pa.string()
+    return pa.schema([pa.field(name, _TYPES.get(name, columns[name])) for name in sorted(columns)])
+
+
 def _encode(row: Row) -> Row:
-    if "messages" not in row:
-        return row
-    messages = [
-        {**message, "tool_calls": canonical_json(message["tool_calls"]).decode()}
-        if "tool_calls" in message
-        else message
-        for message in row["messages"]
-    ]
-    tools = {"tools": canonical_json(row["tools"]).decode()} if "tools" in row else {}
-    return {"messages": messages, **tools}
+    encoded = {name: _encode_messages(row[name]) if name in _SPOKEN else row[name] for name in row}
+    if "tools" in row:
+        encoded["tools"] = canonical_json(row["tools"]).decode()
+    return encoded
 
 
 def _decode(row: Row) -> Row:
-    if "messages" not in row:
-        return row
-    messages = [
-        {
-            key: json.loads(value) if key == "tool_calls" else value
-            for key, value in message.items()
-            if value is not None
-        }
-        for message in row["messages"]
+    decoded = {
+        name: _decode_messages(value) if name in _SPOKEN else value
+        for name, value in row.items()
+        if value is not None
+    }
+    if "tools" in decoded:
+        decoded["tools"] = json.loads(decoded["tools"])
+    return decoded
+
+
+def _encode_messages(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    return [
+        {**message, "tool_calls": canonical_json(message["tool_calls"]).decode()}
+        if "tool_calls" in message
+        else message
+        for message in value
     ]
-    tools = {"tools": json.loads(row["tools"])} if row.get("tools") is not None else {}
-    return {"messages": messages, **tools}
+
+
+def _decode_messages(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    return [
+        {
+            key: json.loads(part) if key == "tool_calls" else part
+            for key, part in message.items()
+            if part is not None
+        }
+        for message in value
+    ]

@@ -5,6 +5,9 @@ by the marks of TRL's training variant of a known template; by rendering the con
 assistant turn, which every template allows that renders a conversation as a continuation of its own
 beginning. A template that allows none of these is refused, since training would silently learn the questions
 too.
+
+An answer that stands apart from its prompt (completions, preferences) begins where the prompt and the whole
+conversation, both rendered by the model's own template, part; it ends with its end-of-turn token.
 """
 
 from collections.abc import Sequence
@@ -18,7 +21,8 @@ from trl.chat_template_utils import get_training_chat_template, has_generation_m
 
 from tunesmith_trainer.failures import UserError
 
-from .checks import Row
+from .canonical import common_length
+from .formats import Row
 
 Message = dict[str, Any]
 
@@ -28,6 +32,7 @@ _PROBE_CONVERSATION: list[Message] = [
     {"role": "user", "content": "three"},
     {"role": "assistant", "content": "four"},
 ]
+_PROBE_COMPLETION: Row = {"prompt": _PROBE_CONVERSATION[:1], "completion": _PROBE_CONVERSATION[1:2]}
 
 
 class RenderError(ValueError):
@@ -47,6 +52,32 @@ class Tokens:
             return list(self.ids)
         return [token if answer else ignore for token, answer in zip(self.ids, self.answer, strict=True)]
 
+    @property
+    def start(self) -> int:
+        """Where the answer begins; the number of tokens where there is none."""
+        return self.answer.index(True) if True in self.answer else len(self.ids)
+
+    @property
+    def answered(self) -> list[int]:
+        """The token ids through the answer's last one: what a template writes after it says nothing."""
+        return (
+            self.ids[: len(self.answer) - self.answer[::-1].index(True)] if True in self.answer else self.ids
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A prompt and two answers to it, as token ids; either answer follows the prompt."""
+
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt with the longer answer."""
+        return len(self.prompt) + max(len(self.chosen), len(self.rejected))
+
 
 class Renderer:
     """Renders rows by a model's tokenizer and template.
@@ -65,20 +96,35 @@ class Renderer:
         self._answers_only = answers_only
 
     def tokens(self, row: Row) -> Tokens:
-        """A whole row.
+        """A whole canonical row: of a preference, the prompt with the chosen answer; of a prompt, no answer.
 
         Raises:
             RenderError: the template refuses the row.
         """
-        if "messages" not in row:
-            return self._text_tokens(row)
-        messages, tools = row["messages"], row.get("tools")
         try:
-            if self._marked_template is not None:
-                return self._marked_tokens(messages, tools)
-            return self._prefix_tokens(messages, tools)
+            if "messages" in row:
+                return self._chat_tokens(row["messages"], row.get("tools"))
+            if "text" in row:
+                return self._text_tokens("", row["text"])
+            said = row["chosen"] if "chosen" in row else row.get("completion")
+            if isinstance(row["prompt"], list):
+                return self._turn_tokens(row["prompt"], said, row.get("tools"))
+            return self._text_tokens(row["prompt"], said)
         except TemplateError as error:
             raise RenderError(str(error)) from error
+
+    def pair(self, row: Row) -> Pair:
+        """A row of a preference.
+
+        Raises:
+            RenderError: the template refuses the row.
+        """
+        chosen = self.tokens(row)
+        rejected = self.tokens(row | {"chosen": row["rejected"]})
+        # Where a token reaches from the prompt into an answer, both answers begin with it.
+        shared = common_length(chosen.ids, rejected.ids)
+        start = min(chosen.start, rejected.start, shared)
+        return Pair(chosen.ids[:start], chosen.answered[start:], rejected.answered[start:])
 
     def prompt(self, messages: Sequence[Message], tools: list[Row] | None = None) -> str:
         """A conversation up to the point where the assistant is to speak.
@@ -91,14 +137,17 @@ class Renderer:
         except TemplateError as error:
             raise RenderError(str(error)) from error
 
-    def require_chat(self) -> None:
+    def require_chat(self, *, every_turn: bool = True) -> None:
         """Check once that conversations can be rendered and their answers told apart.
+
+        Args:
+            every_turn: each turn of the assistant is an answer; else only what follows a prompt.
 
         Raises:
             UserError: they can't.
         """
         try:
-            marked = self.tokens({"messages": _PROBE_CONVERSATION})
+            marked = self.tokens({"messages": _PROBE_CONVERSATION} if every_turn else _PROBE_COMPLETION)
         except RenderError as error:
             message = (
                 f"the model's chat template refuses a plain conversation ({error}): correct the template"
@@ -110,22 +159,46 @@ class Renderer:
             )
             raise UserError("ChatTemplate", message)
 
+    def _require_template(self) -> None:
+        if self.tokenizer.chat_template:
+            return
+        message = (
+            "the base model's tokenizer has no chat template: choose an instruction-tuned model, "
+            "add chat_template.jinja to its folder, or write rows of plain text"
+        )
+        raise UserError("ChatTemplate", message)
+
     @cached_property
     def _marked_template(self) -> str | None:
         """A template with generation marks; None where answers are found by rendering prefixes."""
+        self._require_template()
         template = self.tokenizer.chat_template
-        if not template:
-            message = (
-                "the base model's tokenizer has no chat template: choose an instruction-tuned model, "
-                "add chat_template.jinja to its folder, or write rows with prompt and completion"
-            )
-            raise UserError("ChatTemplate", message)
         if has_generation_markers(template):
             return str(template["default"] if isinstance(template, dict) else template)
         try:
             return get_training_chat_template(self.tokenizer)
         except (ValueError, TemplateError):
             return None
+
+    def _chat_tokens(self, messages: Sequence[Message], tools: list[Row] | None) -> Tokens:
+        if self._marked_template is not None:
+            return self._marked_tokens(messages, tools)
+        return self._prefix_tokens(messages, tools)
+
+    def _turn_tokens(
+        self, prompt: Sequence[Message], said: Sequence[Message] | None, tools: list[Row] | None
+    ) -> Tokens:
+        """A prompt and what was said to it; of several messages only the assistant's are the answer."""
+        text = self._render(prompt, tools, add_generation_prompt=True)
+        if said is None:
+            return self._encode(text, [], special_tokens=False)
+        messages = [*prompt, *said]
+        if len(said) > 1:
+            return self._prefix_tokens(messages, tools, begin=len(prompt))
+        whole = self._render(messages, tools)
+        start = len(text) if whole.startswith(text) else common_length(text, whole)
+        span = (start, _end_of_turn(whole, start, self.tokenizer.eos_token))
+        return self._encode(whole, [span], special_tokens=False)
 
     def _marked_tokens(self, messages: Sequence[Message], tools: list[Row] | None) -> Tokens:
         encoded = self.tokenizer.apply_chat_template(
@@ -138,12 +211,12 @@ class Renderer:
         )
         return Tokens(list(encoded["input_ids"]), [bool(bit) for bit in encoded["assistant_masks"]])
 
-    def _prefix_tokens(self, messages: Sequence[Message], tools: list[Row] | None) -> Tokens:
+    def _prefix_tokens(self, messages: Sequence[Message], tools: list[Row] | None, begin: int = 0) -> Tokens:
         text = self._render(messages, tools)
         spans = [
             self._answer_span(messages, index, tools, text)
             for index, message in enumerate(messages)
-            if message["role"] == "assistant"
+            if index >= begin and message["role"] == "assistant"
         ]
         return self._encode(text, spans, special_tokens=False)
 
@@ -163,17 +236,20 @@ class Renderer:
             raise UserError("ChatTemplate", message)
         return len(before), _end_of_turn(through, len(before), self.tokenizer.eos_token)
 
-    def _text_tokens(self, row: Row) -> Tokens:
-        text = row["prompt"] + row["completion"]
-        tokens = self._encode(text, [(len(row["prompt"]), len(text))], special_tokens=True)
+    def _text_tokens(self, prompt: str, said: str | None) -> Tokens:
+        """Plain text with the tokenizer's own marks of beginning and end; a prompt alone has no end."""
+        text = prompt + (said or "")
+        spans = [] if said is None else [(len(prompt), len(text))]
+        tokens = self._encode(text, spans, special_tokens=True)
         end = self.tokenizer.eos_token_id
-        if end is not None and tokens.ids[-1:] != [end]:
+        if said is not None and end is not None and tokens.ids[-1:] != [end]:
             return Tokens([*tokens.ids, end], [*tokens.answer, True])
         return tokens
 
     def _render(
         self, messages: Sequence[Message], tools: list[Row] | None, *, add_generation_prompt: bool = False
     ) -> str:
+        self._require_template()
         rendered = self.tokenizer.apply_chat_template(
             list(messages), tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
         )

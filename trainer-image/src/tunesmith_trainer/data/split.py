@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from tunesmith_contract.base import canonical_json, sha256_digest
 
-from .checks import Row, row_digest
+from .checks import row_digest
+from .formats import Row
 
 _HASH_RANGE = 2**64
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.run_config import DataFormat, Metric, Side, Suite
-from tunesmith_trainer.data.checks import Finding, Row, row_digest
+from tunesmith_trainer.data.checks import Finding, row_digest
+from tunesmith_trainer.data.formats import EVALUATION, Row, is_conversational
 from tunesmith_trainer.data.reading import raise_findings, read_source
 from tunesmith_trainer.data.render import Message, Renderer
 from tunesmith_trainer.data.split import content_order
@@ -48,7 +48,7 @@ def read_items(path: Path, name: str, metrics: Sequence[Metric] = ()) -> list[It
     Raises:
         DataError: a row fails a check, or a metric can't compare with its expected answer.
     """
-    source = read_source(path, DataFormat.AUTO, name)
+    source = read_source(path, DataFormat.AUTO, name, EVALUATION)
     if source.findings:
         raise_findings(list(source.findings))
     items = {item.digest: item for item in (_item(row.row, row.line) for row in reversed(source.rows))}
@@ -113,9 +113,9 @@ def _turns(example: Item) -> list[Message]:
 
 
 def _item(row: Row, line: int) -> Item:
-    if "messages" not in row:
+    if not is_conversational(row):
         return Item(row_digest(row), None, row["prompt"], None, row["completion"], line)
-    messages: list[dict[str, Any]] = row["messages"]
+    messages: list[Message] = row["messages"] if "messages" in row else [*row["prompt"], *row["completion"]]
     last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
     return Item(
         row_digest(row), tuple(messages[:last]), "", row.get("tools"), messages[last]["content"], line

@@ -1,15 +1,13 @@
 """What the arguments of all of TRL's trainers have in common."""
 
-import os
 from typing import Any
 
 import torch
 
-from tunesmith_contract.layout import TENSORBOARD_FOLDER
-from tunesmith_contract.run_config import Hyperparameters, Scheduler, TrainConfig
-from tunesmith_trainer.failures import UserError
+from tunesmith_contract.run_config import Scheduler, TrainConfig
 
 from .context import Training
+from .parallel import accumulation_steps, deepspeed_settings, micro_batch_size, world_size
 from .tracking import run_name, set_up_tracking
 
 _SCHEDULERS = {
@@ -28,15 +26,16 @@ def common_arguments(training: Training) -> dict[str, Any]:
     """
     config = training.config
     numbers = config.hyperparameters
+    micro_batch = micro_batch_size(numbers)
     on_gpu = torch.cuda.is_available()
     return {
         "output_dir": str(training.checkpoints),
         "num_train_epochs": numbers.epochs,
         "max_steps": numbers.max_steps or -1,
         "learning_rate": numbers.learning_rate,
-        "per_device_train_batch_size": numbers.micro_batch_size,
-        "per_device_eval_batch_size": numbers.micro_batch_size,
-        "gradient_accumulation_steps": accumulation_steps(numbers, world_size()),
+        "per_device_train_batch_size": micro_batch,
+        "per_device_eval_batch_size": micro_batch,
+        "gradient_accumulation_steps": accumulation_steps(numbers.batch_size, micro_batch, world_size()),
         "warmup_steps": numbers.warmup_ratio,
         "weight_decay": numbers.weight_decay,
         "max_grad_norm": numbers.max_grad_norm,
@@ -44,6 +43,7 @@ def common_arguments(training: Training) -> dict[str, Any]:
         "seed": numbers.seed,
         "bf16": on_gpu,
         "use_cpu": not on_gpu,
+        "deepspeed": deepspeed_settings(config),
         "activation_checkpointing": config.activation_checkpointing,
         "dataloader_pin_memory": on_gpu,
         "save_strategy": "steps",
@@ -54,36 +54,8 @@ def common_arguments(training: Training) -> dict[str, Any]:
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
         "run_name": run_name(config),
-        "report_to": set_up_tracking(config, training.checkpoints.parent / TENSORBOARD_FOLDER) or "none",
+        "report_to": set_up_tracking(config, training.logs) or "none",
     }
-
-
-def accumulation_steps(numbers: Hyperparameters, world: int) -> int:
-    """How many micro batches of all devices make one effective batch.
-
-    Raises:
-        UserError: they make no whole number.
-    """
-    together = numbers.micro_batch_size * world
-    steps, rest = divmod(numbers.batch_size, together)
-    if rest or not steps:
-        devices = "1 device" if world == 1 else f"{world} devices"
-        message = (
-            f"batchSize {numbers.batch_size} is no multiple of {together} "
-            f"(micro batch {numbers.micro_batch_size} on {devices}): write a multiple of it"
-        )
-        raise UserError("BatchSize", message)
-    return steps
-
-
-def world_size() -> int:
-    """Workers of the whole run."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_first_rank() -> bool:
-    """Whether this worker writes what is written once."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _logging_steps(config: TrainConfig, rows: int) -> int:

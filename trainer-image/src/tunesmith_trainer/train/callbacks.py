@@ -1,17 +1,17 @@
 """What happens between the steps of training."""
 
 import math
-from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from tunesmith_contract.run_config import Checkpoints, Parallelism
 from tunesmith_trainer.failures import UserError
 from tunesmith_trainer.preemption import Preemption
 
-from .checkpoints import commit_checkpoint, keep_newest
+from .checkpoints import CheckpointFolder
+from .last_checkpoint import LastCheckpoint
+from .parallel import any_worker, barrier
 
 
 class StopWhenPreempted(TrainerCallback):
@@ -29,35 +29,62 @@ class StopWhenPreempted(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Ask for a checkpoint and an end when any rank was told to go."""
-        if self._any_rank(args.device) and state.global_step < state.max_steps:
+        if any_worker(self._preemption.requested) and state.global_step < state.max_steps:
             self.stopped = True
             control.should_save = True
             control.should_training_stop = True
 
-    def _any_rank(self, device: torch.device) -> bool:
-        if not torch.distributed.is_initialized():
-            return self._preemption.requested
-        flag = torch.tensor([float(self._preemption.requested)], device=device)
-        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-        return bool(flag.item())
-
 
 class CommitCheckpoints(TrainerCallback):
-    """Commits each saved checkpoint once every rank has written its part, and removes old ones after that."""
+    """Commits each saved checkpoint once every rank has written its part, and removes old ones after that.
 
-    def __init__(self, root: Path, keep: int) -> None:
-        self._root = root
-        self._keep = keep
+    Args:
+        folder: the run's checkpoints.
+        settings: how many are kept.
+        parallelism: how the ranks share the weights.
+        last: is told of each commit.
+    """
+
+    def __init__(
+        self, folder: CheckpointFolder, settings: Checkpoints, parallelism: Parallelism, last: LastCheckpoint
+    ) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._parallelism = parallelism
+        self._last = last
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Find the best checkpoint of the steps before."""
+        self._name_best(state)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Write nothing for an attempt that another has taken over from."""
+        if control.should_save:
+            self._folder.lease.check()
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Commit the checkpoint of this step."""
-        if torch.distributed.is_initialized():
-            torch.distributed.barrier()
+        """Commit the checkpoint of this step; no rank goes on, or ends, before that."""
+        barrier()
         if state.is_world_process_zero:
-            commit_checkpoint(self._root / f"checkpoint-{state.global_step}")
-            keep_newest(self._root, self._keep)
+            step, world = state.global_step, args.world_size
+            committed = self._folder.commit(step, world, self._parallelism, _eval_loss(state))
+            self._last.announce(committed, step, state.max_steps)
+            best = {state.best_global_step} if state.best_global_step else set()
+            self._folder.keep(self._settings.keep, best)
+        barrier()
+        self._name_best(state)
+
+    def _name_best(self, state: TrainerState) -> None:
+        """transformers looks for the best checkpoint where it was saved; it has been moved by then."""
+        if state.best_global_step:
+            best = self._folder.root / f"checkpoint-{state.best_global_step}"
+            state.best_model_checkpoint = str(best) if best.is_dir() else None
 
 
 class StopWhenDiverged(TrainerCallback):
@@ -88,3 +115,16 @@ def raise_diverged(what: str) -> None:
         UserError: always.
     """
     raise UserError("Diverged", f"training diverged: {what}; lower learningRate")
+
+
+def _eval_loss(state: TrainerState) -> float | None:
+    """The validation loss that was measured at this very step."""
+    logged = reversed(state.log_history)
+    return next(
+        (
+            entry["eval_loss"]
+            for entry in logged
+            if entry.get("step") == state.global_step and "eval_loss" in entry
+        ),
+        None,
+    )

@@ -24,6 +24,7 @@ class Training:
         renderer: turns rows into tokens by the model's tokenizer and template.
         rows: the prepared rows, in their canonical form.
         checkpoints: the trainer's output folder.
+        logs: the folder of TensorBoard's event files.
         callbacks: what is to happen between steps.
         storage: finds what further URIs name (a teacher, a reward model).
     """
@@ -34,6 +35,7 @@ class Training:
     renderer: Renderer
     rows: Split
     checkpoints: Path
+    logs: Path
     callbacks: list[TrainerCallback]
     storage: Storage
 

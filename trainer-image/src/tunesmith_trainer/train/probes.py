@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tunesmith_contract.artifact import Probe
-from tunesmith_trainer.data.checks import Row
+from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.data.render import Renderer, Tokens
 
 PROBE_TOKENS = 128
@@ -75,7 +75,8 @@ def cut_sequence(tokens: Tokens) -> ProbeTokens:
 def mean_log_prob(model: Any, sequence: ProbeTokens) -> float:
     """Mean log-probability of the continuation's tokens, nats per token, by a float32 log-softmax."""
     ids = torch.tensor([sequence.token_ids], device=model.device)
-    with torch.inference_mode():
+    # Not inference_mode: weights that ZeRO-3 gathers in it could never be trained or switched again.
+    with torch.no_grad():
         logits = model(input_ids=ids, use_cache=False).logits[0, sequence.prompt_length - 1 : -1]
     log_probs = torch.log_softmax(logits.float(), dim=-1)
     targets = ids[0, sequence.prompt_length :, None]

@@ -1,36 +1,35 @@
 """The train stage, from prepared rows to a committed artefact."""
 
-import logging
 import math
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
 
 from tunesmith_contract.artifact import Probe
+from tunesmith_contract.progress import EVAL_REWARD, REWARD
 from tunesmith_contract.report import Outcome, RunReport, TrainingReport
 from tunesmith_contract.run_config import TrainConfig
+from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.data.render import Renderer
-from tunesmith_trainer.data.split import Split
-from tunesmith_trainer.failures import Preempted, UserError
+from tunesmith_trainer.failures import UserError
 from tunesmith_trainer.model import load_tokenizer, model_revision
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.prepare import learns_answers_only, load_prepared, rows_of
 from tunesmith_trainer.report import Workspace
 from tunesmith_trainer.storage import Storage
 
-from .arguments import is_first_rank, world_size
-from .callbacks import CommitCheckpoints, StopWhenDiverged, StopWhenPreempted, raise_diverged
-from .checkpoints import discard_torn, newest_checkpoint
+from .callbacks import StopWhenDiverged, raise_diverged
 from .context import Training
+from .continuations import with_answers
 from .history import last_logged
 from .methods import build_trainer
 from .models import build_peft_config, load_model, set_padding
+from .parallel import consolidated_weights, gang, is_first_rank, world_size
 from .probes import build_probes, largest_effect
 from .publish import publish_result
-
-log = logging.getLogger(__name__)
+from .resume import ResumableSteps
 
 #: Nats per token below which two models are taken to be the same.
 LEAST_EFFECT = 1e-4
@@ -45,6 +44,13 @@ def train(
         Preempted: the pod was told to go; what was learned is committed.
         StageError: the run can't succeed.
     """
+    with gang(config, preemption):
+        return _train(config, storage, workspace, ResumableSteps(config, workspace, preemption))
+
+
+def _train(
+    config: TrainConfig, storage: Storage, workspace: Workspace, steps: ResumableSteps
+) -> RunReport | None:
     rows = load_prepared(workspace.prepared, config.dataset_digest)
     folder = _checked_model(config, storage)
     tokenizer = load_tokenizer(folder)
@@ -52,9 +58,8 @@ def train(
     renderer = Renderer(tokenizer, answers_only=learns_answers_only(config.method))
     set_seed(config.hyperparameters.seed)
     model = load_model(folder)
-    preemption.check()
-    stop = StopWhenPreempted(preemption)
-    commit = CommitCheckpoints(workspace.checkpoints, config.checkpoints.keep)
+    probed = with_answers(model, renderer, rows_of(rows))
+    steps.check_preemption()
     trainer = build_trainer(
         Training(
             config=config,
@@ -62,15 +67,14 @@ def train(
             peft_config=build_peft_config(config.adapter),
             renderer=renderer,
             rows=rows,
-            checkpoints=workspace.checkpoints,
-            callbacks=[stop, commit, StopWhenDiverged()],
+            checkpoints=steps.output,
+            logs=workspace.logs,
+            callbacks=[*steps.callbacks, StopWhenDiverged()],
             storage=storage,
         )
     )
-    seconds = _run_steps(trainer, workspace.checkpoints)
-    if stop.stopped:
-        raise Preempted
-    return _finish(config, workspace, folder, trainer, renderer, rows, seconds)
+    seconds = steps.run(trainer)
+    return _finish(config, workspace, folder, trainer, renderer, probed, steps, seconds)
 
 
 def _checked_model(config: TrainConfig, storage: Storage) -> Path:
@@ -87,36 +91,27 @@ def _checked_model(config: TrainConfig, storage: Storage) -> Path:
     return folder
 
 
-def _run_steps(trainer: Any, checkpoints: Path) -> float:
-    """Train from the newest whole checkpoint on; the seconds that it took."""
-    newest = newest_checkpoint(checkpoints)
-    if is_first_rank():
-        discard_torn(checkpoints, newest)
-    if newest is not None:
-        log.info("resuming from %s", newest.name)
-    start = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
-    return time.monotonic() - start
-
-
 def _finish(
     config: TrainConfig,
     workspace: Workspace,
     folder: Path,
     trainer: Any,
     renderer: Renderer,
-    rows: Split,
+    probed: Sequence[Row],
+    steps: ResumableSteps,
     seconds: float,
 ) -> RunReport | None:
-    """Measure what was learned and commit it."""
-    measured = trainer.evaluate() if rows.validation else {}
+    """Measure what was learned and commit it. Where weights lie in parts, all ranks measure and gather."""
+    measured = trainer.evaluate() if trainer.eval_dataset is not None else {}
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    probes = build_probes(model, renderer, probed)
+    weights = consolidated_weights(trainer)
     if not is_first_rank():
         return None
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    probes = build_probes(model, renderer, rows_of(rows))
     _require_effect(probes)
+    steps.require_lease()
     artifact, exports = publish_result(
-        model, renderer.tokenizer, config, probes, workspace, folder, trainer.state
+        model, renderer.tokenizer, config, probes, workspace, folder, trainer.state, weights
     )
     training = TrainingReport(
         artifact=artifact,
@@ -124,11 +119,15 @@ def _finish(
         epochs=trainer.state.epoch or 0.0,
         loss=last_logged(trainer.state.log_history, "loss"),
         eval_loss=measured.get("eval_loss"),
+        reward=last_logged(trainer.state.log_history, REWARD),
+        eval_reward=measured.get(EVAL_REWARD),
         tokens_per_second=_tokens(trainer) / seconds,
         gpu_seconds=seconds * world_size() if config.gpus_per_node else 0.0,
         seconds=seconds,
         precision="bfloat16" if trainer.args.bf16 else "float32",
         exports=exports,
+        micro_batch_size=trainer.args.per_device_train_batch_size,
+        checkpoints=steps.kept(),
     )
     report = RunReport(stage="train", outcome=Outcome.SUCCEEDED, training=training)
     workspace.commit(report)

@@ -32,5 +32,17 @@ def _build(training: Training) -> Any:
             from .supervised import build_sft_trainer
 
             return build_sft_trainer(training)
+        case "grpo":
+            from .online import build_grpo_trainer
+
+            return build_grpo_trainer(training)
+        case "rloo":
+            from .online import build_rloo_trainer
+
+            return build_rloo_trainer(training)
+        case "distillation":
+            from .distillation import build_distillation_trainer
+
+            return build_distillation_trainer(training)
         case key:
             raise UserError("Method", f"method {key} can't be trained by this image")

@@ -4,7 +4,7 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from tunesmith_contract.methods import SFTMethod
-from tunesmith_trainer.data.checks import Row
+from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import Training

@@ -1,0 +1,160 @@
+"""Pods of a training run as real processes: launchers with their workers, on this host."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tunesmith_contract.report import RunReport, parse_report
+from tunesmith_contract.run_config import TrainConfig
+
+# The worker as it is, but for one thing: what a finished run would remove stays to be looked at.
+_WORKER = """
+import os, sys
+from tunesmith_trainer import report, worker
+report.Workspace.prune = lambda self: None
+sys.exit(worker.main())
+"""
+
+_LAUNCHER = """
+import os, sys
+from pathlib import Path
+from tunesmith_trainer.__main__ import find_gang
+from tunesmith_trainer.launcher import Launcher
+config, root, log, worker = sys.argv[1:]
+command = [sys.executable, worker, "--stage", "train", "--config", config, "--mount-root", root]
+sys.exit(Launcher("train", command, find_gang(Path(config)), Path(log)).run())
+"""
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+class Pod:
+    """One launcher.
+
+    Attributes:
+        process: PID 1 of the pod.
+        lines: its log so far.
+    """
+
+    def __init__(
+        self, process: subprocess.Popen[str], log: Path, on_line: Callable[[str], None] | None
+    ) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._log = log
+        self._on_line = on_line
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if self._on_line:
+                self._on_line(line)
+
+    def workers(self) -> list[int]:
+        """Process ids of its workers, by local rank."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(pid) for pid in children.split()]
+
+    def end(self, timeout: float) -> int:
+        """Wait for the end; the exit code."""
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError("".join(self.lines)) from None
+        self._reader.join()
+        return self.process.returncode
+
+    @property
+    def output(self) -> str:
+        """The whole log."""
+        return "".join(self.lines)
+
+    @property
+    def report(self) -> RunReport:
+        """The last word."""
+        report = parse_report(self._log.read_bytes())
+        assert report, self.output
+        return report
+
+
+def start_gang(
+    root: Path,
+    config: TrainConfig,
+    *,
+    nodes: int = 1,
+    workers: int = 1,
+    on_line: Callable[[str], None] | None = None,
+    **env: str,
+) -> list[Pod]:
+    """Start all pods of one attempt."""
+    folder = root / "pods"
+    folder.mkdir(exist_ok=True)
+    script = folder / "worker.py"
+    script.write_text(_WORKER)
+    run = folder / f"{config.owner.uid}.json"
+    run.write_text(config.to_json())
+    port = free_port()
+    pods = []
+    for node in range(nodes):
+        log = folder / f"{config.owner.uid}-{node}.log"
+        log.unlink(missing_ok=True)
+        log.touch()
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "OMP_NUM_THREADS": "1",
+            "PET_NPROC_PER_NODE": str(workers),
+            "PET_NNODES": str(nodes),
+            "JOB_COMPLETION_INDEX": str(node),
+            "PET_MASTER_PORT": str(port),
+            **env,
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-c", _LAUNCHER, str(run), str(root), str(log), str(script)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        pods.append(Pod(process, log, on_line))
+    return pods
+
+
+def end_gang(pods: Sequence[Pod], timeout: float = 120) -> list[int]:
+    """Exit codes of all pods."""
+    return [pod.end(timeout) for pod in pods]
+
+
+def history(checkpoints: Path) -> list[dict[str, Any]]:
+    """Everything that was logged at steps, exactly, by the last committed checkpoint; times left out."""
+    folders = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    state = json.loads((folders[-1] / "trainer_state.json").read_text())
+    kept = ("step", "loss", "grad_norm", "learning_rate", "eval_loss", "entropy")
+    return [{name: entry[name] for name in kept if name in entry} for entry in state["log_history"]]
+
+
+def losses(checkpoints: Path) -> dict[int, float]:
+    """The training loss by step."""
+    return {entry["step"]: entry["loss"] for entry in history(checkpoints) if "loss" in entry}
+
+
+def kill(pid: int) -> None:
+    """Kill a process as the kernel does."""
+    os.kill(pid, signal.SIGKILL)

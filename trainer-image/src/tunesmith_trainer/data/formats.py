@@ -1,0 +1,120 @@
+"""Which rows each purpose takes, and how a row's format is told.
+
+=====================  ==============================================================================
+format                 canonical row
+=====================  ==============================================================================
+``Chat``               ``{"messages": [message, …], "tools"?: […]}``
+``PromptCompletion``   ``{"prompt", "completion", "tools"?}``
+``Preference``         ``{"prompt", "chosen", "rejected", "tools"?}``
+``UnpairedPreference``  ``{"prompt", "completion", "label": bool, "tools"?}``
+``Prompt``             ``{"prompt", "answer"?: text, "tools"?}``
+``Text``               ``{"text"}``
+=====================  ==============================================================================
+
+``prompt``, ``completion``, ``chosen`` and ``rejected`` are text, or lists of messages: one or the other in a whole
+row.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from tunesmith_contract.methods import Method
+from tunesmith_contract.run_config import DataFormat
+
+Row = dict[str, Any]
+
+_SHAPES: Mapping[DataFormat, Callable[[Row], bool]] = MappingProxyType(
+    {
+        DataFormat.CHAT: lambda row: "messages" in row,
+        DataFormat.PREFERENCE: lambda row: "chosen" in row and "rejected" in row,
+        DataFormat.UNPAIRED_PREFERENCE: lambda row: (
+            {"prompt", "completion"} <= row.keys() and isinstance(row.get("label"), bool)
+        ),
+        DataFormat.PROMPT_COMPLETION: lambda row: {"prompt", "completion"} <= row.keys(),
+        DataFormat.PROMPT: lambda row: "prompt" in row,
+        DataFormat.TEXT: lambda row: "text" in row,
+    }
+)
+
+_MEMBERS: Mapping[DataFormat, str] = MappingProxyType(
+    {
+        DataFormat.CHAT: '"messages"',
+        DataFormat.PREFERENCE: '"prompt", "chosen" and "rejected"',
+        DataFormat.UNPAIRED_PREFERENCE: '"prompt", "completion" and "label"',
+        DataFormat.PROMPT_COMPLETION: '"prompt" and "completion"',
+        DataFormat.PROMPT: '"prompt"',
+        DataFormat.TEXT: '"text"',
+    }
+)
+
+_ANSWERED = (DataFormat.CHAT, DataFormat.PROMPT_COMPLETION)
+_PROMPTS = (DataFormat.PROMPT, *_ANSWERED)
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """What rows are read for.
+
+    Attributes:
+        name: what messages call it.
+        formats: the formats it takes; a row that could be of two counts as the first.
+        prompts_only: conversations and completions are read as prompts, their last answer as ``answer``.
+    """
+
+    name: str
+    formats: tuple[DataFormat, ...]
+    prompts_only: bool = False
+
+    def learned(self, data_format: DataFormat) -> DataFormat:
+        """The format of the canonical rows that rows of ``data_format`` become."""
+        return DataFormat.PROMPT if self.prompts_only else data_format
+
+
+#: Any row, as it is.
+ANY = Purpose("reading", tuple(_SHAPES))
+
+EVALUATION = Purpose("an evaluation", _ANSWERED)
+
+_METHODS: Mapping[str, Purpose] = MappingProxyType(
+    {
+        "sft": Purpose("method sft", _ANSWERED),
+        "pretraining": Purpose("method pretraining", (DataFormat.TEXT,)),
+        "dpo": Purpose("method dpo", (DataFormat.PREFERENCE,)),
+        "kto": Purpose("method kto", (DataFormat.UNPAIRED_PREFERENCE, DataFormat.PREFERENCE)),
+        "reward": Purpose("method reward", (DataFormat.PREFERENCE,)),
+        "grpo": Purpose("method grpo", _PROMPTS, prompts_only=True),
+        "rloo": Purpose("method rloo", _PROMPTS, prompts_only=True),
+        "distillation": Purpose("method distillation", _PROMPTS, prompts_only=True),
+    }
+)
+
+
+def purpose_of(method: Method) -> Purpose:
+    """What a method reads rows for."""
+    return _METHODS[method.key]
+
+
+def detect_format(row: object, purpose: Purpose = ANY) -> DataFormat | None:
+    """The format that a row is written in: one that the purpose takes, else any; None if it is no known one."""
+    if not isinstance(row, dict):
+        return None
+    order = (*purpose.formats, *_SHAPES)
+    return next((each for each in order if _SHAPES[each](row)), None)
+
+
+def describe_members(formats: tuple[DataFormat, ...]) -> str:
+    """What rows of any of the formats hold, as a phrase: ``"messages", or "prompt" and "completion"``."""
+    phrases = list(dict.fromkeys(_MEMBERS[each] for each in formats))
+    return ", or ".join(phrases)
+
+
+def methods_for(data_format: DataFormat) -> list[str]:
+    """The methods that learn from a format."""
+    return [key for key, purpose in _METHODS.items() if data_format in purpose.formats]
+
+
+def is_conversational(row: Row) -> bool:
+    """Whether a canonical row holds messages, which the model's chat template renders."""
+    return "messages" in row or isinstance(row.get("prompt"), list)
