@@ -11,10 +11,13 @@ from tunesmith.api.job_status import FineTuneJobStatus
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.reasons import FineTuneJobPhase, Verdict
 from tunesmith_contract.agent import Version
+from tunesmith_contract.artifact import ArtifactKind
 from tunesmith_contract.base import short_digest
 from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
 
 UNEVALUATED = "Unevaluated"
+
+_NO_ADAPTERS = frozenset({ArtifactKind.MODEL, ArtifactKind.REWARD_MODEL, ArtifactKind.REWARD_ADAPTER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,12 @@ def _artifact(adapter: Adapter, sources: Sources) -> tuple[tuple[str, str] | Non
     if status is None:
         message = f"FineTuneJob {name} does not exist in this namespace"
         return None, Wanted(reason=Reason.WAITING_FOR_SOURCE, message=message)
+    if status.artifact is not None and status.artifact.kind in _NO_ADAPTERS:
+        message = (
+            f"FineTuneJob {name} made a {status.artifact.kind}, and adapters of causal models are served: train a LoRA "
+            "adapter"
+        )
+        return None, Wanted(reason=Reason.INCOMPATIBLE, message=message)
     if status.artifact is not None:
         return (status.artifact.uri, status.artifact.digest), Wanted()
     if status.phase is FineTuneJobPhase.FAILED:
