@@ -1,4 +1,4 @@
-"""What is decided between prepare and training: the settings that fit, whether it fits at all, whether it will serve."""
+"""What is decided between prepare and training: which settings fit, whether any does, whether it will serve."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
