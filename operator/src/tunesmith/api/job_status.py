@@ -142,7 +142,7 @@ class LossPoint(StatusModel):
     eval_loss: Measured | None = Field(
         None, description="Loss on the validation rows, where it was measured."
     )
-    reward: Measured | None = Field(None, description="Mean reward, of a method with rewards.")
+    reward: Measured | None = Field(None, description="Mean reward, where the method has rewards.")
 
 
 class ExportStatus(ArtifactRef):
@@ -182,7 +182,6 @@ class Remedy(StatusModel):
     """What was changed after an attempt ran out of memory. The batch size stays: only its parts get smaller."""
 
     attempt: int = Field(ge=1, description="The attempt that ran with it first.")
-    before: int = Field(ge=1, description="Rows at once on one GPU until then.")
     micro_batch_size: int = Field(ge=1, description="Rows at once on one GPU since then.")
     time: Timestamp = Field(description="When it was decided.")
 

@@ -170,6 +170,12 @@ class Reward(StrictModel):
         None, description="The number that a Python function in your own image gives."
     )
 
+    @property
+    def secret_name(self) -> str | None:
+        """The Secret of a reward model or endpoint."""
+        opened = self.model or self.endpoint
+        return opened.secret_ref.name if opened and opened.secret_ref else None
+
 
 Rewards = Annotated[
     tuple[Reward, ...],

@@ -172,9 +172,11 @@ def _check_reachable(wanted: Wanted, version: Version, adapter: Adapter, sources
         uri = parse_uri(version.uri)
     except InvalidUri as error:
         return replace(wanted, reason=Reason.SOURCE_UNREACHABLE, message=str(error))
-    if uri.scheme is not Scheme.PVC:
-        message = f"{version.uri}: adapters are read from claims, write pvc://claim/path"
+    if uri.scheme is Scheme.CONFIGMAP:
+        message = f"{version.uri}: an adapter is no ConfigMap, write where the artefact lies"
         return replace(wanted, reason=Reason.SOURCE_UNREACHABLE, message=message)
+    if uri.scheme is not Scheme.PVC:
+        return replace(wanted, reachable=True)
     if uri.name not in {volume.claim for volume in sources.spec.artifact_volumes}:
         message = (
             f"{version.uri}: the pods do not have this claim, add {{claim: {uri.name}}} to artifactVolumes"

@@ -10,14 +10,12 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from tunesmith_contract.artifact import Manifest
-from tunesmith_contract.base import sha256_digest
-from tunesmith_contract.layout import MANIFEST_FILE
 from tunesmith_contract.run_config import AdapterSource, Side
+from tunesmith_trainer.artifacts import verified_artifact
 from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.failures import UserError
 from tunesmith_trainer.model import load_config, load_tokenizer, model_revision
-from tunesmith_trainer.storage import Storage, holds_files
+from tunesmith_trainer.storage import Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +81,7 @@ def verified_adapter(source: AdapterSource, revision: str, storage: Storage) -> 
     Raises:
         UserError: they are not.
     """
-    folder = storage.artifact_folder(source.uri)
-    data = (folder / MANIFEST_FILE).read_bytes()
-    if sha256_digest(data) != source.digest:
-        found = sha256_digest(data)
-        raise UserError("ArtifactChanged", f"{source.uri} is {found}, not {source.digest}: write its digest")
-    manifest = Manifest.model_validate_json(data)
-    if not holds_files(folder, manifest.files):
-        raise UserError(
-            "ArtifactDamaged", f"{source.uri} holds other files than its manifest says: copy it again"
-        )
+    folder, manifest = verified_artifact(source, storage)
     if manifest.lineage.base_model_revision != revision:
         message = (
             f"{source.uri} was trained on {manifest.lineage.base_model} at "

@@ -34,15 +34,29 @@ def build_probes(model: Any, renderer: Renderer, rows: Iterable[Row]) -> tuple[P
         renderer: renders the rows.
         rows: candidates, the best first; only the first few are tried.
     """
-    sequences = list(
-        dict.fromkeys(
-            cut_sequence(renderer.tokens(row)) for row, _ in zip(rows, range(CANDIDATES), strict=False)
-        )
-    )
-    model.eval()
-    tuned = [mean_log_prob(model, sequence) for sequence in sequences]
+    sequences = probe_sequences(renderer, rows)
+    tuned = log_probs(model, sequences)
     with model.disable_adapter():
-        base = [mean_log_prob(model, sequence) for sequence in sequences]
+        base = log_probs(model, sequences)
+    return pair_probes(sequences, base, tuned)
+
+
+def probe_sequences(renderer: Renderer, rows: Iterable[Row]) -> list[ProbeTokens]:
+    """What is measured: the answers of the first few rows."""
+    cut = (cut_sequence(renderer.tokens(row)) for row, _ in zip(rows, range(CANDIDATES), strict=False))
+    return list(dict.fromkeys(cut))
+
+
+def log_probs(model: Any, sequences: Sequence[ProbeTokens]) -> list[float]:
+    """Mean log-probability of each continuation, nats per token."""
+    model.eval()
+    return [mean_log_prob(model, sequence) for sequence in sequences]
+
+
+def pair_probes(
+    sequences: Sequence[ProbeTokens], base: Sequence[float], tuned: Sequence[float]
+) -> tuple[Probe, ...]:
+    """The sequences on which two models differ most, with the numbers of both."""
     probes = [
         Probe(
             token_ids=sequence.token_ids,

@@ -28,10 +28,14 @@ def build_trainer(training: Training) -> Any:
 def _build(training: Training) -> Any:
     """Imports go with the method: TRL's online trainers bring much with them."""
     match training.config.method.key:
-        case "sft" | "pretraining":
+        case "sft":
             from .supervised import build_sft_trainer
 
             return build_sft_trainer(training)
+        case "pretraining":
+            from .supervised import build_pretraining_trainer
+
+            return build_pretraining_trainer(training)
         case "grpo":
             from .online import build_grpo_trainer
 
@@ -44,5 +48,17 @@ def _build(training: Training) -> Any:
             from .distillation import build_distillation_trainer
 
             return build_distillation_trainer(training)
+        case "dpo":
+            from .preference import build_dpo_trainer
+
+            return build_dpo_trainer(training)
+        case "kto":
+            from .preference import build_kto_trainer
+
+            return build_kto_trainer(training)
+        case "reward":
+            from .reward import build_reward_trainer
+
+            return build_reward_trainer(training)
         case key:
             raise UserError("Method", f"method {key} can't be trained by this image")
