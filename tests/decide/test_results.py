@@ -188,5 +188,5 @@ def test_remedies_are_in_status() -> None:
     cluster.end(ExitCode.OUT_OF_MEMORY)
     resolved = cluster.status["resolved"]["microBatchSize"]
     assert cluster.status["remedies"] == [
-        {"attempt": 2, "before": 2 * resolved, "microBatchSize": resolved, "time": "2030-01-01T00:00:00Z"}
+        {"attempt": 2, "microBatchSize": resolved, "time": "2030-01-01T00:00:00Z"}
     ]

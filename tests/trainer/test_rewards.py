@@ -66,7 +66,7 @@ def test_a_pattern_is_found_anywhere_and_never_takes_long() -> None:
 @pytest.mark.parametrize("pattern", ["(", "(?=a)b", r"(a)\1"])
 def test_a_wrong_pattern_is_said_before_training(pattern: str) -> None:
     reward = Reward.model_validate({"name": "form", "regex": {"pattern": pattern}})
-    with pytest.raises(UserError, match="reward form: the pattern .* RE2"):
+    with pytest.raises(UserError, match=r"reward form: the pattern .* RE2"):
         check_rewards([reward], [])
 
 

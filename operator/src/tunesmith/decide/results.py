@@ -108,13 +108,8 @@ def find_results(job: FineTuneJob, view: TrainingView) -> Results:
         kernels=kernels or None,
         overfitting_step=_overfitting_step(job, view),
         curve=tuple(
-            LossPoint(
-                step=point.step,
-                loss=decimal(point.loss),
-                eval_loss=decimal(point.eval_loss),
-                reward=decimal(point.reward),
-            )
-            for point in (training.curve if training else ())
+            LossPoint(step=step, loss=decimal(loss), eval_loss=decimal(eval_loss), reward=decimal(reward))
+            for step, loss, eval_loss, reward in (training.curve if training else ())
         ),
         artifact=_artifact(job, view, training) if training else None,
     )
@@ -145,7 +140,6 @@ def _remedies(view: TrainingView) -> tuple[Remedy, ...]:
     found = [
         Remedy(
             attempt=record.attempt + 1,
-            before=record.remedy.before,
             micro_batch_size=record.remedy.micro_batch_size,
             time=record.ended_at,
         )
