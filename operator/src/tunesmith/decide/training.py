@@ -169,7 +169,7 @@ def _settle(
     if observed.run is not None:
         run = parse_run(observed.run)
         return run, None if is_judged(job.status) else judge(run, report, available)
-    refused = next((each.failure for each in observed.children.records_of(TRAIN) if each.failure), None)
+    refused = next((each.failure for each in observed.children.records_of(TRAIN) if each.final), None)
     resolved = refused or resolve_run(job.spec, inputs, report, inputs.initial, available)
     if isinstance(resolved, Failure):
         return resolved, None
