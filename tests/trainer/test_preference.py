@@ -22,6 +22,7 @@ from tunesmith_trainer.model import load_tokenizer
 from tunesmith_trainer.storage import Storage
 from tunesmith_trainer.train.artifact import save_adapter
 from tunesmith_trainer.train.context import Training
+from tunesmith_trainer.train.kernels import Kernels
 from tunesmith_trainer.train.methods import build_trainer
 from tunesmith_trainer.train.methods.preference import build_judged, judge_rows
 
@@ -72,6 +73,7 @@ def training_of(models: Path, tmp: Path, method: dict[str, Any], rows: Any, mode
         logs=tmp,
         callbacks=[],
         storage=Storage(tmp),
+        kernels=Kernels("sdpa"),
     )
 
 
