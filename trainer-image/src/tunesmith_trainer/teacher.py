@@ -139,15 +139,20 @@ def _ask_all(
             _as_they_end(tasks, lambda: not failures), start=done + 1
         ):
             try:
-                journal.put(question, future.result())
-            except RequestRefused as error:
-                refused[question] = error.message
-            except Exception as error:
+                _keep(future, question, journal, refused)
+                progress(number, len(prompts))
+            except Exception as error:  # raised when what is on its way has come in
                 failures.append(error)
-            progress(number, len(prompts))
     if failures:
         raise failures[0]
     return refused
+
+
+def _keep(future: Future[Answer], question: str, journal: Journal, refused: dict[str, str]) -> None:
+    try:
+        journal.put(question, future.result())
+    except RequestRefused as error:
+        refused[question] = error.message
 
 
 def _as_they_end(

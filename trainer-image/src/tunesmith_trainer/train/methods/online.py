@@ -12,7 +12,6 @@ from datasets import Dataset, Features, Json, Value
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from tunesmith_contract.methods import GRPOLoss, GRPOMethod, RLOOMethod
-from tunesmith_contract.progress import REWARD
 from tunesmith_contract.run_config import Hyperparameters
 from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.failures import UserError
@@ -21,6 +20,7 @@ from tunesmith_trainer.rewards.model import reward_model_loader
 from tunesmith_trainer.train.arguments import common_arguments, world_size
 from tunesmith_trainer.train.context import Training
 
+from .few_metrics import FewMetrics
 from .replay import ReplayedOrder
 
 #: Rows that are answered when the reward is measured on what is held out: answering takes time.
@@ -32,39 +32,14 @@ _LOSSES = {
     GRPOLoss.BNPO: "bnpo",
     GRPOLoss.DR_GRPO: "dr_grpo",
 }
-_MEASURED = frozenset({REWARD, "reward_std", "kl", "completions/mean_length", "completions/clipped_ratio"})
-_LOGGED = {
-    "train": _MEASURED
-    | {"num_tokens", "entropy", "frac_reward_zero_std", "clip_ratio/region_mean", "step_time"},
-    "eval": _MEASURED,
-}
 _PROMPT_FEATURES = Features({"prompt": Json(), "answer": Value("string")})
 
 
-class _FewMetrics:
-    """Mixed into a trainer of TRL's: of the numbers it gathers, only those that people look at are logged.
-
-    Progress holds 64 numbers at most, TRL's trainers gather about 30 while training, as many again when they measure,
-    and four more for each reward.
-    """
-
-    model: Any
-    _metrics: dict[str, dict[str, list[float]]]
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the numbers of the trainer, and those of rewards."""
-        mode = "train" if self.model.training else "eval"
-        for name in set(self._metrics[mode]) - _LOGGED[mode]:
-            if not (name.startswith("rewards/") and name.endswith("/mean")):
-                del self._metrics[mode][name]
-        super().log(logs, start_time)  # type: ignore[misc]
-
-
-class _GRPOTrainer(ReplayedOrder, _FewMetrics, GRPOTrainer):
+class _GRPOTrainer(ReplayedOrder, FewMetrics, GRPOTrainer):
     pass
 
 
-class _RLOOTrainer(ReplayedOrder, _FewMetrics, RLOOTrainer):
+class _RLOOTrainer(ReplayedOrder, FewMetrics, RLOOTrainer):
     pass
 
 
