@@ -89,7 +89,14 @@ def save_adapter(model: Any, folder: Path, base_model: str, state: dict[str, Any
     """Write ``adapter_model.safetensors`` and ``adapter_config.json``, which names the base by its URI."""
     model.peft_config["default"].base_model_name_or_path = base_model
     # "auto" would ask a hub whether the vocabulary has grown.
-    model.save_pretrained(folder, state_dict=state, safe_serialization=True, save_embedding_layers=False)
+    # A copy of the adapter that training started from may stand beside it, as the reference of a preference.
+    model.save_pretrained(
+        folder,
+        state_dict=state,
+        safe_serialization=True,
+        save_embedding_layers=False,
+        selected_adapters=["default"],
+    )
     # PEFT's own card says nothing of the run.
     (folder / CARD_FILE).unlink(missing_ok=True)
     _order_config(folder / "adapter_config.json")

@@ -60,7 +60,7 @@ def _train(
     selection = Selection(config.method, config.early_stopping)
     stop, meter = StopEarly(selection), Meter()
     training = _build_training(config, start, storage, workspace, rows, steps)
-    probed = with_answers(training.model, training.renderer, rows_of(rows))
+    probed = () if config.method.reward else with_answers(training.model, training.renderer, rows_of(rows))
     steps.check_preemption()
     training.callbacks.extend([Announce(selection), stop, meter, *steps.callbacks, StopWhenDiverged()])
     trainer = build_trainer(training)

@@ -48,5 +48,17 @@ def _build(training: Training) -> Any:
             from .distillation import build_distillation_trainer
 
             return build_distillation_trainer(training)
+        case "dpo":
+            from .preference import build_dpo_trainer
+
+            return build_dpo_trainer(training)
+        case "kto":
+            from .preference import build_kto_trainer
+
+            return build_kto_trainer(training)
+        case "reward":
+            from .reward import build_reward_trainer
+
+            return build_reward_trainer(training)
         case key:
             raise UserError("Method", f"method {key} can't be trained by this image")
