@@ -2,19 +2,19 @@
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn.functional import logsigmoid
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from trl import DPOTrainer
 
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.methods import DPOLoss, Method
-from tunesmith_contract.run_config import Adapter, TrainConfig, parse_run_config
+from tunesmith_contract.run_config import TrainConfig, parse_run_config
 from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.data.split import Split
 from tunesmith_trainer.failures import UserError
@@ -24,9 +24,9 @@ from tunesmith_trainer.train.artifact import save_adapter
 from tunesmith_trainer.train.context import Training
 from tunesmith_trainer.train.methods import build_trainer
 from tunesmith_trainer.train.methods.preference import build_judged, judge_rows
-from tunesmith_trainer.train.models import build_peft_config, load_model
 
 BETA = 0.5
+LORA = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=32, target_modules="all-linear")
 ROWS = [
     {"prompt": "one and one is", "chosen": " two", "rejected": " three or four"},
     {"prompt": "sort 7 5", "chosen": ": 5 7", "rejected": ": 7"},
@@ -55,19 +55,21 @@ def config_of(method: dict[str, Any], adapter: Any, batch: int = 2) -> TrainConf
     return parsed
 
 
-def training_of(
-    models: Path, tmp: Path, method: dict[str, Any], rows: Any, adapter: Any = None, model: Any = None
-) -> Training:
+def load(models: Path, loader: Any = AutoModelForCausalLM, **options: Any) -> Any:
+    return loader.from_pretrained(models / "llama", dtype=torch.float32, **options)
+
+
+def training_of(models: Path, tmp: Path, method: dict[str, Any], rows: Any, model: Any = None) -> Training:
     """A run on the tiny Llama; by default with an adapter that is added afresh."""
-    adapter = {"rank": 4} if adapter is None else adapter
-    config = config_of(method, adapter, batch=len(rows))
+    config = config_of(method, {"rank": 4}, batch=len(rows))
     return Training(
         config=config,
-        model=model or load_model(models / "llama"),
-        peft_config=build_peft_config(config.adapter) if model is None else None,
+        model=model or load(models),
+        peft_config=LORA if model is None else None,
         renderer=Renderer(load_tokenizer(models / "llama")),
         rows=Split(tuple(rows), (), 0),
         checkpoints=tmp,
+        logs=tmp,
         callbacks=[],
         storage=Storage(tmp),
     )
@@ -198,6 +200,25 @@ def test_kto_loss_equals_a_hand_computation(models: Path, tmp_path: Path) -> Non
     assert one_loss(trainer) == pytest.approx(sum(expected) / 3, rel=1e-4)
 
 
+def test_reward_loss_equals_a_hand_computation(models: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = load(models, AutoModelForSequenceClassification, num_labels=1)
+    method = {"reward": {"centerRewardsCoefficient": 0.1, "maxLength": 12}}
+    training = training_of(models, tmp_path, method, ROWS, model=model)
+    trainer = build_trainer(training)
+    tokenizer, expected = training.tokenizer, 0.0
+    for row in ROWS:
+        numbers = []
+        for answer in (row["chosen"], row["rejected"]):
+            ids = [*tokenizer(row["prompt"] + answer)["input_ids"], tokenizer.eos_token_id][:12]
+            with torch.no_grad():
+                hidden = model.model(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
+                numbers.append(float(model.score(hidden)))
+        chosen, rejected = numbers
+        expected += math.log1p(math.exp(rejected - chosen)) + 0.1 * (chosen + rejected) ** 2
+    assert one_loss(trainer) == pytest.approx(expected / 2, rel=1e-4)
+
+
 CONVERSATION = {
     "prompt": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}],
     "chosen": [{"role": "assistant", "content": "hello"}],
@@ -246,17 +267,14 @@ def test_a_token_across_the_border_belongs_to_both_answers(models: Path) -> None
 
 
 def test_the_reference_is_the_adapter_that_training_starts_from(models: Path, tmp_path: Path) -> None:
-    adapter = Adapter(rank=4)
-    model = get_peft_model(load_model(models / "llama"), build_peft_config(adapter))
+    model = get_peft_model(load(models), LORA)
     unsettle(model)
     trainer = build_trainer(training_of(models, tmp_path, {"dpo": {"beta": BETA}}, ROWS, model=model))
     assert one_loss(trainer) == pytest.approx(LOG2, rel=1e-5)
     unsettle(trainer.model)
     save_adapter(trainer.model, tmp_path / "adapter", "pvc://models/llama")
     assert [path.name for path in (tmp_path / "adapter").iterdir() if path.is_dir()] == []
-    assert (
-        "default" in PeftModel.from_pretrained(load_model(models / "llama"), tmp_path / "adapter").peft_config
-    )
+    assert "default" in PeftModel.from_pretrained(load(models), tmp_path / "adapter").peft_config
 
 
 @pytest.mark.parametrize(
@@ -279,11 +297,7 @@ def test_what_is_preferred_becomes_likelier(world: Any, make: Any, key: str, num
 
 
 def test_dpo_of_all_weights_keeps_its_reference(models: Path, tmp_path: Path) -> None:
-    training = replace(
-        training_of(models, tmp_path, {"dpo": {"beta": BETA}}, ROWS * 4),
-        peft_config=None,
-        model=load_model(models / "llama"),
-    )
+    training = training_of(models, tmp_path, {"dpo": {"beta": BETA}}, ROWS * 4, model=load(models))
     trainer = build_trainer(training)
     before = {name: weight.clone() for name, weight in trainer.ref_model.named_parameters()}
     assert one_loss(trainer) == pytest.approx(LOG2, rel=1e-5)

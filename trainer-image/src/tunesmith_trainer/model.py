@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
 
 from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.report import ModelReport
@@ -78,6 +81,21 @@ def load_config(folder: Path) -> Any:
         message = f"the base model's architecture is {found or 'not named'}: choose a causal language model"
         raise UserError("NotACausalLM", message)
     return config
+
+
+def require_classifier(folder: Path) -> None:
+    """Check that a reward model can be made of a causal language model.
+
+    Raises:
+        UserError: transformers knows no sequence classifier of its kind.
+    """
+    found = load_config(folder)
+    if found.model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        message = (
+            f"no reward model can be made of architecture {found.architectures[0]}: choose a base model "
+            "such as Llama, Mistral, Qwen2, Qwen3 or Gemma"
+        )
+        raise UserError("NoRewardArchitecture", message)
 
 
 def model_revision(uri: str, folder: Path) -> str:

@@ -23,7 +23,7 @@ from .data.reading import SourceFile, raise_findings, read_source
 from .data.render import Renderer
 from .data.split import Split, dataset_digest, split_rows
 from .failures import DataError
-from .model import describe_model, load_tokenizer
+from .model import describe_model, load_tokenizer, require_classifier
 from .progress import Progress
 from .report import PREPARED_REPORT_FILE, Workspace
 from .rewards.build import check_rewards
@@ -48,6 +48,8 @@ def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progr
     """
     folder = storage.model_folder(config.base_model, weights=False)
     model = describe_model(storage, config.base_model, folder)
+    if config.method.reward:
+        require_classifier(folder)
     if OutputFormat.GGUF in config.formats:
         require_gguf(folder)
     renderer = Renderer(load_tokenizer(folder), answers_only=learns_answers_only(config.method))

@@ -1,21 +1,25 @@
 """Reward models: a base model that ends in one number per conversation, learned from preferences."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
 
 from tunesmith_contract.artifact import ArtifactKind, Manifest
+from tunesmith_contract.layout import MANIFEST_FILE
 from tunesmith_contract.methods import Method
+from tunesmith_contract.run_config import AdapterSource
 
-from .artifacts import open_artifact
+from .artifacts import verified_artifact
 from .data.formats import Row
 from .data.render import Renderer
 from .failures import UserError
 from .model import load_tokenizer
-from .storage import Storage
-from .train.models import load_model, set_padding
+from .storage import Storage, file_digest
+from .train.models import set_padding
 
 _BATCH = 8
 
@@ -66,19 +70,30 @@ def load_reward_model(
     Raises:
         UserError: it is no reward model's artefact, or not the one that was meant.
     """
-    folder, manifest = open_artifact(storage, uri, digest)
+    digest = digest or file_digest(storage.artifact_folder(uri) / MANIFEST_FILE)
+    folder, manifest = verified_artifact(AdapterSource(uri=uri, digest=digest), storage)
     max_length = _max_length(manifest, uri)
     base_folder = storage.model_folder(base or manifest.lineage.base_model, weights=True)
     tokenizer = load_tokenizer(base_folder)
     set_padding(tokenizer)
     if manifest.kind is ArtifactKind.REWARD_ADAPTER:
-        model = PeftModel.from_pretrained(load_model(base_folder, reward=True), folder)
+        model = PeftModel.from_pretrained(_load_classifier(base_folder), folder)
     else:
-        model = load_model(folder, reward=True)
+        model = _load_classifier(folder)
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.requires_grad_(False).eval()
     return RewardModel(
         model.to("cuda" if torch.cuda.is_available() else "cpu"), Renderer(tokenizer), max_length
+    )
+
+
+def _load_classifier(folder: Path) -> Any:
+    return AutoModelForSequenceClassification.from_pretrained(
+        folder,
+        num_labels=1,
+        dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
+        local_files_only=True,
+        use_safetensors=True,
     )
 
 

@@ -13,9 +13,9 @@ from tunesmith_contract.report import Linear, ModelReport, ModelShape
 #: Layers by what they read: all that read the same tensor keep it once.
 _READS_NORM = {
     "attention": frozenset(
-        "q_proj k_proj v_proj qkv_proj query_key_value c_attn Wqkv W_pack q_a_proj kv_a_proj_with_mqa".split()
+        ["q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value", "c_attn", "Wqkv", "W_pack", "q_a_proj", "kv_a_proj_with_mqa"]
     ),
-    "feed-forward": frozenset("gate_proj up_proj gate_up_proj fc1 c_fc dense_h_to_4h w1 w3".split()),
+    "feed-forward": frozenset(["gate_proj", "up_proj", "gate_up_proj", "fc1", "c_fc", "dense_h_to_4h", "w1", "w3"]),
 }
 _ATTENTION_OUT = frozenset({"o_proj", "out_proj", "dense"})
 _FEED_FORWARD_OUT = frozenset({"down_proj", "fc2", "dense_4h_to_h", "w2"})
@@ -140,9 +140,7 @@ def _inputs(shape: ModelShape, style: Style) -> float:
         if each.name in _ATTENTION_OUT:
             # The attention keeps its output itself; an adapter's copy of it is another.
             total += _read(each) if own and not style.trains_weights else 0
-        elif each.name in _FEED_FORWARD_OUT:
-            total += _read(each)
-        elif not any(each.name in names for names in _READS_NORM.values()):
+        elif each.name in _FEED_FORWARD_OUT or not any(each.name in names for names in _READS_NORM.values()):
             total += _read(each)
     return style.compute * total
 

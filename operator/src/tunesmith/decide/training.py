@@ -174,6 +174,7 @@ def _prepare_config(job: FineTuneJob) -> PrepareConfig:
         max_invalid_fraction=float(data.max_invalid_fraction or 0),
         deduplicate=data.deduplicate,
         method=resolve_method(spec),
+        formats=spec.output.formats,
         seed=spec.hyperparameters.seed,
         workspace=spec.workspace.uri if spec.workspace else None,
         output=spec.output.uri,

@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from tunesmith_contract.run_config import AdapterSource, Side
-from tunesmith_trainer.artifacts import open_artifact
+from tunesmith_trainer.artifacts import verified_artifact
 from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.failures import UserError
 from tunesmith_trainer.model import load_config, load_tokenizer, model_revision
@@ -81,7 +81,7 @@ def verified_adapter(source: AdapterSource, revision: str, storage: Storage) -> 
     Raises:
         UserError: they are not.
     """
-    folder, manifest = open_artifact(storage, source.uri, source.digest)
+    folder, manifest = verified_artifact(source, storage)
     if manifest.lineage.base_model_revision != revision:
         message = (
             f"{source.uri} was trained on {manifest.lineage.base_model} at "

@@ -59,7 +59,7 @@ def _train(
     set_seed(config.hyperparameters.seed)
     reward = config.method.reward is not None
     model = load_model(folder, reward=reward)
-    probed = with_answers(model, renderer, rows_of(rows))
+    probed = () if reward else with_answers(model, renderer, rows_of(rows))
     steps.check_preemption()
     trainer = build_trainer(
         Training(
@@ -109,7 +109,7 @@ def _finish(
     weights = consolidated_weights(trainer)
     if not is_first_rank():
         return None
-    if probes:
+    if not config.method.reward:
         _require_effect(probes)
     steps.require_lease()
     artifact, exports = publish_result(

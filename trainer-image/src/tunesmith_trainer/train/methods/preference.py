@@ -18,6 +18,7 @@ from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.failures import UserError
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import Training
+from tunesmith_trainer.train.parallel import micro_batch_size
 
 _DPO_LOSSES = {
     DPOLoss.SIGMOID: "sigmoid",
@@ -101,7 +102,8 @@ def build_kto_trainer(training: Training) -> KTOTrainer:
     method = training.config.method.kto
     assert method is not None
     numbers, compared = training.config.hyperparameters, method.loss is KTOLoss.KTO
-    if compared and numbers.micro_batch_size < 2:
+    micro_batch = micro_batch_size(numbers)
+    if compared and micro_batch < 2:
         message = (
             "loss KTO compares the answers of a micro batch: write a microBatchSize of at least 2, "
             "or choose loss APOZeroUnpaired"
@@ -111,7 +113,7 @@ def build_kto_trainer(training: Training) -> KTOTrainer:
     def dataset(rows: Sequence[Row]) -> Dataset:
         judged = judge_rows(training.renderer, rows)
         random.Random(numbers.seed).shuffle(judged)
-        return build_judged(judged, numbers.micro_batch_size if compared else None)
+        return build_judged(judged, micro_batch if compared else None)
 
     return _KTOTrainer(
         model=training.model,
