@@ -1,5 +1,6 @@
 """What the arguments of all of TRL's trainers have in common."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -49,6 +50,9 @@ def common_arguments(training: Training) -> dict[str, Any]:
         "save_strategy": "steps",
         "save_steps": config.checkpoints.every_steps,
         "save_total_limit": None,
+        # Each checkpoint is measured, so that the best can be told.
+        "eval_strategy": "steps" if training.rows.validation else "no",
+        "eval_steps": config.checkpoints.every_steps,
         "logging_steps": _logging_steps(config, len(training.rows.train)),
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
@@ -56,6 +60,20 @@ def common_arguments(training: Training) -> dict[str, Any]:
         "run_name": run_name(config),
         "report_to": set_up_tracking(config, training.logs) or "none",
     }
+
+
+def one_row_per_pass(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The same arguments with a micro batch of one; the effective batch stays, for DeepSpeed too."""
+    accumulation = arguments["gradient_accumulation_steps"] * arguments["per_device_train_batch_size"]
+    changed: dict[str, Any] = {
+        "per_device_train_batch_size": 1,
+        "per_device_eval_batch_size": 1,
+        "gradient_accumulation_steps": accumulation,
+    }
+    if arguments["deepspeed"]:
+        sizes = {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": accumulation}
+        changed["deepspeed"] = arguments["deepspeed"] | sizes
+    return {**arguments, **changed}
 
 
 def _logging_steps(config: TrainConfig, rows: int) -> int:

@@ -12,6 +12,8 @@ from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.data.split import Split
 from tunesmith_trainer.storage import Storage
 
+from .kernels import Kernels
+
 
 @dataclass(frozen=True, slots=True)
 class Training:
@@ -21,6 +23,7 @@ class Training:
         config: what was asked for, every Auto resolved.
         model: the loaded model; an earlier artefact's adapter stands on it already.
         peft_config: the adapter that the trainer is to add; None for full fine-tuning, or where one stands already.
+        kernels: how the model is run.
         renderer: turns rows into tokens by the model's tokenizer and template.
         rows: the prepared rows, in their canonical form.
         checkpoints: the trainer's output folder.
@@ -32,6 +35,7 @@ class Training:
     config: TrainConfig
     model: Any
     peft_config: PeftConfig | None
+    kernels: Kernels
     renderer: Renderer
     rows: Split
     checkpoints: Path

@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers.integrations import HfDeepSpeedConfig
 
 from tunesmith_contract.layout import MICRO_BATCH_ENV
-from tunesmith_contract.run_config import Hyperparameters, Offload, Parallelism, TrainConfig
+from tunesmith_contract.run_config import AdapterType, Hyperparameters, Offload, Parallelism, TrainConfig
 from tunesmith_trainer.failures import UserError
 from tunesmith_trainer.preemption import Preemption
 
@@ -116,6 +116,10 @@ def refuse_combination(config: TrainConfig) -> None:
         raise UserError("Offload", "offload needs parallelism ZeRO2 or ZeRO3: write one of them")
     if config.offload is Offload.ALL and config.parallelism is not Parallelism.ZERO3:
         raise UserError("Offload", "offload All needs parallelism ZeRO3: write it, or offload Optimizer")
+    quantized = config.adapter is not None and config.adapter.type is AdapterType.QLORA
+    if quantized and config.parallelism is Parallelism.ZERO3:
+        message = "4-bit weights can't be cut into parts and saved again: with QLoRA write parallelism ZeRO2 or DDP"
+        raise UserError("Parallelism", message)
 
 
 def build_deepspeed_config(

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
@@ -35,13 +34,29 @@ def build_probes(model: Any, renderer: Renderer, rows: Iterable[Row]) -> tuple[P
         renderer: renders the rows.
         rows: candidates, the best first; only the first few are tried.
     """
-    tokens = (renderer.tokens(_answered(row)) for row in rows)
-    candidates = (cut_sequence(each) for each in tokens if len(each.ids) > 1)
-    sequences = list(dict.fromkeys(islice(candidates, CANDIDATES)))
-    model.eval()
-    tuned = [mean_log_prob(model, sequence) for sequence in sequences]
+    sequences = probe_sequences(renderer, rows)
+    tuned = log_probs(model, sequences)
     with model.disable_adapter():
-        base = [mean_log_prob(model, sequence) for sequence in sequences]
+        base = log_probs(model, sequences)
+    return pair_probes(sequences, base, tuned)
+
+
+def probe_sequences(renderer: Renderer, rows: Iterable[Row]) -> list[ProbeTokens]:
+    """What is measured: the answers of the first few rows."""
+    cut = (cut_sequence(renderer.tokens(row)) for row, _ in zip(rows, range(CANDIDATES), strict=False))
+    return list(dict.fromkeys(cut))
+
+
+def log_probs(model: Any, sequences: Sequence[ProbeTokens]) -> list[float]:
+    """Mean log-probability of each continuation, nats per token."""
+    model.eval()
+    return [mean_log_prob(model, sequence) for sequence in sequences]
+
+
+def pair_probes(
+    sequences: Sequence[ProbeTokens], base: Sequence[float], tuned: Sequence[float]
+) -> tuple[Probe, ...]:
+    """The sequences on which two models differ most, with the numbers of both."""
     probes = [
         Probe(
             token_ids=sequence.token_ids,
@@ -64,7 +79,7 @@ def cut_sequence(tokens: Tokens) -> ProbeTokens:
     """The beginning of the last answer and what stands before it, PROBE_TOKENS at most."""
     start = _last_answer(tokens.answer)
     end = start + _CONTINUATION_TOKENS
-    while end > start and True in tokens.answer and not all(tokens.answer[start:end]):
+    while end > start and not all(tokens.answer[start:end]):
         end -= 1
     end = min(end, len(tokens.ids))
     begin = max(0, end - PROBE_TOKENS)
@@ -82,22 +97,8 @@ def mean_log_prob(model: Any, sequence: ProbeTokens) -> float:
     return float(log_probs.gather(-1, targets).mean())
 
 
-def _answered(row: Row) -> Row:
-    """A prompt with the answer that is known to be right, where there is one; any other row as it is."""
-    if "answer" not in row:
-        return row
-    answer = row["answer"]
-    said = [{"role": "assistant", "content": answer}] if isinstance(row["prompt"], list) else answer
-    return row | {"completion": said}
-
-
 def _last_answer(answer: Sequence[bool]) -> int:
-    """Where the last run of answer tokens begins; at least 1, since the first token can't be predicted.
-
-    Of a prompt without an answer, the last tokens are taken instead.
-    """
-    if True not in answer:
-        return max(len(answer) - _CONTINUATION_TOKENS, 1)
+    """Where the last run of answer tokens begins; at least 1, since the first token can't be predicted."""
     end = len(answer) - 1 - list(answer)[::-1].index(True)
     while end > 0 and answer[end - 1]:
         end -= 1

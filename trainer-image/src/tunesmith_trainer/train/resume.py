@@ -21,6 +21,7 @@ from tunesmith_trainer.report import Workspace
 
 from .callbacks import CommitCheckpoints, StopWhenPreempted
 from .checkpoints import CheckpointFolder, require_same_world
+from .early_stopping import run_training
 from .full_storage import full_storage, is_full_storage
 from .last_checkpoint import LastCheckpoint
 from .lease import WriterLease, new_holder
@@ -85,7 +86,7 @@ class ResumableSteps:
             log.info("resuming from %s", self._newest.name)
         start = time.monotonic()
         with self._keeping_room():
-            trainer.train(resume_from_checkpoint=str(self._newest) if self._newest else None)
+            run_training(trainer, self._newest)
         if self._stop.stopped:
             raise Preempted
         return time.monotonic() - start

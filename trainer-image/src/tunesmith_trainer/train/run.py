@@ -2,19 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import set_seed
 
 from tunesmith_contract.artifact import Probe
-from tunesmith_contract.progress import EVAL_REWARD, REWARD
-from tunesmith_contract.report import Outcome, RunReport, TrainingReport
+from tunesmith_contract.report import Outcome, RunReport
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.data.render import Renderer
+from tunesmith_trainer.data.split import Split
 from tunesmith_trainer.failures import UserError
-from tunesmith_trainer.model import load_tokenizer, model_revision
+from tunesmith_trainer.model import load_tokenizer
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.prepare import learns_answers_only, load_prepared, rows_of
 from tunesmith_trainer.report import Workspace
@@ -23,13 +23,17 @@ from tunesmith_trainer.storage import Storage
 from .callbacks import StopWhenDiverged, raise_diverged
 from .context import Training
 from .continuations import with_answers
-from .history import last_logged
+from .early_stopping import Selection, StopEarly, load_best
+from .kernels import choose_kernels, probe_hardware, probe_support
+from .measuring import Announce, Meter, describe_training
 from .methods import build_trainer
 from .models import build_peft_config, load_model, set_padding
-from .parallel import consolidated_weights, gang, is_first_rank, world_size
-from .probes import build_probes, largest_effect
+from .parallel import consolidated_weights, gang, is_first_rank
+from .probes import largest_effect, probe_sequences
 from .publish import publish_result
+from .reference import measure_probes
 from .resume import ResumableSteps
+from .start import Start, find_start
 
 #: Nats per token below which two models are taken to be the same.
 LEAST_EFFECT = 1e-4
@@ -52,99 +56,89 @@ def _train(
     config: TrainConfig, storage: Storage, workspace: Workspace, steps: ResumableSteps
 ) -> RunReport | None:
     rows = load_prepared(workspace.prepared, config.dataset_digest)
-    folder = _checked_model(config, storage)
-    tokenizer = load_tokenizer(folder)
-    set_padding(tokenizer)
-    renderer = Renderer(tokenizer, answers_only=learns_answers_only(config.method))
-    set_seed(config.hyperparameters.seed)
-    reward = config.method.reward is not None
-    model = load_model(folder, reward=reward)
-    probed = () if reward else with_answers(model, renderer, rows_of(rows))
+    start = find_start(config, storage, check=is_first_rank())
+    selection = Selection(config.method, config.early_stopping)
+    stop, meter = StopEarly(selection), Meter()
+    training = _build_training(config, start, storage, workspace, rows, steps)
+    probed = () if config.method.reward else with_answers(training.model, training.renderer, rows_of(rows))
     steps.check_preemption()
-    trainer = build_trainer(
-        Training(
-            config=config,
-            model=model,
-            peft_config=build_peft_config(config.adapter, reward=reward),
-            renderer=renderer,
-            rows=rows,
-            checkpoints=steps.output,
-            logs=workspace.logs,
-            callbacks=[*steps.callbacks, StopWhenDiverged()],
-            storage=storage,
-        )
-    )
-    seconds = steps.run(trainer)
-    return _finish(config, workspace, folder, trainer, renderer, probed, steps, seconds)
-
-
-def _checked_model(config: TrainConfig, storage: Storage) -> Path:
-    """The base model's folder, if it is still the one that was prepared for."""
-    folder = storage.model_folder(config.base_model, weights=True)
-    if is_first_rank():
-        found = model_revision(config.base_model, folder)
-        if found != config.base_model_revision:
-            message = (
-                f"{config.base_model} has changed since it was prepared for: it was "
-                f"{config.base_model_revision} and is {found}; make a new job"
-            )
-            raise UserError("ModelChanged", message)
-    return folder
-
-
-def _finish(
-    config: TrainConfig,
-    workspace: Workspace,
-    folder: Path,
-    trainer: Any,
-    renderer: Renderer,
-    probed: Sequence[Row],
-    steps: ResumableSteps,
-    seconds: float,
-) -> RunReport | None:
-    """Measure what was learned and commit it. Where weights lie in parts, all ranks measure and gather."""
-    measured = trainer.evaluate() if trainer.eval_dataset is not None else {}
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    probes = () if config.method.reward else build_probes(model, renderer, probed)
+    training.callbacks.extend([Announce(selection), stop, meter, *steps.callbacks, StopWhenDiverged()])
+    trainer = build_trainer(training)
+    meter.seconds = steps.run(trainer)
+    best_step = load_best(trainer, selection, workspace.checkpoints)
+    probes = _measure(trainer, config, start, training.renderer, probed)
     weights = consolidated_weights(trainer)
+    peak_memory = meter.peak_memory()
     if not is_first_rank():
         return None
-    if not config.method.reward:
-        _require_effect(probes)
+    _require_effect(probes, config)
     steps.require_lease()
+    described = start.of(config)
+    model = trainer.accelerator.unwrap_model(trainer.model)
     artifact, exports = publish_result(
-        model, renderer.tokenizer, config, probes, workspace, folder, trainer.state, weights
+        model, training.tokenizer, described, probes, workspace, start.folder, trainer.state, weights
     )
-    training = TrainingReport(
-        artifact=artifact,
-        steps=trainer.state.global_step,
-        epochs=trainer.state.epoch or 0.0,
-        loss=last_logged(trainer.state.log_history, "loss"),
-        eval_loss=measured.get("eval_loss"),
-        reward=last_logged(trainer.state.log_history, REWARD),
-        eval_reward=measured.get(EVAL_REWARD),
-        tokens_per_second=_tokens(trainer) / seconds,
-        gpu_seconds=seconds * world_size() if config.gpus_per_node else 0.0,
-        seconds=seconds,
-        precision="bfloat16" if trainer.args.bf16 else "float32",
-        exports=exports,
-        micro_batch_size=trainer.args.per_device_train_batch_size,
-        checkpoints=steps.kept(),
-    )
-    report = RunReport(stage="train", outcome=Outcome.SUCCEEDED, training=training)
-    workspace.commit(report)
-    return report
+    report = describe_training(trainer, config, selection, meter, best_step, stop.stopped)
+    made = {"artifact": artifact, "exports": exports, "checkpoints": steps.kept()}
+    report = report.model_copy(update=made | {"peak_memory_bytes": peak_memory})
+    result = RunReport(stage="train", outcome=Outcome.SUCCEEDED, training=report)
+    workspace.commit(result)
+    return result
 
 
-def _require_effect(probes: tuple[Probe, ...]) -> None:
+def _build_training(
+    config: TrainConfig,
+    start: Start,
+    storage: Storage,
+    workspace: Workspace,
+    rows: Split,
+    steps: ResumableSteps,
+) -> Training:
+    """Tokenizer and model, run by the kernels that fit."""
+    tokenizer = load_tokenizer(start.folder)
+    set_padding(tokenizer)
+    on_gpu = torch.cuda.is_available()
+    # Matrices are multiplied in bfloat16 on a GPU, whatever the weights are held in.
+    computed = torch.bfloat16 if on_gpu else torch.float32
+    kernels = choose_kernels(probe_hardware(), computed, probe_support(start.folder))
+    set_seed(config.hyperparameters.seed)
+    return Training(
+        config=config,
+        model=load_model(start.folder, config, kernels, start.adapter),
+        peft_config=None if start.adapter else build_peft_config(config),
+        kernels=kernels,
+        renderer=Renderer(tokenizer, answers_only=learns_answers_only(config.method)),
+        rows=rows,
+        checkpoints=steps.output,
+        logs=workspace.logs,
+        callbacks=[],
+        storage=storage,
+    )
+
+
+def _measure(
+    trainer: Any, config: TrainConfig, start: Start, renderer: Renderer, rows: Sequence[Row]
+) -> tuple[Probe, ...]:
+    """What tells the tuned model from its base, in the precision that it is stored in; all workers have to ask.
+
+    A reward model gives no probabilities, so it has no probes.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if config.adapter is None and torch.cuda.is_available():
+        model.to(torch.bfloat16)
+    if config.method.reward is not None:
+        return ()
+    return measure_probes(
+        model, config, start.folder, probe_sequences(renderer, rows), consolidated_weights(trainer)
+    )
+
+
+def _require_effect(probes: tuple[Probe, ...], config: TrainConfig) -> None:
+    if config.method.reward is not None:
+        return
     effect = largest_effect(probes)
     if not math.isfinite(effect):
         raise_diverged("the tuned model's probabilities are not numbers")
     if effect < LEAST_EFFECT:
-        message = "the adapter changes nothing: raise learningRate or epochs, or check warmupRatio"
+        message = "training changes nothing: raise learningRate or epochs, or check warmupRatio"
         raise UserError("NoEffect", message)
-
-
-def _tokens(trainer: Any) -> Any:
-    """Tokens seen by this process since it began."""
-    return last_logged(trainer.state.log_history, "num_tokens") or 0

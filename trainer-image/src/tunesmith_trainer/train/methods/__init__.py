@@ -28,10 +28,14 @@ def build_trainer(training: Training) -> Any:
 def _build(training: Training) -> Any:
     """Imports go with the method: TRL's online trainers bring much with them."""
     match training.config.method.key:
-        case "sft" | "pretraining":
+        case "sft":
             from .supervised import build_sft_trainer
 
             return build_sft_trainer(training)
+        case "pretraining":
+            from .supervised import build_pretraining_trainer
+
+            return build_pretraining_trainer(training)
         case "grpo":
             from .online import build_grpo_trainer
 

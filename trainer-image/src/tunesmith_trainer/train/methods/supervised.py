@@ -1,37 +1,84 @@
 """Learning given tokens: supervised fine-tuning, and continued pre-training on plain text."""
 
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch
 from datasets import Dataset
+from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
-from tunesmith_contract.methods import SFTMethod
+from tunesmith_contract.methods import PretrainingMethod, SFTMethod
 from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.data.render import Renderer
-from tunesmith_trainer.train.arguments import common_arguments
+from tunesmith_trainer.train.arguments import common_arguments, one_row_per_pass
 from tunesmith_trainer.train.context import Training
+from tunesmith_trainer.train.kernels import Batching, choose_batching
+
+_IGNORED = -100
+#: Fewer tokens of a text's end predict nothing.
+_LEAST_PIECE = 2
+
+
+class TokenTrainer(SFTTrainer):
+    """TRL's trainer, with a validation loss per token as the training loss is.
+
+    transformers' is the mean of the batches' means: it changes with the size of the batches and counts a token of a
+    short row more than one of a long row.
+    """
+
+    _tokens: torch.Tensor
+    _loss: torch.Tensor
+
+    def evaluation_loop(self, *arguments: Any, **more: Any) -> EvalLoopOutput:
+        """Evaluate, and put the mean over all tokens of all workers in the place of the batches' mean."""
+        self._loss = torch.zeros((), dtype=torch.float64, device=self.args.device)
+        self._tokens = torch.zeros((), dtype=torch.float64, device=self.args.device)
+        output = super().evaluation_loop(*arguments, **more)
+        loss = self.accelerator.reduce(self._loss, "sum") / self.accelerator.reduce(self._tokens, "sum")
+        for name in (name for name in output.metrics if name.endswith("_loss")):
+            output.metrics[name] = loss.item()
+        return output
+
+    def prediction_step(self, model: Any, inputs: Any, *arguments: Any, **more: Any) -> Any:
+        """Weigh a batch's loss by the tokens that it is the mean of."""
+        tokens = (inputs["labels"][:, 1:] != _IGNORED).sum()
+        result = super().prediction_step(model, inputs, *arguments, **more)
+        self._loss += result[0].double() * tokens
+        self._tokens += tokens
+        return result
 
 
 def build_sft_trainer(training: Training) -> SFTTrainer:
-    """TRL's SFTTrainer on rows that are tokenised here as prepare counted them."""
+    """A trainer on rows that are tokenised here as prepare counted them."""
     method = training.config.method.sft
     assert method is not None
     rows = training.rows
-    return SFTTrainer(
-        model=training.model,
-        args=SFTConfig(
-            **common_arguments(training),
-            max_length=method.max_length,
-            packing=method.packing,
-            eval_packing=False,
-        ),
-        train_dataset=build_dataset(training.renderer, rows.train, method),
-        eval_dataset=build_dataset(training.renderer, rows.validation, method) if rows.validation else None,
-        processing_class=training.tokenizer,
-        peft_config=training.peft_config,
-        callbacks=training.callbacks,
+    return _build_trainer(
+        training,
+        method,
+        build_dataset(training.renderer, rows.train, method),
+        build_dataset(training.renderer, rows.validation, method) if rows.validation else None,
     )
 
 
-def build_dataset(renderer: Renderer, rows: tuple[Row, ...], method: SFTMethod) -> Dataset:
+def build_pretraining_trainer(training: Training) -> SFTTrainer:
+    """A trainer on the pieces of plain texts."""
+    method = training.config.method.pretraining
+    assert method is not None
+    rows = training.rows
+    return _build_trainer(
+        training,
+        method,
+        build_text_dataset(training.renderer, rows.train, method.max_length),
+        build_text_dataset(training.renderer, rows.validation, method.max_length)
+        if rows.validation
+        else None,
+    )
+
+
+def build_dataset(renderer: Renderer, rows: Iterable[Row], method: SFTMethod) -> Dataset:
     """Rows as token ids and labels, cut at ``max_length``."""
     tokens = [renderer.tokens(row) for row in rows]
     return Dataset.from_dict(
@@ -40,3 +87,49 @@ def build_dataset(renderer: Renderer, rows: tuple[Row, ...], method: SFTMethod) 
             "labels": [row.labels(method.assistant_only_loss)[: method.max_length] for row in tokens],
         }
     )
+
+
+def build_text_dataset(renderer: Renderer, rows: Iterable[Row], max_length: int) -> Dataset:
+    """Texts as token ids, each cut into pieces of ``max_length``; every token counts, and the end is one."""
+    pieces = [piece for row in rows for piece in _cut(renderer.tokens(row).ids, max_length)]
+    return Dataset.from_dict({"input_ids": pieces, "labels": pieces})
+
+
+def _cut(ids: Iterable[int], length: int) -> Iterator[list[int]]:
+    stream = iter(ids)
+    while len(piece := list(islice(stream, length))) >= _LEAST_PIECE:
+        yield piece
+
+
+def _build_trainer(
+    training: Training, method: SFTMethod | PretrainingMethod, train: Dataset, validation: Dataset | None
+) -> SFTTrainer:
+    arguments = common_arguments(training)
+    batching = choose_batching(
+        training.kernels, packing=method.packing, micro_batch=arguments["per_device_train_batch_size"]
+    )
+    return TokenTrainer(
+        model=training.model,
+        args=SFTConfig(**_batched(arguments, batching), **_lengths(method, batching)),
+        train_dataset=train,
+        eval_dataset=validation,
+        processing_class=training.tokenizer,
+        peft_config=training.peft_config,
+        callbacks=training.callbacks,
+    )
+
+
+def _batched(arguments: dict[str, Any], batching: Batching) -> dict[str, Any]:
+    """One row per pass where attention needs it; the effective batch stays."""
+    return one_row_per_pass(arguments) if batching.single else arguments
+
+
+def _lengths(method: SFTMethod | PretrainingMethod, batching: Batching) -> dict[str, Any]:
+    """Rows are cut already; TRL wants a length for packing, and none where rows are only laid end to end."""
+    return {
+        "max_length": method.max_length if batching.packing else None,
+        "packing": batching.packing,
+        "packing_strategy": "bfd",
+        "padding_free": batching.padding_free,
+        "eval_packing": False,
+    }
