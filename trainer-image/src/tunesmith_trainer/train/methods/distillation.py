@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import AutoModelForCausalLM
 from trl import DistillationConfig, DistillationTrainer
 
 from tunesmith_contract.methods import DistillationMethod
@@ -12,7 +14,6 @@ from tunesmith_trainer.model import load_config, load_tokenizer
 from tunesmith_trainer.teacher import as_supervised
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import Training
-from tunesmith_trainer.train.models import load_model
 
 from .few_metrics import FewMetrics
 from .online import VALIDATION_ROWS, build_prompts, require_prompts
@@ -46,7 +47,7 @@ def _build_on_policy(training: Training, method: DistillationMethod, uri: str) -
     _require_same_vocabulary(training, folder, uri)
     return _DistillationTrainer(
         model=training.model,
-        teacher_model=load_model(folder),
+        teacher_model=_load_teacher(folder),
         args=DistillationConfig(
             **common_arguments(training),
             temperature=method.temperature,
@@ -59,6 +60,14 @@ def _build_on_policy(training: Training, method: DistillationMethod, uri: str) -
         processing_class=training.tokenizer,
         peft_config=training.peft_config,
         callbacks=training.callbacks,
+    )
+
+
+def _load_teacher(folder: Path) -> Any:
+    """The teacher, who learns nothing: in bfloat16 on a GPU, in float32 on a CPU."""
+    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, local_files_only=True, use_safetensors=True
     )
 
 
