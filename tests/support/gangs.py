@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,11 @@ class Pod:
 
     def _read(self) -> None:
         assert self.process.stdout
-        for line in self.process.stdout:
+        with self.process.stdout as lines:
+            self._follow(lines)
+
+    def _follow(self, lines: Iterable[str]) -> None:
+        for line in lines:
             self.lines.append(line)
             if self._on_line:
                 self._on_line(line)
@@ -103,7 +107,7 @@ def start_gang(
     on_line: Callable[[str], None] | None = None,
     **env: str,
 ) -> list[Pod]:
-    """Start all pods of one attempt."""
+    """Start all pods of one attempt; ``on_line`` sees the log of the first."""
     folder = root / "pods"
     folder.mkdir(exist_ok=True)
     script = folder / "worker.py"
@@ -133,7 +137,7 @@ def start_gang(
             stderr=subprocess.STDOUT,
             text=True,
         )
-        pods.append(Pod(process, log, on_line))
+        pods.append(Pod(process, log, on_line if node == 0 else None))
     return pods
 
 

@@ -194,6 +194,12 @@ def world(tmp_path: Path, models: Path) -> World:
     return World(root, models)
 
 
+@pytest.fixture(scope="module")
+def shared_world(tmp_path_factory: pytest.TempPathFactory, models: Path) -> World:
+    """A world for all tests of a module: each takes a uid of its own."""
+    return World(tmp_path_factory.mktemp("mnt"), models)
+
+
 @pytest.fixture
 def make() -> Any:
     """Builders of rows."""

@@ -101,10 +101,15 @@ def require_classifier(folder: Path) -> None:
 def model_revision(uri: str, folder: Path) -> str:
     """What a base model is: the hub's commit, or a digest over the names and bytes of all its files.
 
+    What is fetched has it for the folder's name: an artefact's digest, else one over the store's own entity tags.
+
     Weights are digested whole, since another training of the same architecture differs nowhere else; that
     reads about a gigabyte per second and core.
     """
-    if parse_uri(uri).scheme is Scheme.HF:
+    scheme = parse_uri(uri).scheme
+    if scheme not in MOUNTED and folder.name.startswith("sha256-"):
+        return folder.name.replace("-", ":", 1)
+    if scheme is Scheme.HF:
         return _hub_commit(folder)
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in _IGNORED)
     with ThreadPoolExecutor(_DIGEST_THREADS) as pool:

@@ -10,11 +10,11 @@ from transformers import PreTrainedTokenizerBase
 
 from tunesmith_contract.artifact import ArtifactKind, File, Lineage, Manifest, Probe
 from tunesmith_contract.base import canonical_json, sha256_digest
-from tunesmith_contract.layout import MANIFEST_FILE, artifact_uri
+from tunesmith_contract.layout import MANIFEST_FILE
 from tunesmith_contract.report import Artifact
 from tunesmith_contract.run_config import AdapterType, TrainConfig
 from tunesmith_trainer.report import Workspace
-from tunesmith_trainer.storage import describe_files, file_digest, place_folder, write_atomically
+from tunesmith_trainer.storage import describe_files, file_digest, write_atomically
 
 from .card import CARD_FILE
 
@@ -79,10 +79,7 @@ def publish_folder(
     _let_all_read(staged)
     manifest = build_manifest(kind, config, describe_files(staged), probes)
     write_atomically(staged / MANIFEST_FILE, manifest.to_bytes())
-    uri = artifact_uri(workspace.output, manifest.digest)
-    size = sum(file.size_bytes for file in manifest.files)
-    place_folder(staged, workspace.path(uri))
-    return Artifact(uri=str(uri), digest=manifest.digest, size_bytes=size)
+    return workspace.publish(staged)
 
 
 def save_adapter(model: Any, folder: Path, base_model: str, state: dict[str, Any] | None = None) -> None:

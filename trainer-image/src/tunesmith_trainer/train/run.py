@@ -33,6 +33,7 @@ from .probes import largest_effect, probe_sequences
 from .publish import publish_result
 from .reference import measure_probes
 from .resume import ResumableSteps
+from .saving import SaveCheckpoints
 from .start import Start, find_start
 
 #: Nats per token below which two models are taken to be the same.
@@ -62,7 +63,9 @@ def _train(
     training = _build_training(config, start, storage, workspace, rows, steps)
     probed = () if config.method.reward else with_answers(training.model, training.renderer, rows_of(rows))
     steps.check_preemption()
-    training.callbacks.extend([Announce(selection), stop, meter, *steps.callbacks, StopWhenDiverged()])
+    training.callbacks.extend(
+        [Announce(selection), stop, meter, *steps.callbacks, SaveCheckpoints(workspace), StopWhenDiverged()]
+    )
     trainer = build_trainer(training)
     meter.seconds = steps.run(trainer)
     best_step = load_best(trainer, selection, workspace.checkpoints)

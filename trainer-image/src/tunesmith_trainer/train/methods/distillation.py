@@ -64,7 +64,7 @@ def _build_on_policy(training: Training, method: DistillationMethod, uri: str) -
 
 
 def _load_teacher(folder: Path) -> Any:
-    """The teacher, who learns nothing: in bfloat16 on a GPU, in float32 on a CPU."""
+    """The teacher, which only gives its opinion: in half precision on a GPU."""
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     return AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, local_files_only=True, use_safetensors=True
