@@ -17,6 +17,7 @@ from tunesmith_trainer.failures import DataError, UserError
 from tunesmith_trainer.rewards.build import build_reward_functions, check_rewards
 from tunesmith_trainer.rewards.length import length_score
 from tunesmith_trainer.rewards.numeric import last_number
+from tunesmith_trainer.storage import Storage
 
 END = 0
 
@@ -24,7 +25,7 @@ END = 0
 def build(**kind: Any) -> Any:
     """The reward function of one kind."""
     reward = Reward.model_validate({"name": "good", **kind})
-    (function,), (weight,) = build_reward_functions([reward], [END], load_model=None)  # type: ignore[arg-type]
+    (function,), (weight,) = build_reward_functions([reward], [END], Storage())
     assert weight == 1
     assert function.__name__ == "good"
     return function
@@ -66,7 +67,7 @@ def test_a_pattern_is_found_anywhere_and_never_takes_long() -> None:
 @pytest.mark.parametrize("pattern", ["(", "(?=a)b", r"(a)\1"])
 def test_a_wrong_pattern_is_said_before_training(pattern: str) -> None:
     reward = Reward.model_validate({"name": "form", "regex": {"pattern": pattern}})
-    with pytest.raises(UserError, match="reward form: the pattern .* RE2"):
+    with pytest.raises(UserError, match=r"reward form: the pattern .* RE2"):
         check_rewards([reward], [])
 
 
