@@ -165,7 +165,7 @@ def test_the_report_fills_the_status() -> None:
         "best_step": 40,
         "overfitting_step": 50,
         "stopped_early": True,
-        "curve": ((1, 2.0, None), (50, 1.0, 1.5)),
+        "curve": ((1, 2.0, None, None), (50, 1.0, 1.5, None)),
         "kernels": "SDPA",
         "precision": "bfloat16",
         "exports": (Export(format=OutputFormat.MERGED, artifact=merged),),

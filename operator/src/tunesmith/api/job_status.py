@@ -142,6 +142,7 @@ class LossPoint(StatusModel):
     eval_loss: Measured | None = Field(
         None, description="Loss on the validation rows, where it was measured."
     )
+    reward: Measured | None = Field(None, description="Mean reward, where the method has rewards.")
 
 
 class ExportStatus(ArtifactRef):

@@ -1,4 +1,4 @@
-"""What is decided between prepare and training: the settings that fit, whether it fits at all, whether it will serve."""
+"""What is decided between prepare and training: settings that fit, whether any does, whether it will serve."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -105,8 +105,8 @@ def find_results(job: FineTuneJob, view: TrainingView) -> Results:
         kernels=kernels or None,
         overfitting_step=_overfitting_step(job, view),
         curve=tuple(
-            LossPoint(step=step, loss=decimal(loss), eval_loss=decimal(eval_loss))
-            for step, loss, eval_loss in (training.curve if training else ())
+            LossPoint(step=step, loss=decimal(loss), eval_loss=decimal(eval_loss), reward=decimal(reward))
+            for step, loss, eval_loss, reward in (training.curve if training else ())
         ),
         artifact=_artifact(view, training) if training else None,
     )
