@@ -107,8 +107,6 @@ def test_ddp(curves: Curves) -> None:
 def test_deepspeed_on_two_nodes_resumed_on_one(curves: Curves, stage: str) -> None:
     config = curves.config(f"resumed-{stage.lower()}", LORA, parallelism=stage)
     curves.interrupt(config, nodes=2, workers=1)
-    with pytest.raises(AssertionError, match="can't be resumed by 1 with"):
-        curves.of_gang(config, nodes=1, workers=1)
     found = curves.of_gang(config, nodes=1, workers=2)
     assert found == pytest.approx(curves.of_one("lora", LORA), rel=TOLERANCE)
 
