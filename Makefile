@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-SOURCES := contract/src operator/src serving-image/src trainer-image/src e2e/cluster/src e2e/images/src e2e/demo/src tests/support e2e/tests/support
+SOURCES := contract/src storage/src operator/src serving-image/src trainer-image/src e2e/cluster/src e2e/images/src e2e/demo/src tests/support e2e/tests/support
 empty :=
 space := $(empty) $(empty)
 export PYTHONPATH := $(subst $(space),:,$(addprefix $(CURDIR)/,$(SOURCES)))
@@ -25,13 +25,16 @@ demo: bootstrap ## Bring a cluster up, train, evaluate and serve the quickstart;
 demo-down: bootstrap ## Remove all that `make demo` made (build caches stay; `make clean-cache` removes them)
 	@$(dev)/python -m tunesmith_demo down
 
-.PHONY: test test-unit test-trainer test-control-plane test-engine test-e2e
+.PHONY: test test-unit test-storage test-trainer test-control-plane test-engine test-e2e
 test: bootstrap ## Everything: install what is needed, checks, all tests; prints the slowest stages
 	@python3 e2e/run_tests.py
 
 test-unit: ## Pure rooms, contract, kernel, agent, harness: no cluster
 	@$(dev)/pytest -q tests/contract tests/api tests/decide tests/manifests --junitxml=$(RESULTS)/pure.xml
 	@$(dev)/pytest -q -m "not engine" tests/cluster tests/agent tests/images tests/chart --junitxml=$(RESULTS)/unit.xml
+
+test-storage: ## Buckets and registries: a real S3 server, OCI registry and GCS emulator
+	@$(dev)/pytest -q tests/storage --junitxml=$(RESULTS)/storage.xml
 
 test-trainer: ## Trainer: data, training, checkpoints, evaluation, on tiny models
 	@$(trainer)/pytest -q tests/trainer --junitxml=$(RESULTS)/trainer.xml
@@ -50,7 +53,7 @@ test-e2e: ## Real pods: the quickstart's way on a tiny model (root, or TUNESMITH
 lint: ## Formatting, ruff, mypy, import-linter, chart
 	@$(dev)/ruff format --check .
 	@$(dev)/ruff check .
-	@$(dev)/mypy contract/src operator/src
+	@$(dev)/mypy contract/src storage/src operator/src
 	@$(dev)/lint-imports
 
 format: ## Format and mend what ruff can mend

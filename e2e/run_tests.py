@@ -16,6 +16,7 @@ STAGES = (
     "setup",
     "lint",
     "test-unit",
+    "test-storage",
     "test-trainer",
     "test-control-plane",
     "images",

@@ -40,8 +40,10 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
             }
         )
         playground.provide_volumes(client, NAMESPACE, ("models", "artifacts"))
+        playground.provide_volumes(client, NAMESPACE, ("shared",), "ReadWriteMany")
         for claim in ("models", "artifacts"):
             client.apply(build_claim(claim))
+        client.apply(build_claim("shared", "ReadWriteMany"))
         client.apply(build_data())
         fill_claim(client, NAMESPACE, "models", images["trainer"], model, MODEL)
         yield Installation(client, images)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from manifest_cases import GOOD, BadCase, bad_cases, load_good, merge
+from manifest_cases import EXAMPLES, GOOD, BadCase, bad_cases, load_good, merge
 
 from tunesmith.api import GROUP, KINDS, VERSION
 from tunesmith_cluster.client import KubectlError, eventually
@@ -69,6 +69,11 @@ def test_a_good_manifest_is_taken(server: ControlPlane, namespace: str, name: st
     assert server.get(body["kind"], body["metadata"]["name"], namespace)["metadata"]["generation"] == 1
 
 
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_taken_as_it_is(server: ControlPlane, example: Path) -> None:
+    assert "created" in server.kubectl("apply", "--dry-run=server", "-f", str(example))
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind_name)
 def test_the_api_server_fills_in_what_the_models_would(
     server: ControlPlane, namespace: str, kind: Any
@@ -105,6 +110,10 @@ FIXED = {
     "checkpoints": {"keep": 1},
     "output": {"uri": "pvc://elsewhere"},
     "evaluation": load_good("finetunejob-full")["spec"]["evaluation"],
+    "earlyStopping": {"patience": 9},
+    "workspace": {"uri": "pvc://elsewhere"},
+    "tracking": {"tensorBoard": False},
+    "budget": {"gpuHours": "1"},
     "backoffLimit": 9,
 }
 
@@ -123,6 +132,13 @@ def test_a_field_of_a_job_can_not_be_removed(server: ControlPlane, namespace: st
     apply(server, body, namespace)
     message = refusal(server, merge(body, {"spec": {"evaluation": None}}), namespace)
     assert "evaluation can't be changed once the job is made." in message
+
+
+def test_what_a_reward_asks_for_can_not_be_changed(server: ControlPlane, namespace: str) -> None:
+    body = load_good("finetunejob-rewards")
+    apply(server, body, namespace)
+    changed = json.loads(json.dumps(body).replace("amount", "total"))
+    assert "method can't be changed once the job is made." in refusal(server, changed, namespace)
 
 
 def test_a_job_can_be_suspended_and_given_other_limits(server: ControlPlane, namespace: str) -> None:
@@ -217,7 +233,13 @@ TAUGHT = {
     "finetunejob.spec.method": ["Exactly one member, such as sft: {}.", "rows hold questions and the", "sft"],
     "finetunejob.spec.hyperparameters.learningRate": ['such as "2e-4"', "Default: Auto."],
     "finetunejob.spec.hyperparameters.scheduler": ["ENUM: Linear Cosine Constant", "Default: Linear."],
+    "finetunejob.spec.method.grpo": ["learns from what your rewards say", "Default: 8."],
+    "finetunejob.spec.method.grpo.rewards": ["Exactly one", "jsonSchema", "a schema accepts"],
     "finetunejob.spec.adapter": ["8 to 32 for a task", "Default: 16."],
+    "finetunejob.spec.adapter.type": ["ENUM: LoRA RSLoRA DoRA QLoRA", "Default: LoRA."],
+    "finetunejob.spec.compute.parallelism": ["DDP: each holds all.", "Default: Auto."],
+    "finetunejob.spec.output": ["never removed by the operator", 'Default: ["Adapter"].'],
+    "finetunejob.status.resolved": ["kernels", "microBatchSize"],
     "evalrun.spec.gates.expect": ["Better: the candidate's lead", "Inconclusive"],
     "adapterdeployment.spec.adapters.rollout.steps": ["rising to 100"],
 }

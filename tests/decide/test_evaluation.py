@@ -16,7 +16,7 @@ from simulated_cluster import (
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.evaluation import assemble_evaluation, plan_evaluation
-from tunesmith.decide.plan import Delete, Plan
+from tunesmith.decide.plan import Patch, Plan
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.report import Interval
 from tunesmith_contract.run_config import EvaluateConfig, parse_run_config
@@ -190,7 +190,9 @@ def test_its_time_is_limited() -> None:
     cluster = running(activeDeadlineSeconds=60)
     cluster.pass_time(60)
     plan = cluster.reconcile()
-    assert any(isinstance(action, Delete) for action in plan.actions)
+    assert [type(action) for action in plan.actions] == [Patch]
+    cluster.exceed_deadline(cluster.live_jobs()[0])
+    cluster.reconcile()
     assert cluster.condition("Stalled")["reason"] == "DeadlineExceeded"
 
 

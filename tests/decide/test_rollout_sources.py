@@ -1,5 +1,6 @@
 """What a stable name may stand for, and what people are told when it may not."""
 
+import pytest
 from serving_world import World, build_adapter, digest_of
 
 POLICY = digest_of("policy")
@@ -106,6 +107,18 @@ def test_an_artefact_on_a_claim_that_pods_lack_is_blocked_and_rolls_no_pod() -> 
     assert world.condition("SourcesReachable")["status"] == "False"
     world.pass_seconds(60)
     assert world.find("Deployment") == before
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["s3://bucket/out/sha256/x", "gs://bucket/x", "oci://registry.example/a:sha256-x", "hf://org/repo/x"],
+)
+def test_an_artefact_that_pods_fetch_needs_no_claim(place: str) -> None:
+    source = {"uri": place, "digest": digest_of("one")}
+    world = World(build_adapter("one", source=source), artifactVolumes=[])
+    world.settle()
+    assert world.desired.aliases[0].stable.uri == place
+    assert world.condition("SourcesReachable")["status"] == "True"
 
 
 def test_the_same_bytes_at_another_place_are_read_there_without_a_rollout() -> None:

@@ -5,90 +5,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from simulated_cluster import (
-    DIGEST,
-    ENVIRONMENT,
-    EVALUATION,
-    START,
-    UID,
-    SimulatedCluster,
-    failure,
-    fine_tune_job,
-    success,
-)
+from simulated_cluster import DIGEST, EVALUATION, START, UID, failure, fine_tune_job, success
+from training_world import World, created, preempted, training, world
 
-from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.attempts import MAX_DISRUPTIONS
-from tunesmith.decide.plan import Create, Delete, Plan
-from tunesmith.decide.training import LiveProgress, assemble_training, plan_training
+from tunesmith.decide.plan import Delete, Patch, Plan
+from tunesmith.decide.training_observed import LiveProgress, Surroundings
 from tunesmith.decide.waiting import PATIENCE
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.progress import ProgressMetric, TrainerStatus
 from tunesmith_contract.run_config import parse_run_config
-
-
-class World(SimulatedCluster):
-    """A cluster with a FineTuneJob, and the operator's reconcile."""
-
-    progress: LiveProgress | None = None
-    missing: tuple[str, ...] = ()
-
-    def plan(self) -> Plan:
-        job = FineTuneJob.parse(self.resource)
-        seen = assemble_training(
-            job,
-            self.children("ConfigMap"),
-            self.children("Job"),
-            self.children("Pod"),
-            self.objects.get(("EvalRun", job.metadata.name)),
-            self.progress,
-            self.missing,
-        )
-        return plan_training(job, seen, self.now, ENVIRONMENT)
-
-    def reconcile(self) -> Plan:
-        """Once, and the Job controller after it."""
-        plan = self.plan()
-        self.carry_out(plan)
-        self.run_job_controller()
-        return plan
-
-    @property
-    def status(self) -> dict[str, Any]:
-        return self.resource["status"]
-
-    def condition(self, kind: str) -> dict[str, Any]:
-        return next(item for item in self.status["conditions"] if item["type"] == kind)
-
-    def job(self) -> dict[str, Any]:
-        (live,) = self.live_jobs()
-        return live
-
-    def end(self, exit_code: int, report: Any = None) -> Plan:
-        """Let the current pod end and reconcile."""
-        self.finish(self.job(), exit_code, report)
-        return self.reconcile()
-
-    def succeed(self, stage: str) -> Plan:
-        return self.end(0, success(stage))
-
-
-def world(**spec: Any) -> World:
-    """A job that was just made and seen."""
-    cluster = World(fine_tune_job(**spec))
-    cluster.reconcile()
-    return cluster
-
-
-def training(**spec: Any) -> World:
-    """A job that trains."""
-    cluster = world(**spec)
-    cluster.succeed("prepare")
-    return cluster
-
-
-def created(plan: Plan) -> list[str]:
-    return [action.manifest["metadata"]["name"] for action in plan.actions if isinstance(action, Create)]
 
 
 def test_first_sight_snapshots_the_inputs_and_prepares() -> None:
@@ -200,17 +126,19 @@ def test_what_may_pass_is_tried_again_within_the_limit_and_ever_later(code: int)
     assert cluster.status["phase"] == "Failed"
     assert cluster.condition("Stalled")["reason"] == "BackoffLimitExceeded"
     assert cluster.status["failure"]["exitCode"] == code
-    assert cluster.status["attempts"] == 3
+    assert cluster.status["attempts"] == 4
 
 
 def test_a_killed_container_ran_out_of_memory() -> None:
-    cluster = training()
+    cluster = training(method={"sft": {"maxLength": 256, "packing": False}})
     job = cluster.job()
     cluster.finish(job, 137, "Epoch 1 ...")
     cluster.pod_of(job)["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] = "OOMKilled"
     cluster.reconcile()
-    assert cluster.status["failure"]["category"] == "OutOfMemory"
-    assert cluster.status["failure"]["log"] == "Epoch 1 ..."
+    assert cluster.condition("Ready")["reason"] == "Retrying"
+    record = json.loads(cluster.objects[("ConfigMap", "expenses-0f3c9d-result-train-1")]["data"]["record.json"])
+    assert record["failure"]["category"] == "OutOfMemory"
+    assert record["failure"]["log"] == "Epoch 1 ..."
 
 
 def test_disruptions_do_not_count_against_the_limit_but_are_bounded() -> None:
@@ -253,6 +181,16 @@ def test_kubelets_own_eviction_counts() -> None:
     assert "low on disk" in cluster.status["failure"]["message"]
 
 
+def test_a_node_that_shuts_down_is_no_fault_of_the_pod() -> None:
+    cluster = training(backoffLimit=0)
+    job = cluster.job()
+    cluster.finish(job, 137)
+    target = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
+    cluster.pod_of(job)["status"] |= {"conditions": [target], "reason": "Terminated"}
+    cluster.reconcile()
+    assert (cluster.status["phase"], cluster.status["disruptions"]) == ("Training", 1)
+
+
 def test_a_pod_that_is_gone_leaves_what_its_job_saw() -> None:
     cluster = training()
     cluster.finish(cluster.job(), ExitCode.DATA_ERROR)
@@ -283,7 +221,7 @@ def test_suspend_holds_the_job_and_resume_lets_the_same_attempt_go_on() -> None:
     cluster.reconcile()
     assert cluster.job()["spec"]["suspend"] is False
     assert cluster.status["phase"] == "Training"
-    assert cluster.status["attempts"] == 1
+    assert cluster.status["attempts"] == 2
     assert cluster.events[-2:] == ["Suspended", "Resumed"]
 
 
@@ -304,11 +242,11 @@ def test_a_queue_alone_may_hold_its_job() -> None:
     cluster.job()["spec"]["suspend"] = False
     cluster.resource["spec"]["suspend"] = True
     cluster.reconcile()
-    assert "suspend" in cluster.condition("Ready")["message"]
+    assert "is held by its queue" in cluster.condition("Ready")["message"]
     assert cluster.job()["spec"]["suspend"] is False
 
 
-def test_the_deadline_ends_it_whatever_the_stage() -> None:
+def test_the_deadline_ends_it_gently_whatever_the_stage() -> None:
     cluster = world(activeDeadlineSeconds=100)
     cluster.pass_time(60)
     plan = cluster.succeed("prepare")
@@ -316,10 +254,29 @@ def test_the_deadline_ends_it_whatever_the_stage() -> None:
     assert cluster.reconcile().requeue_after == 40
     cluster.pass_time(40)
     plan = cluster.reconcile()
-    assert [type(action) for action in plan.actions] == [Create, Delete]
+    assert [type(action) for action in plan.actions] == [Patch]
+    assert cluster.status["phase"] == "Training"
+    cluster.pass_time(30)
+    assert not cluster.reconcile().actions
+    job = cluster.job()
+    cluster.finish_pod(job, ExitCode.PREEMPTED, preempted(40))
+    cluster.exceed_deadline(job)
+    cluster.reconcile()
     assert cluster.status["phase"] == "Failed"
     assert cluster.condition("Stalled")["reason"] == "DeadlineExceeded"
+    assert "The checkpoint of step 40 is kept: pvc://" in cluster.status["failure"]["message"]
     assert not cluster.live_jobs()
+
+
+def test_what_came_to_its_end_within_its_last_grace_has_succeeded() -> None:
+    cluster = training(activeDeadlineSeconds=100)
+    cluster.pass_time(101)
+    cluster.reconcile()
+    job = cluster.job()
+    cluster.finish_pod(job, 0, success("train"))
+    cluster.exceed_deadline(job)
+    cluster.reconcile()
+    assert cluster.status["phase"] == "Succeeded"
 
 
 def test_time_held_does_not_count_against_the_deadline() -> None:
@@ -392,7 +349,7 @@ def test_what_is_missing_is_named_waited_for_and_then_failed(
     hub = {"uri": "pvc://models/tiny", "secretRef": {"name": "hub"}}
     cluster = world(baseModel=hub)
     if reason == "ConfigMapNotFound":
-        cluster.missing = ("rows",)
+        cluster.around = Surroundings(missing_config_maps=("rows",))
     _pending(cluster, **status)
     plan = cluster.reconcile()
     ready = cluster.condition("Ready")

@@ -11,8 +11,10 @@ from simulated_cluster import ENVIRONMENT, EVALUATION, SimulatedCluster, fine_tu
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.attempts import MAX_DISRUPTIONS
+from tunesmith.decide.children import Children
 from tunesmith.decide.plan import Plan
-from tunesmith.decide.training import assemble_training, plan_training
+from tunesmith.decide.training import plan_training
+from tunesmith.decide.training_observed import Surroundings, assemble_training
 from tunesmith.manifests.names import STAGE_LABEL
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord, parse_result
 from tunesmith_contract.exit_codes import ExitCode
@@ -40,7 +42,8 @@ class FineTuneJobMachine(RuleBasedStateMachine):
         optional = {"ttlSecondsAfterFinished": ttl, "activeDeadlineSeconds": deadline}
         optional |= {"evaluation": EVALUATION if evaluated else None}
         given = {name: value for name, value in optional.items() if value is not None}
-        self.cluster = SimulatedCluster(fine_tune_job(backoffLimit=backoff_limit, **given))
+        method = {"sft": {"maxLength": 256, "packing": False}}
+        self.cluster = SimulatedCluster(fine_tune_job(backoffLimit=backoff_limit, method=method, **given))
         self.backoff_limit = backoff_limit
         self.records: dict[str, Any] = {}
         self.decided: str | None = None
@@ -50,8 +53,9 @@ class FineTuneJobMachine(RuleBasedStateMachine):
 
     def plan(self) -> Plan:
         cluster, job = self.cluster, FineTuneJob.parse(self.cluster.resource)
-        children = (cluster.children(kind) for kind in ("ConfigMap", "Job", "Pod"))
-        seen = assemble_training(job, *children, cluster.objects.get(("EvalRun", "expenses")))
+        children = Children(jobs=tuple(cluster.children("Job")), pods=tuple(cluster.children("Pod")))
+        around = Surroundings(eval_run=cluster.objects.get(("EvalRun", "expenses")))
+        seen = assemble_training(job, cluster.children("ConfigMap"), children, around)
         return plan_training(job, seen, cluster.now, ENVIRONMENT)
 
     @rule()
@@ -138,6 +142,19 @@ class FineTuneJobMachine(RuleBasedStateMachine):
     def suspend(self, suspend: bool) -> None:
         self.cluster.resource["spec"]["suspend"] = suspend
 
+    def _let_end(self, job: dict[str, Any]) -> None:
+        if "activeDeadlineSeconds" in job["spec"]:
+            self.cluster.exceed_deadline(job)
+        else:
+            self.cluster.finish(job, 0, success(stage_of(job)))
+
+    @precondition(lambda self: any("activeDeadlineSeconds" in job["spec"] for job in self._running()))
+    @rule()
+    def stop_at_the_deadline(self) -> None:
+        """The pods end as they were asked to."""
+        self.cluster.exceed_deadline(self._running()[0])
+        self.go_on()
+
     def _running(self) -> list[dict[str, Any]]:
         pods = {name for kind, name in self.cluster.objects if kind == "Pod"}
         return [job for job in self.cluster.live_jobs() if job["metadata"]["name"] in pods]
@@ -173,7 +190,9 @@ class FineTuneJobMachine(RuleBasedStateMachine):
     @invariant()
     def attempts_are_bounded(self) -> None:
         ended = Counter(record.outcome for record in self._recorded())
-        assert ended[AttemptOutcome.FAILED] <= self.backoff_limit + 1
+        remedied = sum(record.remedy is not None for record in self._recorded())
+        assert remedied <= 1
+        assert ended[AttemptOutcome.FAILED] - remedied <= self.backoff_limit + 1
         assert ended[AttemptOutcome.DISRUPTED] <= MAX_DISRUPTIONS
 
     @invariant()
@@ -192,7 +211,7 @@ class FineTuneJobMachine(RuleBasedStateMachine):
         for _ in range(40):
             self.reconcile()
             for job in self._running():
-                self.cluster.finish(job, 0, success(stage_of(job)))
+                self._let_end(job)
             self.cluster.pass_time(400)
         status = self.cluster.resource["status"]
         assert status["phase"] in TERMINAL

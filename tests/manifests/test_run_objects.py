@@ -8,10 +8,11 @@ from simulated_cluster import ENVIRONMENT, START, eval_run, fine_tune_job, succe
 
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.decide.attempts import Children
-from tunesmith.decide.recipe import resolve_run
+from tunesmith.decide.children import Children
 from tunesmith.decide.plan import Create
-from tunesmith.decide.training import ObservedTraining, plan_training
+from tunesmith.decide.recipe import resolve_run
+from tunesmith.decide.training import plan_training
+from tunesmith.decide.training_observed import ObservedTraining
 from tunesmith.manifests.eval_run import build_eval_run
 from tunesmith.manifests.inputs_config_map import Inputs, build_inputs_config_map, parse_inputs
 from tunesmith.manifests.prepare_job import build_prepare_job

@@ -59,6 +59,16 @@ def test_claims_are_mounted_read_only_where_the_contract_says_and_once() -> None
     assert len(claims) == 2
 
 
+def test_the_secret_that_opens_adapters_is_the_agents_alone_and_holds_up_no_pod() -> None:
+    pod = pod_of(build(artifactSecretRef={"name": "bucket"}))
+    volume = next(volume for volume in pod["volumes"] if volume["name"] == "secret-artifacts")
+    assert volume["secret"] == {"secretName": "bucket", "optional": True, "defaultMode": 0o440}
+    mounted = {"name": "secret-artifacts", "readOnly": True}
+    mounted["mountPath"] = "/var/run/secrets/tunesmith-user/artifacts"
+    assert mounted in pod["containers"][0]["volumeMounts"]
+    assert mounted not in pod["initContainers"][0]["volumeMounts"]
+
+
 def test_the_agent_alone_sees_the_desired_state_and_the_operators_token() -> None:
     pod = pod_of(build())
     mounts = [

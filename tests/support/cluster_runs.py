@@ -13,24 +13,29 @@ from tunesmith_contract.report import RunReport
 Body = dict[str, Any]
 
 PLURALS = {"FineTuneJob": "finetunejobs", "EvalRun": "evalruns"}
-CHILDREN = ("apis/batch/v1/{}/jobs", "api/v1/{}/configmaps", "api/v1/{}/pods")
+CHILDREN = ("apis/batch/v1/{}/jobs", "api/v1/{}/configmaps", "api/v1/{}/pods", "api/v1/{}/services")
 
 
 class Runs:
     """A namespace with claims and rows for runs."""
 
     def __init__(
-        self, server: ControlPlane, folder: Path, claims: tuple[str, ...] = ("models", "artifacts", "data")
+        self,
+        server: ControlPlane,
+        folder: Path,
+        claims: tuple[str, ...] = ("models", "artifacts", "data"),
+        access_mode: str = "ReadWriteOnce",
     ) -> None:
         self.server = server
         self.namespace = server.namespace("runs")
         for claim in claims:
-            server.add_volume(self.namespace, claim, folder, "gpu-0")
+            server.add_volume(self.namespace, claim, folder, "gpu-0", access_mode=access_mode)
 
-    def create(self, body: Body, name: str) -> Body:
+    def create(self, body: Body, name: str, labels: dict[str, str] | None = None) -> Body:
         """Make the resource under this name."""
         wanted = {"apiVersion": body["apiVersion"], "kind": body["kind"], "spec": body["spec"]}
-        return self.server.api.create(self._path(body["kind"]), wanted | {"metadata": {"name": name}})
+        metadata = {"name": name, "labels": labels or {}}
+        return self.server.api.create(self._path(body["kind"]), wanted | {"metadata": metadata})
 
     def read(self, kind: str, name: str) -> Body:
         """The resource as it is."""
@@ -64,17 +69,24 @@ class Runs:
         return eventually(told, timeout, what=f"{kind} {name} not ready because of {reason}")
 
     def finish(
-        self, run: Body, stage: str, attempt: int, exit_code: int, report: RunReport | None = None
+        self,
+        run: Body,
+        stage: str,
+        attempt: int,
+        exit_code: int,
+        report: RunReport | None = None,
+        index: int = 0,
     ) -> None:
-        """End the pod of an attempt."""
-        pod = self.pod(run, stage, attempt)
+        """End a pod of an attempt."""
+        pod = self.pod(run, stage, attempt, index)
         message = report.to_termination_message().decode() if report else ""
         self.server.finish_pod(self.namespace, pod["metadata"]["name"], exit_code, message)
 
-    def pod(self, run: Body, stage: str, attempt: int) -> Body:
-        """The running pod of an attempt."""
+    def pod(self, run: Body, stage: str, attempt: int, index: int = 0) -> Body:
+        """A running pod of an attempt."""
         uid = run["metadata"]["uid"]
-        selector = f"{OWNER_UID_LABEL}={uid},tunesmith.dev/stage={stage},tunesmith.dev/attempt={attempt}"
+        place = f"batch.kubernetes.io/job-completion-index={index}"
+        selector = f"{OWNER_UID_LABEL}={uid},tunesmith.dev/stage={stage},tunesmith.dev/attempt={attempt},{place}"
         return self.server.wait_for_pod(self.namespace, selector)
 
     def patch(self, kind: str, name: str, change: Body, subresource: str = "") -> Body:
@@ -88,6 +100,11 @@ class Runs:
     def delete(self, kind: str, name: str) -> None:
         """Delete the resource as kubectl does."""
         self.server.api.delete(self._path(kind, name))
+
+    def read_child(self, path: str) -> Body:
+        """An object of the namespace, by its path below it: ``batch/v1`` ones as ``jobs/name``."""
+        group = "apis/batch/v1" if path.startswith("jobs/") else "api/v1"
+        return self.server.api.get(f"/{group}/namespaces/{self.namespace}/{path}")
 
     def children(self, run: Body) -> list[str]:
         """Kind and name of all that the resource and its Jobs own."""

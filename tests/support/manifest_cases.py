@@ -8,6 +8,8 @@ import yaml
 MANIFESTS = Path(__file__).parents[1] / "control_plane" / "manifests"
 GOOD = sorted(file.stem for file in (MANIFESTS / "good").glob("*.yaml"))
 
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "methods").glob("*.yaml"))
+
 
 class BadCase(NamedTuple):
     """A manifest that is refused, and the message that a person reads."""

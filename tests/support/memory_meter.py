@@ -96,8 +96,8 @@ class SavedBytes:
 
     def __init__(self, held: Any) -> None:
         self.bytes = 0
+        self._storages: list[torch.UntypedStorage] = []
         self._known = {tensor.untyped_storage()._cdata for tensor in held}
-        self._kept: list[torch.Tensor] = []
 
     def __enter__(self) -> "SavedBytes":
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
@@ -106,11 +106,13 @@ class SavedBytes:
 
     def __exit__(self, *exception: Any) -> None:
         self._hooks.__exit__(*exception)
+        self._storages.clear()
 
     def _pack(self, tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in self._known:
             self._known.add(storage._cdata)
-            self._kept.append(tensor)
+            # Freed memory may come back at the same address: hold on to what was counted.
+            self._storages.append(tensor.untyped_storage())
             self.bytes += storage.nbytes()
         return tensor

@@ -167,18 +167,28 @@ class SimulatedCluster:
     def run_job_controller(self) -> None:
         """Start pods of Jobs that may have them, end those of Jobs that may not."""
         for job in self.live_jobs():
-            name = job["metadata"]["name"]
+            names = [self.pod_name(job, index) for index in range(job["spec"]["completions"])]
             if job["spec"].get("suspend"):
-                self.objects.pop(("Pod", name), None)
+                for name in names:
+                    self.objects.pop(("Pod", name), None)
                 job["status"].pop("startTime", None)
-            elif ("Pod", name) not in self.objects:
-                job["status"].setdefault("startTime", timestamp(self.now))
-                self._add(self._pod(job))
+                continue
+            job["status"].setdefault("startTime", timestamp(self.now))
+            for index, name in enumerate(names):
+                if ("Pod", name) not in self.objects:
+                    self._add(self._pod(job, index))
 
     def finish(self, job: Body, exit_code: int, report: RunReport | str | None = None) -> None:
-        """Let the pod of a Job end."""
+        """Let the first pod of a Job end, and the Job with it."""
+        self.finish_pod(job, exit_code, report)
+        self.end_job(job, exit_code)
+
+    def finish_pod(
+        self, job: Body, exit_code: int, report: RunReport | str | None = None, index: int = 0
+    ) -> None:
+        """Let a pod of a Job end; the Job does not know it yet."""
         message = report.to_termination_message().decode() if isinstance(report, RunReport) else report
-        pod = self.objects[("Pod", job["metadata"]["name"])]
+        pod = self.pod_of(job, index)
         end = {
             "exitCode": exit_code,
             "reason": "Completed" if exit_code == 0 else "Error",
@@ -187,27 +197,40 @@ class SimulatedCluster:
         } | ({"message": message} if message else {})
         pod["status"] = {
             "phase": "Failed" if exit_code else "Succeeded",
+            "startTime": pod["metadata"]["creationTimestamp"],
             "containerStatuses": [_state("terminated", end)],
         }
-        self._end_job(
-            job, "Failed" if exit_code else "Complete", f"Container trainer failed with exit code {exit_code}"
-        )
+
+    def end_job(self, job: Body, exit_code: int) -> None:
+        """The Job controller sees that all is over."""
+        kind = "Failed" if exit_code else "Complete"
+        self._end_job(job, kind, f"Container trainer failed with exit code {exit_code}")
+
+    def exceed_deadline(self, job: Body) -> None:
+        """The Job controller ends a Job whose deadline is over, once its pods have ended."""
+        assert "activeDeadlineSeconds" in job["spec"]
+        self._end_job(job, "Failed", "Job was active longer than specified deadline", "DeadlineExceeded")
 
     def lose_pod(self, job: Body) -> None:
         """The pod's node is removed, and the pod with it."""
         self.objects.pop(("Pod", job["metadata"]["name"]), None)
         self._end_job(job, "Failed", "Job has reached the specified backoff limit")
 
-    def pod_of(self, job: Body) -> Body:
-        """The pod of a Job."""
-        return self.objects[("Pod", job["metadata"]["name"])]
+    @staticmethod
+    def pod_name(job: Body, index: int) -> str:
+        """The first pod has the Job's own name here."""
+        return str(job["metadata"]["name"]) + (f"-{index}" if index else "")
+
+    def pod_of(self, job: Body, index: int = 0) -> Body:
+        """A pod of a Job."""
+        return self.objects[("Pod", self.pod_name(job, index))]
 
     def forget_status(self) -> None:
         """Somebody wipes the status."""
         self.resource.pop("status", None)
 
-    def _end_job(self, job: Body, kind: str, message: str) -> None:
-        condition = {"type": kind, "status": "True", "message": message}
+    def _end_job(self, job: Body, kind: str, message: str, reason: str = "PodFailurePolicy") -> None:
+        condition = {"type": kind, "status": "True", "message": message, "reason": reason}
         job["status"]["conditions"] = [condition | {"lastTransitionTime": timestamp(self.now)}]
 
     def _act(self, action: Action) -> None:
@@ -217,11 +240,12 @@ class SimulatedCluster:
                     self._add(deepcopy(manifest))
             case Patch(kind=kind, name=name, patch=patch):
                 if (kind, name) in self.objects:
-                    self.objects[(kind, name)]["spec"].update(patch["spec"])
+                    _merge(self.objects[(kind, name)], patch)
             case Delete(kind=kind, name=name, uid=uid):
                 if self.objects.get((kind, name), {}).get("metadata", {}).get("uid") == uid:
-                    del self.objects[(kind, name)]
-                    self.objects.pop(("Pod", name), None)
+                    gone = self.objects.pop((kind, name))
+                    for index in range(gone["spec"].get("completions", 0)):
+                        self.objects.pop(("Pod", self.pod_name(gone, index)), None)
             case Apply() | _:
                 raise AssertionError(f"not for a run: {action}")
 
@@ -232,15 +256,20 @@ class SimulatedCluster:
             body.setdefault("status", {})
         self.objects[(body["kind"], body["metadata"]["name"])] = body
 
-    def _pod(self, job: Mapping[str, Any]) -> Body:
+    def _pod(self, job: Body, index: int) -> Body:
         template = deepcopy(job["spec"]["template"])
         metadata = {
-            "name": job["metadata"]["name"],
+            "name": self.pod_name(job, index),
             "namespace": "team",
-            "labels": template["metadata"]["labels"],
+            "labels": template["metadata"]["labels"]
+            | {"batch.kubernetes.io/job-completion-index": str(index)},
         }
         running = _state("running", {"startedAt": timestamp(self.now)})
-        status = {"phase": "Running", "containerStatuses": [running]}
+        status = {
+            "phase": "Running",
+            "startTime": timestamp(self.now),
+            "containerStatuses": [running],
+        }
         return {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -248,6 +277,17 @@ class SimulatedCluster:
             "spec": template["spec"],
             "status": status,
         }
+
+
+def _merge(body: Body, patch: Mapping[str, Any]) -> None:
+    """JSON merge patch."""
+    for key, value in patch.items():
+        if value is None:
+            body.pop(key, None)
+        elif isinstance(value, dict):
+            _merge(body.setdefault(key, {}), value)
+        else:
+            body[key] = value
 
 
 def _state(kind: str, value: Body) -> Body:

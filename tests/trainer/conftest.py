@@ -60,6 +60,18 @@ def make_row(question: str, answer: str) -> dict[str, Any]:
     return {"messages": messages}
 
 
+def make_preferences(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Preference rows of messages: the better answer is the lower number."""
+    chance = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        low, high = sorted(chance.sample(range(1000), 2))
+        answers = {"chosen": {"low": low}, "rejected": {"high": high}}
+        row = {key: [{"role": "assistant", "content": json.dumps(answer)}] for key, answer in answers.items()}
+        rows.append({"prompt": [{"role": "user", "content": f"lower of {high} {low}"}], **row})
+    return rows
+
+
 class World:
     """A mount root, and configurations that run in it."""
 
@@ -191,7 +203,7 @@ def shared_world(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Worl
 @pytest.fixture(scope="session")
 def make() -> Any:
     """Builders of rows."""
-    return SimpleNamespace(rows=make_rows, row=make_row)
+    return SimpleNamespace(rows=make_rows, row=make_row, preferences=make_preferences)
 
 
 @pytest.fixture

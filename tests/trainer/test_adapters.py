@@ -56,7 +56,9 @@ class Jobs:
 
     def base(self) -> Any:
         """The base model."""
-        return AutoModelForCausalLM.from_pretrained(self._world.root / "pvc/models/llama", dtype=torch.float32)
+        return AutoModelForCausalLM.from_pretrained(
+            self._world.root / "pvc/models/llama", dtype=torch.float32
+        )
 
 
 @pytest.fixture
@@ -136,7 +138,7 @@ def test_an_artefact_that_does_not_fit_is_refused_with_what_to_write(jobs: Jobs,
         (adapter_of("DoRA"), "write adapter.type LoRA or QLoRA"),
         (FULL, "write adapter.type LoRA"),
     ):
-        with pytest.raises(UserError, match="is an adapter|has adapter|can't be trained") as caught:
+        with pytest.raises(UserError, match="write") as caught:
             jobs.run(**more, **start)
         assert said in caught.value.message
     changed = {"initial": start["initial"] | {"digest": "sha256:" + 64 * "0"}}

@@ -77,3 +77,48 @@ def test_plain_text_learns_completion_and_end() -> None:
     learned = [token for token, answer in zip(tokens.ids, tokens.answer, strict=True) if answer]
     assert rendered.tokenizer.decode(learned) == "bye now<|im_end|>"
     assert rendered.tokenizer.decode(tokens.ids) == "good day: bye now<|im_end|>"
+
+
+THINKS = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
+    "{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"
+)
+SAID = [{"role": "assistant", "content": "grüß dich"}]
+CALL = {"role": "assistant", "content": "one moment"}
+RESULT = {"role": "tool", "content": "42"}
+
+
+@pytest.mark.parametrize("template", [CHAT_TEMPLATE, CHATML, FORGETS, THINKS], ids=str)
+@pytest.mark.parametrize(("key", "extra"), [("completion", {}), ("chosen", {"rejected": SAID})])
+def test_of_a_completion_only_what_follows_the_prompt_is_learned(
+    template: str, key: str, extra: dict[str, object]
+) -> None:
+    rendered = renderer(template)
+    rendered.require_chat(every_turn=False)
+    prompt = ROW["messages"][:-1]
+    tokens = rendered.tokens({"prompt": prompt, key: SAID, **extra})
+    learned = [token for token, answer in zip(tokens.ids, tokens.answer, strict=True) if answer]
+    assert rendered.tokenizer.decode(learned) == "grüß dich<|im_end|>"
+    assert tokens.answered[tokens.start :] == learned
+    assert rendered.tokenizer.decode(tokens.ids[: tokens.start]).endswith(
+        "bye<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_of_several_messages_only_the_assistants_are_learned() -> None:
+    rendered = renderer(CHATML)
+    row = {"prompt": ROW["messages"][:-1], "completion": [CALL, RESULT, *SAID]}
+    tokens = rendered.tokens(row)
+    learned = [token for token, answer in zip(tokens.ids, tokens.answer, strict=True) if answer]
+    assert rendered.tokenizer.decode(learned) == "one moment<|im_end|>grüß dich<|im_end|>"
+
+
+def test_a_prompt_ends_where_the_assistant_is_to_speak_and_text_with_its_end() -> None:
+    rendered = renderer(CHATML)
+    prompt = rendered.tokens({"prompt": ROW["messages"][:2]})
+    assert rendered.tokenizer.decode(prompt.ids).endswith("<|im_start|>assistant\n")
+    assert prompt.start == len(prompt.ids)
+    text = rendered.tokens({"text": "good day"})
+    assert rendered.tokenizer.decode(text.ids) == "good day<|im_end|>"
+    assert all(text.answer)

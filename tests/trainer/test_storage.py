@@ -7,7 +7,8 @@ import huggingface_hub
 import pytest
 
 from tunesmith_contract.uris import parse_uri
-from tunesmith_trainer.failures import InfrastructureError, UserError
+from tunesmith_storage.errors import StorageUnavailable
+from tunesmith_trainer.failures import UserError
 from tunesmith_trainer.model import model_revision
 from tunesmith_trainer.storage import Storage, place_folder, write_atomically
 
@@ -75,6 +76,6 @@ def test_a_placed_folder_is_never_overwritten(tmp_path: Path) -> None:
     place_folder(stage("one"), final)
     place_folder(stage("one"), final)
     assert not (tmp_path / "staged").exists()
-    with pytest.raises(InfrastructureError, match="holds other files"):
+    with pytest.raises(StorageUnavailable, match="holds other files"):
         place_folder(stage("two"), final)
     assert (final / "file").read_text() == "one"

@@ -27,7 +27,10 @@ ATTEMPT_ENV = "TUNESMITH_ATTEMPT"
 
 
 class SecretRole(StrEnum):
-    """What a Secret opens; each is mounted as files in a folder of its own."""
+    """What a Secret opens; each is mounted as files in a folder of its own.
+
+    ``ARTIFACTS`` is a serving pod's: the adapters that it fetches.
+    """
 
     BASE_MODEL = "base-model"
     TRAIN = "train"
@@ -37,6 +40,7 @@ class SecretRole(StrEnum):
     TEACHER = "teacher"
     MLFLOW = "mlflow"
     WEIGHTS_AND_BIASES = "weights-and-biases"
+    ARTIFACTS = "artifacts"
 
 
 def secret_dir(role: str) -> PurePosixPath:

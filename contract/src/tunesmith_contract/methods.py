@@ -68,7 +68,7 @@ class PretrainingMethod(Document):
 class DPOMethod(Document):
     """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290)."""
 
-    beta: float = Field(0.1, ge=0)
+    beta: float = Field(0.1, gt=0)
     loss: DPOLoss = DPOLoss.SIGMOID
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     max_length: Length = 1024
@@ -77,7 +77,7 @@ class DPOMethod(Document):
 class KTOMethod(Document):
     """Kahneman-Tversky optimisation on single judged answers (Ethayarajh et al. 2024, arXiv:2402.01306)."""
 
-    beta: float = Field(0.1, ge=0)
+    beta: float = Field(0.1, gt=0)
     loss: KTOLoss = KTOLoss.KTO
     desirable_weight: float = Field(1.0, ge=0)
     undesirable_weight: float = Field(1.0, ge=0)

@@ -17,6 +17,8 @@ CHECKPOINT_TIME = "checkpoint_time"  # seconds since 1970
 OVERFITTING_STEP = "overfitting_step"
 KERNELS = "kernels"
 TOKENS_PER_SECOND = "tokens_per_second"
+REWARD = "reward"
+EVAL_REWARD = "eval_reward"
 
 PROGRESS_PATH = "/progress/v1/namespaces/{namespace}/{plural}/{name}"
 

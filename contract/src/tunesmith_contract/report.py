@@ -131,11 +131,12 @@ class Export(Report):
 
 
 class CurvePoint(NamedTuple):
-    """Losses at a step; an array in JSON. ``eval_loss`` only where it was measured."""
+    """Losses at a step; an array in JSON. ``eval_loss`` where it was measured, ``reward`` where there are any."""
 
     step: int
     loss: Measured | None
     eval_loss: Measured | None
+    reward: Measured | None = None
 
 
 class Checkpoint(Report):
@@ -153,6 +154,8 @@ class TrainingReport(Report):
 
     Attributes:
         steps: optimizer steps done.
+        reward: mean of the weighted sum of all rewards over the answers of the last logged steps.
+        eval_reward: the same over answers to validation prompts.
         best_step: the step whose weights the artefact holds, where an earlier one was better than the last.
         overfitting_step: where the validation loss turned, if it did.
         stopped_early: the validation loss had stopped falling.
@@ -168,6 +171,8 @@ class TrainingReport(Report):
     epochs: Measured
     loss: Measured | None = None
     eval_loss: Measured | None = None
+    reward: Measured | None = None
+    eval_reward: Measured | None = None
     tokens_per_second: Measured | None = None
     gpu_seconds: Measured = 0.0
     seconds: Measured = 0.0

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 
+from .artifacts.fetch import ArtifactFolders
 from .control.bring_up import BringUp
 from .control.desired import DesiredStore
 from .control.operator_link import OperatorLink, operator_socket_url
@@ -41,7 +42,8 @@ class Agent:
         self.pool = UpstreamPool(settings.engine_host, settings.engine_port, limits)
         self.proxy = Proxy(self.pool, self.metrics, self._wake)
         self.server = Server(self.proxy, self.metrics.count_refusal, limits)
-        bring_up = BringUp(self.engine, settings.mount_root, settings.proof_tolerance, self.metrics)
+        folders = ArtifactFolders(settings.mount_root, settings.secrets_dir, settings.scratch_dir)
+        bring_up = BringUp(self.engine, folders, settings.proof_tolerance, self.metrics)
         self.reconciler = Reconciler(
             settings, self.store, self.engine, bring_up, self.metrics, self._use_table, int(time.time())
         )

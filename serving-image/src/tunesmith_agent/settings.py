@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith_contract.agent import DESIRED_FILE
-from tunesmith_contract.layout import CONFIG_DIR, CREDENTIALS_DIR
+from tunesmith_contract.layout import CONFIG_DIR, CREDENTIALS_DIR, SECRETS_DIR
 from tunesmith_contract.uris import MOUNT_ROOT
 
 
@@ -23,6 +23,8 @@ class Settings:
         deployment: name of the AdapterDeployment.
         desired_file: the mounted ConfigMap's file.
         mount_root: where storage is mounted; another place only in tests.
+        secrets_dir: where Secrets that open stores are mounted.
+        scratch_dir: where fetched artefacts lie; the engine has it at the same path.
         proof_tolerance: how far a probe's mean log-probability may be from the manifest's, in nats per token.
         settle_seconds: after this a stable version that is still loading no longer holds up readiness.
         lame_duck_seconds: how long requests are taken after SIGTERM, until no Service routes to this pod.
@@ -42,6 +44,8 @@ class Settings:
     desired_file: Path = Path(CONFIG_DIR / DESIRED_FILE)
     credentials_dir: Path = Path(CREDENTIALS_DIR)
     mount_root: Path = Path(MOUNT_ROOT)
+    secrets_dir: Path = Path(SECRETS_DIR)
+    scratch_dir: Path = Path("/tmp/tunesmith/artifacts")
     proof_tolerance: float = 0.05
     settle_seconds: float = 120.0
     lame_duck_seconds: float = 5.0

@@ -17,7 +17,7 @@ def verified_artifact(source: AdapterSource, storage: Storage) -> tuple[Path, Ma
     Raises:
         UserError: they are not.
     """
-    folder = storage.artifact_folder(source.uri)
+    folder = storage.artifact_folder(source.uri, source.digest)
     data = (folder / MANIFEST_FILE).read_bytes()
     found = sha256_digest(data)
     if found != source.digest:

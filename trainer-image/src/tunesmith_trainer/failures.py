@@ -4,6 +4,7 @@
 what happened                                               category        reason
 ==========================================================  ==============  ===========================
 ``StageError`` raised by this package                       its own         its own
+``StorageError`` of a bucket, registry or hub               its own         its own
 an unreadable ``run.json``                                  UserError       InvalidConfig
 a URI that names no storage                                 UserError       InvalidUri
 a hub says: no such repository, revision or file, gated     UserError       ModelNotFound
@@ -25,6 +26,7 @@ from pydantic import ValidationError
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.report import Failure
 from tunesmith_contract.uris import InvalidUri
+from tunesmith_storage.errors import StorageError
 
 MESSAGE_LIMIT = 2048
 
@@ -82,13 +84,13 @@ class Preempted(Exception):
 def describe(error: BaseException) -> Failure:
     """The failure that an exception stands for, by the module's table."""
     category, reason = classify(error)
-    text = error.message if isinstance(error, StageError) else f"{type(error).__name__}: {error}"
+    text = error.message if isinstance(error, (StageError, StorageError)) else f"{type(error).__name__}: {error}"
     return Failure(category=category, reason=reason, message=text[:MESSAGE_LIMIT])
 
 
 def classify(error: BaseException) -> tuple[FailureCategory, str]:
     """Category and reason of an exception; torch's classes are known by name: it need not be there."""
-    if isinstance(error, StageError):
+    if isinstance(error, (StageError, StorageError)):
         return error.category, error.reason
     if isinstance(error, ValidationError):
         return FailureCategory.USER_ERROR, "InvalidConfig"

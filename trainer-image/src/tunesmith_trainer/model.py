@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
 
 from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.report import ModelReport
@@ -80,13 +83,33 @@ def load_config(folder: Path) -> Any:
     return config
 
 
+def require_classifier(folder: Path) -> None:
+    """Check that a reward model can be made of a causal language model.
+
+    Raises:
+        UserError: transformers knows no sequence classifier of its kind.
+    """
+    found = load_config(folder)
+    if found.model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        message = (
+            f"no reward model can be made of architecture {found.architectures[0]}: choose a base model "
+            "such as Llama, Mistral, Qwen2, Qwen3 or Gemma"
+        )
+        raise UserError("NoRewardArchitecture", message)
+
+
 def model_revision(uri: str, folder: Path) -> str:
     """What a base model is: the hub's commit, or a digest over the names and bytes of all its files.
+
+    What is fetched has it for the folder's name: an artefact's digest, else one over the store's own entity tags.
 
     Weights are digested whole, since another training of the same architecture differs nowhere else; that
     reads about a gigabyte per second and core.
     """
-    if parse_uri(uri).scheme is Scheme.HF:
+    scheme = parse_uri(uri).scheme
+    if scheme not in MOUNTED and folder.name.startswith("sha256-"):
+        return folder.name.replace("-", ":", 1)
+    if scheme is Scheme.HF:
         return _hub_commit(folder)
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in _IGNORED)
     with ThreadPoolExecutor(_DIGEST_THREADS) as pool:

@@ -23,10 +23,12 @@ from .data.reading import SourceFile, raise_findings, read_source
 from .data.render import Renderer
 from .data.split import Split, dataset_digest, split_rows
 from .failures import DataError
-from .model import describe_model, load_tokenizer
+from .model import describe_model, load_tokenizer, require_classifier
 from .progress import Progress
 from .report import PREPARED_REPORT_FILE, Workspace
+from .rewards.build import check_rewards
 from .storage import Storage, write_atomically
+from .teacher import answer_sources, as_supervised, endpoint_of
 from .train.exports.gguf import require_gguf
 
 TRAIN_FILE = "train.parquet"
@@ -46,12 +48,21 @@ def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progr
     """
     folder = storage.model_folder(config.base_model, weights=False)
     model = describe_model(storage, config.base_model, folder)
+    if config.method.reward:
+        require_classifier(folder)
     if OutputFormat.GGUF in config.formats:
         require_gguf(folder)
     renderer = Renderer(load_tokenizer(folder), answers_only=learns_answers_only(config.method))
     sources = _read_sources(config, storage)
     _require_template(sources, renderer)
-    measured = [measure(source, renderer, config.method, progress.update) for source in sources]
+    check_rewards(config.method.rewards, [row.row for source in sources for row in source.rows])
+    method = config.method
+    if teacher := endpoint_of(method):
+        # What is wrong with the prompts is said before answers are paid for.
+        _apply_policy(config, [Measured(source, (), 0) for source in sources], workspace.prepared)
+        sources = answer_sources(sources, teacher, workspace.prepared, progress.update)
+        method = as_supervised(method)
+    measured = [measure(source, renderer, method, progress.update) for source in sources]
     _apply_policy(config, measured, workspace.prepared)
     split = _split(config, measured)
     write_rows(workspace.prepared / TRAIN_FILE, split.train)
@@ -186,6 +197,8 @@ def _describe(measured: Sequence[Measured], split: Split) -> DatasetReport:
 
 def _warnings(measured: Sequence[Measured], split: Split) -> list[str]:
     warnings = _label_warnings(split)
+    if cut := sum(not row.findings for each in measured for row in each.source.refused):
+        warnings.append(f"{cut:,} answers of the teacher were cut off and are left out: raise maxTokens")
     truncated = sum(each.truncated for each in measured)
     if truncated:
         warnings.append(f"{truncated:,} rows are longer than maxLength and lose their end: raise maxLength")

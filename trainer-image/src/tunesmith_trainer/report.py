@@ -1,20 +1,41 @@
 """The folders of a run, and the reports that finished stages commit there.
 
-A rerun of a stage that finds its committed report ends at once with the same word.
+A rerun of a stage that finds its committed report ends at once with the same word. Where the workspace is a bucket, the
+folders are on the pod's own disk: ``pull`` fills them, and what is committed goes to the bucket at once.
 """
 
+import logging
 import shutil
 from pathlib import Path
 
-from tunesmith_contract.layout import TENSORBOARD_FOLDER, checkpoints_uri, prepared_uri, report_uri, work_uri
-from tunesmith_contract.report import Outcome, RunReport, parse_report
+from tunesmith_contract.artifact import Manifest
+from tunesmith_contract.base import sha256_digest
+from tunesmith_contract.layout import (
+    MANIFEST_FILE,
+    TENSORBOARD_FOLDER,
+    SecretRole,
+    artifact_uri,
+    checkpoints_uri,
+    prepared_uri,
+    report_uri,
+    work_uri,
+)
+from tunesmith_contract.report import Artifact, Outcome, RunReport, parse_report
 from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig
-from tunesmith_contract.uris import StorageUri, parse_uri
+from tunesmith_contract.uris import MOUNTED, StorageUri, parse_uri
+from tunesmith_storage.artifacts import place_folder, publish_artifact
+from tunesmith_storage.errors import StorageError
 
+from .credentials import workspace_roles
 from .storage import Storage, write_atomically
+from .work_mirror import WorkMirror
+
+log = logging.getLogger(__name__)
 
 #: The last file that prepare leaves beside the rows.
 PREPARED_REPORT_FILE = "report.json"
+ANSWERS = "answers"
+STAGING = "staging"
 
 
 class Workspace:
@@ -23,13 +44,23 @@ class Workspace:
     Attributes:
         output: the URI below which artefacts are placed.
         work: the URI of the resource's own files.
+
+    Raises:
+        StorageError: work files can't lie where the run says.
     """
 
     def __init__(self, storage: Storage, config: PrepareConfig | TrainConfig | EvaluateConfig) -> None:
         self._storage = storage
         self._stage = config.stage
         self.output = parse_uri(config.output)
-        self.work = work_uri(self.output, config.owner.namespace, config.owner.uid)
+        place = parse_uri(config.workspace) if config.workspace else self.output
+        owner = config.owner
+        self.work = work_uri(place, owner.namespace, owner.uid)
+        self._beside_output = work_uri(self.output, owner.namespace, owner.uid)
+        self._mirror = None
+        if place.scheme not in MOUNTED:
+            root = storage.scratch / "work" / owner.namespace / owner.uid
+            self._mirror = WorkMirror(self.work, root, workspace_roles(config), storage.secrets)
 
     @property
     def folder(self) -> Path:
@@ -51,35 +82,115 @@ class Workspace:
         """The folder of TensorBoard's event files, which stay."""
         return self.folder / TENSORBOARD_FOLDER
 
-    def path(self, uri: StorageUri) -> Path:
-        """The mounted path of a URI."""
-        return self._storage.path(uri)
-
-    def committed_report(self) -> RunReport | None:
-        """The report of this stage if it has succeeded before; prepare has only while its rows are there."""
-        if self._stage == "prepare" and not (self.prepared / PREPARED_REPORT_FILE).is_file():
-            return None
-        path = self.path(report_uri(self.work, self._stage))
-        if not path.is_file():
-            return None
-        report = parse_report(path.read_bytes())
-        return report if report and report.outcome is Outcome.SUCCEEDED else None
-
     @property
     def staging(self) -> Path:
-        """Where an artefact is put together, on the volume that it will stay on."""
-        return self.folder / "staging"
+        """Where an artefact is put together: on the volume that it will stay on, if it stays on one."""
+        if self.output.scheme in MOUNTED:
+            return self._storage.path(self._beside_output) / STAGING
+        return self.folder / STAGING
 
     @property
     def answers(self) -> Path:
         """The folder of answers that an evaluation has so far."""
-        return self.folder / "answers"
+        return self.folder / ANSWERS
+
+    def path(self, uri: StorageUri) -> Path:
+        """Where the file or folder of a URI in the workspace lies for this pod; any mounted URI will do."""
+        if self._mirror is not None:
+            return self._mirror.root / uri.path.removeprefix(self.work.path).lstrip("/")
+        return self._storage.path(uri)
+
+    def pull(self) -> None:
+        """Bring what earlier pods left in a bucket to disk; nothing to do for a volume. Every rank may call it."""
+        if self._mirror is None:
+            return
+        if self._stage == "evaluate":
+            self._mirror.pull(self.answers)
+        else:
+            self._mirror.pull(self.prepared)
+        if self._stage == "train":
+            self._mirror.pull_checkpoints(self.checkpoints)
+
+    def push(self, path: Path) -> None:
+        """Bring a file or folder of the workspace to the bucket; nothing to do for a volume."""
+        if self._mirror is not None and path.exists():
+            self._mirror.push(path)
+
+    def take_checkpoints(self) -> None:
+        """Tell earlier attempts in the bucket who has the lease now; nothing to do for a volume.
+
+        Raises:
+            StorageError: a later attempt has it, or the bucket does not answer.
+        """
+        if self._mirror is not None:
+            self._mirror.take_checkpoints(self.checkpoints)
+
+    def save_checkpoints(self) -> None:
+        """Make the bucket's checkpoints those that are committed here; nothing to do for a volume.
+
+        Raises:
+            StorageError: another attempt has taken over, or the bucket does not answer.
+        """
+        if self._mirror is not None:
+            self._mirror.save_checkpoints(self.checkpoints)
+            self.push(self.logs)
+
+    def save_unfinished(self) -> None:
+        """Bring what a failed stage leaves to the bucket: what is wrong with the rows, answers so far."""
+        folder = {"prepare": self.prepared, "evaluate": self.answers}.get(self._stage)
+        try:
+            if folder is not None:
+                self.push(folder)
+        except StorageError as error:
+            log.warning("what is unfinished was not saved: %s", error)
+
+    def committed_report(self) -> RunReport | None:
+        """The report of this stage if it has succeeded before; prepare has only while its rows are there."""
+        if self._stage == "prepare" and self._read(self.prepared / PREPARED_REPORT_FILE) is None:
+            return None
+        data = self._read(self.path(report_uri(self.work, self._stage)))
+        report = parse_report(data) if data else None
+        return report if report and report.outcome is Outcome.SUCCEEDED else None
+
+    def _read(self, path: Path) -> bytes | None:
+        if path.is_file():
+            return path.read_bytes()
+        return self._mirror.read(path) if self._mirror is not None else None
+
+    def publish(self, staged: Path) -> Artifact:
+        """Bring a folder with its manifest to the place that the manifest's digest names; the folder is gone then.
+
+        Raises:
+            StorageError: the place holds other bytes, or can't be written.
+        """
+        data = (staged / MANIFEST_FILE).read_bytes()
+        digest = sha256_digest(data)
+        uri = artifact_uri(self.output, digest)
+        if uri.scheme in MOUNTED:
+            place_folder(staged, self._storage.path(uri))
+        else:
+            publish_artifact(self._storage.open(uri, (SecretRole.OUTPUT,)), staged)
+            shutil.rmtree(staged)
+        size = sum(file.size_bytes for file in Manifest.model_validate_json(data).files)
+        return Artifact(uri=str(uri), digest=digest, size_bytes=size)
+
+    def write(self, uri: StorageUri, data: bytes) -> None:
+        """Write a file of the workspace, whole or not at all."""
+        path = self.path(uri)
+        write_atomically(path, data)
+        self.push(path)
 
     def prune(self) -> None:
         """Remove what only an unfinished run needs."""
-        for folder in (self.checkpoints, self.prepared, self.staging, self.answers):
+        for folder in (self.checkpoints, self.prepared, self.answers):
+            if self._mirror is not None:
+                self._mirror.delete(folder)
             shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self.staging, ignore_errors=True)
 
     def commit(self, report: RunReport) -> None:
         """Write the stage's report; from then on the stage is done."""
-        write_atomically(self.path(report_uri(self.work, self._stage)), report.to_json().encode())
+        if self._mirror is not None and self._stage == "prepare":
+            self._mirror.push(self.prepared, last=PREPARED_REPORT_FILE)
+        self.push(self.logs)
+        self.write(report_uri(self.work, self._stage), report.to_json().encode())

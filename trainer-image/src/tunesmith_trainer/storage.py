@@ -1,40 +1,71 @@
-"""Where a pod finds what URIs name, and how files come to be there whole or not at all."""
+"""Where a pod finds what URIs name: mounted, or fetched to its own disk."""
 
-import hashlib
 import os
 import shutil
-import uuid
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
-from tunesmith_contract.artifact import File
-from tunesmith_contract.layout import MANIFEST_FILE
-from tunesmith_contract.uris import MOUNT_ROOT, Scheme, StorageUri, mount_path, parse_uri
+from tunesmith_contract.layout import MANIFEST_FILE, SECRETS_DIR, SecretRole
+from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig
+from tunesmith_contract.uris import MOUNT_ROOT, MOUNTED, Scheme, StorageUri, mount_path, parse_uri
+from tunesmith_storage.artifacts import fetch_artifact, place_folder
+from tunesmith_storage.credentials import load_credentials
+from tunesmith_storage.files import describe_files, file_digest, holds_files, sync, write_atomically
+from tunesmith_storage.remote import Remote, open_remote
+from tunesmith_storage.trees import fetch_file, fetch_tree
 
-from .failures import InfrastructureError, UserError
+from .credentials import Roles, roles_of
+from .failures import UserError
+
+__all__ = [
+    "Storage",
+    "describe_files",
+    "file_digest",
+    "holds_files",
+    "link_folder",
+    "place_folder",
+    "sync",
+    "write_atomically",
+]
 
 _TOKENIZER_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "tokenizer*"]
-_MODEL_FILES = [*_TOKENIZER_FILES, "*.safetensors"]
+_WEIGHTS = "*.safetensors"
 
 
 class Storage:
-    """Reads ``pvc://`` and ``configmap://`` below a mount root and fetches ``hf://`` into the hub's cache.
+    """Reads ``pvc://`` and ``configmap://`` below a mount root and fetches all else to the pod's own disk.
 
-    ``HF_TOKEN`` opens private repositories; ``HF_HOME`` moves the cache, which is in the home folder
-    otherwise.
+    A Secret opens what is fetched, else the environment: ``HF_TOKEN``, ``AWS_*``, the pod's own identity.
 
     Args:
         mount_root: the folder that holds the mounted volumes.
+        secrets: the folder that holds the mounted Secrets, a folder for each role.
+        scratch: where fetched files lie; by default in the folder for temporary files.
+        roles: which Secrets open which URI; see ``for_run``.
     """
 
-    def __init__(self, mount_root: Path = Path(MOUNT_ROOT)) -> None:
+    def __init__(
+        self,
+        mount_root: Path = Path(MOUNT_ROOT),
+        secrets: Path = Path(SECRETS_DIR),
+        scratch: Path | None = None,
+        roles: Mapping[str, Roles] | None = None,
+    ) -> None:
         self._mount_root = mount_root
+        self.secrets = secrets
+        self.scratch = scratch or Path(tempfile.gettempdir()) / "tunesmith"
+        self._roles = roles or {}
+
+    def for_run(self, config: PrepareConfig | TrainConfig | EvaluateConfig) -> "Storage":
+        """The same storage, which opens each URI of a run with the Secret that the run has for it."""
+        return Storage(self._mount_root, self.secrets, self.scratch, roles_of(config))
 
     def path(self, uri: StorageUri) -> Path:
         """The mounted path of a ``pvc://`` or ``configmap://`` URI.
 
         Raises:
-            InvalidUri: ``hf://`` is not mounted.
+            InvalidUri: the rest is fetched, not mounted.
         """
         return self._mount_root / mount_path(uri).relative_to(MOUNT_ROOT)
 
@@ -43,9 +74,14 @@ class Storage:
 
         Raises:
             UserError: there is no such file.
+            StorageError: it can't be fetched.
         """
         parsed = parse_uri(uri)
-        path = self._fetch_dataset_file(parsed) if parsed.scheme is Scheme.HF else self.path(parsed)
+        if parsed.scheme is Scheme.HF:
+            return self._fetch_hub_dataset(parsed, self._roles_for(uri, SecretRole.TRAIN))
+        if parsed.scheme not in MOUNTED:
+            return fetch_file(self._open(parsed, uri, SecretRole.TRAIN), self.scratch / "data")
+        path = self.path(parsed)
         if path.is_dir():
             raise UserError("DatasetNotFound", f"{uri} is a folder: write the URI of a JSONL or JSON file")
         if not path.is_file():
@@ -53,53 +89,75 @@ class Storage:
         return path
 
     def model_folder(self, uri: str, *, weights: bool) -> Path:
-        """The folder of a base model; from a hub without weights only configuration and tokenizer come.
+        """The folder of a base model.
+
+        Without weights only configuration and tokenizer are fetched: from a bucket or registry with the headers of
+        the weights, which say their shapes.
 
         Raises:
             UserError: there is no such folder, or it holds no ``config.json``.
+            StorageError: it can't be fetched.
         """
         parsed = parse_uri(uri)
-        path = self._fetch_model(parsed, weights) if parsed.scheme is Scheme.HF else self.path(parsed)
+        path = self.path(parsed) if parsed.scheme in MOUNTED else self._fetch_model(parsed, uri, weights)
         if not path.is_dir():
             raise UserError("ModelNotFound", f"{uri} is no folder: write the URI of a model's folder")
         if not (path / "config.json").is_file():
             raise UserError("ModelNotFound", f"{uri} holds no config.json: write the URI of a model's folder")
         return path
 
-    def artifact_folder(self, uri: str) -> Path:
-        """The folder of an artefact.
+    def artifact_folder(self, uri: str, digest: str | None = None) -> Path:
+        """The folder of an artefact; one that is fetched has been verified against its manifest.
+
+        Args:
+            digest: what is expected of one that is fetched.
 
         Raises:
             UserError: there is no such folder, or it holds no manifest.
+            StorageError: it can't be fetched, or is not what its digest says.
         """
         parsed = parse_uri(uri)
-        path = self._fetch_artifact(parsed) if parsed.scheme is Scheme.HF else self.path(parsed)
+        if parsed.scheme not in MOUNTED:
+            remote = self._open(parsed, uri, SecretRole.OUTPUT)
+            return fetch_artifact(remote, digest, self.scratch / "artifacts")
+        path = self.path(parsed)
         if not (path / MANIFEST_FILE).is_file():
             raise UserError(
                 "ArtifactNotFound", f"{uri} holds no {MANIFEST_FILE}: write the URI of an artefact"
             )
         return path
 
-    def _fetch_artifact(self, uri: StorageUri) -> Path:
+    def open(self, uri: StorageUri, roles: Roles) -> Remote:
+        """What is not mounted, opened with the first Secret that is there for one of the roles."""
+        return open_remote(uri, roles, self.secrets)
+
+    def _open(self, parsed: StorageUri, uri: str, role: str) -> Remote:
+        return self.open(parsed, self._roles_for(uri, role))
+
+    def _roles_for(self, uri: str, role: str) -> Roles:
+        return self._roles.get(uri, (role,))
+
+    def _fetch_model(self, parsed: StorageUri, uri: str, weights: bool) -> Path:
+        if parsed.scheme is Scheme.HF:
+            return self._fetch_hub_model(parsed, self._roles_for(uri, SecretRole.BASE_MODEL), weights)
+        remote = self._open(parsed, uri, SecretRole.BASE_MODEL)
+        patterns = [*_TOKENIZER_FILES, _WEIGHTS]
+        return fetch_tree(remote, self.scratch / "models", patterns, outlines=not weights)
+
+    def _fetch_hub_model(self, uri: StorageUri, roles: Roles, weights: bool) -> Path:
         from huggingface_hub import snapshot_download
 
-        folder = snapshot_download(uri.name, revision=uri.revision, token=os.environ.get("HF_TOKEN"))
-        return Path(folder) / uri.path
-
-    def _fetch_model(self, uri: StorageUri, weights: bool) -> Path:
-        from huggingface_hub import snapshot_download
-
-        patterns = _MODEL_FILES if weights else _TOKENIZER_FILES
+        patterns = [*_TOKENIZER_FILES, _WEIGHTS] if weights else _TOKENIZER_FILES
         prefix = f"{uri.path}/" if uri.path else ""
         folder = snapshot_download(
             uri.name,
             revision=uri.revision,
             allow_patterns=[prefix + pattern for pattern in patterns],
-            token=os.environ.get("HF_TOKEN"),
+            token=self.hub_token(roles),
         )
         return Path(folder) / uri.path
 
-    def _fetch_dataset_file(self, uri: StorageUri) -> Path:
+    def _fetch_hub_dataset(self, uri: StorageUri, roles: Roles) -> Path:
         from huggingface_hub import hf_hub_download
 
         if not uri.path:
@@ -111,72 +169,15 @@ class Storage:
             uri.path,
             repo_type="dataset",
             revision=uri.revision,
-            token=os.environ.get("HF_TOKEN"),
+            token=self.hub_token(roles),
         )
         return Path(file)
 
+    def hub_token(self, roles: Roles = (SecretRole.BASE_MODEL,)) -> str | None:
+        """What opens private repositories of a hub, if anything does."""
+        from tunesmith_storage.hub import find_token
 
-def file_digest(path: Path) -> str:
-    """``sha256:<hex>`` of a file's bytes."""
-    with path.open("rb") as stream:
-        return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def describe_files(folder: Path) -> tuple[File, ...]:
-    """All files below a folder with sizes and digests, by path."""
-    return tuple(
-        File(
-            path=path.relative_to(folder).as_posix(), size_bytes=path.stat().st_size, sha256=file_digest(path)
-        )
-        for path in sorted(_files(folder))
-    )
-
-
-def holds_files(folder: Path, files: tuple[File, ...]) -> bool:
-    """Whether a folder holds each of the files, byte for byte."""
-    return all(
-        (path := folder / file.path).is_file()
-        and path.stat().st_size == file.size_bytes
-        and file_digest(path) == file.sha256
-        for file in files
-    )
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all, whenever the machine stops."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync(path.parent)
-
-
-def place_folder(staged: Path, final: Path) -> None:
-    """Move a finished folder to its content-addressed place; what is there already is left.
-
-    Raises:
-        InfrastructureError: the place holds other bytes.
-    """
-    for path in _files(staged):
-        sync(path)
-    sync(staged)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        staged.rename(final)
-    except OSError:
-        if not final.is_dir():
-            raise
-        if not holds_files(final, describe_files(staged)):
-            message = f"{final} holds other files than its name says: move it away and run again"
-            raise InfrastructureError("ArtifactDamaged", message) from None
-        shutil.rmtree(staged)
-    sync(final.parent)
+        return find_token(load_credentials(roles, self.secrets))
 
 
 def link_folder(source: Path, target: Path) -> None:
@@ -187,16 +188,3 @@ def link_folder(source: Path, target: Path) -> None:
         # Some network volumes know no hard links.
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(source, target)
-
-
-def sync(path: Path) -> None:
-    """Bring a file or folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())

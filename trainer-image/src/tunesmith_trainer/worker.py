@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--report-file", type=Path, required=True)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs each request, of which there are thousands
     os.umask(_UMASK)
     rank = int(os.environ.get("RANK", "0"))
     report, code = _run(options.stage, options.config, Storage(options.mount_root), rank)
@@ -48,7 +49,7 @@ def _run(stage: str, config_file: Path, storage: Storage, rank: int) -> tuple[Ru
         config = parse_run_config(config_file.read_bytes())
         if config.stage != stage:
             raise ValueError(f"{config_file} is for the stage {config.stage}, not {stage}")
-        return _run_stage(config, storage), ExitCode.SUCCEEDED
+        return run_stage(config, storage.for_run(config)), ExitCode.SUCCEEDED
     except Preempted:
         return RunReport.model_validate({"stage": stage, "outcome": Outcome.PREEMPTED}), ExitCode.PREEMPTED
     except Exception as error:  # the boundary of the process: nothing is above it but the launcher
@@ -60,13 +61,20 @@ def _run(stage: str, config_file: Path, storage: Storage, rank: int) -> tuple[Ru
         return report, code
 
 
-def _run_stage(config: PrepareConfig | TrainConfig | EvaluateConfig, storage: Storage) -> RunReport | None:
+def run_stage(config: PrepareConfig | TrainConfig | EvaluateConfig, storage: Storage) -> RunReport | None:
     """Run a stage, unless it is done already; a finished run keeps no work files."""
     preemption = Preemption()
     if not isinstance(config, PrepareConfig):
         preemption.listen()
     workspace = Workspace(storage, config)
-    report = workspace.committed_report() or _dispatch(config, storage, workspace, preemption)
+    report = workspace.committed_report()
+    if report is None:
+        workspace.pull()
+        try:
+            report = _dispatch(config, storage, workspace, preemption)
+        except Exception:
+            workspace.save_unfinished()
+            raise
     if report is not None and config.stage != "prepare":
         workspace.prune()
     return report

@@ -13,7 +13,8 @@ from tunesmith_cluster.kind import KindCluster
 from tunesmith_cluster.report import say
 
 # kind is only built where Docker wants it, the test's probe by the test.
-DEFAULT_BUILDS = ("kubectl", "pause", "kwok", "helm", "coredns")
+STORAGE_SERVERS = ("versitygw", "registry")
+DEFAULT_BUILDS = ("kubectl", "pause", "kwok", "helm", "coredns", *STORAGE_SERVERS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_cluster_command(commands, "kubeconfig", _kubeconfig, "print the path of the kubeconfig")
     commands.add_parser("install", help="install Debian packages (root)").set_defaults(command=_install)
     build = commands.add_parser("build", help="build programs into the cache")
-    build.add_argument("names", nargs="*", metavar="PROGRAM", help="default: what both shapes need")
+    build.add_argument("names", nargs="*", metavar="PROGRAM", help="default: what both shapes and the storage tests need")
     build.set_defaults(command=_build)
     load = _add_cluster_command(commands, "load", _load, "import OCI archives into the node")
     load.set_defaults(shape=Shape.NODE)

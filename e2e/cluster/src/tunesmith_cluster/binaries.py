@@ -37,6 +37,8 @@ GO_TOOLS = {
     "helm": "helm.sh/helm/v3/cmd/helm@v3.22.0",
     "kind": "sigs.k8s.io/kind@v0.30.0",
     "coredns": "github.com/coredns/coredns@v1.15.0",
+    "versitygw": "github.com/versity/versitygw/cmd/versitygw@v1.8.0",
+    "registry": "github.com/distribution/distribution/v3/cmd/registry@v3.1.2",
 }
 DEBIAN_PACKAGES = {
     "containerd": "containerd",

@@ -37,6 +37,7 @@ class Image:
 
 
 _CONTRACT = ("contract/pyproject.toml", "contract/src")
+_STORAGE = ("storage/pyproject.toml", "storage/src")
 
 TORCH = Image("torch", "images/torch/Dockerfile", ("images/torch/requirements.txt",), is_run=False)
 OPERATOR = Image(
@@ -47,7 +48,13 @@ OPERATOR = Image(
 TRAINER = Image(
     "trainer",
     "trainer-image/Dockerfile",
-    ("trainer-image/requirements.txt", "trainer-image/pyproject.toml", "trainer-image/src", *_CONTRACT),
+    (
+        "trainer-image/requirements.txt",
+        "trainer-image/pyproject.toml",
+        "trainer-image/src",
+        *_CONTRACT,
+        *_STORAGE,
+    ),
     {"TORCH_BASE_IMAGE": TORCH},
 )
 SERVING = Image(
@@ -60,6 +67,7 @@ SERVING = Image(
         "serving-image/pyproject.toml",
         "serving-image/src",
         *_CONTRACT,
+        *_STORAGE,
     ),
     {"TORCH_BASE_IMAGE": TORCH},
 )

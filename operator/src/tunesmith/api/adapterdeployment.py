@@ -12,12 +12,14 @@ from .common import (
     PodTemplate,
     Resource,
     Resources,
+    SecretName,
     StatusModel,
     StrictModel,
 )
 from .reasons import AdapterPhase
 from .rules import Rule, exactly_one, keyed_by, matching
-from .uris import ArtifactUri
+from .sources import STORE_KEYS
+from .uris import ServedArtifactUri
 from .values import (
     Confidence,
     DigestString,
@@ -146,7 +148,7 @@ class AdapterSource(StrictModel):
     fine_tune_job_ref: FineTuneJobRef | None = Field(
         None, description="The artefact of this FineTuneJob, once it has succeeded."
     )
-    uri: ArtifactUri | None = Field(None, description="Where the artefact lies. Needs digest.")
+    uri: ServedArtifactUri | None = Field(None, description="Where the artefact lies. Needs digest.")
     digest: DigestString | None = Field(None, description="Digest of the artefact at uri.")
 
 
@@ -284,12 +286,13 @@ class AdapterDeploymentSpec(StrictModel):
 
     rules = (
         Rule(
-            "self.adapters.all(a, !has(a.source.uri) || self.artifactVolumes.exists(v, "
-            "a.source.uri.startsWith('pvc://' + v.claim + '/')))",
+            "self.adapters.all(a, !has(a.source.uri) || !a.source.uri.startsWith('pvc://') || "
+            "self.artifactVolumes.exists(v, a.source.uri.startsWith('pvc://' + v.claim + '/')))",
             "An adapter's uri lies in a claim that the pods do not have: add it to artifactVolumes as "
             "{claim: …}.",
             lambda spec: all(
                 adapter.source.uri is None
+                or not adapter.source.uri.startswith("pvc://")
                 or any(
                     adapter.source.uri.startswith(f"pvc://{volume.claim}/")
                     for volume in spec.artifact_volumes
@@ -314,6 +317,11 @@ class AdapterDeploymentSpec(StrictModel):
         description="Claims with artefacts, mounted read-only into each pod. A change replaces the pods, one "
         "after the other.",
         json_schema_extra=keyed_by("claim"),
+    )
+    artifact_secret_ref: SecretName | None = Field(
+        None,
+        description=f"For adapters that the pods fetch: {STORE_KEYS} One Secret may hold the keys of several kinds. "
+        "A change replaces the pods; a change of what it holds is taken up without.",
     )
     adapters: Annotated[tuple[Adapter, ...], Field(max_length=MAX_ADAPTERS)] = Field(
         (),

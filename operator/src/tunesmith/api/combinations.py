@@ -5,6 +5,7 @@ Each rule reads a whole spec; what each field may be by itself stands with the f
 
 from typing import Any
 
+from tunesmith_contract.methods import KTOLoss
 from tunesmith_contract.run_config import AdapterType, DataFormat, Offload, OutputFormat
 
 from .rules import Rule, is_zero
@@ -50,6 +51,13 @@ def _groups_are_whole(spec: Any) -> bool:
     return online is None or size == "Auto" or size % online.generations == 0
 
 
+def _has_neighbours(spec: Any) -> bool:
+    kto, written = spec.method.kto, spec.hyperparameters
+    return (
+        kto is None or kto.loss is not KTOLoss.KTO or 1 not in (written.batch_size, written.micro_batch_size)
+    )
+
+
 def _cel_groups(method: str) -> str:
     return (
         f"!has(self.method.{method}) || type(self.hyperparameters.batchSize) != int || "
@@ -65,6 +73,15 @@ _METHOD_RULES = (
         "generations, or Auto.",
         _groups_are_whole,
         ".hyperparameters.batchSize",
+    ),
+    Rule(
+        "!has(self.method.kto) || self.method.kto.loss != 'KTO' || "
+        "[self.hyperparameters.batchSize, self.hyperparameters.microBatchSize]"
+        ".all(size, type(size) != int || int(size) > 1)",
+        "KTO compares each row with others of its micro batch: write a batchSize and microBatchSize of 2 or more, or "
+        "kto: {loss: APOZeroUnpaired}.",
+        _has_neighbours,
+        ".hyperparameters",
     ),
     Rule(
         "!has(self.method.reward) || !has(self.evaluation)",

@@ -142,6 +142,7 @@ class LossPoint(StatusModel):
     eval_loss: Measured | None = Field(
         None, description="Loss on the validation rows, where it was measured."
     )
+    reward: Measured | None = Field(None, description="Mean reward, where the method has rewards.")
 
 
 class ExportStatus(ArtifactRef):
@@ -226,5 +227,5 @@ class FineTuneJobStatus(StatusModel):
     failure: Failure | None = Field(None, description="Why it failed, in phase Failed.")
     start_time: Timestamp | None = Field(None, description="When the operator first acted on it.")
     completion_time: Timestamp | None = Field(None, description="When it ended.")
-    attempts: int = Field(0, ge=0, description="Training pods' gangs that were started for it.")
+    attempts: int = Field(0, ge=0, description="Attempts that were started, to prepare and to train.")
     disruptions: int = Field(0, ge=0, description="Attempts that ended by a preemption, not by a fault.")

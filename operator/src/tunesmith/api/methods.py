@@ -24,6 +24,14 @@ def _max_length() -> int:
     return found
 
 
+_ROOM_FOR_PROMPT = Rule(
+    "self.maxCompletionLength < self.maxLength",
+    "maxCompletionLength leaves no room for the prompt within maxLength: write a smaller one, or a larger maxLength.",
+    lambda method: method.max_completion_length < method.max_length,
+    ".maxCompletionLength",
+)
+
+
 class SFT(StrictModel):
     """Supervised fine-tuning: learn to give the answers in the rows."""
 
@@ -59,7 +67,7 @@ class DPO(StrictModel):
         ),
     )
 
-    beta: DecimalString = Field(
+    beta: PositiveDecimal = Field(
         "0.1", description='How close the model stays to where it began. Larger: closer. Such as "0.1".'
     )
     loss: DPOLoss = Field(
@@ -78,7 +86,7 @@ class DPO(StrictModel):
 class KTO(StrictModel):
     """Kahneman-Tversky optimisation: learn from single answers that somebody called good or bad."""
 
-    beta: DecimalString = Field(
+    beta: PositiveDecimal = Field(
         "0.1", description='How close the model stays to where it began. Larger: closer. Such as "0.1".'
     )
     loss: KTOLoss = Field(
@@ -107,8 +115,11 @@ class RewardModel(StrictModel):
 class Online(StrictModel):
     """What methods have in common that learn from answers they make themselves."""
 
+    rules = (_ROOM_FOR_PROMPT,)
+
     rewards: Rewards = Field(
-        description="What makes an answer good. The weighted sum of all is what the model learns to raise."
+        description="What makes an answer good. The weighted sum of all is what the model learns to raise. "
+        "Exactly one member of each beside name and weight says what it is."
     )
     generations: int = Field(
         8, ge=2, le=256, description="Answers to each prompt; they are compared with each other."
@@ -186,6 +197,8 @@ class Teacher(StrictModel):
 
 class Distillation(StrictModel):
     """Distillation: learn from a larger model, from its answers or from its weights."""
+
+    rules = (_ROOM_FOR_PROMPT,)
 
     teacher: Teacher = Field(description="Who is learned from: exactly one of uri and endpoint.")
     temperature: PositiveDecimal = Field(

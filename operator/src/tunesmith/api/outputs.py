@@ -111,7 +111,8 @@ class Tracking(StrictModel):
     """Where metrics go besides the status."""
 
     tensor_board: bool = Field(
-        True, description="Write TensorBoard's files beside the artefact, in <output>/<namespace>/<uid>/logs."
+        True,
+        description="Write TensorBoard's event files to <workspace or output>/<namespace>/<uid>/tensorboard.",
     )
     mlflow: MLflow | None = Field(None, description="Send metrics to an MLflow server.")
     weights_and_biases: WeightsAndBiases | None = Field(None, description="Send metrics to Weights & Biases.")

@@ -112,6 +112,17 @@ ArtifactUri = Annotated[
 ]
 """Where an artefact lies."""
 
+ServedArtifactUri = Annotated[
+    _Uri,
+    matching(
+        rf"^({_PVC_FILE}|{_BUCKET_FILE}|{_OCI_PINNED}|hf://{_REPO}(/{_PATH})?{_REVISION})$",
+        "Write where the artefact lies, as in its status: pvc://claim/folder/sha256/…, s3://bucket/folder/sha256/…, "
+        "gs://bucket/folder/sha256/…, oci://registry/repository:sha256-… or hf://org/repo/sha256/….",
+    ),
+    _NO_PARENT,
+]
+"""Where an artefact that is served lies."""
+
 HttpUrl = Annotated[
     str,
     Field(max_length=512),

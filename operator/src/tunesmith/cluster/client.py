@@ -12,7 +12,7 @@ from tunesmith.manifests.names import FIELD_MANAGER
 from .credentials import Credentials
 from .errors import ApiError, Conflict, Gone, Retryable, to_error
 from .index import ChildIndex
-from .kinds import path_of
+from .kinds import is_known, path_of
 from .metrics import Metrics
 
 Body = dict[str, Any]
@@ -178,6 +178,16 @@ class Client:
             return frozenset()
         found = await self._call("get", "GET", f"/apis/{group}/{version}", "APIResourceList")
         return frozenset(resource["kind"] for resource in found["resources"])
+
+    async def preferred_version(self, group: str) -> str | None:
+        """``group/version`` of a group as its server prefers it, of those that are known here; None: not installed."""
+        try:
+            found = await self._call("get", "GET", f"/apis/{group}", "APIGroup")
+        except Gone:
+            return None
+        served = [found["preferredVersion"], *found["versions"]]
+        versions = (version["groupVersion"] for version in served)
+        return next((version for version in versions if is_known(version)), None)
 
     async def watch(
         self,

@@ -94,9 +94,9 @@ class Controller:
             self.queue.add_after(key, last + seconds - time.monotonic())
 
     def _wake_dependents(self, body: dict[str, Any]) -> None:
-        """Reconcile the resources of other kinds that this one concerns."""
+        """Reconcile the other resources that this one concerns."""
         for reconciler in self.reconcilers.values():
-            if reconciler.dependents is None or reconciler.kind == body["kind"]:
+            if reconciler.dependents is None:
                 continue
             for dependent in reconciler.dependents(body, self.bodies.of_kind(reconciler.kind)):
                 self.queue.add(key_of(dict(dependent)))
@@ -142,6 +142,7 @@ class Controller:
         uid = body["metadata"]["uid"]
         if self.bodies.drop(body):
             self.queue.forget(key_of(body))
+        self._client.index.forget_departed(uid)
         self.live.progress.forget(uid)
         self.live.agents.forget(uid)
         self._reconciled.pop(uid, None)

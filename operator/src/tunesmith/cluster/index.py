@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from tunesmith.decide.objects import terminated
 from tunesmith.manifests.names import OWNER_UID_LABEL
 
 #: Kinds that are watched by the owner's label; all others are listed each time.
@@ -14,12 +15,18 @@ WATCHED_KINDS = (
     ("apps/v1", "ControllerRevision"),
 )
 
+#: A Job that fails removes the pods that still run, with their last words: so many of a resource are remembered.
+MAX_DEPARTED = 256
+
 Changed = Callable[[str], None]
 """A child of the resource with this UID changed."""
 
 
 class ChildIndex:
     """Labelled objects by the UID of the resource that they belong to.
+
+    Pods that ended before they went are remembered until ``forget_departed``: their last words are read once their Job
+    has ended.
 
     Reads its own writes: what the operator created is here before the watch tells of it, and an older version never
     replaces a newer one (resource versions of one kind are ordered).
@@ -29,6 +36,7 @@ class ChildIndex:
         self._changed = changed
         self._synced: dict[tuple[str, str], Callable[[], bool]] = {}
         self._objects: dict[tuple[str, str], dict[str, dict[str, dict[str, Any]]]] = {}
+        self._departed: dict[str, dict[str, dict[str, Any]]] = {}
 
     def follow(self, api_version: str, kind: str, synced: Callable[[], bool]) -> None:
         """From now on this kind is watched; ``synced`` says whether all of it is known."""
@@ -64,12 +72,33 @@ class ChildIndex:
             if not known[owner]:
                 del known[owner]
 
+    def departed(self, owner_uid: str) -> tuple[dict[str, Any], ...]:
+        """The owner's pods that ended and then were removed, as they were last."""
+        return tuple(self._departed.get(owner_uid, {}).values())
+
+    def forget_departed(self, owner_uid: str, keep: Callable[[dict[str, Any]], bool] = lambda _: False) -> None:
+        """Forget the owner's departed pods but those to keep."""
+        kept = {uid: body for uid, body in self._departed.pop(owner_uid, {}).items() if keep(body)}
+        if kept:
+            self._departed[owner_uid] = kept
+
+    def _remember(self, api_version: str, kind: str, owner: str, body: dict[str, Any]) -> None:
+        known = self._departed.get(owner, {})
+        if kind != "Pod" or terminated(body) is None or len(known) >= MAX_DEPARTED:
+            return
+        body["metadata"].pop("managedFields", None)
+        self._departed.setdefault(owner, {})[body["metadata"]["uid"]] = body | {
+            "apiVersion": api_version,
+            "kind": kind,
+        }
+
     def seen(self, api_version: str, kind: str, event_type: str, body: dict[str, Any]) -> None:
         """Take over an event of a watch, and tell whose child changed unless it was known."""
         owner = _owner(body)
         if owner is None:
             return
         if event_type == "DELETED":
+            self._remember(api_version, kind, owner, body)
             self.drop(api_version, kind, body)
             self._changed(owner)
         elif self.put(api_version, kind, body):

@@ -23,11 +23,17 @@ _PLURALS: dict[tuple[str, str], str] = {
     ("events.k8s.io/v1", "Event"): "events",
     ("networking.k8s.io/v1", "NetworkPolicy"): "networkpolicies",
     ("policy/v1", "PodDisruptionBudget"): "poddisruptionbudgets",
+    **{(f"kueue.x-k8s.io/{version}", "Workload"): "workloads" for version in ("v1beta1", "v1beta2")},
 }
 _CLUSTER_SCOPED: dict[tuple[str, str], str] = {
     ("v1", "Node"): "nodes",
     ("authentication.k8s.io/v1", "TokenReview"): "tokenreviews",
 }
+
+
+def is_known(api_version: str) -> bool:
+    """Whether some kind of this group and version is in the table."""
+    return any(version == api_version for version, _ in _PLURALS)
 
 
 def path_of(api_version: str, kind: str, namespace: str | None, name: str | None = None) -> str:

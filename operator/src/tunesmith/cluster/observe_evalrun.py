@@ -12,7 +12,12 @@ from tunesmith.manifests.names import API_VERSION
 
 from .client import Client
 from .live import Live
-from .observe_run import RunChildren, observe_missing_config_maps, observe_run_children
+from .observe_run import (
+    RunChildren,
+    observe_missing_config_maps,
+    observe_mount_failures,
+    observe_run_children,
+)
 
 
 async def observe_evalrun(
@@ -28,7 +33,10 @@ async def observe_evalrun(
     few_shot = run.spec.few_shot_from.uri if run.spec.few_shot_from else None
     uris = (*(suite.dataset.uri for suite in run.spec.suites), few_shot)
     missing = await observe_missing_config_maps(client, run.metadata.namespace, children, uris)
-    return assemble_evaluation(run, children.config_maps, children.jobs, children.pods, candidate, missing)
+    mounts = await observe_mount_failures(client, run.metadata.namespace, children)
+    return assemble_evaluation(
+        run, children.config_maps, children.jobs, children.pods, candidate, missing, mounts
+    )
 
 
 def waiting_runs(body: Mapping[str, Any], known: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

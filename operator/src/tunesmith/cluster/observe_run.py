@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.decide.objects import is_suspended, job_end, terminated, waiting
+from tunesmith.decide.plan import owned_by
 from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL, Metadata, children_selector
 from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
 
@@ -12,6 +13,9 @@ from .children import observe_children, observe_pods
 from .client import Client
 
 Body = dict[str, Any]
+
+KUEUE = "kueue.x-k8s.io"
+WORKLOAD_JOB_LABEL = f"{KUEUE}/job-uid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +34,34 @@ async def observe_run_children(client: Client, owner: Metadata) -> RunChildren:
     pods = await observe_pods(client, owner) if jobs else ()
     if any(_is_ahead_of(job, pods) for job in jobs):
         # A watch of Jobs may be ahead of the one of pods; a read is not, and the pods hold the last words.
-        pods = tuple(await client.list("v1", "Pod", owner.namespace, children_selector(owner.uid)))
-    return RunChildren(config_maps, jobs, pods)
+        pods = _newest(pods, await client.list("v1", "Pod", owner.namespace, children_selector(owner.uid)))
+    return RunChildren(config_maps, jobs, (*pods, *_departed_pods(client, owner, jobs, pods)))
+
+
+def _departed_pods(
+    client: Client, owner: Metadata, jobs: Sequence[Body], pods: Sequence[Body]
+) -> tuple[Body, ...]:
+    """Pods of these Jobs that ended and are gone; those of Jobs that are gone too have nothing more to say."""
+    uids = {job["metadata"]["uid"] for job in jobs}
+    client.index.forget_departed(owner.uid, keep=lambda pod: any(owned_by(pod, uid) for uid in uids))
+    present = {pod["metadata"]["uid"] for pod in pods}
+    return tuple(pod for pod in client.index.departed(owner.uid) if pod["metadata"]["uid"] not in present)
+
+
+async def observe_services(client: Client, owner: Metadata) -> tuple[Body, ...]:
+    """The Services of a run's attempts."""
+    return await observe_children(client, "v1", "Service", owner)
+
+
+async def observe_workloads(client: Client, owner: Metadata, jobs: Iterable[Body]) -> tuple[Body, ...] | None:
+    """Kueue's Workloads of the run's live Jobs; None where there is no Kueue."""
+    version = await client.preferred_version(KUEUE)
+    if version is None:
+        return None
+    live = [job["metadata"]["uid"] for job in jobs if job_end(job) is None]
+    selectors = [f"{WORKLOAD_JOB_LABEL}={uid}" for uid in live]
+    found = [await client.list(version, "Workload", owner.namespace, selector) for selector in selectors]
+    return tuple(workload for workloads in found for workload in workloads)
 
 
 async def observe_missing_config_maps(
@@ -42,18 +72,41 @@ async def observe_missing_config_maps(
     Nothing in a pod's status names them. Claims and Secrets are named there, so the operator needs no right to read
     those of other people.
     """
-    if not _is_held_up(children):
+    if not _held_up(children):
         return ()
     names = sorted({name for uri in uris if uri and (name := _config_map_of(uri))})
     bodies = [await client.get("v1", "ConfigMap", namespace, name) for name in names]
     return tuple(name for name, body in zip(names, bodies, strict=True) if body is None)
 
 
+async def observe_mount_failures(client: Client, namespace: str, children: RunChildren) -> tuple[str, ...]:
+    """What nodes say of Secrets that they can't mount, while a container can't be created."""
+    held_up = [pod for pod in _held_up(children) if any("secret" in volume for volume in _volumes(pod))]
+    selectors = [f"regarding.name={pod['metadata']['name']},reason=FailedMount" for pod in held_up]
+    found = [
+        await client.list("events.k8s.io/v1", "Event", namespace, field_selector=selector)
+        for selector in selectors
+    ]
+    return tuple(str(event.get("note", "")) for events in found for event in events)
+
+
+def _volumes(pod: Body) -> Sequence[Body]:
+    volumes: Sequence[Body] = pod["spec"].get("volumes", ())
+    return volumes
+
+
 def _is_ahead_of(job: Body, pods: Sequence[Body]) -> bool:
-    """Whether the Job has ended and no pod of it is known to have."""
+    """Whether the Job has ended and not all of its pods are known to have."""
     if job_end(job) is None:
         return False
-    return not any(terminated(pod) for pod in pods if _attempt_of(pod) == _attempt_of(job))
+    mine = [pod for pod in pods if _attempt_of(pod) == _attempt_of(job)]
+    return not mine or not all(terminated(pod) for pod in mine)
+
+
+def _newest(known: Iterable[Body], read: Iterable[Body]) -> tuple[Body, ...]:
+    """The pods as they were read, and those whose removal the watch has still to tell of."""
+    by_uid = {pod["metadata"]["uid"]: pod for pod in (*known, *read)}
+    return tuple(by_uid.values())
 
 
 def _attempt_of(body: Body) -> tuple[str | None, str | None]:
@@ -61,9 +114,10 @@ def _attempt_of(body: Body) -> tuple[str | None, str | None]:
     return labels.get(STAGE_LABEL), labels.get(ATTEMPT_LABEL)
 
 
-def _is_held_up(children: RunChildren) -> bool:
+def _held_up(children: RunChildren) -> list[Body]:
+    """Pods of live Jobs whose container can't be created yet."""
     live = {_attempt_of(job) for job in children.jobs if job_end(job) is None and not is_suspended(job)}
-    return any(waiting(pod) for pod in children.pods if _attempt_of(pod) in live)
+    return [pod for pod in children.pods if waiting(pod) and _attempt_of(pod) in live]
 
 
 def _config_map_of(uri: str) -> str | None:

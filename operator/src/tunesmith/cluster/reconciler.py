@@ -28,7 +28,7 @@ class Reconciler(Generic[Resource, Observed]):
             errors.ApiError, which is retried with back-off.
         plan: pure. Called on each change of the resource, of its children, on news from its pods, when
             ``requeue_after`` is over, and on a resync: level-based, and again with the same answer.
-        dependents: of the known bodies of this kind, those that a change of another kind's resource concerns.
+        dependents: of the known bodies of this kind, those that a change of another resource concerns.
     """
 
     kind: str

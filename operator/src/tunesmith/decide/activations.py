@@ -13,9 +13,22 @@ from tunesmith_contract.report import Linear, ModelReport, ModelShape
 #: Layers by what they read: all that read the same tensor keep it once.
 _READS_NORM = {
     "attention": frozenset(
-        "q_proj k_proj v_proj qkv_proj query_key_value c_attn Wqkv W_pack q_a_proj kv_a_proj_with_mqa".split()
+        [
+            "q_proj",
+            "k_proj",
+            "v_proj",
+            "qkv_proj",
+            "query_key_value",
+            "c_attn",
+            "Wqkv",
+            "W_pack",
+            "q_a_proj",
+            "kv_a_proj_with_mqa",
+        ]
     ),
-    "feed-forward": frozenset("gate_proj up_proj gate_up_proj fc1 c_fc dense_h_to_4h w1 w3".split()),
+    "feed-forward": frozenset(
+        ["gate_proj", "up_proj", "gate_up_proj", "fc1", "c_fc", "dense_h_to_4h", "w1", "w3"]
+    ),
 }
 _ATTENTION_OUT = frozenset({"o_proj", "out_proj", "dense"})
 _FEED_FORWARD_OUT = frozenset({"down_proj", "fc2", "dense_4h_to_h", "w2"})
@@ -73,15 +86,14 @@ def boundary_bytes(shape: ModelShape, style: Style) -> float:
 
 
 def passing_bytes(shape: ModelShape, style: Style) -> float:
-    """What one block's backward pass has at hand at once besides, per token: gradients of its widest part.
+    """What a block's backward pass takes beside what was kept, per token.
 
-    A gated feed-forward block: those of the product, the gate and the other factor. Liger's is done in place.
+    It begins at the widest place: the gradient of the feed-forward block's product (in float32 too, where an adapter
+    casts its input), and that of the block's output. Further on more is freed than is made.
     """
     width = style.compute * shape.intermediate_size
-    wide = width if style.liger or not _is_gated(shape) else 3 * width
     cast = FLOAT * shape.intermediate_size if style.casts and not style.trains_weights else 0
-    dora = 2 * FLOAT * shape.intermediate_size if style.dora else 0
-    return float(wide + cast + dora + 2 * style.residual * shape.hidden_size)
+    return float(width + cast + style.residual * shape.hidden_size)
 
 
 def cast_bytes(model: ModelReport, style: Style, adapter_parameters: int) -> float:
@@ -91,6 +103,12 @@ def cast_bytes(model: ModelReport, style: Style, adapter_parameters: int) -> flo
     assert model.shape is not None
     trained = linear_parameters(model.shape.linears) if style.trains_weights else adapter_parameters
     return float(style.compute * trained)
+
+
+def magnitude_bytes(style: Style) -> float:
+    """DoRA multiplies each adapter out, by way of an identity matrix over the layer's inputs that is kept; in all."""
+    squares = sum(each.inputs**2 * each.layers for each in style.targets) if style.dora else 0
+    return float(style.compute * squares)
 
 
 def mask_bytes(shape: ModelShape, style: Style, sequences: int, length: int) -> float:
@@ -140,9 +158,7 @@ def _inputs(shape: ModelShape, style: Style) -> float:
         if each.name in _ATTENTION_OUT:
             # The attention keeps its output itself; an adapter's copy of it is another.
             total += _read(each) if own and not style.trains_weights else 0
-        elif each.name in _FEED_FORWARD_OUT:
-            total += _read(each)
-        elif not any(each.name in names for names in _READS_NORM.values()):
+        elif each.name in _FEED_FORWARD_OUT or not any(each.name in names for names in _READS_NORM.values()):
             total += _read(each)
     return style.compute * total
 

@@ -4,12 +4,17 @@ from dataclasses import dataclass
 
 from tunesmith.api.evalrun import Baseline, EvalRun, Prompting
 from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.job_status import JobArtifact
 from tunesmith.api.reasons import EvalRunReason, FineTuneJobPhase
+from tunesmith_contract.artifact import ArtifactKind
 from tunesmith_contract.base import canonical_json
 from tunesmith_contract.exit_codes import FailureCategory
+from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import AdapterSource, EvaluateConfig, Owner, Side, Suite
-from tunesmith_contract.uris import Scheme, parse_uri
+from tunesmith_contract.uris import parse_uri
+
+from .earlier import base_model_of, is_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +42,20 @@ def resolve_contestants(run: EvalRun, job: FineTuneJob | None) -> EvaluateConfig
     if job.status.phase is not FineTuneJobPhase.SUCCEEDED or artifact is None:
         phase = job.status.phase or FineTuneJobPhase.PENDING
         return NotYet(f'FineTuneJob "{reference.name}" has not succeeded yet: it is {phase}.')
+    if (failure := _unsuited(job, artifact)) is not None:
+        return failure
     return _config(run, job, AdapterSource(uri=artifact.uri, digest=artifact.digest))
 
 
-def token_secret(run: EvalRun, job: FineTuneJob | None) -> str:
-    """The Secret whose key ``token`` opens the hub; empty for none."""
+def resolve_secrets(run: EvalRun, job: FineTuneJob | None) -> dict[str, str]:
+    """Secrets by role: the base model's, and what opens the job's artefact and rows."""
     model = run.spec.base_model or (job.spec.base_model if job else None)
-    return model.secret_ref.name if model and model.secret_ref else ""
+    written = {
+        SecretRole.BASE_MODEL: model.secret_ref if model else None,
+        SecretRole.OUTPUT: job.spec.output.secret_ref if job else None,
+        SecretRole.TRAIN: job.spec.dataset.train.secret_ref if job else None,
+    }
+    return {str(role): reference.name for role, reference in written.items() if reference}
 
 
 def policy_of(run: EvalRun) -> str:
@@ -65,6 +77,21 @@ def _failed(job: FineTuneJob) -> Failure:
         category=FailureCategory.USER_ERROR,
         reason=EvalRunReason.CANDIDATE_FAILED,
         message=f'FineTuneJob "{job.metadata.name}" failed, so there is nothing to judge: {told}'[:2048],
+    )
+
+
+def _unsuited(job: FineTuneJob, artifact: JobArtifact) -> Failure | None:
+    """What can't be one side on a base model that all sides share."""
+    if artifact.kind in {ArtifactKind.REWARD_ADAPTER, ArtifactKind.REWARD_MODEL}:
+        told = "is a reward model, which gives numbers and no answers: judge what was trained with it."
+    elif is_whole(job, artifact):
+        told = "is a whole model, and an EvalRun compares adapters on one base model: train an adapter."
+    else:
+        return None
+    return Failure(
+        category=FailureCategory.USER_ERROR,
+        reason=EvalRunReason.CANDIDATE_FAILED,
+        message=f'What FineTuneJob "{job.metadata.name}" made {told}',
     )
 
 
@@ -117,11 +144,7 @@ def _base_model(run: EvalRun, job: FineTuneJob | None) -> str:
     if run.spec.base_model is not None:
         return run.spec.base_model.uri
     assert job is not None
-    resolved = job.status.resolved
-    base = (resolved and resolved.base_model) or job.spec.base_model.uri
-    assert base is not None
-    uri, revision = parse_uri(base), resolved.base_model_revision if resolved else None
-    return str(uri._replace(revision=revision) if uri.scheme is Scheme.HF and revision else uri)
+    return base_model_of(job)
 
 
 def _few_shot_from(run: EvalRun, job: FineTuneJob | None) -> str | None:

@@ -13,18 +13,29 @@ from tunesmith.manifests.evaluate_job import build_evaluate_job
 from tunesmith.manifests.inputs_config_map import Inputs, build_inputs_config_map, inputs_name, parse_inputs
 from tunesmith.manifests.names import QUEUE_LABEL
 from tunesmith.manifests.result_config_map import parse_result
+from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import EvaluateConfig
+from tunesmith_contract.uris import Scheme
 
-from .attempts import Children, Stage, StageState, Step, advance, refuse
-from .contestants import NotYet, resolve_contestants, token_secret
+from .attempts import advance, refuse
+from .children import Children
+from .contestants import NotYet, resolve_contestants, resolve_secrets
 from .evaluation_status import EvaluationView, build_evaluation_status, verdict_of
 from .expiry import expire
+from .limits import Limits
 from .plan import Action, Create, Event, Plan, soonest
 from .plan import Manifest as Body
+from .stage import Stage, StageState, Step
 from .waiting import References
 
 TERMINAL = frozenset({EvalRunPhase.SUCCEEDED, EvalRunPhase.FAILED})
+
+_SECRET_FIELDS: dict[str, str] = {
+    SecretRole.BASE_MODEL: "spec.baseModel.secretRef.name",
+    SecretRole.OUTPUT: "output.secretRef of its FineTuneJob",
+    SecretRole.TRAIN: "dataset.train.secretRef of its FineTuneJob",
+}
 
 #: The end of the job wakes the run; this is for a change that was missed.
 CANDIDATE_POLL_SECONDS = 60.0
@@ -39,12 +50,14 @@ class ObservedEvaluation:
         children: records, Jobs and pods.
         candidate: the FineTuneJob that the candidate names.
         missing_config_maps: ConfigMaps that the pods wait for.
+        mount_failures: what nodes say of volumes that they can't mount.
     """
 
     inputs: Body | None = None
     children: Children = field(default=Children())
     candidate: FineTuneJob | None = None
     missing_config_maps: tuple[str, ...] = ()
+    mount_failures: tuple[str, ...] = ()
 
 
 def assemble_evaluation(
@@ -54,6 +67,7 @@ def assemble_evaluation(
     pods: Sequence[Body],
     candidate: FineTuneJob | None = None,
     missing_config_maps: tuple[str, ...] = (),
+    mount_failures: tuple[str, ...] = (),
 ) -> ObservedEvaluation:
     """What was read, sorted into what it is.
 
@@ -67,6 +81,7 @@ def assemble_evaluation(
         children=Children(tuple(filter(None, records)), tuple(jobs), tuple(pods)),
         candidate=candidate,
         missing_config_maps=missing_config_maps,
+        mount_failures=mount_failures,
     )
 
 
@@ -111,13 +126,16 @@ def _inputs(
     now: datetime,
     environment: Environment,
 ) -> Inputs:
+    secrets = resolve_secrets(run, observed.candidate)
+    from_hub = config.base_model.startswith(f"{Scheme.HF}://")
     return Inputs(
         spec=run.spec.model_dump_json(by_alias=True, exclude_none=True),
         image=environment.trainer_image,
         started=now,
         config=config,
         ca_bundle=environment.ca_bundle,
-        token_secret=token_secret(run, observed.candidate),
+        token_secret=secrets.get(SecretRole.BASE_MODEL, "") if from_hub else "",
+        secrets=secrets,
     )
 
 
@@ -170,14 +188,14 @@ def _stage(run: EvalRun, inputs: Inputs, observed: ObservedEvaluation, environme
     return Stage(
         owner=run,
         name=EVALUATE,
-        build_job=lambda attempt: build_evaluate_job(run, inputs, attempt, environment),
+        build=lambda attempt, _: (build_evaluate_job(run, inputs, attempt, environment),),
         backoff_limit=run.spec.backoff_limit,
-        deadline_seconds=run.spec.active_deadline_seconds,
+        limits=Limits(deadline_seconds=run.spec.active_deadline_seconds, gpus=run.spec.compute.gpus),
         references=_references(run, inputs, observed),
         started=EvalRunReason.EVALUATING,
         ended=None,
-        gpus=run.spec.compute.gpus,
         queued=QUEUE_LABEL in run.metadata.labels,
+        lost_pod_seconds=environment.lost_pod_seconds,
     )
 
 
@@ -195,5 +213,8 @@ def _references(run: EvalRun, inputs: Inputs, observed: ObservedEvaluation) -> R
         **{f"{path}.uri": side.adapter.uri for path, side in baselines if side.adapter},
         "spec.candidate": config.output,
     }
-    secrets = {"spec.baseModel.secretRef.name": inputs.token_secret or None}
-    return References.of(run.metadata.namespace, written, secrets, observed.missing_config_maps)
+    named = inputs.secrets or {str(SecretRole.BASE_MODEL): inputs.token_secret}
+    secrets: dict[str, str | None] = {_SECRET_FIELDS[role]: name or None for role, name in named.items()}
+    return References.of(
+        run.metadata.namespace, written, secrets, observed.missing_config_maps, observed.mount_failures
+    )

@@ -13,9 +13,9 @@ from tunesmith.manifests.inputs_config_map import Inputs
 from tunesmith_contract.report import EvaluationReport, Interval, MetricResult
 from tunesmith_contract.run_config import EvaluateConfig, Side
 
-from .attempts import StageState, Step
 from .conditions import ConditionUpdate, merge_conditions
 from .gates import judge_gates, worst
+from .stage import StageState, Step
 from .summary import (
     attempt_conditions,
     build_cost,

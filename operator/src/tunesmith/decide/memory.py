@@ -23,6 +23,7 @@ from .activations import (
     boundary_bytes,
     cast_bytes,
     linear_parameters,
+    magnitude_bytes,
     mask_bytes,
     passing_bytes,
     saved_bytes,
@@ -32,8 +33,9 @@ from .activations import (
 CONTEXT = 0.55 * 2**30
 #: NCCL's buffers, where several GPUs train.
 COMMUNICATION = 0.5 * 2**30
-#: What PyTorch's allocator holds beyond what is asked of it, as a share of that: 3 to 10 % are published.
-FRAGMENTS = 0.04
+#: What PyTorch's allocator holds beyond what is asked of it, as a share of that: 3 to 10 % are published, and 3 % agree
+#: best with the table of ``docs/memory.md``.
+FRAGMENTS = 0.03
 
 #: Bytes of a weight in 4-bit NormalFloat: a half, and a float32 for 64 weights; doubly quantised, a byte for 64.
 NORMAL_FLOAT = 0.5 + 4 / 64
@@ -44,8 +46,10 @@ QUANTIZED = {"gptq": 0.53, "awq": 0.53, "bitsandbytes": 0.53, "mxfp4": 0.53, "fp
 
 #: TRL's fused output layer works on tiles of so many tokens and vocabulary entries.
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
-#: Without it: logits in two bytes and in four, their log-softmax in four, its gradient in four (and again in two).
-NAIVE_LOGITS = 14
+#: Without it, bytes of a logit: in two bytes, its log-softmax in four, that one's gradient in four and again in two.
+WHOLE_LOGITS = 12
+#: As transformers had it until 2024: in two bytes, in four, shifted in four, log-softmax in four, its gradient in four.
+WHOLE_LOGITS_2024 = 18
 
 #: Elements that DeepSpeed reduces or fetches at once, as the trainer sets it; with overlap there are two buffers.
 BUCKET = 50_000_000
@@ -75,7 +79,8 @@ class Setup:
         moment: bytes of each of Adam's two moments; None: those of the weight that is trained.
         accumulates: gradients of earlier micro steps are held already.
         checkpointing: blocks' activations are computed again.
-        fused_head: logits are made in tiles. has_head: there are logits at all, not a single number.
+        whole_logits: bytes of a logit where all are made at once; 0: in tiles.
+        has_head: there are logits at all, not a single number.
         liger, masked: as in ``Style``.
         parallelism, offload, devices: how several GPUs share the work.
         references: further models of the base's size, frozen.
@@ -91,7 +96,7 @@ class Setup:
     moment: int | None = None
     accumulates: bool = True
     checkpointing: bool = False
-    fused_head: bool = True
+    whole_logits: int = 0
     has_head: bool = True
     liger: bool = False
     masked: bool = False
@@ -126,10 +131,14 @@ class Memory:
     reference: float = 0.0
     overhead: float = 0.0
 
+    def parts(self) -> dict[str, float]:
+        """Bytes by part."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
     @property
     def total(self) -> float:
         """All parts."""
-        return sum(getattr(self, each.name) for each in fields(self))
+        return sum(self.parts().values())
 
     @property
     def allocated(self) -> float:
@@ -349,7 +358,9 @@ class _Step:
     def _kept(self) -> float:
         """Activations that wait for the backward pass."""
         setup, shape = self.setup, self.shape
-        hidden = (COMPUTE + FLOAT + self.style.residual) * shape.hidden_size
+        # The last norm's float32 copy and, where the head is trained, its result; those tokens that are learned from.
+        head = COMPUTE + FLOAT + (self.style.residual if setup.adapter is None else 0)
+        hidden = head * shape.hidden_size
         cast = cast_bytes(self.model, self.style, self.extra)
         if setup.checkpointing:
             blocks = boundary_bytes(shape, self.style) * setup.tokens
@@ -357,8 +368,8 @@ class _Step:
             mask = COMPUTE * setup.sequences * setup.length**2 if setup.masked else 0
             return blocks + hidden * setup.tokens + mask
         masks = mask_bytes(shape, self.style, setup.sequences, setup.length)
-        merged = self._merged_experts()
-        return (saved_bytes(self.model, self.style) + hidden) * setup.tokens + cast + masks + merged
+        whole = cast + masks + magnitude_bytes(self.style) + self._merged_experts()
+        return (saved_bytes(self.model, self.style) + hidden) * setup.tokens + whole
 
     def _block(self) -> float:
         """What one block takes while it goes backward."""
@@ -368,7 +379,8 @@ class _Step:
             return passing + self._dequantized()
         again = saved_bytes(self.model, self.style) * setup.tokens
         again += mask_bytes(shape, self.style, setup.sequences, setup.length)
-        again += cast_bytes(self.model, self.style, self.extra) + self._merged_experts()
+        again += cast_bytes(self.model, self.style, self.extra)
+        again += magnitude_bytes(self.style) + self._merged_experts()
         return passing + again / shape.layers + self._dequantized()
 
     def _dequantized(self) -> float:
@@ -395,12 +407,12 @@ class _Step:
         if not setup.has_head:
             return 0.0, 0.0
         matrix = shape.vocabulary_size * shape.hidden_size
-        # A gradient of the output layer is made whole on each GPU, in float32, and again in the weights' type.
-        trained = float((FLOAT + setup.weight) * matrix) if setup.adapter is None else 0.0
+        # A gradient of the output layer is made whole on each GPU, in float32, and then in the weights' type.
+        copies = FLOAT if setup.weight == FLOAT else FLOAT + setup.weight
+        trained = float(copies * matrix) if setup.adapter is None else 0.0
         stays = float(setup.weight * matrix) if setup.adapter is None else 0.0
-        if not setup.fused_head:
-            logits = NAIVE_LOGITS * shape.vocabulary_size * setup.tokens
-            return logits + (stays if setup.adapter is None else 0.0), stays
+        if setup.whole_logits:
+            return setup.whole_logits * shape.vocabulary_size * setup.tokens + stays, stays
         tile = COMPUTE * min(setup.tokens, TILE_TOKENS) * min(shape.vocabulary_size, TILE_VOCABULARY)
         hidden = (FLOAT + COMPUTE) * shape.hidden_size * setup.tokens
         return tile + hidden + trained, stays

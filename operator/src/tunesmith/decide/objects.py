@@ -8,6 +8,8 @@ from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL
 
 Manifest = Mapping[str, Any]
 
+_INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
+
 
 def parse_time(text: str | None) -> datetime | None:
     """A Kubernetes time; None for an absent one."""
@@ -53,6 +55,11 @@ def job_started_at(job: Manifest) -> datetime | None:
 def is_suspended(job: Manifest) -> bool:
     """Whether the Job may have no pods."""
     return bool(job["spec"].get("suspend"))
+
+
+def completion_index(pod: Manifest) -> int:
+    """Which pod of its gang it is."""
+    return int((pod["metadata"].get("labels") or {}).get(_INDEX_LABEL, 0))
 
 
 def container_status(pod: Manifest) -> Manifest:

@@ -11,10 +11,13 @@ from tunesmith.api.job_status import FineTuneJobStatus
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.reasons import FineTuneJobPhase, Verdict
 from tunesmith_contract.agent import Version
+from tunesmith_contract.artifact import ArtifactKind
 from tunesmith_contract.base import short_digest
 from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
 
 UNEVALUATED = "Unevaluated"
+
+_NO_ADAPTERS = frozenset({ArtifactKind.MODEL, ArtifactKind.REWARD_MODEL, ArtifactKind.REWARD_ADAPTER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,12 @@ def _artifact(adapter: Adapter, sources: Sources) -> tuple[tuple[str, str] | Non
     if status is None:
         message = f"FineTuneJob {name} does not exist in this namespace"
         return None, Wanted(reason=Reason.WAITING_FOR_SOURCE, message=message)
+    if status.artifact is not None and status.artifact.kind in _NO_ADAPTERS:
+        message = (
+            f"FineTuneJob {name} made a {status.artifact.kind}, and adapters of causal models are served: train a LoRA "
+            "adapter"
+        )
+        return None, Wanted(reason=Reason.INCOMPATIBLE, message=message)
     if status.artifact is not None:
         return (status.artifact.uri, status.artifact.digest), Wanted()
     if status.phase is FineTuneJobPhase.FAILED:
@@ -163,9 +172,11 @@ def _check_reachable(wanted: Wanted, version: Version, adapter: Adapter, sources
         uri = parse_uri(version.uri)
     except InvalidUri as error:
         return replace(wanted, reason=Reason.SOURCE_UNREACHABLE, message=str(error))
-    if uri.scheme is not Scheme.PVC:
-        message = f"{version.uri}: adapters are read from claims, write pvc://claim/path"
+    if uri.scheme is Scheme.CONFIGMAP:
+        message = f"{version.uri}: an adapter is no ConfigMap, write where the artefact lies"
         return replace(wanted, reason=Reason.SOURCE_UNREACHABLE, message=message)
+    if uri.scheme is not Scheme.PVC:
+        return replace(wanted, reachable=True)
     if uri.name not in {volume.claim for volume in sources.spec.artifact_volumes}:
         message = (
             f"{version.uri}: the pods do not have this claim, add {{claim: {uri.name}}} to artifactVolumes"

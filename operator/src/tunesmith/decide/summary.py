@@ -9,8 +9,8 @@ from tunesmith.api.reasons import FineTuneJobReason as Reason
 from tunesmith.api.status import Cost, Failure
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord
 
-from .attempts import StageState, Step
 from .conditions import ConditionUpdate
+from .stage import StageState, Step
 
 _MESSAGE_CHARACTERS = 2048
 
@@ -78,11 +78,15 @@ def attempt_conditions(
     ]
 
 
-def waiting_conditions(reason: str, message: str) -> list[ConditionUpdate]:
-    """Nothing has begun, because something is not there yet."""
+def waiting_conditions(reason: str, message: str, hindered: bool = True) -> list[ConditionUpdate]:
+    """Nothing has begun, because something is not there yet.
+
+    Args:
+        hindered: a person may have to bring it; otherwise time will.
+    """
     message = message[:_MESSAGE_CHARACTERS]
     return [
-        ConditionUpdate(ConditionType.READY, "False", reason, message),
+        ConditionUpdate(ConditionType.READY, "False" if hindered else "Unknown", reason, message),
         ConditionUpdate(ConditionType.SUCCEEDED, "Unknown", reason),
         ConditionUpdate(ConditionType.RECONCILING, "True", reason, message),
         ConditionUpdate(ConditionType.STALLED, "False", reason),

@@ -1,7 +1,6 @@
 """The status of a FineTuneJob, made anew each time from what is known."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -9,79 +8,78 @@ from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.job_status import (
     DatasetStatus,
     FineTuneJobStatus,
-    JobArtifact,
-    JobCost,
     Progress,
     Resolved,
 )
 from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, FineTuneJobReason
 from tunesmith.api.values import format_duration
-from tunesmith.manifests.inputs_config_map import Inputs
 from tunesmith.manifests.prepare_job import STAGE as PREPARE
 from tunesmith.manifests.train_job import STAGE as TRAIN
 from tunesmith_contract.progress import TrainerStatus
 from tunesmith_contract.report import DatasetReport, TrainingReport
-from tunesmith_contract.run_config import TrainConfig
 
-from .attempts import StageState, Step
 from .conditions import ConditionUpdate, merge_conditions
 from .defaults import is_packed
+from .results import Results, TrainingView
+from .stage import StageState
 from .summary import (
     attempt_conditions,
-    build_cost,
     build_failure,
     conditions_of,
     decimal,
     ended_conditions,
     stage_condition,
+    waiting_conditions,
 )
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingView:
-    """What a status is made of.
-
-    Attributes:
-        inputs, run: the snapshots; ``run`` is None until the data is prepared.
-        step: where the current stage stands.
-        stage: ``prepare`` or ``train``.
-        eval_run: name of the EvalRun that was made.
-        progress: the latest news from the current attempt.
-    """
-
-    inputs: Inputs
-    run: TrainConfig | None
-    step: Step
-    stage: str
-    eval_run: str | None
-    progress: TrainerStatus | None
-
-
-def build_training_status(job: FineTuneJob, view: TrainingView, now: datetime) -> dict[str, Any]:
+def build_training_status(
+    job: FineTuneJob, view: TrainingView, results: Results, now: datetime
+) -> dict[str, Any]:
     """The whole status as a plain dict."""
-    children, phase = view.step.children, _phase(view)
-    prepared, trained = view.step.report(PREPARE), view.step.report(TRAIN)
-    dataset = prepared.dataset if prepared else None
-    training = trained.training if trained else None
+    children, phase, prepared = view.step.children, _phase(view), view.step.report(PREPARE)
+    dataset, training = prepared.dataset if prepared else None, view.training
     last = view.step.last_record(view.stage)
     over = phase in {FineTuneJobPhase.SUCCEEDED, FineTuneJobPhase.FAILED}
     status = FineTuneJobStatus(
         phase=phase,
         observed_generation=job.metadata.generation,
         method=job.spec.method.name,
-        resolved=_resolved(view, dataset),
+        resolved=_resolved(view, results, dataset),
         dataset=DatasetStatus.model_validate(dataset.to_dict()) if dataset else None,
         progress=_progress(job, view, training),
-        artifact=JobArtifact.model_validate(training.artifact.to_dict()) if training else None,
+        checkpoints=results.checkpoints,
+        curve=results.curve,
+        best_step=training.best_step if training else None,
+        overfitting_step=results.overfitting_step,
+        stopped_early=training.stopped_early if training else None,
+        remedies=results.remedies,
+        artifact=results.artifact,
         eval_run=view.eval_run,
-        cost=JobCost(gpu_seconds=build_cost(children.gpu_seconds).gpu_seconds),
+        cost=results.cost,
         failure=build_failure(last) if phase is FineTuneJobPhase.FAILED else None,
-        start_time=view.inputs.started,
+        start_time=view.inputs.started if view.inputs else None,
         completion_time=last.ended_at if over and last else None,
-        attempts=view.step.attempt,
+        attempts=results.attempts,
         disruptions=children.disruptions,
     )
     updates = _conditions(job, view, phase, dataset, training)
+    conditions = merge_conditions(conditions_of(job.status.conditions), updates, job.metadata.generation, now)
+    return status.to_dict() | {"conditions": conditions}
+
+
+def build_waiting_status(job: FineTuneJob, message: str, missing: bool, now: datetime) -> dict[str, Any]:
+    """Nothing has begun: an earlier job has not made its artefact.
+
+    Args:
+        missing: it is not there at all.
+    """
+    status = FineTuneJobStatus(
+        phase=FineTuneJobPhase.PENDING,
+        observed_generation=job.metadata.generation,
+        method=job.spec.method.name,
+    )
+    updates = waiting_conditions(FineTuneJobReason.WAITING_FOR_JOB, message, hindered=missing)
     conditions = merge_conditions(conditions_of(job.status.conditions), updates, job.metadata.generation, now)
     return status.to_dict() | {"conditions": conditions}
 
@@ -100,8 +98,10 @@ def _phase(view: TrainingView) -> FineTuneJobPhase:
             return FineTuneJobPhase.PREPARING if view.stage == PREPARE else FineTuneJobPhase.TRAINING
 
 
-def _resolved(view: TrainingView, dataset: DatasetReport | None) -> Resolved:
+def _resolved(view: TrainingView, results: Results, dataset: DatasetReport | None) -> Resolved | None:
     run = view.run
+    if view.inputs is None:
+        return None
     if run is None:
         return Resolved(image=view.inputs.image, dataset_digest=dataset.digest if dataset else None)
     return Resolved(
@@ -112,7 +112,9 @@ def _resolved(view: TrainingView, dataset: DatasetReport | None) -> Resolved:
         image=run.image,
         learning_rate=decimal(run.hyperparameters.learning_rate),
         batch_size=run.hyperparameters.batch_size,
-        micro_batch_size=run.hyperparameters.micro_batch_size,
+        micro_batch_size=results.micro_batch_size,
+        kernels=results.kernels,
+        precision=(view.training.precision or None) if view.training else None,
         packing=is_packed(run.method),
         parallelism=run.parallelism,
         offload=run.offload,
@@ -216,10 +218,15 @@ def _activity(job: FineTuneJob, view: TrainingView, phase: FineTuneJobPhase) -> 
         case FineTuneJobPhase.QUEUED:
             return FineTuneJobReason.QUEUED, f"{name} waits in its queue."
     if job.spec.suspend:
-        return (
-            FineTuneJobReason.SUSPENDED,
-            f"{name} belongs to a queue, which alone may hold it: no other attempt starts while spec.suspend is "
-            "true. To stop this one, set spec.active: false on its Workload.",
-        )
+        return FineTuneJobReason.SUSPENDED, f"{name} is held by its queue: {_through_queue(view)}"
     reason = FineTuneJobReason.PREPARING if view.stage == PREPARE else FineTuneJobReason.TRAINING
     return reason, f"{name} runs."
+
+
+def _through_queue(view: TrainingView) -> str:
+    if view.step.children.workloads:
+        return "its Workload is inactive, and its pods are ended."
+    return (
+        "there is no Workload of it to make inactive. Is Kueue there, and does it look at this namespace? Without "
+        "its queue's label the job would be held at once."
+    )

@@ -51,11 +51,13 @@ class References:
         namespace: where all of it has to be.
         fields: ``pvc://name``, ``configmap://name`` or ``secret://name`` to the field's path.
         missing_config_maps: ConfigMaps that were looked for and are not there.
+        mount_failures: what nodes say of volumes that they can't mount.
     """
 
     namespace: str
     fields: Mapping[str, str]
     missing_config_maps: tuple[str, ...] = ()
+    mount_failures: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -64,11 +66,12 @@ class References:
         uris: Mapping[str, str | None],
         secrets: Mapping[str, str | None],
         missing_config_maps: tuple[str, ...] = (),
+        mount_failures: tuple[str, ...] = (),
     ) -> "References":
         """From field paths to the URIs and Secret names that are written there; the first mention counts."""
         named = [(key, path) for path, uri in uris.items() if uri and (key := _storage_key(uri))]
         named += [(f"secret://{name}", path) for path, name in secrets.items() if name]
-        return cls(namespace, dict(reversed(named)), missing_config_maps)
+        return cls(namespace, dict(reversed(named)), missing_config_maps, mount_failures)
 
     def field_of(self, scheme: str, name: str) -> str:
         """The field to correct."""
@@ -195,7 +198,29 @@ def _check_config_maps(pod: Manifest, references: References) -> tuple[Reason, s
     return Reason.CONFIG_MAP_NOT_FOUND, _missing("configmap", name, references), True
 
 
-_CHECKS: tuple[_Check, ...] = (_check_scheduling, _check_image, _check_configuration, _check_config_maps)
+def _check_mounts(pod: Manifest, references: References) -> tuple[Reason, str, bool] | None:
+    """A missing Secret of a volume is in no pod's status either, but its node says so in an event."""
+    if waiting(pod) is None:
+        return None
+    found = (_SECRET.search(message) for message in references.mount_failures)
+    names = {match["name"] for match in found if match} & set(_secret_names(pod))
+    if not names:
+        return None
+    return Reason.SECRET_NOT_FOUND, _missing("secret", min(names), references), True
+
+
+def _secret_names(pod: Manifest) -> list[str]:
+    volumes = pod["spec"].get("volumes", ())
+    return [volume["secret"]["secretName"] for volume in volumes if "secret" in volume]
+
+
+_CHECKS: tuple[_Check, ...] = (
+    _check_scheduling,
+    _check_image,
+    _check_configuration,
+    _check_config_maps,
+    _check_mounts,
+)
 
 _KINDS = {"pvc": "PersistentVolumeClaim", "configmap": "ConfigMap", "secret": "Secret"}
 

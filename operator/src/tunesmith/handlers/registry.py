@@ -6,14 +6,14 @@ from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.cluster.controller import AnyReconciler
 from tunesmith.cluster.observe_adapterdeployment import dependents, observe_adapterdeployment
 from tunesmith.cluster.observe_evalrun import observe_evalrun, waiting_runs
-from tunesmith.cluster.observe_finetunejob import observe_finetunejob
+from tunesmith.cluster.observe_finetunejob import observe_finetunejob, waiting_jobs
 from tunesmith.cluster.reconciler import Reconciler
 from tunesmith.decide.evaluation import plan_evaluation
 from tunesmith.decide.serving import plan_serving
 from tunesmith.decide.training import plan_training
 
 RECONCILERS: tuple[AnyReconciler, ...] = (
-    Reconciler("FineTuneJob", FineTuneJob.parse, observe_finetunejob, plan_training),
+    Reconciler("FineTuneJob", FineTuneJob.parse, observe_finetunejob, plan_training, waiting_jobs),
     Reconciler("EvalRun", EvalRun.parse, observe_evalrun, plan_evaluation, waiting_runs),
     Reconciler(
         "AdapterDeployment", AdapterDeployment.parse, observe_adapterdeployment, plan_serving, dependents

@@ -149,6 +149,7 @@ class Operator:
             serving_image=self._settings.serving_image,
             operator_url=self._settings.operator_url,
             ca_bundle=material.bundle,
+            lost_pod_seconds=self._settings.lost_pod_seconds,
         )
         controller = Controller(self._client, self._reconcilers, self._recorder, self._metrics, environment)
         self._controller = self._pods.controller = controller

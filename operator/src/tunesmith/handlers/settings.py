@@ -31,6 +31,9 @@ class Settings(BaseModel):
     host: str = Field("", description="address to listen on; empty: all")
     http_port: int = Field(8080, description="port of /metrics, /livez and /readyz")
     tls_port: int = Field(8443, description="port for training pods and serving agents")
+    lost_pod_seconds: float = Field(
+        300.0, gt=0, description="how long beyond its grace period a pod on a silent node is waited for"
+    )
     workers: int = Field(16, ge=1, le=256, description="resources that are reconciled at a time")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level to log")
     log_format: Literal["json", "text"] = Field("json", description="form of the log lines")

@@ -12,9 +12,11 @@ class Environment:
         serving_image: default image of serving pods (engine and agent).
         operator_url: ``https://service.namespace.svc:port`` at which pods reach the operator.
         ca_bundle: PEM of the authority that signed the operator's certificate.
+        lost_pod_seconds: how long beyond its grace period a pod may take to end: its node may have gone silent.
     """
 
     trainer_image: str
     serving_image: str
     operator_url: str
     ca_bundle: str
+    lost_pod_seconds: float = 300.0

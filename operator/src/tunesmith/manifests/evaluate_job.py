@@ -30,6 +30,7 @@ def build_evaluate_job(
         resources=compute.resources,
         template=compute.template,
         token_secret=inputs.token_secret or None,
+        secrets=inputs.secrets,
         gpus=compute.gpus,
     )
     return build_trainer_job(run, STAGE, attempt, pod, environment)

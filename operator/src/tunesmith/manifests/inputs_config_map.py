@@ -1,12 +1,13 @@
 """The ``inputs`` snapshot: all that was decided at first sight, so that no later change reaches a run."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from tunesmith_contract.layout import CA_FILE, RUN_FILE
-from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, parse_run_config
+from tunesmith_contract.run_config import AdapterSource, EvaluateConfig, PrepareConfig, parse_run_config
 
 from .names import Owner, child_metadata, child_name
 
@@ -15,6 +16,8 @@ SPEC_KEY = "spec.json"
 IMAGE_KEY = "image"
 STARTED_KEY = "startTime"
 TOKEN_SECRET_KEY = "tokenSecret"
+SECRETS_KEY = "secrets.json"
+INITIAL_KEY = "initial.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,8 @@ class Inputs:
         config: ``run.json`` of the first stage.
         token_secret: the Secret whose key ``token`` opens the hub; empty for none.
         ca_bundle: PEM of the operator's authority.
+        secrets: Secrets by the role in which pods find them.
+        initial: the earlier artefact that training starts from.
     """
 
     spec: str
@@ -36,6 +41,8 @@ class Inputs:
     config: PrepareConfig | EvaluateConfig
     ca_bundle: str
     token_secret: str = ""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    initial: AdapterSource | None = None
 
 
 def inputs_name(owner: Owner) -> str:
@@ -57,6 +64,8 @@ def build_inputs_config_map(owner: Owner, inputs: Inputs) -> dict[str, Any]:
             RUN_FILE: inputs.config.to_json(),
             TOKEN_SECRET_KEY: inputs.token_secret,
             CA_FILE: inputs.ca_bundle,
+            SECRETS_KEY: json.dumps(dict(inputs.secrets), sort_keys=True),
+            **({INITIAL_KEY: inputs.initial.to_json()} if inputs.initial else {}),
         },
     }
 
@@ -78,4 +87,6 @@ def parse_inputs(manifest: Mapping[str, Any]) -> Inputs:
         config=config,
         ca_bundle=data.get(CA_FILE, ""),
         token_secret=data.get(TOKEN_SECRET_KEY, ""),
+        secrets=json.loads(data.get(SECRETS_KEY, "{}")),
+        initial=AdapterSource.model_validate_json(data[INITIAL_KEY]) if INITIAL_KEY in data else None,
     )

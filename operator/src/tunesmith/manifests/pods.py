@@ -1,9 +1,9 @@
 """What all pods have in common: the ``restricted`` level, volumes of storage URIs, the operator's token."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tunesmith_contract.layout import CA_FILE, CREDENTIALS_DIR, TOKEN_AUDIENCE, TOKEN_FILE
+from tunesmith_contract.layout import CA_FILE, CREDENTIALS_DIR, TOKEN_AUDIENCE, TOKEN_FILE, secret_dir
 from tunesmith_contract.uris import MOUNT_ROOT, MOUNTED, Scheme, StorageUri
 
 TOKEN_SECONDS = 3600
@@ -54,6 +54,20 @@ def _volume_source(scheme: Scheme, name: str) -> dict[str, Any]:
     if scheme is Scheme.PVC:
         return {"persistentVolumeClaim": {"claimName": name}}
     return {"configMap": {"name": name}}
+
+
+def secret_volumes(secrets: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Volumes and mounts of Secrets, each a folder of files.
+
+    Args:
+        secrets: the Secret's name by the role in which the pod finds it.
+    """
+    volumes, mounts = [], []
+    for role, name in sorted(secrets.items()):
+        volume = f"secret-{role}"
+        volumes.append({"name": volume, "secret": {"secretName": name, "defaultMode": 0o440}})
+        mounts.append({"name": volume, "mountPath": str(secret_dir(role)), "readOnly": True})
+    return volumes, mounts
 
 
 def credentials_volume(ca_config_map: str) -> tuple[dict[str, Any], dict[str, Any]]:

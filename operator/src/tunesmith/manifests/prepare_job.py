@@ -1,5 +1,6 @@
 """The prepare Job: reads, checks and converts the data, without a GPU."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from tunesmith.api.finetunejob import FineTuneJob
@@ -15,24 +16,35 @@ REQUESTS = {"cpu": "500m", "memory": "1Gi"}
 
 
 def build_prepare_job(
-    job: FineTuneJob, inputs: Inputs, attempt: int, environment: Environment
+    job: FineTuneJob,
+    inputs: Inputs,
+    attempt: int,
+    environment: Environment,
+    secrets: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The Job of one attempt: placed as the training pods are, without their GPUs and size."""
+    """The Job of one attempt: placed as the training pods are, without their GPUs and size.
+
+    Args:
+        secrets: what prepare opens, by role.
+    """
     assert isinstance(inputs.config, PrepareConfig)
     pod = TrainerPod(
         image=inputs.image,
         config_map=inputs_name(job),
         ca_config_map=inputs_name(job),
         reads=data_uris(inputs.config),
-        writes=(parse_uri(inputs.config.output),),
+        writes=tuple(parse_uri(uri) for uri in (inputs.config.output, inputs.config.workspace) if uri),
         requests=REQUESTS,
         template=job.spec.compute.template,
         token_secret=inputs.token_secret or None,
+        secrets=secrets or {},
     )
     return build_trainer_job(job, STAGE, attempt, pod, environment)
 
 
 def data_uris(config: PrepareConfig) -> tuple[StorageUri, ...]:
-    """What prepare reads: the base model (its tokenizer and configuration) and the rows."""
-    uris = (config.base_model, config.train, config.validation.uri)
+    """What prepare reads: the base model and the teacher (tokenizer and configuration), and the rows."""
+    distillation = config.method.distillation
+    teacher = distillation.teacher.uri if distillation else None
+    uris = (config.base_model, config.train, config.validation.uri, teacher)
     return tuple(parse_uri(uri) for uri in uris if uri)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from tunesmith_contract.base import Report
-from tunesmith_contract.report import Failure, RunReport
+from tunesmith_contract.report import Checkpoint, Failure, RunReport
 
 from .names import Owner, child_metadata
 
@@ -26,6 +26,13 @@ class AttemptOutcome(StrEnum):
     DISRUPTED = "Disrupted"
 
 
+class Remedy(Report):
+    """What the attempts after this one do otherwise."""
+
+    before: int
+    micro_batch_size: int
+
+
 class AttemptRecord(Report):
     """One attempt of one stage.
 
@@ -34,8 +41,11 @@ class AttemptRecord(Report):
         reason: the reason of the conditions and events that speak of it.
         report: the pod's last word, where the attempt succeeded.
         failure: what went wrong, where it did not succeed.
+        checkpoint: the newest one that a pod reported, where it did not succeed.
+        remedy: what is changed after it.
         started_at: when its Job became active; None where no Job was made.
-        gpu_seconds: GPUs times the seconds that its containers ran.
+        ran_seconds: how long its pods ran, also before it was held.
+        gpu_seconds: GPUs times the seconds that its pods held them.
     """
 
     schema_version: Literal[1] = 1
@@ -46,13 +56,18 @@ class AttemptRecord(Report):
     reason: str
     report: RunReport | None = None
     failure: Failure | None = None
+    checkpoint: Checkpoint | None = None
+    remedy: Remedy | None = None
     started_at: datetime | None = None
     ended_at: datetime
+    ran_seconds: float | None = None
     gpu_seconds: float = 0.0
 
     @property
     def active_seconds(self) -> float:
-        """How long its Job was active."""
+        """How long its pods ran; of a record of an earlier release, how long its Job was active."""
+        if self.ran_seconds is not None:
+            return self.ran_seconds
         return max(0.0, (self.ended_at - self.started_at).total_seconds()) if self.started_at else 0.0
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from tunesmith.api.adapterdeployment import AdapterDeployment, Engine
 from tunesmith.api.common import Resources
 from tunesmith_contract.agent import DESIRED_FILE
-from tunesmith_contract.layout import CONFIG_DIR
+from tunesmith_contract.layout import CONFIG_DIR, SecretRole
 from tunesmith_contract.uris import Scheme, StorageUri, mount_path, parse_uri
 
 from .desired_config_map import desired_config_map_name
@@ -16,6 +16,7 @@ from .pods import (
     restricted_container_security,
     restricted_pod_security,
     scratch_volume,
+    secret_volumes,
     storage_volumes,
 )
 
@@ -130,6 +131,7 @@ def _build_volumes(
             "items": [{"key": DESIRED_FILE, "path": DESIRED_FILE}],
         },
     }
+    secrets, secret_mounts = _artifact_secret(deployment)
     cache = {"name": "model-cache", "emptyDir": {}}
     shared_memory = {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "4Gi"}}
     shared = [*storage_mounts, scratch_mount, {"name": "model-cache", "mountPath": _MODEL_CACHE}]
@@ -138,10 +140,18 @@ def _build_volumes(
         AGENT: [
             *shared,
             credentials_mount,
+            *secret_mounts,
             {"name": "desired", "mountPath": str(CONFIG_DIR), "readOnly": True},
         ],
     }
-    return [*storage, credentials, desired, scratch, cache, shared_memory], mounts
+    return [*storage, credentials, *secrets, desired, scratch, cache, shared_memory], mounts
+
+
+def _artifact_secret(deployment: AdapterDeployment) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Volume and mount of the Secret that opens adapters; a pod starts without it, and says what it lacks."""
+    reference = deployment.spec.artifact_secret_ref
+    volumes, mounts = secret_volumes({SecretRole.ARTIFACTS: reference.name} if reference else {})
+    return [{**volume, "secret": {**volume["secret"], "optional": True}} for volume in volumes], mounts
 
 
 def _build_engine(deployment: AdapterDeployment, image: str, mounts: list[dict[str, Any]]) -> dict[str, Any]:

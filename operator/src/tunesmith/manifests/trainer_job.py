@@ -1,22 +1,31 @@
 """What the Jobs of all stages have in common: pods that run the trainer image with a ``run.json``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.api.common import PodTemplate, Resources
 from tunesmith_contract.exit_codes import ExitCode
-from tunesmith_contract.layout import CA_FILE, CONFIG_DIR, CREDENTIALS_DIR, RUN_FILE, TOKEN_FILE
+from tunesmith_contract.layout import (
+    ATTEMPT_ENV,
+    CA_FILE,
+    CONFIG_DIR,
+    CREDENTIALS_DIR,
+    RUN_FILE,
+    TOKEN_FILE,
+)
 from tunesmith_contract.progress import CA_CERT_ENV, PROGRESS_PATH, SERVER_URL_ENV, TOKEN_ENV
 from tunesmith_contract.uris import Scheme, StorageUri
 
 from .environment import Environment
-from .names import PLURALS, Owner, child_labels, child_metadata, queue_labels
+from .gang_service import gang_variables
+from .names import PLURALS, Owner, child_labels, child_metadata, child_name, queue_labels
 from .pods import (
     credentials_volume,
     restricted_container_security,
     restricted_pod_security,
     scratch_volume,
+    secret_volumes,
     storage_volumes,
 )
 
@@ -28,6 +37,8 @@ GPU = "nvidia.com/gpu"
 SCRATCH = "8Gi"
 SCRATCH_WITH_HUB = "256Gi"
 SHARED_MEMORY = "8Gi"
+
+_NOT_PLACEMENT = frozenset({"labels", "annotations", "volumes", "volumeMounts"})
 
 _FATAL_EXIT_CODES = (ExitCode.USER_ERROR, ExitCode.DATA_ERROR, ExitCode.OUT_OF_MEMORY)
 
@@ -44,8 +55,12 @@ class TrainerPod:
         requests: what the container asks for where ``resources`` says nothing.
         resources, template: as people wrote them.
         token_secret: a Secret whose key ``token`` opens the hub.
+        secrets: Secrets by the role in which the pod finds them.
         gpus: GPUs of the pod.
         grace_seconds: from the first signal to the end: time to commit a checkpoint.
+        nodes: pods that work together.
+        longest_seconds: how long the pod may run; its node sees to it.
+        variables: more environment variables.
     """
 
     image: str
@@ -57,12 +72,16 @@ class TrainerPod:
     resources: Resources | None = None
     template: PodTemplate | None = None
     token_secret: str | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict)
     gpus: int = 0
     grace_seconds: int = 30
+    nodes: int = 1
+    longest_seconds: int | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 def build_trainer_job(
-    owner: Owner, stage: str, attempt: int, pod: TrainerPod, environment: Environment, nodes: int = 1
+    owner: Owner, stage: str, attempt: int, pod: TrainerPod, environment: Environment
 ) -> dict[str, Any]:
     """The Job of one attempt: it tries once, and the operator decides what follows.
 
@@ -71,7 +90,10 @@ def build_trainer_job(
     """
     metadata = child_metadata(owner, stage, attempt)
     metadata["labels"] |= queue_labels(owner)
-    labels = child_labels(owner, stage, attempt)
+    template = {
+        "metadata": _pod_metadata(child_labels(owner, stage, attempt), pod.template),
+        "spec": _pod_spec(owner, stage, attempt, pod, environment),
+    }
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -79,11 +101,11 @@ def build_trainer_job(
         "spec": {
             "backoffLimit": 0,
             "completionMode": "Indexed",
-            "completions": nodes,
-            "parallelism": nodes,
+            "completions": pod.nodes,
+            "parallelism": pod.nodes,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": _pod_failure_policy(),
-            "template": {"metadata": {"labels": labels}, "spec": _pod_spec(owner, stage, pod, environment)},
+            "template": template,
         },
     }
 
@@ -102,14 +124,16 @@ def _pod_failure_policy() -> dict[str, Any]:
     return {"rules": [disrupted, told]}
 
 
-def _pod_spec(owner: Owner, stage: str, pod: TrainerPod, environment: Environment) -> dict[str, Any]:
+def _pod_spec(
+    owner: Owner, stage: str, attempt: int, pod: TrainerPod, environment: Environment
+) -> dict[str, Any]:
     volumes, mounts = _volumes(pod)
     container = {
         "name": CONTAINER,
         "image": pod.image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["python", "-m", "tunesmith_trainer", stage],
-        "env": _environment_variables(owner, pod, environment),
+        "env": _environment_variables(owner, child_name(owner, stage, attempt), attempt, pod, environment),
         "resources": _resources(pod),
         "securityContext": restricted_container_security(),
         # An image that dies before its last word still says why: the end of its log.
@@ -124,22 +148,37 @@ def _pod_spec(owner: Owner, stage: str, pod: TrainerPod, environment: Environmen
         "securityContext": restricted_pod_security(),
         "containers": [container],
         "volumes": volumes,
-        **_placement(pod.template),
+        **({"subdomain": child_name(owner, stage, attempt)} if pod.nodes > 1 else {}),
+        **({"activeDeadlineSeconds": pod.longest_seconds} if pod.longest_seconds else {}),
+        **_placement(owner, stage, pod.template),
     }
 
 
 def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     volumes, mounts = storage_volumes(pod.reads, writable=pod.writes)
+    secrets, secret_mounts = secret_volumes(pod.secrets)
+    others, other_mounts = _own_volumes(pod.template)
     config_map = {"name": pod.config_map, "items": [{"key": RUN_FILE, "path": RUN_FILE}]}
     own = [
         ({"name": "config", "configMap": config_map}, _read_only("config", str(CONFIG_DIR))),
         credentials_volume(pod.ca_config_map),
         scratch_volume(SCRATCH_WITH_HUB if _uses_hub(pod) else SCRATCH),
     ]
-    if pod.gpus > 1:
+    if pod.gpus > 1 and "/dev/shm" not in {mount["mountPath"] for mount in other_mounts}:
         shared_memory = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}}
         own.append((shared_memory, {"name": "shm", "mountPath": "/dev/shm"}))
-    return volumes + [volume for volume, _ in own], mounts + [mount for _, mount in own]
+    return (
+        [*volumes, *(volume for volume, _ in own), *secrets, *others],
+        [*mounts, *(mount for _, mount in own), *secret_mounts, *other_mounts],
+    )
+
+
+def _own_volumes(template: PodTemplate | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Volumes that people brought; their names can't meet the operator's."""
+    written = template.to_dict() if template else {}
+    volumes = [volume | {"name": f"own-{volume['name']}"} for volume in written.get("volumes", ())]
+    mounts = [mount | {"name": f"own-{mount['name']}"} for mount in written.get("volumeMounts", ())]
+    return volumes, mounts
 
 
 def _read_only(volume: str, path: str) -> dict[str, Any]:
@@ -147,10 +186,12 @@ def _read_only(volume: str, path: str) -> dict[str, Any]:
 
 
 def _uses_hub(pod: TrainerPod) -> bool:
-    return any(uri.scheme is Scheme.HF for uri in pod.reads)
+    return any(uri.scheme is Scheme.HF for uri in (*pod.reads, *pod.writes))
 
 
-def _environment_variables(owner: Owner, pod: TrainerPod, environment: Environment) -> list[dict[str, Any]]:
+def _environment_variables(
+    owner: Owner, name: str, attempt: int, pod: TrainerPod, environment: Environment
+) -> list[dict[str, Any]]:
     path = PROGRESS_PATH.format(
         namespace=owner.metadata.namespace, plural=PLURALS[owner.kind], name=owner.metadata.name
     )
@@ -159,6 +200,9 @@ def _environment_variables(owner: Owner, pod: TrainerPod, environment: Environme
         SERVER_URL_ENV: environment.operator_url + path,
         CA_CERT_ENV: str(CREDENTIALS_DIR / CA_FILE),
         TOKEN_ENV: str(CREDENTIALS_DIR / TOKEN_FILE),
+        ATTEMPT_ENV: str(attempt),
+        **gang_variables(name, pod.nodes),
+        **pod.variables,
     }
     if not _uses_hub(pod):
         values["HF_HUB_OFFLINE"] = "1"
@@ -179,5 +223,18 @@ def _resources(pod: TrainerPod) -> dict[str, Any]:
     return {"requests": requests} | ({"limits": limits} if limits else {})
 
 
-def _placement(template: PodTemplate | None) -> dict[str, Any]:
-    return template.to_dict() if template else {}
+def _pod_metadata(labels: dict[str, str], template: PodTemplate | None) -> dict[str, Any]:
+    written = template.to_dict() if template else {}
+    metadata: dict[str, Any] = {"labels": written.get("labels", {}) | labels}
+    return metadata | ({"annotations": written["annotations"]} if written.get("annotations") else {})
+
+
+def _placement(owner: Owner, stage: str, template: PodTemplate | None) -> dict[str, Any]:
+    """Where and as whom the pods run, as written; spreading counts the pods of this stage."""
+    written = template.to_dict() if template else {}
+    placement = {key: value for key, value in written.items() if key not in _NOT_PLACEMENT}
+    spread = placement.get("topologySpreadConstraints")
+    if spread:
+        mine = {"labelSelector": {"matchLabels": child_labels(owner, stage)}}
+        placement["topologySpreadConstraints"] = [constraint | mine for constraint in spread]
+    return placement

@@ -15,7 +15,11 @@ NEEDED_FILES = frozenset({"adapter_config.json", "adapter_model.safetensors"})
 
 
 class ArtifactUnreadable(Exception):
-    """Not there, or not readable, at the moment; the storage may yet bring it."""
+    """Not there, or not readable, at the moment; the storage may yet bring it. ``reason`` is a PascalCase word."""
+
+    def __init__(self, message: str, reason: str = "ArtifactNotFound") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ArtifactInvalid(Exception):

@@ -5,12 +5,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tunesmith_agent.artifacts.verify import (
-    ArtifactInvalid,
-    ArtifactUnreadable,
-    locate_artifact,
-    verify_artifact,
-)
+from tunesmith_agent.artifacts.fetch import ArtifactFolders
+from tunesmith_agent.artifacts.verify import ArtifactInvalid, ArtifactUnreadable, verify_artifact
 from tunesmith_agent.engine.client import EngineClient, EngineRefused, EngineUnavailable
 from tunesmith_agent.metrics import AgentMetrics
 from tunesmith_contract.agent import LoadState, Version, served_name
@@ -35,10 +31,10 @@ class BringUp:
     """Brings versions up, each under its own name in the engine, never replacing one."""
 
     def __init__(
-        self, engine: EngineClient, mount_root: Path, tolerance: float, metrics: AgentMetrics
+        self, engine: EngineClient, folders: ArtifactFolders, tolerance: float, metrics: AgentMetrics
     ) -> None:
         self._engine = engine
-        self._mount_root = mount_root
+        self._folders = folders
         self._tolerance = tolerance
         self._metrics = metrics
         self._reads = asyncio.Semaphore(_PARALLEL_READS)
@@ -65,9 +61,8 @@ class BringUp:
         name = served_name(alias, version.digest)
         try:
             on_state(LoadState.FETCHING)
-            folder = locate_artifact(version.uri, self._mount_root)
             async with self._reads:
-                manifest = await asyncio.to_thread(verify_artifact, folder, version.digest)
+                folder, manifest = await asyncio.to_thread(self._read, version)
             on_state(LoadState.LOADING)
             if name not in await self._engine.adapters():
                 await self._engine.load(name, str(folder))
@@ -78,11 +73,19 @@ class BringUp:
         except ArtifactInvalid as error:
             raise LoadFailure(error.reason, str(error), retryable=False) from error
         except ArtifactUnreadable as error:
-            raise LoadFailure("ArtifactNotFound", str(error), retryable=True) from error
+            raise LoadFailure(error.reason, str(error), retryable=True) from error
         except EngineRefused as error:
             raise LoadFailure("EngineRefused", str(error), retryable=False) from error
         except EngineUnavailable as error:
             raise LoadFailure("EngineUnavailable", str(error), retryable=True) from error
+
+    def _read(self, version: Version) -> tuple[Path, Manifest]:
+        folder = self._folders.find(version.uri, version.digest)
+        return folder, verify_artifact(folder, version.digest)
+
+    def forget(self, digest: str) -> None:
+        """Give back the disk of a version that no alias has any more."""
+        self._folders.forget(digest)
 
     async def _judge(self, name: str, measurements: list[Measurement]) -> None:
         if problem := judge_base(measurements, self._tolerance):

@@ -280,6 +280,8 @@ class Reconciler:
         except (EngineUnavailable, EngineRefused) as error:
             log.warning("unload failed", extra={"alias": tracked.alias, "error": str(error)})
         del self._tracked[tracked.key]
+        if all(digest != tracked.version.digest for _, digest in self._tracked):
+            self._bring_up.forget(tracked.version.digest)
         self._metrics.forget_versions(self._tracked)
         self._publish()
 

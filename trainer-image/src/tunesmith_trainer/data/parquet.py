@@ -39,11 +39,12 @@ def read_rows(path: Path) -> list[Row]:
 
 def _schema(rows: Sequence[Row]) -> pa.Schema:
     """A column per member that any row has."""
-    columns = {}
+    columns: dict[str, pa.DataType] = {}
     for row in rows:
         for name, value in row.items():
-            columns[name] = _MESSAGES if isinstance(value, list) else pa.string()
-    return pa.schema([pa.field(name, _TYPES.get(name, columns[name])) for name in sorted(columns)])
+            spoken = _MESSAGES if isinstance(value, list) else pa.string()
+            columns.setdefault(name, _TYPES.get(name, spoken))
+    return pa.schema(list(columns.items()))
 
 
 def _encode(row: Row) -> Row:

@@ -256,7 +256,9 @@ class Renderer:
         return str(rendered)
 
     def _encode(self, text: str, spans: list[tuple[int, int]], *, special_tokens: bool) -> Tokens:
-        encoded = self.tokenizer(text, add_special_tokens=special_tokens, return_offsets_mapping=True)
+        encoded = self.tokenizer(
+            text, add_special_tokens=special_tokens, return_offsets_mapping=True, verbose=False
+        )
         answer = [
             any(start >= low and end <= high and end > start for low, high in spans)
             for start, end in encoded["offset_mapping"]

@@ -12,7 +12,7 @@ from tunesmith_contract.run_config import EvaluateConfig, Metric, Side, Suite
 from tunesmith_trainer.failures import DataError
 from tunesmith_trainer.progress import Progress
 from tunesmith_trainer.report import Workspace
-from tunesmith_trainer.storage import Storage, write_atomically
+from tunesmith_trainer.storage import Storage
 
 from .answers import AnswerStore
 from .generation import Generator
@@ -54,7 +54,7 @@ def evaluate(config: EvaluateConfig, storage: Storage, workspace: Workspace, pro
     suites = [_questions(suite, config.seed, storage) for suite in config.suites]
     pool = _example_pool(config, storage)
     contestants = load_contestants(config.base_model, config.sides, storage)
-    answered = _answer_all(config, contestants, suites, pool, workspace.answers, progress)
+    answered = _answer_all(config, contestants, suites, pool, workspace, progress)
     report = _report(config, workspace, contestants.revision, answered)
     workspace.commit(report)
     return report
@@ -77,7 +77,7 @@ def _answer_all(
     contestants: Contestants,
     suites: Sequence[Questions],
     pool: Sequence[Item],
-    folder: Path,
+    workspace: Workspace,
     progress: Progress,
 ) -> list[Answered]:
     """Every side's answer to every item."""
@@ -95,8 +95,9 @@ def _answer_all(
                 progress.update(before + count, total)
 
             each.answers[side.name] = answer_suite(
-                contestants, side, each.questions, examples, folder, report_progress
+                contestants, side, each.questions, examples, workspace.answers, report_progress
             )
+            workspace.push(workspace.answers)
             done += len(each.questions.items)
     return answered
 
@@ -189,7 +190,7 @@ def _place_details(workspace: Workspace, answered: Sequence[Answered], names: Se
     )
     digest = sha256_digest(data)
     uri = artifact_uri(workspace.work, digest).join(ITEMS_FILE)
-    write_atomically(workspace.path(uri), data)
+    workspace.write(uri, data)
     return Artifact(uri=str(uri), digest=digest, size_bytes=len(data))
 
 

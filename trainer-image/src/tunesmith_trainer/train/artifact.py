@@ -10,11 +10,11 @@ from transformers import PreTrainedTokenizerBase
 
 from tunesmith_contract.artifact import ArtifactKind, File, Lineage, Manifest, Probe
 from tunesmith_contract.base import canonical_json, sha256_digest
-from tunesmith_contract.layout import MANIFEST_FILE, artifact_uri
+from tunesmith_contract.layout import MANIFEST_FILE
 from tunesmith_contract.report import Artifact
 from tunesmith_contract.run_config import AdapterType, TrainConfig
 from tunesmith_trainer.report import Workspace
-from tunesmith_trainer.storage import describe_files, file_digest, place_folder, write_atomically
+from tunesmith_trainer.storage import describe_files, file_digest, write_atomically
 
 from .card import CARD_FILE
 
@@ -79,17 +79,21 @@ def publish_folder(
     _let_all_read(staged)
     manifest = build_manifest(kind, config, describe_files(staged), probes)
     write_atomically(staged / MANIFEST_FILE, manifest.to_bytes())
-    uri = artifact_uri(workspace.output, manifest.digest)
-    size = sum(file.size_bytes for file in manifest.files)
-    place_folder(staged, workspace.path(uri))
-    return Artifact(uri=str(uri), digest=manifest.digest, size_bytes=size)
+    return workspace.publish(staged)
 
 
 def save_adapter(model: Any, folder: Path, base_model: str, state: dict[str, Any] | None = None) -> None:
     """Write ``adapter_model.safetensors`` and ``adapter_config.json``, which names the base by its URI."""
     model.peft_config["default"].base_model_name_or_path = base_model
     # "auto" would ask a hub whether the vocabulary has grown.
-    model.save_pretrained(folder, state_dict=state, safe_serialization=True, save_embedding_layers=False)
+    # A copy of the adapter that training started from may stand beside it, as the reference of a preference.
+    model.save_pretrained(
+        folder,
+        state_dict=state,
+        safe_serialization=True,
+        save_embedding_layers=False,
+        selected_adapters=["default"],
+    )
     # PEFT's own card says nothing of the run.
     (folder / CARD_FILE).unlink(missing_ok=True)
     _order_config(folder / "adapter_config.json")

@@ -14,6 +14,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tunesmith_contract.methods import Method
+from tunesmith_contract.progress import EVAL_REWARD
 from tunesmith_contract.run_config import EarlyStopping
 
 from .checkpoints import is_whole
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 LOSS = "eval_loss"
 #: Methods whose loss says nothing of their success: its expectation is about zero throughout.
 _REWARDED = frozenset({"grpo", "rloo"})
-_REWARD = "eval_reward"
 
 
 class TrainingOver(Exception):
@@ -70,7 +70,7 @@ class Selection:
 
     def measurements(self, history: Iterable[Mapping[str, Any]]) -> list[Measurement]:
         """What was measured on the validation rows, lower is better, once per step; numbers only."""
-        name, sign = (_REWARD, -1.0) if self._rewarded else (LOSS, 1.0)
+        name, sign = (EVAL_REWARD, -1.0) if self._rewarded else (LOSS, 1.0)
         found = {int(entry["step"]): sign * entry[name] for entry in history if name in entry}
         return [Measurement(step, loss) for step, loss in sorted(found.items()) if math.isfinite(loss)]
 

@@ -2,13 +2,14 @@
 
 import resource
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tunesmith_contract.progress import KERNELS, OVERFITTING_STEP
+from tunesmith_contract.progress import EVAL_REWARD, KERNELS, OVERFITTING_STEP, REWARD
 from tunesmith_contract.report import Artifact, TrainingReport
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_trainer.progress import Progress
@@ -121,6 +122,10 @@ class Announce(TrainerCallback):
             self._progress.announce(state.global_step, state.max_steps, **metrics)
 
 
+def _last(numbers: Sequence[float]) -> float | None:
+    return numbers[-1] if numbers else None
+
+
 def describe_training(
     trainer: Any,
     config: TrainConfig,
@@ -132,13 +137,18 @@ def describe_training(
     """How training went, before anything is published; the validation loss is that of the weights that are kept."""
     state = trainer.state
     kept = best_step or state.global_step
-    measured = [entry[LOSS] for entry in state.log_history if LOSS in entry and entry["step"] == kept]
+    measured = {
+        name: [entry[name] for entry in state.log_history if name in entry and entry["step"] == kept]
+        for name in (LOSS, EVAL_REWARD)
+    }
     return TrainingReport(
         artifact=_NO_ARTIFACT,
         steps=state.global_step,
         epochs=state.epoch or 0.0,
         loss=last_logged(state.log_history, "loss"),
-        eval_loss=measured[-1] if measured else None,
+        eval_loss=_last(measured[LOSS]),
+        reward=last_logged(state.log_history, REWARD),
+        eval_reward=_last(measured[EVAL_REWARD]),
         tokens_per_second=meter.tokens_per_second,
         gpu_seconds=meter.seconds * world_size() if config.gpus_per_node else 0.0,
         seconds=meter.seconds,

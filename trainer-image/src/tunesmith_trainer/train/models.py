@@ -21,6 +21,9 @@ from .kernels import Kernels
 
 ALL_LINEAR = "all-linear"
 
+#: The layer that makes a number of the last token's hidden state; it is trained whole, beside any adapter.
+REWARD_HEAD = "score"
+
 
 def load_model(folder: Path, config: TrainConfig, kernels: Kernels, adapter: Path | None = None) -> Any:
     """The model to train: a sequence classifier with one number for a reward model, else a causal one.
@@ -95,13 +98,14 @@ def build_quantization(adapter: Adapter, dtype: torch.dtype) -> BitsAndBytesConf
 
 
 def build_peft_config(config: TrainConfig) -> LoraConfig | None:
-    """PEFT's configuration of the adapter; None for full fine-tuning."""
+    """PEFT's configuration of the adapter, and of a reward's head; None for full fine-tuning."""
     adapter = config.adapter
     if adapter is None:
         return None
     names = list(adapter.target_modules)
     return LoraConfig(
         task_type="SEQ_CLS" if config.method.reward else "CAUSAL_LM",
+        modules_to_save=[REWARD_HEAD] if config.method.reward else None,
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,

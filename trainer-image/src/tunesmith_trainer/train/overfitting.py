@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
+from tunesmith_contract.progress import REWARD
 from tunesmith_contract.report import MAX_CURVE_POINTS, CurvePoint
 
 #: Measurements after the lowest that must all lie clearly above it.
@@ -14,7 +15,7 @@ WITNESSES = 3
 #: Of the lowest loss: Prechelt's "generalization loss" (Early Stopping - But When?, 1998).
 LEAST_RISE = 0.02
 #: Standard deviations of the noise. Few measurements tell little of it, hence so many.
-LEAST_DEVIATIONS = 8.0
+LEAST_DEVIATIONS = 10.0
 # The minimum, one level before it and one after, and the mean are taken from the data.
 _FITTED = 4
 
@@ -55,16 +56,17 @@ def build_curve(history: Iterable[Mapping[str, Any]], best_step: int | None) -> 
     """At most MAX_CURVE_POINTS points of the whole run.
 
     Steps with a validation loss come first, the first, last and best in any case, the others as evenly over the
-    steps as they lie; each carries the last training loss logged by then. Without validation all logged steps count.
+    steps as they lie; each carries the last training loss and reward logged by then. Without validation all logged
+    steps count.
     """
     points: dict[int, CurvePoint] = {}
-    loss = None
+    loss = reward = None
     for entry in history:
-        loss = entry.get("loss", loss)
+        loss, reward = entry.get("loss", loss), entry.get(REWARD, reward)
         if "loss" in entry or "eval_loss" in entry:
             step = int(entry["step"])
             measured = entry.get("eval_loss", points[step].eval_loss if step in points else None)
-            points[step] = CurvePoint(step, loss, measured)
+            points[step] = CurvePoint(step, loss, measured, reward)
     steps = sorted(points)
     measured_steps = [step for step in steps if points[step].eval_loss is not None]
     if len(measured_steps) >= MAX_CURVE_POINTS:

@@ -1,6 +1,7 @@
 """The train stage, from prepared rows to a committed artefact."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from transformers import set_seed
 from tunesmith_contract.artifact import Probe
 from tunesmith_contract.report import Outcome, RunReport
 from tunesmith_contract.run_config import TrainConfig
+from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.data.split import Split
 from tunesmith_trainer.failures import UserError
@@ -20,6 +22,7 @@ from tunesmith_trainer.storage import Storage
 
 from .callbacks import StopWhenDiverged, raise_diverged
 from .context import Training
+from .continuations import with_answers
 from .early_stopping import Selection, StopEarly, load_best
 from .kernels import choose_kernels, probe_hardware, probe_support
 from .measuring import Announce, Meter, describe_training
@@ -30,6 +33,7 @@ from .probes import largest_effect, probe_sequences
 from .publish import publish_result
 from .reference import measure_probes
 from .resume import ResumableSteps
+from .saving import SaveCheckpoints
 from .start import Start, find_start
 
 #: Nats per token below which two models are taken to be the same.
@@ -57,12 +61,15 @@ def _train(
     selection = Selection(config.method, config.early_stopping)
     stop, meter = StopEarly(selection), Meter()
     training = _build_training(config, start, storage, workspace, rows, steps)
+    probed = () if config.method.reward else with_answers(training.model, training.renderer, rows_of(rows))
     steps.check_preemption()
-    training.callbacks.extend([Announce(selection), stop, meter, *steps.callbacks, StopWhenDiverged()])
+    training.callbacks.extend(
+        [Announce(selection), stop, meter, *steps.callbacks, SaveCheckpoints(workspace), StopWhenDiverged()]
+    )
     trainer = build_trainer(training)
     meter.seconds = steps.run(trainer)
     best_step = load_best(trainer, selection, workspace.checkpoints)
-    probes = _measure(trainer, config, start, training.renderer, rows)
+    probes = _measure(trainer, config, start, training.renderer, probed)
     weights = consolidated_weights(trainer)
     peak_memory = meter.peak_memory()
     if not is_first_rank():
@@ -113,7 +120,7 @@ def _build_training(
 
 
 def _measure(
-    trainer: Any, config: TrainConfig, start: Start, renderer: Renderer, rows: Split
+    trainer: Any, config: TrainConfig, start: Start, renderer: Renderer, rows: Sequence[Row]
 ) -> tuple[Probe, ...]:
     """What tells the tuned model from its base, in the precision that it is stored in; all workers have to ask.
 
@@ -125,7 +132,7 @@ def _measure(
     if config.method.reward is not None:
         return ()
     return measure_probes(
-        model, config, start.folder, probe_sequences(renderer, rows_of(rows)), consolidated_weights(trainer)
+        model, config, start.folder, probe_sequences(renderer, rows), consolidated_weights(trainer)
     )
 
 

@@ -36,5 +36,29 @@ def _build(training: Training) -> Any:
             from .supervised import build_pretraining_trainer
 
             return build_pretraining_trainer(training)
+        case "grpo":
+            from .online import build_grpo_trainer
+
+            return build_grpo_trainer(training)
+        case "rloo":
+            from .online import build_rloo_trainer
+
+            return build_rloo_trainer(training)
+        case "distillation":
+            from .distillation import build_distillation_trainer
+
+            return build_distillation_trainer(training)
+        case "dpo":
+            from .preference import build_dpo_trainer
+
+            return build_dpo_trainer(training)
+        case "kto":
+            from .preference import build_kto_trainer
+
+            return build_kto_trainer(training)
+        case "reward":
+            from .reward import build_reward_trainer
+
+            return build_reward_trainer(training)
         case key:
             raise UserError("Method", f"method {key} can't be trained by this image")

@@ -1,0 +1,58 @@
+"""A training script as people write it with TRL and PEFT, and nothing of Tunesmith: what the trainer is compared with.
+
+``--settings`` is a JSON object of SFTConfig's arguments; without it TRL's defaults are taken. Prints one JSON line.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from datasets import load_dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import SFTConfig, SFTTrainer
+
+
+def main() -> None:
+    """Train, save, say how long it took."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--rows", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--settings", type=json.loads, default={})
+    options = parser.parse_args()
+    rows = load_dataset("parquet", data_files=str(options.rows), split="train").select_columns("messages")
+    # A parquet file of conversations has a column for every key a message may have.
+    rows = rows.map(
+        lambda row: {
+            "messages": [{key: turn[key] for key in ("role", "content")} for turn in row["messages"]]
+        }
+    )
+    on_gpu = torch.cuda.is_available()
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    trainer = SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype),
+        processing_class=AutoTokenizer.from_pretrained(options.model),
+        train_dataset=rows,
+        args=SFTConfig(
+            output_dir=str(options.output), bf16=on_gpu, use_cpu=not on_gpu, disable_tqdm=True, **options.settings
+        ),
+        peft_config=LoraConfig(
+            r=options.rank, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"
+        ),
+    )
+    start = time.monotonic()
+    trainer.train()
+    seconds = time.monotonic() - start
+    trainer.save_model(str(options.output / "final"))
+    tokens = next(entry["num_tokens"] for entry in reversed(trainer.state.log_history) if "num_tokens" in entry)
+    loss = next(entry["loss"] for entry in reversed(trainer.state.log_history) if "loss" in entry)
+    result = {"seconds": seconds, "tokens": tokens, "loss": loss, "steps": trainer.state.global_step}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

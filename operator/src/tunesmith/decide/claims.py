@@ -1,0 +1,58 @@
+"""Claims that pods on several nodes can't share."""
+
+from collections.abc import Iterable, Mapping
+
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.reasons import FineTuneJobReason
+from tunesmith_contract.exit_codes import FailureCategory
+from tunesmith_contract.report import Failure
+from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
+
+_WRITABLE = frozenset({"ReadWriteMany"})
+_READABLE = frozenset({"ReadWriteMany", "ReadOnlyMany"})
+
+
+def shared_claims(job: FineTuneJob) -> dict[str, str]:
+    """The claims that all training pods mount, and the field that names each; those written to come first."""
+    spec = job.spec
+    if spec.compute.nodes == 1:
+        return {}
+    fields = {
+        "spec.output.uri": spec.output.uri,
+        "spec.workspace.uri": spec.workspace.uri if spec.workspace else None,
+        "spec.baseModel.uri": spec.base_model.uri,
+    }
+    found: dict[str, str] = {}
+    for field, uri in fields.items():
+        if uri and (claim := _claim_of(uri)):
+            found.setdefault(claim, field)
+    return found
+
+
+def refuse_unshared(job: FineTuneJob, claims: Mapping[str, Iterable[str]]) -> Failure | None:
+    """A claim that only one node at a time can mount.
+
+    Args:
+        claims: access modes of the claims that exist; one that does not is missed by the pods themselves.
+    """
+    written = {"spec.output.uri", "spec.workspace.uri"}
+    for claim, field in shared_claims(job).items():
+        modes, needed = claims.get(claim), _WRITABLE if field in written else _READABLE
+        if modes is None or needed & set(modes):
+            continue
+        message = (
+            f'PersistentVolumeClaim "{claim}" is {", ".join(modes)}: pods on {job.spec.compute.nodes} nodes can\'t '
+            f"all mount it. Name a ReadWriteMany claim or a bucket in {field}, or write compute.nodes: 1."
+        )
+        return Failure(
+            category=FailureCategory.USER_ERROR, reason=FineTuneJobReason.CLAIM_NOT_SHARED, message=message
+        )
+    return None
+
+
+def _claim_of(uri: str) -> str | None:
+    try:
+        parsed = parse_uri(uri)
+    except InvalidUri:
+        return None
+    return parsed.name if parsed.scheme is Scheme.PVC else None

@@ -1,0 +1,86 @@
+"""Which Secret opens what: by its role, as pods find it."""
+
+from collections.abc import Mapping
+
+from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
+from tunesmith_contract.layout import SecretRole, reward_role
+
+#: What each stage opens; rewards are training's alone.
+PREPARE_ROLES = frozenset(
+    {
+        SecretRole.BASE_MODEL,
+        SecretRole.TRAIN,
+        SecretRole.VALIDATION,
+        SecretRole.OUTPUT,
+        SecretRole.WORKSPACE,
+        SecretRole.TEACHER,
+    }
+)
+TRAIN_ROLES = frozenset(
+    {
+        SecretRole.BASE_MODEL,
+        SecretRole.OUTPUT,
+        SecretRole.WORKSPACE,
+        SecretRole.TEACHER,
+        SecretRole.MLFLOW,
+        SecretRole.WEIGHTS_AND_BIASES,
+    }
+)
+
+
+def secret_fields(spec: FineTuneJobSpec) -> dict[str, tuple[str, str]]:
+    """Role to the Secret's name and the field that names it."""
+    data, tracking, method = spec.dataset, spec.tracking, spec.method
+    teacher = method.distillation.teacher if method.distillation else None
+    endpoint = teacher.endpoint if teacher else None
+    written = {
+        SecretRole.BASE_MODEL: (spec.base_model.secret_ref, "spec.baseModel"),
+        SecretRole.TRAIN: (data.train.secret_ref, "spec.dataset.train"),
+        SecretRole.VALIDATION: (data.validation.secret_ref, "spec.dataset.validation"),
+        SecretRole.OUTPUT: (spec.output.secret_ref, "spec.output"),
+        SecretRole.WORKSPACE: (spec.workspace.secret_ref if spec.workspace else None, "spec.workspace"),
+        SecretRole.MLFLOW: (tracking.mlflow.secret_ref if tracking.mlflow else None, "spec.tracking.mlflow"),
+        SecretRole.WEIGHTS_AND_BIASES: (
+            tracking.weights_and_biases.secret_ref if tracking.weights_and_biases else None,
+            "spec.tracking.weightsAndBiases",
+        ),
+        SecretRole.TEACHER: (
+            (teacher.secret_ref if teacher else None) or (endpoint.secret_ref if endpoint else None),
+            "spec.method.distillation.teacher",
+        ),
+    }
+    named = {
+        str(role): (reference.name, f"{field}.secretRef.name")
+        for role, (reference, field) in written.items()
+        if reference
+    }
+    for reward in method.rewards:
+        if reward.secret_name:
+            field = f"spec.method.{method.key}.rewards[{reward.name}]"
+            named[reward_role(reward.name)] = (reward.secret_name, f"{field}.secretRef.name")
+    return named
+
+
+def resolve_secrets(spec: FineTuneJobSpec, earlier: Mapping[str, FineTuneJob | None]) -> dict[str, str]:
+    """Role to Secret; what an earlier job made is opened with that job's Secrets, where the spec names no other."""
+    secrets = {role: name for role, (name, _) in secret_fields(spec).items()}
+    reference = spec.base_model.fine_tune_job_ref
+    before = earlier.get(reference.name) if reference else None
+    if before is not None and SecretRole.BASE_MODEL not in secrets:
+        opened = before.spec.base_model.secret_ref
+        if before.spec.adapter is None or opened is None:
+            opened = before.spec.output.secret_ref
+        if opened is not None:
+            secrets[SecretRole.BASE_MODEL] = opened.name
+    return secrets
+
+
+def for_prepare(secrets: Mapping[str, str]) -> dict[str, str]:
+    """What prepare opens."""
+    return {role: name for role, name in secrets.items() if role in PREPARE_ROLES}
+
+
+def for_train(secrets: Mapping[str, str]) -> dict[str, str]:
+    """What training opens."""
+    rewards = reward_role("")
+    return {role: name for role, name in secrets.items() if role in TRAIN_ROLES or role.startswith(rewards)}

@@ -1,0 +1,243 @@
+"""Buckets: ``s3://`` and ``gs://``."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import GCSStore, S3Store
+
+from tunesmith_contract.artifact import File
+from tunesmith_contract.layout import MANIFEST_FILE
+from tunesmith_contract.uris import Scheme, StorageUri
+
+from .credentials import Credentials
+from .download import in_parallel
+from .errors import NotThere, StorageError, StorageRefused, StorageUnavailable
+from .files import stream_digest
+from .remote import Entry
+
+#: Keys of a Secret for ``s3://``; the first two only together. AWS_CA_BUNDLE is a certificate itself, not its path.
+S3_KEYS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_CA_BUNDLE",
+    "AWS_SKIP_SIGNATURE",
+)
+#: The key of a Secret for ``gs://``: a service account's key file.
+GS_KEYS = ("credentials.json",)
+
+_READ_BYTES = 16 * 1024 * 1024
+_LEAST_PART_BYTES = 8 * 1024 * 1024
+#: S3 takes no more than 10,000 parts of one object.
+_MOST_PARTS = 9_000
+_PARTS_AT_A_TIME = 4
+_RETRIES = {"max_retries": 6, "retry_timeout": timedelta(seconds=90)}
+_METADATA_SERVERS = ("169.254.169.254", "metadata.google.internal", "169.254.170.2")
+
+
+class Bucket:
+    """Objects at and below one URI of a bucket."""
+
+    def __init__(self, uri: StorageUri, credentials: Credentials) -> None:
+        self.uri = uri
+        self._credentials = credentials
+        build = _build_s3 if uri.scheme is Scheme.S3 else _build_gcs
+        try:
+            self._store = build(uri.name, credentials)
+        except (BaseError, ValueError):
+            keys = ", ".join(sorted(credentials.keys)) or "none"
+            message = f"{credentials.source} can't be used for {uri.scheme}:// (keys: {keys}): correct it"
+            raise StorageRefused("CredentialsInvalid", message) from None
+
+    def entries(self) -> dict[str, Entry]:
+        """All objects at and below the URI, by the path below it."""
+        found = {}
+        with self._explained("listed"):
+            for page in obstore.list(self._store, prefix=self.uri.path or None):
+                for meta in page:
+                    found[self._relative(meta["path"])] = self._entry(meta)
+        if not found and self.uri.path:
+            # A listing goes by folders: the object of this very name is none.
+            with self._explained("read"):
+                found = self._head()
+        return found
+
+    def read(self, entry: Entry, offset: int = 0) -> Iterator[bytes]:
+        """The bytes of an object from an offset on; it must not change meanwhile."""
+        for start in range(offset, entry.size_bytes, _READ_BYTES):
+            end = min(start + _READ_BYTES, entry.size_bytes)
+            with self._explained("read"):
+                options = {"range": (start, end), "if_match": entry.identity}
+                yield bytes(obstore.get(self._store, self._key(entry.path), options=options).bytes())  # type: ignore[arg-type]
+
+    def upload(self, path: str, file: Path | bytes) -> None:
+        """Store an object; it is there whole or not at all."""
+        size = len(file) if isinstance(file, bytes) else file.stat().st_size
+        with self._explained("written"):
+            obstore.put(
+                self._store,
+                self._key(path),
+                file,
+                chunk_size=max(_LEAST_PART_BYTES, size // _MOST_PARTS),
+                max_concurrency=_PARTS_AT_A_TIME,
+            )
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """Remove objects; those that are not there are left out."""
+        if paths:
+            with self._explained("removed"):
+                obstore.delete(self._store, [self._key(path) for path in paths])
+
+    def publish(self, folder: Path, files: Sequence[File], manifest: bytes) -> None:
+        """Upload what is missing, read everything back, and commit it by the manifest."""
+        entries = self.entries()
+        committed = MANIFEST_FILE in entries
+        if committed and b"".join(self.read(entries[MANIFEST_FILE])) != manifest:
+            raise self._damaged(MANIFEST_FILE)
+        in_parallel(partial(self._place, folder, file, entries.get(file.path), committed) for file in files)
+        if not committed:
+            self.upload(MANIFEST_FILE, manifest)
+            if b"".join(self.read(self.entries()[MANIFEST_FILE])) != manifest:
+                raise self._damaged(MANIFEST_FILE)
+
+    def _place(self, folder: Path, file: File, entry: Entry | None, committed: bool) -> None:
+        """Make sure of one file; what a manifest has committed is not written over."""
+        if entry is not None and self._holds(entry, file):
+            return
+        if committed:
+            raise self._damaged(file.path)
+        self.upload(file.path, folder / file.path)
+        with self._explained("read"):
+            entry = self._entry(obstore.head(self._store, self._key(file.path)))
+        if not self._holds(entry, file):
+            raise self._damaged(file.path)
+
+    def _holds(self, entry: Entry, file: File) -> bool:
+        return entry.size_bytes == file.size_bytes and stream_digest(self.read(entry)) == file.sha256
+
+    def _damaged(self, path: str) -> StorageUnavailable:
+        message = (
+            f"{path} in {self.uri} holds other bytes than its name says: move the folder away and run again"
+        )
+        return StorageUnavailable("ArtifactDamaged", message)
+
+    def _head(self) -> dict[str, Entry]:
+        try:
+            return {"": self._entry(obstore.head(self._store, self.uri.path))}
+        except FileNotFoundError:
+            return {}
+
+    def _entry(self, meta: Mapping[str, Any]) -> Entry:
+        return Entry(self._relative(meta["path"]), meta["size"], meta["e_tag"] or meta["version"] or "")
+
+    def _key(self, path: str) -> str:
+        return "/".join(filter(None, (self.uri.path, path)))
+
+    def _relative(self, key: str) -> str:
+        return key.removeprefix(self.uri.path).lstrip("/")
+
+    @contextmanager
+    def _explained(self, verb: str) -> Iterator[None]:
+        """Turn what the library raises into a sentence; its own text, which quotes requests, goes no further."""
+        try:
+            yield
+        except (BaseError, OSError) as error:
+            raise explain(error, self.uri, self._credentials, verb) from None
+
+
+def _build_s3(bucket: str, credentials: Credentials) -> S3Store:
+    """Keys of the Secret, else what the environment says: AWS_* variables, web identity, instance role."""
+    credentials.require_any(Scheme.S3, S3_KEYS)
+    credentials.require_together("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    names = [name for name in S3_KEYS if name != "AWS_CA_BUNDLE"]
+    config = {name.lower(): value for name in names if (value := credentials.get(name))}
+    client: dict[str, Any] = {"timeout": timedelta(minutes=5)}
+    if config.get("aws_endpoint_url", os.environ.get("AWS_ENDPOINT_URL", "")).startswith("http://"):
+        client["allow_http"] = True
+    if authority := credentials.get("AWS_CA_BUNDLE"):
+        client["root_certificate"] = authority
+    return S3Store(bucket, config=config, client_options=client, retry_config=_RETRIES)  # type: ignore[arg-type]
+
+
+def _build_gcs(bucket: str, credentials: Credentials) -> GCSStore:
+    """The Secret's service account, else application default credentials or the node's own identity."""
+    credentials.require_any(Scheme.GS, GS_KEYS)
+    config = {"service_account_key": key} if (key := credentials.get(GS_KEYS[0])) else {}
+    client: dict[str, Any] = {"timeout": timedelta(minutes=5)}
+    if "http://" in (key or ""):
+        client["allow_http"] = True
+    return GCSStore(bucket, config=config, client_options=client, retry_config=_RETRIES)  # type: ignore[arg-type]
+
+
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_STATUS = re.compile(r"status code: (\d{3})")
+
+
+def explain(error: Exception, uri: StorageUri, credentials: Credentials, verb: str) -> StorageError:
+    """The failure that an error of the library stands for, without the request and answer that it quotes."""
+    text = str(error)
+    code = match[1] if (match := _CODE.search(text)) else ""
+    status = match[1] if (match := _STATUS.search(text)) else ""
+    if code == "NoSuchBucket":
+        return NotThere(
+            "BucketNotFound", f"the bucket {uri.name} does not exist: create it or write another in {uri}"
+        )
+    if any(server in text for server in _METADATA_SERVERS):
+        return _no_credentials(uri)
+    if complaint := _complaint(code, uri, credentials):
+        return StorageRefused("AccessDenied", complaint)
+    if status in ("401", "403") or code == "AccessDenied":
+        message = (
+            f"{uri} may not be {verb} with {_who(credentials)} ({code or f'HTTP {status}'}): grant the right"
+        )
+        return StorageRefused("AccessDenied", message)
+    if isinstance(error, FileNotFoundError):
+        return NotThere("ObjectNotFound", f"{uri} does not exist: write another URI")
+    if status.startswith("4") and status not in ("408", "412", "429"):
+        message = (
+            f"{uri} can't be {verb} ({code or f'HTTP {status}'}): check the URI and {credentials.source}"
+        )
+        return StorageRefused("StorageRefused", message)
+    detail = code or (f"HTTP {status}" if status else "no connection")
+    return StorageUnavailable("StorageUnavailable", f"{uri} can't be {verb} at the moment ({detail})")
+
+
+def _no_credentials(uri: StorageUri) -> StorageRefused:
+    keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if uri.scheme is Scheme.S3 else GS_KEYS[0]
+    message = (
+        f"nothing opens {uri}: name a Secret with {keys}, or give the pods an identity that the store knows"
+    )
+    return StorageRefused("CredentialsMissing", message)
+
+
+def _complaint(code: str, uri: StorageUri, credentials: Credentials) -> str:
+    """Which key is wrong, where the store says so; the names are S3's, which GCS shares."""
+    who = credentials.source
+    match code:
+        # versitygw has a name of its own for an unknown access key.
+        case "InvalidAccessKeyId" | "XAdminUserNotFound":
+            return f"the store of {uri} does not know AWS_ACCESS_KEY_ID of {who}: correct that key"
+        case "SignatureDoesNotMatch":
+            return (
+                f"AWS_SECRET_ACCESS_KEY of {who} does not belong to its AWS_ACCESS_KEY_ID: correct that key"
+            )
+        case "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired":
+            return f"AWS_SESSION_TOKEN of {who} is no longer valid: renew it"
+        case "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException":
+            return f"the bucket {uri.name} lies in another region: set AWS_REGION in {who}"
+        case _:
+            return ""
+
+
+def _who(credentials: Credentials) -> str:
+    return credentials.source if credentials.keys else "the pod's own identity"

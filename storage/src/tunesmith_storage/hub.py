@@ -1,0 +1,156 @@
+"""The Hugging Face Hub: ``hf://``. An artefact is one folder of a repository, written by one commit."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.hf_api import RepoFile
+
+from tunesmith_contract.artifact import File
+from tunesmith_contract.base import sha256_digest
+from tunesmith_contract.layout import MANIFEST_FILE
+from tunesmith_contract.uris import Scheme, StorageUri
+
+from .credentials import Credentials
+from .errors import NotThere, StorageError, StorageRefused, StorageUnavailable
+from .remote import Entry
+
+#: Keys of a Secret for ``hf://``, either of them.
+HF_KEYS = ("token", "HF_TOKEN")
+
+_CHUNK_BYTES = 1024 * 1024
+
+
+def find_token(credentials: Credentials) -> str | None:
+    """The access token of the Secret, else that of the environment.
+
+    Raises:
+        StorageRefused: the Secret holds no token.
+    """
+    credentials.require_any(Scheme.HF, HF_KEYS)
+    found = next((value for key in HF_KEYS if (value := credentials.get(key))), None)
+    return found or os.environ.get("HF_TOKEN")
+
+
+class HubFolder:
+    """A folder of a model repository, or the whole of it."""
+
+    def __init__(self, uri: StorageUri, credentials: Credentials) -> None:
+        self.uri = uri
+        self._credentials = credentials
+        self._api = HfApi(token=find_token(credentials))
+
+    def entries(self) -> dict[str, Entry]:
+        """All files at and below the folder; of large ones the hub knows the digest."""
+        with self._explained("listed"):
+            try:
+                tree = self._api.list_repo_tree(
+                    self.uri.name, self.uri.path or None, recursive=True, revision=self.uri.revision
+                )
+                return {entry.path: entry for file in tree if (entry := self._entry(file))}
+            except EntryNotFoundError:
+                return {}
+
+    def read(self, entry: Entry, offset: int = 0) -> Iterator[bytes]:
+        """A file's bytes from an offset on, through the hub's own cache."""
+        with self._explained("read"):
+            file = self._api.hf_hub_download(self.uri.name, self._key(entry.path), revision=self.uri.revision)
+        with Path(str(file)).open("rb") as stream:
+            stream.seek(offset)
+            while chunk := stream.read(_CHUNK_BYTES):
+                yield chunk
+
+    def publish(self, folder: Path, files: Sequence[File], manifest: bytes) -> None:
+        """Upload what is missing and commit all of it at once; then compare what the hub says it holds."""
+        described = File(path=MANIFEST_FILE, size_bytes=len(manifest), sha256=sha256_digest(manifest))
+        wanted = [*files, described]
+        entries = self.entries()
+        missing = [file for file in wanted if not _holds(entries.get(file.path), file, folder)]
+        if missing and MANIFEST_FILE in entries:
+            raise self._damaged(missing[0].path)
+        if missing:
+            additions = [
+                CommitOperationAdd(self._key(file.path), str(folder / file.path)) for file in missing
+            ]
+            with self._explained("written"):
+                # Uploaded ahead of the commit: a second try sends none of them again.
+                self._api.preupload_lfs_files(self.uri.name, additions, revision=self.uri.revision)
+                message = f"Add {self.uri.path.rpartition('/')[2][:12]}"
+                self._api.create_commit(
+                    self.uri.name, additions, commit_message=message, revision=self.uri.revision
+                )
+            entries = self.entries()
+        for file in wanted:
+            if not _holds(entries.get(file.path), file, folder):
+                raise self._damaged(file.path)
+
+    def _entry(self, file: object) -> Entry | None:
+        if not isinstance(file, RepoFile):
+            return None
+        path = file.path.removeprefix(self.uri.path).lstrip("/")
+        sha256 = f"sha256:{file.lfs.sha256}" if file.lfs else None
+        return Entry(path, file.size, sha256 or file.blob_id, sha256)
+
+    def _key(self, path: str) -> str:
+        return "/".join(filter(None, (self.uri.path, path)))
+
+    def _damaged(self, path: str) -> StorageUnavailable:
+        message = (
+            f"{path} in {self.uri} holds other bytes than its name says: remove the folder and run again"
+        )
+        return StorageUnavailable("ArtifactDamaged", message)
+
+    @contextmanager
+    def _explained(self, verb: str) -> Iterator[None]:
+        """Turn what the library raises into a sentence."""
+        try:
+            yield
+        except (OSError, EntryNotFoundError, HFValidationError) as error:
+            raise explain(error, self.uri, self._credentials, verb) from None
+
+
+def _holds(entry: Entry | None, file: File, folder: Path) -> bool:
+    """Whether the hub's file is the local one: by its digest, or by git's of a small one."""
+    if entry is None or entry.size_bytes != file.size_bytes:
+        return False
+    if entry.sha256 is not None:
+        return entry.sha256 == file.sha256
+    return entry.identity == _git_blob_id(folder / file.path)
+
+
+def _git_blob_id(path: Path) -> str:
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def explain(error: Exception, uri: StorageUri, credentials: Credentials, verb: str) -> StorageError:
+    """The failure that an error of the library stands for."""
+    if isinstance(error, GatedRepoError):
+        message = f"{uri} is gated: accept its terms, and put your token under the key token of a Secret"
+        return StorageRefused("AccessDenied", message)
+    absent = (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError, HFValidationError)
+    if isinstance(error, absent):
+        hint = "write another URI, or name a Secret with the key token if it is private"
+        return NotThere("RepositoryNotFound", f"{uri} does not exist: {hint}")
+    status = (
+        error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 0
+    )
+    if status in (401, 403):
+        who = f"the token of {credentials.source}" if credentials.keys else "no token"
+        message = f"{uri} may not be {verb} with {who}: write a token with that right under the key token"
+        return StorageRefused("AccessDenied", message)
+    if 400 <= status < 500 and status not in (408, 429):
+        return StorageRefused("StorageRefused", f"{uri} can't be {verb} (HTTP {status}): check the URI")
+    detail = f"HTTP {status}" if status else type(error).__name__
+    return StorageUnavailable("StorageUnavailable", f"{uri} can't be {verb} at the moment ({detail})")

@@ -1,0 +1,80 @@
+"""Adapters from a bucket: fetched to the pod's own disk with the mounted Secret, gone with their last alias."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from agent_harness import Running, Storage, running_agent
+from fake_engine import FakeEngine
+from storage_servers import BUCKET, S3Server, run_s3
+
+from tunesmith_contract.agent import DesiredAlias, LoadState, Version
+from tunesmith_contract.uris import parse_uri
+from tunesmith_storage.artifacts import publish_artifact
+from tunesmith_storage.remote import open_remote
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with run_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def secrets(s3: S3Server, tmp_path: Path) -> Path:
+    folder = tmp_path / "secrets/artifacts"
+    folder.mkdir(parents=True)
+    for name, value in s3.secret().items():
+        (folder / name).write_text(value)
+    return folder
+
+
+@pytest.fixture
+async def agent(engine: FakeEngine, secrets: Path, tmp_path: Path) -> AsyncIterator[Running]:
+    scratch = tmp_path / "scratch"
+    async with running_agent(engine, tmp_path, secrets_dir=secrets.parent, scratch_dir=scratch) as running:
+        yield running
+
+
+def publish(storage: Storage, secrets: Path, version: Version) -> Version:
+    """The same version in the bucket."""
+    uri = f"s3://{BUCKET}/sha256/{version.digest.removeprefix('sha256:')}"
+    publish_artifact(open_remote(parse_uri(uri), ["artifacts"], secrets.parent), storage.folder(version))
+    return version.model_copy(update={"uri": uri})
+
+
+async def test_an_adapter_is_fetched_and_served(
+    agent: Running, storage: Storage, secrets: Path, tmp_path: Path
+) -> None:
+    first, second = (publish(storage, secrets, storage.commit()) for _ in range(2))
+    agent.want(DesiredAlias(name="a", stable=first), DesiredAlias(name="b", stable=first))
+    await agent.active(first)
+    fetched = tmp_path / "scratch" / first.digest.replace(":", "-")
+    assert (fetched / "adapter_model.safetensors").read_bytes() == b"weights"
+    agent.want(DesiredAlias(name="a", stable=second), DesiredAlias(name="b", stable=first))
+    await agent.active(second)
+    await agent.until(lambda: len(agent.agent.reconciler.report("boot").versions) == 2)
+    assert fetched.exists()
+    agent.want(DesiredAlias(name="a", stable=second))
+    await agent.until(lambda: not fetched.exists())
+
+
+async def test_another_artefact_than_the_digest_says_is_refused(
+    agent: Running, storage: Storage, secrets: Path
+) -> None:
+    first, second = (publish(storage, secrets, storage.commit()) for _ in range(2))
+    exchanged = first.model_copy(update={"uri": second.uri})
+    agent.want(DesiredAlias(name="a", stable=exchanged))
+    assert await agent.failed(exchanged) == "ArtifactChanged"
+    assert agent.engine.loads == []
+
+
+async def test_a_mended_secret_is_taken_up(agent: Running, storage: Storage, secrets: Path) -> None:
+    version = publish(storage, secrets, storage.commit())
+    key = secrets / "AWS_SECRET_ACCESS_KEY"
+    right = key.read_text()
+    key.write_text("wrong")
+    agent.want(DesiredAlias(name="a", stable=version))
+    assert await agent.failed(version) == "AccessDenied"
+    key.write_text(right)
+    await agent.until(lambda: agent.state(version) is LoadState.ACTIVE)

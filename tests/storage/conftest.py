@@ -1,0 +1,119 @@
+"""Servers for the whole session, and an artefact to send them."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from google_storage import run_gcs
+from storage_servers import BUCKET, PASSWORD, USER, Registry, S3Server, run_registry, run_s3
+
+from tunesmith_cluster.certificates import Authority
+from tunesmith_contract.artifact import Lineage, Manifest
+from tunesmith_contract.layout import MANIFEST_FILE
+from tunesmith_storage.files import describe_files
+
+FILES = {
+    "adapter_config.json": b'{"r": 8}',
+    "adapter_model.safetensors": bytes(range(256)) * 5000,
+    "nested/history.jsonl": b"{}\n" * 100,
+}
+ROLE = "output"
+
+
+@pytest.fixture(autouse=True)
+def no_ambient_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but the tests' own Secrets opens anything."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server."""
+    with run_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Who signs the registry's certificate."""
+    authority = Authority(tmp_path_factory.mktemp("authority"))
+    authority.issue("registry", "registry", hosts=["127.0.0.1"])
+    return authority
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Registry]:
+    """A registry over TLS that asks for a login."""
+    folder = tmp_path_factory.mktemp("registry")
+    certificate, key = authority.path("registry"), authority.path("registry", "key")
+    with run_registry(folder, certificate, key, login=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def open_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry over plain HTTP that lets everyone in."""
+    with run_registry(tmp_path_factory.mktemp("open-registry")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcs_account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The key file of a service account that opens Google's storage."""
+    with run_gcs(tmp_path_factory.mktemp("gcs")) as account:
+        yield account
+
+
+@pytest.fixture
+def registry_secret(authority: Authority) -> dict[str, str]:
+    """The keys of a Secret that opens the registry."""
+    return {"username": USER, "password": PASSWORD, "ca.crt": Path(authority.path("ca")).read_text()}
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Callable[[dict[str, str]], Path]:
+    """Mount a Secret for the role ``output``; the folder of all Secrets."""
+
+    def mount(keys: dict[str, str]) -> Path:
+        root = tmp_path / f"secrets-{uuid.uuid4().hex}"
+        # As kubelet does it: the keys are links into a folder of the version.
+        version = root / ROLE / "..2026_01_01"
+        version.mkdir(parents=True)
+        for name, value in keys.items():
+            (version / name).write_text(value + "\n")
+            (root / ROLE / name).symlink_to(version / name)
+        return root
+
+    return mount
+
+
+@pytest.fixture
+def artefact(tmp_path: Path) -> tuple[Path, str]:
+    """An artefact's folder, new in every test, and its digest."""
+    folder = tmp_path / "artefact"
+    for name, data in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    (folder / "README.md").write_text(uuid.uuid4().hex)
+    lineage = Lineage(
+        namespace="ns",
+        job="job",
+        uid="uid",
+        base_model="pvc://models/base",
+        base_model_revision="r",
+        dataset_digest="sha256:" + "0" * 64,
+        image="i",
+        parameters={},
+        versions={},
+    )
+    manifest = Manifest(files=describe_files(folder), lineage=lineage, probes=())
+    (folder / MANIFEST_FILE).write_bytes(manifest.to_bytes())
+    return folder, manifest.digest
+
+
+@pytest.fixture
+def bucket_uri() -> str:
+    """A folder of the bucket that no other test uses."""
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"

@@ -1,0 +1,95 @@
+"""Google Cloud Storage for tests: its login in front of a real S3 server, which its XML API is the likeness of.
+
+The emulators of Google's storage know its JSON API alone. Here a request must bear a token that the service account
+has signed, as Google asks for; what passes goes on to an S3 server whose bucket is open.
+"""
+
+import base64
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from storage_servers import run_s3
+
+EMAIL = "trainer@project.iam.example"
+_DENIED = b"<Error><Code>AccessDenied</Code><Message>Access denied.</Message></Error>"
+_HOP = frozenset({"connection", "transfer-encoding", "content-length", "authorization", "host"})
+
+
+@contextmanager
+def run_gcs(folder: Path) -> Iterator[str]:
+    """A server with one empty bucket; the service account's key file that opens it."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    with run_s3(folder, public=True) as behind:
+        handler = partial(_Handler, key.public_key(), urlsplit(behind.url).netloc)
+        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            yield key_file(key, f"http://127.0.0.1:{server.server_port}")
+            server.shutdown()
+            thread.join()
+
+
+def key_file(key: rsa.RSAPrivateKey, url: str) -> str:
+    """``credentials.json`` of a service account, for a server at another address than Google's."""
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    account = {"client_email": EMAIL, "private_key_id": "1", "private_key": pem.decode(), "gcs_base_url": url}
+    return json.dumps({"type": "service_account", **account})
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, key: rsa.RSAPublicKey, behind: str, *args: object) -> None:
+        self._key, self._behind = key, behind
+        super().__init__(*args)  # type: ignore[arg-type]
+
+    def _pass_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if not self._is_signed():
+            self._answer(403, {}, _DENIED)
+            return
+        connection = http.client.HTTPConnection(self._behind)
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP}
+        connection.request(self.command, self.path, body, headers)
+        response = connection.getresponse()
+        data = response.read()
+        kept = {name: value for name, value in response.getheaders() if name.lower() not in _HOP}
+        length = response.getheader("Content-Length") if self.command == "HEAD" else None
+        self._answer(response.status, kept, data, length)
+        connection.close()
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on
+
+    def _is_signed(self) -> bool:
+        kind, _, token = self.headers.get("Authorization", "").partition(" ")
+        signed, _, signature = token.rpartition(".")
+        try:
+            self._key.verify(_decode(signature), signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+            claims = json.loads(_decode(signed.split(".")[1]))
+        except (InvalidSignature, ValueError, IndexError):
+            return False
+        return kind == "Bearer" and claims["iss"] == EMAIL
+
+    def _answer(self, status: int, headers: dict[str, str], data: bytes, length: str | None = None) -> None:
+        self.send_response_only(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", length or str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def _decode(part: str) -> bytes:
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))

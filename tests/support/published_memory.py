@@ -1,0 +1,180 @@
+"""Memory that others measured and published, with what they say of their setup."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from tunesmith.decide.memory import (
+    FRAGMENTS,
+    NORMAL_FLOAT_DOUBLE,
+    WHOLE_LOGITS,
+    WHOLE_LOGITS_2024,
+    Setup,
+    estimate_setup,
+)
+from tunesmith_contract.report import Linear, ModelReport, ModelShape
+from tunesmith_contract.run_config import Adapter, AdapterType
+
+GIB = 2**30
+GB = 10**9
+
+#: What a published number counts: what PyTorch asked for, what its allocator holds, or all of the GPU's.
+Counted = Literal["allocated", "reserved", "used"]
+
+
+def llama(
+    hidden: int,
+    intermediate: int,
+    layers: int,
+    heads: int,
+    key_value_heads: int,
+    vocabulary: int,
+    tied: bool = False,
+    head_size: int | None = None,
+    architecture: str = "LlamaForCausalLM",
+) -> ModelReport:
+    """What prepare says of a model of Llama's kind."""
+    head_size = head_size or hidden // heads
+    queries, keys = heads * head_size, key_value_heads * head_size
+    linears = (
+        Linear("gate_proj", hidden, intermediate, layers),
+        Linear("up_proj", hidden, intermediate, layers),
+        Linear("down_proj", intermediate, hidden, layers),
+        Linear("q_proj", hidden, queries, layers),
+        Linear("o_proj", queries, hidden, layers),
+        Linear("k_proj", hidden, keys, layers),
+        Linear("v_proj", hidden, keys, layers),
+    )
+    weights = sum(each.inputs * each.outputs * each.layers for each in linears)
+    embeddings = vocabulary * hidden * (1 if tied else 2)
+    return ModelReport(
+        revision="r",
+        architecture=architecture,
+        parameters=weights + embeddings + (2 * layers + 1) * hidden,
+        max_position_embeddings=131072,
+        shape=ModelShape(
+            hidden_size=hidden,
+            intermediate_size=intermediate,
+            layers=layers,
+            attention_heads=heads,
+            key_value_heads=key_value_heads,
+            head_size=head_size,
+            vocabulary_size=vocabulary,
+            tied_embeddings=tied,
+            linears=linears,
+        ),
+    )
+
+
+LLAMA_3_2_1B = llama(2048, 8192, 16, 32, 8, 128256, tied=True)
+LLAMA_3_2_3B = llama(3072, 8192, 28, 24, 8, 128256, tied=True, head_size=128)
+LLAMA_3_1_8B = llama(4096, 14336, 32, 32, 8, 128256)
+LLAMA_3_3_70B = llama(8192, 28672, 80, 64, 8, 128256)
+LLAMA_2_7B = llama(4096, 11008, 32, 32, 32, 32000)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A measurement of others.
+
+    Attributes:
+        bytes: what they measured.
+        counted: what that is.
+        doubt: why the number can't be compared, where it can't.
+    """
+
+    source: str
+    name: str
+    model: ModelReport
+    setup: Setup
+    bytes: float
+    counted: Counted
+    doubt: str = ""
+
+    @property
+    def estimate(self) -> float:
+        """Our number of the same thing."""
+        memory = estimate_setup(self.model, self.setup)
+        match self.counted:
+            case "allocated":
+                return memory.allocated
+            case "reserved":
+                return (1 + FRAGMENTS) * memory.allocated
+            case "used":
+                return memory.total
+
+    @property
+    def error(self) -> float:
+        """Relative; above 0: we say more."""
+        return self.estimate / self.bytes - 1
+
+
+def _lora(rank: int, *targets: str) -> Adapter:
+    return Adapter(rank=rank, target_modules=targets or ("all-linear",))
+
+
+_TUNE = Setup(2, 4096, accumulates=False, masked=True, whole_logits=WHOLE_LOGITS)
+_TUNE_CHUNKED = replace(_TUNE, whole_logits=0, checkpointing=True)
+_COMPILED = "compiled: activations are fused and recomputed as the compiler sees fit"
+
+_PEFT = Setup(4, 768, accumulates=False, masked=True, whole_logits=WHOLE_LOGITS)
+
+_PEFT_LORA = replace(_PEFT, adapter=_lora(32, "q_proj", "v_proj"))
+_PEFT_RSLORA = replace(_PEFT, adapter=_lora(64, "q_proj", "v_proj"))
+
+_FACTORY = Setup(
+    4,
+    1024,
+    adapter=_lora(8, "q_proj", "v_proj"),
+    checkpointing=True,
+    whole_logits=WHOLE_LOGITS_2024,
+    masked=True,
+)
+
+
+def _quantized(setup: Setup) -> Setup:
+    return replace(setup, normal_float=NORMAL_FLOAT_DOUBLE, adapter_weight=2)
+
+
+def _longest(model: ModelReport, name: str, gigabytes: int, length: int) -> Published:
+    """The longest row that trained on a GPU of so many GB with Hugging Face's trainer: it fills the GPU.
+
+    PEFT's ``prepare_model_for_kbit_training`` turns all that is not in 4 bits into float32.
+    """
+    setup = Setup(
+        1,
+        length,
+        weight=4,
+        normal_float=NORMAL_FLOAT_DOUBLE,
+        adapter=_lora(32).model_copy(update={"type": AdapterType.QLORA}),
+        checkpointing=True,
+        whole_logits=WHOLE_LOGITS_2024,
+    )
+    name = f"{name}, 4 bits, r32: {length:,} tokens fill {gigabytes} GB"
+    return Published("Unsloth", name, model, setup, gigabytes * GIB, "used")
+
+
+def _tune(name: str, setup: Setup, gibibytes: float, doubt: str = "") -> Published:
+    return Published("torchtune", name, LLAMA_3_2_3B, setup, gibibytes * GIB, "allocated", doubt)
+
+
+PUBLISHED = (
+    _tune("all weights, packed", _TUNE, 60.0),
+    _tune("and compiled", _TUNE, 51.0, _COMPILED),
+    _tune("and the loss in chunks", replace(_TUNE, whole_logits=0), 42.9, _COMPILED),
+    _tune("and checkpointing", _TUNE_CHUNKED, 24.9),
+    _tune("and 8-bit Adam", replace(_TUNE_CHUNKED, moment=1), 17.6),
+    _tune("LoRA", replace(_TUNE_CHUNKED, adapter=_lora(8), adapter_weight=2), 8.5),
+    _tune("QLoRA", replace(_quantized(_TUNE_CHUNKED), adapter=_lora(8)), 4.6),
+    Published("PEFT", "all weights", LLAMA_3_2_3B, _PEFT, 36.2 * GIB, "reserved"),
+    Published("PEFT", "LoRA r32", LLAMA_3_2_3B, _PEFT_LORA, 20.8 * GIB, "reserved"),
+    Published("PEFT", "rsLoRA r64", LLAMA_3_2_3B, _PEFT_RSLORA, 21.0 * GIB, "reserved"),
+    Published("LLaMA-Factory", "LoRA r8, 16 bits", LLAMA_2_7B, _FACTORY, 18 * GB, "used"),
+    Published("LLaMA-Factory", "LoRA r8, 4 bits", LLAMA_2_7B, _quantized(_FACTORY), 9 * GB, "used"),
+    _longest(LLAMA_3_1_8B, "8B", 12, 932),
+    _longest(LLAMA_3_1_8B, "8B", 16, 2551),
+    _longest(LLAMA_3_1_8B, "8B", 24, 5789),
+    _longest(LLAMA_3_1_8B, "8B", 40, 12264),
+    _longest(LLAMA_3_1_8B, "8B", 48, 15502),
+    _longest(LLAMA_3_1_8B, "8B", 80, 28454),
+    _longest(LLAMA_3_3_70B, "70B", 80, 6916),
+)

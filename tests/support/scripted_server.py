@@ -1,0 +1,69 @@
+"""A local HTTP server that answers as it is told: it fails, throttles and hangs up."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer of the server; ``status`` 0 hangs up without a word."""
+
+    status: int = 200
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Received:
+    """One request."""
+
+    path: str
+    authorization: str | None
+    body: Any
+
+
+class ScriptedServer:
+    """What it has received, and its address."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.received: list[Received] = []
+
+
+@contextmanager
+def serve(reply: Callable[[Received], Reply]) -> Iterator[ScriptedServer]:
+    """A server that gives each request to ``reply``, from several threads."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            request = Received(self.path, self.headers["Authorization"], body)
+            server.received.append(request)
+            found = reply(request)
+            if not found.status:
+                self.close_connection = True
+                return
+            data = found.body if isinstance(found.body, bytes) else json.dumps(found.body).encode()
+            self.send_response(found.status)
+            for name, value in {"Content-Length": str(len(data)), **found.headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        server = ScriptedServer(f"http://127.0.0.1:{http.server_port}")
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            http.shutdown()
+            thread.join()

@@ -1,0 +1,80 @@
+"""A FineTuneJob in the simulated cluster, and the operator's reconcile of it."""
+
+from dataclasses import replace
+from typing import Any
+
+from simulated_cluster import DIGEST, ENVIRONMENT, START, UID, SimulatedCluster, fine_tune_job, success
+
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.decide.children import Children
+from tunesmith.decide.plan import Create, Plan
+from tunesmith.decide.training import plan_training
+from tunesmith.decide.training_observed import LiveProgress, Surroundings, assemble_training
+from tunesmith_contract.report import Checkpoint, Outcome, RunReport
+
+
+class World(SimulatedCluster):
+    """A cluster with a FineTuneJob, and the operator's reconcile."""
+
+    progress: LiveProgress | None = None
+    around: Surroundings = Surroundings()
+    workloads: tuple[dict[str, Any], ...] | None = None
+
+    def plan(self) -> Plan:
+        job = FineTuneJob.parse(self.resource)
+        jobs, pods, services = (tuple(self.children(kind)) for kind in ("Job", "Pod", "Service"))
+        children = Children((), jobs, pods, services, self.workloads)
+        around = replace(self.around, eval_run=self.objects.get(("EvalRun", job.metadata.name)))
+        seen = assemble_training(job, self.children("ConfigMap"), children, around, self.progress)
+        return plan_training(job, seen, self.now, ENVIRONMENT)
+
+    def reconcile(self) -> Plan:
+        """Once, and the Job controller after it."""
+        plan = self.plan()
+        self.carry_out(plan)
+        self.run_job_controller()
+        return plan
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return self.resource["status"]
+
+    def condition(self, kind: str) -> dict[str, Any]:
+        return next(item for item in self.status["conditions"] if item["type"] == kind)
+
+    def job(self) -> dict[str, Any]:
+        (live,) = self.live_jobs()
+        return live
+
+    def end(self, exit_code: int, report: Any = None) -> Plan:
+        """Let the current pod end and reconcile."""
+        self.finish(self.job(), exit_code, report)
+        return self.reconcile()
+
+    def succeed(self, stage: str) -> Plan:
+        return self.end(0, success(stage))
+
+
+def world(**spec: Any) -> World:
+    """A job that was just made and seen."""
+    cluster = World(fine_tune_job(**spec))
+    cluster.reconcile()
+    return cluster
+
+
+def training(**spec: Any) -> World:
+    """A job that trains."""
+    cluster = world(**spec)
+    cluster.succeed("prepare")
+    return cluster
+
+
+def preempted(step: int) -> RunReport:
+    """The last word of a pod that was asked to stop and committed a checkpoint."""
+    uri = f"pvc://artifacts/team/team/{UID}/checkpoints/{step}"
+    checkpoint = Checkpoint(step=step, uri=uri, digest=DIGEST, time=START)
+    return RunReport(stage="train", outcome=Outcome.PREEMPTED, checkpoint=checkpoint)
+
+
+def created(plan: Plan) -> list[str]:
+    return [action.manifest["metadata"]["name"] for action in plan.actions if isinstance(action, Create)]

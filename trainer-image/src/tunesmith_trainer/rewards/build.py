@@ -1,0 +1,95 @@
+"""From the configured rewards to the functions and weights that TRL's trainers take."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+
+from tunesmith_contract.methods import ModelReward, Reward
+from tunesmith_trainer.data.formats import Row
+from tunesmith_trainer.failures import DataError, UserError
+
+from .base import RewardFunction, Scorer
+from .exact import build_exact
+from .json_schema import build_json_schema
+from .length import build_length
+from .numeric import build_numeric, last_number
+from .patterns import build_regex
+
+#: Loads a reward model: the reward's name and what was asked for.
+ModelLoader = Callable[[str, ModelReward], Scorer]
+
+
+def build_reward_functions(
+    rewards: Sequence[Reward], special_ids: Collection[int], load_model: ModelLoader
+) -> tuple[list[RewardFunction], list[float]]:
+    """TRL's ``reward_funcs`` and ``reward_weights``.
+
+    Args:
+        rewards: what makes an answer good.
+        special_ids: tokens that are no part of an answer, such as the one that ends it.
+        load_model: loads a reward model.
+
+    Raises:
+        UserError: a reward can't be had; the message says which and what to write instead.
+    """
+    _require_names(rewards)
+    functions = [RewardFunction(reward.name, _build(reward, special_ids, load_model)) for reward in rewards]
+    return functions, [reward.weight for reward in rewards]
+
+
+def check_rewards(rewards: Sequence[Reward], rows: Sequence[Row]) -> None:
+    """What can be known of rewards before anything is trained, loaded or asked.
+
+    Raises:
+        UserError: a pattern or a schema is wrong, or a name is given twice.
+        DataError: a reward compares with the rows' answers, and there is none.
+    """
+    _require_names(rewards)
+    for reward in rewards:
+        if reward.regex is not None:
+            build_regex(reward.name, reward.regex)
+        if reward.json_schema is not None:
+            build_json_schema(reward.name, reward.json_schema)
+        if reward.exact is not None:
+            missing = sum(row.get("answer") is None for row in rows)
+            _require_answers(reward.name, missing, len(rows), 'an "answer"')
+        if reward.numeric is not None:
+            missing = sum(last_number(row.get("answer") or "") is None for row in rows)
+            _require_answers(reward.name, missing, len(rows), 'an "answer" with a number')
+
+
+def _build(reward: Reward, special_ids: Collection[int], load_model: ModelLoader) -> Scorer:
+    """The scorer of the member that is set; what needs a network or the user's code is imported with it."""
+    if reward.exact is not None:
+        return build_exact(reward.exact)
+    if reward.regex is not None:
+        return build_regex(reward.name, reward.regex)
+    if reward.json_schema is not None:
+        return build_json_schema(reward.name, reward.json_schema)
+    if reward.numeric is not None:
+        return build_numeric(reward.numeric)
+    if reward.length is not None:
+        return build_length(reward.length, special_ids)
+    if reward.model is not None:
+        return load_model(reward.name, reward.model)
+    if reward.endpoint is not None:
+        from .endpoint import build_endpoint
+
+        return build_endpoint(reward.name, reward.endpoint)
+    assert reward.function is not None
+    from .function import build_function
+
+    return build_function(reward.name, reward.function)
+
+
+def _require_names(rewards: Sequence[Reward]) -> None:
+    """A mean is logged by its reward's name."""
+    for name, count in Counter(reward.name for reward in rewards).items():
+        if count == 1:
+            continue
+        raise UserError("RewardNames", f"{count} rewards are named {name}: give each a name of its own")
+
+
+def _require_answers(name: str, missing: int, rows: int, what: str) -> None:
+    if missing:
+        share = f"{missing:,} of {rows:,} rows have none"
+        raise DataError("AnswersMissing", f"reward {name} needs {what} in every row, and {share}: add them")

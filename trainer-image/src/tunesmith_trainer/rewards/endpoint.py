@@ -1,0 +1,37 @@
+"""Numbers from an HTTP endpoint: one request per batch of answers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunesmith_contract.layout import reward_role, secret_dir
+from tunesmith_contract.methods import EndpointReward
+from tunesmith_trainer.endpoints import Endpoint, RequestRefused
+from tunesmith_trainer.failures import UserError
+
+from .base import Batch, Scorer
+
+
+def build_endpoint(name: str, spec: EndpointReward) -> Scorer:
+    """What ``POST {"prompts", "completions", "answers"}`` gives as ``{"rewards": [...]}``."""
+    what = f"the endpoint of reward {name}"
+    endpoint = Endpoint(spec.url, what, Path(secret_dir(reward_role(name))), spec.timeout_seconds)
+
+    def score(batch: Batch) -> Sequence[float]:
+        body = {
+            "prompts": list(batch.prompts),
+            "completions": list(batch.texts),
+            "answers": list(batch.answers),
+        }
+        try:
+            answer = endpoint.post(body)
+        except RequestRefused as error:
+            message = f'{what} refuses {{"prompts", "completions", "answers"}}: {error.message}'
+            raise UserError("EndpointRefused", message) from error
+        rewards = answer.get("rewards") if isinstance(answer, dict) else None
+        if not isinstance(rewards, list) or any(
+            not isinstance(reward, int | float) or isinstance(reward, bool) for reward in rewards
+        ):
+            raise UserError("EndpointAnswer", f'{what} gives no {{"rewards": [numbers]}}: let it answer so')
+        return rewards
+
+    return score
