@@ -163,7 +163,9 @@ def test_an_old_attempt_that_wakes_up_neither_writes_nor_removes(tmp_path: Path)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 3), st.sampled_from(["open", "stage", "commit", "keep"])), max_size=24))
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.sampled_from(["open", "stage", "commit", "keep"])), max_size=24)
+)
 def test_whatever_attempts_do_at_once_the_newest_commit_is_whole(
     tmp_path_factory: pytest.TempPathFactory, acts: list[tuple[int, str]]
 ) -> None:

@@ -13,9 +13,11 @@ from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_trainer.failures import Preempted, StageError, UserError
 from tunesmith_trainer.preemption import Preemption
+from tunesmith_trainer.report import Workspace
 from tunesmith_trainer.storage import holds_files
 from tunesmith_trainer.train.parallel import accumulation_steps, build_deepspeed_config, refuse_combination
 from tunesmith_trainer.train.rendezvous import Place, join
+from tunesmith_trainer.train.resume import ResumableSteps
 
 STEPS = 6
 LORA = {"rank": 4, "dropout": 0.0}
@@ -140,10 +142,17 @@ def test_4_bit_weights_with_zero_2(curves: Curves) -> None:
         ({"parallelism": "ZeRO3", "adapter": QLORA}, "ZeRO2 or DDP"),
     ],
 )
-def test_what_deepspeed_cannot_do_is_refused(world: Any, plain: TrainConfig, more: Any, advice: str) -> None:
+def test_what_deepspeed_cannot_do_is_refused(plain: TrainConfig, more: Any, advice: str) -> None:
     config = TrainConfig.model_validate(plain.to_dict() | more)
     with pytest.raises(UserError, match=advice):
         refuse_combination(config)
+
+
+def test_parts_of_several_pods_need_a_disk_in_common(world: Any, plain: TrainConfig) -> None:
+    more = {"parallelism": "ZeRO2", "nodes": 2, "workspace": "s3://bucket/work"}
+    config = TrainConfig.model_validate(plain.to_dict() | more)
+    with pytest.raises(UserError, match="a volume that they share"):
+        ResumableSteps(config, Workspace(world.storage, config), Preemption())
 
 
 @pytest.fixture
@@ -166,7 +175,9 @@ def plain() -> TrainConfig:
 
 
 @pytest.mark.parametrize("on_gpu", [False, True])
-@pytest.mark.parametrize(("parallelism", "offload"), [("ZeRO2", "None"), ("ZeRO2", "Optimizer"), ("ZeRO3", "All")])
+@pytest.mark.parametrize(
+    ("parallelism", "offload"), [("ZeRO2", "None"), ("ZeRO2", "Optimizer"), ("ZeRO3", "All")]
+)
 def test_deepspeed_is_told_numbers(plain: TrainConfig, parallelism: str, offload: str, on_gpu: bool) -> None:
     config = TrainConfig.model_validate(plain.to_dict() | {"parallelism": parallelism, "offload": offload})
     steps = accumulation_steps(16, 2, world=4)

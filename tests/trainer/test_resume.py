@@ -97,9 +97,7 @@ class Runs:
                 if len(seen) == at:
                     how(pods)
 
-        pods += start_gang(
-            self.world.root, self.torn, nodes=nodes, workers=self.ranks // nodes, on_line=look
-        )
+        pods += start_gang(self.world.root, self.torn, nodes=nodes, workers=self.ranks // nodes, on_line=look)
         end_gang(pods, SECONDS)
         assert len(seen) >= at, pods[0].output
         return pods
@@ -150,7 +148,10 @@ def test_preempted_killed_and_torn_is_bit_for_bit_undisturbed(
     report = pods[0].report
     assert report.outcome is Outcome.PREEMPTED
     assert report.checkpoint
-    assert (report.checkpoint.step, report.checkpoint.uri.rpartition("/")[2]) == (first, f"checkpoint-{first}")
+    assert (report.checkpoint.step, report.checkpoint.uri.rpartition("/")[2]) == (
+        first,
+        f"checkpoint-{first}",
+    )
 
     # A killed rank: all end, at most one interval is lost, and what is left is named.
     at = chance.randint(3, 5)
@@ -182,9 +183,7 @@ def check_killed(pods: list[Pod], step: int) -> None:
 
 
 @pytest.mark.parametrize(("ranks", "how"), [(1, kill_last_rank), (2, terminate)])
-def test_preferences_are_learned_bit_for_bit_too(
-    shared_world: Any, make: Any, ranks: int, how: Any
-) -> None:
+def test_preferences_are_learned_bit_for_bit_too(shared_world: Any, make: Any, ranks: int, how: Any) -> None:
     runs = Runs(shared_world, make, "dpo", ranks)
     expected = runs.outcome(runs.whole, runs.finish(runs.whole))
     at = random.Random(10 + ranks).randint(4, 10)
