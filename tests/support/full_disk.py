@@ -36,16 +36,14 @@ class FullDisk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
 
 
-_disk: FullDisk | None = None
+# The disks that are in use: a hook can't be taken away again.
+_disks: list[FullDisk] = []
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
-    if _disk is None:
-        return
-    if event == "open" and (arguments[2] or 0) & _WRITES:
-        _disk.write(arguments[0])
-    elif event == "os.rename":
-        _disk.write(arguments[0])
+    writes = event == "os.rename" or (event == "open" and (arguments[2] or 0) & _WRITES)
+    for disk in _disks if writes else ():
+        disk.write(arguments[0])
 
 
 sys.addaudithook(_audit)
@@ -68,14 +66,13 @@ def _through_the_disk(save: Callable[..., Any], disk: FullDisk) -> Callable[...,
 @contextmanager
 def full_disk(part: str, full_at: int) -> Iterator[FullDisk]:
     """Within it, the disk is full from the ``full_at``-th write on."""
-    global _disk
     disk = FullDisk(part, full_at)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "save", _through_the_disk(torch.save, disk))
         saver = _through_the_disk(peft.peft_model.safe_save_file, disk)
         patch.setattr(peft.peft_model, "safe_save_file", saver)
-        _disk = disk
+        _disks.append(disk)
         try:
             yield disk
         finally:
-            _disk = None
+            _disks.remove(disk)
