@@ -5,25 +5,11 @@ Each rule reads a whole spec; what each field may be by itself stands with the f
 
 from typing import Any
 
+from tunesmith_contract.formats import LEARNED_FORMATS
 from tunesmith_contract.methods import KTOLoss
 from tunesmith_contract.run_config import AdapterType, DataFormat, Offload, OutputFormat
 
 from .rules import Rule, is_zero
-
-_CONVERSATIONS = (DataFormat.CHAT, DataFormat.PROMPT_COMPLETION)
-_PROMPTS = (DataFormat.PROMPT, *_CONVERSATIONS)
-
-#: What each method can learn from.
-FORMATS: dict[str, tuple[DataFormat, ...]] = {
-    "sft": _CONVERSATIONS,
-    "dpo": (DataFormat.PREFERENCE,),
-    "kto": (DataFormat.UNPAIRED_PREFERENCE, DataFormat.PREFERENCE),
-    "grpo": _PROMPTS,
-    "rloo": _PROMPTS,
-    "reward": (DataFormat.PREFERENCE,),
-    "pretraining": (DataFormat.TEXT,),
-    "distillation": _PROMPTS,
-}
 
 
 def _format_rule(method: str, formats: tuple[DataFormat, ...]) -> Rule:
@@ -66,7 +52,7 @@ def _cel_groups(method: str) -> str:
 
 
 _METHOD_RULES = (
-    *(_format_rule(method, formats) for method, formats in FORMATS.items()),
+    *(_format_rule(method, formats) for method, formats in LEARNED_FORMATS.items()),
     Rule(
         " && ".join(f"({_cel_groups(method)})" for method in ("grpo", "rloo")),
         "batchSize counts answers, and each prompt gets as many as generations says: write a multiple of "
