@@ -134,7 +134,9 @@ def test_a_hub_is_asked_only_where_one_is_named() -> None:
     assert values["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
 
 
-@pytest.mark.parametrize("model", ["hf://org/model@main", "s3://bucket/model", "oci://registry.example/model:1"])
+@pytest.mark.parametrize(
+    "model", ["hf://org/model@main", "s3://bucket/model", "oci://registry.example/model:1"]
+)
 def test_what_is_fetched_finds_room(model: str) -> None:
     sizes = [
         volume["emptyDir"]["sizeLimit"]
