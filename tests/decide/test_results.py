@@ -10,7 +10,7 @@ from tunesmith.decide.plan import Patch
 from tunesmith.decide.training_observed import LiveProgress
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.progress import ProgressMetric, TrainerStatus
-from tunesmith_contract.report import Artifact, Export, RunReport
+from tunesmith_contract.report import Artifact, CurvePoint, Export, RunReport
 from tunesmith_contract.run_config import OutputFormat
 
 HEX = "c" * 64
@@ -165,7 +165,7 @@ def test_the_report_fills_the_status() -> None:
         "best_step": 40,
         "overfitting_step": 50,
         "stopped_early": True,
-        "curve": ((1, 2.0, None, None), (50, 1.0, 1.5, None)),
+        "curve": (CurvePoint(1, 2.0, None), CurvePoint(50, 1.0, 1.5, 0.7)),
         "kernels": "SDPA",
         "precision": "bfloat16",
         "exports": (Export(format=OutputFormat.MERGED, artifact=merged),),
@@ -176,7 +176,7 @@ def test_the_report_fills_the_status() -> None:
     cluster.end(0, RunReport.model_validate(report.model_copy(update={"training": training_report}).to_dict()))
     status = cluster.status
     assert (status["bestStep"], status["overfittingStep"], status["stoppedEarly"]) == (40, 50, True)
-    assert status["curve"] == [{"step": 1, "loss": "2"}, {"step": 50, "loss": "1", "evalLoss": "1.5"}]
+    assert status["curve"] == [{"step": 1, "loss": "2"}, {"step": 50, "loss": "1", "evalLoss": "1.5", "reward": "0.7"}]
     assert (status["resolved"]["kernels"], status["resolved"]["precision"]) == ("SDPA", "bfloat16")
     assert status["artifact"]["kind"] == "DoRA"
     assert [export["format"] for export in status["artifact"]["exports"]] == ["Merged"]

@@ -1,13 +1,13 @@
-"""What is decided between prepare and training: settings that fit, whether any does, whether it will serve."""
+"""What is decided between prepare and training: which settings fit, whether any does, whether it will serve."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from tunesmith.api.finetunejob import FineTuneJobSpec
-from tunesmith.api.job_status import MemoryEstimate, MemoryParts
+from tunesmith.api.job_status import FineTuneJobStatus, MemoryEstimate, MemoryParts
 from tunesmith.api.reasons import ConditionType, FineTuneJobReason
-from tunesmith_contract.report import Failure, RunReport
+from tunesmith_contract.report import Failure, RunReport, TrainingReport
 from tunesmith_contract.run_config import TrainConfig
 
 from .conditions import ConditionUpdate
@@ -87,6 +87,36 @@ def admission_conditions(admission: Admission) -> list[ConditionUpdate]:
         reason = _fit_reason(admission.fit)
         conditions.append(_condition(ConditionType.FITS, admission.fit.fits, reason, admission.fit.message))
     return conditions
+
+
+def is_judged(status: FineTuneJobStatus) -> bool:
+    """Whether status has the verdicts already: they are those of the day on which training was to begin."""
+    return any(condition.type == ConditionType.SERVABLE for condition in status.conditions)
+
+
+def is_servable(status: FineTuneJobStatus, admission: Admission | None) -> bool | None:
+    """Whether what comes out can be served as an adapter: by the verdict now, else by the one in status."""
+    if admission is not None:
+        return admission.servability.servable
+    said = {condition.type: condition.status for condition in status.conditions}
+    return {"True": True, "False": False}.get(said.get(ConditionType.SERVABLE, ""))
+
+
+def shown_memory(
+    status: FineTuneJobStatus, admission: Admission | None, training: TrainingReport | None
+) -> MemoryEstimate | None:
+    """The estimate as status shows it: what was judged, and what was used in fact once training is over."""
+    fit = admission.fit if admission else None
+    estimate = memory_estimate(fit) if fit else status.memory_estimate
+    return with_measured(estimate, training.peak_memory_bytes) if training else estimate
+
+
+def shown_gpu_memory(status: FineTuneJobStatus, admission: Admission | None) -> str | None:
+    """Memory of one GPU that the run was fitted to."""
+    if admission is None:
+        return status.resolved.gpu_memory if status.resolved else None
+    available = admission.fit.available if admission.fit else None
+    return None if available is None else format_memory(available)
 
 
 def memory_estimate(fit: Fit) -> MemoryEstimate | None:

@@ -33,6 +33,7 @@ from tunesmith_contract.report import Checkpoint, TrainingReport
 from tunesmith_contract.run_config import AdapterType, TrainConfig
 from tunesmith_contract.uris import parse_uri
 
+from .admission import Admission, is_servable
 from .plan import Event
 from .stage import Step
 from .summary import decimal
@@ -53,6 +54,7 @@ class TrainingView:
         stage: ``prepare`` or ``train``.
         eval_run: name of the EvalRun that was made.
         progress: the latest news from the current attempt.
+        admission: the verdicts on what training takes and makes, where they were not in status before.
     """
 
     inputs: Inputs | None
@@ -61,6 +63,7 @@ class TrainingView:
     stage: str
     eval_run: str | None
     progress: TrainerStatus | None
+    admission: Admission | None = None
 
     @property
     def training(self) -> TrainingReport | None:
@@ -108,7 +111,7 @@ def find_results(job: FineTuneJob, view: TrainingView) -> Results:
             LossPoint(step=step, loss=decimal(loss), eval_loss=decimal(eval_loss), reward=decimal(reward))
             for step, loss, eval_loss, reward in (training.curve if training else ())
         ),
-        artifact=_artifact(view, training) if training else None,
+        artifact=_artifact(job, view, training) if training else None,
     )
 
 
@@ -201,14 +204,15 @@ def _number(metrics: Mapping[str, str], name: str) -> float | None:
     return value if 0 <= value < 10**10 else None
 
 
-def _artifact(view: TrainingView, training: TrainingReport) -> JobArtifact:
+def _artifact(job: FineTuneJob, view: TrainingView, training: TrainingReport) -> JobArtifact:
     exports = (
         ExportStatus.model_validate({**export.artifact.to_dict(), "format": export.format})
         for export in training.exports
     )
     found = JobArtifact.model_validate(training.artifact.to_dict())
     kind = _kind(view.run) if view.run else None
-    return found.model_copy(update={"kind": kind, "exports": tuple(exports)})
+    servable = is_servable(job.status, view.admission)
+    return found.model_copy(update={"kind": kind, "servable": servable, "exports": tuple(exports)})
 
 
 def _kind(run: TrainConfig) -> ArtifactKind:

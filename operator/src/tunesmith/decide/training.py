@@ -13,9 +13,10 @@ from tunesmith.manifests.prepare_job import STAGE as PREPARE
 from tunesmith.manifests.run_config_map import build_run_config_map, parse_run
 from tunesmith.manifests.train_job import STAGE as TRAIN
 from tunesmith_contract.progress import TrainerStatus
-from tunesmith_contract.report import Failure
+from tunesmith_contract.report import Failure, RunReport
 from tunesmith_contract.run_config import TrainConfig
 
+from .admission import Admission, admit, find_gpu_memory, is_judged, judge
 from .attempts import advance, refuse
 from .children import Children
 from .claims import refuse_unshared
@@ -45,6 +46,7 @@ class _Course:
     run: TrainConfig | None = None
     actions: tuple[Action, ...] = ()
     events: tuple[Event, ...] = ()
+    admission: Admission | None = None
 
 
 def plan_training(
@@ -61,7 +63,9 @@ def plan_training(
         return _pursue(job, observed, parse_inputs(observed.inputs), (), now, environment)
     if observed.children.records and referred_jobs(job.spec):
         # It was refused, for what an earlier job came to, before there were inputs.
-        return _conclude(job, observed, _Course(Step(StageState.FAILED, observed.children), PREPARE), None, now)
+        return _conclude(
+            job, observed, _Course(Step(StageState.FAILED, observed.children), PREPARE), None, now
+        )
     inputs = take_inputs(job, observed.around.earlier, now, environment)
     if isinstance(inputs, NotReady):
         status = build_waiting_status(job, inputs.message, inputs.missing, now)
@@ -98,6 +102,7 @@ def _conclude(
         stage=course.stage,
         eval_run=eval_run,
         progress=_progress(observed, course),
+        admission=course.admission,
     )
     results = find_results(job, view)
     return Plan(
@@ -145,12 +150,10 @@ def _run_training(
     unshared = None if begun else refuse_unshared(job, observed.around.claims)
     if unshared is not None:
         return _then(course, refuse(job, TRAIN, children, unshared, now, unshared.reason), None, ())
-    if observed.run is not None:
-        resolved: TrainConfig | Failure = parse_run(observed.run)
-    else:
-        resolved = resolve_run(job.spec, inputs, report, inputs.initial)
+    resolved, admission = _settle(job, observed, inputs, report)
+    course = replace(course, admission=admission)
     if isinstance(resolved, Failure) and not children.records_of(TRAIN):
-        return _then(course, refuse(job, TRAIN, children, resolved, now), None, ())
+        return _then(course, refuse(job, TRAIN, children, resolved, now, resolved.reason), None, ())
     run = None if isinstance(resolved, Failure) else resolved
     missing = run is not None and observed.run is None and not children.records_of(TRAIN)
     snapshot = (Create(build_run_config_map(job, run)),) if run and missing else ()
@@ -158,10 +161,25 @@ def _run_training(
     return _then(course, step, run, snapshot)
 
 
+def _settle(
+    job: FineTuneJob, observed: ObservedTraining, inputs: Inputs, report: RunReport
+) -> tuple[TrainConfig | Failure, Admission | None]:
+    """The run, or why there is none; and the verdicts on it, until training has begun and status has them."""
+    available = find_gpu_memory(job.spec, observed.around.gpu_nodes)
+    if observed.run is not None:
+        run = parse_run(observed.run)
+        return run, None if is_judged(job.status) else judge(run, report, available)
+    refused = next((each.failure for each in observed.children.records_of(TRAIN) if each.final), None)
+    resolved = refused or resolve_run(job.spec, inputs, report, inputs.initial, available)
+    if isinstance(resolved, Failure):
+        return resolved, None
+    admission = admit(job.spec, resolved, report, available)
+    return admission.failure or admission.run, admission
+
+
 def _then(course: _Course, step: Step, run: TrainConfig | None, created: tuple[Action, ...]) -> _Course:
-    return _Course(
-        step, TRAIN, run, (*course.actions, *created, *step.actions), (*course.events, *step.events)
-    )
+    events = (*course.events, *step.events)
+    return _Course(step, TRAIN, run, (*course.actions, *created, *step.actions), events, course.admission)
 
 
 def _evaluate(
