@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 from simulated_cluster import DIGEST, START, UID, success
-from training_world import World, preempted, training
+from training_world import World, preempted, training, world
 
 from tunesmith.decide.plan import Patch
-from tunesmith.decide.training_observed import LiveProgress
+from tunesmith.decide.training_observed import LiveProgress, Surroundings
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.progress import ProgressMetric, TrainerStatus
 from tunesmith_contract.report import Artifact, CurvePoint, Export, RunReport
@@ -114,6 +114,31 @@ def test_what_it_will_cost_follows_from_the_pods_own_estimate() -> None:
     cluster.progress = None
     cluster.reconcile()
     assert cluster.status["cost"] == cost
+
+
+NODE = {
+    "metadata": {"labels": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", "nvidia.com/gpu.memory": "81559"}},
+    "status": {"allocatable": {"nvidia.com/gpu": "8"}},
+}
+
+
+@pytest.mark.parametrize(("hours", "kind"), [("1", "Normal"), ("0.0001", "Warning")])
+def test_what_it_will_cost_is_said_before_it_begins(hours: str, kind: str) -> None:
+    budget = {"gpuHours": hours, "pricePerGpuHour": "2.50", "currency": "EUR"}
+    cluster = world(budget=budget, compute={"gpusPerNode": 2})
+    cluster.around = Surroundings(gpu_nodes=(NODE,))
+    report = success("prepare")
+    assert report.model is not None
+    model = report.model.model_copy(update={"parameters": 3 * 10**9})
+    plan = cluster.end(0, report.model_copy(update={"model": model}))
+    (told,) = [event for event in plan.events if event.reason == "BudgetEstimated"]
+    assert told.type == kind
+    assert "GPU hours, about 0.0" in told.message
+    expected = int(cluster.status["cost"]["estimatedGpuSeconds"])
+    assert 1 < expected < 100
+    cluster.around = Surroundings()
+    assert not [event for event in cluster.reconcile().events if event.reason == "BudgetEstimated"]
+    assert cluster.status["cost"]["estimatedGpuSeconds"] == str(expected)
 
 
 def test_checkpoints_are_known_as_they_are_committed() -> None:

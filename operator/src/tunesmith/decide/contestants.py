@@ -14,7 +14,7 @@ from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import AdapterSource, EvaluateConfig, Owner, Side, Suite
 from tunesmith_contract.uris import Scheme, parse_uri
 
-from .earlier import base_model_of, is_whole
+from .earlier import base_model_of
 
 _KEEPS_NO_WORK = frozenset({Scheme.OCI, Scheme.HF})
 
@@ -84,17 +84,14 @@ def _failed(job: FineTuneJob) -> Failure:
 
 
 def _unsuited(job: FineTuneJob, artifact: JobArtifact) -> Failure | None:
-    """What can't be one side on a base model that all sides share."""
-    if artifact.kind in {ArtifactKind.REWARD_ADAPTER, ArtifactKind.REWARD_MODEL}:
-        told = "is a reward model, which gives numbers and no answers: judge what was trained with it."
-    elif is_whole(job, artifact):
-        told = "is a whole model, and an EvalRun compares adapters on one base model: train an adapter."
-    else:
+    """What gives no answers to be judged."""
+    if artifact.kind not in {ArtifactKind.REWARD_ADAPTER, ArtifactKind.REWARD_MODEL}:
         return None
     return Failure(
         category=FailureCategory.USER_ERROR,
         reason=EvalRunReason.CANDIDATE_FAILED,
-        message=f'What FineTuneJob "{job.metadata.name}" made {told}',
+        message=f'What FineTuneJob "{job.metadata.name}" made is a reward model, which gives numbers and no answers: '
+        "judge what was trained with it.",
     )
 
 

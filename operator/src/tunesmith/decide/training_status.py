@@ -21,7 +21,7 @@ from tunesmith_contract.report import DatasetReport, TrainingReport
 from .admission import admission_conditions, shown_gpu_memory, shown_memory
 from .conditions import ConditionUpdate, merge_conditions
 from .defaults import is_packed
-from .results import Results, TrainingView
+from .results import Results
 from .stage import StageState
 from .summary import (
     attempt_conditions,
@@ -32,6 +32,7 @@ from .summary import (
     stage_condition,
     waiting_conditions,
 )
+from .training_view import TrainingView
 
 
 def build_training_status(
