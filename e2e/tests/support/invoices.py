@@ -50,9 +50,9 @@ def make_tiny_model(folder: Path) -> None:
     subprocess.run(command, check=True, cwd=SUPPORT)
 
 
-def build_claim(name: str) -> dict[str, object]:
+def build_claim(name: str, access_mode: str = "ReadWriteOnce") -> dict[str, object]:
     """A claim of the default class."""
-    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    spec = {"accessModes": [access_mode], "resources": {"requests": {"storage": "1Gi"}}}
     metadata = {"name": name, "namespace": NAMESPACE}
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
 

@@ -60,7 +60,13 @@ class Playground:
         if older:
             run([*ctr, "images", "remove", *older])
 
-    def provide_volumes(self, client: ClusterClient, namespace: str, claims: Sequence[str]) -> None:
+    def provide_volumes(
+        self,
+        client: ClusterClient,
+        namespace: str,
+        claims: Sequence[str],
+        access_mode: str = "ReadWriteOnce",
+    ) -> None:
         """A default StorageClass, and a volume on the node for each of the claims to come; kind brings its own."""
         if isinstance(self.cluster, KindCluster):
             return
@@ -68,7 +74,7 @@ class Playground:
         storage_class["metadata"]["annotations"] = {DEFAULT_CLASS: "true"}
         volumes = [
             build_volume(
-                namespace, claim, str(self._folder(namespace, claim)), NODE_NAME, VOLUME_SIZE, "ReadWriteOnce"
+                namespace, claim, str(self._folder(namespace, claim)), NODE_NAME, VOLUME_SIZE, access_mode
             )
             for claim in claims
         ]

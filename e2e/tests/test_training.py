@@ -1,0 +1,103 @@
+"""Ways to train, with real pods: several nodes, reward models, earlier artefacts, pods that are taken away."""
+
+import json
+from typing import Any
+
+import pytest
+from invoices import ANSWERS, NAMESPACE, QUESTION, Installation
+from jobs import build_training, wait_for_job
+
+PREFERENCES = "preferences"
+#: 27 steps of 8 rows, 3 of them to warm up.
+STEPS = 27
+
+
+@pytest.fixture(scope="module")
+def alone(installation: Installation) -> dict[str, Any]:
+    """A job on one node, which the others are compared with."""
+    installation.client.apply(build_training("alone"))
+    return wait_for_job(installation, "alone")
+
+
+def losses(job: dict[str, Any]) -> dict[int, float]:
+    """Training losses by step, as far as status tells them."""
+    return {point["step"]: float(point["loss"]) for point in job["status"]["curve"] if "loss" in point}
+
+
+def test_two_nodes_learn_what_one_does(installation: Installation, alone: dict[str, Any]) -> None:
+    for name, parallelism, kind in (("zero-two", "ZeRO2", "QLoRA"), ("zero-three", "ZeRO3", "LoRA")):
+        compute = {"nodes": 2, "gpusPerNode": 0, "parallelism": parallelism}
+        installation.client.apply(
+            build_training(name, compute=compute, adapter={"type": kind}, output={"uri": "pvc://shared"})
+        )
+    zero_three = wait_for_job(installation, "zero-three")
+    assert zero_three["status"]["resolved"]["parallelism"] == "ZeRO3"
+    assert losses(zero_three) == pytest.approx(losses(alone), abs=0.01)
+    # Four bits round the random weights: the same course, not the same numbers.
+    assert losses(wait_for_job(installation, "zero-two")) == pytest.approx(losses(alone), abs=0.4)
+
+
+def test_a_pod_that_is_taken_away_costs_nothing_that_was_learned(
+    installation: Installation, alone: dict[str, Any]
+) -> None:
+    installation.client.apply(build_training("taken", checkpoints={"everySteps": 3, "keep": 2}))
+    wait_for_job(installation, "taken", lambda status: status.get("checkpoints"))
+    selector = "tunesmith.dev/owner-name=taken,tunesmith.dev/stage=train"
+    installation.client.kubectl("-n", NAMESPACE, "delete", "pod", "-l", selector, "--wait=false")
+    job = wait_for_job(installation, "taken")
+    assert job["status"]["disruptions"] == 1
+    assert job["status"]["progress"]["step"] == STEPS
+    assert losses(job) == losses(alone)
+
+
+def test_a_reward_model_teaches_by_its_taste(installation: Installation) -> None:
+    installation.client.apply(_build_preferences())
+    data = {"train": {"uri": f"configmap://{PREFERENCES}/train.jsonl"}}
+    installation.client.apply(build_training("taste", method={"reward": {"maxLength": 128}}, dataset=data))
+    rloo = {
+        "rewards": [{"name": "taste", "model": {"fineTuneJobRef": {"name": "taste"}}}],
+        "generations": 4,
+        "maxCompletionLength": 8,
+        "maxLength": 128,
+    }
+    numbers = {"maxSteps": 4, "batchSize": 8, "learningRate": "1e-3"}
+    # Both at once: the second waits until the first has succeeded.
+    installation.client.apply(build_training("tasteful", method={"rloo": rloo}, hyperparameters=numbers))
+    wait_for_job(installation, "taste")
+    job = wait_for_job(installation, "tasteful")
+    assert any("reward" in point for point in job["status"]["curve"])
+
+
+def test_an_earlier_artefact_is_gone_on_from(installation: Installation, alone: dict[str, Any]) -> None:
+    numbers = {"maxSteps": 3, "batchSize": 8, "learningRate": "1e-4"}
+    earlier = {"fineTuneJobRef": {"name": "alone"}}
+    installation.client.apply(build_training("onward", baseModel=earlier, hyperparameters=numbers))
+    job = wait_for_job(installation, "onward")
+    assert losses(job)[1] < losses(alone)[1] / 2
+    assert job["status"]["artifact"]["digest"] != alone["status"]["artifact"]["digest"]
+
+
+def test_what_llama_cpp_does_not_know_is_said_before_training(installation: Installation) -> None:
+    output = {"uri": "pvc://artifacts", "formats": ["Adapter", "GGUF"]}
+    installation.client.apply(build_training("unknown", output=output))
+    job = wait_for_job(installation, "unknown", lambda status: status.get("phase") == "Failed", fails=True)
+    assert "leave GGUF out of output.formats" in job["status"]["failure"]["message"]
+    assert job["status"]["failure"]["category"] == "UserError"
+
+
+def _build_preferences() -> dict[str, Any]:
+    """Pairs that like the first answer better than the second."""
+    rows = (
+        {
+            "prompt": [{"role": "user", "content": QUESTION.format(number=number)}],
+            "chosen": [{"role": "assistant", "content": ANSWERS["first"]}],
+            "rejected": [{"role": "assistant", "content": ANSWERS["second"]}],
+        }
+        for number in range(64)
+    )
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": PREFERENCES, "namespace": NAMESPACE},
+        "data": {"train.jsonl": "".join(json.dumps(row) + "\n" for row in rows)},
+    }
