@@ -76,7 +76,7 @@ class Endpoint:
         self._retry = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_TryAgain),
             wait=_wait,
-            stop=tenacity.stop_after_attempt(ATTEMPTS) | _asks_for_too_long,
+            stop=tenacity.stop_any(tenacity.stop_after_attempt(ATTEMPTS), _asks_for_too_long),
             before_sleep=self._log_wait,
             sleep=sleep,
             reraise=True,
