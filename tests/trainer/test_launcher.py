@@ -312,7 +312,7 @@ def test_only_a_failure_hurries_the_others(tmp_path: Path, first: str, code: int
     if rank == 0:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ready.touch()
-        time.sleep(1)  # longer than the launcher's patience
+        time.sleep({1 if code == ExitCode.PREEMPTED else 1000})  # longer than the launcher's patience
         saved.touch()
         stage(lambda: fail(Preempted()))
     while not ready.exists():
