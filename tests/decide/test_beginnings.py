@@ -14,6 +14,7 @@ from tunesmith.decide.training_observed import Surroundings
 from tunesmith.manifests.inputs_config_map import parse_inputs
 from tunesmith.manifests.run_config_map import parse_run
 from tunesmith_contract.report import Failure
+from tunesmith_contract.run_config import EvaluateConfig
 
 ARTIFACT = {"uri": f"s3://artifacts/team/sha256/{'b' * 64}", "digest": f"sha256:{'b' * 64}"}
 ON_EARLIER = {"baseModel": {"fineTuneJobRef": {"name": "earlier"}}}
@@ -227,10 +228,15 @@ def test_what_people_bring_reaches_the_pods() -> None:
     assert "volumeMounts" not in pod
 
 
-@pytest.mark.parametrize(("kind", "word"), [("Model", "whole model"), ("RewardAdapter", "reward model")])
-def test_what_can_not_be_judged_is_refused_in_words(kind: str, word: str) -> None:
-
-
-    refused = resolve_contestants(EvalRun.parse(eval_run()), earlier(kind=kind))
+def test_a_reward_model_can_not_be_judged_by_its_answers() -> None:
+    refused = resolve_contestants(EvalRun.parse(eval_run()), earlier(kind="RewardAdapter"))
     assert isinstance(refused, Failure)
-    assert word in refused.message
+    assert "reward model" in refused.message
+
+
+def test_a_whole_model_is_judged_beside_its_base() -> None:
+    config = resolve_contestants(EvalRun.parse(eval_run()), earlier(kind="Model"))
+    assert isinstance(config, EvaluateConfig)
+    assert config.base_model == "hf://org/model@c0ffee"
+    assert config.sides[0].adapter is not None
+    assert config.sides[0].adapter.uri == ARTIFACT["uri"]

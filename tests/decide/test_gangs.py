@@ -132,3 +132,14 @@ def test_all_pods_gpus_count_from_their_start_to_their_end() -> None:
     cluster.pass_time(400)
     cluster.reconcile()
     assert cluster.status["cost"]["gpuSeconds"] == str(4 * 100 + 4 * 150)
+
+
+def test_a_pod_that_vanished_took_its_gpus_as_long_as_its_partner() -> None:
+    cluster = gang(backoffLimit=0)
+    job = cluster.job()
+    cluster.pass_time(100)
+    cluster.finish_pod(job, ExitCode.COMMUNICATION, failure("train", "Communication"))
+    del cluster.objects[("Pod", cluster.pod_name(job, 1))]
+    cluster.end_job(job, ExitCode.COMMUNICATION)
+    cluster.reconcile()
+    assert cluster.status["cost"]["gpuSeconds"] == str(2 * 4 * 100)

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 from simulated_cluster import DIGEST, START, UID, success
-from training_world import World, preempted, training
+from training_world import World, preempted, training, world
 
 from tunesmith.decide.plan import Patch
-from tunesmith.decide.training_observed import LiveProgress
+from tunesmith.decide.training_observed import LiveProgress, Surroundings
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.progress import ProgressMetric, TrainerStatus
-from tunesmith_contract.report import Artifact, Export, RunReport
+from tunesmith_contract.report import Artifact, CurvePoint, Export, RunReport
 from tunesmith_contract.run_config import OutputFormat
 
 HEX = "c" * 64
@@ -116,6 +116,31 @@ def test_what_it_will_cost_follows_from_the_pods_own_estimate() -> None:
     assert cluster.status["cost"] == cost
 
 
+NODE = {
+    "metadata": {"labels": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", "nvidia.com/gpu.memory": "81559"}},
+    "status": {"allocatable": {"nvidia.com/gpu": "8"}},
+}
+
+
+@pytest.mark.parametrize(("hours", "kind"), [("1", "Normal"), ("0.0001", "Warning")])
+def test_what_it_will_cost_is_said_before_it_begins(hours: str, kind: str) -> None:
+    budget = {"gpuHours": hours, "pricePerGpuHour": "2.50", "currency": "EUR"}
+    cluster = world(budget=budget, compute={"gpusPerNode": 2})
+    cluster.around = Surroundings(gpu_nodes=(NODE,))
+    report = success("prepare")
+    assert report.model is not None
+    model = report.model.model_copy(update={"parameters": 3 * 10**9})
+    plan = cluster.end(0, report.model_copy(update={"model": model}))
+    (told,) = [event for event in plan.events if event.reason == "BudgetEstimated"]
+    assert told.type == kind
+    assert "GPU hours, about 0.0" in told.message
+    expected = int(cluster.status["cost"]["estimatedGpuSeconds"])
+    assert 1 < expected < 100
+    cluster.around = Surroundings()
+    assert not [event for event in cluster.reconcile().events if event.reason == "BudgetEstimated"]
+    assert cluster.status["cost"]["estimatedGpuSeconds"] == str(expected)
+
+
 def test_checkpoints_are_known_as_they_are_committed() -> None:
     cluster = training()
     for step in range(1, 8):
@@ -165,7 +190,7 @@ def test_the_report_fills_the_status() -> None:
         "best_step": 40,
         "overfitting_step": 50,
         "stopped_early": True,
-        "curve": ((1, 2.0, None, None), (50, 1.0, 1.5, None)),
+        "curve": (CurvePoint(1, 2.0, None), CurvePoint(50, 1.0, 1.5, 0.7)),
         "kernels": "SDPA",
         "precision": "bfloat16",
         "exports": (Export(format=OutputFormat.MERGED, artifact=merged),),
@@ -176,7 +201,7 @@ def test_the_report_fills_the_status() -> None:
     cluster.end(0, RunReport.model_validate(report.model_copy(update={"training": training_report}).to_dict()))
     status = cluster.status
     assert (status["bestStep"], status["overfittingStep"], status["stoppedEarly"]) == (40, 50, True)
-    assert status["curve"] == [{"step": 1, "loss": "2"}, {"step": 50, "loss": "1", "evalLoss": "1.5"}]
+    assert status["curve"] == [{"step": 1, "loss": "2"}, {"step": 50, "loss": "1", "evalLoss": "1.5", "reward": "0.7"}]
     assert (status["resolved"]["kernels"], status["resolved"]["precision"]) == ("SDPA", "bfloat16")
     assert status["artifact"]["kind"] == "DoRA"
     assert [export["format"] for export in status["artifact"]["exports"]] == ["Merged"]

@@ -116,6 +116,16 @@ def test_time_before_it_was_held_counts_against_the_deadline() -> None:
     assert stop.patch == {"spec": {"activeDeadlineSeconds": 1}}
 
 
+def test_what_is_held_past_its_limit_ends() -> None:
+    cluster = training(activeDeadlineSeconds=100)
+    cluster.pass_time(99)
+    suspend(cluster, True)
+    cluster.resource["spec"]["activeDeadlineSeconds"] = 60
+    cluster.reconcile()
+    assert cluster.condition("Stalled")["reason"] == "DeadlineExceeded"
+    assert not cluster.live_jobs()
+
+
 def test_a_pod_that_waits_for_a_node_does_not_use_up_its_time() -> None:
     cluster = training(activeDeadlineSeconds=100)
     refused = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes: Insufficient nvidia.com/gpu"}

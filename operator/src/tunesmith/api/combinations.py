@@ -14,9 +14,10 @@ from .rules import Rule, is_zero
 
 def _format_rule(method: str, formats: tuple[DataFormat, ...]) -> Rule:
     known = ", ".join(f"'{name}'" for name in (DataFormat.AUTO, *formats))
+    some = " or ".join(filter(None, (", ".join(formats[:-1]), formats[-1])))
     return Rule(
         f"!has(self.method.{method}) || self.dataset.format in [{known}]",
-        f"{method} learns from {' or '.join(formats)} rows: write dataset.format: {formats[0]}, or leave it out.",
+        f"{method} learns from {some} rows: write dataset.format: {formats[0]}, or leave it out.",
         lambda spec: spec.method.key != method or spec.dataset.format in (DataFormat.AUTO, *formats),
         ".dataset.format",
     )
@@ -81,13 +82,6 @@ _METHOD_RULES = (
         "A reward model can't be written as GGUF: leave GGUF out of output.formats.",
         lambda spec: spec.method.reward is None or OutputFormat.GGUF not in spec.output.formats,
         ".output.formats",
-    ),
-    Rule(
-        "!has(self.earlyStopping) || !(has(self.method.grpo) || has(self.method.rloo))",
-        "earlyStopping watches the validation loss, which says nothing of rewards: leave it out with grpo and rloo; "
-        "hyperparameters.maxSteps limits them.",
-        lambda spec: spec.early_stopping is None or not (spec.method.grpo or spec.method.rloo),
-        ".earlyStopping",
     ),
     Rule(
         "!has(self.earlyStopping) || has(self.dataset.validation.uri) || "

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.decide.admission import asks_for_nodes, is_judged
 from tunesmith.decide.children import Children
 from tunesmith.decide.claims import shared_claims
 from tunesmith.decide.objects import is_suspended, job_end
@@ -19,9 +20,12 @@ from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.eval_run import eval_run_name
 from tunesmith.manifests.inputs_config_map import inputs_name
 from tunesmith.manifests.names import API_VERSION, ATTEMPT_LABEL, QUEUE_LABEL, STAGE_LABEL
+from tunesmith.manifests.prepare_job import STAGE as PREPARE
+from tunesmith.manifests.run_config_map import run_name
 from tunesmith.manifests.train_job import STAGE as TRAIN
 
 from .client import Client
+from .errors import Refused
 from .live import Live, Progress
 from .observe_run import (
     RunChildren,
@@ -100,6 +104,7 @@ async def _observe_surroundings(client: Client, job: FineTuneJob, children: RunC
         eval_run=eval_run,
         earlier={} if begun else await _observe_earlier(client, job),
         claims={} if trains else await _observe_claims(client, job),
+        gpu_nodes=await _observe_gpu_nodes(client, job, children),
         missing_config_maps=await observe_missing_config_maps(client, meta.namespace, children, uris),
         mount_failures=await observe_mount_failures(client, meta.namespace, children),
     )
@@ -117,6 +122,23 @@ async def _observe_claims(client: Client, job: FineTuneJob) -> dict[str, tuple[s
     names = shared_claims(job)
     bodies = {name: await client.get("v1", "PersistentVolumeClaim", namespace, name) for name in names}
     return {name: tuple(body["spec"].get("accessModes") or ()) for name, body in bodies.items() if body}
+
+
+async def _observe_gpu_nodes(
+    client: Client, job: FineTuneJob, children: RunChildren
+) -> tuple[dict[str, Any], ...]:
+    """The nodes, when their labels are to say how much memory a GPU has; none where the operator may not list them."""
+    names = {body["metadata"]["name"] for body in children.config_maps}
+    prepared = any(
+        body["metadata"].get("labels", {}).get(STAGE_LABEL) == PREPARE for body in children.config_maps
+    )
+    begun = run_name(job) in names and is_judged(job.status)
+    if begun or not prepared or not asks_for_nodes(job.spec):
+        return ()
+    try:
+        return tuple(await client.list("v1", "Node", None))
+    except Refused:
+        return ()
 
 
 def _live_progress(news: Progress | None) -> LiveProgress | None:

@@ -1,19 +1,20 @@
-"""What is decided between prepare and training: settings that fit, whether any does, whether it will serve."""
+"""What is decided between prepare and training: which settings fit, whether any does, whether it will serve."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from tunesmith.api.finetunejob import FineTuneJobSpec
-from tunesmith.api.job_status import MemoryEstimate, MemoryParts
+from tunesmith.api.job_status import FineTuneJobStatus, MemoryEstimate, MemoryParts
 from tunesmith.api.reasons import ConditionType, FineTuneJobReason
-from tunesmith_contract.report import Failure, RunReport
+from tunesmith_contract.report import Failure, RunReport, TrainingReport
 from tunesmith_contract.run_config import TrainConfig
 
 from .conditions import ConditionUpdate
 from .defaults import AUTO, resolve_gpu_memory
+from .duration import estimate_duration
 from .fit import GIB, Fit, fit_free_settings, judge_fit
-from .gpus import fitting_nodes, smallest_memory
+from .gpus import fitting_nodes, slowest_product, smallest_memory
 from .servability import Servability, judge_servability
 
 #: How a message of a condition is cut.
@@ -41,19 +42,32 @@ class Admission:
 
 
 def asks_for_nodes(spec: FineTuneJobSpec) -> bool:
-    """Whether nodes have to be looked at to know how much memory a GPU has."""
-    return spec.compute.gpus_per_node > 0 and spec.compute.gpu_memory == AUTO
+    """Whether nodes have to be looked at to know how much memory a GPU has, or how long training will take."""
+    return spec.compute.gpus_per_node > 0 and (spec.compute.gpu_memory == AUTO or spec.budget is not None)
 
 
 def find_gpu_memory(spec: FineTuneJobSpec, nodes: Iterable[Mapping[str, Any]]) -> int | None:
     """Bytes of the smallest GPU that the pods may get; None: nobody says."""
     if spec.compute.gpus_per_node == 0:
         return None
+    return resolve_gpu_memory(spec.compute.gpu_memory, smallest_memory(_fitting(spec, nodes)))
+
+
+def expect_gpu_seconds(
+    spec: FineTuneJobSpec, nodes: Iterable[Mapping[str, Any]], run: TrainConfig, report: RunReport
+) -> float | None:
+    """GPUs times seconds on the slowest GPU that the pods may get; None: it is not known how fast that is."""
+    product = slowest_product(_fitting(spec, nodes)) if spec.compute.gpus_per_node else None
+    if product is None or report.model is None or report.dataset is None:
+        return None
+    return estimate_duration(report.model, report.dataset, run, product).gpu_seconds
+
+
+def _fitting(spec: FineTuneJobSpec, nodes: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     template = spec.compute.template
     tolerations = [each.to_dict() for each in (template.tolerations or ())] if template else []
     selector = template.node_selector if template else None
-    found = fitting_nodes(nodes, selector, tolerations, spec.compute.gpus_per_node)
-    return resolve_gpu_memory(spec.compute.gpu_memory, smallest_memory(found))
+    return fitting_nodes(nodes, selector, tolerations, spec.compute.gpus_per_node)
 
 
 def admit(spec: FineTuneJobSpec, run: TrainConfig, report: RunReport, available: int | None) -> Admission:
@@ -87,6 +101,36 @@ def admission_conditions(admission: Admission) -> list[ConditionUpdate]:
         reason = _fit_reason(admission.fit)
         conditions.append(_condition(ConditionType.FITS, admission.fit.fits, reason, admission.fit.message))
     return conditions
+
+
+def is_judged(status: FineTuneJobStatus) -> bool:
+    """Whether status has the verdicts already: they are those of the day on which training was to begin."""
+    return any(condition.type == ConditionType.SERVABLE for condition in status.conditions)
+
+
+def is_servable(status: FineTuneJobStatus, admission: Admission | None) -> bool | None:
+    """Whether what comes out can be served as an adapter: by the verdict now, else by the one in status."""
+    if admission is not None:
+        return admission.servability.servable
+    said = {condition.type: condition.status for condition in status.conditions}
+    return {"True": True, "False": False}.get(said.get(ConditionType.SERVABLE, ""))
+
+
+def shown_memory(
+    status: FineTuneJobStatus, admission: Admission | None, training: TrainingReport | None
+) -> MemoryEstimate | None:
+    """The estimate as status shows it: what was judged, and what was used in fact once training is over."""
+    fit = admission.fit if admission else None
+    estimate = memory_estimate(fit) if fit else status.memory_estimate
+    return with_measured(estimate, training.peak_memory_bytes) if training else estimate
+
+
+def shown_gpu_memory(status: FineTuneJobStatus, admission: Admission | None) -> str | None:
+    """Memory of one GPU that the run was fitted to."""
+    if admission is None:
+        return status.resolved.gpu_memory if status.resolved else None
+    available = admission.fit.available if admission.fit else None
+    return None if available is None else format_memory(available)
 
 
 def memory_estimate(fit: Fit) -> MemoryEstimate | None:

@@ -159,13 +159,15 @@ def _continue(stage: Stage, children: Children, job: Manifest, attempt: int, now
         ending = judge_lost(job, pods, stage.name)
     if ending is not None and limit is not None and is_ended_by_limit(job, pods):
         ending = _limited_ending(stage, children, pods, limit)
+    if ending is None and limit is not None and limit.left <= 0 and _is_held(job, pods):
+        ending = _limited_ending(stage, children, pods, limit)
     if ending is None and waiting is not None and _is_past(waiting.patience_ends, now):
         ending = _impatient(waiting)
     if ending is not None and _hears_more(stage, job, pods, now):
         return Step(StageState.RUNNING, children, attempt=attempt, requeue_after=SOON_SECONDS, job=job)
     if ending is not None:
         return _conclude(stage, children, job, attempt, ending, now, final=not ending.retryable)
-    if limit is not None and limit.left <= 0 and not is_suspended(job):
+    if limit is not None and limit.left <= 0:
         return _stop(children, job, attempt, limit)
     return _watch(stage, children, job, attempt, waiting, limit, usage, now)
 
@@ -209,6 +211,11 @@ def _limited_ending(stage: Stage, children: Children, pods: Sequence[Manifest], 
     done = success(pods, stage.name)
     ended = failed(limit.failure(checkpoint), limit.reason)
     return done or replace(ended, checkpoint=checkpoint)
+
+
+def _is_held(job: Manifest, pods: Sequence[Manifest]) -> bool:
+    """Whether the Job has no pods, and may have none."""
+    return is_suspended(job) and not any(is_active(pod) for pod in pods)
 
 
 def _is_past(limit: datetime | None, now: datetime) -> bool:

@@ -9,7 +9,7 @@ from tunesmith.api.adapterdeployment import Adapter, AdapterDeploymentSpec, Requ
 from tunesmith.api.evalrun import EvalRunStatus
 from tunesmith.api.job_status import FineTuneJobStatus
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
-from tunesmith.api.reasons import FineTuneJobPhase, Verdict
+from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, Verdict
 from tunesmith_contract.agent import Version
 from tunesmith_contract.artifact import ArtifactKind
 from tunesmith_contract.base import short_digest
@@ -167,6 +167,18 @@ def _check_not_rejected(wanted: Wanted, version: Version, adapter: Adapter, sour
     return replace(wanted, rejected=True, reason=Reason.DIGEST_REJECTED, message=message)
 
 
+def _check_servable(wanted: Wanted, version: Version, adapter: Adapter, sources: Sources) -> Wanted:
+    """What the job said of its artefact before it was trained."""
+    reference = adapter.source.fine_tune_job_ref
+    status = sources.jobs.get(reference.name) if reference else None
+    if status is None or status.artifact is None or status.artifact.servable is not False:
+        return wanted
+    said = next((each.message for each in status.conditions if each.type == ConditionType.SERVABLE), "")
+    return replace(
+        wanted, reason=Reason.INCOMPATIBLE, message=said or "the artefact can't be served as an adapter"
+    )
+
+
 def _check_reachable(wanted: Wanted, version: Version, adapter: Adapter, sources: Sources) -> Wanted:
     try:
         uri = parse_uri(version.uri)
@@ -221,4 +233,4 @@ def _what_is_missing(
     return f"{needed}, and none has judged it"
 
 
-CHECKS: tuple[Check, ...] = (_check_not_rejected, _check_reachable, _check_evaluated)
+CHECKS: tuple[Check, ...] = (_check_not_rejected, _check_servable, _check_reachable, _check_evaluated)

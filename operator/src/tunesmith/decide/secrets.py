@@ -55,9 +55,10 @@ def secret_fields(spec: FineTuneJobSpec) -> dict[str, tuple[str, str]]:
         if reference
     }
     for reward in method.rewards:
-        if reward.secret_name:
+        opened = reward.model or reward.endpoint
+        if opened is not None and opened.secret_ref is not None:
             field = f"spec.method.{method.key}.rewards[{reward.name}]"
-            named[reward_role(reward.name)] = (reward.secret_name, f"{field}.secretRef.name")
+            named[reward_role(reward.name)] = (opened.secret_ref.name, f"{field}.secretRef.name")
     return named
 
 

@@ -13,22 +13,25 @@ from tunesmith.manifests.prepare_job import STAGE as PREPARE
 from tunesmith.manifests.run_config_map import build_run_config_map, parse_run
 from tunesmith.manifests.train_job import STAGE as TRAIN
 from tunesmith_contract.progress import TrainerStatus
-from tunesmith_contract.report import Failure
+from tunesmith_contract.report import Failure, RunReport
 from tunesmith_contract.run_config import TrainConfig
 
+from .admission import Admission, admit, expect_gpu_seconds, find_gpu_memory, is_judged, judge
 from .attempts import advance, refuse
 from .children import Children
 from .claims import refuse_unshared
+from .costs import tell_expected
 from .earlier import NotReady
 from .expiry import expire
 from .job_inputs import invalid_uri, take_inputs, with_snapshot
 from .job_stages import prepare_stage, train_stage
 from .plan import Action, Create, Event, Plan, owned_by, soonest
 from .recipe import referred_jobs, resolve_run
-from .results import TrainingView, find_results, news_of
+from .results import find_results, news_of
 from .stage import StageState, Step
 from .training_observed import ObservedTraining
 from .training_status import build_training_status, build_waiting_status
+from .training_view import TrainingView
 
 #: The end of an earlier job wakes this one; this is for a change that was missed.
 EARLIER_POLL_SECONDS = 60.0
@@ -45,6 +48,8 @@ class _Course:
     run: TrainConfig | None = None
     actions: tuple[Action, ...] = ()
     events: tuple[Event, ...] = ()
+    admission: Admission | None = None
+    expected: float | None = None
 
 
 def plan_training(
@@ -61,7 +66,9 @@ def plan_training(
         return _pursue(job, observed, parse_inputs(observed.inputs), (), now, environment)
     if observed.children.records and referred_jobs(job.spec):
         # It was refused, for what an earlier job came to, before there were inputs.
-        return _conclude(job, observed, _Course(Step(StageState.FAILED, observed.children), PREPARE), None, now)
+        return _conclude(
+            job, observed, _Course(Step(StageState.FAILED, observed.children), PREPARE), None, now
+        )
     inputs = take_inputs(job, observed.around.earlier, now, environment)
     if isinstance(inputs, NotReady):
         status = build_waiting_status(job, inputs.message, inputs.missing, now)
@@ -98,6 +105,8 @@ def _conclude(
         stage=course.stage,
         eval_run=eval_run,
         progress=_progress(observed, course),
+        admission=course.admission,
+        expected=course.expected,
     )
     results = find_results(job, view)
     return Plan(
@@ -145,23 +154,40 @@ def _run_training(
     unshared = None if begun else refuse_unshared(job, observed.around.claims)
     if unshared is not None:
         return _then(course, refuse(job, TRAIN, children, unshared, now, unshared.reason), None, ())
-    if observed.run is not None:
-        resolved: TrainConfig | Failure = parse_run(observed.run)
-    else:
-        resolved = resolve_run(job.spec, inputs, report, inputs.initial)
+    resolved, admission = _settle(job, observed, inputs, report)
+    course = replace(course, admission=admission)
     if isinstance(resolved, Failure) and not children.records_of(TRAIN):
-        return _then(course, refuse(job, TRAIN, children, resolved, now), None, ())
+        return _then(course, refuse(job, TRAIN, children, resolved, now, resolved.reason), None, ())
     run = None if isinstance(resolved, Failure) else resolved
     missing = run is not None and observed.run is None and not children.records_of(TRAIN)
     snapshot = (Create(build_run_config_map(job, run)),) if run and missing else ()
+    expected = expect_gpu_seconds(job.spec, observed.around.gpu_nodes, run, report) if run else None
+    told = tell_expected(job, expected) if missing else ()
+    course = replace(course, expected=expected, events=(*course.events, *told))
     step = advance(train_stage(job, observed, inputs, run, environment), children, now)
     return _then(course, step, run, snapshot)
 
 
+def _settle(
+    job: FineTuneJob, observed: ObservedTraining, inputs: Inputs, report: RunReport
+) -> tuple[TrainConfig | Failure, Admission | None]:
+    """The run, or why there is none; and the verdicts on it, until training has begun and status has them."""
+    available = find_gpu_memory(job.spec, observed.around.gpu_nodes)
+    if observed.run is not None:
+        run = parse_run(observed.run)
+        return run, None if is_judged(job.status) else judge(run, report, available)
+    refused = next((each.failure for each in observed.children.records_of(TRAIN) if each.final), None)
+    resolved = refused or resolve_run(job.spec, inputs, report, inputs.initial, available)
+    if isinstance(resolved, Failure):
+        return resolved, None
+    admission = admit(job.spec, resolved, report, available)
+    return admission.failure or admission.run, admission
+
+
 def _then(course: _Course, step: Step, run: TrainConfig | None, created: tuple[Action, ...]) -> _Course:
-    return _Course(
-        step, TRAIN, run, (*course.actions, *created, *step.actions), (*course.events, *step.events)
-    )
+    events = (*course.events, *step.events)
+    actions = (*course.actions, *created, *step.actions)
+    return replace(course, step=step, stage=TRAIN, run=run, actions=actions, events=events)
 
 
 def _evaluate(

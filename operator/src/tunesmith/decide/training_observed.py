@@ -31,6 +31,7 @@ class Surroundings:
         eval_run: the EvalRun of the job's name, whoever made it.
         earlier: the FineTuneJobs that it names, None for one that is not there; read until the inputs are taken.
         claims: access modes of the claims that pods on several nodes would mount; read until training begins.
+        gpu_nodes: the cluster's nodes, read once: when prepare has ended and the GPUs' memory is left to Auto.
         missing_config_maps: ConfigMaps that the pods wait for.
         mount_failures: what nodes say of volumes that they can't mount.
     """
@@ -38,6 +39,7 @@ class Surroundings:
     eval_run: Body | None = None
     earlier: Mapping[str, FineTuneJob | None] = field(default_factory=dict)
     claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    gpu_nodes: tuple[Body, ...] = ()
     missing_config_maps: tuple[str, ...] = ()
     mount_failures: tuple[str, ...] = ()
 

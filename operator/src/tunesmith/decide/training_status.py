@@ -15,12 +15,13 @@ from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, FineTuneJobRe
 from tunesmith.api.values import format_duration
 from tunesmith.manifests.prepare_job import STAGE as PREPARE
 from tunesmith.manifests.train_job import STAGE as TRAIN
-from tunesmith_contract.progress import TrainerStatus
+from tunesmith_contract.progress import EVAL_REWARD, REWARD, TrainerStatus
 from tunesmith_contract.report import DatasetReport, TrainingReport
 
+from .admission import admission_conditions, shown_gpu_memory, shown_memory
 from .conditions import ConditionUpdate, merge_conditions
 from .defaults import is_packed
-from .results import Results, TrainingView
+from .results import Results
 from .stage import StageState
 from .summary import (
     attempt_conditions,
@@ -31,6 +32,7 @@ from .summary import (
     stage_condition,
     waiting_conditions,
 )
+from .training_view import TrainingView
 
 
 def build_training_status(
@@ -45,9 +47,10 @@ def build_training_status(
         phase=phase,
         observed_generation=job.metadata.generation,
         method=job.spec.method.name,
-        resolved=_resolved(view, results, dataset),
+        resolved=_resolved(job, view, results, dataset),
         dataset=DatasetStatus.model_validate(dataset.to_dict()) if dataset else None,
         progress=_progress(job, view, training),
+        memory_estimate=shown_memory(job.status, view.admission, training),
         checkpoints=results.checkpoints,
         curve=results.curve,
         best_step=training.best_step if training else None,
@@ -63,7 +66,8 @@ def build_training_status(
         attempts=results.attempts,
         disruptions=children.disruptions,
     )
-    updates = _conditions(job, view, phase, dataset, training)
+    verdicts = admission_conditions(view.admission) if view.admission else []
+    updates = [*_conditions(job, view, phase, dataset, training), *verdicts]
     conditions = merge_conditions(conditions_of(job.status.conditions), updates, job.metadata.generation, now)
     return status.to_dict() | {"conditions": conditions}
 
@@ -98,7 +102,9 @@ def _phase(view: TrainingView) -> FineTuneJobPhase:
             return FineTuneJobPhase.PREPARING if view.stage == PREPARE else FineTuneJobPhase.TRAINING
 
 
-def _resolved(view: TrainingView, results: Results, dataset: DatasetReport | None) -> Resolved | None:
+def _resolved(
+    job: FineTuneJob, view: TrainingView, results: Results, dataset: DatasetReport | None
+) -> Resolved | None:
     run = view.run
     if view.inputs is None:
         return None
@@ -119,6 +125,7 @@ def _resolved(view: TrainingView, results: Results, dataset: DatasetReport | Non
         parallelism=run.parallelism,
         offload=run.offload,
         activation_checkpointing=run.activation_checkpointing,
+        gpu_memory=shown_gpu_memory(job.status, view.admission),
     )
 
 
@@ -140,6 +147,8 @@ def _final_progress(training: TrainingReport) -> Progress:
         epoch=decimal(training.epochs),
         loss=decimal(training.loss),
         eval_loss=decimal(training.eval_loss),
+        reward=decimal(training.reward),
+        eval_reward=decimal(training.eval_reward),
         tokens_per_second=decimal(training.tokens_per_second),
     )
 
@@ -155,6 +164,8 @@ def _live_progress(news: TrainerStatus, before: Progress) -> Progress:
         epoch=_number(metrics, "current_epoch"),
         loss=_number(metrics, "loss"),
         eval_loss=_number(metrics, "eval_loss"),
+        reward=_number(metrics, REWARD),
+        eval_reward=_number(metrics, EVAL_REWARD),
         tokens_per_second=_number(metrics, "tokens_per_second"),
         remaining=None if remaining is None else format_duration(min(remaining, 10**7)),
         last_update_time=news.last_updated_time.replace(microsecond=0),

@@ -11,7 +11,15 @@ from datetime import datetime
 
 from tunesmith.manifests.names import GROUP
 
-from .objects import Manifest, container_status, job_end, job_started_at, parse_time, terminated
+from .objects import (
+    Manifest,
+    completion_index,
+    container_status,
+    job_end,
+    job_started_at,
+    parse_time,
+    terminated,
+)
 
 USED_ANNOTATION = f"{GROUP}/used"
 
@@ -68,12 +76,15 @@ def is_active(pod: Manifest) -> bool:
 
 
 def _spans(job: Manifest, pods: Sequence[Manifest], now: datetime) -> list[Span]:
+    """When pods ran; of an ended Job also those that nobody saw, as long as the Job or the others."""
     spans = [(start, _end(pod) or now) for pod in pods if (start := _start(pod))]
     started, end = job_started_at(job), job_end(job)
-    if spans or pods or started is None or end is None:
+    if end is None or started is None:
         return spans
-    # Nobody saw the pods: the Job knows when it began and ended.
-    return [(started, parse_time(end[1].get("lastTransitionTime")) or now)]
+    ended = parse_time(end[1].get("lastTransitionTime")) or now
+    unseen = job["spec"].get("parallelism", 1) - len({completion_index(pod) for pod in pods})
+    since = min((start for start, _ in spans), default=started)
+    return spans + [(since, ended)] * max(0, unseen)
 
 
 def _start(pod: Manifest) -> datetime | None:

@@ -1,0 +1,111 @@
+"""The memory estimate against torch itself: real models' bytes, and whole training steps on tensors without data."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from bitsandbytes.nn import Linear4bit
+from memory_meter import SavedBytes
+from peft import get_peft_model
+from small_configs import make_config
+from training_step import peft_config, report_of, simulate
+from transformers import AutoModelForCausalLM
+
+from tunesmith.decide.activations import saved_bytes
+from tunesmith.decide.memory import LIGER, NORMAL_FLOAT, NORMAL_FLOAT_DOUBLE, Setup, _Step, estimate_setup
+from tunesmith_contract.run_config import Adapter, AdapterType
+
+WORST_ERROR = 0.10
+
+#: Large enough that tokens, not tables, fill the memory; tensors hold no data, so it costs nothing.
+SIZES = {
+    "vocab_size": 32000,
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "head_dim": 128,
+    "max_position_embeddings": 8192,
+}
+LORA = Adapter(rank=16)
+DORA = Adapter(rank=16, type=AdapterType.DORA)
+FEW = Adapter(rank=64, target_modules=("q_proj", "v_proj"))
+
+# Fake tensors have no values, so transformers can't see that nothing is padded: it masks.
+STEPS = {
+    "all weights in float32": Setup(2, 2048, weight=4, masked=True),
+    "all weights in float32, checkpointing": Setup(4, 2048, weight=4, masked=True, checkpointing=True),
+    "all weights in bfloat16": Setup(2, 2048, masked=True),
+    "without accumulation": Setup(2, 2048, masked=True, accumulates=False),
+    "LoRA": Setup(2, 2048, adapter=LORA, masked=True),
+    "LoRA, checkpointing": Setup(8, 2048, adapter=LORA, masked=True, checkpointing=True),
+    "LoRA in bfloat16": Setup(2, 2048, adapter=LORA, adapter_weight=2, masked=True),
+    "LoRA in bfloat16, checkpointing": Setup(
+        8, 2048, adapter=LORA, adapter_weight=2, masked=True, checkpointing=True
+    ),
+    "LoRA on two layers": Setup(2, 2048, adapter=FEW, masked=True),
+    "DoRA": Setup(2, 2048, adapter=DORA, masked=True),
+    "DoRA, checkpointing": Setup(8, 2048, adapter=DORA, masked=True, checkpointing=True),
+    "one long row": Setup(1, 8192, adapter=LORA, masked=True, checkpointing=True),
+    "short rows": Setup(4, 128, adapter=LORA, masked=True),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_takes_what_was_estimated(name: str) -> None:
+    config = make_config("Llama", **SIZES)
+    setup, model = STEPS[name], report_of(config)
+    step, memory = simulate(config, setup), estimate_setup(model, setup)
+    assert memory.weights + memory.adapter == pytest.approx(step.weights, rel=0.001)
+    assert memory.weights + memory.adapter + memory.optimizer == pytest.approx(step.state, rel=0.02)
+    assert memory.allocated == pytest.approx(step.peak, rel=WORST_ERROR)
+
+
+@pytest.mark.parametrize("architecture", ["Qwen3", "Gemma", "Phi3"])
+@pytest.mark.parametrize(
+    "setup", [STEPS["all weights in bfloat16"], STEPS["LoRA, checkpointing"]], ids=["all", "LoRA"]
+)
+def test_other_architectures(architecture: str, setup: Setup) -> None:
+    config = make_config(architecture, **SIZES)
+    assert estimate_setup(report_of(config), setup).allocated == pytest.approx(
+        simulate(config, setup).peak, rel=WORST_ERROR
+    )
+
+
+@pytest.mark.parametrize("length", [32, 128])
+@pytest.mark.parametrize("adapter", [None, LORA], ids=["all", "LoRA"])
+def test_what_autograd_keeps_of_a_real_model(length: int, adapter: Adapter | None) -> None:
+    """On real tensors and in float32 throughout: norms make no copies, and one row needs no mask."""
+    config = make_config("Llama", num_hidden_layers=4, max_position_embeddings=256)
+    config._attn_implementation = "sdpa"
+    setup = Setup(1, length, weight=4, adapter=adapter)
+    style = replace(_Step(report_of(config), report_of(config).shape, setup).style, compute=4, casts=False)  # type: ignore[arg-type]
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = model if adapter is None else get_peft_model(model, peft_config(setup))
+    kept = []
+    for layers in (model.get_base_model() if adapter else model,):
+        with SavedBytes(model.parameters()) as saved:
+            layers.model(input_ids=torch.zeros((1, length), dtype=torch.long))
+        kept.append(saved.bytes)
+    assert saved_bytes(report_of(config), style) * length == pytest.approx(kept[0], rel=WORST_ERROR)
+
+
+@pytest.mark.parametrize(("double", "factor"), [(False, NORMAL_FLOAT), (True, NORMAL_FLOAT_DOUBLE)])
+def test_four_bit_weights_take_what_bitsandbytes_makes_of_them(double: bool, factor: float) -> None:
+    layer = Linear4bit(1024, 4096, bias=False, quant_type="nf4", compress_statistics=double)
+    layer.load_state_dict({"weight": torch.randn(4096, 1024)})
+    weight: Any = layer.to("cpu").weight
+    state = weight.quant_state
+    held = [weight.data, state.absmax, *([state.state2.absmax] if double else [])]
+    assert factor * 4096 * 1024 == pytest.approx(
+        sum(each.numel() * each.element_size() for each in held), rel=0.01
+    )
+
+
+def test_liger_knows_the_architectures_that_count_as_its_own() -> None:
+    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+
+    known = {name.replace("_", "") for name in MODEL_TYPE_TO_APPLY_LIGER_FN}
+    assert {name.lower() for name in LIGER} <= known
