@@ -34,7 +34,7 @@ from tunesmith_trainer.failures import *
 rank = int(os.environ.get("RANK", "0"))
 
 def stage(action):
-    worker._run_stage = lambda config, storage: action()
+    worker.run_stage = lambda config, storage: action()
     config = Path({config!r})
     sys.exit(worker.main(["--stage", "prepare", "--config", str(config), "--mount-root", "/", *sys.argv[1:]]))
 

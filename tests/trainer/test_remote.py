@@ -15,7 +15,7 @@ from tunesmith_contract.exit_codes import ExitCode, FailureCategory
 from tunesmith_contract.report import Outcome, RunReport, parse_report
 from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig
 from tunesmith_storage.errors import StorageError
-from tunesmith_trainer.failures import classify
+from tunesmith_trainer.failures import UserError, classify
 from tunesmith_trainer.redact import Redactor
 from tunesmith_trainer.report import Workspace
 from tunesmith_trainer.storage import Storage, describe_files
@@ -179,6 +179,12 @@ def test_a_registry_keeps_no_work_files(remote: RemoteWorld, registry: Registry,
     with pytest.raises(StorageError, match="workspace of pvc://, s3:// or gs://") as caught:
         remote.prepare(make, "uid", output=f"oci://{registry.host}/team/adapters")
     assert classify(caught.value) == (FailureCategory.USER_ERROR, "WorkspaceNeeded")
+
+
+def test_a_model_without_safetensors_is_found_before_training(remote: RemoteWorld, make: Any) -> None:
+    (remote.folder / "model/model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"holds no \*\.safetensors"):
+        remote.prepare(make, "uid")
 
 
 def test_what_is_wrong_with_the_rows_is_kept(remote: RemoteWorld, make: Any) -> None:

@@ -44,7 +44,7 @@ NORMAL_FLOAT_DOUBLE = 0.5 + 1 / 64 + 4 / (64 * 256)
 #: Bytes of a weight in checkpoints that are quantised already; an unknown method counts as 8 bits.
 QUANTIZED = {"gptq": 0.53, "awq": 0.53, "bitsandbytes": 0.53, "mxfp4": 0.53, "fp8": 1.0}
 
-#: TRL's fused output layer works on tiles of so many tokens and vocabulary entries.
+#: TRL's fused output layer works on tiles of so many tokens and vocabulary entries, however small the vocabulary.
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
 #: Without it, bytes of a logit: in two bytes, its log-softmax in four, that one's gradient in four and again in two.
 WHOLE_LOGITS = 12
@@ -413,7 +413,7 @@ class _Step:
         stays = float(setup.weight * matrix) if setup.adapter is None else 0.0
         if setup.whole_logits:
             return setup.whole_logits * shape.vocabulary_size * setup.tokens + stays, stays
-        tile = COMPUTE * min(setup.tokens, TILE_TOKENS) * min(shape.vocabulary_size, TILE_VOCABULARY)
+        tile = COMPUTE * min(setup.tokens, TILE_TOKENS) * TILE_VOCABULARY
         hidden = (FLOAT + COMPUTE) * shape.hidden_size * setup.tokens
         return tile + hidden + trained, stays
 

@@ -176,8 +176,9 @@ def _settle(
     if observed.run is not None:
         run = parse_run(observed.run)
         return run, None if is_judged(job.status) else judge(run, report, available)
-    resolved = resolve_run(job.spec, inputs, report, inputs.initial, available)
-    if isinstance(resolved, Failure) or observed.children.records_of(TRAIN):
+    refused = next((each.failure for each in observed.children.records_of(TRAIN) if each.final), None)
+    resolved = refused or resolve_run(job.spec, inputs, report, inputs.initial, available)
+    if isinstance(resolved, Failure):
         return resolved, None
     admission = admit(job.spec, resolved, report, available)
     return admission.failure or admission.run, admission

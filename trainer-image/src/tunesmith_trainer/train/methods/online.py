@@ -16,7 +16,6 @@ from tunesmith_contract.run_config import Hyperparameters
 from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.failures import UserError
 from tunesmith_trainer.rewards.build import build_reward_functions
-from tunesmith_trainer.rewards.model import reward_model_loader
 from tunesmith_trainer.train.arguments import common_arguments, world_size
 from tunesmith_trainer.train.context import Training
 
@@ -131,8 +130,9 @@ def _build(
     rows = training.rows
     numbers = training.config.hyperparameters
     require_groups(numbers, world_size(), method.generations, len(rows.train))
-    loader = reward_model_loader(training.storage)
-    functions, weights = build_reward_functions(method.rewards, training.tokenizer.all_special_ids, loader)
+    functions, weights = build_reward_functions(
+        method.rewards, training.tokenizer.all_special_ids, training.storage
+    )
     return trainer(
         model=training.model,
         reward_funcs=functions,

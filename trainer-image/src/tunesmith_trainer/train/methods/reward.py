@@ -1,5 +1,7 @@
 """Learning to judge: a reward model from pairs of a better and a worse answer (Bradley-Terry)."""
 
+from typing import Any
+
 from datasets import Dataset
 from trl import RewardConfig, RewardTrainer
 
@@ -8,13 +10,21 @@ from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import Training
 
+from .validation import WeightedValidation
+
+
+class _RewardTrainer(WeightedValidation, RewardTrainer):
+    def weigh(self, inputs: dict[str, Any]) -> int:
+        """Pairs."""
+        return len(inputs["input_ids"]) // 2
+
 
 def build_reward_trainer(training: Training) -> RewardTrainer:
     """TRL's RewardTrainer on rows that are tokenised here as prepare counted them."""
     method = training.config.method.reward
     assert method is not None
     rows, renderer = training.rows, training.renderer
-    return RewardTrainer(
+    return _RewardTrainer(
         model=training.model,
         args=RewardConfig(
             **common_arguments(training),
