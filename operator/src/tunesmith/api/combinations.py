@@ -97,13 +97,6 @@ _METHOD_RULES = (
         ".output.formats",
     ),
     Rule(
-        "!has(self.earlyStopping) || !(has(self.method.grpo) || has(self.method.rloo))",
-        "earlyStopping watches the validation loss, which says nothing of rewards: leave it out with grpo and rloo; "
-        "hyperparameters.maxSteps limits them.",
-        lambda spec: spec.early_stopping is None or not (spec.method.grpo or spec.method.rloo),
-        ".earlyStopping",
-    ),
-    Rule(
         "!has(self.earlyStopping) || has(self.dataset.validation.uri) || "
         f"!{is_zero('self.dataset.validation.fraction')}",
         'earlyStopping needs validation rows: write dataset.validation: {fraction: "0.1"}, or a uri.',

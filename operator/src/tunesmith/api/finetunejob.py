@@ -52,8 +52,8 @@ class FineTuneJobSpec(StrictModel):
     hyperparameters: Hyperparameters = Field(Hyperparameters(), description="How training goes.")
     early_stopping: EarlyStopping | None = Field(
         None,
-        description="Stop when the loss on the validation rows no longer falls. Absent: all epochs are gone "
-        "through; the artefact holds the best weights either way.",
+        description="Stop when the loss on the validation rows no longer falls, or the reward no longer rises. "
+        "Absent: all epochs are gone through; the artefact holds the best weights either way.",
     )
     compute: Compute = Field(Compute(), description="What the training pods get.")
     checkpoints: Checkpoints = Field(

@@ -15,7 +15,7 @@ from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, FineTuneJobRe
 from tunesmith.api.values import format_duration
 from tunesmith.manifests.prepare_job import STAGE as PREPARE
 from tunesmith.manifests.train_job import STAGE as TRAIN
-from tunesmith_contract.progress import TrainerStatus
+from tunesmith_contract.progress import EVAL_REWARD, REWARD, TrainerStatus
 from tunesmith_contract.report import DatasetReport, TrainingReport
 
 from .conditions import ConditionUpdate, merge_conditions
@@ -140,6 +140,8 @@ def _final_progress(training: TrainingReport) -> Progress:
         epoch=decimal(training.epochs),
         loss=decimal(training.loss),
         eval_loss=decimal(training.eval_loss),
+        reward=decimal(training.reward),
+        eval_reward=decimal(training.eval_reward),
         tokens_per_second=decimal(training.tokens_per_second),
     )
 
@@ -155,6 +157,8 @@ def _live_progress(news: TrainerStatus, before: Progress) -> Progress:
         epoch=_number(metrics, "current_epoch"),
         loss=_number(metrics, "loss"),
         eval_loss=_number(metrics, "eval_loss"),
+        reward=_number(metrics, REWARD),
+        eval_reward=_number(metrics, EVAL_REWARD),
         tokens_per_second=_number(metrics, "tokens_per_second"),
         remaining=None if remaining is None else format_duration(min(remaining, 10**7)),
         last_update_time=news.last_updated_time.replace(microsecond=0),
