@@ -28,9 +28,10 @@ FORMATS: dict[str, tuple[DataFormat, ...]] = {
 
 def _format_rule(method: str, formats: tuple[DataFormat, ...]) -> Rule:
     known = ", ".join(f"'{name}'" for name in (DataFormat.AUTO, *formats))
+    some = " or ".join(filter(None, (", ".join(formats[:-1]), formats[-1])))
     return Rule(
         f"!has(self.method.{method}) || self.dataset.format in [{known}]",
-        f"{method} learns from {' or '.join(formats)} rows: write dataset.format: {formats[0]}, or leave it out.",
+        f"{method} learns from {some} rows: write dataset.format: {formats[0]}, or leave it out.",
         lambda spec: spec.method.key != method or spec.dataset.format in (DataFormat.AUTO, *formats),
         ".dataset.format",
     )
