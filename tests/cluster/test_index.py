@@ -86,7 +86,9 @@ def test_late_news_of_a_former_resource_does_not_touch_its_successor() -> None:
 
 def build_pod(name: str, version: int, exit_code: int | None = None) -> dict[str, Any]:
     state = {"running": {}} if exit_code is None else {"terminated": {"exitCode": exit_code}}
-    return build_child(name, version) | {"status": {"containerStatuses": [{"name": "trainer", "state": state}]}}
+    return build_child(name, version) | {
+        "status": {"containerStatuses": [{"name": "trainer", "state": state}]}
+    }
 
 
 def test_pods_that_ended_before_they_went_are_remembered_until_told_otherwise() -> None:

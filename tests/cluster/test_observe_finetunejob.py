@@ -15,7 +15,9 @@ def job(name: str, phase: str | None = None, **spec: Any) -> dict[str, Any]:
 
 
 ON_BASE = {"baseModel": {"fineTuneJobRef": {"name": "earlier"}}}
-ON_REWARD = {"method": {"rloo": {"rewards": [{"name": "r", "model": {"fineTuneJobRef": {"name": "earlier"}}}]}}}
+ON_REWARD = {
+    "method": {"rloo": {"rewards": [{"name": "r", "model": {"fineTuneJobRef": {"name": "earlier"}}}]}}
+}
 KNOWN = [
     job("new", **ON_BASE),
     job("waits", "Pending", **ON_REWARD),
@@ -33,5 +35,7 @@ KNOWN = [
         (job("stranger", "Succeeded"), []),
     ],
 )
-def test_the_end_of_an_earlier_job_wakes_those_that_wait_for_it(changed: dict[str, Any], woken: list[str]) -> None:
+def test_the_end_of_an_earlier_job_wakes_those_that_wait_for_it(
+    changed: dict[str, Any], woken: list[str]
+) -> None:
     assert [body["metadata"]["name"] for body in waiting_jobs(changed, KNOWN)] == woken
