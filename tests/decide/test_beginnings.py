@@ -28,7 +28,11 @@ def earlier(phase: str = "Succeeded", kind: str = "LoRA", **spec: Any) -> FineTu
     body["metadata"]["name"] = "earlier"
     resolved = {"baseModel": "hf://org/model@main", "baseModelRevision": "c0ffee"}
     done = {"artifact": ARTIFACT | {"kind": kind}} if phase == "Succeeded" else {}
-    body["status"] = {"phase": phase, "resolved": resolved, "failure": {"category": "DataError", "message": "line 7"}}
+    body["status"] = {
+        "phase": phase,
+        "resolved": resolved,
+        "failure": {"category": "DataError", "message": "line 7"},
+    }
     body["status"] |= done
     return FineTuneJob.parse(body)
 
@@ -54,7 +58,9 @@ def secrets_of(cluster: World) -> dict[str, str]:
     assert all(mount["readOnly"] for mount in mounts if mount["name"] in names)
     root = "/var/run/secrets/tunesmith-user/"
     return {
-        mount["mountPath"].removeprefix(root): names[mount["name"]] for mount in mounts if mount["name"] in names
+        mount["mountPath"].removeprefix(root): names[mount["name"]]
+        for mount in mounts
+        if mount["name"] in names
     }
 
 
@@ -122,7 +128,9 @@ def test_a_failed_earlier_job_is_named() -> None:
 
 
 def test_a_reward_model_of_an_earlier_job_is_followed() -> None:
-    rewards = [{"name": "judge", "model": {"fineTuneJobRef": {"name": "earlier"}, "secretRef": {"name": "bucket"}}}]
+    rewards = [
+        {"name": "judge", "model": {"fineTuneJobRef": {"name": "earlier"}, "secretRef": {"name": "bucket"}}}
+    ]
     cluster = World(fine_tune_job(method={"rloo": {"rewards": rewards}}))
     cluster.around = Surroundings(earlier={"earlier": earlier(kind="RewardAdapter")})
     cluster.reconcile()
@@ -148,7 +156,9 @@ def test_several_nodes_need_claims_that_they_can_share(modes: tuple[str, ...] | 
     if refused:
         assert cluster.condition("Stalled")["reason"] == "ClaimNotShared"
         message = cluster.status["failure"]["message"]
-        assert message.startswith(f'PersistentVolumeClaim "artifacts" is {modes and modes[0]}: pods on 2 nodes')
+        assert message.startswith(
+            f'PersistentVolumeClaim "artifacts" is {modes and modes[0]}: pods on 2 nodes'
+        )
         assert "spec.output.uri" in message
 
 

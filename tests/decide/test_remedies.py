@@ -26,7 +26,9 @@ def run_out(cluster: World) -> None:
 
 def small(**spec: Any) -> World:
     """A job of 16 rows a step, 8 at a time."""
-    return training(hyperparameters={"batchSize": 16}, method={"sft": {"maxLength": 1024, "packing": False}}, **spec)
+    return training(
+        hyperparameters={"batchSize": 16}, method={"sft": {"maxLength": 1024, "packing": False}}, **spec
+    )
 
 
 def test_the_next_attempt_takes_half_the_rows_at_once() -> None:
@@ -82,7 +84,9 @@ def test_one_row_at_a_time_can_not_be_halved() -> None:
 
 
 def test_the_micro_batch_divides_what_a_device_has() -> None:
-    cluster = training(hyperparameters={"batchSize": 15}, method={"sft": {"maxLength": 512, "packing": False}})
+    cluster = training(
+        hyperparameters={"batchSize": 15}, method={"sft": {"maxLength": 512, "packing": False}}
+    )
     run_out(cluster)
     assert micro_batch(cluster) == "5"
     assert 15 % 5 == 0

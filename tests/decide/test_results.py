@@ -53,7 +53,9 @@ def test_the_budget_stops_it_gently_and_names_what_is_kept() -> None:
     assert cluster.status["phase"] == "Failed"
     assert cluster.condition("Stalled")["reason"] == "BudgetExhausted"
     message = cluster.status["failure"]["message"]
-    assert message.startswith("The budget of 1 GPU hours is used up. The checkpoint of step 70 is kept: pvc://")
+    assert message.startswith(
+        "The budget of 1 GPU hours is used up. The checkpoint of step 70 is kept: pvc://"
+    )
     assert cluster.status["cost"] == {"gpuSeconds": "3640", "amount": "2.53", "currency": "EUR"}
     assert cluster.status["checkpoints"][-1]["step"] == 70
 
@@ -117,7 +119,9 @@ def test_what_it_will_cost_follows_from_the_pods_own_estimate() -> None:
 
 
 NODE = {
-    "metadata": {"labels": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", "nvidia.com/gpu.memory": "81559"}},
+    "metadata": {
+        "labels": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", "nvidia.com/gpu.memory": "81559"}
+    },
     "status": {"allocatable": {"nvidia.com/gpu": "8"}},
 }
 
@@ -163,7 +167,8 @@ def test_checkpoints_are_known_as_they_are_committed() -> None:
 
 
 @pytest.mark.parametrize(
-    "metrics", [{"checkpoint_step": "1"}, {"checkpoint_step": "nan", "checkpoint_digest": HEX, "checkpoint_time": "1"}]
+    "metrics",
+    [{"checkpoint_step": "1"}, {"checkpoint_step": "nan", "checkpoint_digest": HEX, "checkpoint_time": "1"}],
 )
 def test_half_a_word_about_a_checkpoint_is_not_believed(metrics: dict[str, str]) -> None:
     cluster = training()
@@ -198,10 +203,15 @@ def test_the_report_fills_the_status() -> None:
     training_report = report.training.model_copy(update=more)
     output = {"uri": "pvc://artifacts/team", "formats": ["Adapter", "Merged"]}
     cluster = training(adapter={"type": "DoRA"}, output=output)
-    cluster.end(0, RunReport.model_validate(report.model_copy(update={"training": training_report}).to_dict()))
+    cluster.end(
+        0, RunReport.model_validate(report.model_copy(update={"training": training_report}).to_dict())
+    )
     status = cluster.status
     assert (status["bestStep"], status["overfittingStep"], status["stoppedEarly"]) == (40, 50, True)
-    assert status["curve"] == [{"step": 1, "loss": "2"}, {"step": 50, "loss": "1", "evalLoss": "1.5", "reward": "0.7"}]
+    assert status["curve"] == [
+        {"step": 1, "loss": "2"},
+        {"step": 50, "loss": "1", "evalLoss": "1.5", "reward": "0.7"},
+    ]
     assert (status["resolved"]["kernels"], status["resolved"]["precision"]) == ("SDPA", "bfloat16")
     assert status["artifact"]["kind"] == "DoRA"
     assert [export["format"] for export in status["artifact"]["exports"]] == ["Merged"]

@@ -62,7 +62,10 @@ def test_a_whole_model_is_a_side_beside_its_base(world: Any, make: Any) -> None:
     trained = world.train(world.train_config(prepared, adapter=None, hyperparameters=learned))
     artifact = trained.training.artifact
     config = world.evaluate_config(
-        sides=[{"name": "whole", "adapter": {"uri": artifact.uri, "digest": artifact.digest}}, {"name": "bare"}],
+        sides=[
+            {"name": "whole", "adapter": {"uri": artifact.uri, "digest": artifact.digest}},
+            {"name": "bare"},
+        ],
         suites=[{"name": "task", "dataset": test, "metrics": METRICS, "maxNewTokens": 8, "limit": 4}],
     )
     report = world.evaluate(config)
