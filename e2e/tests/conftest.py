@@ -12,6 +12,8 @@ from tunesmith_cluster.engines import open_cluster, open_test_cluster
 from tunesmith_demo.installation import fill_claim, install_chart
 from tunesmith_demo.playground import Playground
 
+CLAIMS = {"models": "ReadWriteMany", "artifacts": "ReadWriteOnce", "shared": "ReadWriteMany"}
+
 
 @pytest.fixture(scope="session")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
@@ -39,11 +41,9 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
                 },
             }
         )
-        playground.provide_volumes(client, NAMESPACE, ("models", "artifacts"))
-        playground.provide_volumes(client, NAMESPACE, ("shared",), "ReadWriteMany")
-        for claim in ("models", "artifacts"):
-            client.apply(build_claim(claim))
-        client.apply(build_claim("shared", "ReadWriteMany"))
+        for claim, access_mode in CLAIMS.items():
+            playground.provide_volumes(client, NAMESPACE, (claim,), access_mode)
+            client.apply(build_claim(claim, access_mode))
         client.apply(build_data())
         fill_claim(client, NAMESPACE, "models", images["trainer"], model, MODEL)
         yield Installation(client, images)

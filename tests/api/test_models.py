@@ -20,6 +20,7 @@ from tunesmith.api import (
     format_duration,
 )
 from tunesmith.api.adapterdeployment import MAX_ADAPTERS, MAX_HISTORY, MAX_PODS, MAX_REJECTED
+from tunesmith.api.crd import build_schema
 
 BY_KIND = {kind.kind_name: kind for kind in KINDS}
 
@@ -54,6 +55,24 @@ REFUSED = [pytest.param(case.body, id=case.title) for case in bad_cases() if "Du
 def test_the_models_refuse_what_the_api_server_refuses(body: dict[str, Any]) -> None:
     with pytest.raises(InvalidResource):
         parse(body)
+
+
+def rules_of(schema: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Every rule of a structural schema."""
+    yield from schema.get("x-kubernetes-validations", ())
+    for member in schema.get("properties", {}).values():
+        yield from rules_of(member)
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield from rules_of(schema[key])
+
+
+def test_every_rule_of_a_job_is_seen_to_refuse() -> None:
+    told = [case.message for case in bad_cases()]
+    rules = {rule["message"] for rule in rules_of(build_schema(FineTuneJob)) if "oldSelf" not in rule["rule"]}
+    assert {
+        rule for rule in rules if not any(rule[:30] in message or message in rule for message in told)
+    } == set()
 
 
 def test_a_fault_is_told_with_its_path_and_what_to_write() -> None:

@@ -82,3 +82,24 @@ def test_late_news_of_a_former_resource_does_not_touch_its_successor() -> None:
     assert not bodies.drop(build_body("old", 4))
     assert bodies.get(key) == build_body("new", 5)
     assert (bodies.key("old"), bodies.key("new")) == (None, key)
+
+
+def build_pod(name: str, version: int, exit_code: int | None = None) -> dict[str, Any]:
+    state = {"running": {}} if exit_code is None else {"terminated": {"exitCode": exit_code}}
+    return build_child(name, version) | {
+        "status": {"containerStatuses": [{"name": "trainer", "state": state}]}
+    }
+
+
+def test_pods_that_ended_before_they_went_are_remembered_until_told_otherwise() -> None:
+    index = ChildIndex(lambda uid: None)
+    index.follow("v1", "Pod", lambda: True)
+    for pod in (build_pod("told", 1), build_pod("vanished", 2), build_pod("stays", 3)):
+        index.seen("v1", "Pod", "ADDED", pod)
+    index.seen("v1", "Pod", "DELETED", build_pod("told", 4, exit_code=11))
+    index.seen("v1", "Pod", "DELETED", build_pod("vanished", 5))
+    assert [pod["metadata"]["name"] for pod in index.departed("owner")] == ["told"]
+    index.forget_departed("owner", keep=lambda pod: pod["metadata"]["name"] == "told")
+    assert len(index.departed("owner")) == 1
+    index.forget_departed("owner")
+    assert index.departed("owner") == ()

@@ -74,7 +74,7 @@ def test_it_succeeds_and_makes_its_evaluation(runs: Runs) -> None:
     ],
 )
 def test_each_exit_code_has_its_category(runs: Runs, code: int, category: str) -> None:
-    made = train(runs, "bad", backoffLimit=0)
+    made = train(runs, "bad", backoffLimit=0, hyperparameters={"batchSize": 1})
     told = failure("train", category, "what to do") if code in set(ExitCode) else None
     runs.finish(made, "train", 1, code, told)
     status = runs.wait(KIND, "bad", "Failed")

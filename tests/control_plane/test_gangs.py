@@ -67,7 +67,9 @@ def test_the_pod_that_knows_the_cause_is_heard_though_the_job_removes_it(runs: R
     runs.server.hold_pod(runs.namespace, knows)
     runs.finish(made, "train", 1, ExitCode.COMMUNICATION, failure("train", "Communication"), index=1)
     path = f"pods/{knows}"
-    eventually(lambda: "deletionTimestamp" in runs.read_child(path)["metadata"], what="the end of its partner")
+    eventually(
+        lambda: "deletionTimestamp" in runs.read_child(path)["metadata"], what="the end of its partner"
+    )
     runs.finish(made, "train", 1, ExitCode.DATA_ERROR, failure("train", "DataError", "line 7"))
     runs.server.release_pod(runs.namespace, knows)
     status = runs.wait(KIND, "cause", "Failed")

@@ -39,7 +39,10 @@ WORKLOAD_CRD = {
                     "openAPIV3Schema": {
                         "type": "object",
                         "properties": {
-                            "spec": {"type": "object", "properties": {"active": {"type": "boolean", "default": True}}}
+                            "spec": {
+                                "type": "object",
+                                "properties": {"active": {"type": "boolean", "default": True}},
+                            }
                         },
                     }
                 },
@@ -152,7 +155,12 @@ def test_a_queued_job_is_held_through_its_workload(runs: Runs) -> None:
     path = job_name(runs, made)
     job = runs.read_child(path)
     assert job["metadata"]["labels"][QUEUE] == "gpus"
-    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"]}
+    owner = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "name": job["metadata"]["name"],
+        "uid": job["metadata"]["uid"],
+    }
     labels = {"kueue.x-k8s.io/job-uid": job["metadata"]["uid"]}
     metadata = {"name": "workload", "labels": labels, "ownerReferences": [owner]}
     workloads = f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{runs.namespace}/workloads"
@@ -164,14 +172,18 @@ def test_a_queued_job_is_held_through_its_workload(runs: Runs) -> None:
         return active
 
     def play_kueue(suspend: bool) -> None:
-        runs.server.api.merge(f"/apis/batch/v1/namespaces/{runs.namespace}/{path}", {"spec": {"suspend": suspend}})
+        runs.server.api.merge(
+            f"/apis/batch/v1/namespaces/{runs.namespace}/{path}", {"spec": {"suspend": suspend}}
+        )
 
     runs.patch(KIND, "queued", {"spec": {"suspend": True}})
     eventually(lambda: not is_active(), what="the Workload's end")
     assert runs.read_child(path)["spec"]["suspend"] is False
     play_kueue(True)
     runs.wait(KIND, "queued", "Suspended")
-    eventually(lambda: "tunesmith.dev/used" in runs.read_child(path)["metadata"]["annotations"], what="the note")
+    eventually(
+        lambda: "tunesmith.dev/used" in runs.read_child(path)["metadata"]["annotations"], what="the note"
+    )
     runs.patch(KIND, "queued", {"spec": {"suspend": False}})
     eventually(is_active, what="the Workload's return")
     runs.wait(KIND, "queued", "Queued")

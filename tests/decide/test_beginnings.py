@@ -14,6 +14,7 @@ from tunesmith.decide.training_observed import Surroundings
 from tunesmith.manifests.inputs_config_map import parse_inputs
 from tunesmith.manifests.run_config_map import parse_run
 from tunesmith_contract.report import Failure
+from tunesmith_contract.run_config import EvaluateConfig
 
 ARTIFACT = {"uri": f"s3://artifacts/team/sha256/{'b' * 64}", "digest": f"sha256:{'b' * 64}"}
 ON_EARLIER = {"baseModel": {"fineTuneJobRef": {"name": "earlier"}}}
@@ -27,7 +28,11 @@ def earlier(phase: str = "Succeeded", kind: str = "LoRA", **spec: Any) -> FineTu
     body["metadata"]["name"] = "earlier"
     resolved = {"baseModel": "hf://org/model@main", "baseModelRevision": "c0ffee"}
     done = {"artifact": ARTIFACT | {"kind": kind}} if phase == "Succeeded" else {}
-    body["status"] = {"phase": phase, "resolved": resolved, "failure": {"category": "DataError", "message": "line 7"}}
+    body["status"] = {
+        "phase": phase,
+        "resolved": resolved,
+        "failure": {"category": "DataError", "message": "line 7"},
+    }
     body["status"] |= done
     return FineTuneJob.parse(body)
 
@@ -53,7 +58,9 @@ def secrets_of(cluster: World) -> dict[str, str]:
     assert all(mount["readOnly"] for mount in mounts if mount["name"] in names)
     root = "/var/run/secrets/tunesmith-user/"
     return {
-        mount["mountPath"].removeprefix(root): names[mount["name"]] for mount in mounts if mount["name"] in names
+        mount["mountPath"].removeprefix(root): names[mount["name"]]
+        for mount in mounts
+        if mount["name"] in names
     }
 
 
@@ -121,7 +128,9 @@ def test_a_failed_earlier_job_is_named() -> None:
 
 
 def test_a_reward_model_of_an_earlier_job_is_followed() -> None:
-    rewards = [{"name": "judge", "model": {"fineTuneJobRef": {"name": "earlier"}, "secretRef": {"name": "bucket"}}}]
+    rewards = [
+        {"name": "judge", "model": {"fineTuneJobRef": {"name": "earlier"}, "secretRef": {"name": "bucket"}}}
+    ]
     cluster = World(fine_tune_job(method={"rloo": {"rewards": rewards}}))
     cluster.around = Surroundings(earlier={"earlier": earlier(kind="RewardAdapter")})
     cluster.reconcile()
@@ -147,7 +156,9 @@ def test_several_nodes_need_claims_that_they_can_share(modes: tuple[str, ...] | 
     if refused:
         assert cluster.condition("Stalled")["reason"] == "ClaimNotShared"
         message = cluster.status["failure"]["message"]
-        assert message.startswith(f'PersistentVolumeClaim "artifacts" is {modes and modes[0]}: pods on 2 nodes')
+        assert message.startswith(
+            f'PersistentVolumeClaim "artifacts" is {modes and modes[0]}: pods on 2 nodes'
+        )
         assert "spec.output.uri" in message
 
 
@@ -227,10 +238,15 @@ def test_what_people_bring_reaches_the_pods() -> None:
     assert "volumeMounts" not in pod
 
 
-@pytest.mark.parametrize(("kind", "word"), [("Model", "whole model"), ("RewardAdapter", "reward model")])
-def test_what_can_not_be_judged_is_refused_in_words(kind: str, word: str) -> None:
-
-
-    refused = resolve_contestants(EvalRun.parse(eval_run()), earlier(kind=kind))
+def test_a_reward_model_can_not_be_judged_by_its_answers() -> None:
+    refused = resolve_contestants(EvalRun.parse(eval_run()), earlier(kind="RewardAdapter"))
     assert isinstance(refused, Failure)
-    assert word in refused.message
+    assert "reward model" in refused.message
+
+
+def test_a_whole_model_is_judged_beside_its_base() -> None:
+    config = resolve_contestants(EvalRun.parse(eval_run()), earlier(kind="Model"))
+    assert isinstance(config, EvaluateConfig)
+    assert config.base_model == "hf://org/model@c0ffee"
+    assert config.sides[0].adapter is not None
+    assert config.sides[0].adapter.uri == ARTIFACT["uri"]

@@ -13,7 +13,7 @@ from tunesmith.decide.defaults import (
     resolve_packing,
     resolve_parallelism,
 )
-from tunesmith_contract.run_config import Offload, Parallelism
+from tunesmith_contract.run_config import AdapterType, Offload, Parallelism
 
 GIB = 2**30
 BILLION = 10**9
@@ -27,7 +27,9 @@ def test_what_is_written_stays() -> None:
     assert resolve_packing(False, "Auto", gpus_per_node=1) is False
     assert resolve_activation_checkpointing(False, 70 * BILLION, gpus_per_node=8) is False
     assert resolve_gpu_memory("24Gi", 80 * GIB) == 24 * GIB
-    written = resolve_parallelism("ZeRO3", Offload.NONE, (1, 1), 10, adapter=True, gpu_memory=None)
+    written = resolve_parallelism(
+        "ZeRO3", Offload.NONE, (1, 1), 10, adapter=AdapterType.LORA, gpu_memory=None
+    )
     assert written is Parallelism.ZERO3
 
 
@@ -90,22 +92,24 @@ def test_rows_are_packed_on_gpus_where_nobody_counted_them(batch: str | int, gpu
 @pytest.mark.parametrize(
     ("offload", "compute", "parameters", "adapter", "gpu_memory", "expected"),
     [
-        (Offload.NONE, (1, 1), 70 * BILLION, False, 80 * GIB, "DDP"),
-        (Offload.NONE, (4, 0), BILLION, False, None, "DDP"),
-        (Offload.NONE, (1, 8), 8 * BILLION, True, 80 * GIB, "DDP"),
-        (Offload.NONE, (1, 8), 70 * BILLION, True, 80 * GIB, "ZeRO3"),
-        (Offload.NONE, (1, 8), 8 * BILLION, True, None, "ZeRO3"),
-        (Offload.NONE, (1, 8), 8 * BILLION, False, 80 * GIB, "ZeRO2"),
-        (Offload.NONE, (1, 2), 8 * BILLION, False, 80 * GIB, "ZeRO3"),
-        (Offload.OPTIMIZER, (1, 1), BILLION, True, 80 * GIB, "ZeRO2"),
-        (Offload.ALL, (1, 1), BILLION, True, 80 * GIB, "ZeRO3"),
+        (Offload.NONE, (1, 1), 70 * BILLION, None, 80 * GIB, "DDP"),
+        (Offload.NONE, (4, 0), 70 * BILLION, None, None, "DDP"),
+        (Offload.NONE, (1, 8), BILLION, None, 80 * GIB, "DDP"),
+        (Offload.NONE, (1, 8), 8 * BILLION, None, 80 * GIB, "ZeRO2"),
+        (Offload.NONE, (1, 2), 8 * BILLION, None, 80 * GIB, "ZeRO3"),
+        (Offload.NONE, (1, 8), 8 * BILLION, AdapterType.LORA, 80 * GIB, "DDP"),
+        (Offload.NONE, (1, 8), 70 * BILLION, AdapterType.LORA, 80 * GIB, "ZeRO3"),
+        (Offload.NONE, (1, 8), 70 * BILLION, AdapterType.QLORA, 80 * GIB, "DDP"),
+        (Offload.NONE, (1, 8), 8 * BILLION, AdapterType.LORA, None, "ZeRO3"),
+        (Offload.OPTIMIZER, (1, 1), BILLION, AdapterType.LORA, 80 * GIB, "ZeRO2"),
+        (Offload.ALL, (1, 1), BILLION, AdapterType.LORA, 80 * GIB, "ZeRO3"),
     ],
 )
 def test_devices_divide_what_one_can_not_hold(
     offload: Offload,
     compute: tuple[int, int],
     parameters: int,
-    adapter: bool,
+    adapter: AdapterType | None,
     gpu_memory: int | None,
     expected: str,
 ) -> None:

@@ -211,3 +211,25 @@ def test_a_deleted_run_is_left_alone() -> None:
     cluster = running()
     cluster.resource["metadata"]["deletionTimestamp"] = "2030-01-01T00:00:00Z"
     assert cluster.plan() == Plan()
+
+
+@pytest.mark.parametrize(
+    ("place", "output"),
+    [
+        (f"oci://registry.example/team/a:sha256-{'a' * 64}", "oci://registry.example/team/a"),
+        (f"hf://org/repo/sha256/{'a' * 64}", "hf://org/repo"),
+    ],
+)
+def test_what_keeps_no_work_files_is_judged_in_the_jobs_workspace(place: str, output: str) -> None:
+    """An artefact in a registry or hub: the evaluation works where the job did, with that Secret."""
+    work = {"uri": "s3://bucket/work", "secretRef": {"name": "bucket"}}
+    job = tuned(workspace=work, output={"uri": output, "secretRef": {"name": "registry"}})
+    job["status"]["artifact"] = ARTIFACT | {"uri": place}
+    world = World(job)
+    world.reconcile()
+    assert (world.config().workspace, world.config().output) == ("s3://bucket/work", output)
+    (pod,) = (body["spec"]["template"]["spec"] for body in world.live_jobs())
+    opened = {
+        volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume
+    }
+    assert opened.items() >= {"secret-workspace": "bucket", "secret-output": "registry"}.items()

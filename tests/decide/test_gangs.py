@@ -10,7 +10,12 @@ from tunesmith.decide.plan import Delete
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory
 
 NODES = 2
-TARGET = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "drained"}
+TARGET = {
+    "type": "DisruptionTarget",
+    "status": "True",
+    "reason": "EvictionByEvictionAPI",
+    "message": "drained",
+}
 
 
 def gang(**spec: Any) -> World:

@@ -26,7 +26,9 @@ def run_out(cluster: World) -> None:
 
 def small(**spec: Any) -> World:
     """A job of 16 rows a step, 8 at a time."""
-    return training(hyperparameters={"batchSize": 16}, method={"sft": {"maxLength": 1024, "packing": False}}, **spec)
+    return training(
+        hyperparameters={"batchSize": 16}, method={"sft": {"maxLength": 1024, "packing": False}}, **spec
+    )
 
 
 def test_the_next_attempt_takes_half_the_rows_at_once() -> None:
@@ -38,6 +40,12 @@ def test_the_next_attempt_takes_half_the_rows_at_once() -> None:
     cluster.forget_status()
     cluster.reconcile()
     assert cluster.status["phase"] == "Training"
+
+
+def test_kto_keeps_a_row_and_its_neighbour() -> None:
+    cluster = training(hyperparameters={"batchSize": 16, "microBatchSize": 2}, method={"kto": {}})
+    run_out(cluster)
+    assert cluster.status["phase"] == "Failed"
 
 
 def test_the_users_limit_is_for_other_failures() -> None:
@@ -76,7 +84,9 @@ def test_one_row_at_a_time_can_not_be_halved() -> None:
 
 
 def test_the_micro_batch_divides_what_a_device_has() -> None:
-    cluster = training(hyperparameters={"batchSize": 15}, method={"sft": {"maxLength": 512, "packing": False}})
+    cluster = training(
+        hyperparameters={"batchSize": 15}, method={"sft": {"maxLength": 512, "packing": False}}
+    )
     run_out(cluster)
     assert micro_batch(cluster) == "5"
     assert 15 % 5 == 0

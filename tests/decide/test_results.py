@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 from simulated_cluster import DIGEST, START, UID, success
-from training_world import World, preempted, training
+from training_world import World, preempted, training, world
 
 from tunesmith.decide.plan import Patch
-from tunesmith.decide.training_observed import LiveProgress
+from tunesmith.decide.training_observed import LiveProgress, Surroundings
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.progress import ProgressMetric, TrainerStatus
 from tunesmith_contract.report import Artifact, CurvePoint, Export, RunReport
@@ -53,7 +53,9 @@ def test_the_budget_stops_it_gently_and_names_what_is_kept() -> None:
     assert cluster.status["phase"] == "Failed"
     assert cluster.condition("Stalled")["reason"] == "BudgetExhausted"
     message = cluster.status["failure"]["message"]
-    assert message.startswith("The budget of 1 GPU hours is used up. The checkpoint of step 70 is kept: pvc://")
+    assert message.startswith(
+        "The budget of 1 GPU hours is used up. The checkpoint of step 70 is kept: pvc://"
+    )
     assert cluster.status["cost"] == {"gpuSeconds": "3640", "amount": "2.53", "currency": "EUR"}
     assert cluster.status["checkpoints"][-1]["step"] == 70
 
@@ -116,6 +118,33 @@ def test_what_it_will_cost_follows_from_the_pods_own_estimate() -> None:
     assert cluster.status["cost"] == cost
 
 
+NODE = {
+    "metadata": {
+        "labels": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", "nvidia.com/gpu.memory": "81559"}
+    },
+    "status": {"allocatable": {"nvidia.com/gpu": "8"}},
+}
+
+
+@pytest.mark.parametrize(("hours", "kind"), [("1", "Normal"), ("0.0001", "Warning")])
+def test_what_it_will_cost_is_said_before_it_begins(hours: str, kind: str) -> None:
+    budget = {"gpuHours": hours, "pricePerGpuHour": "2.50", "currency": "EUR"}
+    cluster = world(budget=budget, compute={"gpusPerNode": 2})
+    cluster.around = Surroundings(gpu_nodes=(NODE,))
+    report = success("prepare")
+    assert report.model is not None
+    model = report.model.model_copy(update={"parameters": 3 * 10**9})
+    plan = cluster.end(0, report.model_copy(update={"model": model}))
+    (told,) = [event for event in plan.events if event.reason == "BudgetEstimated"]
+    assert told.type == kind
+    assert "GPU hours, about 0.0" in told.message
+    expected = int(cluster.status["cost"]["estimatedGpuSeconds"])
+    assert 1 < expected < 100
+    cluster.around = Surroundings()
+    assert not [event for event in cluster.reconcile().events if event.reason == "BudgetEstimated"]
+    assert cluster.status["cost"]["estimatedGpuSeconds"] == str(expected)
+
+
 def test_checkpoints_are_known_as_they_are_committed() -> None:
     cluster = training()
     for step in range(1, 8):
@@ -138,7 +167,8 @@ def test_checkpoints_are_known_as_they_are_committed() -> None:
 
 
 @pytest.mark.parametrize(
-    "metrics", [{"checkpoint_step": "1"}, {"checkpoint_step": "nan", "checkpoint_digest": HEX, "checkpoint_time": "1"}]
+    "metrics",
+    [{"checkpoint_step": "1"}, {"checkpoint_step": "nan", "checkpoint_digest": HEX, "checkpoint_time": "1"}],
 )
 def test_half_a_word_about_a_checkpoint_is_not_believed(metrics: dict[str, str]) -> None:
     cluster = training()
@@ -173,10 +203,15 @@ def test_the_report_fills_the_status() -> None:
     training_report = report.training.model_copy(update=more)
     output = {"uri": "pvc://artifacts/team", "formats": ["Adapter", "Merged"]}
     cluster = training(adapter={"type": "DoRA"}, output=output)
-    cluster.end(0, RunReport.model_validate(report.model_copy(update={"training": training_report}).to_dict()))
+    cluster.end(
+        0, RunReport.model_validate(report.model_copy(update={"training": training_report}).to_dict())
+    )
     status = cluster.status
     assert (status["bestStep"], status["overfittingStep"], status["stoppedEarly"]) == (40, 50, True)
-    assert status["curve"] == [{"step": 1, "loss": "2"}, {"step": 50, "loss": "1", "evalLoss": "1.5", "reward": "0.7"}]
+    assert status["curve"] == [
+        {"step": 1, "loss": "2"},
+        {"step": 50, "loss": "1", "evalLoss": "1.5", "reward": "0.7"},
+    ]
     assert (status["resolved"]["kernels"], status["resolved"]["precision"]) == ("SDPA", "bfloat16")
     assert status["artifact"]["kind"] == "DoRA"
     assert [export["format"] for export in status["artifact"]["exports"]] == ["Merged"]

@@ -136,7 +136,9 @@ def test_a_killed_container_ran_out_of_memory() -> None:
     cluster.pod_of(job)["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] = "OOMKilled"
     cluster.reconcile()
     assert cluster.condition("Ready")["reason"] == "Retrying"
-    record = json.loads(cluster.objects[("ConfigMap", "expenses-0f3c9d-result-train-1")]["data"]["record.json"])
+    record = json.loads(
+        cluster.objects[("ConfigMap", "expenses-0f3c9d-result-train-1")]["data"]["record.json"]
+    )
     assert record["failure"]["category"] == "OutOfMemory"
     assert record["failure"]["log"] == "Epoch 1 ..."
 

@@ -134,6 +134,19 @@ def test_a_hub_is_asked_only_where_one_is_named() -> None:
     assert values["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
 
 
+@pytest.mark.parametrize(
+    "model", ["hf://org/model@main", "s3://bucket/model", "oci://registry.example/model:1"]
+)
+def test_what_is_fetched_finds_room(model: str) -> None:
+    sizes = [
+        volume["emptyDir"]["sizeLimit"]
+        for pod in (train_pod(), train_pod(baseModel={"uri": model}))
+        for volume in pod["volumes"]
+        if volume["name"] == "tmp"
+    ]
+    assert sizes == ["8Gi", "256Gi"]
+
+
 def test_placement_is_as_written() -> None:
     template = {"nodeSelector": {"pool": "gpu"}, "tolerations": [{"key": "gpu", "operator": "Exists"}]}
     pod = train_pod(compute={"template": template})

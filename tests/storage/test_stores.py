@@ -14,11 +14,15 @@ from tunesmith_contract.layout import MANIFEST_FILE, artifact_uri
 from tunesmith_contract.uris import StorageUri, parse_uri
 from tunesmith_storage.artifacts import fetch_artifact, publish_artifact
 from tunesmith_storage.download import fetch_entry
-from tunesmith_storage.errors import NotThere, StorageError, StorageRefused, StorageUnavailable
+from tunesmith_storage.errors import NO_ANSWER, NotThere, StorageError, StorageRefused, StorageUnavailable
 from tunesmith_storage.files import file_digest
 from tunesmith_storage.remote import Entry, Remote, open_remote
 
 Artefact = tuple[Path, str]
+
+
+class Killed(BaseException):
+    """The pod ends here."""
 
 
 class Store(NamedTuple):
@@ -91,9 +95,6 @@ def test_an_interrupted_upload_goes_on_where_it_stopped(
     monkeypatch.setattr("tunesmith_storage.download.CONCURRENCY", 1)
     send, done = getattr(type(remote), sending(remote)), []
 
-    class Killed(BaseException):
-        pass
-
     def interrupted(self: Any, *args: Any, limit: int) -> None:
         if len(done) == limit:
             raise Killed
@@ -126,9 +127,12 @@ def stored(store: Store, digest: str) -> dict[str, Any]:
     return {meta["path"]: (meta["e_tag"], meta["last_modified"]) for meta in listed}
 
 
+@pytest.mark.parametrize("failure", [Killed(), StorageUnavailable(NO_ANSWER, "the line went dead")])
 def test_a_download_goes_on_where_it_stopped(
-    store: Store, artefact: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, artefact: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
 ) -> None:
+    """Killed, or cut off for a moment: the first by the next pod, the second by the same."""
+    monkeypatch.setattr("tunesmith_storage.retries.FIRST_PAUSE_SECONDS", 0)
     folder, digest = artefact
     publish_artifact(store.open(digest), folder)
     remote: Any = store.open(digest)
@@ -142,15 +146,16 @@ def test_a_download_goes_on_where_it_stopped(
         data = b"".join(read(self, entry, offset))
         yield data[:1000]
         if offset == 0:
-            raise StorageUnavailable("StorageUnavailable", "the line went dead")
+            raise failure
         yield data[1000:]
 
     target = tmp_path / "target" / name
     with monkeypatch.context() as patch:
         patch.setattr(type(remote), "read", torn)
-        with pytest.raises(StorageUnavailable):
-            fetch_entry(remote, entry, target, file_digest(folder / name))
-        assert not target.exists()
+        if isinstance(failure, Killed):
+            with pytest.raises(Killed):
+                fetch_entry(remote, entry, target, file_digest(folder / name))
+            assert not target.exists()
         fetch_entry(remote, entry, target, file_digest(folder / name))
     assert offsets == [0, 1000]
     assert target.read_bytes() == (folder / name).read_bytes()

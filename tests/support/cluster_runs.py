@@ -86,7 +86,9 @@ class Runs:
         """A running pod of an attempt."""
         uid = run["metadata"]["uid"]
         place = f"batch.kubernetes.io/job-completion-index={index}"
-        selector = f"{OWNER_UID_LABEL}={uid},tunesmith.dev/stage={stage},tunesmith.dev/attempt={attempt},{place}"
+        selector = (
+            f"{OWNER_UID_LABEL}={uid},tunesmith.dev/stage={stage},tunesmith.dev/attempt={attempt},{place}"
+        )
         return self.server.wait_for_pod(self.namespace, selector)
 
     def patch(self, kind: str, name: str, change: Body, subresource: str = "") -> Body:

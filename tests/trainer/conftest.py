@@ -200,7 +200,7 @@ def shared_world(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Worl
     return World(tmp_path_factory.mktemp("mnt"), models)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make() -> Any:
     """Builders of rows."""
     return SimpleNamespace(rows=make_rows, row=make_row, preferences=make_preferences)

@@ -16,6 +16,7 @@ from tunesmith_contract.methods import Reward
 from tunesmith_trainer.endpoints import ATTEMPTS, KEY_FILE, Endpoint, RequestRefused
 from tunesmith_trainer.failures import InfrastructureError, UserError
 from tunesmith_trainer.rewards.build import build_reward_functions
+from tunesmith_trainer.storage import Storage
 
 KEY = "sesame-open-1234"
 GOOD = Reply(body={"rewards": [1.0]})
@@ -109,28 +110,34 @@ def test_an_address_where_nobody_is(tmp_path: Path) -> None:
     assert len(waits) == ATTEMPTS - 1
 
 
-@pytest.fixture
-def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of mounted Secrets."""
-    monkeypatch.setattr(layout, "SECRETS_DIR", tmp_path)
-    return tmp_path
+@pytest.mark.parametrize("url", ["grader.svc/score", "ftp://grader/score"])
+def test_an_address_that_is_none_is_not_asked_again(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UserError, match="write an http or https URL"):
+        Endpoint(url, "the grader", tmp_path, 1, sleep=pytest.fail).post({})
 
 
-def judge(url: str, **more: Any) -> Any:
+def test_a_key_that_cannot_be_sent_is_not_shown(scripted: Callable[..., Setting], tmp_path: Path) -> None:
+    setting = scripted(GOOD)
+    (tmp_path / KEY_FILE).write_text(f"{KEY}\nsecond line")
+    with pytest.raises(UserError, match="one line of ASCII") as caught:
+        setting.endpoint.post({})
+    assert KEY not in caught.value.message
+    assert setting.server.received == []
+
+
+def judge(url: str, secrets: Path) -> Any:
     """The scores of an endpoint for two answers."""
     reward = Reward.model_validate({"name": "grader", "endpoint": {"url": url}})
-    (function,), _ = build_reward_functions([reward], [], load_model=None)  # type: ignore[arg-type]
-    return function(
-        prompts=["a", "b"], completions=["c", "d"], completion_ids=[[1], [2]], answer=["e", None], **more
-    )
+    (function,), _ = build_reward_functions([reward], [], Storage(secrets=secrets))
+    return function(prompts=["a", "b"], completions=["c", "d"], completion_ids=[[1], [2]], answer=["e", None])
 
 
-def test_a_reward_by_an_endpoint(secrets: Path) -> None:
-    folder = secrets / layout.reward_role("grader")
+def test_a_reward_by_an_endpoint(tmp_path: Path) -> None:
+    folder = tmp_path / layout.reward_role("grader")
     folder.mkdir()
     (folder / KEY_FILE).write_text(KEY)
     with serve(lambda _: Reply(body={"rewards": [0.5, -2]})) as server:
-        assert judge(server.url) == [0.5, -2.0]
+        assert judge(server.url, tmp_path) == [0.5, -2.0]
     (request,) = server.received
     assert request.body == {"prompts": ["a", "b"], "completions": ["c", "d"], "answers": ["e", None]}
     assert request.authorization == f"Bearer {KEY}"
@@ -146,6 +153,6 @@ def test_a_reward_by_an_endpoint(secrets: Path) -> None:
         (Reply(422, {}), "refuses"),
     ],
 )
-def test_a_reward_endpoint_that_answers_otherwise(secrets: Path, reply: Reply, message: str) -> None:
+def test_a_reward_endpoint_that_answers_otherwise(tmp_path: Path, reply: Reply, message: str) -> None:
     with serve(lambda _: reply) as server, pytest.raises(UserError, match=message):
-        judge(server.url)
+        judge(server.url, tmp_path)

@@ -54,6 +54,26 @@ def test_the_whole_way_on_each_architecture(world: Any, make: Any, architecture:
     assert any(line["answers"]["tuned"]["text"] != line["answers"]["bare"]["text"] for line in lines)
 
 
+def test_a_whole_model_is_a_side_beside_its_base(world: Any, make: Any) -> None:
+    rows = make.rows(60)
+    train, test = world.write_rows("train.jsonl", rows[:40]), world.write_rows("test.jsonl", rows[40:])
+    prepared = world.prepare(world.prepare_config(train))
+    learned = {"learningRate": 5e-3, "maxSteps": 3}
+    trained = world.train(world.train_config(prepared, adapter=None, hyperparameters=learned))
+    artifact = trained.training.artifact
+    config = world.evaluate_config(
+        sides=[
+            {"name": "whole", "adapter": {"uri": artifact.uri, "digest": artifact.digest}},
+            {"name": "bare"},
+        ],
+        suites=[{"name": "task", "dataset": test, "metrics": METRICS, "maxNewTokens": 8, "limit": 4}],
+    )
+    report = world.evaluate(config)
+    details = world.root / "pvc" / report.evaluation.details.uri.removeprefix("pvc://")
+    lines = [json.loads(line) for line in details.read_text().splitlines()]
+    assert any(line["answers"]["whole"]["text"] != line["answers"]["bare"]["text"] for line in lines)
+
+
 @pytest.fixture
 def generator(models: Any) -> Generator:
     tokenizer = AutoTokenizer.from_pretrained(models / "llama")

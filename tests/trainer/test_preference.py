@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tunesmith_trainer.model import load_tokenizer
 from tunesmith_trainer.storage import Storage
 from tunesmith_trainer.train.artifact import save_adapter
 from tunesmith_trainer.train.context import Training
+from tunesmith_trainer.train.kernels import Kernels
 from tunesmith_trainer.train.methods import build_trainer
 from tunesmith_trainer.train.methods.preference import build_judged, judge_rows
 
@@ -72,6 +74,7 @@ def training_of(models: Path, tmp: Path, method: dict[str, Any], rows: Any, mode
         logs=tmp,
         callbacks=[],
         storage=Storage(tmp),
+        kernels=Kernels("sdpa"),
     )
 
 
@@ -217,6 +220,27 @@ def test_reward_loss_equals_a_hand_computation(models: Path, tmp_path: Path) -> 
         chosen, rejected = numbers
         expected += math.log1p(math.exp(rejected - chosen)) + 0.1 * (chosen + rejected) ** 2
     assert one_loss(trainer) == pytest.approx(expected / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "method", [{"dpo": {}}, {"kto": {"loss": "APOZeroUnpaired"}}, {"reward": {}}], ids=str
+)
+def test_validation_loss_does_not_change_with_the_batch(
+    models: Path, tmp_path: Path, make: Any, method: dict[str, Any]
+) -> None:
+    held_out = tuple(make.preferences(5))
+    losses = []
+    for batch in (2, 5):
+        torch.manual_seed(1)
+        if "reward" in method:
+            model = load(models, AutoModelForSequenceClassification, num_labels=1)
+        else:
+            model = get_peft_model(load(models), LORA)
+        training = training_of(models, tmp_path, method, held_out[:batch], model=model)
+        trainer = build_trainer(replace(training, rows=Split(training.rows.train, held_out, 0)))
+        unsettle(trainer.model)
+        losses.append(trainer.evaluate()["eval_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 CONVERSATION = {

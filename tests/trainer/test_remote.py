@@ -3,19 +3,21 @@
 import json
 import shutil
 import signal
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gangs import start_gang
 from storage_servers import BUCKET, Registry, S3Server, run_registry, run_s3
 
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory
 from tunesmith_contract.report import Outcome, RunReport, parse_report
 from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig
 from tunesmith_storage.errors import StorageError
-from tunesmith_trainer.failures import classify
+from tunesmith_trainer.failures import UserError, classify
 from tunesmith_trainer.redact import Redactor
 from tunesmith_trainer.report import Workspace
 from tunesmith_trainer.storage import Storage, describe_files
@@ -23,6 +25,8 @@ from tunesmith_trainer.train.checkpoints import newest_checkpoint
 from tunesmith_trainer.worker import run_stage
 
 Config = PrepareConfig | TrainConfig | EvaluateConfig
+
+GANG_SECONDS = 180
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +156,29 @@ def test_a_killed_pod_loses_at_most_one_interval(remote: RemoteWorld, make: Any)
     assert not torn.exists()
 
 
+def test_the_ranks_of_a_pod_share_what_is_fetched(remote: RemoteWorld, make: Any) -> None:
+    """Two workers on one disk: interrupted, and resumed by two more on another."""
+    numbers = {"epochs": 2, "microBatchSize": 1}
+    config = remote.place(remote.world.train_config(remote.prepare(make, "uid"), hyperparameters=numbers))
+
+    def start(disk: str, on_line: Callable[[str], None] | None = None) -> Any:
+        (remote.root / disk).mkdir()
+        keys = {**remote.s3.secret(), "TMPDIR": str(remote.root / disk)}
+        (pod,) = start_gang(remote.world.root, config, workers=2, on_line=on_line, **keys)
+        return pod
+
+    learning = threading.Event()
+    first = start("first", lambda line: learning.set() if "'loss'" in line else None)
+    assert learning.wait(GANG_SECONDS), first.output
+    first.process.send_signal(signal.SIGTERM)
+    assert first.end(GANG_SECONDS) == ExitCode.PREEMPTED, first.output
+    assert newest_checkpoint(remote.folder / "out/ns/uid/checkpoints")
+    second = start("second")
+    assert second.end(GANG_SECONDS) == ExitCode.SUCCEEDED, second.output
+    assert "resuming from checkpoint-" in second.output
+    assert files_of(remote, second.report)
+
+
 def files_of(remote: RemoteWorld, report: RunReport) -> list[Any]:
     """An artefact's weights and configuration; card and history name the run."""
     assert report.training
@@ -179,6 +206,12 @@ def test_a_registry_keeps_no_work_files(remote: RemoteWorld, registry: Registry,
     with pytest.raises(StorageError, match="workspace of pvc://, s3:// or gs://") as caught:
         remote.prepare(make, "uid", output=f"oci://{registry.host}/team/adapters")
     assert classify(caught.value) == (FailureCategory.USER_ERROR, "WorkspaceNeeded")
+
+
+def test_a_model_without_safetensors_is_found_before_training(remote: RemoteWorld, make: Any) -> None:
+    (remote.folder / "model/model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"holds no \*\.safetensors"):
+        remote.prepare(make, "uid")
 
 
 def test_what_is_wrong_with_the_rows_is_kept(remote: RemoteWorld, make: Any) -> None:

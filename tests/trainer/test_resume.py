@@ -1,5 +1,6 @@
 """An interrupted run ends as an uninterrupted one does, bit for bit, whatever interrupted it."""
 
+import errno
 import random
 import shutil
 import signal
@@ -8,16 +9,24 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from full_disk import full_disk
 from gangs import Pod, end_gang, history, kill, start_gang
 
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory
+from tunesmith_contract.layout import MICRO_BATCH_ENV
 from tunesmith_contract.report import Outcome
+from tunesmith_trainer.failures import InfrastructureError, Preempted
+from tunesmith_trainer.report import Workspace
 from tunesmith_trainer.train.checkpoints import newest_checkpoint, step_of
+from tunesmith_trainer.train.full_storage import is_full_storage
+from tunesmith_trainer.train.lease import LEASE_FILE
+from tunesmith_trainer.train.run import train
 
 INTERVAL = 3
 STEPS = 12
-SECONDS = 180
+SECONDS = 300
 
 
 def preference_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -88,9 +97,7 @@ class Runs:
                 if len(seen) == at:
                     how(pods)
 
-        pods += start_gang(
-            self.world.root, self.torn, nodes=nodes, workers=self.ranks // nodes, on_line=look
-        )
+        pods += start_gang(self.world.root, self.torn, nodes=nodes, workers=self.ranks // nodes, on_line=look)
         end_gang(pods, SECONDS)
         assert len(seen) >= at, pods[0].output
         return pods
@@ -141,7 +148,10 @@ def test_preempted_killed_and_torn_is_bit_for_bit_undisturbed(
     report = pods[0].report
     assert report.outcome is Outcome.PREEMPTED
     assert report.checkpoint
-    assert (report.checkpoint.step, report.checkpoint.uri.rpartition("/")[2]) == (first, f"checkpoint-{first}")
+    assert (report.checkpoint.step, report.checkpoint.uri.rpartition("/")[2]) == (
+        first,
+        f"checkpoint-{first}",
+    )
 
     # A killed rank: all end, at most one interval is lost, and what is left is named.
     at = chance.randint(3, 5)
@@ -173,9 +183,7 @@ def check_killed(pods: list[Pod], step: int) -> None:
 
 
 @pytest.mark.parametrize(("ranks", "how"), [(1, kill_last_rank), (2, terminate)])
-def test_preferences_are_learned_bit_for_bit_too(
-    shared_world: Any, make: Any, ranks: int, how: Any
-) -> None:
+def test_preferences_are_learned_bit_for_bit_too(shared_world: Any, make: Any, ranks: int, how: Any) -> None:
     runs = Runs(shared_world, make, "dpo", ranks)
     expected = runs.outcome(runs.whole, runs.finish(runs.whole))
     at = random.Random(10 + ranks).randint(4, 10)
@@ -199,9 +207,6 @@ class PreemptAfter:
 @pytest.fixture
 def small(world: Any, make: Any) -> Any:
     """A prepared run of 6 steps, and how it is run here."""
-    from tunesmith_trainer.report import Workspace
-    from tunesmith_trainer.train.run import train
-
     prepared = world.prepare(world.prepare_config(world.write_rows("train.jsonl", make.rows(26))))
     config = world.train_config(
         prepared,
@@ -221,9 +226,6 @@ def small(world: Any, make: Any) -> Any:
 def test_a_smaller_micro_batch_goes_on_with_the_same_samples(
     small: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunesmith_contract.layout import MICRO_BATCH_ENV
-    from tunesmith_trainer.failures import Preempted
-
     small.world.train(small.config)
     whole = history(small.checkpoints)
     shutil.rmtree(small.checkpoints)
@@ -238,3 +240,66 @@ def test_a_smaller_micro_batch_goes_on_with_the_same_samples(
     assert report.training.micro_batch_size == 1
     for left, right in zip(history(small.checkpoints), whole, strict=True):
         assert left == pytest.approx(right, rel=1e-4)
+
+
+def test_a_disk_that_is_full_at_any_write_leaves_the_previous_checkpoint(small: Any) -> None:
+    with full_disk("/staging-", full_at=10**9) as disk:
+        small.world.train(small.config)
+    whole = history(small.checkpoints)
+    writes = disk.writes // 3
+    assert writes >= 8
+    shutil.rmtree(small.checkpoints)
+    with pytest.raises(Preempted):
+        small.run(PreemptAfter(3))
+    kept = newest_checkpoint(small.checkpoints)
+    assert kept
+    before = {path: path.read_bytes() for path in small.checkpoints.rglob("*") if path.is_file()}
+
+    chance = random.Random(writes)
+    for full_at in {1, writes, *chance.sample(range(2, writes), 4)}:
+        with full_disk("/staging-", full_at), pytest.raises(InfrastructureError) as caught:
+            small.world.train(small.config)
+        assert caught.value.reason == "StorageFull"
+        assert f"{kept.name} is whole and kept" in caught.value.message
+        assert "pvc://out/ns/uid/checkpoints" in caught.value.message
+        assert newest_checkpoint(small.checkpoints) == kept
+        after = {path: path.read_bytes() for path in small.checkpoints.rglob("*") if path.is_file()}
+        lease = small.checkpoints / LEASE_FILE
+        assert after | {lease: b""} == before | {lease: b""}
+
+    small.world.train(small.config)
+    assert history(small.checkpoints) == whole
+
+
+def fail_to_write(folder: Path) -> None:
+    (folder / "full").symlink_to("/dev/full")
+    torch.save({"weights": torch.zeros(100_000)}, folder / "full")
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "x"), True),
+        (OSError(errno.EDQUOT, "x"), True),
+        (OSError(errno.EIO, "x"), False),
+        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), True),
+        (RuntimeError("NCCL error"), False),
+    ],
+)
+def test_each_library_says_in_its_own_words_that_a_disk_is_full(
+    tmp_path: Path, error: Exception, full: bool
+) -> None:
+    assert is_full_storage(error, tmp_path) is full
+    outer = ValueError("could not save")
+    outer.__cause__ = error
+    assert is_full_storage(outer, tmp_path) is full
+
+
+def test_torchs_writer_is_believed_only_where_there_is_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        fail_to_write(tmp_path)
+    assert not is_full_storage(caught.value, tmp_path)
+    monkeypatch.setattr("tunesmith_trainer.train.full_storage._has_no_room", lambda folder: True)
+    assert is_full_storage(caught.value, tmp_path)

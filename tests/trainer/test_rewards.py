@@ -17,6 +17,7 @@ from tunesmith_trainer.failures import DataError, UserError
 from tunesmith_trainer.rewards.build import build_reward_functions, check_rewards
 from tunesmith_trainer.rewards.length import length_score
 from tunesmith_trainer.rewards.numeric import last_number
+from tunesmith_trainer.storage import Storage
 
 END = 0
 
@@ -24,7 +25,7 @@ END = 0
 def build(**kind: Any) -> Any:
     """The reward function of one kind."""
     reward = Reward.model_validate({"name": "good", **kind})
-    (function,), (weight,) = build_reward_functions([reward], [END], load_model=None)  # type: ignore[arg-type]
+    (function,), (weight,) = build_reward_functions([reward], [END], Storage())
     assert weight == 1
     assert function.__name__ == "good"
     return function

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 from scripted_server import Received, Reply, serve
 
-from tunesmith_contract import layout
 from tunesmith_trainer import endpoints
 from tunesmith_trainer.data.parquet import read_rows
 from tunesmith_trainer.endpoints import KEY_FILE
 from tunesmith_trainer.failures import DataError, InfrastructureError, UserError
 from tunesmith_trainer.prepare import load_prepared
-from tunesmith_trainer.teacher import CONCURRENCY, JOURNAL_FILE
+from tunesmith_trainer.teacher import CONCURRENCY, JOURNAL_FILE, KEEP_EVERY, Answer, Journal
 
 
 def answer(request: Received) -> Reply:
@@ -54,10 +53,8 @@ def asked(received: list[Received]) -> Counter[str]:
     return Counter(request.body["messages"][-1]["content"] for request in received)
 
 
-def test_answers_become_conversations_that_are_learned(
-    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(layout, "SECRETS_DIR", tmp_path)
+def test_answers_become_conversations_that_are_learned(world: Any, tmp_path: Path) -> None:
+    world.storage.secrets = tmp_path
     (tmp_path / "teacher").mkdir()
     (tmp_path / "teacher" / KEY_FILE).write_text("key")
     rows = prompts(30)
@@ -197,3 +194,11 @@ def test_an_endpoint_that_is_none(world: Any, reply: Reply, message: str) -> Non
     with serve(lambda _: reply) as server, pytest.raises(UserError, match=message):
         world.prepare(config(world, server.url, prompts(40)))
     assert len(server.received) <= 2 * CONCURRENCY
+
+
+def test_the_journal_is_kept_from_time_to_time(tmp_path: Path) -> None:
+    path, kept = tmp_path / JOURNAL_FILE, []
+    with Journal(path, lambda file: kept.append(file.read_bytes().count(b"\n"))) as journal:
+        for number in range(2 * KEEP_EVERY + 1):
+            journal.put(str(number), Answer("yes", whole=True))
+    assert kept == [KEEP_EVERY, 2 * KEEP_EVERY, 2 * KEEP_EVERY + 1]

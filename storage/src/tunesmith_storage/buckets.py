@@ -19,7 +19,7 @@ from tunesmith_contract.uris import Scheme, StorageUri
 
 from .credentials import Credentials
 from .download import in_parallel
-from .errors import NotThere, StorageError, StorageRefused, StorageUnavailable
+from .errors import NO_ANSWER, NotThere, StorageError, StorageRefused, StorageUnavailable
 from .files import stream_digest
 from .remote import Entry
 
@@ -42,6 +42,7 @@ _LEAST_PART_BYTES = 8 * 1024 * 1024
 _MOST_PARTS = 9_000
 _PARTS_AT_A_TIME = 4
 _RETRIES = {"max_retries": 6, "retry_timeout": timedelta(seconds=90)}
+_ENTITY_TAGS = ('"', "W/")
 _METADATA_SERVERS = ("169.254.169.254", "metadata.google.internal", "169.254.170.2")
 
 
@@ -74,11 +75,12 @@ class Bucket:
 
     def read(self, entry: Entry, offset: int = 0) -> Iterator[bytes]:
         """The bytes of an object from an offset on; it must not change meanwhile."""
+        unchanged = {"if_match": entry.identity} if entry.identity.startswith(_ENTITY_TAGS) else {}
         for start in range(offset, entry.size_bytes, _READ_BYTES):
             end = min(start + _READ_BYTES, entry.size_bytes)
             with self._explained("read"):
-                options = {"range": (start, end), "if_match": entry.identity}
-                yield bytes(obstore.get(self._store, self._key(entry.path), options=options).bytes())  # type: ignore[arg-type]
+                options: Any = {"range": (start, end), **unchanged}
+                yield bytes(obstore.get(self._store, self._key(entry.path), options=options).bytes())
 
     def upload(self, path: str, file: Path | bytes) -> None:
         """Store an object; it is there whole or not at all."""
@@ -138,7 +140,9 @@ class Bucket:
             return {}
 
     def _entry(self, meta: Mapping[str, Any]) -> Entry:
-        return Entry(self._relative(meta["path"]), meta["size"], meta["e_tag"] or meta["version"] or "")
+        return Entry(
+            self._relative(meta["path"]), meta["size"], meta["e_tag"] or meta["last_modified"].isoformat()
+        )
 
     def _key(self, path: str) -> str:
         return "/".join(filter(None, (self.uri.path, path)))
@@ -209,7 +213,7 @@ def explain(error: Exception, uri: StorageUri, credentials: Credentials, verb: s
         )
         return StorageRefused("StorageRefused", message)
     detail = code or (f"HTTP {status}" if status else "no connection")
-    return StorageUnavailable("StorageUnavailable", f"{uri} can't be {verb} at the moment ({detail})")
+    return StorageUnavailable(NO_ANSWER, f"{uri} can't be {verb} at the moment ({detail})")
 
 
 def _no_credentials(uri: StorageUri) -> StorageRefused:

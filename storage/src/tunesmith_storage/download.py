@@ -14,6 +14,7 @@ from tunesmith_contract.artifact import File
 from .errors import StorageUnavailable
 from .files import file_digest, holds_file, sync
 from .remote import Entry, Remote
+from .retries import with_retries
 
 #: Files that are moved at the same time.
 CONCURRENCY = 4
@@ -41,7 +42,7 @@ def in_parallel(actions: Iterable[Callable[[], object]]) -> None:
 
 
 def fetch_entry(remote: Remote, entry: Entry, target: Path, sha256: str | None = None) -> None:
-    """Bring one file to disk, from where an earlier try stopped.
+    """Bring one file to disk, from where an earlier try stopped, and going on where the line goes dead.
 
     Raises:
         StorageError: the store failed, or its bytes have another size or digest than they should.
@@ -50,11 +51,11 @@ def fetch_entry(remote: Remote, entry: Entry, target: Path, sha256: str | None =
     part = _part_path(entry, target)
     part.parent.mkdir(parents=True, exist_ok=True)
     resumed = part.exists()
-    _append(remote, entry, part)
+    with_retries(partial(_append, remote, entry, part))
     if resumed and not _is_right(part, entry, sha256):
         # What an earlier try left may itself be bad: once more, from the start.
         part.unlink()
-        _append(remote, entry, part)
+        with_retries(partial(_append, remote, entry, part))
     if not _is_right(part, entry, sha256):
         part.unlink()
         message = f"{entry.path or target.name} in {remote.uri} is not what it should be: store it again"

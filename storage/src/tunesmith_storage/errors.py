@@ -2,6 +2,9 @@
 
 from tunesmith_contract.exit_codes import RETRYABLE, FailureCategory
 
+#: The reason of a failure that may pass within seconds.
+NO_ANSWER = "StorageUnavailable"
+
 
 class StorageError(Exception):
     """A store refused, or does not answer.

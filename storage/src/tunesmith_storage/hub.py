@@ -23,7 +23,7 @@ from tunesmith_contract.layout import MANIFEST_FILE
 from tunesmith_contract.uris import Scheme, StorageUri
 
 from .credentials import Credentials
-from .errors import NotThere, StorageError, StorageRefused, StorageUnavailable
+from .errors import NO_ANSWER, NotThere, StorageError, StorageRefused, StorageUnavailable
 from .remote import Entry
 
 #: Keys of a Secret for ``hf://``, either of them.
@@ -153,4 +153,4 @@ def explain(error: Exception, uri: StorageUri, credentials: Credentials, verb: s
     if 400 <= status < 500 and status not in (408, 429):
         return StorageRefused("StorageRefused", f"{uri} can't be {verb} (HTTP {status}): check the URI")
     detail = f"HTTP {status}" if status else type(error).__name__
-    return StorageUnavailable("StorageUnavailable", f"{uri} can't be {verb} at the moment ({detail})")
+    return StorageUnavailable(NO_ANSWER, f"{uri} can't be {verb} at the moment ({detail})")

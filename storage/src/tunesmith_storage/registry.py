@@ -23,7 +23,7 @@ from tunesmith_contract.uris import Scheme, StorageUri
 
 from .credentials import Credentials
 from .download import in_parallel
-from .errors import NotThere, StorageError, StorageRefused, StorageUnavailable
+from .errors import NO_ANSWER, NotThere, StorageError, StorageRefused, StorageUnavailable
 from .files import stream_digest
 from .remote import Entry
 from .retries import with_retries
@@ -89,7 +89,7 @@ class Repository:
     def _place(self, folder: Path, file: File) -> None:
         """Push one file unless the registry has it, and read it back."""
         with_retries(partial(self._push, folder / file.path))
-        digest = stream_digest(self.read(_file_entry(file)))
+        digest = with_retries(lambda: stream_digest(self.read(_file_entry(file))))
         if digest != file.sha256:
             message = f"{file.path} in {self.uri} came back as {digest}: run again"
             raise StorageUnavailable("ArtifactDamaged", message)
@@ -245,7 +245,7 @@ def explain(error: Exception, uri: StorageUri, credentials: Credentials, verb: s
     if 400 <= status < 500 and status not in (408, 429):
         return StorageRefused("StorageRefused", f"{uri} can't be {verb} (HTTP {status}): check the URI")
     detail = f"HTTP {status}" if status else type(error).__name__
-    return StorageUnavailable("StorageUnavailable", f"{uri} can't be {verb} at the moment ({detail})")
+    return StorageUnavailable(NO_ANSWER, f"{uri} can't be {verb} at the moment ({detail})")
 
 
 def _unauthorized(uri: StorageUri, credentials: Credentials) -> StorageRefused:

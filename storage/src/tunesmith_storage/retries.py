@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import tenacity
 
-from .errors import StorageError
+from .errors import NO_ANSWER, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 def _is_retryable(error: BaseException) -> bool:
-    return isinstance(error, StorageError) and error.retryable
+    return isinstance(error, StorageError) and error.reason == NO_ANSWER
 
 
 def _tell(state: tenacity.RetryCallState) -> None:

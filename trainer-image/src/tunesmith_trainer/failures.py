@@ -84,7 +84,9 @@ class Preempted(Exception):
 def describe(error: BaseException) -> Failure:
     """The failure that an exception stands for, by the module's table."""
     category, reason = classify(error)
-    text = error.message if isinstance(error, (StageError, StorageError)) else f"{type(error).__name__}: {error}"
+    text = (
+        error.message if isinstance(error, (StageError, StorageError)) else f"{type(error).__name__}: {error}"
+    )
     return Failure(category=category, reason=reason, message=text[:MESSAGE_LIMIT])
 
 

@@ -50,8 +50,9 @@ def describe_model(storage: Storage, uri: str, folder: Path) -> ModelReport:
         UserError: no causal language model, or no safetensors.
     """
     config = load_config(folder)
-    if parse_uri(uri).scheme in MOUNTED:
-        _check_weights(uri, folder)
+    scheme = parse_uri(uri).scheme
+    if scheme is not Scheme.HF:
+        _check_weights(uri, folder, whole=scheme in MOUNTED)
     skeleton = build_skeleton(config)
     quantization = getattr(config, "quantization_config", None)
     return ModelReport(
@@ -123,8 +124,13 @@ def _hub_commit(folder: Path) -> str:
     return parts[len(parts) - 1 - parts[::-1].index("snapshots") + 1]
 
 
-def _check_weights(uri: str, folder: Path) -> None:
-    """Look for whole safetensors files.
+def _check_weights(uri: str, folder: Path, *, whole: bool) -> None:
+    """Look for safetensors files.
+
+    Args:
+        uri: the model's.
+        folder: where it lies.
+        whole: the files are to be there to their end, else their headers.
 
     Raises:
         UserError: there are none, or one is cut off.
@@ -137,7 +143,9 @@ def _check_weights(uri: str, folder: Path) -> None:
             length = int.from_bytes(stream.read(_HEADER_LENGTH_BYTES), "little")
             size = path.stat().st_size
             header = json.loads(stream.read(length)) if length <= size else {}
-        ends = (tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__")
+        ends = [
+            tensor["data_offsets"][1] for name, tensor in header.items() if whole and name != "__metadata__"
+        ]
         if not header or _HEADER_LENGTH_BYTES + length + max(ends, default=0) > size:
             raise UserError("ModelUnreadable", f"{path.name} is damaged: copy the model again")
 

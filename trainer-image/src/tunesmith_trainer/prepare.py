@@ -28,7 +28,7 @@ from .progress import Progress
 from .report import PREPARED_REPORT_FILE, Workspace
 from .rewards.build import check_rewards
 from .storage import Storage, write_atomically
-from .teacher import answer_sources, as_supervised, endpoint_of
+from .teacher import JOURNAL_FILE, Journal, answer_sources, as_supervised, endpoint_of
 from .train.exports.gguf import require_gguf
 
 TRAIN_FILE = "train.parquet"
@@ -60,7 +60,8 @@ def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progr
     if teacher := endpoint_of(method):
         # What is wrong with the prompts is said before answers are paid for.
         _apply_policy(config, [Measured(source, (), 0) for source in sources], workspace.prepared)
-        sources = answer_sources(sources, teacher, workspace.prepared, progress.update)
+        journal = Journal(workspace.prepared / JOURNAL_FILE, workspace.push)
+        sources = answer_sources(sources, teacher, journal, storage.secrets, progress.update)
         method = as_supervised(method)
     measured = [measure(source, renderer, method, progress.update) for source in sources]
     _apply_policy(config, measured, workspace.prepared)

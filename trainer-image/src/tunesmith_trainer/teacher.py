@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from tunesmith_contract.base import canonical_json, sha256_digest
-from tunesmith_contract.layout import SecretRole, secret_dir
+from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.methods import Method, SFTMethod, TeacherEndpoint
 from tunesmith_contract.run_config import DataFormat
 
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 JOURNAL_FILE = "teacher.jsonl"
 
+#: Answers after which the journal is kept.
+KEEP_EVERY = 32
 #: Requests on their way at the same time.
 CONCURRENCY = 8
 #: How long one answer may take, in seconds.
@@ -47,10 +49,15 @@ class Journal:
     """Answers by the digest of their question, one JSON object a line; each is on disk before it counts.
 
     A last line that a killed pod left unfinished is cut off.
+
+    Args:
+        path: the file.
+        keep: is called from time to time, to keep the file where the pod's own disk is none that stays.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keep: Callable[[Path], None]) -> None:
         self._path = path
+        self._keep = keep
         self._answers: dict[str, Answer] = {}
         self._file: IO[bytes] | None = None
 
@@ -69,6 +76,7 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         assert self._file is not None
         self._file.close()
+        self._keep(self._path)
 
     def get(self, question: str) -> Answer | None:
         """The answer to a question; None if there is none yet."""
@@ -82,6 +90,8 @@ class Journal:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._answers[question] = answer
+        if not len(self._answers) % KEEP_EVERY:
+            self._keep(self._path)
 
 
 def endpoint_of(method: Method) -> TeacherEndpoint | None:
@@ -95,14 +105,19 @@ def as_supervised(method: Method) -> Method:
 
 
 def answer_sources(
-    sources: Sequence[SourceFile], spec: TeacherEndpoint, folder: Path, progress: Progress
+    sources: Sequence[SourceFile],
+    spec: TeacherEndpoint,
+    journal: Journal,
+    secrets: Path,
+    progress: Progress,
 ) -> list[SourceFile]:
     """Prompts with the teacher's answers: conversations as Chat rows, plain text as prompt and completion.
 
     Args:
         sources: files of prompts.
         spec: the teacher.
-        folder: where the journal lies.
+        journal: what it has answered before.
+        secrets: the folder that holds the mounted Secrets.
         progress: told the number of answers there are, and of all.
 
     Returns:
@@ -114,10 +129,10 @@ def answer_sources(
         InfrastructureError: it was busy or away for too long; what it has answered is kept.
     """
     endpoint = Endpoint(
-        _completions_url(spec.url), "the teacher", Path(secret_dir(SecretRole.TEACHER)), _TIMEOUT_SECONDS
+        _completions_url(spec.url), "the teacher", secrets / SecretRole.TEACHER, _TIMEOUT_SECONDS
     )
     prompts = {_question(row.row, spec): row.row for source in sources for row in source.rows}
-    with Journal(folder / JOURNAL_FILE) as journal:
+    with journal:
         refused = _ask_all(prompts, spec, endpoint, journal, progress)
         endpoint.close()
         return [_answered(source, spec, journal, refused) for source in sources]

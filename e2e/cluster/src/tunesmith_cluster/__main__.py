@@ -40,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_cluster_command(commands, "kubeconfig", _kubeconfig, "print the path of the kubeconfig")
     commands.add_parser("install", help="install Debian packages (root)").set_defaults(command=_install)
     build = commands.add_parser("build", help="build programs into the cache")
-    build.add_argument("names", nargs="*", metavar="PROGRAM", help="default: what both shapes and the storage tests need")
+    build.add_argument(
+        "names", nargs="*", metavar="PROGRAM", help="default: what both shapes and the storage tests need"
+    )
     build.set_defaults(command=_build)
     load = _add_cluster_command(commands, "load", _load, "import OCI archives into the node")
     load.set_defaults(shape=Shape.NODE)

@@ -5,32 +5,19 @@ Each rule reads a whole spec; what each field may be by itself stands with the f
 
 from typing import Any
 
+from tunesmith_contract.formats import LEARNED_FORMATS
 from tunesmith_contract.methods import KTOLoss
 from tunesmith_contract.run_config import AdapterType, DataFormat, Offload, OutputFormat
 
 from .rules import Rule, is_zero
 
-_CONVERSATIONS = (DataFormat.CHAT, DataFormat.PROMPT_COMPLETION)
-_PROMPTS = (DataFormat.PROMPT, *_CONVERSATIONS)
-
-#: What each method can learn from.
-FORMATS: dict[str, tuple[DataFormat, ...]] = {
-    "sft": _CONVERSATIONS,
-    "dpo": (DataFormat.PREFERENCE,),
-    "kto": (DataFormat.UNPAIRED_PREFERENCE, DataFormat.PREFERENCE),
-    "grpo": _PROMPTS,
-    "rloo": _PROMPTS,
-    "reward": (DataFormat.PREFERENCE,),
-    "pretraining": (DataFormat.TEXT,),
-    "distillation": _PROMPTS,
-}
-
 
 def _format_rule(method: str, formats: tuple[DataFormat, ...]) -> Rule:
     known = ", ".join(f"'{name}'" for name in (DataFormat.AUTO, *formats))
+    some = " or ".join(filter(None, (", ".join(formats[:-1]), formats[-1])))
     return Rule(
         f"!has(self.method.{method}) || self.dataset.format in [{known}]",
-        f"{method} learns from {' or '.join(formats)} rows: write dataset.format: {formats[0]}, or leave it out.",
+        f"{method} learns from {some} rows: write dataset.format: {formats[0]}, or leave it out.",
         lambda spec: spec.method.key != method or spec.dataset.format in (DataFormat.AUTO, *formats),
         ".dataset.format",
     )
@@ -66,7 +53,7 @@ def _cel_groups(method: str) -> str:
 
 
 _METHOD_RULES = (
-    *(_format_rule(method, formats) for method, formats in FORMATS.items()),
+    *(_format_rule(method, formats) for method, formats in LEARNED_FORMATS.items()),
     Rule(
         " && ".join(f"({_cel_groups(method)})" for method in ("grpo", "rloo")),
         "batchSize counts answers, and each prompt gets as many as generations says: write a multiple of "
@@ -95,13 +82,6 @@ _METHOD_RULES = (
         "A reward model can't be written as GGUF: leave GGUF out of output.formats.",
         lambda spec: spec.method.reward is None or OutputFormat.GGUF not in spec.output.formats,
         ".output.formats",
-    ),
-    Rule(
-        "!has(self.earlyStopping) || !(has(self.method.grpo) || has(self.method.rloo))",
-        "earlyStopping watches the validation loss, which says nothing of rewards: leave it out with grpo and rloo; "
-        "hyperparameters.maxSteps limits them.",
-        lambda spec: spec.early_stopping is None or not (spec.method.grpo or spec.method.rloo),
-        ".earlyStopping",
     ),
     Rule(
         "!has(self.earlyStopping) || has(self.dataset.validation.uri) || "

@@ -52,8 +52,8 @@ class FineTuneJobSpec(StrictModel):
     hyperparameters: Hyperparameters = Field(Hyperparameters(), description="How training goes.")
     early_stopping: EarlyStopping | None = Field(
         None,
-        description="Stop when the loss on the validation rows no longer falls. Absent: all epochs are gone "
-        "through; the artefact holds the best weights either way.",
+        description="Stop when the loss on the validation rows no longer falls, or the reward no longer rises. "
+        "Absent: all epochs are gone through; the artefact holds the best weights either way.",
     )
     compute: Compute = Field(Compute(), description="What the training pods get.")
     checkpoints: Checkpoints = Field(
@@ -99,6 +99,12 @@ FineTuneJobSpec.rules = (
 )
 
 
+_NO_REWARD_OF_ITS_OWN = (
+    "self.spec.method.{}.rewards.all(r, !has(r.model) || !has(r.model.fineTuneJobRef) || "
+    "r.model.fineTuneJobRef.name != self.metadata.name)"
+)
+
+
 class FineTuneJob(Resource):
     """Tunes a base model on your rows and keeps what comes out, by digest."""
 
@@ -115,6 +121,21 @@ class FineTuneJob(Resource):
             lambda job: (
                 job.spec.base_model.fine_tune_job_ref is None
                 or job.spec.base_model.fine_tune_job_ref.name != job.metadata.name
+            ),
+        ),
+        Rule(
+            " && ".join(
+                f"(!has(self.spec.method.{method}) || {_NO_REWARD_OF_ITS_OWN.format(method)})"
+                for method in ("grpo", "rloo")
+            ),
+            "A reward names this job itself: write the name of an earlier one, whose method is reward.",
+            lambda job: (
+                not any(
+                    reward.model
+                    and reward.model.fine_tune_job_ref
+                    and reward.model.fine_tune_job_ref.name == job.metadata.name
+                    for reward in job.spec.method.rewards
+                )
             ),
         ),
     )

@@ -87,6 +87,12 @@ class Progress(StatusModel):
     epoch: Measured | None = Field(None, description="Epochs done, such as 1.5.")
     loss: Measured | None = Field(None, description="Training loss, nats per token.")
     eval_loss: Measured | None = Field(None, description="Loss on the validation rows, nats per token.")
+    reward: Measured | None = Field(
+        None, description="Mean reward of the latest answers, with methods that learn from rewards."
+    )
+    eval_reward: Measured | None = Field(
+        None, description="Mean reward of answers to prompts of the validation rows."
+    )
     tokens_per_second: Measured | None = Field(
         None, description="Tokens trained on per second, over all GPUs."
     )
@@ -135,14 +141,14 @@ class CheckpointStatus(StatusModel):
 
 
 class LossPoint(StatusModel):
-    """The losses at a step, nats per token."""
+    """The losses at a step, nats per token, and the reward where there is one."""
 
     step: int = Field(ge=0, description="Optimizer steps done.")
     loss: Measured | None = Field(None, description="Training loss.")
     eval_loss: Measured | None = Field(
         None, description="Loss on the validation rows, where it was measured."
     )
-    reward: Measured | None = Field(None, description="Mean reward, where the method has rewards.")
+    reward: Measured | None = Field(None, description="Mean reward of the answers of the latest steps.")
 
 
 class ExportStatus(ArtifactRef):
@@ -227,5 +233,5 @@ class FineTuneJobStatus(StatusModel):
     failure: Failure | None = Field(None, description="Why it failed, in phase Failed.")
     start_time: Timestamp | None = Field(None, description="When the operator first acted on it.")
     completion_time: Timestamp | None = Field(None, description="When it ended.")
-    attempts: int = Field(0, ge=0, description="Attempts that were started, to prepare and to train.")
+    attempts: int = Field(0, ge=0, description="Training pods' gangs that were started for it.")
     disruptions: int = Field(0, ge=0, description="Attempts that ended by a preemption, not by a fault.")

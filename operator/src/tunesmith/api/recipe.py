@@ -129,11 +129,14 @@ class Hyperparameters(StrictModel):
 
 
 class EarlyStopping(StrictModel):
-    """Stop when the loss on the validation rows no longer falls. The artefact holds the best weights, not the last."""
+    """Stop when the validation rows bring nothing better: their loss no longer falls, or the reward of answers to them
+    no longer rises. The artefact holds the best weights, not the last.
+    """
 
     patience: int = Field(
         3, ge=1, le=1000, description="How many measurements in a row may bring nothing better."
     )
     min_delta: DecimalString = Field(
-        "0", description='How much lower a loss has to be to count as better, such as "0.001".'
+        "0",
+        description='How much lower a loss, or higher a reward, has to be to count as better, such as "0.001".',
     )

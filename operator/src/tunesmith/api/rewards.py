@@ -29,7 +29,8 @@ class RegexReward(StrictModel):
     pattern: str = Field(
         min_length=1,
         max_length=1024,
-        description="A regular expression of Python's re, searched in the whole answer; ^ and $ are its ends.",
+        description="A regular expression in RE2's syntax, which has no look-around and no back-references; searched "
+        "in the whole answer: ^ and $ are its ends.",
     )
 
 

@@ -36,7 +36,8 @@ class BaseModel(StrictModel):
     fine_tune_job_ref: FineTuneJobRef | None = Field(
         None,
         description="Instead of uri: go on from the artefact of an earlier FineTuneJob, on that job's base "
-        "model. This job waits until that one has succeeded.",
+        "model. This job waits until that one has succeeded. An adapter goes on with the type, rank, alpha and "
+        "targetModules that it has.",
     )
     secret_ref: SecretName | None = Field(None, description=STORE_KEYS)
 

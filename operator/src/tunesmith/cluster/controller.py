@@ -78,7 +78,9 @@ class Controller:
             if new:
                 self._first_seen[body["metadata"]["uid"]] = time.monotonic()
             self.queue.add(key_of(body), urgent=new)
-            self._wake_dependents(body)
+            if event_type is not None:
+                # Of the first list all are looked at anyway: going through all for each would take its square.
+                self._wake_dependents(body)
 
     def child_changed(self, owner_uid: str) -> None:
         """A child of the resource with this UID was added, changed or removed."""

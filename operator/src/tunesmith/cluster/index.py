@@ -76,7 +76,9 @@ class ChildIndex:
         """The owner's pods that ended and then were removed, as they were last."""
         return tuple(self._departed.get(owner_uid, {}).values())
 
-    def forget_departed(self, owner_uid: str, keep: Callable[[dict[str, Any]], bool] = lambda _: False) -> None:
+    def forget_departed(
+        self, owner_uid: str, keep: Callable[[dict[str, Any]], bool] = lambda _: False
+    ) -> None:
         """Forget the owner's departed pods but those to keep."""
         kept = {uid: body for uid, body in self._departed.pop(owner_uid, {}).items() if keep(body)}
         if kept:

@@ -338,9 +338,7 @@ def _watch(
 ) -> Step:
     """The Job is live: hold it or let it go, say what it waits for, look again when a limit is reached."""
     pods = children.pods_of(stage.name, attempt)
-    actions, events = hold_or_release(
-        stage.suspended, stage.queued, job, pods, children.workloads, usage
-    )
+    actions, events = hold_or_release(stage.suspended, stage.queued, job, pods, children.workloads, usage)
     left = [(waiting.patience_ends - now).total_seconds()] if waiting and waiting.patience_ends else []
     if limit is not None and any(is_active(pod) for pod in pods):
         left.append(limit.left)

@@ -12,9 +12,11 @@ from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import AdapterSource, EvaluateConfig, Owner, Side, Suite
-from tunesmith_contract.uris import parse_uri
+from tunesmith_contract.uris import Scheme, parse_uri
 
-from .earlier import base_model_of, is_whole
+from .earlier import base_model_of
+
+_KEEPS_NO_WORK = frozenset({Scheme.OCI, Scheme.HF})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,13 @@ def resolve_contestants(run: EvalRun, job: FineTuneJob | None) -> EvaluateConfig
 
 
 def resolve_secrets(run: EvalRun, job: FineTuneJob | None) -> dict[str, str]:
-    """Secrets by role: the base model's, and what opens the job's artefact and rows."""
+    """Secrets by role: the base model's, and what opens the job's artefact, rows and work files."""
     model = run.spec.base_model or (job.spec.base_model if job else None)
     written = {
         SecretRole.BASE_MODEL: model.secret_ref if model else None,
         SecretRole.OUTPUT: job.spec.output.secret_ref if job else None,
         SecretRole.TRAIN: job.spec.dataset.train.secret_ref if job else None,
+        SecretRole.WORKSPACE: job.spec.workspace.secret_ref if job and job.spec.workspace else None,
     }
     return {str(role): reference.name for role, reference in written.items() if reference}
 
@@ -81,17 +84,14 @@ def _failed(job: FineTuneJob) -> Failure:
 
 
 def _unsuited(job: FineTuneJob, artifact: JobArtifact) -> Failure | None:
-    """What can't be one side on a base model that all sides share."""
-    if artifact.kind in {ArtifactKind.REWARD_ADAPTER, ArtifactKind.REWARD_MODEL}:
-        told = "is a reward model, which gives numbers and no answers: judge what was trained with it."
-    elif is_whole(job, artifact):
-        told = "is a whole model, and an EvalRun compares adapters on one base model: train an adapter."
-    else:
+    """What gives no answers to be judged."""
+    if artifact.kind not in {ArtifactKind.REWARD_ADAPTER, ArtifactKind.REWARD_MODEL}:
         return None
     return Failure(
         category=FailureCategory.USER_ERROR,
         reason=EvalRunReason.CANDIDATE_FAILED,
-        message=f'What FineTuneJob "{job.metadata.name}" made {told}',
+        message=f'What FineTuneJob "{job.metadata.name}" made is a reward model, which gives numbers and no answers: '
+        "judge what was trained with it.",
     )
 
 
@@ -112,6 +112,7 @@ def _config(run: EvalRun, job: FineTuneJob | None, candidate: AdapterSource) -> 
         confidence=float(spec.confidence),
         policy=policy_of(run),
         gpus=spec.compute.gpus,
+        workspace=_workspace(job, candidate.uri),
         output=_output(candidate.uri),
     )
 
@@ -153,8 +154,19 @@ def _few_shot_from(run: EvalRun, job: FineTuneJob | None) -> str | None:
     return job.spec.dataset.train.uri if job else None
 
 
+def _workspace(job: FineTuneJob | None, candidate: str) -> str | None:
+    """Where the report is kept if not beside the artefacts: registries and hubs keep no work files, the job's
+    workspace does.
+    """
+    if parse_uri(candidate).scheme not in _KEEPS_NO_WORK or job is None or job.spec.workspace is None:
+        return None
+    return job.spec.workspace.uri
+
+
 def _output(candidate: str) -> str:
     """Where the report is kept: beside the artefacts, ``pvc://claim/folder`` of ``…/folder/sha256/<hex>``."""
     uri = parse_uri(candidate)
+    if uri.scheme is Scheme.OCI:
+        return str(uri._replace(revision=None))
     folder, separator, _ = f"/{uri.path}".rpartition("/sha256/")
     return str(uri._replace(path=folder.strip("/") if separator else ""))

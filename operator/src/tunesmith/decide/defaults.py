@@ -8,7 +8,7 @@ from tunesmith.api.values import memory_bytes
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.methods import KTOLoss, KTOMethod, Method, PretrainingMethod, SFTMethod
 from tunesmith_contract.report import DatasetReport, Failure
-from tunesmith_contract.run_config import Offload, Parallelism
+from tunesmith_contract.run_config import AdapterType, Offload, Parallelism
 
 AUTO = "Auto"
 
@@ -38,6 +38,9 @@ PAIRED = frozenset({"dpo", "reward"})
 #: Share of a GPU's memory that weights, gradients and optimizer may take; activations need the rest.
 STATE_SHARE = 0.6
 UNKNOWN_GPU_MEMORY = 24 * 2**30
+
+#: Bytes of a parameter: frozen in bfloat16, frozen in 4-bit NormalFloat, and trained with DDP.
+HALF_BYTES, NF4_BYTES, DDP_BYTES = 2, 0.5625, 20
 
 CHECKPOINTED_PARAMETERS = 10**9
 
@@ -118,18 +121,20 @@ def resolve_parallelism(
     offload: Offload,
     compute: tuple[int, int],
     parameters: int,
-    adapter: bool,
+    adapter: AdapterType | None,
     gpu_memory: int | None,
 ) -> Parallelism:
     """How the devices share the work.
 
-    Auto: what offload needs; DDP on one device, without GPUs, and for an adapter whose base model fits on a GPU; else
-    ZeRO-2, which sends no more than DDP does; ZeRO-3 where the weights themselves have to be divided. Memory per
-    parameter in mixed precision: 16 bytes, of which ZeRO-2 divides 14 and ZeRO-3 all (Rajbhandari et al. 2020,
-    arXiv:1910.02054, sections 3 and 5).
+    Auto: what offload needs; DDP on one device, without GPUs, and where each GPU can hold all of it; else ZeRO-2, which
+    sends no more than DDP does; ZeRO-3 where the weights themselves have to be divided. Of an adapter's training they
+    are nearly all there is. In mixed precision a parameter takes 16 bytes, of which ZeRO-2 divides 14 and ZeRO-3 all
+    (Rajbhandari et al. 2020, arXiv:1910.02054, sections 3 and 5); with DDP the trainer keeps float32, whose gradients
+    lie in DDP's buckets a second time: 20 bytes.
 
     Args:
         compute: nodes and GPUs per node.
+        adapter: None: all weights are trained.
         gpu_memory: bytes of one GPU; None: unknown, so 24 GiB.
     """
     nodes, gpus = compute
@@ -138,12 +143,13 @@ def resolve_parallelism(
     if offload is not Offload.NONE:
         return Parallelism.ZERO3 if offload is Offload.ALL else Parallelism.ZERO2
     devices = nodes * gpus
-    if devices <= 1:
+    most = STATE_SHARE * (gpu_memory or UNKNOWN_GPU_MEMORY) / max(1, parameters)
+    if adapter is not None:
+        frozen = NF4_BYTES if adapter is AdapterType.QLORA else HALF_BYTES
+        return Parallelism.DDP if devices <= 1 or frozen <= most else Parallelism.ZERO3
+    if devices <= 1 or most >= DDP_BYTES:
         return Parallelism.DDP
-    budget = STATE_SHARE * (gpu_memory or UNKNOWN_GPU_MEMORY)
-    if adapter:
-        return Parallelism.DDP if 2 * parameters <= budget else Parallelism.ZERO3
-    return Parallelism.ZERO2 if (2 + 14 / devices) * parameters <= budget else Parallelism.ZERO3
+    return Parallelism.ZERO2 if 2 + 14 / devices <= most else Parallelism.ZERO3
 
 
 def resolve_activation_checkpointing(written: bool | None, parameters: int, gpus_per_node: int) -> bool:
@@ -178,7 +184,7 @@ class Batches:
 def resolve_batches(spec: FineTuneJobSpec, method: Method, dataset: DatasetReport) -> Batches | Failure:
     """Batch and micro batch, or what has to be written instead."""
     written, compute = spec.hyperparameters, spec.compute
-    packing, least, group = is_packed(method), _rows_at_once(method), _group(method)
+    packing, least, group = is_packed(method), rows_at_once(method), _group(method)
     rows = ceil(dataset.tokens.total / method.max_length) if packing else dataset.train_rows
     size = resolve_batch_size(written.batch_size, rows, compute.devices, group, least)
     if size % compute.devices:
@@ -199,8 +205,8 @@ def is_packed(method: Method) -> bool:
     return isinstance(member, SFTMethod | PretrainingMethod) and member.packing
 
 
-def _rows_at_once(method: Method) -> int:
-    """KTO compares a row with its neighbours of the same micro batch."""
+def rows_at_once(method: Method) -> int:
+    """The least micro batch: KTO compares a row with its neighbours of the same one."""
     member = method.member
     return 2 if isinstance(member, KTOMethod) and member.loss is KTOLoss.KTO else 1
 

@@ -35,6 +35,7 @@ _SECRET_FIELDS: dict[str, str] = {
     SecretRole.BASE_MODEL: "spec.baseModel.secretRef.name",
     SecretRole.OUTPUT: "output.secretRef of its FineTuneJob",
     SecretRole.TRAIN: "dataset.train.secretRef of its FineTuneJob",
+    SecretRole.WORKSPACE: "workspace.secretRef of its FineTuneJob",
 }
 
 #: The end of the job wakes the run; this is for a change that was missed.

@@ -36,7 +36,9 @@ def take_inputs(
         started=now,
         config=_prepare_config(job, base_model, artifacts),
         ca_bundle=environment.ca_bundle,
-        token_secret=secrets.get(SecretRole.BASE_MODEL, "") if base_model.startswith(f"{Scheme.HF}://") else "",
+        token_secret=secrets.get(SecretRole.BASE_MODEL, "")
+        if base_model.startswith(f"{Scheme.HF}://")
+        else "",
         secrets=secrets,
         initial=initial,
     )

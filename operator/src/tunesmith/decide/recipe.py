@@ -155,7 +155,7 @@ def resolve_run(
             compute.offload,
             (compute.nodes, compute.gpus_per_node),
             parameters,
-            spec.adapter is not None,
+            spec.adapter.type if spec.adapter else None,
             memory,
         ),
         offload=compute.offload,

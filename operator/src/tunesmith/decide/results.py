@@ -16,7 +16,6 @@ from tunesmith.api.job_status import (
     Remedy,
 )
 from tunesmith.api.reasons import FineTuneJobReason
-from tunesmith.manifests.inputs_config_map import Inputs
 from tunesmith.manifests.train_job import STAGE as TRAIN
 from tunesmith_contract.artifact import ArtifactKind
 from tunesmith_contract.layout import checkpoints_uri, work_uri
@@ -27,54 +26,19 @@ from tunesmith_contract.progress import (
     CHECKPOINT_TIME,
     KERNELS,
     OVERFITTING_STEP,
-    TrainerStatus,
 )
 from tunesmith_contract.report import Checkpoint, TrainingReport
 from tunesmith_contract.run_config import AdapterType, TrainConfig
 from tunesmith_contract.uris import parse_uri
 
-from .admission import Admission, is_servable
+from .admission import is_servable
+from .costs import build_job_cost
 from .plan import Event
-from .stage import Step
 from .summary import decimal
-from .usage import measure_usage
+from .training_view import TrainingView
 
 _HEX_DIGEST = 64
 _ADAPTER_KINDS = {AdapterType.RSLORA: ArtifactKind.RSLORA, AdapterType.DORA: ArtifactKind.DORA}
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingView:
-    """What a status is made of.
-
-    Attributes:
-        inputs, run: the snapshots; ``run`` is None until the data is prepared, ``inputs`` where the job was refused
-            before it began.
-        step: where the current stage stands.
-        stage: ``prepare`` or ``train``.
-        eval_run: name of the EvalRun that was made.
-        progress: the latest news from the current attempt.
-        admission: the verdicts on what training takes and makes, where they were not in status before.
-    """
-
-    inputs: Inputs | None
-    run: TrainConfig | None
-    step: Step
-    stage: str
-    eval_run: str | None
-    progress: TrainerStatus | None
-    admission: Admission | None = None
-
-    @property
-    def training(self) -> TrainingReport | None:
-        """How training went, once it has succeeded."""
-        report = self.step.report(TRAIN)
-        return report.training if report else None
-
-    @property
-    def metrics(self) -> Mapping[str, str]:
-        """What the pods said last, by name."""
-        return {item.name: item.value for item in self.progress.metrics} if self.progress else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +66,7 @@ def find_results(job: FineTuneJob, view: TrainingView) -> Results:
     return Results(
         checkpoints=_checkpoints(job, view),
         remedies=remedies,
-        cost=_cost(job, view),
+        cost=build_job_cost(job, view),
         attempts=_attempts(view),
         micro_batch_size=remedies[-1].micro_batch_size if remedies else written,
         kernels=kernels or None,
@@ -221,32 +185,3 @@ def _kind(run: TrainConfig) -> ArtifactKind:
     if run.method.reward:
         return ArtifactKind.REWARD_ADAPTER
     return _ADAPTER_KINDS.get(run.adapter.type, ArtifactKind.LORA)
-
-
-def _cost(job: FineTuneJob, view: TrainingView) -> JobCost:
-    """What ended attempts took, and what all of it is expected to take, by the pods' own estimate."""
-    used, budget = view.step.children.gpu_seconds, job.spec.budget
-    expected = None if view.training else _expected_gpu_seconds(job, view)
-    if expected is None and job.status.cost is not None and not view.training:
-        before = job.status.cost.estimated_gpu_seconds
-        expected = float(before) if before is not None else None
-    price = float(budget.price_per_gpu_hour) / 3600 if budget and budget.price_per_gpu_hour else None
-    return JobCost(
-        gpu_seconds=f"{used:.0f}",
-        amount=None if price is None else f"{used * price:.2f}",
-        currency=budget.currency if budget else None,
-        estimated_gpu_seconds=None if expected is None else f"{expected:.0f}",
-        estimated_amount=None if price is None or expected is None else f"{expected * price:.2f}",
-    )
-
-
-def _expected_gpu_seconds(job: FineTuneJob, view: TrainingView) -> float | None:
-    """Counted up to the news itself, so that it changes with it alone."""
-    news, live = view.progress, view.step.job
-    gpus = job.spec.compute.gpus_per_node
-    if news is None or live is None or news.estimated_remaining_seconds is None or not gpus:
-        return None
-    pods = view.step.children.pods_of(TRAIN, view.step.attempt)
-    so_far = measure_usage(live, pods, gpus, news.last_updated_time).gpu_seconds
-    left = job.spec.compute.nodes * gpus * news.estimated_remaining_seconds
-    return view.step.children.gpu_seconds + so_far + left

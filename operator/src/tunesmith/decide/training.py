@@ -16,20 +16,22 @@ from tunesmith_contract.progress import TrainerStatus
 from tunesmith_contract.report import Failure, RunReport
 from tunesmith_contract.run_config import TrainConfig
 
-from .admission import Admission, admit, find_gpu_memory, is_judged, judge
+from .admission import Admission, admit, expect_gpu_seconds, find_gpu_memory, is_judged, judge
 from .attempts import advance, refuse
 from .children import Children
 from .claims import refuse_unshared
+from .costs import tell_expected
 from .earlier import NotReady
 from .expiry import expire
 from .job_inputs import invalid_uri, take_inputs, with_snapshot
 from .job_stages import prepare_stage, train_stage
 from .plan import Action, Create, Event, Plan, owned_by, soonest
 from .recipe import referred_jobs, resolve_run
-from .results import TrainingView, find_results, news_of
+from .results import find_results, news_of
 from .stage import StageState, Step
 from .training_observed import ObservedTraining
 from .training_status import build_training_status, build_waiting_status
+from .training_view import TrainingView
 
 #: The end of an earlier job wakes this one; this is for a change that was missed.
 EARLIER_POLL_SECONDS = 60.0
@@ -47,6 +49,7 @@ class _Course:
     actions: tuple[Action, ...] = ()
     events: tuple[Event, ...] = ()
     admission: Admission | None = None
+    expected: float | None = None
 
 
 def plan_training(
@@ -103,6 +106,7 @@ def _conclude(
         eval_run=eval_run,
         progress=_progress(observed, course),
         admission=course.admission,
+        expected=course.expected,
     )
     results = find_results(job, view)
     return Plan(
@@ -157,6 +161,9 @@ def _run_training(
     run = None if isinstance(resolved, Failure) else resolved
     missing = run is not None and observed.run is None and not children.records_of(TRAIN)
     snapshot = (Create(build_run_config_map(job, run)),) if run and missing else ()
+    expected = expect_gpu_seconds(job.spec, observed.around.gpu_nodes, run, report) if run else None
+    told = tell_expected(job, expected) if missing else ()
+    course = replace(course, expected=expected, events=(*course.events, *told))
     step = advance(train_stage(job, observed, inputs, run, environment), children, now)
     return _then(course, step, run, snapshot)
 
@@ -179,7 +186,8 @@ def _settle(
 
 def _then(course: _Course, step: Step, run: TrainConfig | None, created: tuple[Action, ...]) -> _Course:
     events = (*course.events, *step.events)
-    return _Course(step, TRAIN, run, (*course.actions, *created, *step.actions), events, course.admission)
+    actions = (*course.actions, *created, *step.actions)
+    return replace(course, step=step, stage=TRAIN, run=run, actions=actions, events=events)
 
 
 def _evaluate(

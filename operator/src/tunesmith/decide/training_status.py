@@ -15,13 +15,13 @@ from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, FineTuneJobRe
 from tunesmith.api.values import format_duration
 from tunesmith.manifests.prepare_job import STAGE as PREPARE
 from tunesmith.manifests.train_job import STAGE as TRAIN
-from tunesmith_contract.progress import TrainerStatus
+from tunesmith_contract.progress import EVAL_REWARD, REWARD, TrainerStatus
 from tunesmith_contract.report import DatasetReport, TrainingReport
 
 from .admission import admission_conditions, shown_gpu_memory, shown_memory
 from .conditions import ConditionUpdate, merge_conditions
 from .defaults import is_packed
-from .results import Results, TrainingView
+from .results import Results
 from .stage import StageState
 from .summary import (
     attempt_conditions,
@@ -32,6 +32,7 @@ from .summary import (
     stage_condition,
     waiting_conditions,
 )
+from .training_view import TrainingView
 
 
 def build_training_status(
@@ -146,6 +147,8 @@ def _final_progress(training: TrainingReport) -> Progress:
         epoch=decimal(training.epochs),
         loss=decimal(training.loss),
         eval_loss=decimal(training.eval_loss),
+        reward=decimal(training.reward),
+        eval_reward=decimal(training.eval_reward),
         tokens_per_second=decimal(training.tokens_per_second),
     )
 
@@ -161,6 +164,8 @@ def _live_progress(news: TrainerStatus, before: Progress) -> Progress:
         epoch=_number(metrics, "current_epoch"),
         loss=_number(metrics, "loss"),
         eval_loss=_number(metrics, "eval_loss"),
+        reward=_number(metrics, REWARD),
+        eval_reward=_number(metrics, EVAL_REWARD),
         tokens_per_second=_number(metrics, "tokens_per_second"),
         remaining=None if remaining is None else format_duration(min(remaining, 10**7)),
         last_update_time=news.last_updated_time.replace(microsecond=0),

@@ -25,7 +25,7 @@ def build_evaluate_job(
         config_map=inputs_name(run),
         ca_config_map=inputs_name(run),
         reads=evaluation_uris(inputs.config),
-        writes=(parse_uri(inputs.config.output),),
+        writes=tuple(parse_uri(uri) for uri in (inputs.config.output, inputs.config.workspace) if uri),
         requests=REQUESTS,
         resources=compute.resources,
         template=compute.template,

@@ -15,7 +15,7 @@ from tunesmith_contract.layout import (
     TOKEN_FILE,
 )
 from tunesmith_contract.progress import CA_CERT_ENV, PROGRESS_PATH, SERVER_URL_ENV, TOKEN_ENV
-from tunesmith_contract.uris import Scheme, StorageUri
+from tunesmith_contract.uris import MOUNTED, Scheme, StorageUri
 
 from .environment import Environment
 from .gang_service import gang_variables
@@ -33,9 +33,9 @@ CONTAINER = "trainer"
 SECRET_KEY = "token"
 GPU = "nvidia.com/gpu"
 
-#: A cap, not a reservation: what is fetched from a hub is unpacked in the scratch space.
+#: A cap, not a reservation: what is not mounted is fetched to the scratch space, and work files in a bucket lie there.
 SCRATCH = "8Gi"
-SCRATCH_WITH_HUB = "256Gi"
+SCRATCH_TO_FETCH = "256Gi"
 SHARED_MEMORY = "8Gi"
 
 _NOT_PLACEMENT = frozenset({"labels", "annotations", "volumes", "volumeMounts"})
@@ -162,7 +162,7 @@ def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     own = [
         ({"name": "config", "configMap": config_map}, _read_only("config", str(CONFIG_DIR))),
         credentials_volume(pod.ca_config_map),
-        scratch_volume(SCRATCH_WITH_HUB if _uses_hub(pod) else SCRATCH),
+        scratch_volume(SCRATCH_TO_FETCH if _fetches(pod) else SCRATCH),
     ]
     if pod.gpus > 1 and "/dev/shm" not in {mount["mountPath"] for mount in other_mounts}:
         shared_memory = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}}
@@ -183,6 +183,10 @@ def _own_volumes(template: PodTemplate | None) -> tuple[list[dict[str, Any]], li
 
 def _read_only(volume: str, path: str) -> dict[str, Any]:
     return {"name": volume, "mountPath": path, "readOnly": True}
+
+
+def _fetches(pod: TrainerPod) -> bool:
+    return any(uri.scheme not in MOUNTED for uri in (*pod.reads, *pod.writes))
 
 
 def _uses_hub(pod: TrainerPod) -> bool:

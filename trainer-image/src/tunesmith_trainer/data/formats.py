@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from tunesmith_contract.formats import ANSWERED, LEARNED_FORMATS
 from tunesmith_contract.methods import Method
 from tunesmith_contract.run_config import DataFormat
 
@@ -49,9 +50,6 @@ _MEMBERS: Mapping[DataFormat, str] = MappingProxyType(
     }
 )
 
-_ANSWERED = (DataFormat.CHAT, DataFormat.PROMPT_COMPLETION)
-_PROMPTS = (DataFormat.PROMPT, *_ANSWERED)
-
 
 @dataclass(frozen=True, slots=True)
 class Purpose:
@@ -75,25 +73,13 @@ class Purpose:
 #: Any row, as it is.
 ANY = Purpose("reading", tuple(_SHAPES))
 
-EVALUATION = Purpose("an evaluation", _ANSWERED)
-
-_METHODS: Mapping[str, Purpose] = MappingProxyType(
-    {
-        "sft": Purpose("method sft", _ANSWERED),
-        "pretraining": Purpose("method pretraining", (DataFormat.TEXT,)),
-        "dpo": Purpose("method dpo", (DataFormat.PREFERENCE,)),
-        "kto": Purpose("method kto", (DataFormat.UNPAIRED_PREFERENCE, DataFormat.PREFERENCE)),
-        "reward": Purpose("method reward", (DataFormat.PREFERENCE,)),
-        "grpo": Purpose("method grpo", _PROMPTS, prompts_only=True),
-        "rloo": Purpose("method rloo", _PROMPTS, prompts_only=True),
-        "distillation": Purpose("method distillation", _PROMPTS, prompts_only=True),
-    }
-)
+EVALUATION = Purpose("an evaluation", ANSWERED)
 
 
 def purpose_of(method: Method) -> Purpose:
     """What a method reads rows for."""
-    return _METHODS[method.key]
+    formats = LEARNED_FORMATS[method.key]
+    return Purpose(f"method {method.key}", formats, prompts_only=DataFormat.PROMPT in formats)
 
 
 def detect_format(row: object, purpose: Purpose = ANY) -> DataFormat | None:
@@ -112,7 +98,7 @@ def describe_members(formats: tuple[DataFormat, ...]) -> str:
 
 def methods_for(data_format: DataFormat) -> list[str]:
     """The methods that learn from a format."""
-    return [key for key, purpose in _METHODS.items() if data_format in purpose.formats]
+    return [key for key, formats in LEARNED_FORMATS.items() if data_format in formats]
 
 
 def is_conversational(row: Row) -> bool:

@@ -1,11 +1,12 @@
 """From the configured rewards to the functions and weights that TRL's trainers take."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
-from tunesmith_contract.methods import ModelReward, Reward
+from tunesmith_contract.methods import Reward
 from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.failures import DataError, UserError
+from tunesmith_trainer.storage import Storage
 
 from .base import RewardFunction, Scorer
 from .exact import build_exact
@@ -14,25 +15,22 @@ from .length import build_length
 from .numeric import build_numeric, last_number
 from .patterns import build_regex
 
-#: Loads a reward model: the reward's name and what was asked for.
-ModelLoader = Callable[[str, ModelReward], Scorer]
-
 
 def build_reward_functions(
-    rewards: Sequence[Reward], special_ids: Collection[int], load_model: ModelLoader
+    rewards: Sequence[Reward], special_ids: Collection[int], storage: Storage
 ) -> tuple[list[RewardFunction], list[float]]:
     """TRL's ``reward_funcs`` and ``reward_weights``.
 
     Args:
         rewards: what makes an answer good.
         special_ids: tokens that are no part of an answer, such as the one that ends it.
-        load_model: loads a reward model.
+        storage: finds reward models, and the Secrets of endpoints.
 
     Raises:
         UserError: a reward can't be had; the message says which and what to write instead.
     """
     _require_names(rewards)
-    functions = [RewardFunction(reward.name, _build(reward, special_ids, load_model)) for reward in rewards]
+    functions = [RewardFunction(reward.name, _build(reward, special_ids, storage)) for reward in rewards]
     return functions, [reward.weight for reward in rewards]
 
 
@@ -40,10 +38,12 @@ def check_rewards(rewards: Sequence[Reward], rows: Sequence[Row]) -> None:
     """What can be known of rewards before anything is trained, loaded or asked.
 
     Raises:
-        UserError: a pattern or a schema is wrong, or a name is given twice.
+        UserError: a pattern or a schema is wrong, a name is given twice, or rows have tools.
         DataError: a reward compares with the rows' answers, and there is none.
     """
     _require_names(rewards)
+    if rewards:
+        require_no_tools(rows)
     for reward in rewards:
         if reward.regex is not None:
             build_regex(reward.name, reward.regex)
@@ -57,8 +57,21 @@ def check_rewards(rewards: Sequence[Reward], rows: Sequence[Row]) -> None:
             _require_answers(reward.name, missing, len(rows), 'an "answer" with a number')
 
 
-def _build(reward: Reward, special_ids: Collection[int], load_model: ModelLoader) -> Scorer:
-    """The scorer of the member that is set; what needs a network or the user's code is imported with it."""
+def require_no_tools(rows: Sequence[Row]) -> None:
+    """TRL's online trainers render a prompt without its row's tools.
+
+    Raises:
+        UserError: a row has some.
+    """
+    if any(row.get("tools") for row in rows):
+        message = (
+            "rows with tools can't be learned from by the model's own answers: leave tools out, or use sft"
+        )
+        raise UserError("ToolsUnsupported", message)
+
+
+def _build(reward: Reward, special_ids: Collection[int], storage: Storage) -> Scorer:
+    """The scorer of the member that is set; what loads models, or asks others, is imported with it."""
     if reward.exact is not None:
         return build_exact(reward.exact)
     if reward.regex is not None:
@@ -70,11 +83,13 @@ def _build(reward: Reward, special_ids: Collection[int], load_model: ModelLoader
     if reward.length is not None:
         return build_length(reward.length, special_ids)
     if reward.model is not None:
-        return load_model(reward.name, reward.model)
+        from .model import build_model
+
+        return build_model(reward.name, reward.model, storage)
     if reward.endpoint is not None:
         from .endpoint import build_endpoint
 
-        return build_endpoint(reward.name, reward.endpoint)
+        return build_endpoint(reward.name, reward.endpoint, storage.secrets)
     assert reward.function is not None
     from .function import build_function
 

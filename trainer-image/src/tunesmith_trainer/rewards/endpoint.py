@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunesmith_contract.layout import reward_role, secret_dir
+from tunesmith_contract.layout import reward_role
 from tunesmith_contract.methods import EndpointReward
 from tunesmith_trainer.endpoints import Endpoint, RequestRefused
 from tunesmith_trainer.failures import UserError
@@ -11,10 +11,14 @@ from tunesmith_trainer.failures import UserError
 from .base import Batch, Scorer
 
 
-def build_endpoint(name: str, spec: EndpointReward) -> Scorer:
-    """What ``POST {"prompts", "completions", "answers"}`` gives as ``{"rewards": [...]}``."""
+def build_endpoint(name: str, spec: EndpointReward, secrets: Path) -> Scorer:
+    """What ``POST {"prompts", "completions", "answers"}`` gives as ``{"rewards": [...]}``.
+
+    Args:
+        secrets: the folder that holds the mounted Secrets.
+    """
     what = f"the endpoint of reward {name}"
-    endpoint = Endpoint(spec.url, what, Path(secret_dir(reward_role(name))), spec.timeout_seconds)
+    endpoint = Endpoint(spec.url, what, secrets / reward_role(name), spec.timeout_seconds)
 
     def score(batch: Batch) -> Sequence[float]:
         body = {

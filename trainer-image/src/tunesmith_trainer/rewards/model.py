@@ -7,17 +7,15 @@ from tunesmith_trainer.reward_model import RewardModel, load_reward_model
 from tunesmith_trainer.storage import Storage
 
 from .base import Batch, Scorer
-from .build import ModelLoader
 
 
-def reward_model_loader(storage: Storage) -> ModelLoader:
-    """Loads reward models, their artefacts verified, from where they lie."""
+def build_model(name: str, spec: ModelReward, storage: Storage) -> Scorer:
+    """What a reward model's artefact says, verified.
 
-    def load(name: str, spec: ModelReward) -> Scorer:
-        model = load_reward_model(storage, spec.uri, spec.base_model, spec.digest)
-        return score_by(name, model)
-
-    return load
+    Raises:
+        UserError: it is no reward model's artefact, or not the one that was meant.
+    """
+    return score_by(name, load_reward_model(storage, spec.uri, spec.base_model, spec.digest))
 
 
 def score_by(name: str, model: RewardModel) -> Scorer:

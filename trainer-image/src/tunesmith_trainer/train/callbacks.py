@@ -63,7 +63,7 @@ class CommitCheckpoints(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Write nothing for an attempt that another has taken over from."""
-        if control.should_save:
+        if control.should_save and state.is_world_process_zero:
             self._folder.lease.check()
 
     def on_save(

@@ -61,7 +61,7 @@ def _continue(model: Any, renderer: Renderer, row: Row) -> str:
     )
     was_training = model.training
     model.eval()
-    with torch.inference_mode():
+    with torch.no_grad():
         output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
     model.train(was_training)
     text: str = tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)

@@ -118,7 +118,9 @@ def refuse_combination(config: TrainConfig) -> None:
         raise UserError("Offload", "offload All needs parallelism ZeRO3: write it, or offload Optimizer")
     quantized = config.adapter is not None and config.adapter.type is AdapterType.QLORA
     if quantized and config.parallelism is Parallelism.ZERO3:
-        message = "4-bit weights can't be cut into parts and saved again: with QLoRA write parallelism ZeRO2 or DDP"
+        message = (
+            "4-bit weights can't be cut into parts and saved again: with QLoRA write parallelism ZeRO2 or DDP"
+        )
         raise UserError("Parallelism", message)
 
 

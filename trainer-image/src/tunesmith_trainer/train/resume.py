@@ -13,8 +13,9 @@ from transformers import TrainerCallback
 
 from tunesmith_contract.layout import checkpoints_uri
 from tunesmith_contract.report import Checkpoint
-from tunesmith_contract.run_config import TrainConfig
-from tunesmith_trainer.failures import Preempted
+from tunesmith_contract.run_config import Parallelism, TrainConfig
+from tunesmith_contract.uris import MOUNTED
+from tunesmith_trainer.failures import Preempted, UserError
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.progress import Progress
 from tunesmith_trainer.report import Workspace
@@ -42,10 +43,11 @@ class ResumableSteps:
 
     Raises:
         InfrastructureError: a later attempt has begun.
-        UserError: the checkpoint needs another number of devices.
+        UserError: the checkpoint needs another number of devices, or the pods have no disk in common for its parts.
     """
 
     def __init__(self, config: TrainConfig, workspace: Workspace, preemption: Preemption) -> None:
+        _require_one_disk(config, workspace)
         self._preemption = preemption
         self._uri = checkpoints_uri(workspace.work)
         root = workspace.checkpoints
@@ -116,3 +118,18 @@ class ResumableSteps:
         finally:
             if is_first_rank():
                 shutil.rmtree(self.folder.staging, ignore_errors=True)
+
+
+def _require_one_disk(config: TrainConfig, workspace: Workspace) -> None:
+    """A bucket gets what the first pod has on its disk; DeepSpeed writes parts in every pod.
+
+    Raises:
+        UserError: the parts would never come together.
+    """
+    in_parts = config.parallelism is not Parallelism.DDP
+    if in_parts and config.nodes > 1 and workspace.work.scheme not in MOUNTED:
+        message = (
+            f"on {config.nodes} nodes {config.parallelism} writes checkpoints from every pod: "
+            "name a volume that they share (pvc://) as workspace, or write parallelism DDP or nodes 1"
+        )
+        raise UserError("Workspace", message)

@@ -27,4 +27,7 @@ class FewMetrics:
         for name in set(self._metrics[mode]) - _LOGGED[mode]:
             if not (name.startswith("rewards/") and name.endswith("/mean")):
                 del self._metrics[mode][name]
+        if REWARD in self._metrics[mode]:
+            # Of one answer to a prompt it is 0: what counts is the reward.
+            logs.pop("eval_loss", None)
         super().log(logs, start_time)  # type: ignore[misc]

@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from datasets import Dataset
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from tunesmith_contract.methods import DPOLoss, DPOMethod, KTOLoss
@@ -19,6 +22,8 @@ from tunesmith_trainer.failures import UserError
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import Training
 from tunesmith_trainer.train.parallel import micro_batch_size
+
+from .validation import WeightedValidation
 
 _DPO_LOSSES = {
     DPOLoss.SIGMOID: "sigmoid",
@@ -46,12 +51,16 @@ class _Tokenised:
         return dataset
 
 
-class _DPOTrainer(_Tokenised, DPOTrainer):
-    pass
+class _DPOTrainer(_Tokenised, WeightedValidation, DPOTrainer):
+    def weigh(self, inputs: dict[str, Any]) -> int:
+        """Pairs."""
+        return len(inputs["input_ids"]) // 2
 
 
-class _KTOTrainer(_Tokenised, KTOTrainer):
-    pass
+class _KTOTrainer(_Tokenised, WeightedValidation, KTOTrainer):
+    def weigh(self, inputs: dict[str, Any]) -> int:
+        """Judged answers."""
+        return len(inputs["input_ids"])
 
 
 def build_dpo_trainer(training: Training) -> DPOTrainer:
@@ -66,6 +75,7 @@ def build_dpo_trainer(training: Training) -> DPOTrainer:
     rows, renderer = training.rows, training.renderer
     return _DPOTrainer(
         model=training.model,
+        ref_model=load_reference(training),
         args=DPOConfig(
             **common_arguments(training),
             max_length=method.max_length,
@@ -78,6 +88,23 @@ def build_dpo_trainer(training: Training) -> DPOTrainer:
         processing_class=training.tokenizer,
         peft_config=training.peft_config,
         callbacks=training.callbacks,
+    )
+
+
+def load_reference(training: Training) -> Any:
+    """A second copy of the weights where all of them are trained; None where an adapter is, which tells both apart.
+
+    TRL's own copy would be held as the trained weights are: in float32.
+    """
+    model = training.model
+    if training.peft_config is not None or isinstance(model, PeftModel):
+        return None
+    return AutoModelForCausalLM.from_pretrained(
+        model.config.name_or_path,
+        dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
+        attn_implementation=training.kernels.attention,
+        local_files_only=True,
+        use_safetensors=True,
     )
 
 
@@ -117,6 +144,7 @@ def build_kto_trainer(training: Training) -> KTOTrainer:
 
     return _KTOTrainer(
         model=training.model,
+        ref_model=load_reference(training),
         args=KTOConfig(
             **common_arguments(training),
             max_length=method.max_length,

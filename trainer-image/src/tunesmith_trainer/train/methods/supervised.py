@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
 from tunesmith_contract.methods import PretrainingMethod, SFTMethod
@@ -16,38 +15,20 @@ from tunesmith_trainer.train.arguments import common_arguments, one_row_per_pass
 from tunesmith_trainer.train.context import Training
 from tunesmith_trainer.train.kernels import Batching, choose_batching
 
+from .validation import WeightedValidation
+
 _IGNORED = -100
 #: Fewer tokens of a text's end predict nothing.
 _LEAST_PIECE = 2
 
 
-class TokenTrainer(SFTTrainer):
-    """TRL's trainer, with a validation loss per token as the training loss is.
+class TokenTrainer(WeightedValidation, SFTTrainer):
+    """TRL's trainer, with a validation loss per token as the training loss is."""
 
-    transformers' is the mean of the batches' means: it changes with the size of the batches and counts a token of a
-    short row more than one of a long row.
-    """
-
-    _tokens: torch.Tensor
-    _loss: torch.Tensor
-
-    def evaluation_loop(self, *arguments: Any, **more: Any) -> EvalLoopOutput:
-        """Evaluate, and put the mean over all tokens of all workers in the place of the batches' mean."""
-        self._loss = torch.zeros((), dtype=torch.float64, device=self.args.device)
-        self._tokens = torch.zeros((), dtype=torch.float64, device=self.args.device)
-        output = super().evaluation_loop(*arguments, **more)
-        loss = self.accelerator.reduce(self._loss, "sum") / self.accelerator.reduce(self._tokens, "sum")
-        for name in (name for name in output.metrics if name.endswith("_loss")):
-            output.metrics[name] = loss.item()
-        return output
-
-    def prediction_step(self, model: Any, inputs: Any, *arguments: Any, **more: Any) -> Any:
-        """Weigh a batch's loss by the tokens that it is the mean of."""
-        tokens = (inputs["labels"][:, 1:] != _IGNORED).sum()
-        result = super().prediction_step(model, inputs, *arguments, **more)
-        self._loss += result[0].double() * tokens
-        self._tokens += tokens
-        return result
+    def weigh(self, inputs: dict[str, Any]) -> torch.Tensor:
+        """The tokens that are learned."""
+        tokens: torch.Tensor = (inputs["labels"][:, 1:] != _IGNORED).sum()
+        return tokens
 
 
 def build_sft_trainer(training: Training) -> SFTTrainer:

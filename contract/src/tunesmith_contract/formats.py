@@ -1,0 +1,24 @@
+"""Which formats each method learns from."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from .run_config import DataFormat
+
+#: What has an answer, and can be learned from or evaluated on.
+ANSWERED = (DataFormat.CHAT, DataFormat.PROMPT_COMPLETION)
+_PROMPTS = (DataFormat.PROMPT, *ANSWERED)
+
+#: By method; a row that could be of two counts as the first.
+LEARNED_FORMATS: Mapping[str, tuple[DataFormat, ...]] = MappingProxyType(
+    {
+        "sft": ANSWERED,
+        "dpo": (DataFormat.PREFERENCE,),
+        "kto": (DataFormat.UNPAIRED_PREFERENCE, DataFormat.PREFERENCE),
+        "grpo": _PROMPTS,
+        "rloo": _PROMPTS,
+        "reward": (DataFormat.PREFERENCE,),
+        "pretraining": (DataFormat.TEXT,),
+        "distillation": _PROMPTS,
+    }
+)
