@@ -1,7 +1,7 @@
 """Budgets, chains, queues, Secrets and lost nodes, on a real API server with real controllers."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -179,11 +179,15 @@ def test_a_queued_job_is_held_through_its_workload(runs: Runs) -> None:
     runs.patch(KIND, "queued", {"spec": {"suspend": True}})
     eventually(lambda: not is_active(), what="the Workload's end")
     assert runs.read_child(path)["spec"]["suspend"] is False
+    started = datetime.fromisoformat(runs.pod(made, "train", 1)["status"]["startTime"])
+    eventually(lambda: datetime.now(UTC) - started > timedelta(seconds=3), what="something to note")
     play_kueue(True)
     runs.wait(KIND, "queued", "Suspended")
-    eventually(
-        lambda: "tunesmith.dev/used" in runs.read_child(path)["metadata"]["annotations"], what="the note"
-    )
+
+    def is_noted() -> bool:
+        return "tunesmith.dev/used" in runs.read_child(path)["metadata"].get("annotations", {})
+
+    eventually(is_noted, what="the note of what ran")
     runs.patch(KIND, "queued", {"spec": {"suspend": False}})
     eventually(is_active, what="the Workload's return")
     runs.wait(KIND, "queued", "Queued")

@@ -139,9 +139,9 @@ def condition(status: Body, kind: str) -> Body:
 
 
 def lasting(status: Body) -> Body:
-    """A status without the times at which conditions changed."""
+    """A status without when its conditions changed and were last judged."""
+    passing = {"lastTransitionTime", "observedGeneration"}
     conditions = [
-        {key: value for key, value in item.items() if key != "lastTransitionTime"}
-        for item in status["conditions"]
+        {key: value for key, value in item.items() if key not in passing} for item in status["conditions"]
     ]
     return status | {"conditions": conditions}
