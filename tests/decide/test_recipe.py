@@ -97,7 +97,7 @@ def test_every_reward_reaches_the_trainer() -> None:
 def test_a_job_on_several_nodes_is_told_all_of_it() -> None:
     run = run_of(FineTuneJob.parse(load_good("finetunejob-nodes")))
     assert isinstance(run, TrainConfig)
-    assert (run.nodes, run.gpus_per_node, run.parallelism, run.offload) == (2, 8, "ZeRO3", "Optimizer")
+    assert (run.nodes, run.gpus_per_node, run.parallelism, run.offload) == (2, 8, "ZeRO2", "Optimizer")
     assert run.adapter is not None
     assert (run.adapter.type, run.adapter.double_quantization) == ("QLoRA", False)
     assert (run.hyperparameters.micro_batch_size, run.hyperparameters.max_grad_norm) == (1, 0.3)

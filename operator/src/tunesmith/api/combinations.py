@@ -7,7 +7,7 @@ from typing import Any
 
 from tunesmith_contract.formats import LEARNED_FORMATS
 from tunesmith_contract.methods import KTOLoss
-from tunesmith_contract.run_config import AdapterType, DataFormat, Offload, OutputFormat
+from tunesmith_contract.run_config import AdapterType, DataFormat, Offload, OutputFormat, Parallelism
 
 from .rules import Rule, is_zero
 
@@ -109,6 +109,14 @@ _ADAPTER_RULES = (
         "Without an adapter, what comes out is the whole model already: leave Merged out of output.formats.",
         lambda spec: spec.adapter is not None or OutputFormat.MERGED not in spec.output.formats,
         ".output.formats",
+    ),
+    Rule(
+        "!has(self.adapter) || self.adapter.type != 'QLoRA' || self.compute.parallelism != 'ZeRO3'",
+        "QLoRA's 4-bit weights can't be divided over GPUs: write compute.parallelism: ZeRO2, or adapter.type: LoRA.",
+        lambda spec: (
+            _adapter_type(spec) is not AdapterType.QLORA or spec.compute.parallelism != Parallelism.ZERO3
+        ),
+        ".compute.parallelism",
     ),
     Rule(
         "!has(self.adapter) || self.adapter.type != 'QLoRA' || self.compute.offload != 'All'",

@@ -40,7 +40,7 @@ STATE_SHARE = 0.6
 UNKNOWN_GPU_MEMORY = 24 * 2**30
 
 #: Bytes of a parameter: frozen in bfloat16, frozen in 4-bit NormalFloat, and trained with DDP.
-HALF_BYTES, NF4_BYTES, DDP_BYTES = 2, 0.5625, 20
+HALF_BYTES, DDP_BYTES = 2, 20
 
 CHECKPOINTED_PARAMETERS = 10**9
 
@@ -130,7 +130,7 @@ def resolve_parallelism(
     sends no more than DDP does; ZeRO-3 where the weights themselves have to be divided. Of an adapter's training they
     are nearly all there is. In mixed precision a parameter takes 16 bytes, of which ZeRO-2 divides 14 and ZeRO-3 all
     (Rajbhandari et al. 2020, arXiv:1910.02054, sections 3 and 5); with DDP the trainer keeps float32, whose gradients
-    lie in DDP's buckets a second time: 20 bytes.
+    lie in DDP's buckets a second time: 20 bytes. 4-bit weights are never divided: they can't be saved from their parts.
 
     Args:
         compute: nodes and GPUs per node.
@@ -145,8 +145,8 @@ def resolve_parallelism(
     devices = nodes * gpus
     most = STATE_SHARE * (gpu_memory or UNKNOWN_GPU_MEMORY) / max(1, parameters)
     if adapter is not None:
-        frozen = NF4_BYTES if adapter is AdapterType.QLORA else HALF_BYTES
-        return Parallelism.DDP if devices <= 1 or frozen <= most else Parallelism.ZERO3
+        whole = devices <= 1 or adapter is AdapterType.QLORA or most >= HALF_BYTES
+        return Parallelism.DDP if whole else Parallelism.ZERO3
     if devices <= 1 or most >= DDP_BYTES:
         return Parallelism.DDP
     return Parallelism.ZERO2 if 2 + 14 / devices <= most else Parallelism.ZERO3

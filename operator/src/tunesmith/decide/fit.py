@@ -113,7 +113,7 @@ def _free_candidates(run: TrainConfig, free: frozenset[str]) -> Iterator[TrainCo
     """From what costs no speed to what costs the most."""
     shared = [run]
     if "parallelism" in free and _devices(run) > 1:
-        stages = (Parallelism.ZERO2, Parallelism.ZERO3)
+        stages = _stages(run)
         later = stages[stages.index(run.parallelism) + 1 :] if run.parallelism in stages else stages
         shared += [run.model_copy(update={"parallelism": stage}) for stage in later]
     for each in shared:
@@ -183,9 +183,15 @@ def _single(run: TrainConfig, before: str) -> Iterator[Candidate]:
 def _sharded(run: TrainConfig) -> Iterator[Candidate]:
     if _devices(run) == 1:
         return
-    for stage in (Parallelism.ZERO2, Parallelism.ZERO3):
+    for stage in _stages(run):
         if run.parallelism not in (stage, Parallelism.ZERO3):
             yield "sharded", f"compute.parallelism: {stage}", run.model_copy(update={"parallelism": stage})
+
+
+def _stages(run: TrainConfig) -> tuple[Parallelism, ...]:
+    """What may be divided: of 4-bit weights all but the weights."""
+    quantized = run.adapter is not None and run.adapter.type is AdapterType.QLORA
+    return (Parallelism.ZERO2,) if quantized else (Parallelism.ZERO2, Parallelism.ZERO3)
 
 
 def _smaller_training(run: TrainConfig) -> Iterator[Candidate]:
@@ -210,10 +216,9 @@ def _shorter(run: TrainConfig) -> Iterator[Candidate]:
 
 
 def _offloaded(run: TrainConfig) -> Iterator[Candidate]:
-    quantized = run.adapter is not None and run.adapter.type is AdapterType.QLORA
-    for stage, offload in ((Parallelism.ZERO2, Offload.OPTIMIZER), (Parallelism.ZERO3, Offload.ALL)):
-        if run.offload is not Offload.NONE or (quantized and offload is Offload.ALL):
-            continue
+    offloads = {Parallelism.ZERO2: Offload.OPTIMIZER, Parallelism.ZERO3: Offload.ALL}
+    for stage in _stages(run) if run.offload is Offload.NONE else ():
+        offload = offloads[stage]
         fields = f"compute.parallelism: {stage} with compute.offload: {offload}"
         yield "offload", fields, run.model_copy(update={"parallelism": stage, "offload": offload})
 
@@ -221,10 +226,11 @@ def _offloaded(run: TrainConfig) -> Iterator[Candidate]:
 def _more_gpus(run: TrainConfig) -> Iterator[Candidate]:
     for gpus in (2, 4, 8):
         if gpus > run.gpus_per_node and run.hyperparameters.batch_size % (gpus * run.nodes) == 0:
-            wide = run.model_copy(update={"gpus_per_node": gpus, "parallelism": Parallelism.ZERO3})
+            stage = _stages(run)[-1]
+            wide = run.model_copy(update={"gpus_per_node": gpus, "parallelism": stage})
             share = wide.hyperparameters.batch_size // _devices(wide)
             wide = _with_micro(wide, min(wide.hyperparameters.micro_batch_size, share))
-            yield "gpus", f"compute.gpusPerNode: {gpus} with compute.parallelism: ZeRO3", wide
+            yield "gpus", f"compute.gpusPerNode: {gpus} with compute.parallelism: {stage}", wide
 
 
 def _smaller_micro_batches(run: TrainConfig) -> list[int]:
