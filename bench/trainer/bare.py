@@ -38,7 +38,11 @@ def main() -> None:
         processing_class=AutoTokenizer.from_pretrained(options.model),
         train_dataset=rows,
         args=SFTConfig(
-            output_dir=str(options.output), bf16=on_gpu, use_cpu=not on_gpu, disable_tqdm=True, **options.settings
+            output_dir=str(options.output),
+            bf16=on_gpu,
+            use_cpu=not on_gpu,
+            disable_tqdm=True,
+            **options.settings,
         ),
         peft_config=LoraConfig(
             r=options.rank, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"
@@ -48,7 +52,9 @@ def main() -> None:
     trainer.train()
     seconds = time.monotonic() - start
     trainer.save_model(str(options.output / "final"))
-    tokens = next(entry["num_tokens"] for entry in reversed(trainer.state.log_history) if "num_tokens" in entry)
+    tokens = next(
+        entry["num_tokens"] for entry in reversed(trainer.state.log_history) if "num_tokens" in entry
+    )
     loss = next(entry["loss"] for entry in reversed(trainer.state.log_history) if "loss" in entry)
     result = {"seconds": seconds, "tokens": tokens, "loss": loss, "steps": trainer.state.global_step}
     print(json.dumps(result))

@@ -111,7 +111,10 @@ def test_each_right_has_its_reason(default: list[dict[str, Any]]) -> None:
 def test_named_namespaces_get_roles_instead_of_a_cluster_role(default: list[dict[str, Any]]) -> None:
     objects = render("watchNamespaces={a,b}")
     (cluster_role,) = of_kind(objects, "ClusterRole")
-    assert rights(cluster_role) == {("authentication.k8s.io", "tokenreviews", "create"), ("", "nodes", "list")}
+    assert rights(cluster_role) == {
+        ("authentication.k8s.io", "tokenreviews", "create"),
+        ("", "nodes", "list"),
+    }
     roles = {role["metadata"]["namespace"]: role for role in of_kind(objects, "Role")}
     assert set(roles) == {"a", "b", "system"}
     (everywhere,) = (

@@ -42,6 +42,12 @@ def test_the_next_attempt_takes_half_the_rows_at_once() -> None:
     assert cluster.status["phase"] == "Training"
 
 
+def test_kto_keeps_a_row_and_its_neighbour() -> None:
+    cluster = training(hyperparameters={"batchSize": 16, "microBatchSize": 2}, method={"kto": {}})
+    run_out(cluster)
+    assert cluster.status["phase"] == "Failed"
+
+
 def test_the_users_limit_is_for_other_failures() -> None:
     cluster = small(backoffLimit=0)
     run_out(cluster)

@@ -97,6 +97,27 @@ def test_a_failed_job_stalls_what_was_never_served() -> None:
     )
 
 
+def test_what_its_job_said_can_not_be_served_is_not_rolled_out() -> None:
+    world = World(build_adapter("x", source={"fineTuneJobRef": {"name": "tune"}}))
+    world.finish_job("tune", "one")
+    job = world.jobs["tune"]
+    assert job is not None
+    job["status"]["artifact"]["servable"] = False
+    sentence = "adapter.rank: the serving engine serves ranks up to 512, not 600: write 512 or less."
+    job["status"]["conditions"] = [
+        {
+            "type": "Servable",
+            "status": "False",
+            "reason": "NotServable",
+            "message": sentence,
+            "lastTransitionTime": "2030-01-01T00:00:00Z",
+        }
+    ]
+    world.settle()
+    assert (world.adapter()["reason"], world.adapter()["message"]) == ("Incompatible", sentence)
+    assert not world.desired.aliases or world.desired.aliases[0].candidate is None
+
+
 def test_an_artefact_on_a_claim_that_pods_lack_is_blocked_and_rolls_no_pod() -> None:
     world = World(build_adapter("x", source={"fineTuneJobRef": {"name": "tune"}}), artifactVolumes=[])
     world.finish_job("tune", "one")

@@ -110,6 +110,21 @@ def test_an_address_where_nobody_is(tmp_path: Path) -> None:
     assert len(waits) == ATTEMPTS - 1
 
 
+@pytest.mark.parametrize("url", ["grader.svc/score", "ftp://grader/score"])
+def test_an_address_that_is_none_is_not_asked_again(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UserError, match="write an http or https URL"):
+        Endpoint(url, "the grader", tmp_path, 1, sleep=pytest.fail).post({})
+
+
+def test_a_key_that_cannot_be_sent_is_not_shown(scripted: Callable[..., Setting], tmp_path: Path) -> None:
+    setting = scripted(GOOD)
+    (tmp_path / KEY_FILE).write_text(f"{KEY}\nsecond line")
+    with pytest.raises(UserError, match="one line of ASCII") as caught:
+        setting.endpoint.post({})
+    assert KEY not in caught.value.message
+    assert setting.server.received == []
+
+
 def judge(url: str, secrets: Path) -> Any:
     """The scores of an endpoint for two answers."""
     reward = Reward.model_validate({"name": "grader", "endpoint": {"url": url}})

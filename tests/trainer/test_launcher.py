@@ -19,7 +19,9 @@ from tunesmith_trainer.launcher import Gang, read_gang
 DRIVER = """
 import sys
 from pathlib import Path
+from tunesmith_trainer import launcher
 from tunesmith_trainer.launcher import Gang, Launcher
+launcher.SECONDS_TO_FOLLOW_A_FAILURE = {patience}
 counts = iter({oom_kills})
 launcher = Launcher("train", [sys.executable, "-c", {worker!r}], Gang(workers={workers}), Path({log!r}),
                     oom_kills=lambda: next(counts))
@@ -58,13 +60,22 @@ class Pod:
     """A launcher in a process of its own."""
 
     def __init__(
-        self, folder: Path, body: str, *, workers: int = 1, oom_kills: tuple[int, int] = (0, 0), **env: str
+        self,
+        folder: Path,
+        body: str,
+        *,
+        workers: int = 1,
+        oom_kills: tuple[int, int] = (0, 0),
+        patience: float = 30,
+        **env: str,
     ) -> None:
         config = folder / "run.json"
         config.write_text(json.dumps(CONFIG))
         self.log = folder / "termination-log"
         script = PREAMBLE.format(config=str(config)) + textwrap.dedent(body)
-        driver = DRIVER.format(worker=script, workers=workers, log=str(self.log), oom_kills=list(oom_kills))
+        driver = DRIVER.format(
+            worker=script, workers=workers, log=str(self.log), oom_kills=list(oom_kills), patience=patience
+        )
         self.process = subprocess.Popen(
             [sys.executable, "-c", driver],
             stdout=subprocess.PIPE,
@@ -261,3 +272,52 @@ def test_the_command_line_end_to_end(tmp_path: Path) -> None:
     assert report.failure
     assert report.failure.reason == "ModelNotFound"
     assert "pvc://models/absent" in report.failure.message
+
+
+CHECKPOINT = '{"step":4,"uri":"pvc://o/c","digest":"sha256:%s","time":"2026-01-01T00:00:00Z"}' % ("0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("end", "outcome"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", Outcome.FAILED),
+        ("stage(lambda: fail(Preempted()))", Outcome.PREEMPTED),
+    ],
+)
+def test_the_last_word_names_the_newest_checkpoint_though_its_writer_is_gone(
+    tmp_path: Path, end: str, outcome: Outcome
+) -> None:
+    body = f"Path(os.environ['TUNESMITH_CHECKPOINT_FILE']).write_text('{CHECKPOINT}'); {end}"
+    _, report, _ = Pod(tmp_path, body).finish()
+    assert report
+    assert report.outcome is outcome
+    assert report.checkpoint
+    assert report.checkpoint.step == 4
+
+
+def test_a_worker_that_nccls_watchdog_ends_has_lost_its_connection(tmp_path: Path) -> None:
+    body = "print('[Rank 0] ProcessGroupNCCL: Watchdog caught collective operation timeout', flush=True)"
+    returned, report, _ = Pod(tmp_path, f"{body}; os.abort()").finish()
+    assert returned == ExitCode.COMMUNICATION
+    assert report
+    assert report.failure
+    assert (report.failure.reason, report.failure.rank) == ("CommunicationLost", 0)
+
+
+@pytest.mark.parametrize(("first", "code"), [("Preempted()", 15), ("UserError('Bad', 'x')", 10)])
+def test_only_a_failure_hurries_the_others(tmp_path: Path, first: str, code: int) -> None:
+    """After an agreed stop the first rank may still be at its checkpoint, however long that takes."""
+    body = f"""
+    ready, saved = Path({str(tmp_path / "ready")!r}), Path({str(tmp_path / "saved")!r})
+    if rank == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        ready.touch()
+        time.sleep({1 if code == ExitCode.PREEMPTED else 1000})  # longer than the launcher's patience
+        saved.touch()
+        stage(lambda: fail(Preempted()))
+    while not ready.exists():
+        time.sleep(0.01)
+    stage(lambda: fail({first}))
+    """
+    assert Pod(tmp_path, body, workers=2, patience=0.3).finish()[0] == code
+    assert (tmp_path / "saved").exists() is (code == ExitCode.PREEMPTED)

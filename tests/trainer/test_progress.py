@@ -1,13 +1,27 @@
 """Progress reaches the operator, seldom, and its absence fails nothing."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tunesmith_contract.progress import SERVER_URL_ENV, TOKEN_ENV, ProgressUpdate
+from tunesmith_contract.progress import (
+    CHECKPOINT_DIGEST,
+    CHECKPOINT_EVAL_LOSS,
+    CHECKPOINT_STEP,
+    CHECKPOINT_TIME,
+    SERVER_URL_ENV,
+    TOKEN_ENV,
+    ProgressUpdate,
+)
+from tunesmith_contract.report import Checkpoint
+from tunesmith_trainer.failures import Preempted
+from tunesmith_trainer.launcher import CHECKPOINT_FILE_ENV
+from tunesmith_trainer.preemption import InterruptibleProgress, Preemption
 from tunesmith_trainer.progress import Progress
+from tunesmith_trainer.train.last_checkpoint import LastCheckpoint
 
 
 def test_updates_are_throttled_but_first_and_last_are_sent(server: Any, tmp_path: Path) -> None:
@@ -44,3 +58,39 @@ def test_a_missing_server_or_token_fails_nothing(tmp_path: Path) -> None:
     Progress({}).update(1, 1)
     Progress({SERVER_URL_ENV: "http://127.0.0.1:9/x"}).update(1, 1)
     Progress({SERVER_URL_ENV: "http://127.0.0.1:9/x", TOKEN_ENV: str(tmp_path / "absent")}).update(1, 1)
+
+
+def test_a_commit_is_told_to_the_operator_and_to_the_launcher(server: Any, tmp_path: Path) -> None:
+    url, received = server
+    file = tmp_path / "checkpoint.json"
+    last = LastCheckpoint(Progress({SERVER_URL_ENV: url}), {CHECKPOINT_FILE_ENV: str(file)})
+    checkpoint = Checkpoint(
+        step=4,
+        uri="pvc://o/checkpoint-4",
+        digest="sha256:" + "a" * 64,
+        eval_loss=1.25,
+        time=datetime.now(UTC),
+    )
+    last.announce(checkpoint, 4, 10)
+    last.announce(checkpoint, 4, 10)
+    assert Checkpoint.model_validate_json(file.read_bytes()) == checkpoint
+    assert len(received) == 2, "no commit is left out for coming soon after another"
+    update = ProgressUpdate.model_validate_json(received[0][1])
+    metrics = {metric.name: metric.value for metric in update.trainer_status.metrics}
+    assert metrics == {
+        "current_step": "4",
+        "total_steps": "10",
+        CHECKPOINT_STEP: "4",
+        CHECKPOINT_DIGEST: "a" * 64,
+        CHECKPOINT_EVAL_LOSS: "1.25",
+        CHECKPOINT_TIME: str(int(checkpoint.time.timestamp())),
+    }
+
+
+def test_a_stage_that_is_told_to_go_stops_where_it_says_how_far_it_is() -> None:
+    preemption = Preemption()
+    progress = InterruptibleProgress(preemption)
+    progress.update(1, 2)
+    preemption.requested = True
+    with pytest.raises(Preempted):
+        progress.update(2, 2)

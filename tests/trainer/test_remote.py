@@ -3,12 +3,14 @@
 import json
 import shutil
 import signal
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gangs import start_gang
 from storage_servers import BUCKET, Registry, S3Server, run_registry, run_s3
 
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory
@@ -23,6 +25,8 @@ from tunesmith_trainer.train.checkpoints import newest_checkpoint
 from tunesmith_trainer.worker import run_stage
 
 Config = PrepareConfig | TrainConfig | EvaluateConfig
+
+GANG_SECONDS = 180
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +154,29 @@ def test_a_killed_pod_loses_at_most_one_interval(remote: RemoteWorld, make: Any)
     assert whole.training
     assert files_of(remote, resumed) == files_of(remote, whole)
     assert not torn.exists()
+
+
+def test_the_ranks_of_a_pod_share_what_is_fetched(remote: RemoteWorld, make: Any) -> None:
+    """Two workers on one disk: interrupted, and resumed by two more on another."""
+    numbers = {"epochs": 2, "microBatchSize": 1}
+    config = remote.place(remote.world.train_config(remote.prepare(make, "uid"), hyperparameters=numbers))
+
+    def start(disk: str, on_line: Callable[[str], None] | None = None) -> Any:
+        (remote.root / disk).mkdir()
+        keys = {**remote.s3.secret(), "TMPDIR": str(remote.root / disk)}
+        (pod,) = start_gang(remote.world.root, config, workers=2, on_line=on_line, **keys)
+        return pod
+
+    learning = threading.Event()
+    first = start("first", lambda line: learning.set() if "'loss'" in line else None)
+    assert learning.wait(GANG_SECONDS), first.output
+    first.process.send_signal(signal.SIGTERM)
+    assert first.end(GANG_SECONDS) == ExitCode.PREEMPTED, first.output
+    assert newest_checkpoint(remote.folder / "out/ns/uid/checkpoints")
+    second = start("second")
+    assert second.end(GANG_SECONDS) == ExitCode.SUCCEEDED, second.output
+    assert "resuming from checkpoint-" in second.output
+    assert files_of(remote, second.report)
 
 
 def files_of(remote: RemoteWorld, report: RunReport) -> list[Any]:

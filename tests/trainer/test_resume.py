@@ -26,7 +26,7 @@ from tunesmith_trainer.train.run import train
 
 INTERVAL = 3
 STEPS = 12
-SECONDS = 180
+SECONDS = 300
 
 
 def preference_row(row: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from tunesmith_trainer.reward_model import load_reward_model
 METHOD = {"reward": {"maxLength": 64}}
 
 
-@pytest.mark.parametrize("adapter", [{"rank": 4}, None], ids=["adapter", "full"])
+@pytest.mark.parametrize(
+    "adapter", [{"rank": 4}, {"rank": 4, "type": "QLoRA"}, None], ids=["LoRA", "QLoRA", "full"]
+)
 def test_a_reward_model_tells_the_better_answer(world: Any, make: Any, adapter: Any) -> None:
     rows = make.preferences(48)
     uri = world.write_rows("train.jsonl", rows)
@@ -41,6 +43,23 @@ def test_a_reward_model_tells_the_better_answer(world: Any, make: Any, adapter: 
     # Neither the batch nor the padding changes a number.
     alone = model.score([{"prompt": fresh[3]["prompt"], "completion": fresh[3]["chosen"]}])
     assert alone == pytest.approx([chosen[3]], abs=1e-4)
+
+
+def test_a_reward_model_goes_on_from_an_earlier_one(world: Any, make: Any) -> None:
+    uri = world.write_rows("train.jsonl", make.preferences(48))
+    numbers = {"learningRate": 1e-2, "epochs": 2}
+    prepared = world.prepare(world.prepare_config(uri, method=METHOD))
+    first = world.train(world.train_config(prepared, method=METHOD, hyperparameters=numbers)).training
+    initial = {"uri": first.artifact.uri, "digest": first.artifact.digest}
+    prepared = world.prepare(world.prepare_config(uri, uid="on", method=METHOD))
+    config = world.train_config(
+        prepared,
+        uid="on",
+        method=METHOD,
+        initial=initial,
+        hyperparameters={"learningRate": 1e-5, "maxSteps": 2},
+    )
+    assert world.train(config).training.eval_loss == pytest.approx(first.eval_loss, abs=0.05)
 
 
 def test_only_a_reward_models_artefact_is_loaded(world: Any, make: Any) -> None:

@@ -76,7 +76,7 @@ class Endpoint:
         self._retry = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_TryAgain),
             wait=_wait,
-            stop=tenacity.stop_after_attempt(ATTEMPTS) | _asks_for_too_long,
+            stop=tenacity.stop_any(tenacity.stop_after_attempt(ATTEMPTS), _asks_for_too_long),
             before_sleep=self._log_wait,
             sleep=sleep,
             reraise=True,
@@ -105,10 +105,10 @@ class Endpoint:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
             response = self._client.post(self._url, json=body, headers=headers)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise self._user_error(f"can't be asked ({error})", "write an http or https URL") from error
         except httpx.TransportError as error:
             raise _TryAgain(f"{type(error).__name__}: {error}") from error
-        except (httpx.InvalidURL, httpx.HTTPError) as error:
-            raise self._user_error(f"can't be asked ({error})", "write an http or https URL") from error
         self._require_success(response, key)
         try:
             return response.json()
@@ -131,7 +131,11 @@ class Endpoint:
         raise self._user_error(f"doesn't take requests ({found})", "correct its URL")
 
     def _key(self) -> str:
-        return self._key_file.read_text().strip() if self._key_file.is_file() else ""
+        key = self._key_file.read_text().strip() if self._key_file.is_file() else ""
+        if not (key.isascii() and key.isprintable()):
+            # Said here, since HTTP libraries quote a header that they can't send.
+            raise self._user_error("can't be sent its key", f"write one line of ASCII into {KEY_FILE}")
+        return key
 
     def _user_error(self, what: str, advice: str) -> UserError:
         return UserError("EndpointRefused", f"{self._what} at {self._url} {what}: {advice}")

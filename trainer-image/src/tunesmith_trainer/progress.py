@@ -49,14 +49,22 @@ class Progress:
         if self._url is None or (0 < done < total and now - self._last < SECONDS_BETWEEN_UPDATES):
             return
         self._last = now
-        self.announce(done, total, **metrics)
+        remaining = (now - self._start) / done * (total - done) if done else None
+        self._push(self._url, done, total, remaining, metrics)
 
     def announce(self, done: int, total: int, **metrics: float | int | str) -> None:
-        """Say it now, whenever the last word was."""
-        if self._url is None:
-            return
-        now = self._clock()
-        remaining = (now - self._start) / done * (total - done) if done else None
+        """Say it now, whenever the last word was; what is done may have been done by an earlier attempt."""
+        if self._url is not None:
+            self._push(self._url, done, total, None, metrics)
+
+    def _push(
+        self,
+        url: str,
+        done: int,
+        total: int,
+        remaining: float | None,
+        metrics: Mapping[str, float | int | str],
+    ) -> None:
         status = TrainerStatus(
             last_updated_time=datetime.now(UTC),
             progress_percentage=100 * done // max(total, 1),
@@ -66,7 +74,7 @@ class Progress:
                 for name, value in {"current_step": done, "total_steps": total, **metrics}.items()
             ),
         )
-        self._send(self._url, ProgressUpdate(trainer_status=status))
+        self._send(url, ProgressUpdate(trainer_status=status))
 
     def _send(self, url: str, update: ProgressUpdate) -> None:
         try:

@@ -184,7 +184,7 @@ class Batches:
 def resolve_batches(spec: FineTuneJobSpec, method: Method, dataset: DatasetReport) -> Batches | Failure:
     """Batch and micro batch, or what has to be written instead."""
     written, compute = spec.hyperparameters, spec.compute
-    packing, least, group = is_packed(method), _rows_at_once(method), _group(method)
+    packing, least, group = is_packed(method), rows_at_once(method), _group(method)
     rows = ceil(dataset.tokens.total / method.max_length) if packing else dataset.train_rows
     size = resolve_batch_size(written.batch_size, rows, compute.devices, group, least)
     if size % compute.devices:
@@ -205,8 +205,8 @@ def is_packed(method: Method) -> bool:
     return isinstance(member, SFTMethod | PretrainingMethod) and member.packing
 
 
-def _rows_at_once(method: Method) -> int:
-    """KTO compares a row with its neighbours of the same micro batch."""
+def rows_at_once(method: Method) -> int:
+    """The least micro batch: KTO compares a row with its neighbours of the same one."""
     member = method.member
     return 2 if isinstance(member, KTOMethod) and member.loss is KTOLoss.KTO else 1
 

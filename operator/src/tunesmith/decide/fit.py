@@ -9,6 +9,7 @@ from tunesmith_contract.methods import Method
 from tunesmith_contract.report import DatasetReport, Failure, ModelReport
 from tunesmith_contract.run_config import Adapter, AdapterType, Offload, Parallelism, TrainConfig
 
+from .defaults import rows_at_once
 from .memory import Memory, estimate
 
 GIB = 2**30
@@ -146,7 +147,7 @@ def _candidates(run: TrainConfig) -> Iterator[Candidate]:
     yield from _free_of_charge(run)
     yield from _single(run, "")
     spared, fields = run, []
-    if run.hyperparameters.micro_batch_size > _least(run.method):
+    if run.hyperparameters.micro_batch_size > rows_at_once(run.method):
         spared = _with_micro(spared, _smaller_micro_batches(run)[-1])
         fields.append(f"hyperparameters.microBatchSize: {spared.hyperparameters.micro_batch_size}")
     if not run.activation_checkpointing:
@@ -230,13 +231,8 @@ def _smaller_micro_batches(run: TrainConfig) -> list[int]:
     """Sizes below the present one that divide a device's share, the largest first."""
     numbers = run.hyperparameters
     share = max(1, numbers.batch_size // _devices(run))
-    sizes = range(numbers.micro_batch_size - 1, _least(run.method) - 1, -1)
+    sizes = range(numbers.micro_batch_size - 1, rows_at_once(run.method) - 1, -1)
     return [size for size in sizes if share % size == 0]
-
-
-def _least(method: Method) -> int:
-    """KTO compares a row with its neighbours of the same micro batch."""
-    return 2 if method.kto is not None else 1
 
 
 def _with_micro(run: TrainConfig, micro: int) -> TrainConfig:

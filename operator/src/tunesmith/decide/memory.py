@@ -362,13 +362,12 @@ class _Step:
         head = COMPUTE + FLOAT + (self.style.residual if setup.adapter is None else 0)
         hidden = head * shape.hidden_size
         cast = cast_bytes(self.model, self.style, self.extra)
+        # All layers are handed one mask, a byte for each pair of tokens.
+        mask = setup.sequences * setup.length**2 if setup.masked else 0
         if setup.checkpointing:
-            blocks = boundary_bytes(shape, self.style) * setup.tokens
-            # A mask is made for each layer, but handed to all from one.
-            mask = COMPUTE * setup.sequences * setup.length**2 if setup.masked else 0
-            return blocks + hidden * setup.tokens + mask
-        masks = mask_bytes(shape, self.style, setup.sequences, setup.length)
-        whole = cast + masks + magnitude_bytes(self.style) + self._merged_experts()
+            return boundary_bytes(shape, self.style) * setup.tokens + hidden * setup.tokens + mask
+        whole = cast + mask + mask_bytes(shape, self.style, setup.sequences, setup.length)
+        whole += magnitude_bytes(self.style) + self._merged_experts()
         return (saved_bytes(self.model, self.style) + hidden) * setup.tokens + whole
 
     def _block(self) -> float:

@@ -7,6 +7,8 @@ from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import TrainConfig
 
+from .defaults import rows_at_once
+
 
 def micro_batch_size(run: TrainConfig, records: Sequence[AttemptRecord]) -> int:
     """Rows that go through the model at once in the next attempt."""
@@ -22,7 +24,7 @@ def find_remedy(run: TrainConfig, failure: Failure, records: Sequence[AttemptRec
         return None
     before = run.hyperparameters.micro_batch_size
     per_device = run.hyperparameters.batch_size // (run.nodes * max(1, run.gpus_per_node))
-    smaller = [size for size in range(1, before // 2 + 1) if per_device % size == 0]
+    smaller = [size for size in range(rows_at_once(run.method), before // 2 + 1) if per_device % size == 0]
     return Remedy(before=before, micro_batch_size=smaller[-1]) if smaller else None
 
 

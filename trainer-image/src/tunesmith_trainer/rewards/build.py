@@ -38,10 +38,12 @@ def check_rewards(rewards: Sequence[Reward], rows: Sequence[Row]) -> None:
     """What can be known of rewards before anything is trained, loaded or asked.
 
     Raises:
-        UserError: a pattern or a schema is wrong, or a name is given twice.
+        UserError: a pattern or a schema is wrong, a name is given twice, or rows have tools.
         DataError: a reward compares with the rows' answers, and there is none.
     """
     _require_names(rewards)
+    if rewards:
+        require_no_tools(rows)
     for reward in rewards:
         if reward.regex is not None:
             build_regex(reward.name, reward.regex)
@@ -53,6 +55,19 @@ def check_rewards(rewards: Sequence[Reward], rows: Sequence[Row]) -> None:
         if reward.numeric is not None:
             missing = sum(last_number(row.get("answer") or "") is None for row in rows)
             _require_answers(reward.name, missing, len(rows), 'an "answer" with a number')
+
+
+def require_no_tools(rows: Sequence[Row]) -> None:
+    """TRL's online trainers render a prompt without its row's tools.
+
+    Raises:
+        UserError: a row has some.
+    """
+    if any(row.get("tools") for row in rows):
+        message = (
+            "rows with tools can't be learned from by the model's own answers: leave tools out, or use sft"
+        )
+        raise UserError("ToolsUnsupported", message)
 
 
 def _build(reward: Reward, special_ids: Collection[int], storage: Storage) -> Scorer:

@@ -15,9 +15,10 @@ from tunesmith_contract.methods import GRPOLoss, GRPOMethod, RLOOMethod
 from tunesmith_contract.run_config import Hyperparameters
 from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.failures import UserError
-from tunesmith_trainer.rewards.build import build_reward_functions
-from tunesmith_trainer.train.arguments import common_arguments, world_size
+from tunesmith_trainer.rewards.build import build_reward_functions, require_no_tools
+from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import Training
+from tunesmith_trainer.train.parallel import world_size
 
 from .few_metrics import FewMetrics
 from .replay import ReplayedOrder
@@ -73,9 +74,7 @@ def build_prompts(rows: tuple[Row, ...]) -> Dataset:
     Raises:
         UserError: a row has tools, which these trainers can't render.
     """
-    if any(row.get("tools") for row in rows):
-        message = "rows with tools can't be learned from by rewards: leave tools out, or use method sft"
-        raise UserError("ToolsUnsupported", message)
+    require_no_tools(rows)
     columns = {
         "prompt": [row["prompt"] for row in rows],
         "answer": [row.get("answer") for row in rows],

@@ -9,6 +9,7 @@ from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import Training
+from tunesmith_trainer.train.models import REWARD_HEAD
 
 from .validation import WeightedValidation
 
@@ -24,7 +25,7 @@ def build_reward_trainer(training: Training) -> RewardTrainer:
     method = training.config.method.reward
     assert method is not None
     rows, renderer = training.rows, training.renderer
-    return _RewardTrainer(
+    trainer = _RewardTrainer(
         model=training.model,
         args=RewardConfig(
             **common_arguments(training),
@@ -40,6 +41,17 @@ def build_reward_trainer(training: Training) -> RewardTrainer:
         peft_config=training.peft_config,
         callbacks=training.callbacks,
     )
+    # DeepSpeed shares out parameters of one type only.
+    if not trainer.is_deepspeed_enabled:
+        _keep_head_precise(trainer.model)
+    return trainer
+
+
+def _keep_head_precise(model: Any) -> None:
+    """TRL turns all that is trained beside 4-bit weights to bfloat16; the head is a usual layer, fed as it is."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and REWARD_HEAD in name.split("."):
+            parameter.data = parameter.data.float()
 
 
 def build_conversations(renderer: Renderer, rows: tuple[Row, ...], max_length: int) -> Dataset:
