@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from cluster_runs import Runs, condition
 from restartable_operator import RestartableOperator
+from served_jobs import wait_established
 from simulated_cluster import fine_tune_job, success
 from training_world import preempted
 
@@ -150,7 +151,7 @@ def test_claims_that_nodes_can_not_share_are_refused(runs: Runs) -> None:
 
 def test_a_queued_job_is_held_through_its_workload(runs: Runs) -> None:
     runs.server.apply(WORKLOAD_CRD)
-    runs.server.kubectl("wait", "--for=condition=Established", "crd/workloads.kueue.x-k8s.io")
+    wait_established(runs.server, "workloads.kueue.x-k8s.io")
     made = train(runs, "queued", {QUEUE: "gpus"})
     path = job_name(runs, made)
     job = runs.read_child(path)

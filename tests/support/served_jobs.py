@@ -7,6 +7,7 @@ from manifest_cases import load_good
 
 from tunesmith.api import GROUP, KINDS, VERSION
 from tunesmith.manifests.names import OWNER_UID_LABEL
+from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane
 
 CRDS = Path(__file__).parents[2] / "crds"
@@ -15,8 +16,19 @@ CRDS = Path(__file__).parents[2] / "crds"
 def install_crds(control_plane: ControlPlane) -> None:
     """Apply our three kinds and wait until they are served."""
     control_plane.kubectl("apply", "--server-side", "-f", str(CRDS))
-    names = [f"crd/{kind.plural}.{GROUP}" for kind in KINDS]
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+    for kind in KINDS:
+        wait_established(control_plane, f"{kind.plural}.{GROUP}")
+
+
+def wait_established(control_plane: ControlPlane, crd: str) -> None:
+    """Wait until a kind is served; `kubectl wait` fails on one that has no conditions yet."""
+    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd}"
+
+    def established() -> bool:
+        conditions = control_plane.api.get(path).get("status", {}).get("conditions") or ()
+        return any(item["type"] == "Established" and item["status"] == "True" for item in conditions)
+
+    eventually(established, what=f"{crd} to be served")
 
 
 def collection(namespace: str, plural: str = "finetunejobs") -> str:
