@@ -26,7 +26,7 @@ def losses(job: dict[str, Any]) -> dict[int, float]:
 
 def test_two_nodes_learn_what_one_does(installation: Installation, alone: dict[str, Any]) -> None:
     for name, parallelism, kind in (("zero-two", "ZeRO2", "QLoRA"), ("zero-three", "ZeRO3", "LoRA")):
-        compute = {"nodes": 2, "gpusPerNode": 0, "parallelism": parallelism}
+        compute = {"nodes": 2, "parallelism": parallelism}
         installation.client.apply(
             build_training(name, compute=compute, adapter={"type": kind}, output={"uri": "pvc://shared"})
         )

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+from tunesmith.api.crd import UNSEEN_TIME
 from tunesmith.decide.conditions import ConditionUpdate, is_true, merge_conditions
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -29,3 +30,9 @@ def test_other_conditions_stay() -> None:
     before = merge_conditions([], [ConditionUpdate("Ready", "True", "Done")], 1, NOW)
     after = merge_conditions(before, [ConditionUpdate("DataReady", "True", "Prepared")], 1, NOW)
     assert [condition["type"] for condition in after] == ["DataReady", "Ready"]
+
+
+def test_the_schemas_default_has_no_time_of_its_own() -> None:
+    unseen = {"type": "Reconciling", "status": "True", "reason": "Pending", "lastTransitionTime": UNSEEN_TIME}
+    (seen,) = merge_conditions([unseen], [ConditionUpdate("Reconciling", "True", "Preparing")], 1, NOW)
+    assert seen["lastTransitionTime"] == "2030-01-01T00:00:00Z"

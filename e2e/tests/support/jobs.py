@@ -20,10 +20,13 @@ def build_training(name: str, **more: Any) -> dict[str, Any]:
         "method": {"sft": {"maxLength": 128}},
         "adapter": {},
         "hyperparameters": {"epochs": 1, "batchSize": 8, "learningRate": "1e-2"},
-        "compute": {"gpusPerNode": 0},
+        "compute": {},
         "output": {"uri": "pvc://artifacts"},
     }
     more["adapter"] = {"rank": 8, "alpha": 32} | more.get("adapter", {})
+    # The pods of two jobs find room beside each other: a gang that gets half its pods would wait for ever.
+    requests = {"cpu": "100m", "memory": "512Mi"}
+    more["compute"] = {"gpusPerNode": 0, "resources": {"requests": requests}} | more.get("compute", {})
     return {
         "apiVersion": "tunesmith.dev/v1alpha1",
         "kind": "FineTuneJob",

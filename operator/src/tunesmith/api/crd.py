@@ -19,7 +19,8 @@ _TYPE_AND_METADATA: Schema = {
     "kind": {"type": "string", "description": "The kind of this object."},
     "metadata": {"type": "object"},
 }
-_EPOCH = "1970-01-01T00:00:00Z"
+#: The time in the conditions of a resource that the operator has not seen yet.
+UNSEEN_TIME = "1970-01-01T00:00:00Z"
 _REQUIRED_MESSAGE = "x-required-message"
 
 
@@ -109,7 +110,7 @@ def build_schema(kind: type[Resource]) -> Schema:
 
 def _unseen(kind: type[Resource]) -> Schema:
     """Status until the operator writes one: kstatus takes an object without conditions for ready."""
-    told = {"reason": "Pending", "message": "The operator has not seen it yet.", "lastTransitionTime": _EPOCH}
+    told = {"reason": "Pending", "message": "The operator has not seen it yet.", "lastTransitionTime": UNSEEN_TIME}
     conditions = [
         {"type": ConditionType.READY.value, "status": "Unknown", **told},
         {"type": ConditionType.RECONCILING.value, "status": "True", **told},

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from tunesmith.api.crd import UNSEEN_TIME
+
 
 @dataclass(frozen=True, slots=True)
 class ConditionUpdate:
@@ -29,12 +31,17 @@ def merge_conditions(
 ) -> list[dict[str, Any]]:
     """The conditions with the updates merged in, one per type, in a fixed order.
 
-    ``lastTransitionTime`` moves only when ``status`` does.
+    ``lastTransitionTime`` moves only when ``status`` does, and once from the time that stands for none: the schema's
+    default speaks before the operator.
     """
     merged = {condition["type"]: dict(condition) for condition in conditions}
     for update in updates:
         before = merged.get(update.type)
-        unchanged = before is not None and before["status"] == update.status
+        unchanged = (
+            before is not None
+            and before["status"] == update.status
+            and before["lastTransitionTime"] != UNSEEN_TIME
+        )
         merged[update.type] = {
             "type": update.type,
             "status": update.status,
