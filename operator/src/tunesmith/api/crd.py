@@ -110,7 +110,11 @@ def build_schema(kind: type[Resource]) -> Schema:
 
 def _unseen(kind: type[Resource]) -> Schema:
     """Status until the operator writes one: kstatus takes an object without conditions for ready."""
-    told = {"reason": "Pending", "message": "The operator has not seen it yet.", "lastTransitionTime": UNSEEN_TIME}
+    told = {
+        "reason": "Pending",
+        "message": "The operator has not seen it yet.",
+        "lastTransitionTime": UNSEEN_TIME,
+    }
     conditions = [
         {"type": ConditionType.READY.value, "status": "Unknown", **told},
         {"type": ConditionType.RECONCILING.value, "status": "True", **told},
