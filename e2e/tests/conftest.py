@@ -12,6 +12,7 @@ from tunesmith_cluster.engines import open_cluster, open_test_cluster
 from tunesmith_demo.installation import fill_claim, install_chart
 from tunesmith_demo.playground import Playground
 
+LOST_POD_SECONDS = 20
 CLAIMS = {"models": "ReadWriteMany", "artifacts": "ReadWriteOnce", "shared": "ReadWriteMany"}
 
 
@@ -30,7 +31,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     try:
         client = playground.up()
         playground.load(list(images.values()))
-        install_chart(client, images, {"log": {"level": "DEBUG"}})
+        install_chart(client, images, {"log": {"level": "DEBUG"}, "lostPodSeconds": LOST_POD_SECONDS})
         client.apply(
             {
                 "apiVersion": "v1",
@@ -46,7 +47,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
             client.apply(build_claim(claim, access_mode))
         client.apply(build_data())
         fill_claim(client, NAMESPACE, "models", images["trainer"], model, MODEL)
-        yield Installation(client, images)
+        yield Installation(client, images, getattr(playground.cluster, "processes", None))
     finally:
         if given:
             ClusterClient(playground.cluster.kubeconfig).kubectl(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith_cluster.client import ClusterClient
+from tunesmith_cluster.processes import ProcessTable
 from tunesmith_images.venvs import make_environment
 
 SUPPORT = Path(__file__).resolve().parents[3] / "tests" / "support"
@@ -17,10 +18,15 @@ ANSWERS = {"first": "yes it is settled", "second": "no it is still open"}
 
 @dataclass(frozen=True)
 class Installation:
-    """Tunesmith on a cluster, and the names of its images."""
+    """Tunesmith on a cluster, and the names of its images.
+
+    Attributes:
+        processes: the cluster's own processes; None where the cluster is somebody else's.
+    """
 
     client: ClusterClient
     images: dict[str, str]
+    processes: ProcessTable | None = None
     namespace: str = NAMESPACE
 
 

@@ -5,7 +5,8 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -171,6 +172,24 @@ class ProcessTable:
     def dead(self) -> list[ProcessRecord]:
         """Those that should run and do not."""
         return [record for record in self.records() if not is_alive(record)]
+
+    @contextmanager
+    def paused(self, name: str) -> Iterator[None]:
+        """The process `name` does nothing while the block runs, as if its machine were cut off.
+
+        Raises:
+            ClusterError: it does not run.
+        """
+        record = next((each for each in self.records() if each.name == name and is_alive(each)), None)
+        if record is None:
+            raise ClusterError(f"{name} does not run: there is nothing to pause")
+        handle = os.pidfd_open(record.pid)
+        try:
+            signal.pidfd_send_signal(handle, signal.SIGSTOP)
+            yield
+        finally:
+            signal.pidfd_send_signal(handle, signal.SIGCONT)
+            os.close(handle)
 
     def stop_all(self, grace: float, keep: str = "") -> None:
         """End what we started, last first, and forget it; all but the process named `keep`."""
