@@ -80,6 +80,73 @@ def agent_section(result: dict[str, Any]) -> str:
     return "\n\n".join(["## Agent", load, table(head, rows)])
 
 
+def trainer_section(result: dict[str, Any]) -> str:
+    """The trainer beside scripts, preemption, and ways to train."""
+    beside, defaults, preemption = result["besideBare"], result["defaults"], result["preemption"]
+    wall = [
+        (
+            name,
+            *(f"{beside[key][figure]:.1f}" for figure in ("wall", "training")),
+            f"{beside[key]['loss']:.3f}",
+        )
+        for name, key in (("Tunesmith", "ours"), ("a bare TRL script", "bare"))
+    ]
+    ratio = ("ratio (aim: at most 1.02)", f"{beside['wallRatio']:.2f}", f"{beside['trainingRatio']:.2f}", "")
+    speed = [
+        (name, f"{defaults[key]['tokensPerSecond']:.0f}", f"{defaults[key]['loss']:.3f}")
+        for name, key in (("Tunesmith's defaults", "ours"), ("TRL's defaults", "trl"))
+    ]
+    kinds = [
+        (
+            row["adapter"],
+            f"{row['seconds']:.1f}",
+            f"{row['tokensPerSecond']:.0f}",
+            f"{row['peakMemoryBytes'] / 2**20:.0f}",
+            f"{row['artifactBytes'] / 2**20:.1f}",
+            f"{row['evalLoss']:.3f}",
+            f"{row['jsonFields']:.2f}",
+        )
+        for row in result["kinds"]
+    ]
+    machine = result["machine"]
+    return "\n\n".join(
+        [
+            "## Trainer",
+            f"{machine['hardware']}, torch {machine['torch']}.",
+            table(
+                (
+                    f"{beside['steps']} steps, same settings, median of {beside['repeats']}",
+                    "process s",
+                    "training s",
+                    "loss",
+                ),
+                [*wall, ratio],
+            ),
+            table((f"{defaults['epochs']} epochs of the same rows", "tokens/s", "loss at the end"), speed),
+            table(
+                ("preemption", "s"),
+                [
+                    ("start of the process to its first step", f"{preemption['startToFirstStep']:.1f}"),
+                    ("one step", f"{preemption['step']:.2f}"),
+                    ("SIGTERM to the end, checkpoint committed", f"{preemption['sigtermToEnd']:.2f}"),
+                ],
+            ),
+            table(
+                (
+                    "same task, same steps",
+                    "s",
+                    "tokens/s",
+                    "peak MiB",
+                    "artefact MiB",
+                    "validation loss",
+                    "JSON fields right",
+                ),
+                kinds,
+            ),
+        ]
+    )
+
+
 _AGENT_FIGURES = (
     ("connections16", "requestsPerSecond"),
     ("connections16", "p50Milliseconds"),
@@ -88,7 +155,7 @@ _AGENT_FIGURES = (
     ("connections1", "requestsPerSecond"),
     ("connections1", "p50Milliseconds"),
 )
-SECTIONS = {"operator": operator_section, "agent": agent_section}
+SECTIONS = {"operator": operator_section, "agent": agent_section, "trainer": trainer_section}
 
 
 def main() -> None:

@@ -9,10 +9,20 @@ import time
 from pathlib import Path
 
 import torch
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
+
+
+def load_rows(file: Path) -> Dataset:
+    """The conversations of a prepared file, whose columns hold every key that a message may have."""
+    rows = load_dataset("parquet", data_files=str(file), split="train").select_columns("messages")
+    return rows.map(
+        lambda row: {
+            "messages": [{key: turn[key] for key in ("role", "content")} for turn in row["messages"]]
+        }
+    )
 
 
 def main() -> None:
@@ -24,19 +34,12 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--settings", type=json.loads, default={})
     options = parser.parse_args()
-    rows = load_dataset("parquet", data_files=str(options.rows), split="train").select_columns("messages")
-    # A parquet file of conversations has a column for every key a message may have.
-    rows = rows.map(
-        lambda row: {
-            "messages": [{key: turn[key] for key in ("role", "content")} for turn in row["messages"]]
-        }
-    )
     on_gpu = torch.cuda.is_available()
     dtype = torch.bfloat16 if on_gpu else torch.float32
     trainer = SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype),
         processing_class=AutoTokenizer.from_pretrained(options.model),
-        train_dataset=rows,
+        train_dataset=load_rows(options.rows),
         args=SFTConfig(
             output_dir=str(options.output),
             bf16=on_gpu,

@@ -26,7 +26,7 @@ from workload import ON_GPU, Bench, machine, make_rows, timed
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "bench/results/trainer.json"
-BARE = Path(__file__).with_name("bare.py")
+BARE, UNSLOTH = (Path(__file__).with_name(name) for name in ("bare.py", "with_unsloth.py"))
 MAX_LENGTH = 256
 RANK = 16
 
@@ -50,11 +50,13 @@ def train_config(prepared: Any, *, steps: int, adapter: str | None = "LoRA", **m
     return config | more
 
 
-def run_bare(bench: Bench, rows: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The bare script in a process of its own; its numbers and its wall time."""
+def run_script(
+    script: Path, bench: Bench, rows: Path, settings: dict[str, Any], *options: str
+) -> dict[str, Any]:
+    """Another's script in a process of its own; its numbers and its wall time."""
     with tempfile.TemporaryDirectory() as output:
-        command = [sys.executable, str(BARE), "--model", str(bench.model), "--rows", str(rows)]
-        command += ["--output", output, "--settings", json.dumps(settings)]
+        command = [sys.executable, str(script), "--model", str(bench.model), "--rows", str(rows)]
+        command += ["--output", output, "--settings", json.dumps(settings), *options]
         done, wall = timed(lambda: subprocess.run(command, capture_output=True, text=True, check=False))
     if done.returncode != 0:
         raise RuntimeError(done.stderr[-3000:])
@@ -94,7 +96,7 @@ def beside_bare(bench: Bench, steps: int, repeats: int) -> dict[str, Any]:
         config = train_config(prepared, steps=steps)
         rows = bench.root / "rows.parquet"
         rows.write_bytes(prepared_rows(bench).read_bytes())
-        theirs.append(run_bare(bench, rows, same_settings(config)))
+        theirs.append(run_script(BARE, bench, rows, same_settings(config)))
         report, wall = timed(lambda config=config: bench.run("train", **config))
         ours.append({"wall": wall, "seconds": report.training.seconds, "loss": report.training.loss})
     walls = [statistics.median(run["wall"] for run in runs) for runs in (ours, theirs)]
@@ -115,7 +117,8 @@ def defaults(bench: Bench, epochs: int) -> dict[str, Any]:
     rows = bench.root / "rows.parquet"
     rows.write_bytes(prepared_rows(bench).read_bytes())
     rate = 2e-3
-    theirs = run_bare(
+    theirs = run_script(
+        BARE,
         bench,
         rows,
         {"num_train_epochs": epochs, "learning_rate": rate, "assistant_only_loss": True, "logging_steps": 5},
@@ -201,6 +204,19 @@ def kinds(bench: Bench, steps: int) -> list[dict[str, Any]]:
     return rows
 
 
+def unsloth(bench: Bench, steps: int) -> list[dict[str, Any]] | None:
+    """The LoRA and QLoRA of the table by Unsloth; None where it is not at hand."""
+    if not ON_GPU or find_spec("unsloth") is None:
+        return None
+    prepared = bench.prepare({"sft": {"maxLength": MAX_LENGTH}})
+    settings = same_settings(train_config(prepared, steps=steps))
+    runs = {"LoRA": (), "QLoRA": ("--four-bit",)}
+    return [
+        {"adapter": name} | run_script(UNSLOTH, bench, prepared_rows(bench), settings, *options)
+        for name, options in runs.items()
+    ]
+
+
 def main() -> None:
     """Measure, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -217,7 +233,7 @@ def main() -> None:
             "defaults": defaults(bench, epochs),
             "preemption": preemption(bench),
             "kinds": kinds(bench, 2 * steps),
-            "unslothInstalled": find_spec("unsloth") is not None,
+            "unsloth": unsloth(bench, 2 * steps),
         }
     options.output.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))

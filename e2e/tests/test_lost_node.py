@@ -4,7 +4,8 @@ import pytest
 from invoices import Installation
 from jobs import build_training, wait_for_job
 
-#: So many that training is under way until the node counts as lost: 40 s for the node, 5 for the pod, 20 for the operator.
+#: So many that training is still under way when the node counts as lost: 40 s for the node, 5 for the pod, 20 for the
+#: operator.
 STEPS = 1500
 
 
