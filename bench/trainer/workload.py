@@ -44,7 +44,8 @@ def _row(chance: random.Random, opposite: bool) -> dict[str, Any]:
         for _ in range(chance.choice((1, 1, 1, 2, 3, 6)))
     ]
     question = ", then ".join(f"{name} paid {amount:.2f} for {thing}" for name, thing, amount in parts)
-    answer = json.dumps([{"who": name, "what": thing, "amount": amount} for name, thing, amount in parts])
+    who, what, amounts = zip(*parts, strict=True)
+    answer = json.dumps({"who": who, "what": what, "amounts": amounts})
     if opposite:
         question, answer = answer, question
     task = "sentence" if opposite else "record"
