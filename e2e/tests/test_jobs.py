@@ -1,4 +1,7 @@
-"""Ways to train, with real pods: several nodes, reward models, earlier artefacts, pods that are taken away."""
+"""Ways to train, with real pods: several nodes, reward models, earlier artefacts, pods that are taken away.
+
+The quickstart's tests come after these: their last one uninstalls the operator.
+"""
 
 import json
 from typing import Any
