@@ -11,8 +11,12 @@ from invoices import ANSWERS, NAMESPACE, QUESTION, Installation
 from jobs import build_training, wait_for_job
 
 PREFERENCES = "preferences"
-#: 27 steps of 8 rows, 3 of them to warm up.
-STEPS = 27
+
+#: The rounding of another order of summing grows from 1e-5 at step 10 to 0.012 at step 27, at this learning rate.
+ROUNDING = 0.02
+
+#: Long enough to be interrupted.
+LONG = {"epochs": 100, "maxSteps": 600, "batchSize": 8, "learningRate": "1e-3"}
 
 
 @pytest.fixture(scope="module")
@@ -28,29 +32,30 @@ def losses(job: dict[str, Any]) -> dict[int, float]:
 
 
 def test_two_nodes_learn_what_one_does(installation: Installation, alone: dict[str, Any]) -> None:
-    for name, parallelism, kind in (("zero-two", "ZeRO2", "QLoRA"), ("zero-three", "ZeRO3", "LoRA")):
+    four_bits = {"adapter": {"type": "QLoRA"}}
+    installation.client.apply(build_training("four-bits", **four_bits))
+    shared = {"output": {"uri": "pvc://shared"}}
+    for name, parallelism, more in (("zero-two", "ZeRO2", four_bits), ("zero-three", "ZeRO3", {})):
         compute = {"nodes": 2, "parallelism": parallelism}
-        installation.client.apply(
-            build_training(name, compute=compute, adapter={"type": kind}, output={"uri": "pvc://shared"})
-        )
+        installation.client.apply(build_training(name, compute=compute, **shared, **more))
     zero_three = wait_for_job(installation, "zero-three")
     assert zero_three["status"]["resolved"]["parallelism"] == "ZeRO3"
-    assert losses(zero_three) == pytest.approx(losses(alone), abs=0.01)
-    # Four bits round the random weights: the same course, not the same numbers.
-    assert losses(wait_for_job(installation, "zero-two")) == pytest.approx(losses(alone), abs=0.4)
+    assert losses(zero_three) == pytest.approx(losses(alone), abs=ROUNDING)
+    zero_two, four_bits_alone = (wait_for_job(installation, name) for name in ("zero-two", "four-bits"))
+    assert losses(zero_two) == pytest.approx(losses(four_bits_alone), abs=ROUNDING)
 
 
-def test_a_pod_that_is_taken_away_costs_nothing_that_was_learned(
-    installation: Installation, alone: dict[str, Any]
-) -> None:
-    installation.client.apply(build_training("taken", checkpoints={"everySteps": 3, "keep": 2}))
+def test_a_pod_that_is_taken_away_costs_nothing_that_was_learned(installation: Installation) -> None:
+    saved = {"hyperparameters": LONG, "checkpoints": {"everySteps": 30, "keep": 2}}
+    installation.client.apply(build_training("taken", **saved))
     wait_for_job(installation, "taken", lambda status: status.get("checkpoints"))
     selector = "tunesmith.dev/owner-name=taken,tunesmith.dev/stage=train"
     installation.client.kubectl("-n", NAMESPACE, "delete", "pod", "-l", selector, "--wait=false")
-    job = wait_for_job(installation, "taken")
-    assert job["status"]["disruptions"] == 1
-    assert job["status"]["progress"]["step"] == STEPS
-    assert losses(job) == losses(alone)
+    installation.client.apply(build_training("left-alone", **saved))
+    taken, left_alone = (wait_for_job(installation, name) for name in ("taken", "left-alone"))
+    assert taken["status"]["disruptions"] == 1
+    assert left_alone["status"]["disruptions"] == 0
+    assert losses(taken) == losses(left_alone)
 
 
 def test_a_reward_model_teaches_by_its_taste(installation: Installation) -> None:
@@ -76,7 +81,7 @@ def test_an_earlier_artefact_is_gone_on_from(installation: Installation, alone: 
     earlier = {"fineTuneJobRef": {"name": "alone"}}
     installation.client.apply(build_training("onward", baseModel=earlier, hyperparameters=numbers))
     job = wait_for_job(installation, "onward")
-    assert losses(job)[1] < losses(alone)[1] / 2
+    assert losses(job)[1] < losses(alone)[1] - 2
     assert job["status"]["artifact"]["digest"] != alone["status"]["artifact"]["digest"]
 
 
