@@ -12,11 +12,12 @@ from jobs import build_training, wait_for_job
 
 PREFERENCES = "preferences"
 
-#: The rounding of another order of summing grows from 1e-5 at step 10 to 0.012 at step 27, at this learning rate.
+#: Sums in another order round otherwise; a small learning rate keeps that from growing.
+CALM = {"epochs": 1, "batchSize": 8, "learningRate": "1e-3"}
 ROUNDING = 0.02
 
 #: Long enough to be interrupted.
-LONG = {"epochs": 100, "maxSteps": 600, "batchSize": 8, "learningRate": "1e-3"}
+LONG = {"epochs": 100, "maxSteps": 200, "batchSize": 8, "learningRate": "1e-3"}
 
 
 @pytest.fixture(scope="module")
@@ -31,22 +32,20 @@ def losses(job: dict[str, Any]) -> dict[int, float]:
     return {point["step"]: float(point["loss"]) for point in job["status"]["curve"] if "loss" in point}
 
 
-def test_two_nodes_learn_what_one_does(installation: Installation, alone: dict[str, Any]) -> None:
-    four_bits = {"adapter": {"type": "QLoRA"}}
-    installation.client.apply(build_training("four-bits", **four_bits))
-    shared = {"output": {"uri": "pvc://shared"}}
-    for name, parallelism, more in (("zero-two", "ZeRO2", four_bits), ("zero-three", "ZeRO3", {})):
-        compute = {"nodes": 2, "parallelism": parallelism}
-        installation.client.apply(build_training(name, compute=compute, **shared, **more))
-    zero_three = wait_for_job(installation, "zero-three")
-    assert zero_three["status"]["resolved"]["parallelism"] == "ZeRO3"
-    assert losses(zero_three) == pytest.approx(losses(alone), abs=ROUNDING)
-    zero_two, four_bits_alone = (wait_for_job(installation, name) for name in ("zero-two", "four-bits"))
-    assert losses(zero_two) == pytest.approx(losses(four_bits_alone), abs=ROUNDING)
+def test_two_nodes_learn_what_one_does(installation: Installation) -> None:
+    for kind, parallelism in (("LoRA", "ZeRO3"), ("QLoRA", "ZeRO2")):
+        same = {"adapter": {"type": kind}, "hyperparameters": CALM}
+        shared = {"compute": {"nodes": 2, "parallelism": parallelism}, "output": {"uri": "pvc://shared"}}
+        installation.client.apply(build_training(f"one-{kind.lower()}", **same))
+        installation.client.apply(build_training(f"two-{kind.lower()}", **same, **shared))
+    for kind, parallelism in (("lora", "ZeRO3"), ("qlora", "ZeRO2")):
+        one, two = (wait_for_job(installation, f"{nodes}-{kind}") for nodes in ("one", "two"))
+        assert two["status"]["resolved"]["parallelism"] == parallelism
+        assert losses(two) == pytest.approx(losses(one), abs=ROUNDING)
 
 
 def test_a_pod_that_is_taken_away_costs_nothing_that_was_learned(installation: Installation) -> None:
-    saved = {"hyperparameters": LONG, "checkpoints": {"everySteps": 30, "keep": 2}}
+    saved = {"hyperparameters": LONG, "checkpoints": {"everySteps": 10, "keep": 2}}
     installation.client.apply(build_training("taken", **saved))
     wait_for_job(installation, "taken", lambda status: status.get("checkpoints"))
     selector = "tunesmith.dev/owner-name=taken,tunesmith.dev/stage=train"
