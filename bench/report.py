@@ -82,8 +82,20 @@ def agent_section(result: dict[str, Any]) -> str:
 
 def trainer_section(result: dict[str, Any]) -> str:
     """The trainer beside scripts, preemption, and ways to train."""
-    beside, defaults, preemption = result["besideBare"], result["defaults"], result["preemption"]
-    wall = [
+    machine = result["machine"]
+    parts = [
+        "## Trainer",
+        f"{machine['hardware']}, torch {machine['torch']}.",
+        _beside_table(result["besideBare"]),
+        _defaults_table(result["defaults"]),
+        _preemption_table(result["preemption"]),
+        _kinds_table(result["kinds"]),
+    ]
+    return "\n\n".join(parts)
+
+
+def _beside_table(beside: dict[str, Any]) -> str:
+    rows = [
         (
             name,
             *(f"{beside[key][figure]:.1f}" for figure in ("wall", "training")),
@@ -92,11 +104,29 @@ def trainer_section(result: dict[str, Any]) -> str:
         for name, key in (("Tunesmith", "ours"), ("a bare TRL script", "bare"))
     ]
     ratio = ("ratio (aim: at most 1.02)", f"{beside['wallRatio']:.2f}", f"{beside['trainingRatio']:.2f}", "")
-    speed = [
+    what = f"{beside['steps']} steps, same settings, median of {beside['repeats']}"
+    return table((what, "process s", "training s", "loss"), [*rows, ratio])
+
+
+def _defaults_table(defaults: dict[str, Any]) -> str:
+    rows = [
         (name, f"{defaults[key]['tokensPerSecond']:.0f}", f"{defaults[key]['loss']:.3f}")
         for name, key in (("Tunesmith's defaults", "ours"), ("TRL's defaults", "trl"))
     ]
-    kinds = [
+    return table((f"{defaults['epochs']} epochs of the same rows", "tokens/s", "loss at the end"), rows)
+
+
+def _preemption_table(preemption: dict[str, Any]) -> str:
+    rows = [
+        ("start of the process to its first step", f"{preemption['startToFirstStep']:.1f}"),
+        ("one step", f"{preemption['step']:.2f}"),
+        ("SIGTERM to the end, checkpoint committed", f"{preemption['sigtermToEnd']:.2f}"),
+    ]
+    return table(("preemption", "s"), rows)
+
+
+def _kinds_table(kinds: list[dict[str, Any]]) -> str:
+    rows = [
         (
             row["adapter"],
             f"{row['seconds']:.1f}",
@@ -106,45 +136,10 @@ def trainer_section(result: dict[str, Any]) -> str:
             f"{row['evalLoss']:.3f}",
             f"{row['jsonFields']:.2f}",
         )
-        for row in result["kinds"]
+        for row in kinds
     ]
-    machine = result["machine"]
-    return "\n\n".join(
-        [
-            "## Trainer",
-            f"{machine['hardware']}, torch {machine['torch']}.",
-            table(
-                (
-                    f"{beside['steps']} steps, same settings, median of {beside['repeats']}",
-                    "process s",
-                    "training s",
-                    "loss",
-                ),
-                [*wall, ratio],
-            ),
-            table((f"{defaults['epochs']} epochs of the same rows", "tokens/s", "loss at the end"), speed),
-            table(
-                ("preemption", "s"),
-                [
-                    ("start of the process to its first step", f"{preemption['startToFirstStep']:.1f}"),
-                    ("one step", f"{preemption['step']:.2f}"),
-                    ("SIGTERM to the end, checkpoint committed", f"{preemption['sigtermToEnd']:.2f}"),
-                ],
-            ),
-            table(
-                (
-                    "same task, same steps",
-                    "s",
-                    "tokens/s",
-                    "peak MiB",
-                    "artefact MiB",
-                    "validation loss",
-                    "JSON fields right",
-                ),
-                kinds,
-            ),
-        ]
-    )
+    head = ("s", "tokens/s", "peak MiB", "artefact MiB", "validation loss", "JSON fields right")
+    return table(("same task, same steps", *head), rows)
 
 
 _AGENT_FIGURES = (
