@@ -29,32 +29,14 @@ class World(SimulatedCluster):
 
     def __init__(self, job: dict[str, Any] | None = None, **spec: Any) -> None:
         super().__init__(eval_run(**spec))
-        self.job = job
+        self.candidate = job
 
     def plan(self) -> Plan:
         run = EvalRun.parse(self.resource)
-        job = FineTuneJob.parse(self.job) if self.job else None
+        job = FineTuneJob.parse(self.candidate) if self.candidate else None
         children = (self.children(kind) for kind in ("ConfigMap", "Job", "Pod"))
         seen = assemble_evaluation(run, *children, job)
         return plan_evaluation(run, seen, self.now, ENVIRONMENT)
-
-    def reconcile(self) -> Plan:
-        plan = self.plan()
-        self.carry_out(plan)
-        self.run_job_controller()
-        return plan
-
-    @property
-    def status(self) -> dict[str, Any]:
-        return self.resource["status"]
-
-    def condition(self, kind: str) -> dict[str, Any]:
-        return next(item for item in self.status["conditions"] if item["type"] == kind)
-
-    def end(self, exit_code: int, report: Any = None) -> Plan:
-        (job,) = self.live_jobs()
-        self.finish(job, exit_code, report)
-        return self.reconcile()
 
     def config(self) -> EvaluateConfig:
         text = self.objects[("ConfigMap", "better-0f3c9d-inputs")]["data"]["run.json"]
@@ -85,10 +67,10 @@ def test_it_waits_for_its_candidate_and_says_so() -> None:
     ready = cluster.condition("Ready")
     assert (ready["status"], ready["reason"]) == ("False", "WaitingForCandidate")
     assert ready["message"] == 'FineTuneJob "expenses" does not exist in namespace team: create it.'
-    cluster.job = fine_tune_job()
+    cluster.candidate = fine_tune_job()
     cluster.reconcile()
     assert "it is Pending" in cluster.condition("Ready")["message"]
-    cluster.job = tuned()
+    cluster.candidate = tuned()
     cluster.reconcile()
     assert cluster.status["phase"] == "Running"
 
@@ -100,7 +82,7 @@ def test_a_failed_candidate_fails_it_for_good() -> None:
     cluster = World(failed)
     cluster.reconcile()
     cluster.forget_status()
-    cluster.job = None
+    cluster.candidate = None
     cluster.reconcile()
     assert cluster.status["phase"] == "Failed"
     assert cluster.condition("Stalled")["reason"] == "CandidateFailed"
@@ -116,7 +98,7 @@ def test_the_contestants_are_pinned_when_it_begins() -> None:
         references=[{"name": "old", "uri": "pvc://artifacts/old", "digest": DIGEST}],
     )
     cluster.reconcile()
-    cluster.job = None
+    cluster.candidate = None
     cluster.reconcile()
     config = cluster.config()
     assert config.base_model == "hf://org/model@r1"
@@ -167,7 +149,7 @@ def test_a_wiped_status_comes_back_without_the_candidate() -> None:
     cluster = running()
     cluster.end(0, evaluation_report(Interval(0.4, 0.3, 0.5)))
     before = cluster.status
-    cluster.job = None
+    cluster.candidate = None
     cluster.forget_status()
     plan = cluster.reconcile()
     assert cluster.status == before

@@ -140,6 +140,37 @@ class SimulatedCluster:
         self.events: list[str] = []
         self._uids = 0
 
+    def plan(self) -> Plan:
+        """What the operator would do next."""
+        raise NotImplementedError
+
+    def reconcile(self) -> Plan:
+        """Once, and the Job controller after it."""
+        plan = self.plan()
+        self.carry_out(plan)
+        self.run_job_controller()
+        return plan
+
+    def end(self, exit_code: int, report: RunReport | str | None = None) -> Plan:
+        """Let the current pod end and reconcile."""
+        self.finish(self.job(), exit_code, report)
+        return self.reconcile()
+
+    def job(self) -> Body:
+        """The only Job that runs."""
+        (live,) = self.live_jobs()
+        return live
+
+    @property
+    def status(self) -> Body:
+        """What the operator wrote."""
+        status: Body = self.resource["status"]
+        return status
+
+    def condition(self, kind: str) -> Body:
+        """The condition of a type."""
+        return next(item for item in self.status["conditions"] if item["type"] == kind)
+
     def pass_time(self, seconds: float) -> None:
         """Move the clock."""
         self.now += timedelta(seconds=seconds)

@@ -28,29 +28,6 @@ class World(SimulatedCluster):
         seen = assemble_training(job, self.children("ConfigMap"), children, around, self.progress)
         return plan_training(job, seen, self.now, ENVIRONMENT)
 
-    def reconcile(self) -> Plan:
-        """Once, and the Job controller after it."""
-        plan = self.plan()
-        self.carry_out(plan)
-        self.run_job_controller()
-        return plan
-
-    @property
-    def status(self) -> dict[str, Any]:
-        return self.resource["status"]
-
-    def condition(self, kind: str) -> dict[str, Any]:
-        return next(item for item in self.status["conditions"] if item["type"] == kind)
-
-    def job(self) -> dict[str, Any]:
-        (live,) = self.live_jobs()
-        return live
-
-    def end(self, exit_code: int, report: Any = None) -> Plan:
-        """Let the current pod end and reconcile."""
-        self.finish(self.job(), exit_code, report)
-        return self.reconcile()
-
     def succeed(self, stage: str) -> Plan:
         return self.end(0, success(stage))
 
