@@ -18,6 +18,7 @@ MAX_CURVE_POINTS = 16
 MAX_CHECKPOINTS = 3
 MAX_LINEARS = 24
 MAX_EXPERTS = 4
+MAX_DATA_ISSUES = 12
 MAX_LINEAR_NAME = 40
 
 #: Six significant digits are all that a report keeps of a measured number.
@@ -54,8 +55,24 @@ class TokenStatistics(Report):
     total: Count
 
 
+class IssueCount(NamedTuple):
+    """Rows of which a check says something; an array in JSON, so that the largest report fits."""
+
+    check: Annotated[str, Field(max_length=40)]
+    rows: Count
+
+
 class DatasetReport(Report):
-    """What prepare found. ``rows`` = train + validation + duplicates + dropped."""
+    """What prepare found. ``rows`` = train + validation + duplicates + near duplicates + leaked + dropped.
+
+    Attributes:
+        duplicates: rows that repeat another one.
+        near_duplicates: rows that are nearly the same as another one, where those are removed.
+        leaked_rows: rows removed from training because validation or an evaluation holds them.
+        issues: what checks of quality say, the gravest first.
+        recommendation: which method and adapter suit what was found.
+        page: the report for people, one HTML file.
+    """
 
     digest: Digest
     format: str = Field(max_length=32)
@@ -63,10 +80,15 @@ class DatasetReport(Report):
     train_rows: Count
     validation_rows: Count
     duplicates: Count = 0
+    near_duplicates: Count = 0
+    leaked_rows: Count = 0
     dropped_rows: Count = 0
     truncated_rows: Count = 0
     tokens: TokenStatistics
     warnings: tuple[Annotated[str, Field(max_length=200)], ...] = Field((), max_length=4)
+    issues: tuple[IssueCount, ...] = Field((), max_length=MAX_DATA_ISSUES)
+    recommendation: str | None = Field(None, max_length=300)
+    page: Text | None = None
 
 
 class Linear(NamedTuple):

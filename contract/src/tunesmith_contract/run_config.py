@@ -5,9 +5,9 @@ The operator writes it into an immutable snapshot; every ``Auto`` is a number by
 """
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter
 
 from .base import Digest, Document
 from .methods import Fraction, Method, Name
@@ -17,6 +17,8 @@ SCHEMA_VERSION: Literal[1] = 1
 MAX_SUITES = 4
 MAX_METRICS = 2
 MAX_REFERENCES = 2
+MAX_TRAIN_URIS = 64
+MAX_HELD_OUT = MAX_SUITES
 
 
 class DataFormat(StrEnum):
@@ -29,6 +31,8 @@ class DataFormat(StrEnum):
     UNPAIRED_PREFERENCE = "UnpairedPreference"
     PROMPT = "Prompt"
     TEXT = "Text"
+    SHAREGPT = "ShareGPT"
+    ALPACA = "Alpaca"
 
 
 class OnInvalidRow(StrEnum):
@@ -39,10 +43,19 @@ class OnInvalidRow(StrEnum):
 
 
 class Deduplicate(StrEnum):
-    """Which repeated rows are removed from training."""
+    """Which repeated rows are removed from training: the same ones, or those that are nearly the same, too."""
 
     EXACT = "Exact"
+    NEAR = "Near"
     NONE = "None"
+
+
+class PersonalData(StrEnum):
+    """What is done about addresses, numbers and keys of people: nothing, a report, or a mask in their place."""
+
+    IGNORE = "Ignore"
+    REPORT = "Report"
+    MASK = "Mask"
 
 
 class Scheduler(StrEnum):
@@ -70,10 +83,23 @@ class Owner(Document):
 
 
 class ValidationSource(Document):
-    """Rows held out of training: a fraction of the training rows, or a set of their own."""
+    """Rows held out of training: a fraction of the training rows, or a set of their own.
+
+    ``group_field`` and ``stratify_field`` name members of the rows as they are written: rows of one group stay on one
+    side; each value of a stratum is held out in the same proportion.
+    """
 
     fraction: Fraction = 0.0
     uri: str | None = None
+    group_field: str | None = Field(None, max_length=128)
+    stratify_field: str | None = Field(None, max_length=128)
+
+
+class HeldOut(Document):
+    """Rows that must not be trained on: a suite of the evaluation."""
+
+    name: Name
+    uri: str
 
 
 class AdapterType(StrEnum):
@@ -174,19 +200,35 @@ class Checkpoints(Document):
     keep: int = Field(3, ge=1)
 
 
+def _listed(value: Any) -> Any:
+    """One URI, as earlier releases wrote it, is a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
 class PrepareConfig(Document):
-    """Read, check, convert, split and digest the data; look at the base model."""
+    """Read, check, clean, convert, split and digest the data; look at the base model.
+
+    Attributes:
+        train: files, folders (with a slash at the end) and patterns, in the order in which they are read.
+        held_out: what training is kept free of.
+        near_threshold: Jaccard similarity from which two rows are nearly the same.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     stage: Literal["prepare"] = "prepare"
     owner: Owner
     base_model: str
-    train: str
+    train: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
+        min_length=1, max_length=MAX_TRAIN_URIS
+    )
     validation: ValidationSource
+    held_out: tuple[HeldOut, ...] = Field((), max_length=MAX_HELD_OUT)
     format: DataFormat = DataFormat.AUTO
     on_invalid_row: OnInvalidRow = OnInvalidRow.FAIL
     max_invalid_fraction: Fraction = 0.0
     deduplicate: Deduplicate = Deduplicate.EXACT
+    near_threshold: float = Field(0.8, ge=0.5, le=1)
+    personal_data: PersonalData = PersonalData.REPORT
     method: Method
     formats: tuple[OutputFormat, ...] = ()
     seed: int

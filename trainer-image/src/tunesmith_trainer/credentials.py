@@ -26,7 +26,8 @@ def _named(config: PrepareConfig | TrainConfig | EvaluateConfig) -> Iterator[tup
     yield config.base_model, SecretRole.BASE_MODEL
     match config:
         case PrepareConfig():
-            yield config.train, SecretRole.TRAIN, SecretRole.BASE_MODEL
+            for uri in config.train:
+                yield uri, SecretRole.TRAIN, SecretRole.BASE_MODEL
             if config.validation.uri:
                 yield config.validation.uri, SecretRole.VALIDATION, SecretRole.TRAIN, SecretRole.BASE_MODEL
         case TrainConfig():

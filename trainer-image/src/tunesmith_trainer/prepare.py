@@ -101,7 +101,7 @@ def load_prepared(folder: Path, digest: str) -> Split:
 def _read_sources(config: PrepareConfig, storage: Storage) -> list[SourceFile]:
     """The training file and, if there is one, the validation file, in one format."""
     purpose = purpose_of(config.method)
-    train = _read(config.train, config.format, purpose, storage)
+    train = _read(config.train[0], config.format, purpose, storage)
     if config.validation.uri is None:
         return [train]
     return [train, _read(config.validation.uri, train.data_format, purpose, storage)]

@@ -52,7 +52,7 @@ def _prepare_config(
     return PrepareConfig(
         owner=Owner(kind="FineTuneJob", namespace=meta.namespace, name=meta.name, uid=meta.uid),
         base_model=base_model,
-        train=data.train.uri,
+        train=(data.train.uri,),
         validation=ValidationSource(fraction=float(data.validation.fraction or 0), uri=data.validation.uri),
         format=data.format,
         on_invalid_row=data.on_invalid_row,
@@ -83,7 +83,7 @@ def invalid_uri(inputs: Inputs) -> Failure | None:
     config = inputs.config
     assert isinstance(config, PrepareConfig)
     try:
-        for uri in (config.base_model, config.train, config.validation.uri, config.workspace, config.output):
+        for uri in (config.base_model, *config.train, config.validation.uri, config.workspace, config.output):
             if uri:
                 parse_uri(uri)
     except InvalidUri as error:

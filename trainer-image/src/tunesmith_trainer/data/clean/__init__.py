@@ -1,0 +1,1 @@
+"""Takes out what must not be trained on: repetitions, leaks, personal data."""

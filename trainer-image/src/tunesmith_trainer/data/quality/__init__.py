@@ -1,0 +1,1 @@
+"""Checks of what rows say, not of their form: each sees all rows once, in bounded memory."""
