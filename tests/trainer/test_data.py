@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from stored_rows import store_rows
 
 from tunesmith_contract.run_config import DataFormat
 from tunesmith_trainer.data.canonical import canonical_row
-from tunesmith_trainer.data.checks import row_digest
-from tunesmith_trainer.data.parquet import read_rows, write_rows
+from tunesmith_trainer.data.parquet import read_rows
 from tunesmith_trainer.data.reading import read_source
-from tunesmith_trainer.data.split import dataset_digest, split_rows
 from tunesmith_trainer.failures import DataError
 
 USER = {"role": "user", "content": "hi"}
@@ -122,59 +119,7 @@ def test_tool_calls_survive_parquet_with_arguments_as_objects(tmp_path: Path) ->
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"x": {"type": "integer"}}}}]
     row = canonical_row({"messages": [USER, called, answer, ASSISTANT], "tools": tools}, DataFormat.CHAT)
     rows = [row, canonical_row(GOOD | {"id": 7}, DataFormat.CHAT)]
-    write_rows(tmp_path / "x.parquet", rows)
+    store_rows(tmp_path / "x.parquet", rows)
     assert read_rows(tmp_path / "x.parquet") == rows
     assert rows[0]["messages"][1]["tool_calls"][0]["function"]["arguments"] == {"x": 1}
     assert rows[1] == GOOD
-
-
-texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
-rows_strategy = st.lists(
-    st.builds(lambda prompt, completion: {"prompt": prompt, "completion": completion}, texts, texts),
-    max_size=30,
-)
-
-
-@given(rows_strategy)
-@settings(deadline=None)
-def test_parquet_keeps_any_text(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]]) -> None:
-    path = tmp_path_factory.getbasetemp() / "any.parquet"
-    write_rows(path, rows)
-    assert read_rows(path) == rows
-
-
-@given(rows_strategy, rows_strategy, st.booleans(), st.integers(0, 3), st.floats(0, 0.9))
-def test_split_adds_up_and_never_straddles(
-    train: list[Any], validation: list[Any], exact: bool, seed: int, fraction: float
-) -> None:
-    for held_out in (None, validation):
-        split = split_rows(train, held_out, fraction=fraction, seed=seed, exact_dedup=exact)
-        total = len(train) + len(held_out or [])
-        assert len(split.train) + len(split.validation) + split.duplicates == total
-        learned = {row_digest(row) for row in split.train}
-        assert learned.isdisjoint(row_digest(row) for row in split.validation)
-        if exact:
-            assert len(learned) == len(split.train)
-
-
-@given(rows_strategy, rows_strategy, st.randoms(use_true_random=False))
-def test_a_row_stays_on_its_side_when_rows_move_or_come(
-    rows: list[Any], more: list[Any], chance: Any
-) -> None:
-    before = split_rows(rows, None, fraction=0.3, seed=5, exact_dedup=True)
-    grown = [*rows, *more]
-    chance.shuffle(grown)
-    after = split_rows(grown, None, fraction=0.3, seed=5, exact_dedup=True)
-    assert {row_digest(row) for row in before.train} <= {row_digest(row) for row in after.train}
-    assert {row_digest(row) for row in before.validation} <= {row_digest(row) for row in after.validation}
-
-
-def test_split_holds_out_about_the_fraction_and_another_seed_others() -> None:
-    rows = [{"prompt": str(number), "completion": "x"} for number in range(2000)]
-    first, second = (split_rows(rows, None, fraction=0.1, seed=seed, exact_dedup=True) for seed in (1, 2))
-    assert 140 < len(first.validation) < 260
-    assert first.validation != second.validation
-    assert dataset_digest(first) != dataset_digest(second)
-    assert dataset_digest(first) == dataset_digest(
-        split_rows(rows, None, fraction=0.1, seed=1, exact_dedup=True)
-    )

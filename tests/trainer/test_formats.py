@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stored_rows import store_rows
 
 from tunesmith_contract.methods import Method
 from tunesmith_contract.run_config import DataFormat
 from tunesmith_trainer.data.canonical import canonical_row
 from tunesmith_trainer.data.checks import check_row
 from tunesmith_trainer.data.formats import ANY, EVALUATION, Purpose, detect_format, purpose_of
-from tunesmith_trainer.data.parquet import read_rows, write_rows
+from tunesmith_trainer.data.parquet import read_rows
 from tunesmith_trainer.data.passages import divide_text
 from tunesmith_trainer.data.reading import read_source
 from tunesmith_trainer.failures import DataError
@@ -228,5 +229,5 @@ def test_canonical_rows_are_stable_and_parquet_keeps_them(
         assert canonical_row(row, data_format) == row
         assert detect_format(row, ANY) is data_format
     path = tmp_path_factory.getbasetemp() / "rows.parquet"
-    write_rows(path, rows)
+    store_rows(path, rows)
     assert read_rows(path) == rows

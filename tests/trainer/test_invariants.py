@@ -131,7 +131,7 @@ def build(world: Any, rows: tuple[Any, ...], method: dict[str, Any], **more: Any
             peft_config=build_peft_config(config),
             kernels=SDPA,
             renderer=Renderer(load_tokenizer(folder), answers_only=True),
-            rows=Split(rows, rows, 0),
+            rows=Split(rows, rows),
             checkpoints=world.root / "checkpoints",
             logs=world.root / "logs",
             callbacks=[],

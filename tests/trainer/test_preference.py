@@ -69,7 +69,7 @@ def training_of(models: Path, tmp: Path, method: dict[str, Any], rows: Any, mode
         model=model or load(models),
         peft_config=LORA if model is None else None,
         renderer=Renderer(load_tokenizer(models / "llama")),
-        rows=Split(tuple(rows), (), 0),
+        rows=Split(tuple(rows), ()),
         checkpoints=tmp,
         logs=tmp,
         callbacks=[],
@@ -237,7 +237,7 @@ def test_validation_loss_does_not_change_with_the_batch(
         else:
             model = get_peft_model(load(models), LORA)
         training = training_of(models, tmp_path, method, held_out[:batch], model=model)
-        trainer = build_trainer(replace(training, rows=Split(training.rows.train, held_out, 0)))
+        trainer = build_trainer(replace(training, rows=Split(training.rows.train, held_out)))
         unsettle(trainer.model)
         losses.append(trainer.evaluate()["eval_loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -20,6 +20,7 @@ anything else: the same input would fail the same way       UserError       Unex
 """
 
 import errno
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -54,6 +55,16 @@ class StageError(Exception):
         self.category = category
         self.reason = reason
         self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors of a process of its own come over as they are."""
+        return _restore, (type(self), self.category, self.reason, self.message)
+
+
+def _restore(kind: type["StageError"], category: FailureCategory, reason: str, message: str) -> "StageError":
+    error = kind.__new__(kind)
+    StageError.__init__(error, category, reason, message)
+    return error
 
 
 class UserError(StageError):

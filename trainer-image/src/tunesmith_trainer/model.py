@@ -15,6 +15,7 @@ from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.report import ModelReport
 from tunesmith_contract.uris import MOUNTED, Scheme, parse_uri
 
+from .data.render import MarkedTemplate, find_marked_template
 from .failures import UserError
 from .shape import build_skeleton, count_parameters, describe_shape
 from .storage import Storage, file_digest
@@ -64,6 +65,23 @@ def describe_model(storage: Storage, uri: str, folder: Path) -> ModelReport:
         quantization=_quantization_method(quantization) if quantization else None,
         template_changed=is_template_changed(load_tokenizer(folder)),
     )
+
+
+def inspect_model(
+    storage: Storage, uri: str, folder: Path, *, classifier: bool
+) -> tuple[ModelReport, MarkedTemplate]:
+    """What a base model is, and the template by which its answers are told apart.
+
+    Args:
+        classifier: a reward model is to be made of it.
+
+    Raises:
+        UserError: no causal language model, no safetensors, or no reward model can be made of it.
+    """
+    report = describe_model(storage, uri, folder)
+    if classifier:
+        require_classifier(folder)
+    return report, find_marked_template(load_tokenizer(folder))
 
 
 def load_config(folder: Path) -> Any:

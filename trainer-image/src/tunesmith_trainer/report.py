@@ -11,6 +11,7 @@ from pathlib import Path
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.base import sha256_digest
 from tunesmith_contract.layout import (
+    DATA_REPORT_FOLDER,
     MANIFEST_FILE,
     TENSORBOARD_FOLDER,
     SecretRole,
@@ -71,6 +72,16 @@ class Workspace:
     def prepared(self) -> Path:
         """The folder of the prepared data."""
         return self.path(prepared_uri(self.work))
+
+    @property
+    def data_report_uri(self) -> StorageUri:
+        """Where people read what was found in the data; it stays."""
+        return self.work.join(DATA_REPORT_FOLDER)
+
+    @property
+    def data_report(self) -> Path:
+        """The folder of what was found in the data."""
+        return self.path(self.data_report_uri)
 
     @property
     def checkpoints(self) -> Path:
@@ -137,9 +148,9 @@ class Workspace:
 
     def save_unfinished(self) -> None:
         """Bring what a failed stage leaves to the bucket: what is wrong with the rows, answers so far."""
-        folder = {"prepare": self.prepared, "evaluate": self.answers}.get(self._stage)
+        folders = {"prepare": (self.prepared, self.data_report), "evaluate": (self.answers,)}
         try:
-            if folder is not None:
+            for folder in folders.get(self._stage, ()):
                 self.push(folder)
         except StorageError as error:
             log.warning("what is unfinished was not saved: %s", error)

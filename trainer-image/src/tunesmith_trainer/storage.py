@@ -11,7 +11,14 @@ from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainCo
 from tunesmith_contract.uris import MOUNT_ROOT, MOUNTED, Scheme, StorageUri, mount_path, parse_uri
 from tunesmith_storage.artifacts import fetch_artifact, place_folder
 from tunesmith_storage.credentials import load_credentials
-from tunesmith_storage.files import describe_files, file_digest, holds_files, sync, write_atomically
+from tunesmith_storage.files import (
+    describe_files,
+    file_digest,
+    holds_files,
+    open_atomically,
+    sync,
+    write_atomically,
+)
 from tunesmith_storage.remote import Remote, open_remote
 from tunesmith_storage.trees import fetch_file, fetch_tree
 
@@ -24,6 +31,7 @@ __all__ = [
     "file_digest",
     "holds_files",
     "link_folder",
+    "open_atomically",
     "place_folder",
     "sync",
     "write_atomically",

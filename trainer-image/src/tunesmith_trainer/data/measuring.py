@@ -1,67 +1,59 @@
 """Counts each row's tokens as its method will see them, and finds rows that it can't learn from."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 from tunesmith_contract.methods import DistillationMethod, GRPOMethod, Method, PretrainingMethod, RLOOMethod
 
-from .checks import Finding
+from .findings import Problem
 from .formats import Row
-from .messages import Problem
-from .reading import RefusedRow, SourceFile, SourceRow
 from .render import Renderer, RenderError
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A source with the rows that the method can learn from, the tokens of each, and how many rows lose some."""
-
-    source: SourceFile
-    lengths: tuple[int, ...]
-    truncated: int
-
-
-def measure(
-    source: SourceFile, renderer: Renderer, method: Method, progress: Callable[[int, int], None]
-) -> Measured:
-    """Count each row's tokens; a row that the template refuses, or that loses its answer, is a finding.
+def measure(rows: Sequence[Row], renderer: Renderer, method: Method) -> list[int | Problem]:
+    """The tokens of each row, of a preference those with the longer answer; or why it teaches nothing.
 
     Args:
-        source: rows that passed their checks.
+        rows: canonical rows of one format.
         renderer: of the model that learns.
         method: what they are for; it says where rows are cut.
-        progress: told the number of rows done, and of all.
+
+    Raises:
+        UserError: the model's template doesn't tell the answers of one of them apart.
     """
-    rows: list[SourceRow] = []
-    lengths: list[int] = []
-    refused = list(source.refused)
-    for number, row in enumerate(source.rows, start=1):
-        progress(number, len(source.rows))
-        length = _length(row.row, renderer, method)
-        if isinstance(length, Problem):
-            finding = Finding(row.file, row.line, length.check, length.found, length.advice)
-            refused.append(RefusedRow(row.line, row.row, (finding,)))
-        else:
-            rows.append(row)
-            lengths.append(length)
-    truncated = sum(_is_cut(length, method) for length in lengths)
-    return Measured(replace(source, rows=tuple(rows), refused=tuple(refused)), tuple(lengths), truncated)
+    if rows and "chosen" in rows[0]:
+        return [_measure_pair(row, renderer, method) for row in rows]
+    return [
+        _judge(row, length, renderer, method)
+        for row, length in zip(rows, renderer.lengths(rows), strict=True)
+    ]
 
 
-def _length(row: Row, renderer: Renderer, method: Method) -> int | Problem:
-    """A row's tokens, of a preference those with the longer answer; or why it teaches nothing."""
+def is_cut(length: int, method: Method) -> bool:
+    """Whether a row loses its end; text that is longer goes on in the next sequence."""
+    return length > method.max_length and not isinstance(method.member, PretrainingMethod)
+
+
+def _measure_pair(row: Row, renderer: Renderer, method: Method) -> int | Problem:
     try:
-        if "chosen" in row:
-            pair = renderer.pair(row)
-            length, before = pair.length, len(pair.prompt)
-        else:
-            tokens = renderer.tokens(row)
-            length, before = len(tokens.ids), tokens.start
+        pair = renderer.pair(row)
     except RenderError as error:
-        return Problem("template_error", str(error), "follow the model's template")
+        return _refused(error)
+    return _require_answer(pair.length, len(pair.prompt), method)
+
+
+def _judge(row: Row, length: int | RenderError, renderer: Renderer, method: Method) -> int | Problem:
+    if isinstance(length, RenderError):
+        return _refused(length)
     member = method.member
     if isinstance(member, GRPOMethod | RLOOMethod | DistillationMethod):
         return _check_room(length, member.max_length, member.max_completion_length) or length
+    if length < method.max_length:
+        return length
+    return _require_answer(length, renderer.tokens(row).start, method)
+
+
+def _require_answer(length: int, before: int, method: Method) -> int | Problem:
+    """Something of the answer has to lie within what is trained on."""
     if before < method.max_length:
         return length
     found = f"no answer within the first {method.max_length:,} of {length:,} tokens"
@@ -77,6 +69,5 @@ def _check_room(prompt: int, limit: int, answer: int) -> Problem | None:
     return Problem("prompt_too_long", found, advice)
 
 
-def _is_cut(length: int, method: Method) -> bool:
-    """Whether a row loses its end; text that is longer goes on in the next sequence."""
-    return length > method.max_length and not isinstance(method.member, PretrainingMethod)
+def _refused(error: RenderError) -> Problem:
+    return Problem("template_error", str(error), "follow the model's template")

@@ -4,9 +4,8 @@ Members whose shape differs from row to row (``tools``, ``tool_calls``) are stor
 would fill them up with nulls.
 """
 
-import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunesmith_contract.base import canonical_json
-from tunesmith_trainer.storage import write_atomically
+from tunesmith_trainer.storage import open_atomically
 
 from .formats import Row
 from .messages import MESSAGE_KEYS
@@ -24,27 +23,39 @@ _SPOKEN = ("messages", "prompt", "completion", "chosen", "rejected")
 _TYPES = {"text": pa.string(), "answer": pa.string(), "label": pa.bool_(), "tools": pa.string()}
 
 
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows of one format, whole or not at all; each member is text, or messages, in all of them."""
-    table = pa.Table.from_pylist([_encode(row) for row in rows], schema=_schema(rows))
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    write_atomically(path, buffer.getvalue())
+class RowSchema:
+    """A column per member that any row has."""
+
+    def __init__(self) -> None:
+        self._columns: dict[str, pa.DataType] = {}
+
+    def see(self, row: Row) -> None:
+        """Take a canonical row's members into account."""
+        for name, value in row.items():
+            if name not in self._columns:
+                spoken = _MESSAGES if isinstance(value, list) else pa.string()
+                self._columns[name] = _TYPES.get(name, spoken)
+
+    def build(self) -> pa.Schema:
+        """The schema of all rows that were seen."""
+        return pa.schema(list(self._columns.items()))
+
+
+def write_rows(path: Path, batches: Iterable[Sequence[Row]], schema: pa.Schema) -> None:
+    """Write rows of one format, whole or not at all; each member is text, or messages, in all of them.
+
+    Args:
+        batches: the rows, a row group each.
+        schema: of ``RowSchema``, which has seen them all.
+    """
+    with open_atomically(path) as stream, pq.ParquetWriter(stream, schema) as writer:
+        for rows in batches:
+            writer.write_table(pa.Table.from_pylist([_encode(row) for row in rows], schema=schema))
 
 
 def read_rows(path: Path) -> list[Row]:
     """The rows as they were written."""
     return [_decode(row) for row in pq.read_table(path).to_pylist()]
-
-
-def _schema(rows: Sequence[Row]) -> pa.Schema:
-    """A column per member that any row has."""
-    columns: dict[str, pa.DataType] = {}
-    for row in rows:
-        for name, value in row.items():
-            spoken = _MESSAGES if isinstance(value, list) else pa.string()
-            columns.setdefault(name, _TYPES.get(name, spoken))
-    return pa.schema(list(columns.items()))
 
 
 def _encode(row: Row) -> Row:

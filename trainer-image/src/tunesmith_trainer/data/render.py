@@ -10,14 +10,13 @@ An answer that stands apart from its prompt (completions, preferences) begins wh
 conversation, both rendered by the model's own template, part; it ends with its end-of-turn token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
-from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
 from tunesmith_trainer.failures import UserError
 
@@ -37,6 +36,29 @@ _PROBE_COMPLETION: Row = {"prompt": _PROBE_CONVERSATION[:1], "completion": _PROB
 
 class RenderError(ValueError):
     """The model's template refuses this row."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedTemplate:
+    """A template with generation marks; without ``text`` answers are found by rendering prefixes."""
+
+    text: str | None
+
+
+def find_marked_template(tokenizer: PreTrainedTokenizerBase) -> MarkedTemplate:
+    """The model's own template where it has marks, else TRL's training variant of it, where it knows one."""
+    # TRL loads datasets and pandas: too much for a process that streams rows.
+    from trl.chat_template_utils import get_training_chat_template, has_generation_markers
+
+    template = tokenizer.chat_template
+    if not template:
+        return MarkedTemplate(None)
+    if has_generation_markers(template):
+        return MarkedTemplate(str(template["default"] if isinstance(template, dict) else template))
+    try:
+        return MarkedTemplate(get_training_chat_template(tokenizer))
+    except (ValueError, TemplateError):
+        return MarkedTemplate(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +107,23 @@ class Renderer:
     Args:
         tokenizer: a fast tokenizer.
         answers_only: refuse a template whose answers can't be told apart; else all of such a row counts.
+        marked_template: of ``find_marked_template``, where it is known already; it is looked for on the first use.
 
     Raises:
         UserError: on the first use, when the tokenizer has no chat template or one whose answers can't be
             told apart.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, answers_only: bool = True) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        answers_only: bool = True,
+        marked_template: MarkedTemplate | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self._answers_only = answers_only
+        self._known_template = marked_template
 
     def tokens(self, row: Row) -> Tokens:
         """A whole canonical row: of a preference, the prompt with the chosen answer; of a prompt, no answer.
@@ -112,6 +142,28 @@ class Renderer:
             return self._text_tokens(row["prompt"], said)
         except TemplateError as error:
             raise RenderError(str(error)) from error
+
+    def lengths(self, rows: Sequence[Row]) -> list[int | RenderError]:
+        """Tokens of each row as ``tokens`` counts them, or why there are none; many rows at once.
+
+        Raises:
+            UserError: the template doesn't tell the answers of one of them apart.
+        """
+        counted: list[int | RenderError] = [0] * len(rows)
+        wholes: dict[bool, list[tuple[int, str]]] = {False: [], True: []}
+        for number, row in enumerate(rows):
+            try:
+                text = self._whole(row)
+                if text is None:
+                    counted[number] = len(self.tokens(row).ids)
+                else:
+                    wholes[_is_plain(row)].append((number, text))
+            except (RenderError, TemplateError) as error:
+                counted[number] = RenderError(str(error))
+        for plain, texts in wholes.items():
+            for number, ids in self._encode_all(texts, special_tokens=plain):
+                counted[number] = len(ids) + (plain and self._lacks_end(rows[number], ids))
+        return counted
 
     def pair(self, row: Row) -> Pair:
         """A row of a preference.
@@ -159,6 +211,42 @@ class Renderer:
             )
             raise UserError("ChatTemplate", message)
 
+    def _whole(self, row: Row) -> str | None:
+        """A row as the text whose tokens are its own; None where its turns have to be looked at one by one."""
+        if _is_plain(row):
+            return str(row["text"] if "text" in row else row["prompt"] + row.get("completion", ""))
+        tools = row.get("tools")
+        if "messages" in row:
+            messages = row["messages"]
+            if self._marked_template is not None:
+                return self._render(messages, tools, template=self._marked_template)
+            answers = sum(message["role"] == "assistant" for message in messages)
+            return self._render(messages, tools) if answers == 1 else None
+        said = row.get("completion", [])
+        if "chosen" in row or len(said) > 1:
+            return None
+        return self._render([*row["prompt"], *said], tools, add_generation_prompt=not said)
+
+    def _encode_all(
+        self, texts: Sequence[tuple[int, str]], *, special_tokens: bool
+    ) -> Iterator[tuple[int, list[int]]]:
+        """The token ids of numbered texts."""
+        if not texts:
+            return
+        encoded = self.tokenizer(
+            [text for _, text in texts],
+            add_special_tokens=special_tokens,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        for (number, _), ids in zip(texts, encoded["input_ids"], strict=True):
+            yield number, ids
+
+    def _lacks_end(self, row: Row, ids: list[int]) -> bool:
+        """Whether an end has to be added to plain text; a prompt alone has none."""
+        end = self.tokenizer.eos_token_id
+        return ("text" in row or "completion" in row) and end is not None and ids[-1:] != [end]
+
     def _require_template(self) -> None:
         if self.tokenizer.chat_template:
             return
@@ -170,15 +258,9 @@ class Renderer:
 
     @cached_property
     def _marked_template(self) -> str | None:
-        """A template with generation marks; None where answers are found by rendering prefixes."""
         self._require_template()
-        template = self.tokenizer.chat_template
-        if has_generation_markers(template):
-            return str(template["default"] if isinstance(template, dict) else template)
-        try:
-            return get_training_chat_template(self.tokenizer)
-        except (ValueError, TemplateError):
-            return None
+        known = self._known_template or find_marked_template(self.tokenizer)
+        return known.text
 
     def _chat_tokens(self, messages: Sequence[Message], tools: list[Row] | None) -> Tokens:
         if self._marked_template is not None:
@@ -247,11 +329,20 @@ class Renderer:
         return tokens
 
     def _render(
-        self, messages: Sequence[Message], tools: list[Row] | None, *, add_generation_prompt: bool = False
+        self,
+        messages: Sequence[Message],
+        tools: list[Row] | None,
+        *,
+        add_generation_prompt: bool = False,
+        template: str | None = None,
     ) -> str:
         self._require_template()
         rendered = self.tokenizer.apply_chat_template(
-            list(messages), tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
+            list(messages),
+            tools=tools,
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
         )
         return str(rendered)
 
@@ -264,6 +355,11 @@ class Renderer:
             for start, end in encoded["offset_mapping"]
         ]
         return Tokens(list(encoded["input_ids"]), answer)
+
+
+def _is_plain(row: Row) -> bool:
+    """Whether a row holds text that no template goes around, and no pair of answers."""
+    return "text" in row or (isinstance(row.get("prompt"), str) and "chosen" not in row)
 
 
 def _end_of_turn(text: str, start: int, eos_token: str | None) -> int:

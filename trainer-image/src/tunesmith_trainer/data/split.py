@@ -1,68 +1,126 @@
-"""Removes repeated rows and divides the rest, so that the same row is always on the same side."""
+"""Which rows are trained on: removes repeated ones and divides the rest, so that the same row is always on the same side.
+
+All of it goes by numbers of rows (digests, groups, strata): the rows themselves lie on disk.
+"""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tunesmith_contract.base import canonical_json, sha256_digest
+import numpy as np
+import numpy.typing as npt
+
+from tunesmith_contract.run_config import ValidationSource
 
 from .checks import row_digest
 from .formats import Row
+from .records import Side
+from .store import Indexes, RowStore
 
 _HASH_RANGE = 2**64
+Sides = npt.NDArray[np.uint8]
+
+#: The number of each side in an array of sides.
+CODES = {side: code for code, side in enumerate(Side)}
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Rows in the order of their files. The rows that came in = train + validation + duplicates."""
+    """The rows that training reads, in the order of their files."""
 
     train: tuple[Row, ...]
     validation: tuple[Row, ...]
-    duplicates: int
 
 
-def split_rows(
-    train: Sequence[Row], validation: Sequence[Row] | None, *, fraction: float, seed: int, exact_dedup: bool
-) -> Split:
-    """Deduplicate and split.
+def find_repeated(store: RowStore) -> Indexes:
+    """Rows that repeat another one of their own set.
 
-    Args:
-        train: the rows to learn from.
-        validation: rows of a set of their own; None takes ``fraction`` of the training rows.
-        fraction: share of rows held out, chosen row by row from its content and the seed.
-        seed: another seed holds out other rows.
-        exact_dedup: remove rows of the same content. A row held out is never trained on, either way.
+    One of each content is kept: of several groups that of the group whose name comes first by hash, so that it does
+    not depend on the order of the files; else the first.
     """
-    kept_train = _unique(train) if exact_dedup else list(train)
-    if validation is None:
-        held_out = [_is_held_out(row, fraction, seed) for row in kept_train]
-        in_train = tuple(row for row, out in zip(kept_train, held_out, strict=True) if not out)
-        kept_validation = tuple(row for row, out in zip(kept_train, held_out, strict=True) if out)
-    else:
-        kept_validation = tuple(_unique(validation) if exact_dedup else validation)
-        known = {row_digest(row) for row in kept_validation}
-        in_train = tuple(row for row in kept_train if row_digest(row) not in known)
-    total = len(train) + len(validation or ())
-    return Split(in_train, kept_validation, total - len(in_train) - len(kept_validation))
+    names, groups = store.groups
+    ranks = np.array([_hash(f"group:{name}") for name in names], dtype=np.uint64)[groups]
+    order = np.lexsort((np.arange(len(store)), ranks, store.held_out, store.digests.view("S32")))
+    digests, held_out = store.digests[order], store.held_out[order]
+    again = np.zeros(len(store), dtype=np.bool_)
+    again[1:] = (digests[1:] == digests[:-1]) & (held_out[1:] == held_out[:-1])
+    return np.sort(order[again])
 
 
-def dataset_digest(split: Split) -> str:
-    """The digest of what is trained and validated on: contents and order, nothing of the run."""
-    parts = {
-        "train": [row_digest(row) for row in split.train],
-        "validation": [row_digest(row) for row in split.validation],
-    }
-    return sha256_digest(canonical_json(parts))
+def find_held_out(store: RowStore, sides: Sides) -> Indexes:
+    """Rows of training that the validation set holds, too."""
+    validation = store.digests[sides == CODES[Side.VALIDATION]].view("S32")
+    in_train = np.flatnonzero(sides == CODES[Side.TRAIN])
+    return in_train[np.isin(store.digests[in_train].view("S32"), validation)]
+
+
+def draw_validation(store: RowStore, candidates: Indexes, source: ValidationSource, seed: int) -> Indexes:
+    """The rows that are held out, of those that could be trained on.
+
+    Each row, or each group, is drawn by a hash of its content and the seed: what other rows there are does not matter.
+    With strata, each holds out the same share: the rows whose hashes are its lowest. So it changes sides for those few
+    rows that are next to the limit when the stratum grows.
+    """
+    if source.fraction == 0 or len(candidates) == 0:
+        return candidates[:0]
+    hashes = _row_hashes(store, candidates, seed)
+    if source.stratify_field is None:
+        return candidates[hashes < np.uint64(source.fraction * _HASH_RANGE)]
+    strata = store.strata[1][candidates]
+    chosen = [
+        members[_lowest(hashes[members], source.fraction)]
+        for members in (np.flatnonzero(strata == stratum) for stratum in np.unique(strata))
+    ]
+    return candidates[np.sort(np.concatenate(chosen))]
 
 
 def content_order(row: Row, seed: int) -> int:
     """A number in [0, 2**64) that depends on the row's content and the seed alone."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{row_digest(row)}".encode()).digest()[:8])
+    return _hash(f"{seed}:{row_digest(row)}")
 
 
-def _is_held_out(row: Row, fraction: float, seed: int) -> bool:
-    return content_order(row, seed) < fraction * _HASH_RANGE
+def dataset_digest(train: Iterable[bytes], validation: Iterable[bytes]) -> str:
+    """The digest of what is trained and validated on: contents and order, nothing of the run.
+
+    Args:
+        train, validation: SHA-256 of each row's canonical JSON.
+    """
+    hasher = hashlib.sha256()
+    for digest in (b"train", *train, b"validation", *validation):
+        hasher.update(digest)
+    return f"sha256:{hasher.hexdigest()}"
 
 
-def _unique(rows: Sequence[Row]) -> list[Row]:
-    return list({row_digest(row): row for row in reversed(rows)}.values())[::-1]
+def digests_of(rows: Sequence[Row]) -> Iterator[bytes]:
+    """The SHA-256 of each row's canonical JSON."""
+    return (bytes.fromhex(row_digest(row).removeprefix("sha256:")) for row in rows)
+
+
+def _lowest(hashes: npt.NDArray[np.uint64], fraction: float) -> Indexes:
+    """The share of rows that have the lowest hashes: rounded, so that small strata hold out rows as well.
+
+    Rows of one group have one hash, and stay together.
+    """
+    count = int(len(hashes) * fraction + 0.5)
+    if count == 0:
+        return np.flatnonzero(hashes < 0)
+    return np.flatnonzero(hashes <= np.partition(hashes, count - 1)[count - 1])
+
+
+def _row_hashes(store: RowStore, indexes: Indexes, seed: int) -> npt.NDArray[np.uint64]:
+    names, groups = store.groups
+    of_groups = [_hash(f"{seed}:group:{name}") if name else None for name in names]
+    digests = store.digests
+    return np.array(
+        [
+            of_group
+            if (of_group := of_groups[groups[index]]) is not None
+            else _hash(f"{seed}:sha256:{digests[index].tobytes().hex()}")
+            for index in indexes
+        ],
+        dtype=np.uint64,
+    )
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])

@@ -34,27 +34,52 @@ def build_reward_functions(
     return functions, [reward.weight for reward in rewards]
 
 
-def check_rewards(rewards: Sequence[Reward], rows: Sequence[Row]) -> None:
-    """What can be known of rewards before anything is trained, loaded or asked.
+def check_rewards(rewards: Sequence[Reward]) -> None:
+    """What can be known of rewards before anything is read, loaded or asked.
 
     Raises:
-        UserError: a pattern or a schema is wrong, a name is given twice, or rows have tools.
-        DataError: a reward compares with the rows' answers, and there is none.
+        UserError: a pattern or a schema is wrong, or a name is given twice.
     """
     _require_names(rewards)
-    if rewards:
-        require_no_tools(rows)
     for reward in rewards:
         if reward.regex is not None:
             build_regex(reward.name, reward.regex)
         if reward.json_schema is not None:
             build_json_schema(reward.name, reward.json_schema)
-        if reward.exact is not None:
-            missing = sum(row.get("answer") is None for row in rows)
-            _require_answers(reward.name, missing, len(rows), 'an "answer"')
-        if reward.numeric is not None:
-            missing = sum(last_number(row.get("answer") or "") is None for row in rows)
-            _require_answers(reward.name, missing, len(rows), 'an "answer" with a number')
+
+
+class RewardedRows:
+    """Sees the rows that are to be rewarded, and says whether they have what the rewards compare with."""
+
+    def __init__(self, rewards: Sequence[Reward]) -> None:
+        self._rewards = rewards
+        self._rows = self._unanswered = self._unnumbered = 0
+
+    def see(self, rows: Sequence[Row]) -> None:
+        """Take the next rows into account.
+
+        Raises:
+            UserError: a row has tools.
+        """
+        if not self._rewards:
+            return
+        require_no_tools(rows)
+        self._rows += len(rows)
+        self._unanswered += sum(row.get("answer") is None for row in rows)
+        if any(reward.numeric is not None for reward in self._rewards):
+            self._unnumbered += sum(last_number(row.get("answer") or "") is None for row in rows)
+
+    def require_answers(self) -> None:
+        """Check that no row lacks an answer that a reward compares with.
+
+        Raises:
+            DataError: there are some; the message says how many.
+        """
+        for reward in self._rewards:
+            if reward.exact is not None:
+                _require_answers(reward.name, self._unanswered, self._rows, 'an "answer"')
+            if reward.numeric is not None:
+                _require_answers(reward.name, self._unnumbered, self._rows, 'an "answer" with a number')
 
 
 def require_no_tools(rows: Sequence[Row]) -> None:

@@ -1,0 +1,167 @@
+"""How many rows a second prepare reads, checks, counts, cleans, judges and writes, and how much memory it takes.
+
+A million conversations beside a plain script that uses ``datasets`` for the same checks; writes
+``bench/results/data.json``. Memory is the sum over all processes of a side, shared pages counted once, sampled five times
+a second: what a pod's limit would have to be.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULT = ROOT / "bench/results/data.json"
+PLAIN = Path(__file__).with_name("plain.py")
+SAMPLE_SECONDS = 0.2
+
+#: Of the rows: repeated ones, and such as fail a check.
+REPEATED, INVALID = 0.01, 0.001
+WORDS = (
+    "river market engine silver garden window doctor letter winter bridge copper forest signal harbor "
+    "planet butter castle danger effort fabric guitar hammer island jacket kettle ladder mirror needle "
+    "office pencil quartz rocket saddle tunnel umbrella valley wagon yellow anchor basket candle desert"
+).split()
+
+
+def make_lines(count: int, seed: int = 0) -> Iterator[str]:
+    """Conversations of one to three questions as JSONL."""
+    chance = random.Random(seed)
+    earlier: list[str] = []
+    for number in range(count):
+        if earlier and chance.random() < REPEATED:
+            yield chance.choice(earlier)
+            continue
+        row = {"messages": list(_turns(chance, number))}
+        if chance.random() < INVALID:
+            row["messages"][0]["role"] = "human"
+        line = json.dumps(row)
+        if len(earlier) < 10_000:
+            earlier.append(line)
+        yield line
+
+
+def _turns(chance: random.Random, number: int) -> Iterator[dict[str, str]]:
+    for turn in range(chance.choice((1, 1, 1, 2, 3))):
+        question, answer = (" ".join(chance.choices(WORDS, k=chance.randint(4, 40))) for _ in range(2))
+        yield {"role": "user", "content": f"Question {number}.{turn}: what about {question}?"}
+        yield {"role": "assistant", "content": f"{answer.capitalize()}."}
+
+
+class Memory(threading.Thread):
+    """Watches the memory of a process and all below it."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._root = psutil.Process(pid)
+        self.peak_bytes = 0
+
+    def run(self) -> None:
+        """Look until the process has ended."""
+        while self._root.is_running() and self._root.status() != psutil.STATUS_ZOMBIE:
+            self.peak_bytes = max(self.peak_bytes, self._now())
+            time.sleep(SAMPLE_SECONDS)
+
+    def _now(self) -> int:
+        total = 0
+        try:
+            processes = [self._root, *self._root.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return 0
+        for process in processes:
+            try:
+                total += process.memory_full_info().pss
+            except psutil.Error:
+                continue
+        return total
+
+
+def watch(command: list[str]) -> tuple[float, int, str]:
+    """Seconds, peak bytes and output of a command.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HF_HUB_OFFLINE": "1"}
+    started = time.monotonic()
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+        memory = Memory(process.pid)
+        memory.start()
+        output, _ = process.communicate()
+        seconds = time.monotonic() - started
+        memory.join()
+        if process.returncode != 0:
+            errors.seek(0)
+            raise RuntimeError(f"{command[:4]} failed:\n{errors.read()[-3000:]}")
+    return seconds, memory.peak_bytes, output
+
+
+def measure_ours(file: Path, model: Path, output: Path, rows: int) -> dict[str, Any]:
+    """``python -m tunesmith_trainer prepare``, as people call it."""
+    command = [sys.executable, "-m", "tunesmith_trainer", "prepare", str(file), "--model", str(model)]
+    command += ["--output", str(output), "--on-invalid-row", "Drop", "--max-invalid-fraction", "0.05"]
+    seconds, peak, _ = watch(command)
+    report = json.loads(next(output.rglob("data-report/report.json")).read_text())
+    counts = report["counts"]
+    return _figures(rows, seconds, peak) | {"counts": counts, "issues": [each["check"] for each in report["issues"]]}
+
+
+def measure_plain(file: Path, model: Path, output: Path, rows: int, processes: int) -> dict[str, Any]:
+    """The script."""
+    command = [sys.executable, str(PLAIN), "--file", str(file), "--model", str(model)]
+    command += ["--output", str(output), "--processes", str(processes)]
+    seconds, peak, said = watch(command)
+    return _figures(rows, seconds, peak) | {"counts": json.loads(said.strip().splitlines()[-1])}
+
+
+def _figures(rows: int, seconds: float, peak: int) -> dict[str, Any]:
+    return {"seconds": round(seconds, 1), "rowsPerSecond": round(rows / seconds), "peakMiB": round(peak / 2**20)}
+
+
+def main() -> None:
+    """Measure, and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--output", type=Path, default=RESULT)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        file, model = folder / "rows.jsonl", folder / "model"
+        with file.open("w") as stream:
+            stream.writelines(f"{line}\n" for line in make_lines(options.rows))
+        subprocess.run(
+            [sys.executable, "-c", "import sys; from pathlib import Path; from workload import make_model; make_model(Path(sys.argv[1]))", str(model)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "bench/trainer"), *filter(None, sys.path)])},
+            check=True,
+        )
+        sides: dict[str, Any] = {}
+        for side, run in (
+            ("ours", lambda output: measure_ours(file, model, output, options.rows)),
+            ("datasets", lambda output: measure_plain(file, model, output, options.rows, 1)),
+            ("datasets2", lambda output: measure_plain(file, model, output, options.rows, 2)),
+        ):
+            output = folder / side
+            output.mkdir()
+            sides[side] = run(output)
+            shutil.rmtree(output)
+        result = {"rows": options.rows, "bytes": file.stat().st_size, "cores": os.cpu_count(), "sides": sides}
+    options.output.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

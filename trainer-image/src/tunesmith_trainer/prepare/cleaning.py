@@ -1,0 +1,174 @@
+"""What becomes of each row: repeated, leaked, held out or trained on."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tunesmith_contract.run_config import Deduplicate, PrepareConfig
+from tunesmith_trainer.data.clean.near import NearCluster, NearDuplicates
+from tunesmith_trainer.data.clean.overlap import HeldOut, Overlap
+from tunesmith_trainer.data.findings import excerpt
+from tunesmith_trainer.data.formats import Row
+from tunesmith_trainer.data.records import Record, Side
+from tunesmith_trainer.data.report import MAX_CLUSTER_ROWS, MAX_CLUSTERS, MAX_LEAKS, Cluster, Leak
+from tunesmith_trainer.data.split import CODES, Sides, draw_validation, find_held_out, find_repeated
+from tunesmith_trainer.data.store import Indexes, RowStore
+from tunesmith_trainer.data.texts import whole_text
+
+VALIDATION = "validation"
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What became of the rows.
+
+    Attributes:
+        sides: of each row, by ``split.CODES``.
+        clusters: of rows that are the same, or nearly, the largest first.
+        leaks: the first training rows that a held-out set holds, too.
+    """
+
+    sides: Sides
+    clusters: tuple[Cluster, ...]
+    leaks: tuple[Leak, ...]
+
+
+def clean(store: RowStore, config: PrepareConfig, suites: Sequence[HeldOut]) -> Cleaned:
+    """Decide for each row.
+
+    Rows are looked at in this order: repeated ones, leaks of the evaluation's suites and of a validation set of its own,
+    rows drawn for validation, and at last training rows that nearly repeat one of those.
+
+    Args:
+        suites: what training is kept free of.
+    """
+    sides = np.where(store.held_out, CODES[Side.VALIDATION], CODES[Side.TRAIN]).astype(np.uint8)
+    repeated = find_repeated(store)
+    if config.deduplicate is not Deduplicate.NONE:
+        sides[repeated] = CODES[Side.DUPLICATE]
+    near = _find_near(store, np.setdiff1d(np.flatnonzero(~store.held_out), repeated), config)
+    if config.deduplicate is Deduplicate.NEAR:
+        _remove_near(near, sides)
+    leaks = _Leaks(store, sides)
+    leaks.remove_held_out()
+    leaks.remove_overlap([*suites, *_own_validation(store)], config)
+    candidates = np.flatnonzero(sides == CODES[Side.TRAIN])
+    sides[draw_validation(store, candidates, config.validation, config.seed)] = CODES[Side.VALIDATION]
+    leaks.remove_twins(near)
+    clusters = sorted([*_exact_clusters(store), *_near_clusters(store, near)], key=lambda each: -each.size)
+    return Cleaned(sides, tuple(clusters[:MAX_CLUSTERS]), tuple(leaks.shown))
+
+
+class _Leaks:
+    """Takes rows out of training, and says for what."""
+
+    def __init__(self, store: RowStore, sides: Sides) -> None:
+        self._store = store
+        self._sides = sides
+        self.shown: list[Leak] = []
+
+    def remove_held_out(self) -> None:
+        """Rows that a validation set of their own holds to the letter."""
+        leaked = find_held_out(self._store, self._sides)
+        firsts = {
+            self._store.digests[index].tobytes(): index
+            for index in np.flatnonzero(self._sides == CODES[Side.VALIDATION])[::-1]
+        }
+        self._sides[leaked] = CODES[Side.LEAKED]
+        for index in leaked[: MAX_LEAKS - len(self.shown)]:
+            twin = firsts[self._store.digests[index].tobytes()]
+            self._show(index, int(twin), "exact", 1.0)
+
+    def remove_overlap(self, held_out: Sequence[HeldOut], config: PrepareConfig) -> None:
+        """Rows that a suite or a validation set of their own holds, whole or in part."""
+        if not any(each.records for each in held_out):
+            return
+        overlap = Overlap(held_out, threshold=config.near_threshold)
+        for batch in self._store.batches(np.flatnonzero(self._sides == CODES[Side.TRAIN])):
+            for index, leak in overlap.find(batch):
+                self._sides[index] = CODES[Side.LEAKED]
+                if len(self.shown) < MAX_LEAKS:
+                    self.shown.append(leak)
+
+    def remove_twins(self, clusters: Sequence[NearCluster]) -> None:
+        """Rows that nearly repeat one that was drawn for validation."""
+        for cluster in clusters:
+            members = [cluster.kept, *(removed.index for removed in cluster.removed)]
+            drawn = [index for index in members if self._sides[index] == CODES[Side.VALIDATION]]
+            if not drawn:
+                continue
+            likeness = {removed.index: removed.similarity for removed in cluster.removed}
+            for index in members:
+                if self._sides[index] == CODES[Side.TRAIN]:
+                    self._sides[index] = CODES[Side.LEAKED]
+                    self._show(index, drawn[0], "near", likeness.get(index, likeness.get(drawn[0], 1.0)))
+
+    def _show(self, index: int, other: int, kind: str, similarity: float) -> None:
+        if len(self.shown) == MAX_LEAKS:
+            return
+        train, held_out = self._store.take([index, other])
+        self.shown.append(
+            Leak(
+                train=train.place,
+                held_out=VALIDATION,
+                other=held_out.place,
+                kind=kind,
+                similarity=similarity,
+                excerpt=excerpt(whole_text(train.row)),
+                other_excerpt=excerpt(whole_text(held_out.row)),
+            )
+        )
+
+
+def _find_near(store: RowStore, indexes: Indexes, config: PrepareConfig) -> tuple[NearCluster, ...]:
+    """Clusters of rows that differ, but hardly; text of a few rows to a document is never looked at alone."""
+
+    def rows_of(wanted: Sequence[int]) -> list[Row]:
+        return [record.row for record in store.take(wanted)]
+
+    near = NearDuplicates(config.near_threshold, seed=config.seed)
+    for batch in store.batches(indexes):
+        near.see(batch)
+    return near.clusters(rows_of)
+
+
+def _remove_near(clusters: Sequence[NearCluster], sides: Sides) -> None:
+    for cluster in clusters:
+        for removed in cluster.removed:
+            sides[removed.index] = CODES[Side.NEAR_DUPLICATE]
+
+
+def _own_validation(store: RowStore) -> list[HeldOut]:
+    """The rows of a validation set of their own."""
+    indexes = np.flatnonzero(store.held_out)
+    records: list[Record] = [record for batch in store.batches(indexes) for record in batch]
+    return [HeldOut(VALIDATION, records)] if records else []
+
+
+def _exact_clusters(store: RowStore) -> Iterator[Cluster]:
+    """The largest groups of rows of the same content."""
+    digests = store.digests.view("S32")
+    order = np.argsort(digests, kind="stable")
+    begins = np.flatnonzero(np.concatenate([[True], digests[order][1:] != digests[order][:-1]]))
+    sizes = np.diff(np.concatenate([begins, [len(order)]]))
+    for place in np.argsort(-sizes, kind="stable")[:MAX_CLUSTERS]:
+        if sizes[place] > 1:
+            members = order[begins[place] : begins[place] + sizes[place]]
+            yield _cluster(store, [int(index) for index in members], 1.0)
+
+
+def _near_clusters(store: RowStore, clusters: Sequence[NearCluster]) -> Iterator[Cluster]:
+    for cluster in sorted(clusters, key=lambda each: -len(each.removed))[:MAX_CLUSTERS]:
+        members = [cluster.kept, *(removed.index for removed in cluster.removed)]
+        yield _cluster(store, members, min(removed.similarity for removed in cluster.removed))
+
+
+def _cluster(store: RowStore, members: Sequence[int], similarity: float) -> Cluster:
+    records = store.take(members[:MAX_CLUSTER_ROWS])
+    return Cluster(
+        similarity=similarity,
+        size=len(members),
+        rows=tuple(record.place for record in records),
+        excerpt=excerpt(whole_text(records[0].row)),
+    )

@@ -1,0 +1,146 @@
+"""The two reports: a short one that goes into status, and the whole one for people."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tunesmith_contract.report import MAX_DATA_ISSUES, DatasetReport, IssueCount, TokenStatistics
+from tunesmith_contract.run_config import PrepareConfig
+from tunesmith_trainer.data.findings import Issue, Severity
+from tunesmith_trainer.data.histogram import build_histogram
+from tunesmith_trainer.data.records import Side
+from tunesmith_trainer.data.report import Counts, DataReport
+from tunesmith_trainer.data.split import CODES, dataset_digest
+from tunesmith_trainer.data.store import RowStore
+
+from .cleaning import Cleaned
+from .judging import Judged
+from .refusals import Refusals
+from .sources import Taken
+
+_MAX_WARNINGS = 4
+_WARNING_CHARACTERS = 200
+_RECOMMENDATION_CHARACTERS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """All that prepare came to know of the rows."""
+
+    taken: Taken
+    store: RowStore
+    refusals: Refusals
+    cleaned: Cleaned
+    judged: Judged
+    truncated: int
+
+    def indexes(self, side: Side) -> npt.NDArray[np.int64]:
+        """The rows of a side."""
+        return np.flatnonzero(self.cleaned.sides == CODES[side])
+
+    @property
+    def counts(self) -> Counts:
+        """What became of the rows."""
+        of = Counter({side: int((self.cleaned.sides == CODES[side]).sum()) for side in Side})
+        return Counts(
+            rows=len(self.store) + self.refusals.rows,
+            train=of[Side.TRAIN],
+            validation=of[Side.VALIDATION],
+            duplicates=of[Side.DUPLICATE],
+            near_duplicates=of[Side.NEAR_DUPLICATE],
+            leaked=of[Side.LEAKED],
+            dropped=self.refusals.rows,
+        )
+
+    @property
+    def digest(self) -> str:
+        """Of what is trained and validated on."""
+        digests = self.store.digests
+        train, validation = (digests[self.indexes(side)] for side in (Side.TRAIN, Side.VALIDATION))
+        return dataset_digest((each.tobytes() for each in train), (each.tobytes() for each in validation))
+
+
+def build_dataset_report(found: Findings, page: str) -> DatasetReport:
+    """What status shows.
+
+    Args:
+        page: the URI of the report for people.
+    """
+    counts, tokens = found.counts, _kept_tokens(found)
+    recommendation = found.judged.recommendation
+    return DatasetReport(
+        digest=found.digest,
+        format=found.taken.data_format,
+        rows=counts.rows,
+        train_rows=counts.train,
+        validation_rows=counts.validation,
+        duplicates=counts.duplicates,
+        near_duplicates=counts.near_duplicates,
+        leaked_rows=counts.leaked,
+        dropped_rows=counts.dropped,
+        truncated_rows=found.truncated,
+        tokens=TokenStatistics(
+            p50=round(float(np.median(tokens))),
+            p95=int(tokens[min(len(tokens) - 1, len(tokens) * 95 // 100)]),
+            max=int(tokens[-1]),
+            total=int(tokens.sum()),
+        ),
+        warnings=tuple(warning[:_WARNING_CHARACTERS] for warning in _warnings(found)[:_MAX_WARNINGS]),
+        issues=tuple(IssueCount(issue.check, issue.rows) for issue in found.judged.issues[:MAX_DATA_ISSUES]),
+        recommendation=recommendation.summary[:_RECOMMENDATION_CHARACTERS] if recommendation else None,
+        page=page,
+    )
+
+
+def build_data_report(found: Findings, config: PrepareConfig) -> DataReport:
+    """All of it, as far as it is bounded."""
+    judged = found.judged
+    return DataReport(
+        title=config.owner.name,
+        model=config.base_model,
+        method=config.method.key,
+        format=found.taken.data_format,
+        digest=found.digest,
+        files=found.taken.files,
+        counts=found.counts,
+        truncated_rows=found.truncated,
+        max_length=config.method.max_length,
+        tokens=build_histogram(_kept_tokens(found)),
+        answer_characters=build_histogram(judged.answer_characters),
+        turns=build_histogram(judged.turns),
+        issues=judged.issues,
+        worst=judged.worst,
+        clusters=found.cleaned.clusters,
+        leaks=found.cleaned.leaks,
+        dropped=tuple(found.refusals.shown),
+        learning_curve=judged.learning_curve,
+        recommendation=judged.recommendation,
+    )
+
+
+def _kept_tokens(found: Findings) -> npt.NDArray[np.int64]:
+    """Tokens of the rows that are trained or validated on, in ascending order."""
+    kept = np.isin(found.cleaned.sides, (CODES[Side.TRAIN], CODES[Side.VALIDATION]))
+    return np.sort(found.store.tokens[kept])
+
+
+def _warnings(found: Findings) -> list[str]:
+    """What to look at, in a sentence each, the gravest first."""
+    warnings = [issue.message for issue in found.judged.issues if issue.severity is Severity.ERROR]
+    if found.refusals.silent:
+        cut = found.refusals.silent
+        warnings.append(f"{cut:,} answers of the teacher were cut off and are left out: raise maxTokens")
+    if found.truncated:
+        warnings.append(
+            f"{found.truncated:,} rows are longer than maxLength and lose their end: raise maxLength"
+        )
+    if not found.counts.validation:
+        warnings.append("no rows are held out for validation: set dataset.validation")
+    return warnings + _said(found.judged.issues)
+
+
+def _said(issues: Sequence[Issue]) -> list[str]:
+    return [issue.message for issue in issues if issue.severity is Severity.WARNING]

@@ -1,0 +1,108 @@
+"""From files to the store: rows are checked, measured and kept; what is wrong with others is written down."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeVar
+
+from tunesmith_contract.methods import Method
+from tunesmith_trainer.data.findings import Problem
+from tunesmith_trainer.data.formats import Row, is_conversational
+from tunesmith_trainer.data.measuring import is_cut, measure
+from tunesmith_trainer.data.reading import RefusedRow, SourceRow
+from tunesmith_trainer.data.render import Renderer
+from tunesmith_trainer.data.store import BATCH_ROWS, RowStore, Stored
+from tunesmith_trainer.rewards.build import RewardedRows
+
+from .refusals import Refusals
+
+Value = TypeVar("Value")
+
+
+@dataclass(slots=True)
+class Ingest:
+    """Takes rows in batches.
+
+    Attributes:
+        store: keeps those that can be learned from.
+        refusals: is told of the others.
+        renderer, method: measure a row's tokens.
+        rewarded: sees what is to be rewarded.
+        mask: takes personal data out of a row, where that is wanted.
+        group_field, stratify_field: which values of a row the split goes by.
+        seen: is told how many rows there are after each batch.
+        truncated: rows that lose their end.
+    """
+
+    store: RowStore
+    refusals: Refusals
+    renderer: Renderer
+    method: Method
+    rewarded: RewardedRows
+    seen: Callable[[int], None]
+    mask: Callable[[Row], Row] | None = None
+    group_field: str | None = None
+    stratify_field: str | None = None
+    truncated: int = field(default=0, init=False)
+    _chats: bool = field(default=False, init=False)
+
+    def take(self, rows: Iterable[SourceRow | RefusedRow], *, held_out: bool = False) -> None:
+        """Take all rows of a set.
+
+        Args:
+            held_out: they are a validation set of its own.
+
+        Raises:
+            UserError: the model's template can't render them, or doesn't tell their answers apart.
+            DataError: a file is damaged as a whole.
+        """
+        for batch in _batches(rows, BATCH_ROWS):
+            self._take_batch(batch, held_out)
+            self.seen(len(self.store) + self.refusals.rows)
+
+    def _take_batch(self, batch: list[SourceRow | RefusedRow], held_out: bool) -> None:
+        good = [row for row in batch if isinstance(row, SourceRow)]
+        for row in batch:
+            if isinstance(row, RefusedRow):
+                self.refusals.add(row)
+        if not good:
+            return
+        self._require_template(good[0].row)
+        learned = [self.mask(row.row) if self.mask else row.row for row in good]
+        self.rewarded.see(learned)
+        kept = []
+        for source, row, length in zip(
+            good, learned, measure(learned, self.renderer, self.method), strict=True
+        ):
+            if isinstance(length, Problem):
+                finding = length.at(source.file, source.line)
+                self.refusals.add(RefusedRow(source.file, source.line, row, (finding,)))
+                continue
+            self.truncated += is_cut(length, self.method)
+            kept.append(self._stored(source, row, length, held_out))
+        self.store.append(kept)
+
+    def _stored(self, source: SourceRow, row: Row, length: int, held_out: bool) -> Stored:
+        kept = source.kept
+        return Stored(
+            file=source.file,
+            line=source.line,
+            row=row,
+            tokens=length,
+            group=kept.get(self.group_field, "") if self.group_field else source.document,
+            stratum=kept.get(self.stratify_field, "") if self.stratify_field else "",
+            held_out=held_out,
+        )
+
+    def _require_template(self, row: Row) -> None:
+        """Rows of messages need a template under which the answers that are learned can be told apart."""
+        if self._chats or not is_conversational(row):
+            return
+        self._chats = True
+        self.renderer.require_chat(every_turn="messages" in row)
+
+
+def _batches(values: Iterable[Value], size: int) -> Iterator[list[Value]]:
+    iterator = iter(values)
+    while batch := list(islice(iterator, size)):
+        yield batch

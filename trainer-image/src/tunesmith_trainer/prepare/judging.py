@@ -1,0 +1,1 @@
+"""What the rows that are kept say: checks of quality, and what follows for training."""

@@ -1,0 +1,127 @@
+"""The prepare stage from its configuration to its report.
+
+It leaves ``train.parquet``, ``validation.parquet`` and ``report.json`` in the run's ``prepared`` folder, and what people
+read in ``data-report``, which stays.
+"""
+
+import tempfile
+from pathlib import Path
+
+from tunesmith_contract.layout import DATA_REPORT_PAGE
+from tunesmith_contract.methods import Method
+from tunesmith_contract.report import ModelReport, Outcome, RunReport
+from tunesmith_contract.run_config import OutputFormat, PersonalData, PrepareConfig
+from tunesmith_trainer.apart import call_apart
+from tunesmith_trainer.data.clean.personal_data import PersonalDataFinder
+from tunesmith_trainer.data.page import write_report
+from tunesmith_trainer.data.parquet import write_rows
+from tunesmith_trainer.data.records import Side
+from tunesmith_trainer.data.render import MarkedTemplate, Renderer
+from tunesmith_trainer.data.store import RowStore
+from tunesmith_trainer.failures import DataError
+from tunesmith_trainer.model import inspect_model, load_tokenizer
+from tunesmith_trainer.progress import Progress
+from tunesmith_trainer.report import PREPARED_REPORT_FILE, Workspace
+from tunesmith_trainer.rewards.build import RewardedRows, check_rewards
+from tunesmith_trainer.storage import Storage, write_atomically
+from tunesmith_trainer.teacher import as_supervised, endpoint_of
+
+from .cleaning import clean
+from .describe import Findings, build_data_report, build_dataset_report
+from .ingest import Ingest
+from .judging import judge
+from .prepared import TRAIN_FILE, VALIDATION_FILE
+from .refusals import Refusals
+from .sources import read_held_out, take_sources
+
+
+def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progress: Progress) -> RunReport:
+    """Run the stage.
+
+    Raises:
+        StageError: the model or the data is wrong; the message says where.
+    """
+    check_rewards(config.method.rewards)
+    folder = storage.model_folder(config.base_model, weights=False)
+    model, template = _inspect(config, storage, folder)
+    renderer = Renderer(
+        load_tokenizer(folder),
+        answers_only=learns_answers_only(config.method),
+        marked_template=template,
+    )
+    with tempfile.TemporaryDirectory() as scratch, RowStore(Path(scratch)) as store:
+        found = _find(config, storage, workspace, progress, renderer, store)
+        _require_rows(found)
+        _write_rows(found, workspace)
+        report = _report(found, config, workspace, model)
+    write_atomically(workspace.prepared / PREPARED_REPORT_FILE, report.to_json().encode())
+    workspace.commit(report)
+    return report
+
+
+def learns_answers_only(method: Method) -> bool:
+    """Whether the assistant's tokens have to be told from the others."""
+    return method.sft is None or method.sft.assistant_only_loss
+
+
+def _inspect(config: PrepareConfig, storage: Storage, folder: Path) -> tuple[ModelReport, MarkedTemplate]:
+    if OutputFormat.GGUF in config.formats:
+        # It loads torch, which this process can do without.
+        from tunesmith_trainer.train.exports.gguf import require_gguf
+
+        call_apart(require_gguf, folder)
+    classifier = config.method.reward is not None
+    return call_apart(inspect_model, storage, config.base_model, folder, classifier=classifier)
+
+
+def _find(
+    config: PrepareConfig,
+    storage: Storage,
+    workspace: Workspace,
+    progress: Progress,
+    renderer: Renderer,
+    store: RowStore,
+) -> Findings:
+    """Read, clean and judge."""
+    held_out = read_held_out(config, storage)
+    rewarded = RewardedRows(config.method.rewards)
+    masks = config.personal_data is PersonalData.MASK
+    with Refusals(workspace.data_report) as refusals:
+        ingest = Ingest(
+            store=store,
+            refusals=refusals,
+            renderer=renderer,
+            method=as_supervised(config.method) if endpoint_of(config.method) else config.method,
+            rewarded=rewarded,
+            seen=lambda rows: progress.update(rows, rows + 1),
+            mask=PersonalDataFinder().mask_row if masks else None,
+            group_field=config.validation.group_field,
+            stratify_field=config.validation.stratify_field,
+        )
+        taken = take_sources(config, storage, workspace, ingest, progress)
+    refusals.require_few(config, len(store) + refusals.rows)
+    rewarded.require_answers()
+    cleaned = clean(store, config, held_out)
+    judged = judge(store, cleaned, config)
+    return Findings(taken, store, refusals, cleaned, judged, ingest.truncated)
+
+
+def _require_rows(found: Findings) -> None:
+    if len(found.indexes(Side.TRAIN)) == 0:
+        message = "no training rows are left after checks, deduplication and split: add rows"
+        raise DataError("NoTrainingRows", message)
+
+
+def _write_rows(found: Findings, workspace: Workspace) -> None:
+    for file, side in ((TRAIN_FILE, Side.TRAIN), (VALIDATION_FILE, Side.VALIDATION)):
+        batches = found.store.batches(found.indexes(side))
+        rows = ([record.row for record in batch] for batch in batches)
+        write_rows(workspace.prepared / file, rows, found.store.schema)
+
+
+def _report(found: Findings, config: PrepareConfig, workspace: Workspace, model: ModelReport) -> RunReport:
+    write_report(workspace.data_report, build_data_report(found, config))
+    page = str(workspace.data_report_uri.join(DATA_REPORT_PAGE))
+    dataset = build_dataset_report(found, page)
+    workspace.push(workspace.data_report)
+    return RunReport(stage="prepare", outcome=Outcome.SUCCEEDED, dataset=dataset, model=model)
