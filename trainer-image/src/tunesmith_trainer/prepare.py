@@ -8,14 +8,13 @@ Beside them lie ``findings.jsonl`` (all that was found wrong) and, where rows we
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from tunesmith_contract.methods import Method
 from tunesmith_contract.report import DatasetReport, Outcome, RunReport, TokenStatistics
 from tunesmith_contract.run_config import DataFormat, Deduplicate, OnInvalidRow, OutputFormat, PrepareConfig
 
-from .data.checks import Finding
+from .data.findings import Finding
 from .data.formats import Purpose, Row, is_conversational, purpose_of
 from .data.measuring import Measured, measure
 from .data.parquet import read_rows, write_rows
@@ -123,7 +122,7 @@ def _apply_policy(config: PrepareConfig, measured: Sequence[Measured], folder: P
     findings = [finding for each in measured for finding in each.source.findings]
     if not findings:
         return
-    write_atomically(folder / FINDINGS_FILE, _json_lines([asdict(finding) for finding in findings]))
+    write_atomically(folder / FINDINGS_FILE, _json_lines([finding.to_dict() for finding in findings]))
     if config.on_invalid_row is OnInvalidRow.FAIL:
         raise_findings(findings)
     dropped = sum(len(each.source.refused) for each in measured)

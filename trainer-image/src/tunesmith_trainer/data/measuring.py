@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 
 from tunesmith_contract.methods import DistillationMethod, GRPOMethod, Method, PretrainingMethod, RLOOMethod
 
-from .checks import Finding
+from .findings import Problem
 from .formats import Row
-from .messages import Problem
 from .reading import RefusedRow, SourceFile, SourceRow
 from .render import Renderer, RenderError
 
@@ -39,8 +38,8 @@ def measure(
         progress(number, len(source.rows))
         length = _length(row.row, renderer, method)
         if isinstance(length, Problem):
-            finding = Finding(row.file, row.line, length.check, length.found, length.advice)
-            refused.append(RefusedRow(row.line, row.row, (finding,)))
+            finding = length.at(row.file, row.line)
+            refused.append(RefusedRow(row.file, row.line, row.row, (finding,)))
         else:
             rows.append(row)
             lengths.append(length)

@@ -1,0 +1,36 @@
+"""How a file that can't be read ends the run."""
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+from tunesmith_trainer.data.findings import Finding, Problem
+from tunesmith_trainer.failures import DataError
+
+_SHOWN_FINDINGS = 5
+
+
+class Unreadable(Exception):
+    """The rest of a file can't be read, so that rows would be lost: no finding that a run may go on with.
+
+    Args:
+        problem: what was found.
+        line: where; None: at the last line that was read.
+    """
+
+    def __init__(self, problem: Problem, line: int | None = None) -> None:
+        super().__init__(problem.check)
+        self.problem = problem
+        self.line = line
+
+
+def raise_findings(findings: Sequence[Finding], reason: str = "InvalidRows") -> NoReturn:
+    """Fail with the first findings and their total.
+
+    Raises:
+        DataError: always.
+    """
+    shown = "\n".join(str(finding) for finding in findings[:_SHOWN_FINDINGS])
+    count = len(findings)
+    more = f"\nand {count - _SHOWN_FINDINGS:,} more" if count > _SHOWN_FINDINGS else ""
+    checks = "1 check" if count == 1 else f"{count:,} checks"
+    raise DataError(reason, f"{checks} failed:\n{shown}{more}")
