@@ -46,9 +46,9 @@ def test_each_check_names_file_line_and_what_to_write(tmp_path: Path, check: str
     path.write_text(f"{json.dumps(GOOD)}\n\n{json.dumps(row)}\n")
     source = read_source(path, DataFormat.AUTO)
     (finding,) = source.findings
-    assert (finding.file, finding.line, finding.check) == ("rows.jsonl", 3, check)
-    assert finding.found
-    assert finding.advice
+    assert (finding.place.file, finding.place.line, finding.problem.check) == ("rows.jsonl", 3, check)
+    assert finding.problem.found
+    assert finding.problem.advice
     assert [(refused.line, refused.row) for refused in source.refused] == [(3, row)]
     assert len(source.rows) == 1
 
@@ -66,7 +66,7 @@ def test_checks_of_prompt_completion(tmp_path: Path, check: str, row: Any) -> No
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(row))
     (finding,) = read_source(path, DataFormat.PROMPT_COMPLETION).findings
-    assert finding.check == check
+    assert finding.problem.check == check
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_checks_of_prompt_completion(tmp_path: Path, check: str, row: Any) -> No
     [
         ("invalid_json", b'{"messages": [}', 2),
         ("invalid_json", b'{"messages": NaN}', 2),
-        ("invalid_json", b"[" * 100_000, 2),
+        ("nested_too_deeply", b"[" * 100_000, 2),
         ("invalid_encoding", b'{"messages": "\xff"}', 2),
         ("invalid_encoding", b'{"messages": "\\ud800"}', 2),
     ],
@@ -83,7 +83,7 @@ def test_bad_bytes_are_findings(tmp_path: Path, check: str, text: bytes, line: i
     path = tmp_path / "rows.jsonl"
     path.write_bytes(json.dumps(GOOD).encode() + b"\r\n" + text)
     (finding,) = read_source(path, DataFormat.AUTO).findings
-    assert (finding.check, finding.line) == (check, line)
+    assert (finding.problem.check, finding.place.line) == (check, line)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_bad_bytes_are_findings(tmp_path: Path, check: str, text: bytes, line: i
     [
         (b"\n \n", "empty_file"),
         (b"[]", "empty_file"),
-        (b"\x1f\x8bgarbage", "invalid_encoding"),
+        (b"\x1f\x8bgarbage", "damaged_file"),
         (b'{"words": "x"}', "unknown_format"),
         (b"3", "data_type"),
     ],
@@ -110,7 +110,7 @@ def test_array_gzip_and_byte_order_mark(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(b"\xef\xbb\xbf" + text.encode()))
     source = read_source(path, DataFormat.AUTO)
     assert [row.line for row in source.rows] == [1, 3]
-    assert [finding.line for finding in source.findings] == [3]
+    assert [finding.place.line for finding in source.findings] == [3]
 
 
 def test_tool_calls_survive_parquet_with_arguments_as_objects(tmp_path: Path) -> None:

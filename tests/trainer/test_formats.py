@@ -15,8 +15,8 @@ from tunesmith_trainer.data.canonical import canonical_row
 from tunesmith_trainer.data.checks import check_row
 from tunesmith_trainer.data.formats import ANY, EVALUATION, Purpose, detect_format, purpose_of
 from tunesmith_trainer.data.parquet import read_rows
-from tunesmith_trainer.data.passages import divide_text
 from tunesmith_trainer.data.reading import read_source
+from tunesmith_trainer.data.reading.passages import divide_text
 from tunesmith_trainer.failures import DataError
 
 USER = {"role": "user", "content": "hi"}
@@ -151,7 +151,7 @@ def test_a_file_holds_text_or_messages(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(f"{json.dumps(TURNS)}\n{json.dumps(TEXTS)}\n")
     (finding,) = read_source(path, DataFormat.AUTO).findings
-    assert (finding.line, finding.check) == (2, "mixed_forms")
+    assert (finding.place.line, finding.problem.check) == (2, "mixed_forms")
 
 
 def test_rows_on_one_line_are_counted_each(tmp_path: Path) -> None:
@@ -169,7 +169,8 @@ def test_text_files_are_divided_between_paragraphs(tmp_path: Path) -> None:
     assert [row.line for row in source.rows] == [1, 7, 9]
     assert source.rows[0].row == {"text": "# One\n\nfirst\nsecond"}
     path.write_bytes(b"\xff")
-    assert [finding.check for finding in read_source(path, DataFormat.TEXT).findings] == ["invalid_encoding"]
+    (finding,) = read_source(path, DataFormat.TEXT).findings
+    assert finding.problem.check == "invalid_encoding"
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60), st.integers(1, 20))
@@ -177,7 +178,8 @@ def test_passages_lose_nothing_but_space(text: str, characters: int) -> None:
     passages = list(divide_text(text, characters))
     assert "".join("".join(passage for _, passage in passages).split()) == "".join(text.split())
     assert all(passage.strip() for _, passage in passages)
-    assert [line for line, _ in passages] == sorted({line for line, _ in passages})
+    assert [line for line, _ in passages] == sorted(line for line, _ in passages)
+    assert all(len(passage) <= 4 * characters for _, passage in passages)
 
 
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)

@@ -179,7 +179,9 @@ def test_refused_prompts_are_findings_and_cut_answers_are_left_out(world: Any) -
         return said("and so on", "length") if " 4 " in question else answer(request)
 
     with serve(picky) as server:
-        with pytest.raises(DataError, match=r"prompts.jsonl:4: teacher_refused: found HTTP 400 .*filtered"):
+        with pytest.raises(
+            DataError, match=r"prompts.jsonl:4: teacher_refused: prompt: found HTTP 400 .*filtered"
+        ):
             world.prepare(config(world, server.url, prompts(20)))
         more = {"onInvalidRow": "Drop", "maxInvalidFraction": 0.2}
         dataset = world.prepare(config(world, server.url, prompts(20), **more)).dataset

@@ -18,7 +18,7 @@ from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.methods import Method, SFTMethod, TeacherEndpoint
 from tunesmith_contract.run_config import DataFormat
 
-from .data.checks import Finding
+from .data.findings import Problem
 from .data.formats import Row
 from .data.reading import RefusedRow, SourceFile, SourceRow
 from .endpoints import Endpoint, RequestRefused
@@ -249,11 +249,11 @@ def _answered(
             rows.append(replace(row, row=_with_answer(row.row, answer.text)))
             continue
         if answer is not None:
-            bad.append(RefusedRow(row.line, row.row, ()))
+            bad.append(RefusedRow(row.file, row.line, row.row, ()))
             continue
         advice = "change the prompt, or take it out"
-        finding = Finding(row.file, row.line, "teacher_refused", refused[question], advice)
-        bad.append(RefusedRow(row.line, row.row, (finding,)))
+        finding = Problem("teacher_refused", refused[question], advice, "prompt").at(row.file, row.line)
+        bad.append(RefusedRow(row.file, row.line, row.row, (finding,)))
     plain = bool(rows) and "prompt" in rows[0].row
     data_format = DataFormat.PROMPT_COMPLETION if plain else DataFormat.CHAT
     return replace(source, data_format=data_format, rows=tuple(rows), refused=tuple(bad))

@@ -6,15 +6,20 @@ from typing import Any
 
 from tunesmith_contract.run_config import DataFormat
 
-from .formats import ANY, Purpose, Row
+from .formats import ANY, IMPORTED, Purpose, Row
+from .imports import import_row
 from .messages import canonical_message, role_of
+from .tools import read_tools
 
 
 def canonical_row(row: Row, data_format: DataFormat, purpose: Purpose = ANY) -> Row:
     """The canonical form of a row, as the purpose learns from it."""
+    if data_format in IMPORTED:
+        imported = import_row(row, data_format, purpose)
+        row, data_format = imported.row, imported.data_format
     canonical = _members(row, data_format)
-    if row.get("tools"):
-        canonical["tools"] = row["tools"]
+    if row.get("tools") and (tools := read_tools(row["tools"])):
+        canonical["tools"] = tools
     return _as_prompt(canonical) if purpose.learned(data_format) is DataFormat.PROMPT else canonical
 
 

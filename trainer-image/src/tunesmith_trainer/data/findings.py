@@ -1,5 +1,6 @@
 """What checks say: of one row that can't be learned from, and of the data as a whole."""
 
+import json
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -11,6 +12,8 @@ from tunesmith_contract.base import Document
 MAX_EXAMPLES = 20
 #: Characters of a row that are shown.
 EXCERPT_CHARACTERS = 240
+#: Characters of what was found that a message holds.
+_FOUND_CHARACTERS = 60
 
 
 class Place(Document):
@@ -62,6 +65,14 @@ class Finding:
 
     place: Place
     problem: Problem
+
+    def to_dict(self) -> dict[str, object]:
+        """Place and problem as one JSON object, for ``findings.jsonl``."""
+        return self.place.to_dict() | {
+            "check": self.problem.check,
+            "found": self.problem.found,
+            "advice": self.problem.advice,
+        }
 
     def __str__(self) -> str:
         problem = self.problem
@@ -120,3 +131,9 @@ def excerpt(text: str) -> str:
     """The beginning of a text, on one line."""
     line = " ".join(text[: 4 * EXCERPT_CHARACTERS].split())
     return line if len(line) <= EXCERPT_CHARACTERS else line[: EXCERPT_CHARACTERS - 1] + "…"
+
+
+def quote(value: object) -> str:
+    """A value as JSON, cut to what fits a message."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _FOUND_CHARACTERS else text[: _FOUND_CHARACTERS - 1] + "…"

@@ -9,6 +9,8 @@ format                 canonical row
 ``UnpairedPreference``  ``{"prompt", "completion", "label": bool, "tools"?}``
 ``Prompt``             ``{"prompt", "answer"?: text, "tools"?}``
 ``Text``               ``{"text"}``
+``ShareGPT``           as ``Chat``, ``Preference`` or ``UnpairedPreference``; see ``imports``
+``Alpaca``             the same
 =====================  ==============================================================================
 
 ``prompt``, ``completion``, ``chosen`` and ``rejected`` are text, or lists of messages: one or the other in a whole
@@ -26,10 +28,32 @@ from tunesmith_contract.run_config import DataFormat
 
 Row = dict[str, Any]
 
+#: Formats of others, which become one of the formats above.
+IMPORTED = (DataFormat.SHAREGPT, DataFormat.ALPACA)
+
+#: Members of which any format knows one.
+KNOWN_MEMBERS = (
+    *("messages", "tools", "prompt", "completion", "chosen", "rejected", "label", "answer", "text"),
+    *("conversations", "system", "kto_tag", "instruction", "input", "output", "history"),
+)
+
+
+def _is_sharegpt(row: Row) -> bool:
+    return "conversations" in row and "messages" not in row and "prompt" not in row
+
+
+def _is_alpaca(row: Row) -> bool:
+    return "instruction" in row and "prompt" not in row and ("output" in row or "chosen" in row)
+
+
 _SHAPES: Mapping[DataFormat, Callable[[Row], bool]] = MappingProxyType(
     {
+        DataFormat.SHAREGPT: _is_sharegpt,
+        DataFormat.ALPACA: _is_alpaca,
         DataFormat.CHAT: lambda row: "messages" in row,
-        DataFormat.PREFERENCE: lambda row: "chosen" in row and "rejected" in row,
+        DataFormat.PREFERENCE: lambda row: (
+            "chosen" in row and "rejected" in row and not _is_sharegpt(row) and not _is_alpaca(row)
+        ),
         DataFormat.UNPAIRED_PREFERENCE: lambda row: (
             {"prompt", "completion"} <= row.keys() and isinstance(row.get("label"), bool)
         ),
@@ -47,6 +71,8 @@ _MEMBERS: Mapping[DataFormat, str] = MappingProxyType(
         DataFormat.PROMPT_COMPLETION: '"prompt" and "completion"',
         DataFormat.PROMPT: '"prompt"',
         DataFormat.TEXT: '"text"',
+        DataFormat.SHAREGPT: '"conversations"',
+        DataFormat.ALPACA: '"instruction" and "output"',
     }
 )
 
@@ -91,8 +117,12 @@ def detect_format(row: object, purpose: Purpose = ANY) -> DataFormat | None:
 
 
 def describe_members(formats: tuple[DataFormat, ...]) -> str:
-    """What rows of any of the formats hold, as a phrase: ``"messages", or "prompt" and "completion"``."""
-    phrases = list(dict.fromkeys(_MEMBERS[each] for each in formats))
+    """What rows of any of the formats hold, as a phrase: ``"messages", or "prompt" and "completion"``.
+
+    Formats of others are named where no other one is asked for.
+    """
+    own = [each for each in formats if each not in IMPORTED] or formats
+    phrases = list(dict.fromkeys(_MEMBERS[each] for each in own))
     return ", or ".join(phrases)
 
 

@@ -1,36 +1,24 @@
 """Checks of messages, by the names of OpenAI's cookbook, and their canonical form."""
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from .findings import Problem, quote
 from .formats import Row
+from .strict_json import load_text
 
 ROLES = ("system", "user", "assistant", "tool")
 MESSAGE_KEYS = ("role", "content", "name", "tool_calls", "tool_call_id")
-_FOUND_LIMIT = 60
+
+_PLAIN_KEYS = frozenset({"role", "content"})
+_CALLS_ADVICE = 'write tool_calls as [{"type": "function", "function": {"name": …, "arguments": {…}}}]'
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A finding before it has a place: the check's name, what was found, what to write instead."""
-
-    check: str
-    found: str
-    advice: str
-
-
-def quote(value: object) -> str:
-    """A value as JSON, cut to what fits a message."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= _FOUND_LIMIT else text[: _FOUND_LIMIT - 1] + "…"
-
-
-def check_messages(messages: list[Any]) -> Iterator[Problem]:
-    """All that is wrong with any of the messages."""
-    for message in messages:
-        yield from _check_message(message)
+def check_messages(messages: list[Any], member: str) -> Iterator[Problem]:
+    """All that is wrong with any of the messages of a member."""
+    for index, message in enumerate(messages):
+        if not _is_plain(message):
+            yield from _check_message(message, f"{member}[{index}]")
 
 
 def role_of(message: object) -> object:
@@ -50,58 +38,84 @@ def canonical_message(message: Row) -> Row:
     return canonical
 
 
-def _check_message(message: object) -> Iterator[Problem]:
+def _is_plain(message: object) -> bool:
+    """Whether a message is one of the most frequent form, with nothing wrong: a short cut."""
+    return (
+        isinstance(message, dict)
+        and message.keys() == _PLAIN_KEYS
+        and message["role"] in ROLES
+        and isinstance(message["content"], str)
+        and (message["role"] != "assistant" or not (not message["content"] or message["content"].isspace()))
+    )
+
+
+def _check_message(message: object, member: str) -> Iterator[Problem]:
     if not isinstance(message, dict):
-        yield Problem("data_type", f"message {quote(message)}", 'write {"role": …, "content": …}')
+        yield Problem("data_type", f"message {quote(message)}", 'write {"role": …, "content": …}', member)
         return
     calls = message.get("tool_calls")
     missing = [key for key in ("role", "content") if key not in message and not (key == "content" and calls)]
     if missing:
         keys = " and ".join(f'"{key}"' for key in missing)
-        yield Problem("message_missing_key", f"keys {quote(sorted(message))}", f"add {keys}")
+        yield Problem("message_missing_key", f"keys {quote(sorted(message))}", f"add {keys}", member)
     unknown = sorted(set(message) - set(MESSAGE_KEYS))
     if unknown:
         advice = f"use only {', '.join(MESSAGE_KEYS)}"
-        yield Problem("message_unrecognized_key", f"key {quote(unknown[0])}", advice)
+        found = f"key {quote(unknown[0])}"
+        yield Problem("message_unrecognized_key", found, advice, f"{member}.{unknown[0]}")
     if "role" in message and message["role"] not in ROLES:
-        yield Problem(
-            "unrecognized_role", f"role {quote(message['role'])}", f"write one of {', '.join(ROLES)}"
-        )
-    yield from _check_content(message)
-    yield from _check_tool_calls(calls)
+        found, advice = f"role {quote(message['role'])}", f"write one of {', '.join(ROLES)}"
+        yield Problem("unrecognized_role", found, advice, f"{member}.role")
+    yield from _check_content(message, f"{member}.content")
+    yield from _check_tool_calls(calls, f"{member}.tool_calls")
+    yield from _check_names(message, member)
 
 
-def _check_content(message: Row) -> Iterator[Problem]:
+def _check_content(message: Row, member: str) -> Iterator[Problem]:
     if "content" not in message:
         return
     content = message["content"]
     if content is None and message.get("tool_calls"):
         return
     if not isinstance(content, str):
-        yield Problem("missing_content", f"content {quote(content)}", "write the content as a string")
+        found = f"content {quote(content)}"
+        yield Problem("missing_content", found, "write the content as a string", member)
     elif not content.strip() and message.get("role") == "assistant" and not message.get("tool_calls"):
-        yield Problem("missing_content", "an empty answer", "write what the assistant is to say")
+        yield Problem("missing_content", "an empty answer", "write what the assistant is to say", member)
 
 
-def _check_tool_calls(calls: object) -> Iterator[Problem]:
+def _check_names(message: Row, member: str) -> Iterator[Problem]:
+    for key in ("name", "tool_call_id"):
+        value = message.get(key)
+        if value is not None and not isinstance(value, str):
+            found, advice = f"{key} {quote(value)}", f'write "{key}" as a string'
+            yield Problem("data_type", found, advice, f"{member}.{key}")
+
+
+def _check_tool_calls(calls: object, member: str) -> Iterator[Problem]:
     if calls is None:
         return
-    advice = 'write tool_calls as [{"type": "function", "function": {"name": …, "arguments": {…}}}]'
     if not isinstance(calls, list):
-        yield Problem("data_type", f"tool_calls {quote(calls)}", advice)
+        yield Problem("data_type", f"tool_calls {quote(calls)}", _CALLS_ADVICE, member)
         return
-    for call in calls:
+    for index, call in enumerate(calls):
         function = call.get("function") if isinstance(call, dict) else None
-        if not isinstance(function, dict) or not isinstance(_arguments(function), dict):
-            yield Problem("data_type", f"tool call {quote(call)}", advice)
+        if not isinstance(function, dict):
+            yield Problem("data_type", f"tool call {quote(call)}", _CALLS_ADVICE, f"{member}[{index}]")
+        else:
+            yield from _check_arguments(function, f"{member}[{index}].function.arguments")
 
 
-def _arguments(function: Row) -> object:
-    """Arguments as an object: templates need one, and OpenAI's files hold a string of JSON."""
+def _check_arguments(function: Row, member: str) -> Iterator[Problem]:
+    arguments = _arguments(function)
+    if isinstance(arguments, Problem):
+        found, advice = f"arguments {quote(function['arguments'])}", f"{_CALLS_ADVICE}: {arguments.found}"
+        yield Problem("data_type", found, advice, member)
+    elif not isinstance(arguments, dict):
+        yield Problem("data_type", f"arguments {quote(arguments)}", _CALLS_ADVICE, member)
+
+
+def _arguments(function: Row) -> Any:
+    """Arguments as an object: templates need one, and OpenAI's files hold a string of JSON; a Problem with it."""
     arguments = function.get("arguments", {})
-    if not isinstance(arguments, str):
-        return arguments
-    try:
-        return json.loads(arguments)
-    except ValueError:
-        return None
+    return load_text(arguments) if isinstance(arguments, str) else arguments

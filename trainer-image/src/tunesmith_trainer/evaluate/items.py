@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.run_config import DataFormat, Metric, Side, Suite
-from tunesmith_trainer.data.checks import Finding, row_digest
+from tunesmith_trainer.data.checks import row_digest
+from tunesmith_trainer.data.findings import Problem
 from tunesmith_trainer.data.formats import EVALUATION, Row, is_conversational
 from tunesmith_trainer.data.reading import raise_findings, read_source
 from tunesmith_trainer.data.render import Message, Renderer
@@ -53,13 +54,15 @@ def read_items(path: Path, name: str, metrics: Sequence[Metric] = ()) -> list[It
         raise_findings(list(source.findings))
     items = {item.digest: item for item in (_item(row.row, row.line) for row in reversed(source.rows))}
     findings = [
-        Finding(name, item.line, "expected_answer", item.expected[:60], f"write an answer that fits {metric}")
+        Problem("expected_answer", item.expected[:60], f"write an answer that fits {metric}").at(
+            name, item.line
+        )
         for item in items.values()
         for metric in metrics
         if not accepts(metric, item.expected)
     ]
     if findings:
-        raise_findings(sorted(findings, key=lambda finding: finding.line))
+        raise_findings(sorted(findings, key=lambda finding: finding.place.line))
     return sorted(items.values(), key=lambda item: item.line)
 
 

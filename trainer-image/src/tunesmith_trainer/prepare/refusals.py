@@ -9,14 +9,13 @@ from typing import Any, BinaryIO
 from tunesmith_contract.run_config import OnInvalidRow, PrepareConfig
 from tunesmith_trainer.data.findings import Finding, Place, excerpt
 from tunesmith_trainer.data.reading import RefusedRow, raise_findings
+from tunesmith_trainer.data.reading.failing import SHOWN_FINDINGS
 from tunesmith_trainer.data.report import MAX_DROPPED, Dropped
 from tunesmith_trainer.failures import DataError
 from tunesmith_trainer.storage import open_atomically
 
 FINDINGS_FILE = "findings.jsonl"
 DROPPED_FILE = "dropped.jsonl"
-
-_SHOWN = 5
 
 
 class Refusals:
@@ -58,7 +57,7 @@ class Refusals:
         self.silent += not row.findings
         self.checks.update({finding.problem.check for finding in row.findings})
         self._count += len(row.findings)
-        self._first += row.findings[: _SHOWN - len(self._first)] if len(self._first) < _SHOWN else ()
+        self._first += row.findings[: SHOWN_FINDINGS - len(self._first)] if len(self._first) < SHOWN_FINDINGS else ()
         for finding in row.findings:
             self._findings.write(_line(_as_json(finding)))
         reasons = [str(finding) for finding in row.findings]

@@ -1,0 +1,16 @@
+"""Bytes of files become rows in canonical form, one at a time, or findings, each with its place."""
+
+from .failing import raise_findings
+from .files import DataFile, find_files
+from .source import RefusedRow, Source, SourceFile, SourceRow, read_source
+
+__all__ = [
+    "DataFile",
+    "RefusedRow",
+    "Source",
+    "SourceFile",
+    "SourceRow",
+    "find_files",
+    "raise_findings",
+    "read_source",
+]

@@ -1,0 +1,41 @@
+"""How a file that can't be read ends the run."""
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+from tunesmith_trainer.data.findings import Finding, Problem
+from tunesmith_trainer.failures import DataError
+
+SHOWN_FINDINGS = 5
+
+
+class Unreadable(Exception):
+    """The rest of a file can't be read, so that rows would be lost: no finding that a run may go on with.
+
+    Args:
+        problem: what was found.
+        line: where; None: at the last line that was read.
+    """
+
+    def __init__(self, problem: Problem, line: int | None = None) -> None:
+        super().__init__(problem.check)
+        self.problem = problem
+        self.line = line
+
+
+def raise_findings(
+    findings: Sequence[Finding], reason: str = "InvalidRows", *, count: int | None = None
+) -> NoReturn:
+    """Fail with the first findings and their total.
+
+    Args:
+        count: how many there are, where ``findings`` are only the first.
+
+    Raises:
+        DataError: always.
+    """
+    shown = "\n".join(str(finding) for finding in findings[:SHOWN_FINDINGS])
+    count = len(findings) if count is None else count
+    more = f"\nand {count - SHOWN_FINDINGS:,} more" if count > SHOWN_FINDINGS else ""
+    checks = "1 check" if count == 1 else f"{count:,} checks"
+    raise DataError(reason, f"{checks} failed:\n{shown}{more}")
