@@ -11,13 +11,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from tunesmith_contract.layout import DATA_REPORT_FOLDER
 from tunesmith_contract.methods import Method
 from tunesmith_contract.report import DatasetReport, Outcome, RunReport, TokenStatistics
 from tunesmith_contract.run_config import DataFormat, Deduplicate, OnInvalidRow, OutputFormat, PrepareConfig
 
 from .data.checks import Finding
+from .data.describing import describe_data
 from .data.formats import Purpose, Row, is_conversational, purpose_of
 from .data.measuring import Measured, measure
+from .data.page.files import write_report
 from .data.parquet import read_rows, write_rows
 from .data.reading import SourceFile, raise_findings, read_source
 from .data.render import Renderer
@@ -69,6 +72,8 @@ def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progr
     write_rows(workspace.prepared / TRAIN_FILE, split.train)
     write_rows(workspace.prepared / VALIDATION_FILE, split.validation)
     dataset = _describe(measured, split)
+    write_report(workspace.folder / DATA_REPORT_FOLDER, describe_data(config, measured, dataset))
+    workspace.push(workspace.folder / DATA_REPORT_FOLDER)
     report = RunReport(stage="prepare", outcome=Outcome.SUCCEEDED, dataset=dataset, model=model)
     write_atomically(workspace.prepared / PREPARED_REPORT_FILE, report.to_json().encode())
     workspace.commit(report)

@@ -7,6 +7,8 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
 
 def number(value: float) -> str:
     """``12,480``; three significant digits of what is not whole."""
+    if 0 < value < 0.001:
+        return "less than 0.001"
     return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:.3g}"
 
 
@@ -30,6 +32,8 @@ def duration(seconds: float) -> str:
 
 def amount(value: float, currency: str) -> str:
     """``12.40 EUR``."""
+    if 0 < value < 0.01:
+        return f"less than 0.01 {currency}"
     return f"{value:,.2f} {currency}"
 
 
@@ -45,6 +49,7 @@ def shorten(text: str, characters: int) -> str:
 
 
 FILTERS: dict[str, Callable[..., str]] = {
+    "amount": amount,
     "number": number,
     "percent": percent,
     "duration": duration,
