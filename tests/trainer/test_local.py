@@ -71,7 +71,8 @@ def test_good_data_is_prepared_and_summed_up(desk: Desk, make: Any) -> None:
     assert (report.counts.rows, report.counts.duplicates, report.max_length) == (209, 9, 128)
     assert report.model == str(desk.model)
     assert f"Rows read{209:>21}" in out
-    assert f"{report.estimate.steps} steps (3 epochs, batch size 4)" in out if report.estimate else False
+    assert report.estimate
+    assert f"{report.estimate.steps} steps (3 epochs, batch size 4)" in out
     for name in ("data-report/report.html", "data-report/report.json", "prepared/train.parquet"):
         assert f"tunesmith-data/{name}" in out
         assert (desk.folder / "tunesmith-data" / name).is_file()
@@ -155,7 +156,7 @@ def test_the_estimate_needs_a_gpu_and_a_price(desk: Desk, make: Any) -> None:
         (["rows.jsonl", "--gpu", "Z80"], "H100"),
         (["rows.jsonl", "--price-per-gpu-hour", "2"], "add --gpu"),
         (["rows.jsonl", "--max-length", "3"], "--max-length"),
-        (["rows.jsonl", "--validation", "1.5"], "--fraction: 1.5"),
+        (["rows.jsonl", "--validation", "1.5"], "a fraction from 0 on"),
         (["rows.jsonl", "--epochs", "0"], "--epochs"),
         (["rows.jsonl", "--output", "rows.jsonl"], "is a file"),
         ([], "write prepare FILE"),

@@ -137,6 +137,9 @@ def _validation(options: argparse.Namespace) -> ValidationSource:
         fraction = float(options.validation)
     except ValueError:
         return ValidationSource(uri=data_uri(options.validation), **fields)
+    if not 0 <= fraction < 1:
+        message = f"--validation {options.validation}: write a file, or a fraction from 0 on and below 1"
+        raise UserError("InvalidOption", message)
     return ValidationSource(fraction=fraction, **fields)
 
 

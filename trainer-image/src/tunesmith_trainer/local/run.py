@@ -14,7 +14,7 @@ from tunesmith_contract.report import Failure, RunReport
 from tunesmith_contract.run_config import AdapterType
 from tunesmith_trainer.data.estimate import Plan, estimate
 from tunesmith_trainer.data.findings import Severity
-from tunesmith_trainer.data.report import DataReport
+from tunesmith_trainer.data.report import DataReport, Estimate
 from tunesmith_trainer.failures import describe
 from tunesmith_trainer.report import Workspace
 
@@ -88,9 +88,9 @@ def _complete(report: DataReport, result: RunReport, request: Request) -> DataRe
     )
 
 
-def _estimate(result: RunReport, plan: Plan) -> object:
-    assert result.model
-    assert result.dataset
+def _estimate(result: RunReport, plan: Plan) -> Estimate | None:
+    if result.model is None or result.dataset is None:
+        return None
     return estimate(result.model.parameters, result.dataset, plan)
 
 
