@@ -71,6 +71,7 @@ setup: bootstrap ## Install system packages, build the cluster's binaries and th
 	@$(dev)/python -m tunesmith_cluster install
 	@$(dev)/python -m tunesmith_cluster build
 	@python3 -m tunesmith_images venv trainer
+	@python3 -m tunesmith_images browser
 
 images: ## Build the images from the project's Dockerfiles (cached by content)
 	@$(dev)/python -m tunesmith_images build all

@@ -9,8 +9,6 @@ from training_runs import make_run
 from tunesmith.decide.duration import estimate_duration, trained_tokens
 from tunesmith.decide.fit import DOES_NOT_FIT, Fit, fit_free_settings, judge_fit
 from tunesmith.decide.gpus import (
-    PRODUCTS,
-    find_product,
     fitting_nodes,
     node_memory,
     slowest_product,
@@ -18,6 +16,7 @@ from tunesmith.decide.gpus import (
 )
 from tunesmith.decide.memory import estimate
 from tunesmith_contract.exit_codes import FailureCategory
+from tunesmith_contract.gpus import PRODUCTS, find_product
 from tunesmith_contract.report import DatasetReport, TokenStatistics
 from tunesmith_contract.run_config import Parallelism, TrainConfig
 

@@ -1,4 +1,7 @@
-"""``python -m tunesmith_trainer <prepare|train|evaluate>``: PID 1 of a training pod."""
+"""``python -m tunesmith_trainer <prepare|train|evaluate>``: PID 1 of a training pod.
+
+``prepare FILE --model …`` checks data on a computer without a cluster.
+"""
 
 import argparse
 import os
@@ -11,11 +14,23 @@ from tunesmith_contract.run_config import TrainConfig, parse_run_config
 from tunesmith_contract.uris import MOUNT_ROOT
 
 from .launcher import Gang, Launcher, read_gang
+from .local.arguments import add_arguments, asks_for_local
+
+STAGES = {
+    "prepare": "read, check, clean and split the data",
+    "train": "train on what was prepared",
+    "evaluate": "let contestants answer the same items",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a stage in worker processes; return the contract's exit code."""
+    """Run a stage in worker processes, or prepare files here; return the contract's exit code."""
     options = build_parser().parse_args(arguments)
+    if asks_for_local(options):
+        # The page's and the report's libraries are no business of a pod's PID 1.
+        from .local.run import prepare_here
+
+        return int(prepare_here(options))
     gang = find_gang(options.config)
     command = [
         *(sys.executable, "-m", "tunesmith_trainer.worker"),
@@ -40,13 +55,22 @@ def find_gang(config_file: Path) -> Gang:
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="tunesmith_trainer", description=__doc__)
-    parser.add_argument("stage", choices=["prepare", "train", "evaluate"])
-    parser.add_argument("--config", type=Path, default=Path(CONFIG_DIR / RUN_FILE), help="the run's run.json")
-    parser.add_argument("--mount-root", type=Path, default=Path(MOUNT_ROOT), help="where volumes are mounted")
-    parser.add_argument(
+    stages = parser.add_subparsers(dest="stage", required=True)
+    for name, text in STAGES.items():
+        stage = stages.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        _add_pod_arguments(stage)
+        if name == "prepare":
+            add_arguments(stage)
+    return parser
+
+
+def _add_pod_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("in a pod")
+    group.add_argument("--config", type=Path, default=Path(CONFIG_DIR / RUN_FILE), help="the run's run.json")
+    group.add_argument("--mount-root", type=Path, default=Path(MOUNT_ROOT), help="where volumes are mounted")
+    group.add_argument(
         "--termination-log", type=Path, default=Path(TERMINATION_LOG), help="where the last word goes"
     )
-    return parser
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``python -m tunesmith_images``: build, load, archive, venv, model."""
+"""``python -m tunesmith_images``: build, load, archive, venv, browser, model."""
 
 import argparse
 import json
@@ -12,6 +12,7 @@ from .layout import write_archive
 from .load import load_image
 from .model import install_model
 from .run import BuildError
+from .system import ensure_browser
 from .venvs import REQUIREMENTS, make_environment
 
 
@@ -48,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     venv = commands.add_parser("venv", help="make an environment of third-party pins; print its path")
     venv.add_argument("name", choices=REQUIREMENTS)
     venv.set_defaults(run=lambda options: print(make_environment(options.name)))
+
+    browser = commands.add_parser("browser", help="install Chromium for the tests of pages (root)")
+    browser.set_defaults(run=lambda options: ensure_browser())
 
     model = commands.add_parser("model", help="put SmolLM2-135M-Instruct as safetensors into a folder")
     model.add_argument("folder", type=Path)

@@ -1,4 +1,4 @@
-"""The Debian packages that building without Docker needs."""
+"""The Debian packages that building without Docker needs, and the browser that looks at the data report's page."""
 
 import os
 import shutil
@@ -8,6 +8,21 @@ from .run import BuildError, run
 
 # Program to the package that brings it.
 PROGRAMS = {"buildah": "buildah", "crun": "crun", "debootstrap": "debootstrap", "skopeo": "skopeo"}
+BROWSER = {"chromium": "chromium", "chromedriver": "chromium-driver"}
+
+
+def ensure_browser() -> None:
+    """Install Chromium where it is missing; a plain user is told how, and goes on without: tests are skipped then.
+
+    Raises:
+        BuildError: root could not install it.
+    """
+    try:
+        ensure_programs(BROWSER)
+    except BuildError as error:
+        if os.geteuid() == 0:
+            raise
+        print(f"{error} (without them the tests of the data report's page are skipped)")
 
 
 def ensure_programs(programs: Mapping[str, str] = PROGRAMS) -> None:

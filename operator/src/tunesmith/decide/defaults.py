@@ -1,12 +1,21 @@
 """What every ``Auto`` comes to, and why: from what people wrote and what prepare found to numbers."""
 
 from dataclasses import dataclass
-from math import ceil, lcm
+from math import lcm
 
 from tunesmith.api.finetunejob import FineTuneJobSpec
 from tunesmith.api.values import memory_bytes
+from tunesmith_contract.automatic import (
+    answers_to_a_prompt,
+    choose_activation_checkpointing,
+    choose_batch_size,
+    choose_packing,
+    count_sequences,
+    is_packed,
+    rows_at_once,
+)
 from tunesmith_contract.exit_codes import FailureCategory
-from tunesmith_contract.methods import KTOLoss, KTOMethod, Method, PretrainingMethod, SFTMethod
+from tunesmith_contract.methods import Method
 from tunesmith_contract.report import DatasetReport, Failure
 from tunesmith_contract.run_config import AdapterType, Offload, Parallelism
 
@@ -25,10 +34,6 @@ LEARNING_RATES = {
 }
 ADAPTER_FACTOR = 10
 
-MAX_BATCH = 16
-STEPS_PER_EPOCH = 32
-PROMPTS_PER_STEP = 16
-
 MICRO_TOKENS_PER_GPU = 8192
 MICRO_TOKENS_PER_CPU = 2048
 
@@ -41,8 +46,6 @@ UNKNOWN_GPU_MEMORY = 24 * 2**30
 
 #: Bytes of a parameter: frozen in bfloat16, frozen in 4-bit NormalFloat, and trained with DDP.
 HALF_BYTES, DDP_BYTES = 2, 20
-
-CHECKPOINTED_PARAMETERS = 10**9
 
 
 def resolve_learning_rate(written: str, method: str, adapter: bool) -> float:
@@ -61,37 +64,21 @@ def resolve_learning_rate(written: str, method: str, adapter: bool) -> float:
 
 
 def resolve_packing(written: bool | None, batch_size: str | int, gpus_per_node: int) -> bool:
-    """Whether short rows share a sequence.
-
-    Auto: on GPUs, where the batch size is Auto too, since a packed batch holds more rows than people counted.
-    torchtune measured 3.4 times the tokens per second (Llama 3.2 3B, A100, 4096 tokens: 2,091 to 7,075). Without a
-    GPU attention over a long sequence costs more than padding does.
-    """
-    return gpus_per_node > 0 and batch_size == AUTO if written is None else written
+    """Whether short rows share a sequence; Auto: see ``choose_packing``."""
+    return choose_packing(batch_size == AUTO, gpus_per_node) if written is None else written
 
 
 def resolve_batch_size(
     written: str | int, train_rows: int, devices: int, group: int = 1, least: int = 1
 ) -> int:
-    """Rows per optimizer step, over all devices; of an online method, answers.
-
-    Auto: 16 rows, or so few (a power of two) that an epoch has at least 32 steps; whole groups, and a multiple of the
-    devices. "LoRA Without Regret": large batches cost LoRA more than they cost full fine-tuning; it stays below 32.
-    Of an online method 16 prompts, each with its group of answers: as DeepSeekMath (arXiv:2402.03300), whose batch of
-    1,024 answers is 64 each to 16 questions.
+    """Rows per optimizer step, over all devices; Auto: see ``choose_batch_size``.
 
     Args:
         train_rows: rows, or packed sequences.
         group: answers to one prompt.
         least: rows that a device needs at once.
     """
-    if written != AUTO:
-        return int(written)
-    wanted = MAX_BATCH
-    while wanted > 1 and train_rows < wanted * STEPS_PER_EPOCH:
-        wanted //= 2
-    unit = lcm(devices * least, group)
-    return ceil(wanted * group / unit) * unit
+    return choose_batch_size(train_rows, devices, group, least) if written == AUTO else int(written)
 
 
 def resolve_micro_batch_size(
@@ -153,14 +140,8 @@ def resolve_parallelism(
 
 
 def resolve_activation_checkpointing(written: bool | None, parameters: int, gpus_per_node: int) -> bool:
-    """Whether activations are computed again instead of kept.
-
-    Auto: on GPUs, from a billion parameters on. torchtune measured 42 % less memory for 21 % less speed (Llama 3.2 3B,
-    A100: 42.9 to 24.9 GiB, 9,174 to 7,210 tokens per second); small models have memory to spare.
-    """
-    if written is not None:
-        return written
-    return gpus_per_node > 0 and parameters >= CHECKPOINTED_PARAMETERS
+    """Whether activations are computed again instead of kept; Auto: see ``choose_activation_checkpointing``."""
+    return choose_activation_checkpointing(parameters, gpus_per_node) if written is None else written
 
 
 def resolve_gpu_memory(written: str, found: int | None) -> int | None:
@@ -184,8 +165,8 @@ class Batches:
 def resolve_batches(spec: FineTuneJobSpec, method: Method, dataset: DatasetReport) -> Batches | Failure:
     """Batch and micro batch, or what has to be written instead."""
     written, compute = spec.hyperparameters, spec.compute
-    packing, least, group = is_packed(method), rows_at_once(method), _group(method)
-    rows = ceil(dataset.tokens.total / method.max_length) if packing else dataset.train_rows
+    packing, least, group = is_packed(method), rows_at_once(method), answers_to_a_prompt(method)
+    rows = count_sequences(method, dataset.train_rows, dataset.tokens.total)
     size = resolve_batch_size(written.batch_size, rows, compute.devices, group, least)
     if size % compute.devices:
         return _indivisible(size, compute.devices, group)
@@ -197,23 +178,6 @@ def resolve_batches(spec: FineTuneJobSpec, method: Method, dataset: DatasetRepor
     if per_device % micro:
         return _micro_indivisible(micro, per_device)
     return _too_few_at_once(least) if micro < least else Batches(size, micro)
-
-
-def is_packed(method: Method) -> bool:
-    """Whether several rows share a sequence."""
-    member = method.member
-    return isinstance(member, SFTMethod | PretrainingMethod) and member.packing
-
-
-def rows_at_once(method: Method) -> int:
-    """The least micro batch: KTO compares a row with its neighbours of the same one."""
-    member = method.member
-    return 2 if isinstance(member, KTOMethod) and member.loss is KTOLoss.KTO else 1
-
-
-def _group(method: Method) -> int:
-    online = method.grpo or method.rloo
-    return online.generations if online else 1
 
 
 def _refusal(reason: str, message: str) -> Failure:

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from tunesmith_contract.automatic import rows_at_once
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.methods import Method
 from tunesmith_contract.report import DatasetReport, Failure, ModelReport
 from tunesmith_contract.run_config import Adapter, AdapterType, Offload, Parallelism, TrainConfig
 
-from .defaults import rows_at_once
 from .memory import Memory, estimate
 
 GIB = 2**30

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 from tunesmith.manifests.result_config_map import AttemptRecord, Remedy
+from tunesmith_contract.automatic import rows_at_once
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import TrainConfig
-
-from .defaults import rows_at_once
 
 
 def micro_batch_size(run: TrainConfig, records: Sequence[AttemptRecord]) -> int:

@@ -15,12 +15,12 @@ from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, FineTuneJobRe
 from tunesmith.api.values import format_duration
 from tunesmith.manifests.prepare_job import STAGE as PREPARE
 from tunesmith.manifests.train_job import STAGE as TRAIN
+from tunesmith_contract.automatic import is_packed
 from tunesmith_contract.progress import EVAL_REWARD, REWARD, TrainerStatus
 from tunesmith_contract.report import DatasetReport, TrainingReport
 
 from .admission import admission_conditions, shown_gpu_memory, shown_memory
 from .conditions import ConditionUpdate, merge_conditions
-from .defaults import is_packed
 from .results import Results
 from .stage import StageState
 from .summary import (

@@ -1,0 +1,1 @@
+"""The page that shows a data report to people: one HTML file that needs nothing else."""

@@ -1,0 +1,1 @@
+"""Prepare on a computer without a cluster: people check their data before they commit it."""
