@@ -1,0 +1,91 @@
+"""MinHash signatures (Broder 1997) of one byte a slot, and the bands that bring like rows together.
+
+A slot keeps the lowest byte of its minimum (b-bit minwise hashing, Li and König 2010): slots of unlike rows agree once
+in 256, so that likeness is overestimated by less than 0.004.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .parts import Parts
+from .windows import Numbers, mix, shingles
+
+Signatures = NDArray[np.uint8]
+
+#: Bytes of a signature.
+SLOTS = 120
+#: Pairs as alike as the threshold that share a band, at least.
+BAND_RECALL = 0.995
+
+_MOST_ROWS_OF_A_BAND = 8
+_BATCH_BYTES = 500_000
+
+
+@dataclass(frozen=True, slots=True)
+class Bands:
+    """Signatures cut into bands: rows that agree in one are candidates.
+
+    Attributes:
+        width: slots of a band.
+        count: how many bands there are.
+    """
+
+    width: int
+    count: int
+
+    @classmethod
+    def for_threshold(cls, threshold: float) -> "Bands":
+        """The widest bands that bring together two rows of Jaccard similarity ``threshold`` with BAND_RECALL.
+
+        They do so with probability 1 - (1 - threshold^width)^count (Leskovec et al., Mining of Massive Datasets, 3.4).
+        """
+        widths = range(1, _MOST_ROWS_OF_A_BAND + 1)
+        return max(
+            (cls(width, SLOTS // width) for width in widths if _recall(threshold, width) >= BAND_RECALL),
+            key=lambda bands: bands.width,
+        )
+
+    def keys(self, signatures: Signatures, band: int) -> Numbers:
+        """A band of each signature, as one number."""
+        keys = np.zeros((len(signatures), 8), dtype=np.uint8)
+        keys[:, : self.width] = signatures[:, band * self.width : (band + 1) * self.width]
+        return keys.view("<u8").ravel()
+
+
+def sign(rows: Sequence[Parts], seed: int) -> Signatures:
+    """The signature of each row, in an array of rows x SLOTS."""
+    batches = [_sign_batch(batch, seed) for batch in _batches(rows)]
+    return np.concatenate(batches) if batches else np.empty((0, SLOTS), np.uint8)
+
+
+def _recall(similarity: float, width: int) -> float:
+    return 1 - (1 - similarity**width) ** (SLOTS // width)
+
+
+def _sign_batch(rows: Sequence[Parts], seed: int) -> Signatures:
+    from rensa import RMinHash  # Not needed by those who only look at rows.
+
+    numbers, counts = shingles([text for row in rows for text in row.texts])
+    salts = [row.key ^ part for row in rows for part in range(len(row.texts))]
+    numbers = mix(numbers ^ np.repeat(mix(np.array(salts, dtype=np.uint64)), counts))
+    parts = np.cumsum([0, *(len(row.texts) for row in rows)])
+    offsets = np.concatenate([[0], np.cumsum(counts)])[parts].astype(np.uint64)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(numbers, offsets, SLOTS, seed)
+    return np.array(matrix.to_rows(), dtype=np.uint32).astype(np.uint8)
+
+
+def _batches(rows: Sequence[Parts]) -> Iterator[list[Parts]]:
+    """Rows whose shingles fit into a few megabytes."""
+    batch: list[Parts] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += sum(map(len, row.texts))
+        if size > _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
