@@ -6,7 +6,7 @@ from types import MappingProxyType
 from .run_config import DataFormat
 
 #: What has an answer, and can be learned from or evaluated on.
-ANSWERED = (DataFormat.CHAT, DataFormat.PROMPT_COMPLETION)
+ANSWERED = (DataFormat.CHAT, DataFormat.PROMPT_COMPLETION, DataFormat.SHAREGPT, DataFormat.ALPACA)
 _PROMPTS = (DataFormat.PROMPT, *ANSWERED)
 
 #: By method; a row that could be of two counts as the first.
