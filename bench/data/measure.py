@@ -96,9 +96,7 @@ def watch(command: list[str]) -> tuple[float, int, str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HF_HUB_OFFLINE": "1"}
     started = time.monotonic()
     with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
-        )
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
         memory = Memory(process.pid)
         memory.start()
         output, _ = process.communicate()
@@ -117,7 +115,10 @@ def measure_ours(file: Path, model: Path, output: Path, rows: int) -> dict[str, 
     seconds, peak, _ = watch(command)
     report = json.loads(next(output.rglob("data-report/report.json")).read_text())
     counts = report["counts"]
-    return _figures(rows, seconds, peak) | {"counts": counts, "issues": [each["check"] for each in report["issues"]]}
+    return _figures(rows, seconds, peak) | {
+        "counts": counts,
+        "issues": [each["check"] for each in report["issues"]],
+    }
 
 
 def measure_plain(file: Path, model: Path, output: Path, rows: int, processes: int) -> dict[str, Any]:
@@ -129,7 +130,11 @@ def measure_plain(file: Path, model: Path, output: Path, rows: int, processes: i
 
 
 def _figures(rows: int, seconds: float, peak: int) -> dict[str, Any]:
-    return {"seconds": round(seconds, 1), "rowsPerSecond": round(rows / seconds), "peakMiB": round(peak / 2**20)}
+    return {
+        "seconds": round(seconds, 1),
+        "rowsPerSecond": round(rows / seconds),
+        "peakMiB": round(peak / 2**20),
+    }
 
 
 def main() -> None:
@@ -144,8 +149,16 @@ def main() -> None:
         with file.open("w") as stream:
             stream.writelines(f"{line}\n" for line in make_lines(options.rows))
         subprocess.run(
-            [sys.executable, "-c", "import sys; from pathlib import Path; from workload import make_model; make_model(Path(sys.argv[1]))", str(model)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "bench/trainer"), *filter(None, sys.path)])},
+            [
+                sys.executable,
+                "-c",
+                "import sys; from pathlib import Path; from workload import make_model; make_model(Path(sys.argv[1]))",
+                str(model),
+            ],
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(ROOT / "bench/trainer"), *filter(None, sys.path)]),
+            },
             check=True,
         )
         sides: dict[str, Any] = {}

@@ -61,7 +61,9 @@ def prepare(file: Path, model: Path, output: Path, processes: int) -> dict[str, 
     rows = rows.map(
         look, batched=True, fn_kwargs={"tokenizer": tokenizer}, num_proc=processes if processes > 1 else None
     )
-    good = rows.filter(lambda problems: [not each for each in problems], input_columns="problem", batched=True)
+    good = rows.filter(
+        lambda problems: [not each for each in problems], input_columns="problem", batched=True
+    )
     seen: set[str] = set()
     firsts = []
     for index, digest in enumerate(good["digest"]):

@@ -1,6 +1,7 @@
 """What the parts of Tunesmith say to each other survives the wire."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.exit_codes import RETRYABLE, ExitCode, FailureCategory, category_of, exit_code_of
 from tunesmith_contract.layout import artifact_uri
 from tunesmith_contract.report import (
+    MAX_DATA_ISSUES,
     MAX_EXPERTS,
     MAX_LINEAR_NAME,
     MAX_LINEARS,
@@ -21,6 +23,7 @@ from tunesmith_contract.report import (
     EvaluationReport,
     Failure,
     Interval,
+    IssueCount,
     Linear,
     MetricResult,
     ModelReport,
@@ -45,6 +48,8 @@ LONG = -0.12345678901234567e-100
     [
         ("pvc://data/a/b.jsonl", "data", "a/b.jsonl", None),
         ("pvc://artifacts", "artifacts", "", None),
+        ("pvc://data/parts/rows-*.parquet", "data", "parts/rows-*.parquet", None),
+        ("pvc://data/*", "data", "*", None),
         ("configmap://rows/train.jsonl", "rows", "train.jsonl", None),
         ("hf://org/repo@main", "org/repo", "", "main"),
         ("hf://org/repo/data/x.jsonl@v1.0", "org/repo", "data/x.jsonl", "v1.0"),
@@ -63,6 +68,8 @@ def test_uri_round_trip(uri: str, name: str, path: str, revision: str | None) ->
         "s3://b/k",
         "pvc://",
         "pvc://c/../d",
+        "pvc://c/*/d",
+        "pvc://c*/d",
         "configmap://x",
         "configmap://x/..",
         "hf://repo",
@@ -132,8 +139,16 @@ def _largest(stage: str) -> RunReport:
                     rows=BIG,
                     train_rows=BIG,
                     validation_rows=BIG,
+                    duplicates=BIG,
+                    near_duplicates=BIG,
+                    leaked_rows=BIG,
+                    dropped_rows=BIG,
+                    truncated_rows=BIG,
                     tokens=tokens,
                     warnings=(WIDE * 200,) * 4,
+                    issues=(IssueCount("c" * 40, BIG),) * MAX_DATA_ISSUES,
+                    recommendation=WIDE * 300,
+                    page="pvc://" + "a" * 506,
                 ),
                 model=ModelReport(
                     revision="r" * 80,
@@ -180,6 +195,56 @@ def test_largest_legal_report_fits_the_termination_message(stage: str) -> None:
     assert len(message) <= TERMINATION_MESSAGE_BYTES
     reread = parse_report(message)
     assert reread is not None and reread.outcome is Outcome.SUCCEEDED
+
+
+def _prepared(**dataset: Any) -> RunReport:
+    """A success of prepare whose model leaves room for nothing but this of the data."""
+    report = _largest("prepare")
+    assert report.dataset is not None
+    bare = {"warnings": (), "issues": (), "recommendation": None, "page": None}
+    return report.model_copy(update={"dataset": report.dataset.model_copy(update=bare | dataset)})
+
+
+def _told_of_the_data(**dataset: Any) -> DatasetReport:
+    reread = parse_report(_prepared(**dataset).to_termination_message())
+    assert reread is not None
+    assert reread.dataset is not None
+    return reread.dataset
+
+
+ISSUES = tuple(IssueCount(f"{index:02}_" + "c" * 37, BIG) for index in range(MAX_DATA_ISSUES))
+
+
+def test_a_long_report_of_the_data_keeps_the_gravest_issues() -> None:
+    told = _told_of_the_data(issues=ISSUES, recommendation="sft with LoRA", page="pvc://a/report.html")
+    assert told.issues == ISSUES[: len(told.issues)]
+    assert 0 < len(told.issues) < len(ISSUES)
+    assert (told.recommendation, told.page) == ("sft with LoRA", "pvc://a/report.html")
+
+
+def test_a_long_report_of_the_data_keeps_its_address_to_the_last() -> None:
+    page = "pvc://" + "a" * 200
+    told = _told_of_the_data(issues=ISSUES, warnings=("w" * 200,) * 4, recommendation="r" * 300, page=page)
+    assert (told.issues, told.warnings, told.recommendation) == ((), (), None)
+    assert told.page == page
+
+
+def test_a_report_that_fits_is_told_as_it_is() -> None:
+    tokens = TokenStatistics(p50=1, p95=2, max=3, total=4)
+    dataset = DatasetReport(
+        digest=DIGEST,
+        format="Chat",
+        rows=1,
+        train_rows=1,
+        validation_rows=0,
+        tokens=tokens,
+        warnings=("few rows",),
+        issues=ISSUES,
+        recommendation="r" * 300,
+        page="pvc://a/report.html",
+    )
+    report = RunReport(stage="prepare", outcome=Outcome.SUCCEEDED, dataset=dataset)
+    assert parse_report(report.to_termination_message()) == report
 
 
 def test_a_long_failure_keeps_its_reason_and_the_end_of_its_log() -> None:

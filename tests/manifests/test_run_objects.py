@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from simulated_cluster import ENVIRONMENT, START, eval_run, fine_tune_job, success
+from simulated_cluster import ENVIRONMENT, EVALUATION, START, eval_run, fine_tune_job, success
 
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
@@ -145,6 +145,48 @@ def test_what_is_fetched_finds_room(model: str) -> None:
         if volume["name"] == "tmp"
     ]
     assert sizes == ["8Gi", "256Gi"]
+
+
+def prepare_volumes(**spec: Any) -> dict[str, bool]:
+    """What of claims and ConfigMaps is mounted into the pod, and whether it is read-only."""
+    job, inputs, _ = parts(**spec)
+    pod = build_prepare_job(job, inputs, 1, ENVIRONMENT)["spec"]["template"]["spec"]
+    mounts = container(pod)["volumeMounts"]
+    return {
+        mount["mountPath"].removeprefix("/mnt/tunesmith/"): mount["readOnly"]
+        for mount in mounts
+        if mount["mountPath"].startswith("/mnt/tunesmith/")
+    }
+
+
+def test_prepare_gets_all_that_it_reads() -> None:
+    suites = [
+        {"name": name, "dataset": {"uri": uri}, "metrics": [{"type": "ExactMatch"}]}
+        for name, uri in (("task", "pvc://tests/task.jsonl"), ("few", "configmap://few/rows.jsonl"))
+    ]
+    train = {"uris": ["pvc://data/parts/", "pvc://inbox/rows-*.csv", "pvc://data/more.jsonl"]}
+    assert prepare_volumes(
+        dataset={"train": train, "validation": {"uri": "configmap://validation/rows.jsonl"}},
+        evaluation=EVALUATION | {"suites": suites},
+    ) == {
+        "configmap/few": True,
+        "configmap/validation": True,
+        "pvc/artifacts": False,
+        "pvc/data": True,
+        "pvc/inbox": True,
+        "pvc/models": True,
+        "pvc/tests": True,
+    }
+
+
+def test_prepare_asks_the_hub_for_rows_of_an_evaluation() -> None:
+    hub = [
+        {"name": "task", "dataset": {"uri": "hf://org/rows/a.jsonl@r"}, "metrics": [{"type": "ExactMatch"}]}
+    ]
+    for suites, offline in ((EVALUATION["suites"], True), (hub, False)):
+        job, inputs, _ = parts(evaluation=EVALUATION | {"suites": suites})
+        pod = build_prepare_job(job, inputs, 1, ENVIRONMENT)["spec"]["template"]["spec"]
+        assert ("HF_HUB_OFFLINE" in variables(pod)) is offline
 
 
 def test_placement_is_as_written() -> None:

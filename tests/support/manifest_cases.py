@@ -8,7 +8,8 @@ import yaml
 MANIFESTS = Path(__file__).parents[1] / "control_plane" / "manifests"
 GOOD = sorted(file.stem for file in (MANIFESTS / "good").glob("*.yaml"))
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "methods").glob("*.yaml"))
+_EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = sorted(file for folder in ("methods", "data") for file in (_EXAMPLES / folder).glob("*.yaml"))
 
 
 class BadCase(NamedTuple):

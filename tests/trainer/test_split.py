@@ -100,7 +100,9 @@ def test_groups_stay_together(folders: Any, rows: Rows, seed: int) -> None:
     source = ValidationSource(fraction=0.5, group_field="group")
     with fill(folders(), rows, group="group") as store:
         sides = divide(store, source, seed=seed)
-        groups = [{record.group for record in store.take(sides[side])} for side in (Side.TRAIN, Side.VALIDATION)]
+        groups = [
+            {record.group for record in store.take(sides[side])} for side in (Side.TRAIN, Side.VALIDATION)
+        ]
         assert groups[0].isdisjoint(groups[1])
 
 
@@ -123,7 +125,10 @@ def test_each_stratum_holds_out_its_share(folders: Any, sizes: list[int], fracti
 def test_strata_that_grow_move_few_rows(folders: Any) -> None:
     rows = [{"prompt": str(number), "completion": "x", "label": "a"} for number in range(1100)]
     source = ValidationSource(fraction=0.2, stratify_field="label")
-    with fill(folders(), rows[:1000], stratum="label") as before, fill(folders(), rows, stratum="label") as after:
+    with (
+        fill(folders(), rows[:1000], stratum="label") as before,
+        fill(folders(), rows, stratum="label") as after,
+    ):
         old, new = (set(divide(store, source, seed=1)[Side.VALIDATION]) for store in (before, after))
         assert len(old) == 200
         assert len(old - new) <= 30

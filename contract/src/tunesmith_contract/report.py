@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field
 
@@ -262,7 +262,9 @@ class RunReport(Report):
     def to_termination_message(self) -> bytes:
         """JSON of at most TERMINATION_MESSAGE_BYTES.
 
-        A log that is too long for that loses its start; a message, or warnings about the data, their ends.
+        A log that is too long for that loses its start, a message its end. What is said of the data lies in its own
+        report as well: here the least grave issues go first, then the ends of the warnings, the recommendation, and
+        last the address of that report.
         """
         return _fit(self).to_json().encode()
 
@@ -280,12 +282,12 @@ def _size(report: RunReport) -> int:
 
 
 def _fit(report: RunReport) -> RunReport:
-    """Shorten the log from its start, then the message and the warnings from their ends, until the report fits."""
+    """Shorten what may be, one step at a time, until the report fits."""
     while _size(report) > TERMINATION_MESSAGE_BYTES:
         if report.failure:
             report = report.model_copy(update={"failure": _shorten_failure(report.failure)})
-        elif report.dataset and report.dataset.warnings:
-            report = report.model_copy(update={"dataset": _shorten_warnings(report.dataset)})
+        elif report.dataset and (changes := _shorter_dataset(report.dataset)):
+            report = report.model_copy(update={"dataset": report.dataset.model_copy(update=changes)})
         else:
             break
     return report
@@ -297,7 +299,13 @@ def _shorten_failure(failure: Failure) -> Failure:
     return failure.model_copy(update={"message": failure.message[: len(failure.message) * 3 // 4]})
 
 
-def _shorten_warnings(dataset: DatasetReport) -> DatasetReport:
-    """Three quarters of each warning; those of which nothing is left are left out."""
-    shorter = (warning[: len(warning) * 3 // 4] for warning in dataset.warnings)
-    return dataset.model_copy(update={"warnings": tuple(filter(None, shorter))})
+def _shorter_dataset(dataset: DatasetReport) -> dict[str, Any]:
+    """What is to change for one step; empty once nothing is left that may go."""
+    if dataset.issues:
+        return {"issues": dataset.issues[:-1]}
+    if dataset.warnings:
+        shorter = (warning[: len(warning) * 3 // 4] for warning in dataset.warnings)
+        return {"warnings": tuple(filter(None, shorter))}
+    if dataset.recommendation:
+        return {"recommendation": None}
+    return {"page": None} if dataset.page else {}

@@ -20,6 +20,9 @@ MAX_REFERENCES = 2
 MAX_TRAIN_URIS = 64
 MAX_HELD_OUT = MAX_SUITES
 
+#: Jaccard similarity from which two rows are nearly the same, unless something else is asked for.
+NEAR_THRESHOLD = 0.8
+
 
 class DataFormat(StrEnum):
     """How the rows of a data set are written."""
@@ -227,7 +230,7 @@ class PrepareConfig(Document):
     on_invalid_row: OnInvalidRow = OnInvalidRow.FAIL
     max_invalid_fraction: Fraction = 0.0
     deduplicate: Deduplicate = Deduplicate.EXACT
-    near_threshold: float = Field(0.8, ge=0.5, le=1)
+    near_threshold: float = Field(NEAR_THRESHOLD, ge=0.5, le=1)
     personal_data: PersonalData = PersonalData.REPORT
     method: Method
     formats: tuple[OutputFormat, ...] = ()

@@ -49,8 +49,8 @@ class StorageUri(NamedTuple):
     Attributes:
         scheme: the kind of storage.
         name: the claim, the ConfigMap, ``org/repo``, the bucket, or ``registry/repository``.
-        path: the path in the claim, repository or bucket without a leading slash, or the ConfigMap's key; may be
-            empty, and is for ``oci://``.
+        path: the path in the claim, repository or bucket without slashes at its ends, or the ConfigMap's key; may be
+            empty, and is for ``oci://``. In a claim its last part may be a pattern, such as ``rows-*.jsonl``.
         revision: the branch, tag or commit of an ``hf://`` URI, the tag or digest of an ``oci://`` URI, else None.
     """
 
@@ -113,6 +113,8 @@ def _parse_pvc(uri: str, rest: str) -> StorageUri:
         raise InvalidUri(f"{uri!r} names no claim: write pvc://claim/path")
     if ".." in path.split("/"):
         raise InvalidUri(f"{uri!r} leaves its claim: write a path without '..'")
+    if "*" in path.rpartition("/")[0]:
+        raise InvalidUri(f"{uri!r} is a pattern of folders: write * in the last part only")
     return StorageUri(Scheme.PVC, claim, path.strip("/"))
 
 

@@ -30,6 +30,8 @@ def _named(config: PrepareConfig | TrainConfig | EvaluateConfig) -> Iterator[tup
                 yield uri, SecretRole.TRAIN, SecretRole.BASE_MODEL
             if config.validation.uri:
                 yield config.validation.uri, SecretRole.VALIDATION, SecretRole.TRAIN, SecretRole.BASE_MODEL
+            for held_out in config.held_out:
+                yield held_out.uri, SecretRole.TRAIN, SecretRole.BASE_MODEL
         case TrainConfig():
             if config.initial:
                 yield config.initial.uri, SecretRole.OUTPUT

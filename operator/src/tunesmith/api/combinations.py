@@ -52,6 +52,24 @@ def _cel_groups(method: str) -> str:
     )
 
 
+_ASKS_WITH_EXAMPLES = (
+    "(self.evaluation.candidate.fewShot > 0 || self.evaluation.baseline.fewShot > 0 || "
+    "self.evaluation.references.exists(r, r.fewShot > 0))"
+)
+_TRAINS_ON_FILES = (
+    "(has(self.dataset.train.uris) ? self.dataset.train.uris : "
+    "has(self.dataset.train.uri) ? [self.dataset.train.uri] : []).all(u, !u.endsWith('/') && !u.contains('*'))"
+)
+
+
+def _has_examples(spec: Any) -> bool:
+    evaluation = spec.evaluation
+    if evaluation is None or evaluation.few_shot_from is not None:
+        return True
+    sides = (evaluation.candidate, evaluation.baseline, *evaluation.references)
+    return not any(side.few_shot for side in sides) or spec.dataset.train.is_files
+
+
 _METHOD_RULES = (
     *(_format_rule(method, formats) for method, formats in LEARNED_FORMATS.items()),
     Rule(
@@ -89,6 +107,16 @@ _METHOD_RULES = (
         'earlyStopping needs validation rows: write dataset.validation: {fraction: "0.1"}, or a uri.',
         lambda spec: spec.early_stopping is None or not spec.dataset.validation.is_none,
         ".earlyStopping",
+    ),
+)
+
+_DATA_RULES = (
+    Rule(
+        f"!has(self.evaluation) || has(self.evaluation.fewShotFrom) || !{_ASKS_WITH_EXAMPLES} || {_TRAINS_ON_FILES}",
+        "fewShot draws its examples from a file, and dataset.train names a folder or a pattern: add "
+        "evaluation.fewShotFrom: {uri: …}.",
+        _has_examples,
+        ".evaluation",
     ),
 )
 
@@ -153,4 +181,4 @@ _BUDGET_RULES = (
     ),
 )
 
-SPEC_RULES = (*_METHOD_RULES, *_ADAPTER_RULES, *_STORAGE_RULES, *_BUDGET_RULES)
+SPEC_RULES = (*_METHOD_RULES, *_DATA_RULES, *_ADAPTER_RULES, *_STORAGE_RULES, *_BUDGET_RULES)

@@ -129,7 +129,8 @@ class Suite(StrictModel):
     name: ItemName = Field(description="Name that gates and results use.")
     dataset: DataSource = Field(
         description="The items. The last assistant turn (or the completion) of each row is the expected "
-        "answer. Keep them out of the training data."
+        "answer. Keep them out of the training data; in the evaluation of a FineTuneJob that is done for you: rows "
+        "of train that are among them are left out, and counted as leaked."
     )
     metrics: Annotated[tuple[MetricSpec, ...], Field(min_length=1, max_length=MAX_METRICS)] = Field(
         description="How the answers are scored.", json_schema_extra=keyed_by("type")
@@ -211,7 +212,7 @@ class EvaluationTemplate(StrictModel):
     few_shot_from: DataSource | None = Field(
         None,
         description="Where worked examples are drawn from. Absent: the training data of the candidate's "
-        "FineTuneJob.",
+        "FineTuneJob, of several files the first.",
     )
     gates: Annotated[tuple[Gate, ...], Field(min_length=1, max_length=2 * MAX_SUITES * MAX_METRICS)] = Field(
         description="What must hold. All gates pass: Pass. One fails: Fail. Else: Inconclusive.",

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tunesmith_contract.report import MAX_CURVE_POINTS
+from tunesmith_contract.report import MAX_CURVE_POINTS, MAX_DATA_ISSUES
 from tunesmith_contract.run_config import Offload, OutputFormat, Parallelism
 
 from .common import Conditions, StatusModel
@@ -62,19 +62,52 @@ class Tokens(StatusModel):
     total: int = Field(0, ge=0, description="All rows together.")
 
 
+class DataIssue(StatusModel):
+    """What a check says of the data as a whole."""
+
+    check: str = Field(max_length=40, description="The check's name, such as contradicting_answers.")
+    rows: int = Field(ge=0, description="How many rows it concerns.")
+
+
 class DatasetStatus(StatusModel):
-    """What was found in the data. rows = trainRows + validationRows + duplicates + droppedRows."""
+    """What was found in the data. rows = trainRows + validationRows + duplicates + nearDuplicates + leakedRows +
+    droppedRows.
+    """
 
     format: str | None = Field(None, max_length=32, description="How the rows are written.")
     rows: int = Field(ge=0, description="Rows read.")
     train_rows: int = Field(ge=0, description="Rows trained on.")
     validation_rows: int = Field(0, ge=0, description="Rows held out.")
     duplicates: int = Field(0, ge=0, description="Rows left out because they repeat another.")
+    near_duplicates: int = Field(
+        0,
+        ge=0,
+        description="Rows left out because they are nearly the same as another, with deduplicate: Near.",
+    )
+    leaked_rows: int = Field(
+        0,
+        ge=0,
+        description="Rows left out of training because the validation rows or the data of evaluation hold them too.",
+    )
     dropped_rows: int = Field(0, ge=0, description="Rows left out because they failed a check.")
     truncated_rows: int = Field(0, ge=0, description="Rows longer than maxLength.")
     tokens: Tokens | None = Field(None, description="Tokens per row.")
+    issues: Annotated[tuple[DataIssue, ...], Field(max_length=MAX_DATA_ISSUES)] = Field(
+        (),
+        description="What checks of quality found, the gravest first. The report names the rows and says what to do.",
+    )
     warnings: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=4)] = Field(
         (), description="What to look at, though it stops nothing."
+    )
+    recommendation: str | None = Field(
+        None,
+        max_length=300,
+        description="The method and adapter that suit what was found, and why. The job keeps to what spec says.",
+    )
+    report: str | None = Field(
+        None,
+        max_length=512,
+        description="Where the report for people lies: one HTML page with all that was found.",
     )
 
 
@@ -184,6 +217,27 @@ class JobCost(Cost):
     estimated_amount: Measured | None = Field(None, description="What that will cost.")
 
 
+class Estimate(StatusModel):
+    """What the whole of training will take, said before it begins: an order of magnitude. Without GPU nodes whose
+    speed is known, there are steps and tokens alone.
+    """
+
+    steps: int = Field(ge=1, description="Optimizer steps.")
+    epochs: int = Field(
+        ge=1, description="How often each row is learned from; fewer where maxSteps ends it before."
+    )
+    tokens: int = Field(
+        ge=0,
+        description="Tokens that go through the model in all epochs, answers that it writes itself included.",
+    )
+    duration: str | None = Field(
+        None, max_length=16, description="Time on the slowest GPUs that the pods may get, such as 2h10m."
+    )
+    gpu_hours: Measured | None = Field(None, description="GPUs times hours.")
+    amount: Measured | None = Field(None, description="GPU hours times budget.pricePerGpuHour.")
+    currency: str | None = Field(None, max_length=3, description="The amount's currency.")
+
+
 class Remedy(StatusModel):
     """What was changed after an attempt ran out of memory. The batch size stays: only its parts get smaller."""
 
@@ -201,6 +255,10 @@ class FineTuneJobStatus(StatusModel):
     method: str | None = Field(None, max_length=32, description="The method, such as SFT.")
     resolved: Resolved | None = Field(None, description="What every Auto and every open reference came to.")
     dataset: DatasetStatus | None = Field(None, description="What was found in the data.")
+    estimate: Estimate | None = Field(
+        None,
+        description="What the whole of training will take, said before it begins: an order of magnitude.",
+    )
     progress: Progress | None = Field(None, description="How far training is.")
     memory_estimate: MemoryEstimate | None = Field(
         None, description="What training takes of each GPU, estimated before one is asked for."

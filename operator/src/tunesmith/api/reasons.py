@@ -105,6 +105,7 @@ class FineTuneJobReason(StrEnum):
     OUT_OF_MEMORY_REMEDY = "OutOfMemoryRemedy"
     OVERFITTING = "Overfitting"
     STOPPED_EARLY = "StoppedEarly"
+    DATA_ISSUES = "DataIssues"
     BUDGET_ESTIMATED = "BudgetEstimated"
     BUDGET_EXHAUSTED = "BudgetExhausted"
 

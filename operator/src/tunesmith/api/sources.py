@@ -1,13 +1,21 @@
 """Where a FineTuneJob's model and rows come from, and the Secrets that open them."""
 
+from typing import Annotated
+
 from pydantic import Field
 
-from tunesmith_contract.run_config import DataFormat, Deduplicate, OnInvalidRow
+from tunesmith_contract.run_config import (
+    MAX_TRAIN_URIS,
+    DataFormat,
+    Deduplicate,
+    OnInvalidRow,
+    PersonalData,
+)
 
 from .common import FineTuneJobRef, SecretName, StrictModel
-from .rules import Rule, exactly_one
-from .uris import TrainedDataUri, TrainedModelUri
-from .values import Fraction
+from .rules import Rule, exactly_one, is_zero
+from .uris import TrainedDataUri, TrainedModelUri, ValidationDataUri
+from .values import Fraction, MemberPath, Similarity
 
 STORE_KEYS = (
     "Secret that opens it, read by the pods only. Keys by the kind of storage: hf:// `token`; s3:// "
@@ -49,16 +57,50 @@ class ModelLocation(StrictModel):
 
 
 class TrainSource(StrictModel):
-    """Rows of data, and the Secret that opens them."""
+    """Rows of data, in one place or in several, and the Secret that opens them."""
 
-    uri: TrainedDataUri = Field(
-        description="Where the rows lie, one JSON object a line: pvc://claim/file.jsonl, "
-        "configmap://name/key for small data, hf://org/repo/file@revision, s3://bucket/file.jsonl or "
-        "gs://bucket/file.jsonl."
+    rules = (
+        exactly_one(
+            ("uri", "uris"),
+            "Name the rows in one way: uri: pvc://claim/file.jsonl, or uris: [pvc://claim/a.jsonl, …] for several.",
+        ),
+    )
+
+    uri: TrainedDataUri | None = Field(
+        None,
+        description="Where the rows lie: pvc://claim/file.jsonl; pvc://claim/folder/ with a slash at its end for all "
+        "files of a folder; pvc://claim/rows-*.jsonl for some of them; configmap://name/key for small data; "
+        "hf://org/repo/file@revision, s3://bucket/file.jsonl or gs://bucket/file.jsonl. A file is JSONL, JSON, CSV, "
+        "Parquet, plain text or Markdown, compressed or not.",
+    )
+    uris: Annotated[tuple[TrainedDataUri, ...], Field(min_length=1, max_length=MAX_TRAIN_URIS)] | None = (
+        Field(
+            None,
+            description="Instead of uri: several places, each as uri names one, read in this order. All hold rows of "
+            "one format and are opened with the same Secret.",
+            json_schema_extra={"x-kubernetes-list-type": "set"},
+        )
     )
     secret_ref: SecretName | None = Field(
         None, description=f"{STORE_KEYS} Absent: hf:// is opened with baseModel.secretRef."
     )
+
+    @property
+    def locations(self) -> tuple[str, ...]:
+        """All places, in the order in which they are read."""
+        return tuple(self.fields.values())
+
+    @property
+    def is_files(self) -> bool:
+        """Whether each place is one file: no folder, and no pattern."""
+        return not any(uri.endswith("/") or "*" in uri for uri in self.locations)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """All places by the member that names each: ``uri``, or ``uris[0]`` and so on."""
+        if self.uri is not None:
+            return {"uri": self.uri}
+        return {f"uris[{index}]": uri for index, uri in enumerate(self.uris or ())}
 
 
 class Validation(StrictModel):
@@ -74,15 +116,46 @@ class Validation(StrictModel):
             "validation.secretRef opens validation.uri: rows that are held out of train need none. Leave it out.",
             lambda validation: validation.uri is not None or validation.secret_ref is None,
         ),
+        Rule(
+            "!(has(self.groupField) || has(self.stratifyField)) || "
+            f"(has(self.fraction) && !{is_zero('self.fraction')})",
+            "groupField and stratifyField say how rows are held out of train: write a fraction above 0 with them, such "
+            'as fraction: "0.1", or leave them out.',
+            lambda validation: (
+                (validation.group_field is None and validation.stratify_field is None)
+                or float(validation.fraction or 0) > 0
+            ),
+        ),
+        Rule(
+            "!has(self.groupField) || !has(self.stratifyField) || self.groupField != self.stratifyField",
+            "groupField and stratifyField name the same member: rows of one group stay on one side, so they can't be "
+            "held out in proportion as well. Leave one of the two out.",
+            lambda validation: (
+                validation.group_field is None or validation.group_field != validation.stratify_field
+            ),
+        ),
     )
 
     fraction: Fraction | None = Field(
         None,
         description='Share of the training rows that is held out, drawn with the seed, such as "0.1". "0": '
-        "none.",
+        "none. The same row always falls on the same side, whatever other rows come and go.",
     )
-    uri: TrainedDataUri | None = Field(
-        None, description="Rows of their own, as in train. None of them is used for training."
+    group_field: MemberPath | None = Field(
+        None,
+        description="With fraction: a member of the rows, or a column, such as customer or metadata.customer. Rows "
+        "that have the same value there stay on one side, so that nothing of a group is known before it is "
+        "validated on.",
+    )
+    stratify_field: MemberPath | None = Field(
+        None,
+        description="With fraction: a member of the rows, or a column, such as label. Each of its values is held out "
+        "in the same proportion, so that rare ones are validated on too.",
+    )
+    uri: ValidationDataUri | None = Field(
+        None,
+        description="Instead of fraction: a file of rows of their own. None of them is used for training: rows of "
+        "train that are among them are left out, and counted as leaked.",
     )
     secret_ref: SecretName | None = Field(
         None, description=f"{STORE_KEYS} Absent: hf:// is opened with baseModel.secretRef."
@@ -110,6 +183,11 @@ class Dataset(StrictModel):
             'maxInvalidFraction: "0.01".',
             lambda data: data.on_invalid_row is OnInvalidRow.FAIL or data.max_invalid_fraction is not None,
         ),
+        Rule(
+            "!has(self.nearThreshold) || self.deduplicate == 'Near'",
+            "nearThreshold says which rows are nearly the same: write deduplicate: Near with it, or leave it out.",
+            lambda data: data.near_threshold is None or data.deduplicate is Deduplicate.NEAR,
+        ),
     )
 
     train: TrainSource = Field(description="The rows to learn from.")
@@ -121,7 +199,8 @@ class Dataset(StrictModel):
         description='How rows are written. Chat: {"messages": [{"role": …, "content": …}]}. '
         'PromptCompletion: {"prompt": …, "completion": …}. Preference: {"prompt": …, "chosen": …, '
         '"rejected": …}. UnpairedPreference: {"prompt": …, "completion": …, "label": true}. Prompt: {"prompt": …, '
-        '"answer": …}, the answer being for rewards. Text: {"text": …}. Auto: seen from the first row.',
+        '"answer": …}, the answer being for rewards. Text: {"text": …}. ShareGPT: {"conversations": [{"from": …, '
+        '"value": …}]}. Alpaca: {"instruction": …, "input": …, "output": …}. Auto: seen from the first row.',
     )
     on_invalid_row: OnInvalidRow = Field(
         OnInvalidRow.FAIL,
@@ -134,6 +213,18 @@ class Dataset(StrictModel):
     )
     deduplicate: Deduplicate = Field(
         Deduplicate.EXACT,
-        description="Exact: rows that repeat an earlier one are left out of training and counted. None: all "
-        "are used.",
+        description="Exact: rows that repeat an earlier one are left out of training and counted. Near: so are rows "
+        "that are nearly the same, such as with another date in them. None: repeated rows are used. Whichever it is: "
+        "rows that the validation rows or the data of evaluation hold too are left out of training.",
+    )
+    near_threshold: Similarity | None = Field(
+        None,
+        description="With deduplicate: Near: how alike two rows are from which on the later one is left out, by the "
+        'share of their word sequences that they have in common (Jaccard similarity), from "0.5" to "1". Absent: 0.8.',
+    )
+    personal_data: PersonalData = Field(
+        PersonalData.REPORT,
+        description="What is done about addresses, phone numbers, card numbers and keys in the rows. Report: they are "
+        "counted, and the rows are named in the report. Mask: a word such as <EMAIL_ADDRESS> takes the place of each, "
+        "in the rows that are trained on too. Ignore: nobody looks.",
     )

@@ -14,6 +14,7 @@ _KEY = r"[-A-Za-z0-9_.=+]+(/[-A-Za-z0-9_.=+]+)*"
 _REPO = r"[A-Za-z0-9][-A-Za-z0-9_.]*/[A-Za-z0-9][-A-Za-z0-9_.]*"
 _REVISION = r"(@[-A-Za-z0-9_./]+)?"
 _PVC_FILE = rf"pvc://{_CLAIM}/{_PATH}/?"
+_PVC_ROWS = rf"pvc://{_CLAIM}/([-A-Za-z0-9_.]+/)*[-A-Za-z0-9_.*]*"
 _PVC_FOLDER = rf"pvc://{_CLAIM}(/{_PATH})?/?"
 _CONFIGMAP = rf"configmap://{_CLAIM}/[-._a-zA-Z0-9]+"
 _BUCKET = r"(s3|gs)://[a-z0-9][-a-z0-9._]{1,61}[a-z0-9]"
@@ -69,7 +70,7 @@ DataUri = Annotated[
 ]
 """Where rows of data to evaluate on lie."""
 
-TrainedDataUri = Annotated[
+ValidationDataUri = Annotated[
     _Uri,
     matching(
         rf"^({_PVC_FILE}|{_CONFIGMAP}|hf://{_REPO}(/{_PATH})?{_REVISION}|{_BUCKET_FILE})$",
@@ -78,7 +79,19 @@ TrainedDataUri = Annotated[
     ),
     _NO_PARENT,
 ]
-"""Where rows of data to train on lie."""
+"""Where a file of rows to validate on lies."""
+
+TrainedDataUri = Annotated[
+    _Uri,
+    matching(
+        rf"^({_PVC_ROWS}|{_CONFIGMAP}|hf://{_REPO}(/{_PATH})?{_REVISION}|{_BUCKET}/{_KEY})$",
+        "Write where the rows lie: pvc://claim/file.jsonl, pvc://claim/folder/ (with a slash at its end) for all files "
+        "of a folder, pvc://claim/rows-*.jsonl for some of them, configmap://name/key, hf://org/repo/file@revision, "
+        "s3://bucket/file.jsonl or gs://bucket/file.jsonl.",
+    ),
+    _NO_PARENT,
+]
+"""Where rows of data to train on lie: a file, or in a claim a folder or a pattern."""
 
 OutputUri = Annotated[
     _Uri,

@@ -131,6 +131,17 @@ Fraction = Annotated[
 ]
 """A decimal number in [0, 1), in quotes."""
 
+Similarity = Annotated[
+    _DecimalText,
+    _decimal_in_quotes("0.8"),
+    _decimal_rule(
+        "double(self) >= 0.5 && double(self) <= 1.0",
+        lambda x: 0.5 <= x <= 1,
+        'Write how alike two rows are, from 0.5 to 1 in quotes, such as "0.8".',
+    ),
+]
+"""How alike two texts are, in [0.5, 1], in quotes."""
+
 Confidence = Annotated[
     _DecimalText,
     _decimal_in_quotes("0.95"),
@@ -262,6 +273,19 @@ ItemName = Annotated[
     ),
 ]
 """The name of an item within the resource."""
+
+_COLUMN = r"[^.\t\n\r ]+( [^.\t\n\r ]+)*"
+
+MemberPath = Annotated[
+    str,
+    Field(max_length=128),
+    matching(
+        rf"^{_COLUMN}(\.{_COLUMN})*$",
+        "Write the name of a member of the rows, or of a column, such as customer; with dots for one inside another, "
+        "such as metadata.customer.",
+    ),
+]
+"""The path of a member in a row: names with dots between them."""
 
 Image = Annotated[str, Field(min_length=1, max_length=512)]
 """A container image."""

@@ -7,6 +7,7 @@ from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.admission import asks_for_nodes, is_judged
 from tunesmith.decide.children import Children
 from tunesmith.decide.claims import shared_claims
+from tunesmith.decide.job_inputs import data_fields
 from tunesmith.decide.objects import is_suspended, job_end
 from tunesmith.decide.recipe import referred_jobs
 from tunesmith.decide.refusal import without_invalid
@@ -93,8 +94,7 @@ def _is_queued(job: FineTuneJob, children: RunChildren) -> bool:
 
 
 async def _observe_surroundings(client: Client, job: FineTuneJob, children: RunChildren) -> Surroundings:
-    meta, data = job.metadata, job.spec.dataset
-    uris = (data.train.uri, data.validation.uri)
+    meta, uris = job.metadata, data_fields(job.spec).values()
     eval_run = None
     if job.spec.evaluation is not None:
         eval_run = await client.get(API_VERSION, "EvalRun", meta.namespace, eval_run_name(job))
@@ -127,7 +127,7 @@ async def _observe_claims(client: Client, job: FineTuneJob) -> dict[str, tuple[s
 async def _observe_gpu_nodes(
     client: Client, job: FineTuneJob, children: RunChildren
 ) -> tuple[dict[str, Any], ...]:
-    """The nodes, when their labels are to say how much memory a GPU has; none where the operator may not list them."""
+    """The nodes, when their labels are to say what GPUs there are; none where the operator may not list them."""
     names = {body["metadata"]["name"] for body in children.config_maps}
     prepared = any(
         body["metadata"].get("labels", {}).get(STAGE_LABEL) == PREPARE for body in children.config_maps

@@ -12,9 +12,8 @@ from tunesmith_contract.run_config import TrainConfig
 
 from .conditions import ConditionUpdate
 from .defaults import AUTO, resolve_gpu_memory
-from .duration import estimate_duration
 from .fit import GIB, Fit, fit_free_settings, judge_fit
-from .gpus import fitting_nodes, slowest_product, smallest_memory
+from .gpus import fitting_nodes, smallest_memory
 from .servability import Servability, judge_servability
 
 #: How a message of a condition is cut.
@@ -42,28 +41,19 @@ class Admission:
 
 
 def asks_for_nodes(spec: FineTuneJobSpec) -> bool:
-    """Whether nodes have to be looked at to know how much memory a GPU has, or how long training will take."""
-    return spec.compute.gpus_per_node > 0 and (spec.compute.gpu_memory == AUTO or spec.budget is not None)
+    """Whether nodes have to be looked at to know how much memory a GPU has, and how long training will take."""
+    return spec.compute.gpus_per_node > 0
 
 
 def find_gpu_memory(spec: FineTuneJobSpec, nodes: Iterable[Mapping[str, Any]]) -> int | None:
     """Bytes of the smallest GPU that the pods may get; None: nobody says."""
     if spec.compute.gpus_per_node == 0:
         return None
-    return resolve_gpu_memory(spec.compute.gpu_memory, smallest_memory(_fitting(spec, nodes)))
+    return resolve_gpu_memory(spec.compute.gpu_memory, smallest_memory(fitting_gpu_nodes(spec, nodes)))
 
 
-def expect_gpu_seconds(
-    spec: FineTuneJobSpec, nodes: Iterable[Mapping[str, Any]], run: TrainConfig, report: RunReport
-) -> float | None:
-    """GPUs times seconds on the slowest GPU that the pods may get; None: it is not known how fast that is."""
-    product = slowest_product(_fitting(spec, nodes)) if spec.compute.gpus_per_node else None
-    if product is None or report.model is None or report.dataset is None:
-        return None
-    return estimate_duration(report.model, report.dataset, run, product).gpu_seconds
-
-
-def _fitting(spec: FineTuneJobSpec, nodes: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def fitting_gpu_nodes(spec: FineTuneJobSpec, nodes: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The nodes on which the training pods may come to lie."""
     template = spec.compute.template
     tolerations = [each.to_dict() for each in (template.tolerations or ())] if template else []
     selector = template.node_selector if template else None

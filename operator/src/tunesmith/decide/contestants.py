@@ -44,7 +44,7 @@ def resolve_contestants(run: EvalRun, job: FineTuneJob | None) -> EvaluateConfig
     if job.status.phase is not FineTuneJobPhase.SUCCEEDED or artifact is None:
         phase = job.status.phase or FineTuneJobPhase.PENDING
         return NotYet(f'FineTuneJob "{reference.name}" has not succeeded yet: it is {phase}.')
-    if (failure := _unsuited(job, artifact)) is not None:
+    if (failure := _unsuited(job, artifact) or _without_examples(run, job)) is not None:
         return failure
     return _config(run, job, AdapterSource(uri=artifact.uri, digest=artifact.digest))
 
@@ -92,6 +92,20 @@ def _unsuited(job: FineTuneJob, artifact: JobArtifact) -> Failure | None:
         reason=EvalRunReason.CANDIDATE_FAILED,
         message=f'What FineTuneJob "{job.metadata.name}" made is a reward model, which gives numbers and no answers: '
         "judge what was trained with it.",
+    )
+
+
+def _without_examples(run: EvalRun, job: FineTuneJob) -> Failure | None:
+    """Examples are asked for, and there is no one file to draw them from."""
+    spec = run.spec
+    asked = any(side.few_shot for side in (spec.candidate, spec.baseline, *spec.references))
+    if not asked or spec.few_shot_from is not None or job.spec.dataset.train.is_files:
+        return None
+    return Failure(
+        category=FailureCategory.USER_ERROR,
+        reason=EvalRunReason.INVALID_SPEC,
+        message=f'fewShot draws its examples from a file, and FineTuneJob "{job.metadata.name}" learned from a folder '
+        "or a pattern: add fewShotFrom: {uri: …}.",
     )
 
 
@@ -151,7 +165,7 @@ def _base_model(run: EvalRun, job: FineTuneJob | None) -> str:
 def _few_shot_from(run: EvalRun, job: FineTuneJob | None) -> str | None:
     if run.spec.few_shot_from is not None:
         return run.spec.few_shot_from.uri
-    return job.spec.dataset.train.uri if job else None
+    return job.spec.dataset.train.locations[0] if job else None
 
 
 def _workspace(job: FineTuneJob | None, candidate: str) -> str | None:

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
+from tunesmith.api.sources import Validation
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.inputs_config_map import Inputs
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.report import Failure
-from tunesmith_contract.run_config import Owner, PrepareConfig, ValidationSource
+from tunesmith_contract.run_config import NEAR_THRESHOLD, HeldOut, Owner, PrepareConfig, ValidationSource
 from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
 
 from .earlier import NotReady, find_earlier
@@ -52,18 +53,45 @@ def _prepare_config(
     return PrepareConfig(
         owner=Owner(kind="FineTuneJob", namespace=meta.namespace, name=meta.name, uid=meta.uid),
         base_model=base_model,
-        train=(data.train.uri,),
-        validation=ValidationSource(fraction=float(data.validation.fraction or 0), uri=data.validation.uri),
+        train=data.train.locations,
+        validation=_validation(data.validation),
+        held_out=_held_out(spec),
         format=data.format,
         on_invalid_row=data.on_invalid_row,
         max_invalid_fraction=float(data.max_invalid_fraction or 0),
         deduplicate=data.deduplicate,
+        near_threshold=float(data.near_threshold or NEAR_THRESHOLD),
+        personal_data=data.personal_data,
         method=resolve_method(spec, artifacts),
         formats=spec.output.formats,
         seed=spec.hyperparameters.seed,
         workspace=spec.workspace.uri if spec.workspace else None,
         output=spec.output.uri,
     )
+
+
+def _validation(written: Validation) -> ValidationSource:
+    return ValidationSource(
+        fraction=float(written.fraction or 0),
+        uri=written.uri,
+        group_field=written.group_field,
+        stratify_field=written.stratify_field,
+    )
+
+
+def _held_out(spec: FineTuneJobSpec) -> tuple[HeldOut, ...]:
+    """What training is kept free of: all that the job's own evaluation asks."""
+    suites = spec.evaluation.suites if spec.evaluation else ()
+    return tuple(HeldOut(name=suite.name, uri=suite.dataset.uri) for suite in suites)
+
+
+def data_fields(spec: FineTuneJobSpec) -> dict[str, str]:
+    """The rows that prepare reads: URIs by the field that names each."""
+    data, suites = spec.dataset, spec.evaluation.suites if spec.evaluation else ()
+    train = {f"spec.dataset.train.{member}": uri for member, uri in data.train.fields.items()}
+    own = {"spec.dataset.validation.uri": data.validation.uri} if data.validation.uri else {}
+    held_out = {f"spec.evaluation.suites[{suite.name}].dataset.uri": suite.dataset.uri for suite in suites}
+    return train | own | held_out
 
 
 def with_snapshot(job: FineTuneJob, inputs: Inputs) -> FineTuneJob:
@@ -83,7 +111,9 @@ def invalid_uri(inputs: Inputs) -> Failure | None:
     config = inputs.config
     assert isinstance(config, PrepareConfig)
     try:
-        for uri in (config.base_model, *config.train, config.validation.uri, config.workspace, config.output):
+        held_out = (each.uri for each in config.held_out)
+        rows = (*config.train, config.validation.uri, *held_out)
+        for uri in (config.base_model, *rows, config.workspace, config.output):
             if uri:
                 parse_uri(uri)
     except InvalidUri as error:

@@ -17,6 +17,7 @@ from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import TrainConfig
 
 from .children import Children
+from .job_inputs import data_fields
 from .limits import Limits, budget_seconds_left
 from .plan import Manifest as Body
 from .remedies import find_remedy, micro_batch_size, without_remedy
@@ -99,8 +100,7 @@ def _references(job: FineTuneJob, observed: ObservedTraining) -> References:
     teacher = spec.method.distillation.teacher if spec.method.distillation else None
     written = {
         "spec.baseModel.uri": spec.base_model.uri,
-        "spec.dataset.train.uri": spec.dataset.train.uri,
-        "spec.dataset.validation.uri": spec.dataset.validation.uri,
+        **data_fields(spec),
         "spec.workspace.uri": spec.workspace.uri if spec.workspace else None,
         "spec.output.uri": spec.output.uri,
         "spec.method.distillation.teacher.uri": teacher.uri if teacher else None,

@@ -16,6 +16,7 @@ from tunesmith.api.job_status import (
     Remedy,
 )
 from tunesmith.api.reasons import FineTuneJobReason
+from tunesmith.manifests.prepare_job import STAGE as PREPARE
 from tunesmith.manifests.train_job import STAGE as TRAIN
 from tunesmith_contract.artifact import ArtifactKind
 from tunesmith_contract.layout import checkpoints_uri, work_uri
@@ -33,6 +34,7 @@ from tunesmith_contract.uris import parse_uri
 
 from .admission import is_servable
 from .costs import build_job_cost
+from .dataset_status import tell_issues
 from .plan import Event
 from .summary import decimal
 from .training_view import TrainingView
@@ -81,7 +83,8 @@ def find_results(job: FineTuneJob, view: TrainingView) -> Results:
 
 def news_of(job: FineTuneJob, results: Results, view: TrainingView) -> tuple[Event, ...]:
     """Events on what status did not say before."""
-    events: list[Event] = []
+    prepared = view.step.report(PREPARE)
+    events = list(tell_issues(job, prepared.dataset if prepared else None))
     if results.overfitting_step is not None and job.status.overfitting_step is None:
         message = f"The validation loss turned at step {results.overfitting_step} and went up."
         events.append(Event(FineTuneJobReason.OVERFITTING, message, "Warning"))

@@ -16,12 +16,13 @@ from tunesmith_contract.progress import TrainerStatus
 from tunesmith_contract.report import Failure, RunReport
 from tunesmith_contract.run_config import TrainConfig
 
-from .admission import Admission, admit, expect_gpu_seconds, find_gpu_memory, is_judged, judge
+from .admission import Admission, admit, find_gpu_memory, is_judged, judge
 from .attempts import advance, refuse
 from .children import Children
 from .claims import refuse_unshared
 from .costs import tell_expected
 from .earlier import NotReady
+from .estimate import Expected, expect_training
 from .expiry import expire
 from .job_inputs import invalid_uri, take_inputs, with_snapshot
 from .job_stages import prepare_stage, train_stage
@@ -49,7 +50,7 @@ class _Course:
     actions: tuple[Action, ...] = ()
     events: tuple[Event, ...] = ()
     admission: Admission | None = None
-    expected: float | None = None
+    expected: Expected | None = None
 
 
 def plan_training(
@@ -161,7 +162,7 @@ def _run_training(
     run = None if isinstance(resolved, Failure) else resolved
     missing = run is not None and observed.run is None and not children.records_of(TRAIN)
     snapshot = (Create(build_run_config_map(job, run)),) if run and missing else ()
-    expected = expect_gpu_seconds(job.spec, observed.around.gpu_nodes, run, report) if run else None
+    expected = expect_training(job.spec, observed.around.gpu_nodes, run, report) if run else None
     told = tell_expected(job, expected) if missing else ()
     course = replace(course, expected=expected, events=(*course.events, *told))
     step = advance(train_stage(job, observed, inputs, run, environment), children, now)

@@ -31,7 +31,7 @@ class Surroundings:
         eval_run: the EvalRun of the job's name, whoever made it.
         earlier: the FineTuneJobs that it names, None for one that is not there; read until the inputs are taken.
         claims: access modes of the claims that pods on several nodes would mount; read until training begins.
-        gpu_nodes: the cluster's nodes, read once: when prepare has ended and the GPUs' memory is left to Auto.
+        gpu_nodes: the cluster's nodes, read once: when prepare has ended and GPUs will be asked for.
         missing_config_maps: ConfigMaps that the pods wait for.
         mount_failures: what nodes say of volumes that they can't mount.
     """

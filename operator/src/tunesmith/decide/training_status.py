@@ -6,7 +6,6 @@ from typing import Any
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.job_status import (
-    DatasetStatus,
     FineTuneJobStatus,
     Progress,
     Resolved,
@@ -21,6 +20,8 @@ from tunesmith_contract.report import DatasetReport, TrainingReport
 
 from .admission import admission_conditions, shown_gpu_memory, shown_memory
 from .conditions import ConditionUpdate, merge_conditions
+from .costs import build_estimate
+from .dataset_status import describe_dataset, show_dataset
 from .results import Results
 from .stage import StageState
 from .summary import (
@@ -48,7 +49,8 @@ def build_training_status(
         observed_generation=job.metadata.generation,
         method=job.spec.method.name,
         resolved=_resolved(job, view, results, dataset),
-        dataset=DatasetStatus.model_validate(dataset.to_dict()) if dataset else None,
+        dataset=show_dataset(dataset) if dataset else None,
+        estimate=build_estimate(job, view),
         progress=_progress(job, view, training),
         memory_estimate=shown_memory(job.status, view.admission, training),
         checkpoints=results.checkpoints,
@@ -202,7 +204,7 @@ def _conditions(
         common = ended_conditions(False, last.reason, last.failure.message if last.failure else "")
     else:
         common = attempt_conditions(step, last, _activity(job, view, phase))
-    found = f"{dataset.train_rows} rows to train on, {dataset.validation_rows} held out." if dataset else ""
+    found = describe_dataset(dataset) if dataset else ""
     data = stage_condition(
         ConditionType.DATA_READY,
         step,

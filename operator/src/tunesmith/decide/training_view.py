@@ -10,6 +10,7 @@ from tunesmith_contract.report import TrainingReport
 from tunesmith_contract.run_config import TrainConfig
 
 from .admission import Admission
+from .estimate import Expected
 from .stage import Step
 
 
@@ -25,7 +26,7 @@ class TrainingView:
         eval_run: name of the EvalRun that was made.
         progress: the latest news from the current attempt.
         admission: the verdicts on what training takes and makes, where they were not in status before.
-        expected: GPU seconds of the whole of training, as estimated before it began; likewise.
+        expected: what the whole of training is expected to take, as seen before it began; likewise.
     """
 
     inputs: Inputs | None
@@ -35,7 +36,7 @@ class TrainingView:
     eval_run: str | None
     progress: TrainerStatus | None
     admission: Admission | None = None
-    expected: float | None = None
+    expected: Expected | None = None
 
     @property
     def training(self) -> TrainingReport | None:

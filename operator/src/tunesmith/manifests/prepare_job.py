@@ -12,6 +12,8 @@ from .inputs_config_map import Inputs, inputs_name
 from .trainer_job import TrainerPod, build_trainer_job
 
 STAGE = "prepare"
+
+#: A million rows are to go through a gibibyte. There is no limit: rows that are wider than most cost time, not the run.
 REQUESTS = {"cpu": "500m", "memory": "1Gi"}
 
 
@@ -43,8 +45,11 @@ def build_prepare_job(
 
 
 def data_uris(config: PrepareConfig) -> tuple[StorageUri, ...]:
-    """What prepare reads: the base model and the teacher (tokenizer and configuration), and the rows."""
+    """What prepare reads: the base model and the teacher (tokenizer and configuration), the rows, and what they are to
+    be kept free of.
+    """
     distillation = config.method.distillation
     teacher = distillation.teacher.uri if distillation else None
-    uris = (config.base_model, *config.train, config.validation.uri, teacher)
+    held_out = (each.uri for each in config.held_out)
+    uris = (config.base_model, *config.train, config.validation.uri, *held_out, teacher)
     return tuple(parse_uri(uri) for uri in uris if uri)

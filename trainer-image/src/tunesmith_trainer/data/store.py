@@ -140,9 +140,7 @@ class RowStore:
     def take(self, indexes: Indexes | Sequence[int]) -> list[Record]:
         """A few rows."""
         numbers = [int(index) for index in indexes]
-        return [
-            self._record(index, line) for index, line in zip(numbers, self._read(numbers), strict=True)
-        ]
+        return [self._record(index, line) for index, line in zip(numbers, self._read(numbers), strict=True)]
 
     def _record(self, index: int, line: bytes) -> Record:
         return Record(
@@ -184,4 +182,3 @@ def _runs(indexes: Sequence[int]) -> Iterator[tuple[int, int]]:
         if position == len(indexes) or indexes[position] != indexes[position - 1] + 1:
             yield indexes[start], indexes[position - 1]
             start = position
-

@@ -57,13 +57,13 @@ class Refusals:
         self.silent += not row.findings
         self.checks.update({finding.problem.check for finding in row.findings})
         self._count += len(row.findings)
-        self._first += row.findings[: SHOWN_FINDINGS - len(self._first)] if len(self._first) < SHOWN_FINDINGS else ()
+        self._first += (
+            row.findings[: SHOWN_FINDINGS - len(self._first)] if len(self._first) < SHOWN_FINDINGS else ()
+        )
         for finding in row.findings:
             self._findings.write(_line(_as_json(finding)))
         reasons = [str(finding) for finding in row.findings]
-        self._dropped.write(
-            _line({"file": row.file, "line": row.line, "reasons": reasons, "row": row.row})
-        )
+        self._dropped.write(_line({"file": row.file, "line": row.line, "reasons": reasons, "row": row.row}))
         if len(self.shown) < MAX_DROPPED:
             place = Place(file=row.file, line=row.line)
             said = excerpt(json.dumps(row.row, ensure_ascii=False)) if row.row is not None else ""
@@ -89,7 +89,9 @@ class Refusals:
         try:
             raise_findings(self._first, count=self._count)
         except DataError as error:
-            share = f"{self.rows:,} of {rows:,} rows are invalid, more than maxInvalidFraction {allowed:g} allows"
+            share = (
+                f"{self.rows:,} of {rows:,} rows are invalid, more than maxInvalidFraction {allowed:g} allows"
+            )
             raise DataError("TooManyInvalidRows", f"{share}: {error.message}") from None
 
 

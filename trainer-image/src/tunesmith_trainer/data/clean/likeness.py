@@ -76,7 +76,10 @@ class _Text:
         """Whether an alike text is this one with slips of the pen, or tells it in its own words, not a template's."""
         if differs_by_slips(self.text.decode(), other.text.decode()):
             return True
-        if self.stripped != other.stripped and jaccard(self.stripped_shingles, other.stripped_shingles) < threshold:
+        if (
+            self.stripped != other.stripped
+            and jaccard(self.stripped_shingles, other.stripped_shingles) < threshold
+        ):
             return False
         is_short = min(len(self.text), len(other.text)) <= SHORT_TEXT
         return not (is_short and self._boilerplate.is_template(self.text, other.text))

@@ -26,7 +26,6 @@ _FETCHED = 2_000
 _MOST_FAILURES = 8
 
 
-
 @dataclass(frozen=True, slots=True)
 class NearDuplicate:
     """A row that is to be removed: ``index`` is its record's, ``similarity`` that to the row that is kept."""
