@@ -1,4 +1,4 @@
-"""Rows that a teacher behind an OpenAI-compatible endpoint makes before prepare: what it is asked, and what it may take."""
+"""Rows that a teacher behind an endpoint makes before prepare: what it is asked, and what it may take."""
 
 from decimal import Decimal
 from typing import Annotated, Self

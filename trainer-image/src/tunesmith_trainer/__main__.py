@@ -1,4 +1,4 @@
-"""``python -m tunesmith_trainer <prepare|train|evaluate>``: PID 1 of a training pod."""
+"""``python -m tunesmith_trainer <generate|prepare|train|evaluate>``: PID 1 of a training pod."""
 
 import argparse
 import os
@@ -40,7 +40,7 @@ def find_gang(config_file: Path) -> Gang:
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="tunesmith_trainer", description=__doc__)
-    parser.add_argument("stage", choices=["prepare", "train", "evaluate"])
+    parser.add_argument("stage", choices=["generate", "prepare", "train", "evaluate"])
     parser.add_argument("--config", type=Path, default=Path(CONFIG_DIR / RUN_FILE), help="the run's run.json")
     parser.add_argument("--mount-root", type=Path, default=Path(MOUNT_ROOT), help="where volumes are mounted")
     parser.add_argument(

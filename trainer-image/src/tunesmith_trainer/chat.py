@@ -8,7 +8,7 @@ from tunesmith_contract.methods import ChatEndpoint
 
 from .data.formats import Row
 from .failures import UserError
-from .journal import Answer, Usage
+from .journal import NO_USAGE, Answer, Usage
 
 #: How long one answer may take.
 TIMEOUT_SECONDS = 300.0
@@ -37,7 +37,7 @@ def chat_body(
     return body | ({"tools": tools} if tools else {})
 
 
-def read_answer(response: Any, what: str, unknown: Usage = Usage()) -> Answer:
+def read_answer(response: Any, what: str, unknown: Usage = NO_USAGE) -> Answer:
     """The answer in an endpoint's JSON; its text is empty where it holds none.
 
     Args:

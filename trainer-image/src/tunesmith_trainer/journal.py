@@ -19,6 +19,9 @@ class Usage(NamedTuple):
     completion: int = 0
 
 
+NO_USAGE = Usage()
+
+
 class Spent(NamedTuple):
     """Calls, and their tokens."""
 
@@ -44,7 +47,7 @@ class Answer(NamedTuple):
 
     text: str
     whole: bool
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
 
 
 class Journal:
@@ -130,18 +133,19 @@ class Journal:
 
     def _count(self, entry: dict[str, Any]) -> None:
         self._lines += 1
-        question = entry["question"]
+        question, spent = entry["question"], self._spent
+        reserved = self._reserved[question]
         if "reserved" in entry:
             usage = Usage(*entry["reserved"])
-            self._reserved[question].append(usage)
-            self._spent = self._spent.plus(usage)
-            return
-        if reserved := self._reserved[question]:
-            self._spent = self._spent.plus(reserved.pop(), -1)
+            reserved.append(usage)
+            spent = spent.plus(usage)
+        elif reserved:
+            spent = spent.plus(reserved.pop(), -1)
         if "answer" in entry:
             answer = Answer(entry["answer"], entry["whole"], Usage(*entry.get("usage", ())))
             self._answers[question] = answer
-            self._spent = self._spent.plus(answer.usage)
+            spent = spent.plus(answer.usage)
+        self._spent = spent  # at once: others read it meanwhile
 
     def _open(self, number: int) -> None:
         """Read a file, and go on writing behind its last whole line."""

@@ -8,7 +8,7 @@ Beside them lie ``findings.jsonl`` (all that was found wrong) and, where rows we
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tunesmith_contract.methods import Method
@@ -101,10 +101,21 @@ def load_prepared(folder: Path, digest: str) -> Split:
 def _read_sources(config: PrepareConfig, storage: Storage) -> list[SourceFile]:
     """The training file and, if there is one, the validation file, in one format."""
     purpose = purpose_of(config.method)
-    train = _read(config.train[0], config.format, purpose, storage)
+    train = _read_training_rows(config, purpose, storage)
     if config.validation.uri is None:
         return [train]
     return [train, _read(config.validation.uri, train.data_format, purpose, storage)]
+
+
+def _read_training_rows(config: PrepareConfig, purpose: Purpose, storage: Storage) -> SourceFile:
+    """The rows that were given, and behind them those that a teacher made, whose form is Tunesmith's own."""
+    given = [_read(uri, config.format, purpose, storage) for uri in config.train[:1]]
+    if config.generated is None:
+        return given[0]
+    made = _read(config.generated, DataFormat.AUTO, purpose, storage)
+    if not given:
+        return made
+    return replace(given[0], rows=(*given[0].rows, *made.rows), refused=(*given[0].refused, *made.refused))
 
 
 def _read(uri: str, data_format: DataFormat, purpose: Purpose, storage: Storage) -> SourceFile:
