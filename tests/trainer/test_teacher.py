@@ -13,8 +13,9 @@ from tunesmith_trainer import endpoints
 from tunesmith_trainer.data.parquet import read_rows
 from tunesmith_trainer.endpoints import KEY_FILE
 from tunesmith_trainer.failures import DataError, InfrastructureError, UserError
+from tunesmith_trainer.journal import KEEP_EVERY, Answer, Journal
 from tunesmith_trainer.prepare import load_prepared
-from tunesmith_trainer.teacher import CONCURRENCY, JOURNAL_FILE, KEEP_EVERY, Answer, Journal
+from tunesmith_trainer.teacher import CONCURRENCY, JOURNAL_FILE
 
 
 def answer(request: Received) -> Reply:

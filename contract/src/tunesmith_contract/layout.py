@@ -24,6 +24,9 @@ DATA_REPORT_FOLDER = "data-report"
 DATA_REPORT_PAGE = "report.html"
 DATA_REPORT_FILE = "report.json"
 
+#: How rows were generated; beside the report, where there are any.
+GENERATION_FILE = "generation.json"
+
 #: Overrides the micro batch size of ``run.json`` for one attempt: the remedy after running out of memory.
 MICRO_BATCH_ENV = "TUNESMITH_MICRO_BATCH_SIZE"
 
@@ -34,7 +37,8 @@ ATTEMPT_ENV = "TUNESMITH_ATTEMPT"
 class SecretRole(StrEnum):
     """What a Secret opens; each is mounted as files in a folder of its own.
 
-    ``ARTIFACTS`` is a serving pod's: the adapters that it fetches.
+    ``ARTIFACTS`` is a serving pod's: the adapters that it fetches. ``GENERATOR``, ``JUDGE``, ``FILTER_JUDGE`` and
+    ``SEEDS`` are generation's: the teacher, who compares answers, who scores them, and the rows that it starts from.
     """
 
     BASE_MODEL = "base-model"
@@ -43,6 +47,10 @@ class SecretRole(StrEnum):
     OUTPUT = "output"
     WORKSPACE = "workspace"
     TEACHER = "teacher"
+    GENERATOR = "generator"
+    JUDGE = "judge"
+    FILTER_JUDGE = "filter-judge"
+    SEEDS = "seeds"
     MLFLOW = "mlflow"
     WEIGHTS_AND_BIASES = "weights-and-biases"
     ARTIFACTS = "artifacts"
@@ -58,6 +66,11 @@ def reward_role(name: str) -> str:
     return f"reward-{name}"
 
 
+def filter_role(name: str) -> str:
+    """The role of the Secret that opens the endpoint of a reward by which generated rows are filtered."""
+    return f"filter-reward-{name}"
+
+
 def work_uri(workspace: StorageUri, namespace: str, uid: str) -> StorageUri:
     """The folder of one resource's own files, in its workspace or else its output; pruned when it has succeeded."""
     return workspace.join(namespace, uid)
@@ -66,6 +79,16 @@ def work_uri(workspace: StorageUri, namespace: str, uid: str) -> StorageUri:
 def prepared_uri(work: StorageUri) -> StorageUri:
     """``train.parquet`` and ``validation.parquet`` in TRL's canonical form, and ``report.json``."""
     return work.join("prepared")
+
+
+def generated_uri(work: StorageUri) -> StorageUri:
+    """The rows that a teacher made, which stay: they were paid for."""
+    return work.join("generated", "generated.jsonl")
+
+
+def journal_uri(work: StorageUri) -> StorageUri:
+    """What was asked and answered while rows were generated; it goes with the other work files."""
+    return work.join("journal")
 
 
 def checkpoints_uri(work: StorageUri) -> StorageUri:

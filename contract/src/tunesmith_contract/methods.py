@@ -185,11 +185,16 @@ class RLOOMethod(_OnlineMethod):
     beta: float = Field(0.05, ge=0)
 
 
-class TeacherEndpoint(Document):
-    """A teacher behind an OpenAI-compatible endpoint; it answers each prompt before training."""
+class ChatEndpoint(Document):
+    """A model behind an OpenAI-compatible endpoint: its address up to ``/v1``, and the name it is served by."""
 
     url: str
     model: str
+
+
+class TeacherEndpoint(ChatEndpoint):
+    """A teacher behind an endpoint; it answers each prompt before training."""
+
     temperature: float = Field(0.0, ge=0)
     max_tokens: int = Field(512, ge=1)
 

@@ -46,6 +46,14 @@ class Failure(Report):
     log: str = Field("", max_length=4096, description="The end of the log.")
 
 
+class Artifact(Report):
+    """A committed artefact."""
+
+    uri: Text
+    digest: Digest
+    size_bytes: Count
+
+
 class TokenStatistics(Report):
     """Tokens per row, by the model's own tokenizer and template."""
 
@@ -89,6 +97,39 @@ class DatasetReport(Report):
     issues: tuple[IssueCount, ...] = Field((), max_length=MAX_DATA_ISSUES)
     recommendation: str | None = Field(None, max_length=300)
     page: Text | None = None
+
+
+class GenerationReport(Report):
+    """What a teacher made. ``made`` = rows + filtered + duplicates + leaked + unusable.
+
+    Attributes:
+        rows: rows that were kept.
+        made: what the teacher's answers came to.
+        filtered: rows that a judge or rewards turned down, or of which the judge contradicted itself.
+        duplicates: rows that say the same as another generated row, or as one that generation started from.
+        leaked: rows whose question is one of a held-out set.
+        unusable: answers that were refused, cut off or not of the form that was asked for.
+        calls: requests that were answered, or may have been.
+        prompt_tokens, completion_tokens: as the endpoints count them.
+        amount: what that costs by the budget's prices.
+        generated: the file of rows.
+        manifest: how they were made.
+    """
+
+    rows: Count
+    made: Count
+    filtered: Count = 0
+    duplicates: Count = 0
+    leaked: Count = 0
+    unusable: Count = 0
+    calls: Count
+    prompt_tokens: Count
+    completion_tokens: Count
+    amount: str | None = Field(None, max_length=24)
+    currency: str | None = Field(None, max_length=3)
+    warnings: tuple[Annotated[str, Field(max_length=200)], ...] = Field((), max_length=2)
+    generated: Artifact
+    manifest: Artifact
 
 
 class Linear(NamedTuple):
@@ -135,14 +176,6 @@ class ModelReport(Report):
     template_changed: bool = Field(
         False, description="Training renders conversations by another template than the model's own."
     )
-
-
-class Artifact(Report):
-    """A committed artefact."""
-
-    uri: Text
-    digest: Digest
-    size_bytes: Count
 
 
 class Export(Report):
@@ -250,9 +283,10 @@ class RunReport(Report):
     """
 
     schema_version: Literal[1] = 1
-    stage: Literal["prepare", "train", "evaluate"]
+    stage: Literal["generate", "prepare", "train", "evaluate"]
     outcome: Outcome
     failure: Failure | None = None
+    generation: GenerationReport | None = None
     dataset: DatasetReport | None = None
     model: ModelReport | None = None
     training: TrainingReport | None = None

@@ -1,15 +1,16 @@
-"""``run.json``: all that a prepare, train or evaluate pod is told.
+"""``run.json``: all that a generate, prepare, train or evaluate pod is told.
 
 ``output`` is the URI below which artefacts are placed, ``workspace`` that of work files, where it is another.
 The operator writes it into an immutable snapshot; every ``Auto`` is a number by then.
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from .base import Digest, Document
+from .generation import Generation
 from .methods import Fraction, Method, Name
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -208,11 +209,31 @@ def _listed(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+class GenerateConfig(Document):
+    """Let a teacher make rows, within a budget, and commit them.
+
+    Attributes:
+        base_model: whose tokenizer counts what rewards see; None where none of them asks.
+        held_out: what the rows are kept free of: validation rows and suites of the evaluation.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    stage: Literal["generate"] = "generate"
+    owner: Owner
+    base_model: str | None = None
+    generation: Generation
+    held_out: tuple[HeldOut, ...] = Field((), max_length=MAX_HELD_OUT + 1)
+    seed: int
+    workspace: str | None = None
+    output: str
+
+
 class PrepareConfig(Document):
     """Read, check, clean, convert, split and digest the data; look at the base model.
 
     Attributes:
         train: files, folders (with a slash at the end) and patterns, in the order in which they are read.
+        generated: the file of rows that a teacher made, read after those of ``train``.
         held_out: what training is kept free of.
         near_threshold: Jaccard similarity from which two rows are nearly the same.
     """
@@ -221,9 +242,8 @@ class PrepareConfig(Document):
     stage: Literal["prepare"] = "prepare"
     owner: Owner
     base_model: str
-    train: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
-        min_length=1, max_length=MAX_TRAIN_URIS
-    )
+    train: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field((), max_length=MAX_TRAIN_URIS)
+    generated: str | None = None
     validation: ValidationSource
     held_out: tuple[HeldOut, ...] = Field((), max_length=MAX_HELD_OUT)
     format: DataFormat = DataFormat.AUTO
@@ -237,6 +257,12 @@ class PrepareConfig(Document):
     seed: int
     workspace: str | None = None
     output: str
+
+    @model_validator(mode="after")
+    def _rows_of_some_kind(self) -> Self:
+        if not self.train and self.generated is None:
+            raise ValueError("train names no rows, and none are generated")
+        return self
 
 
 class AdapterSource(Document):
@@ -317,11 +343,13 @@ class EvaluateConfig(Document):
     output: str
 
 
-RunConfig = Annotated[PrepareConfig | TrainConfig | EvaluateConfig, Field(discriminator="stage")]
-_ADAPTER: TypeAdapter[PrepareConfig | TrainConfig | EvaluateConfig] = TypeAdapter(RunConfig)
+AnyConfig = GenerateConfig | PrepareConfig | TrainConfig | EvaluateConfig
+
+RunConfig = Annotated[AnyConfig, Field(discriminator="stage")]
+_ADAPTER: TypeAdapter[AnyConfig] = TypeAdapter(RunConfig)
 
 
-def parse_run_config(text: str | bytes) -> PrepareConfig | TrainConfig | EvaluateConfig:
+def parse_run_config(text: str | bytes) -> AnyConfig:
     """Read ``run.json``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""``python -m tunesmith_trainer <prepare|train|evaluate>``: PID 1 of a training pod.
+"""``python -m tunesmith_trainer <generate|prepare|train|evaluate>``: PID 1 of a training pod.
 
 ``prepare FILE --model …`` checks data on a computer without a cluster.
 """
@@ -17,6 +17,7 @@ from .launcher import Gang, Launcher, read_gang
 from .local.arguments import add_arguments, asks_for_local
 
 STAGES = {
+    "generate": "let a teacher make rows, within a budget",
     "prepare": "read, check, clean and split the data",
     "train": "train on what was prepared",
     "evaluate": "let contestants answer the same items",

@@ -4,12 +4,18 @@ from collections.abc import Iterator
 
 from tunesmith_contract.layout import SecretRole, reward_role
 from tunesmith_contract.methods import Method
-from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig
+from tunesmith_contract.run_config import (
+    AnyConfig,
+    EvaluateConfig,
+    GenerateConfig,
+    PrepareConfig,
+    TrainConfig,
+)
 
 Roles = tuple[str, ...]
 
 
-def roles_of(config: PrepareConfig | TrainConfig | EvaluateConfig) -> dict[str, Roles]:
+def roles_of(config: AnyConfig) -> dict[str, Roles]:
     """The roles whose Secrets open each URI that a run reads; the first that is mounted counts."""
     roles: dict[str, Roles] = {}
     for uri, *names in _named(config):
@@ -17,17 +23,24 @@ def roles_of(config: PrepareConfig | TrainConfig | EvaluateConfig) -> dict[str, 
     return roles
 
 
-def workspace_roles(config: PrepareConfig | TrainConfig | EvaluateConfig) -> Roles:
+def workspace_roles(config: AnyConfig) -> Roles:
     """The roles for work files, which lie at the output unless the run says otherwise."""
     return (SecretRole.WORKSPACE, SecretRole.OUTPUT) if config.workspace else (SecretRole.OUTPUT,)
 
 
-def _named(config: PrepareConfig | TrainConfig | EvaluateConfig) -> Iterator[tuple[str, ...]]:
-    yield config.base_model, SecretRole.BASE_MODEL
+def _named(config: AnyConfig) -> Iterator[tuple[str, ...]]:
+    if config.base_model:
+        yield config.base_model, SecretRole.BASE_MODEL
     match config:
+        case GenerateConfig():
+            yield config.generation.source, SecretRole.SEEDS, SecretRole.TRAIN, SecretRole.BASE_MODEL
+            for held_out in config.held_out:
+                yield held_out.uri, SecretRole.VALIDATION, SecretRole.TRAIN, SecretRole.BASE_MODEL
         case PrepareConfig():
             for uri in config.train:
                 yield uri, SecretRole.TRAIN, SecretRole.BASE_MODEL
+            if config.generated:
+                yield config.generated, *workspace_roles(config)
             if config.validation.uri:
                 yield config.validation.uri, SecretRole.VALIDATION, SecretRole.TRAIN, SecretRole.BASE_MODEL
             for held_out in config.held_out:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import tenacity
@@ -23,7 +23,11 @@ ATTEMPTS = 8
 LONGEST_WAIT_SECONDS = 300.0
 _BACK_OFF = tenacity.wait_random_exponential(multiplier=1, max=30)
 _BUSY = frozenset({408, 409, 425, 429})
+_TURNED_AWAY = frozenset({409, 425, 429, 503})
+_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _SHOWN_CHARACTERS = 200
+
+Result = TypeVar("Result")
 
 
 class RequestRefused(Exception):
@@ -38,16 +42,18 @@ class RequestRefused(Exception):
         self.message = message
 
 
-class _TryAgain(Exception):
+class TryAgain(Exception):
     """The endpoint is busy or away.
 
     Attributes:
         retry_after: seconds that it asks to be left alone; None if it doesn't say.
+        unserved: it has certainly not worked on the request; otherwise it may want to be paid for it.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, retry_after: float | None = None, *, unserved: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.unserved = unserved
 
 
 class Endpoint:
@@ -74,7 +80,7 @@ class Endpoint:
         self._key_file = secret / KEY_FILE
         self._client = httpx.Client(timeout=timeout_seconds, follow_redirects=False)
         self._retry = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_TryAgain),
+            retry=tenacity.retry_if_exception_type(TryAgain),
             wait=_wait,
             stop=tenacity.stop_any(tenacity.stop_after_attempt(ATTEMPTS), _asks_for_too_long),
             before_sleep=self._log_wait,
@@ -90,9 +96,17 @@ class Endpoint:
             UserError: the endpoint wants another key, URL or protocol.
             InfrastructureError: it was busy or away at every try.
         """
+        return self.persist(lambda: self.post_once(body))
+
+    def persist(self, attempt: Callable[[], Result]) -> Result:
+        """What ``attempt`` comes to, which is made again when it raises TryAgain.
+
+        Raises:
+            InfrastructureError: it did so at every try.
+        """
         try:
-            return self._retry.copy()(self._post_once, body)
-        except _TryAgain as error:
+            return self._retry.copy()(attempt)
+        except TryAgain as error:
             message = f"{self._what} at {self._url} can't be reached: {error}; see that it runs"
             raise InfrastructureError("EndpointUnavailable", message) from error
 
@@ -100,7 +114,13 @@ class Endpoint:
         """Close its connections."""
         self._client.close()
 
-    def _post_once(self, body: dict[str, Any]) -> Any:
+    def post_once(self, body: dict[str, Any]) -> Any:
+        """The JSON that the endpoint answers, asked once.
+
+        Raises:
+            TryAgain: it is busy or away.
+            RequestRefused, UserError: as ``post``.
+        """
         key = self._key()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
@@ -108,7 +128,7 @@ class Endpoint:
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise self._user_error(f"can't be asked ({error})", "write an http or https URL") from error
         except httpx.TransportError as error:
-            raise _TryAgain(f"{type(error).__name__}: {error}") from error
+            raise TryAgain(f"{type(error).__name__}: {error}", unserved=isinstance(error, _UNSENT)) from error
         self._require_success(response, key)
         try:
             return response.json()
@@ -122,7 +142,7 @@ class Endpoint:
             return
         found = f"HTTP {status} {_excerpt(response, key)}"
         if status in _BUSY or response.is_server_error:
-            raise _TryAgain(found, _retry_after(response))
+            raise TryAgain(found, _retry_after(response), unserved=status in _TURNED_AWAY)
         if status in {400, 413, 422}:
             raise RequestRefused(found)
         if status in {401, 403}:
@@ -158,7 +178,7 @@ def _asks_for_too_long(state: tenacity.RetryCallState) -> bool:
 
 def _asked_wait(state: tenacity.RetryCallState) -> float | None:
     error = state.outcome.exception() if state.outcome else None
-    return error.retry_after if isinstance(error, _TryAgain) else None
+    return error.retry_after if isinstance(error, TryAgain) else None
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -17,12 +17,14 @@ from tunesmith_contract.layout import (
     SecretRole,
     artifact_uri,
     checkpoints_uri,
+    generated_uri,
+    journal_uri,
     prepared_uri,
     report_uri,
     work_uri,
 )
 from tunesmith_contract.report import Artifact, Outcome, RunReport, parse_report
-from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig
+from tunesmith_contract.run_config import AnyConfig
 from tunesmith_contract.uris import MOUNTED, StorageUri, parse_uri
 from tunesmith_storage.artifacts import place_folder, publish_artifact
 from tunesmith_storage.errors import StorageError
@@ -50,7 +52,7 @@ class Workspace:
         StorageError: work files can't lie where the run says.
     """
 
-    def __init__(self, storage: Storage, config: PrepareConfig | TrainConfig | EvaluateConfig) -> None:
+    def __init__(self, storage: Storage, config: AnyConfig) -> None:
         self._storage = storage
         self._stage = config.stage
         self.output = parse_uri(config.output)
@@ -82,6 +84,15 @@ class Workspace:
     def data_report(self) -> Path:
         """The folder of what was found in the data."""
         return self.path(self.data_report_uri)
+
+    def generated(self) -> Path:
+        """The file of rows that a teacher made, which stays."""
+        return self.path(generated_uri(self.work))
+
+    @property
+    def journal(self) -> Path:
+        """The folder of what was asked and answered while rows were generated."""
+        return self.path(journal_uri(self.work))
 
     @property
     def checkpoints(self) -> Path:
@@ -117,6 +128,8 @@ class Workspace:
             return
         if self._stage == "evaluate":
             self._mirror.pull(self.answers)
+        elif self._stage == "generate":
+            self._mirror.pull(self.journal)
         else:
             self._mirror.pull(self.prepared)
         if self._stage == "train":
@@ -156,8 +169,9 @@ class Workspace:
             log.warning("what is unfinished was not saved: %s", error)
 
     def committed_report(self) -> RunReport | None:
-        """The report of this stage if it has succeeded before; prepare has only while its rows are there."""
-        if self._stage == "prepare" and self._read(self.prepared / PREPARED_REPORT_FILE) is None:
+        """The report of this stage if it has succeeded before; prepare and generate have only while rows are there."""
+        rows = {"prepare": self.prepared / PREPARED_REPORT_FILE, "generate": self.generated}.get(self._stage)
+        if rows is not None and self._read(rows) is None:
             return None
         data = self._read(self.path(report_uri(self.work, self._stage)))
         report = parse_report(data) if data else None
@@ -193,7 +207,7 @@ class Workspace:
 
     def prune(self) -> None:
         """Remove what only an unfinished run needs."""
-        for folder in (self.checkpoints, self.prepared, self.answers):
+        for folder in (self.checkpoints, self.prepared, self.journal, self.answers):
             if self._mirror is not None:
                 self._mirror.delete(folder)
             shutil.rmtree(folder, ignore_errors=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tunesmith_contract.layout import MANIFEST_FILE, SECRETS_DIR, SecretRole
-from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig
+from tunesmith_contract.run_config import AnyConfig
 from tunesmith_contract.uris import MOUNT_ROOT, MOUNTED, Scheme, StorageUri, mount_path, parse_uri
 from tunesmith_storage.artifacts import fetch_artifact, place_folder
 from tunesmith_storage.credentials import load_credentials
@@ -65,7 +65,7 @@ class Storage:
         self.scratch = scratch or Path(tempfile.gettempdir()) / "tunesmith"
         self._roles = roles or {}
 
-    def for_run(self, config: PrepareConfig | TrainConfig | EvaluateConfig) -> "Storage":
+    def for_run(self, config: AnyConfig) -> "Storage":
         """The same storage, which opens each URI of a run with the Secret that the run has for it."""
         return Storage(self._mount_root, self.secrets, self.scratch, roles_of(config))
 

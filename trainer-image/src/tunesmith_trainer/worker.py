@@ -13,7 +13,14 @@ from pathlib import Path
 
 from tunesmith_contract.exit_codes import ExitCode, exit_code_of
 from tunesmith_contract.report import Outcome, RunReport
-from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig, parse_run_config
+from tunesmith_contract.run_config import (
+    AnyConfig,
+    EvaluateConfig,
+    GenerateConfig,
+    PrepareConfig,
+    TrainConfig,
+    parse_run_config,
+)
 
 from .failures import Preempted, describe
 from .preemption import InterruptibleProgress, Preemption
@@ -23,6 +30,9 @@ from .storage import Storage, write_atomically
 
 # Group 0 shares all files: another pod's user may be another one.
 _UMASK = 0o002
+
+#: Stages whose work files the next one needs.
+_FOLLOWED = frozenset({"generate", "prepare"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +71,7 @@ def _run(stage: str, config_file: Path, storage: Storage, rank: int) -> tuple[Ru
         return report, code
 
 
-def run_stage(config: PrepareConfig | TrainConfig | EvaluateConfig, storage: Storage) -> RunReport | None:
+def run_stage(config: AnyConfig, storage: Storage) -> RunReport | None:
     """Run a stage, unless it is done already; a finished run keeps no work files."""
     preemption = Preemption()
     if not isinstance(config, PrepareConfig):
@@ -75,19 +85,23 @@ def run_stage(config: PrepareConfig | TrainConfig | EvaluateConfig, storage: Sto
         except Exception:
             workspace.save_unfinished()
             raise
-    if report is not None and config.stage != "prepare":
+    if report is not None and config.stage not in _FOLLOWED:
         workspace.prune()
     return report
 
 
 def _dispatch(
-    config: PrepareConfig | TrainConfig | EvaluateConfig,
+    config: AnyConfig,
     storage: Storage,
     workspace: Workspace,
     preemption: Preemption,
 ) -> RunReport | None:
     """Run a stage; what it needs is imported with it, since torch alone takes seconds."""
     match config:
+        case GenerateConfig():
+            from .generate.run import generate
+
+            return generate(config, storage, workspace, InterruptibleProgress(preemption))
         case PrepareConfig():
             from .prepare import prepare
 

@@ -1,8 +1,9 @@
 """From the configured rewards to the functions and weights that TRL's trainers take."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
+from tunesmith_contract.layout import reward_role
 from tunesmith_contract.methods import Reward
 from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.failures import DataError, UserError
@@ -17,7 +18,10 @@ from .patterns import build_regex
 
 
 def build_reward_functions(
-    rewards: Sequence[Reward], special_ids: Collection[int], storage: Storage
+    rewards: Sequence[Reward],
+    special_ids: Collection[int],
+    storage: Storage,
+    role_of: Callable[[str], str] = reward_role,
 ) -> tuple[list[RewardFunction], list[float]]:
     """TRL's ``reward_funcs`` and ``reward_weights``.
 
@@ -25,12 +29,16 @@ def build_reward_functions(
         rewards: what makes an answer good.
         special_ids: tokens that are no part of an answer, such as the one that ends it.
         storage: finds reward models, and the Secrets of endpoints.
+        role_of: the role of the Secret that opens the endpoint of the reward of a name.
 
     Raises:
         UserError: a reward can't be had; the message says which and what to write instead.
     """
     _require_names(rewards)
-    functions = [RewardFunction(reward.name, _build(reward, special_ids, storage)) for reward in rewards]
+    functions = [
+        RewardFunction(reward.name, _build(reward, special_ids, storage, role_of(reward.name)))
+        for reward in rewards
+    ]
     return functions, [reward.weight for reward in rewards]
 
 
@@ -95,7 +103,7 @@ def require_no_tools(rows: Sequence[Row]) -> None:
         raise UserError("ToolsUnsupported", message)
 
 
-def _build(reward: Reward, special_ids: Collection[int], storage: Storage) -> Scorer:
+def _build(reward: Reward, special_ids: Collection[int], storage: Storage, role: str) -> Scorer:
     """The scorer of the member that is set; what loads models, or asks others, is imported with it."""
     if reward.exact is not None:
         return build_exact(reward.exact)
@@ -114,7 +122,7 @@ def _build(reward: Reward, special_ids: Collection[int], storage: Storage) -> Sc
     if reward.endpoint is not None:
         from .endpoint import build_endpoint
 
-        return build_endpoint(reward.name, reward.endpoint, storage.secrets)
+        return build_endpoint(reward.name, reward.endpoint, storage.secrets / role)
     assert reward.function is not None
     from .function import build_function
 

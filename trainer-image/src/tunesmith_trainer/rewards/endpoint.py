@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunesmith_contract.layout import reward_role
 from tunesmith_contract.methods import EndpointReward
 from tunesmith_trainer.endpoints import Endpoint, RequestRefused
 from tunesmith_trainer.failures import UserError
@@ -11,14 +10,14 @@ from tunesmith_trainer.failures import UserError
 from .base import Batch, Scorer
 
 
-def build_endpoint(name: str, spec: EndpointReward, secrets: Path) -> Scorer:
+def build_endpoint(name: str, spec: EndpointReward, secret: Path) -> Scorer:
     """What ``POST {"prompts", "completions", "answers"}`` gives as ``{"rewards": [...]}``.
 
     Args:
-        secrets: the folder that holds the mounted Secrets.
+        secret: the folder of the mounted Secret that opens it.
     """
     what = f"the endpoint of reward {name}"
-    endpoint = Endpoint(spec.url, what, secrets / reward_role(name), spec.timeout_seconds)
+    endpoint = Endpoint(spec.url, what, secret, spec.timeout_seconds)
 
     def score(batch: Batch) -> Sequence[float]:
         body = {

@@ -1,0 +1,166 @@
+"""What endpoints have answered, and what was paid for it: on disk before it counts, so that nobody pays twice."""
+
+import json
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+#: Lines after which the journal is kept.
+KEEP_EVERY = 32
+
+
+class Usage(NamedTuple):
+    """Tokens of a request, and of what was answered."""
+
+    prompt: int = 0
+    completion: int = 0
+
+
+NO_USAGE = Usage()
+
+
+class Spent(NamedTuple):
+    """Calls, and their tokens."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def plus(self, usage: Usage, calls: int = 1) -> "Spent":
+        """With so many more calls of this usage."""
+        return Spent(
+            self.calls + calls,
+            self.prompt_tokens + calls * usage.prompt,
+            self.completion_tokens + calls * usage.completion,
+        )
+
+    def together(self, other: "Spent") -> "Spent":
+        """Both."""
+        return Spent(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+class Answer(NamedTuple):
+    """What was said, whether that is all of it (an answer may be cut off at ``maxTokens``), and what it took."""
+
+    text: str
+    whole: bool
+    usage: Usage = NO_USAGE
+
+
+class Journal:
+    """Answers by the digest of their question, one JSON object a line; each is on disk before it counts.
+
+    A request may be reserved before it is sent. What is reserved counts as spent until it is answered or released: a
+    pod that was killed in between may have to pay for it. A last line that a killed pod left unfinished is cut off.
+    Threads may share it.
+
+    Args:
+        path: the file; when it is full, ``<stem>-1``, ``-2`` … follow.
+        keep: is called from time to time, to keep a file where the pod's own disk is none that stays.
+        keep_every: lines after which that is.
+        lines_per_file: how many lines fill a file; None: it is never full.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        keep: Callable[[Path], None],
+        keep_every: int = KEEP_EVERY,
+        lines_per_file: int | None = None,
+    ) -> None:
+        self._path = path
+        self._keep = keep
+        self._keep_every = keep_every
+        self._lines_per_file = lines_per_file
+        self._answers: dict[str, Answer] = {}
+        self._reserved: defaultdict[str, list[Usage]] = defaultdict(list)
+        self._spent = Spent()
+        self._lock = threading.Lock()
+        self._file: IO[bytes] | None = None
+        self._number = 0
+        self._lines = 0
+
+    def __enter__(self) -> "Journal":
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._open(0)
+        while self._file_name(self._number + 1).exists():
+            self._close()
+            self._open(self._number + 1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+        self._keep(self._file_name(self._number))
+
+    def get(self, question: str) -> Answer | None:
+        """The answer to a question; None if there is none yet."""
+        return self._answers.get(question)
+
+    @property
+    def spent(self) -> Spent:
+        """What was answered, and what may yet have to be paid."""
+        return self._spent
+
+    def put(self, question: str, answer: Answer) -> None:
+        """Write an answer down."""
+        entry = {"question": question, "answer": answer.text, "whole": answer.whole, "usage": answer.usage}
+        self._write(entry)
+
+    def reserve(self, question: str, usage: Usage) -> None:
+        """Write down that a question is about to be asked, which takes so much at most."""
+        self._write({"question": question, "reserved": usage})
+
+    def release(self, question: str) -> None:
+        """Write down that nothing has to be paid for the last request of a question."""
+        self._write({"question": question, "released": True})
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        with self._lock:
+            assert self._file is not None
+            self._file.write(json.dumps(entry).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._count(entry)
+            full = self._lines == self._lines_per_file
+            if full or not self._lines % self._keep_every:
+                self._keep(self._file_name(self._number))
+            if full:
+                self._close()
+                self._open(self._number + 1)
+
+    def _count(self, entry: dict[str, Any]) -> None:
+        self._lines += 1
+        question, spent = entry["question"], self._spent
+        reserved = self._reserved[question]
+        if "reserved" in entry:
+            usage = Usage(*entry["reserved"])
+            reserved.append(usage)
+            spent = spent.plus(usage)
+        elif reserved:
+            spent = spent.plus(reserved.pop(), -1)
+        if "answer" in entry:
+            answer = Answer(entry["answer"], entry["whole"], Usage(*entry.get("usage", ())))
+            self._answers[question] = answer
+            spent = spent.plus(answer.usage)
+        self._spent = spent  # at once: others read it meanwhile
+
+    def _open(self, number: int) -> None:
+        """Read a file, and go on writing behind its last whole line."""
+        self._number, self._lines = number, 0
+        self._file = self._file_name(number).open("a+b")
+        self._file.seek(0)
+        data = self._file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._file.truncate(len(whole))
+        for line in whole.splitlines():
+            self._count(json.loads(line))
+
+    def _close(self) -> None:
+        assert self._file is not None
+        self._file.close()
+
+    def _file_name(self, number: int) -> Path:
+        return self._path.with_stem(f"{self._path.stem}-{number}") if number else self._path
