@@ -1,13 +1,21 @@
-"""The files of a run, and what a teacher makes of their prompts."""
+"""The files of a run, in the order in which they are read, and what a teacher makes of their prompts."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tunesmith_contract.base import Document
 from tunesmith_contract.methods import TeacherEndpoint
-from tunesmith_contract.run_config import DataFormat, PrepareConfig
-from tunesmith_trainer.data.formats import EVALUATION, Purpose, purpose_of
-from tunesmith_trainer.data.reading import RefusedRow, Source, SourceFile, SourceRow, read_all
+from tunesmith_contract.run_config import DataFormat, HeldOut, PrepareConfig
+from tunesmith_contract.uris import MOUNTED, parse_uri
+from tunesmith_trainer.data.formats import EVALUATION, purpose_of
+from tunesmith_trainer.data.reading import (
+    DataFile,
+    RefusedRow,
+    Source,
+    SourceFile,
+    SourceRow,
+    find_files,
+    raise_findings,
+)
 from tunesmith_trainer.data.records import Record
 from tunesmith_trainer.data.report import FileReport
 from tunesmith_trainer.failures import DataError
@@ -21,7 +29,122 @@ from .refusals import Refusals
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What was read: the format in which training rows are written, and the files."""
+    """What was read: how training rows are written, and the files."""
 
     data_format: DataFormat
     files: tuple[FileReport, ...]
+
+
+def take_sources(config: PrepareConfig, storage: Storage, ingest: Ingest) -> Taken:
+    """Read training rows, those that were generated, and a validation set of its own.
+
+    Raises:
+        DataError: a file is damaged as a whole, or of another format than the others.
+        UserError: a file is missing, or the model's template can't render rows.
+    """
+    sources = [(source, False) for source in _training_sources(config, storage)]
+    for source, held_out in sources:
+        ingest.take(source, held_out=held_out)
+    data_format = sources[0][0].data_format
+    if config.validation.uri is not None:
+        validation = Source(
+            find_data(config.validation.uri, storage), data_format, purpose_of(config.method), _keep(config)
+        )
+        ingest.take(validation, held_out=True)
+        sources.append((validation, True))
+    return Taken(data_format, tuple(file for source, _ in sources for file in source.files))
+
+
+def take_answered(
+    config: PrepareConfig,
+    storage: Storage,
+    workspace: Workspace,
+    ingest: Ingest,
+    teacher: TeacherEndpoint,
+    progress: Callable[[int, int], None],
+) -> Taken:
+    """Read prompts, let the teacher answer them, and take the answers. They are few: each is paid for.
+
+    Raises:
+        DataError, UserError: as ``take_sources``, or what the teacher says.
+        InfrastructureError: the teacher was busy or away for too long.
+    """
+    opened = [*_training_sources(config, storage), *_validation_source(config, storage)]
+    files = [_read_all(source) for source in opened]
+    # What is wrong with the prompts is said before answers are paid for.
+    with Refusals(workspace.data_report) as refusals:
+        for file in files:
+            for row in file.refused:
+                refusals.add(row)
+    refusals.require_few(config, sum(len(file.rows) + len(file.refused) for file in files))
+    journal = Journal(workspace.prepared / JOURNAL_FILE, workspace.push)
+    answered = answer_sources(files, teacher, journal, storage.secrets, progress)
+    own = config.validation.uri is not None
+    for number, file in enumerate(answered):
+        ingest.take([*file.refused, *file.rows], held_out=own and number == len(answered) - 1)
+    return Taken(answered[0].data_format, tuple(report for source in opened for report in source.files))
+
+
+def read_held_out(held_out: HeldOut, storage: Storage) -> list[Record]:
+    """The rows of an evaluation's suite.
+
+    Raises:
+        DataError: a row fails a check: the evaluation would fail on it once training is over.
+    """
+    source = _read_all(Source(find_data(held_out.uri, storage), DataFormat.AUTO, EVALUATION))
+    if source.findings:
+        try:
+            raise_findings(source.findings)
+        except DataError as error:
+            message = f"the evaluation's suite {held_out.name} can't be asked: {error.message}"
+            raise DataError("InvalidEvaluationRows", message) from None
+    return [Record(number, row.file, row.line, row.row) for number, row in enumerate(source.rows)]
+
+
+def find_data(uri: str, storage: Storage) -> list[DataFile]:
+    """The files that a URI names: one, those of a folder, or those that fit a pattern.
+
+    Raises:
+        UserError: there is no such file.
+        DataError: a folder holds none.
+        StorageError: it can't be fetched.
+    """
+    parsed = parse_uri(uri)
+    if parsed.scheme in MOUNTED:
+        path = storage.path(parsed)
+        if path.is_dir() or "*" in path.name:
+            return find_files(path)
+    name = parsed.path.rpartition("/")[2] or parsed.name
+    return [DataFile(storage.dataset_file(uri), name)]
+
+
+def _training_sources(config: PrepareConfig, storage: Storage) -> list[Source]:
+    """The rows that were given, and behind them those that a teacher made, whose form is Tunesmith's own."""
+    purpose = purpose_of(config.method)
+    sources = []
+    if config.train:
+        files = [file for uri in config.train for file in find_data(uri, storage)]
+        sources.append(Source(files, config.format, purpose, _keep(config)))
+    if config.generated is not None:
+        sources.append(Source(find_data(config.generated, storage), DataFormat.AUTO, purpose))
+    return sources
+
+
+def _validation_source(config: PrepareConfig, storage: Storage) -> list[Source]:
+    uri = config.validation.uri
+    if uri is None:
+        return []
+    return [Source(find_data(uri, storage), config.format, purpose_of(config.method))]
+
+
+def _keep(config: PrepareConfig) -> Sequence[str]:
+    """The members that the split goes by."""
+    return [field for field in (config.validation.group_field, config.validation.stratify_field) if field]
+
+
+def _read_all(source: Source) -> SourceFile:
+    """All rows of files that fit into memory."""
+    outcomes = list(source)
+    rows = tuple(each for each in outcomes if isinstance(each, SourceRow))
+    refused = tuple(each for each in outcomes if isinstance(each, RefusedRow))
+    return SourceFile("", source.data_format, rows, refused)
