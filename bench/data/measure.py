@@ -28,11 +28,7 @@ SAMPLE_SECONDS = 0.2
 
 #: Of the rows: repeated ones, and such as fail a check.
 REPEATED, INVALID = 0.01, 0.001
-WORDS = (
-    "river market engine silver garden window doctor letter winter bridge copper forest signal harbor "
-    "planet butter castle danger effort fabric guitar hammer island jacket kettle ladder mirror needle "
-    "office pencil quartz rocket saddle tunnel umbrella valley wagon yellow anchor basket candle desert"
-).split()
+WORDS = ["river", "market", "engine", "silver", "garden", "window", "doctor", "letter", "winter", "bridge", "copper", "forest", "signal", "harbor", "planet", "butter", "castle", "danger", "effort", "fabric", "guitar", "hammer", "island", "jacket", "kettle", "ladder", "mirror", "needle", "office", "pencil", "quartz", "rocket", "saddle", "tunnel", "umbrella", "valley", "wagon", "yellow", "anchor", "basket", "candle", "desert"]
 
 
 def make_lines(count: int, seed: int = 0) -> Iterator[str]:

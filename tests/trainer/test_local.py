@@ -97,7 +97,7 @@ def test_bad_rows_are_named_by_file_and_line_and_leave_no_old_result(desk: Desk,
     out, err = desk.output
     assert out == ""
     assert "rows.jsonl:7: unrecognized_role" in err
-    assert "rows.jsonl:61: invalid_json" in err
+    assert "rows.jsonl:61:2: invalid_json" in err
     assert "Traceback" not in err
     assert "tunesmith-data/prepared/findings.jsonl" in err
     assert not (desk.folder / "tunesmith-data/prepared/train.parquet").exists()
@@ -107,7 +107,7 @@ def test_bad_rows_are_named_by_file_and_line_and_leave_no_old_result(desk: Desk,
 def test_bad_rows_can_be_dropped_and_are_shown(desk: Desk, make: Any) -> None:
     rows = [*make.rows(200), {"messages": []}]
     assert desk.prepare(desk.write("rows.jsonl", rows), "--on-invalid-row", "Drop") == ExitCode.SUCCEEDED
-    assert "tunesmith-data/prepared/dropped.jsonl" in desk.output[0]
+    assert "tunesmith-data/data-report/dropped.jsonl" in desk.output[0]
     report = read_report(desk.folder / "tunesmith-data/data-report")
     assert report.counts.dropped == 1
     assert [str(dropped.place) for dropped in report.dropped] == ["rows.jsonl:201"]

@@ -29,7 +29,7 @@ def test_counts_add_up_and_the_digest_is_of_the_content(world: Any, make: Any) -
     assert dataset.tokens.total >= 43 * dataset.tokens.p50 * 0.8
     split = load_prepared(world.output / "ns/a/prepared", dataset.digest)
     assert [row for row in rows if row in split.train or row in split.validation] == rows
-    (dropped,) = (world.output / "ns/a/prepared/dropped.jsonl").read_text().splitlines()
+    (dropped,) = (world.output / "ns/a/data-report/dropped.jsonl").read_text().splitlines()
     assert json.loads(dropped)["row"] == BAD
     assert "unrecognized_role" in json.loads(dropped)["reasons"][0]
 
@@ -50,11 +50,12 @@ def test_rows_held_out_by_the_user_are_never_trained_on(world: Any, make: Any) -
     rows = make.rows(30)
     train, validation = world.write_rows("a.jsonl", rows), world.write_rows("b.jsonl", rows[25:])
     report = world.prepare(world.prepare_config(train, validation={"uri": validation}))
-    assert (report.dataset.train_rows, report.dataset.validation_rows, report.dataset.duplicates) == (
-        25,
-        5,
-        5,
-    )
+    dataset = report.dataset
+    assert (dataset.train_rows, dataset.validation_rows, dataset.leaked_rows) == (25, 5, 5)
+    found = json.loads((world.output / "ns/uid/data-report/report.json").read_text())
+    assert {(leak["train"]["line"], leak["other"]["line"]) for leak in found["leaks"]} == {
+        (26 + number, 1 + number) for number in range(5)
+    }
 
 
 def test_long_rows_are_counted_and_lost_answers_are_findings(world: Any, make: Any) -> None:

@@ -73,7 +73,8 @@ def test_labels_that_are_all_the_same_are_warned_of(world: Any) -> None:
     config = world.prepare_config(world.write_rows("k.jsonl", rows), method={"kto": {}})
     dataset = world.prepare(config).dataset
     assert dataset.format == "UnpairedPreference"
-    assert any("labelled false" in warning for warning in dataset.warnings)
+    assert ("class_imbalance", 9) in dataset.issues
+    assert any("bad ones" in warning for warning in dataset.warnings)
 
 
 def test_a_reward_model_needs_an_architecture_that_can_end_in_a_number(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tunesmith_contract.methods import LengthReward, Reward
 from tunesmith_trainer.failures import DataError, UserError
-from tunesmith_trainer.rewards.build import build_reward_functions, check_rewards
+from tunesmith_trainer.rewards.build import RewardedRows, build_reward_functions, check_rewards
 from tunesmith_trainer.rewards.length import length_score
 from tunesmith_trainer.rewards.numeric import last_number
 from tunesmith_trainer.storage import Storage
@@ -68,7 +68,7 @@ def test_a_pattern_is_found_anywhere_and_never_takes_long() -> None:
 def test_a_wrong_pattern_is_said_before_training(pattern: str) -> None:
     reward = Reward.model_validate({"name": "form", "regex": {"pattern": pattern}})
     with pytest.raises(UserError, match=r"reward form: the pattern .* RE2"):
-        check_rewards([reward], [])
+        check_rewards([reward])
 
 
 SCHEMA = {
@@ -126,7 +126,7 @@ def test_any_json_is_json_and_text_around_it_makes_it_none(value: Any) -> None:
 def test_a_wrong_schema_is_said_before_training(schema: str) -> None:
     reward = Reward.model_validate({"name": "form", "jsonSchema": {"jsonSchema": schema}})
     with pytest.raises(UserError, match="reward form"):
-        check_rewards([reward], [])
+        check_rewards([reward])
 
 
 NUMBERS = st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**9), max_value=10**9)
@@ -243,17 +243,24 @@ def test_a_function_that_is_not_there(name: str) -> None:
         build(function={"name": name})
 
 
+def require_answers(rewards: list[Reward], rows: list[dict[str, str]]) -> None:
+    rewarded = RewardedRows(rewards)
+    rewarded.see(rows[:2])
+    rewarded.see(rows[2:])
+    rewarded.require_answers()
+
+
 def test_rows_without_the_answer_that_a_reward_needs() -> None:
     rows = [{"prompt": "a", "answer": "1"}, {"prompt": "b"}, {"prompt": "c", "answer": "none"}]
     for kind, missing in (("exact", 1), ("numeric", 2)):
         reward = Reward.model_validate({"name": "right", kind: {}})
         with pytest.raises(DataError, match=f"{missing} of 3 rows have none"):
-            check_rewards([reward], rows)
-    check_rewards([Reward.model_validate({"name": "right", "exact": {}})], rows[:1])
-    check_rewards([], rows)
+            require_answers([reward], rows)
+    require_answers([Reward.model_validate({"name": "right", "exact": {}})], rows[:1])
+    require_answers([], rows)
 
 
 def test_names_are_given_once() -> None:
     rewards = [Reward.model_validate({"name": "same", "exact": {}})] * 2
     with pytest.raises(UserError, match="2 rewards are named same"):
-        check_rewards(rewards, [{"answer": "1"}])
+        check_rewards(rewards)

@@ -23,6 +23,12 @@ TENSORBOARD_FOLDER = "tensorboard"
 DATA_REPORT_FOLDER = "data-report"
 DATA_REPORT_PAGE = "report.html"
 DATA_REPORT_FILE = "report.json"
+FINDINGS_FILE = "findings.jsonl"
+DROPPED_FILE = "dropped.jsonl"
+
+#: The rows that prepare leaves for training.
+TRAIN_FILE = "train.parquet"
+VALIDATION_FILE = "validation.parquet"
 
 #: How rows were generated; beside the report, where there are any.
 GENERATION_FILE = "generation.json"

@@ -15,8 +15,8 @@ def call_apart(
 ) -> Result:
     """What the function returns; function, arguments and result have to be picklable.
 
-    Torch and what comes with it take half a gigabyte and never give it back. Where it is loaded already there is nothing
-    to save, and the function is called at once.
+    Torch and what comes with it take half a gigabyte and never give it back. Where it is loaded already there is
+    nothing to save, and the function is called at once.
 
     Raises:
         Exception: what the function raises.

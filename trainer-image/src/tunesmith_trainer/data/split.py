@@ -1,4 +1,4 @@
-"""Which rows are trained on: removes repeated ones and divides the rest, so that the same row is always on the same side.
+"""Which rows are trained on: repeated ones are left out, and the same row is always on the same side.
 
 All of it goes by numbers of rows (digests, groups, strata): the rows themselves lie on disk.
 """

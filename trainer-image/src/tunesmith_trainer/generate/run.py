@@ -18,7 +18,7 @@ from tunesmith_trainer.failures import DataError
 from tunesmith_trainer.journal import Journal
 from tunesmith_trainer.progress import Progress
 from tunesmith_trainer.report import Workspace
-from tunesmith_trainer.rewards.build import build_reward_functions, check_rewards
+from tunesmith_trainer.rewards.build import RewardedRows, build_reward_functions, check_rewards
 from tunesmith_trainer.storage import Storage
 
 from .alike import HeldOutQuestions, SameQuestions
@@ -120,7 +120,10 @@ def _reward_sieve(config: GenerateConfig, storage: Storage, rows: Sequence[Row])
         DataError: a reward compares with the rows' answers, and there is none.
     """
     sieve: GenerationFilter = config.generation.filter
-    check_rewards(sieve.rewards, [{}] if config.generation.self_instruct else rows)
+    check_rewards(sieve.rewards)
+    rewarded = RewardedRows(sieve.rewards)
+    rewarded.see([{}] if config.generation.self_instruct else rows)
+    rewarded.require_answers()
     tokenizer = None
     if config.base_model is not None:
         # Imported here: it brings transformers along, which most runs of the stage need not wait for.

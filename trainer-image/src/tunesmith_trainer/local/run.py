@@ -9,7 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory, exit_code_of
-from tunesmith_contract.layout import DATA_REPORT_FILE, DATA_REPORT_FOLDER, DATA_REPORT_PAGE
+from tunesmith_contract.layout import (
+    DATA_REPORT_FILE,
+    DATA_REPORT_FOLDER,
+    DATA_REPORT_PAGE,
+    DROPPED_FILE,
+    FINDINGS_FILE,
+    TRAIN_FILE,
+    VALIDATION_FILE,
+)
 from tunesmith_contract.report import Failure, RunReport
 from tunesmith_contract.run_config import AdapterType
 from tunesmith_trainer.data.estimate import Plan, estimate
@@ -110,22 +118,22 @@ def _places(folder: Path) -> dict[str, Path]:
     named = {
         "Page": folder / DATA_REPORT_FOLDER / DATA_REPORT_PAGE,
         "Report": folder / DATA_REPORT_FOLDER / DATA_REPORT_FILE,
-        "Training rows": folder / PREPARED / "train.parquet",
-        "Validation rows": folder / PREPARED / "validation.parquet",
-        "Dropped rows": folder / PREPARED / "dropped.jsonl",
+        "Training rows": folder / PREPARED / TRAIN_FILE,
+        "Validation rows": folder / PREPARED / VALIDATION_FILE,
+        "Dropped rows": folder / DATA_REPORT_FOLDER / DROPPED_FILE,
     }
     return {name: path for name, path in named.items() if path.is_file()}
 
 
 def _tell_findings(folder: Path) -> None:
-    findings = folder / PREPARED / "findings.jsonl"
+    findings = folder / DATA_REPORT_FOLDER / FINDINGS_FILE
     if findings.is_file():
         sys.stderr.write(f"All that was found: {findings}\n")
 
 
 def _forget_earlier(folder: Path) -> None:
     """Remove what an earlier call left, so that nothing of it is taken for this one's."""
-    for path in (*_places(folder).values(), folder / PREPARED / "findings.jsonl"):
+    for path in (*_places(folder).values(), folder / DATA_REPORT_FOLDER / FINDINGS_FILE):
         path.unlink(missing_ok=True)
 
 

@@ -26,19 +26,21 @@ class Cleaned:
     Attributes:
         sides: of each row, by ``split.CODES``.
         clusters: of rows that are the same, or nearly, the largest first.
+        near_rows: rows that nearly repeat another one, removed or not.
         leaks: the first training rows that a held-out set holds, too.
     """
 
     sides: Sides
     clusters: tuple[Cluster, ...]
+    near_rows: int
     leaks: tuple[Leak, ...]
 
 
 def clean(store: RowStore, config: PrepareConfig, suites: Sequence[HeldOut]) -> Cleaned:
     """Decide for each row.
 
-    Rows are looked at in this order: repeated ones, leaks of the evaluation's suites and of a validation set of its own,
-    rows drawn for validation, and at last training rows that nearly repeat one of those.
+    In this order: repeated rows, leaks of the evaluation's suites and of a validation set of its own, rows drawn for
+    validation, and at last training rows that nearly repeat one of those.
 
     Args:
         suites: what training is kept free of.
@@ -57,7 +59,12 @@ def clean(store: RowStore, config: PrepareConfig, suites: Sequence[HeldOut]) -> 
     sides[draw_validation(store, candidates, config.validation, config.seed)] = CODES[Side.VALIDATION]
     leaks.remove_twins(near)
     clusters = sorted([*_exact_clusters(store), *_near_clusters(store, near)], key=lambda each: -each.size)
-    return Cleaned(sides, tuple(clusters[:MAX_CLUSTERS]), tuple(leaks.shown))
+    return Cleaned(
+        sides=sides,
+        clusters=tuple(clusters[:MAX_CLUSTERS]),
+        near_rows=sum(len(cluster.removed) for cluster in near),
+        leaks=tuple(leaks.shown),
+    )
 
 
 class _Leaks:
@@ -82,14 +89,15 @@ class _Leaks:
 
     def remove_overlap(self, held_out: Sequence[HeldOut], config: PrepareConfig) -> None:
         """Rows that a suite or a validation set of their own holds, whole or in part."""
-        if not any(each.records for each in held_out):
+        if not held_out:
             return
-        overlap = Overlap(held_out, threshold=config.near_threshold)
+        overlap = Overlap(held_out, threshold=config.near_threshold, seed=config.seed)
         for batch in self._store.batches(np.flatnonzero(self._sides == CODES[Side.TRAIN])):
-            for index, leak in overlap.find(batch):
-                self._sides[index] = CODES[Side.LEAKED]
-                if len(self.shown) < MAX_LEAKS:
-                    self.shown.append(leak)
+            overlap.see(batch)
+        for leaked in overlap.leaks(self._store.take):
+            self._sides[leaked.index] = CODES[Side.LEAKED]
+            if len(self.shown) < MAX_LEAKS:
+                self.shown.append(leaked.leak)
 
     def remove_twins(self, clusters: Sequence[NearCluster]) -> None:
         """Rows that nearly repeat one that was drawn for validation."""

@@ -129,7 +129,7 @@ def _kept_tokens(found: Findings) -> npt.NDArray[np.int64]:
 
 def _warnings(found: Findings) -> list[str]:
     """What to look at, in a sentence each, the gravest first."""
-    warnings = [issue.message for issue in found.judged.issues if issue.severity is Severity.ERROR]
+    warnings = _said(found.judged.issues, Severity.ERROR)
     if found.refusals.silent:
         cut = found.refusals.silent
         warnings.append(f"{cut:,} answers of the teacher were cut off and are left out: raise maxTokens")
@@ -139,8 +139,8 @@ def _warnings(found: Findings) -> list[str]:
         )
     if not found.counts.validation:
         warnings.append("no rows are held out for validation: set dataset.validation")
-    return warnings + _said(found.judged.issues)
+    return warnings + _said(found.judged.issues, Severity.WARNING)
 
 
-def _said(issues: Sequence[Issue]) -> list[str]:
-    return [issue.message for issue in issues if issue.severity is Severity.WARNING]
+def _said(issues: Sequence[Issue], severity: Severity) -> list[str]:
+    return [f"{issue.message}: {issue.advice}" for issue in issues if issue.severity is severity]

@@ -1,6 +1,7 @@
 """From files to the store: rows are checked, measured and kept; what is wrong with others is written down."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
@@ -12,11 +13,14 @@ from tunesmith_trainer.data.measuring import is_cut, measure
 from tunesmith_trainer.data.reading import RefusedRow, SourceRow
 from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.data.store import BATCH_ROWS, RowStore, Stored
+from tunesmith_trainer.failures import DataError
 from tunesmith_trainer.rewards.build import RewardedRows
 
 from .refusals import Refusals
 
 Value = TypeVar("Value")
+
+_SPOKEN = frozenset({"messages", "prompt", "completion", "chosen", "rejected", "text"})
 
 
 @dataclass(slots=True)
@@ -28,10 +32,11 @@ class Ingest:
         refusals: is told of the others.
         renderer, method: measure a row's tokens.
         rewarded: sees what is to be rewarded.
-        mask: takes personal data out of a row, where that is wanted.
+        mask: takes personal data out of a row, where that is wanted, and says of what kinds it was.
         group_field, stratify_field: which values of a row the split goes by.
         seen: is told how many rows there are after each batch.
         truncated: rows that lose their end.
+        masked: rows that held personal data, by its kinds.
     """
 
     store: RowStore
@@ -40,11 +45,13 @@ class Ingest:
     method: Method
     rewarded: RewardedRows
     seen: Callable[[int], None]
-    mask: Callable[[Row], Row] | None = None
+    mask: Callable[[Row], tuple[Row, Collection[str]]] | None = None
     group_field: str | None = None
     stratify_field: str | None = None
     truncated: int = field(default=0, init=False)
+    masked: Counter[str] = field(default_factory=Counter, init=False)
     _chats: bool = field(default=False, init=False)
+    _forms: dict[str, bool] = field(default_factory=dict, init=False)
 
     def take(self, rows: Iterable[SourceRow | RefusedRow], *, held_out: bool = False) -> None:
         """Take all rows of a set.
@@ -67,8 +74,9 @@ class Ingest:
                 self.refusals.add(row)
         if not good:
             return
+        self._require_likeness(good[0])
         self._require_template(good[0].row)
-        learned = [self.mask(row.row) if self.mask else row.row for row in good]
+        learned = [self._masked(row.row) for row in good]
         self.rewarded.see(learned)
         kept = []
         for source, row, length in zip(
@@ -82,6 +90,13 @@ class Ingest:
             kept.append(self._stored(source, row, length, held_out))
         self.store.append(kept)
 
+    def _masked(self, row: Row) -> Row:
+        if self.mask is None:
+            return row
+        masked, kinds = self.mask(row)
+        self.masked.update(kinds)
+        return masked
+
     def _stored(self, source: SourceRow, row: Row, length: int, held_out: bool) -> Stored:
         kept = source.kept
         return Stored(
@@ -93,6 +108,16 @@ class Ingest:
             stratum=kept.get(self.stratify_field, "") if self.stratify_field else "",
             held_out=held_out,
         )
+
+    def _require_likeness(self, source: SourceRow) -> None:
+        """All sources hold text, or all hold messages: a column has one type. Within one it is checked row by row."""
+        forms = {name: isinstance(value, list) for name, value in source.row.items() if name in _SPOKEN}
+        differing = [name for name, form in forms.items() if self._forms.setdefault(name, form) is not form]
+        if differing:
+            words = ("text", "messages")
+            found = f"{words[forms[differing[0]]]} in {differing[0]}, and other files {words[not forms[differing[0]]]}"
+            message = f"{source.file} holds {found}: write all rows as text, or all as messages"
+            raise DataError("WrongFormat", message)
 
     def _require_template(self, row: Row) -> None:
         """Rows of messages need a template under which the answers that are learned can be told apart."""

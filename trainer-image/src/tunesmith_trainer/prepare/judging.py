@@ -1,1 +1,120 @@
 """What the rows that are kept say: checks of quality, and what follows for training."""
+
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tunesmith_contract.report import ModelReport
+from tunesmith_contract.run_config import Deduplicate, PersonalData, PrepareConfig
+from tunesmith_trainer.data.clean import personal_data
+from tunesmith_trainer.data.findings import MAX_EXAMPLES, Example, Issue, Severity
+from tunesmith_trainer.data.quality import Survey
+from tunesmith_trainer.data.records import Side
+from tunesmith_trainer.data.report import LearningCurve, Recommendation
+from tunesmith_trainer.data.split import CODES
+from tunesmith_trainer.data.store import RowStore
+from tunesmith_trainer.data.texts import answer_text, turns
+
+from .cleaning import Cleaned
+
+_ORDER = list(Severity)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What there is to say of the rows; the members are those of the data report.
+
+    Attributes:
+        answer_characters, turns: of each row that is kept.
+    """
+
+    issues: tuple[Issue, ...]
+    worst: tuple[Example, ...]
+    learning_curve: LearningCurve | None
+    recommendation: Recommendation | None
+    answer_characters: npt.NDArray[np.int64]
+    turns: npt.NDArray[np.int64]
+
+
+def judge(
+    store: RowStore,
+    cleaned: Cleaned,
+    config: PrepareConfig,
+    model: ModelReport,
+    seen: Callable[[int, int], None],
+) -> Judged:
+    """Show every row that is kept to every check, once.
+
+    Args:
+        seen: told the number of rows done, and of all.
+    """
+    kept = np.flatnonzero(np.isin(cleaned.sides, (CODES[Side.TRAIN], CODES[Side.VALIDATION])))
+    survey = Survey(config.method.key, store.take)
+    personal = personal_data.PersonalData() if config.personal_data is PersonalData.REPORT else None
+    characters, counted = array("l"), array("l")
+    done = 0
+    for batch in store.batches(kept):
+        survey.see(batch)
+        if personal is not None:
+            personal.see(batch)
+        characters.extend(len(answer_text(record.row)) for record in batch)
+        counted.extend(turns(record.row) for record in batch)
+        done += len(batch)
+        seen(done, len(kept))
+    quality = survey.finish(model)
+    issues = [*(quality.issues if quality else ()), *_cleaning_issues(cleaned, config)]
+    issues += personal.finish() if personal is not None else ()
+    return Judged(
+        issues=tuple(sorted(issues, key=lambda each: (_ORDER.index(each.severity), -each.rows, each.check))),
+        worst=quality.worst if quality else (),
+        learning_curve=quality.learning_curve if quality else None,
+        recommendation=quality.recommendation if quality else None,
+        answer_characters=np.array(characters, dtype=np.int64),
+        turns=np.array(counted, dtype=np.int64),
+    )
+
+
+def _cleaning_issues(cleaned: Cleaned, config: PrepareConfig) -> Iterator[Issue]:
+    """What cleaning found: leaks, which are gone, and near repetitions, where they stay."""
+    leaked = int((cleaned.sides == CODES[Side.LEAKED]).sum())
+    if leaked:
+        held_out = " and ".join(sorted({leak.held_out for leak in cleaned.leaks}))
+        yield Issue(
+            check="leaked_rows",
+            severity=Severity.WARNING,
+            rows=leaked,
+            message=f"{leaked:,} training rows are held by {held_out} too, and are not trained on",
+            advice="keep what is measured apart from what is learned: see the leaks, row by row",
+            examples=tuple(
+                Example(
+                    place=leak.train,
+                    excerpt=leak.excerpt,
+                    detail=f"{leak.kind} in {leak.held_out}",
+                    other=leak.other,
+                    other_excerpt=leak.other_excerpt,
+                    score=leak.similarity,
+                )
+                for leak in cleaned.leaks[:MAX_EXAMPLES]
+            ),
+        )
+    if cleaned.near_rows and config.deduplicate is not Deduplicate.NEAR:
+        near = [cluster for cluster in cleaned.clusters if cluster.similarity < 1]
+        yield Issue(
+            check="near_duplicates",
+            severity=Severity.NOTE,
+            rows=cleaned.near_rows,
+            message=f"{cleaned.near_rows:,} rows nearly repeat others",
+            advice="write deduplicate: Near to leave them out",
+            examples=tuple(
+                Example(
+                    place=cluster.rows[1],
+                    excerpt=cluster.excerpt,
+                    other=cluster.rows[0],
+                    score=cluster.similarity,
+                )
+                for cluster in near[:MAX_EXAMPLES]
+            ),
+        )

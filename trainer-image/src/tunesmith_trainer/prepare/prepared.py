@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
+from tunesmith_contract.layout import TRAIN_FILE, VALIDATION_FILE
 from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.data.parquet import read_rows
 from tunesmith_trainer.data.split import Split, dataset_digest, digests_of
 from tunesmith_trainer.failures import DataError
-
-TRAIN_FILE = "train.parquet"
-VALIDATION_FILE = "validation.parquet"
 
 
 def load_prepared(folder: Path, digest: str) -> Split:

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tunesmith_contract.layout import DROPPED_FILE, FINDINGS_FILE
 from tunesmith_contract.run_config import OnInvalidRow, PrepareConfig
 from tunesmith_trainer.data.findings import Finding, Place, excerpt
 from tunesmith_trainer.data.reading import RefusedRow, raise_findings
@@ -13,9 +14,6 @@ from tunesmith_trainer.data.reading.failing import SHOWN_FINDINGS
 from tunesmith_trainer.data.report import MAX_DROPPED, Dropped
 from tunesmith_trainer.failures import DataError
 from tunesmith_trainer.storage import open_atomically
-
-FINDINGS_FILE = "findings.jsonl"
-DROPPED_FILE = "dropped.jsonl"
 
 
 class Refusals:

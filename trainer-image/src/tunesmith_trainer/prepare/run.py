@@ -1,19 +1,21 @@
 """The prepare stage from its configuration to its report.
 
-It leaves ``train.parquet``, ``validation.parquet`` and ``report.json`` in the run's ``prepared`` folder, and what people
-read in ``data-report``, which stays.
+It leaves ``train.parquet``, ``validation.parquet`` and ``report.json`` in the run's ``prepared`` folder, and what
+people read in ``data-report``, which stays.
 """
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
-from tunesmith_contract.layout import DATA_REPORT_PAGE
+from tunesmith_contract.layout import DATA_REPORT_PAGE, TRAIN_FILE, VALIDATION_FILE
 from tunesmith_contract.methods import Method
 from tunesmith_contract.report import ModelReport, Outcome, RunReport
 from tunesmith_contract.run_config import OutputFormat, PersonalData, PrepareConfig
 from tunesmith_trainer.apart import call_apart
+from tunesmith_trainer.data.clean.overlap import HeldOut
 from tunesmith_trainer.data.clean.personal_data import PersonalDataFinder
-from tunesmith_trainer.data.page import write_report
+from tunesmith_trainer.data.page.files import write_report
 from tunesmith_trainer.data.parquet import write_rows
 from tunesmith_trainer.data.records import Side
 from tunesmith_trainer.data.render import MarkedTemplate, Renderer
@@ -30,9 +32,8 @@ from .cleaning import clean
 from .describe import Findings, build_data_report, build_dataset_report
 from .ingest import Ingest
 from .judging import judge
-from .prepared import TRAIN_FILE, VALIDATION_FILE
 from .refusals import Refusals
-from .sources import read_held_out, take_sources
+from .sources import Taken, read_held_out, take_answered, take_sources
 
 
 def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progress: Progress) -> RunReport:
@@ -50,7 +51,7 @@ def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progr
         marked_template=template,
     )
     with tempfile.TemporaryDirectory() as scratch, RowStore(Path(scratch)) as store:
-        found = _find(config, storage, workspace, progress, renderer, store)
+        found = _find(config, storage, workspace, progress, model, renderer, store)
         _require_rows(found)
         _write_rows(found, workspace)
         report = _report(found, config, workspace, model)
@@ -79,11 +80,12 @@ def _find(
     storage: Storage,
     workspace: Workspace,
     progress: Progress,
+    model: ModelReport,
     renderer: Renderer,
     store: RowStore,
 ) -> Findings:
     """Read, clean and judge."""
-    held_out = read_held_out(config, storage)
+    suites = [HeldOut(each.name, read_held_out(each, storage)) for each in config.held_out]
     rewarded = RewardedRows(config.method.rewards)
     masks = config.personal_data is PersonalData.MASK
     with Refusals(workspace.data_report) as refusals:
@@ -98,12 +100,21 @@ def _find(
             group_field=config.validation.group_field,
             stratify_field=config.validation.stratify_field,
         )
-        taken = take_sources(config, storage, workspace, ingest, progress)
+        taken = _take(config, storage, workspace, ingest, progress)
     refusals.require_few(config, len(store) + refusals.rows)
     rewarded.require_answers()
-    cleaned = clean(store, config, held_out)
-    judged = judge(store, cleaned, config)
+    cleaned = clean(store, config, suites)
+    judged = judge(store, cleaned, config, model, partial(progress.update, stage="quality"))
     return Findings(taken, store, refusals, cleaned, judged, ingest.truncated)
+
+
+def _take(
+    config: PrepareConfig, storage: Storage, workspace: Workspace, ingest: Ingest, progress: Progress
+) -> Taken:
+    teacher = endpoint_of(config.method)
+    if teacher is None:
+        return take_sources(config, storage, ingest)
+    return take_answered(config, storage, workspace, ingest, teacher, progress.update)
 
 
 def _require_rows(found: Findings) -> None:
