@@ -63,7 +63,9 @@ def swap(writer: Writer, text: str) -> str:
 
 def case(writer: Writer, text: str) -> str:
     """Another case and other punctuation."""
-    return writer.random.choice([str.upper, str.lower, str.title])(text).replace(".", writer.random.choice("!;?"))
+    return writer.random.choice([str.upper, str.lower, str.title])(text).replace(
+        ".", writer.random.choice("!;?")
+    )
 
 
 def space(writer: Writer, text: str) -> str:

@@ -62,7 +62,9 @@ class PassageIndex:
         items = self._owners[np.repeat(self._begins[place], counts) + within]
         pairs = np.repeat(rows, counts) * len(self._totals) + items
         values, found = np.unique(pairs, return_counts=True)
-        yield from zip(*(part.tolist() for part in (*np.divmod(values, len(self._totals)), found)), strict=True)
+        yield from zip(
+            *(part.tolist() for part in (*np.divmod(values, len(self._totals)), found)), strict=True
+        )
 
 
 def _once(numbers: NDArray[np.generic], owners: NDArray[np.int64]) -> tuple[Numbers, NDArray[np.int64]]:

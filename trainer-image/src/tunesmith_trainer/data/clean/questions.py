@@ -59,9 +59,7 @@ class QuestionIndex:
         self._numbers = {question: number for number, question in enumerate(questions)}
         self._boilerplate = Boilerplate()
         self._boilerplate.see([[question.text] for question in questions])
-        self._signatures = SignatureIndex(
-            self._sign(questions), Bands.for_threshold(threshold), threshold
-        )
+        self._signatures = SignatureIndex(self._sign(questions), Bands.for_threshold(threshold), threshold)
         self._passages = PassageIndex([question.text for question in questions])
 
     def find(
@@ -77,7 +75,9 @@ class QuestionIndex:
             if (number := self._numbers.get(question)) is not None:
                 yield row, number, Likeness("exact", 1.0)
         yield from self._find_near(questions)
-        texts = [b" ".join((question.text, answer)) for question, answer in zip(questions, answers, strict=True)]
+        texts = [
+            b" ".join((question.text, answer)) for question, answer in zip(questions, answers, strict=True)
+        ]
         for row, number, share in self._passages.find(texts):
             yield row, number, Likeness("passage", share)
 
