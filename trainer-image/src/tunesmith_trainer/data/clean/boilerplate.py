@@ -40,10 +40,16 @@ class Boilerplate:
         seen, counts = slots[begins], np.diff(begins, append=slots.size)
         self._counts[seen] = np.minimum(self._counts[seen] + counts, _MOST)
 
-    def strip(self, text: bytes) -> bytes:
-        """The text without its boilerplate."""
-        limit = common_limit(self._rows)
-        return without(text, PASSAGE, lambda numbers: self._counts[_slots(numbers)] > limit)
+    def strip(self, texts: Sequence[bytes]) -> list[bytes]:
+        """The texts without their boilerplate."""
+        numbers, places, owners = passages(texts, PASSAGE)
+        common = self._counts[_slots(numbers)] > common_limit(self._rows)
+        stripped = list(texts)
+        places, owners = places[common], owners[common]
+        first = np.flatnonzero(np.diff(owners, prepend=-1))
+        for begins, owner in zip(np.split(places, first)[1:], owners[first].tolist(), strict=True):
+            stripped[owner] = without(texts[owner], begins, PASSAGE)
+        return stripped
 
     def is_template(self, one: bytes, other: bytes) -> bool:
         """Whether most of what two texts share is in many rows."""

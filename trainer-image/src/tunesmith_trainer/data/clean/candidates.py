@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .signatures import SLOTS, Bands, Signatures
+from .signatures import MARGIN, SLOTS, Bands, Signatures
 from .windows import distinct
 
 Places = NDArray[np.int64]
@@ -16,10 +16,10 @@ Places = NDArray[np.int64]
 CROWD = 64
 
 _FIRSTS = 4
+_LIKELIEST = 4
+_EARLIEST = 2
 _NEIGHBOURS = 16
 _SLICE = 65_536
-# Three standard errors of the estimate at a similarity of 0.8.
-_MARGIN = 0.12
 _LOW = np.uint64(2**32 - 1)
 _HIGH = np.uint64(32)
 
@@ -45,11 +45,9 @@ def find_candidates(signatures: Signatures, bands: Bands, threshold: float) -> C
         order, first, size = _groups(bands.keys(signatures, band))
         crowded[order[size > CROWD]] = True
         codes = distinct(np.concatenate([_encode(*each) for each in _couples(order, first, size)]))
-        likely = _agreeing_slots(signatures, _decode(codes)) >= (threshold - _MARGIN) * SLOTS
+        likely = _agreeing_slots(signatures, _decode(codes)) >= (threshold - MARGIN) * SLOTS
         found = distinct(np.concatenate([found, codes[likely]]))
-    pairs = _decode(found)
-    likeliest = np.argsort(-_agreeing_slots(signatures, pairs), kind="stable")
-    return Candidates(by_later(pairs[likeliest]), np.flatnonzero(crowded))
+    return Candidates(_worth_comparing(signatures, _decode(found)), np.flatnonzero(crowded))
 
 
 def by_later(pairs: Places) -> Places:
@@ -60,6 +58,20 @@ def by_later(pairs: Places) -> Places:
 def slices(array: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
     """An array in parts."""
     return (array[begin : begin + size] for begin in range(0, len(array), size))
+
+
+def _worth_comparing(signatures: Signatures, pairs: Places) -> Places:
+    """Of each row's pairs the likeliest, and those with the earliest rows, which others may be removed for.
+
+    Args:
+        signatures: of all rows.
+        pairs: by the later place, then the earlier one.
+    """
+    likeliest = np.lexsort((-_agreeing_slots(signatures, pairs), pairs[:, 1]))
+    rank = np.arange(len(pairs)) - np.searchsorted(pairs[:, 1], pairs[:, 1])
+    chosen = rank < _EARLIEST
+    chosen[likeliest[rank < _LIKELIEST]] = True
+    return pairs[likeliest[chosen[likeliest]]]
 
 
 def _agreeing_slots(signatures: Signatures, pairs: Places) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 import re
 from functools import cached_property
 
-from .boilerplate import Boilerplate
+from .boilerplate import PASSAGE, Boilerplate
 from .parts import SHORT_ANSWER, Parts
 from .windows import Numbers, jaccard, shingle_set
 
@@ -57,7 +57,7 @@ class _Text:
 
     @cached_property
     def stripped(self) -> bytes:
-        return self._boilerplate.strip(self.text)
+        return self._boilerplate.strip([self.text])[0]
 
     @cached_property
     def stripped_shingles(self) -> Numbers:
@@ -76,13 +76,15 @@ class _Text:
         """Whether an alike text is this one with slips of the pen, or tells it in its own words, not a template's."""
         if differs_by_slips(self.text.decode(), other.text.decode()):
             return True
-        if (
-            self.stripped != other.stripped
-            and jaccard(self.stripped_shingles, other.stripped_shingles) < threshold
-        ):
+        if self._is_boilerplate or jaccard(self.stripped_shingles, other.stripped_shingles) < threshold:
             return False
         is_short = min(len(self.text), len(other.text)) <= SHORT_TEXT
         return not (is_short and self._boilerplate.is_template(self.text, other.text))
+
+    @property
+    def _is_boilerplate(self) -> bool:
+        """Whether too little is left beside boilerplate to tell texts apart."""
+        return len(self.stripped) < min(PASSAGE, len(self.text))
 
     def _numbers(self) -> list[bytes]:
         return sorted(_DIGITS.findall(self.text))

@@ -4,26 +4,22 @@ Signatures bring candidates together; each pair is then compared by its texts, f
 only if it is itself as alike as the threshold to the row that is kept for it: likeness is never passed on from row to row.
 """
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..formats import Row
 from ..records import Record
 from .boilerplate import Boilerplate
 from .candidates import by_later, find_candidates, slices
 from .likeness import Compared
-from .parts import Parts, parts_of
+from .parts import Parts, RecordsOf, parts_of
 from .signatures import SLOTS, Bands, Signatures, sign
-
-RowsOf = Callable[[Sequence[int]], Sequence[Row]]
 
 _GROWTH = 65_536
 _FETCHED = 2_000
-_MOST_FAILURES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,45 +70,45 @@ class NearDuplicates:
         self._indexes[self._size : end] = [record.index for record in records]
         self._size = end
 
-    def clusters(self, rows_of: RowsOf) -> tuple[NearCluster, ...]:
+    def clusters(self, records_of: RecordsOf) -> tuple[NearCluster, ...]:
         """The rows that are nearly the same, in the order of those that are kept.
 
         Args:
-            rows_of: fetches the rows of records by their indexes, in the order asked for.
+            records_of: fetches records by their indexes, in the order asked for.
         """
         verdicts = _Verdicts()
-        for some in slices(self._candidates(rows_of), _FETCHED):
+        for some in slices(self._candidates(records_of), _FETCHED):
             batch = [pair for pair in some.tolist() if verdicts.is_open(pair)]
-            parts = self._fetch(sorted({place for pair in batch for place in pair}), rows_of)
+            parts = self._fetch(sorted({place for pair in batch for place in pair}), records_of)
             rows = {place: Compared(each, self._boilerplate) for place, each in parts.items()}
-            for pair in batch:
-                if verdicts.is_open(pair):
-                    one, other = (rows[place] for place in pair)
-                    verdicts.add(pair, one.similarity(other, self._threshold))
+            for pair in filter(verdicts.is_open, batch):
+                one, other = (rows[place] for place in pair)
+                if (similarity := one.similarity(other, self._threshold)) is not None:
+                    verdicts.remove(pair, similarity)
         return tuple(self._cluster(kept, removed) for kept, removed in verdicts.clusters())
 
     def _cluster(self, kept: int, removed: list[tuple[int, float]]) -> NearCluster:
         rows = (NearDuplicate(int(self._indexes[place]), similarity) for place, similarity in removed)
         return NearCluster(int(self._indexes[kept]), tuple(rows))
 
-    def _candidates(self, rows_of: RowsOf) -> NDArray[np.int64]:
+    def _candidates(self, records_of: RecordsOf) -> NDArray[np.int64]:
         """Pairs of places that may be alike, by the later one, the likeliest first."""
         found = find_candidates(self._signatures[: self._size], self._bands, self._threshold)
         if not found.crowded.size:
             return found.pairs
         # What brought so many together is mostly boilerplate: what they say beside it tells more.
-        stripped = [self._sign_stripped(part, rows_of) for part in slices(found.crowded, _FETCHED)]
+        stripped = [self._sign_stripped(part, records_of) for part in slices(found.crowded, _FETCHED)]
         beside = find_candidates(np.concatenate(stripped), self._bands, self._threshold)
         return by_later(np.concatenate([found.crowded[beside.pairs], found.pairs]))
 
-    def _sign_stripped(self, places: NDArray[np.int64], rows_of: RowsOf) -> Signatures:
-        strip = self._boilerplate.strip
-        rows = self._fetch(places.tolist(), rows_of).values()
-        return sign([Parts(tuple(map(strip, row.texts)), row.key) for row in rows], self._seed)
+    def _sign_stripped(self, places: NDArray[np.int64], records_of: RecordsOf) -> Signatures:
+        rows = self._fetch(places.tolist(), records_of).values()
+        stripped = iter(self._boilerplate.strip([text for row in rows for text in row.texts]))
+        return sign([Parts(tuple(islice(stripped, len(row.texts))), row.key) for row in rows], self._seed)
 
-    def _fetch(self, places: Sequence[int], rows_of: RowsOf) -> dict[int, Parts]:
-        rows = rows_of([int(self._indexes[place]) for place in places])
-        return {place: parts_of(row) for place, row in zip(places, rows, strict=True)}
+    def _fetch(self, places: Sequence[int], records_of: RecordsOf) -> dict[int, Parts]:
+        records = records_of([int(self._indexes[place]) for place in places])
+        return {place: parts_of(record.row) for place, record in zip(places, records, strict=True)}
 
 
 class _Verdicts:
@@ -120,19 +116,15 @@ class _Verdicts:
 
     def __init__(self) -> None:
         self._kept_for: dict[int, tuple[int, float]] = {}
-        self._failures: Counter[int] = Counter()
 
     def is_open(self, pair: Sequence[int]) -> bool:
-        """Whether both rows are still there, and the later one has not been compared in vain too often."""
-        return self._failures[pair[1]] < _MOST_FAILURES and not any(place in self._kept_for for place in pair)
+        """Whether both rows are still there."""
+        return not any(place in self._kept_for for place in pair)
 
-    def add(self, pair: Sequence[int], similarity: float | None) -> None:
-        """Remove the later row of a pair for the earlier one if they are alike."""
+    def remove(self, pair: Sequence[int], similarity: float) -> None:
+        """Remove the later row of a pair for the earlier one."""
         earlier, later = pair
-        if similarity is None:
-            self._failures[later] += 1
-        else:
-            self._kept_for[later] = (earlier, similarity)
+        self._kept_for[later] = (earlier, similarity)
 
     def clusters(self) -> list[tuple[int, list[tuple[int, float]]]]:
         """Rows that are kept, each with those removed for it."""

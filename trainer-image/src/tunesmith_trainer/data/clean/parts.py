@@ -2,13 +2,14 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
 from tunesmith_contract.base import canonical_json
 
 from ..formats import Row
+from ..records import Record
 from ..texts import answer_text, prompt_text, rejected_text
 
 #: Bytes up to which an answer has to be the same, not only alike: about eight words, or a label, a number, a name.
@@ -19,6 +20,10 @@ _PUNCTUATION = r".,;:!?'\"“”‘’„«»‹›…¿¡()\[\]{}\-‐‑‒–
 _TOKEN = re.compile(rf"\w+|[^\w\s{_PUNCTUATION}]")
 _DIGITS = re.compile(r"\d+")
 _MINUS = "-−"  # noqa: RUF001 (the minus sign of typesetters)
+
+
+#: Fetches records by their indexes, in the order asked for.
+RecordsOf = Callable[[Sequence[int]], Sequence[Record]]
 
 
 @dataclass(frozen=True, slots=True)

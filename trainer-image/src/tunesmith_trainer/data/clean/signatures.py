@@ -20,7 +20,10 @@ SLOTS = 120
 #: Pairs as alike as the threshold that share a band, at least.
 BAND_RECALL = 0.995
 
-_MOST_ROWS_OF_A_BAND = 8
+#: Three standard errors of the estimate at a similarity of 0.8.
+MARGIN = 0.12
+
+_WIDEST_BAND = 8
 _BATCH_BYTES = 500_000
 
 
@@ -42,7 +45,7 @@ class Bands:
 
         They do so with probability 1 - (1 - threshold^width)^count (Leskovec et al., Mining of Massive Datasets, 3.4).
         """
-        widths = range(1, _MOST_ROWS_OF_A_BAND + 1)
+        widths = range(1, _WIDEST_BAND + 1)
         return max(
             (cls(width, SLOTS // width) for width in widths if _recall(threshold, width) >= BAND_RECALL),
             key=lambda bands: bands.width,
@@ -53,6 +56,36 @@ class Bands:
         keys = np.zeros((len(signatures), 8), dtype=np.uint8)
         keys[:, : self.width] = signatures[:, band * self.width : (band + 1) * self.width]
         return keys.view("<u8").ravel()
+
+
+class SignatureIndex:
+    """Signatures in memory, to be found by others.
+
+    Args:
+        signatures: a few thousand of them.
+        bands: how they are cut.
+        threshold: the similarity from which they are to be found.
+    """
+
+    def __init__(self, signatures: Signatures, bands: Bands, threshold: float) -> None:
+        self._signatures, self._bands = signatures, bands
+        self._least = (threshold - MARGIN) * SLOTS
+        keys = [bands.keys(signatures, band) for band in range(bands.count)]
+        self._orders = [np.argsort(each, kind="stable") for each in keys]
+        self._keys = [each[order] for each, order in zip(keys, self._orders, strict=True)]
+
+    def find(self, signatures: Signatures) -> list[tuple[int, int]]:
+        """Pairs of (number here, number in the index) that agree in a band, and altogether about enough."""
+        found = set()
+        for band in range(self._bands.count):
+            wanted = self._bands.keys(signatures, band)
+            begins, ends = (np.searchsorted(self._keys[band], wanted, side) for side in ("left", "right"))
+            for row in np.flatnonzero(ends > begins).tolist():
+                found.update((row, item) for item in self._orders[band][begins[row] : ends[row]].tolist())
+        return sorted(pair for pair in found if self._agree(signatures[pair[0]], pair[1]))
+
+    def _agree(self, signature: Signatures, item: int) -> bool:
+        return np.count_nonzero(signature == self._signatures[item]) >= self._least
 
 
 def sign(rows: Sequence[Parts], seed: int) -> Signatures:

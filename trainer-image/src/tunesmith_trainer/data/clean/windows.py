@@ -3,7 +3,7 @@
 Bytes suit every script alike: five of them are five letters of English and a little less than two of Chinese.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -82,16 +82,12 @@ def passages(texts: Sequence[bytes], width: int) -> tuple[Numbers, NDArray[np.in
     return numbers, places - starts[owners], owners
 
 
-def without(text: bytes, width: int, is_common: Callable[[Numbers], NDArray[np.bool_]]) -> bytes:
-    """A text without the passages that are common."""
-    numbers, places, _ = passages([text], width)
-    common = places[is_common(numbers)]
-    if not common.size:
-        return text
-    covered = np.zeros(len(text) + 1, dtype=np.int32)
-    np.add.at(covered, common, 1)
-    np.add.at(covered, common + width, -1)
-    return np.frombuffer(text, dtype=np.uint8)[np.cumsum(covered[:-1]) == 0].tobytes().strip()
+def without(text: bytes, begins: NDArray[np.int64], width: int) -> bytes:
+    """A text without the windows that begin in these places."""
+    changes = np.zeros(len(text) + 1, dtype=np.int32)
+    changes[begins] += 1
+    np.add.at(changes, begins + width, -1)
+    return np.frombuffer(text, dtype=np.uint8)[np.cumsum(changes[:-1]) == 0].tobytes().strip()
 
 
 def _words(buffer: bytes) -> Numbers:
