@@ -8,16 +8,17 @@ from .run_config import DataFormat
 #: What has an answer, and can be learned from or evaluated on.
 ANSWERED = (DataFormat.CHAT, DataFormat.PROMPT_COMPLETION, DataFormat.SHAREGPT, DataFormat.ALPACA)
 _PROMPTS = (DataFormat.PROMPT, *ANSWERED)
+_PAIRS = (DataFormat.PREFERENCE, DataFormat.SHAREGPT, DataFormat.ALPACA)
 
 #: By method; a row that could be of two counts as the first.
 LEARNED_FORMATS: Mapping[str, tuple[DataFormat, ...]] = MappingProxyType(
     {
         "sft": ANSWERED,
-        "dpo": (DataFormat.PREFERENCE,),
-        "kto": (DataFormat.UNPAIRED_PREFERENCE, DataFormat.PREFERENCE),
+        "dpo": _PAIRS,
+        "kto": (DataFormat.UNPAIRED_PREFERENCE, *_PAIRS),
         "grpo": _PROMPTS,
         "rloo": _PROMPTS,
-        "reward": (DataFormat.PREFERENCE,),
+        "reward": _PAIRS,
         "pretraining": (DataFormat.TEXT,),
         "distillation": _PROMPTS,
     }
