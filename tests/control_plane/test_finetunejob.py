@@ -11,6 +11,7 @@ from tunesmith_cluster.api import ApiError
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane
 from tunesmith_contract.exit_codes import ExitCode
+from tunesmith_contract.report import IssueCount
 
 KIND = "FineTuneJob"
 
@@ -106,6 +107,35 @@ def test_a_missing_claim_is_named(server: ControlPlane, operator: RestartableOpe
     server.add_volume(runs.namespace, "models", tmp_path, "gpu-0")
     eventually(
         lambda: condition(runs.status(KIND, "lost"), "Ready")["reason"] == "Preparing", 60, what="its coming"
+    )
+
+
+def test_what_was_found_in_the_data_is_told(runs: Runs) -> None:
+    suite = EVALUATION["suites"][0] | {"dataset": {"uri": "configmap://tests/task.jsonl"}}
+    train = {"uris": ["configmap://rows/train.jsonl", "pvc://data/more/"]}
+    made = runs.create(job(dataset={"train": train}, evaluation=EVALUATION | {"suites": [suite]}), "told")
+    pod = runs.pod(made, "prepare", 1)
+    mounted = {mount["mountPath"] for mount in pod["spec"]["containers"][0]["volumeMounts"]}
+    assert {f"/mnt/tunesmith/{name}" for name in ("configmap/rows", "configmap/tests", "pvc/data")} <= mounted
+    report = success("prepare")
+    assert report.dataset is not None
+    # A check that names itself twice does not make the API server refuse the status.
+    found = {
+        "issues": (IssueCount("copied_answers", 3),) * 2,
+        "leaked_rows": 5,
+        "page": "pvc://artifacts/r.html",
+    }
+    dataset = report.dataset.model_copy(update=found)
+    runs.finish(made, "prepare", 1, 0, report.model_copy(update={"dataset": dataset}))
+    status = runs.wait(KIND, "told", "Training")
+    assert status["dataset"]["issues"] == [{"check": "copied_answers", "rows": 3}] * 2
+    assert (status["dataset"]["leakedRows"], status["dataset"]["report"]) == (5, "pvc://artifacts/r.html")
+    assert status["estimate"] == {"steps": 102, "epochs": 3, "tokens": 64800}
+    assert "left out: 5 leaked" in condition(status, "DataReady")["message"]
+    events = f"/apis/events.k8s.io/v1/namespaces/{runs.namespace}/events"
+    eventually(
+        lambda: [each for each in runs.server.api.get(events)["items"] if each["reason"] == "DataIssues"],
+        what="an event that names the issues",
     )
 
 

@@ -113,6 +113,29 @@ def test_the_contestants_are_pinned_when_it_begins() -> None:
     assert '"gates"' in config.policy
 
 
+def test_of_several_files_the_first_gives_the_examples() -> None:
+    train = {"uris": ["pvc://data/b.csv", "pvc://data/a.jsonl"]}
+    cluster = World(tuned(dataset={"train": train}), baseline={"base": {}, "fewShot": 5})
+    cluster.reconcile()
+    assert cluster.config().few_shot_from == "pvc://data/b.csv"
+
+
+@pytest.mark.parametrize(
+    "train", [{"uri": "pvc://data/rows/"}, {"uris": ["pvc://a/b.csv", "pvc://a/c-*.csv"]}]
+)
+def test_a_folder_gives_no_examples(train: dict[str, Any]) -> None:
+    candidate = tuned(dataset={"train": train})
+    cluster = World(candidate, baseline={"base": {}, "fewShot": 5})
+    cluster.reconcile()
+    assert cluster.status["phase"] == "Failed"
+    assert cluster.status["failure"]["category"] == "UserError"
+    assert "add fewShotFrom: {uri: …}" in cluster.status["failure"]["message"]
+    for spec in ({"fewShotFrom": {"uri": "pvc://data/few.jsonl"}}, {"baseline": {"base": {}}}):
+        asked = World(candidate, **{"baseline": {"base": {}, "fewShot": 5}} | spec)
+        asked.reconcile()
+        assert asked.status["phase"] == "Running"
+
+
 def test_an_artefact_needs_no_job() -> None:
     cluster = World(
         candidate={"uri": "pvc://mine/adapter", "digest": DIGEST}, baseModel={"uri": "pvc://models/tiny"}

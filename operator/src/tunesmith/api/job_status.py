@@ -70,12 +70,14 @@ class DataIssue(StatusModel):
 
 
 class DatasetStatus(StatusModel):
-    """What was found in the data. rows = trainRows + validationRows + duplicates + nearDuplicates + leakedRows +
-    droppedRows.
-    """
+    """What was found in the data."""
 
     format: str | None = Field(None, max_length=32, description="How the rows are written.")
-    rows: int = Field(ge=0, description="Rows read.")
+    rows: int = Field(
+        ge=0,
+        description="Rows read: trainRows + validationRows + duplicates + nearDuplicates + leakedRows + "
+        "droppedRows.",
+    )
     train_rows: int = Field(ge=0, description="Rows trained on.")
     validation_rows: int = Field(0, ge=0, description="Rows held out.")
     duplicates: int = Field(0, ge=0, description="Rows left out because they repeat another.")
@@ -218,9 +220,7 @@ class JobCost(Cost):
 
 
 class Estimate(StatusModel):
-    """What the whole of training will take, said before it begins: an order of magnitude. Without GPU nodes whose
-    speed is known, there are steps and tokens alone.
-    """
+    """What the whole of training will take, said before it begins: an order of magnitude."""
 
     steps: int = Field(ge=1, description="Optimizer steps.")
     epochs: int = Field(
@@ -231,7 +231,10 @@ class Estimate(StatusModel):
         description="Tokens that go through the model in all epochs, answers that it writes itself included.",
     )
     duration: str | None = Field(
-        None, max_length=16, description="Time on the slowest GPUs that the pods may get, such as 2h10m."
+        None,
+        max_length=16,
+        description="Time on the slowest GPUs that the pods may get, such as 2h10m. Absent: there are none, or their "
+        "nodes' labels don't say what they are.",
     )
     gpu_hours: Measured | None = Field(None, description="GPUs times hours.")
     amount: Measured | None = Field(None, description="GPU hours times budget.pricePerGpuHour.")

@@ -71,7 +71,7 @@ class TrainSource(StrictModel):
         description="Where the rows lie: pvc://claim/file.jsonl; pvc://claim/folder/ with a slash at its end for all "
         "files of a folder; pvc://claim/rows-*.jsonl for some of them; configmap://name/key for small data; "
         "hf://org/repo/file@revision, s3://bucket/file.jsonl or gs://bucket/file.jsonl. A file is JSONL, JSON, CSV, "
-        "Parquet, plain text or Markdown, compressed or not.",
+        "TSV, Parquet, plain text or Markdown, compressed or not.",
     )
     uris: Annotated[tuple[TrainedDataUri, ...], Field(min_length=1, max_length=MAX_TRAIN_URIS)] | None = (
         Field(
@@ -220,11 +220,11 @@ class Dataset(StrictModel):
     near_threshold: Similarity | None = Field(
         None,
         description="With deduplicate: Near: how alike two rows are from which on the later one is left out, by the "
-        'share of their word sequences that they have in common (Jaccard similarity), from "0.5" to "1". Absent: 0.8.',
+        'share of their short passages that they have in common (Jaccard similarity), from "0.5" to "1". Absent: 0.8.',
     )
     personal_data: PersonalData = Field(
         PersonalData.REPORT,
         description="What is done about addresses, phone numbers, card numbers and keys in the rows. Report: they are "
-        "counted, and the rows are named in the report. Mask: a word such as <EMAIL_ADDRESS> takes the place of each, "
-        "in the rows that are trained on too. Ignore: nobody looks.",
+        "counted, and the rows are named in the report. Mask: a placeholder takes the place of each before anything "
+        "is learned from it. Ignore: nobody looks.",
     )
