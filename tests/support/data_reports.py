@@ -72,26 +72,8 @@ def make_report(**changes: object) -> DataReport:
         leaks=tuple(_leaks()),
         dropped=tuple(_dropped()),
         learning_curve=_curve(),
-        recommendation=Recommendation(
-            method="sft",
-            adapter="LoRA",
-            summary="Supervised fine-tuning with a LoRA adapter suits 9,874 conversations of one task.",
-            reasons=(
-                "9,874 rows are enough for a domain, and few for all weights of 1.7 billion parameters.",
-                "Answers are given; there are no pairs to prefer one of.",
-            ),
-        ),
-        estimate=Estimate(
-            epochs=3,
-            batch_size=16,
-            steps=663,
-            tokens=9_930_000,
-            seconds=1_260,
-            gpu_hours=0.35,
-            amount=0.875,
-            currency="EUR",
-            gpu="H100",
-        ),
+        recommendation=_recommendation(),
+        estimate=_estimate(),
     )
     return report.model_copy(update=changes)
 
@@ -304,4 +286,30 @@ def _curve() -> LearningCurve:
         now=1.79,
         doubled=1.72,
         verdict="Twice as many rows would lower the error by about 4 %: better rows will help more than more rows.",
+    )
+
+
+def _recommendation() -> Recommendation:
+    return Recommendation(
+        method="sft",
+        adapter="LoRA",
+        summary="Supervised fine-tuning with a LoRA adapter suits 9,874 conversations of one task.",
+        reasons=(
+            "9,874 rows are enough for a domain, and few for all weights of 1.7 billion parameters.",
+            "Answers are given; there are no pairs to prefer one of.",
+        ),
+    )
+
+
+def _estimate() -> Estimate:
+    return Estimate(
+        epochs=3,
+        batch_size=16,
+        steps=663,
+        tokens=9_930_000,
+        seconds=1_260,
+        gpu_hours=0.35,
+        amount=0.875,
+        currency="EUR",
+        gpu="H100",
     )

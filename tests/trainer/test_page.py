@@ -12,7 +12,7 @@ from tunesmith_trainer.data.page.charts import PLOT_HEIGHT, draw_counts, draw_cu
 from tunesmith_trainer.data.page.files import read_report, write_report
 from tunesmith_trainer.data.page.render import MAX_PAGE_BYTES, render_page
 from tunesmith_trainer.data.page.verdict import Level, judge
-from tunesmith_trainer.data.page.words import amount, duration, heading, number, percent, shorten
+from tunesmith_trainer.data.page.words import amount, compact, duration, heading, number, percent, shorten
 from tunesmith_trainer.data.report import Counts, Histogram
 
 REPORT = make_report()
@@ -183,13 +183,14 @@ def test_nothing_is_wider_than_the_window(browser: Browser, page: Path, tmp_path
     longest.write_text(render_page(make_largest_report("m")))
     for each in (page, longest):
         browser.open(each, width)
-        wide, inside = browser.run(
+        wide, beyond = browser.run(
+            "const root = document.documentElement;"
             "const right = (e) => e.getBoundingClientRect().right;"
-            "return [[...document.querySelectorAll('main *')].filter((e) => right(e) > innerWidth"
+            "return [[...document.querySelectorAll('main *')].filter((e) => right(e) > root.clientWidth"
             " && !e.closest('thead, caption')).map((e) => e.outerHTML.slice(0, 80)), "
-            "document.documentElement.scrollWidth]"
+            "root.scrollWidth - root.clientWidth]"
         )
-        assert (wide[:3], inside) == ([], width)
+        assert (wide[:3], beyond) == ([], 0)
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -255,6 +256,14 @@ def test_the_verdict_goes_by_the_gravest_issue() -> None:
     assert judge(nothing).title == "Nothing is left to train on"
 
 
+def test_what_is_counted_but_not_listed_is_not_denied() -> None:
+    page = render_page(make_clean_report().model_copy(update={"counts": make_report().counts}))
+    assert "1,245 rows repeat others; they are counted, not listed." in page
+    assert "139 rows are in a held-out set" in page
+    assert "96 rows were dropped" in page
+    assert "No row repeats another" not in page
+
+
 def test_empty_data_can_be_drawn() -> None:
     nothing = Histogram(edges=(0, 1), counts=(0,), p50=0, p95=0, max=0)
     report = make_report(counts=Counts(rows=0, train=0, validation=0), tokens=nothing, turns=nothing)
@@ -294,6 +303,7 @@ def test_numbers_are_written_for_people() -> None:
         "1,234",
         "less than 0.001",
     ]
+    assert [compact(value) for value in (3_567_811, 5e10, 12)] == ["3.57 M", "50 B", "12"]
     assert [percent(share) for share in (0, 0.002, 0.5, 0.999, 1)] == [
         "0 %",
         "<1 %",

@@ -59,9 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
     stages = parser.add_subparsers(dest="stage", required=True)
     for name, text in STAGES.items():
         stage = stages.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        _add_pod_arguments(stage)
         if name == "prepare":
             add_arguments(stage)
+        _add_pod_arguments(stage)
     return parser
 
 

@@ -1,6 +1,7 @@
 """What people write on the command line, and the run that it asks for."""
 
 import argparse
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tunesmith_trainer.failures import UserError
 
 from .host import data_uri, host_uri, model_uri
 
+USAGE = "%(prog)s FILE [FILE …] --model MODEL [options]"
 OUTPUT = Path("tunesmith-data")
 SEED = 42
 
@@ -52,29 +54,39 @@ class Request:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What ``prepare FILE --model …`` takes; a pod's ``prepare`` gets none of it."""
+    parser.usage = USAGE
     group = parser.add_argument_group("on a computer without a cluster")
     add = group.add_argument
     add("files", nargs="*", metavar="FILE", help="rows to check: files, folders, or URIs such as s3://…")
     add("--model", metavar="MODEL", help="a model's folder, or a hub's model such as org/name")
-    add("--method", choices=METHODS, default="sft", help="what the rows are for (sft)")
-    add("--format", choices=[*map(str, DataFormat)], default="Auto", help="how rows are written (Auto)")
+    _add_choice(add, "--method", METHODS, "sft", "what the rows are for")
+    _add_choice(add, "--format", DataFormat, "Auto", "how rows are written")
     add("--validation", metavar="FILE|FRACTION", default="0.1", help="rows that are held out (0.1)")
     add("--held-out", metavar="NAME=FILE", action="append", default=[], help="rows of an evaluation")
-    add("--deduplicate", choices=[*map(str, Deduplicate)], default="Exact", help="what is removed (Exact)")
-    add("--personal-data", choices=[*map(str, PersonalData)], default="Report", help="(Report)")
-    add("--on-invalid-row", choices=[*map(str, OnInvalidRow)], default="Fail", help="(Fail)")
-    add("--max-invalid-fraction", type=float, default=0.01, help="of rows that may be dropped (0.01)")
+    _add_choice(add, "--deduplicate", Deduplicate, "Exact", "which repeated rows are removed")
+    _add_choice(add, "--personal-data", PersonalData, "Report", "what is done about it")
+    _add_choice(add, "--on-invalid-row", OnInvalidRow, "Fail", "what a row that fails a check does")
+    add("--max-invalid-fraction", type=float, default=0.01, metavar="SHARE", help="of dropped rows (0.01)")
     add("--max-length", type=int, metavar="TOKENS", help="where rows are cut (the method's default)")
     add("--group-field", metavar="FIELD", help="rows with the same value stay on one side")
     add("--stratify-field", metavar="FIELD", help="each value is held out in the same proportion")
-    add("--epochs", type=int, default=EPOCHS, help=f"for the estimate ({EPOCHS})")
-    add("--batch-size", type=int, help="for the estimate (Auto)")
+    add("--epochs", type=int, metavar="N", default=EPOCHS, help=f"for the estimate ({EPOCHS})")
+    add("--batch-size", type=int, metavar="N", help="for the estimate (Auto)")
     add("--gpu", help="for the estimate, such as H100")
     add("--price-per-gpu-hour", type=float, metavar="PRICE", help="for the estimate")
     add("--currency", default="EUR", help="of the price (EUR)")
     add("--output", type=Path, default=OUTPUT, metavar="DIR", help=f"what comes out (./{OUTPUT})")
     add("--strict", action="store_true", help="warnings fail, too: for checks before a merge")
     add("--open", action="store_true", help="show the page in a browser")
+
+
+def _add_choice(
+    add: Callable[..., object], option: str, choices: Iterable[str], default: str, text: str
+) -> None:
+    names = [*map(str, choices)]
+    add(
+        option, choices=names, default=default, metavar="WORD", help=f"{text}: {', '.join(names)} ({default})"
+    )
 
 
 def asks_for_local(options: argparse.Namespace) -> bool:

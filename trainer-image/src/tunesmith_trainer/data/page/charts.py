@@ -17,7 +17,7 @@ CURVE_LEFT = 44
 TICKS = 4
 #: About the width of a character of a label, and some room.
 CHARACTER = 7.5
-GAP = 1.0
+GAP, MAX_BAR = 1.0, 56.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +102,12 @@ def draw_counts(counts: Counts) -> tuple[Segment, ...]:
 def draw_histogram(histogram: Histogram, limit: int = 0) -> HistogramChart:
     """Bars of one width each, whatever their bins are; ``limit`` is marked where it lies among the values."""
     highest, width = max(1, *histogram.counts), PLOT_WIDTH / len(histogram.counts)
+    thick = min(width - GAP, MAX_BAR)
     bars = tuple(
         Bar(
-            x=round(LEFT + index * width + GAP / 2, 2),
+            x=round(LEFT + index * width + (width - thick) / 2, 2),
             y=round(BASE - PLOT_HEIGHT * count / highest, 2),
-            width=round(width - GAP, 2),
+            width=round(thick, 2),
             height=round(PLOT_HEIGHT * count / highest, 2),
             label=_span(histogram, index),
             count=count,

@@ -12,6 +12,14 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:.3g}"
 
 
+def compact(value: float) -> str:
+    """``3.57 M``, ``50.2 B``: a large number where there is little room; else as ``number``."""
+    for size, letter in ((1e9, "B"), (1e6, "M")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}"
+    return number(value)
+
+
 def percent(share: float) -> str:
     """``92 %``; what is not quite none, and not quite all, says so."""
     if 0 < share < 0.01:
@@ -50,6 +58,7 @@ def shorten(text: str, characters: int) -> str:
 
 FILTERS: dict[str, Callable[..., str]] = {
     "amount": amount,
+    "compact": compact,
     "number": number,
     "percent": percent,
     "duration": duration,

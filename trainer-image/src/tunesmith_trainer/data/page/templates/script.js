@@ -16,7 +16,7 @@ function filter(list) {
 
 for (const input of document.querySelectorAll("[data-filter-for], [data-severity-for]")) {
   const list = document.getElementById(input.dataset.filterFor ?? input.dataset.severityFor);
-  input.addEventListener("input", () => filter(list));
+  for (const event of ["input", "change"]) input.addEventListener(event, () => filter(list));
 }
 
 function sort(head) {
