@@ -17,8 +17,9 @@ from .failing import Unreadable
 from .lines import Entries
 from .tables import check_names
 
-#: Few enough that long rows fit into memory together.
-_BATCH_ROWS = 128
+#: What is decoded together: so many bytes, by the mean of the file, and so many rows at most.
+_BATCH_BYTES = 4 * 2**20
+_BATCH_ROWS = 256
 _BUFFER_BYTES = 1 << 20
 _REASON_CHARACTERS = 200
 #: A damaged footer may ask for any amount of memory.
@@ -51,7 +52,7 @@ def read_parquet(source: Path | BinaryIO, members: Sequence[str], limit: Limit |
             if problem := check_names(names) if names else None:
                 raise Unreadable(problem)
             chosen = [name for name in names if name in members] or names
-            batches = file.iter_batches(_BATCH_ROWS, columns=chosen, use_threads=False)
+            batches = file.iter_batches(_batch_rows(file.metadata), columns=chosen, use_threads=False)
             for batch in _bounded(batches, limit or Limit(), _size_of(source)):
                 for row in _rows(batch):
                     number += 1
@@ -63,6 +64,11 @@ def read_parquet(source: Path | BinaryIO, members: Sequence[str], limit: Limit |
         raise Unreadable(_damaged(str(error) or type(error).__name__), number + 1) from error
     if number != rows:
         raise Unreadable(_damaged(f"{number:,} rows where its end speaks of {rows:,}"), number + 1)
+
+
+def _batch_rows(metadata: pq.FileMetaData) -> int:
+    size = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+    return min(_BATCH_ROWS, max(1, _BATCH_BYTES * metadata.num_rows // max(size, 1)))
 
 
 def _size_of(source: Path | BinaryIO) -> int:
@@ -78,12 +84,20 @@ def _damaged(reason: str) -> Problem:
 def _bounded(batches: Iterator[pa.RecordBatch], limit: Limit, size: int) -> Iterator[pa.RecordBatch]:
     """The same batches, until they are too much: a value that repeats takes no room in the file."""
     total = 0
-    for batch in batches:
+    for batch in map(_without_dictionaries, batches):
         total += batch.nbytes
         if total > limit.size_bytes and total > limit.ratio * size:
             found = f"{size:,} bytes of Parquet that hold more than {total:,}"
             raise Unreadable(Problem("decompression_bomb", found, "take out what repeats"))
         yield batch
+
+
+def _without_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatch:
+    columns = [
+        column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[Any]:

@@ -119,13 +119,14 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[
 def _inner(name: str, compression: str, chunks: Iterator[bytes]) -> Content:
     """A content whose first bytes have been decompressed."""
     head = b""
-    for chunk in chunks:
-        head += chunk
-        if len(head) >= HEAD_BYTES:
-            break
+    try:
+        while len(head) < HEAD_BYTES and (chunk := next(chunks, b"")):
+            head += chunk
+    except Unreadable as error:
+        raise Unreadable(error.problem, 1, name) from error
     if nested := _compression_of(head):
         found = f"{nested} within {compression}"
-        raise Unreadable(Problem("nested_archive", found, "compress the data once"))
+        raise Unreadable(Problem("nested_archive", found, "compress the data once"), 1, name)
     return Content(name, compression, head[:HEAD_BYTES], chain([head], chunks))
 
 

@@ -15,12 +15,14 @@ class Unreadable(Exception):
     Args:
         problem: what was found.
         line: where; None: at the last line that was read.
+        name: of the member of an archive, where it has not been opened yet.
     """
 
-    def __init__(self, problem: Problem, line: int | None = None) -> None:
+    def __init__(self, problem: Problem, line: int | None = None, name: str | None = None) -> None:
         super().__init__(problem.check)
         self.problem = problem
         self.line = line
+        self.name = name
 
 
 def raise_findings(

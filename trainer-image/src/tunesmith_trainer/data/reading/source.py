@@ -119,7 +119,7 @@ class Source:
                     line = outcome.line
                     yield outcome
         except Unreadable as error:
-            raise_findings([error.problem.at(name, error.line or line)], "UnreadableFile")
+            raise_findings([error.problem.at(error.name or name, error.line or line)], "UnreadableFile")
 
     def _read(self, opened: Opened) -> Iterator[SourceRow | RefusedRow]:
         rows = refused = 0
