@@ -1,8 +1,8 @@
 """How many rows a second prepare reads, checks, counts, cleans, judges and writes, and how much memory it takes.
 
 A million conversations beside a plain script that uses ``datasets`` for the same checks; writes
-``bench/results/data.json``. Memory is the sum over all processes of a side, shared pages counted once, sampled five times
-a second: what a pod's limit would have to be.
+``bench/results/data.json``. Memory is the sum over all processes of a side, shared pages counted once, sampled five
+times a second: what a pod's limit would have to be.
 """
 
 import argparse
@@ -28,7 +28,50 @@ SAMPLE_SECONDS = 0.2
 
 #: Of the rows: repeated ones, and such as fail a check.
 REPEATED, INVALID = 0.01, 0.001
-WORDS = ["river", "market", "engine", "silver", "garden", "window", "doctor", "letter", "winter", "bridge", "copper", "forest", "signal", "harbor", "planet", "butter", "castle", "danger", "effort", "fabric", "guitar", "hammer", "island", "jacket", "kettle", "ladder", "mirror", "needle", "office", "pencil", "quartz", "rocket", "saddle", "tunnel", "umbrella", "valley", "wagon", "yellow", "anchor", "basket", "candle", "desert"]
+WORDS = [
+    "river",
+    "market",
+    "engine",
+    "silver",
+    "garden",
+    "window",
+    "doctor",
+    "letter",
+    "winter",
+    "bridge",
+    "copper",
+    "forest",
+    "signal",
+    "harbor",
+    "planet",
+    "butter",
+    "castle",
+    "danger",
+    "effort",
+    "fabric",
+    "guitar",
+    "hammer",
+    "island",
+    "jacket",
+    "kettle",
+    "ladder",
+    "mirror",
+    "needle",
+    "office",
+    "pencil",
+    "quartz",
+    "rocket",
+    "saddle",
+    "tunnel",
+    "umbrella",
+    "valley",
+    "wagon",
+    "yellow",
+    "anchor",
+    "basket",
+    "candle",
+    "desert",
+]
 
 
 def make_lines(count: int, seed: int = 0) -> Iterator[str]:

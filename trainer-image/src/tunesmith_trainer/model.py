@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
@@ -20,28 +20,11 @@ from .failures import UserError
 from .shape import build_skeleton, count_parameters, describe_shape
 from .storage import Storage, file_digest
 from .template import is_template_changed
+from .tokenizer import load_tokenizer
 
 _IGNORED = ("README.md", ".gitattributes", "LICENSE")
 _HEADER_LENGTH_BYTES = 8
 _DIGEST_THREADS = 4
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The model's tokenizer.
-
-    Raises:
-        UserError: it can't be read, or is not a fast one.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        message = f"the base model's tokenizer can't be read ({error}): add tokenizer.json to its folder"
-        raise UserError("TokenizerUnreadable", message) from error
-    if not tokenizer.is_fast:
-        raise UserError("TokenizerUnreadable", "the base model has no tokenizer.json: add one to its folder")
-    if tokenizer.eos_token_id is None:
-        raise UserError("TokenizerUnreadable", "the base model's tokenizer names no eos_token: add one")
-    return tokenizer
 
 
 def describe_model(storage: Storage, uri: str, folder: Path) -> ModelReport:

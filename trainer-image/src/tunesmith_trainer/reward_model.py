@@ -17,7 +17,7 @@ from .artifacts import verified_artifact
 from .data.formats import Row
 from .data.render import Renderer
 from .failures import UserError
-from .model import load_tokenizer
+from .tokenizer import load_tokenizer
 from .storage import Storage, file_digest
 from .train.models import set_padding
 

@@ -122,6 +122,8 @@ def has_result(report: RunReport) -> bool:
             return report.dataset is not None and report.model is not None
         case "train":
             return report.training is not None
+        case "generate":
+            return report.generation is not None
         case "evaluate":
             return report.evaluation is not None
 

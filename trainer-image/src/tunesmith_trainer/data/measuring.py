@@ -38,7 +38,7 @@ def _measure_pair(row: Row, renderer: Renderer, method: Method) -> int | Problem
         pair = renderer.pair(row)
     except RenderError as error:
         return _refused(error)
-    return _require_answer(pair.length, len(pair.prompt), method)
+    return pair.length if len(pair.prompt) < method.max_length else _answer_lost(pair.length, method)
 
 
 def _judge(row: Row, length: int | RenderError, renderer: Renderer, method: Method) -> int | Problem:
@@ -47,15 +47,13 @@ def _judge(row: Row, length: int | RenderError, renderer: Renderer, method: Meth
     member = method.member
     if isinstance(member, GRPOMethod | RLOOMethod | DistillationMethod):
         return _check_room(length, member.max_length, member.max_completion_length) or length
-    if length < method.max_length:
+    if length < method.max_length or renderer.begins_within(row, method.max_length):
         return length
-    return _require_answer(length, renderer.tokens(row).start, method)
+    return _answer_lost(length, method)
 
 
-def _require_answer(length: int, before: int, method: Method) -> int | Problem:
-    """Something of the answer has to lie within what is trained on."""
-    if before < method.max_length:
-        return length
+def _answer_lost(length: int, method: Method) -> Problem:
+    """Nothing of the answer lies within what is trained on."""
     found = f"no answer within the first {method.max_length:,} of {length:,} tokens"
     return Problem("answer_truncated", found, "shorten the row or raise maxLength")
 

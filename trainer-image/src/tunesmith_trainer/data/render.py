@@ -13,17 +13,22 @@ conversation, both rendered by the model's own template, part; it ends with its 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
 
 from tunesmith_trainer.failures import UserError
 
 from .canonical import common_length
 from .formats import Row
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 Message = dict[str, Any]
+
+#: Tokens that a template may put between a prompt and its answer.
+_MOST_MARKS = 16
 
 _PROBE_CONVERSATION: list[Message] = [
     {"role": "user", "content": "one"},
@@ -45,7 +50,7 @@ class MarkedTemplate:
     text: str | None
 
 
-def find_marked_template(tokenizer: PreTrainedTokenizerBase) -> MarkedTemplate:
+def find_marked_template(tokenizer: "PreTrainedTokenizerBase") -> MarkedTemplate:
     """The model's own template where it has marks, else TRL's training variant of it, where it knows one."""
     # TRL loads datasets and pandas: too much for a process that streams rows.
     from trl.chat_template_utils import get_training_chat_template, has_generation_markers
@@ -116,7 +121,7 @@ class Renderer:
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: "PreTrainedTokenizerBase",
         *,
         answers_only: bool = True,
         marked_template: MarkedTemplate | None = None,
@@ -164,6 +169,21 @@ class Renderer:
             for number, ids in self._encode_all(texts, special_tokens=plain):
                 counted[number] = len(ids) + (plain and self._lacks_end(rows[number], ids))
         return counted
+
+    def begins_within(self, row: Row, limit: int) -> bool:
+        """Whether the first answer of a row begins within so many tokens.
+
+        Raises:
+            RenderError: the template refuses the row.
+        """
+        messages = row.get("messages", ())
+        first = next((n for n, message in enumerate(messages) if message["role"] == "assistant"), 0)
+        if first:
+            # What comes before the answer says nearly always enough, and costs less than the whole of a long row.
+            before = self.prompt(messages[:first], row.get("tools"))
+            if len(self._encode(before, [], special_tokens=False).ids) < limit - _MOST_MARKS:
+                return True
+        return self.tokens(row).start < limit
 
     def pair(self, row: Row) -> Pair:
         """A row of a preference.

@@ -105,9 +105,9 @@ class Recommendation(Document):
     """
 
     method: str
-    adapter: str | None
     summary: str
     reasons: tuple[str, ...]
+    adapter: str | None = None
 
 
 class Estimate(Document):

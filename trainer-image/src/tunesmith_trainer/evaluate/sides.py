@@ -15,7 +15,8 @@ from tunesmith_contract.run_config import AdapterSource, Side
 from tunesmith_trainer.artifacts import verified_artifact
 from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.failures import UserError
-from tunesmith_trainer.model import load_config, load_tokenizer, model_revision
+from tunesmith_trainer.model import load_config, model_revision
+from tunesmith_trainer.tokenizer import load_tokenizer
 from tunesmith_trainer.storage import Storage
 
 

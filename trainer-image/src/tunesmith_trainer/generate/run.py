@@ -127,7 +127,7 @@ def _reward_sieve(config: GenerateConfig, storage: Storage, rows: Sequence[Row])
     tokenizer = None
     if config.base_model is not None:
         # Imported here: it brings transformers along, which most runs of the stage need not wait for.
-        from tunesmith_trainer.model import load_tokenizer
+        from tunesmith_trainer.tokenizer import load_tokenizer
 
         tokenizer = load_tokenizer(storage.model_folder(config.base_model, weights=False))
     special = tokenizer.all_special_ids if tokenizer else ()

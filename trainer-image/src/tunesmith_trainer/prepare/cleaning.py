@@ -9,7 +9,6 @@ from tunesmith_contract.run_config import Deduplicate, PrepareConfig
 from tunesmith_trainer.data.clean.near import NearCluster, NearDuplicates
 from tunesmith_trainer.data.clean.overlap import HeldOut, Overlap
 from tunesmith_trainer.data.findings import excerpt
-from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.data.records import Record, Side
 from tunesmith_trainer.data.report import MAX_CLUSTER_ROWS, MAX_CLUSTERS, MAX_LEAKS, Cluster, Leak
 from tunesmith_trainer.data.split import CODES, Sides, draw_validation, find_held_out, find_repeated
@@ -130,15 +129,11 @@ class _Leaks:
 
 
 def _find_near(store: RowStore, indexes: Indexes, config: PrepareConfig) -> tuple[NearCluster, ...]:
-    """Clusters of rows that differ, but hardly; text of a few rows to a document is never looked at alone."""
-
-    def rows_of(wanted: Sequence[int]) -> list[Row]:
-        return [record.row for record in store.take(wanted)]
-
+    """Clusters of rows that differ, but hardly."""
     near = NearDuplicates(config.near_threshold, seed=config.seed)
     for batch in store.batches(indexes):
         near.see(batch)
-    return near.clusters(rows_of)
+    return near.clusters(store.take)
 
 
 def _remove_near(clusters: Sequence[NearCluster], sides: Sides) -> None:

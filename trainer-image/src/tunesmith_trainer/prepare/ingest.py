@@ -1,16 +1,17 @@
 """From files to the store: rows are checked, measured and kept; what is wrong with others is written down."""
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
 from tunesmith_contract.methods import Method
+from tunesmith_trainer.data.clean.personal_data import PersonalData, PersonalDataFinder
 from tunesmith_trainer.data.findings import Problem
 from tunesmith_trainer.data.formats import Row, is_conversational
 from tunesmith_trainer.data.measuring import is_cut, measure
 from tunesmith_trainer.data.reading import RefusedRow, SourceRow
+from tunesmith_trainer.data.records import Record
 from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.data.store import BATCH_ROWS, RowStore, Stored
 from tunesmith_trainer.failures import DataError
@@ -23,6 +24,14 @@ Value = TypeVar("Value")
 _SPOKEN = frozenset({"messages", "prompt", "completion", "chosen", "rejected", "text"})
 
 
+@dataclass(frozen=True, slots=True)
+class Masking:
+    """What takes personal data out of rows, and the check that is told of it."""
+
+    finder: PersonalDataFinder
+    check: PersonalData
+
+
 @dataclass(slots=True)
 class Ingest:
     """Takes rows in batches.
@@ -32,11 +41,10 @@ class Ingest:
         refusals: is told of the others.
         renderer, method: measure a row's tokens.
         rewarded: sees what is to be rewarded.
-        mask: takes personal data out of a row, where that is wanted, and says of what kinds it was.
+        masking: takes personal data out of rows, where that is wanted.
         group_field, stratify_field: which values of a row the split goes by.
         seen: is told how many rows there are after each batch.
         truncated: rows that lose their end.
-        masked: rows that held personal data, by its kinds.
     """
 
     store: RowStore
@@ -45,11 +53,10 @@ class Ingest:
     method: Method
     rewarded: RewardedRows
     seen: Callable[[int], None]
-    mask: Callable[[Row], tuple[Row, Collection[str]]] | None = None
+    masking: Masking | None = None
     group_field: str | None = None
     stratify_field: str | None = None
     truncated: int = field(default=0, init=False)
-    masked: Counter[str] = field(default_factory=Counter, init=False)
     _chats: bool = field(default=False, init=False)
     _forms: dict[str, bool] = field(default_factory=dict, init=False)
 
@@ -76,7 +83,7 @@ class Ingest:
             return
         self._require_likeness(good[0])
         self._require_template(good[0].row)
-        learned = [self._masked(row.row) for row in good]
+        learned = [self._masked(row) for row in good]
         self.rewarded.see(learned)
         kept = []
         for source, row, length in zip(
@@ -90,11 +97,14 @@ class Ingest:
             kept.append(self._stored(source, row, length, held_out))
         self.store.append(kept)
 
-    def _masked(self, row: Row) -> Row:
-        if self.mask is None:
-            return row
-        masked, kinds = self.mask(row)
-        self.masked.update(kinds)
+    def _masked(self, source: SourceRow) -> Row:
+        """The row without what is personal; the check is told where it was."""
+        if self.masking is None:
+            return source.row
+        masked, found = self.masking.finder.mask_row(source.row)
+        if found:
+            record = Record(len(self.store), source.file, source.line, source.row)
+            self.masking.check.note(record, masked, found)
         return masked
 
     def _stored(self, source: SourceRow, row: Row, length: int, held_out: bool) -> Stored:

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesmith_contract.report import ModelReport
-from tunesmith_contract.run_config import Deduplicate, PersonalData, PrepareConfig
-from tunesmith_trainer.data.clean import personal_data
+from tunesmith_contract.run_config import Deduplicate, PrepareConfig
+from tunesmith_contract.run_config import PersonalData as PersonalDataPolicy
+from tunesmith_trainer.data.clean.personal_data import PersonalData
 from tunesmith_trainer.data.findings import MAX_EXAMPLES, Example, Issue, Severity
 from tunesmith_trainer.data.quality import Survey
 from tunesmith_trainer.data.records import Side
@@ -44,21 +45,22 @@ def judge(
     cleaned: Cleaned,
     config: PrepareConfig,
     model: ModelReport,
+    personal: PersonalData | None,
     seen: Callable[[int, int], None],
 ) -> Judged:
     """Show every row that is kept to every check, once.
 
     Args:
+        personal: the check of personal data; where rows are masked, it has been told of them.
         seen: told the number of rows done, and of all.
     """
     kept = np.flatnonzero(np.isin(cleaned.sides, (CODES[Side.TRAIN], CODES[Side.VALIDATION])))
     survey = Survey(config.method.key, store.take)
-    personal = personal_data.PersonalData() if config.personal_data is PersonalData.REPORT else None
     characters, counted = array("l"), array("l")
     done = 0
     for batch in store.batches(kept):
         survey.see(batch)
-        if personal is not None:
+        if personal is not None and config.personal_data is not PersonalDataPolicy.MASK:
             personal.see(batch)
         characters.extend(len(answer_text(record.row)) for record in batch)
         counted.extend(turns(record.row) for record in batch)

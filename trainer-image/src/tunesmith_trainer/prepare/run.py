@@ -11,17 +11,17 @@ from pathlib import Path
 from tunesmith_contract.layout import DATA_REPORT_PAGE, TRAIN_FILE, VALIDATION_FILE
 from tunesmith_contract.methods import Method
 from tunesmith_contract.report import ModelReport, Outcome, RunReport
-from tunesmith_contract.run_config import OutputFormat, PersonalData, PrepareConfig
+from tunesmith_contract.run_config import PrepareConfig
+from tunesmith_contract.run_config import PersonalData as PersonalDataPolicy
 from tunesmith_trainer.apart import call_apart
 from tunesmith_trainer.data.clean.overlap import HeldOut
-from tunesmith_trainer.data.clean.personal_data import PersonalDataFinder
+from tunesmith_trainer.data.clean.personal_data import PersonalData, PersonalDataFinder
 from tunesmith_trainer.data.page.files import write_report
 from tunesmith_trainer.data.parquet import write_rows
 from tunesmith_trainer.data.records import Side
 from tunesmith_trainer.data.render import MarkedTemplate, Renderer
 from tunesmith_trainer.data.store import RowStore
 from tunesmith_trainer.failures import DataError
-from tunesmith_trainer.model import inspect_model, load_tokenizer
 from tunesmith_trainer.progress import Progress
 from tunesmith_trainer.report import PREPARED_REPORT_FILE, Workspace
 from tunesmith_trainer.rewards.build import RewardedRows, check_rewards
@@ -30,7 +30,8 @@ from tunesmith_trainer.teacher import as_supervised, endpoint_of
 
 from .cleaning import clean
 from .describe import Findings, build_data_report, build_dataset_report
-from .ingest import Ingest
+from .ingest import Ingest, Masking
+from .inspecting import inspect_base
 from .judging import judge
 from .refusals import Refusals
 from .sources import Taken, read_held_out, take_answered, take_sources
@@ -44,12 +45,8 @@ def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progr
     """
     check_rewards(config.method.rewards)
     folder = storage.model_folder(config.base_model, weights=False)
-    model, template = _inspect(config, storage, folder)
-    renderer = Renderer(
-        load_tokenizer(folder),
-        answers_only=learns_answers_only(config.method),
-        marked_template=template,
-    )
+    model, template = call_apart(inspect_base, config, storage, folder)
+    renderer = _build_renderer(config, folder, template)
     with tempfile.TemporaryDirectory() as scratch, RowStore(Path(scratch)) as store:
         found = _find(config, storage, workspace, progress, model, renderer, store)
         _require_rows(found)
@@ -65,14 +62,12 @@ def learns_answers_only(method: Method) -> bool:
     return method.sft is None or method.sft.assistant_only_loss
 
 
-def _inspect(config: PrepareConfig, storage: Storage, folder: Path) -> tuple[ModelReport, MarkedTemplate]:
-    if OutputFormat.GGUF in config.formats:
-        # It loads torch, which this process can do without.
-        from tunesmith_trainer.train.exports.gguf import require_gguf
+def _build_renderer(config: PrepareConfig, folder: Path, template: MarkedTemplate) -> Renderer:
+    # Transformers loads torch, which would then be in this process before the model has been looked at apart.
+    from tunesmith_trainer.tokenizer import load_tokenizer
 
-        call_apart(require_gguf, folder)
-    classifier = config.method.reward is not None
-    return call_apart(inspect_model, storage, config.base_model, folder, classifier=classifier)
+    answers_only = learns_answers_only(config.method)
+    return Renderer(load_tokenizer(folder), answers_only=answers_only, marked_template=template)
 
 
 def _find(
@@ -87,7 +82,11 @@ def _find(
     """Read, clean and judge."""
     suites = [HeldOut(each.name, read_held_out(each, storage)) for each in config.held_out]
     rewarded = RewardedRows(config.method.rewards)
-    masks = config.personal_data is PersonalData.MASK
+    finder = PersonalDataFinder()
+    masks = config.personal_data is PersonalDataPolicy.MASK
+    personal = (
+        None if config.personal_data is PersonalDataPolicy.IGNORE else PersonalData(finder, masked=masks)
+    )
     with Refusals(workspace.data_report) as refusals:
         ingest = Ingest(
             store=store,
@@ -96,7 +95,7 @@ def _find(
             method=as_supervised(config.method) if endpoint_of(config.method) else config.method,
             rewarded=rewarded,
             seen=lambda rows: progress.update(rows, rows + 1),
-            mask=PersonalDataFinder().mask_row if masks else None,
+            masking=Masking(finder, personal) if masks and personal else None,
             group_field=config.validation.group_field,
             stratify_field=config.validation.stratify_field,
         )
@@ -104,7 +103,7 @@ def _find(
     refusals.require_few(config, len(store) + refusals.rows)
     rewarded.require_answers()
     cleaned = clean(store, config, suites)
-    judged = judge(store, cleaned, config, model, partial(progress.update, stage="quality"))
+    judged = judge(store, cleaned, config, model, personal, partial(progress.update, stage="quality"))
     return Findings(taken, store, refusals, cleaned, judged, ingest.truncated)
 
 

@@ -1,0 +1,31 @@
+"""What is to be known of the base model before rows are read."""
+
+from pathlib import Path
+
+from tunesmith_contract.report import ModelReport
+from tunesmith_contract.run_config import OutputFormat, PrepareConfig
+from tunesmith_trainer.data.render import MarkedTemplate
+from tunesmith_trainer.storage import Storage
+
+
+def inspect_base(
+    config: PrepareConfig, storage: Storage, folder: Path
+) -> tuple[ModelReport, MarkedTemplate]:
+    """What the model is, and the template by which its answers are told apart.
+
+    All that loads torch, transformers' models and TRL is imported here: ``call_apart`` keeps it out of the process that
+    streams rows.
+
+    Args:
+        folder: where configuration and tokenizer lie.
+
+    Raises:
+        UserError: the model can't be tuned as the run asks for.
+    """
+    from tunesmith_trainer.model import inspect_model
+    from tunesmith_trainer.train.exports.gguf import require_gguf
+
+    if OutputFormat.GGUF in config.formats:
+        require_gguf(folder)
+    classifier = config.method.reward is not None
+    return inspect_model(storage, config.base_model, folder, classifier=classifier)
