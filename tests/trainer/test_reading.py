@@ -25,7 +25,7 @@ from tunesmith_trainer.data.reading.columnar import read_parquet
 from tunesmith_trainer.data.reading.compression import Limit, open_contents
 from tunesmith_trainer.data.reading.failing import Unreadable
 from tunesmith_trainer.data.reading.lines import MAX_ROW_BYTES
-from tunesmith_trainer.data.reading.passages import divide_text
+from tunesmith_trainer.data.reading.passages import divide_lines
 from tunesmith_trainer.failures import DataError
 
 USER, ASSISTANT = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}
@@ -148,6 +148,9 @@ FILES = [
         b"prompt,completion\na,b\n".decode().encode("utf-32"),
         "r.csv:1: invalid_encoding: found text in UTF-32",
     ),
+    ("r.jsonl", bytes(5000), "r.jsonl:1: unknown_file: found binary data"),
+    ("r.txt", "añ\n".encode("utf-16-le") * 9, "r.txt:1: invalid_encoding: found text in UTF-16"),
+    ("r.txt", "añ\n".encode("utf-32-be") * 9, "r.txt:1: invalid_encoding: found text in UTF-32"),
     ("r.jsonl", b"%PDF-1.7\n...", "r.jsonl:1: unknown_file: found a PDF document; write JSONL"),
     ("r.jsonl", b"\x89PNG\r\n\x1a\n", "r.jsonl:1: unknown_file: found a PNG image"),
     ("r.json", b"<!DOCTYPE html>", "r.json:1: unknown_file: found an HTML page"),
@@ -513,6 +516,6 @@ def test_what_was_written_is_read_whatever_the_kinds_and_the_order_of_files(
     ],
 )
 def test_a_heading_begins_a_passage_and_never_ends_one(text: str, lines: list[int]) -> None:
-    passages = list(divide_text(text, 80, markdown=True))
+    passages = list(divide_lines(enumerate(text.split("\n"), start=1), 80, markdown=True))
     assert [line for line, _ in passages] == lines
     assert "".join("".join(passage for _, passage in passages).split()) == "".join(text.split())

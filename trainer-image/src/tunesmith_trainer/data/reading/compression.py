@@ -234,7 +234,7 @@ def _compression_of(head: bytes) -> str:
 _MAGIC: Mapping[bytes, str] = MappingProxyType(
     {
         b"\x1f\x8b": "gzip",
-        b"BZh": "bzip2",
+        **{b"BZh%d1AY&SY" % level: "bzip2" for level in range(1, 10)},
         b"\xfd7zXZ\x00": "xz",
         b"\x28\xb5\x2f\xfd": "zstd",
         b"PK\x03\x04": "zip",
