@@ -42,6 +42,11 @@ def zipped(members: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
+def misplaced(archive: bytes) -> bytes:
+    """An archive whose end says that its members begin before it: to look there is an error of the disk."""
+    return archive[:-6] + (5_000).to_bytes(4, "little") + archive[-2:]
+
+
 def parquet(rows: list[Any]) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), buffer)

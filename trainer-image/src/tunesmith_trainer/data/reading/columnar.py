@@ -67,8 +67,9 @@ def read_parquet(source: Path | BinaryIO, members: Sequence[str], limit: Limit |
 
 
 def _batch_rows(metadata: pq.FileMetaData) -> int:
-    size = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
-    return min(_BATCH_ROWS, max(1, _BATCH_BYTES * metadata.num_rows // max(size, 1)))
+    size: int = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+    rows: int = metadata.num_rows
+    return min(_BATCH_ROWS, max(1, _BATCH_BYTES * rows // max(size, 1)))
 
 
 def _size_of(source: Path | BinaryIO) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from types import MappingProxyType
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import zstandard
 
@@ -185,7 +185,7 @@ def _damaged(compression: str, error: Exception) -> Problem:
     )
 
 
-def _read(stream: io.BufferedIOBase | BinaryIO) -> Iterator[bytes]:
+def _read(stream: IO[bytes] | io.BufferedIOBase) -> Iterator[bytes]:
     while chunk := stream.read(_CHUNK_BYTES):
         yield chunk
 
