@@ -16,7 +16,7 @@ from tunesmith_trainer.data.checks import check_row
 from tunesmith_trainer.data.formats import ANY, EVALUATION, Purpose, detect_format, purpose_of
 from tunesmith_trainer.data.parquet import read_rows
 from tunesmith_trainer.data.reading import read_source
-from tunesmith_trainer.data.reading.passages import divide_text
+from tunesmith_trainer.data.reading.passages import divide_lines
 from tunesmith_trainer.failures import DataError
 
 USER = {"role": "user", "content": "hi"}
@@ -175,7 +175,7 @@ def test_text_files_are_divided_between_paragraphs(tmp_path: Path) -> None:
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60), st.integers(1, 20))
 def test_passages_lose_nothing_but_space(text: str, characters: int) -> None:
-    passages = list(divide_text(text, characters))
+    passages = list(divide_lines(enumerate(text.split("\n"), start=1), characters))
     assert "".join("".join(passage for _, passage in passages).split()) == "".join(text.split())
     assert all(passage.strip() for _, passage in passages)
     assert [line for line, _ in passages] == sorted(line for line, _ in passages)

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.data.split import Split
-from tunesmith_trainer.tokenizer import load_tokenizer
 from tunesmith_trainer.storage import Storage
+from tunesmith_trainer.tokenizer import load_tokenizer
 from tunesmith_trainer.train.context import Training
 from tunesmith_trainer.train.kernels import Kernels
 from tunesmith_trainer.train.methods import build_trainer

@@ -21,9 +21,9 @@ from tunesmith_contract.progress import SERVER_URL_ENV, TOKEN_ENV, ProgressUpdat
 from tunesmith_contract.report import RunReport
 from tunesmith_contract.run_config import Hyperparameters
 from tunesmith_trainer.failures import DataError, Preempted, UserError
-from tunesmith_trainer.tokenizer import load_tokenizer
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.report import Workspace
+from tunesmith_trainer.tokenizer import load_tokenizer
 from tunesmith_trainer.train.history import HISTORY_FILE
 from tunesmith_trainer.train.methods.online import require_groups
 from tunesmith_trainer.train.run import train

@@ -19,8 +19,8 @@ from tunesmith_contract.run_config import TrainConfig, parse_run_config
 from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.data.split import Split
 from tunesmith_trainer.failures import UserError
-from tunesmith_trainer.tokenizer import load_tokenizer
 from tunesmith_trainer.storage import Storage
+from tunesmith_trainer.tokenizer import load_tokenizer
 from tunesmith_trainer.train.artifact import save_adapter
 from tunesmith_trainer.train.context import Training
 from tunesmith_trainer.train.kernels import Kernels

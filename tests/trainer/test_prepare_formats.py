@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.data.split import Split
 from tunesmith_trainer.failures import DataError, UserError
-from tunesmith_trainer.tokenizer import load_tokenizer
 from tunesmith_trainer.prepare import load_prepared
+from tunesmith_trainer.tokenizer import load_tokenizer
 
 GRPO = {"rewards": [{"name": "exact", "exact": {}}], "maxCompletionLength": 40, "maxLength": 64}
 

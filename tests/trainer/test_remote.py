@@ -17,7 +17,7 @@ from tunesmith_contract.exit_codes import ExitCode, FailureCategory
 from tunesmith_contract.report import Outcome, RunReport, parse_report
 from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig
 from tunesmith_storage.errors import StorageError
-from tunesmith_trainer.failures import UserError, classify
+from tunesmith_trainer.failures import DataError, UserError, classify
 from tunesmith_trainer.redact import Redactor
 from tunesmith_trainer.report import Workspace
 from tunesmith_trainer.storage import Storage, describe_files
@@ -89,6 +89,16 @@ class RemoteWorld:
 @pytest.fixture
 def remote(world: Any, s3: S3Server, models: Path, tmp_path: Path) -> RemoteWorld:
     return RemoteWorld(world, s3, models, tmp_path)
+
+
+def test_a_folder_of_a_bucket_is_a_data_set(remote: RemoteWorld) -> None:
+    for name in ("b.jsonl", "a.jsonl", "README.md"):
+        remote.write_rows(name, [{"text": name}])
+    storage = remote.pod()
+    for uri in (f"{remote.uri}/", f"{remote.uri}/*.jsonl"):
+        assert [file.name for file in storage.dataset_files(uri)] == ["a.jsonl", "b.jsonl"]
+    with pytest.raises(DataError, match=r"c\* names no file of rows"):
+        storage.dataset_files(f"{remote.uri}/c*")
 
 
 def test_all_stages_on_a_bucket(remote: RemoteWorld, make: Any) -> None:

@@ -17,8 +17,8 @@ from .artifacts import verified_artifact
 from .data.formats import Row
 from .data.render import Renderer
 from .failures import UserError
-from .tokenizer import load_tokenizer
 from .storage import Storage, file_digest
+from .tokenizer import load_tokenizer
 from .train.models import set_padding
 
 _BATCH = 8

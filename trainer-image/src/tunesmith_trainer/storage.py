@@ -23,6 +23,7 @@ from tunesmith_storage.remote import Remote, open_remote
 from tunesmith_storage.trees import fetch_file, fetch_tree
 
 from .credentials import Roles, roles_of
+from .data.reading.files import DataFile, data_patterns, find_files
 from .failures import UserError
 
 __all__ = [
@@ -77,6 +78,30 @@ class Storage:
         """
         return self._mount_root / mount_path(uri).relative_to(MOUNT_ROOT)
 
+    def dataset_files(self, uri: str) -> list[DataFile]:
+        """The files that a data set's URI names: one, those of a folder (``…/``), those that fit a pattern (``…/*``).
+
+        Raises:
+            UserError: there is no such file, or a hub's folder is named.
+            DataError: a folder, or a pattern, without files of rows.
+            StorageError: it can't be fetched.
+        """
+        folder, _, last = uri.rpartition("/")
+        if last and "*" not in last:
+            return [DataFile(self.dataset_file(uri), parse_uri(uri).path.rpartition("/")[2])]
+        return find_files(self._dataset_folder(folder, uri, [last] if last else data_patterns()) / last, uri)
+
+    def _dataset_folder(self, folder: str, uri: str, patterns: list[str]) -> Path:
+        parsed = parse_uri(f"{folder}/")
+        if parsed.scheme in MOUNTED:
+            return self.path(parsed)
+        if parsed.scheme in (Scheme.S3, Scheme.GS):
+            remote = self._open(parsed, uri, SecretRole.TRAIN)
+            return fetch_tree(remote, self.scratch / "data", patterns)
+        raise UserError(
+            "DatasetNotFound", f"{uri} names no file: name files of {parsed.scheme}:// one by one"
+        )
+
     def dataset_file(self, uri: str) -> Path:
         """The file that a data set's URI names.
 
@@ -91,9 +116,11 @@ class Storage:
             return fetch_file(self._open(parsed, uri, SecretRole.TRAIN), self.scratch / "data")
         path = self.path(parsed)
         if path.is_dir():
-            raise UserError("DatasetNotFound", f"{uri} is a folder: write the URI of a JSONL or JSON file")
+            raise UserError(
+                "DatasetNotFound", f"{uri} is a folder: end it with a slash to read all its files"
+            )
         if not path.is_file():
-            raise UserError("DatasetNotFound", f"{uri} does not exist: write the URI of a JSONL or JSON file")
+            raise UserError("DatasetNotFound", f"{uri} does not exist: write the URI of a file of rows")
         return path
 
     def model_folder(self, uri: str, *, weights: bool) -> Path:

@@ -36,13 +36,15 @@ class Guess:
 
 
 def wide_encoding(head: bytes) -> str | None:
-    """``UTF-16`` or ``UTF-32``, by its mark or by the zeros between letters; None for all else."""
+    """``UTF-16`` or ``UTF-32``, by its mark or by where the zeros between letters are; None for all else."""
     marked = next((name for mark, name in _MARKS if head.startswith(mark)), None)
     if marked or len(head) < 4:
         return marked
-    # Even Chinese text in UTF-16 holds white space and punctuation of ASCII, UTF-8 text hardly ever a zero.
-    zeros = head.count(0)
-    return None if zeros * 4 < len(head) else "UTF-32" if zeros * 5 > 3 * len(head) else "UTF-16"
+    share = sorted(head[place::4].count(0) / len(head[place::4]) for place in range(4))
+    # Of four bytes UTF-32 has zeros in three, or two; UTF-16 of mostly ASCII letters in two.
+    if share[0] > 0.05 or share[2] < 0.4:
+        return None
+    return "UTF-32" if share[1] > 0.4 else "UTF-16"
 
 
 def wide_problem(encoding: str) -> Problem:

@@ -40,13 +40,10 @@ def canonical_message(message: Row) -> Row:
 
 def _is_plain(message: object) -> bool:
     """Whether a message is one of the most frequent form, with nothing wrong: a short cut."""
-    return (
-        isinstance(message, dict)
-        and message.keys() == _PLAIN_KEYS
-        and message["role"] in ROLES
-        and isinstance(message["content"], str)
-        and (message["role"] != "assistant" or not (not message["content"] or message["content"].isspace()))
-    )
+    if not isinstance(message, dict) or message.keys() != _PLAIN_KEYS or message["role"] not in ROLES:
+        return False
+    content = message["content"]
+    return isinstance(content, str) and (message["role"] != "assistant" or bool(content.strip()))
 
 
 def _check_message(message: object, member: str) -> Iterator[Problem]:

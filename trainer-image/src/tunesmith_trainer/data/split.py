@@ -18,6 +18,9 @@ from .records import Side
 from .store import Indexes, RowStore
 
 _HASH_RANGE = 2**64
+
+#: So many documents have to be drawn, on average, for passages of one to stay together.
+_DOCUMENTS_DRAWN = 5
 Sides = npt.NDArray[np.uint8]
 
 #: The number of each side in an array of sides.
@@ -58,12 +61,13 @@ def draw_validation(store: RowStore, candidates: Indexes, source: ValidationSour
     """The rows that are held out, of those that could be trained on.
 
     Each row, or each group, is drawn by a hash of its content and the seed: what other rows there are does not matter.
+    Passages of a document go together where there are documents enough for some of them to be drawn.
     With strata, each holds out the same share: the rows whose hashes are its lowest. So it changes sides for those few
     rows that are next to the limit when the stratum grows.
     """
     if source.fraction == 0 or len(candidates) == 0:
         return candidates[:0]
-    hashes = _row_hashes(store, candidates, seed)
+    hashes = _row_hashes(store, candidates, seed, grouped=_is_grouped(store, source))
     if source.stratify_field is None:
         return candidates[hashes < np.uint64(source.fraction * _HASH_RANGE)]
     strata = store.strata[1][candidates]
@@ -107,9 +111,14 @@ def _lowest(hashes: npt.NDArray[np.uint64], fraction: float) -> Indexes:
     return np.flatnonzero(hashes <= np.partition(hashes, count - 1)[count - 1])
 
 
-def _row_hashes(store: RowStore, indexes: Indexes, seed: int) -> npt.NDArray[np.uint64]:
+def _is_grouped(store: RowStore, source: ValidationSource) -> bool:
+    """Whether groups stay together: those that were asked for always, documents if they are many."""
+    return source.group_field is not None or len(store.groups[0]) * source.fraction >= _DOCUMENTS_DRAWN
+
+
+def _row_hashes(store: RowStore, indexes: Indexes, seed: int, *, grouped: bool) -> npt.NDArray[np.uint64]:
     names, groups = store.groups
-    of_groups = [_hash(f"{seed}:group:{name}") if name else None for name in names]
+    of_groups = [_hash(f"{seed}:group:{name}") if name and grouped else None for name in names]
     digests = store.digests
     return np.array(
         [

@@ -16,8 +16,8 @@ from tunesmith_trainer.artifacts import verified_artifact
 from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.failures import UserError
 from tunesmith_trainer.model import load_config, model_revision
-from tunesmith_trainer.tokenizer import load_tokenizer
 from tunesmith_trainer.storage import Storage
+from tunesmith_trainer.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,7 @@ from tunesmith_trainer.data.render import MarkedTemplate
 from tunesmith_trainer.storage import Storage
 
 
-def inspect_base(
-    config: PrepareConfig, storage: Storage, folder: Path
-) -> tuple[ModelReport, MarkedTemplate]:
+def inspect_base(config: PrepareConfig, storage: Storage, folder: Path) -> tuple[ModelReport, MarkedTemplate]:
     """What the model is, and the template by which its answers are told apart.
 
     All that loads torch, transformers' models and TRL is imported here: ``call_apart`` keeps it out of the process that

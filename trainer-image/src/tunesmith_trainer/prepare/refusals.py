@@ -59,7 +59,7 @@ class Refusals:
             row.findings[: SHOWN_FINDINGS - len(self._first)] if len(self._first) < SHOWN_FINDINGS else ()
         )
         for finding in row.findings:
-            self._findings.write(_line(_as_json(finding)))
+            self._findings.write(_line(finding.to_dict()))
         reasons = [str(finding) for finding in row.findings]
         self._dropped.write(_line({"file": row.file, "line": row.line, "reasons": reasons, "row": row.row}))
         if len(self.shown) < MAX_DROPPED:
@@ -91,12 +91,6 @@ class Refusals:
                 f"{self.rows:,} of {rows:,} rows are invalid, more than maxInvalidFraction {allowed:g} allows"
             )
             raise DataError("TooManyInvalidRows", f"{share}: {error.message}") from None
-
-
-def _as_json(finding: Finding) -> dict[str, Any]:
-    problem = finding.problem
-    said = {"check": problem.check, "found": problem.found, "advice": problem.advice}
-    return finding.place.to_dict() | said
 
 
 def _line(value: object) -> bytes:

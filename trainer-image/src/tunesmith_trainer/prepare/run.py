@@ -11,8 +11,8 @@ from pathlib import Path
 from tunesmith_contract.layout import DATA_REPORT_PAGE, TRAIN_FILE, VALIDATION_FILE
 from tunesmith_contract.methods import Method
 from tunesmith_contract.report import ModelReport, Outcome, RunReport
-from tunesmith_contract.run_config import PrepareConfig
 from tunesmith_contract.run_config import PersonalData as PersonalDataPolicy
+from tunesmith_contract.run_config import PrepareConfig
 from tunesmith_trainer.apart import call_apart
 from tunesmith_trainer.data.clean.overlap import HeldOut
 from tunesmith_trainer.data.clean.personal_data import PersonalData, PersonalDataFinder

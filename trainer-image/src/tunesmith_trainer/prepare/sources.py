@@ -5,15 +5,12 @@ from dataclasses import dataclass
 
 from tunesmith_contract.methods import TeacherEndpoint
 from tunesmith_contract.run_config import DataFormat, HeldOut, PrepareConfig
-from tunesmith_contract.uris import MOUNTED, parse_uri
 from tunesmith_trainer.data.formats import EVALUATION, purpose_of
 from tunesmith_trainer.data.reading import (
-    DataFile,
     RefusedRow,
     Source,
     SourceFile,
     SourceRow,
-    find_files,
     raise_findings,
 )
 from tunesmith_trainer.data.records import Record
@@ -48,7 +45,10 @@ def take_sources(config: PrepareConfig, storage: Storage, ingest: Ingest) -> Tak
     data_format = sources[0][0].data_format
     if config.validation.uri is not None:
         validation = Source(
-            find_data(config.validation.uri, storage), data_format, purpose_of(config.method), _keep(config)
+            storage.dataset_files(config.validation.uri),
+            data_format,
+            purpose_of(config.method),
+            _keep(config),
         )
         ingest.take(validation, held_out=True)
         sources.append((validation, True))
@@ -91,7 +91,7 @@ def read_held_out(held_out: HeldOut, storage: Storage) -> list[Record]:
     Raises:
         DataError: a row fails a check: the evaluation would fail on it once training is over.
     """
-    source = _read_all(Source(find_data(held_out.uri, storage), DataFormat.AUTO, EVALUATION))
+    source = _read_all(Source(storage.dataset_files(held_out.uri), DataFormat.AUTO, EVALUATION))
     if source.findings:
         try:
             raise_findings(source.findings)
@@ -101,32 +101,15 @@ def read_held_out(held_out: HeldOut, storage: Storage) -> list[Record]:
     return [Record(number, row.file, row.line, row.row) for number, row in enumerate(source.rows)]
 
 
-def find_data(uri: str, storage: Storage) -> list[DataFile]:
-    """The files that a URI names: one, those of a folder, or those that fit a pattern.
-
-    Raises:
-        UserError: there is no such file.
-        DataError: a folder holds none.
-        StorageError: it can't be fetched.
-    """
-    parsed = parse_uri(uri)
-    if parsed.scheme in MOUNTED:
-        path = storage.path(parsed)
-        if path.is_dir() or "*" in path.name:
-            return find_files(path)
-    name = parsed.path.rpartition("/")[2] or parsed.name
-    return [DataFile(storage.dataset_file(uri), name)]
-
-
 def _training_sources(config: PrepareConfig, storage: Storage) -> list[Source]:
     """The rows that were given, and behind them those that a teacher made, whose form is Tunesmith's own."""
     purpose = purpose_of(config.method)
     sources = []
     if config.train:
-        files = [file for uri in config.train for file in find_data(uri, storage)]
+        files = [file for uri in config.train for file in storage.dataset_files(uri)]
         sources.append(Source(files, config.format, purpose, _keep(config)))
     if config.generated is not None:
-        sources.append(Source(find_data(config.generated, storage), DataFormat.AUTO, purpose))
+        sources.append(Source(storage.dataset_files(config.generated), DataFormat.AUTO, purpose))
     return sources
 
 
@@ -134,7 +117,7 @@ def _validation_source(config: PrepareConfig, storage: Storage) -> list[Source]:
     uri = config.validation.uri
     if uri is None:
         return []
-    return [Source(find_data(uri, storage), config.format, purpose_of(config.method))]
+    return [Source(storage.dataset_files(uri), config.format, purpose_of(config.method))]
 
 
 def _keep(config: PrepareConfig) -> Sequence[str]:

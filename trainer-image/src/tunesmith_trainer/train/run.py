@@ -14,11 +14,11 @@ from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.data.split import Split
 from tunesmith_trainer.failures import UserError
-from tunesmith_trainer.tokenizer import load_tokenizer
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.prepare import learns_answers_only, load_prepared, rows_of
 from tunesmith_trainer.report import Workspace
 from tunesmith_trainer.storage import Storage
+from tunesmith_trainer.tokenizer import load_tokenizer
 
 from .callbacks import StopWhenDiverged, raise_diverged
 from .context import Training

@@ -13,7 +13,7 @@ from tunesmith_trainer.data.findings import Problem, quote
 from tunesmith_trainer.data.strict_json import MAX_DEPTH
 
 from .compression import Limit
-from .failing import Unreadable
+from .failing import Unreadable, is_of_disk
 from .lines import Entries
 from .tables import check_names
 
@@ -59,7 +59,7 @@ def read_parquet(source: Path | BinaryIO, members: Sequence[str], limit: Limit |
                     yield number, row
             rows = file.metadata.num_rows
     except _DAMAGED as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if is_of_disk(error):
             raise
         raise Unreadable(_damaged(str(error) or type(error).__name__), number + 1) from error
     if number != rows:
@@ -67,8 +67,9 @@ def read_parquet(source: Path | BinaryIO, members: Sequence[str], limit: Limit |
 
 
 def _batch_rows(metadata: pq.FileMetaData) -> int:
-    size = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
-    return min(_BATCH_ROWS, max(1, _BATCH_BYTES * metadata.num_rows // max(size, 1)))
+    size: int = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+    rows: int = metadata.num_rows
+    return min(_BATCH_ROWS, max(1, _BATCH_BYTES * rows // max(size, 1)))
 
 
 def _size_of(source: Path | BinaryIO) -> int:
@@ -106,7 +107,8 @@ def _rows(batch: pa.RecordBatch) -> Iterator[Any]:
         values = batch.to_pylist(maps_as_pydicts="strict")
     except (ValueError, OverflowError, KeyError) as error:
         if batch.num_rows == 1:
-            yield Problem("invalid_encoding", f"a value that can't be read ({error})", "write text as UTF-8")
+            found = f"a value that can't be read ({quote(str(error))})"
+            yield Problem("invalid_encoding", found, "write text as UTF-8")
         else:
             yield from (row for index in range(batch.num_rows) for row in _rows(batch.slice(index, 1)))
         return

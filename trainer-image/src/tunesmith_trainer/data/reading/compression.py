@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from types import MappingProxyType
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import zstandard
 
 from tunesmith_trainer.data.findings import Problem
 
-from .failing import Unreadable
+from .failing import Unreadable, is_of_disk
 from .files import DataFile, is_data_file, name_some
 
 #: Bytes that are looked at to tell what a file is.
@@ -31,7 +31,11 @@ _ZSTD_CHUNK_BYTES = 1024
 #: What a decompressor may take for its window.
 _WINDOW_BYTES = 256 * 2**20
 
-_DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError, zipfile.BadZipFile)
+#: zipfile raises the last four as well.
+_DAMAGED = (
+    *(EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError),
+    *(zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError),
+)
 _ADVICE = "compress it again"
 
 
@@ -86,7 +90,9 @@ def _open_archive(raw: BinaryIO, file: DataFile, limit: Limit) -> Iterator[Conte
     size = file.path.stat().st_size
     try:
         archive = zipfile.ZipFile(raw)
-    except (*_DAMAGED, ValueError, NotImplementedError) as error:
+    except _DAMAGED as error:
+        if is_of_disk(error):
+            raise
         raise Unreadable(_damaged("zip", error)) from error
     spent = _Spent(limit, lambda: size, "zip")
     with archive:
@@ -166,8 +172,8 @@ def _translated(chunks: Iterator[bytes], compression: str) -> Iterator[bytes]:
     """The same chunks; errors of decompressors become Unreadable, those of the disk stay what they are."""
     try:
         yield from chunks
-    except (*_DAMAGED, NotImplementedError, RuntimeError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+    except _DAMAGED as error:
+        if is_of_disk(error):
             raise
         raise Unreadable(_damaged(compression, error)) from error
 
@@ -179,7 +185,7 @@ def _damaged(compression: str, error: Exception) -> Problem:
     )
 
 
-def _read(stream: io.BufferedIOBase | BinaryIO) -> Iterator[bytes]:
+def _read(stream: IO[bytes] | io.BufferedIOBase) -> Iterator[bytes]:
     while chunk := stream.read(_CHUNK_BYTES):
         yield chunk
 
@@ -228,7 +234,7 @@ def _compression_of(head: bytes) -> str:
 _MAGIC: Mapping[bytes, str] = MappingProxyType(
     {
         b"\x1f\x8b": "gzip",
-        b"BZh": "bzip2",
+        **{b"BZh%d1AY&SY" % level: "bzip2" for level in range(1, 10)},
         b"\xfd7zXZ\x00": "xz",
         b"\x28\xb5\x2f\xfd": "zstd",
         b"PK\x03\x04": "zip",

@@ -1,5 +1,6 @@
 """How a file that can't be read ends the run."""
 
+import errno
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -23,6 +24,14 @@ class Unreadable(Exception):
         self.problem = problem
         self.line = line
         self.name = name
+
+
+def is_of_disk(error: Exception) -> bool:
+    """Whether reading failed for a reason that is not the file's: parsers of archives raise OSError too.
+
+    EINVAL is theirs: a damaged file told them to look where nothing can be.
+    """
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
 def raise_findings(

@@ -34,21 +34,26 @@ class DataFile:
     name: str
 
 
-def find_files(path: Path) -> list[DataFile]:
+def find_files(path: Path, called: str | None = None) -> list[DataFile]:
     """The data files that a folder holds, or that match a pattern with ``*`` in its last part, sorted by name.
 
     Files of a folder count where their suffix is known; what lies in folders below doesn't.
 
+    Args:
+        path: the folder, or the pattern.
+        called: what messages call it.
+
     Raises:
         DataError: there are none; the message says what is there.
     """
+    called = called or str(path)
     folder, pattern = (path, "*") if path.is_dir() else (path.parent, path.name)
     if not folder.is_dir():
-        raise DataError("DatasetNotFound", f"{path.name}: there is no folder {folder.name}")
+        raise DataError("DatasetNotFound", f"{called} does not exist: write the URI of a file or a folder")
     names = sorted(each.name for each in folder.iterdir() if each.is_file())
     found = [name for name in names if fnmatchcase(name, pattern) and is_data_file(name)]
     if not found:
-        raise DataError("DatasetNotFound", _describe(folder, pattern))
+        raise DataError("DatasetNotFound", f"{called} {_describe(folder)}")
     return [DataFile(folder / name, name) for name in found]
 
 
@@ -58,6 +63,11 @@ def is_data_file(name: str) -> bool:
     if any(fnmatchcase(lower, other) for other in _OTHER_FILES):
         return False
     return unpacked_name(lower).endswith(DATA_SUFFIXES) or lower.endswith(".zip")
+
+
+def data_patterns() -> list[str]:
+    """What names of data files match, as a shell reads it."""
+    return ["*.zip", *(f"*{suffix}{packed}" for suffix in DATA_SUFFIXES for packed in ("", *PACKED_SUFFIXES))]
 
 
 def unpacked_name(name: str) -> str:
@@ -78,10 +88,10 @@ def name_some(names: Sequence[str]) -> str:
     return f"{shown} and {rest:,} more" if rest > 0 else shown or "nothing"
 
 
-def _describe(folder: Path, pattern: str) -> str:
+def _describe(folder: Path) -> str:
     there = sorted(f"{each.name}/" if each.is_dir() else each.name for each in folder.iterdir())
-    fits = "" if pattern == "*" else f" that fits {pattern}"
+    what = f"there are {name_some(there)}" if there else "the folder is empty"
     return (
-        f"{folder.name}/ holds no file of rows{fits}, but {name_some(there)}: name files, or a folder of files, "
-        f"that end in {', '.join(DATA_SUFFIXES)} (or one of them and {', '.join(PACKED_SUFFIXES)})"
+        f"names no file of rows ({what}): name one, or a folder of files, that end in {', '.join(DATA_SUFFIXES)}, or "
+        f"in one of them and {', '.join(PACKED_SUFFIXES)}"
     )

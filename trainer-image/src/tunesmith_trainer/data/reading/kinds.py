@@ -25,27 +25,26 @@ _PARQUET_MAGIC = b"PAR1"
 _TAR_MAGIC, _TAR_OFFSET = b"ustar", 257
 _OTHERS: Mapping[bytes, str] = MappingProxyType(
     {
-        b"%PDF": "a PDF document",
+        b"%PDF-": "a PDF document",
         b"\x89PNG": "a PNG image",
         b"\xff\xd8\xff": "a JPEG image",
-        b"GIF8": "a GIF image",
-        b"RIFF": "a sound, video or WebP file",
-        b"ARROW1": "an Arrow file",
-        b"ORC": "an ORC file",
+        b"GIF87a": "a GIF image",
+        b"GIF89a": "a GIF image",
+        b"ARROW1\0\0": "an Arrow file",
         b"Obj\x01": "an Avro file",
-        b"SQLite format 3": "an SQLite database",
+        b"SQLite format 3\0": "an SQLite database",
         b"\x89HDF": "an HDF5 file",
         b"\x93NUMPY": "a NumPy array",
         b"\x7fELF": "a program",
         b"7z\xbc\xaf": "a 7z archive",
-        b"Rar!": "a RAR archive",
+        b"Rar!\x1a\x07": "a RAR archive",
         b"\x04\x22\x4d\x18": "an LZ4 file",
         b"\xd0\xcf\x11\xe0": "an Office document",
         b"version https://git-lfs": "a pointer of Git LFS instead of the file (git lfs pull brings it)",
-        b"<!DOCTYPE": "an HTML page",
-        b"<html": "an HTML page",
     }
 )
+#: Text, but no rows.
+_PAGES = (b"<!DOCTYPE", b"<!doctype", b"<html")
 _ADVICE = "write JSONL, JSON, CSV, Parquet or text, plain or compressed by gzip, bzip2, xz, zstd or zip"
 
 
@@ -110,6 +109,8 @@ def _kind_of(content: Content, data_format: DataFormat) -> Kind:
     name = unpacked_name(content.name)
     if is_text_file(name) and data_format in (DataFormat.AUTO, DataFormat.TEXT):
         return Kind.MARKDOWN if name.endswith(MARKDOWN_SUFFIXES) else Kind.TEXT
+    if head.startswith(_PAGES):
+        raise Unreadable(Problem("unknown_file", "an HTML page", _ADVICE), 1)
     if name.endswith((".csv", ".tsv")):
         return Kind.TABLE
     if name.endswith(".parquet"):
@@ -121,10 +122,11 @@ def _refuse_others(head: bytes) -> None:
     found = next((what for magic, what in _OTHERS.items() if head.startswith(magic)), None)
     if head[_TAR_OFFSET:].startswith(_TAR_MAGIC):
         found = "a tar archive"
-    if found:
-        raise Unreadable(Problem("unknown_file", found, _ADVICE), 1)
-    if wide := wide_encoding(head):
+    wide = wide_encoding(head)
+    if wide and not found:
         raise Unreadable(wide_problem(wide), 1)
+    if found or head.count(0) * 8 > len(head):
+        raise Unreadable(Problem("unknown_file", found or "binary data", _ADVICE), 1)
 
 
 def _without_mark(content: Content) -> Iterator[bytes]:

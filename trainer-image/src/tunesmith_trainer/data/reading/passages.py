@@ -25,15 +25,6 @@ def read_passages(chunks: Iterator[bytes], *, markdown: bool = False) -> Entries
         yield line, passage if isinstance(passage, Problem) else {"text": passage}
 
 
-def divide_text(
-    text: str, characters: int = PASSAGE_CHARACTERS, *, markdown: bool = False
-) -> Iterator[tuple[int, str]]:
-    """The passages of a text that is in memory."""
-    lines = ((number, line) for number, line in enumerate(text.split("\n"), start=1))
-    for number, passage in divide_lines(lines, characters, markdown=markdown):
-        yield number, str(passage)
-
-
 def divide_lines(
     lines: Iterable[_Line], characters: int = PASSAGE_CHARACTERS, *, markdown: bool = False
 ) -> Iterator[_Line]:
