@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunesmith_trainer.data.formats import Row
-from tunesmith_trainer.data.quality import Quality, Survey
+from tunesmith_trainer.data.quality import Survey
 from tunesmith_trainer.data.records import Record
 
 #: What rows are made of: words, and sentences with gaps for them.
@@ -38,8 +38,8 @@ class Planted(NamedTuple):
     at: frozenset[int] = frozenset()
 
 
-def survey(rows: Sequence[Row], method: str, batch: int = 100, order: Sequence[int] | None = None) -> Quality:
-    """What the checks say; row ``n`` stands in line ``n``, wherever it comes in ``order``."""
+def survey(rows: Sequence[Row], method: str, order: Sequence[int] | None = None, batch: int = 100) -> Survey:
+    """A survey that has seen the rows; row ``n`` stands in line ``n``, wherever it comes in ``order``."""
     numbers = range(len(rows)) if order is None else order
     records = [
         Record(index, "rows.jsonl", n, rows[n], tokens=_tokens(rows[n])) for index, n in enumerate(numbers)
@@ -47,9 +47,7 @@ def survey(rows: Sequence[Row], method: str, batch: int = 100, order: Sequence[i
     asked = Survey(method, lambda indexes: [records[each] for each in indexes])
     for start in range(0, len(records), batch):
         asked.see(records[start : start + batch])
-    found = asked.finish()
-    assert found
-    return found
+    return asked
 
 
 def _tokens(row: Row) -> int:

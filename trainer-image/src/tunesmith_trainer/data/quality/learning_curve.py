@@ -9,8 +9,9 @@ import numpy as np
 from tunesmith_trainer.data.report import LearningCurve
 
 from .character_model import encode, learn
-from .columns import Columns, SampledRow
+from .columns import Columns
 from .numbers import Counts, Positions, Scores
+from .samples import SampledRow
 from .small_model import classifier, features, rows_for
 from .views import Kind
 
@@ -26,6 +27,8 @@ _CHARACTERS = 300
 _EXPONENTS = (0.05, 1.0)
 #: By what share twice as many rows lower the error, at least, when more data helps, and helps a little.
 _HELPS, _HELPS_A_LITTLE = 0.10, 0.03
+#: An error that falls by less than this hardly falls, whatever its share.
+_SMALLEST_GAIN = 0.005
 
 #: The error on the second rows of a model that has learned from the first ones.
 Measure = Callable[[Positions, Positions], float]
@@ -79,27 +82,18 @@ def estimate_learning_curve(columns: Columns) -> LearningCurve | None:
 
 
 def _task(columns: Columns) -> _Task | None:
+    if columns.class_task:
+        named = "judgements" if columns.kind is Kind.JUDGED else "answers"
+        task = columns.class_task
+        error = _classification(task.features, task.labels)
+        return _Task(f"share of {named} that a small model gets wrong", len(task.rows), error)
     rows = [row for row in columns.sample if row.answer]
-    if len(rows) < FEWEST_ROWS:
+    if len(rows) < FEWEST_ROWS or columns.kind is Kind.JUDGED:
         return None
     if columns.kind is Kind.PAIR:
-        return _pairs(rows[: rows_for(1)])
-    if columns.kind is Kind.JUDGED:
-        return _classes(
-            rows[: rows_for(1)], columns.label, "share of judgements that a small model gets wrong"
-        )
-    if columns.classes and len(columns.classes.counts) >= 2:
-        codes = columns.classes.codes
-        named = [row for row in rows[: rows_for(len(columns.classes.counts))] if codes[row.position] >= 0]
-        return _classes(named, codes, "share of answers that a small model gets wrong")
+        return _pairs(rows[: rows_for(2, [row.answer + row.rejected for row in rows])])
     what = "texts" if columns.kind is Kind.TEXT else "answers"
     return _characters([row.answer[:_CHARACTERS] for row in rows], what)
-
-
-def _classes(rows: list[SampledRow], labels: Counts, what: str) -> _Task:
-    asked = [row.question if row.label is None else f"{row.question}\n{row.answer}" for row in rows]
-    given = labels[[row.position for row in rows]]
-    return _Task(what, len(rows), _classification(features(asked), given))
 
 
 def _pairs(rows: list[SampledRow]) -> _Task:
@@ -168,14 +162,18 @@ def _verdict(what: str, errors: Scores, gains: Scores, now: float, doubled: floa
     means = errors.mean(axis=0)
     noise = float(errors.std(axis=0, ddof=1).max() / np.sqrt(len(errors)))
     spread = 2 * float(gains.std(ddof=1)) / np.sqrt(len(gains))
-    if means[-1] > means[0] + 2 * noise or spread > max(_HELPS * now, noise):
+    if means[-1] > means[0] + 2 * noise or spread > max(_HELPS * now, _SMALLEST_GAIN):
         return (
-            f"With more rows the {what} does not fall steadily (from {means[0]:.2f} to {means[-1]:.2f}): "
+            f"With more rows the {what} does not fall steadily (from {means[0]:.3f} to {means[-1]:.3f}): "
             "whether more data would help can't be said."
         )
-    share = (now - doubled) / now if now else 0.0
-    helps = "help" if share >= _HELPS else "help a little" if share >= _HELPS_A_LITTLE else "hardly help"
     return (
-        f"Twice as many rows would lower the {what} from {now:.2f} to about {doubled:.2f} (± {spread:.2f}): "
-        f"more data would {helps}."
+        f"Twice as many rows would lower the {what} from {now:.3f} to about {doubled:.3f} (± {spread:.3f}): "
+        f"more data would {_help(now, now - doubled)}."
     )
+
+
+def _help(now: float, gain: float) -> str:
+    if gain < _SMALLEST_GAIN or gain < _HELPS_A_LITTLE * now:
+        return "hardly help"
+    return "help" if gain >= _HELPS * now else "help a little"
