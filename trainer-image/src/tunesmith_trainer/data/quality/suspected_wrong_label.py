@@ -16,7 +16,7 @@ from .small_model import cross_validated
 #: A model that errs more often, as a share of the errors of always naming the largest class, is no judge.
 _WORST_ERROR = 0.4
 #: Probability of the suggested label, and of the given one, from which a row is suspected.
-_SUGGESTED, _GIVEN = 0.7, 0.1
+_SUGGESTED, _GIVEN = 0.9, 0.05
 _FEWEST_ROWS = 100
 
 
