@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunesmith_trainer.data.formats import Row
-from tunesmith_trainer.data.quality import Quality, Survey
+from tunesmith_trainer.data.quality import Survey
 from tunesmith_trainer.data.records import Record
 
 #: What rows are made of: words, and sentences with gaps for them.
-_WORDS = json.loads(Path(__file__).with_name("planted_words.json").read_text())
+WORDS = json.loads(Path(__file__).with_name("planted_words.json").read_text())
 
 SYSTEM = "You advise people who keep a house, a workshop and a garden. Be brief and concrete."
 
@@ -38,8 +38,8 @@ class Planted(NamedTuple):
     at: frozenset[int] = frozenset()
 
 
-def survey(rows: Sequence[Row], method: str, batch: int = 100, order: Sequence[int] | None = None) -> Quality:
-    """What the checks say; row ``n`` stands in line ``n``, wherever it comes in ``order``."""
+def survey(rows: Sequence[Row], method: str, order: Sequence[int] | None = None, batch: int = 100) -> Survey:
+    """A survey that has seen the rows; row ``n`` stands in line ``n``, wherever it comes in ``order``."""
     numbers = range(len(rows)) if order is None else order
     records = [
         Record(index, "rows.jsonl", n, rows[n], tokens=_tokens(rows[n])) for index, n in enumerate(numbers)
@@ -47,9 +47,7 @@ def survey(rows: Sequence[Row], method: str, batch: int = 100, order: Sequence[i
     asked = Survey(method, lambda indexes: [records[each] for each in indexes])
     for start in range(0, len(records), batch):
         asked.see(records[start : start + batch])
-    found = asked.finish()
-    assert found
-    return found
+    return asked
 
 
 def _tokens(row: Row) -> int:
@@ -71,7 +69,7 @@ def chat_row(question: str, answer: str, system: str | None = SYSTEM) -> Row:
 def class_rows(count: int = 500, seed: int = 0, shares: Sequence[float] | None = None) -> Rows:
     """Messages of customers and the department that they are for."""
     chance = random.Random(seed)
-    departments = chance.choices(list(_WORDS["tickets"]), weights=shares, k=count)
+    departments = chance.choices(list(WORDS["tickets"]), weights=shares, k=count)
     return [
         chat_row(_ticket(department, chance), department, "Name the department.")
         for department in departments
@@ -117,12 +115,12 @@ def prompt_rows(count: int = 600, seed: int = 0) -> Rows:
 
 def advice(chance: random.Random) -> str:
     """A concrete answer."""
-    return _answer(_WORDS["sentences"], chance)
+    return _answer(WORDS["sentences"], chance)
 
 
 def vagueness(chance: random.Random) -> str:
     """An answer that says little, as long as the concrete ones."""
-    sentences = [_fill(frame, chance) for frame in chance.sample(_WORDS["vague"], 8)]
+    sentences = [_fill(frame, chance) for frame in chance.sample(WORDS["vague"], 8)]
     wanted, text = len(advice(chance)), ""
     while len(text) < wanted - 20 and sentences:
         text = f"{text} {sentences.pop()}".strip()
@@ -136,37 +134,37 @@ def _answer(frames: Sequence[str], chance: random.Random) -> str:
 def _questions(count: int, chance: random.Random) -> Iterator[str]:
     seen: set[str] = set()
     while len(seen) < count:
-        question = _fill(chance.choice(_WORDS["questions"]), chance)
+        question = _fill(chance.choice(WORDS["questions"]), chance)
         if question not in seen:
             seen.add(question)
             yield question
 
 
 def _fill(frame: str, chance: random.Random) -> str:
-    matter, other = chance.sample(_WORDS["matters"], 2)
+    matter, other = chance.sample(WORDS["matters"], 2)
     return frame.format(
-        thing=chance.choice(_WORDS["things"]),
-        deed=chance.choice(_WORDS["deeds"]),
+        thing=chance.choice(WORDS["things"]),
+        deed=chance.choice(WORDS["deeds"]),
         matter=matter,
         matter2=other,
-        time=chance.choice(_WORDS["times"]),
-        danger=chance.choice(_WORDS["dangers"]),
-        person=chance.choice(_WORDS["people"]),
+        time=chance.choice(WORDS["times"]),
+        danger=chance.choice(WORDS["dangers"]),
+        person=chance.choice(WORDS["people"]),
     )
 
 
 def _ticket(department: str, chance: random.Random) -> str:
-    a, b = chance.sample(_WORDS["tickets"][department], 2)
-    frame = chance.choice(_WORDS["ticket_frames"])
+    a, b = chance.sample(WORDS["tickets"][department], 2)
+    frame = chance.choice(WORDS["ticket_frames"])
     ticket = frame.format(
         a=a,
         b=b,
-        person=chance.choice(_WORDS["people"]),
-        time=chance.choice(_WORDS["times"]),
+        person=chance.choice(WORDS["people"]),
+        time=chance.choice(WORDS["times"]),
         time2=chance.choice(("Monday", "Easter", "last week", "the holidays", "this morning", "May")),
         number=chance.randrange(10_000, 99_999),
     )
-    return f"{ticket} It is about a {chance.choice(_WORDS['things'])}."
+    return f"{ticket} It is about a {chance.choice(WORDS['things'])}."
 
 
 def _replaced(rows: Rows, at: Sequence[int], change: Callable[[Row, int], Row]) -> Rows:
@@ -206,7 +204,7 @@ def _plant(check: str, change: Callable[[Row, int], Row], count: int = 12, seed:
 def plant_contradicting_answers() -> Planted:
     """Questions that are answered with yes in one row and with no in another."""
     rows = chat_rows()
-    asked = [f"Is the {thing} still under warranty?" for thing in _WORDS["things"][:6]]
+    asked = [f"Is the {thing} still under warranty?" for thing in WORDS["things"][:6]]
     added = [
         chat_row(each, answer) for each in asked for answer in ("Yes, it still is.", "No, not any more.")
     ]
@@ -219,7 +217,7 @@ def plant_several_long_answers() -> Planted:
     """A question with several answers that may all be good."""
     chance, rows = random.Random(5), chat_rows()
     added = [
-        chat_row("Write some lines on patience.", _answer(_WORDS["sentences"], chance) + 60 * "!")
+        chat_row("Write some lines on patience.", _answer(WORDS["sentences"], chance) + 60 * "!")
         for _ in range(4)
     ]
     return Planted(
@@ -325,7 +323,7 @@ def plant_other_language() -> Planted:
 
     def change(row: Row, number: int) -> Row:
         question = f"{_question_of(row)} Please answer in two or three sentences that a beginner can follow."
-        answer = f"{_WORDS['german'][number % 5]} {_WORDS['german'][(number + 2) % 5]}"
+        answer = f"{WORDS['german'][number % 5]} {WORDS['german'][(number + 2) % 5]}"
         return chat_row(question, answer)
 
     return _plant("other_language", change)
@@ -342,7 +340,7 @@ def plant_wrong_labels() -> Planted:
     at = _chosen(24, len(rows), 1)
 
     def change(row: Row, number: int) -> Row:
-        others = [each for each in _WORDS["tickets"] if each != _answer_of(row)]
+        others = [each for each in WORDS["tickets"] if each != _answer_of(row)]
         return _answered([chance.choice(others)])(row, number)
 
     return Planted("suspected_wrong_label", "sft", _replaced(rows, at, change), frozenset(at))

@@ -32,16 +32,18 @@ class Classes:
     codes: Counts
 
 
-def find_classes(answers: Digests, characters: Counts) -> Classes | None:
+def find_classes(answers: Digests, characters: Counts, digests: Digests) -> Classes | None:
     """The classes of the answers; None where answers are free text, or where there are too few rows to tell.
 
     Args:
         answers: a digest of each row's answer; 0 where it has none.
         characters: how long each is.
+        digests: of the rows; a class is named as its first row by them does.
     """
     answered = np.flatnonzero(answers)
     if len(answered) < FEWEST_ROWS:
         return None
+    answered = answered[np.argsort(digests[answered], kind="stable")]
     keys, first, codes, counts = np.unique(
         answers[answered], return_index=True, return_inverse=True, return_counts=True
     )

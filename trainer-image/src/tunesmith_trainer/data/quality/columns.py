@@ -9,30 +9,18 @@ import numpy as np
 
 from tunesmith_trainer.data.records import Record
 
+from .class_task import ClassTask, build_task
 from .classes import Classes, find_classes
+from .digests import conflicts, mix
 from .evidence import MAX_SUSPECTS, Suspects
-from .numbers import Counts, Digests, Positions, Scores
+from .numbers import Counts, Digests, Mask, Positions, Scores
+from .samples import SAMPLE_ROWS, SampledRow, sampled
 from .views import Kind, RowView, view_of
 
 #: Records by their ``index``, in the order in which they are asked for.
 Fetch = Callable[[Sequence[int]], Sequence[Record]]
 
-#: Rows that models learn from and languages are told of, and how much of each text of them.
-SAMPLE_ROWS = 20_000
-SAMPLE_CHARACTERS = 1_000
-
 _FETCHED_AT_ONCE = 256
-
-
-@dataclass(frozen=True, slots=True)
-class SampledRow:
-    """The beginnings of a row's texts."""
-
-    position: int
-    question: str
-    answer: str
-    rejected: str
-    label: bool | None
 
 
 @dataclass(frozen=True)
@@ -82,10 +70,41 @@ class Columns:
         return Suspects(positions[order], given[order], len(positions))
 
     @cached_property
+    def asked(self) -> Digests:
+        """What rows have in common that have to agree: prompt, prompt and answers, prompt and judged answer; or 0."""
+        match self.kind:
+            case Kind.PAIR:
+                low, high = np.minimum(self.answer, self.rejected), np.maximum(self.answer, self.rejected)
+                return mix(self.prompt, low, high)
+            case Kind.JUDGED:
+                return mix(self.prompt, self.answer)
+        return np.where(self.answer == 0, np.uint64(0), self.prompt)
+
+    @cached_property
+    def said(self) -> Digests:
+        """On what they have to agree: which answer is better, whether it is good, the answer."""
+        match self.kind:
+            case Kind.PAIR:
+                return (self.answer < self.rejected).astype(np.uint64)
+            case Kind.JUDGED:
+                return self.label.astype(np.uint64)
+        return self.answer
+
+    @cached_property
+    def contradicting(self) -> Mask:
+        """Which rows disagree with another one."""
+        return conflicts(self.asked, self.said)
+
+    @cached_property
     def classes(self) -> Classes | None:
         """The classes that answers name, where they do."""
         answers = np.where(self.rejected == 0, self.answer, np.uint64(0))
-        return find_classes(answers, self.answer_characters)
+        return find_classes(answers, self.answer_characters, self.digest)
+
+    @cached_property
+    def class_task(self) -> ClassTask | None:
+        """What a small model can learn to name, where answers are classes or judged."""
+        return build_task(self)
 
     def names(self, classes: Classes) -> list[str]:
         """The answers that classes stand for."""
@@ -94,21 +113,8 @@ class Columns:
     @cached_property
     def sample(self) -> tuple[SampledRow, ...]:
         """At most SAMPLE_ROWS rows, chosen and ordered by their digests."""
-        return tuple(
-            SampledRow(
-                view.position,
-                _beginning(view.question),
-                _beginning(view.answer),
-                _beginning(view.rejected),
-                view.label,
-            )
-            for view in self.views(np.argsort(self.digest, kind="stable")[:SAMPLE_ROWS])
-        )
-
-
-def _beginning(text: str) -> str:
-    """What models see of a text; halves of characters, which no encoding takes, are replaced."""
-    return text[:SAMPLE_CHARACTERS].encode("utf-8", "replace").decode()
+        chosen = np.argsort(self.digest, kind="stable")[:SAMPLE_ROWS]
+        return tuple(sampled(view) for view in self.views(chosen))
 
 
 @dataclass

@@ -8,6 +8,7 @@ from tunesmith_trainer.data.findings import MAX_EXAMPLES, Severity
 
 from .base import ColumnCheck
 from .columns import Columns
+from .digests import mix
 from .evidence import Evidence, share_of
 from .numbers import Counts, Digests, Mask, Positions, Scores
 from .views import Kind
@@ -27,8 +28,8 @@ class ContradictingAnswers(ColumnCheck):
 
     def finish(self, columns: Columns) -> Iterator[Evidence]:
         """What there is to say, short answers first."""
-        group, value = _keys(columns)
-        found = conflicts(group, value)
+        group, value = columns.asked, columns.said
+        found = columns.contradicting
         if not found.any():
             return
         short = found & _short_groups(group, columns.answer_characters)
@@ -47,43 +48,6 @@ class ContradictingAnswers(ColumnCheck):
             details={int(each): _detail(columns.kind) for each in worst},
             others=others,
         )
-
-
-def conflicts(group: Digests, value: Digests) -> Mask:
-    """Which rows belong to a group (0: to none) that has more than one value."""
-    order = np.lexsort((value, group))
-    groups, values = group[order], value[order]
-    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
-    sizes = np.diff(np.r_[starts, len(groups)])
-    differ = (values[starts] != values[starts + sizes - 1]) & (groups[starts] != 0)
-    mask = np.zeros(len(group), dtype=bool)
-    mask[order] = np.repeat(differ, sizes)
-    return mask
-
-
-def mix(*keys: Digests) -> Digests:
-    """A digest of several digests, in their order; the finalizer of splitmix64 (Steele et al. 2014)."""
-    mixed = np.zeros_like(keys[0])
-    for key in keys:
-        mixed = (mixed ^ key) + np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed ^= mixed >> np.uint64(31)
-    return mixed
-
-
-def _keys(columns: Columns) -> tuple[Digests, Digests]:
-    """What has to agree, and on what."""
-    zero = np.uint64(0)
-    match columns.kind:
-        case Kind.PAIR:
-            low = np.minimum(columns.answer, columns.rejected)
-            high = np.maximum(columns.answer, columns.rejected)
-            group = mix(columns.prompt, low, high)
-            return group, (columns.answer == low).astype(np.uint64)
-        case Kind.JUDGED:
-            return mix(columns.prompt, columns.answer), columns.label.astype(np.uint64)
-    return np.where(columns.answer == 0, zero, columns.prompt), columns.answer
 
 
 def _short_groups(group: Digests, characters: Counts) -> Mask:
@@ -118,12 +82,13 @@ def _severity(hard: int, rows: int) -> Severity:
 
 
 def _message(columns: Columns, groups: int, rows: int) -> str:
+    share = share_of(rows, columns.rows)
     match columns.kind:
         case Kind.PAIR:
-            return f"{groups:,} pairs are preferred one way and the other: {share_of(rows, columns.rows)}"
+            return f"{share} prefer an answer that another row rejects in favour of the other (pairs: {groups:,})"
         case Kind.JUDGED:
-            return f"{groups:,} answers are judged good and bad: {share_of(rows, columns.rows)}"
-    return f"{groups:,} prompts have answers that differ: {share_of(rows, columns.rows)}"
+            return f"{share} judge an answer good that another row judges bad, or bad and good (answers: {groups:,})"
+    return f"{share} share a prompt with another row, and have another answer (prompts: {groups:,})"
 
 
 def _advice(kind: Kind, hard: bool) -> str:

@@ -51,5 +51,7 @@ def share_of(count: int, total: int, noun: str = "rows") -> str:
 
 def percent(share: float) -> str:
     """A share in per cent, with one digit where it is small: ``0.3 %``, ``42 %``."""
+    if 0 < share < 0.0005:
+        return "under 0.1 %"
     number = f"{100 * share:.0f}" if share == 0 or share >= 0.1 else f"{100 * share:.1f}"
     return f"{number} %"

@@ -9,8 +9,9 @@ import numpy as np
 from tunesmith_trainer.data.report import LearningCurve
 
 from .character_model import encode, learn
-from .columns import Columns, SampledRow
+from .columns import Columns
 from .numbers import Counts, Positions, Scores
+from .samples import SampledRow
 from .small_model import classifier, features, rows_for
 from .views import Kind
 
@@ -26,6 +27,14 @@ _CHARACTERS = 300
 _EXPONENTS = (0.05, 1.0)
 #: By what share twice as many rows lower the error, at least, when more data helps, and helps a little.
 _HELPS, _HELPS_A_LITTLE = 0.10, 0.03
+#: An error that is not below this share of guessing's shows that nothing was learned.
+_GUESSED = 0.9
+#: A curve that misses the errors by more than this share of what they fall by holds for the last of them alone: errors
+#: fall slowly at first, and stop falling in the end (Hestness et al. 2017, figure 6).
+_MISSED = 0.05
+_LAST = 3
+#: An error that falls by less than this hardly falls, whatever its share.
+_SMALLEST_GAIN = 0.005
 
 #: The error on the second rows of a model that has learned from the first ones.
 Measure = Callable[[Positions, Positions], float]
@@ -33,11 +42,12 @@ Measure = Callable[[Positions, Positions], float]
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """What is learned of how many rows; ``what`` completes "the small model's …"."""
+    """What is learned of how many rows, what is measured, and the error of guessing, where one can guess."""
 
     what: str
     rows: int
     error: Measure
+    guessing: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,43 +73,36 @@ def estimate_learning_curve(columns: Columns) -> LearningCurve | None:
     if task is None or task.rows < FEWEST_ROWS:
         return None
     sizes, errors = _measure(task)
-    fits = [_fit(sizes, each) for each in errors]
+    means = errors.mean(axis=0)
+    mean, used = _fit_steady_part(sizes, means)
+    fits = [_fit(sizes[used:], each[used:]) for each in errors]
     total = columns.rows
     gains = np.array([each.at(total) - each.at(2 * total) for each in fits])
-    mean = _fit(sizes, errors.mean(axis=0))
     now, doubled = mean.at(total), mean.at(2 * total)
     return LearningCurve(
         measure=task.what,
-        points=tuple((int(n), float(e)) for n, e in zip(sizes, errors.mean(axis=0), strict=True)),
-        fitted=tuple((int(n), mean.at(n)) for n in sizes),
+        points=tuple((int(n), float(e)) for n, e in zip(sizes, means, strict=True)),
+        fitted=tuple((int(n), mean.at(n)) for n in sizes[used:]),
         now=now,
         doubled=doubled,
-        verdict=_verdict(task.what, errors, gains, now, doubled),
+        verdict=_doubt(task, errors) or _verdict(task.what, gains, now, doubled),
     )
 
 
 def _task(columns: Columns) -> _Task | None:
+    if columns.class_task:
+        named = "judgements" if columns.kind is Kind.JUDGED else "answers"
+        task = columns.class_task
+        error = _classification(task.features, task.labels)
+        guessing = 1 - float(np.bincount(task.labels).max()) / len(task.rows)
+        return _Task(f"share of {named} that a small model gets wrong", len(task.rows), error, guessing)
     rows = [row for row in columns.sample if row.answer]
-    if len(rows) < FEWEST_ROWS:
+    if len(rows) < FEWEST_ROWS or columns.kind is Kind.JUDGED:
         return None
     if columns.kind is Kind.PAIR:
-        return _pairs(rows[: rows_for(1)])
-    if columns.kind is Kind.JUDGED:
-        return _classes(
-            rows[: rows_for(1)], columns.label, "share of judgements that a small model gets wrong"
-        )
-    if columns.classes and len(columns.classes.counts) >= 2:
-        codes = columns.classes.codes
-        named = [row for row in rows[: rows_for(len(columns.classes.counts))] if codes[row.position] >= 0]
-        return _classes(named, codes, "share of answers that a small model gets wrong")
+        return _pairs(rows[: rows_for(2, [row.answer + row.rejected for row in rows])])
     what = "texts" if columns.kind is Kind.TEXT else "answers"
     return _characters([row.answer[:_CHARACTERS] for row in rows], what)
-
-
-def _classes(rows: list[SampledRow], labels: Counts, what: str) -> _Task:
-    asked = [row.question if row.label is None else f"{row.question}\n{row.answer}" for row in rows]
-    given = labels[[row.position for row in rows]]
-    return _Task(what, len(rows), _classification(features(asked), given))
 
 
 def _pairs(rows: list[SampledRow]) -> _Task:
@@ -109,7 +112,7 @@ def _pairs(rows: list[SampledRow]) -> _Task:
     matrix = both[: len(rows)] - both[len(rows) :]
     matrix = matrix.multiply((1 - 2 * swapped)[:, None]).tocsr()
     return _Task(
-        "share of pairs that a small model orders wrongly", len(rows), _classification(matrix, swapped)
+        "share of pairs that a small model orders wrongly", len(rows), _classification(matrix, swapped), 0.5
     )
 
 
@@ -148,34 +151,56 @@ def _measure(task: _Task) -> tuple[Counts, Scores]:
     return sizes, np.array(errors)
 
 
+def _fit_steady_part(sizes: Counts, means: Scores) -> tuple[_PowerLaw, int]:
+    """The curve, and the number of the first size from which on it holds."""
+    whole = _fit(sizes, means)
+    misses = means - np.array([whole.at(size) for size in sizes])
+    if float(np.sqrt((misses**2).mean())) <= _MISSED * abs(means[0] - means[-1]):
+        return whole, 0
+    return _fit(sizes[-_LAST:], means[-_LAST:]), len(sizes) - _LAST
+
+
 def _fit(sizes: Counts, errors: Scores) -> _PowerLaw:
-    """The power law nearest to the errors: least squares, in units of the largest size."""
-    from scipy.optimize import curve_fit
+    """The power law nearest to the errors: least squares, in units of the largest size, where it has to fit best."""
+    # scipy.optimize takes a second to import; most reports of small data need no curve.
+    from scipy.optimize import least_squares
 
-    def curve(n: Scores, floor: float, scale: float, exponent: float) -> Scores:
-        return floor + scale * n**-exponent
-
-    low, high = (0.0, 0.0, _EXPONENTS[0]), (np.inf, np.inf, _EXPONENTS[1])
-    start = (0.5 * float(errors.min()), 0.5 * float(errors.min()) + 1e-6, 0.3)
     relative = sizes / sizes[-1]
-    (floor, scale, exponent), _ = curve_fit(
-        curve, relative, errors, p0=start, bounds=(low, high), max_nfev=5_000
-    )
+
+    def misses(law: Scores) -> Scores:
+        floor, scale, exponent = law
+        return (floor + scale * relative**-exponent - errors) * np.sqrt(relative)
+
+    start = (0.5 * float(errors.min()), 0.5 * float(errors.min()) + 1e-6, 0.3)
+    bounds = ((0.0, 0.0, _EXPONENTS[0]), (np.inf, np.inf, _EXPONENTS[1]))
+    floor, scale, exponent = least_squares(misses, start, bounds=bounds).x
     return _PowerLaw(float(floor), float(scale * sizes[-1] ** exponent), float(exponent))
 
 
-def _verdict(what: str, errors: Scores, gains: Scores, now: float, doubled: float) -> str:
+def _doubt(task: _Task, errors: Scores) -> str:
+    """Why nothing can be said; empty where something can."""
     means = errors.mean(axis=0)
-    noise = float(errors.std(axis=0, ddof=1).max() / np.sqrt(len(errors)))
+    noise = 2 * float(errors.std(axis=0, ddof=1).max()) / np.sqrt(len(errors))
+    if means[-1] >= _GUESSED * task.guessing:
+        reason = f"is no better than guessing ({means[-1]:.3f})"
+    elif np.diff(means).max() > max(noise, _SMALLEST_GAIN):
+        reason = f"does not fall steadily with more rows (from {means[0]:.3f} to {means[-1]:.3f})"
+    else:
+        return ""
+    return f"The {task.what} {reason}: whether more data would help can't be said."
+
+
+def _verdict(what: str, gains: Scores, now: float, doubled: float) -> str:
     spread = 2 * float(gains.std(ddof=1)) / np.sqrt(len(gains))
-    if means[-1] > means[0] + 2 * noise or spread > max(_HELPS * now, noise):
-        return (
-            f"With more rows the {what} does not fall steadily (from {means[0]:.2f} to {means[-1]:.2f}): "
-            "whether more data would help can't be said."
-        )
-    share = (now - doubled) / now if now else 0.0
-    helps = "help" if share >= _HELPS else "help a little" if share >= _HELPS_A_LITTLE else "hardly help"
-    return (
-        f"Twice as many rows would lower the {what} from {now:.2f} to about {doubled:.2f} (± {spread:.2f}): "
-        f"more data would {helps}."
+    expected = (
+        f"Twice as many rows would lower the {what} from {now:.3f} to about {doubled:.3f} (± {spread:.3f})"
     )
+    if spread > max(_HELPS * now, _SMALLEST_GAIN):
+        return f"{expected}: too uncertain to say whether more data would help."
+    return f"{expected}: more data would {_help(now, now - doubled)}."
+
+
+def _help(now: float, gain: float) -> str:
+    if gain < _SMALLEST_GAIN or gain < _HELPS_A_LITTLE * now:
+        return "hardly help"
+    return "help" if gain >= _HELPS * now else "help a little"

@@ -12,8 +12,9 @@ import numpy as np
 from tunesmith_trainer.data.findings import MAX_EXAMPLES, Severity
 
 from .base import ColumnCheck
-from .columns import SAMPLE_CHARACTERS, Columns, SampledRow
+from .columns import Columns
 from .evidence import Evidence, percent
+from .samples import SAMPLE_CHARACTERS, SampledRow
 from .views import normalised
 
 _FEWEST_ROWS = 50
@@ -23,7 +24,7 @@ _FEWEST_WORDS = 10
 #: Share of rows that are alike from which it is noted, and warned of.
 _NOTED, _WARNED = 0.5, 0.9
 #: A word that this share of prompts holds belongs to a pattern; all others fill it in.
-_FIXED_WORD = 0.05
+_FIXED_WORD = 0.1
 #: A pattern has so many fixed words, and they are this share of the prompt.
 _FIXED_WORDS, _FIXED_SHARE = 3, 0.4
 _GAP = "…"

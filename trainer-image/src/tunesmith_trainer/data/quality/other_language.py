@@ -3,14 +3,17 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 
 from tunesmith_trainer.data.findings import MAX_EXAMPLES, Severity
 
 from .base import ColumnCheck
-from .columns import Columns, SampledRow
+from .columns import Columns
 from .evidence import Evidence, share_of
+from .samples import SampledRow
 from .views import Kind
 
 #: Fewer letters don't tell a language.
@@ -91,19 +94,22 @@ class OtherLanguage(ColumnCheck):
 
 
 def _tell(rows: Iterator[SampledRow]) -> Iterator[_Told]:
-    # The model takes a second to load; data without prose doesn't need it.
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    identifier = None
     for row in rows:
         question, answer = row.question[-_CHARACTERS:], row.answer[:_CHARACTERS]
         if not _is_prose(answer) or not _is_prose(question) or _asks_for_language(row.question):
             continue
-        identifier = identifier or LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-        asked, sure_of_question = identifier.classify(question)
-        answered, sure_of_answer = identifier.classify(answer)
+        asked, sure_of_question = _identifier().classify(question)
+        answered, sure_of_answer = _identifier().classify(answer)
         if min(sure_of_question, sure_of_answer) >= _SURE:
             yield _Told(row.position, asked, answered, float(min(sure_of_question, sure_of_answer)))
+
+
+@cache
+def _identifier() -> Any:
+    """The model, which takes a second to load; data without prose doesn't need it."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 def _is_prose(text: str) -> bool:

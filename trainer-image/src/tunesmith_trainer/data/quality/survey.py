@@ -73,8 +73,7 @@ class Survey:
         if not self._seen:
             return None
         columns = self._columns.close(self._method, self._fetch)
-        evidence = [each for check in self._checks for each in check.finish(columns)]
-        evidence.sort(key=lambda each: (_ORDER.index(each.severity), -each.suspects.count, each.check))
+        evidence = self._find(columns)
         issues = tuple(_issue(each, columns) for each in evidence)
         curve = estimate_learning_curve(columns)
         return Quality(
@@ -82,6 +81,17 @@ class Survey:
             worst=worst_rows(evidence, columns),
             learning_curve=curve,
             recommendation=recommend(_facts(columns, issues, curve, model)),
+        )
+
+    def issues(self) -> tuple[Issue, ...]:
+        """What the checks alone say, without a learning curve and a recommendation."""
+        columns = self._columns.close(self._method, self._fetch)
+        return tuple(_issue(each, columns) for each in self._find(columns)) if self._seen else ()
+
+    def _find(self, columns: Columns) -> list[Evidence]:
+        evidence = [each for check in self._checks for each in check.finish(columns)]
+        return sorted(
+            evidence, key=lambda each: (_ORDER.index(each.severity), -each.suspects.count, each.check)
         )
 
 

@@ -63,8 +63,9 @@ class TruncatedAnswer(RowCheck):
 def _is_prose(row: RowView) -> bool:
     if len(row.learned) < _FEWEST_CHARACTERS:
         return False
-    last = row.learned.rstrip()[-200:].rpartition("\n")[2]
-    return not last.startswith(_ITEMS) and not last[:1].isdigit() and "`" not in last
+    end = row.learned.rstrip()[-200:]
+    last = end.rpartition("\n")[2]
+    return not last.startswith(_ITEMS) and not last[:1].isdigit() and "```" not in end
 
 
 def _ends_openly(text: str) -> bool:

@@ -10,7 +10,7 @@ from .columns import Columns
 from .evidence import Evidence, Suspects, share_of
 from .views import RowView
 
-_BRACES = re.compile(r"\{\{\s*[\w.\- ]{1,40}\s*\}\}|\$\{[a-z_][\w.]{0,40}\}")
+_BRACES = re.compile(r"\{\{\s*[\w.\- ]{1,40}\s*\}\}")
 _BRACKETS = re.compile(
     r"\[(?:(?:insert|your|enter|add|fill in)[ _][^\[\]\n]{1,40}|placeholder|todo"
     r"|(?:company|customer|first|last)[ _]name)\]"
@@ -50,7 +50,7 @@ class UnresolvedPlaceholder(RowCheck):
 
 def _find(text: str) -> str:
     """The first such place; most texts are told by the characters that they don't hold."""
-    for pattern, needed in ((_BRACES, "{"), (_BRACKETS, "["), (_BRACKETS, "<"), (_LOREM, "psum")):
+    for pattern, needed in ((_BRACES, "{{"), (_BRACKETS, "["), (_BRACKETS, "<"), (_LOREM, "psum")):
         if needed in text and (match := pattern.search(text)):
             return match.group()
     return ""

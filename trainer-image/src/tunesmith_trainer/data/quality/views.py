@@ -34,8 +34,8 @@ class RowView:
         system_key: a digest of the system's message; 0 where there is none.
         calls: the answer calls a tool.
         digest: of all texts.
-        prompt_key, answer_key, rejected_key: digests of texts without regard to case and spaces; a prompt's with
-            system message and tools; 0 where there is no such text.
+        prompt_key: a digest of prompt, system message and tools, without regard to spaces; 0 where there is no prompt.
+        answer_key, rejected_key: without regard to case, spaces and full stops at the end; 0 where there is none.
     """
 
     position: int
@@ -75,7 +75,7 @@ def view_of(record: Record, position: int = 0) -> RowView:
         system_key=_digest(system) if system else 0,
         calls=bool(calls),
         digest=_digest(f"{setting}\0{prompt}\0{answer}\0{rejected}\0{label}{calls}"),
-        prompt_key=_digest(f"{setting}\0{normalised(prompt)}") if prompt else 0,
+        prompt_key=_digest(f"{setting}\0{' '.join(prompt.split())}") if prompt else 0,
         answer_key=_digest(normalised(answer).rstrip(" .!") + calls) if answer or calls else 0,
         rejected_key=_digest(normalised(rejected).rstrip(" .!")) if rejected else 0,
     )
