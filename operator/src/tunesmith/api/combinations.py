@@ -9,6 +9,7 @@ from tunesmith_contract.formats import LEARNED_FORMATS
 from tunesmith_contract.methods import KTOLoss
 from tunesmith_contract.run_config import AdapterType, DataFormat, Offload, OutputFormat, Parallelism
 
+from .generate import GENERATE_RULES
 from .rules import Rule, is_zero
 
 
@@ -153,4 +154,4 @@ _BUDGET_RULES = (
     ),
 )
 
-SPEC_RULES = (*_METHOD_RULES, *_ADAPTER_RULES, *_STORAGE_RULES, *_BUDGET_RULES)
+SPEC_RULES = (*GENERATE_RULES, *_METHOD_RULES, *_ADAPTER_RULES, *_STORAGE_RULES, *_BUDGET_RULES)

@@ -94,7 +94,8 @@ def _is_queued(job: FineTuneJob, children: RunChildren) -> bool:
 
 async def _observe_surroundings(client: Client, job: FineTuneJob, children: RunChildren) -> Surroundings:
     meta, data = job.metadata, job.spec.dataset
-    uris = (data.train.uri, data.validation.uri)
+    source = data.generate.source.uri if data.generate else None
+    uris = (data.train.uri if data.train else None, data.validation.uri, source)
     eval_run = None
     if job.spec.evaluation is not None:
         eval_run = await client.get(API_VERSION, "EvalRun", meta.namespace, eval_run_name(job))

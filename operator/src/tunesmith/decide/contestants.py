@@ -15,6 +15,7 @@ from tunesmith_contract.run_config import AdapterSource, EvaluateConfig, Owner, 
 from tunesmith_contract.uris import Scheme, parse_uri
 
 from .earlier import base_model_of
+from .generation import generated_rows
 
 _KEEPS_NO_WORK = frozenset({Scheme.OCI, Scheme.HF})
 
@@ -55,7 +56,7 @@ def resolve_secrets(run: EvalRun, job: FineTuneJob | None) -> dict[str, str]:
     written = {
         SecretRole.BASE_MODEL: model.secret_ref if model else None,
         SecretRole.OUTPUT: job.spec.output.secret_ref if job else None,
-        SecretRole.TRAIN: job.spec.dataset.train.secret_ref if job else None,
+        SecretRole.TRAIN: job.spec.dataset.train.secret_ref if job and job.spec.dataset.train else None,
         SecretRole.WORKSPACE: job.spec.workspace.secret_ref if job and job.spec.workspace else None,
     }
     return {str(role): reference.name for role, reference in written.items() if reference}
@@ -151,7 +152,9 @@ def _base_model(run: EvalRun, job: FineTuneJob | None) -> str:
 def _few_shot_from(run: EvalRun, job: FineTuneJob | None) -> str | None:
     if run.spec.few_shot_from is not None:
         return run.spec.few_shot_from.uri
-    return job.spec.dataset.train.uri if job else None
+    if job is None:
+        return None
+    return job.spec.dataset.train.uri if job.spec.dataset.train else generated_rows(job)
 
 
 def _workspace(job: FineTuneJob | None, candidate: str) -> str | None:

@@ -13,6 +13,7 @@ from tunesmith_contract.run_config import Owner, PrepareConfig, ValidationSource
 from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
 
 from .earlier import NotReady, find_earlier
+from .generation import generated_rows, resolve_generation
 from .recipe import EarlierArtifact, resolve_base, resolve_method
 from .secrets import resolve_secrets
 
@@ -41,6 +42,7 @@ def take_inputs(
         else "",
         secrets=secrets,
         initial=initial,
+        generate=resolve_generation(job, base_model),
     )
 
 
@@ -52,7 +54,8 @@ def _prepare_config(
     return PrepareConfig(
         owner=Owner(kind="FineTuneJob", namespace=meta.namespace, name=meta.name, uid=meta.uid),
         base_model=base_model,
-        train=(data.train.uri,),
+        train=(data.train.uri,) if data.train else (),
+        generated=generated_rows(job),
         validation=ValidationSource(fraction=float(data.validation.fraction or 0), uri=data.validation.uri),
         format=data.format,
         on_invalid_row=data.on_invalid_row,
@@ -82,8 +85,10 @@ def invalid_uri(inputs: Inputs) -> Failure | None:
     """An address that names no storage."""
     config = inputs.config
     assert isinstance(config, PrepareConfig)
+    source = inputs.generate.generation.source if inputs.generate else None
+    rows = (*config.train, config.validation.uri, source)
     try:
-        for uri in (config.base_model, *config.train, config.validation.uri, config.workspace, config.output):
+        for uri in (config.base_model, *rows, config.workspace, config.output):
             if uri:
                 parse_uri(uri)
     except InvalidUri as error:

@@ -46,5 +46,5 @@ def data_uris(config: PrepareConfig) -> tuple[StorageUri, ...]:
     """What prepare reads: the base model and the teacher (tokenizer and configuration), and the rows."""
     distillation = config.method.distillation
     teacher = distillation.teacher.uri if distillation else None
-    uris = (config.base_model, *config.train, config.validation.uri, teacher)
+    uris = (config.base_model, *config.train, config.generated, config.validation.uri, teacher)
     return tuple(parse_uri(uri) for uri in uris if uri)
