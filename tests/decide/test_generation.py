@@ -11,7 +11,7 @@ from tunesmith.decide.training_observed import LiveProgress
 from tunesmith.manifests.inputs_config_map import parse_inputs
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.progress import ProgressMetric, TrainerStatus
-from tunesmith_contract.run_config import GenerateConfig
+from tunesmith_contract.run_config import GenerateConfig, parse_run_config
 
 ROWS = f"pvc://artifacts/team/team/{UID}/generated/generated.jsonl"
 
@@ -58,6 +58,8 @@ def test_rows_are_generated_before_they_are_prepared() -> None:
     assert created(plan) == ["expenses-0f3c9d-result-generate-1", "expenses-0f3c9d-prepare-1"]
     assert cluster.status["phase"] == "Preparing"
     cluster.succeed("prepare")
+    run = parse_run_config(cluster.objects[("ConfigMap", "expenses-0f3c9d-run")]["data"]["run.json"])
+    assert run.stage == "train" and run.generation == DIGEST, "the artefact will say what its rows came of"
     cluster.succeed("train")
     assert cluster.status["phase"] == "Succeeded"
     assert cluster.status["attempts"] == 3

@@ -10,7 +10,7 @@ from tunesmith.api.methods import RewardModel as RewardModelMethod
 from tunesmith.api.rewards import ModelReward, Reward
 from tunesmith.manifests.inputs_config_map import Inputs
 from tunesmith_contract import methods as contract
-from tunesmith_contract.report import Failure, RunReport
+from tunesmith_contract.report import Failure, GenerationReport, RunReport
 from tunesmith_contract.run_config import (
     Adapter,
     AdapterSource,
@@ -121,6 +121,7 @@ def resolve_run(
     report: RunReport,
     initial: AdapterSource | None = None,
     gpu_memory: int | None = None,
+    generated: GenerationReport | None = None,
 ) -> TrainConfig | Failure:
     """All that training is told, or what a person has to change before it can begin.
 
@@ -128,6 +129,7 @@ def resolve_run(
         report: the success of prepare.
         initial: the earlier artefact that training starts from.
         gpu_memory: bytes of one GPU as the nodes' labels say; None: unknown.
+        generated: what a teacher made of the rows.
     """
     config = inputs.config
     assert isinstance(config, PrepareConfig)
@@ -143,6 +145,7 @@ def resolve_run(
         base_model=config.base_model,
         base_model_revision=report.model.revision,
         dataset_digest=report.dataset.digest,
+        generation=generated.manifest.digest if generated else None,
         method=config.method,
         adapter=_adapter(spec),
         initial=initial,

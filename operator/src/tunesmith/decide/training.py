@@ -183,7 +183,9 @@ def _settle(
         run = parse_run(observed.run)
         return run, None if is_judged(job.status) else judge(run, report, available)
     refused = next((each.failure for each in observed.children.records_of(TRAIN) if each.final), None)
-    resolved = refused or resolve_run(job.spec, inputs, report, inputs.initial, available)
+    made = [each.report.generation for each in observed.children.records_of(GENERATE) if each.report]
+    generated = next(iter(made), None)
+    resolved = refused or resolve_run(job.spec, inputs, report, inputs.initial, available, generated)
     if isinstance(resolved, Failure):
         return resolved, None
     admission = admit(job.spec, resolved, report, available)

@@ -11,6 +11,7 @@ from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.data.texts import prompt_text
 
 _WORD = re.compile(r"\w+")
+_ROUNDING = 1e-9
 
 
 class HeldOutQuestions(Protocol):
@@ -61,11 +62,11 @@ class NearTexts:
         return any(self._is_like(words, self._words[number]) for number in candidates)
 
     def _is_like(self, words: frozenset[str], others: frozenset[str]) -> bool:
-        return len(words & others) >= self._threshold * len(words | others)
+        return len(words & others) >= self._threshold * len(words | others) - _ROUNDING
 
     def _first(self, words: frozenset[str]) -> list[str]:
         """Long words first, since they are rare."""
-        count = len(words) - math.ceil(self._threshold * len(words)) + 1
+        count = len(words) - math.ceil(self._threshold * len(words) - _ROUNDING) + 1
         return sorted(words, key=lambda word: (-len(word), word))[:count] if words else []
 
 
