@@ -173,6 +173,14 @@ def test_the_stage_stops_at_its_budget_with_what_there_is(setting: Setting, budg
         assert len(server.received) == requests
 
 
+def test_an_item_is_begun_only_if_all_its_rows_can_be_judged(setting: Setting, make: Any) -> None:
+    sieve = {"judge": {"minimum": 1}}
+    with serve(Teacher()) as server:
+        config = setting.config(server.url, make.rows(9), "selfInstruct", budget={"calls": 11}, filter=sieve)
+        report = setting.run(config)
+    assert (report.rows, report.calls) == (5, 6), "five calls are left, and the next five rows need six"
+
+
 def test_too_few_rows_fail_and_say_what_became_of_them(setting: Setting) -> None:
     with serve(Teacher()) as server:
         config = setting.config(server.url, prompts(9), budget={"calls": 4}, minimumRows=5)
