@@ -22,6 +22,7 @@ from tunesmith_contract.report import (
     DatasetReport,
     EvaluationReport,
     Failure,
+    GenerationReport,
     Interval,
     IssueCount,
     Linear,
@@ -128,6 +129,27 @@ def _largest(stage: str) -> RunReport:
     text, artifact = WIDE * 8, Artifact(uri="pvc://" + "a" * 506, digest=DIGEST, size_bytes=BIG)
     interval = Interval(value=LONG, low=LONG, high=LONG)
     match stage:
+        case "generate":
+            return RunReport(
+                stage="generate",
+                outcome=Outcome.SUCCEEDED,
+                generation=GenerationReport(
+                    rows=BIG,
+                    made=BIG,
+                    filtered=BIG,
+                    duplicates=BIG,
+                    leaked=BIG,
+                    unusable=BIG,
+                    calls=BIG,
+                    prompt_tokens=BIG,
+                    completion_tokens=BIG,
+                    amount="9" * 24,
+                    currency="EUR",
+                    warnings=(WIDE * 200,) * 2,
+                    generated=artifact,
+                    manifest=artifact,
+                ),
+            )
         case "prepare":
             tokens = TokenStatistics(p50=BIG, p95=BIG, max=BIG, total=BIG)
             return RunReport(
@@ -188,7 +210,7 @@ def _largest(stage: str) -> RunReport:
             )
 
 
-@pytest.mark.parametrize("stage", ["prepare", "train", "evaluate"])
+@pytest.mark.parametrize("stage", ["generate", "prepare", "train", "evaluate"])
 def test_largest_legal_report_fits_the_termination_message(stage: str) -> None:
     report = _largest(stage)
     message = report.to_termination_message()
@@ -278,6 +300,29 @@ def test_a_report_of_a_newer_release_is_read_a_config_is_not() -> None:
         DesiredState.model_validate({"generation": 1, "unheardOf": 1})
     with pytest.raises(ValidationError):
         parse_run_config('{"stage": "unheard-of"}')
+
+
+def test_rows_to_prepare_come_from_somewhere() -> None:
+    owner = {"kind": "FineTuneJob", "namespace": "n", "name": "j", "uid": "u"}
+    run = {"stage": "prepare", "owner": owner, "baseModel": "pvc://m/x", "validation": {}, "seed": 1}
+    run |= {"method": {"sft": {}}, "output": "pvc://o"}
+    made = parse_run_config(json.dumps(run | {"generated": "pvc://o/generated.jsonl"}))
+    assert made.stage == "prepare" and made.train == ()
+    with pytest.raises(ValidationError, match="train names no rows"):
+        parse_run_config(json.dumps(run))
+
+
+def test_rows_are_generated_in_one_way() -> None:
+    owner = {"kind": "FineTuneJob", "namespace": "n", "name": "j", "uid": "u"}
+    generation = {"endpoint": {"url": "http://t/v1", "model": "m"}, "budget": {"calls": 1}}
+    run = {"stage": "generate", "owner": owner, "seed": 1, "output": "pvc://o"}
+    task = {"answers": {"prompts": "pvc://d/p"}}
+    config = parse_run_config(json.dumps(run | {"generation": generation | task}))
+    assert config.stage == "generate" and config.generation.task == "answers"
+    assert parse_run_config(config.to_json()) == config
+    for tasks in ({}, task | {"paraphrases": {"rows": "pvc://d/r"}}):
+        with pytest.raises(ValidationError, match="exactly one task"):
+            parse_run_config(json.dumps(run | {"generation": generation | tasks}))
 
 
 def test_a_manifest_is_its_digest() -> None:

@@ -39,7 +39,8 @@ def run_of(
     config = PrepareConfig(
         owner=Owner(kind="FineTuneJob", namespace="team", name="a", uid="u"),
         base_model=resolve_base(spec, EARLIER)[0],
-        train=spec.dataset.train.locations,
+        train=spec.dataset.train.locations if spec.dataset.train else (),
+        generated=None if spec.dataset.train else "pvc://artifacts/generated.jsonl",
         validation=ValidationSource(),
         method=resolve_method(spec, EARLIER),
         seed=spec.hyperparameters.seed,

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from simulated_cluster import ENVIRONMENT, EVALUATION, SimulatedCluster, fine_tune_job, success
+from simulated_cluster import ENVIRONMENT, EVALUATION, GENERATE, SimulatedCluster, fine_tune_job, success
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.attempts import MAX_DISRUPTIONS
@@ -37,14 +37,19 @@ class FineTuneJobMachine(RuleBasedStateMachine):
         ttl=st.sampled_from([None, 0, 100]),
         deadline=st.sampled_from([None, 300, 5000]),
         evaluated=st.booleans(),
+        generates=st.booleans(),
     )
-    def make(self, backoff_limit: int, ttl: int | None, deadline: int | None, evaluated: bool) -> None:
+    def make(
+        self, backoff_limit: int, ttl: int | None, deadline: int | None, evaluated: bool, generates: bool
+    ) -> None:
         optional = {"ttlSecondsAfterFinished": ttl, "activeDeadlineSeconds": deadline}
         optional |= {"evaluation": EVALUATION if evaluated else None}
+        optional |= {"dataset": {"generate": GENERATE} if generates else None}
         given = {name: value for name, value in optional.items() if value is not None}
         method = {"sft": {"maxLength": 256, "packing": False}}
         self.cluster = SimulatedCluster(fine_tune_job(backoffLimit=backoff_limit, method=method, **given))
         self.backoff_limit = backoff_limit
+        self.generates = generates
         self.records: dict[str, Any] = {}
         self.decided: str | None = None
         self.started: Counter[str] = Counter()
@@ -186,6 +191,12 @@ class FineTuneJobMachine(RuleBasedStateMachine):
     def nothing_trains_before_the_data_is_prepared(self) -> None:
         if any(stage_of(job) == "train" for job in self.cluster.children("Job")):
             assert any(record.stage == "prepare" and record.report for record in self._recorded())
+
+    @invariant()
+    def nothing_is_prepared_before_its_rows_are_generated(self) -> None:
+        if any(stage_of(job) == "prepare" for job in self.cluster.children("Job")):
+            made = any(record.stage == "generate" and record.report for record in self._recorded())
+            assert made is self.generates
 
     @invariant()
     def attempts_are_bounded(self) -> None:

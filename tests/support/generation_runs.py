@@ -19,6 +19,12 @@ def prompts(count: int) -> list[dict[str, Any]]:
     return [{"prompt": [{"role": "user", "content": f"turn {number} around"}]} for number in range(count)]
 
 
+def journalled(folder: Path) -> set[str]:
+    """The answers that a journal holds."""
+    entries = [json.loads(line) for path in folder.iterdir() for line in path.read_text().splitlines()]
+    return {entry["answer"] for entry in entries if "answer" in entry}
+
+
 class Setting:
     """A world in which rows are generated."""
 

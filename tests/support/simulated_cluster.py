@@ -14,6 +14,7 @@ from tunesmith_contract.report import (
     DatasetReport,
     EvaluationReport,
     Failure,
+    GenerationReport,
     Interval,
     MetricResult,
     ModelReport,
@@ -47,6 +48,19 @@ EVALUATION: Body = {
 }
 
 
+GENERATE: Body = {
+    "endpoint": {"url": "https://teacher.example/v1", "model": "large", "secretRef": {"name": "teacher"}},
+    "answers": {"prompts": {"uri": "pvc://data/prompts.jsonl"}},
+    "budget": {
+        "calls": 2000,
+        "amount": "5.00",
+        "currency": "EUR",
+        "inputPricePerMillion": "0.15",
+        "outputPricePerMillion": "0.60",
+    },
+}
+
+
 def fine_tune_job(**spec: Any) -> Body:
     """A FineTuneJob as the API server returns it."""
     return _resource("FineTuneJob", "expenses", FINE_TUNE_JOB_SPEC | spec)
@@ -66,6 +80,25 @@ def _resource(kind: str, name: str, spec: Body) -> Body:
 def success(stage: str) -> RunReport:
     """The report of a stage that went well."""
     match stage:
+        case "generate":
+            rows = Artifact(uri="pvc://artifacts/team/generated.jsonl", digest=DIGEST, size_bytes=7)
+            made = Artifact(uri="pvc://artifacts/team/generation.json", digest=DIGEST, size_bytes=7)
+            return RunReport(
+                stage="generate",
+                outcome=Outcome.SUCCEEDED,
+                generation=GenerationReport(
+                    rows=500,
+                    made=520,
+                    filtered=20,
+                    calls=1040,
+                    prompt_tokens=90_000,
+                    completion_tokens=70_000,
+                    amount="0.055500",
+                    currency="EUR",
+                    generated=rows,
+                    manifest=made,
+                ),
+            )
         case "prepare":
             return RunReport(
                 stage="prepare",

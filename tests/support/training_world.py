@@ -3,7 +3,16 @@
 from dataclasses import replace
 from typing import Any
 
-from simulated_cluster import DIGEST, ENVIRONMENT, START, UID, SimulatedCluster, fine_tune_job, success
+from simulated_cluster import (
+    DIGEST,
+    ENVIRONMENT,
+    GENERATE,
+    START,
+    UID,
+    SimulatedCluster,
+    fine_tune_job,
+    success,
+)
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.children import Children
@@ -44,6 +53,11 @@ def training(**spec: Any) -> World:
     cluster = world(**spec)
     cluster.succeed("prepare")
     return cluster
+
+
+def generating(generate: dict[str, Any] = GENERATE, **spec: Any) -> World:
+    """A job whose rows are being generated."""
+    return world(**{"dataset": {"generate": generate}} | spec)
 
 
 def preempted(step: int) -> RunReport:

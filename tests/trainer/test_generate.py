@@ -11,6 +11,7 @@ from scripted_teacher import Teacher, kind_of, said, text_of
 
 from tunesmith_trainer.endpoints import KEY_FILE
 from tunesmith_trainer.failures import DataError, UserError
+from tunesmith_trainer.report import Workspace
 
 
 @pytest.fixture
@@ -241,6 +242,27 @@ def test_the_manifest_says_all_but_keys(setting: Setting, make: Any) -> None:
     assert manifest["templates"]["score"].startswith("Judge the answer")
     left = b"".join(path.read_bytes() for path in setting.folder.rglob("*") if path.is_file())
     assert KEY.encode() not in left
+
+
+def test_a_key_that_comes_back_is_told_to_nobody(setting: Setting, caplog: pytest.LogCaptureFixture) -> None:
+    def echo(request: Received) -> Reply:
+        return Reply(400, {"error": f"you sent {request.authorization}"})
+
+    with serve(echo) as server, pytest.raises(DataError) as failed:
+        setting.run(setting.config(server.url, prompts(2)))
+    assert "you sent Bearer" in failed.value.message
+    assert KEY not in failed.value.message + caplog.text
+
+
+def test_rows_and_how_they_were_made_stay_and_the_journal_goes(setting: Setting) -> None:
+    with serve(Teacher()) as server:
+        config = setting.config(server.url, prompts(3))
+        setting.run(config)
+    Workspace(setting.world.storage, config).prune()
+    left = {
+        path.relative_to(setting.folder).as_posix() for path in setting.folder.rglob("*") if path.is_file()
+    }
+    assert left == {"generated/generated.jsonl", "data-report/generation.json", "reports/generate.json"}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """No limit is passed and nothing is paid for twice, whatever endpoints take and whenever pods are killed."""
 
-import json
 import signal
 import threading
 from collections import Counter
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generation_runs import Setting, prompts
+from generation_runs import Setting, journalled, prompts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_server import Received, Reply, serve
@@ -174,6 +173,14 @@ def test_the_stage_stops_at_its_budget_with_what_there_is(setting: Setting, budg
         assert len(server.received) == requests
 
 
+def test_an_item_is_begun_only_if_all_its_rows_can_be_judged(setting: Setting, make: Any) -> None:
+    sieve = {"judge": {"minimum": 1}}
+    with serve(Teacher()) as server:
+        config = setting.config(server.url, make.rows(9), "selfInstruct", budget={"calls": 11}, filter=sieve)
+        report = setting.run(config)
+    assert (report.rows, report.calls) == (5, 6), "five calls are left, and the next five rows need six"
+
+
 def test_too_few_rows_fail_and_say_what_became_of_them(setting: Setting) -> None:
     with serve(Teacher()) as server:
         config = setting.config(server.url, prompts(9), budget={"calls": 4}, minimumRows=5)
@@ -214,11 +221,8 @@ def test_a_killed_pod_asks_no_question_again_that_was_answered(setting: Setting)
             child.kill()
         pod.kill()
         pod.communicate(timeout=30)
-        answered = {
-            line for path in (setting.folder / "journal").iterdir() for line in path.read_text().splitlines()
-        }
-        known = {json.loads(line)["answer"] for line in answered if "answer" in json.loads(line)}
-        assert len(known) == 30
+        known = journalled(setting.folder / "journal")
+        assert 30 - config.generation.concurrency <= len(known) <= 30
         release.set()
         server.received.clear()
         report = setting.run(config)
@@ -302,6 +306,16 @@ def test_all_wait_as_long_as_the_endpoint_asks(setting: Setting) -> None:
     assert (report.rows, report.calls) == (6, 6)
     assert len(times) == 7
     assert times[3] >= 40
+
+
+def test_an_hour_is_waited_and_no_longer(setting: Setting) -> None:
+    clock, asked = FakeClock(), ["3600", "3601"]
+    with (
+        serve(lambda _: Reply(429, headers={"Retry-After": asked.pop(0)})) as server,
+        pytest.raises(InfrastructureError, match="429"),
+    ):
+        setting.run(setting.config(server.url, prompts(1)), clock.clock)
+    assert clock.time == pytest.approx(3600)
 
 
 @given(st.lists(st.floats(0, 30), min_size=1, max_size=60), st.integers(1, 120))

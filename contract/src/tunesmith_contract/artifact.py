@@ -33,7 +33,10 @@ class Probe(Document):
 
 
 class Lineage(Document):
-    """What went in: enough to make the artefact again."""
+    """What went in: enough to make the artefact again.
+
+    ``generation`` is the digest of the ``generation.json`` that says how rows of its data were made by a teacher.
+    """
 
     namespace: str
     job: str
@@ -46,6 +49,7 @@ class Lineage(Document):
     code_digest: Digest | None = None
     seed: int | None = None
     initial: Digest | None = None
+    generation: Digest | None = None
     versions: dict[str, str]
 
 

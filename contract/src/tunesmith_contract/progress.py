@@ -19,6 +19,11 @@ KERNELS = "kernels"
 TOKENS_PER_SECOND = "tokens_per_second"
 REWARD = "reward"
 EVAL_REWARD = "eval_reward"
+#: While rows are generated.
+GENERATED_ROWS = "generated_rows"
+CALLS = "calls"
+PROMPT_TOKENS = "prompt_tokens"
+COMPLETION_TOKENS = "completion_tokens"
 
 PROGRESS_PATH = "/progress/v1/namespaces/{namespace}/{plural}/{name}"
 

@@ -276,6 +276,7 @@ class TrainConfig(Document):
     """Train on the prepared data and commit an artefact.
 
     ``adapter`` absent: all weights are trained. ``initial`` is the earlier artefact that training starts from.
+    ``generation`` is the digest of what says how generated rows were made.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -284,6 +285,7 @@ class TrainConfig(Document):
     base_model: str
     base_model_revision: str
     dataset_digest: Digest
+    generation: Digest | None = None
     method: Method
     adapter: Adapter | None = None
     initial: AdapterSource | None = None

@@ -65,6 +65,7 @@ class Endpoint:
         secret: the folder of a mounted Secret, whose file ``token``, where there is one, is the bearer token.
         timeout_seconds: how long one try may take.
         sleep: waits so many seconds.
+        longest_wait: how long it may ask to be left alone; if it asks for longer, it is away.
     """
 
     def __init__(
@@ -74,6 +75,8 @@ class Endpoint:
         secret: Path,
         timeout_seconds: float,
         sleep: Callable[[float], None] = time.sleep,
+        *,
+        longest_wait: float = LONGEST_WAIT_SECONDS,
     ) -> None:
         self._url = url
         self._what = what
@@ -82,7 +85,10 @@ class Endpoint:
         self._retry = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TryAgain),
             wait=_wait,
-            stop=tenacity.stop_any(tenacity.stop_after_attempt(ATTEMPTS), _asks_for_too_long),
+            stop=tenacity.stop_any(
+                tenacity.stop_after_attempt(ATTEMPTS),
+                lambda state: (_asked_wait(state) or 0.0) > longest_wait,
+            ),
             before_sleep=self._log_wait,
             sleep=sleep,
             reraise=True,
@@ -170,10 +176,6 @@ def _wait(state: tenacity.RetryCallState) -> float:
     """As long as the endpoint asks for, else ever longer, by chance."""
     asked = _asked_wait(state)
     return _BACK_OFF(state) if asked is None else asked
-
-
-def _asks_for_too_long(state: tenacity.RetryCallState) -> bool:
-    return (_asked_wait(state) or 0.0) > LONGEST_WAIT_SECONDS
 
 
 def _asked_wait(state: tenacity.RetryCallState) -> float | None:

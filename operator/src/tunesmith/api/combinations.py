@@ -9,6 +9,7 @@ from tunesmith_contract.formats import LEARNED_FORMATS
 from tunesmith_contract.methods import KTOLoss
 from tunesmith_contract.run_config import AdapterType, DataFormat, Offload, OutputFormat, Parallelism
 
+from .generate import GENERATE_RULES
 from .rules import Rule, is_zero
 
 
@@ -67,7 +68,9 @@ def _has_examples(spec: Any) -> bool:
     if evaluation is None or evaluation.few_shot_from is not None:
         return True
     sides = (evaluation.candidate, evaluation.baseline, *evaluation.references)
-    return not any(side.few_shot for side in sides) or spec.dataset.train.is_files
+    return (
+        not any(side.few_shot for side in sides) or spec.dataset.train is None or spec.dataset.train.is_files
+    )
 
 
 _METHOD_RULES = (
@@ -181,4 +184,11 @@ _BUDGET_RULES = (
     ),
 )
 
-SPEC_RULES = (*_METHOD_RULES, *_DATA_RULES, *_ADAPTER_RULES, *_STORAGE_RULES, *_BUDGET_RULES)
+SPEC_RULES = (
+    *GENERATE_RULES,
+    *_METHOD_RULES,
+    *_DATA_RULES,
+    *_ADAPTER_RULES,
+    *_STORAGE_RULES,
+    *_BUDGET_RULES,
+)

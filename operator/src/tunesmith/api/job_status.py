@@ -8,6 +8,7 @@ from tunesmith_contract.report import MAX_CURVE_POINTS, MAX_DATA_ISSUES
 from tunesmith_contract.run_config import Offload, OutputFormat, Parallelism
 
 from .common import Conditions, StatusModel
+from .generate import GenerationStatus
 from .reasons import FineTuneJobPhase
 from .rules import keyed_by
 from .status import ArtifactRef, Cost, Failure
@@ -257,6 +258,9 @@ class FineTuneJobStatus(StatusModel):
     observed_generation: int = Field(0, ge=0, description="The metadata.generation that status speaks of.")
     method: str | None = Field(None, max_length=32, description="The method, such as SFT.")
     resolved: Resolved | None = Field(None, description="What every Auto and every open reference came to.")
+    generation: GenerationStatus | None = Field(
+        None, description="What a teacher has made, with dataset.generate."
+    )
     dataset: DatasetStatus | None = Field(None, description="What was found in the data.")
     estimate: Estimate | None = Field(
         None,

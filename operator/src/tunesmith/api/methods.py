@@ -5,10 +5,11 @@ from pydantic import Field
 from tunesmith_contract.methods import DPOLoss, GRPOLoss, KTOLoss
 
 from .common import SecretName, StrictModel
-from .rewards import ENDPOINT_KEY, Reward, Rewards
+from .endpoints import ChatEndpoint
+from .rewards import Reward, Rewards
 from .rules import Rule, exactly_one, is_zero
 from .sources import STORE_KEYS
-from .uris import HttpUrl, TrainedModelUri
+from .uris import TrainedModelUri
 from .values import DecimalString, HalfFraction, PositiveDecimal
 
 _MAX_LENGTH = "Where a row is cut off, in tokens, prompt and answer together. Memory grows with it."
@@ -157,12 +158,9 @@ class RLOO(Online):
     )
 
 
-class TeacherEndpoint(StrictModel):
+class TeacherEndpoint(ChatEndpoint):
     """A teacher behind an endpoint that speaks the OpenAI API."""
 
-    url: HttpUrl = Field(description="Its address up to /v1, such as http://big-model.team.svc:8000/v1.")
-    model: str = Field(min_length=1, max_length=256, description="The name it serves the model by.")
-    secret_ref: SecretName | None = Field(None, description=ENDPOINT_KEY)
     max_tokens: int = Field(
         512, ge=1, le=1_048_576, description="Where an answer of the teacher is cut off, in tokens."
     )

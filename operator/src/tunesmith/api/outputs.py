@@ -7,10 +7,10 @@ from pydantic import Field
 from tunesmith_contract.run_config import OutputFormat
 
 from .common import SecretName, StrictModel
-from .rules import Rule, matching
+from .rules import Rule
 from .sources import STORE_KEYS
 from .uris import OutputUri, WorkspaceUri
-from .values import PositiveDecimal
+from .values import Currency, PositiveDecimal
 
 
 class Checkpoints(StrictModel):
@@ -74,14 +74,7 @@ class Budget(StrictModel):
     price_per_gpu_hour: PositiveDecimal | None = Field(
         None, description='What one GPU costs an hour, such as "2.50". status.cost shows the amount.'
     )
-    currency: (
-        Annotated[
-            str,
-            Field(max_length=3),
-            matching(r"^[A-Z]{3}$", "Write a currency as three capital letters, such as EUR."),
-        ]
-        | None
-    ) = Field(None, description="The price's currency, such as EUR.")
+    currency: Currency | None = Field(None, description="The price's currency, such as EUR.")
 
 
 class MLflow(StrictModel):

@@ -7,6 +7,7 @@ class FineTuneJobPhase(StrEnum):
     """How far a FineTuneJob is."""
 
     PENDING = "Pending"
+    GENERATING = "Generating"
     PREPARING = "Preparing"
     QUEUED = "Queued"
     TRAINING = "Training"
@@ -66,6 +67,8 @@ class FineTuneJobReason(StrEnum):
 
     ACCEPTED = "Accepted"
     INVALID_SPEC = "InvalidSpec"
+    GENERATING = "Generating"
+    GENERATED = "Generated"
     PREPARING = "Preparing"
     PREPARED = "Prepared"
     TRAINING = "Training"

@@ -13,6 +13,7 @@ from tunesmith_contract.run_config import (
 )
 
 from .common import FineTuneJobRef, SecretName, StrictModel
+from .generate import Generate
 from .rules import Rule, exactly_one, is_zero
 from .uris import TrainedDataUri, TrainedModelUri, ValidationDataUri
 from .values import Fraction, MemberPath, Similarity
@@ -172,6 +173,12 @@ class Dataset(StrictModel):
 
     rules = (
         Rule(
+            "has(self.train) || has(self.generate)",
+            "Say where the rows come from: train: {uri: pvc://data/train.jsonl}, or generate for rows that a teacher "
+            "makes, or both.",
+            lambda data: data.train is not None or data.generate is not None,
+        ),
+        Rule(
             "self.onInvalidRow == 'Drop' || !has(self.maxInvalidFraction)",
             "maxInvalidFraction has no effect with onInvalidRow: Fail. Leave it out, or write onInvalidRow: "
             "Drop.",
@@ -190,7 +197,14 @@ class Dataset(StrictModel):
         ),
     )
 
-    train: TrainSource = Field(description="The rows to learn from.")
+    train: TrainSource | None = Field(
+        None, description="The rows to learn from. Absent: those that generate makes are all."
+    )
+    generate: Generate | None = Field(
+        None,
+        description="Rows that a teacher behind an endpoint makes before the data is prepared: beside train, or "
+        "instead of it.",
+    )
     validation: Validation = Field(
         Validation(fraction="0.1"), description="Rows held out of training, on which the loss is measured."
     )

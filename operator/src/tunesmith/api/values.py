@@ -165,6 +165,24 @@ LearningRate = Annotated[
 ]
 """``Auto``, or a decimal number in (0, 1], in quotes."""
 
+Score = Annotated[
+    _DecimalText,
+    _decimal_in_quotes("7"),
+    _decimal_rule(
+        "double(self) >= 1.0 && double(self) <= 10.0",
+        lambda x: 1 <= x <= 10,
+        'Write a number from 1 to 10 in quotes, such as "7".',
+    ),
+]
+"""What a judge gives, from 1 to 10, in quotes."""
+
+Currency = Annotated[
+    str,
+    Field(max_length=3),
+    matching(r"^[A-Z]{3}$", "Write a currency as three capital letters, such as EUR."),
+]
+"""Three capital letters such as ``EUR``."""
+
 Measured = Annotated[str, Field(max_length=24)]
 """A measured number in status: a decimal string, minus sign and exponent allowed."""
 

@@ -15,6 +15,7 @@ from tunesmith_contract.run_config import AdapterSource, EvaluateConfig, Owner, 
 from tunesmith_contract.uris import Scheme, parse_uri
 
 from .earlier import base_model_of
+from .generation import generated_rows
 
 _KEEPS_NO_WORK = frozenset({Scheme.OCI, Scheme.HF})
 
@@ -55,7 +56,7 @@ def resolve_secrets(run: EvalRun, job: FineTuneJob | None) -> dict[str, str]:
     written = {
         SecretRole.BASE_MODEL: model.secret_ref if model else None,
         SecretRole.OUTPUT: job.spec.output.secret_ref if job else None,
-        SecretRole.TRAIN: job.spec.dataset.train.secret_ref if job else None,
+        SecretRole.TRAIN: job.spec.dataset.train.secret_ref if job and job.spec.dataset.train else None,
         SecretRole.WORKSPACE: job.spec.workspace.secret_ref if job and job.spec.workspace else None,
     }
     return {str(role): reference.name for role, reference in written.items() if reference}
@@ -99,7 +100,7 @@ def _without_examples(run: EvalRun, job: FineTuneJob) -> Failure | None:
     """Examples are asked for, and there is no one file to draw them from."""
     spec = run.spec
     asked = any(side.few_shot for side in (spec.candidate, spec.baseline, *spec.references))
-    if not asked or spec.few_shot_from is not None or job.spec.dataset.train.is_files:
+    if not asked or spec.few_shot_from is not None or _is_drawn_from(job):
         return None
     return Failure(
         category=FailureCategory.USER_ERROR,
@@ -162,10 +163,19 @@ def _base_model(run: EvalRun, job: FineTuneJob | None) -> str:
     return base_model_of(job)
 
 
+def _is_drawn_from(job: FineTuneJob) -> bool:
+    """Whether examples can be drawn from the job's own rows: from a file, or from those that were generated."""
+    train = job.spec.dataset.train
+    return train is None or train.is_files
+
+
 def _few_shot_from(run: EvalRun, job: FineTuneJob | None) -> str | None:
     if run.spec.few_shot_from is not None:
         return run.spec.few_shot_from.uri
-    return job.spec.dataset.train.locations[0] if job else None
+    if job is None:
+        return None
+    train = job.spec.dataset.train
+    return train.locations[0] if train else generated_rows(job)
 
 
 def _workspace(job: FineTuneJob | None, candidate: str) -> str | None:

@@ -118,6 +118,8 @@ def failed(failure: Failure, reason: str | None = None) -> Ending:
 def has_result(report: RunReport) -> bool:
     """Whether a report of success holds what its stage is for."""
     match report.stage:
+        case "generate":
+            return report.generation is not None
         case "prepare":
             return report.dataset is not None and report.model is not None
         case "train":

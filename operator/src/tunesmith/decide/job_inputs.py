@@ -14,6 +14,7 @@ from tunesmith_contract.run_config import NEAR_THRESHOLD, HeldOut, Owner, Prepar
 from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
 
 from .earlier import NotReady, find_earlier
+from .generation import generated_rows, generation_fields, resolve_generation
 from .recipe import EarlierArtifact, resolve_base, resolve_method
 from .secrets import resolve_secrets
 
@@ -42,6 +43,7 @@ def take_inputs(
         else "",
         secrets=secrets,
         initial=initial,
+        generate=resolve_generation(job, base_model),
     )
 
 
@@ -53,7 +55,8 @@ def _prepare_config(
     return PrepareConfig(
         owner=Owner(kind="FineTuneJob", namespace=meta.namespace, name=meta.name, uid=meta.uid),
         base_model=base_model,
-        train=data.train.locations,
+        train=data.train.locations if data.train else (),
+        generated=generated_rows(job),
         validation=_validation(data.validation),
         held_out=_held_out(spec),
         format=data.format,
@@ -86,12 +89,13 @@ def _held_out(spec: FineTuneJobSpec) -> tuple[HeldOut, ...]:
 
 
 def data_fields(spec: FineTuneJobSpec) -> dict[str, str]:
-    """The rows that prepare reads: URIs by the field that names each."""
+    """The rows that people name: URIs by the field that names each."""
     data, suites = spec.dataset, spec.evaluation.suites if spec.evaluation else ()
-    train = {f"spec.dataset.train.{member}": uri for member, uri in data.train.fields.items()}
+    written = data.train.fields if data.train else {}
+    train = {f"spec.dataset.train.{member}": uri for member, uri in written.items()}
     own = {"spec.dataset.validation.uri": data.validation.uri} if data.validation.uri else {}
     held_out = {f"spec.evaluation.suites[{suite.name}].dataset.uri": suite.dataset.uri for suite in suites}
-    return train | own | held_out
+    return train | generation_fields(spec) | own | held_out
 
 
 def with_snapshot(job: FineTuneJob, inputs: Inputs) -> FineTuneJob:
@@ -110,9 +114,10 @@ def invalid_uri(inputs: Inputs) -> Failure | None:
     """An address that names no storage."""
     config = inputs.config
     assert isinstance(config, PrepareConfig)
+    source = inputs.generate.generation.source if inputs.generate else None
+    held_out = (each.uri for each in config.held_out)
+    rows = (*config.train, config.validation.uri, source, *held_out)
     try:
-        held_out = (each.uri for each in config.held_out)
-        rows = (*config.train, config.validation.uri, *held_out)
         for uri in (config.base_model, *rows, config.workspace, config.output):
             if uri:
                 parse_uri(uri)

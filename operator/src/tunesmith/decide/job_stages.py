@@ -6,6 +6,8 @@ from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import FineTuneJobReason
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.gang_service import build_gang_service
+from tunesmith.manifests.generate_job import STAGE as GENERATE
+from tunesmith.manifests.generate_job import build_generate_job
 from tunesmith.manifests.inputs_config_map import Inputs
 from tunesmith.manifests.names import QUEUE_LABEL
 from tunesmith.manifests.prepare_job import STAGE as PREPARE
@@ -17,6 +19,7 @@ from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import TrainConfig
 
 from .children import Children
+from .generation import for_generate
 from .job_inputs import data_fields
 from .limits import Limits, budget_seconds_left
 from .plan import Manifest as Body
@@ -25,6 +28,27 @@ from .secrets import for_prepare, for_train, secret_fields
 from .stage import Stage
 from .training_observed import ObservedTraining
 from .waiting import References
+
+
+def generate_stage(
+    job: FineTuneJob, observed: ObservedTraining, inputs: Inputs, environment: Environment
+) -> Stage:
+    """Let a teacher make rows."""
+    assert inputs.generate is not None
+    secrets = for_generate(inputs.secrets, inputs.generate)
+    return Stage(
+        owner=job,
+        name=GENERATE,
+        build=lambda attempt, _: (build_generate_job(job, inputs, attempt, environment, secrets),),
+        backoff_limit=job.spec.backoff_limit,
+        limits=Limits(deadline_seconds=job.spec.active_deadline_seconds),
+        references=_references(job, observed),
+        started=FineTuneJobReason.GENERATING,
+        ended=None,
+        suspended=job.spec.suspend,
+        queued=QUEUE_LABEL in job.metadata.labels,
+        lost_pod_seconds=environment.lost_pod_seconds,
+    )
 
 
 def prepare_stage(

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tunesmith.api.filter_rewards import FilterReward
 from tunesmith.api.finetunejob import FineTuneJobSpec
 from tunesmith.api.methods import DPO, GRPO, KTO, RLOO, Distillation
 from tunesmith.api.methods import RewardModel as RewardModelMethod
 from tunesmith.api.rewards import ModelReward, Reward
 from tunesmith.manifests.inputs_config_map import Inputs
 from tunesmith_contract import methods as contract
-from tunesmith_contract.report import Failure, RunReport
+from tunesmith_contract.report import Failure, GenerationReport, RunReport
 from tunesmith_contract.run_config import (
     Adapter,
     AdapterSource,
@@ -120,6 +121,7 @@ def resolve_run(
     report: RunReport,
     initial: AdapterSource | None = None,
     gpu_memory: int | None = None,
+    generated: GenerationReport | None = None,
 ) -> TrainConfig | Failure:
     """All that training is told, or what a person has to change before it can begin.
 
@@ -127,6 +129,7 @@ def resolve_run(
         report: the success of prepare.
         initial: the earlier artefact that training starts from.
         gpu_memory: bytes of one GPU as the nodes' labels say; None: unknown.
+        generated: what a teacher made of the rows.
     """
     config = inputs.config
     assert isinstance(config, PrepareConfig)
@@ -142,6 +145,7 @@ def resolve_run(
         base_model=config.base_model,
         base_model_revision=report.model.revision,
         dataset_digest=report.dataset.digest,
+        generation=generated.manifest.digest if generated else None,
         method=config.method,
         adapter=_adapter(spec),
         initial=initial,
@@ -198,7 +202,7 @@ def _reward_model(reward: RewardModelMethod) -> contract.RewardMethod:
 
 def _grpo(grpo: GRPO, earlier: Mapping[str, EarlierArtifact]) -> contract.GRPOMethod:
     return contract.GRPOMethod(
-        rewards=tuple(_reward(reward, earlier) for reward in grpo.rewards),
+        rewards=tuple(resolve_reward(reward, earlier) for reward in grpo.rewards),
         generations=grpo.generations,
         temperature=float(grpo.temperature),
         beta=float(grpo.beta),
@@ -210,7 +214,7 @@ def _grpo(grpo: GRPO, earlier: Mapping[str, EarlierArtifact]) -> contract.GRPOMe
 
 def _rloo(rloo: RLOO, earlier: Mapping[str, EarlierArtifact]) -> contract.RLOOMethod:
     return contract.RLOOMethod(
-        rewards=tuple(_reward(reward, earlier) for reward in rloo.rewards),
+        rewards=tuple(resolve_reward(reward, earlier) for reward in rloo.rewards),
         generations=rloo.generations,
         temperature=float(rloo.temperature),
         beta=float(rloo.beta),
@@ -219,8 +223,16 @@ def _rloo(rloo: RLOO, earlier: Mapping[str, EarlierArtifact]) -> contract.RLOOMe
     )
 
 
-def _reward(reward: Reward, earlier: Mapping[str, EarlierArtifact]) -> contract.Reward:
-    schema, model, endpoint = reward.json_schema, reward.model, reward.endpoint
+def resolve_reward(
+    reward: FilterReward, earlier: Mapping[str, EarlierArtifact] | None = None
+) -> contract.Reward:
+    """A reward as the trainer reads it.
+
+    Raises:
+        KeyError: it names a job that is not among ``earlier``.
+    """
+    schema, endpoint = reward.json_schema, reward.endpoint
+    model = reward.model if isinstance(reward, Reward) else None
     return contract.Reward(
         name=reward.name,
         weight=float(reward.weight),
@@ -231,7 +243,7 @@ def _reward(reward: Reward, earlier: Mapping[str, EarlierArtifact]) -> contract.
         length=contract.LengthReward(min_tokens=reward.length.min_tokens, max_tokens=reward.length.max_tokens)
         if reward.length
         else None,
-        model=_model_reward(model, earlier) if model else None,
+        model=_model_reward(model, earlier or {}) if model else None,
         endpoint=contract.EndpointReward(url=endpoint.url, timeout_seconds=endpoint.timeout_seconds)
         if endpoint
         else None,

@@ -35,6 +35,7 @@ from tunesmith_contract.uris import parse_uri
 from .admission import is_servable
 from .costs import build_job_cost
 from .dataset_status import tell_issues
+from .generation_status import tell_generation
 from .plan import Event
 from .summary import decimal
 from .training_view import TrainingView
@@ -84,7 +85,7 @@ def find_results(job: FineTuneJob, view: TrainingView) -> Results:
 def news_of(job: FineTuneJob, results: Results, view: TrainingView) -> tuple[Event, ...]:
     """Events on what status did not say before."""
     prepared = view.step.report(PREPARE)
-    events = list(tell_issues(job, prepared.dataset if prepared else None))
+    events = [*tell_generation(job, view), *tell_issues(job, prepared.dataset if prepared else None)]
     if results.overfitting_step is not None and job.status.overfitting_step is None:
         message = f"The validation loss turned at step {results.overfitting_step} and went up."
         events.append(Event(FineTuneJobReason.OVERFITTING, message, "Warning"))

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
 from tunesmith_contract.layout import SecretRole, reward_role
 
+from .generation import generation_secrets
+
 #: What each stage opens; rewards are training's alone.
 PREPARE_ROLES = frozenset(
     {
@@ -35,7 +37,7 @@ def secret_fields(spec: FineTuneJobSpec) -> dict[str, tuple[str, str]]:
     endpoint = teacher.endpoint if teacher else None
     written = {
         SecretRole.BASE_MODEL: (spec.base_model.secret_ref, "spec.baseModel"),
-        SecretRole.TRAIN: (data.train.secret_ref, "spec.dataset.train"),
+        SecretRole.TRAIN: (data.train.secret_ref if data.train else None, "spec.dataset.train"),
         SecretRole.VALIDATION: (data.validation.secret_ref, "spec.dataset.validation"),
         SecretRole.OUTPUT: (spec.output.secret_ref, "spec.output"),
         SecretRole.WORKSPACE: (spec.workspace.secret_ref if spec.workspace else None, "spec.workspace"),
@@ -59,7 +61,7 @@ def secret_fields(spec: FineTuneJobSpec) -> dict[str, tuple[str, str]]:
         if opened is not None and opened.secret_ref is not None:
             field = f"spec.method.{method.key}.rewards[{reward.name}]"
             named[reward_role(reward.name)] = (opened.secret_ref.name, f"{field}.secretRef.name")
-    return named
+    return named | generation_secrets(spec)
 
 
 def resolve_secrets(spec: FineTuneJobSpec, earlier: Mapping[str, FineTuneJob | None]) -> dict[str, str]:

@@ -41,7 +41,7 @@ class Stage:
 
     Attributes:
         owner: whose stage it is.
-        name: ``prepare``, ``train`` or ``evaluate``.
+        name: ``generate``, ``prepare``, ``train`` or ``evaluate``.
         build: the objects of an attempt, the Job last; what is known of earlier attempts may change them.
         backoff_limit: how often failed attempts of the run, over all stages, are tried again.
         references: what the pods refer to.

@@ -8,6 +8,7 @@ from tunesmith.api.reasons import FineTuneJobPhase, FineTuneJobReason
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.eval_run import build_eval_run, eval_run_name
 from tunesmith.manifests.evaluation_config_map import build_evaluation_config_map, parse_evaluation
+from tunesmith.manifests.generate_job import STAGE as GENERATE
 from tunesmith.manifests.inputs_config_map import Inputs, build_inputs_config_map, parse_inputs
 from tunesmith.manifests.prepare_job import STAGE as PREPARE
 from tunesmith.manifests.run_config_map import build_run_config_map, parse_run
@@ -25,7 +26,7 @@ from .earlier import NotReady
 from .estimate import Expected, expect_training
 from .expiry import expire
 from .job_inputs import invalid_uri, take_inputs, with_snapshot
-from .job_stages import prepare_stage, train_stage
+from .job_stages import generate_stage, prepare_stage, train_stage
 from .plan import Action, Create, Event, Plan, owned_by, soonest
 from .recipe import referred_jobs, resolve_run
 from .results import find_results, news_of
@@ -56,7 +57,7 @@ class _Course:
 def plan_training(
     job: FineTuneJob, observed: ObservedTraining, now: datetime, environment: Environment
 ) -> Plan:
-    """The next step of a FineTuneJob: prepare, train, evaluate, tidy up."""
+    """The next step of a FineTuneJob: generate, prepare, train, evaluate, tidy up."""
     now = now.replace(microsecond=0)
     if job.metadata.deletion_timestamp is not None:
         return Plan()
@@ -125,14 +126,19 @@ def _is_decided(children: Children) -> bool:
 def _run_stages(
     job: FineTuneJob, observed: ObservedTraining, inputs: Inputs, now: datetime, environment: Environment
 ) -> _Course:
+    first = GENERATE if inputs.generate else PREPARE
     failure = None if observed.children.records else _refusal(job, observed, inputs)
     if failure is not None:
-        step = refuse(job, PREPARE, observed.children, failure, now, failure.reason)
-    else:
-        step = advance(prepare_stage(job, observed, inputs, environment), observed.children, now)
-    course = _Course(step, PREPARE, None, step.actions, step.events)
-    if step.state is not StageState.SUCCEEDED:
-        return course
+        step = refuse(job, first, observed.children, failure, now, failure.reason)
+        return _Course(step, first, None, step.actions, step.events)
+    course = _Course(Step(StageState.SUCCEEDED, observed.children), first)
+    for name, make in ((GENERATE, generate_stage), (PREPARE, prepare_stage)):
+        if name == GENERATE and not inputs.generate:
+            continue
+        stage = make(job, observed, inputs, environment)
+        course = _then(course, name, advance(stage, course.step.children, now))
+        if course.step.state is not StageState.SUCCEEDED:
+            return course
     return _run_training(job, observed, inputs, course, now, environment)
 
 
@@ -154,11 +160,11 @@ def _run_training(
     begun = bool(children.records_of(TRAIN)) or children.job_of(TRAIN, 1) is not None
     unshared = None if begun else refuse_unshared(job, observed.around.claims)
     if unshared is not None:
-        return _then(course, refuse(job, TRAIN, children, unshared, now, unshared.reason), None, ())
+        return _then(course, TRAIN, refuse(job, TRAIN, children, unshared, now, unshared.reason))
     resolved, admission = _settle(job, observed, inputs, report)
     course = replace(course, admission=admission)
     if isinstance(resolved, Failure) and not children.records_of(TRAIN):
-        return _then(course, refuse(job, TRAIN, children, resolved, now, resolved.reason), None, ())
+        return _then(course, TRAIN, refuse(job, TRAIN, children, resolved, now, resolved.reason))
     run = None if isinstance(resolved, Failure) else resolved
     missing = run is not None and observed.run is None and not children.records_of(TRAIN)
     snapshot = (Create(build_run_config_map(job, run)),) if run and missing else ()
@@ -166,7 +172,7 @@ def _run_training(
     told = tell_expected(job, expected) if missing else ()
     course = replace(course, expected=expected, events=(*course.events, *told))
     step = advance(train_stage(job, observed, inputs, run, environment), children, now)
-    return _then(course, step, run, snapshot)
+    return _then(course, TRAIN, step, run, snapshot)
 
 
 def _settle(
@@ -178,17 +184,25 @@ def _settle(
         run = parse_run(observed.run)
         return run, None if is_judged(job.status) else judge(run, report, available)
     refused = next((each.failure for each in observed.children.records_of(TRAIN) if each.final), None)
-    resolved = refused or resolve_run(job.spec, inputs, report, inputs.initial, available)
+    made = [each.report.generation for each in observed.children.records_of(GENERATE) if each.report]
+    generated = next(iter(made), None)
+    resolved = refused or resolve_run(job.spec, inputs, report, inputs.initial, available, generated)
     if isinstance(resolved, Failure):
         return resolved, None
     admission = admit(job.spec, resolved, report, available)
     return admission.failure or admission.run, admission
 
 
-def _then(course: _Course, step: Step, run: TrainConfig | None, created: tuple[Action, ...]) -> _Course:
+def _then(
+    course: _Course,
+    stage: str,
+    step: Step,
+    run: TrainConfig | None = None,
+    created: tuple[Action, ...] = (),
+) -> _Course:
     events = (*course.events, *step.events)
     actions = (*course.actions, *created, *step.actions)
-    return replace(course, step=step, stage=TRAIN, run=run, actions=actions, events=events)
+    return replace(course, step=step, stage=stage, run=run, actions=actions, events=events)
 
 
 def _evaluate(

@@ -12,6 +12,7 @@ from tunesmith.api.job_status import (
 )
 from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, FineTuneJobReason
 from tunesmith.api.values import format_duration
+from tunesmith.manifests.generate_job import STAGE as GENERATE
 from tunesmith.manifests.prepare_job import STAGE as PREPARE
 from tunesmith.manifests.train_job import STAGE as TRAIN
 from tunesmith_contract.automatic import is_packed
@@ -22,6 +23,7 @@ from .admission import admission_conditions, shown_gpu_memory, shown_memory
 from .conditions import ConditionUpdate, merge_conditions
 from .costs import build_estimate
 from .dataset_status import describe_dataset, show_dataset
+from .generation_status import show_generation
 from .results import Results
 from .stage import StageState
 from .summary import (
@@ -34,6 +36,18 @@ from .summary import (
     waiting_conditions,
 )
 from .training_view import TrainingView
+
+_ACTIVE = {
+    GENERATE: FineTuneJobPhase.GENERATING,
+    PREPARE: FineTuneJobPhase.PREPARING,
+    TRAIN: FineTuneJobPhase.TRAINING,
+}
+
+_WORKING = {
+    GENERATE: FineTuneJobReason.GENERATING,
+    PREPARE: FineTuneJobReason.PREPARING,
+    TRAIN: FineTuneJobReason.TRAINING,
+}
 
 
 def build_training_status(
@@ -49,6 +63,7 @@ def build_training_status(
         observed_generation=job.metadata.generation,
         method=job.spec.method.name,
         resolved=_resolved(job, view, results, dataset),
+        generation=show_generation(job, view),
         dataset=show_dataset(dataset) if dataset else None,
         estimate=build_estimate(job, view),
         progress=_progress(job, view, training),
@@ -101,7 +116,7 @@ def _phase(view: TrainingView) -> FineTuneJobPhase:
         case StageState.QUEUED:
             return FineTuneJobPhase.QUEUED
         case StageState.RUNNING | StageState.BACKING_OFF:
-            return FineTuneJobPhase.PREPARING if view.stage == PREPARE else FineTuneJobPhase.TRAINING
+            return _ACTIVE[view.stage]
 
 
 def _resolved(
@@ -134,6 +149,8 @@ def _resolved(
 def _progress(job: FineTuneJob, view: TrainingView, training: TrainingReport | None) -> Progress | None:
     if training is not None:
         return _final_progress(training)
+    if view.stage == GENERATE and view.progress is not None:
+        return _share_done(view.progress)
     if view.stage != TRAIN:
         return None
     if view.progress is None:
@@ -153,6 +170,12 @@ def _final_progress(training: TrainingReport) -> Progress:
         eval_reward=decimal(training.eval_reward),
         tokens_per_second=decimal(training.tokens_per_second),
     )
+
+
+def _share_done(news: TrainerStatus) -> Progress:
+    """How far a stage is that has no optimizer steps."""
+    live = _live_progress(news, Progress())
+    return Progress(percent=live.percent, remaining=live.remaining, last_update_time=live.last_update_time)
 
 
 def _live_progress(news: TrainerStatus, before: Progress) -> Progress:
@@ -205,15 +228,11 @@ def _conditions(
     else:
         common = attempt_conditions(step, last, _activity(job, view, phase))
     found = describe_dataset(dataset) if dataset else ""
+    stage = GENERATE if view.stage == GENERATE else PREPARE
     data = stage_condition(
-        ConditionType.DATA_READY,
-        step,
-        PREPARE,
-        FineTuneJobReason.PREPARED,
-        found,
-        FineTuneJobReason.PREPARING,
+        ConditionType.DATA_READY, step, stage, FineTuneJobReason.PREPARED, found, _WORKING[stage]
     )
-    if view.stage == PREPARE:
+    if view.stage != TRAIN:
         return [*common, data]
     done = f"{training.steps} steps." if training else ""
     trained = stage_condition(
@@ -232,8 +251,7 @@ def _activity(job: FineTuneJob, view: TrainingView, phase: FineTuneJobPhase) -> 
             return FineTuneJobReason.QUEUED, f"{name} waits in its queue."
     if job.spec.suspend:
         return FineTuneJobReason.SUSPENDED, f"{name} is held by its queue: {_through_queue(view)}"
-    reason = FineTuneJobReason.PREPARING if view.stage == PREPARE else FineTuneJobReason.TRAINING
-    return reason, f"{name} runs."
+    return _WORKING[view.stage], f"{name} runs."
 
 
 def _through_queue(view: TrainingView) -> str:

@@ -22,7 +22,7 @@ class TrainingView:
         inputs, run: the snapshots; ``run`` is None until the data is prepared, ``inputs`` where the job was refused
             before it began.
         step: where the current stage stands.
-        stage: ``prepare`` or ``train``.
+        stage: ``generate``, ``prepare`` or ``train``.
         eval_run: name of the EvalRun that was made.
         progress: the latest news from the current attempt.
         admission: the verdicts on what training takes and makes, where they were not in status before.

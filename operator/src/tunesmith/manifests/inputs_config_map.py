@@ -7,7 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tunesmith_contract.layout import CA_FILE, RUN_FILE
-from tunesmith_contract.run_config import AdapterSource, EvaluateConfig, PrepareConfig, parse_run_config
+from tunesmith_contract.run_config import (
+    AdapterSource,
+    EvaluateConfig,
+    GenerateConfig,
+    PrepareConfig,
+    parse_run_config,
+)
 
 from .names import Owner, child_metadata, child_name
 
@@ -18,6 +24,7 @@ STARTED_KEY = "startTime"
 TOKEN_SECRET_KEY = "tokenSecret"
 SECRETS_KEY = "secrets.json"
 INITIAL_KEY = "initial.json"
+GENERATE_KEY = "generate.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +35,12 @@ class Inputs:
         spec: JSON of the resource's spec at first sight.
         image: the trainer image.
         started: when the operator first acted, UTC, whole seconds.
-        config: ``run.json`` of the first stage.
+        config: ``run.json`` of the first stage, or of the one behind ``generate``.
         token_secret: the Secret whose key ``token`` opens the hub; empty for none.
         ca_bundle: PEM of the operator's authority.
         secrets: Secrets by the role in which pods find them.
         initial: the earlier artefact that training starts from.
+        generate: ``run.json`` of the stage in which a teacher makes rows; None where there is none.
     """
 
     spec: str
@@ -43,6 +51,7 @@ class Inputs:
     token_secret: str = ""
     secrets: Mapping[str, str] = field(default_factory=dict)
     initial: AdapterSource | None = None
+    generate: GenerateConfig | None = None
 
 
 def inputs_name(owner: Owner) -> str:
@@ -66,6 +75,7 @@ def build_inputs_config_map(owner: Owner, inputs: Inputs) -> dict[str, Any]:
             CA_FILE: inputs.ca_bundle,
             SECRETS_KEY: json.dumps(dict(inputs.secrets), sort_keys=True),
             **({INITIAL_KEY: inputs.initial.to_json()} if inputs.initial else {}),
+            **({GENERATE_KEY: inputs.generate.to_json()} if inputs.generate else {}),
         },
     }
 
@@ -89,4 +99,5 @@ def parse_inputs(manifest: Mapping[str, Any]) -> Inputs:
         token_secret=data.get(TOKEN_SECRET_KEY, ""),
         secrets=json.loads(data.get(SECRETS_KEY, "{}")),
         initial=AdapterSource.model_validate_json(data[INITIAL_KEY]) if INITIAL_KEY in data else None,
+        generate=GenerateConfig.model_validate_json(data[GENERATE_KEY]) if GENERATE_KEY in data else None,
     )

@@ -51,5 +51,6 @@ def data_uris(config: PrepareConfig) -> tuple[StorageUri, ...]:
     distillation = config.method.distillation
     teacher = distillation.teacher.uri if distillation else None
     held_out = (each.uri for each in config.held_out)
-    uris = (config.base_model, *config.train, config.validation.uri, *held_out, teacher)
+    rows = (*config.train, config.generated, config.validation.uri, *held_out)
+    uris = (config.base_model, *rows, teacher)
     return tuple(parse_uri(uri) for uri in uris if uri)

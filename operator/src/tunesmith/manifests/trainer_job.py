@@ -49,7 +49,7 @@ class TrainerPod:
 
     Attributes:
         image: the trainer image.
-        config_map: the snapshot that holds ``run.json``.
+        config_map: the snapshot that holds the stage's configuration.
         ca_config_map: the snapshot that holds the authority of the operator.
         reads, writes: the storage that the pod is given.
         requests: what the container asks for where ``resources`` says nothing.
@@ -61,6 +61,7 @@ class TrainerPod:
         nodes: pods that work together.
         longest_seconds: how long the pod may run; its node sees to it.
         variables: more environment variables.
+        config_key: where in the snapshot that is; the pod finds it as ``run.json``.
     """
 
     image: str
@@ -78,6 +79,7 @@ class TrainerPod:
     nodes: int = 1
     longest_seconds: int | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
+    config_key: str = RUN_FILE
 
 
 def build_trainer_job(
@@ -158,7 +160,7 @@ def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     volumes, mounts = storage_volumes(pod.reads, writable=pod.writes)
     secrets, secret_mounts = secret_volumes(pod.secrets)
     others, other_mounts = _own_volumes(pod.template)
-    config_map = {"name": pod.config_map, "items": [{"key": RUN_FILE, "path": RUN_FILE}]}
+    config_map = {"name": pod.config_map, "items": [{"key": pod.config_key, "path": RUN_FILE}]}
     own = [
         ({"name": "config", "configMap": config_map}, _read_only("config", str(CONFIG_DIR))),
         credentials_volume(pod.ca_config_map),

@@ -1,16 +1,18 @@
 """Which questions say the same, or nearly."""
 
-import math
 import re
 import unicodedata
-from collections import defaultdict
 from collections.abc import Iterable
 from typing import Protocol
+
+from rensa import RMinHash, RMinHashLSH
 
 from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.data.texts import prompt_text
 
 _WORD = re.compile(r"\w+")
+_ROUNDING = 1e-9
+_PERMUTATIONS, _BANDS = 128, 32
 
 
 class HeldOutQuestions(Protocol):
@@ -34,41 +36,43 @@ class SameQuestions:
 class NearTexts:
     """Texts that were seen, and whether another shares most of its words with one of them.
 
-    Likeness is Jaccard's: words in common by words of both together. Two texts as like as that have one of their first
-    few words in common, in whatever order all words are brought, so only those are compared (Bayardo et al. 2007,
-    "Scaling up all pairs similarity search").
+    Likeness is Jaccard's: words in common by words of both together. MinHash (Broder 1997) brings texts together that
+    may be alike, and those are compared; of pairs as like as the threshold 0.7, one in five thousand is missed.
 
     Args:
-        threshold: likeness from which two texts are nearly the same, above 0.
+        threshold: likeness from which two texts are nearly the same.
     """
 
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
         self._words: list[frozenset[str]] = []
-        self._by_word: defaultdict[str, list[int]] = defaultdict(list)
+        self._index = RMinHashLSH(threshold, _PERMUTATIONS, _BANDS)
 
     def add(self, text: str) -> None:
         """Remember a text."""
-        words = frozenset(normal(text).split())
-        for word in self._first(words):
-            self._by_word[word].append(len(self._words))
+        words = _words(text)
+        self._index.insert(len(self._words), _signature(words))
         self._words.append(words)
 
     def holds_like(self, text: str) -> bool:
         """Whether one of the texts is nearly this one."""
-        words = frozenset(normal(text).split())
-        candidates = {number for word in self._first(words) for number in self._by_word.get(word, ())}
-        return any(self._is_like(words, self._words[number]) for number in candidates)
+        words = _words(text)
+        return any(self._is_like(words, self._words[key]) for key in self._index.query(_signature(words)))
 
     def _is_like(self, words: frozenset[str], others: frozenset[str]) -> bool:
-        return len(words & others) >= self._threshold * len(words | others)
-
-    def _first(self, words: frozenset[str]) -> list[str]:
-        """Long words first, since they are rare."""
-        count = len(words) - math.ceil(self._threshold * len(words)) + 1
-        return sorted(words, key=lambda word: (-len(word), word))[:count] if words else []
+        return bool(words) and len(words & others) >= self._threshold * len(words | others) - _ROUNDING
 
 
 def normal(text: str) -> str:
     """A text's words, in small letters, with one space between."""
     return " ".join(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(normal(text).split())
+
+
+def _signature(words: frozenset[str]) -> RMinHash:
+    signature = RMinHash(num_perm=_PERMUTATIONS, seed=0)
+    signature.update(sorted(words))
+    return signature

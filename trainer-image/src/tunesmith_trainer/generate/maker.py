@@ -17,7 +17,7 @@ from .parsing import find_score
 from .purse import Purse
 from .respondent import Question, Respondent
 from .sieve import Copies, Fate, RewardSieve, Tally, sift
-from .tasks import ROWS_PER_REQUEST, Draft, Item, Task
+from .tasks import Draft, Drafts, Item, Task
 
 #: Items that are asked about before what came of them is looked at, for each request on its way.
 _ITEMS_PER_REQUEST = 4
@@ -108,7 +108,7 @@ class Maker:
         most = _ITEMS_PER_REQUEST * self.spec.concurrency
         if self.task.wanted is None:
             return most
-        return min(most, math.ceil((self.task.wanted - len(so_far.rows)) / ROWS_PER_REQUEST))
+        return min(most, math.ceil((self.task.wanted - len(so_far.rows)) / self.task.rows_per_item))
 
     def _affordable(self, items: Sequence[Item]) -> Iterator[Item]:
         """The first items, as far as the budget pays for all that each may take; answered ones take nothing."""
@@ -129,19 +129,13 @@ class Maker:
             question.most.prompt + _BYTES_PER_TOKEN * question.most.completion for question in questions
         )
         judged = self.voices.judge.most(heard, self.task.comparisons)
-        scored = self.voices.scorer.most(heard, 1) if self.voices.scorer else Spent()
+        rows, scorer = self.task.rows_per_item, self.voices.scorer
+        scored = scorer.most(heard, rows) if scorer else Spent()
         return asked.together(judged).together(scored)
 
     def _go_through(self, items: Sequence[Item], so_far: Yield, ended: Progress) -> None:
-        teacher, judge = self.voices.teacher, self.voices.judge
-        answers = _Exchange(teacher, [self.task.ask(item, teacher) for item in items])
-        answers.take_place(self.spec.concurrency, ended)
-        heard = list(answers)
-        verdicts = _Exchange(
-            judge, [self.task.compare(item, said, judge) for item, said in zip(items, heard, strict=True)]
-        )
-        verdicts.take_place(self.spec.concurrency, ended)
-        made = [self.task.read(*each) for each in zip(items, heard, verdicts, strict=True)]
+        """Ask about some items, and add what is left of what was made."""
+        made = self._ask(items, ended)
         so_far.tally.add(Fate.UNUSABLE, sum(each.unusable for each in made))
         so_far.tally.add(Fate.FILTERED, sum(each.undecided for each in made))
         drafts = [draft for each in made for draft in each.made]
@@ -152,6 +146,18 @@ class Maker:
         so_far.rows += [draft.row for draft in kept]
         so_far.tally.add(Fate.KEPT, len(kept))
         so_far.items += len(items)
+
+    def _ask(self, items: Sequence[Item], ended: Progress) -> list[Drafts]:
+        """What the teacher says to each item and, where answers are compared, the judge to them."""
+        teacher, judge = self.voices.teacher, self.voices.judge
+        answers = _Exchange(teacher, [self.task.ask(item, teacher) for item in items])
+        answers.take_place(self.spec.concurrency, ended)
+        heard = list(answers)
+        verdicts = _Exchange(
+            judge, [self.task.compare(item, said, judge) for item, said in zip(items, heard, strict=True)]
+        )
+        verdicts.take_place(self.spec.concurrency, ended)
+        return [self.task.read(*each) for each in zip(items, heard, verdicts, strict=True)]
 
     def _scored(self, drafts: Sequence[Draft], tally: Tally, ended: Progress) -> list[Draft]:
         """Those that the judge gives enough."""

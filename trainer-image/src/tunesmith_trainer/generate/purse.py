@@ -28,6 +28,8 @@ class Purse:
         self._journal = journal
         self._changed = threading.Condition()
         self._on_their_way = 0
+        #: Whether a request could not be paid for.
+        self.exhausted = False
 
     @property
     def spent(self) -> Spent:
@@ -76,6 +78,7 @@ class Purse:
         with self._changed:
             while not self.affords(Spent().plus(most)):
                 if not self._on_their_way:
+                    self.exhausted = True
                     raise BudgetExhausted
                 self._changed.wait()
             self._journal.reserve(question, most)

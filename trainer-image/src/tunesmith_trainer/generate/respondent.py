@@ -20,6 +20,9 @@ from .purse import BudgetExhausted, Purse
 
 log = logging.getLogger(__name__)
 
+#: How long an endpoint may ask to be left alone: no GPU waits meanwhile.
+LONGEST_WAIT_SECONDS = 3600.0
+
 # What a template puts around each message, and around all of them, in tokens; generously.
 _AROUND_A_MESSAGE = 8
 _AROUND_ALL = 32
@@ -72,7 +75,14 @@ class Respondent:
         self._journal = journal
         self._purse = purse
         self._pace = pace
-        self._endpoint = Endpoint(completions_url(endpoint.url), what, secret, TIMEOUT_SECONDS, clock.sleep)
+        self._endpoint = Endpoint(
+            completions_url(endpoint.url),
+            what,
+            secret,
+            TIMEOUT_SECONDS,
+            clock.sleep,
+            longest_wait=LONGEST_WAIT_SECONDS,
+        )
         self.refusals: list[str] = []
 
     def question(self, messages: Sequence[Row], tools: list[Any] | None = None, sample: int = 0) -> Question:

@@ -79,6 +79,7 @@ def _make(maker: Maker, start: Sequence[Row], made: Yield, progress: Progress) -
     finally:
         maker.voices.close()
     _tell(progress, made, spent, task, total)
+    made.exhausted |= spent.exhausted
     made.warnings += _warn(made, task, total)
     _require_rows(made, maker.spec.minimum_rows, maker.voices)
     return made
@@ -200,11 +201,8 @@ def _tell(progress: Progress, so_far: Yield, purse: Purse, task: Task, total: in
 
 
 def _warn(so_far: Yield, task: Task, total: int) -> Iterator[str]:
-    what = (
-        f"{len(so_far.rows):,} of {total:,} rows"
-        if task.wanted
-        else f"{so_far.items:,} of {total:,} source rows"
-    )
+    done, name = (len(so_far.rows), "rows") if task.wanted else (so_far.items, "source rows")
+    what = f"{done:,} of {total:,} {name}"
     if so_far.exhausted:
         yield f"the budget was used up after {what}: raise dataset.generate.budget for more"
     elif task.wanted and len(so_far.rows) < task.wanted:
@@ -221,12 +219,7 @@ def _require_rows(so_far: Yield, minimum: int, voices: Voices) -> None:
         return
     counts = so_far.tally.to_dict()
     lost = ", ".join(f"{counts[fate]:,} {fate}" for fate in Fate if fate is not Fate.KEPT and counts[fate])
-    refusals = [
-        *voices.teacher.refusals,
-        *voices.judge.refusals,
-        *(voices.scorer.refusals if voices.scorer else ()),
-    ]
-    refused = [f"refused: {refusal}" for refusal in refusals[:1]]
+    refused = [f"refused: {refusal}" for voice in voices.all for refusal in voice.refusals][:1]
     told = "; ".join(filter(None, (lost, *so_far.warnings, *refused))) or "no source rows are left"
     message = (
         f"{len(so_far.rows):,} rows were generated and minimumRows is {minimum:,} ({told}): "

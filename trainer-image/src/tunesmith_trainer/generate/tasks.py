@@ -83,6 +83,8 @@ class Task(Protocol):
     purpose: Purpose
     #: Judge calls per item, behind the teacher's.
     comparisons: int
+    #: Rows that an item may bring.
+    rows_per_item: int
     #: Likeness from which a row is a copy of another one; None: only the very same question is.
     near_copy: float | None
     #: How many rows are wanted; None: what all items bring.
@@ -105,6 +107,7 @@ class _EachRow:
     """A task that has an item for each row, and compares nothing."""
 
     comparisons = 0
+    rows_per_item = 1
     near_copy: float | None = None
     wanted: int | None = None
 
@@ -139,21 +142,23 @@ class ParaphraseTask(_EachRow):
     purpose = Purpose("generate.paraphrases", _ASKED)
 
     def __init__(self, spec: Paraphrases, instructions: str | None) -> None:
-        self._count = spec.per_row
+        self.rows_per_item = spec.per_row
         self._instructions = instructions
 
     def ask(self, item: Item, teacher: Respondent) -> list[Question]:
         text = prompts.PARAPHRASE.format(
-            count=self._count, instructions=prompts.told(self._instructions), question=last_question(item.row)
+            count=self.rows_per_item,
+            instructions=prompts.told(self._instructions),
+            question=last_question(item.row),
         )
         return [teacher.question(messages_of(text))]
 
     def read(self, item: Item, answers: Sequence[Answer | None], verdicts: Sequence[Answer | None]) -> Drafts:
         (answer,) = answers
         found = (find_text(each, "question", "prompt", "request") for each in _objects(answer))
-        said = [text for text in found if text][: self._count]
+        said = [text for text in found if text][: self.rows_per_item]
         made = tuple(Draft(with_question(item.row, text), answer_text(item.row)) for text in said)
-        return Drafts(made, unusable=self._count - len(made))
+        return Drafts(made, unusable=self.rows_per_item - len(made))
 
 
 class SelfInstructTask:
@@ -161,6 +166,7 @@ class SelfInstructTask:
 
     purpose = Purpose("generate.selfInstruct", ANSWERED)
     comparisons = 0
+    rows_per_item = ROWS_PER_REQUEST
     near_copy: float | None = NEAR_COPY
 
     def __init__(self, spec: SelfInstruct, instructions: str | None, seed: int) -> None:

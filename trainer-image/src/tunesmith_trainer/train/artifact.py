@@ -149,6 +149,7 @@ def build_manifest(
             code_digest=code_digest(),
             seed=config.hyperparameters.seed,
             initial=config.initial.digest if config.initial else None,
+            generation=config.generation,
             versions=_versions(),
         ),
         probes=probes,
