@@ -1,4 +1,4 @@
-"""``python -m tunesmith_trainer <prepare|train|evaluate>``: PID 1 of a training pod."""
+"""``python -m tunesmith_trainer <prepare|train|evaluate>``: PID 1 of a training pod; ``labels``: for people."""
 
 import argparse
 import os
@@ -14,7 +14,13 @@ from .launcher import Gang, Launcher, read_gang
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a stage in worker processes; return the contract's exit code."""
+    """Run a stage in worker processes, or a command about labels; return the contract's exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["labels"]:
+        # Imported here: no stage needs it.
+        from .labels.cli import main as run_labels
+
+        return run_labels(arguments[1:])
     options = build_parser().parse_args(arguments)
     gang = find_gang(options.config)
     command = [
