@@ -18,6 +18,8 @@ from tunesmith_images.venvs import make_environment
 OWNER_KEY = "owner-key-of-the-tests"
 PASSWORD = "open-sesame-42"
 
+#: Two large programs on a busy machine.
+_START_SECONDS = 120
 _FOLDER = "tests/support/argilla"
 _INPUTS = [f"{_FOLDER}/pom.xml", f"{_FOLDER}/SearchNode.java"]
 _PROGRAMS = {"mvn": "maven", "javac": "default-jdk-headless", "redis-server": "redis-server"}
@@ -68,11 +70,12 @@ def run_argilla(folder: Path) -> Iterator[ArgillaServer]:
     server = [str(python), "-m", "argilla_server"]
     redis = ["redis-server", "--port", str(redis_port), "--bind", "127.0.0.1", "--save", ""]
     with ExitStack() as stack:
-        stack.enter_context(running(_search_node(folder, search_port), search_port, folder / "search.log"))
+        search = _search_node(folder, search_port)
+        stack.enter_context(running(search, search_port, folder / "search.log", _START_SECONDS))
         stack.enter_context(running(redis, redis_port, folder / "redis.log"))
         _prepare_database(server, environment)
         start = [*server, "start", "--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
-        stack.enter_context(running(start, port, folder / "argilla.log", **environment))
+        stack.enter_context(running(start, port, folder / "argilla.log", _START_SECONDS, **environment))
         yield ArgillaServer(f"http://127.0.0.1:{port}")
 
 

@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunesmith_contract.exit_codes import ExitCode
+from tunesmith_contract.labels import LabelAggregate, LabelOutput
 from tunesmith_contract.run_config import DataFormat
 from tunesmith_trainer.__main__ import main as run_trainer
 from tunesmith_trainer.data.reading import read_source
-from tunesmith_trainer.labels.aggregate import Aggregate, LeftOut, Output, Rules, aggregate, decide
+from tunesmith_trainer.labels.aggregate import LeftOut, Rules, aggregate, decide
 from tunesmith_trainer.labels.cells import guard, unguard
 from tunesmith_trainer.labels.items import build_item, write_items
 from tunesmith_trainer.labels.pulling import from_sheets, label_rows
@@ -101,7 +102,8 @@ def test_ties_and_skips_are_left_out_and_counted(tmp_path: Path) -> None:
         (["approve"], {"choice": "no"}, CHAT, []),
         (["rating"], {"choice": "4"}, PLAIN, [PLAIN]),
         (["rating"], {"choice": "3"}, PLAIN, []),
-        (["rating", "--scale", "10"], {"choice": "10"}, PLAIN, [PLAIN]),
+        (["rating", "--scale", "10"], {"choice": "8"}, PLAIN, [PLAIN]),
+        (["rating", "--scale", "10"], {"choice": "7"}, PLAIN, []),
         (
             ["classification", "--labels", "geo,maths"],
             {"choice": "Geo"},
@@ -243,9 +245,9 @@ VALUES: Mapping[TaskKind, Any] = {
 }
 
 
-@given(data=st.data(), kind=st.sampled_from(sorted(VALUES)), everyone=st.sampled_from(list(Aggregate)))
+@given(data=st.data(), kind=st.sampled_from(sorted(VALUES)), everyone=st.sampled_from(list(LabelAggregate)))
 def test_the_order_of_annotators_does_not_matter(
-    data: st.DataObject, kind: TaskKind, everyone: Aggregate
+    data: st.DataObject, kind: TaskKind, everyone: LabelAggregate
 ) -> None:
     item = build_item(PAIR if kind is TaskKind.PREFERENCE else PLAIN, Task(kind=kind), "f", 1, 0)
     values = data.draw(st.lists(VALUES[kind], min_size=1, max_size=6))
@@ -260,7 +262,7 @@ def test_the_order_of_annotators_does_not_matter(
     ]
     assert results[0] == results[1]
     assert len(results[0].rows) + sum(results[0].left_out.values()) == (
-        1 if everyone is Aggregate.MAJORITY else len(values)
+        1 if everyone is LabelAggregate.MAJORITY else len(values)
     )
 
 
@@ -288,7 +290,7 @@ def test_too_few_annotators_and_draws_are_counted() -> None:
     ]
     labelled = aggregate(items, count_votes(votes), Rules(min_annotators=2))
     assert labelled.left_out == {LeftOut.TOO_FEW: 1, LeftOut.NO_MAJORITY: 1, LeftOut.NOT_APPROVED: 1}
-    unpaired = aggregate(items, count_votes(votes), Rules(min_annotators=2, output=Output.UNPAIRED))
+    unpaired = aggregate(items, count_votes(votes), Rules(min_annotators=2, output=LabelOutput.UNPAIRED))
     assert [row["label"] for row in unpaired.rows] == [False]
 
 

@@ -11,8 +11,11 @@ from argilla_server import OWNER_KEY, ArgillaServer, run_argilla
 from scripted_server import Reply, serve
 
 from tunesmith_contract.exit_codes import ExitCode
+from tunesmith_contract.labels import ArgillaSource
 from tunesmith_trainer.__main__ import main as run_trainer
+from tunesmith_trainer.failures import DataError
 from tunesmith_trainer.labels.argilla_link import KEY_NAME
+from tunesmith_trainer.labels.source import pull_rows
 
 Row = dict[str, Any]
 #: What a person says of a record, by question; None discards it.
@@ -60,6 +63,7 @@ class Labels:
         self.folder = folder
         self.out = folder / "labelled.jsonl"
         self.report = folder / "agreement.json"
+        self.dataset = dataset
         self._capsys = capsys
         self._target = ["--argilla-url", server.url, "--dataset", dataset]
 
@@ -101,7 +105,7 @@ class Labels:
 
     def dataset_id(self) -> str:
         datasets = self.server.call("GET", "/me/datasets")["items"]
-        return next(each["id"] for each in datasets if each["name"] == self._target[-1])
+        return next(each["id"] for each in datasets if each["name"] == self.dataset)
 
 
 def right(fields: dict[str, str]) -> dict[str, Any]:
@@ -252,6 +256,30 @@ def test_foreign_records_are_not_taken_for_ours(labels: Labels) -> None:
     )
     assert labels.pull() == ExitCode.DATA_ERROR
     assert "ForeignRecords: dataset labels-" in labels.error()
+
+
+def test_a_job_learns_from_what_people_labelled(labels: Labels, people: dict[str, str], world: Any) -> None:
+    source = {"url": labels.server.url, "dataset": labels.dataset, "minAnnotators": 2}
+    config = world.prepare_config(
+        [], argilla=source, method={"dpo": {"maxLength": 128}}, validation={"fraction": 0.0}
+    )
+    labels.push(PAIRS, "--task", "preference")
+    with pytest.raises(DataError, match=r"gives no rows \(6 tooFewAnnotators\)") as error:
+        world.prepare(config)
+    assert error.value.reason == "NoLabels"
+    for name in ("anna", "ben"):
+        labels.answer(people[name], right)
+    assert world.prepare(config).dataset.train_rows == len(PAIRS)
+    (agreement,) = world.root.rglob("agreement.json")
+    assert json.loads(agreement.read_text())["rows"] == len(PAIRS)
+    # What people say later is for the next job.
+    (rows,) = world.root.rglob("labels.jsonl")
+    for name in ("carl", "ada"):
+        labels.answer(people[name], wrong)
+    assert labels.pulled() == []
+    labelled = ArgillaSource.model_validate(source)
+    assert pull_rows(labelled, world.root / "no-secret", rows.parent, agreement.parent, 0) == rows
+    assert [json.loads(line) for line in rows.read_text().splitlines()] == PAIRS
 
 
 @pytest.mark.parametrize(

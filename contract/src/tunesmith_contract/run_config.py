@@ -5,11 +5,12 @@ The operator writes it into an immutable snapshot; every ``Auto`` is a number by
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from .base import Digest, Document
+from .labels import ArgillaSource
 from .methods import Fraction, Method, Name
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -210,6 +211,7 @@ class PrepareConfig(Document):
 
     Attributes:
         train: files, folders (with a slash at the end) and patterns, in the order in which they are read.
+        argilla: instead of them, or before them, what people labelled.
         held_out: what training is kept free of.
         near_threshold: Jaccard similarity from which two rows are nearly the same.
     """
@@ -218,9 +220,8 @@ class PrepareConfig(Document):
     stage: Literal["prepare"] = "prepare"
     owner: Owner
     base_model: str
-    train: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(
-        min_length=1, max_length=MAX_TRAIN_URIS
-    )
+    train: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field((), max_length=MAX_TRAIN_URIS)
+    argilla: ArgillaSource | None = None
     validation: ValidationSource
     held_out: tuple[HeldOut, ...] = Field((), max_length=MAX_HELD_OUT)
     format: DataFormat = DataFormat.AUTO
@@ -234,6 +235,12 @@ class PrepareConfig(Document):
     seed: int
     workspace: str | None = None
     output: str
+
+    @model_validator(mode="after")
+    def _require_rows(self) -> Self:
+        if not self.train and self.argilla is None:
+            raise ValueError("there is nothing to train on: name train or argilla")
+        return self
 
 
 class AdapterSource(Document):

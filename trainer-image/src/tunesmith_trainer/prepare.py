@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from tunesmith_contract.layout import DATA_REPORT_FOLDER, SecretRole
 from tunesmith_contract.methods import Method
 from tunesmith_contract.report import DatasetReport, Outcome, RunReport, TokenStatistics
 from tunesmith_contract.run_config import DataFormat, Deduplicate, OnInvalidRow, OutputFormat, PrepareConfig
 
 from .data.checks import Finding
-from .data.formats import Purpose, Row, is_conversational, purpose_of
+from .data.formats import Row, is_conversational, purpose_of
 from .data.measuring import Measured, measure
 from .data.parquet import read_rows, write_rows
 from .data.reading import SourceFile, raise_findings, read_source
@@ -53,7 +54,7 @@ def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progr
     if OutputFormat.GGUF in config.formats:
         require_gguf(folder)
     renderer = Renderer(load_tokenizer(folder), answers_only=learns_answers_only(config.method))
-    sources = _read_sources(config, storage)
+    sources = _read_sources(config, storage, workspace)
     _require_template(sources, renderer)
     check_rewards(config.method.rewards, [row.row for source in sources for row in source.rows])
     method = config.method
@@ -98,17 +99,36 @@ def load_prepared(folder: Path, digest: str) -> Split:
     return split
 
 
-def _read_sources(config: PrepareConfig, storage: Storage) -> list[SourceFile]:
+def _read_sources(config: PrepareConfig, storage: Storage, workspace: Workspace) -> list[SourceFile]:
     """The training file and, if there is one, the validation file, in one format."""
     purpose = purpose_of(config.method)
-    train = _read(config.train[0], config.format, purpose, storage)
+    train = read_source(*_training_file(config, storage, workspace), purpose)
     if config.validation.uri is None:
         return [train]
-    return [train, _read(config.validation.uri, train.data_format, purpose, storage)]
+    uri = config.validation.uri
+    return [train, read_source(storage.dataset_file(uri), train.data_format, _name_of(uri), purpose)]
 
 
-def _read(uri: str, data_format: DataFormat, purpose: Purpose, storage: Storage) -> SourceFile:
-    return read_source(storage.dataset_file(uri), data_format, uri.rpartition("/")[2], purpose)
+def _training_file(
+    config: PrepareConfig, storage: Storage, workspace: Workspace
+) -> tuple[Path, DataFormat, str]:
+    """Path, format and name of the rows to train on: what people labelled, or a file."""
+    if config.argilla is None:
+        uri = config.train[0]
+        return storage.dataset_file(uri), config.format, _name_of(uri)
+    # Imported here: the rest of prepare needs no statistics of agreement.
+    from .labels.source import pull_rows
+
+    secret = storage.secrets / SecretRole.TRAIN
+    reports = workspace.folder / DATA_REPORT_FOLDER
+    path = pull_rows(config.argilla, secret, workspace.prepared, reports, config.seed)
+    workspace.push(path)
+    workspace.push(reports)
+    return path, config.format, path.name
+
+
+def _name_of(uri: str) -> str:
+    return uri.rpartition("/")[2]
 
 
 def _require_template(sources: Sequence[SourceFile], renderer: Renderer) -> None:

@@ -5,6 +5,7 @@ from pydantic import Field
 from tunesmith_contract.run_config import DataFormat, Deduplicate, OnInvalidRow
 
 from .common import FineTuneJobRef, SecretName, StrictModel
+from .labels import ArgillaSource
 from .rules import Rule, exactly_one
 from .uris import TrainedDataUri, TrainedModelUri
 from .values import Fraction
@@ -51,13 +52,26 @@ class ModelLocation(StrictModel):
 class TrainSource(StrictModel):
     """Rows of data, and the Secret that opens them."""
 
-    uri: TrainedDataUri = Field(
+    rules = (
+        exactly_one(
+            ("uri", "argilla"),
+            "Name the training rows in one way: uri for a file of them, or argilla: {url: …, dataset: …} for what "
+            "people labelled.",
+        ),
+    )
+
+    uri: TrainedDataUri | None = Field(
+        None,
         description="Where the rows lie, one JSON object a line: pvc://claim/file.jsonl, "
         "configmap://name/key for small data, hf://org/repo/file@revision, s3://bucket/file.jsonl or "
-        "gs://bucket/file.jsonl."
+        "gs://bucket/file.jsonl.",
+    )
+    argilla: ArgillaSource | None = Field(
+        None, description="What people labelled on an Argilla server, pulled once when the job begins."
     )
     secret_ref: SecretName | None = Field(
-        None, description=f"{STORE_KEYS} Absent: hf:// is opened with baseModel.secretRef."
+        None,
+        description=f"{STORE_KEYS} Absent: hf:// is opened with baseModel.secretRef. argilla: `ARGILLA_API_KEY`.",
     )
 
 

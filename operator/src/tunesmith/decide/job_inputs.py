@@ -52,7 +52,8 @@ def _prepare_config(
     return PrepareConfig(
         owner=Owner(kind="FineTuneJob", namespace=meta.namespace, name=meta.name, uid=meta.uid),
         base_model=base_model,
-        train=(data.train.uri,),
+        train=(data.train.uri,) if data.train.uri else (),
+        argilla=data.train.argilla.to_contract() if data.train.argilla else None,
         validation=ValidationSource(fraction=float(data.validation.fraction or 0), uri=data.validation.uri),
         format=data.format,
         on_invalid_row=data.on_invalid_row,

@@ -1,32 +1,20 @@
 """From many votes to rows: what the majority says, or what each says."""
 
 import difflib
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from tunesmith_contract.labels import LabelAggregate, LabelOutput
 from tunesmith_trainer.data.formats import Row
 
 from .answers import as_approved, as_unpaired, with_answer, with_preferred
 from .items import Item
 from .tasks import TIE, YES, A, TaskKind
 from .votes import Ballot
-
-
-class Aggregate(StrEnum):
-    """Whether an item becomes one row, as most see it, or a row for each vote."""
-
-    MAJORITY = "majority"
-    ALL = "all"
-
-
-class Output(StrEnum):
-    """What becomes of judged answers: the approved rows alone, or all of them with a label (for KTO)."""
-
-    APPROVED = "approved"
-    UNPAIRED = "unpaired"
 
 
 class LeftOut(StrEnum):
@@ -46,13 +34,17 @@ class Rules:
         aggregate: one row an item, or one a vote.
         min_annotators: votes that an item needs.
         output: what becomes of judged answers.
-        approve_from: the lowest rating of a good answer.
+        approve_from: the lowest rating of a good answer; None for three quarters of the scale.
     """
 
-    aggregate: Aggregate = Aggregate.MAJORITY
+    aggregate: LabelAggregate = LabelAggregate.MAJORITY
     min_annotators: int = 1
-    output: Output = Output.APPROVED
-    approve_from: int = 4
+    output: LabelOutput = LabelOutput.APPROVED
+    approve_from: int | None = None
+
+    def is_good(self, rating: float, scale: int) -> bool:
+        """Whether an answer of that rating is a good one."""
+        return rating >= (self.approve_from or math.ceil(0.75 * scale))
 
 
 @dataclass(frozen=True)
@@ -92,7 +84,7 @@ def decide(kind: TaskKind, values: Sequence[str]) -> str | None:
 def _results(item: Item, values: Sequence[str], rules: Rules) -> Iterator[Row | LeftOut]:
     if len(values) < max(1, rules.min_annotators):
         yield LeftOut.TOO_FEW
-    elif rules.aggregate is Aggregate.ALL:
+    elif rules.aggregate is LabelAggregate.ALL:
         for value in values:
             yield _row(item, value, rules)
     else:
@@ -111,8 +103,8 @@ def _row(item: Item, value: str, rules: Rules) -> Row | LeftOut:
         case TaskKind.APPROVE:
             good = value == YES
         case TaskKind.RATING:
-            good = float(value) >= rules.approve_from
-    if rules.output is Output.UNPAIRED:
+            good = rules.is_good(float(value), item.task.scale)
+    if rules.output is LabelOutput.UNPAIRED:
         return as_unpaired(item.row, good)
     return as_approved(item.row) if good else LeftOut.NOT_APPROVED
 
@@ -124,4 +116,6 @@ def _most_alike(texts: Sequence[str]) -> str:
 
 
 def _likeness(first: str, second: str) -> float:
-    return difflib.SequenceMatcher(None, *sorted((first, second)), autojunk=False).ratio()
+    # The ratio depends a little on which text comes first.
+    first, second = sorted((first, second))
+    return difflib.SequenceMatcher(None, first, second, autojunk=False).ratio()

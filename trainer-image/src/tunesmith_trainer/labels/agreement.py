@@ -6,7 +6,6 @@ Sources: Krippendorff, Content Analysis (2004), for alpha and its thresholds; Co
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 

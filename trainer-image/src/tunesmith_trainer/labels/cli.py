@@ -5,16 +5,18 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from tunesmith_contract.exit_codes import ExitCode, exit_code_of
+from tunesmith_contract.labels import LabelAggregate, LabelOutput
 from tunesmith_contract.run_config import DataFormat
 from tunesmith_trainer.failures import StageError, UserError
 from tunesmith_trainer.storage import write_atomically
 
-from .aggregate import Aggregate, Output, Rules
+from .aggregate import Rules
 from .argilla_link import find_key, open_argilla
 from .argilla_push import DatasetName, PushOptions, push_items
 from .items import Items, read_items, write_items
@@ -88,10 +90,18 @@ def _add_argilla(parser: argparse.ArgumentParser) -> None:
 
 def _add_rules(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="where the rows go, as JSON lines")
-    parser.add_argument("--aggregate", type=Aggregate, default=Aggregate.MAJORITY, choices=list(Aggregate))
+    _add_choice(parser, "--aggregate", LabelAggregate)
     parser.add_argument("--min-annotators", type=int, default=1, help="answers that a row needs")
-    parser.add_argument("--output", type=Output, default=Output.APPROVED, choices=list(Output))
-    parser.add_argument("--approve-from", type=int, default=4, help="the lowest rating of a good answer")
+    _add_choice(parser, "--output", LabelOutput)
+    parser.add_argument(
+        "--approve-from", type=int, help="the lowest rating of a good answer; 4 of 5, or alike"
+    )
+
+
+def _add_choice(parser: argparse.ArgumentParser, name: str, choices: type[StrEnum]) -> None:
+    """An option that takes the values of an enum in small letters; the first is the default."""
+    values = [choice.value.lower() for choice in choices]
+    parser.add_argument(name, choices=values, default=values[0], help=choices.__doc__)
 
 
 def _push(options: argparse.Namespace) -> str:
@@ -123,7 +133,9 @@ def _push_sheets(options: argparse.Namespace, items: Items) -> str:
 
 def _pull(options: argparse.Namespace) -> str:
     answers = _answers(options)
-    rules = Rules(options.aggregate, options.min_annotators, options.output, options.approve_from)
+    aggregate = LabelAggregate(options.aggregate.capitalize())
+    output = LabelOutput(options.output.capitalize())
+    rules = Rules(aggregate, options.min_annotators, output, options.approve_from)
     labelled = label_rows(answers, rules)
     write_rows(options.out, labelled.rows)
     report = report_on(answers, options.seed, labelled)
