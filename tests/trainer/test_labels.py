@@ -179,6 +179,17 @@ def test_a_sheet_for_each_person(tmp_path: Path) -> None:
     assert [each["name"] for each in json.loads(report.read_text())["annotators"]] == ["anna", "ben"]
 
 
+def test_pushing_again_never_overwrites_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheet = push(tmp_path, [PLAIN], "--task", "approve")
+    assert push(tmp_path, [PLAIN], "--task", "approve") == sheet
+    filled = fill(sheet, sheet, says("yes")).read_bytes()
+    command = ["labels", "push", str(tmp_path / "rows.jsonl"), "--out", str(sheet), "--task", "rating"]
+    assert run_trainer(command) == ExitCode.USER_ERROR
+    assert "SheetExists: " in capsys.readouterr().err
+    assert sheet.read_bytes() == filled
+    assert pull(tmp_path, [sheet]) == [PLAIN]
+
+
 def test_repeated_rows_are_one_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sheet = push(tmp_path, [PLAIN, PLAIN], "--task", "approve")
     assert len(read_table(sheet)) == 1

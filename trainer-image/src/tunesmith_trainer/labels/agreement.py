@@ -14,6 +14,7 @@ from tunesmith_trainer.data.findings import excerpt
 from .items import Item
 from .reliability import (
     Counts,
+    Level,
     Table,
     alpha_interval,
     disagreement_of,
@@ -48,7 +49,7 @@ def measure_agreement(
     """How far annotators agree on items; missing answers are no disagreement."""
     task = next(iter(items.values())).task
     table = categories(items, ballot)
-    level = "ordinal" if task.kind is TaskKind.RATING else "nominal"
+    level: Level = "ordinal" if task.kind is TaskKind.RATING else "nominal"
     domain = domain_of(table, level)
     counts = value_counts(table, domain)
     alpha = krippendorff_alpha(counts, level)
@@ -161,7 +162,7 @@ def _share_of_a(values: Sequence[str]) -> float | None:
     return said.count(A) / len(said) if said else None
 
 
-def _pairs(table: Table, domain: Sequence[str], level: str) -> tuple[PairReport, ...]:
+def _pairs(table: Table, domain: Sequence[str], level: Level) -> tuple[PairReport, ...]:
     common: defaultdict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     for values in table.values():
         for first, second in combinations(sorted(values), 2):
@@ -179,7 +180,7 @@ def _pairs(table: Table, domain: Sequence[str], level: str) -> tuple[PairReport,
     )
 
 
-def _kappa(said: Sequence[tuple[str, str]], domain: Sequence[str], level: str) -> float | None:
+def _kappa(said: Sequence[tuple[str, str]], domain: Sequence[str], level: Level) -> float | None:
     """Cohen's kappa; None where both always say the same one thing."""
     from sklearn.metrics import cohen_kappa_score  # takes seconds to import
 

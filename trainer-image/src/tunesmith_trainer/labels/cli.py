@@ -122,12 +122,16 @@ def _push(options: argparse.Namespace) -> str:
 
 
 def _push_sheets(options: argparse.Namespace, items: Items) -> str:
-    """Write the sheets and, before them, what they stand for."""
+    """Write the sheets and, before them, what they stand for; never over what people wrote."""
     require_sheet(options.out)
+    names = {sheet_path(options.out, name): name for name in options.annotators} or {options.out: ""}
+    sheets = {sheet: write_sheet(sheet, items.items, name) for sheet, name in names.items()}
+    filled = [sheet for sheet, data in sheets.items() if sheet.exists() and sheet.read_bytes() != data]
+    if filled:
+        raise UserError("SheetExists", f"{filled[0]} is there and may hold answers: name another sheet")
     write_atomically(rows_path(options.out), write_items(items.items))
-    sheets = {sheet_path(options.out, name): name for name in options.annotators} or {options.out: ""}
-    for sheet, name in sheets.items():
-        write_atomically(sheet, write_sheet(sheet, items.items, name))
+    for sheet, data in sheets.items():
+        write_atomically(sheet, data)
     return f"{', '.join(str(sheet) for sheet in sheets)}, for which {rows_path(options.out)} has the rows"
 
 

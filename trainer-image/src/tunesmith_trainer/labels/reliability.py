@@ -4,20 +4,22 @@ Source: Krippendorff, Content Analysis: An Introduction to Its Methodology (2004
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import krippendorff
 import numpy as np
 
 BOOTSTRAP_REPEATS = 1000
 
+#: How values are compared: as names, or as places in an order.
+Level = Literal["nominal", "ordinal"]
 #: What each annotator says, by item and annotator.
 Table = Mapping[str, Mapping[str, str]]
 #: Counts of values, a row an item and a column a value.
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 
-def domain_of(table: Table, level: str) -> list[str]:
+def domain_of(table: Table, level: Level) -> list[str]:
     """The values that were given, in order: of numbers where the level has one."""
     found = {value for values in table.values() for value in values.values()}
     return sorted(found, key=int) if level == "ordinal" else sorted(found)
@@ -33,7 +35,7 @@ def value_counts(table: Table, domain: Sequence[str]) -> Counts:
     return counts
 
 
-def krippendorff_alpha(counts: Counts, level: str) -> float | None:
+def krippendorff_alpha(counts: Counts, level: Level) -> float | None:
     """Alpha; None where no item has two answers, or all answers are the same: nothing then tells them apart."""
     shared = counts[counts.sum(axis=1) > 1]
     if not len(shared) or (shared.sum(axis=0) > 0).sum() < 2:
@@ -41,7 +43,7 @@ def krippendorff_alpha(counts: Counts, level: str) -> float | None:
     return float(krippendorff.alpha(value_counts=shared, level_of_measurement=level))
 
 
-def alpha_interval(counts: Counts, level: str, seed: int) -> tuple[float, float] | None:
+def alpha_interval(counts: Counts, level: Level, seed: int) -> tuple[float, float] | None:
     """The 95 % percentile bootstrap over items; None where fewer than two items are shared."""
     shared = counts[counts.sum(axis=1) > 1]
     if len(shared) < 2:
