@@ -13,8 +13,9 @@ from tunesmith.decide.contestants import resolve_contestants
 from tunesmith.decide.training_observed import Surroundings
 from tunesmith.manifests.inputs_config_map import parse_inputs
 from tunesmith.manifests.run_config_map import parse_run
+from tunesmith_contract.labels import ArgillaSource
 from tunesmith_contract.report import Failure
-from tunesmith_contract.run_config import EvaluateConfig
+from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig
 
 ARTIFACT = {"uri": f"s3://artifacts/team/sha256/{'b' * 64}", "digest": f"sha256:{'b' * 64}"}
 ON_EARLIER = {"baseModel": {"fineTuneJobRef": {"name": "earlier"}}}
@@ -250,3 +251,16 @@ def test_a_whole_model_is_judged_beside_its_base() -> None:
     assert config.base_model == "hf://org/model@c0ffee"
     assert config.sides[0].adapter is not None
     assert config.sides[0].adapter.uri == ARTIFACT["uri"]
+
+
+def test_labels_are_pulled_with_the_key_of_their_secret() -> None:
+    source = {"url": "http://argilla.team.svc:6900", "dataset": "tone", "minAnnotators": 2}
+    dataset = {"train": {"argilla": source, "secretRef": {"name": "labels-key"}}}
+    cluster = world(dataset=dataset)
+    config = parse_inputs(cluster.objects[INPUTS]).config
+    assert isinstance(config, PrepareConfig)
+    assert config.train == ()
+    assert config.argilla == ArgillaSource(
+        url="http://argilla.team.svc:6900", dataset="tone", min_annotators=2
+    )
+    assert secrets_of(cluster)["train"] == "labels-key"

@@ -40,8 +40,13 @@ def serve(reply: Callable[[Received], Reply]) -> Iterator[ScriptedServer]:
     """A server that gives each request to ``reply``, from several threads."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer(None)
+
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+        def _answer(self, body: Any) -> None:
             request = Received(self.path, self.headers["Authorization"], body)
             server.received.append(request)
             found = reply(request)

@@ -39,14 +39,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: Sequence[str], port: int, log: Path, **env: str) -> Iterator[None]:
-    """A server that listens on a port of loopback, ended at the end."""
+def running(
+    command: Sequence[str], port: int, log: Path, start_seconds: float = _START_SECONDS, **env: str
+) -> Iterator[None]:
+    """A server that listens on a port of loopback after so many seconds at the latest, ended at the end."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **env}, cwd=log.parent
         )
     try:
-        _wait_for_port(process, port, log)
+        _wait_for_port(process, port, log, start_seconds)
         yield
     finally:
         process.send_signal(signal.SIGTERM)
@@ -57,8 +59,8 @@ def running(command: Sequence[str], port: int, log: Path, **env: str) -> Iterato
             process.wait()
 
 
-def _wait_for_port(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
+def _wait_for_port(process: "subprocess.Popen[bytes]", port: int, log: Path, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from .base import Digest, Document
 from .generation import Generation
+from .labels import ArgillaSource
 from .methods import Fraction, Method, Name
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -233,6 +234,7 @@ class PrepareConfig(Document):
 
     Attributes:
         train: files, folders (with a slash at the end) and patterns, in the order in which they are read.
+        argilla: instead of them, or before them, what people labelled.
         generated: the file of rows that a teacher made, read after those of ``train``.
         held_out: what training is kept free of.
         near_threshold: Jaccard similarity from which two rows are nearly the same.
@@ -243,6 +245,7 @@ class PrepareConfig(Document):
     owner: Owner
     base_model: str
     train: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field((), max_length=MAX_TRAIN_URIS)
+    argilla: ArgillaSource | None = None
     generated: str | None = None
     validation: ValidationSource
     held_out: tuple[HeldOut, ...] = Field((), max_length=MAX_HELD_OUT)
@@ -260,8 +263,8 @@ class PrepareConfig(Document):
 
     @model_validator(mode="after")
     def _rows_of_some_kind(self) -> Self:
-        if not self.train and self.generated is None:
-            raise ValueError("train names no rows, and none are generated")
+        if not self.train and self.argilla is None and self.generated is None:
+            raise ValueError("there is nothing to train on: name train or argilla, or let rows be generated")
         return self
 
 

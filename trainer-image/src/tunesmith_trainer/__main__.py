@@ -1,6 +1,6 @@
 """``python -m tunesmith_trainer <generate|prepare|train|evaluate>``: PID 1 of a training pod.
 
-``prepare FILE --model …`` checks data on a computer without a cluster.
+``prepare FILE --model …`` checks data on a computer without a cluster; ``labels`` takes rows to people and back.
 """
 
 import argparse
@@ -25,7 +25,13 @@ STAGES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a stage in worker processes, or prepare files here; return the contract's exit code."""
+    """Run a stage in worker processes, or what people do on their own computer; return the contract's exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["labels"]:
+        # Imported here: no stage needs it.
+        from .labels.cli import main as run_labels
+
+        return run_labels(arguments[1:])
     options = build_parser().parse_args(arguments)
     if asks_for_local(options):
         # The page's and the report's libraries are no business of a pod's PID 1.

@@ -14,6 +14,7 @@ from tunesmith_contract.run_config import (
 
 from .common import FineTuneJobRef, SecretName, StrictModel
 from .generate import Generate
+from .labels import ArgillaSource
 from .rules import Rule, exactly_one, is_zero
 from .uris import TrainedDataUri, TrainedModelUri, ValidationDataUri
 from .values import Fraction, MemberPath, Similarity
@@ -62,8 +63,9 @@ class TrainSource(StrictModel):
 
     rules = (
         exactly_one(
-            ("uri", "uris"),
-            "Name the rows in one way: uri: pvc://claim/file.jsonl, or uris: [pvc://claim/a.jsonl, …] for several.",
+            ("uri", "uris", "argilla"),
+            "Name the rows in one way: uri: pvc://claim/file.jsonl; uris: [pvc://claim/a.jsonl, …] for several; or "
+            "argilla: {url: …, dataset: …} for what people labelled.",
         ),
     )
 
@@ -82,8 +84,12 @@ class TrainSource(StrictModel):
             json_schema_extra={"x-kubernetes-list-type": "set"},
         )
     )
+    argilla: ArgillaSource | None = Field(
+        None, description="What people labelled on an Argilla server, pulled once when the job begins."
+    )
     secret_ref: SecretName | None = Field(
-        None, description=f"{STORE_KEYS} Absent: hf:// is opened with baseModel.secretRef."
+        None,
+        description=f"{STORE_KEYS} Absent: hf:// is opened with baseModel.secretRef. argilla: `ARGILLA_API_KEY`.",
     )
 
     @property
@@ -93,8 +99,8 @@ class TrainSource(StrictModel):
 
     @property
     def is_files(self) -> bool:
-        """Whether each place is one file: no folder, and no pattern."""
-        return not any(uri.endswith("/") or "*" in uri for uri in self.locations)
+        """Whether the rows lie in files that are named one by one: no folder, no pattern, nothing pulled."""
+        return bool(self.locations) and not any(uri.endswith("/") or "*" in uri for uri in self.locations)
 
     @property
     def fields(self) -> dict[str, str]:

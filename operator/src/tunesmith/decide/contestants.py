@@ -175,7 +175,9 @@ def _few_shot_from(run: EvalRun, job: FineTuneJob | None) -> str | None:
     if job is None:
         return None
     train = job.spec.dataset.train
-    return train.locations[0] if train else generated_rows(job)
+    if train is None:
+        return generated_rows(job)
+    return train.locations[0] if train.locations else None
 
 
 def _workspace(job: FineTuneJob | None, candidate: str) -> str | None:

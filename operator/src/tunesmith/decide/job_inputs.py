@@ -56,6 +56,7 @@ def _prepare_config(
         owner=Owner(kind="FineTuneJob", namespace=meta.namespace, name=meta.name, uid=meta.uid),
         base_model=base_model,
         train=data.train.locations if data.train else (),
+        argilla=data.train.argilla.to_contract() if data.train and data.train.argilla else None,
         generated=generated_rows(job),
         validation=_validation(data.validation),
         held_out=_held_out(spec),
