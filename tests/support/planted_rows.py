@@ -9,7 +9,7 @@ from tunesmith_trainer.data.records import Record
 
 Row = dict[str, Any]
 
-_SYLLABLES = "ba be bi bo du da de di fa fe go ga ha he ka ke ki la le li lo ma me mi mo na ne no pa pe po ra re ri".split()
+_SYLLABLES = [consonant + vowel for consonant in "bdfghklmnpr" for vowel in "aeio"]
 _VOCABULARY = 20_000
 
 

@@ -13,6 +13,7 @@ REQUIREMENTS = {
     "trainer": "trainer-image/requirements-dev.txt",
     "engine": "serving-image/requirements-engine.txt",
     "router": "bench/requirements-router.txt",
+    "near": "bench/requirements-near.txt",
 }
 # Environments that see the packages of another one, which is large.
 PARENTS = {"trainer": "torch", "engine": "torch"}

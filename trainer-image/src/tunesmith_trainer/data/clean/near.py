@@ -1,7 +1,7 @@
 """Finds rows that say nearly the same, among millions, in bounded memory.
 
 Signatures bring candidates together; each pair is then compared by its texts, fetched back from disk. A row is removed
-only if it is itself as alike as the threshold to the row that is kept for it: likeness is never passed on from row to row.
+only if it is itself alike to the row that is kept for it: likeness is never passed on from row to row.
 """
 
 from collections.abc import Sequence

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .boilerplate import common_limit
-from .windows import Numbers, distinct, passages
+from .windows import Numbers, passages
 
 #: Bytes of a window: eight or nine words of English, sixteen characters of Chinese.
 WIDTH = 48
