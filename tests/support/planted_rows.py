@@ -48,8 +48,8 @@ class Writer:
 def typo(writer: Writer, text: str) -> str:
     """Two letters changed."""
     letters = list(text)
-    for _ in range(2):
-        letters[writer.random.randrange(len(letters))] = writer.random.choice("xqzvw")
+    for place in writer.random.sample([place for place, letter in enumerate(text) if letter.isalpha()], 2):
+        letters[place] = writer.random.choice("xqzvw")
     return "".join(letters)
 
 
