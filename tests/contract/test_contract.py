@@ -308,7 +308,7 @@ def test_rows_to_prepare_come_from_somewhere() -> None:
     run |= {"method": {"sft": {}}, "output": "pvc://o"}
     made = parse_run_config(json.dumps(run | {"generated": "pvc://o/generated.jsonl"}))
     assert made.stage == "prepare" and made.train == ()
-    with pytest.raises(ValidationError, match="train names no rows"):
+    with pytest.raises(ValidationError, match="there is nothing to train on"):
         parse_run_config(json.dumps(run))
 
 

@@ -9,42 +9,7 @@ from tunesmith_trainer.data.records import Record
 
 Row = dict[str, Any]
 
-_SYLLABLES = [
-    "ba",
-    "be",
-    "bi",
-    "bo",
-    "du",
-    "da",
-    "de",
-    "di",
-    "fa",
-    "fe",
-    "go",
-    "ga",
-    "ha",
-    "he",
-    "ka",
-    "ke",
-    "ki",
-    "la",
-    "le",
-    "li",
-    "lo",
-    "ma",
-    "me",
-    "mi",
-    "mo",
-    "na",
-    "ne",
-    "no",
-    "pa",
-    "pe",
-    "po",
-    "ra",
-    "re",
-    "ri",
-]
+_SYLLABLES = [consonant + vowel for consonant in "bdfghklmnpr" for vowel in "aeio"]
 _VOCABULARY = 20_000
 
 
@@ -83,8 +48,8 @@ class Writer:
 def typo(writer: Writer, text: str) -> str:
     """Two letters changed."""
     letters = list(text)
-    for _ in range(2):
-        letters[writer.random.randrange(len(letters))] = writer.random.choice("xqzvw")
+    for place in writer.random.sample([place for place, letter in enumerate(text) if letter.isalpha()], 2):
+        letters[place] = writer.random.choice("xqzvw")
     return "".join(letters)
 
 

@@ -99,7 +99,7 @@ def test_bad_rows_are_named_by_file_and_line_and_leave_no_old_result(desk: Desk,
     assert "rows.jsonl:7: unrecognized_role" in err
     assert "rows.jsonl:61:2: invalid_json" in err
     assert "Traceback" not in err
-    assert "tunesmith-data/prepared/findings.jsonl" in err
+    assert "tunesmith-data/data-report/findings.jsonl" in err
     assert not (desk.folder / "tunesmith-data/prepared/train.parquet").exists()
     assert not (desk.folder / "tunesmith-data/data-report/report.html").exists()
 

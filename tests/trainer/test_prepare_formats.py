@@ -74,7 +74,7 @@ def test_labels_that_are_all_the_same_are_warned_of(world: Any) -> None:
     dataset = world.prepare(config).dataset
     assert dataset.format == "UnpairedPreference"
     assert ("class_imbalance", 9) in dataset.issues
-    assert any("bad ones" in warning for warning in dataset.warnings)
+    assert any("bad answers" in warning for warning in dataset.warnings)
 
 
 def test_a_reward_model_needs_an_architecture_that_can_end_in_a_number(

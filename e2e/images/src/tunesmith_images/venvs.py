@@ -14,6 +14,7 @@ REQUIREMENTS = {
     "engine": "serving-image/requirements-engine.txt",
     "router": "bench/requirements-router.txt",
     "argilla": "tests/support/argilla/requirements.txt",
+    "near": "bench/requirements-near.txt",
 }
 # Environments that see the packages of another one, which is large.
 PARENTS = {"trainer": "torch", "engine": "torch"}

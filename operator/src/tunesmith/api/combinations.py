@@ -58,7 +58,7 @@ _ASKS_WITH_EXAMPLES = (
     "self.evaluation.references.exists(r, r.fewShot > 0))"
 )
 _TRAINS_ON_FILES = (
-    "(!has(self.dataset.train) || (has(self.dataset.train.uris) ? self.dataset.train.uris : "
+    "(!has(self.dataset.train) || !has(self.dataset.train.argilla) && (has(self.dataset.train.uris) ? self.dataset.train.uris : "
     "has(self.dataset.train.uri) ? [self.dataset.train.uri] : []).all(u, !u.endsWith('/') && !u.contains('*')))"
 )
 
@@ -116,7 +116,7 @@ _METHOD_RULES = (
 _DATA_RULES = (
     Rule(
         f"!has(self.evaluation) || has(self.evaluation.fewShotFrom) || !{_ASKS_WITH_EXAMPLES} || {_TRAINS_ON_FILES}",
-        "fewShot draws its examples from a file, and dataset.train names a folder or a pattern: add "
+        "fewShot draws its examples from a file, and dataset.train names a folder, a pattern or labels: add "
         "evaluation.fewShotFrom: {uri: …}.",
         _has_examples,
         ".evaluation",

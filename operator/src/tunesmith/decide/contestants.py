@@ -105,8 +105,8 @@ def _without_examples(run: EvalRun, job: FineTuneJob) -> Failure | None:
     return Failure(
         category=FailureCategory.USER_ERROR,
         reason=EvalRunReason.INVALID_SPEC,
-        message=f'fewShot draws its examples from a file, and FineTuneJob "{job.metadata.name}" learned from a folder '
-        "or a pattern: add fewShotFrom: {uri: …}.",
+        message=f'fewShot draws its examples from a file, and FineTuneJob "{job.metadata.name}" learned from a folder, '
+        "a pattern or labels: add fewShotFrom: {uri: …}.",
     )
 
 

@@ -112,7 +112,7 @@ def _take(
 ) -> Taken:
     teacher = endpoint_of(config.method)
     if teacher is None:
-        return take_sources(config, storage, ingest)
+        return take_sources(config, storage, workspace, ingest)
     return take_answered(config, storage, workspace, ingest, teacher, progress.update)
 
 

@@ -3,10 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tunesmith_contract.labels import ArgillaSource
+from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.methods import TeacherEndpoint
 from tunesmith_contract.run_config import DataFormat, HeldOut, PrepareConfig
 from tunesmith_trainer.data.formats import EVALUATION, purpose_of
 from tunesmith_trainer.data.reading import (
+    DataFile,
     RefusedRow,
     Source,
     SourceFile,
@@ -32,14 +35,14 @@ class Taken:
     files: tuple[FileReport, ...]
 
 
-def take_sources(config: PrepareConfig, storage: Storage, ingest: Ingest) -> Taken:
+def take_sources(config: PrepareConfig, storage: Storage, workspace: Workspace, ingest: Ingest) -> Taken:
     """Read training rows, those that were generated, and a validation set of its own.
 
     Raises:
         DataError: a file is damaged as a whole, or of another format than the others.
         UserError: a file is missing, or the model's template can't render rows.
     """
-    sources = [(source, False) for source in _training_sources(config, storage)]
+    sources = [(source, False) for source in _training_sources(config, storage, workspace)]
     for source, held_out in sources:
         ingest.take(source, held_out=held_out)
     data_format = sources[0][0].data_format
@@ -69,7 +72,7 @@ def take_answered(
         DataError, UserError: as ``take_sources``, or what the teacher says.
         InfrastructureError: the teacher was busy or away for too long.
     """
-    opened = [*_training_sources(config, storage), *_validation_source(config, storage)]
+    opened = [*_training_sources(config, storage, workspace), *_validation_source(config, storage)]
     files = [_read_all(source) for source in opened]
     # What is wrong with the prompts is said before answers are paid for.
     with Refusals(workspace.data_report) as refusals:
@@ -101,16 +104,30 @@ def read_held_out(held_out: HeldOut, storage: Storage) -> list[Record]:
     return [Record(number, row.file, row.line, row.row) for number, row in enumerate(source.rows)]
 
 
-def _training_sources(config: PrepareConfig, storage: Storage) -> list[Source]:
-    """The rows that were given, and behind them those that a teacher made, whose form is Tunesmith's own."""
+def _training_sources(config: PrepareConfig, storage: Storage, workspace: Workspace) -> list[Source]:
+    """What people labelled, the rows that were given, and those that a teacher made, in a form of Tunesmith's own."""
     purpose = purpose_of(config.method)
     sources = []
+    if config.argilla is not None:
+        file = _pull_labels(config.argilla, config.seed, storage, workspace)
+        sources.append(Source([file], DataFormat.AUTO, purpose))
     if config.train:
         files = [file for uri in config.train for file in storage.dataset_files(uri)]
         sources.append(Source(files, config.format, purpose, _keep(config)))
     if config.generated is not None:
         sources.append(Source(storage.dataset_files(config.generated), DataFormat.AUTO, purpose))
     return sources
+
+
+def _pull_labels(argilla: ArgillaSource, seed: int, storage: Storage, workspace: Workspace) -> DataFile:
+    # Imported here: Argilla's client and the statistics of agreement take a second and a hundred megabytes.
+    from tunesmith_trainer.labels.source import pull_rows
+
+    secret = storage.secrets / SecretRole.TRAIN
+    path = pull_rows(argilla, secret, workspace.prepared, workspace.data_report, seed)
+    workspace.push(path)
+    workspace.push(workspace.data_report)
+    return DataFile(path, path.name)
 
 
 def _validation_source(config: PrepareConfig, storage: Storage) -> list[Source]:

@@ -73,13 +73,15 @@ class _Text:
         return similarity if similarity >= threshold and self._is_variant(other, threshold) else None
 
     def _is_variant(self, other: "_Text", threshold: float) -> bool:
-        """Whether an alike text is this one with slips of the pen, or tells it in its own words, not a template's."""
+        """Whether an alike text is this one once more, not another one from the same template."""
+        is_short = min(len(self.text), len(other.text)) <= SHORT_TEXT
+        if is_short and self._boilerplate.is_template(self.text, other.text):
+            return False
         if differs_by_slips(self.text.decode(), other.text.decode()):
             return True
-        if self._is_boilerplate or jaccard(self.stripped_shingles, other.stripped_shingles) < threshold:
-            return False
-        is_short = min(len(self.text), len(other.text)) <= SHORT_TEXT
-        return not (is_short and self._boilerplate.is_template(self.text, other.text))
+        return (
+            not self._is_boilerplate and jaccard(self.stripped_shingles, other.stripped_shingles) >= threshold
+        )
 
     @property
     def _is_boilerplate(self) -> bool:

@@ -1,7 +1,7 @@
 """Finds rows that say nearly the same, among millions, in bounded memory.
 
 Signatures bring candidates together; each pair is then compared by its texts, fetched back from disk. A row is removed
-only if it is itself as alike as the threshold to the row that is kept for it: likeness is never passed on from row to row.
+only if it is itself alike to the row that is kept for it: likeness is never passed on from row to row.
 """
 
 from collections.abc import Sequence
@@ -69,6 +69,11 @@ class NearDuplicates:
         self._signatures[self._size : end] = sign(rows, self._seed)
         self._indexes[self._size : end] = [record.index for record in records]
         self._size = end
+
+    @property
+    def bytes_per_row(self) -> int:
+        """What is held of a row."""
+        return self._signatures.itemsize * SLOTS + self._indexes.itemsize
 
     def clusters(self, records_of: RecordsOf) -> tuple[NearCluster, ...]:
         """The rows that are nearly the same, in the order of those that are kept.

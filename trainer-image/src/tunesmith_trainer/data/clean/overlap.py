@@ -4,6 +4,7 @@ What identifies a held-out row is its question, or its text where it has none: w
 is no longer asked it for the first time, whatever answer stood beside it.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,12 +13,16 @@ from ..formats import Row
 from ..records import Record
 from ..report import Leak
 from ..texts import answer_text, rejected_text, whole_text
-from .boilerplate import common_limit
+from .boilerplate import COMMON_ROWS, COMMON_SHARE
 from .parts import RecordsOf, key_of, normalise, question_of
 from .questions import Likeness, Question, QuestionIndex
 
+#: A question that more training rows ask than this, and than COMMON_SHARE of all, is an instruction.
+COMMON_QUESTION = 50
 #: Hits of a question that are remembered.
 MOST_HITS = 1_000
+
+_SAME_ROW = "same row"
 
 _FETCHED = 1_000
 
@@ -62,22 +67,25 @@ class _Asked:
 
     def __init__(self) -> None:
         self.items: list[_Item] = []
-        self._hits: list[_Hit] = []
-        self._same_rows: list[_Hit] = []
-        self._count = 0
+        self._hits: dict[str, list[_Hit]] = {}
+        self._counts: Counter[str] = Counter()
 
     def add(self, hit: _Hit) -> None:
         """Note a training row."""
-        if any(item.content == hit.content for item in self.items):
-            self._same_rows.append(hit)
-            return
-        self._count += 1
-        if self._count <= MOST_HITS:
-            self._hits.append(hit)
+        same = any(item.content == hit.content for item in self.items)
+        kind = _SAME_ROW if same else hit.likeness.kind
+        self._counts[kind] += 1
+        if same or self._counts[kind] <= MOST_HITS:
+            self._hits.setdefault(kind, []).append(hit)
 
-    def hits(self, limit: float) -> list[_Hit]:
-        """The training rows; of a question that more than ``limit`` of them ask, those with the same answer."""
-        return self._same_rows + (self._hits if self._count <= min(limit, MOST_HITS) else [])
+    def hits(self, rows: int) -> list[_Hit]:
+        """The training rows, of ``rows`` altogether; of what too many of them hold, those with the same answer."""
+        return [
+            hit
+            for kind, hits in self._hits.items()
+            if kind == _SAME_ROW or self._counts[kind] <= _hit_limit(kind, rows)
+            for hit in hits
+        ]
 
     def item_of(self, held_out: str, hit: _Hit) -> _Item | None:
         """The set's item that a training row holds; one with the same answer, if there is any."""
@@ -89,7 +97,8 @@ class Overlap:
     """Sees all training rows once, then says which are held out.
 
     It holds the held-out questions, and numbers of the training rows that hold one. A question that very many training
-    rows hold, with other answers, is an instruction that identifies no row: more than ten, and than one in a thousand.
+    rows hold, with other answers, is an instruction that identifies no row: more than 50, and than one in a thousand;
+    of rows that are nearly the same, more than ten.
 
     Args:
         held_out: the sets; an item of several leaks from each.
@@ -113,9 +122,11 @@ class Overlap:
         self._rows += len(records)
         questions = [Question.of(question_of(record.row)) for record in records]
         answers = [normalise(_answers(record.row)) for record in records]
-        contents: dict[int, int] = {}
+        found: dict[tuple[int, int], Likeness] = {}
         for row, number, likeness in self._index.find(questions, answers):
-            content = contents.setdefault(row, _content(records[row].row))
+            found[row, number] = max(likeness, found.get((row, number), likeness))
+        for (row, number), likeness in found.items():
+            content = _content(records[row].row)
             self._asked[number].add(_Hit(records[row].index, content, likeness))
 
     def leaks(self, records_of: RecordsOf) -> Iterator[LeakedRow]:
@@ -142,15 +153,21 @@ class Overlap:
 
     def _surest(self) -> dict[tuple[int, int], tuple[_Item, Likeness]]:
         """For each training row and set that has it, the item that is most alike."""
-        limit, surest = common_limit(self._rows), {}
+        surest: dict[tuple[int, int], tuple[_Item, Likeness]] = {}
         for asked in self._asked:
-            for hit in asked.hits(limit):
+            for hit in asked.hits(self._rows):
                 for number, name in enumerate(self._names):
                     best = surest.get((hit.index, number))
                     item = asked.item_of(name, hit)
                     if item and (best is None or hit.likeness > best[1]):
                         surest[hit.index, number] = (item, hit.likeness)
         return surest
+
+
+def _hit_limit(kind: str, rows: int) -> float:
+    """How many of so many training rows may hold a question that identifies a row."""
+    least = COMMON_ROWS if kind == "near" else COMMON_QUESTION
+    return min(MOST_HITS, max(least, COMMON_SHARE * rows))
 
 
 def _answers(row: Row) -> str:

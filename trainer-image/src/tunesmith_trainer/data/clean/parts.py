@@ -16,7 +16,7 @@ from ..texts import answer_text, prompt_text, rejected_text
 SHORT_ANSWER = 48
 
 # What a sentence is punctuated with. Other signs stay: C is not C#, and a + b not a * b.
-_PUNCTUATION = r".,;:!?'\"“”‘’„«»‹›…¿¡()\[\]{}\-‐‑‒–—、。「」『』【】《》·`"
+_PUNCTUATION = r".,;:!?'\"“”‘’„«»‹›…¿¡()\[\]{}\-‐‑‒–—、。「」『』【】《》·`"  # noqa: RUF001
 _TOKEN = re.compile(rf"\w+|[^\w\s{_PUNCTUATION}]")
 _DIGITS = re.compile(r"\d+")
 _MINUS = "-−"  # noqa: RUF001 (the minus sign of typesetters)

@@ -44,8 +44,8 @@ _WORDS: Mapping[Kind, str] = MappingProxyType(
     }
 )
 
-# Members of a row that name things and hold no text of people.
-_NAMES = frozenset({"role", "name", "type", "id", "tool_call_id", "tools"})
+# Members of a row in which nobody writes.
+_FIXED = frozenset({"role", "tools"})
 _BEFORE = 60
 
 
@@ -99,7 +99,7 @@ class PersonalDataFinder:
             return masked
         if isinstance(value, dict):
             return {
-                key: each if key in _NAMES else self._mask_value(each, found) for key, each in value.items()
+                key: each if key in _FIXED else self._mask_value(each, found) for key, each in value.items()
             }
         if isinstance(value, list):
             return [self._mask_value(each, found) for each in value]
