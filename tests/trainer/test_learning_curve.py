@@ -73,11 +73,6 @@ def test_labels_by_chance_say_nothing() -> None:
     assert "can't be said" in curve_of(class_rows(500, 20, wrong=1)).verdict
 
 
-def test_errors_that_rise_and_fall_say_nothing() -> None:
-    curve = curve_of(free_rows(70, 3_000)[:35] + class_rows(35, 4_000, wrong=0))
-    assert len(curve.points) == 5
-
-
 @pytest.mark.parametrize(
     ("method", "rows", "measure"),
     [

@@ -40,17 +40,12 @@ def test_other_seeds_are_clean_too(make: Callable[..., Rows], seed: int) -> None
 
 
 def test_several_faults_are_all_named_the_gravest_first() -> None:
-    chance = planted_faults.random.Random(8)
-    rows = planted_faults.chat_rows()
+    contradicting = planted_faults.plant_several_long_answers()
+    rows = list(contradicting.rows)
     for planted in (planted_faults.plant_refusals(), planted_faults.plant_encoding_damage()):
-        rows = rows + [planted.rows[number] for number in planted.at]
-    rows += [
-        planted_faults.chat_row("Write some lines.", planted_faults.advice(chance) + 90 * "!")
-        for _ in range(3)
-    ]
+        rows += [planted.rows[number] for number in sorted(planted.at)]
     issues = survey(rows, "sft").issues()
-    checks = [issue.check for issue in issues]
-    assert set(checks) >= {"refusal_answer", "encoding_damage"}
-    assert [issue.severity for issue in issues] == sorted(
-        (issue.severity for issue in issues), key=["Error", "Warning", "Note"].index
-    )
+    named = [(issue.check, issue.severity.value) for issue in issues]
+    assert [severity for _, severity in named] == ["Warning", "Warning", "Note"]
+    assert {check for check, _ in named} == {"refusal_answer", "encoding_damage", "contradicting_answers"}
+    assert issues[0].rows >= issues[1].rows

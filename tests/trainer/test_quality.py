@@ -273,3 +273,32 @@ def test_rows_are_read_again_in_small_parts_only() -> None:
     assert not asked
     seen.finish()
     assert max(asked) <= 256
+
+
+ODD_ROWS: dict[str, list[Row]] = {
+    "sft": [
+        {"prompt": "", "completion": "x"},
+        {"messages": [{"role": "assistant", "content": "Hello."}]},
+        {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "only asked"}]},
+        {
+            "prompt": [{"role": "user", "content": "\x00"}],
+            "completion": [{"role": "assistant", "content": "ok\n" * 90}],
+        },
+    ],
+    "dpo": [{"prompt": "p", "chosen": "a", "rejected": "b"}, {"prompt": "p", "chosen": "b", "rejected": "a"}],
+    "kto": [
+        {"prompt": "p", "completion": "c", "label": False},
+        {"prompt": "p", "completion": "c", "label": True},
+    ],
+    "grpo": [{"prompt": "p"}, {"prompt": "p", "answer": "4"}, {"prompt": "p", "answer": "5"}],
+    "pretraining": [{"text": "\n"}, {"text": "€" * 5_000}],
+}
+
+
+@pytest.mark.parametrize("times", [1, 3, 40])
+@pytest.mark.parametrize("method", ODD_ROWS)
+def test_odd_rows_are_looked_at_like_others(method: str, times: int) -> None:
+    found = survey(ODD_ROWS[method] * times, method).finish()
+    assert found
+    assert "too_few_rows" in {issue.check for issue in found.issues} or len(ODD_ROWS[method]) * times >= 100
+    assert found.recommendation.method

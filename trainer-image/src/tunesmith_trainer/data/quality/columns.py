@@ -4,6 +4,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -151,7 +152,7 @@ class ColumnWriter:
     def close(self, method: str, fetch: Fetch) -> Columns:
         """The columns, to be read."""
         columns = {name: each for name, each in vars(self).items() if isinstance(each, array)}
-        numbers = {
+        numbers: dict[str, Any] = {
             name: np.array(each, dtype=np.uint64 if each.typecode == "Q" else np.int64)
             for name, each in columns.items()
         }

@@ -169,7 +169,8 @@ def _fit(sizes: Counts, errors: Scores) -> _PowerLaw:
 
     def misses(law: Scores) -> Scores:
         floor, scale, exponent = law
-        return (floor + scale * relative**-exponent - errors) * np.sqrt(relative)
+        missed: Scores = (floor + scale * relative**-exponent - errors) * np.sqrt(relative)
+        return missed
 
     start = (0.5 * float(errors.min()), 0.5 * float(errors.min()) + 1e-6, 0.3)
     bounds = ((0.0, 0.0, _EXPONENTS[0]), (np.inf, np.inf, _EXPONENTS[1]))

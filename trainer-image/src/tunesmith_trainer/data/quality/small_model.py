@@ -16,13 +16,13 @@ _FOLDS = 5
 _PASSES = 8
 #: Characters at either end of a text that are looked at.
 _END = 250
-#: Rows times classes that are learned in about ten seconds, and characters whose features take about 100 MB.
+#: Rows times classes that are learned in about ten seconds, and characters whose features take about 70 MB.
 _MOST_WORK = 200_000
-_MOST_CHARACTERS = 3_000_000
+_MOST_CHARACTERS = 2_000_000
 
 
 def rows_for(classes: int, texts: Sequence[str]) -> int:
-    """How many of the texts a model of so many classes learns from within seconds and some 100 MB."""
+    """How many of the texts a model of so many classes learns from within seconds and some 70 MB."""
     ends = np.cumsum([min(len(text), 2 * _END) for text in texts])
     within = int(np.searchsorted(ends, _MOST_CHARACTERS, side="right"))
     return min(within, _MOST_WORK // max(classes, 10))

@@ -54,7 +54,8 @@ def _suspected(probabilities: Scores, labels: Counts) -> Mask:
 
     found: Mask = find_label_issues(labels, probabilities, filter_by="both", n_jobs=1)
     given = probabilities[np.arange(len(labels)), labels]
-    return found & (probabilities.max(axis=1) >= _SUGGESTED) & (given <= _GIVEN)
+    sure: Mask = (probabilities.max(axis=1) >= _SUGGESTED) & (given <= _GIVEN)
+    return found & sure
 
 
 def _evidence(columns: Columns, task: ClassTask, found: Positions, probabilities: Scores) -> Evidence:

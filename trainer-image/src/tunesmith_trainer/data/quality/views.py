@@ -109,7 +109,7 @@ def _canonical(value: Any) -> str:
 def _conversation(row: Row) -> list[dict[str, Any]]:
     """The messages before the answer, system's included."""
     if "messages" in row:
-        messages = row["messages"]
+        messages: list[dict[str, Any]] = row["messages"]
         return messages[:-1] if messages[-1]["role"] == "assistant" else messages
     prompt = row.get("prompt")
     return prompt if isinstance(prompt, list) else []
