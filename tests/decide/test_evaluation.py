@@ -6,6 +6,7 @@ import pytest
 from simulated_cluster import (
     DIGEST,
     ENVIRONMENT,
+    GENERATE,
     SimulatedCluster,
     eval_run,
     evaluation_report,
@@ -111,6 +112,14 @@ def test_the_contestants_are_pinned_when_it_begins() -> None:
     assert (config.sides[1].few_shot, config.few_shot_from) == (5, "configmap://rows/train.jsonl")
     assert config.output == "pvc://artifacts/team"
     assert '"gates"' in config.policy
+
+
+def test_examples_come_from_what_a_teacher_made_where_there_is_nothing_else() -> None:
+    job = tuned(dataset={"generate": GENERATE})
+    cluster = World(job, candidate={"fineTuneJobRef": {"name": "expenses"}, "fewShot": 2})
+    cluster.reconcile()
+    rows = f"pvc://artifacts/team/team/{job['metadata']['uid']}/generated/generated.jsonl"
+    assert cluster.config().few_shot_from == rows
 
 
 def test_an_artefact_needs_no_job() -> None:
