@@ -6,6 +6,7 @@ import pytest
 from simulated_cluster import (
     DIGEST,
     ENVIRONMENT,
+    GENERATE,
     SimulatedCluster,
     eval_run,
     evaluation_report,
@@ -134,6 +135,14 @@ def test_a_folder_gives_no_examples(train: dict[str, Any]) -> None:
         asked = World(candidate, **{"baseline": {"base": {}, "fewShot": 5}} | spec)
         asked.reconcile()
         assert asked.status["phase"] == "Running"
+
+
+def test_examples_come_from_what_a_teacher_made_where_there_is_nothing_else() -> None:
+    job = tuned(dataset={"generate": GENERATE})
+    cluster = World(job, candidate={"fineTuneJobRef": {"name": "expenses"}, "fewShot": 2})
+    cluster.reconcile()
+    rows = f"pvc://artifacts/team/team/{job['metadata']['uid']}/generated/generated.jsonl"
+    assert cluster.config().few_shot_from == rows
 
 
 def test_an_artefact_needs_no_job() -> None:

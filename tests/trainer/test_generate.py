@@ -9,6 +9,8 @@ from generation_runs import KEY, Setting, prompts
 from scripted_server import Received, Reply, ScriptedServer, serve
 from scripted_teacher import Teacher, kind_of, said, text_of
 
+from tunesmith_contract.artifact import Manifest
+from tunesmith_contract.base import sha256_digest
 from tunesmith_trainer.endpoints import KEY_FILE
 from tunesmith_trainer.failures import DataError, UserError
 from tunesmith_trainer.report import Workspace
@@ -316,3 +318,8 @@ def test_prepare_reads_what_was_made_behind_what_was_given(setting: Setting, mak
     assert prepared.dataset.rows == 50
     alone = world.prepare(world.prepare_config([], generated=report.generated.uri))
     assert (alone.dataset.rows, alone.dataset.format) == (20, "Chat")
+    trained = world.train(world.train_config(alone, generation=report.manifest.digest)).training
+    folder = world.output / "sha256" / trained.artifact.digest.removeprefix("sha256:")
+    manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
+    made = setting.folder / "data-report/generation.json"
+    assert manifest.lineage.generation == sha256_digest(made.read_bytes())

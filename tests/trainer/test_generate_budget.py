@@ -278,6 +278,21 @@ def test_a_pod_that_is_told_to_go_keeps_its_answers(setting: Setting) -> None:
     assert len(server.received) == 40
 
 
+def test_a_pod_that_waits_for_its_endpoint_goes_when_it_is_told_to(setting: Setting) -> None:
+    throttled = threading.Event()
+
+    def throttle(request: Received) -> Reply:
+        throttled.set()
+        return Reply(429, headers={"Retry-After": "3000"})
+
+    with serve(throttle) as server:
+        pod = setting.world.start(setting.config(server.url, prompts(9)))
+        assert throttled.wait(60)
+        pod.send_signal(signal.SIGTERM)
+        log, _ = pod.communicate(timeout=60)
+    assert pod.returncode == ExitCode.PREEMPTED, log
+
+
 def test_a_finished_stage_says_the_same_again_and_asks_nobody(setting: Setting) -> None:
     with serve(Teacher()) as server:
         config = setting.config(server.url, prompts(5))

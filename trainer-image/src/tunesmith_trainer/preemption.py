@@ -1,10 +1,13 @@
 """A pod that is told to go."""
 
 import signal
+import time
 from types import FrameType
 
 from .failures import Preempted
 from .progress import Progress
+
+_GLANCE_SECONDS = 0.5
 
 
 class Preemption:
@@ -25,6 +28,17 @@ class Preemption:
         """
         if self.requested:
             raise Preempted
+
+    def sleep(self, seconds: float) -> None:
+        """Wait so long, or until the pod is told to go. Any thread may.
+
+        Raises:
+            Preempted: it was.
+        """
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.check()
+            time.sleep(min(left, _GLANCE_SECONDS))
 
     def _request(self, signum: int, frame: FrameType | None) -> None:
         self.requested = True

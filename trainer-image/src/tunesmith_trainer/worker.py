@@ -99,9 +99,11 @@ def _dispatch(
     """Run a stage; what it needs is imported with it, since torch alone takes seconds."""
     match config:
         case GenerateConfig():
+            from .generate.pace import Clock
             from .generate.run import generate
 
-            return generate(config, storage, workspace, InterruptibleProgress(preemption))
+            clock = Clock(sleep=preemption.sleep)
+            return generate(config, storage, workspace, InterruptibleProgress(preemption), clock)
         case PrepareConfig():
             from .prepare import prepare
 
