@@ -229,7 +229,7 @@ def test_what_is_wrong_with_the_rows_is_kept(remote: RemoteWorld, make: Any) -> 
     config = remote.place(remote.world.prepare_config(rows))
     with pytest.raises(Exception, match="messages"):
         remote.run(config)
-    findings = remote.folder / "out/ns/uid/prepared/findings.jsonl"
+    findings = remote.folder / "out/ns/uid/data-report/findings.jsonl"
     assert b"messages" in findings.read_bytes()
 
 

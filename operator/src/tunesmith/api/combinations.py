@@ -58,7 +58,8 @@ _ASKS_WITH_EXAMPLES = (
     "self.evaluation.references.exists(r, r.fewShot > 0))"
 )
 _TRAINS_ON_FILES = (
-    "(!has(self.dataset.train) || !has(self.dataset.train.argilla) && (has(self.dataset.train.uris) ? self.dataset.train.uris : "
+    "(!has(self.dataset.train) || !has(self.dataset.train.argilla) && "
+    "(has(self.dataset.train.uris) ? self.dataset.train.uris : "
     "has(self.dataset.train.uri) ? [self.dataset.train.uri] : []).all(u, !u.endsWith('/') && !u.contains('*')))"
 )
 

@@ -12,7 +12,7 @@ from .common import SecretName, StatusModel, StrictModel
 from .endpoints import ChatEndpoint
 from .filter_rewards import FilterRewards
 from .rules import Rule, exactly_one, is_zero
-from .uris import TrainedDataUri
+from .uris import ValidationDataUri
 from .values import Currency, DecimalString, Measured, PositiveDecimal, Score, SignedDecimal
 
 _PROMPTS = (
@@ -25,7 +25,7 @@ _CRITERIA = "What the judge looks at, in words, beside being right and doing as 
 class SeedRows(StrictModel):
     """Rows that generation starts from, and the Secret that opens them."""
 
-    uri: TrainedDataUri = Field(
+    uri: ValidationDataUri = Field(
         description="Where the rows lie: pvc://claim/file.jsonl, configmap://name/key, hf://org/repo/file@revision, "
         "s3://bucket/file.jsonl or gs://bucket/file.jsonl."
     )

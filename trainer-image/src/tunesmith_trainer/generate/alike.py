@@ -3,34 +3,39 @@
 import re
 import unicodedata
 from collections.abc import Iterable
-from typing import Protocol
 
 from rensa import RMinHash, RMinHashLSH
 
+from tunesmith_contract.run_config import NEAR_THRESHOLD
+from tunesmith_trainer.data.clean.parts import question_of
+from tunesmith_trainer.data.clean.questions import Question, QuestionIndex
 from tunesmith_trainer.data.formats import Row
-from tunesmith_trainer.data.texts import prompt_text
 
 _WORD = re.compile(r"\w+")
 _ROUNDING = 1e-9
 _PERMUTATIONS, _BANDS = 128, 32
 
 
-class HeldOutQuestions(Protocol):
-    """What generated rows are kept free of."""
+class HeldOutQuestions:
+    """What generated rows are kept free of: questions that are the same, nearly the same, or quoted.
+
+    They are found as prepare finds leaks.
+
+    Args:
+        rows: of validation and of the evaluation's suites.
+        threshold: Jaccard similarity from which two questions are alike.
+    """
+
+    def __init__(self, rows: Iterable[Row], threshold: float = NEAR_THRESHOLD) -> None:
+        questions = dict.fromkeys(Question.of(question_of(row)) for row in rows)
+        asked = [question for question in questions if question.text]
+        self._index = QuestionIndex(asked, threshold, seed=0) if asked else None
 
     def holds(self, row: Row) -> bool:
         """Whether a row asks what a held-out row asks."""
-
-
-class SameQuestions:
-    """Held-out questions that are repeated word for word; case, punctuation and spaces aside."""
-
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self._questions = {normal(prompt_text(row)) for row in rows} - {""}
-
-    def holds(self, row: Row) -> bool:
-        """Whether a row asks what a held-out row asks."""
-        return normal(prompt_text(row)) in self._questions
+        if self._index is None:
+            return False
+        return any(True for _ in self._index.find([Question.of(question_of(row))], [b""]))
 
 
 class NearTexts:

@@ -21,7 +21,7 @@ from tunesmith_trainer.report import Workspace
 from tunesmith_trainer.rewards.build import RewardedRows, build_reward_functions, check_rewards
 from tunesmith_trainer.storage import Storage
 
-from .alike import HeldOutQuestions, SameQuestions
+from .alike import HeldOutQuestions
 from .maker import Maker, Voices, Yield
 from .manifest import commit
 from .pace import Clock, Pace
@@ -110,7 +110,7 @@ def _read(uri: str, purpose: Purpose, storage: Storage) -> list[Row]:
 
 
 def _read_held_out(config: GenerateConfig, storage: Storage) -> HeldOutQuestions:
-    return SameQuestions(row for held in config.held_out for row in _read(held.uri, ANY, storage))
+    return HeldOutQuestions(row for held in config.held_out for row in _read(held.uri, ANY, storage))
 
 
 def _reward_sieve(config: GenerateConfig, storage: Storage, rows: Sequence[Row]) -> RewardSieve:

@@ -21,9 +21,10 @@ def inspect_base(config: PrepareConfig, storage: Storage, folder: Path) -> tuple
         UserError: the model can't be tuned as the run asks for.
     """
     from tunesmith_trainer.model import inspect_model
-    from tunesmith_trainer.train.exports.gguf import require_gguf
 
     if OutputFormat.GGUF in config.formats:
+        from tunesmith_trainer.train.exports.gguf import require_gguf
+
         require_gguf(folder)
     classifier = config.method.reward is not None
     return inspect_model(storage, config.base_model, folder, classifier=classifier)
