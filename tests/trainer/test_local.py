@@ -16,6 +16,7 @@ from data_reports import make_clean_report, make_report
 
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_trainer.__main__ import main
+from tunesmith_trainer.data.findings import Severity
 from tunesmith_trainer.data.page.files import read_report
 from tunesmith_trainer.data.parquet import read_rows
 from tunesmith_trainer.local.progress_bar import ProgressBar
@@ -100,8 +101,12 @@ def test_bad_rows_are_named_by_file_and_line_and_leave_no_old_result(desk: Desk,
     assert "rows.jsonl:61:2: invalid_json" in err
     assert "Traceback" not in err
     assert "tunesmith-data/data-report/findings.jsonl" in err
+    assert "tunesmith-data/data-report/report.html" in err
     assert not (desk.folder / "tunesmith-data/prepared/train.parquet").exists()
-    assert not (desk.folder / "tunesmith-data/data-report/report.html").exists()
+    report = read_report(desk.folder / "tunesmith-data/data-report")
+    assert report.issues[0].check == "invalid_rows"
+    assert report.issues[0].severity is Severity.ERROR
+    assert {str(dropped.place) for dropped in report.dropped} == {"rows.jsonl:7", "rows.jsonl:61"}
 
 
 def test_bad_rows_can_be_dropped_and_are_shown(desk: Desk, make: Any) -> None:

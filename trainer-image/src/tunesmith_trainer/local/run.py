@@ -126,9 +126,12 @@ def _places(folder: Path) -> dict[str, Path]:
 
 
 def _tell_findings(folder: Path) -> None:
-    findings = folder / DATA_REPORT_FOLDER / FINDINGS_FILE
-    if findings.is_file():
-        sys.stderr.write(f"All that was found: {findings}\n")
+    """Where to read on: the page is there for data that is refused, too."""
+    named = {"The page": DATA_REPORT_PAGE, "All that was found": FINDINGS_FILE}
+    for name, file in named.items():
+        path = folder / DATA_REPORT_FOLDER / file
+        if path.is_file():
+            sys.stderr.write(f"{name}: {path}\n")
 
 
 def _forget_earlier(folder: Path) -> None:

@@ -3,12 +3,14 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tunesmith_contract.report import MAX_DATA_ISSUES, DatasetReport, IssueCount, TokenStatistics
 from tunesmith_contract.run_config import PrepareConfig
+from tunesmith_trainer.data.clean.personal_data import PersonalDataFinder
 from tunesmith_trainer.data.findings import Issue, Severity
 from tunesmith_trainer.data.histogram import build_histogram
 from tunesmith_trainer.data.records import Side
@@ -17,13 +19,16 @@ from tunesmith_trainer.data.split import CODES, dataset_digest
 from tunesmith_trainer.data.store import RowStore
 
 from .cleaning import Cleaned
-from .judging import Judged
+from .judging import Judged, by_gravity
 from .refusals import Refusals
 from .sources import Taken
 
 _MAX_WARNINGS = 4
 _WARNING_CHARACTERS = 200
 _RECOMMENDATION_CHARACTERS = 300
+
+#: Members of the report that quote rows.
+_QUOTING = frozenset({"excerpt", "otherExcerpt", "detail", "reasons"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +94,20 @@ def build_dataset_report(found: Findings, page: str) -> DatasetReport:
             total=int(tokens.sum()),
         ),
         warnings=tuple(warning[:_WARNING_CHARACTERS] for warning in _warnings(found)[:_MAX_WARNINGS]),
-        issues=tuple(IssueCount(issue.check, issue.rows) for issue in found.judged.issues[:MAX_DATA_ISSUES]),
+        issues=tuple(IssueCount(issue.check, issue.rows) for issue in _grave(found)[:MAX_DATA_ISSUES]),
         recommendation=recommendation.summary[:_RECOMMENDATION_CHARACTERS] if recommendation else None,
         page=page,
     )
 
 
-def build_data_report(found: Findings, config: PrepareConfig) -> DataReport:
-    """All of it, as far as it is bounded."""
-    judged = found.judged
-    return DataReport(
+def build_data_report(found: Findings, config: PrepareConfig, finder: PersonalDataFinder) -> DataReport:
+    """All of it, as far as it is bounded.
+
+    Args:
+        finder: takes personal data out of what is quoted of rows: a report is passed around.
+    """
+    judged, refused = found.judged, found.refusals.describe(config, found.counts.rows)
+    report = DataReport(
         title=config.owner.name,
         model=config.base_model,
         method=config.method.key,
@@ -111,7 +120,7 @@ def build_data_report(found: Findings, config: PrepareConfig) -> DataReport:
         tokens=build_histogram(_kept_tokens(found)),
         answer_characters=build_histogram(judged.answer_characters),
         turns=build_histogram(judged.turns),
-        issues=judged.issues,
+        issues=tuple(sorted([*judged.issues, *([refused] if refused else [])], key=by_gravity)),
         worst=judged.worst,
         clusters=found.cleaned.clusters,
         leaks=found.cleaned.leaks,
@@ -119,6 +128,19 @@ def build_data_report(found: Findings, config: PrepareConfig) -> DataReport:
         learning_curve=judged.learning_curve,
         recommendation=judged.recommendation,
     )
+    return DataReport.model_validate(_masked(report.to_dict(), finder))
+
+
+def _masked(value: Any, finder: PersonalDataFinder) -> Any:
+    """A document whose quotations hold no personal data."""
+    if isinstance(value, list):
+        return [_masked(each, finder) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: finder.mask_row({"text": each})[0]["text"] if name in _QUOTING else _masked(each, finder)
+        for name, each in value.items()
+    }
 
 
 def _kept_tokens(found: Findings) -> npt.NDArray[np.int64]:
@@ -129,7 +151,7 @@ def _kept_tokens(found: Findings) -> npt.NDArray[np.int64]:
 
 def _warnings(found: Findings) -> list[str]:
     """What to look at, in a sentence each, the gravest first."""
-    warnings = _said(found.judged.issues, Severity.ERROR)
+    warnings = _said(_grave(found), Severity.ERROR)
     if found.refusals.silent:
         cut = found.refusals.silent
         warnings.append(f"{cut:,} answers of the teacher were cut off and are left out: raise maxTokens")
@@ -139,7 +161,12 @@ def _warnings(found: Findings) -> list[str]:
         )
     if not found.counts.validation:
         warnings.append("no rows are held out for validation: set dataset.validation")
-    return warnings + _said(found.judged.issues, Severity.WARNING)
+    return warnings + _said(_grave(found), Severity.WARNING)
+
+
+def _grave(found: Findings) -> list[Issue]:
+    """What somebody should look at; notes stand in the report."""
+    return [issue for issue in found.judged.issues if issue.severity is not Severity.NOTE]
 
 
 def _said(issues: Sequence[Issue], severity: Severity) -> list[str]:

@@ -70,13 +70,18 @@ def judge(
     issues = [*(quality.issues if quality else ()), *_cleaning_issues(cleaned, config)]
     issues += personal.finish() if personal is not None else ()
     return Judged(
-        issues=tuple(sorted(issues, key=lambda each: (_ORDER.index(each.severity), -each.rows, each.check))),
+        issues=tuple(sorted(issues, key=by_gravity)),
         worst=quality.worst if quality else (),
         learning_curve=quality.learning_curve if quality else None,
         recommendation=quality.recommendation if quality else None,
         answer_characters=np.array(characters, dtype=np.int64),
         turns=np.array(counted, dtype=np.int64),
     )
+
+
+def by_gravity(issue: Issue) -> tuple[int, int, str]:
+    """A key that sorts the gravest first, then those of most rows."""
+    return _ORDER.index(issue.severity), -issue.rows, issue.check
 
 
 def _cleaning_issues(cleaned: Cleaned, config: PrepareConfig) -> Iterator[Issue]:

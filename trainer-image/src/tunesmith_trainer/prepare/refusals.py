@@ -8,12 +8,15 @@ from typing import Any, BinaryIO
 
 from tunesmith_contract.layout import DROPPED_FILE, FINDINGS_FILE
 from tunesmith_contract.run_config import OnInvalidRow, PrepareConfig
-from tunesmith_trainer.data.findings import Finding, Place, excerpt
+from tunesmith_trainer.data.findings import MAX_EXAMPLES, Example, Finding, Issue, Place, Severity, excerpt
 from tunesmith_trainer.data.reading import RefusedRow, raise_findings
 from tunesmith_trainer.data.reading.failing import SHOWN_FINDINGS
 from tunesmith_trainer.data.report import MAX_DROPPED, Dropped
 from tunesmith_trainer.failures import DataError
 from tunesmith_trainer.storage import open_atomically
+
+_NAMED = 4
+_DETAIL_CHARACTERS = 300
 
 
 class Refusals:
@@ -67,21 +70,51 @@ class Refusals:
             said = excerpt(json.dumps(row.row, ensure_ascii=False)) if row.row is not None else ""
             self.shown.append(Dropped(place=place, reasons=tuple(reasons), excerpt=said))
 
-    def require_few(self, config: PrepareConfig, rows: int) -> None:
-        """Fail where there are more than the run allows.
+    def are_too_many(self, config: PrepareConfig, rows: int) -> bool:
+        """Whether there are more than the run allows.
 
         Args:
             rows: all rows, these included.
+        """
+        if config.on_invalid_row is OnInvalidRow.FAIL:
+            return self._count > 0
+        return self._count > 0 and self.rows > config.max_invalid_fraction * rows
+
+    def require_few(self, config: PrepareConfig, rows: int) -> None:
+        """Fail where there are more than the run allows.
 
         Raises:
             DataError: with the first findings and their number.
         """
-        if not self._count:
+        if not self.are_too_many(config, rows):
             return
         if config.on_invalid_row is OnInvalidRow.FAIL:
             raise_findings(self._first, count=self._count)
-        if self.rows > config.max_invalid_fraction * rows:
-            self._raise_too_many(rows, config.max_invalid_fraction)
+        self._raise_too_many(rows, config.max_invalid_fraction)
+
+    def describe(self, config: PrepareConfig, rows: int) -> Issue | None:
+        """What there is to say of them; None where there are none."""
+        if not self._count:
+            return None
+        checks = ", ".join(f"{check} in {count:,}" for check, count in self.checks.most_common(_NAMED))
+        refused = self.are_too_many(config, rows)
+        return Issue(
+            check="invalid_rows",
+            severity=Severity.ERROR if refused else Severity.WARNING,
+            rows=self.rows,
+            message=f"{self.rows:,} of {rows:,} rows fail a check: {checks}",
+            advice="mend them, or write onInvalidRow: Drop and how many may be dropped, as maxInvalidFraction"
+            if refused
+            else "they are left out: mend those that should be learned",
+            examples=tuple(
+                Example(
+                    place=each.place,
+                    excerpt=each.excerpt,
+                    detail="; ".join(each.reasons)[:_DETAIL_CHARACTERS],
+                )
+                for each in self.shown[:MAX_EXAMPLES]
+            ),
+        )
 
     def _raise_too_many(self, rows: int, allowed: float) -> None:
         try:

@@ -49,9 +49,9 @@ def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progr
     renderer = _build_renderer(config, folder, template)
     with tempfile.TemporaryDirectory() as scratch, RowStore(Path(scratch)) as store:
         found = _find(config, storage, workspace, progress, model, renderer, store)
-        _require_rows(found)
+        _require_rows(found, config)
         _write_rows(found, workspace)
-        report = _report(found, config, workspace, model)
+        report = _report(found, workspace, model)
     write_atomically(workspace.prepared / PREPARED_REPORT_FILE, report.to_json().encode())
     workspace.commit(report)
     return report
@@ -100,11 +100,14 @@ def _find(
             stratify_field=config.validation.stratify_field,
         )
         taken = _take(config, storage, workspace, ingest, progress)
-    refusals.require_few(config, len(store) + refusals.rows)
-    rewarded.require_answers()
     cleaned = clean(store, config, suites)
     judged = judge(store, cleaned, config, model, personal, partial(progress.update, stage="quality"))
-    return Findings(taken, store, refusals, cleaned, judged, ingest.truncated)
+    found = Findings(taken, store, refusals, cleaned, judged, ingest.truncated)
+    # Written before anything is refused: people look there for what to mend.
+    write_report(workspace.data_report, build_data_report(found, config, finder))
+    workspace.push(workspace.data_report)
+    rewarded.require_answers()
+    return found
 
 
 def _take(
@@ -116,7 +119,8 @@ def _take(
     return take_answered(config, storage, workspace, ingest, teacher, progress.update)
 
 
-def _require_rows(found: Findings) -> None:
+def _require_rows(found: Findings, config: PrepareConfig) -> None:
+    found.refusals.require_few(config, found.counts.rows)
     if len(found.indexes(Side.TRAIN)) == 0:
         message = "no training rows are left after checks, deduplication and split: add rows"
         raise DataError("NoTrainingRows", message)
@@ -129,9 +133,7 @@ def _write_rows(found: Findings, workspace: Workspace) -> None:
         write_rows(workspace.prepared / file, rows, found.store.schema)
 
 
-def _report(found: Findings, config: PrepareConfig, workspace: Workspace, model: ModelReport) -> RunReport:
-    write_report(workspace.data_report, build_data_report(found, config))
+def _report(found: Findings, workspace: Workspace, model: ModelReport) -> RunReport:
     page = str(workspace.data_report_uri.join(DATA_REPORT_PAGE))
     dataset = build_dataset_report(found, page)
-    workspace.push(workspace.data_report)
     return RunReport(stage="prepare", outcome=Outcome.SUCCEEDED, dataset=dataset, model=model)
