@@ -92,11 +92,12 @@ control-plane-down: ## End that control plane
 	@$(dev)/python -m tunesmith_cluster down --shape control-plane
 
 .PHONY: bench clean-cache
-bench: ## Measure the operator, the agent and the trainer; writes bench/results/*.json and docs/benchmarks.md
+bench: ## Measure the operator, the agent, the trainer and cleaning; writes bench/results/*.json and docs/benchmarks.md
 	@command -v wrk >/dev/null || apt-get install -qy --no-install-recommends wrk
 	@$(dev)/python bench/operator_speed.py --output bench/results/operator.json
 	@$(dev)/python bench/agent.py
 	@$(trainer)/python bench/trainer/measure.py
+	@$(trainer)/python bench/near.py
 	@$(dev)/python bench/report.py
 
 clean-cache: ## Remove build caches (images, binaries, virtual environments)

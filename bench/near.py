@@ -37,7 +37,7 @@ THRESHOLD = 0.8
 BATCH = 1_000
 SEED = 20
 
-#: Wrapped around what reads the data for text-dedup, whose own format is a folder of Arrow files.
+# Scripts for text-dedup's environment: it reads and writes folders of Arrow files.
 TO_ARROW = """
 import json, sys
 from datasets import Dataset
@@ -195,7 +195,7 @@ SIDES: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def measured(command: Sequence[str], folder: Path) -> tuple[str, float, float]:
-    """What a command prints, its seconds, and the peak memory of its largest process in MiB."""
+    """What a command prints, its seconds, and the peak memory of its largest process (or of this one) in MiB."""
     begin = time.perf_counter()
     with (folder / "output.txt").open("w+b") as output:
         process = subprocess.Popen(command, stdout=output, stderr=sys.stderr, cwd=folder, env=_environment())
@@ -216,8 +216,7 @@ def _environment() -> dict[str, str]:
 def run_side(name: str, folder: Path, *paths: Path) -> dict[str, Any]:
     """A side of ours in a process of its own."""
     command = [sys.executable, str(Path(__file__).resolve()), "--side", name, *map(str, paths)]
-    text, _, peak = measured(command, folder)
-    return json.loads(text) | {"peakMiB": round(peak)}
+    return json.loads(measured(command, folder)[0])
 
 
 def run_text_dedup(rows: Path, folder: Path) -> dict[str, Any]:
@@ -277,6 +276,12 @@ def judged_leaks(side: dict[str, Any], leaks: dict[int, str], rows: int) -> dict
     }
 
 
+def own_peak() -> int:
+    """Peak resident memory of this process in MiB."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) // 1024  # type: ignore[index]
+
+
 def write_lines(path: Path, rows: Sequence[Row]) -> Path:
     """Rows as JSONL."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -315,7 +320,7 @@ def main() -> None:
     parser.add_argument("paths", type=Path, nargs="*")
     arguments = parser.parse_args()
     if arguments.side:
-        print(json.dumps(SIDES[arguments.side](*arguments.paths)))
+        print(json.dumps(SIDES[arguments.side](*arguments.paths) | {"peakMiB": own_peak()}))
         return
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder))

@@ -142,6 +142,46 @@ def _kinds_table(kinds: list[dict[str, Any]]) -> str:
     return table(("same task, same steps", *head), rows)
 
 
+def near_section(result: dict[str, Any]) -> str:
+    """Near duplicates beside text-dedup, and leaks."""
+    kinds = list(result["sides"]["Tunesmith"]["recall"])
+    rows = [
+        (
+            name,
+            side["seconds"],
+            side["peakMiB"],
+            percent(side["recallAll"]),
+            *(percent(side["recall"][kind]) for kind in kinds),
+            percent(side["precision"]),
+            percent(side["falseRate"]["template"]),
+        )
+        for name, side in result["sides"].items()
+    ]
+    aim = ("aim", "", "", "95", *("" for _ in kinds), "", "1")
+    what = f"{result['rows']:,} rows, a tenth of them copies, % found"
+    head = (what, "s", "MiB", "all", *kinds, "precision", "templates removed")
+    leaks = result["leaks"]
+    found = [
+        ("all", percent(leaks["recallAll"])),
+        *((kind, percent(share)) for kind, share in leaks["recall"].items()),
+    ]
+    found.append(("other rows taken for a leak", percent(leaks["falseRate"])))
+    return "\n\n".join(
+        [
+            "## Near duplicates and leaks",
+            f"{result['machine']}, load average {result['loadAverageBefore'][0]} before the run.",
+            table(head, [aim, *rows]),
+            table((f"leaks of {result['heldOut']:,} held-out rows, {leaks['seconds']} s", "%"), found),
+            f"Personal data: {result['personalDataMicrosecondsPerRow']} µs for a row that holds none.",
+        ]
+    )
+
+
+def percent(share: float) -> str:
+    """A share of one in per cent."""
+    return f"{100 * share:.4g}"
+
+
 _AGENT_FIGURES = (
     ("connections16", "requestsPerSecond"),
     ("connections16", "p50Milliseconds"),
@@ -150,7 +190,12 @@ _AGENT_FIGURES = (
     ("connections1", "requestsPerSecond"),
     ("connections1", "p50Milliseconds"),
 )
-SECTIONS = {"operator": operator_section, "agent": agent_section, "trainer": trainer_section}
+SECTIONS = {
+    "operator": operator_section,
+    "agent": agent_section,
+    "trainer": trainer_section,
+    "near": near_section,
+}
 
 
 def main() -> None:

@@ -57,7 +57,9 @@ PERSONAL = [
     (f"sk_live_{TOKEN[:24]}", "<KEY>"),
     (f"Bearer {JWT}.", "Bearer <KEY>."),
     (f"Here:\n{PRIVATE_KEY}\nKeep it.", "Here:\n<KEY>\nKeep it."),
-    ("-----BEGIN PRIVATE " + "KEY-----\nMIIEow cut off", "<KEY>"),
+    ("-----BEGIN PRIVATE " + f"KEY-----\n{TOKEN}\n{TOKEN}", "<KEY>"),
+    ("It begins with BEGIN PRIVATE " + "KEY, as you know.", "It begins with <KEY>, as you know."),
+    (f"//registry.example.com/:_authToken=npm_{TOKEN}", "//registry.example.com/:_authToken=<KEY>"),
     ("postgres://user:s3cr3t@db/x", "postgres://user:<KEY>@db/x"),
     ("anna@example.com, +49 30 12345678", "<EMAIL>, <PHONE>"),
 ]

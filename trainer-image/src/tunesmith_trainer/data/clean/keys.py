@@ -47,7 +47,9 @@ _MORE = re.compile(r"\b(?:hf_[A-Za-z0-9]{30,}|sk-(?:ant|proj)-[\w-]{20,}|AIza[\w
 MARKS = "|".join(re.escape(mark) for mark in (*chain.from_iterable(_MARKS.values()), *_MORE_MARKS))
 
 _REST_OF_TOKEN = re.compile(r"[\w+/=-]*(?:\.[\w+/=-]+)*")
-_REST_OF_PRIVATE_KEY = re.compile(r".*?-----END [A-Z0-9 ]+-----|.*", re.DOTALL)
+# Up to the line that ends it or, where that was cut off, as far as it looks like a key.
+_REST_OF_PRIVATE_KEY = re.compile(r".*?-----END [A-Z0-9 ]+-----|-*\s*(?:[A-Za-z0-9+/=]{16,}\s?)*", re.DOTALL)
+_LEAST_KEY = 16
 _BEGIN_OF_PRIVATE_KEY = "-----"
 
 
@@ -81,17 +83,14 @@ def _find_by(plugin: "RegexBasedDetector", text: str) -> Iterator[tuple[int, int
             if any(letter.isdigit() for letter in match[1]):
                 yield match.span(1)
         elif name != "JwtTokenDetector" or next(plugin.analyze_string(match[0]), None):
-            begin, end = match.span(1 if _holds_value(match) else 0)
+            # Of some the first group is the key behind its name, of others no more than its prefix.
+            is_named = match.re.groups and len(match[1] or "") >= _LEAST_KEY
+            begin, end = match.span(1 if is_named else 0)
             yield begin, _REST_OF_TOKEN.match(text, end).end()  # type: ignore[union-attr] # It may be empty.
 
 
-def _holds_value(match: re.Match[str]) -> bool:
-    """Whether the key is a part of what was found, behind the name that it was known by."""
-    return match.re.groups > 0 and len(match[1] or "") * 2 > len(match[0]) - len("aws_secret_access_key = ''")
-
-
 def _private_key(match: re.Match[str]) -> tuple[int, int]:
-    """From the line that begins the key to the one that ends it, or to the end of the text."""
+    """From the line that begins the key to the one that ends it."""
     text, begin = match.string, match.start()
     if text[:begin].endswith(_BEGIN_OF_PRIVATE_KEY):
         begin -= len(_BEGIN_OF_PRIVATE_KEY)

@@ -70,11 +70,6 @@ class NearDuplicates:
         self._indexes[self._size : end] = [record.index for record in records]
         self._size = end
 
-    @property
-    def bytes_per_row(self) -> int:
-        """What is held of a row."""
-        return self._signatures.itemsize * SLOTS + self._indexes.itemsize
-
     def clusters(self, records_of: RecordsOf) -> tuple[NearCluster, ...]:
         """The rows that are nearly the same, in the order of those that are kept.
 

@@ -9,7 +9,7 @@ from tunesmith_contract.base import canonical_json
 from .boilerplate import Boilerplate
 from .likeness import Compared
 from .parts import Parts, key_of, normalise, numbers
-from .passages import PassageIndex
+from .quoted import PassageIndex
 from .signatures import Bands, SignatureIndex, Signatures, sign
 
 _ORDER = ("passage", "near", "exact")
