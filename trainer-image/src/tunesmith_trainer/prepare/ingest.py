@@ -21,8 +21,6 @@ from .refusals import Refusals
 
 Value = TypeVar("Value")
 
-_SPOKEN = frozenset({"messages", "prompt", "completion", "chosen", "rejected", "text"})
-
 
 @dataclass(frozen=True, slots=True)
 class Masking:
@@ -57,8 +55,7 @@ class Ingest:
     group_field: str | None = None
     stratify_field: str | None = None
     truncated: int = field(default=0, init=False)
-    _chats: bool = field(default=False, init=False)
-    _forms: dict[str, bool] = field(default_factory=dict, init=False)
+    _chats: bool | None = field(default=None, init=False)
 
     def take(self, rows: Iterable[SourceRow | RefusedRow], *, held_out: bool = False) -> None:
         """Take all rows of a set.
@@ -76,19 +73,15 @@ class Ingest:
 
     def _take_batch(self, batch: list[SourceRow | RefusedRow], held_out: bool) -> None:
         good = [row for row in batch if isinstance(row, SourceRow)]
-        for row in batch:
-            if isinstance(row, RefusedRow):
-                self.refusals.add(row)
-        if not good:
-            return
-        self._require_likeness(good[0])
-        self._require_template(good[0].row)
-        learned = [self._masked(row) for row in good]
-        self.rewarded.see(learned)
+        learned = self._learned(good)
+        lengths = iter(measure(learned, self.renderer, self.method))
+        rows = iter(learned)
         kept = []
-        for source, row, length in zip(
-            good, learned, measure(learned, self.renderer, self.method), strict=True
-        ):
+        for source in batch:
+            if isinstance(source, RefusedRow):
+                self.refusals.add(source)
+                continue
+            row, length = next(rows), next(lengths)
             if isinstance(length, Problem):
                 finding = length.at(source.file, source.line)
                 self.refusals.add(RefusedRow(source.file, source.line, row, (finding,)))
@@ -96,6 +89,16 @@ class Ingest:
             self.truncated += is_cut(length, self.method)
             kept.append(self._stored(source, row, length, held_out))
         self.store.append(kept)
+
+    def _learned(self, sources: list[SourceRow]) -> list[Row]:
+        """The rows as they are learned from, once they are known to be alike and fit for the template."""
+        if not sources:
+            return []
+        self._require_likeness(sources[0])
+        self._require_template(sources[0].row)
+        learned = [self._masked(source) for source in sources]
+        self.rewarded.see(learned)
+        return learned
 
     def _masked(self, source: SourceRow) -> Row:
         """The row without what is personal; the check is told where it was."""
@@ -120,21 +123,19 @@ class Ingest:
         )
 
     def _require_likeness(self, source: SourceRow) -> None:
-        """All sources hold text, or all hold messages: a column has one type. Within one it is checked row by row."""
-        forms = {name: isinstance(value, list) for name, value in source.row.items() if name in _SPOKEN}
-        differing = [name for name, form in forms.items() if self._forms.setdefault(name, form) is not form]
-        if differing:
-            words = ("text", "messages")
-            found = f"{words[forms[differing[0]]]} in {differing[0]}, and other files {words[not forms[differing[0]]]}"
-            message = f"{source.file} holds {found}: write all rows as text, or all as messages"
-            raise DataError("WrongFormat", message)
+        """All files hold text, or all hold messages: a column has one type. Within one it is checked row by row."""
+        chats = is_conversational(source.row)
+        if self._chats is None:
+            self._chats = chats
+        elif self._chats is not chats:
+            forms = ("text", "messages")
+            found = f"{source.file} holds {forms[chats]}, and files before it hold {forms[not chats]}"
+            raise DataError("WrongFormat", f"{found}: write all rows as text, or all as messages")
 
     def _require_template(self, row: Row) -> None:
         """Rows of messages need a template under which the answers that are learned can be told apart."""
-        if self._chats or not is_conversational(row):
-            return
-        self._chats = True
-        self.renderer.require_chat(every_turn="messages" in row)
+        if is_conversational(row) and not len(self.store):
+            self.renderer.require_chat(every_turn="messages" in row)
 
 
 def _batches(values: Iterable[Value], size: int) -> Iterator[list[Value]]:
