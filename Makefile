@@ -98,6 +98,7 @@ bench: ## Measure the operator, the agent, the trainer and cleaning; writes benc
 	@$(dev)/python bench/agent.py
 	@$(trainer)/python bench/trainer/measure.py
 	@$(trainer)/python bench/near.py
+	@$(trainer)/python bench/data/measure.py
 	@$(dev)/python bench/report.py
 
 clean-cache: ## Remove build caches (images, binaries, virtual environments)

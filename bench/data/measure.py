@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -141,23 +142,39 @@ def watch(command: list[str]) -> tuple[float, int, str]:
         output, _ = process.communicate()
         seconds = time.monotonic() - started
         memory.join()
-        if process.returncode != 0:
-            errors.seek(0)
-            raise RuntimeError(f"{command[:4]} failed:\n{errors.read()[-3000:]}")
-    return seconds, memory.peak_bytes, output
+        errors.seek(0)
+        said = f"{output}\n{errors.read()}"
+    if process.returncode != 0:
+        raise RuntimeError(f"{command[:4]} failed:\n{said[-3000:]}")
+    return seconds, memory.peak_bytes, said
 
 
 def measure_ours(file: Path, model: Path, output: Path, rows: int) -> dict[str, Any]:
-    """``python -m tunesmith_trainer prepare``, as people call it."""
-    command = [sys.executable, "-m", "tunesmith_trainer", "prepare", str(file), "--model", str(model)]
-    command += ["--output", str(output), "--on-invalid-row", "Drop", "--max-invalid-fraction", "0.05"]
-    seconds, peak, _ = watch(command)
-    report = json.loads(next(output.rglob("data-report/report.json")).read_text())
-    counts = report["counts"]
-    return _figures(rows, seconds, peak) | {
-        "counts": counts,
-        "issues": [each["check"] for each in report["issues"]],
+    """The stage as a pod runs it."""
+    claims = output / "pvc"
+    claims.mkdir()
+    for name, target in (("data", file.parent), ("models", model.parent), ("out", output)):
+        (claims / name).symlink_to(target)
+    config = {
+        "stage": "prepare",
+        "owner": {"kind": "FineTuneJob", "namespace": "bench", "name": "bench", "uid": "uid"},
+        "baseModel": f"pvc://models/{model.name}",
+        "train": [f"pvc://data/{file.name}"],
+        "validation": {"fraction": 0.1},
+        "onInvalidRow": "Drop",
+        "maxInvalidFraction": 0.05,
+        "method": {"sft": {"maxLength": 1024}},
+        "seed": 1,
+        "output": "pvc://out",
     }
+    (output / "run.json").write_text(json.dumps(config))
+    command = [sys.executable, "-m", "tunesmith_trainer", "prepare", "--mount-root", str(output)]
+    command += ["--config", str(output / "run.json"), "--termination-log", str(output / "log")]
+    seconds, peak, said = watch(command)
+    report = json.loads((output / "bench/uid/data-report/report.json").read_text())
+    parts = {name: float(taken) for name, taken in re.findall(r"(\w+) \d+ rows in ([\d.]+) s", said)}
+    issues = [each["check"] for each in report["issues"]]
+    return _figures(rows, seconds, peak) | {"counts": report["counts"], "parts": parts, "issues": issues}
 
 
 def measure_plain(file: Path, model: Path, output: Path, rows: int, processes: int) -> dict[str, Any]:
@@ -165,7 +182,8 @@ def measure_plain(file: Path, model: Path, output: Path, rows: int, processes: i
     command = [sys.executable, str(PLAIN), "--file", str(file), "--model", str(model)]
     command += ["--output", str(output), "--processes", str(processes)]
     seconds, peak, said = watch(command)
-    return _figures(rows, seconds, peak) | {"counts": json.loads(said.strip().splitlines()[-1])}
+    counts = next(line for line in said.splitlines() if line.startswith("{"))
+    return _figures(rows, seconds, peak) | {"counts": json.loads(counts)}
 
 
 def _figures(rows: int, seconds: float, peak: int) -> dict[str, Any]:

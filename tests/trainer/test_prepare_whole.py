@@ -24,7 +24,9 @@ Rows = list[dict[str, Any]]
 LONG = {"sft": {"maxLength": 2048}}
 
 ASKED_TWICE = "How do I oil the hinge of the garden gate before the first frost of the year comes?"
-ANSWERED_TWICE = "On a dry day you wipe the old grease off, and then you put three drops of oil on each of the hinges there."
+ANSWERED_TWICE = (
+    "On a dry day you wipe the old grease off, then you put three drops of oil on each of the hinges."
+)
 LEAKED = "What do I put on a deep scratch in the top of an oak table that stands in the sun all day?"
 OWNED = "Write to anna.bolt@example.org before you come for the ladder."
 

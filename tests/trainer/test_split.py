@@ -94,11 +94,15 @@ def test_a_row_stays_on_its_side_when_rows_move_or_come(
             assert contents(before, old[side]) <= contents(after, new[side])
 
 
-@given(grouped_rows, st.integers(0, 9))
+@given(grouped_rows, st.integers(0, 9), st.booleans())
 @settings(deadline=None)
-def test_groups_stay_together(folders: Any, rows: Rows, seed: int) -> None:
-    source = ValidationSource(fraction=0.5, group_field="group")
-    with fill(folders(), rows, group="group") as store:
+def test_groups_stay_together(folders: Any, rows: Rows, seed: int, stratified: bool) -> None:
+    rows = [row | {"kind": row["prompt"][0]} for row in rows]
+    fields = {"group": "group", "stratum": "kind"}
+    source = ValidationSource(
+        fraction=0.5, group_field="group", stratify_field="kind" if stratified else None
+    )
+    with fill(folders(), rows, **fields) as store:
         sides = divide(store, source, seed=seed)
         groups = [
             {record.group for record in store.take(sides[side])} for side in (Side.TRAIN, Side.VALIDATION)

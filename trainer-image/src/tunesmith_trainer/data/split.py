@@ -71,6 +71,8 @@ def draw_validation(store: RowStore, candidates: Indexes, source: ValidationSour
     if source.stratify_field is None:
         return candidates[hashes < np.uint64(source.fraction * _HASH_RANGE)]
     strata = store.strata[1][candidates]
+    if source.group_field is not None:
+        strata = _strata_of_groups(store.groups[1][candidates], strata)
     chosen = [
         members[_lowest(hashes[members], source.fraction)]
         for members in (np.flatnonzero(strata == stratum) for stratum in np.unique(strata))
@@ -98,6 +100,14 @@ def dataset_digest(train: Iterable[bytes], validation: Iterable[bytes]) -> str:
 def digests_of(rows: Sequence[Row]) -> Iterator[bytes]:
     """The SHA-256 of each row's canonical JSON."""
     return (bytes.fromhex(row_digest(row).removeprefix("sha256:")) for row in rows)
+
+
+def _strata_of_groups(groups: Indexes, strata: Indexes) -> Indexes:
+    """The stratum that most rows of each row's group are of, so that a group is drawn as a whole."""
+    pairs, counts = np.unique(np.stack([groups, strata]), axis=1, return_counts=True)
+    commonest = np.lexsort((pairs[1], -counts, pairs[0]))
+    names, firsts = np.unique(pairs[0][commonest], return_index=True)
+    return pairs[1][commonest][firsts][np.searchsorted(names, groups)]
 
 
 def _lowest(hashes: npt.NDArray[np.uint64], fraction: float) -> Indexes:

@@ -4,7 +4,12 @@ It leaves ``train.parquet``, ``validation.parquet`` and ``report.json`` in the r
 people read in ``data-report``, which stays.
 """
 
+import logging
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +41,8 @@ from .judging import judge
 from .refusals import Refusals
 from .sources import Taken, read_held_out, take_answered, take_sources
 
+log = logging.getLogger(__name__)
+
 
 def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progress: Progress) -> RunReport:
     """Run the stage.
@@ -48,10 +55,16 @@ def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progr
     model, template = call_apart(inspect_base, config, storage, folder)
     renderer = _build_renderer(config, folder, template)
     with tempfile.TemporaryDirectory() as scratch, RowStore(Path(scratch)) as store:
-        found = _find(config, storage, workspace, progress, model, renderer, store)
-        _require_rows(found, config)
-        _write_rows(found, workspace)
-        report = _report(found, workspace, model)
+        stage = _Stage(config, storage, workspace, progress, store)
+        found = stage.find(model, renderer)
+        # Written before anything is refused: people look there for what to mend.
+        write_report(workspace.data_report, build_data_report(found, config, stage.finder))
+        workspace.push(workspace.data_report)
+        stage.require_good(found)
+        with _timed("wrote", len(store)):
+            _write_rows(found, workspace)
+        dataset = build_dataset_report(found, str(workspace.data_report_uri.join(DATA_REPORT_PAGE)))
+    report = RunReport(stage="prepare", outcome=Outcome.SUCCEEDED, dataset=dataset, model=model)
     write_atomically(workspace.prepared / PREPARED_REPORT_FILE, report.to_json().encode())
     workspace.commit(report)
     return report
@@ -62,68 +75,87 @@ def learns_answers_only(method: Method) -> bool:
     return method.sft is None or method.sft.assistant_only_loss
 
 
+@dataclass
+class _Stage:
+    """One run: reads, cleans and judges rows."""
+
+    config: PrepareConfig
+    storage: Storage
+    workspace: Workspace
+    progress: Progress
+    store: RowStore
+    finder: PersonalDataFinder = field(default_factory=PersonalDataFinder)
+    rewarded: RewardedRows = field(init=False)
+    personal: PersonalData | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rewarded = RewardedRows(self.config.method.rewards)
+        ignored = self.config.personal_data is PersonalDataPolicy.IGNORE
+        self.personal = None if ignored else PersonalData(self.finder, masked=self._masks)
+
+    @property
+    def _masks(self) -> bool:
+        return self.config.personal_data is PersonalDataPolicy.MASK
+
+    def find(self, model: ModelReport, renderer: Renderer) -> Findings:
+        """All that there is to know of the rows."""
+        config, store = self.config, self.store
+        suites = [HeldOut(each.name, read_held_out(each, self.storage)) for each in config.held_out]
+        with Refusals(self.workspace.data_report) as refusals:
+            ingest = self._ingest(renderer, refusals)
+            taken = self._take(ingest)
+        with _timed("cleaned", len(store)):
+            cleaned = clean(store, config, suites)
+        with _timed("judged", len(store)):
+            seen = partial(self.progress.update, stage="quality")
+            judged = judge(store, cleaned, config, model, self.personal, seen)
+        return Findings(taken, store, refusals, cleaned, judged, ingest.truncated)
+
+    def require_good(self, found: Findings) -> None:
+        """Check that there is something to train on, and that it is good enough.
+
+        Raises:
+            DataError: it is not.
+        """
+        found.refusals.require_few(self.config, found.counts.rows)
+        self.rewarded.require_answers()
+        if len(found.indexes(Side.TRAIN)) == 0:
+            message = "no training rows are left after checks, deduplication and split: add rows"
+            raise DataError("NoTrainingRows", message)
+
+    def _ingest(self, renderer: Renderer, refusals: Refusals) -> Ingest:
+        config = self.config
+        return Ingest(
+            store=self.store,
+            refusals=refusals,
+            renderer=renderer,
+            method=as_supervised(config.method) if endpoint_of(config.method) else config.method,
+            rewarded=self.rewarded,
+            # How many rows are still to come nobody knows.
+            seen=lambda rows: self.progress.update(rows, rows + 1, stage="reading"),
+            masking=Masking(self.finder, self.personal) if self._masks and self.personal else None,
+            group_field=config.validation.group_field,
+            stratify_field=config.validation.stratify_field,
+        )
+
+    def _take(self, ingest: Ingest) -> Taken:
+        started = time.monotonic()
+        teacher = endpoint_of(self.config.method)
+        if teacher is None:
+            taken = take_sources(self.config, self.storage, self.workspace, ingest)
+        else:
+            told = self.progress.update
+            taken = take_answered(self.config, self.storage, self.workspace, ingest, teacher, told)
+        _log_time("read", len(self.store) + ingest.refusals.rows, started)
+        return taken
+
+
 def _build_renderer(config: PrepareConfig, folder: Path, template: MarkedTemplate) -> Renderer:
     # Transformers loads torch, which would then be in this process before the model has been looked at apart.
     from tunesmith_trainer.tokenizer import load_tokenizer
 
     answers_only = learns_answers_only(config.method)
     return Renderer(load_tokenizer(folder), answers_only=answers_only, marked_template=template)
-
-
-def _find(
-    config: PrepareConfig,
-    storage: Storage,
-    workspace: Workspace,
-    progress: Progress,
-    model: ModelReport,
-    renderer: Renderer,
-    store: RowStore,
-) -> Findings:
-    """Read, clean and judge."""
-    suites = [HeldOut(each.name, read_held_out(each, storage)) for each in config.held_out]
-    rewarded = RewardedRows(config.method.rewards)
-    finder = PersonalDataFinder()
-    masks = config.personal_data is PersonalDataPolicy.MASK
-    personal = (
-        None if config.personal_data is PersonalDataPolicy.IGNORE else PersonalData(finder, masked=masks)
-    )
-    with Refusals(workspace.data_report) as refusals:
-        ingest = Ingest(
-            store=store,
-            refusals=refusals,
-            renderer=renderer,
-            method=as_supervised(config.method) if endpoint_of(config.method) else config.method,
-            rewarded=rewarded,
-            seen=lambda rows: progress.update(rows, rows + 1),
-            masking=Masking(finder, personal) if masks and personal else None,
-            group_field=config.validation.group_field,
-            stratify_field=config.validation.stratify_field,
-        )
-        taken = _take(config, storage, workspace, ingest, progress)
-    cleaned = clean(store, config, suites)
-    judged = judge(store, cleaned, config, model, personal, partial(progress.update, stage="quality"))
-    found = Findings(taken, store, refusals, cleaned, judged, ingest.truncated)
-    # Written before anything is refused: people look there for what to mend.
-    write_report(workspace.data_report, build_data_report(found, config, finder))
-    workspace.push(workspace.data_report)
-    rewarded.require_answers()
-    return found
-
-
-def _take(
-    config: PrepareConfig, storage: Storage, workspace: Workspace, ingest: Ingest, progress: Progress
-) -> Taken:
-    teacher = endpoint_of(config.method)
-    if teacher is None:
-        return take_sources(config, storage, workspace, ingest)
-    return take_answered(config, storage, workspace, ingest, teacher, progress.update)
-
-
-def _require_rows(found: Findings, config: PrepareConfig) -> None:
-    found.refusals.require_few(config, found.counts.rows)
-    if len(found.indexes(Side.TRAIN)) == 0:
-        message = "no training rows are left after checks, deduplication and split: add rows"
-        raise DataError("NoTrainingRows", message)
 
 
 def _write_rows(found: Findings, workspace: Workspace) -> None:
@@ -133,7 +165,12 @@ def _write_rows(found: Findings, workspace: Workspace) -> None:
         write_rows(workspace.prepared / file, rows, found.store.schema)
 
 
-def _report(found: Findings, workspace: Workspace, model: ModelReport) -> RunReport:
-    page = str(workspace.data_report_uri.join(DATA_REPORT_PAGE))
-    dataset = build_dataset_report(found, page)
-    return RunReport(stage="prepare", outcome=Outcome.SUCCEEDED, dataset=dataset, model=model)
+@contextmanager
+def _timed(what: str, rows: int) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    _log_time(what, rows, started)
+
+
+def _log_time(what: str, rows: int, started: float) -> None:
+    log.info("%s %d rows in %.1f s", what, rows, time.monotonic() - started)
