@@ -85,6 +85,7 @@ class Workspace:
         """The folder of what was found in the data."""
         return self.path(self.data_report_uri)
 
+    @property
     def generated(self) -> Path:
         """The file of rows that a teacher made, which stays."""
         return self.path(generated_uri(self.work))
