@@ -177,6 +177,31 @@ def near_section(result: dict[str, Any]) -> str:
     )
 
 
+def data_section(result: dict[str, Any]) -> str:
+    """Prepare of a million rows beside a script that uses datasets."""
+    sides = result["sides"]
+    names = {"ours": "Tunesmith", "datasets": "datasets", "datasets2": "datasets, 2 processes"}
+    aim = ("aim", "", "", 1024)
+    rows = [
+        (names[key], side["seconds"], f"{side['rowsPerSecond']:,}", side["peakMiB"])
+        for key, side in sides.items()
+    ]
+    parts = sides["ours"]["parts"]
+    read = parts["read"] + parts["wrote"]
+    same = ("Tunesmith, what the script does too", f"{read:.1f}", f"{result['rows'] / read:,.0f}", "")
+    what = f"{result['rows']:,} conversations, {result['bytes'] / 2**20:,.0f} MiB"
+    head = (what, "s", "rows/s", "peak MiB, all processes")
+    taken = [(name, f"{seconds:.1f}") for name, seconds in parts.items()]
+    return "\n\n".join(
+        [
+            "## Prepare",
+            f"{result['cores']} cores.",
+            table(head, [aim, *rows, same]),
+            table(("of which", "s"), taken),
+        ]
+    )
+
+
 def percent(share: float) -> str:
     """A share of one in per cent."""
     return f"{100 * share:.4g}"
@@ -194,6 +219,7 @@ SECTIONS = {
     "operator": operator_section,
     "agent": agent_section,
     "trainer": trainer_section,
+    "data": data_section,
     "near": near_section,
 }
 
