@@ -178,26 +178,27 @@ def near_section(result: dict[str, Any]) -> str:
 
 
 def data_section(result: dict[str, Any]) -> str:
-    """Prepare of a million rows beside a script that uses datasets."""
-    sides = result["sides"]
+    """Prepare beside a script that uses datasets, and of a million rows."""
+    compared, many = result["compared"], result["many"]
     names = {"ours": "Tunesmith", "datasets": "datasets", "datasets2": "datasets, 2 processes"}
-    aim = ("aim", "", "", 1024)
     rows = [
         (names[key], side["seconds"], f"{side['rowsPerSecond']:,}", side["peakMiB"])
-        for key, side in sides.items()
+        for key, side in compared["sides"].items()
     ]
-    parts = sides["ours"]["parts"]
+    parts = compared["sides"]["ours"]["parts"]
     read = parts["read"] + parts["wrote"]
-    same = ("Tunesmith, what the script does too", f"{read:.1f}", f"{result['rows'] / read:,.0f}", "")
-    what = f"{result['rows']:,} conversations, {result['bytes'] / 2**20:,.0f} MiB"
-    head = (what, "s", "rows/s", "peak MiB, all processes")
+    same = ("Tunesmith, what the script does too", f"{read:.1f}", f"{compared['rows'] / read:,.0f}", "")
+    head = (f"{compared['rows']:,} conversations", "s", "rows/s", "peak MiB, all processes")
     taken = [(name, f"{seconds:.1f}") for name, seconds in parts.items()]
+    aim = ("aim", "", "", 1024)
+    much = (f"{many['rows']:,} conversations", many["seconds"], f"{many['rowsPerSecond']:,}", many["peakMiB"])
     return "\n\n".join(
         [
             "## Prepare",
-            f"{result['cores']} cores.",
-            table(head, [aim, *rows, same]),
+            f"{result['cores']} cores; {compared['bytes'] / 2**20:,.0f} and {many['bytes'] / 2**20:,.0f} MiB of JSONL.",
+            table(head, [*rows, same]),
             table(("of which", "s"), taken),
+            table(("many rows", "s", "rows/s", "peak MiB, all processes"), [aim, much]),
         ]
     )
 

@@ -1,6 +1,6 @@
 """How many rows a second prepare reads, checks, counts, cleans, judges and writes, and how much memory it takes.
 
-A million conversations beside a plain script that uses ``datasets`` for the same checks; writes
+Conversations beside a plain script that uses ``datasets`` for the same checks, and a million of them alone; writes
 ``bench/results/data.json``. Memory is the sum over all processes of a side, shared pages counted once, sampled five
 times a second: what a pod's limit would have to be.
 """
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "bench/results/data.json"
 PLAIN = Path(__file__).with_name("plain.py")
 SAMPLE_SECONDS = 0.2
+MAKE_MODEL = "import sys, pathlib, workload; workload.make_model(pathlib.Path(sys.argv[1]))"
 
 #: Of the rows: repeated ones, and such as fail a check.
 REPEATED, INVALID = 0.01, 0.001
@@ -194,41 +195,66 @@ def _figures(rows: int, seconds: float, peak: int) -> dict[str, Any]:
     }
 
 
+def make_model(folder: Path) -> None:
+    """The trainer's benchmark model; in a process of its own, since torch keeps its memory."""
+    path = os.pathsep.join([str(ROOT / "bench/trainer"), *filter(None, sys.path)])
+    command = [sys.executable, "-c", MAKE_MODEL, str(folder)]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=True)
+
+
+def compare(folder: Path, model: Path, rows: int) -> dict[str, Any]:
+    """Both sides on the same rows, one after the other."""
+    file = write_lines(folder / "compared.jsonl", rows)
+    sides: dict[str, Any] = {}
+    for side, run in (
+        ("ours", lambda output: measure_ours(file, model, output, rows)),
+        ("datasets", lambda output: measure_plain(file, model, output, rows, 1)),
+        ("datasets2", lambda output: measure_plain(file, model, output, rows, 2)),
+    ):
+        sides[side] = _in_folder(folder / side, run)
+    return {"rows": rows, "bytes": file.stat().st_size, "sides": sides}
+
+
+def measure_many(folder: Path, model: Path, rows: int) -> dict[str, Any]:
+    """How much memory many rows take."""
+    file = write_lines(folder / "many.jsonl", rows)
+    figures = _in_folder(folder / "many", lambda output: measure_ours(file, model, output, rows))
+    return {"rows": rows, "bytes": file.stat().st_size, **figures}
+
+
+def write_lines(file: Path, rows: int) -> Path:
+    """A file of so many rows."""
+    with file.open("w") as stream:
+        stream.writelines(f"{line}\n" for line in make_lines(rows))
+    return file
+
+
+def _in_folder(output: Path, run: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    output.mkdir()
+    figures = run(output)
+    shutil.rmtree(output)
+    return figures
+
+
 def main() -> None:
-    """Measure, and write the result."""
+    """Measure, and write the result: what is not measured in this run stays as it was."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument(
+        "--rows", type=int, default=200_000, help="rows that both sides read; 0: not measured"
+    )
+    parser.add_argument("--many", type=int, default=1_000_000, help="rows for the memory; 0: not measured")
     parser.add_argument("--output", type=Path, default=RESULT)
     options = parser.parse_args()
+    result = json.loads(options.output.read_text()) if options.output.exists() else {}
+    result["cores"] = os.cpu_count()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        file, model = folder / "rows.jsonl", folder / "model"
-        with file.open("w") as stream:
-            stream.writelines(f"{line}\n" for line in make_lines(options.rows))
-        subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                "import sys; from pathlib import Path; from workload import make_model; make_model(Path(sys.argv[1]))",
-                str(model),
-            ],
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join([str(ROOT / "bench/trainer"), *filter(None, sys.path)]),
-            },
-            check=True,
-        )
-        sides: dict[str, Any] = {}
-        for side, run in (
-            ("ours", lambda output: measure_ours(file, model, output, options.rows)),
-            ("datasets", lambda output: measure_plain(file, model, output, options.rows, 1)),
-            ("datasets2", lambda output: measure_plain(file, model, output, options.rows, 2)),
-        ):
-            output = folder / side
-            output.mkdir()
-            sides[side] = run(output)
-            shutil.rmtree(output)
-        result = {"rows": options.rows, "bytes": file.stat().st_size, "cores": os.cpu_count(), "sides": sides}
+        model = folder / "model"
+        make_model(model)
+        if options.rows:
+            result["compared"] = compare(folder, model, options.rows)
+        if options.many:
+            result["many"] = measure_many(folder, model, options.many)
     options.output.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 

@@ -23,7 +23,7 @@ from tunesmith_storage.remote import Remote, open_remote
 from tunesmith_storage.trees import fetch_file, fetch_tree
 
 from .credentials import Roles, roles_of
-from .data.reading.files import DataFile, data_patterns, find_files
+from .data_files import DataFile, data_patterns, find_files
 from .failures import UserError
 
 __all__ = [

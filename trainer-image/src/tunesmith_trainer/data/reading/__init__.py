@@ -1,7 +1,8 @@
 """Bytes of files become rows in canonical form, one at a time, or findings, each with its place."""
 
+from tunesmith_trainer.data_files import DataFile, find_files
+
 from .failing import raise_findings
-from .files import DataFile, find_files
 from .source import RefusedRow, Source, SourceFile, SourceRow, read_source
 
 __all__ = [

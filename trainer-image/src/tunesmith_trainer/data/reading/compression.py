@@ -19,9 +19,9 @@ from typing import IO, BinaryIO
 import zstandard
 
 from tunesmith_trainer.data.findings import Problem
+from tunesmith_trainer.data_files import DataFile, is_data_file, name_some
 
 from .failing import Unreadable, is_of_disk
-from .files import DataFile, is_data_file, name_some
 
 #: Bytes that are looked at to tell what a file is.
 HEAD_BYTES = 16 * 1024

@@ -10,12 +10,12 @@ from types import MappingProxyType
 from tunesmith_contract.run_config import DataFormat
 from tunesmith_trainer.data.encodings import BYTE_ORDER_MARK, wide_encoding, wide_problem
 from tunesmith_trainer.data.findings import Problem
+from tunesmith_trainer.data_files import MARKDOWN_SUFFIXES, is_text_file, unpacked_name
 
 from .arrays import read_array
 from .columnar import read_parquet
 from .compression import Content
 from .failing import Unreadable
-from .files import MARKDOWN_SUFFIXES, is_text_file, unpacked_name
 from .jsonl import read_jsonl
 from .lines import Entries
 from .passages import read_passages

@@ -20,11 +20,11 @@ from tunesmith_trainer.data.formats import (
     methods_for,
 )
 from tunesmith_trainer.data.report import FileReport
+from tunesmith_trainer.data_files import DataFile
 from tunesmith_trainer.failures import DataError
 
 from .compression import open_contents
 from .failing import Unreadable, raise_findings
-from .files import DataFile
 from .kinds import Opened, open_rows
 from .members import keep_members
 
