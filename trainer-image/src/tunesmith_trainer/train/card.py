@@ -1,5 +1,6 @@
-"""The model card of an artefact: what it is, what went in, how it went, how to use it."""
+"""The model card of an artefact: what it is, what went in, how it went."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -9,16 +10,16 @@ from tunesmith_contract.run_config import TrainConfig
 CARD_FILE = "README.md"
 
 
-def write_card(folder: Path, config: TrainConfig, metrics: dict[str, float | int | None]) -> None:
+def write_card(folder: Path, config: TrainConfig, metrics: Mapping[str, float | int | None]) -> None:
     """Write ``README.md`` with the front matter that model hubs read.
 
     Args:
-        metrics: names and final numbers, such as ``{"steps": 63, "evalLoss": 0.1}``; None is left out.
+        metrics: names and final numbers, such as ``{"steps": 63, "eval_loss": 0.1}``; None is left out.
     """
     (folder / CARD_FILE).write_text(render_card(config, metrics))
 
 
-def render_card(config: TrainConfig, metrics: dict[str, float | int | None]) -> str:
+def render_card(config: TrainConfig, metrics: Mapping[str, float | int | None]) -> str:
     """The card as text; the same run gives the same card."""
     sections = [
         f"---\n{yaml.safe_dump(_front_matter(config), sort_keys=True)}---",

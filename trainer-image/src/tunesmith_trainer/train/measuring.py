@@ -10,7 +10,7 @@ import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tunesmith_contract.progress import EVAL_REWARD, KERNELS, OVERFITTING_STEP, REWARD
-from tunesmith_contract.report import Artifact, TrainingReport
+from tunesmith_contract.report import TrainingReport
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_trainer.progress import Progress
 
@@ -21,7 +21,6 @@ from .overfitting import build_curve
 from .parallel import world_size
 
 _KIB = 1024
-_NO_ARTIFACT = Artifact(uri="", digest="sha256:" + 64 * "0", size_bytes=0)
 
 
 class Meter(TrainerCallback):
@@ -126,37 +125,48 @@ def _last(numbers: Sequence[float]) -> float | None:
     return numbers[-1] if numbers else None
 
 
-def describe_training(
-    trainer: Any,
-    config: TrainConfig,
-    selection: Selection,
-    meter: Meter,
-    best_step: int | None,
-    stopped_early: bool,
-) -> TrainingReport:
-    """How training went, before anything is published; the validation loss is that of the weights that are kept."""
-    state = trainer.state
+def kept_numbers(state: TrainerState, best_step: int | None) -> dict[str, Any]:
+    """Steps, epochs, losses and rewards at the end; what was measured on validation rows is of the kept weights."""
     kept = best_step or state.global_step
     measured = {
         name: [entry[name] for entry in state.log_history if name in entry and entry["step"] == kept]
         for name in (LOSS, EVAL_REWARD)
     }
+    return {
+        "steps": state.global_step,
+        "best_step": best_step,
+        "epochs": state.epoch or 0.0,
+        "loss": last_logged(state.log_history, "loss"),
+        "eval_loss": _last(measured[LOSS]),
+        "reward": last_logged(state.log_history, REWARD),
+        "eval_reward": _last(measured[EVAL_REWARD]),
+    }
+
+
+def describe_training(
+    trainer: Any,
+    config: TrainConfig,
+    selection: Selection,
+    meter: Meter,
+    numbers: dict[str, Any],
+    published: dict[str, Any],
+) -> TrainingReport:
+    """How training went.
+
+    Args:
+        numbers: of ``kept_numbers``.
+        published: the report's members that tell what came out and how the end was come to.
+    """
+    history = trainer.state.log_history
     return TrainingReport(
-        artifact=_NO_ARTIFACT,
-        steps=state.global_step,
-        epochs=state.epoch or 0.0,
-        loss=last_logged(state.log_history, "loss"),
-        eval_loss=_last(measured[LOSS]),
-        reward=last_logged(state.log_history, REWARD),
-        eval_reward=_last(measured[EVAL_REWARD]),
+        **numbers,
+        **published,
         tokens_per_second=meter.tokens_per_second,
         gpu_seconds=meter.seconds * world_size() if config.gpus_per_node else 0.0,
         seconds=meter.seconds,
         precision="bfloat16" if trainer.args.bf16 else "float32",
-        best_step=best_step,
-        overfitting_step=selection.overfitting_step(state.log_history),
-        stopped_early=stopped_early,
-        curve=build_curve(state.log_history, selection.best_step(state.log_history)),
+        overfitting_step=selection.overfitting_step(history),
+        curve=build_curve(history, selection.best_step(history)),
         kernels=describe_kernels(trainer.model, trainer.args),
         micro_batch_size=trainer.args.per_device_train_batch_size,
     )

@@ -2,10 +2,11 @@
 
 import shutil
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase, TrainerState
+from transformers import PreTrainedTokenizerBase
 
 from tunesmith_contract.artifact import Probe
 from tunesmith_contract.report import Artifact, Export
@@ -16,7 +17,7 @@ from tunesmith_trainer.storage import link_folder
 from .artifact import artifact_kind, publish_folder, stage_artifact
 from .card import write_card
 from .exports import Result, build_exports
-from .history import last_logged, write_history
+from .history import write_history
 
 
 def publish_result(
@@ -26,7 +27,8 @@ def publish_result(
     probes: tuple[Probe, ...],
     workspace: Workspace,
     base: Path,
-    state: TrainerState,
+    history: Sequence[Mapping[str, Any]],
+    numbers: Mapping[str, float | int | None],
     tensors: dict[str, Any] | None = None,
 ) -> tuple[Artifact, tuple[Export, ...]]:
     """Publish the adapter or model, then the other formats that were asked for.
@@ -40,14 +42,13 @@ def publish_result(
         probes: by which a server can prove what it serves.
         workspace: where to.
         base: the base model's folder.
-        state: transformers' state, with all that was logged.
+        history: all that was logged.
+        numbers: how training ended, for the card.
         tensors: the model's by name, where they have been gathered from several devices.
     """
     staged = stage_artifact(model, tokenizer, config, workspace, tensors)
-    write_history(staged, state.log_history)
-    numbers = {"steps": state.global_step, "epochs": state.epoch}
-    losses = {name: last_logged(state.log_history, name) for name in ("loss", "eval_loss", "reward")}
-    write_card(staged, config, numbers | losses)
+    write_history(staged, history)
+    write_card(staged, config, numbers)
     kept = workspace.staging / uuid.uuid4().hex
     link_folder(staged, kept)
     try:

@@ -1,7 +1,6 @@
 """The train stage, from prepared rows to a committed artefact."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +9,6 @@ from transformers import set_seed
 from tunesmith_contract.artifact import Probe
 from tunesmith_contract.report import Outcome, RunReport
 from tunesmith_contract.run_config import TrainConfig
-from tunesmith_trainer.data.formats import Row
 from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.data.split import Split
 from tunesmith_trainer.failures import UserError
@@ -25,11 +23,11 @@ from .context import Training
 from .continuations import with_answers
 from .early_stopping import Selection, StopEarly, load_best
 from .kernels import choose_kernels, probe_hardware, probe_support
-from .measuring import Announce, Meter, describe_training
+from .measuring import Announce, Meter, describe_training, kept_numbers
 from .methods import build_trainer
 from .models import build_peft_config, load_model, set_padding
 from .parallel import consolidated_weights, gang, is_first_rank
-from .probes import largest_effect, probe_sequences
+from .probes import ProbeTokens, largest_effect, probe_sequences
 from .publish import publish_result
 from .reference import measure_probes
 from .resume import ResumableSteps
@@ -69,21 +67,34 @@ def _train(
     trainer = build_trainer(training)
     meter.seconds = steps.run(trainer)
     best_step = load_best(trainer, selection, workspace.checkpoints)
-    probes = _measure(trainer, config, start, training.renderer, probed)
+    model = _as_stored(trainer, config)
     weights = consolidated_weights(trainer)
+    probes = _measure(model, config, start, probe_sequences(training.renderer, probed), weights)
     peak_memory = meter.peak_memory()
     if not is_first_rank():
         return None
     _require_effect(probes, config)
     steps.require_lease()
-    described = start.of(config)
-    model = trainer.accelerator.unwrap_model(trainer.model)
+    numbers, history = kept_numbers(trainer.state, best_step), trainer.state.log_history
     artifact, exports = publish_result(
-        model, training.tokenizer, described, probes, workspace, start.folder, trainer.state, weights
+        model,
+        training.tokenizer,
+        start.of(config),
+        probes,
+        workspace,
+        start.folder,
+        history,
+        numbers,
+        weights,
     )
-    report = describe_training(trainer, config, selection, meter, best_step, stop.stopped)
-    made = {"artifact": artifact, "exports": exports, "checkpoints": steps.kept()}
-    report = report.model_copy(update=made | {"peak_memory_bytes": peak_memory})
+    published = {
+        "artifact": artifact,
+        "exports": exports,
+        "checkpoints": steps.kept(),
+        "stopped_early": stop.stopped,
+        "peak_memory_bytes": peak_memory,
+    }
+    report = describe_training(trainer, config, selection, meter, numbers, published)
     result = RunReport(stage="train", outcome=Outcome.SUCCEEDED, training=report)
     workspace.commit(result)
     return result
@@ -119,21 +130,21 @@ def _build_training(
     )
 
 
-def _measure(
-    trainer: Any, config: TrainConfig, start: Start, renderer: Renderer, rows: Sequence[Row]
-) -> tuple[Probe, ...]:
-    """What tells the tuned model from its base, in the precision that it is stored in; all workers have to ask.
-
-    A reward model gives no probabilities, so it has no probes.
-    """
+def _as_stored(trainer: Any, config: TrainConfig) -> Any:
+    """The trained model in the precision that it is stored in."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     if config.adapter is None and torch.cuda.is_available():
         model.to(torch.bfloat16)
+    return model
+
+
+def _measure(
+    model: Any, config: TrainConfig, start: Start, sequences: list[ProbeTokens], weights: Any
+) -> tuple[Probe, ...]:
+    """What tells the tuned model from its base; all workers have to ask. A reward model gives no probabilities."""
     if config.method.reward is not None:
         return ()
-    return measure_probes(
-        model, config, start.folder, probe_sequences(renderer, rows), consolidated_weights(trainer)
-    )
+    return measure_probes(model, config, start.folder, sequences, weights)
 
 
 def _require_effect(probes: tuple[Probe, ...], config: TrainConfig) -> None:
