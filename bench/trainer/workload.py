@@ -114,11 +114,11 @@ class Bench:
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (self.root / "pvc/data" / name).write_text(text)
 
-    def prepare(self, method: dict[str, Any]) -> RunReport:
+    def prepare(self, method: dict[str, Any], held_out: float = 0.05) -> RunReport:
         """Run the prepare stage as a new job."""
         self.uid += 1
         more = {"baseModel": "pvc://models/base", "train": "pvc://data/train.jsonl", "seed": 1}
-        return self.run("prepare", **more, validation={"fraction": 0.05}, method=method)
+        return self.run("prepare", **more, validation={"fraction": held_out}, method=method)
 
     def run(self, stage: str, **config: Any) -> RunReport:
         """Run a stage to its end; its report.
