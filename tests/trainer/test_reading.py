@@ -137,7 +137,7 @@ FILES = [
     ("r.jsonl", b"", "r.jsonl:1: empty_file: found no rows"),
     ("r.json", b" [ ]\n", "r.json:1: empty_file: found no rows"),
     ("r.csv", b"", "r.csv:1: empty_file: found no header"),
-    ("r.csv", b"prompt,completion\n", "r.csv:1: empty_file: found"),
+    ("r.csv", b"prompt,completion\n", "r.csv:1: empty_file: found a header and no rows"),
     ("r.txt", b" \n\n", "r.txt:1: empty_file"),
     ("r.parquet", parquet([PLAIN])[:-20], "r.parquet:1: damaged_file: found a damaged Parquet file"),
     ("r.parquet", b"PAR1" + b"x" * 99 + b"PAR1", "r.parquet:1: damaged_file: found a damaged Parquet file"),

@@ -81,6 +81,13 @@ class Opened:
         return self.kind in (Kind.TEXT, Kind.MARKDOWN)
 
     @property
+    def nothing(self) -> Problem:
+        """What is wrong where there are no rows."""
+        if self.kind is Kind.TABLE:
+            return Problem("empty_file", "a header and no rows", "write records below the header")
+        return Problem("empty_file", "no rows", "write one JSON object per line")
+
+    @property
     def label(self) -> str:
         """Kind and compression, for people."""
         return f"{self.kind}, {self.compression}" if self.compression else str(self.kind)

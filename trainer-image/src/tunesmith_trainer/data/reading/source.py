@@ -132,7 +132,7 @@ class Source:
                 refused += 1
             yield outcome
         if not rows + refused:
-            raise Unreadable(Problem("empty_file", "no rows", "write one JSON object per line"), 1)
+            raise Unreadable(opened.nothing, 1)
         self._reports.append(FileReport(name=opened.name, format=opened.label, rows=rows, refused=refused))
 
     def _take(self, file: str, line: int, value: Any, document: str) -> SourceRow | RefusedRow:
