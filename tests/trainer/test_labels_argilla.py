@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from argilla_server import OWNER_KEY, ArgillaServer, run_argilla
+from argilla_process import OWNER_KEY, ArgillaServer, run_argilla
 from scripted_server import Reply, serve
 
 from tunesmith_contract.exit_codes import ExitCode
