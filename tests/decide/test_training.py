@@ -518,6 +518,16 @@ def test_news_of_the_current_attempt_alone_are_shown() -> None:
     assert cluster.status["progress"]["percent"] == "42%"
 
 
+@pytest.mark.parametrize(("method", "perplexity"), [("pretraining", "7.38906"), ("sft", None)])
+def test_a_language_that_is_learned_has_a_perplexity(method: str, perplexity: str | None) -> None:
+    cluster = training(method={method: {}})
+    metrics = (ProgressMetric(name="eval_loss", value="2"),)
+    news = TrainerStatus(last_updated_time=START, progress_percentage=42, metrics=metrics)
+    cluster.progress = LiveProgress("train", 1, news)
+    cluster.reconcile()
+    assert cluster.status["progress"].get("perplexity") == perplexity
+
+
 def test_children_belong_to_the_job() -> None:
     cluster = training()
     for kind in ("ConfigMap", "Job"):

@@ -123,6 +123,9 @@ class Progress(StatusModel):
     epoch: Measured | None = Field(None, description="Epochs done, such as 1.5.")
     loss: Measured | None = Field(None, description="Training loss, nats per token.")
     eval_loss: Measured | None = Field(None, description="Loss on the validation rows, nats per token.")
+    perplexity: Measured | None = Field(
+        None, description="Of the validation rows, with method pretraining: e to the power of evalLoss."
+    )
     reward: Measured | None = Field(
         None, description="Mean reward of the latest answers, with methods that learn from rewards."
     )

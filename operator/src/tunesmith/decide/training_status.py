@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from math import exp
 from typing import Any
 
 from tunesmith.api.finetunejob import FineTuneJob
@@ -36,6 +37,9 @@ from .summary import (
     waiting_conditions,
 )
 from .training_view import TrainingView
+
+#: A model that guesses has the logarithm of its vocabulary; e to the power of more than this says nothing.
+_MOST_NATS = 100.0
 
 _ACTIVE = {
     GENERATE: FineTuneJobPhase.GENERATING,
@@ -148,14 +152,22 @@ def _resolved(
 
 def _progress(job: FineTuneJob, view: TrainingView, training: TrainingReport | None) -> Progress | None:
     if training is not None:
-        return _final_progress(training)
+        return _with_perplexity(job, _final_progress(training))
     if view.stage == GENERATE and view.progress is not None:
         return _share_done(view.progress)
     if view.stage != TRAIN:
         return None
     if view.progress is None:
         return job.status.progress
-    return _live_progress(view.progress, job.status.progress or Progress())
+    return _with_perplexity(job, _live_progress(view.progress, job.status.progress or Progress()))
+
+
+def _with_perplexity(job: FineTuneJob, progress: Progress) -> Progress:
+    """What people call the loss of a language: of answers alone nobody asks for it."""
+    if job.spec.method.pretraining is None or progress.eval_loss is None:
+        return progress
+    loss = min(float(progress.eval_loss), _MOST_NATS)
+    return progress.model_copy(update={"perplexity": decimal(exp(loss))})
 
 
 def _final_progress(training: TrainingReport) -> Progress:

@@ -1,5 +1,6 @@
 """The model card of an artefact: what it is, what went in, how it went."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def render_card(config: TrainConfig, metrics: Mapping[str, float | int | None]) 
         f"# {config.owner.name}",
         _summary(config),
         "## Results",
-        _table({name: f"{value:g}" for name, value in metrics.items() if value is not None}),
+        _table(_results(config, metrics)),
         "## What went in",
         _table(_lineage(config)),
         "## How it was trained",
@@ -34,6 +35,14 @@ def render_card(config: TrainConfig, metrics: Mapping[str, float | int | None]) 
         f"Every logged step is in `metrics.jsonl`. Seed {config.hyperparameters.seed}.",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _results(config: TrainConfig, metrics: Mapping[str, float | int | None]) -> dict[str, str]:
+    """The numbers; of a language that was learned the perplexity as well."""
+    numbers = {name: value for name, value in metrics.items() if value is not None}
+    if config.method.pretraining is not None and "eval_loss" in numbers:
+        numbers["eval_perplexity"] = math.exp(numbers["eval_loss"])
+    return {name: f"{value:g}" for name, value in numbers.items()}
 
 
 def _front_matter(config: TrainConfig) -> dict[str, object]:
