@@ -88,7 +88,11 @@ def test_artefact_probes_and_rerun(world: Any, make: Any) -> None:
     output, _ = pod.communicate(timeout=60)
     assert pod.returncode == 0, output
     assert parse_report((world.root / "log").read_bytes()) == again
-    assert sorted(path.name for path in (world.output / "ns/uid").iterdir()) == ["reports", "tensorboard"]
+    assert sorted(path.name for path in (world.output / "ns/uid").iterdir()) == [
+        "data-report",
+        "reports",
+        "tensorboard",
+    ]
 
 
 def check_probes(world: Any, folder: Any, manifest: Manifest) -> None:
