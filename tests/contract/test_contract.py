@@ -125,89 +125,89 @@ def _largest_shape() -> ModelShape:
     )
 
 
-def _largest(stage: str) -> RunReport:
-    text, artifact = WIDE * 8, Artifact(uri="pvc://" + "a" * 506, digest=DIGEST, size_bytes=BIG)
+def _artifact() -> Artifact:
+    return Artifact(uri="pvc://" + "a" * 506, digest=DIGEST, size_bytes=BIG)
+
+
+def _largest_generation() -> GenerationReport:
+    return GenerationReport(
+        rows=BIG,
+        made=BIG,
+        filtered=BIG,
+        duplicates=BIG,
+        leaked=BIG,
+        unusable=BIG,
+        calls=BIG,
+        prompt_tokens=BIG,
+        completion_tokens=BIG,
+        amount="9" * 24,
+        currency="EUR",
+        warnings=(WIDE * 200,) * 2,
+        generated=_artifact(),
+        manifest=_artifact(),
+    )
+
+
+def _largest_dataset() -> DatasetReport:
+    return DatasetReport(
+        digest=DIGEST,
+        format="x" * 32,
+        rows=BIG,
+        train_rows=BIG,
+        validation_rows=BIG,
+        duplicates=BIG,
+        near_duplicates=BIG,
+        leaked_rows=BIG,
+        dropped_rows=BIG,
+        truncated_rows=BIG,
+        tokens=TokenStatistics(p50=BIG, p95=BIG, max=BIG, total=BIG),
+        warnings=(WIDE * 200,) * 4,
+        issues=(IssueCount("c" * 40, BIG),) * MAX_DATA_ISSUES,
+        recommendation=WIDE * 300,
+        page="pvc://" + "a" * 506,
+    )
+
+
+def _largest_model() -> ModelReport:
+    return ModelReport(
+        revision="r" * 80,
+        architecture="a" * 64,
+        parameters=BIG,
+        max_position_embeddings=BIG,
+        shape=_largest_shape(),
+        quantization="q" * 32,
+        template_changed=True,
+    )
+
+
+def _largest_evaluation() -> EvaluationReport:
     interval = Interval(value=LONG, low=LONG, high=LONG)
-    match stage:
-        case "generate":
-            return RunReport(
-                stage="generate",
-                outcome=Outcome.SUCCEEDED,
-                generation=GenerationReport(
-                    rows=BIG,
-                    made=BIG,
-                    filtered=BIG,
-                    duplicates=BIG,
-                    leaked=BIG,
-                    unusable=BIG,
-                    calls=BIG,
-                    prompt_tokens=BIG,
-                    completion_tokens=BIG,
-                    amount="9" * 24,
-                    currency="EUR",
-                    warnings=(WIDE * 200,) * 2,
-                    generated=artifact,
-                    manifest=artifact,
-                ),
-            )
-        case "prepare":
-            tokens = TokenStatistics(p50=BIG, p95=BIG, max=BIG, total=BIG)
-            return RunReport(
-                stage="prepare",
-                outcome=Outcome.SUCCEEDED,
-                dataset=DatasetReport(
-                    digest=DIGEST,
-                    format="x" * 32,
-                    rows=BIG,
-                    train_rows=BIG,
-                    validation_rows=BIG,
-                    duplicates=BIG,
-                    near_duplicates=BIG,
-                    leaked_rows=BIG,
-                    dropped_rows=BIG,
-                    truncated_rows=BIG,
-                    tokens=tokens,
-                    warnings=(WIDE * 200,) * 4,
-                    issues=(IssueCount("c" * 40, BIG),) * MAX_DATA_ISSUES,
-                    recommendation=WIDE * 300,
-                    page="pvc://" + "a" * 506,
-                ),
-                model=ModelReport(
-                    revision="r" * 80,
-                    architecture="a" * 64,
-                    parameters=BIG,
-                    max_position_embeddings=BIG,
-                    shape=_largest_shape(),
-                    quantization="q" * 32,
-                    template_changed=True,
-                ),
-            )
-        case "train":
-            return RunReport(
-                stage="train",
-                outcome=Outcome.SUCCEEDED,
-                training=TrainingReport(artifact=artifact, steps=BIG, epochs=LONG, precision=text),
-            )
-        case _:
-            result = MetricResult(
-                suite="s" * 32,
-                metric=Metric.EXACT_MATCH,
-                items=BIG,
-                scores=(interval,) * (2 + MAX_REFERENCES),
-                delta=interval,
-                p_value=1.2345678901234567e-100,
-            )
-            return RunReport(
-                stage="evaluate",
-                outcome=Outcome.SUCCEEDED,
-                evaluation=EvaluationReport(
-                    sides=("s" * 32,) * (2 + MAX_REFERENCES),
-                    results=(result,) * (MAX_SUITES * MAX_METRICS),
-                    policy_digest=DIGEST,
-                    base_model_revision="r" * 80,
-                    details=artifact,
-                ),
-            )
+    result = MetricResult(
+        suite="s" * 32,
+        metric=Metric.EXACT_MATCH,
+        items=BIG,
+        scores=(interval,) * (2 + MAX_REFERENCES),
+        delta=interval,
+        p_value=1.2345678901234567e-100,
+    )
+    return EvaluationReport(
+        sides=("s" * 32,) * (2 + MAX_REFERENCES),
+        results=(result,) * (MAX_SUITES * MAX_METRICS),
+        policy_digest=DIGEST,
+        base_model_revision="r" * 80,
+        details=_artifact(),
+    )
+
+
+def _largest(stage: str) -> RunReport:
+    training = TrainingReport(artifact=_artifact(), steps=BIG, epochs=LONG, precision=WIDE * 8)
+    members = {
+        "generate": {"generation": _largest_generation()},
+        "prepare": {"dataset": _largest_dataset(), "model": _largest_model()},
+        "train": {"training": training},
+        "evaluate": {"evaluation": _largest_evaluation()},
+    }
+    return RunReport(stage=stage, outcome=Outcome.SUCCEEDED, **members[stage])
 
 
 @pytest.mark.parametrize("stage", ["generate", "prepare", "train", "evaluate"])
