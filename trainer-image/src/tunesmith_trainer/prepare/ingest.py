@@ -41,7 +41,8 @@ class Ingest:
         rewarded: sees what is to be rewarded.
         masking: takes personal data out of rows, where that is wanted.
         group_field, stratify_field: which values of a row the split goes by.
-        seen: is told how many rows there are after each batch.
+        seen: is told after each batch how many rows there are, and about how many there will be.
+        expected_bytes: size of the files, as far as it is known.
         truncated: rows that lose their end.
     """
 
@@ -50,10 +51,11 @@ class Ingest:
     renderer: Renderer
     method: Method
     rewarded: RewardedRows
-    seen: Callable[[int], None]
+    seen: Callable[[int, int], None]
     masking: Masking | None = None
     group_field: str | None = None
     stratify_field: str | None = None
+    expected_bytes: int = field(default=0, init=False)
     truncated: int = field(default=0, init=False)
     _chats: bool | None = field(default=None, init=False)
 
@@ -69,7 +71,12 @@ class Ingest:
         """
         for batch in _batches(rows, BATCH_ROWS):
             self._take_batch(batch, held_out)
-            self.seen(len(self.store) + self.refusals.rows)
+            rows = len(self.store) + self.refusals.rows
+            self.seen(rows, max(rows, self._expected_rows()))
+
+    def _expected_rows(self) -> int:
+        """By the size of rows so far, as if the files were not compressed."""
+        return self.expected_bytes * len(self.store) // max(1, self.store.bytes)
 
     def _take_batch(self, batch: list[SourceRow | RefusedRow], held_out: bool) -> None:
         good = [row for row in batch if isinstance(row, SourceRow)]

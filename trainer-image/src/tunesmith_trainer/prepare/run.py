@@ -131,8 +131,7 @@ class _Stage:
             renderer=renderer,
             method=as_supervised(config.method) if endpoint_of(config.method) else config.method,
             rewarded=self.rewarded,
-            # How many rows are still to come nobody knows.
-            seen=lambda rows: self.progress.update(rows, rows + 1, stage="reading"),
+            seen=partial(self.progress.update, stage="reading"),
             masking=Masking(self.finder, self.personal) if self._masks and self.personal else None,
             group_field=config.validation.group_field,
             stratify_field=config.validation.stratify_field,

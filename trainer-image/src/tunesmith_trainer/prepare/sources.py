@@ -43,6 +43,7 @@ def take_sources(config: PrepareConfig, storage: Storage, workspace: Workspace, 
         UserError: a file is missing, or the model's template can't render rows.
     """
     sources = [(source, False) for source in _training_sources(config, storage, workspace)]
+    ingest.expected_bytes = sum(source.bytes for source, _ in sources)
     for source, held_out in sources:
         ingest.take(source, held_out=held_out)
     data_format = sources[0][0].data_format

@@ -94,6 +94,11 @@ class Source:
         """What has been read to its end, file by file."""
         return tuple(self._reports)
 
+    @property
+    def bytes(self) -> int:
+        """The size of all files, as they lie on disk."""
+        return sum(file.path.stat().st_size for file in self._files)
+
     def __iter__(self) -> Iterator[SourceRow | RefusedRow]:
         """The rows in their order.
 
