@@ -13,6 +13,8 @@ from pathlib import Path
 from tunesmith_cluster.errors import ClusterError
 
 LOG_TAIL_LINES = 15
+_SETPRIV = "/usr/bin/setpriv"
+_BIND_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,21 @@ def _stat(pid: int) -> list[str] | None:
     """Fields of /proc/PID/stat after the name, from the state on."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def _wait_until_bound(pid: int) -> None:
+    """Wait until setpriv has become the command: a starter that dies before leaves a process that nobody ends."""
+    deadline = time.monotonic() + _BIND_SECONDS
+    while _program(pid) == _SETPRIV and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def _program(pid: int) -> str | None:
+    """The first word of a process's command line, None where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]
     except (FileNotFoundError, ProcessLookupError):
         return None
 
@@ -137,7 +154,7 @@ class ProcessTable:
         """Start `command` detached, with its output in a log. A bound process dies with its starter."""
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"{name}.log"
-        argv = ["/usr/bin/setpriv", "--pdeathsig", "KILL", "--", *command] if bound else list(command)
+        argv = [_SETPRIV, "--pdeathsig", "KILL", "--", *command] if bound else list(command)
         pid = os.posix_spawn(
             argv[0],
             argv,
@@ -152,6 +169,8 @@ class ProcessTable:
         )
         record = ProcessRecord(name, pid, start_time(pid) or 0, str(log))
         self.replace([*self.records(), record])
+        if bound:
+            _wait_until_bound(pid)
         return record
 
     def wait_until(self, record: ProcessRecord, ready: Callable[[], bool], timeout: float) -> None:
