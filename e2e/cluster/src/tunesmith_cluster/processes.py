@@ -50,16 +50,17 @@ def _stat(pid: int) -> list[str] | None:
 def _wait_until_bound(pid: int) -> None:
     """Wait until setpriv has become the command: a starter that dies before leaves a process that nobody ends."""
     deadline = time.monotonic() + _BIND_SECONDS
-    while _program(pid) == _SETPRIV and time.monotonic() < deadline:
+    # For a moment of each exec the kernel shows no command line.
+    while start_time(pid) is not None and _program(pid) in ("", _SETPRIV) and time.monotonic() < deadline:
         time.sleep(0.001)
 
 
-def _program(pid: int) -> str | None:
-    """The first word of a process's command line, None where it is gone."""
+def _program(pid: int) -> str:
+    """The first word of a process's command line; empty where it has none, as one that has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]
     except (FileNotFoundError, ProcessLookupError):
-        return None
+        return ""
 
 
 def is_alive(record: ProcessRecord) -> bool:
