@@ -4,6 +4,7 @@ import numpy as np
 
 from tunesmith_trainer.data.findings import MAX_EXAMPLES, Example, Issue, Place, Severity
 from tunesmith_trainer.data.histogram import build_histogram
+from tunesmith_trainer.data.records import Side
 from tunesmith_trainer.data.report import (
     MAX_CLUSTER_ROWS,
     MAX_CLUSTERS,
@@ -114,7 +115,7 @@ def make_largest_report(character: str) -> DataReport:
         examples=(example,) * MAX_EXAMPLES,
     )
     leak = Leak(
-        train=example.place,
+        row=example.place,
         held_out=long[:32],
         other=example.place,
         kind="near",
@@ -241,7 +242,7 @@ def _leaks() -> list[Leak]:
     text = "A customer was charged twice for one order. Which team handles it, and within how many days?"
     return [
         Leak(
-            train=place(5_120),
+            row=place(5_120),
             held_out="refunds",
             other=place(14, "refunds.jsonl"),
             kind="near",
@@ -250,13 +251,23 @@ def _leaks() -> list[Leak]:
             other_excerpt=text.replace("one order", "a single order"),
         ),
         Leak(
-            train=place(5_544),
+            row=place(5_544),
             held_out="validation",
             other=place(3, "validation.jsonl"),
             kind="passage",
             similarity=0.62,
             excerpt=HOSTILE[2],
             other_excerpt=HOSTILE[3],
+        ),
+        Leak(
+            row=place(41, "validation.jsonl"),
+            side=Side.VALIDATION,
+            held_out="refunds",
+            other=place(77, "refunds.jsonl"),
+            kind="exact",
+            similarity=1,
+            excerpt="May I return a gift without its receipt?",
+            other_excerpt="May I return a gift without its receipt?",
         ),
     ]
 

@@ -6,6 +6,7 @@ from tunesmith_contract.base import Document
 from tunesmith_contract.report import Measured
 
 from .findings import Example, Issue, Place
+from .records import Side
 
 MAX_CLUSTERS = 50
 MAX_CLUSTER_ROWS = 10
@@ -56,16 +57,22 @@ class Cluster(Document):
 
 
 class Leak(Document):
-    """A training row that a held-out set holds too, and how: the same, nearly the same, or a passage of it.
+    """A row that a held-out set holds too, and how: the same, nearly the same, or a passage of it.
 
-    ``held_out`` is the set's name: ``validation``, or that of a suite.
+    Attributes:
+        row: where it is written.
+        side: what it is a row of: training, or a validation set of its own.
+        held_out: the set's name: ``validation``, or that of a suite.
+        kept: it stays in validation, which most of the suite is.
     """
 
-    train: Place
+    row: Place
+    side: Side = Side.TRAIN
     held_out: str
     other: Place
     kind: str = Field(description="exact, near or passage.")
     similarity: float
+    kept: bool = False
     excerpt: str = ""
     other_excerpt: str = ""
 
