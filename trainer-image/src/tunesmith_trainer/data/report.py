@@ -5,6 +5,7 @@ from pydantic import Field
 from tunesmith_contract.base import Document
 from tunesmith_contract.report import Measured
 
+from .agreement import Agreement
 from .findings import Example, Issue, Place
 from .records import Side
 
@@ -143,6 +144,7 @@ class DataReport(Document):
         title: the job's name, or the file's.
         issues: the gravest first.
         worst: the rows of which most is said, the worst first.
+        agreement: of the people who labelled the rows; None where they come from files.
     """
 
     title: str
@@ -162,6 +164,7 @@ class DataReport(Document):
     clusters: tuple[Cluster, ...] = Field((), max_length=MAX_CLUSTERS)
     leaks: tuple[Leak, ...] = Field((), max_length=MAX_LEAKS)
     dropped: tuple[Dropped, ...] = Field((), max_length=MAX_DROPPED)
+    agreement: Agreement | None = None
     learning_curve: LearningCurve | None = None
     recommendation: Recommendation | None = None
     estimate: Estimate | None = None

@@ -10,9 +10,9 @@ from .aggregate import Rules
 from .argilla_link import find_key
 from .argilla_push import DatasetName
 from .pulling import from_argilla, label_rows, report_on, write_rows
+from .report import AGREEMENT_FILE
 
 LABELS_FILE = "labels.jsonl"
-AGREEMENT_FILE = "agreement.json"
 
 
 def pull_rows(source: ArgillaSource, secret: Path, folder: Path, reports: Path, seed: int) -> Path:

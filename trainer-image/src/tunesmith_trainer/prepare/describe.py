@@ -18,6 +18,7 @@ from tunesmith_trainer.data.report import Counts, DataReport
 from tunesmith_trainer.data.split import CODES, dataset_digest
 from tunesmith_trainer.data.store import RowStore
 
+from .agreeing import agreement_issues
 from .cleaning import Cleaned
 from .judging import Judged, by_gravity
 from .refusals import Refusals
@@ -28,7 +29,7 @@ _WARNING_CHARACTERS = 200
 _RECOMMENDATION_CHARACTERS = 300
 
 #: Members of the report that quote rows.
-_QUOTING = frozenset({"excerpt", "otherExcerpt", "detail", "reasons"})
+_QUOTING = frozenset({"excerpt", "otherExcerpt", "detail", "reasons", "comments"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,11 @@ class Findings:
     def indexes(self, side: Side) -> npt.NDArray[np.int64]:
         """The rows of a side."""
         return np.flatnonzero(self.cleaned.sides == CODES[side])
+
+    @property
+    def issues(self) -> list[Issue]:
+        """What there is to say of rows and labels, the gravest first."""
+        return sorted([*self.judged.issues, *agreement_issues(self.taken.agreement)], key=by_gravity)
 
     @property
     def counts(self) -> Counts:
@@ -120,11 +126,12 @@ def build_data_report(found: Findings, config: PrepareConfig, finder: PersonalDa
         tokens=build_histogram(_kept_tokens(found)),
         answer_characters=build_histogram(judged.answer_characters),
         turns=build_histogram(judged.turns),
-        issues=tuple(sorted([*judged.issues, *([refused] if refused else [])], key=by_gravity)),
+        issues=tuple(sorted([*found.issues, *([refused] if refused else [])], key=by_gravity)),
         worst=judged.worst,
         clusters=found.cleaned.clusters,
         leaks=found.cleaned.leaks,
         dropped=tuple(found.refusals.shown),
+        agreement=found.taken.agreement,
         learning_curve=judged.learning_curve,
         recommendation=judged.recommendation,
     )
@@ -166,7 +173,7 @@ def _warnings(found: Findings) -> list[str]:
 
 def _grave(found: Findings) -> list[Issue]:
     """What somebody should look at; notes stand in the report."""
-    return [issue for issue in found.judged.issues if issue.severity is not Severity.NOTE]
+    return [issue for issue in found.issues if issue.severity is not Severity.NOTE]
 
 
 def _said(issues: Sequence[Issue], severity: Severity) -> list[str]:
