@@ -292,8 +292,9 @@ def test_a_job_says_that_people_do_not_agree(labels: Labels, people: dict[str, s
         [], argilla=source, method={"dpo": {"maxLength": 128}}, validation={"fraction": 0.0}
     )
     labels.push(PAIRS, "--task", "preference")
-    for name, person in (("anna", right), ("ben", right), ("carl", wrong)):
-        labels.answer(people[name], person)
+    for name in ("anna", "ben"):
+        labels.answer(people[name], right)
+    labels.answer(people["carl"], lambda fields: wrong(fields) | {"comment": "says anna.bolt@example.org"})
     dataset = world.prepare(config).dataset
     assert ("low_agreement", len(PAIRS)) in dataset.issues
     report = read_report(world.output / "ns/uid/data-report")
@@ -301,6 +302,10 @@ def test_a_job_says_that_people_do_not_agree(labels: Labels, people: dict[str, s
     carl = next(each for each in report.agreement.annotators if each.name == "carl")
     assert (carl.answers, carl.with_majority) == (len(PAIRS), 0)
     assert len(report.agreement.disputed) == report.agreement.disputed_items == len(PAIRS)
+    # Reports are passed around.
+    for name in ("agreement.json", "report.json", "report.html"):
+        text = (world.output / "ns/uid/data-report" / name).read_text()
+        assert "anna.bolt" not in text and "EMAIL" in text
 
 
 @pytest.mark.parametrize(

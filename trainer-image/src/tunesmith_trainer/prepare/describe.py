@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from tunesmith_contract.report import MAX_DATA_ISSUES, DatasetReport, IssueCount, TokenStatistics
 from tunesmith_contract.run_config import PrepareConfig
 from tunesmith_trainer.data.clean.personal_data import PersonalDataFinder
+from tunesmith_trainer.data.clean.quotations import mask_quotations
 from tunesmith_trainer.data.findings import Issue, Severity
 from tunesmith_trainer.data.histogram import build_histogram
 from tunesmith_trainer.data.records import Side
@@ -27,9 +27,6 @@ from .sources import Taken
 _MAX_WARNINGS = 4
 _WARNING_CHARACTERS = 200
 _RECOMMENDATION_CHARACTERS = 300
-
-#: Members of the report that quote rows.
-_QUOTING = frozenset({"excerpt", "otherExcerpt", "detail", "reasons", "comments"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,19 +132,7 @@ def build_data_report(found: Findings, config: PrepareConfig, finder: PersonalDa
         learning_curve=judged.learning_curve,
         recommendation=judged.recommendation,
     )
-    return DataReport.model_validate(_masked(report.to_dict(), finder))
-
-
-def _masked(value: Any, finder: PersonalDataFinder) -> Any:
-    """A document whose quotations hold no personal data."""
-    if isinstance(value, list):
-        return [_masked(each, finder) for each in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: finder.mask_row({"text": each})[0]["text"] if name in _QUOTING else _masked(each, finder)
-        for name, each in value.items()
-    }
+    return DataReport.model_validate(mask_quotations(report.to_dict(), finder))
 
 
 def _kept_tokens(found: Findings) -> npt.NDArray[np.int64]:
