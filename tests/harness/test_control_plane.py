@@ -44,6 +44,16 @@ def condition(control_plane: ControlPlane, namespace: str, job: str, kind: str) 
     return eventually(find, what=f"condition {kind} of Job {job}")
 
 
+def test_a_node_holds_a_lease_so_that_its_pods_stay_ready(control_plane: ControlPlane) -> None:
+    path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+
+    def held() -> dict[str, Any] | None:
+        leases = control_plane.api.get(path)["items"]
+        return next((lease["spec"] for lease in leases if lease["metadata"]["name"] == "gpu-0"), None)
+
+    assert eventually(held, what="a lease of gpu-0")["leaseDurationSeconds"] == 40
+
+
 def test_a_job_stays_running_until_its_pod_is_told_to_succeed(control_plane: ControlPlane) -> None:
     namespace = control_plane.namespace()
     control_plane.apply(build_job("good"), namespace)

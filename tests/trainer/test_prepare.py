@@ -1,5 +1,6 @@
 """Prepare says what is wrong before anything is trained, and what it leaves does not depend on the run."""
 
+import gzip
 import json
 import shutil
 from collections.abc import Callable
@@ -44,6 +45,16 @@ def test_findings_fail_with_the_first_five_and_the_total(world: Any, make: Any) 
     assert "train.jsonl:4: unrecognized_role" in message
     with pytest.raises(DataError, match="7 of 10 rows are invalid"):
         world.prepare(world.prepare_config(uri, onInvalidRow="Drop", maxInvalidFraction=0.5))
+
+
+def test_what_was_wrong_before_a_file_breaks_off_is_kept(world: Any, make: Any) -> None:
+    rows = [*make.rows(100), BAD, *make.rows(30_000)]
+    packed = gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode())
+    (world.data / "train.jsonl.gz").write_bytes(packed[: len(packed) * 2 // 3])
+    with pytest.raises(DataError, match=r"train\.jsonl"):
+        world.prepare(world.prepare_config("pvc://data/train.jsonl.gz", onInvalidRow="Drop"))
+    found = (world.output / "ns/uid/data-report/findings.jsonl").read_text().splitlines()
+    assert json.loads(found[0])["line"] == 101
 
 
 def test_rows_held_out_by_the_user_are_never_trained_on(world: Any, make: Any) -> None:

@@ -162,3 +162,13 @@ def test_rows_lie_on_disk_not_in_memory(folders: Any) -> None:
         (record,) = store.take([4321])
         assert record.row["prompt"].startswith("4321 ")
         assert sum(file.stat().st_size for file in folder.iterdir()) >= store.bytes
+
+
+def test_long_rows_come_few_at_a_time(folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesmith_trainer.data.store.BATCH_BYTES", 1000)
+    lengths = [10] * 40 + [3000, 10, 10, 900, 900, 10]
+    with fill(folders(), [{"text": "x" * length} for length in lengths]) as store:
+        batches = [[len(record.row["text"]) for record in batch] for batch in store.batches()]
+    assert [length for batch in batches for length in batch] == lengths
+    assert all(len(batch) == 1 or sum(batch) <= 1000 for batch in batches)
+    assert len(batches) < 9

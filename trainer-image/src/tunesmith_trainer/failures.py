@@ -15,6 +15,7 @@ the cgroup's ``oom_kill`` counter grew (the launcher)       OutOfMemory     OutO
 any other ``OSError`` (disk full, I/O, connection)          Infrastructure  StorageFull, InputOutputError
 a CUDA error other than memory                              Infrastructure  DeviceError
 a worker died of a signal, or without a word (launcher)     Infrastructure  WorkerDied
+a process beside a worker was killed                        Infrastructure  WorkerDied
 anything else: the same input would fail the same way       UserError       UnexpectedError
 ==========================================================  ==============  ===========================
 """
@@ -115,6 +116,8 @@ def classify(error: BaseException) -> tuple[FailureCategory, str]:
         return FailureCategory.OUT_OF_MEMORY, "OutOfMemory"
     if names & _DISTRIBUTED_CLASSES or _mentions(error, text, _DISTRIBUTED_TEXTS):
         return FailureCategory.COMMUNICATION, "CommunicationLost"
+    if "BrokenProcessPool" in names:
+        return FailureCategory.INFRASTRUCTURE, "WorkerDied"
     if names & _MISSING_ON_HUB:
         return FailureCategory.USER_ERROR, "ModelNotFound"
     if isinstance(error, OSError):

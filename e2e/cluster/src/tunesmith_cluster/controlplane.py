@@ -150,6 +150,8 @@ def start_kwok(setting: Setting) -> None:
         "config": stages,
         "manage-nodes-with-annotation-selector": "kwok.x-k8s.io/node=fake",
         "cidr": "10.200.0.1/16",
+        # Without a lease a node counts as lost after 50 seconds, and its pods are no longer ready.
+        "node-lease-duration-seconds": 40,
         "server-address": f"{LOOPBACK}:{port}",
     }
     setting.start("kwok", flags, lambda: answers_ok(LOOPBACK, port, "/healthz"))

@@ -9,12 +9,12 @@ from .formats import Row
 from .render import Renderer, RenderError
 
 
-def measure(rows: Sequence[Row], renderer: Renderer, method: Method) -> list[int | Problem]:
+def measure(renderer: Renderer, rows: Sequence[Row], method: Method) -> list[int | Problem]:
     """The tokens of each row, of a preference those with the longer answer; or why it teaches nothing.
 
     Args:
-        rows: canonical rows of one format.
         renderer: of the model that learns.
+        rows: canonical rows of one format.
         method: what they are for; it says where rows are cut.
 
     Raises:

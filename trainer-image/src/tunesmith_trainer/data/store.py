@@ -21,7 +21,9 @@ from .formats import Row
 from .parquet import RowSchema
 from .records import Record
 
+#: Rows that are held at a time, and about how many bytes of them.
 BATCH_ROWS = 1024
+BATCH_BYTES = 8 * 2**20
 _ROWS_FILE = "rows.jsonl"
 _DIGEST_BYTES = 32
 
@@ -132,10 +134,19 @@ class RowStore:
         return self._strata.names, np.array(self._stratum_numbers, dtype=np.int64)
 
     def batches(self, indexes: Indexes | None = None) -> Iterator[list[Record]]:
-        """Rows in the order of their indexes, up to BATCH_ROWS at a time; all of them by default."""
+        """Rows in the order of their indexes; all of them by default.
+
+        Up to BATCH_ROWS come at a time, and of long ones so few that they take BATCH_BYTES, or one.
+        """
         wanted = np.arange(len(self)) if indexes is None else indexes
-        for start in range(0, len(wanted), BATCH_ROWS):
-            yield self.take(wanted[start : start + BATCH_ROWS])
+        start = 0
+        while start < len(wanted):
+            batch = wanted[start : start + BATCH_ROWS]
+            sizes = [self._offsets[index + 1] - self._offsets[index] for index in batch]
+            fitting = int(np.searchsorted(np.cumsum(sizes), BATCH_BYTES, side="right"))
+            batch = batch[: max(1, fitting)]
+            yield self.take(batch)
+            start += len(batch)
 
     def take(self, indexes: Indexes | Sequence[int]) -> list[Record]:
         """A few rows."""

@@ -1,11 +1,13 @@
 """From files to the store: rows are checked, measured and kept; what is wrong with others is written down."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TypeVar
 
 from tunesmith_contract.methods import Method
+from tunesmith_trainer.apart import Apart
 from tunesmith_trainer.data.clean.personal_data import PersonalData, PersonalDataFinder
 from tunesmith_trainer.data.findings import Problem
 from tunesmith_trainer.data.formats import Row, is_conversational
@@ -13,13 +15,18 @@ from tunesmith_trainer.data.measuring import is_cut, measure
 from tunesmith_trainer.data.reading import RefusedRow, SourceRow
 from tunesmith_trainer.data.records import Record
 from tunesmith_trainer.data.render import Renderer
-from tunesmith_trainer.data.store import BATCH_ROWS, RowStore, Stored
+from tunesmith_trainer.data.store import BATCH_BYTES, BATCH_ROWS, RowStore, Stored
 from tunesmith_trainer.failures import DataError
 from tunesmith_trainer.rewards.build import RewardedRows
 
 from .refusals import Refusals
 
 Value = TypeVar("Value")
+
+#: How long rows are is not known yet.
+_FIRST_ROWS = 64
+#: One that is being counted, and one that is read meanwhile.
+_BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,7 @@ class Ingest:
     Attributes:
         store: keeps those that can be learned from.
         refusals: is told of the others.
-        renderer, method: measure a row's tokens.
+        renderer, method: count rows' tokens, beside this process.
         rewarded: sees what is to be rewarded.
         masking: takes personal data out of rows, where that is wanted.
         group_field, stratify_field: which values of a row the split goes by.
@@ -48,7 +55,7 @@ class Ingest:
 
     store: RowStore
     refusals: Refusals
-    renderer: Renderer
+    renderer: Apart[Renderer]
     method: Method
     rewarded: RewardedRows
     seen: Callable[[int, int], None]
@@ -58,33 +65,54 @@ class Ingest:
     expected_bytes: int = field(default=0, init=False)
     truncated: int = field(default=0, init=False)
     _chats: bool | None = field(default=None, init=False)
+    _template_known: bool = field(default=False, init=False)
 
     def take(self, rows: Iterable[SourceRow | RefusedRow], *, held_out: bool = False) -> None:
         """Take all rows of a set.
+
+        While the tokens of some rows are counted, the next ones are read.
 
         Args:
             held_out: they are a validation set of its own.
 
         Raises:
             UserError: the model's template can't render them, or doesn't tell their answers apart.
-            DataError: a file is damaged as a whole.
+            DataError: a file is damaged as a whole; the rows before that are taken.
         """
-        for batch in _batches(rows, BATCH_ROWS):
-            self._take_batch(batch, held_out)
-            rows = len(self.store) + self.refusals.rows
-            self.seen(rows, max(rows, self._expected_rows()))
+        counted: deque[_Batch] = deque()
+        try:
+            for batch in _batches(rows, self._batch_rows):
+                counted.append(self._start(batch))
+                if len(counted) == _BATCHES_AHEAD:
+                    self._finish(counted.popleft(), held_out)
+        except DataError:
+            self._finish_all(counted, held_out)
+            raise
+        self._finish_all(counted, held_out)
+
+    def _batch_rows(self) -> int:
+        """As many as are counted at a time: long rows are few, so that they fit into memory."""
+        if not len(self.store):
+            return _FIRST_ROWS
+        return max(1, min(BATCH_ROWS, BATCH_BYTES * len(self.store) // max(1, self.store.bytes)))
 
     def _expected_rows(self) -> int:
         """By the size of rows so far, as if the files were not compressed."""
         return self.expected_bytes * len(self.store) // max(1, self.store.bytes)
 
-    def _take_batch(self, batch: list[SourceRow | RefusedRow], held_out: bool) -> None:
-        good = [row for row in batch if isinstance(row, SourceRow)]
+    def _start(self, outcomes: list[SourceRow | RefusedRow]) -> "_Batch":
+        good = [row for row in outcomes if isinstance(row, SourceRow)]
         learned = self._learned(good)
-        lengths = iter(measure(learned, self.renderer, self.method))
-        rows = iter(learned)
+        return _Batch(outcomes, learned, self.renderer.submit(measure, learned, self.method))
+
+    def _finish_all(self, batches: Iterable["_Batch"], held_out: bool) -> None:
+        for batch in batches:
+            self._finish(batch, held_out)
+
+    def _finish(self, batch: "_Batch", held_out: bool) -> None:
+        lengths, rows = iter(batch.lengths.result()), iter(batch.learned)
         kept = []
-        for source in batch:
+        for source in batch.outcomes:
             if isinstance(source, RefusedRow):
                 self.refusals.add(source)
                 continue
@@ -96,6 +124,8 @@ class Ingest:
             self.truncated += is_cut(length, self.method)
             kept.append(self._stored(source, row, length, held_out))
         self.store.append(kept)
+        done = len(self.store) + self.refusals.rows
+        self.seen(done, max(done, self._expected_rows()))
 
     def _learned(self, sources: list[SourceRow]) -> list[Row]:
         """The rows as they are learned from, once they are known to be alike and fit for the template."""
@@ -141,11 +171,39 @@ class Ingest:
 
     def _require_template(self, row: Row) -> None:
         """Rows of messages need a template under which the answers that are learned can be told apart."""
-        if is_conversational(row) and not len(self.store):
-            self.renderer.require_chat(every_turn="messages" in row)
+        if is_conversational(row) and not self._template_known:
+            self._template_known = True
+            self.renderer.submit(Renderer.require_chat, every_turn="messages" in row).result()
 
 
-def _batches(values: Iterable[Value], size: int) -> Iterator[list[Value]]:
-    iterator = iter(values)
-    while batch := list(islice(iterator, size)):
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Rows whose tokens are being counted.
+
+    Attributes:
+        outcomes: as they were read.
+        learned: those that passed their checks, as they are learned from.
+        lengths: of each of those, what ``measure`` says.
+    """
+
+    outcomes: list[SourceRow | RefusedRow]
+    learned: list[Row]
+    lengths: "Future[list[int | Problem]]"
+
+
+def _batches(values: Iterable[Value], size: Callable[[], int]) -> Iterator[list[Value]]:
+    """Values in lists of a size that is asked for each time; those before an error come, too."""
+    batch: list[Value] = []
+    limit = size()
+    try:
+        for value in values:
+            batch.append(value)
+            if len(batch) >= limit:
+                yield batch
+                batch, limit = [], size()
+    except DataError:
+        if batch:
+            yield batch
+        raise
+    if batch:
         yield batch

@@ -47,7 +47,8 @@ class Refusals:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._files.__exit__(*error)
+        # Where reading breaks off, what was found until then is worth as much.
+        self._files.close()
 
     def add(self, row: RefusedRow) -> None:
         """Write a row down."""

@@ -7,7 +7,7 @@ people read in ``data-report``, which stays.
 import logging
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +18,7 @@ from tunesmith_contract.methods import Method
 from tunesmith_contract.report import ModelReport, Outcome, RunReport
 from tunesmith_contract.run_config import PersonalData as PersonalDataPolicy
 from tunesmith_contract.run_config import PrepareConfig
-from tunesmith_trainer.apart import call_apart
+from tunesmith_trainer.apart import Apart, call_apart, hold_apart
 from tunesmith_trainer.data.clean.overlap import HeldOut
 from tunesmith_trainer.data.clean.personal_data import PersonalData, PersonalDataFinder
 from tunesmith_trainer.data.page.files import write_report
@@ -53,10 +53,11 @@ def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progr
     check_rewards(config.method.rewards)
     folder = storage.model_folder(config.base_model, weights=False)
     model, template = call_apart(inspect_base, config, storage, folder)
-    renderer = _build_renderer(config, folder, template)
     with tempfile.TemporaryDirectory() as scratch, RowStore(Path(scratch)) as store:
         stage = _Stage(config, storage, workspace, progress, store)
-        found = stage.find(model, renderer)
+        with hold_apart(_build_renderer, config, folder, template) as renderer:
+            read = stage.read(renderer)
+        found = stage.judge(read, model)
         # Written before anything is refused: people look there for what to mend.
         write_report(workspace.data_report, build_data_report(found, config, stage.finder))
         workspace.push(workspace.data_report)
@@ -73,6 +74,21 @@ def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progr
 def learns_answers_only(method: Method) -> bool:
     """Whether the assistant's tokens have to be told from the others."""
     return method.sft is None or method.sft.assistant_only_loss
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What reading leaves beside the rows in the store.
+
+    Attributes:
+        suites: what training is kept free of.
+        truncated: rows that lose their end.
+    """
+
+    suites: Sequence[HeldOut]
+    taken: Taken
+    refusals: Refusals
+    truncated: int
 
 
 @dataclass
@@ -97,19 +113,22 @@ class _Stage:
     def _masks(self) -> bool:
         return self.config.personal_data is PersonalDataPolicy.MASK
 
-    def find(self, model: ModelReport, renderer: Renderer) -> Findings:
-        """All that there is to know of the rows."""
-        config, store = self.config, self.store
-        suites = [HeldOut(each.name, read_held_out(each, self.storage)) for each in config.held_out]
+    def read(self, renderer: Apart[Renderer]) -> _Read:
+        """Read all rows, and what they are kept free of."""
+        suites = [HeldOut(each.name, read_held_out(each, self.storage)) for each in self.config.held_out]
         with Refusals(self.workspace.data_report) as refusals:
             ingest = self._ingest(renderer, refusals)
-            taken = self._take(ingest)
+            return _Read(suites, self._take(ingest), refusals, ingest.truncated)
+
+    def judge(self, read: _Read, model: ModelReport) -> Findings:
+        """All that there is to know of the rows."""
+        config, store = self.config, self.store
         with _timed("cleaned", len(store)):
-            cleaned = clean(store, config, suites)
+            cleaned = clean(store, config, read.suites)
         with _timed("judged", len(store)):
             seen = partial(self.progress.update, stage="quality")
             judged = judge(store, cleaned, config, model, self.personal, seen)
-        return Findings(taken, store, refusals, cleaned, judged, ingest.truncated)
+        return Findings(read.taken, store, read.refusals, cleaned, judged, read.truncated)
 
     def require_good(self, found: Findings) -> None:
         """Check that there is something to train on, and that it is good enough.
@@ -123,7 +142,7 @@ class _Stage:
             message = "no training rows are left after checks, deduplication and split: add rows"
             raise DataError("NoTrainingRows", message)
 
-    def _ingest(self, renderer: Renderer, refusals: Refusals) -> Ingest:
+    def _ingest(self, renderer: Apart[Renderer], refusals: Refusals) -> Ingest:
         config = self.config
         return Ingest(
             store=self.store,
@@ -150,7 +169,7 @@ class _Stage:
 
 
 def _build_renderer(config: PrepareConfig, folder: Path, template: MarkedTemplate) -> Renderer:
-    # Transformers loads torch, which would then be in this process before the model has been looked at apart.
+    # Imported where it is used: transformers takes memory and time.
     from tunesmith_trainer.tokenizer import load_tokenizer
 
     answers_only = learns_answers_only(config.method)
