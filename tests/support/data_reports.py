@@ -2,8 +2,19 @@
 
 import numpy as np
 
+from tunesmith_trainer.data.agreement import (
+    MAX_ANNOTATORS,
+    MAX_DISPUTED,
+    MAX_PAIRS,
+    Agreement,
+    AnnotatorReport,
+    Disputed,
+    PairReport,
+    PositionBias,
+)
 from tunesmith_trainer.data.findings import MAX_EXAMPLES, Example, Issue, Place, Severity
 from tunesmith_trainer.data.histogram import build_histogram
+from tunesmith_trainer.data.records import Side
 from tunesmith_trainer.data.report import (
     MAX_CLUSTER_ROWS,
     MAX_CLUSTERS,
@@ -71,6 +82,7 @@ def make_report(**changes: object) -> DataReport:
         clusters=tuple(_clusters()),
         leaks=tuple(_leaks()),
         dropped=tuple(_dropped()),
+        agreement=make_agreement(),
         learning_curve=_curve(),
         recommendation=_recommendation(),
         estimate=_estimate(),
@@ -88,6 +100,7 @@ def make_clean_report() -> DataReport:
         clusters=(),
         leaks=(),
         dropped=(),
+        agreement=None,
         learning_curve=None,
         recommendation=None,
         estimate=None,
@@ -114,7 +127,7 @@ def make_largest_report(character: str) -> DataReport:
         examples=(example,) * MAX_EXAMPLES,
     )
     leak = Leak(
-        train=example.place,
+        row=example.place,
         held_out=long[:32],
         other=example.place,
         kind="near",
@@ -135,6 +148,82 @@ def make_largest_report(character: str) -> DataReport:
         leaks=(leak,) * MAX_LEAKS,
         dropped=(Dropped(place=example.place, reasons=(long,) * 20, excerpt=long[:240]),) * MAX_DROPPED,
         tokens=_widest_histogram(),
+        agreement=_largest_agreement(long),
+    )
+
+
+def make_agreement() -> Agreement:
+    """Of three people who prefer one of two answers, not alike; one hostile to whoever reads their comments."""
+    return Agreement(
+        items=240,
+        shared_items=120,
+        disputed_items=31,
+        answers=412,
+        skipped=9,
+        values={"A": 236, "B": 148, "tie": 28},
+        level="nominal",
+        alpha=0.47,
+        alpha_low=0.36,
+        alpha_high=0.58,
+        agreement=0.71,
+        verdict="Krippendorff's alpha is 0.47 (95 % interval 0.36 to 0.58) on 120 shared items: the labels are not "
+        "reliable; make the guidelines clearer and label the disputed items again.",
+        position_bias=PositionBias(answers=384, share_of_a=0.615, p_value=8e-6),
+        annotators=(
+            AnnotatorReport(name="anna", answers=200, skipped=1, with_majority=0.91, share_of_a=0.52),
+            AnnotatorReport(name="ben", answers=152, skipped=8, with_majority=0.84, share_of_a=0.55),
+            AnnotatorReport(name=HOSTILE[0], answers=60, with_majority=0.4, share_of_a=0.97),
+        ),
+        pairs=(
+            PairReport(first="anna", second="ben", items=100, agreement=0.82, kappa=0.63),
+            PairReport(first="anna", second=HOSTILE[0], items=40, agreement=0.45, kappa=-0.04),
+            PairReport(first="ben", second=HOSTILE[0], items=12, agreement=1, kappa=None),
+        ),
+        disputed=(
+            Disputed(
+                id=_DIGEST,
+                file="pairs.jsonl",
+                line=17,
+                excerpt="A customer asks for a refund after 31 days. What do you say?",
+                said={"A": 1, "B": 1, "tie": 1},
+                disagreement=1,
+                comments=("Both are right, by the letter.", HOSTILE[1]),
+            ),
+            Disputed(
+                id=_DIGEST,
+                file="pairs.jsonl",
+                line=204,
+                excerpt=HOSTILE[2],
+                said={"A": 2, "B": 1},
+                disagreement=0.67,
+            ),
+        ),
+        rows=209,
+        left_out={"tie": 14, "draw": 17},
+    )
+
+
+def _largest_agreement(long: str) -> Agreement:
+    said = {f"{number}{long[:200]}": 10**6 for number in range(500)}
+    item = Disputed(
+        id=_DIGEST,
+        file=long[:255],
+        line=10**9,
+        excerpt=long[:240],
+        said=said,
+        disagreement=0.5,
+        comments=(long[:240],) * 200,
+    )
+    annotator = AnnotatorReport(name=long, answers=10**9, with_majority=0.5, share_of_a=0.5)
+    pair = PairReport(first=long, second=long, items=10**9, agreement=0.5, kappa=0.5)
+    return make_agreement().model_copy(
+        update={
+            "verdict": long,
+            "values": said,
+            "annotators": (annotator,) * MAX_ANNOTATORS,
+            "pairs": (pair,) * MAX_PAIRS,
+            "disputed": (item,) * MAX_DISPUTED,
+        }
     )
 
 
@@ -241,7 +330,7 @@ def _leaks() -> list[Leak]:
     text = "A customer was charged twice for one order. Which team handles it, and within how many days?"
     return [
         Leak(
-            train=place(5_120),
+            row=place(5_120),
             held_out="refunds",
             other=place(14, "refunds.jsonl"),
             kind="near",
@@ -250,13 +339,23 @@ def _leaks() -> list[Leak]:
             other_excerpt=text.replace("one order", "a single order"),
         ),
         Leak(
-            train=place(5_544),
+            row=place(5_544),
             held_out="validation",
             other=place(3, "validation.jsonl"),
             kind="passage",
             similarity=0.62,
             excerpt=HOSTILE[2],
             other_excerpt=HOSTILE[3],
+        ),
+        Leak(
+            row=place(41, "validation.jsonl"),
+            side=Side.VALIDATION,
+            held_out="refunds",
+            other=place(77, "refunds.jsonl"),
+            kind="exact",
+            similarity=1,
+            excerpt="May I return a gift without its receipt?",
+            other_excerpt="May I return a gift without its receipt?",
         ),
     ]
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from tunesmith_trainer.data.agreement import describe_kappa
 from tunesmith_trainer.labels.agreement import measure_agreement
 from tunesmith_trainer.labels.items import Item, build_item
 from tunesmith_trainer.labels.report import AgreementReport
@@ -70,8 +71,31 @@ def test_the_verdict_goes_by_the_usual_thresholds(said: dict[str, str], verdict:
 def test_pairs_agree_as_cohens_kappa_says() -> None:
     # Cohen (1960) on 50 applications: both yes 20, both no 15, only a 5, only b 10: 0.7 agree, 0.5 by chance.
     said = {"a": "1" * 25 + "2" * 25, "b": "1" * 20 + "2" * 5 + "1" * 10 + "2" * 15}
-    (pair,) = report_on(Task(kind=TaskKind.CLASSIFICATION, labels=("1", "2")), said).pairs
+    report = report_on(Task(kind=TaskKind.CLASSIFICATION, labels=("1", "2")), said)
+    (pair,) = report.pairs
     assert (pair.items, pair.agreement, pair.kappa) == (50, 0.7, pytest.approx(0.4))
+    assert (report.shared_items, report.disputed_items) == (50, 15)
+    assert [line.split()[-4:] for line in render(report).splitlines() if line.startswith("a, b")] == [
+        ["50", "70%", "0.40", "fair"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kappa", "words"),
+    [
+        (1.0, "almost perfect"),
+        (0.81, "almost perfect"),
+        (0.7, "substantial"),
+        (0.5, "moderate"),
+        (0.21, "fair"),
+        (0.2, "slight"),
+        (0.0, "slight"),
+        (-0.004, "slight"),
+        (-0.01, "poor"),
+    ],
+)
+def test_kappa_is_said_in_the_usual_words(kappa: float, words: str) -> None:
+    assert describe_kappa(kappa) == words
 
 
 def test_annotators_are_compared_with_what_most_say() -> None:
@@ -90,7 +114,7 @@ def test_the_most_disputed_come_first() -> None:
     assert [item.line for item in report.disputed] == [3, 2]
     assert report.disputed[0].said == {"1": 2, "2": 1, "3": 1}
     assert "a on 1" in report.disputed[0].comments
-    assert "most disputed:\n  rows.jsonl:3: 1 2, 2 1, 3 1: question 2" in render(report)
+    assert "most disputed:\n  rows.jsonl:3: 1 by 2, 2 by 1, 3 by 1: question 2" in render(report)
 
 
 def test_a_preference_for_the_left_is_found() -> None:

@@ -63,7 +63,7 @@ def test_a_leak_names_both_places():
     [leaked] = leaks_of([other, item], {"validation": [writer.row(), item]})
     leak = leaked.leak
     assert leaked.index == 1
-    assert (str(leak.train), leak.held_out, str(leak.other)) == (
+    assert (str(leak.row), leak.held_out, str(leak.other)) == (
         "train.jsonl:2",
         "validation",
         "validation.jsonl:2",

@@ -13,6 +13,7 @@ from scripted_server import Reply, serve
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.labels import ArgillaSource
 from tunesmith_trainer.__main__ import main as run_trainer
+from tunesmith_trainer.data.page.files import read_report
 from tunesmith_trainer.failures import DataError
 from tunesmith_trainer.labels.argilla_link import KEY_NAME
 from tunesmith_trainer.labels.source import pull_rows
@@ -272,6 +273,9 @@ def test_a_job_learns_from_what_people_labelled(labels: Labels, people: dict[str
     assert world.prepare(config).dataset.train_rows == len(PAIRS)
     (agreement,) = world.root.rglob("agreement.json")
     assert json.loads(agreement.read_text())["rows"] == len(PAIRS)
+    report = read_report(agreement.parent)
+    assert report.agreement and report.agreement.shared_items == len(PAIRS)
+    assert {each.name for each in report.agreement.annotators} == {"anna", "ben"}
     # What people say later is for the next job.
     (rows,) = world.root.rglob("labels.jsonl")
     for name in ("carl", "ada"):
@@ -280,6 +284,28 @@ def test_a_job_learns_from_what_people_labelled(labels: Labels, people: dict[str
     labelled = ArgillaSource.model_validate(source)
     assert pull_rows(labelled, world.root / "no-secret", rows.parent, agreement.parent, 0) == rows
     assert [json.loads(line) for line in rows.read_text().splitlines()] == PAIRS
+
+
+def test_a_job_says_that_people_do_not_agree(labels: Labels, people: dict[str, str], world: Any) -> None:
+    source = {"url": labels.server.url, "dataset": labels.dataset}
+    config = world.prepare_config(
+        [], argilla=source, method={"dpo": {"maxLength": 128}}, validation={"fraction": 0.0}
+    )
+    labels.push(PAIRS, "--task", "preference")
+    for name in ("anna", "ben"):
+        labels.answer(people[name], right)
+    labels.answer(people["carl"], lambda fields: wrong(fields) | {"comment": "says anna.bolt@example.org"})
+    dataset = world.prepare(config).dataset
+    assert ("low_agreement", len(PAIRS)) in dataset.issues
+    report = read_report(world.output / "ns/uid/data-report")
+    assert report.agreement
+    carl = next(each for each in report.agreement.annotators if each.name == "carl")
+    assert (carl.answers, carl.with_majority) == (len(PAIRS), 0)
+    assert len(report.agreement.disputed) == report.agreement.disputed_items == len(PAIRS)
+    # Reports are passed around.
+    for name in ("agreement.json", "report.json", "report.html"):
+        text = (world.output / "ns/uid/data-report" / name).read_text()
+        assert "anna.bolt" not in text and "EMAIL" in text
 
 
 @pytest.mark.parametrize(

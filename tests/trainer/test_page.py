@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from browser import Browser, open_browser
-from data_reports import HOSTILE, make_clean_report, make_largest_report, make_report
+from data_reports import HOSTILE, make_agreement, make_clean_report, make_largest_report, make_report
 from selenium.webdriver.common.keys import Keys
 
 from tunesmith_trainer.data.page.charts import PLOT_HEIGHT, draw_counts, draw_curve, draw_histogram
@@ -54,6 +54,7 @@ def test_all_parts_are_there_in_their_order(browser: Browser, page: Path) -> Non
         "Duplicates",
         "Leaks",
         "Dropped rows",
+        "Agreement of annotators",
         "What next",
         "Source",
     ]
@@ -63,6 +64,10 @@ def test_all_parts_are_there_in_their_order(browser: Browser, page: Path) -> Non
     assert len(browser.all("#leaks .pair")) == len(REPORT.leaks)
     assert len(browser.all("#duplicates .cluster")) == len(REPORT.clusters)
     assert len(browser.all("#learning-curve circle.point")) == 5
+    assert REPORT.agreement
+    assert len(browser.all("#annotators tbody tr")) == len(REPORT.agreement.annotators)
+    assert len(browser.all("#annotator-pairs tbody tr")) == len(REPORT.agreement.pairs)
+    assert len(browser.all("#disputed tbody tr")) == len(REPORT.agreement.disputed)
     assert "0.88 EUR" in browser.find("#next").text
     assert REPORT.digest in browser.find("#source").text
     assert all(
@@ -147,6 +152,46 @@ def test_details_open_by_keyboard(browser: Browser, page: Path) -> None:
     assert "support-2026.jsonl:17 kept" in browser.find("#duplicates .places").text
 
 
+def test_agreement_is_said_in_numbers_and_words(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    text = browser.find("#agreement").text
+    assert text.startswith(f"Agreement of annotators\n{make_agreement().verdict}")
+    for said in (
+        "0.47 not reliable",
+        "0.36 to 0.58",
+        "71 %",
+        "chosen in 62 % of 384 answers: more than chance",
+    ):
+        assert said in text
+    rows = [
+        [cell.text for cell in row.find_elements("css selector", "td")]
+        for row in browser.all("#annotator-pairs tr")
+    ]
+    assert rows[1:] == [
+        ["100", "82 %", "0.63", "substantial"],
+        ["40", "45 %", "−0.04", "poor"],  # noqa: RUF001
+        ["12", "100 %", "–", "undefined"],  # noqa: RUF001
+    ]
+    assert browser.find("#disputed td:nth-child(3)").text.startswith("A by 1, B by 1, tie by 1")
+    assert browser.find("nav a[href='#agreement']").text == "Agreement"
+
+
+def test_agreement_that_is_not_known_is_a_dash() -> None:
+    nothing = make_agreement().model_copy(
+        update={
+            "alpha": None,
+            "alpha_low": None,
+            "alpha_high": None,
+            "agreement": None,
+            "position_bias": None,
+        }
+    )
+    page = render_page(make_report(agreement=nothing))
+    assert page.count("<dd>–</dd>") == 2  # noqa: RUF001
+    assert "95 % interval of alpha" not in page
+    assert "stands first by chance" not in page
+
+
 def test_hostile_rows_are_text(browser: Browser, page: Path) -> None:
     browser.open(page)
     assert browser.run("return window.harmed") is None
@@ -227,6 +272,7 @@ def test_a_clean_report_says_so(browser: Browser, tmp_path: Path) -> None:
     write_report(tmp_path, make_clean_report())
     browser.open(tmp_path / "report.html")
     assert browser.find("#verdict h2").text == "Ready to train"
+    assert browser.all("#agreement, nav a[href='#agreement']") == []
     assert [part.text for part in browser.all(".none-found")] == [
         "No check found anything.",
         "No row stands out.",

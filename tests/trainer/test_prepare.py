@@ -64,7 +64,7 @@ def test_rows_held_out_by_the_user_are_never_trained_on(world: Any, make: Any) -
     dataset = report.dataset
     assert (dataset.train_rows, dataset.validation_rows, dataset.leaked_rows) == (25, 5, 5)
     found = json.loads((world.output / "ns/uid/data-report/report.json").read_text())
-    assert {(leak["train"]["line"], leak["other"]["line"]) for leak in found["leaks"]} == {
+    assert {(leak["row"]["line"], leak["other"]["line"]) for leak in found["leaks"]} == {
         (26 + number, 1 + number) for number in range(5)
     }
 

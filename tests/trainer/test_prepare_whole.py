@@ -14,6 +14,7 @@ from planted_rows import Writer
 
 from tunesmith_contract.report import DatasetReport
 from tunesmith_trainer.data.page.files import read_report
+from tunesmith_trainer.data.records import Side
 from tunesmith_trainer.data.report import DataReport
 from tunesmith_trainer.failures import DataError
 from tunesmith_trainer.prepare import load_prepared
@@ -96,6 +97,119 @@ def test_each_planted_fault_is_found_by_its_name_and_nothing_else(world: Any) ->
     )
     assert {check for check, _ in dataset.issues} == {"leaked_rows", "personal_data", "refusal_answer"}
     assert dataset.page == "pvc://out/ns/uid/data-report/report.html"
+
+
+def prepare_with_exam(
+    world: Any, validation: Rows, exam: Rows, train: Rows
+) -> tuple[DatasetReport, DataReport]:
+    """What prepare says of rows, a validation set of its own, and a suite named exam."""
+    config = world.prepare_config(
+        world.write_rows("train.jsonl", train),
+        validation={"uri": world.write_rows("validation.jsonl", validation)},
+        heldOut=[{"name": "exam", "uri": world.write_rows("exam.jsonl", exam)}],
+        method=LONG,
+    )
+    return world.prepare(config).dataset, report_of(world)
+
+
+def validation_leaks(report: DataReport) -> list[tuple[str, str, str, bool]]:
+    """Row, item, kind and whether the row stays, of each leak of the validation set."""
+    return [
+        (str(leak.row), str(leak.other), leak.kind, leak.kept)
+        for leak in report.leaks
+        if leak.side is Side.VALIDATION
+    ]
+
+
+def test_validation_rows_that_a_suite_holds_are_left_out_and_named_on_both_sides(world: Any) -> None:
+    rows = planted_faults.chat_rows(120)
+    chat = planted_faults.chat_row
+    exam = [chat(LEAKED, "Sand it."), chat(ASKED_TWICE, ANSWERED_TWICE), chat(OWNED, "I will write.")]
+    leaked = [
+        chat(LEAKED, "Rub it with the half of a walnut."),
+        chat(f"Say, {ASKED_TWICE}", ANSWERED_TWICE),
+        chat(f"{LEAKED[:30]}?", f"{Writer(3).text(60, 80)} {OWNED} {Writer(4).text(60, 80)}"),
+    ]
+    dataset, report = prepare_with_exam(world, [*rows[:20], *leaked], exam, rows[20:])
+    assert (dataset.train_rows, dataset.validation_rows, dataset.leaked_rows) == (100, 20, 3)
+    assert validation_leaks(report) == [
+        ("validation.jsonl:21", "exam.jsonl:1", "exact", False),
+        ("validation.jsonl:22", "exam.jsonl:2", "near", False),
+        ("validation.jsonl:23", "exam.jsonl:3", "passage", False),
+    ]
+    issue = next(issue for issue in report.issues if issue.check == "leaked_validation_rows")
+    assert (issue.rows, [each.place.line for each in issue.examples]) == (3, [21, 22, 23])
+    assert "exam" in issue.message
+    assert ("leaked_validation_rows", 3) in dataset.issues
+    assert "leaked_rows" not in {issue.check for issue in report.issues}
+    split = load_prepared(world.output / "ns/uid/prepared", dataset.digest)
+    assert list(split.validation) == rows[:20]
+
+
+def test_a_validation_set_that_is_the_suite_stays_with_a_warning(world: Any) -> None:
+    rows = planted_faults.chat_rows(120)
+    dataset, report = prepare_with_exam(world, rows[:20], rows[:19], rows[18:])
+    assert (dataset.train_rows, dataset.validation_rows, dataset.leaked_rows) == (100, 20, 2)
+    assert len(validation_leaks(report)) == 19
+    assert all(kept for *_, kept in validation_leaks(report))
+    found = {issue.check: issue.rows for issue in report.issues}
+    assert found == {"leaked_rows": 2, "validation_is_evaluated": 19}
+    assert any("19 validation rows, most of them, are held by exam too" in each for each in dataset.warnings)
+    page = (world.output / "ns/uid/data-report/report.html").read_text()
+    assert "<b>kept</b>" in page
+
+
+def test_half_of_a_validation_set_may_go(world: Any) -> None:
+    rows = planted_faults.chat_rows(120)
+    dataset, _ = prepare_with_exam(world, rows[:20], rows[:10], rows[20:])
+    assert (dataset.train_rows, dataset.validation_rows, dataset.leaked_rows) == (100, 10, 10)
+
+
+def test_a_validation_set_of_its_own_that_is_clean_loses_nothing(world: Any) -> None:
+    rows = planted_faults.chat_rows(160)
+    dataset, report = prepare_with_exam(world, rows[:20], rows[20:40], rows[40:])
+    assert (dataset.train_rows, dataset.validation_rows, dataset.leaked_rows) == (120, 20, 0)
+    assert (report.leaks, report.issues) == ((), ())
+
+
+def test_an_instruction_that_training_shares_is_no_leak_of_validation(world: Any) -> None:
+    writer = Writer(11)
+    rows = [planted_faults.chat_row("Write a product description.", writer.text(20, 60)) for _ in range(120)]
+    dataset, report = prepare_with_exam(world, rows[:20], [*rows[20:30], *rows[:2]], rows[30:])
+    assert (dataset.train_rows, dataset.validation_rows, dataset.leaked_rows) == (90, 18, 2)
+    assert [row for row, *_ in validation_leaks(report)] == ["validation.jsonl:1", "validation.jsonl:2"]
+
+
+@given(st.lists(st.sampled_from("tve"), min_size=3, max_size=40), st.data())
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_counts_add_up_whatever_sets_share(world: Any, make: Any, first: list[str], data: Any) -> None:
+    """Each row is of one set, and may be of others, too."""
+    also = data.draw(st.lists(st.sampled_from(["", "t", "v", "e"]), min_size=len(first), max_size=len(first)))
+    sets = {name: [] for name in "tve"}
+    for row, *names in zip(make.rows(len(first), seed=5), first, also, strict=True):
+        for name in set(filter(None, names)):
+            sets[name].append(row)
+    if not all(sets.values()):
+        return
+    train, validation, exam = (
+        world.write_rows(f"{name}{len(rows)}.jsonl", rows) for name, rows in sets.items()
+    )
+    config = world.prepare_config(
+        train,
+        uid=f"s{abs(hash((tuple(first), tuple(also))))}",
+        validation={"uri": validation},
+        heldOut=[{"name": "exam", "uri": exam}],
+    )
+    dataset = dataset_of(world, config)
+    if dataset is None:
+        return
+    assert dataset.rows == len(sets["t"]) + len(sets["v"])
+    assert dataset.rows == dataset.train_rows + dataset.validation_rows + dataset.leaked_rows
+    assert dataset.validation_rows >= len(sets["v"]) / 2
+    split = load_prepared(world.output / f"ns/{config.owner.uid}/prepared", dataset.digest)
+    assert not [row for row in split.train if row in sets["e"] or row in split.validation]
+    if dataset.validation_rows < len(sets["v"]):
+        assert not [row for row in split.validation if row in sets["e"]]
 
 
 def test_near_repetitions_go_where_that_is_asked_for(world: Any) -> None:

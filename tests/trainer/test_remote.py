@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from data_reports import make_agreement
 from gangs import start_gang
+from labelled_rows import labels_left
 from storage_servers import BUCKET, Registry, S3Server, run_registry, run_s3
 
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory
 from tunesmith_contract.report import Outcome, RunReport, parse_report
 from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig
 from tunesmith_storage.errors import StorageError
+from tunesmith_trainer.data.page.files import read_report
 from tunesmith_trainer.failures import DataError, UserError, classify
 from tunesmith_trainer.redact import Redactor
 from tunesmith_trainer.report import Workspace
@@ -222,6 +225,15 @@ def test_a_model_without_safetensors_is_found_before_training(remote: RemoteWorl
     (remote.folder / "model/model.safetensors").unlink()
     with pytest.raises(UserError, match=r"holds no \*\.safetensors"):
         remote.prepare(make, "uid")
+
+
+def test_another_attempt_finds_how_far_people_agree(remote: RemoteWorld, make: Any) -> None:
+    folder = remote.folder / "out/ns/uid"
+    labels_left(folder, make.rows(30), make_agreement())
+    argilla = {"url": "http://nowhere.invalid", "dataset": "tone"}
+    report = remote.run(remote.place(remote.world.prepare_config([], argilla=argilla)))
+    assert report.dataset and ("low_agreement", 31) in report.dataset.issues
+    assert read_report(folder / "data-report").agreement == make_agreement()
 
 
 def test_what_is_wrong_with_the_rows_is_kept(remote: RemoteWorld, make: Any) -> None:

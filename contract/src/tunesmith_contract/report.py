@@ -76,7 +76,8 @@ class DatasetReport(Report):
     Attributes:
         duplicates: rows that repeat another one.
         near_duplicates: rows that are nearly the same as another one, where those are removed.
-        leaked_rows: rows removed from training because validation or an evaluation holds them.
+        leaked_rows: rows removed from training because validation or an evaluation holds them, and from a validation
+            set of its own because an evaluation does.
         issues: what checks of quality say, the gravest first.
         recommendation: which method and adapter suit what was found.
         page: the report for people, one HTML file.

@@ -172,13 +172,14 @@ class Workspace:
     def committed_report(self) -> RunReport | None:
         """The report of this stage if it has succeeded before; prepare and generate have only while rows are there."""
         rows = {"prepare": self.prepared / PREPARED_REPORT_FILE, "generate": self.generated}.get(self._stage)
-        if rows is not None and self._read(rows) is None:
+        if rows is not None and self.read(rows) is None:
             return None
-        data = self._read(self.path(report_uri(self.work, self._stage)))
+        data = self.read(self.path(report_uri(self.work, self._stage)))
         report = parse_report(data) if data else None
         return report if report and report.outcome is Outcome.SUCCEEDED else None
 
-    def _read(self, path: Path) -> bytes | None:
+    def read(self, path: Path) -> bytes | None:
+        """A small file of the workspace, whether an earlier pod left it in a bucket or on disk; None where none is."""
         if path.is_file():
             return path.read_bytes()
         return self._mirror.read(path) if self._mirror is not None else None

@@ -130,7 +130,8 @@ class Suite(StrictModel):
     dataset: DataSource = Field(
         description="The items. The last assistant turn (or the completion) of each row is the expected "
         "answer. Keep them out of the training data; in the evaluation of a FineTuneJob that is done for you: rows "
-        "of train that are among them are left out, and counted as leaked."
+        "of train that are among them are left out, and counted as leaked, and so are those of validation.uri, unless "
+        "they are most of it."
     )
     metrics: Annotated[tuple[MetricSpec, ...], Field(min_length=1, max_length=MAX_METRICS)] = Field(
         description="How the answers are scored.", json_schema_extra=keyed_by("type")

@@ -90,7 +90,8 @@ class DatasetStatus(StatusModel):
     leaked_rows: int = Field(
         0,
         ge=0,
-        description="Rows left out of training because the validation rows or the data of evaluation hold them too.",
+        description="Rows left out because a held-out set has them too: of training those of validation or "
+        "evaluation, of validation.uri those of evaluation.",
     )
     dropped_rows: int = Field(0, ge=0, description="Rows left out because they failed a check.")
     truncated_rows: int = Field(0, ge=0, description="Rows longer than maxLength.")

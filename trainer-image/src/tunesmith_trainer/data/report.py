@@ -5,7 +5,9 @@ from pydantic import Field
 from tunesmith_contract.base import Document
 from tunesmith_contract.report import Measured
 
+from .agreement import Agreement
 from .findings import Example, Issue, Place
+from .records import Side
 
 MAX_CLUSTERS = 50
 MAX_CLUSTER_ROWS = 10
@@ -56,16 +58,22 @@ class Cluster(Document):
 
 
 class Leak(Document):
-    """A training row that a held-out set holds too, and how: the same, nearly the same, or a passage of it.
+    """A row that a held-out set holds too, and how: the same, nearly the same, or a passage of it.
 
-    ``held_out`` is the set's name: ``validation``, or that of a suite.
+    Attributes:
+        row: where it is written.
+        side: what it is a row of: training, or a validation set of its own.
+        held_out: the set's name: ``validation``, or that of a suite.
+        kept: it stays in validation, which most of the suite is.
     """
 
-    train: Place
+    row: Place
+    side: Side = Side.TRAIN
     held_out: str
     other: Place
     kind: str = Field(description="exact, near or passage.")
     similarity: float
+    kept: bool = False
     excerpt: str = ""
     other_excerpt: str = ""
 
@@ -136,6 +144,7 @@ class DataReport(Document):
         title: the job's name, or the file's.
         issues: the gravest first.
         worst: the rows of which most is said, the worst first.
+        agreement: of the people who labelled the rows; None where they come from files.
     """
 
     title: str
@@ -155,6 +164,7 @@ class DataReport(Document):
     clusters: tuple[Cluster, ...] = Field((), max_length=MAX_CLUSTERS)
     leaks: tuple[Leak, ...] = Field((), max_length=MAX_LEAKS)
     dropped: tuple[Dropped, ...] = Field((), max_length=MAX_DROPPED)
+    agreement: Agreement | None = None
     learning_curve: LearningCurve | None = None
     recommendation: Recommendation | None = None
     estimate: Estimate | None = None

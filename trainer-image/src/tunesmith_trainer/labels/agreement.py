@@ -9,6 +9,17 @@ from itertools import combinations
 
 import numpy as np
 
+from tunesmith_trainer.data.agreement import (
+    MAX_ANNOTATORS,
+    MAX_DISPUTED,
+    MAX_PAIRS,
+    RELIABLE_ALPHA,
+    TENTATIVE_ALPHA,
+    AnnotatorReport,
+    Disputed,
+    PairReport,
+    PositionBias,
+)
 from tunesmith_trainer.data.findings import excerpt
 
 from .items import Item
@@ -23,21 +34,10 @@ from .reliability import (
     observed_agreement,
     value_counts,
 )
-from .report import (
-    MAX_ANNOTATORS,
-    MAX_DISPUTED,
-    MAX_PAIRS,
-    AgreementReport,
-    AnnotatorReport,
-    Disputed,
-    PairReport,
-    PositionBias,
-)
+from .report import AgreementReport
 from .tasks import TIE, A, TaskKind
 from .votes import Ballot, Vote
 
-RELIABLE_ALPHA = 0.8
-TENTATIVE_ALPHA = 0.667
 #: A smaller p-value of the position's test is worth a word.
 _BIAS_P_VALUE = 0.01
 UNCHANGED, CHANGED = "unchanged", "changed"
@@ -59,6 +59,7 @@ def measure_agreement(
         task=task,
         items=len(table),
         shared_items=int((counts.sum(axis=1) > 1).sum()),
+        disputed_items=int(((counts > 0).sum(axis=1) > 1).sum()),
         answers=int(counts.sum()),
         skipped=sum(ballot.skipped.values()),
         values={value: int(count) for value, count in zip(domain, counts.sum(axis=0), strict=True)},

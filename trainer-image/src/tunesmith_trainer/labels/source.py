@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+from tunesmith_contract.base import canonical_json
 from tunesmith_contract.labels import ArgillaSource
+from tunesmith_trainer.data.clean.personal_data import PersonalDataFinder
+from tunesmith_trainer.data.clean.quotations import mask_quotations
 from tunesmith_trainer.failures import DataError
 from tunesmith_trainer.storage import write_atomically
 
@@ -10,9 +13,9 @@ from .aggregate import Rules
 from .argilla_link import find_key
 from .argilla_push import DatasetName
 from .pulling import from_argilla, label_rows, report_on, write_rows
+from .report import AGREEMENT_FILE
 
 LABELS_FILE = "labels.jsonl"
-AGREEMENT_FILE = "agreement.json"
 
 
 def pull_rows(source: ArgillaSource, secret: Path, folder: Path, reports: Path, seed: int) -> Path:
@@ -37,7 +40,8 @@ def pull_rows(source: ArgillaSource, secret: Path, folder: Path, reports: Path, 
     rules = Rules(source.aggregate, source.min_annotators, source.output, source.approve_from)
     labelled = label_rows(answers, rules)
     report = report_on(answers, seed, labelled)
-    write_atomically(reports / AGREEMENT_FILE, report.to_json().encode())
+    quoted = mask_quotations(report.to_dict(), PersonalDataFinder())
+    write_atomically(reports / AGREEMENT_FILE, canonical_json(quoted))
     if not labelled.rows:
         left_out = ", ".join(f"{count:,} {reason}" for reason, count in labelled.left_out.items())
         message = (

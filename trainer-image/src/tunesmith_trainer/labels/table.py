@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
+from tunesmith_trainer.data.agreement import describe_kappa
+
 from .report import AgreementReport
 
+_SHOWN_PAIRS = 10
 _SHOWN_DISPUTED = 5
 _SHOWN_EXCERPT = 60
 
@@ -19,7 +22,7 @@ def _lines(report: AgreementReport) -> Iterator[str]:
         f"{report.items:,} items answered, {report.shared_items:,} by two or more; {report.answers:,} answers, "
         f"{report.skipped:,} skipped; the same in {_percent(report.agreement)} of the pairs"
     )
-    yield "answers: " + ", ".join(f"{value} {count:,}" for value, count in report.values.items())
+    yield "answers: " + ", ".join(f"{value} ({count:,})" for value, count in report.values.items())
     if report.annotators:
         yield ""
         yield from _aligned(
@@ -35,11 +38,28 @@ def _lines(report: AgreementReport) -> Iterator[str]:
                 for each in report.annotators
             ],
         )
+    if report.pairs:
+        yield ""
+        yield from _aligned(
+            ["two annotators", "items", "the same", "Cohen's kappa", "which is"],
+            [
+                [
+                    f"{pair.first}, {pair.second}",
+                    f"{pair.items:,}",
+                    _percent(pair.agreement),
+                    "-" if pair.kappa is None else f"{pair.kappa:.2f}",
+                    "-" if pair.kappa is None else describe_kappa(pair.kappa),
+                ]
+                for pair in report.pairs[:_SHOWN_PAIRS]
+            ],
+        )
+        if len(report.pairs) > _SHOWN_PAIRS:
+            yield f"and {len(report.pairs) - _SHOWN_PAIRS} more pairs"
     if report.disputed:
         yield ""
         yield "most disputed:"
         for item in report.disputed[:_SHOWN_DISPUTED]:
-            said = ", ".join(f"{value} {count}" for value, count in item.said.items())
+            said = ", ".join(f"{value} by {count}" for value, count in item.said.items())
             yield f"  {item.file}:{item.line}: {said}: {item.excerpt[:_SHOWN_EXCERPT]}"
     if report.rows is not None:
         yield ""

@@ -7,7 +7,7 @@ import numpy as np
 
 from tunesmith_contract.run_config import Deduplicate, PrepareConfig
 from tunesmith_trainer.data.clean.near import NearCluster, NearDuplicates
-from tunesmith_trainer.data.clean.overlap import HeldOut, Overlap
+from tunesmith_trainer.data.clean.overlap import HeldOut, LeakedRow, Overlap
 from tunesmith_trainer.data.findings import excerpt
 from tunesmith_trainer.data.records import Record, Side
 from tunesmith_trainer.data.report import MAX_CLUSTER_ROWS, MAX_CLUSTERS, MAX_LEAKS, Cluster, Leak
@@ -16,6 +16,12 @@ from tunesmith_trainer.data.store import Indexes, RowStore
 from tunesmith_trainer.data.texts import whole_text
 
 VALIDATION = "validation"
+
+#: A validation set of which suites hold a larger share than this was not leaked to: it is the suites, and is kept.
+_MOST_LEAKED = 0.5
+#: Leaked rows of a validation set of its own that are shown.
+_MAX_VALIDATION_LEAKS = MAX_LEAKS // 2
+_KEPT = (CODES[Side.TRAIN], CODES[Side.VALIDATION])
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +32,27 @@ class Cleaned:
         sides: of each row, by ``split.CODES``.
         clusters: of rows that are the same, or nearly, the largest first.
         near_rows: rows that nearly repeat another one, removed or not.
-        leaks: the first training rows that a held-out set holds, too.
+        leaks: the first rows that a held-out set holds, too.
+        validation_leaks: rows of a validation set of its own that suites hold.
+        validation_kept: they are most of it, and stay.
     """
 
     sides: Sides
     clusters: tuple[Cluster, ...]
     near_rows: int
     leaks: tuple[Leak, ...]
+    validation_leaks: int
+    validation_kept: bool
 
 
 def clean(store: RowStore, config: PrepareConfig, suites: Sequence[HeldOut]) -> Cleaned:
     """Decide for each row.
 
-    In this order: repeated rows, leaks of the evaluation's suites and of a validation set of its own, rows drawn for
+    In this order: repeated rows, leaks of the evaluation's suites, leaks of a validation set of its own, rows drawn for
     validation, and at last training rows that nearly repeat one of those.
 
     Args:
-        suites: what training is kept free of.
+        suites: what training is kept free of, and a validation set of its own.
     """
     sides = np.where(store.held_out, CODES[Side.VALIDATION], CODES[Side.TRAIN]).astype(np.uint8)
     repeated = find_repeated(store)
@@ -53,7 +63,11 @@ def clean(store: RowStore, config: PrepareConfig, suites: Sequence[HeldOut]) -> 
         _remove_near(near, sides)
     leaks = _Leaks(store, sides)
     leaks.remove_held_out()
-    leaks.remove_overlap([*suites, *_own_validation(store)], config)
+    trained = np.flatnonzero(sides == CODES[Side.TRAIN])
+    # Both sides at once: an instruction is known by how many rows ask it.
+    leaks.remove_overlap(suites, np.flatnonzero(np.isin(sides, _KEPT)), config)
+    leaks.decide_validation()
+    leaks.remove_overlap(_own_validation(store, sides), trained, config)
     candidates = np.flatnonzero(sides == CODES[Side.TRAIN])
     sides[draw_validation(store, candidates, config.validation, config.seed)] = CODES[Side.VALIDATION]
     leaks.remove_twins(near)
@@ -62,17 +76,34 @@ def clean(store: RowStore, config: PrepareConfig, suites: Sequence[HeldOut]) -> 
         sides=sides,
         clusters=tuple(clusters[:MAX_CLUSTERS]),
         near_rows=sum(len(cluster.removed) for cluster in near),
-        leaks=tuple(leaks.shown),
+        leaks=leaks.shown,
+        validation_leaks=len(leaks.of_validation),
+        validation_kept=leaks.validation_kept,
     )
 
 
 class _Leaks:
-    """Takes rows out of training, and says for what."""
+    """Takes rows out of training, and out of a validation set of their own, and says for what.
+
+    Attributes:
+        of_validation: rows of a validation set of its own that suites hold.
+        validation_kept: they stay there.
+    """
 
     def __init__(self, store: RowStore, sides: Sides) -> None:
         self._store = store
         self._sides = sides
-        self.shown: list[Leak] = []
+        self._own = store.held_out
+        self._trained: list[Leak] = []
+        self._validated: list[Leak] = []
+        self.of_validation: set[int] = set()
+        self.validation_kept = False
+
+    @property
+    def shown(self) -> tuple[Leak, ...]:
+        """The first leaks of both sides."""
+        validated = [leak.model_copy(update={"kept": self.validation_kept}) for leak in self._validated]
+        return (*validated, *self._trained)[:MAX_LEAKS]
 
     def remove_held_out(self) -> None:
         """Rows that a validation set of their own holds to the letter."""
@@ -82,21 +113,34 @@ class _Leaks:
             for index in np.flatnonzero(self._sides == CODES[Side.VALIDATION])[::-1]
         }
         self._sides[leaked] = CODES[Side.LEAKED]
-        for index in leaked[: MAX_LEAKS - len(self.shown)]:
+        for index in leaked[:MAX_LEAKS]:
             twin = firsts[self._store.digests[index].tobytes()]
             self._show(index, int(twin), "exact", 1.0)
 
-    def remove_overlap(self, held_out: Sequence[HeldOut], config: PrepareConfig) -> None:
-        """Rows that a suite or a validation set of their own holds, whole or in part."""
+    def remove_overlap(self, held_out: Sequence[HeldOut], rows: Indexes, config: PrepareConfig) -> None:
+        """Rows that a suite or a validation set of their own holds, whole or in part.
+
+        Those of validation are noted: ``decide_validation`` says what becomes of them.
+        """
         if not held_out:
             return
         overlap = Overlap(held_out, threshold=config.near_threshold, seed=config.seed)
-        for batch in self._store.batches(np.flatnonzero(self._sides == CODES[Side.TRAIN])):
+        for batch in self._store.batches(rows):
             overlap.see(batch)
         for leaked in overlap.leaks(self._store.take):
+            if self._own[leaked.index]:
+                self._note_validation(leaked)
+                continue
             self._sides[leaked.index] = CODES[Side.LEAKED]
-            if len(self.shown) < MAX_LEAKS:
-                self.shown.append(leaked.leak)
+            if len(self._trained) < MAX_LEAKS:
+                self._trained.append(leaked.leak)
+
+    def decide_validation(self) -> None:
+        """Take the noted rows out of validation, unless they are most of it: nothing to measure by would be left."""
+        validation = int((self._sides == CODES[Side.VALIDATION]).sum())
+        self.validation_kept = len(self.of_validation) > _MOST_LEAKED * validation
+        if not self.validation_kept:
+            self._sides[sorted(self.of_validation)] = CODES[Side.LEAKED]
 
     def remove_twins(self, clusters: Sequence[NearCluster]) -> None:
         """Rows that nearly repeat one that was drawn for validation."""
@@ -111,13 +155,18 @@ class _Leaks:
                     self._sides[index] = CODES[Side.LEAKED]
                     self._show(index, drawn[0], "near", likeness.get(index, likeness.get(drawn[0], 1.0)))
 
+    def _note_validation(self, leaked: LeakedRow) -> None:
+        self.of_validation.add(leaked.index)
+        if len(self._validated) < _MAX_VALIDATION_LEAKS:
+            self._validated.append(leaked.leak.model_copy(update={"side": Side.VALIDATION}))
+
     def _show(self, index: int, other: int, kind: str, similarity: float) -> None:
-        if len(self.shown) == MAX_LEAKS:
+        if len(self._trained) == MAX_LEAKS:
             return
         train, held_out = self._store.take([index, other])
-        self.shown.append(
+        self._trained.append(
             Leak(
-                train=train.place,
+                row=train.place,
                 held_out=VALIDATION,
                 other=held_out.place,
                 kind=kind,
@@ -142,9 +191,9 @@ def _remove_near(clusters: Sequence[NearCluster], sides: Sides) -> None:
             sides[removed.index] = CODES[Side.NEAR_DUPLICATE]
 
 
-def _own_validation(store: RowStore) -> list[HeldOut]:
-    """The rows of a validation set of their own."""
-    indexes = np.flatnonzero(store.held_out)
+def _own_validation(store: RowStore, sides: Sides) -> list[HeldOut]:
+    """The rows that are left of a validation set of their own."""
+    indexes = np.flatnonzero(sides == CODES[Side.VALIDATION])
     records: list[Record] = [record for batch in store.batches(indexes) for record in batch]
     return [HeldOut(VALIDATION, records)] if records else []
 

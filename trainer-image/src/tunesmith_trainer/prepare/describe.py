@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from tunesmith_contract.report import MAX_DATA_ISSUES, DatasetReport, IssueCount, TokenStatistics
 from tunesmith_contract.run_config import PrepareConfig
 from tunesmith_trainer.data.clean.personal_data import PersonalDataFinder
+from tunesmith_trainer.data.clean.quotations import mask_quotations
 from tunesmith_trainer.data.findings import Issue, Severity
 from tunesmith_trainer.data.histogram import build_histogram
 from tunesmith_trainer.data.records import Side
@@ -18,6 +18,7 @@ from tunesmith_trainer.data.report import Counts, DataReport
 from tunesmith_trainer.data.split import CODES, dataset_digest
 from tunesmith_trainer.data.store import RowStore
 
+from .agreeing import agreement_issues
 from .cleaning import Cleaned
 from .judging import Judged, by_gravity
 from .refusals import Refusals
@@ -26,9 +27,6 @@ from .sources import Taken
 _MAX_WARNINGS = 4
 _WARNING_CHARACTERS = 200
 _RECOMMENDATION_CHARACTERS = 300
-
-#: Members of the report that quote rows.
-_QUOTING = frozenset({"excerpt", "otherExcerpt", "detail", "reasons"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +43,11 @@ class Findings:
     def indexes(self, side: Side) -> npt.NDArray[np.int64]:
         """The rows of a side."""
         return np.flatnonzero(self.cleaned.sides == CODES[side])
+
+    @property
+    def issues(self) -> list[Issue]:
+        """What there is to say of rows and labels, the gravest first."""
+        return sorted([*self.judged.issues, *agreement_issues(self.taken.agreement)], key=by_gravity)
 
     @property
     def counts(self) -> Counts:
@@ -120,27 +123,16 @@ def build_data_report(found: Findings, config: PrepareConfig, finder: PersonalDa
         tokens=build_histogram(_kept_tokens(found)),
         answer_characters=build_histogram(judged.answer_characters),
         turns=build_histogram(judged.turns),
-        issues=tuple(sorted([*judged.issues, *([refused] if refused else [])], key=by_gravity)),
+        issues=tuple(sorted([*found.issues, *([refused] if refused else [])], key=by_gravity)),
         worst=judged.worst,
         clusters=found.cleaned.clusters,
         leaks=found.cleaned.leaks,
         dropped=tuple(found.refusals.shown),
+        agreement=found.taken.agreement,
         learning_curve=judged.learning_curve,
         recommendation=judged.recommendation,
     )
-    return DataReport.model_validate(_masked(report.to_dict(), finder))
-
-
-def _masked(value: Any, finder: PersonalDataFinder) -> Any:
-    """A document whose quotations hold no personal data."""
-    if isinstance(value, list):
-        return [_masked(each, finder) for each in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: finder.mask_row({"text": each})[0]["text"] if name in _QUOTING else _masked(each, finder)
-        for name, each in value.items()
-    }
+    return DataReport.model_validate(mask_quotations(report.to_dict(), finder))
 
 
 def _kept_tokens(found: Findings) -> npt.NDArray[np.int64]:
@@ -166,7 +158,7 @@ def _warnings(found: Findings) -> list[str]:
 
 def _grave(found: Findings) -> list[Issue]:
     """What somebody should look at; notes stand in the report."""
-    return [issue for issue in found.judged.issues if issue.severity is not Severity.NOTE]
+    return [issue for issue in found.issues if issue.severity is not Severity.NOTE]
 
 
 def _said(issues: Sequence[Issue], severity: Severity) -> list[str]:

@@ -20,6 +20,7 @@ from tunesmith_trainer.data.store import RowStore
 from tunesmith_trainer.data.texts import answer_text, turns
 
 from .cleaning import Cleaned
+from .leaks import leak_issues
 
 _ORDER = list(Severity)
 
@@ -86,27 +87,7 @@ def by_gravity(issue: Issue) -> tuple[int, int, str]:
 
 def _cleaning_issues(cleaned: Cleaned, config: PrepareConfig) -> Iterator[Issue]:
     """What cleaning found: leaks, which are gone, and near repetitions, where they stay."""
-    leaked = int((cleaned.sides == CODES[Side.LEAKED]).sum())
-    if leaked:
-        held_out = " and ".join(sorted({leak.held_out for leak in cleaned.leaks}))
-        yield Issue(
-            check="leaked_rows",
-            severity=Severity.WARNING,
-            rows=leaked,
-            message=f"{leaked:,} training rows are held by {held_out} too, and are not trained on",
-            advice="keep what is measured apart from what is learned: see the leaks, row by row",
-            examples=tuple(
-                Example(
-                    place=leak.train,
-                    excerpt=leak.excerpt,
-                    detail=f"{leak.kind} in {leak.held_out}",
-                    other=leak.other,
-                    other_excerpt=leak.other_excerpt,
-                    score=leak.similarity,
-                )
-                for leak in cleaned.leaks[:MAX_EXAMPLES]
-            ),
-        )
+    yield from leak_issues(cleaned)
     if cleaned.near_rows and config.deduplicate is not Deduplicate.NEAR:
         near = [cluster for cluster in cleaned.clusters if cluster.similarity < 1]
         yield Issue(

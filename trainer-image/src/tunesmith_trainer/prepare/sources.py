@@ -7,6 +7,7 @@ from tunesmith_contract.labels import ArgillaSource
 from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.methods import TeacherEndpoint
 from tunesmith_contract.run_config import DataFormat, HeldOut, PrepareConfig
+from tunesmith_trainer.data.agreement import Agreement
 from tunesmith_trainer.data.formats import EVALUATION, purpose_of
 from tunesmith_trainer.data.reading import (
     DataFile,
@@ -23,16 +24,18 @@ from tunesmith_trainer.report import Workspace
 from tunesmith_trainer.storage import Storage
 from tunesmith_trainer.teacher import JOURNAL_FILE, Journal, answer_sources
 
+from .agreeing import read_agreement
 from .ingest import Ingest
 from .refusals import Refusals
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What was read: how training rows are written, and the files."""
+    """What was read: how training rows are written, the files, and how far people agree who labelled rows."""
 
     data_format: DataFormat
     files: tuple[FileReport, ...]
+    agreement: Agreement | None = None
 
 
 def take_sources(config: PrepareConfig, storage: Storage, workspace: Workspace, ingest: Ingest) -> Taken:
@@ -56,7 +59,8 @@ def take_sources(config: PrepareConfig, storage: Storage, workspace: Workspace, 
         )
         ingest.take(validation, held_out=True)
         sources.append((validation, True))
-    return Taken(data_format, tuple(file for source, _ in sources for file in source.files))
+    files = tuple(file for source, _ in sources for file in source.files)
+    return Taken(data_format, files, read_agreement(config, workspace))
 
 
 def take_answered(
@@ -86,7 +90,8 @@ def take_answered(
     own = config.validation.uri is not None
     for number, file in enumerate(answered):
         ingest.take([*file.refused, *file.rows], held_out=own and number == len(answered) - 1)
-    return Taken(answered[0].data_format, tuple(report for source in opened for report in source.files))
+    reports = tuple(report for source in opened for report in source.files)
+    return Taken(answered[0].data_format, reports, read_agreement(config, workspace))
 
 
 def read_held_out(held_out: HeldOut, storage: Storage) -> list[Record]:
@@ -126,8 +131,9 @@ def _pull_labels(argilla: ArgillaSource, seed: int, storage: Storage, workspace:
 
     secret = storage.secrets / SecretRole.TRAIN
     path = pull_rows(argilla, secret, workspace.prepared, workspace.data_report, seed)
-    workspace.push(path)
+    # The rows last: an attempt that finds them doesn't measure agreement again.
     workspace.push(workspace.data_report)
+    workspace.push(path)
     return DataFile(path, path.name)
 
 

@@ -141,7 +141,7 @@ class Overlap:
             records = records_of([index for (index, _), _ in part])
             for record, ((index, held_out), (item, likeness)) in zip(records, part, strict=True):
                 leak = Leak(
-                    train=record.place,
+                    row=record.place,
                     held_out=self._names[held_out],
                     other=item.place,
                     kind=likeness.kind,

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from tunesmith_trainer.data.agreement import describe_alpha, describe_kappa
+
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
@@ -27,6 +29,16 @@ def percent(share: float) -> str:
     if 0.99 < share < 1:
         return ">99 %"
     return f"{share:.0%}".replace("%", " %")
+
+
+def share(value: float | None) -> str:
+    """A percentage, or a dash where there is nothing to have a share of."""
+    return "–" if value is None else percent(value)  # noqa: RUF001
+
+
+def coefficient(value: float) -> str:
+    """Of agreement, with two decimals: ``0.43``."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")  # noqa: RUF001
 
 
 def duration(seconds: float) -> str:
@@ -57,7 +69,11 @@ def shorten(text: str, characters: int) -> str:
 
 
 FILTERS: dict[str, Callable[..., str]] = {
+    "alpha_words": describe_alpha,
     "amount": amount,
+    "coefficient": coefficient,
+    "kappa_words": describe_kappa,
+    "share": share,
     "compact": compact,
     "number": number,
     "percent": percent,

@@ -1,0 +1,21 @@
+"""Labels as an attempt of prepare leaves them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tunesmith_trainer.data.agreement import Agreement
+from tunesmith_trainer.labels.report import AGREEMENT_FILE, AgreementReport
+from tunesmith_trainer.labels.source import LABELS_FILE
+from tunesmith_trainer.labels.tasks import Task, TaskKind
+
+
+def labels_left(folder: Path, rows: list[dict[str, Any]], agreement: Agreement) -> None:
+    """What an earlier attempt pulled: later ones don't ask the server again."""
+    report = AgreementReport(task=Task(kind=TaskKind.PREFERENCE), **agreement.model_dump())
+    for name, text in (
+        (f"prepared/{LABELS_FILE}", "".join(json.dumps(row) + "\n" for row in rows)),
+        (f"data-report/{AGREEMENT_FILE}", report.to_json()),
+    ):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text(text)
