@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scripted_server import Reply, serve
 
 from tunesmith_contract.progress import PART, SERVER_URL_ENV, PreparePart, ProgressUpdate, TrainerStatus
 from tunesmith_trainer.prepare import prepare
@@ -125,13 +126,32 @@ def shown(received: list[tuple[str | None, bytes]]) -> Iterator[tuple[int | None
         yield status.progress_percentage, {each.name: each.value for each in status.metrics}.get(PART)
 
 
-def test_the_whole_stage_goes_up_to_100_part_by_part(server: Any, world: Any, make: Any) -> None:
-    url, received = server
-    config = world.prepare_config(world.write_rows("train.jsonl", make.rows(3000)))
+def run_stage(world: Any, config: Any, url: str) -> None:
+    """The stage, whose every word is pushed."""
     impatient = Progress({SERVER_URL_ENV: url}, clock=count(step=SECONDS_BETWEEN_UPDATES).__next__)
     prepare(config, world.storage, Workspace(world.storage, config), impatient)
+
+
+def test_the_whole_stage_goes_up_to_100_part_by_part(server: Any, world: Any, make: Any) -> None:
+    url, received = server
+    run_stage(world, world.prepare_config(world.write_rows("train.jsonl", make.rows(3000))), url)
     percentages, parts = zip(*shown(received), strict=True)
     assert list(percentages) == sorted(percentages)
     assert percentages[-2:] == (99, 100)
     assert len(set(percentages)) > 8
     assert list(dict.fromkeys(parts)) == [*PARTS, None]
+
+
+def test_a_teachers_answers_are_the_most_of_it(server: Any, world: Any) -> None:
+    url, received = server
+    said = Reply(body={"choices": [{"message": {"content": "aye"}, "finish_reason": "stop"}]})
+    with serve(lambda request: said) as teacher:
+        endpoint = {"endpoint": {"url": f"{teacher.url}/v1", "model": "large", "maxTokens": 64}}
+        method = {"distillation": {"teacher": endpoint, "maxLength": 128, "maxCompletionLength": 16}}
+        rows = [{"prompt": [{"role": "user", "content": f"turn {number}"}]} for number in range(40)]
+        config = world.prepare_config(world.write_rows("prompts.jsonl", rows), method=method)
+        run_stage(world, config, url)
+    percentages, parts = zip(*shown(received), strict=True)
+    assert list(percentages) == sorted(percentages)
+    assert (percentages[parts.index("asking")], percentages[parts.index("reading")]) == (0, 99)
+    assert list(dict.fromkeys(parts)) == [*PreparePart, None]
