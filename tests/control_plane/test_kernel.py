@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from operator_process import OperatorProcess, operator_process
+from pod_words import issue_token, read_authority
 from served_jobs import children, collection, condition, create_job, install_crds
 
 from tunesmith_cluster.client import eventually
@@ -107,15 +108,7 @@ def test_progress_needs_the_token_of_the_resources_own_pod(
     job = create_job(server, namespace)
     pods = eventually(lambda: children(server, job, "api/v1", "pods"), what="the first pod")
     secret = server.get("secret", "tunesmith-tls", system)
-    authority = server.kubectl(
-        *(
-            "get",
-            "secret",
-            "tunesmith-tls",
-            f"-n={system}",
-            '-o=go-template={{index .data "ca.crt" | base64decode}}',
-        )
-    )
+    authority = read_authority(server, system)
     assert set(secret["data"]) == {"ca.crt", "ca.key", "tls.crt", "tls.key"}
     now = datetime.now(UTC).isoformat()
     body = json.dumps({"trainerStatus": {"lastUpdatedTime": now, "progressPercentage": 7, "metrics": []}})
@@ -131,13 +124,3 @@ def test_progress_needs_the_token_of_the_resources_own_pod(
     assert post(good + "x") == 401
     create_job(server, namespace, "other")
     eventually(lambda: post(good, "other") == 403, what="the other resource to be known")
-
-
-def issue_token(server: ControlPlane, pod: dict[str, Any], audience: str) -> str:
-    """A token as the kubelet projects it into this pod."""
-    metadata = pod["metadata"]
-    bound = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
-    spec = {"audiences": [audience], "boundObjectRef": bound}
-    account = f"/api/v1/namespaces/{metadata['namespace']}/serviceaccounts/default/token"
-    token: str = server.api.create(account, {"spec": spec})["status"]["token"]
-    return token

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from operator_process import OperatorProcess, free_port, launch
+from pod_words import read_authority
 
 from tunesmith_cluster.fake import ControlPlane
 
@@ -37,6 +38,13 @@ class RestartableOperator:
         process = launch(self._server.kubeconfig, self._log, self._http_port, self.tls_port, arguments)
         self._running = OperatorProcess(process, self._http_port, self.tls_port, self._log)
         self._running.wait_leading()
+
+    def post(self, path: str, body: str, token: str) -> int:
+        """Status of a POST to the TLS port with a pod's token."""
+        assert self._running is not None
+        headers = {"Authorization": f"Bearer {token}"}
+        authority = read_authority(self._server, self.namespace)
+        return self._running.post(path, body, headers, authority, self.host_name)[0]
 
     def stop(self) -> None:
         """End it as a kubelet does."""

@@ -209,23 +209,26 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_shows_a_bar_for_each_stage() -> None:
+def test_a_terminal_shows_one_bar_that_names_the_part() -> None:
     terminal = Terminal()
     bar = ProgressBar(terminal)
-    for stage in ("reading", "cleaning"):
-        for done in (0, 25, 50):
-            bar.update(done, 50, stage=stage, rows=done)
+    for done, part in ((0, "reading"), (25, "reading"), (30, "cleaning")):
+        bar.update(done, 50, part=part, rows=1000 * done)
+    bar.update(50, 50)
     bar.close()
-    lines = terminal.getvalue().rstrip("\n").split("\n")
-    last = [line.rpartition("\r")[2] for line in lines]
-    assert [line.split()[0] for line in last] == ["reading", "cleaning"]
-    assert all("100%" in line for line in last)
+    (line,) = terminal.getvalue().rstrip("\n").split("\n")
+    shown = [state.partition("|")[0].split() for state in line.split("\r") if "rows" in state]
+    assert shown[1:4] == [
+        ["reading", "25,000", "rows", "50%"],
+        ["cleaning", "30,000", "rows", "60%"],
+        ["cleaning", "30,000", "rows", "100%"],
+    ]
 
 
 def test_a_bar_says_nothing_to_a_file() -> None:
     stream = io.StringIO()
     bar = ProgressBar(stream)
-    bar.update(1, 2, stage="reading")
+    bar.update(1, 2, part="reading")
     bar.close()
     assert stream.getvalue() == ""
 

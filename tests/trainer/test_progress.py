@@ -27,7 +27,7 @@ from tunesmith_trainer.train.last_checkpoint import LastCheckpoint
 def test_updates_are_throttled_but_first_and_last_are_sent(server: Any, tmp_path: Path) -> None:
     url, received = server
     (tmp_path / "token").write_text("secret\n")
-    times = iter([0.0, 0.0, 1.0, 2.0, 6.0, 7.0])
+    times = iter([0.0, 1.0, 2.0, 6.0, 7.0])
     progress = Progress({SERVER_URL_ENV: url, TOKEN_ENV: str(tmp_path / "token")}, clock=lambda: next(times))
     for done in (0, 1, 2, 3, 4):
         progress.update(done, 4, phase="asking")
@@ -38,6 +38,16 @@ def test_updates_are_throttled_but_first_and_last_are_sent(server: Any, tmp_path
     metrics = {metric.name: metric.value for metric in updates[-1].trainer_status.metrics}
     assert metrics == {"current_step": "4", "total_steps": "4", "phase": "asking"}
     assert set(json.loads(received[0][1])) == {"trainerStatus"}
+
+
+def test_what_was_done_before_says_nothing_of_the_time_left(server: Any) -> None:
+    url, received = server
+    times = iter([100.0, 110.0])
+    progress = Progress({SERVER_URL_ENV: url}, clock=lambda: next(times))
+    for done in (80, 90):
+        progress.update(done, 100)
+    told = [ProgressUpdate.model_validate_json(body).trainer_status for _, body in received]
+    assert [each.estimated_remaining_seconds for each in told] == [None, 10]
 
 
 def test_training_speaks_the_same_protocol(

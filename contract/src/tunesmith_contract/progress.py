@@ -4,6 +4,7 @@
 """
 
 from datetime import datetime
+from enum import StrEnum
 
 from pydantic import Field
 
@@ -24,6 +25,8 @@ GENERATED_ROWS = "generated_rows"
 CALLS = "calls"
 PROMPT_TOKENS = "prompt_tokens"
 COMPLETION_TOKENS = "completion_tokens"
+#: While rows are prepared: a ``PreparePart``.
+PART = "part"
 
 PROGRESS_PATH = "/progress/v1/namespaces/{namespace}/{plural}/{name}"
 
@@ -32,8 +35,18 @@ CA_CERT_ENV = "KUBEFLOW_TRAINER_SERVER_CA_CERT"
 TOKEN_ENV = "KUBEFLOW_TRAINER_SERVER_TOKEN"
 
 
+class PreparePart(StrEnum):
+    """What prepare does with rows, in its order."""
+
+    ASKING = "asking"
+    READING = "reading"
+    CLEANING = "cleaning"
+    JUDGING = "judging"
+    WRITING = "writing"
+
+
 class ProgressMetric(Report):
-    """One number by name: ``current_step``, ``total_steps``, ``current_epoch``, ``loss``, ``eval_loss`` …"""
+    """One number or word by name: ``current_step``, ``total_steps``, ``current_epoch``, ``loss``, ``eval_loss`` …"""
 
     name: str = Field(max_length=64)
     value: str = Field(max_length=64)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tunesmith_contract.progress import (
     CA_CERT_ENV,
+    PART,
     SERVER_URL_ENV,
     TOKEN_ENV,
     ProgressMetric,
@@ -40,16 +41,25 @@ class Progress:
         self._authority = environment.get(CA_CERT_ENV)
         self._token_file = environment.get(TOKEN_ENV)
         self._clock = clock
-        self._start = clock()
+        self._first: tuple[float, int] | None = None
         self._last = float("-inf")
+        self._part: object = None
 
     def update(self, done: int, total: int, **metrics: float | int | str) -> None:
-        """Say that ``done`` of ``total`` are done; the first and the last word are always sent."""
-        now = self._clock()
-        if self._url is None or (0 < done < total and now - self._last < SECONDS_BETWEEN_UPDATES):
+        """Say that ``done`` of ``total`` are done; the first and the last word, and a part's first, are always sent.
+
+        What was done by the first word took time that is not known: the time left follows from what came since.
+        """
+        if self._url is None:
             return
-        self._last = now
-        remaining = (now - self._start) / done * (total - done) if done else None
+        now = self._clock()
+        self._first = self._first or (now, done)
+        soon = now - self._last < SECONDS_BETWEEN_UPDATES
+        if done < total and soon and metrics.get(PART) == self._part:
+            return
+        self._last, self._part = now, metrics.get(PART)
+        start, before = self._first
+        remaining = (now - start) / (done - before) * (total - done) if done > before else None
         self._push(self._url, done, total, remaining, metrics)
 
     def announce(self, done: int, total: int, **metrics: float | int | str) -> None:

@@ -116,11 +116,14 @@ class DatasetStatus(StatusModel):
 
 
 class Progress(StatusModel):
-    """How far training is; measured numbers are as of the last report."""
+    """How far the stage is that runs; measured numbers are as of the last report.
+
+    Training says all of it, the stages before it ``percent``, ``remaining`` and ``last_update_time``.
+    """
 
     step: int = Field(0, ge=0, description="Optimizer steps done.")
     total_steps: int = Field(0, ge=0, description="Optimizer steps in all.")
-    percent: str | None = Field(None, max_length=4, description="Share done, such as 42%.")
+    percent: str | None = Field(None, max_length=4, description="Share of the stage done, such as 42%.")
     epoch: Measured | None = Field(None, description="Epochs done, such as 1.5.")
     loss: Measured | None = Field(None, description="Training loss, nats per token.")
     eval_loss: Measured | None = Field(None, description="Loss on the validation rows, nats per token.")
@@ -136,7 +139,9 @@ class Progress(StatusModel):
     tokens_per_second: Measured | None = Field(
         None, description="Tokens trained on per second, over all GPUs."
     )
-    remaining: str | None = Field(None, max_length=16, description="Time left as estimated, such as 12m30s.")
+    remaining: str | None = Field(
+        None, max_length=16, description="Time left of the stage as estimated, such as 12m30s."
+    )
     last_update_time: Timestamp | None = Field(None, description="When the pod last reported.")
 
 
@@ -270,7 +275,11 @@ class FineTuneJobStatus(StatusModel):
         None,
         description="What the whole of training will take, said before it begins: an order of magnitude.",
     )
-    progress: Progress | None = Field(None, description="How far training is.")
+    progress: Progress | None = Field(
+        None,
+        description="How far the stage is that runs: of training all fields; of generate and prepare percent, "
+        "remaining and lastUpdateTime.",
+    )
     memory_estimate: MemoryEstimate | None = Field(
         None, description="What training takes of each GPU, estimated before one is asked for."
     )

@@ -86,7 +86,9 @@ def _seen_by_pods(job: FineTuneJob, view: TrainingView) -> float | None:
     """Counted up to the news itself, so that it changes with it alone."""
     news, live = view.progress, view.step.job
     gpus = job.spec.compute.gpus_per_node
-    if news is None or live is None or news.estimated_remaining_seconds is None or not gpus:
+    if view.stage != TRAIN or news is None or live is None or not gpus:
+        return None
+    if news.estimated_remaining_seconds is None:
         return None
     pods = view.step.children.pods_of(TRAIN, view.step.attempt)
     so_far = measure_usage(live, pods, gpus, news.last_updated_time).gpu_seconds

@@ -17,7 +17,7 @@ from tunesmith.manifests.generate_job import STAGE as GENERATE
 from tunesmith.manifests.prepare_job import STAGE as PREPARE
 from tunesmith.manifests.train_job import STAGE as TRAIN
 from tunesmith_contract.automatic import is_packed
-from tunesmith_contract.progress import EVAL_REWARD, REWARD, TrainerStatus
+from tunesmith_contract.progress import EVAL_REWARD, PART, REWARD, PreparePart, TrainerStatus
 from tunesmith_contract.report import DatasetReport, TrainingReport
 
 from .admission import admission_conditions, shown_gpu_memory, shown_memory
@@ -51,6 +51,14 @@ _WORKING = {
     GENERATE: FineTuneJobReason.GENERATING,
     PREPARE: FineTuneJobReason.PREPARING,
     TRAIN: FineTuneJobReason.TRAINING,
+}
+
+_PARTS: Mapping[str, str] = {
+    PreparePart.ASKING: "asking the teacher",
+    PreparePart.READING: "reading rows",
+    PreparePart.CLEANING: "cleaning rows",
+    PreparePart.JUDGING: "judging rows",
+    PreparePart.WRITING: "writing rows",
 }
 
 
@@ -153,13 +161,18 @@ def _resolved(
 def _progress(job: FineTuneJob, view: TrainingView, training: TrainingReport | None) -> Progress | None:
     if training is not None:
         return _with_perplexity(job, _final_progress(training))
-    if view.stage == GENERATE and view.progress is not None:
-        return _share_done(view.progress)
     if view.stage != TRAIN:
-        return None
+        runs = view.step.state is StageState.RUNNING
+        return _share_done(view.progress) if view.progress is not None and runs else None
+    before = _of_steps(job.status.progress)
     if view.progress is None:
-        return job.status.progress
-    return _with_perplexity(job, _live_progress(view.progress, job.status.progress or Progress()))
+        return before
+    return _with_perplexity(job, _live_progress(view.progress, before or Progress()))
+
+
+def _of_steps(before: Progress | None) -> Progress | None:
+    """What status has of training: a share without steps is of the stage before it."""
+    return before if before is not None and before.total_steps else None
 
 
 def _with_perplexity(job: FineTuneJob, progress: Progress) -> Progress:
@@ -263,7 +276,13 @@ def _activity(job: FineTuneJob, view: TrainingView, phase: FineTuneJobPhase) -> 
             return FineTuneJobReason.QUEUED, f"{name} waits in its queue."
     if job.spec.suspend:
         return FineTuneJobReason.SUSPENDED, f"{name} is held by its queue: {_through_queue(view)}"
-    return _WORKING[view.stage], f"{name} runs."
+    return _WORKING[view.stage], f"{name} runs{_part(view)}."
+
+
+def _part(view: TrainingView) -> str:
+    """What prepare is at, if its pod has said so in a word that is known."""
+    known = _PARTS.get(view.metrics.get(PART, "")) if view.stage == PREPARE else None
+    return f": {known}" if known else ""
 
 
 def _through_queue(view: TrainingView) -> str:

@@ -4,11 +4,11 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-_FORMAT = "{desc:<10}{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
+_FORMAT = "{desc} {percentage:3.0f}% |{bar}| [{elapsed}<{remaining}]"
 
 
 class ProgressBar:
-    """A bar for each stage of prepare, spoken to like ``Progress``; silent where nobody looks.
+    """One bar for the whole of prepare, spoken to like ``Progress``; silent where nobody looks.
 
     Args:
         stream: where bars are drawn, if it is a terminal.
@@ -16,24 +16,29 @@ class ProgressBar:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._stage = ""
         self._bar: tqdm[Any] | None = None
 
-    def update(self, done: int, total: int, stage: str = "reading", **metrics: float | int | str) -> None:
-        """Say that ``done`` of ``total`` are done; a stage that begins gets a line of its own."""
+    def update(self, done: int, total: int, part: str = "", rows: int = 0) -> None:
+        """Say that ``done`` of ``total`` are done.
+
+        Args:
+            part: what is done now; by default what was done before.
+            rows: that have gone through it.
+        """
         if not self._stream.isatty():
             return
-        if self._bar is None or stage != self._stage or done < self._bar.n:
-            self.close()
-            self._stage = stage
+        if self._bar is None:
+            # Without smoothing the time left follows from all that was done: parts differ in their speed.
             self._bar = tqdm(
-                total=total, desc=stage, file=self._stream, unit_scale=True, bar_format=_FORMAT, disable=False
+                total=total, initial=done, smoothing=0, file=self._stream, bar_format=_FORMAT, disable=False
             )
-        self._bar.total = total
-        self._bar.update(done - self._bar.n)
+        if part:
+            self._bar.set_description_str(f"{part:<8} {rows:>9,} rows", refresh=False)
+        self._bar.n = done
+        self._bar.refresh()
 
     def close(self) -> None:
-        """Leave the last bar as it is and go to the next line."""
+        """Leave the bar as it is and go to the next line."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -7,14 +7,14 @@ people read in ``data-report``, which stays.
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from tunesmith_contract.layout import DATA_REPORT_PAGE, TRAIN_FILE, VALIDATION_FILE
 from tunesmith_contract.methods import Method
+from tunesmith_contract.progress import PreparePart
 from tunesmith_contract.report import ModelReport, Outcome, RunReport
 from tunesmith_contract.run_config import PersonalData as PersonalDataPolicy
 from tunesmith_contract.run_config import PrepareConfig
@@ -23,7 +23,7 @@ from tunesmith_trainer.data.clean.overlap import HeldOut
 from tunesmith_trainer.data.clean.personal_data import PersonalData, PersonalDataFinder
 from tunesmith_trainer.data.page.files import write_report
 from tunesmith_trainer.data.parquet import write_rows
-from tunesmith_trainer.data.records import Side
+from tunesmith_trainer.data.records import Record, Side
 from tunesmith_trainer.data.render import MarkedTemplate, Renderer
 from tunesmith_trainer.data.store import RowStore
 from tunesmith_trainer.failures import DataError
@@ -38,6 +38,7 @@ from .describe import Findings, build_data_report, build_dataset_report
 from .ingest import Ingest, Masking
 from .inspecting import inspect_base
 from .judging import judge
+from .progress import PrepareProgress, Seen
 from .refusals import Refusals
 from .sources import Taken, read_held_out, take_answered, take_sources
 
@@ -54,7 +55,8 @@ def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progr
     folder = storage.model_folder(config.base_model, weights=False)
     model, template = call_apart(inspect_base, config, storage, folder)
     with tempfile.TemporaryDirectory() as scratch, RowStore(Path(scratch)) as store:
-        stage = _Stage(config, storage, workspace, progress, store)
+        whole = PrepareProgress(progress, asks_teacher=endpoint_of(config.method) is not None)
+        stage = _Stage(config, storage, workspace, whole, store)
         with hold_apart(_build_renderer, config, folder, template) as renderer:
             read = stage.read(renderer)
         found = stage.judge(read, model)
@@ -63,11 +65,12 @@ def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progr
         workspace.push(workspace.data_report)
         stage.require_good(found)
         with _timed("wrote", len(store)):
-            _write_rows(found, workspace)
+            _write_rows(found, workspace, whole.of(PreparePart.WRITING))
         dataset = build_dataset_report(found, str(workspace.data_report_uri.join(DATA_REPORT_PAGE)))
     report = RunReport(stage="prepare", outcome=Outcome.SUCCEEDED, dataset=dataset, model=model)
     write_atomically(workspace.prepared / PREPARED_REPORT_FILE, report.to_json().encode())
     workspace.commit(report)
+    whole.finish()
     return report
 
 
@@ -98,7 +101,7 @@ class _Stage:
     config: PrepareConfig
     storage: Storage
     workspace: Workspace
-    progress: Progress
+    progress: PrepareProgress
     store: RowStore
     finder: PersonalDataFinder = field(default_factory=PersonalDataFinder)
     rewarded: RewardedRows = field(init=False)
@@ -124,9 +127,9 @@ class _Stage:
         """All that there is to know of the rows."""
         config, store = self.config, self.store
         with _timed("cleaned", len(store)):
-            cleaned = clean(store, config, read.suites)
+            cleaned = clean(store, config, read.suites, self.progress.of(PreparePart.CLEANING))
         with _timed("judged", len(store)):
-            seen = partial(self.progress.update, stage="quality")
+            seen = self.progress.of(PreparePart.JUDGING)
             judged = judge(store, cleaned, config, model, self.personal, seen)
         return Findings(read.taken, store, read.refusals, cleaned, judged, read.truncated)
 
@@ -150,7 +153,7 @@ class _Stage:
             renderer=renderer,
             method=as_supervised(config.method) if endpoint_of(config.method) else config.method,
             rewarded=self.rewarded,
-            seen=partial(self.progress.update, stage="reading"),
+            seen=self.progress.of(PreparePart.READING),
             masking=Masking(self.finder, self.personal) if self._masks and self.personal else None,
             group_field=config.validation.group_field,
             stratify_field=config.validation.stratify_field,
@@ -162,7 +165,7 @@ class _Stage:
         if teacher is None:
             taken = take_sources(self.config, self.storage, self.workspace, ingest)
         else:
-            told = self.progress.update
+            told = self.progress.of(PreparePart.ASKING)
             taken = take_answered(self.config, self.storage, self.workspace, ingest, teacher, told)
         _log_time("read", len(self.store) + ingest.refusals.rows, started)
         return taken
@@ -176,11 +179,22 @@ def _build_renderer(config: PrepareConfig, folder: Path, template: MarkedTemplat
     return Renderer(load_tokenizer(folder), answers_only=answers_only, marked_template=template)
 
 
-def _write_rows(found: Findings, workspace: Workspace) -> None:
-    for file, side in ((TRAIN_FILE, Side.TRAIN), (VALIDATION_FILE, Side.VALIDATION)):
-        batches = found.store.batches(found.indexes(side))
+def _write_rows(found: Findings, workspace: Workspace, seen: Seen) -> None:
+    sides = {TRAIN_FILE: found.indexes(Side.TRAIN), VALIDATION_FILE: found.indexes(Side.VALIDATION)}
+    done, total = 0, sum(map(len, sides.values()))
+    for file, indexes in sides.items():
+        batches = _telling(found.store.batches(indexes), done, total, seen)
         rows = ([record.row for record in batch] for batch in batches)
         write_rows(workspace.prepared / file, rows, found.store.schema)
+        done += len(indexes)
+
+
+def _telling(batches: Iterable[list[Record]], done: int, total: int, seen: Seen) -> Iterator[list[Record]]:
+    """The same batches; of each it is told when the next one is asked for."""
+    for batch in batches:
+        yield batch
+        done += len(batch)
+        seen(done, total)
 
 
 @contextmanager
