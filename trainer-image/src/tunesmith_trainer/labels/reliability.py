@@ -1,6 +1,6 @@
 """Reliability of labels: Krippendorff's alpha over counts of values, and its interval.
 
-Source: Krippendorff, Content Analysis: An Introduction to Its Methodology (2004), chapter 11.
+Source: Krippendorff, Content Analysis: An Introduction to Its Methodology (2004).
 """
 
 from collections.abc import Mapping, Sequence

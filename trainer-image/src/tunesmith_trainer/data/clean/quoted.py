@@ -1,7 +1,8 @@
 """Which held-out texts are quoted in others: found by windows of 48 bytes, wherever in a long text they stand.
 
-Lists of benchmarks are searched for in this way: half a hundred characters (GPT-4's technical report, appendix C), or
-eight words, of which a share has to be found (PaLM, Chowdhery et al. 2022, section 8).
+Benchmarks are searched for in this way: by three samples of 50 characters each, any of which tells (GPT-4's technical
+report, appendix C), or by runs of eight words, 70 % of which have to be found (PaLM, Chowdhery et al. 2022, section 8).
+Width and share here are this project's choice.
 """
 
 from collections.abc import Iterator, Sequence

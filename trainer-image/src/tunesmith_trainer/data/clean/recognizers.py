@@ -27,7 +27,8 @@ _PHONE = re.compile(
     r"(?<![\w.,:/#$€£=\-+])(?:\+|\(|(?=\d))[\d(][\d ().\-/\u00a0]{5,20}\d(?!\w|[.,:%]\d|-\d| ?[€$£%])"
 )
 
-# Lengths and first digits by which cards are issued: Visa, Mastercard, American Express, Discover, Diners, JCB.
+# Lengths and first digits by which cards are issued: Visa, Mastercard (without its newer 2221 to 2720), American
+# Express, Discover, Diners, JCB.
 _ISSUED = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|3[47]\d{13}|6(?:011|4[4-9]\d|5\d\d)\d{12}|3(?:0[0-5]|[68]\d)\d{11}|35\d{14}"
 )

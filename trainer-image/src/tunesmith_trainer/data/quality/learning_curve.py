@@ -23,14 +23,15 @@ _HELD_OUT = 0.2
 #: Characters of answers that a model of characters learns from within seconds, and of each answer.
 _MOST_CHARACTERS = 800_000
 _CHARACTERS = 300
-#: The smallest and largest exponent of a curve (Hestness et al. 2017 found 0.07 to 0.35; 1 is the limit of theory).
+#: The smallest and largest exponent of a curve: this project's choice. Hestness et al. 2017 found 0.07 to 0.35; theory
+#: has 0.5 or 1 for models of finite dimension (Hutter 2021, arXiv:2102.04074).
 _EXPONENTS = (0.05, 1.0)
 #: By what share twice as many rows lower the error, at least, when more data helps, and helps a little.
 _HELPS, _HELPS_A_LITTLE = 0.10, 0.03
 #: An error that is not below this share of guessing's shows that nothing was learned.
 _GUESSED = 0.9
 #: A curve that misses the errors by more than this share of what they fall by holds for the last of them alone: errors
-#: fall slowly at first, and stop falling in the end (Hestness et al. 2017, figure 6).
+#: fall slowly at first, and stop falling in the end (Hestness et al. 2017).
 _MISSED = 0.05
 _LAST = 3
 #: An error that falls by less than this hardly falls, whatever its share.

@@ -3,17 +3,19 @@
 The rules, and where they come from:
 
 - Fewer than 100 examples: examples in the prompt first. Fine-tune from 100 on, where prompting is 20 % or more behind
-  the goal (what courses teach).
+  the goal. Both numbers are this project's choice.
 - Pairs: DPO, on a model that was fine-tuned on good answers before (Rafailov et al. 2023, arXiv:2305.18290). Judged
   answers: KTO (Ethayarajh et al. 2024, arXiv:2402.01306).
-- Short answers that can be compared: supervised fine-tuning first, then GRPO with an exact reward (Shao et al. 2024,
-  arXiv:2402.03300).
+- Short answers that can be compared: supervised fine-tuning first, then GRPO (Shao et al. 2024, arXiv:2402.03300), here
+  with an exact reward; theirs was a model.
 - Text: pre-training, with a high rank or all weights: LoRA learns less there (Biderman et al. 2024, arXiv:2405.09673).
 - LoRA learns as well as full fine-tuning as long as its capacity holds the data (Schulman et al. 2025, "LoRA Without
-  Regret"): about 2 bits a parameter (Allen-Zhu and Li 2024, arXiv:2404.05405), against about 1 bit a token. In learning
-  from rewards a token carries far less, and any rank will do.
-- Ranks above 64 are scaled by the square root: RSLoRA (Kalajdzievski 2023, arXiv:2312.03732). From 20 billion
-  parameters on the frozen weights are kept in 4 bits: QLoRA (Dettmers et al. 2023, arXiv:2305.14314).
+  Regret"). It names 2 bits a parameter, which models hold after long training (Allen-Zhu and Li 2024,
+  arXiv:2404.05405), and about 1 bit a token, an upper bound of what there is to learn; to set one against the other is
+  this project's estimate. In learning from rewards a whole answer carries about 1 bit, and any rank will do.
+- High ranks are scaled by the square root: RSLoRA (Kalajdzievski 2023, arXiv:2312.03732). Frozen weights of large
+  models are kept in 4 bits: QLoRA (Dettmers et al. 2023, arXiv:2305.14314). Where both begin, above rank 64 and at
+  20 billion parameters, is this project's choice.
 """
 
 from collections.abc import Iterator, Sequence

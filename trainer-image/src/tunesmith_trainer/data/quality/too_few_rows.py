@@ -11,8 +11,7 @@ from .base import ColumnCheck
 from .columns import Columns
 from .evidence import Evidence, Suspects
 
-#: Fewest rows by method, and how many suit it.
-#: Tasks, domains, preferences: what courses teach (100-500, 1,000-10,000, 5,000-50,000).
+#: Fewest rows by method, and how many suit it: this project's rules of thumb, which two papers speak for.
 #: KTO: n pairs are 2 n judged answers, and half of those did as well (Ethayarajh et al. 2024, arXiv:2402.01306).
 #: GRPO, RLOO: 1,389 chosen prompts did as well as 8,523 (LIMR, Li et al. 2025, arXiv:2502.11886).
 #: Distillation: prompts of a task, as for sft.

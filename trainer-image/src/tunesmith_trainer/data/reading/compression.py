@@ -26,7 +26,8 @@ from .failing import Unreadable, is_of_disk
 #: Bytes that are looked at to tell what a file is.
 HEAD_BYTES = 16 * 1024
 _CHUNK_BYTES = 256 * 1024
-#: zstandard gives all that a piece of input holds at once: at most 32,000 times as much.
+#: zstandard gives all that a piece of input holds at once: at most about 33,000 times as much, since four bytes may
+#: stand for a block of 128 KiB.
 _ZSTD_CHUNK_BYTES = 1024
 #: What a decompressor may take for its window.
 _WINDOW_BYTES = 256 * 2**20
