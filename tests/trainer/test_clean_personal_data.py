@@ -31,6 +31,10 @@ PERSONAL = [
     ("my card is 4111 1111 1111 1111.", "my card is <CARD>."),
     ("5500005555555559 is a card", "<CARD> is a card"),
     ("Amex 3782 822463 10005", "Amex <CARD>"),
+    ("2223 0031 2200 3222, new", "<CARD>, new"),
+    ("card 2720990000000007", "card <CARD>"),
+    ("6200-0000-0000-0005", "<CARD>"),
+    ("4000001234567890124 is long", "<CARD> is long"),
     ("pay to DE89 3704 0044 0532 0130 00 today", "pay to <IBAN> today"),
     ("IBAN: GB29NWBK60161331926819", "IBAN: <IBAN>"),
     ("logged in from 84.17.203.11 at noon", "logged in from <IP_ADDRESS> at noon"),
@@ -111,6 +115,7 @@ score 100-200-3000
 timestamp 1700000000000
 uuid 550e8400-e29b-41d4-a716-446655440000
 sha 3f2a9c81d0
+number 2721000000000004
 00123456789
 000-00-0000
 @property def f(self): ...
