@@ -1,6 +1,10 @@
 """The answer's tokens, and only they, are told apart under every kind of chat template."""
 
+from typing import Any
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_models import CHAT_TEMPLATE, make_tokenizer
 from trl.chat_template_utils import qwen2_5_chat_template
 
@@ -122,3 +126,50 @@ def test_a_prompt_ends_where_the_assistant_is_to_speak_and_text_with_its_end() -
     text = rendered.tokens({"text": "good day"})
     assert rendered.tokenizer.decode(text.ids) == "good day<|im_end|>"
     assert all(text.answer)
+
+
+#: Marks of the template among the words: what a row says is no mark, or is one, for both ways of counting alike.
+WORDS = st.text(max_size=20) | st.sampled_from(
+    ["good day", "<|im_end|>", "<|im_start|>user\n", "  \n", "grüß dich 👍"]
+)
+TURNS = st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=3)
+
+
+def chat(turns: list[tuple[str, str]]) -> list[dict[str, str]]:
+    return [
+        {"role": role, "content": content}
+        for turn in turns
+        for role, content in zip(("user", "assistant"), turn, strict=True)
+    ]
+
+
+ROWS = st.lists(
+    TURNS.map(lambda turns: {"messages": chat(turns)})
+    | st.builds(lambda prompt, said: {"prompt": prompt, "completion": said}, WORDS, WORDS)
+    | TURNS.map(lambda turns: {"prompt": chat(turns)[:-1], "completion": chat(turns)[-1:]})
+    | TURNS.map(lambda turns: {"prompt": chat(turns)[:-1]})
+    | WORDS.map(lambda text: {"text": text}),
+    max_size=5,
+)
+
+
+@pytest.fixture(scope="module", params=[CHAT_TEMPLATE, CHATML], ids=["own", "prefix"])
+def counting(request: pytest.FixtureRequest) -> Renderer:
+    """A tokenizer whose file asks for short rows of one length."""
+    rendered = renderer(request.param)
+    rendered.tokenizer.backend_tokenizer.enable_truncation(4)
+    rendered.tokenizer.backend_tokenizer.enable_padding(length=64)
+    return rendered
+
+
+@settings(max_examples=200, deadline=None)
+@given(ROWS)
+def test_many_rows_are_counted_as_each_of_them_is(counting: Renderer, rows: list[Any]) -> None:
+    assert counting.lengths(rows) == [len(counting.tokens(row).ids) for row in rows]
+
+
+def test_nothing_of_a_file_that_asks_for_short_rows_is_taken_over(counting: Renderer) -> None:
+    counting.tokenizer.backend_tokenizer.enable_truncation(4)
+    counting.tokenizer.backend_tokenizer.enable_padding(length=64)
+    (length,) = counting.lengths([ROW])
+    assert length == len(counting.tokens(ROW).ids) > 4

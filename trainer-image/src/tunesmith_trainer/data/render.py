@@ -23,6 +23,7 @@ from .canonical import common_length
 from .formats import Row
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, Any]
@@ -166,8 +167,8 @@ class Renderer:
             except (RenderError, TemplateError) as error:
                 counted[number] = RenderError(str(error))
         for plain, texts in wholes.items():
-            for number, ids in self._encode_all(texts, special_tokens=plain):
-                counted[number] = len(ids) + (plain and self._lacks_end(rows[number], ids))
+            for number, encoding in self._encode_all(texts, special_tokens=plain):
+                counted[number] = len(encoding) + (plain and self._lacks_end(rows[number], encoding.ids))
         return counted
 
     def begins_within(self, row: Row, limit: int) -> bool:
@@ -249,18 +250,15 @@ class Renderer:
 
     def _encode_all(
         self, texts: Sequence[tuple[int, str]], *, special_tokens: bool
-    ) -> Iterator[tuple[int, list[int]]]:
-        """The token ids of numbered texts."""
-        if not texts:
-            return
-        encoded = self.tokenizer(
-            [text for _, text in texts],
-            add_special_tokens=special_tokens,
-            return_attention_mask=False,
-            verbose=False,
-        )
-        for (number, _), ids in zip(texts, encoded["input_ids"], strict=True):
-            yield number, ids
+    ) -> "Iterator[tuple[int, Encoding]]":
+        """The tokens of numbered texts, without their offsets: finding those takes a third of the time."""
+        backend = self.tokenizer.backend_tokenizer
+        # A tokenizer.json may ask for either, and what was called before may have.
+        backend.no_truncation()
+        backend.no_padding()
+        encoded = backend.encode_batch_fast([text for _, text in texts], add_special_tokens=special_tokens)
+        for (number, _), encoding in zip(texts, encoded, strict=True):
+            yield number, encoding
 
     def _lacks_end(self, row: Row, ids: list[int]) -> bool:
         """Whether an end has to be added to plain text; a prompt alone has none."""
