@@ -36,7 +36,7 @@ from tunesmith_contract.report import (
     parse_report,
 )
 from tunesmith_contract.run_config import MAX_METRICS, MAX_REFERENCES, MAX_SUITES, Metric, parse_run_config
-from tunesmith_contract.uris import InvalidUri, Scheme, mount_path, parse_uri
+from tunesmith_contract.uris import InvalidUri, Scheme, mount_path, names_one_file, parse_uri
 
 DIGEST = "sha256:" + "f" * 64
 WIDE = "\N{GRINNING FACE}"
@@ -53,6 +53,8 @@ LONG = -0.12345678901234567e-100
         ("pvc://data/*", "data", "*", None),
         ("configmap://rows/train.jsonl", "rows", "train.jsonl", None),
         ("hf://org/repo@main", "org/repo", "", "main"),
+        ("hf://org/repo/data/train-*.parquet@v1", "org/repo", "data/train-*.parquet", "v1"),
+        ("s3://bucket/a/rows-*.jsonl", "bucket", "a/rows-*.jsonl", None),
         ("hf://org/repo/data/x.jsonl@v1.0", "org/repo", "data/x.jsonl", "v1.0"),
     ],
 )
@@ -63,6 +65,26 @@ def test_uri_round_trip(uri: str, name: str, path: str, revision: str | None) ->
 
 
 @pytest.mark.parametrize(
+    ("uri", "one"),
+    [
+        ("pvc://data/a.jsonl", True),
+        ("configmap://rows/a.jsonl", True),
+        ("s3://bucket/a/b.jsonl", True),
+        ("hf://org/repo/a.jsonl@refs/pr/1", True),
+        ("pvc://data/", False),
+        ("pvc://data/a/", False),
+        ("pvc://data/*.jsonl", False),
+        ("gs://bucket/", False),
+        ("hf://org/repo", False),
+        ("hf://org/repo/data/@refs/pr/1", False),
+        ("hf://org/repo/data/*@main", False),
+    ],
+)
+def test_rows_are_a_file_a_folder_or_a_pattern(uri: str, one: bool) -> None:
+    assert names_one_file(uri) is one
+
+
+@pytest.mark.parametrize(
     "uri",
     [
         "data.jsonl",
@@ -70,6 +92,8 @@ def test_uri_round_trip(uri: str, name: str, path: str, revision: str | None) ->
         "pvc://",
         "pvc://c/../d",
         "pvc://c/*/d",
+        "s3://bucket/*/d",
+        "hf://org/repo/*/d",
         "pvc://c*/d",
         "configmap://x",
         "configmap://x/..",

@@ -239,7 +239,7 @@ TAUGHT = {
     "finetunejob.spec.adapter.type": ["ENUM: LoRA RSLoRA DoRA QLoRA", "Default: LoRA."],
     "finetunejob.spec.compute.parallelism": ["DDP: each holds all.", "Default: Auto."],
     "finetunejob.spec.output": ["never removed by the operator", 'Default: ["Adapter"].'],
-    "finetunejob.spec.dataset.train": ["pvc://claim/folder/ with a slash at its end", "read in this order"],
+    "finetunejob.spec.dataset.train": ["may name a folder, with a slash at its end", "read in this order"],
     "finetunejob.spec.dataset.format": ["ShareGPT:", "Alpaca:", "Default: Auto."],
     "finetunejob.spec.dataset.deduplicate": ["ENUM: Exact Near None", "Default: Exact."],
     "finetunejob.spec.dataset.personalData": ["ENUM: Ignore Report Mask", "Default: Report."],

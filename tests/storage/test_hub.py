@@ -18,6 +18,7 @@ from tunesmith_storage.artifacts import fetch_artifact, publish_artifact
 from tunesmith_storage.credentials import Credentials
 from tunesmith_storage.errors import NotThere, StorageError, StorageUnavailable
 from tunesmith_storage.hub import HubFolder
+from tunesmith_storage.remote import open_remote
 
 Artefact = tuple[Path, str]
 LARGE = "adapter_model.safetensors"
@@ -32,9 +33,17 @@ class Hub:
         self.api = mock.create_autospec(huggingface_hub.HfApi, instance=True)
         self.api.list_repo_tree.side_effect = self.list
         self.api.create_commit.side_effect = self.commit
-        self.api.hf_hub_download.side_effect = lambda repo, name, revision: str(root / name)
+        self.api.hf_hub_download.side_effect = self.download
+        self.asked: set[str] = set()
 
-    def list(self, repo: str, folder: str | None, *, recursive: bool, revision: str | None) -> Any:
+    def download(self, repo: str, name: str, revision: str | None, repo_type: str) -> str:
+        self.asked.add(repo_type)
+        return str(self.root / name)
+
+    def list(
+        self, repo: str, folder: str | None, *, recursive: bool, revision: str | None, repo_type: str
+    ) -> Any:
+        self.asked.add(repo_type)
         files = [path for path in (self.root / (folder or "")).rglob("*") if path.is_file()]
         if not files:
             raise EntryNotFoundError("404")
@@ -67,6 +76,17 @@ def open_folder(digest: str, tmp_path: Path) -> HubFolder:
     return HubFolder(
         artifact_uri(parse_uri("hf://org/repo/team@main"), digest), Credentials("output", tmp_path / "no")
     )
+
+
+def test_rows_are_looked_for_among_data_sets(repository: Hub, tmp_path: Path) -> None:
+    (repository.root / "data").mkdir(parents=True)
+    (repository.root / "data/a.jsonl").write_bytes(b"rows")
+    (repository.root / "README.md").write_bytes(b"about")
+    uri = parse_uri("hf://org/rows/data/@main")
+    folder = open_remote(uri, ("train",), tmp_path / "no", holds_rows=True)
+    (entry,) = folder.entries().values()
+    assert (entry.path, b"".join(folder.read(entry))) == ("a.jsonl", b"rows")
+    assert repository.asked == {"dataset"}
 
 
 def test_an_artefact_is_one_commit_and_comes_back(

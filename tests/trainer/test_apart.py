@@ -70,13 +70,15 @@ def test_rows_are_counted_apart_as_they_are_here(world: Any, make: Any) -> None:
     here, there = (
         world.prepare_config(uri, uid=uid, onInvalidRow="Drop", maxInvalidFraction=0.1) for uid in "ab"
     )
-    dataset = world.prepare(here).dataset
+    here_report = world.prepare(here)
+    dataset = here_report.dataset
     with world.start(there) as program:
         said = program.communicate()[0]
     assert program.returncode == 0, said
     assert "PyTorch was not found" not in said
     report = json.loads((world.output / "ns/b/prepared/report.json").read_text())
     assert report["dataset"]["digest"] == dataset.digest
+    assert report["model"] == here_report.model.to_dict()
     assert report["dataset"]["tokens"]["total"] == dataset.tokens.total
     assert report["dataset"]["droppedRows"] == dataset.dropped_rows == 1
     assert len(load_prepared(world.output / "ns/b/prepared", dataset.digest).train) == dataset.train_rows

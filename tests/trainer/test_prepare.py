@@ -79,6 +79,15 @@ def test_long_rows_are_counted_and_lost_answers_are_findings(world: Any, make: A
         world.prepare(world.prepare_config(world.write_rows("other.jsonl", [long_question]), uid="other"))
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_template_that_training_replaces_is_told(
+    world: Any, make: Any, monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    monkeypatch.setattr("tunesmith_trainer.template.is_template_changed", lambda tokenizer: changed)
+    uri = world.write_rows("train.jsonl", make.rows(30))
+    assert world.prepare(world.prepare_config(uri)).model.template_changed is changed
+
+
 def test_plain_text_rows(world: Any) -> None:
     rows = [
         {"prompt": f"{number} plus one is ", "completion": str(number + 1), "id": number}

@@ -445,7 +445,7 @@ def test_a_folder_gives_its_data_files_in_order(tmp_path: Path) -> None:
         DataError, match=r"q\* names no file of rows \(there are \.gitattributes, README\.md, _SUC"
     ):
         find_files(tmp_path / "q*", "q*")
-    with pytest.raises(DataError, match=r"deeper/ names no file of rows .the folder is empty"):
+    with pytest.raises(DataError, match=r"deeper/ names no file of rows .nothing is there"):
         find_files(tmp_path / "deeper", "deeper/")
     with pytest.raises(DataError, match="does not exist"):
         find_files(tmp_path / "none/*")

@@ -84,7 +84,6 @@ def test_a_described_model(tmp_path: Path) -> None:
     report = describe_model(Storage(tmp_path), "pvc://models/gptq", folder)
     assert report.quantization == "gptq"
     assert report.shape is not None and report.shape.linears
-    assert not report.template_changed
 
 
 def test_a_template_counts_as_changed_when_it_asks_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,16 @@
 """Files are found where URIs say, and appear whole or not at all."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
 import huggingface_hub
 import pytest
 
-from tunesmith_contract.uris import parse_uri
+from tunesmith_contract.uris import StorageUri, parse_uri
 from tunesmith_storage.errors import StorageUnavailable
-from tunesmith_trainer.failures import UserError
+from tunesmith_storage.remote import Entry
+from tunesmith_trainer.failures import DataError, UserError
 from tunesmith_trainer.model import model_revision
 from tunesmith_trainer.storage import Storage, place_folder, write_atomically
 
@@ -42,6 +44,64 @@ def test_a_data_set_of_a_hub_is_one_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert download.call_args.kwargs["repo_type"] == "dataset"
     with pytest.raises(UserError, match="names no file"):
         Storage().dataset_file("hf://o/r@v1")
+
+
+class Folder:
+    """What a hub lists and gives, of one data set."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files = files
+        self.opened: list[StorageUri] = []
+
+    def open(self, uri: StorageUri, roles: object, secrets: Path, *, holds_rows: bool) -> "Folder":
+        assert holds_rows
+        self.uri = uri
+        self.opened.append(uri)
+        return self
+
+    def entries(self) -> dict[str, Entry]:
+        below = f"{self.uri.path}/" if self.uri.path else ""
+        return {
+            name.removeprefix(below): Entry(name.removeprefix(below), len(data), data.hex())
+            for name, data in self.files.items()
+            if name.startswith(below)
+        }
+
+    def read(self, entry: Entry, offset: int = 0) -> Iterator[bytes]:
+        below = f"{self.uri.path}/" if self.uri.path else ""
+        yield self.files[below + entry.path][offset:]
+
+
+def test_a_folder_or_pattern_of_a_hub_is_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Folder(
+        {
+            "README.md": b"#",
+            "all.jsonl": b"all",
+            "data/test-0.parquet": b"t",
+            "data/train-0.parquet": b"0",
+            "data/train-1.parquet": b"1",
+            "data/manifest.json": b"not an artefact's",
+            "data/old/train-2.parquet": b"2",
+        }
+    )
+    monkeypatch.setattr("tunesmith_trainer.storage.open_remote", hub.open)
+    storage = Storage(scratch=tmp_path)
+
+    def read(uri: str) -> dict[str, bytes]:
+        return {file.name: file.path.read_bytes() for file in storage.dataset_files(uri)}
+
+    assert read("hf://o/r") == {"all.jsonl": b"all"}
+    train = {"train-0.parquet": b"0", "train-1.parquet": b"1"}
+    assert read("hf://o/r/data/train-*.parquet@refs/convert/parquet") == train
+    assert read("hf://o/r/data/*.parquet") == {"test-0.parquet": b"t", **train}
+    assert set(read("hf://o/r/data/@v1")) == {"test-0.parquet", *train}
+    assert [uri.revision for uri in hub.opened] == [None, "refs/convert/parquet", None, "v1"]
+    with pytest.raises(DataError, match=r"train/ names no file of rows \(nothing is there\)"):
+        read("hf://o/r/train/")
+    with pytest.raises(
+        DataError, match=r"r/x\* names no file of rows \(there are README.md, all.jsonl, data/\)"
+    ):
+        read("hf://o/r/x*")
 
 
 def test_paths_of_mounted_uris(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ MOUNT_ROOT = PurePosixPath("/mnt/tunesmith")
 _DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _CONFIGMAP_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _HF = re.compile(
-    r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?P<path>(/[\w.-]+)*)(@(?P<revision>[\w./-]+))?"
+    r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?P<path>(/[\w.*-]+)*/?)(@(?P<revision>[\w./-]+))?"
 )
 _BUCKET = re.compile(r"[a-z0-9]([-a-z0-9._]{1,61})[a-z0-9]")
 _OCI = re.compile(
@@ -50,7 +50,7 @@ class StorageUri(NamedTuple):
         scheme: the kind of storage.
         name: the claim, the ConfigMap, ``org/repo``, the bucket, or ``registry/repository``.
         path: the path in the claim, repository or bucket without slashes at its ends, or the ConfigMap's key; may be
-            empty, and is for ``oci://``. In a claim its last part may be a pattern, such as ``rows-*.jsonl``.
+            empty, and is for ``oci://``. Where rows are named its last part may be a pattern: ``rows-*.jsonl``.
         revision: the branch, tag or commit of an ``hf://`` URI, the tag or digest of an ``oci://`` URI, else None.
     """
 
@@ -96,6 +96,17 @@ def parse_uri(uri: str) -> StorageUri:
             return _parse_oci(uri, rest)
 
 
+def names_one_file(uri: str) -> bool:
+    """Whether a URI of rows names a file; else it names a pattern, or a folder: by a slash at its end, or a repository.
+
+    Raises:
+        InvalidUri: as ``parse_uri``.
+    """
+    parsed = parse_uri(uri)
+    written = uri.partition("@")[0] if parsed.scheme is Scheme.HF else uri
+    return bool(parsed.path) and not written.endswith("/") and "*" not in parsed.path
+
+
 def mount_path(uri: StorageUri) -> PurePosixPath:
     """Where a pod finds what a ``pvc://`` or ``configmap://`` URI names.
 
@@ -113,9 +124,7 @@ def _parse_pvc(uri: str, rest: str) -> StorageUri:
         raise InvalidUri(f"{uri!r} names no claim: write pvc://claim/path")
     if ".." in path.split("/"):
         raise InvalidUri(f"{uri!r} leaves its claim: write a path without '..'")
-    if "*" in path.rpartition("/")[0]:
-        raise InvalidUri(f"{uri!r} is a pattern of folders: write * in the last part only")
-    return StorageUri(Scheme.PVC, claim, path.strip("/"))
+    return StorageUri(Scheme.PVC, claim, _one_folder(uri, path))
 
 
 def _parse_configmap(uri: str, rest: str) -> StorageUri:
@@ -129,7 +138,7 @@ def _parse_hf(uri: str, rest: str) -> StorageUri:
     match = _HF.fullmatch(rest)
     if match is None or ".." in rest:
         raise InvalidUri(f"{uri!r} names no repository: write hf://org/repo@revision")
-    return StorageUri(Scheme.HF, match["repo"], match["path"].strip("/"), match["revision"])
+    return StorageUri(Scheme.HF, match["repo"], _one_folder(uri, match["path"]), match["revision"])
 
 
 def _parse_bucket(uri: str, scheme: Scheme, rest: str) -> StorageUri:
@@ -138,7 +147,14 @@ def _parse_bucket(uri: str, scheme: Scheme, rest: str) -> StorageUri:
         raise InvalidUri(f"{uri!r} names no bucket: write {scheme}://bucket/key")
     if ".." in path.split("/"):
         raise InvalidUri(f"{uri!r} leaves its folder: write a key without '..'")
-    return StorageUri(scheme, bucket, path.strip("/"))
+    return StorageUri(scheme, bucket, _one_folder(uri, path))
+
+
+def _one_folder(uri: str, path: str) -> str:
+    """The path without slashes at its ends."""
+    if "*" in path.rpartition("/")[0]:
+        raise InvalidUri(f"{uri!r} is a pattern of folders: write * in the last part only")
+    return path.strip("/")
 
 
 def _parse_oci(uri: str, rest: str) -> StorageUri:

@@ -44,11 +44,16 @@ def find_token(credentials: Credentials) -> str | None:
 
 
 class HubFolder:
-    """A folder of a model repository, or the whole of it."""
+    """A folder of a repository, or the whole of it.
 
-    def __init__(self, uri: StorageUri, credentials: Credentials) -> None:
+    Args:
+        repo_type: ``model``, or ``dataset`` for one that is read alone.
+    """
+
+    def __init__(self, uri: StorageUri, credentials: Credentials, repo_type: str = "model") -> None:
         self.uri = uri
         self._credentials = credentials
+        self._repo_type = repo_type
         self._api = HfApi(token=find_token(credentials))
 
     def entries(self) -> dict[str, Entry]:
@@ -56,7 +61,11 @@ class HubFolder:
         with self._explained("listed"):
             try:
                 tree = self._api.list_repo_tree(
-                    self.uri.name, self.uri.path or None, recursive=True, revision=self.uri.revision
+                    self.uri.name,
+                    self.uri.path or None,
+                    recursive=True,
+                    revision=self.uri.revision,
+                    repo_type=self._repo_type,
                 )
                 return {entry.path: entry for file in tree if (entry := self._entry(file))}
             except EntryNotFoundError:
@@ -65,7 +74,12 @@ class HubFolder:
     def read(self, entry: Entry, offset: int = 0) -> Iterator[bytes]:
         """A file's bytes from an offset on, through the hub's own cache."""
         with self._explained("read"):
-            file = self._api.hf_hub_download(self.uri.name, self._key(entry.path), revision=self.uri.revision)
+            file = self._api.hf_hub_download(
+                self.uri.name,
+                self._key(entry.path),
+                revision=self.uri.revision,
+                repo_type=self._repo_type,
+            )
         with Path(str(file)).open("rb") as stream:
             stream.seek(offset)
             while chunk := stream.read(_CHUNK_BYTES):

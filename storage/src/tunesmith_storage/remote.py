@@ -53,8 +53,13 @@ class Remote(Protocol):
         """
 
 
-def open_remote(uri: StorageUri, roles: Sequence[str], secrets: Path = Path(SECRETS_DIR)) -> Remote:
+def open_remote(
+    uri: StorageUri, roles: Sequence[str], secrets: Path = Path(SECRETS_DIR), *, holds_rows: bool = False
+) -> Remote:
     """Open a URI that is not mounted, with the first Secret that is there for one of the roles.
+
+    Args:
+        holds_rows: a hub keeps data sets apart from models.
 
     Raises:
         StorageRefused: the Secret lacks a key, or the URI is mounted.
@@ -72,6 +77,6 @@ def open_remote(uri: StorageUri, roles: Sequence[str], secrets: Path = Path(SECR
         case Scheme.HF:
             from .hub import HubFolder
 
-            return HubFolder(uri, credentials)
+            return HubFolder(uri, credentials, "dataset" if holds_rows else "model")
         case _:
             raise StorageRefused("InvalidUri", f"{uri} is mounted into pods, not fetched")

@@ -38,19 +38,22 @@ def fetch_file(remote: Remote, root: Path) -> Path:
     return target
 
 
-def fetch_tree(remote: Remote, root: Path, patterns: Sequence[str], *, outlines: bool = False) -> Path:
+def fetch_tree(
+    remote: Remote, root: Path, patterns: Sequence[str], *, outlines: bool = False, holds_rows: bool = False
+) -> Path:
     """The files right below a URI whose names match; the folder's name is the tree's revision.
 
     That is an artefact's digest, and its files are verified, where the tree is an artefact.
 
     Args:
         patterns: as a shell reads them.
+        holds_rows: a manifest beside them is not an artefact's.
         outlines: of weights bring their headers only, which say their shapes; they lie in a folder of their own.
     """
     listed = remote.entries()
     entries = {path: entry for path, entry in listed.items() if _matches(path, patterns)}
     revision, digests = tree_revision(entries), dict[str, str]()
-    if MANIFEST_FILE in listed:
+    if MANIFEST_FILE in listed and not holds_rows:
         manifest = read_manifest(remote, listed[MANIFEST_FILE])
         revision, digests = manifest.digest, {file.path: file.sha256 for file in manifest.files}
     folder = root / ("outlines" if outlines else "whole") / revision.replace(":", "-")

@@ -1,6 +1,6 @@
 """Which files hold data: told by their names."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,7 +17,16 @@ DATA_SUFFIXES = (
     *MARKDOWN_SUFFIXES,
 )
 #: What lies beside data: in exports of a hub, of Spark, of an archive.
-_OTHER_FILES = (".*", "_*", "readme*", "license*", "licence*", "dataset_info*.json", "state.json")
+_OTHER_FILES = (
+    ".*",
+    "_*",
+    "readme*",
+    "license*",
+    "licence*",
+    "dataset_info*.json",
+    "state.json",
+    "manifest.json",
+)
 _SHOWN_NAMES = 5
 
 
@@ -53,7 +62,8 @@ def find_files(path: Path, called: str | None = None) -> list[DataFile]:
     names = sorted(each.name for each in folder.iterdir() if each.is_file())
     found = [name for name in names if fnmatchcase(name, pattern) and is_data_file(name)]
     if not found:
-        raise DataError("DatasetNotFound", f"{called} {_describe(folder)}")
+        there = (f"{each.name}/" if each.is_dir() else each.name for each in folder.iterdir())
+        raise DataError("DatasetNotFound", f"{called} {describe_names(there)}")
     return [DataFile(folder / name, name) for name in found]
 
 
@@ -88,9 +98,14 @@ def name_some(names: Sequence[str]) -> str:
     return f"{shown} and {rest:,} more" if rest > 0 else shown or "nothing"
 
 
-def _describe(folder: Path) -> str:
-    there = sorted(f"{each.name}/" if each.is_dir() else each.name for each in folder.iterdir())
-    what = f"there are {name_some(there)}" if there else "the folder is empty"
+def describe_names(paths: Iterable[str]) -> str:
+    """What to say of a place that holds no file of rows.
+
+    Args:
+        paths: of what is there; of what lies in folders below, the folder is named.
+    """
+    there = sorted({name + slash for name, slash, _ in (path.partition("/") for path in paths)})
+    what = f"there are {name_some(there)}" if there else "nothing is there"
     return (
         f"names no file of rows ({what}): name one, or a folder of files, that end in {', '.join(DATA_SUFFIXES)}, or "
         f"in one of them and {', '.join(PACKED_SUFFIXES)}"

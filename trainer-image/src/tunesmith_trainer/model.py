@@ -15,12 +15,9 @@ from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.report import ModelReport
 from tunesmith_contract.uris import MOUNTED, Scheme, parse_uri
 
-from .data.render import MarkedTemplate, find_marked_template
 from .failures import UserError
 from .shape import build_skeleton, count_parameters, describe_shape
 from .storage import Storage, file_digest
-from .template import is_template_changed
-from .tokenizer import load_tokenizer
 
 _IGNORED = ("README.md", ".gitattributes", "LICENSE")
 _HEADER_LENGTH_BYTES = 8
@@ -28,7 +25,7 @@ _DIGEST_THREADS = 4
 
 
 def describe_model(storage: Storage, uri: str, folder: Path) -> ModelReport:
-    """What a base model is: its sizes follow from its configuration, without its weights.
+    """What a base model is: its sizes follow from its configuration, without its weights; but for its template.
 
     Raises:
         UserError: no causal language model, or no safetensors.
@@ -46,14 +43,11 @@ def describe_model(storage: Storage, uri: str, folder: Path) -> ModelReport:
         max_position_embeddings=getattr(config, "max_position_embeddings", None) or 0,
         shape=describe_shape(skeleton),
         quantization=_quantization_method(quantization) if quantization else None,
-        template_changed=is_template_changed(load_tokenizer(folder)),
     )
 
 
-def inspect_model(
-    storage: Storage, uri: str, folder: Path, *, classifier: bool
-) -> tuple[ModelReport, MarkedTemplate]:
-    """What a base model is, and the template by which its answers are told apart.
+def inspect_model(storage: Storage, uri: str, folder: Path, *, classifier: bool) -> ModelReport:
+    """What a base model is, and whether it can be trained.
 
     Args:
         classifier: a reward model is to be made of it.
@@ -64,7 +58,7 @@ def inspect_model(
     report = describe_model(storage, uri, folder)
     if classifier:
         require_classifier(folder)
-    return report, find_marked_template(load_tokenizer(folder))
+    return report
 
 
 def load_config(folder: Path) -> Any:

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from tunesmith_contract.layout import MANIFEST_FILE, SECRETS_DIR, SecretRole
 from tunesmith_contract.run_config import AnyConfig
-from tunesmith_contract.uris import MOUNT_ROOT, MOUNTED, Scheme, StorageUri, mount_path, parse_uri
+from tunesmith_contract.uris import (
+    MOUNT_ROOT,
+    MOUNTED,
+    Scheme,
+    StorageUri,
+    mount_path,
+    names_one_file,
+    parse_uri,
+)
 from tunesmith_storage.artifacts import fetch_artifact, place_folder
 from tunesmith_storage.credentials import load_credentials
 from tunesmith_storage.files import (
@@ -23,8 +31,8 @@ from tunesmith_storage.remote import Remote, open_remote
 from tunesmith_storage.trees import fetch_file, fetch_tree
 
 from .credentials import Roles, roles_of
-from .data_files import DataFile, data_patterns, find_files
-from .failures import UserError
+from .data_files import DataFile, data_patterns, describe_names, find_files
+from .failures import DataError, UserError
 
 __all__ = [
     "Storage",
@@ -82,25 +90,27 @@ class Storage:
         """The files that a data set's URI names: one, those of a folder (``…/``), those that fit a pattern (``…/*``).
 
         Raises:
-            UserError: there is no such file, or a hub's folder is named.
+            UserError: there is no such file.
             DataError: a folder, or a pattern, without files of rows.
             StorageError: it can't be fetched.
         """
-        folder, _, last = uri.rpartition("/")
-        if last and "*" not in last:
-            return [DataFile(self.dataset_file(uri), parse_uri(uri).path.rpartition("/")[2])]
-        return find_files(self._dataset_folder(folder, uri, [last] if last else data_patterns()) / last, uri)
+        parsed = parse_uri(uri)
+        folder, _, last = parsed.path.rpartition("/")
+        if names_one_file(uri):
+            return [DataFile(self.dataset_file(uri), last)]
+        if "*" not in last:
+            folder, last = parsed.path, ""
+        return find_files(self._dataset_folder(parsed._replace(path=folder), uri, last) / last, uri)
 
-    def _dataset_folder(self, folder: str, uri: str, patterns: list[str]) -> Path:
-        parsed = parse_uri(f"{folder}/")
-        if parsed.scheme in MOUNTED:
-            return self.path(parsed)
-        if parsed.scheme in (Scheme.S3, Scheme.GS):
-            remote = self._open(parsed, uri, SecretRole.TRAIN)
-            return fetch_tree(remote, self.scratch / "data", patterns)
-        raise UserError(
-            "DatasetNotFound", f"{uri} names no file: name files of {parsed.scheme}:// one by one"
-        )
+    def _dataset_folder(self, folder: StorageUri, uri: str, pattern: str) -> Path:
+        if folder.scheme in MOUNTED:
+            return self.path(folder)
+        remote = self.open(folder, self._roles_for(uri, SecretRole.TRAIN), holds_rows=True)
+        patterns = [pattern] if pattern else data_patterns()
+        found = fetch_tree(remote, self.scratch / "data", patterns, holds_rows=True)
+        if not any(found.iterdir()):
+            raise DataError("DatasetNotFound", f"{uri} {describe_names(remote.entries())}")
+        return found
 
     def dataset_file(self, uri: str) -> Path:
         """The file that a data set's URI names.
@@ -162,9 +172,9 @@ class Storage:
             )
         return path
 
-    def open(self, uri: StorageUri, roles: Roles) -> Remote:
+    def open(self, uri: StorageUri, roles: Roles, *, holds_rows: bool = False) -> Remote:
         """What is not mounted, opened with the first Secret that is there for one of the roles."""
-        return open_remote(uri, roles, self.secrets)
+        return open_remote(uri, roles, self.secrets, holds_rows=holds_rows)
 
     def _open(self, parsed: StorageUri, uri: str, role: str) -> Remote:
         return self.open(parsed, self._roles_for(uri, role))

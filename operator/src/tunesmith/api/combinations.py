@@ -57,10 +57,12 @@ _ASKS_WITH_EXAMPLES = (
     "(self.evaluation.candidate.fewShot > 0 || self.evaluation.baseline.fewShot > 0 || "
     "self.evaluation.references.exists(r, r.fewShot > 0))"
 )
+#: As ``names_one_file``: a pattern, a folder, or the whole of a hub's repository.
+_MANY_FILES = "[*]|/(@.*)?$|^hf://[^/]+/[^/@]+(@.*)?$"
 _TRAINS_ON_FILES = (
     "(!has(self.dataset.train) || !has(self.dataset.train.argilla) && "
     "(has(self.dataset.train.uris) ? self.dataset.train.uris : "
-    "has(self.dataset.train.uri) ? [self.dataset.train.uri] : []).all(u, !u.endsWith('/') && !u.contains('*')))"
+    f"has(self.dataset.train.uri) ? [self.dataset.train.uri] : []).all(u, !u.matches('{_MANY_FILES}')))"
 )
 
 

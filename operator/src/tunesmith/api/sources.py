@@ -11,6 +11,7 @@ from tunesmith_contract.run_config import (
     OnInvalidRow,
     PersonalData,
 )
+from tunesmith_contract.uris import names_one_file
 
 from .common import FineTuneJobRef, SecretName, StrictModel
 from .generate import Generate
@@ -71,10 +72,11 @@ class TrainSource(StrictModel):
 
     uri: TrainedDataUri | None = Field(
         None,
-        description="Where the rows lie: pvc://claim/file.jsonl; pvc://claim/folder/ with a slash at its end for all "
-        "files of a folder; pvc://claim/rows-*.jsonl for some of them; configmap://name/key for small data; "
-        "hf://org/repo/file@revision, s3://bucket/file.jsonl or gs://bucket/file.jsonl. A file is JSONL, JSON, CSV, "
-        "TSV, Parquet, plain text or Markdown, compressed or not.",
+        description="Where the rows lie: pvc://claim/file.jsonl, hf://org/repo/file@revision, s3://bucket/file.jsonl, "
+        "gs://bucket/file.jsonl, or configmap://name/key for small data. All but the last may name a folder, with a "
+        "slash at its end (hf://org/repo/data/@revision), for all its files, or a pattern, such as "
+        "s3://bucket/rows-*.parquet, for some. A file is JSONL, JSON, CSV, TSV, Parquet, plain text or Markdown, "
+        "compressed or not.",
     )
     uris: Annotated[tuple[TrainedDataUri, ...], Field(min_length=1, max_length=MAX_TRAIN_URIS)] | None = (
         Field(
@@ -100,7 +102,7 @@ class TrainSource(StrictModel):
     @property
     def is_files(self) -> bool:
         """Whether the rows lie in files that are named one by one: no folder, no pattern, nothing pulled."""
-        return bool(self.locations) and not any(uri.endswith("/") or "*" in uri for uri in self.locations)
+        return bool(self.locations) and all(map(names_one_file, self.locations))
 
     @property
     def fields(self) -> dict[str, str]:

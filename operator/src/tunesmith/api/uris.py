@@ -16,9 +16,11 @@ _REVISION = r"(@[-A-Za-z0-9_./]+)?"
 _PVC_FILE = rf"pvc://{_CLAIM}/{_PATH}/?"
 _PVC_ROWS = rf"pvc://{_CLAIM}/([-A-Za-z0-9_.]+/)*[-A-Za-z0-9_.*]*"
 _PVC_FOLDER = rf"pvc://{_CLAIM}(/{_PATH})?/?"
+_HF_ROWS = rf"hf://{_REPO}(/([-A-Za-z0-9_.]+/)*[-A-Za-z0-9_.*]*)?{_REVISION}"
 _CONFIGMAP = rf"configmap://{_CLAIM}/[-._a-zA-Z0-9]+"
 _BUCKET = r"(s3|gs)://[a-z0-9][-a-z0-9._]{1,61}[a-z0-9]"
 _BUCKET_FILE = rf"{_BUCKET}/{_KEY}/?"
+_BUCKET_ROWS = rf"{_BUCKET}/([-A-Za-z0-9_.=+]+/)*[-A-Za-z0-9_.=+*]*"
 _BUCKET_FOLDER = rf"{_BUCKET}(/{_KEY})?/?"
 _OCI = r"oci://[a-zA-Z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+"
 _OCI_PINNED = rf"{_OCI}(:[A-Za-z0-9_][-A-Za-z0-9_.]{{0,127}}|@sha256:[0-9a-f]{{64}})?"
@@ -84,14 +86,14 @@ ValidationDataUri = Annotated[
 TrainedDataUri = Annotated[
     _Uri,
     matching(
-        rf"^({_PVC_ROWS}|{_CONFIGMAP}|hf://{_REPO}(/{_PATH})?{_REVISION}|{_BUCKET}/{_KEY})$",
-        "Write where the rows lie: pvc://claim/file.jsonl, pvc://claim/folder/ (with a slash at its end) for all files "
-        "of a folder, pvc://claim/rows-*.jsonl for some of them, configmap://name/key, hf://org/repo/file@revision, "
-        "s3://bucket/file.jsonl or gs://bucket/file.jsonl.",
+        rf"^({_PVC_ROWS}|{_CONFIGMAP}|{_HF_ROWS}|{_BUCKET_ROWS})$",
+        "Write where the rows lie: pvc://claim/file.jsonl, configmap://name/key, hf://org/repo/file@revision, "
+        "s3://bucket/file.jsonl or gs://bucket/file.jsonl; a folder with a slash at its end for all its files, such as "
+        "pvc://claim/folder/; or a pattern in its last part for some, such as s3://bucket/folder/rows-*.jsonl.",
     ),
     _NO_PARENT,
 ]
-"""Where rows of data to train on lie: a file, or in a claim a folder or a pattern."""
+"""Where rows of data to train on lie: a file, a folder or a pattern."""
 
 OutputUri = Annotated[
     _Uri,

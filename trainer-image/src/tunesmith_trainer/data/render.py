@@ -44,27 +44,24 @@ class RenderError(ValueError):
     """The model's template refuses this row."""
 
 
-@dataclass(frozen=True, slots=True)
-class MarkedTemplate:
-    """A template with generation marks; without ``text`` answers are found by rendering prefixes."""
+def find_marked_template(tokenizer: "PreTrainedTokenizerBase") -> str | None:
+    """The model's own template where it has generation marks, else TRL's training variant of it, where it knows one.
 
-    text: str | None
-
-
-def find_marked_template(tokenizer: "PreTrainedTokenizerBase") -> MarkedTemplate:
-    """The model's own template where it has marks, else TRL's training variant of it, where it knows one."""
-    # TRL loads datasets and pandas: too much for a process that streams rows.
+    Without either, answers are found by rendering prefixes.
+    """
+    # TRL loads datasets and pandas, which plain text doesn't need.
     from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 
     template = tokenizer.chat_template
     if not template:
-        return MarkedTemplate(None)
+        return None
     if has_generation_markers(template):
-        return MarkedTemplate(str(template["default"] if isinstance(template, dict) else template))
+        return str(template["default"] if isinstance(template, dict) else template)
     try:
-        return MarkedTemplate(get_training_chat_template(tokenizer))
+        found: str | None = get_training_chat_template(tokenizer)
     except (ValueError, TemplateError):
-        return MarkedTemplate(None)
+        return None
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,23 +110,15 @@ class Renderer:
     Args:
         tokenizer: a fast tokenizer.
         answers_only: refuse a template whose answers can't be told apart; else all of such a row counts.
-        marked_template: of ``find_marked_template``, where it is known already; it is looked for on the first use.
 
     Raises:
         UserError: on the first use, when the tokenizer has no chat template or one whose answers can't be
             told apart.
     """
 
-    def __init__(
-        self,
-        tokenizer: "PreTrainedTokenizerBase",
-        *,
-        answers_only: bool = True,
-        marked_template: MarkedTemplate | None = None,
-    ) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", *, answers_only: bool = True) -> None:
         self.tokenizer = tokenizer
         self._answers_only = answers_only
-        self._known_template = marked_template
 
     def tokens(self, row: Row) -> Tokens:
         """A whole canonical row: of a preference, the prompt with the chosen answer; of a prompt, no answer.
@@ -277,8 +266,7 @@ class Renderer:
     @cached_property
     def _marked_template(self) -> str | None:
         self._require_template()
-        known = self._known_template or find_marked_template(self.tokenizer)
-        return known.text
+        return find_marked_template(self.tokenizer)
 
     def _chat_tokens(self, messages: Sequence[Message], tools: list[Row] | None) -> Tokens:
         if self._marked_template is not None:

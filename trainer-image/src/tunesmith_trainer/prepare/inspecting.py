@@ -4,14 +4,13 @@ from pathlib import Path
 
 from tunesmith_contract.report import ModelReport
 from tunesmith_contract.run_config import OutputFormat, PrepareConfig
-from tunesmith_trainer.data.render import MarkedTemplate
 from tunesmith_trainer.storage import Storage
 
 
-def inspect_base(config: PrepareConfig, storage: Storage, folder: Path) -> tuple[ModelReport, MarkedTemplate]:
-    """What the model is, and the template by which its answers are told apart.
+def inspect_base(config: PrepareConfig, storage: Storage, folder: Path) -> ModelReport:
+    """What the model is, but for its template.
 
-    All that loads torch, transformers' models and TRL is imported here: ``call_apart`` keeps it out of the process that
+    All that loads torch and transformers' models is imported here: ``call_apart`` keeps it out of the process that
     streams rows.
 
     Args:

@@ -24,7 +24,7 @@ from tunesmith_trainer.data.clean.personal_data import PersonalData, PersonalDat
 from tunesmith_trainer.data.page.files import write_report
 from tunesmith_trainer.data.parquet import write_rows
 from tunesmith_trainer.data.records import Record, Side
-from tunesmith_trainer.data.render import MarkedTemplate, Renderer
+from tunesmith_trainer.data.render import Renderer
 from tunesmith_trainer.data.store import RowStore
 from tunesmith_trainer.failures import DataError
 from tunesmith_trainer.progress import Progress
@@ -53,12 +53,14 @@ def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progr
     """
     check_rewards(config.method.rewards)
     folder = storage.model_folder(config.base_model, weights=False)
-    model, template = call_apart(inspect_base, config, storage, folder)
+    model = call_apart(inspect_base, config, storage, folder)
     with tempfile.TemporaryDirectory() as scratch, RowStore(Path(scratch)) as store:
         whole = PrepareProgress(progress, asks_teacher=endpoint_of(config.method) is not None)
         stage = _Stage(config, storage, workspace, whole, store)
-        with hold_apart(_build_renderer, config, folder, template) as renderer:
+        with hold_apart(_build_renderer, config, folder) as renderer:
+            changed = renderer.submit(_changes_template)
             read = stage.read(renderer)
+            model = model.model_copy(update={"template_changed": changed.result()})
         found = stage.judge(read, model)
         # Written before anything is refused: people look there for what to mend.
         write_report(workspace.data_report, build_data_report(found, config, stage.finder))
@@ -171,12 +173,18 @@ class _Stage:
         return taken
 
 
-def _build_renderer(config: PrepareConfig, folder: Path, template: MarkedTemplate) -> Renderer:
+def _build_renderer(config: PrepareConfig, folder: Path) -> Renderer:
     # Imported where it is used: transformers takes memory and time.
     from tunesmith_trainer.tokenizer import load_tokenizer
 
     answers_only = learns_answers_only(config.method)
-    return Renderer(load_tokenizer(folder), answers_only=answers_only, marked_template=template)
+    return Renderer(load_tokenizer(folder), answers_only=answers_only)
+
+
+def _changes_template(renderer: Renderer) -> bool:
+    from tunesmith_trainer.template import is_template_changed
+
+    return is_template_changed(renderer.tokenizer)
 
 
 def _write_rows(found: Findings, workspace: Workspace, seen: Seen) -> None:
