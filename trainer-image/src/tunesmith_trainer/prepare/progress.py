@@ -26,7 +26,7 @@ class _Usual(NamedTuple):
 
 #: Of 200,000 conversations (docs/benchmarks.md); what matters is how the parts compare.
 _USUAL = {
-    PreparePart.READING: _Usual(43),
+    PreparePart.READING: _Usual(26),
     PreparePart.CLEANING: _Usual(16, 1),
     PreparePart.JUDGING: _Usual(17, 8),
     PreparePart.WRITING: _Usual(4),
