@@ -27,9 +27,9 @@ class _Usual(NamedTuple):
 #: Of 200,000 conversations (docs/benchmarks.md); what matters is how the parts compare.
 _USUAL = {
     PreparePart.READING: _Usual(26),
-    PreparePart.CLEANING: _Usual(16, 1),
-    PreparePart.JUDGING: _Usual(17, 8),
-    PreparePart.WRITING: _Usual(4),
+    PreparePart.CLEANING: _Usual(15.5, 0.5),
+    PreparePart.JUDGING: _Usual(16, 8),
+    PreparePart.WRITING: _Usual(3),
 }
 #: A teacher who answers twenty prompts a second outlasts all else.
 _ASKING = {PreparePart.ASKING: _Usual(10_000)}
