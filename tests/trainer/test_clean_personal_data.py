@@ -44,6 +44,9 @@ PERSONAL = [
     ("+1 (650) 253-0000", "<PHONE>"),
     ("(415) 555-2671", "<PHONE>"),
     ("or 212-555-0198?", "or <PHONE>?"),
+    ("reach me at 030.12345678", "reach me at <PHONE>"),
+    ("call +49 30.12345678", "call <PHONE>"),
+    ("from 84.17.203.11-84.17.203.19", "from <IP_ADDRESS>-<IP_ADDRESS>"),
     ("my phone is 2125550198", "my phone is <PHONE>"),
     ("Tel. 089 1234567", "Tel. <PHONE>"),
     ("mobile 07400 123456", "mobile <PHONE>"),
@@ -103,6 +106,12 @@ call function 1234567
 3.14159265358979
 2+2=4 and 1234567*7654321
 lat 52.5200066, lon 13.4049540
+array([[ 0.57735027,  0.4472136 , 0.70710678], [ 1.04719755 , 0.3333333 ]]) of the call
+call: 0.25 0.3333333
+np.shares_memory(x[::2], x[1::2]) must be:: a list
+a::b and x[1:2:3]
+OS-release       : 5.10.102.1-microsoft-standard-WSL2
+Release             : 5.10.102.117
 population 1 234 567 890
 reach 1,000,000 users
 the 1234567 people

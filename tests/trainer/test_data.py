@@ -103,6 +103,33 @@ def test_files_without_rows_of_a_known_format(tmp_path: Path, data: bytes, check
         read_source(path, DataFormat.AUTO)
 
 
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        (json.dumps(GOOD) + ",", "leave out the comma after the row"),
+        (json.dumps(GOOD) + json.dumps(GOOD), "each object on a line of its own"),
+        (json.dumps(GOOD) + "\r" + json.dumps(GOOD), "a line feed, not with a carriage return"),
+        ("{'prompt': 'a', 'completion': 'b'}", "double quotes around keys and texts"),
+        ('{"prompt": None, "completion": "b"}', "null, true and false"),
+        ('{"prompt": "a", "completion": "b",}', "leave out the comma before it"),
+        ('{"prompt": "a", "completion": ["b",]}', "leave out the comma before it"),
+        ('{"prompt": "a\tb", "completion": "b"}', "as \\n and \\t"),
+        ('{"prompt": "a\\d", "completion": "b"}', "a backslash as \\\\"),
+        ('{"prompt": "a", "completion": "b', "may have been cut off"),
+        ('{"prompt": "a", "completion":', "may have been cut off"),
+        ('{"prompt": "a" "completion": "b"}', "write one JSON object per line"),
+    ],
+)
+def test_what_people_write_by_mistake_is_told_with_what_to_write(
+    tmp_path: Path, line: str, advice: str
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(f"{json.dumps(GOOD)}\n{line}\n".encode())
+    (finding,) = read_source(path, DataFormat.AUTO).findings
+    assert (finding.place.line, finding.problem.check) == (2, "invalid_json")
+    assert advice in finding.problem.advice
+
+
 def test_array_gzip_and_byte_order_mark(tmp_path: Path) -> None:
     bad = {"messages": [USER]}
     text = f"[{json.dumps(GOOD)},\n\n{json.dumps(bad)} , {json.dumps(GOOD, indent=1)}\n]"

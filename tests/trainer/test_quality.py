@@ -152,6 +152,21 @@ def test_languages_of_sets_in_one_other_language() -> None:
     assert "other_language" not in issues_of(rows)
 
 
+def test_a_short_question_is_in_the_language_of_the_data() -> None:
+    german = planted_faults.WORDS["german"]
+    rows = chat_rows()
+    for number, row in enumerate(rows[:200]):
+        row["messages"][1]["content"] = f"Why {number}?"
+    for number, row in enumerate(rows[:8]):
+        row["messages"][-1]["content"] = f"{german[number % 5]} {number} {german[(number + 1) % 5]}"
+    found = issues_of(rows)["other_language"]
+    assert found.rows == 8
+    assert found.examples[0].detail == "prompt en, answer de"
+    for number, row in enumerate(rows[:8]):
+        row["messages"][1]["content"] = f"Warum ist das so, {number}?"
+    assert "other_language" not in issues_of(rows)
+
+
 def _advice(count: int) -> list[str]:
     chance = random.Random(5)
     return [planted_faults.advice(chance) for _ in range(count)]
@@ -191,6 +206,18 @@ def test_many_contradictions_are_an_error() -> None:
         for answer in ("Yes, it is.", "No way.")
     ]
     assert issues_of(rows)["contradicting_answers"].severity is Severity.ERROR
+
+
+def test_long_answers_that_differ_are_told_beside_short_ones() -> None:
+    long = [
+        chat_row("How?", " ".join(_advice(3)[number:]) + f" {'And so on. ' * 12}{number}")
+        for number in (0, 1)
+    ]
+    short = [chat_row("Is it open?", "Yes."), chat_row("Is it open?", "No.")]
+    found = issues_of(chat_rows() + long + short)["contradicting_answers"]
+    assert (found.rows, found.severity) == (2, Severity.WARNING)
+    assert "so do 2 rows with long answers" in found.message
+    assert "long answers" not in issues_of(chat_rows() + short)["contradicting_answers"].message
 
 
 def test_another_system_message_or_tool_is_another_question() -> None:

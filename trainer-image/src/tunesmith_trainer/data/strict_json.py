@@ -29,6 +29,7 @@ _BRACKETS = re.compile(rf"{_STRING}|([\[{{])|([\]}}])", re.DOTALL)
 _TOKENS = re.compile(
     rf"(?P<string>{_STRING})|(?P<mark>[\[\]{{}}:,])|(?P<scalar>[^\s\[\]{{}}:,\"]+)", re.DOTALL
 )
+_PYTHON_WORDS = ("None", "True", "False")
 _CONSTANTS = ("NaN", "Infinity", "-Infinity")
 _INTEGER = re.compile(r"-?[0-9]+")
 
@@ -81,8 +82,33 @@ def _explain(data: bytes, guess: Guess | None) -> Problem | None:
         json.loads(text, parse_int=str, parse_float=str)
     except json.JSONDecodeError as error:
         found = f"{_around(text, error.pos)} ({error.msg})"
-        return Problem("invalid_json", found, JSON_ADVICE, column=first_line_column(text, error.pos))
+        column = first_line_column(text, error.pos)
+        return Problem("invalid_json", found, _advise(text, error), column=column)
     return _check_tokens(text)
+
+
+def _advise(text: str, error: json.JSONDecodeError) -> str:
+    """What to write instead, for what people write by mistake."""
+    rest = text[error.pos :].strip()
+    if error.msg == "Extra data":
+        if rest == ",":
+            return "leave out the comma after the row, or write the rows as one array: [{…}, {…}]"
+        if "\r" in text[error.pos - 1 : error.pos + 1]:
+            return "end lines with a line feed, not with a carriage return alone"
+        return "write each object on a line of its own" if rest.startswith("{") else JSON_ADVICE
+    if rest.startswith("'"):
+        return "write double quotes around keys and texts: json.dumps does"
+    if rest.startswith(_PYTHON_WORDS):
+        return "write null, true and false: json.dumps does"
+    if rest[:1] in ("}", "]") and text[: error.pos].rstrip().endswith(","):
+        return "leave out the comma before it"
+    if error.msg.startswith("Invalid control character"):
+        return r"write line breaks and tabs in texts as \n and \t"
+    if error.msg.startswith("Invalid \\escape"):
+        return r"write a backslash as \\"
+    if error.msg.startswith("Unterminated string") or not rest:
+        return r"write the whole row on one line, line breaks in texts as \n; the file may have been cut off"
+    return JSON_ADVICE
 
 
 def _check_depth(data: bytes) -> Problem | None:

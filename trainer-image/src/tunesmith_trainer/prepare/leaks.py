@@ -26,7 +26,7 @@ def _training_issue(rows: int, leaks: list[Leak]) -> Issue:
         check="leaked_rows",
         severity=Severity.WARNING,
         rows=rows,
-        message=f"{rows:,} training rows are held by {_holders(leaks)} too, and are not trained on",
+        message=f"{_are(rows, 'training row')} held by {_holders(leaks)} too, and left out",
         advice="keep what is measured apart from what is learned: see the leaks, row by row",
         examples=_examples(leaks),
     )
@@ -37,7 +37,7 @@ def _validation_issue(rows: int, leaks: list[Leak]) -> Issue:
         check="leaked_validation_rows",
         severity=Severity.WARNING,
         rows=rows,
-        message=f"{rows:,} validation rows are held by {_holders(leaks)} too, and are not validated on",
+        message=f"{_are(rows, 'validation row')} held by {_holders(leaks)} too, and left out",
         advice="keep what chooses the checkpoint apart from what measures it: see the leaks, row by row",
         examples=_examples(leaks),
     )
@@ -54,6 +54,10 @@ def _same_set_issue(rows: int, leaks: list[Leak]) -> Issue:
         advice="validate on other rows, or on a fraction",
         examples=_examples(leaks),
     )
+
+
+def _are(rows: int, noun: str) -> str:
+    return f"{rows:,} {noun} is" if rows == 1 else f"{rows:,} {noun}s are"
 
 
 def _holders(leaks: list[Leak]) -> str:

@@ -158,7 +158,9 @@ class PersonalData:
         if not self._rows:
             return
         kinds = ", ".join(f"{_WORDS[kind]} in {count:,}" for kind, count in self._kinds.most_common())
-        what = "held personal data, which is masked" if self._masked else "hold personal data"
+        rows = "1 row" if self._rows == 1 else f"{self._rows:,} rows"
+        hold = "holds" if self._rows == 1 else "hold"
+        what = "held personal data, which is masked" if self._masked else f"{hold} personal data"
         advice = (
             "look through the examples: what is masked is not learned"
             if self._masked
@@ -168,7 +170,7 @@ class PersonalData:
             check="personal_data",
             severity=Severity.NOTE if self._masked else Severity.WARNING,
             rows=self._rows,
-            message=f"{self._rows:,} rows {what}: {kinds}",
+            message=f"{rows} {what}: {kinds}",
             advice=advice,
             examples=tuple(self._examples),
         )

@@ -21,7 +21,7 @@ LONG_NUMBER = r"[0-9](?:[ ().\-/]{0,2}[0-9]){6}"
 _CARD_NUMBER = r"\d(?:[ -]?\d){12,18}"
 _CARD = re.compile(rf"(?<![\w.\-]){_CARD_NUMBER}(?!\w|[.,-]\d)")
 _IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}[ -]?[A-Z0-9]{4}[A-Z0-9 -]{4,32}")
-_IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w]|\.\d)")
+_IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d|-[A-Za-z])")
 _IPV6 = re.compile(r"(?<![\w:])[0-9A-Fa-f:]{2,39}(?![\w:])")
 _SSN = re.compile(r"(?<![\w.\-])\d{3}[- ]\d{2}[- ]\d{4}(?![\w]|[.\-]\d)")
 _PHONE = re.compile(
@@ -42,6 +42,8 @@ _ISSUED = re.compile(
         )
     )
 )
+_DECIMAL = re.compile(r"(?<![\d.])\d{1,2}\.\d{3,}(?![\d.])")
+_PAIRS = re.compile(r"\d\d(?:\.\d\d){3}$")
 _DATE = re.compile(r"\d{4}[-/. ]\d{1,2}[-/. ]\d{1,2}|\d{1,2}[-/. ]\d{1,2}[-/. ]\d{2,4}")
 _CALLED = re.compile(
     r"phone|\btel|mobile?\b|móvil|\bcell|\bcall|\bfax|whatsapp|\bsms\b|telef|téléph|handy|\bdial|\bring\b|reach|电话|手机|電話"
@@ -57,6 +59,10 @@ _CONTEXT = 30
 _LEAST_PHONE_DIGITS, _MOST_PHONE_DIGITS = 7, 15
 # Addresses with fewer digits, such as 8.8.8.8 and 1.2.3.4, are public servers, or numbers of sections.
 _LEAST_IPV4_DIGITS = 7
+# Shorter ones, such as ::2 and a::b, are slices of arrays, and names in code.
+_LEAST_IPV6_GROUPS, _LEAST_IPV6_DIGITS = 3, 8
+# How far before a number the word stands that says what it is; tables are padded.
+_VERSION_CONTEXT = 30
 
 
 class Recognizers:
@@ -86,7 +92,7 @@ class Recognizers:
         """Addresses of devices on the public network."""
         v4 = (match for match in _IPV4.finditer(text) if _is_address(match))
         v6 = (
-            (match for match in _IPV6.finditer(text) if match[0].count(":") > 1)
+            (match for match in _IPV6.finditer(text) if _is_long_address(match[0]))
             if text.count(":") > 1
             else ()
         )
@@ -104,6 +110,8 @@ class Recognizers:
         for match in _PHONE.finditer(text):
             digits = sum(map(str.isdigit, match[0]))
             if not _LEAST_PHONE_DIGITS <= digits <= _MOST_PHONE_DIGITS or _DATE.match(match[0]):
+                continue
+            if match[0][0] != "+" and _is_other_number(match[0]):
                 continue
             if match[0][0] == "+" or _CALLED.search(text, max(0, match.start() - _CONTEXT), match.start()):
                 yield from _analyze(self._phone, text, *match.span())
@@ -172,10 +180,24 @@ def _analyze(recognizer: "EntityRecognizer", text: str, begin: int, end: int) ->
         yield begin + result.start, begin + result.end
 
 
+def _is_other_number(text: str) -> bool:
+    """Whether digits and dots are a decimal, or an address of a network."""
+    return _DECIMAL.search(text) is not None or (_IPV4.fullmatch(text) is not None and not _PAIRS.match(text))
+
+
 def _is_address(match: re.Match[str]) -> bool:
     digits = len(match[0]) - match[0].count(".")
     return digits >= _LEAST_IPV4_DIGITS and not _VERSION.search(
-        match.string[max(0, match.start() - 12) : match.start()]
+        match.string[max(0, match.start() - _VERSION_CONTEXT) : match.start()]
+    )
+
+
+def _is_long_address(text: str) -> bool:
+    groups = [group for group in text.split(":") if group]
+    return (
+        text.count(":") > 1
+        and len(groups) >= _LEAST_IPV6_GROUPS
+        and sum(map(len, groups)) >= _LEAST_IPV6_DIGITS
     )
 
 

@@ -35,6 +35,7 @@ class ContradictingAnswers(ColumnCheck):
         short = found & _short_groups(group, columns.answer_characters)
         hard = found if columns.kind in (Kind.PAIR, Kind.JUDGED) else short
         reported = hard if hard.any() else found
+        aside = int(found.sum() - reported.sum())
         positions = np.flatnonzero(reported)
         suspects = columns.rank(positions, _minority(group[positions], value[positions]))
         worst = suspects.positions[:MAX_EXAMPLES]
@@ -42,7 +43,7 @@ class ContradictingAnswers(ColumnCheck):
         yield Evidence(
             check="contradicting_answers",
             severity=_severity(int(hard.sum()), columns.rows),
-            message=_message(columns, len(np.unique(group[positions])), len(positions)),
+            message=_message(columns, len(np.unique(group[positions])), len(positions), aside),
             advice=_advice(columns.kind, bool(hard.any())),
             suspects=suspects,
             details={int(each): _detail(columns.kind) for each in worst},
@@ -81,14 +82,15 @@ def _severity(hard: int, rows: int) -> Severity:
     return Severity.WARNING if hard else Severity.NOTE
 
 
-def _message(columns: Columns, groups: int, rows: int) -> str:
+def _message(columns: Columns, groups: int, rows: int, aside: int) -> str:
     share = share_of(rows, columns.rows)
     match columns.kind:
         case Kind.PAIR:
             return f"{share} prefer an answer that another row rejects in favour of the other (pairs: {groups:,})"
         case Kind.JUDGED:
             return f"{share} judge an answer good that another row judges bad, or bad and good (answers: {groups:,})"
-    return f"{share} share a prompt with another row, and have another answer (prompts: {groups:,})"
+    more = f"; so do {aside:,} rows with long answers, which may all be good" if aside else ""
+    return f"{share} share a prompt with another row, and have another answer (prompts: {groups:,}){more}"
 
 
 def _advice(kind: Kind, hard: bool) -> str:

@@ -1,7 +1,7 @@
 """Answers in another language than their prompts."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -25,6 +25,8 @@ _PROSE = 0.85
 _SURE = 0.9
 #: A pair of languages in this share of the rows is what the data is about: translation.
 _NORM = 0.1
+#: From this share of the answers on a language is that of the data: a prompt too short to tell its own has it too.
+_COMMON = 0.95
 #: Languages that are taken for each other.
 _ALIKE = (
     {"da", "no", "nb", "nn", "sv"},
@@ -54,21 +56,22 @@ class _Told:
 
     @property
     def differs(self) -> bool:
-        return self.asked != self.answered and not any({self.asked, self.answered} <= each for each in _ALIKE)
+        return not _are_alike(self.asked, self.answered)
 
 
 class OtherLanguage(ColumnCheck):
     """``other_language``: prompt and answer are prose of some length, and surely of two languages.
 
-    Prompts that name a language or ask for a translation are left aside, and so is a pair of languages that 10 % of the
-    rows have. Languages are told by py3langid, on a sample.
+    A prompt that is too short to tell is taken for one in the language that nearly all answers have, unless it looks
+    like its answer's. Prompts that name a language or ask for a translation are left aside, and so is a pair of
+    languages that 10 % of the rows have. Languages are told by py3langid, on a sample.
     """
 
     def finish(self, columns: Columns) -> Iterator[Evidence]:
         """What there is to say of the rows of the sample."""
         if columns.kind is Kind.TEXT:
             return
-        told = list(_tell(row for row in columns.sample if row.label is not False))
+        told = _tell([row for row in columns.sample if row.label is not False])
         pairs = Counter((each.asked, each.answered) for each in told)
         odd = {
             each.position: each
@@ -93,15 +96,44 @@ class OtherLanguage(ColumnCheck):
         )
 
 
-def _tell(rows: Iterator[SampledRow]) -> Iterator[_Told]:
-    for row in rows:
-        question, answer = row.question[-_CHARACTERS:], row.answer[:_CHARACTERS]
-        if not _is_prose(answer) or not _is_prose(question) or _asks_for_language(row.question):
-            continue
-        asked, sure_of_question = _identifier().classify(question)
-        answered, sure_of_answer = _identifier().classify(answer)
-        if min(sure_of_question, sure_of_answer) >= _SURE:
-            yield _Told(row.position, asked, answered, float(min(sure_of_question, sure_of_answer)))
+def _tell(rows: Sequence[SampledRow]) -> list[_Told]:
+    """Of the rows whose answers are prose in a language that is sure, both languages."""
+    answered = [(row, *language) for row in rows if (language := _language_of(row.answer[:_CHARACTERS]))]
+    common = _common_language([language for _, language, _ in answered])
+    told = (
+        _compare(row, language, sure, common)
+        for row, language, sure in answered
+        if not _asks_for_language(row.question)
+    )
+    return [each for each in told if each is not None]
+
+
+def _compare(row: SampledRow, answered: str, sure: float, common: str | None) -> _Told | None:
+    question = row.question[-_CHARACTERS:]
+    if asked := _language_of(question):
+        return _Told(row.position, asked[0], answered, min(asked[1], sure))
+    if common is None or len(question) >= _FEWEST_LETTERS:
+        return None
+    perhaps, _ = _identifier().classify(question)
+    return None if _are_alike(perhaps, answered) else _Told(row.position, common, answered, sure)
+
+
+def _common_language(languages: Sequence[str]) -> str | None:
+    """The language that nearly all have, where there is one."""
+    ((language, count),) = Counter(languages).most_common(1) or [("", 0)]
+    return language if count and count >= _COMMON * len(languages) else None
+
+
+def _language_of(text: str) -> tuple[str, float] | None:
+    """The language of a text, and how sure that is; None where it can't be told."""
+    if not _is_prose(text):
+        return None
+    language, sure = _identifier().classify(text)
+    return (language, float(sure)) if sure >= _SURE else None
+
+
+def _are_alike(one: str, other: str) -> bool:
+    return one == other or any({one, other} <= each for each in _ALIKE)
 
 
 @cache
