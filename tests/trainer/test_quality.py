@@ -59,6 +59,15 @@ def test_rows_of_one_template_are_warned_of_and_nothing_else(make: Any) -> None:
     )
 
 
+def test_answers_that_all_begin_alike_have_no_openings_to_choose_from() -> None:
+    rows = chat_rows()
+    for row in rows:
+        row["messages"][-1]["content"] = f"Please open the settings first. {row['messages'][-1]['content']}"
+    issue = issues_of(rows)["low_diversity"]
+    assert "'please open the settings" in issue.message
+    assert "openings 0.0 bits" in issue.message
+
+
 @pytest.mark.parametrize("labels", [["yes", "no"], ["A", "B", "C", "D"], ["1", "2", "3"], ["none", "some"]])
 def test_short_labels_are_not_empty(labels: list[str]) -> None:
     chance = random.Random(1)

@@ -119,7 +119,7 @@ def _measures(columns: Columns) -> str:
     bigrams = [pair for each in words for pair in pairwise(each)]
     distinct = len(set(bigrams)) / max(1, len(bigrams))
     openings = np.array(list(Counter(tuple(each[:2]) for each in words).values())) / max(1, len(words))
-    entropy = float(-(openings * np.log2(openings)).sum())
+    entropy = float((openings * np.log2(1 / openings)).sum())
     text = "\n".join(answers).encode()
     compressed = len(text) / max(1, len(zlib.compress(text)))
     return f"distinct bigrams {distinct:.2f}, openings {entropy:.1f} bits, compressed to 1/{compressed:.1f}"
