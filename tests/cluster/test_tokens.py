@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 from fake_api import FakeApi, FakeClock
 
-from tunesmith.cluster.tokens import CACHE_SECONDS, Forbidden, PodIdentity, TokenReviewer, Unauthenticated
+from tunesmith.cluster.tokens import (
+    CACHE_SECONDS,
+    REFUSED_SECONDS,
+    Forbidden,
+    PodIdentity,
+    TokenReviewer,
+    Unauthenticated,
+)
 from tunesmith.manifests.names import OWNER_UID_LABEL
 from tunesmith_contract.layout import TOKEN_AUDIENCE
 
@@ -45,6 +52,18 @@ async def test_a_pod_is_known_by_its_token_for_some_seconds() -> None:
     api.status = {"authenticated": False}
     with pytest.raises(Unauthenticated):
         await tokens.identify("secret")
+
+
+async def test_a_refused_token_is_soon_reviewed_again() -> None:
+    api, clock = Reviews({"authenticated": False}), FakeClock()
+    tokens = reviewer(api, clock)
+    for _ in range(3):
+        with pytest.raises(Unauthenticated):
+            await tokens.identify("secret")
+    assert len(api.reviewed) == 1
+    api.status = GOOD
+    clock.advance(REFUSED_SECONDS)
+    assert await tokens.identify("secret") == POD
 
 
 @pytest.mark.parametrize(

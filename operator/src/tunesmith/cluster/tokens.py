@@ -12,6 +12,8 @@ from tunesmith_contract.layout import TOKEN_AUDIENCE
 from .client import Client
 
 CACHE_SECONDS = 30.0
+#: What is refused in one moment may be good in the next: an API server that knows the pod not yet.
+REFUSED_SECONDS = 2.0
 CACHE_SIZE = 4096
 _POD_NAME = "authentication.kubernetes.io/pod-name"
 _POD_UID = "authentication.kubernetes.io/pod-uid"
@@ -80,7 +82,8 @@ class TokenReviewer:
         return labels
 
     def _remember(self, digest: bytes, identity: PodIdentity | None) -> None:
-        self._known[digest] = (self._clock() + CACHE_SECONDS, identity)
+        seconds = REFUSED_SECONDS if identity is None else CACHE_SECONDS
+        self._known[digest] = (self._clock() + seconds, identity)
         self._known.move_to_end(digest)
         if len(self._known) > CACHE_SIZE:
             self._known.popitem(last=False)
