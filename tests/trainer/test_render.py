@@ -170,6 +170,8 @@ def test_many_rows_are_counted_as_each_of_them_is(counting: Renderer, rows: list
 
 def test_nothing_of_a_file_that_asks_for_short_rows_is_taken_over(counting: Renderer) -> None:
     counting.tokenizer.backend_tokenizer.enable_truncation(4)
-    counting.tokenizer.backend_tokenizer.enable_padding(length=64)
-    (length,) = counting.lengths([ROW])
-    assert length == len(counting.tokens(ROW).ids) > 4
+    counting.tokenizer.backend_tokenizer.enable_padding(length=1000)
+    rows = [ROW, {"text": "good day " * 10}]
+    lengths = counting.lengths(rows)
+    assert lengths == [len(counting.tokens(row).ids) for row in rows]
+    assert 4 < min(lengths) <= max(lengths) < 1000
