@@ -90,6 +90,11 @@ class Disputed(Document):
     disagreement: Measured
     comments: tuple[str, ...] = ()
 
+    @property
+    def votes(self) -> str:
+        """What is said, by how many: ``A by 2, B by 1``."""
+        return ", ".join(f"{value} by {count}" for value, count in self.said.items())
+
 
 class Agreement(Document):
     """How far people agree on the same items.

@@ -59,8 +59,7 @@ def _lines(report: AgreementReport) -> Iterator[str]:
         yield ""
         yield "most disputed:"
         for item in report.disputed[:_SHOWN_DISPUTED]:
-            said = ", ".join(f"{value} by {count}" for value, count in item.said.items())
-            yield f"  {item.file}:{item.line}: {said}: {item.excerpt[:_SHOWN_EXCERPT]}"
+            yield f"  {item.file}:{item.line}: {item.votes}: {item.excerpt[:_SHOWN_EXCERPT]}"
     if report.rows is not None:
         yield ""
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.left_out.items())

@@ -50,5 +50,4 @@ def _low_agreement(agreement: Agreement, alpha: float) -> Issue:
 
 def _examples(agreement: Agreement) -> Iterator[Example]:
     for item in agreement.disputed:
-        said = ", ".join(f"{value} by {count}" for value, count in item.said.items())
-        yield Example(place=Place(file=item.file, line=item.line), excerpt=item.excerpt, detail=said)
+        yield Example(place=Place(file=item.file, line=item.line), excerpt=item.excerpt, detail=item.votes)

@@ -15,53 +15,45 @@ def leak_issues(cleaned: Cleaned) -> Iterator[Issue]:
     removed = int((cleaned.sides == CODES[Side.LEAKED]).sum())
     validated = cleaned.validation_leaks
     if trained := removed if cleaned.validation_kept else removed - validated:
-        yield _training_issue(trained, [leak for leak in cleaned.leaks if leak.side is Side.TRAIN])
-    if validated:
-        build = _same_set_issue if cleaned.validation_kept else _validation_issue
-        yield build(validated, [leak for leak in cleaned.leaks if leak.side is Side.VALIDATION])
+        leaks = _leaks_of(cleaned, Side.TRAIN)
+        found = f"{_are(trained, 'training row')} held by {_holders(leaks)} too, and left out"
+        advice = "keep what is measured apart from what is learned: see the leaks, row by row"
+        yield _issue("leaked_rows", trained, leaks, found, advice)
+    if not validated:
+        return
+    leaks = _leaks_of(cleaned, Side.VALIDATION)
+    if cleaned.validation_kept:
+        found = f"{validated:,} validation rows, most of them, are held by {_holders(leaks)} too, and stay: "
+        found += "a checkpoint chosen by them scores too well there"
+        advice = "validate on other rows, or on a fraction"
+        yield _issue("validation_is_evaluated", validated, leaks, found, advice)
+    else:
+        found = f"{_are(validated, 'validation row')} held by {_holders(leaks)} too, and left out"
+        advice = "keep what chooses the checkpoint apart from what measures it: see the leaks, row by row"
+        yield _issue("leaked_validation_rows", validated, leaks, found, advice)
 
 
-def _training_issue(rows: int, leaks: list[Leak]) -> Issue:
+def _issue(check: str, rows: int, leaks: list[Leak], message: str, advice: str) -> Issue:
     return Issue(
-        check="leaked_rows",
+        check=check,
         severity=Severity.WARNING,
         rows=rows,
-        message=f"{_are(rows, 'training row')} held by {_holders(leaks)} too, and left out",
-        advice="keep what is measured apart from what is learned: see the leaks, row by row",
+        message=message,
+        advice=advice,
         examples=_examples(leaks),
     )
 
 
-def _validation_issue(rows: int, leaks: list[Leak]) -> Issue:
-    return Issue(
-        check="leaked_validation_rows",
-        severity=Severity.WARNING,
-        rows=rows,
-        message=f"{_are(rows, 'validation row')} held by {_holders(leaks)} too, and left out",
-        advice="keep what chooses the checkpoint apart from what measures it: see the leaks, row by row",
-        examples=_examples(leaks),
-    )
-
-
-def _same_set_issue(rows: int, leaks: list[Leak]) -> Issue:
-    """Of a validation set that is a suite, for the most part."""
-    found = f"{rows:,} validation rows, most of them, are held by {_holders(leaks)} too"
-    return Issue(
-        check="validation_is_evaluated",
-        severity=Severity.WARNING,
-        rows=rows,
-        message=f"{found}, and stay: a checkpoint chosen by them scores too well there",
-        advice="validate on other rows, or on a fraction",
-        examples=_examples(leaks),
-    )
-
-
-def _are(rows: int, noun: str) -> str:
-    return f"{rows:,} {noun} is" if rows == 1 else f"{rows:,} {noun}s are"
+def _leaks_of(cleaned: Cleaned, side: Side) -> list[Leak]:
+    return [leak for leak in cleaned.leaks if leak.side is side]
 
 
 def _holders(leaks: list[Leak]) -> str:
     return " and ".join(sorted({leak.held_out for leak in leaks}))
+
+
+def _are(rows: int, noun: str) -> str:
+    return f"{rows:,} {noun} is" if rows == 1 else f"{rows:,} {noun}s are"
 
 
 def _examples(leaks: list[Leak]) -> tuple[Example, ...]:
