@@ -70,6 +70,7 @@ def test_it_succeeds_and_makes_its_evaluation(runs: Runs) -> None:
         (ExitCode.OUT_OF_MEMORY, "OutOfMemory"),
         (ExitCode.COMMUNICATION, "Communication"),
         (ExitCode.INFRASTRUCTURE, "Infrastructure"),
+        (ExitCode.INTERNAL_ERROR, "InternalError"),
         (1, "Infrastructure"),
         (137, "Infrastructure"),
     ],

