@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +109,26 @@ def program(name: str) -> str:
     if not path.exists():
         _build(build)
     return str(path)
+
+
+def build_programs(names: Iterable[str]) -> None:
+    """Build those of the programs that are missing, in this order.
+
+    Raises:
+        ClusterError: as `program`.
+    """
+    known = go_builds()
+    missing = list(
+        dict.fromkeys(
+            known[name].names[0]
+            for name in names
+            if name in known and not (known[name].folder / name).exists()
+        )
+    )
+    if missing:
+        say(f"  cluster programs to build: {', '.join(missing)}")
+    for name in missing:
+        program(name)
 
 
 def _debian_program(name: str) -> str:

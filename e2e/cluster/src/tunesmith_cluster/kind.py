@@ -14,6 +14,7 @@ from tunesmith_cluster.report import stage
 
 CONTEXT_PREFIX = "kind-"
 DEFAULT_NAME = "tunesmith"
+PROGRAMS = ("kind", "kubectl")
 
 
 def docker_answers() -> bool:

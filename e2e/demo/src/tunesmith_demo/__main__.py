@@ -2,13 +2,13 @@
 
 import argparse
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from rich.console import Console
 
-from tunesmith_cluster.binaries import go_builds, install_debian_packages, program
+from tunesmith_cluster.binaries import build_programs, install_debian_packages
 from tunesmith_cluster.client import ClusterClient, KubectlError
 from tunesmith_cluster.errors import ClusterError
-from tunesmith_images.model import ensure_model
 from tunesmith_images.run import BuildError
 
 from . import show
@@ -36,14 +36,17 @@ def up(console: Console) -> None:
     """Bring everything up, show it, and say where the time went."""
     stages, playground = Stages(console), Playground()
     console.print(PLAN)
-    with stages.stage("system packages and cluster programs"):
+    with stages.stage("system packages"):
         install_debian_packages()
-        for name in go_builds():
-            program(name)
-    with stages.stage("images"):
-        images = playground.build()
-    with stages.stage("base model"):
-        model = ensure_model()
+    # Programs wait for the processor, images for the network and the disk.
+    with ThreadPoolExecutor(1) as beside:
+        programs = beside.submit(build_programs, playground.programs)
+        with stages.stage("images, and beside them cluster programs"):
+            images = playground.build()
+        with stages.stage("base model"):
+            model = playground.make_model(images["trainer"])
+        with stages.stage("the rest of the cluster programs"):
+            programs.result()
     with stages.stage("cluster"):
         client = playground.up()
     with stages.stage("images onto the node"):

@@ -29,7 +29,7 @@ _MOST_MESSAGE = 600
 _MOST_LOG = 8000
 
 #: The last line of a converter that knows what it can't do; anything else is a fault of the converter.
-_REFUSAL = re.compile(r"^NotImplementedError: |is not supported$|^ValueError: Can not map tensor ")
+_REFUSAL = re.compile(r"^NotImplementedError\b|\bnot (yet )?supported\b|^ValueError: Can not map tensor\b")
 
 
 def save_gguf(model: Path, folder: Path) -> None:
