@@ -19,13 +19,13 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo demo-down
-demo: bootstrap ## Bring a cluster up, train, evaluate and serve the quickstart; says what it installs and how long it takes
+demo: bootstrap ## Bring a cluster up, train, evaluate and serve the quickstart (root; with Docker by kind: untried)
 	@$(dev)/python -m tunesmith_demo up
 
 demo-down: bootstrap ## Remove all that `make demo` made (build caches stay; `make clean-cache` removes them)
 	@$(dev)/python -m tunesmith_demo down
 
-.PHONY: test test-unit test-storage test-trainer test-control-plane test-engine test-e2e
+.PHONY: test test-unit test-storage test-trainer test-control-plane test-engine test-image test-e2e
 test: bootstrap ## Everything: install what is needed, checks, all tests; prints the slowest stages
 	@python3 e2e/run_tests.py
 
@@ -45,6 +45,9 @@ test-control-plane: ## Operator and CRDs against a real API server, controller-m
 test-engine: ## Agent against the real serving engine, on tiny models
 	@TUNESMITH_ENGINE_PYTHON=$$(python3 -m tunesmith_images venv engine)/bin/python \
 		$(dev)/pytest -q -m engine tests/agent --junitxml=$(RESULTS)/engine.xml
+
+test-image: ## Trainer image as pods run it: each method, adapter, format, store and metric, without a cluster (root)
+	@$(dev)/pytest -q tests/image --junitxml=$(RESULTS)/image.xml
 
 test-e2e: ## Real pods: the quickstart's way on a tiny model (root, or TUNESMITH_KUBECONFIG)
 	@$(dev)/pytest -q -p tunesmith_cluster.pytest_plugin e2e/tests --junitxml=$(RESULTS)/e2e.xml
@@ -79,7 +82,7 @@ images: ## Build the images from the project's Dockerfiles (cached by content)
 pins: ## Resolve requirements*.in again into requirements*.txt with hashes
 	@./e2e/images/pins.sh
 
-cluster-up: ## A cluster with a node (root): real pods
+cluster-up: ## A cluster with a node: real pods (root; with Docker by kind: untried)
 	@$(dev)/python -m tunesmith_cluster up --shape node
 
 cluster-down: ## End that cluster
