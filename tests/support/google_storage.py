@@ -34,9 +34,11 @@ def run_gcs(folder: Path) -> Iterator[str]:
         with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
             thread = threading.Thread(target=server.serve_forever)
             thread.start()
-            yield key_file(key, f"http://127.0.0.1:{server.server_port}")
-            server.shutdown()
-            thread.join()
+            try:
+                yield key_file(key, f"http://127.0.0.1:{server.server_port}")
+            finally:
+                server.shutdown()
+                thread.join()
 
 
 def key_file(key: rsa.RSAPrivateKey, url: str) -> str:

@@ -48,7 +48,9 @@ class KindCluster:
         """Create the cluster where it is missing."""
         if self._exists():
             return
-        say("Docker answers, so kind makes the cluster. This way has never been tried: please report how it goes.")
+        say(
+            "Docker answers, so kind makes the cluster. This way has never been tried: please report how it goes."
+        )
         self.state.mkdir(parents=True, exist_ok=True)
         with stage("kind create cluster"):
             self._kind("create", "cluster", f"--kubeconfig={self.kubeconfig}", "--wait=180s")

@@ -75,10 +75,14 @@ def _is_stored(ref: str) -> bool:
 
 
 def _export(ref: str) -> None:
-    """Copy the image into the layout, by skopeo, for buildah's push compresses slowly: gzip only."""
+    """Copy the image into the layout, with its layers as they are.
+
+    Compressed ones would be half as large, and made anew in minutes for each change of the source: skopeo
+    recognises a layer that is there by the digest of its uncompressed bytes alone.
+    """
     make_layout(layout_path())
     source = f"containers-storage:[overlay@{_storage_path()}+{_RUN_ROOT}]{ref}"
-    copy = ["skopeo", "copy", "--quiet", "--dest-compress-format=zstd", "--dest-compress-level=1"]
+    copy = ["skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers"]
     run([*copy, source, f"oci:{layout_path()}:{ref}"], env=_environment())
 
 

@@ -29,6 +29,12 @@ _SYSTEM_MOUNTS: tuple[dict[str, Any], ...] = (
         "options": ["nosuid", "nodev", "noexec", "mode=1777", "size=64m"],
     },
     {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "ro"]},
+    {
+        "destination": "/sys/fs/cgroup",
+        "type": "cgroup",
+        "source": "cgroup",
+        "options": ["nosuid", "noexec", "ro"],
+    },
 )
 _MASKED_PATHS = ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware")
 _NAMESPACES = ("pid", "mount", "ipc", "uts")
@@ -140,6 +146,6 @@ def _bind(mount: Mount) -> dict[str, Any]:
 
 
 def _runtime(verb: str, *arguments: str) -> list[str]:
-    """crun without cgroups, which not every machine lets us make."""
-    state = cache_dir() / "images" / "crun"
-    return ["crun", f"--root={state}", "--cgroup-manager=disabled", verb, *arguments]
+    """runc, as in a node's containerd, with a record of its own of what runs."""
+    state = cache_dir() / "images" / "runc"
+    return ["runc", f"--root={state}", verb, *arguments]

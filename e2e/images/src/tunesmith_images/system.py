@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from .run import BuildError, run
 
 # Program to the package that brings it.
-PROGRAMS = {"buildah": "buildah", "crun": "crun", "debootstrap": "debootstrap", "skopeo": "skopeo"}
+PROGRAMS = {
+    "buildah": "buildah",
+    "crun": "crun",
+    "debootstrap": "debootstrap",
+    "runc": "runc",
+    "skopeo": "skopeo",
+}
 BROWSER = {"chromium": "chromium", "chromedriver": "chromium-driver"}
 
 
