@@ -107,10 +107,11 @@ class World:
                 "datasetDigest": report.dataset.digest,
                 "adapter": {"type": run.adapter, "rank": 4} if run.adapter else None,
                 "hyperparameters": {
-                    "learningRate": 1e-3,
+                    "learningRate": 1e-2,
                     "batchSize": BATCH,
                     "microBatchSize": 2,
                     "maxSteps": STEPS,
+                    "warmupRatio": 0,
                 },
                 "checkpoints": {"everySteps": 1, "keep": 1},
                 "formats": formats,

@@ -42,15 +42,20 @@ def build(image: Image, ref: str, parents: dict[str, str], stages: Stages) -> No
     with stages.stage("base image"):
         base_ref = _ensure_base()
     with stages.stage(f"{image.name}: wheels"):
-        for name in image.inputs:
-            if Path(name).suffix == ".txt":
-                download_wheels(REPOSITORY / name)
+        download(image)
     arguments = {"BASE_IMAGE": base_ref, **parents}
     with stages.stage(f"{image.name}: build"):
         _bud(image, ref, arguments)
     if image.is_run:
         with stages.stage(f"{image.name}: export"):
             _export(ref)
+
+
+def download(image: Image) -> None:
+    """Fetch the wheels that the image installs, unless they are there."""
+    for name in image.inputs:
+        if Path(name).suffix == ".txt":
+            download_wheels(REPOSITORY / name)
 
 
 def remove(ref: str) -> None:
