@@ -159,9 +159,19 @@ def install_debian_packages() -> None:
     packages = sorted(missing)
     if os.geteuid() != 0:
         raise ClusterError(f"Packages are missing. Run as root: apt-get install {' '.join(packages)}")
-    with stage("Debian packages"), _policy_against_services():
+    # apt fails where another process of ours uses it, such as the one that builds images.
+    with stage("Debian packages"), locked(cache_dir() / "apt.lock"), _policy_against_services():
         _checked(["apt-get", "update", "-q"])
         _checked(["apt-get", "install", "-qy", "--no-install-recommends", *packages])
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`; others wait. The lock falls with the process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
@@ -191,9 +201,7 @@ def _checked(command: Sequence[str]) -> None:
 def _build(build: GoBuild) -> None:
     """Build into a draft folder and move it in place, one build at a time over all processes."""
     parent = build.folder.parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with (parent / "build.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(parent / "build.lock"):
         if build.folder.exists():
             return
         first = build.names[0]
