@@ -24,11 +24,12 @@ PLAN = """\
 
 This will, on this machine:
   1. install Debian packages: etcd, containerd, runc, CNI plugins, iptables, buildah, debootstrap (about 1 min)
-  2. build Kubernetes, helm and CoreDNS from Go modules (about 10 min cold, then cached)
-  3. start a cluster with one node (a bridge, iptables rules and a containerd of its own; about 30 s)
-  4. build the images of operator, trainer and server (about 10 min cold, 35 GB with all caches, then cached)
+  2. build the images of operator, trainer and server (minutes cold, about 40 GB with all caches, then cached)
+     and beside them Kubernetes, helm and CoreDNS from Go modules (minutes cold, then cached)
+  3. convert SmolLM2-135M-Instruct to safetensors, in the trainer image (about 20 s, then cached)
+  4. start a cluster with one node (a bridge, iptables rules and a containerd of its own; about 30 s)
   5. install the Helm chart and apply examples/quickstart: train, evaluate, serve (about 8 min)
-About 30 min cold and 10 min warm on 2 cores. `make demo-down` removes the cluster, `make clean-cache` the caches.
+At most 30 min cold and 10 min warm on 2 cores. `make demo-down` removes the cluster, `make clean-cache` the caches.
 """
 
 
