@@ -55,14 +55,17 @@ def _rewards_of_rules(servers: Servers) -> Document:
     schema = json.dumps({"type": "object"})
     rewards: list[Document] = [
         {"exact": {}},
-        {"regex": {"pattern": "[0-9]"}},
+        # Random answers differ in these, so that there is something to learn.
+        {"regex": {"pattern": "[gkp]"}},
+        {"regex": {"pattern": "[dmw]"}},
+        {"regex": {"pattern": "^.{20}"}},
         {"jsonSchema": {"jsonSchema": schema}},
         {"numeric": {}},
         {"length": {"maxTokens": 4}},
         {"function": {"name": "trl.rewards:think_format_reward"}},
     ]
     named = [{"name": f"rule-{number}", **reward} for number, reward in enumerate(rewards)]
-    return {"grpo": {"rewards": named, "generations": 2, "maxCompletionLength": 6, **_MAX_LENGTH}}
+    return {"grpo": {"rewards": named, "generations": 4, "maxCompletionLength": 6, **_MAX_LENGTH}}
 
 
 def _rewards_of_models(servers: Servers) -> Document:
@@ -92,11 +95,9 @@ RUNS = (
     TrainingRun(
         "dpo", "preferences", _fixed({"dpo": _MAX_LENGTH}), "RSLoRA", ("Adapter", "Merged"), Scheme.OCI
     ),
-    TrainingRun(
-        "kto", "judged", _fixed({"kto": _MAX_LENGTH}), "DoRA", ("Adapter", "Merged", "GGUF"), Scheme.GS
-    ),
+    TrainingRun("kto", "judged", _fixed({"kto": _MAX_LENGTH}), "DoRA", ("Adapter", "Merged"), Scheme.GS),
     TrainingRun("grpo", "prompts", _rewards_of_rules, "QLoRA", ("Adapter", "Merged"), Scheme.S3),
-    TrainingRun("distillation", "prompts", _fixed(_DISTILLATION), "RSLoRA", ("Adapter", "GGUF"), Scheme.PVC),
+    TrainingRun("distillation", "prompts", _fixed(_DISTILLATION), "RSLoRA", ("Adapter",), Scheme.PVC),
     TrainingRun(
         "distillation-endpoint",
         "prompts",
@@ -113,9 +114,7 @@ RUNS = (
         ("Adapter",),
         Scheme.GS,
     ),
-    TrainingRun(
-        "rloo", "prompts", _rewards_of_models, "LoRA", ("Adapter", "GGUF"), Scheme.OCI, after="reward"
-    ),
+    TrainingRun("rloo", "prompts", _rewards_of_models, "LoRA", ("Adapter",), Scheme.OCI, after="reward"),
 )
 
 
