@@ -12,9 +12,8 @@ from pathlib import Path
 from tunesmith_contract.layout import CONFIG_DIR, RUN_FILE, TERMINATION_LOG
 from tunesmith_contract.run_config import TrainConfig, parse_run_config
 from tunesmith_contract.uris import MOUNT_ROOT
-
-from .launcher import Gang, Launcher, read_gang
-from .local.arguments import add_arguments, asks_for_local
+from tunesmith_data.command.arguments import add_arguments, asks_for_local
+from tunesmith_trainer.launcher.launcher import Gang, Launcher, read_gang
 
 STAGES = {
     "generate": "let a teacher make rows, within a budget",
@@ -29,13 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["labels"]:
         # Imported here: no stage needs it.
-        from .labels.cli import main as run_labels
+        from tunesmith_data.labels.command import main as run_labels
 
         return run_labels(arguments[1:])
     options = build_parser().parse_args(arguments)
     if asks_for_local(options):
         # The page's and the report's libraries are no business of a pod's PID 1.
-        from .local.run import prepare_here
+        from tunesmith_data.command.prepare_command import prepare_here
 
         return int(prepare_here(options))
     gang = find_gang(options.config)

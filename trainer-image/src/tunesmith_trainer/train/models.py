@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from tunesmith_contract.run_config import Adapter, AdapterType, Parallelism, TrainConfig
-from tunesmith_trainer.failures import UserError
+from tunesmith_data.failures import UserError
 
 from .kernels import Kernels
 

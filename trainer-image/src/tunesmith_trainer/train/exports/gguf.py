@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from tunesmith_trainer.failures import UserError
+from tunesmith_data.failures import UserError
 
 MODEL_FILE = "model.gguf"
 MODELFILE = "Modelfile"

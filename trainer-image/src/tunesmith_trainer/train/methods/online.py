@@ -13,12 +13,12 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from tunesmith_contract.methods import GRPOLoss, GRPOMethod, RLOOMethod
 from tunesmith_contract.run_config import Hyperparameters
-from tunesmith_trainer.data.formats import Row
-from tunesmith_trainer.failures import UserError
-from tunesmith_trainer.rewards.build import build_reward_functions, require_no_tools
+from tunesmith_data.failures import UserError
+from tunesmith_data.rewards.build import build_reward_functions, require_no_tools
+from tunesmith_data.rows.schema.formats import Row
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import Training
-from tunesmith_trainer.train.parallel import world_size
+from tunesmith_trainer.train.distributed.parallel import world_size
 
 from .few_metrics import FewMetrics
 from .replay import ReplayedOrder
