@@ -1,6 +1,6 @@
 """What the tests hold in a process of its own; as a program it holds an object until it is ended.
 
-``python isolated_counter.py`` prints one JSON object of what it saw; ``python isolated_counter.py wait`` waits after that.
+``python isolated_counter.py`` prints one JSON object of what it saw; with ``wait`` it waits after that.
 """
 
 import importlib.util

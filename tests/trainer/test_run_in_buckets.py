@@ -18,12 +18,13 @@ from storage_servers import BUCKET, Registry, S3Server, run_registry, run_s3
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory
 from tunesmith_contract.report import Outcome, RunReport, parse_report
 from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig
-from tunesmith_data.failures import DataError, UserError, classify
+from tunesmith_data.failures import DataError, InfrastructureError, UserError, classify
 from tunesmith_data.pod.redaction import Redactor
 from tunesmith_data.pod.storage import Storage, describe_files
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_data.rows.page.report_files import read_report
 from tunesmith_storage.errors import StorageError
+from tunesmith_trainer.checkpoints.bucket import BucketCheckpoints
 from tunesmith_trainer.checkpoints.folder import newest_checkpoint
 from tunesmith_trainer.worker import run_stage
 
@@ -254,7 +255,7 @@ class TestCheckpoints:
 
         def begin(attempt: int) -> Workspace:
             workspace = Workspace(remote.pod(), config)
-            workspace.pull()
+            BucketCheckpoints(workspace).pull()
             workspace.checkpoints.mkdir(parents=True, exist_ok=True)
             (workspace.checkpoints / "lease.json").write_text(json.dumps({"attempt": attempt, "token": "t"}))
             return workspace
@@ -266,7 +267,9 @@ class TestCheckpoints:
         folder.mkdir()
         (folder / "weights").write_text(f"step {step}")
         files = [file.to_dict() for file in describe_files(folder)]
-        (folder / "commit.json").write_text(json.dumps({"step": step, "files": files}))
+        (folder / "commit.json").write_text(
+            json.dumps({"step": step, "files": files, "time": "2026-01-01T00:00:00Z"})
+        )
         return folder
 
     def names(self, workspace: Workspace) -> list[str]:
@@ -274,35 +277,35 @@ class TestCheckpoints:
 
     def test_old_ones_go_and_new_ones_come(self, attempts: Callable[[int], Workspace]) -> None:
         first = attempts(1)
-        first.take_checkpoints()
+        BucketCheckpoints(first).take_lease()
         for step in (1, 2, 3):
             self.commit(first, step)
-        first.save_checkpoints()
+        BucketCheckpoints(first).save()
         shutil.rmtree(first.checkpoints / "checkpoint-1")
-        first.save_checkpoints()
+        BucketCheckpoints(first).save()
         assert self.names(attempts(2)) == ["checkpoint-2", "checkpoint-3"]
 
     def test_one_that_was_given_up_writes_nothing_more(self, attempts: Callable[[int], Workspace]) -> None:
         first, second = attempts(1), attempts(2)
-        first.take_checkpoints()
+        BucketCheckpoints(first).take_lease()
         self.commit(first, 1)
-        first.save_checkpoints()
-        second.take_checkpoints()
+        BucketCheckpoints(first).save()
+        BucketCheckpoints(second).take_lease()
         self.commit(first, 2)
-        with pytest.raises(StorageError, match="another attempt"):
-            first.save_checkpoints()
-        with pytest.raises(StorageError, match="another attempt"):
-            first.take_checkpoints()
+        with pytest.raises(InfrastructureError, match="attempt 2 has taken over"):
+            BucketCheckpoints(first).save()
+        with pytest.raises(InfrastructureError, match="attempt 2 has taken over"):
+            BucketCheckpoints(first).take_lease()
         assert self.names(attempts(3)) == ["checkpoint-1"]
 
     def test_a_damaged_one_is_left_out(
         self, attempts: Callable[[int], Workspace], remote: RemoteWorld
     ) -> None:
         first = attempts(1)
-        first.take_checkpoints()
+        BucketCheckpoints(first).take_lease()
         for step in (1, 2):
             self.commit(first, step)
-        first.save_checkpoints()
+        BucketCheckpoints(first).save()
         (remote.folder / "out/ns/uid/checkpoints/checkpoint-2/weights").write_text("stop 2")
         assert self.names(attempts(2)) == ["checkpoint-1"]
 

@@ -15,12 +15,12 @@ import pytest
 from data_reports import make_clean_report, make_report
 
 from tunesmith_contract.exit_codes import ExitCode
+from tunesmith_data.__main__ import main
 from tunesmith_data.command.progress_bar import ProgressBar
 from tunesmith_data.command.summary import summarise
 from tunesmith_data.rows.findings import Severity
 from tunesmith_data.rows.page.report_files import read_report
 from tunesmith_data.rows.table.parquet import read_rows
-from tunesmith_trainer.__main__ import main
 
 
 @dataclass
@@ -193,7 +193,7 @@ def test_a_model_is_a_folder_or_a_name_of_the_hub(
 
 def test_as_a_program_it_draws_nothing_where_nobody_looks(desk: Desk, make: Any) -> None:
     file = desk.write("rows.jsonl", make.rows(60))
-    command = [sys.executable, "-m", "tunesmith_trainer", "prepare", file, "--model", str(desk.model)]
+    command = [sys.executable, "-m", "tunesmith_data", "prepare", file, "--model", str(desk.model)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == ExitCode.SUCCEEDED

@@ -12,11 +12,11 @@ from scripted_server import Reply, serve
 
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.labels import ArgillaSource
+from tunesmith_data.__main__ import main as run_command
 from tunesmith_data.failures import DataError
 from tunesmith_data.labels.argilla_connection import KEY_NAME
 from tunesmith_data.labels.training_source import pull_rows
 from tunesmith_data.rows.page.report_files import read_report
-from tunesmith_trainer.__main__ import main as run_trainer
 
 Row = dict[str, Any]
 #: What a person says of a record, by question; None discards it.
@@ -71,11 +71,11 @@ class Labels:
     def push(self, rows: Sequence[Row], *options: str) -> int:
         file = self.folder / "rows.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return run_trainer(["labels", "push", str(file), *self._target, *options])
+        return run_command(["labels", "push", str(file), *self._target, *options])
 
     def pull(self, *options: str) -> int:
         written = ["--out", str(self.out), "--agreement", str(self.report)]
-        return run_trainer(["labels", "pull", *self._target, *written, *options])
+        return run_command(["labels", "pull", *self._target, *written, *options])
 
     def pulled(self, *options: str) -> list[Row]:
         """The rows that come out."""
@@ -327,7 +327,7 @@ def test_another_server_is_told_from_argilla(
 ) -> None:
     monkeypatch.setenv(KEY_NAME, "a-key")
     with serve(lambda _: reply) as server:
-        found = run_trainer(["labels", "agreement", "--argilla-url", server.url, "--dataset", "d"])
+        found = run_command(["labels", "agreement", "--argilla-url", server.url, "--dataset", "d"])
     assert (found, capsys.readouterr().err.split(":")[0]) == (code, reason)
     assert all(request.authorization is None for request in server.received)
 
@@ -337,5 +337,5 @@ def test_a_server_that_is_away_may_come_back(
 ) -> None:
     monkeypatch.setenv(KEY_NAME, "a-key")
     command = ["labels", "agreement", "--argilla-url", "http://127.0.0.1:9", "--dataset", "d"]
-    assert run_trainer(command) == ExitCode.INFRASTRUCTURE
+    assert run_command(command) == ExitCode.INFRASTRUCTURE
     assert "LabelsUnavailable: http://127.0.0.1:9 can't be reached (ConnectError" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.labels import LabelAggregate, LabelOutput
 from tunesmith_contract.run_config import DataFormat
+from tunesmith_data.__main__ import main as run_command
 from tunesmith_data.labels.aggregation import LeftOut, Rules, aggregate, decide
 from tunesmith_data.labels.pull import from_sheets, label_rows
 from tunesmith_data.labels.spreadsheet_cells import guard, unguard
@@ -24,7 +25,6 @@ from tunesmith_data.labels.task_items import build_item, write_items
 from tunesmith_data.labels.tasks import Task, TaskKind
 from tunesmith_data.labels.votes import Vote, count_votes
 from tunesmith_data.rows.reading import read_source
-from tunesmith_trainer.__main__ import main as run_trainer
 
 Row = dict[str, Any]
 
@@ -52,14 +52,14 @@ def read_rows(path: Path) -> list[Row]:
 def push(folder: Path, rows: list[Row], *options: str, sheet: str = "tasks.csv") -> Path:
     """Push rows to a sheet; returns the sheet."""
     file = write_rows(folder / "rows.jsonl", rows)
-    assert run_trainer(["labels", "push", str(file), "--out", str(folder / sheet), *options]) == 0
+    assert run_command(["labels", "push", str(file), "--out", str(folder / sheet), *options]) == 0
     return folder / sheet
 
 
 def pull(folder: Path, sheets: list[Path], *options: str) -> list[Row]:
     """Pull sheets; returns the rows that came out."""
     out = folder / "labelled.jsonl"
-    assert run_trainer(["labels", "pull", *map(str, sheets), "--out", str(out), *options]) == 0
+    assert run_command(["labels", "pull", *map(str, sheets), "--out", str(out), *options]) == 0
     return read_rows(out)
 
 
@@ -184,7 +184,7 @@ def test_pushing_again_never_overwrites_answers(tmp_path: Path, capsys: pytest.C
     assert push(tmp_path, [PLAIN], "--task", "approve") == sheet
     filled = fill(sheet, sheet, says("yes")).read_bytes()
     command = ["labels", "push", str(tmp_path / "rows.jsonl"), "--out", str(sheet), "--task", "rating"]
-    assert run_trainer(command) == ExitCode.USER_ERROR
+    assert run_command(command) == ExitCode.USER_ERROR
     assert "SheetExists: " in capsys.readouterr().err
     assert sheet.read_bytes() == filled
     assert pull(tmp_path, [sheet]) == [PLAIN]
@@ -323,10 +323,10 @@ def test_a_wrong_value_is_found_where_it_stands(
     fill(sheet, sheet, lambda _: line)
     out = tmp_path / "labelled.jsonl"
     command = ["labels", "pull", str(sheet), "--out", str(out)]
-    assert run_trainer(command) == ExitCode.DATA_ERROR
+    assert run_command(command) == ExitCode.DATA_ERROR
     assert expected in capsys.readouterr().err
     assert not out.exists()
-    assert run_trainer([*command, "--drop-invalid"]) == ExitCode.SUCCEEDED
+    assert run_command([*command, "--drop-invalid"]) == ExitCode.SUCCEEDED
     assert read_rows(out) == []
 
 
@@ -344,7 +344,7 @@ def test_what_is_no_sheet_is_refused(
 ) -> None:
     sheet = push(tmp_path, [PLAIN], "--task", "approve")
     sheet.write_bytes(data)
-    assert run_trainer(["labels", "agreement", str(sheet)]) == ExitCode.DATA_ERROR
+    assert run_command(["labels", "agreement", str(sheet)]) == ExitCode.DATA_ERROR
     assert check in capsys.readouterr().err
 
 
@@ -360,7 +360,7 @@ def test_two_answers_of_one_person_are_a_contradiction(
         )
         for choice in ("yes", "no")
     ]
-    assert run_trainer(["labels", "agreement", *map(str, sheets)]) == ExitCode.DATA_ERROR
+    assert run_command(["labels", "agreement", *map(str, sheets)]) == ExitCode.DATA_ERROR
     assert 'two_answers: annotator: found "yes" and "no" by anna' in capsys.readouterr().err
 
 
@@ -383,7 +383,7 @@ def test_rows_that_do_not_fit_the_task_are_refused(
     tmp_path: Path, rows: list[Row], task: list[str], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write_rows(tmp_path / "rows.jsonl", rows)
-    code = run_trainer(["labels", "push", str(file), "--out", str(tmp_path / "tasks.csv"), "--task", *task])
+    code = run_command(["labels", "push", str(file), "--out", str(tmp_path / "tasks.csv"), "--task", *task])
     assert code in (ExitCode.DATA_ERROR, ExitCode.USER_ERROR)
     assert reason in capsys.readouterr().err
 
@@ -410,7 +410,7 @@ def test_a_command_says_what_is_missing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_rows(Path("rows.jsonl"), [PLAIN])
-    assert run_trainer(["labels", *command]) in (ExitCode.USER_ERROR, ExitCode.DATA_ERROR)
+    assert run_command(["labels", *command]) in (ExitCode.USER_ERROR, ExitCode.DATA_ERROR)
     assert capsys.readouterr().err.startswith(f"{reason}: ")
 
 

@@ -91,6 +91,6 @@ def test_a_template_counts_as_changed_when_it_asks_otherwise(monkeypatch: pytest
     tokenizer = make_tokenizer(["a"], own)
     for replacement, changed in ((None, False), (own + "{# marks #}", False), (own + "!", True)):
         monkeypatch.setattr(
-            "tunesmith_data.models.training_template.get_training_chat_template", lambda _, it=replacement: it
+            "trl.chat_template_utils.get_training_chat_template", lambda _, it=replacement: it
         )
         assert is_template_changed(tokenizer) is changed

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunesmith_contract.base import sha256_digest
+from tunesmith_contract.layout import COMMIT_FILE
 from tunesmith_contract.run_config import Parallelism
 from tunesmith_contract.uris import parse_uri
 from tunesmith_data.failures import InfrastructureError, UserError
 from tunesmith_trainer.checkpoints.folder import (
-    COMMIT_FILE,
     CheckpointFolder,
     discard_torn,
     keep_newest,

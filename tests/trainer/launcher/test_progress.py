@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tunesmith_contract.layout import CHECKPOINT_FILE_ENV
 from tunesmith_contract.progress import (
     CHECKPOINT_DIGEST,
     CHECKPOINT_EVAL_LOSS,
@@ -20,7 +21,6 @@ from tunesmith_contract.report import Checkpoint
 from tunesmith_data.failures import Preempted
 from tunesmith_data.pod.progress import Progress
 from tunesmith_trainer.checkpoints.announcement import LastCheckpoint
-from tunesmith_trainer.launcher.launcher import CHECKPOINT_FILE_ENV
 from tunesmith_trainer.preemption import InterruptibleProgress, Preemption
 
 

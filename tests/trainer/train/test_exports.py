@@ -16,10 +16,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from tunesmith_contract.artifact import ArtifactKind, Manifest
 from tunesmith_contract.run_config import OutputFormat
 from tunesmith_data.failures import UserError
+from tunesmith_data.models.gguf_converter import require_gguf
 from tunesmith_data.pod.storage import holds_files
 from tunesmith_images.model import ensure_model
 from tunesmith_trainer.train.callbacks.tracking import set_up_tracking
-from tunesmith_trainer.train.exports.gguf import MODELFILE, require_gguf
+from tunesmith_trainer.train.exports.gguf import MODELFILE
 
 CAPITALS = {"France": "Paris", "Italy": "Rome", "Spain": "Madrid", "Japan": "Tokyo"}
 

@@ -102,8 +102,10 @@ def _dispatch(
             from tunesmith_data.generate.rate_limiter import Clock
             from tunesmith_data.generate.stage import generate
 
-            clock = Clock(sleep=preemption.sleep)
-            return generate(config, storage, workspace, InterruptibleProgress(preemption), clock)
+            from .rewards.model_scorer import build_model
+
+            clock, progress = Clock(sleep=preemption.sleep), InterruptibleProgress(preemption)
+            return generate(config, storage, workspace, progress, clock, build_model)
         case PrepareConfig():
             from tunesmith_data.prepare import prepare
 

@@ -53,10 +53,9 @@ class Request:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What ``prepare FILE --model …`` takes; a pod's ``prepare`` gets none of it."""
+    """Arguments and options of ``prepare FILE --model …``."""
     parser.usage = USAGE
-    group = parser.add_argument_group("on a computer without a cluster")
-    add = group.add_argument
+    add = parser.add_argument
     add("files", nargs="*", metavar="FILE", help="rows to check: files, folders, or URIs such as s3://…")
     add("--model", metavar="MODEL", help="a model's folder, or a hub's model such as org/name")
     _add_choice(add, "--method", METHODS, "sft", "what the rows are for")
@@ -87,11 +86,6 @@ def _add_choice(
     add(
         option, choices=names, default=default, metavar="WORD", help=f"{text}: {', '.join(names)} ({default})"
     )
-
-
-def asks_for_local(options: argparse.Namespace) -> bool:
-    """Whether files are to be prepared here; a pod is told what to do by its ``run.json``."""
-    return options.stage == "prepare" and bool(options.files or options.model)
 
 
 def read_request(options: argparse.Namespace) -> Request:

@@ -46,10 +46,10 @@ class Plan:
 def estimate(parameters: int, dataset: DatasetReport, plan: Plan) -> Estimate:
     """What training on one GPU will take: an order of magnitude.
 
-    Steps and tokens are always known; time needs a GPU, and money a price too.
+    Steps and tokens are always known; time needs a GPU and the model's size, and money a price too.
 
     Args:
-        parameters: of the base model.
+        parameters: of the base model; 0 where its size is not known.
 
     Raises:
         UserError: nothing is known of such a GPU.
@@ -67,7 +67,7 @@ def estimate(parameters: int, dataset: DatasetReport, plan: Plan) -> Estimate:
         steps=count_steps(sequences, work.batch_size, group, plan.epochs),
         tokens=round(work_tokens(work)),
     )
-    return known if product is None else _with_time(known, work, product, plan)
+    return known if product is None or not parameters else _with_time(known, work, product, plan)
 
 
 def require_product(gpu: str) -> Product:

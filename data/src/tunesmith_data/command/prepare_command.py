@@ -1,4 +1,4 @@
-"""``prepare FILE --model …``: the stage of the cluster, on this computer."""
+"""``tunesmith-data prepare FILE --model …``: the prepare stage on this computer."""
 
 import argparse
 import logging
@@ -21,6 +21,7 @@ from tunesmith_contract.layout import (
 from tunesmith_contract.report import Failure, RunReport
 from tunesmith_contract.run_config import AdapterType
 from tunesmith_data.failures import describe
+from tunesmith_data.models.optional_libraries import describe_missing
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_data.rows.findings import Severity
 from tunesmith_data.rows.report.data_report import DataReport, Estimate
@@ -48,7 +49,7 @@ def prepare_here(options: argparse.Namespace) -> ExitCode:
         if failure.category is FailureCategory.DATA_ERROR:
             _tell_findings(options.output)
         return exit_code_of(failure.category)
-    sys.stdout.write(summarise(report, _places(request.folder)))
+    sys.stdout.write(summarise(report, _places(request.folder), describe_missing()))
     if request.open_page:
         webbrowser.open((request.folder / DATA_REPORT_FOLDER / DATA_REPORT_PAGE).absolute().as_uri())
     return _judge(report, strict=request.strict)

@@ -1,6 +1,6 @@
 """What the command says at its end: the report in a few lines of plain text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, repeat
 from pathlib import Path
 from textwrap import wrap
@@ -16,17 +16,19 @@ _LABEL = 18
 _ISSUE = 10
 
 
-def summarise(report: DataReport, places: dict[str, Path]) -> str:
+def summarise(report: DataReport, places: dict[str, Path], omissions: Sequence[str] = ()) -> str:
     """The whole of it.
 
     Args:
         places: where files lie, by what they are.
+        omissions: sentences about what could not be checked here.
     """
     parts = [
         [f"{report.title}: {judge(report).title}"],
         list(_counts(report)),
         [line for issue in report.issues for line in _issue(issue)],
         list(_outlook(report)),
+        [line for sentence in omissions for line in _labelled("Not checked here", sentence)],
         [line for name, path in places.items() for line in _labelled(name, str(path))],
     ]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"

@@ -17,7 +17,12 @@ from tunesmith_data.failures import DataError
 from tunesmith_data.pod.progress import Progress
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.pod.workspace import Workspace
-from tunesmith_data.rewards.build import RewardedRows, build_reward_functions, check_rewards
+from tunesmith_data.rewards.build import (
+    ModelRewardBuilder,
+    RewardedRows,
+    build_reward_functions,
+    check_rewards,
+)
 from tunesmith_data.rows.reading import raise_findings, read_source
 from tunesmith_data.rows.schema.formats import ANY, Purpose, Row
 
@@ -43,8 +48,13 @@ def generate(
     workspace: Workspace,
     progress: Progress,
     clock: Clock | None = None,
+    build_model: ModelRewardBuilder | None = None,
 ) -> RunReport:
     """Run the stage.
+
+    Args:
+        clock: waits for endpoints.
+        build_model: makes scorers of reward models, which need torch.
 
     Raises:
         StageError: an endpoint, the rows to start from or the rewards are wrong, or there are too few rows at the end.
@@ -52,7 +62,7 @@ def generate(
     task, tally = _task_of(config), Tally()
     rows = _read(config.generation.source, task.purpose, storage)
     held_out = _read_held_out(config, storage)
-    rewards = _reward_sieve(config, storage, rows)
+    rewards = _reward_sieve(config, storage, rows, build_model)
     start = _free_of(rows, held_out, config.generation, tally)
     path = workspace.journal / JOURNAL_FILE
     with Journal(path, workspace.push, keep_every=1, lines_per_file=_LINES_PER_FILE) as journal:
@@ -113,7 +123,9 @@ def _read_held_out(config: GenerateConfig, storage: Storage) -> HeldOutQuestions
     return HeldOutQuestions(row for held in config.held_out for row in _read(held.uri, ANY, storage))
 
 
-def _reward_sieve(config: GenerateConfig, storage: Storage, rows: Sequence[Row]) -> RewardSieve:
+def _reward_sieve(
+    config: GenerateConfig, storage: Storage, rows: Sequence[Row], build_model: ModelRewardBuilder | None
+) -> RewardSieve:
     """The rewards that rows have to pass; what can be wrong with them is said before anything is paid for.
 
     Raises:
@@ -132,7 +144,7 @@ def _reward_sieve(config: GenerateConfig, storage: Storage, rows: Sequence[Row])
 
         tokenizer = load_tokenizer(storage.model_folder(config.base_model, weights=False))
     special = tokenizer.all_special_ids if tokenizer else ()
-    functions, weights = build_reward_functions(sieve.rewards, special, storage, filter_role)
+    functions, weights = build_reward_functions(sieve.rewards, special, storage, filter_role, build_model)
     return RewardSieve(functions, weights, sieve.minimum_reward, tokenizer)
 
 

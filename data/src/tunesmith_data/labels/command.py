@@ -1,4 +1,4 @@
-"""``python -m tunesmith_trainer labels push|pull|agreement``: rows to people, and back with what they say."""
+"""``tunesmith-data labels push|pull|agreement``: rows to people, and back with what they say."""
 
 import argparse
 import logging
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="tunesmith_trainer labels", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tunesmith-data labels", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="push|pull|agreement")
     _add_push(commands.add_parser("push", help="make tasks of rows"))
     pull = commands.add_parser("pull", help="make rows of what people answered")

@@ -1,6 +1,7 @@
 """The base model: which one it is, what it is, and whether it can be fine-tuned."""
 
 import json
+import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from tunesmith_contract.base import canonical_json, sha256_digest
-from tunesmith_contract.report import ModelReport
+from tunesmith_contract.report import ModelReport, ModelShape
 from tunesmith_contract.uris import MOUNTED, Scheme, parse_uri
 from tunesmith_data.failures import UserError
 from tunesmith_data.pod.storage import Storage, file_digest
 
-from .torch_shape import build_skeleton, count_parameters, describe_shape
+from .optional_libraries import is_installed
 
 _IGNORED = ("README.md", ".gitattributes", "LICENSE")
 _HEADER_LENGTH_BYTES = 8
@@ -25,7 +26,10 @@ _DIGEST_THREADS = 4
 
 
 def describe_model(storage: Storage, uri: str, folder: Path) -> ModelReport:
-    """What a base model is: its sizes follow from its configuration, without its weights; but for its template.
+    """A base model's identity and sizes; its template is looked at elsewhere.
+
+    With torch the sizes are those of the model as its configuration builds it, without weights. Without torch only
+    the number of parameters is known, and only where the weights are there to be counted; else it is 0.
 
     Raises:
         UserError: no causal language model, or no safetensors.
@@ -34,14 +38,14 @@ def describe_model(storage: Storage, uri: str, folder: Path) -> ModelReport:
     scheme = parse_uri(uri).scheme
     if scheme is not Scheme.HF:
         _check_weights(uri, folder, whole=scheme in MOUNTED)
-    skeleton = build_skeleton(config)
+    parameters, shape = _measure(config) if is_installed("torch") else (_count_stored(folder), None)
     quantization = getattr(config, "quantization_config", None)
     return ModelReport(
         revision=model_revision(uri, folder),
         architecture=config.architectures[0],
-        parameters=count_parameters(skeleton),
+        parameters=parameters,
         max_position_embeddings=getattr(config, "max_position_embeddings", None) or 0,
-        shape=describe_shape(skeleton),
+        shape=shape,
         quantization=_quantization_method(quantization) if quantization else None,
     )
 
@@ -134,15 +138,33 @@ def _check_weights(uri: str, folder: Path, *, whole: bool) -> None:
     if not weights:
         raise UserError("ModelUnreadable", f"{uri} holds no *.safetensors: save the model as safetensors")
     for path in weights:
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(_HEADER_LENGTH_BYTES), "little")
-            size = path.stat().st_size
-            header = json.loads(stream.read(length)) if length <= size else {}
-        ends = [
-            tensor["data_offsets"][1] for name, tensor in header.items() if whole and name != "__metadata__"
-        ]
-        if not header or _HEADER_LENGTH_BYTES + length + max(ends, default=0) > size:
+        header, begin = _read_header(path)
+        ends = [tensor["data_offsets"][1] for tensor in header.values() if whole]
+        if not header or begin + max(ends, default=0) > path.stat().st_size:
             raise UserError("ModelUnreadable", f"{path.name} is damaged: copy the model again")
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The tensors that a safetensors file declares, none where it is cut off, and where their bytes begin."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(_HEADER_LENGTH_BYTES), "little")
+        header = json.loads(stream.read(length)) if length <= path.stat().st_size else {}
+    header.pop("__metadata__", None)
+    return header, _HEADER_LENGTH_BYTES + length
+
+
+def _count_stored(folder: Path) -> int:
+    """Numbers in all weight files."""
+    headers = (_read_header(path)[0] for path in folder.glob("*.safetensors"))
+    return sum(math.prod(tensor["shape"]) for header in headers for tensor in header.values())
+
+
+def _measure(config: Any) -> tuple[int, ModelShape]:
+    """Number of parameters and sizes of the model that a configuration builds."""
+    from .torch_shape import build_skeleton, count_parameters, describe_shape
+
+    skeleton = build_skeleton(config)
+    return count_parameters(skeleton), describe_shape(skeleton)
 
 
 def _quantization_method(config: Any) -> str:

@@ -43,26 +43,6 @@ class RenderError(ValueError):
     """The model's template refuses this row."""
 
 
-def find_marked_template(tokenizer: "PreTrainedTokenizerBase") -> str | None:
-    """The model's own template where it has generation marks, else TRL's training variant of it, where it knows one.
-
-    Without either, answers are found by rendering prefixes.
-    """
-    # TRL loads datasets and pandas, which plain text doesn't need.
-    from trl.chat_template_utils import get_training_chat_template, has_generation_markers
-
-    template = tokenizer.chat_template
-    if not template:
-        return None
-    if has_generation_markers(template):
-        return str(template["default"] if isinstance(template, dict) else template)
-    try:
-        found: str | None = get_training_chat_template(tokenizer)
-    except (ValueError, TemplateError):
-        return None
-    return found
-
-
 @dataclass(frozen=True, slots=True)
 class Tokens:
     """A row as token ids; ``answer`` says of each whether it belongs to an answer."""
@@ -265,6 +245,9 @@ class Renderer:
     @cached_property
     def _marked_template(self) -> str | None:
         self._require_template()
+        # Transformers takes time and memory, which a reader of rows alone doesn't need.
+        from .training_template import find_marked_template
+
         return find_marked_template(self.tokenizer)
 
     def _chat_tokens(self, messages: Sequence[Message], tools: list[Row] | None) -> Tokens:

@@ -23,3 +23,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if tokenizer.eos_token_id is None:
         raise UserError("TokenizerUnreadable", "the base model's tokenizer names no eos_token: add one")
     return tokenizer
+
+
+def set_padding(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Pad with the end token where the tokenizer names no padding; its labels are ignored either way."""
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token

@@ -31,12 +31,10 @@ from tunesmith_storage.errors import StorageError
 
 from .secret_roles import workspace_roles
 from .storage import Storage, write_atomically
-from .work_mirror import WorkMirror
+from .work_mirror import PREPARED_REPORT_FILE, WorkMirror
 
 log = logging.getLogger(__name__)
 
-#: The last file that prepare leaves beside the rows.
-PREPARED_REPORT_FILE = "report.json"
 ANSWERS = "answers"
 STAGING = "staging"
 
@@ -47,6 +45,7 @@ class Workspace:
     Attributes:
         output: the URI below which artefacts are placed.
         work: the URI of the resource's own files.
+        mirror: the bucket that holds them; None for a volume.
 
     Raises:
         StorageError: work files can't lie where the run says.
@@ -60,10 +59,10 @@ class Workspace:
         owner = config.owner
         self.work = work_uri(place, owner.namespace, owner.uid)
         self._beside_output = work_uri(self.output, owner.namespace, owner.uid)
-        self._mirror = None
+        self.mirror: WorkMirror | None = None
         if place.scheme not in MOUNTED:
             root = storage.scratch / "work" / owner.namespace / owner.uid
-            self._mirror = WorkMirror(self.work, root, workspace_roles(config), storage.secrets)
+            self.mirror = WorkMirror(self.work, root, workspace_roles(config), storage.secrets)
 
     @property
     def folder(self) -> Path:
@@ -119,46 +118,25 @@ class Workspace:
 
     def path(self, uri: StorageUri) -> Path:
         """Where the file or folder of a URI in the workspace lies for this pod; any mounted URI will do."""
-        if self._mirror is not None:
-            return self._mirror.root / uri.path.removeprefix(self.work.path).lstrip("/")
+        if self.mirror is not None:
+            return self.mirror.root / uri.path.removeprefix(self.work.path).lstrip("/")
         return self._storage.path(uri)
 
     def pull(self) -> None:
         """Bring what earlier pods left in a bucket to disk; nothing to do for a volume. Every rank may call it."""
-        if self._mirror is None:
+        if self.mirror is None:
             return
         if self._stage == "evaluate":
-            self._mirror.pull(self.answers)
+            self.mirror.pull(self.answers)
         elif self._stage == "generate":
-            self._mirror.pull(self.journal)
+            self.mirror.pull(self.journal)
         else:
-            self._mirror.pull(self.prepared)
-        if self._stage == "train":
-            self._mirror.pull_checkpoints(self.checkpoints)
+            self.mirror.pull(self.prepared)
 
     def push(self, path: Path) -> None:
         """Bring a file or folder of the workspace to the bucket; nothing to do for a volume."""
-        if self._mirror is not None and path.exists():
-            self._mirror.push(path)
-
-    def take_checkpoints(self) -> None:
-        """Tell earlier attempts in the bucket who has the lease now; nothing to do for a volume.
-
-        Raises:
-            StorageError: a later attempt has it, or the bucket does not answer.
-        """
-        if self._mirror is not None:
-            self._mirror.take_checkpoints(self.checkpoints)
-
-    def save_checkpoints(self) -> None:
-        """Make the bucket's checkpoints those that are committed here; nothing to do for a volume.
-
-        Raises:
-            StorageError: another attempt has taken over, or the bucket does not answer.
-        """
-        if self._mirror is not None:
-            self._mirror.save_checkpoints(self.checkpoints)
-            self.push(self.logs)
+        if self.mirror is not None and path.exists():
+            self.mirror.push(path)
 
     def save_unfinished(self) -> None:
         """Bring what a failed stage leaves to the bucket: what is wrong with the rows, answers so far."""
@@ -182,7 +160,7 @@ class Workspace:
         """A small file of the workspace, whether an earlier pod left it in a bucket or on disk; None where none is."""
         if path.is_file():
             return path.read_bytes()
-        return self._mirror.read(path) if self._mirror is not None else None
+        return self.mirror.read(path) if self.mirror is not None else None
 
     def publish(self, staged: Path) -> Artifact:
         """Bring a folder with its manifest to the place that the manifest's digest names; the folder is gone then.
@@ -210,14 +188,14 @@ class Workspace:
     def prune(self) -> None:
         """Remove what only an unfinished run needs."""
         for folder in (self.checkpoints, self.prepared, self.journal, self.answers):
-            if self._mirror is not None:
-                self._mirror.delete(folder)
+            if self.mirror is not None:
+                self.mirror.delete(folder)
             shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(self.staging, ignore_errors=True)
 
     def commit(self, report: RunReport) -> None:
         """Write the stage's report; from then on the stage is done."""
-        if self._mirror is not None and self._stage == "prepare":
-            self._mirror.push(self.prepared, last=PREPARED_REPORT_FILE)
+        if self.mirror is not None and self._stage == "prepare":
+            self.mirror.push(self.prepared, last=PREPARED_REPORT_FILE)
         self.push(self.logs)
         self.write(report_uri(self.work, self._stage), report.to_json().encode())

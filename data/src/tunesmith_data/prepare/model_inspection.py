@@ -22,7 +22,7 @@ def inspect_base(config: PrepareConfig, storage: Storage, folder: Path) -> Model
     from tunesmith_data.models.inspection import inspect_model
 
     if OutputFormat.GGUF in config.formats:
-        from tunesmith_trainer.train.exports.gguf import require_gguf
+        from tunesmith_data.models.gguf_converter import require_gguf
 
         require_gguf(folder)
     classifier = config.method.reward is not None

@@ -19,10 +19,12 @@ from tunesmith_contract.report import ModelReport, Outcome, RunReport
 from tunesmith_contract.run_config import PersonalData as PersonalDataPolicy
 from tunesmith_contract.run_config import PrepareConfig
 from tunesmith_data.failures import DataError
+from tunesmith_data.models.optional_libraries import is_installed
 from tunesmith_data.models.rendering import Renderer
 from tunesmith_data.pod.progress import Progress
 from tunesmith_data.pod.storage import Storage, write_atomically
-from tunesmith_data.pod.workspace import PREPARED_REPORT_FILE, Workspace
+from tunesmith_data.pod.work_mirror import PREPARED_REPORT_FILE
+from tunesmith_data.pod.workspace import Workspace
 from tunesmith_data.rewards.build import RewardedRows, check_rewards
 from tunesmith_data.rows.clean.held_out_overlap import HeldOut
 from tunesmith_data.rows.clean.personal_data import PersonalData, PersonalDataFinder
@@ -177,7 +179,8 @@ def _build_renderer(config: PrepareConfig, folder: Path) -> Renderer:
     # Imported where it is used: transformers takes memory and time.
     from tunesmith_data.models.tokenizer import load_tokenizer
 
-    answers_only = learns_answers_only(config.method)
+    # Without TRL a template is not refused: training may know a variant of it that tells answers apart.
+    answers_only = learns_answers_only(config.method) and is_installed("trl")
     return Renderer(load_tokenizer(folder), answers_only=answers_only)
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from tunesmith_contract.layout import reward_role
-from tunesmith_contract.methods import Reward
+from tunesmith_contract.methods import ModelReward, Reward
 from tunesmith_data.failures import DataError, UserError
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.rows.schema.formats import Row
@@ -16,12 +16,16 @@ from .numeric import build_numeric, last_number
 from .regular_expression import build_regex
 from .reward_function import RewardFunction, Scorer
 
+#: Makes the scorer of a reward of this name by a reward model.
+ModelRewardBuilder = Callable[[str, ModelReward, Storage], Scorer]
+
 
 def build_reward_functions(
     rewards: Sequence[Reward],
     special_ids: Collection[int],
     storage: Storage,
     role_of: Callable[[str], str] = reward_role,
+    build_model: ModelRewardBuilder | None = None,
 ) -> tuple[list[RewardFunction], list[float]]:
     """TRL's ``reward_funcs`` and ``reward_weights``.
 
@@ -30,13 +34,14 @@ def build_reward_functions(
         special_ids: tokens that are no part of an answer, such as the one that ends it.
         storage: finds reward models, and the Secrets of endpoints.
         role_of: the role of the Secret that opens the endpoint of the reward of a name.
+        build_model: makes scorers of reward models, which need torch; None where it is not installed.
 
     Raises:
         UserError: a reward can't be had; the message says which and what to write instead.
     """
     _require_names(rewards)
     functions = [
-        RewardFunction(reward.name, _build(reward, special_ids, storage, role_of(reward.name)))
+        RewardFunction(reward.name, _build(reward, special_ids, storage, role_of(reward.name), build_model))
         for reward in rewards
     ]
     return functions, [reward.weight for reward in rewards]
@@ -103,8 +108,14 @@ def require_no_tools(rows: Sequence[Row]) -> None:
         raise UserError("ToolsUnsupported", message)
 
 
-def _build(reward: Reward, special_ids: Collection[int], storage: Storage, role: str) -> Scorer:
-    """The scorer of the member that is set; what loads models, or asks others, is imported with it."""
+def _build(
+    reward: Reward,
+    special_ids: Collection[int],
+    storage: Storage,
+    role: str,
+    build_model: ModelRewardBuilder | None,
+) -> Scorer:
+    """The scorer of the member that is set; what asks others, or runs a user's code, is imported with it."""
     if reward.exact is not None:
         return build_exact(reward.exact)
     if reward.regex is not None:
@@ -116,8 +127,9 @@ def _build(reward: Reward, special_ids: Collection[int], storage: Storage, role:
     if reward.length is not None:
         return build_length(reward.length, special_ids)
     if reward.model is not None:
-        from tunesmith_trainer.rewards.model_scorer import build_model
-
+        if build_model is None:
+            message = f"reward {reward.name} asks a reward model, which needs torch: use the trainer image"
+            raise UserError("RewardModelUnsupported", message)
         return build_model(reward.name, reward.model, storage)
     if reward.endpoint is not None:
         from .endpoint import build_endpoint

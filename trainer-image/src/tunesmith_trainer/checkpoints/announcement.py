@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from tunesmith_contract.layout import CHECKPOINT_FILE_ENV
 from tunesmith_contract.progress import (
     CHECKPOINT_DIGEST,
     CHECKPOINT_EVAL_LOSS,
@@ -13,7 +14,6 @@ from tunesmith_contract.progress import (
 from tunesmith_contract.report import Checkpoint
 from tunesmith_data.pod.progress import Progress
 from tunesmith_data.pod.storage import write_atomically
-from tunesmith_trainer.launcher.launcher import CHECKPOINT_FILE_ENV
 
 
 class LastCheckpoint:

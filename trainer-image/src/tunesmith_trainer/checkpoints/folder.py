@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from tunesmith_contract.artifact import File
 from tunesmith_contract.base import Document, sha256_digest
+from tunesmith_contract.layout import COMMIT_FILE
 from tunesmith_contract.report import MAX_CHECKPOINTS, Checkpoint
 from tunesmith_contract.run_config import Parallelism
 from tunesmith_contract.uris import StorageUri
@@ -29,7 +30,6 @@ from .writer_lease import WriterLease
 
 log = logging.getLogger(__name__)
 
-COMMIT_FILE = "commit.json"
 _FOLDER = re.compile(r"checkpoint-(\d+)")
 _STAGING = "staging-"
 _DIGEST_THREADS = 8
@@ -183,6 +183,11 @@ def keep_newest(root: Path, keep: int, besides: Collection[int] = ()) -> None:
         shutil.rmtree(folder)
 
 
+def is_checkpoint_name(name: str) -> bool:
+    """Whether a folder of this name holds a checkpoint."""
+    return _FOLDER.fullmatch(name) is not None
+
+
 def step_of(folder: Path) -> int:
     """The step in a checkpoint folder's name."""
     match = _FOLDER.fullmatch(folder.name)
@@ -208,5 +213,5 @@ def _folders(root: Path) -> list[Path]:
     """All checkpoint folders, newest first."""
     if not root.is_dir():
         return []
-    folders = [path for path in root.iterdir() if path.is_dir() and _FOLDER.fullmatch(path.name)]
+    folders = [path for path in root.iterdir() if path.is_dir() and is_checkpoint_name(path.name)]
     return sorted(folders, key=step_of, reverse=True)

@@ -45,7 +45,7 @@ class WriterLease:
         """
         found = self._read()
         if found is not None and found.attempt > self.holder.attempt:
-            raise _superseded(found)
+            raise superseded(found)
         write_atomically(self._path, self.holder.to_json().encode())
 
     def check(self) -> None:
@@ -56,7 +56,7 @@ class WriterLease:
         """
         found = self._read()
         if found != self.holder:
-            raise _superseded(found)
+            raise superseded(found)
 
     def _read(self) -> Holder | None:
         try:
@@ -70,7 +70,8 @@ def new_holder(environment: Mapping[str, str]) -> Holder:
     return Holder(attempt=int(environment.get(ATTEMPT_ENV, "0")), token=uuid.uuid4().hex[:12])
 
 
-def _superseded(found: Holder | None) -> InfrastructureError:
+def superseded(found: Holder | None) -> InfrastructureError:
+    """The failure of an attempt that finds another one, or none, in its lease."""
     who = f"attempt {found.attempt} has" if found else "a finished attempt had"
     message = f"{who} taken over the checkpoints of this run: this attempt writes nothing more"
     return InfrastructureError("Superseded", message)

@@ -31,6 +31,7 @@ from types import FrameType
 from typing import BinaryIO, TextIO
 
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory, exit_code_of
+from tunesmith_contract.layout import CHECKPOINT_FILE_ENV
 from tunesmith_contract.report import Checkpoint, Failure, Outcome, RunReport, parse_report
 from tunesmith_data.pod.redaction import Redactor
 
@@ -39,9 +40,6 @@ from .cgroup import count_oom_kills
 LOG_TAIL_CHARACTERS = 3000
 SECONDS_TO_FOLLOW_A_FAILURE = 30
 DEFAULT_MASTER_PORT = 29500
-
-#: Names the file where the first worker leaves its newest committed checkpoint.
-CHECKPOINT_FILE_ENV = "TUNESMITH_CHECKPOINT_FILE"
 
 _CHECKPOINT_FILE = "checkpoint.json"
 _WATCHDOG_TEXT = "ProcessGroupNCCL"

@@ -1,4 +1,4 @@
-"""What a reward model thinks of an answer."""
+"""Rewards by a reward model: its number for each answer behind its prompt."""
 
 from tunesmith_contract.methods import ModelReward
 from tunesmith_data.failures import UserError
@@ -6,20 +6,17 @@ from tunesmith_data.models.rendering import RenderError
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.rewards.reward_function import Batch, Scorer
 
-from .reward_model import RewardModel, load_reward_model
-
 
 def build_model(name: str, spec: ModelReward, storage: Storage) -> Scorer:
-    """What a reward model's artefact says, verified.
+    """Scorer of a reward model's artifact, verified.
 
     Raises:
-        UserError: it is no reward model's artefact, or not the one that was meant.
+        UserError: it is no reward model's artifact, or not the one that was meant.
     """
-    return score_by(name, load_reward_model(storage, spec.uri, spec.base_model, spec.digest))
+    # Imported here: it brings torch along, which a run without reward models need not wait for.
+    from .reward_model import load_reward_model
 
-
-def score_by(name: str, model: RewardModel) -> Scorer:
-    """The model's number for each answer behind its prompt."""
+    model = load_reward_model(storage, spec.uri, spec.base_model, spec.digest)
 
     def score(batch: Batch) -> list[float]:
         pairs = zip(batch.prompts, batch.arguments["completions"], strict=True)

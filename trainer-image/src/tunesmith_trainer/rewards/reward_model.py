@@ -14,11 +14,10 @@ from tunesmith_contract.methods import Method
 from tunesmith_contract.run_config import AdapterSource
 from tunesmith_data.failures import UserError
 from tunesmith_data.models.rendering import Renderer
-from tunesmith_data.models.tokenizer import load_tokenizer
+from tunesmith_data.models.tokenizer import load_tokenizer, set_padding
 from tunesmith_data.pod.artifacts import verified_artifact
 from tunesmith_data.pod.storage import Storage, file_digest
 from tunesmith_data.rows.schema.formats import Row
-from tunesmith_trainer.train.models import set_padding
 
 _BATCH = 8
 

@@ -11,26 +11,27 @@ from tunesmith_contract.report import Outcome, RunReport
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_data.failures import UserError
 from tunesmith_data.models.rendering import Renderer
-from tunesmith_data.models.tokenizer import load_tokenizer
+from tunesmith_data.models.tokenizer import load_tokenizer, set_padding
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_data.prepare import learns_answers_only, load_prepared, rows_of
 from tunesmith_data.rows.table.split import Split
+from tunesmith_trainer.checkpoints.bucket import BucketCheckpoints
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.artifact.continuations import with_answers
 from tunesmith_trainer.train.artifact.probes import ProbeTokens, largest_effect, probe_sequences
-from tunesmith_trainer.train.artifact.publish import publish_result
 from tunesmith_trainer.train.artifact.reference_model import measure_probes
 from tunesmith_trainer.train.callbacks.checkpoint_upload import SaveCheckpoints
 from tunesmith_trainer.train.callbacks.early_stopping import Selection, StopEarly, load_best
 from tunesmith_trainer.train.callbacks.measurements import Announce, Meter, describe_training, kept_numbers
 from tunesmith_trainer.train.callbacks.step_callbacks import StopWhenDiverged, raise_diverged
 from tunesmith_trainer.train.distributed.parallel import consolidated_weights, gang, is_first_rank
+from tunesmith_trainer.train.publish import publish_result
 
 from .context import Training
 from .kernels import choose_kernels, probe_hardware, probe_support
 from .methods import build_trainer
-from .models import build_peft_config, load_model, set_padding
+from .models import build_peft_config, load_model
 from .resume import ResumableSteps
 from .starting_point import Start, find_start
 
@@ -47,6 +48,7 @@ def train(
         Preempted: the pod was told to go; what was learned is committed.
         StageError: the run can't succeed.
     """
+    BucketCheckpoints(workspace).pull()
     with gang(config, preemption):
         return _train(config, storage, workspace, ResumableSteps(config, workspace, preemption))
 

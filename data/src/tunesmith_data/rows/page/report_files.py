@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from tunesmith_contract.layout import DATA_REPORT_FILE, DATA_REPORT_PAGE
-from tunesmith_data.pod.storage import write_atomically
 from tunesmith_data.rows.report.data_report import DataReport
+from tunesmith_storage.files import write_atomically
 
 from .render import render_page
 

@@ -138,7 +138,7 @@ def _facts(
         classes=len(columns.classes.counts) if columns.classes else None,
         issues=issues,
         curve=curve,
-        parameters=model.parameters if model else None,
+        parameters=(model.parameters or None) if model else None,
         parameters_per_rank=(
             sum((each.inputs + each.outputs) * each.layers for each in shape.linears) if shape else None
         ),

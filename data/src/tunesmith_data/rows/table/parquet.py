@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunesmith_contract.base import canonical_json
-from tunesmith_data.pod.storage import open_atomically
 from tunesmith_data.rows.schema.formats import Row
 from tunesmith_data.rows.schema.messages import MESSAGE_KEYS
+from tunesmith_storage.files import open_atomically
 
 _MESSAGES = pa.list_(pa.struct([pa.field(key, pa.string()) for key in MESSAGE_KEYS]))
 _SPOKEN = ("messages", "prompt", "completion", "chosen", "rejected")
