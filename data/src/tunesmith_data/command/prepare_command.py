@@ -144,5 +144,7 @@ def _forget_earlier(folder: Path) -> None:
 def _keep_quiet() -> None:
     """Libraries have nothing to say to people here; downloads show bars where somebody looks."""
     logging.disable(logging.WARNING)
+    # Transformers would say that it finds no torch, in each process.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -3,10 +3,10 @@
 from importlib.util import find_spec
 
 _MISSING = {
-    "torch": "torch is not installed: the sizes of the model's layers, and training time where its weights are not "
-    "at hand, were left out; a job's prepare measures them",
-    "trl": "TRL is not installed: rows were rendered by the model's own chat template; whether training needs "
-    "another one, and can tell answers from questions, a job's prepare checks",
+    "torch": "torch is not installed: layer sizes were not measured, and without weight files training time is not "
+    "estimated; the cluster does both",
+    "trl": "TRL is not installed: rows were rendered by the model's own chat template; the cluster checks whether "
+    "training uses another one, and finds the answers in it",
 }
 
 
