@@ -8,11 +8,12 @@ from itertools import islice
 from tunesmith_contract.generation import Generation, ScoringJudge
 from tunesmith_data.endpoints.chat import messages_of
 from tunesmith_data.endpoints.journal import Answer, Spent
+from tunesmith_data.endpoints.journaled_chat import Question
 from tunesmith_data.rows.schema.formats import Row
 from tunesmith_data.rows.schema.row_texts import answer_text, prompt_text
 
 from . import prompts
-from .budgeted_endpoint import Question, Respondent
+from .budgeted_chat import BudgetedChat
 from .json_answers import find_score
 from .row_filter import Copies, Fate, RewardSieve, Tally, sift
 from .similar_questions import HeldOutQuestions
@@ -31,12 +32,12 @@ Progress = Callable[[], None]
 class Voices:
     """Who is asked; ``scorer`` None: nobody scores."""
 
-    teacher: Respondent
-    judge: Respondent
-    scorer: Respondent | None
+    teacher: BudgetedChat
+    judge: BudgetedChat
+    scorer: BudgetedChat | None
 
     @property
-    def all(self) -> tuple[Respondent, ...]:
+    def all(self) -> tuple[BudgetedChat, ...]:
         """Each of them."""
         return (self.teacher, self.judge, *([self.scorer] if self.scorer else []))
 
@@ -177,7 +178,7 @@ class Maker:
 class _Exchange:
     """Questions to one respondent, in groups, and their answers."""
 
-    def __init__(self, respondent: Respondent, groups: Sequence[Sequence[Question]]) -> None:
+    def __init__(self, respondent: BudgetedChat, groups: Sequence[Sequence[Question]]) -> None:
         self._respondent = respondent
         self._groups = groups
 
@@ -189,7 +190,7 @@ class _Exchange:
         return ([self._respondent.answer_to(each) for each in group] for group in self._groups)
 
 
-def _score_question(row: Row, scoring: ScoringJudge, scorer: Respondent) -> Question:
+def _score_question(row: Row, scoring: ScoringJudge, scorer: BudgetedChat) -> Question:
     text = prompts.SCORE.format(
         criteria=prompts.told(scoring.criteria), question=prompt_text(row), answer=answer_text(row)
     )

@@ -26,7 +26,7 @@ from tunesmith_data.rewards.build import (
 from tunesmith_data.rows.reading import raise_findings, read_source
 from tunesmith_data.rows.schema.formats import ANY, Purpose, Row
 
-from .budgeted_endpoint import Respondent
+from .budgeted_chat import BudgetedChat
 from .manifest import commit
 from .rate_limiter import Clock, Pace
 from .row_filter import Copies, Fate, RewardSieve, Tally
@@ -176,10 +176,10 @@ def _voices(spec: Generation, secrets: Path, journal: Journal, purse: Purse, clo
     """Who is asked; a judge that is not named is the teacher's own endpoint, at the teacher's pace."""
     pace = Pace(spec.requests_per_minute, clock)
 
-    def open_endpoint(judge: Judge | None, what: str, role: str) -> Respondent:
+    def open_endpoint(judge: Judge | None, what: str, role: str) -> BudgetedChat:
         endpoint: ChatEndpoint = (judge and judge.endpoint) or spec.endpoint
         own = judge is not None and judge.endpoint is not None
-        return Respondent(
+        return BudgetedChat(
             endpoint,
             what,
             secrets / (role if own else SecretRole.GENERATOR),
@@ -231,7 +231,7 @@ def _require_rows(so_far: Yield, minimum: int, voices: Voices) -> None:
         return
     counts = so_far.tally.to_dict()
     lost = ", ".join(f"{counts[fate]:,} {fate}" for fate in Fate if fate is not Fate.KEPT and counts[fate])
-    refused = [f"refused: {refusal}" for voice in voices.all for refusal in voice.refusals][:1]
+    refused = [f"refused: {refusal}" for voice in voices.all for refusal in voice.refusals.values()][:1]
     told = "; ".join(filter(None, (lost, *so_far.warnings, *refused))) or "no source rows are left"
     message = (
         f"{len(so_far.rows):,} rows were generated and minimumRows is {minimum:,} ({told}): "

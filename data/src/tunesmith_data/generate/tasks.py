@@ -15,11 +15,12 @@ from tunesmith_contract.generation import Paraphrases, Preferences, SelfInstruct
 from tunesmith_contract.run_config import DataFormat
 from tunesmith_data.endpoints.chat import messages_of, with_answer
 from tunesmith_data.endpoints.journal import Answer
+from tunesmith_data.endpoints.journaled_chat import Question
 from tunesmith_data.rows.schema.formats import ANSWERED, Purpose, Row, is_conversational
 from tunesmith_data.rows.schema.row_texts import answer_text, prompt_text
 
 from . import prompts
-from .budgeted_endpoint import Question, Respondent
+from .budgeted_chat import BudgetedChat
 from .json_answers import find_choice, find_objects, find_text
 
 #: Rows that a teacher is asked to write at once, and the seeds that it is shown.
@@ -93,10 +94,10 @@ class Task(Protocol):
     def items(self, rows: Sequence[Row]) -> Iterator[Item]:
         """What is asked about, in order."""
 
-    def ask(self, item: Item, teacher: Respondent) -> list[Question]:
+    def ask(self, item: Item, teacher: BudgetedChat) -> list[Question]:
         """Questions to the teacher."""
 
-    def compare(self, item: Item, answers: Sequence[Answer | None], judge: Respondent) -> list[Question]:
+    def compare(self, item: Item, answers: Sequence[Answer | None], judge: BudgetedChat) -> list[Question]:
         """Questions to the judge."""
 
     def read(self, item: Item, answers: Sequence[Answer | None], verdicts: Sequence[Answer | None]) -> Drafts:
@@ -114,7 +115,7 @@ class _EachRow:
     def items(self, rows: Sequence[Row]) -> Iterator[Item]:
         return (Item((row,)) for row in rows)
 
-    def compare(self, item: Item, answers: Sequence[Answer | None], judge: Respondent) -> list[Question]:
+    def compare(self, item: Item, answers: Sequence[Answer | None], judge: BudgetedChat) -> list[Question]:
         return []
 
 
@@ -126,7 +127,7 @@ class AnswerTask(_EachRow):
     def __init__(self, instructions: str | None) -> None:
         self._instructions = instructions
 
-    def ask(self, item: Item, teacher: Respondent) -> list[Question]:
+    def ask(self, item: Item, teacher: BudgetedChat) -> list[Question]:
         return [_prompt_question(item.row, teacher, self._instructions)]
 
     def read(self, item: Item, answers: Sequence[Answer | None], verdicts: Sequence[Answer | None]) -> Drafts:
@@ -145,7 +146,7 @@ class ParaphraseTask(_EachRow):
         self.rows_per_item = spec.per_row
         self._instructions = instructions
 
-    def ask(self, item: Item, teacher: Respondent) -> list[Question]:
+    def ask(self, item: Item, teacher: BudgetedChat) -> list[Question]:
         text = prompts.PARAPHRASE.format(
             count=self.rows_per_item,
             instructions=prompts.told(self._instructions),
@@ -180,7 +181,7 @@ class SelfInstructTask:
         for number in range(_PATIENCE * math.ceil(self.wanted / ROWS_PER_REQUEST)):
             yield Item(tuple(chance.sample(rows, min(SEEDS_PER_REQUEST, len(rows)))), number)
 
-    def ask(self, item: Item, teacher: Respondent) -> list[Question]:
+    def ask(self, item: Item, teacher: BudgetedChat) -> list[Question]:
         examples = [{"question": last_question(row), "answer": answer_text(row)} for row in item.rows]
         text = prompts.SELF_INSTRUCT.format(
             count=ROWS_PER_REQUEST,
@@ -189,7 +190,7 @@ class SelfInstructTask:
         )
         return [teacher.question(messages_of(text), sample=item.number)]
 
-    def compare(self, item: Item, answers: Sequence[Answer | None], judge: Respondent) -> list[Question]:
+    def compare(self, item: Item, answers: Sequence[Answer | None], judge: BudgetedChat) -> list[Question]:
         return []
 
     def read(self, item: Item, answers: Sequence[Answer | None], verdicts: Sequence[Answer | None]) -> Drafts:
@@ -218,11 +219,11 @@ class PreferenceTask(_EachRow):
         self._letters = string.ascii_uppercase[: self._count]
         self._instructions = instructions
 
-    def ask(self, item: Item, teacher: Respondent) -> list[Question]:
+    def ask(self, item: Item, teacher: BudgetedChat) -> list[Question]:
         samples = range(self._count)
         return [_prompt_question(item.row, teacher, self._instructions, sample) for sample in samples]
 
-    def compare(self, item: Item, answers: Sequence[Answer | None], judge: Respondent) -> list[Question]:
+    def compare(self, item: Item, answers: Sequence[Answer | None], judge: BudgetedChat) -> list[Question]:
         texts = _texts(answers)
         if texts is None or len(set(texts)) == 1:
             return []
@@ -281,7 +282,7 @@ def new_row(form: Row, question: str, answer: str) -> Row:
     return with_answer({"prompt": [*system, *messages_of(question)]}, answer)
 
 
-def _prompt_question(row: Row, teacher: Respondent, instructions: str | None, sample: int = 0) -> Question:
+def _prompt_question(row: Row, teacher: BudgetedChat, instructions: str | None, sample: int = 0) -> Question:
     """A row's prompt, with what the teacher is told beside it: learned is the prompt alone."""
     messages = messages_of(row["prompt"])
     if instructions:

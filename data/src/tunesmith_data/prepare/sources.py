@@ -7,6 +7,7 @@ from tunesmith_contract.labels import ArgillaSource
 from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.methods import TeacherEndpoint
 from tunesmith_contract.run_config import DataFormat, HeldOut, PrepareConfig
+from tunesmith_data.endpoints.journal import Journal
 from tunesmith_data.failures import DataError
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.pod.workspace import Workspace
@@ -19,7 +20,7 @@ from tunesmith_data.rows.table.record import Record
 from .annotator_agreement import read_agreement
 from .ingestion import Ingest
 from .refused_rows import Refusals
-from .teacher_answers import JOURNAL_FILE, Journal, answer_sources
+from .teacher_answers import JOURNAL_FILE, answer_sources
 
 
 @dataclass(frozen=True, slots=True)

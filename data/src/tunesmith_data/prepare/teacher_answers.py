@@ -7,26 +7,16 @@ and no answer is paid for twice.
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
-from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.methods import Method, SFTMethod, TeacherEndpoint
 from tunesmith_contract.run_config import DataFormat
-from tunesmith_data.endpoints.chat import (
-    TIMEOUT_SECONDS,
-    chat_body,
-    completions_url,
-    messages_of,
-    read_answer,
-    with_answer,
-)
-from tunesmith_data.endpoints.client import Endpoint, RequestRefused
+from tunesmith_data.endpoints.chat import messages_of, read_answer, with_answer
+from tunesmith_data.endpoints.client import RequestRefused
 from tunesmith_data.endpoints.journal import Answer, Journal
-from tunesmith_data.endpoints.parallel_calls import call_all
+from tunesmith_data.endpoints.journaled_chat import JournaledChat, Question
 from tunesmith_data.rows.findings import Problem
 from tunesmith_data.rows.reading import RefusedRow, SourceFile, SourceRow
 from tunesmith_data.rows.schema.formats import Row
@@ -37,8 +27,6 @@ JOURNAL_FILE = "teacher.jsonl"
 
 #: Requests on their way at the same time.
 CONCURRENCY = 8
-
-_WHAT = "the teacher"
 
 Progress = Callable[[int, int], None]
 
@@ -77,65 +65,44 @@ def answer_sources(
         UserError: the endpoint takes no such requests, or doesn't answer as OpenAI's does.
         InfrastructureError: it was busy or away for too long; what it has answered is kept.
     """
-    endpoint = Endpoint(completions_url(spec.url), _WHAT, secrets / SecretRole.TEACHER, TIMEOUT_SECONDS)
-    prompts = {_question(row.row, spec): row.row for source in sources for row in source.rows}
+    teacher = _Teacher(
+        spec, "the teacher", secrets / SecretRole.TEACHER, spec.temperature, spec.max_tokens, journal
+    )
     with journal:
-        refused = _ask_all(prompts, spec, endpoint, journal, progress)
-        endpoint.close()
-        return [_answered(source, spec, journal, refused) for source in sources]
+        questions = [_question(row.row, teacher) for source in sources for row in source.rows]
+        total = len({question.digest for question in questions})
+        numbers = count(total - len(teacher.unanswered(questions)))
+        log.info("the teacher has answered %d of %d prompts", done := next(numbers), total)
+        progress(done, total)
+        teacher.ask_all(questions, CONCURRENCY, lambda: progress(next(numbers), total))
+        teacher.close()
+        return [_answered(source, teacher) for source in sources]
 
 
-def _ask_all(
-    prompts: dict[str, Row], spec: TeacherEndpoint, endpoint: Endpoint, journal: Journal, progress: Progress
-) -> dict[str, str]:
-    """Ask what the journal doesn't know; the questions that the teacher refuses, and why."""
-    open_questions = [question for question in prompts if journal.get(question) is None]
-    numbers = count(len(prompts) - len(open_questions))
-    log.info("the teacher has answered %d of %d prompts", done := next(numbers), len(prompts))
-    progress(done, len(prompts))
-    refused: dict[str, str] = {}
+class _Teacher(JournaledChat):
+    def fetch_answer(self, question: Question) -> Answer:
+        """One answer.
 
-    def ask(question: str) -> None:
-        try:
-            journal.put(question, _ask(endpoint, prompts[question], spec))
-        except RequestRefused as error:
-            refused[question] = error.message
-
-    calls = (partial(ask, question) for question in open_questions)
-    call_all(calls, CONCURRENCY, lambda: progress(next(numbers), len(prompts)))
-    return refused
+        Raises:
+            RequestRefused: the teacher refuses this prompt, or says nothing to it.
+            UserError: it doesn't answer as OpenAI's endpoint does.
+        """
+        answer = read_answer(self.endpoint.post_once(question.body), self.what)
+        if not answer.text.strip():
+            raise RequestRefused("an empty answer")
+        return answer
 
 
-def _ask(endpoint: Endpoint, row: Row, spec: TeacherEndpoint) -> Answer:
-    """One answer.
-
-    Raises:
-        RequestRefused: the teacher refuses this prompt, or says nothing to it.
-        UserError: it doesn't answer as OpenAI's endpoint does.
-    """
-    answer = read_answer(endpoint.post(_body(row, spec)), _WHAT)
-    if not answer.text.strip():
-        raise RequestRefused("an empty answer")
-    return answer
+def _question(row: Row, teacher: _Teacher) -> Question:
+    return teacher.question(messages_of(row["prompt"]), row.get("tools"))
 
 
-def _body(row: Row, spec: TeacherEndpoint) -> dict[str, Any]:
-    return chat_body(spec, messages_of(row["prompt"]), spec.temperature, spec.max_tokens, row.get("tools"))
-
-
-def _question(row: Row, spec: TeacherEndpoint) -> str:
-    """The digest of all that an answer depends on."""
-    return sha256_digest(canonical_json({"url": spec.url, **_body(row, spec)}))
-
-
-def _answered(
-    source: SourceFile, spec: TeacherEndpoint, journal: Journal, refused: dict[str, str]
-) -> SourceFile:
+def _answered(source: SourceFile, teacher: _Teacher) -> SourceFile:
     rows: list[SourceRow] = []
     bad = list(source.refused)
     for row in source.rows:
-        question = _question(row.row, spec)
-        answer = journal.get(question)
+        question = _question(row.row, teacher)
+        answer = teacher.answer_to(question)
         if answer is not None and answer.whole:
             rows.append(replace(row, row=with_answer(row.row, answer.text)))
             continue
@@ -143,7 +110,9 @@ def _answered(
             bad.append(RefusedRow(row.file, row.line, row.row, ()))
             continue
         advice = "change the prompt, or take it out"
-        finding = Problem("teacher_refused", refused[question], advice, "prompt").at(row.file, row.line)
+        finding = Problem("teacher_refused", teacher.refusals[question.digest], advice, "prompt").at(
+            row.file, row.line
+        )
         bad.append(RefusedRow(row.file, row.line, row.row, (finding,)))
     plain = bool(rows) and "prompt" in rows[0].row
     data_format = DataFormat.PROMPT_COMPLETION if plain else DataFormat.CHAT
