@@ -74,9 +74,8 @@ def with_answer(row: Row, answer: str) -> Row:
 def _usage(response: dict[str, Any]) -> Usage | None:
     said = response.get("usage")
     counts = [said.get(f"{name}_tokens") if isinstance(said, dict) else None for name in Usage._fields]
-    if not all(isinstance(count, int) and count >= 0 for count in counts):
-        return None
-    return Usage(*counts)
+    known = [count for count in counts if isinstance(count, int) and count >= 0]
+    return Usage(*known) if len(known) == len(counts) else None
 
 
 def _as_openai(message: Row) -> Row:

@@ -85,10 +85,7 @@ class Endpoint:
         self._retry = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TryAgain),
             wait=_wait,
-            stop=tenacity.stop_any(
-                tenacity.stop_after_attempt(ATTEMPTS),
-                lambda state: (_asked_wait(state) or 0.0) > longest_wait,
-            ),
+            stop=lambda state: state.attempt_number >= ATTEMPTS or (_asked_wait(state) or 0.0) > longest_wait,
             before_sleep=self._log_wait,
             sleep=sleep,
             reraise=True,

@@ -8,15 +8,16 @@ import random
 import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 from tunesmith_contract.base import canonical_json
+from tunesmith_contract.formats import ANSWERED
 from tunesmith_contract.generation import Paraphrases, Preferences, SelfInstruct
 from tunesmith_contract.run_config import DataFormat
 from tunesmith_data.endpoints.chat import messages_of, with_answer
 from tunesmith_data.endpoints.journal import Answer
 from tunesmith_data.endpoints.journaled_chat import Question
-from tunesmith_data.rows.schema.formats import ANSWERED, Purpose, Row, is_conversational
+from tunesmith_data.rows.schema.formats import Purpose, Row, is_conversational
 from tunesmith_data.rows.schema.row_texts import answer_text, prompt_text
 
 from . import prompts
@@ -171,14 +172,15 @@ class SelfInstructTask:
     near_copy: float | None = NEAR_COPY
 
     def __init__(self, spec: SelfInstruct, instructions: str | None, seed: int) -> None:
-        self.wanted = spec.rows
+        self.wanted: int | None = spec.rows
+        self._rows = spec.rows
         self._instructions = instructions
         self._seed = seed
 
     def items(self, rows: Sequence[Row]) -> Iterator[Item]:
         """Other seeds each time, the same ones after a restart."""
         chance = random.Random(self._seed)
-        for number in range(_PATIENCE * math.ceil(self.wanted / ROWS_PER_REQUEST)):
+        for number in range(_PATIENCE * math.ceil(self._rows / ROWS_PER_REQUEST)):
             yield Item(tuple(chance.sample(rows, min(SEEDS_PER_REQUEST, len(rows)))), number)
 
     def ask(self, item: Item, teacher: BudgetedChat) -> list[Question]:
@@ -312,7 +314,7 @@ def _last_user(messages: Sequence[Row]) -> int:
     return places[-1] if places else 0
 
 
-def _is_usable(answer: Answer | None) -> bool:
+def _is_usable(answer: Answer | None) -> TypeGuard[Answer]:
     return answer is not None and answer.whole and bool(answer.text.strip())
 
 

@@ -271,9 +271,9 @@ class Renderer:
         return self._encode(whole, [span], special_tokens=False)
 
     def _marked_tokens(self, messages: Sequence[Message], tools: list[Row] | None) -> Tokens:
-        encoded = self.tokenizer.apply_chat_template(
+        encoded: Any = self.tokenizer.apply_chat_template(
             list(messages),
-            tools=tools,
+            tools=[*tools] if tools is not None else None,
             chat_template=self._marked_template,
             tokenize=True,
             return_dict=True,
@@ -327,7 +327,7 @@ class Renderer:
         self._require_template()
         rendered = self.tokenizer.apply_chat_template(
             list(messages),
-            tools=tools,
+            tools=[*tools] if tools is not None else None,
             chat_template=template,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,

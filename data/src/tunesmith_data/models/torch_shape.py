@@ -16,8 +16,9 @@ def build_skeleton(config: Any) -> Any:
     It takes some hundredths of a second, whatever the size, and is exact where a formula would have to know
     each architecture's ways (experts, latent attention, state spaces).
     """
+    causal: Any = AutoModelForCausalLM
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        return causal.from_config(config, dtype=torch.bfloat16)
 
 
 def count_parameters(model: Any) -> int:

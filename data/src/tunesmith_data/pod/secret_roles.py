@@ -53,9 +53,9 @@ def _named(config: AnyConfig) -> Iterator[tuple[str, ...]]:
             for side in config.sides:
                 if side.adapter:
                     yield side.adapter.uri, SecretRole.OUTPUT
-            for uri in (*(suite.dataset for suite in config.suites), config.few_shot_from):
-                if uri:
-                    yield uri, SecretRole.TRAIN, SecretRole.BASE_MODEL
+            for dataset in (*(suite.dataset for suite in config.suites), config.few_shot_from):
+                if dataset:
+                    yield dataset, SecretRole.TRAIN, SecretRole.BASE_MODEL
 
 
 def _of_method(method: Method) -> Iterator[tuple[str, ...]]:

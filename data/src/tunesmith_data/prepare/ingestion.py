@@ -94,11 +94,11 @@ class Ingest:
         """As many as are counted at a time: long rows are few, so that they fit into memory."""
         if not len(self.store):
             return _FIRST_ROWS
-        return max(1, min(BATCH_ROWS, BATCH_BYTES * len(self.store) // max(1, self.store.bytes)))
+        return max(1, min(BATCH_ROWS, BATCH_BYTES * len(self.store) // max(1, self.store.size_bytes)))
 
     def _expected_rows(self) -> int:
         """By the size of rows so far, as if the files were not compressed."""
-        return self.expected_bytes * len(self.store) // max(1, self.store.bytes)
+        return self.expected_bytes * len(self.store) // max(1, self.store.size_bytes)
 
     def _start(self, outcomes: list[SourceRow | RefusedRow]) -> "_Batch":
         good = [row for row in outcomes if isinstance(row, SourceRow)]

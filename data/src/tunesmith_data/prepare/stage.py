@@ -21,7 +21,6 @@ from tunesmith_contract.run_config import PrepareConfig
 from tunesmith_data.failures import DataError
 from tunesmith_data.models.optional_libraries import is_installed
 from tunesmith_data.models.rendering import Renderer
-from tunesmith_data.pod.progress import Progress
 from tunesmith_data.pod.storage import Storage, write_atomically
 from tunesmith_data.pod.work_mirror import PREPARED_REPORT_FILE
 from tunesmith_data.pod.workspace import Workspace
@@ -40,14 +39,16 @@ from .refused_rows import Refusals
 from .reports import Findings, build_data_report, build_dataset_report
 from .row_quality import judge
 from .sources import Taken, read_held_out, take_answered, take_sources
-from .stage_progress import PrepareProgress, Seen
+from .stage_progress import PrepareProgress, ProgressListener, Seen
 from .subprocess_isolation import Apart, call_apart, hold_apart
 from .teacher_answers import as_supervised, endpoint_of
 
 log = logging.getLogger(__name__)
 
 
-def prepare(config: PrepareConfig, storage: Storage, workspace: Workspace, progress: Progress) -> RunReport:
+def prepare(
+    config: PrepareConfig, storage: Storage, workspace: Workspace, progress: ProgressListener
+) -> RunReport:
     """Run the stage.
 
     Raises:

@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from functools import partial
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from tunesmith_contract.progress import PreparePart
-from tunesmith_data.pod.progress import Progress
 
 Seen = Callable[[int, int], None]
 """Is told how many rows have gone through a part, and of how many; both may be estimates that change."""
@@ -35,16 +34,23 @@ _USUAL = {
 _ASKING = {PreparePart.ASKING: _Usual(10_000)}
 
 
+class ProgressListener(Protocol):
+    """Receiver of a stage's progress: the operator's server, or a terminal."""
+
+    def update(self, done: int, total: int, *, part: str = ..., rows: int = ...) -> None:
+        """Take note that ``done`` of ``total`` are done; ``rows`` have gone through ``part``."""
+
+
 class PrepareProgress:
     """Tells one share of the whole, which never goes back, and is whole at the end alone.
 
     Args:
-        progress: is told.
+        listener: is told.
         asks_teacher: prompts are answered before they are read as rows.
     """
 
-    def __init__(self, progress: Progress, *, asks_teacher: bool) -> None:
-        self._progress = progress
+    def __init__(self, listener: ProgressListener, *, asks_teacher: bool) -> None:
+        self._listener = listener
         self._usual = (_ASKING if asks_teacher else {}) | _USUAL
         *begins, self._seconds = accumulate(map(sum, self._usual.values()), initial=0.0)
         self._begins = dict(zip(self._usual, begins, strict=True))
@@ -56,9 +62,9 @@ class PrepareProgress:
 
     def finish(self) -> None:
         """Say that all is done."""
-        self._progress.update(WHOLE, WHOLE)
+        self._listener.update(WHOLE, WHOLE)
 
     def _see(self, part: PreparePart, rows: int, total: int) -> None:
         seconds = self._begins[part] + self._usual[part].seeing * min(1.0, rows / max(1, total))
         self._done = max(self._done, min(ALMOST, int(WHOLE * seconds / self._seconds)))
-        self._progress.update(self._done, WHOLE, part=part, rows=rows)
+        self._listener.update(self._done, WHOLE, part=part, rows=rows)

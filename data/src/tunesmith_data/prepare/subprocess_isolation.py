@@ -77,7 +77,8 @@ def hold_apart(
         return
     with _start_process(("torch",)) as process:
         process.submit(_hold, build, *args, **kwargs).result()
-        yield Apart(partial(process.submit, _call_held))
+        submit: Callable[..., Future[Any]] = process.submit
+        yield Apart(partial(submit, _call_held))
 
 
 def _start_process(hidden: tuple[str, ...]) -> ProcessPoolExecutor:

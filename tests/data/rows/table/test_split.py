@@ -158,10 +158,10 @@ def test_rows_lie_on_disk_not_in_memory(folders: Any) -> None:
     folder: Path = folders()
     rows = ({"prompt": f"{number} {'x' * 1000}", "completion": "y"} for number in range(5000))
     with fill(folder, rows) as store:
-        assert store.bytes > 5_000_000
+        assert store.size_bytes > 5_000_000
         (record,) = store.take([4321])
         assert record.row["prompt"].startswith("4321 ")
-        assert sum(file.stat().st_size for file in folder.iterdir()) >= store.bytes
+        assert sum(file.stat().st_size for file in folder.iterdir()) >= store.size_bytes
 
 
 def test_long_rows_come_few_at_a_time(folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:

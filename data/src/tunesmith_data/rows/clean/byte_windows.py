@@ -87,7 +87,8 @@ def without(text: bytes, begins: NDArray[np.int64], width: int) -> bytes:
     changes = np.zeros(len(text) + 1, dtype=np.int32)
     changes[begins] += 1
     np.add.at(changes, begins + width, -1)
-    return np.frombuffer(text, dtype=np.uint8)[np.cumsum(changes[:-1]) == 0].tobytes().strip()
+    left: bytes = np.frombuffer(text, dtype=np.uint8)[np.cumsum(changes[:-1]) == 0].tobytes()
+    return left.strip()
 
 
 def _words(buffer: bytes) -> Numbers:

@@ -76,7 +76,7 @@ class SignatureIndex:
 
     def find(self, signatures: Signatures) -> list[tuple[int, int]]:
         """Pairs of (number here, number in the index) that agree in a band, and altogether about enough."""
-        found = set()
+        found: set[tuple[int, int]] = set()
         for band in range(self._bands.count):
             wanted = self._bands.keys(signatures, band)
             begins, ends = (np.searchsorted(self._keys[band], wanted, side) for side in ("left", "right"))
@@ -85,7 +85,7 @@ class SignatureIndex:
         return sorted(pair for pair in found if self._agree(signatures[pair[0]], pair[1]))
 
     def _agree(self, signature: Signatures, item: int) -> bool:
-        return np.count_nonzero(signature == self._signatures[item]) >= self._least
+        return bool(np.count_nonzero(signature == self._signatures[item]) >= self._least)
 
 
 def sign(rows: Sequence[Parts], seed: int) -> Signatures:

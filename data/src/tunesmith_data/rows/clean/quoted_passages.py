@@ -6,12 +6,15 @@ Width and share here are this project's choice.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .boilerplate import common_limit
-from .byte_windows import Numbers, passages
+from .byte_windows import passages
+
+Number = TypeVar("Number", np.int64, np.uint64)
 
 #: Bytes of a window: eight or nine words of English, sixteen characters of Chinese.
 WIDTH = 48
@@ -68,7 +71,7 @@ class PassageIndex:
         )
 
 
-def _once(numbers: NDArray[np.generic], owners: NDArray[np.int64]) -> tuple[Numbers, NDArray[np.int64]]:
+def _once(numbers: NDArray[Number], owners: NDArray[np.int64]) -> tuple[NDArray[Number], NDArray[np.int64]]:
     """Each number of each owner once, by the number."""
     order = np.lexsort((owners, numbers))
     numbers, owners = numbers[order], owners[order]

@@ -8,7 +8,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from presidio_analyzer import EntityRecognizer
@@ -18,6 +18,8 @@ Span = tuple[int, int]
 #: A number that is long enough for a phone, as a pattern.
 LONG_NUMBER = r"[0-9](?:[ ().\-/]{0,2}[0-9]){6}"
 
+#: Presidio asks for what a language model found; these recognizers need none.
+_NO_LANGUAGE_MODEL: Any = None
 _CARD_NUMBER = r"\d(?:[ -]?\d){12,18}"
 _CARD = re.compile(rf"(?<![\w.\-]){_CARD_NUMBER}(?!\w|[.,-]\d)")
 _IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}[ -]?[A-Z0-9]{4}[A-Z0-9 -]{4,32}")
@@ -128,7 +130,7 @@ class Recognizers:
             cache_dir=None, suffix_list_urls=()
         )  # By the list that comes with it: no network.
 
-        class OfflineEmailRecognizer(EmailRecognizer):  # type: ignore[misc]
+        class OfflineEmailRecognizer(EmailRecognizer):
             def validate_result(self, pattern_text: str) -> bool:
                 return domains(pattern_text).fqdn != ""
 
@@ -176,7 +178,7 @@ class Recognizers:
 
 def _analyze(recognizer: "EntityRecognizer", text: str, begin: int, end: int) -> Iterator[Span]:
     part = text[begin:end]
-    for result in recognizer.analyze(part, recognizer.supported_entities, None):
+    for result in recognizer.analyze(part, recognizer.supported_entities, _NO_LANGUAGE_MODEL):
         yield begin + result.start, begin + result.end
 
 

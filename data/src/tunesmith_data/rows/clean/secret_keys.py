@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import chain
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detect_secrets.plugins.base import RegexBasedDetector
@@ -69,7 +69,8 @@ class KeyFinder:
         # Imported for the first text that may hold a key: most data hold none.
         from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 
-        classes = {each.__name__: each for each in get_mapping_from_secret_type_to_class().values()}
+        found: dict[str, Any] = get_mapping_from_secret_type_to_class()
+        classes = {plugin.__name__: plugin for plugin in found.values()}
         return {name: classes[name]() for name in _MARKS}
 
 

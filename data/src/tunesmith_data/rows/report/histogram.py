@@ -1,5 +1,6 @@
 """Counts of whole numbers between round edges."""
 
+from collections.abc import Iterator
 from itertools import count
 
 import numpy as np
@@ -55,5 +56,5 @@ def _choose_edges(low: int, high: int, p95: int, max_bins: int) -> list[int]:
 
 def _choose_step(low: int, high: int, max_bins: int) -> int:
     """The smallest round step with which so many bins reach from the lowest to the highest value."""
-    steps = (digit * 10**power for power in count() for digit in _ROUND)
+    steps: Iterator[int] = (digit * 10**power for power in count() for digit in _ROUND)
     return next(step for step in steps if high // step - low // step < max_bins)

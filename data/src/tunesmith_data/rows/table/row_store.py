@@ -109,7 +109,7 @@ class RowStore:
         return self._schema.build()
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """The size of all rows."""
         return self._offsets[-1]
 

@@ -107,7 +107,8 @@ def _strata_of_groups(groups: Indexes, strata: Indexes) -> Indexes:
     pairs, counts = np.unique(np.stack([groups, strata]), axis=1, return_counts=True)
     commonest = np.lexsort((pairs[1], -counts, pairs[0]))
     names, firsts = np.unique(pairs[0][commonest], return_index=True)
-    return pairs[1][commonest][firsts][np.searchsorted(names, groups)]
+    drawn: Indexes = pairs[1][commonest][firsts][np.searchsorted(names, groups)]
+    return drawn
 
 
 def _lowest(hashes: npt.NDArray[np.uint64], fraction: float) -> Indexes:
