@@ -3,8 +3,8 @@
 from importlib.util import find_spec
 
 _MISSING = {
-    "torch": "torch is not installed: layer sizes were not measured, and without weight files training time is not "
-    "estimated; the cluster does both",
+    "torch": "torch is not installed: the recommended rank goes by the rows alone, and without weight files training "
+    "time is not estimated; the cluster measures the model",
     "trl": "TRL is not installed: rows were rendered by the model's own chat template; the cluster checks whether "
     "training uses another one, and finds the answers in it",
 }
