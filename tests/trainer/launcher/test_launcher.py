@@ -19,8 +19,8 @@ from tunesmith_trainer.launcher.launcher import Gang, read_gang
 DRIVER = """
 import sys
 from pathlib import Path
-from tunesmith_trainer import launcher
-from tunesmith_trainer.launcher import Gang, Launcher
+from tunesmith_trainer.launcher import launcher
+from tunesmith_trainer.launcher.launcher import Gang, Launcher
 launcher.SECONDS_TO_FOLLOW_A_FAILURE = {patience}
 counts = iter({oom_kills})
 launcher = Launcher("train", [sys.executable, "-c", {worker!r}], Gang(workers={workers}), Path({log!r}),
@@ -32,7 +32,7 @@ PREAMBLE = """
 import os, signal, sys, time
 from pathlib import Path
 from tunesmith_trainer import worker
-from tunesmith_trainer.failures import *
+from tunesmith_data.failures import *
 rank = int(os.environ.get("RANK", "0"))
 
 def stage(action):
