@@ -13,17 +13,18 @@ from tunesmith_docs.crd_reference import reference_page
 from tunesmith_docs.pages import ROOT, render_pages
 from tunesmith_docs.troubleshooting import described_reasons, operator_reasons, pod_reasons
 
+RENDERED = render_pages()
 SOURCES = sorted(folder for folder in ROOT.glob("*/src") if folder.is_dir())
 
 
-@pytest.mark.parametrize("path", render_pages(), ids=str)
+@pytest.mark.parametrize("path", RENDERED, ids=str)
 def test_page_is_up_to_date(path: Path) -> None:
-    assert (ROOT / path).read_text() == render_pages()[path], "run `make docs`"
+    assert (ROOT / path).read_text() == RENDERED[path], "run `make docs`"
 
 
 def test_reference_has_no_page_that_nothing_generates() -> None:
     assert {path.relative_to(ROOT) for path in (ROOT / "docs/reference").iterdir()} == {
-        path for path in render_pages() if path.parent.name == "reference"
+        path for path in RENDERED if path.parent.name == "reference"
     }
 
 

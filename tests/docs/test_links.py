@@ -8,8 +8,11 @@ import pytest
 from tunesmith_docs.markdown import anchor
 from tunesmith_docs.pages import ROOT
 
-FOLDERS = ("docs", "examples", "bench", "tests", "e2e", "helm")
-PAGES = sorted({*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))})
+PAGES = sorted(
+    page
+    for pattern in ("*.md", "docs/*.md", "docs/decisions/*.md", "docs/reference/*.md", "examples/**/*.md")
+    for page in ROOT.glob(pattern)
+)
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} (.*)$", re.MULTILINE)
