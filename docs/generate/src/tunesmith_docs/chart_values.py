@@ -24,7 +24,7 @@ def values_page(values_yaml: str, schema: Mapping[str, Any], notice: str) -> str
                 notice,
                 "# Chart values",
                 "Every value of the chart `helm/tunesmith`, for `--set` or a values file. `helm install` refuses a "
-                "value that is not listed here. [Installation](../installation.md) shows the ones that most clusters need.",
+                "value that is not listed here. [Installation](../installation.md) shows the usual ones.",
                 table(("value", "type", "default", "description"), rows),
             ]
         )
