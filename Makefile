@@ -30,8 +30,8 @@ test: bootstrap ## Everything: install what is needed, checks, all tests; prints
 	@python3 e2e/run_tests.py
 
 test-unit: ## Pure rooms, contract, kernel, agent, harness: no cluster
-	@$(dev)/pytest -q tests/contract tests/api tests/decide tests/manifests tests/docs --junitxml=$(RESULTS)/pure.xml
-	@$(dev)/pytest -q -m "not engine" tests/cluster tests/agent tests/images tests/chart --junitxml=$(RESULTS)/unit.xml
+	@$(dev)/pytest -q tests/contract tests/api tests/decide tests/manifests --junitxml=$(RESULTS)/pure.xml
+	@$(dev)/pytest -q -m "not engine" tests/controller_runtime tests/cluster tests/process tests/agent tests/images tests/chart tests/docs --junitxml=$(RESULTS)/unit.xml
 
 test-storage: ## Buckets and registries: a real S3 server, OCI registry and GCS emulator
 	@$(dev)/pytest -q tests/storage --junitxml=$(RESULTS)/storage.xml

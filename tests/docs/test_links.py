@@ -1,6 +1,7 @@
 """Relative links of all Markdown files lead to a file, and their anchors to a heading."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ HEADING = re.compile(r"^#{1,6} (.*)$", re.MULTILINE)
 NAMED = re.compile(r'<a id="([^"]+)">')
 
 
+@cache
 def anchors_of(page: Path) -> set[str]:
     """Anchors of a page's headings, and those it names itself."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
