@@ -13,9 +13,9 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 HEAD = """\
 # Benchmarks
 
-How fast the operator, the agent, the trainer and prepare are, and how much memory they take. `make bench` measures and writes
-`bench/results/*.json` and this page. Compare figures of one run with each other, not with those of another machine: two cores
-carry the API server, the load and what is measured.
+How fast the operator, the agent, the trainer and prepare are, and how much memory they take. `make bench` measures and
+writes `bench/results/*.json` and this page. Compare figures of one run with each other, not with those of another
+machine: two cores carry the API server, the load and what is measured.
 """
 
 
