@@ -59,8 +59,9 @@ lint: ## Formatting, ruff, mypy, import-linter, chart
 format: ## Format and mend what ruff can mend
 	@$(dev)/ruff format . && $(dev)/ruff check --fix .
 
-crds: ## Generate crds/*.yaml from the API models
+crds: ## Generate crds/*.yaml from the API models, and the field reference from them
 	@$(dev)/python -m tunesmith.crdgen
+	@$(dev)/python -m tunesmith_docs
 
 docs: ## Generate the field reference, the chart's values and the troubleshooting page
 	@$(dev)/python -m tunesmith_docs

@@ -17,11 +17,12 @@ from .markdown import table
 _DATA = Path(__file__).with_name("reasons.yaml")
 _INTRODUCTION = Path(__file__).with_name("troubleshooting.md")
 
-#: Which kinds show the reasons of an enum; an enum that is not here is shown by all of them.
+#: Which kinds show the reasons of an enum; those of other enums are shown by all kinds.
 _KINDS = {
-    "FineTuneJobReason": "FineTuneJob",
-    "EvalRunReason": "EvalRun",
-    "AdapterDeploymentReason": "AdapterDeployment",
+    "RunReason": ("FineTuneJob", "EvalRun"),
+    "FineTuneJobReason": ("FineTuneJob",),
+    "EvalRunReason": ("EvalRun",),
+    "AdapterDeploymentReason": ("AdapterDeployment",),
 }
 
 #: Exceptions and records of pods that take a reason as their first argument, or as ``reason``.
@@ -33,6 +34,7 @@ _FAILURES = frozenset(
         "DataError",
         "Failure",
         "InfrastructureError",
+        "InternalError",
         "LoadFailure",
         "NotThere",
         "StorageRefused",
@@ -60,7 +62,7 @@ def operator_reasons(packages: Iterable[ModuleType]) -> dict[str, set[str]]:
         for name, value in vars(module).items():
             if name.endswith("Reason") and isinstance(value, type) and issubclass(value, StrEnum):
                 for reason in value:
-                    found[reason.value].add(_KINDS.get(name, ""))
+                    found[reason.value].update(_KINDS.get(name, ()))
     return dict(found)
 
 
@@ -121,7 +123,7 @@ def _table(section: Mapping[str, Any], kinds: Mapping[str, set[str]]) -> str:
 def _cell(column: str, entry: Mapping[str, str], kinds: set[str]) -> str:
     match column:
         case "shown on":
-            return ", ".join(sorted(kind for kind in kinds if kind)) or "all kinds"
+            return ", ".join(sorted(kinds)) or "all kinds"
         case "cause" | "meaning":
             return entry["cause"]
         case "what to do":
