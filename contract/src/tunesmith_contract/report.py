@@ -10,6 +10,7 @@ from .base import Digest, Report
 from .exit_codes import FailureCategory
 from .methods import Name
 from .run_config import MAX_METRICS, MAX_REFERENCES, MAX_SUITES, Metric, OutputFormat
+from .stages import Stage
 
 #: kubelet keeps no more of a container's termination message.
 TERMINATION_MESSAGE_BYTES = 4096
@@ -284,7 +285,7 @@ class RunReport(Report):
     """
 
     schema_version: Literal[1] = 1
-    stage: Literal["generate", "prepare", "train", "evaluate"]
+    stage: Stage
     outcome: Outcome
     failure: Failure | None = None
     generation: GenerationReport | None = None

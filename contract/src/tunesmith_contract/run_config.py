@@ -13,6 +13,7 @@ from .base import Digest, Document
 from .generation import Generation
 from .labels import ArgillaSource
 from .methods import Fraction, Method, Name
+from .stages import Stage
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -219,7 +220,7 @@ class GenerateConfig(Document):
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    stage: Literal["generate"] = "generate"
+    stage: Literal[Stage.GENERATE] = Stage.GENERATE
     owner: Owner
     base_model: str | None = None
     generation: Generation
@@ -241,7 +242,7 @@ class PrepareConfig(Document):
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    stage: Literal["prepare"] = "prepare"
+    stage: Literal[Stage.PREPARE] = Stage.PREPARE
     owner: Owner
     base_model: str
     train: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field((), max_length=MAX_TRAIN_URIS)
@@ -283,7 +284,7 @@ class TrainConfig(Document):
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    stage: Literal["train"] = "train"
+    stage: Literal[Stage.TRAIN] = Stage.TRAIN
     owner: Owner
     base_model: str
     base_model_revision: str
@@ -334,7 +335,7 @@ class EvaluateConfig(Document):
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    stage: Literal["evaluate"] = "evaluate"
+    stage: Literal[Stage.EVALUATE] = Stage.EVALUATE
     owner: Owner
     base_model: str
     sides: tuple[Side, ...] = Field(min_length=2, max_length=2 + MAX_REFERENCES)

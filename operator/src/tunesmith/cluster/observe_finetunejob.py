@@ -23,9 +23,8 @@ from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.eval_run import eval_run_name
 from tunesmith.manifests.inputs_config_map import inputs_name
 from tunesmith.manifests.names import API_VERSION, ATTEMPT_LABEL, QUEUE_LABEL, STAGE_LABEL
-from tunesmith.manifests.prepare_job import STAGE as PREPARE
 from tunesmith.manifests.run_config_map import run_name
-from tunesmith.manifests.train_job import STAGE as TRAIN
+from tunesmith_contract.stages import Stage
 
 from .live import Live, Progress
 from .observe_run import (
@@ -99,7 +98,7 @@ async def _observe_surroundings(client: Client, job: FineTuneJob, children: RunC
     if job.spec.evaluation is not None:
         eval_run = await client.get(API_VERSION, "EvalRun", meta.namespace, eval_run_name(job))
     begun = any(body["metadata"]["name"] == inputs_name(job) for body in children.config_maps)
-    trains = any(body["metadata"]["labels"].get(STAGE_LABEL) == TRAIN for body in children.jobs)
+    trains = any(body["metadata"]["labels"].get(STAGE_LABEL) == Stage.TRAIN for body in children.jobs)
     return Surroundings(
         eval_run=eval_run,
         earlier={} if begun else await _observe_earlier(client, job),
@@ -130,7 +129,7 @@ async def _observe_gpu_nodes(
     """The nodes, when their labels are to say what GPUs there are; none where the operator may not list them."""
     names = {body["metadata"]["name"] for body in children.config_maps}
     prepared = any(
-        body["metadata"].get("labels", {}).get(STAGE_LABEL) == PREPARE for body in children.config_maps
+        body["metadata"].get("labels", {}).get(STAGE_LABEL) == Stage.PREPARE for body in children.config_maps
     )
     begun = run_name(job) in names and is_judged(job.status)
     if begun or not prepared or not asks_for_nodes(job.spec):

@@ -6,6 +6,7 @@ from typing import Literal
 
 from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL
 from tunesmith.manifests.objects import Body
+from tunesmith_contract.stages import Stage
 
 _INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 
@@ -32,7 +33,7 @@ def condition_of(body: Body, kind: str, status: str = "True") -> Body | None:
     return next(matching, None)
 
 
-def is_of(body: Body, stage: str, attempt: int) -> bool:
+def is_of(body: Body, stage: Stage, attempt: int) -> bool:
     """Whether a Job or a pod belongs to this attempt."""
     labels = body["metadata"].get("labels") or {}
     return labels.get(STAGE_LABEL) == stage and labels.get(ATTEMPT_LABEL) == str(attempt)

@@ -2,6 +2,7 @@
 
 from tunesmith.api.evalrun import EvalRun
 from tunesmith_contract.run_config import EvaluateConfig
+from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import StorageUri, parse_uri
 
 from .environment import Environment
@@ -9,7 +10,6 @@ from .inputs_config_map import Inputs, inputs_name
 from .objects import KubernetesObject
 from .trainer_job import TrainerPod, build_trainer_job
 
-STAGE = "evaluate"
 REQUESTS = {"cpu": "1", "memory": "4Gi"}
 
 
@@ -32,7 +32,7 @@ def build_evaluate_job(
         secrets=inputs.secrets,
         gpus=compute.gpus,
     )
-    return build_trainer_job(run, STAGE, attempt, pod, environment)
+    return build_trainer_job(run, Stage.EVALUATE, attempt, pod, environment)
 
 
 def evaluation_uris(config: EvaluateConfig) -> tuple[StorageUri, ...]:

@@ -1,15 +1,14 @@
 """The note that a FineTuneJob's EvalRun was made: it is made once, even if somebody deletes it later."""
 
-from .names import Owner, child_metadata, child_name
+from .names import Component, Owner, child_metadata, child_name
 from .objects import Body, KubernetesObject
 
-STAGE = "evaluation"
 NAME_KEY = "evalRun"
 
 
 def evaluation_name(owner: Owner) -> str:
     """The note's name."""
-    return child_name(owner, STAGE)
+    return child_name(owner, Component.EVALUATION)
 
 
 def build_evaluation_config_map(owner: Owner, eval_run: str | None) -> KubernetesObject:
@@ -17,7 +16,7 @@ def build_evaluation_config_map(owner: Owner, eval_run: str | None) -> Kubernete
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": child_metadata(owner, STAGE),
+        "metadata": child_metadata(owner, Component.EVALUATION),
         "immutable": True,
         "data": {NAME_KEY: eval_run or ""},
     }

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith_contract.run_config import GenerateConfig
+from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import Scheme, StorageUri, parse_uri
 
 from .environment import Environment
@@ -11,7 +12,6 @@ from .inputs_config_map import GENERATE_KEY, Inputs, inputs_name
 from .objects import KubernetesObject
 from .trainer_job import TrainerPod, build_trainer_job
 
-STAGE = "generate"
 REQUESTS = {"cpu": "250m", "memory": "512Mi"}
 
 #: From the signal to the end: answers that are on their way are paid for, so they are waited for.
@@ -46,7 +46,7 @@ def build_generate_job(
         secrets=secrets or {},
         grace_seconds=GRACE_SECONDS,
     )
-    return build_trainer_job(job, STAGE, attempt, pod, environment)
+    return build_trainer_job(job, Stage.GENERATE, attempt, pod, environment)
 
 
 def generation_uris(config: GenerateConfig) -> tuple[StorageUri, ...]:

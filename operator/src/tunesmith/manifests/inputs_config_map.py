@@ -14,10 +14,9 @@ from tunesmith_contract.run_config import (
     parse_run_config,
 )
 
-from .names import Owner, child_metadata, child_name
+from .names import Component, Owner, child_metadata, child_name
 from .objects import Body, KubernetesObject
 
-STAGE = "inputs"
 SPEC_KEY = "spec.json"
 IMAGE_KEY = "image"
 STARTED_KEY = "startTime"
@@ -56,7 +55,7 @@ class Inputs:
 
 def inputs_name(owner: Owner) -> str:
     """The snapshot's name."""
-    return child_name(owner, STAGE)
+    return child_name(owner, Component.INPUTS)
 
 
 def build_inputs_config_map(owner: Owner, inputs: Inputs) -> KubernetesObject:
@@ -64,7 +63,7 @@ def build_inputs_config_map(owner: Owner, inputs: Inputs) -> KubernetesObject:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": child_metadata(owner, STAGE),
+        "metadata": child_metadata(owner, Component.INPUTS),
         "immutable": True,
         "data": {
             SPEC_KEY: inputs.spec,

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith_contract.run_config import PrepareConfig
+from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import StorageUri, parse_uri
 
 from .environment import Environment
 from .inputs_config_map import Inputs, inputs_name
 from .objects import KubernetesObject
 from .trainer_job import TrainerPod, build_trainer_job
-
-STAGE = "prepare"
 
 #: A million rows are to go through a gibibyte. There is no limit: rows that are wider than most cost time, not the run.
 REQUESTS = {"cpu": "500m", "memory": "1Gi"}
@@ -41,7 +40,7 @@ def build_prepare_job(
         token_secret=inputs.token_secret or None,
         secrets=secrets or {},
     )
-    return build_trainer_job(job, STAGE, attempt, pod, environment)
+    return build_trainer_job(job, Stage.PREPARE, attempt, pod, environment)
 
 
 def data_uris(config: PrepareConfig) -> tuple[StorageUri, ...]:

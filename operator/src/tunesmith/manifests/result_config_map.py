@@ -11,6 +11,7 @@ from pydantic import Field
 
 from tunesmith_contract.base import Report
 from tunesmith_contract.report import Checkpoint, Failure, RunReport
+from tunesmith_contract.stages import Stage
 
 from .names import Owner, child_metadata
 from .objects import Body, KubernetesObject
@@ -49,7 +50,7 @@ class AttemptRecord(Report):
     """
 
     schema_version: Literal[1] = 1
-    stage: str
+    stage: Stage
     attempt: int = Field(ge=1)
     outcome: AttemptOutcome
     final: bool = False

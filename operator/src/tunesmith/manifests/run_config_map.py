@@ -3,15 +3,13 @@
 from tunesmith_contract.layout import RUN_FILE
 from tunesmith_contract.run_config import TrainConfig, parse_run_config
 
-from .names import Owner, child_metadata, child_name
+from .names import Component, Owner, child_metadata, child_name
 from .objects import Body, KubernetesObject
-
-STAGE = "run"
 
 
 def run_name(owner: Owner) -> str:
     """The snapshot's name."""
-    return child_name(owner, STAGE)
+    return child_name(owner, Component.RUN)
 
 
 def build_run_config_map(owner: Owner, config: TrainConfig) -> KubernetesObject:
@@ -19,7 +17,7 @@ def build_run_config_map(owner: Owner, config: TrainConfig) -> KubernetesObject:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": child_metadata(owner, STAGE),
+        "metadata": child_metadata(owner, Component.RUN),
         "immutable": True,
         "data": {RUN_FILE: config.to_json()},
     }

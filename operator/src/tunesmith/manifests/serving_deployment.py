@@ -10,7 +10,7 @@ from tunesmith_contract.uris import Scheme, StorageUri, mount_path, parse_uri
 
 from .desired_config_map import desired_config_map_name
 from .environment import Environment
-from .names import OWNER_UID_LABEL, STAGE_LABEL, Owner, child_labels, child_metadata, child_name
+from .names import OWNER_UID_LABEL, STAGE_LABEL, Component, Owner, child_labels, child_metadata, child_name
 from .objects import KubernetesObject
 from .pods import (
     credentials_volume,
@@ -21,7 +21,6 @@ from .pods import (
     storage_volumes,
 )
 
-STAGE = "serving"
 AGENT, ENGINE = "agent", "engine"
 AGENT_PORT, AGENT_PORT_NAME = 8000, "http"
 ENGINE_PORT = 8001
@@ -43,12 +42,12 @@ _ENGINE_HEALTH = f"import urllib.request as r; r.urlopen('{ENGINE_URL}/health', 
 
 def serving_deployment_name(owner: Owner) -> str:
     """The name of the object."""
-    return child_name(owner, STAGE)
+    return child_name(owner, Component.SERVING)
 
 
 def selector_labels(owner: Owner) -> dict[str, str]:
     """What tells the serving pods from all others; can't be changed later."""
-    labels = child_labels(owner, STAGE)
+    labels = child_labels(owner, Component.SERVING)
     return {key: labels[key] for key in (OWNER_UID_LABEL, STAGE_LABEL)}
 
 
@@ -64,7 +63,7 @@ def build_serving_deployment(
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": child_metadata(deployment, STAGE),
+        "metadata": child_metadata(deployment, Component.SERVING),
         "spec": {
             "replicas": spec.replicas,
             "selector": {"matchLabels": selector_labels(deployment)},
@@ -74,7 +73,7 @@ def build_serving_deployment(
             },
             "revisionHistoryLimit": 3,
             "template": {
-                "metadata": {"labels": child_labels(deployment, STAGE)},
+                "metadata": {"labels": child_labels(deployment, Component.SERVING)},
                 "spec": _build_pod(deployment, image, environment),
             },
         },

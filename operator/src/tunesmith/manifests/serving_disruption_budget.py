@@ -1,8 +1,8 @@
 """The PodDisruptionBudget of serving pods: a drained node takes them one after the other."""
 
-from .names import Owner, child_metadata
+from .names import Component, Owner, child_metadata
 from .objects import KubernetesObject
-from .serving_deployment import STAGE, selector_labels
+from .serving_deployment import selector_labels
 
 
 def build_serving_disruption_budget(owner: Owner) -> KubernetesObject:
@@ -10,6 +10,6 @@ def build_serving_disruption_budget(owner: Owner) -> KubernetesObject:
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": child_metadata(owner, STAGE),
+        "metadata": child_metadata(owner, Component.SERVING),
         "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector_labels(owner)}},
     }

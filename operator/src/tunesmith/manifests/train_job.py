@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith_contract.layout import MICRO_BATCH_ENV
 from tunesmith_contract.run_config import TrainConfig
+from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import StorageUri, parse_uri
 
 from .environment import Environment
@@ -13,7 +14,6 @@ from .objects import KubernetesObject
 from .run_config_map import run_name
 from .trainer_job import TrainerPod, build_trainer_job
 
-STAGE = "train"
 REQUESTS = {"cpu": "1", "memory": "4Gi"}
 
 #: From the signal to the end: a step is finished and a checkpoint committed.
@@ -55,7 +55,7 @@ def build_train_job(
         longest_seconds=longest_seconds,
         variables={MICRO_BATCH_ENV: str(micro_batch_size)} if micro_batch_size else {},
     )
-    return build_trainer_job(job, STAGE, attempt, pod, environment)
+    return build_trainer_job(job, Stage.TRAIN, attempt, pod, environment)
 
 
 def training_uris(run: TrainConfig) -> tuple[StorageUri, ...]:

@@ -15,6 +15,7 @@ from tunesmith_contract.layout import (
     TOKEN_FILE,
 )
 from tunesmith_contract.progress import CA_CERT_ENV, PROGRESS_PATH, SERVER_URL_ENV, TOKEN_ENV
+from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import MOUNTED, Scheme, StorageUri
 
 from .environment import Environment
@@ -84,7 +85,7 @@ class TrainerPod:
 
 
 def build_trainer_job(
-    owner: Owner, stage: str, attempt: int, pod: TrainerPod, environment: Environment
+    owner: Owner, stage: Stage, attempt: int, pod: TrainerPod, environment: Environment
 ) -> KubernetesObject:
     """The Job of one attempt: it tries once, and the operator decides what follows.
 
@@ -128,14 +129,14 @@ def _pod_failure_policy() -> dict[str, Any]:
 
 
 def _pod_spec(
-    owner: Owner, stage: str, attempt: int, pod: TrainerPod, environment: Environment
+    owner: Owner, stage: Stage, attempt: int, pod: TrainerPod, environment: Environment
 ) -> dict[str, Any]:
     volumes, mounts = _volumes(pod)
     container = {
         "name": CONTAINER,
         "image": pod.image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["python", "-m", "tunesmith_trainer", stage],
+        "command": ["python", "-m", "tunesmith_trainer", str(stage)],
         "env": _environment_variables(owner, child_name(owner, stage, attempt), attempt, pod, environment),
         "resources": _resources(pod),
         "securityContext": restricted_container_security(),
@@ -236,7 +237,7 @@ def _pod_metadata(labels: dict[str, str], template: PodTemplate | None) -> dict[
     return metadata | ({"annotations": written["annotations"]} if written.get("annotations") else {})
 
 
-def _placement(owner: Owner, stage: str, template: PodTemplate | None) -> dict[str, Any]:
+def _placement(owner: Owner, stage: Stage, template: PodTemplate | None) -> dict[str, Any]:
     """Where and as whom the pods run, as written; spreading counts the pods of this stage."""
     written = template.to_dict() if template else {}
     placement = {key: value for key, value in written.items() if key not in _NOT_PLACEMENT}

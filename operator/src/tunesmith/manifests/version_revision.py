@@ -10,10 +10,9 @@ from datetime import datetime
 
 from tunesmith_contract.agent import Version
 
-from .names import GROUP, Owner, child_metadata
+from .names import GROUP, Component, Owner, child_metadata
 from .objects import Body, KubernetesObject
 
-STAGE = "version"
 ALIAS_LABEL = f"{GROUP}/alias"
 PROMOTED_ANNOTATION = f"{GROUP}/promoted"
 REJECTED_ANNOTATION = f"{GROUP}/rejected"
@@ -22,7 +21,7 @@ API_VERSION, KIND = "apps/v1", "ControllerRevision"
 
 def version_revision_name(owner: Owner, alias: str, version: int) -> str:
     """The name of the object: one per number, so that no number is given twice."""
-    return f"{child_metadata(owner, STAGE)['name']}-{alias}-{version}"
+    return f"{child_metadata(owner, Component.VERSION)['name']}-{alias}-{version}"
 
 
 def build_version_revision(
@@ -41,7 +40,7 @@ def build_version_revision(
         eval_run: its name; empty if none was asked for.
         policy_digest: what its verdict means; empty if none was asked for.
     """
-    metadata = child_metadata(owner, STAGE)
+    metadata = child_metadata(owner, Component.VERSION)
     metadata["name"] = version_revision_name(owner, alias, version.version)
     metadata["labels"][ALIAS_LABEL] = alias
     data = {

@@ -12,10 +12,9 @@ from tunesmith.decide.run.attempts import advance, refuse
 from tunesmith.decide.run.children import Children
 from tunesmith.decide.run.expiry import expire
 from tunesmith.decide.run.limits import Limits
-from tunesmith.decide.run.stage import Stage, StageState, Step
+from tunesmith.decide.run.stage import StageDefinition, StageState, Step
 from tunesmith.decide.run.waiting import References
 from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.evaluate_job import STAGE as EVALUATE
 from tunesmith.manifests.evaluate_job import build_evaluate_job
 from tunesmith.manifests.inputs_config_map import Inputs, build_inputs_config_map, inputs_name, parse_inputs
 from tunesmith.manifests.names import QUEUE_LABEL
@@ -24,6 +23,7 @@ from tunesmith.manifests.result_config_map import parse_result
 from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import EvaluateConfig
+from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import Scheme
 
 from .sides import NotYet, resolve_contestants, resolve_secrets
@@ -113,7 +113,7 @@ def _begin(run: EvalRun, observed: ObservedEvaluation, now: datetime, environmen
         status = build_evaluation_status(run, view, now)
         return Plan(status=status, requeue_after=CANDIDATE_POLL_SECONDS)
     if isinstance(config, Failure):
-        step = refuse(run, EVALUATE, observed.children, config, now, EvalRunReason.CANDIDATE_FAILED)
+        step = refuse(run, Stage.EVALUATE, observed.children, config, now, EvalRunReason.CANDIDATE_FAILED)
         return _conclude(run, None, (), step, observed, now)
     inputs = _inputs(run, config, observed, now, environment)
     created = (Create(build_inputs_config_map(run, inputs)),)
@@ -162,7 +162,7 @@ def _conclude(
     now: datetime,
 ) -> Plan:
     over = step.state in {StageState.SUCCEEDED, StageState.FAILED}
-    record = step.last_record(EVALUATE)
+    record = step.last_record(Stage.EVALUATE)
     ended_at = record.ended_at if over and record else None
     expiry = expire(run, run.status.phase in TERMINAL, observed.children.jobs, ended_at, now)
     is_news = len(step.children.records) > len(observed.children.records)
@@ -176,7 +176,7 @@ def _conclude(
 
 
 def _verdict_events(run: EvalRun, step: Step) -> tuple[Event, ...]:
-    report = step.report(EVALUATE)
+    report = step.report(Stage.EVALUATE)
     if report is None or report.evaluation is None:
         return ()
     verdict = verdict_of(run.spec.gates, report.evaluation)
@@ -185,10 +185,12 @@ def _verdict_events(run: EvalRun, step: Step) -> tuple[Event, ...]:
     return (Event(verdict.reason, verdict.message),)
 
 
-def _stage(run: EvalRun, inputs: Inputs, observed: ObservedEvaluation, environment: Environment) -> Stage:
-    return Stage(
+def _stage(
+    run: EvalRun, inputs: Inputs, observed: ObservedEvaluation, environment: Environment
+) -> StageDefinition:
+    return StageDefinition(
         owner=run,
-        name=EVALUATE,
+        name=Stage.EVALUATE,
         build=lambda attempt, _: (build_evaluate_job(run, inputs, attempt, environment),),
         backoff_limit=run.spec.backoff_limit,
         limits=Limits(deadline_seconds=run.spec.active_deadline_seconds, gpus=run.spec.compute.gpus),

@@ -19,10 +19,10 @@ from tunesmith.decide.run.summary import (
     ended_conditions,
     waiting_conditions,
 )
-from tunesmith.manifests.evaluate_job import STAGE as EVALUATE
 from tunesmith.manifests.inputs_config_map import Inputs
 from tunesmith_contract.report import EvaluationReport, Interval, MetricResult
 from tunesmith_contract.run_config import EvaluateConfig, Side
+from tunesmith_contract.stages import Stage
 
 from .gates import judge_gates, worst
 
@@ -69,7 +69,7 @@ _REASONS = {
 
 def build_evaluation_status(run: EvalRun, view: EvaluationView, now: datetime) -> dict[str, Any]:
     """The whole status as a plain dict."""
-    report, last = view.step.report(EVALUATE), view.step.last_record(EVALUATE)
+    report, last = view.step.report(Stage.EVALUATE), view.step.last_record(Stage.EVALUATE)
     evaluation = report.evaluation if report else None
     judgement = verdict_of(run.spec.gates, evaluation) if evaluation else None
     phase = _phase(view)
@@ -162,7 +162,7 @@ def _bounds(interval: Interval) -> tuple[str, str]:
 
 
 def _conditions(view: EvaluationView, judgement: Judgement | None) -> list[ConditionUpdate]:
-    last = view.step.last_record(EVALUATE)
+    last = view.step.last_record(Stage.EVALUATE)
     if view.candidate_missing is not None:
         return waiting_conditions(EvalRunReason.WAITING_FOR_CANDIDATE, view.candidate_missing)
     if judgement is not None:

@@ -8,8 +8,8 @@ from tunesmith.decide.fit.estimate import Expected
 from tunesmith.decide.plan import Event
 from tunesmith.decide.run.summary import decimal
 from tunesmith.decide.run.usage import measure_usage
-from tunesmith.manifests.train_job import STAGE as TRAIN
 from tunesmith_contract.shared_rules.duration import Duration
+from tunesmith_contract.stages import Stage
 
 from .status_view import TrainingView
 
@@ -86,11 +86,11 @@ def _seen_by_pods(job: FineTuneJob, view: TrainingView) -> float | None:
     """Counted up to the news itself, so that it changes with it alone."""
     news, live = view.progress, view.step.job
     gpus = job.spec.compute.gpus_per_node
-    if view.stage != TRAIN or news is None or live is None or not gpus:
+    if view.stage != Stage.TRAIN or news is None or live is None or not gpus:
         return None
     if news.estimated_remaining_seconds is None:
         return None
-    pods = view.step.children.pods_of(TRAIN, view.step.attempt)
+    pods = view.step.children.pods_of(Stage.TRAIN, view.step.attempt)
     so_far = measure_usage(live, pods, gpus, news.last_updated_time).gpu_seconds
     left = job.spec.compute.nodes * gpus * news.estimated_remaining_seconds
     return view.step.children.gpu_seconds + so_far + left

@@ -7,19 +7,19 @@ from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.generate import GenerationStatus
 from tunesmith.api.reasons import FineTuneJobReason as Reason
 from tunesmith.decide.plan import Event
-from tunesmith.manifests.generate_job import STAGE as GENERATE
 from tunesmith_contract.progress import CALLS, COMPLETION_TOKENS, GENERATED_ROWS, PROMPT_TOKENS
 from tunesmith_contract.report import GenerationReport
+from tunesmith_contract.stages import Stage
 
 from .status_view import TrainingView
 
 
 def show_generation(job: FineTuneJob, view: TrainingView) -> GenerationStatus | None:
     """What is known of the rows: as the stage reported it, or as its pod says it is so far."""
-    report = view.step.report(GENERATE)
+    report = view.step.report(Stage.GENERATE)
     if report is not None and report.generation is not None:
         return _reported(report.generation)
-    if view.stage != GENERATE or view.progress is None:
+    if view.stage != Stage.GENERATE or view.progress is None:
         return job.status.generation
     before = job.status.generation or GenerationStatus()
     counts = {
@@ -33,7 +33,7 @@ def show_generation(job: FineTuneJob, view: TrainingView) -> GenerationStatus | 
 
 def tell_generation(job: FineTuneJob, view: TrainingView) -> tuple[Event, ...]:
     """An event on what was made, once; a warning where there is something to look at."""
-    report = view.step.report(GENERATE)
+    report = view.step.report(Stage.GENERATE)
     made = report.generation if report else None
     told = job.status.generation is not None and job.status.generation.uri is not None
     if made is None or told:

@@ -15,14 +15,12 @@ from tunesmith.decide.run.stage import StageState, Step
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.eval_run import build_eval_run, eval_run_name
 from tunesmith.manifests.evaluation_config_map import build_evaluation_config_map, parse_evaluation
-from tunesmith.manifests.generate_job import STAGE as GENERATE
 from tunesmith.manifests.inputs_config_map import Inputs, build_inputs_config_map, parse_inputs
-from tunesmith.manifests.prepare_job import STAGE as PREPARE
 from tunesmith.manifests.run_config_map import build_run_config_map, parse_run
-from tunesmith.manifests.train_job import STAGE as TRAIN
 from tunesmith_contract.progress import TrainerStatus
 from tunesmith_contract.report import Failure, RunReport
 from tunesmith_contract.run_config import TrainConfig
+from tunesmith_contract.stages import Stage
 
 from .claims import refuse_unshared
 from .costs import tell_expected
@@ -46,7 +44,7 @@ class _Course:
     """How far the stages came in this plan."""
 
     step: Step
-    stage: str
+    stage: Stage
     run: TrainConfig | None = None
     actions: tuple[Action, ...] = ()
     events: tuple[Event, ...] = ()
@@ -69,15 +67,19 @@ def plan_training(
     if observed.children.records and referred_jobs(job.spec):
         # It was refused, for what an earlier job came to, before there were inputs.
         return _conclude(
-            job, observed, _Course(Step(StageState.FAILED, observed.children), PREPARE), None, now
+            job, observed, _Course(Step(StageState.FAILED, observed.children), Stage.PREPARE), None, now
         )
     inputs = take_inputs(job, observed.around.earlier, now, environment)
     if isinstance(inputs, NotReady):
         status = build_waiting_status(job, inputs.message, inputs.missing, now)
         return Plan(status=status, requeue_after=EARLIER_POLL_SECONDS)
     if isinstance(inputs, Failure):
-        step = refuse(job, PREPARE, observed.children, inputs, now, FineTuneJobReason.EARLIER_JOB_FAILED)
-        return _conclude(job, observed, _Course(step, PREPARE, None, step.actions, step.events), None, now)
+        step = refuse(
+            job, Stage.PREPARE, observed.children, inputs, now, FineTuneJobReason.EARLIER_JOB_FAILED
+        )
+        return _conclude(
+            job, observed, _Course(step, Stage.PREPARE, None, step.actions, step.events), None, now
+        )
     created = (Create(build_inputs_config_map(job, inputs)),)
     return _pursue(job, observed, inputs, created, now, environment)
 
@@ -120,20 +122,20 @@ def _conclude(
 
 
 def _is_decided(children: Children) -> bool:
-    return any(record.final or (record.stage == TRAIN and record.report) for record in children.records)
+    return any(record.final or (record.stage == Stage.TRAIN and record.report) for record in children.records)
 
 
 def _run_stages(
     job: FineTuneJob, observed: ObservedTraining, inputs: Inputs, now: datetime, environment: Environment
 ) -> _Course:
-    first = GENERATE if inputs.generate else PREPARE
+    first = Stage.GENERATE if inputs.generate else Stage.PREPARE
     failure = None if observed.children.records else _refusal(job, observed, inputs)
     if failure is not None:
         step = refuse(job, first, observed.children, failure, now, failure.reason)
         return _Course(step, first, None, step.actions, step.events)
     course = _Course(Step(StageState.SUCCEEDED, observed.children), first)
-    for name, make in ((GENERATE, generate_stage), (PREPARE, prepare_stage)):
-        if name == GENERATE and not inputs.generate:
+    for name, make in ((Stage.GENERATE, generate_stage), (Stage.PREPARE, prepare_stage)):
+        if name == Stage.GENERATE and not inputs.generate:
             continue
         stage = make(job, observed, inputs, environment)
         course = _then(course, name, advance(stage, course.step.children, now))
@@ -155,24 +157,24 @@ def _run_training(
     now: datetime,
     environment: Environment,
 ) -> _Course:
-    children, report = course.step.children, course.step.report(PREPARE)
+    children, report = course.step.children, course.step.report(Stage.PREPARE)
     assert report is not None
-    begun = bool(children.records_of(TRAIN)) or children.job_of(TRAIN, 1) is not None
+    begun = bool(children.records_of(Stage.TRAIN)) or children.job_of(Stage.TRAIN, 1) is not None
     unshared = None if begun else refuse_unshared(job, observed.around.claims)
     if unshared is not None:
-        return _then(course, TRAIN, refuse(job, TRAIN, children, unshared, now, unshared.reason))
+        return _then(course, Stage.TRAIN, refuse(job, Stage.TRAIN, children, unshared, now, unshared.reason))
     resolved, admission = _settle(job, observed, inputs, report)
     course = replace(course, admission=admission)
-    if isinstance(resolved, Failure) and not children.records_of(TRAIN):
-        return _then(course, TRAIN, refuse(job, TRAIN, children, resolved, now, resolved.reason))
+    if isinstance(resolved, Failure) and not children.records_of(Stage.TRAIN):
+        return _then(course, Stage.TRAIN, refuse(job, Stage.TRAIN, children, resolved, now, resolved.reason))
     run = None if isinstance(resolved, Failure) else resolved
-    missing = run is not None and observed.run is None and not children.records_of(TRAIN)
+    missing = run is not None and observed.run is None and not children.records_of(Stage.TRAIN)
     snapshot = (Create(build_run_config_map(job, run)),) if run and missing else ()
     expected = expect_training(job.spec, observed.around.gpu_nodes, run, report) if run else None
     told = tell_expected(job, expected) if missing else ()
     course = replace(course, expected=expected, events=(*course.events, *told))
     step = advance(train_stage(job, observed, inputs, run, environment), children, now)
-    return _then(course, TRAIN, step, run, snapshot)
+    return _then(course, Stage.TRAIN, step, run, snapshot)
 
 
 def _settle(
@@ -183,8 +185,8 @@ def _settle(
     if observed.run is not None:
         run = parse_run(observed.run)
         return run, None if is_judged(job.status) else judge(run, report, available)
-    refused = next((each.failure for each in observed.children.records_of(TRAIN) if each.final), None)
-    made = [each.report.generation for each in observed.children.records_of(GENERATE) if each.report]
+    refused = next((each.failure for each in observed.children.records_of(Stage.TRAIN) if each.final), None)
+    made = [each.report.generation for each in observed.children.records_of(Stage.GENERATE) if each.report]
     generated = next(iter(made), None)
     resolved = refused or resolve_run(job.spec, inputs, report, inputs.initial, available, generated)
     if isinstance(resolved, Failure):
@@ -195,7 +197,7 @@ def _settle(
 
 def _then(
     course: _Course,
-    stage: str,
+    stage: Stage,
     step: Step,
     run: TrainConfig | None = None,
     created: tuple[Action, ...] = (),
@@ -212,7 +214,7 @@ def _evaluate(
     if observed.evaluation is not None:
         return (), parse_evaluation(observed.evaluation), ()
     evaluation = job.spec.evaluation
-    if evaluation is None or course.stage != TRAIN or course.step.state is not StageState.SUCCEEDED:
+    if evaluation is None or course.stage != Stage.TRAIN or course.step.state is not StageState.SUCCEEDED:
         return (), None, ()
     name = eval_run_name(job)
     if observed.around.eval_run is not None and not owned_by(observed.around.eval_run, job.metadata.uid):
@@ -226,7 +228,7 @@ def _evaluate(
 
 def _ended_at(course: _Course) -> datetime | None:
     over = course.step.state is StageState.FAILED or (
-        course.stage == TRAIN and course.step.state is StageState.SUCCEEDED
+        course.stage == Stage.TRAIN and course.step.state is StageState.SUCCEEDED
     )
     record = course.step.last_record(course.stage)
     return record.ended_at if over and record else None

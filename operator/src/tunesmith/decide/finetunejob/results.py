@@ -19,8 +19,6 @@ from tunesmith.api.reasons import FineTuneJobReason
 from tunesmith.decide.fit.admission import is_servable
 from tunesmith.decide.plan import Event
 from tunesmith.decide.run.summary import decimal
-from tunesmith.manifests.prepare_job import STAGE as PREPARE
-from tunesmith.manifests.train_job import STAGE as TRAIN
 from tunesmith_contract.artifact import ArtifactKind
 from tunesmith_contract.layout import checkpoints_uri, work_uri
 from tunesmith_contract.progress import (
@@ -33,6 +31,7 @@ from tunesmith_contract.progress import (
 )
 from tunesmith_contract.report import Checkpoint, TrainingReport
 from tunesmith_contract.run_config import AdapterType, TrainConfig
+from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import parse_uri
 
 from .costs import build_job_cost
@@ -84,7 +83,7 @@ def find_results(job: FineTuneJob, view: TrainingView) -> Results:
 
 def news_of(job: FineTuneJob, results: Results, view: TrainingView) -> tuple[Event, ...]:
     """Events on what status did not say before."""
-    prepared = view.step.report(PREPARE)
+    prepared = view.step.report(Stage.PREPARE)
     events = [*tell_generation(job, view), *tell_issues(job, prepared.dataset if prepared else None)]
     if results.overfitting_step is not None and job.status.overfitting_step is None:
         message = f"The validation loss turned at step {results.overfitting_step} and went up."
@@ -104,7 +103,7 @@ def _attempts(view: TrainingView) -> int:
 
 
 def _remedies(view: TrainingView) -> tuple[Remedy, ...]:
-    records = view.step.children.records_of(TRAIN)
+    records = view.step.children.records_of(Stage.TRAIN)
     found = [
         Remedy(
             attempt=record.attempt + 1,
@@ -121,7 +120,9 @@ def _checkpoints(job: FineTuneJob, view: TrainingView) -> tuple[CheckpointStatus
     """The latest by step: from status, records, the news, and, when all is over, those that were kept."""
     if view.training is not None and view.training.checkpoints:
         return tuple(_checkpoint(checkpoint) for checkpoint in view.training.checkpoints)
-    recorded = [record.checkpoint for record in view.step.children.records_of(TRAIN) if record.checkpoint]
+    recorded = [
+        record.checkpoint for record in view.step.children.records_of(Stage.TRAIN) if record.checkpoint
+    ]
     known = [*job.status.checkpoints, *map(_checkpoint, recorded)]
     if (news := _news_of_checkpoint(view)) is not None:
         known.append(news)

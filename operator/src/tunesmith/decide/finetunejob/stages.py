@@ -6,22 +6,20 @@ from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import FineTuneJobReason
 from tunesmith.decide.run.children import Children
 from tunesmith.decide.run.limits import Limits, budget_seconds_left
-from tunesmith.decide.run.stage import Stage
+from tunesmith.decide.run.stage import StageDefinition
 from tunesmith.decide.run.waiting import References
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.gang_service import build_gang_service
-from tunesmith.manifests.generate_job import STAGE as GENERATE
 from tunesmith.manifests.generate_job import build_generate_job
 from tunesmith.manifests.inputs_config_map import Inputs
 from tunesmith.manifests.names import QUEUE_LABEL
 from tunesmith.manifests.objects import KubernetesObject
-from tunesmith.manifests.prepare_job import STAGE as PREPARE
 from tunesmith.manifests.prepare_job import build_prepare_job
 from tunesmith.manifests.result_config_map import AttemptRecord, Remedy
-from tunesmith.manifests.train_job import STAGE as TRAIN
 from tunesmith.manifests.train_job import build_train_job
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import TrainConfig
+from tunesmith_contract.stages import Stage
 
 from .generation import for_generate
 from .inputs import data_fields
@@ -32,13 +30,13 @@ from .secrets import for_prepare, for_train, secret_fields
 
 def generate_stage(
     job: FineTuneJob, observed: ObservedTraining, inputs: Inputs, environment: Environment
-) -> Stage:
+) -> StageDefinition:
     """Let a teacher make rows."""
     assert inputs.generate is not None
     secrets = for_generate(inputs.secrets, inputs.generate)
-    return Stage(
+    return StageDefinition(
         owner=job,
-        name=GENERATE,
+        name=Stage.GENERATE,
         build=lambda attempt, _: (build_generate_job(job, inputs, attempt, environment, secrets),),
         backoff_limit=job.spec.backoff_limit,
         limits=Limits(deadline_seconds=job.spec.active_deadline_seconds),
@@ -53,12 +51,12 @@ def generate_stage(
 
 def prepare_stage(
     job: FineTuneJob, observed: ObservedTraining, inputs: Inputs, environment: Environment
-) -> Stage:
+) -> StageDefinition:
     """Read, check and convert the data."""
     secrets = for_prepare(inputs.secrets)
-    return Stage(
+    return StageDefinition(
         owner=job,
-        name=PREPARE,
+        name=Stage.PREPARE,
         build=lambda attempt, _: (build_prepare_job(job, inputs, attempt, environment, secrets),),
         backoff_limit=job.spec.backoff_limit,
         limits=Limits(deadline_seconds=job.spec.active_deadline_seconds),
@@ -77,7 +75,7 @@ def train_stage(
     inputs: Inputs,
     run: TrainConfig | None,
     environment: Environment,
-) -> Stage:
+) -> StageDefinition:
     """Train in gangs of all nodes."""
     compute, secrets = job.spec.compute, for_train(inputs.secrets)
     hours = job.spec.budget.gpu_hours if job.spec.budget else None
@@ -89,22 +87,22 @@ def train_stage(
 
     def build(attempt: int, children: Children) -> tuple[KubernetesObject, ...]:
         assert run is not None
-        micro = micro_batch_size(run, children.records_of(TRAIN))
+        micro = micro_batch_size(run, children.records_of(Stage.TRAIN))
         changed = micro != run.hyperparameters.micro_batch_size
         longest = budget_seconds_left(limits, children)
         made = build_train_job(
             job, inputs, run, attempt, environment, micro if changed else None, longest, secrets
         )
-        return (build_gang_service(job, TRAIN, attempt), made) if run.nodes > 1 else (made,)
+        return (build_gang_service(job, Stage.TRAIN, attempt), made) if run.nodes > 1 else (made,)
 
     def remedy(failure: Failure, records: Sequence[AttemptRecord]) -> Remedy | Failure:
         if run is None:
             return failure
         return find_remedy(run, failure, records) or without_remedy(run, failure, records)
 
-    return Stage(
+    return StageDefinition(
         owner=job,
-        name=TRAIN,
+        name=Stage.TRAIN,
         build=build,
         backoff_limit=job.spec.backoff_limit,
         references=_references(job, observed),

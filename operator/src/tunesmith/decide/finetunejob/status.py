@@ -25,12 +25,10 @@ from tunesmith.decide.run.summary import (
     stage_condition,
     waiting_conditions,
 )
-from tunesmith.manifests.generate_job import STAGE as GENERATE
-from tunesmith.manifests.prepare_job import STAGE as PREPARE
-from tunesmith.manifests.train_job import STAGE as TRAIN
 from tunesmith_contract.progress import EVAL_REWARD, PART, REWARD, PreparePart, TrainerStatus
 from tunesmith_contract.report import DatasetReport, TrainingReport
 from tunesmith_contract.shared_rules.defaults import is_packed
+from tunesmith_contract.stages import Stage
 
 from .costs import build_estimate
 from .dataset_status import describe_dataset, show_dataset
@@ -42,15 +40,15 @@ from .status_view import TrainingView
 _MOST_NATS = 100.0
 
 _ACTIVE = {
-    GENERATE: FineTuneJobPhase.GENERATING,
-    PREPARE: FineTuneJobPhase.PREPARING,
-    TRAIN: FineTuneJobPhase.TRAINING,
+    Stage.GENERATE: FineTuneJobPhase.GENERATING,
+    Stage.PREPARE: FineTuneJobPhase.PREPARING,
+    Stage.TRAIN: FineTuneJobPhase.TRAINING,
 }
 
 _WORKING = {
-    GENERATE: FineTuneJobReason.GENERATING,
-    PREPARE: FineTuneJobReason.PREPARING,
-    TRAIN: FineTuneJobReason.TRAINING,
+    Stage.GENERATE: FineTuneJobReason.GENERATING,
+    Stage.PREPARE: FineTuneJobReason.PREPARING,
+    Stage.TRAIN: FineTuneJobReason.TRAINING,
 }
 
 _PARTS: Mapping[str, str] = {
@@ -66,7 +64,7 @@ def build_training_status(
     job: FineTuneJob, view: TrainingView, results: Results, now: datetime
 ) -> dict[str, Any]:
     """The whole status as a plain dict."""
-    children, phase, prepared = view.step.children, _phase(view), view.step.report(PREPARE)
+    children, phase, prepared = view.step.children, _phase(view), view.step.report(Stage.PREPARE)
     dataset, training = prepared.dataset if prepared else None, view.training
     last = view.step.last_record(view.stage)
     over = phase in {FineTuneJobPhase.SUCCEEDED, FineTuneJobPhase.FAILED}
@@ -161,7 +159,7 @@ def _resolved(
 def _progress(job: FineTuneJob, view: TrainingView, training: TrainingReport | None) -> Progress | None:
     if training is not None:
         return _with_perplexity(job, _final_progress(training))
-    if view.stage != TRAIN:
+    if view.stage != Stage.TRAIN:
         runs = view.step.state is StageState.RUNNING
         return _share_done(view.progress) if view.progress is not None and runs else None
     before = _of_steps(job.status.progress)
@@ -253,15 +251,15 @@ def _conditions(
     else:
         common = attempt_conditions(step, last, _activity(job, view, phase))
     found = describe_dataset(dataset) if dataset else ""
-    stage = GENERATE if view.stage == GENERATE else PREPARE
+    stage = Stage.GENERATE if view.stage == Stage.GENERATE else Stage.PREPARE
     data = stage_condition(
         ConditionType.DATA_READY, step, stage, FineTuneJobReason.PREPARED, found, _WORKING[stage]
     )
-    if view.stage != TRAIN:
+    if view.stage != Stage.TRAIN:
         return [*common, data]
     done = f"{training.steps} steps." if training else ""
     trained = stage_condition(
-        ConditionType.TRAINED, step, TRAIN, FineTuneJobReason.TRAINED, done, FineTuneJobReason.TRAINING
+        ConditionType.TRAINED, step, Stage.TRAIN, FineTuneJobReason.TRAINED, done, FineTuneJobReason.TRAINING
     )
     return [*common, data, trained]
 
@@ -281,7 +279,7 @@ def _activity(job: FineTuneJob, view: TrainingView, phase: FineTuneJobPhase) -> 
 
 def _part(view: TrainingView) -> str:
     """What prepare is at, if its pod has said so in a word that is known."""
-    known = _PARTS.get(view.metrics.get(PART, "")) if view.stage == PREPARE else None
+    known = _PARTS.get(view.metrics.get(PART, "")) if view.stage == Stage.PREPARE else None
     return f": {known}" if known else ""
 
 

@@ -7,10 +7,10 @@ from tunesmith.decide.fit.admission import Admission
 from tunesmith.decide.fit.estimate import Expected
 from tunesmith.decide.run.stage import Step
 from tunesmith.manifests.inputs_config_map import Inputs
-from tunesmith.manifests.train_job import STAGE as TRAIN
 from tunesmith_contract.progress import TrainerStatus
 from tunesmith_contract.report import TrainingReport
 from tunesmith_contract.run_config import TrainConfig
+from tunesmith_contract.stages import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class TrainingView:
     inputs: Inputs | None
     run: TrainConfig | None
     step: Step
-    stage: str
+    stage: Stage
     eval_run: str | None
     progress: TrainerStatus | None
     admission: Admission | None = None
@@ -40,7 +40,7 @@ class TrainingView:
     @property
     def training(self) -> TrainingReport | None:
         """How training went, once it has succeeded."""
-        report = self.step.report(TRAIN)
+        report = self.step.report(Stage.TRAIN)
         return report.training if report else None
 
     @property

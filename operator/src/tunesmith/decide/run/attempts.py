@@ -30,11 +30,12 @@ from tunesmith.manifests.result_config_map import (
 )
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.report import Checkpoint, Failure
+from tunesmith_contract.stages import Stage
 
 from .children import Children
 from .endings import Ending, failed, judge, judge_lost, newest_checkpoint, success
 from .limits import Limit, is_ended_by_limit, is_stopping, nearest_limit
-from .stage import Stage, StageState, Step
+from .stage import StageDefinition, StageState, Step
 from .suspension import hold_or_release
 from .usage import Usage, is_active, measure_usage
 from .waiting import Waiting, find_waiting
@@ -55,7 +56,7 @@ MIN_POLL_SECONDS = 5.0
 MAX_POLL_SECONDS = 60.0
 
 
-def advance(stage: Stage, children: Children, now: datetime) -> Step:
+def advance(stage: StageDefinition, children: Children, now: datetime) -> Step:
     """The stage's next step."""
     records = children.records_of(stage.name)
     last = records[-1] if records else None
@@ -71,7 +72,7 @@ def advance(stage: Stage, children: Children, now: datetime) -> Step:
     return replace(step, actions=(*leftovers, *step.actions))
 
 
-def _go_on(stage: Stage, children: Children, attempt: int, now: datetime) -> Step:
+def _go_on(stage: StageDefinition, children: Children, attempt: int, now: datetime) -> Step:
     job = children.job_of(stage.name, attempt)
     if job is None:
         return _start(stage, children, attempt, now)
@@ -83,7 +84,7 @@ def _go_on(stage: Stage, children: Children, attempt: int, now: datetime) -> Ste
 
 def refuse(
     owner: Owner,
-    stage: str,
+    stage: Stage,
     children: Children,
     failure: Failure,
     now: datetime,
@@ -101,13 +102,13 @@ def refuse(
     )
 
 
-def _recorded_jobs(stage: Stage, children: Children) -> list[Body]:
+def _recorded_jobs(stage: StageDefinition, children: Children) -> list[Body]:
     recorded = [record.attempt for record in children.records_of(stage.name)]
     jobs = (children.job_of(stage.name, attempt) for attempt in recorded)
     return [job for job in jobs if job is not None]
 
 
-def _leftovers(stage: Stage, children: Children) -> tuple[Action, ...]:
+def _leftovers(stage: StageDefinition, children: Children) -> tuple[Action, ...]:
     """Live Jobs and Services of attempts that are over: their end was decided, so they go."""
     live = [job for job in _recorded_jobs(stage, children) if job_end(job) is None]
     for record in children.records_of(stage.name):
@@ -121,7 +122,7 @@ def _delete(body: Body) -> Delete:
     return Delete(version, body["kind"], metadata["namespace"], metadata["name"], metadata["uid"])
 
 
-def _start(stage: Stage, children: Children, attempt: int, now: datetime) -> Step:
+def _start(stage: StageDefinition, children: Children, attempt: int, now: datetime) -> Step:
     limit = nearest_limit(stage.limits, children, Usage())
     if limit is not None and limit.left <= 0:
         ending = failed(limit.failure(_last_checkpoint(stage, children)), limit.reason)
@@ -137,7 +138,7 @@ def _start(stage: Stage, children: Children, attempt: int, now: datetime) -> Ste
     return Step(StageState.RUNNING, children, made, (event,), attempt=attempt)
 
 
-def _last_checkpoint(stage: Stage, children: Children) -> Checkpoint | None:
+def _last_checkpoint(stage: StageDefinition, children: Children) -> Checkpoint | None:
     found = [record.checkpoint for record in children.records_of(stage.name) if record.checkpoint]
     return found[-1] if found else None
 
@@ -149,7 +150,7 @@ def _backoff_left(records: Sequence[AttemptRecord], now: datetime) -> float:
     return delay - (now - records[-1].ended_at).total_seconds()
 
 
-def _continue(stage: Stage, children: Children, job: Body, attempt: int, now: datetime) -> Step:
+def _continue(stage: StageDefinition, children: Children, job: Body, attempt: int, now: datetime) -> Step:
     pods = children.pods_of(stage.name, attempt)
     usage = measure_usage(job, pods, stage.gpus_per_pod, now)
     limit = nearest_limit(stage.limits, children, usage)
@@ -172,7 +173,7 @@ def _continue(stage: Stage, children: Children, job: Body, attempt: int, now: da
     return _watch(stage, children, job, attempt, waiting, limit, usage, now)
 
 
-def _hears_more(stage: Stage, job: Body, pods: Sequence[Body], now: datetime) -> bool:
+def _hears_more(stage: StageDefinition, job: Body, pods: Sequence[Body], now: datetime) -> bool:
     """Whether the last words of a gang's other pods are on their way: one of them may know the cause."""
     end = job_end(job)
     ended_at = parse_time(end[1].get("lastTransitionTime")) if end else None
@@ -205,7 +206,7 @@ def _stop(children: Children, job: Body, attempt: int, limit: Limit) -> Step:
     )
 
 
-def _limited_ending(stage: Stage, children: Children, pods: Sequence[Body], limit: Limit) -> Ending:
+def _limited_ending(stage: StageDefinition, children: Children, pods: Sequence[Body], limit: Limit) -> Ending:
     """A pod that came to its end in time has succeeded all the same."""
     checkpoint = newest_checkpoint(pods) or _last_checkpoint(stage, children)
     done = success(pods, stage.name)
@@ -222,7 +223,7 @@ def _is_past(limit: datetime | None, now: datetime) -> bool:
     return limit is not None and now >= limit
 
 
-def _is_lost(stage: Stage, job: Body, pods: Sequence[Body], now: datetime) -> bool:
+def _is_lost(stage: StageDefinition, job: Body, pods: Sequence[Body], now: datetime) -> bool:
     """Whether a pod should have ended long ago."""
     if is_suspended(job):
         return False
@@ -238,7 +239,7 @@ def _impatient(waiting: Waiting) -> Ending:
 
 
 def _conclude(
-    stage: Stage,
+    stage: StageDefinition,
     children: Children,
     job: Body | None,
     attempt: int,
@@ -265,7 +266,7 @@ def _conclude(
 
 
 def _limited(
-    stage: Stage, children: Children, ending: Ending, final: bool, remedy: Remedy | None
+    stage: StageDefinition, children: Children, ending: Ending, final: bool, remedy: Remedy | None
 ) -> tuple[str, bool]:
     """The reason to give, and whether the ending is final, by the limits on failures and disruptions."""
     if final or remedy is not None or ending.outcome is AttemptOutcome.SUCCEEDED:
@@ -278,7 +279,7 @@ def _limited(
 
 
 def _record(
-    stage: str,
+    stage: Stage,
     attempt: int,
     ending: Ending,
     final: bool,
@@ -311,7 +312,7 @@ def _ended_at(job: Body | None, now: datetime) -> datetime:
     return at or now.replace(microsecond=0)
 
 
-def _ending_events(stage: Stage, record: AttemptRecord, after: Step) -> tuple[Event, ...]:
+def _ending_events(stage: StageDefinition, record: AttemptRecord, after: Step) -> tuple[Event, ...]:
     name = f"Attempt {record.attempt} of {stage.name}"
     if record.outcome is AttemptOutcome.SUCCEEDED:
         return (Event(stage.ended, f"{name} succeeded."),) if stage.ended else ()
@@ -327,7 +328,7 @@ def _ending_events(stage: Stage, record: AttemptRecord, after: Step) -> tuple[Ev
 
 
 def _watch(
-    stage: Stage,
+    stage: StageDefinition,
     children: Children,
     job: Body,
     attempt: int,
@@ -357,13 +358,13 @@ def _watch(
     )
 
 
-def _needs_polling(stage: Stage, job: Body, pods: Sequence[Body]) -> bool:
+def _needs_polling(stage: StageDefinition, job: Body, pods: Sequence[Body]) -> bool:
     if is_suspended(job) and not stage.suspended:
         return False
     return not pods or any(is_deleting(pod) or not is_running(pod) for pod in pods)
 
 
-def _live_state(stage: Stage, job: Body, waiting: Waiting | None) -> StageState:
+def _live_state(stage: StageDefinition, job: Body, waiting: Waiting | None) -> StageState:
     if stage.suspended and (is_suspended(job) or not stage.queued):
         return StageState.SUSPENDED
     if is_suspended(job) and stage.queued:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import assert_never
 
 from tunesmith.api.reasons import FineTuneJobReason as Reason
 from tunesmith.decide.objects import completion_index, condition_of, job_end, terminated
@@ -10,6 +11,7 @@ from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import AttemptOutcome
 from tunesmith_contract.exit_codes import RETRYABLE, ExitCode, FailureCategory, category_of
 from tunesmith_contract.report import Checkpoint, Failure, Outcome, RunReport, parse_report
+from tunesmith_contract.stages import Stage
 
 _LOG_CHARACTERS = 2048
 _MESSAGE_CHARACTERS = 2048
@@ -62,7 +64,7 @@ class Ending:
         return self.failure is not None and self.failure.category in RETRYABLE
 
 
-def judge(job: Body, pods: Sequence[Body], stage: str) -> Ending | None:
+def judge(job: Body, pods: Sequence[Body], stage: Stage) -> Ending | None:
     """How the Job ended; None while it is live."""
     end = job_end(job)
     if end is None:
@@ -75,7 +77,7 @@ def judge(job: Body, pods: Sequence[Body], stage: str) -> Ending | None:
     return replace(ending, checkpoint=newest_checkpoint(pods))
 
 
-def judge_lost(job: Body, pods: Sequence[Body], stage: str) -> Ending:
+def judge_lost(job: Body, pods: Sequence[Body], stage: Stage) -> Ending:
     """How a Job ended whose last pods can't be seen to end: by what failed before, or by the loss itself."""
     pods = sorted(pods, key=completion_index)
     failing = condition_of(job, "FailureTarget")
@@ -90,7 +92,7 @@ def newest_checkpoint(pods: Sequence[Body]) -> Checkpoint | None:
     return max(found, key=lambda checkpoint: checkpoint.step, default=None)
 
 
-def success(pods: Sequence[Body], stage: str) -> Ending | None:
+def success(pods: Sequence[Body], stage: Stage) -> Ending | None:
     """A success that a pod reports, whatever became of its Job."""
     reports = (report for pod in sorted(pods, key=completion_index) if (report := _report(pod)))
     for report in reports:
@@ -118,19 +120,19 @@ def failed(failure: Failure, reason: str | None = None) -> Ending:
 def has_result(report: RunReport) -> bool:
     """Whether a report of success holds what its stage is for."""
     match report.stage:
-        case "generate":
+        case Stage.GENERATE:
             return report.generation is not None
-        case "prepare":
+        case Stage.PREPARE:
             return report.dataset is not None and report.model is not None
-        case "train":
+        case Stage.TRAIN:
             return report.training is not None
-        case "generate":
-            return report.generation is not None
-        case "evaluate":
+        case Stage.EVALUATE:
             return report.evaluation is not None
+        case _:
+            assert_never(report.stage)
 
 
-def _completed(pods: Sequence[Body], stage: str) -> Ending:
+def _completed(pods: Sequence[Body], stage: Stage) -> Ending:
     if (ending := success(pods, stage)) is not None:
         return ending
     reports = [report for report in map(_report, pods) if report and report.stage == stage]
@@ -144,7 +146,7 @@ def _completed(pods: Sequence[Body], stage: str) -> Ending:
     return failed(Failure(category=FailureCategory.USER_ERROR, reason="NoReport", message=message))
 
 
-def _failed(pods: Sequence[Body], stage: str, job_message: str) -> Ending:
+def _failed(pods: Sequence[Body], stage: Stage, job_message: str) -> Ending:
     """What failed first, of all that followed from it.
 
     When one pod of a gang ends, the Job asks the others to stop and they lose their connections: a cause that is
@@ -202,7 +204,7 @@ def _is_preempted(pod: Body) -> bool:
     return told or (end is not None and end["exitCode"] == ExitCode.PREEMPTED)
 
 
-def _failure(pod: Body, stage: str) -> Failure | None:
+def _failure(pod: Body, stage: Stage) -> Failure | None:
     end, report = terminated(pod), _report(pod)
     exit_code = int(end["exitCode"]) if end else None
     if exit_code == 0 or (end is None and pod.get("status", {}).get("phase") != "Failed"):

@@ -9,6 +9,7 @@ from tunesmith.manifests.names import Owner
 from tunesmith.manifests.objects import Body, KubernetesObject
 from tunesmith.manifests.result_config_map import AttemptRecord, Remedy
 from tunesmith_contract.report import Failure, RunReport
+from tunesmith_contract.stages import Stage
 
 from .children import Children
 from .limits import Limits
@@ -35,7 +36,7 @@ def no_remedy(failure: Failure, records: Sequence[AttemptRecord]) -> Remedy | Fa
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class StageDefinition:
     """What is to be run, and how patiently.
 
     Attributes:
@@ -55,7 +56,7 @@ class Stage:
     """
 
     owner: Owner
-    name: str
+    name: Stage
     build: Callable[[int, Children], tuple[KubernetesObject, ...]]
     backoff_limit: int
     references: References
@@ -95,12 +96,12 @@ class Step:
     requeue_after: float | None = None
     job: Body | None = None
 
-    def last_record(self, stage: str) -> AttemptRecord | None:
+    def last_record(self, stage: Stage) -> AttemptRecord | None:
         """The stage's latest record."""
         records = self.children.records_of(stage)
         return records[-1] if records else None
 
-    def report(self, stage: str) -> RunReport | None:
+    def report(self, stage: Stage) -> RunReport | None:
         """The report of the stage's success."""
         record = self.last_record(stage)
         return record.report if record else None

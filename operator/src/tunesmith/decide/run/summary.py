@@ -9,6 +9,7 @@ from tunesmith.api.reasons import FineTuneJobReason as Reason
 from tunesmith.api.status import Cost, Failure
 from tunesmith.decide.conditions import ConditionUpdate
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord
+from tunesmith_contract.stages import Stage
 
 from .stage import StageState, Step
 
@@ -94,7 +95,7 @@ def waiting_conditions(reason: str, message: str, hindered: bool = True) -> list
 
 
 def stage_condition(
-    kind: ConditionType, step: Step, stage: str, done: str, message: str, running: str
+    kind: ConditionType, step: Step, stage: Stage, done: str, message: str, running: str
 ) -> ConditionUpdate:
     """True when the stage has succeeded, False when it has failed for good, Unknown in between."""
     record = step.last_record(stage)
