@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from tunesmith.api.evalrun import Comparison, EvalRun, EvalRunStatus, Gate, SideArtifact, SideResult
-from tunesmith.api.reasons import EvalRunPhase, EvalRunReason, Verdict
+from tunesmith.api.reasons import EvalRunPhase, EvalRunReason, RunReason, Verdict
 from tunesmith.api.status import ArtifactRef
 from tunesmith.decide.conditions import ConditionUpdate, merge_conditions
 from tunesmith.decide.run.stage import StageState, Step
@@ -174,5 +174,5 @@ def _conditions(view: EvaluationView, judgement: Judgement | None) -> list[Condi
 
 def _activity(step: Step) -> tuple[str, str]:
     if step.state is StageState.QUEUED:
-        return EvalRunReason.QUEUED, f"Attempt {step.attempt} waits in its queue."
+        return RunReason.QUEUED, f"Attempt {step.attempt} waits in its queue."
     return EvalRunReason.EVALUATING, f"Attempt {step.attempt} runs."

@@ -11,7 +11,7 @@ from tunesmith.api.job_status import (
     Progress,
     Resolved,
 )
-from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, FineTuneJobReason
+from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, FineTuneJobReason, RunReason
 from tunesmith.api.values import format_duration
 from tunesmith.decide.conditions import ConditionUpdate, merge_conditions
 from tunesmith.decide.fit.admission import admission_conditions, shown_gpu_memory, shown_memory
@@ -245,7 +245,7 @@ def _conditions(
     step, last = view.step, view.step.last_record(view.stage)
     if training is not None:
         message = f"The artefact is {training.artifact.digest}."
-        common = ended_conditions(True, FineTuneJobReason.SUCCEEDED, message)
+        common = ended_conditions(True, RunReason.SUCCEEDED, message)
     elif phase is FineTuneJobPhase.FAILED and last is not None:
         common = ended_conditions(False, last.reason, last.failure.message if last.failure else "")
     else:
@@ -269,11 +269,11 @@ def _activity(job: FineTuneJob, view: TrainingView, phase: FineTuneJobPhase) -> 
     name = f"Attempt {view.step.attempt} of {view.stage}"
     match phase:
         case FineTuneJobPhase.SUSPENDED:
-            return FineTuneJobReason.SUSPENDED, "Held by spec.suspend; false lets it go on."
+            return RunReason.SUSPENDED, "Held by spec.suspend; false lets it go on."
         case FineTuneJobPhase.QUEUED:
-            return FineTuneJobReason.QUEUED, f"{name} waits in its queue."
+            return RunReason.QUEUED, f"{name} waits in its queue."
     if job.spec.suspend:
-        return FineTuneJobReason.SUSPENDED, f"{name} is held by its queue: {_through_queue(view)}"
+        return RunReason.SUSPENDED, f"{name} is held by its queue: {_through_queue(view)}"
     return _WORKING[view.stage], f"{name} runs{_part(view)}."
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from tunesmith.api.reasons import FineTuneJobReason as Reason
+from tunesmith.api.reasons import RunReason
 from tunesmith.decide.objects import (
     created_at,
     is_deleting,
@@ -273,9 +273,9 @@ def _limited(
         return ending.reason, final and ending.outcome is not AttemptOutcome.SUCCEEDED
     if ending.outcome is AttemptOutcome.DISRUPTED:
         over = children.disruptions + 1 >= MAX_DISRUPTIONS
-        return (Reason.TOO_MANY_DISRUPTIONS if over else ending.reason), over
+        return (RunReason.TOO_MANY_DISRUPTIONS if over else ending.reason), over
     over = children.failures + 1 > stage.backoff_limit
-    return (Reason.BACKOFF_LIMIT_EXCEEDED if over else ending.reason), over
+    return (RunReason.BACKOFF_LIMIT_EXCEEDED if over else ending.reason), over
 
 
 def _record(
@@ -322,8 +322,8 @@ def _ending_events(stage: StageDefinition, record: AttemptRecord, after: Step) -
     again = f"The next one starts in {after.requeue_after or 0:.0f} s."
     if record.remedy is not None:
         change = f"The micro batch is reduced from {record.remedy.before} to {record.remedy.micro_batch_size} rows."
-        return (Event(Reason.OUT_OF_MEMORY_REMEDY, f"{name} ended: {told} {change} {again}", "Warning"),)
-    reason = Reason.DISRUPTED if record.outcome is AttemptOutcome.DISRUPTED else Reason.RETRYING
+        return (Event(RunReason.OUT_OF_MEMORY_REMEDY, f"{name} ended: {told} {change} {again}", "Warning"),)
+    reason = RunReason.DISRUPTED if record.outcome is AttemptOutcome.DISRUPTED else RunReason.RETRYING
     return (Event(reason, f"{name} ended: {told} {again}", "Warning"),)
 
 
@@ -369,6 +369,6 @@ def _live_state(stage: StageDefinition, job: Body, waiting: Waiting | None) -> S
         return StageState.SUSPENDED
     if is_suspended(job) and stage.queued:
         return StageState.QUEUED
-    if waiting is not None and waiting.reason is Reason.UNSCHEDULABLE:
+    if waiting is not None and waiting.reason is RunReason.UNSCHEDULABLE:
         return StageState.QUEUED
     return StageState.RUNNING

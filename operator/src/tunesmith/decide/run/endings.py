@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from tunesmith.api.reasons import FineTuneJobReason as Reason
+from tunesmith.api.reasons import RunReason
 from tunesmith.decide.objects import completion_index, condition_of, job_end, terminated
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import AttemptOutcome
@@ -18,11 +18,11 @@ _MESSAGE_CHARACTERS = 2048
 
 #: Reasons of conditions, and what they say of a failure's category.
 CATEGORY_REASONS = {
-    FailureCategory.USER_ERROR: Reason.USER_ERROR,
-    FailureCategory.DATA_ERROR: Reason.DATA_ERROR,
-    FailureCategory.OUT_OF_MEMORY: Reason.OUT_OF_MEMORY,
-    FailureCategory.COMMUNICATION: Reason.COMMUNICATION,
-    FailureCategory.INFRASTRUCTURE: Reason.INFRASTRUCTURE,
+    FailureCategory.USER_ERROR: RunReason.USER_ERROR,
+    FailureCategory.DATA_ERROR: RunReason.DATA_ERROR,
+    FailureCategory.OUT_OF_MEMORY: RunReason.OUT_OF_MEMORY,
+    FailureCategory.COMMUNICATION: RunReason.COMMUNICATION,
+    FailureCategory.INFRASTRUCTURE: RunReason.INFRASTRUCTURE,
 }
 
 #: Of several failed pods the first of these counts. These are known by their own word alone, whatever else happened.
@@ -97,7 +97,7 @@ def success(pods: Sequence[Body], stage: Stage) -> Ending | None:
     reports = (report for pod in sorted(pods, key=completion_index) if (report := _report(pod)))
     for report in reports:
         if report.stage == stage and report.outcome is Outcome.SUCCEEDED and has_result(report):
-            return Ending(AttemptOutcome.SUCCEEDED, Reason.SUCCEEDED, report=report)
+            return Ending(AttemptOutcome.SUCCEEDED, RunReason.SUCCEEDED, report=report)
     return None
 
 
@@ -105,11 +105,11 @@ def disrupted(message: str, exit_code: int | None = None) -> Ending:
     """The attempt was taken away: no fault of its own."""
     failure = Failure(
         category=FailureCategory.INFRASTRUCTURE,
-        reason=Reason.DISRUPTED,
+        reason=RunReason.DISRUPTED,
         message=message[:_MESSAGE_CHARACTERS],
         exit_code=exit_code,
     )
-    return Ending(AttemptOutcome.DISRUPTED, Reason.DISRUPTED, failure=failure)
+    return Ending(AttemptOutcome.DISRUPTED, RunReason.DISRUPTED, failure=failure)
 
 
 def failed(failure: Failure, reason: str | None = None) -> Ending:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.api.reasons import FineTuneJobReason
+from tunesmith.api.reasons import RunReason
 from tunesmith.decide.objects import is_deleting
 from tunesmith.decide.plan import Delete, Event, Plan
 from tunesmith.manifests.objects import Body
@@ -33,7 +33,7 @@ def expire(
     left = (ended_at + timedelta(seconds=ttl) - now).total_seconds()
     if left > 0 or not outcome_written:
         return Plan(requeue_after=max(left, SOON_SECONDS))
-    event = Event(FineTuneJobReason.CHILDREN_REMOVED, f"The Jobs were removed {ttl} s after the end.")
+    event = Event(RunReason.CHILDREN_REMOVED, f"The Jobs were removed {ttl} s after the end.")
     return Plan(actions=tuple(_delete(job) for job in jobs), events=(event,))
 
 

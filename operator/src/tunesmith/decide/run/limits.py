@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import floor
 
-from tunesmith.api.reasons import FineTuneJobReason as Reason
+from tunesmith.api.reasons import RunReason
 from tunesmith.decide.objects import condition_of
 from tunesmith.manifests.objects import Body
 from tunesmith_contract.exit_codes import FailureCategory
@@ -42,7 +42,7 @@ class Limit:
         message: what is said then.
     """
 
-    reason: Reason
+    reason: RunReason
     left: float
     message: str
 
@@ -67,11 +67,11 @@ def nearest_limit(limits: Limits, children: Children, usage: Usage) -> Limit | N
     if limits.deadline_seconds is not None:
         left = limits.deadline_seconds - children.active_seconds - usage.active_seconds
         message = f"It was active for longer than activeDeadlineSeconds: {limits.deadline_seconds:g}."
-        found.append(Limit(Reason.DEADLINE_EXCEEDED, left, message))
+        found.append(Limit(RunReason.DEADLINE_EXCEEDED, left, message))
     if limits.budget_gpu_seconds is not None and limits.gpus:
         left = (limits.budget_gpu_seconds - children.gpu_seconds - usage.gpu_seconds) / limits.gpus
         message = f"The budget of {limits.budget_gpu_seconds / 3600:g} GPU hours is used up."
-        found.append(Limit(Reason.BUDGET_EXHAUSTED, left, message))
+        found.append(Limit(RunReason.BUDGET_EXHAUSTED, left, message))
     return min(found, key=lambda limit: limit.left, default=None)
 
 

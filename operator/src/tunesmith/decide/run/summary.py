@@ -4,8 +4,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, overload
 
 from tunesmith.api.common import Condition
-from tunesmith.api.reasons import ConditionType
-from tunesmith.api.reasons import FineTuneJobReason as Reason
+from tunesmith.api.reasons import ConditionType, RunReason
 from tunesmith.api.status import Cost, Failure
 from tunesmith.decide.conditions import ConditionUpdate
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord
@@ -67,7 +66,7 @@ def attempt_conditions(
     if step.waiting is not None:
         hindered, reason, message = True, step.waiting.reason, step.waiting.message
     elif step.state is StageState.BACKING_OFF and last is not None:
-        reason = Reason.DISRUPTED if last.outcome is AttemptOutcome.DISRUPTED else Reason.RETRYING
+        reason = RunReason.DISRUPTED if last.outcome is AttemptOutcome.DISRUPTED else RunReason.RETRYING
         told = last.failure.message if last.failure else ""
         message = f"Attempt {last.attempt} ended, another follows: {told}"
     message = message[:_MESSAGE_CHARACTERS]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tunesmith.api.reasons import FineTuneJobReason as Reason
+from tunesmith.api.reasons import RunReason
 from tunesmith.decide.objects import is_suspended
 from tunesmith.decide.plan import Action, Event, Patch, owned_by
 from tunesmith.manifests.names import GROUP
@@ -41,9 +41,9 @@ def hold_or_release(
     name = job["metadata"]["name"]
     change: KubernetesObject = {"spec": {"suspend": suspended}}
     if not suspended:
-        return (_patch_job(job, change),), (Event(Reason.RESUMED, f"Job {name} goes on."),)
+        return (_patch_job(job, change),), (Event(RunReason.RESUMED, f"Job {name} goes on."),)
     change["metadata"] = {"annotations": {USED_ANNOTATION: usage.to_annotation()}}
-    return (_patch_job(job, change),), (Event(Reason.SUSPENDED, f"Job {name} is held."),)
+    return (_patch_job(job, change),), (Event(RunReason.SUSPENDED, f"Job {name} is held."),)
 
 
 def _note(job: Body, pods: Sequence[Body], usage: Usage) -> tuple[Action, ...]:
@@ -78,6 +78,6 @@ def _through_queue(suspended: bool, job: Body, workloads: Sequence[Body]) -> Cha
             Patch(workload["apiVersion"], "Workload", metadata["namespace"], metadata["name"], change)
         )
         verb = "is made inactive: its queue ends the pods" if suspended else "is active again"
-        reason = Reason.SUSPENDED if suspended else Reason.RESUMED
+        reason = RunReason.SUSPENDED if suspended else RunReason.RESUMED
         events.append(Event(reason, f"Workload {metadata['name']} {verb}."))
     return tuple(actions), tuple(events)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tunesmith.api.reasons import FineTuneJobReason as Reason
+from tunesmith.api.reasons import RunReason
 from tunesmith.decide.objects import (
     condition_of,
     created_at,
@@ -95,7 +95,7 @@ class Waiting:
         bounded: whether it ends the run after PATIENCE; otherwise time alone may cure it.
     """
 
-    reason: Reason
+    reason: RunReason
     message: str
     since: datetime
     bounded: bool
@@ -126,10 +126,10 @@ def _no_pod(job: Body, since: datetime) -> Waiting:
         f'Job "{name}" gets no pod: `kubectl describe job {name}` shows what refuses it '
         "(a quota, a missing ServiceAccount, an admission policy)."
     )
-    return Waiting(Reason.POD_NOT_CREATED, message, since, bounded=False)
+    return Waiting(RunReason.POD_NOT_CREATED, message, since, bounded=False)
 
 
-_Check = Callable[[Body, References], tuple[Reason, str, bool] | None]
+_Check = Callable[[Body, References], tuple[RunReason, str, bool] | None]
 
 
 def _pod_waiting(pod: Body, references: References, now: datetime) -> Waiting | None:
@@ -140,7 +140,7 @@ def _pod_waiting(pod: Body, references: References, now: datetime) -> Waiting | 
     if waiting(pod) is not None and now >= since + QUIET_CONTAINER:
         name = pod["metadata"]["name"]
         message = f'Pod "{name}" has no container yet: `kubectl describe pod {name}` shows what it waits for.'
-        return Waiting(Reason.CONTAINER_NOT_STARTED, message, since, bounded=False)
+        return Waiting(RunReason.CONTAINER_NOT_STARTED, message, since, bounded=False)
     return None
 
 
@@ -149,53 +149,53 @@ def _scheduled_at(pod: Body) -> datetime | None:
     return parse_time(scheduled.get("lastTransitionTime")) if scheduled else None
 
 
-def _check_scheduling(pod: Body, references: References) -> tuple[Reason, str, bool] | None:
+def _check_scheduling(pod: Body, references: References) -> tuple[RunReason, str, bool] | None:
     refused = condition_of(pod, "PodScheduled", "False")
     if refused is None:
         return None
     message = refused.get("message", "")
     if claim := _CLAIM.search(message):
-        return Reason.VOLUME_CLAIM_NOT_FOUND, _missing("pvc", claim["name"], references), True
-    return Reason.UNSCHEDULABLE, f"No node takes the pod: {message}", False
+        return RunReason.VOLUME_CLAIM_NOT_FOUND, _missing("pvc", claim["name"], references), True
+    return RunReason.UNSCHEDULABLE, f"No node takes the pod: {message}", False
 
 
-def _check_image(pod: Body, _: References) -> tuple[Reason, str, bool] | None:
+def _check_image(pod: Body, _: References) -> tuple[RunReason, str, bool] | None:
     state = waiting(pod)
     if state is None or state.get("reason") not in _IMAGE_REASONS:
         return None
     image = pod["spec"]["containers"][0]["image"]
     detail = state.get("message", state["reason"])
     return (
-        Reason.IMAGE_NOT_PULLED,
+        RunReason.IMAGE_NOT_PULLED,
         f'Image "{image}" can\'t be pulled: correct its name, or add imagePullSecrets: {detail}',
         True,
     )
 
 
-def _check_configuration(pod: Body, references: References) -> tuple[Reason, str, bool] | None:
+def _check_configuration(pod: Body, references: References) -> tuple[RunReason, str, bool] | None:
     state = waiting(pod)
     if state is None or state.get("reason") not in _BROKEN_REASONS:
         return None
     message = state.get("message", "")
     if key := _SECRET_KEY.search(message):
         sentence = f'Secret "{key["name"]}" has no key "{key["key"]}": add it.'
-        return Reason.SECRET_NOT_FOUND, sentence, True
+        return RunReason.SECRET_NOT_FOUND, sentence, True
     if secret := _SECRET.search(message):
-        return Reason.SECRET_NOT_FOUND, _missing("secret", secret["name"], references), True
+        return RunReason.SECRET_NOT_FOUND, _missing("secret", secret["name"], references), True
     if config_map := _CONFIG_MAP.search(message):
-        return Reason.CONFIG_MAP_NOT_FOUND, _missing("configmap", config_map["name"], references), True
-    return Reason.CONTAINER_NOT_STARTED, f"The container can't be started: {message}", True
+        return RunReason.CONFIG_MAP_NOT_FOUND, _missing("configmap", config_map["name"], references), True
+    return RunReason.CONTAINER_NOT_STARTED, f"The container can't be started: {message}", True
 
 
-def _check_config_maps(pod: Body, references: References) -> tuple[Reason, str, bool] | None:
+def _check_config_maps(pod: Body, references: References) -> tuple[RunReason, str, bool] | None:
     """A missing ConfigMap of a volume is in no pod's status: the container is being created for ever."""
     if waiting(pod) is None or not references.missing_config_maps:
         return None
     name = references.missing_config_maps[0]
-    return Reason.CONFIG_MAP_NOT_FOUND, _missing("configmap", name, references), True
+    return RunReason.CONFIG_MAP_NOT_FOUND, _missing("configmap", name, references), True
 
 
-def _check_mounts(pod: Body, references: References) -> tuple[Reason, str, bool] | None:
+def _check_mounts(pod: Body, references: References) -> tuple[RunReason, str, bool] | None:
     """A missing Secret of a volume is in no pod's status either, but its node says so in an event."""
     if waiting(pod) is None:
         return None
@@ -203,7 +203,7 @@ def _check_mounts(pod: Body, references: References) -> tuple[Reason, str, bool]
     names = {match["name"] for match in found if match} & set(_secret_names(pod))
     if not names:
         return None
-    return Reason.SECRET_NOT_FOUND, _missing("secret", min(names), references), True
+    return RunReason.SECRET_NOT_FOUND, _missing("secret", min(names), references), True
 
 
 def _secret_names(pod: Body) -> list[str]:
