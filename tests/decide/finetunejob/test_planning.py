@@ -11,7 +11,7 @@ from training_world import World, created, preempted, training, world
 from tunesmith.decide.finetunejob.observed import LiveProgress, Surroundings
 from tunesmith.decide.plan import Delete, Patch, Plan
 from tunesmith.decide.run.attempts import MAX_DISRUPTIONS
-from tunesmith.decide.run.waiting import PATIENCE
+from tunesmith.decide.run.waiting import CORRECTION_TIME
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.progress import ProgressMetric, TrainerStatus
 from tunesmith_contract.run_config import parse_run_config
@@ -358,7 +358,7 @@ def test_what_is_missing_is_named_waited_for_and_then_failed(
     assert (ready["status"], ready["reason"], ready["message"]) == ("False", reason, message)
     assert cluster.status["phase"] == "Preparing"
     assert plan.requeue_after is not None
-    cluster.pass_time(PATIENCE.total_seconds())
+    cluster.pass_time(CORRECTION_TIME.total_seconds())
     cluster.reconcile()
     assert cluster.status["phase"] == "Failed"
     assert cluster.status["failure"]["category"] == "UserError"

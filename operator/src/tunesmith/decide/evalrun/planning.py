@@ -11,7 +11,7 @@ from tunesmith.decide.plan import Action, Create, Event, Plan, soonest
 from tunesmith.decide.run.attempts import advance, refuse
 from tunesmith.decide.run.children import Children
 from tunesmith.decide.run.expiry import expire
-from tunesmith.decide.run.limits import Limits
+from tunesmith.decide.run.limits import RunLimits
 from tunesmith.decide.run.stage import StageDefinition, StageState, Step
 from tunesmith.decide.run.waiting import References
 from tunesmith.manifests.environment import Environment
@@ -193,7 +193,7 @@ def _stage(
         name=Stage.EVALUATE,
         build=lambda attempt, _: (build_evaluate_job(run, inputs, attempt, environment),),
         backoff_limit=run.spec.backoff_limit,
-        limits=Limits(deadline_seconds=run.spec.active_deadline_seconds, gpus=run.spec.compute.gpus),
+        limits=RunLimits(deadline_seconds=run.spec.active_deadline_seconds, gpus=run.spec.compute.gpus),
         references=_references(run, inputs, observed),
         started=EvalRunReason.EVALUATING,
         ended=None,

@@ -7,7 +7,7 @@ from datetime import datetime
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.job_status import JobArtifact
 from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, FineTuneJobReason
-from tunesmith.decide.run.waiting import PATIENCE
+from tunesmith.decide.run.waiting import CORRECTION_TIME
 from tunesmith_contract.artifact import ArtifactKind
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.report import Failure
@@ -81,7 +81,7 @@ def _is_impatient(job: FineTuneJob, now: datetime) -> bool:
     ready = next((item for item in job.status.conditions if item.type == ConditionType.READY), None)
     if ready is None or ready.status != "False" or ready.reason != FineTuneJobReason.WAITING_FOR_JOB:
         return False
-    return now >= ready.last_transition_time + PATIENCE
+    return now >= ready.last_transition_time + CORRECTION_TIME
 
 
 def _failed(message: str) -> Failure:

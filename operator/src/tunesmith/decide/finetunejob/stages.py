@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import FineTuneJobReason
 from tunesmith.decide.run.children import Children
-from tunesmith.decide.run.limits import Limits, budget_seconds_left
+from tunesmith.decide.run.limits import RunLimits, budget_seconds_left
 from tunesmith.decide.run.stage import StageDefinition
 from tunesmith.decide.run.waiting import References
 from tunesmith.manifests.environment import Environment
@@ -39,7 +39,7 @@ def generate_stage(
         name=Stage.GENERATE,
         build=lambda attempt, _: (build_generate_job(job, inputs, attempt, environment, secrets),),
         backoff_limit=job.spec.backoff_limit,
-        limits=Limits(deadline_seconds=job.spec.active_deadline_seconds),
+        limits=RunLimits(deadline_seconds=job.spec.active_deadline_seconds),
         references=_references(job, observed),
         started=FineTuneJobReason.GENERATING,
         ended=None,
@@ -59,7 +59,7 @@ def prepare_stage(
         name=Stage.PREPARE,
         build=lambda attempt, _: (build_prepare_job(job, inputs, attempt, environment, secrets),),
         backoff_limit=job.spec.backoff_limit,
-        limits=Limits(deadline_seconds=job.spec.active_deadline_seconds),
+        limits=RunLimits(deadline_seconds=job.spec.active_deadline_seconds),
         references=_references(job, observed),
         started=FineTuneJobReason.PREPARING,
         ended=FineTuneJobReason.PREPARED,
@@ -79,7 +79,7 @@ def train_stage(
     """Train in gangs of all nodes."""
     compute, secrets = job.spec.compute, for_train(inputs.secrets)
     hours = job.spec.budget.gpu_hours if job.spec.budget else None
-    limits = Limits(
+    limits = RunLimits(
         deadline_seconds=job.spec.active_deadline_seconds,
         budget_gpu_seconds=float(hours) * 3600 if hours else None,
         gpus=compute.nodes * compute.gpus_per_node,

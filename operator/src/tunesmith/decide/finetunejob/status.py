@@ -110,7 +110,7 @@ def build_waiting_status(job: FineTuneJob, message: str, missing: bool, now: dat
         observed_generation=job.metadata.generation,
         method=job.spec.method.name,
     )
-    updates = waiting_conditions(FineTuneJobReason.WAITING_FOR_JOB, message, hindered=missing)
+    updates = waiting_conditions(FineTuneJobReason.WAITING_FOR_JOB, message, blocked=missing)
     conditions = merge_conditions(conditions_of(job.status.conditions), updates, job.metadata.generation, now)
     return status.to_dict() | {"conditions": conditions}
 
