@@ -12,7 +12,13 @@ Price = Annotated[Decimal, Field(ge=0, max_digits=18, allow_inf_nan=False)]
 
 MAX_ANSWERS = 8
 
-TASKS = ("answers", "paraphrases", "self_instruct", "preferences")
+#: Tasks, and the member of each that names the rows it starts from.
+SOURCE_FIELDS = {
+    "answers": "prompts",
+    "paraphrases": "rows",
+    "self_instruct": "seeds",
+    "preferences": "prompts",
+}
 
 
 class Answers(Document):
@@ -106,7 +112,7 @@ class Generation(Document):
         return self
 
     def _tasks(self) -> list[str]:
-        return [name for name in TASKS if getattr(self, name) is not None]
+        return [name for name in SOURCE_FIELDS if getattr(self, name) is not None]
 
     @property
     def task(self) -> str:
@@ -116,11 +122,5 @@ class Generation(Document):
     @property
     def source(self) -> str:
         """The URI of the rows that generation starts from."""
-        if self.answers:
-            return self.answers.prompts
-        if self.paraphrases:
-            return self.paraphrases.rows
-        if self.self_instruct:
-            return self.self_instruct.seeds
-        assert self.preferences is not None
-        return self.preferences.prompts
+        uri: str = getattr(getattr(self, self.task), SOURCE_FIELDS[self.task])
+        return uri

@@ -14,7 +14,7 @@ from tunesmith.decide.finetunejob.observed import (
     Surroundings,
     assemble_training,
 )
-from tunesmith.decide.finetunejob.run_config import referred_jobs
+from tunesmith.decide.finetunejob.referenced_jobs import referred_jobs
 from tunesmith.decide.fit.admission import asks_for_nodes, is_judged
 from tunesmith.decide.objects import is_suspended, job_end
 from tunesmith.decide.refusal import without_invalid

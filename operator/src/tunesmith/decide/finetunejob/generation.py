@@ -5,15 +5,14 @@ from collections.abc import Mapping
 from tunesmith.api.endpoints import ChatEndpoint
 from tunesmith.api.filter_rewards import EndpointReward
 from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
-from tunesmith.api.generate import Generate, Judge, SeedRows
+from tunesmith.api.generate import Generate, SeedRows
 from tunesmith.manifests.generate_job import generation_uris
 from tunesmith_contract import generation as contract
-from tunesmith_contract import methods
 from tunesmith_contract.layout import SecretRole, filter_role, generated_uri, work_uri
 from tunesmith_contract.run_config import GenerateConfig, HeldOut, Owner
 from tunesmith_contract.uris import Scheme, parse_uri
 
-from .run_config import resolve_reward
+from .method import plain_data, reward_document
 
 _FIELD = "spec.dataset.generate"
 #: What rewards need the base model's tokenizer for.
@@ -104,52 +103,13 @@ def for_generate(secrets: Mapping[str, str], config: GenerateConfig) -> dict[str
 
 
 def _generation(generate: Generate) -> contract.Generation:
-    paraphrases, instructed = generate.paraphrases, generate.self_instruct
-    return contract.Generation(
-        endpoint=_endpoint(generate.endpoint),
-        answers=contract.Answers(prompts=generate.answers.prompts.uri) if generate.answers else None,
-        paraphrases=paraphrases
-        and contract.Paraphrases(rows=paraphrases.rows.uri, per_row=paraphrases.per_row),
-        self_instruct=instructed and contract.SelfInstruct(seeds=instructed.seeds.uri, rows=instructed.rows),
-        preferences=_preferences(generate),
-        instructions=generate.instructions,
-        temperature=float(generate.temperature),
-        max_tokens=generate.max_tokens,
-        concurrency=generate.concurrency,
-        requests_per_minute=generate.requests_per_minute,
-        filter=_filter(generate),
-        budget=contract.GenerationBudget.model_validate(generate.budget.to_dict()),
-        minimum_rows=generate.minimum_rows,
-    )
-
-
-def _preferences(generate: Generate) -> contract.Preferences | None:
-    written = generate.preferences
-    if written is None:
-        return None
-    judge = contract.Judge(**_judge(written.judge))
-    return contract.Preferences(prompts=written.prompts.uri, answers=written.answers, judge=judge)
-
-
-def _filter(generate: Generate) -> contract.GenerationFilter:
-    written = generate.filter
-    if written is None:
-        return contract.GenerationFilter()
-    judge = written.judge
-    return contract.GenerationFilter(
-        judge=contract.ScoringJudge(**_judge(judge), minimum=float(judge.minimum)) if judge else None,
-        rewards=tuple(resolve_reward(reward) for reward in written.rewards or ()),
-        minimum_reward=float(written.minimum_reward or 0),
-    )
-
-
-def _judge(judge: Judge) -> dict[str, object]:
-    endpoint = _endpoint(judge.endpoint) if judge.endpoint else None
-    return {"endpoint": endpoint, "criteria": judge.criteria, "max_tokens": judge.max_tokens}
-
-
-def _endpoint(endpoint: ChatEndpoint) -> methods.ChatEndpoint:
-    return methods.ChatEndpoint(url=endpoint.url, model=endpoint.model)
+    document = plain_data(generate)
+    # The contract has the URI of the rows where people write a source with its Secret.
+    task, field = generate.source_field.split(".")
+    document[task][field] = generate.source.uri
+    if generate.filter and generate.filter.rewards:
+        document["filter"]["rewards"] = [reward_document(reward) for reward in generate.filter.rewards]
+    return contract.Generation.model_validate(document)
 
 
 def _held_out(spec: FineTuneJobSpec) -> tuple[HeldOut, ...]:

@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
-from tunesmith.api.sources import Validation
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.inputs_config_map import Inputs
 from tunesmith_contract.exit_codes import FailureCategory
+from tunesmith_contract.labels import ArgillaSource
 from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import NEAR_THRESHOLD, HeldOut, Owner, PrepareConfig, ValidationSource
 from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
 
 from .generation import generated_rows, generation_fields, resolve_generation
-from .referenced_jobs import NotReady, find_earlier
-from .run_config import EarlierArtifact, resolve_base, resolve_method
+from .method import plain_data, resolve_method
+from .referenced_jobs import NotReady, ReferencedArtifact, find_earlier, resolve_base
 from .secrets import resolve_secrets
 
 
@@ -48,17 +48,18 @@ def take_inputs(
 
 
 def _prepare_config(
-    job: FineTuneJob, base_model: str, artifacts: Mapping[str, EarlierArtifact]
+    job: FineTuneJob, base_model: str, artifacts: Mapping[str, ReferencedArtifact]
 ) -> PrepareConfig:
     spec, meta = job.spec, job.metadata
     data = spec.dataset
+    argilla = data.train.argilla if data.train else None
     return PrepareConfig(
         owner=Owner(kind="FineTuneJob", namespace=meta.namespace, name=meta.name, uid=meta.uid),
         base_model=base_model,
         train=data.train.locations if data.train else (),
-        argilla=data.train.argilla.to_contract() if data.train and data.train.argilla else None,
+        argilla=argilla and ArgillaSource.model_validate(plain_data(argilla)),
         generated=generated_rows(job),
-        validation=_validation(data.validation),
+        validation=ValidationSource.model_validate(plain_data(data.validation)),
         held_out=_held_out(spec),
         format=data.format,
         on_invalid_row=data.on_invalid_row,
@@ -71,15 +72,6 @@ def _prepare_config(
         seed=spec.hyperparameters.seed,
         workspace=spec.workspace.uri if spec.workspace else None,
         output=spec.output.uri,
-    )
-
-
-def _validation(written: Validation) -> ValidationSource:
-    return ValidationSource(
-        fraction=float(written.fraction or 0),
-        uri=written.uri,
-        group_field=written.group_field,
-        stratify_field=written.stratify_field,
     )
 
 

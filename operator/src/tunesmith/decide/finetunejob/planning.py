@@ -26,9 +26,9 @@ from .claims import refuse_unshared
 from .costs import tell_expected
 from .inputs import invalid_uri, take_inputs, with_snapshot
 from .observed import ObservedTraining
-from .referenced_jobs import NotReady
+from .referenced_jobs import NotReady, referred_jobs
 from .results import find_results, news_of
-from .run_config import referred_jobs, resolve_run
+from .run_config import resolve_run
 from .stages import generate_stage, prepare_stage, train_stage
 from .status import build_training_status, build_waiting_status
 from .status_view import TrainingView

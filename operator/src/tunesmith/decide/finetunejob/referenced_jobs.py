@@ -4,18 +4,63 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
 from tunesmith.api.job_status import JobArtifact
 from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, FineTuneJobReason
 from tunesmith.decide.run.waiting import CORRECTION_TIME
 from tunesmith_contract.artifact import ArtifactKind
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.report import Failure
+from tunesmith_contract.run_config import AdapterSource
 from tunesmith_contract.uris import Scheme, parse_uri
 
-from .run_config import EarlierArtifact, referred_jobs
-
 _WHOLE = frozenset({ArtifactKind.MODEL, ArtifactKind.REWARD_MODEL})
+
+
+@dataclass(frozen=True, slots=True)
+class ReferencedArtifact:
+    """Artifact of a FineTuneJob that another one refers to.
+
+    Attributes:
+        uri, digest: of the artifact.
+        base_model: the model it was trained on, with its revision.
+        whole_model: it is a whole model, not an adapter.
+    """
+
+    uri: str
+    digest: str
+    base_model: str
+    whole_model: bool = False
+
+
+def referred_jobs(spec: FineTuneJobSpec) -> tuple[str, ...]:
+    """Names of the FineTuneJobs whose artifacts the job needs before it can begin: of its base model and rewards."""
+    models = (reward.model for reward in spec.method.rewards)
+    references = (
+        spec.base_model.fine_tune_job_ref,
+        *(model.fine_tune_job_ref for model in models if model),
+    )
+    return tuple(dict.fromkeys(reference.name for reference in references if reference))
+
+
+def resolve_base(
+    spec: FineTuneJobSpec, artifacts: Mapping[str, ReferencedArtifact]
+) -> tuple[str, AdapterSource | None]:
+    """URI of the base model, and the adapter of another job that training starts from.
+
+    Another job's whole model is the base model itself; its adapter is trained further, on the same base.
+
+    Raises:
+        KeyError: the other job is not among ``artifacts``.
+    """
+    reference = spec.base_model.fine_tune_job_ref
+    if reference is None:
+        assert spec.base_model.uri is not None
+        return spec.base_model.uri, None
+    artifact = artifacts[reference.name]
+    if artifact.whole_model:
+        return artifact.uri, None
+    return artifact.base_model, AdapterSource(uri=artifact.uri, digest=artifact.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +78,12 @@ class NotReady:
 
 def find_earlier(
     job: FineTuneJob, found: Mapping[str, FineTuneJob | None], now: datetime
-) -> dict[str, EarlierArtifact] | NotReady | Failure:
+) -> dict[str, ReferencedArtifact] | NotReady | Failure:
     """What the job's references come to, by their names."""
-    artifacts: dict[str, EarlierArtifact] = {}
+    artifacts: dict[str, ReferencedArtifact] = {}
     for name in referred_jobs(job.spec):
         outcome = _follow(job, name, found.get(name), now)
-        if not isinstance(outcome, EarlierArtifact):
+        if not isinstance(outcome, ReferencedArtifact):
             return outcome
         artifacts[name] = outcome
     return artifacts
@@ -60,7 +105,7 @@ def is_whole(job: FineTuneJob, artifact: JobArtifact) -> bool:
 
 def _follow(
     job: FineTuneJob, name: str, earlier: FineTuneJob | None, now: datetime
-) -> EarlierArtifact | NotReady | Failure:
+) -> ReferencedArtifact | NotReady | Failure:
     if earlier is None:
         message = f'FineTuneJob "{name}" does not exist in namespace {job.metadata.namespace}: create it.'
         return _failed(message) if _is_impatient(job, now) else NotReady(message, missing=True)
@@ -71,8 +116,8 @@ def _follow(
     if earlier.status.phase is not FineTuneJobPhase.SUCCEEDED or artifact is None:
         phase = earlier.status.phase or FineTuneJobPhase.PENDING
         return NotReady(f'FineTuneJob "{name}" has not succeeded yet: it is {phase}.')
-    return EarlierArtifact(
-        artifact.uri, artifact.digest, base_model_of(earlier), whole=is_whole(earlier, artifact)
+    return ReferencedArtifact(
+        artifact.uri, artifact.digest, base_model_of(earlier), whole_model=is_whole(earlier, artifact)
     )
 
 
