@@ -28,6 +28,9 @@ COMPLETION_TOKENS = "completion_tokens"
 #: While rows are prepared: a ``PreparePart``.
 PART = "part"
 
+#: Any of these marks an update by the trainer's own callbacks, which leaves out what transformers measures.
+TRAINER_UPDATES = frozenset({CHECKPOINT_STEP, KERNELS, OVERFITTING_STEP})
+
 PROGRESS_PATH = "/progress/v1/namespaces/{namespace}/{plural}/{name}"
 
 SERVER_URL_ENV = "KUBEFLOW_TRAINER_SERVER_URL"

@@ -25,7 +25,15 @@ from tunesmith.decide.run.summary import (
     stage_condition,
     waiting_conditions,
 )
-from tunesmith_contract.progress import EVAL_REWARD, PART, REWARD, PreparePart, TrainerStatus
+from tunesmith_contract.progress import (
+    EVAL_REWARD,
+    PART,
+    REWARD,
+    TOKENS_PER_SECOND,
+    TRAINER_UPDATES,
+    PreparePart,
+    TrainerStatus,
+)
 from tunesmith_contract.report import DatasetReport, TrainingReport
 from tunesmith_contract.shared_rules.defaults import is_packed
 from tunesmith_contract.stages import Stage
@@ -201,28 +209,35 @@ def _share_done(news: TrainerStatus) -> Progress:
     return Progress(percent=live.percent, remaining=live.remaining, last_update_time=live.last_update_time)
 
 
-def _live_progress(news: TrainerStatus, before: Progress) -> Progress:
-    """The news; what they leave out of the steps stays as it was: transformers' last word names none."""
-    metrics = {metric.name: metric.value for metric in news.metrics}
-    percent, remaining = news.progress_percentage, news.estimated_remaining_seconds
+def _live_progress(update: TrainerStatus, before: Progress) -> Progress:
+    """Progress after an update of the pods.
+
+    Steps that it leaves out stay: the last update of transformers has none. An update by the trainer's own callbacks
+    (a commit, the kernels, overfitting) has no measurements: these stay too, as the latest ones.
+    """
+    metrics = {metric.name: metric.value for metric in update.metrics}
+    measured = before if metrics.keys() & TRAINER_UPDATES else Progress()
+    step = _whole(metrics, "current_step")
+    percent, seconds = update.progress_percentage, update.estimated_remaining_seconds
+    remaining = measured.remaining if seconds is None else format_duration(min(seconds, 10**7))
     return Progress(
-        step=_whole(metrics, "current_step") or before.step,
+        step=before.step if step is None else step,
         total_steps=_whole(metrics, "total_steps") or before.total_steps,
         percent=None if percent is None else f"{percent}%",
-        epoch=_number(metrics, "current_epoch"),
-        loss=_number(metrics, "loss"),
-        eval_loss=_number(metrics, "eval_loss"),
-        reward=_number(metrics, REWARD),
-        eval_reward=_number(metrics, EVAL_REWARD),
-        tokens_per_second=_number(metrics, "tokens_per_second"),
-        remaining=None if remaining is None else format_duration(min(remaining, 10**7)),
-        last_update_time=news.last_updated_time.replace(microsecond=0),
+        epoch=_number(metrics, "current_epoch") or measured.epoch,
+        loss=_number(metrics, "loss") or measured.loss,
+        eval_loss=_number(metrics, "eval_loss") or measured.eval_loss,
+        reward=_number(metrics, REWARD) or measured.reward,
+        eval_reward=_number(metrics, EVAL_REWARD) or measured.eval_reward,
+        tokens_per_second=_number(metrics, TOKENS_PER_SECOND) or measured.tokens_per_second,
+        remaining=remaining,
+        last_update_time=update.last_updated_time.replace(microsecond=0),
     )
 
 
-def _whole(metrics: Mapping[str, str], name: str) -> int:
+def _whole(metrics: Mapping[str, str], name: str) -> int | None:
     number = _number(metrics, name)
-    return max(0, int(float(number))) if number else 0
+    return max(0, int(float(number))) if number else None
 
 
 def _number(metrics: Mapping[str, str], name: str) -> str | None:
