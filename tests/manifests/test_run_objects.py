@@ -196,7 +196,7 @@ def test_placement_is_as_written() -> None:
     assert pod["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
 
 
-def test_the_evaluation_judges_the_jobs_artefact() -> None:
+def test_the_evaluation_judges_the_jobs_artifact() -> None:
     evaluation = {key: value for key, value in eval_run()["spec"].items() if key != "candidate"}
     job = FineTuneJob.parse(fine_tune_job(evaluation=evaluation | {"candidate": {"fewShot": 2}}))
     assert job.spec.evaluation is not None

@@ -33,7 +33,7 @@ class Version(Document):
 
 
 class DesiredAlias(Document):
-    """What is to be served under one stable name.
+    """What is to be served under one alias.
 
     ``weight`` is the candidate's share in percent. Without a stable version (the first one still loads) the alias
     answers 503.

@@ -1,4 +1,4 @@
-"""The manifest of an artefact: its digest is the digest of the manifest's bytes, which hold every file's digest."""
+"""The manifest of an artifact: its digest is the digest of the manifest's bytes, which hold every file's digest."""
 
 from enum import StrEnum
 from typing import Literal
@@ -9,7 +9,7 @@ from .base import Digest, Document, canonical_json, sha256_digest
 
 
 class File(Document):
-    """One file of an artefact, relative to its folder."""
+    """One file of an artifact, relative to its folder."""
 
     path: str
     size_bytes: int
@@ -33,7 +33,7 @@ class Probe(Document):
 
 
 class Lineage(Document):
-    """What went in: enough to make the artefact again.
+    """What went in: enough to make the artifact again.
 
     ``generation`` is the digest of the ``generation.json`` that says how rows of its data were made by a teacher.
     """
@@ -54,7 +54,7 @@ class Lineage(Document):
 
 
 class ArtifactKind(StrEnum):
-    """What the files of an artefact are.
+    """What the files of an artifact are.
 
     ``LoRA``, ``RSLoRA`` and ``DoRA`` are PEFT adapters of causal models, ``RewardAdapter`` one of a sequence
     classifier.
@@ -71,7 +71,7 @@ class ArtifactKind(StrEnum):
 
 
 class Manifest(Document):
-    """``manifest.json`` of an artefact; ``rank`` and ``target_modules`` are an adapter's."""
+    """``manifest.json`` of an artifact; ``rank`` and ``target_modules`` are an adapter's."""
 
     schema_version: Literal[1] = 1
     kind: ArtifactKind = ArtifactKind.LORA
@@ -87,5 +87,5 @@ class Manifest(Document):
 
     @property
     def digest(self) -> str:
-        """The artefact's digest."""
+        """The artifact's digest."""
         return sha256_digest(self.to_bytes())

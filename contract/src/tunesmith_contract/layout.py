@@ -108,7 +108,7 @@ def report_uri(work: StorageUri, stage: str) -> StorageUri:
 
 
 def artifact_uri(output: StorageUri, digest: str) -> StorageUri:
-    """The content-addressed place of an artefact, never deleted automatically: a folder, or an ``oci://`` tag."""
+    """The content-addressed place of an artifact, never deleted automatically: a folder, or an ``oci://`` tag."""
     if output.scheme is Scheme.OCI:
         return output._replace(revision=digest.replace(":", "-"))
     return output.join("sha256", digest.removeprefix("sha256:"))

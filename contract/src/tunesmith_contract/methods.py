@@ -123,7 +123,7 @@ class LengthReward(Document):
 
 
 class ModelReward(Document):
-    """The number that a reward model's artefact gives; ``base_model`` is what that artefact was trained on."""
+    """The number that a reward model's artifact gives; ``base_model`` is what that artifact was trained on."""
 
     uri: str
     digest: Digest | None = None

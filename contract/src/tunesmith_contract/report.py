@@ -1,4 +1,4 @@
-"""RunReport: a pod's last word, in its termination message and beside the artefact."""
+"""RunReport: a pod's last word, in its termination message and beside the artifact."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -48,7 +48,7 @@ class Failure(Report):
 
 
 class Artifact(Report):
-    """A committed artefact."""
+    """A committed artifact."""
 
     uri: Text
     digest: Digest
@@ -181,7 +181,7 @@ class ModelReport(Report):
 
 
 class Export(Report):
-    """An artefact beside the first one: the same result in another format."""
+    """An artifact beside the first one: the same result in another format."""
 
     format: OutputFormat
     artifact: Artifact
@@ -213,13 +213,13 @@ class TrainingReport(Report):
         steps: optimizer steps done.
         reward: mean of the weighted sum of all rewards over the answers of the last logged steps.
         eval_reward: the same over answers to validation prompts.
-        best_step: the step whose weights the artefact holds, where an earlier one was better than the last.
+        best_step: the step whose weights the artifact holds, where an earlier one was better than the last.
         overfitting_step: where the validation loss turned, if it did.
         stopped_early: the validation loss had stopped falling.
-        curve: at most MAX_CURVE_POINTS points of the whole run; every logged step lies beside the artefact.
+        curve: at most MAX_CURVE_POINTS points of the whole run; every logged step lies beside the artifact.
         kernels: attention and fused kernels that were used, such as ``FlashAttention2,Liger``.
         peak_memory_bytes: of the fullest GPU; of the process on a CPU.
-        exports: what was asked for beside the artefact.
+        exports: what was asked for beside the artifact.
         checkpoints: those that were kept until the end.
     """
 

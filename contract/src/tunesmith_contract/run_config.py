@@ -1,6 +1,6 @@
 """``run.json``: all that a generate, prepare, train or evaluate pod is told.
 
-``output`` is the URI below which artefacts are placed, ``workspace`` that of work files, where it is another.
+``output`` is the URI below which artifacts are placed, ``workspace`` that of work files, where it is another.
 The operator writes it into an immutable snapshot; every ``Auto`` is a number by then.
 """
 
@@ -192,7 +192,7 @@ class WeightsAndBiasesTracking(Document):
 
 
 class Tracking(Document):
-    """Where metrics go besides the status; TensorBoard's files lie beside the artefact."""
+    """Where metrics go besides the status; TensorBoard's files lie beside the artifact."""
 
     tensor_board: bool = True
     mlflow: MLflowTracking | None = None
@@ -270,16 +270,16 @@ class PrepareConfig(Document):
 
 
 class AdapterSource(Document):
-    """An artefact by address and digest."""
+    """An artifact by address and digest."""
 
     uri: str
     digest: Digest
 
 
 class TrainConfig(Document):
-    """Train on the prepared data and commit an artefact.
+    """Train on the prepared data and commit an artifact.
 
-    ``adapter`` absent: all weights are trained. ``initial`` is the earlier artefact that training starts from.
+    ``adapter`` absent: all weights are trained. ``initial`` is the earlier artifact that training starts from.
     ``generation`` is the digest of what says how generated rows were made.
     """
 
@@ -309,7 +309,7 @@ class TrainConfig(Document):
 
 
 class Side(Document):
-    """One contestant: the base model or an adapter on it, with its own prompt and number of examples."""
+    """One side of a comparison: the base model or an adapter on it, with its own prompt and number of examples."""
 
     name: Name
     adapter: AdapterSource | None = None

@@ -2,7 +2,7 @@
 
 ``pvc://claim/path`` and ``configmap://name/key`` become volumes, mounted under ``MOUNT_ROOT`` by the operator and read
 there by trainer and agent. The rest is fetched and stored by the pods: ``hf://org/repo@revision``, ``s3://bucket/key``,
-``gs://bucket/key`` and ``oci://registry/repository``, with ``@sha256:…`` where one artefact is meant.
+``gs://bucket/key`` and ``oci://registry/repository``, with ``@sha256:…`` where one artifact is meant.
 """
 
 import re
@@ -66,7 +66,7 @@ class StorageUri(NamedTuple):
         return f"{self.scheme}://{self.name}{path}{revision}"
 
     def join(self, *parts: str) -> "StorageUri":
-        """The URI of something below this one; of an ``oci://`` repository there is nothing below but artefacts."""
+        """The URI of something below this one; of an ``oci://`` repository there is nothing below but artifacts."""
         return self._replace(path="/".join(filter(None, (self.path.rstrip("/"), *parts))))
 
 

@@ -65,7 +65,7 @@ def test_prepared_data_is_in_status_and_every_auto_is_a_number() -> None:
     assert run.dataset_digest == DIGEST
 
 
-def test_success_names_the_artefact() -> None:
+def test_success_names_the_artifact() -> None:
     cluster = training()
     cluster.pass_time(60)
     cluster.succeed("train")

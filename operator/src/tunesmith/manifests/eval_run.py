@@ -12,7 +12,7 @@ def eval_run_name(job: FineTuneJob) -> str:
 
 
 def build_eval_run(job: FineTuneJob, evaluation: JobEvaluation) -> KubernetesObject:
-    """The EvalRun; its candidate is the job's artefact."""
+    """The EvalRun; its candidate is the job's artifact."""
     spec = evaluation.to_dict()
     spec["candidate"] = {**spec.get("candidate", {}), "fineTuneJobRef": {"name": job.metadata.name}}
     return {

@@ -38,7 +38,7 @@ class Inputs:
         token_secret: the Secret whose key ``token`` opens the hub; empty for none.
         ca_bundle: PEM of the operator's authority.
         secrets: Secrets by the role in which pods find them.
-        initial: the earlier artefact that training starts from.
+        initial: the earlier artifact that training starts from.
         generate: ``run.json`` of the stage in which a teacher makes rows; None where there is none.
     """
 

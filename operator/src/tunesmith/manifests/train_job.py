@@ -1,4 +1,4 @@
-"""The train Job: trains on what was prepared and commits the artefact."""
+"""The train Job: trains on what was prepared and commits the artifact."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The ControllerRevision of one version of a stable name.
+"""The ControllerRevision of one version of an alias.
 
 Its data never changes: which bytes were admitted, by whose verdict, and when. What happens to the version later,
 promotion and rejection, is an annotation, since the API server lets nobody change the data of a ControllerRevision.

@@ -26,7 +26,7 @@ from tunesmith_contract.run_config import EvaluateConfig
 from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import Scheme
 
-from .sides import NotYet, resolve_contestants, resolve_secrets
+from .sides import NotYet, resolve_sides, resolve_secrets
 from .status import EvaluationView, build_evaluation_status, verdict_of
 
 TERMINAL = frozenset({EvalRunPhase.SUCCEEDED, EvalRunPhase.FAILED})
@@ -107,7 +107,7 @@ def plan_evaluation(
 
 def _begin(run: EvalRun, observed: ObservedEvaluation, now: datetime, environment: Environment) -> Plan:
     """Find the candidate, and take the snapshot once it is there."""
-    config = resolve_contestants(run, observed.candidate)
+    config = resolve_sides(run, observed.candidate)
     if isinstance(config, NotYet):
         view = EvaluationView(None, Step(StageState.BACKING_OFF, observed.children), config.message)
         status = build_evaluation_status(run, view, now)

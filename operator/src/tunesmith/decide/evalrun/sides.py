@@ -26,7 +26,7 @@ class NotYet:
     message: str
 
 
-def resolve_contestants(run: EvalRun, job: FineTuneJob | None) -> EvaluateConfig | NotYet | Failure:
+def resolve_sides(run: EvalRun, job: FineTuneJob | None) -> EvaluateConfig | NotYet | Failure:
     """All that the evaluation is told.
 
     Args:
@@ -50,7 +50,7 @@ def resolve_contestants(run: EvalRun, job: FineTuneJob | None) -> EvaluateConfig
 
 
 def resolve_secrets(run: EvalRun, job: FineTuneJob | None) -> dict[str, str]:
-    """Secrets by role: the base model's, and what opens the job's artefact, rows and work files."""
+    """Secrets by role: the base model's, and what opens the job's artifact, rows and work files."""
     model = run.spec.base_model or (job.spec.base_model if job else None)
     written = {
         SecretRole.BASE_MODEL: model.secret_ref if model else None,
@@ -180,7 +180,7 @@ def _few_shot_from(run: EvalRun, job: FineTuneJob | None) -> str | None:
 
 
 def _workspace(job: FineTuneJob | None, candidate: str) -> str | None:
-    """Where the report is kept if not beside the artefacts: registries and hubs keep no work files, the job's
+    """Where the report is kept if not beside the artifacts: registries and hubs keep no work files, the job's
     workspace does.
     """
     if parse_uri(candidate).scheme not in _KEEPS_NO_WORK or job is None or job.spec.workspace is None:
@@ -189,7 +189,7 @@ def _workspace(job: FineTuneJob | None, candidate: str) -> str | None:
 
 
 def _output(candidate: str) -> str:
-    """Where the report is kept: beside the artefacts, ``pvc://claim/folder`` of ``…/folder/sha256/<hex>``."""
+    """Where the report is kept: beside the artifacts, ``pvc://claim/folder`` of ``…/folder/sha256/<hex>``."""
     uri = parse_uri(candidate)
     if uri.scheme is Scheme.OCI:
         return str(uri._replace(revision=None))

@@ -221,7 +221,7 @@ def _evaluate(
         message = f'EvalRun "{name}" exists already and is not this job\'s: the evaluation was not made.'
         taken = Event(FineTuneJobReason.EVAL_RUN_NAME_TAKEN, message, "Warning")
         return (Create(build_evaluation_config_map(job, None)),), None, (taken,)
-    made = Event(FineTuneJobReason.EVALUATION_CREATED, f'EvalRun "{name}" judges the artefact.')
+    made = Event(FineTuneJobReason.EVALUATION_CREATED, f'EvalRun "{name}" judges the artifact.')
     create = Create(build_eval_run(job, evaluation))
     return (create, Create(build_evaluation_config_map(job, name))), name, (made,)
 

@@ -1,4 +1,4 @@
-"""The FineTuneJobs whose artefacts a job begins with: waited for, then followed to what they made."""
+"""The FineTuneJobs whose artifacts a job begins with: waited for, then followed to what they made."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def resolve_base(
 
 @dataclass(frozen=True, slots=True)
 class NotReady:
-    """An earlier job has not made its artefact.
+    """An earlier job has not made its artifact.
 
     Attributes:
         message: which one, and what it does.
@@ -99,7 +99,7 @@ def base_model_of(job: FineTuneJob) -> str:
 
 
 def is_whole(job: FineTuneJob, artifact: JobArtifact) -> bool:
-    """Whether the artefact is a whole model, not an adapter."""
+    """Whether the artifact is a whole model, not an adapter."""
     return artifact.kind in _WHOLE if artifact.kind else job.spec.adapter is None
 
 

@@ -1,4 +1,4 @@
-"""What training brought: checkpoints, losses, kernels, remedies, the artefact and its exports, and what it cost."""
+"""What training brought: checkpoints, losses, kernels, remedies, the artifact and its exports, and what it cost."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

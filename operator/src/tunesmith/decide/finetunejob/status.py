@@ -108,7 +108,7 @@ def build_training_status(
 
 
 def build_waiting_status(job: FineTuneJob, message: str, missing: bool, now: datetime) -> dict[str, Any]:
-    """Nothing has begun: an earlier job has not made its artefact.
+    """Nothing has begun: an earlier job has not made its artifact.
 
     Args:
         missing: it is not there at all.
@@ -259,7 +259,7 @@ def _conditions(
     """Ready, Reconciling, Stalled and Succeeded for all; DataReady and Trained for who waits for a stage."""
     step, last = view.step, view.step.last_record(view.stage)
     if training is not None:
-        message = f"The artefact is {training.artifact.digest}."
+        message = f"The artifact is {training.artifact.digest}."
         common = ended_conditions(True, RunReason.SUCCEEDED, message)
     elif phase is FineTuneJobPhase.FAILED and last is not None:
         common = ended_conditions(False, last.reason, last.failure.message if last.failure else "")
