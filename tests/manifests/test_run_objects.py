@@ -14,16 +14,20 @@ from tunesmith.decide.finetunejob.run_config import resolve_run
 from tunesmith.decide.plan import Create
 from tunesmith.decide.run.children import Children
 from tunesmith.manifests.eval_run import build_eval_run
-from tunesmith.manifests.inputs_config_map import Inputs, build_inputs_config_map, parse_inputs
-from tunesmith.manifests.prepare_job import build_prepare_job
+from tunesmith.manifests.finetunejob_jobs import build_prepare_job, build_train_job
 from tunesmith.manifests.result_config_map import (
     AttemptOutcome,
     AttemptRecord,
     build_result_config_map,
     parse_result,
 )
-from tunesmith.manifests.run_config_map import build_run_config_map, parse_run
-from tunesmith.manifests.train_job import build_train_job
+from tunesmith.manifests.run_snapshots import (
+    Inputs,
+    build_inputs_config_map,
+    build_run_config_map,
+    parse_inputs,
+    parse_run,
+)
 from tunesmith_contract.run_config import TrainConfig
 
 GPU = "nvidia.com/gpu"

@@ -8,7 +8,7 @@ from simulated_cluster import DIGEST, EVALUATION, GENERATE, START, UID, failure,
 from training_world import World, created, generating, world
 
 from tunesmith.decide.finetunejob.observed import LiveProgress
-from tunesmith.manifests.inputs_config_map import parse_inputs
+from tunesmith.manifests.run_snapshots import parse_inputs
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.progress import ProgressMetric, TrainerStatus
 from tunesmith_contract.run_config import GenerateConfig, parse_run_config

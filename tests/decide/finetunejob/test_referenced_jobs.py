@@ -11,8 +11,7 @@ from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.evalrun.sides import resolve_contestants
 from tunesmith.decide.finetunejob.observed import Surroundings
-from tunesmith.manifests.inputs_config_map import parse_inputs
-from tunesmith.manifests.run_config_map import parse_run
+from tunesmith.manifests.run_snapshots import parse_inputs, parse_run
 from tunesmith_contract.labels import ArgillaSource
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig

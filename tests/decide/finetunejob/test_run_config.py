@@ -11,7 +11,7 @@ from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.finetunejob.method import resolve_method
 from tunesmith.decide.finetunejob.referenced_jobs import ReferencedArtifact, referred_jobs, resolve_base
 from tunesmith.decide.finetunejob.run_config import resolve_run
-from tunesmith.manifests.inputs_config_map import Inputs
+from tunesmith.manifests.run_snapshots import Inputs
 from tunesmith_contract.report import Failure, RunReport
 from tunesmith_contract.run_config import (
     AdapterSource,

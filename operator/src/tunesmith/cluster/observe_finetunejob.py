@@ -21,9 +21,8 @@ from tunesmith.decide.refusal import without_invalid
 from tunesmith.decide.run.children import Children
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.eval_run import eval_run_name
-from tunesmith.manifests.inputs_config_map import inputs_name
 from tunesmith.manifests.names import API_VERSION, ATTEMPT_LABEL, QUEUE_LABEL, STAGE_LABEL
-from tunesmith.manifests.run_config_map import run_name
+from tunesmith.manifests.run_snapshots import inputs_name, run_name
 from tunesmith_contract.stages import Stage
 
 from .live import Live, Progress

@@ -6,8 +6,8 @@ from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import StorageUri, parse_uri
 
 from .environment import Environment
-from .inputs_config_map import Inputs, inputs_name
 from .objects import KubernetesObject
+from .run_snapshots import Inputs, inputs_name
 from .trainer_job import TrainerPod, build_trainer_job
 
 REQUESTS = {"cpu": "1", "memory": "4Gi"}

@@ -283,3 +283,16 @@ def _agent_environment(deployment: AdapterDeployment, environment: Environment) 
 
 def _resources(resources: Resources | None) -> dict[str, Any]:
     return resources.to_dict() if resources else {}
+
+
+def build_serving_disruption_budget(owner: Owner) -> KubernetesObject:
+    """PodDisruptionBudget by which a drained node evicts serving pods one after the other.
+
+    For more than one replica: with a single one it would forbid to drain its node.
+    """
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": child_metadata(owner, Component.SERVING),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector_labels(owner)}},
+    }

@@ -19,7 +19,7 @@ from tunesmith.decide.run.summary import (
     ended_conditions,
     waiting_conditions,
 )
-from tunesmith.manifests.inputs_config_map import Inputs
+from tunesmith.manifests.run_snapshots import Inputs
 from tunesmith_contract.report import EvaluationReport, Interval, MetricResult
 from tunesmith_contract.run_config import EvaluateConfig, Side
 from tunesmith_contract.stages import Stage

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
 from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.inputs_config_map import Inputs
+from tunesmith.manifests.run_snapshots import Inputs
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.labels import ArgillaSource
 from tunesmith_contract.layout import SecretRole

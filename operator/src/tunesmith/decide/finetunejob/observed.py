@@ -5,11 +5,9 @@ from dataclasses import dataclass, field
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.run.children import Children
-from tunesmith.manifests.evaluation_config_map import evaluation_name
-from tunesmith.manifests.inputs_config_map import inputs_name
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import parse_result
-from tunesmith.manifests.run_config_map import run_name
+from tunesmith.manifests.run_snapshots import eval_run_note_name, inputs_name, run_name
 from tunesmith_contract.progress import TrainerStatus
 
 
@@ -81,7 +79,7 @@ def assemble_training(
     return ObservedTraining(
         inputs=by_name.get(inputs_name(job)),
         run=by_name.get(run_name(job)),
-        evaluation=by_name.get(evaluation_name(job)),
+        evaluation=by_name.get(eval_run_note_name(job)),
         children=children.with_records(tuple(filter(None, records))),
         progress=progress,
         around=around,

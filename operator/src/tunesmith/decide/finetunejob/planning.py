@@ -14,9 +14,15 @@ from tunesmith.decide.run.expiry import expire
 from tunesmith.decide.run.stage import StageState, Step
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.eval_run import build_eval_run, eval_run_name
-from tunesmith.manifests.evaluation_config_map import build_evaluation_config_map, parse_evaluation
-from tunesmith.manifests.inputs_config_map import Inputs, build_inputs_config_map, parse_inputs
-from tunesmith.manifests.run_config_map import build_run_config_map, parse_run
+from tunesmith.manifests.run_snapshots import (
+    Inputs,
+    build_eval_run_note,
+    build_inputs_config_map,
+    build_run_config_map,
+    parse_eval_run_note,
+    parse_inputs,
+    parse_run,
+)
 from tunesmith_contract.progress import TrainerStatus
 from tunesmith_contract.report import Failure, RunReport
 from tunesmith_contract.run_config import TrainConfig
@@ -212,7 +218,7 @@ def _evaluate(
 ) -> tuple[tuple[Action, ...], str | None, tuple[Event, ...]]:
     """Make the EvalRun, once: its name, and how to come to it."""
     if observed.evaluation is not None:
-        return (), parse_evaluation(observed.evaluation), ()
+        return (), parse_eval_run_note(observed.evaluation), ()
     evaluation = job.spec.evaluation
     if evaluation is None or course.stage != Stage.TRAIN or course.step.state is not StageState.SUCCEEDED:
         return (), None, ()
@@ -220,10 +226,10 @@ def _evaluate(
     if observed.around.eval_run is not None and not owned_by(observed.around.eval_run, job.metadata.uid):
         message = f'EvalRun "{name}" exists already and is not this job\'s: the evaluation was not made.'
         taken = Event(FineTuneJobReason.EVAL_RUN_NAME_TAKEN, message, "Warning")
-        return (Create(build_evaluation_config_map(job, None)),), None, (taken,)
+        return (Create(build_eval_run_note(job, None)),), None, (taken,)
     made = Event(FineTuneJobReason.EVALUATION_CREATED, f'EvalRun "{name}" judges the artifact.')
     create = Create(build_eval_run(job, evaluation))
-    return (create, Create(build_evaluation_config_map(job, name))), name, (made,)
+    return (create, Create(build_eval_run_note(job, name))), name, (made,)
 
 
 def _ended_at(course: _Course) -> datetime | None:

@@ -2,7 +2,7 @@
 
 from tunesmith.api.finetunejob import FineTuneJobSpec
 from tunesmith.decide.fit.gpus import resolve_gpu_memory
-from tunesmith.manifests.inputs_config_map import Inputs
+from tunesmith.manifests.run_snapshots import Inputs
 from tunesmith_contract.report import Failure, GenerationReport, RunReport
 from tunesmith_contract.run_config import (
     Adapter,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tunesmith.decide.fit.admission import Admission
 from tunesmith.decide.fit.estimate import Expected
 from tunesmith.decide.run.stage import Step
-from tunesmith.manifests.inputs_config_map import Inputs
+from tunesmith.manifests.run_snapshots import Inputs
 from tunesmith_contract.progress import TrainerStatus
 from tunesmith_contract.report import TrainingReport
 from tunesmith_contract.run_config import TrainConfig

@@ -23,8 +23,11 @@ from tunesmith.manifests.desired_config_map import (
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import STAGE_LABEL, Component
 from tunesmith.manifests.objects import Body, KubernetesObject
-from tunesmith.manifests.serving_deployment import build_serving_deployment, rolling_update
-from tunesmith.manifests.serving_disruption_budget import build_serving_disruption_budget
+from tunesmith.manifests.serving_deployment import (
+    build_serving_deployment,
+    build_serving_disruption_budget,
+    rolling_update,
+)
 from tunesmith.manifests.serving_inputs import ServingInputs, build_serving_inputs, read_serving_inputs
 from tunesmith.manifests.serving_service import build_serving_service
 from tunesmith_contract.agent import DesiredState
