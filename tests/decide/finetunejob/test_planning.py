@@ -8,7 +8,7 @@ import pytest
 from simulated_cluster import DIGEST, EVALUATION, START, UID, failure, fine_tune_job, success
 from training_world import World, created, preempted, training, world
 
-from tunesmith.decide.finetunejob.observed import LiveProgress, Surroundings
+from tunesmith.decide.finetunejob.observed import LiveProgress, RelatedObjects
 from tunesmith.decide.plan import Delete, Patch, Plan
 from tunesmith.decide.run.attempts import MAX_DISRUPTIONS
 from tunesmith.decide.run.waiting import CORRECTION_TIME
@@ -357,7 +357,7 @@ def test_what_is_missing_is_named_waited_for_and_then_failed(
     hub = {"uri": "pvc://models/tiny", "secretRef": {"name": "hub"}}
     cluster = world(baseModel=hub)
     if reason == "ConfigMapNotFound":
-        cluster.around = Surroundings(missing_config_maps=("rows",))
+        cluster.related = RelatedObjects(missing_config_maps=("rows",))
     _pending(cluster, **status)
     plan = cluster.reconcile()
     ready = cluster.condition("Ready")

@@ -11,7 +11,7 @@ from tunesmith.decide.finetunejob.inputs import data_fields
 from tunesmith.decide.finetunejob.observed import (
     LiveProgress,
     ObservedTraining,
-    Surroundings,
+    RelatedObjects,
     assemble_training,
 )
 from tunesmith.decide.finetunejob.referenced_jobs import referred_jobs
@@ -52,9 +52,9 @@ async def observe_finetunejob(
         services=await observe_services(client, meta) if job.spec.compute.nodes > 1 else (),
         workloads=await observe_workloads(client, meta, found.jobs) if _is_queued(job, found) else None,
     )
-    around = await _observe_surroundings(client, job, found)
+    related = await _observe_surroundings(client, job, found)
     progress = _live_progress(live.progress.latest(meta.uid))
-    return assemble_training(job, found.config_maps, children, around, progress)
+    return assemble_training(job, found.config_maps, children, related, progress)
 
 
 def waiting_jobs(body: Mapping[str, Any], known: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -91,14 +91,14 @@ def _is_queued(job: FineTuneJob, children: RunChildren) -> bool:
     return QUEUE_LABEL in job.metadata.labels and bool(live) and wanted
 
 
-async def _observe_surroundings(client: Client, job: FineTuneJob, children: RunChildren) -> Surroundings:
+async def _observe_surroundings(client: Client, job: FineTuneJob, children: RunChildren) -> RelatedObjects:
     meta, uris = job.metadata, data_fields(job.spec).values()
     eval_run = None
     if job.spec.evaluation is not None:
         eval_run = await client.get(API_VERSION, "EvalRun", meta.namespace, eval_run_name(job))
     begun = any(body["metadata"]["name"] == inputs_name(job) for body in children.config_maps)
     trains = any(body["metadata"]["labels"].get(STAGE_LABEL) == Stage.TRAIN for body in children.jobs)
-    return Surroundings(
+    return RelatedObjects(
         eval_run=eval_run,
         earlier={} if begun else await _observe_earlier(client, job),
         claims={} if trains else await _observe_claims(client, job),

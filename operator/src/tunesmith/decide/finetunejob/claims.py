@@ -29,7 +29,7 @@ def shared_claims(job: FineTuneJob) -> dict[str, str]:
     return found
 
 
-def refuse_unshared(job: FineTuneJob, claims: Mapping[str, Iterable[str]]) -> Failure | None:
+def find_unshared_claim(job: FineTuneJob, claims: Mapping[str, Iterable[str]]) -> Failure | None:
     """A claim that only one node at a time can mount.
 
     Args:

@@ -57,7 +57,7 @@ def _time_and_money(job: FineTuneJob, duration: Duration) -> dict[str, str | Non
     }
 
 
-def tell_expected(job: FineTuneJob, expected: Expected | None) -> tuple[Event, ...]:
+def budget_events(job: FineTuneJob, expected: Expected | None) -> tuple[Event, ...]:
     """What is expected, said before the first GPU is asked for; a warning where the budget is less."""
     gpu_seconds = expected.gpu_seconds if expected else None
     if gpu_seconds is None or job.spec.budget is None:

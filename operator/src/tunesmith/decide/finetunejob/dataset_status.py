@@ -12,7 +12,7 @@ from tunesmith_contract.report import DatasetReport, IssueCount
 _NAMED = 3
 
 
-def show_dataset(dataset: DatasetReport) -> DatasetStatus:
+def build_dataset_status(dataset: DatasetReport) -> DatasetStatus:
     """The status; what it does not show lies in the report for people."""
     told = dataset.to_dict() | {
         "issues": [issue._asdict() for issue in dataset.issues],
@@ -39,7 +39,7 @@ def describe_dataset(dataset: DatasetReport) -> str:
     return f"{'; '.join(parts)}."
 
 
-def tell_issues(job: FineTuneJob, dataset: DatasetReport | None) -> tuple[Event, ...]:
+def data_issue_events(job: FineTuneJob, dataset: DatasetReport | None) -> tuple[Event, ...]:
     """A warning that names the gravest, once: when status did not have them before."""
     if dataset is None or job.status.dataset is not None or not (dataset.issues or dataset.warnings):
         return ()

@@ -93,7 +93,7 @@ def generation_secrets(spec: FineTuneJobSpec) -> dict[str, tuple[str, str]]:
     }
 
 
-def for_generate(secrets: Mapping[str, str], config: GenerateConfig) -> dict[str, str]:
+def generate_secrets(secrets: Mapping[str, str], config: GenerateConfig) -> dict[str, str]:
     """What generation opens: its endpoints and rows; the base model's Secret only where something is opened with it."""
     roles = set(_OWN_ROLES) | (_HELD_OUT_ROLES if config.held_out else set())
     if config.base_model or any(uri.scheme is Scheme.HF for uri in generation_uris(config)):

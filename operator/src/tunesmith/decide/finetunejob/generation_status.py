@@ -14,7 +14,7 @@ from tunesmith_contract.stages import Stage
 from .status_view import TrainingView
 
 
-def show_generation(job: FineTuneJob, view: TrainingView) -> GenerationStatus | None:
+def build_generation_status(job: FineTuneJob, view: TrainingView) -> GenerationStatus | None:
     """What is known of the rows: as the stage reported it, or as its pod says it is so far."""
     report = view.step.report(Stage.GENERATE)
     if report is not None and report.generation is not None:
@@ -31,7 +31,7 @@ def show_generation(job: FineTuneJob, view: TrainingView) -> GenerationStatus | 
     return before.model_copy(update=counts)
 
 
-def tell_generation(job: FineTuneJob, view: TrainingView) -> tuple[Event, ...]:
+def generation_events(job: FineTuneJob, view: TrainingView) -> tuple[Event, ...]:
     """An event on what was made, once; a warning where there is something to look at."""
     report = view.step.report(Stage.GENERATE)
     made = report.generation if report else None

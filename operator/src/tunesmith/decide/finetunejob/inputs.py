@@ -15,11 +15,11 @@ from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
 
 from .generation import generated_rows, generation_fields, resolve_generation
 from .method import plain_data, resolve_method
-from .referenced_jobs import NotReady, ReferencedArtifact, find_earlier, resolve_base
+from .referenced_jobs import NotReady, ReferencedArtifact, find_artifacts, resolve_base
 from .secrets import resolve_secrets
 
 
-def take_inputs(
+def build_inputs(
     job: FineTuneJob, earlier: Mapping[str, FineTuneJob | None], now: datetime, environment: Environment
 ) -> Inputs | NotReady | Failure:
     """The snapshot; or why there is none yet, or will be none.
@@ -27,7 +27,7 @@ def take_inputs(
     Args:
         earlier: the FineTuneJobs that the job names.
     """
-    artifacts = find_earlier(job, earlier, now)
+    artifacts = find_artifacts(job, earlier, now)
     if not isinstance(artifacts, dict):
         return artifacts
     spec, secrets = job.spec, resolve_secrets(job.spec, earlier)
@@ -91,7 +91,7 @@ def data_fields(spec: FineTuneJobSpec) -> dict[str, str]:
     return train | generation_fields(spec) | own | held_out
 
 
-def with_snapshot(job: FineTuneJob, inputs: Inputs) -> FineTuneJob:
+def apply_snapshot(job: FineTuneJob, inputs: Inputs) -> FineTuneJob:
     """The job as it was at first sight, but for what may change later."""
     spec = FineTuneJobSpec.model_validate_json(inputs.spec)
     live = job.spec
@@ -103,7 +103,7 @@ def with_snapshot(job: FineTuneJob, inputs: Inputs) -> FineTuneJob:
     return job.model_copy(update={"spec": spec.model_copy(update=changes)})
 
 
-def invalid_uri(inputs: Inputs) -> Failure | None:
+def find_invalid_uri(inputs: Inputs) -> Failure | None:
     """An address that names no storage."""
     config = inputs.config
     assert isinstance(config, PrepareConfig)

@@ -21,7 +21,7 @@ class LiveProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class RelatedObjects:
     """What is not the job's own, and matters to it.
 
     Attributes:
@@ -50,7 +50,7 @@ class ObservedTraining:
         evaluation: the note that the EvalRun was made.
         children: records, Jobs, pods, Services and Workloads.
         progress: the latest news from a pod.
-        around: what is not the job's own.
+        related: what is not the job's own.
     """
 
     inputs: Body | None = None
@@ -58,14 +58,14 @@ class ObservedTraining:
     evaluation: Body | None = None
     children: Children = field(default=Children())
     progress: LiveProgress | None = None
-    around: Surroundings = field(default=Surroundings())
+    related: RelatedObjects = field(default=RelatedObjects())
 
 
 def assemble_training(
     job: FineTuneJob,
     config_maps: Sequence[Body],
     children: Children,
-    around: Surroundings,
+    related: RelatedObjects,
     progress: LiveProgress | None = None,
 ) -> ObservedTraining:
     """What was read, sorted into what it is.
@@ -82,5 +82,5 @@ def assemble_training(
         evaluation=by_name.get(eval_run_note_name(job)),
         children=children.with_records(tuple(filter(None, records))),
         progress=progress,
-        around=around,
+        related=related,
     )

@@ -76,7 +76,7 @@ class NotReady:
     missing: bool = False
 
 
-def find_earlier(
+def find_artifacts(
     job: FineTuneJob, found: Mapping[str, FineTuneJob | None], now: datetime
 ) -> dict[str, ReferencedArtifact] | NotReady | Failure:
     """What the job's references come to, by their names."""
@@ -98,7 +98,7 @@ def base_model_of(job: FineTuneJob) -> str:
     return str(uri._replace(revision=revision) if uri.scheme is Scheme.HF and revision else uri)
 
 
-def is_whole(job: FineTuneJob, artifact: JobArtifact) -> bool:
+def is_whole_model(job: FineTuneJob, artifact: JobArtifact) -> bool:
     """Whether the artifact is a whole model, not an adapter."""
     return artifact.kind in _WHOLE if artifact.kind else job.spec.adapter is None
 
@@ -117,7 +117,7 @@ def _follow(
         phase = earlier.status.phase or FineTuneJobPhase.PENDING
         return NotReady(f'FineTuneJob "{name}" has not succeeded yet: it is {phase}.')
     return ReferencedArtifact(
-        artifact.uri, artifact.digest, base_model_of(earlier), whole_model=is_whole(earlier, artifact)
+        artifact.uri, artifact.digest, base_model_of(earlier), whole_model=is_whole_model(earlier, artifact)
     )
 
 

@@ -35,8 +35,8 @@ from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import parse_uri
 
 from .costs import build_job_cost
-from .dataset_status import tell_issues
-from .generation_status import tell_generation
+from .dataset_status import data_issue_events
+from .generation_status import generation_events
 from .status_view import TrainingView
 
 _HEX_DIGEST = 64
@@ -58,7 +58,7 @@ class Results:
     artifact: JobArtifact | None = None
 
 
-def find_results(job: FineTuneJob, view: TrainingView) -> Results:
+def collect_results(job: FineTuneJob, view: TrainingView) -> Results:
     """What is known so far."""
     training, before = view.training, job.status
     remedies = _remedies(view)
@@ -81,10 +81,10 @@ def find_results(job: FineTuneJob, view: TrainingView) -> Results:
     )
 
 
-def news_of(job: FineTuneJob, results: Results, view: TrainingView) -> tuple[Event, ...]:
+def result_events(job: FineTuneJob, results: Results, view: TrainingView) -> tuple[Event, ...]:
     """Events on what status did not say before."""
     prepared = view.step.report(Stage.PREPARE)
-    events = [*tell_generation(job, view), *tell_issues(job, prepared.dataset if prepared else None)]
+    events = [*generation_events(job, view), *data_issue_events(job, prepared.dataset if prepared else None)]
     if results.overfitting_step is not None and job.status.overfitting_step is None:
         message = f"The validation loss turned at step {results.overfitting_step} and went up."
         events.append(Event(FineTuneJobReason.OVERFITTING, message, "Warning"))

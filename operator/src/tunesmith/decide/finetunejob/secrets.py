@@ -78,12 +78,12 @@ def resolve_secrets(spec: FineTuneJobSpec, earlier: Mapping[str, FineTuneJob | N
     return secrets
 
 
-def for_prepare(secrets: Mapping[str, str]) -> dict[str, str]:
+def prepare_secrets(secrets: Mapping[str, str]) -> dict[str, str]:
     """What prepare opens."""
     return {role: name for role, name in secrets.items() if role in PREPARE_ROLES}
 
 
-def for_train(secrets: Mapping[str, str]) -> dict[str, str]:
+def train_secrets(secrets: Mapping[str, str]) -> dict[str, str]:
     """What training opens."""
     rewards = reward_role("")
     return {role: name for role, name in secrets.items() if role in TRAIN_ROLES or role.startswith(rewards)}

@@ -20,11 +20,11 @@ from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_contract.stages import Stage
 
-from .generation import for_generate
+from .generation import generate_secrets
 from .inputs import data_fields
 from .observed import ObservedTraining
 from .out_of_memory import find_remedy, micro_batch_size, without_remedy
-from .secrets import for_prepare, for_train, secret_fields
+from .secrets import prepare_secrets, secret_fields, train_secrets
 
 
 def generate_stage(
@@ -32,7 +32,7 @@ def generate_stage(
 ) -> StageDefinition:
     """Stage in which a teacher makes rows."""
     assert inputs.generate is not None
-    secrets = for_generate(inputs.secrets, inputs.generate)
+    secrets = generate_secrets(inputs.secrets, inputs.generate)
     return _define_stage(
         job,
         observed,
@@ -48,7 +48,7 @@ def prepare_stage(
     job: FineTuneJob, observed: ObservedTraining, inputs: Inputs, environment: Environment
 ) -> StageDefinition:
     """Stage that reads, checks and converts the data."""
-    secrets = for_prepare(inputs.secrets)
+    secrets = prepare_secrets(inputs.secrets)
     return _define_stage(
         job,
         observed,
@@ -68,7 +68,7 @@ def train_stage(
     environment: Environment,
 ) -> StageDefinition:
     """Stage that trains, in gangs over all nodes."""
-    compute, secrets = job.spec.compute, for_train(inputs.secrets)
+    compute, secrets = job.spec.compute, train_secrets(inputs.secrets)
     hours = job.spec.budget.gpu_hours if job.spec.budget else None
     limits = RunLimits(
         deadline_seconds=job.spec.active_deadline_seconds,
@@ -147,7 +147,7 @@ def _references(job: FineTuneJob, observed: ObservedTraining) -> References:
         field = f"spec.method.{spec.method.key}.rewards[{reward.name}].model.uri"
         written[field] = reward.model.uri if reward.model else None
     secrets = {field: name for name, field in secret_fields(spec).values()}
-    around = observed.around
+    related = observed.related
     return References.of(
-        job.metadata.namespace, written, secrets, around.missing_config_maps, around.mount_failures
+        job.metadata.namespace, written, secrets, related.missing_config_maps, related.mount_failures
     )

@@ -39,8 +39,8 @@ from tunesmith_contract.shared_rules.defaults import is_packed
 from tunesmith_contract.stages import Stage
 
 from .costs import build_estimate
-from .dataset_status import describe_dataset, show_dataset
-from .generation_status import show_generation
+from .dataset_status import build_dataset_status, describe_dataset
+from .generation_status import build_generation_status
 from .results import Results
 from .status_view import TrainingView
 
@@ -81,8 +81,8 @@ def build_training_status(
         observed_generation=job.metadata.generation,
         method=job.spec.method.name,
         resolved=_resolved(job, view, results, dataset),
-        generation=show_generation(job, view),
-        dataset=show_dataset(dataset) if dataset else None,
+        generation=build_generation_status(job, view),
+        dataset=build_dataset_status(dataset) if dataset else None,
         estimate=build_estimate(job, view),
         progress=_progress(job, view, training),
         memory_estimate=shown_memory(job.status, view.admission, training),
