@@ -7,7 +7,7 @@ from simulated_cluster import ENVIRONMENT, EVALUATION, START, fine_tune_job, suc
 from training_world import World, world
 
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.decide.finetunejob.dataset_status import describe_dataset
+from tunesmith.decide.finetunejob.data_status import describe_dataset
 from tunesmith.decide.finetunejob.inputs import data_fields
 from tunesmith.decide.finetunejob.observed import RelatedObjects
 from tunesmith.decide.plan import Plan

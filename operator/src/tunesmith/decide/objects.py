@@ -17,7 +17,7 @@ def parse_time(text: str | None) -> datetime | None:
 
 
 def created_at(body: Body) -> datetime:
-    """When the API server made the object."""
+    """Creation time of the object."""
     return datetime.fromisoformat(body["metadata"]["creationTimestamp"])
 
 
@@ -48,13 +48,13 @@ def job_end(job: Body) -> tuple[Literal["Complete", "Failed"], Body] | None:
 
 
 def job_ended_at(job: Body) -> datetime | None:
-    """When the Job ended; None while it is live."""
+    """End of the Job; None while it is live."""
     end = job_end(job)
     return parse_time(end[1].get("lastTransitionTime")) if end else None
 
 
 def job_started_at(job: Body) -> datetime | None:
-    """When the Job became active; None while it is suspended or the controller has not seen it."""
+    """Start of the Job; None while it is suspended or its controller has not seen it."""
     return parse_time(job.get("status", {}).get("startTime"))
 
 

@@ -103,5 +103,5 @@ def soonest(*seconds: float | None) -> float | None:
 
 
 def owned_by(body: Body, uid: str) -> bool:
-    """Whether an observed object is a child of the resource with this UID."""
+    """True for an object that is owned by the resource with this UID."""
     return any(reference.get("uid") == uid for reference in body["metadata"].get("ownerReferences", ()))

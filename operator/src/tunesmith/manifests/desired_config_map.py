@@ -1,4 +1,4 @@
-"""The ConfigMap of an AdapterDeployment: what its pods are to serve, and the record it follows from, in one write."""
+"""ConfigMap of an AdapterDeployment: the desired state of its pods and the rollout record, in one write."""
 
 from tunesmith_contract.agent import DESIRED_FILE, DesiredState
 from tunesmith_contract.layout import CA_FILE

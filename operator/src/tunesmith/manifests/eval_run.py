@@ -1,4 +1,4 @@
-"""The EvalRun of a FineTuneJob's ``evaluation``."""
+"""EvalRun of a FineTuneJob's ``evaluation``."""
 
 from tunesmith.api.finetunejob import FineTuneJob, JobEvaluation
 

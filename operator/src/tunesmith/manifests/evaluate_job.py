@@ -1,4 +1,4 @@
-"""The evaluate Job: all sides answer the same items."""
+"""Job of the evaluate stage: all sides answer the same items."""
 
 from tunesmith.api.evalrun import EvalRun
 from tunesmith_contract.run_config import EvaluateConfig
@@ -36,7 +36,7 @@ def build_evaluate_job(
 
 
 def evaluation_uris(config: EvaluateConfig) -> tuple[StorageUri, ...]:
-    """What an evaluation reads: the base model, the adapters, the items and the worked examples."""
+    """URIs that evaluate reads: the base model, the adapters, the items and the few-shot examples."""
     adapters = (side.adapter.uri for side in config.sides if side.adapter)
     items = (suite.dataset for suite in config.suites)
     uris = (config.base_model, *adapters, *items, config.few_shot_from)

@@ -1,4 +1,4 @@
-"""The headless Service under which the pods of one attempt find each other."""
+"""Headless Service by which the pods of one attempt find each other."""
 
 from tunesmith_contract.stages import Stage
 

@@ -31,7 +31,7 @@ class Component(StrEnum):
 
 
 class Metadata(Protocol):
-    """What a child needs to know of its owner."""
+    """Metadata of an owner."""
 
     @property
     def name(self) -> str: ...

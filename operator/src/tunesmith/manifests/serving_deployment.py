@@ -1,4 +1,4 @@
-"""The Deployment of serving pods: the agent in front, the engine beside it on loopback."""
+"""Deployment of serving pods, with agent and engine, and their PodDisruptionBudget."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def serving_deployment_name(owner: Owner) -> str:
 
 
 def selector_labels(owner: Owner) -> dict[str, str]:
-    """What tells the serving pods from all others; can't be changed later."""
+    """Labels of the serving pods alone; a Deployment's selector can't be changed later."""
     labels = child_labels(owner, Component.SERVING)
     return {key: labels[key] for key in (OWNER_UID_LABEL, STAGE_LABEL)}
 

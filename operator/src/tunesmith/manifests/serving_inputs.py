@@ -1,4 +1,4 @@
-"""What a serving pod was made from, kept when it was first seen: a newer operator must not replace running pods."""
+"""Inputs of an AdapterDeployment's pods, kept in a ConfigMap so that a newer operator does not replace running pods."""
 
 import json
 from dataclasses import dataclass

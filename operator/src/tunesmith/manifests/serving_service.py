@@ -1,4 +1,4 @@
-"""The Service that clients speak to."""
+"""Service for the clients of an AdapterDeployment."""
 
 from .names import Component, Owner, child_labels, child_metadata
 from .objects import KubernetesObject
@@ -13,7 +13,7 @@ def serving_service_name(owner: Owner) -> str:
 
 
 def serving_url(owner: Owner) -> str:
-    """Where clients in the cluster send requests."""
+    """URL for clients in the cluster."""
     return f"http://{serving_service_name(owner)}.{owner.metadata.namespace}.svc"
 
 

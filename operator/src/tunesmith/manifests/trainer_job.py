@@ -1,4 +1,4 @@
-"""What the Jobs of all stages have in common: pods that run the trainer image with a ``run.json``."""
+"""Jobs whose pods run the trainer image with a ``run.json``; the common part of all stages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -121,11 +121,11 @@ def _pod_failure_policy() -> dict[str, Any]:
         "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
     }
     codes = [int(code) for code in (*_FATAL_EXIT_CODES, ExitCode.PREEMPTED)]
-    told = {
+    exited = {
         "action": "FailJob",
         "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": codes},
     }
-    return {"rules": [disrupted, told]}
+    return {"rules": [disrupted, exited]}
 
 
 def _pod_spec(
@@ -178,7 +178,7 @@ def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]
 
 
 def _own_volumes(template: PodTemplate | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Volumes that people brought; their names can't meet the operator's."""
+    """Volumes of the pod template, renamed so that they can't clash with the operator's."""
     written = template.to_dict() if template else {}
     volumes = [volume | {"name": f"own-{volume['name']}"} for volume in written.get("volumes", ())]
     mounts = [mount | {"name": f"own-{mount['name']}"} for mount in written.get("volumeMounts", ())]
@@ -238,11 +238,11 @@ def _pod_metadata(labels: dict[str, str], template: PodTemplate | None) -> dict[
 
 
 def _placement(owner: Owner, stage: Stage, template: PodTemplate | None) -> dict[str, Any]:
-    """Where and as whom the pods run, as written; spreading counts the pods of this stage."""
+    """Placement and identity of the pods, as written; topology spread counts the pods of this stage."""
     written = template.to_dict() if template else {}
     placement = {key: value for key, value in written.items() if key not in _NOT_PLACEMENT}
     spread = placement.get("topologySpreadConstraints")
     if spread:
-        mine = {"labelSelector": {"matchLabels": child_labels(owner, stage)}}
-        placement["topologySpreadConstraints"] = [constraint | mine for constraint in spread]
+        selector = {"labelSelector": {"matchLabels": child_labels(owner, stage)}}
+        placement["topologySpreadConstraints"] = [constraint | selector for constraint in spread]
     return placement

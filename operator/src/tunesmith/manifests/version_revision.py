@@ -1,4 +1,4 @@
-"""The ControllerRevision of one version of an alias.
+"""ControllerRevision of one version of an alias.
 
 Its data never changes: which bytes were admitted, by whose verdict, and when. What happens to the version later,
 promotion and rejection, is an annotation, since the API server lets nobody change the data of a ControllerRevision.
@@ -36,7 +36,7 @@ def build_version_revision(
     """A version, admitted now.
 
     Args:
-        evaluated: what an EvalRun said, or ``Unevaluated``.
+        evaluated: the verdict of an EvalRun, or ``Unevaluated``.
         eval_run: its name; empty if none was asked for.
         policy_digest: what its verdict means; empty if none was asked for.
     """
@@ -61,24 +61,24 @@ def build_version_revision(
 
 
 def promotion_patch(time: datetime) -> KubernetesObject:
-    """The version took over."""
+    """Patch that marks the version as promoted."""
     return {"metadata": {"annotations": {PROMOTED_ANNOTATION: time.isoformat()}}}
 
 
 def rejection_patch(time: datetime, reason: str, message: str) -> KubernetesObject:
-    """The version was taken back."""
-    said = json.dumps({"reason": reason, "message": message, "time": time.isoformat()})
-    return {"metadata": {"annotations": {REJECTED_ANNOTATION: said}}}
+    """Patch that marks the version as rejected."""
+    rejection = json.dumps({"reason": reason, "message": message, "time": time.isoformat()})
+    return {"metadata": {"annotations": {REJECTED_ANNOTATION: rejection}}}
 
 
 def read_promotion(revision: Body) -> datetime | None:
-    """When the version last took over; None if it never did."""
+    """Time at which the version was last promoted; None if it never was."""
     written = revision["metadata"].get("annotations", {}).get(PROMOTED_ANNOTATION)
     return datetime.fromisoformat(written) if written else None
 
 
 def read_rejection(revision: Body) -> Mapping[str, str] | None:
-    """``reason``, ``message`` and ``time`` of a version that was taken back; None if it was not."""
+    """``reason``, ``message`` and ``time`` of a rejected version; None if it is not."""
     written = revision["metadata"].get("annotations", {}).get(REJECTED_ANNOTATION)
     if not written:
         return None

@@ -1,4 +1,4 @@
-"""Verdicts from intervals: a gate holds, does not hold, or can't be told yet.
+"""Verdicts of gates, from intervals: passed, failed or inconclusive.
 
 With margin m and the paired interval [low, high] of candidate minus baseline:
 

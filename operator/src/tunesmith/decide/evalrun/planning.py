@@ -1,4 +1,4 @@
-"""What to do next about an EvalRun."""
+"""Planning of an EvalRun: its next actions, status and events."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from tunesmith_contract.run_config import EvaluateConfig
 from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import Scheme
 
-from .sides import NotYet, resolve_secrets, resolve_sides
+from .sides import NotReady, resolve_secrets, resolve_sides
 from .status import EvaluationView, build_evaluation_status, verdict_of
 
 TERMINAL = frozenset({EvalRunPhase.SUCCEEDED, EvalRunPhase.FAILED})
@@ -44,14 +44,14 @@ CANDIDATE_POLL_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ObservedEvaluation:
-    """What there is of an EvalRun.
+    """Observed state of an EvalRun.
 
     Attributes:
         inputs: the snapshot.
         children: records, Jobs and pods.
         candidate: the FineTuneJob that the candidate names.
-        missing_config_maps: ConfigMaps that the pods wait for.
-        mount_failures: what nodes say of volumes that they can't mount.
+        missing_config_maps: ConfigMaps that the pods need and that do not exist.
+        mount_failures: messages of nodes about volumes that they can't mount.
     """
 
     inputs: Body | None = None
@@ -70,7 +70,7 @@ def assemble_evaluation(
     missing_config_maps: tuple[str, ...] = (),
     mount_failures: tuple[str, ...] = (),
 ) -> ObservedEvaluation:
-    """What was read, sorted into what it is.
+    """Group what was read by its role.
 
     Args:
         config_maps, jobs, pods: the run's children.
@@ -89,7 +89,7 @@ def assemble_evaluation(
 def plan_evaluation(
     run: EvalRun, observed: ObservedEvaluation, now: datetime, environment: Environment
 ) -> Plan:
-    """The next step of an EvalRun: find the candidate, let the sides answer, judge, tidy up."""
+    """Plan for an EvalRun: resolve the candidate, evaluate, judge, remove old Jobs."""
     now = now.replace(microsecond=0)
     if run.metadata.deletion_timestamp is not None:
         return Plan()
@@ -101,20 +101,20 @@ def plan_evaluation(
         return _evaluate(run, parse_inputs(observed.inputs), (), observed, now, environment)
     if decided:
         step = Step(StageState.FAILED, observed.children)
-        return _conclude(run, None, (), step, observed, now)
+        return _build_plan(run, None, (), step, observed, now)
     return _begin(run, observed, now, environment)
 
 
 def _begin(run: EvalRun, observed: ObservedEvaluation, now: datetime, environment: Environment) -> Plan:
-    """Find the candidate, and take the snapshot once it is there."""
+    """Resolve the candidate, and take the inputs once it exists."""
     config = resolve_sides(run, observed.candidate)
-    if isinstance(config, NotYet):
+    if isinstance(config, NotReady):
         view = EvaluationView(None, Step(StageState.BACKING_OFF, observed.children), config.message)
         status = build_evaluation_status(run, view, now)
         return Plan(status=status, requeue_after=CANDIDATE_POLL_SECONDS)
     if isinstance(config, Failure):
         step = refuse(run, Stage.EVALUATE, observed.children, config, now, EvalRunReason.CANDIDATE_FAILED)
-        return _conclude(run, None, (), step, observed, now)
+        return _build_plan(run, None, (), step, observed, now)
     inputs = _inputs(run, config, observed, now, environment)
     created = (Create(build_inputs_config_map(run, inputs)),)
     return _evaluate(run, inputs, created, observed, now, environment)
@@ -150,10 +150,10 @@ def _evaluate(
 ) -> Plan:
     run = run.model_copy(update={"spec": EvalRunSpec.model_validate_json(inputs.spec)})
     step = advance(_stage(run, inputs, observed, environment), observed.children, now)
-    return _conclude(run, inputs, created, step, observed, now)
+    return _build_plan(run, inputs, created, step, observed, now)
 
 
-def _conclude(
+def _build_plan(
     run: EvalRun,
     inputs: Inputs | None,
     created: tuple[Action, ...],

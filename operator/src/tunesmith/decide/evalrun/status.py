@@ -1,4 +1,4 @@
-"""The status of an EvalRun, made anew each time from what is known."""
+"""Status of an EvalRun, rebuilt on each reconcile."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ from .gates import judge_gates, worst
 
 @dataclass(frozen=True, slots=True)
 class EvaluationView:
-    """What a status is made of.
+    """Values from which the status is built.
 
     Attributes:
-        inputs: the snapshot; None while there is no candidate.
-        step: where the evaluation stands.
+        inputs: None while there is no candidate.
+        step: of the evaluate stage.
         candidate_missing: why there is no candidate yet.
     """
 
@@ -56,8 +56,10 @@ def verdict_of(gates: Sequence[Gate], report: EvaluationReport) -> Judgement:
     """Judge a report by the gates."""
     by_gate = judge_gates(gates, report.results)
     verdict = worst(by_gate.values())
-    told = ", ".join(f"{gate.suite}/{gate.metric} {gate.expect}: {found}" for gate, found in by_gate.items())
-    return Judgement(verdict, by_gate, _REASONS[verdict], f"{verdict}: {told}.")
+    gate_verdicts = (
+        f"{gate.suite}/{gate.metric} {gate.expect}: {result}" for gate, result in by_gate.items()
+    )
+    return Judgement(verdict, by_gate, _REASONS[verdict], f"{verdict}: {', '.join(gate_verdicts)}.")
 
 
 _REASONS = {

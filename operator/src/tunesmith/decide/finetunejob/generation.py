@@ -1,4 +1,4 @@
-"""Rows that a teacher makes before prepare: what the stage is told, and what it opens."""
+"""Configuration and Secrets of the generate stage, in which a teacher makes rows."""
 
 from collections.abc import Mapping
 
@@ -31,7 +31,7 @@ _HELD_OUT_ROLES = frozenset({SecretRole.TRAIN, SecretRole.VALIDATION})
 
 
 def resolve_generation(job: FineTuneJob, base_model: str) -> GenerateConfig | None:
-    """All that the stage is told; None for a job without it."""
+    """Configuration of the generate stage; None for a job without it."""
     spec, meta = job.spec, job.metadata
     generate = spec.dataset.generate
     if generate is None:
@@ -50,7 +50,7 @@ def resolve_generation(job: FineTuneJob, base_model: str) -> GenerateConfig | No
 
 
 def generated_rows(job: FineTuneJob) -> str | None:
-    """Where the rows of a job's teacher lie; None for a job without one.
+    """URI of the generated rows of a job; None for a job without a teacher.
 
     Raises:
         InvalidUri: the job's output or workspace names no storage.
@@ -94,7 +94,7 @@ def generation_secrets(spec: FineTuneJobSpec) -> dict[str, tuple[str, str]]:
 
 
 def generate_secrets(secrets: Mapping[str, str], config: GenerateConfig) -> dict[str, str]:
-    """What generation opens: its endpoints and rows; the base model's Secret only where something is opened with it."""
+    """Secrets of the generate stage, by role; the base model's only where something is opened with it."""
     roles = set(_OWN_ROLES) | (_HELD_OUT_ROLES if config.held_out else set())
     if config.base_model or any(uri.scheme is Scheme.HF for uri in generation_uris(config)):
         roles.add(SecretRole.BASE_MODEL)

@@ -1,4 +1,4 @@
-"""What a FineTuneJob starts from, taken down at first sight so that no later change reaches it."""
+"""Inputs of a FineTuneJob, taken once so that no later change reaches it."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -22,7 +22,7 @@ from .secrets import resolve_secrets
 def build_inputs(
     job: FineTuneJob, earlier: Mapping[str, FineTuneJob | None], now: datetime, environment: Environment
 ) -> Inputs | NotReady | Failure:
-    """The snapshot; or why there is none yet, or will be none.
+    """The inputs, or why there are none yet, or the failure that prevents them.
 
     Args:
         earlier: the FineTuneJobs that the job names.
@@ -76,13 +76,13 @@ def _prepare_config(
 
 
 def _held_out(spec: FineTuneJobSpec) -> tuple[HeldOut, ...]:
-    """What training is kept free of: all that the job's own evaluation asks."""
+    """Rows that must not be trained on: the suites of the job's own evaluation."""
     suites = spec.evaluation.suites if spec.evaluation else ()
     return tuple(HeldOut(name=suite.name, uri=suite.dataset.uri) for suite in suites)
 
 
 def data_fields(spec: FineTuneJobSpec) -> dict[str, str]:
-    """The rows that people name: URIs by the field that names each."""
+    """URIs of rows in the spec, by field."""
     data, suites = spec.dataset, spec.evaluation.suites if spec.evaluation else ()
     written = data.train.fields if data.train else {}
     train = {f"spec.dataset.train.{member}": uri for member, uri in written.items()}
@@ -92,7 +92,7 @@ def data_fields(spec: FineTuneJobSpec) -> dict[str, str]:
 
 
 def apply_snapshot(job: FineTuneJob, inputs: Inputs) -> FineTuneJob:
-    """The job as it was at first sight, but for what may change later."""
+    """The job with the spec of its inputs, but for the fields that may change later."""
     spec = FineTuneJobSpec.model_validate_json(inputs.spec)
     live = job.spec
     changes = {
@@ -104,14 +104,14 @@ def apply_snapshot(job: FineTuneJob, inputs: Inputs) -> FineTuneJob:
 
 
 def find_invalid_uri(inputs: Inputs) -> Failure | None:
-    """An address that names no storage."""
+    """Failure for a URI that names no storage; None where all do."""
     config = inputs.config
     assert isinstance(config, PrepareConfig)
     source = inputs.generate.generation.source if inputs.generate else None
-    held_out = (each.uri for each in config.held_out)
-    rows = (*config.train, config.validation.uri, source, *held_out)
+    held_out = (rows.uri for rows in config.held_out)
+    data = (*config.train, config.validation.uri, source, *held_out)
     try:
-        for uri in (config.base_model, *rows, config.workspace, config.output):
+        for uri in (config.base_model, *data, config.workspace, config.output):
             if uri:
                 parse_uri(uri)
     except InvalidUri as error:

@@ -1,4 +1,4 @@
-"""What there is of a FineTuneJob, sorted into what it is."""
+"""Observed state of a FineTuneJob, grouped by role."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from tunesmith_contract.progress import TrainerStatus
 
 @dataclass(frozen=True, slots=True)
 class LiveProgress:
-    """What a pod said of its progress: kept nowhere but in the operator's memory."""
+    """Latest progress of a pod; kept in the operator's memory alone."""
 
     stage: str
     attempt: int
@@ -22,15 +22,15 @@ class LiveProgress:
 
 @dataclass(frozen=True, slots=True)
 class RelatedObjects:
-    """What is not the job's own, and matters to it.
+    """Objects that are not the job's own, but matter to it.
 
     Attributes:
         eval_run: the EvalRun of the job's name, whoever made it.
         earlier: the FineTuneJobs that it names, None for one that is not there; read until the inputs are taken.
-        claims: access modes of the claims that pods on several nodes would mount; read until training begins.
+        claims: access modes of the claims that pods on several nodes mount; read until training begins.
         gpu_nodes: the cluster's nodes, read once: when prepare has ended and GPUs will be asked for.
-        missing_config_maps: ConfigMaps that the pods wait for.
-        mount_failures: what nodes say of volumes that they can't mount.
+        missing_config_maps: ConfigMaps that the pods need and that do not exist.
+        mount_failures: messages of nodes about volumes that they can't mount.
     """
 
     eval_run: Body | None = None
@@ -43,14 +43,14 @@ class RelatedObjects:
 
 @dataclass(frozen=True, slots=True)
 class ObservedTraining:
-    """What there is of a FineTuneJob.
+    """Observed state of a FineTuneJob.
 
     Attributes:
         inputs, run: the snapshots.
-        evaluation: the note that the EvalRun was made.
+        evaluation: the note that the EvalRun was created.
         children: records, Jobs, pods, Services and Workloads.
-        progress: the latest news from a pod.
-        related: what is not the job's own.
+        progress: the latest update of a pod.
+        related: objects that are not the job's own.
     """
 
     inputs: Body | None = None
@@ -68,7 +68,7 @@ def assemble_training(
     related: RelatedObjects,
     progress: LiveProgress | None = None,
 ) -> ObservedTraining:
-    """What was read, sorted into what it is.
+    """Group what was read by its role.
 
     Args:
         config_maps: the job's.

@@ -1,4 +1,4 @@
-"""The FineTuneJobs whose artifacts a job begins with: waited for, then followed to what they made."""
+"""FineTuneJobs that a job refers to, and their artifacts: waited for, then resolved."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -77,12 +77,16 @@ class NotReady:
 
 
 def find_artifacts(
-    job: FineTuneJob, found: Mapping[str, FineTuneJob | None], now: datetime
+    job: FineTuneJob, jobs: Mapping[str, FineTuneJob | None], now: datetime
 ) -> dict[str, ReferencedArtifact] | NotReady | Failure:
-    """What the job's references come to, by their names."""
+    """Artifacts of the jobs that the job refers to, by name; or why they are not ready, or the failure.
+
+    Args:
+        jobs: the FineTuneJobs that the job refers to, by name.
+    """
     artifacts: dict[str, ReferencedArtifact] = {}
     for name in referred_jobs(job.spec):
-        outcome = _follow(job, name, found.get(name), now)
+        outcome = _find_artifact(job, name, jobs.get(name), now)
         if not isinstance(outcome, ReferencedArtifact):
             return outcome
         artifacts[name] = outcome
@@ -90,7 +94,7 @@ def find_artifacts(
 
 
 def base_model_of(job: FineTuneJob) -> str:
-    """The model that a job tuned: the very revision, where the hub moves on."""
+    """URI of the base model of a job, with its revision where it lies on a hub."""
     resolved = job.status.resolved
     written = (resolved and resolved.base_model) or job.spec.base_model.uri
     assert written is not None
@@ -99,19 +103,21 @@ def base_model_of(job: FineTuneJob) -> str:
 
 
 def is_whole_model(job: FineTuneJob, artifact: JobArtifact) -> bool:
-    """Whether the artifact is a whole model, not an adapter."""
+    """True for a whole model, False for an adapter."""
     return artifact.kind in _WHOLE if artifact.kind else job.spec.adapter is None
 
 
-def _follow(
+def _find_artifact(
     job: FineTuneJob, name: str, earlier: FineTuneJob | None, now: datetime
 ) -> ReferencedArtifact | NotReady | Failure:
     if earlier is None:
         message = f'FineTuneJob "{name}" does not exist in namespace {job.metadata.namespace}: create it.'
-        return _failed(message) if _is_impatient(job, now) else NotReady(message, missing=True)
+        return _failed(message) if _waited_too_long(job, now) else NotReady(message, missing=True)
     if earlier.status.phase is FineTuneJobPhase.FAILED:
-        told = earlier.status.failure.message if earlier.status.failure else ""
-        return _failed(f'FineTuneJob "{name}" failed, so there is nothing to begin with: {told}'[:2048])
+        failure = earlier.status.failure.message if earlier.status.failure else ""
+        return _failed(
+            f'FineTuneJob "{name}" failed, so there is no artifact to begin with: {failure}'[:2048]
+        )
     artifact = earlier.status.artifact
     if earlier.status.phase is not FineTuneJobPhase.SUCCEEDED or artifact is None:
         phase = earlier.status.phase or FineTuneJobPhase.PENDING
@@ -121,8 +127,8 @@ def _follow(
     )
 
 
-def _is_impatient(job: FineTuneJob, now: datetime) -> bool:
-    """Whether something has been missing for so long that a person has to know. Ready is False since then."""
+def _waited_too_long(job: FineTuneJob, now: datetime) -> bool:
+    """True when an earlier job has been missing for too long; Ready is False since then."""
     ready = next((item for item in job.status.conditions if item.type == ConditionType.READY), None)
     if ready is None or ready.status != "False" or ready.reason != FineTuneJobReason.WAITING_FOR_JOB:
         return False

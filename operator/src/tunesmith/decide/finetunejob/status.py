@@ -1,4 +1,4 @@
-"""The status of a FineTuneJob, made anew each time from what is known."""
+"""Status of a FineTuneJob, rebuilt on each reconcile."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -39,12 +39,11 @@ from tunesmith_contract.shared_rules.defaults import is_packed
 from tunesmith_contract.stages import Stage
 
 from .costs import build_estimate
-from .dataset_status import build_dataset_status, describe_dataset
-from .generation_status import build_generation_status
+from .data_status import build_dataset_status, build_generation_status, describe_dataset
 from .results import Results
 from .status_view import TrainingView
 
-#: A model that guesses has the logarithm of its vocabulary; e to the power of more than this says nothing.
+#: Bounds the perplexity; a model that guesses has the logarithm of its vocabulary.
 _MOST_NATS = 100.0
 
 _ACTIVE = {
@@ -108,10 +107,10 @@ def build_training_status(
 
 
 def build_waiting_status(job: FineTuneJob, message: str, missing: bool, now: datetime) -> dict[str, Any]:
-    """Nothing has begun: an earlier job has not made its artifact.
+    """Status of a job that waits for the artifact of an earlier job.
 
     Args:
-        missing: it is not there at all.
+        missing: the earlier job does not exist.
     """
     status = FineTuneJobStatus(
         phase=FineTuneJobPhase.PENDING,
@@ -167,7 +166,7 @@ def _resolved(
 def _progress(job: FineTuneJob, view: TrainingView, training: TrainingReport | None) -> Progress | None:
     if training is not None:
         return _with_perplexity(job, _final_progress(training))
-    if view.stage != Stage.TRAIN:
+    if view.stage is not Stage.TRAIN:
         runs = view.step.state is StageState.RUNNING
         return _share_done(view.progress) if view.progress is not None and runs else None
     before = _of_steps(job.status.progress)
@@ -177,12 +176,12 @@ def _progress(job: FineTuneJob, view: TrainingView, training: TrainingReport | N
 
 
 def _of_steps(before: Progress | None) -> Progress | None:
-    """What status has of training: a share without steps is of the stage before it."""
+    """Progress in status, if it is training's: that of other stages has no steps."""
     return before if before is not None and before.total_steps else None
 
 
 def _with_perplexity(job: FineTuneJob, progress: Progress) -> Progress:
-    """What people call the loss of a language: of answers alone nobody asks for it."""
+    """Progress with the perplexity, for a method that learns plain text."""
     if job.spec.method.pretraining is None or progress.eval_loss is None:
         return progress
     loss = min(float(progress.eval_loss), _MOST_NATS)
@@ -203,9 +202,9 @@ def _final_progress(training: TrainingReport) -> Progress:
     )
 
 
-def _share_done(news: TrainerStatus) -> Progress:
-    """How far a stage is that has no optimizer steps."""
-    live = _live_progress(news, Progress())
+def _share_done(update: TrainerStatus) -> Progress:
+    """Progress of a stage without optimizer steps."""
+    live = _live_progress(update, Progress())
     return Progress(percent=live.percent, remaining=live.remaining, last_update_time=live.last_update_time)
 
 
@@ -241,7 +240,7 @@ def _whole(metrics: Mapping[str, str], name: str) -> int | None:
 
 
 def _number(metrics: Mapping[str, str], name: str) -> str | None:
-    """A pod's word for a number, if it is one: pods are not to be believed blindly."""
+    """A metric of a pod as a decimal string; None for anything that is no number: pods are not trusted."""
     try:
         value = float(metrics.get(name, ""))
         return decimal(value) if abs(value) < 10**15 else None
@@ -256,7 +255,7 @@ def _conditions(
     dataset: DatasetReport | None,
     training: TrainingReport | None,
 ) -> list[ConditionUpdate]:
-    """Ready, Reconciling, Stalled and Succeeded for all; DataReady and Trained for who waits for a stage."""
+    """Ready, Reconciling, Stalled and Succeeded; DataReady and Trained for those who wait for a stage."""
     step, last = view.step, view.step.last_record(view.stage)
     if training is not None:
         message = f"The artifact is {training.artifact.digest}."
@@ -265,12 +264,12 @@ def _conditions(
         common = ended_conditions(False, last.reason, last.failure.message if last.failure else "")
     else:
         common = attempt_conditions(step, last, _activity(job, view, phase))
-    found = describe_dataset(dataset) if dataset else ""
-    stage = Stage.GENERATE if view.stage == Stage.GENERATE else Stage.PREPARE
+    prepared = describe_dataset(dataset) if dataset else ""
+    stage = Stage.GENERATE if view.stage is Stage.GENERATE else Stage.PREPARE
     data = stage_condition(
-        ConditionType.DATA_READY, step, stage, FineTuneJobReason.PREPARED, found, _WORKING[stage]
+        ConditionType.DATA_READY, step, stage, FineTuneJobReason.PREPARED, prepared, _WORKING[stage]
     )
-    if view.stage != Stage.TRAIN:
+    if view.stage is not Stage.TRAIN:
         return [*common, data]
     done = f"{training.steps} steps." if training else ""
     trained = stage_condition(
@@ -280,7 +279,7 @@ def _conditions(
 
 
 def _activity(job: FineTuneJob, view: TrainingView, phase: FineTuneJobPhase) -> tuple[str, str]:
-    """Reason and message while nothing hinders."""
+    """Reason and message while nothing blocks the job."""
     name = f"Attempt {view.step.attempt} of {view.stage}"
     match phase:
         case FineTuneJobPhase.SUSPENDED:
@@ -293,9 +292,9 @@ def _activity(job: FineTuneJob, view: TrainingView, phase: FineTuneJobPhase) -> 
 
 
 def _part(view: TrainingView) -> str:
-    """What prepare is at, if its pod has said so in a word that is known."""
-    known = _PARTS.get(view.metrics.get(PART, "")) if view.stage == Stage.PREPARE else None
-    return f": {known}" if known else ""
+    """The part of prepare that runs, if its pod reports one that is known."""
+    part = _PARTS.get(view.metrics.get(PART, "")) if view.stage is Stage.PREPARE else None
+    return f": {part}" if part else ""
 
 
 def _through_queue(view: TrainingView) -> str:

@@ -145,7 +145,7 @@ def _start(attempt: Attempt) -> Step:
 
 
 def _find_ending(attempt: Attempt, job: Body) -> Ending | None:
-    """How the attempt ended: by its Job, a lost pod, a limit, or a problem that nobody corrected."""
+    """Ending of the attempt: by its Job, a lost pod, a limit, or a problem that nobody corrected."""
     stage, pods = attempt.stage.name, attempt.pods
     ending = find_ending(job, pods, stage)
     if ending is None and attempt.has_lost_pod:

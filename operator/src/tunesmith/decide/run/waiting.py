@@ -92,7 +92,7 @@ class Waiting:
 
     @property
     def fails_at(self) -> datetime | None:
-        """When the run fails of it."""
+        """Time at which the run fails, unless it is corrected."""
         return self.since + CORRECTION_TIME if self.needs_correction else None
 
 
