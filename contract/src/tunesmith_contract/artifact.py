@@ -1,4 +1,4 @@
-"""The manifest of an artifact: its digest is the digest of the manifest's bytes, which hold every file's digest."""
+"""Manifest of an artifact; the digest of its bytes, which hold every file's digest, is the artifact's digest."""
 
 from enum import StrEnum
 from typing import Literal
@@ -17,7 +17,7 @@ class File(Document):
 
 
 class Probe(Document):
-    """A prompt that tells the tuned model from its base.
+    """Prompt whose probabilities tell the tuned model from its base.
 
     Attributes:
         token_ids: prompt and continuation as token ids.
@@ -33,7 +33,7 @@ class Probe(Document):
 
 
 class Lineage(Document):
-    """What went in: enough to make the artifact again.
+    """Lineage of an artifact: everything needed to make it again.
 
     ``generation`` is the digest of the ``generation.json`` that says how rows of its data were made by a teacher.
     """
@@ -54,7 +54,7 @@ class Lineage(Document):
 
 
 class ArtifactKind(StrEnum):
-    """What the files of an artifact are.
+    """Kind of an artifact.
 
     ``LoRA``, ``RSLoRA`` and ``DoRA`` are PEFT adapters of causal models, ``RewardAdapter`` one of a sequence
     classifier.
@@ -82,7 +82,7 @@ class Manifest(Document):
     probes: tuple[Probe, ...] = Field(max_length=16)
 
     def to_bytes(self) -> bytes:
-        """The bytes that are stored, and digested."""
+        """Bytes that are stored and digested."""
         return canonical_json(self.to_dict())
 
     @property

@@ -1,4 +1,4 @@
-"""Live progress of a run: the protocol of Kubeflow Trainer's status server, which transformers speaks by itself.
+"""Live progress of a run, by the protocol of Kubeflow Trainer's status server, which transformers implements.
 
 ``POST`` with a bearer token to the URL in ``KUBEFLOW_TRAINER_SERVER_URL``; the token's pod says whose progress it is.
 """
@@ -39,7 +39,7 @@ TOKEN_ENV = "KUBEFLOW_TRAINER_SERVER_TOKEN"
 
 
 class PreparePart(StrEnum):
-    """What prepare does with rows, in its order."""
+    """Parts of the prepare stage, in their order."""
 
     ASKING = "asking"
     READING = "reading"
@@ -56,7 +56,7 @@ class ProgressMetric(Report):
 
 
 class TrainerStatus(Report):
-    """How far a run is."""
+    """Progress of a run."""
 
     last_updated_time: datetime
     progress_percentage: int | None = Field(None, ge=0, le=100)

@@ -54,7 +54,7 @@ def selector_labels(owner: Owner) -> dict[str, str]:
 def build_serving_deployment(
     deployment: AdapterDeployment, image: str, environment: Environment
 ) -> KubernetesObject:
-    """All pods, each of which serves every adapter.
+    """Deployment whose pods each serve every adapter.
 
     Args:
         image: what the inputs snapshot says, for agent and engine.
@@ -81,7 +81,7 @@ def build_serving_deployment(
 
 
 def rolling_update(replicas: int, gpus: int) -> dict[str, int]:
-    """How pods are replaced: one more first, or, where that would need a GPU that nobody has, one less first.
+    """Update strategy: one more pod first, or one less where a GPU for it may be missing.
 
     A lone pod is never taken away before its successor is ready, whatever that needs.
     """
