@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
-from simulated_cluster import DIGEST, GENERATE, fine_tune_job
+from simulated_cluster import DIGEST, ENVIRONMENT, GENERATE, START, fine_tune_job
 
 from tunesmith.api.common import StrictModel
 from tunesmith.api.finetunejob import FineTuneJob
@@ -22,8 +22,10 @@ from tunesmith.api.recipe import EarlyStopping as EarlyStoppingSpec
 from tunesmith.api.recipe import Hyperparameters as HyperparametersSpec
 from tunesmith.api.sources import Validation
 from tunesmith.decide.finetunejob.generation import resolve_generation
+from tunesmith.decide.finetunejob.inputs import build_inputs
 from tunesmith.decide.finetunejob.method import plain_data, resolve_method
 from tunesmith.decide.finetunejob.referenced_jobs import ReferencedArtifact
+from tunesmith.manifests.run_snapshots import Inputs
 from tunesmith_contract import methods
 from tunesmith_contract.base import Document
 from tunesmith_contract.generation import GenerationBudget, GenerationFilter, Judge
@@ -34,6 +36,7 @@ from tunesmith_contract.run_config import (
     Checkpoints,
     EarlyStopping,
     Hyperparameters,
+    PersonalData,
     Tracking,
     ValidationSource,
 )
@@ -264,6 +267,32 @@ def test_generation_says_what_is_written(task: str, data: st.DataObject) -> None
     assert_says(config.generation, wanted)
     assert config.generation.source == generate.source.uri
     assert "hub" not in config.to_json()
+
+
+@settings(max_examples=40)
+@given(
+    written=merged(
+        fields(
+            format=st.sampled_from(["Auto", "Chat", "PromptCompletion"]), personalData=choices(PersonalData)
+        ),
+        st.one_of(
+            fields(onInvalidRow=st.just("Fail")), fixed(onInvalidRow="Drop", maxInvalidFraction=fractions)
+        ),
+        st.one_of(
+            fields(deduplicate=st.sampled_from(["Exact", "None"])),
+            merged(fixed(deduplicate="Near"), fields(nearThreshold=st.sampled_from(["0.5", "0.9", "1"]))),
+        ),
+    )
+)
+def test_prepare_says_what_is_written(written: dict[str, Any]) -> None:
+    job = job_with(
+        dataset={"train": {"uri": "pvc://data/rows.jsonl"}, "validation": {"fraction": "0.1"}} | written
+    )
+    inputs = build_inputs(job, {}, START, ENVIRONMENT)
+    assert isinstance(inputs, Inputs)
+    wanted = job.spec.dataset.to_dict()
+    del wanted["train"]
+    assert_says(inputs.config, wanted)
 
 
 PARTS: list[tuple[type[StrictModel], type[Document], st.SearchStrategy[Any]]] = [

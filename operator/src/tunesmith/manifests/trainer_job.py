@@ -83,6 +83,11 @@ class TrainerPod:
     variables: Mapping[str, str] = field(default_factory=dict)
     config_key: str = RUN_FILE
 
+    @property
+    def schemes(self) -> frozenset[Scheme]:
+        """Kinds of storage that the pod reads or writes."""
+        return frozenset(uri.scheme for uri in (*self.reads, *self.writes))
+
 
 def build_trainer_job(
     owner: Owner, stage: Stage, attempt: int, pod: TrainerPod, environment: Environment
@@ -164,9 +169,12 @@ def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     others, other_mounts = _own_volumes(pod.template)
     config_map = {"name": pod.config_map, "items": [{"key": pod.config_key, "path": RUN_FILE}]}
     own = [
-        ({"name": "config", "configMap": config_map}, _read_only("config", str(CONFIG_DIR))),
+        (
+            {"name": "config", "configMap": config_map},
+            {"name": "config", "mountPath": str(CONFIG_DIR), "readOnly": True},
+        ),
         credentials_volume(pod.ca_config_map),
-        scratch_volume(SCRATCH_TO_FETCH if _fetches(pod) else SCRATCH),
+        scratch_volume(SCRATCH_TO_FETCH if pod.schemes - MOUNTED else SCRATCH),
     ]
     if pod.gpus > 1 and "/dev/shm" not in {mount["mountPath"] for mount in other_mounts}:
         shared_memory = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}}
@@ -185,18 +193,6 @@ def _own_volumes(template: PodTemplate | None) -> tuple[list[dict[str, Any]], li
     return volumes, mounts
 
 
-def _read_only(volume: str, path: str) -> dict[str, Any]:
-    return {"name": volume, "mountPath": path, "readOnly": True}
-
-
-def _fetches(pod: TrainerPod) -> bool:
-    return any(uri.scheme not in MOUNTED for uri in (*pod.reads, *pod.writes))
-
-
-def _uses_hub(pod: TrainerPod) -> bool:
-    return any(uri.scheme is Scheme.HF for uri in (*pod.reads, *pod.writes))
-
-
 def _environment_variables(
     owner: Owner, name: str, attempt: int, pod: TrainerPod, environment: Environment
 ) -> list[dict[str, Any]]:
@@ -212,7 +208,7 @@ def _environment_variables(
         **gang_variables(name, pod.nodes),
         **pod.variables,
     }
-    if not _uses_hub(pod):
+    if Scheme.HF not in pod.schemes:
         values["HF_HUB_OFFLINE"] = "1"
     variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
     if pod.token_secret:

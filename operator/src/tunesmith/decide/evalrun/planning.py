@@ -7,6 +7,7 @@ from datetime import datetime
 from tunesmith.api.evalrun import EvalRun, EvalRunSpec
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import EvalRunPhase, EvalRunReason, Verdict
+from tunesmith.decide.finetunejob.referenced_jobs import NotReady
 from tunesmith.decide.plan import Action, Create, Event, Plan, soonest
 from tunesmith.decide.run.attempts import advance, refuse
 from tunesmith.decide.run.children import Children
@@ -26,7 +27,7 @@ from tunesmith_contract.run_config import EvaluateConfig
 from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import Scheme
 
-from .sides import NotReady, resolve_secrets, resolve_sides
+from .sides import resolve_secrets, resolve_sides
 from .status import EvaluationView, build_evaluation_status, verdict_of
 
 TERMINAL = frozenset({EvalRunPhase.SUCCEEDED, EvalRunPhase.FAILED})

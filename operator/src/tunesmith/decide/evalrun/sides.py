@@ -1,13 +1,11 @@
 """Configuration of an evaluation: its sides and suites, from an EvalRun and its candidate's FineTuneJob."""
 
-from dataclasses import dataclass
-
 from tunesmith.api.evalrun import Baseline, EvalRun, Prompting
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.job_status import JobArtifact
 from tunesmith.api.reasons import EvalRunReason, FineTuneJobPhase
 from tunesmith.decide.finetunejob.generation import generated_rows
-from tunesmith.decide.finetunejob.referenced_jobs import base_model_of
+from tunesmith.decide.finetunejob.referenced_jobs import NotReady, base_model_of
 from tunesmith_contract.artifact import ArtifactKind
 from tunesmith_contract.base import canonical_json
 from tunesmith_contract.exit_codes import FailureCategory
@@ -19,13 +17,6 @@ from tunesmith_contract.uris import Scheme, parse_uri
 _KEEPS_NO_WORK = frozenset({Scheme.OCI, Scheme.HF})
 
 
-@dataclass(frozen=True, slots=True)
-class NotReady:
-    """Why the candidate is not ready yet."""
-
-    message: str
-
-
 def resolve_sides(run: EvalRun, job: FineTuneJob | None) -> EvaluateConfig | NotReady | Failure:
     """Configuration of the evaluation; or why the candidate is not ready, or the failure.
 
@@ -34,7 +25,10 @@ def resolve_sides(run: EvalRun, job: FineTuneJob | None) -> EvaluateConfig | Not
     """
     reference = run.spec.candidate.fine_tune_job_ref
     if reference is None:
-        return _config(run, None, _given(run))
+        candidate = run.spec.candidate
+        assert candidate.uri is not None
+        assert candidate.digest is not None
+        return _config(run, None, AdapterSource(uri=candidate.uri, digest=candidate.digest))
     if job is None:
         where = f"namespace {run.metadata.namespace}"
         return NotReady(f'FineTuneJob "{reference.name}" does not exist in {where}: create it.')
@@ -65,13 +59,6 @@ def policy_of(run: EvalRun) -> str:
     """Canonical JSON of the policy: suites, gates and confidence."""
     spec = run.spec.to_dict()
     return canonical_json({key: spec[key] for key in ("suites", "gates", "confidence")}).decode()
-
-
-def _given(run: EvalRun) -> AdapterSource:
-    candidate = run.spec.candidate
-    assert candidate.uri is not None
-    assert candidate.digest is not None
-    return AdapterSource(uri=candidate.uri, digest=candidate.digest)
 
 
 def _failed(job: FineTuneJob) -> Failure:

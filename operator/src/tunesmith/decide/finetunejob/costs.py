@@ -22,7 +22,12 @@ _LONGEST = 10**9
 def build_job_cost(job: FineTuneJob, view: TrainingView) -> JobCost:
     """Cost of the ended attempts, and of the whole job as expected: by the pods' own estimate once there is one."""
     used, budget, before = view.step.children.gpu_seconds, job.spec.budget, view.expected
-    estimates = (_live_estimate(job, view), before.gpu_seconds if before else None, _status_estimate(job))
+    in_status = job.status.cost.estimated_gpu_seconds if job.status.cost else None
+    estimates = (
+        _live_estimate(job, view),
+        before.gpu_seconds if before else None,
+        None if in_status is None else float(in_status),
+    )
     expected = next((seconds for seconds in estimates if seconds is not None), None)
     price = _price(job)
     return JobCost(
@@ -75,11 +80,6 @@ def _price(job: FineTuneJob) -> float | None:
     """Price of a GPU second."""
     written = job.spec.budget.price_per_gpu_hour if job.spec.budget else None
     return float(written) / HOUR if written else None
-
-
-def _status_estimate(job: FineTuneJob) -> float | None:
-    before = job.status.cost.estimated_gpu_seconds if job.status.cost else None
-    return float(before) if before is not None else None
 
 
 def _live_estimate(job: FineTuneJob, view: TrainingView) -> float | None:

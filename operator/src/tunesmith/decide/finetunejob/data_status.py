@@ -1,6 +1,6 @@
 """Status and events about data: generated rows, and the prepared data set."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 from tunesmith.api.finetunejob import FineTuneJob
@@ -71,7 +71,8 @@ def describe_dataset(dataset: DatasetReport) -> str:
         "dropped": dataset.dropped_rows,
     }
     if counts := [f"{count:,} {name}" for name, count in left_out.items() if count]:
-        parts.append(f"left out: {_listed(counts)}")
+        *first, last = counts
+        parts.append(f"left out: {', '.join(first)} and {last}" if first else f"left out: {last}")
     if dataset.issues:
         parts.append(_describe_issues(dataset.issues))
     if dataset.page:
@@ -105,16 +106,9 @@ def _count(metrics: Mapping[str, str], name: str, before: int) -> int:
 
 def _describe_issues(issues: tuple[IssueCount, ...], most: int | None = None) -> str:
     count, verb = len(issues), "finds" if len(issues) == 1 else "find"
-    named = [f"{issue.check} ({_rows(issue.rows)})" for issue in issues[:most]]
+    named = [
+        f"{issue.check} ({'1 row' if issue.rows == 1 else f'{issue.rows:,} rows'})" for issue in issues[:most]
+    ]
     more = count - len(named)
     issue_list = ", ".join([*named, f"and {more} more"] if more else named)
     return f"{count} {'check' if count == 1 else 'checks'} {verb} something to look at: {issue_list}"
-
-
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count:,} rows"
-
-
-def _listed(words: Iterable[str]) -> str:
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last

@@ -62,6 +62,12 @@ def generated_rows(job: FineTuneJob) -> str | None:
     return str(generated_uri(work_uri(place, meta.namespace, meta.uid)))
 
 
+def suite_rows(spec: FineTuneJobSpec) -> tuple[HeldOut, ...]:
+    """Rows of the suites of the job's own evaluation: they are held out of its training data."""
+    suites = spec.evaluation.suites if spec.evaluation else ()
+    return tuple(HeldOut(name=suite.name, uri=suite.dataset.uri) for suite in suites)
+
+
 def generation_fields(spec: FineTuneJobSpec) -> dict[str, str]:
     """URIs by the field that names each."""
     generate = spec.dataset.generate
@@ -113,8 +119,7 @@ def _generation(generate: Generate) -> contract.Generation:
 
 
 def _held_out(spec: FineTuneJobSpec) -> tuple[HeldOut, ...]:
-    """Rows that are measured on: those of the validation, and all that the job's own evaluation asks."""
+    """Rows that must not be generated: those of the validation, and of the suites."""
     validation = spec.dataset.validation.uri
-    own = (HeldOut(name="validation", uri=validation),) if validation else ()
-    suites = spec.evaluation.suites if spec.evaluation else ()
-    return (*own, *(HeldOut(name=suite.name, uri=suite.dataset.uri) for suite in suites))
+    rows = (HeldOut(name="validation", uri=validation),) if validation else ()
+    return (*rows, *suite_rows(spec))

@@ -10,13 +10,16 @@ from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.labels import ArgillaSource
 from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.report import Failure
-from tunesmith_contract.run_config import NEAR_THRESHOLD, HeldOut, Owner, PrepareConfig, ValidationSource
+from tunesmith_contract.run_config import Owner, PrepareConfig, ValidationSource
 from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
 
-from .generation import generated_rows, generation_fields, resolve_generation
+from .generation import generated_rows, generation_fields, resolve_generation, suite_rows
 from .method import plain_data, resolve_method
 from .referenced_jobs import NotReady, ReferencedArtifact, find_artifacts, resolve_base
 from .secrets import resolve_secrets
+
+#: Members of the data set that say where rows come from; the others are settings of prepare.
+_SOURCES = frozenset({"train", "generate", "validation"})
 
 
 def build_inputs(
@@ -60,25 +63,14 @@ def _prepare_config(
         argilla=argilla and ArgillaSource.model_validate(plain_data(argilla)),
         generated=generated_rows(job),
         validation=ValidationSource.model_validate(plain_data(data.validation)),
-        held_out=_held_out(spec),
-        format=data.format,
-        on_invalid_row=data.on_invalid_row,
-        max_invalid_fraction=float(data.max_invalid_fraction or 0),
-        deduplicate=data.deduplicate,
-        near_threshold=float(data.near_threshold or NEAR_THRESHOLD),
-        personal_data=data.personal_data,
+        held_out=suite_rows(spec),
         method=resolve_method(spec, artifacts),
         formats=spec.output.formats,
         seed=spec.hyperparameters.seed,
         workspace=spec.workspace.uri if spec.workspace else None,
         output=spec.output.uri,
+        **{key: value for key, value in plain_data(data).items() if key not in _SOURCES},
     )
-
-
-def _held_out(spec: FineTuneJobSpec) -> tuple[HeldOut, ...]:
-    """Rows that must not be trained on: the suites of the job's own evaluation."""
-    suites = spec.evaluation.suites if spec.evaluation else ()
-    return tuple(HeldOut(name=suite.name, uri=suite.dataset.uri) for suite in suites)
 
 
 def data_fields(spec: FineTuneJobSpec) -> dict[str, str]:

@@ -169,15 +169,12 @@ def _progress(job: FineTuneJob, view: TrainingView, training: TrainingReport | N
     if view.stage is not Stage.TRAIN:
         runs = view.step.state is StageState.RUNNING
         return _share_done(view.progress) if view.progress is not None and runs else None
-    before = _of_steps(job.status.progress)
+    before = job.status.progress
+    if before is not None and not before.total_steps:
+        before = None  # of an earlier stage, which has no steps
     if view.progress is None:
         return before
     return _with_perplexity(job, _live_progress(view.progress, before or Progress()))
-
-
-def _of_steps(before: Progress | None) -> Progress | None:
-    """Progress in status, if it is training's: that of other stages has no steps."""
-    return before if before is not None and before.total_steps else None
 
 
 def _with_perplexity(job: FineTuneJob, progress: Progress) -> Progress:
