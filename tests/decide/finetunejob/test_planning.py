@@ -250,7 +250,7 @@ def test_a_queue_alone_may_hold_its_job() -> None:
     cluster.job()["spec"]["suspend"] = False
     cluster.resource["spec"]["suspend"] = True
     cluster.reconcile()
-    assert "is held by its queue" in cluster.condition("Ready")["message"]
+    assert "is suspended through its queue" in cluster.condition("Ready")["message"]
     assert cluster.job()["spec"]["suspend"] is False
 
 

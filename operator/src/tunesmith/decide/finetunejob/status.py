@@ -280,11 +280,11 @@ def _activity(job: FineTuneJob, view: TrainingView, phase: FineTuneJobPhase) -> 
     name = f"Attempt {view.step.attempt} of {view.stage}"
     match phase:
         case FineTuneJobPhase.SUSPENDED:
-            return RunReason.SUSPENDED, "Held by spec.suspend; false lets it go on."
+            return RunReason.SUSPENDED, "Suspended by spec.suspend; write false to resume."
         case FineTuneJobPhase.QUEUED:
             return RunReason.QUEUED, f"{name} waits in its queue."
     if job.spec.suspend:
-        return RunReason.SUSPENDED, f"{name} is held by its queue: {_through_queue(view)}"
+        return RunReason.SUSPENDED, f"{name} is suspended through its queue: {_through_queue(view)}"
     return _WORKING[view.stage], f"{name} runs{_part(view)}."
 
 
@@ -296,8 +296,8 @@ def _part(view: TrainingView) -> str:
 
 def _through_queue(view: TrainingView) -> str:
     if view.step.children.workloads:
-        return "its Workload is inactive, and its pods are ended."
+        return "its Workload is inactive, and its pods end."
     return (
-        "there is no Workload of it to make inactive. Is Kueue there, and does it look at this namespace? Without "
-        "its queue's label the job would be held at once."
+        "it has no Workload to make inactive. Check that Kueue is installed and manages this namespace. Without the "
+        "label of a queue the job would be suspended at once."
     )

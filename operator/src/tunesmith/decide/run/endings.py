@@ -82,7 +82,7 @@ def lost_pod_ending(job: Body, pods: Sequence[Body], stage: Stage) -> Ending:
     failing = condition_of(job, "FailureTarget")
     if failing is not None and any(_failure(pod, stage) for pod in pods):
         return replace(_failed(pods, stage, failing.get("message", "")), checkpoint=newest_checkpoint(pods))
-    return disrupted("The pod's node does not answer: the pod is given up.")
+    return disrupted("The pod's node does not answer, and the pod does not end.")
 
 
 def newest_checkpoint(pods: Sequence[Body]) -> Checkpoint | None:
@@ -136,7 +136,9 @@ def _completed(pods: Sequence[Body], stage: Stage) -> Ending:
     reports = [report for report in map(_report, pods) if report and report.stage is stage]
     first = next((pod for pod in pods if completion_index(pod) == 0), None)
     if any(report.outcome is Outcome.PREEMPTED for report in reports) or not (first and terminated(first)):
-        return disrupted("The pod vanished with its report; the next attempt finds what it committed.")
+        return disrupted(
+            "The pod was removed with its report; the next attempt resumes from what it committed."
+        )
     message = (
         "The pod exited with 0 and left no report in its termination message: "
         "use an image that runs tunesmith_trainer."
@@ -170,8 +172,8 @@ def _failed_without_pods(job_message: str) -> Ending:
     category = category_of(int(match[1])) if match else None
     if match is None or category is None:
         job_knows_cause = match is not None or _JOB_DISRUPTION in job_message
-        vanished = "The pod vanished before it ended: it or its node was removed."
-        return disrupted(job_message if job_knows_cause else vanished)
+        removed = "The pod was removed before it ended, or its node was."
+        return disrupted(job_message if job_knows_cause else removed)
     message = f"{_HINTS[category]} {job_message}"[:_MESSAGE_CHARACTERS]
     return failed(Failure(category=category, reason=category, message=message, exit_code=int(match[1])))
 

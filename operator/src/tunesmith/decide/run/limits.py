@@ -66,7 +66,7 @@ def nearest_limit(limits: RunLimits, children: Children, usage: Usage) -> Limit 
     candidates: list[Limit] = []
     if limits.deadline_seconds is not None:
         seconds_left = limits.deadline_seconds - children.active_seconds - usage.active_seconds
-        message = f"It was active for longer than activeDeadlineSeconds: {limits.deadline_seconds:g}."
+        message = f"The run was active for longer than activeDeadlineSeconds: {limits.deadline_seconds:g}."
         candidates.append(Limit(RunReason.DEADLINE_EXCEEDED, seconds_left, message))
     if limits.budget_gpu_seconds is not None and limits.gpus:
         gpu_seconds_left = limits.budget_gpu_seconds - children.gpu_seconds - usage.gpu_seconds

@@ -25,9 +25,9 @@ def suspend_or_resume(attempt: Attempt, job: Body) -> Change:
     name = job["metadata"]["name"]
     if not suspend:
         resume = Patch.of(job, {"spec": {"suspend": False}})
-        return (resume,), (Event(RunReason.RESUMED, f"Job {name} goes on."),)
+        return (resume,), (Event(RunReason.RESUMED, f"Job {name} is resumed."),)
     hold = Patch.of(job, {"spec": {"suspend": True}, **_usage_annotation(attempt)})
-    return (hold,), (Event(RunReason.SUSPENDED, f"Job {name} is held."),)
+    return (hold,), (Event(RunReason.SUSPENDED, f"Job {name} is suspended."),)
 
 
 def _usage_annotation(attempt: Attempt) -> KubernetesObject:
