@@ -10,7 +10,7 @@ import uvloop
 from agent_harness import Running, Storage, running_agent
 from fake_engine import FakeEngine
 
-from tunesmith_agent.control import operator_link, reconciler, watch_file
+from tunesmith_agent.control import file_watcher, operator_link, reconciler
 from tunesmith_contract.agent import DesiredAlias, Version
 
 
@@ -32,7 +32,7 @@ def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loops look often: tests wait for conditions, never for time."""
     monkeypatch.setattr(reconciler, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(reconciler, "SPACING_SECONDS", 0.001)
-    monkeypatch.setattr(watch_file, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(file_watcher, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(operator_link, "BACKOFF_SECONDS", (0.01, 0.05))
 
 

@@ -7,11 +7,11 @@ import uuid
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 
 from .artifacts.fetch import ArtifactFolders
-from .control.bring_up import BringUp
-from .control.desired import DesiredStore
+from .control.desired_state import DesiredStore
+from .control.file_watcher import FileWatcher
+from .control.loader import BringUp
 from .control.operator_link import OperatorLink, operator_socket_url
 from .control.reconciler import Reconciler
-from .control.watch_file import FileWatcher
 from .engine.client import EngineClient, EngineRefused, EngineUnavailable
 from .http.background import Answer, BackgroundAnswers
 from .http.connection import ServerConnection
@@ -20,7 +20,7 @@ from .http.messages import Request
 from .http.server import Server
 from .http.upstream import UpstreamPool
 from .metrics import AgentMetrics
-from .proxy import Proxy
+from .proxying.proxy import Proxy
 from .routing.table import RoutingTable
 from .settings import Settings
 

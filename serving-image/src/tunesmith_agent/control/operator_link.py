@@ -14,7 +14,7 @@ from tunesmith_agent.metrics import AgentMetrics
 from tunesmith_contract.agent import AGENT_PATH, AgentReport
 from tunesmith_contract.layout import CA_FILE, TOKEN_FILE
 
-from .desired import DesiredStore
+from .desired_state import DesiredStore
 from .reconciler import Reconciler
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from tunesmith_contract.agent import (
 )
 
 from .breaker import Breakers
-from .bring_up import BringUp, LoadFailure
-from .desired import DesiredStore
+from .desired_state import DesiredStore
+from .loader import BringUp, LoadFailure
 from .versions import (
     Key,
     TrackedVersion,

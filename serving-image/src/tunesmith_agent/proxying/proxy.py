@@ -5,13 +5,14 @@ from typing import Any
 
 import orjson
 
-from .http.connection import ServerConnection
-from .http.forward import Forward
-from .http.messages import JSON_TYPE, Refusal, Request
-from .http.upstream import UpstreamPool
-from .metrics import AgentMetrics
-from .routing.stickiness import stickiness_key
-from .routing.table import Route, RoutingTable, Target
+from tunesmith_agent.http.connection import ServerConnection
+from tunesmith_agent.http.messages import JSON_TYPE, Refusal, Request
+from tunesmith_agent.http.upstream import UpstreamPool
+from tunesmith_agent.metrics import AgentMetrics
+from tunesmith_agent.routing.stickiness import stickiness_key
+from tunesmith_agent.routing.table import Route, RoutingTable, Target
+
+from .forward import Forward
 
 #: Request headers that the engine gets to see.
 _PASSED_HEADERS = (b"x-request-id", b"traceparent", b"tracestate")

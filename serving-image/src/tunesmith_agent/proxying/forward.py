@@ -3,15 +3,14 @@
 import asyncio
 from typing import TYPE_CHECKING
 
+from tunesmith_agent.http.messages import JSON_TYPE, Refusal
+from tunesmith_agent.http.upstream import UpstreamConnection, UpstreamPool
 from tunesmith_agent.routing.table import Target
 
-from .messages import JSON_TYPE, Refusal
-from .upstream import UpstreamConnection, UpstreamPool
-
 if TYPE_CHECKING:
-    from tunesmith_agent.proxy import Proxy
+    from tunesmith_agent.http.connection import ServerConnection
 
-    from .connection import ServerConnection
+    from .proxy import Proxy
 
 #: Headers of the engine's answer that the client gets to see.
 _PASSED_HEADERS = (b"content-type", b"x-request-id", b"retry-after")

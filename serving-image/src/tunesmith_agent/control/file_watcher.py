@@ -4,7 +4,7 @@ import asyncio
 import logging
 from pathlib import Path
 
-from .desired import DesiredStore
+from .desired_state import DesiredStore
 
 log = logging.getLogger(__name__)
 
