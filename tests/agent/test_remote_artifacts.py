@@ -11,7 +11,7 @@ from storage_servers import BUCKET, S3Server, run_s3
 from tunesmith_contract.agent import DesiredAlias, LoadState, Version
 from tunesmith_contract.uris import parse_uri
 from tunesmith_storage.artifacts import publish_artifact
-from tunesmith_storage.remote import open_remote
+from tunesmith_storage.stores import open_remote
 
 
 @pytest.fixture(scope="module")

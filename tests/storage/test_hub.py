@@ -18,7 +18,7 @@ from tunesmith_storage.artifacts import fetch_artifact, publish_artifact
 from tunesmith_storage.credentials import Credentials
 from tunesmith_storage.errors import NotThere, StorageError, StorageUnavailable
 from tunesmith_storage.hub import HubFolder
-from tunesmith_storage.remote import open_remote
+from tunesmith_storage.stores import open_remote
 
 Artefact = tuple[Path, str]
 LARGE = "adapter_model.safetensors"

@@ -18,7 +18,7 @@ from tunesmith_contract.uris import parse_uri
 from tunesmith_storage.credentials import load_credentials
 from tunesmith_storage.errors import StorageError, StorageUnavailable
 from tunesmith_storage.registry import find_login
-from tunesmith_storage.remote import open_remote
+from tunesmith_storage.stores import open_remote
 
 Mount = Callable[[dict[str, str]], Path]
 

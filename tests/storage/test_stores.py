@@ -16,7 +16,8 @@ from tunesmith_storage.artifacts import fetch_artifact, publish_artifact
 from tunesmith_storage.download import fetch_entry
 from tunesmith_storage.errors import NO_ANSWER, NotThere, StorageError, StorageRefused, StorageUnavailable
 from tunesmith_storage.files import file_digest
-from tunesmith_storage.remote import Entry, Remote, open_remote
+from tunesmith_storage.remote import Entry, Remote
+from tunesmith_storage.stores import open_remote
 
 Artefact = tuple[Path, str]
 

@@ -12,7 +12,8 @@ from tunesmith_contract.uris import parse_uri
 from tunesmith_storage.artifacts import publish_artifact
 from tunesmith_storage.errors import NotThere, StorageRefused, StorageUnavailable
 from tunesmith_storage.mirror import Mirror
-from tunesmith_storage.remote import Remote, open_remote
+from tunesmith_storage.remote import Remote
+from tunesmith_storage.stores import open_remote
 from tunesmith_storage.trees import fetch_file, fetch_tree
 
 PATTERNS = ["*.json", "*.safetensors"]

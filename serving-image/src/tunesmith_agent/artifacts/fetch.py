@@ -44,7 +44,7 @@ class ArtifactFolders:
         # Clients of stores take memory and seconds: only for who uses them.
         from tunesmith_storage.artifacts import fetch_artifact
         from tunesmith_storage.errors import StorageError
-        from tunesmith_storage.remote import open_remote
+        from tunesmith_storage.stores import open_remote
 
         try:
             remote = open_remote(parsed, [SecretRole.ARTIFACTS], self._secrets)
