@@ -59,7 +59,7 @@ async def test_an_adapter_is_fetched_and_served(
     await agent.until(lambda: not fetched.exists())
 
 
-async def test_another_artefact_than_the_digest_says_is_refused(
+async def test_another_artifact_than_the_digest_says_is_refused(
     agent: Running, storage: Storage, secrets: Path
 ) -> None:
     first, second = (publish(storage, secrets, storage.commit()) for _ in range(2))

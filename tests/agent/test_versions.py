@@ -281,5 +281,5 @@ def test_manifest_must_list_what_the_engine_reads(storage: Storage) -> None:
     ):
         wrong = manifest.model_copy(update={"files": files})
         (folder / MANIFEST_FILE).write_bytes(wrong.to_bytes())
-        with pytest.raises(ArtifactInvalid, match=r"does not list adapter_model|outside the artefact"):
+        with pytest.raises(ArtifactInvalid, match=r"does not list adapter_model|outside the artifact"):
             verify_artifact(folder, wrong.digest)

@@ -1,4 +1,4 @@
-"""The hub's side is its client's signatures: no hub is at hand. An artefact is one commit, compared afterwards."""
+"""The hub's side is its client's signatures: no hub is at hand. An artifact is one commit, compared afterwards."""
 
 import hashlib
 from pathlib import Path
@@ -20,7 +20,7 @@ from tunesmith_storage.errors import NotThere, StorageError, StorageUnavailable
 from tunesmith_storage.hub import HubFolder
 from tunesmith_storage.stores import open_remote
 
-Artefact = tuple[Path, str]
+Artifact = tuple[Path, str]
 LARGE = "adapter_model.safetensors"
 
 
@@ -89,10 +89,10 @@ def test_rows_are_looked_for_among_data_sets(repository: Hub, tmp_path: Path) ->
     assert repository.asked == {"dataset"}
 
 
-def test_an_artefact_is_one_commit_and_comes_back(
-    repository: Hub, artefact: Artefact, tmp_path: Path
+def test_an_artifact_is_one_commit_and_comes_back(
+    repository: Hub, artifact: Artifact, tmp_path: Path
 ) -> None:
-    folder, digest = artefact
+    folder, digest = artifact
     publish_artifact(open_folder(digest, tmp_path), folder)
     (committed,) = repository.commits
     assert all(name.startswith(f"team/sha256/{digest.removeprefix('sha256:')}/") for name in committed)
@@ -103,8 +103,8 @@ def test_an_artefact_is_one_commit_and_comes_back(
     assert (fetched / LARGE).read_bytes() == (folder / LARGE).read_bytes()
 
 
-def test_a_damaged_file_is_detected(repository: Hub, artefact: Artefact, tmp_path: Path) -> None:
-    folder, digest = artefact
+def test_a_damaged_file_is_detected(repository: Hub, artifact: Artifact, tmp_path: Path) -> None:
+    folder, digest = artifact
     publish_artifact(open_folder(digest, tmp_path), folder)
     for name in (LARGE, "README.md"):
         (harmed,) = repository.root.rglob(name)

@@ -19,7 +19,7 @@ from tunesmith_storage.files import file_digest
 from tunesmith_storage.remote import Entry, Remote
 from tunesmith_storage.stores import open_remote
 
-Artefact = tuple[Path, str]
+Artifact = tuple[Path, str]
 
 
 class Killed(BaseException):
@@ -27,7 +27,7 @@ class Killed(BaseException):
 
 
 class Store(NamedTuple):
-    """One kind of store: where artefacts go, and the Secrets that open it."""
+    """One kind of store: where artifacts go, and the Secrets that open it."""
 
     output: StorageUri
     secrets: Path
@@ -60,8 +60,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def test_what_is_published_is_what_is_fetched(store: Store, artefact: Artefact, tmp_path: Path) -> None:
-    folder, digest = artefact
+def test_what_is_published_is_what_is_fetched(store: Store, artifact: Artifact, tmp_path: Path) -> None:
+    folder, digest = artifact
     publish_artifact(store.open(digest), folder)
     fetched = fetch_artifact(store.open(digest), digest, tmp_path / "fetched")
     assert contents(fetched) == contents(folder)
@@ -69,16 +69,16 @@ def test_what_is_published_is_what_is_fetched(store: Store, artefact: Artefact, 
     assert fetch_artifact(store.open(digest), None, tmp_path / "fetched") == fetched
 
 
-def test_another_digest_is_refused(store: Store, artefact: Artefact, tmp_path: Path) -> None:
-    folder, digest = artefact
+def test_another_digest_is_refused(store: Store, artifact: Artifact, tmp_path: Path) -> None:
+    folder, digest = artifact
     publish_artifact(store.open(digest), folder)
     with pytest.raises(StorageRefused, match="write its digest"):
         fetch_artifact(store.open(digest), "sha256:" + "1" * 64, tmp_path)
 
 
-def test_what_is_not_there_is_said(store: Store, artefact: Artefact, tmp_path: Path) -> None:
+def test_what_is_not_there_is_said(store: Store, artifact: Artifact, tmp_path: Path) -> None:
     with pytest.raises(NotThere):
-        fetch_artifact(store.open(artefact[1]), artefact[1], tmp_path)
+        fetch_artifact(store.open(artifact[1]), artifact[1], tmp_path)
 
 
 def sending(remote: Any) -> str:
@@ -88,10 +88,10 @@ def sending(remote: Any) -> str:
 
 @pytest.mark.parametrize("sent", range(5))
 def test_an_interrupted_upload_goes_on_where_it_stopped(
-    store: Store, artefact: Artefact, tmp_path: Path, sent: int, monkeypatch: pytest.MonkeyPatch
+    store: Store, artifact: Artifact, tmp_path: Path, sent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed before each of the five files: nothing counts until all are there, and none is sent twice."""
-    folder, digest = artefact
+    folder, digest = artifact
     remote: Any = store.open(digest)
     monkeypatch.setattr("tunesmith_storage.download.CONCURRENCY", 1)
     send, done = getattr(type(remote), sending(remote)), []
@@ -130,11 +130,11 @@ def stored(store: Store, digest: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("failure", [Killed(), StorageUnavailable(NO_ANSWER, "the line went dead")])
 def test_a_download_goes_on_where_it_stopped(
-    store: Store, artefact: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+    store: Store, artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
 ) -> None:
     """Killed, or cut off for a moment: the first by the next pod, the second by the same."""
     monkeypatch.setattr("tunesmith_storage.retries.FIRST_PAUSE_SECONDS", 0)
-    folder, digest = artefact
+    folder, digest = artifact
     publish_artifact(store.open(digest), folder)
     remote: Any = store.open(digest)
     name = "adapter_model.safetensors"
@@ -163,9 +163,9 @@ def test_a_download_goes_on_where_it_stopped(
 
 
 def test_files_that_are_there_are_not_fetched_again(
-    store: Store, artefact: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, digest = artefact
+    folder, digest = artifact
     publish_artifact(store.open(digest), folder)
     fetched = fetch_artifact(store.open(digest), digest, tmp_path)
     # As if the pod had been killed with one file to go.
@@ -194,17 +194,17 @@ class TestS3:
         uri = artifact_uri(store.output, digest)
         return s3.root / uri.name / uri.path / name
 
-    def test_the_layout_is_the_documented_one(self, s3: S3Server, store: Store, artefact: Artefact) -> None:
-        folder, digest = artefact
+    def test_the_layout_is_the_documented_one(self, s3: S3Server, store: Store, artifact: Artifact) -> None:
+        folder, digest = artifact
         publish_artifact(store.open(digest), folder)
         place = s3.root / BUCKET / store.output.path / "sha256" / digest.removeprefix("sha256:")
         assert contents(place) == contents(folder)
 
     @pytest.mark.parametrize("harm", [b"", b"x"])
     def test_a_damaged_object_is_detected(
-        self, s3: S3Server, store: Store, artefact: Artefact, tmp_path: Path, harm: bytes
+        self, s3: S3Server, store: Store, artifact: Artifact, tmp_path: Path, harm: bytes
     ) -> None:
-        folder, digest = artefact
+        folder, digest = artifact
         publish_artifact(store.open(digest), folder)
         harmed = self.object(s3, store, digest, "adapter_model.safetensors")
         harmed.write_bytes(harmed.read_bytes()[:-1] + harm)
@@ -216,11 +216,11 @@ class TestS3:
         assert harmed.read_bytes()[-1:] != (folder / "adapter_model.safetensors").read_bytes()[-1:]
 
     def test_bytes_that_change_on_their_way_are_detected(
-        self, store: Store, artefact: Artefact, monkeypatch: pytest.MonkeyPatch
+        self, store: Store, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from tunesmith_storage.buckets import Bucket
 
-        folder, digest = artefact
+        folder, digest = artifact
         upload = Bucket.upload
         monkeypatch.setattr(Bucket, "upload", lambda self, path, _: upload(self, path, b"other bytes"))
         with pytest.raises(StorageUnavailable, match="other bytes"):
@@ -232,9 +232,9 @@ def test_a_registry_is_not_sent_a_blob_twice(
     registry: Registry,
     registry_secret: dict[str, str],
     secrets: Callable[[dict[str, str]], Path],
-    artefact: Artefact,
+    artifact: Artifact,
 ) -> None:
-    folder, digest = artefact
+    folder, digest = artifact
     store = Store(parse_uri(f"oci://{registry.host}/{uuid.uuid4().hex}"), secrets(registry_secret))
     before = registry.uploads()
     publish_artifact(store.open(digest), folder)
@@ -247,10 +247,10 @@ def test_a_damaged_layer_is_detected(
     registry: Registry,
     registry_secret: dict[str, str],
     secrets: Callable[[dict[str, str]], Path],
-    artefact: Artefact,
+    artifact: Artifact,
     tmp_path: Path,
 ) -> None:
-    folder, digest = artefact
+    folder, digest = artifact
     store = Store(parse_uri(f"oci://{registry.host}/{uuid.uuid4().hex}"), secrets(registry_secret))
     publish_artifact(store.open(digest), folder)
     manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())

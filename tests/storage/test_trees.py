@@ -63,10 +63,10 @@ def test_a_model_is_fetched_whole_or_in_outline(folder: Folder, tmp_path: Path) 
     assert whole.name == outline.name
 
 
-def test_an_artefact_is_a_model_whose_revision_is_its_digest(
-    folder: Folder, artefact: tuple[Path, str], tmp_path: Path
+def test_an_artifact_is_a_model_whose_revision_is_its_digest(
+    folder: Folder, artifact: tuple[Path, str], tmp_path: Path
 ) -> None:
-    path, digest = artefact
+    path, digest = artifact
     publish_artifact(folder.open(), path)
     whole = fetch_tree(folder.open(), tmp_path, ["*.json", "adapter_model.safetensors"])
     assert whole.name == digest.replace(":", "-")

@@ -26,13 +26,13 @@ LINEAGE = Lineage(
 
 @dataclass
 class Storage:
-    """A claim named ``artifacts``; each artefact says which log-probability the fake engine answers with."""
+    """A claim named ``artifacts``; each artifact says which log-probability the fake engine answers with."""
 
     root: Path
     versions: int = 0
 
     def commit(self, log_prob: float = -1.0, *, proven: float | None = None, note: str = "") -> Version:
-        """Write an artefact whose manifest promises ``proven`` (what it has, unless told otherwise)."""
+        """Write an artifact whose manifest promises ``proven`` (what it has, unless told otherwise)."""
         self.versions += 1
         config = json.dumps({"log_prob": log_prob, "note": note or str(self.versions)}).encode()
         files = {"adapter_config.json": config, "adapter_model.safetensors": b"weights"}

@@ -24,7 +24,7 @@ class Settings:
         desired_file: the mounted ConfigMap's file.
         mount_root: where storage is mounted; another place only in tests.
         secrets_dir: where Secrets that open stores are mounted.
-        scratch_dir: where fetched artefacts lie; the engine has it at the same path.
+        scratch_dir: where fetched artifacts lie; the engine has it at the same path.
         proof_tolerance: how far a probe's mean log-probability may be from the manifest's, in nats per token.
         settle_seconds: after this a stable version that is still loading no longer holds up readiness.
         lame_duck_seconds: how long requests are taken after SIGTERM, until no Service routes to this pod.

@@ -1,4 +1,4 @@
-"""Artefacts: folders whose manifest names every file, and whose name is the manifest's digest."""
+"""Artifacts: folders whose manifest names every file, and whose name is the manifest's digest."""
 
 import shutil
 from pathlib import Path, PurePosixPath
@@ -16,11 +16,11 @@ from .remote import Entry, Remote
 
 
 def fetch_artifact(remote: Remote, digest: str | None, root: Path) -> Path:
-    """Bring an artefact to disk: its manifest, checked against the digest, then every file against the manifest.
+    """Bring an artifact to disk: its manifest, checked against the digest, then every file against the manifest.
 
     Args:
         digest: what is expected; None takes what lies there.
-        root: the folder below which the artefact gets one of its own, by its digest.
+        root: the folder below which the artifact gets one of its own, by its digest.
 
     Raises:
         StorageError: it is not there, or not what the digest says.
@@ -29,7 +29,7 @@ def fetch_artifact(remote: Remote, digest: str | None, root: Path) -> Path:
     entry = entries.get(MANIFEST_FILE)
     if entry is None:
         raise NotThere(
-            "ArtifactNotFound", f"{remote.uri} holds no {MANIFEST_FILE}: write the URI of an artefact"
+            "ArtifactNotFound", f"{remote.uri} holds no {MANIFEST_FILE}: write the URI of an artifact"
         )
     data = read_whole(remote, entry)
     found = sha256_digest(data)
@@ -45,16 +45,16 @@ def fetch_artifact(remote: Remote, digest: str | None, root: Path) -> Path:
 
 
 def read_manifest(remote: Remote, entry: Entry) -> Manifest:
-    """The manifest of an artefact that is not fetched yet.
+    """The manifest of an artifact that is not fetched yet.
 
     Raises:
-        StorageError: it is no artefact's.
+        StorageError: it is no artifact's.
     """
     return _parse(read_whole(remote, entry), str(remote.uri))
 
 
 def publish_artifact(remote: Remote, folder: Path) -> None:
-    """Store an artefact's folder at the URI that its digest names, and verify it there.
+    """Store an artifact's folder at the URI that its digest names, and verify it there.
 
     Killed and run again, it sends what is not there yet.
 
@@ -91,11 +91,11 @@ def _parse(data: bytes, where: str) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError:
-        message = f"{where} holds a {MANIFEST_FILE} that is no artefact's: write the URI of an artefact"
+        message = f"{where} holds a {MANIFEST_FILE} that is no artifact's: write the URI of an artifact"
         raise StorageRefused("InvalidManifest", message) from None
     for file in manifest.files:
         path = PurePosixPath(file.path)
         if path.is_absolute() or ".." in path.parts or file.path == MANIFEST_FILE:
-            message = f"{where} lists {file.path}, which lies outside the artefact: use another artefact"
+            message = f"{where} lists {file.path}, which lies outside the artifact: use another artifact"
             raise StorageRefused("InvalidManifest", message)
     return manifest

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: ``hf://``. An artefact is one folder of a repository, written by one commit."""
+"""The Hugging Face Hub: ``hf://``. An artifact is one folder of a repository, written by one commit."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Registries: ``oci://``. Each file of an artefact is a layer, and its manifest the image's configuration.
+"""Registries: ``oci://``. Each file of an artifact is a layer, and its manifest the image's configuration.
 
 The tag is ``sha256-<hex>`` of our manifest, not of the registry's. Layers carry their file's name as
 ``org.opencontainers.image.title``, so that ``oras pull`` writes the same folder.
@@ -149,7 +149,7 @@ class Repository:
 
 
 def build_image(files: Sequence[File]) -> str:
-    """The registry's manifest of an artefact, the same bytes for the same files."""
+    """The registry's manifest of an artifact, the same bytes for the same files."""
     layers = [
         {
             "mediaType": CONFIG_TYPE if file.path == MANIFEST_FILE else FILE_TYPE,

@@ -43,11 +43,11 @@ def fetch_tree(
 ) -> Path:
     """The files right below a URI whose names match; the folder's name is the tree's revision.
 
-    That is an artefact's digest, and its files are verified, where the tree is an artefact.
+    That is an artifact's digest, and its files are verified, where the tree is an artifact.
 
     Args:
         patterns: as a shell reads them.
-        holds_rows: a manifest beside them is not an artefact's.
+        holds_rows: a manifest beside them is not an artifact's.
         outlines: of weights bring their headers only, which say their shapes; they lie in a folder of their own.
     """
     listed = remote.entries()

@@ -1,4 +1,4 @@
-"""The folder of an artefact: on a mounted volume, or fetched to the pod's own disk, which the engine shares."""
+"""The folder of an artifact: on a mounted volume, or fetched to the pod's own disk, which the engine shares."""
 
 import shutil
 from pathlib import Path
@@ -13,12 +13,12 @@ _FINAL = frozenset({"ArtifactChanged", "InvalidManifest"})
 
 
 class ArtifactFolders:
-    """Finds artefacts for the engine.
+    """Finds artifacts for the engine.
 
     Args:
         mount_root: where volumes are mounted.
         secrets: where Secrets are mounted, a folder for each role.
-        scratch: where fetched artefacts lie, by their digests.
+        scratch: where fetched artifacts lie, by their digests.
     """
 
     def __init__(self, mount_root: Path, secrets: Path, scratch: Path) -> None:
@@ -27,7 +27,7 @@ class ArtifactFolders:
         self._scratch = scratch
 
     def find(self, uri: str, digest: str) -> Path:
-        """The folder of an artefact, fetched and verified first where it is not mounted.
+        """The folder of an artifact, fetched and verified first where it is not mounted.
 
         Blocks. An interrupted download goes on where it stopped.
 
@@ -57,5 +57,5 @@ class ArtifactFolders:
             raise ArtifactUnreadable(f"{self._scratch}: {error.strerror}", "ScratchFull") from error
 
     def forget(self, digest: str) -> None:
-        """Remove a fetched artefact that nobody is served by any more."""
+        """Remove a fetched artifact that nobody is served by any more."""
         shutil.rmtree(self._scratch / digest.replace(":", "-"), ignore_errors=True)

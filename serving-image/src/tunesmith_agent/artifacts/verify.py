@@ -1,4 +1,4 @@
-"""Find an artefact below the mounts and check every byte of it against its digest."""
+"""Find an artifact below the mounts and check every byte of it against its digest."""
 
 import hashlib
 from pathlib import Path, PurePosixPath
@@ -31,7 +31,7 @@ class ArtifactInvalid(Exception):
 
 
 def locate_artifact(uri: str, mount_root: Path) -> Path:
-    """The folder of an artefact.
+    """The folder of an artifact.
 
     Raises:
         ArtifactInvalid: the URI names nothing that is mounted.
@@ -82,7 +82,7 @@ def _read_manifest(folder: Path, digest: str) -> Manifest:
 def _verify_file(folder: Path, file: File) -> None:
     path = PurePosixPath(file.path)
     if path.is_absolute() or ".." in path.parts:
-        raise ArtifactInvalid("InvalidManifest", f"{file.path} lies outside the artefact.")
+        raise ArtifactInvalid("InvalidManifest", f"{file.path} lies outside the artifact.")
     try:
         with (folder / path).open("rb") as stream:
             found = "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
