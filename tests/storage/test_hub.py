@@ -16,7 +16,7 @@ from tunesmith_contract.uris import parse_uri
 from tunesmith_storage import hub
 from tunesmith_storage.artifacts import fetch_artifact, publish_artifact
 from tunesmith_storage.credentials import Credentials
-from tunesmith_storage.errors import NotThere, StorageError, StorageUnavailable
+from tunesmith_storage.errors import NotFound, StorageError, StorageUnavailable
 from tunesmith_storage.hub import HubFolder
 from tunesmith_storage.stores import open_remote
 
@@ -133,7 +133,7 @@ def test_refusals(
     with pytest.raises(StorageError) as caught:
         open_folder("sha256:x", tmp_path).entries()
     assert caught.value.reason == reason
-    assert isinstance(caught.value, NotThere) == (status == 404)
+    assert isinstance(caught.value, NotFound) == (status == 404)
 
 
 def test_the_token_is_the_secrets_then_the_environments(

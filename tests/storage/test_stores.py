@@ -14,7 +14,7 @@ from tunesmith_contract.layout import MANIFEST_FILE, artifact_uri
 from tunesmith_contract.uris import StorageUri, parse_uri
 from tunesmith_storage.artifacts import fetch_artifact, publish_artifact
 from tunesmith_storage.download import fetch_entry
-from tunesmith_storage.errors import NO_ANSWER, NotThere, StorageError, StorageRefused, StorageUnavailable
+from tunesmith_storage.errors import UNAVAILABLE, NotFound, StorageError, StorageRefused, StorageUnavailable
 from tunesmith_storage.files import file_digest
 from tunesmith_storage.remote import Entry, Remote
 from tunesmith_storage.stores import open_remote
@@ -77,7 +77,7 @@ def test_another_digest_is_refused(store: Store, artifact: Artifact, tmp_path: P
 
 
 def test_what_is_not_there_is_said(store: Store, artifact: Artifact, tmp_path: Path) -> None:
-    with pytest.raises(NotThere):
+    with pytest.raises(NotFound):
         fetch_artifact(store.open(artifact[1]), artifact[1], tmp_path)
 
 
@@ -106,7 +106,7 @@ def test_an_interrupted_upload_goes_on_where_it_stopped(
         patch.setattr(type(remote), sending(remote), lambda *args: interrupted(*args, limit=sent))
         with pytest.raises(Killed):
             publish_artifact(remote, folder)
-    with pytest.raises(NotThere):
+    with pytest.raises(NotFound):
         fetch_artifact(store.open(digest), digest, tmp_path / "early")
     before = stored(store, digest)
     publish_artifact(store.open(digest), folder)
@@ -128,7 +128,7 @@ def stored(store: Store, digest: str) -> dict[str, Any]:
     return {meta["path"]: (meta["e_tag"], meta["last_modified"]) for meta in listed}
 
 
-@pytest.mark.parametrize("failure", [Killed(), StorageUnavailable(NO_ANSWER, "the line went dead")])
+@pytest.mark.parametrize("failure", [Killed(), StorageUnavailable(UNAVAILABLE, "the line went dead")])
 def test_a_download_goes_on_where_it_stopped(
     store: Store, artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
 ) -> None:

@@ -10,7 +10,7 @@ from storage_servers import BUCKET, S3Server
 
 from tunesmith_contract.uris import parse_uri
 from tunesmith_storage.artifacts import publish_artifact
-from tunesmith_storage.errors import NotThere, StorageRefused, StorageUnavailable
+from tunesmith_storage.errors import NotFound, StorageRefused, StorageUnavailable
 from tunesmith_storage.mirror import Mirror
 from tunesmith_storage.remote import Remote
 from tunesmith_storage.stores import open_remote
@@ -90,9 +90,9 @@ def test_a_file_goes_by_its_own_uri(folder: Folder, tmp_path: Path) -> None:
     file = fetch_file(folder.open("rows", "train.jsonl"), tmp_path)
     assert (file.name, file.read_bytes()) == ("train.jsonl", b"{}\n" * 10)
     folder.write("rows/more.jsonl", b"{}")
-    with pytest.raises(NotThere, match="is a folder"):
+    with pytest.raises(NotFound, match="is a folder"):
         fetch_file(folder.open("rows"), tmp_path)
-    with pytest.raises(NotThere, match="does not exist"):
+    with pytest.raises(NotFound, match="does not exist"):
         fetch_file(folder.open("rows", "other.jsonl"), tmp_path)
 
 
