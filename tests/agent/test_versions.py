@@ -271,7 +271,7 @@ async def test_higher_generation_wins_whoever_brings_it(agent: Running, storage:
 
 
 def test_manifest_must_list_what_the_engine_reads(storage: Storage) -> None:
-    from tunesmith_agent.artifacts.verify import ArtifactInvalid, verify_artifact
+    from tunesmith_agent.artifacts import ArtifactInvalid, verify_artifact
 
     folder = storage.folder(storage.commit())
     manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())

@@ -1,17 +1,15 @@
-"""One client's connection: requests in, answers out in the same order, every wait bounded."""
+"""Connection of one client: requests in, answers out in the same order, every wait bounded."""
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Protocol, cast
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from .limits import Limits
 from .messages import JSON_TYPE, Refusal, Request, status_line
-
-if TYPE_CHECKING:
-    from .server import Server
-
 
 TOO_MANY = Refusal(
     503,
@@ -32,7 +30,7 @@ TOO_BUSY = Refusal(
 
 
 class State(Enum):
-    """What a connection waits for; each has its own time limit."""
+    """State of a connection; each has its own time limit."""
 
     IDLE = "idle"
     READING = "reading"
@@ -41,7 +39,7 @@ class State(Enum):
 
 
 class Exchange(Protocol):
-    """Who makes the answer to the request under way, and hears how the client fares."""
+    """Producer of the answer to the current request, notified of what the client does."""
 
     def client_lost(self) -> None:
         """The client is gone: stop making the answer."""
@@ -53,13 +51,37 @@ class Exchange(Protocol):
         """The client has caught up."""
 
     def timed_out(self) -> None:
-        """Nothing came for too long: answer so."""
+        """No progress for too long: answer with an error."""
 
 
 class Handler(Protocol):
-    """Answers one request, now or later, by the connection's ``respond``, or ``begin``, ``send``, ``end``."""
+    """Function that answers one request, now or later, by ``respond``, or by ``begin``, ``send``, ``end``."""
 
     def __call__(self, connection: "ServerConnection", request: Request) -> None: ...
+
+
+class ConnectionOwner(Protocol):
+    """The part of a server that its connections use.
+
+    Attributes:
+        on_refusal: called with the status of each refusal.
+        draining: no connection is kept open after its current answer.
+        buffered: bytes of request bodies in memory, over all connections.
+        date: the current ``date`` header.
+    """
+
+    handler: Handler
+    on_refusal: Callable[[int], None]
+    limits: Limits
+    draining: bool
+    buffered: int
+    date: bytes
+
+    def add(self, connection: "ServerConnection") -> bool:
+        """Register a new connection; False where there are too many."""
+
+    def remove(self, connection: "ServerConnection") -> None:
+        """Forget a closed connection."""
 
 
 _UPGRADE_HEADERS = (b"upgrade", b"connection", b"http2-settings")
@@ -70,7 +92,7 @@ class _Stop(Exception):
 
 
 class ServerConnection(asyncio.Protocol):
-    """A client's connection."""
+    """Connection of one client, driven by the event loop and the parser."""
 
     __slots__ = (
         "_advancing", "_backlog", "_body", "_body_size", "_broken", "_chunked", "_head_size", "_headers",
@@ -79,7 +101,7 @@ class ServerConnection(asyncio.Protocol):
         "_url", "exchange", "loop",
     )  # fmt: skip
 
-    def __init__(self, server: "Server") -> None:
+    def __init__(self, server: ConnectionOwner) -> None:
         self._server = server
         self.loop = asyncio.get_running_loop()
         self.exchange: Exchange | None = None
@@ -184,16 +206,11 @@ class ServerConnection(asyncio.Protocol):
         if len(self._queue) > self._server.limits.pipelined:
             self._reject(Refusal(400, "Too many requests were sent without waiting for an answer."))
 
-    # -- for who makes the answer
-
-    @property
-    def server(self) -> "Server":
-        """The server that this client came to."""
-        return self._server
+    # -- from the handler
 
     @property
     def paused(self) -> bool:
-        """Whether the client is too slow for what waits for it."""
+        """True while the client reads too slowly for the data that waits for it."""
         return self._paused
 
     def respond(self, status: int, headers: bytes, body: bytes) -> None:
@@ -276,7 +293,7 @@ class ServerConnection(asyncio.Protocol):
             self._transport.close()
 
     def check_deadline(self, now: float) -> None:
-        """Act if the connection has waited for too long in its state."""
+        """Enforce the time limit of the current state."""
         limits, waited = self._server.limits, now - self._since
         match self._state:
             case State.IDLE if waited > limits.idle_seconds:
@@ -325,7 +342,7 @@ class ServerConnection(asyncio.Protocol):
                 self._count_unparsed(len(data))
 
     def _decline_upgrade(self, rest: bytes) -> None:
-        """Ignore the offer of another protocol, as HTTP allows: parse the request again without it."""
+        """Ignore an upgrade to another protocol, as HTTP allows: parse the request again without it."""
         method, headers = self._parser.get_method(), dict(self._headers)
         if method == b"CONNECT":
             self._broken = True
@@ -339,7 +356,7 @@ class ServerConnection(asyncio.Protocol):
         self._feed(b"%b%b\r\n%b" % (head, lines, rest))
 
     def _advance(self) -> None:
-        """Start on what waits, one at a time; answers given at once come back here without recursion."""
+        """Start waiting requests, one at a time; immediate answers return here without recursion."""
         if self._advancing:
             return
         self._advancing = True

@@ -1,4 +1,4 @@
-"""The side towards the engine: pooled keep-alive connections, one request on each at a time."""
+"""Pooled keep-alive connections to the engine, one request on each at a time."""
 
 import asyncio
 from typing import Protocol, cast
@@ -9,7 +9,7 @@ from .limits import Limits
 
 
 class Receiver(Protocol):
-    """Who takes the engine's answer as it comes."""
+    """Receiver of the engine's answer, piece by piece."""
 
     def on_head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
         """The head of the answer; ``length`` is None if the body is chunked or ends with the connection."""
@@ -65,7 +65,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def close(self) -> None:
-        """Close without a word to the receiver: the engine stops working on the request."""
+        """Close without a call to the receiver: the engine stops working on the request."""
         self._receiver = None
         self._transport.abort()
 
