@@ -53,7 +53,7 @@ test-e2e: ## Real pods: the quickstart's way on a tiny model (root, or TUNESMITH
 lint: ## Formatting, ruff, mypy, import-linter, chart
 	@$(dev)/ruff format --check .
 	@$(dev)/ruff check .
-	@$(dev)/mypy contract/src storage/src operator/src
+	@$(dev)/mypy contract/src storage/src operator/src serving-image/src
 	@$(dev)/lint-imports
 
 format: ## Format and mend what ruff can mend
