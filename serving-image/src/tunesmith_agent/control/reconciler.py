@@ -268,7 +268,7 @@ class Reconciler:
         error = retry_state.outcome.exception() if retry_state.outcome else None
         if isinstance(error, LoadFailure):
             tracked.settled = tracked.settled or error.reason != "EngineUnavailable"
-            message = f"{error} Next try in {retry_state.upcoming_sleep:.1f} s."
+            message = f"{error} Next try in {retry_state.upcoming_sleep:.2f} s."
             self._set_state(tracked, LoadState.FAILED, error.reason, message)
         else:
             log.error("loading a version failed", exc_info=error)
