@@ -54,6 +54,7 @@ lint: ## Formatting, ruff, mypy, import-linter, chart
 	@$(dev)/ruff format --check .
 	@$(dev)/ruff check .
 	@$(dev)/mypy contract/src storage/src operator/src serving-image/src
+	@$(dev)/mypy tests/agent tests/storage tests/support/agent_harness.py tests/support/fake_engine.py
 	@$(dev)/lint-imports
 
 format: ## Format and mend what ruff can mend

@@ -21,7 +21,7 @@ def samples(text: str) -> dict[tuple[str, str], float]:
 async def test_requests_and_the_engines_own_metrics(agent: Running, expenses: Version) -> None:
     async with aiohttp.ClientSession(agent.url) as session:
         for model in ("expenses", "nobody"):
-            body = {"model": model, "messages": []}
+            body: dict[str, object] = {"model": model, "messages": []}
             async with session.post("/v1/chat/completions", json=body):
                 pass
         async with session.get("/metrics") as answer:

@@ -6,6 +6,7 @@ import ipaddress
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from agent_harness import Storage, running_agent
@@ -98,7 +99,7 @@ async def test_pushed_state_is_applied_and_reported(
     engine: FakeEngine, storage: Storage, operator: Operator, tmp_path: Path
 ) -> None:
     version = storage.commit()
-    settings = {
+    settings: dict[str, Any] = {
         "operator_url": f"https://127.0.0.1:{operator.port}", "namespace": "team", "deployment": "models",
         "pod_name": "pod", "pod_uid": "uid", "credentials_dir": tmp_path,
     }  # fmt: skip
@@ -149,7 +150,7 @@ async def test_pauses_are_short_again_after_a_connection(
         return 0.01
 
     monkeypatch.setattr(operator_link, "RECONNECT_WAIT", wait)
-    settings = {
+    settings: dict[str, Any] = {
         "operator_url": f"https://127.0.0.1:{operator.port}", "namespace": "team", "deployment": "models",
         "credentials_dir": tmp_path,
     }  # fmt: skip

@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -21,7 +22,7 @@ async def test_sigterm_ends_it_with_zero(engine: FakeEngine, tmp_path: Path) -> 
         stderr=asyncio.subprocess.PIPE, env={"PYTHONPATH": ":".join(sys.path), "PATH": ""},
     )  # fmt: skip
     assert process.stderr is not None
-    entries = []
+    entries: list[dict[str, Any]] = []
     async with asyncio.timeout(30):
         while not entries or entries[-1]["message"] != "listening":
             entries.append(json.loads(await process.stderr.readline()))

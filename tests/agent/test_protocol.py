@@ -15,7 +15,7 @@ from tunesmith_agent.http import server
 from tunesmith_agent.http.limits import Limits
 from tunesmith_contract.agent import Version, served_name
 
-ASK = {"model": "expenses", "messages": [{"role": "user", "content": "Lunch"}]}
+ASK: dict[str, object] = {"model": "expenses", "messages": [{"role": "user", "content": "Lunch"}]}
 
 
 def post(body: bytes | dict[str, object] = ASK, *extra: str, path: str = "/v1/chat/completions") -> bytes:

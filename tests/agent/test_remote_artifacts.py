@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 from agent_harness import Running, Storage, running_agent
@@ -88,7 +88,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     file_digest = hashlib.file_digest
 
-    def record(stream: BinaryIO, algorithm: str) -> object:
+    def record(stream: BufferedReader, algorithm: str) -> object:
         names.append(Path(stream.name).name)
         return file_digest(stream, algorithm)
 

@@ -1,6 +1,7 @@
 """The hub's side is its client's signatures: no hub is at hand. An artifact is one commit, compared afterwards."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -55,7 +56,8 @@ class Hub:
         lfs = {"size": len(data), "oid": hashlib.sha256(data).hexdigest(), "pointerSize": 1}
         name = path.relative_to(self.root).as_posix()
         large = {"lfs": lfs} if path.name == LARGE else {}
-        return RepoFile(path=name, size=len(data), oid=blob, **large)
+        build: Callable[..., RepoFile] = RepoFile
+        return build(path=name, size=len(data), oid=blob, **large)
 
     def commit(self, repo: str, operations: Any, *, commit_message: str, revision: str | None) -> None:
         self.commits.append([operation.path_in_repo for operation in operations])

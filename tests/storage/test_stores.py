@@ -94,7 +94,8 @@ def test_an_interrupted_upload_goes_on_where_it_stopped(
     folder, digest = artifact
     remote: Any = store.open(digest)
     monkeypatch.setattr("tunesmith_storage.download.CONCURRENCY", 1)
-    send, done = getattr(type(remote), sending(remote)), []
+    send = getattr(type(remote), sending(remote))
+    done: list[object] = []
 
     def interrupted(self: Any, *args: Any, limit: int) -> None:
         if len(done) == limit:
@@ -172,7 +173,8 @@ def test_files_that_are_there_are_not_fetched_again(
     (fetched / MANIFEST_FILE).unlink()
     (fetched / "adapter_config.json").write_bytes(b"torn")
     remote: Any = store.open(digest)
-    read, seen = type(remote).read, []
+    read: Callable[[Remote, Entry, int], Iterator[bytes]] = type(remote).read
+    seen: list[str] = []
 
     def watched(self: Any, entry: Entry, offset: int = 0) -> Iterator[bytes]:
         seen.append(entry.path)

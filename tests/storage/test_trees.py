@@ -127,9 +127,12 @@ def test_the_declaring_file_comes_last_and_goes_first(
         (checkpoint / name).write_text(name)
     sent: list[str] = []
     upload = Bucket.upload
-    monkeypatch.setattr(
-        Bucket, "upload", lambda self, path, file: (upload(self, path, file), sent.append(Path(path).name))
-    )
+
+    def record(self: Bucket, path: str, file: Path | bytes) -> None:
+        upload(self, path, file)
+        sent.append(Path(path).name)
+
+    monkeypatch.setattr(Bucket, "upload", record)
     mirror.push("checkpoints/checkpoint-1", last="commit.json")
     assert sent[-1] == "commit.json"
     assert sorted(sent) == ["a", "commit.json", "z"]

@@ -124,7 +124,8 @@ async def running_agent(
     stop = asyncio.Event()
     listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     done = asyncio.create_task(agent.run(stop, listening.set_result))
-    await asyncio.wait([listening, done], return_when=asyncio.FIRST_COMPLETED)
+    started: list[asyncio.Future[Any]] = [listening, done]
+    await asyncio.wait(started, return_when=asyncio.FIRST_COMPLETED)
     running = Running(agent, engine, listening.result(), stop, done, seconds=seconds)
     try:
         await running.until(lambda: agent.metrics.engine_up)
