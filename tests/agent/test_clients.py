@@ -1,4 +1,4 @@
-"""What an ordinary OpenAI client sees."""
+"""Requests of an ordinary OpenAI client."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The connection to the operator: TLS, token, reports, pushes, and life without it."""
+"""Connection to the operator: TLS, token, reports, pushed states, reconnection."""
 
 import asyncio
 import datetime

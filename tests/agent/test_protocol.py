@@ -1,4 +1,4 @@
-"""HTTP on the wire: framing, limits, order, back-pressure, and clients that leave."""
+"""HTTP protocol of the agent: framing, limits, order, back-pressure, disconnects."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Adapters from a bucket: fetched to the pod's own disk with the mounted Secret, gone with their last alias."""
+"""Adapters from a bucket: fetched to the pod's own disk with the mounted Secret, removed with their last alias."""
 
 import hashlib
 from collections.abc import AsyncIterator, Iterator

@@ -1,4 +1,4 @@
-"""From desired state to active, refused, drained: against an engine that can fail and restart."""
+"""Loading, proof, rollout and draining of versions, with an engine that can fail and restart."""
 
 import asyncio
 import shutil

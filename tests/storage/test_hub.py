@@ -1,4 +1,4 @@
-"""The hub's side is its client's signatures: no hub is at hand. An artifact is one commit, compared afterwards."""
+"""Hugging Face Hub, behind the signatures of its own client: an artifact is one commit, verified afterwards."""
 
 import hashlib
 from collections.abc import Callable

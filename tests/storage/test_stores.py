@@ -1,4 +1,4 @@
-"""The same promises in every store: digest verified, resumed after an interruption, never overwritten."""
+"""Behaviour that all stores share: digests verified, interrupted transfers continued, nothing overwritten."""
 
 import uuid
 from collections.abc import Callable, Iterator

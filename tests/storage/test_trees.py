@@ -1,4 +1,4 @@
-"""Base models, data sets and work files: what has no manifest."""
+"""Base models, data sets and work files, which have no manifest."""
 
 import json
 import struct

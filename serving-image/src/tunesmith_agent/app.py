@@ -1,4 +1,4 @@
-"""The agent: its parts, their start and their shutdown."""
+"""Assembly, start and shutdown of the agent."""
 
 import asyncio
 import logging

@@ -26,7 +26,7 @@ class Credentials:
 
     @property
     def source(self) -> str:
-        """The Secret, as messages name it."""
+        """Name of the Secret in messages."""
         return f"the Secret for {self.role}"
 
     def get(self, key: str) -> str | None:
@@ -36,7 +36,7 @@ class Credentials:
         return self.path(key).read_text().strip() or None
 
     def path(self, key: str) -> Path:
-        """The file of a key."""
+        """File of a key."""
         return self._folder / key
 
     def require_together(self, *keys: str) -> None:
@@ -64,6 +64,6 @@ class Credentials:
 
 
 def load_credentials(roles: Iterable[str], secrets: Path = Path(SECRETS_DIR)) -> Credentials:
-    """The first Secret that is mounted for one of the roles, else the (empty) one of the first role."""
+    """First Secret that is mounted for one of the roles, else the (empty) one of the first role."""
     by_role = [Credentials(role, secrets / role) for role in roles]
     return next((credentials for credentials in by_role if credentials.keys), by_role[0])

@@ -34,13 +34,13 @@ class Remote(Protocol):
 
     @property
     def uri(self) -> StorageUri:
-        """The URI that was opened."""
+        """URI that was opened."""
 
     def entries(self) -> dict[str, Entry]:
         """All files at and below the URI, by their path."""
 
     def read(self, entry: Entry, offset: int = 0) -> Iterator[bytes]:
-        """The bytes of a file from an offset on, in chunks."""
+        """Bytes of a file from an offset on, in chunks."""
 
     def publish(self, folder: Path, files: Sequence[File], manifest: bytes) -> None:
         """Store an artifact that is absent or incomplete: its files first, its manifest last.

@@ -31,8 +31,8 @@ class Breakers:
 
     def close_changed(self, desired: DesiredState) -> list[str]:
         """Close the breakers of aliases whose desired state changed; returns those aliases."""
-        wanted = {alias.name: alias for alias in desired.aliases}
-        closed = [name for name, alias in self._open.items() if wanted.get(name) != alias]
+        desired_by_name = {alias.name: alias for alias in desired.aliases}
+        closed = [name for name, alias in self._open.items() if desired_by_name.get(name) != alias]
         for name in closed:
             del self._open[name]
         return closed

@@ -10,7 +10,7 @@ MEASURED_PROBES = 3
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The engine's mean log-probabilities of one probe, in nats per token."""
+    """Mean log-probabilities of one probe in the engine, in nats per token."""
 
     probe: Probe
     base: float

@@ -98,7 +98,7 @@ class Reconciler:
             return "No desired state has come yet."
         if self._boot_settled:
             return ""
-        waiting = self._unsettled()
+        waiting = self._loading_aliases()
         waited = asyncio.get_running_loop().time() - self._up_since
         if waiting and waited < self._settings.settle_seconds:
             return f"Loading: {', '.join(waiting[:10])}."
@@ -215,23 +215,22 @@ class Reconciler:
                 self._cancel(tracked)
                 tracked.settled = False
                 self._set_state(tracked, LoadState.FETCHING)
-            tracked = self._renew_uri(tracked, version)
+            self._renew_version(tracked, version)
             if not tracked.busy and tracked.state not in (LoadState.ACTIVE, LoadState.FAILED):
                 tracked.task = asyncio.create_task(self._load_with_retries(tracked))
 
-    def _renew_uri(self, tracked: TrackedVersion, version: Version) -> TrackedVersion:
+    def _renew_version(self, tracked: TrackedVersion, version: Version) -> None:
         """Take over a new URI of the same digest: a load that failed there may succeed here."""
         if tracked.version.uri != version.uri and not tracked.active:
             self._cancel(tracked)
             self._set_state(tracked, LoadState.FETCHING)
         tracked.version = version
-        return tracked
 
     def _drain_unwanted(self) -> None:
-        wanted = {(alias, version.digest) for alias, version in desired_versions(self._store.current)}
-        wanted |= set(self._fallbacks().values())
+        keep = {(alias, version.digest) for alias, version in desired_versions(self._store.current)}
+        keep |= set(self._fallbacks().values())
         for key, tracked in tuple(self._tracked.items()):
-            if key not in wanted and tracked.state is not LoadState.DRAINING:
+            if key not in keep and tracked.state is not LoadState.DRAINING:
                 self._cancel(tracked)
                 self._set_state(tracked, LoadState.DRAINING)
                 tracked.task = asyncio.create_task(self._drain(tracked))
@@ -325,8 +324,9 @@ class Reconciler:
         for alias in desired.aliases if desired else ():
             breaker_open = self._breakers.is_open(alias.name)
             routes.append(build_alias_route(alias, self._tracked, fallbacks.get(alias.name), breaker_open))
-            if alias.stable and self._is_active((alias.name, alias.stable.digest)):
-                self._last_stable[alias.name] = alias.stable.digest
+            stable = self._tracked.get((alias.name, alias.stable.digest)) if alias.stable else None
+            if stable is not None and stable.active:
+                self._last_stable[alias.name] = stable.version.digest
         self._metrics.breakers_open = len(self._breakers)
         self._on_table(build_table(routes, self._created))
         for event in self._changes:
@@ -347,22 +347,15 @@ class Reconciler:
         }
         return {name: key for name, key in fallbacks.items() if key is not None}
 
-    def _is_active(self, key: Key) -> bool:
-        tracked = self._tracked.get(key)
-        return tracked is not None and tracked.active
-
-    def _unsettled(self) -> list[str]:
+    def _loading_aliases(self) -> list[str]:
         """Aliases whose stable version was neither active nor failed since this start of the engine."""
         desired = self._store.current
+        settled = {tracked.key for tracked in self._tracked.values() if tracked.settled}
         return [
             alias.name
             for alias in (desired.aliases if desired else ())
-            if alias.stable and not self._is_settled((alias.name, alias.stable.digest))
+            if alias.stable and (alias.name, alias.stable.digest) not in settled
         ]
-
-    def _is_settled(self, key: Key) -> bool:
-        tracked = self._tracked.get(key)
-        return tracked is not None and tracked.settled
 
     def _stats(self, alias: str, digest: str) -> VersionStats:
         stats = self._metrics.stats(alias, digest)

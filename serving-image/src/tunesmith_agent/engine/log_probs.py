@@ -20,8 +20,8 @@ def build_requests(model: str, probe: Probe) -> list[dict[str, object]]:
     The longest prompt goes first and alone, so that the prefix cache serves the others.
     """
     positions = _positions(probe)
-    rest = [positions[start : start + MAX_TOKEN_IDS] for start in range(1, len(positions), MAX_TOKEN_IDS)]
-    return [_build_request(model, probe, group) for group in (positions[:1], *rest)]
+    groups = [positions[start : start + MAX_TOKEN_IDS] for start in range(1, len(positions), MAX_TOKEN_IDS)]
+    return [_build_request(model, probe, group) for group in (positions[:1], *groups)]
 
 
 def mean_log_prob(answers: Sequence[Mapping[str, Any]], probe: Probe) -> float:

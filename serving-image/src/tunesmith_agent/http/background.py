@@ -55,7 +55,7 @@ class _TaskExchange:
         self._task.cancel()
 
     def pause(self) -> None:
-        """The answer is made as a whole: nothing to hold back."""
+        """No effect: the answer is made as a whole."""
 
     def resume(self) -> None:
         """See ``pause``."""

@@ -42,16 +42,16 @@ class Exchange(Protocol):
     """Producer of the answer to the current request, notified of what the client does."""
 
     def client_lost(self) -> None:
-        """The client is gone: stop making the answer."""
+        """Stop making the answer: the client is gone."""
 
     def pause(self) -> None:
-        """The client is slow: make no more for now."""
+        """Make no more of the answer for now: the client is slow."""
 
     def resume(self) -> None:
-        """The client has caught up."""
+        """Go on making the answer: the client has caught up."""
 
     def timed_out(self) -> None:
-        """No progress for too long: answer with an error."""
+        """Answer with an error: there was no progress for too long."""
 
 
 class Handler(Protocol):
@@ -61,7 +61,7 @@ class Handler(Protocol):
 
 
 class ConnectionOwner(Protocol):
-    """The part of a server that its connections use.
+    """Server as its connections use it.
 
     Attributes:
         on_refusal: called with the status of each refusal.
@@ -214,18 +214,18 @@ class ServerConnection(asyncio.Protocol):
         return self._paused
 
     def respond(self, status: int, headers: bytes, body: bytes) -> None:
-        """A whole answer at once; ``headers`` are complete lines."""
+        """Send a whole answer at once; ``headers`` are complete lines."""
         self.begin(status, headers, len(body))
         self._out.append(body)
         self.end()
 
     def respond_refusal(self, refusal: Refusal) -> None:
-        """A whole answer in OpenAI's error form."""
+        """Send a whole answer in OpenAI's error form."""
         self._server.on_refusal(refusal.status)
         self.respond(refusal.status, JSON_TYPE + refusal.headers, refusal.to_body())
 
     def begin(self, status: int, headers: bytes, length: int | None) -> None:
-        """The head of an answer; without a ``length`` the body is chunked."""
+        """Send the head of an answer; without a ``length`` the body is chunked."""
         out = self._out
         out.append(status_line(status))
         out.append(headers)
@@ -248,7 +248,7 @@ class ServerConnection(asyncio.Protocol):
             out.append(b"\r\n")
 
     def send(self, data: bytes) -> None:
-        """A piece of the body; it leaves with the next ``flush`` or ``end``."""
+        """Add a piece of the body; it leaves with the next ``flush`` or ``end``."""
         if not data:
             return
         if self._chunked:
@@ -257,7 +257,7 @@ class ServerConnection(asyncio.Protocol):
             self._out.append(data)
 
     def flush(self) -> None:
-        """Hand what was sent so far to the client; the answer got on, so its time limit starts anew."""
+        """Write everything added so far to the client, and restart the time limit of the answer."""
         if self._out:
             self._transport.write(b"".join(self._out))
             self._out.clear()
@@ -265,7 +265,7 @@ class ServerConnection(asyncio.Protocol):
             self._since = self.loop.time()
 
     def end(self) -> None:
-        """The answer is complete: on to the next request."""
+        """Complete the answer and start the next request."""
         if self._chunked:
             self._out.append(b"0\r\n\r\n")
             self._chunked = False
@@ -280,11 +280,11 @@ class ServerConnection(asyncio.Protocol):
         self._advance()
 
     def cut(self) -> None:
-        """End in the middle of an answer: what was flushed arrives, but no end of the body."""
+        """Close in the middle of an answer: flushed bytes arrive, but no end of the body."""
         self._transport.close()
 
     def abort(self) -> None:
-        """Drop the connection, and what waits to be written."""
+        """Drop the connection with all unwritten bytes."""
         self._transport.abort()
 
     def close_if_idle(self) -> None:
@@ -380,7 +380,7 @@ class ServerConnection(asyncio.Protocol):
         self._server.handler(self, item)
 
     def _refuse(self, refusal: Refusal) -> None:
-        """The last answer of a connection; input is thrown away then, or a reset would swallow the answer."""
+        """Send the last answer of a connection; later input is discarded, as a reset would destroy the answer."""
         self._broken = True
         self._body = []
         self._hold(-self._held)
@@ -397,7 +397,7 @@ class ServerConnection(asyncio.Protocol):
             self._transport.write_eof()
 
     def _hold(self, size: int) -> None:
-        """Count bytes of bodies that this connection keeps in memory."""
+        """Count bytes of request bodies that this connection keeps in memory."""
         self._held += size
         self._server.buffered += size
 
@@ -412,7 +412,7 @@ class ServerConnection(asyncio.Protocol):
             self._reject(self._head_too_large())
 
     def _count_unparsed(self, size: int) -> None:
-        """The parser hands over a header when it is complete: until then, what went in counts."""
+        """Count input within a header: the parser reports a header only when it is complete."""
         self._unparsed_size += size
         if self._unparsed_size > self._server.limits.head_bytes:
             self._broken = True

@@ -11,7 +11,7 @@ class Limits:
         head_bytes: request line and headers together.
         body_bytes: a request's body.
         buffered_bytes: bodies of all clients together that are in memory.
-        backlog_bytes: input of a pipelining client kept while an answer is under way; reading stops above it.
+        backlog_bytes: input of a pipelining client kept while an answer is in progress; reading stops above it.
         pipelined: complete requests of one connection that wait for their turn.
         connections: clients at the same time.
         read_seconds: from the first byte of a request to its last.

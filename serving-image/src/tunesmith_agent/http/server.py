@@ -51,7 +51,7 @@ class Server:
         self.draining = True
 
     async def drain(self, seconds: float) -> bool:
-        """Accept no more, let requests under way finish; False where some had to be cut off."""
+        """Accept no more connections and let requests finish; False where some did not in time."""
         self.draining = True
         if self._listener is not None:
             self._listener.close()

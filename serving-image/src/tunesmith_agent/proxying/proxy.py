@@ -123,8 +123,8 @@ class Proxy:
 
     def _list_names(self) -> str:
         names = self.table.names()
-        rest = len(names) - _MAX_NAMES_LISTED
-        more = f" or one of {rest} others" if rest > 0 else ""
+        unlisted = len(names) - _MAX_NAMES_LISTED
+        more = f" or one of {unlisted} others" if unlisted > 0 else ""
         return (", ".join(names[:_MAX_NAMES_LISTED]) or "(none is served yet)") + more
 
 
