@@ -20,20 +20,20 @@ REQUIRED_FILES = frozenset({"adapter_config.json", "adapter_model.safetensors"})
 _PERMANENT = frozenset({"ArtifactChanged", "InvalidManifest"})
 
 
-class ArtifactUnreadable(Exception):
-    """An artifact that can't be read now, but perhaps later. ``reason`` is a PascalCase word."""
-
-    def __init__(self, message: str, reason: str = "ArtifactNotFound") -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-class ArtifactInvalid(Exception):
-    """An artifact that differs from its digest or can't be served, now and later. ``reason`` is a PascalCase word."""
+class ArtifactError(Exception):
+    """Artifact that can't be served; ``reason`` is a PascalCase word."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class ArtifactUnreadable(ArtifactError):
+    """Artifact that can't be read now, but perhaps later."""
+
+
+class ArtifactInvalid(ArtifactError):
+    """Artifact that differs from its digest or is not an adapter's: a retry can't help."""
 
 
 class ArtifactFolders:
@@ -81,9 +81,9 @@ class ArtifactFolders:
         except StorageError as error:
             if error.reason in _PERMANENT:
                 raise ArtifactInvalid(error.reason, error.message) from error
-            raise ArtifactUnreadable(error.message, error.reason) from error
+            raise ArtifactUnreadable(error.reason, error.message) from error
         except OSError as error:
-            raise ArtifactUnreadable(f"{self._scratch}: {error.strerror}", "ScratchFull") from error
+            raise ArtifactUnreadable("ScratchFull", f"{self._scratch}: {error.strerror}") from error
         if fetched_before:
             return folder, verify_artifact(folder, digest)
         return folder, _read_manifest(folder, digest)
@@ -107,7 +107,7 @@ def _read_manifest(folder: Path, digest: str) -> Manifest:
     try:
         data = (folder / MANIFEST_FILE).read_bytes()
     except OSError as error:
-        raise ArtifactUnreadable(f"{folder / MANIFEST_FILE}: {error.strerror}") from error
+        raise ArtifactUnreadable("ArtifactNotFound", f"{folder / MANIFEST_FILE}: {error.strerror}") from error
     if (actual := sha256_digest(data)) != digest:
         raise ArtifactInvalid("DigestMismatch", f"{MANIFEST_FILE} has digest {actual} instead of {digest}.")
     try:
@@ -131,7 +131,7 @@ def _verify_files(folder: Path, files: Iterable[File]) -> None:
             path.stat()
             unchanged = holds_file(folder, file)
         except OSError as error:
-            raise ArtifactUnreadable(f"{path}: {error.strerror}") from error
+            raise ArtifactUnreadable("ArtifactNotFound", f"{path}: {error.strerror}") from error
         if not unchanged:
             raise ArtifactInvalid(
                 "DigestMismatch",

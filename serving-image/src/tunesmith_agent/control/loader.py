@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from tunesmith_agent.artifacts import ArtifactFolders, ArtifactInvalid, ArtifactUnreadable
+from tunesmith_agent.artifacts import ArtifactError, ArtifactFolders, ArtifactUnreadable
 from tunesmith_agent.engine.client import EngineClient, EngineRefused, EngineUnavailable
 from tunesmith_agent.metrics import AgentMetrics
 from tunesmith_contract.agent import LoadState, Version, served_name
@@ -68,10 +68,9 @@ class VersionLoader:
             async with self._proofs:
                 measurements = await self._measure(name, manifest)
             await self._judge(name, measurements)
-        except ArtifactInvalid as error:
-            raise LoadFailure(error.reason, str(error), retryable=False) from error
-        except ArtifactUnreadable as error:
-            raise LoadFailure(error.reason, str(error), retryable=True) from error
+        except ArtifactError as error:
+            retryable = isinstance(error, ArtifactUnreadable)
+            raise LoadFailure(error.reason, str(error), retryable=retryable) from error
         except EngineRefused as error:
             raise LoadFailure("EngineRefused", str(error), retryable=False) from error
         except EngineUnavailable as error:
