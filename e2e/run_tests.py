@@ -21,6 +21,7 @@ STAGES = (
     "test-trainer",
     "test-control-plane",
     "images",
+    "test-image",
     "test-engine",
     "test-e2e",
 )
