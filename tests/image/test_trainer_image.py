@@ -318,7 +318,7 @@ def test_rows_go_to_people_and_come_back(world: World) -> None:
     folder = world.host.claim("labels")
     shutil.copy(world.host.claim("data") / "preferences.jsonl", folder)
     mount = Mount(folder, "/labels", writable=True)
-    labels = [*world.host.entrypoint, "labels"]
+    labels = ["tunesmith-data", "labels"]
     push = [
         *labels,
         "push",
@@ -349,7 +349,7 @@ def test_a_file_is_checked_without_a_cluster(world: World) -> None:
     mounts = [Mount(world.host.claim(name), str(MOUNT_ROOT / "pvc" / name)) for name in ("data", "models")]
     file, model = (str(MOUNT_ROOT / "pvc" / name) for name in ("data/chats.jsonl", "models/student"))
     checked = world.host.claim("checked")
-    command = [*world.host.entrypoint, "prepare", file, "--model", model, "--output", "/checked"]
+    command = ["tunesmith-data", "prepare", file, "--model", model, "--output", "/checked"]
     ended = world.host.run_command("check", command, Mount(checked, "/checked", writable=True), *mounts)
     assert ended.code == 0, ended.log
     assert "<html" in (checked / "data-report/report.html").read_text()

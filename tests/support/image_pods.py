@@ -39,11 +39,6 @@ class PodHost:
         self._folder = folder
         self.secrets = folder / "secrets"
 
-    @property
-    def entrypoint(self) -> list[str]:
-        """What the image runs, before its arguments."""
-        return list(self._image.config["Entrypoint"])
-
     def claim(self, name: str) -> Path:
         """The folder behind a claim, made where it is missing; all pods may write to it."""
         path = self._folder / "claims" / name
@@ -79,7 +74,7 @@ class PodHost:
             *self._claims(text, config),
             *(Mount(self.secrets / name, str(secret_dir(role))) for role, name in (secrets or {}).items()),
         ]
-        command = [*self.entrypoint, config["stage"]]
+        command = [*self._image.config["Entrypoint"], config["stage"]]
         variables = {"HOME": "/tmp", ATTEMPT_ENV: "1", "HF_HUB_OFFLINE": "1"}
         code, log = self._run(pod, command, mounts, variables)
         return Ended(code, parse_report(last_word.read_bytes()), log)
