@@ -22,7 +22,7 @@ class LabelOutput(StrEnum):
 
 
 class ArgillaSource(Document):
-    """A dataset that was pushed to an Argilla server by ``tunesmith_trainer labels push``.
+    """A dataset that was pushed to an Argilla server by ``tunesmith-data labels push``.
 
     Attributes:
         workspace: the dataset's; None where the server has only one.

@@ -36,6 +36,12 @@ GENERATION_FILE = "generation.json"
 #: Overrides the micro batch size of ``run.json`` for one attempt: the remedy after running out of memory.
 MICRO_BATCH_ENV = "TUNESMITH_MICRO_BATCH_SIZE"
 
+#: The file that declares a checkpoint whole, and lists its files.
+COMMIT_FILE = "commit.json"
+
+#: Names the file where the first worker leaves its newest committed checkpoint, for the launcher.
+CHECKPOINT_FILE_ENV = "TUNESMITH_CHECKPOINT_FILE"
+
 #: Which attempt of a stage a pod belongs to, a growing number: only the newest attempt's pods may write checkpoints.
 ATTEMPT_ENV = "TUNESMITH_ATTEMPT"
 

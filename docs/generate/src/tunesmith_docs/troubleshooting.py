@@ -41,7 +41,7 @@ _FAILURES = frozenset(
         "InfrastructureError",
         "InternalError",
         "LoadFailure",
-        "NotThere",
+        "NotFound",
         "StorageRefused",
         "StorageUnavailable",
         "UserError",
