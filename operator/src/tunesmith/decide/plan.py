@@ -7,23 +7,22 @@ creating what exists and deleting what is gone count as done.
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tunesmith.manifests.objects import Body, KubernetesObject
 from tunesmith_contract.agent import DesiredState
-
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Create:
     """Create an object that is never changed afterwards; one of that name that exists already is left as it is."""
 
-    manifest: Manifest
+    manifest: KubernetesObject
 
 
 @dataclass(frozen=True, slots=True)
 class Apply:
     """Server-side apply of an object."""
 
-    manifest: Manifest
+    manifest: KubernetesObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Patch:
     kind: str
     namespace: str
     name: str
-    patch: Manifest
+    patch: KubernetesObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +90,6 @@ def soonest(*seconds: float | None) -> float | None:
     return min((wait for wait in seconds if wait is not None), default=None)
 
 
-def owned_by(manifest: Manifest, uid: str) -> bool:
+def owned_by(body: Body, uid: str) -> bool:
     """Whether an observed object is a child of the resource with this UID."""
-    return any(reference.get("uid") == uid for reference in manifest["metadata"].get("ownerReferences", ()))
+    return any(reference.get("uid") == uid for reference in body["metadata"].get("ownerReferences", ()))

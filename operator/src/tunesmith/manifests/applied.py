@@ -6,11 +6,12 @@ from typing import Any
 from tunesmith_contract.base import canonical_json, sha256_digest
 
 from .names import GROUP
+from .objects import Body, KubernetesObject
 
 APPLIED_ANNOTATION = f"{GROUP}/applied"
 
 
-def with_applied(manifest: Mapping[str, Any], basis: Any) -> dict[str, Any]:
+def with_applied(manifest: Body, basis: Any) -> KubernetesObject:
     """The manifest, marked with the digest of what it follows from.
 
     Args:
@@ -21,7 +22,7 @@ def with_applied(manifest: Mapping[str, Any], basis: Any) -> dict[str, Any]:
     return {**manifest, "metadata": {**manifest["metadata"], "annotations": annotations}}
 
 
-def is_applied(observed: Mapping[str, Any] | None, basis: Any) -> bool:
+def is_applied(observed: Body | None, basis: Any) -> bool:
     """Whether the observed object follows from the same."""
     if observed is None:
         return False

@@ -1,12 +1,10 @@
 """The ConfigMap of an AdapterDeployment: what its pods are to serve, and the record it follows from, in one write."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from tunesmith_contract.agent import DESIRED_FILE, DesiredState
 from tunesmith_contract.layout import CA_FILE
 
 from .names import Owner, child_metadata, child_name
+from .objects import Body, KubernetesObject
 
 STAGE = "desired"
 RECORD_KEY = "rollout.json"
@@ -19,7 +17,7 @@ def desired_config_map_name(owner: Owner) -> str:
 
 def build_desired_config_map(
     owner: Owner, desired: DesiredState, record: str, ca_bundle: str
-) -> dict[str, Any]:
+) -> KubernetesObject:
     """The desired state and the operator's authority for the pods, the record for the operator alone."""
     return {
         "apiVersion": "v1",
@@ -29,6 +27,6 @@ def build_desired_config_map(
     }
 
 
-def read_desired(config_map: Mapping[str, Any]) -> DesiredState:
+def read_desired(config_map: Body) -> DesiredState:
     """The desired state in it."""
     return DesiredState.model_validate_json(config_map["data"][DESIRED_FILE])

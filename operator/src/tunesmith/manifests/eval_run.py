@@ -1,10 +1,9 @@
 """The EvalRun of a FineTuneJob's ``evaluation``."""
 
-from typing import Any
-
 from tunesmith.api.finetunejob import FineTuneJob, JobEvaluation
 
 from .names import API_VERSION, child_labels, owner_reference, queue_labels
+from .objects import KubernetesObject
 
 STAGE = "evaluation"
 
@@ -14,7 +13,7 @@ def eval_run_name(job: FineTuneJob) -> str:
     return job.metadata.name
 
 
-def build_eval_run(job: FineTuneJob, evaluation: JobEvaluation) -> dict[str, Any]:
+def build_eval_run(job: FineTuneJob, evaluation: JobEvaluation) -> KubernetesObject:
     """The EvalRun; its candidate is the job's artefact."""
     spec = evaluation.to_dict()
     spec["candidate"] = {**spec.get("candidate", {}), "fineTuneJobRef": {"name": job.metadata.name}}

@@ -1,13 +1,12 @@
 """The evaluate Job: all sides answer the same items."""
 
-from typing import Any
-
 from tunesmith.api.evalrun import EvalRun
 from tunesmith_contract.run_config import EvaluateConfig
 from tunesmith_contract.uris import StorageUri, parse_uri
 
 from .environment import Environment
 from .inputs_config_map import Inputs, inputs_name
+from .objects import KubernetesObject
 from .trainer_job import TrainerPod, build_trainer_job
 
 STAGE = "evaluate"
@@ -16,7 +15,7 @@ REQUESTS = {"cpu": "1", "memory": "4Gi"}
 
 def build_evaluate_job(
     run: EvalRun, inputs: Inputs, attempt: int, environment: Environment
-) -> dict[str, Any]:
+) -> KubernetesObject:
     """The Job of one attempt."""
     assert isinstance(inputs.config, EvaluateConfig)
     compute = run.spec.compute

@@ -1,9 +1,7 @@
 """The note that a FineTuneJob's EvalRun was made: it is made once, even if somebody deletes it later."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from .names import Owner, child_metadata, child_name
+from .objects import Body, KubernetesObject
 
 STAGE = "evaluation"
 NAME_KEY = "evalRun"
@@ -14,7 +12,7 @@ def evaluation_name(owner: Owner) -> str:
     return child_name(owner, STAGE)
 
 
-def build_evaluation_config_map(owner: Owner, eval_run: str | None) -> dict[str, Any]:
+def build_evaluation_config_map(owner: Owner, eval_run: str | None) -> KubernetesObject:
     """The note; None where the name was taken by somebody else's EvalRun."""
     return {
         "apiVersion": "v1",
@@ -25,6 +23,6 @@ def build_evaluation_config_map(owner: Owner, eval_run: str | None) -> dict[str,
     }
 
 
-def parse_evaluation(manifest: Mapping[str, Any]) -> str | None:
+def parse_evaluation(manifest: Body) -> str | None:
     """The name in the note."""
     return manifest["data"][NAME_KEY] or None

@@ -1,7 +1,6 @@
 """The generate Job: lets a teacher make rows, without a GPU."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith_contract.run_config import GenerateConfig
@@ -9,6 +8,7 @@ from tunesmith_contract.uris import Scheme, StorageUri, parse_uri
 
 from .environment import Environment
 from .inputs_config_map import GENERATE_KEY, Inputs, inputs_name
+from .objects import KubernetesObject
 from .trainer_job import TrainerPod, build_trainer_job
 
 STAGE = "generate"
@@ -24,7 +24,7 @@ def build_generate_job(
     attempt: int,
     environment: Environment,
     secrets: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
+) -> KubernetesObject:
     """The Job of one attempt: placed as the training pods are, without their GPUs and size.
 
     Args:

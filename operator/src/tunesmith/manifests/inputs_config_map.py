@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from tunesmith_contract.layout import CA_FILE, RUN_FILE
 from tunesmith_contract.run_config import (
@@ -16,6 +15,7 @@ from tunesmith_contract.run_config import (
 )
 
 from .names import Owner, child_metadata, child_name
+from .objects import Body, KubernetesObject
 
 STAGE = "inputs"
 SPEC_KEY = "spec.json"
@@ -59,7 +59,7 @@ def inputs_name(owner: Owner) -> str:
     return child_name(owner, STAGE)
 
 
-def build_inputs_config_map(owner: Owner, inputs: Inputs) -> dict[str, Any]:
+def build_inputs_config_map(owner: Owner, inputs: Inputs) -> KubernetesObject:
     """The snapshot as an immutable ConfigMap."""
     return {
         "apiVersion": "v1",
@@ -80,7 +80,7 @@ def build_inputs_config_map(owner: Owner, inputs: Inputs) -> dict[str, Any]:
     }
 
 
-def parse_inputs(manifest: Mapping[str, Any]) -> Inputs:
+def parse_inputs(manifest: Body) -> Inputs:
     """The snapshot back from its ConfigMap.
 
     Raises:

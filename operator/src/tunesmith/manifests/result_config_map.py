@@ -3,10 +3,9 @@
 Records are the memory of a resource: what was tried, how it ended, what came out. Status is made from them.
 """
 
-from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -14,6 +13,7 @@ from tunesmith_contract.base import Report
 from tunesmith_contract.report import Checkpoint, Failure, RunReport
 
 from .names import Owner, child_metadata
+from .objects import Body, KubernetesObject
 
 RECORD_KEY = "record.json"
 
@@ -71,7 +71,7 @@ class AttemptRecord(Report):
         return max(0.0, (self.ended_at - self.started_at).total_seconds()) if self.started_at else 0.0
 
 
-def build_result_config_map(owner: Owner, record: AttemptRecord) -> dict[str, Any]:
+def build_result_config_map(owner: Owner, record: AttemptRecord) -> KubernetesObject:
     """The record as an immutable ConfigMap, ``<name>-<uid6>-result-<stage>-<attempt>``."""
     return {
         "apiVersion": "v1",
@@ -82,7 +82,7 @@ def build_result_config_map(owner: Owner, record: AttemptRecord) -> dict[str, An
     }
 
 
-def parse_result(manifest: Mapping[str, Any]) -> AttemptRecord | None:
+def parse_result(manifest: Body) -> AttemptRecord | None:
     """The record in a ConfigMap; None where it holds none."""
     text = manifest.get("data", {}).get(RECORD_KEY)
     return None if text is None else AttemptRecord.model_validate_json(text)

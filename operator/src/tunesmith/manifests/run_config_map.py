@@ -1,12 +1,10 @@
 """The ``run`` snapshot: what training is told once the data is prepared and every ``Auto`` is a number."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from tunesmith_contract.layout import RUN_FILE
 from tunesmith_contract.run_config import TrainConfig, parse_run_config
 
 from .names import Owner, child_metadata, child_name
+from .objects import Body, KubernetesObject
 
 STAGE = "run"
 
@@ -16,7 +14,7 @@ def run_name(owner: Owner) -> str:
     return child_name(owner, STAGE)
 
 
-def build_run_config_map(owner: Owner, config: TrainConfig) -> dict[str, Any]:
+def build_run_config_map(owner: Owner, config: TrainConfig) -> KubernetesObject:
     """The snapshot as an immutable ConfigMap."""
     return {
         "apiVersion": "v1",
@@ -27,7 +25,7 @@ def build_run_config_map(owner: Owner, config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def parse_run(manifest: Mapping[str, Any]) -> TrainConfig:
+def parse_run(manifest: Body) -> TrainConfig:
     """The snapshot back from its ConfigMap.
 
     Raises:

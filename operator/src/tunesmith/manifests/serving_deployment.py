@@ -11,6 +11,7 @@ from tunesmith_contract.uris import Scheme, StorageUri, mount_path, parse_uri
 from .desired_config_map import desired_config_map_name
 from .environment import Environment
 from .names import OWNER_UID_LABEL, STAGE_LABEL, Owner, child_labels, child_metadata, child_name
+from .objects import KubernetesObject
 from .pods import (
     credentials_volume,
     restricted_container_security,
@@ -53,7 +54,7 @@ def selector_labels(owner: Owner) -> dict[str, str]:
 
 def build_serving_deployment(
     deployment: AdapterDeployment, image: str, environment: Environment
-) -> dict[str, Any]:
+) -> KubernetesObject:
     """All pods, each of which serves every adapter.
 
     Args:

@@ -1,12 +1,11 @@
 """The PodDisruptionBudget of serving pods: a drained node takes them one after the other."""
 
-from typing import Any
-
 from .names import Owner, child_metadata
+from .objects import KubernetesObject
 from .serving_deployment import STAGE, selector_labels
 
 
-def build_serving_disruption_budget(owner: Owner) -> dict[str, Any]:
+def build_serving_disruption_budget(owner: Owner) -> KubernetesObject:
     """For more than one replica; with a single one it would forbid to drain its node."""
     return {
         "apiVersion": "policy/v1",

@@ -1,13 +1,12 @@
 """What a serving pod was made from, kept when it was first seen: a newer operator must not replace running pods."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from tunesmith_contract.base import canonical_json
 
 from .names import ATTEMPT_LABEL, Owner, child_metadata
+from .objects import Body, KubernetesObject
 
 STAGE = "inputs"
 KEY = "inputs.json"
@@ -28,7 +27,7 @@ class ServingInputs:
     image: str
 
 
-def build_serving_inputs(owner: Owner, inputs: ServingInputs) -> dict[str, Any]:
+def build_serving_inputs(owner: Owner, inputs: ServingInputs) -> KubernetesObject:
     """An immutable ConfigMap."""
     document = canonical_json({"requested": inputs.requested, "image": inputs.image}).decode()
     return {
@@ -40,7 +39,7 @@ def build_serving_inputs(owner: Owner, inputs: ServingInputs) -> dict[str, Any]:
     }
 
 
-def read_serving_inputs(config_map: Mapping[str, Any]) -> ServingInputs:
+def read_serving_inputs(config_map: Body) -> ServingInputs:
     """The choice that such a ConfigMap holds."""
     document = json.loads(config_map["data"][KEY])
     number = int(config_map["metadata"]["labels"][ATTEMPT_LABEL])

@@ -1,8 +1,7 @@
 """The Service that clients speak to."""
 
-from typing import Any
-
 from .names import Owner, child_labels, child_metadata
+from .objects import KubernetesObject
 from .serving_deployment import AGENT_PORT_NAME, STAGE, selector_labels
 
 PORT = 80
@@ -18,7 +17,7 @@ def serving_url(owner: Owner) -> str:
     return f"http://{serving_service_name(owner)}.{owner.metadata.namespace}.svc"
 
 
-def build_serving_service(owner: Owner) -> dict[str, Any]:
+def build_serving_service(owner: Owner) -> KubernetesObject:
     """A ClusterIP Service of port 80 in front of the agents."""
     metadata = child_metadata(owner, STAGE) | {"name": serving_service_name(owner)}
     return {

@@ -1,7 +1,6 @@
 """The train Job: trains on what was prepared and commits the artefact."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith_contract.layout import MICRO_BATCH_ENV
@@ -10,6 +9,7 @@ from tunesmith_contract.uris import StorageUri, parse_uri
 
 from .environment import Environment
 from .inputs_config_map import Inputs, inputs_name
+from .objects import KubernetesObject
 from .run_config_map import run_name
 from .trainer_job import TrainerPod, build_trainer_job
 
@@ -29,7 +29,7 @@ def build_train_job(
     micro_batch_size: int | None = None,
     longest_seconds: int | None = None,
     secrets: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
+) -> KubernetesObject:
     """The Job of one attempt: a new gang that goes on from the last committed checkpoint.
 
     Args:

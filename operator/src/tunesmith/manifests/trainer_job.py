@@ -20,6 +20,7 @@ from tunesmith_contract.uris import MOUNTED, Scheme, StorageUri
 from .environment import Environment
 from .gang_service import gang_variables
 from .names import PLURALS, Owner, child_labels, child_metadata, child_name, queue_labels
+from .objects import KubernetesObject
 from .pods import (
     credentials_volume,
     restricted_container_security,
@@ -84,7 +85,7 @@ class TrainerPod:
 
 def build_trainer_job(
     owner: Owner, stage: str, attempt: int, pod: TrainerPod, environment: Environment
-) -> dict[str, Any]:
+) -> KubernetesObject:
     """The Job of one attempt: it tries once, and the operator decides what follows.
 
     Indexed, so that each pod's host name is known beforehand. Kueue changes the template, so the Job is created

@@ -7,11 +7,11 @@ promotion and rejection, is an annotation, since the API server lets nobody chan
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 from tunesmith_contract.agent import Version
 
 from .names import GROUP, Owner, child_metadata
+from .objects import Body, KubernetesObject
 
 STAGE = "version"
 ALIAS_LABEL = f"{GROUP}/alias"
@@ -33,7 +33,7 @@ def build_version_revision(
     eval_run: str,
     policy_digest: str,
     now: datetime,
-) -> dict[str, Any]:
+) -> KubernetesObject:
     """A version, admitted now.
 
     Args:
@@ -61,24 +61,24 @@ def build_version_revision(
     }
 
 
-def promotion_patch(time: datetime) -> dict[str, Any]:
+def promotion_patch(time: datetime) -> KubernetesObject:
     """The version took over."""
     return {"metadata": {"annotations": {PROMOTED_ANNOTATION: time.isoformat()}}}
 
 
-def rejection_patch(time: datetime, reason: str, message: str) -> dict[str, Any]:
+def rejection_patch(time: datetime, reason: str, message: str) -> KubernetesObject:
     """The version was taken back."""
     said = json.dumps({"reason": reason, "message": message, "time": time.isoformat()})
     return {"metadata": {"annotations": {REJECTED_ANNOTATION: said}}}
 
 
-def read_promotion(revision: Mapping[str, Any]) -> datetime | None:
+def read_promotion(revision: Body) -> datetime | None:
     """When the version last took over; None if it never did."""
     written = revision["metadata"].get("annotations", {}).get(PROMOTED_ANNOTATION)
     return datetime.fromisoformat(written) if written else None
 
 
-def read_rejection(revision: Mapping[str, Any]) -> Mapping[str, str] | None:
+def read_rejection(revision: Body) -> Mapping[str, str] | None:
     """``reason``, ``message`` and ``time`` of a version that was taken back; None if it was not."""
     written = revision["metadata"].get("annotations", {}).get(REJECTED_ANNOTATION)
     if not written:

@@ -8,7 +8,6 @@ from tunesmith.api.evalrun import EvalRun, EvalRunSpec
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import EvalRunPhase, EvalRunReason, Verdict
 from tunesmith.decide.plan import Action, Create, Event, Plan, soonest
-from tunesmith.decide.plan import Manifest as Body
 from tunesmith.decide.run.attempts import advance, refuse
 from tunesmith.decide.run.children import Children
 from tunesmith.decide.run.expiry import expire
@@ -20,6 +19,7 @@ from tunesmith.manifests.evaluate_job import STAGE as EVALUATE
 from tunesmith.manifests.evaluate_job import build_evaluate_job
 from tunesmith.manifests.inputs_config_map import Inputs, build_inputs_config_map, inputs_name, parse_inputs
 from tunesmith.manifests.names import QUEUE_LABEL
+from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import parse_result
 from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.report import Failure

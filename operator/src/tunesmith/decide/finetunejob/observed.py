@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.decide.plan import Manifest as Body
 from tunesmith.decide.run.children import Children
 from tunesmith.manifests.evaluation_config_map import evaluation_name
 from tunesmith.manifests.inputs_config_map import inputs_name
+from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import parse_result
 from tunesmith.manifests.run_config_map import run_name
 from tunesmith_contract.progress import TrainerStatus

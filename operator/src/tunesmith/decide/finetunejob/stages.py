@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import FineTuneJobReason
-from tunesmith.decide.plan import Manifest as Body
 from tunesmith.decide.run.children import Children
 from tunesmith.decide.run.limits import Limits, budget_seconds_left
 from tunesmith.decide.run.stage import Stage
@@ -15,6 +14,7 @@ from tunesmith.manifests.generate_job import STAGE as GENERATE
 from tunesmith.manifests.generate_job import build_generate_job
 from tunesmith.manifests.inputs_config_map import Inputs
 from tunesmith.manifests.names import QUEUE_LABEL
+from tunesmith.manifests.objects import KubernetesObject
 from tunesmith.manifests.prepare_job import STAGE as PREPARE
 from tunesmith.manifests.prepare_job import build_prepare_job
 from tunesmith.manifests.result_config_map import AttemptRecord, Remedy
@@ -87,7 +87,7 @@ def train_stage(
         gpus=compute.nodes * compute.gpus_per_node,
     )
 
-    def build(attempt: int, children: Children) -> tuple[Body, ...]:
+    def build(attempt: int, children: Children) -> tuple[KubernetesObject, ...]:
         assert run is not None
         micro = micro_batch_size(run, children.records_of(TRAIN))
         changed = micro != run.hyperparameters.micro_batch_size

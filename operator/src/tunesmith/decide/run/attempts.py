@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 
 from tunesmith.api.reasons import FineTuneJobReason as Reason
 from tunesmith.decide.objects import (
-    Manifest,
     created_at,
     is_deleting,
     is_running,
@@ -22,6 +21,7 @@ from tunesmith.decide.objects import (
 )
 from tunesmith.decide.plan import Action, Create, Delete, Event, Patch
 from tunesmith.manifests.names import Owner
+from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import (
     AttemptOutcome,
     AttemptRecord,
@@ -101,7 +101,7 @@ def refuse(
     )
 
 
-def _recorded_jobs(stage: Stage, children: Children) -> list[Manifest]:
+def _recorded_jobs(stage: Stage, children: Children) -> list[Body]:
     recorded = [record.attempt for record in children.records_of(stage.name)]
     jobs = (children.job_of(stage.name, attempt) for attempt in recorded)
     return [job for job in jobs if job is not None]
@@ -115,7 +115,7 @@ def _leftovers(stage: Stage, children: Children) -> tuple[Action, ...]:
     return tuple(_delete(body) for body in live if not is_deleting(body))
 
 
-def _delete(body: Manifest) -> Delete:
+def _delete(body: Body) -> Delete:
     metadata = body["metadata"]
     version = "batch/v1" if body["kind"] == "Job" else "v1"
     return Delete(version, body["kind"], metadata["namespace"], metadata["name"], metadata["uid"])
@@ -149,7 +149,7 @@ def _backoff_left(records: Sequence[AttemptRecord], now: datetime) -> float:
     return delay - (now - records[-1].ended_at).total_seconds()
 
 
-def _continue(stage: Stage, children: Children, job: Manifest, attempt: int, now: datetime) -> Step:
+def _continue(stage: Stage, children: Children, job: Body, attempt: int, now: datetime) -> Step:
     pods = children.pods_of(stage.name, attempt)
     usage = measure_usage(job, pods, stage.gpus_per_pod, now)
     limit = nearest_limit(stage.limits, children, usage)
@@ -172,7 +172,7 @@ def _continue(stage: Stage, children: Children, job: Manifest, attempt: int, now
     return _watch(stage, children, job, attempt, waiting, limit, usage, now)
 
 
-def _hears_more(stage: Stage, job: Manifest, pods: Sequence[Manifest], now: datetime) -> bool:
+def _hears_more(stage: Stage, job: Body, pods: Sequence[Body], now: datetime) -> bool:
     """Whether the last words of a gang's other pods are on their way: one of them may know the cause."""
     end = job_end(job)
     ended_at = parse_time(end[1].get("lastTransitionTime")) if end else None
@@ -181,7 +181,7 @@ def _hears_more(stage: Stage, job: Manifest, pods: Sequence[Manifest], now: date
     return any(is_active(pod) for pod in pods)
 
 
-def _stop(children: Children, job: Manifest, attempt: int, limit: Limit) -> Step:
+def _stop(children: Children, job: Body, attempt: int, limit: Limit) -> Step:
     """Let the pods end as their grace period allows; what they said last and committed is taken over then.
 
     The Job's own deadline does it: deleted, it would take its pods' last words with it; suspended, its queue would
@@ -205,7 +205,7 @@ def _stop(children: Children, job: Manifest, attempt: int, limit: Limit) -> Step
     )
 
 
-def _limited_ending(stage: Stage, children: Children, pods: Sequence[Manifest], limit: Limit) -> Ending:
+def _limited_ending(stage: Stage, children: Children, pods: Sequence[Body], limit: Limit) -> Ending:
     """A pod that came to its end in time has succeeded all the same."""
     checkpoint = newest_checkpoint(pods) or _last_checkpoint(stage, children)
     done = success(pods, stage.name)
@@ -213,7 +213,7 @@ def _limited_ending(stage: Stage, children: Children, pods: Sequence[Manifest], 
     return done or replace(ended, checkpoint=checkpoint)
 
 
-def _is_held(job: Manifest, pods: Sequence[Manifest]) -> bool:
+def _is_held(job: Body, pods: Sequence[Body]) -> bool:
     """Whether the Job has no pods, and may have none."""
     return is_suspended(job) and not any(is_active(pod) for pod in pods)
 
@@ -222,7 +222,7 @@ def _is_past(limit: datetime | None, now: datetime) -> bool:
     return limit is not None and now >= limit
 
 
-def _is_lost(stage: Stage, job: Manifest, pods: Sequence[Manifest], now: datetime) -> bool:
+def _is_lost(stage: Stage, job: Body, pods: Sequence[Body], now: datetime) -> bool:
     """Whether a pod should have ended long ago."""
     if is_suspended(job):
         return False
@@ -240,7 +240,7 @@ def _impatient(waiting: Waiting) -> Ending:
 def _conclude(
     stage: Stage,
     children: Children,
-    job: Manifest | None,
+    job: Body | None,
     attempt: int,
     ending: Ending,
     now: datetime,
@@ -283,7 +283,7 @@ def _record(
     ending: Ending,
     final: bool,
     reason: str,
-    job: Manifest | None,
+    job: Body | None,
     now: datetime,
     usage: Usage | None = None,
     remedy: Remedy | None = None,
@@ -305,7 +305,7 @@ def _record(
     )
 
 
-def _ended_at(job: Manifest | None, now: datetime) -> datetime:
+def _ended_at(job: Body | None, now: datetime) -> datetime:
     end = job_end(job) if job else None
     at = parse_time(end[1].get("lastTransitionTime")) if end else None
     return at or now.replace(microsecond=0)
@@ -329,7 +329,7 @@ def _ending_events(stage: Stage, record: AttemptRecord, after: Step) -> tuple[Ev
 def _watch(
     stage: Stage,
     children: Children,
-    job: Manifest,
+    job: Body,
     attempt: int,
     waiting: Waiting | None,
     limit: Limit | None,
@@ -357,13 +357,13 @@ def _watch(
     )
 
 
-def _needs_polling(stage: Stage, job: Manifest, pods: Sequence[Manifest]) -> bool:
+def _needs_polling(stage: Stage, job: Body, pods: Sequence[Body]) -> bool:
     if is_suspended(job) and not stage.suspended:
         return False
     return not pods or any(is_deleting(pod) or not is_running(pod) for pod in pods)
 
 
-def _live_state(stage: Stage, job: Manifest, waiting: Waiting | None) -> StageState:
+def _live_state(stage: Stage, job: Body, waiting: Waiting | None) -> StageState:
     if stage.suspended and (is_suspended(job) or not stage.queued):
         return StageState.SUSPENDED
     if is_suspended(job) and stage.queued:

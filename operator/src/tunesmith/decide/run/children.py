@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from tunesmith.decide.objects import Manifest, is_of
+from tunesmith.decide.objects import is_of
+from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord
 
 
@@ -18,25 +19,25 @@ class Children:
     """
 
     records: tuple[AttemptRecord, ...] = ()
-    jobs: tuple[Manifest, ...] = ()
-    pods: tuple[Manifest, ...] = ()
-    services: tuple[Manifest, ...] = ()
-    workloads: tuple[Manifest, ...] | None = None
+    jobs: tuple[Body, ...] = ()
+    pods: tuple[Body, ...] = ()
+    services: tuple[Body, ...] = ()
+    workloads: tuple[Body, ...] | None = None
 
     def records_of(self, stage: str) -> tuple[AttemptRecord, ...]:
         """The stage's records, oldest attempt first."""
         records = (record for record in self.records if record.stage == stage)
         return tuple(sorted(records, key=lambda record: record.attempt))
 
-    def job_of(self, stage: str, attempt: int) -> Manifest | None:
+    def job_of(self, stage: str, attempt: int) -> Body | None:
         """The Job of an attempt."""
         return next((job for job in self.jobs if is_of(job, stage, attempt)), None)
 
-    def pods_of(self, stage: str, attempt: int) -> tuple[Manifest, ...]:
+    def pods_of(self, stage: str, attempt: int) -> tuple[Body, ...]:
         """The pods of an attempt."""
         return tuple(pod for pod in self.pods if is_of(pod, stage, attempt))
 
-    def services_of(self, stage: str, attempt: int) -> tuple[Manifest, ...]:
+    def services_of(self, stage: str, attempt: int) -> tuple[Body, ...]:
         """The Services of an attempt."""
         return tuple(service for service in self.services if is_of(service, stage, attempt))
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tunesmith.api.reasons import FineTuneJobReason as Reason
-from tunesmith.decide.objects import Manifest, completion_index, condition_of, job_end, terminated
+from tunesmith.decide.objects import completion_index, condition_of, job_end, terminated
+from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import AttemptOutcome
 from tunesmith_contract.exit_codes import RETRYABLE, ExitCode, FailureCategory, category_of
 from tunesmith_contract.report import Checkpoint, Failure, Outcome, RunReport, parse_report
@@ -61,7 +62,7 @@ class Ending:
         return self.failure is not None and self.failure.category in RETRYABLE
 
 
-def judge(job: Manifest, pods: Sequence[Manifest], stage: str) -> Ending | None:
+def judge(job: Body, pods: Sequence[Body], stage: str) -> Ending | None:
     """How the Job ended; None while it is live."""
     end = job_end(job)
     if end is None:
@@ -74,7 +75,7 @@ def judge(job: Manifest, pods: Sequence[Manifest], stage: str) -> Ending | None:
     return replace(ending, checkpoint=newest_checkpoint(pods))
 
 
-def judge_lost(job: Manifest, pods: Sequence[Manifest], stage: str) -> Ending:
+def judge_lost(job: Body, pods: Sequence[Body], stage: str) -> Ending:
     """How a Job ended whose last pods can't be seen to end: by what failed before, or by the loss itself."""
     pods = sorted(pods, key=completion_index)
     failing = condition_of(job, "FailureTarget")
@@ -83,13 +84,13 @@ def judge_lost(job: Manifest, pods: Sequence[Manifest], stage: str) -> Ending:
     return disrupted("The pod's node does not answer: the pod is given up.")
 
 
-def newest_checkpoint(pods: Sequence[Manifest]) -> Checkpoint | None:
+def newest_checkpoint(pods: Sequence[Body]) -> Checkpoint | None:
     """The newest checkpoint that a pod's last word names."""
     found = [report.checkpoint for pod in pods if (report := _report(pod)) and report.checkpoint]
     return max(found, key=lambda checkpoint: checkpoint.step, default=None)
 
 
-def success(pods: Sequence[Manifest], stage: str) -> Ending | None:
+def success(pods: Sequence[Body], stage: str) -> Ending | None:
     """A success that a pod reports, whatever became of its Job."""
     reports = (report for pod in sorted(pods, key=completion_index) if (report := _report(pod)))
     for report in reports:
@@ -129,7 +130,7 @@ def has_result(report: RunReport) -> bool:
             return report.evaluation is not None
 
 
-def _completed(pods: Sequence[Manifest], stage: str) -> Ending:
+def _completed(pods: Sequence[Body], stage: str) -> Ending:
     if (ending := success(pods, stage)) is not None:
         return ending
     reports = [report for report in map(_report, pods) if report and report.stage == stage]
@@ -143,7 +144,7 @@ def _completed(pods: Sequence[Manifest], stage: str) -> Ending:
     return failed(Failure(category=FailureCategory.USER_ERROR, reason="NoReport", message=message))
 
 
-def _failed(pods: Sequence[Manifest], stage: str, job_message: str) -> Ending:
+def _failed(pods: Sequence[Body], stage: str, job_message: str) -> Ending:
     """What failed first, of all that followed from it.
 
     When one pod of a gang ends, the Job asks the others to stop and they lose their connections: a cause that is
@@ -176,7 +177,7 @@ def _failed_without_pods(job_message: str) -> Ending:
     return failed(Failure(category=category, reason=category, message=message, exit_code=int(seen[1])))
 
 
-def _disruption(pods: Sequence[Manifest]) -> str | None:
+def _disruption(pods: Sequence[Body]) -> str | None:
     """What took a pod away; None when nothing did."""
     targets = (target for pod in pods if (target := _disruption_target(pod)) is not None)
     for target in targets:
@@ -184,24 +185,24 @@ def _disruption(pods: Sequence[Manifest]) -> str | None:
     return None
 
 
-def _disruption_target(pod: Manifest) -> Manifest | None:
+def _disruption_target(pod: Body) -> Body | None:
     return None if _is_evicted(pod) else condition_of(pod, "DisruptionTarget")
 
 
-def _is_evicted(pod: Manifest) -> bool:
+def _is_evicted(pod: Body) -> bool:
     """Whether its kubelet ended it for want of a resource."""
     target = condition_of(pod, "DisruptionTarget")
     by_kubelet = target is not None and target.get("reason") == _KUBELET
     return by_kubelet and pod.get("status", {}).get("reason") == _EVICTED
 
 
-def _is_preempted(pod: Manifest) -> bool:
+def _is_preempted(pod: Body) -> bool:
     end, report = terminated(pod), _report(pod)
     told = report is not None and report.outcome is Outcome.PREEMPTED
     return told or (end is not None and end["exitCode"] == ExitCode.PREEMPTED)
 
 
-def _failure(pod: Manifest, stage: str) -> Failure | None:
+def _failure(pod: Body, stage: str) -> Failure | None:
     end, report = terminated(pod), _report(pod)
     exit_code = int(end["exitCode"]) if end else None
     if exit_code == 0 or (end is None and pod.get("status", {}).get("phase") != "Failed"):
@@ -213,7 +214,7 @@ def _failure(pod: Manifest, stage: str) -> Failure | None:
     return _failure_without_report(pod, end or {}, exit_code)
 
 
-def _failure_without_report(pod: Manifest, end: Manifest, exit_code: int | None) -> Failure:
+def _failure_without_report(pod: Body, end: Body, exit_code: int | None) -> Failure:
     if end.get("reason") == "OOMKilled":
         category = FailureCategory.OUT_OF_MEMORY
     else:
@@ -230,6 +231,6 @@ def _failure_without_report(pod: Manifest, end: Manifest, exit_code: int | None)
     )
 
 
-def _report(pod: Manifest) -> RunReport | None:
+def _report(pod: Body) -> RunReport | None:
     end = terminated(pod)
     return parse_report(end["message"]) if end and end.get("message") else None

@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import FineTuneJobReason
-from tunesmith.decide.objects import Manifest, is_deleting
+from tunesmith.decide.objects import is_deleting
 from tunesmith.decide.plan import Delete, Event, Plan
+from tunesmith.manifests.objects import Body
 
 from .attempts import SOON_SECONDS
 
@@ -15,7 +16,7 @@ from .attempts import SOON_SECONDS
 def expire(
     owner: FineTuneJob | EvalRun,
     outcome_written: bool,
-    jobs: Sequence[Manifest],
+    jobs: Sequence[Body],
     ended_at: datetime | None,
     now: datetime,
 ) -> Plan:
@@ -36,6 +37,6 @@ def expire(
     return Plan(actions=tuple(_delete(job) for job in jobs), events=(event,))
 
 
-def _delete(job: Manifest) -> Delete:
+def _delete(job: Body) -> Delete:
     metadata = job["metadata"]
     return Delete("batch/v1", "Job", metadata["namespace"], metadata["name"], metadata["uid"])

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from math import floor
 
 from tunesmith.api.reasons import FineTuneJobReason as Reason
-from tunesmith.decide.objects import Manifest, condition_of
+from tunesmith.decide.objects import condition_of
+from tunesmith.manifests.objects import Body
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.report import Checkpoint, Failure
 
@@ -84,14 +85,14 @@ def budget_seconds_left(limits: Limits, children: Children) -> int | None:
     return max(1, floor((limits.budget_gpu_seconds - children.gpu_seconds) / limits.gpus))
 
 
-def is_ended_by_limit(job: Manifest, pods: Iterable[Manifest]) -> bool:
+def is_ended_by_limit(job: Body, pods: Iterable[Body]) -> bool:
     """Whether a limit ended the attempt: the operator by the Job's deadline, or a node by the pod's."""
     if is_stopping(job):
         return True
     return any(pod.get("status", {}).get("reason") == _EXCEEDED for pod in pods)
 
 
-def is_stopping(job: Manifest) -> bool:
+def is_stopping(job: Body) -> bool:
     """Whether the operator has asked the Job to end: a Job is made without a deadline."""
     failed = condition_of(job, "Failed") or {}
     return "activeDeadlineSeconds" in job["spec"] or failed.get("reason") == _EXCEEDED

@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tunesmith.decide.objects import Manifest
 from tunesmith.decide.plan import Action, Event
-from tunesmith.decide.plan import Manifest as Body
 from tunesmith.manifests.names import Owner
+from tunesmith.manifests.objects import Body, KubernetesObject
 from tunesmith.manifests.result_config_map import AttemptRecord, Remedy
 from tunesmith_contract.report import Failure, RunReport
 
@@ -57,7 +56,7 @@ class Stage:
 
     owner: Owner
     name: str
-    build: Callable[[int, Children], tuple[Body, ...]]
+    build: Callable[[int, Children], tuple[KubernetesObject, ...]]
     backoff_limit: int
     references: References
     started: str
@@ -94,7 +93,7 @@ class Step:
     attempt: int = 0
     waiting: Waiting | None = None
     requeue_after: float | None = None
-    job: Manifest | None = None
+    job: Body | None = None
 
     def last_record(self, stage: str) -> AttemptRecord | None:
         """The stage's latest record."""

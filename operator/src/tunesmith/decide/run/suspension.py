@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from tunesmith.api.reasons import FineTuneJobReason as Reason
-from tunesmith.decide.objects import Manifest, is_suspended
+from tunesmith.decide.objects import is_suspended
 from tunesmith.decide.plan import Action, Event, Patch, owned_by
-from tunesmith.decide.plan import Manifest as Body
 from tunesmith.manifests.names import GROUP
+from tunesmith.manifests.objects import Body, KubernetesObject
 
 from .usage import USED_ANNOTATION, Usage, is_active, noted_usage
 
@@ -19,9 +19,9 @@ Change = tuple[tuple[Action, ...], tuple[Event, ...]]
 def hold_or_release(
     suspended: bool,
     queued: bool,
-    job: Manifest,
-    pods: Sequence[Manifest],
-    workloads: Sequence[Manifest] | None,
+    job: Body,
+    pods: Sequence[Body],
+    workloads: Sequence[Body] | None,
     usage: Usage,
 ) -> Change:
     """What brings a live Job to where it should be; what its pods took is noted before they go.
@@ -39,14 +39,14 @@ def hold_or_release(
     if is_suspended(job) == suspended:
         return _note(job, pods, usage), ()
     name = job["metadata"]["name"]
-    change: Body = {"spec": {"suspend": suspended}}
+    change: KubernetesObject = {"spec": {"suspend": suspended}}
     if not suspended:
         return (_patch_job(job, change),), (Event(Reason.RESUMED, f"Job {name} goes on."),)
     change["metadata"] = {"annotations": {USED_ANNOTATION: usage.to_annotation()}}
     return (_patch_job(job, change),), (Event(Reason.SUSPENDED, f"Job {name} is held."),)
 
 
-def _note(job: Manifest, pods: Sequence[Manifest], usage: Usage) -> tuple[Action, ...]:
+def _note(job: Body, pods: Sequence[Body], usage: Usage) -> tuple[Action, ...]:
     """Note what the pods of a held Job took, once they have ended."""
     fresh = usage.active_seconds - noted_usage(job).active_seconds >= 1
     if not is_suspended(job) or not fresh or any(is_active(pod) for pod in pods):
@@ -54,18 +54,18 @@ def _note(job: Manifest, pods: Sequence[Manifest], usage: Usage) -> tuple[Action
     return (_patch_job(job, {"metadata": {"annotations": {USED_ANNOTATION: usage.to_annotation()}}}),)
 
 
-def _patch_job(job: Manifest, change: Body) -> Patch:
+def _patch_job(job: Body, change: KubernetesObject) -> Patch:
     metadata = job["metadata"]
     return Patch("batch/v1", "Job", metadata["namespace"], metadata["name"], change)
 
 
-def _through_queue(suspended: bool, job: Manifest, workloads: Sequence[Manifest]) -> Change:
+def _through_queue(suspended: bool, job: Body, workloads: Sequence[Body]) -> Change:
     actions: list[Action] = []
     events: list[Event] = []
     for workload in workloads:
         held = HELD_ANNOTATION in (workload["metadata"].get("annotations") or {})
         active = workload["spec"].get("active", True)
-        if not owned_by(dict(workload), job["metadata"]["uid"]) or held == suspended:
+        if not owned_by(workload, job["metadata"]["uid"]) or held == suspended:
             continue
         if suspended and not active:
             continue

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tunesmith.decide.objects import (
-    Manifest,
     completion_index,
     container_status,
     job_end,
@@ -19,6 +18,7 @@ from tunesmith.decide.objects import (
     terminated,
 )
 from tunesmith.manifests.names import GROUP
+from tunesmith.manifests.objects import Body
 
 USED_ANNOTATION = f"{GROUP}/used"
 
@@ -45,7 +45,7 @@ class Usage:
         return json.dumps({"active": self.active_seconds, "gpu": self.gpu_seconds, "until": until})
 
 
-def noted_usage(job: Manifest) -> Usage:
+def noted_usage(job: Body) -> Usage:
     """What was noted at the Job when it was held."""
     text = (job["metadata"].get("annotations") or {}).get(USED_ANNOTATION)
     if text is None:
@@ -57,7 +57,7 @@ def noted_usage(job: Manifest) -> Usage:
         return Usage()
 
 
-def measure_usage(job: Manifest, pods: Sequence[Manifest], gpus_per_pod: float, now: datetime) -> Usage:
+def measure_usage(job: Body, pods: Sequence[Body], gpus_per_pod: float, now: datetime) -> Usage:
     """What the attempt took so far: what was noted, and what its pods took since."""
     noted = noted_usage(job)
     spans = [clipped for span in _spans(job, pods, now) if (clipped := _since(span, noted.until))]
@@ -69,12 +69,12 @@ def measure_usage(job: Manifest, pods: Sequence[Manifest], gpus_per_pod: float, 
     )
 
 
-def is_active(pod: Manifest) -> bool:
+def is_active(pod: Body) -> bool:
     """Whether the pod holds what it was given."""
     return _start(pod) is not None and terminated(pod) is None and not _is_over(pod)
 
 
-def _spans(job: Manifest, pods: Sequence[Manifest], now: datetime) -> list[Span]:
+def _spans(job: Body, pods: Sequence[Body], now: datetime) -> list[Span]:
     """When pods ran; of an ended Job also those that nobody saw, as long as the Job or the others."""
     spans = [(start, _end(pod) or now) for pod in pods if (start := _start(pod))]
     started, end = job_started_at(job), job_end(job)
@@ -86,20 +86,20 @@ def _spans(job: Manifest, pods: Sequence[Manifest], now: datetime) -> list[Span]
     return spans + [(since, ended)] * max(0, unseen)
 
 
-def _start(pod: Manifest) -> datetime | None:
+def _start(pod: Body) -> datetime | None:
     state = container_status(pod).get("state", {})
     running = state.get("running") or state.get("terminated") or {}
     return parse_time(pod.get("status", {}).get("startTime") or running.get("startedAt"))
 
 
-def _end(pod: Manifest) -> datetime | None:
+def _end(pod: Body) -> datetime | None:
     ended = terminated(pod)
     if ended is not None:
         return parse_time(ended.get("finishedAt"))
     return _start(pod) if _is_over(pod) else None
 
 
-def _is_over(pod: Manifest) -> bool:
+def _is_over(pod: Body) -> bool:
     return pod.get("status", {}).get("phase") in {"Failed", "Succeeded"}
 
 

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 
 from tunesmith.api.reasons import FineTuneJobReason as Reason
 from tunesmith.decide.objects import (
-    Manifest,
     condition_of,
     created_at,
     is_deleting,
@@ -16,6 +15,7 @@ from tunesmith.decide.objects import (
     parse_time,
     waiting,
 )
+from tunesmith.manifests.objects import Body
 from tunesmith_contract.uris import InvalidUri, parse_uri
 
 #: What a person has to put right is waited for this long; then the run fails, and says so.
@@ -106,9 +106,7 @@ class Waiting:
         return self.since + PATIENCE if self.bounded else None
 
 
-def find_waiting(
-    job: Manifest, pods: Iterable[Manifest], references: References, now: datetime
-) -> Waiting | None:
+def find_waiting(job: Body, pods: Iterable[Body], references: References, now: datetime) -> Waiting | None:
     """The first pod's reason for not having started; None when all is well or it is too early to say."""
     pods = tuple(pods)
     started = job_started_at(job)
@@ -122,7 +120,7 @@ def find_waiting(
     return next((reason for reason in found if reason), None)
 
 
-def _no_pod(job: Manifest, since: datetime) -> Waiting:
+def _no_pod(job: Body, since: datetime) -> Waiting:
     name = job["metadata"]["name"]
     message = (
         f'Job "{name}" gets no pod: `kubectl describe job {name}` shows what refuses it '
@@ -131,10 +129,10 @@ def _no_pod(job: Manifest, since: datetime) -> Waiting:
     return Waiting(Reason.POD_NOT_CREATED, message, since, bounded=False)
 
 
-_Check = Callable[[Manifest, References], tuple[Reason, str, bool] | None]
+_Check = Callable[[Body, References], tuple[Reason, str, bool] | None]
 
 
-def _pod_waiting(pod: Manifest, references: References, now: datetime) -> Waiting | None:
+def _pod_waiting(pod: Body, references: References, now: datetime) -> Waiting | None:
     since = _scheduled_at(pod) or created_at(pod)
     for check in _CHECKS:
         if (found := check(pod, references)) is not None:
@@ -146,12 +144,12 @@ def _pod_waiting(pod: Manifest, references: References, now: datetime) -> Waitin
     return None
 
 
-def _scheduled_at(pod: Manifest) -> datetime | None:
+def _scheduled_at(pod: Body) -> datetime | None:
     scheduled = condition_of(pod, "PodScheduled")
     return parse_time(scheduled.get("lastTransitionTime")) if scheduled else None
 
 
-def _check_scheduling(pod: Manifest, references: References) -> tuple[Reason, str, bool] | None:
+def _check_scheduling(pod: Body, references: References) -> tuple[Reason, str, bool] | None:
     refused = condition_of(pod, "PodScheduled", "False")
     if refused is None:
         return None
@@ -161,7 +159,7 @@ def _check_scheduling(pod: Manifest, references: References) -> tuple[Reason, st
     return Reason.UNSCHEDULABLE, f"No node takes the pod: {message}", False
 
 
-def _check_image(pod: Manifest, _: References) -> tuple[Reason, str, bool] | None:
+def _check_image(pod: Body, _: References) -> tuple[Reason, str, bool] | None:
     state = waiting(pod)
     if state is None or state.get("reason") not in _IMAGE_REASONS:
         return None
@@ -174,7 +172,7 @@ def _check_image(pod: Manifest, _: References) -> tuple[Reason, str, bool] | Non
     )
 
 
-def _check_configuration(pod: Manifest, references: References) -> tuple[Reason, str, bool] | None:
+def _check_configuration(pod: Body, references: References) -> tuple[Reason, str, bool] | None:
     state = waiting(pod)
     if state is None or state.get("reason") not in _BROKEN_REASONS:
         return None
@@ -189,7 +187,7 @@ def _check_configuration(pod: Manifest, references: References) -> tuple[Reason,
     return Reason.CONTAINER_NOT_STARTED, f"The container can't be started: {message}", True
 
 
-def _check_config_maps(pod: Manifest, references: References) -> tuple[Reason, str, bool] | None:
+def _check_config_maps(pod: Body, references: References) -> tuple[Reason, str, bool] | None:
     """A missing ConfigMap of a volume is in no pod's status: the container is being created for ever."""
     if waiting(pod) is None or not references.missing_config_maps:
         return None
@@ -197,7 +195,7 @@ def _check_config_maps(pod: Manifest, references: References) -> tuple[Reason, s
     return Reason.CONFIG_MAP_NOT_FOUND, _missing("configmap", name, references), True
 
 
-def _check_mounts(pod: Manifest, references: References) -> tuple[Reason, str, bool] | None:
+def _check_mounts(pod: Body, references: References) -> tuple[Reason, str, bool] | None:
     """A missing Secret of a volume is in no pod's status either, but its node says so in an event."""
     if waiting(pod) is None:
         return None
@@ -208,7 +206,7 @@ def _check_mounts(pod: Manifest, references: References) -> tuple[Reason, str, b
     return Reason.SECRET_NOT_FOUND, _missing("secret", min(names), references), True
 
 
-def _secret_names(pod: Manifest) -> list[str]:
+def _secret_names(pod: Body) -> list[str]:
     volumes = pod["spec"].get("volumes", ())
     return [volume["secret"]["secretName"] for volume in volumes if "secret" in volume]
 

@@ -17,8 +17,9 @@ from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.reasons import AdapterPhase as Phase
 from tunesmith.api.reasons import ConditionType
 from tunesmith.decide.conditions import ConditionUpdate, merge_conditions
-from tunesmith.decide.plan import Event, Manifest
+from tunesmith.decide.plan import Event
 from tunesmith.decide.pod_trouble import find_trouble
+from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_service import serving_service_name, serving_url
 from tunesmith_contract.agent import LoadState, served_name
 
@@ -51,7 +52,7 @@ class ServingState:
         versions: all versions that ever were.
     """
 
-    observed: Manifest | None
+    observed: Body | None
     service_is_foreign: bool
     fleet: Fleet
     generation: int
