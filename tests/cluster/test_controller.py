@@ -11,7 +11,8 @@ from fake_api import FakeApi, until
 
 from tunesmith.cluster import controller as controller_module
 from tunesmith.cluster.controller import Controller
-from tunesmith.cluster.reconciler import Reconciler
+from tunesmith.cluster.reconciler import Reader, Reconciler
+from tunesmith.controller_runtime.backoff import Backoff
 from tunesmith.controller_runtime.errors import ApiError, Conflict, Refused, Retryable
 from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.metrics import Metrics
@@ -36,8 +37,8 @@ def parse(body: Any) -> Any:
     return body
 
 
-async def observe(client: Any, resource: Any, live: Any, environment: Environment) -> Any:
-    return await client.list("v1", "ConfigMap", "ns")
+async def observe(reader: Reader, resource: Any) -> Any:
+    return await reader.client.list("v1", "ConfigMap", "ns")
 
 
 def plan(resource: Any, observed: Any, now: datetime, environment: Environment) -> Plan:
@@ -65,8 +66,9 @@ class Harness:
         return status
 
     def condition(self, kind: str) -> tuple[str, str, str]:
-        [found] = [item for item in self.status.get("conditions", ()) if item["type"] == kind] or [{}]
-        return found.get("status", ""), found.get("reason", ""), found.get("message", "")
+        conditions = {item["type"]: item for item in self.status.get("conditions", ())}
+        condition = conditions.get(kind, {})
+        return condition.get("status", ""), condition.get("reason", ""), condition.get("message", "")
 
 
 @asynccontextmanager
@@ -84,9 +86,10 @@ async def running(plan: Callable[..., Plan] = plan) -> AsyncIterator[Harness]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller_module, "LOAD_BACKOFF", Backoff(first=0.001, longest=0.001))
     for name in ("SETTLE_SECONDS", "REFUSED_SECONDS"):
         monkeypatch.setattr(controller_module, name, 0.01)
-    monkeypatch.setattr(controller_module, "PATIENCE", 2)
+    monkeypatch.setattr(controller_module, "FAILURES_SHOWN", 2)
 
 
 async def test_actions_then_status_then_events_in_two_writes() -> None:
@@ -153,6 +156,20 @@ async def test_a_fault_of_the_operator_shows_no_secret() -> None:
         harness.add()
         await until(lambda: harness.condition("Ready")[1] == "InternalError")
         assert harness.condition("Ready")[2] == "KeyError in the operator; see its log"
+
+
+async def test_all_resources_are_listed_before_any_is_reconciled() -> None:
+    harness = Harness(plan)
+    for name in ("job", "other"):
+        harness.api.add({**BODY, "metadata": {**BODY["metadata"], "name": name, "uid": name}})
+    harness.api.failures["list", "FineTuneJob"] = [Retryable("away")]
+    await harness.controller.load()
+    assert {body["metadata"]["name"] for body in harness.controller.bodies.of_kind("FineTuneJob")} == {
+        "job",
+        "other",
+    }
+    assert len(harness.controller.queue) == 2
+    harness.controller.queue.close()
 
 
 async def test_resync_finds_what_the_watch_missed() -> None:

@@ -7,8 +7,7 @@ from typing import Any
 
 from tunesmith.controller_runtime.errors import ApiError, Conflict
 from tunesmith.controller_runtime.index import ChildIndex
-
-Body = dict[str, Any]
+from tunesmith.manifests.objects import Body
 
 
 class FakeApi:
