@@ -247,10 +247,14 @@ async def test_the_environments_proxy_is_used(
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         async with connected() as client:
             await call(client)
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        for exempted in ("127.0.0.1", "10.0.0.0/8, 127.0.0.0/8", ".svc,127.0.0.1/8"):
+            monkeypatch.setenv("NO_PROXY", exempted)
+            async with connected() as client:
+                await call(client)
+        monkeypatch.setenv("NO_PROXY", "10.0.0.0/8,.svc,localhost")
         async with connected() as client:
             await call(client)
-    assert proxy.targets == [url.removeprefix("https://")]
+    assert proxy.targets == [url.removeprefix("https://")] * 2
 
 
 async def test_a_plugins_token_is_kept_until_it_expires_or_is_rejected(

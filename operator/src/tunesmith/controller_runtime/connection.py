@@ -1,10 +1,13 @@
 """HTTP sessions to the API server: configuration, credentials, TLS and proxy as ``kubernetes.aio`` reads them."""
 
 import asyncio
+import contextlib
+import ipaddress
 import logging
 import os
 import ssl
 import time
+import urllib.request
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self
 
@@ -15,6 +18,7 @@ from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config
 from kubernetes.aio.config.kube_config import KubeConfigLoader, KubeConfigMerger
 from kubernetes.aio.config.openid import OpenIDRequestor
+from yarl import URL
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +195,9 @@ class Connection:
         self._configuration.connection_pool_maxsize = limit
         self._configuration.client_session_kwargs = {
             "timeout": aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=CONNECT_SECONDS),
-            "proxy": self._configuration.proxy,
+            # aiohttp itself would read the environment and ~/.netrc for each request.
+            "trust_env": False,
+            "proxy": self._configuration.proxy or _environment_proxy(URL(self.server)),
             "middlewares": (self._authorize,),
         }
         return _SessionFactory(self._configuration).open()
@@ -208,7 +214,7 @@ class Connection:
 
 
 class _SessionFactory(RESTClientObject):
-    """TLS context, environment's proxies and buffer sizes of ``kubernetes.aio``, for a session without its requests."""
+    """TLS context and buffer sizes of ``kubernetes.aio``, for a session without its requests."""
 
     def open(self) -> aiohttp.ClientSession:
         return self._create_pool_manager()
@@ -252,6 +258,18 @@ class _VerifyingRequestor(OpenIDRequestor):
 def _kubeconfig_paths() -> list[str]:
     paths = os.environ.get("KUBECONFIG") or "~/.kube/config"
     return [os.path.expanduser(path) for path in paths.split(os.pathsep) if path]
+
+
+def _environment_proxy(server: URL) -> str | None:
+    """The proxy of ``HTTPS_PROXY``, unless ``NO_PROXY`` has the server's name, domain, address or network."""
+    proxies, host = urllib.request.getproxies(), server.host or ""
+    if urllib.request.proxy_bypass(host):
+        return None
+    for entry in proxies.get("no", "").split(","):
+        with contextlib.suppress(ValueError):
+            if ipaddress.ip_address(host) in ipaddress.ip_network(entry.strip(), strict=False):
+                return None
+    return proxies.get(server.scheme)
 
 
 def _transport(configuration: Configuration) -> tuple[object, ...]:
