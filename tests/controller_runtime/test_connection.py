@@ -24,7 +24,7 @@ from fake_api import FakeClock
 from kubernetes.aio.config import incluster_config
 
 from tunesmith.controller_runtime.client import Client
-from tunesmith.controller_runtime.connection import POOL, REREAD_SECONDS, Connection, NoCredentials
+from tunesmith.controller_runtime.connection import MAX_CONNECTIONS, REREAD_SECONDS, Connection, NoCredentials
 from tunesmith.controller_runtime.errors import Retryable
 from tunesmith.controller_runtime.index import ChildIndex
 from tunesmith.controller_runtime.metrics import Metrics
@@ -106,7 +106,7 @@ async def test_many_watches_leave_connections_for_calls() -> None:
         Client(connection_to(url), Metrics(), ChildIndex(lambda uid: None)) as client,
         asyncio.timeout(20),
     ):
-        watches = [asyncio.create_task(watch(client)) for _ in range(POOL + 1)]
+        watches = [asyncio.create_task(watch(client)) for _ in range(MAX_CONNECTIONS + 1)]
         for _ in watches:
             await opened.acquire()
         assert await client.get("coordination.k8s.io/v1", "Lease", "ns", "lease") == {}
@@ -190,6 +190,44 @@ async def test_a_new_client_certificate_is_used_within_a_minute(tmp_path: Path, 
             clock.advance(REREAD_SECONDS)
             await call(client)
     assert server.clients == ["client", "renewed"]
+
+
+async def test_requests_on_replaced_sessions_end_in_peace(tmp_path: Path, kubeconfig: Path) -> None:
+    server, clock, authority = ApiServer(), FakeClock(), issue(tmp_path / "ca", "127.0.0.1")
+    opened, rotated = asyncio.Semaphore(0), asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("/pods/a"):
+            return await server.answer(request)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        opened.release()
+        await rotated.wait()
+        event = {"type": "ADDED", "object": {"metadata": {"name": "late"}}}
+        await response.write(json.dumps(event if "watch" in request.query else {}).encode() + b"\n")
+        return response
+
+    async def watch(client: Client) -> list[str]:
+        return [body["metadata"]["name"] async for _, body in client.watch("v1", "Pod", None, "1")]
+
+    files = {"client-certificate": authority.path("client"), "client-key": authority.path("client", "key")}
+    async with serving(answer, server_context(authority, "server", authority.path("ca"))) as url:
+        write_kubeconfig(kubeconfig, {"server": url, "certificate-authority": authority.path("ca")}, files)
+        async with connected(clock) as client, asyncio.timeout(20):
+            watching = asyncio.create_task(watch(client))
+            # More than the pool holds: some wait for a connection.
+            calls = [
+                asyncio.create_task(client.get("v1", "Pod", "ns", "slow")) for _ in range(MAX_CONNECTIONS + 5)
+            ]
+            for _ in range(MAX_CONNECTIONS + 1):
+                await opened.acquire()
+            authority.issue("client", "renewed")
+            clock.advance(REREAD_SECONDS)
+            await call(client)
+            rotated.set()
+            assert await asyncio.gather(*calls) == [{}] * (MAX_CONNECTIONS + 5)
+            assert await watching == ["late"]
+    assert server.clients == ["renewed"]
 
 
 async def test_a_half_written_certificate_leaves_the_old_one_in_use(

@@ -206,9 +206,14 @@ class Client:
         }
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
         try:
-            session = await self._connection.watches()
-            url = self._url(path_of(api_version, kind, namespace), params)
-            async with session.get(url, headers=_headers(), timeout=timeout) as response:
+            async with (
+                await self._connection.watches() as session,
+                session.get(
+                    self._url(path_of(api_version, kind, namespace), params),
+                    headers=_headers(),
+                    timeout=timeout,
+                ) as response,
+            ):
                 self._metrics.api_calls.labels("watch", kind, str(response.status)).inc()
                 if response.status >= 400:
                     raise self._error(response, await response.read())
@@ -242,9 +247,12 @@ class Client:
         """One request; ``verb`` and ``kind`` are those of RBAC."""
         data = None if body is None else orjson.dumps(body)
         try:
-            session = await self._connection.calls()
-            url, headers = self._url(path, params), _headers(content_type)
-            async with session.request(method, url, data=data, headers=headers) as response:
+            async with (
+                await self._connection.calls() as session,
+                session.request(
+                    method, self._url(path, params), data=data, headers=_headers(content_type)
+                ) as response,
+            ):
                 raw = await response.read()
         except _BROKEN as error:
             self._metrics.api_calls.labels(verb, kind, "error").inc()

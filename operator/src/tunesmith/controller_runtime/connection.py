@@ -31,7 +31,7 @@ READ_SECONDS = 5.0
 CONNECT_SECONDS = 10.0
 REQUEST_SECONDS = 60.0
 #: Connections that calls share. Watches have a session of their own, without a limit: each holds one for minutes.
-POOL = 64
+MAX_CONNECTIONS = 64
 UNLIMITED = 0
 
 _UNREADABLE = (ConfigException, aiohttp.ClientError, KeyError, OSError, TypeError, ValueError, yaml.YAMLError)
@@ -97,7 +97,7 @@ class Connection:
     """Sessions under the current configuration: one with a bounded pool for calls, an unbounded one for watches.
 
     The configuration is read again every minute, after a 401 and after a TLS error. When it names another server or
-    proxy, or a certificate file has changed, both sessions are replaced; requests on the old ones fail and are retried.
+    proxy, or a certificate file has changed, both sessions are replaced; requests on the old ones end in peace.
 
     Args:
         clock: monotonic seconds.
@@ -113,8 +113,8 @@ class Connection:
         self._due = float("-inf")
         self._configuration = Configuration()
         self._transport: tuple[object, ...] = ()
-        self._calls: aiohttp.ClientSession | None = None
-        self._watches: aiohttp.ClientSession | None = None
+        self._calls: Pool | None = None
+        self._watches: Pool | None = None
 
     async def __aenter__(self) -> Self:
         try:
@@ -130,7 +130,9 @@ class Connection:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        await self._close_sessions()
+        for pool in (self._calls, self._watches):
+            if pool is not None:
+                await pool.session.close()
 
     @property
     def server(self) -> str:
@@ -138,13 +140,13 @@ class Connection:
         host: str = self._configuration.host
         return host.rstrip("/")
 
-    async def calls(self) -> aiohttp.ClientSession:
-        """The session for calls."""
+    async def calls(self) -> "Pool":
+        """The session for calls: ``async with`` it for each call."""
         await self._refresh()
         return _opened(self._calls)
 
-    async def watches(self) -> aiohttp.ClientSession:
-        """The session for watches."""
+    async def watches(self) -> "Pool":
+        """The session for watches: ``async with`` it for each watch."""
         await self._refresh()
         return _opened(self._watches)
 
@@ -180,16 +182,14 @@ class Connection:
                 logger.warning("credentials not renewed: %s", str(error) or type(error).__name__)
 
     async def _replace_sessions(self) -> None:
-        """Open new sessions, then close the old ones: files that are half written leave all as it is."""
+        """Open new sessions, then retire the old ones: files that are half written change nothing."""
         transport = _transport(self._configuration)
-        calls, watches = self._open_session(POOL), self._open_session(UNLIMITED)
-        await self._close_sessions()
-        self._calls, self._watches, self._transport = calls, watches, transport
-
-    async def _close_sessions(self) -> None:
-        for session in (self._calls, self._watches):
-            if session is not None:
-                await session.close()
+        old = (self._calls, self._watches)
+        calls, watches = self._open_session(MAX_CONNECTIONS), self._open_session(UNLIMITED)
+        self._calls, self._watches, self._transport = Pool(calls), Pool(watches), transport
+        for pool in old:
+            if pool is not None:
+                await pool.retire()
 
     def _open_session(self, limit: int) -> aiohttp.ClientSession:
         self._configuration.connection_pool_maxsize = limit
@@ -211,6 +211,35 @@ class Connection:
             request.headers["Authorization"] = (setting["value"] or "").strip()
         request.server_hostname = self._configuration.tls_server_name
         return await handler(request)
+
+
+class Pool:
+    """A session that, once retired, is closed with the end of its last request.
+
+    Closing it earlier would cancel the tasks that wait for a connection.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self.session = session
+        self._requests = 0
+        self._retired = False
+
+    async def __aenter__(self) -> aiohttp.ClientSession:
+        self._requests += 1
+        return self.session
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._requests -= 1
+        await self._close_unused()
+
+    async def retire(self) -> None:
+        """Close the session as soon as it is unused."""
+        self._retired = True
+        await self._close_unused()
+
+    async def _close_unused(self) -> None:
+        if self._retired and self._requests == 0:
+            await self.session.close()
 
 
 class _SessionFactory(RESTClientObject):
@@ -293,7 +322,7 @@ def _stamp(path: str) -> tuple[object, ...]:
     return path, status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def _opened(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
-    if session is None:
+def _opened(pool: Pool | None) -> Pool:
+    if pool is None:
         raise RuntimeError("the connection is used inside `async with` only")
-    return session
+    return pool
