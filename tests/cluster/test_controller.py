@@ -158,6 +158,22 @@ async def test_a_fault_of_the_operator_shows_no_secret() -> None:
         assert harness.condition("Ready")[2] == "KeyError in the operator; see its log"
 
 
+async def test_a_status_that_cannot_be_merged_does_not_end_the_worker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(*_: Any) -> Plan:
+        raise KeyError("status")
+
+    async with running(broken) as harness:
+        body = {**BODY, "status": {"conditions": [{"type": "Ready"}]}}
+        harness.controller.seen("ADDED", harness.api.add(body))
+        await until(lambda: "status not written" in caplog.text)
+        harness.api.objects.clear()
+        other = {**BODY, "metadata": {**BODY["metadata"], "name": "other", "uid": "other"}}
+        harness.controller.seen("ADDED", harness.api.add(other))
+        await until(lambda: harness.api.objects["FineTuneJob", "ns", "other"].get("status"))
+
+
 async def test_all_resources_are_listed_before_any_is_reconciled() -> None:
     harness = Harness(plan)
     for name in ("job", "other"):

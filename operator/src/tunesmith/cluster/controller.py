@@ -92,7 +92,7 @@ class Controller:
         if event_type == "DELETED":
             self._forget(body)
         elif self._store(body):
-            new = _is_new(body)
+            new = "observedGeneration" not in (body.get("status") or {})
             if new:
                 self._first_seen[body["metadata"]["uid"]] = time.monotonic()
             self.queue.add(key_of(body), urgent=new)
@@ -233,13 +233,16 @@ class Controller:
     async def _show_failure(self, body: Body, reason: RefusalReason, message: str) -> None:
         """Write the failure into the log, the status and an event."""
         logger.warning("%s: %s", reason, message, extra={"resource": _reference(body)})
-        plan = plan_refusal(body, reason, message, self._now())
         try:
+            plan = plan_refusal(body, reason, message, self._now())
             after = await execute(self._client, self.live.agents, self._recorder, body, plan)
         except Conflict:
             await self._reread(key_of(body))
         except ApiError as error:
             logger.warning("status not written: %s", error.message, extra={"resource": _reference(body)})
+        except Exception:
+            # A status that can't be merged must not end the worker, and with it the process, again and again.
+            logger.exception("status not written", extra={"resource": _reference(body)})
         else:
             self._store(after)
 
@@ -261,10 +264,6 @@ class Controller:
         first_seen = self._first_seen.pop(body["metadata"]["uid"], None)
         if first_seen is not None and any(isinstance(action, Create | Apply) for action in plan.actions):
             self._metrics.first_child_seconds.labels(body["kind"]).observe(time.monotonic() - first_seen)
-
-
-def _is_new(body: Body) -> bool:
-    return "observedGeneration" not in (body.get("status") or {})
 
 
 def _outcome(body: Body) -> Sequence[object]:

@@ -22,7 +22,11 @@ async def observe_adapterdeployment(reader: Reader, deployment: AdapterDeploymen
         ApiError: a read failed.
     """
     client, metadata = reader.client, deployment.metadata
-    pods = tuple(pod for pod in await observe_pods(client, metadata) if _is_serving(pod))
+    pods = tuple(
+        pod
+        for pod in await observe_pods(client, metadata)
+        if pod["metadata"]["labels"].get(STAGE_LABEL) == STAGE
+    )
     reader.live.agents.keep(metadata.uid, frozenset(pod["metadata"]["uid"] for pod in pods))
     deployments = await observe_children(client, "apps/v1", "Deployment", metadata)
     budgets = await observe_children(client, "policy/v1", "PodDisruptionBudget", metadata)
@@ -55,10 +59,6 @@ def adapterdeployment_references(deployment: AdapterDeployment) -> Iterator[Refe
 def _jobs(deployment: AdapterDeployment) -> list[str]:
     references = (adapter.source.fine_tune_job_ref for adapter in deployment.spec.adapters)
     return sorted({reference.name for reference in references if reference is not None})
-
-
-def _is_serving(pod: Body) -> bool:
-    return bool(pod["metadata"]["labels"].get(STAGE_LABEL) == STAGE)
 
 
 async def _observe_service(reader: Reader, deployment: AdapterDeployment) -> Body | None:
