@@ -13,7 +13,7 @@ from tunesmith.cluster import controller as controller_module
 from tunesmith.cluster.controller import Controller
 from tunesmith.cluster.reconciler import Reader, Reconciler
 from tunesmith.controller_runtime.backoff import Backoff
-from tunesmith.controller_runtime.errors import ApiError, Conflict, Refused, Retryable
+from tunesmith.controller_runtime.errors import ApiError, Conflict, Gone, Refused, Retryable
 from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.decide.plan import Create, Event, Plan
@@ -172,6 +172,16 @@ async def test_a_status_that_cannot_be_merged_does_not_end_the_worker(
         other = {**BODY, "metadata": {**BODY["metadata"], "name": "other", "uid": "other"}}
         harness.controller.seen("ADDED", harness.api.add(other))
         await until(lambda: harness.api.objects["FineTuneJob", "ns", "other"].get("status"))
+
+
+async def test_a_resource_whose_deletion_was_missed_is_forgotten() -> None:
+    async with running() as harness:
+        body = harness.api.add(BODY)
+        harness.api.objects.clear()
+        harness.api.failures["status", "FineTuneJob"] = [Gone("not found", 404, "NotFound")]
+        harness.controller.seen(None, body)
+        await until(lambda: harness.controller.bodies.of_kind("FineTuneJob") == ())
+        assert ("get", "FineTuneJob") in harness.api.calls
 
 
 async def test_all_resources_are_listed_before_any_is_reconciled() -> None:

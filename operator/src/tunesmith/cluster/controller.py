@@ -10,7 +10,7 @@ from typing import Any
 from tunesmith.controller_runtime.backoff import Backoff
 from tunesmith.controller_runtime.bodies import Bodies, Key, key_of, version_of
 from tunesmith.controller_runtime.client import Client
-from tunesmith.controller_runtime.errors import ApiError, Conflict, Refused, Retryable
+from tunesmith.controller_runtime.errors import ApiError, Conflict, Gone, Refused, Retryable
 from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.controller_runtime.queue import WorkQueue
@@ -190,8 +190,12 @@ class Controller:
             await self._show_failure(body, RefusalReason.REFUSED, error.message)
             return "refused"
         except ApiError as error:
-            asked_wait = error.retry_after if isinstance(error, Retryable) else None
-            self.queue.back_off(key, asked_wait or 0.0)
+            if isinstance(error, Gone):
+                # Perhaps the resource itself: deleted after it was listed and before its watch began.
+                await self._reread(key)
+            else:
+                asked_wait = error.retry_after if isinstance(error, Retryable) else None
+                self.queue.back_off(key, asked_wait or 0.0)
             if self.queue.failures(key) >= FAILURES_SHOWN:
                 await self._show_failure(body, RefusalReason.UNAVAILABLE, error.message)
             return "retried"
