@@ -192,7 +192,7 @@ async def test_a_new_client_certificate_is_used_within_a_minute(tmp_path: Path, 
     assert server.clients == ["client", "renewed"]
 
 
-async def test_requests_on_replaced_sessions_end_in_peace(tmp_path: Path, kubeconfig: Path) -> None:
+async def test_requests_on_replaced_sessions_run_to_their_end(tmp_path: Path, kubeconfig: Path) -> None:
     server, clock, authority = ApiServer(), FakeClock(), issue(tmp_path / "ca", "127.0.0.1")
     opened, rotated = asyncio.Semaphore(0), asyncio.Event()
 
@@ -331,8 +331,34 @@ async def test_a_failing_plugin_leaves_the_old_token_in_use(
             (tmp_path / "answer").write_text("no JSON")
             clock.advance(REREAD_SECONDS)
             await call(client)
-    assert server.headers == ["Bearer one"]
+            server.accepted = "Bearer two"
+            for _ in range(2):
+                with pytest.raises(Retryable):
+                    await call(client)
+            write_plugin_answer(tmp_path, "two", FAR)
+            await call(client)
+        (tmp_path / "answer").unlink()
+        with pytest.raises(NoCredentials, match="the exec plugin gave no credentials"):
+            await connected().__aenter__()
+    assert server.headers == ["Bearer one"] * 3 + ["Bearer two"]
     assert "failed to decode process output" in caplog.text
+
+
+async def test_a_session_of_another_server_gets_no_credentials(kubeconfig: Path) -> None:
+    old, new, clock = ApiServer(), ApiServer(), FakeClock()
+    async with serving(old.answer) as old_url, serving(new.answer) as new_url:
+        write_kubeconfig(kubeconfig, {"server": old_url}, {"token": "old"})
+        connection = Connection(clock=clock)
+        async with (
+            Client(connection, Metrics(), ChildIndex(lambda uid: None)) as client,
+            await connection.new_session() as session,
+        ):
+            write_kubeconfig(kubeconfig, {"server": new_url}, {"token": "new"})
+            clock.advance(REREAD_SECONDS)
+            await call(client)
+            async with session.get(old_url) as response:
+                assert response.status == 200
+    assert (old.headers, new.headers) == ([None], ["Bearer new"])
 
 
 def id_token(expires: int) -> str:

@@ -9,6 +9,7 @@ import ssl
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, Self
 
 import aiohttp
@@ -97,7 +98,7 @@ class Connection:
     """Sessions under the current configuration: one with a bounded pool for calls, an unbounded one for watches.
 
     The configuration is read again every minute, after a 401 and after a TLS error. When it names another server or
-    proxy, or a certificate file has changed, both sessions are replaced; requests on the old ones end in peace.
+    proxy, or a certificate file has changed, both sessions are replaced; requests on the old ones run to their end.
 
     Args:
         clock: monotonic seconds.
@@ -198,18 +199,22 @@ class Connection:
             # aiohttp itself would read the environment and ~/.netrc for each request.
             "trust_env": False,
             "proxy": self._configuration.proxy or _environment_proxy(URL(self.server)),
-            "middlewares": (self._authorize,),
+            "middlewares": (partial(self._authorize, self.server),),
         }
         return _SessionFactory(self._configuration).open()
 
     async def _authorize(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+        self, server: str, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """Add the current credentials, and the name that the API server's certificate must hold."""
-        setting = (await self._configuration.auth_settings()).get("BearerToken")
-        if setting is not None:
-            request.headers["Authorization"] = (setting["value"] or "").strip()
-        request.server_hostname = self._configuration.tls_server_name
+        """Add the current credentials, and the name that the API server's certificate must hold.
+
+        An old session may be of another server than the current configuration: it gets no credentials of that one.
+        """
+        if server == self.server:
+            setting = (await self._configuration.auth_settings()).get("BearerToken")
+            if setting is not None:
+                request.headers["Authorization"] = (setting["value"] or "").strip()
+            request.server_hostname = self._configuration.tls_server_name
         return await handler(request)
 
 
@@ -250,10 +255,16 @@ class _SessionFactory(RESTClientObject):
 
 
 class _KubeConfigLoader(KubeConfigLoader):
-    """A loader that refreshes OIDC tokens over verified TLS.
+    """A loader that refreshes OIDC tokens over verified TLS, and fails where a plugin fails.
 
-    The library's own never verifies the issuer, and fails where the kubeconfig names the issuer's authority.
+    The library's own never verifies the issuer, and fails where the kubeconfig names the issuer's authority. Without
+    credentials of its plugin it goes on without any.
     """
+
+    async def load_from_exec_plugin(self) -> bool:
+        if not await super().load_from_exec_plugin():  # type: ignore[no-untyped-call]
+            raise ConfigException("the exec plugin gave no credentials; the log says why")
+        return True
 
     async def _refresh_oidc(self, provider: Any) -> None:
         config = provider["config"]
