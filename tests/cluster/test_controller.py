@@ -1,4 +1,4 @@
-"""One pass per change; every failure is told to people and tried again."""
+"""One pass per change; every failure is shown in the status and tried again."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -107,7 +107,7 @@ async def test_actions_then_status_then_events_in_two_writes() -> None:
         )
 
 
-async def test_a_refusal_is_told_in_its_own_words_and_tried_again() -> None:
+async def test_a_refusal_is_shown_with_its_message_and_tried_again() -> None:
     async with running() as harness:
         refused = Refused("pods is forbidden: exceeded quota: small", 403, "Forbidden")
         harness.api.failures["create", "ConfigMap"] = [refused]
@@ -118,7 +118,7 @@ async def test_a_refusal_is_told_in_its_own_words_and_tried_again() -> None:
         await until(lambda: harness.status == {"phase": "Made"})
 
 
-async def test_what_makes_no_sense_stalls_until_it_is_changed() -> None:
+async def test_an_invalid_spec_stalls_until_it_is_changed() -> None:
     async with running() as harness:
         harness.add(valid=False)
         await until(lambda: harness.condition("Stalled")[0] == "True")
@@ -140,7 +140,7 @@ async def test_a_conflict_is_read_again() -> None:
     ("errors", "reason"),
     [([Retryable("webhook is away", 500)] * 3, "ApiUnavailable"), ([ApiError("odd")] * 3, "ApiUnavailable")],
 )
-async def test_what_fails_again_and_again_is_told(errors: list[ApiError], reason: str) -> None:
+async def test_repeated_failures_are_shown(errors: list[ApiError], reason: str) -> None:
     async with running() as harness:
         harness.api.failures["create", "ConfigMap"] = [*errors]
         harness.add()

@@ -405,7 +405,7 @@ async def test_missing_credentials_end_the_start_with_advice(monkeypatch: pytest
         await connected().__aenter__()
 
 
-async def test_a_kubeconfig_that_makes_no_sense_is_named(kubeconfig: Path) -> None:
+async def test_an_invalid_kubeconfig_is_named(kubeconfig: Path) -> None:
     write(kubeconfig, "current-context: [")
     with pytest.raises(NoCredentials, match=str(kubeconfig)):
         await connected().__aenter__()

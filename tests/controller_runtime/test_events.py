@@ -1,4 +1,4 @@
-"""The same event is told once, with a count; events are never in the way."""
+"""Repetitions of an event only raise its count; a full queue drops events."""
 
 from datetime import UTC, datetime
 from typing import Any

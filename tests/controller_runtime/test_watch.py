@@ -56,7 +56,7 @@ def listing(version: int, *pods: dict[str, Any], more: str = "") -> Answer:
 
 def refuse(code: int, reason: str, **headers: str) -> Answer:
     async def answer(_: web.Request) -> web.Response:
-        status = {"kind": "Status", "reason": reason, "message": f"told: {reason}"}
+        status = {"kind": "Status", "reason": reason, "message": f"refused: {reason}"}
         return web.json_response(status, status=code, headers=headers)
 
     return answer
@@ -187,7 +187,7 @@ async def test_what_exists_counts_as_created_and_other_refusals_do_not() -> None
         with pytest.raises(Conflict):
             await client.replace(manifest)
     async with connected(refuse(403, "Forbidden")) as client:
-        with pytest.raises(Refused, match="told: Forbidden"):
+        with pytest.raises(Refused, match="refused: Forbidden"):
             await client.create(manifest)
     async with connected(refuse(404, "NotFound")) as client:
         assert await client.get("v1", "Pod", "ns", "a") is None
