@@ -46,18 +46,18 @@ async def test_an_earlier_job_and_the_eval_run_come_from_memory(api: Any, reader
     reader.bodies.put(stored(eval_run(), "expenses"))
     spec = {"baseModel": {"fineTuneJobRef": {"name": "earlier"}}, "evaluation": EVALUATION}
     observed = await observe_finetunejob(reader, FineTuneJob.parse(fine_tune_job(**spec)))
-    earlier = observed.around.earlier["earlier"]
+    earlier = observed.related.earlier["earlier"]
     assert earlier is not None
     assert earlier.metadata.name == "earlier"
-    assert observed.around.eval_run is not None
+    assert observed.related.eval_run is not None
     assert api.calls == []
 
 
 async def test_missing_resources_are_observed_as_missing(api: Any, reader: Reader) -> None:
     spec = {"baseModel": {"fineTuneJobRef": {"name": "earlier"}}, "evaluation": EVALUATION}
     observed = await observe_finetunejob(reader, FineTuneJob.parse(fine_tune_job(**spec)))
-    assert observed.around.earlier == {"earlier": None}
-    assert observed.around.eval_run is None
+    assert observed.related.earlier == {"earlier": None}
+    assert observed.related.eval_run is None
     run = await observe_evalrun(reader, EvalRun.parse(eval_run()))
     assert run.candidate is None
     assert api.calls == []

@@ -6,9 +6,8 @@ from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.controller_runtime.bodies import Key, Reference
 from tunesmith.decide.serving.fleet import Agent
 from tunesmith.decide.serving.planning import ObservedServing
-from tunesmith.manifests.names import STAGE_LABEL
+from tunesmith.manifests.names import STAGE_LABEL, Component
 from tunesmith.manifests.objects import Body
-from tunesmith.manifests.serving_deployment import STAGE
 from tunesmith.manifests.serving_service import serving_service_name
 
 from .children import observe_children, observe_pods
@@ -25,7 +24,7 @@ async def observe_adapterdeployment(reader: Reader, deployment: AdapterDeploymen
     pods = tuple(
         pod
         for pod in await observe_pods(client, metadata)
-        if pod["metadata"]["labels"].get(STAGE_LABEL) == STAGE
+        if pod["metadata"]["labels"].get(STAGE_LABEL) == Component.SERVING
     )
     reader.live.agents.keep(metadata.uid, frozenset(pod["metadata"]["uid"] for pod in pods))
     deployments = await observe_children(client, "apps/v1", "Deployment", metadata)

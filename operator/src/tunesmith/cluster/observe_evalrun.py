@@ -6,7 +6,7 @@ from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.controller_runtime.bodies import Key, Reference
 from tunesmith.decide.evalrun.planning import ObservedEvaluation, assemble_evaluation
-from tunesmith.manifests.inputs_config_map import inputs_name
+from tunesmith.manifests.run_snapshots import inputs_name
 
 from .observe_run import observe_missing_config_maps, observe_mount_failures, observe_run_children
 from .reconciler import Reader

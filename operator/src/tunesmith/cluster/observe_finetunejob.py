@@ -11,21 +11,19 @@ from tunesmith.decide.finetunejob.inputs import data_fields
 from tunesmith.decide.finetunejob.observed import (
     LiveProgress,
     ObservedTraining,
-    Surroundings,
+    RelatedObjects,
     assemble_training,
 )
-from tunesmith.decide.finetunejob.run_config import referred_jobs
+from tunesmith.decide.finetunejob.referenced_jobs import referred_jobs
 from tunesmith.decide.fit.admission import asks_for_nodes, is_judged
 from tunesmith.decide.objects import is_suspended, job_end
 from tunesmith.decide.refusal import without_invalid
 from tunesmith.decide.run.children import Children
 from tunesmith.manifests.eval_run import eval_run_name
-from tunesmith.manifests.inputs_config_map import inputs_name
 from tunesmith.manifests.names import ATTEMPT_LABEL, QUEUE_LABEL, STAGE_LABEL
 from tunesmith.manifests.objects import Body
-from tunesmith.manifests.prepare_job import STAGE as PREPARE
-from tunesmith.manifests.run_config_map import run_name
-from tunesmith.manifests.train_job import STAGE as TRAIN
+from tunesmith.manifests.run_snapshots import inputs_name, run_name
+from tunesmith_contract.stages import Stage
 
 from .children import observe_children
 from .live import Progress
@@ -54,9 +52,9 @@ async def observe_finetunejob(reader: Reader, job: FineTuneJob) -> ObservedTrain
         services=await observe_children(client, "v1", "Service", metadata) if several_nodes else (),
         workloads=await observe_workloads(client, metadata, run.jobs) if _is_queued(job, run) else None,
     )
-    around = await _observe_surroundings(reader, job, run)
+    related = await _observe_related(reader, job, run)
     progress = _live_progress(reader.live.progress.latest(metadata.uid))
-    return assemble_training(job, run.config_maps, children, around, progress)
+    return assemble_training(job, run.config_maps, children, related, progress)
 
 
 def finetunejob_references(job: FineTuneJob) -> Iterator[Reference]:
@@ -71,12 +69,12 @@ def _is_queued(job: FineTuneJob, children: RunChildren) -> bool:
     return QUEUE_LABEL in job.metadata.labels and bool(live) and suspended
 
 
-async def _observe_surroundings(reader: Reader, job: FineTuneJob, children: RunChildren) -> Surroundings:
+async def _observe_related(reader: Reader, job: FineTuneJob, children: RunChildren) -> RelatedObjects:
     client, namespace, uris = reader.client, job.metadata.namespace, data_fields(job.spec).values()
     begun = any(body["metadata"]["name"] == inputs_name(job) for body in children.config_maps)
-    trains = any(body["metadata"]["labels"].get(STAGE_LABEL) == TRAIN for body in children.jobs)
+    trains = any(body["metadata"]["labels"].get(STAGE_LABEL) == Stage.TRAIN for body in children.jobs)
     evaluated = job.spec.evaluation is not None
-    return Surroundings(
+    return RelatedObjects(
         eval_run=reader.bodies.get(Key("EvalRun", namespace, eval_run_name(job))) if evaluated else None,
         earlier={} if begun else _observe_earlier(reader, job),
         claims={} if trains else await _observe_claims(client, job),
@@ -104,7 +102,7 @@ async def _observe_gpu_nodes(client: Client, job: FineTuneJob, children: RunChil
     """The nodes, while the plan reads GPUs from their labels; none where the operator may not list them."""
     names = {body["metadata"]["name"] for body in children.config_maps}
     prepared = any(
-        body["metadata"].get("labels", {}).get(STAGE_LABEL) == PREPARE for body in children.config_maps
+        body["metadata"].get("labels", {}).get(STAGE_LABEL) == Stage.PREPARE for body in children.config_maps
     )
     begun = run_name(job) in names and is_judged(job.status)
     if begun or not prepared or not asks_for_nodes(job.spec):

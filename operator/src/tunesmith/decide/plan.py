@@ -1,4 +1,4 @@
-"""A Plan: what is to be done about one resource, as values.
+"""Plan for one resource, as values: actions, status, events.
 
 The actions are carried out in their order, then the status is written, then the events. Each may be carried out again:
 creating what exists and deleting what is gone count as done.
@@ -35,6 +35,12 @@ class Patch:
     name: str
     patch: KubernetesObject
 
+    @classmethod
+    def of(cls, body: Body, patch: KubernetesObject) -> "Patch":
+        """A patch of this observed object."""
+        metadata = body["metadata"]
+        return cls(body["apiVersion"], body["kind"], metadata["namespace"], metadata["name"], patch)
+
 
 @dataclass(frozen=True, slots=True)
 class Delete:
@@ -46,10 +52,16 @@ class Delete:
     name: str
     uid: str
 
+    @classmethod
+    def of(cls, body: Body) -> "Delete":
+        """Deletion of this observed object."""
+        metadata = body["metadata"]
+        return cls(body["apiVersion"], body["kind"], metadata["namespace"], metadata["name"], metadata["uid"])
+
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """Tell the connected agents of an AdapterDeployment their new desired state; its record was written before."""
+    """Send an AdapterDeployment's new desired state to its connected agents, after its record was written."""
 
     namespace: str
     name: str
@@ -70,13 +82,13 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done.
+    """Actions, status and events for one resource.
 
     Attributes:
         actions: in their order.
         status: the whole new status; None leaves it as it is.
         events: published once the status is written.
-        requeue_after: seconds until the resource wants to be looked at again, whatever happens; None: when it changes.
+        requeue_after: seconds until the next reconcile, whatever happens; None: when the resource changes.
     """
 
     actions: tuple[Action, ...] = ()
@@ -86,10 +98,10 @@ class Plan:
 
 
 def soonest(*seconds: float | None) -> float | None:
-    """The first of several times at which a resource wants to be looked at again."""
+    """The shortest of several waits until the next reconcile."""
     return min((wait for wait in seconds if wait is not None), default=None)
 
 
 def owned_by(body: Body, uid: str) -> bool:
-    """Whether an observed object is a child of the resource with this UID."""
+    """True for an object that is owned by the resource with this UID."""
     return any(reference.get("uid") == uid for reference in body["metadata"].get("ownerReferences", ()))

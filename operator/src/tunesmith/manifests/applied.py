@@ -1,4 +1,4 @@
-"""What was applied last, so that an object that is as it should be costs no write."""
+"""Annotation with the digest of what an object was applied from, so that an unchanged object costs no write."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ APPLIED_ANNOTATION = f"{GROUP}/applied"
 
 
 def with_applied(manifest: Body, basis: Any) -> KubernetesObject:
-    """The manifest, marked with the digest of what it follows from.
+    """The manifest with the annotation.
 
     Args:
         basis: a JSON value. For an object whose pods must outlive an upgrade of the operator, what a person wrote; else
@@ -23,7 +23,7 @@ def with_applied(manifest: Body, basis: Any) -> KubernetesObject:
 
 
 def is_applied(observed: Body | None, basis: Any) -> bool:
-    """Whether the observed object follows from the same."""
+    """True for an observed object that was applied from the same basis."""
     if observed is None:
         return False
     annotations: Mapping[str, str] = observed["metadata"].get("annotations", {})

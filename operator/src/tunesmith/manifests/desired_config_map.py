@@ -1,18 +1,17 @@
-"""The ConfigMap of an AdapterDeployment: what its pods are to serve, and the record it follows from, in one write."""
+"""ConfigMap of an AdapterDeployment: the desired state of its pods and the rollout record, in one write."""
 
 from tunesmith_contract.agent import DESIRED_FILE, DesiredState
 from tunesmith_contract.layout import CA_FILE
 
-from .names import Owner, child_metadata, child_name
+from .names import Component, Owner, child_metadata, child_name
 from .objects import Body, KubernetesObject
 
-STAGE = "desired"
 RECORD_KEY = "rollout.json"
 
 
 def desired_config_map_name(owner: Owner) -> str:
     """The name of the object."""
-    return child_name(owner, STAGE)
+    return child_name(owner, Component.DESIRED)
 
 
 def build_desired_config_map(
@@ -22,7 +21,7 @@ def build_desired_config_map(
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": child_metadata(owner, STAGE),
+        "metadata": child_metadata(owner, Component.DESIRED),
         "data": {DESIRED_FILE: desired.to_json(), CA_FILE: ca_bundle, RECORD_KEY: record},
     }
 

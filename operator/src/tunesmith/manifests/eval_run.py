@@ -1,11 +1,9 @@
-"""The EvalRun of a FineTuneJob's ``evaluation``."""
+"""EvalRun of a FineTuneJob's ``evaluation``."""
 
 from tunesmith.api.finetunejob import FineTuneJob, JobEvaluation
 
-from .names import API_VERSION, child_labels, owner_reference, queue_labels
+from .names import API_VERSION, Component, child_labels, owner_reference, queue_labels
 from .objects import KubernetesObject
-
-STAGE = "evaluation"
 
 
 def eval_run_name(job: FineTuneJob) -> str:
@@ -14,7 +12,7 @@ def eval_run_name(job: FineTuneJob) -> str:
 
 
 def build_eval_run(job: FineTuneJob, evaluation: JobEvaluation) -> KubernetesObject:
-    """The EvalRun; its candidate is the job's artefact."""
+    """The EvalRun; its candidate is the job's artifact."""
     spec = evaluation.to_dict()
     spec["candidate"] = {**spec.get("candidate", {}), "fineTuneJobRef": {"name": job.metadata.name}}
     return {
@@ -23,7 +21,7 @@ def build_eval_run(job: FineTuneJob, evaluation: JobEvaluation) -> KubernetesObj
         "metadata": {
             "name": eval_run_name(job),
             "namespace": job.metadata.namespace,
-            "labels": child_labels(job, STAGE) | queue_labels(job),
+            "labels": child_labels(job, Component.EVALUATION) | queue_labels(job),
             "ownerReferences": [owner_reference(job)],
         },
         "spec": spec,

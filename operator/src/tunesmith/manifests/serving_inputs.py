@@ -1,14 +1,13 @@
-"""What a serving pod was made from, kept when it was first seen: a newer operator must not replace running pods."""
+"""Inputs of an AdapterDeployment's pods, kept in a ConfigMap so that a newer operator does not replace running pods."""
 
 import json
 from dataclasses import dataclass
 
 from tunesmith_contract.base import canonical_json
 
-from .names import ATTEMPT_LABEL, Owner, child_metadata
+from .names import ATTEMPT_LABEL, Component, Owner, child_metadata
 from .objects import Body, KubernetesObject
 
-STAGE = "inputs"
 KEY = "inputs.json"
 
 
@@ -33,7 +32,7 @@ def build_serving_inputs(owner: Owner, inputs: ServingInputs) -> KubernetesObjec
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": child_metadata(owner, STAGE, inputs.number),
+        "metadata": child_metadata(owner, Component.INPUTS, inputs.number),
         "immutable": True,
         "data": {KEY: document},
     }

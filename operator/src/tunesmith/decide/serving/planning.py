@@ -21,11 +21,13 @@ from tunesmith.manifests.desired_config_map import (
     read_desired,
 )
 from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.names import STAGE_LABEL
+from tunesmith.manifests.names import STAGE_LABEL, Component
 from tunesmith.manifests.objects import Body, KubernetesObject
-from tunesmith.manifests.serving_deployment import build_serving_deployment, rolling_update
-from tunesmith.manifests.serving_disruption_budget import build_serving_disruption_budget
-from tunesmith.manifests.serving_inputs import STAGE as INPUTS_STAGE
+from tunesmith.manifests.serving_deployment import (
+    build_serving_deployment,
+    build_serving_disruption_budget,
+    rolling_update,
+)
 from tunesmith.manifests.serving_inputs import ServingInputs, build_serving_inputs, read_serving_inputs
 from tunesmith.manifests.serving_service import build_serving_service
 from tunesmith_contract.agent import DesiredState
@@ -133,7 +135,7 @@ def choose_inputs(
     kept = [
         read_serving_inputs(config_map)
         for config_map in observed.config_maps
-        if config_map["metadata"]["labels"].get(STAGE_LABEL) == INPUTS_STAGE
+        if config_map["metadata"]["labels"].get(STAGE_LABEL) == Component.INPUTS
     ]
     requested = deployment.spec.engine.image or ""
     last = max(kept, key=lambda inputs: inputs.number, default=None)
