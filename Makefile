@@ -56,7 +56,8 @@ test-e2e: ## Real pods: the quickstart's way on a tiny model (root, or TUNESMITH
 lint: ## Formatting, ruff, mypy, import-linter, chart
 	@$(dev)/ruff format --check .
 	@$(dev)/ruff check .
-	@$(dev)/mypy contract/src storage/src operator/src docs/generate/src
+	@$(dev)/mypy contract/src storage/src operator/src serving-image/src docs/generate/src
+	@$(dev)/mypy tests/agent tests/storage tests/support/agent_harness.py tests/support/fake_engine.py
 	@$(dev)/lint-imports
 
 format: ## Format and mend what ruff can mend

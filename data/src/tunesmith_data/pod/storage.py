@@ -29,7 +29,8 @@ from tunesmith_storage.files import (
     sync,
     write_atomically,
 )
-from tunesmith_storage.remote import Remote, open_remote
+from tunesmith_storage.remote import Remote
+from tunesmith_storage.stores import open_remote
 from tunesmith_storage.trees import fetch_file, fetch_tree
 
 from .secret_roles import Roles, roles_of

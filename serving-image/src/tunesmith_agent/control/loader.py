@@ -1,12 +1,10 @@
-"""One version from storage to proven: verify, load, prove."""
+"""Loading of one version: verify its artifact, load it into the engine, prove that it answers."""
 
 import asyncio
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-from tunesmith_agent.artifacts.fetch import ArtifactFolders
-from tunesmith_agent.artifacts.verify import ArtifactInvalid, ArtifactUnreadable, verify_artifact
+from tunesmith_agent.artifacts import ArtifactError, ArtifactFolders, ArtifactUnreadable
 from tunesmith_agent.engine.client import EngineClient, EngineRefused, EngineUnavailable
 from tunesmith_agent.metrics import AgentMetrics
 from tunesmith_contract.agent import LoadState, Version, served_name
@@ -19,7 +17,7 @@ _PARALLEL_READS = 2
 
 
 class LoadFailure(Exception):
-    """A version can't be active: ``reason`` is a PascalCase word, ``retryable``: time may help."""
+    """A version that can't be loaded: ``reason`` is a PascalCase word; a ``retryable`` one may load later."""
 
     def __init__(self, reason: str, message: str, *, retryable: bool) -> None:
         super().__init__(message)
@@ -27,8 +25,8 @@ class LoadFailure(Exception):
         self.retryable = retryable
 
 
-class BringUp:
-    """Brings versions up, each under its own name in the engine, never replacing one."""
+class VersionLoader:
+    """Loader of versions, each under a name of its own in the engine; none is ever replaced."""
 
     def __init__(
         self, engine: EngineClient, folders: ArtifactFolders, tolerance: float, metrics: AgentMetrics
@@ -40,29 +38,29 @@ class BringUp:
         self._reads = asyncio.Semaphore(_PARALLEL_READS)
         self._proofs = asyncio.Lock()
 
-    async def run(self, alias: str, version: Version, on_state: Callable[[LoadState], None]) -> None:
-        """Verify, load and prove one version; ``on_state`` hears of each step.
+    async def load(self, alias: str, version: Version, on_state: Callable[[LoadState], None]) -> None:
+        """Verify, load and prove one version; ``on_state`` is called at each step.
 
         Raises:
-            LoadFailure: it is not active, and not in the engine either if it had to be refused.
+            LoadFailure: it is not active; one that failed its proof is unloaded again.
         """
-        began = time.monotonic()
+        started = time.monotonic()
         result = "Cancelled"
         try:
-            await self._run(alias, version, on_state)
+            await self._load(alias, version, on_state)
             result = LoadState.ACTIVE
         except LoadFailure as failure:
             result = failure.reason
             raise
         finally:
-            self._metrics.count_load(alias, result, time.monotonic() - began)
+            self._metrics.count_load(alias, result, time.monotonic() - started)
 
-    async def _run(self, alias: str, version: Version, on_state: Callable[[LoadState], None]) -> None:
+    async def _load(self, alias: str, version: Version, on_state: Callable[[LoadState], None]) -> None:
         name = served_name(alias, version.digest)
         try:
             on_state(LoadState.FETCHING)
             async with self._reads:
-                folder, manifest = await asyncio.to_thread(self._read, version)
+                folder, manifest = await asyncio.to_thread(self._folders.open, version.uri, version.digest)
             on_state(LoadState.LOADING)
             if name not in await self._engine.adapters():
                 await self._engine.load(name, str(folder))
@@ -70,27 +68,22 @@ class BringUp:
             async with self._proofs:
                 measurements = await self._measure(name, manifest)
             await self._judge(name, measurements)
-        except ArtifactInvalid as error:
-            raise LoadFailure(error.reason, str(error), retryable=False) from error
-        except ArtifactUnreadable as error:
-            raise LoadFailure(error.reason, str(error), retryable=True) from error
+        except ArtifactError as error:
+            retryable = isinstance(error, ArtifactUnreadable)
+            raise LoadFailure(error.reason, str(error), retryable=retryable) from error
         except EngineRefused as error:
             raise LoadFailure("EngineRefused", str(error), retryable=False) from error
         except EngineUnavailable as error:
             raise LoadFailure("EngineUnavailable", str(error), retryable=True) from error
 
-    def _read(self, version: Version) -> tuple[Path, Manifest]:
-        folder = self._folders.find(version.uri, version.digest)
-        return folder, verify_artifact(folder, version.digest)
-
-    def forget(self, digest: str) -> None:
-        """Give back the disk of a version that no alias has any more."""
-        self._folders.forget(digest)
+    def remove_artifact(self, digest: str) -> None:
+        """Free the disk space of a version that no alias has any more."""
+        self._folders.remove(digest)
 
     async def _judge(self, name: str, measurements: list[Measurement]) -> None:
         if problem := judge_base(measurements, self._tolerance):
-            # Not the adapter's fault, and perhaps of the moment: vLLM on CPUs has answered for the base model with an
-            # adapter that was in the same batch.
+            # Not a fault of the adapter, and perhaps temporary: vLLM on CPUs has answered for the base model with an
+            # adapter of the same batch.
             raise LoadFailure("BaseModelMismatch", problem, retryable=True)
         if problem := judge_adapter(measurements, self._tolerance):
             await self._engine.unload(name)

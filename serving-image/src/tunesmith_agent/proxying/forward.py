@@ -1,46 +1,52 @@
-"""One request on its way to the engine, and the answer on its way back."""
+"""Forwarding of one request to the engine, and of the answer to the client."""
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
+from tunesmith_agent.http.connection import ServerConnection
+from tunesmith_agent.http.messages import JSON_TYPE, Refusal
+from tunesmith_agent.http.upstream import UpstreamConnection, UpstreamPool
 from tunesmith_agent.routing.table import Target
-
-from .messages import JSON_TYPE, Refusal
-from .upstream import UpstreamConnection, UpstreamPool
-
-if TYPE_CHECKING:
-    from tunesmith_agent.proxy import Proxy
-
-    from .connection import ServerConnection
 
 #: Headers of the engine's answer that the client gets to see.
 _PASSED_HEADERS = (b"content-type", b"x-request-id", b"retry-after")
 
-#: A connection that breaks this soon was closed before the request came; later, because of it.
-_STALE_SECONDS = 0.05
-#: The engine knows each version that is routed to, unless it was restarted a moment ago.
+#: The engine has each version that is routed to, unless it was restarted a moment ago.
 _NOT_FOUND = 404
 
 
 class Forward:
-    """Carries one answer; all it does happens in callbacks, so that a request needs no task."""
+    """One forwarded request; everything happens in callbacks, so that a request needs no task.
+
+    Args:
+        on_engine_failure: answers the client when the request never reached a version: the engine accepts no
+            connection, or does not have the version.
+        stale_seconds: see ``Limits``.
+    """
 
     __slots__ = (
-        "_begun_at", "_client", "_connecting", "_forgotten", "_fresh", "_head_at", "_pool", "_proxy",
-        "_request", "_sent_at", "_status", "_target", "_upstream",
+        "_begun_at", "_client", "_connecting", "_fresh", "_head_at", "_not_found", "_on_engine_failure", "_pool",
+        "_request", "_sent_at", "_stale_seconds", "_status", "_target", "_upstream",
     )  # fmt: skip
 
     def __init__(
-        self, proxy: "Proxy", pool: UpstreamPool, client: "ServerConnection", target: Target, request: bytes
+        self,
+        pool: UpstreamPool,
+        client: ServerConnection,
+        target: Target,
+        request: bytes,
+        on_engine_failure: Callable[[ServerConnection], None],
+        stale_seconds: float,
     ) -> None:
-        self._proxy = proxy
+        self._on_engine_failure = on_engine_failure
+        self._stale_seconds = stale_seconds
         self._pool = pool
         self._client = client
         self._target = target
         self._request = request
         self._upstream: UpstreamConnection | None = None
         self._connecting: asyncio.Task[UpstreamConnection] | None = None
-        self._fresh = self._forgotten = False
+        self._fresh = self._not_found = False
         self._status = 0
         self._begun_at = client.loop.time()
         self._head_at = self._sent_at = 0.0
@@ -79,7 +85,7 @@ class Forward:
 
     def on_head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
         if status == _NOT_FOUND:
-            self._forgotten = True
+            self._not_found = True
             return
         self._status = status
         self._head_at = self._client.loop.time()
@@ -87,7 +93,7 @@ class Forward:
         self._client.begin(status, self._target.headers + b"".join(lines), length)
 
     def on_data(self, data: bytes) -> None:
-        if not self._forgotten:
+        if not self._not_found:
             self._client.send(data)
 
     def on_pause(self) -> None:
@@ -96,17 +102,17 @@ class Forward:
 
     def on_end(self) -> None:
         self._upstream = None
-        if self._forgotten:
+        if self._not_found:
             self._target.stats.withdraw()
-            self._proxy.version_forgotten(self._client)
+            self._on_engine_failure(self._client)
             return
         self._count(broken=False)
         self._client.end()
 
     def on_lost(self, any_byte: bool) -> None:
-        """The engine may have closed a kept connection just before it was used: that is tried once more."""
+        """Try once more if the engine may have closed a kept connection just before it was used; else fail."""
         self._upstream = None
-        sent_just_now = self._client.loop.time() - self._sent_at < _STALE_SECONDS
+        sent_just_now = self._client.loop.time() - self._sent_at < self._stale_seconds
         if not any_byte and not self._fresh and sent_just_now:
             self._connect()
         elif self._status:
@@ -129,7 +135,7 @@ class Forward:
             return
         if connecting.exception() is not None:
             self._target.stats.withdraw()
-            self._proxy.engine_unreachable(self._client)
+            self._on_engine_failure(self._client)
             return
         self._send(connecting.result())
 
@@ -150,7 +156,7 @@ class Forward:
             self._upstream = None
 
     def _fail(self, refusal: Refusal) -> None:
-        """Nothing of the answer reached the client yet: it gets an error; else its connection is cut."""
+        """Answer with an error, or cut the connection if a part of the answer was sent already."""
         if self._status:
             self._cut()
             return
@@ -161,7 +167,7 @@ class Forward:
         self._client.respond(refusal.status, self._target.headers + JSON_TYPE, body)
 
     def _cut(self) -> None:
-        """The client must not take what it has for the whole answer."""
+        """End the connection so that the client can't take a partial answer for a whole one."""
         self._client.exchange = None
         self._count(broken=True)
         self._client.cut()
@@ -172,6 +178,6 @@ class Forward:
 
 
 def _close_late(connecting: asyncio.Task[UpstreamConnection]) -> None:
-    """A connection that was made although nobody waits for it any more."""
+    """Close a connection that was made after its request had ended."""
     if not connecting.cancelled() and connecting.exception() is None:
         connecting.result().close()
