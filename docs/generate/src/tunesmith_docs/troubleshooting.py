@@ -68,8 +68,8 @@ def operator_reasons(packages: Iterable[ModuleType]) -> dict[str, set[str]]:
             if name.endswith("Reason") and isinstance(value, type) and issubclass(value, StrEnum):
                 for reason in value:
                     found[reason.value].update(_KINDS.get(name, ()))
-    for reason in _FINE_TUNE_JOB_ALONE:
-        found[reason].discard("EvalRun")
+    for name in _FINE_TUNE_JOB_ALONE:
+        found[name].discard("EvalRun")
     return dict(found)
 
 
