@@ -29,6 +29,9 @@ from tunesmith_images.catalog import TRAINER
 from tunesmith_images.container import ContainerImage, Mount, open_image
 from tunesmith_images.model import ensure_model
 
+# A test waits for its pods, and for those that were started before them.
+pytestmark = pytest.mark.timeout(1200)
+
 SUPPORT = Path(__file__).parents[1] / "support"
 #: Pods at the same time: each of them keeps one core busy.
 PARALLEL = 2
