@@ -80,8 +80,8 @@ _METHOD_RULES = (
     *(_format_rule(method, formats) for method, formats in LEARNED_FORMATS.items()),
     Rule(
         " && ".join(f"({_cel_groups(method)})" for method in ("grpo", "rloo")),
-        "batchSize counts answers, and each prompt gets as many as generations says: write a multiple of "
-        "generations, or Auto.",
+        "batchSize counts answers, and each prompt gets as many answers as generations: write a "
+        "multiple of generations, or Auto.",
         _groups_are_whole,
         ".hyperparameters.batchSize",
     ),
@@ -89,15 +89,15 @@ _METHOD_RULES = (
         "!has(self.method.kto) || self.method.kto.loss != 'KTO' || "
         "[self.hyperparameters.batchSize, self.hyperparameters.microBatchSize]"
         ".all(size, type(size) != int || int(size) > 1)",
-        "KTO compares each row with others of its micro batch: write a batchSize and microBatchSize of 2 or more, or "
-        "kto: {loss: APOZeroUnpaired}.",
+        "KTO compares each row with others of its micro-batch: write a batchSize and microBatchSize "
+        "of 2 or more, or kto: {loss: APOZeroUnpaired}.",
         _has_neighbours,
         ".hyperparameters",
     ),
     Rule(
         "!has(self.method.reward) || !has(self.evaluation)",
-        "A reward model gives numbers, not answers, so an EvalRun can't judge it: leave evaluation out. Its loss on "
-        "the validation rows is in status.progress.",
+        "A reward model returns scores and not answers, so an EvalRun can't evaluate it: leave "
+        "evaluation out. Its loss on the validation rows is in status.progress.",
         lambda spec: spec.method.reward is None or spec.evaluation is None,
         ".evaluation",
     ),
@@ -119,8 +119,8 @@ _METHOD_RULES = (
 _DATA_RULES = (
     Rule(
         f"!has(self.evaluation) || has(self.evaluation.fewShotFrom) || !{_ASKS_WITH_EXAMPLES} || {_TRAINS_ON_FILES}",
-        "fewShot draws its examples from a file, and dataset.train names a folder, a pattern or labels: add "
-        "evaluation.fewShotFrom: {uri: …}.",
+        "fewShot draws examples from a single file, but dataset.train names a folder, a pattern or "
+        "Argilla: add evaluation.fewShotFrom: {uri: …}.",
         _has_examples,
         ".evaluation",
     ),
@@ -130,7 +130,7 @@ _ADAPTER_RULES = (
     Rule(
         "!has(self.adapter) || self.adapter.type != 'DoRA' || has(self.method.reward) || "
         "'Merged' in self.output.formats",
-        "A DoRA adapter can't be served by itself: add Merged to output.formats, or write type: LoRA.",
+        "A DoRA adapter can be served only when merged: add Merged to output.formats, or write type: LoRA.",
         lambda spec: (
             _adapter_type(spec) is not AdapterType.DORA
             or spec.method.reward is not None
@@ -140,7 +140,7 @@ _ADAPTER_RULES = (
     ),
     Rule(
         "has(self.adapter) || !('Merged' in self.output.formats)",
-        "Without an adapter, what comes out is the whole model already: leave Merged out of output.formats.",
+        "Without an adapter, the result is already a complete model: leave Merged out of output.formats.",
         lambda spec: spec.adapter is not None or OutputFormat.MERGED not in spec.output.formats,
         ".output.formats",
     ),
@@ -163,15 +163,16 @@ _ADAPTER_RULES = (
 _STORAGE_RULES = (
     Rule(
         "has(self.workspace) || !(self.output.uri.startsWith('oci://') || self.output.uri.startsWith('hf://'))",
-        "oci:// and hf:// hold artefacts only: say where work files go, such as workspace: {uri: pvc://claim/work}.",
+        "oci:// and hf:// can hold artifacts only: set a location for work files, such as workspace: "
+        "{uri: pvc://claim/work}.",
         lambda spec: spec.workspace is not None or not spec.output.uri.startswith(("oci://", "hf://")),
         ".workspace",
     ),
     Rule(
         "self.compute.nodes == 1 || (has(self.workspace) ? self.workspace.uri : self.output.uri)"
         ".startsWith('pvc://')",
-        "Several nodes share their work files on a claim that all can write to (ReadWriteMany): write workspace: "
-        "{uri: pvc://claim/work}.",
+        "Training on several nodes needs work files on a claim that all nodes can write to "
+        "(ReadWriteMany): write workspace: {uri: pvc://claim/work}.",
         lambda spec: spec.compute.nodes == 1 or _workspace_uri(spec).startswith("pvc://"),
         ".workspace",
     ),
@@ -180,8 +181,8 @@ _STORAGE_RULES = (
 _BUDGET_RULES = (
     Rule(
         "!has(self.budget) || self.compute.gpusPerNode > 0",
-        "budget counts GPU hours: with gpusPerNode: 0 there are none. Leave it out; activeDeadlineSeconds limits "
-        "the time.",
+        "budget counts GPU hours and has no effect with gpusPerNode: 0: leave it out. "
+        "activeDeadlineSeconds limits the time.",
         lambda spec: spec.budget is None or spec.compute.gpus_per_node > 0,
         ".budget",
     ),

@@ -15,8 +15,8 @@ Schema = dict[str, Any]
 KINDS: tuple[type[Resource], ...] = (FineTuneJob, EvalRun, AdapterDeployment)
 
 _TYPE_AND_METADATA: Schema = {
-    "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}."},
-    "kind": {"type": "string", "description": "The kind of this object."},
+    "apiVersion": {"type": "string", "description": f"The API version, {GROUP}/{VERSION}."},
+    "kind": {"type": "string", "description": "The kind of the resource."},
     "metadata": {"type": "object"},
 }
 #: The time in the conditions of a resource that the operator has not seen yet.
@@ -36,8 +36,8 @@ _COLUMNS: dict[str, tuple[Schema, ...]] = {
     FineTuneJob.kind_name: (
         _column("Phase", ".status.phase"),
         _column("Progress", ".status.progress.percent"),
-        _column("Loss", ".status.progress.loss", description="Training loss, nats per token"),
-        _column("ETA", ".status.progress.remaining", description="Time left as estimated"),
+        _column("Loss", ".status.progress.loss", description="Training loss in nats per token"),
+        _column("ETA", ".status.progress.remaining", description="Estimated remaining time"),
         _AGE,
         _column("Method", ".status.method", wide=True),
         _column("Model", ".spec.baseModel.uri", wide=True),
@@ -53,8 +53,8 @@ _COLUMNS: dict[str, tuple[Schema, ...]] = {
     ),
     AdapterDeployment.kind_name: (
         _column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
-        _column("Adapters", ".status.adaptersStable", description="Adapters that are stable, of all"),
-        _column("Pods", ".status.readyReplicas", "integer", description="Pods that take requests"),
+        _column("Adapters", ".status.adaptersStable", description="Stable adapters out of all adapters"),
+        _column("Pods", ".status.readyReplicas", "integer", description="Pods that accept requests"),
         _AGE,
         _column("Model", ".spec.baseModel.uri", wide=True),
         _column("URL", ".status.url", wide=True),
@@ -112,7 +112,7 @@ def _unseen(kind: type[Resource]) -> Schema:
     """Status until the operator writes one: kstatus takes an object without conditions for ready."""
     told = {
         "reason": "Pending",
-        "message": "The operator has not seen it yet.",
+        "message": "The operator has not processed the resource yet.",
         "lastTransitionTime": UNSEEN_TIME,
     }
     conditions = [
@@ -145,17 +145,17 @@ def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
         schema.setdefault("x-kubernetes-list-type", "atomic")
     if schema.get("type") == "integer":
         schema["format"] = "int64"
-    return _with_default_told(schema)
+    return _with_default_in_description(schema)
 
 
-def _with_default_told(schema: Schema) -> Schema:
+def _with_default_in_description(schema: Schema) -> Schema:
     """The node with its default in the description: ``kubectl explain`` does not show defaults."""
     default = schema.get("default")
     inner = default[:1] if isinstance(default, list) else [default]
     if not inner or inner[0] in (None, "") or isinstance(inner[0], dict):
         return schema
-    told = default if isinstance(default, str) else json.dumps(default)
-    return schema | {"description": f"{schema['description']} Default: {told}."}
+    shown = default if isinstance(default, str) else json.dumps(default)
+    return schema | {"description": f"{schema['description']} Defaults to {shown}."}
 
 
 def _inlined(schema: Schema, definitions: dict[str, Schema]) -> Schema:

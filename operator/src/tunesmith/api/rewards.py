@@ -15,48 +15,51 @@ KINDS = (*FILTER_KINDS, "model")
 
 
 class ModelReward(StrictModel):
-    """The number that a reward model gives: one of method.reward, or any sequence classifier with one output."""
+    """The score of a reward model: one trained with method.reward, or any sequence classifier with one output."""
 
     rules = (
         exactly_one(
             ("uri", "fine_tune_job_ref"),
-            "Name the reward model in one way: fineTuneJobRef: {name: …}, or uri.",
+            "Set exactly one source of the reward model: fineTuneJobRef: {name: …}, or uri.",
         ),
         Rule(
             "has(self.uri) || (!has(self.digest) && !has(self.baseModel))",
-            "digest and baseModel are about uri: leave them out with fineTuneJobRef, which brings them along.",
+            "digest and baseModel belong to uri: leave them out with fineTuneJobRef, whose job provides "
+            "them.",
             lambda model: model.uri is not None or (model.digest is None and model.base_model is None),
         ),
     )
 
     uri: TrainedModelUri | None = Field(
-        None, description="Where the artefact, or a whole reward model, lies."
+        None, description="The location of a reward artifact, or of a complete reward model."
     )
     fine_tune_job_ref: FineTuneJobRef | None = Field(
-        None, description="The artefact of this FineTuneJob, whose method is reward. This job waits for it."
+        None,
+        description="The FineTuneJob with method reward whose artifact is used. This job waits until that job has"
+        " succeeded.",
     )
     digest: DigestString | None = Field(
-        None, description="Digest of the artefact at uri; checked when given."
+        None, description="The digest of the artifact at uri. If set, it is verified."
     )
     base_model: ModelLocation | None = Field(
         None,
-        description="The model that the artefact at uri was trained on. Absent: uri holds a whole model.",
+        description="The model that the artifact at uri was trained on. If unset, uri holds a complete model.",
     )
     secret_ref: SecretName | None = Field(None, description=STORE_KEYS)
 
 
 class Reward(FilterReward):
-    """A reward that may be a reward model's, too."""
+    """A reward that gives each answer a number. Exactly one member besides name and weight must be set."""
 
     rules = (
         exactly_one(
             KINDS,
-            "Say in one way what this reward is: exact, regex, jsonSchema, numeric, length, model, endpoint or "
-            "function, such as exact: {}.",
+            "Set exactly one kind of reward: exact, regex, jsonSchema, numeric, length, model, endpoint "
+            "or function, such as exact: {}.",
         ),
     )
 
-    model: ModelReward | None = Field(None, description="The number that a reward model gives.")
+    model: ModelReward | None = Field(None, description="The score of a reward model.")
 
     @property
     def secret_name(self) -> str | None:

@@ -27,7 +27,7 @@ _OCI_PINNED = rf"{_OCI}(:[A-Za-z0-9_][-A-Za-z0-9_.]{{0,127}}|@sha256:[0-9a-f]{{6
 
 _NO_PARENT = Rule(
     "!self.contains('..')",
-    "Write a path without '..': it may not leave its volume.",
+    "Write a path without '..': it must stay within its volume.",
     lambda uri: ".." not in uri,
 )
 
@@ -44,7 +44,7 @@ ModelUri = Annotated[
     _Uri,
     matching(
         rf"^({_PVC_FOLDER}|hf://{_REPO}{_REVISION})$",
-        "Write where the model lies: pvc://claim/path or hf://org/repo@revision.",
+        "Write the location of the model: pvc://claim/path or hf://org/repo@revision.",
     ),
     _NO_PARENT,
 ]
@@ -54,8 +54,8 @@ TrainedModelUri = Annotated[
     _Uri,
     matching(
         rf"^({_PVC_FOLDER}|hf://{_REPO}{_REVISION}|{_BUCKET_FOLDER}|{_OCI_PINNED})$",
-        "Write where the model lies: pvc://claim/path, hf://org/repo@revision, s3://bucket/folder, "
-        "gs://bucket/folder or oci://registry/repository@sha256:….",
+        "Write the location of the model: pvc://claim/path, hf://org/repo@revision, "
+        "s3://bucket/folder, gs://bucket/folder or oci://registry/repository@sha256:….",
     ),
     _NO_PARENT,
 ]
@@ -65,7 +65,7 @@ DataUri = Annotated[
     _Uri,
     matching(
         rf"^({_PVC_FILE}|{_CONFIGMAP}|hf://{_REPO}(/{_PATH})?{_REVISION})$",
-        "Write where the rows lie: pvc://claim/file.jsonl, configmap://name/key or "
+        "Write the location of the rows: pvc://claim/file.jsonl, configmap://name/key or "
         "hf://org/repo/file@revision.",
     ),
     _NO_PARENT,
@@ -76,7 +76,7 @@ ValidationDataUri = Annotated[
     _Uri,
     matching(
         rf"^({_PVC_FILE}|{_CONFIGMAP}|hf://{_REPO}(/{_PATH})?{_REVISION}|{_BUCKET_FILE})$",
-        "Write where the rows lie: pvc://claim/file.jsonl, configmap://name/key, "
+        "Write the location of the rows: pvc://claim/file.jsonl, configmap://name/key, "
         "hf://org/repo/file@revision, s3://bucket/file.jsonl or gs://bucket/file.jsonl.",
     ),
     _NO_PARENT,
@@ -87,9 +87,10 @@ TrainedDataUri = Annotated[
     _Uri,
     matching(
         rf"^({_PVC_ROWS}|{_CONFIGMAP}|{_HF_ROWS}|{_BUCKET_ROWS})$",
-        "Write where the rows lie: pvc://claim/file.jsonl, configmap://name/key, hf://org/repo/file@revision, "
-        "s3://bucket/file.jsonl or gs://bucket/file.jsonl; a folder with a slash at its end for all its files, such as "
-        "pvc://claim/folder/; or a pattern in its last part for some, such as s3://bucket/folder/rows-*.jsonl.",
+        "Write the location of the rows: pvc://claim/file.jsonl, configmap://name/key, "
+        "hf://org/repo/file@revision, s3://bucket/file.jsonl or gs://bucket/file.jsonl; a folder with"
+        " a slash at its end for all its files, such as pvc://claim/folder/; or a pattern in its last"
+        " part for some of them, such as s3://bucket/folder/rows-*.jsonl.",
     ),
     _NO_PARENT,
 ]
@@ -99,9 +100,9 @@ OutputUri = Annotated[
     _Uri,
     matching(
         rf"^({_PVC_FOLDER}|{_BUCKET_FOLDER}|{_OCI}|hf://{_REPO}(/{_PATH})?)$",
-        "Write where the artefact is to be kept: a claim that pods may write to as pvc://claim/folder, "
-        "s3://bucket/folder, gs://bucket/folder, oci://registry/repository (lower case, without a tag) or "
-        "hf://org/repo (without a revision).",
+        "Write the location of artifacts: pvc://claim/folder on a claim that pods can write to, "
+        "s3://bucket/folder, gs://bucket/folder, oci://registry/repository (lower case, without a "
+        "tag) or hf://org/repo (without a revision).",
     ),
     _NO_PARENT,
 ]
@@ -111,8 +112,7 @@ WorkspaceUri = Annotated[
     _Uri,
     matching(
         rf"^({_PVC_FOLDER}|{_BUCKET_FOLDER})$",
-        "Write where work files lie while training: pvc://claim/folder, s3://bucket/folder or "
-        "gs://bucket/folder.",
+        "Write the location of work files: pvc://claim/folder, s3://bucket/folder or gs://bucket/folder.",
     ),
     _NO_PARENT,
 ]
@@ -121,30 +121,32 @@ WorkspaceUri = Annotated[
 ArtifactUri = Annotated[
     _Uri,
     matching(
-        rf"^{_PVC_FILE}$", "Write where the artefact lies, as in its status: pvc://claim/folder/sha256/…"
+        rf"^{_PVC_FILE}$",
+        "Write the location of the artifact as shown in status: pvc://claim/folder/sha256/….",
     ),
     _NO_PARENT,
 ]
-"""Where an artefact lies."""
+"""Where an artifact lies."""
 
 ServedArtifactUri = Annotated[
     _Uri,
     matching(
         rf"^({_PVC_FILE}|{_BUCKET_FILE}|{_OCI_PINNED}|hf://{_REPO}(/{_PATH})?{_REVISION})$",
-        "Write where the artefact lies, as in its status: pvc://claim/folder/sha256/…, s3://bucket/folder/sha256/…, "
-        "gs://bucket/folder/sha256/…, oci://registry/repository:sha256-… or hf://org/repo/sha256/….",
+        "Write the location of the artifact as shown in status: pvc://claim/folder/sha256/…, "
+        "s3://bucket/folder/sha256/…, gs://bucket/folder/sha256/…, oci://registry/repository:sha256-…"
+        " or hf://org/repo/sha256/….",
     ),
     _NO_PARENT,
 ]
-"""Where an artefact that is served lies."""
+"""Where an artifact that is served lies."""
 
 HttpUrl = Annotated[
     str,
     Field(max_length=512),
     matching(
         r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[-A-Za-z0-9._~/%?=&+]*)?$",
-        "Write an address such as http://grader.team.svc:8080/score, without a user name or password: those "
-        "belong into the Secret.",
+        "Write a URL such as http://grader.team.svc:8080/score, without a user name or password: "
+        "credentials belong in the Secret.",
     ),
 ]
 """The address of an HTTP endpoint."""

@@ -140,7 +140,7 @@ Similarity = Annotated[
     _decimal_rule(
         "double(self) >= 0.5 && double(self) <= 1.0",
         lambda x: 0.5 <= x <= 1,
-        'Write how alike two rows are, from 0.5 to 1 in quotes, such as "0.8".',
+        'Write a similarity from 0.5 to 1 in quotes, such as "0.8".',
     ),
 ]
 """How alike two texts are, in [0.5, 1], in quotes."""
@@ -219,7 +219,7 @@ def format_duration(seconds: float) -> str:
 _QUANTITY = r"^([0-9]+(\.[0-9]+)?)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$"
 _QUANTITY_RULE = Rule(
     f"type(self) == int ? self >= 0 : self.matches(r'{_QUANTITY}')",
-    "Write an amount such as 500m, 2 or 16Gi.",
+    "Write a quantity such as 500m, 2 or 16Gi.",
     lambda value: re.search(_QUANTITY, value) is not None,
 )
 
@@ -234,7 +234,7 @@ Quantity = Annotated[
     _QUANTITY_RULE,
     WithJsonSchema(
         with_rules({"x-kubernetes-int-or-string": True, "maxLength": 32}, (_QUANTITY_RULE,))
-        | _or_sentence("an amount in quotes, such as '0.5' or '500m'", {"multipleOf": 1}, minimum=0)
+        | _or_sentence("a quantity in quotes, such as '0.5' or '500m'", {"multipleOf": 1}, minimum=0)
     ),
 ]
 """An amount of a resource such as ``500m``, ``2`` or ``16Gi``; a whole number needs no quotes."""
@@ -242,7 +242,7 @@ Quantity = Annotated[
 GPUMemory = Annotated[
     str,
     Field(max_length=16),
-    _Quoted("an amount with its unit, such as 24Gi"),
+    _Quoted("a quantity with its unit, such as 24Gi"),
     matching(r"^(Auto|[0-9]+(\.[0-9]+)?[MGT]i?)$", "Write Auto, or the memory of one GPU, such as 24Gi."),
 ]
 """``Auto``, or the memory of one GPU such as ``24Gi``."""
@@ -274,14 +274,19 @@ BatchSize = Annotated[
 DigestString = Annotated[
     str,
     Field(max_length=71),
-    matching(r"^sha256:[0-9a-f]{64}$", "Write the digest as it stands in status: sha256: and 64 hex digits."),
+    matching(
+        r"^sha256:[0-9a-f]{64}$", "Write the digest as shown in status: sha256: and 64 hexadecimal digits."
+    ),
 ]
 """``sha256:`` and 64 hex digits."""
 
 ObjectName = Annotated[
     str,
     Field(max_length=253),
-    matching(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", "Write the name of an object in this namespace."),
+    matching(
+        r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        "Write the name of an object in this namespace: lower-case letters, digits, dashes and dots.",
+    ),
 ]
 """The name of a Kubernetes object."""
 
