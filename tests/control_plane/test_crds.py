@@ -233,7 +233,7 @@ TAUGHT = {
     "finetunejob.spec.method": ["Exactly one member must be set", "rows hold questions and the", "sft"],
     "finetunejob.spec.hyperparameters.learningRate": ['such as "2e-4"', "Defaults to Auto."],
     "finetunejob.spec.hyperparameters.scheduler": ["ENUM: Linear Cosine Constant", "Defaults to Linear."],
-    "finetunejob.spec.method.grpo": ["learns from the better of several answers", "Defaults to 8."],
+    "finetunejob.spec.method.grpo": ["learns from their rewards", "Defaults to 8."],
     "finetunejob.spec.method.grpo.rewards": ["Exactly one", "jsonSchema", "valid against a schema"],
     "finetunejob.spec.adapter": ["8 to 32 for one task", "Defaults to 16."],
     "finetunejob.spec.adapter.type": ["ENUM: LoRA RSLoRA DoRA QLoRA", "Defaults to LoRA."],

@@ -29,7 +29,7 @@ def test_a_pass_of_this_very_digest_opens_the_gate() -> None:
     world = World(gated("one"))
     world.judge("another", "two", "Pass")
     world.settle()
-    assert world.adapter()["message"].endswith("and none has judged it")
+    assert world.adapter()["message"].endswith("and no EvalRun has judged it")
     world.judge("quality", "one", "Pass")
     world.settle()
     assert (world.adapter()["phase"], world.adapter()["evaluated"]) == ("Stable", "Pass")
@@ -76,7 +76,7 @@ def test_a_job_brings_its_artefact_and_may_be_deleted() -> None:
     assert world.adapter()["message"] == "FineTuneJob tune does not exist in this namespace"
     world.jobs["tune"] = {"metadata": {"name": "tune"}, "status": {"phase": "Training"}}
     world.pass_seconds(10)
-    assert world.adapter()["message"] == "FineTuneJob tune has no artefact yet"
+    assert world.adapter()["message"] == "FineTuneJob tune has no artifact yet"
     assert world.plan.requeue_after is not None
     world.finish_job("tune", "one")
     world.settle()

@@ -1,4 +1,4 @@
-"""Which artefact a stable name is to stand for, and whether it may: a chain of small checks."""
+"""Artifact that an alias is meant to serve, and the checks that admit it."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -22,15 +22,15 @@ _NO_ADAPTERS = frozenset({ArtifactKind.MODEL, ArtifactKind.REWARD_MODEL, Artifac
 
 @dataclass(frozen=True, slots=True)
 class VersionRecord:
-    """One version of a stable name, as its ControllerRevision has it.
+    """One version of an alias, as stored in its ControllerRevision.
 
     Attributes:
-        evaluated: what an EvalRun said when it was admitted, or ``Unevaluated``.
-        policy_digest: what that verdict meant.
-        promoted: when it last took over; None if it never did.
-        rejected: when it was taken back; None if it was not.
-        reason: why it was taken back.
-        message: the same in a sentence.
+        evaluated: the verdict of its EvalRun when it was admitted, or ``Unevaluated``.
+        policy_digest: the policy digest of that EvalRun.
+        promoted: the time of its latest promotion; None if it was never promoted.
+        rejected: the time of its rollback; None if it was never rolled back.
+        reason: the reason for the rollback.
+        message: the explanation of the rollback.
     """
 
     alias: str
@@ -45,7 +45,7 @@ class VersionRecord:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """An EvalRun that came to a verdict about an artefact."""
+    """Verdict of an EvalRun about an artifact."""
 
     name: str
     digest: str
@@ -54,19 +54,19 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """The artefact that a source names now.
+class TargetVersion:
+    """Version that a source names now, with the result of the admission checks.
 
     Attributes:
-        version: None while the source names none.
-        reachable: the pods have the claim that it lies on.
-        admitted: it may be loaded and get requests.
-        rejected: it was taken back before.
-        reason: why it is not admitted; ``Unevaluated`` for one that is admitted without proof.
-        message: the same in a sentence, saying what is missing.
-        evaluated: what its EvalRun said, or ``Unevaluated``.
-        eval_run: the EvalRun that opens the gate.
-        policy_digest: what its verdict means.
+        version: None while the source names no artifact.
+        reachable: the pods can read its location.
+        admitted: it may be loaded and receive requests.
+        rejected: it was rolled back before.
+        reason: why it is not admitted; ``Unevaluated`` if it is admitted without an evaluation.
+        message: the explanation of the reason, which says what is missing.
+        evaluated: the verdict of its EvalRun, or ``Unevaluated``.
+        eval_run: the EvalRun that admits it.
+        policy_digest: the policy digest of that EvalRun.
     """
 
     version: Version | None = None
@@ -82,12 +82,12 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What is known about artefacts.
+    """Observed artifacts, evaluations and versions, from which targets are resolved.
 
     Attributes:
-        jobs: the FineTuneJobs that adapters name, by name; None for one that is not there.
+        jobs: the FineTuneJobs that adapters refer to, by name; None for one that does not exist.
         evaluations: the EvalRuns of the namespace that have a verdict.
-        versions: all versions of all names that ever were.
+        versions: all past and present versions of all aliases.
     """
 
     spec: AdapterDeploymentSpec
@@ -95,142 +95,173 @@ class Sources:
     evaluations: tuple[Evaluation, ...]
     versions: tuple[VersionRecord, ...]
 
-    def known(self, alias: str, digest: str) -> VersionRecord | None:
-        """The version that this artefact is already."""
-        found = (known for known in self.versions if (known.alias, known.version.digest) == (alias, digest))
-        return next(found, None)
+    def find_version(self, alias: str, digest: str) -> VersionRecord | None:
+        """Version of the alias with this digest, if there is one."""
+        matches = (
+            record for record in self.versions if (record.alias, record.version.digest) == (alias, digest)
+        )
+        return next(matches, None)
 
-    def number(self, alias: str, digest: str) -> int:
-        """The artefact's number within the name: the one it has, or the next that was never used."""
-        if known := self.known(alias, digest):
-            return known.version.version
-        return 1 + max((known.version.version for known in self.versions if known.alias == alias), default=0)
+    def version_number(self, alias: str, digest: str) -> int:
+        """Number of the version with this digest, or the next unused number of the alias."""
+        if existing := self.find_version(alias, digest):
+            return existing.version.version
+        return 1 + max(
+            (record.version.version for record in self.versions if record.alias == alias), default=0
+        )
 
 
-def find_wanted(adapter: Adapter, sources: Sources) -> Wanted:
-    """What the adapter's source names, and whether all checks let it in."""
-    artifact, waiting = _artifact(adapter, sources)
-    if artifact is None:
-        return waiting
+def resolve_target(adapter: Adapter, sources: Sources) -> TargetVersion:
+    """Version that the adapter's source names, after the admission checks."""
+    artifact = _resolve_artifact(adapter, sources)
+    if isinstance(artifact, TargetVersion):
+        return artifact
     uri, digest = artifact
-    version = Version(version=sources.number(adapter.name, digest), digest=digest, uri=uri)
-    wanted = Wanted(version=version)
-    for check in CHECKS:
-        wanted = check(wanted, version, adapter, sources)
-        if wanted.reason and not wanted.admitted:
-            return wanted
-    return replace(wanted, admitted=True)
+    version = Version(version=sources.version_number(adapter.name, digest), digest=digest, uri=uri)
+    target = TargetVersion(version=version)
+    for check in ADMISSION_CHECKS:
+        target = check(target, version, adapter, sources)
+        if target.reason and not target.admitted:
+            return target
+    return replace(target, admitted=True)
 
 
 def read_evaluations(bodies: Iterable[Mapping[str, Any]]) -> tuple[Evaluation, ...]:
-    """The EvalRuns that have a verdict, in the order of their names."""
-    found = []
+    """EvalRuns that have a verdict, ordered by name."""
+    evaluations = []
     for body in bodies:
         status = EvalRunStatus.model_validate(body.get("status") or {})
         if status.verdict and status.candidate and status.candidate.digest:
             name = body["metadata"]["name"]
-            found.append(Evaluation(name, status.candidate.digest, status.verdict, status.policy_digest))
-    return tuple(sorted(found, key=lambda evaluation: evaluation.name))
+            evaluations.append(
+                Evaluation(name, status.candidate.digest, status.verdict, status.policy_digest)
+            )
+    return tuple(sorted(evaluations, key=lambda evaluation: evaluation.name))
 
 
-def _artifact(adapter: Adapter, sources: Sources) -> tuple[tuple[str, str] | None, Wanted]:
+def _resolve_artifact(adapter: Adapter, sources: Sources) -> tuple[str, str] | TargetVersion:
+    """Location and digest of the artifact, or why there is none."""
     source = adapter.source
     if source.fine_tune_job_ref is None:
         assert source.uri is not None and source.digest is not None
-        return (source.uri, source.digest), Wanted()
+        return source.uri, source.digest
     name = source.fine_tune_job_ref.name
     status = sources.jobs.get(name)
     if status is None:
         message = f"FineTuneJob {name} does not exist in this namespace"
-        return None, Wanted(reason=Reason.WAITING_FOR_SOURCE, message=message)
+        return TargetVersion(reason=Reason.WAITING_FOR_SOURCE, message=message)
     if status.artifact is not None and status.artifact.kind in _NO_ADAPTERS:
-        message = (
-            f"FineTuneJob {name} made a {status.artifact.kind}, and adapters of causal models are served: train a LoRA "
-            "adapter"
-        )
-        return None, Wanted(reason=Reason.INCOMPATIBLE, message=message)
+            f"FineTuneJob {name} produced a {status.artifact.kind}, but only LoRA adapters of causal language models "
+            "can be served"
+        return TargetVersion(reason=Reason.INCOMPATIBLE, message=message)
     if status.artifact is not None:
-        return (status.artifact.uri, status.artifact.digest), Wanted()
+        return status.artifact.uri, status.artifact.digest
     if status.phase is FineTuneJobPhase.FAILED:
-        return None, Wanted(reason=Reason.SOURCE_FAILED, message=f"FineTuneJob {name} failed")
-    return None, Wanted(reason=Reason.WAITING_FOR_SOURCE, message=f"FineTuneJob {name} has no artefact yet")
+        return TargetVersion(reason=Reason.SOURCE_FAILED, message=f"FineTuneJob {name} failed")
+    return TargetVersion(reason=Reason.WAITING_FOR_SOURCE, message=f"FineTuneJob {name} has no artifact yet")
 
 
-Check = Callable[[Wanted, Version, Adapter, Sources], Wanted]
+AdmissionCheck = Callable[[TargetVersion, Version, Adapter, Sources], TargetVersion]
 
 
-def _check_not_rejected(wanted: Wanted, version: Version, adapter: Adapter, sources: Sources) -> Wanted:
-    known = sources.known(adapter.name, version.digest)
-    if known is None or known.rejected is None:
-        return wanted
-    message = f"{short_digest(version.digest)} was taken back before and is not tried again: {known.message}"
-    return replace(wanted, rejected=True, reason=Reason.DIGEST_REJECTED, message=message)
+def _check_not_rejected(
+    target: TargetVersion, version: Version, adapter: Adapter, sources: Sources
+) -> TargetVersion:
+    existing = sources.find_version(adapter.name, version.digest)
+    if existing is None or existing.rejected is None:
+        return target
+    message = (
+        f"{short_digest(version.digest)} was rolled back before and is not tried again: {existing.message}"
+    )
+    return replace(target, rejected=True, reason=Reason.DIGEST_REJECTED, message=message)
 
 
-def _check_servable(wanted: Wanted, version: Version, adapter: Adapter, sources: Sources) -> Wanted:
-    """What the job said of its artefact before it was trained."""
+def _check_servable(
+    target: TargetVersion, version: Version, adapter: Adapter, sources: Sources
+) -> TargetVersion:
+    """Reject an artifact whose job judged it as not servable."""
     reference = adapter.source.fine_tune_job_ref
     status = sources.jobs.get(reference.name) if reference else None
     if status is None or status.artifact is None or status.artifact.servable is not False:
-        return wanted
-    said = next((each.message for each in status.conditions if each.type == ConditionType.SERVABLE), "")
-    return replace(
-        wanted, reason=Reason.INCOMPATIBLE, message=said or "the artefact can't be served as an adapter"
+        return target
+    verdicts = (
+        condition.message for condition in status.conditions if condition.type == ConditionType.SERVABLE
     )
+    message = next(verdicts, "") or "the artifact can't be served as an adapter"
+    return replace(target, reason=Reason.INCOMPATIBLE, message=message)
 
 
-def _check_reachable(wanted: Wanted, version: Version, adapter: Adapter, sources: Sources) -> Wanted:
+def _check_reachable(
+    target: TargetVersion, version: Version, adapter: Adapter, sources: Sources
+) -> TargetVersion:
     try:
         uri = parse_uri(version.uri)
     except InvalidUri as error:
-        return replace(wanted, reason=Reason.SOURCE_UNREACHABLE, message=str(error))
+        return replace(target, reason=Reason.SOURCE_UNREACHABLE, message=str(error))
     if uri.scheme is Scheme.CONFIGMAP:
-        message = f"{version.uri}: an adapter is no ConfigMap, write where the artefact lies"
-        return replace(wanted, reason=Reason.SOURCE_UNREACHABLE, message=message)
+        message = f"{version.uri}: an adapter can't be a ConfigMap, write the location of the artifact"
+        return replace(target, reason=Reason.SOURCE_UNREACHABLE, message=message)
     if uri.scheme is not Scheme.PVC:
-        return replace(wanted, reachable=True)
+        return replace(target, reachable=True)
     if uri.name not in {volume.claim for volume in sources.spec.artifact_volumes}:
         message = (
-            f"{version.uri}: the pods do not have this claim, add {{claim: {uri.name}}} to artifactVolumes"
+            f"{version.uri}: the pods do not mount this claim, add {{claim: {uri.name}}} to artifactVolumes"
         )
-        return replace(wanted, reason=Reason.SOURCE_UNREACHABLE, message=message)
-    return replace(wanted, reachable=True)
+        return replace(target, reason=Reason.SOURCE_UNREACHABLE, message=message)
+    return replace(target, reachable=True)
 
 
-def _check_evaluated(wanted: Wanted, version: Version, adapter: Adapter, sources: Sources) -> Wanted:
+def _check_evaluated(
+    target: TargetVersion, version: Version, adapter: Adapter, sources: Sources
+) -> TargetVersion:
     needed = adapter.require_eval_run
-    about = [run for run in sources.evaluations if run.digest == version.digest]
-    meant = [run for run in about if needed.policy_digest in {None, run.policy_digest}]
-    passed = next((run for run in meant if run.verdict is Verdict.PASS), None)
+    evaluations = [run for run in sources.evaluations if run.digest == version.digest]
+    matching = [run for run in evaluations if needed.policy_digest in {None, run.policy_digest}]
+    passed = next((run for run in matching if run.verdict is Verdict.PASS), None)
     if passed:
         return replace(
-            wanted,
+            target,
             evaluated=passed.verdict.value,
             eval_run=passed.name,
             policy_digest=passed.policy_digest,
         )
     if needed.verdict is RequiredVerdict.NONE:
-        message = "no EvalRun is asked for"
-        return replace(wanted, admitted=True, reason=Reason.UNEVALUATED, message=message)
-    known = sources.known(adapter.name, version.digest)
-    if known and known.evaluated == Verdict.PASS and needed.policy_digest in {None, known.policy_digest}:
-        return replace(wanted, evaluated=known.evaluated, policy_digest=known.policy_digest)
-    message = _what_is_missing(version.digest, needed.policy_digest, about, meant)
-    return replace(wanted, reason=Reason.NO_PASSING_EVAL_RUN, message=message)
+        message = "no EvalRun is required"
+        return replace(target, admitted=True, reason=Reason.UNEVALUATED, message=message)
+    existing = sources.find_version(adapter.name, version.digest)
+    if (
+        existing
+        and existing.evaluated == Verdict.PASS
+        and needed.policy_digest in {None, existing.policy_digest}
+    ):
+        return replace(target, evaluated=existing.evaluated, policy_digest=existing.policy_digest)
+    message = _missing_evaluation(version.digest, needed.policy_digest, evaluations, matching)
+    return replace(target, reason=Reason.NO_PASSING_EVAL_RUN, message=message)
 
 
-def _what_is_missing(
-    digest: str, policy_digest: str | None, about: list[Evaluation], meant: list[Evaluation]
+def _missing_evaluation(
+    digest: str, policy_digest: str | None, evaluations: list[Evaluation], matching: list[Evaluation]
 ) -> str:
+    """Explanation of what is missing.
+
+    Args:
+        evaluations: all that judged this digest.
+        matching: those of them with the required policy digest.
+    """
     policy = f" and policyDigest {policy_digest}" if policy_digest else ""
     needed = f"an EvalRun with verdict Pass for {short_digest(digest)}{policy} is needed"
-    if meant:
-        said = ", ".join(f"{run.name} says {run.verdict}" for run in meant[:3])
-        return f"{needed}: {said}"
-    if about:
-        others = ", ".join(f"{run.name} has {run.policy_digest or 'none'}" for run in about[:3])
+    if matching:
+        verdicts = ", ".join(f"{run.name} says {run.verdict}" for run in matching[:3])
+        return f"{needed}: {verdicts}"
+    if evaluations:
+        others = ", ".join(f"{run.name} has {run.policy_digest or 'none'}" for run in evaluations[:3])
         return f"{needed}: {others}"
-    return f"{needed}, and none has judged it"
+    return f"{needed}, and no EvalRun has judged it"
 
 
-CHECKS: tuple[Check, ...] = (_check_not_rejected, _check_servable, _check_reachable, _check_evaluated)
+ADMISSION_CHECKS: tuple[AdmissionCheck, ...] = (
+    _check_not_rejected,
+    _check_servable,
+    _check_reachable,
+    _check_evaluated,
+)
