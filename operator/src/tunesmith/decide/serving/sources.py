@@ -151,8 +151,10 @@ def _resolve_artifact(adapter: Adapter, sources: Sources) -> tuple[str, str] | T
         message = f"FineTuneJob {name} does not exist in this namespace"
         return TargetVersion(reason=Reason.WAITING_FOR_SOURCE, message=message)
     if status.artifact is not None and status.artifact.kind in _NO_ADAPTERS:
+        message = (
             f"FineTuneJob {name} produced a {status.artifact.kind}, but only LoRA adapters of causal language models "
             "can be served"
+        )
         return TargetVersion(reason=Reason.INCOMPATIBLE, message=message)
     if status.artifact is not None:
         return status.artifact.uri, status.artifact.digest
