@@ -6,7 +6,7 @@ import pytest
 from published_memory import LLAMA_3_1_8B
 from training_runs import make_run
 
-from tunesmith.decide.fit.engine_architectures import WITH_ADAPTERS, WITHOUT_ADAPTERS
+from tunesmith.decide.fit.generated.engine_architectures import WITH_ADAPTERS, WITHOUT_ADAPTERS
 from tunesmith.decide.fit.servability import judge_servability
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tunesmith_contract.report import ModelReport
 from tunesmith_contract.run_config import AdapterType, OutputFormat, TrainConfig
 
-from .engine_architectures import WITH_ADAPTERS, WITHOUT_ADAPTERS
+from .generated.engine_architectures import WITH_ADAPTERS, WITHOUT_ADAPTERS
 
 #: The largest of vLLM's ``--max-lora-rank``.
 MAX_RANK = 512
