@@ -1,4 +1,4 @@
-"""AdapterDeployment: many adapters on one base model, each behind a stable name; rollouts step by step."""
+"""AdapterDeployment resource: adapters on one base model, each behind an alias, with step-by-step rollouts."""
 
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
@@ -17,7 +17,7 @@ from .common import (
     StrictModel,
 )
 from .reasons import AdapterPhase
-from .rules import Rule, exactly_one, keyed_by, matching
+from .rules import DIGEST_WITH_URI, Rule, exactly_one, keyed_by, matching
 from .sources import STORE_KEYS
 from .uris import ServedArtifactUri
 from .values import (
@@ -37,7 +37,7 @@ MAX_PODS = 32
 MAX_REJECTED = 5
 MAX_HISTORY = 5
 
-#: Engine arguments that follow from the resource, or would open the engine to others; without their dashes.
+#: Engine arguments, without dashes, that are set from the resource or would expose the engine.
 OWNED_ARGUMENTS = (
     "host",
     "port",
@@ -69,20 +69,14 @@ OWNED_ARGUMENTS = (
 )
 
 
-def _is_owned(argument: str) -> bool:
-    name = argument.split("=", 1)[0].lstrip("-").replace("_", "-")
-    return argument.startswith("-") and any(owned.startswith(name) for owned in OWNED_ARGUMENTS)
-
-
 _OWNED_LIST = ", ".join(f"'{name}'" for name in OWNED_ARGUMENTS)
 _NAME_IN_CEL = "self.split('=')[0].replace('_', '-').replace('-', ' ').trim().replace(' ', '-')"
-# The engine's parser takes a beginning of a name for the whole.
+# The engine's parser accepts a unique prefix of a name.
 _NOT_OWNED = Rule(
     f"!self.startsWith('-') || ![{_OWNED_LIST}].exists(owned, owned.startsWith({_NAME_IN_CEL}))",
     "This argument is set from other fields or would bypass the agent: leave it out. Use "
     "baseModel, engine.residentAdapters, engine.maxRank, engine.maxModelLength and engine.gpus "
     "instead.",
-    lambda argument: not _is_owned(argument),
 )
 
 Weight = Annotated[int, Field(ge=1, le=100)]
@@ -153,11 +147,7 @@ class AdapterSource(StrictModel):
             ("fine_tune_job_ref", "uri"),
             "Set exactly one source: fineTuneJobRef: {name: …}, or uri and digest.",
         ),
-        Rule(
-            "has(self.uri) == has(self.digest)",
-            "Set uri and digest together: the digest identifies the exact artifact.",
-            lambda source: (source.uri is None) == (source.digest is None),
-        ),
+        DIGEST_WITH_URI,
     )
 
     fine_tune_job_ref: FineTuneJobRef | None = Field(
@@ -187,7 +177,6 @@ class EvalRunRequirement(StrictModel):
         Rule(
             "self.verdict == 'Pass' || !has(self.policyDigest)",
             "policyDigest has no effect with verdict: None. Leave it out, or write verdict: Pass.",
-            lambda needed: needed.verdict is RequiredVerdict.PASS or needed.policy_digest is None,
         ),
     )
 
@@ -271,22 +260,17 @@ class Rollout(StrictModel):
             "self.steps.map(s, s.weight).isSorted() "
             "&& self.steps.all(s, self.steps.exists_one(other, other.weight == s.weight))",
             "The weights must rise from step to step, such as 10, 50, 100.",
-            lambda rollout: all(
-                a.weight < b.weight for a, b in zip(rollout.steps, rollout.steps[1:], strict=False)
-            ),
-            ".steps",
+            field=".steps",
         ),
         Rule(
             "self.steps[self.steps.size() - 1].weight == 100",
             "The last step must be {weight: 100}, which promotes the new version.",
-            lambda rollout: rollout.steps[-1].weight == 100,
-            ".steps",
+            field=".steps",
         ),
         Rule(
             "self.steps.all(s, has(s.pause) == (s.weight < 100))",
             "Each step but the last needs a pause, such as {weight: 10, pause: 5m}; the last one has none.",
-            lambda rollout: all((step.pause is not None) == (step.weight < 100) for step in rollout.steps),
-            ".steps",
+            field=".steps",
         ),
     )
 
@@ -332,16 +316,7 @@ class AdapterDeploymentSpec(StrictModel):
             "self.artifactVolumes.exists(v, a.source.uri.startsWith('pvc://' + v.claim + '/')))",
             "The uri of an adapter is on a PersistentVolumeClaim that the pods do not mount: add it to "
             "artifactVolumes as {claim: …}.",
-            lambda spec: all(
-                adapter.source.uri is None
-                or not adapter.source.uri.startswith("pvc://")
-                or any(
-                    adapter.source.uri.startswith(f"pvc://{volume.claim}/")
-                    for volume in spec.artifact_volumes
-                )
-                for adapter in spec.adapters
-            ),
-            ".artifactVolumes",
+            field=".artifactVolumes",
         ),
         Rule(
             "self.baseModel == oldSelf.baseModel",

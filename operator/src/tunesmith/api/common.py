@@ -1,6 +1,5 @@
-"""What the three kinds have in common: strict models, references, sources, pods, conditions, metadata."""
+"""Base models and parts shared by the three kinds: references, pod settings, conditions and metadata."""
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -24,7 +23,7 @@ _HOST_NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 
 
 class InvalidResource(ValueError):
-    """The object is not one that this release understands; the message says what to write instead."""
+    """Object that this release can't read; the message says what to write instead."""
 
 
 class Model(BaseModel):
@@ -50,7 +49,7 @@ class Model(BaseModel):
         return schema
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, camelCase keys, absent members left out."""
+        """Plain JSON types with camelCase keys, without absent members."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
@@ -165,9 +164,6 @@ class Resources(StrictModel):
             "[has(self.requests) ? self.requests : {}, has(self.limits) ? self.limits : {}]"
             ".all(r, r.all(k, !k.endsWith('/gpu')))",
             "Write the number of GPUs in gpusPerNode or gpus, not in resources.",
-            lambda model: (
-                not any(key.endswith("/gpu") for key in [*(model.requests or {}), *(model.limits or {})])
-            ),
         ),
     )
 
@@ -232,13 +228,11 @@ class Resource(Model):
         Rule(
             f"self.metadata.name.size() <= {MAX_NAME}",
             f"metadata.name must have at most {MAX_NAME} characters: the names of pods are derived from it.",
-            lambda resource: len(resource.metadata.name) <= MAX_NAME,
         ),
         Rule(
             f"self.metadata.name.matches(r'{_HOST_NAME}')",
             "metadata.name must start with a letter and contain only lower-case letters, digits and dashes: "
             "host names are derived from it.",
-            lambda resource: re.search(_HOST_NAME, resource.metadata.name) is not None,
         ),
     )
 
@@ -247,18 +241,18 @@ class Resource(Model):
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:
-        """Read the object of a watch or of a GET.
+        """Resource from an object of the API server.
 
         Raises:
-            InvalidResource: one line per fault, with the field's path and what to write.
+            InvalidResource: the message lists every fault with the path of its field and what to write.
         """
         try:
             return cls.model_validate(body)
         except ValidationError as error:
-            raise InvalidResource("; ".join(_sentence(detail) for detail in error.errors())) from None
+            raise InvalidResource("; ".join(_describe_fault(detail) for detail in error.errors())) from None
 
 
-def _sentence(detail: ErrorDetails) -> str:
+def _describe_fault(detail: ErrorDetails) -> str:
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in detail["loc"])
     message = "unknown field" if detail["type"] == "extra_forbidden" else detail["msg"]
     return f"{''.join(steps).lstrip('.')}: {message.removeprefix('Value error, ')}"

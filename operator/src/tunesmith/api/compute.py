@@ -1,4 +1,4 @@
-"""What training pods get: nodes, GPUs, how the work is shared, where pods run, volumes of one's own."""
+"""Compute resources and pod settings of training: nodes, GPUs, parallelism, scheduling and volumes."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ from .common import PodTemplate, Resources, StrictModel
 from .rules import Rule, exactly_one, keyed_by
 from .values import ClassName, GPUMemory, Image, ItemName, LabelValue, ObjectName, Quantity
 
-#: Where the operator mounts what it brings itself.
+#: Paths that the system or the operator uses.
 _OWNED_PATHS = ("/mnt/tunesmith", "/etc/tunesmith", "/var/run/secrets", "/tmp", "/proc", "/sys", "/dev")
 _OWNED_IN_CEL = ", ".join(f"'{path}'" for path in _OWNED_PATHS)
 _SHARED_MEMORY = "/dev/shm"
@@ -127,10 +127,6 @@ class Volume(StrictModel):
     )
 
 
-def _is_owned(path: str) -> bool:
-    return path != _SHARED_MEMORY and any(f"{path}/".startswith(f"{owned}/") for owned in _OWNED_PATHS)
-
-
 class VolumeMount(StrictModel):
     """A mount of one of the volumes."""
 
@@ -140,20 +136,13 @@ class VolumeMount(StrictModel):
             ".exists(owned, (self.mountPath + '/').startsWith(owned + '/'))",
             "This path is reserved for the system or the operator: use another one, such as /data. Only "
             "/dev/shm may be replaced.",
-            lambda mount: not _is_owned(mount.mount_path),
-            ".mountPath",
+            field=".mountPath",
         ),
         Rule(
             "self.mountPath.startsWith('/') && self.mountPath.size() > 1 && !self.mountPath.contains('..')"
             " && !self.mountPath.contains(':')",
             "Write an absolute path, such as /data, without '..' and ':'.",
-            lambda mount: (
-                mount.mount_path.startswith("/")
-                and len(mount.mount_path) > 1
-                and ".." not in mount.mount_path
-                and ":" not in mount.mount_path
-            ),
-            ".mountPath",
+            field=".mountPath",
         ),
     )
 
@@ -173,7 +162,6 @@ def _own_label(what: str) -> Rule:
         f"self.all(key, !key.contains('{_OWN_KEYS}') && key != '{_QUEUE_NAME}')",
         f"{what} of tunesmith.dev are reserved for the operator, and kueue.x-k8s.io/queue-name belongs in "
         "metadata.labels of the FineTuneJob: leave them out here.",
-        lambda pairs: not any(_OWN_KEYS in key or key == _QUEUE_NAME for key in pairs),
     )
 
 
@@ -185,11 +173,7 @@ class TrainingPodTemplate(PodTemplate):
             "!has(self.volumeMounts) || self.volumeMounts.all(m, has(self.volumes) && "
             "self.volumes.exists(v, v.name == m.name))",
             "A volumeMount names a volume that does not exist: write the name of one of template.volumes.",
-            lambda template: (
-                {mount.name for mount in template.volume_mounts or ()}
-                <= {volume.name for volume in template.volumes or ()}
-            ),
-            ".volumeMounts",
+            field=".volumeMounts",
         ),
     )
 
@@ -238,27 +222,23 @@ class Compute(StrictModel):
         Rule(
             "self.gpusPerNode > 0 || self.offload == 'None'",
             "offload has no effect without GPUs: with gpusPerNode: 0, leave it out.",
-            lambda compute: compute.gpus_per_node > 0 or compute.offload is Offload.NONE,
-            ".offload",
+            field=".offload",
         ),
         Rule(
             "self.parallelism != 'DDP' || self.offload == 'None'",
             "DDP keeps everything on the GPU: with offload, write parallelism: ZeRO2 or ZeRO3, or leave "
             "parallelism out.",
-            lambda compute: compute.parallelism != "DDP" or compute.offload is Offload.NONE,
-            ".offload",
+            field=".offload",
         ),
         Rule(
             "self.parallelism != 'ZeRO2' || self.offload != 'All'",
             "ZeRO2 keeps the weights on the GPU: write offload: Optimizer, or parallelism: ZeRO3.",
-            lambda compute: compute.parallelism != "ZeRO2" or compute.offload is not Offload.ALL,
-            ".offload",
+            field=".offload",
         ),
         Rule(
             "self.gpusPerNode > 0 || self.gpuMemory == 'Auto'",
             "gpuMemory has no effect without GPUs: with gpusPerNode: 0, leave it out.",
-            lambda compute: compute.gpus_per_node > 0 or compute.gpu_memory == "Auto",
-            ".gpuMemory",
+            field=".gpuMemory",
         ),
     )
 
@@ -306,5 +286,5 @@ class Compute(StrictModel):
 
     @property
     def devices(self) -> int:
-        """Processes that train together: one per GPU, or one per pod without any."""
+        """Number of processes that train together: one per GPU, or one per pod without GPUs."""
         return self.nodes * max(1, self.gpus_per_node)

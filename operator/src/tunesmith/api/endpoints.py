@@ -1,4 +1,4 @@
-"""Models behind endpoints that speak the OpenAI API."""
+"""Models behind endpoints that serve the OpenAI API."""
 
 from pydantic import Field
 

@@ -1,4 +1,4 @@
-"""EvalRun: is a candidate better than a baseline, and is nothing else worse?"""
+"""EvalRun resource: comparison of a candidate adapter with a baseline."""
 
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
@@ -19,7 +19,7 @@ from .common import (
     StrictModel,
 )
 from .reasons import EvalRunPhase, Verdict
-from .rules import Rule, exactly_one, keyed_by
+from .rules import DIGEST_WITH_URI, Rule, exactly_one, keyed_by
 from .status import ArtifactRef, Cost, Failure
 from .uris import ArtifactUri
 from .values import Confidence, DigestString, Fraction, ItemName, Measured, Timestamp
@@ -55,13 +55,6 @@ class BaseModelSide(StrictModel):
     """The base model without an adapter. It has no fields: write {}."""
 
 
-_DIGEST_WITH_URI = Rule(
-    "has(self.uri) == has(self.digest)",
-    "Set uri and digest together: the digest identifies the exact artifact.",
-    lambda side: (side.uri is None) == (side.digest is None),
-)
-
-
 class Candidate(Prompting):
     """The adapter that is evaluated."""
 
@@ -70,7 +63,7 @@ class Candidate(Prompting):
             ("fine_tune_job_ref", "uri"),
             "Set exactly one source of the candidate: fineTuneJobRef: {name: …}, or uri and digest.",
         ),
-        _DIGEST_WITH_URI,
+        DIGEST_WITH_URI,
     )
 
     fine_tune_job_ref: FineTuneJobRef | None = Field(
@@ -91,7 +84,7 @@ class Baseline(Prompting):
             ("base", "uri"),
             "Set exactly one baseline: base: {} for the base model without an adapter, or uri and digest.",
         ),
-        _DIGEST_WITH_URI,
+        DIGEST_WITH_URI,
     )
 
     base: BaseModelSide | None = Field(None, description="The base model without an adapter: write base: {}.")
@@ -109,7 +102,6 @@ class ReferenceSide(Baseline):
         Rule(
             "!(self.name in ['candidate', 'baseline'])",
             "The names candidate and baseline are reserved: choose another name.",
-            lambda side: side.name not in {"candidate", "baseline"},
         ),
     )
 
@@ -159,7 +151,6 @@ class Gate(StrictModel):
             "self.expect != 'NotWorse' || !self.margin.matches(r'^[0.]+([eE].*)?$')",
             "expect: NotWorse needs a margin above 0: write the largest acceptable loss, such as margin: "
             '"0.02".',
-            lambda gate: gate.expect is not Expect.NOT_WORSE or float(gate.margin) > 0,
         ),
     )
 
@@ -190,21 +181,14 @@ class EvalCompute(StrictModel):
 _GATES_NAME_SUITES = Rule(
     "self.gates.all(g, self.suites.exists(s, s.name == g.suite))",
     "A gate names a suite that does not exist: write the name of one of the suites.",
-    lambda spec: all(gate.suite in {suite.name for suite in spec.suites} for gate in spec.gates),
-    ".gates",
+    field=".gates",
 )
 _GATES_NAME_METRICS = Rule(
     "self.gates.all(g, !self.suites.exists(s, s.name == g.suite)"
     " || self.suites.exists(s, s.name == g.suite && s.metrics.exists(m, m.type == g.metric)))",
     "A gate names a metric that its suite does not measure: add it to the suite's metrics, or write one of "
     "them.",
-    lambda spec: all(
-        gate.metric in {metric.type for metric in suite.metrics}
-        for gate in spec.gates
-        for suite in spec.suites
-        if suite.name == gate.suite
-    ),
-    ".gates",
+    field=".gates",
 )
 
 
@@ -272,11 +256,6 @@ class EvalRunSpec(EvaluationTemplate):
             "self.baseline.fewShot == 0 && self.references.all(r, r.fewShot == 0))",
             "fewShot needs rows to draw examples from: add fewShotFrom: {uri: …}. The default, the "
             "training data, is known only for a candidate given by fineTuneJobRef.",
-            lambda spec: (
-                spec.candidate.uri is None
-                or spec.few_shot_from is not None
-                or not any(side.few_shot for side in (spec.candidate, spec.baseline, *spec.references))
-            ),
         ),
         Rule(
             "!has(self.candidate.uri) || has(self.baseModel)",

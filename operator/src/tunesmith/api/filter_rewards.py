@@ -1,4 +1,4 @@
-"""What makes an answer good, told by rules, an endpoint or a function."""
+"""Rewards computed by rules, an endpoint or a function."""
 
 import json
 from typing import Annotated
@@ -34,10 +34,10 @@ class RegexReward(StrictModel):
 
 def _is_json_object(text: str) -> str:
     try:
-        found = json.loads(text)
+        schema = json.loads(text)
     except ValueError as error:
         raise ValueError(f"Write a JSON schema as JSON text: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(schema, dict):
         raise ValueError("Write a JSON schema as JSON text, an object in braces.")
     return text
 
@@ -68,11 +68,7 @@ class LengthReward(StrictModel):
     """A reward of 1 within the length limits. It falls to 0 towards an empty answer and twice the upper limit."""
 
     rules = (
-        Rule(
-            "self.minTokens <= self.maxTokens",
-            "minTokens is above maxTokens: write a smaller minTokens.",
-            lambda length: length.min_tokens <= length.max_tokens,
-        ),
+        Rule("self.minTokens <= self.maxTokens", "minTokens is above maxTokens: write a smaller minTokens."),
     )
 
     min_tokens: int = Field(
@@ -160,4 +156,4 @@ FilterRewards = Annotated[
     tuple[FilterReward, ...],
     Field(min_length=1, max_length=MAX_REWARDS, json_schema_extra=keyed_by("name")),
 ]
-"""Rewards by their names; rows are kept whose weighted sum of them is high enough."""
+"""Rewards, keyed by name, whose weighted sum decides which rows are kept."""

@@ -1,4 +1,4 @@
-"""FineTuneJob: base model, data and method in; a versioned, digest-pinned adapter or model out."""
+"""FineTuneJob resource: tuning of a base model into an artifact identified by its digest."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -27,7 +27,7 @@ _MUTABLE = frozenset({"suspend", "active_deadline_seconds", "ttl_seconds_after_f
 
 
 def _unchanging(name: str, optional: bool) -> Rule:
-    """A transition rule on the parent, so that adding and removing the member is covered too."""
+    """Rule that a member can't be changed, declared on its parent to cover adding and removing it."""
     new, old = f"self.{name}", f"oldSelf.{name}"
     same = f"has({new}) == has({old}) && (!has({new}) || {new} == {old})" if optional else f"{new} == {old}"
     return Rule(
@@ -113,7 +113,7 @@ FineTuneJobSpec.rules = (
 )
 
 
-_NO_REWARD_OF_ITS_OWN = (
+_NO_REWARD_NAMES_ITSELF = (
     "self.spec.method.{}.rewards.all(r, !has(r.model) || !has(r.model.fineTuneJobRef) || "
     "r.model.fineTuneJobRef.name != self.metadata.name)"
 )
@@ -132,25 +132,13 @@ class FineTuneJob(Resource):
             "!has(self.spec.baseModel.fineTuneJobRef) || self.spec.baseModel.fineTuneJobRef.name != "
             "self.metadata.name",
             "spec.baseModel.fineTuneJobRef names this job itself: write the name of an earlier job.",
-            lambda job: (
-                job.spec.base_model.fine_tune_job_ref is None
-                or job.spec.base_model.fine_tune_job_ref.name != job.metadata.name
-            ),
         ),
         Rule(
             " && ".join(
-                f"(!has(self.spec.method.{method}) || {_NO_REWARD_OF_ITS_OWN.format(method)})"
+                f"(!has(self.spec.method.{method}) || {_NO_REWARD_NAMES_ITSELF.format(method)})"
                 for method in ("grpo", "rloo")
             ),
             "A reward names this job itself: write the name of an earlier job whose method is reward.",
-            lambda job: (
-                not any(
-                    reward.model
-                    and reward.model.fine_tune_job_ref
-                    and reward.model.fine_tune_job_ref.name == job.metadata.name
-                    for reward in job.spec.method.rewards
-                )
-            ),
         ),
     )
 

@@ -1,17 +1,18 @@
-"""Rows that a teacher makes before the data is prepared."""
+"""Generation of rows by a teacher model, before the data is prepared."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
+from pydantic.alias_generators import to_camel
 
 from tunesmith_contract.generation import MAX_ANSWERS
 
 from .common import SecretName, StatusModel, StrictModel
 from .endpoints import ChatEndpoint
 from .filter_rewards import FilterRewards
-from .rules import Rule, exactly_one, is_zero
+from .rules import Rule, any_of, exactly_one, is_zero
 from .uris import ValidationDataUri
 from .values import Currency, DecimalString, Measured, PositiveDecimal, Score, SignedDecimal
 
@@ -111,14 +112,12 @@ class GenerateFilter(StrictModel):
         Rule(
             "has(self.judge) || has(self.rewards)",
             'filter needs a criterion: write judge: {minimum: "7"}, or rewards with minimumReward, or both.',
-            lambda written: written.judge is not None or written.rewards is not None,
         ),
         Rule(
             "has(self.rewards) == has(self.minimumReward)",
             "rewards and minimumReward go together: rows are kept whose weighted sum of rewards is at "
             'least minimumReward, such as minimumReward: "1".',
-            lambda written: (written.rewards is None) == (written.minimum_reward is None),
-            ".minimumReward",
+            field=".minimumReward",
         ),
     )
 
@@ -147,22 +146,11 @@ class GenerateBudget(StrictModel):
             "has(self.inputPricePerMillion) == has(self.currency)",
             'Set both prices and the currency together: inputPricePerMillion: "0.15", '
             'outputPricePerMillion: "0.60" and currency: EUR.',
-            lambda budget: (
-                len(
-                    {
-                        each is None
-                        for each in (budget.input_price_per_million, budget.output_price_per_million)
-                    }
-                )
-                == 1
-                and (budget.input_price_per_million is None) == (budget.currency is None)
-            ),
         ),
         Rule(
             "!has(self.amount) || has(self.inputPricePerMillion)",
             "amount needs prices: set inputPricePerMillion, outputPricePerMillion and currency.",
-            lambda budget: budget.amount is None or budget.input_price_per_million is not None,
-            ".amount",
+            field=".amount",
         ),
     )
 
@@ -207,8 +195,7 @@ class Generate(StrictModel):
             f"!has(self.preferences) || !{is_zero('self.temperature')}",
             "preferences compares different answers to one prompt: write a temperature above 0, such as "
             '"0.7".',
-            lambda generate: generate.preferences is None or float(generate.temperature) > 0,
-            ".temperature",
+            field=".temperature",
         ),
     )
 
@@ -262,35 +249,29 @@ class Generate(StrictModel):
 
     @property
     def source(self) -> SeedRows:
-        """The rows that it starts from."""
-        if self.answers:
-            return self.answers.prompts
-        if self.paraphrases:
-            return self.paraphrases.rows
-        if self.self_instruct:
-            return self.self_instruct.seeds
-        assert self.preferences is not None
-        return self.preferences.prompts
+        """Rows that generation starts from."""
+        rows: SeedRows = getattr(getattr(self, self._task), _SEED_MEMBERS[self._task])
+        return rows
 
     @property
     def source_field(self) -> str:
-        """The path of ``source`` below this."""
-        names = {
-            "answers": "prompts",
-            "paraphrases": "rows",
-            "self_instruct": "seeds",
-            "preferences": "prompts",
-        }
-        task = next(name for name in TASKS if getattr(self, name) is not None)
-        return f"{_CAMEL.get(task, task)}.{names[task]}"
+        """Path of ``source`` below this object, such as ``selfInstruct.seeds``."""
+        return f"{to_camel(self._task)}.{_SEED_MEMBERS[self._task]}"
+
+    @property
+    def _task(self) -> str:
+        return next(name for name in TASKS if getattr(self, name) is not None)
 
 
-_CAMEL = {"self_instruct": "selfInstruct"}
+#: Member of each task that names the rows to start from.
+_SEED_MEMBERS = MappingProxyType(
+    {"answers": "prompts", "paraphrases": "rows", "self_instruct": "seeds", "preferences": "prompts"}
+)
 
 _ANSWERED = ("sft", "grpo", "rloo", "distillation")
 _PAIRED = ("dpo", "kto", "reward")
 
-#: Which methods learn from what each task makes.
+#: Methods that can learn from the rows of each task.
 LEARNED_TASKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "answers": _ANSWERED,
@@ -301,24 +282,17 @@ LEARNED_TASKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 
 
-def _learned(task: str, methods: tuple[str, ...]) -> Rule:
-    name = _CAMEL.get(task, task)
+def _task_rule(task: str, methods: tuple[str, ...]) -> Rule:
+    name = to_camel(task)
     learns = " || ".join(f"has(self.method.{method})" for method in methods)
-    some = " or ".join(filter(None, (", ".join(methods[:-1]), methods[-1])))
-
-    def check(spec: Any) -> bool:
-        generate = spec.dataset.generate
-        return generate is None or getattr(generate, task) is None or spec.method.key in methods
-
     return Rule(
         f"!has(self.dataset.generate) || !has(self.dataset.generate.{name}) || {learns}",
-        f"generate.{name} makes rows for {some}: choose one of these methods, or another task.",
-        check,
-        ".dataset.generate",
+        f"generate.{name} makes rows for {any_of(methods)}: choose one of these methods, or another task.",
+        field=".dataset.generate",
     )
 
 
-GENERATE_RULES = tuple(_learned(task, methods) for task, methods in LEARNED_TASKS.items())
+GENERATE_RULES = tuple(_task_rule(task, methods) for task, methods in LEARNED_TASKS.items())
 
 
 class GenerationStatus(StatusModel):

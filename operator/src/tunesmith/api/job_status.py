@@ -1,4 +1,4 @@
-"""A FineTuneJob's status: how far it is, what was decided, what came out."""
+"""Status of a FineTuneJob: progress, decisions and results."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Rows that people label on an Argilla server."""
+"""Labeled rows on an Argilla server."""
 
 from pydantic import Field
 
@@ -44,5 +44,5 @@ class ArgillaSource(StrictModel):
     )
 
     def to_contract(self) -> contract.ArgillaSource:
-        """The source as a pod is told."""
+        """Source in the form of the pods' contract."""
         return contract.ArgillaSource(**self.model_dump())

@@ -1,4 +1,4 @@
-"""How a model learns: one member per method."""
+"""Training methods, one member of ``Method`` each."""
 
 from pydantic import Field
 
@@ -21,19 +21,17 @@ _PACKING = (
     "short rows; batchSize then counts sequences. If unset, rows are packed on GPUs if batchSize "
     "is Auto; status.resolved shows the choice."
 )
-_SMOOTHED = frozenset({DPOLoss.ROBUST, DPOLoss.EXO_PAIR, DPOLoss.AOT})
 
 
 def _max_length() -> int:
-    found: int = Field(1024, ge=8, le=1_048_576, description=_MAX_LENGTH)
-    return found
+    field: int = Field(1024, ge=8, le=1_048_576, description=_MAX_LENGTH)
+    return field
 
 
 _ROOM_FOR_PROMPT = Rule(
     "self.maxCompletionLength < self.maxLength",
     "maxCompletionLength leaves no room for the prompt within maxLength: write a smaller one, or a larger maxLength.",
-    lambda method: method.max_completion_length < method.max_length,
-    ".maxCompletionLength",
+    field=".maxCompletionLength",
 )
 
 
@@ -63,12 +61,10 @@ class DPO(StrictModel):
         Rule(
             f"self.loss in ['Robust', 'EXOPair', 'AOT'] || {is_zero('self.labelSmoothing')}",
             "labelSmoothing has no effect with this loss: leave it out, or write loss: Robust, EXOPair or AOT.",
-            lambda dpo: dpo.loss in _SMOOTHED or float(dpo.label_smoothing) == 0,
         ),
         Rule(
             f"self.loss != 'EXOPair' || !{is_zero('self.labelSmoothing')}",
             'loss: EXOPair needs labelSmoothing above 0, such as labelSmoothing: "0.001".',
-            lambda dpo: dpo.loss is not DPOLoss.EXO_PAIR or float(dpo.label_smoothing) > 0,
         ),
     )
 
@@ -211,7 +207,6 @@ class Teacher(StrictModel):
             "has(self.uri) || !has(self.secretRef)",
             "teacher.secretRef is used for teacher.uri only: for an endpoint, write endpoint: {secretRef:"
             " …}.",
-            lambda teacher: teacher.uri is not None or teacher.secret_ref is None,
         ),
     )
 
@@ -299,22 +294,22 @@ class Method(StrictModel):
 
     @property
     def key(self) -> str:
-        """The member that is set, such as ``sft``."""
+        """Name of the member that is set, such as ``sft``."""
         return next(name for name in MEMBERS if getattr(self, name) is not None)
 
     @property
     def name(self) -> str:
-        """The chosen method, as people write it."""
+        """Name of the method for people, such as ``SFT``."""
         return _NAMES.get(self.key, self.key.upper())
 
     @property
     def rewards(self) -> tuple[Reward, ...]:
-        """The rewards of a method that has some."""
+        """Rewards of an online method, or none."""
         online = self.grpo or self.rloo
         return online.rewards if online else ()
 
     @property
     def packing(self) -> bool | None:
-        """Whether rows are packed, where the method can and it is written."""
+        """Setting of ``packing``, for methods that have it."""
         packed = self.sft or self.pretraining
         return packed.packing if packed else None

@@ -1,4 +1,4 @@
-"""What comes out, where it is kept, what is tracked, and what it may cost."""
+"""Output, checkpoints, experiment trackers and budget of a FineTuneJob."""
 
 from typing import Annotated
 
@@ -61,12 +61,10 @@ class Budget(StrictModel):
             "has(self.gpuHours) || has(self.pricePerGpuHour)",
             'budget needs a member: write gpuHours for a limit, such as "10", or pricePerGpuHour to see '
             "the cost, or both.",
-            lambda budget: budget.gpu_hours is not None or budget.price_per_gpu_hour is not None,
         ),
         Rule(
             "has(self.pricePerGpuHour) == has(self.currency)",
             'Set pricePerGpuHour and currency together: pricePerGpuHour: "2.50" and currency: EUR.',
-            lambda budget: (budget.price_per_gpu_hour is None) == (budget.currency is None),
         ),
     )
 

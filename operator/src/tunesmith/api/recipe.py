@@ -1,4 +1,4 @@
-"""What is trained and how: the adapter, the hyperparameters, when to stop."""
+"""Adapter, hyperparameters and early stopping of a training run."""
 
 from typing import Annotated
 
@@ -23,21 +23,18 @@ class Adapter(StrictModel):
         Rule(
             f"!('{ALL_LINEAR}' in self.targetModules) || self.targetModules.size() == 1",
             "all-linear already includes every linear layer: write it alone, or list single modules.",
-            lambda adapter: ALL_LINEAR not in adapter.target_modules or len(adapter.target_modules) == 1,
-            ".targetModules",
+            field=".targetModules",
         ),
         Rule(
             "self.targetModules.all(m, !(m.split('.')[m.split('.').size() - 1] in [" + _NEVER_IN_CEL + "]))",
             "Adapters on the embeddings and the output layer can't be served: leave out lm_head and "
             "embed_tokens.",
-            lambda adapter: not any(name.split(".")[-1] in _NEVER_ADAPTED for name in adapter.target_modules),
-            ".targetModules",
+            field=".targetModules",
         ),
         Rule(
             "self.type == 'QLoRA' || !has(self.doubleQuantization)",
             "doubleQuantization applies to 4-bit weights only: leave it out, or write type: QLoRA.",
-            lambda adapter: adapter.type is AdapterType.QLORA or adapter.double_quantization is None,
-            ".doubleQuantization",
+            field=".doubleQuantization",
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Where a FineTuneJob's model and rows come from, and the Secrets that open them."""
+"""Sources of a FineTuneJob: the model and the rows, with the Secrets to read them."""
 
 from typing import Annotated
 
@@ -99,17 +99,17 @@ class TrainSource(StrictModel):
 
     @property
     def locations(self) -> tuple[str, ...]:
-        """All places, in the order in which they are read."""
+        """All locations, in the order in which they are read."""
         return tuple(self.fields.values())
 
     @property
     def is_files(self) -> bool:
-        """Whether the rows lie in files that are named one by one: no folder, no pattern, nothing pulled."""
+        """True if all locations are single files: no folder, no pattern, no Argilla dataset."""
         return bool(self.locations) and all(map(names_one_file, self.locations))
 
     @property
     def fields(self) -> dict[str, str]:
-        """All places by the member that names each: ``uri``, or ``uris[0]`` and so on."""
+        """Locations by the field that names each: ``uri``, or ``uris[0]`` and so on."""
         if self.uri is not None:
             return {"uri": self.uri}
         return {f"uris[{index}]": uri for index, uri in enumerate(self.uris or ())}
@@ -130,25 +130,17 @@ class Validation(StrictModel):
         Rule(
             "has(self.uri) || !has(self.secretRef)",
             "validation.secretRef is used for validation.uri only: leave it out with fraction.",
-            lambda validation: validation.uri is not None or validation.secret_ref is None,
         ),
         Rule(
             "!(has(self.groupField) || has(self.stratifyField)) || "
             f"(has(self.fraction) && !{is_zero('self.fraction')})",
             "groupField and stratifyField need a fraction of the training rows to hold out: write a "
             'fraction above 0, such as fraction: "0.1", or leave them out.',
-            lambda validation: (
-                (validation.group_field is None and validation.stratify_field is None)
-                or float(validation.fraction or 0) > 0
-            ),
         ),
         Rule(
             "!has(self.groupField) || !has(self.stratifyField) || self.groupField != self.stratifyField",
             "groupField and stratifyField name the same member: rows of one group stay together, so they "
             "can't be held out in proportion as well. Leave out one of the two.",
-            lambda validation: (
-                validation.group_field is None or validation.group_field != validation.stratify_field
-            ),
         ),
     )
 
@@ -180,7 +172,7 @@ class Validation(StrictModel):
 
     @property
     def is_none(self) -> bool:
-        """Whether no rows are held out."""
+        """True if no rows are held out."""
         return self.uri is None and float(self.fraction or 0) == 0
 
 
@@ -198,18 +190,15 @@ class Dataset(StrictModel):
             "self.onInvalidRow == 'Drop' || !has(self.maxInvalidFraction)",
             "maxInvalidFraction has no effect with onInvalidRow: Fail. Leave it out, or write onInvalidRow: "
             "Drop.",
-            lambda data: data.on_invalid_row is OnInvalidRow.DROP or data.max_invalid_fraction is None,
         ),
         Rule(
             "self.onInvalidRow == 'Fail' || has(self.maxInvalidFraction)",
             'onInvalidRow: Drop needs a limit of invalid rows, such as maxInvalidFraction: "0.01".',
-            lambda data: data.on_invalid_row is OnInvalidRow.FAIL or data.max_invalid_fraction is not None,
         ),
         Rule(
             "!has(self.nearThreshold) || self.deduplicate == 'Near'",
             "nearThreshold has an effect only with deduplicate: Near: write that, or leave nearThreshold "
             "out.",
-            lambda data: data.near_threshold is None or data.deduplicate is Deduplicate.NEAR,
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Parts of status that more than one kind has."""
+"""Parts of status shared by several kinds."""
 
 from pydantic import Field
 
