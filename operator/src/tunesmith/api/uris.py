@@ -1,4 +1,4 @@
-"""Storage URIs, and what each of them may name."""
+"""Types of storage URIs, by what they may refer to."""
 
 from typing import Annotated
 
@@ -32,13 +32,13 @@ _NO_PARENT = Rule(
 )
 
 
-def _known_to_pods(uri: str) -> str:
-    """Refuse what the pods could not take apart; the patterns leave no more than a key called "." to it."""
+def _check_parsable(uri: str) -> str:
+    """Reject URIs that the pods can't parse; after the patterns, only a key named "." remains."""
     parse_uri(uri)
     return uri
 
 
-_Uri = Annotated[str, Field(max_length=512), AfterValidator(_known_to_pods)]
+_Uri = Annotated[str, Field(max_length=512), AfterValidator(_check_parsable)]
 
 ModelUri = Annotated[
     _Uri,
@@ -48,7 +48,7 @@ ModelUri = Annotated[
     ),
     _NO_PARENT,
 ]
-"""Where a model that is served or evaluated lies."""
+"""URI of a model that is served or evaluated."""
 
 TrainedModelUri = Annotated[
     _Uri,
@@ -59,7 +59,7 @@ TrainedModelUri = Annotated[
     ),
     _NO_PARENT,
 ]
-"""Where a model that is trained, or that training asks, lies."""
+"""URI of a model that is trained or used in training."""
 
 DataUri = Annotated[
     _Uri,
@@ -70,7 +70,7 @@ DataUri = Annotated[
     ),
     _NO_PARENT,
 ]
-"""Where rows of data to evaluate on lie."""
+"""URI of evaluation rows."""
 
 ValidationDataUri = Annotated[
     _Uri,
@@ -81,7 +81,7 @@ ValidationDataUri = Annotated[
     ),
     _NO_PARENT,
 ]
-"""Where a file of rows to validate on lies."""
+"""URI of a file of validation rows."""
 
 TrainedDataUri = Annotated[
     _Uri,
@@ -94,7 +94,7 @@ TrainedDataUri = Annotated[
     ),
     _NO_PARENT,
 ]
-"""Where rows of data to train on lie: a file, a folder or a pattern."""
+"""URI of training rows: a file, a folder or a pattern."""
 
 OutputUri = Annotated[
     _Uri,
@@ -106,7 +106,7 @@ OutputUri = Annotated[
     ),
     _NO_PARENT,
 ]
-"""Where what is made is kept."""
+"""URI of the storage of artifacts."""
 
 WorkspaceUri = Annotated[
     _Uri,
@@ -116,7 +116,7 @@ WorkspaceUri = Annotated[
     ),
     _NO_PARENT,
 ]
-"""Where work files lie."""
+"""URI of the storage of work files."""
 
 ArtifactUri = Annotated[
     _Uri,
@@ -126,7 +126,7 @@ ArtifactUri = Annotated[
     ),
     _NO_PARENT,
 ]
-"""Where an artifact lies."""
+"""URI of an artifact on a claim."""
 
 ServedArtifactUri = Annotated[
     _Uri,
@@ -138,7 +138,7 @@ ServedArtifactUri = Annotated[
     ),
     _NO_PARENT,
 ]
-"""Where an artifact that is served lies."""
+"""URI of an artifact that is served."""
 
 HttpUrl = Annotated[
     str,
@@ -149,4 +149,4 @@ HttpUrl = Annotated[
         "credentials belong in the Secret.",
     ),
 ]
-"""The address of an HTTP endpoint."""
+"""URL of an HTTP endpoint."""
