@@ -103,7 +103,7 @@ def test_rules_that_the_operator_relies_on_have_a_python_twin() -> None:
         "uri and digest together",
         "in quotes",
         "Write the location",
-        "needs rows",
+        "dataset needs rows",
     ):
         assert not [message for message in SERVER_ONLY if words in message], words
 
