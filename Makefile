@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-SOURCES := contract/src storage/src operator/src serving-image/src trainer-image/src e2e/cluster/src e2e/images/src e2e/demo/src tests/support e2e/tests/support
+SOURCES := contract/src storage/src operator/src serving-image/src trainer-image/src e2e/cluster/src e2e/images/src e2e/demo/src docs/generate/src tests/support e2e/tests/support
 empty :=
 space := $(empty) $(empty)
 export PYTHONPATH := $(subst $(space),:,$(addprefix $(CURDIR)/,$(SOURCES)))
@@ -31,7 +31,7 @@ test: bootstrap ## Everything: install what is needed, checks, all tests; prints
 
 test-unit: ## Pure rooms, contract, kernel, agent, harness: no cluster
 	@$(dev)/pytest -q tests/contract tests/api tests/decide tests/manifests --junitxml=$(RESULTS)/pure.xml
-	@$(dev)/pytest -q -m "not engine" tests/controller_runtime tests/cluster tests/process tests/agent tests/images tests/chart --junitxml=$(RESULTS)/unit.xml
+	@$(dev)/pytest -q -m "not engine" tests/controller_runtime tests/cluster tests/process tests/agent tests/images tests/chart tests/docs --junitxml=$(RESULTS)/unit.xml
 
 test-storage: ## Buckets and registries: a real S3 server, OCI registry and GCS emulator
 	@$(dev)/pytest -q tests/storage --junitxml=$(RESULTS)/storage.xml
@@ -49,18 +49,22 @@ test-engine: ## Agent against the real serving engine, on tiny models
 test-e2e: ## Real pods: the quickstart's way on a tiny model (root, or TUNESMITH_KUBECONFIG)
 	@$(dev)/pytest -q -p tunesmith_cluster.pytest_plugin e2e/tests --junitxml=$(RESULTS)/e2e.xml
 
-.PHONY: lint format crds check-crds
+.PHONY: lint format crds docs
 lint: ## Formatting, ruff, mypy, import-linter, chart
 	@$(dev)/ruff format --check .
 	@$(dev)/ruff check .
-	@$(dev)/mypy contract/src storage/src operator/src
+	@$(dev)/mypy contract/src storage/src operator/src docs/generate/src
 	@$(dev)/lint-imports
 
 format: ## Format and mend what ruff can mend
 	@$(dev)/ruff format . && $(dev)/ruff check --fix .
 
-crds: ## Generate crds/*.yaml from the API models
+crds: ## Generate crds/*.yaml from the API models, and the field reference from them
 	@$(dev)/python -m tunesmith.crdgen
+	@$(dev)/python -m tunesmith_docs
+
+docs: ## Generate the field reference, the chart's values and the troubleshooting page
+	@$(dev)/python -m tunesmith_docs
 
 .PHONY: bootstrap setup images pins cluster-up cluster-down control-plane-up control-plane-down
 bootstrap: ## Make sure of a Python that can make virtual environments
