@@ -50,11 +50,14 @@ test-e2e: ## Real pods: the quickstart's way on a tiny model (root, or TUNESMITH
 	@$(dev)/pytest -q -p tunesmith_cluster.pytest_plugin e2e/tests --junitxml=$(RESULTS)/e2e.xml
 
 .PHONY: lint format crds docs
-lint: ## Formatting, ruff, mypy, import-linter, chart
+lint: ## Formatting, ruff, mypy, import-linter; the chart with helm lint and helm template
 	@$(dev)/ruff format --check .
 	@$(dev)/ruff check .
 	@$(dev)/mypy contract/src storage/src operator/src docs/generate/src
 	@$(dev)/lint-imports
+	@helm=$$($(dev)/python -m tunesmith_cluster path helm); \
+		$$helm lint --strict --quiet helm/tunesmith; \
+		$$helm template tunesmith helm/tunesmith --kube-version=1.35.0 >/dev/null
 
 format: ## Format and mend what ruff can mend
 	@$(dev)/ruff format . && $(dev)/ruff check --fix .

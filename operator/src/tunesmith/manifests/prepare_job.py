@@ -45,9 +45,7 @@ def build_prepare_job(
 
 
 def data_uris(config: PrepareConfig) -> tuple[StorageUri, ...]:
-    """What prepare reads: the base model and the teacher (tokenizer and configuration), the rows, and what they are to
-    be kept free of.
-    """
+    """URIs that prepare reads: base model and teacher (tokenizer and configuration), rows, and held-out rows."""
     distillation = config.method.distillation
     teacher = distillation.teacher.uri if distillation else None
     held_out = (each.uri for each in config.held_out)

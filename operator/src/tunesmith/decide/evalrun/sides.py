@@ -180,9 +180,7 @@ def _few_shot_from(run: EvalRun, job: FineTuneJob | None) -> str | None:
 
 
 def _workspace(job: FineTuneJob | None, candidate: str) -> str | None:
-    """Where the report is kept if not beside the artefacts: registries and hubs keep no work files, the job's
-    workspace does.
-    """
+    """Workspace of the job, for the report of an artifact in a registry or hub, which keep no work files."""
     if parse_uri(candidate).scheme not in _KEEPS_NO_WORK or job is None or job.spec.workspace is None:
         return None
     return job.spec.workspace.uri
