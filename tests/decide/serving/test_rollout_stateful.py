@@ -19,7 +19,7 @@ words = st.sampled_from(WORDS)
 
 
 class RolloutMachine(RuleBasedStateMachine):
-    """Two stable names on a few pods, with an operator that may be killed between any two actions."""
+    """Two aliases on a few pods, with an operator that may be killed between any two actions."""
 
     @initialize(gated=st.booleans())
     def begin(self, gated: bool) -> None:
@@ -37,7 +37,7 @@ class RolloutMachine(RuleBasedStateMachine):
     # What people and clusters do.
 
     @rule(word=words, name=names, paused=st.booleans())
-    def name_another_artefact(self, word: str, name: str, paused: bool) -> None:
+    def name_another_artifact(self, word: str, name: str, paused: bool) -> None:
         self.world.set_adapter(self.adapter(word, name, paused=paused))
 
     @rule(word=words, verdict=st.sampled_from(["Pass", "Fail", "Inconclusive"]))
