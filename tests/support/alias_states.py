@@ -9,7 +9,7 @@ from tunesmith.api.adapterdeployment import Adapter
 from tunesmith.decide.serving.fleet import Agent, Fleet, build_fleet
 from tunesmith.decide.serving.record import AliasRecord, Counts, Rejection, RolloutCandidate, Tally
 from tunesmith.decide.serving.rollout import AliasContext
-from tunesmith.decide.serving.sources import TargetVersion
+from tunesmith.decide.serving.targets import TargetVersion
 from tunesmith_contract.agent import AgentReport, LoadedVersion, LoadState, Version, VersionCounters
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

@@ -10,7 +10,7 @@ from serving_world import World, build_adapter, digest_of
 from tunesmith.api.adapterdeployment import Adapter
 from tunesmith.api.job_status import FineTuneJobStatus
 from tunesmith.api.reasons import Verdict
-from tunesmith.decide.serving.sources import (
+from tunesmith.decide.serving.targets import (
     Evaluation,
     Sources,
     VersionRecord,

@@ -10,7 +10,7 @@ from tunesmith.api.adapterdeployment import MAX_HISTORY, MAX_REJECTED
 from tunesmith.decide.serving.alias_status import MAX_MESSAGE, build_adapter_status, summarize_phase
 from tunesmith.decide.serving.record import AliasRecord
 from tunesmith.decide.serving.rollout import AliasContext
-from tunesmith.decide.serving.sources import TargetVersion, VersionRecord
+from tunesmith.decide.serving.targets import TargetVersion, VersionRecord
 
 ONE = fleet(active=("one",))
 BOTH = fleet(active=("one", "two"))

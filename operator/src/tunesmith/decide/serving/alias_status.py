@@ -18,7 +18,7 @@ from tunesmith.api.reasons import AdapterPhase as Phase
 
 from .record import AliasRecord, RolloutCandidate
 from .rollout import AliasContext, describe, evaluate_checks, step_index
-from .sources import UNEVALUATED, VersionRecord
+from .targets import UNEVALUATED, VersionRecord
 
 MAX_MESSAGE = 512
 

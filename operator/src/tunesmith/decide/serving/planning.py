@@ -29,11 +29,11 @@ from tunesmith.manifests.serving_inputs import ServingInputs, build_serving_inpu
 from tunesmith.manifests.serving_service import build_serving_service
 from tunesmith_contract.agent import DesiredState
 
+from .deployment_status import ServingState, plan_status
 from .fleet import Agent, Fleet, build_fleet
 from .record import AliasRecord, ServingRecord
 from .rollout import AliasContext, advance, next_check_time
-from .sources import Sources, TargetVersion, VersionRecord, read_evaluations, resolve_target
-from .status import ServingState, plan_status
+from .targets import Sources, TargetVersion, VersionRecord, read_evaluations, resolve_target
 from .versions import merge_records, plan_annotations, plan_revisions, read_versions, rebuild_record
 
 #: Interval while something is in progress whose end causes no watch event.

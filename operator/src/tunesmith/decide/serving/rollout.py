@@ -35,7 +35,7 @@ from tunesmith_contract.base import short_digest
 from .fleet import Fleet
 from .guardrail import is_crossed
 from .record import AliasRecord, Counts, Rejection, RolloutCandidate
-from .sources import TargetVersion
+from .targets import TargetVersion
 
 FULL = 100
 

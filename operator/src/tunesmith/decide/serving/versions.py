@@ -19,7 +19,7 @@ from tunesmith.manifests.version_revision import (
 from tunesmith_contract.agent import Version
 
 from .record import AliasRecord
-from .sources import UNEVALUATED, TargetVersion, VersionRecord
+from .targets import UNEVALUATED, TargetVersion, VersionRecord
 
 
 def read_versions(revisions: Iterable[Manifest]) -> tuple[VersionRecord, ...]:

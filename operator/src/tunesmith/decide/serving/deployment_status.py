@@ -26,7 +26,7 @@ from .alias_status import MAX_MESSAGE, build_adapter_status
 from .fleet import Fleet, ServingPod
 from .record import AliasRecord
 from .rollout import AliasContext
-from .sources import VersionRecord
+from .targets import VersionRecord
 
 #: Minimum interval between writes that change counters only.
 WRITE_SECONDS = 10.0
