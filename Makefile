@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-SOURCES := contract/src storage/src operator/src serving-image/src trainer-image/src e2e/cluster/src e2e/images/src e2e/demo/src docs/generate/src tests/support e2e/tests/support
+SOURCES := contract/src storage/src operator/src serving-image/src data/src trainer-image/src e2e/cluster/src e2e/images/src e2e/demo/src docs/generate/src tests/support e2e/tests/support
 empty :=
 space := $(empty) $(empty)
 export PYTHONPATH := $(subst $(space),:,$(addprefix $(CURDIR)/,$(SOURCES)))
@@ -25,7 +25,7 @@ demo: bootstrap ## Bring a cluster up, train, evaluate and serve the quickstart;
 demo-down: bootstrap ## Remove all that `make demo` made (build caches stay; `make clean-cache` removes them)
 	@$(dev)/python -m tunesmith_demo down
 
-.PHONY: test test-unit test-storage test-trainer test-control-plane test-engine test-e2e
+.PHONY: test test-unit test-storage test-data test-trainer test-control-plane test-engine test-e2e
 test: bootstrap ## Everything: install what is needed, checks, all tests; prints the slowest stages
 	@python3 e2e/run_tests.py
 
@@ -36,7 +36,10 @@ test-unit: ## Pure rooms, contract, kernel, agent, harness: no cluster
 test-storage: ## Buckets and registries: a real S3 server, OCI registry and GCS emulator
 	@$(dev)/pytest -q tests/storage --junitxml=$(RESULTS)/storage.xml
 
-test-trainer: ## Trainer: data, training, checkpoints, evaluation, on tiny models
+test-data: ## Data preparation: reading, cleaning, quality, labels, generation, the command
+	@$(trainer)/pytest -q tests/data --junitxml=$(RESULTS)/data.xml
+
+test-trainer: ## Trainer: training, checkpoints, evaluation, on tiny models
 	@$(trainer)/pytest -q tests/trainer --junitxml=$(RESULTS)/trainer.xml
 
 test-control-plane: ## Operator and CRDs against a real API server, controller-manager and kwok
@@ -53,7 +56,8 @@ test-e2e: ## Real pods: the quickstart's way on a tiny model (root, or TUNESMITH
 lint: ## Formatting, ruff, mypy, import-linter; the chart with helm lint and helm template
 	@$(dev)/ruff format --check .
 	@$(dev)/ruff check .
-	@$(dev)/mypy contract/src storage/src operator/src docs/generate/src
+	@$(dev)/mypy contract/src storage/src operator/src serving-image/src docs/generate/src
+	@$(dev)/mypy tests/agent tests/storage tests/support/agent_harness.py tests/support/fake_engine.py
 	@$(dev)/lint-imports
 	@helm=$$($(dev)/python -m tunesmith_cluster path helm); \
 		$$helm lint --strict --quiet helm/tunesmith; \

@@ -17,6 +17,7 @@ STAGES = (
     "lint",
     "test-unit",
     "test-storage",
+    "test-data",
     "test-trainer",
     "test-control-plane",
     "images",

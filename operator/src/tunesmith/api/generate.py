@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.alias_generators import to_camel
 
-from tunesmith_contract.generation import MAX_ANSWERS
+from tunesmith_contract.generation import MAX_ANSWERS, SOURCE_FIELDS
 
 from .common import SecretName, StatusModel, StrictModel
 from .endpoints import ChatEndpoint
@@ -179,7 +179,7 @@ class GenerateBudget(StrictModel):
     )
 
 
-TASKS = ("answers", "paraphrases", "self_instruct", "preferences")
+TASKS = tuple(SOURCE_FIELDS)
 
 
 class Generate(StrictModel):
@@ -248,25 +248,21 @@ class Generate(StrictModel):
     )
 
     @property
+    def task(self) -> str:
+        """Name of the task that is set, such as ``self_instruct``."""
+        return next(name for name in TASKS if getattr(self, name) is not None)
+
+    @property
     def source(self) -> SeedRows:
         """Rows that generation starts from."""
-        rows: SeedRows = getattr(getattr(self, self._task), _SEED_MEMBERS[self._task])
+        rows: SeedRows = getattr(getattr(self, self.task), SOURCE_FIELDS[self.task])
         return rows
 
     @property
     def source_field(self) -> str:
         """Path of ``source`` below this object, such as ``selfInstruct.seeds``."""
-        return f"{to_camel(self._task)}.{_SEED_MEMBERS[self._task]}"
+        return f"{to_camel(self.task)}.{SOURCE_FIELDS[self.task]}"
 
-    @property
-    def _task(self) -> str:
-        return next(name for name in TASKS if getattr(self, name) is not None)
-
-
-#: Member of each task that names the rows to start from.
-_SEED_MEMBERS = MappingProxyType(
-    {"answers": "prompts", "paraphrases": "rows", "self_instruct": "seeds", "preferences": "prompts"}
-)
 
 _ANSWERED = ("sft", "grpo", "rloo", "distillation")
 _PAIRED = ("dpo", "kto", "reward")

@@ -146,8 +146,8 @@ class Progress(StatusModel):
     Training reports all fields; earlier stages report ``percent``, ``remaining`` and ``last_update_time``.
     """
 
-    step: int = Field(0, ge=0, description="The number of completed optimizer steps.")
-    total_steps: int = Field(0, ge=0, description="The total number of optimizer steps.")
+    step: int | None = Field(None, ge=0, description="The number of completed optimizer steps, in training.")
+    total_steps: int | None = Field(None, ge=0, description="The total number of optimizer steps, in training.")
     percent: str | None = Field(
         None, max_length=4, description="The completed share of the stage, such as 42%."
     )

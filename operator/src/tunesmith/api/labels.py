@@ -2,7 +2,6 @@
 
 from pydantic import Field
 
-from tunesmith_contract import labels as contract
 from tunesmith_contract.labels import LabelAggregate, LabelOutput
 
 from .common import StrictModel
@@ -42,7 +41,3 @@ class ArgillaSource(StrictModel):
         le=10,
         description="The lowest rating of an approved answer. If unset, three quarters of the rating scale.",
     )
-
-    def to_contract(self) -> contract.ArgillaSource:
-        """Source in the form of the pods' contract."""
-        return contract.ArgillaSource(**self.model_dump())

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
-from tunesmith.decide.plan import Create, Manifest, Patch
+from tunesmith.decide.plan import Create, Patch
 from tunesmith.manifests.names import Owner
+from tunesmith.manifests.objects import Body, KubernetesObject
 from tunesmith.manifests.version_revision import (
     API_VERSION,
     KIND,
@@ -22,7 +23,7 @@ from .record import AliasRecord
 from .targets import UNEVALUATED, TargetVersion, VersionRecord
 
 
-def read_versions(revisions: Iterable[Manifest]) -> tuple[VersionRecord, ...]:
+def read_versions(revisions: Iterable[Body]) -> tuple[VersionRecord, ...]:
     """Versions stored in ControllerRevisions."""
     return tuple(_read_version(revision) for revision in revisions)
 
@@ -90,7 +91,7 @@ def plan_annotations(
     return tuple(annotations)
 
 
-def _read_version(revision: Manifest) -> VersionRecord:
+def _read_version(revision: Body) -> VersionRecord:
     data, rejection = revision["data"], read_rejection(revision)
     return VersionRecord(
         alias=data["alias"],
@@ -123,6 +124,6 @@ def _with_record(version: VersionRecord, record: AliasRecord) -> VersionRecord:
     return version
 
 
-def _patch(owner: Owner, alias: str, version: Version, patch: Manifest) -> Patch:
+def _patch(owner: Owner, alias: str, version: Version, patch: KubernetesObject) -> Patch:
     name = version_revision_name(owner, alias, version.version)
     return Patch(API_VERSION, KIND, owner.metadata.namespace, name, patch)
