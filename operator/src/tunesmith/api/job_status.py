@@ -147,7 +147,9 @@ class Progress(StatusModel):
     """
 
     step: int | None = Field(None, ge=0, description="The number of completed optimizer steps, in training.")
-    total_steps: int | None = Field(None, ge=0, description="The total number of optimizer steps, in training.")
+    total_steps: int | None = Field(
+        None, ge=0, description="The total number of optimizer steps, in training."
+    )
     percent: str | None = Field(
         None, max_length=4, description="The completed share of the stage, such as 42%."
     )
