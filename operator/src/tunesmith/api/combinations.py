@@ -32,11 +32,11 @@ _USES_FEW_SHOT = (
     "self.evaluation.references.exists(r, r.fewShot > 0))"
 )
 #: The opposite of ``names_one_file``: a pattern, a folder, or a whole repository of a hub.
-_MANY_FILES = "[*]|/(@.*)?$|^hf://[^/]+/[^/@]+(@.*)?$"
+MANY_FILES = "[*]|/(@.*)?$|^hf://[^/]+/[^/@]+(@.*)?$"
 _TRAINS_ON_SINGLE_FILES = (
     "(!has(self.dataset.train) || !has(self.dataset.train.argilla) && "
     "(has(self.dataset.train.uris) ? self.dataset.train.uris : "
-    f"has(self.dataset.train.uri) ? [self.dataset.train.uri] : []).all(u, !u.matches('{_MANY_FILES}')))"
+    f"has(self.dataset.train.uri) ? [self.dataset.train.uri] : []).all(u, !u.matches('{MANY_FILES}')))"
 )
 
 
