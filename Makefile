@@ -57,6 +57,7 @@ lint: ## Formatting, ruff, mypy, import-linter; the chart with helm lint and hel
 	@$(dev)/ruff format --check .
 	@$(dev)/ruff check .
 	@$(dev)/mypy contract/src storage/src operator/src serving-image/src docs/generate/src
+	@$(dev)/mypy --python-executable $$(python3 -m tunesmith_images venv data)/bin/python data/src
 	@$(dev)/mypy tests/agent tests/storage tests/support/agent_harness.py tests/support/fake_engine.py
 	@$(dev)/lint-imports
 	@helm=$$($(dev)/python -m tunesmith_cluster path helm); \
