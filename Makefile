@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-SOURCES := contract/src storage/src operator/src serving-image/src trainer-image/src e2e/cluster/src e2e/images/src e2e/demo/src tests/support e2e/tests/support
+SOURCES := contract/src storage/src operator/src serving-image/src trainer-image/src e2e/checks/src e2e/cluster/src e2e/images/src e2e/demo/src tests/support e2e/tests/support
 empty :=
 space := $(empty) $(empty)
 export PYTHONPATH := $(subst $(space),:,$(addprefix $(CURDIR)/,$(SOURCES)))
@@ -13,6 +13,10 @@ RESULTS := build/test-results
 # Looked up when a target needs them: the environments live in the cache, by the hash of their pins.
 dev = $$(python3 -m tunesmith_images venv dev)/bin
 trainer = $$(python3 -m tunesmith_images venv trainer)/bin
+# Tests that need no process but their own, and the others that need no cluster.
+pure := tests/contract tests/api tests/decide tests/manifests tests/checks
+unit := tests/cluster tests/agent tests/images tests/chart
+long := --long -m volume
 
 .PHONY: help
 help: ## List the targets
@@ -25,13 +29,18 @@ demo: bootstrap ## Bring a cluster up, train, evaluate and serve the quickstart;
 demo-down: bootstrap ## Remove all that `make demo` made (build caches stay; `make clean-cache` removes them)
 	@$(dev)/python -m tunesmith_demo down
 
-.PHONY: test test-unit test-storage test-trainer test-control-plane test-engine test-e2e
-test: bootstrap ## Everything: install what is needed, checks, all tests; prints the slowest stages
-	@python3 e2e/run_tests.py
+.PHONY: test test-long test-unit test-storage test-trainer test-control-plane test-engine test-e2e coverage-check coverage-raise
+test: bootstrap ## Everything: install what is needed, checks, all tests side by side; prints times and coverage
+	@python3 -m tunesmith_checks
+
+test-long: ## The long form of property tests, fuzzing and simulations, seeded anew each time (hours)
+	@$(dev)/pytest -q $(long) $(pure) --junitxml=$(RESULTS)/pure-long.xml
+	@$(dev)/pytest -q $(long) $(unit) --junitxml=$(RESULTS)/unit-long.xml
+	@$(trainer)/pytest -q $(long) tests/trainer --junitxml=$(RESULTS)/trainer-long.xml
 
 test-unit: ## Pure rooms, contract, kernel, agent, harness: no cluster
-	@$(dev)/pytest -q tests/contract tests/api tests/decide tests/manifests --junitxml=$(RESULTS)/pure.xml
-	@$(dev)/pytest -q -m "not engine" tests/cluster tests/agent tests/images tests/chart --junitxml=$(RESULTS)/unit.xml
+	@$(dev)/pytest -q --timeout=60 $(pure) --junitxml=$(RESULTS)/pure.xml
+	@$(dev)/pytest -q -m "not engine" $(unit) --junitxml=$(RESULTS)/unit.xml
 
 test-storage: ## Buckets and registries: a real S3 server, OCI registry and GCS emulator
 	@$(dev)/pytest -q tests/storage --junitxml=$(RESULTS)/storage.xml
@@ -49,11 +58,17 @@ test-engine: ## Agent against the real serving engine, on tiny models
 test-e2e: ## Real pods: the quickstart's way on a tiny model (root, or TUNESMITH_KUBECONFIG)
 	@$(dev)/pytest -q -p tunesmith_cluster.pytest_plugin e2e/tests --junitxml=$(RESULTS)/e2e.xml
 
+coverage-check: ## Print what the last `make test` covered, by room; fails where a room is below its floor
+	@$(dev)/python -m tunesmith_checks.coverage_floors check
+
+coverage-raise: ## Lift the floors of coverage to what the last `make test` covered
+	@$(dev)/python -m tunesmith_checks.coverage_floors raise
+
 .PHONY: lint format crds check-crds
 lint: ## Formatting, ruff, mypy, import-linter, chart
 	@$(dev)/ruff format --check .
 	@$(dev)/ruff check .
-	@$(dev)/mypy contract/src storage/src operator/src
+	@$(dev)/mypy contract/src storage/src operator/src e2e/checks/src
 	@$(dev)/lint-imports
 
 format: ## Format and mend what ruff can mend
@@ -62,16 +77,22 @@ format: ## Format and mend what ruff can mend
 crds: ## Generate crds/*.yaml from the API models
 	@$(dev)/python -m tunesmith.crdgen
 
-.PHONY: bootstrap setup images pins cluster-up cluster-down control-plane-up control-plane-down
+.PHONY: bootstrap setup setup-tools setup-cluster setup-trainer images pins cluster-up cluster-down control-plane-up control-plane-down
 bootstrap: ## Make sure of a Python that can make virtual environments
 	@./e2e/bootstrap.sh
 
-setup: bootstrap ## Install system packages, build the cluster's binaries and the virtual environments
+setup: bootstrap setup-tools setup-cluster setup-trainer ## Install system packages, build the cluster's binaries and the virtual environments
+
+setup-tools: ## The virtual environment of development and its tests
 	@python3 -m tunesmith_images venv dev
+
+setup-cluster: ## System packages, and the cluster's programs built from their sources
 	@$(dev)/python -m tunesmith_cluster install
-	@$(dev)/python -m tunesmith_cluster build
-	@python3 -m tunesmith_images venv trainer
 	@python3 -m tunesmith_images browser
+	@$(dev)/python -m tunesmith_cluster build
+
+setup-trainer: ## The virtual environment of the trainer's tests
+	@python3 -m tunesmith_images venv trainer
 
 images: ## Build the images from the project's Dockerfiles (cached by content)
 	@$(dev)/python -m tunesmith_images build all

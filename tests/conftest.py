@@ -1,0 +1,25 @@
+"""Options of all tests: the long form of those that try many cases."""
+
+import pytest
+from hypothesis import is_hypothesis_test, settings
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --long."""
+    parser.addoption(
+        "--long", action="store_true", help="run tests of volume in their long form, newly seeded"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose how many examples Hypothesis tries before any test module is imported."""
+    settings.register_profile("short", derandomize=True, deadline=None, max_examples=50)
+    settings.register_profile("long", deadline=None, max_examples=1000)
+    settings.load_profile("long" if config.getoption("--long") else "short")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what Hypothesis runs as tests of volume."""
+    for item in items:
+        if is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker(pytest.mark.volume)
