@@ -13,9 +13,10 @@ RESULTS := build/test-results
 # Looked up when a target needs them: the environments live in the cache, by the hash of their pins.
 dev = $$(python3 -m tunesmith_images venv dev)/bin
 trainer = $$(python3 -m tunesmith_images venv trainer)/bin
-# Tests that need no process but their own, and the others that need no cluster.
+# Tests that need no process but their own; those with a stage of their own; and all others, so that none is left out.
 pure := tests/contract tests/api tests/decide tests/manifests tests/checks
-unit := tests/cluster tests/agent tests/images tests/chart
+staged := tests/trainer tests/storage tests/harness tests/control_plane
+unit := $(filter-out $(pure) $(staged) tests/support, $(patsubst %/,%,$(wildcard tests/*/)))
 long := --long -m volume
 
 .PHONY: help

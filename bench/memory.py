@@ -20,7 +20,7 @@ from published_memory import PUBLISHED, Published
 from training_step import Step, build_model, measure, peft_config, report_of, simulate
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
 
-from tunesmith.decide.memory import NORMAL_FLOAT_DOUBLE, Memory, Setup, estimate_setup
+from tunesmith.decide.fit.memory import NORMAL_FLOAT_DOUBLE, Memory, Setup, estimate_setup
 from tunesmith_contract.run_config import Adapter, AdapterType
 
 ROOT = Path(__file__).parents[1]

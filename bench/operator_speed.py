@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 import kopf
 import yaml
 
-from tunesmith.cluster.credentials import load_connection
+from tunesmith.controller_runtime.credentials import load_connection
 from tunesmith_cluster.cluster import Cluster, Shape
 
 ROOT = Path(__file__).resolve().parent.parent

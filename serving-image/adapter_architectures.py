@@ -1,7 +1,7 @@
 """Which architectures the engine serves adapters on, read from the source of the vLLM that is installed.
 
-Prints the module ``operator/src/tunesmith/decide/engine_architectures.py``; run it with the engine's Python after its
-version changed. A test compares the module with what this prints.
+Prints the module ``operator/src/tunesmith/decide/fit/engine_architectures.py``. Run it with the engine's Python after
+the engine's version changed. A test compares the module with what this prints.
 """
 
 import ast

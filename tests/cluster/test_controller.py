@@ -11,10 +11,10 @@ from fake_api import FakeApi, until
 
 from tunesmith.cluster import controller as controller_module
 from tunesmith.cluster.controller import Controller
-from tunesmith.cluster.errors import ApiError, Conflict, Refused, Retryable
-from tunesmith.cluster.events import EventRecorder
-from tunesmith.cluster.metrics import Metrics
 from tunesmith.cluster.reconciler import Reconciler
+from tunesmith.controller_runtime.errors import ApiError, Conflict, Refused, Retryable
+from tunesmith.controller_runtime.events import EventRecorder
+from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.decide.plan import Create, Event, Plan
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import API_VERSION

@@ -9,10 +9,10 @@ from serving_world import ENVIRONMENT, NAMESPACE, World, build_adapter
 
 from tunesmith.api import AdapterDeployment
 from tunesmith.cluster.controller import Controller
-from tunesmith.cluster.events import EventRecorder
-from tunesmith.cluster.metrics import Metrics
 from tunesmith.cluster.observe_adapterdeployment import dependents, observe_adapterdeployment
 from tunesmith.cluster.reconciler import Reconciler
+from tunesmith.controller_runtime.events import EventRecorder
+from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.decide.plan import Plan
 from tunesmith.manifests.names import API_VERSION
 from tunesmith_contract.agent import AgentReport

@@ -8,11 +8,11 @@ from simulated_cluster import ENVIRONMENT, EVALUATION, START, eval_run, fine_tun
 
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.decide.children import Children
+from tunesmith.decide.finetunejob.observed import ObservedTraining
+from tunesmith.decide.finetunejob.planning import plan_training
+from tunesmith.decide.finetunejob.run_config import resolve_run
 from tunesmith.decide.plan import Create
-from tunesmith.decide.recipe import resolve_run
-from tunesmith.decide.training import plan_training
-from tunesmith.decide.training_observed import ObservedTraining
+from tunesmith.decide.run.children import Children
 from tunesmith.manifests.eval_run import build_eval_run
 from tunesmith.manifests.inputs_config_map import Inputs, build_inputs_config_map, parse_inputs
 from tunesmith.manifests.prepare_job import build_prepare_job

@@ -5,8 +5,8 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tunesmith.cluster.errors import ApiError, Conflict
-from tunesmith.cluster.index import ChildIndex
+from tunesmith.controller_runtime.errors import ApiError, Conflict
+from tunesmith.controller_runtime.index import ChildIndex
 
 Body = dict[str, Any]
 

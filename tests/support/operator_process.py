@@ -102,7 +102,7 @@ def operator_process(
 
     Args:
         folder: for its log.
-        settings: as in ``tunesmith.handlers.settings``, such as ``watch_namespaces="a,b"``.
+        settings: as in ``tunesmith.process.settings``, such as ``watch_namespaces="a,b"``.
     """
     http_port, tls_port = free_port(), free_port()
     arguments = [f"--{key.replace('_', '-')}={value}" for key, value in settings.items()]

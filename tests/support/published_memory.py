@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tunesmith.decide.memory import (
+from tunesmith.decide.fit.memory import (
     FRAGMENTS,
     NORMAL_FLOAT_DOUBLE,
     WHOLE_LOGITS,

@@ -8,8 +8,8 @@ from typing import Any
 
 from tunesmith.api import AdapterDeployment
 from tunesmith.decide.plan import Apply, Create, Delete, Event, Patch, Plan, Push
-from tunesmith.decide.rollout_fleet import Agent
-from tunesmith.decide.serving import ObservedServing, plan_serving
+from tunesmith.decide.serving.fleet import Agent
+from tunesmith.decide.serving.planning import ObservedServing, plan_serving
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import STAGE_LABEL
 from tunesmith_contract.agent import AgentReport, DesiredState, LoadedVersion, LoadState, VersionCounters

@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from trl.kernels import chunked_logprob
 from trl.trainer.utils import add_fused_lm_head
 
-from tunesmith.decide.memory import Setup
+from tunesmith.decide.fit.memory import Setup
 from tunesmith_contract.report import ModelReport
 from tunesmith_contract.run_config import AdapterType
 from tunesmith_trainer.shape import build_skeleton, count_parameters, describe_shape

@@ -15,10 +15,10 @@ from simulated_cluster import (
 )
 
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.decide.children import Children
+from tunesmith.decide.finetunejob.observed import LiveProgress, Surroundings, assemble_training
+from tunesmith.decide.finetunejob.planning import plan_training
 from tunesmith.decide.plan import Create, Plan
-from tunesmith.decide.training import plan_training
-from tunesmith.decide.training_observed import LiveProgress, Surroundings, assemble_training
+from tunesmith.decide.run.children import Children
 from tunesmith_contract.report import Checkpoint, Outcome, RunReport
 
 

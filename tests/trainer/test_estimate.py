@@ -4,11 +4,11 @@ import pytest
 from published_memory import LLAMA_3_1_8B
 from training_runs import make_run
 
-from tunesmith.decide.duration import estimate_duration, trained_tokens
-from tunesmith_contract.gpus import find_product
+from tunesmith.decide.fit.duration import estimate_duration, trained_tokens
 from tunesmith_contract.methods import Method
 from tunesmith_contract.report import DatasetReport, TokenStatistics
 from tunesmith_contract.run_config import AdapterType
+from tunesmith_contract.shared_rules.gpus import find_product
 from tunesmith_trainer.data.estimate import Plan, estimate
 from tunesmith_trainer.failures import UserError
 

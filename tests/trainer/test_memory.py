@@ -12,8 +12,8 @@ from small_configs import make_config
 from training_step import peft_config, report_of, simulate
 from transformers import AutoModelForCausalLM
 
-from tunesmith.decide.activations import saved_bytes
-from tunesmith.decide.memory import LIGER, NORMAL_FLOAT, NORMAL_FLOAT_DOUBLE, Setup, _Step, estimate_setup
+from tunesmith.decide.fit.activations import saved_bytes
+from tunesmith.decide.fit.memory import LIGER, NORMAL_FLOAT, NORMAL_FLOAT_DOUBLE, Setup, _Step, estimate_setup
 from tunesmith_contract.run_config import Adapter, AdapterType
 
 WORST_ERROR = 0.10

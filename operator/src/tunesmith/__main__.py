@@ -2,6 +2,6 @@
 
 import sys
 
-from tunesmith.handlers.run import main
+from tunesmith.process.run import main
 
 sys.exit(main())

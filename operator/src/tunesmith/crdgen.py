@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from tunesmith.api import KINDS, Resource, build_crd
+from .api import KINDS, Resource, build_crd
 
 _HEADER = (
     "# Generated from operator/src/tunesmith/api by `python -m tunesmith.crdgen`; edit the models instead.\n"

@@ -18,6 +18,9 @@ from pydantic_core import CoreSchema, core_schema
 
 from .rules import Rule, matching, with_rules
 
+#: Written where Tunesmith is to choose the value.
+AUTO = "Auto"
+
 _DECIMAL = r"^[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$"
 
 

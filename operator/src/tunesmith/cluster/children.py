@@ -2,10 +2,9 @@
 
 from typing import Any
 
+from tunesmith.controller_runtime.client import Client
 from tunesmith.decide.plan import owned_by
 from tunesmith.manifests.names import Metadata, children_selector
-
-from .client import Client
 
 
 async def observe_children(

@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from tunesmith.controller_runtime.bodies import Bodies, Key, key_of, version_of
+from tunesmith.controller_runtime.client import Client
+from tunesmith.controller_runtime.errors import ApiError, Conflict, Refused, Retryable
+from tunesmith.controller_runtime.events import EventRecorder
+from tunesmith.controller_runtime.metrics import Metrics
+from tunesmith.controller_runtime.queue import WorkQueue
 from tunesmith.decide.plan import Apply, Create, Plan
 from tunesmith.decide.refusal import RefusalReason, plan_invalid, plan_refusal, without_invalid
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import API_VERSION
 
-from .bodies import Bodies, Key, key_of, version_of
-from .client import Client
-from .errors import ApiError, Conflict, Refused, Retryable
-from .events import EventRecorder
 from .execute import execute
 from .live import AgentHub, Live, ProgressBoard
-from .metrics import Metrics
-from .queue import WorkQueue
 from .reconciler import Reconciler
 
 logger = logging.getLogger(__name__)

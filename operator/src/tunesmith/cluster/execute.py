@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from tunesmith.controller_runtime.client import Client
+from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.decide.plan import Action, Apply, Create, Delete, Patch, Plan, Push
 
-from .client import Client
-from .events import EventRecorder
 from .live import AgentHub
 
 

@@ -10,15 +10,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tunesmith.api.adapterdeployment import AdapterDeployment
-from tunesmith.decide.rollout_fleet import Agent
-from tunesmith.decide.serving import ObservedServing
+from tunesmith.controller_runtime.client import Body, Client
+from tunesmith.decide.serving.fleet import Agent
+from tunesmith.decide.serving.planning import ObservedServing
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import API_VERSION, STAGE_LABEL
 from tunesmith.manifests.serving_deployment import STAGE, serving_deployment_name
 from tunesmith.manifests.serving_service import serving_service_name
 
 from .children import observe_children, observe_pods
-from .client import Body, Client
 from .live import Live
 
 

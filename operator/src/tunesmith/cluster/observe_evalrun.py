@@ -5,12 +5,12 @@ from typing import Any
 
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.decide.evaluation import ObservedEvaluation, assemble_evaluation
+from tunesmith.controller_runtime.client import Client
+from tunesmith.decide.evalrun.planning import ObservedEvaluation, assemble_evaluation
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.inputs_config_map import inputs_name
 from tunesmith.manifests.names import API_VERSION
 
-from .client import Client
 from .live import Live
 from .observe_run import (
     RunChildren,

@@ -4,19 +4,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.decide.admission import asks_for_nodes, is_judged
-from tunesmith.decide.children import Children
-from tunesmith.decide.claims import shared_claims
-from tunesmith.decide.job_inputs import data_fields
-from tunesmith.decide.objects import is_suspended, job_end
-from tunesmith.decide.recipe import referred_jobs
-from tunesmith.decide.refusal import without_invalid
-from tunesmith.decide.training_observed import (
+from tunesmith.controller_runtime.client import Client
+from tunesmith.controller_runtime.errors import Refused
+from tunesmith.decide.finetunejob.claims import shared_claims
+from tunesmith.decide.finetunejob.inputs import data_fields
+from tunesmith.decide.finetunejob.observed import (
     LiveProgress,
     ObservedTraining,
     Surroundings,
     assemble_training,
 )
+from tunesmith.decide.finetunejob.run_config import referred_jobs
+from tunesmith.decide.fit.admission import asks_for_nodes, is_judged
+from tunesmith.decide.objects import is_suspended, job_end
+from tunesmith.decide.refusal import without_invalid
+from tunesmith.decide.run.children import Children
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.eval_run import eval_run_name
 from tunesmith.manifests.inputs_config_map import inputs_name
@@ -25,8 +27,6 @@ from tunesmith.manifests.prepare_job import STAGE as PREPARE
 from tunesmith.manifests.run_config_map import run_name
 from tunesmith.manifests.train_job import STAGE as TRAIN
 
-from .client import Client
-from .errors import Refused
 from .live import Live, Progress
 from .observe_run import (
     RunChildren,

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith.controller_runtime.client import Client
 from tunesmith.decide.objects import is_suspended, job_end, terminated, waiting
 from tunesmith.decide.plan import owned_by
 from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL, Metadata, children_selector
 from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
 
 from .children import observe_children, observe_pods
-from .client import Client
 
 Body = dict[str, Any]
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
+from tunesmith.controller_runtime.client import Client
 from tunesmith.decide.plan import Plan
 from tunesmith.manifests.environment import Environment
 
-from .client import Client
 from .live import Live
 
 Body = Mapping[str, Any]

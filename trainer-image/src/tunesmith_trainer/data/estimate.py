@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-from tunesmith_contract.automatic import (
+from tunesmith_contract.methods import Method, PretrainingMethod, SFTMethod
+from tunesmith_contract.report import DatasetReport
+from tunesmith_contract.run_config import AdapterType
+from tunesmith_contract.shared_rules.defaults import (
     answers_to_a_prompt,
     choose_activation_checkpointing,
     choose_batch_size,
@@ -11,11 +14,8 @@ from tunesmith_contract.automatic import (
     count_steps,
     rows_at_once,
 )
-from tunesmith_contract.duration import Work, work_duration, work_tokens
-from tunesmith_contract.gpus import PRODUCTS, Product, find_product
-from tunesmith_contract.methods import Method, PretrainingMethod, SFTMethod
-from tunesmith_contract.report import DatasetReport
-from tunesmith_contract.run_config import AdapterType
+from tunesmith_contract.shared_rules.duration import Work, work_duration, work_tokens
+from tunesmith_contract.shared_rules.gpus import PRODUCTS, Product, find_product
 from tunesmith_trainer.failures import UserError
 
 from .report import Estimate

@@ -1,0 +1,1 @@
+"""Decisions about an EvalRun: plan, sides, gates and status."""

@@ -1,0 +1,197 @@
+"""Who is compared with whom, on what: an EvaluateConfig from an EvalRun and its candidate's FineTuneJob."""
+
+from dataclasses import dataclass
+
+from tunesmith.api.evalrun import Baseline, EvalRun, Prompting
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.job_status import JobArtifact
+from tunesmith.api.reasons import EvalRunReason, FineTuneJobPhase
+from tunesmith.decide.finetunejob.generation import generated_rows
+from tunesmith.decide.finetunejob.referenced_jobs import base_model_of
+from tunesmith_contract.artifact import ArtifactKind
+from tunesmith_contract.base import canonical_json
+from tunesmith_contract.exit_codes import FailureCategory
+from tunesmith_contract.layout import SecretRole
+from tunesmith_contract.report import Failure
+from tunesmith_contract.run_config import AdapterSource, EvaluateConfig, Owner, Side, Suite
+from tunesmith_contract.uris import Scheme, parse_uri
+
+_KEEPS_NO_WORK = frozenset({Scheme.OCI, Scheme.HF})
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """The candidate is not there yet, and why."""
+
+    message: str
+
+
+def resolve_contestants(run: EvalRun, job: FineTuneJob | None) -> EvaluateConfig | NotYet | Failure:
+    """All that the evaluation is told.
+
+    Args:
+        job: the FineTuneJob that the candidate names, if it is there.
+    """
+    reference = run.spec.candidate.fine_tune_job_ref
+    if reference is None:
+        return _config(run, None, _given(run))
+    if job is None:
+        where = f"namespace {run.metadata.namespace}"
+        return NotYet(f'FineTuneJob "{reference.name}" does not exist in {where}: create it.')
+    if job.status.phase is FineTuneJobPhase.FAILED:
+        return _failed(job)
+    artifact = job.status.artifact
+    if job.status.phase is not FineTuneJobPhase.SUCCEEDED or artifact is None:
+        phase = job.status.phase or FineTuneJobPhase.PENDING
+        return NotYet(f'FineTuneJob "{reference.name}" has not succeeded yet: it is {phase}.')
+    if (failure := _unsuited(job, artifact) or _without_examples(run, job)) is not None:
+        return failure
+    return _config(run, job, AdapterSource(uri=artifact.uri, digest=artifact.digest))
+
+
+def resolve_secrets(run: EvalRun, job: FineTuneJob | None) -> dict[str, str]:
+    """Secrets by role: the base model's, and what opens the job's artefact, rows and work files."""
+    model = run.spec.base_model or (job.spec.base_model if job else None)
+    written = {
+        SecretRole.BASE_MODEL: model.secret_ref if model else None,
+        SecretRole.OUTPUT: job.spec.output.secret_ref if job else None,
+        SecretRole.TRAIN: job.spec.dataset.train.secret_ref if job and job.spec.dataset.train else None,
+        SecretRole.WORKSPACE: job.spec.workspace.secret_ref if job and job.spec.workspace else None,
+    }
+    return {str(role): reference.name for role, reference in written.items() if reference}
+
+
+def policy_of(run: EvalRun) -> str:
+    """Canonical JSON of what is asked and what must hold: suites, gates, confidence."""
+    spec = run.spec.to_dict()
+    return canonical_json({key: spec[key] for key in ("suites", "gates", "confidence")}).decode()
+
+
+def _given(run: EvalRun) -> AdapterSource:
+    candidate = run.spec.candidate
+    assert candidate.uri is not None
+    assert candidate.digest is not None
+    return AdapterSource(uri=candidate.uri, digest=candidate.digest)
+
+
+def _failed(job: FineTuneJob) -> Failure:
+    told = job.status.failure.message if job.status.failure else ""
+    return Failure(
+        category=FailureCategory.USER_ERROR,
+        reason=EvalRunReason.CANDIDATE_FAILED,
+        message=f'FineTuneJob "{job.metadata.name}" failed, so there is nothing to judge: {told}'[:2048],
+    )
+
+
+def _unsuited(job: FineTuneJob, artifact: JobArtifact) -> Failure | None:
+    """What gives no answers to be judged."""
+    if artifact.kind not in {ArtifactKind.REWARD_ADAPTER, ArtifactKind.REWARD_MODEL}:
+        return None
+    return Failure(
+        category=FailureCategory.USER_ERROR,
+        reason=EvalRunReason.CANDIDATE_FAILED,
+        message=f'What FineTuneJob "{job.metadata.name}" made is a reward model, which gives numbers and no answers: '
+        "judge what was trained with it.",
+    )
+
+
+def _without_examples(run: EvalRun, job: FineTuneJob) -> Failure | None:
+    """Examples are asked for, and there is no one file to draw them from."""
+    spec = run.spec
+    asked = any(side.few_shot for side in (spec.candidate, spec.baseline, *spec.references))
+    if not asked or spec.few_shot_from is not None or _is_drawn_from(job):
+        return None
+    return Failure(
+        category=FailureCategory.USER_ERROR,
+        reason=EvalRunReason.INVALID_SPEC,
+        message=f'fewShot draws its examples from a file, and FineTuneJob "{job.metadata.name}" learned from a folder, '
+        "a pattern or labels: add fewShotFrom: {uri: …}.",
+    )
+
+
+def _config(run: EvalRun, job: FineTuneJob | None, candidate: AdapterSource) -> EvaluateConfig:
+    spec, meta = run.spec, run.metadata
+    references = (_side(side.name, side, _adapter(side)) for side in spec.references)
+    sides = (
+        _side("candidate", spec.candidate, candidate),
+        _side("baseline", spec.baseline, _adapter(spec.baseline)),
+        *references,
+    )
+    return EvaluateConfig(
+        owner=Owner(kind="EvalRun", namespace=meta.namespace, name=meta.name, uid=meta.uid),
+        base_model=_base_model(run, job),
+        sides=sides,
+        suites=_suites(run),
+        few_shot_from=_few_shot_from(run, job) if any(side.few_shot for side in sides) else None,
+        confidence=float(spec.confidence),
+        policy=policy_of(run),
+        gpus=spec.compute.gpus,
+        workspace=_workspace(job, candidate.uri),
+        output=_output(candidate.uri),
+    )
+
+
+def _side(name: str, asked: Prompting, adapter: AdapterSource | None) -> Side:
+    return Side(name=name, adapter=adapter, system_prompt=asked.system_prompt, few_shot=asked.few_shot)
+
+
+def _adapter(side: Baseline) -> AdapterSource | None:
+    if side.uri is None or side.digest is None:
+        return None
+    return AdapterSource(uri=side.uri, digest=side.digest)
+
+
+def _suites(run: EvalRun) -> tuple[Suite, ...]:
+    return tuple(
+        Suite(
+            name=suite.name,
+            dataset=suite.dataset.uri,
+            metrics=tuple(metric.type for metric in suite.metrics),
+            limit=suite.limit,
+            max_new_tokens=suite.max_new_tokens,
+        )
+        for suite in run.spec.suites
+    )
+
+
+def _base_model(run: EvalRun, job: FineTuneJob | None) -> str:
+    """The model under all sides: the very revision that was tuned, where the hub moves on."""
+    if run.spec.base_model is not None:
+        return run.spec.base_model.uri
+    assert job is not None
+    return base_model_of(job)
+
+
+def _is_drawn_from(job: FineTuneJob) -> bool:
+    """Whether examples can be drawn from the job's own rows: from a file, or from those that were generated."""
+    train = job.spec.dataset.train
+    return train is None or train.is_files
+
+
+def _few_shot_from(run: EvalRun, job: FineTuneJob | None) -> str | None:
+    if run.spec.few_shot_from is not None:
+        return run.spec.few_shot_from.uri
+    if job is None:
+        return None
+    train = job.spec.dataset.train
+    if train is None:
+        return generated_rows(job)
+    return train.locations[0] if train.locations else None
+
+
+def _workspace(job: FineTuneJob | None, candidate: str) -> str | None:
+    """Where the report is kept if not beside the artefacts: registries and hubs keep no work files, the job's
+    workspace does.
+    """
+    if parse_uri(candidate).scheme not in _KEEPS_NO_WORK or job is None or job.spec.workspace is None:
+        return None
+    return job.spec.workspace.uri
+
+
+def _output(candidate: str) -> str:
+    """Where the report is kept: beside the artefacts, ``pvc://claim/folder`` of ``…/folder/sha256/<hex>``."""
+    uri = parse_uri(candidate)
+    if uri.scheme is Scheme.OCI:
+        return str(uri._replace(revision=None))
+    folder, separator, _ = f"/{uri.path}".rpartition("/sha256/")
+    return str(uri._replace(path=folder.strip("/") if separator else ""))

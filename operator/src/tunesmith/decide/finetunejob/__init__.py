@@ -1,0 +1,1 @@
+"""Decisions about a FineTuneJob: plan, stages, run configuration and status."""

@@ -1,0 +1,1 @@
+"""Memory, GPU, duration and servability estimates made before a GPU is requested."""

@@ -1,0 +1,172 @@
+"""What is decided between prepare and training: which settings fit, whether any does, whether it will serve."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tunesmith.api.finetunejob import FineTuneJobSpec
+from tunesmith.api.job_status import FineTuneJobStatus, MemoryEstimate, MemoryParts
+from tunesmith.api.reasons import ConditionType, FineTuneJobReason
+from tunesmith.api.values import AUTO
+from tunesmith.decide.conditions import ConditionUpdate
+from tunesmith_contract.report import Failure, RunReport, TrainingReport
+from tunesmith_contract.run_config import TrainConfig
+
+from .gpus import fitting_nodes, resolve_gpu_memory, smallest_memory
+from .memory_fit import GIB, Fit, fit_free_settings, judge_fit
+from .servability import Servability, judge_servability
+
+#: How a message of a condition is cut.
+_MAX_MESSAGE = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The verdicts on a run.
+
+    Attributes:
+        run: with the settings that fit, of those left to Auto.
+        fit: None without GPUs.
+        servability: of what will come out.
+    """
+
+    run: TrainConfig
+    fit: Fit | None
+    servability: Servability
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why training must not begin."""
+        return self.fit.failure if self.fit else None
+
+
+def asks_for_nodes(spec: FineTuneJobSpec) -> bool:
+    """Whether nodes have to be looked at to know how much memory a GPU has, and how long training will take."""
+    return spec.compute.gpus_per_node > 0
+
+
+def find_gpu_memory(spec: FineTuneJobSpec, nodes: Iterable[Mapping[str, Any]]) -> int | None:
+    """Bytes of the smallest GPU that the pods may get; None: nobody says."""
+    if spec.compute.gpus_per_node == 0:
+        return None
+    return resolve_gpu_memory(spec.compute.gpu_memory, smallest_memory(fitting_gpu_nodes(spec, nodes)))
+
+
+def fitting_gpu_nodes(spec: FineTuneJobSpec, nodes: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The nodes on which the training pods may come to lie."""
+    template = spec.compute.template
+    tolerations = [each.to_dict() for each in (template.tolerations or ())] if template else []
+    selector = template.node_selector if template else None
+    return fitting_nodes(nodes, selector, tolerations, spec.compute.gpus_per_node)
+
+
+def admit(spec: FineTuneJobSpec, run: TrainConfig, report: RunReport, available: int | None) -> Admission:
+    """Settle what was left to Auto, and judge.
+
+    Args:
+        run: as the defaults have it.
+        report: the success of prepare.
+        available: bytes of one GPU; None: nobody knows.
+    """
+    assert report.model is not None
+    assert report.dataset is not None
+    settled = fit_free_settings(report.model, report.dataset, run, available, _free_settings(spec))
+    return judge(settled, report, available)
+
+
+def judge(run: TrainConfig, report: RunReport, available: int | None) -> Admission:
+    """The verdicts on a run that is settled."""
+    assert report.model is not None
+    assert report.dataset is not None
+    fit = judge_fit(report.model, report.dataset, run, available)
+    return Admission(run, fit, judge_servability(report.model, run))
+
+
+def admission_conditions(admission: Admission) -> list[ConditionUpdate]:
+    """``Fits``, where there are GPUs, and ``Servable``."""
+    servable = admission.servability
+    reason = FineTuneJobReason.NOT_SERVABLE if servable.servable is False else FineTuneJobReason.SERVABLE
+    conditions = [_condition(ConditionType.SERVABLE, servable.servable, reason, servable.message)]
+    if admission.fit is not None:
+        reason = _fit_reason(admission.fit)
+        conditions.append(_condition(ConditionType.FITS, admission.fit.fits, reason, admission.fit.message))
+    return conditions
+
+
+def is_judged(status: FineTuneJobStatus) -> bool:
+    """Whether status has the verdicts already: they are those of the day on which training was to begin."""
+    return any(condition.type == ConditionType.SERVABLE for condition in status.conditions)
+
+
+def is_servable(status: FineTuneJobStatus, admission: Admission | None) -> bool | None:
+    """Whether what comes out can be served as an adapter: by the verdict now, else by the one in status."""
+    if admission is not None:
+        return admission.servability.servable
+    said = {condition.type: condition.status for condition in status.conditions}
+    return {"True": True, "False": False}.get(said.get(ConditionType.SERVABLE, ""))
+
+
+def shown_memory(
+    status: FineTuneJobStatus, admission: Admission | None, training: TrainingReport | None
+) -> MemoryEstimate | None:
+    """The estimate as status shows it: what was judged, and what was used in fact once training is over."""
+    fit = admission.fit if admission else None
+    estimate = memory_estimate(fit) if fit else status.memory_estimate
+    return with_measured(estimate, training.peak_memory_bytes) if training else estimate
+
+
+def shown_gpu_memory(status: FineTuneJobStatus, admission: Admission | None) -> str | None:
+    """Memory of one GPU that the run was fitted to."""
+    if admission is None:
+        return status.resolved.gpu_memory if status.resolved else None
+    available = admission.fit.available if admission.fit else None
+    return None if available is None else format_memory(available)
+
+
+def memory_estimate(fit: Fit) -> MemoryEstimate | None:
+    """The estimate as status shows it."""
+    if fit.memory is None:
+        return None
+    parts = {
+        name: format_memory(size) for name, size in fit.memory.parts().items() if size or name == "weights"
+    }
+    return MemoryEstimate(
+        per_gpu=format_memory(fit.memory.total),
+        available=None if fit.available is None else format_memory(fit.available),
+        parts=MemoryParts(**parts),
+    )
+
+
+def with_measured(estimate: MemoryEstimate | None, peak_bytes: int) -> MemoryEstimate | None:
+    """The estimate with what was used in fact."""
+    if estimate is None or not peak_bytes:
+        return estimate
+    return estimate.model_copy(update={"measured": format_memory(peak_bytes)})
+
+
+def format_memory(size: float) -> str:
+    """Bytes as people write them, such as ``18.2Gi``."""
+    return f"{size / GIB:.1f}Gi" if size >= GIB / 10 else f"{size / 2**20:.1f}Mi"
+
+
+def _free_settings(spec: FineTuneJobSpec) -> frozenset[str]:
+    written, compute = spec.hyperparameters, spec.compute
+    free = {
+        "microBatchSize": written.micro_batch_size == AUTO,
+        "activationCheckpointing": compute.activation_checkpointing is None,
+        "parallelism": compute.parallelism == AUTO,
+    }
+    return frozenset(name for name, is_free in free.items() if is_free)
+
+
+def _fit_reason(fit: Fit) -> FineTuneJobReason:
+    if fit.fits is None:
+        return FineTuneJobReason.GPU_MEMORY_UNKNOWN
+    return FineTuneJobReason.FITS if fit.fits else FineTuneJobReason.DOES_NOT_FIT
+
+
+def _condition(
+    kind: ConditionType, holds: bool | None, reason: FineTuneJobReason, message: str
+) -> ConditionUpdate:
+    status: Literal["True", "False", "Unknown"] = "Unknown" if holds is None else "True" if holds else "False"
+    return ConditionUpdate(kind, status, reason, message[:_MAX_MESSAGE])

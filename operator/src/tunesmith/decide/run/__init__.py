@@ -1,0 +1,1 @@
+"""Engine that runs the Jobs of a FineTuneJob or an EvalRun: attempts, retries, limits and records."""

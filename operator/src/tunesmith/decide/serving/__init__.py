@@ -1,0 +1,1 @@
+"""Decisions about an AdapterDeployment: rollouts of aliases, versions and status."""

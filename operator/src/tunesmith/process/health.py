@@ -1,0 +1,79 @@
+"""Whether the process still does what it is there for; a server that answers proves only that the server answers."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from tunesmith.controller_runtime.metrics import Metrics
+from tunesmith.controller_runtime.watch import SILENCE_LIMIT_SECONDS, Watch
+
+from .watching import missing_watchers
+
+logger = logging.getLogger(__name__)
+
+#: kopf starts its watchers some time after its start, when it has read what kinds there are.
+GRACE_SECONDS = 60.0
+CHECK_SECONDS = 5.0
+
+
+class Health:
+    """Judges the process. Before this replica leads there is nothing to watch, and all is well."""
+
+    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._kinds: tuple[str, ...] = ()
+        self._namespaces: tuple[str, ...] = ()
+        self._watches: tuple[Watch, ...] = ()
+        self._started: float | None = None
+        self._settled = False
+        self.serving = False
+
+    def leading(
+        self, kinds: tuple[str, ...], namespaces: tuple[str, ...], watches: tuple[Watch, ...]
+    ) -> None:
+        """From now on these are watched."""
+        self._kinds, self._namespaces, self._watches = kinds, namespaces, watches
+        self._started = self._clock()
+
+    def liveness(self) -> list[str]:
+        """What is wrong that only a new process cures."""
+        if self._started is None:
+            return []
+        return self._missing() + self._silent()
+
+    def readiness(self) -> list[str]:
+        """Why nobody should connect yet; a replica that waits to lead is ready."""
+        return [] if self.serving else ["not serving yet"]
+
+    async def watch_over(self) -> None:
+        """Check again and again.
+
+        Raises:
+            RuntimeError: the process has to end.
+        """
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            problems = self.liveness()
+            if problems:
+                raise RuntimeError("; ".join(problems))
+
+    def _missing(self) -> list[str]:
+        missing = missing_watchers(self._kinds, self._namespaces, asyncio.all_tasks())
+        if not missing:
+            self._settled = True
+            return []
+        young = self._started is not None and self._clock() - self._started < GRACE_SECONDS
+        if young and not self._settled:
+            return []
+        return [f"{name} is gone" for name in sorted(missing)]
+
+    def _silent(self) -> list[str]:
+        problems = []
+        for watch in self._watches:
+            silence = watch.silence()
+            self._metrics.watch_silence_seconds.labels(watch.kind, watch.namespace or "").set(silence)
+            if silence > SILENCE_LIMIT_SECONDS:
+                problems.append(f"the watch of {watch.kind} has heard nothing for {silence:.0f} s")
+        return problems

@@ -1,0 +1,263 @@
+"""The process: settings in, servers up, elected, watching; everything ends when one part does."""
+
+import asyncio
+import logging
+import signal
+import ssl
+import sys
+import uuid
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+import uvloop
+from pydantic import ValidationError
+
+from tunesmith.cluster.controller import AnyReconciler, Controller, utc_now
+from tunesmith.controller_runtime.client import Client
+from tunesmith.controller_runtime.credentials import Credentials, NoCredentials
+from tunesmith.controller_runtime.errors import ApiError, Refused
+from tunesmith.controller_runtime.events import EventRecorder
+from tunesmith.controller_runtime.index import WATCHED_KINDS, ChildIndex
+from tunesmith.controller_runtime.lease import LeaderLease, LeaseLost
+from tunesmith.controller_runtime.metrics import Metrics
+from tunesmith.controller_runtime.tls import ensure_material, load_into
+from tunesmith.controller_runtime.tokens import TokenReviewer
+from tunesmith.controller_runtime.watch import Watch
+from tunesmith.decide.refusal import describe
+from tunesmith.manifests.environment import Environment
+from tunesmith.manifests.names import API_VERSION, OWNER_UID_LABEL
+from tunesmith.manifests.operator_certificate import Material
+
+from .health import Health
+from .logs import set_up_logs
+from .pods import PodServer, build_pod_app
+from .registry import RECONCILERS
+from .servers import build_plain_app, serving
+from .settings import Settings, read_settings
+from .watching import watch_resources
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+RENEWAL_SECONDS = 3600.0
+FLUSH_SECONDS = 2.0
+SYNC_SECONDS = 120.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the operator until a signal or a failure; returns the exit status."""
+    try:
+        settings = read_settings(sys.argv[1:] if arguments is None else arguments)
+    except ValidationError as error:
+        sys.stderr.write(f"error: {describe(error)}\n")
+        return 2
+    set_up_logs(settings.log_level, settings.log_format)
+    try:
+        uvloop.run(run(settings, RECONCILERS))
+    except Exception as error:
+        for leaf in _leaves(error):
+            expected = isinstance(leaf, LeaseLost | NoCredentials | ApiError)
+            logger.error("the operator ends: %s", leaf, exc_info=None if expected else leaf)
+        return 1
+    return 0
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions themselves, however deep they are grouped."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+async def run(settings: Settings, reconcilers: Sequence[AnyReconciler]) -> None:
+    """Run the operator until SIGTERM or SIGINT.
+
+    Raises:
+        LeaseLost: another replica leads.
+        RuntimeError: a part that has to run for ever has ended.
+    """
+    stop = asyncio.Event()
+    take_signals = partial(_stop_on_signals, stop)
+    take_signals()
+    await run_until(stop, Operator(settings, reconcilers, take_signals).run())
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+
+async def run_until(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None:
+    """Run the work until it ends or ``stop`` is set; then it is cancelled, and nothing of it is left."""
+    worker = asyncio.create_task(work, name="operator")
+    waiter = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait((worker, waiter), return_when=asyncio.FIRST_COMPLETED)
+    waiter.cancel()
+    worker.cancel()
+    await asyncio.gather(worker, waiter, return_exceptions=True)
+    if not worker.cancelled() and (error := worker.exception()) is not None:
+        raise error
+
+
+class Operator:
+    """One replica.
+
+    Args:
+        take_signals: installs the process's signal handlers.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        reconcilers: Sequence[AnyReconciler],
+        take_signals: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._take_signals = take_signals
+        self._reconcilers = reconcilers
+        self._metrics = Metrics()
+        self._health = Health(self._metrics)
+        self._index = ChildIndex(self._child_changed)
+        self._client = Client(Credentials(), self._metrics, self._index, settings.watch_namespaces)
+        self._recorder = EventRecorder(self._client, self._metrics, settings.pod_name)
+        self._controller: Controller | None = None
+        self._pods = PodServer(TokenReviewer(self._client), self._metrics)
+        self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+
+    async def run(self) -> None:
+        """Serve, wait to lead, and lead."""
+        settings = self._settings
+        plain = build_plain_app(self._metrics, self._health.liveness, self._health.readiness)
+        async with self._client, serving(plain, settings.host, settings.http_port):
+            await self._wait_for_api()
+            material = await self._renew()
+            async with serving(build_pod_app(self._pods), settings.host, settings.tls_port, self._tls):
+                self._health.serving = True
+                identity = f"{settings.pod_name}_{uuid.uuid4().hex[:8]}"
+                lease = LeaderLease(self._client, settings.namespace, settings.lease_name, identity)
+                await lease.acquire()
+                await self._lead(lease, material)
+
+    async def _lead(self, lease: LeaderLease, material: Material) -> None:
+        self._metrics.leader.set(1)
+        environment = Environment(
+            trainer_image=self._settings.trainer_image,
+            serving_image=self._settings.serving_image,
+            operator_url=self._settings.operator_url,
+            ca_bundle=material.bundle,
+            lost_pod_seconds=self._settings.lost_pod_seconds,
+        )
+        controller = Controller(self._client, self._reconcilers, self._recorder, self._metrics, environment)
+        self._controller = self._pods.controller = controller
+        try:
+            await self._run_parts(controller, lease)
+        finally:
+            self._pods.controller = None
+            controller.queue.close()
+            await self._hand_over(lease)
+
+    async def _run_parts(self, controller: Controller, lease: LeaderLease) -> None:
+        """Everything that only the leader does, each for ever."""
+        watches = tuple(self._watches())
+        kinds = tuple(controller.reconcilers)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(lease.hold(), name="lease")
+            for watch in watches:
+                group.create_task(watch.run(), name=f"watch of {watch.kind}@{watch.namespace}")
+            await _wait_until_synced(watches)
+            for number in range(self._settings.workers):
+                group.create_task(controller.work(), name=f"worker {number}")
+            group.create_task(self._recorder.run(), name="events")
+            group.create_task(controller.resync(), name="resync")
+            group.create_task(self._keep_renewed(controller), name="certificates")
+            namespaces = self._settings.watch_namespaces
+            self._health.leading(kinds, namespaces, watches)
+            group.create_task(
+                watch_resources(kinds, namespaces, controller.seen, self._take_signals), name="kopf"
+            )
+            group.create_task(self._health.watch_over(), name="health")
+
+    def _watches(self) -> list[Watch]:
+        watches: list[Watch] = []
+        namespaces = self._settings.watch_namespaces or (None,)
+        for api_version, kind in WATCHED_KINDS:
+            mine = [self._watch(api_version, kind, namespace) for namespace in namespaces]
+            self._index.follow(api_version, kind, partial(_all_synced, mine))
+            watches += mine
+        return watches
+
+    def _watch(self, api_version: str, kind: str, namespace: str | None) -> Watch:
+        listed = partial(self._index.listed, api_version, kind, namespace)
+        seen = partial(self._index.seen, api_version, kind)
+        return Watch(self._client, api_version, kind, namespace, OWNER_UID_LABEL, listed, seen)
+
+    def _child_changed(self, owner_uid: str) -> None:
+        if self._controller is not None:
+            self._controller.child_changed(owner_uid)
+
+    async def _wait_for_api(self) -> None:
+        """Wait until discovery tells of our kinds: kopf asks it once."""
+        wanted = {reconciler.kind for reconciler in self._reconcilers}
+        while True:
+            try:
+                missing = wanted - await self._client.served_kinds(API_VERSION)
+            except ApiError as error:
+                logger.warning("waiting for the API server: %s", error.message)
+            else:
+                if not missing:
+                    return
+                logger.warning("waiting for the CRDs of %s", ", ".join(sorted(missing)))
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _renew(self) -> Material:
+        settings = self._settings
+        while True:
+            try:
+                material = await ensure_material(
+                    self._client, settings.namespace, settings.tls_secret, settings.hosts, utc_now
+                )
+            except Refused:
+                raise
+            except ApiError as error:
+                logger.warning("certificates not read: %s", error.message)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                load_into(self._tls, material)
+                return material
+
+    async def _keep_renewed(self, controller: Controller) -> None:
+        while True:
+            await asyncio.sleep(RENEWAL_SECONDS)
+            material = await self._renew()
+            controller.environment = replace(controller.environment, ca_bundle=material.bundle)
+
+    async def _hand_over(self, lease: LeaderLease) -> None:
+        """Let the successor start at once, within a short time."""
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await self._recorder.flush(FLUSH_SECONDS / 2)
+                await lease.release()
+        except (TimeoutError, ApiError) as error:
+            logger.warning("lease not released: %s", error)
+
+
+def _all_synced(watches: Sequence[Watch]) -> bool:
+    return all(watch.synced.is_set() for watch in watches)
+
+
+async def _wait_until_synced(watches: Sequence[Watch]) -> None:
+    """Wait until all children are known.
+
+    Raises:
+        RuntimeError: they can't be listed; the log says why.
+    """
+    try:
+        async with asyncio.timeout(SYNC_SECONDS):
+            await asyncio.gather(*(watch.synced.wait() for watch in watches))
+    except TimeoutError as error:
+        missing = sorted({watch.kind for watch in watches if not watch.synced.is_set()})
+        raise RuntimeError(f"can't list {', '.join(missing)} within {SYNC_SECONDS:.0f} s") from error

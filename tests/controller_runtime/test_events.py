@@ -1,0 +1,63 @@
+"""The same event is told once, with a count; events are never in the way."""
+
+from typing import Any
+
+from fake_api import FakeApi, FakeClock
+
+from tunesmith.controller_runtime.errors import Refused
+from tunesmith.controller_runtime.events import QUEUE, REPEAT_SECONDS, EventRecorder
+from tunesmith.controller_runtime.metrics import Metrics
+from tunesmith.decide.plan import Event
+
+BODY: dict[str, Any] = {
+    "apiVersion": "tunesmith.dev/v1alpha1",
+    "kind": "FineTuneJob",
+    "metadata": {"namespace": "ns", "name": "job", "uid": "u", "resourceVersion": "1"},
+}
+
+
+def published(api: FakeApi) -> list[tuple[str, int]]:
+    events = [body for key, body in api.objects.items() if key[0] == "Event"]
+    return sorted((event["note"], event.get("series", {}).get("count", 1)) for event in events)
+
+
+async def test_repetitions_are_counted_also_by_a_successor() -> None:
+    api: Any = FakeApi()
+    clock = FakeClock()
+    recorder = EventRecorder(api, Metrics(), "pod", clock)
+    for message in ("a", "a", "b", "a"):
+        recorder.record(BODY, Event("Reason", message))
+    await recorder.flush(1)
+    assert published(api) == [("a", 1), ("b", 1)]
+    clock.advance(REPEAT_SECONDS)
+    recorder.record(BODY, Event("Reason", "a"))
+    await recorder.flush(1)
+    assert published(api) == [("a", 4), ("b", 1)]
+    successor = EventRecorder(api, Metrics(), "other", clock)
+    successor.record(BODY, Event("Reason", "b"))
+    await successor.flush(1)
+    assert published(api) == [("a", 4), ("b", 2)]
+
+
+async def test_an_event_that_the_server_forgot_is_made_again() -> None:
+    api: Any = FakeApi()
+    clock = FakeClock()
+    recorder = EventRecorder(api, Metrics(), "pod", clock)
+    recorder.record(BODY, Event("Reason", "a"))
+    await recorder.flush(1)
+    api.objects.clear()
+    clock.advance(REPEAT_SECONDS)
+    recorder.record(BODY, Event("Reason", "a"))
+    await recorder.flush(1)
+    assert published(api) == [("a", 1)]
+
+
+async def test_what_does_not_fit_is_dropped() -> None:
+    api: Any = FakeApi()
+    metrics = Metrics()
+    recorder = EventRecorder(api, metrics, "pod")
+    for number in range(QUEUE + 3):
+        recorder.record(BODY, Event("Reason", str(number)))
+    assert metrics.registry.get_sample_value("tunesmith_events_dropped_total") == 3
+    api.failures["create", "Event"] = [Refused("namespace is being terminated", 403)]
+    await recorder.flush(5)

@@ -1,0 +1,105 @@
+"""Children in memory: newer wins, nothing deleted lives on, own writes are there at once."""
+
+from typing import Any
+
+from tunesmith.controller_runtime.bodies import Bodies, Key
+from tunesmith.controller_runtime.index import ChildIndex
+from tunesmith.manifests.names import OWNER_UID_LABEL
+
+JOB = ("batch/v1", "Job")
+
+
+def build_child(name: str, version: int, owner: str = "owner", namespace: str = "ns") -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "uid": f"uid-{name}",
+            "resourceVersion": str(version),
+            "labels": {OWNER_UID_LABEL: owner},
+        }
+    }
+
+
+def followed() -> tuple[ChildIndex, list[str]]:
+    changed: list[str] = []
+    index = ChildIndex(changed.append)
+    index.follow(*JOB, lambda: True)
+    return index, changed
+
+
+def names(index: ChildIndex, owner: str = "owner") -> set[tuple[str, str]]:
+    found = index.find(*JOB, owner)
+    assert found is not None
+    return {(body["metadata"]["name"], body["metadata"]["resourceVersion"]) for body in found}
+
+
+def test_unknown_kinds_and_unsynced_ones_are_not_answered() -> None:
+    index = ChildIndex(lambda uid: None)
+    assert index.find(*JOB, "owner") is None
+    index.follow(*JOB, lambda: False)
+    assert index.find(*JOB, "owner") is None
+
+
+def test_own_write_is_there_and_its_echo_wakes_nobody() -> None:
+    index, changed = followed()
+    index.put(*JOB, build_child("a", 5))
+    index.seen(*JOB, "ADDED", build_child("a", 5))
+    index.seen(*JOB, "MODIFIED", build_child("a", 4))
+    assert names(index) == {("a", "5")}
+    assert changed == []
+    index.seen(*JOB, "MODIFIED", build_child("a", 6))
+    assert changed == ["owner"]
+
+
+def test_a_list_removes_what_is_gone_but_not_what_is_younger_or_elsewhere() -> None:
+    index, changed = followed()
+    for child in (build_child("gone", 1), build_child("young", 20), build_child("far", 2, namespace="other")):
+        index.put(*JOB, child)
+    index.listed(*JOB, "ns", [build_child("new", 9)], 10)
+    assert names(index) == {("young", "20"), ("far", "2"), ("new", "9")}
+    assert changed == ["owner", "owner"]
+
+
+def test_deleted_children_are_forgotten() -> None:
+    index, changed = followed()
+    index.put(*JOB, build_child("a", 1))
+    index.seen(*JOB, "DELETED", build_child("a", 2))
+    assert names(index) == set()
+    assert changed == ["owner"]
+
+
+def build_body(uid: str, version: int) -> dict[str, Any]:
+    metadata = {"namespace": "ns", "name": "a", "uid": uid, "resourceVersion": str(version)}
+    return {"kind": "FineTuneJob", "metadata": metadata}
+
+
+def test_late_news_of_a_former_resource_does_not_touch_its_successor() -> None:
+    bodies, key = Bodies(), Key("FineTuneJob", "ns", "a")
+    assert bodies.put(build_body("old", 1))
+    assert bodies.put(build_body("new", 5))
+    assert not bodies.put(build_body("new", 5))
+    assert not bodies.drop(build_body("old", 4))
+    assert bodies.get(key) == build_body("new", 5)
+    assert (bodies.key("old"), bodies.key("new")) == (None, key)
+
+
+def build_pod(name: str, version: int, exit_code: int | None = None) -> dict[str, Any]:
+    state = {"running": {}} if exit_code is None else {"terminated": {"exitCode": exit_code}}
+    return build_child(name, version) | {
+        "status": {"containerStatuses": [{"name": "trainer", "state": state}]}
+    }
+
+
+def test_pods_that_ended_before_they_went_are_remembered_until_told_otherwise() -> None:
+    index = ChildIndex(lambda uid: None)
+    index.follow("v1", "Pod", lambda: True)
+    for pod in (build_pod("told", 1), build_pod("vanished", 2), build_pod("stays", 3)):
+        index.seen("v1", "Pod", "ADDED", pod)
+    index.seen("v1", "Pod", "DELETED", build_pod("told", 4, exit_code=11))
+    index.seen("v1", "Pod", "DELETED", build_pod("vanished", 5))
+    assert [pod["metadata"]["name"] for pod in index.departed("owner")] == ["told"]
+    index.forget_departed("owner", keep=lambda pod: pod["metadata"]["name"] == "told")
+    assert len(index.departed("owner")) == 1
+    index.forget_departed("owner")
+    assert index.departed("owner") == ()

@@ -1,0 +1,98 @@
+"""The work queue: no key is worked on twice at once, and no add is lost."""
+
+import asyncio
+
+import pytest
+from fake_api import FakeClock
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from tunesmith.controller_runtime.queue import MAX_BACKOFF_SECONDS, WorkQueue
+
+KEYS = st.sampled_from("abc")
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """A model beside the queue: what was asked for after its last start has to be started again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = FakeClock()
+        self.queue: WorkQueue[str] = WorkQueue(self.clock, jitter=lambda: 0.5)
+        self.owed: set[str] = set()
+        self.due: dict[str, float] = {}
+        self.working: set[str] = set()
+
+    @rule(key=KEYS, urgent=st.booleans())
+    def add(self, key: str, urgent: bool) -> None:
+        self.queue.add(key, urgent)
+        self.owed.add(key)
+
+    @rule(key=KEYS, seconds=st.floats(0.1, 10))
+    def add_after(self, key: str, seconds: float) -> None:
+        self.queue.add_after(key, seconds)
+        self.due[key] = min(self.due.get(key, float("inf")), self.clock.now + seconds)
+
+    @rule(key=KEYS)
+    def back_off(self, key: str) -> None:
+        delay = self.queue.back_off(key)
+        self.due[key] = min(self.due.get(key, float("inf")), self.clock.now + delay)
+
+    @rule(seconds=st.floats(0.1, 20))
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        for key, when in [*self.due.items()]:
+            if when <= self.clock.now:
+                self.owed.add(key)
+                del self.due[key]
+
+    @precondition(lambda self: len(self.queue) > 0)
+    @rule()
+    def get(self) -> None:
+        key = asyncio.run(self.queue.get())
+        assert key not in self.working
+        assert key in self.owed
+        self.working.add(key)
+        self.owed.discard(key)
+
+    @precondition(lambda self: self.working)
+    @rule(data=st.data())
+    def done(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.working)))
+        self.queue.done(key)
+        self.working.discard(key)
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        assert len(self.queue) == len(self.owed - self.working)
+
+
+QueueMachine.TestCase.settings = settings(deadline=None, max_examples=150)
+TestQueue = QueueMachine.TestCase
+
+
+async def test_waiting_workers_wake_up() -> None:
+    queue: WorkQueue[str] = WorkQueue(asyncio.get_running_loop())
+    workers = [asyncio.create_task(queue.get()) for _ in range(3)]
+    await asyncio.sleep(0)
+    for key in "abc":
+        queue.add(key)
+    assert sorted(await asyncio.gather(*workers)) == ["a", "b", "c"]
+
+
+async def test_urgent_keys_go_first() -> None:
+    queue: WorkQueue[str] = WorkQueue(FakeClock())
+    queue.add("resync")
+    queue.add("new", urgent=True)
+    assert [await queue.get(), await queue.get()] == ["new", "resync"]
+
+
+def test_back_off_doubles_up_to_a_bound_and_starts_over() -> None:
+    queue: WorkQueue[str] = WorkQueue(FakeClock(), jitter=lambda: 1.0)
+    delays = [queue.back_off("a") for _ in range(40)]
+    assert delays[:4] == pytest.approx([0.1, 0.2, 0.4, 0.8])
+    assert delays[-1] == MAX_BACKOFF_SECONDS
+    queue.succeeded("a")
+    assert queue.back_off("a", at_least=3.0) == 3.0
+    assert queue.back_off("a") == pytest.approx(0.2)

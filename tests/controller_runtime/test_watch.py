@@ -1,0 +1,202 @@
+"""Client and watch against a server that fails in every way an API server does."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import kopf
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from watch_answers import Answer, stream
+
+from tunesmith.controller_runtime import watch as watch_module
+from tunesmith.controller_runtime.client import Client
+from tunesmith.controller_runtime.credentials import REREAD_SECONDS, Credentials
+from tunesmith.controller_runtime.errors import Conflict, Refused, Retryable
+from tunesmith.controller_runtime.index import ChildIndex
+from tunesmith.controller_runtime.metrics import Metrics
+from tunesmith.controller_runtime.watch import Watch
+
+
+def build_pod(name: str, version: int) -> dict[str, Any]:
+    return {"metadata": {"name": name, "uid": name, "resourceVersion": str(version)}}
+
+
+class FaultyServer:
+    """Answers lists and watches of pods from scripts; when a script is over, a watch stays open in silence."""
+
+    def __init__(self) -> None:
+        self.lists: list[Answer] = []
+        self.watches: list[Answer] = []
+        self.requests: list[dict[str, str]] = []
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(dict(request.query))
+        script = self.watches if "watch" in request.query else self.lists
+        return await script.pop(0)(request) if script else await silence(request)
+
+
+async def silence(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await asyncio.sleep(3600)
+    return response
+
+
+def listing(version: int, *pods: dict[str, Any], more: str = "") -> Answer:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response(
+            {"metadata": {"resourceVersion": str(version), "continue": more}, "items": pods}
+        )
+
+    return answer
+
+
+def refuse(code: int, reason: str, **headers: str) -> Answer:
+    async def answer(_: web.Request) -> web.Response:
+        status = {"kind": "Status", "reason": reason, "message": f"told: {reason}"}
+        return web.json_response(status, status=code, headers=headers)
+
+    return answer
+
+
+@asynccontextmanager
+async def connected(handler: Answer) -> AsyncIterator[Client]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    async with TestServer(app) as server:
+        url = str(server.make_url("/"))
+        credentials = Credentials(lambda: kopf.ConnectionInfo(server=url, token="t"))
+        async with Client(credentials, Metrics(), ChildIndex(lambda uid: None)) as client:
+            yield client
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "BACKOFF_SECONDS", 0.001)
+
+
+class Watched:
+    """What a watch has told."""
+
+    def __init__(self) -> None:
+        self.told: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+
+    def listed(self, bodies: list[dict[str, Any]], version: int) -> None:
+        self.told.put_nowait(("LISTED", [body["metadata"]["name"] for body in bodies]))
+
+    def seen(self, event_type: str, body: dict[str, Any]) -> None:
+        self.told.put_nowait((event_type, body["metadata"]["name"]))
+
+    async def take(self, count: int) -> list[tuple[str, Any]]:
+        async with asyncio.timeout(10):
+            return [await self.told.get() for _ in range(count)]
+
+
+@asynccontextmanager
+async def watching(server: FaultyServer) -> AsyncIterator[Watched]:
+    watched = Watched()
+    async with connected(server.answer) as client:
+        watch = Watch(client, "v1", "Pod", None, "label", watched.listed, watched.seen)
+        task = asyncio.create_task(watch.run())
+        yield watched
+        assert not task.done()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_it_goes_on_from_the_last_version_after_a_lost_connection() -> None:
+    server = FaultyServer()
+    server.lists = [listing(5, build_pod("a", 3))]
+    server.watches = [
+        stream(("ADDED", build_pod("b", 6)), ("BOOKMARK", build_pod("", 9)), drop=True),
+        stream(("DELETED", build_pod("b", 10))),
+    ]
+    async with watching(server) as watched:
+        assert await watched.take(3) == [("LISTED", ["a"]), ("ADDED", "b"), ("DELETED", "b")]
+    versions = [query["resourceVersion"] for query in server.requests if "watch" in query]
+    assert versions[:2] == ["5", "9"]
+    assert all(query["labelSelector"] == "label" for query in server.requests)
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        stream(("ERROR", {"kind": "Status", "code": 410, "reason": "Expired"})),
+        refuse(410, "Expired"),
+    ],
+    ids=["in the stream", "as the answer"],
+)
+async def test_a_version_that_is_too_old_leads_to_a_new_list(gone: Answer) -> None:
+    server = FaultyServer()
+    server.lists = [listing(5, build_pod("a", 3)), listing(50)]
+    server.watches = [gone, stream(("ADDED", build_pod("c", 51)))]
+    async with watching(server) as watched:
+        assert await watched.take(3) == [("LISTED", ["a"]), ("LISTED", []), ("ADDED", "c")]
+
+
+async def garbage(_: web.Request) -> web.Response:
+    return web.Response(text="<html>\nnot what was asked for\n")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        refuse(403, "Forbidden"),
+        refuse(500, "InternalError"),
+        refuse(429, "TooManyRequests", **{"Retry-After": "0"}),
+        garbage,
+    ],
+)
+async def test_no_other_failure_ends_it(fault: Answer) -> None:
+    server = FaultyServer()
+    broken = stream(("ERROR", {"kind": "Status", "code": 500, "reason": "InternalError"}))
+    server.lists = [fault, listing(5)]
+    server.watches = [fault, broken, stream(("ADDED", build_pod("d", 6)))]
+    async with watching(server) as watched:
+        assert await watched.take(2) == [("LISTED", []), ("ADDED", "d")]
+
+
+async def test_lists_are_read_page_by_page() -> None:
+    server = FaultyServer()
+    server.lists = [listing(7, build_pod("a", 1), more="next"), listing(7, build_pod("b", 2))]
+    async with connected(server.answer) as client:
+        pods = await client.list("v1", "Pod", None)
+    assert [(pod["kind"], pod["metadata"]["name"]) for pod in pods] == [("Pod", "a"), ("Pod", "b")]
+    assert [query.get("continue") for query in server.requests] == [None, "next"]
+
+
+async def test_what_exists_counts_as_created_and_other_refusals_do_not() -> None:
+    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "ns", "name": "a"}}
+    async with connected(refuse(409, "AlreadyExists")) as client:
+        assert await client.create(manifest) is None
+    async with connected(refuse(409, "Conflict")) as client:
+        with pytest.raises(Conflict):
+            await client.replace(manifest)
+    async with connected(refuse(403, "Forbidden")) as client:
+        with pytest.raises(Refused, match="told: Forbidden"):
+            await client.create(manifest)
+    async with connected(refuse(404, "NotFound")) as client:
+        assert await client.get("v1", "Pod", "ns", "a") is None
+        await client.delete("v1", "Pod", "ns", "a", "uid")
+
+
+async def test_a_server_that_is_away_is_tried_again() -> None:
+    credentials = Credentials(lambda: kopf.ConnectionInfo(server="http://127.0.0.1:1"))
+    async with Client(credentials, Metrics(), ChildIndex(lambda uid: None)) as client:
+        with pytest.raises(Retryable, match="can't be reached"):
+            await client.get("v1", "Pod", "ns", "a")
+
+
+def test_a_renewed_token_is_read_again() -> None:
+    tokens, now = ["one", "two", "three"], [0.0]
+    credentials = Credentials(
+        lambda: kopf.ConnectionInfo(server="https://s", token=tokens.pop(0)), lambda: now[0]
+    )
+    assert credentials.headers() == {"Authorization": "Bearer one"}
+    now[0] = REREAD_SECONDS + 1
+    assert credentials.headers() == {"Authorization": "Bearer two"}
+    credentials.reload()
+    assert credentials.headers() == {"Authorization": "Bearer three"}

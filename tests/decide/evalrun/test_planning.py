@@ -1,0 +1,249 @@
+"""An EvalRun's way from waiting for its candidate to a verdict."""
+
+from typing import Any
+
+import pytest
+from simulated_cluster import (
+    DIGEST,
+    ENVIRONMENT,
+    GENERATE,
+    SimulatedCluster,
+    eval_run,
+    evaluation_report,
+    failure,
+    fine_tune_job,
+)
+
+from tunesmith.api.evalrun import EvalRun
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.decide.evalrun.planning import assemble_evaluation, plan_evaluation
+from tunesmith.decide.plan import Patch, Plan
+from tunesmith_contract.exit_codes import ExitCode
+from tunesmith_contract.report import Interval
+from tunesmith_contract.run_config import EvaluateConfig, parse_run_config
+
+ARTIFACT = {"uri": f"pvc://artifacts/team/sha256/{'a' * 64}", "digest": DIGEST, "sizeBytes": 7}
+
+
+class World(SimulatedCluster):
+    """A cluster with an EvalRun, its candidate's job, and the operator's reconcile."""
+
+    def __init__(self, job: dict[str, Any] | None = None, **spec: Any) -> None:
+        super().__init__(eval_run(**spec))
+        self.candidate = job
+
+    def plan(self) -> Plan:
+        run = EvalRun.parse(self.resource)
+        job = FineTuneJob.parse(self.candidate) if self.candidate else None
+        children = (self.children(kind) for kind in ("ConfigMap", "Job", "Pod"))
+        seen = assemble_evaluation(run, *children, job)
+        return plan_evaluation(run, seen, self.now, ENVIRONMENT)
+
+    def config(self) -> EvaluateConfig:
+        text = self.objects[("ConfigMap", "better-0f3c9d-inputs")]["data"]["run.json"]
+        config = parse_run_config(text)
+        assert isinstance(config, EvaluateConfig)
+        return config
+
+
+def tuned(**spec: Any) -> dict[str, Any]:
+    """A FineTuneJob that has succeeded."""
+    body = fine_tune_job(**spec)
+    body["status"] = {"phase": "Succeeded", "artifact": ARTIFACT, "resolved": {"baseModelRevision": "r1"}}
+    return body
+
+
+def running(**spec: Any) -> World:
+    cluster = World(tuned(), **spec)
+    cluster.reconcile()
+    return cluster
+
+
+def test_it_waits_for_its_candidate_and_says_so() -> None:
+    cluster = World()
+    plan = cluster.reconcile()
+    assert not plan.actions
+    assert plan.requeue_after is not None
+    assert cluster.status["phase"] == "Pending"
+    ready = cluster.condition("Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "WaitingForCandidate")
+    assert ready["message"] == 'FineTuneJob "expenses" does not exist in namespace team: create it.'
+    cluster.candidate = fine_tune_job()
+    cluster.reconcile()
+    assert "it is Pending" in cluster.condition("Ready")["message"]
+    cluster.candidate = tuned()
+    cluster.reconcile()
+    assert cluster.status["phase"] == "Running"
+
+
+def test_a_failed_candidate_fails_it_for_good() -> None:
+    failed = fine_tune_job() | {
+        "status": {"phase": "Failed", "failure": {"category": "DataError", "message": "bad"}}
+    }
+    cluster = World(failed)
+    cluster.reconcile()
+    cluster.forget_status()
+    cluster.candidate = None
+    cluster.reconcile()
+    assert cluster.status["phase"] == "Failed"
+    assert cluster.condition("Stalled")["reason"] == "CandidateFailed"
+    assert "bad" in cluster.status["failure"]["message"]
+
+
+def test_the_contestants_are_pinned_when_it_begins() -> None:
+    hub = {"uri": "hf://org/model@main"}
+    cluster = World(
+        tuned(baseModel=hub),
+        candidate={"fineTuneJobRef": {"name": "expenses"}, "systemPrompt": "Be brief."},
+        baseline={"base": {}, "fewShot": 5},
+        references=[{"name": "old", "uri": "pvc://artifacts/old", "digest": DIGEST}],
+    )
+    cluster.reconcile()
+    cluster.candidate = None
+    cluster.reconcile()
+    config = cluster.config()
+    assert config.base_model == "hf://org/model@r1"
+    assert [side.name for side in config.sides] == ["candidate", "baseline", "old"]
+    assert (config.sides[0].adapter, config.sides[1].adapter) == (
+        config.sides[0].adapter.model_copy(update={"uri": ARTIFACT["uri"], "digest": DIGEST}),
+        None,
+    )
+    assert config.sides[0].system_prompt == "Be brief."
+    assert (config.sides[1].few_shot, config.few_shot_from) == (5, "configmap://rows/train.jsonl")
+    assert config.output == "pvc://artifacts/team"
+    assert '"gates"' in config.policy
+
+
+def test_of_several_files_the_first_gives_the_examples() -> None:
+    train = {"uris": ["pvc://data/b.csv", "pvc://data/a.jsonl"]}
+    cluster = World(tuned(dataset={"train": train}), baseline={"base": {}, "fewShot": 5})
+    cluster.reconcile()
+    assert cluster.config().few_shot_from == "pvc://data/b.csv"
+
+
+@pytest.mark.parametrize(
+    "train", [{"uri": "pvc://data/rows/"}, {"uris": ["pvc://a/b.csv", "pvc://a/c-*.csv"]}]
+)
+def test_a_folder_gives_no_examples(train: dict[str, Any]) -> None:
+    candidate = tuned(dataset={"train": train})
+    cluster = World(candidate, baseline={"base": {}, "fewShot": 5})
+    cluster.reconcile()
+    assert cluster.status["phase"] == "Failed"
+    assert cluster.status["failure"]["category"] == "UserError"
+    assert "add fewShotFrom: {uri: …}" in cluster.status["failure"]["message"]
+    for spec in ({"fewShotFrom": {"uri": "pvc://data/few.jsonl"}}, {"baseline": {"base": {}}}):
+        asked = World(candidate, **{"baseline": {"base": {}, "fewShot": 5}} | spec)
+        asked.reconcile()
+        assert asked.status["phase"] == "Running"
+
+
+def test_examples_come_from_what_a_teacher_made_where_there_is_nothing_else() -> None:
+    job = tuned(dataset={"generate": GENERATE})
+    cluster = World(job, candidate={"fineTuneJobRef": {"name": "expenses"}, "fewShot": 2})
+    cluster.reconcile()
+    rows = f"pvc://artifacts/team/team/{job['metadata']['uid']}/generated/generated.jsonl"
+    assert cluster.config().few_shot_from == rows
+
+
+def test_an_artefact_needs_no_job() -> None:
+    cluster = World(
+        candidate={"uri": "pvc://mine/adapter", "digest": DIGEST}, baseModel={"uri": "pvc://models/tiny"}
+    )
+    cluster.reconcile()
+    assert cluster.config().output == "pvc://mine"
+    assert cluster.status["candidate"] == {"uri": "pvc://mine/adapter", "digest": DIGEST}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict", "reason"),
+    [
+        (0.3, 0.5, "Pass", "Passed"),
+        (0.05, 0.2, "Inconclusive", "Inconclusive"),
+        (-0.2, 0.05, "Fail", "NotPassed"),
+    ],
+)
+def test_the_verdict_follows_the_gates(low: float, high: float, verdict: str, reason: str) -> None:
+    cluster = running()
+    cluster.end(0, evaluation_report(Interval((low + high) / 2, low, high)))
+    assert (cluster.status["phase"], cluster.status["verdict"]) == ("Succeeded", verdict)
+    (result,) = cluster.status["results"]
+    assert (result["candidate"], result["baseline"], result["items"]) == ("0.9", "0.5", 200)
+    assert (result["interval"], result["verdict"]) == ([f"{low:g}", f"{high:g}"], verdict)
+    assert (cluster.condition("Ready")["status"], cluster.condition("Ready")["reason"]) == ("True", reason)
+    assert cluster.status["policyDigest"] == DIGEST
+    assert cluster.status["baseline"] == {"uri": "pvc://models/tiny", "digest": "r1"}
+    assert [side["side"] for side in cluster.status["sides"]] == ["candidate", "baseline"]
+    assert cluster.status["report"]["digest"] == DIGEST
+    assert cluster.events == ["Evaluating", reason]
+
+
+def test_a_wiped_status_comes_back_without_the_candidate() -> None:
+    cluster = running()
+    cluster.end(0, evaluation_report(Interval(0.4, 0.3, 0.5)))
+    before = cluster.status
+    cluster.candidate = None
+    cluster.forget_status()
+    plan = cluster.reconcile()
+    assert cluster.status == before
+    assert not plan.actions
+    assert not plan.events
+
+
+def test_attempts_are_bounded_as_in_training() -> None:
+    cluster = running(backoffLimit=1)
+    plan = cluster.end(ExitCode.INFRASTRUCTURE)
+    cluster.pass_time(plan.requeue_after or 0)
+    cluster.reconcile()
+    cluster.end(ExitCode.INFRASTRUCTURE, failure("evaluate", "Infrastructure", "disk"))
+    assert cluster.status["phase"] == "Failed"
+    assert cluster.condition("Stalled")["reason"] == "BackoffLimitExceeded"
+    assert cluster.status["failure"]["message"] == "disk"
+
+
+def test_its_time_is_limited() -> None:
+    cluster = running(activeDeadlineSeconds=60)
+    cluster.pass_time(60)
+    plan = cluster.reconcile()
+    assert [type(action) for action in plan.actions] == [Patch]
+    cluster.exceed_deadline(cluster.live_jobs()[0])
+    cluster.reconcile()
+    assert cluster.condition("Stalled")["reason"] == "DeadlineExceeded"
+
+
+def test_ttl_keeps_the_verdict() -> None:
+    cluster = running(ttlSecondsAfterFinished=60)
+    cluster.end(0, evaluation_report(Interval(0.4, 0.3, 0.5)))
+    cluster.pass_time(60)
+    cluster.reconcile()
+    assert not cluster.children("Job")
+    cluster.forget_status()
+    cluster.reconcile()
+    assert cluster.status["verdict"] == "Pass"
+
+
+def test_a_deleted_run_is_left_alone() -> None:
+    cluster = running()
+    cluster.resource["metadata"]["deletionTimestamp"] = "2030-01-01T00:00:00Z"
+    assert cluster.plan() == Plan()
+
+
+@pytest.mark.parametrize(
+    ("place", "output"),
+    [
+        (f"oci://registry.example/team/a:sha256-{'a' * 64}", "oci://registry.example/team/a"),
+        (f"hf://org/repo/sha256/{'a' * 64}", "hf://org/repo"),
+    ],
+)
+def test_what_keeps_no_work_files_is_judged_in_the_jobs_workspace(place: str, output: str) -> None:
+    """An artefact in a registry or hub: the evaluation works where the job did, with that Secret."""
+    work = {"uri": "s3://bucket/work", "secretRef": {"name": "bucket"}}
+    job = tuned(workspace=work, output={"uri": output, "secretRef": {"name": "registry"}})
+    job["status"]["artifact"] = ARTIFACT | {"uri": place}
+    world = World(job)
+    world.reconcile()
+    assert (world.config().workspace, world.config().output) == ("s3://bucket/work", output)
+    (pod,) = (body["spec"]["template"]["spec"] for body in world.live_jobs())
+    opened = {
+        volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume
+    }
+    assert opened.items() >= {"secret-workspace": "bucket", "secret-output": "registry"}.items()

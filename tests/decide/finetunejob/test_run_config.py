@@ -1,0 +1,196 @@
+"""From what people write to what the trainer reads."""
+
+from typing import Any
+
+import pytest
+import yaml
+from manifest_cases import EXAMPLES, load_good
+from simulated_cluster import DIGEST, START, fine_tune_job, success
+
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.decide.finetunejob.run_config import (
+    EarlierArtifact,
+    referred_jobs,
+    resolve_base,
+    resolve_method,
+    resolve_run,
+)
+from tunesmith.manifests.inputs_config_map import Inputs
+from tunesmith_contract.report import Failure, RunReport
+from tunesmith_contract.run_config import (
+    AdapterSource,
+    Owner,
+    PrepareConfig,
+    TrainConfig,
+    ValidationSource,
+    parse_run_config,
+)
+
+ADAPTER = EarlierArtifact("pvc://artifacts/sha256/aa", DIGEST, "hf://org/base@r1")
+WHOLE = EarlierArtifact("pvc://artifacts/sha256/bb", DIGEST, "hf://org/base@r1", whole=True)
+EARLIER = {"earlier": ADAPTER, "sft": ADAPTER, "reward": ADAPTER}
+REWARDED = {"rewards": [{"name": "right", "exact": {}}], "generations": 4}
+
+
+def run_of(
+    job: FineTuneJob, report: RunReport | None = None, initial: AdapterSource | None = None
+) -> TrainConfig | Failure:
+    spec = job.spec
+    config = PrepareConfig(
+        owner=Owner(kind="FineTuneJob", namespace="team", name="a", uid="u"),
+        base_model=resolve_base(spec, EARLIER)[0],
+        train=spec.dataset.train.locations if spec.dataset.train else (),
+        generated=None if spec.dataset.train else "pvc://artifacts/generated.jsonl",
+        validation=ValidationSource(),
+        method=resolve_method(spec, EARLIER),
+        seed=spec.hyperparameters.seed,
+        workspace=spec.workspace.uri if spec.workspace else None,
+        output=spec.output.uri,
+    )
+    inputs = Inputs(spec="", image="trainer:1", started=START, config=config, ca_bundle="")
+    return resolve_run(spec, inputs, report or success("prepare"), initial)
+
+
+def resolved(initial: AdapterSource | None = None, **spec: Any) -> TrainConfig:
+    run = run_of(FineTuneJob.parse(fine_tune_job(**spec)), initial=initial)
+    assert isinstance(run, TrainConfig)
+    return run
+
+
+def refused(**spec: Any) -> str:
+    failure = run_of(FineTuneJob.parse(fine_tune_job(**spec)))
+    assert isinstance(failure, Failure)
+    return failure.message
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_becomes_a_run_that_the_trainer_reads(example: Any) -> None:
+    job = FineTuneJob.parse(yaml.safe_load(example.read_text()))
+    run = run_of(job)
+    assert isinstance(run, TrainConfig)
+    assert parse_run_config(run.to_json()) == run
+    assert run.method.key == job.spec.method.key
+
+
+def test_examples_show_every_method() -> None:
+    jobs = [FineTuneJob.parse(yaml.safe_load(example.read_text())) for example in EXAMPLES]
+    shown = {job.spec.method.key for job in jobs}
+    assert shown == {"sft", "dpo", "kto", "grpo", "rloo", "reward", "pretraining", "distillation"}
+
+
+def test_every_reward_reaches_the_trainer() -> None:
+    job = FineTuneJob.parse(load_good("finetunejob-rewards"))
+    grpo = resolve_method(job.spec).grpo
+    assert grpo is not None
+    rewards = {reward.name: reward for reward in grpo.rewards}
+    assert rewards["regex"].weight == -0.5
+    assert rewards["schema"].json_schema is not None
+    assert rewards["schema"].json_schema.json_schema == '{"type": "object", "required": ["amount"]}'
+    assert rewards["model"].model is not None
+    assert rewards["model"].model.base_model == "hf://org/base@r1"
+    kinds = {
+        name: next(iter(reward.to_dict().keys() - {"name", "weight"})) for name, reward in rewards.items()
+    }
+    assert kinds == {"schema": "jsonSchema"} | {name: name for name in rewards if name != "schema"}
+    assert (grpo.beta, grpo.generations) == (0.04, 4)
+
+
+def test_a_job_on_several_nodes_is_told_all_of_it() -> None:
+    run = run_of(FineTuneJob.parse(load_good("finetunejob-nodes")))
+    assert isinstance(run, TrainConfig)
+    assert (run.nodes, run.gpus_per_node, run.parallelism, run.offload) == (2, 8, "ZeRO2", "Optimizer")
+    assert run.adapter is not None
+    assert (run.adapter.type, run.adapter.double_quantization) == ("QLoRA", False)
+    assert (run.hyperparameters.micro_batch_size, run.hyperparameters.max_grad_norm) == (1, 0.3)
+    assert run.early_stopping is not None
+    assert (run.early_stopping.patience, run.early_stopping.min_delta) == (5, 0.001)
+    assert run.tracking.weights_and_biases is not None
+    assert (run.tracking.tensor_board, run.tracking.weights_and_biases.entity) == (False, "team")
+    assert (run.workspace, run.output) == ("pvc://shared/work", "hf://team/support")
+    assert run.formats == ("Adapter", "Merged", "GGUF")
+
+
+def test_without_an_adapter_all_weights_are_trained_ten_times_as_slowly() -> None:
+    body = fine_tune_job()
+    del body["spec"]["adapter"]
+    run = run_of(FineTuneJob.parse(body))
+    assert isinstance(run, TrainConfig)
+    assert run.adapter is None
+    assert run.hyperparameters.learning_rate == 2e-5
+
+
+def test_packed_rows_are_counted_by_the_sequences_they_fill() -> None:
+    """24,000 tokens fill 94 sequences of 256: two at a time make 47 steps, 540 single rows would make 16 a step."""
+    assert resolved().hyperparameters.batch_size == 2
+    written = resolved(hyperparameters={"batchSize": 16})
+    assert (written.method.sft.packing, written.hyperparameters.batch_size) == (False, 16)  # type: ignore[union-attr]
+
+
+def test_a_pair_takes_twice_the_tokens() -> None:
+    single = resolved(method={"sft": {"maxLength": 1024, "packing": False}})
+    pair = resolved(method={"dpo": {"maxLength": 1024}})
+    assert (single.hyperparameters.micro_batch_size, pair.hyperparameters.micro_batch_size) == (8, 4)
+
+
+def test_answers_come_in_whole_groups() -> None:
+    run = resolved(method={"grpo": REWARDED}, compute={"gpusPerNode": 8})
+    assert run.hyperparameters.batch_size == 64
+    assert run.hyperparameters.learning_rate == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        (
+            {"compute": {"gpusPerNode": 8}, "hyperparameters": {"batchSize": 12}},
+            "batchSize: 12 can't be shared evenly by 8 GPUs: write 16, or Auto.",
+        ),
+        (
+            {"hyperparameters": {"batchSize": 12, "microBatchSize": 5}},
+            "microBatchSize: 5 can't make up the 12 rows of a step on each GPU: write 4, or Auto.",
+        ),
+        (
+            {
+                "method": {"kto": {}},
+                "compute": {"gpusPerNode": 8},
+                "hyperparameters": {"batchSize": 8},
+            },
+            "KTO compares each row with others of its micro batch, at least 2 at a time",
+        ),
+    ],
+)
+def test_sizes_that_do_not_go_together_are_refused_with_the_nearest_that_do(
+    spec: dict[str, Any], told: str
+) -> None:
+    assert told in refused(**spec)
+
+
+def test_kto_keeps_neighbours_together() -> None:
+    run = resolved(method={"kto": {}}, compute={"gpusPerNode": 8})
+    assert run.hyperparameters.batch_size % 16 == 0
+    assert run.hyperparameters.micro_batch_size >= 2
+
+
+def test_an_earlier_adapter_goes_on_upon_its_own_base() -> None:
+    job = FineTuneJob.parse(load_good("finetunejob-rewards"))
+    assert referred_jobs(job.spec) == ("earlier",)
+    base, initial = resolve_base(job.spec, {"earlier": ADAPTER})
+    assert (base, initial) == ("hf://org/base@r1", AdapterSource(uri=ADAPTER.uri, digest=DIGEST))
+    assert resolved(initial).initial == initial
+
+
+def test_an_earlier_whole_model_is_the_base() -> None:
+    job = FineTuneJob.parse(load_good("finetunejob-rewards"))
+    assert resolve_base(job.spec, {"earlier": WHOLE}) == (WHOLE.uri, None)
+
+
+@pytest.mark.parametrize(("artifact", "base"), [(ADAPTER, "hf://org/base@r1"), (WHOLE, None)])
+def test_a_reward_model_brings_its_base_along(artifact: EarlierArtifact, base: str | None) -> None:
+    rloo = {"rewards": [{"name": "liked", "model": {"fineTuneJobRef": {"name": "liked"}}}]}
+    job = FineTuneJob.parse(fine_tune_job(method={"rloo": rloo}))
+    assert referred_jobs(job.spec) == ("liked",)
+    method = resolve_method(job.spec, {"liked": artifact})
+    assert method.rloo is not None
+    (reward,) = method.rloo.rewards
+    assert reward.model is not None
+    assert (reward.model.uri, reward.model.digest, reward.model.base_model) == (artifact.uri, DIGEST, base)

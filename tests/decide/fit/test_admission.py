@@ -1,0 +1,95 @@
+"""Between prepare and training: what does not fit is refused before a GPU is asked for, and status tells why."""
+
+from typing import Any
+
+from published_memory import LLAMA_3_1_8B
+from simulated_cluster import success
+from training_world import World, world
+
+from tunesmith.decide.finetunejob.observed import Surroundings
+from tunesmith_contract.report import ModelReport, RunReport
+
+
+def prepared(memory: str | None, model: ModelReport = LLAMA_3_1_8B, **spec: Any) -> World:
+    """A job whose data is prepared, on nodes whose GPUs have so many MiB."""
+    cluster = world(**spec)
+    labels = {"nvidia.com/gpu.memory": memory} if memory else {}
+    node = {"metadata": {"name": "n", "labels": labels}, "status": {"allocatable": {"nvidia.com/gpu": "8"}}}
+    cluster.around = Surroundings(gpu_nodes=(node,))
+    report = success("prepare")
+    assert isinstance(report, RunReport)
+    cluster.end(0, report.model_copy(update={"model": model}))
+    return cluster
+
+
+def test_what_fits_trains_and_status_has_the_estimate() -> None:
+    cluster = prepared("81920")
+    assert cluster.status["phase"] == "Training"
+    assert cluster.condition("Fits")["status"] == "True"
+    assert cluster.condition("Servable")["status"] == "True"
+    estimate = cluster.status["memoryEstimate"]
+    assert estimate["available"] == cluster.status["resolved"]["gpuMemory"] == "80.0Gi"
+    assert estimate["parts"]["weights"] == "15.0Gi"
+
+
+def test_what_does_not_fit_fails_before_a_job_is_made() -> None:
+    cluster = prepared("4096")
+    assert cluster.status["phase"] == "Failed"
+    assert cluster.condition("Fits")["status"] == "False"
+    assert cluster.condition("Fits")["reason"] == cluster.status["failure"]["reason"] == "DoesNotFit"
+    assert cluster.status["failure"]["category"] == "UserError"
+    assert "4.0 GiB are there" in cluster.status["failure"]["message"]
+    assert not cluster.live_jobs()
+    before = cluster.status
+    cluster.around = Surroundings()
+    cluster.reconcile()
+    assert cluster.status == before
+
+
+def test_an_unknown_gpu_stops_nothing() -> None:
+    cluster = prepared(None)
+    assert cluster.status["phase"] == "Training"
+    assert cluster.condition("Fits")["status"] == "Unknown"
+    assert cluster.condition("Fits")["reason"] == "GPUMemoryUnknown"
+    assert "available" not in cluster.status["memoryEstimate"]
+
+
+def test_what_is_written_goes_before_the_nodes_labels() -> None:
+    cluster = prepared("4096", compute={"gpuMemory": "80Gi"})
+    assert cluster.condition("Fits")["status"] == "True"
+
+
+def test_auto_gives_way_to_the_gpu_there_is() -> None:
+    large, small = prepared("81920"), prepared("18432")
+    assert small.status["phase"] == "Training"
+    assert small.condition("Fits")["status"] == "True"
+    assert int(small.status["resolved"]["microBatchSize"]) <= int(large.status["resolved"]["microBatchSize"])
+
+
+def test_verdicts_stay_when_nodes_go_and_come_back_when_status_is_lost() -> None:
+    cluster = prepared("81920")
+    said = cluster.condition("Fits")
+    nodes, cluster.around = cluster.around, Surroundings()
+    cluster.reconcile()
+    assert cluster.condition("Fits") == said
+    assert cluster.status["memoryEstimate"]["available"] == "80.0Gi"
+    cluster.around = nodes
+    del cluster.resource["status"]
+    cluster.reconcile()
+    assert cluster.condition("Fits")["status"] == "True"
+    assert cluster.status["memoryEstimate"]["available"] == "80.0Gi"
+
+
+def test_without_gpus_only_servability_is_judged() -> None:
+    cluster = prepared(None, compute={"gpusPerNode": 0})
+    assert not [each for each in cluster.status["conditions"] if each["type"] == "Fits"]
+    assert cluster.condition("Servable")["status"] == "True"
+
+
+def test_what_can_not_be_served_trains_and_says_so() -> None:
+    cluster = prepared("81920", LLAMA_3_1_8B.model_copy(update={"quantization": "gptq"}))
+    assert cluster.condition("Servable")["status"] == "False"
+    assert cluster.condition("Servable")["reason"] == "NotServable"
+    cluster.succeed("train")
+    assert cluster.status["phase"] == "Succeeded"
+    assert cluster.status["artifact"]["servable"] is False

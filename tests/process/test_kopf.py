@@ -1,0 +1,144 @@
+"""kopf's watches against an API server that fails: they go on, or the process ends; they never die in silence."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import kopf
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from watch_answers import Answer, stream
+
+from tunesmith.manifests.names import GROUP
+from tunesmith.process import watching
+from tunesmith.process.watching import missing_watchers, watch_resources
+
+VERBS = ["list", "watch", "patch"]
+NAMESPACE = {
+    "name": "namespaces",
+    "kind": "Namespace",
+    "singularName": "",
+    "namespaced": False,
+    "verbs": VERBS,
+}
+RESOURCE = {
+    "name": "finetunejobs",
+    "kind": "FineTuneJob",
+    "singularName": "",
+    "namespaced": True,
+    "verbs": VERBS,
+}
+CRD = {
+    "name": "customresourcedefinitions",
+    "kind": "CustomResourceDefinition",
+    "singularName": "",
+    "namespaced": False,
+}
+DISCOVERY: dict[str, Any] = {
+    "/api": {"versions": ["v1"]},
+    "/api/v1": {"resources": [NAMESPACE]},
+    "/apis": {
+        "groups": [
+            {"name": group, "versions": [{"version": version}], "preferredVersion": {"version": version}}
+            for group, version in ((GROUP, "v1alpha1"), ("apiextensions.k8s.io", "v1"))
+        ]
+    },
+    f"/apis/{GROUP}/v1alpha1": {"resources": [RESOURCE]},
+    "/apis/apiextensions.k8s.io/v1": {"resources": [CRD | {"verbs": VERBS}]},
+}
+
+
+def build_job(name: str, version: int) -> dict[str, Any]:
+    metadata = {"namespace": "ns", "name": name, "uid": name, "resourceVersion": str(version)}
+    return {"kind": "FineTuneJob", "apiVersion": f"{GROUP}/v1alpha1", "metadata": metadata}
+
+
+def failing(code: int) -> Answer:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"kind": "Status", "code": code}, status=code, headers={"Retry-After": "0"})
+
+    return answer
+
+
+class ApiServer:
+    """Discovery, one listed resource, and watches from a script; then silence."""
+
+    def __init__(self, *watches: Answer) -> None:
+        self.watches = [*watches]
+        self.silent = asyncio.Event()
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        if request.path in DISCOVERY:
+            return web.json_response(DISCOVERY[request.path])
+        if "watch" not in request.query:
+            listed = {"metadata": {"resourceVersion": "5"}, "items": [build_job("listed", 1)]}
+            return web.json_response(listed)
+        if self.watches:
+            return await self.watches.pop(0)(request)
+        self.silent.set()
+        return await stream_for_ever(request)
+
+
+async def stream_for_ever(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await asyncio.Event().wait()
+    return response
+
+
+@asynccontextmanager
+async def watched(
+    api: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Any, asyncio.Queue[Any]]]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", api.answer)
+    async with TestServer(app) as server:
+        url = str(server.make_url("")).rstrip("/")
+        monkeypatch.setattr(watching, "load_connection", lambda: kopf.ConnectionInfo(server=url))
+        monkeypatch.setattr(watching, "MAX_BACKOFF_SECONDS", 0.01)
+        news: asyncio.Queue[Any] = asyncio.Queue()
+        task = asyncio.create_task(
+            watch_resources(
+                ["FineTuneJob"],
+                (),
+                lambda kind, body: news.put_nowait((kind, body["metadata"]["name"])),
+                lambda: None,
+            )
+        )
+        try:
+            yield task, news
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        stream(("ERROR", {"kind": "Status", "code": 410})),
+        stream(drop=True),
+        failing(429),
+        failing(500),
+        failing(503),
+    ],
+    ids=["too old", "lost connection", "429", "500", "503"],
+)
+async def test_watches_survive(fault: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    api = ApiServer(fault, stream(("ADDED", build_job("new", 6))))
+    async with watched(api, monkeypatch) as (task, news), asyncio.timeout(5):
+        assert await news.get() == (None, "listed")
+        while await news.get() != ("ADDED", "new"):
+            pass
+        await api.silent.wait()
+        assert not task.done()
+        assert missing_watchers(["FineTuneJob"], (), asyncio.all_tasks()) == set()
+
+
+async def test_what_kills_a_watch_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = ApiServer(stream(("ERROR", {"kind": "Status", "code": 500})))
+    async with watched(api, monkeypatch) as (task, _), asyncio.timeout(5):
+        with pytest.raises(RuntimeError, match="kopf ended"):
+            await task
+    assert missing_watchers(["FineTuneJob"], (), asyncio.all_tasks()) != set()
