@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_server import Received, Reply, serve
 from scripted_teacher import Teacher, answer, kind_of, said, text_of
+from volume import cases
 
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.generation import GenerationBudget
@@ -44,7 +45,7 @@ class FakeClock:
         self.time += seconds
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=cases(60, 1200))
 @given(
     calls=st.integers(1, 12),
     tokens=st.none() | st.integers(1, 400),
