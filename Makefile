@@ -18,6 +18,8 @@ pure := tests/contract tests/api tests/decide tests/manifests tests/checks
 staged := tests/trainer tests/storage tests/harness tests/control_plane
 unit := $(filter-out $(pure) $(staged) tests/support, $(patsubst %/,%,$(wildcard tests/*/)))
 long := --long -m volume
+# Two processes share the files of a stage; each has fixtures of its own, such as a control plane.
+two := -n 2 --dist loadfile
 
 .PHONY: help
 help: ## List the targets
@@ -47,10 +49,10 @@ test-storage: ## Buckets and registries: a real S3 server, OCI registry and GCS 
 	@$(dev)/pytest -q tests/storage --junitxml=$(RESULTS)/storage.xml
 
 test-trainer: ## Trainer: data, training, checkpoints, evaluation, on tiny models
-	@$(trainer)/pytest -q tests/trainer --junitxml=$(RESULTS)/trainer.xml
+	@$(trainer)/pytest -q $(two) tests/trainer --junitxml=$(RESULTS)/trainer.xml
 
 test-control-plane: ## Operator and CRDs against a real API server, controller-manager and kwok
-	@$(dev)/pytest -q -p tunesmith_cluster.pytest_plugin tests/harness tests/control_plane --junitxml=$(RESULTS)/control-plane.xml
+	@$(dev)/pytest -q $(two) -p tunesmith_cluster.pytest_plugin tests/harness tests/control_plane --junitxml=$(RESULTS)/control-plane.xml
 
 test-engine: ## Agent against the real serving engine, on tiny models
 	@TUNESMITH_ENGINE_PYTHON=$$(python3 -m tunesmith_images venv engine)/bin/python \
