@@ -15,7 +15,7 @@ dev = $$(python3 -m tunesmith_images venv dev)/bin
 trainer = $$(python3 -m tunesmith_images venv trainer)/bin
 # Tests that need no process but their own; those with a stage of their own; and all others, so that none is left out.
 pure := tests/contract tests/api tests/decide tests/manifests tests/checks
-staged := tests/trainer tests/storage tests/harness tests/control_plane
+staged := $(addprefix tests/,data trainer storage harness control_plane image)
 unit := $(filter-out $(pure) $(staged) tests/support, $(patsubst %/,%,$(wildcard tests/*/)))
 long := --long -m volume
 # Two processes share the files of a stage; each has fixtures of its own, such as a control plane.
