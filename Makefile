@@ -42,7 +42,7 @@ test-long: ## The long form of property tests, fuzzing and simulations, seeded a
 	@$(trainer)/pytest -q $(long) tests/trainer --junitxml=$(RESULTS)/trainer-long.xml
 
 test-unit: ## Pure rooms, contract, kernel, agent, harness: no cluster
-	@$(dev)/pytest -q --timeout=60 $(pure) --junitxml=$(RESULTS)/pure.xml
+	@$(dev)/pytest -q $(pure) --junitxml=$(RESULTS)/pure.xml
 	@$(dev)/pytest -q -m "not engine" $(unit) --junitxml=$(RESULTS)/unit.xml
 
 test-storage: ## Buckets and registries: a real S3 server, OCI registry and GCS emulator
