@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-SOURCES := contract/src storage/src operator/src serving-image/src trainer-image/src e2e/checks/src e2e/cluster/src e2e/images/src e2e/demo/src tests/support e2e/tests/support
+SOURCES := contract/src storage/src operator/src serving-image/src trainer-image/src e2e/checks/src e2e/cluster/src e2e/images/src e2e/demo/src docs/generate/src tests/support e2e/tests/support
 empty :=
 space := $(empty) $(empty)
 export PYTHONPATH := $(subst $(space),:,$(addprefix $(CURDIR)/,$(SOURCES)))
@@ -67,18 +67,22 @@ coverage-check: ## Print what the last `make test` covered, by room; fails where
 coverage-raise: ## Lift the floors of coverage to what the last `make test` covered
 	@$(dev)/python -m tunesmith_checks.coverage_floors raise
 
-.PHONY: lint format crds check-crds
+.PHONY: lint format crds docs
 lint: ## Formatting, ruff, mypy, import-linter, chart
 	@$(dev)/ruff format --check .
 	@$(dev)/ruff check .
-	@$(dev)/mypy contract/src storage/src operator/src e2e/checks/src
+	@$(dev)/mypy contract/src storage/src operator/src docs/generate/src e2e/checks/src
 	@$(dev)/lint-imports
 
 format: ## Format and mend what ruff can mend
 	@$(dev)/ruff format . && $(dev)/ruff check --fix .
 
-crds: ## Generate crds/*.yaml from the API models
+crds: ## Generate crds/*.yaml from the API models, and the field reference from them
 	@$(dev)/python -m tunesmith.crdgen
+	@$(dev)/python -m tunesmith_docs
+
+docs: ## Generate the field reference, the chart's values and the troubleshooting page
+	@$(dev)/python -m tunesmith_docs
 
 .PHONY: bootstrap setup setup-tools setup-cluster setup-trainer images pins cluster-up cluster-down control-plane-up control-plane-down
 bootstrap: ## Make sure of a Python that can make virtual environments

@@ -13,8 +13,9 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 HEAD = """\
 # Benchmarks
 
-Measured by `make bench`, which writes `bench/results/*.json` and this page. Compare figures of one run with each other,
-not with those of another machine: two cores carry the API server, the load and what is measured.
+How fast the operator, the agent, the trainer and prepare are, and how much memory they take. `make bench` measures and
+writes `bench/results/*.json` and this page. Compare figures of one run with each other, not with those of another
+machine: two cores carry the API server, the load and what is measured.
 """
 
 
@@ -138,7 +139,7 @@ def _kinds_table(kinds: list[dict[str, Any]]) -> str:
         )
         for row in kinds
     ]
-    head = ("s", "tokens/s", "peak MiB", "artefact MiB", "validation loss", "JSON fields right")
+    head = ("s", "tokens/s", "peak MiB", "artifact MiB", "validation loss", "JSON fields right")
     return table(("same task, same steps", *head), rows)
 
 

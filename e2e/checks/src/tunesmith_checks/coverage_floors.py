@@ -83,7 +83,7 @@ def measure() -> dict[str, Covered]:
     measurement = coverage.Coverage(config_file=str(ROOT / ".coveragerc"))
     measurement.combine([str(COVERAGE)], keep=True)
     # A file that no test imports counts as well.
-    sources = [str(file) for pattern in ("*/src", "e2e/*/src") for file in _find_code(pattern)]
+    sources = [str(file) for pattern in ("*/src", "*/*/src") for file in _find_code(pattern)]
     measurement.get_data().touch_files(sources)
     report = COVERAGE / "report.json"
     measurement.json_report(outfile=str(report))

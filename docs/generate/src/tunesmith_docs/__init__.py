@@ -1,0 +1,1 @@
+"""Generator of the documentation pages that follow from code: field reference, chart values, troubleshooting."""
