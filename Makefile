@@ -49,7 +49,7 @@ test-storage: ## Buckets and registries: a real S3 server, OCI registry and GCS 
 	@$(dev)/pytest -q tests/storage --junitxml=$(RESULTS)/storage.xml
 
 test-trainer: ## Trainer: data, training, checkpoints, evaluation, on tiny models
-	@$(trainer)/pytest -q $(two) tests/trainer --junitxml=$(RESULTS)/trainer.xml
+	@OMP_NUM_THREADS=1 $(trainer)/pytest -q $(two) tests/trainer --junitxml=$(RESULTS)/trainer.xml
 
 test-control-plane: ## Operator and CRDs against a real API server, controller-manager and kwok
 	@$(dev)/pytest -q $(two) -p tunesmith_cluster.pytest_plugin tests/harness tests/control_plane --junitxml=$(RESULTS)/control-plane.xml

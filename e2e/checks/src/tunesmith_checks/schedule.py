@@ -27,19 +27,20 @@ class Stage(NamedTuple):
     niceness: int = 0
 
 
-# In the order of priority: the longest chains first. Shares were measured by `make test` itself, which prints them.
+# In the order of priority: the longest chains first. Stages that give way take what the others leave, so their shares
+# are less than what they could use.
 STAGES = (
     Stage("setup-tools", 1.0, 1),
     Stage("setup-cluster", 1.5, 4, after=("setup-tools",)),
     Stage("setup-trainer", 0.5, 1, after=("setup-tools",)),
     Stage("images", 1.0, 2, after=("setup-cluster", "setup-trainer")),
     Stage("test-e2e", 0.7, 8, after=("images",)),
-    Stage("test-control-plane", 0.6, 3, after=("setup-cluster",)),
-    Stage("test-trainer", 1.0, 4, after=("setup-trainer", "setup-cluster"), niceness=5),
-    Stage("test-engine", 0.9, 5, after=("setup-trainer",)),
-    Stage("test-storage", 0.6, 1, after=("setup-cluster",), niceness=2),
-    Stage("test-unit", 1.0, 1, after=("setup-tools",), niceness=5),
-    Stage("lint", 1.0, 1, after=("setup-tools",), niceness=5),
+    Stage("test-control-plane", 0.5, 3, after=("setup-cluster",)),
+    Stage("test-trainer", 0.7, 5, after=("setup-trainer", "setup-cluster"), niceness=5),
+    Stage("test-engine", 0.8, 5, after=("setup-trainer",), niceness=2),
+    Stage("test-storage", 0.5, 1, after=("setup-cluster",), niceness=2),
+    Stage("test-unit", 0.7, 1, after=("setup-cluster",), niceness=5),
+    Stage("lint", 0.7, 1, after=("setup-tools",), niceness=5),
 )
 
 
