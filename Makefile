@@ -17,7 +17,7 @@ trainer = $$(python3 -m tunesmith_images venv trainer)/bin
 pure := tests/contract tests/api tests/decide tests/manifests tests/checks
 staged := $(addprefix tests/,data trainer storage harness control_plane image)
 unit := $(filter-out $(pure) $(staged) tests/support, $(patsubst %/,%,$(wildcard tests/*/)))
-long := --long -m "volume or long"
+long := --long --timeout=0 -m "volume or long"
 # Two processes share the files of a stage; each has fixtures of its own, such as a control plane.
 two := -n 2 --dist loadfile
 

@@ -1,7 +1,11 @@
-"""Options of all tests: the long form of those that try many cases."""
+"""Options of all tests, and their time limits."""
 
 import pytest
 from hypothesis import is_hypothesis_test, settings
+
+# Seconds for tests with these fixtures, instead of those of pytest.ini: each worker that trains takes long to start,
+# Argilla a minute, and the machine is busy.
+TIMEOUTS = {"world": 600, "shared_world": 600, "models": 600, "argilla": 300}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -19,7 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what Hypothesis runs as tests of volume, and leave out what only the long form has."""
+    """Leave out what only the long form has; mark volume and time limits."""
     if not config.getoption("--long"):
         long = [item for item in items if item.get_closest_marker("long")]
         items[:] = [item for item in items if item not in long]
@@ -27,3 +31,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if is_hypothesis_test(getattr(item, "obj", None)):
             item.add_marker(pytest.mark.volume)
+        seconds = [TIMEOUTS[name] for name in getattr(item, "fixturenames", ()) if name in TIMEOUTS]
+        if seconds and not config.getoption("--long") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(max(seconds)))
