@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-SOURCES := contract/src storage/src operator/src serving-image/src trainer-image/src e2e/checks/src e2e/cluster/src e2e/images/src e2e/demo/src docs/generate/src tests/support e2e/tests/support
+SOURCES := contract/src storage/src operator/src serving-image/src data/src trainer-image/src e2e/checks/src e2e/cluster/src e2e/images/src e2e/demo/src docs/generate/src tests/support e2e/tests/support
 empty :=
 space := $(empty) $(empty)
 export PYTHONPATH := $(subst $(space),:,$(addprefix $(CURDIR)/,$(SOURCES)))
@@ -32,14 +32,14 @@ demo: bootstrap ## Bring a cluster up, train, evaluate and serve the quickstart;
 demo-down: bootstrap ## Remove all that `make demo` made (build caches stay; `make clean-cache` removes them)
 	@$(dev)/python -m tunesmith_demo down
 
-.PHONY: test test-long test-unit test-storage test-trainer test-control-plane test-engine test-e2e coverage-check coverage-raise
+.PHONY: test test-long test-unit test-storage test-data test-trainer test-control-plane test-engine test-e2e coverage-check coverage-raise
 test: bootstrap ## Everything: install what is needed, checks, all tests side by side; prints times and coverage
 	@python3 -m tunesmith_checks
 
 test-long: ## The long form of property tests, fuzzing and simulations, seeded anew each time (hours)
 	@$(dev)/pytest -q $(long) $(pure) --junitxml=$(RESULTS)/pure-long.xml
 	@$(dev)/pytest -q $(long) $(unit) --junitxml=$(RESULTS)/unit-long.xml
-	@$(trainer)/pytest -q $(long) tests/trainer --junitxml=$(RESULTS)/trainer-long.xml
+	@$(trainer)/pytest -q $(long) tests/data tests/trainer --junitxml=$(RESULTS)/trainer-long.xml
 
 test-unit: ## Pure rooms, contract, kernel, agent, harness: no cluster
 	@$(dev)/pytest -q $(pure) --junitxml=$(RESULTS)/pure.xml
@@ -48,7 +48,10 @@ test-unit: ## Pure rooms, contract, kernel, agent, harness: no cluster
 test-storage: ## Buckets and registries: a real S3 server, OCI registry and GCS emulator
 	@$(dev)/pytest -q tests/storage --junitxml=$(RESULTS)/storage.xml
 
-test-trainer: ## Trainer: data, training, checkpoints, evaluation, on tiny models
+test-data: ## Data preparation: reading, cleaning, quality, labels, generation, the command
+	@OMP_NUM_THREADS=1 $(trainer)/pytest -q tests/data --junitxml=$(RESULTS)/data.xml
+
+test-trainer: ## Trainer: training, checkpoints, evaluation, on tiny models
 	@OMP_NUM_THREADS=1 $(trainer)/pytest -q $(two) tests/trainer --junitxml=$(RESULTS)/trainer.xml
 
 test-control-plane: ## Operator and CRDs against a real API server, controller-manager and kwok
@@ -71,7 +74,8 @@ coverage-raise: ## Lift the floors of coverage to what the last `make test` cove
 lint: ## Formatting, ruff, mypy, import-linter, chart
 	@$(dev)/ruff format --check .
 	@$(dev)/ruff check .
-	@$(dev)/mypy contract/src storage/src operator/src docs/generate/src e2e/checks/src
+	@$(dev)/mypy contract/src storage/src operator/src serving-image/src docs/generate/src e2e/checks/src
+	@$(dev)/mypy tests/agent tests/storage tests/support/agent_harness.py tests/support/fake_engine.py
 	@$(dev)/lint-imports
 
 format: ## Format and mend what ruff can mend

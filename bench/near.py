@@ -22,11 +22,11 @@ from typing import Any
 
 from planted_rows import EDITS, Row, Writer, edited, lengthen, replace, swap, typo
 
+from tunesmith_data.rows.clean.held_out_overlap import HeldOut, Overlap
+from tunesmith_data.rows.clean.near_duplicates import NearDuplicates
+from tunesmith_data.rows.clean.personal_data import PersonalDataFinder
+from tunesmith_data.rows.table.record import Record
 from tunesmith_images.venvs import make_environment
-from tunesmith_trainer.data.clean.near import NearDuplicates
-from tunesmith_trainer.data.clean.overlap import HeldOut, Overlap
-from tunesmith_trainer.data.clean.personal_data import PersonalDataFinder
-from tunesmith_trainer.data.records import Record
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench/results/near.json"

@@ -25,6 +25,7 @@ compile serving-image/requirements.in --constraint operator/requirements.txt "$@
 compile requirements-dev.in "$@"
 compile images/torch/requirements.in "$@"
 compile trainer-image/requirements.in "$@"
+compile data/requirements.in --constraint trainer-image/requirements.txt "$@"
 compile trainer-image/requirements-dev.in "$@"
 compile serving-image/requirements-engine.in --override serving-image/overrides-engine.txt "$@"
 compile serving-image/requirements-engine-gpu.in "$@"

@@ -9,8 +9,9 @@ import pytest
 import uvloop
 from agent_harness import Running, Storage, running_agent
 from fake_engine import FakeEngine
+from tenacity import wait_random
 
-from tunesmith_agent.control import operator_link, reconciler, watch_file
+from tunesmith_agent.control import desired_state, operator_link, reconciler
 from tunesmith_contract.agent import DesiredAlias, Version
 
 
@@ -31,9 +32,9 @@ async def no_leaked_tasks() -> AsyncIterator[None]:
 def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loops look often: tests wait for conditions, never for time."""
     monkeypatch.setattr(reconciler, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(reconciler, "SPACING_SECONDS", 0.001)
-    monkeypatch.setattr(watch_file, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(operator_link, "BACKOFF_SECONDS", (0.01, 0.05))
+    monkeypatch.setattr(reconciler, "MIN_STEP_SECONDS", 0.001)
+    monkeypatch.setattr(desired_state, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(operator_link, "RECONNECT_WAIT", wait_random(0.01, 0.05))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What an ordinary OpenAI client sees."""
+"""Requests of an ordinary OpenAI client."""
 
 import asyncio
 import json
@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 import openai
 import pytest
 from agent_harness import Running, Storage
+from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
 from tunesmith_contract.agent import DIGEST_HEADER, VERSION_HEADER, DesiredAlias, Version, served_name
 
-MESSAGES = [{"role": "user", "content": "Lunch, 12 EUR"}]
+MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Lunch, 12 EUR"}]
 
 
 @pytest.fixture
@@ -67,8 +68,11 @@ def chunk(text: str) -> bytes:
 async def test_stream_passes_before_the_next_piece_is_made(
     agent: Running, client: openai.AsyncOpenAI, expenses: Version
 ) -> None:
-    stream = client.chat.completions.create(model="expenses", messages=MESSAGES, stream=True)
-    asking = asyncio.create_task(stream)
+
+    async def ask() -> openai.AsyncStream[ChatCompletionChunk]:
+        return await client.chat.completions.create(model="expenses", messages=MESSAGES, stream=True)
+
+    asking = asyncio.create_task(ask())
     agent.engine.pieces.put_nowait(chunk("one"))
     chunks = aiter(await asking)
     # The engine makes the second piece only now that the first has arrived.

@@ -1,4 +1,4 @@
-"""What /metrics says, as Prometheus' own parser reads it."""
+"""Output of /metrics, read by Prometheus' own parser."""
 
 import aiohttp
 from agent_harness import Running
@@ -21,18 +21,18 @@ def samples(text: str) -> dict[tuple[str, str], float]:
 async def test_requests_and_the_engines_own_metrics(agent: Running, expenses: Version) -> None:
     async with aiohttp.ClientSession(agent.url) as session:
         for model in ("expenses", "nobody"):
-            body = {"model": model, "messages": []}
+            body: dict[str, object] = {"model": model, "messages": []}
             async with session.post("/v1/chat/completions", json=body):
                 pass
         async with session.get("/metrics") as answer:
-            found = samples(await answer.text())
-    assert found["tunesmith_agent_requests_total", "expenses"] == 1
-    assert found["tunesmith_agent_request_seconds_bucket", "expenses"] == 1
-    assert found["tunesmith_agent_in_flight_requests", "expenses"] == 0
-    assert found["tunesmith_agent_refusals_total", ""] == 1
-    assert found["tunesmith_agent_loads_total", "expenses"] == 1
-    assert found["tunesmith_agent_generation", ""] == 1
-    assert found["vllm:num_requests_running", ""] == 0
+            values = samples(await answer.text())
+    assert values["tunesmith_agent_requests_total", "expenses"] == 1
+    assert values["tunesmith_agent_request_seconds_bucket", "expenses"] == 1
+    assert values["tunesmith_agent_in_flight_requests", "expenses"] == 0
+    assert values["tunesmith_agent_refusals_total", ""] == 1
+    assert values["tunesmith_agent_loads_total", "expenses"] == 1
+    assert values["tunesmith_agent_generation", ""] == 1
+    assert values["vllm:num_requests_running", ""] == 0
 
 
 async def test_metrics_without_the_engine(agent: Running) -> None:

@@ -1,4 +1,4 @@
-"""The connection to the operator: TLS, token, reports, pushes, and life without it."""
+"""Connection to the operator: TLS, token, reports, pushed states, reconnection."""
 
 import asyncio
 import datetime
@@ -6,6 +6,7 @@ import ipaddress
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from agent_harness import Storage, running_agent
@@ -14,7 +15,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from fake_engine import FakeEngine
+from tenacity import RetryCallState
 
+from tunesmith_agent.control import operator_link
 from tunesmith_contract.agent import AGENT_PATH, AgentReport, DesiredAlias, DesiredState
 
 
@@ -96,7 +99,7 @@ async def test_pushed_state_is_applied_and_reported(
     engine: FakeEngine, storage: Storage, operator: Operator, tmp_path: Path
 ) -> None:
     version = storage.commit()
-    settings = {
+    settings: dict[str, Any] = {
         "operator_url": f"https://127.0.0.1:{operator.port}", "namespace": "team", "deployment": "models",
         "pod_name": "pod", "pod_uid": "uid", "credentials_dir": tmp_path,
     }  # fmt: skip
@@ -135,3 +138,31 @@ async def test_another_authority_is_not_trusted(
         assert not running.agent.metrics.operator_connected
     assert operator.tokens == []
     assert "secret-token" not in caplog.text
+
+
+async def test_pauses_are_short_again_after_a_connection(
+    engine: FakeEngine, storage: Storage, operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: asyncio.Queue[int] = asyncio.Queue()
+
+    def wait(state: RetryCallState) -> float:
+        attempts.put_nowait(state.attempt_number)
+        return 0.01
+
+    monkeypatch.setattr(operator_link, "RECONNECT_WAIT", wait)
+    settings: dict[str, Any] = {
+        "operator_url": f"https://127.0.0.1:{operator.port}", "namespace": "team", "deployment": "models",
+        "credentials_dir": tmp_path,
+    }  # fmt: skip
+    async with running_agent(engine, storage.root, **settings), asyncio.timeout(10):
+        await operator.report(0)
+        await operator.stop()
+        assert [await attempts.get() for _ in range(3)] == [1, 2, 3]
+        await operator.start()
+        while not operator.sockets:  # noqa: ASYNC110 - a server has no event for its first client
+            await asyncio.sleep(0)
+        while not attempts.empty():
+            attempts.get_nowait()
+        await operator.stop()
+        assert [await attempts.get() for _ in range(2)] == [1, 2]
+        await operator.start()

@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -21,11 +22,12 @@ async def test_sigterm_ends_it_with_zero(engine: FakeEngine, tmp_path: Path) -> 
         stderr=asyncio.subprocess.PIPE, env={"PYTHONPATH": ":".join(sys.path), "PATH": ""},
     )  # fmt: skip
     assert process.stderr is not None
-    entries = []
+    entries: list[dict[str, Any]] = []
     async with asyncio.timeout(30):
-        while not entries or entries[-1]["message"] != "listening":
+        while not {"listening", "engine is up"} <= {entry["message"] for entry in entries}:
             entries.append(json.loads(await process.stderr.readline()))
-        url = f"http://127.0.0.1:{entries[-1]['port']}"
+        port = next(entry["port"] for entry in entries if entry["message"] == "listening")
+        url = f"http://127.0.0.1:{port}"
         async with aiohttp.ClientSession(url) as session, session.get("/healthz") as answer:
             assert answer.status == 200
         process.send_signal(signal.SIGTERM)

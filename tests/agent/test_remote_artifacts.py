@@ -1,6 +1,8 @@
-"""Adapters from a bucket: fetched to the pod's own disk with the mounted Secret, gone with their last alias."""
+"""Adapters from a bucket: fetched to the pod's own disk with the mounted Secret, removed with their last alias."""
 
+import hashlib
 from collections.abc import AsyncIterator, Iterator
+from io import BufferedReader
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from storage_servers import BUCKET, S3Server, run_s3
 from tunesmith_contract.agent import DesiredAlias, LoadState, Version
 from tunesmith_contract.uris import parse_uri
 from tunesmith_storage.artifacts import publish_artifact
-from tunesmith_storage.remote import open_remote
+from tunesmith_storage.stores import open_remote
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ async def test_an_adapter_is_fetched_and_served(
     await agent.until(lambda: not fetched.exists())
 
 
-async def test_another_artefact_than_the_digest_says_is_refused(
+async def test_another_artifact_than_the_digest_says_is_refused(
     agent: Running, storage: Storage, secrets: Path
 ) -> None:
     first, second = (publish(storage, secrets, storage.commit()) for _ in range(2))
@@ -78,3 +80,47 @@ async def test_a_mended_secret_is_taken_up(agent: Running, storage: Storage, sec
     assert await agent.failed(version) == "AccessDenied"
     key.write_text(right)
     await agent.until(lambda: agent.state(version) is LoadState.ACTIVE)
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files whose digest was computed, in order."""
+    names: list[str] = []
+    file_digest = hashlib.file_digest
+
+    def record(stream: BufferedReader, algorithm: str) -> object:
+        names.append(Path(stream.name).name)
+        return file_digest(stream, algorithm)
+
+    monkeypatch.setattr(hashlib, "file_digest", record)
+    return names
+
+
+async def test_a_fetched_artifact_is_read_once(
+    agent: Running, storage: Storage, secrets: Path, hashed: list[str]
+) -> None:
+    version = publish(storage, secrets, storage.commit())
+    hashed.clear()
+    agent.want(DesiredAlias(name="a", stable=version))
+    await agent.active(version)
+    assert len(hashed) == 2
+    assert any("adapter_config.json" in name for name in hashed)
+    assert any("adapter_model.safetensors" in name for name in hashed)
+
+
+@pytest.mark.parametrize("damage", [b"weight2", b"short", None], ids=["changed", "short", "missing"])
+async def test_an_earlier_download_is_verified_again(
+    engine: FakeEngine, storage: Storage, secrets: Path, tmp_path: Path, damage: bytes | None
+) -> None:
+    version = publish(storage, secrets, storage.commit())
+    scratch = tmp_path / "scratch"
+    file = scratch / version.digest.replace(":", "-") / "adapter_model.safetensors"
+    alias = DesiredAlias(name="a", stable=version)
+    async with running_agent(engine, tmp_path, secrets_dir=secrets.parent, scratch_dir=scratch) as running:
+        running.want(alias)
+        await running.active(version)
+    file.unlink() if damage is None else file.write_bytes(damage)
+    async with running_agent(engine, tmp_path, secrets_dir=secrets.parent, scratch_dir=scratch) as running:
+        running.want(alias)
+        reason = await running.failed(version)
+    assert reason == ("ArtifactNotFound" if damage is None else "DigestMismatch")

@@ -1,5 +1,6 @@
 """Stickiness and weights: monotone, even, and the same in every pod."""
 
+import json
 import random
 import subprocess
 import sys
@@ -96,6 +97,24 @@ def test_a_conversation_keeps_its_key_and_instructions_do_not_make_one() -> None
     assert stickiness_key({}, {"messages": [SYSTEM, answer]}) != opening
 
 
-@given(st.recursive(st.none() | st.booleans() | st.text() | st.integers(-9, 9), st.lists))
-def test_any_messages_have_a_key(messages: object) -> None:
-    assert isinstance(stickiness_key({}, {"messages": messages}), bytes)
+JSON = st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=4) | st.lists(st.text(max_size=4))
+MESSAGES = st.fixed_dictionaries({"role": st.sampled_from(["system", "developer", "user"]), "content": JSON})
+
+
+@given(instructions=st.lists(st.just(SYSTEM)), first=JSON, other=JSON, rest=st.lists(JSON | MESSAGES))
+def test_any_first_message_alone_makes_the_key(
+    instructions: list[object], first: object, other: object, rest: list[object]
+) -> None:
+    """Also of messages that are not objects, which the engine will refuse."""
+    key = stickiness_key({}, {"messages": [*instructions, first, *rest]})
+    assert key == stickiness_key({}, {"messages": [first]})
+    assert (key == stickiness_key({}, {"messages": [*instructions, other]})) == (
+        json.dumps(first) == json.dumps(other)
+    )
+
+
+@given(JSON | st.lists(JSON | MESSAGES, max_size=3))
+def test_any_messages_have_the_same_key_in_every_pod(messages: object) -> None:
+    key = stickiness_key({}, {"messages": messages})
+    assert key
+    assert key == stickiness_key({}, json.loads(json.dumps({"messages": messages})))

@@ -1,4 +1,4 @@
-"""From desired state to active, refused, drained: against an engine that can fail and restart."""
+"""Loading, proof, rollout and draining of versions, with an engine that can fail and restart."""
 
 import asyncio
 import shutil
@@ -271,7 +271,7 @@ async def test_higher_generation_wins_whoever_brings_it(agent: Running, storage:
 
 
 def test_manifest_must_list_what_the_engine_reads(storage: Storage) -> None:
-    from tunesmith_agent.artifacts.verify import ArtifactInvalid, verify_artifact
+    from tunesmith_agent.artifacts import ArtifactInvalid, verify_artifact
 
     folder = storage.folder(storage.commit())
     manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())
@@ -281,5 +281,5 @@ def test_manifest_must_list_what_the_engine_reads(storage: Storage) -> None:
     ):
         wrong = manifest.model_copy(update={"files": files})
         (folder / MANIFEST_FILE).write_bytes(wrong.to_bytes())
-        with pytest.raises(ArtifactInvalid, match=r"does not list adapter_model|outside the artefact"):
+        with pytest.raises(ArtifactInvalid, match=r"does not list adapter_model|outside the artifact"):
             verify_artifact(folder, wrong.digest)

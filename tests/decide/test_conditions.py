@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from tunesmith.api.crd import UNSEEN_TIME
-from tunesmith.decide.conditions import ConditionUpdate, is_true, merge_conditions
+from tunesmith.decide.conditions import ConditionUpdate, merge_conditions
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -23,7 +23,7 @@ def test_transition_time_moves_with_the_status_alone() -> None:
         2,
     )
     assert third[0]["lastTransitionTime"] == "2030-01-01T02:00:00Z"
-    assert is_true(third, "Ready") and not is_true(second, "Ready")
+    assert (second[0]["status"], third[0]["status"]) == ("Unknown", "True")
 
 
 def test_other_conditions_stay() -> None:

@@ -14,16 +14,20 @@ from tunesmith.decide.finetunejob.run_config import resolve_run
 from tunesmith.decide.plan import Create
 from tunesmith.decide.run.children import Children
 from tunesmith.manifests.eval_run import build_eval_run
-from tunesmith.manifests.inputs_config_map import Inputs, build_inputs_config_map, parse_inputs
-from tunesmith.manifests.prepare_job import build_prepare_job
+from tunesmith.manifests.finetunejob_jobs import build_prepare_job, build_train_job
 from tunesmith.manifests.result_config_map import (
     AttemptOutcome,
     AttemptRecord,
     build_result_config_map,
     parse_result,
 )
-from tunesmith.manifests.run_config_map import build_run_config_map, parse_run
-from tunesmith.manifests.train_job import build_train_job
+from tunesmith.manifests.run_snapshots import (
+    Inputs,
+    build_inputs_config_map,
+    build_run_config_map,
+    parse_inputs,
+    parse_run,
+)
 from tunesmith_contract.run_config import TrainConfig
 
 GPU = "nvidia.com/gpu"
@@ -196,7 +200,7 @@ def test_placement_is_as_written() -> None:
     assert pod["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
 
 
-def test_the_evaluation_judges_the_jobs_artefact() -> None:
+def test_the_evaluation_judges_the_jobs_artifact() -> None:
     evaluation = {key: value for key, value in eval_run()["spec"].items() if key != "candidate"}
     job = FineTuneJob.parse(fine_tune_job(evaluation=evaluation | {"candidate": {"fewShot": 2}}))
     assert job.spec.evaluation is not None

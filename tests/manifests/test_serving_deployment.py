@@ -5,8 +5,11 @@ from typing import Any
 import pytest
 from serving_world import ENVIRONMENT, World, build_adapter
 
-from tunesmith.manifests.serving_deployment import build_serving_deployment, rolling_update
-from tunesmith.manifests.serving_disruption_budget import build_serving_disruption_budget
+from tunesmith.manifests.serving_deployment import (
+    build_serving_deployment,
+    build_serving_disruption_budget,
+    rolling_update,
+)
 from tunesmith.manifests.serving_service import build_serving_service
 
 

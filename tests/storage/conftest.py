@@ -1,4 +1,4 @@
-"""Servers for the whole session, and an artefact to send them."""
+"""Servers for the whole session, and an artifact to send them."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -90,9 +90,9 @@ def secrets(tmp_path: Path) -> Callable[[dict[str, str]], Path]:
 
 
 @pytest.fixture
-def artefact(tmp_path: Path) -> tuple[Path, str]:
-    """An artefact's folder, new in every test, and its digest."""
-    folder = tmp_path / "artefact"
+def artifact(tmp_path: Path) -> tuple[Path, str]:
+    """An artifact's folder, new in every test, and its digest."""
+    folder = tmp_path / "artifact"
     for name, data in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)

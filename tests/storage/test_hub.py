@@ -1,6 +1,7 @@
-"""The hub's side is its client's signatures: no hub is at hand. An artefact is one commit, compared afterwards."""
+"""Hugging Face Hub, behind the signatures of its own client: an artifact is one commit, verified afterwards."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,11 +17,11 @@ from tunesmith_contract.uris import parse_uri
 from tunesmith_storage import hub
 from tunesmith_storage.artifacts import fetch_artifact, publish_artifact
 from tunesmith_storage.credentials import Credentials
-from tunesmith_storage.errors import NotThere, StorageError, StorageUnavailable
+from tunesmith_storage.errors import NotFound, StorageError, StorageUnavailable
 from tunesmith_storage.hub import HubFolder
-from tunesmith_storage.remote import open_remote
+from tunesmith_storage.stores import open_remote
 
-Artefact = tuple[Path, str]
+Artifact = tuple[Path, str]
 LARGE = "adapter_model.safetensors"
 
 
@@ -55,7 +56,8 @@ class Hub:
         lfs = {"size": len(data), "oid": hashlib.sha256(data).hexdigest(), "pointerSize": 1}
         name = path.relative_to(self.root).as_posix()
         large = {"lfs": lfs} if path.name == LARGE else {}
-        return RepoFile(path=name, size=len(data), oid=blob, **large)
+        build: Callable[..., RepoFile] = RepoFile
+        return build(path=name, size=len(data), oid=blob, **large)
 
     def commit(self, repo: str, operations: Any, *, commit_message: str, revision: str | None) -> None:
         self.commits.append([operation.path_in_repo for operation in operations])
@@ -89,10 +91,10 @@ def test_rows_are_looked_for_among_data_sets(repository: Hub, tmp_path: Path) ->
     assert repository.asked == {"dataset"}
 
 
-def test_an_artefact_is_one_commit_and_comes_back(
-    repository: Hub, artefact: Artefact, tmp_path: Path
+def test_an_artifact_is_one_commit_and_comes_back(
+    repository: Hub, artifact: Artifact, tmp_path: Path
 ) -> None:
-    folder, digest = artefact
+    folder, digest = artifact
     publish_artifact(open_folder(digest, tmp_path), folder)
     (committed,) = repository.commits
     assert all(name.startswith(f"team/sha256/{digest.removeprefix('sha256:')}/") for name in committed)
@@ -103,8 +105,8 @@ def test_an_artefact_is_one_commit_and_comes_back(
     assert (fetched / LARGE).read_bytes() == (folder / LARGE).read_bytes()
 
 
-def test_a_damaged_file_is_detected(repository: Hub, artefact: Artefact, tmp_path: Path) -> None:
-    folder, digest = artefact
+def test_a_damaged_file_is_detected(repository: Hub, artifact: Artifact, tmp_path: Path) -> None:
+    folder, digest = artifact
     publish_artifact(open_folder(digest, tmp_path), folder)
     for name in (LARGE, "README.md"):
         (harmed,) = repository.root.rglob(name)
@@ -133,7 +135,7 @@ def test_refusals(
     with pytest.raises(StorageError) as caught:
         open_folder("sha256:x", tmp_path).entries()
     assert caught.value.reason == reason
-    assert isinstance(caught.value, NotThere) == (status == 404)
+    assert isinstance(caught.value, NotFound) == (status == 404)
 
 
 def test_the_token_is_the_secrets_then_the_environments(

@@ -1,4 +1,4 @@
-"""What is wrong is said with the Secret and the key to correct, and without any secret."""
+"""Error messages of stores: they name the Secret and the key to correct, and hold no secret value."""
 
 import base64
 import json
@@ -18,13 +18,13 @@ from tunesmith_contract.uris import parse_uri
 from tunesmith_storage.credentials import load_credentials
 from tunesmith_storage.errors import StorageError, StorageUnavailable
 from tunesmith_storage.registry import find_login
-from tunesmith_storage.remote import open_remote
+from tunesmith_storage.stores import open_remote
 
 Mount = Callable[[dict[str, str]], Path]
 
 
 @pytest.fixture(autouse=True)
-def no_secret_is_told(caplog: pytest.LogCaptureFixture) -> object:
+def no_secret_in_logs(caplog: pytest.LogCaptureFixture) -> object:
     """Whatever happens, logs hold no secret."""
     caplog.set_level(logging.DEBUG)
     yield
@@ -36,9 +36,9 @@ def refusal(uri: str, secrets: Path) -> StorageError:
     """How a store refuses to be listed."""
     with pytest.raises(StorageError) as caught:
         open_remote(parse_uri(uri), ["output"], secrets).entries()
-    told = "".join(traceback.format_exception(caught.value))
-    assert SECRET_KEY not in told
-    assert PASSWORD not in told
+    printed = "".join(traceback.format_exception(caught.value))
+    assert SECRET_KEY not in printed
+    assert PASSWORD not in printed
     return caught.value
 
 
@@ -57,10 +57,10 @@ S3_REFUSALS = {
 }
 
 
-@pytest.mark.parametrize(("change", "told"), S3_REFUSALS.values(), ids=S3_REFUSALS)
-def test_a_wrong_key_of_a_bucket(s3: S3Server, secrets: Mount, change: dict[str, str], told: str) -> None:
+@pytest.mark.parametrize(("change", "expected"), S3_REFUSALS.values(), ids=S3_REFUSALS)
+def test_a_wrong_key_of_a_bucket(s3: S3Server, secrets: Mount, change: dict[str, str], expected: str) -> None:
     error = refusal(f"s3://{BUCKET}/x", secrets(s3.secret() | change))
-    assert told in error.message
+    assert expected in error.message
     assert error.category is FailureCategory.USER_ERROR
 
 
@@ -113,12 +113,12 @@ REGISTRY_REFUSALS = {
 }
 
 
-@pytest.mark.parametrize(("change", "told"), REGISTRY_REFUSALS.values(), ids=REGISTRY_REFUSALS)
+@pytest.mark.parametrize(("change", "expected"), REGISTRY_REFUSALS.values(), ids=REGISTRY_REFUSALS)
 def test_a_wrong_key_of_a_registry(
-    registry: Registry, registry_secret: dict[str, str], secrets: Mount, change: dict[str, str], told: str
+    registry: Registry, registry_secret: dict[str, str], secrets: Mount, change: dict[str, str], expected: str
 ) -> None:
     error = refusal(f"oci://{registry.host}/team/x:tag", secrets(registry_secret | change))
-    assert told in error.message
+    assert expected in error.message
     assert error.category is FailureCategory.USER_ERROR
 
 

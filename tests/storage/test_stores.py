@@ -1,4 +1,4 @@
-"""The same promises in every store: digest verified, resumed after an interruption, never overwritten."""
+"""Behaviour that all stores share: digests verified, interrupted transfers continued, nothing overwritten."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,11 +14,12 @@ from tunesmith_contract.layout import MANIFEST_FILE, artifact_uri
 from tunesmith_contract.uris import StorageUri, parse_uri
 from tunesmith_storage.artifacts import fetch_artifact, publish_artifact
 from tunesmith_storage.download import fetch_entry
-from tunesmith_storage.errors import NO_ANSWER, NotThere, StorageError, StorageRefused, StorageUnavailable
+from tunesmith_storage.errors import UNAVAILABLE, NotFound, StorageError, StorageRefused, StorageUnavailable
 from tunesmith_storage.files import file_digest
-from tunesmith_storage.remote import Entry, Remote, open_remote
+from tunesmith_storage.remote import Entry, Remote
+from tunesmith_storage.stores import open_remote
 
-Artefact = tuple[Path, str]
+Artifact = tuple[Path, str]
 
 
 class Killed(BaseException):
@@ -26,7 +27,7 @@ class Killed(BaseException):
 
 
 class Store(NamedTuple):
-    """One kind of store: where artefacts go, and the Secrets that open it."""
+    """One kind of store: where artifacts go, and the Secrets that open it."""
 
     output: StorageUri
     secrets: Path
@@ -59,8 +60,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def test_what_is_published_is_what_is_fetched(store: Store, artefact: Artefact, tmp_path: Path) -> None:
-    folder, digest = artefact
+def test_what_is_published_is_what_is_fetched(store: Store, artifact: Artifact, tmp_path: Path) -> None:
+    folder, digest = artifact
     publish_artifact(store.open(digest), folder)
     fetched = fetch_artifact(store.open(digest), digest, tmp_path / "fetched")
     assert contents(fetched) == contents(folder)
@@ -68,16 +69,16 @@ def test_what_is_published_is_what_is_fetched(store: Store, artefact: Artefact, 
     assert fetch_artifact(store.open(digest), None, tmp_path / "fetched") == fetched
 
 
-def test_another_digest_is_refused(store: Store, artefact: Artefact, tmp_path: Path) -> None:
-    folder, digest = artefact
+def test_another_digest_is_refused(store: Store, artifact: Artifact, tmp_path: Path) -> None:
+    folder, digest = artifact
     publish_artifact(store.open(digest), folder)
     with pytest.raises(StorageRefused, match="write its digest"):
         fetch_artifact(store.open(digest), "sha256:" + "1" * 64, tmp_path)
 
 
-def test_what_is_not_there_is_said(store: Store, artefact: Artefact, tmp_path: Path) -> None:
-    with pytest.raises(NotThere):
-        fetch_artifact(store.open(artefact[1]), artefact[1], tmp_path)
+def test_what_is_not_there_is_said(store: Store, artifact: Artifact, tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        fetch_artifact(store.open(artifact[1]), artifact[1], tmp_path)
 
 
 def sending(remote: Any) -> str:
@@ -87,13 +88,14 @@ def sending(remote: Any) -> str:
 
 @pytest.mark.parametrize("sent", range(5))
 def test_an_interrupted_upload_goes_on_where_it_stopped(
-    store: Store, artefact: Artefact, tmp_path: Path, sent: int, monkeypatch: pytest.MonkeyPatch
+    store: Store, artifact: Artifact, tmp_path: Path, sent: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed before each of the five files: nothing counts until all are there, and none is sent twice."""
-    folder, digest = artefact
+    folder, digest = artifact
     remote: Any = store.open(digest)
     monkeypatch.setattr("tunesmith_storage.download.CONCURRENCY", 1)
-    send, done = getattr(type(remote), sending(remote)), []
+    send = getattr(type(remote), sending(remote))
+    done: list[object] = []
 
     def interrupted(self: Any, *args: Any, limit: int) -> None:
         if len(done) == limit:
@@ -105,7 +107,7 @@ def test_an_interrupted_upload_goes_on_where_it_stopped(
         patch.setattr(type(remote), sending(remote), lambda *args: interrupted(*args, limit=sent))
         with pytest.raises(Killed):
             publish_artifact(remote, folder)
-    with pytest.raises(NotThere):
+    with pytest.raises(NotFound):
         fetch_artifact(store.open(digest), digest, tmp_path / "early")
     before = stored(store, digest)
     publish_artifact(store.open(digest), folder)
@@ -127,13 +129,13 @@ def stored(store: Store, digest: str) -> dict[str, Any]:
     return {meta["path"]: (meta["e_tag"], meta["last_modified"]) for meta in listed}
 
 
-@pytest.mark.parametrize("failure", [Killed(), StorageUnavailable(NO_ANSWER, "the line went dead")])
+@pytest.mark.parametrize("failure", [Killed(), StorageUnavailable(UNAVAILABLE, "the line went dead")])
 def test_a_download_goes_on_where_it_stopped(
-    store: Store, artefact: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+    store: Store, artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
 ) -> None:
     """Killed, or cut off for a moment: the first by the next pod, the second by the same."""
     monkeypatch.setattr("tunesmith_storage.retries.FIRST_PAUSE_SECONDS", 0)
-    folder, digest = artefact
+    folder, digest = artifact
     publish_artifact(store.open(digest), folder)
     remote: Any = store.open(digest)
     name = "adapter_model.safetensors"
@@ -162,16 +164,17 @@ def test_a_download_goes_on_where_it_stopped(
 
 
 def test_files_that_are_there_are_not_fetched_again(
-    store: Store, artefact: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, digest = artefact
+    folder, digest = artifact
     publish_artifact(store.open(digest), folder)
     fetched = fetch_artifact(store.open(digest), digest, tmp_path)
     # As if the pod had been killed with one file to go.
     (fetched / MANIFEST_FILE).unlink()
     (fetched / "adapter_config.json").write_bytes(b"torn")
     remote: Any = store.open(digest)
-    read, seen = type(remote).read, []
+    read: Callable[[Remote, Entry, int], Iterator[bytes]] = type(remote).read
+    seen: list[str] = []
 
     def watched(self: Any, entry: Entry, offset: int = 0) -> Iterator[bytes]:
         seen.append(entry.path)
@@ -193,17 +196,17 @@ class TestS3:
         uri = artifact_uri(store.output, digest)
         return s3.root / uri.name / uri.path / name
 
-    def test_the_layout_is_the_documented_one(self, s3: S3Server, store: Store, artefact: Artefact) -> None:
-        folder, digest = artefact
+    def test_the_layout_is_the_documented_one(self, s3: S3Server, store: Store, artifact: Artifact) -> None:
+        folder, digest = artifact
         publish_artifact(store.open(digest), folder)
         place = s3.root / BUCKET / store.output.path / "sha256" / digest.removeprefix("sha256:")
         assert contents(place) == contents(folder)
 
     @pytest.mark.parametrize("harm", [b"", b"x"])
     def test_a_damaged_object_is_detected(
-        self, s3: S3Server, store: Store, artefact: Artefact, tmp_path: Path, harm: bytes
+        self, s3: S3Server, store: Store, artifact: Artifact, tmp_path: Path, harm: bytes
     ) -> None:
-        folder, digest = artefact
+        folder, digest = artifact
         publish_artifact(store.open(digest), folder)
         harmed = self.object(s3, store, digest, "adapter_model.safetensors")
         harmed.write_bytes(harmed.read_bytes()[:-1] + harm)
@@ -215,11 +218,11 @@ class TestS3:
         assert harmed.read_bytes()[-1:] != (folder / "adapter_model.safetensors").read_bytes()[-1:]
 
     def test_bytes_that_change_on_their_way_are_detected(
-        self, store: Store, artefact: Artefact, monkeypatch: pytest.MonkeyPatch
+        self, store: Store, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from tunesmith_storage.buckets import Bucket
 
-        folder, digest = artefact
+        folder, digest = artifact
         upload = Bucket.upload
         monkeypatch.setattr(Bucket, "upload", lambda self, path, _: upload(self, path, b"other bytes"))
         with pytest.raises(StorageUnavailable, match="other bytes"):
@@ -231,9 +234,9 @@ def test_a_registry_is_not_sent_a_blob_twice(
     registry: Registry,
     registry_secret: dict[str, str],
     secrets: Callable[[dict[str, str]], Path],
-    artefact: Artefact,
+    artifact: Artifact,
 ) -> None:
-    folder, digest = artefact
+    folder, digest = artifact
     store = Store(parse_uri(f"oci://{registry.host}/{uuid.uuid4().hex}"), secrets(registry_secret))
     before = registry.uploads()
     publish_artifact(store.open(digest), folder)
@@ -246,10 +249,10 @@ def test_a_damaged_layer_is_detected(
     registry: Registry,
     registry_secret: dict[str, str],
     secrets: Callable[[dict[str, str]], Path],
-    artefact: Artefact,
+    artifact: Artifact,
     tmp_path: Path,
 ) -> None:
-    folder, digest = artefact
+    folder, digest = artifact
     store = Store(parse_uri(f"oci://{registry.host}/{uuid.uuid4().hex}"), secrets(registry_secret))
     publish_artifact(store.open(digest), folder)
     manifest = Manifest.model_validate_json((folder / MANIFEST_FILE).read_bytes())

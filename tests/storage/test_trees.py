@@ -1,4 +1,4 @@
-"""Base models, data sets and work files: what has no manifest."""
+"""Base models, data sets and work files, which have no manifest."""
 
 import json
 import struct
@@ -10,9 +10,10 @@ from storage_servers import BUCKET, S3Server
 
 from tunesmith_contract.uris import parse_uri
 from tunesmith_storage.artifacts import publish_artifact
-from tunesmith_storage.errors import NotThere, StorageRefused, StorageUnavailable
+from tunesmith_storage.errors import NotFound, StorageRefused, StorageUnavailable
 from tunesmith_storage.mirror import Mirror
-from tunesmith_storage.remote import Remote, open_remote
+from tunesmith_storage.remote import Remote
+from tunesmith_storage.stores import open_remote
 from tunesmith_storage.trees import fetch_file, fetch_tree
 
 PATTERNS = ["*.json", "*.safetensors"]
@@ -62,10 +63,10 @@ def test_a_model_is_fetched_whole_or_in_outline(folder: Folder, tmp_path: Path) 
     assert whole.name == outline.name
 
 
-def test_an_artefact_is_a_model_whose_revision_is_its_digest(
-    folder: Folder, artefact: tuple[Path, str], tmp_path: Path
+def test_an_artifact_is_a_model_whose_revision_is_its_digest(
+    folder: Folder, artifact: tuple[Path, str], tmp_path: Path
 ) -> None:
-    path, digest = artefact
+    path, digest = artifact
     publish_artifact(folder.open(), path)
     whole = fetch_tree(folder.open(), tmp_path, ["*.json", "adapter_model.safetensors"])
     assert whole.name == digest.replace(":", "-")
@@ -89,9 +90,9 @@ def test_a_file_goes_by_its_own_uri(folder: Folder, tmp_path: Path) -> None:
     file = fetch_file(folder.open("rows", "train.jsonl"), tmp_path)
     assert (file.name, file.read_bytes()) == ("train.jsonl", b"{}\n" * 10)
     folder.write("rows/more.jsonl", b"{}")
-    with pytest.raises(NotThere, match="is a folder"):
+    with pytest.raises(NotFound, match="is a folder"):
         fetch_file(folder.open("rows"), tmp_path)
-    with pytest.raises(NotThere, match="does not exist"):
+    with pytest.raises(NotFound, match="does not exist"):
         fetch_file(folder.open("rows", "other.jsonl"), tmp_path)
 
 
@@ -126,9 +127,12 @@ def test_the_declaring_file_comes_last_and_goes_first(
         (checkpoint / name).write_text(name)
     sent: list[str] = []
     upload = Bucket.upload
-    monkeypatch.setattr(
-        Bucket, "upload", lambda self, path, file: (upload(self, path, file), sent.append(Path(path).name))
-    )
+
+    def record(self: Bucket, path: str, file: Path | bytes) -> None:
+        upload(self, path, file)
+        sent.append(Path(path).name)
+
+    monkeypatch.setattr(Bucket, "upload", record)
     mirror.push("checkpoints/checkpoint-1", last="commit.json")
     assert sent[-1] == "commit.json"
     assert sorted(sent) == ["a", "commit.json", "z"]

@@ -26,13 +26,13 @@ LINEAGE = Lineage(
 
 @dataclass
 class Storage:
-    """A claim named ``artifacts``; each artefact says which log-probability the fake engine answers with."""
+    """A claim named ``artifacts``; each artifact says which log-probability the fake engine answers with."""
 
     root: Path
     versions: int = 0
 
     def commit(self, log_prob: float = -1.0, *, proven: float | None = None, note: str = "") -> Version:
-        """Write an artefact whose manifest promises ``proven`` (what it has, unless told otherwise)."""
+        """Write an artifact whose manifest promises ``proven`` (what it has, unless told otherwise)."""
         self.versions += 1
         config = json.dumps({"log_prob": log_prob, "note": note or str(self.versions)}).encode()
         files = {"adapter_config.json": config, "adapter_model.safetensors": b"weights"}
@@ -124,7 +124,8 @@ async def running_agent(
     stop = asyncio.Event()
     listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     done = asyncio.create_task(agent.run(stop, listening.set_result))
-    await asyncio.wait([listening, done], return_when=asyncio.FIRST_COMPLETED)
+    started: list[asyncio.Future[Any]] = [listening, done]
+    await asyncio.wait(started, return_when=asyncio.FIRST_COMPLETED)
     running = Running(agent, engine, listening.result(), stop, done, seconds=seconds)
     try:
         await running.until(lambda: agent.metrics.engine_up)

@@ -2,20 +2,8 @@
 
 import numpy as np
 
-from tunesmith_trainer.data.agreement import (
-    MAX_ANNOTATORS,
-    MAX_DISPUTED,
-    MAX_PAIRS,
-    Agreement,
-    AnnotatorReport,
-    Disputed,
-    PairReport,
-    PositionBias,
-)
-from tunesmith_trainer.data.findings import MAX_EXAMPLES, Example, Issue, Place, Severity
-from tunesmith_trainer.data.histogram import build_histogram
-from tunesmith_trainer.data.records import Side
-from tunesmith_trainer.data.report import (
+from tunesmith_data.rows.findings import MAX_EXAMPLES, Example, Issue, Place, Severity
+from tunesmith_data.rows.report.data_report import (
     MAX_CLUSTER_ROWS,
     MAX_CLUSTERS,
     MAX_DROPPED,
@@ -32,6 +20,18 @@ from tunesmith_trainer.data.report import (
     LearningCurve,
     Recommendation,
 )
+from tunesmith_data.rows.report.histogram import build_histogram
+from tunesmith_data.rows.report.label_agreement import (
+    MAX_ANNOTATORS,
+    MAX_DISPUTED,
+    MAX_PAIRS,
+    Agreement,
+    AnnotatorReport,
+    Disputed,
+    PairReport,
+    PositionBias,
+)
+from tunesmith_data.rows.table.record import Side
 
 #: What a row may hold to harm whoever looks at it.
 HOSTILE = (

@@ -19,7 +19,9 @@ class FakeEngine:
         pieces: what a stream sends after its head, one by one as the test puts them in; None ends the stream.
         fail_with: status by model name, instead of an answer.
         hold, load_gate: answers, and loads, wait for these events.
+        drop: requests whose connection is aborted instead of an answer, from the next one on.
         left: set when a client closed its connection in the middle of an answer.
+        peers: address of the client's end of the connection of each request for an answer.
     """
 
     def __init__(self) -> None:
@@ -27,6 +29,8 @@ class FakeEngine:
         self.loads: list[str] = []
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.peers: list[tuple[str, int]] = []
+        self.drop = 0
         self.pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.fail_with: dict[str, int] = {}
         self.arrived = asyncio.Event()
@@ -109,7 +113,12 @@ class FakeEngine:
             return web.json_response({"choices": [{"text": ""}]})
         self.requests.append(body)
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
+        assert request.transport is not None
+        self.peers.append(request.transport.get_extra_info("peername"))
         self.arrived.set()
+        if self.drop:
+            self.drop -= 1
+            request.transport.abort()
         if model not in (BASE, *self.adapters):
             return _error(404, f"The model `{model}` does not exist.")
         if status := self.fail_with.get(model):

@@ -17,8 +17,9 @@ from tunesmith_contract.run_config import TrainConfig
 # The worker as it is, but for one thing: what a finished run would remove stays to be looked at.
 _WORKER = """
 import os, sys
-from tunesmith_trainer import report, worker
-report.Workspace.prune = lambda self: None
+from tunesmith_data.pod.workspace import Workspace
+from tunesmith_trainer import worker
+Workspace.prune = lambda self: None
 sys.exit(worker.main())
 """
 
@@ -26,7 +27,7 @@ _LAUNCHER = """
 import os, sys
 from pathlib import Path
 from tunesmith_trainer.__main__ import find_gang
-from tunesmith_trainer.launcher import Launcher
+from tunesmith_trainer.launcher.launcher import Launcher
 config, root, log, worker = sys.argv[1:]
 command = [sys.executable, worker, "--stage", "train", "--config", config, "--mount-root", root]
 sys.exit(Launcher("train", command, find_gang(Path(config)), Path(log)).run())

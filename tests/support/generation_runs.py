@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith_contract.run_config import GenerateConfig
-from tunesmith_trainer.endpoints import KEY_FILE
-from tunesmith_trainer.generate.pace import Clock
-from tunesmith_trainer.generate.run import generate
-from tunesmith_trainer.progress import Progress
-from tunesmith_trainer.report import Workspace
+from tunesmith_data.endpoints.client import KEY_FILE
+from tunesmith_data.generate.rate_limiter import Clock
+from tunesmith_data.generate.stage import generate
+from tunesmith_data.pod.progress import Progress
+from tunesmith_data.pod.workspace import Workspace
 
 KEY = "sesame-open-1234"
 

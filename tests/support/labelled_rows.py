@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tunesmith_trainer.data.agreement import Agreement
-from tunesmith_trainer.labels.report import AGREEMENT_FILE, AgreementReport
-from tunesmith_trainer.labels.source import LABELS_FILE
-from tunesmith_trainer.labels.tasks import Task, TaskKind
+from tunesmith_data.labels.agreement_report import AGREEMENT_FILE, AgreementReport
+from tunesmith_data.labels.tasks import Task, TaskKind
+from tunesmith_data.labels.training_source import LABELS_FILE
+from tunesmith_data.rows.report.label_agreement import Agreement
 
 
 def labels_left(folder: Path, rows: list[dict[str, Any]], agreement: Agreement) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tunesmith_trainer.data.formats import Row
-from tunesmith_trainer.data.quality import Survey
-from tunesmith_trainer.data.records import Record
+from tunesmith_data.rows.quality import Survey
+from tunesmith_data.rows.schema.formats import Row
+from tunesmith_data.rows.table.record import Record
 
 #: What rows are made of: words, and sentences with gaps for them.
 WORDS = json.loads(Path(__file__).with_name("planted_words.json").read_text())

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
-from tunesmith_trainer.data.records import Record
+from tunesmith_data.rows.table.record import Record
 
 Row = dict[str, Any]
 

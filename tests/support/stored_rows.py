@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from tunesmith_contract.run_config import ValidationSource
-from tunesmith_trainer.data.parquet import RowSchema, write_rows
-from tunesmith_trainer.data.records import Side
-from tunesmith_trainer.data.split import CODES, draw_validation, find_held_out, find_repeated
-from tunesmith_trainer.data.store import RowStore, Stored
+from tunesmith_data.rows.table.parquet import RowSchema, write_rows
+from tunesmith_data.rows.table.record import Side
+from tunesmith_data.rows.table.row_store import RowStore, Stored
+from tunesmith_data.rows.table.split import CODES, draw_validation, find_held_out, find_repeated
 
 
 def store_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from trl.trainer.utils import add_fused_lm_head
 from tunesmith.decide.fit.memory import Setup
 from tunesmith_contract.report import ModelReport
 from tunesmith_contract.run_config import AdapterType
-from tunesmith_trainer.shape import build_skeleton, count_parameters, describe_shape
+from tunesmith_data.models.torch_shape import build_skeleton, count_parameters, describe_shape
 
 STEPS = 2
 

@@ -15,7 +15,7 @@ from simulated_cluster import (
 )
 
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.decide.finetunejob.observed import LiveProgress, Surroundings, assemble_training
+from tunesmith.decide.finetunejob.observed import LiveProgress, RelatedObjects, assemble_training
 from tunesmith.decide.finetunejob.planning import plan_training
 from tunesmith.decide.plan import Create, Plan
 from tunesmith.decide.run.children import Children
@@ -26,15 +26,15 @@ class World(SimulatedCluster):
     """A cluster with a FineTuneJob, and the operator's reconcile."""
 
     progress: LiveProgress | None = None
-    around: Surroundings = Surroundings()
+    related: RelatedObjects = RelatedObjects()
     workloads: tuple[dict[str, Any], ...] | None = None
 
     def plan(self) -> Plan:
         job = FineTuneJob.parse(self.resource)
         jobs, pods, services = (tuple(self.children(kind)) for kind in ("Job", "Pod", "Service"))
         children = Children((), jobs, pods, services, self.workloads)
-        around = replace(self.around, eval_run=self.objects.get(("EvalRun", job.metadata.name)))
-        seen = assemble_training(job, self.children("ConfigMap"), children, around, self.progress)
+        related = replace(self.related, eval_run=self.objects.get(("EvalRun", job.metadata.name)))
+        seen = assemble_training(job, self.children("ConfigMap"), children, related, self.progress)
         return plan_training(job, seen, self.now, ENVIRONMENT)
 
     def succeed(self, stage: str) -> Plan:

@@ -1,4 +1,4 @@
-"""What the operator and the serving agents say to each other.
+"""Protocol between the operator and the serving agents.
 
 An agent holds one WebSocket to the operator (``AGENT_PATH``, bearer token of audience ``TOKEN_AUDIENCE``). It sends an
 ``AgentReport`` when something changed and at least every few seconds; the operator sends a ``DesiredState`` when its
@@ -33,7 +33,7 @@ class Version(Document):
 
 
 class DesiredAlias(Document):
-    """What is to be served under one stable name.
+    """Versions to be served under one alias.
 
     ``weight`` is the candidate's share in percent. Without a stable version (the first one still loads) the alias
     answers 503.
@@ -46,7 +46,7 @@ class DesiredAlias(Document):
 
 
 class DesiredState(Document):
-    """What every pod of one AdapterDeployment is to serve. ``generation`` grows with each change."""
+    """State that every pod of an AdapterDeployment shall serve. ``generation`` grows with each change."""
 
     schema_version: Literal[1] = 1
     generation: int = Field(ge=0)
@@ -54,7 +54,7 @@ class DesiredState(Document):
 
 
 class LoadState(StrEnum):
-    """How far one version is on one pod."""
+    """State of one version on one pod."""
 
     FETCHING = "Fetching"
     LOADING = "Loading"
@@ -101,5 +101,5 @@ class AgentReport(Report):
 
 
 def served_name(alias: str, digest: str) -> str:
-    """The engine's name of a version, never used for anything else: ``<alias>@<digest12>``."""
+    """Name of a version in the engine, never used for anything else: ``<alias>@<digest12>``."""
     return f"{alias}@{short_digest(digest)}"

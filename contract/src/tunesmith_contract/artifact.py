@@ -1,4 +1,4 @@
-"""The manifest of an artefact: its digest is the digest of the manifest's bytes, which hold every file's digest."""
+"""Manifest of an artifact; the digest of its bytes, which hold every file's digest, is the artifact's digest."""
 
 from enum import StrEnum
 from typing import Literal
@@ -9,7 +9,7 @@ from .base import Digest, Document, canonical_json, sha256_digest
 
 
 class File(Document):
-    """One file of an artefact, relative to its folder."""
+    """One file of an artifact, relative to its folder."""
 
     path: str
     size_bytes: int
@@ -17,7 +17,7 @@ class File(Document):
 
 
 class Probe(Document):
-    """A prompt that tells the tuned model from its base.
+    """Prompt whose probabilities tell the tuned model from its base.
 
     Attributes:
         token_ids: prompt and continuation as token ids.
@@ -33,7 +33,7 @@ class Probe(Document):
 
 
 class Lineage(Document):
-    """What went in: enough to make the artefact again.
+    """Lineage of an artifact: everything needed to make it again.
 
     ``generation`` is the digest of the ``generation.json`` that says how rows of its data were made by a teacher.
     """
@@ -54,7 +54,7 @@ class Lineage(Document):
 
 
 class ArtifactKind(StrEnum):
-    """What the files of an artefact are.
+    """Kind of an artifact.
 
     ``LoRA``, ``RSLoRA`` and ``DoRA`` are PEFT adapters of causal models, ``RewardAdapter`` one of a sequence
     classifier.
@@ -71,7 +71,7 @@ class ArtifactKind(StrEnum):
 
 
 class Manifest(Document):
-    """``manifest.json`` of an artefact; ``rank`` and ``target_modules`` are an adapter's."""
+    """``manifest.json`` of an artifact; ``rank`` and ``target_modules`` are an adapter's."""
 
     schema_version: Literal[1] = 1
     kind: ArtifactKind = ArtifactKind.LORA
@@ -82,10 +82,10 @@ class Manifest(Document):
     probes: tuple[Probe, ...] = Field(max_length=16)
 
     def to_bytes(self) -> bytes:
-        """The bytes that are stored, and digested."""
+        """Bytes that are stored and digested."""
         return canonical_json(self.to_dict())
 
     @property
     def digest(self) -> str:
-        """The artefact's digest."""
+        """The artifact's digest."""
         return sha256_digest(self.to_bytes())

@@ -1,4 +1,4 @@
-"""The base of all documents, and their canonical bytes."""
+"""Base classes of all documents, and their canonical JSON."""
 
 import hashlib
 import json
@@ -11,9 +11,9 @@ Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", description="sha
 
 
 class Document(BaseModel):
-    """A frozen value: camelCase in JSON, snake_case in Python.
+    """Frozen document: camelCase in JSON, snake_case in Python.
 
-    Unknown keys are refused: a run must never ignore half of what it was told.
+    Unknown keys are refused: a run must never ignore a part of its configuration.
     """
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
@@ -28,13 +28,13 @@ class Document(BaseModel):
 
 
 class Report(Document):
-    """A document that a pod sends: keys unknown to this release are left out, not refused."""
+    """Document that a pod sends: keys unknown to this release are left out, not refused."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one byte form of a JSON value: sorted keys, no spaces, UTF-8, no NaN.
+    """Canonical JSON of a value: sorted keys, no spaces, UTF-8, no NaN.
 
     Raises:
         ValueError: the value holds NaN or an infinity.
@@ -50,5 +50,5 @@ def sha256_digest(data: bytes) -> str:
 
 
 def short_digest(digest: str) -> str:
-    """The first twelve hex digits of a digest: what people and served names carry."""
+    """First twelve hex digits of a digest, as in messages and served names."""
     return digest.removeprefix("sha256:")[:12]

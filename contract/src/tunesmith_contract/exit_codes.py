@@ -1,10 +1,10 @@
-"""Exit codes of training pods, and the categories of failure they stand for."""
+"""Exit codes of training pods, and their failure categories."""
 
 from enum import IntEnum, StrEnum
 
 
 class ExitCode(IntEnum):
-    """What PID 1 of a training pod exits with.
+    """Exit code of PID 1 in a training pod.
 
     They keep clear of 1 and 2 (an interpreter's own), of 126 and 127 (a shell's) and of 128 + signal.
     """
@@ -19,7 +19,7 @@ class ExitCode(IntEnum):
 
 
 class FailureCategory(StrEnum):
-    """Whose failure it is, and so whether trying again can help."""
+    """Category of a failure: whose it is, and whether another attempt can help."""
 
     USER_ERROR = "UserError"
     DATA_ERROR = "DataError"
@@ -51,5 +51,5 @@ def category_of(exit_code: int) -> FailureCategory | None:
 
 
 def exit_code_of(category: FailureCategory) -> ExitCode:
-    """The exit code that says this category."""
-    return next(ExitCode(code) for code, known in _CATEGORIES.items() if known is category)
+    """Exit code of a category."""
+    return next(ExitCode(code) for code, stands_for in _CATEGORIES.items() if stands_for is category)

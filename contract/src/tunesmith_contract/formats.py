@@ -1,4 +1,4 @@
-"""Which formats each method learns from."""
+"""Data formats that each method learns from."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""Rows that a teacher behind an endpoint makes before prepare: what it is asked, and what it may take."""
+"""Generation of rows by a teacher behind an endpoint: task, filter and budget."""
 
 from decimal import Decimal
 from typing import Annotated, Self
@@ -12,31 +12,37 @@ Price = Annotated[Decimal, Field(ge=0, max_digits=18, allow_inf_nan=False)]
 
 MAX_ANSWERS = 8
 
-TASKS = ("answers", "paraphrases", "self_instruct", "preferences")
+#: Tasks, and the member of each that names the rows it starts from.
+SOURCE_FIELDS = {
+    "answers": "prompts",
+    "paraphrases": "rows",
+    "self_instruct": "seeds",
+    "preferences": "prompts",
+}
 
 
 class Answers(Document):
-    """The teacher answers each prompt."""
+    """Task: the teacher answers each prompt."""
 
     prompts: str
 
 
 class Paraphrases(Document):
-    """The teacher says the question of each row in ``per_row`` other ways; the answer stays."""
+    """Task: the teacher rephrases the question of each row ``per_row`` times; the answer stays."""
 
     rows: str
     per_row: int = Field(1, ge=1)
 
 
 class SelfInstruct(Document):
-    """The teacher writes ``rows`` new questions with answers, after examples (Wang et al. 2023, arXiv:2212.10560)."""
+    """Task: the teacher writes ``rows`` new questions with answers (Wang et al. 2023, arXiv:2212.10560)."""
 
     seeds: str
     rows: int = Field(ge=1)
 
 
 class Judge(Document):
-    """Who compares or scores answers; ``endpoint`` None: the teacher itself."""
+    """Judge that compares or scores answers; ``endpoint`` None: the teacher itself."""
 
     endpoint: ChatEndpoint | None = None
     criteria: str | None = None
@@ -44,13 +50,13 @@ class Judge(Document):
 
 
 class ScoringJudge(Judge):
-    """A judge that gives 1 to 10; rows below ``minimum`` are left out."""
+    """Judge that gives 1 to 10; rows below ``minimum`` are left out."""
 
     minimum: float = Field(ge=1, le=10)
 
 
 class Preferences(Document):
-    """The teacher answers each prompt ``answers`` times, and a judge picks the best and the worst."""
+    """Task: the teacher answers each prompt ``answers`` times, and a judge picks the best and the worst."""
 
     prompts: str
     answers: int = Field(2, ge=2, le=MAX_ANSWERS)
@@ -58,7 +64,7 @@ class Preferences(Document):
 
 
 class GenerationFilter(Document):
-    """Which rows are kept: those that the judge gives enough, and whose rewards come to ``minimum_reward``."""
+    """Filter of generated rows, by a judge's score and by the weighted sum of rewards."""
 
     judge: ScoringJudge | None = None
     rewards: tuple[Reward, ...] = Field((), max_length=MAX_REWARDS)
@@ -66,7 +72,7 @@ class GenerationFilter(Document):
 
 
 class GenerationBudget(Document):
-    """What all calls together may take; None: no limit. Prices are per million tokens."""
+    """Budget of all calls together; None: no limit. Prices are per million tokens."""
 
     calls: int = Field(ge=1)
     tokens: int | None = Field(None, ge=1)
@@ -77,7 +83,7 @@ class GenerationBudget(Document):
 
 
 class Generation(Document):
-    """Exactly one task; ``instructions`` is what the teacher is told beside.
+    """Generation with exactly one task; ``instructions`` are added to each request.
 
     Attributes:
         temperature, max_tokens: of the teacher's answers.
@@ -106,7 +112,7 @@ class Generation(Document):
         return self
 
     def _tasks(self) -> list[str]:
-        return [name for name in TASKS if getattr(self, name) is not None]
+        return [name for name in SOURCE_FIELDS if getattr(self, name) is not None]
 
     @property
     def task(self) -> str:
@@ -116,11 +122,5 @@ class Generation(Document):
     @property
     def source(self) -> str:
         """The URI of the rows that generation starts from."""
-        if self.answers:
-            return self.answers.prompts
-        if self.paraphrases:
-            return self.paraphrases.rows
-        if self.self_instruct:
-            return self.self_instruct.seeds
-        assert self.preferences is not None
-        return self.preferences.prompts
+        uri: str = getattr(getattr(self, self.task), SOURCE_FIELDS[self.task])
+        return uri

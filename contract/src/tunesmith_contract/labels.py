@@ -1,4 +1,4 @@
-"""Rows that people label on an Argilla server, as a source of training data."""
+"""Labeled rows on an Argilla server, as a source of training data."""
 
 from enum import StrEnum
 
@@ -8,21 +8,21 @@ from .base import Document
 
 
 class LabelAggregate(StrEnum):
-    """Whether an item becomes one row, as most see it, or a row for each answer."""
+    """Rows from several labels of one item: the majority's, or one for each label."""
 
     MAJORITY = "Majority"
     ALL = "All"
 
 
 class LabelOutput(StrEnum):
-    """What becomes of judged answers: the approved rows alone, or all of them with a label (for KTO)."""
+    """Rows from labeled answers: the approved ones alone, or all of them with a label (for KTO)."""
 
     APPROVED = "Approved"
     UNPAIRED = "Unpaired"
 
 
 class ArgillaSource(Document):
-    """A dataset that was pushed to an Argilla server by ``tunesmith_trainer labels push``.
+    """A dataset that was pushed to an Argilla server by ``tunesmith-data labels push``.
 
     Attributes:
         workspace: the dataset's; None where the server has only one.

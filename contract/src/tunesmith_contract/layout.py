@@ -1,4 +1,4 @@
-"""Where things lie: files in pods, and folders below an output URI."""
+"""Paths of files in pods, and of folders below an output URI."""
 
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -36,12 +36,18 @@ GENERATION_FILE = "generation.json"
 #: Overrides the micro batch size of ``run.json`` for one attempt: the remedy after running out of memory.
 MICRO_BATCH_ENV = "TUNESMITH_MICRO_BATCH_SIZE"
 
+#: The file that declares a checkpoint whole, and lists its files.
+COMMIT_FILE = "commit.json"
+
+#: Names the file where the first worker leaves its newest committed checkpoint, for the launcher.
+CHECKPOINT_FILE_ENV = "TUNESMITH_CHECKPOINT_FILE"
+
 #: Which attempt of a stage a pod belongs to, a growing number: only the newest attempt's pods may write checkpoints.
 ATTEMPT_ENV = "TUNESMITH_ATTEMPT"
 
 
 class SecretRole(StrEnum):
-    """What a Secret opens; each is mounted as files in a folder of its own.
+    """Role of a Secret; each is mounted as files in a folder of its own.
 
     ``ARTIFACTS`` is a serving pod's: the adapters that it fetches. ``GENERATOR``, ``JUDGE``, ``FILTER_JUDGE`` and
     ``SEEDS`` are generation's: the teacher, who compares answers, who scores them, and the rows that it starts from.
@@ -63,22 +69,22 @@ class SecretRole(StrEnum):
 
 
 def secret_dir(role: str) -> PurePosixPath:
-    """Where a pod finds the keys of the Secret that opens ``role``, a file each."""
+    """Folder in a pod with the keys of the Secret in this role, a file each."""
     return SECRETS_DIR / role
 
 
 def reward_role(name: str) -> str:
-    """The role of the Secret that opens a reward's endpoint or model."""
+    """Role of the Secret that opens a reward's endpoint or model."""
     return f"reward-{name}"
 
 
 def filter_role(name: str) -> str:
-    """The role of the Secret that opens the endpoint of a reward by which generated rows are filtered."""
+    """Role of the Secret that opens the endpoint of a reward by which generated rows are filtered."""
     return f"filter-reward-{name}"
 
 
 def work_uri(workspace: StorageUri, namespace: str, uid: str) -> StorageUri:
-    """The folder of one resource's own files, in its workspace or else its output; pruned when it has succeeded."""
+    """Folder of one resource's work files, in its workspace or else its output; pruned when it has succeeded."""
     return workspace.join(namespace, uid)
 
 
@@ -88,27 +94,27 @@ def prepared_uri(work: StorageUri) -> StorageUri:
 
 
 def generated_uri(work: StorageUri) -> StorageUri:
-    """The rows that a teacher made, which stay: they were paid for."""
+    """File of generated rows, which stays: they were paid for."""
     return work.join("generated", "generated.jsonl")
 
 
 def journal_uri(work: StorageUri) -> StorageUri:
-    """What was asked and answered while rows were generated; it goes with the other work files."""
+    """Folder of the journal of requests and answers; removed with the other work files."""
     return work.join("journal")
 
 
 def checkpoints_uri(work: StorageUri) -> StorageUri:
-    """One folder per checkpoint, committed by its manifest."""
+    """Folder with one folder for each checkpoint, committed by its manifest."""
     return work.join("checkpoints")
 
 
 def report_uri(work: StorageUri, stage: str) -> StorageUri:
-    """The committed RunReport of a stage: a rerun that finds it exits 0 with it."""
+    """File of a stage's committed RunReport: a rerun that finds it exits 0 with it."""
     return work.join("reports", f"{stage}.json")
 
 
 def artifact_uri(output: StorageUri, digest: str) -> StorageUri:
-    """The content-addressed place of an artefact, never deleted automatically: a folder, or an ``oci://`` tag."""
+    """Content-addressed URI of an artifact, never deleted automatically: a folder, or an ``oci://`` tag."""
     if output.scheme is Scheme.OCI:
         return output._replace(revision=digest.replace(":", "-"))
     return output.join("sha256", digest.removeprefix("sha256:"))

@@ -1,4 +1,4 @@
-"""How a model learns: one member of ``Method`` is set, and its name is the method."""
+"""Training methods: one member of ``Method`` is set, and its name is the method."""
 
 from enum import StrEnum
 from typing import Annotated, Self, TypeVar
@@ -42,7 +42,7 @@ class KTOLoss(StrEnum):
 
 
 class GRPOLoss(StrEnum):
-    """How group-relative advantages become a loss."""
+    """Variants of the loss from group-relative advantages."""
 
     DAPO = "DAPO"
     GRPO = "GRPO"
@@ -85,7 +85,7 @@ class KTOMethod(Document):
 
 
 class RewardMethod(Document):
-    """A reward model: a number per answer, learned from pairs (Bradley-Terry)."""
+    """Reward modeling: a number per answer, learned from pairs (Bradley-Terry)."""
 
     center_rewards_coefficient: float | None = Field(None, ge=0)
     max_length: Length = 1024
@@ -123,7 +123,7 @@ class LengthReward(Document):
 
 
 class ModelReward(Document):
-    """The number that a reward model's artefact gives; ``base_model`` is what that artefact was trained on."""
+    """Number that a reward model gives; ``base_model`` is the model that its artifact was trained on."""
 
     uri: str
     digest: Digest | None = None
@@ -144,7 +144,7 @@ class FunctionReward(Document):
 
 
 class Reward(Document):
-    """What makes an answer good: exactly one member beside ``name`` and ``weight``."""
+    """Reward of an answer: exactly one member beside ``name`` and ``weight``."""
 
     name: Name
     weight: float = 1.0
@@ -163,7 +163,7 @@ class Reward(Document):
 
 
 class _OnlineMethod(Document):
-    """What methods have in common that learn from answers they make themselves."""
+    """Common settings of methods that learn from answers they generate themselves."""
 
     rewards: tuple[Reward, ...] = Field(min_length=1, max_length=MAX_REWARDS)
     generations: int = Field(8, ge=2)
@@ -200,7 +200,7 @@ class TeacherEndpoint(ChatEndpoint):
 
 
 class Teacher(Document):
-    """Who is learned from: the weights at ``uri`` (on-policy), or the answers of ``endpoint``."""
+    """Teacher: the weights at ``uri`` (on-policy), or the answers of ``endpoint``."""
 
     uri: str | None = None
     endpoint: TeacherEndpoint | None = None
@@ -211,7 +211,7 @@ class Teacher(Document):
 
 
 class DistillationMethod(Document):
-    """Learn from a larger model (on-policy: Agarwal et al. 2024, arXiv:2306.13649)."""
+    """Distillation from a larger model (on-policy: Agarwal et al. 2024, arXiv:2306.13649)."""
 
     teacher: Teacher
     temperature: float = Field(1.0, gt=0)
@@ -232,7 +232,7 @@ MethodMember = (
 
 
 class Method(Document):
-    """Exactly one member is set."""
+    """Training method: exactly one member is set."""
 
     sft: SFTMethod | None = None
     dpo: DPOMethod | None = None
@@ -250,8 +250,8 @@ class Method(Document):
     @property
     def member(self) -> MethodMember:
         """The member that is set."""
-        found: MethodMember = getattr(self, self.key)
-        return found
+        member: MethodMember = getattr(self, self.key)
+        return member
 
     @property
     def key(self) -> str:
@@ -275,7 +275,7 @@ def _members(document: Document, besides: frozenset[str]) -> list[str]:
 
 
 def _exactly_one(document: Chosen, besides: frozenset[str]) -> Chosen:
-    found = _members(document, besides)
-    if len(found) != 1:
-        raise ValueError(f"exactly one member has to be set, not {found or 'none'}")
+    members = _members(document, besides)
+    if len(members) != 1:
+        raise ValueError(f"exactly one member has to be set, not {members or 'none'}")
     return document

@@ -1,4 +1,4 @@
-"""The digest of an evaluation's policy: what was asked, of which data."""
+"""Digest of an evaluation's policy and data."""
 
 from collections.abc import Mapping
 

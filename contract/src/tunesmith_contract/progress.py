@@ -1,4 +1,4 @@
-"""Live progress of a run: the protocol of Kubeflow Trainer's status server, which transformers speaks by itself.
+"""Live progress of a run, by the protocol of Kubeflow Trainer's status server, which transformers implements.
 
 ``POST`` with a bearer token to the URL in ``KUBEFLOW_TRAINER_SERVER_URL``; the token's pod says whose progress it is.
 """
@@ -28,6 +28,9 @@ COMPLETION_TOKENS = "completion_tokens"
 #: While rows are prepared: a ``PreparePart``.
 PART = "part"
 
+#: Any of these marks an update by the trainer's own callbacks, which leaves out what transformers measures.
+TRAINER_UPDATES = frozenset({CHECKPOINT_STEP, KERNELS, OVERFITTING_STEP})
+
 PROGRESS_PATH = "/progress/v1/namespaces/{namespace}/{plural}/{name}"
 
 SERVER_URL_ENV = "KUBEFLOW_TRAINER_SERVER_URL"
@@ -36,7 +39,7 @@ TOKEN_ENV = "KUBEFLOW_TRAINER_SERVER_TOKEN"
 
 
 class PreparePart(StrEnum):
-    """What prepare does with rows, in its order."""
+    """Parts of the prepare stage, in their order."""
 
     ASKING = "asking"
     READING = "reading"
@@ -53,7 +56,7 @@ class ProgressMetric(Report):
 
 
 class TrainerStatus(Report):
-    """How far a run is."""
+    """Progress of a run."""
 
     last_updated_time: datetime
     progress_percentage: int | None = Field(None, ge=0, le=100)

@@ -1,4 +1,4 @@
-"""RunReport: a pod's last word, in its termination message and beside the artefact."""
+"""Run report of a pod: in its termination message, and beside the artifact."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -10,6 +10,7 @@ from .base import Digest, Report
 from .exit_codes import FailureCategory
 from .methods import Name
 from .run_config import MAX_METRICS, MAX_REFERENCES, MAX_SUITES, Metric, OutputFormat
+from .stages import Stage
 
 #: kubelet keeps no more of a container's termination message.
 TERMINATION_MESSAGE_BYTES = 4096
@@ -28,7 +29,7 @@ Text = Annotated[str, Field(max_length=512)]
 
 
 class Outcome(StrEnum):
-    """How a run ended."""
+    """Outcome of a run."""
 
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
@@ -36,7 +37,7 @@ class Outcome(StrEnum):
 
 
 class Failure(Report):
-    """Why a run failed: ``reason`` is a PascalCase word, ``message`` a sentence that says what to do."""
+    """Failure of a run: ``reason`` is a PascalCase word, ``message`` a sentence that says what to do."""
 
     category: FailureCategory
     reason: str = Field(max_length=64)
@@ -47,7 +48,7 @@ class Failure(Report):
 
 
 class Artifact(Report):
-    """A committed artefact."""
+    """A committed artifact."""
 
     uri: Text
     digest: Digest
@@ -64,22 +65,22 @@ class TokenStatistics(Report):
 
 
 class IssueCount(NamedTuple):
-    """Rows of which a check says something; an array in JSON, so that the largest report fits."""
+    """Number of rows that a check flags; an array in JSON, so that the largest report fits."""
 
     check: Annotated[str, Field(max_length=40)]
     rows: Count
 
 
 class DatasetReport(Report):
-    """What prepare found. ``rows`` = train + validation + duplicates + near duplicates + leaked + dropped.
+    """Report on the data set. ``rows`` = train + validation + duplicates + near duplicates + leaked + dropped.
 
     Attributes:
         duplicates: rows that repeat another one.
         near_duplicates: rows that are nearly the same as another one, where those are removed.
         leaked_rows: rows removed from training because validation or an evaluation holds them, and from a validation
             set of its own because an evaluation does.
-        issues: what checks of quality say, the gravest first.
-        recommendation: which method and adapter suit what was found.
+        issues: of the quality checks, the gravest first.
+        recommendation: method and adapter that suit the data.
         page: the report for people, one HTML file.
     """
 
@@ -101,18 +102,18 @@ class DatasetReport(Report):
 
 
 class GenerationReport(Report):
-    """What a teacher made. ``made`` = rows + filtered + duplicates + leaked + unusable.
+    """Report on generated rows. ``made`` = rows + filtered + duplicates + leaked + unusable.
 
     Attributes:
         rows: rows that were kept.
-        made: what the teacher's answers came to.
+        made: rows from the teacher's answers.
         filtered: rows that a judge or rewards turned down, or of which the judge contradicted itself.
         duplicates: rows that say the same as another generated row, or as one that generation started from.
         leaked: rows whose question is one of a held-out set.
         unusable: answers that were refused, cut off or not of the form that was asked for.
         calls: requests that were answered, or may have been.
         prompt_tokens, completion_tokens: as the endpoints count them.
-        amount: what that costs by the budget's prices.
+        amount: cost by the budget's prices.
         generated: the file of rows.
         manifest: how they were made.
     """
@@ -143,7 +144,7 @@ class Linear(NamedTuple):
 
 
 class ModelShape(Report):
-    """The sizes that memory follows from, read off the model as it is built from ``config.json``.
+    """Sizes of a model that its memory depends on, read from the model that ``config.json`` builds.
 
     ``linears`` are the layers an adapter may stand on (not the output layer), by name: ``q_proj``, ``down_proj``.
     With experts, ``intermediate_size`` is that of all experts together that a token passes through, and ``experts``
@@ -163,7 +164,7 @@ class ModelShape(Report):
 
 
 class ModelReport(Report):
-    """What prepare found of the base model; ``revision`` is a commit, or a digest of the files.
+    """Report on the base model; ``revision`` is a commit, or a digest of the files.
 
     ``quantization`` is the method of a base model that is quantised already, such as ``gptq``.
     """
@@ -180,7 +181,7 @@ class ModelReport(Report):
 
 
 class Export(Report):
-    """An artefact beside the first one: the same result in another format."""
+    """Further artifact: the same result in another format."""
 
     format: OutputFormat
     artifact: Artifact
@@ -206,19 +207,19 @@ class Checkpoint(Report):
 
 
 class TrainingReport(Report):
-    """How training went; losses are means per token in nats.
+    """Report on training; losses are means per token in nats.
 
     Attributes:
         steps: optimizer steps done.
         reward: mean of the weighted sum of all rewards over the answers of the last logged steps.
         eval_reward: the same over answers to validation prompts.
-        best_step: the step whose weights the artefact holds, where an earlier one was better than the last.
+        best_step: the step whose weights the artifact holds, where an earlier one was better than the last.
         overfitting_step: where the validation loss turned, if it did.
         stopped_early: the validation loss had stopped falling.
-        curve: at most MAX_CURVE_POINTS points of the whole run; every logged step lies beside the artefact.
+        curve: at most MAX_CURVE_POINTS points of the whole run; every logged step lies beside the artifact.
         kernels: attention and fused kernels that were used, such as ``FlashAttention2,Liger``.
         peak_memory_bytes: of the fullest GPU; of the process on a CPU.
-        exports: what was asked for beside the artefact.
+        exports: further formats of the artifact.
         checkpoints: those that were kept until the end.
     """
 
@@ -268,7 +269,7 @@ class MetricResult(Report):
 
 
 class EvaluationReport(Report):
-    """What an evaluation measured; the verdict is the operator's."""
+    """Report on an evaluation; the verdict is the operator's."""
 
     sides: tuple[Name, ...] = Field(min_length=2, max_length=2 + MAX_REFERENCES)
     results: tuple[MetricResult, ...] = Field(max_length=MAX_SUITES * MAX_METRICS)
@@ -278,13 +279,13 @@ class EvaluationReport(Report):
 
 
 class RunReport(Report):
-    """A pod's last word. The member of its stage is set when the outcome is Succeeded.
+    """Report that a pod leaves when it ends. The member of its stage is set when the outcome is Succeeded.
 
     ``checkpoint`` is the newest committed one, where training ended before it was through.
     """
 
     schema_version: Literal[1] = 1
-    stage: Literal["generate", "prepare", "train", "evaluate"]
+    stage: Stage
     outcome: Outcome
     failure: Failure | None = None
     generation: GenerationReport | None = None
@@ -305,7 +306,7 @@ class RunReport(Report):
 
 
 def parse_report(message: str | bytes) -> RunReport | None:
-    """The report in a termination message; None where it holds none (the pod died before its last word)."""
+    """Report in a termination message; None where it holds none (the pod died before it wrote one)."""
     try:
         return RunReport.model_validate_json(message)
     except ValueError:
@@ -317,7 +318,7 @@ def _size(report: RunReport) -> int:
 
 
 def _fit(report: RunReport) -> RunReport:
-    """Shorten what may be, one step at a time, until the report fits."""
+    """Shorten the report, one step at a time, until it fits."""
     while _size(report) > TERMINATION_MESSAGE_BYTES:
         if report.failure:
             report = report.model_copy(update={"failure": _shorten_failure(report.failure)})
@@ -335,7 +336,7 @@ def _shorten_failure(failure: Failure) -> Failure:
 
 
 def _shorter_dataset(dataset: DatasetReport) -> dict[str, Any]:
-    """What is to change for one step; empty once nothing is left that may go."""
+    """Changes that shorten the report by one step; empty once nothing more may go."""
     if dataset.issues:
         return {"issues": dataset.issues[:-1]}
     if dataset.warnings:

@@ -1,6 +1,6 @@
-"""``run.json``: all that a generate, prepare, train or evaluate pod is told.
+"""Run configuration (``run.json``) of generate, prepare, train and evaluate pods.
 
-``output`` is the URI below which artefacts are placed, ``workspace`` that of work files, where it is another.
+``output`` is the URI below which artifacts are placed, ``workspace`` that of work files, where it is another.
 The operator writes it into an immutable snapshot; every ``Auto`` is a number by then.
 """
 
@@ -13,6 +13,7 @@ from .base import Digest, Document
 from .generation import Generation
 from .labels import ArgillaSource
 from .methods import Fraction, Method, Name
+from .stages import Stage
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -27,7 +28,7 @@ NEAR_THRESHOLD = 0.8
 
 
 class DataFormat(StrEnum):
-    """How the rows of a data set are written."""
+    """Format of the rows of a data set."""
 
     AUTO = "Auto"
     CHAT = "Chat"
@@ -41,14 +42,14 @@ class DataFormat(StrEnum):
 
 
 class OnInvalidRow(StrEnum):
-    """What a row that fails a check does to the job."""
+    """Consequence of a row that fails a check."""
 
     FAIL = "Fail"
     DROP = "Drop"
 
 
 class Deduplicate(StrEnum):
-    """Which repeated rows are removed from training: the same ones, or those that are nearly the same, too."""
+    """Repeated rows that are removed from training: equal ones, or near duplicates, too."""
 
     EXACT = "Exact"
     NEAR = "Near"
@@ -56,7 +57,7 @@ class Deduplicate(StrEnum):
 
 
 class PersonalData(StrEnum):
-    """What is done about addresses, numbers and keys of people: nothing, a report, or a mask in their place."""
+    """Handling of addresses, numbers and keys of people: nothing, a report, or a mask in their place."""
 
     IGNORE = "Ignore"
     REPORT = "Report"
@@ -64,7 +65,7 @@ class PersonalData(StrEnum):
 
 
 class Scheduler(StrEnum):
-    """How the learning rate falls after the warm-up."""
+    """Schedule of the learning rate after the warm-up."""
 
     LINEAR = "Linear"
     COSINE = "Cosine"
@@ -72,14 +73,14 @@ class Scheduler(StrEnum):
 
 
 class Metric(StrEnum):
-    """How an answer is scored, from 0 to 1."""
+    """Metric that scores an answer from 0 to 1."""
 
     EXACT_MATCH = "ExactMatch"
     JSON_FIELDS = "JSONFields"
 
 
 class Owner(Document):
-    """The resource that a run belongs to."""
+    """Resource that a run belongs to."""
 
     kind: Literal["FineTuneJob", "EvalRun"]
     namespace: str
@@ -108,7 +109,7 @@ class HeldOut(Document):
 
 
 class AdapterType(StrEnum):
-    """Which low-rank adapter is trained beside the frozen weights."""
+    """Type of the low-rank adapter beside the frozen weights."""
 
     LORA = "LoRA"
     RSLORA = "RSLoRA"
@@ -132,7 +133,7 @@ class Adapter(Document):
 
 
 class Hyperparameters(Document):
-    """Resolved numbers; ``batch_size`` is the effective one, over all devices and accumulation steps."""
+    """Resolved hyperparameters; ``batch_size`` is the effective one, over all devices and accumulation steps."""
 
     epochs: int = Field(3, ge=1)
     max_steps: int | None = Field(None, ge=1)
@@ -147,7 +148,7 @@ class Hyperparameters(Document):
 
 
 class Parallelism(StrEnum):
-    """How several devices share the work: whole copies, or DeepSpeed's stages 2 and 3."""
+    """Parallelism of several devices: whole copies, or DeepSpeed's ZeRO stages 2 and 3."""
 
     DDP = "DDP"
     ZERO2 = "ZeRO2"
@@ -155,7 +156,7 @@ class Parallelism(StrEnum):
 
 
 class Offload(StrEnum):
-    """What DeepSpeed keeps in the host's memory."""
+    """State that DeepSpeed keeps in the host's memory."""
 
     NONE = "None"
     OPTIMIZER = "Optimizer"
@@ -163,14 +164,14 @@ class Offload(StrEnum):
 
 
 class EarlyStopping(Document):
-    """Stop when the validation loss has not fallen by ``min_delta`` for ``patience`` measurements."""
+    """Early stopping: when the validation loss has not fallen by ``min_delta`` for ``patience`` measurements."""
 
     patience: int = Field(3, ge=1)
     min_delta: float = Field(0.0, ge=0)
 
 
 class OutputFormat(StrEnum):
-    """What comes out beside the adapter or the model itself."""
+    """Format of an output."""
 
     ADAPTER = "Adapter"
     MERGED = "Merged"
@@ -191,7 +192,7 @@ class WeightsAndBiasesTracking(Document):
 
 
 class Tracking(Document):
-    """Where metrics go besides the status; TensorBoard's files lie beside the artefact."""
+    """Destinations of metrics besides the status; TensorBoard's files lie beside the artifact."""
 
     tensor_board: bool = True
     mlflow: MLflowTracking | None = None
@@ -199,7 +200,7 @@ class Tracking(Document):
 
 
 class Checkpoints(Document):
-    """How often the state of training is committed, and how many of the last commits are kept."""
+    """Interval of checkpoints, and how many of the last ones are kept."""
 
     every_steps: int = Field(100, ge=1)
     keep: int = Field(3, ge=1)
@@ -211,15 +212,15 @@ def _listed(value: Any) -> Any:
 
 
 class GenerateConfig(Document):
-    """Let a teacher make rows, within a budget, and commit them.
+    """Configuration of the generate stage: a teacher makes rows, within a budget.
 
     Attributes:
-        base_model: whose tokenizer counts what rewards see; None where none of them asks.
-        held_out: what the rows are kept free of: validation rows and suites of the evaluation.
+        base_model: its tokenizer counts tokens for rewards; None where no reward needs it.
+        held_out: rows that must not be generated: validation rows and suites of the evaluation.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    stage: Literal["generate"] = "generate"
+    stage: Literal[Stage.GENERATE] = Stage.GENERATE
     owner: Owner
     base_model: str | None = None
     generation: Generation
@@ -230,18 +231,18 @@ class GenerateConfig(Document):
 
 
 class PrepareConfig(Document):
-    """Read, check, clean, convert, split and digest the data; look at the base model.
+    """Configuration of the prepare stage: read, check, clean, convert and split the data; inspect the base model.
 
     Attributes:
         train: files, folders (with a slash at the end) and patterns, in the order in which they are read.
-        argilla: instead of them, or before them, what people labelled.
+        argilla: labeled rows, instead of them or before them.
         generated: the file of rows that a teacher made, read after those of ``train``.
-        held_out: what training is kept free of.
+        held_out: rows that must not be trained on.
         near_threshold: Jaccard similarity from which two rows are nearly the same.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    stage: Literal["prepare"] = "prepare"
+    stage: Literal[Stage.PREPARE] = Stage.PREPARE
     owner: Owner
     base_model: str
     train: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field((), max_length=MAX_TRAIN_URIS)
@@ -269,21 +270,21 @@ class PrepareConfig(Document):
 
 
 class AdapterSource(Document):
-    """An artefact by address and digest."""
+    """An artifact by address and digest."""
 
     uri: str
     digest: Digest
 
 
 class TrainConfig(Document):
-    """Train on the prepared data and commit an artefact.
+    """Configuration of the train stage: train on the prepared data and commit an artifact.
 
-    ``adapter`` absent: all weights are trained. ``initial`` is the earlier artefact that training starts from.
+    ``adapter`` absent: all weights are trained. ``initial`` is the earlier artifact that training starts from.
     ``generation`` is the digest of what says how generated rows were made.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    stage: Literal["train"] = "train"
+    stage: Literal[Stage.TRAIN] = Stage.TRAIN
     owner: Owner
     base_model: str
     base_model_revision: str
@@ -308,7 +309,7 @@ class TrainConfig(Document):
 
 
 class Side(Document):
-    """One contestant: the base model or an adapter on it, with its own prompt and number of examples."""
+    """One side of a comparison: the base model or an adapter on it, with its own prompt and number of examples."""
 
     name: Name
     adapter: AdapterSource | None = None
@@ -327,14 +328,14 @@ class Suite(Document):
 
 
 class EvaluateConfig(Document):
-    """Let all sides answer the same items, score them, compare candidate with baseline.
+    """Configuration of the evaluate stage: all sides answer the same items; candidate and baseline are compared.
 
     ``sides[0]`` is the candidate and ``sides[1]`` the baseline; the rest are only reported.
     ``policy`` is the canonical part of the EvalRun (suites, gates, confidence), taken into the policy's digest.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    stage: Literal["evaluate"] = "evaluate"
+    stage: Literal[Stage.EVALUATE] = Stage.EVALUATE
     owner: Owner
     base_model: str
     sides: tuple[Side, ...] = Field(min_length=2, max_length=2 + MAX_REFERENCES)

@@ -1,8 +1,8 @@
-"""Storage URIs, and where a pod finds what they name.
+"""Storage URIs, and their mount paths in pods.
 
 ``pvc://claim/path`` and ``configmap://name/key`` become volumes, mounted under ``MOUNT_ROOT`` by the operator and read
 there by trainer and agent. The rest is fetched and stored by the pods: ``hf://org/repo@revision``, ``s3://bucket/key``,
-``gs://bucket/key`` and ``oci://registry/repository``, with ``@sha256:…`` where one artefact is meant.
+``gs://bucket/key`` and ``oci://registry/repository``, with ``@sha256:…`` where one artifact is meant.
 """
 
 import re
@@ -66,23 +66,23 @@ class StorageUri(NamedTuple):
         return f"{self.scheme}://{self.name}{path}{revision}"
 
     def join(self, *parts: str) -> "StorageUri":
-        """The URI of something below this one; of an ``oci://`` repository there is nothing below but artefacts."""
+        """The URI of something below this one; of an ``oci://`` repository there is nothing below but artifacts."""
         return self._replace(path="/".join(filter(None, (self.path.rstrip("/"), *parts))))
 
 
 def parse_uri(uri: str) -> StorageUri:
-    """Take a storage URI apart.
+    """Parse a storage URI.
 
     Raises:
         InvalidUri: unknown scheme, missing part, or a path that leaves its volume.
     """
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme not in set(Scheme):
-        known = (
+        forms = (
             "pvc://claim/path, configmap://name/key, hf://org/repo@revision, s3://bucket/key, gs://bucket/key "
             "or oci://registry/repository"
         )
-        raise InvalidUri(f"{uri!r} is not a storage URI: write {known}")
+        raise InvalidUri(f"{uri!r} is not a storage URI: write {forms}")
     match Scheme(scheme):
         case Scheme.PVC:
             return _parse_pvc(uri, rest)
@@ -97,7 +97,7 @@ def parse_uri(uri: str) -> StorageUri:
 
 
 def names_one_file(uri: str) -> bool:
-    """Whether a URI of rows names a file; else it names a pattern, or a folder: by a slash at its end, or a repository.
+    """True for a URI of rows that names one file, not a pattern, a folder (by a slash at its end) or a repository.
 
     Raises:
         InvalidUri: as ``parse_uri``.
@@ -108,7 +108,7 @@ def names_one_file(uri: str) -> bool:
 
 
 def mount_path(uri: StorageUri) -> PurePosixPath:
-    """Where a pod finds what a ``pvc://`` or ``configmap://`` URI names.
+    """Path in a pod of a ``pvc://`` or ``configmap://`` URI.
 
     Raises:
         InvalidUri: the rest is fetched, not mounted.

@@ -1,5 +1,5 @@
-"""The agent in front of the engine in a serving pod: routes requests to versions, loads and proves adapters.
+"""Agent in front of the engine in a serving pod: routes requests to versions, loads and proves adapters.
 
-Rooms: ``http`` (wire), ``routing`` (pure: which version answers), ``engine`` (vLLM's control API),
-``artifacts`` (what lies in storage is what its digest says), ``control`` (desired state to loaded versions).
+Rooms: ``http`` (server and connection pool), ``routing`` (pure: choice of the version), ``proxying`` (requests to the
+engine), ``engine`` (client of vLLM's control API), ``control`` (desired state to loaded versions).
 """

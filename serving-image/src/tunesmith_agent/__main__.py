@@ -1,4 +1,4 @@
-"""``python -m tunesmith_agent``: serve until SIGTERM, then drain and exit 0."""
+"""Command ``python -m tunesmith_agent``: serves until SIGTERM, then drains and exits with 0."""
 
 import asyncio
 import gc
@@ -22,10 +22,10 @@ async def serve(settings: Settings) -> None:
 
 
 def main() -> None:
-    """The entry point."""
+    """Entry point of the process."""
     configure_logging()
     settings = parse_settings(sys.argv[1:])
-    # What was imported lives as long as the process: keep the collector from walking through it.
+    # Imported objects live as long as the process: exempt them from garbage collection.
     gc.freeze()
     uvloop.run(serve(settings))
 

@@ -1,17 +1,16 @@
-"""Puts the agent together and runs it until it is told to stop."""
+"""Assembly, start and shutdown of the agent."""
 
 import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 
-from .artifacts.fetch import ArtifactFolders
-from .control.bring_up import BringUp
-from .control.desired import DesiredStore
+from .artifacts import ArtifactFolders
+from .control.desired_state import DesiredStore, FileWatcher
+from .control.loader import VersionLoader
 from .control.operator_link import OperatorLink, operator_socket_url
 from .control.reconciler import Reconciler
-from .control.watch_file import FileWatcher
 from .engine.client import EngineClient, EngineRefused, EngineUnavailable
 from .http.background import Answer, BackgroundAnswers
 from .http.connection import ServerConnection
@@ -20,7 +19,7 @@ from .http.messages import Request
 from .http.server import Server
 from .http.upstream import UpstreamPool
 from .metrics import AgentMetrics
-from .proxy import Proxy
+from .proxying.proxy import Proxy
 from .routing.table import RoutingTable
 from .settings import Settings
 
@@ -31,7 +30,7 @@ _METRICS_TYPE = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
 
 
 class Agent:
-    """All parts of one agent; ``run`` serves until ``stop`` is set."""
+    """One agent with all its parts; ``run`` serves until ``stop`` is set."""
 
     def __init__(self, settings: Settings, limits: Limits | None = None) -> None:
         self.settings = settings
@@ -40,12 +39,12 @@ class Agent:
         self.engine = EngineClient(settings.engine_host, settings.engine_port, settings.base_model)
         self.store = DesiredStore(self._apply)
         self.pool = UpstreamPool(settings.engine_host, settings.engine_port, limits)
-        self.proxy = Proxy(self.pool, self.metrics, self._wake)
+        self.proxy = Proxy(self.pool, self.metrics, self._wake, limits.stale_seconds)
         self.server = Server(self.proxy, self.metrics.count_refusal, limits)
         folders = ArtifactFolders(settings.mount_root, settings.secrets_dir, settings.scratch_dir)
-        bring_up = BringUp(self.engine, folders, settings.proof_tolerance, self.metrics)
+        loader = VersionLoader(self.engine, folders, settings.proof_tolerance, self.metrics)
         self.reconciler = Reconciler(
-            settings, self.store, self.engine, bring_up, self.metrics, self._use_table, int(time.time())
+            settings, self.store, self.engine, loader, self.metrics, self._use_table, int(time.time())
         )
         self._boot_id = uuid.uuid4().hex
         self._background = BackgroundAnswers()
@@ -54,13 +53,13 @@ class Agent:
         self.proxy.add("/metrics", self._background.handler(self._metrics_answer))
 
     async def run(self, stop: asyncio.Event, on_listening: Callable[[int], None] | None = None) -> bool:
-        """Serve until ``stop`` is set, then drain; False where requests had to be cut off.
+        """Serve until ``stop`` is set, then drain; False where requests were cut off.
 
         Raises:
             OSError: the port is taken.
         """
         async with self.engine:
-            tasks = [asyncio.create_task(part) for part in self._parts()]
+            tasks = [asyncio.create_task(part) for part in self._background_tasks()]
             stopping = asyncio.create_task(stop.wait())
             try:
                 port = await self.server.start(self.settings.host, self.settings.port)
@@ -72,14 +71,16 @@ class Agent:
             finally:
                 for task in (stopping, *tasks):
                     task.cancel()
-                ended = await asyncio.gather(stopping, *tasks, return_exceptions=True)
+                results = await asyncio.gather(stopping, *tasks, return_exceptions=True)
                 await self.server.stop()
                 await self._background.close()
                 self.pool.close()
-                _raise_first(ended)
+                for result in results:
+                    if isinstance(result, Exception):
+                        raise result
 
-    def _parts(self) -> Iterator[Coroutine[None, None, None]]:
-        """What runs beside the data path."""
+    def _background_tasks(self) -> Iterator[Coroutine[None, None, None]]:
+        """Coroutines that run beside the data path."""
         yield self.reconciler.run()
         yield FileWatcher(self.settings.desired_file, self.store).run()
         if self.settings.operator_url:
@@ -113,9 +114,9 @@ class Agent:
         connection.respond(200, _TEXT, b"alive\n")
 
     def _readyz(self, connection: ServerConnection, request: Request) -> None:
-        why_not = "This pod is going away." if self.server.draining else self.reconciler.why_not_ready()
-        if why_not:
-            connection.respond(503, _TEXT, f"{why_not}\n".encode())
+        reason = "This pod is shutting down." if self.server.draining else self.reconciler.not_ready_reason()
+        if reason:
+            connection.respond(503, _TEXT, f"{reason}\n".encode())
         else:
             connection.respond(200, _TEXT, b"ready\n")
 
@@ -125,9 +126,3 @@ class Agent:
         except (EngineUnavailable, EngineRefused):
             engine = b""
         return 200, _METRICS_TYPE, self.metrics.render() + engine
-
-
-def _raise_first(ended: Iterable[object]) -> None:
-    for result in ended:
-        if isinstance(result, Exception):
-            raise result

@@ -1,28 +1,27 @@
-"""Structured logs: one JSON object per line on stderr, no bodies, no tokens."""
+"""Structured logs: one JSON object per line on stderr, without request bodies and tokens."""
 
 import logging
 import sys
-from datetime import UTC, datetime
 
-import orjson
+from pythonjsonlogger.core import LogData
+from pythonjsonlogger.orjson import OrjsonFormatter
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+#: Names of a record's standard attributes in the output.
+_FIELDS = {"levelname": "level", "name": "logger", "exc_info": "exception"}
 
 
-class JsonFormatter(logging.Formatter):
-    """Time, level, logger and message; ``extra`` values become keys of their own."""
+class JsonFormatter(OrjsonFormatter):
+    """Fields ``time``, ``level``, ``logger``, ``message``, ``exception`` where there is one, and ``extra`` values."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        entry: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        entry.update((key, value) for key, value in vars(record).items() if key not in _STANDARD)
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(entry, default=str).decode()
+    def __init__(self) -> None:
+        super().__init__(
+            ["levelname", "name", "message"], rename_fields=_FIELDS, timestamp="time", json_default=str
+        )
+
+    def process_log_record(self, log_data: LogData) -> LogData:
+        """Fields of one line, the level in lower case."""
+        log_data["level"] = log_data["level"].lower()
+        return log_data
 
 
 def configure_logging() -> None:

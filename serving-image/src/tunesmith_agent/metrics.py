@@ -1,16 +1,26 @@
-"""Counters of the data path, and their text form for Prometheus.
+"""Counters of the data path, and their Prometheus metrics.
 
-Counting is plain integer arithmetic on one thread; text is made when somebody asks for it.
+Counting is plain integer arithmetic on one thread; metrics are made from it at each scrape.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
 
 #: Upper bounds in seconds: from a small model's first token to a long answer.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
-#: Versions that are served no more but still told of.
+#: Versions that are no longer served but still reported.
 PAST_VERSIONS = 64
 
 PREFIX = "tunesmith_agent_"
@@ -30,14 +40,20 @@ class Histogram:
         self.counts[bisect_left(BUCKETS, seconds)] += 1
         self.total += seconds
 
+    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
+        """Add the values counted so far to a family, under the values of its labels."""
+        bounds = (*map(str, BUCKETS), "+Inf")
+        family.add_metric(labels, list(zip(bounds, accumulate(self.counts), strict=True)), self.total)
+
 
 class VersionStats:
-    """What one version answered since the agent started.
+    """Counters of one version since the agent started.
 
     Attributes:
-        errors: 5xx answers and streams that broke.
-        consecutive_errors: errors since the last good answer.
-        on_error: called after each error with these stats; a breaker may act on it.
+        errors: 5xx answers and broken streams.
+        consecutive_errors: errors since the last success.
+        on_error: called with these stats after each error.
+        on_idle: called when the last request in progress has ended.
     """
 
     __slots__ = (
@@ -56,11 +72,11 @@ class VersionStats:
         self.on_idle: Callable[[], None] | None = None
 
     def begin(self) -> None:
-        """A request goes to this version."""
+        """Count a request that is sent to this version."""
         self.in_flight += 1
 
     def finish(self, status: int, seconds: float, first_byte: float, broken: bool) -> None:
-        """A request was answered, or its answer broke off.
+        """Count a request that was answered, or whose answer broke off.
 
         Args:
             seconds: from the request to the end of the answer.
@@ -80,12 +96,12 @@ class VersionStats:
         self._leave()
 
     def give_up(self) -> None:
-        """The client left before the end, which says nothing of the version."""
+        """Count a client that left before the end; it is neither a success nor an error."""
         self.disconnects += 1
         self._leave()
 
     def withdraw(self) -> None:
-        """The request never reached the engine."""
+        """Take back a request that never reached the engine."""
         self._leave()
 
     def _leave(self) -> None:
@@ -96,7 +112,7 @@ class VersionStats:
 
 @dataclass
 class AgentMetrics:
-    """Everything the agent counts; ``versions`` keeps what is no longer served: counters never fall."""
+    """All counters of the agent; versions no longer served stay in ``versions``, so that counters never fall."""
 
     versions: dict[tuple[str, str], VersionStats] = field(default_factory=dict)
     refusals: dict[int, int] = field(default_factory=dict)
@@ -109,100 +125,86 @@ class AgentMetrics:
     breakers_open: int = 0
 
     def stats(self, alias: str, digest: str) -> VersionStats:
-        """The stats of one version, made when first asked for."""
+        """Counters of one version, created at first use."""
         key = (alias, digest)
         if key not in self.versions:
             self.versions[key] = VersionStats(alias, digest)
         return self.versions[key]
 
     def forget_versions(self, keep: Container[tuple[str, str]]) -> None:
-        """Drop the oldest versions that are served no more, when there are many; the base model stays."""
+        """Drop the oldest versions outside ``keep``, when there are many; the base model stays."""
         past = [key for key, stats in self.versions.items() if key not in keep and stats.digest]
         for key in past[:-PAST_VERSIONS]:
             del self.versions[key]
 
     def count_refusal(self, status: int) -> None:
-        """The agent itself said no."""
+        """Count an error answer of the agent itself."""
         self.refusals[status] = self.refusals.get(status, 0) + 1
 
     def count_load(self, alias: str, result: str, seconds: float) -> None:
-        """One attempt to load and prove a version ended; ``result`` is ``Active`` or the reason why not."""
+        """Count an attempt to load and prove a version; ``result`` is ``Active`` or the reason of the failure."""
         self.loads[alias, result] = self.loads.get((alias, result), 0) + 1
         self.load_seconds.observe(seconds)
 
     def render(self) -> bytes:
-        """Prometheus' text format, version 0.0.4."""
-        return "".join(_render(self)).encode()
+        """All metrics in Prometheus' text format, version 0.0.4."""
+        return generate_latest(_Collector(self))
 
 
-def escape_label(value: str) -> str:
-    """A label's value as the text format wants it."""
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+class _Collector(Collector):
+    """Metric families made from the counters at the time of a scrape."""
+
+    def __init__(self, metrics: AgentMetrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        """All families; the order is the order of the output."""
+        yield from self._version_families()
+        metrics = self._metrics
+        refusals = _counter("refusals", "Requests that the agent itself refused.", "status")
+        for status, count in metrics.refusals.items():
+            refusals.add_metric((str(status),), count)
+        yield refusals
+        loads = _counter("loads", "Attempts to load and prove a version, by result.", "alias", "result")
+        for key, count in metrics.loads.items():
+            loads.add_metric(key, count)
+        yield loads
+        load_seconds = _histogram("load_seconds", "Time of an attempt to load.")
+        metrics.load_seconds.add_to(load_seconds, ())
+        yield load_seconds
+        engine_failures = _counter("engine_failures", "Requests that never reached the engine.")
+        engine_failures.add_metric((), metrics.engine_failures)
+        yield engine_failures
+        for name, text, value in (
+            ("generation", "Generation of the desired state that is applied.", metrics.generation),
+            ("engine_up", "1 while the engine answers.", metrics.engine_up),
+            ("operator_connected", "1 while the operator is connected.", metrics.operator_connected),
+            ("breakers_open", "Candidates that this pod sends no requests to.", metrics.breakers_open),
+        ):
+            yield GaugeMetricFamily(PREFIX + name, text, value=value)
+
+    def _version_families(self) -> Iterator[Metric]:
+        labels = ("alias", "digest")
+        requests = _counter("requests", "Requests answered, by version and status.", *labels, "status")
+        errors = _counter("errors", "Answers with a 5xx status, and broken streams.", *labels)
+        disconnects = _counter("disconnects", "Clients that left before the end.", *labels)
+        in_flight = GaugeMetricFamily(PREFIX + "in_flight_requests", "Requests in progress.", labels=labels)
+        duration = _histogram("request_seconds", "Time to the end of the answer.", *labels)
+        first_byte = _histogram("first_byte_seconds", "Time to the head of the answer.", *labels)
+        for key, stats in self._metrics.versions.items():
+            for status, count in stats.by_status.items():
+                requests.add_metric((*key, str(status)), count)
+            errors.add_metric(key, stats.errors)
+            disconnects.add_metric(key, stats.disconnects)
+            in_flight.add_metric(key, stats.in_flight)
+            stats.duration.add_to(duration, key)
+            stats.first_byte.add_to(first_byte, key)
+        yield from (requests, errors, disconnects, in_flight, duration, first_byte)
 
 
-def _labels(**labels: object) -> str:
-    return ",".join(f'{name}="{escape_label(str(value))}"' for name, value in labels.items())
+def _counter(name: str, text: str, *labels: str) -> CounterMetricFamily:
+    return CounterMetricFamily(PREFIX + name, text, labels=labels)
 
 
-def _family(name: str, kind: str, text: str, samples: Iterable[tuple[str, float]]) -> Iterator[str]:
-    yield f"# HELP {PREFIX}{name} {text}\n# TYPE {PREFIX}{name} {kind}\n"
-    for labels, value in samples:
-        yield f"{PREFIX}{name}{{{labels}}} {value}\n" if labels else f"{PREFIX}{name} {value}\n"
-
-
-def _histogram(name: str, text: str, series: Iterable[tuple[str, Histogram]]) -> Iterator[str]:
-    yield f"# HELP {PREFIX}{name} {text}\n# TYPE {PREFIX}{name} histogram\n"
-    for labels, histogram in series:
-        comma = f"{labels}," if labels else ""
-        braces = f"{{{labels}}}" if labels else ""
-        count = 0
-        for bound, number in zip((*map(str, BUCKETS), "+Inf"), histogram.counts, strict=True):
-            count += number
-            yield f'{PREFIX}{name}_bucket{{{comma}le="{bound}"}} {count}\n'
-        yield f"{PREFIX}{name}_sum{braces} {histogram.total}\n{PREFIX}{name}_count{braces} {count}\n"
-
-
-def _render(metrics: AgentMetrics) -> Iterator[str]:
-    versions = [
-        (_labels(alias=stats.alias, digest=stats.digest), stats) for stats in metrics.versions.values()
-    ]
-    yield from _family(
-        "requests_total",
-        "counter",
-        "Requests answered, by version and status.",
-        (
-            (f'{labels},status="{status}"', count)
-            for labels, stats in versions
-            for status, count in stats.by_status.items()
-        ),
-    )
-    errors = ((labels, stats.errors) for labels, stats in versions)
-    yield from _family("errors_total", "counter", "Answers with a 5xx status, and broken streams.", errors)
-    disconnects = ((labels, stats.disconnects) for labels, stats in versions)
-    yield from _family("disconnects_total", "counter", "Clients that left before the end.", disconnects)
-    in_flight = ((labels, stats.in_flight) for labels, stats in versions)
-    yield from _family("in_flight_requests", "gauge", "Requests under way.", in_flight)
-    duration = ((labels, stats.duration) for labels, stats in versions)
-    yield from _histogram("request_seconds", "Time to the end of the answer.", duration)
-    first_byte = ((labels, stats.first_byte) for labels, stats in versions)
-    yield from _histogram("first_byte_seconds", "Time to the head of the answer.", first_byte)
-    refusals = ((_labels(status=status), count) for status, count in metrics.refusals.items())
-    yield from _family("refusals_total", "counter", "Requests that the agent itself refused.", refusals)
-    loads = ((_labels(alias=alias, result=result), count) for (alias, result), count in metrics.loads.items())
-    yield from _family("loads_total", "counter", "Attempts to load and prove a version, by result.", loads)
-    yield from _histogram("load_seconds", "Time of an attempt to load.", [("", metrics.load_seconds)])
-    yield from _render_gauges(metrics)
-
-
-def _render_gauges(metrics: AgentMetrics) -> Iterator[str]:
-    failures = [("", float(metrics.engine_failures))]
-    yield from _family(
-        "engine_failures_total", "counter", "Requests that never reached the engine.", failures
-    )
-    for name, text, value in (
-        ("generation", "Generation of the desired state that is applied.", metrics.generation),
-        ("engine_up", "Whether the engine answers.", int(metrics.engine_up)),
-        ("operator_connected", "Whether the operator is connected.", int(metrics.operator_connected)),
-        ("breakers_open", "Candidates that this pod stopped sending requests to.", metrics.breakers_open),
-    ):
-        yield from _family(name, "gauge", text, [("", value)])
+def _histogram(name: str, text: str, *labels: str) -> HistogramMetricFamily:
+    return HistogramMetricFamily(PREFIX + name, text, labels=labels)

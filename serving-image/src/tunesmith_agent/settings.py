@@ -1,4 +1,4 @@
-"""What the agent is told by its environment; nothing secret is among it."""
+"""Settings of the agent, from arguments and environment variables; none is secret."""
 
 import argparse
 import os
@@ -22,13 +22,13 @@ class Settings:
         operator_url: ``https://host:port`` of the operator; empty: only the mounted file is read.
         deployment: name of the AdapterDeployment.
         desired_file: the mounted ConfigMap's file.
-        mount_root: where storage is mounted; another place only in tests.
+        mount_root: where storage is mounted.
         secrets_dir: where Secrets that open stores are mounted.
-        scratch_dir: where fetched artefacts lie; the engine has it at the same path.
-        proof_tolerance: how far a probe's mean log-probability may be from the manifest's, in nats per token.
-        settle_seconds: after this a stable version that is still loading no longer holds up readiness.
-        lame_duck_seconds: how long requests are taken after SIGTERM, until no Service routes to this pod.
-        drain_seconds: how long requests under way may take to finish, at SIGTERM and before an unload.
+        scratch_dir: where fetched artifacts are stored; the engine mounts it at the same path.
+        proof_tolerance: largest difference of a probe's mean log-probability from the manifest's, in nats per token.
+        settle_seconds: after this time a stable version that is still loading no longer delays readiness.
+        lame_duck_seconds: how long requests are accepted after SIGTERM, until no Service routes to this pod.
+        drain_seconds: time for requests in progress to finish, at SIGTERM and before an unload.
     """
 
     host: str = "0.0.0.0"
@@ -52,7 +52,7 @@ class Settings:
     drain_seconds: float = 60.0
 
 
-#: Environment variables and the settings they give; an argument of the same meaning wins.
+#: Environment variables and their settings; an argument for the same setting takes precedence.
 ENVIRONMENT = {
     "TUNESMITH_OPERATOR_URL": "operator_url",
     "TUNESMITH_DEPLOYMENT": "deployment",

@@ -1,5 +1,5 @@
-"""What storage URIs name, fetched and published: content-addressed, resumable, verified after upload.
+"""Fetching and publishing of the files at storage URIs: content-addressed, resumable, verified after upload.
 
-``open_remote`` opens a URI with the Secret of its role; ``artifacts``, ``trees``, ``mirror`` move folders. The client
-of a store is imported when a URI names it.
+``stores`` opens a URI with the Secret of its role; ``artifacts``, ``trees`` and ``mirror`` move folders. The client
+library of a store is imported when a URI names that store.
 """

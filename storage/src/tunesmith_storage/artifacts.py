@@ -1,4 +1,4 @@
-"""Artefacts: folders whose manifest names every file, and whose name is the manifest's digest."""
+"""Fetching and publishing of artifacts: folders named by the digest of a manifest that lists every file."""
 
 import shutil
 from pathlib import Path, PurePosixPath
@@ -10,66 +10,69 @@ from tunesmith_contract.base import sha256_digest
 from tunesmith_contract.layout import MANIFEST_FILE
 
 from .download import fetch_files, locked, read_whole, sync_tree
-from .errors import NotThere, StorageRefused, StorageUnavailable
+from .errors import NotFound, StorageRefused, StorageUnavailable
 from .files import describe_files, files_below, holds_files, sync, write_atomically
 from .remote import Entry, Remote
 
 
 def fetch_artifact(remote: Remote, digest: str | None, root: Path) -> Path:
-    """Bring an artefact to disk: its manifest, checked against the digest, then every file against the manifest.
+    """Download an artifact: its manifest, checked against the digest, then every file, checked against the manifest.
+
+    Files of an earlier, complete download are not read again.
 
     Args:
-        digest: what is expected; None takes what lies there.
-        root: the folder below which the artefact gets one of its own, by its digest.
+        digest: the expected digest; None accepts any.
+        root: the folder in which the artifact gets a folder named by its digest.
 
     Raises:
-        StorageError: it is not there, or not what the digest says.
+        StorageError: the URI holds no artifact, or one of another digest.
     """
     entries = remote.entries()
     entry = entries.get(MANIFEST_FILE)
     if entry is None:
-        raise NotThere(
-            "ArtifactNotFound", f"{remote.uri} holds no {MANIFEST_FILE}: write the URI of an artefact"
+        raise NotFound(
+            "ArtifactNotFound", f"{remote.uri} holds no {MANIFEST_FILE}: write the URI of an artifact"
         )
     data = read_whole(remote, entry)
-    found = sha256_digest(data)
-    if digest is not None and found != digest:
-        raise StorageRefused("ArtifactChanged", f"{remote.uri} is {found}, not {digest}: write its digest")
-    folder = root / found.replace(":", "-")
+    stored_digest = sha256_digest(data)
+    if digest is not None and stored_digest != digest:
+        message = f"{remote.uri} is {stored_digest}, not {digest}: write its digest"
+        raise StorageRefused("ArtifactChanged", message)
+    folder = artifact_folder(root, stored_digest)
     with locked(folder):
         if not (folder / MANIFEST_FILE).is_file():
-            fetch_files(remote, entries, _parse(data, str(remote.uri)).files, folder)
+            fetch_files(remote, entries, parse_manifest(data, str(remote.uri)).files, folder)
             sync_tree(folder)
             write_atomically(folder / MANIFEST_FILE, data)
     return folder
 
 
 def read_manifest(remote: Remote, entry: Entry) -> Manifest:
-    """The manifest of an artefact that is not fetched yet.
+    """Manifest of an artifact that is not fetched yet.
 
     Raises:
-        StorageError: it is no artefact's.
+        StorageError: the entry is not the manifest of an artifact.
     """
-    return _parse(read_whole(remote, entry), str(remote.uri))
+    return parse_manifest(read_whole(remote, entry), str(remote.uri))
 
 
 def publish_artifact(remote: Remote, folder: Path) -> None:
-    """Store an artefact's folder at the URI that its digest names, and verify it there.
+    """Upload an artifact's folder to the URI that its digest names, and verify it there.
 
-    Killed and run again, it sends what is not there yet.
+    Interrupted and run again, it sends only what is missing.
 
     Raises:
         StorageError: the store refuses, or holds other bytes under this digest.
     """
     data = (folder / MANIFEST_FILE).read_bytes()
-    remote.publish(folder, _parse(data, str(folder)).files, data)
+    remote.publish(folder, parse_manifest(data, str(folder)).files, data)
 
 
 def place_folder(staged: Path, final: Path) -> None:
-    """Move a finished folder to its content-addressed place on the same volume; what is there already is left.
+    """Move a finished folder to its content-addressed place on the same volume, unless it is there already.
 
     Raises:
-        StorageUnavailable: the place holds other bytes.
+        StorageUnavailable: the place holds other files.
     """
     for path in files_below(staged):
         sync(path)
@@ -87,15 +90,31 @@ def place_folder(staged: Path, final: Path) -> None:
     sync(final.parent)
 
 
-def _parse(data: bytes, where: str) -> Manifest:
+def artifact_folder(root: Path, digest: str) -> Path:
+    """Folder of a fetched artifact below the root of all fetched artifacts."""
+    return root / digest.replace(":", "-")
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Manifest of an artifact, all of whose files lie inside the artifact's folder.
+
+    Args:
+        where: the place of the manifest, for messages.
+
+    Raises:
+        StorageRefused: the bytes are not the manifest of an artifact.
+    """
     try:
         manifest = Manifest.model_validate_json(data)
-    except ValidationError:
-        message = f"{where} holds a {MANIFEST_FILE} that is no artefact's: write the URI of an artefact"
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        problem = f"{field}: {first['msg']}" if field else first["msg"]
+        message = f"{where} holds a {MANIFEST_FILE} that is not an artifact's ({problem}): write the URI of an artifact"
         raise StorageRefused("InvalidManifest", message) from None
     for file in manifest.files:
         path = PurePosixPath(file.path)
         if path.is_absolute() or ".." in path.parts or file.path == MANIFEST_FILE:
-            message = f"{where} lists {file.path}, which lies outside the artefact: use another artefact"
+            message = f"{where} lists {file.path}, which lies outside the artifact: use another artifact"
             raise StorageRefused("InvalidManifest", message)
     return manifest

@@ -1,9 +1,9 @@
-"""Buckets: ``s3://`` and ``gs://``."""
+"""Client of buckets: ``s3://`` and ``gs://``."""
 
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from tunesmith_contract.uris import Scheme, StorageUri
 
 from .credentials import Credentials
 from .download import in_parallel
-from .errors import NO_ANSWER, NotThere, StorageError, StorageRefused, StorageUnavailable
+from .errors import UNAVAILABLE, NotFound, StorageError, StorageRefused, StorageUnavailable
 from .files import stream_digest
 from .remote import Entry
 
@@ -37,10 +37,10 @@ S3_KEYS = (
 GS_KEYS = ("credentials.json",)
 
 _READ_BYTES = 16 * 1024 * 1024
-_LEAST_PART_BYTES = 8 * 1024 * 1024
+_MIN_PART_BYTES = 8 * 1024 * 1024
 #: S3 takes no more than 10,000 parts of one object.
-_MOST_PARTS = 9_000
-_PARTS_AT_A_TIME = 4
+_MAX_PARTS = 9_000
+_PARALLEL_PARTS = 4
 _RETRIES = {"max_retries": 6, "retry_timeout": timedelta(seconds=90)}
 _ENTITY_TAGS = ('"', "W/")
 _METADATA_SERVERS = ("169.254.169.254", "metadata.google.internal", "169.254.170.2")
@@ -62,19 +62,19 @@ class Bucket:
 
     def entries(self) -> dict[str, Entry]:
         """All objects at and below the URI, by the path below it."""
-        found = {}
+        entries = {}
         with self._explained("listed"):
             for page in obstore.list(self._store, prefix=self.uri.path or None):
                 for meta in page:
-                    found[self._relative(meta["path"])] = self._entry(meta)
-        if not found and self.uri.path:
-            # A listing goes by folders: the object of this very name is none.
-            with self._explained("read"):
-                found = self._head()
-        return found
+                    entries[self._relative(meta["path"])] = self._entry(meta)
+        if not entries and self.uri.path:
+            # A listing holds what is below a folder, not the object of exactly this name.
+            with self._explained("read"), suppress(FileNotFoundError):
+                entries[""] = self._entry(obstore.head(self._store, self.uri.path))
+        return entries
 
     def read(self, entry: Entry, offset: int = 0) -> Iterator[bytes]:
-        """The bytes of an object from an offset on; it must not change meanwhile."""
+        """Bytes of an object from an offset on; an object that changes meanwhile is an error."""
         unchanged = {"if_match": entry.identity} if entry.identity.startswith(_ENTITY_TAGS) else {}
         for start in range(offset, entry.size_bytes, _READ_BYTES):
             end = min(start + _READ_BYTES, entry.size_bytes)
@@ -83,25 +83,25 @@ class Bucket:
                 yield bytes(obstore.get(self._store, self._key(entry.path), options=options).bytes())
 
     def upload(self, path: str, file: Path | bytes) -> None:
-        """Store an object; it is there whole or not at all."""
+        """Store an object; it exists complete or not at all."""
         size = len(file) if isinstance(file, bytes) else file.stat().st_size
         with self._explained("written"):
             obstore.put(
                 self._store,
                 self._key(path),
                 file,
-                chunk_size=max(_LEAST_PART_BYTES, size // _MOST_PARTS),
-                max_concurrency=_PARTS_AT_A_TIME,
+                chunk_size=max(_MIN_PART_BYTES, size // _MAX_PARTS),
+                max_concurrency=_PARALLEL_PARTS,
             )
 
     def delete(self, paths: Sequence[str]) -> None:
-        """Remove objects; those that are not there are left out."""
+        """Remove objects; absent ones are no error."""
         if paths:
             with self._explained("removed"):
                 obstore.delete(self._store, [self._key(path) for path in paths])
 
     def publish(self, folder: Path, files: Sequence[File], manifest: bytes) -> None:
-        """Upload what is missing, read everything back, and commit it by the manifest."""
+        """Upload what is missing, read everything back, and commit it by writing the manifest last."""
         entries = self.entries()
         committed = MANIFEST_FILE in entries
         if committed and b"".join(self.read(entries[MANIFEST_FILE])) != manifest:
@@ -113,7 +113,7 @@ class Bucket:
                 raise self._damaged(MANIFEST_FILE)
 
     def _place(self, folder: Path, file: File, entry: Entry | None, committed: bool) -> None:
-        """Make sure of one file; what a manifest has committed is not written over."""
+        """Upload one file unless it is stored already; a committed artifact is never overwritten."""
         if entry is not None and self._holds(entry, file):
             return
         if committed:
@@ -133,12 +133,6 @@ class Bucket:
         )
         return StorageUnavailable("ArtifactDamaged", message)
 
-    def _head(self) -> dict[str, Entry]:
-        try:
-            return {"": self._entry(obstore.head(self._store, self.uri.path))}
-        except FileNotFoundError:
-            return {}
-
     def _entry(self, meta: Mapping[str, Any]) -> Entry:
         return Entry(
             self._relative(meta["path"]), meta["size"], meta["e_tag"] or meta["last_modified"].isoformat()
@@ -152,7 +146,7 @@ class Bucket:
 
     @contextmanager
     def _explained(self, verb: str) -> Iterator[None]:
-        """Turn what the library raises into a sentence; its own text, which quotes requests, goes no further."""
+        """Translate errors of the library, whose own text quotes requests, into storage errors."""
         try:
             yield
         except (BaseError, OSError) as error:
@@ -160,7 +154,7 @@ class Bucket:
 
 
 def _build_s3(bucket: str, credentials: Credentials) -> S3Store:
-    """Keys of the Secret, else what the environment says: AWS_* variables, web identity, instance role."""
+    """Client with the keys of the Secret, else of the environment: AWS_* variables, web identity, instance role."""
     credentials.require_any(Scheme.S3, S3_KEYS)
     credentials.require_together("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     names = [name for name in S3_KEYS if name != "AWS_CA_BUNDLE"]
@@ -174,7 +168,7 @@ def _build_s3(bucket: str, credentials: Credentials) -> S3Store:
 
 
 def _build_gcs(bucket: str, credentials: Credentials) -> GCSStore:
-    """The Secret's service account, else application default credentials or the node's own identity."""
+    """Client with the Secret's service account, else application default credentials or the node's identity."""
     credentials.require_any(Scheme.GS, GS_KEYS)
     config = {"service_account_key": key} if (key := credentials.get(GS_KEYS[0])) else {}
     client: dict[str, Any] = {"timeout": timedelta(minutes=5)}
@@ -188,32 +182,31 @@ _STATUS = re.compile(r"status code: (\d{3})")
 
 
 def explain(error: Exception, uri: StorageUri, credentials: Credentials, verb: str) -> StorageError:
-    """The failure that an error of the library stands for, without the request and answer that it quotes."""
+    """Storage error for an error of the library, without the request and answer that the library quotes."""
     text = str(error)
     code = match[1] if (match := _CODE.search(text)) else ""
     status = match[1] if (match := _STATUS.search(text)) else ""
     if code == "NoSuchBucket":
-        return NotThere(
+        return NotFound(
             "BucketNotFound", f"the bucket {uri.name} does not exist: create it or write another in {uri}"
         )
     if any(server in text for server in _METADATA_SERVERS):
         return _no_credentials(uri)
-    if complaint := _complaint(code, uri, credentials):
-        return StorageRefused("AccessDenied", complaint)
+    if problem := _credential_problem(code, uri, credentials):
+        return StorageRefused("AccessDenied", problem)
     if status in ("401", "403") or code == "AccessDenied":
-        message = (
-            f"{uri} may not be {verb} with {_who(credentials)} ({code or f'HTTP {status}'}): grant the right"
-        )
+        identity = credentials.source if credentials.keys else "the pod's own identity"
+        message = f"{uri} may not be {verb} with {identity} ({code or f'HTTP {status}'}): grant the right"
         return StorageRefused("AccessDenied", message)
     if isinstance(error, FileNotFoundError):
-        return NotThere("ObjectNotFound", f"{uri} does not exist: write another URI")
+        return NotFound("ObjectNotFound", f"{uri} does not exist: write another URI")
     if status.startswith("4") and status not in ("408", "412", "429"):
         message = (
             f"{uri} can't be {verb} ({code or f'HTTP {status}'}): check the URI and {credentials.source}"
         )
         return StorageRefused("StorageRefused", message)
     detail = code or (f"HTTP {status}" if status else "no connection")
-    return StorageUnavailable(NO_ANSWER, f"{uri} can't be {verb} at the moment ({detail})")
+    return StorageUnavailable(UNAVAILABLE, f"{uri} can't be {verb} at the moment ({detail})")
 
 
 def _no_credentials(uri: StorageUri) -> StorageRefused:
@@ -224,24 +217,18 @@ def _no_credentials(uri: StorageUri) -> StorageRefused:
     return StorageRefused("CredentialsMissing", message)
 
 
-def _complaint(code: str, uri: StorageUri, credentials: Credentials) -> str:
-    """Which key is wrong, where the store says so; the names are S3's, which GCS shares."""
-    who = credentials.source
+def _credential_problem(code: str, uri: StorageUri, credentials: Credentials) -> str:
+    """Sentence on the key that the store rejects, if it names one; S3 and GCS share the error codes."""
+    secret = credentials.source
     match code:
         # versitygw has a name of its own for an unknown access key.
         case "InvalidAccessKeyId" | "XAdminUserNotFound":
-            return f"the store of {uri} does not know AWS_ACCESS_KEY_ID of {who}: correct that key"
+            return f"the store of {uri} does not know AWS_ACCESS_KEY_ID of {secret}: correct that key"
         case "SignatureDoesNotMatch":
-            return (
-                f"AWS_SECRET_ACCESS_KEY of {who} does not belong to its AWS_ACCESS_KEY_ID: correct that key"
-            )
+            return f"AWS_SECRET_ACCESS_KEY of {secret} does not belong to its AWS_ACCESS_KEY_ID: correct that key"
         case "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired":
-            return f"AWS_SESSION_TOKEN of {who} is no longer valid: renew it"
+            return f"AWS_SESSION_TOKEN of {secret} is no longer valid: renew it"
         case "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException":
-            return f"the bucket {uri.name} lies in another region: set AWS_REGION in {who}"
+            return f"the bucket {uri.name} lies in another region: set AWS_REGION in {secret}"
         case _:
             return ""
-
-
-def _who(credentials: Credentials) -> str:
-    return credentials.source if credentials.keys else "the pod's own identity"

@@ -1,4 +1,4 @@
-"""Files out of a store: resumed where a download was cut short, whole once they bear their name."""
+"""Downloads from a store: resumed after an interruption, renamed to their final name when complete."""
 
 import fcntl
 import hashlib
@@ -16,13 +16,13 @@ from .files import file_digest, holds_file, sync
 from .remote import Entry, Remote
 from .retries import with_retries
 
-#: Files that are moved at the same time.
+#: Transfers at the same time.
 CONCURRENCY = 4
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep the processes of one node from filling a folder at the same time; the lock falls with the process."""
+    """Lock on a folder between the processes of one node; it ends with the process."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f".{folder.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -30,7 +30,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def in_parallel(actions: Iterable[Callable[[], object]]) -> None:
-    """Carry out actions a few at a time; the first failure is raised once those under way have ended."""
+    """Run actions, ``CONCURRENCY`` at a time; the first failure is raised when the running ones have ended."""
     with ThreadPoolExecutor(CONCURRENCY) as pool:
         futures = [pool.submit(action) for action in actions]
         try:
@@ -42,23 +42,23 @@ def in_parallel(actions: Iterable[Callable[[], object]]) -> None:
 
 
 def fetch_entry(remote: Remote, entry: Entry, target: Path, sha256: str | None = None) -> None:
-    """Bring one file to disk, from where an earlier try stopped, and going on where the line goes dead.
+    """Download one file, continuing an interrupted download, with retries where the connection fails.
 
     Raises:
-        StorageError: the store failed, or its bytes have another size or digest than they should.
+        StorageError: the store failed, or its bytes have another size or digest than expected.
     """
     sha256 = sha256 or entry.sha256
     part = _part_path(entry, target)
     part.parent.mkdir(parents=True, exist_ok=True)
     resumed = part.exists()
     with_retries(partial(_append, remote, entry, part))
-    if resumed and not _is_right(part, entry, sha256):
-        # What an earlier try left may itself be bad: once more, from the start.
+    if resumed and not _is_complete(part, entry, sha256):
+        # The part of an earlier download may itself be damaged: once more, from the start.
         part.unlink()
         with_retries(partial(_append, remote, entry, part))
-    if not _is_right(part, entry, sha256):
+    if not _is_complete(part, entry, sha256):
         part.unlink()
-        message = f"{entry.path or target.name} in {remote.uri} is not what it should be: store it again"
+        message = f"{entry.path or target.name} in {remote.uri} is damaged: store it again"
         raise StorageUnavailable("ArtifactDamaged", message)
     sync(part)
     part.replace(target)
@@ -74,18 +74,18 @@ def _append(remote: Remote, entry: Entry, part: Path) -> None:
                 stream.write(chunk)
 
 
-def _is_right(part: Path, entry: Entry, sha256: str | None) -> bool:
+def _is_complete(part: Path, entry: Entry, sha256: str | None) -> bool:
     return part.stat().st_size == entry.size_bytes and sha256 in (None, file_digest(part))
 
 
 def _part_path(entry: Entry, target: Path) -> Path:
-    """Beside the target, named by the file's identity: parts of another version are never continued."""
+    """Partial file beside the target, named by the file's identity: parts of another version are never continued."""
     identity = hashlib.sha256(entry.identity.encode()).hexdigest()[:12]
     return target.with_name(f".{target.name}.{identity}.part")
 
 
 def fetch_files(remote: Remote, entries: dict[str, Entry], files: Iterable[File], folder: Path) -> None:
-    """Bring files to disk whose sizes and digests are known; those already there are not fetched again.
+    """Download files of known sizes and digests; those already on disk are not fetched again.
 
     Raises:
         StorageError: one is missing or damaged.
@@ -104,11 +104,11 @@ def fetch_files(remote: Remote, entries: dict[str, Entry], files: Iterable[File]
 
 
 def read_whole(remote: Remote, entry: Entry) -> bytes:
-    """A small file's bytes."""
+    """Bytes of a small file."""
     return b"".join(remote.read(entry))
 
 
 def sync_tree(folder: Path) -> None:
-    """Bring the names in a folder to disk."""
+    """Flush the names in a folder, at any depth, to disk."""
     for path, _, _ in os.walk(folder):
         sync(Path(path))

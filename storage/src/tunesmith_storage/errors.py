@@ -1,13 +1,13 @@
-"""How storage fails, in the categories of the contract."""
+"""Storage errors, in the failure categories of the contract."""
 
 from tunesmith_contract.exit_codes import RETRYABLE, FailureCategory
 
 #: The reason of a failure that may pass within seconds.
-NO_ANSWER = "StorageUnavailable"
+UNAVAILABLE = "StorageUnavailable"
 
 
 class StorageError(Exception):
-    """A store refused, or does not answer.
+    """A store that refuses a request, or does not answer.
 
     Attributes:
         category: whose failure it is.
@@ -23,23 +23,23 @@ class StorageError(Exception):
 
     @property
     def retryable(self) -> bool:
-        """Whether the same request may succeed later."""
+        """True where the same request may succeed later."""
         return self.category in RETRYABLE
 
 
 class StorageRefused(StorageError):
-    """The URI or the Secret is wrong: the same request fails the same way."""
+    """A wrong URI or Secret: the same request fails the same way again."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(FailureCategory.USER_ERROR, reason, message)
 
 
-class NotThere(StorageRefused):
-    """The store holds nothing of that name."""
+class NotFound(StorageRefused):
+    """A URI at which the store holds nothing."""
 
 
 class StorageUnavailable(StorageError):
-    """The store does not answer, or holds other bytes than it should."""
+    """A store that does not answer, or holds other bytes than expected."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(FailureCategory.INFRASTRUCTURE, reason, message)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and their digests."""
+"""Atomic writes, digests and comparison of local files."""
 
 import hashlib
 import os
@@ -12,13 +12,13 @@ from tunesmith_contract.artifact import File
 
 
 def file_digest(path: Path) -> str:
-    """``sha256:<hex>`` of a file's bytes."""
+    """Digest of a file's bytes, ``sha256:<hex>``."""
     with path.open("rb") as stream:
         return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def stream_digest(chunks: Iterable[bytes]) -> str:
-    """``sha256:<hex>`` of the chunks."""
+    """Digest of the chunks in order, ``sha256:<hex>``."""
     digest = hashlib.sha256()
     for chunk in chunks:
         digest.update(chunk)
@@ -26,7 +26,7 @@ def stream_digest(chunks: Iterable[bytes]) -> str:
 
 
 def describe_files(folder: Path) -> tuple[File, ...]:
-    """All files below a folder with sizes and digests, by path."""
+    """Sizes and digests of all files below a folder, sorted by path."""
     return tuple(
         File(
             path=path.relative_to(folder).as_posix(), size_bytes=path.stat().st_size, sha256=file_digest(path)
@@ -36,13 +36,13 @@ def describe_files(folder: Path) -> tuple[File, ...]:
 
 
 def holds_file(folder: Path, file: File) -> bool:
-    """Whether a folder holds a file, byte for byte."""
+    """True where a folder holds a file with exactly the described bytes."""
     path = folder / file.path
     return path.is_file() and path.stat().st_size == file.size_bytes and file_digest(path) == file.sha256
 
 
 def holds_files(folder: Path, files: Iterable[File]) -> bool:
-    """Whether a folder holds each of the files, byte for byte."""
+    """True where a folder holds each of the files with exactly the described bytes."""
     return all(holds_file(folder, file) for file in files)
 
 
@@ -52,14 +52,14 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all, whenever the machine stops."""
+    """Write a file that exists complete or not at all, even after a crash."""
     with open_atomically(path) as stream:
         stream.write(data)
 
 
 @contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which is there whole or not at all, whenever the machine stops."""
+    """Stream to a file that exists complete or not at all, even after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -74,7 +74,7 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
 
 
 def sync(path: Path) -> None:
-    """Bring a file or folder to disk."""
+    """Flush a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

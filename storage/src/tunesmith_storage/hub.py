@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: ``hf://``. An artefact is one folder of a repository, written by one commit."""
+"""Client of the Hugging Face Hub: ``hf://``. An artifact is one folder of a repository, written by one commit."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ from tunesmith_contract.layout import MANIFEST_FILE
 from tunesmith_contract.uris import Scheme, StorageUri
 
 from .credentials import Credentials
-from .errors import NO_ANSWER, NotThere, StorageError, StorageRefused, StorageUnavailable
+from .errors import UNAVAILABLE, NotFound, StorageError, StorageRefused, StorageUnavailable
 from .remote import Entry
 
 #: Keys of a Secret for ``hf://``, either of them.
@@ -33,21 +33,21 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 def find_token(credentials: Credentials) -> str | None:
-    """The access token of the Secret, else that of the environment.
+    """Access token of the Secret, else of the environment.
 
     Raises:
         StorageRefused: the Secret holds no token.
     """
     credentials.require_any(Scheme.HF, HF_KEYS)
-    found = next((value for key in HF_KEYS if (value := credentials.get(key))), None)
-    return found or os.environ.get("HF_TOKEN")
+    token = next((value for key in HF_KEYS if (value := credentials.get(key))), None)
+    return token or os.environ.get("HF_TOKEN")
 
 
 class HubFolder:
     """A folder of a repository, or the whole of it.
 
     Args:
-        repo_type: ``model``, or ``dataset`` for one that is read alone.
+        repo_type: ``model``, or ``dataset``, which is only read.
     """
 
     def __init__(self, uri: StorageUri, credentials: Credentials, repo_type: str = "model") -> None:
@@ -57,7 +57,7 @@ class HubFolder:
         self._api = HfApi(token=find_token(credentials))
 
     def entries(self) -> dict[str, Entry]:
-        """All files at and below the folder; of large ones the hub knows the digest."""
+        """All files at and below the folder; the hub reports the digests of large ones."""
         with self._explained("listed"):
             try:
                 tree = self._api.list_repo_tree(
@@ -72,7 +72,7 @@ class HubFolder:
                 return {}
 
     def read(self, entry: Entry, offset: int = 0) -> Iterator[bytes]:
-        """A file's bytes from an offset on, through the hub's own cache."""
+        """Bytes of a file from an offset on, through the library's own cache."""
         with self._explained("read"):
             file = self._api.hf_hub_download(
                 self.uri.name,
@@ -86,11 +86,11 @@ class HubFolder:
                 yield chunk
 
     def publish(self, folder: Path, files: Sequence[File], manifest: bytes) -> None:
-        """Upload what is missing and commit all of it at once; then compare what the hub says it holds."""
+        """Upload what is missing in one commit, then compare the hub's listing with the files."""
         described = File(path=MANIFEST_FILE, size_bytes=len(manifest), sha256=sha256_digest(manifest))
-        wanted = [*files, described]
+        listed = [*files, described]
         entries = self.entries()
-        missing = [file for file in wanted if not _holds(entries.get(file.path), file, folder)]
+        missing = [file for file in listed if not _holds(entries.get(file.path), file, folder)]
         if missing and MANIFEST_FILE in entries:
             raise self._damaged(missing[0].path)
         if missing:
@@ -105,7 +105,7 @@ class HubFolder:
                     self.uri.name, additions, commit_message=message, revision=self.uri.revision
                 )
             entries = self.entries()
-        for file in wanted:
+        for file in listed:
             if not _holds(entries.get(file.path), file, folder):
                 raise self._damaged(file.path)
 
@@ -127,7 +127,7 @@ class HubFolder:
 
     @contextmanager
     def _explained(self, verb: str) -> Iterator[None]:
-        """Turn what the library raises into a sentence."""
+        """Translate errors of the library into storage errors."""
         try:
             yield
         except (OSError, EntryNotFoundError, HFValidationError) as error:
@@ -135,7 +135,7 @@ class HubFolder:
 
 
 def _holds(entry: Entry | None, file: File, folder: Path) -> bool:
-    """Whether the hub's file is the local one: by its digest, or by git's of a small one."""
+    """True where the hub's file is the local one: by its digest, or for a small one by git's blob id."""
     if entry is None or entry.size_bytes != file.size_bytes:
         return False
     if entry.sha256 is not None:
@@ -149,22 +149,24 @@ def _git_blob_id(path: Path) -> str:
 
 
 def explain(error: Exception, uri: StorageUri, credentials: Credentials, verb: str) -> StorageError:
-    """The failure that an error of the library stands for."""
+    """Storage error for an error of the library."""
     if isinstance(error, GatedRepoError):
         message = f"{uri} is gated: accept its terms, and put your token under the key token of a Secret"
         return StorageRefused("AccessDenied", message)
     absent = (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError, HFValidationError)
     if isinstance(error, absent):
         hint = "write another URI, or name a Secret with the key token if it is private"
-        return NotThere("RepositoryNotFound", f"{uri} does not exist: {hint}")
+        return NotFound("RepositoryNotFound", f"{uri} does not exist: {hint}")
     status = (
         error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 0
     )
     if status in (401, 403):
-        who = f"the token of {credentials.source}" if credentials.keys else "no token"
-        message = f"{uri} may not be {verb} with {who}: write a token with that right under the key token"
+        identity = f"the token of {credentials.source}" if credentials.keys else "no token"
+        message = (
+            f"{uri} may not be {verb} with {identity}: write a token with that right under the key token"
+        )
         return StorageRefused("AccessDenied", message)
     if 400 <= status < 500 and status not in (408, 429):
         return StorageRefused("StorageRefused", f"{uri} can't be {verb} (HTTP {status}): check the URI")
     detail = f"HTTP {status}" if status else type(error).__name__
-    return StorageUnavailable(NO_ANSWER, f"{uri} can't be {verb} at the moment ({detail})")
+    return StorageUnavailable(UNAVAILABLE, f"{uri} can't be {verb} at the moment ({detail})")

@@ -1,4 +1,4 @@
-"""A local folder kept as a bucket has it: pods work on their own disk, and lose nothing when they go."""
+"""Two-way copy between a local folder and a folder of a bucket, for work files that outlive a pod."""
 
 from collections.abc import Collection, Iterable
 from functools import partial
@@ -16,15 +16,15 @@ from .remote import Entry
 
 
 class Mirror:
-    """One folder of a bucket, and its copy on disk; paths are relative to both, and every method raises StorageError.
+    """One folder of a bucket and its local copy; paths are relative to both, and every method raises StorageError.
 
     Args:
         uri: a folder of a bucket.
-        root: where its copy lies.
-        roles: whose Secret opens it, the first that is there.
+        root: the local copy.
+        roles: the first Secret that is mounted for one of them opens the bucket.
 
     Raises:
-        StorageRefused: the URI is no bucket's.
+        StorageRefused: the URI is not in a bucket.
     """
 
     def __init__(
@@ -37,53 +37,53 @@ class Mirror:
         self._bucket = Bucket(uri, load_credentials(roles, secrets))
 
     def entries(self, below: str = "") -> dict[str, Entry]:
-        """What the bucket holds in a folder, by paths relative to the mirror."""
-        found = self._bucket.entries()
-        return {path: entry for path, entry in found.items() if path.startswith(f"{below}/" if below else "")}
+        """Files of the bucket below a folder, by paths relative to the mirror."""
+        prefix = f"{below}/" if below else ""
+        return {path: entry for path, entry in self._bucket.entries().items() if path.startswith(prefix)}
 
     def push(self, path: str, last: str | None = None) -> None:
-        """Upload a file, or what a folder holds; files that the bucket has are not sent again.
+        """Upload a file, or all files of a folder; those that the bucket has already are not sent again.
 
         Args:
-            last: the name of the file that declares the folder whole; it is sent when the others are there.
+            last: name of the file that marks the folder as complete; it is sent after the others.
         """
         local = self.root / path
         files = sorted(files_below(local)) if local.is_dir() else [local]
-        known = self.entries()
+        stored = self.entries()
         first = [file for file in files if file.name != last]
-        in_parallel(partial(self._upload, file, known) for file in first)
+        in_parallel(partial(self._upload, file, stored) for file in first)
         for file in files:
             if file.name == last:
-                self._upload(file, known)
+                self._upload(file, stored)
 
     def pull(self, path: str) -> None:
-        """Bring a file, or what a folder of the bucket holds, to disk."""
-        found = self.entries()
-        wanted = [entry for name, entry in found.items() if name == path or name.startswith(f"{path}/")]
+        """Download a file, or all files of a folder."""
+        entries = self.entries()
+        wanted = [entry for name, entry in entries.items() if name == path or name.startswith(f"{path}/")]
         in_parallel(partial(self._download, entry) for entry in wanted)
 
     def read(self, path: str) -> bytes | None:
-        """A small file of the bucket; None where there is none."""
+        """Bytes of a small file of the bucket; None where it does not exist."""
         entry = self.entries().get(path)
         return read_whole(self._bucket, entry) if entry else None
 
     def write(self, path: str, data: bytes) -> None:
-        """Store a small file in the bucket alone."""
+        """Write a small file to the bucket only."""
         self._bucket.upload(path, data)
 
     def delete(self, below: str, first: Collection[str] = ()) -> None:
-        """Remove what a folder of the bucket holds.
+        """Remove all files of a folder of the bucket.
 
         Args:
-            first: names of files that declare a folder whole; without them nothing looks whole while it goes.
+            first: names of files that mark a folder as complete; removed first, so that no partial folder looks whole.
         """
         paths = list(self.entries(below))
         self._bucket.delete([path for path in paths if Path(path).name in first])
         self._bucket.delete([path for path in paths if Path(path).name not in first])
 
-    def _upload(self, file: Path, known: dict[str, Entry]) -> None:
+    def _upload(self, file: Path, stored: dict[str, Entry]) -> None:
         path = file.relative_to(self.root).as_posix()
-        entry = known.get(path)
+        entry = stored.get(path)
         if entry and entry.size_bytes == file.stat().st_size and self._is_same(entry, file):
             return
         self._bucket.upload(path, file)

@@ -1,6 +1,6 @@
-"""Registries: ``oci://``. Each file of an artefact is a layer, and its manifest the image's configuration.
+"""Client of OCI registries: ``oci://``. Each file of an artifact is a layer, its manifest the image's configuration.
 
-The tag is ``sha256-<hex>`` of our manifest, not of the registry's. Layers carry their file's name as
+The tag is ``sha256-<hex>`` of the artifact's manifest, not of the image's. Layers carry their file's name as
 ``org.opencontainers.image.title``, so that ``oras pull`` writes the same folder.
 """
 
@@ -23,7 +23,7 @@ from tunesmith_contract.uris import Scheme, StorageUri
 
 from .credentials import Credentials
 from .download import in_parallel
-from .errors import NO_ANSWER, NotThere, StorageError, StorageRefused, StorageUnavailable
+from .errors import UNAVAILABLE, NotFound, StorageError, StorageRefused, StorageUnavailable
 from .files import stream_digest
 from .remote import Entry
 from .retries import with_retries
@@ -45,7 +45,7 @@ _TIMEOUT_SECONDS = 60.0
 
 
 class Repository:
-    """The image that a tag or digest of a repository names."""
+    """Image at a tag or digest of a repository."""
 
     def __init__(self, uri: StorageUri, credentials: Credentials) -> None:
         credentials.require_any(Scheme.OCI, OCI_KEYS)
@@ -56,17 +56,17 @@ class Repository:
         self._login = find_login(credentials, self._host)
 
     def entries(self) -> dict[str, Entry]:
-        """The image's layers by the names of their files."""
+        """Layers of the image, by the names of their files."""
         if self.uri.revision is None:
             message = f"{self.uri} names no image: write oci://registry/repository:tag"
-            raise NotThere("ImageNotFound", message)
+            raise NotFound("ImageNotFound", message)
         return {
             layer.get("annotations", {}).get(TITLE, layer["digest"]): _layer_entry(layer)
             for layer in self._image()["layers"]
         }
 
     def read(self, entry: Entry, offset: int = 0) -> Iterator[bytes]:
-        """A layer's bytes from an offset on; registries need not know ranges, so what is before it is passed over."""
+        """Bytes of a layer from an offset on; registries need not support ranges, so earlier bytes are skipped here."""
         with self._explained("read"), self._client() as client:
             chunks = cast(Iterable[bytes], client.pull_blob(entry.identity, chunk_size=_CHUNK_BYTES))
             for chunk in chunks:
@@ -76,7 +76,7 @@ class Repository:
                     yield chunk
 
     def publish(self, folder: Path, files: Sequence[File], manifest: bytes) -> None:
-        """Push what is missing, read everything back, and commit it by the tag."""
+        """Push what is missing, read everything back, and commit it by setting the tag last."""
         described = File(path=MANIFEST_FILE, size_bytes=len(manifest), sha256=sha256_digest(manifest))
         layers = [*files, described]
         in_parallel(partial(self._place, folder, file) for file in layers)
@@ -103,10 +103,10 @@ class Repository:
             client.set_manifest(str(self.uri.revision), image)
 
     def _image(self) -> dict[str, Any]:
-        """The registry's manifest.
+        """Manifest of the image, as the registry holds it.
 
         Raises:
-            NotThere: it is no image's.
+            NotFound: it is not the manifest of a single image.
         """
 
         def get() -> dict[str, Any]:
@@ -117,7 +117,7 @@ class Repository:
 
         image = with_retries(get)
         if "layers" not in image:
-            raise NotThere("ImageNotFound", f"{self.uri} is an index of images: write the URI of one")
+            raise NotFound("ImageNotFound", f"{self.uri} is an index of images: write the URI of one")
         return image
 
     @contextmanager
@@ -141,7 +141,7 @@ class Repository:
 
     @contextmanager
     def _explained(self, verb: str) -> Iterator[None]:
-        """Turn what the library raises into a sentence; requests quote addresses, which may hold signatures."""
+        """Translate errors of the library, whose text may quote signed addresses, into storage errors."""
         try:
             yield
         except (DXFError, requests.RequestException) as error:
@@ -149,7 +149,7 @@ class Repository:
 
 
 def build_image(files: Sequence[File]) -> str:
-    """The registry's manifest of an artefact, the same bytes for the same files."""
+    """Image manifest of an artifact, the same bytes for the same files."""
     layers = [
         {
             "mediaType": CONFIG_TYPE if file.path == MANIFEST_FILE else FILE_TYPE,
@@ -181,10 +181,10 @@ def _file_entry(file: File) -> Entry:
 
 
 def find_login(credentials: Credentials, host: str) -> tuple[str, str] | None:
-    """User and password for a registry; None where the Secret holds none.
+    """User and password for a registry; None where the Secret has none.
 
     Raises:
-        StorageRefused: the Secret's Docker configuration can't be read, or says nothing of this registry.
+        StorageRefused: the Secret's Docker configuration can't be read, or has no entry for this registry.
     """
     username, password = credentials.get("username"), credentials.get("password")
     if username and password:
@@ -195,8 +195,8 @@ def find_login(credentials: Credentials, host: str) -> tuple[str, str] | None:
     try:
         hosts = {_host_of(key): login for key, login in json.loads(text)["auths"].items()}
         if host not in hosts:
-            known = ", ".join(sorted(hosts)) or "none"
-            message = f"{where} has no entry for {host} (it has {known}): add one"
+            present = ", ".join(sorted(hosts)) or "none"
+            message = f"{where} has no entry for {host} (it has {present}): add one"
             raise StorageRefused("CredentialsMissing", message)
         return _login_of(hosts[host])
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -207,7 +207,7 @@ def find_login(credentials: Credentials, host: str) -> tuple[str, str] | None:
 
 
 def _host_of(key: str) -> str:
-    """The host in a key such as ``https://index.docker.io/v1/``."""
+    """Host in a key such as ``https://index.docker.io/v1/``."""
     host = key.removeprefix("https://").removeprefix("http://").split("/")[0]
     return _DOCKER_HUB if host in ("index.docker.io", _DOCKER_HUB_HOST) else host
 
@@ -222,30 +222,32 @@ def _login_of(entry: dict[str, str]) -> tuple[str, str]:
 
 
 def explain(error: Exception, uri: StorageUri, credentials: Credentials, verb: str) -> StorageError:
-    """The failure that an error of the library stands for, without the request that it quotes."""
-    who = credentials.source
+    """Storage error for an error of the library, without the request that the library quotes."""
+    secret = credentials.source
     response = getattr(error, "response", None)
     status = response.status_code if response is not None else 0
     match error:
         case DXFAuthInsecureError():
-            message = f"passwords are not sent over plain HTTP: take plainHTTP out of {who}, and give {uri.name} TLS"
+            message = f"passwords are not sent over plain HTTP: take plainHTTP out of {secret}, and give {uri.name} TLS"
             return StorageRefused("InsecureRegistry", message)
         case DXFDigestMismatchError():
             return StorageUnavailable("ArtifactDamaged", f"a layer of {uri} is damaged: push it again")
         case DXFUnauthorizedError():
             return _unauthorized(uri, credentials)
         case requests.exceptions.SSLError():
-            message = f"the certificate of {uri.name} is not trusted: add the authority's as the key ca.crt to {who}"
+            message = f"the certificate of {uri.name} is not trusted: add the authority's as the key ca.crt to {secret}"
             return StorageRefused("UntrustedCertificate", message)
     if status in (401, 403):
-        message = f"{uri} may not be {verb} with {who if credentials.keys else 'no login'}: grant the right"
+        message = (
+            f"{uri} may not be {verb} with {secret if credentials.keys else 'no login'}: grant the right"
+        )
         return StorageRefused("AccessDenied", message)
     if status == 404:
-        return NotThere("ImageNotFound", f"{uri} does not exist: write another URI")
+        return NotFound("ImageNotFound", f"{uri} does not exist: write another URI")
     if 400 <= status < 500 and status not in (408, 429):
         return StorageRefused("StorageRefused", f"{uri} can't be {verb} (HTTP {status}): check the URI")
     detail = f"HTTP {status}" if status else type(error).__name__
-    return StorageUnavailable(NO_ANSWER, f"{uri} can't be {verb} at the moment ({detail})")
+    return StorageUnavailable(UNAVAILABLE, f"{uri} can't be {verb} at the moment ({detail})")
 
 
 def _unauthorized(uri: StorageUri, credentials: Credentials) -> StorageRefused:

@@ -1,4 +1,4 @@
-"""What every kind of store can do, and how a URI is opened."""
+"""Interface of a store's client, and its description of a file."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,11 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tunesmith_contract.artifact import File
-from tunesmith_contract.layout import SECRETS_DIR
-from tunesmith_contract.uris import Scheme, StorageUri
-
-from .credentials import load_credentials
-from .errors import StorageRefused
+from tunesmith_contract.uris import StorageUri
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +14,10 @@ class Entry:
     """One file in a store.
 
     Attributes:
-        path: relative to the URI; empty for the very thing that the URI names.
+        path: relative to the URI; empty for the object that the URI itself names.
         size_bytes: its size.
         identity: changes whenever its bytes do: an entity tag, a generation or a digest.
-        sha256: its digest, where the store itself knows it.
+        sha256: its digest, where the store itself reports it.
     """
 
     path: str
@@ -31,52 +27,23 @@ class Entry:
 
 
 class Remote(Protocol):
-    """What lies at one URI.
+    """Files at one URI of a store.
 
     Every method raises StorageError.
     """
 
     @property
     def uri(self) -> StorageUri:
-        """What was opened."""
+        """URI that was opened."""
 
     def entries(self) -> dict[str, Entry]:
         """All files at and below the URI, by their path."""
 
     def read(self, entry: Entry, offset: int = 0) -> Iterator[bytes]:
-        """The bytes of a file from an offset on, in chunks."""
+        """Bytes of a file from an offset on, in chunks."""
 
     def publish(self, folder: Path, files: Sequence[File], manifest: bytes) -> None:
-        """Store an artefact that is not there yet, or not whole: its files first, its manifest last.
+        """Store an artifact that is absent or incomplete: its files first, its manifest last.
 
-        Files that are there already are not sent again; each is verified in the store.
+        Files that the store has already are not sent again; each is verified in the store.
         """
-
-
-def open_remote(
-    uri: StorageUri, roles: Sequence[str], secrets: Path = Path(SECRETS_DIR), *, holds_rows: bool = False
-) -> Remote:
-    """Open a URI that is not mounted, with the first Secret that is there for one of the roles.
-
-    Args:
-        holds_rows: a hub keeps data sets apart from models.
-
-    Raises:
-        StorageRefused: the Secret lacks a key, or the URI is mounted.
-    """
-    credentials = load_credentials(roles, secrets)
-    match uri.scheme:
-        case Scheme.S3 | Scheme.GS:
-            from .buckets import Bucket
-
-            return Bucket(uri, credentials)
-        case Scheme.OCI:
-            from .registry import Repository
-
-            return Repository(uri, credentials)
-        case Scheme.HF:
-            from .hub import HubFolder
-
-            return HubFolder(uri, credentials, "dataset" if holds_rows else "model")
-        case _:
-            raise StorageRefused("InvalidUri", f"{uri} is mounted into pods, not fetched")

@@ -1,4 +1,4 @@
-"""Another try where a store did not answer, with growing pauses."""
+"""Retries of store requests, with growing, jittered pauses."""
 
 import logging
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import tenacity
 
-from .errors import NO_ANSWER, StorageError
+from .errors import UNAVAILABLE, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -18,24 +18,24 @@ Result = TypeVar("Result")
 
 
 def _is_retryable(error: BaseException) -> bool:
-    return isinstance(error, StorageError) and error.reason == NO_ANSWER
+    return isinstance(error, StorageError) and error.reason == UNAVAILABLE
 
 
-def _tell(state: tenacity.RetryCallState) -> None:
+def _log_retry(state: tenacity.RetryCallState) -> None:
     log.warning("trying again: %s", state.outcome.exception() if state.outcome else "")
 
 
 def with_retries(action: Callable[[], Result]) -> Result:
-    """Carry out an idempotent action, again where it failed for a reason that may pass.
+    """Run an idempotent action, and again while the store does not answer.
 
     Raises:
-        StorageError: of the last try.
+        StorageError: the error of the last try.
     """
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_is_retryable),
         stop=tenacity.stop_after_attempt(ATTEMPTS),
         wait=tenacity.wait_random_exponential(multiplier=FIRST_PAUSE_SECONDS, max=LONGEST_PAUSE_SECONDS),
-        before_sleep=_tell,
+        before_sleep=_log_retry,
         reraise=True,
     )
     return retrying(action)

@@ -1,4 +1,4 @@
-"""Folders and files without a manifest, such as base models and data sets."""
+"""Downloads of folders and files without a manifest, such as base models and data sets."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatch
@@ -10,7 +10,7 @@ from tunesmith_contract.layout import MANIFEST_FILE
 
 from .artifacts import read_manifest
 from .download import fetch_entry, in_parallel, locked
-from .errors import NotThere, StorageUnavailable
+from .errors import NotFound, StorageUnavailable
 from .files import write_atomically
 from .remote import Entry, Remote
 
@@ -20,15 +20,15 @@ _LONGEST_HEADER_BYTES = 100_000_000
 
 
 def fetch_file(remote: Remote, root: Path) -> Path:
-    """The one file that a URI names, below a folder of its version.
+    """Download the one file that a URI names into a folder named by the file's revision.
 
     Raises:
-        NotThere: it names no file, or a folder.
+        NotFound: the URI names nothing, or a folder.
     """
     entries = remote.entries()
     if len(entries) != 1:
-        found = "is a folder" if entries else "does not exist"
-        raise NotThere("FileNotFound", f"{remote.uri} {found}: write the URI of a file")
+        problem = "is a folder" if entries else "does not exist"
+        raise NotFound("FileNotFound", f"{remote.uri} {problem}: write the URI of a file")
     (entry,) = entries.values()
     folder = root / tree_revision(entries).replace(":", "-")
     target = folder / Path(entry.path or remote.uri.path).name
@@ -41,14 +41,14 @@ def fetch_file(remote: Remote, root: Path) -> Path:
 def fetch_tree(
     remote: Remote, root: Path, patterns: Sequence[str], *, outlines: bool = False, holds_rows: bool = False
 ) -> Path:
-    """The files right below a URI whose names match; the folder's name is the tree's revision.
+    """Download the matching files directly below a URI into a folder named by the tree's revision.
 
-    That is an artefact's digest, and its files are verified, where the tree is an artefact.
+    Where the tree is an artifact, its revision is the artifact's digest, and its files are verified.
 
     Args:
-        patterns: as a shell reads them.
-        holds_rows: a manifest beside them is not an artefact's.
-        outlines: of weights bring their headers only, which say their shapes; they lie in a folder of their own.
+        patterns: shell patterns of file names.
+        holds_rows: the files are a data set: a manifest beside them is not an artifact's.
+        outlines: of weights download the headers only, which hold their shapes; they get a folder of their own.
     """
     listed = remote.entries()
     entries = {path: entry for path, entry in listed.items() if _matches(path, patterns)}
@@ -74,9 +74,9 @@ def fetch_tree(
 
 
 def tree_revision(entries: dict[str, Entry]) -> str:
-    """What lies at a URI: a digest over paths, sizes and identities, which change whenever bytes do."""
-    known = {path: [entry.size_bytes, entry.identity] for path, entry in entries.items()}
-    return sha256_digest(canonical_json(known))
+    """Digest over paths, sizes and identities of files; it changes whenever their bytes do."""
+    described = {path: [entry.size_bytes, entry.identity] for path, entry in entries.items()}
+    return sha256_digest(canonical_json(described))
 
 
 def _matches(path: str, patterns: Sequence[str]) -> bool:
@@ -84,7 +84,7 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
 
 
 def _read_header(remote: Remote, entry: Entry) -> bytes:
-    """A safetensors file up to its first tensor."""
+    """Bytes of a safetensors file up to its first tensor."""
     data, needed = b"", _HEADER_LENGTH_BYTES
     for chunk in remote.read(entry):
         data += chunk

@@ -145,7 +145,7 @@ def test_examples_come_from_what_a_teacher_made_where_there_is_nothing_else() ->
     assert cluster.config().few_shot_from == rows
 
 
-def test_an_artefact_needs_no_job() -> None:
+def test_an_artifact_needs_no_job() -> None:
     cluster = World(
         candidate={"uri": "pvc://mine/adapter", "digest": DIGEST}, baseModel={"uri": "pvc://models/tiny"}
     )
@@ -235,7 +235,7 @@ def test_a_deleted_run_is_left_alone() -> None:
     ],
 )
 def test_what_keeps_no_work_files_is_judged_in_the_jobs_workspace(place: str, output: str) -> None:
-    """An artefact in a registry or hub: the evaluation works where the job did, with that Secret."""
+    """An artifact in a registry or hub: the evaluation works where the job did, with that Secret."""
     work = {"uri": "s3://bucket/work", "secretRef": {"name": "bucket"}}
     job = tuned(workspace=work, output={"uri": output, "secretRef": {"name": "registry"}})
     job["status"]["artifact"] = ARTIFACT | {"uri": place}

@@ -7,9 +7,9 @@ from simulated_cluster import ENVIRONMENT, EVALUATION, START, fine_tune_job, suc
 from training_world import World, world
 
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.decide.finetunejob.dataset_status import describe_dataset
+from tunesmith.decide.finetunejob.data_status import describe_dataset
 from tunesmith.decide.finetunejob.inputs import data_fields
-from tunesmith.decide.finetunejob.observed import Surroundings
+from tunesmith.decide.finetunejob.observed import RelatedObjects
 from tunesmith.decide.plan import Plan
 from tunesmith_contract.report import DatasetReport, IssueCount, RunReport
 from tunesmith_contract.run_config import (
@@ -114,7 +114,7 @@ def test_rows_that_are_not_there_are_named_by_their_field(missing: str, field: s
     )
     waits = {"name": "trainer", "state": {"waiting": {"reason": "ContainerCreating"}}}
     cluster.pod_of(cluster.job())["status"]["containerStatuses"] = [waits]
-    cluster.around = Surroundings(missing_config_maps=(missing,))
+    cluster.related = RelatedObjects(missing_config_maps=(missing,))
     cluster.reconcile()
     ready = cluster.condition("Ready")
     assert ready["reason"] == "ConfigMapNotFound"

@@ -8,7 +8,7 @@ from simulated_cluster import DIGEST, EVALUATION, GENERATE, START, UID, failure,
 from training_world import World, created, generating, world
 
 from tunesmith.decide.finetunejob.observed import LiveProgress
-from tunesmith.manifests.inputs_config_map import parse_inputs
+from tunesmith.manifests.run_snapshots import parse_inputs
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.progress import ProgressMetric, TrainerStatus
 from tunesmith_contract.run_config import GenerateConfig, parse_run_config
@@ -59,7 +59,7 @@ def test_rows_are_generated_before_they_are_prepared() -> None:
     assert cluster.status["phase"] == "Preparing"
     cluster.succeed("prepare")
     run = parse_run_config(cluster.objects[("ConfigMap", "expenses-0f3c9d-run")]["data"]["run.json"])
-    assert run.stage == "train" and run.generation == DIGEST, "the artefact will say what its rows came of"
+    assert run.stage == "train" and run.generation == DIGEST, "the artifact will say what its rows came of"
     cluster.succeed("train")
     assert cluster.status["phase"] == "Succeeded"
     assert cluster.status["attempts"] == 3

@@ -8,12 +8,18 @@ import pytest
 from simulated_cluster import DIGEST, EVALUATION, START, UID, failure, fine_tune_job, success
 from training_world import World, created, preempted, training, world
 
-from tunesmith.decide.finetunejob.observed import LiveProgress, Surroundings
+from tunesmith.decide.finetunejob.observed import LiveProgress, RelatedObjects
 from tunesmith.decide.plan import Delete, Patch, Plan
 from tunesmith.decide.run.attempts import MAX_DISRUPTIONS
-from tunesmith.decide.run.waiting import PATIENCE
+from tunesmith.decide.run.waiting import CORRECTION_TIME
 from tunesmith_contract.exit_codes import ExitCode
-from tunesmith_contract.progress import ProgressMetric, TrainerStatus
+from tunesmith_contract.progress import (
+    CHECKPOINT_STEP,
+    KERNELS,
+    OVERFITTING_STEP,
+    ProgressMetric,
+    TrainerStatus,
+)
 from tunesmith_contract.run_config import parse_run_config
 
 
@@ -59,7 +65,7 @@ def test_prepared_data_is_in_status_and_every_auto_is_a_number() -> None:
     assert run.dataset_digest == DIGEST
 
 
-def test_success_names_the_artefact() -> None:
+def test_success_names_the_artifact() -> None:
     cluster = training()
     cluster.pass_time(60)
     cluster.succeed("train")
@@ -244,7 +250,7 @@ def test_a_queue_alone_may_hold_its_job() -> None:
     cluster.job()["spec"]["suspend"] = False
     cluster.resource["spec"]["suspend"] = True
     cluster.reconcile()
-    assert "is held by its queue" in cluster.condition("Ready")["message"]
+    assert "is suspended through its queue" in cluster.condition("Ready")["message"]
     assert cluster.job()["spec"]["suspend"] is False
 
 
@@ -351,14 +357,14 @@ def test_what_is_missing_is_named_waited_for_and_then_failed(
     hub = {"uri": "pvc://models/tiny", "secretRef": {"name": "hub"}}
     cluster = world(baseModel=hub)
     if reason == "ConfigMapNotFound":
-        cluster.around = Surroundings(missing_config_maps=("rows",))
+        cluster.related = RelatedObjects(missing_config_maps=("rows",))
     _pending(cluster, **status)
     plan = cluster.reconcile()
     ready = cluster.condition("Ready")
     assert (ready["status"], ready["reason"], ready["message"]) == ("False", reason, message)
     assert cluster.status["phase"] == "Preparing"
     assert plan.requeue_after is not None
-    cluster.pass_time(PATIENCE.total_seconds())
+    cluster.pass_time(CORRECTION_TIME.total_seconds())
     cluster.reconcile()
     assert cluster.status["phase"] == "Failed"
     assert cluster.status["failure"]["category"] == "UserError"
@@ -516,6 +522,49 @@ def test_news_of_the_current_attempt_alone_are_shown() -> None:
     cluster.progress = LiveProgress("train", 7, news.model_copy(update={"progress_percentage": 99}))
     cluster.reconcile()
     assert cluster.status["progress"]["percent"] == "42%"
+
+
+@pytest.mark.parametrize("own", [CHECKPOINT_STEP, OVERFITTING_STEP, KERNELS])
+def test_news_of_the_trainer_s_own_leave_what_was_measured(own: str) -> None:
+    """A commit is told at once, by an update that says nothing of the loss or of the time left."""
+    cluster = training()
+    metrics = {
+        "current_step": "42",
+        "total_steps": "100",
+        "current_epoch": "1.5",
+        "loss": "0.5",
+        "eval_loss": "0.6",
+    }
+
+    def news(remaining: int | None, **values: str) -> LiveProgress:
+        told = tuple(ProgressMetric(name=name, value=value) for name, value in values.items())
+        status = TrainerStatus(
+            last_updated_time=START,
+            progress_percentage=42,
+            estimated_remaining_seconds=remaining,
+            metrics=told,
+        )
+        return LiveProgress("train", 1, status)
+
+    cluster.progress = news(750, **metrics)
+    cluster.reconcile()
+    before = cluster.status["progress"]
+    assert (before["loss"], before["evalLoss"], before["remaining"]) == ("0.5", "0.6", "12m30s")
+    cluster.progress = news(None, current_step="43", total_steps="100", **{own: "43"})
+    cluster.reconcile()
+    assert cluster.status["progress"] == before | {"step": 43}
+    cluster.progress = news(None, current_step="44", total_steps="100")
+    cluster.reconcile()
+    assert "remaining" not in cluster.status["progress"], "any other update says all that it knows"
+
+
+def test_the_first_step_of_training_is_shown_as_none_done() -> None:
+    cluster = training()
+    steps = (ProgressMetric(name="current_step", value="0"), ProgressMetric(name="total_steps", value="9"))
+    status = TrainerStatus(last_updated_time=START, progress_percentage=0, metrics=steps)
+    cluster.progress = LiveProgress("train", 1, status)
+    cluster.reconcile()
+    assert (cluster.status["progress"]["step"], cluster.status["progress"]["totalSteps"]) == (0, 9)
 
 
 @pytest.mark.parametrize(("method", "perplexity"), [("pretraining", "7.38906"), ("sft", None)])

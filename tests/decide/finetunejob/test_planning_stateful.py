@@ -11,7 +11,7 @@ from simulated_cluster import ENVIRONMENT, EVALUATION, GENERATE, SimulatedCluste
 from volume import cases
 
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.decide.finetunejob.observed import Surroundings, assemble_training
+from tunesmith.decide.finetunejob.observed import RelatedObjects, assemble_training
 from tunesmith.decide.finetunejob.planning import plan_training
 from tunesmith.decide.plan import Plan
 from tunesmith.decide.run.attempts import MAX_DISRUPTIONS
@@ -60,8 +60,8 @@ class FineTuneJobMachine(RuleBasedStateMachine):
     def plan(self) -> Plan:
         cluster, job = self.cluster, FineTuneJob.parse(self.cluster.resource)
         children = Children(jobs=tuple(cluster.children("Job")), pods=tuple(cluster.children("Pod")))
-        around = Surroundings(eval_run=cluster.objects.get(("EvalRun", "expenses")))
-        seen = assemble_training(job, cluster.children("ConfigMap"), children, around)
+        related = RelatedObjects(eval_run=cluster.objects.get(("EvalRun", "expenses")))
+        seen = assemble_training(job, cluster.children("ConfigMap"), children, related)
         return plan_training(job, seen, cluster.now, ENVIRONMENT)
 
     @rule()

@@ -9,10 +9,9 @@ from training_world import World, created, training, world
 
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.decide.evalrun.sides import resolve_contestants
-from tunesmith.decide.finetunejob.observed import Surroundings
-from tunesmith.manifests.inputs_config_map import parse_inputs
-from tunesmith.manifests.run_config_map import parse_run
+from tunesmith.decide.evalrun.sides import resolve_sides
+from tunesmith.decide.finetunejob.observed import RelatedObjects
+from tunesmith.manifests.run_snapshots import parse_inputs, parse_run
 from tunesmith_contract.labels import ArgillaSource
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig
@@ -41,7 +40,7 @@ def earlier(phase: str = "Succeeded", kind: str = "LoRA", **spec: Any) -> FineTu
 def after(found: FineTuneJob | None, **spec: Any) -> World:
     """A job that names the earlier one, seen once."""
     cluster = World(fine_tune_job(**(ON_EARLIER | spec)))
-    cluster.around = Surroundings(earlier={"earlier": found})
+    cluster.related = RelatedObjects(earlier={"earlier": found})
     cluster.reconcile()
     return cluster
 
@@ -72,14 +71,14 @@ def test_an_earlier_job_is_waited_for_and_its_adapter_goes_on() -> None:
     assert (ready["status"], ready["reason"]) == ("Unknown", "WaitingForJob")
     assert ready["message"] == 'FineTuneJob "earlier" has not succeeded yet: it is Training.'
     assert not cluster.objects
-    cluster.around = Surroundings(earlier={"earlier": earlier()})
+    cluster.related = RelatedObjects(earlier={"earlier": earlier()})
     assert created(cluster.reconcile())[0] == INPUTS[1]
     inputs = parse_inputs(cluster.objects[INPUTS])
     assert inputs.config.base_model == "hf://org/model@c0ffee"
     assert inputs.initial is not None
     assert (inputs.initial.uri, inputs.initial.digest) == (ARTIFACT["uri"], ARTIFACT["digest"])
     assert inputs.secrets == {"base-model": "hub"}
-    cluster.around = Surroundings()
+    cluster.related = RelatedObjects()
     cluster.succeed("prepare")
     assert parse_run(cluster.objects[RUN]).initial == inputs.initial
     assert cluster.status["resolved"]["initialDigest"] == ARTIFACT["digest"]
@@ -108,7 +107,7 @@ def test_a_missing_earlier_job_is_waited_for_as_long_as_a_person_takes() -> None
     assert cluster.status["phase"] == "Failed"
     assert cluster.condition("Stalled")["reason"] == "EarlierJobFailed"
     cluster.forget_status()
-    cluster.around = Surroundings(earlier={"earlier": earlier()})
+    cluster.related = RelatedObjects(earlier={"earlier": earlier()})
     cluster.reconcile()
     assert cluster.status["phase"] == "Failed"
 
@@ -116,7 +115,7 @@ def test_a_missing_earlier_job_is_waited_for_as_long_as_a_person_takes() -> None
 def test_time_in_which_the_earlier_job_ran_is_not_counted_against_a_missing_one() -> None:
     cluster = after(earlier("Training"))
     cluster.pass_time(10**5)
-    cluster.around = Surroundings(earlier={"earlier": None})
+    cluster.related = RelatedObjects(earlier={"earlier": None})
     cluster.reconcile()
     assert cluster.status["phase"] == "Pending"
 
@@ -133,13 +132,13 @@ def test_a_reward_model_of_an_earlier_job_is_followed() -> None:
         {"name": "judge", "model": {"fineTuneJobRef": {"name": "earlier"}, "secretRef": {"name": "bucket"}}}
     ]
     cluster = World(fine_tune_job(method={"rloo": {"rewards": rewards}}))
-    cluster.around = Surroundings(earlier={"earlier": earlier(kind="RewardAdapter")})
+    cluster.related = RelatedObjects(earlier={"earlier": earlier(kind="RewardAdapter")})
     cluster.reconcile()
     (reward,) = parse_inputs(cluster.objects[INPUTS]).config.method.rewards
     assert reward.model is not None
     assert (reward.model.uri, reward.model.base_model) == (ARTIFACT["uri"], "hf://org/model@c0ffee")
     assert secrets_of(cluster) == {}
-    cluster.around = Surroundings()
+    cluster.related = RelatedObjects()
     cluster.succeed("prepare")
     assert secrets_of(cluster) == {"reward-judge": "bucket"}
 
@@ -151,7 +150,7 @@ def test_a_reward_model_of_an_earlier_job_is_followed() -> None:
 def test_several_nodes_need_claims_that_they_can_share(modes: tuple[str, ...] | None, refused: bool) -> None:
     cluster = World(fine_tune_job(compute={"nodes": 2, "gpusPerNode": 1}))
     claims = {"models": ("ReadOnlyMany",)} | ({"artifacts": modes} if modes else {})
-    cluster.around = Surroundings(claims=claims)
+    cluster.related = RelatedObjects(claims=claims)
     cluster.reconcile()
     assert (cluster.status["phase"] == "Failed") is refused
     if refused:
@@ -165,7 +164,7 @@ def test_several_nodes_need_claims_that_they_can_share(modes: tuple[str, ...] | 
 
 def test_one_node_needs_none() -> None:
     cluster = World(fine_tune_job())
-    cluster.around = Surroundings(claims={"artifacts": ("ReadWriteOnce",)})
+    cluster.related = RelatedObjects(claims={"artifacts": ("ReadWriteOnce",)})
     cluster.reconcile()
     assert cluster.status["phase"] == "Preparing"
 
@@ -207,7 +206,7 @@ def test_a_missing_secret_of_a_volume_is_named_from_its_nodes_event() -> None:
     state = {"waiting": {"reason": "ContainerCreating"}}
     pod["status"] = {"phase": "Pending", "containerStatuses": [{"name": "trainer", "state": state}]}
     note = 'MountVolume.SetUp failed for volume "secret-train" : secret "rows" not found'
-    cluster.around = replace(cluster.around, mount_failures=(note,))
+    cluster.related = replace(cluster.related, mount_failures=(note,))
     cluster.reconcile()
     assert cluster.condition("Ready")["reason"] == "SecretNotFound"
     assert cluster.condition("Ready")["message"] == (
@@ -240,13 +239,13 @@ def test_what_people_bring_reaches_the_pods() -> None:
 
 
 def test_a_reward_model_can_not_be_judged_by_its_answers() -> None:
-    refused = resolve_contestants(EvalRun.parse(eval_run()), earlier(kind="RewardAdapter"))
+    refused = resolve_sides(EvalRun.parse(eval_run()), earlier(kind="RewardAdapter"))
     assert isinstance(refused, Failure)
     assert "reward model" in refused.message
 
 
 def test_a_whole_model_is_judged_beside_its_base() -> None:
-    config = resolve_contestants(EvalRun.parse(eval_run()), earlier(kind="Model"))
+    config = resolve_sides(EvalRun.parse(eval_run()), earlier(kind="Model"))
     assert isinstance(config, EvaluateConfig)
     assert config.base_model == "hf://org/model@c0ffee"
     assert config.sides[0].adapter is not None

@@ -6,7 +6,7 @@ import pytest
 from simulated_cluster import DIGEST, START, UID, success
 from training_world import World, preempted, training, world
 
-from tunesmith.decide.finetunejob.observed import LiveProgress, Surroundings
+from tunesmith.decide.finetunejob.observed import LiveProgress, RelatedObjects
 from tunesmith.decide.plan import Patch
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.progress import ProgressMetric, TrainerStatus
@@ -130,7 +130,7 @@ NODE = {
 def test_what_it_will_cost_is_said_before_it_begins(hours: str, kind: str) -> None:
     budget = {"gpuHours": hours, "pricePerGpuHour": "2.50", "currency": "EUR"}
     cluster = world(budget=budget, compute={"gpusPerNode": 2})
-    cluster.around = Surroundings(gpu_nodes=(NODE,))
+    cluster.related = RelatedObjects(gpu_nodes=(NODE,))
     report = success("prepare")
     assert report.model is not None
     model = report.model.model_copy(update={"parameters": 3 * 10**9})
@@ -140,7 +140,7 @@ def test_what_it_will_cost_is_said_before_it_begins(hours: str, kind: str) -> No
     assert "GPU hours, about 0.0" in told.message
     expected = int(cluster.status["cost"]["estimatedGpuSeconds"])
     assert 1 < expected < 100
-    cluster.around = Surroundings()
+    cluster.related = RelatedObjects()
     assert not [event for event in cluster.reconcile().events if event.reason == "BudgetEstimated"]
     assert cluster.status["cost"]["estimatedGpuSeconds"] == str(expected)
 

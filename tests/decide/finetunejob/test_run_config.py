@@ -8,14 +8,10 @@ from manifest_cases import EXAMPLES, load_good
 from simulated_cluster import DIGEST, START, fine_tune_job, success
 
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.decide.finetunejob.run_config import (
-    EarlierArtifact,
-    referred_jobs,
-    resolve_base,
-    resolve_method,
-    resolve_run,
-)
-from tunesmith.manifests.inputs_config_map import Inputs
+from tunesmith.decide.finetunejob.method import resolve_method
+from tunesmith.decide.finetunejob.referenced_jobs import ReferencedArtifact, referred_jobs, resolve_base
+from tunesmith.decide.finetunejob.run_config import resolve_run
+from tunesmith.manifests.run_snapshots import Inputs
 from tunesmith_contract.report import Failure, RunReport
 from tunesmith_contract.run_config import (
     AdapterSource,
@@ -26,8 +22,8 @@ from tunesmith_contract.run_config import (
     parse_run_config,
 )
 
-ADAPTER = EarlierArtifact("pvc://artifacts/sha256/aa", DIGEST, "hf://org/base@r1")
-WHOLE = EarlierArtifact("pvc://artifacts/sha256/bb", DIGEST, "hf://org/base@r1", whole=True)
+ADAPTER = ReferencedArtifact("pvc://artifacts/sha256/aa", DIGEST, "hf://org/base@r1")
+WHOLE = ReferencedArtifact("pvc://artifacts/sha256/bb", DIGEST, "hf://org/base@r1", whole_model=True)
 EARLIER = {"earlier": ADAPTER, "sft": ADAPTER, "reward": ADAPTER}
 REWARDED = {"rewards": [{"name": "right", "exact": {}}], "generations": 4}
 
@@ -185,7 +181,7 @@ def test_an_earlier_whole_model_is_the_base() -> None:
 
 
 @pytest.mark.parametrize(("artifact", "base"), [(ADAPTER, "hf://org/base@r1"), (WHOLE, None)])
-def test_a_reward_model_brings_its_base_along(artifact: EarlierArtifact, base: str | None) -> None:
+def test_a_reward_model_brings_its_base_along(artifact: ReferencedArtifact, base: str | None) -> None:
     rloo = {"rewards": [{"name": "liked", "model": {"fineTuneJobRef": {"name": "liked"}}}]}
     job = FineTuneJob.parse(fine_tune_job(method={"rloo": rloo}))
     assert referred_jobs(job.spec) == ("liked",)

@@ -6,7 +6,7 @@ from published_memory import LLAMA_3_1_8B
 from simulated_cluster import success
 from training_world import World, world
 
-from tunesmith.decide.finetunejob.observed import Surroundings
+from tunesmith.decide.finetunejob.observed import RelatedObjects
 from tunesmith_contract.report import ModelReport, RunReport
 
 
@@ -15,7 +15,7 @@ def prepared(memory: str | None, model: ModelReport = LLAMA_3_1_8B, **spec: Any)
     cluster = world(**spec)
     labels = {"nvidia.com/gpu.memory": memory} if memory else {}
     node = {"metadata": {"name": "n", "labels": labels}, "status": {"allocatable": {"nvidia.com/gpu": "8"}}}
-    cluster.around = Surroundings(gpu_nodes=(node,))
+    cluster.related = RelatedObjects(gpu_nodes=(node,))
     report = success("prepare")
     assert isinstance(report, RunReport)
     cluster.end(0, report.model_copy(update={"model": model}))
@@ -41,7 +41,7 @@ def test_what_does_not_fit_fails_before_a_job_is_made() -> None:
     assert "4.0 GiB are there" in cluster.status["failure"]["message"]
     assert not cluster.live_jobs()
     before = cluster.status
-    cluster.around = Surroundings()
+    cluster.related = RelatedObjects()
     cluster.reconcile()
     assert cluster.status == before
 
@@ -69,11 +69,11 @@ def test_auto_gives_way_to_the_gpu_there_is() -> None:
 def test_verdicts_stay_when_nodes_go_and_come_back_when_status_is_lost() -> None:
     cluster = prepared("81920")
     said = cluster.condition("Fits")
-    nodes, cluster.around = cluster.around, Surroundings()
+    nodes, cluster.related = cluster.related, RelatedObjects()
     cluster.reconcile()
     assert cluster.condition("Fits") == said
     assert cluster.status["memoryEstimate"]["available"] == "80.0Gi"
-    cluster.around = nodes
+    cluster.related = nodes
     del cluster.resource["status"]
     cluster.reconcile()
     assert cluster.condition("Fits")["status"] == "True"

@@ -9,7 +9,7 @@ from training_runs import make_run
 from training_world import World, world
 
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.decide.finetunejob.observed import Surroundings
+from tunesmith.decide.finetunejob.observed import RelatedObjects
 from tunesmith.decide.fit.admission import asks_for_nodes
 from tunesmith.decide.fit.duration import estimate_duration, trained_tokens
 from tunesmith.decide.fit.estimate import Expected, count_steps, expect_training
@@ -42,7 +42,7 @@ def alike(train: int, validation: int = 0, mean: int = 100) -> DatasetReport:
 def begun(labels: dict[str, str] | None = None, rows: int = 540, **spec: Any) -> World:
     """A job of an 8B model on rows of 40 tokens that begins to train, on nodes with these labels."""
     cluster = world(**spec)
-    cluster.around = Surroundings(gpu_nodes=(node(labels),) if labels else ())
+    cluster.related = RelatedObjects(gpu_nodes=(node(labels),) if labels else ())
     dataset = alike(rows, mean=40)
     cluster.end(0, success("prepare").model_copy(update={"model": LLAMA_3_1_8B, "dataset": dataset}))
     return cluster
@@ -79,7 +79,7 @@ def test_a_gpu_that_nobody_knows_takes_nobody_knows_how_long() -> None:
 def test_it_stays_when_nodes_are_no_longer_looked_at() -> None:
     cluster = begun(H100, compute=GPUS, budget=PRICE)
     told = cluster.status["estimate"]
-    cluster.around = Surroundings()
+    cluster.related = RelatedObjects()
     cluster.pass_time(60)
     cluster.reconcile()
     assert cluster.status["estimate"] == told

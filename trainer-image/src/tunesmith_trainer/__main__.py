@@ -1,7 +1,4 @@
-"""``python -m tunesmith_trainer <generate|prepare|train|evaluate>``: PID 1 of a training pod.
-
-``prepare FILE --model …`` checks data on a computer without a cluster; ``labels`` takes rows to people and back.
-"""
+"""``python -m tunesmith_trainer <generate|prepare|train|evaluate>``: PID 1 of a training pod."""
 
 import argparse
 import os
@@ -12,9 +9,7 @@ from pathlib import Path
 from tunesmith_contract.layout import CONFIG_DIR, RUN_FILE, TERMINATION_LOG
 from tunesmith_contract.run_config import TrainConfig, parse_run_config
 from tunesmith_contract.uris import MOUNT_ROOT
-
-from .launcher import Gang, Launcher, read_gang
-from .local.arguments import add_arguments, asks_for_local
+from tunesmith_trainer.launcher.launcher import Gang, Launcher, read_gang
 
 STAGES = {
     "generate": "let a teacher make rows, within a budget",
@@ -25,19 +20,8 @@ STAGES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a stage in worker processes, or what people do on their own computer; return the contract's exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["labels"]:
-        # Imported here: no stage needs it.
-        from .labels.cli import main as run_labels
-
-        return run_labels(arguments[1:])
+    """Run a stage in worker processes; return the contract's exit code."""
     options = build_parser().parse_args(arguments)
-    if asks_for_local(options):
-        # The page's and the report's libraries are no business of a pod's PID 1.
-        from .local.run import prepare_here
-
-        return int(prepare_here(options))
     gang = find_gang(options.config)
     command = [
         *(sys.executable, "-m", "tunesmith_trainer.worker"),
@@ -65,17 +49,14 @@ def build_parser() -> argparse.ArgumentParser:
     stages = parser.add_subparsers(dest="stage", required=True)
     for name, text in STAGES.items():
         stage = stages.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        if name == "prepare":
-            add_arguments(stage)
         _add_pod_arguments(stage)
     return parser
 
 
 def _add_pod_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("in a pod")
-    group.add_argument("--config", type=Path, default=Path(CONFIG_DIR / RUN_FILE), help="the run's run.json")
-    group.add_argument("--mount-root", type=Path, default=Path(MOUNT_ROOT), help="where volumes are mounted")
-    group.add_argument(
+    parser.add_argument("--config", type=Path, default=Path(CONFIG_DIR / RUN_FILE), help="the run's run.json")
+    parser.add_argument("--mount-root", type=Path, default=Path(MOUNT_ROOT), help="where volumes are mounted")
+    parser.add_argument(
         "--termination-log", type=Path, default=Path(TERMINATION_LOG), help="where the last word goes"
     )
 

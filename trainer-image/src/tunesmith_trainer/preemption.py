@@ -4,8 +4,8 @@ import signal
 import time
 from types import FrameType
 
-from .failures import Preempted
-from .progress import Progress
+from tunesmith_data.failures import Preempted
+from tunesmith_data.pod.progress import Progress
 
 _GLANCE_SECONDS = 0.5
 

@@ -21,12 +21,12 @@ from tunesmith_contract.run_config import (
     TrainConfig,
     parse_run_config,
 )
+from tunesmith_data.failures import Preempted, describe
+from tunesmith_data.pod.progress import Progress
+from tunesmith_data.pod.storage import Storage, write_atomically
+from tunesmith_data.pod.workspace import Workspace
 
-from .failures import Preempted, describe
 from .preemption import InterruptibleProgress, Preemption
-from .progress import Progress
-from .report import Workspace
-from .storage import Storage, write_atomically
 
 # Group 0 shares all files: another pod's user may be another one.
 _UMASK = 0o002
@@ -99,21 +99,23 @@ def _dispatch(
     """Run a stage; what it needs is imported with it, since torch alone takes seconds."""
     match config:
         case GenerateConfig():
-            from .generate.pace import Clock
-            from .generate.run import generate
+            from tunesmith_data.generate.rate_limiter import Clock
+            from tunesmith_data.generate.stage import generate
 
-            clock = Clock(sleep=preemption.sleep)
-            return generate(config, storage, workspace, InterruptibleProgress(preemption), clock)
+            from .rewards.model_scorer import build_model
+
+            clock, progress = Clock(sleep=preemption.sleep), InterruptibleProgress(preemption)
+            return generate(config, storage, workspace, progress, clock, build_model)
         case PrepareConfig():
-            from .prepare import prepare
+            from tunesmith_data.prepare import prepare
 
             return prepare(config, storage, workspace, Progress())
         case TrainConfig():
-            from .train.run import train
+            from tunesmith_trainer.train.stage import train
 
             return train(config, storage, workspace, preemption)
         case EvaluateConfig():
-            from .evaluate.run import evaluate
+            from tunesmith_trainer.evaluate.stage import evaluate
 
             return evaluate(config, storage, workspace, InterruptibleProgress(preemption))
 

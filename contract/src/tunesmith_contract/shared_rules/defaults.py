@@ -1,4 +1,4 @@
-"""What ``Auto`` comes to where the operator and a trainer without a cluster both have to know."""
+"""Values for ``Auto`` that the operator and a trainer without a cluster share."""
 
 from math import ceil, lcm
 
@@ -11,7 +11,7 @@ CHECKPOINTED_PARAMETERS = 10**9
 
 
 def choose_packing(automatic_batch: bool, gpus: int) -> bool:
-    """Whether short rows share a sequence.
+    """True where short rows shall share a sequence.
 
     On GPUs, where the batch size is Auto too, since a packed batch holds more rows than people counted.
     torchtune measured 3.4 times the tokens per second (Llama 3.2 3B, A100, 4096 tokens: 2,091 to 7,075). Without a
@@ -41,7 +41,7 @@ def choose_batch_size(sequences: int, devices: int = 1, group: int = 1, least: i
 
 
 def choose_activation_checkpointing(parameters: int, gpus: int) -> bool:
-    """Whether activations are computed again instead of kept.
+    """True where activations shall be recomputed instead of kept.
 
     On GPUs, from a billion parameters on. torchtune measured 42 % less memory for 21 % less speed (Llama 3.2 3B,
     A100: 42.9 to 24.9 GiB, 9,174 to 7,210 tokens per second); small models have memory to spare.
@@ -50,7 +50,7 @@ def choose_activation_checkpointing(parameters: int, gpus: int) -> bool:
 
 
 def count_sequences(method: Method, rows: int, tokens: int) -> int:
-    """What an epoch takes its batches from: rows, or the sequences that they are packed into."""
+    """Number of sequences of an epoch: rows, or packed sequences."""
     return ceil(tokens / method.max_length) if is_packed(method) else rows
 
 
@@ -60,13 +60,13 @@ def count_steps(sequences: int, batch_size: int, group: int, epochs: int) -> int
 
 
 def is_packed(method: Method) -> bool:
-    """Whether several rows share a sequence."""
+    """True where several rows share a sequence."""
     member = method.member
     return isinstance(member, SFTMethod | PretrainingMethod) and member.packing
 
 
 def rows_at_once(method: Method) -> int:
-    """The least micro batch: KTO compares a row with its neighbours of the same one."""
+    """Smallest micro batch: KTO compares a row with others of the same one."""
     member = method.member
     return 2 if isinstance(member, KTOMethod) and member.loss is KTOLoss.KTO else 1
 

@@ -1,4 +1,4 @@
-"""How long a training will take and what it will cost, before it begins: an order of magnitude, not a promise."""
+"""Estimated duration and cost of a training before it begins: an order of magnitude."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ UTILISATION_GENERATION = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What the duration of a training follows from.
+    """Amount of work of a training.
 
     Attributes:
         parameters: of the base model.
@@ -54,12 +54,12 @@ class Duration:
     gpu_seconds: float
 
     def cost(self, price_per_gpu_hour: float) -> float:
-        """What the GPUs will cost."""
+        """Cost of the GPUs."""
         return self.gpu_seconds / 3600 * price_per_gpu_hour
 
 
 def work_duration(work: Work, gpu: Product) -> Duration:
-    """How long the whole of training takes on GPUs of this product."""
+    """Duration of the whole training on GPUs of this product."""
     peak = gpu.flops * work.devices
     seconds = work_tokens(work) * work.parameters * _operations(work) / (peak * _utilisation(work))
     seconds += _generated(work) * work.parameters * FORWARD / (peak * UTILISATION_GENERATION)

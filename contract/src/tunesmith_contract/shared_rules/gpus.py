@@ -1,4 +1,4 @@
-"""What is known of GPUs: how much memory they have, and how fast they multiply."""
+"""GPU products: memory and speed."""
 
 import re
 from dataclasses import dataclass
@@ -63,6 +63,6 @@ PRODUCTS: tuple[tuple[str, Product], ...] = (
 
 
 def find_product(name: str) -> Product | None:
-    """The product a label names, such as ``NVIDIA-H100-80GB-HBM3`` or ``nvidia-tesla-t4``; None: not in the table."""
+    """Product that a label names, such as ``NVIDIA-H100-80GB-HBM3`` or ``nvidia-tesla-t4``; None: not in the table."""
     words = re.sub(r"[^a-z0-9]+", "-", name.lower())
     return next((product for part, product in PRODUCTS if f"-{part}-" in f"-{words}-"), None)

@@ -36,7 +36,7 @@ _FAILURES = frozenset(
         "InfrastructureError",
         "InternalError",
         "LoadFailure",
-        "NotThere",
+        "NotFound",
         "StorageRefused",
         "StorageUnavailable",
         "UserError",

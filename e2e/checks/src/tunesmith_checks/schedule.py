@@ -37,6 +37,7 @@ STAGES = (
     Stage("test-e2e", 0.6, 8, after=("images",)),
     Stage("test-control-plane", 0.9, 4, after=("setup-cluster",)),
     Stage("test-trainer", 0.5, 5, after=("setup-trainer", "setup-cluster"), niceness=5),
+    Stage("test-data", 0.5, 3, after=("setup-trainer", "setup-cluster"), niceness=5),
     Stage("test-engine", 0.8, 5, after=("setup-trainer",), niceness=2),
     Stage("test-storage", 0.5, 1, after=("setup-cluster",), niceness=2),
     Stage("test-unit", 0.7, 1, after=("setup-cluster",), niceness=5),

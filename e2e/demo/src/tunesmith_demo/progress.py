@@ -16,9 +16,8 @@ def describe_job(job: Resource) -> str:
     progress = status.get("progress", {})
     parts = [status.get("phase", "Pending")]
     if "percent" in progress:
-        parts.append(
-            f"{progress['percent']} (step {progress.get('step', 0)} of {progress.get('totalSteps', '?')})"
-        )
+        steps = f" (step {progress['step']} of {progress['totalSteps']})" if "totalSteps" in progress else ""
+        parts.append(f"{progress['percent']}{steps}")
     if "loss" in progress:
         parts.append(f"loss {float(progress['loss']):.3f}")
     if "remaining" in progress:

@@ -38,6 +38,7 @@ class Image:
 
 _CONTRACT = ("contract/pyproject.toml", "contract/src")
 _STORAGE = ("storage/pyproject.toml", "storage/src")
+_DATA = ("data/pyproject.toml", "data/src")
 
 TORCH = Image("torch", "images/torch/Dockerfile", ("images/torch/requirements.txt",), is_run=False)
 OPERATOR = Image(
@@ -54,6 +55,7 @@ TRAINER = Image(
         "trainer-image/src",
         *_CONTRACT,
         *_STORAGE,
+        *_DATA,
     ),
     {"TORCH_BASE_IMAGE": TORCH},
 )

@@ -10,6 +10,7 @@ from .wheels import PYTHON_VERSION, download_wheels, find_python
 REQUIREMENTS = {
     "torch": "images/torch/requirements.txt",
     "dev": "requirements-dev.txt",
+    "data": "data/requirements.txt",
     "trainer": "trainer-image/requirements-dev.txt",
     "engine": "serving-image/requirements-engine.txt",
     "router": "bench/requirements-router.txt",

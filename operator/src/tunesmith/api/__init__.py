@@ -18,6 +18,7 @@ from .reasons import (
     EvalRunReason,
     FineTuneJobPhase,
     FineTuneJobReason,
+    RunReason,
     Verdict,
 )
 from .values import duration_seconds, format_duration
@@ -46,6 +47,7 @@ __all__ = [
     "InvalidResource",
     "ObjectMeta",
     "Resource",
+    "RunReason",
     "Verdict",
     "build_crd",
     "duration_seconds",

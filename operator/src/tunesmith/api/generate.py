@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tunesmith_contract.generation import MAX_ANSWERS
+from tunesmith_contract.generation import MAX_ANSWERS, SOURCE_FIELDS
 
 from .common import SecretName, StatusModel, StrictModel
 from .endpoints import ChatEndpoint
@@ -174,7 +174,7 @@ class GenerateBudget(StrictModel):
     )
 
 
-TASKS = ("answers", "paraphrases", "self_instruct", "preferences")
+TASKS = tuple(SOURCE_FIELDS)
 
 
 class Generate(StrictModel):
@@ -233,28 +233,20 @@ class Generate(StrictModel):
     minimum_rows: int = Field(1, ge=1, le=10_000_000, description="With fewer rows than this the job fails.")
 
     @property
+    def task(self) -> str:
+        """Name of the task that is set, such as ``self_instruct``."""
+        return next(name for name in TASKS if getattr(self, name) is not None)
+
+    @property
     def source(self) -> SeedRows:
-        """The rows that it starts from."""
-        if self.answers:
-            return self.answers.prompts
-        if self.paraphrases:
-            return self.paraphrases.rows
-        if self.self_instruct:
-            return self.self_instruct.seeds
-        assert self.preferences is not None
-        return self.preferences.prompts
+        """The rows that generation starts from."""
+        rows: SeedRows = getattr(getattr(self, self.task), SOURCE_FIELDS[self.task])
+        return rows
 
     @property
     def source_field(self) -> str:
         """The path of ``source`` below this."""
-        names = {
-            "answers": "prompts",
-            "paraphrases": "rows",
-            "self_instruct": "seeds",
-            "preferences": "prompts",
-        }
-        task = next(name for name in TASKS if getattr(self, name) is not None)
-        return f"{_CAMEL.get(task, task)}.{names[task]}"
+        return f"{_CAMEL.get(self.task, self.task)}.{SOURCE_FIELDS[self.task]}"
 
 
 _CAMEL = {"self_instruct": "selfInstruct"}

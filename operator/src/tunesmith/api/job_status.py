@@ -121,8 +121,8 @@ class Progress(StatusModel):
     Training says all of it, the stages before it ``percent``, ``remaining`` and ``last_update_time``.
     """
 
-    step: int = Field(0, ge=0, description="Optimizer steps done.")
-    total_steps: int = Field(0, ge=0, description="Optimizer steps in all.")
+    step: int | None = Field(None, ge=0, description="Optimizer steps done.")
+    total_steps: int | None = Field(None, ge=0, description="Optimizer steps in all.")
     percent: str | None = Field(None, max_length=4, description="Share of the stage done, such as 42%.")
     epoch: Measured | None = Field(None, description="Epochs done, such as 1.5.")
     loss: Measured | None = Field(None, description="Training loss, nats per token.")

@@ -2,7 +2,6 @@
 
 from pydantic import Field
 
-from tunesmith_contract import labels as contract
 from tunesmith_contract.labels import LabelAggregate, LabelOutput
 
 from .common import StrictModel
@@ -35,7 +34,3 @@ class ArgillaSource(StrictModel):
         le=10,
         description="The lowest rating of a good answer. Absent: three quarters of the scale.",
     )
-
-    def to_contract(self) -> contract.ArgillaSource:
-        """The source as a pod is told."""
-        return contract.ArgillaSource(**self.model_dump())

@@ -1,10 +1,10 @@
-"""Typed words: phases for people, condition types and reasons for machines, reasons of events."""
+"""Phases, condition types and reasons of the three kinds."""
 
 from enum import StrEnum
 
 
 class FineTuneJobPhase(StrEnum):
-    """How far a FineTuneJob is."""
+    """Phase of a FineTuneJob."""
 
     PENDING = "Pending"
     GENERATING = "Generating"
@@ -17,7 +17,7 @@ class FineTuneJobPhase(StrEnum):
 
 
 class EvalRunPhase(StrEnum):
-    """How far an EvalRun is."""
+    """Phase of an EvalRun."""
 
     PENDING = "Pending"
     RUNNING = "Running"
@@ -26,7 +26,7 @@ class EvalRunPhase(StrEnum):
 
 
 class AdapterPhase(StrEnum):
-    """How one alias of an AdapterDeployment is."""
+    """Phase of one alias of an AdapterDeployment."""
 
     PENDING = "Pending"
     LOADING = "Loading"
@@ -40,7 +40,7 @@ class AdapterPhase(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What a comparison says."""
+    """Result of a comparison."""
 
     PASS = "Pass"
     FAIL = "Fail"
@@ -62,29 +62,19 @@ class ConditionType(StrEnum):
     SOURCES_REACHABLE = "SourcesReachable"
 
 
-class FineTuneJobReason(StrEnum):
-    """Reasons of a FineTuneJob's conditions and events."""
+class RunReason(StrEnum):
+    """Reasons shared by the kinds that run Jobs: attempts, pods that do not start, failures and limits."""
 
-    ACCEPTED = "Accepted"
-    INVALID_SPEC = "InvalidSpec"
-    GENERATING = "Generating"
-    GENERATED = "Generated"
-    PREPARING = "Preparing"
-    PREPARED = "Prepared"
-    TRAINING = "Training"
-    TRAINED = "Trained"
-    SUCCEEDED = "Succeeded"
+    QUEUED = "Queued"
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"
+    SUCCEEDED = "Succeeded"
     RETRYING = "Retrying"
     DISRUPTED = "Disrupted"
-    EVALUATION_CREATED = "EvaluationCreated"
-    EVAL_RUN_NAME_TAKEN = "EvalRunNameTaken"
+    OUT_OF_MEMORY_REMEDY = "OutOfMemoryRemedy"
     CHILDREN_REMOVED = "ChildrenRemoved"
-    QUEUED = "Queued"
     POD_NOT_CREATED = "PodNotCreated"
     CONTAINER_NOT_STARTED = "ContainerNotStarted"
-    TOO_MANY_DISRUPTIONS = "TooManyDisruptions"
     VOLUME_CLAIM_NOT_FOUND = "VolumeClaimNotFound"
     CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
     SECRET_NOT_FOUND = "SecretNotFound"
@@ -95,8 +85,21 @@ class FineTuneJobReason(StrEnum):
     OUT_OF_MEMORY = "OutOfMemory"
     COMMUNICATION = "Communication"
     INFRASTRUCTURE = "Infrastructure"
+    TOO_MANY_DISRUPTIONS = "TooManyDisruptions"
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
+    BUDGET_EXHAUSTED = "BudgetExhausted"
+
+
+class FineTuneJobReason(StrEnum):
+    """Reasons of a FineTuneJob's conditions and events, beside those of RunReason."""
+
+    GENERATING = "Generating"
+    GENERATED = "Generated"
+    PREPARING = "Preparing"
+    PREPARED = "Prepared"
+    TRAINING = "Training"
+    TRAINED = "Trained"
     WAITING_FOR_JOB = "WaitingForJob"
     EARLIER_JOB_FAILED = "EarlierJobFailed"
     FITS = "Fits"
@@ -105,18 +108,17 @@ class FineTuneJobReason(StrEnum):
     SERVABLE = "Servable"
     NOT_SERVABLE = "NotServable"
     CLAIM_NOT_SHARED = "ClaimNotShared"
-    OUT_OF_MEMORY_REMEDY = "OutOfMemoryRemedy"
     OVERFITTING = "Overfitting"
     STOPPED_EARLY = "StoppedEarly"
     DATA_ISSUES = "DataIssues"
     BUDGET_ESTIMATED = "BudgetEstimated"
-    BUDGET_EXHAUSTED = "BudgetExhausted"
+    EVALUATION_CREATED = "EvaluationCreated"
+    EVAL_RUN_NAME_TAKEN = "EvalRunNameTaken"
 
 
 class EvalRunReason(StrEnum):
-    """Reasons of an EvalRun's conditions and events."""
+    """Reasons of an EvalRun's conditions and events, beside those of RunReason."""
 
-    ACCEPTED = "Accepted"
     INVALID_SPEC = "InvalidSpec"
     WAITING_FOR_CANDIDATE = "WaitingForCandidate"
     CANDIDATE_FAILED = "CandidateFailed"
@@ -124,25 +126,6 @@ class EvalRunReason(StrEnum):
     PASSED = "Passed"
     NOT_PASSED = "NotPassed"
     INCONCLUSIVE = "Inconclusive"
-    RETRYING = "Retrying"
-    DISRUPTED = "Disrupted"
-    CHILDREN_REMOVED = "ChildrenRemoved"
-    QUEUED = "Queued"
-    POD_NOT_CREATED = "PodNotCreated"
-    CONTAINER_NOT_STARTED = "ContainerNotStarted"
-    TOO_MANY_DISRUPTIONS = "TooManyDisruptions"
-    VOLUME_CLAIM_NOT_FOUND = "VolumeClaimNotFound"
-    CONFIG_MAP_NOT_FOUND = "ConfigMapNotFound"
-    SECRET_NOT_FOUND = "SecretNotFound"
-    IMAGE_NOT_PULLED = "ImageNotPulled"
-    UNSCHEDULABLE = "Unschedulable"
-    USER_ERROR = "UserError"
-    DATA_ERROR = "DataError"
-    OUT_OF_MEMORY = "OutOfMemory"
-    COMMUNICATION = "Communication"
-    INFRASTRUCTURE = "Infrastructure"
-    BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
-    DEADLINE_EXCEEDED = "DeadlineExceeded"
 
 
 class AdapterDeploymentReason(StrEnum):

@@ -14,8 +14,8 @@ from tunesmith.controller_runtime.client import Body, Client
 from tunesmith.decide.serving.fleet import Agent
 from tunesmith.decide.serving.planning import ObservedServing
 from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.names import API_VERSION, STAGE_LABEL
-from tunesmith.manifests.serving_deployment import STAGE, serving_deployment_name
+from tunesmith.manifests.names import API_VERSION, STAGE_LABEL, Component
+from tunesmith.manifests.serving_deployment import serving_deployment_name
 from tunesmith.manifests.serving_service import serving_service_name
 
 from .children import observe_children, observe_pods
@@ -77,7 +77,7 @@ def dependents(body: Mapping[str, Any], known: Iterable[Mapping[str, Any]]) -> I
 
 
 def _is_serving(pod: Body) -> bool:
-    return bool(pod["metadata"]["labels"].get(STAGE_LABEL) == STAGE)
+    return bool(pod["metadata"]["labels"].get(STAGE_LABEL) == Component.SERVING)
 
 
 async def _observe_jobs(client: Client, deployment: AdapterDeployment) -> dict[str, Body | None]:

@@ -8,8 +8,8 @@ from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.controller_runtime.client import Client
 from tunesmith.decide.evalrun.planning import ObservedEvaluation, assemble_evaluation
 from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.inputs_config_map import inputs_name
 from tunesmith.manifests.names import API_VERSION
+from tunesmith.manifests.run_snapshots import inputs_name
 
 from .live import Live
 from .observe_run import (

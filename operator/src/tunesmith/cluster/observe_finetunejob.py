@@ -11,21 +11,19 @@ from tunesmith.decide.finetunejob.inputs import data_fields
 from tunesmith.decide.finetunejob.observed import (
     LiveProgress,
     ObservedTraining,
-    Surroundings,
+    RelatedObjects,
     assemble_training,
 )
-from tunesmith.decide.finetunejob.run_config import referred_jobs
+from tunesmith.decide.finetunejob.referenced_jobs import referred_jobs
 from tunesmith.decide.fit.admission import asks_for_nodes, is_judged
 from tunesmith.decide.objects import is_suspended, job_end
 from tunesmith.decide.refusal import without_invalid
 from tunesmith.decide.run.children import Children
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.eval_run import eval_run_name
-from tunesmith.manifests.inputs_config_map import inputs_name
 from tunesmith.manifests.names import API_VERSION, ATTEMPT_LABEL, QUEUE_LABEL, STAGE_LABEL
-from tunesmith.manifests.prepare_job import STAGE as PREPARE
-from tunesmith.manifests.run_config_map import run_name
-from tunesmith.manifests.train_job import STAGE as TRAIN
+from tunesmith.manifests.run_snapshots import inputs_name, run_name
+from tunesmith_contract.stages import Stage
 
 from .live import Live, Progress
 from .observe_run import (
@@ -54,9 +52,9 @@ async def observe_finetunejob(
         services=await observe_services(client, meta) if job.spec.compute.nodes > 1 else (),
         workloads=await observe_workloads(client, meta, found.jobs) if _is_queued(job, found) else None,
     )
-    around = await _observe_surroundings(client, job, found)
+    related = await _observe_surroundings(client, job, found)
     progress = _live_progress(live.progress.latest(meta.uid))
-    return assemble_training(job, found.config_maps, children, around, progress)
+    return assemble_training(job, found.config_maps, children, related, progress)
 
 
 def waiting_jobs(body: Mapping[str, Any], known: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -93,14 +91,14 @@ def _is_queued(job: FineTuneJob, children: RunChildren) -> bool:
     return QUEUE_LABEL in job.metadata.labels and bool(live) and wanted
 
 
-async def _observe_surroundings(client: Client, job: FineTuneJob, children: RunChildren) -> Surroundings:
+async def _observe_surroundings(client: Client, job: FineTuneJob, children: RunChildren) -> RelatedObjects:
     meta, uris = job.metadata, data_fields(job.spec).values()
     eval_run = None
     if job.spec.evaluation is not None:
         eval_run = await client.get(API_VERSION, "EvalRun", meta.namespace, eval_run_name(job))
     begun = any(body["metadata"]["name"] == inputs_name(job) for body in children.config_maps)
-    trains = any(body["metadata"]["labels"].get(STAGE_LABEL) == TRAIN for body in children.jobs)
-    return Surroundings(
+    trains = any(body["metadata"]["labels"].get(STAGE_LABEL) == Stage.TRAIN for body in children.jobs)
+    return RelatedObjects(
         eval_run=eval_run,
         earlier={} if begun else await _observe_earlier(client, job),
         claims={} if trains else await _observe_claims(client, job),
@@ -130,7 +128,7 @@ async def _observe_gpu_nodes(
     """The nodes, when their labels are to say what GPUs there are; none where the operator may not list them."""
     names = {body["metadata"]["name"] for body in children.config_maps}
     prepared = any(
-        body["metadata"].get("labels", {}).get(STAGE_LABEL) == PREPARE for body in children.config_maps
+        body["metadata"].get("labels", {}).get(STAGE_LABEL) == Stage.PREPARE for body in children.config_maps
     )
     begun = run_name(job) in names and is_judged(job.status)
     if begun or not prepared or not asks_for_nodes(job.spec):

@@ -10,7 +10,7 @@ from tunesmith.api.crd import UNSEEN_TIME
 
 @dataclass(frozen=True, slots=True)
 class ConditionUpdate:
-    """What a condition should say from now on."""
+    """New status, reason and message of a condition."""
 
     type: str
     status: Literal["True", "False", "Unknown"]
@@ -51,8 +51,3 @@ def merge_conditions(
             "lastTransitionTime": before["lastTransitionTime"] if before and unchanged else timestamp(now),
         }
     return [merged[kind] for kind in sorted(merged)]
-
-
-def is_true(conditions: Iterable[Mapping[str, Any]], kind: str) -> bool:
-    """Whether the condition of this type is there and True."""
-    return any(condition["type"] == kind and condition["status"] == "True" for condition in conditions)

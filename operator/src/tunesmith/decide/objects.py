@@ -1,12 +1,12 @@
-"""What the raw Jobs and Pods of the API server say."""
+"""Readers of raw Jobs and pods."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL
-
-Manifest = Mapping[str, Any]
+from tunesmith.manifests.objects import Body
+from tunesmith_contract.stages import Stage
 
 _INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 
@@ -16,71 +16,77 @@ def parse_time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-def created_at(manifest: Manifest) -> datetime:
-    """When the API server made the object."""
-    return datetime.fromisoformat(manifest["metadata"]["creationTimestamp"])
+def created_at(body: Body) -> datetime:
+    """Creation time of the object."""
+    return datetime.fromisoformat(body["metadata"]["creationTimestamp"])
 
 
-def is_deleting(manifest: Manifest) -> bool:
-    """Whether the object is on its way out."""
-    return "deletionTimestamp" in manifest["metadata"]
+def is_deleting(body: Body) -> bool:
+    """True while the object is being deleted."""
+    return "deletionTimestamp" in body["metadata"]
 
 
-def condition_of(manifest: Manifest, kind: str, status: str = "True") -> Manifest | None:
+def condition_of(body: Body, kind: str, status: str = "True") -> Body | None:
     """The object's condition of this type with this status."""
-    conditions: Iterable[Manifest] = manifest.get("status", {}).get("conditions") or ()
+    conditions: Iterable[Body] = body.get("status", {}).get("conditions") or ()
     matching = (item for item in conditions if item["type"] == kind and item["status"] == status)
     return next(matching, None)
 
 
-def is_of(manifest: Manifest, stage: str, attempt: int) -> bool:
-    """Whether a Job or a pod belongs to this attempt."""
-    labels = manifest["metadata"].get("labels") or {}
+def is_of(body: Body, stage: Stage, attempt: int) -> bool:
+    """True for a Job or pod of this attempt."""
+    labels = body["metadata"].get("labels") or {}
     return labels.get(STAGE_LABEL) == stage and labels.get(ATTEMPT_LABEL) == str(attempt)
 
 
-def job_end(job: Manifest) -> tuple[Literal["Complete", "Failed"], Manifest] | None:
-    """How the Job ended, with the condition that says so; None while it is live."""
+def job_end(job: Body) -> tuple[Literal["Complete", "Failed"], Body] | None:
+    """Outcome of the Job, with its condition; None while it is live."""
     complete, failed = condition_of(job, "Complete"), condition_of(job, "Failed")
     if complete is not None:
         return "Complete", complete
     return ("Failed", failed) if failed is not None else None
 
 
-def job_started_at(job: Manifest) -> datetime | None:
-    """When the Job became active; None while it is suspended or the controller has not seen it."""
+def job_ended_at(job: Body) -> datetime | None:
+    """End of the Job; None while it is live."""
+    end = job_end(job)
+    return parse_time(end[1].get("lastTransitionTime")) if end else None
+
+
+def job_started_at(job: Body) -> datetime | None:
+    """Start of the Job; None while it is suspended or its controller has not seen it."""
     return parse_time(job.get("status", {}).get("startTime"))
 
 
-def is_suspended(job: Manifest) -> bool:
-    """Whether the Job may have no pods."""
+def is_suspended(job: Body) -> bool:
+    """True while the Job may have no pods."""
     return bool(job["spec"].get("suspend"))
 
 
-def completion_index(pod: Manifest) -> int:
-    """Which pod of its gang it is."""
+def completion_index(pod: Body) -> int:
+    """Index of the pod in its gang."""
     return int((pod["metadata"].get("labels") or {}).get(_INDEX_LABEL, 0))
 
 
-def container_status(pod: Manifest) -> Manifest:
-    """The status of the pod's first container; empty before kubelet has looked at it."""
+def container_status(pod: Body) -> Body:
+    """Status of the pod's first container; empty before the kubelet has reported it."""
     statuses = pod.get("status", {}).get("containerStatuses") or [{}]
-    status: Manifest = statuses[0]
+    status: Body = statuses[0]
     return status
 
 
-def waiting(pod: Manifest) -> Manifest | None:
-    """Why the container has not started: ``reason`` and perhaps ``message``."""
-    state: Manifest | None = container_status(pod).get("state", {}).get("waiting")
+def waiting(pod: Body) -> Body | None:
+    """State of a container that has not started: ``reason`` and perhaps ``message``."""
+    state: Body | None = container_status(pod).get("state", {}).get("waiting")
     return state
 
 
-def terminated(pod: Manifest) -> Manifest | None:
-    """How the container ended: ``exitCode``, ``reason``, ``message``, ``startedAt``, ``finishedAt``."""
-    state: Manifest | None = container_status(pod).get("state", {}).get("terminated")
+def terminated(pod: Body) -> Body | None:
+    """State of a container that ended: ``exitCode``, ``reason``, ``message``, ``startedAt``, ``finishedAt``."""
+    state: Body | None = container_status(pod).get("state", {}).get("terminated")
     return state
 
 
-def is_running(pod: Manifest) -> bool:
-    """Whether the container runs."""
+def is_running(pod: Body) -> bool:
+    """True while the container runs."""
     return "running" in container_status(pod).get("state", {})

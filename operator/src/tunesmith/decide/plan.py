@@ -1,4 +1,4 @@
-"""A Plan: what is to be done about one resource, as values.
+"""Plan for one resource, as values: actions, status, events.
 
 The actions are carried out in their order, then the status is written, then the events. Each may be carried out again:
 creating what exists and deleting what is gone count as done.
@@ -7,23 +7,22 @@ creating what exists and deleting what is gone count as done.
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tunesmith.manifests.objects import Body, KubernetesObject
 from tunesmith_contract.agent import DesiredState
-
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Create:
     """Create an object that is never changed afterwards; one of that name that exists already is left as it is."""
 
-    manifest: Manifest
+    manifest: KubernetesObject
 
 
 @dataclass(frozen=True, slots=True)
 class Apply:
     """Server-side apply of an object."""
 
-    manifest: Manifest
+    manifest: KubernetesObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,13 @@ class Patch:
     kind: str
     namespace: str
     name: str
-    patch: Manifest
+    patch: KubernetesObject
+
+    @classmethod
+    def of(cls, body: Body, patch: KubernetesObject) -> "Patch":
+        """A patch of this observed object."""
+        metadata = body["metadata"]
+        return cls(body["apiVersion"], body["kind"], metadata["namespace"], metadata["name"], patch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +52,16 @@ class Delete:
     name: str
     uid: str
 
+    @classmethod
+    def of(cls, body: Body) -> "Delete":
+        """Deletion of this observed object."""
+        metadata = body["metadata"]
+        return cls(body["apiVersion"], body["kind"], metadata["namespace"], metadata["name"], metadata["uid"])
+
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """Tell the connected agents of an AdapterDeployment their new desired state; its record was written before."""
+    """Send an AdapterDeployment's new desired state to its connected agents, after its record was written."""
 
     namespace: str
     name: str
@@ -71,13 +82,13 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done.
+    """Actions, status and events for one resource.
 
     Attributes:
         actions: in their order.
         status: the whole new status; None leaves it as it is.
         events: published once the status is written.
-        requeue_after: seconds until the resource wants to be looked at again, whatever happens; None: when it changes.
+        requeue_after: seconds until the next reconcile, whatever happens; None: when the resource changes.
     """
 
     actions: tuple[Action, ...] = ()
@@ -87,10 +98,10 @@ class Plan:
 
 
 def soonest(*seconds: float | None) -> float | None:
-    """The first of several times at which a resource wants to be looked at again."""
+    """The shortest of several waits until the next reconcile."""
     return min((wait for wait in seconds if wait is not None), default=None)
 
 
-def owned_by(manifest: Manifest, uid: str) -> bool:
-    """Whether an observed object is a child of the resource with this UID."""
-    return any(reference.get("uid") == uid for reference in manifest["metadata"].get("ownerReferences", ()))
+def owned_by(body: Body, uid: str) -> bool:
+    """True for an object that is owned by the resource with this UID."""
+    return any(reference.get("uid") == uid for reference in body["metadata"].get("ownerReferences", ()))

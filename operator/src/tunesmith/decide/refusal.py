@@ -1,4 +1,4 @@
-"""What a resource's status says when the operator can't do what it wants: for every kind the same."""
+"""Status of a resource that is invalid or can't be reconciled, the same for every kind."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -14,7 +14,7 @@ MAX_MESSAGE = 1024
 
 
 class RefusalReason(StrEnum):
-    """Why nothing goes on for now; reasons of conditions and of events.
+    """Reasons of conditions and events of a resource that is not reconciled.
 
     INVALID: a person has to change the resource. REFUSED: the API server refused an object, by admission, quota, Pod
     Security or permissions; tried again with back-off. UNAVAILABLE: the API server failed several times in a row;
@@ -28,7 +28,7 @@ class RefusalReason(StrEnum):
 
 
 def plan_invalid(body: Mapping[str, Any], error: ValueError, now: datetime) -> Plan:
-    """The resource makes no sense: Stalled until a person changes it."""
+    """Plan for a resource that is invalid: Stalled until a person changes it."""
     message = describe(error)
     updates = (
         ConditionUpdate("Ready", "False", RefusalReason.INVALID, message),
@@ -39,7 +39,7 @@ def plan_invalid(body: Mapping[str, Any], error: ValueError, now: datetime) -> P
 
 
 def plan_refusal(body: Mapping[str, Any], reason: RefusalReason, message: str, now: datetime) -> Plan:
-    """Something that is tried again stands in the way: not ready, and it says why."""
+    """Plan for a resource whose reconcile failed and is tried again: not ready, with the reason."""
     message = _shorten(message)
     updates = (
         ConditionUpdate("Ready", "False", reason, message),

@@ -1,4 +1,4 @@
-"""What was applied last, so that an object that is as it should be costs no write."""
+"""Annotation with the digest of what an object was applied from, so that an unchanged object costs no write."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,12 +6,13 @@ from typing import Any
 from tunesmith_contract.base import canonical_json, sha256_digest
 
 from .names import GROUP
+from .objects import Body, KubernetesObject
 
 APPLIED_ANNOTATION = f"{GROUP}/applied"
 
 
-def with_applied(manifest: Mapping[str, Any], basis: Any) -> dict[str, Any]:
-    """The manifest, marked with the digest of what it follows from.
+def with_applied(manifest: Body, basis: Any) -> KubernetesObject:
+    """The manifest with the annotation.
 
     Args:
         basis: a JSON value. For an object whose pods must outlive an upgrade of the operator, what a person wrote; else
@@ -21,8 +22,8 @@ def with_applied(manifest: Mapping[str, Any], basis: Any) -> dict[str, Any]:
     return {**manifest, "metadata": {**manifest["metadata"], "annotations": annotations}}
 
 
-def is_applied(observed: Mapping[str, Any] | None, basis: Any) -> bool:
-    """Whether the observed object follows from the same."""
+def is_applied(observed: Body | None, basis: Any) -> bool:
+    """True for an observed object that was applied from the same basis."""
     if observed is None:
         return False
     annotations: Mapping[str, str] = observed["metadata"].get("annotations", {})

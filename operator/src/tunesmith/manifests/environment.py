@@ -1,4 +1,4 @@
-"""What the operator's own installation gives to the objects that it makes."""
+"""Settings of the operator's installation that built objects need."""
 
 from dataclasses import dataclass
 

@@ -1,12 +1,9 @@
-"""The EvalRun of a FineTuneJob's ``evaluation``."""
-
-from typing import Any
+"""EvalRun of a FineTuneJob's ``evaluation``."""
 
 from tunesmith.api.finetunejob import FineTuneJob, JobEvaluation
 
-from .names import API_VERSION, child_labels, owner_reference, queue_labels
-
-STAGE = "evaluation"
+from .names import API_VERSION, Component, child_labels, owner_reference, queue_labels
+from .objects import KubernetesObject
 
 
 def eval_run_name(job: FineTuneJob) -> str:
@@ -14,8 +11,8 @@ def eval_run_name(job: FineTuneJob) -> str:
     return job.metadata.name
 
 
-def build_eval_run(job: FineTuneJob, evaluation: JobEvaluation) -> dict[str, Any]:
-    """The EvalRun; its candidate is the job's artefact."""
+def build_eval_run(job: FineTuneJob, evaluation: JobEvaluation) -> KubernetesObject:
+    """The EvalRun; its candidate is the job's artifact."""
     spec = evaluation.to_dict()
     spec["candidate"] = {**spec.get("candidate", {}), "fineTuneJobRef": {"name": job.metadata.name}}
     return {
@@ -24,7 +21,7 @@ def build_eval_run(job: FineTuneJob, evaluation: JobEvaluation) -> dict[str, Any
         "metadata": {
             "name": eval_run_name(job),
             "namespace": job.metadata.namespace,
-            "labels": child_labels(job, STAGE) | queue_labels(job),
+            "labels": child_labels(job, Component.EVALUATION) | queue_labels(job),
             "ownerReferences": [owner_reference(job)],
         },
         "spec": spec,

@@ -1,22 +1,21 @@
-"""The evaluate Job: all sides answer the same items."""
-
-from typing import Any
+"""Job of the evaluate stage: all sides answer the same items."""
 
 from tunesmith.api.evalrun import EvalRun
 from tunesmith_contract.run_config import EvaluateConfig
+from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import StorageUri, parse_uri
 
 from .environment import Environment
-from .inputs_config_map import Inputs, inputs_name
+from .objects import KubernetesObject
+from .run_snapshots import Inputs, inputs_name
 from .trainer_job import TrainerPod, build_trainer_job
 
-STAGE = "evaluate"
 REQUESTS = {"cpu": "1", "memory": "4Gi"}
 
 
 def build_evaluate_job(
     run: EvalRun, inputs: Inputs, attempt: int, environment: Environment
-) -> dict[str, Any]:
+) -> KubernetesObject:
     """The Job of one attempt."""
     assert isinstance(inputs.config, EvaluateConfig)
     compute = run.spec.compute
@@ -33,11 +32,11 @@ def build_evaluate_job(
         secrets=inputs.secrets,
         gpus=compute.gpus,
     )
-    return build_trainer_job(run, STAGE, attempt, pod, environment)
+    return build_trainer_job(run, Stage.EVALUATE, attempt, pod, environment)
 
 
 def evaluation_uris(config: EvaluateConfig) -> tuple[StorageUri, ...]:
-    """What an evaluation reads: the base model, the adapters, the items and the worked examples."""
+    """URIs that evaluate reads: the base model, the adapters, the items and the few-shot examples."""
     adapters = (side.adapter.uri for side in config.sides if side.adapter)
     items = (suite.dataset for suite in config.suites)
     uris = (config.base_model, *adapters, *items, config.few_shot_from)

@@ -1,8 +1,9 @@
-"""The headless Service under which the pods of one attempt find each other."""
+"""Headless Service by which the pods of one attempt find each other."""
 
-from typing import Any
+from tunesmith_contract.stages import Stage
 
 from .names import Owner, child_metadata, child_name
+from .objects import KubernetesObject
 
 #: Where the first process listens: torchrun's own choice.
 MASTER_PORT = 29500
@@ -21,7 +22,7 @@ def gang_variables(name: str, nodes: int) -> dict[str, str]:
     }
 
 
-def build_gang_service(owner: Owner, stage: str, attempt: int) -> dict[str, Any]:
+def build_gang_service(owner: Owner, stage: Stage, attempt: int) -> KubernetesObject:
     """The Service of one attempt, named as its Job.
 
     A name of its own for each attempt: a pod of an earlier one can't join. Pods are found before they are ready, which

@@ -1,6 +1,7 @@
-"""Names and labels of children, and how they are found again."""
+"""Names and labels of child objects."""
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any, Protocol
 
 GROUP = "tunesmith.dev"
@@ -18,8 +19,19 @@ PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 PLURALS = {"FineTuneJob": "finetunejobs", "EvalRun": "evalruns", "AdapterDeployment": "adapterdeployments"}
 
 
+class Component(StrEnum):
+    """Child objects that belong to no stage of a run, as the stage label names them."""
+
+    INPUTS = "inputs"
+    RUN = "run"
+    EVALUATION = "evaluation"
+    DESIRED = "desired"
+    SERVING = "serving"
+    VERSION = "version"
+
+
 class Metadata(Protocol):
-    """What a child needs to know of its owner."""
+    """Metadata of an owner."""
 
     @property
     def name(self) -> str: ...
@@ -52,10 +64,10 @@ def child_labels(owner: Owner, stage: str, attempt: int | None = None) -> dict[s
     """Labels of a child and of its pods."""
     labels = {
         "app.kubernetes.io/managed-by": "tunesmith",
-        "app.kubernetes.io/name": stage,
+        "app.kubernetes.io/name": str(stage),
         OWNER_NAME_LABEL: owner.metadata.name,
         OWNER_UID_LABEL: owner.metadata.uid,
-        STAGE_LABEL: stage,
+        STAGE_LABEL: str(stage),
     }
     return labels if attempt is None else labels | {ATTEMPT_LABEL: str(attempt)}
 

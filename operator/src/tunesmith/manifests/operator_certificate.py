@@ -1,4 +1,4 @@
-"""The operator's own authority and its serving certificate: pure, time comes in."""
+"""Certificate authority and serving certificate of the operator; the time is an argument."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Material:
 
 
 def renew(before: Material | None, hosts: tuple[str, ...], now: datetime) -> Material:
-    """What to use from now on: ``before`` itself when nothing is about to run out and it is for these hosts."""
+    """Certificates to use from now on: ``before`` unless it expires soon or is for other hosts."""
     if before is not None and _is_current(before, hosts, now):
         return before
     if before is None or _left(before.bundle, now) < AUTHORITY_MARGIN:

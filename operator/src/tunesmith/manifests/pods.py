@@ -1,4 +1,4 @@
-"""What all pods have in common: the ``restricted`` level, volumes of storage URIs, the operator's token."""
+"""Parts of all pods: ``restricted`` security contexts, volumes of storage URIs, the operator's token."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

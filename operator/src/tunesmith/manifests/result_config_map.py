@@ -1,25 +1,26 @@
-"""The record of an attempt that has ended: immutable, and kept when Jobs, pods and status are gone.
+"""Record of an ended attempt, in an immutable ConfigMap that outlives Jobs, pods and status.
 
 Records are the memory of a resource: what was tried, how it ended, what came out. Status is made from them.
 """
 
-from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from tunesmith_contract.base import Report
 from tunesmith_contract.report import Checkpoint, Failure, RunReport
+from tunesmith_contract.stages import Stage
 
 from .names import Owner, child_metadata
+from .objects import Body, KubernetesObject
 
 RECORD_KEY = "record.json"
 
 
 class AttemptOutcome(StrEnum):
-    """How an attempt ended."""
+    """Outcome of an attempt."""
 
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
@@ -27,7 +28,7 @@ class AttemptOutcome(StrEnum):
 
 
 class Remedy(Report):
-    """What the attempts after this one do otherwise."""
+    """Change for the attempts that follow."""
 
     before: int
     micro_batch_size: int
@@ -39,7 +40,7 @@ class AttemptRecord(Report):
     Attributes:
         final: no attempt follows: the stage, and with it the resource, has failed.
         reason: the reason of the conditions and events that speak of it.
-        report: the pod's last word, where the attempt succeeded.
+        report: of the pod, where the attempt succeeded.
         failure: what went wrong, where it did not succeed.
         checkpoint: the newest one that a pod reported, where it did not succeed.
         remedy: what is changed after it.
@@ -49,7 +50,7 @@ class AttemptRecord(Report):
     """
 
     schema_version: Literal[1] = 1
-    stage: str
+    stage: Stage
     attempt: int = Field(ge=1)
     outcome: AttemptOutcome
     final: bool = False
@@ -65,13 +66,13 @@ class AttemptRecord(Report):
 
     @property
     def active_seconds(self) -> float:
-        """How long its pods ran; of a record of an earlier release, how long its Job was active."""
+        """Run time of its pods; of a record of an earlier release, how long its Job was active."""
         if self.ran_seconds is not None:
             return self.ran_seconds
         return max(0.0, (self.ended_at - self.started_at).total_seconds()) if self.started_at else 0.0
 
 
-def build_result_config_map(owner: Owner, record: AttemptRecord) -> dict[str, Any]:
+def build_result_config_map(owner: Owner, record: AttemptRecord) -> KubernetesObject:
     """The record as an immutable ConfigMap, ``<name>-<uid6>-result-<stage>-<attempt>``."""
     return {
         "apiVersion": "v1",
@@ -82,7 +83,7 @@ def build_result_config_map(owner: Owner, record: AttemptRecord) -> dict[str, An
     }
 
 
-def parse_result(manifest: Mapping[str, Any]) -> AttemptRecord | None:
+def parse_result(manifest: Body) -> AttemptRecord | None:
     """The record in a ConfigMap; None where it holds none."""
     text = manifest.get("data", {}).get(RECORD_KEY)
     return None if text is None else AttemptRecord.model_validate_json(text)

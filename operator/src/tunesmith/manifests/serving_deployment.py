@@ -1,4 +1,4 @@
-"""The Deployment of serving pods: the agent in front, the engine beside it on loopback."""
+"""Deployment of serving pods, with agent and engine, and their PodDisruptionBudget."""
 
 from typing import Any
 
@@ -10,7 +10,8 @@ from tunesmith_contract.uris import Scheme, StorageUri, mount_path, parse_uri
 
 from .desired_config_map import desired_config_map_name
 from .environment import Environment
-from .names import OWNER_UID_LABEL, STAGE_LABEL, Owner, child_labels, child_metadata, child_name
+from .names import OWNER_UID_LABEL, STAGE_LABEL, Component, Owner, child_labels, child_metadata, child_name
+from .objects import KubernetesObject
 from .pods import (
     credentials_volume,
     restricted_container_security,
@@ -20,7 +21,6 @@ from .pods import (
     storage_volumes,
 )
 
-STAGE = "serving"
 AGENT, ENGINE = "agent", "engine"
 AGENT_PORT, AGENT_PORT_NAME = 8000, "http"
 ENGINE_PORT = 8001
@@ -42,19 +42,19 @@ _ENGINE_HEALTH = f"import urllib.request as r; r.urlopen('{ENGINE_URL}/health', 
 
 def serving_deployment_name(owner: Owner) -> str:
     """The name of the object."""
-    return child_name(owner, STAGE)
+    return child_name(owner, Component.SERVING)
 
 
 def selector_labels(owner: Owner) -> dict[str, str]:
-    """What tells the serving pods from all others; can't be changed later."""
-    labels = child_labels(owner, STAGE)
+    """Labels of the serving pods alone; a Deployment's selector can't be changed later."""
+    labels = child_labels(owner, Component.SERVING)
     return {key: labels[key] for key in (OWNER_UID_LABEL, STAGE_LABEL)}
 
 
 def build_serving_deployment(
     deployment: AdapterDeployment, image: str, environment: Environment
-) -> dict[str, Any]:
-    """All pods, each of which serves every adapter.
+) -> KubernetesObject:
+    """Deployment whose pods each serve every adapter.
 
     Args:
         image: what the inputs snapshot says, for agent and engine.
@@ -63,7 +63,7 @@ def build_serving_deployment(
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": child_metadata(deployment, STAGE),
+        "metadata": child_metadata(deployment, Component.SERVING),
         "spec": {
             "replicas": spec.replicas,
             "selector": {"matchLabels": selector_labels(deployment)},
@@ -73,7 +73,7 @@ def build_serving_deployment(
             },
             "revisionHistoryLimit": 3,
             "template": {
-                "metadata": {"labels": child_labels(deployment, STAGE)},
+                "metadata": {"labels": child_labels(deployment, Component.SERVING)},
                 "spec": _build_pod(deployment, image, environment),
             },
         },
@@ -81,7 +81,7 @@ def build_serving_deployment(
 
 
 def rolling_update(replicas: int, gpus: int) -> dict[str, int]:
-    """How pods are replaced: one more first, or, where that would need a GPU that nobody has, one less first.
+    """Update strategy: one more pod first, or one less where a GPU for it may be missing.
 
     A lone pod is never taken away before its successor is ready, whatever that needs.
     """
@@ -283,3 +283,16 @@ def _agent_environment(deployment: AdapterDeployment, environment: Environment) 
 
 def _resources(resources: Resources | None) -> dict[str, Any]:
     return resources.to_dict() if resources else {}
+
+
+def build_serving_disruption_budget(owner: Owner) -> KubernetesObject:
+    """PodDisruptionBudget by which a drained node evicts serving pods one after the other.
+
+    For more than one replica: with a single one it would forbid to drain its node.
+    """
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": child_metadata(owner, Component.SERVING),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector_labels(owner)}},
+    }

@@ -1,15 +1,13 @@
-"""What a serving pod was made from, kept when it was first seen: a newer operator must not replace running pods."""
+"""Inputs of an AdapterDeployment's pods, kept in a ConfigMap so that a newer operator does not replace running pods."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from tunesmith_contract.base import canonical_json
 
-from .names import ATTEMPT_LABEL, Owner, child_metadata
+from .names import ATTEMPT_LABEL, Component, Owner, child_metadata
+from .objects import Body, KubernetesObject
 
-STAGE = "inputs"
 KEY = "inputs.json"
 
 
@@ -28,19 +26,19 @@ class ServingInputs:
     image: str
 
 
-def build_serving_inputs(owner: Owner, inputs: ServingInputs) -> dict[str, Any]:
+def build_serving_inputs(owner: Owner, inputs: ServingInputs) -> KubernetesObject:
     """An immutable ConfigMap."""
     document = canonical_json({"requested": inputs.requested, "image": inputs.image}).decode()
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": child_metadata(owner, STAGE, inputs.number),
+        "metadata": child_metadata(owner, Component.INPUTS, inputs.number),
         "immutable": True,
         "data": {KEY: document},
     }
 
 
-def read_serving_inputs(config_map: Mapping[str, Any]) -> ServingInputs:
+def read_serving_inputs(config_map: Body) -> ServingInputs:
     """The choice that such a ConfigMap holds."""
     document = json.loads(config_map["data"][KEY])
     number = int(config_map["metadata"]["labels"][ATTEMPT_LABEL])

@@ -1,9 +1,8 @@
-"""The Service that clients speak to."""
+"""Service for the clients of an AdapterDeployment."""
 
-from typing import Any
-
-from .names import Owner, child_labels, child_metadata
-from .serving_deployment import AGENT_PORT_NAME, STAGE, selector_labels
+from .names import Component, Owner, child_labels, child_metadata
+from .objects import KubernetesObject
+from .serving_deployment import AGENT_PORT_NAME, selector_labels
 
 PORT = 80
 
@@ -14,17 +13,17 @@ def serving_service_name(owner: Owner) -> str:
 
 
 def serving_url(owner: Owner) -> str:
-    """Where clients in the cluster send requests."""
+    """URL for clients in the cluster."""
     return f"http://{serving_service_name(owner)}.{owner.metadata.namespace}.svc"
 
 
-def build_serving_service(owner: Owner) -> dict[str, Any]:
+def build_serving_service(owner: Owner) -> KubernetesObject:
     """A ClusterIP Service of port 80 in front of the agents."""
-    metadata = child_metadata(owner, STAGE) | {"name": serving_service_name(owner)}
+    metadata = child_metadata(owner, Component.SERVING) | {"name": serving_service_name(owner)}
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata | {"labels": child_labels(owner, STAGE)},
+        "metadata": metadata | {"labels": child_labels(owner, Component.SERVING)},
         "spec": {
             "type": "ClusterIP",
             "selector": selector_labels(owner),

@@ -1,4 +1,4 @@
-"""What the Jobs of all stages have in common: pods that run the trainer image with a ``run.json``."""
+"""Jobs whose pods run the trainer image with a ``run.json``; the common part of all stages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,11 +15,13 @@ from tunesmith_contract.layout import (
     TOKEN_FILE,
 )
 from tunesmith_contract.progress import CA_CERT_ENV, PROGRESS_PATH, SERVER_URL_ENV, TOKEN_ENV
+from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import MOUNTED, Scheme, StorageUri
 
 from .environment import Environment
 from .gang_service import gang_variables
 from .names import PLURALS, Owner, child_labels, child_metadata, child_name, queue_labels
+from .objects import KubernetesObject
 from .pods import (
     credentials_volume,
     restricted_container_security,
@@ -81,10 +83,15 @@ class TrainerPod:
     variables: Mapping[str, str] = field(default_factory=dict)
     config_key: str = RUN_FILE
 
+    @property
+    def schemes(self) -> frozenset[Scheme]:
+        """Kinds of storage that the pod reads or writes."""
+        return frozenset(uri.scheme for uri in (*self.reads, *self.writes))
+
 
 def build_trainer_job(
-    owner: Owner, stage: str, attempt: int, pod: TrainerPod, environment: Environment
-) -> dict[str, Any]:
+    owner: Owner, stage: Stage, attempt: int, pod: TrainerPod, environment: Environment
+) -> KubernetesObject:
     """The Job of one attempt: it tries once, and the operator decides what follows.
 
     Indexed, so that each pod's host name is known beforehand. Kueue changes the template, so the Job is created
@@ -119,22 +126,22 @@ def _pod_failure_policy() -> dict[str, Any]:
         "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
     }
     codes = [int(code) for code in (*_FATAL_EXIT_CODES, ExitCode.PREEMPTED)]
-    told = {
+    exited = {
         "action": "FailJob",
         "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": codes},
     }
-    return {"rules": [disrupted, told]}
+    return {"rules": [disrupted, exited]}
 
 
 def _pod_spec(
-    owner: Owner, stage: str, attempt: int, pod: TrainerPod, environment: Environment
+    owner: Owner, stage: Stage, attempt: int, pod: TrainerPod, environment: Environment
 ) -> dict[str, Any]:
     volumes, mounts = _volumes(pod)
     container = {
         "name": CONTAINER,
         "image": pod.image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["python", "-m", "tunesmith_trainer", stage],
+        "command": ["python", "-m", "tunesmith_trainer", str(stage)],
         "env": _environment_variables(owner, child_name(owner, stage, attempt), attempt, pod, environment),
         "resources": _resources(pod),
         "securityContext": restricted_container_security(),
@@ -162,9 +169,12 @@ def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     others, other_mounts = _own_volumes(pod.template)
     config_map = {"name": pod.config_map, "items": [{"key": pod.config_key, "path": RUN_FILE}]}
     own = [
-        ({"name": "config", "configMap": config_map}, _read_only("config", str(CONFIG_DIR))),
+        (
+            {"name": "config", "configMap": config_map},
+            {"name": "config", "mountPath": str(CONFIG_DIR), "readOnly": True},
+        ),
         credentials_volume(pod.ca_config_map),
-        scratch_volume(SCRATCH_TO_FETCH if _fetches(pod) else SCRATCH),
+        scratch_volume(SCRATCH_TO_FETCH if pod.schemes - MOUNTED else SCRATCH),
     ]
     if pod.gpus > 1 and "/dev/shm" not in {mount["mountPath"] for mount in other_mounts}:
         shared_memory = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}}
@@ -176,23 +186,11 @@ def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]
 
 
 def _own_volumes(template: PodTemplate | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Volumes that people brought; their names can't meet the operator's."""
+    """Volumes of the pod template, renamed so that they can't clash with the operator's."""
     written = template.to_dict() if template else {}
     volumes = [volume | {"name": f"own-{volume['name']}"} for volume in written.get("volumes", ())]
     mounts = [mount | {"name": f"own-{mount['name']}"} for mount in written.get("volumeMounts", ())]
     return volumes, mounts
-
-
-def _read_only(volume: str, path: str) -> dict[str, Any]:
-    return {"name": volume, "mountPath": path, "readOnly": True}
-
-
-def _fetches(pod: TrainerPod) -> bool:
-    return any(uri.scheme not in MOUNTED for uri in (*pod.reads, *pod.writes))
-
-
-def _uses_hub(pod: TrainerPod) -> bool:
-    return any(uri.scheme is Scheme.HF for uri in (*pod.reads, *pod.writes))
 
 
 def _environment_variables(
@@ -210,7 +208,7 @@ def _environment_variables(
         **gang_variables(name, pod.nodes),
         **pod.variables,
     }
-    if not _uses_hub(pod):
+    if Scheme.HF not in pod.schemes:
         values["HF_HUB_OFFLINE"] = "1"
     variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
     if pod.token_secret:
@@ -235,12 +233,12 @@ def _pod_metadata(labels: dict[str, str], template: PodTemplate | None) -> dict[
     return metadata | ({"annotations": written["annotations"]} if written.get("annotations") else {})
 
 
-def _placement(owner: Owner, stage: str, template: PodTemplate | None) -> dict[str, Any]:
-    """Where and as whom the pods run, as written; spreading counts the pods of this stage."""
+def _placement(owner: Owner, stage: Stage, template: PodTemplate | None) -> dict[str, Any]:
+    """Placement and identity of the pods, as written; topology spread counts the pods of this stage."""
     written = template.to_dict() if template else {}
     placement = {key: value for key, value in written.items() if key not in _NOT_PLACEMENT}
     spread = placement.get("topologySpreadConstraints")
     if spread:
-        mine = {"labelSelector": {"matchLabels": child_labels(owner, stage)}}
-        placement["topologySpreadConstraints"] = [constraint | mine for constraint in spread]
+        selector = {"labelSelector": {"matchLabels": child_labels(owner, stage)}}
+        placement["topologySpreadConstraints"] = [constraint | selector for constraint in spread]
     return placement

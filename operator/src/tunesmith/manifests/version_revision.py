@@ -1,4 +1,4 @@
-"""The ControllerRevision of one version of a stable name.
+"""ControllerRevision of one version of an alias.
 
 Its data never changes: which bytes were admitted, by whose verdict, and when. What happens to the version later,
 promotion and rejection, is an annotation, since the API server lets nobody change the data of a ControllerRevision.
@@ -7,13 +7,12 @@ promotion and rejection, is an annotation, since the API server lets nobody chan
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 from tunesmith_contract.agent import Version
 
-from .names import GROUP, Owner, child_metadata
+from .names import GROUP, Component, Owner, child_metadata
+from .objects import Body, KubernetesObject
 
-STAGE = "version"
 ALIAS_LABEL = f"{GROUP}/alias"
 PROMOTED_ANNOTATION = f"{GROUP}/promoted"
 REJECTED_ANNOTATION = f"{GROUP}/rejected"
@@ -22,7 +21,7 @@ API_VERSION, KIND = "apps/v1", "ControllerRevision"
 
 def version_revision_name(owner: Owner, alias: str, version: int) -> str:
     """The name of the object: one per number, so that no number is given twice."""
-    return f"{child_metadata(owner, STAGE)['name']}-{alias}-{version}"
+    return f"{child_metadata(owner, Component.VERSION)['name']}-{alias}-{version}"
 
 
 def build_version_revision(
@@ -33,15 +32,15 @@ def build_version_revision(
     eval_run: str,
     policy_digest: str,
     now: datetime,
-) -> dict[str, Any]:
+) -> KubernetesObject:
     """A version, admitted now.
 
     Args:
-        evaluated: what an EvalRun said, or ``Unevaluated``.
+        evaluated: the verdict of an EvalRun, or ``Unevaluated``.
         eval_run: its name; empty if none was asked for.
         policy_digest: what its verdict means; empty if none was asked for.
     """
-    metadata = child_metadata(owner, STAGE)
+    metadata = child_metadata(owner, Component.VERSION)
     metadata["name"] = version_revision_name(owner, alias, version.version)
     metadata["labels"][ALIAS_LABEL] = alias
     data = {
@@ -61,25 +60,25 @@ def build_version_revision(
     }
 
 
-def promotion_patch(time: datetime) -> dict[str, Any]:
-    """The version took over."""
+def promotion_patch(time: datetime) -> KubernetesObject:
+    """Patch that marks the version as promoted."""
     return {"metadata": {"annotations": {PROMOTED_ANNOTATION: time.isoformat()}}}
 
 
-def rejection_patch(time: datetime, reason: str, message: str) -> dict[str, Any]:
-    """The version was taken back."""
-    said = json.dumps({"reason": reason, "message": message, "time": time.isoformat()})
-    return {"metadata": {"annotations": {REJECTED_ANNOTATION: said}}}
+def rejection_patch(time: datetime, reason: str, message: str) -> KubernetesObject:
+    """Patch that marks the version as rejected."""
+    rejection = json.dumps({"reason": reason, "message": message, "time": time.isoformat()})
+    return {"metadata": {"annotations": {REJECTED_ANNOTATION: rejection}}}
 
 
-def read_promotion(revision: Mapping[str, Any]) -> datetime | None:
-    """When the version last took over; None if it never did."""
+def read_promotion(revision: Body) -> datetime | None:
+    """Time at which the version was last promoted; None if it never was."""
     written = revision["metadata"].get("annotations", {}).get(PROMOTED_ANNOTATION)
     return datetime.fromisoformat(written) if written else None
 
 
-def read_rejection(revision: Mapping[str, Any]) -> Mapping[str, str] | None:
-    """``reason``, ``message`` and ``time`` of a version that was taken back; None if it was not."""
+def read_rejection(revision: Body) -> Mapping[str, str] | None:
+    """``reason``, ``message`` and ``time`` of a rejected version; None if it is not."""
     written = revision["metadata"].get("annotations", {}).get(REJECTED_ANNOTATION)
     if not written:
         return None

@@ -1,1 +1,1 @@
-"""From the desired state to loaded, proven and routed versions."""
+"""Control loop: from the desired state to loaded, proven and routed versions."""

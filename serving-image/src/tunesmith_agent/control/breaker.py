@@ -1,4 +1,4 @@
-"""The local error breaker: a candidate that only fails gets no more requests on this pod."""
+"""Circuit breakers of this pod: a candidate that keeps failing gets no more requests."""
 
 from tunesmith_agent.metrics import VersionStats
 from tunesmith_contract.agent import DesiredAlias, DesiredState
@@ -7,7 +7,7 @@ CONSECUTIVE_ERRORS = 5
 
 
 class Breakers:
-    """Open breakers by alias; one closes when the operator wants something else of its alias."""
+    """Open breakers by alias; one closes when the desired state of its alias changes."""
 
     def __init__(self) -> None:
         self._open: dict[str, DesiredAlias] = {}
@@ -16,11 +16,11 @@ class Breakers:
         return len(self._open)
 
     def is_open(self, alias: str) -> bool:
-        """Whether the alias's candidate gets no requests here."""
+        """True while the candidate of the alias gets no requests here."""
         return alias in self._open
 
     def record_error(self, stats: VersionStats, desired: DesiredState | None) -> bool:
-        """Called after each error; True if a breaker opened by it."""
+        """Count one more error; True if it opened a breaker."""
         if stats.consecutive_errors < CONSECUTIVE_ERRORS or stats.alias in self._open:
             return False
         for alias in desired.aliases if desired else ():
@@ -29,10 +29,10 @@ class Breakers:
                 return True
         return False
 
-    def keep_only(self, desired: DesiredState) -> list[str]:
-        """Close breakers whose alias is wanted otherwise now; returns those aliases."""
-        wanted = {alias.name: alias for alias in desired.aliases}
-        closed = [name for name, alias in self._open.items() if wanted.get(name) != alias]
+    def close_changed(self, desired: DesiredState) -> list[str]:
+        """Close the breakers of aliases whose desired state changed; returns those aliases."""
+        desired_by_name = {alias.name: alias for alias in desired.aliases}
+        closed = [name for name, alias in self._open.items() if desired_by_name.get(name) != alias]
         for name in closed:
             del self._open[name]
         return closed

@@ -1,34 +1,35 @@
-"""The connection to the operator: reports up, desired states down. Serving never waits for it."""
+"""WebSocket to the operator: reports out, desired states in. Serving never waits for it."""
 
 import asyncio
 import contextlib
 import logging
-import random
 import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiohttp
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
 
 from tunesmith_agent.metrics import AgentMetrics
 from tunesmith_contract.agent import AGENT_PATH, AgentReport
 from tunesmith_contract.layout import CA_FILE, TOKEN_FILE
 
-from .desired import DesiredStore
+from .desired_state import DesiredStore
 from .reconciler import Reconciler
 
 log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 2.0
-#: Changes that come together are told together.
-GATHER_SECONDS = 0.05
+#: Changes within this time share one report.
+BATCH_SECONDS = 0.05
 HEARTBEAT_SECONDS = 10.0
 CONNECT_SECONDS = 10.0
-BACKOFF_SECONDS = (0.25, 10.0)
+#: Growing, random pauses: the agents of a restarted operator do not come back in step.
+RECONNECT_WAIT = wait_random_exponential(multiplier=0.25, max=10.0)
 
 
 class OperatorLink:
-    """Keeps one WebSocket to the operator open, for ever."""
+    """One WebSocket to the operator, opened again whenever it closes."""
 
     def __init__(
         self,
@@ -47,25 +48,30 @@ class OperatorLink:
         self._make_report = make_report
 
     async def run(self) -> None:
-        """Connect, talk, and connect again with growing, jittered pauses; cancel to stop."""
-        shortest, longest = BACKOFF_SECONDS
-        backoff = shortest
+        """Connect, exchange messages, and connect again after a pause; cancel to stop."""
+        # Every end of a connection is a result that leads to another try; only cancellation leaves the loop.
+        retrying = AsyncRetrying(retry=retry_if_result(lambda _: True), wait=RECONNECT_WAIT)
         async with aiohttp.ClientSession() as session:
-            while True:
-                try:
-                    async with self._connect(session) as socket:
-                        backoff = shortest
-                        await self._talk(socket)
-                    log.info("operator closed the connection")
-                except (aiohttp.ClientError, OSError) as error:
-                    # aiohttp's errors name the URL and the status, never the request's headers.
-                    log.warning("operator not reachable", extra={"error": str(error) or repr(error)})
-                except Exception as error:
-                    # Whatever goes wrong here, serving must go on. The message might hold what was sent.
-                    log.error("operator connection failed", extra={"error": type(error).__name__})
-                self._metrics.operator_connected = False
-                await asyncio.sleep(backoff * (0.5 + random.random()))
-                backoff = min(2 * backoff, longest)
+            async for attempt in retrying:
+                with attempt:
+                    await self._use_connection(session, attempt.retry_state)
+
+    async def _use_connection(self, session: aiohttp.ClientSession, retry_state: RetryCallState) -> None:
+        """One connection, from opening to its end, whatever ends it."""
+        try:
+            async with self._connect(session) as socket:
+                # Pauses grow with the failures since the last connection.
+                retry_state.attempt_number = 1
+                await self._exchange_messages(socket)
+            log.info("operator closed the connection")
+        except (aiohttp.ClientError, OSError) as error:
+            # aiohttp's errors name the URL and the status, never the request's headers.
+            log.warning("operator not reachable", extra={"error": str(error) or repr(error)})
+        except Exception as error:
+            # Serving must go on after any failure here. The message might quote what was sent.
+            log.error("operator connection failed", extra={"error": type(error).__name__})
+        finally:
+            self._metrics.operator_connected = False
 
     @contextlib.asynccontextmanager
     async def _connect(
@@ -85,20 +91,20 @@ class OperatorLink:
         async with socket:
             yield socket
 
-    async def _talk(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    async def _exchange_messages(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         log.info("connected to the operator")
         self._metrics.operator_connected = True
-        both = [asyncio.create_task(side(socket)) for side in (self._send_reports, self._take_states)]
+        tasks = [asyncio.create_task(side(socket)) for side in (self._send_reports, self._receive_states)]
         try:
-            ended, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in both:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*both, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
         for task in ended:
             task.result()
 
-    async def _take_states(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    async def _receive_states(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         async for message in socket:
             if message.type is aiohttp.WSMsgType.TEXT:
                 self._store.offer(message.data, "operator")
@@ -108,12 +114,12 @@ class OperatorLink:
             while not socket.closed:
                 changed.clear()
                 await socket.send_str(self._make_report().to_json())
-                await asyncio.sleep(GATHER_SECONDS)
+                await asyncio.sleep(BATCH_SECONDS)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(REPORT_SECONDS - GATHER_SECONDS):
+                    async with asyncio.timeout(REPORT_SECONDS - BATCH_SECONDS):
                         await changed.wait()
 
 
 def operator_socket_url(operator_url: str, namespace: str, deployment: str) -> str:
-    """The address of the agents' socket of one AdapterDeployment."""
+    """URL of the WebSocket for the agents of one AdapterDeployment."""
     return operator_url.rstrip("/") + AGENT_PATH.format(namespace=namespace, name=deployment)

@@ -1,4 +1,4 @@
-"""Is the loaded adapter this adapter? Decided by the log-probabilities of the manifest's probes."""
+"""Proof that a loaded adapter is the expected one: log-probabilities of the manifest's probes, compared."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ MEASURED_PROBES = 3
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What the engine says of one probe, mean log-probabilities in nats per token."""
+    """Mean log-probabilities of one probe in the engine, in nats per token."""
 
     probe: Probe
     base: float
@@ -18,34 +18,34 @@ class Measurement:
 
 
 def choose_probes(probes: Sequence[Probe]) -> list[Probe]:
-    """Those that tell the two models apart best: enough to prove, few enough for an engine without a GPU."""
+    """Probes on which adapter and base model differ most: enough to prove, few enough for an engine without a GPU."""
     return sorted(probes, key=lambda probe: -abs(probe.tuned_log_prob - probe.base_log_prob))[
         :MEASURED_PROBES
     ]
 
 
 def judge_base(measurements: Sequence[Measurement], tolerance: float) -> str:
-    """Empty if the engine's base model is the one that was trained on, else a sentence with the numbers.
+    """Problem of the engine's base model as a sentence; empty if it is the one that was trained on.
 
     The tolerance covers different kernels and precisions, not different weights: between transformers with
     PEFT and vLLM 9.5e-7 was the largest difference of a token measured in float32; bfloat16 keeps eight bits,
     about 0.02.
     """
-    pairs = [(found.base, found.probe.base_log_prob) for found in measurements]
+    pairs = [(measured.base, measured.probe.base_log_prob) for measured in measurements]
     return _first_difference("base model", pairs, tolerance)
 
 
 def judge_adapter(measurements: Sequence[Measurement], tolerance: float) -> str:
-    """Empty if the loaded adapter is this adapter, else a sentence with the numbers.
+    """Problem of the loaded adapter as a sentence; empty if it is the expected adapter.
 
     Each probe must be within the tolerance; and over all probes the adapter must be nearer to the tuned
     values than to the base's, or an adapter that changes nothing would pass where the two are close.
     """
-    pairs = [(found.adapter, found.probe.tuned_log_prob) for found in measurements]
+    pairs = [(measured.adapter, measured.probe.tuned_log_prob) for measured in measurements]
     if problem := _first_difference("adapter", pairs, tolerance):
         return problem
-    to_tuned = sum(abs(found.adapter - found.probe.tuned_log_prob) for found in measurements)
-    to_base = sum(abs(found.adapter - found.probe.base_log_prob) for found in measurements)
+    to_tuned = sum(abs(measured.adapter - measured.probe.tuned_log_prob) for measured in measurements)
+    to_base = sum(abs(measured.adapter - measured.probe.base_log_prob) for measured in measurements)
     if to_tuned < to_base:
         return ""
     return (

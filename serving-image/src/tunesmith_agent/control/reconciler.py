@@ -1,10 +1,12 @@
-"""Level-based control loop of one pod: what is desired, what the engine has, and the steps between."""
+"""Level-based control loop of one pod: compares desired state and engine, and starts loads and drains."""
 
 import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from tunesmith_agent.engine.client import EngineClient, EngineGone, EngineRefused, EngineUnavailable
 from tunesmith_agent.metrics import AgentMetrics, VersionStats
@@ -20,37 +22,38 @@ from tunesmith_contract.agent import (
 )
 
 from .breaker import Breakers
-from .bring_up import BringUp, LoadFailure
-from .desired import DesiredStore
+from .desired_state import DesiredStore
+from .loader import LoadFailure, VersionLoader
 from .versions import (
     Key,
     TrackedVersion,
     build_alias_route,
     build_pinned_route,
     desired_versions,
-    held_version,
+    fallback_version,
 )
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-#: Steps come no closer than this, however often the loop is woken.
-SPACING_SECONDS = 0.02
-#: A busy engine may be slow to answer: only so many failures in a row mean that it is down.
+#: Least time between two steps, however often the loop is woken.
+MIN_STEP_SECONDS = 0.02
+#: A busy engine may be slow to answer: this many failures in a row mean that it is down.
 FAILURES_UNTIL_DOWN = 3
-MAX_BACKOFF_SECONDS = 30.0
+#: Growing, random pauses: the pods of a deployment do not read the same store in step.
+LOAD_RETRY_WAIT = wait_random_exponential(multiplier=0.5, max=30.0)
 NOT_READY = "the engine is not ready."
 
 
 class Reconciler:
-    """Owns the tracked versions and the routing table; everything runs on one event loop."""
+    """Owner of the tracked versions and the routing table; everything runs on one event loop."""
 
     def __init__(
         self,
         settings: Settings,
         store: DesiredStore,
         engine: EngineClient,
-        bring_up: BringUp,
+        loader: VersionLoader,
         metrics: AgentMetrics,
         on_table: Callable[[RoutingTable], None],
         created: int,
@@ -58,7 +61,7 @@ class Reconciler:
         self._settings = settings
         self._store = store
         self._engine = engine
-        self._bring_up = bring_up
+        self._loader = loader
         self._metrics = metrics
         self._on_table = on_table
         self._created = created
@@ -71,15 +74,15 @@ class Reconciler:
         self._boot_settled = False
         self._changes: set[asyncio.Event] = set()
 
-    # -- what others ask
+    # -- for others
 
     def wake(self) -> None:
-        """Look at once: something may have changed."""
+        """Run the next step now: something may have changed."""
         self._wake.set()
 
     @contextlib.contextmanager
     def changes(self) -> Iterator[asyncio.Event]:
-        """An event that is set whenever the report changed."""
+        """Event that is set whenever the report changes."""
         event = asyncio.Event()
         self._changes.add(event)
         try:
@@ -87,15 +90,15 @@ class Reconciler:
         finally:
             self._changes.discard(event)
 
-    def why_not_ready(self) -> str:
-        """Empty if this pod can take requests, else the reason."""
+    def not_ready_reason(self) -> str:
+        """Reason why this pod can't take requests; empty if it can."""
         if self._up_since is None:
             return "The engine is not up."
         if self._store.current is None:
             return "No desired state has come yet."
         if self._boot_settled:
             return ""
-        waiting = self._unsettled()
+        waiting = self._loading_aliases()
         waited = asyncio.get_running_loop().time() - self._up_since
         if waiting and waited < self._settings.settle_seconds:
             return f"Loading: {', '.join(waiting[:10])}."
@@ -103,7 +106,7 @@ class Reconciler:
         return ""
 
     def report(self, boot_id: str) -> AgentReport:
-        """The state of this pod as the operator reads it."""
+        """Report on this pod to the operator."""
         desired = self._store.current
         return AgentReport(
             pod_name=self._settings.pod_name,
@@ -124,16 +127,16 @@ class Reconciler:
     # -- the loop
 
     async def run(self) -> None:
-        """Reconcile for ever; cancel to stop."""
+        """Reconcile until cancelled."""
         try:
             while True:
                 self._wake.clear()
                 try:
                     await self.step()
                 except Exception:
-                    # Level-based: the next step starts from what is there, and serving goes on meanwhile.
-                    log.exception("step failed")
-                await asyncio.sleep(SPACING_SECONDS)
+                    # Level-based: the next step starts from the actual state; serving goes on meanwhile.
+                    log.exception("reconciliation failed")
+                await asyncio.sleep(MIN_STEP_SECONDS)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(POLL_SECONDS):
                         await self._wake.wait()
@@ -144,16 +147,16 @@ class Reconciler:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def step(self) -> None:
-        """Observe once and start what is missing."""
+        """Observe the engine once, and act on it."""
         await self._observe_engine()
         self.apply()
 
     def apply(self) -> None:
-        """Act on what is desired and known: routes change at once, loads and drains start as tasks."""
+        """Act on desired and observed state: routes change at once, loads and drains start as tasks."""
         desired = self._store.current
         if desired is not None:
-            for alias in self._breakers.keep_only(desired):
-                self._forgive(alias)
+            for alias in self._breakers.close_changed(desired):
+                self._reset_error_counts(alias)
         if self._up_since is not None:
             self._start_missing()
         self._drain_unwanted()
@@ -162,7 +165,7 @@ class Reconciler:
         self._publish()
 
     async def _observe_engine(self) -> None:
-        active_before = [tracked for tracked in self._tracked.values() if tracked.active]
+        active = [tracked for tracked in self._tracked.values() if tracked.active]
         try:
             adapters = await self._engine.adapters()
             if self._up_since is None:
@@ -170,29 +173,29 @@ class Reconciler:
         except (EngineUnavailable, EngineRefused) as error:
             self._failures += 1
             if isinstance(error, EngineGone) or self._failures >= FAILURES_UNTIL_DOWN:
-                self._engine_lost()
+                self._mark_engine_down()
             return
         self._failures = 0
         if self._up_since is None:
             log.info("engine is up")
             self._up_since = asyncio.get_running_loop().time()
             self._metrics.engine_up = True
-        for tracked in active_before:
+        for tracked in active:
             if tracked.active and served_name(*tracked.key) not in adapters:
                 log.warning("the engine lost a version", extra={"alias": tracked.alias})
                 self._up_since = asyncio.get_running_loop().time()
-                self._forget_load(tracked)
+                self._mark_unloaded(tracked)
 
-    def _engine_lost(self) -> None:
+    def _mark_engine_down(self) -> None:
         if self._up_since is not None:
             log.warning("engine is down")
         self._up_since = None
         self._metrics.engine_up = False
         for tracked in tuple(self._tracked.values()):
-            self._forget_load(tracked)
+            self._mark_unloaded(tracked)
 
-    def _forget_load(self, tracked: TrackedVersion) -> None:
-        """The engine has it no more: it must be loaded and proven again."""
+    def _mark_unloaded(self, tracked: TrackedVersion) -> None:
+        """Record that the engine no longer has a version: it must be loaded and proven again."""
         if tracked.task is not None:
             tracked.task.cancel()
             tracked.task = None
@@ -200,7 +203,7 @@ class Reconciler:
             del self._tracked[tracked.key]
             return
         tracked.settled = self._boot_settled = False
-        self._set(tracked, LoadState.LOADING, "EngineUnavailable")
+        self._set_state(tracked, LoadState.LOADING, "EngineUnavailable")
 
     def _start_missing(self) -> None:
         for alias, version in desired_versions(self._store.current):
@@ -211,26 +214,25 @@ class Reconciler:
             elif tracked.state is LoadState.DRAINING:
                 self._cancel(tracked)
                 tracked.settled = False
-                self._set(tracked, LoadState.FETCHING)
-            tracked = self._renew_uri(tracked, version)
+                self._set_state(tracked, LoadState.FETCHING)
+            self._renew_version(tracked, version)
             if not tracked.busy and tracked.state not in (LoadState.ACTIVE, LoadState.FAILED):
-                tracked.task = asyncio.create_task(self._bring_up_with_retries(tracked))
+                tracked.task = asyncio.create_task(self._load_with_retries(tracked))
 
-    def _renew_uri(self, tracked: TrackedVersion, version: Version) -> TrackedVersion:
-        """The same digest at another address: what failed there may be found here."""
+    def _renew_version(self, tracked: TrackedVersion, version: Version) -> None:
+        """Take over a new URI of the same digest: a load that failed there may succeed here."""
         if tracked.version.uri != version.uri and not tracked.active:
             self._cancel(tracked)
-            self._set(tracked, LoadState.FETCHING)
+            self._set_state(tracked, LoadState.FETCHING)
         tracked.version = version
-        return tracked
 
     def _drain_unwanted(self) -> None:
-        wanted = {(alias, version.digest) for alias, version in desired_versions(self._store.current)}
-        wanted |= set(self._held().values())
+        keep = {(alias, version.digest) for alias, version in desired_versions(self._store.current)}
+        keep |= set(self._fallbacks().values())
         for key, tracked in tuple(self._tracked.items()):
-            if key not in wanted and tracked.state is not LoadState.DRAINING:
+            if key not in keep and tracked.state is not LoadState.DRAINING:
                 self._cancel(tracked)
-                self._set(tracked, LoadState.DRAINING)
+                self._set_state(tracked, LoadState.DRAINING)
                 tracked.task = asyncio.create_task(self._drain(tracked))
 
     def _cancel(self, tracked: TrackedVersion) -> None:
@@ -240,31 +242,39 @@ class Reconciler:
 
     # -- one version
 
-    async def _bring_up_with_retries(self, tracked: TrackedVersion) -> None:
-        backoff = 0.5
-        while True:
-            try:
-                await self._bring_up.run(tracked.alias, tracked.version, partial(self._set, tracked))
-            except LoadFailure as failure:
-                tracked.settled = tracked.settled or failure.reason != "EngineUnavailable"
-                message = f"{failure} Tried again in {backoff:g} s." if failure.retryable else str(failure)
-                self._set(tracked, LoadState.FAILED, failure.reason, message)
-                if not failure.retryable:
-                    return
-            except Exception as error:
-                log.exception("bringing a version up failed")
-                self._set(tracked, LoadState.FAILED, "InternalError", repr(error))
-            else:
-                tracked.settled = True
-                tracked.stats.consecutive_errors = 0
-                self._set(tracked, LoadState.ACTIVE)
-                self.wake()
-                return
-            await asyncio.sleep(backoff)
-            backoff = min(2 * backoff, MAX_BACKOFF_SECONDS)
+    async def _load_with_retries(self, tracked: TrackedVersion) -> None:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(_is_retryable),
+            wait=LOAD_RETRY_WAIT,
+            before_sleep=partial(self._record_failed_load, tracked),
+            reraise=True,
+        )
+        try:
+            await retrying(
+                self._loader.load, tracked.alias, tracked.version, partial(self._set_state, tracked)
+            )
+        except LoadFailure as failure:
+            tracked.settled = True
+            self._set_state(tracked, LoadState.FAILED, failure.reason, str(failure))
+        else:
+            tracked.settled = True
+            tracked.stats.consecutive_errors = 0
+            self._set_state(tracked, LoadState.ACTIVE)
+            self.wake()
+
+    def _record_failed_load(self, tracked: TrackedVersion, retry_state: RetryCallState) -> None:
+        """Report a load that will be tried again."""
+        error = retry_state.outcome.exception() if retry_state.outcome else None
+        if isinstance(error, LoadFailure):
+            tracked.settled = tracked.settled or error.reason != "EngineUnavailable"
+            message = f"{error} Next try in {retry_state.upcoming_sleep:.2f} s."
+            self._set_state(tracked, LoadState.FAILED, error.reason, message)
+        else:
+            log.error("loading a version failed", exc_info=error)
+            self._set_state(tracked, LoadState.FAILED, "InternalError", repr(error))
 
     async def _drain(self, tracked: TrackedVersion) -> None:
-        """Wait until nobody is answered by it, then take it out of the engine."""
+        """Wait for its last request, then unload it from the engine."""
         idle = asyncio.Event()
         tracked.stats.on_idle = idle.set
         try:
@@ -272,7 +282,7 @@ class Reconciler:
                 async with asyncio.timeout(self._settings.drain_seconds):
                     await idle.wait()
         except TimeoutError:
-            log.warning("requests outlast the drain", extra={"alias": tracked.alias})
+            log.warning("requests did not end within the drain time", extra={"alias": tracked.alias})
         finally:
             tracked.stats.on_idle = None
         try:
@@ -281,34 +291,42 @@ class Reconciler:
             log.warning("unload failed", extra={"alias": tracked.alias, "error": str(error)})
         del self._tracked[tracked.key]
         if all(digest != tracked.version.digest for _, digest in self._tracked):
-            self._bring_up.forget(tracked.version.digest)
+            self._loader.remove_artifact(tracked.version.digest)
         self._metrics.forget_versions(self._tracked)
         self._publish()
 
-    def _set(self, tracked: TrackedVersion, state: LoadState, reason: str = "", message: str = "") -> None:
+    def _set_state(
+        self, tracked: TrackedVersion, state: LoadState, reason: str = "", message: str = ""
+    ) -> None:
         if (tracked.state, tracked.reason, tracked.message) == (state, reason, message):
             return
         tracked.state, tracked.reason, tracked.message = state, reason, message
         level = logging.WARNING if state is LoadState.FAILED else logging.INFO
-        details = {"alias": tracked.alias, "digest": tracked.version.digest, "reason": reason, "why": message}
+        details = {
+            "alias": tracked.alias,
+            "digest": tracked.version.digest,
+            "reason": reason,
+            "detail": message,
+        }
         log.log(level, "version is %s", state, extra=details)
         self._publish()
 
-    # -- what follows from it
+    # -- routes and report
 
     def _publish(self) -> None:
-        """Route by what is active now, and tell whoever reports."""
+        """Build the routes from the active versions, and signal a changed report."""
         desired = self._store.current
-        held = self._held()
+        fallbacks = self._fallbacks()
         routes = [self._base_route()]
         for tracked in self._tracked.values():
             if tracked.state is not LoadState.DRAINING:
                 routes.append(build_pinned_route(tracked))
         for alias in desired.aliases if desired else ():
             breaker_open = self._breakers.is_open(alias.name)
-            routes.append(build_alias_route(alias, self._tracked, held.get(alias.name), breaker_open))
-            if alias.stable and self._is_active((alias.name, alias.stable.digest)):
-                self._last_stable[alias.name] = alias.stable.digest
+            routes.append(build_alias_route(alias, self._tracked, fallbacks.get(alias.name), breaker_open))
+            stable = self._tracked.get((alias.name, alias.stable.digest)) if alias.stable else None
+            if stable is not None and stable.active:
+                self._last_stable[alias.name] = stable.version.digest
         self._metrics.breakers_open = len(self._breakers)
         self._on_table(build_table(routes, self._created))
         for event in self._changes:
@@ -319,32 +337,25 @@ class Reconciler:
         target = (
             build_base_target(name, self._metrics.stats(name, "")) if self._up_since is not None else None
         )
-        return Route(name, target, why_not=NOT_READY)
+        return Route(name, target, unavailable_reason=NOT_READY)
 
-    def _held(self) -> dict[str, Key]:
+    def _fallbacks(self) -> dict[str, Key]:
         desired = self._store.current
-        held = {
-            alias.name: held_version(alias, self._tracked, self._last_stable.get(alias.name, ""))
+        fallbacks = {
+            alias.name: fallback_version(alias, self._tracked, self._last_stable.get(alias.name, ""))
             for alias in (desired.aliases if desired else ())
         }
-        return {name: key for name, key in held.items() if key is not None}
+        return {name: key for name, key in fallbacks.items() if key is not None}
 
-    def _is_active(self, key: Key) -> bool:
-        tracked = self._tracked.get(key)
-        return tracked is not None and tracked.active
-
-    def _unsettled(self) -> list[str]:
-        """Aliases whose stable version was neither active nor failed yet on this boot of the engine."""
+    def _loading_aliases(self) -> list[str]:
+        """Aliases whose stable version was neither active nor failed since this start of the engine."""
         desired = self._store.current
+        settled = {tracked.key for tracked in self._tracked.values() if tracked.settled}
         return [
             alias.name
             for alias in (desired.aliases if desired else ())
-            if alias.stable and not self._is_settled((alias.name, alias.stable.digest))
+            if alias.stable and (alias.name, alias.stable.digest) not in settled
         ]
-
-    def _is_settled(self, key: Key) -> bool:
-        tracked = self._tracked.get(key)
-        return tracked is not None and tracked.settled
 
     def _stats(self, alias: str, digest: str) -> VersionStats:
         stats = self._metrics.stats(alias, digest)
@@ -356,7 +367,7 @@ class Reconciler:
             log.warning("breaker opened", extra={"alias": stats.alias, "digest": stats.digest})
             self._publish()
 
-    def _forgive(self, alias: str) -> None:
+    def _reset_error_counts(self, alias: str) -> None:
         for tracked in self._tracked.values():
             if tracked.alias == alias:
                 tracked.stats.consecutive_errors = 0
@@ -373,3 +384,8 @@ class Reconciler:
                 "BreakerOpen", "This pod stopped sending requests to it after errors in a row."
             )
         return tracked.to_report()
+
+
+def _is_retryable(error: BaseException) -> bool:
+    """True for a failed load that may succeed later; a cancellation is not one."""
+    return error.retryable if isinstance(error, LoadFailure) else isinstance(error, Exception)

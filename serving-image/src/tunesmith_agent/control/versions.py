@@ -1,4 +1,4 @@
-"""What this pod knows of each version, and the routes that follow from it."""
+"""State of each version on this pod, and the routes that follow from it."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from tunesmith_agent.routing.table import Route, Target, build_target
 from tunesmith_contract.agent import DesiredAlias, DesiredState, LoadedVersion, LoadState, Version
 from tunesmith_contract.base import short_digest
 
-#: Alias and digest: what a version is called between operator and agent.
+#: Alias and digest: identity of a version between operator and agent.
 Key = tuple[str, str]
 
 
@@ -19,8 +19,8 @@ class TrackedVersion:
     """One version on this pod.
 
     Attributes:
-        settled: it was active or failed once since it was wanted on this boot of the engine.
-        task: what brings it up or drains it.
+        settled: it was active or failed once since this start of the engine.
+        task: loads or drains it.
     """
 
     alias: str
@@ -44,11 +44,11 @@ class TrackedVersion:
 
     @property
     def busy(self) -> bool:
-        """Whether a task works on it."""
+        """True while a task loads or drains it."""
         return self.task is not None and not self.task.done()
 
     def to_report(self, reason: str = "", message: str = "") -> LoadedVersion:
-        """As the operator reads it."""
+        """Report of this version to the operator."""
         return LoadedVersion(
             alias=self.alias,
             digest=self.version.digest,
@@ -59,41 +59,50 @@ class TrackedVersion:
 
 
 def desired_versions(desired: DesiredState | None) -> Iterator[tuple[str, Version]]:
-    """Every version that is to be loaded, with its alias."""
+    """Versions to be loaded, each with its alias."""
     for alias in desired.aliases if desired else ():
         for version in (alias.stable, alias.candidate):
             if version is not None:
                 yield alias.name, version
 
 
-def held_version(alias: DesiredAlias, tracked: Mapping[Key, TrackedVersion], last_stable: str) -> Key | None:
-    """The stable version of before, while the wanted one is still on its way here: it goes on answering."""
+def fallback_version(
+    alias: DesiredAlias, tracked: Mapping[Key, TrackedVersion], last_stable: str
+) -> Key | None:
+    """Previous stable version, which answers until the desired one is active or failed on this pod."""
     if alias.stable is None or not last_stable or last_stable == alias.stable.digest:
         return None
-    wanted, held = tracked.get((alias.name, alias.stable.digest)), tracked.get((alias.name, last_stable))
-    if held is None or not held.active or (wanted is not None and wanted.settled):
+    stable, previous = tracked.get((alias.name, alias.stable.digest)), tracked.get((alias.name, last_stable))
+    if previous is None or not previous.active or (stable is not None and stable.settled):
         return None
-    return held.key
+    return previous.key
 
 
 def build_alias_route(
-    alias: DesiredAlias, tracked: Mapping[Key, TrackedVersion], held: Key | None, breaker_open: bool
+    alias: DesiredAlias, tracked: Mapping[Key, TrackedVersion], fallback: Key | None, breaker_open: bool
 ) -> Route:
-    """The route of one alias: the candidate gets its share only where it is active and its breaker closed."""
+    """Route of one alias: the candidate gets its share only while it is active and its breaker is closed."""
     stable = tracked.get((alias.name, alias.stable.digest)) if alias.stable else None
     candidate = tracked.get((alias.name, alias.candidate.digest)) if alias.candidate else None
-    answering = tracked[held] if held and not (stable and stable.active) else stable
-    route = Route(alias.name, _target(answering), why_not=_why_not(stable))
+    answering = tracked[fallback] if fallback and not (stable and stable.active) else stable
+    route = Route(alias.name, _target(answering), unavailable_reason=_unavailable_reason(stable))
     if candidate is None or not candidate.active or breaker_open:
         return route
     digest = candidate.version.digest
-    return Route(alias.name, route.stable, _target(candidate), digest, threshold(alias.weight), route.why_not)
+    return Route(
+        alias.name,
+        route.stable,
+        _target(candidate),
+        digest,
+        threshold(alias.weight),
+        route.unavailable_reason,
+    )
 
 
 def build_pinned_route(tracked: TrackedVersion) -> Route:
-    """The route of one version under its own name."""
+    """Route of one version under its own name."""
     name = f"{tracked.alias}@{short_digest(tracked.version.digest)}"
-    return Route(name, _target(tracked), why_not=_why_not(tracked))
+    return Route(name, _target(tracked), unavailable_reason=_unavailable_reason(tracked))
 
 
 def _target(tracked: TrackedVersion | None) -> Target | None:
@@ -102,7 +111,7 @@ def _target(tracked: TrackedVersion | None) -> Target | None:
     return build_target(*tracked.key, tracked.stats)
 
 
-def _why_not(tracked: TrackedVersion | None) -> str:
+def _unavailable_reason(tracked: TrackedVersion | None) -> str:
     if tracked is None:
         return "no version of it is stable yet."
     version = f"version {short_digest(tracked.version.digest)}"

@@ -1,1 +1,1 @@
-"""vLLM's control API: health, adapters, log-probabilities."""
+"""Client of vLLM's control API: health, adapters, log-probabilities."""

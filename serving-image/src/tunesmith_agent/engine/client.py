@@ -1,4 +1,4 @@
-"""A client of the engine's control API, for all that is not a client's request."""
+"""Client of the engine's control API, for everything but the forwarded requests."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,19 +17,19 @@ QUICK_SECONDS = 10.0
 
 
 class EngineUnavailable(Exception):
-    """The engine does not answer, or with an error of its own: trying again can help."""
+    """Engine that does not answer, or answers with a server error: a retry can help."""
 
 
 class EngineGone(EngineUnavailable):
-    """Nothing listens where the engine should: it was stopped or has not started."""
+    """Engine that accepts no connection: it was stopped or has not started."""
 
 
 class EngineRefused(Exception):
-    """The engine says that the request is wrong: the same request will be refused again."""
+    """Request that the engine refuses as wrong: the same request will be refused again."""
 
 
 class EngineClient:
-    """Talks to one engine; use as an async context manager."""
+    """Client of one engine; an async context manager."""
 
     def __init__(self, host: str, port: int, base_model: str) -> None:
         self._url = f"http://{host}:{port}"
@@ -45,7 +45,7 @@ class EngineClient:
             await self._session.close()
 
     async def adapters(self) -> frozenset[str]:
-        """Names of the adapters that the engine has now.
+        """Names of the adapters that the engine has loaded.
 
         Raises:
             EngineUnavailable: it is down or starting.
@@ -54,21 +54,21 @@ class EngineClient:
         return frozenset(model["id"] for model in listing["data"]) - {self._base_model}
 
     async def warm_up(self) -> None:
-        """One token from the base model: the first request compiles what the engine compiles lazily."""
+        """Generate one token with the base model: the first request compiles what the engine compiles lazily."""
         await self._generate({"model": self._base_model, "prompt": [0], "max_tokens": 1, "temperature": 0})
 
     async def load(self, name: str, path: str) -> None:
-        """Load an adapter under a name that the engine does not have yet.
+        """Load an adapter under a name that is new to the engine.
 
         Raises:
-            EngineRefused: it is no adapter for this engine; the message is the engine's.
+            EngineRefused: this engine can't serve the adapter; the message is the engine's.
             EngineUnavailable: the engine is down.
         """
         body = {"lora_name": name, "lora_path": path}
         await self._call("POST", "/v1/load_lora_adapter", body, seconds=LOAD_SECONDS)
 
     async def unload(self, name: str) -> None:
-        """Unload an adapter; one that is not there is no error.
+        """Unload an adapter; an absent one is no error.
 
         Raises:
             EngineUnavailable: the engine is down.
@@ -88,7 +88,7 @@ class EngineClient:
         """Mean log-probability of the probe's continuation under a model, nats per token.
 
         Raises:
-            EngineRefused: the engine does not take these tokens.
+            EngineRefused: the engine does not accept these tokens.
             EngineUnavailable: the engine is down.
         """
         answers = [await self._generate(body) for body in build_requests(model, probe)]
@@ -98,7 +98,7 @@ class EngineClient:
             raise EngineRefused(f"The engine's answer has no log-probabilities: {error!r}") from error
 
     async def metrics(self) -> bytes:
-        """The engine's metrics in Prometheus' text format.
+        """Metrics of the engine in Prometheus' text format.
 
         Raises:
             EngineUnavailable: the engine is down.

@@ -1,8 +1,8 @@
-"""A probe's log-probability, asked of vLLM one continuation token at a time.
+"""Log-probability of a probe from vLLM, one continuation token at a time.
 
-``prompt_logprobs`` would take one short request, but such a request in one batch with any other kills vLLM's
+``prompt_logprobs`` would need one short request, but such a request in one batch with any other kills vLLM's
 engine on CPUs (0.32.0: ``add_lora_logits`` takes one adapter index per request for one row per token).
-So each token is the one that the engine would generate after those before it: an ordinary request.
+So each token is requested as the one generated after the tokens before it, by an ordinary request.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,27 +10,25 @@ from typing import Any
 
 from tunesmith_contract.artifact import Probe
 
-#: vLLM takes no more ``logprob_token_ids`` in one request.
-MAX_TOKENS_ASKED = 128
+#: vLLM accepts no more ``logprob_token_ids`` in one request.
+MAX_TOKEN_IDS = 128
 
 
 def build_requests(model: str, probe: Probe) -> list[dict[str, object]]:
-    """Bodies for ``/v1/completions``, to be sent one after the other; together they ask for every token.
+    """Bodies for ``/v1/completions``, to be sent one after the other; together they cover every token.
 
-    The longest prompt goes first and alone, so that the others find their beginning in the prefix cache.
+    The longest prompt goes first and alone, so that the prefix cache serves the others.
     """
     positions = _positions(probe)
-    rest = [
-        positions[start : start + MAX_TOKENS_ASKED] for start in range(1, len(positions), MAX_TOKENS_ASKED)
-    ]
-    return [_build_request(model, probe, group) for group in (positions[:1], *rest)]
+    groups = [positions[start : start + MAX_TOKEN_IDS] for start in range(1, len(positions), MAX_TOKEN_IDS)]
+    return [_build_request(model, probe, group) for group in (positions[:1], *groups)]
 
 
 def mean_log_prob(answers: Sequence[Mapping[str, Any]], probe: Probe) -> float:
     """Mean over the continuation's tokens, nats per token, from the answers to ``build_requests``.
 
     Raises:
-        KeyError, IndexError, TypeError, ValueError: the answers are not of the shape that was asked for.
+        KeyError, IndexError, TypeError, ValueError: the answers do not match the requests.
     """
     choices = [choice for answer in answers for choice in sorted(answer["choices"], key=_index)]
     values = [
@@ -41,7 +39,7 @@ def mean_log_prob(answers: Sequence[Mapping[str, Any]], probe: Probe) -> float:
 
 
 def _positions(probe: Probe) -> range:
-    """Where the continuation's tokens stand, the last one first."""
+    """Positions of the continuation's tokens, the last one first."""
     return range(len(probe.token_ids) - 1, probe.prompt_length - 1, -1)
 
 

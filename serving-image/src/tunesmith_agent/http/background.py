@@ -1,4 +1,4 @@
-"""Answers that need to wait for something: made by a task that ends with its client."""
+"""Answers made by a coroutine: a task that ends when its client leaves."""
 
 import asyncio
 import logging
@@ -13,13 +13,13 @@ Answer = tuple[int, bytes, bytes]
 
 
 class BackgroundAnswers:
-    """Turns coroutine functions into handlers; keeps their tasks."""
+    """Handlers made from coroutine functions, and their tasks."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def handler(self, make: Callable[[], Awaitable[Answer]]) -> Callable[[ServerConnection, Request], None]:
-        """A handler that answers with the status, header lines and body that ``make`` comes to."""
+        """Handler that answers with the status, header lines and body that ``make`` returns."""
 
         def handle(connection: ServerConnection, request: Request) -> None:
             task = asyncio.get_running_loop().create_task(_answer(connection, make))
@@ -30,7 +30,7 @@ class BackgroundAnswers:
         return handle
 
     async def close(self) -> None:
-        """End what is under way."""
+        """Cancel all tasks."""
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -40,7 +40,7 @@ async def _answer(connection: ServerConnection, make: Callable[[], Awaitable[Ans
     try:
         answer = await make()
     except Exception:
-        log.exception("no answer could be made")
+        log.exception("background answer failed")
         connection.respond_refusal(Refusal(500, "This answer could not be made.", kind="server_error"))
     else:
         connection.respond(*answer)
@@ -55,7 +55,7 @@ class _TaskExchange:
         self._task.cancel()
 
     def pause(self) -> None:
-        """The answer is made as a whole: nothing to hold back."""
+        """No effect: the answer is made as a whole."""
 
     def resume(self) -> None:
         """See ``pause``."""

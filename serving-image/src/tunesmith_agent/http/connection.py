@@ -1,17 +1,15 @@
-"""One client's connection: requests in, answers out in the same order, every wait bounded."""
+"""Connection of one client: requests in, answers out in the same order, every wait bounded."""
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Protocol, cast
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from .limits import Limits
 from .messages import JSON_TYPE, Refusal, Request, status_line
-
-if TYPE_CHECKING:
-    from .server import Server
-
 
 TOO_MANY = Refusal(
     503,
@@ -32,7 +30,7 @@ TOO_BUSY = Refusal(
 
 
 class State(Enum):
-    """What a connection waits for; each has its own time limit."""
+    """State of a connection; each has its own time limit."""
 
     IDLE = "idle"
     READING = "reading"
@@ -41,25 +39,49 @@ class State(Enum):
 
 
 class Exchange(Protocol):
-    """Who makes the answer to the request under way, and hears how the client fares."""
+    """Producer of the answer to the current request, notified of what the client does."""
 
     def client_lost(self) -> None:
-        """The client is gone: stop making the answer."""
+        """Stop making the answer: the client is gone."""
 
     def pause(self) -> None:
-        """The client is slow: make no more for now."""
+        """Make no more of the answer for now: the client is slow."""
 
     def resume(self) -> None:
-        """The client has caught up."""
+        """Go on making the answer: the client has caught up."""
 
     def timed_out(self) -> None:
-        """Nothing came for too long: answer so."""
+        """Answer with an error: there was no progress for too long."""
 
 
 class Handler(Protocol):
-    """Answers one request, now or later, by the connection's ``respond``, or ``begin``, ``send``, ``end``."""
+    """Function that answers one request, now or later, by ``respond``, or by ``begin``, ``send``, ``end``."""
 
     def __call__(self, connection: "ServerConnection", request: Request) -> None: ...
+
+
+class ConnectionOwner(Protocol):
+    """Server as its connections use it.
+
+    Attributes:
+        on_refusal: called with the status of each refusal.
+        draining: no connection is kept open after its current answer.
+        buffered: bytes of request bodies in memory, over all connections.
+        date: the current ``date`` header.
+    """
+
+    handler: Handler
+    on_refusal: Callable[[int], None]
+    limits: Limits
+    draining: bool
+    buffered: int
+    date: bytes
+
+    def add(self, connection: "ServerConnection") -> bool:
+        """Register a new connection; False where there are too many."""
+
+    def remove(self, connection: "ServerConnection") -> None:
+        """Forget a closed connection."""
 
 
 _UPGRADE_HEADERS = (b"upgrade", b"connection", b"http2-settings")
@@ -70,7 +92,7 @@ class _Stop(Exception):
 
 
 class ServerConnection(asyncio.Protocol):
-    """A client's connection."""
+    """Connection of one client, driven by the event loop and the parser."""
 
     __slots__ = (
         "_advancing", "_backlog", "_body", "_body_size", "_broken", "_chunked", "_head_size", "_headers",
@@ -79,7 +101,7 @@ class ServerConnection(asyncio.Protocol):
         "_url", "exchange", "loop",
     )  # fmt: skip
 
-    def __init__(self, server: "Server") -> None:
+    def __init__(self, server: ConnectionOwner) -> None:
         self._server = server
         self.loop = asyncio.get_running_loop()
         self.exchange: Exchange | None = None
@@ -184,31 +206,26 @@ class ServerConnection(asyncio.Protocol):
         if len(self._queue) > self._server.limits.pipelined:
             self._reject(Refusal(400, "Too many requests were sent without waiting for an answer."))
 
-    # -- for who makes the answer
-
-    @property
-    def server(self) -> "Server":
-        """The server that this client came to."""
-        return self._server
+    # -- from the handler
 
     @property
     def paused(self) -> bool:
-        """Whether the client is too slow for what waits for it."""
+        """True while the client reads too slowly for the data that waits for it."""
         return self._paused
 
     def respond(self, status: int, headers: bytes, body: bytes) -> None:
-        """A whole answer at once; ``headers`` are complete lines."""
+        """Send a whole answer at once; ``headers`` are complete lines."""
         self.begin(status, headers, len(body))
         self._out.append(body)
         self.end()
 
     def respond_refusal(self, refusal: Refusal) -> None:
-        """A whole answer in OpenAI's error form."""
+        """Send a whole answer in OpenAI's error form."""
         self._server.on_refusal(refusal.status)
         self.respond(refusal.status, JSON_TYPE + refusal.headers, refusal.to_body())
 
     def begin(self, status: int, headers: bytes, length: int | None) -> None:
-        """The head of an answer; without a ``length`` the body is chunked."""
+        """Send the head of an answer; without a ``length`` the body is chunked."""
         out = self._out
         out.append(status_line(status))
         out.append(headers)
@@ -231,7 +248,7 @@ class ServerConnection(asyncio.Protocol):
             out.append(b"\r\n")
 
     def send(self, data: bytes) -> None:
-        """A piece of the body; it leaves with the next ``flush`` or ``end``."""
+        """Add a piece of the body; it leaves with the next ``flush`` or ``end``."""
         if not data:
             return
         if self._chunked:
@@ -240,7 +257,7 @@ class ServerConnection(asyncio.Protocol):
             self._out.append(data)
 
     def flush(self) -> None:
-        """Hand what was sent so far to the client; the answer got on, so its time limit starts anew."""
+        """Write everything added so far to the client, and restart the time limit of the answer."""
         if self._out:
             self._transport.write(b"".join(self._out))
             self._out.clear()
@@ -248,7 +265,7 @@ class ServerConnection(asyncio.Protocol):
             self._since = self.loop.time()
 
     def end(self) -> None:
-        """The answer is complete: on to the next request."""
+        """Complete the answer and start the next request."""
         if self._chunked:
             self._out.append(b"0\r\n\r\n")
             self._chunked = False
@@ -263,11 +280,11 @@ class ServerConnection(asyncio.Protocol):
         self._advance()
 
     def cut(self) -> None:
-        """End in the middle of an answer: what was flushed arrives, but no end of the body."""
+        """Close in the middle of an answer: flushed bytes arrive, but no end of the body."""
         self._transport.close()
 
     def abort(self) -> None:
-        """Drop the connection, and what waits to be written."""
+        """Drop the connection with all unwritten bytes."""
         self._transport.abort()
 
     def close_if_idle(self) -> None:
@@ -276,7 +293,7 @@ class ServerConnection(asyncio.Protocol):
             self._transport.close()
 
     def check_deadline(self, now: float) -> None:
-        """Act if the connection has waited for too long in its state."""
+        """Enforce the time limit of the current state."""
         limits, waited = self._server.limits, now - self._since
         match self._state:
             case State.IDLE if waited > limits.idle_seconds:
@@ -325,7 +342,7 @@ class ServerConnection(asyncio.Protocol):
                 self._count_unparsed(len(data))
 
     def _decline_upgrade(self, rest: bytes) -> None:
-        """Ignore the offer of another protocol, as HTTP allows: parse the request again without it."""
+        """Ignore an upgrade to another protocol, as HTTP allows: parse the request again without it."""
         method, headers = self._parser.get_method(), dict(self._headers)
         if method == b"CONNECT":
             self._broken = True
@@ -339,7 +356,7 @@ class ServerConnection(asyncio.Protocol):
         self._feed(b"%b%b\r\n%b" % (head, lines, rest))
 
     def _advance(self) -> None:
-        """Start on what waits, one at a time; answers given at once come back here without recursion."""
+        """Start waiting requests, one at a time; immediate answers return here without recursion."""
         if self._advancing:
             return
         self._advancing = True
@@ -363,7 +380,7 @@ class ServerConnection(asyncio.Protocol):
         self._server.handler(self, item)
 
     def _refuse(self, refusal: Refusal) -> None:
-        """The last answer of a connection; input is thrown away then, or a reset would swallow the answer."""
+        """Send the last answer of a connection; later input is discarded, as a reset would destroy the answer."""
         self._broken = True
         self._body = []
         self._hold(-self._held)
@@ -380,7 +397,7 @@ class ServerConnection(asyncio.Protocol):
             self._transport.write_eof()
 
     def _hold(self, size: int) -> None:
-        """Count bytes of bodies that this connection keeps in memory."""
+        """Count bytes of request bodies that this connection keeps in memory."""
         self._held += size
         self._server.buffered += size
 
@@ -395,7 +412,7 @@ class ServerConnection(asyncio.Protocol):
             self._reject(self._head_too_large())
 
     def _count_unparsed(self, size: int) -> None:
-        """The parser hands over a header when it is complete: until then, what went in counts."""
+        """Count input within a header: the parser reports a header only when it is complete."""
         self._unparsed_size += size
         if self._unparsed_size > self._server.limits.head_bytes:
             self._broken = True

@@ -1,17 +1,17 @@
-"""Bounds on what a client or the engine may take, in bytes and seconds."""
+"""Limits of the data path, in bytes and seconds."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of the data path.
+    """Limits on clients and engine.
 
     Attributes:
         head_bytes: request line and headers together.
         body_bytes: a request's body.
         buffered_bytes: bodies of all clients together that are in memory.
-        backlog_bytes: input of a pipelining client kept while an answer is under way; reading stops above it.
+        backlog_bytes: input of a pipelining client kept while an answer is in progress; reading stops above it.
         pipelined: complete requests of one connection that wait for their turn.
         connections: clients at the same time.
         read_seconds: from the first byte of a request to its last.
@@ -22,6 +22,8 @@ class Limits:
         engine_seconds: how long the engine may be silent in a request.
         engine_idle_seconds: age at which an idle connection to the engine is not used again; less than the
             engine's own keep-alive time (uvicorn: 5 s).
+        stale_seconds: a kept connection to the engine that breaks within this time after a request was sent had
+            been closed before; the request is sent once more. One that breaks later broke because of the request.
     """
 
     head_bytes: int = 32 * 1024
@@ -37,3 +39,4 @@ class Limits:
     connect_seconds: float = 2.0
     engine_seconds: float = 600.0
     engine_idle_seconds: float = 3.0
+    stale_seconds: float = 0.05

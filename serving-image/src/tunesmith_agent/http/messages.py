@@ -1,4 +1,4 @@
-"""What goes over the wire: requests, refusals in OpenAI's error form, and heads of responses."""
+"""HTTP messages: requests, errors in OpenAI's form, heads of responses."""
 
 import http
 import time
@@ -24,7 +24,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An error answer: ``kind`` and ``code`` as OpenAI names them, the message says what to do instead."""
+    """Error answer; ``kind`` and ``code`` are OpenAI's, the message says what to do instead."""
 
     status: int
     message: str
@@ -34,7 +34,7 @@ class Refusal:
     headers: bytes = b""
 
     def to_body(self) -> bytes:
-        """``{"error": …}`` as the OpenAI clients read it."""
+        """Body ``{"error": …}`` as OpenAI clients read it."""
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
         return orjson.dumps({"error": error})
 
@@ -45,10 +45,10 @@ _STATUS_LINES = {
 
 
 def status_line(status: int) -> bytes:
-    """``HTTP/1.1 <status> <phrase>``, with its line end."""
+    """Status line ``HTTP/1.1 <status> <phrase>``, with its line end."""
     return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
 
 
 def date_header() -> bytes:
-    """The ``date`` header of now."""
+    """Header line ``date`` with the current time."""
     return b"date: " + formatdate(time.time(), usegmt=True).encode() + b"\r\n"

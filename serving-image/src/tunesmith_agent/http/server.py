@@ -1,4 +1,4 @@
-"""The listening side: a set of client connections, and what bounds them all."""
+"""HTTP server: the listening socket, all client connections, and the limits they share."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,7 @@ SWEEP_SECONDS = 0.5
 
 
 class Server:
-    """Accepts clients and hands each of their requests to ``handler``."""
+    """Listening server that passes each request to ``handler``."""
 
     def __init__(self, handler: Handler, on_refusal: Callable[[int], None], limits: Limits) -> None:
         self.handler = handler
@@ -35,23 +35,23 @@ class Server:
         return address[1]
 
     def add(self, connection: ServerConnection) -> bool:
-        """Take a new client in; False where there are too many."""
+        """Register a new connection; False where there are too many."""
         self.connections.add(connection)
         self._empty.clear()
         return len(self.connections) <= self.limits.connections
 
     def remove(self, connection: ServerConnection) -> None:
-        """A client is gone."""
+        """Forget a closed connection."""
         self.connections.discard(connection)
         if not self.connections:
             self._empty.set()
 
     def announce_drain(self) -> None:
-        """Answer on, but ask clients to come back on a new connection (which finds another pod)."""
+        """Go on answering, but close each connection after its answer: a new one reaches another pod."""
         self.draining = True
 
     async def drain(self, seconds: float) -> bool:
-        """Accept no more, let requests under way finish; False where some had to be cut off."""
+        """Accept no more connections and let requests finish; False where some did not in time."""
         self.draining = True
         if self._listener is not None:
             self._listener.close()
@@ -65,7 +65,7 @@ class Server:
         return True
 
     async def stop(self) -> None:
-        """Cut off whoever is left."""
+        """Abort the remaining connections."""
         if self._sweeper is not None:
             self._sweeper.cancel()
         if self._listener is not None:

@@ -1,4 +1,4 @@
-"""The side towards the engine: pooled keep-alive connections, one request on each at a time."""
+"""Pooled keep-alive connections to the engine, one request on each at a time."""
 
 import asyncio
 from typing import Protocol, cast
@@ -9,22 +9,22 @@ from .limits import Limits
 
 
 class Receiver(Protocol):
-    """Who takes the engine's answer as it comes."""
+    """Receiver of the engine's answer, piece by piece."""
 
     def on_head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
-        """The head of the answer; ``length`` is None if the body is chunked or ends with the connection."""
+        """Take the head of the answer; ``length`` is None if the body is chunked or ends with the connection."""
 
     def on_data(self, data: bytes) -> None:
-        """A piece of the body."""
+        """Take a piece of the body."""
 
     def on_pause(self) -> None:
-        """All that has arrived so far was handed over."""
+        """Note that everything that has arrived was passed on."""
 
     def on_end(self) -> None:
-        """The answer is complete; the connection is back in the pool or closed."""
+        """Note the end of the answer; the connection is back in the pool or closed."""
 
     def on_lost(self, any_byte: bool) -> None:
-        """The connection broke before the end; ``any_byte`` says whether any of the answer had come."""
+        """Note that the connection broke before the end, ``any_byte`` after a part of the answer had come."""
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -65,7 +65,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def close(self) -> None:
-        """Close without a word to the receiver: the engine stops working on the request."""
+        """Close without a call to the receiver: the engine stops working on the request."""
         self._receiver = None
         self._transport.abort()
 
@@ -167,7 +167,7 @@ class UpstreamPool:
         return connection
 
     def give_back(self, connection: UpstreamConnection, keep_alive: bool) -> None:
-        """The answer is complete."""
+        """Return a connection after its answer is complete."""
         if keep_alive and not connection.lost:
             connection.resume()
             connection.idle_since = self._loop.time()
@@ -176,11 +176,11 @@ class UpstreamPool:
             connection.close()
 
     def opened(self, connection: UpstreamConnection) -> None:
-        """A connection was made."""
+        """Register a new connection."""
         self._open.add(connection)
 
     def closed(self, connection: UpstreamConnection) -> None:
-        """A connection is gone."""
+        """Forget a closed connection."""
         self._open.discard(connection)
 
     def close(self) -> None:

@@ -1,1 +1,1 @@
-"""Which version answers a request: pure, no I/O."""
+"""Choice of the version that answers a request: pure, no I/O."""

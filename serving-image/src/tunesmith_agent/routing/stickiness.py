@@ -1,6 +1,6 @@
-"""The key that keeps a client on one side of a rollout, and the bucket it falls into.
+"""Stickiness key of a request, which keeps a client on one side of a rollout, and its bucket.
 
-Every pod comes to the same answer from the request alone, and a growing weight only ever adds clients to the
+Every pod computes the same bucket from the request alone, and a growing weight only ever adds clients to the
 candidate.
 """
 
@@ -17,7 +17,7 @@ _INSTRUCTIONS = frozenset({"system", "developer"})
 
 
 def stickiness_key(headers: dict[bytes, bytes], body: dict[str, Any]) -> bytes:
-    """The header's value, else the first identifier in the body, else what opens the conversation.
+    """Value of the header, else the first identifier in the body, else the first message or the prompt.
 
     Instructions (system and developer messages) are the same for all clients of an application, so the first
     message is the first that is not one of them; for completions it is the prompt.
@@ -41,11 +41,11 @@ def _opening(body: dict[str, Any]) -> Any:
 
 
 def bucket(digest: str, alias: str, key: bytes) -> int:
-    """0 to BUCKETS - 1, uniform over keys and independent between candidates and aliases."""
+    """Bucket of a key, 0 to BUCKETS - 1: uniform over keys, independent between candidates and aliases."""
     words = b"\0".join((digest.encode(), alias.encode(), key))
     return int.from_bytes(blake2b(words, digest_size=8).digest()) % BUCKETS
 
 
 def threshold(weight: int) -> int:
-    """Buckets below this go to the candidate; ``weight`` is in percent."""
+    """Number of buckets that go to the candidate; ``weight`` is in percent."""
     return weight * BUCKETS // 100

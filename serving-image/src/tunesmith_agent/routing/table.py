@@ -1,4 +1,4 @@
-"""The routing table: an immutable answer to "who serves this model name?", replaced as a whole."""
+"""Routing table: immutable map of model names to versions, replaced as a whole."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from .stickiness import bucket
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A version that can answer: its name in the engine, the headers that say so, and where it is counted."""
+    """Version that can answer: its name in the engine, its response headers and its counters."""
 
     name: str
     headers: bytes
@@ -21,25 +21,25 @@ class Target:
 
 
 def build_target(alias: str, digest: str, stats: VersionStats) -> Target:
-    """The target of one active version."""
+    """Target of one active version."""
     name = served_name(alias, digest)
     return Target(name, f"{VERSION_HEADER}: {name}\r\n{DIGEST_HEADER}: {digest}\r\n".encode(), stats)
 
 
 def build_base_target(name: str, stats: VersionStats) -> Target:
-    """The target of the base model without any adapter."""
+    """Target of the base model without any adapter."""
     return Target(name, f"{VERSION_HEADER}: {name}\r\n".encode(), stats)
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What stands behind one model name.
+    """Versions behind one model name.
 
     Attributes:
         model: the name that clients send.
-        stable: who answers, unless the candidate does; None where it can't, for the reason in ``why_not``.
-        candidate: who answers keys whose bucket is below ``threshold``.
-        candidate_digest: what the buckets depend on.
+        stable: answers unless the candidate does; None where it can't, for the reason in ``unavailable_reason``.
+        candidate: answers keys whose bucket is below ``threshold``.
+        candidate_digest: seeds the buckets.
     """
 
     model: str
@@ -47,10 +47,10 @@ class Route:
     candidate: Target | None = None
     candidate_digest: str = ""
     threshold: int = 0
-    why_not: str = ""
+    unavailable_reason: str = ""
 
     def pick(self, key: Callable[[], bytes]) -> Target | None:
-        """Who answers; ``key`` is asked only while there is a choice."""
+        """Target of a request; ``key`` is computed only where there is a choice."""
         if self.candidate is None or not self.threshold:
             return self.stable
         if bucket(self.candidate_digest, self.model, key()) < self.threshold:
@@ -60,18 +60,18 @@ class Route:
 
 @dataclass(frozen=True)
 class RoutingTable:
-    """Every name that a client may send as ``model``."""
+    """Routes by the names that a client may send as ``model``."""
 
     routes: Mapping[str, Route] = field(default_factory=dict)
     models_body: bytes = b'{"object":"list","data":[]}'
 
     def names(self) -> list[str]:
-        """The known names, in a fixed order."""
+        """All names, sorted."""
         return sorted(self.routes)
 
 
 def build_table(routes: Iterable[Route], created: int) -> RoutingTable:
-    """A table; ``created`` (Unix seconds) is told by ``GET /v1/models``, which lists what can answer."""
+    """Table of routes; ``GET /v1/models`` lists those that can answer, with ``created`` (Unix seconds)."""
     by_name = {route.model: route for route in routes}
     answering = [route.model for route in by_name.values() if route.stable or route.candidate]
     models = [

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.run_config import DataFormat, Metric, Side, Suite
-from tunesmith_trainer.data.checks import row_digest
-from tunesmith_trainer.data.findings import Problem
-from tunesmith_trainer.data.formats import EVALUATION, Row, is_conversational
-from tunesmith_trainer.data.reading import raise_findings, read_source
-from tunesmith_trainer.data.render import Message, Renderer
-from tunesmith_trainer.data.split import content_order
-from tunesmith_trainer.failures import UserError
+from tunesmith_data.failures import UserError
+from tunesmith_data.models.rendering import Message, Renderer
+from tunesmith_data.rows.findings import Problem
+from tunesmith_data.rows.reading import raise_findings, read_source
+from tunesmith_data.rows.schema.formats import EVALUATION, Row, is_conversational
+from tunesmith_data.rows.schema.row_checks import row_digest
+from tunesmith_data.rows.table.split import content_order
 
 from .metrics import accepts
 

@@ -12,12 +12,12 @@ from transformers import AutoModelForCausalLM
 
 from tunesmith_contract.artifact import ArtifactKind, Manifest
 from tunesmith_contract.run_config import AdapterSource, Side
-from tunesmith_trainer.artifacts import verified_artifact
-from tunesmith_trainer.data.render import Renderer
-from tunesmith_trainer.failures import UserError
-from tunesmith_trainer.model import load_config, model_revision
-from tunesmith_trainer.storage import Storage
-from tunesmith_trainer.tokenizer import load_tokenizer
+from tunesmith_data.failures import UserError
+from tunesmith_data.models.inspection import load_config, model_revision
+from tunesmith_data.models.rendering import Renderer
+from tunesmith_data.models.tokenizer import load_tokenizer
+from tunesmith_data.pod.artifacts import verified_artifact
+from tunesmith_data.pod.storage import Storage
 
 
 @dataclass(frozen=True, slots=True)

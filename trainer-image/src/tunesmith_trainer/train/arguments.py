@@ -6,10 +6,15 @@ from typing import Any
 import torch
 
 from tunesmith_contract.run_config import Scheduler, TrainConfig
+from tunesmith_trainer.train.callbacks.tracking import run_name, set_up_tracking
+from tunesmith_trainer.train.distributed.parallel import (
+    accumulation_steps,
+    deepspeed_settings,
+    micro_batch_size,
+    world_size,
+)
 
 from .context import Training
-from .parallel import accumulation_steps, deepspeed_settings, micro_batch_size, world_size
-from .tracking import run_name, set_up_tracking
 
 _SCHEDULERS = {
     Scheduler.LINEAR: "linear",

@@ -8,9 +8,9 @@ from peft import PeftConfig
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from tunesmith_contract.run_config import TrainConfig
-from tunesmith_trainer.data.render import Renderer
-from tunesmith_trainer.data.split import Split
-from tunesmith_trainer.storage import Storage
+from tunesmith_data.models.rendering import Renderer
+from tunesmith_data.pod.storage import Storage
+from tunesmith_data.rows.table.split import Split
 
 from .kernels import Kernels
 

@@ -11,11 +11,10 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BitsAndBytesConfig,
-    PreTrainedTokenizerBase,
 )
 
 from tunesmith_contract.run_config import Adapter, AdapterType, Parallelism, TrainConfig
-from tunesmith_trainer.failures import UserError
+from tunesmith_data.failures import UserError
 
 from .kernels import Kernels
 
@@ -113,9 +112,3 @@ def build_peft_config(config: TrainConfig) -> LoraConfig | None:
         use_dora=adapter.type is AdapterType.DORA,
         target_modules=ALL_LINEAR if names == [ALL_LINEAR] else names,
     )
-
-
-def set_padding(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Pad with the end token where the tokenizer names no padding; its labels are ignored either way."""
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token

@@ -11,13 +11,12 @@ from transformers import PreTrainedTokenizerBase
 from tunesmith_contract.artifact import Probe
 from tunesmith_contract.report import Artifact, Export
 from tunesmith_contract.run_config import TrainConfig
-from tunesmith_trainer.report import Workspace
-from tunesmith_trainer.storage import link_folder
-
-from .artifact import artifact_kind, publish_folder, stage_artifact
-from .card import write_card
-from .exports import Result, build_exports
-from .history import write_history
+from tunesmith_data.pod.storage import link_folder
+from tunesmith_data.pod.workspace import Workspace
+from tunesmith_trainer.train.artifact.files import artifact_kind, publish_folder, stage_artifact
+from tunesmith_trainer.train.artifact.model_card import write_card
+from tunesmith_trainer.train.callbacks.history import write_history
+from tunesmith_trainer.train.exports import Result, build_exports
 
 
 def publish_result(

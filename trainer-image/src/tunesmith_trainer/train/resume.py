@@ -15,18 +15,18 @@ from tunesmith_contract.layout import checkpoints_uri
 from tunesmith_contract.report import Checkpoint
 from tunesmith_contract.run_config import Parallelism, TrainConfig
 from tunesmith_contract.uris import MOUNTED
-from tunesmith_trainer.failures import Preempted, UserError
+from tunesmith_data.failures import Preempted, UserError
+from tunesmith_data.pod.progress import Progress
+from tunesmith_data.pod.workspace import Workspace
+from tunesmith_trainer.checkpoints.announcement import LastCheckpoint
+from tunesmith_trainer.checkpoints.folder import CheckpointFolder, require_same_world
+from tunesmith_trainer.checkpoints.writer_lease import WriterLease, new_holder
 from tunesmith_trainer.preemption import Preemption
-from tunesmith_trainer.progress import Progress
-from tunesmith_trainer.report import Workspace
+from tunesmith_trainer.train.callbacks.early_stopping import run_training
+from tunesmith_trainer.train.callbacks.step_callbacks import CommitCheckpoints, StopWhenPreempted
+from tunesmith_trainer.train.distributed.parallel import any_worker, is_first_rank, share_decision, world_size
 
-from .callbacks import CommitCheckpoints, StopWhenPreempted
-from .checkpoints import CheckpointFolder, require_same_world
-from .early_stopping import run_training
-from .full_storage import full_storage, is_full_storage
-from .last_checkpoint import LastCheckpoint
-from .lease import WriterLease, new_holder
-from .parallel import any_worker, is_first_rank, share_decision, world_size
+from .disk_full import full_storage, is_full_storage
 
 log = logging.getLogger(__name__)
 

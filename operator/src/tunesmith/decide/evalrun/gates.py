@@ -1,4 +1,4 @@
-"""Verdicts from intervals: a gate holds, does not hold, or can't be told yet.
+"""Verdicts of gates, from intervals: passed, failed or inconclusive.
 
 With margin m and the paired interval [low, high] of candidate minus baseline:
 
@@ -33,7 +33,12 @@ def judge_gate(expect: Expect, margin: float, delta: Interval) -> Verdict:
 def judge_gates(gates: Sequence[Gate], results: Iterable[MetricResult]) -> Mapping[Gate, Verdict]:
     """Each gate's verdict; one whose metric was not measured is Inconclusive."""
     deltas = {(result.suite, result.metric): result.delta for result in results}
-    return {gate: _judge(gate, deltas.get((gate.suite, gate.metric))) for gate in gates}
+    verdicts: dict[Gate, Verdict] = {}
+    for gate in gates:
+        delta = deltas.get((gate.suite, gate.metric))
+        margin = float(gate.margin)
+        verdicts[gate] = Verdict.INCONCLUSIVE if delta is None else judge_gate(gate.expect, margin, delta)
+    return verdicts
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
@@ -43,7 +48,3 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
         ValueError: no verdict.
     """
     return min(verdicts, key=_WORST_FIRST.index)
-
-
-def _judge(gate: Gate, delta: Interval | None) -> Verdict:
-    return Verdict.INCONCLUSIVE if delta is None else judge_gate(gate.expect, float(gate.margin), delta)

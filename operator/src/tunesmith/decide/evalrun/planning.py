@@ -1,4 +1,4 @@
-"""What to do next about an EvalRun."""
+"""Planning of an EvalRun: its next actions, status and events."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,26 +7,27 @@ from datetime import datetime
 from tunesmith.api.evalrun import EvalRun, EvalRunSpec
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import EvalRunPhase, EvalRunReason, Verdict
+from tunesmith.decide.finetunejob.referenced_jobs import NotReady
 from tunesmith.decide.plan import Action, Create, Event, Plan, soonest
-from tunesmith.decide.plan import Manifest as Body
 from tunesmith.decide.run.attempts import advance, refuse
 from tunesmith.decide.run.children import Children
 from tunesmith.decide.run.expiry import expire
-from tunesmith.decide.run.limits import Limits
-from tunesmith.decide.run.stage import Stage, StageState, Step
+from tunesmith.decide.run.limits import RunLimits
+from tunesmith.decide.run.stage import StageDefinition, StageState, Step
 from tunesmith.decide.run.waiting import References
 from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.evaluate_job import STAGE as EVALUATE
 from tunesmith.manifests.evaluate_job import build_evaluate_job
-from tunesmith.manifests.inputs_config_map import Inputs, build_inputs_config_map, inputs_name, parse_inputs
 from tunesmith.manifests.names import QUEUE_LABEL
+from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import parse_result
+from tunesmith.manifests.run_snapshots import Inputs, build_inputs_config_map, inputs_name, parse_inputs
 from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import EvaluateConfig
+from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import Scheme
 
-from .sides import NotYet, resolve_contestants, resolve_secrets
+from .sides import resolve_secrets, resolve_sides
 from .status import EvaluationView, build_evaluation_status, verdict_of
 
 TERMINAL = frozenset({EvalRunPhase.SUCCEEDED, EvalRunPhase.FAILED})
@@ -44,14 +45,14 @@ CANDIDATE_POLL_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ObservedEvaluation:
-    """What there is of an EvalRun.
+    """Observed state of an EvalRun.
 
     Attributes:
         inputs: the snapshot.
         children: records, Jobs and pods.
         candidate: the FineTuneJob that the candidate names.
-        missing_config_maps: ConfigMaps that the pods wait for.
-        mount_failures: what nodes say of volumes that they can't mount.
+        missing_config_maps: ConfigMaps that the pods need and that do not exist.
+        mount_failures: messages of nodes about volumes that they can't mount.
     """
 
     inputs: Body | None = None
@@ -70,7 +71,7 @@ def assemble_evaluation(
     missing_config_maps: tuple[str, ...] = (),
     mount_failures: tuple[str, ...] = (),
 ) -> ObservedEvaluation:
-    """What was read, sorted into what it is.
+    """Group what was read by its role.
 
     Args:
         config_maps, jobs, pods: the run's children.
@@ -89,7 +90,7 @@ def assemble_evaluation(
 def plan_evaluation(
     run: EvalRun, observed: ObservedEvaluation, now: datetime, environment: Environment
 ) -> Plan:
-    """The next step of an EvalRun: find the candidate, let the sides answer, judge, tidy up."""
+    """Plan for an EvalRun: resolve the candidate, evaluate, judge, remove old Jobs."""
     now = now.replace(microsecond=0)
     if run.metadata.deletion_timestamp is not None:
         return Plan()
@@ -101,20 +102,20 @@ def plan_evaluation(
         return _evaluate(run, parse_inputs(observed.inputs), (), observed, now, environment)
     if decided:
         step = Step(StageState.FAILED, observed.children)
-        return _conclude(run, None, (), step, observed, now)
+        return _build_plan(run, None, (), step, observed, now)
     return _begin(run, observed, now, environment)
 
 
 def _begin(run: EvalRun, observed: ObservedEvaluation, now: datetime, environment: Environment) -> Plan:
-    """Find the candidate, and take the snapshot once it is there."""
-    config = resolve_contestants(run, observed.candidate)
-    if isinstance(config, NotYet):
+    """Resolve the candidate, and take the inputs once it exists."""
+    config = resolve_sides(run, observed.candidate)
+    if isinstance(config, NotReady):
         view = EvaluationView(None, Step(StageState.BACKING_OFF, observed.children), config.message)
         status = build_evaluation_status(run, view, now)
         return Plan(status=status, requeue_after=CANDIDATE_POLL_SECONDS)
     if isinstance(config, Failure):
-        step = refuse(run, EVALUATE, observed.children, config, now, EvalRunReason.CANDIDATE_FAILED)
-        return _conclude(run, None, (), step, observed, now)
+        step = refuse(run, Stage.EVALUATE, observed.children, config, now, EvalRunReason.CANDIDATE_FAILED)
+        return _build_plan(run, None, (), step, observed, now)
     inputs = _inputs(run, config, observed, now, environment)
     created = (Create(build_inputs_config_map(run, inputs)),)
     return _evaluate(run, inputs, created, observed, now, environment)
@@ -150,10 +151,10 @@ def _evaluate(
 ) -> Plan:
     run = run.model_copy(update={"spec": EvalRunSpec.model_validate_json(inputs.spec)})
     step = advance(_stage(run, inputs, observed, environment), observed.children, now)
-    return _conclude(run, inputs, created, step, observed, now)
+    return _build_plan(run, inputs, created, step, observed, now)
 
 
-def _conclude(
+def _build_plan(
     run: EvalRun,
     inputs: Inputs | None,
     created: tuple[Action, ...],
@@ -162,7 +163,7 @@ def _conclude(
     now: datetime,
 ) -> Plan:
     over = step.state in {StageState.SUCCEEDED, StageState.FAILED}
-    record = step.last_record(EVALUATE)
+    record = step.last_record(Stage.EVALUATE)
     ended_at = record.ended_at if over and record else None
     expiry = expire(run, run.status.phase in TERMINAL, observed.children.jobs, ended_at, now)
     is_news = len(step.children.records) > len(observed.children.records)
@@ -176,7 +177,7 @@ def _conclude(
 
 
 def _verdict_events(run: EvalRun, step: Step) -> tuple[Event, ...]:
-    report = step.report(EVALUATE)
+    report = step.report(Stage.EVALUATE)
     if report is None or report.evaluation is None:
         return ()
     verdict = verdict_of(run.spec.gates, report.evaluation)
@@ -185,13 +186,15 @@ def _verdict_events(run: EvalRun, step: Step) -> tuple[Event, ...]:
     return (Event(verdict.reason, verdict.message),)
 
 
-def _stage(run: EvalRun, inputs: Inputs, observed: ObservedEvaluation, environment: Environment) -> Stage:
-    return Stage(
+def _stage(
+    run: EvalRun, inputs: Inputs, observed: ObservedEvaluation, environment: Environment
+) -> StageDefinition:
+    return StageDefinition(
         owner=run,
-        name=EVALUATE,
+        name=Stage.EVALUATE,
         build=lambda attempt, _: (build_evaluate_job(run, inputs, attempt, environment),),
         backoff_limit=run.spec.backoff_limit,
-        limits=Limits(deadline_seconds=run.spec.active_deadline_seconds, gpus=run.spec.compute.gpus),
+        limits=RunLimits(deadline_seconds=run.spec.active_deadline_seconds, gpus=run.spec.compute.gpus),
         references=_references(run, inputs, observed),
         started=EvalRunReason.EVALUATING,
         ended=None,

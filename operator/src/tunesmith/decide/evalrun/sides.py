@@ -1,13 +1,11 @@
-"""Who is compared with whom, on what: an EvaluateConfig from an EvalRun and its candidate's FineTuneJob."""
-
-from dataclasses import dataclass
+"""Configuration of an evaluation: its sides and suites, from an EvalRun and its candidate's FineTuneJob."""
 
 from tunesmith.api.evalrun import Baseline, EvalRun, Prompting
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.job_status import JobArtifact
 from tunesmith.api.reasons import EvalRunReason, FineTuneJobPhase
 from tunesmith.decide.finetunejob.generation import generated_rows
-from tunesmith.decide.finetunejob.referenced_jobs import base_model_of
+from tunesmith.decide.finetunejob.referenced_jobs import NotReady, base_model_of
 from tunesmith_contract.artifact import ArtifactKind
 from tunesmith_contract.base import canonical_json
 from tunesmith_contract.exit_codes import FailureCategory
@@ -19,38 +17,34 @@ from tunesmith_contract.uris import Scheme, parse_uri
 _KEEPS_NO_WORK = frozenset({Scheme.OCI, Scheme.HF})
 
 
-@dataclass(frozen=True, slots=True)
-class NotYet:
-    """The candidate is not there yet, and why."""
-
-    message: str
-
-
-def resolve_contestants(run: EvalRun, job: FineTuneJob | None) -> EvaluateConfig | NotYet | Failure:
-    """All that the evaluation is told.
+def resolve_sides(run: EvalRun, job: FineTuneJob | None) -> EvaluateConfig | NotReady | Failure:
+    """Configuration of the evaluation; or why the candidate is not ready, or the failure.
 
     Args:
         job: the FineTuneJob that the candidate names, if it is there.
     """
     reference = run.spec.candidate.fine_tune_job_ref
     if reference is None:
-        return _config(run, None, _given(run))
+        candidate = run.spec.candidate
+        assert candidate.uri is not None
+        assert candidate.digest is not None
+        return _config(run, None, AdapterSource(uri=candidate.uri, digest=candidate.digest))
     if job is None:
         where = f"namespace {run.metadata.namespace}"
-        return NotYet(f'FineTuneJob "{reference.name}" does not exist in {where}: create it.')
+        return NotReady(f'FineTuneJob "{reference.name}" does not exist in {where}: create it.')
     if job.status.phase is FineTuneJobPhase.FAILED:
         return _failed(job)
     artifact = job.status.artifact
     if job.status.phase is not FineTuneJobPhase.SUCCEEDED or artifact is None:
         phase = job.status.phase or FineTuneJobPhase.PENDING
-        return NotYet(f'FineTuneJob "{reference.name}" has not succeeded yet: it is {phase}.')
+        return NotReady(f'FineTuneJob "{reference.name}" has not succeeded yet: it is {phase}.')
     if (failure := _unsuited(job, artifact) or _without_examples(run, job)) is not None:
         return failure
     return _config(run, job, AdapterSource(uri=artifact.uri, digest=artifact.digest))
 
 
 def resolve_secrets(run: EvalRun, job: FineTuneJob | None) -> dict[str, str]:
-    """Secrets by role: the base model's, and what opens the job's artefact, rows and work files."""
+    """Secrets by role: those of the base model, and of the job's artifact, rows and workspace."""
     model = run.spec.base_model or (job.spec.base_model if job else None)
     written = {
         SecretRole.BASE_MODEL: model.secret_ref if model else None,
@@ -62,41 +56,34 @@ def resolve_secrets(run: EvalRun, job: FineTuneJob | None) -> dict[str, str]:
 
 
 def policy_of(run: EvalRun) -> str:
-    """Canonical JSON of what is asked and what must hold: suites, gates, confidence."""
+    """Canonical JSON of the policy: suites, gates and confidence."""
     spec = run.spec.to_dict()
     return canonical_json({key: spec[key] for key in ("suites", "gates", "confidence")}).decode()
 
 
-def _given(run: EvalRun) -> AdapterSource:
-    candidate = run.spec.candidate
-    assert candidate.uri is not None
-    assert candidate.digest is not None
-    return AdapterSource(uri=candidate.uri, digest=candidate.digest)
-
-
 def _failed(job: FineTuneJob) -> Failure:
-    told = job.status.failure.message if job.status.failure else ""
+    failure = job.status.failure.message if job.status.failure else ""
     return Failure(
         category=FailureCategory.USER_ERROR,
         reason=EvalRunReason.CANDIDATE_FAILED,
-        message=f'FineTuneJob "{job.metadata.name}" failed, so there is nothing to judge: {told}'[:2048],
+        message=f'FineTuneJob "{job.metadata.name}" failed, so there is nothing to judge: {failure}'[:2048],
     )
 
 
 def _unsuited(job: FineTuneJob, artifact: JobArtifact) -> Failure | None:
-    """What gives no answers to be judged."""
+    """Failure for a candidate that gives no answers: a reward model."""
     if artifact.kind not in {ArtifactKind.REWARD_ADAPTER, ArtifactKind.REWARD_MODEL}:
         return None
     return Failure(
         category=FailureCategory.USER_ERROR,
         reason=EvalRunReason.CANDIDATE_FAILED,
-        message=f'What FineTuneJob "{job.metadata.name}" made is a reward model, which gives numbers and no answers: '
-        "judge what was trained with it.",
+        message=f'The artifact of FineTuneJob "{job.metadata.name}" is a reward model, which gives numbers and no '
+        "answers: evaluate a model that was trained with it.",
     )
 
 
 def _without_examples(run: EvalRun, job: FineTuneJob) -> Failure | None:
-    """Examples are asked for, and there is no one file to draw them from."""
+    """Failure for few-shot examples without a single file to draw them from."""
     spec = run.spec
     asked = any(side.few_shot for side in (spec.candidate, spec.baseline, *spec.references))
     if not asked or spec.few_shot_from is not None or _is_drawn_from(job):
@@ -155,7 +142,7 @@ def _suites(run: EvalRun) -> tuple[Suite, ...]:
 
 
 def _base_model(run: EvalRun, job: FineTuneJob | None) -> str:
-    """The model under all sides: the very revision that was tuned, where the hub moves on."""
+    """URI of the model under all sides, with the revision that was tuned."""
     if run.spec.base_model is not None:
         return run.spec.base_model.uri
     assert job is not None
@@ -163,7 +150,7 @@ def _base_model(run: EvalRun, job: FineTuneJob | None) -> str:
 
 
 def _is_drawn_from(job: FineTuneJob) -> bool:
-    """Whether examples can be drawn from the job's own rows: from a file, or from those that were generated."""
+    """True where examples can be drawn from the job's own rows: from a file, or from generated rows."""
     train = job.spec.dataset.train
     return train is None or train.is_files
 
@@ -180,16 +167,14 @@ def _few_shot_from(run: EvalRun, job: FineTuneJob | None) -> str | None:
 
 
 def _workspace(job: FineTuneJob | None, candidate: str) -> str | None:
-    """Where the report is kept if not beside the artefacts: registries and hubs keep no work files, the job's
-    workspace does.
-    """
+    """URI of the report where it can't lie beside the artifacts: registries and hubs keep no work files."""
     if parse_uri(candidate).scheme not in _KEEPS_NO_WORK or job is None or job.spec.workspace is None:
         return None
     return job.spec.workspace.uri
 
 
 def _output(candidate: str) -> str:
-    """Where the report is kept: beside the artefacts, ``pvc://claim/folder`` of ``…/folder/sha256/<hex>``."""
+    """URI of the report beside the artifacts: ``pvc://claim/folder`` of ``…/folder/sha256/<hex>``."""
     uri = parse_uri(candidate)
     if uri.scheme is Scheme.OCI:
         return str(uri._replace(revision=None))

@@ -1,4 +1,4 @@
-"""The status of an EvalRun, made anew each time from what is known."""
+"""Status of an EvalRun, rebuilt on each reconcile."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from tunesmith.api.evalrun import Comparison, EvalRun, EvalRunStatus, Gate, SideArtifact, SideResult
-from tunesmith.api.reasons import EvalRunPhase, EvalRunReason, Verdict
+from tunesmith.api.reasons import EvalRunPhase, EvalRunReason, RunReason, Verdict
 from tunesmith.api.status import ArtifactRef
 from tunesmith.decide.conditions import ConditionUpdate, merge_conditions
 from tunesmith.decide.run.stage import StageState, Step
@@ -19,21 +19,21 @@ from tunesmith.decide.run.summary import (
     ended_conditions,
     waiting_conditions,
 )
-from tunesmith.manifests.evaluate_job import STAGE as EVALUATE
-from tunesmith.manifests.inputs_config_map import Inputs
+from tunesmith.manifests.run_snapshots import Inputs
 from tunesmith_contract.report import EvaluationReport, Interval, MetricResult
 from tunesmith_contract.run_config import EvaluateConfig, Side
+from tunesmith_contract.stages import Stage
 
 from .gates import judge_gates, worst
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationView:
-    """What a status is made of.
+    """Values from which the status is built.
 
     Attributes:
-        inputs: the snapshot; None while there is no candidate.
-        step: where the evaluation stands.
+        inputs: None while there is no candidate.
+        step: of the evaluate stage.
         candidate_missing: why there is no candidate yet.
     """
 
@@ -56,8 +56,10 @@ def verdict_of(gates: Sequence[Gate], report: EvaluationReport) -> Judgement:
     """Judge a report by the gates."""
     by_gate = judge_gates(gates, report.results)
     verdict = worst(by_gate.values())
-    told = ", ".join(f"{gate.suite}/{gate.metric} {gate.expect}: {found}" for gate, found in by_gate.items())
-    return Judgement(verdict, by_gate, _REASONS[verdict], f"{verdict}: {told}.")
+    gate_verdicts = (
+        f"{gate.suite}/{gate.metric} {gate.expect}: {result}" for gate, result in by_gate.items()
+    )
+    return Judgement(verdict, by_gate, _REASONS[verdict], f"{verdict}: {', '.join(gate_verdicts)}.")
 
 
 _REASONS = {
@@ -69,7 +71,7 @@ _REASONS = {
 
 def build_evaluation_status(run: EvalRun, view: EvaluationView, now: datetime) -> dict[str, Any]:
     """The whole status as a plain dict."""
-    report, last = view.step.report(EVALUATE), view.step.last_record(EVALUATE)
+    report, last = view.step.report(Stage.EVALUATE), view.step.last_record(Stage.EVALUATE)
     evaluation = report.evaluation if report else None
     judgement = verdict_of(run.spec.gates, evaluation) if evaluation else None
     phase = _phase(view)
@@ -162,7 +164,7 @@ def _bounds(interval: Interval) -> tuple[str, str]:
 
 
 def _conditions(view: EvaluationView, judgement: Judgement | None) -> list[ConditionUpdate]:
-    last = view.step.last_record(EVALUATE)
+    last = view.step.last_record(Stage.EVALUATE)
     if view.candidate_missing is not None:
         return waiting_conditions(EvalRunReason.WAITING_FOR_CANDIDATE, view.candidate_missing)
     if judgement is not None:
@@ -174,5 +176,5 @@ def _conditions(view: EvaluationView, judgement: Judgement | None) -> list[Condi
 
 def _activity(step: Step) -> tuple[str, str]:
     if step.state is StageState.QUEUED:
-        return EvalRunReason.QUEUED, f"Attempt {step.attempt} waits in its queue."
+        return RunReason.QUEUED, f"Attempt {step.attempt} waits in its queue."
     return EvalRunReason.EVALUATING, f"Attempt {step.attempt} runs."

@@ -1,4 +1,4 @@
-"""Claims that pods on several nodes can't share."""
+"""Check of PersistentVolumeClaims that pods on several nodes have to share."""
 
 from collections.abc import Iterable, Mapping
 
@@ -13,7 +13,7 @@ _READABLE = frozenset({"ReadWriteMany", "ReadOnlyMany"})
 
 
 def shared_claims(job: FineTuneJob) -> dict[str, str]:
-    """The claims that all training pods mount, and the field that names each; those written to come first."""
+    """Claims that all training pods mount, with the field that names each; those written to come first."""
     spec = job.spec
     if spec.compute.nodes == 1:
         return {}
@@ -22,18 +22,18 @@ def shared_claims(job: FineTuneJob) -> dict[str, str]:
         "spec.workspace.uri": spec.workspace.uri if spec.workspace else None,
         "spec.baseModel.uri": spec.base_model.uri,
     }
-    found: dict[str, str] = {}
+    claims: dict[str, str] = {}
     for field, uri in fields.items():
         if uri and (claim := _claim_of(uri)):
-            found.setdefault(claim, field)
-    return found
+            claims.setdefault(claim, field)
+    return claims
 
 
-def refuse_unshared(job: FineTuneJob, claims: Mapping[str, Iterable[str]]) -> Failure | None:
-    """A claim that only one node at a time can mount.
+def find_unshared_claim(job: FineTuneJob, claims: Mapping[str, Iterable[str]]) -> Failure | None:
+    """Failure for a claim that only one node at a time can mount; None where all can be shared.
 
     Args:
-        claims: access modes of the claims that exist; one that does not is missed by the pods themselves.
+        claims: access modes of the claims that exist; pods report a missing one themselves.
     """
     written = {"spec.output.uri", "spec.workspace.uri"}
     for claim, field in shared_claims(job).items():

@@ -1,4 +1,4 @@
-"""What training takes of GPUs and money: expected before, expected while it runs, and in fact."""
+"""GPU time and cost of training: estimated before it begins, estimated while it runs, and measured."""
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.job_status import Estimate, JobCost
@@ -8,22 +8,27 @@ from tunesmith.decide.fit.estimate import Expected
 from tunesmith.decide.plan import Event
 from tunesmith.decide.run.summary import decimal
 from tunesmith.decide.run.usage import measure_usage
-from tunesmith.manifests.train_job import STAGE as TRAIN
 from tunesmith_contract.shared_rules.duration import Duration
+from tunesmith_contract.stages import Stage
 
 from .status_view import TrainingView
 
 MINUTE, HOUR = 60, 3600
 
-#: Longer than anything that ends: what a pod's numbers make of it has to be short enough for status.
+#: Longer than any training: bounds the text in status, whatever numbers a pod sends.
 _LONGEST = 10**9
 
 
 def build_job_cost(job: FineTuneJob, view: TrainingView) -> JobCost:
-    """What ended attempts took, and what all is expected to take: by the pods' own estimate once there is one."""
+    """Cost of the ended attempts, and of the whole job as expected: by the pods' own estimate once there is one."""
     used, budget, before = view.step.children.gpu_seconds, job.spec.budget, view.expected
-    known = (_seen_by_pods(job, view), before.gpu_seconds if before else None, _told_before(job))
-    expected = next((seconds for seconds in known if seconds is not None), None)
+    in_status = job.status.cost.estimated_gpu_seconds if job.status.cost else None
+    estimates = (
+        _live_estimate(job, view),
+        before.gpu_seconds if before else None,
+        None if in_status is None else float(in_status),
+    )
+    expected = next((seconds for seconds in estimates if seconds is not None), None)
     price = _price(job)
     return JobCost(
         gpu_seconds=f"{used:.0f}",
@@ -35,14 +40,14 @@ def build_job_cost(job: FineTuneJob, view: TrainingView) -> JobCost:
 
 
 def build_estimate(job: FineTuneJob, view: TrainingView) -> Estimate | None:
-    """What was expected before training began: as status has it, once nodes are no longer looked at."""
+    """Estimate made before training began; the one in status once nodes are no longer read."""
     expected, before = view.expected, job.status.estimate
     if expected is None or view.run is None:
         return before
-    known = Estimate(steps=expected.steps, epochs=view.run.hyperparameters.epochs, tokens=expected.tokens)
+    estimate = Estimate(steps=expected.steps, epochs=view.run.hyperparameters.epochs, tokens=expected.tokens)
     if expected.duration is None:
-        return before or known
-    return known.model_copy(update=_time_and_money(job, expected.duration))
+        return before or estimate
+    return estimate.model_copy(update=_time_and_money(job, expected.duration))
 
 
 def _time_and_money(job: FineTuneJob, duration: Duration) -> dict[str, str | None]:
@@ -57,8 +62,8 @@ def _time_and_money(job: FineTuneJob, duration: Duration) -> dict[str, str | Non
     }
 
 
-def tell_expected(job: FineTuneJob, expected: Expected | None) -> tuple[Event, ...]:
-    """What is expected, said before the first GPU is asked for; a warning where the budget is less."""
+def budget_events(job: FineTuneJob, expected: Expected | None) -> tuple[Event, ...]:
+    """Event with the expected cost, before the first GPU is asked for; a warning where the budget is less."""
     gpu_seconds = expected.gpu_seconds if expected else None
     if gpu_seconds is None or job.spec.budget is None:
         return ()
@@ -72,25 +77,20 @@ def tell_expected(job: FineTuneJob, expected: Expected | None) -> tuple[Event, .
 
 
 def _price(job: FineTuneJob) -> float | None:
-    """Of a GPU second."""
+    """Price of a GPU second."""
     written = job.spec.budget.price_per_gpu_hour if job.spec.budget else None
     return float(written) / HOUR if written else None
 
 
-def _told_before(job: FineTuneJob) -> float | None:
-    before = job.status.cost.estimated_gpu_seconds if job.status.cost else None
-    return float(before) if before is not None else None
-
-
-def _seen_by_pods(job: FineTuneJob, view: TrainingView) -> float | None:
-    """Counted up to the news itself, so that it changes with it alone."""
-    news, live = view.progress, view.step.job
+def _live_estimate(job: FineTuneJob, view: TrainingView) -> float | None:
+    """GPU seconds of the whole job by the pods' own estimate; counted up to their latest update alone."""
+    update, live_job = view.progress, view.step.job
     gpus = job.spec.compute.gpus_per_node
-    if view.stage != TRAIN or news is None or live is None or not gpus:
+    if view.stage is not Stage.TRAIN or update is None or live_job is None or not gpus:
         return None
-    if news.estimated_remaining_seconds is None:
+    if update.estimated_remaining_seconds is None:
         return None
-    pods = view.step.children.pods_of(TRAIN, view.step.attempt)
-    so_far = measure_usage(live, pods, gpus, news.last_updated_time).gpu_seconds
-    left = job.spec.compute.nodes * gpus * news.estimated_remaining_seconds
+    pods = view.step.children.pods_of(Stage.TRAIN, view.step.attempt)
+    so_far = measure_usage(live_job, pods, gpus, update.last_updated_time).gpu_seconds
+    left = job.spec.compute.nodes * gpus * update.estimated_remaining_seconds
     return view.step.children.gpu_seconds + so_far + left

@@ -1,4 +1,4 @@
-"""What every ``Auto`` comes to, and why: from what people wrote and what prepare found to numbers."""
+"""Values for every ``Auto`` in a spec, from the report of prepare, and the reasons for them."""
 
 from dataclasses import dataclass
 from math import lcm
@@ -62,7 +62,7 @@ def resolve_learning_rate(written: str, method: str, adapter: bool) -> float:
 
 
 def resolve_packing(written: bool | None, batch_size: str | int, gpus_per_node: int) -> bool:
-    """Whether short rows share a sequence; Auto: see ``choose_packing``."""
+    """True where short rows share a sequence; Auto: see ``choose_packing``."""
     return choose_packing(batch_size == AUTO, gpus_per_node) if written is None else written
 
 
@@ -109,7 +109,7 @@ def resolve_parallelism(
     adapter: AdapterType | None,
     gpu_memory: int | None,
 ) -> Parallelism:
-    """How the devices share the work.
+    """Parallelism: how the devices share the work.
 
     Auto: what offload needs; DDP on one device, without GPUs, and where each GPU can hold all of it; else ZeRO-2, which
     sends no more than DDP does; ZeRO-3 where the weights themselves have to be divided. Of an adapter's training they
@@ -138,13 +138,13 @@ def resolve_parallelism(
 
 
 def resolve_activation_checkpointing(written: bool | None, parameters: int, gpus_per_node: int) -> bool:
-    """Whether activations are computed again instead of kept; Auto: see ``choose_activation_checkpointing``."""
+    """True where activations are recomputed instead of kept; Auto: see ``choose_activation_checkpointing``."""
     return choose_activation_checkpointing(parameters, gpus_per_node) if written is None else written
 
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """How rows become optimizer steps.
+    """Batch sizes.
 
     Attributes:
         size: rows of a step over all devices.

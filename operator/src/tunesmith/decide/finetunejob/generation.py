@@ -1,19 +1,18 @@
-"""Rows that a teacher makes before prepare: what the stage is told, and what it opens."""
+"""Configuration and Secrets of the generate stage, in which a teacher makes rows."""
 
 from collections.abc import Mapping
 
 from tunesmith.api.endpoints import ChatEndpoint
 from tunesmith.api.filter_rewards import EndpointReward
 from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
-from tunesmith.api.generate import Generate, Judge, SeedRows
-from tunesmith.manifests.generate_job import generation_uris
+from tunesmith.api.generate import Generate, SeedRows
+from tunesmith.manifests.finetunejob_jobs import generation_uris
 from tunesmith_contract import generation as contract
-from tunesmith_contract import methods
 from tunesmith_contract.layout import SecretRole, filter_role, generated_uri, work_uri
 from tunesmith_contract.run_config import GenerateConfig, HeldOut, Owner
 from tunesmith_contract.uris import Scheme, parse_uri
 
-from .run_config import resolve_reward
+from .method import plain_data, reward_document
 
 _FIELD = "spec.dataset.generate"
 #: What rewards need the base model's tokenizer for.
@@ -32,7 +31,7 @@ _HELD_OUT_ROLES = frozenset({SecretRole.TRAIN, SecretRole.VALIDATION})
 
 
 def resolve_generation(job: FineTuneJob, base_model: str) -> GenerateConfig | None:
-    """All that the stage is told; None for a job without it."""
+    """Configuration of the generate stage; None for a job without it."""
     spec, meta = job.spec, job.metadata
     generate = spec.dataset.generate
     if generate is None:
@@ -51,7 +50,7 @@ def resolve_generation(job: FineTuneJob, base_model: str) -> GenerateConfig | No
 
 
 def generated_rows(job: FineTuneJob) -> str | None:
-    """Where the rows of a job's teacher lie; None for a job without one.
+    """URI of the generated rows of a job; None for a job without a teacher.
 
     Raises:
         InvalidUri: the job's output or workspace names no storage.
@@ -61,6 +60,12 @@ def generated_rows(job: FineTuneJob) -> str | None:
         return None
     place = parse_uri(spec.workspace.uri if spec.workspace else spec.output.uri)
     return str(generated_uri(work_uri(place, meta.namespace, meta.uid)))
+
+
+def suite_rows(spec: FineTuneJobSpec) -> tuple[HeldOut, ...]:
+    """Rows of the suites of the job's own evaluation: they are held out of its training data."""
+    suites = spec.evaluation.suites if spec.evaluation else ()
+    return tuple(HeldOut(name=suite.name, uri=suite.dataset.uri) for suite in suites)
 
 
 def generation_fields(spec: FineTuneJobSpec) -> dict[str, str]:
@@ -94,8 +99,8 @@ def generation_secrets(spec: FineTuneJobSpec) -> dict[str, tuple[str, str]]:
     }
 
 
-def for_generate(secrets: Mapping[str, str], config: GenerateConfig) -> dict[str, str]:
-    """What generation opens: its endpoints and rows; the base model's Secret only where something is opened with it."""
+def generate_secrets(secrets: Mapping[str, str], config: GenerateConfig) -> dict[str, str]:
+    """Secrets of the generate stage, by role; the base model's only where something is opened with it."""
     roles = set(_OWN_ROLES) | (_HELD_OUT_ROLES if config.held_out else set())
     if config.base_model or any(uri.scheme is Scheme.HF for uri in generation_uris(config)):
         roles.add(SecretRole.BASE_MODEL)
@@ -104,57 +109,17 @@ def for_generate(secrets: Mapping[str, str], config: GenerateConfig) -> dict[str
 
 
 def _generation(generate: Generate) -> contract.Generation:
-    paraphrases, instructed = generate.paraphrases, generate.self_instruct
-    return contract.Generation(
-        endpoint=_endpoint(generate.endpoint),
-        answers=contract.Answers(prompts=generate.answers.prompts.uri) if generate.answers else None,
-        paraphrases=paraphrases
-        and contract.Paraphrases(rows=paraphrases.rows.uri, per_row=paraphrases.per_row),
-        self_instruct=instructed and contract.SelfInstruct(seeds=instructed.seeds.uri, rows=instructed.rows),
-        preferences=_preferences(generate),
-        instructions=generate.instructions,
-        temperature=float(generate.temperature),
-        max_tokens=generate.max_tokens,
-        concurrency=generate.concurrency,
-        requests_per_minute=generate.requests_per_minute,
-        filter=_filter(generate),
-        budget=contract.GenerationBudget.model_validate(generate.budget.to_dict()),
-        minimum_rows=generate.minimum_rows,
-    )
-
-
-def _preferences(generate: Generate) -> contract.Preferences | None:
-    written = generate.preferences
-    if written is None:
-        return None
-    judge = contract.Judge(**_judge(written.judge))
-    return contract.Preferences(prompts=written.prompts.uri, answers=written.answers, judge=judge)
-
-
-def _filter(generate: Generate) -> contract.GenerationFilter:
-    written = generate.filter
-    if written is None:
-        return contract.GenerationFilter()
-    judge = written.judge
-    return contract.GenerationFilter(
-        judge=contract.ScoringJudge(**_judge(judge), minimum=float(judge.minimum)) if judge else None,
-        rewards=tuple(resolve_reward(reward) for reward in written.rewards or ()),
-        minimum_reward=float(written.minimum_reward or 0),
-    )
-
-
-def _judge(judge: Judge) -> dict[str, object]:
-    endpoint = _endpoint(judge.endpoint) if judge.endpoint else None
-    return {"endpoint": endpoint, "criteria": judge.criteria, "max_tokens": judge.max_tokens}
-
-
-def _endpoint(endpoint: ChatEndpoint) -> methods.ChatEndpoint:
-    return methods.ChatEndpoint(url=endpoint.url, model=endpoint.model)
+    document = plain_data(generate)
+    # The contract has the URI of the rows where people write a source with its Secret.
+    task, field = generate.source_field.split(".")
+    document[task][field] = generate.source.uri
+    if generate.filter and generate.filter.rewards:
+        document["filter"]["rewards"] = [reward_document(reward) for reward in generate.filter.rewards]
+    return contract.Generation.model_validate(document)
 
 
 def _held_out(spec: FineTuneJobSpec) -> tuple[HeldOut, ...]:
-    """Rows that are measured on: those of the validation, and all that the job's own evaluation asks."""
+    """Rows that must not be generated: those of the validation, and of the suites."""
     validation = spec.dataset.validation.uri
-    own = (HeldOut(name="validation", uri=validation),) if validation else ()
-    suites = spec.evaluation.suites if spec.evaluation else ()
-    return (*own, *(HeldOut(name=suite.name, uri=suite.dataset.uri) for suite in suites))
+    rows = (HeldOut(name="validation", uri=validation),) if validation else ()
+    return (*rows, *suite_rows(spec))

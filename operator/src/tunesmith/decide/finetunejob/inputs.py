@@ -1,33 +1,36 @@
-"""What a FineTuneJob starts from, taken down at first sight so that no later change reaches it."""
+"""Inputs of a FineTuneJob, taken once so that no later change reaches it."""
 
 from collections.abc import Mapping
 from datetime import datetime
 
 from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
-from tunesmith.api.sources import Validation
 from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.inputs_config_map import Inputs
+from tunesmith.manifests.run_snapshots import Inputs
 from tunesmith_contract.exit_codes import FailureCategory
+from tunesmith_contract.labels import ArgillaSource
 from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.report import Failure
-from tunesmith_contract.run_config import NEAR_THRESHOLD, HeldOut, Owner, PrepareConfig, ValidationSource
+from tunesmith_contract.run_config import Owner, PrepareConfig, ValidationSource
 from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
 
-from .generation import generated_rows, generation_fields, resolve_generation
-from .referenced_jobs import NotReady, find_earlier
-from .run_config import EarlierArtifact, resolve_base, resolve_method
+from .generation import generated_rows, generation_fields, resolve_generation, suite_rows
+from .method import plain_data, resolve_method
+from .referenced_jobs import NotReady, ReferencedArtifact, find_artifacts, resolve_base
 from .secrets import resolve_secrets
 
+#: Members of the data set that say where rows come from; the others are settings of prepare.
+_SOURCES = frozenset({"train", "generate", "validation"})
 
-def take_inputs(
+
+def build_inputs(
     job: FineTuneJob, earlier: Mapping[str, FineTuneJob | None], now: datetime, environment: Environment
 ) -> Inputs | NotReady | Failure:
-    """The snapshot; or why there is none yet, or will be none.
+    """The inputs, or why there are none yet, or the failure that prevents them.
 
     Args:
         earlier: the FineTuneJobs that the job names.
     """
-    artifacts = find_earlier(job, earlier, now)
+    artifacts = find_artifacts(job, earlier, now)
     if not isinstance(artifacts, dict):
         return artifacts
     spec, secrets = job.spec, resolve_secrets(job.spec, earlier)
@@ -48,49 +51,30 @@ def take_inputs(
 
 
 def _prepare_config(
-    job: FineTuneJob, base_model: str, artifacts: Mapping[str, EarlierArtifact]
+    job: FineTuneJob, base_model: str, artifacts: Mapping[str, ReferencedArtifact]
 ) -> PrepareConfig:
     spec, meta = job.spec, job.metadata
     data = spec.dataset
+    argilla = data.train.argilla if data.train else None
     return PrepareConfig(
         owner=Owner(kind="FineTuneJob", namespace=meta.namespace, name=meta.name, uid=meta.uid),
         base_model=base_model,
         train=data.train.locations if data.train else (),
-        argilla=data.train.argilla.to_contract() if data.train and data.train.argilla else None,
+        argilla=argilla and ArgillaSource.model_validate(plain_data(argilla)),
         generated=generated_rows(job),
-        validation=_validation(data.validation),
-        held_out=_held_out(spec),
-        format=data.format,
-        on_invalid_row=data.on_invalid_row,
-        max_invalid_fraction=float(data.max_invalid_fraction or 0),
-        deduplicate=data.deduplicate,
-        near_threshold=float(data.near_threshold or NEAR_THRESHOLD),
-        personal_data=data.personal_data,
+        validation=ValidationSource.model_validate(plain_data(data.validation)),
+        held_out=suite_rows(spec),
         method=resolve_method(spec, artifacts),
         formats=spec.output.formats,
         seed=spec.hyperparameters.seed,
         workspace=spec.workspace.uri if spec.workspace else None,
         output=spec.output.uri,
+        **{key: value for key, value in plain_data(data).items() if key not in _SOURCES},
     )
-
-
-def _validation(written: Validation) -> ValidationSource:
-    return ValidationSource(
-        fraction=float(written.fraction or 0),
-        uri=written.uri,
-        group_field=written.group_field,
-        stratify_field=written.stratify_field,
-    )
-
-
-def _held_out(spec: FineTuneJobSpec) -> tuple[HeldOut, ...]:
-    """What training is kept free of: all that the job's own evaluation asks."""
-    suites = spec.evaluation.suites if spec.evaluation else ()
-    return tuple(HeldOut(name=suite.name, uri=suite.dataset.uri) for suite in suites)
 
 
 def data_fields(spec: FineTuneJobSpec) -> dict[str, str]:
-    """The rows that people name: URIs by the field that names each."""
+    """URIs of rows in the spec, by field."""
     data, suites = spec.dataset, spec.evaluation.suites if spec.evaluation else ()
     written = data.train.fields if data.train else {}
     train = {f"spec.dataset.train.{member}": uri for member, uri in written.items()}
@@ -99,8 +83,8 @@ def data_fields(spec: FineTuneJobSpec) -> dict[str, str]:
     return train | generation_fields(spec) | own | held_out
 
 
-def with_snapshot(job: FineTuneJob, inputs: Inputs) -> FineTuneJob:
-    """The job as it was at first sight, but for what may change later."""
+def apply_snapshot(job: FineTuneJob, inputs: Inputs) -> FineTuneJob:
+    """The job with the spec of its inputs, but for the fields that may change later."""
     spec = FineTuneJobSpec.model_validate_json(inputs.spec)
     live = job.spec
     changes = {
@@ -111,15 +95,15 @@ def with_snapshot(job: FineTuneJob, inputs: Inputs) -> FineTuneJob:
     return job.model_copy(update={"spec": spec.model_copy(update=changes)})
 
 
-def invalid_uri(inputs: Inputs) -> Failure | None:
-    """An address that names no storage."""
+def find_invalid_uri(inputs: Inputs) -> Failure | None:
+    """Failure for a URI that names no storage; None where all do."""
     config = inputs.config
     assert isinstance(config, PrepareConfig)
     source = inputs.generate.generation.source if inputs.generate else None
-    held_out = (each.uri for each in config.held_out)
-    rows = (*config.train, config.validation.uri, source, *held_out)
+    held_out = (rows.uri for rows in config.held_out)
+    data = (*config.train, config.validation.uri, source, *held_out)
     try:
-        for uri in (config.base_model, *rows, config.workspace, config.output):
+        for uri in (config.base_model, *data, config.workspace, config.output):
             if uri:
                 parse_uri(uri)
     except InvalidUri as error:

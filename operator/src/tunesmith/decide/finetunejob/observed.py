@@ -1,21 +1,19 @@
-"""What there is of a FineTuneJob, sorted into what it is."""
+"""Observed state of a FineTuneJob, grouped by role."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.decide.plan import Manifest as Body
 from tunesmith.decide.run.children import Children
-from tunesmith.manifests.evaluation_config_map import evaluation_name
-from tunesmith.manifests.inputs_config_map import inputs_name
+from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import parse_result
-from tunesmith.manifests.run_config_map import run_name
+from tunesmith.manifests.run_snapshots import eval_run_note_name, inputs_name, run_name
 from tunesmith_contract.progress import TrainerStatus
 
 
 @dataclass(frozen=True, slots=True)
 class LiveProgress:
-    """What a pod said of its progress: kept nowhere but in the operator's memory."""
+    """Latest progress of a pod; kept in the operator's memory alone."""
 
     stage: str
     attempt: int
@@ -23,16 +21,16 @@ class LiveProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What is not the job's own, and matters to it.
+class RelatedObjects:
+    """Objects that are not the job's own, but matter to it.
 
     Attributes:
         eval_run: the EvalRun of the job's name, whoever made it.
         earlier: the FineTuneJobs that it names, None for one that is not there; read until the inputs are taken.
-        claims: access modes of the claims that pods on several nodes would mount; read until training begins.
+        claims: access modes of the claims that pods on several nodes mount; read until training begins.
         gpu_nodes: the cluster's nodes, read once: when prepare has ended and GPUs will be asked for.
-        missing_config_maps: ConfigMaps that the pods wait for.
-        mount_failures: what nodes say of volumes that they can't mount.
+        missing_config_maps: ConfigMaps that the pods need and that do not exist.
+        mount_failures: messages of nodes about volumes that they can't mount.
     """
 
     eval_run: Body | None = None
@@ -45,14 +43,14 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class ObservedTraining:
-    """What there is of a FineTuneJob.
+    """Observed state of a FineTuneJob.
 
     Attributes:
         inputs, run: the snapshots.
-        evaluation: the note that the EvalRun was made.
+        evaluation: the note that the EvalRun was created.
         children: records, Jobs, pods, Services and Workloads.
-        progress: the latest news from a pod.
-        around: what is not the job's own.
+        progress: the latest update of a pod.
+        related: objects that are not the job's own.
     """
 
     inputs: Body | None = None
@@ -60,17 +58,17 @@ class ObservedTraining:
     evaluation: Body | None = None
     children: Children = field(default=Children())
     progress: LiveProgress | None = None
-    around: Surroundings = field(default=Surroundings())
+    related: RelatedObjects = field(default=RelatedObjects())
 
 
 def assemble_training(
     job: FineTuneJob,
     config_maps: Sequence[Body],
     children: Children,
-    around: Surroundings,
+    related: RelatedObjects,
     progress: LiveProgress | None = None,
 ) -> ObservedTraining:
-    """What was read, sorted into what it is.
+    """Group what was read by its role.
 
     Args:
         config_maps: the job's.
@@ -81,8 +79,8 @@ def assemble_training(
     return ObservedTraining(
         inputs=by_name.get(inputs_name(job)),
         run=by_name.get(run_name(job)),
-        evaluation=by_name.get(evaluation_name(job)),
+        evaluation=by_name.get(eval_run_note_name(job)),
         children=children.with_records(tuple(filter(None, records))),
         progress=progress,
-        around=around,
+        related=related,
     )

@@ -1,4 +1,4 @@
-"""What is changed when training ran out of memory: once, a smaller micro batch for the same effective batch."""
+"""Remedy for training that ran out of memory: once, a smaller micro batch for the same effective batch."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ def without_remedy(run: TrainConfig, failure: Failure, records: Sequence[Attempt
         return failure
     tried = micro_batch_size(run, records)
     advice = ", ".join(_advice(run))
-    message = f"Memory ran out with {tried} rows at a time (it was told: {failure.message}). Write {advice}."
+    message = f"Memory ran out with {tried} rows at a time ({failure.message}). Write {advice}."
     return failure.model_copy(update={"message": message[:2048]})
 
 

@@ -1,4 +1,4 @@
-"""What to do next about a FineTuneJob."""
+"""Planning of a FineTuneJob: its next actions, status and events."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -9,28 +9,30 @@ from tunesmith.decide.fit.admission import Admission, admit, find_gpu_memory, is
 from tunesmith.decide.fit.estimate import Expected, expect_training
 from tunesmith.decide.plan import Action, Create, Event, Plan, owned_by, soonest
 from tunesmith.decide.run.attempts import advance, refuse
-from tunesmith.decide.run.children import Children
 from tunesmith.decide.run.expiry import expire
 from tunesmith.decide.run.stage import StageState, Step
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.eval_run import build_eval_run, eval_run_name
-from tunesmith.manifests.evaluation_config_map import build_evaluation_config_map, parse_evaluation
-from tunesmith.manifests.generate_job import STAGE as GENERATE
-from tunesmith.manifests.inputs_config_map import Inputs, build_inputs_config_map, parse_inputs
-from tunesmith.manifests.prepare_job import STAGE as PREPARE
-from tunesmith.manifests.run_config_map import build_run_config_map, parse_run
-from tunesmith.manifests.train_job import STAGE as TRAIN
-from tunesmith_contract.progress import TrainerStatus
+from tunesmith.manifests.run_snapshots import (
+    Inputs,
+    build_eval_run_note,
+    build_inputs_config_map,
+    build_run_config_map,
+    parse_eval_run_note,
+    parse_inputs,
+    parse_run,
+)
 from tunesmith_contract.report import Failure, RunReport
 from tunesmith_contract.run_config import TrainConfig
+from tunesmith_contract.stages import Stage
 
-from .claims import refuse_unshared
-from .costs import tell_expected
-from .inputs import invalid_uri, take_inputs, with_snapshot
+from .claims import find_unshared_claim
+from .costs import budget_events
+from .inputs import apply_snapshot, build_inputs, find_invalid_uri
 from .observed import ObservedTraining
-from .referenced_jobs import NotReady
-from .results import find_results, news_of
-from .run_config import referred_jobs, resolve_run
+from .referenced_jobs import NotReady, referred_jobs
+from .results import collect_results, result_events
+from .run_config import resolve_run
 from .stages import generate_stage, prepare_stage, train_stage
 from .status import build_training_status, build_waiting_status
 from .status_view import TrainingView
@@ -42,198 +44,188 @@ TERMINAL = frozenset({FineTuneJobPhase.SUCCEEDED, FineTuneJobPhase.FAILED})
 
 
 @dataclass(frozen=True, slots=True)
-class _Course:
-    """How far the stages came in this plan."""
+class _StagesResult:
+    """Result of advancing the stages: the step of the last stage that was reached, and what led to it."""
 
     step: Step
-    stage: str
+    stage: Stage
     run: TrainConfig | None = None
     actions: tuple[Action, ...] = ()
     events: tuple[Event, ...] = ()
     admission: Admission | None = None
     expected: Expected | None = None
 
+    @property
+    def ended_at(self) -> datetime | None:
+        """End of the whole job; None while it goes on."""
+        trained = self.stage is Stage.TRAIN and self.step.state is StageState.SUCCEEDED
+        record = self.step.last_record(self.stage)
+        return record.ended_at if record and (trained or self.step.state is StageState.FAILED) else None
+
+    def followed_by(self, stage: Stage, step: Step) -> "_StagesResult":
+        """The result with the step of a further stage."""
+        actions, events = (*self.actions, *step.actions), (*self.events, *step.events)
+        return replace(self, step=step, stage=stage, actions=actions, events=events)
+
 
 def plan_training(
     job: FineTuneJob, observed: ObservedTraining, now: datetime, environment: Environment
 ) -> Plan:
-    """The next step of a FineTuneJob: generate, prepare, train, evaluate, tidy up."""
-    now = now.replace(microsecond=0)
+    """Plan for a FineTuneJob: generate, prepare, train, create the EvalRun, remove old Jobs."""
+    now, records = now.replace(microsecond=0), observed.children.records
     if job.metadata.deletion_timestamp is not None:
         return Plan()
-    if job.status.phase in TERMINAL and not _is_decided(observed.children):
+    decided = any(record.final or (record.stage is Stage.TRAIN and record.report) for record in records)
+    if job.status.phase in TERMINAL and not decided:
         # The records are gone, the outcome is in status: it stays.
         return Plan()
+    created: tuple[Action, ...] = ()
     if observed.inputs is not None:
-        return _pursue(job, observed, parse_inputs(observed.inputs), (), now, environment)
-    if observed.children.records and referred_jobs(job.spec):
-        # It was refused, for what an earlier job came to, before there were inputs.
-        return _conclude(
-            job, observed, _Course(Step(StageState.FAILED, observed.children), PREPARE), None, now
-        )
-    inputs = take_inputs(job, observed.around.earlier, now, environment)
-    if isinstance(inputs, NotReady):
-        status = build_waiting_status(job, inputs.message, inputs.missing, now)
-        return Plan(status=status, requeue_after=EARLIER_POLL_SECONDS)
-    if isinstance(inputs, Failure):
-        step = refuse(job, PREPARE, observed.children, inputs, now, FineTuneJobReason.EARLIER_JOB_FAILED)
-        return _conclude(job, observed, _Course(step, PREPARE, None, step.actions, step.events), None, now)
-    created = (Create(build_inputs_config_map(job, inputs)),)
-    return _pursue(job, observed, inputs, created, now, environment)
+        inputs = parse_inputs(observed.inputs)
+    elif records and referred_jobs(job.spec):
+        # It was refused before there were inputs: an earlier job had failed.
+        refused = _StagesResult(Step(StageState.FAILED, observed.children), Stage.PREPARE)
+        return _build_plan(job, observed, refused, None, now)
+    else:
+        taken = build_inputs(job, observed.related.earlier, now, environment)
+        if isinstance(taken, NotReady):
+            status = build_waiting_status(job, taken.message, taken.missing, now)
+            return Plan(status=status, requeue_after=EARLIER_POLL_SECONDS)
+        if isinstance(taken, Failure):
+            reason = FineTuneJobReason.EARLIER_JOB_FAILED
+            step = refuse(job, Stage.PREPARE, observed.children, taken, now, reason)
+            refused = _StagesResult(step, Stage.PREPARE, None, step.actions, step.events)
+            return _build_plan(job, observed, refused, None, now)
+        inputs = taken
+        created = (Create(build_inputs_config_map(job, inputs)),)
+    job = apply_snapshot(job, inputs)
+    result = _run_stages(job, observed, inputs, now, environment)
+    result = replace(result, actions=(*created, *result.actions))
+    return _build_plan(job, observed, result, inputs, now)
 
 
-def _pursue(
-    job: FineTuneJob,
-    observed: ObservedTraining,
-    inputs: Inputs,
-    created: tuple[Action, ...],
-    now: datetime,
-    environment: Environment,
+def _build_plan(
+    job: FineTuneJob, observed: ObservedTraining, result: _StagesResult, inputs: Inputs | None, now: datetime
 ) -> Plan:
-    job = with_snapshot(job, inputs)
-    course = _run_stages(job, observed, inputs, now, environment)
-    return _conclude(job, observed, replace(course, actions=(*created, *course.actions)), inputs, now)
-
-
-def _conclude(
-    job: FineTuneJob, observed: ObservedTraining, course: _Course, inputs: Inputs | None, now: datetime
-) -> Plan:
-    evaluation, eval_run, events = _evaluate(job, observed, course)
-    expiry = expire(job, job.status.phase in TERMINAL, observed.children.jobs, _ended_at(course), now)
+    evaluation, eval_run, evaluation_events = _create_eval_run(job, observed, result)
+    expiry = expire(job, job.status.phase in TERMINAL, observed.children.jobs, result.ended_at, now)
+    progress = observed.progress
+    is_current = progress and (progress.stage, progress.attempt) == (result.stage, result.step.attempt)
     view = TrainingView(
         inputs=inputs,
-        run=course.run,
-        step=course.step,
-        stage=course.stage,
+        run=result.run,
+        step=result.step,
+        stage=result.stage,
         eval_run=eval_run,
-        progress=_progress(observed, course),
-        admission=course.admission,
-        expected=course.expected,
+        progress=progress.status if progress and is_current else None,
+        admission=result.admission,
+        expected=result.expected,
     )
-    results = find_results(job, view)
+    results = collect_results(job, view)
+    events = (*result.events, *evaluation_events, *result_events(job, results, view), *expiry.events)
     return Plan(
-        actions=(*course.actions, *evaluation, *expiry.actions),
+        actions=(*result.actions, *evaluation, *expiry.actions),
         status=build_training_status(job, view, results, now),
-        events=(*course.events, *events, *news_of(job, results, view), *expiry.events),
-        requeue_after=soonest(course.step.requeue_after, expiry.requeue_after),
+        events=events,
+        requeue_after=soonest(result.step.requeue_after, expiry.requeue_after),
     )
-
-
-def _is_decided(children: Children) -> bool:
-    return any(record.final or (record.stage == TRAIN and record.report) for record in children.records)
 
 
 def _run_stages(
     job: FineTuneJob, observed: ObservedTraining, inputs: Inputs, now: datetime, environment: Environment
-) -> _Course:
-    first = GENERATE if inputs.generate else PREPARE
-    failure = None if observed.children.records else _refusal(job, observed, inputs)
-    if failure is not None:
-        step = refuse(job, first, observed.children, failure, now, failure.reason)
-        return _Course(step, first, None, step.actions, step.events)
-    course = _Course(Step(StageState.SUCCEEDED, observed.children), first)
-    for name, make in ((GENERATE, generate_stage), (PREPARE, prepare_stage)):
-        if name == GENERATE and not inputs.generate:
-            continue
-        stage = make(job, observed, inputs, environment)
-        course = _then(course, name, advance(stage, course.step.children, now))
-        if course.step.state is not StageState.SUCCEEDED:
-            return course
-    return _run_training(job, observed, inputs, course, now, environment)
-
-
-def _refusal(job: FineTuneJob, observed: ObservedTraining, inputs: Inputs) -> Failure | None:
-    """What is wrong whatever the data is."""
-    return invalid_uri(inputs) or refuse_unshared(job, observed.around.claims)
+) -> _StagesResult:
+    """Advance the stages in their order, up to the first that has not succeeded."""
+    first = Stage.GENERATE if inputs.generate else Stage.PREPARE
+    if not observed.children.records:
+        failure = find_invalid_uri(inputs) or find_unshared_claim(job, observed.related.claims)
+        if failure is not None:
+            step = refuse(job, first, observed.children, failure, now, failure.reason)
+            return _StagesResult(step, first, None, step.actions, step.events)
+    result = _StagesResult(Step(StageState.SUCCEEDED, observed.children), first)
+    if inputs.generate:
+        stage = generate_stage(job, observed, inputs, environment)
+        result = result.followed_by(Stage.GENERATE, advance(stage, result.step.children, now))
+    if result.step.state is StageState.SUCCEEDED:
+        stage = prepare_stage(job, observed, inputs, environment)
+        result = result.followed_by(Stage.PREPARE, advance(stage, result.step.children, now))
+    if result.step.state is StageState.SUCCEEDED:
+        result = _run_training(job, observed, inputs, result, now, environment)
+    return result
 
 
 def _run_training(
     job: FineTuneJob,
     observed: ObservedTraining,
     inputs: Inputs,
-    course: _Course,
+    result: _StagesResult,
     now: datetime,
     environment: Environment,
-) -> _Course:
-    children, report = course.step.children, course.step.report(PREPARE)
+) -> _StagesResult:
+    """Resolve the training configuration, once, and advance the training."""
+    children, report = result.step.children, result.step.report(Stage.PREPARE)
     assert report is not None
-    begun = bool(children.records_of(TRAIN)) or children.job_of(TRAIN, 1) is not None
-    unshared = None if begun else refuse_unshared(job, observed.around.claims)
-    if unshared is not None:
-        return _then(course, TRAIN, refuse(job, TRAIN, children, unshared, now, unshared.reason))
-    resolved, admission = _settle(job, observed, inputs, report)
-    course = replace(course, admission=admission)
-    if isinstance(resolved, Failure) and not children.records_of(TRAIN):
-        return _then(course, TRAIN, refuse(job, TRAIN, children, resolved, now, resolved.reason))
-    run = None if isinstance(resolved, Failure) else resolved
-    missing = run is not None and observed.run is None and not children.records_of(TRAIN)
-    snapshot = (Create(build_run_config_map(job, run)),) if run and missing else ()
-    expected = expect_training(job.spec, observed.around.gpu_nodes, run, report) if run else None
-    told = tell_expected(job, expected) if missing else ()
-    course = replace(course, expected=expected, events=(*course.events, *told))
-    step = advance(train_stage(job, observed, inputs, run, environment), children, now)
-    return _then(course, TRAIN, step, run, snapshot)
+    has_record = bool(children.records_of(Stage.TRAIN))
+    begun = has_record or children.job_of(Stage.TRAIN, 1) is not None
+    failure = None if begun else find_unshared_claim(job, observed.related.claims)
+    if failure is not None:
+        return result.followed_by(
+            Stage.TRAIN, refuse(job, Stage.TRAIN, children, failure, now, failure.reason)
+        )
+    resolved, admission = _resolve_training(job, observed, inputs, report)
+    result = replace(result, admission=admission)
+    if isinstance(resolved, Failure):
+        if not has_record:
+            step = refuse(job, Stage.TRAIN, children, resolved, now, resolved.reason)
+        else:
+            step = advance(train_stage(job, observed, inputs, None, environment), children, now)
+        return result.followed_by(Stage.TRAIN, step)
+    expected = expect_training(job.spec, observed.related.gpu_nodes, resolved, report)
+    result = replace(result, run=resolved, expected=expected)
+    if observed.run is None and not has_record:
+        result = replace(
+            result,
+            actions=(*result.actions, Create(build_run_config_map(job, resolved))),
+            events=(*result.events, *budget_events(job, expected)),
+        )
+    step = advance(train_stage(job, observed, inputs, resolved, environment), children, now)
+    return result.followed_by(Stage.TRAIN, step)
 
 
-def _settle(
+def _resolve_training(
     job: FineTuneJob, observed: ObservedTraining, inputs: Inputs, report: RunReport
 ) -> tuple[TrainConfig | Failure, Admission | None]:
-    """The run, or why there is none; and the verdicts on it, until training has begun and status has them."""
-    available = find_gpu_memory(job.spec, observed.around.gpu_nodes)
+    """The training configuration or the failure instead, and the verdicts on it while status lacks them."""
+    gpu_memory = find_gpu_memory(job.spec, observed.related.gpu_nodes)
     if observed.run is not None:
         run = parse_run(observed.run)
-        return run, None if is_judged(job.status) else judge(run, report, available)
-    refused = next((each.failure for each in observed.children.records_of(TRAIN) if each.final), None)
-    made = [each.report.generation for each in observed.children.records_of(GENERATE) if each.report]
-    generated = next(iter(made), None)
-    resolved = refused or resolve_run(job.spec, inputs, report, inputs.initial, available, generated)
+        return run, None if is_judged(job.status) else judge(run, report, gpu_memory)
+    for record in observed.children.records_of(Stage.TRAIN):
+        if record.final and record.failure is not None:
+            return record.failure, None
+    reports = [record.report for record in observed.children.records_of(Stage.GENERATE) if record.report]
+    generation = reports[0].generation if reports else None
+    resolved = resolve_run(job.spec, inputs, report, inputs.initial, gpu_memory, generation)
     if isinstance(resolved, Failure):
         return resolved, None
-    admission = admit(job.spec, resolved, report, available)
+    admission = admit(job.spec, resolved, report, gpu_memory)
     return admission.failure or admission.run, admission
 
 
-def _then(
-    course: _Course,
-    stage: str,
-    step: Step,
-    run: TrainConfig | None = None,
-    created: tuple[Action, ...] = (),
-) -> _Course:
-    events = (*course.events, *step.events)
-    actions = (*course.actions, *created, *step.actions)
-    return replace(course, step=step, stage=stage, run=run, actions=actions, events=events)
-
-
-def _evaluate(
-    job: FineTuneJob, observed: ObservedTraining, course: _Course
+def _create_eval_run(
+    job: FineTuneJob, observed: ObservedTraining, result: _StagesResult
 ) -> tuple[tuple[Action, ...], str | None, tuple[Event, ...]]:
-    """Make the EvalRun, once: its name, and how to come to it."""
+    """Actions that create the EvalRun, once; its name; and the event."""
     if observed.evaluation is not None:
-        return (), parse_evaluation(observed.evaluation), ()
+        return (), parse_eval_run_note(observed.evaluation), ()
     evaluation = job.spec.evaluation
-    if evaluation is None or course.stage != TRAIN or course.step.state is not StageState.SUCCEEDED:
+    trained = result.stage is Stage.TRAIN and result.step.state is StageState.SUCCEEDED
+    if evaluation is None or not trained:
         return (), None, ()
-    name = eval_run_name(job)
-    if observed.around.eval_run is not None and not owned_by(observed.around.eval_run, job.metadata.uid):
+    name, existing = eval_run_name(job), observed.related.eval_run
+    if existing is not None and not owned_by(existing, job.metadata.uid):
         message = f'EvalRun "{name}" exists already and is not this job\'s: the evaluation was not made.'
         taken = Event(FineTuneJobReason.EVAL_RUN_NAME_TAKEN, message, "Warning")
-        return (Create(build_evaluation_config_map(job, None)),), None, (taken,)
-    made = Event(FineTuneJobReason.EVALUATION_CREATED, f'EvalRun "{name}" judges the artefact.')
-    create = Create(build_eval_run(job, evaluation))
-    return (create, Create(build_evaluation_config_map(job, name))), name, (made,)
-
-
-def _ended_at(course: _Course) -> datetime | None:
-    over = course.step.state is StageState.FAILED or (
-        course.stage == TRAIN and course.step.state is StageState.SUCCEEDED
-    )
-    record = course.step.last_record(course.stage)
-    return record.ended_at if over and record else None
-
-
-def _progress(observed: ObservedTraining, course: _Course) -> TrainerStatus | None:
-    """News from the attempt that runs now; what an earlier one said is over."""
-    news = observed.progress
-    current = (course.stage, course.step.attempt)
-    return news.status if news and (news.stage, news.attempt) == current else None
+        return (Create(build_eval_run_note(job, None)),), None, (taken,)
+    created = Event(FineTuneJobReason.EVALUATION_CREATED, f'EvalRun "{name}" judges the artifact.')
+    actions = (Create(build_eval_run(job, evaluation)), Create(build_eval_run_note(job, name)))
+    return actions, name, (created,)

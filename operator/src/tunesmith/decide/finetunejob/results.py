@@ -1,4 +1,4 @@
-"""What training brought: checkpoints, losses, kernels, remedies, the artefact and its exports, and what it cost."""
+"""Results of training for status: checkpoints, losses, kernels, remedies, artifact, exports and cost."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,8 +19,6 @@ from tunesmith.api.reasons import FineTuneJobReason
 from tunesmith.decide.fit.admission import is_servable
 from tunesmith.decide.plan import Event
 from tunesmith.decide.run.summary import decimal
-from tunesmith.manifests.prepare_job import STAGE as PREPARE
-from tunesmith.manifests.train_job import STAGE as TRAIN
 from tunesmith_contract.artifact import ArtifactKind
 from tunesmith_contract.layout import checkpoints_uri, work_uri
 from tunesmith_contract.progress import (
@@ -33,11 +31,11 @@ from tunesmith_contract.progress import (
 )
 from tunesmith_contract.report import Checkpoint, TrainingReport
 from tunesmith_contract.run_config import AdapterType, TrainConfig
+from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import parse_uri
 
 from .costs import build_job_cost
-from .dataset_status import tell_issues
-from .generation_status import tell_generation
+from .data_status import data_issue_events, generation_events
 from .status_view import TrainingView
 
 _HEX_DIGEST = 64
@@ -46,7 +44,7 @@ _ADAPTER_KINDS = {AdapterType.RSLORA: ArtifactKind.RSLORA, AdapterType.DORA: Art
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Parts of the status; what only a pod knew stays as status has it until there is news."""
+    """Parts of the status; what only a pod knows stays as status has it until the pod's next update."""
 
     checkpoints: tuple[CheckpointStatus, ...]
     remedies: tuple[Remedy, ...]
@@ -59,8 +57,8 @@ class Results:
     artifact: JobArtifact | None = None
 
 
-def find_results(job: FineTuneJob, view: TrainingView) -> Results:
-    """What is known so far."""
+def collect_results(job: FineTuneJob, view: TrainingView) -> Results:
+    """Results so far."""
     training, before = view.training, job.status
     remedies = _remedies(view)
     resolved = before.resolved.kernels if before.resolved else None
@@ -82,10 +80,10 @@ def find_results(job: FineTuneJob, view: TrainingView) -> Results:
     )
 
 
-def news_of(job: FineTuneJob, results: Results, view: TrainingView) -> tuple[Event, ...]:
-    """Events on what status did not say before."""
-    prepared = view.step.report(PREPARE)
-    events = [*tell_generation(job, view), *tell_issues(job, prepared.dataset if prepared else None)]
+def result_events(job: FineTuneJob, results: Results, view: TrainingView) -> tuple[Event, ...]:
+    """Events about results that status did not have before."""
+    prepared = view.step.report(Stage.PREPARE)
+    events = [*generation_events(job, view), *data_issue_events(job, prepared.dataset if prepared else None)]
     if results.overfitting_step is not None and job.status.overfitting_step is None:
         message = f"The validation loss turned at step {results.overfitting_step} and went up."
         events.append(Event(FineTuneJobReason.OVERFITTING, message, "Warning"))
@@ -96,7 +94,7 @@ def news_of(job: FineTuneJob, results: Results, view: TrainingView) -> tuple[Eve
 
 
 def _attempts(view: TrainingView) -> int:
-    """Attempts of all stages."""
+    """Number of attempts, over all stages."""
     last = {record.stage: 0 for record in view.step.children.records} | {view.stage: view.step.attempt}
     for record in view.step.children.records:
         last[record.stage] = max(last[record.stage], record.attempt)
@@ -104,8 +102,8 @@ def _attempts(view: TrainingView) -> int:
 
 
 def _remedies(view: TrainingView) -> tuple[Remedy, ...]:
-    records = view.step.children.records_of(TRAIN)
-    found = [
+    records = view.step.children.records_of(Stage.TRAIN)
+    remedies = [
         Remedy(
             attempt=record.attempt + 1,
             micro_batch_size=record.remedy.micro_batch_size,
@@ -114,18 +112,20 @@ def _remedies(view: TrainingView) -> tuple[Remedy, ...]:
         for record in records
         if record.remedy
     ]
-    return tuple(found[:MAX_REMEDIES])
+    return tuple(remedies[:MAX_REMEDIES])
 
 
 def _checkpoints(job: FineTuneJob, view: TrainingView) -> tuple[CheckpointStatus, ...]:
-    """The latest by step: from status, records, the news, and, when all is over, those that were kept."""
+    """The latest by step: from status, records and the pods' update; at the end, those that were kept."""
     if view.training is not None and view.training.checkpoints:
         return tuple(_checkpoint(checkpoint) for checkpoint in view.training.checkpoints)
-    recorded = [record.checkpoint for record in view.step.children.records_of(TRAIN) if record.checkpoint]
-    known = [*job.status.checkpoints, *map(_checkpoint, recorded)]
-    if (news := _news_of_checkpoint(view)) is not None:
-        known.append(news)
-    by_step = {checkpoint.step: checkpoint for checkpoint in known}
+    recorded = [
+        record.checkpoint for record in view.step.children.records_of(Stage.TRAIN) if record.checkpoint
+    ]
+    checkpoints = [*job.status.checkpoints, *map(_checkpoint, recorded)]
+    if (announced := _announced_checkpoint(view)) is not None:
+        checkpoints.append(announced)
+    by_step = {checkpoint.step: checkpoint for checkpoint in checkpoints}
     return tuple(by_step[step] for step in sorted(by_step)[-MAX_STATUS_CHECKPOINTS:])
 
 
@@ -139,8 +139,8 @@ def _checkpoint(checkpoint: Checkpoint) -> CheckpointStatus:
     )
 
 
-def _news_of_checkpoint(view: TrainingView) -> CheckpointStatus | None:
-    """A checkpoint that the pods say they committed: its numbers come together, or it is not believed."""
+def _announced_checkpoint(view: TrainingView) -> CheckpointStatus | None:
+    """A checkpoint that the pods announce; None unless all of its numbers are there."""
     step, time = _number(view.metrics, CHECKPOINT_STEP), _number(view.metrics, CHECKPOINT_TIME)
     digest, loss = view.metrics.get(CHECKPOINT_DIGEST, ""), _number(view.metrics, CHECKPOINT_EVAL_LOSS)
     if view.run is None or step is None or time is None or len(digest) != _HEX_DIGEST:
@@ -159,12 +159,12 @@ def _news_of_checkpoint(view: TrainingView) -> CheckpointStatus | None:
 def _overfitting_step(job: FineTuneJob, view: TrainingView) -> int | None:
     if view.training is not None:
         return view.training.overfitting_step
-    news = _number(view.metrics, OVERFITTING_STEP)
-    return job.status.overfitting_step if news is None else int(news)
+    announced = _number(view.metrics, OVERFITTING_STEP)
+    return job.status.overfitting_step if announced is None else int(announced)
 
 
 def _number(metrics: Mapping[str, str], name: str) -> float | None:
-    """A pod's word for a number from 0 on, if it is one: pods are not to be believed blindly."""
+    """A metric of a pod as a number from 0 on; None for anything else: pods are not trusted."""
     try:
         value = float(metrics.get(name, ""))
     except ValueError:
@@ -177,10 +177,10 @@ def _artifact(job: FineTuneJob, view: TrainingView, training: TrainingReport) ->
         ExportStatus.model_validate({**export.artifact.to_dict(), "format": export.format})
         for export in training.exports
     )
-    found = JobArtifact.model_validate(training.artifact.to_dict())
+    shown = JobArtifact.model_validate(training.artifact.to_dict())
     kind = _kind(view.run) if view.run else None
     servable = is_servable(job.status, view.admission)
-    return found.model_copy(update={"kind": kind, "servable": servable, "exports": tuple(exports)})
+    return shown.model_copy(update={"kind": kind, "servable": servable, "exports": tuple(exports)})
 
 
 def _kind(run: TrainConfig) -> ArtifactKind:

@@ -1,4 +1,4 @@
-"""Which Secret opens what: by its role, as pods find it."""
+"""Secrets of a FineTuneJob by role, and those of each stage."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from tunesmith_contract.layout import SecretRole, reward_role
 
 from .generation import generation_secrets
 
-#: What each stage opens; rewards are training's alone.
+#: Roles of each stage; those of rewards are train's alone.
 PREPARE_ROLES = frozenset(
     {
         SecretRole.BASE_MODEL,
@@ -65,7 +65,7 @@ def secret_fields(spec: FineTuneJobSpec) -> dict[str, tuple[str, str]]:
 
 
 def resolve_secrets(spec: FineTuneJobSpec, earlier: Mapping[str, FineTuneJob | None]) -> dict[str, str]:
-    """Role to Secret; what an earlier job made is opened with that job's Secrets, where the spec names no other."""
+    """Secrets by role; an earlier job's artifact is opened with that job's Secrets, where the spec names no other."""
     secrets = {role: name for role, (name, _) in secret_fields(spec).items()}
     reference = spec.base_model.fine_tune_job_ref
     before = earlier.get(reference.name) if reference else None
@@ -78,12 +78,12 @@ def resolve_secrets(spec: FineTuneJobSpec, earlier: Mapping[str, FineTuneJob | N
     return secrets
 
 
-def for_prepare(secrets: Mapping[str, str]) -> dict[str, str]:
-    """What prepare opens."""
+def prepare_secrets(secrets: Mapping[str, str]) -> dict[str, str]:
+    """Secrets of the prepare stage, by role."""
     return {role: name for role, name in secrets.items() if role in PREPARE_ROLES}
 
 
-def for_train(secrets: Mapping[str, str]) -> dict[str, str]:
-    """What training opens."""
+def train_secrets(secrets: Mapping[str, str]) -> dict[str, str]:
+    """Secrets of the train stage, by role."""
     rewards = reward_role("")
     return {role: name for role, name in secrets.items() if role in TRAIN_ROLES or role.startswith(rewards)}

@@ -1,4 +1,4 @@
-"""The status of a FineTuneJob, made anew each time from what is known."""
+"""Status of a FineTuneJob, rebuilt on each reconcile."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,7 +11,7 @@ from tunesmith.api.job_status import (
     Progress,
     Resolved,
 )
-from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, FineTuneJobReason
+from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, FineTuneJobReason, RunReason
 from tunesmith.api.values import format_duration
 from tunesmith.decide.conditions import ConditionUpdate, merge_conditions
 from tunesmith.decide.fit.admission import admission_conditions, shown_gpu_memory, shown_memory
@@ -25,32 +25,37 @@ from tunesmith.decide.run.summary import (
     stage_condition,
     waiting_conditions,
 )
-from tunesmith.manifests.generate_job import STAGE as GENERATE
-from tunesmith.manifests.prepare_job import STAGE as PREPARE
-from tunesmith.manifests.train_job import STAGE as TRAIN
-from tunesmith_contract.progress import EVAL_REWARD, PART, REWARD, PreparePart, TrainerStatus
+from tunesmith_contract.progress import (
+    EVAL_REWARD,
+    PART,
+    REWARD,
+    TOKENS_PER_SECOND,
+    TRAINER_UPDATES,
+    PreparePart,
+    TrainerStatus,
+)
 from tunesmith_contract.report import DatasetReport, TrainingReport
 from tunesmith_contract.shared_rules.defaults import is_packed
+from tunesmith_contract.stages import Stage
 
 from .costs import build_estimate
-from .dataset_status import describe_dataset, show_dataset
-from .generation_status import show_generation
+from .data_status import build_dataset_status, build_generation_status, describe_dataset
 from .results import Results
 from .status_view import TrainingView
 
-#: A model that guesses has the logarithm of its vocabulary; e to the power of more than this says nothing.
+#: Bounds the perplexity; a model that guesses has the logarithm of its vocabulary.
 _MOST_NATS = 100.0
 
 _ACTIVE = {
-    GENERATE: FineTuneJobPhase.GENERATING,
-    PREPARE: FineTuneJobPhase.PREPARING,
-    TRAIN: FineTuneJobPhase.TRAINING,
+    Stage.GENERATE: FineTuneJobPhase.GENERATING,
+    Stage.PREPARE: FineTuneJobPhase.PREPARING,
+    Stage.TRAIN: FineTuneJobPhase.TRAINING,
 }
 
 _WORKING = {
-    GENERATE: FineTuneJobReason.GENERATING,
-    PREPARE: FineTuneJobReason.PREPARING,
-    TRAIN: FineTuneJobReason.TRAINING,
+    Stage.GENERATE: FineTuneJobReason.GENERATING,
+    Stage.PREPARE: FineTuneJobReason.PREPARING,
+    Stage.TRAIN: FineTuneJobReason.TRAINING,
 }
 
 _PARTS: Mapping[str, str] = {
@@ -66,7 +71,7 @@ def build_training_status(
     job: FineTuneJob, view: TrainingView, results: Results, now: datetime
 ) -> dict[str, Any]:
     """The whole status as a plain dict."""
-    children, phase, prepared = view.step.children, _phase(view), view.step.report(PREPARE)
+    children, phase, prepared = view.step.children, _phase(view), view.step.report(Stage.PREPARE)
     dataset, training = prepared.dataset if prepared else None, view.training
     last = view.step.last_record(view.stage)
     over = phase in {FineTuneJobPhase.SUCCEEDED, FineTuneJobPhase.FAILED}
@@ -75,8 +80,8 @@ def build_training_status(
         observed_generation=job.metadata.generation,
         method=job.spec.method.name,
         resolved=_resolved(job, view, results, dataset),
-        generation=show_generation(job, view),
-        dataset=show_dataset(dataset) if dataset else None,
+        generation=build_generation_status(job, view),
+        dataset=build_dataset_status(dataset) if dataset else None,
         estimate=build_estimate(job, view),
         progress=_progress(job, view, training),
         memory_estimate=shown_memory(job.status, view.admission, training),
@@ -102,17 +107,17 @@ def build_training_status(
 
 
 def build_waiting_status(job: FineTuneJob, message: str, missing: bool, now: datetime) -> dict[str, Any]:
-    """Nothing has begun: an earlier job has not made its artefact.
+    """Status of a job that waits for the artifact of an earlier job.
 
     Args:
-        missing: it is not there at all.
+        missing: the earlier job does not exist.
     """
     status = FineTuneJobStatus(
         phase=FineTuneJobPhase.PENDING,
         observed_generation=job.metadata.generation,
         method=job.spec.method.name,
     )
-    updates = waiting_conditions(FineTuneJobReason.WAITING_FOR_JOB, message, hindered=missing)
+    updates = waiting_conditions(FineTuneJobReason.WAITING_FOR_JOB, message, blocked=missing)
     conditions = merge_conditions(conditions_of(job.status.conditions), updates, job.metadata.generation, now)
     return status.to_dict() | {"conditions": conditions}
 
@@ -161,22 +166,19 @@ def _resolved(
 def _progress(job: FineTuneJob, view: TrainingView, training: TrainingReport | None) -> Progress | None:
     if training is not None:
         return _with_perplexity(job, _final_progress(training))
-    if view.stage != TRAIN:
+    if view.stage is not Stage.TRAIN:
         runs = view.step.state is StageState.RUNNING
         return _share_done(view.progress) if view.progress is not None and runs else None
-    before = _of_steps(job.status.progress)
+    before = job.status.progress
+    if before is not None and not before.total_steps:
+        before = None  # of an earlier stage, which has no steps
     if view.progress is None:
         return before
     return _with_perplexity(job, _live_progress(view.progress, before or Progress()))
 
 
-def _of_steps(before: Progress | None) -> Progress | None:
-    """What status has of training: a share without steps is of the stage before it."""
-    return before if before is not None and before.total_steps else None
-
-
 def _with_perplexity(job: FineTuneJob, progress: Progress) -> Progress:
-    """What people call the loss of a language: of answers alone nobody asks for it."""
+    """Progress with the perplexity, for a method that learns plain text."""
     if job.spec.method.pretraining is None or progress.eval_loss is None:
         return progress
     loss = min(float(progress.eval_loss), _MOST_NATS)
@@ -197,38 +199,45 @@ def _final_progress(training: TrainingReport) -> Progress:
     )
 
 
-def _share_done(news: TrainerStatus) -> Progress:
-    """How far a stage is that has no optimizer steps."""
-    live = _live_progress(news, Progress())
+def _share_done(update: TrainerStatus) -> Progress:
+    """Progress of a stage without optimizer steps."""
+    live = _live_progress(update, Progress())
     return Progress(percent=live.percent, remaining=live.remaining, last_update_time=live.last_update_time)
 
 
-def _live_progress(news: TrainerStatus, before: Progress) -> Progress:
-    """The news; what they leave out of the steps stays as it was: transformers' last word names none."""
-    metrics = {metric.name: metric.value for metric in news.metrics}
-    percent, remaining = news.progress_percentage, news.estimated_remaining_seconds
+def _live_progress(update: TrainerStatus, before: Progress) -> Progress:
+    """Progress after an update of the pods.
+
+    Steps that it leaves out stay: the last update of transformers has none. An update by the trainer's own callbacks
+    (a commit, the kernels, overfitting) has no measurements: these stay too, as the latest ones.
+    """
+    metrics = {metric.name: metric.value for metric in update.metrics}
+    measured = before if metrics.keys() & TRAINER_UPDATES else Progress()
+    step = _whole(metrics, "current_step")
+    percent, seconds = update.progress_percentage, update.estimated_remaining_seconds
+    remaining = measured.remaining if seconds is None else format_duration(min(seconds, 10**7))
     return Progress(
-        step=_whole(metrics, "current_step") or before.step,
+        step=before.step if step is None else step,
         total_steps=_whole(metrics, "total_steps") or before.total_steps,
         percent=None if percent is None else f"{percent}%",
-        epoch=_number(metrics, "current_epoch"),
-        loss=_number(metrics, "loss"),
-        eval_loss=_number(metrics, "eval_loss"),
-        reward=_number(metrics, REWARD),
-        eval_reward=_number(metrics, EVAL_REWARD),
-        tokens_per_second=_number(metrics, "tokens_per_second"),
-        remaining=None if remaining is None else format_duration(min(remaining, 10**7)),
-        last_update_time=news.last_updated_time.replace(microsecond=0),
+        epoch=_number(metrics, "current_epoch") or measured.epoch,
+        loss=_number(metrics, "loss") or measured.loss,
+        eval_loss=_number(metrics, "eval_loss") or measured.eval_loss,
+        reward=_number(metrics, REWARD) or measured.reward,
+        eval_reward=_number(metrics, EVAL_REWARD) or measured.eval_reward,
+        tokens_per_second=_number(metrics, TOKENS_PER_SECOND) or measured.tokens_per_second,
+        remaining=remaining,
+        last_update_time=update.last_updated_time.replace(microsecond=0),
     )
 
 
-def _whole(metrics: Mapping[str, str], name: str) -> int:
+def _whole(metrics: Mapping[str, str], name: str) -> int | None:
     number = _number(metrics, name)
-    return max(0, int(float(number))) if number else 0
+    return max(0, int(float(number))) if number else None
 
 
 def _number(metrics: Mapping[str, str], name: str) -> str | None:
-    """A pod's word for a number, if it is one: pods are not to be believed blindly."""
+    """A metric of a pod as a decimal string; None for anything that is no number: pods are not trusted."""
     try:
         value = float(metrics.get(name, ""))
         return decimal(value) if abs(value) < 10**15 else None
@@ -243,52 +252,52 @@ def _conditions(
     dataset: DatasetReport | None,
     training: TrainingReport | None,
 ) -> list[ConditionUpdate]:
-    """Ready, Reconciling, Stalled and Succeeded for all; DataReady and Trained for who waits for a stage."""
+    """Ready, Reconciling, Stalled and Succeeded; DataReady and Trained for those who wait for a stage."""
     step, last = view.step, view.step.last_record(view.stage)
     if training is not None:
-        message = f"The artefact is {training.artifact.digest}."
-        common = ended_conditions(True, FineTuneJobReason.SUCCEEDED, message)
+        message = f"The artifact is {training.artifact.digest}."
+        common = ended_conditions(True, RunReason.SUCCEEDED, message)
     elif phase is FineTuneJobPhase.FAILED and last is not None:
         common = ended_conditions(False, last.reason, last.failure.message if last.failure else "")
     else:
         common = attempt_conditions(step, last, _activity(job, view, phase))
-    found = describe_dataset(dataset) if dataset else ""
-    stage = GENERATE if view.stage == GENERATE else PREPARE
+    prepared = describe_dataset(dataset) if dataset else ""
+    stage = Stage.GENERATE if view.stage is Stage.GENERATE else Stage.PREPARE
     data = stage_condition(
-        ConditionType.DATA_READY, step, stage, FineTuneJobReason.PREPARED, found, _WORKING[stage]
+        ConditionType.DATA_READY, step, stage, FineTuneJobReason.PREPARED, prepared, _WORKING[stage]
     )
-    if view.stage != TRAIN:
+    if view.stage is not Stage.TRAIN:
         return [*common, data]
     done = f"{training.steps} steps." if training else ""
     trained = stage_condition(
-        ConditionType.TRAINED, step, TRAIN, FineTuneJobReason.TRAINED, done, FineTuneJobReason.TRAINING
+        ConditionType.TRAINED, step, Stage.TRAIN, FineTuneJobReason.TRAINED, done, FineTuneJobReason.TRAINING
     )
     return [*common, data, trained]
 
 
 def _activity(job: FineTuneJob, view: TrainingView, phase: FineTuneJobPhase) -> tuple[str, str]:
-    """Reason and message while nothing hinders."""
+    """Reason and message while nothing blocks the job."""
     name = f"Attempt {view.step.attempt} of {view.stage}"
     match phase:
         case FineTuneJobPhase.SUSPENDED:
-            return FineTuneJobReason.SUSPENDED, "Held by spec.suspend; false lets it go on."
+            return RunReason.SUSPENDED, "Suspended by spec.suspend; write false to resume."
         case FineTuneJobPhase.QUEUED:
-            return FineTuneJobReason.QUEUED, f"{name} waits in its queue."
+            return RunReason.QUEUED, f"{name} waits in its queue."
     if job.spec.suspend:
-        return FineTuneJobReason.SUSPENDED, f"{name} is held by its queue: {_through_queue(view)}"
+        return RunReason.SUSPENDED, f"{name} is suspended through its queue: {_through_queue(view)}"
     return _WORKING[view.stage], f"{name} runs{_part(view)}."
 
 
 def _part(view: TrainingView) -> str:
-    """What prepare is at, if its pod has said so in a word that is known."""
-    known = _PARTS.get(view.metrics.get(PART, "")) if view.stage == PREPARE else None
-    return f": {known}" if known else ""
+    """The part of prepare that runs, if its pod reports one that is known."""
+    part = _PARTS.get(view.metrics.get(PART, "")) if view.stage is Stage.PREPARE else None
+    return f": {part}" if part else ""
 
 
 def _through_queue(view: TrainingView) -> str:
     if view.step.children.workloads:
-        return "its Workload is inactive, and its pods are ended."
+        return "its Workload is inactive, and its pods end."
     return (
-        "there is no Workload of it to make inactive. Is Kueue there, and does it look at this namespace? Without "
-        "its queue's label the job would be held at once."
+        "it has no Workload to make inactive. Check that Kueue is installed and manages this namespace. Without the "
+        "label of a queue the job would be suspended at once."
     )

@@ -1,8 +1,8 @@
 """What a training step keeps of its activations: an inventory of autograd's saved tensors, layer by layer.
 
 Counted in the source of transformers 5.23 (a block of Llama's kind), PEFT 0.21 and Liger 0.8, and compared with what
-torch saves in ``tests/trainer/test_memory.py``. H is the hidden size, I the feed-forward block's width, q and kv those
-of queries and of keys or values; all bytes are per token unless a name says otherwise.
+torch saves in ``tests/trainer/train/test_memory.py``. H is the hidden size, I the feed-forward block's width, q and kv
+those of queries and of keys or values; all bytes are per token unless a name says otherwise.
 """
 
 from collections.abc import Iterable

@@ -1,42 +1,46 @@
-"""The children of a run, and what their records add up to."""
+"""Child objects of a run, and totals over its records."""
 
 from dataclasses import dataclass, replace
 
-from tunesmith.decide.objects import Manifest, is_of
+from tunesmith.decide.objects import is_of
+from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord
+from tunesmith_contract.report import Checkpoint
+from tunesmith_contract.stages import Stage
 
 
 @dataclass(frozen=True, slots=True)
 class Children:
-    """What there is of a run.
+    """Child objects of a run.
 
     Attributes:
-        records: how ended attempts of all stages ended.
-        jobs, pods: those that are there, and pods that left a last word before they went.
+        records: of the ended attempts of all stages.
+        jobs: those that exist.
+        pods: those that exist, and pods that are gone and left a report.
         services: the Services under which the pods of a gang find each other.
-        workloads: Kueue's Workloads of the Jobs; None where there are none to look at, or Kueue is not installed.
+        workloads: Kueue's Workloads of the Jobs; None where Kueue is not installed.
     """
 
     records: tuple[AttemptRecord, ...] = ()
-    jobs: tuple[Manifest, ...] = ()
-    pods: tuple[Manifest, ...] = ()
-    services: tuple[Manifest, ...] = ()
-    workloads: tuple[Manifest, ...] | None = None
+    jobs: tuple[Body, ...] = ()
+    pods: tuple[Body, ...] = ()
+    services: tuple[Body, ...] = ()
+    workloads: tuple[Body, ...] | None = None
 
-    def records_of(self, stage: str) -> tuple[AttemptRecord, ...]:
+    def records_of(self, stage: Stage) -> tuple[AttemptRecord, ...]:
         """The stage's records, oldest attempt first."""
         records = (record for record in self.records if record.stage == stage)
         return tuple(sorted(records, key=lambda record: record.attempt))
 
-    def job_of(self, stage: str, attempt: int) -> Manifest | None:
+    def job_of(self, stage: Stage, attempt: int) -> Body | None:
         """The Job of an attempt."""
         return next((job for job in self.jobs if is_of(job, stage, attempt)), None)
 
-    def pods_of(self, stage: str, attempt: int) -> tuple[Manifest, ...]:
+    def pods_of(self, stage: Stage, attempt: int) -> tuple[Body, ...]:
         """The pods of an attempt."""
         return tuple(pod for pod in self.pods if is_of(pod, stage, attempt))
 
-    def services_of(self, stage: str, attempt: int) -> tuple[Manifest, ...]:
+    def services_of(self, stage: Stage, attempt: int) -> tuple[Body, ...]:
         """The Services of an attempt."""
         return tuple(service for service in self.services if is_of(service, stage, attempt))
 
@@ -48,24 +52,29 @@ class Children:
         """With one more record."""
         return replace(self, records=(*self.records, record))
 
+    def last_checkpoint(self, stage: Stage) -> Checkpoint | None:
+        """The latest checkpoint in the stage's records."""
+        checkpoints = [record.checkpoint for record in self.records_of(stage) if record.checkpoint]
+        return checkpoints[-1] if checkpoints else None
+
     @property
     def disruptions(self) -> int:
-        """Attempts that were taken away."""
+        """Number of attempts that were disrupted."""
         return sum(record.outcome is AttemptOutcome.DISRUPTED for record in self.records)
 
     @property
     def failures(self) -> int:
-        """Attempts that failed; not those after which something was changed."""
+        """Number of attempts that failed, without those after which a remedy was applied."""
         return sum(
             record.outcome is AttemptOutcome.FAILED and record.remedy is None for record in self.records
         )
 
     @property
     def active_seconds(self) -> float:
-        """How long the pods of ended attempts ran."""
+        """Run time of the pods of ended attempts."""
         return sum(record.active_seconds for record in self.records)
 
     @property
     def gpu_seconds(self) -> float:
-        """What all ended attempts took."""
+        """GPU time of all ended attempts."""
         return sum(record.gpu_seconds for record in self.records)

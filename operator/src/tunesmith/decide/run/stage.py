@@ -1,18 +1,18 @@
-"""A stage of a run, and what follows for it."""
+"""Definition of a stage of a run, and its next step."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tunesmith.decide.objects import Manifest
 from tunesmith.decide.plan import Action, Event
-from tunesmith.decide.plan import Manifest as Body
 from tunesmith.manifests.names import Owner
+from tunesmith.manifests.objects import Body, KubernetesObject
 from tunesmith.manifests.result_config_map import AttemptRecord, Remedy
 from tunesmith_contract.report import Failure, RunReport
+from tunesmith_contract.stages import Stage
 
 from .children import Children
-from .limits import Limits
+from .limits import RunLimits
 from .waiting import References, Waiting
 
 #: A pod whose node is silent can't be seen to end: after this long beyond its grace period it counts as lost.
@@ -20,7 +20,7 @@ LOST_POD_SECONDS = 300.0
 
 
 class StageState(StrEnum):
-    """Where a stage stands."""
+    """State of a stage."""
 
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
@@ -31,38 +31,37 @@ class StageState(StrEnum):
 
 
 def no_remedy(failure: Failure, records: Sequence[AttemptRecord]) -> Remedy | Failure:
-    """Nothing can be changed: the failure is what it is."""
+    """The failure as it is: the stage has no remedies."""
     return failure
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """What is to be run, and how patiently.
+class StageDefinition:
+    """Objects of a stage's attempts, and the rules for repeating them.
 
     Attributes:
-        owner: whose stage it is.
-        name: ``generate``, ``prepare``, ``train`` or ``evaluate``.
-        build: the objects of an attempt, the Job last; what is known of earlier attempts may change them.
-        backoff_limit: how often failed attempts of the run, over all stages, are tried again.
-        references: what the pods refer to.
-        started, ended: reasons of the events that say so; None where another event does.
-        limits: how long the run, all together, may go on.
+        owner: the FineTuneJob or EvalRun.
+        build: makes the objects of an attempt, the Job last; records of earlier attempts may change them.
+        backoff_limit: retries of failed attempts, over all stages of the run.
+        references: objects that the pods refer to.
+        started, ended: reasons of the events at start and success; None where another event covers it.
+        limits: of the whole run.
         nodes: pods of an attempt.
-        remedy: what the next attempts change after a failure with these records before it; the failure, in its final
-            words, where that is nothing.
+        remedy: change for the next attempts after a failure, given the earlier records; the failure with its final
+            message where there is none.
         suspended: no pod may run.
-        queued: a queue (Kueue) decides when the Job runs: its ``suspend`` is the queue's.
+        queued: a queue (Kueue) decides when the Job runs, and owns its ``suspend``.
         lost_pod_seconds: how long beyond its grace period a pod may take to end.
     """
 
     owner: Owner
-    name: str
-    build: Callable[[int, Children], tuple[Body, ...]]
+    name: Stage
+    build: Callable[[int, Children], tuple[KubernetesObject, ...]]
     backoff_limit: int
     references: References
     started: str
     ended: str | None
-    limits: Limits = field(default=Limits())
+    limits: RunLimits = field(default=RunLimits())
     nodes: int = 1
     remedy: Callable[[Failure, Sequence[AttemptRecord]], Remedy | Failure] = no_remedy
     suspended: bool = False
@@ -77,13 +76,13 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What follows for a stage.
+    """Next step of a stage.
 
     Attributes:
-        state: where it stands once the actions are carried out.
+        state: once the actions are carried out.
         children: with the record that this step makes, if any.
-        attempt: the current or last attempt; 0 before the first.
-        waiting: why it does not go on.
+        attempt: number of the current or last attempt; 0 before the first.
+        waiting: what keeps the pods from starting.
         job: the live Job, as observed.
     """
 
@@ -94,14 +93,14 @@ class Step:
     attempt: int = 0
     waiting: Waiting | None = None
     requeue_after: float | None = None
-    job: Manifest | None = None
+    job: Body | None = None
 
-    def last_record(self, stage: str) -> AttemptRecord | None:
+    def last_record(self, stage: Stage) -> AttemptRecord | None:
         """The stage's latest record."""
         records = self.children.records_of(stage)
         return records[-1] if records else None
 
-    def report(self, stage: str) -> RunReport | None:
+    def report(self, stage: Stage) -> RunReport | None:
         """The report of the stage's success."""
         record = self.last_record(stage)
         return record.report if record else None

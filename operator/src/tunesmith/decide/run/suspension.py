@@ -1,83 +1,64 @@
-"""Holding a Job and letting it go on: by its own ``suspend``, or through the queue that decides when it runs."""
+"""Suspension of a live Job: by its own ``suspend``, or through the queue that decides when it runs."""
 
-from collections.abc import Sequence
-
-from tunesmith.api.reasons import FineTuneJobReason as Reason
-from tunesmith.decide.objects import Manifest, is_suspended
+from tunesmith.api.reasons import RunReason
 from tunesmith.decide.plan import Action, Event, Patch, owned_by
-from tunesmith.decide.plan import Manifest as Body
 from tunesmith.manifests.names import GROUP
+from tunesmith.manifests.objects import Body, KubernetesObject
 
-from .usage import USED_ANNOTATION, Usage, is_active, noted_usage
+from .attempt import Attempt
+from .usage import USED_ANNOTATION, saved_usage
 
-#: Marks a Workload that was made inactive here: one that its queue or an administrator holds is left alone.
+#: Marks a Workload that the operator made inactive: one that its queue or an administrator holds is left alone.
 HELD_ANNOTATION = f"{GROUP}/held"
 
 Change = tuple[tuple[Action, ...], tuple[Event, ...]]
 
 
-def hold_or_release(
-    suspended: bool,
-    queued: bool,
-    job: Manifest,
-    pods: Sequence[Manifest],
-    workloads: Sequence[Manifest] | None,
-    usage: Usage,
-) -> Change:
-    """What brings a live Job to where it should be; what its pods took is noted before they go.
-
-    Args:
-        suspended: no pod may run.
-        queued: the Job's ``suspend`` is its queue's.
-        pods: of the Job.
-        workloads: Kueue's, of all Jobs of the run.
-        usage: of the Job until now.
-    """
-    if queued:
-        actions, events = _through_queue(suspended, job, workloads or ())
-        return (*actions, *_note(job, pods, usage)), events
-    if is_suspended(job) == suspended:
-        return _note(job, pods, usage), ()
+def suspend_or_resume(attempt: Attempt, job: Body) -> Change:
+    """Bring the attempt's live Job to the state that its stage asks for, and save the usage of pods that end."""
+    suspend = attempt.stage.suspended
+    if attempt.stage.queued:
+        actions, events = _change_workloads(attempt, job)
+        return (*actions, *_save_usage(attempt, job)), events
+    if attempt.suspended == suspend:
+        return _save_usage(attempt, job), ()
     name = job["metadata"]["name"]
-    change: Body = {"spec": {"suspend": suspended}}
-    if not suspended:
-        return (_patch_job(job, change),), (Event(Reason.RESUMED, f"Job {name} goes on."),)
-    change["metadata"] = {"annotations": {USED_ANNOTATION: usage.to_annotation()}}
-    return (_patch_job(job, change),), (Event(Reason.SUSPENDED, f"Job {name} is held."),)
+    if not suspend:
+        resume = Patch.of(job, {"spec": {"suspend": False}})
+        return (resume,), (Event(RunReason.RESUMED, f"Job {name} is resumed."),)
+    hold = Patch.of(job, {"spec": {"suspend": True}, **_usage_annotation(attempt)})
+    return (hold,), (Event(RunReason.SUSPENDED, f"Job {name} is suspended."),)
 
 
-def _note(job: Manifest, pods: Sequence[Manifest], usage: Usage) -> tuple[Action, ...]:
-    """Note what the pods of a held Job took, once they have ended."""
-    fresh = usage.active_seconds - noted_usage(job).active_seconds >= 1
-    if not is_suspended(job) or not fresh or any(is_active(pod) for pod in pods):
+def _usage_annotation(attempt: Attempt) -> KubernetesObject:
+    return {"metadata": {"annotations": {USED_ANNOTATION: attempt.usage.to_annotation()}}}
+
+
+def _save_usage(attempt: Attempt, job: Body) -> tuple[Action, ...]:
+    """Save the usage of a suspended Job once its pods have ended, unless it is saved already."""
+    unsaved = attempt.usage.active_seconds - saved_usage(job).active_seconds >= 1
+    if not attempt.suspended or not unsaved or attempt.has_active_pods:
         return ()
-    return (_patch_job(job, {"metadata": {"annotations": {USED_ANNOTATION: usage.to_annotation()}}}),)
+    return (Patch.of(job, _usage_annotation(attempt)),)
 
 
-def _patch_job(job: Manifest, change: Body) -> Patch:
-    metadata = job["metadata"]
-    return Patch("batch/v1", "Job", metadata["namespace"], metadata["name"], change)
-
-
-def _through_queue(suspended: bool, job: Manifest, workloads: Sequence[Manifest]) -> Change:
+def _change_workloads(attempt: Attempt, job: Body) -> Change:
+    """Make the Job's Workloads inactive or active again; its queue then ends or starts the pods."""
+    suspend = attempt.stage.suspended
     actions: list[Action] = []
     events: list[Event] = []
-    for workload in workloads:
+    for workload in attempt.children.workloads or ():
         held = HELD_ANNOTATION in (workload["metadata"].get("annotations") or {})
-        active = workload["spec"].get("active", True)
-        if not owned_by(dict(workload), job["metadata"]["uid"]) or held == suspended:
+        if not owned_by(workload, job["metadata"]["uid"]) or held == suspend:
             continue
-        if suspended and not active:
+        if suspend and not workload["spec"].get("active", True):
             continue
-        metadata = workload["metadata"]
         change = {
-            "metadata": {"annotations": {HELD_ANNOTATION: "true" if suspended else None}},
-            "spec": {"active": not suspended},
+            "metadata": {"annotations": {HELD_ANNOTATION: "true" if suspend else None}},
+            "spec": {"active": not suspend},
         }
-        actions.append(
-            Patch(workload["apiVersion"], "Workload", metadata["namespace"], metadata["name"], change)
-        )
-        verb = "is made inactive: its queue ends the pods" if suspended else "is active again"
-        reason = Reason.SUSPENDED if suspended else Reason.RESUMED
-        events.append(Event(reason, f"Workload {metadata['name']} {verb}."))
+        actions.append(Patch.of(workload, change))
+        verb = "is made inactive: its queue ends the pods" if suspend else "is active again"
+        reason = RunReason.SUSPENDED if suspend else RunReason.RESUMED
+        events.append(Event(reason, f"Workload {workload['metadata']['name']} {verb}."))
     return tuple(actions), tuple(events)

@@ -1,7 +1,7 @@
-"""How long the pods of an attempt ran, and what that took of GPUs.
+"""Run time and GPU time of an attempt.
 
-A pod holds its GPUs from its node's first sight of it (``status.startTime``) to the end of its container: not while it
-waits for a node. A Job that is held loses its pods, so what they took is noted at the Job when it is held.
+A pod holds its GPUs from ``status.startTime`` to the end of its container, not while it waits for a node. A Job that is
+suspended loses its pods, so their usage is saved in an annotation of the Job.
 """
 
 import json
@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tunesmith.decide.objects import (
-    Manifest,
     completion_index,
     container_status,
     job_end,
+    job_ended_at,
     job_started_at,
     parse_time,
     terminated,
 )
 from tunesmith.manifests.names import GROUP
+from tunesmith.manifests.objects import Body
 
 USED_ANNOTATION = f"{GROUP}/used"
 
@@ -27,12 +28,12 @@ Span = tuple[datetime, datetime]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an attempt took.
+    """Run time and GPU time of an attempt.
 
     Attributes:
         active_seconds: while at least one of its pods ran.
         gpu_seconds: GPUs times seconds, over its pods.
-        until: what ran before this time is counted; None where nothing has been noted.
+        until: time up to which pods are counted; None where no usage was saved.
     """
 
     active_seconds: float = 0.0
@@ -45,65 +46,65 @@ class Usage:
         return json.dumps({"active": self.active_seconds, "gpu": self.gpu_seconds, "until": until})
 
 
-def noted_usage(job: Manifest) -> Usage:
-    """What was noted at the Job when it was held."""
+def saved_usage(job: Body) -> Usage:
+    """Usage saved in the Job's annotation when it was suspended."""
     text = (job["metadata"].get("annotations") or {}).get(USED_ANNOTATION)
     if text is None:
         return Usage()
     try:
-        noted = json.loads(text)
-        return Usage(float(noted["active"]), float(noted["gpu"]), datetime.fromisoformat(noted["until"]))
+        saved = json.loads(text)
+        return Usage(float(saved["active"]), float(saved["gpu"]), datetime.fromisoformat(saved["until"]))
     except (ValueError, KeyError, TypeError):
         return Usage()
 
 
-def measure_usage(job: Manifest, pods: Sequence[Manifest], gpus_per_pod: float, now: datetime) -> Usage:
-    """What the attempt took so far: what was noted, and what its pods took since."""
-    noted = noted_usage(job)
-    spans = [clipped for span in _spans(job, pods, now) if (clipped := _since(span, noted.until))]
+def measure_usage(job: Body, pods: Sequence[Body], gpus_per_pod: float, now: datetime) -> Usage:
+    """Usage of the attempt so far: the saved part, and that of its pods since."""
+    saved = saved_usage(job)
+    spans = [clipped for span in _spans(job, pods, now) if (clipped := _clip(span, saved.until))]
     return Usage(
-        active_seconds=noted.active_seconds + _union(spans),
-        gpu_seconds=noted.gpu_seconds
+        active_seconds=saved.active_seconds + _union(spans),
+        gpu_seconds=saved.gpu_seconds
         + gpus_per_pod * sum((end - start).total_seconds() for start, end in spans),
         until=now,
     )
 
 
-def is_active(pod: Manifest) -> bool:
-    """Whether the pod holds what it was given."""
+def is_active(pod: Body) -> bool:
+    """True while the pod holds its resources."""
     return _start(pod) is not None and terminated(pod) is None and not _is_over(pod)
 
 
-def _spans(job: Manifest, pods: Sequence[Manifest], now: datetime) -> list[Span]:
-    """When pods ran; of an ended Job also those that nobody saw, as long as the Job or the others."""
+def _spans(job: Body, pods: Sequence[Body], now: datetime) -> list[Span]:
+    """Spans in which pods ran; pods of an ended Job that were never observed count as long as the others or the Job."""
     spans = [(start, _end(pod) or now) for pod in pods if (start := _start(pod))]
-    started, end = job_started_at(job), job_end(job)
-    if end is None or started is None:
+    started = job_started_at(job)
+    if job_end(job) is None or started is None:
         return spans
-    ended = parse_time(end[1].get("lastTransitionTime")) or now
+    ended = job_ended_at(job) or now
     unseen = job["spec"].get("parallelism", 1) - len({completion_index(pod) for pod in pods})
     since = min((start for start, _ in spans), default=started)
     return spans + [(since, ended)] * max(0, unseen)
 
 
-def _start(pod: Manifest) -> datetime | None:
+def _start(pod: Body) -> datetime | None:
     state = container_status(pod).get("state", {})
     running = state.get("running") or state.get("terminated") or {}
     return parse_time(pod.get("status", {}).get("startTime") or running.get("startedAt"))
 
 
-def _end(pod: Manifest) -> datetime | None:
+def _end(pod: Body) -> datetime | None:
     ended = terminated(pod)
     if ended is not None:
         return parse_time(ended.get("finishedAt"))
     return _start(pod) if _is_over(pod) else None
 
 
-def _is_over(pod: Manifest) -> bool:
+def _is_over(pod: Body) -> bool:
     return pod.get("status", {}).get("phase") in {"Failed", "Succeeded"}
 
 
-def _since(span: Span, until: datetime | None) -> Span | None:
+def _clip(span: Span, until: datetime | None) -> Span | None:
     start, end = span
     start = start if until is None else max(start, until)
     return (start, end) if end > start else None

@@ -1,13 +1,11 @@
-"""Why a pod does not start, in a sentence that names what is missing."""
+"""Reasons for which the pods of a stage do not start, with the field or object to correct."""
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tunesmith.api.reasons import FineTuneJobReason as Reason
+from tunesmith.api.reasons import RunReason
 from tunesmith.decide.objects import (
-    Manifest,
     condition_of,
     created_at,
     is_deleting,
@@ -16,41 +14,29 @@ from tunesmith.decide.objects import (
     parse_time,
     waiting,
 )
+from tunesmith.decide.pod_diagnosis import PodDiagnosis, PodProblem, diagnose_pod, missing_secret
+from tunesmith.manifests.objects import Body
 from tunesmith_contract.uris import InvalidUri, parse_uri
 
-#: What a person has to put right is waited for this long; then the run fails, and says so.
-PATIENCE = timedelta(minutes=10)
+#: The run fails when something that a person has to correct is missing for so long.
+CORRECTION_TIME = timedelta(minutes=10)
 
-#: A Job without a pod, or a container that is being made, is worth a word after this long.
-QUIET = timedelta(seconds=30)
-QUIET_CONTAINER = timedelta(minutes=5)
+#: A Job without a pod, or a pod without a container, is reported after this long.
+NO_POD_DELAY = timedelta(seconds=30)
+NO_CONTAINER_DELAY = timedelta(minutes=5)
 
-_CLAIM = re.compile(r'persistentvolumeclaim "(?P<name>[^"]+)" not found')
-_SECRET = re.compile(r'secret "(?P<name>[^"]+)" not found', re.IGNORECASE)
-_SECRET_KEY = re.compile(r"find key (?P<key>\S+) in Secret [^/]+/(?P<name>\S+)")
-_CONFIG_MAP = re.compile(r'configmap "(?P<name>[^"]+)" not found', re.IGNORECASE)
-_IMAGE_REASONS = frozenset(
-    {
-        "ErrImagePull",
-        "ImagePullBackOff",
-        "InvalidImageName",
-        "ErrImageNeverPull",
-        "ImageInspectError",
-        "RegistryUnavailable",
-    }
-)
-_BROKEN_REASONS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_KINDS = {"pvc": "PersistentVolumeClaim", "configmap": "ConfigMap", "secret": "Secret"}
 
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """What the pods of a stage refer to, and the field in which a person wrote it.
+    """Objects that the pods of a stage refer to, with the fields in which people wrote them.
 
     Attributes:
-        namespace: where all of it has to be.
+        namespace: where all of them have to be.
         fields: ``pvc://name``, ``configmap://name`` or ``secret://name`` to the field's path.
-        missing_config_maps: ConfigMaps that were looked for and are not there.
-        mount_failures: what nodes say of volumes that they can't mount.
+        missing_config_maps: ConfigMaps that were looked for and do not exist.
+        mount_failures: messages of nodes about volumes that they can't mount.
     """
 
     namespace: str
@@ -72,9 +58,13 @@ class References:
         named += [(f"secret://{name}", path) for path, name in secrets.items() if name]
         return cls(namespace, dict(reversed(named)), missing_config_maps, mount_failures)
 
-    def field_of(self, scheme: str, name: str) -> str:
-        """The field to correct."""
-        return self.fields.get(f"{scheme}://{name}", "the spec")
+    def describe_missing(self, scheme: str, name: str) -> str:
+        """A sentence that names the missing object and the field to correct."""
+        field = self.fields.get(f"{scheme}://{name}", "the spec")
+        return (
+            f'{_KINDS[scheme]} "{name}" does not exist in namespace {self.namespace}: '
+            f"create it, or correct {field}."
+        )
 
 
 def _storage_key(uri: str) -> str | None:
@@ -87,146 +77,102 @@ def _storage_key(uri: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Why a stage does not go on.
+    """Reason for which a stage does not go on.
 
     Attributes:
-        reason, message: of the condition that says so.
+        reason, message: of the condition that shows it.
         since: since when.
-        bounded: whether it ends the run after PATIENCE; otherwise time alone may cure it.
+        needs_correction: a person has to correct something, or the run fails; otherwise time alone may help.
     """
 
-    reason: Reason
+    reason: RunReason
     message: str
     since: datetime
-    bounded: bool
+    needs_correction: bool
 
     @property
-    def patience_ends(self) -> datetime | None:
-        """When the run fails of it."""
-        return self.since + PATIENCE if self.bounded else None
+    def fails_at(self) -> datetime | None:
+        """Time at which the run fails, unless it is corrected."""
+        return self.since + CORRECTION_TIME if self.needs_correction else None
 
 
-def find_waiting(
-    job: Manifest, pods: Iterable[Manifest], references: References, now: datetime
-) -> Waiting | None:
+def find_waiting(job: Body, pods: Sequence[Body], references: References, now: datetime) -> Waiting | None:
     """The first pod's reason for not having started; None when all is well or it is too early to say."""
-    pods = tuple(pods)
-    started = job_started_at(job)
     if is_suspended(job):
         return None
     if not pods:
-        if started is None or now < started + QUIET:
+        started = job_started_at(job)
+        if started is None or now < started + NO_POD_DELAY:
             return None
-        return _no_pod(job, started)
-    found = (_pod_waiting(pod, references, now) for pod in pods if not is_deleting(pod))
-    return next((reason for reason in found if reason), None)
+        name = job["metadata"]["name"]
+        message = (
+            f'Job "{name}" gets no pod: `kubectl describe job {name}` shows what refuses it '
+            "(a quota, a missing ServiceAccount, an admission policy)."
+        )
+        return Waiting(RunReason.POD_NOT_CREATED, message, started, needs_correction=False)
+    reasons = (_pod_waiting(pod, references, now) for pod in pods if not is_deleting(pod))
+    return next((reason for reason in reasons if reason), None)
 
 
-def _no_pod(job: Manifest, since: datetime) -> Waiting:
-    name = job["metadata"]["name"]
-    message = (
-        f'Job "{name}" gets no pod: `kubectl describe job {name}` shows what refuses it '
-        "(a quota, a missing ServiceAccount, an admission policy)."
-    )
-    return Waiting(Reason.POD_NOT_CREATED, message, since, bounded=False)
-
-
-_Check = Callable[[Manifest, References], tuple[Reason, str, bool] | None]
-
-
-def _pod_waiting(pod: Manifest, references: References, now: datetime) -> Waiting | None:
-    since = _scheduled_at(pod) or created_at(pod)
-    for check in _CHECKS:
-        if (found := check(pod, references)) is not None:
-            return Waiting(found[0], found[1], since, found[2])
-    if waiting(pod) is not None and now >= since + QUIET_CONTAINER:
-        name = pod["metadata"]["name"]
-        message = f'Pod "{name}" has no container yet: `kubectl describe pod {name}` shows what it waits for.'
-        return Waiting(Reason.CONTAINER_NOT_STARTED, message, since, bounded=False)
-    return None
-
-
-def _scheduled_at(pod: Manifest) -> datetime | None:
+def _pod_waiting(pod: Body, references: References, now: datetime) -> Waiting | None:
     scheduled = condition_of(pod, "PodScheduled")
-    return parse_time(scheduled.get("lastTransitionTime")) if scheduled else None
-
-
-def _check_scheduling(pod: Manifest, references: References) -> tuple[Reason, str, bool] | None:
-    refused = condition_of(pod, "PodScheduled", "False")
-    if refused is None:
+    since = (parse_time(scheduled.get("lastTransitionTime")) if scheduled else None) or created_at(pod)
+    diagnosis = diagnose_pod(pod)
+    problem = _describe(pod, diagnosis, references) if diagnosis else None
+    if problem is None and waiting(pod) is not None:
+        problem = _missing_volume(pod, references)
+    if problem is not None:
+        reason, message = problem
+        return Waiting(reason, message, since, needs_correction=reason is not RunReason.UNSCHEDULABLE)
+    if waiting(pod) is None or now < since + NO_CONTAINER_DELAY:
         return None
-    message = refused.get("message", "")
-    if claim := _CLAIM.search(message):
-        return Reason.VOLUME_CLAIM_NOT_FOUND, _missing("pvc", claim["name"], references), True
-    return Reason.UNSCHEDULABLE, f"No node takes the pod: {message}", False
+    name = pod["metadata"]["name"]
+    message = f'Pod "{name}" has no container yet: `kubectl describe pod {name}` shows what it waits for.'
+    return Waiting(RunReason.CONTAINER_NOT_STARTED, message, since, needs_correction=False)
 
 
-def _check_image(pod: Manifest, _: References) -> tuple[Reason, str, bool] | None:
-    state = waiting(pod)
-    if state is None or state.get("reason") not in _IMAGE_REASONS:
-        return None
-    image = pod["spec"]["containers"][0]["image"]
-    detail = state.get("message", state["reason"])
-    return (
-        Reason.IMAGE_NOT_PULLED,
-        f'Image "{image}" can\'t be pulled: correct its name, or add imagePullSecrets: {detail}',
-        True,
-    )
+def _describe(pod: Body, diagnosis: PodDiagnosis, references: References) -> tuple[RunReason, str] | None:
+    """Reason and message of a diagnosis; None where the kubelet may still go on by itself."""
+    missing = diagnosis.missing
+    match diagnosis.problem:
+        case PodProblem.UNSCHEDULABLE:
+            return RunReason.UNSCHEDULABLE, f"No node takes the pod: {diagnosis.message}"
+        case PodProblem.VOLUME_CLAIM_NOT_FOUND:
+            return RunReason.VOLUME_CLAIM_NOT_FOUND, references.describe_missing("pvc", missing)
+        case PodProblem.IMAGE_NOT_PULLED:
+            detail = diagnosis.message or diagnosis.waiting_reason
+            image = _image_of(pod, diagnosis.container)
+            advice = "correct its name, or add imagePullSecrets"
+            return RunReason.IMAGE_NOT_PULLED, f'Image "{image}" can\'t be pulled: {advice}: {detail}'
+        case PodProblem.SECRET_KEY_NOT_FOUND:
+            return RunReason.SECRET_NOT_FOUND, f'Secret "{missing}" has no key "{diagnosis.key}": add it.'
+        case PodProblem.SECRET_NOT_FOUND:
+            return RunReason.SECRET_NOT_FOUND, references.describe_missing("secret", missing)
+        case PodProblem.CONFIG_MAP_NOT_FOUND:
+            return RunReason.CONFIG_MAP_NOT_FOUND, references.describe_missing("configmap", missing)
+        case PodProblem.CONTAINER_NOT_CREATED:
+            return RunReason.CONTAINER_NOT_STARTED, f"The container can't be started: {diagnosis.message}"
+        case PodProblem.CRASHING | PodProblem.OTHER:
+            return None
 
 
-def _check_configuration(pod: Manifest, references: References) -> tuple[Reason, str, bool] | None:
-    state = waiting(pod)
-    if state is None or state.get("reason") not in _BROKEN_REASONS:
-        return None
-    message = state.get("message", "")
-    if key := _SECRET_KEY.search(message):
-        sentence = f'Secret "{key["name"]}" has no key "{key["key"]}": add it.'
-        return Reason.SECRET_NOT_FOUND, sentence, True
-    if secret := _SECRET.search(message):
-        return Reason.SECRET_NOT_FOUND, _missing("secret", secret["name"], references), True
-    if config_map := _CONFIG_MAP.search(message):
-        return Reason.CONFIG_MAP_NOT_FOUND, _missing("configmap", config_map["name"], references), True
-    return Reason.CONTAINER_NOT_STARTED, f"The container can't be started: {message}", True
+def _missing_volume(pod: Body, references: References) -> tuple[RunReason, str] | None:
+    """A missing ConfigMap or Secret of a volume: no pod's status names it while the container is being created.
 
-
-def _check_config_maps(pod: Manifest, references: References) -> tuple[Reason, str, bool] | None:
-    """A missing ConfigMap of a volume is in no pod's status: the container is being created for ever."""
-    if waiting(pod) is None or not references.missing_config_maps:
-        return None
-    name = references.missing_config_maps[0]
-    return Reason.CONFIG_MAP_NOT_FOUND, _missing("configmap", name, references), True
-
-
-def _check_mounts(pod: Manifest, references: References) -> tuple[Reason, str, bool] | None:
-    """A missing Secret of a volume is in no pod's status either, but its node says so in an event."""
-    if waiting(pod) is None:
-        return None
-    found = (_SECRET.search(message) for message in references.mount_failures)
-    names = {match["name"] for match in found if match} & set(_secret_names(pod))
-    if not names:
-        return None
-    return Reason.SECRET_NOT_FOUND, _missing("secret", min(names), references), True
-
-
-def _secret_names(pod: Manifest) -> list[str]:
+    The operator looks for ConfigMaps itself; of Secrets the nodes tell in events.
+    """
+    if references.missing_config_maps:
+        name = references.missing_config_maps[0]
+        return RunReason.CONFIG_MAP_NOT_FOUND, references.describe_missing("configmap", name)
     volumes = pod["spec"].get("volumes", ())
-    return [volume["secret"]["secretName"] for volume in volumes if "secret" in volume]
+    mounted = {volume["secret"]["secretName"] for volume in volumes if "secret" in volume}
+    missing = mounted & {missing_secret(message) for message in references.mount_failures}
+    if not missing:
+        return None
+    return RunReason.SECRET_NOT_FOUND, references.describe_missing("secret", min(missing))
 
 
-_CHECKS: tuple[_Check, ...] = (
-    _check_scheduling,
-    _check_image,
-    _check_configuration,
-    _check_config_maps,
-    _check_mounts,
-)
-
-_KINDS = {"pvc": "PersistentVolumeClaim", "configmap": "ConfigMap", "secret": "Secret"}
-
-
-def _missing(scheme: str, name: str, references: References) -> str:
-    field = references.field_of(scheme, name)
-    return (
-        f'{_KINDS[scheme]} "{name}" does not exist in namespace {references.namespace}: '
-        f"create it, or correct {field}."
-    )
+def _image_of(pod: Body, container: str) -> str:
+    containers = (*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"])
+    images = {item["name"]: item["image"] for item in containers if "name" in item}
+    return str(images.get(container) or pod["spec"]["containers"][0]["image"])

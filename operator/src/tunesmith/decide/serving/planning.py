@@ -12,7 +12,7 @@ from datetime import datetime
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.common import Model
 from tunesmith.api.job_status import FineTuneJobStatus
-from tunesmith.decide.plan import Action, Apply, Create, Delete, Event, Manifest, Patch, Plan, Push, owned_by
+from tunesmith.decide.plan import Action, Apply, Create, Delete, Event, Patch, Plan, Push, owned_by
 from tunesmith.manifests.applied import is_applied, with_applied
 from tunesmith.manifests.desired_config_map import (
     RECORD_KEY,
@@ -21,10 +21,13 @@ from tunesmith.manifests.desired_config_map import (
     read_desired,
 )
 from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.names import STAGE_LABEL
-from tunesmith.manifests.serving_deployment import build_serving_deployment, rolling_update
-from tunesmith.manifests.serving_disruption_budget import build_serving_disruption_budget
-from tunesmith.manifests.serving_inputs import STAGE as INPUTS_STAGE
+from tunesmith.manifests.names import STAGE_LABEL, Component
+from tunesmith.manifests.objects import Body, KubernetesObject
+from tunesmith.manifests.serving_deployment import (
+    build_serving_deployment,
+    build_serving_disruption_budget,
+    rolling_update,
+)
 from tunesmith.manifests.serving_inputs import ServingInputs, build_serving_inputs, read_serving_inputs
 from tunesmith.manifests.serving_service import build_serving_service
 from tunesmith_contract.agent import DesiredState
@@ -58,15 +61,15 @@ class ObservedServing:
         eval_runs: the EvalRuns of the namespace.
     """
 
-    config_maps: tuple[Manifest, ...] = ()
-    deployment: Manifest | None = None
-    service: Manifest | None = None
-    disruption_budget: Manifest | None = None
-    revisions: tuple[Manifest, ...] = ()
-    pods: tuple[Manifest, ...] = ()
+    config_maps: tuple[Body, ...] = ()
+    deployment: Body | None = None
+    service: Body | None = None
+    disruption_budget: Body | None = None
+    revisions: tuple[Body, ...] = ()
+    pods: tuple[Body, ...] = ()
     agents: tuple[Agent, ...] = ()
-    jobs: Mapping[str, Manifest | None] | None = None
-    eval_runs: tuple[Manifest, ...] = ()
+    jobs: Mapping[str, Body | None] | None = None
+    eval_runs: tuple[Body, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ class _Kept:
         versions: what the ControllerRevisions say.
     """
 
-    config_map: Manifest | None
+    config_map: Body | None
     desired: DesiredState
     records: Mapping[str, AliasRecord]
     versions: tuple[VersionRecord, ...]
@@ -132,7 +135,7 @@ def choose_inputs(
     kept = [
         read_serving_inputs(config_map)
         for config_map in observed.config_maps
-        if config_map["metadata"]["labels"].get(STAGE_LABEL) == INPUTS_STAGE
+        if config_map["metadata"]["labels"].get(STAGE_LABEL) == Component.INPUTS
     ]
     requested = deployment.spec.engine.image or ""
     last = max(kept, key=lambda inputs: inputs.number, default=None)
@@ -237,7 +240,7 @@ def _inputs_action(
     return () if manifest["metadata"]["name"] in names else (Create(manifest),)
 
 
-def _as_written(model: Model) -> Manifest:
+def _as_written(model: Model) -> KubernetesObject:
     """Without defaults: a field that a later release adds changes nothing."""
     return model.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
 
@@ -253,7 +256,10 @@ def _pod_actions(
 
 
 def _deployment_action(
-    deployment: AdapterDeployment, observed: Manifest | None, inputs: ServingInputs, environment: Environment
+    deployment: AdapterDeployment,
+    observed: Body | None,
+    inputs: ServingInputs,
+    environment: Environment,
 ) -> tuple[Action, ...]:
     """Apply where what a person wrote has changed, not where a newer operator would build it differently."""
     spec = deployment.spec
@@ -275,18 +281,18 @@ def _deployment_action(
     return (Patch("apps/v1", "Deployment", metadata["namespace"], metadata["name"], patch),)
 
 
-def _service_action(deployment: AdapterDeployment, observed: Manifest | None) -> tuple[Action, ...]:
+def _service_action(deployment: AdapterDeployment, observed: Body | None) -> tuple[Action, ...]:
     manifest = build_serving_service(deployment)
     if _is_foreign(observed, deployment) or is_applied(observed, manifest):
         return ()
     return (Apply(with_applied(manifest, manifest)),)
 
 
-def _is_foreign(observed: Manifest | None, deployment: AdapterDeployment) -> bool:
+def _is_foreign(observed: Body | None, deployment: AdapterDeployment) -> bool:
     return observed is not None and not owned_by(observed, deployment.metadata.uid)
 
 
-def _disruption_budget_action(deployment: AdapterDeployment, observed: Manifest | None) -> tuple[Action, ...]:
+def _disruption_budget_action(deployment: AdapterDeployment, observed: Body | None) -> tuple[Action, ...]:
     manifest = build_serving_disruption_budget(deployment)
     if deployment.spec.replicas > 1:
         return () if is_applied(observed, manifest) else (Apply(with_applied(manifest, manifest)),)

@@ -17,13 +17,14 @@ from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.reasons import AdapterPhase as Phase
 from tunesmith.api.reasons import ConditionType
 from tunesmith.decide.conditions import ConditionUpdate, merge_conditions
-from tunesmith.decide.plan import Event, Manifest
-from tunesmith.decide.pod_trouble import find_trouble
+from tunesmith.decide.plan import Event
+from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_service import serving_service_name, serving_url
 from tunesmith_contract.agent import LoadState, served_name
 
 from .alias_status import MAX_MESSAGE, build_adapter_status
 from .fleet import Fleet, ServingPod
+from .pod_problem import find_pod_problem
 from .record import AliasRecord
 from .rollout import Facts
 from .sources import VersionRecord
@@ -51,7 +52,7 @@ class ServingState:
         versions: all versions that ever were.
     """
 
-    observed: Manifest | None
+    observed: Body | None
     service_is_foreign: bool
     fleet: Fleet
     generation: int
@@ -132,8 +133,8 @@ def _build_pod(pod: ServingPod, state: ServingState) -> PodStatus:
 
 
 def _pod_message(pod: ServingPod) -> str | None:
-    if trouble := find_trouble(pod.body):
-        return f"{trouble.reason}: {trouble.message}"[:MAX_MESSAGE]
+    if problem := find_pod_problem(pod.body):
+        return f"{problem.reason}: {problem.message}"[:MAX_MESSAGE]
     if pod.agent is None or not pod.agent.connected:
         return "its agent is not connected to the operator" if pod.ready else None
     failed = [version for version in pod.agent.report.versions if version.state is LoadState.FAILED]
@@ -209,8 +210,8 @@ def _pods_pending(state: ServingState) -> Said:
         if (condition["type"], condition["status"]) == ("ReplicaFailure", "True"):
             return Reason.UNAVAILABLE, condition.get("message", "")
     for pod in state.fleet.pods:
-        if trouble := find_trouble(pod.body):
-            return trouble.reason, f"pod {pod.name}: {trouble.message}"
+        if problem := find_pod_problem(pod.body):
+            return problem.reason, f"pod {pod.name}: {problem.message}"
     wanted = (state.observed or {}).get("spec", {}).get("replicas", 0)
     return Reason.ENGINE_STARTING, f"{len(state.fleet.ready)} of {wanted} pods are ready"
 

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
-from tunesmith.decide.plan import Create, Manifest, Patch
+from tunesmith.decide.plan import Create, Patch
 from tunesmith.manifests.names import Owner
+from tunesmith.manifests.objects import Body, KubernetesObject
 from tunesmith.manifests.version_revision import (
     API_VERSION,
     KIND,
@@ -22,7 +23,7 @@ from .record import AliasRecord
 from .sources import UNEVALUATED, VersionRecord, Wanted
 
 
-def read_versions(revisions: Iterable[Manifest]) -> tuple[VersionRecord, ...]:
+def read_versions(revisions: Iterable[Body]) -> tuple[VersionRecord, ...]:
     """What the ControllerRevisions say."""
     return tuple(_read_version(revision) for revision in revisions)
 
@@ -80,7 +81,7 @@ def _promotion(known: dict[str, VersionRecord], version: Version) -> datetime | 
     return known.get(version.digest, _NOTHING).promoted
 
 
-def _read_version(revision: Manifest) -> VersionRecord:
+def _read_version(revision: Body) -> VersionRecord:
     data, rejection = revision["data"], read_rejection(revision)
     return VersionRecord(
         alias=data["alias"],
@@ -120,6 +121,6 @@ def _create(owner: Owner, alias: str, version: Version, wanted: Wanted, now: dat
     )
 
 
-def _patch(owner: Owner, alias: str, version: Version, patch: Manifest) -> Patch:
+def _patch(owner: Owner, alias: str, version: Version, patch: KubernetesObject) -> Patch:
     name = version_revision_name(owner, alias, version.version)
     return Patch(API_VERSION, KIND, owner.metadata.namespace, name, patch)

@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerBase
 from tunesmith_contract.artifact import ArtifactKind
 from tunesmith_contract.report import Artifact, Export
 from tunesmith_contract.run_config import OutputFormat, TrainConfig
-from tunesmith_trainer.report import Workspace
-from tunesmith_trainer.train.artifact import publish_folder
+from tunesmith_data.pod.workspace import Workspace
+from tunesmith_trainer.train.artifact.files import publish_folder
 
 from .gguf import save_gguf, write_modelfile
 from .merged import save_merged

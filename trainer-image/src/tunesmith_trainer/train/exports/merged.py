@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from tunesmith_trainer.failures import UserError
+from tunesmith_data.failures import UserError
 
 log = logging.getLogger(__name__)
 

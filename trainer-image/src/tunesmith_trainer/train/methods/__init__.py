@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from tunesmith_trainer.failures import UserError
+from tunesmith_data.failures import UserError
+from tunesmith_trainer.train.callbacks.tracking import forgive_trackers
 from tunesmith_trainer.train.context import Training
-from tunesmith_trainer.train.tracking import forgive_trackers
 
 
 def build_trainer(training: Training) -> Any:

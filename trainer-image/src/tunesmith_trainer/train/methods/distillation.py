@@ -9,10 +9,10 @@ from transformers import AutoModelForCausalLM
 from trl import DistillationConfig, DistillationTrainer
 
 from tunesmith_contract.methods import DistillationMethod
-from tunesmith_trainer.failures import UserError
-from tunesmith_trainer.model import load_config
-from tunesmith_trainer.teacher import as_supervised
-from tunesmith_trainer.tokenizer import load_tokenizer
+from tunesmith_data.failures import UserError
+from tunesmith_data.models.inspection import load_config
+from tunesmith_data.models.tokenizer import load_tokenizer
+from tunesmith_data.prepare.teacher_answers import as_supervised
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import Training
 

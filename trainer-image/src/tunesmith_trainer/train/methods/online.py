@@ -13,12 +13,13 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from tunesmith_contract.methods import GRPOLoss, GRPOMethod, RLOOMethod
 from tunesmith_contract.run_config import Hyperparameters
-from tunesmith_trainer.data.formats import Row
-from tunesmith_trainer.failures import UserError
-from tunesmith_trainer.rewards.build import build_reward_functions, require_no_tools
+from tunesmith_data.failures import UserError
+from tunesmith_data.rewards.build import build_reward_functions, require_no_tools
+from tunesmith_data.rows.schema.formats import Row
+from tunesmith_trainer.rewards.model_scorer import build_model
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import Training
-from tunesmith_trainer.train.parallel import world_size
+from tunesmith_trainer.train.distributed.parallel import world_size
 
 from .few_metrics import FewMetrics
 from .replay import ReplayedOrder
@@ -130,7 +131,7 @@ def _build(
     numbers = training.config.hyperparameters
     require_groups(numbers, world_size(), method.generations, len(rows.train))
     functions, weights = build_reward_functions(
-        method.rewards, training.tokenizer.all_special_ids, training.storage
+        method.rewards, training.tokenizer.all_special_ids, training.storage, build_model=build_model
     )
     return trainer(
         model=training.model,

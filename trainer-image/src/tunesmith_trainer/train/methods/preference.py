@@ -16,12 +16,12 @@ from transformers import AutoModelForCausalLM
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from tunesmith_contract.methods import DPOLoss, DPOMethod, KTOLoss
-from tunesmith_trainer.data.formats import Row
-from tunesmith_trainer.data.render import Renderer
-from tunesmith_trainer.failures import UserError
+from tunesmith_data.failures import UserError
+from tunesmith_data.models.rendering import Renderer
+from tunesmith_data.rows.schema.formats import Row
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import Training
-from tunesmith_trainer.train.parallel import micro_batch_size
+from tunesmith_trainer.train.distributed.parallel import micro_batch_size
 
 from .validation import WeightedValidation
 

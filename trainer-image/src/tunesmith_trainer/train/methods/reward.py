@@ -5,8 +5,8 @@ from typing import Any
 from datasets import Dataset
 from trl import RewardConfig, RewardTrainer
 
-from tunesmith_trainer.data.formats import Row
-from tunesmith_trainer.data.render import Renderer
+from tunesmith_data.models.rendering import Renderer
+from tunesmith_data.rows.schema.formats import Row
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import Training
 from tunesmith_trainer.train.models import REWARD_HEAD

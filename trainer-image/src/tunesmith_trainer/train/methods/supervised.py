@@ -9,8 +9,8 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from tunesmith_contract.methods import PretrainingMethod, SFTMethod
-from tunesmith_trainer.data.formats import Row
-from tunesmith_trainer.data.render import Renderer
+from tunesmith_data.models.rendering import Renderer
+from tunesmith_data.rows.schema.formats import Row
 from tunesmith_trainer.train.arguments import common_arguments, one_row_per_pass
 from tunesmith_trainer.train.context import Training
 from tunesmith_trainer.train.kernels import Batching, choose_batching

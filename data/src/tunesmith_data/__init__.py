@@ -1,0 +1,1 @@
+"""Rows for fine-tuning: read, checked, cleaned, labelled, generated; needs no torch."""

@@ -1,0 +1,66 @@
+"""Files of this computer by the URIs that a run is written in."""
+
+import os
+from pathlib import Path
+
+from tunesmith_contract.uris import InvalidUri, Scheme, StorageUri, parse_uri
+from tunesmith_data.failures import UserError
+from tunesmith_data.pod.storage import Storage
+
+#: The claim whose paths are those of this computer, from its root.
+HOST_CLAIM = "this-computer"
+
+_PREFIX = f"{Scheme.PVC}://{HOST_CLAIM}"
+
+
+class HostStorage(Storage):
+    """Finds what lies on ``pvc://this-computer`` wherever it is; the rest as in a pod."""
+
+    def path(self, uri: StorageUri) -> Path:
+        """The path of a ``pvc://`` or ``configmap://`` URI.
+
+        Raises:
+            InvalidUri: the rest is fetched, not mounted.
+        """
+        return Path("/") / uri.path if uri.name == HOST_CLAIM else super().path(uri)
+
+
+def host_uri(path: Path) -> str:
+    """The URI of a file or folder of this computer; of a folder with a slash at its end."""
+    absolute = os.path.abspath(path.expanduser())
+    return f"{_PREFIX}{absolute}{'/' if os.path.isdir(absolute) else ''}"
+
+
+def data_uri(written: str) -> str:
+    """The URI of data: one is taken as it is, else it is a path of this computer.
+
+    Raises:
+        UserError: there is no such file or folder.
+    """
+    if "://" in written:
+        return written
+    if not Path(written).expanduser().exists():
+        raise UserError("DatasetNotFound", f"{written} does not exist: write the path of a file")
+    return host_uri(Path(written))
+
+
+def model_uri(written: str) -> str:
+    """The URI of a model: one is taken as it is, else it is a folder of this computer, or a model of the hub.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if "://" in written:
+        return written
+    if Path(written).expanduser().is_dir():
+        return host_uri(Path(written)).rstrip("/")
+    try:
+        return str(parse_uri(f"{Scheme.HF}://{written}"))
+    except InvalidUri:
+        message = f"{written} is no folder: write a model's folder, or a hub's model such as org/name"
+        raise UserError("ModelNotFound", message) from None
+
+
+def as_paths(message: str) -> str:
+    """A message that speaks of this computer's files as people call them."""
+    return message.replace(_PREFIX, "")

@@ -1,0 +1,150 @@
+"""``tunesmith-data prepare FILE --model …``: the prepare stage on this computer."""
+
+import argparse
+import logging
+import os
+import sys
+import webbrowser
+from dataclasses import replace
+from pathlib import Path
+
+from tunesmith_contract.exit_codes import ExitCode, FailureCategory, exit_code_of
+from tunesmith_contract.layout import (
+    DATA_REPORT_FILE,
+    DATA_REPORT_FOLDER,
+    DATA_REPORT_PAGE,
+    DROPPED_FILE,
+    FINDINGS_FILE,
+    TRAIN_FILE,
+    VALIDATION_FILE,
+)
+from tunesmith_contract.report import Failure, RunReport
+from tunesmith_contract.run_config import AdapterType
+from tunesmith_data.failures import describe
+from tunesmith_data.models.optional_libraries import describe_missing
+from tunesmith_data.pod.workspace import Workspace
+from tunesmith_data.rows.findings import Severity
+from tunesmith_data.rows.report.data_report import DataReport, Estimate
+
+from .arguments import Request, read_request
+from .estimate import Plan, estimate
+from .host_files import HostStorage, as_paths
+from .progress_bar import ProgressBar
+from .summary import summarise
+
+PREPARED = "prepared"
+
+
+def prepare_here(options: argparse.Namespace) -> ExitCode:
+    """Do it, say what came out on standard output, and what went wrong in one sentence on standard error."""
+    try:
+        request = read_request(options)
+        report = _prepare(request)
+    except KeyboardInterrupt:
+        return ExitCode.PREEMPTED
+    except Exception as error:  # the boundary of the process: people read sentences, not tracebacks
+        logging.getLogger(__name__).debug("prepare failed", exc_info=True)
+        failure = _explain(describe(error), options.model)
+        sys.stderr.write(f"error: {as_paths(failure.message)}\n")
+        if failure.category is FailureCategory.DATA_ERROR:
+            _tell_findings(options.output)
+        return exit_code_of(failure.category)
+    sys.stdout.write(summarise(report, _places(request.folder), describe_missing()))
+    if request.open_page:
+        webbrowser.open((request.folder / DATA_REPORT_FOLDER / DATA_REPORT_PAGE).absolute().as_uri())
+    return _judge(report, strict=request.strict)
+
+
+def _explain(failure: Failure, model: str) -> Failure:
+    """A hub's errors are long, and speak of caches; what matters is that it has not given the model."""
+    if failure.reason != "ModelNotFound" or failure.message.startswith(model):
+        return failure
+    message = f"{model} is no folder here, and the hub did not give such a model: write a model's folder or org/name"
+    return failure.model_copy(update={"message": message})
+
+
+def _prepare(request: Request) -> DataReport:
+    """Run the stage, and add to its report what only people here know: how they mean to train."""
+    _keep_quiet()
+    # Torch and its friends take seconds, which a mistyped file name shall not wait for.
+    from tunesmith_data.prepare import prepare
+    from tunesmith_data.rows.page.report_files import read_report, write_report
+
+    storage = HostStorage()
+    workspace = Workspace(storage, request.config)
+    _forget_earlier(request.folder)
+    progress = ProgressBar(sys.stderr)
+    try:
+        result = prepare(request.config, storage, workspace, progress)
+    finally:
+        progress.close()
+    folder = workspace.folder / DATA_REPORT_FOLDER
+    report = _complete(read_report(folder), result, request)
+    write_report(folder, report)
+    return report
+
+
+def _complete(report: DataReport, result: RunReport, request: Request) -> DataReport:
+    plan = request.plan
+    if report.recommendation:
+        plan = replace(plan, adapter=_adapter(report.recommendation.adapter))
+    return report.model_copy(
+        update={
+            "title": request.config.owner.name,
+            "model": request.model,
+            "estimate": _estimate(result, plan),
+        }
+    )
+
+
+def _estimate(result: RunReport, plan: Plan) -> Estimate | None:
+    if result.model is None or result.dataset is None:
+        return None
+    return estimate(result.model.parameters, result.dataset, plan)
+
+
+def _adapter(recommended: str | None) -> AdapterType | None:
+    return None if recommended is None else AdapterType(recommended)
+
+
+def _judge(report: DataReport, *, strict: bool) -> ExitCode:
+    """Errors fail; so do warnings where people are strict."""
+    failing = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
+    found = any(issue.severity in failing for issue in report.issues)
+    return exit_code_of(FailureCategory.DATA_ERROR) if found else ExitCode.SUCCEEDED
+
+
+def _places(folder: Path) -> dict[str, Path]:
+    """What came out, by what it is."""
+    named = {
+        "Page": folder / DATA_REPORT_FOLDER / DATA_REPORT_PAGE,
+        "Report": folder / DATA_REPORT_FOLDER / DATA_REPORT_FILE,
+        "Training rows": folder / PREPARED / TRAIN_FILE,
+        "Validation rows": folder / PREPARED / VALIDATION_FILE,
+        "Dropped rows": folder / DATA_REPORT_FOLDER / DROPPED_FILE,
+    }
+    return {name: path for name, path in named.items() if path.is_file()}
+
+
+def _tell_findings(folder: Path) -> None:
+    """Where to read on: the page is there for data that is refused, too."""
+    named = {"The page": DATA_REPORT_PAGE, "All that was found": FINDINGS_FILE}
+    for name, file in named.items():
+        path = folder / DATA_REPORT_FOLDER / file
+        if path.is_file():
+            sys.stderr.write(f"{name}: {path}\n")
+
+
+def _forget_earlier(folder: Path) -> None:
+    """Remove what an earlier call left, so that nothing of it is taken for this one's."""
+    for path in (*_places(folder).values(), folder / DATA_REPORT_FOLDER / FINDINGS_FILE):
+        path.unlink(missing_ok=True)
+
+
+def _keep_quiet() -> None:
+    """Libraries have nothing to say to people here; downloads show bars where somebody looks."""
+    logging.disable(logging.WARNING)
+    # Transformers would say that it finds no torch, in each process.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -1,0 +1,89 @@
+"""What OpenAI-compatible endpoints are asked, and what they answer."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from tunesmith_contract.methods import ChatEndpoint
+from tunesmith_data.failures import UserError
+from tunesmith_data.rows.schema.formats import Row
+
+from .journal import NO_USAGE, Answer, Usage
+
+#: How long one answer may take.
+TIMEOUT_SECONDS = 300.0
+
+
+def completions_url(url: str) -> str:
+    """Where conversations are sent, from an address up to ``/v1``."""
+    base = url.rstrip("/")
+    return base if base.endswith("/chat/completions") else f"{base}/chat/completions"
+
+
+def chat_body(
+    endpoint: ChatEndpoint,
+    messages: Sequence[Row],
+    temperature: float,
+    max_tokens: int,
+    tools: list[Any] | None = None,
+) -> dict[str, Any]:
+    """The body of a request for one answer."""
+    body = {
+        "model": endpoint.model,
+        "messages": [_as_openai(message) for message in messages],
+        "temperature": temperature,
+        "max_tokens": max_tokens,
+    }
+    return body | ({"tools": tools} if tools else {})
+
+
+def read_answer(response: Any, what: str, unknown: Usage = NO_USAGE) -> Answer:
+    """The answer in an endpoint's JSON; its text is empty where it holds none.
+
+    Args:
+        response: the JSON.
+        what: what messages call the endpoint.
+        unknown: the usage of an answer that doesn't say it.
+
+    Raises:
+        UserError: it is none of OpenAI's protocol.
+    """
+    try:
+        choice = response["choices"][0]
+        content = choice["message"]["content"]
+    except (KeyError, IndexError, TypeError) as error:
+        message = f"{what} gives no choices[0].message.content: name an endpoint that speaks the OpenAI API"
+        raise UserError("TeacherAnswer", message) from error
+    text = content if isinstance(content, str) else ""
+    return Answer(text, choice.get("finish_reason") != "length", _usage(response) or unknown)
+
+
+def messages_of(prompt: str | list[Row]) -> list[Row]:
+    """A canonical row's prompt as messages; plain text is what the user says."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+
+
+def with_answer(row: Row, answer: str) -> Row:
+    """A prompt with its answer: a conversation, or a prompt and a completion of plain text."""
+    if isinstance(row["prompt"], str):
+        return {"prompt": row["prompt"], "completion": answer}
+    tools = {"tools": row["tools"]} if row.get("tools") else {}
+    return {"messages": [*row["prompt"], {"role": "assistant", "content": answer}], **tools}
+
+
+def _usage(response: dict[str, Any]) -> Usage | None:
+    said = response.get("usage")
+    counts = [said.get(f"{name}_tokens") if isinstance(said, dict) else None for name in Usage._fields]
+    known = [count for count in counts if isinstance(count, int) and count >= 0]
+    return Usage(*known) if len(known) == len(counts) else None
+
+
+def _as_openai(message: Row) -> Row:
+    """A message as the protocol has it: the arguments of calls are JSON text there."""
+    if "tool_calls" not in message:
+        return message
+    calls = [
+        {**call, "function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"])}}
+        for call in message["tool_calls"]
+    ]
+    return {**message, "tool_calls": calls}

@@ -1,0 +1,105 @@
+"""How rows were made, for whoever meets them later; it stays beside the report on the data."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from tunesmith_contract.base import Digest, Document, sha256_digest
+from tunesmith_contract.layout import DATA_REPORT_FOLDER, GENERATION_FILE, generated_uri
+from tunesmith_contract.report import Artifact, GenerationReport, Outcome, RunReport
+from tunesmith_contract.run_config import GenerateConfig
+from tunesmith_contract.uris import StorageUri
+from tunesmith_data.pod.storage import Storage, file_digest
+from tunesmith_data.pod.workspace import Workspace
+from tunesmith_data.rows.schema.formats import Row
+
+from .prompts import TEMPLATES
+from .row_maker import Yield
+from .token_budget import Purse
+
+
+class SourceFile(Document):
+    """What was read, by its digest."""
+
+    name: str
+    uri: str
+    digest: Digest
+
+
+class GenerationManifest(Document):
+    """``generation.json``: all that the rows came of. Keys of endpoints are no part of it.
+
+    Attributes:
+        generation: teacher, task, instructions, parameters, filter and budget, as they were asked for.
+        templates: what teacher and judge were told.
+        sources: the rows it started from, and those it kept clear of.
+        counts: what became of all rows that were considered.
+        rows: the file of rows.
+    """
+
+    schema_version: Literal[1] = 1
+    job: str
+    namespace: str
+    uid: str
+    generation: dict[str, Any]
+    templates: dict[str, str]
+    seed: int
+    sources: tuple[SourceFile, ...]
+    counts: dict[str, int]
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    amount: str | None = None
+    currency: str | None = None
+    rows: Artifact
+
+
+def describe_sources(config: GenerateConfig, storage: Storage) -> tuple[SourceFile, ...]:
+    """The files that were read."""
+    named = [("source", config.generation.source), *((each.name, each.uri) for each in config.held_out)]
+    return tuple(
+        SourceFile(name=name, uri=uri, digest=file_digest(storage.dataset_file(uri))) for name, uri in named
+    )
+
+
+def commit(
+    config: GenerateConfig, storage: Storage, workspace: Workspace, so_far: Yield, purse: Purse
+) -> RunReport:
+    """Write the rows, how they were made, and the report, which declares the stage done."""
+    counts, spent, amount = so_far.tally.to_dict(), purse.spent, purse.amount
+    rows = _write(workspace, generated_uri(workspace.work), _json_lines(so_far.rows))
+    took = {
+        **spent._asdict(),
+        "amount": amount and f"{amount:.6f}",
+        "currency": config.generation.budget.currency,
+    }
+    owner = config.owner
+    manifest = GenerationManifest(
+        job=owner.name,
+        namespace=owner.namespace,
+        uid=owner.uid,
+        generation=config.generation.to_dict(),
+        templates=TEMPLATES,
+        seed=config.seed,
+        sources=describe_sources(config, storage),
+        counts=counts,
+        rows=rows,
+        **took,
+    )
+    place = workspace.work.join(DATA_REPORT_FOLDER, GENERATION_FILE)
+    written = _write(workspace, place, manifest.to_json().encode())
+    generation = GenerationReport(
+        **counts, **took, warnings=tuple(so_far.warnings), generated=rows, manifest=written
+    )
+    report = RunReport(stage="generate", outcome=Outcome.SUCCEEDED, generation=generation)
+    workspace.commit(report)
+    return report
+
+
+def _write(workspace: Workspace, uri: StorageUri, data: bytes) -> Artifact:
+    workspace.write(uri, data)
+    return Artifact(uri=str(uri), digest=sha256_digest(data), size_bytes=len(data))
+
+
+def _json_lines(rows: Sequence[Row]) -> bytes:
+    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)

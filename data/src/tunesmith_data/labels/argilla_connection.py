@@ -1,0 +1,131 @@
+"""The way to an Argilla server: its key, its version, and what its errors mean.
+
+The client is imported where it is used: it takes a second, and people without a server never need it.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+from tunesmith_data.failures import InfrastructureError, UserError
+
+if TYPE_CHECKING:
+    import argilla
+
+#: The variable, and the key of a Secret, that holds the API key.
+KEY_NAME = "ARGILLA_API_KEY"
+SUPPORTED_MAJOR = 2
+_TIMEOUT_SECONDS = 60
+
+
+def find_key(secret: Path | None, environment: Mapping[str, str] = os.environ) -> str:
+    """The API key: of a file, or of a mounted Secret's folder, else of the environment.
+
+    Raises:
+        UserError: there is none, or none that a header can hold.
+    """
+    file = secret / KEY_NAME if secret and secret.is_dir() else secret
+    if file is not None:
+        try:
+            key = file.read_text().strip()
+        except (OSError, UnicodeError) as error:
+            raise UserError("LabelsKeyMissing", f"{file} can't be read: write the API key into it") from error
+    else:
+        key = environment.get(KEY_NAME, "").strip()
+    if not key:
+        raise UserError(
+            "LabelsKeyMissing", f"there is no API key of Argilla: set {KEY_NAME}, or name a key file"
+        )
+    if not (key.isascii() and key.isprintable()):
+        # Said here, since HTTP libraries quote a header that they can't send.
+        raise UserError("LabelsKeyMissing", "the API key of Argilla is not one line of ASCII: write it anew")
+    return key
+
+
+@contextmanager
+def open_argilla(url: str, key: str) -> "Iterator[argilla.Argilla]":
+    """A client of the server, whose errors become ours within the block.
+
+    Raises:
+        UserError: it is no Argilla server of version 2, or refuses the key, or what is asked of it.
+        InfrastructureError: it can't be reached, or fails.
+    """
+    with _translated(url):
+        _require_version(url)
+        _require_key(url, key)
+        import argilla
+
+        client = argilla.Argilla(api_url=url, api_key=key, timeout=_TIMEOUT_SECONDS)
+        try:
+            yield client
+        finally:
+            client.http_client.close()
+
+
+def _require_version(url: str) -> None:
+    """Ask the server what it is before a key is sent to it."""
+    response = _get(url, "version")
+    try:
+        version = str(response.json()["version"])
+        major = int(version.split(".")[0])
+    except (ValueError, KeyError, TypeError) as error:
+        found = f"HTTP {response.status_code} from /api/v1/version"
+        message = f"{url} is no Argilla server ({found}): write the URL that people open in their browser"
+        raise UserError("NotArgilla", message) from error
+    if major != SUPPORTED_MAJOR:
+        message = (
+            f"{url} is Argilla {version}: only version {SUPPORTED_MAJOR} is supported; move its data to one"
+        )
+        raise UserError("WrongArgillaVersion", message)
+
+
+def _require_key(url: str, key: str) -> None:
+    """Ask who the key is for: a client that is refused leaves its connection open."""
+    if _get(url, "me", headers={"X-Argilla-Api-Key": key}).status_code == httpx.codes.UNAUTHORIZED:
+        raise UserError("LabelsKeyRefused", f"{url} refuses the API key: put a user's key into {KEY_NAME}")
+
+
+def _get(url: str, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
+    response = httpx.get(f"{url.rstrip('/')}/api/v1/{path}", headers=headers, timeout=_TIMEOUT_SECONDS)
+    if response.is_server_error:
+        raise InfrastructureError(
+            "LabelsUnavailable", f"{url} fails (HTTP {response.status_code}): try again"
+        )
+    return response
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    """What the client raises, as failures of a stage."""
+    try:
+        yield
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise UserError(
+            "NotArgilla", f"{url} can't be asked ({error}): write an http or https URL"
+        ) from error
+    except httpx.TransportError as error:
+        message = f"{url} can't be reached ({type(error).__name__}: {error}): see that the server runs"
+        raise InfrastructureError("LabelsUnavailable", message) from error
+    except Exception as error:
+        failure = _failure_of(error, url)
+        if failure is None:
+            raise
+        raise failure from error
+
+
+def _failure_of(error: Exception, url: str) -> UserError | InfrastructureError | None:
+    """The failure that an error of the client's stands for; None for what isn't its."""
+    # Known by name: the client may not be imported yet.
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if "ForbiddenError" in names:
+        message = f"{url} forbids it ({error}): use the key of an owner, or of an admin of the workspace"
+        return UserError("LabelsForbidden", message)
+    if "ArgillaAPIError" in names and getattr(error, "status_code", 0) >= 500:
+        return InfrastructureError("LabelsUnavailable", f"{url} fails ({error}): try again")
+    if "ArgillaError" in names:
+        return UserError("LabelsRefused", f"{url} refuses the request: {error}")
+    return None

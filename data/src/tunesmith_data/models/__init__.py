@@ -1,0 +1,1 @@
+"""Base models as data preparation sees them: tokenizer, chat template, token counts, sizes."""

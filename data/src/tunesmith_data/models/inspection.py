@@ -1,0 +1,173 @@
+"""The base model: which one it is, what it is, and whether it can be fine-tuned."""
+
+import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
+
+from tunesmith_contract.base import canonical_json, sha256_digest
+from tunesmith_contract.report import ModelReport, ModelShape
+from tunesmith_contract.uris import MOUNTED, Scheme, parse_uri
+from tunesmith_data.failures import UserError
+from tunesmith_data.pod.storage import Storage, file_digest
+
+from .optional_libraries import is_installed
+
+_IGNORED = ("README.md", ".gitattributes", "LICENSE")
+_HEADER_LENGTH_BYTES = 8
+_DIGEST_THREADS = 4
+
+
+def describe_model(storage: Storage, uri: str, folder: Path) -> ModelReport:
+    """A base model's identity and sizes; its template is looked at elsewhere.
+
+    With torch the sizes are those of the model as its configuration builds it, without weights. Without torch only
+    the number of parameters is known, and only where the weights are there to be counted; else it is 0.
+
+    Raises:
+        UserError: no causal language model, or no safetensors.
+    """
+    config = load_config(folder)
+    scheme = parse_uri(uri).scheme
+    if scheme is not Scheme.HF:
+        _check_weights(uri, folder, whole=scheme in MOUNTED)
+    parameters, shape = _measure(config) if is_installed("torch") else (_count_stored(folder), None)
+    quantization = getattr(config, "quantization_config", None)
+    return ModelReport(
+        revision=model_revision(uri, folder),
+        architecture=config.architectures[0],
+        parameters=parameters,
+        max_position_embeddings=getattr(config, "max_position_embeddings", None) or 0,
+        shape=shape,
+        quantization=_quantization_method(quantization) if quantization else None,
+    )
+
+
+def inspect_model(storage: Storage, uri: str, folder: Path, *, classifier: bool) -> ModelReport:
+    """What a base model is, and whether it can be trained.
+
+    Args:
+        classifier: a reward model is to be made of it.
+
+    Raises:
+        UserError: no causal language model, no safetensors, or no reward model can be made of it.
+    """
+    report = describe_model(storage, uri, folder)
+    if classifier:
+        require_classifier(folder)
+    return report
+
+
+def load_config(folder: Path) -> Any:
+    """The model's configuration.
+
+    Raises:
+        UserError: it can't be read, or is not a causal language model's.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError("ModelUnreadable", f"the base model's config.json can't be read: {error}") from error
+    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    found = config.architectures or []
+    if not known.intersection(found):
+        message = f"the base model's architecture is {found or 'not named'}: choose a causal language model"
+        raise UserError("NotACausalLM", message)
+    return config
+
+
+def require_classifier(folder: Path) -> None:
+    """Check that a reward model can be made of a causal language model.
+
+    Raises:
+        UserError: transformers knows no sequence classifier of its kind.
+    """
+    found = load_config(folder)
+    if found.model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        message = (
+            f"no reward model can be made of architecture {found.architectures[0]}: choose a base model "
+            "such as Llama, Mistral, Qwen2, Qwen3 or Gemma"
+        )
+        raise UserError("NoRewardArchitecture", message)
+
+
+def model_revision(uri: str, folder: Path) -> str:
+    """What a base model is: the hub's commit, or a digest over the names and bytes of all its files.
+
+    What is fetched has it for the folder's name: an artefact's digest, else one over the store's own entity tags.
+
+    Weights are digested whole, since another training of the same architecture differs nowhere else; that
+    reads about a gigabyte per second and core.
+    """
+    scheme = parse_uri(uri).scheme
+    if scheme not in MOUNTED and folder.name.startswith("sha256-"):
+        return folder.name.replace("-", ":", 1)
+    if scheme is Scheme.HF:
+        return _hub_commit(folder)
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in _IGNORED)
+    with ThreadPoolExecutor(_DIGEST_THREADS) as pool:
+        digests = dict(zip((path.name for path in files), pool.map(file_digest, files), strict=True))
+    return sha256_digest(canonical_json(digests))
+
+
+def _hub_commit(folder: Path) -> str:
+    """The commit in a hub cache's path, ``…/snapshots/<commit>[/path]``."""
+    parts = folder.parts
+    return parts[len(parts) - 1 - parts[::-1].index("snapshots") + 1]
+
+
+def _check_weights(uri: str, folder: Path, *, whole: bool) -> None:
+    """Look for safetensors files.
+
+    Args:
+        uri: the model's.
+        folder: where it lies.
+        whole: the files are to be there to their end, else their headers.
+
+    Raises:
+        UserError: there are none, or one is cut off.
+    """
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise UserError("ModelUnreadable", f"{uri} holds no *.safetensors: save the model as safetensors")
+    for path in weights:
+        header, begin = _read_header(path)
+        ends = [tensor["data_offsets"][1] for tensor in header.values() if whole]
+        if not header or begin + max(ends, default=0) > path.stat().st_size:
+            raise UserError("ModelUnreadable", f"{path.name} is damaged: copy the model again")
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The tensors that a safetensors file declares, none where it is cut off, and where their bytes begin."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(_HEADER_LENGTH_BYTES), "little")
+        header = json.loads(stream.read(length)) if length <= path.stat().st_size else {}
+    header.pop("__metadata__", None)
+    return header, _HEADER_LENGTH_BYTES + length
+
+
+def _count_stored(folder: Path) -> int:
+    """Numbers in all weight files."""
+    headers = (_read_header(path)[0] for path in folder.glob("*.safetensors"))
+    return sum(math.prod(tensor["shape"]) for header in headers for tensor in header.values())
+
+
+def _measure(config: Any) -> tuple[int, ModelShape]:
+    """Number of parameters and sizes of the model that a configuration builds."""
+    from .torch_shape import build_skeleton, count_parameters, describe_shape
+
+    skeleton = build_skeleton(config)
+    return count_parameters(skeleton), describe_shape(skeleton)
+
+
+def _quantization_method(config: Any) -> str:
+    """The method's name in a ``quantization_config``, such as ``gptq``."""
+    written = config.get("quant_method") if isinstance(config, dict) else config.quant_method
+    return str(getattr(written, "value", written) or "unknown")

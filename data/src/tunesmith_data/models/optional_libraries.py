@@ -1,0 +1,20 @@
+"""Libraries that only the trainer image has, and what is not known without them."""
+
+from importlib.util import find_spec
+
+_MISSING = {
+    "torch": "torch is not installed: the recommended rank goes by the rows alone, and without weight files training "
+    "time is not estimated; the cluster measures the model",
+    "trl": "TRL is not installed: rows were rendered by the model's own chat template; the cluster checks whether "
+    "training uses another one, and finds the answers in it",
+}
+
+
+def is_installed(library: str) -> bool:
+    """Whether a library can be imported here."""
+    return find_spec(library) is not None
+
+
+def describe_missing() -> list[str]:
+    """A sentence for each library that is missing: what was left out for want of it."""
+    return [sentence for library, sentence in _MISSING.items() if not is_installed(library)]

@@ -1,0 +1,71 @@
+"""Counts each row's tokens as its method will see them, and finds rows that it can't learn from."""
+
+from collections.abc import Sequence
+
+from tunesmith_contract.methods import DistillationMethod, GRPOMethod, Method, PretrainingMethod, RLOOMethod
+from tunesmith_data.rows.findings import Problem
+from tunesmith_data.rows.schema.formats import Row
+
+from .rendering import Renderer, RenderError
+
+
+def measure(renderer: Renderer, rows: Sequence[Row], method: Method) -> list[int | Problem]:
+    """The tokens of each row, of a preference those with the longer answer; or why it teaches nothing.
+
+    Args:
+        renderer: of the model that learns.
+        rows: canonical rows of one format.
+        method: what they are for; it says where rows are cut.
+
+    Raises:
+        UserError: the model's template doesn't tell the answers of one of them apart.
+    """
+    if rows and "chosen" in rows[0]:
+        return [_measure_pair(row, renderer, method) for row in rows]
+    return [
+        _judge(row, length, renderer, method)
+        for row, length in zip(rows, renderer.lengths(rows), strict=True)
+    ]
+
+
+def is_cut(length: int, method: Method) -> bool:
+    """Whether a row loses its end; text that is longer goes on in the next sequence."""
+    return length > method.max_length and not isinstance(method.member, PretrainingMethod)
+
+
+def _measure_pair(row: Row, renderer: Renderer, method: Method) -> int | Problem:
+    try:
+        pair = renderer.pair(row)
+    except RenderError as error:
+        return _refused(error)
+    return pair.length if len(pair.prompt) < method.max_length else _answer_lost(pair.length, method)
+
+
+def _judge(row: Row, length: int | RenderError, renderer: Renderer, method: Method) -> int | Problem:
+    if isinstance(length, RenderError):
+        return _refused(length)
+    member = method.member
+    if isinstance(member, GRPOMethod | RLOOMethod | DistillationMethod):
+        return _check_room(length, member.max_length, member.max_completion_length) or length
+    if length < method.max_length or renderer.begins_within(row, method.max_length):
+        return length
+    return _answer_lost(length, method)
+
+
+def _answer_lost(length: int, method: Method) -> Problem:
+    """Nothing of the answer lies within what is trained on."""
+    found = f"no answer within the first {method.max_length:,} of {length:,} tokens"
+    return Problem("answer_truncated", found, "shorten the row or raise maxLength")
+
+
+def _check_room(prompt: int, limit: int, answer: int) -> Problem | None:
+    """A prompt has to leave room for the answers that the model will give."""
+    if prompt + answer <= limit:
+        return None
+    found = f"a prompt of {prompt:,} tokens and answers of {answer:,}, more than {limit:,} together"
+    advice = "shorten the prompt, raise maxLength or lower maxCompletionLength"
+    return Problem("prompt_too_long", found, advice)
+
+
+def _refused(error: RenderError) -> Problem:
+    return Problem("template_error", str(error), "follow the model's template")

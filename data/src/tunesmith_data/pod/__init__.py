@@ -1,0 +1,1 @@
+"""Environment of a pod: workspace, storage, Secrets, progress, redaction."""

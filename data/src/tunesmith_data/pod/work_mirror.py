@@ -1,0 +1,57 @@
+"""Work files in a bucket: a pod works on its own disk, and what it commits goes to the bucket at once."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from tunesmith_contract.layout import COMMIT_FILE
+from tunesmith_contract.uris import StorageUri
+from tunesmith_storage.download import locked
+from tunesmith_storage.mirror import Mirror
+
+#: The last file that prepare leaves beside the rows.
+PREPARED_REPORT_FILE = "report.json"
+
+
+class WorkMirror:
+    """The work folder of one resource in a bucket, and its copy on this pod's disk; paths are those on disk."""
+
+    def __init__(self, uri: StorageUri, root: Path, roles: Sequence[str], secrets: Path) -> None:
+        self.root = root
+        self._mirror = Mirror(uri, root, roles, secrets)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """A lock on the copy: the ranks of a pod share it."""
+        return locked(self.root)
+
+    def stored_files(self, folder: Path) -> list[Path]:
+        """Files that the bucket holds below a folder."""
+        return [self.root / path for path in self._mirror.entries(self._relative(folder))]
+
+    def read(self, path: Path) -> bytes | None:
+        """A small file of the bucket; None where there is none."""
+        return self._mirror.read(self._relative(path))
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Store a small file in the bucket alone."""
+        self._mirror.write(self._relative(path), data)
+
+    def push(self, path: Path, last: str | None = None) -> None:
+        """Upload a file or folder; the file named ``last`` follows when all others are there."""
+        self._mirror.push(self._relative(path), last)
+
+    def pull(self, path: Path) -> None:
+        """Bring a file or folder to disk; the ranks of a pod may all ask for it."""
+        with self.locked():
+            self.download(path)
+
+    def download(self, path: Path) -> None:
+        """Bring a file or folder to disk, for a caller that holds the lock."""
+        self._mirror.pull(self._relative(path))
+
+    def delete(self, folder: Path) -> None:
+        """Remove a folder from the bucket; it looks incomplete as soon as it is."""
+        self._mirror.delete(self._relative(folder), first=(COMMIT_FILE, PREPARED_REPORT_FILE))
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()

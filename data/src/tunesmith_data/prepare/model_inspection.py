@@ -1,0 +1,29 @@
+"""What is to be known of the base model before rows are read."""
+
+from pathlib import Path
+
+from tunesmith_contract.report import ModelReport
+from tunesmith_contract.run_config import OutputFormat, PrepareConfig
+from tunesmith_data.pod.storage import Storage
+
+
+def inspect_base(config: PrepareConfig, storage: Storage, folder: Path) -> ModelReport:
+    """What the model is, but for its template.
+
+    All that loads torch and transformers' models is imported here: ``call_apart`` keeps it out of the process that
+    streams rows.
+
+    Args:
+        folder: where configuration and tokenizer lie.
+
+    Raises:
+        UserError: the model can't be tuned as the run asks for.
+    """
+    from tunesmith_data.models.inspection import inspect_model
+
+    if OutputFormat.GGUF in config.formats:
+        from tunesmith_data.models.gguf_converter import require_gguf
+
+        require_gguf(folder)
+    classifier = config.method.reward is not None
+    return inspect_model(storage, config.base_model, folder, classifier=classifier)

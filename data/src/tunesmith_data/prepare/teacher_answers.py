@@ -1,0 +1,119 @@
+"""A teacher behind an OpenAI-compatible endpoint answers each prompt once, before training.
+
+Every answer is written down as it comes, in a journal beside the work files: a pod that is killed goes on where it was,
+and no answer is paid for twice.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+from tunesmith_contract.layout import SecretRole
+from tunesmith_contract.methods import Method, SFTMethod, TeacherEndpoint
+from tunesmith_contract.run_config import DataFormat
+from tunesmith_data.endpoints.chat import messages_of, read_answer, with_answer
+from tunesmith_data.endpoints.client import RequestRefused
+from tunesmith_data.endpoints.journal import Answer, Journal
+from tunesmith_data.endpoints.journaled_chat import JournaledChat, Question
+from tunesmith_data.rows.findings import Problem
+from tunesmith_data.rows.reading import RefusedRow, SourceFile, SourceRow
+from tunesmith_data.rows.schema.formats import Row
+
+log = logging.getLogger(__name__)
+
+JOURNAL_FILE = "teacher.jsonl"
+
+#: Requests on their way at the same time.
+CONCURRENCY = 8
+
+Progress = Callable[[int, int], None]
+
+
+def endpoint_of(method: Method) -> TeacherEndpoint | None:
+    """The endpoint that prompts are sent to before training, if the method has one."""
+    return method.distillation.teacher.endpoint if method.distillation else None
+
+
+def as_supervised(method: Method) -> Method:
+    """What is learned once the teacher has answered: its words, and no others."""
+    return Method(sft=SFTMethod(max_length=method.max_length))
+
+
+def answer_sources(
+    sources: Sequence[SourceFile],
+    spec: TeacherEndpoint,
+    journal: Journal,
+    secrets: Path,
+    progress: Progress,
+) -> list[SourceFile]:
+    """Prompts with the teacher's answers: conversations as Chat rows, plain text as prompt and completion.
+
+    Args:
+        sources: files of prompts.
+        spec: the teacher.
+        journal: what it has answered before.
+        secrets: the folder that holds the mounted Secrets.
+        progress: told the number of answers there are, and of all.
+
+    Returns:
+        The same files. A prompt that the teacher refuses is a row with a finding; one whose answer was cut off is left
+        out without: it would teach to stop in the middle.
+
+    Raises:
+        UserError: the endpoint takes no such requests, or doesn't answer as OpenAI's does.
+        InfrastructureError: it was busy or away for too long; what it has answered is kept.
+    """
+    teacher = _Teacher(
+        spec, "the teacher", secrets / SecretRole.TEACHER, spec.temperature, spec.max_tokens, journal
+    )
+    with journal:
+        questions = [_question(row.row, teacher) for source in sources for row in source.rows]
+        total = len({question.digest for question in questions})
+        numbers = count(total - len(teacher.unanswered(questions)))
+        log.info("the teacher has answered %d of %d prompts", done := next(numbers), total)
+        progress(done, total)
+        teacher.ask_all(questions, CONCURRENCY, lambda: progress(next(numbers), total))
+        teacher.close()
+        return [_answered(source, teacher) for source in sources]
+
+
+class _Teacher(JournaledChat):
+    def fetch_answer(self, question: Question) -> Answer:
+        """One answer.
+
+        Raises:
+            RequestRefused: the teacher refuses this prompt, or says nothing to it.
+            UserError: it doesn't answer as OpenAI's endpoint does.
+        """
+        answer = read_answer(self.endpoint.post_once(question.body), self.what)
+        if not answer.text.strip():
+            raise RequestRefused("an empty answer")
+        return answer
+
+
+def _question(row: Row, teacher: _Teacher) -> Question:
+    return teacher.question(messages_of(row["prompt"]), row.get("tools"))
+
+
+def _answered(source: SourceFile, teacher: _Teacher) -> SourceFile:
+    rows: list[SourceRow] = []
+    bad = list(source.refused)
+    for row in source.rows:
+        question = _question(row.row, teacher)
+        answer = teacher.answer_to(question)
+        if answer is not None and answer.whole:
+            rows.append(replace(row, row=with_answer(row.row, answer.text)))
+            continue
+        if answer is not None:
+            bad.append(RefusedRow(row.file, row.line, row.row, ()))
+            continue
+        advice = "change the prompt, or take it out"
+        finding = Problem("teacher_refused", teacher.refusals[question.digest], advice, "prompt").at(
+            row.file, row.line
+        )
+        bad.append(RefusedRow(row.file, row.line, row.row, (finding,)))
+    plain = bool(rows) and "prompt" in rows[0].row
+    data_format = DataFormat.PROMPT_COMPLETION if plain else DataFormat.CHAT
+    return replace(source, data_format=data_format, rows=tuple(rows), refused=tuple(bad))

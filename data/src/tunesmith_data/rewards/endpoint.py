@@ -1,0 +1,40 @@
+"""Numbers from an HTTP endpoint: one request per batch of answers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunesmith_contract.methods import EndpointReward
+from tunesmith_data.endpoints.client import Endpoint, RequestRefused
+from tunesmith_data.failures import UserError
+
+from .reward_function import Batch, Scorer
+
+
+def build_endpoint(name: str, spec: EndpointReward, secret: Path) -> Scorer:
+    """What ``POST {"prompts", "completions", "answers"}`` gives as ``{"rewards": [...]}``.
+
+    Args:
+        secret: the folder of the mounted Secret that opens it.
+    """
+    what = f"the endpoint of reward {name}"
+    endpoint = Endpoint(spec.url, what, secret, spec.timeout_seconds)
+
+    def score(batch: Batch) -> Sequence[float]:
+        body = {
+            "prompts": list(batch.prompts),
+            "completions": list(batch.texts),
+            "answers": list(batch.answers),
+        }
+        try:
+            answer = endpoint.post(body)
+        except RequestRefused as error:
+            message = f'{what} refuses {{"prompts", "completions", "answers"}}: {error.message}'
+            raise UserError("EndpointRefused", message) from error
+        rewards = answer.get("rewards") if isinstance(answer, dict) else None
+        if not isinstance(rewards, list) or any(
+            not isinstance(reward, int | float) or isinstance(reward, bool) for reward in rewards
+        ):
+            raise UserError("EndpointAnswer", f'{what} gives no {{"rewards": [numbers]}}: let it answer so')
+        return rewards
+
+    return score

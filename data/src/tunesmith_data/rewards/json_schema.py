@@ -1,0 +1,114 @@
+"""An answer that is JSON of a given form."""
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, NoReturn
+
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.exceptions import SchemaError
+from jsonschema.validators import extend, validator_for
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import specification_with
+
+from tunesmith_contract.methods import JSONSchemaReward
+from tunesmith_data.failures import UserError
+
+from .regular_expression import compile_pattern
+from .reward_function import Scorer, each
+
+_REFERENCES = ("$ref", "$dynamicRef")
+#: Raised by values that are JSON but too deep or too large to be looked at.
+_TOO_MUCH = (RecursionError, ArithmeticError)
+
+
+def build_json_schema(name: str, spec: JSONSchemaReward) -> Scorer:
+    """1 where the whole answer is JSON that the schema accepts, else 0.
+
+    Raises:
+        UserError: the schema is none, or asks for what is not allowed.
+    """
+    validator = _compile(name, spec.json_schema)
+
+    def score(text: str) -> float:
+        try:
+            return float(validator.is_valid(json.loads(text, parse_constant=_refuse)))
+        except (ValueError, *_TOO_MUCH):
+            return 0.0
+
+    return each(score)
+
+
+def _compile(name: str, text: str) -> Any:
+    """The validator of a schema; it fetches nothing, and its patterns take linear time."""
+    try:
+        schema = json.loads(text, parse_constant=_refuse)
+        base = validator_for(schema, default=Draft202012Validator)
+        base.check_schema(schema)
+    except ValueError as error:
+        raise _wrong(name, f"is no JSON ({error})", "write a JSON schema as JSON text") from error
+    except SchemaError as error:
+        raise _wrong(name, f"is no JSON schema ({error.message})", "correct it") from error
+    for node in _nodes(schema):
+        _check(name, node)
+    registry: Registry[Any] = Registry()
+    _check_references(name, schema, base, registry)
+    return extend(base, {"pattern": _pattern})(schema, registry=registry)
+
+
+def _check(name: str, node: dict[str, Any]) -> None:
+    if isinstance(pattern := node.get("pattern"), str):
+        compile_pattern(pattern, f"reward {name}")
+    if isinstance(node.get("patternProperties"), dict):
+        advice = "name its properties, or write additionalProperties or propertyNames"
+        raise _wrong(name, "has patternProperties, which are not supported", advice)
+
+
+def _check_references(name: str, schema: Any, base: Any, registry: "Registry[Any]") -> None:
+    """Every reference leads to a place in the schema itself."""
+    if not isinstance(schema, dict):
+        return
+    specification = specification_with(base.META_SCHEMA["$schema"])
+    resolver = registry.resolver_with_root(specification.create_resource(schema))
+    references = [node[key] for node in _nodes(schema) for key in _REFERENCES if key in node]
+    for reference in references:
+        if not isinstance(reference, str):
+            continue  # a property of that name
+        try:
+            if not reference.startswith("#"):
+                raise Unresolvable(reference)
+            resolver.lookup(reference)
+        except Unresolvable as error:
+            advice = "write what it refers to into $defs, and refer to it by #/$defs/name"
+            raise _wrong(name, f"refers to {reference!r}, which is not in it", advice) from error
+
+
+def _nodes(schema: Any) -> Iterator[dict[str, Any]]:
+    """All objects in a schema."""
+    if isinstance(schema, dict):
+        yield schema
+        for value in schema.values():
+            yield from _nodes(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _nodes(value)
+
+
+def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    """The keyword ``pattern``, by RE2."""
+    if validator.is_type(instance, "string") and not _compiled(pattern)(instance):
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+@lru_cache(maxsize=256)
+def _compiled(pattern: str) -> Any:
+    return compile_pattern(pattern, "jsonSchema")
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _wrong(name: str, what: str, advice: str) -> UserError:
+    return UserError("RewardSchema", f"reward {name}: the schema {what}: {advice}")

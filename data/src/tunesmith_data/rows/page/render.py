@@ -1,0 +1,124 @@
+"""Make the page."""
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from tunesmith_data.rows.findings import EXCERPT_CHARACTERS, MAX_EXAMPLES
+from tunesmith_data.rows.report.data_report import DataReport, Histogram
+
+from .charts import HistogramChart, draw_counts, draw_curve, draw_histogram
+from .text_filters import FILTERS
+from .verdict import judge
+
+MAX_PAGE_BYTES = 2**20
+MAX_ISSUES = 40
+MAX_FILES = 100
+
+_PACKAGE = "tunesmith_data.rows.page"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of a report a page shows.
+
+    Attributes:
+        rows: of each list.
+        examples: of each issue.
+        excerpt: characters of a row.
+        text: characters of a sentence.
+    """
+
+    rows: int
+    examples: int
+    excerpt: int
+    text: int
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A histogram under its title; ``unit`` is what is counted."""
+
+    id: str
+    title: str
+    unit: str
+    histogram: Histogram
+    chart: HistogramChart
+
+
+#: The first with which the page is small enough counts: whatever rows say, the last one is.
+_LIMITS = (
+    Limits(rows=100, examples=MAX_EXAMPLES, excerpt=EXCERPT_CHARACTERS, text=400),
+    Limits(rows=50, examples=10, excerpt=160, text=300),
+    Limits(rows=25, examples=3, excerpt=60, text=120),
+    Limits(rows=10, examples=1, excerpt=30, text=60),
+)
+
+
+def render_page(report: DataReport) -> str:
+    """The report as one HTML file of less than MAX_PAGE_BYTES, which asks for nothing else.
+
+    What rows say is shown as text, whatever it is: all of it is escaped, and the page's policy lets no other script or
+    style act than its own.
+    """
+    pages = (_render(report, limits) for limits in _LIMITS)
+    return next(page for page in pages if len(page.encode()) < MAX_PAGE_BYTES)
+
+
+def _render(report: DataReport, limits: Limits) -> str:
+    style, script = _asset("style.css"), _asset("script.js")
+    template = _environment().get_template("page.html.jinja")
+    return template.render(
+        report=report,
+        verdict=judge(report),
+        limits=limits,
+        issues=report.issues[:MAX_ISSUES],
+        files=report.files[:MAX_FILES],
+        segments=draw_counts(report.counts),
+        panels=_panels(report),
+        curve=draw_curve(report.learning_curve, report.counts.train) if report.learning_curve else None,
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_source_hash(style),
+        script_hash=_source_hash(script),
+    )
+
+
+def _panels(report: DataReport) -> list[Panel]:
+    named = (
+        ("tokens", "Tokens a row", "tokens", report.tokens, report.max_length),
+        ("answer", "Characters of an answer", "characters", report.answer_characters, 0),
+        ("turns", "Turns of a row", "turns", report.turns, 0),
+    )
+    return [
+        Panel(key, title, unit, histogram, draw_histogram(histogram, limit))
+        for key, title, unit, histogram, limit in named
+    ]
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader(_PACKAGE, "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(FILTERS)
+    return environment
+
+
+@cache
+def _asset(name: str) -> str:
+    return files(_PACKAGE).joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _source_hash(source: str) -> str:
+    """What a content security policy calls an inline script or style by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()

@@ -1,0 +1,83 @@
+"""Numbers and texts as people read them; what the templates use as filters."""
+
+from collections.abc import Callable
+
+from tunesmith_data.rows.report.label_agreement import describe_alpha, describe_kappa
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+
+
+def number(value: float) -> str:
+    """``12,480``; three significant digits of what is not whole."""
+    if 0 < value < 0.001:
+        return "less than 0.001"
+    return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:.3g}"
+
+
+def compact(value: float) -> str:
+    """``3.57 M``, ``50.2 B``: a large number where there is little room; else as ``number``."""
+    for size, letter in ((1e9, "B"), (1e6, "M")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}"
+    return number(value)
+
+
+def percent(share: float) -> str:
+    """``92 %``; what is not quite none, and not quite all, says so."""
+    if 0 < share < 0.01:
+        return "<1 %"
+    if 0.99 < share < 1:
+        return ">99 %"
+    return f"{share:.0%}".replace("%", " %")
+
+
+def share(value: float | None) -> str:
+    """A percentage, or a dash where there is nothing to have a share of."""
+    return "–" if value is None else percent(value)  # noqa: RUF001
+
+
+def coefficient(value: float) -> str:
+    """Of agreement, with two decimals: ``0.43``."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")  # noqa: RUF001
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3.4 h``, ``2.1 days``."""
+    if seconds < 100:
+        return f"{max(seconds, 1):.0f} s"
+    if seconds < 100 * MINUTE:
+        return f"{seconds / MINUTE:.0f} min"
+    return f"{seconds / HOUR:.3g} h" if seconds < 2 * DAY else f"{seconds / DAY:.3g} days"
+
+
+def amount(value: float, currency: str) -> str:
+    """``12.40 EUR``."""
+    if 0 < value < 0.01:
+        return f"less than 0.01 {currency}"
+    return f"{value:,.2f} {currency}"
+
+
+def heading(check: str) -> str:
+    """``contradicting_answers`` as ``Contradicting answers``."""
+    words = check.replace("_", " ").strip()
+    return words[:1].upper() + words[1:]
+
+
+def shorten(text: str, characters: int) -> str:
+    """The beginning of a text, with an ellipsis where that is not all."""
+    return text if len(text) <= characters else text[: characters - 1] + "…"
+
+
+FILTERS: dict[str, Callable[..., str]] = {
+    "alpha_words": describe_alpha,
+    "amount": amount,
+    "coefficient": coefficient,
+    "kappa_words": describe_kappa,
+    "share": share,
+    "compact": compact,
+    "number": number,
+    "percent": percent,
+    "duration": duration,
+    "heading": heading,
+    "short": shorten,
+}

@@ -1,0 +1,1 @@
+"""Strict parsing of text and JSON."""

@@ -1,0 +1,67 @@
+"""Text is UTF-8; what else it may be is guessed, to say so."""
+
+import codecs
+
+from tunesmith_data.rows.findings import Problem
+
+#: The mark that some editors write before UTF-8.
+BYTE_ORDER_MARK = codecs.BOM_UTF8
+
+_ADVICE = "save it as UTF-8"
+#: UTF-32's mark of little-endian order begins with UTF-16's.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+_GUESSED_BYTES = 16 * 1024
+
+
+class Guess:
+    """Guesses which encoding a file has; once for all its lines, since a guess takes milliseconds."""
+
+    def __init__(self) -> None:
+        self._name: str | None = None
+
+    def __call__(self, data: bytes) -> str:
+        """The encoding's name; empty if nothing fits."""
+        if self._name is None:
+            # Takes long to import, and is needed for bad files only.
+            from charset_normalizer import from_bytes
+
+            best = from_bytes(data[:_GUESSED_BYTES]).best()
+            self._name = best.encoding if best and best.encoding not in ("utf_8", "ascii") else ""
+        return self._name
+
+
+def wide_encoding(head: bytes) -> str | None:
+    """``UTF-16`` or ``UTF-32``, by its mark or by where the zeros between letters are; None for all else."""
+    marked = next((name for mark, name in _MARKS if head.startswith(mark)), None)
+    if marked or len(head) < 4:
+        return marked
+    share = sorted(head[place::4].count(0) / len(head[place::4]) for place in range(4))
+    # Of four bytes UTF-32 has zeros in three, or two; UTF-16 of mostly ASCII letters in two.
+    if share[0] > 0.05 or share[2] < 0.4:
+        return None
+    return "UTF-32" if share[1] > 0.4 else "UTF-16"
+
+
+def wide_problem(encoding: str) -> Problem:
+    """What is said of a file in UTF-16 or UTF-32."""
+    return Problem("invalid_encoding", f"text in {encoding}", _ADVICE)
+
+
+def check_utf8(data: bytes, guess: Guess | None = None) -> Problem | None:
+    """The first byte of a line that is not UTF-8, or is none of a text; None if all are."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        column = len(data[: error.start].decode()) + 1
+        name = guess(data) if guess else ""
+        looks = f", as in {name}" if name else ", which is not UTF-8"
+        return Problem("invalid_encoding", f"byte 0x{data[error.start]:02X}{looks}", _ADVICE, column=column)
+    position = text.find("\0")
+    if position < 0:
+        return None
+    return Problem("invalid_encoding", "a NUL byte, which no text holds", _ADVICE, column=position + 1)

@@ -1,0 +1,1 @@
+"""Quality checks, one module per check."""

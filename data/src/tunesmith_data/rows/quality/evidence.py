@@ -1,0 +1,57 @@
+"""What a check says before the rows it speaks of are fetched."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tunesmith_data.rows.findings import Severity
+
+from .array_types import Positions, Scores
+
+#: Rows of an issue that are told apart from others when the worst rows of all are sought.
+MAX_SUSPECTS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Suspects:
+    """Rows of which a check says something.
+
+    Attributes:
+        positions: where they are in the columns, the worst first, at most MAX_SUSPECTS.
+        scores: how sure the check is of each, from 0 to 1.
+        count: how many there are in all.
+    """
+
+    positions: Positions
+    scores: Scores
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """An issue before its examples are fetched.
+
+    Attributes:
+        details: what is odd about a row, by its position; of the first examples at least.
+        others: the row that it is compared with, position by position.
+    """
+
+    check: str
+    severity: Severity
+    message: str
+    advice: str
+    suspects: Suspects
+    details: Mapping[int, str] = field(default_factory=dict)
+    others: Mapping[int, int] = field(default_factory=dict)
+
+
+def share_of(count: int, total: int, noun: str = "rows") -> str:
+    """``12 of 400 rows (3 %)``."""
+    return f"{count:,} of {total:,} {noun} ({percent(count / total)})"
+
+
+def percent(share: float) -> str:
+    """A share in per cent, with one digit where it is small: ``0.3 %``, ``42 %``."""
+    if 0 < share < 0.0005:
+        return "under 0.1 %"
+    number = f"{100 * share:.0f}" if share == 0 or share >= 0.1 else f"{100 * share:.1f}"
+    return f"{number} %"

@@ -1,0 +1,208 @@
+"""Would more data help? How a small model's error falls with the rows it learns from, drawn out to twice as many."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tunesmith_data.rows.report.data_report import LearningCurve
+
+from .array_types import Counts, Positions, Scores
+from .character_model import encode, learn
+from .columns import Columns
+from .row_views import Kind
+from .samples import SampledRow
+from .text_classifier import classifier, features, rows_for
+
+#: Fewer rows show no curve.
+FEWEST_ROWS = 64
+_REPEATS = 4
+_PARTS = (16, 8, 4, 2, 1)
+_HELD_OUT = 0.2
+#: Characters of answers that a model of characters learns from within seconds, and of each answer.
+_MOST_CHARACTERS = 800_000
+_CHARACTERS = 300
+#: The smallest and largest exponent of a curve: this project's choice. Hestness et al. 2017 found 0.07 to 0.35; theory
+#: has 0.5 or 1 for models of finite dimension (Hutter 2021, arXiv:2102.04074).
+_EXPONENTS = (0.05, 1.0)
+#: By what share twice as many rows lower the error, at least, when more data helps, and helps a little.
+_HELPS, _HELPS_A_LITTLE = 0.10, 0.03
+#: An error that is not below this share of guessing's shows that nothing was learned.
+_GUESSED = 0.9
+#: A curve that misses the errors by more than this share of what they fall by holds for the last of them alone: errors
+#: fall slowly at first, and stop falling in the end (Hestness et al. 2017).
+_MISSED = 0.05
+_LAST = 3
+#: An error that falls by less than this hardly falls, whatever its share.
+_SMALLEST_GAIN = 0.005
+
+#: The error on the second rows of a model that has learned from the first ones.
+Measure = Callable[[Positions, Positions], float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What is learned of how many rows, what is measured, and the error of guessing, where one can guess."""
+
+    what: str
+    rows: int
+    error: Measure
+    guessing: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class _PowerLaw:
+    """``floor + scale * rows ** -exponent`` (Hestness et al. 2017, arXiv:1712.00409)."""
+
+    floor: float
+    scale: float
+    exponent: float
+
+    def at(self, rows: float) -> float:
+        return float(self.floor + self.scale * rows**-self.exponent)
+
+
+def estimate_learning_curve(columns: Columns) -> LearningCurve | None:
+    """The curve; None where there is nothing to learn, or where there are fewer than FEWEST_ROWS rows.
+
+    Classes and judgements: how often a small model names the wrong one. Pairs: how often it prefers the wrong answer.
+    All else: bits per character of held-out answers by a model of characters. A fifth of the rows is held out; curves
+    are fitted to each of several divisions, and their spread is the uncertainty.
+    """
+    task = _task(columns)
+    if task is None or task.rows < FEWEST_ROWS:
+        return None
+    sizes, errors = _measure(task)
+    means = errors.mean(axis=0)
+    mean, used = _fit_steady_part(sizes, means)
+    fits = [_fit(sizes[used:], each[used:]) for each in errors]
+    total = columns.rows
+    gains = np.array([each.at(total) - each.at(2 * total) for each in fits])
+    now, doubled = mean.at(total), mean.at(2 * total)
+    return LearningCurve(
+        measure=task.what,
+        points=tuple((int(n), float(e)) for n, e in zip(sizes, means, strict=True)),
+        fitted=tuple((int(n), mean.at(n)) for n in sizes[used:]),
+        now=now,
+        doubled=doubled,
+        verdict=_doubt(task, errors) or _verdict(task.what, gains, now, doubled),
+    )
+
+
+def _task(columns: Columns) -> _Task | None:
+    if columns.class_task:
+        named = "judgements" if columns.kind is Kind.JUDGED else "answers"
+        task = columns.class_task
+        error = _classification(task.features, task.labels)
+        guessing = 1 - float(np.bincount(task.labels).max()) / len(task.rows)
+        return _Task(f"share of {named} that a small model gets wrong", len(task.rows), error, guessing)
+    rows = [row for row in columns.sample if row.answer]
+    if len(rows) < FEWEST_ROWS or columns.kind is Kind.JUDGED:
+        return None
+    if columns.kind is Kind.PAIR:
+        return _pairs(rows[: rows_for(2, [row.answer + row.rejected for row in rows])])
+    what = "texts" if columns.kind is Kind.TEXT else "answers"
+    return _characters([row.answer[:_CHARACTERS] for row in rows], what)
+
+
+def _pairs(rows: list[SampledRow]) -> _Task:
+    """Bradley and Terry's model: the difference of two answers' features says which is better."""
+    both = features([row.answer for row in rows] + [row.rejected for row in rows])
+    swapped = np.arange(len(rows)) % 2
+    matrix = both[: len(rows)] - both[len(rows) :]
+    matrix = matrix.multiply((1 - 2 * swapped)[:, None]).tocsr()
+    return _Task(
+        "share of pairs that a small model orders wrongly", len(rows), _classification(matrix, swapped), 0.5
+    )
+
+
+def _classification(matrix: Any, labels: Counts) -> Measure:
+    def error(learned: Positions, held_out: Positions) -> float:
+        if len(set(labels[learned].tolist())) == 1:
+            return float((labels[held_out] != labels[learned[0]]).mean())
+        model = classifier().fit(matrix[learned], labels[learned])
+        return float((model.predict(matrix[held_out]) != labels[held_out]).mean())
+
+    return error
+
+
+def _characters(texts: list[str], what: str) -> _Task:
+    ends = np.cumsum([len(text) + 1 for text in texts])
+    texts = texts[: int(np.searchsorted(ends, _MOST_CHARACTERS, side="right"))]
+    alphabet = len({character for text in texts for character in text}) + 1
+
+    def error(learned: Positions, held_out: Positions) -> float:
+        model = learn(encode([texts[each] for each in learned]), alphabet)
+        return model.bits(encode([texts[each] for each in held_out]))
+
+    return _Task(f"bits per character of held-out {what}", len(texts), error)
+
+
+def _measure(task: _Task) -> tuple[Counts, Scores]:
+    """Rows learned from, and the errors: repeats by sizes."""
+    chance = np.random.default_rng(0)
+    held_out = max(1, int(_HELD_OUT * task.rows))
+    most = task.rows - held_out
+    sizes = np.array([most // part for part in _PARTS])
+    errors = []
+    for _ in range(_REPEATS):
+        order = chance.permutation(task.rows)
+        errors.append([task.error(order[held_out : held_out + size], order[:held_out]) for size in sizes])
+    return sizes, np.array(errors)
+
+
+def _fit_steady_part(sizes: Counts, means: Scores) -> tuple[_PowerLaw, int]:
+    """The curve, and the number of the first size from which on it holds."""
+    whole = _fit(sizes, means)
+    misses = means - np.array([whole.at(size) for size in sizes])
+    if float(np.sqrt((misses**2).mean())) <= _MISSED * abs(means[0] - means[-1]):
+        return whole, 0
+    return _fit(sizes[-_LAST:], means[-_LAST:]), len(sizes) - _LAST
+
+
+def _fit(sizes: Counts, errors: Scores) -> _PowerLaw:
+    """The power law nearest to the errors: least squares, in units of the largest size, where it has to fit best."""
+    # scipy.optimize takes a second to import; most reports of small data need no curve.
+    from scipy.optimize import least_squares
+
+    relative = sizes / sizes[-1]
+
+    def misses(law: Scores) -> Scores:
+        floor, scale, exponent = law
+        missed: Scores = (floor + scale * relative**-exponent - errors) * np.sqrt(relative)
+        return missed
+
+    start = (0.5 * float(errors.min()), 0.5 * float(errors.min()) + 1e-6, 0.3)
+    bounds = ((0.0, 0.0, _EXPONENTS[0]), (np.inf, np.inf, _EXPONENTS[1]))
+    floor, scale, exponent = least_squares(misses, start, bounds=bounds).x
+    return _PowerLaw(float(floor), float(scale * sizes[-1] ** exponent), float(exponent))
+
+
+def _doubt(task: _Task, errors: Scores) -> str:
+    """Why nothing can be said; empty where something can."""
+    means = errors.mean(axis=0)
+    noise = 2 * float(errors.std(axis=0, ddof=1).max()) / np.sqrt(len(errors))
+    if means[-1] >= _GUESSED * task.guessing:
+        reason = f"is no better than guessing ({means[-1]:.3f})"
+    elif np.diff(means).max() > max(noise, _SMALLEST_GAIN):
+        reason = f"does not fall steadily with more rows (from {means[0]:.3f} to {means[-1]:.3f})"
+    else:
+        return ""
+    return f"The {task.what} {reason}: whether more data would help can't be said."
+
+
+def _verdict(what: str, gains: Scores, now: float, doubled: float) -> str:
+    spread = 2 * float(gains.std(ddof=1)) / np.sqrt(len(gains))
+    expected = (
+        f"Twice as many rows would lower the {what} from {now:.3f} to about {doubled:.3f} (± {spread:.3f})"
+    )
+    if spread > max(_HELPS * now, _SMALLEST_GAIN):
+        return f"{expected}: too uncertain to say whether more data would help."
+    return f"{expected}: more data would {_help(now, now - doubled)}."
+
+
+def _help(now: float, gain: float) -> str:
+    if gain < _SMALLEST_GAIN or gain < _HELPS_A_LITTLE * now:
+        return "hardly help"
+    return "help" if gain >= _HELPS * now else "help a little"

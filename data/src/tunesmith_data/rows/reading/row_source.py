@@ -1,0 +1,267 @@
+"""Files of rows as one stream: each row in canonical form, or with all that is wrong with it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tunesmith_contract.run_config import DataFormat
+from tunesmith_data.failures import DataError
+from tunesmith_data.rows.data_files import DataFile
+from tunesmith_data.rows.findings import Finding, Problem, quote
+from tunesmith_data.rows.report.data_report import FileReport
+from tunesmith_data.rows.schema.canonical import canonical_row
+from tunesmith_data.rows.schema.formats import (
+    ANY,
+    KNOWN_MEMBERS,
+    Purpose,
+    Row,
+    describe_members,
+    detect_format,
+    is_conversational,
+    methods_for,
+)
+from tunesmith_data.rows.schema.row_checks import check_row
+
+from .compression import open_contents
+from .file_kinds import Opened, open_rows
+from .kept_fields import keep_members
+from .read_errors import Unreadable, raise_findings
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """A row that passed its checks, and where it came from.
+
+    Attributes:
+        file: what findings call the file.
+        line: where the row begins; of a Parquet file its number.
+        row: in canonical form.
+        kept: values of the members that the source was asked to keep, as text.
+        document: the text that the row is a passage of; empty where rows are rows.
+    """
+
+    file: str
+    line: int
+    row: Row
+    kept: Mapping[str, str] = field(default_factory=dict)
+    document: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """A row as it was read (None for what can't be read), and all that is wrong with it."""
+
+    file: str
+    line: int
+    row: Any
+    findings: tuple[Finding, ...]
+
+
+class Source:
+    """The rows of several files, one file after another, all in one format.
+
+    Nothing is held but what is being read, so any number of rows may come.
+
+    Args:
+        files: in the order in which they are read.
+        data_format: how rows are written; ``Auto`` goes by the first row that is an object, and takes ``.txt`` and
+            ``.md`` for text.
+        purpose: what the rows are for.
+        keep: members of rows as they are written, such as ``metadata.customer``, whose values are kept.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[DataFile],
+        data_format: DataFormat,
+        purpose: Purpose = ANY,
+        keep: Sequence[str] = (),
+    ) -> None:
+        self.data_format = data_format
+        self._written_as = data_format
+        self._files = tuple(files)
+        self._purpose = purpose
+        self._keep = tuple(keep)
+        self._columns = (*KNOWN_MEMBERS, *keep, *(path.partition(".")[0] for path in keep))
+        self._reports: list[FileReport] = []
+        self._settled = False
+        self._first: Row | None = None
+        self._stray: Finding | None = None
+
+    @property
+    def files(self) -> tuple[FileReport, ...]:
+        """What has been read to its end, file by file."""
+        return tuple(self._reports)
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files, as they lie on disk."""
+        return sum(file.path.stat().st_size for file in self._files)
+
+    def __iter__(self) -> Iterator[SourceRow | RefusedRow]:
+        """The rows in their order.
+
+        Raises:
+            DataError: a file without rows, or damaged so that the rest of it can't be read; no known format, or one
+                that the purpose can't use.
+        """
+        self._reports.clear()
+        for file in self._files:
+            yield from self._read_file(file)
+        if self.data_format is DataFormat.AUTO and self._stray:
+            raise_findings([self._stray], "UnknownFormat")
+
+    def _read_file(self, file: DataFile) -> Iterator[SourceRow | RefusedRow]:
+        name, line = file.name, 1
+        try:
+            for content in open_contents(file):
+                name = content.name
+                opened = open_rows(content, self._written_as, self._columns)
+                if opened.is_text:
+                    self._settle(DataFormat.TEXT, name)
+                for outcome in self._read(opened):
+                    line = outcome.line
+                    yield outcome
+        except Unreadable as error:
+            raise_findings([error.problem.at(error.name or name, error.line or line)], "UnreadableFile")
+
+    def _read(self, opened: Opened) -> Iterator[SourceRow | RefusedRow]:
+        rows = refused = 0
+        document = opened.name if opened.is_text else ""
+        for line, value in opened.entries:
+            outcome = self._take(opened.name, line, value, document)
+            if isinstance(outcome, SourceRow):
+                rows += 1
+            else:
+                refused += 1
+            yield outcome
+        if not rows + refused:
+            raise Unreadable(opened.nothing, 1)
+        self._reports.append(FileReport(name=opened.name, format=opened.label, rows=rows, refused=refused))
+
+    def _take(self, file: str, line: int, value: Any, document: str) -> SourceRow | RefusedRow:
+        """A row in canonical form, or what is wrong with it."""
+        if isinstance(value, Problem):
+            return RefusedRow(file, line, None, (value.at(file, line),))
+        kept: dict[str, str] = {}
+        if isinstance(value, dict) and not self._settled:
+            self._settle(self._detect(value, file, line), file)
+        problems = check_row(value, self.data_format, self._purpose)
+        if self._keep and isinstance(value, dict):
+            kept, missing = keep_members(value, self._keep)
+            problems += missing
+        if not problems:
+            row = canonical_row(value, self.data_format, self._purpose)
+            self._first = self._first or row
+            problems = _check_likeness(row, self._first)
+            if not problems:
+                return SourceRow(file, line, row, kept, document)
+        findings = tuple(problem.at(file, line) for problem in problems)
+        if not isinstance(value, dict):
+            self._stray = self._stray or findings[0]
+        return RefusedRow(file, line, value, findings)
+
+    def _detect(self, row: Row, file: str, line: int) -> DataFormat:
+        if self.data_format is not DataFormat.AUTO:
+            return self.data_format
+        detected = detect_format(row, self._purpose)
+        if detected is None:
+            raise_findings([_unknown_format(row, self._purpose).at(file, line)], "UnknownFormat")
+        return detected
+
+    def _settle(self, data_format: DataFormat, file: str) -> None:
+        """All rows are in this format from now on.
+
+        Raises:
+            DataError: the purpose can't use it, or other rows were in another.
+        """
+        if self._settled and data_format is not self.data_format:
+            message = f"{file} holds {data_format} rows after {self.data_format} rows: write all files in one format"
+            raise DataError("WrongFormat", message)
+        _require(self._purpose, data_format, file)
+        self.data_format, self._settled = data_format, True
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """What a small file holds: ``rows`` and ``refused`` together are all rows of the file."""
+
+    name: str
+    data_format: DataFormat
+    rows: tuple[SourceRow, ...]
+    refused: tuple[RefusedRow, ...]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All that is wrong with any row."""
+        return tuple(finding for row in self.refused for finding in row.findings)
+
+
+def read_source(
+    path: Path, data_format: DataFormat, name: str | None = None, purpose: Purpose = ANY
+) -> SourceFile:
+    """Read and check a file whose rows fit into memory.
+
+    Args:
+        path: the file; see ``Source``.
+        data_format: how rows are written.
+        name: what findings call the file.
+        purpose: what the rows are for.
+
+    Raises:
+        DataError: as ``Source``.
+    """
+    file = DataFile(path, name or path.name)
+    source = Source([file], data_format, purpose)
+    rows: list[SourceRow] = []
+    refused: list[RefusedRow] = []
+    for outcome in source:
+        if isinstance(outcome, SourceRow):
+            rows.append(outcome)
+        else:
+            refused.append(outcome)
+    return SourceFile(file.name, source.data_format, tuple(rows), tuple(refused))
+
+
+def _check_likeness(row: Row, first: Row) -> list[Problem]:
+    """All rows hold either messages or text, and one answer or two: a column has one type."""
+    if row.keys() == first.keys() and is_conversational(row) is is_conversational(first):
+        return []
+    if is_conversational(row) is not is_conversational(first):
+        forms = ("text", "messages")
+        found = f"{forms[is_conversational(row)]} among rows of {forms[is_conversational(first)]}"
+        return [Problem("mixed_forms", found, "write all rows as text, or all as messages")]
+    if ("chosen" in row) is ("chosen" in first):
+        return []
+    found = f"{_answers(row)} among rows with {_answers(first)}"
+    return [Problem("mixed_forms", found, "write pairs of answers in all rows, or in none")]
+
+
+def _answers(row: Row) -> str:
+    return "a pair of answers" if "chosen" in row else "one answer"
+
+
+def _unknown_format(row: Row, purpose: Purpose) -> Problem:
+    lists = [
+        name
+        for name, value in row.items()
+        if isinstance(value, list) and value and isinstance(value[0], dict)
+    ]
+    if len(lists) == 1 and detect_format(row[lists[0]][0], purpose):
+        advice = f'write the list in "{lists[0]}" by itself: [{{…}}, {{…}}]'
+    else:
+        advice = f"write rows with {describe_members(purpose.formats)}"
+    return Problem("unknown_format", f"keys {quote(sorted(row))}", advice)
+
+
+def _require(purpose: Purpose, data_format: DataFormat, name: str) -> None:
+    if data_format in purpose.formats:
+        return
+    others = methods_for(data_format)
+    instead = f", or choose method {' or '.join(others)}" if others else ""
+    raise DataError(
+        "WrongFormat",
+        f"{purpose.name} needs rows with {describe_members(purpose.formats)}: {name} holds {data_format} rows "
+        f"({describe_members((data_format,))}); write such rows{instead}",
+    )

@@ -1,0 +1,1 @@
+"""Data report: its document, histograms, agreement of annotators."""

@@ -1,0 +1,1 @@
+"""Rows in tables: records, Parquet files, the row store, the split."""

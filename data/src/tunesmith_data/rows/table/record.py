@@ -1,0 +1,44 @@
+"""A row on its way from a file to training."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tunesmith_data.rows.findings import Place
+from tunesmith_data.rows.schema.formats import Row
+
+
+class Side(StrEnum):
+    """Where a row ends up; the counts of all sides together are the rows that were read."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "nearDuplicate"
+    LEAKED = "leaked"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A row that passed its checks.
+
+    Attributes:
+        index: its number among all such rows, from 0.
+        file, line: where it is written.
+        row: in canonical form.
+        tokens: as the method will see them.
+        group, stratum: values of the fields that the split goes by; empty where there are none.
+    """
+
+    index: int
+    file: str
+    line: int
+    row: Row
+    tokens: int = 0
+    group: str = ""
+    stratum: str = ""
+
+    @property
+    def place(self) -> Place:
+        """Where it is written."""
+        return Place(file=self.file, line=self.line)

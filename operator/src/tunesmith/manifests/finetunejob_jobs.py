@@ -1,0 +1,152 @@
+"""Jobs of a FineTuneJob's stages: generate, prepare and train."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith_contract.layout import MICRO_BATCH_ENV
+from tunesmith_contract.run_config import GenerateConfig, PrepareConfig, TrainConfig
+from tunesmith_contract.stages import Stage
+from tunesmith_contract.uris import Scheme, StorageUri, parse_uri
+
+from .environment import Environment
+from .objects import KubernetesObject
+from .run_snapshots import GENERATE_KEY, Inputs, inputs_name, run_name
+from .trainer_job import TrainerPod, build_trainer_job
+
+GENERATE_REQUESTS = {"cpu": "250m", "memory": "512Mi"}
+#: A million rows are to go through a gibibyte. There is no limit: rows that are wider than most cost time, not the run.
+PREPARE_REQUESTS = {"cpu": "500m", "memory": "1Gi"}
+TRAIN_REQUESTS = {"cpu": "1", "memory": "4Gi"}
+
+#: From the signal to the end, in generate: answers that are on their way are paid for, so they are waited for.
+GENERATE_GRACE_SECONDS = 120
+#: From the signal to the end, in train: a step is finished and a checkpoint committed.
+TRAIN_GRACE_SECONDS = 120
+
+
+def build_generate_job(
+    job: FineTuneJob,
+    inputs: Inputs,
+    attempt: int,
+    environment: Environment,
+    secrets: Mapping[str, str] | None = None,
+) -> KubernetesObject:
+    """Job of one attempt to generate rows: placed as the training pods are, without their GPUs and size.
+
+    Args:
+        secrets: those that the stage opens, by role.
+    """
+    assert inputs.generate is not None
+    reads = generation_uris(inputs.generate)
+    pod = _trainer_pod(job, inputs, inputs.generate, reads, GENERATE_REQUESTS, secrets)
+    fetches = any(uri.scheme is Scheme.HF for uri in reads)
+    pod = replace(
+        pod,
+        config_key=GENERATE_KEY,
+        token_secret=pod.token_secret if fetches else None,
+        grace_seconds=GENERATE_GRACE_SECONDS,
+    )
+    return build_trainer_job(job, Stage.GENERATE, attempt, pod, environment)
+
+
+def build_prepare_job(
+    job: FineTuneJob,
+    inputs: Inputs,
+    attempt: int,
+    environment: Environment,
+    secrets: Mapping[str, str] | None = None,
+) -> KubernetesObject:
+    """Job of one attempt to prepare the data: placed as the training pods are, without their GPUs and size.
+
+    Args:
+        secrets: those that the stage opens, by role.
+    """
+    assert isinstance(inputs.config, PrepareConfig)
+    reads = data_uris(inputs.config)
+    pod = _trainer_pod(job, inputs, inputs.config, reads, PREPARE_REQUESTS, secrets)
+    return build_trainer_job(job, Stage.PREPARE, attempt, pod, environment)
+
+
+def build_train_job(
+    job: FineTuneJob,
+    inputs: Inputs,
+    run: TrainConfig,
+    attempt: int,
+    environment: Environment,
+    micro_batch_size: int | None = None,
+    longest_seconds: int | None = None,
+    secrets: Mapping[str, str] | None = None,
+) -> KubernetesObject:
+    """Job of one attempt to train: a new gang that resumes from the last committed checkpoint.
+
+    Args:
+        micro_batch_size: other than the run's, after memory ran out.
+        longest_seconds: how long its pods may run.
+        secrets: those that the stage opens, by role.
+    """
+    pod = replace(
+        _trainer_pod(job, inputs, run, training_uris(run), TRAIN_REQUESTS, secrets),
+        image=run.image,
+        config_map=run_name(job),
+        resources=job.spec.compute.resources,
+        gpus=run.gpus_per_node,
+        grace_seconds=TRAIN_GRACE_SECONDS,
+        nodes=run.nodes,
+        longest_seconds=longest_seconds,
+        variables={MICRO_BATCH_ENV: str(micro_batch_size)} if micro_batch_size else {},
+    )
+    return build_trainer_job(job, Stage.TRAIN, attempt, pod, environment)
+
+
+def generation_uris(config: GenerateConfig) -> tuple[StorageUri, ...]:
+    """URIs that generate reads: the rows it starts from, held-out rows, and a tokenizer if rewards count tokens."""
+    return _parse((config.base_model, config.generation.source, *(rows.uri for rows in config.held_out)))
+
+
+def data_uris(config: PrepareConfig) -> tuple[StorageUri, ...]:
+    """URIs that prepare reads: the rows, held-out rows, and base model and teacher for tokenizer and configuration."""
+    distillation = config.method.distillation
+    teacher = distillation.teacher.uri if distillation else None
+    held_out = (rows.uri for rows in config.held_out)
+    rows = (*config.train, config.generated, config.validation.uri, *held_out)
+    return _parse((config.base_model, *rows, teacher))
+
+
+def training_uris(run: TrainConfig) -> tuple[StorageUri, ...]:
+    """URIs that train reads: the base model, the initial artifact, reward models, a teacher."""
+    models = [reward.model for reward in run.method.rewards if reward.model]
+    distillation = run.method.distillation
+    uris = (
+        run.base_model,
+        run.initial.uri if run.initial else None,
+        *(uri for model in models for uri in (model.uri, model.base_model)),
+        distillation.teacher.uri if distillation else None,
+    )
+    return _parse(uris)
+
+
+def _parse(uris: Iterable[str | None]) -> tuple[StorageUri, ...]:
+    return tuple(parse_uri(uri) for uri in uris if uri)
+
+
+def _trainer_pod(
+    job: FineTuneJob,
+    inputs: Inputs,
+    config: GenerateConfig | PrepareConfig | TrainConfig,
+    reads: tuple[StorageUri, ...],
+    requests: Mapping[str, str],
+    secrets: Mapping[str, str] | None,
+) -> TrainerPod:
+    """The settings that the pods of all stages share."""
+    return TrainerPod(
+        image=inputs.image,
+        config_map=inputs_name(job),
+        ca_config_map=inputs_name(job),
+        reads=reads,
+        writes=_parse((config.output, config.workspace)),
+        requests=requests,
+        template=job.spec.compute.template,
+        token_secret=inputs.token_secret or None,
+        secrets=secrets or {},
+    )

@@ -1,1 +1,0 @@
-"""What lies in storage is what its digest says."""

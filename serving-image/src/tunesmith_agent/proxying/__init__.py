@@ -1,0 +1,1 @@
+"""Requests of clients: checked, routed, forwarded to the engine."""

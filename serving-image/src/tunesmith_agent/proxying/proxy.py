@@ -1,0 +1,168 @@
+"""Checks and routing of client requests: an allow-list of paths in front of the engine."""
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from tunesmith_agent.http.connection import ServerConnection
+from tunesmith_agent.http.messages import JSON_TYPE, Refusal, Request
+from tunesmith_agent.http.upstream import UpstreamPool
+from tunesmith_agent.metrics import AgentMetrics
+from tunesmith_agent.routing.stickiness import stickiness_key
+from tunesmith_agent.routing.table import Route, RoutingTable, Target
+
+from .forward import Forward
+
+#: Request headers that are passed to the engine.
+_PASSED_HEADERS = (b"x-request-id", b"traceparent", b"tracestate")
+
+_MAX_NAMES_LISTED = 20
+_RETRY = b"retry-after: 2\r\n"
+_ENGINE_NOT_READY = Refusal(
+    503,
+    "The engine is not ready: it is starting or was restarted.",
+    kind="server_error",
+    code="engine_unavailable",
+    headers=_RETRY,
+)
+_NOT_AN_OBJECT = Refusal(400, 'The body must be a JSON object such as {"model": "…", "messages": […]}.')
+_NOT_JSON_TYPE = Refusal(415, "Send the body as content-type application/json.")
+_NO_PROMPT_LOG_PROBS = Refusal(
+    400, "Log-probabilities of the prompt are not served: leave out prompt_logprobs, and echo with logprobs."
+)
+_ENCODED = Refusal(415, "Send the body without content-encoding.")
+
+PlainHandler = Callable[[ServerConnection, Request], None]
+
+
+class Proxy:
+    """Handler of all client requests, by the current routing table.
+
+    Args:
+        on_engine_failure: called when the engine accepts no connection, or does not have a routed version.
+        stale_seconds: see ``Limits``.
+    """
+
+    def __init__(
+        self,
+        pool: UpstreamPool,
+        metrics: AgentMetrics,
+        on_engine_failure: Callable[[], None],
+        stale_seconds: float,
+    ) -> None:
+        self.table = RoutingTable()
+        self._pool = pool
+        self._metrics = metrics
+        self._on_engine_failure = on_engine_failure
+        self._stale_seconds = stale_seconds
+        self._handlers: dict[bytes, tuple[bytes, PlainHandler]] = {
+            b"/v1/chat/completions": (b"POST", self._generate),
+            b"/v1/completions": (b"POST", self._generate),
+            b"/v1/models": (b"GET", self._list_models),
+        }
+
+    def add(self, path: str, handler: PlainHandler) -> None:
+        """Serve ``GET path`` with another handler."""
+        self._handlers[path.encode()] = (b"GET", handler)
+
+    def __call__(self, connection: ServerConnection, request: Request) -> None:
+        """Answer one request."""
+        method, handler = self._handlers.get(request.path, (b"", None))
+        if handler is None:
+            path = request.path.decode("ascii", "replace")[:100]
+            served = ", ".join(served_path.decode() for served_path in self._handlers)
+            connection.respond_refusal(Refusal(404, f"{path} is not served here; served are {served}."))
+        elif request.method != method:
+            allow = b"allow: %b\r\n" % method
+            message = f"Use {method.decode()} for {request.path.decode()}."
+            connection.respond_refusal(Refusal(405, message, headers=allow))
+        else:
+            handler(connection, request)
+
+    def _list_models(self, connection: ServerConnection, request: Request) -> None:
+        connection.respond(200, JSON_TYPE, self.table.models_body)
+
+    def _generate(self, connection: ServerConnection, request: Request) -> None:
+        body = _parse_body(request)
+        if isinstance(body, Refusal):
+            connection.respond_refusal(body)
+            return
+        if _asks_for_prompt_log_probs(body):
+            connection.respond_refusal(_NO_PROMPT_LOG_PROBS)
+            return
+        target = self._choose(body, request.headers)
+        if isinstance(target, Refusal):
+            connection.respond_refusal(target)
+            return
+        body["model"] = target.name
+        Forward(
+            self._pool,
+            connection,
+            target,
+            _engine_request(request, body),
+            self._answer_not_ready,
+            self._stale_seconds,
+        ).start()
+
+    def _answer_not_ready(self, connection: ServerConnection) -> None:
+        """Answer a request that never reached a version; it does not count as the version's error."""
+        self._metrics.engine_failures += 1
+        self._on_engine_failure()
+        connection.respond_refusal(_ENGINE_NOT_READY)
+
+    def _choose(self, body: dict[str, Any], headers: dict[bytes, bytes]) -> Target | Refusal:
+        model = body.get("model")
+        if not isinstance(model, str):
+            return Refusal(400, f"Say which model to use: {self._list_names()}.", param="model")
+        route = self.table.routes.get(model)
+        if route is None:
+            message = f"The model {model[:100]!r} does not exist here: use {self._list_names()}."
+            return Refusal(404, message, code="model_not_found", param="model")
+        return route.pick(lambda: stickiness_key(headers, body)) or _unavailable(route)
+
+    def _list_names(self) -> str:
+        names = self.table.names()
+        unlisted = len(names) - _MAX_NAMES_LISTED
+        more = f" or one of {unlisted} others" if unlisted > 0 else ""
+        return (", ".join(names[:_MAX_NAMES_LISTED]) or "(none is served yet)") + more
+
+
+def _parse_body(request: Request) -> dict[str, Any] | Refusal:
+    """Body of a request as a JSON object.
+
+    Browsers send application/json to another origin only with its permission, hence the check of the type.
+    """
+    content_type = request.headers.get(b"content-type", b"")
+    if not content_type.lower().startswith(b"application/json"):
+        return _NOT_JSON_TYPE
+    if request.headers.get(b"content-encoding", b"identity") != b"identity":
+        return _ENCODED
+    try:
+        body = orjson.loads(request.body)
+    except orjson.JSONDecodeError as error:
+        return Refusal(400, f"The body is not JSON: {error}.")
+    return body if isinstance(body, dict) else _NOT_AN_OBJECT
+
+
+def _asks_for_prompt_log_probs(body: dict[str, Any]) -> bool:
+    """True for a request that, in one batch with any other, crashes the engine on CPUs."""
+    if body.get("echo") and (body.get("logprobs") is not None or body.get("max_tokens") == 0):
+        return True
+    return any(key.startswith("prompt_logprob") and body[key] is not None for key in body)
+
+
+def _engine_request(request: Request, body: dict[str, Any]) -> bytes:
+    """Request for the engine, built anew so that nothing of the client's framing is passed on."""
+    payload = orjson.dumps(body)
+    headers = request.headers
+    passed = b"".join(b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_HEADERS if name in headers)
+    return (
+        b"POST %b HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\n"
+        b"content-length: %d\r\n%b\r\n%b" % (request.path, len(payload), passed, payload)
+    )
+
+
+def _unavailable(route: Route) -> Refusal:
+    message = f"The model {route.model!r} can't answer on this pod: {route.unavailable_reason}"
+    return Refusal(503, message, kind="server_error", code="model_unavailable", headers=_RETRY)

@@ -1,0 +1,158 @@
+"""Endpoints may fail, throttle and hang up: what can get better is waited for, and keys stay secret."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted_server import Reply, ScriptedServer, serve
+
+from tunesmith_contract import layout
+from tunesmith_contract.methods import Reward
+from tunesmith_data.endpoints.client import ATTEMPTS, KEY_FILE, Endpoint, RequestRefused
+from tunesmith_data.failures import InfrastructureError, UserError
+from tunesmith_data.pod.storage import Storage
+from tunesmith_data.rewards.build import build_reward_functions
+
+KEY = "sesame-open-1234"
+GOOD = Reply(body={"rewards": [1.0]})
+
+
+class Setting:
+    """An endpoint behind a server with a script, whose waits are only counted."""
+
+    def __init__(self, server: ScriptedServer, secret: Path) -> None:
+        self.server = server
+        self.waits: list[float] = []
+        (secret / KEY_FILE).write_text(KEY + "\n")
+        self.endpoint = Endpoint(f"{server.url}/score", "the grader", secret, 5, sleep=self.waits.append)
+
+
+@pytest.fixture
+def scripted(tmp_path: Path) -> Iterator[Callable[..., Setting]]:
+    """Makes a setting of replies, given one after the other; the last one for ever."""
+    with ExitStack() as stack:
+
+        def build(*replies: Reply) -> Setting:
+            left = list(replies)
+            server = stack.enter_context(serve(lambda _: left.pop(0) if len(left) > 1 else left[0]))
+            setting = Setting(server, tmp_path)
+            stack.callback(setting.endpoint.close)
+            return setting
+
+        yield build
+
+
+def test_what_can_get_better_is_asked_again(scripted: Callable[..., Setting]) -> None:
+    in_a_minute = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    setting = scripted(
+        Reply(503),
+        Reply(0),
+        Reply(429, headers={"Retry-After": "7"}),
+        Reply(429, headers={"Retry-After": in_a_minute}),
+        Reply(500, headers={"Retry-After": "soon"}),
+        GOOD,
+    )
+    assert setting.endpoint.post({"a": 1}) == {"rewards": [1.0]}
+    assert [request.body for request in setting.server.received] == [{"a": 1}] * 6
+    assert {request.authorization for request in setting.server.received} == {f"Bearer {KEY}"}
+    first, second, asked, dated, vague = setting.waits
+    assert asked == 7
+    assert 50 < dated <= 60
+    assert max(first, second, vague) <= 30
+
+
+def test_it_ends_when_nothing_gets_better(scripted: Callable[..., Setting]) -> None:
+    setting = scripted(Reply(503, {"busy": KEY}))
+    with pytest.raises(InfrastructureError, match=r"the grader at .* can't be reached: HTTP 503") as caught:
+        setting.endpoint.post({})
+    assert len(setting.server.received) == ATTEMPTS
+    assert KEY not in caught.value.message
+    patient = scripted(Reply(429, headers={"Retry-After": "86400"}))
+    with pytest.raises(InfrastructureError):
+        patient.endpoint.post({})
+    assert patient.waits == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (Reply(401, {"error": f"wrong key {KEY}"}), "refuses the key"),
+        (Reply(404, {}), "doesn't take requests"),
+        (Reply(307, {}, {"Location": "http://127.0.0.1:9/elsewhere"}), "doesn't take requests"),
+        (Reply(200, b"<html>"), "no JSON"),
+    ],
+)
+def test_what_cannot_get_better_is_the_users(
+    scripted: Callable[..., Setting], reply: Reply, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    setting = scripted(reply)
+    with caplog.at_level(logging.DEBUG), pytest.raises(UserError, match=message) as caught:
+        setting.endpoint.post({})
+    assert len(setting.server.received) == 1
+    assert KEY not in caught.value.message + caplog.text
+
+
+def test_a_refused_request_is_told_apart(scripted: Callable[..., Setting]) -> None:
+    with pytest.raises(RequestRefused, match="HTTP 400"):
+        scripted(Reply(400, {"error": "too long"})).endpoint.post({})
+
+
+def test_an_address_where_nobody_is(tmp_path: Path) -> None:
+    waits: list[float] = []
+    endpoint = Endpoint("http://127.0.0.1:9/", "the grader", tmp_path, 1, sleep=waits.append)
+    with pytest.raises(InfrastructureError, match="ConnectError"):
+        endpoint.post({})
+    assert len(waits) == ATTEMPTS - 1
+
+
+@pytest.mark.parametrize("url", ["grader.svc/score", "ftp://grader/score"])
+def test_an_address_that_is_none_is_not_asked_again(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UserError, match="write an http or https URL"):
+        Endpoint(url, "the grader", tmp_path, 1, sleep=pytest.fail).post({})
+
+
+def test_a_key_that_cannot_be_sent_is_not_shown(scripted: Callable[..., Setting], tmp_path: Path) -> None:
+    setting = scripted(GOOD)
+    (tmp_path / KEY_FILE).write_text(f"{KEY}\nsecond line")
+    with pytest.raises(UserError, match="one line of ASCII") as caught:
+        setting.endpoint.post({})
+    assert KEY not in caught.value.message
+    assert setting.server.received == []
+
+
+def judge(url: str, secrets: Path) -> Any:
+    """The scores of an endpoint for two answers."""
+    reward = Reward.model_validate({"name": "grader", "endpoint": {"url": url}})
+    (function,), _ = build_reward_functions([reward], [], Storage(secrets=secrets))
+    return function(prompts=["a", "b"], completions=["c", "d"], completion_ids=[[1], [2]], answer=["e", None])
+
+
+def test_a_reward_by_an_endpoint(tmp_path: Path) -> None:
+    folder = tmp_path / layout.reward_role("grader")
+    folder.mkdir()
+    (folder / KEY_FILE).write_text(KEY)
+    with serve(lambda _: Reply(body={"rewards": [0.5, -2]})) as server:
+        assert judge(server.url, tmp_path) == [0.5, -2.0]
+    (request,) = server.received
+    assert request.body == {"prompts": ["a", "b"], "completions": ["c", "d"], "answers": ["e", None]}
+    assert request.authorization == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (Reply(body={"rewards": [1]}), "1 numbers for 2 answers"),
+        (Reply(body={"rewards": ["good", "bad"]}), "let it answer so"),
+        (Reply(body=[1, 2]), "let it answer so"),
+        (Reply(body=b'{"rewards": [1, NaN]}'), "no finite number"),
+        (Reply(422, {}), "refuses"),
+    ],
+)
+def test_a_reward_endpoint_that_answers_otherwise(tmp_path: Path, reply: Reply, message: str) -> None:
+    with serve(lambda _: reply) as server, pytest.raises(UserError, match=message):
+        judge(server.url, tmp_path)

@@ -1,0 +1,227 @@
+"""Fixtures of the tests of data and trainer: a mount root with a model, data and an output claim."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import make_model
+
+from tunesmith_contract.report import RunReport
+from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig, parse_run_config
+from tunesmith_data.pod.progress import Progress
+from tunesmith_data.pod.storage import Storage
+from tunesmith_data.pod.workspace import Workspace
+from tunesmith_data.prepare import prepare
+from tunesmith_trainer.evaluate.stage import evaluate
+from tunesmith_trainer.preemption import Preemption
+from tunesmith_trainer.train.stage import train
+
+# Libraries warn of what they themselves do; ours must not warn.
+THIRD_PARTY_WARNINGS = (
+    "ignore::FutureWarning:transformers",
+    "ignore::FutureWarning:trl",
+    "ignore::FutureWarning:peft",
+    "ignore::DeprecationWarning",
+    "ignore::UserWarning:peft",
+    "ignore::UserWarning:torch",
+)
+
+
+def allow_third_party_warnings(items: list[pytest.Item], folder: Path) -> None:
+    """Let third parties warn in the tests of a folder."""
+    for item in items:
+        if folder in item.path.parents:
+            for warning in THIRD_PARTY_WARNINGS:
+                item.add_marker(pytest.mark.filterwarnings(warning))
+
+
+def make_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Chat rows of a task that a tiny model learns a little of."""
+    chance = random.Random(seed)
+    pairs = [(chance.randrange(1000), chance.randrange(1000)) for _ in range(count)]
+    return [make_row(f"sort {a} {b}", json.dumps({"low": min(a, b), "high": max(a, b)})) for a, b in pairs]
+
+
+def make_row(question: str, answer: str) -> dict[str, Any]:
+    """One chat row."""
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return {"messages": messages}
+
+
+def make_preferences(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Preference rows of messages: the better answer is the lower number."""
+    chance = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        low, high = sorted(chance.sample(range(1000), 2))
+        answers = {"chosen": {"low": low}, "rejected": {"high": high}}
+        row = {key: [{"role": "assistant", "content": json.dumps(answer)}] for key, answer in answers.items()}
+        rows.append({"prompt": [{"role": "user", "content": f"lower of {high} {low}"}], **row})
+    return rows
+
+
+class World:
+    """A mount root, and configurations that run in it."""
+
+    def __init__(self, root: Path, models: Path) -> None:
+        self.root = root
+        self.storage = Storage(root)
+        (root / "pvc").mkdir()
+        (root / "pvc/models").symlink_to(models)
+        self.data = root / "pvc/data"
+        self.output = root / "pvc/out"
+        self.data.mkdir()
+        self.output.mkdir()
+
+    def write_rows(self, name: str, rows: list[Any]) -> str:
+        """A JSONL file of the data claim; its URI."""
+        (self.data / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return f"pvc://data/{name}"
+
+    def prepare_config(self, train: str, uid: str = "uid", **more: Any) -> PrepareConfig:
+        """A prepare run."""
+        config = {
+            "stage": "prepare",
+            "baseModel": "pvc://models/llama",
+            "train": train,
+            "validation": {"fraction": 0.1},
+            "method": {"sft": {"maxLength": 128}},
+            "seed": 1,
+        }
+        return self._parse(config | more, PrepareConfig, "FineTuneJob", uid)
+
+    def train_config(
+        self,
+        prepared: RunReport,
+        uid: str = "uid",
+        hyperparameters: dict[str, Any] | None = None,
+        **more: Any,
+    ) -> TrainConfig:
+        """A train run on what was prepared."""
+        assert prepared.model
+        assert prepared.dataset
+        numbers = {"epochs": 1, "learningRate": 1e-2, "batchSize": 4, "microBatchSize": 2}
+        config = {
+            "stage": "train",
+            "baseModel": "pvc://models/llama",
+            "baseModelRevision": prepared.model.revision,
+            "datasetDigest": prepared.dataset.digest,
+            "method": {"sft": {"maxLength": 128}},
+            "adapter": {"rank": 4, "dropout": 0.1},
+            "hyperparameters": numbers | (hyperparameters or {}),
+            "checkpoints": {"everySteps": 3, "keep": 2},
+            "image": "trainer@sha256:0",
+        }
+        return self._parse(config | more, TrainConfig, "FineTuneJob", uid)
+
+    def evaluate_config(self, uid: str = "eval", **more: Any) -> EvaluateConfig:
+        """An evaluate run."""
+        config = {"stage": "evaluate", "baseModel": "pvc://models/llama", "policy": "{}"}
+        return self._parse(config | more, EvaluateConfig, "EvalRun", uid)
+
+    def prepare(self, config: PrepareConfig) -> RunReport:
+        """Run the stage here."""
+        return prepare(config, self.storage, Workspace(self.storage, config), Progress({}))
+
+    def train(self, config: TrainConfig) -> RunReport:
+        """Run the stage here."""
+        report = train(config, self.storage, Workspace(self.storage, config), Preemption())
+        assert report
+        return report
+
+    def evaluate(self, config: EvaluateConfig) -> RunReport:
+        """Run the stage here."""
+        return evaluate(config, self.storage, Workspace(self.storage, config), Progress({}))
+
+    def start(
+        self, config: PrepareConfig | TrainConfig | EvaluateConfig, **env: str
+    ) -> subprocess.Popen[str]:
+        """Run the stage as a pod does."""
+        (self.root / "run.json").write_text(config.to_json())
+        command = [sys.executable, "-m", "tunesmith_trainer", config.stage, "--mount-root", str(self.root)]
+        command += ["--config", str(self.root / "run.json"), "--termination-log", str(self.root / "log")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", **env}
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def _parse(self, config: dict[str, Any], kind: type[Any], owner: str, uid: str) -> Any:
+        owned = {
+            "owner": {"kind": owner, "namespace": "ns", "name": "run", "uid": uid},
+            "output": "pvc://out",
+        }
+        parsed = parse_run_config(json.dumps(config | owned))
+        assert isinstance(parsed, kind)
+        return parsed
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny tensors gain nothing from a second thread, and a busy machine takes it away."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny models of three architectures."""
+    root = tmp_path_factory.mktemp("models")
+    texts = [json.dumps(row) for row in make_rows(200)]
+    for architecture in ("llama", "qwen3", "mistral"):
+        make_model(root / architecture, architecture, texts)
+    return root
+
+
+@pytest.fixture
+def world(tmp_path: Path, models: Path) -> World:
+    """A fresh world."""
+    root = tmp_path / "mnt"
+    root.mkdir()
+    return World(root, models)
+
+
+@pytest.fixture(scope="module")
+def shared_world(tmp_path_factory: pytest.TempPathFactory, models: Path) -> World:
+    """A world for all tests of a module: each takes a uid of its own."""
+    return World(tmp_path_factory.mktemp("mnt"), models)
+
+
+@pytest.fixture(scope="session")
+def make() -> Any:
+    """Builders of rows."""
+    return SimpleNamespace(rows=make_rows, row=make_row, preferences=make_preferences)
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    """A progress server: its URL, and what it has received."""
+    received: list[tuple[str | None, bytes]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            received.append((self.headers["Authorization"], body))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/progress", received
+        server.shutdown()
+        thread.join()

@@ -1,0 +1,108 @@
+"""A real language model, tuned and written as GGUF, says in llama.cpp what it says in PyTorch, and has learned."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import xllamacpp
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tunesmith_contract.report import RunReport, parse_report
+from tunesmith_images.model import ensure_model
+
+DATA = Path(__file__).parents[3] / "examples/quickstart/data"
+#: Enough to change what the model says. Each step takes seconds.
+FEW_STEPS = {"maxSteps": 3, "batchSize": 2, "microBatchSize": 2, "learningRate": 1e-3}
+COMPARED = 3
+COMPARED_TOKENS = 12
+#: Enough to answer what was held out. Four in five: the quickstart's adapter, trained for longer, answers nearly all.
+MANY_STEPS = {"maxSteps": 45, "batchSize": 4, "microBatchSize": 4, "learningRate": 1e-3, "warmupRatio": 0.1}
+HELD_OUT = 20
+AT_LEAST = 16
+
+
+def test_the_gguf_says_what_the_tuned_model_says(world: Any) -> None:
+    folders = _tune(world, FEW_STEPS)
+    base = AutoModelForCausalLM.from_pretrained(ensure_model(), dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(ensure_model())
+    questions = [question for question, _ in _held_out(COMPARED)]
+    untuned = [_generate(base, tokenizer, question) for question in questions]
+    tuned_model = PeftModel.from_pretrained(base, str(folders["Adapter"])).eval()
+    tuned = [_generate(tuned_model, tokenizer, question) for question in questions]
+    assert tuned != untuned
+    assert [answer.strip() for answer in _ask(folders["GGUF"], questions, COMPARED_TOKENS)] == tuned
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_the_gguf_answers_held_out_items(world: Any) -> None:
+    folders = _tune(world, MANY_STEPS)
+    items = _held_out(HELD_OUT)
+    answers = _ask(folders["GGUF"], [question for question, _ in items], max_tokens=48)
+    right = [answer.strip() == expected for answer, (_, expected) in zip(answers, items, strict=True)]
+    assert sum(right) >= AT_LEAST
+
+
+def _held_out(count: int) -> list[tuple[list[dict[str, str]], str]]:
+    """Questions that are not trained on, with their answers."""
+    lines = (DATA / "test.jsonl").read_text().splitlines()[:count]
+    messages = [json.loads(line)["messages"] for line in lines]
+    return [(question, expected["content"]) for *question, expected in messages]
+
+
+def _tune(world: Any, numbers: dict[str, Any]) -> dict[str, Path]:
+    """The folders of the artifacts by format."""
+    (world.data / "model").symlink_to(ensure_model())
+    rows = [json.loads(line) for line in (DATA / "train.jsonl").read_text().splitlines()]
+    model = {"baseModel": "pvc://data/model"}
+    config = world.prepare_config(
+        world.write_rows("train.jsonl", rows), **model, validation={}, formats=["GGUF"]
+    )
+    prepared = world.prepare(config)
+    adapter = {"rank": 16, "alpha": 32}
+    config = world.train_config(
+        prepared, **model, adapter=adapter, hyperparameters=numbers, formats=["Adapter", "GGUF"]
+    )
+    training = _train(world, config).training
+    assert training
+    artifacts = {"Adapter": training.artifact} | {each.format: each.artifact for each in training.exports}
+    return {
+        name: world.output / "sha256" / artifact.digest.removeprefix("sha256:")
+        for name, artifact in artifacts.items()
+    }
+
+
+def _train(world: Any, config: Any) -> RunReport:
+    """On both cores, in a process of its own."""
+    pod = world.start(config, OMP_NUM_THREADS="2")
+    log, _ = pod.communicate(timeout=900)
+    report = parse_report((world.root / "log").read_bytes())
+    assert pod.returncode == 0, log
+    assert report
+    return report
+
+
+def _generate(model: Any, tokenizer: Any, question: list[dict[str, str]]) -> str:
+    """The likeliest answer's beginning, in PyTorch."""
+    inputs = tokenizer.apply_chat_template(
+        question, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    made = model.generate(**inputs, do_sample=False, max_new_tokens=COMPARED_TOKENS)
+    answer: str = tokenizer.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return answer.strip()
+
+
+def _ask(folder: Path, questions: list[list[dict[str, str]]], max_tokens: int) -> list[str]:
+    """The likeliest answers, in llama.cpp."""
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(folder / "model.gguf")
+    parameters.n_ctx, parameters.n_parallel, parameters.cpuparams.n_threads = 256, 1, 2
+    server = xllamacpp.Server(parameters)
+    answers = (
+        server.handle_chat_completions({"messages": each, "temperature": 0, "max_tokens": max_tokens})
+        for each in questions
+    )
+    return [answer["choices"][0]["message"]["content"] for answer in answers]

@@ -1,0 +1,223 @@
+"""However the work is shared, the loss curve is that of one process with the same effective batch."""
+
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gangs import Pod, end_gang, losses, start_gang
+
+from tunesmith_contract.artifact import Manifest
+from tunesmith_contract.exit_codes import ExitCode
+from tunesmith_contract.run_config import TrainConfig
+from tunesmith_data.failures import Preempted, StageError, UserError
+from tunesmith_data.pod.storage import holds_files
+from tunesmith_data.pod.workspace import Workspace
+from tunesmith_trainer.preemption import Preemption
+from tunesmith_trainer.train.distributed.parallel import (
+    accumulation_steps,
+    build_deepspeed_config,
+    refuse_combination,
+)
+from tunesmith_trainer.train.distributed.rendezvous import Place, join
+from tunesmith_trainer.train.resume import ResumableSteps
+
+STEPS = 6
+LORA = {"rank": 4, "dropout": 0.0}
+QLORA = LORA | {"type": "QLoRA"}
+SECONDS = 300
+
+#: Sums in another order; with 4-bit weights on a CPU, products in bfloat16 too.
+TOLERANCE = 1e-5
+TOLERANCE_4_BIT = 1e-3
+
+
+class Curves:
+    """Runs of the same rows that share the work in different ways."""
+
+    def __init__(self, world: Any, make: Any) -> None:
+        self.world = world
+        rows = world.write_rows("train.jsonl", make.rows(30))
+        self._prepared = world.prepare(world.prepare_config(rows, uid="prepared"))
+        self._one: dict[str, dict[int, float]] = {}
+
+    def config(self, uid: str, adapter: Any, **more: Any) -> TrainConfig:
+        folders = self.world.output / "ns"
+        shutil.copytree(folders / "prepared/prepared", folders / uid / "prepared")
+        config: TrainConfig = self.world.train_config(
+            self._prepared,
+            uid=uid,
+            adapter=adapter,
+            hyperparameters={"microBatchSize": 1, "maxSteps": STEPS},
+            checkpoints={"everySteps": 2, "keep": 2},
+            **more,
+        )
+        return config
+
+    def checkpoints(self, uid: str) -> Path:
+        folder: Path = self.world.output / "ns" / uid / "checkpoints"
+        return folder
+
+    def of_one(self, kind: str, adapter: Any) -> dict[int, float]:
+        """The curve of one process."""
+        if kind not in self._one:
+            self.world.train(self.config(f"one-{kind}", adapter))
+            self._one[kind] = losses(self.checkpoints(f"one-{kind}"))
+        return self._one[kind]
+
+    def of_gang(self, config: TrainConfig, *, nodes: int, workers: int) -> dict[int, float]:
+        """The curve of a gang, whose artefact is whole."""
+        pods = start_gang(self.world.root, config, nodes=nodes, workers=workers)
+        assert end_gang(pods, SECONDS) == [0] * nodes, pods[0].output
+        self._check_artifact(pods[0])
+        return losses(self.checkpoints(config.owner.uid))
+
+    def interrupt(self, config: TrainConfig, *, nodes: int, workers: int) -> None:
+        """The same gang, told to go at its third step."""
+        pods: list[Pod] = []
+        seen = []
+
+        def look(line: str) -> None:
+            seen.extend(["'loss'"] * ("'loss'" in line))
+            if len(seen) == STEPS // 2:
+                pods[-1].process.send_signal(signal.SIGTERM)
+
+        pods += start_gang(self.world.root, config, nodes=nodes, workers=workers, on_line=look)
+        assert end_gang(pods, SECONDS) == [ExitCode.PREEMPTED] * nodes, pods[0].output
+
+    def _check_artifact(self, pod: Pod) -> None:
+        training = pod.report.training
+        assert training
+        assert training.steps == STEPS
+        folder = self.world.output / "sha256" / training.artifact.digest.removeprefix("sha256:")
+        manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
+        assert holds_files(folder, manifest.files)
+        assert all(probe.tuned_log_prob > probe.base_log_prob for probe in manifest.probes)
+
+
+@pytest.fixture(scope="module")
+def curves(shared_world: Any, make: Any) -> Curves:
+    """The curve of one process, computed once."""
+    return Curves(shared_world, make)
+
+
+def test_ddp(curves: Curves) -> None:
+    config = curves.config("ddp", LORA)
+    assert curves.of_gang(config, nodes=1, workers=2) == pytest.approx(
+        curves.of_one("lora", LORA), rel=TOLERANCE
+    )
+
+
+@pytest.mark.parametrize("stage", ["ZeRO2", "ZeRO3"])
+def test_deepspeed_on_two_nodes_resumed_on_one(curves: Curves, stage: str) -> None:
+    config = curves.config(f"resumed-{stage.lower()}", LORA, parallelism=stage)
+    curves.interrupt(config, nodes=2, workers=1)
+    found = curves.of_gang(config, nodes=1, workers=2)
+    assert found == pytest.approx(curves.of_one("lora", LORA), rel=TOLERANCE)
+
+
+def test_offload_without_a_compiler(curves: Curves, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(curves.world.root / "extensions"))
+    config = curves.config("offload", LORA, parallelism="ZeRO3", offload="All", activationCheckpointing=True)
+    found = curves.of_gang(config, nodes=1, workers=1)
+    assert found == pytest.approx(curves.of_one("lora", LORA), rel=TOLERANCE)
+    assert not (curves.world.root / "extensions").exists()
+
+
+def test_whole_weights_are_gathered_from_their_parts(curves: Curves) -> None:
+    config = curves.config("full", None, parallelism="ZeRO3")
+    found = curves.of_gang(config, nodes=1, workers=2)
+    assert found == pytest.approx(curves.of_one("full", None), rel=TOLERANCE)
+
+
+def test_4_bit_weights_with_zero_2(curves: Curves) -> None:
+    config = curves.config("qlora", QLORA, parallelism="ZeRO2")
+    found = curves.of_gang(config, nodes=1, workers=2)
+    assert found == pytest.approx(curves.of_one("qlora", QLORA), rel=TOLERANCE_4_BIT)
+
+
+@pytest.mark.parametrize(
+    ("more", "advice"),
+    [
+        ({"offload": "Optimizer"}, "ZeRO2 or ZeRO3"),
+        ({"offload": "All", "parallelism": "ZeRO2"}, "ZeRO3"),
+        ({"parallelism": "ZeRO3", "adapter": QLORA}, "ZeRO2 or DDP"),
+    ],
+)
+def test_what_deepspeed_cannot_do_is_refused(plain: TrainConfig, more: Any, advice: str) -> None:
+    config = TrainConfig.model_validate(plain.to_dict() | more)
+    with pytest.raises(UserError, match=advice):
+        refuse_combination(config)
+
+
+def test_parts_of_several_pods_need_a_disk_in_common(world: Any, plain: TrainConfig) -> None:
+    more = {"parallelism": "ZeRO2", "nodes": 2, "workspace": "s3://bucket/work"}
+    config = TrainConfig.model_validate(plain.to_dict() | more)
+    with pytest.raises(UserError, match="a volume that they share"):
+        ResumableSteps(config, Workspace(world.storage, config), Preemption())
+
+
+@pytest.fixture
+def plain() -> TrainConfig:
+    """A configuration that is never run."""
+    return TrainConfig.model_validate(
+        {
+            "owner": {"kind": "FineTuneJob", "namespace": "ns", "name": "n", "uid": "u"},
+            "baseModel": "pvc://models/llama",
+            "baseModelRevision": "r",
+            "datasetDigest": "sha256:" + "0" * 64,
+            "method": {"sft": {}},
+            "adapter": {},
+            "hyperparameters": {"learningRate": 1e-3, "batchSize": 16, "microBatchSize": 2},
+            "checkpoints": {},
+            "image": "i",
+            "output": "pvc://o",
+        }
+    )
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.parametrize(
+    ("parallelism", "offload"), [("ZeRO2", "None"), ("ZeRO2", "Optimizer"), ("ZeRO3", "All")]
+)
+def test_deepspeed_is_told_numbers(plain: TrainConfig, parallelism: str, offload: str, on_gpu: bool) -> None:
+    config = TrainConfig.model_validate(plain.to_dict() | {"parallelism": parallelism, "offload": offload})
+    steps = accumulation_steps(16, 2, world=4)
+    found = build_deepspeed_config(config, 2, steps, 4, on_gpu=on_gpu)
+    assert found
+    assert "auto" not in str(found)
+    assert found["train_batch_size"] == 16
+    assert found["bf16"] == {"enabled": on_gpu}
+    zero = found["zero_optimization"]
+    assert zero["stage"] == int(parallelism[-1])
+    assert ("offload_optimizer" in zero, "offload_param" in zero) == (offload != "None", offload == "All")
+    assert build_deepspeed_config(plain, 2, steps, 4, on_gpu=on_gpu) is None
+
+
+def place(rank: int, **more: Any) -> Place:
+    """A worker whose others never come."""
+    return Place(rank=rank, world=3, join_seconds=0.3, **more)
+
+
+@pytest.mark.parametrize(
+    ("rank", "master", "complaint"),
+    [
+        (0, "localhost", "workers 1, 2 did not join"),
+        (1, "absent.invalid", "the name absent.invalid does not resolve"),
+        (1, "localhost", "worker 0 does not listen at localhost:9"),
+    ],
+)
+def test_who_is_missing_is_named(rank: int, master: str, complaint: str) -> None:
+    port = 9 if rank else 0
+    with pytest.raises(StageError, match=complaint) as caught:
+        join(place(rank, master_addr=master, master_port=port), Preemption())
+    assert (caught.value.category, caught.value.reason) == ("Communication", "GangIncomplete")
+
+
+def test_a_pod_that_is_told_to_go_waits_no_longer() -> None:
+    preemption = Preemption()
+    preemption.requested = True
+    with pytest.raises(Preempted):
+        join(place(0), preemption)

@@ -1,0 +1,1 @@
+"""Committed checkpoints: folder, writer lease, announcement."""

@@ -1,0 +1,336 @@
+"""PID 1 of a training pod: starts the workers, passes signals on, and has the last word.
+
+The gang is static: each attempt is a new Job with fresh names, and nothing is restarted or re-ranked within
+it. So the launcher sets the environment of ``torch.distributed`` (the same variables that torchrun sets) and
+watches processes itself, where torchrun would turn every failure into exit code 1, kill workers 30 s after
+SIGTERM whatever the pod's grace period, and cost PID 1 an import of torch.
+
+Exit codes are the contract's ``ExitCode``:
+
+- all workers succeeded: 0; a worker left a failure: the code of its category (see ``failures``);
+- the cgroup's ``oom_kill`` counter grew and a worker failed: 12, since the kernel kills but one process;
+- a worker died without a word after the pod was told to go: 15; otherwise: 14, with the end of its log, or 13 where
+  that shows NCCL's watchdog, which ends a process that waits for a lost one.
+
+With several failures the first one counts, unless it is a lost connection and another worker knows more. A run
+that is not through names its newest committed checkpoint.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO, TextIO
+
+from tunesmith_contract.exit_codes import ExitCode, FailureCategory, exit_code_of
+from tunesmith_contract.layout import CHECKPOINT_FILE_ENV
+from tunesmith_contract.report import Checkpoint, Failure, Outcome, RunReport, parse_report
+from tunesmith_data.pod.redaction import Redactor
+
+from .cgroup import count_oom_kills
+
+LOG_TAIL_CHARACTERS = 3000
+SECONDS_TO_FOLLOW_A_FAILURE = 30
+DEFAULT_MASTER_PORT = 29500
+
+_CHECKPOINT_FILE = "checkpoint.json"
+_WATCHDOG_TEXT = "ProcessGroupNCCL"
+
+# Lines at once, and no progress bars: this is a log.
+_LOGGING = {"PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Gang:
+    """The workers of this pod, and its place among the pods of the run.
+
+    Attributes:
+        workers: processes in this pod.
+        nodes: pods of the run.
+        node_rank: this pod among them.
+        master_addr: host name of the first pod.
+        master_port: where the first worker listens.
+    """
+
+    workers: int = 1
+    nodes: int = 1
+    node_rank: int = 0
+    master_addr: str = "localhost"
+    master_port: int = DEFAULT_MASTER_PORT
+
+    def environment(self, local_rank: int) -> dict[str, str]:
+        """The variables of ``torch.distributed``; none for a gang of one, which needs no connection."""
+        if self.workers * self.nodes == 1:
+            return {}
+        return {
+            "RANK": str(self.node_rank * self.workers + local_rank),
+            "LOCAL_RANK": str(local_rank),
+            "WORLD_SIZE": str(self.workers * self.nodes),
+            "LOCAL_WORLD_SIZE": str(self.workers),
+            "GROUP_RANK": str(self.node_rank),
+            "MASTER_ADDR": self.master_addr,
+            "MASTER_PORT": str(self.master_port),
+        }
+
+
+def read_gang(workers: int, nodes: int, environment: Mapping[str, str]) -> Gang:
+    """The gang of a run; ``PET_*`` variables, as of torchrun, say where this pod and the first are."""
+    return Gang(
+        workers=int(environment.get("PET_NPROC_PER_NODE", workers)),
+        nodes=int(environment.get("PET_NNODES", nodes)),
+        node_rank=int(environment.get("PET_NODE_RANK", environment.get("JOB_COMPLETION_INDEX", "0"))),
+        master_addr=environment.get("PET_MASTER_ADDR", "localhost"),
+        master_port=int(environment.get("PET_MASTER_PORT", str(DEFAULT_MASTER_PORT))),
+    )
+
+
+@dataclass(slots=True)
+class Worker:
+    """A worker process.
+
+    Attributes:
+        rank: its rank in the run.
+        process: the process; it leads a session of its own.
+        report_file: where it leaves its report.
+        reader: the thread that passes its output on.
+        tail: the last lines of its output.
+        code: its exit code, negative for a signal; None while it runs.
+    """
+
+    rank: int
+    process: subprocess.Popen[bytes]
+    report_file: Path
+    reader: threading.Thread
+    tail: deque[str]
+    code: int | None = None
+
+    def signal(self, signum: int) -> None:
+        """Send a signal to the worker alone; it passes on what its children must know."""
+        if self.code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signum)
+
+    def kill_group(self) -> None:
+        """End what is left of the worker's session."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def report(self) -> RunReport | None:
+        """What the worker left."""
+        try:
+            return parse_report(self.report_file.read_bytes())
+        except FileNotFoundError:
+            return None
+
+
+@dataclass(slots=True)
+class Launcher:
+    """Runs a stage in worker processes.
+
+    Attributes:
+        stage: the stage's name.
+        worker_command: arguments of a worker, without its report file.
+        gang: how many workers, and where the others are.
+        termination_log: where the last word goes.
+        environment: the pod's environment.
+        oom_kills: reads the counter of kills for want of memory.
+    """
+
+    stage: str
+    worker_command: list[str]
+    gang: Gang
+    termination_log: Path
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    oom_kills: Callable[[], int] = count_oom_kills
+    _workers: list[Worker] = field(default_factory=list)
+    _first_failed: Worker | None = None
+    _terminated: bool = False
+
+    def run(self) -> ExitCode:
+        """Start the workers, wait for the last, write the termination message, return the exit code."""
+        redact = Redactor(self.environment)
+        kills_before = self.oom_kills()
+        with tempfile.TemporaryDirectory(prefix="tunesmith-") as folder:
+            previous = {
+                signum: signal.signal(signum, self._forward) for signum in (signal.SIGTERM, signal.SIGINT)
+            }
+            try:
+                self._start(Path(folder), redact)
+                self._wait()
+            finally:
+                for worker in self._workers:
+                    worker.kill_group()
+                for signum, handler in previous.items():
+                    signal.signal(signum, handler)
+            for worker in self._workers:
+                worker.reader.join()
+            checkpoint = _read_checkpoint(Path(folder) / _CHECKPOINT_FILE)
+            report, code = self._conclude(self.oom_kills() > kills_before, checkpoint)
+        if report is not None:
+            self.termination_log.write_bytes(_redacted(report, redact).to_termination_message())
+        return code
+
+    def _start(self, folder: Path, redact: Redactor) -> None:
+        for local_rank in range(self.gang.workers):
+            self._workers.append(self._start_worker(local_rank, folder, redact))
+        if self._terminated:
+            self._forward(signal.SIGTERM, None)
+
+    def _start_worker(self, local_rank: int, folder: Path, redact: Redactor) -> Worker:
+        report_file = folder / f"report-{local_rank}.json"
+        process = subprocess.Popen(
+            [*self.worker_command, "--report-file", str(report_file)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={
+                **_LOGGING,
+                **self.environment,
+                **self.gang.environment(local_rank),
+                CHECKPOINT_FILE_ENV: str(folder / _CHECKPOINT_FILE),
+            },
+            start_new_session=True,
+        )
+        tail: deque[str] = deque(maxlen=100)
+        prefix = f"[{local_rank}] " if self.gang.workers > 1 else ""
+        arguments = (process.stdout, sys.stdout, tail, prefix, redact)
+        reader = threading.Thread(target=_pass_on, args=arguments, daemon=True)
+        reader.start()
+        rank = self.gang.node_rank * self.gang.workers + local_rank
+        return Worker(rank, process, report_file, reader, tail)
+
+    def _forward(self, signum: int, frame: FrameType | None) -> None:
+        """Pass a signal on; the pod's grace period, not the launcher, ends the waiting."""
+        self._terminated = True
+        for worker in self._workers:
+            worker.signal(signal.SIGTERM)
+
+    def _wait(self) -> None:
+        """Reap workers and whatever else became a child of PID 1, until no worker is left."""
+        by_pid = {worker.process.pid: worker for worker in self._workers}
+        while by_pid:
+            pid, status = os.waitpid(-1, 0)
+            worker = by_pid.pop(pid, None)
+            if worker is None:
+                continue
+            worker.code = worker.process.returncode = os.waitstatus_to_exitcode(status)
+            if worker.code != ExitCode.SUCCEEDED and self._first_failed is None:
+                self._first_failed = worker
+                self._end_the_others()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _end_the_others(self) -> None:
+        """A gang with a dead member can't go on: ask the rest to stop, and insist after a while."""
+        if self._terminated:
+            return
+        for worker in self._workers:
+            worker.signal(signal.SIGTERM)
+        if self._first_failed and self._first_failed.code == ExitCode.PREEMPTED:
+            # Another pod was told to go; all workers agreed to stop and may still be at their checkpoint.
+            return
+        signal.signal(signal.SIGALRM, self._kill)
+        signal.setitimer(signal.ITIMER_REAL, SECONDS_TO_FOLLOW_A_FAILURE)
+
+    def _kill(self, signum: int, frame: FrameType | None) -> None:
+        for worker in self._workers:
+            worker.signal(signal.SIGKILL)
+
+    def _conclude(self, oom_killed: bool, checkpoint: Checkpoint | None) -> tuple[RunReport | None, ExitCode]:
+        """The report of the run, and its exit code. Pods after the first have nothing to say of a success."""
+        if self._first_failed is None:
+            return self._workers[0].report(), ExitCode.SUCCEEDED
+        failure = None if self._first_failed.code == ExitCode.PREEMPTED else self._find_failure()
+        if oom_killed:
+            failure = self._out_of_memory(self._first_failed)
+        elif self._terminated and (failure is None or failure.category is FailureCategory.COMMUNICATION):
+            failure = None
+        elif failure is None and self._first_failed.code != ExitCode.PREEMPTED:
+            failure = self._died(self._first_failed)
+        if failure is None:
+            report = RunReport.model_validate(
+                {"stage": self.stage, "outcome": Outcome.PREEMPTED, "checkpoint": checkpoint}
+            )
+            return report, ExitCode.PREEMPTED
+        report = RunReport.model_validate(
+            {"stage": self.stage, "outcome": Outcome.FAILED, "failure": failure, "checkpoint": checkpoint}
+        )
+        return report, exit_code_of(failure.category)
+
+    def _find_failure(self) -> Failure | None:
+        """The failure that came first; a lost connection only if no worker knows its cause."""
+        first = [self._first_failed] if self._first_failed else []
+        known = []
+        for worker in [*first, *(worker for worker in self._workers if worker not in first)]:
+            report = worker.report()
+            if report is not None and report.failure is not None:
+                known.append(report.failure.model_copy(update={"log": _log_tail(worker)}))
+        causes = [failure for failure in known if failure.category is not FailureCategory.COMMUNICATION]
+        return next(iter([*causes, *known]), None)
+
+    def _out_of_memory(self, worker: Worker) -> Failure:
+        return Failure(
+            category=FailureCategory.OUT_OF_MEMORY,
+            reason="OutOfMemory",
+            message="the container's memory limit was exceeded: raise resources.limits.memory, or lower "
+            "batchSize or maxLength",
+            rank=worker.rank,
+            exit_code=worker.code,
+            log=_log_tail(worker),
+        )
+
+    def _died(self, worker: Worker) -> Failure:
+        code = worker.code or 0
+        if code == -signal.SIGABRT and _WATCHDOG_TEXT in "".join(worker.tail):
+            return Failure(
+                category=FailureCategory.COMMUNICATION,
+                reason="CommunicationLost",
+                message=f"worker {worker.rank} waited in vain for another: see its log",
+                rank=worker.rank,
+                exit_code=code,
+                log=_log_tail(worker),
+            )
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        return Failure(
+            category=FailureCategory.INFRASTRUCTURE,
+            reason="WorkerDied",
+            message=f"worker {worker.rank} {how} without a report: see its log",
+            rank=worker.rank,
+            exit_code=code,
+            log=_log_tail(worker),
+        )
+
+
+def _pass_on(source: BinaryIO, target: TextIO, tail: deque[str], prefix: str, redact: Redactor) -> None:
+    """Copy a worker's output line by line, without secrets, and remember its end."""
+    with source:
+        for raw in source:
+            line = redact(raw.decode(errors="replace"))
+            tail.append(line)
+            target.write(prefix + line)
+            target.flush()
+
+
+def _read_checkpoint(file: Path) -> Checkpoint | None:
+    try:
+        return Checkpoint.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def _log_tail(worker: Worker) -> str:
+    return "".join(worker.tail)[-LOG_TAIL_CHARACTERS:]
+
+
+def _redacted(report: RunReport, redact: Redactor) -> RunReport:
+    if report.failure is None:
+        return report
+    failure = report.failure
+    clean = failure.model_copy(update={"message": redact(failure.message), "log": redact(failure.log)})
+    return report.model_copy(update={"failure": clean})

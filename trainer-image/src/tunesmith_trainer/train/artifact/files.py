@@ -1,0 +1,189 @@
+"""The artefact: the files of an adapter or a model, their manifest, and their content-addressed place."""
+
+import importlib.metadata
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+import tunesmith_data
+import tunesmith_trainer
+from tunesmith_contract.artifact import ArtifactKind, File, Lineage, Manifest, Probe
+from tunesmith_contract.base import canonical_json, sha256_digest
+from tunesmith_contract.layout import MANIFEST_FILE
+from tunesmith_contract.report import Artifact
+from tunesmith_contract.run_config import AdapterType, TrainConfig
+from tunesmith_data.pod.storage import describe_files, file_digest, write_atomically
+from tunesmith_data.pod.workspace import Workspace
+
+from .model_card import CARD_FILE
+
+# safetensors writes 0600, which a serving pod of another user could not read.
+_READABLE_BY_ALL = 0o644
+_VERSIONED = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "deepspeed",
+    "bitsandbytes",
+    "tunesmith-trainer",
+)
+_ADAPTER_KINDS = {
+    AdapterType.LORA: ArtifactKind.LORA,
+    AdapterType.QLORA: ArtifactKind.LORA,
+    AdapterType.RSLORA: ArtifactKind.RSLORA,
+    AdapterType.DORA: ArtifactKind.DORA,
+}
+_ADAPTERS = frozenset({*_ADAPTER_KINDS.values(), ArtifactKind.REWARD_ADAPTER})
+
+
+def stage_artifact(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    config: TrainConfig,
+    workspace: Workspace,
+    state: dict[str, Any] | None = None,
+) -> Path:
+    """Save an adapter or a whole model into a new folder of the workspace; other files may join it there.
+
+    Args:
+        model: a PeftModel where the run has an adapter, else the model.
+        tokenizer: saved with its template beside a whole model.
+        config: what was asked for.
+        workspace: where to.
+        state: the model's tensors by name where they have been gathered from several devices.
+    """
+    staged = workspace.staging / uuid.uuid4().hex
+    staged.mkdir(parents=True)
+    if config.adapter:
+        save_adapter(model, staged, config.base_model, state)
+    else:
+        save_model(model, tokenizer, staged, state)
+    return staged
+
+
+def publish_folder(
+    staged: Path,
+    kind: ArtifactKind,
+    config: TrainConfig,
+    workspace: Workspace,
+    probes: tuple[Probe, ...] = (),
+) -> Artifact:
+    """Describe a folder by a manifest, and move it to the place that the manifest's digest names.
+
+    Args:
+        probes: by which a server can prove what it serves.
+    """
+    _let_all_read(staged)
+    manifest = build_manifest(kind, config, describe_files(staged), probes)
+    write_atomically(staged / MANIFEST_FILE, manifest.to_bytes())
+    return workspace.publish(staged)
+
+
+def save_adapter(model: Any, folder: Path, base_model: str, state: dict[str, Any] | None = None) -> None:
+    """Write ``adapter_model.safetensors`` and ``adapter_config.json``, which names the base by its URI."""
+    model.peft_config["default"].base_model_name_or_path = base_model
+    # "auto" would ask a hub whether the vocabulary has grown.
+    # A copy of the adapter that training started from may stand beside it, as the reference of a preference.
+    model.save_pretrained(
+        folder,
+        state_dict=state,
+        safe_serialization=True,
+        save_embedding_layers=False,
+        selected_adapters=["default"],
+    )
+    # PEFT's own card says nothing of the run.
+    (folder / CARD_FILE).unlink(missing_ok=True)
+    _order_config(folder / "adapter_config.json")
+
+
+def save_model(
+    model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, state: dict[str, Any] | None = None
+) -> None:
+    """Write weights as safetensors, configuration, generation configuration, tokenizer and chat template."""
+    model.save_pretrained(folder, state_dict=state)
+    tokenizer.save_pretrained(folder)
+
+
+def _let_all_read(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.chmod(_READABLE_BY_ALL)
+
+
+def _order_config(path: Path) -> None:
+    """PEFT writes sets in any order: the same adapter must have the same bytes."""
+    config = json.loads(path.read_text())
+    ordered = {key: sorted(value) if isinstance(value, list) else value for key, value in config.items()}
+    path.write_text(json.dumps(ordered, indent=2, sort_keys=True) + "\n")
+
+
+def artifact_kind(config: TrainConfig) -> ArtifactKind:
+    """What a run's files are; an adapter trained on 4-bit weights is a LoRA like any other."""
+    reward = config.method.reward is not None
+    if config.adapter is None:
+        return ArtifactKind.REWARD_MODEL if reward else ArtifactKind.MODEL
+    return ArtifactKind.REWARD_ADAPTER if reward else _ADAPTER_KINDS[config.adapter.type]
+
+
+def build_manifest(
+    kind: ArtifactKind, config: TrainConfig, files: tuple[File, ...], probes: tuple[Probe, ...]
+) -> Manifest:
+    """The manifest of an artefact's files: what it is, and what went in."""
+    adapter = config.adapter if kind in _ADAPTERS else None
+    return Manifest(
+        kind=kind,
+        rank=adapter.rank if adapter else None,
+        target_modules=adapter.target_modules if adapter else (),
+        files=files,
+        lineage=Lineage(
+            namespace=config.owner.namespace,
+            job=config.owner.name,
+            uid=config.owner.uid,
+            base_model=config.base_model,
+            base_model_revision=config.base_model_revision,
+            dataset_digest=config.dataset_digest,
+            image=config.image,
+            parameters=_parameters(config),
+            code_digest=code_digest(),
+            seed=config.hyperparameters.seed,
+            initial=config.initial.digest if config.initial else None,
+            generation=config.generation,
+            versions=_versions(),
+        ),
+        probes=probes,
+    )
+
+
+def code_digest() -> str:
+    """Digest of the source files of trainer and data: an image's digest says nothing of a changed checkout."""
+    files = {
+        f"{package.__name__}/{path.relative_to(root).as_posix()}": file_digest(path)
+        for package in (tunesmith_data, tunesmith_trainer)
+        for root in map(Path, package.__path__)
+        for path in sorted(root.rglob("*.py"))
+    }
+    return sha256_digest(canonical_json(files))
+
+
+def _parameters(config: TrainConfig) -> dict[str, object]:
+    return {
+        "method": config.method.to_dict(),
+        "adapter": config.adapter.to_dict() if config.adapter else None,
+        "hyperparameters": config.hyperparameters.to_dict(),
+        "nodes": config.nodes,
+        "gpusPerNode": config.gpus_per_node,
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _VERSIONED:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,1 @@
+"""Distributed training: parallelism of devices and rendezvous of workers."""
