@@ -17,7 +17,7 @@ trainer = $$(python3 -m tunesmith_images venv trainer)/bin
 pure := tests/contract tests/api tests/decide tests/manifests tests/checks
 staged := $(addprefix tests/,data trainer storage harness control_plane image)
 unit := $(filter-out $(pure) $(staged) tests/support, $(patsubst %/,%,$(wildcard tests/*/)))
-long := --long --timeout=0 -m "volume or long"
+long := --long --timeout=0 -m "many_cases or long"
 # Two processes share the files of a stage; each has fixtures of its own, such as a control plane.
 two := -n 2 --dist loadfile
 
@@ -64,7 +64,7 @@ test-engine: ## Agent against the real serving engine, on tiny models
 test-e2e: ## Real pods: the quickstart's way on a tiny model (root, or TUNESMITH_KUBECONFIG)
 	@$(dev)/pytest -q -p tunesmith_cluster.pytest_plugin e2e/tests --junitxml=$(RESULTS)/e2e.xml
 
-coverage-check: ## Print what the last `make test` covered, by room; fails where a room is below its floor
+coverage-check: ## Print what the last `make test` covered, by folder; fails where one is below its floor
 	@$(dev)/python -m tunesmith_checks.coverage_floors check
 
 coverage-raise: ## Lift the floors of coverage to what the last `make test` covered

@@ -11,7 +11,7 @@ TIMEOUTS = {"world": 600, "shared_world": 600, "models": 600, "argilla": 300}
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --long."""
     parser.addoption(
-        "--long", action="store_true", help="run tests of volume in their long form, newly seeded"
+        "--long", action="store_true", help="run tests of many cases in their long form, newly seeded"
     )
 
 
@@ -23,14 +23,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what only the long form has; mark volume and time limits."""
+    """Leave out what only the long form has; mark tests of many cases and time limits."""
     if not config.getoption("--long"):
         long = [item for item in items if item.get_closest_marker("long")]
         items[:] = [item for item in items if item not in long]
         config.hook.pytest_deselected(items=long)
     for item in items:
         if is_hypothesis_test(getattr(item, "obj", None)):
-            item.add_marker(pytest.mark.volume)
+            item.add_marker(pytest.mark.many_cases)
         seconds = [TIMEOUTS[name] for name in getattr(item, "fixturenames", ()) if name in TIMEOUTS]
         if seconds and not config.getoption("--long") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(max(seconds)))

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from volume import cases
+from long_form import cases
 
 from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.limits import Limits

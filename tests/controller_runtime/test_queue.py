@@ -7,7 +7,7 @@ from fake_api import FakeClock
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from volume import cases
+from long_form import cases
 
 from tunesmith.controller_runtime.queue import MAX_BACKOFF_SECONDS, WorkQueue
 

@@ -11,9 +11,9 @@ import pytest
 from generation_runs import Setting, journalled, prompts
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from long_form import cases
 from scripted_server import Received, Reply, serve
 from scripted_teacher import Teacher, answer, kind_of, said, text_of
-from volume import cases
 
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.generation import GenerationBudget

@@ -12,7 +12,7 @@ import pytest
 from filled_sheets import fill, read_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from volume import cases
+from long_form import cases
 
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.labels import LabelAggregate, LabelOutput

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from long_form import cases
 from tiny_models import CHAT_TEMPLATE, make_tokenizer
 from trl.chat_template_utils import qwen2_5_chat_template
-from volume import cases
 
 from tunesmith_data.failures import UserError
 from tunesmith_data.models.rendering import Renderer, RenderError

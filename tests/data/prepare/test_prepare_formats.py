@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from volume import cases
+from long_form import cases
 
 from tunesmith_data.failures import DataError, UserError
 from tunesmith_data.models.rendering import Renderer

@@ -10,8 +10,8 @@ import planted_faults
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from long_form import cases
 from planted_rows import Writer
-from volume import cases
 
 from tunesmith_contract.report import DatasetReport
 from tunesmith_data.failures import DataError

@@ -4,7 +4,7 @@ import random
 from statistics import NormalDist, fmean, stdev
 
 import pytest
-from volume import cases
+from long_form import cases
 
 from tunesmith.api.evalrun import Expect, Gate
 from tunesmith.api.reasons import Verdict
@@ -39,7 +39,7 @@ def test_what_was_not_measured_cannot_pass() -> None:
     assert judge_gates([gate], []) == {gate: Verdict.INCONCLUSIVE}
 
 
-@pytest.mark.volume
+@pytest.mark.many_cases
 @pytest.mark.parametrize("expect", Expect)
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
 def test_luck_passes_a_gate_no_more_often_than_the_confidence_allows(

@@ -6,7 +6,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from volume import cases
+from long_form import cases
 
 from tunesmith.decide.serving.guardrail import is_crossed, log_evidence
 
@@ -26,7 +26,7 @@ def first_alarm(rate: float, steps: int, looks: int, requests_per_look: int, see
     return None
 
 
-@pytest.mark.volume
+@pytest.mark.many_cases
 @pytest.mark.parametrize("requests_per_look", [1, 10])
 def test_false_alarms_of_whole_rollouts_stay_within_the_promise(requests_per_look: int) -> None:
     rollouts = cases(250, 5000)

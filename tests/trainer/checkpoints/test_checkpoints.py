@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from volume import cases
+from long_form import cases
 
 from tunesmith_contract.base import sha256_digest
 from tunesmith_contract.layout import COMMIT_FILE

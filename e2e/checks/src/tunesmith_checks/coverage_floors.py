@@ -1,7 +1,7 @@
-"""Branch coverage per room (folder of product code), and the floors below which it may not fall.
+"""Branch coverage per folder of product code, and the floors below which it may not fall.
 
-`python -m tunesmith_checks.coverage_floors check` combines what a test run measured and prints each room; the exit code
-is 1 where a room is below its floor. `raise` lifts the floors to what that run covered.
+`python -m tunesmith_checks.coverage_floors check` combines what a test run measured and prints each folder; the exit
+code is 1 where one is below its floor. `raise` lifts the floors to what that run covered.
 """
 
 import json
@@ -18,7 +18,7 @@ from tunesmith_checks.paths import COVERAGE, COVERAGE_ENVIRONMENT, ROOT
 
 FLOORS = ROOT / "e2e" / "checks" / "coverage-floors.json"
 WHOLE = "."
-# What depends on timing comes and goes: a percent of a large room, a statement and its branch of a small one.
+# What depends on timing comes and goes: a percent of a large folder, a statement and its branch of a small one.
 TOLERANCE_PERCENT = 1.0
 TOLERANCE_COUNT = 2
 
@@ -35,28 +35,28 @@ class Covered:
 
     @property
     def percent(self) -> float:
-        """Percent that ran; an empty room is whole."""
+        """Percent that ran; an empty folder is whole."""
         return 100 * self.ran / self.total if self.total else 100.0
 
 
-def group_by_room(files: Mapping[str, Covered]) -> dict[str, Covered]:
+def group_by_folder(files: Mapping[str, Covered]) -> dict[str, Covered]:
     """Coverage of each folder and of the whole, from that of files by their path in the checkout."""
-    rooms: dict[str, Covered] = {}
+    folders: dict[str, Covered] = {}
     for path, covered in files.items():
-        for room in (str(Path(path).parent), WHOLE):
-            rooms[room] = rooms.get(room, Covered(0, 0)) + covered
-    return dict(sorted(rooms.items()))
+        for folder in (str(Path(path).parent), WHOLE):
+            folders[folder] = folders.get(folder, Covered(0, 0)) + covered
+    return dict(sorted(folders.items()))
 
 
-def find_floor(room: str, floors: Mapping[str, float]) -> float:
-    """The floor of a room: its own, or that of the nearest folder above it, as rooms are split and moved."""
-    own = (room, *(str(parent) for parent in Path(room).parents))
+def find_floor(folder: str, floors: Mapping[str, float]) -> float:
+    """The floor of a folder: its own, or that of the nearest folder above it, as folders are split and moved."""
+    own = (folder, *(str(parent) for parent in Path(folder).parents))
     return next((floors[name] for name in own if name in floors), 0.0)
 
 
-def find_fallen(rooms: Mapping[str, Covered], floors: Mapping[str, float]) -> list[str]:
-    """The rooms below their floors by more than the tolerance."""
-    return [name for name, covered in rooms.items() if _has_fallen(covered, find_floor(name, floors))]
+def find_fallen(folders: Mapping[str, Covered], floors: Mapping[str, float]) -> list[str]:
+    """The folders below their floors by more than the tolerance."""
+    return [name for name, covered in folders.items() if _has_fallen(covered, find_floor(name, floors))]
 
 
 def _has_fallen(covered: Covered, floor: float) -> bool:
@@ -64,17 +64,17 @@ def _has_fallen(covered: Covered, floor: float) -> bool:
     return missing > max(TOLERANCE_COUNT, covered.total * TOLERANCE_PERCENT / 100)
 
 
-def raise_floors(rooms: Mapping[str, Covered], floors: Mapping[str, float]) -> dict[str, float]:
-    """A floor for each room there is: no lower than before, and no lower than what is covered now."""
-    # Rounded down, or a room would be below its own floor.
+def raise_floors(folders: Mapping[str, Covered], floors: Mapping[str, float]) -> dict[str, float]:
+    """A floor for each folder there is: no lower than before, and no lower than what is covered now."""
+    # Rounded down, or a folder would be below its own floor.
     return {
         name: max(find_floor(name, floors), math.floor(covered.percent * 10) / 10)
-        for name, covered in rooms.items()
+        for name, covered in folders.items()
     }
 
 
 def measure() -> dict[str, Covered]:
-    """Coverage of each room by the runs whose data lies in the coverage folder.
+    """Coverage of each folder by the runs whose data lies in the coverage folder.
 
     Raises:
         coverage.exceptions.NoDataError: there is none.
@@ -88,7 +88,7 @@ def measure() -> dict[str, Covered]:
     report = COVERAGE / "report.json"
     measurement.json_report(outfile=str(report))
     files = json.loads(report.read_text())["files"]
-    return group_by_room(
+    return group_by_folder(
         {str((ROOT / path).relative_to(ROOT)): _count(entry["summary"]) for path, entry in files.items()}
     )
 
@@ -102,25 +102,25 @@ def _count(summary: Mapping[str, int]) -> Covered:
     return Covered(ran, summary["num_statements"] + summary["num_branches"])
 
 
-def print_rooms(rooms: Mapping[str, Covered], floors: Mapping[str, float]) -> None:
-    """One line for each room."""
-    fallen = find_fallen(rooms, floors)
-    print("\nBranch coverage and its floor by room:")
-    for name, covered in rooms.items():
+def print_folders(folders: Mapping[str, Covered], floors: Mapping[str, float]) -> None:
+    """One line for each folder."""
+    fallen = find_fallen(folders, floors)
+    print("\nBranch coverage and its floor by folder:")
+    for name, covered in folders.items():
         mark = "  BELOW ITS FLOOR" if name in fallen else ""
-        label = "all rooms" if name == WHOLE else name
+        label = "all folders" if name == WHOLE else name
         print(f"{covered.percent:7.1f} %  {find_floor(name, floors):5.1f} %  {label}{mark}")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Check or raise the floors; the exit code is 1 where a room is below its floor."""
+    """Check or raise the floors; the exit code is 1 where a folder is below its floor."""
     floors: dict[str, float] = json.loads(FLOORS.read_text()) if FLOORS.exists() else {}
-    rooms = measure()
+    folders = measure()
     if list(arguments) == ["raise"]:
-        FLOORS.write_text(json.dumps(raise_floors(rooms, floors), indent=2, sort_keys=True) + "\n")
+        FLOORS.write_text(json.dumps(raise_floors(folders, floors), indent=2, sort_keys=True) + "\n")
         return 0
-    print_rooms(rooms, floors)
-    return int(bool(find_fallen(rooms, floors)))
+    print_folders(folders, floors)
+    return int(bool(find_fallen(folders, floors)))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from long_form import cases
 from planted_rows import EDITS, Row, Writer, edited, records_of
-from volume import cases
 
 from tunesmith_data.rows.clean.held_out_overlap import HeldOut, LeakedRow, Overlap
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from long_form import cases
 from planted_rows import EDITS, Row, Writer, edited, records_of
-from volume import cases
 
 from tunesmith_data.rows.clean.boilerplate import Boilerplate
 from tunesmith_data.rows.clean.compared_text import normalise, numbers, parts_of

@@ -9,8 +9,8 @@ import planted_faults
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from long_form import cases
 from planted_faults import chat_row, chat_rows, class_rows, judged_rows, preference_rows, survey
-from volume import cases
 
 from tunesmith_data.rows.findings import MAX_EXAMPLES, Issue, Severity
 from tunesmith_data.rows.quality import Survey

@@ -17,7 +17,7 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from volume import cases
+from long_form import cases
 
 from tunesmith_contract.run_config import DataFormat
 from tunesmith_data.failures import DataError

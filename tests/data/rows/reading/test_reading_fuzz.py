@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from volume import cases
+from long_form import cases
 
 from tunesmith_contract.run_config import DataFormat
 from tunesmith_data.failures import DataError
@@ -241,7 +241,7 @@ def check_file(path: Path, name: str, data: bytes) -> bool:
     return failure is None
 
 
-@pytest.mark.volume
+@pytest.mark.many_cases
 @pytest.mark.parametrize("batch", range(BATCHES))
 def test_damaged_files_are_read_or_refused(tmp_path: Path, batch: int) -> None:
     read = 0
