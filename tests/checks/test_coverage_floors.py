@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from coverage.exceptions import NoDataError
 
 from tunesmith_checks import coverage_floors
 from tunesmith_checks.coverage_floors import (
@@ -87,6 +88,17 @@ def test_check_fails_below_a_floor_and_raising_mends_nothing_that_fell(
     assert coverage_floors.main(["check"]) == 1
     assert coverage_floors.main(["raise"]) == 0
     assert coverage_floors.main(["check"]) == 1
+
+
+def test_a_run_that_measured_nothing_is_told_as_such(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def find_nothing() -> dict[str, Covered]:
+        raise NoDataError("No data to combine")
+
+    monkeypatch.setattr(coverage_floors, "measure", find_nothing)
+    assert coverage_floors.main(["check"]) == 1
+    assert "No data to combine. Run `make test`" in capsys.readouterr().out
 
 
 def test_the_kept_floors_are_percents() -> None:

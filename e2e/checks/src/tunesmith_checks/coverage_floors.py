@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import coverage
+from coverage.exceptions import CoverageException
 
 from tunesmith_checks.paths import COVERAGE, COVERAGE_ENVIRONMENT, ROOT
 
@@ -77,7 +78,7 @@ def measure() -> dict[str, Covered]:
     """Coverage of each folder by the runs whose data lies in the coverage folder.
 
     Raises:
-        coverage.exceptions.NoDataError: there is none.
+        CoverageException: there is none.
     """
     os.environ |= COVERAGE_ENVIRONMENT
     measurement = coverage.Coverage(config_file=str(ROOT / ".coveragerc"))
@@ -115,7 +116,11 @@ def print_folders(folders: Mapping[str, Covered], floors: Mapping[str, float]) -
 def main(arguments: Sequence[str]) -> int:
     """Check or raise the floors; the exit code is 1 where a folder is below its floor."""
     floors: dict[str, float] = json.loads(FLOORS.read_text()) if FLOORS.exists() else {}
-    folders = measure()
+    try:
+        folders = measure()
+    except CoverageException as error:
+        print(f"\nCoverage can't be told: {error}. Run `make test`, which measures it.")
+        return 1
     if list(arguments) == ["raise"]:
         FLOORS.write_text(json.dumps(raise_floors(folders, floors), indent=2, sort_keys=True) + "\n")
         return 0
