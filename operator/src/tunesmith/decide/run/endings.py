@@ -64,7 +64,7 @@ class Ending:
         return self.failure is not None and self.failure.category in RETRYABLE
 
 
-def find_ending(job: Body, pods: Sequence[Body], stage: Stage) -> Ending | None:
+def job_ending(job: Body, pods: Sequence[Body], stage: Stage) -> Ending | None:
     """Ending of the Job; None while it is live."""
     end = job_end(job)
     if end is None:
