@@ -2,7 +2,8 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -16,8 +17,10 @@ from tunesmith_images.model import ensure_model
 DATA = Path(__file__).parents[3] / "examples/quickstart/data"
 #: Enough to change what the model says. Each step takes seconds.
 FEW_STEPS = {"maxSteps": 3, "batchSize": 2, "microBatchSize": 2, "learningRate": 1e-3}
-COMPARED = 3
+COMPARED = 5
 COMPARED_TOKENS = 12
+#: In log-probability. Weights of 16 bits choose another token where two are nearly as likely.
+NEARLY_EQUAL, UNLIKE = 0.3, 1.0
 #: Enough to answer what was held out. Four in five: the quickstart's adapter, trained for longer, answers nearly all.
 MANY_STEPS = {"maxSteps": 45, "batchSize": 4, "microBatchSize": 4, "learningRate": 1e-3, "warmupRatio": 0.1}
 HELD_OUT = 20
@@ -25,16 +28,24 @@ TRAINING_SECONDS = 900
 AT_LEAST = 16
 
 
+class Answer(NamedTuple):
+    """An answer, and its tokens as they were chosen: the tokenizer could split the text otherwise."""
+
+    text: str
+    tokens: list[int]
+
+
 def test_the_gguf_says_what_the_tuned_model_says(world: Any) -> None:
     folders = _tune(world, FEW_STEPS)
-    base = AutoModelForCausalLM.from_pretrained(ensure_model(), dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(ensure_model())
+    base = AutoModelForCausalLM.from_pretrained(ensure_model(), dtype=torch.float32)
+    tuned = PeftModel.from_pretrained(base, str(folders["Adapter"])).eval()
     questions = [question for question, _ in _held_out(COMPARED)]
-    untuned = [_generate(base, tokenizer, question) for question in questions]
-    tuned_model = PeftModel.from_pretrained(base, str(folders["Adapter"])).eval()
-    tuned = [_generate(tuned_model, tokenizer, question) for question in questions]
-    assert tuned != untuned
-    assert [answer.strip() for answer in _ask(folders["GGUF"], questions, COMPARED_TOKENS)] == tuned
+    answers = _ask(folders["GGUF"], questions, COMPARED_TOKENS)
+    said = list(zip(questions, answers, strict=True))
+    assert median(_regret(tuned, tokenizer, *each) for each in said) < NEARLY_EQUAL
+    with tuned.disable_adapter():
+        assert median(_regret(tuned, tokenizer, *each) for each in said) > UNLIKE
 
 
 @pytest.mark.long
@@ -43,7 +54,7 @@ def test_the_gguf_answers_held_out_items(world: Any) -> None:
     folders = _tune(world, MANY_STEPS)
     items = _held_out(HELD_OUT)
     answers = _ask(folders["GGUF"], [question for question, _ in items], max_tokens=48)
-    right = [answer.strip() == expected for answer, (_, expected) in zip(answers, items, strict=True)]
+    right = [answer.text.strip() == expected for answer, (_, expected) in zip(answers, items, strict=True)]
     assert sum(right) >= AT_LEAST
 
 
@@ -86,24 +97,26 @@ def _train(world: Any, config: Any) -> RunReport:
     return report
 
 
-def _generate(model: Any, tokenizer: Any, question: list[dict[str, str]]) -> str:
-    """The likeliest answer's beginning, in PyTorch."""
-    inputs = tokenizer.apply_chat_template(
-        question, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
-    made = model.generate(**inputs, do_sample=False, max_new_tokens=COMPARED_TOKENS)
-    answer: str = tokenizer.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    return answer.strip()
+def _regret(model: Any, tokenizer: Any, question: list[dict[str, str]], answer: Answer) -> float:
+    """How much likelier than a token of the answer another one was at most, by logarithm, to a model in PyTorch."""
+    prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
+    before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        logits = model(torch.tensor([before + answer.tokens])).logits[0, len(before) - 1 : -1]
+    chosen = logits.gather(1, torch.tensor(answer.tokens)[:, None])[:, 0]
+    return float((logits.max(dim=1).values - chosen).max())
 
 
-def _ask(folder: Path, questions: list[list[dict[str, str]]], max_tokens: int) -> list[str]:
+def _ask(folder: Path, questions: list[list[dict[str, str]]], max_tokens: int) -> list[Answer]:
     """The likeliest answers, in llama.cpp."""
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(folder / "model.gguf")
     parameters.n_ctx, parameters.n_parallel, parameters.cpuparams.n_threads = 256, 1, 1
     server = xllamacpp.Server(parameters)
-    answers = (
-        server.handle_chat_completions({"messages": each, "temperature": 0, "max_tokens": max_tokens})
-        for each in questions
-    )
-    return [answer["choices"][0]["message"]["content"] for answer in answers]
+    settings = {"temperature": 0, "max_tokens": max_tokens, "logprobs": True}
+    answers = []
+    for question in questions:
+        [choice] = server.handle_chat_completions({"messages": question, **settings})["choices"]
+        tokens = [each["id"] for each in choice["logprobs"]["content"]]
+        answers.append(Answer(choice["message"]["content"], tokens))
+    return answers
