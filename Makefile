@@ -75,6 +75,7 @@ lint: ## Formatting, ruff, mypy, import-linter, chart
 	@$(dev)/ruff format --check .
 	@$(dev)/ruff check .
 	@$(dev)/mypy contract/src storage/src operator/src serving-image/src docs/generate/src e2e/checks/src
+	@$(dev)/mypy --python-executable $$(python3 -m tunesmith_images venv data)/bin/python data/src
 	@$(dev)/mypy tests/agent tests/storage tests/support/agent_harness.py tests/support/fake_engine.py
 	@$(dev)/lint-imports
 
@@ -102,8 +103,9 @@ setup-cluster: ## System packages, and the cluster's programs built from their s
 	@python3 -m tunesmith_images browser
 	@$(dev)/python -m tunesmith_cluster build
 
-setup-trainer: ## The virtual environment of the trainer's tests
+setup-trainer: ## The virtual environments of the trainer's tests and of data preparation
 	@python3 -m tunesmith_images venv trainer
+	@python3 -m tunesmith_images venv data
 
 images: ## Build the images from the project's Dockerfiles (cached by content)
 	@$(dev)/python -m tunesmith_images build all

@@ -41,7 +41,7 @@ STAGES = (
     Stage("test-engine", 0.8, 5, after=("setup-trainer",), niceness=2),
     Stage("test-storage", 0.5, 1, after=("setup-cluster",), niceness=2),
     Stage("test-unit", 0.7, 1, after=("setup-cluster",), niceness=5),
-    Stage("lint", 0.7, 1, after=("setup-tools",), niceness=5),
+    Stage("lint", 0.7, 1, after=("setup-trainer",), niceness=5),
 )
 
 
