@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from long_form import cases
 from serving_world import FakePod, World, build_adapter, digest_of
 
 from tunesmith.manifests.version_revision import read_rejection
@@ -216,5 +217,5 @@ class RolloutMachine(RuleBasedStateMachine):
         assert self.world.status["adapters"] == before["adapters"]
 
 
-RolloutMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)
+RolloutMachine.TestCase.settings = settings(max_examples=cases(20, 1000), stateful_step_count=25)
 TestRollout = RolloutMachine.TestCase
