@@ -7,6 +7,7 @@ from fake_api import FakeClock
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from long_form import cases
 
 from tunesmith.controller_runtime.backoff import Backoff
 from tunesmith.controller_runtime.queue import BACKOFF, WorkQueue
@@ -69,7 +70,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert len(self.queue) == len(self.owed - self.working)
 
 
-QueueMachine.TestCase.settings = settings(deadline=None, max_examples=150)
+QueueMachine.TestCase.settings = settings(max_examples=cases(50, 3000))
 TestQueue = QueueMachine.TestCase
 
 

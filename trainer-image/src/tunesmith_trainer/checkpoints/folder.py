@@ -159,8 +159,9 @@ def is_whole(folder: Path) -> bool:
 
 
 def discard_torn(root: Path, newest: Path | None) -> None:
-    """Remove what can't be resumed from: what earlier attempts staged, uncommitted folders, and those newer
-    than the newest whole one.
+    """Remove what can't be resumed from.
+
+    That is: what earlier attempts staged, uncommitted folders, and those newer than the newest whole one.
     """
     floor = step_of(newest) if newest else -1
     for folder in _folders(root):
