@@ -103,6 +103,10 @@ def test_an_attempt_tries_once_and_its_queue_decides_when() -> None:
     )
     assert "suspend" not in spec
     assert {rule["action"] for rule in spec["podFailurePolicy"]["rules"]} == {"FailJob"}
+    (exit_codes,) = (
+        rule["onExitCodes"]["values"] for rule in spec["podFailurePolicy"]["rules"] if "onExitCodes" in rule
+    )
+    assert exit_codes == sorted(exit_codes), "the API server refuses others"
     assert manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
     assert "other" not in manifest["metadata"]["labels"]
     assert manifest["metadata"]["name"] == "expenses-0f3c9d-train-2"

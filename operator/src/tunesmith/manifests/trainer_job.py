@@ -130,7 +130,8 @@ def _pod_failure_policy() -> dict[str, Any]:
         "action": "FailJob",
         "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
     }
-    codes = [int(code) for code in (*_FATAL_EXIT_CODES, ExitCode.PREEMPTED)]
+    # The API server refuses codes that are not in ascending order.
+    codes = sorted(int(code) for code in (*_FATAL_EXIT_CODES, ExitCode.PREEMPTED))
     exited = {
         "action": "FailJob",
         "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": codes},
