@@ -20,7 +20,7 @@ from tunesmith_contract.progress import (
 from tunesmith_contract.report import Checkpoint
 from tunesmith_data.failures import Preempted
 from tunesmith_data.pod.progress import Progress
-from tunesmith_trainer.checkpoints.announcement import LastCheckpoint
+from tunesmith_trainer.checkpoints.announcement import CheckpointAnnouncer
 from tunesmith_trainer.preemption import InterruptibleProgress, Preemption
 
 
@@ -73,7 +73,7 @@ def test_a_missing_server_or_token_fails_nothing(tmp_path: Path) -> None:
 def test_a_commit_is_told_to_the_operator_and_to_the_launcher(server: Any, tmp_path: Path) -> None:
     url, received = server
     file = tmp_path / "checkpoint.json"
-    last = LastCheckpoint(Progress({SERVER_URL_ENV: url}), {CHECKPOINT_FILE_ENV: str(file)})
+    last = CheckpointAnnouncer(Progress({SERVER_URL_ENV: url}), {CHECKPOINT_FILE_ENV: str(file)})
     checkpoint = Checkpoint(
         step=4,
         uri="pvc://o/checkpoint-4",

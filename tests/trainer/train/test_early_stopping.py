@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from tunesmith_contract.methods import Method
 from tunesmith_contract.report import RunReport
 from tunesmith_contract.run_config import EarlyStopping
-from tunesmith_trainer.train.callbacks.early_stopping import Selection, measure_standing
-from tunesmith_trainer.train.callbacks.overfitting import Measurement
+from tunesmith_trainer.train.callbacks.early_stopping import CheckpointSelection, find_best
+from tunesmith_trainer.train.callbacks.overfitting import ValidationMeasurement
 
 SFT = Method.model_validate({"sft": {}})
 RLOO = Method.model_validate({"rloo": {"rewards": [{"name": "r", "exact": {}}]}})
@@ -24,7 +24,7 @@ def logged(name: str, *losses: float) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("losses", "min_delta", "best", "waited"),
+    ("losses", "min_delta", "best", "without_improvement"),
     [
         ((3, 2, 1), 0.0, 3, 0),
         ((1, 2, 3), 0.0, 1, 2),
@@ -33,26 +33,28 @@ def logged(name: str, *losses: float) -> list[dict[str, Any]]:
         ((2.0, 1.9, 1.8), 0.25, 3, 2),
     ],
 )
-def test_best_and_patience(losses: tuple[float, ...], min_delta: float, best: int, waited: int) -> None:
-    series = [Measurement(step, loss) for step, loss in enumerate(losses, start=1)]
-    standing = measure_standing(series, min_delta)
-    assert standing.best
-    assert (standing.best.step, standing.waited) == (best, waited)
+def test_best_and_patience(
+    losses: tuple[float, ...], min_delta: float, best: int, without_improvement: int
+) -> None:
+    series = [ValidationMeasurement(step, loss) for step, loss in enumerate(losses, start=1)]
+    progress = find_best(series, min_delta)
+    assert progress.best
+    assert (progress.best.step, progress.without_improvement) == (best, without_improvement)
 
 
 @given(st.lists(st.floats(0, 5), min_size=1, max_size=20), st.integers(1, 5))
 def test_a_run_stops_when_none_of_the_last_measurements_is_the_best(
     losses: list[float], patience: int
 ) -> None:
-    selection = Selection(SFT, EarlyStopping(patience=patience))
+    selection = CheckpointSelection(SFT, EarlyStopping(patience=patience))
     history = logged("eval_loss", *losses)
     assert selection.best_step(history) == 1 + losses.index(min(losses))
     assert selection.stops(history) == (len(losses) - selection.best_step(history) >= patience)  # type: ignore[operator]
-    assert not Selection(SFT, None).stops(history)
+    assert not CheckpointSelection(SFT, None).stops(history)
 
 
 def test_a_reward_is_better_the_higher_it_is_and_never_overfits() -> None:
-    selection = Selection(RLOO, EarlyStopping(patience=2))
+    selection = CheckpointSelection(RLOO, EarlyStopping(patience=2))
     history = logged("eval_reward", 0.1, 0.9, 0.5, 0.2, 0.1) + logged("eval_loss", 1, 2, 3)
     assert selection.best_step(history) == 2
     assert selection.stops(history)

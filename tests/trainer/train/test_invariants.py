@@ -16,7 +16,7 @@ from tunesmith_data.models.rendering import Renderer
 from tunesmith_data.models.tokenizer import load_tokenizer
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.rows.table.split import Split
-from tunesmith_trainer.train.context import Training
+from tunesmith_trainer.train.context import TrainingContext
 from tunesmith_trainer.train.kernels import Kernels
 from tunesmith_trainer.train.methods import build_trainer
 from tunesmith_trainer.train.methods.supervised import build_text_dataset
@@ -125,14 +125,14 @@ def build(world: Any, rows: tuple[Any, ...], method: dict[str, Any], **more: Any
     config: TrainConfig = world.train_config(prepared, method=method, **({"adapter": None} | more))
     folder: Path = world.root / "pvc/models/llama"
     return build_trainer(
-        Training(
+        TrainingContext(
             config=config,
             model=load_model(folder, config, SDPA),
             peft_config=build_peft_config(config),
             kernels=SDPA,
             renderer=Renderer(load_tokenizer(folder), answers_only=True),
             rows=Split(rows, rows),
-            checkpoints=world.root / "checkpoints",
+            output_dir=world.root / "checkpoints",
             logs=world.root / "logs",
             callbacks=[],
             storage=Storage(world.root),

@@ -18,10 +18,10 @@ from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.distributed.parallel import (
     accumulation_steps,
     build_deepspeed_config,
-    refuse_combination,
+    check_combination,
 )
-from tunesmith_trainer.train.distributed.rendezvous import Place, join
-from tunesmith_trainer.train.resume import ResumableSteps
+from tunesmith_trainer.train.distributed.rendezvous import Rendezvous, join_gang
+from tunesmith_trainer.train.resume import ResumableTraining
 
 STEPS = 6
 LORA = {"rank": 4, "dropout": 0.0}
@@ -149,14 +149,14 @@ def test_4_bit_weights_with_zero_2(curves: Curves) -> None:
 def test_what_deepspeed_cannot_do_is_refused(plain: TrainConfig, more: Any, advice: str) -> None:
     config = TrainConfig.model_validate(plain.to_dict() | more)
     with pytest.raises(UserError, match=advice):
-        refuse_combination(config)
+        check_combination(config)
 
 
 def test_parts_of_several_pods_need_a_disk_in_common(world: Any, plain: TrainConfig) -> None:
     more = {"parallelism": "ZeRO2", "nodes": 2, "workspace": "s3://bucket/work"}
     config = TrainConfig.model_validate(plain.to_dict() | more)
     with pytest.raises(UserError, match="a volume that they share"):
-        ResumableSteps(config, Workspace(world.storage, config), Preemption())
+        ResumableTraining(config, Workspace(world.storage, config), Preemption())
 
 
 @pytest.fixture
@@ -196,9 +196,9 @@ def test_deepspeed_is_told_numbers(plain: TrainConfig, parallelism: str, offload
     assert build_deepspeed_config(plain, 2, steps, 4, on_gpu=on_gpu) is None
 
 
-def place(rank: int, **more: Any) -> Place:
+def rendezvous(rank: int, **more: Any) -> Rendezvous:
     """A worker whose others never come."""
-    return Place(rank=rank, world=3, join_seconds=0.3, **more)
+    return Rendezvous(rank=rank, world_size=3, join_seconds=0.3, **more)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def place(rank: int, **more: Any) -> Place:
 def test_who_is_missing_is_named(rank: int, master: str, complaint: str) -> None:
     port = 9 if rank else 0
     with pytest.raises(StageError, match=complaint) as caught:
-        join(place(rank, master_addr=master, master_port=port), Preemption())
+        join_gang(rendezvous(rank, master_addr=master, master_port=port), Preemption())
     assert (caught.value.category, caught.value.reason) == ("Communication", "GangIncomplete")
 
 
@@ -220,4 +220,4 @@ def test_a_pod_that_is_told_to_go_waits_no_longer() -> None:
     preemption = Preemption()
     preemption.requested = True
     with pytest.raises(Preempted):
-        join(place(0), preemption)
+        join_gang(rendezvous(0), preemption)

@@ -22,10 +22,10 @@ from tunesmith_data.models.tokenizer import load_tokenizer
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.rows.table.split import Split
 from tunesmith_trainer.train.artifact.files import save_adapter
-from tunesmith_trainer.train.context import Training
+from tunesmith_trainer.train.context import TrainingContext
 from tunesmith_trainer.train.kernels import Kernels
 from tunesmith_trainer.train.methods import build_trainer
-from tunesmith_trainer.train.methods.preference import build_judged, judge_rows
+from tunesmith_trainer.train.methods.preference import build_answer_dataset, label_answers
 
 BETA = 0.5
 LORA = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=32, target_modules="all-linear")
@@ -61,16 +61,18 @@ def load(models: Path, loader: Any = AutoModelForCausalLM, **options: Any) -> An
     return loader.from_pretrained(models / "llama", dtype=torch.float32, **options)
 
 
-def training_of(models: Path, tmp: Path, method: dict[str, Any], rows: Any, model: Any = None) -> Training:
+def training_of(
+    models: Path, tmp: Path, method: dict[str, Any], rows: Any, model: Any = None
+) -> TrainingContext:
     """A run on the tiny Llama; by default with an adapter that is added afresh."""
     config = config_of(method, {"rank": 4}, batch=len(rows))
-    return Training(
+    return TrainingContext(
         config=config,
         model=model or load(models),
         peft_config=LORA if model is None else None,
         renderer=Renderer(load_tokenizer(models / "llama")),
         rows=Split(tuple(rows), ()),
-        checkpoints=tmp,
+        output_dir=tmp,
         logs=tmp,
         callbacks=[],
         storage=Storage(tmp),
@@ -350,6 +352,6 @@ def test_settings_that_do_not_go_together(
 def test_every_answer_is_compared_with_another(models: Path) -> None:
     renderer = Renderer(load_tokenizer(models / "llama"))
     rows = [{"prompt": "a", "completion": str(number), "label": True} for number in range(7)]
-    dataset = build_judged(judge_rows(renderer, rows), batch=3)
+    dataset = build_answer_dataset(label_answers(renderer, rows), micro_batch=3)
     partners = [renderer.tokenizer.decode(ids)[0] for ids in dataset["KL_completion_ids"]]
     assert partners == ["2", "0", "1", "5", "3", "4", "5"]

@@ -260,7 +260,7 @@ def test_a_disk_that_is_full_at_any_write_leaves_the_previous_checkpoint(small: 
         with full_disk("/staging-", full_at), pytest.raises(InfrastructureError) as caught:
             small.world.train(small.config)
         assert caught.value.reason == "StorageFull"
-        assert f"{kept.name} is whole and kept" in caught.value.message
+        assert f"{kept.name} is complete and kept" in caught.value.message
         assert "pvc://out/ns/uid/checkpoints" in caught.value.message
         assert newest_checkpoint(small.checkpoints) == kept
         after = {path: path.read_bytes() for path in small.checkpoints.rglob("*") if path.is_file()}
