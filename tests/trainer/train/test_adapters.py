@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
+from stage_world import RowBuilders, World
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith_contract.artifact import ArtifactKind, Manifest
@@ -30,7 +31,7 @@ FULL = {"adapter": None}
 class Jobs:
     """Jobs over one set of rows."""
 
-    def __init__(self, world: Any, make: Any) -> None:
+    def __init__(self, world: World, make: type[RowBuilders]) -> None:
         self._world = world
         uri = world.write_rows("train.jsonl", make.rows(24))
         self.prepared = world.prepare(world.prepare_config(uri))
@@ -62,7 +63,7 @@ class Jobs:
 
 
 @pytest.fixture
-def jobs(world: Any, make: Any) -> Jobs:
+def jobs(world: World, make: type[RowBuilders]) -> Jobs:
     """A prepared data set to train on."""
     return Jobs(world, make)
 
@@ -88,12 +89,13 @@ def test_an_adapter_is_what_its_manifest_says_on_the_unquantised_base(jobs: Jobs
     assert manifest.kind is ADAPTERS[kind]
     adapter = PeftModel.from_pretrained(jobs.base(), folder)
     config = adapter.peft_config["default"]
+    assert isinstance(config, LoraConfig)
     assert (config.use_rslora, config.use_dora) == (kind == "RSLoRA", kind == "DoRA")
     prove(manifest, jobs.base(), adapter)
     prove(manifest, jobs.base(), adapter.merge_and_unload())
 
 
-def test_full_fine_tuning_gives_a_model_that_serves_by_itself(jobs: Jobs, world: Any) -> None:
+def test_full_fine_tuning_gives_a_model_that_serves_by_itself(jobs: Jobs, world: World) -> None:
     report = jobs.run(**FULL, hyperparameters={"maxSteps": 5, "learningRate": 1e-3})
     folder, manifest = jobs.artifact(report)
     assert manifest.kind is ArtifactKind.MODEL
@@ -108,7 +110,7 @@ def test_full_fine_tuning_gives_a_model_that_serves_by_itself(jobs: Jobs, world:
     # An adapter on that model says so: it can only be served there.
     _, manifest = jobs.artifact(jobs.run(**adapter_of("LoRA"), **initial(report)))
     assert manifest.lineage.base_model == report.training.artifact.uri  # type: ignore[union-attr]
-    assert manifest.lineage.base_model_revision != jobs.prepared.model.revision  # type: ignore[union-attr]
+    assert manifest.lineage.base_model_revision != jobs.prepared.model.revision
     assert manifest.lineage.initial == report.training.artifact.digest  # type: ignore[union-attr]
     tuned = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     for probe in manifest.probes:
@@ -122,14 +124,17 @@ def test_training_goes_on_from_an_adapter(jobs: Jobs, kind: str) -> None:
     report = jobs.run(**adapter_of(kind), **initial(first))
     assert report.training
     assert first.training
-    assert report.training.curve[0].loss < first.training.curve[0].loss - 0.3
+    before, after = first.training.curve[0].loss, report.training.curve[0].loss
+    assert before is not None
+    assert after is not None
+    assert after < before - 0.3
     folder, manifest = jobs.artifact(report)
     assert manifest.lineage.initial == first.training.artifact.digest
     assert manifest.lineage.base_model == "pvc://models/llama"
     prove(manifest, jobs.base(), PeftModel.from_pretrained(jobs.base(), folder))
 
 
-def test_an_artefact_that_does_not_fit_is_refused_with_what_to_write(jobs: Jobs, world: Any) -> None:
+def test_an_artefact_that_does_not_fit_is_refused_with_what_to_write(jobs: Jobs, world: World) -> None:
     start = initial(jobs.run(**adapter_of("LoRA")))
     for more, said in (
         (adapter_of("LoRA", rank=8), "adapter.rank 4, and the job asks for 8: write 4"),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from stage_world import ProgressServer, RowBuilders, World
 
 from tunesmith_contract.methods import Method
 from tunesmith_contract.report import RunReport
@@ -61,7 +62,7 @@ def test_a_reward_is_better_the_higher_it_is_and_never_overfits() -> None:
     assert selection.overfitting_step(history) is None
 
 
-def overfit(world: Any, make: Any) -> Any:
+def overfit(world: World, make: type[RowBuilders]) -> Any:
     """A run that learns its few rows by heart: the validation loss turns soon. All checkpoints are kept."""
     uri = world.write_rows("train.jsonl", make.rows(16))
     held_out = world.write_rows("validation.jsonl", make.rows(12, seed=7))
@@ -75,19 +76,19 @@ def overfit(world: Any, make: Any) -> Any:
     )
 
 
-def artefact(world: Any, report: RunReport) -> Path:
+def artefact(world: World, report: RunReport) -> Path:
     digest = report.training.artifact.digest  # type: ignore[union-attr]
     folder: Path = world.output / "sha256" / digest.removeprefix("sha256:")
     return folder
 
 
-def steps_kept(world: Any) -> list[int]:
+def steps_kept(world: World) -> list[int]:
     folders = (world.output / "ns/uid/checkpoints").glob("checkpoint-*")
     return sorted(int(folder.name.partition("-")[2]) for folder in folders)
 
 
 def test_the_best_weights_are_kept_through_early_stopping_and_resumes(
-    world: Any, make: Any, server: Any, monkeypatch: pytest.MonkeyPatch
+    world: World, make: type[RowBuilders], server: ProgressServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, received = server
     monkeypatch.setenv("KUBEFLOW_TRAINER_SERVER_URL", url)
@@ -95,10 +96,11 @@ def test_the_best_weights_are_kept_through_early_stopping_and_resumes(
     report = world.train(config)
     training = report.training
     assert training.stopped_early
+    assert training.best_step is not None
     assert training.best_step < training.steps < 160
     assert training.overfitting_step == training.best_step == training.steps - 24
     assert training.kernels == "SDPA"
-    assert training.tokens_per_second > 0
+    assert training.tokens_per_second
     assert training.peak_memory_bytes > 50e6
     assert training.micro_batch_size == 4
     measured = {point.step: point.eval_loss for point in training.curve if point.eval_loss is not None}
@@ -136,15 +138,16 @@ def test_the_best_weights_are_kept_through_early_stopping_and_resumes(
     assert second.best_step == min(rest, key=rest.__getitem__)
 
 
-def test_the_best_checkpoint_outlives_newer_ones(world: Any, make: Any) -> None:
+def test_the_best_checkpoint_outlives_newer_ones(world: World, make: type[RowBuilders]) -> None:
     config = overfit(world, make)
     few = config.checkpoints.model_copy(update={"keep": 1})
     training = world.train(config.model_copy(update={"checkpoints": few})).training
+    assert training.best_step is not None
     assert steps_kept(world) == [training.best_step, training.steps]
     assert training.best_step < training.steps
 
 
-def test_without_validation_rows_the_last_weights_are_kept(world: Any, make: Any) -> None:
+def test_without_validation_rows_the_last_weights_are_kept(world: World, make: type[RowBuilders]) -> None:
     uri = world.write_rows("train.jsonl", make.rows(8))
     prepared = world.prepare(world.prepare_config(uri, validation={"fraction": 0.0}))
     training = world.train(world.train_config(prepared, earlyStopping={"patience": 1})).training

@@ -1,5 +1,7 @@
 """Kernels follow from the hardware, the packages and the model, and packed rows never see each other."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -60,10 +62,10 @@ def test_rows_are_packed_one_at_a_time_without_flash_attention() -> None:
     assert not choose_batching(plain, packing=False, micro_batch=4).padding_free
 
 
-def test_the_probe_finds_what_is_here(models: object) -> None:
+def test_the_probe_finds_what_is_here(models: Path) -> None:
     hardware = detect_hardware()
     assert (hardware.capability is None) == (not torch.cuda.is_available())
     assert LIGER in hardware.packages
-    support = detect_support(models / "llama")  # type: ignore[operator]
+    support = detect_support(models / "llama")
     assert support.flash
     assert support.sdpa

@@ -1,6 +1,5 @@
 """The memory estimate against torch itself: real models' bytes, and whole training steps on tensors without data."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +11,15 @@ from small_configs import make_config
 from training_step import peft_config, report_of, simulate
 from transformers import AutoModelForCausalLM
 
-from tunesmith.decide.fit.activations import saved_bytes
-from tunesmith.decide.fit.memory import LIGER, NORMAL_FLOAT, NORMAL_FLOAT_DOUBLE, Setup, _Step, estimate_setup
+from tunesmith.decide.fit.activations import Style, saved_bytes
+from tunesmith.decide.fit.memory import (
+    LIGER,
+    NORMAL_FLOAT,
+    NORMAL_FLOAT_DOUBLE,
+    Setup,
+    estimate_setup,
+    targeted,
+)
 from tunesmith_contract.run_config import Adapter, AdapterType
 
 WORST_ERROR = 0.10
@@ -81,31 +87,39 @@ def test_what_autograd_keeps_of_a_real_model(length: int, adapter: Adapter | Non
     config = make_config("Llama", num_hidden_layers=4, max_position_embeddings=256)
     config._attn_implementation = "sdpa"
     setup = Setup(1, length, weight=4, adapter=adapter)
-    style = replace(_Step(report_of(config), report_of(config).shape, setup).style, compute=4, casts=False)  # type: ignore[arg-type]
+    report = report_of(config)
+    assert report.shape
+    style = Style(
+        residual=4,
+        trains_weights=adapter is None,
+        targets=targeted(report.shape, adapter) if adapter else (),
+        rank=adapter.rank if adapter else 0,
+        dropout=bool(adapter and adapter.dropout),
+        compute=4,
+    )
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model = model if adapter is None else get_peft_model(model, peft_config(setup))
-    kept = []
-    for layers in (model.get_base_model() if adapter else model,):
-        with SavedBytes(model.parameters()) as saved:
-            layers.model(input_ids=torch.zeros((1, length), dtype=torch.long))
-        kept.append(saved.bytes)
-    assert saved_bytes(report_of(config), style) * length == pytest.approx(kept[0], rel=WORST_ERROR)
+    base: Any = model if adapter is None else model.get_base_model()
+    with SavedBytes(model.parameters()) as saved:
+        base.model(input_ids=torch.zeros((1, length), dtype=torch.long))
+    assert saved_bytes(report, style) * length == pytest.approx(saved.bytes, rel=WORST_ERROR)
 
 
 @pytest.mark.parametrize(("double", "factor"), [(False, NORMAL_FLOAT), (True, NORMAL_FLOAT_DOUBLE)])
 def test_four_bit_weights_take_what_bitsandbytes_makes_of_them(double: bool, factor: float) -> None:
     layer = Linear4bit(1024, 4096, bias=False, quant_type="nf4", compress_statistics=double)
     layer.load_state_dict({"weight": torch.randn(4096, 1024)})
-    weight: Any = layer.to("cpu").weight
+    module: Any = layer
+    weight = module.to("cpu").weight
     state = weight.quant_state
     held = [weight.data, state.absmax, *([state.state2.absmax] if double else [])]
     assert factor * 4096 * 1024 == pytest.approx(
-        sum(each.numel() * each.element_size() for each in held), rel=0.01
+        sum(tensor.numel() * tensor.element_size() for tensor in held), rel=0.01
     )
 
 
 def test_liger_knows_the_architectures_that_count_as_its_own() -> None:
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
 
-    known = {name.replace("_", "") for name in MODEL_TYPE_TO_APPLY_LIGER_FN}
-    assert {name.lower() for name in LIGER} <= known
+    supported = {name.replace("_", "") for name in MODEL_TYPE_TO_APPLY_LIGER_FN}
+    assert {name.lower() for name in LIGER} <= supported

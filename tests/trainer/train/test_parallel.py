@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from gangs import Pod, end_gang, losses, start_gang
+from stage_world import RowBuilders, World
 
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.exit_codes import ExitCode
@@ -36,7 +37,7 @@ TOLERANCE_4_BIT = 1e-3
 class Curves:
     """Runs of the same rows that share the work in different ways."""
 
-    def __init__(self, world: Any, make: Any) -> None:
+    def __init__(self, world: World, make: type[RowBuilders]) -> None:
         self.world = world
         rows = world.write_rows("train.jsonl", make.rows(30))
         self._prepared = world.prepare(world.prepare_config(rows, uid="prepared"))
@@ -97,7 +98,7 @@ class Curves:
 
 
 @pytest.fixture(scope="module")
-def curves(shared_world: Any, make: Any) -> Curves:
+def curves(shared_world: World, make: type[RowBuilders]) -> Curves:
     """The curve of one process, computed once."""
     return Curves(shared_world, make)
 
@@ -152,7 +153,7 @@ def test_what_deepspeed_cannot_do_is_refused(plain: TrainConfig, more: Any, advi
         check_combination(config)
 
 
-def test_parts_of_several_pods_need_a_disk_in_common(world: Any, plain: TrainConfig) -> None:
+def test_parts_of_several_pods_need_a_disk_in_common(world: World, plain: TrainConfig) -> None:
     more = {"parallelism": "ZeRO2", "nodes": 2, "workspace": "s3://bucket/work"}
     config = TrainConfig.model_validate(plain.to_dict() | more)
     with pytest.raises(UserError, match="a volume that they share"):

@@ -16,7 +16,7 @@ from tunesmith_data.prepare.teacher_answers import as_supervised
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import TrainingContext
 
-from .online import VALIDATION_ROWS, build_prompts, require_prompts
+from .online import MAX_VALIDATION_ROWS, build_prompts, require_prompts
 from .supervised import build_sft_trainer
 from .trainer_mixins import EpochSeededSampling, LoggedMetricsFilter
 
@@ -56,7 +56,7 @@ def _build_on_policy(training: TrainingContext, method: DistillationMethod, uri:
             use_vllm=False,
         ),
         train_dataset=build_prompts(rows.train),
-        eval_dataset=build_prompts(rows.validation[:VALIDATION_ROWS]) if rows.validation else None,
+        eval_dataset=build_prompts(rows.validation[:MAX_VALIDATION_ROWS]) if rows.validation else None,
         processing_class=training.tokenizer,
         peft_config=training.peft_config,
         callbacks=training.callbacks,

@@ -54,7 +54,8 @@ def build_grpo_trainer(training: TrainingContext) -> GRPOTrainer:
     # Dr. GRPO normalizes neither by answer length nor by standard deviation (Liu et al. 2025, arXiv:2503.20783).
     scale = "none" if method.loss is GRPOLoss.DR_GRPO else "group"
     loss = {"loss_type": _LOSSES[method.loss], "scale_rewards": scale}
-    return _build(_GRPOTrainer, GRPOConfig, training, method, loss)
+    trainer: GRPOTrainer = _build(_GRPOTrainer, GRPOConfig, training, method, loss)
+    return trainer
 
 
 def build_rloo_trainer(training: TrainingContext) -> RLOOTrainer:
@@ -65,7 +66,8 @@ def build_rloo_trainer(training: TrainingContext) -> RLOOTrainer:
     """
     method = training.config.method.rloo
     assert method is not None
-    return _build(_RLOOTrainer, RLOOConfig, training, method, {})
+    trainer: RLOOTrainer = _build(_RLOOTrainer, RLOOConfig, training, method, {})
+    return trainer
 
 
 def build_prompts(rows: tuple[Row, ...]) -> Dataset:

@@ -44,7 +44,8 @@ def build_reward_trainer(training: TrainingContext) -> RewardTrainer:
     # TRL casts all trained parameters beside 4-bit weights to bfloat16, but the output layer has to stay in float32.
     # DeepSpeed partitions parameters of one type only.
     if not trainer.is_deepspeed_enabled:
-        for name, parameter in trainer.model.named_parameters():
+        model: Any = trainer.model
+        for name, parameter in model.named_parameters():
             if parameter.requires_grad and REWARD_HEAD in name.split("."):
                 parameter.data = parameter.data.float()
     return trainer
