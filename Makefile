@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-SOURCES := contract/src storage/src operator/src serving-image/src data/src trainer-image/src e2e/cluster/src e2e/images/src e2e/demo/src docs/generate/src tests/support e2e/tests/support
+SOURCES := contract/src storage/src operator/src serving-image/src data/src trainer-image/src e2e/checks/src e2e/cluster/src e2e/images/src e2e/demo/src docs/generate/src tests/support e2e/tests/support
 empty :=
 space := $(empty) $(empty)
 export PYTHONPATH := $(subst $(space),:,$(addprefix $(CURDIR)/,$(SOURCES)))
@@ -13,52 +13,78 @@ RESULTS := build/test-results
 # Looked up when a target needs them: the environments live in the cache, by the hash of their pins.
 dev = $$(python3 -m tunesmith_images venv dev)/bin
 trainer = $$(python3 -m tunesmith_images venv trainer)/bin
+# Tests that need no process but their own; those with a stage of their own; and all others, so that none is left out.
+pure := tests/contract tests/api tests/decide tests/manifests tests/checks
+staged := $(addprefix tests/,data trainer storage harness control_plane image)
+unit := $(filter-out $(pure) $(staged) tests/support, $(patsubst %/,%,$(wildcard tests/*/)))
+long := --long --timeout=0 -m "many_cases or long"
+# Two processes share the files of a stage; each has fixtures of its own, such as a control plane.
+two := -n 2 --dist loadfile
 
 .PHONY: help
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo demo-down
-demo: bootstrap ## Bring a cluster up, train, evaluate and serve the quickstart; says what it installs and how long it takes
+demo: bootstrap ## Bring a cluster up, train, evaluate and serve the quickstart (root; with Docker by kind: untried)
 	@$(dev)/python -m tunesmith_demo up
 
 demo-down: bootstrap ## Remove all that `make demo` made (build caches stay; `make clean-cache` removes them)
 	@$(dev)/python -m tunesmith_demo down
 
-.PHONY: test test-unit test-storage test-data test-trainer test-control-plane test-engine test-e2e
-test: bootstrap ## Everything: install what is needed, checks, all tests; prints the slowest stages
-	@python3 e2e/run_tests.py
+.PHONY: test test-long test-unit test-storage test-data test-trainer test-control-plane test-engine test-image test-e2e coverage-check coverage-raise
+test: bootstrap ## Everything: install what is needed, checks, all tests side by side; prints times and coverage
+	@python3 -m tunesmith_checks
+
+test-long: ## The long form of property tests, fuzzing and simulations, seeded anew each time (hours)
+	@$(dev)/pytest -q $(long) $(pure) --junitxml=$(RESULTS)/pure-long.xml
+	@$(dev)/pytest -q $(long) $(unit) --junitxml=$(RESULTS)/unit-long.xml
+	@$(trainer)/pytest -q $(long) tests/data tests/trainer --junitxml=$(RESULTS)/trainer-long.xml
 
 test-unit: ## Pure rooms, contract, kernel, agent, harness: no cluster
-	@$(dev)/pytest -q tests/contract tests/api tests/decide tests/manifests --junitxml=$(RESULTS)/pure.xml
-	@$(dev)/pytest -q -m "not engine" tests/controller_runtime tests/cluster tests/process tests/agent tests/images tests/chart tests/docs --junitxml=$(RESULTS)/unit.xml
+	@$(dev)/pytest -q $(pure) --junitxml=$(RESULTS)/pure.xml
+	@$(dev)/pytest -q -m "not engine" $(unit) --junitxml=$(RESULTS)/unit.xml
 
 test-storage: ## Buckets and registries: a real S3 server, OCI registry and GCS emulator
 	@$(dev)/pytest -q tests/storage --junitxml=$(RESULTS)/storage.xml
 
 test-data: ## Data preparation: reading, cleaning, quality, labels, generation, the command
-	@$(trainer)/pytest -q tests/data --junitxml=$(RESULTS)/data.xml
+	@OMP_NUM_THREADS=1 $(trainer)/pytest -q tests/data --junitxml=$(RESULTS)/data.xml
 
 test-trainer: ## Trainer: training, checkpoints, evaluation, on tiny models
-	@$(trainer)/pytest -q tests/trainer --junitxml=$(RESULTS)/trainer.xml
+	@OMP_NUM_THREADS=1 $(trainer)/pytest -q $(two) tests/trainer --junitxml=$(RESULTS)/trainer.xml
 
 test-control-plane: ## Operator and CRDs against a real API server, controller-manager and kwok
-	@$(dev)/pytest -q -p tunesmith_cluster.pytest_plugin tests/harness tests/control_plane --junitxml=$(RESULTS)/control-plane.xml
+	@$(dev)/pytest -q $(two) -p tunesmith_cluster.pytest_plugin tests/harness tests/control_plane --junitxml=$(RESULTS)/control-plane.xml
 
 test-engine: ## Agent against the real serving engine, on tiny models
 	@TUNESMITH_ENGINE_PYTHON=$$(python3 -m tunesmith_images venv engine)/bin/python \
 		$(dev)/pytest -q -m engine tests/agent --junitxml=$(RESULTS)/engine.xml
 
+test-image: ## Trainer image as pods run it: each method, adapter, format, store and metric, without a cluster (root)
+	@$(dev)/pytest -q tests/image --junitxml=$(RESULTS)/image.xml
+
 test-e2e: ## Real pods: the quickstart's way on a tiny model (root, or TUNESMITH_KUBECONFIG)
 	@$(dev)/pytest -q -p tunesmith_cluster.pytest_plugin e2e/tests --junitxml=$(RESULTS)/e2e.xml
 
+coverage-check: ## Print what the last `make test` covered, by folder; fails where one is below its floor
+	@$(dev)/python -m tunesmith_checks.coverage_floors check
+
+coverage-raise: ## Lift the floors of coverage to what the last `make test` covered
+	@$(dev)/python -m tunesmith_checks.coverage_floors raise
+
 .PHONY: lint format crds docs
-lint: ## Formatting, ruff, mypy, import-linter, chart
+lint: ## Formatting, ruff, mypy, import-linter; the chart with helm lint and helm template
 	@$(dev)/ruff format --check .
 	@$(dev)/ruff check .
-	@$(dev)/mypy contract/src storage/src operator/src serving-image/src docs/generate/src
+	@$(dev)/mypy contract/src storage/src operator/src serving-image/src docs/generate/src e2e/checks/src e2e/cluster/src e2e/images/src e2e/demo/src
+	@$(dev)/mypy --python-executable $$(python3 -m tunesmith_images venv data)/bin/python data/src
 	@$(dev)/mypy tests/agent tests/storage tests/support/agent_harness.py tests/support/fake_engine.py
 	@$(dev)/lint-imports
+	@helm=$$($(dev)/python -m tunesmith_cluster path helm); \
+		exec 2> >(grep -v 'found symbolic link' >&2 || true); \
+		$$helm lint --strict --quiet helm/tunesmith; \
+		$$helm template tunesmith helm/tunesmith --kube-version=1.35.0 >/dev/null
 
 format: ## Format and mend what ruff can mend
 	@$(dev)/ruff format . && $(dev)/ruff check --fix .
@@ -70,16 +96,23 @@ crds: ## Generate crds/*.yaml from the API models, and the field reference from 
 docs: ## Generate the field reference, the chart's values and the troubleshooting page
 	@$(dev)/python -m tunesmith_docs
 
-.PHONY: bootstrap setup images pins cluster-up cluster-down control-plane-up control-plane-down
+.PHONY: bootstrap setup setup-tools setup-cluster setup-trainer images pins cluster-up cluster-down control-plane-up control-plane-down
 bootstrap: ## Make sure of a Python that can make virtual environments
 	@./e2e/bootstrap.sh
 
-setup: bootstrap ## Install system packages, build the cluster's binaries and the virtual environments
+setup: bootstrap setup-tools setup-cluster setup-trainer ## Install system packages, build the cluster's binaries and the virtual environments
+
+setup-tools: ## The virtual environment of development and its tests
 	@python3 -m tunesmith_images venv dev
+
+setup-cluster: ## System packages, and the cluster's programs built from their sources
 	@$(dev)/python -m tunesmith_cluster install
-	@$(dev)/python -m tunesmith_cluster build
-	@python3 -m tunesmith_images venv trainer
 	@python3 -m tunesmith_images browser
+	@$(dev)/python -m tunesmith_cluster build
+
+setup-trainer: ## The virtual environments of the trainer's tests and of data preparation
+	@python3 -m tunesmith_images venv trainer
+	@python3 -m tunesmith_images venv data
 
 images: ## Build the images from the project's Dockerfiles (cached by content)
 	@$(dev)/python -m tunesmith_images build all
@@ -87,7 +120,7 @@ images: ## Build the images from the project's Dockerfiles (cached by content)
 pins: ## Resolve requirements*.in again into requirements*.txt with hashes
 	@./e2e/images/pins.sh
 
-cluster-up: ## A cluster with a node (root): real pods
+cluster-up: ## A cluster with a node: real pods (root; with Docker by kind: untried)
 	@$(dev)/python -m tunesmith_cluster up --shape node
 
 cluster-down: ## End that cluster

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from published_memory import PUBLISHED, Published
+from published_memory import PUBLISHED, Published, allocated
 from training_step import Step, build_model, measure, peft_config, report_of, simulate
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
 
@@ -182,8 +182,8 @@ def _row(size: str, name: str, step: Step, memory: Memory) -> dict[str, Any]:
         "model": size,
         "setup": name,
         "peak": step.peak / GIB,
-        "estimate": memory.allocated / GIB,
-        "error": memory.allocated / step.peak - 1,
+        "estimate": allocated(memory) / GIB,
+        "error": allocated(memory) / step.peak - 1,
     }
 
 

@@ -31,7 +31,6 @@ from urllib.parse import urlsplit
 import kopf
 import yaml
 
-from tunesmith.controller_runtime.credentials import load_connection
 from tunesmith_cluster.cluster import Cluster, Shape
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,6 +53,14 @@ class Options:
     threads: int
     command: list[str]
     output: Path | None
+
+
+def load_connection() -> kopf.ConnectionInfo:
+    """Address and credentials of the kubeconfig that ``KUBECONFIG`` names."""
+    connection = kopf.login_with_kubeconfig(settings=kopf.OperatorSettings())
+    if connection is None:
+        raise RuntimeError("set KUBECONFIG to a kubeconfig file")
+    return connection
 
 
 class Api:

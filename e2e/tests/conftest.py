@@ -13,7 +13,16 @@ from tunesmith_demo.installation import fill_claim, install_chart
 from tunesmith_demo.playground import Playground
 
 LOST_POD_SECONDS = 20
+# For one test; the first one waits for the cluster and its images.
+SECONDS = 1200
 CLAIMS = {"models": "ReadWriteMany", "artifacts": "ReadWriteOnce", "shared": "ReadWriteMany"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests of real pods their time."""
+    for item in items:
+        if "installation" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(SECONDS))
 
 
 @pytest.fixture(scope="session")

@@ -117,13 +117,6 @@ def test_rows_are_cleaned_and_the_report_says_how(installation: Installation) ->
     assert job["status"]["estimate"]["steps"] == job["status"]["progress"]["totalSteps"]
 
 
-def test_a_bad_row_is_named_before_a_training_pod(installation: Installation) -> None:
-    dataset = {"train": {"uri": "configmap://invoices/bad.jsonl"}}
-    installation.client.apply(build_training("refused", dataset=dataset))
-    job = wait_for_job(installation, "refused", lambda status: status.get("phase") == "Failed", fails=True)
-    assert "bad.jsonl:3: unrecognized_role: messages[0].role" in job["status"]["failure"]["message"]
-
-
 def test_a_teacher_makes_the_rows(installation: Installation, teacher: str) -> None:
     prompts = (
         json.dumps({"prompt": [{"role": "user", "content": QUESTION.format(number=number)}]})

@@ -15,4 +15,6 @@ ROOT = Path(__file__).parents[2]
 def test_the_list_is_current() -> None:
     script = ROOT / "serving-image/adapter_architectures.py"
     printed = subprocess.run([ENGINE_PYTHON, script], check=True, capture_output=True, text=True).stdout
-    assert printed == (ROOT / "operator/src/tunesmith/decide/fit/engine_architectures.py").read_text()
+    assert (
+        printed == (ROOT / "operator/src/tunesmith/decide/fit/generated/engine_architectures.py").read_text()
+    )

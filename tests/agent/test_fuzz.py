@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from long_form import cases
 
 from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.limits import Limits
@@ -68,7 +69,7 @@ def run(stream: bytes, cuts: list[int]) -> Transport:
     return asyncio.run(feed())
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=cases(150, 20_000))
 @given(pieces=PIECES, cuts=st.lists(st.integers(0, 2000), max_size=8))
 def test_no_bytes_break_a_connection(pieces: list[bytes], cuts: list[int]) -> None:
     stream = b"".join(pieces)
@@ -92,7 +93,7 @@ REQUESTS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(100, 10_000))
 @given(requests=REQUESTS, cuts=st.lists(st.integers(0, 2000), max_size=10))
 def test_cuts_change_nothing(requests: list[bytes], cuts: list[int]) -> None:
     stream = b"".join(requests)

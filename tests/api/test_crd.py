@@ -1,10 +1,11 @@
 """The generated CustomResourceDefinitions: current, structural, and with the models' defaults."""
 
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from schema_nodes import walk
 
 from tunesmith.api import KINDS, Resource
 from tunesmith.api.crd import build_crd, build_schema
@@ -13,16 +14,6 @@ from tunesmith.crdgen import render_crd
 CRDS = Path(__file__).parents[2] / "crds"
 
 kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind_name)
-
-
-def walk(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every node of a structural schema with its path."""
-    yield path, schema
-    for name, member in schema.get("properties", {}).items():
-        yield from walk(member, f"{path}.{name}")
-    for key in ("items", "additionalProperties"):
-        if isinstance(schema.get(key), dict):
-            yield from walk(schema[key], f"{path}[]")
 
 
 @kinds
@@ -76,3 +67,59 @@ def test_printer_columns_of_a_job() -> None:
     narrow = [name for name, priority in columns if priority == 0]
     assert narrow == ["Phase", "Progress", "Loss", "ETA", "Age"]
     assert [name for name, priority in columns if priority] == ["Method", "Model", "Artifact"]
+
+
+#: Words of British spelling, and fragments that leave a reader without a verb.
+UNCLEAR = re.compile(r"artefact|Absent:|\b(quantis|optimis|normalis)", re.IGNORECASE)
+
+
+@kinds
+def test_descriptions_are_sentences(kind: type[Resource]) -> None:
+    for path, node in walk(build_schema(kind)):
+        description = node.get("description", "")
+        if not description:
+            continue
+        assert re.match(r"[A-Z]", description), f"{path}: {description}"
+        assert description.rstrip().endswith("."), f"{path}: {description}"
+        assert not UNCLEAR.search(description), f"{path}: {description}"
+
+
+@kinds
+def test_messages_are_sentences(kind: type[Resource]) -> None:
+    for path, node in walk(build_schema(kind)):
+        for rule in node.get("x-kubernetes-validations", ()):
+            assert rule["message"].rstrip("…").endswith("."), f"{path}: {rule['message']}"
+            assert not UNCLEAR.search(rule["message"]), f"{path}: {rule['message']}"
+
+
+def resolves(node: dict[str, Any], members: list[str]) -> bool:
+    """The node has this path of members; methods of values end it."""
+    for name in members:
+        node = node.get("items", node)
+        if name not in node.get("properties", {}):
+            return not node.get("properties")
+        node = node["properties"][name]
+    return True
+
+
+METHODS = frozenset(
+    {"matches", "all", "exists", "exists_one", "map", "filter", "size", "startsWith", "contains", "split"}
+)
+
+
+@kinds
+def test_rules_name_fields_that_exist(kind: type[Resource]) -> None:
+    """A CEL rule on a member that was renamed would be refused by the API server when the CRD is applied."""
+    schema = build_schema(kind)
+    schema["properties"]["metadata"]["properties"] = {"name": {"type": "string"}}
+    for path, node in walk(schema):
+        for rule in node.get("x-kubernetes-validations", ()):
+            for written in re.findall(r"\b(?:self|oldSelf)((?:\.[A-Za-z]+)+)", rule["rule"]):
+                members = written.lstrip(".").split(".")
+                while members and members[-1] in METHODS:
+                    members.pop()
+                assert resolves(node, members), f"{path}: {written} in {rule['rule']}"
+            assert (
+                resolves(node, rule.get("fieldPath", "").lstrip(".").split(".")) or "fieldPath" not in rule
+            ), path
+            assert rule["rule"].count("(") == rule["rule"].count(")"), path

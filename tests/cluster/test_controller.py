@@ -1,4 +1,4 @@
-"""One pass per change; every failure is told to people and tried again."""
+"""One pass per change; every failure is shown in the status and tried again."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -11,8 +11,9 @@ from fake_api import FakeApi, until
 
 from tunesmith.cluster import controller as controller_module
 from tunesmith.cluster.controller import Controller
-from tunesmith.cluster.reconciler import Reconciler
-from tunesmith.controller_runtime.errors import ApiError, Conflict, Refused, Retryable
+from tunesmith.cluster.reconciler import Reader, Reconciler
+from tunesmith.controller_runtime.backoff import Backoff
+from tunesmith.controller_runtime.errors import ApiError, Conflict, Gone, Refused, Retryable
 from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.decide.plan import Create, Event, Plan
@@ -36,8 +37,8 @@ def parse(body: Any) -> Any:
     return body
 
 
-async def observe(client: Any, resource: Any, live: Any, environment: Environment) -> Any:
-    return await client.list("v1", "ConfigMap", "ns")
+async def observe(reader: Reader, resource: Any) -> Any:
+    return await reader.client.list("v1", "ConfigMap", "ns")
 
 
 def plan(resource: Any, observed: Any, now: datetime, environment: Environment) -> Plan:
@@ -65,8 +66,9 @@ class Harness:
         return status
 
     def condition(self, kind: str) -> tuple[str, str, str]:
-        [found] = [item for item in self.status.get("conditions", ()) if item["type"] == kind] or [{}]
-        return found.get("status", ""), found.get("reason", ""), found.get("message", "")
+        conditions = {item["type"]: item for item in self.status.get("conditions", ())}
+        condition = conditions.get(kind, {})
+        return condition.get("status", ""), condition.get("reason", ""), condition.get("message", "")
 
 
 @asynccontextmanager
@@ -84,9 +86,10 @@ async def running(plan: Callable[..., Plan] = plan) -> AsyncIterator[Harness]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller_module, "LOAD_BACKOFF", Backoff(first=0.001, longest=0.001))
     for name in ("SETTLE_SECONDS", "REFUSED_SECONDS"):
         monkeypatch.setattr(controller_module, name, 0.01)
-    monkeypatch.setattr(controller_module, "PATIENCE", 2)
+    monkeypatch.setattr(controller_module, "FAILURES_SHOWN", 2)
 
 
 async def test_actions_then_status_then_events_in_two_writes() -> None:
@@ -104,7 +107,7 @@ async def test_actions_then_status_then_events_in_two_writes() -> None:
         )
 
 
-async def test_a_refusal_is_told_in_its_own_words_and_tried_again() -> None:
+async def test_a_refusal_is_shown_with_its_message_and_tried_again() -> None:
     async with running() as harness:
         refused = Refused("pods is forbidden: exceeded quota: small", 403, "Forbidden")
         harness.api.failures["create", "ConfigMap"] = [refused]
@@ -115,7 +118,7 @@ async def test_a_refusal_is_told_in_its_own_words_and_tried_again() -> None:
         await until(lambda: harness.status == {"phase": "Made"})
 
 
-async def test_what_makes_no_sense_stalls_until_it_is_changed() -> None:
+async def test_an_invalid_spec_stalls_until_it_is_changed() -> None:
     async with running() as harness:
         harness.add(valid=False)
         await until(lambda: harness.condition("Stalled")[0] == "True")
@@ -137,7 +140,7 @@ async def test_a_conflict_is_read_again() -> None:
     ("errors", "reason"),
     [([Retryable("webhook is away", 500)] * 3, "ApiUnavailable"), ([ApiError("odd")] * 3, "ApiUnavailable")],
 )
-async def test_what_fails_again_and_again_is_told(errors: list[ApiError], reason: str) -> None:
+async def test_repeated_failures_are_shown(errors: list[ApiError], reason: str) -> None:
     async with running() as harness:
         harness.api.failures["create", "ConfigMap"] = [*errors]
         harness.add()
@@ -153,6 +156,46 @@ async def test_a_fault_of_the_operator_shows_no_secret() -> None:
         harness.add()
         await until(lambda: harness.condition("Ready")[1] == "InternalError")
         assert harness.condition("Ready")[2] == "KeyError in the operator; see its log"
+
+
+async def test_a_status_that_cannot_be_merged_does_not_end_the_worker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(*_: Any) -> Plan:
+        raise KeyError("status")
+
+    async with running(broken) as harness:
+        body = {**BODY, "status": {"conditions": [{"type": "Ready"}]}}
+        harness.controller.seen("ADDED", harness.api.add(body))
+        await until(lambda: "status not written" in caplog.text)
+        harness.api.objects.clear()
+        other = {**BODY, "metadata": {**BODY["metadata"], "name": "other", "uid": "other"}}
+        harness.controller.seen("ADDED", harness.api.add(other))
+        await until(lambda: harness.api.objects["FineTuneJob", "ns", "other"].get("status"))
+
+
+async def test_a_resource_whose_deletion_was_missed_is_forgotten() -> None:
+    async with running() as harness:
+        body = harness.api.add(BODY)
+        harness.api.objects.clear()
+        harness.api.failures["status", "FineTuneJob"] = [Gone("not found", 404, "NotFound")]
+        harness.controller.seen(None, body)
+        await until(lambda: harness.controller.bodies.of_kind("FineTuneJob") == ())
+        assert ("get", "FineTuneJob") in harness.api.calls
+
+
+async def test_all_resources_are_listed_before_any_is_reconciled() -> None:
+    harness = Harness(plan)
+    for name in ("job", "other"):
+        harness.api.add({**BODY, "metadata": {**BODY["metadata"], "name": name, "uid": name}})
+    harness.api.failures["list", "FineTuneJob"] = [Retryable("away")]
+    await harness.controller.load()
+    assert {body["metadata"]["name"] for body in harness.controller.bodies.of_kind("FineTuneJob")} == {
+        "job",
+        "other",
+    }
+    assert len(harness.controller.queue) == 2
+    harness.controller.queue.close()
 
 
 async def test_resync_finds_what_the_watch_missed() -> None:

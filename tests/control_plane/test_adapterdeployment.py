@@ -62,11 +62,11 @@ class Serving:
         return status
 
     def adapter(self) -> dict[str, Any]:
-        """The status of the only stable name."""
+        """The status of the only alias."""
         return next(iter(self.status.get("adapters", ())), {})
 
     def wait(self, phase: str, digest: str, timeout: float = 30) -> dict[str, Any]:
-        """The adapter's status once it is in this phase with this artefact stable."""
+        """The adapter's status once it is in this phase with this artifact stable."""
 
         def reached() -> dict[str, Any] | None:
             adapter = self.adapter()

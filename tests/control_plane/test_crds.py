@@ -124,21 +124,21 @@ def test_a_job_stays_what_it_was(server: ControlPlane, namespace: str, field: st
     apply(server, body, namespace)
     message = refusal(server, merge(body, {"spec": {field: FIXED[field]}}), namespace)
     assert f"spec.{field}: Invalid value" in message
-    assert f"{field} can't be changed once the job is made. Make a new FineTuneJob;" in message
+    assert f"{field} can't be changed after the job is created. Create a new FineTuneJob;" in message
 
 
 def test_a_field_of_a_job_can_not_be_removed(server: ControlPlane, namespace: str) -> None:
     body = load_good("finetunejob-full")
     apply(server, body, namespace)
     message = refusal(server, merge(body, {"spec": {"evaluation": None}}), namespace)
-    assert "evaluation can't be changed once the job is made." in message
+    assert "evaluation can't be changed after the job is created." in message
 
 
 def test_what_a_reward_asks_for_can_not_be_changed(server: ControlPlane, namespace: str) -> None:
     body = load_good("finetunejob-rewards")
     apply(server, body, namespace)
     changed = json.loads(json.dumps(body).replace("amount", "total"))
-    assert "method can't be changed once the job is made." in refusal(server, changed, namespace)
+    assert "method can't be changed after the job is created." in refusal(server, changed, namespace)
 
 
 def test_a_job_can_be_suspended_and_given_other_limits(server: ControlPlane, namespace: str) -> None:
@@ -156,14 +156,14 @@ def test_an_eval_run_can_not_be_changed(server: ControlPlane, namespace: str) ->
     body = load_good("evalrun-job")
     apply(server, body, namespace)
     message = refusal(server, merge(body, {"spec": {"confidence": "0.9"}}), namespace)
-    assert "An EvalRun can't be changed, so that its verdict stays true. Make a new one." in message
+    assert "An EvalRun can't be changed, so that its verdict stays valid. Create a new EvalRun." in message
 
 
 def test_the_model_under_adapters_can_not_be_changed(server: ControlPlane, namespace: str) -> None:
     body = load_good("adapterdeployment")
     apply(server, body, namespace)
     message = refusal(server, merge(body, {"spec": {"baseModel": {"uri": "hf://other/model"}}}), namespace)
-    assert "baseModel can't be changed: its adapters would not fit another one." in message
+    assert "baseModel can't be changed, because the adapters do not fit another model." in message
     apply(server, merge(body, {"spec": {"replicas": 5, "adapters": []}}), namespace)
 
 
@@ -230,22 +230,22 @@ def test_the_kinds_are_one_category(server: ControlPlane, namespace: str) -> Non
 
 
 TAUGHT = {
-    "finetunejob.spec.method": ["Exactly one member, such as sft: {}.", "rows hold questions and the", "sft"],
-    "finetunejob.spec.hyperparameters.learningRate": ['such as "2e-4"', "Default: Auto."],
-    "finetunejob.spec.hyperparameters.scheduler": ["ENUM: Linear Cosine Constant", "Default: Linear."],
-    "finetunejob.spec.method.grpo": ["learns from what your rewards say", "Default: 8."],
-    "finetunejob.spec.method.grpo.rewards": ["Exactly one", "jsonSchema", "a schema accepts"],
-    "finetunejob.spec.adapter": ["8 to 32 for a task", "Default: 16."],
-    "finetunejob.spec.adapter.type": ["ENUM: LoRA RSLoRA DoRA QLoRA", "Default: LoRA."],
-    "finetunejob.spec.compute.parallelism": ["DDP: each holds all.", "Default: Auto."],
-    "finetunejob.spec.output": ["never removed by the operator", 'Default: ["Adapter"].'],
+    "finetunejob.spec.method": ["Exactly one member must be set", "rows hold questions and the", "sft"],
+    "finetunejob.spec.hyperparameters.learningRate": ['such as "2e-4"', "Defaults to Auto."],
+    "finetunejob.spec.hyperparameters.scheduler": ["ENUM: Linear Cosine Constant", "Defaults to Linear."],
+    "finetunejob.spec.method.grpo": ["learns from their rewards", "Defaults to 8."],
+    "finetunejob.spec.method.grpo.rewards": ["Exactly one", "jsonSchema", "valid against a schema"],
+    "finetunejob.spec.adapter": ["8 to 32 for one task", "Defaults to 16."],
+    "finetunejob.spec.adapter.type": ["ENUM: LoRA RSLoRA DoRA QLoRA", "Defaults to LoRA."],
+    "finetunejob.spec.compute.parallelism": ["DDP: each GPU holds everything.", "Defaults to Auto."],
+    "finetunejob.spec.output": ["never deleted by the operator", 'Defaults to ["Adapter"].'],
     "finetunejob.spec.dataset.train": ["may name a folder, with a slash at its end", "read in this order"],
-    "finetunejob.spec.dataset.format": ["ShareGPT:", "Alpaca:", "Default: Auto."],
-    "finetunejob.spec.dataset.deduplicate": ["ENUM: Exact Near None", "Default: Exact."],
-    "finetunejob.spec.dataset.personalData": ["ENUM: Ignore Report Mask", "Default: Report."],
-    "finetunejob.spec.dataset.validation": ["stay on one side", "in the same proportion"],
-    "finetunejob.status.dataset": ["the gravest first", "nearDuplicates + leakedRows", "one HTML page"],
-    "finetunejob.status.estimate": ["an order of magnitude", "such as 2h10m", "Optimizer steps."],
+    "finetunejob.spec.dataset.format": ["ShareGPT:", "Alpaca:", "Defaults to Auto."],
+    "finetunejob.spec.dataset.deduplicate": ["ENUM: Exact Near None", "Defaults to Exact."],
+    "finetunejob.spec.dataset.personalData": ["ENUM: Ignore Report Mask", "Defaults to Report."],
+    "finetunejob.spec.dataset.validation": ["fall on the same side", "in the same proportion"],
+    "finetunejob.status.dataset": ["most serious first", "nearDuplicates, leakedRows", "single HTML page"],
+    "finetunejob.status.estimate": ["an order of magnitude", "such as 2h10m", "optimizer steps."],
     "finetunejob.status.resolved": ["kernels", "microBatchSize"],
     "evalrun.spec.gates.expect": ["Better: the candidate's lead", "Inconclusive"],
     "adapterdeployment.spec.adapters.rollout.steps": ["rising to 100"],

@@ -70,6 +70,7 @@ def test_it_succeeds_and_makes_its_evaluation(runs: Runs) -> None:
         (ExitCode.OUT_OF_MEMORY, "OutOfMemory"),
         (ExitCode.COMMUNICATION, "Communication"),
         (ExitCode.INFRASTRUCTURE, "Infrastructure"),
+        (ExitCode.INTERNAL_ERROR, "InternalError"),
         (1, "Infrastructure"),
         (137, "Infrastructure"),
     ],
@@ -141,7 +142,7 @@ def test_what_was_found_in_the_data_is_told(runs: Runs) -> None:
 
 def test_a_spec_is_refused_that_changes_what_was_begun(runs: Runs) -> None:
     begin(runs, "fixed")
-    with pytest.raises(ApiError, match="hyperparameters can't be changed once the job is made"):
+    with pytest.raises(ApiError, match="hyperparameters can't be changed after the job is created"):
         runs.patch(KIND, "fixed", {"spec": {"hyperparameters": {"epochs": 9}}})
     assert runs.patch(KIND, "fixed", {"spec": {"ttlSecondsAfterFinished": 60}})["metadata"]["generation"] == 2
 

@@ -40,6 +40,17 @@ def write_kubeconfig(server: ControlPlane, namespace: str, path: Path) -> Path:
     return path
 
 
+def serve(server: ControlPlane, namespace: str, replicas: int) -> None:
+    """Create or change an AdapterDeployment without adapters."""
+    body = {
+        "apiVersion": "tunesmith.dev/v1alpha1",
+        "kind": "AdapterDeployment",
+        "metadata": {"name": "serve"},
+        "spec": {"baseModel": {"uri": "pvc://models/base"}, "replicas": replicas, "adapters": []},
+    }
+    server.apply(body, namespace)
+
+
 @pytest.mark.parametrize("scoped", [False, True], ids=["all namespaces", "one namespace"])
 def test_the_charts_permissions_are_enough(control_plane: ControlPlane, tmp_path: Path, scoped: bool) -> None:
     install_crds(control_plane)
@@ -52,5 +63,10 @@ def test_the_charts_permissions_are_enough(control_plane: ControlPlane, tmp_path
         job = create_job(control_plane, namespace)
         eventually(lambda: children(control_plane, job), what="the first Job")
         eventually(lambda: 'kind="Event",verb="create"' in operator.read("/metrics")[1], what="an event")
+        budgets = f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets"
+        serve(control_plane, namespace, replicas=2)
+        eventually(lambda: control_plane.api.get(budgets)["items"], what="the disruption budget")
+        serve(control_plane, namespace, replicas=1)
+        eventually(lambda: not control_plane.api.get(budgets)["items"], what="the budget's deletion")
         assert 'code="403"' not in operator.read("/metrics")[1]
         assert operator.read("/livez") == (200, "ok")

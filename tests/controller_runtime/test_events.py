@@ -1,11 +1,12 @@
-"""The same event is told once, with a count; events are never in the way."""
+"""Repetitions of an event only raise its count; a full queue drops events."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from fake_api import FakeApi, FakeClock
 
 from tunesmith.controller_runtime.errors import Refused
-from tunesmith.controller_runtime.events import QUEUE, REPEAT_SECONDS, EventRecorder
+from tunesmith.controller_runtime.events import MAX_NOTE, QUEUE, REPEAT_SECONDS, EventRecorder, build_event
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.decide.plan import Event
 
@@ -61,3 +62,9 @@ async def test_what_does_not_fit_is_dropped() -> None:
     assert metrics.registry.get_sample_value("tunesmith_events_dropped_total") == 3
     api.failures["create", "Event"] = [Refused("namespace is being terminated", 403)]
     await recorder.flush(5)
+
+
+def test_a_long_note_is_cut_between_characters() -> None:
+    event = build_event(BODY, Event("Reason", "a" + "é" * 1024), "name", "pod", datetime.now(UTC))
+    assert event["note"] == "a" + "é" * 511
+    assert len(event["note"].encode()) <= MAX_NOTE

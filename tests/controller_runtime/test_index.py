@@ -1,4 +1,4 @@
-"""Children in memory: newer wins, nothing deleted lives on, own writes are there at once."""
+"""Children in memory: newer versions win, deleted objects are dropped, own writes are there at once."""
 
 from typing import Any
 
@@ -29,9 +29,9 @@ def followed() -> tuple[ChildIndex, list[str]]:
 
 
 def names(index: ChildIndex, owner: str = "owner") -> set[tuple[str, str]]:
-    found = index.find(*JOB, owner)
-    assert found is not None
-    return {(body["metadata"]["name"], body["metadata"]["resourceVersion"]) for body in found}
+    children = index.find(*JOB, owner)
+    assert children is not None
+    return {(body["metadata"]["name"], body["metadata"]["resourceVersion"]) for body in children}
 
 
 def test_unknown_kinds_and_unsynced_ones_are_not_answered() -> None:
@@ -91,15 +91,15 @@ def build_pod(name: str, version: int, exit_code: int | None = None) -> dict[str
     }
 
 
-def test_pods_that_ended_before_they_went_are_remembered_until_told_otherwise() -> None:
+def test_pods_that_ended_before_their_removal_are_kept_until_they_are_forgotten() -> None:
     index = ChildIndex(lambda uid: None)
     index.follow("v1", "Pod", lambda: True)
-    for pod in (build_pod("told", 1), build_pod("vanished", 2), build_pod("stays", 3)):
+    for pod in (build_pod("ended", 1), build_pod("vanished", 2), build_pod("stays", 3)):
         index.seen("v1", "Pod", "ADDED", pod)
-    index.seen("v1", "Pod", "DELETED", build_pod("told", 4, exit_code=11))
+    index.seen("v1", "Pod", "DELETED", build_pod("ended", 4, exit_code=11))
     index.seen("v1", "Pod", "DELETED", build_pod("vanished", 5))
-    assert [pod["metadata"]["name"] for pod in index.departed("owner")] == ["told"]
-    index.forget_departed("owner", keep=lambda pod: pod["metadata"]["name"] == "told")
+    assert [pod["metadata"]["name"] for pod in index.departed("owner")] == ["ended"]
+    index.forget_departed("owner", keep=lambda pod: pod["metadata"]["name"] == "ended")
     assert len(index.departed("owner")) == 1
     index.forget_departed("owner")
     assert index.departed("owner") == ()

@@ -7,8 +7,10 @@ from fake_api import FakeClock
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from long_form import cases
 
-from tunesmith.controller_runtime.queue import MAX_BACKOFF_SECONDS, WorkQueue
+from tunesmith.controller_runtime.backoff import Backoff
+from tunesmith.controller_runtime.queue import BACKOFF, WorkQueue
 
 KEYS = st.sampled_from("abc")
 
@@ -19,7 +21,7 @@ class QueueMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = FakeClock()
-        self.queue: WorkQueue[str] = WorkQueue(self.clock, jitter=lambda: 0.5)
+        self.queue: WorkQueue[str] = WorkQueue(self.clock, Backoff(0.1, 300.0, jitter=lambda: 0.5))
         self.owed: set[str] = set()
         self.due: dict[str, float] = {}
         self.working: set[str] = set()
@@ -68,7 +70,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert len(self.queue) == len(self.owed - self.working)
 
 
-QueueMachine.TestCase.settings = settings(deadline=None, max_examples=150)
+QueueMachine.TestCase.settings = settings(max_examples=cases(50, 3000))
 TestQueue = QueueMachine.TestCase
 
 
@@ -89,10 +91,12 @@ async def test_urgent_keys_go_first() -> None:
 
 
 def test_back_off_doubles_up_to_a_bound_and_starts_over() -> None:
-    queue: WorkQueue[str] = WorkQueue(FakeClock(), jitter=lambda: 1.0)
+    queue: WorkQueue[str] = WorkQueue(
+        FakeClock(), Backoff(BACKOFF.first, BACKOFF.longest, jitter=lambda: 1.0)
+    )
     delays = [queue.back_off("a") for _ in range(40)]
     assert delays[:4] == pytest.approx([0.1, 0.2, 0.4, 0.8])
-    assert delays[-1] == MAX_BACKOFF_SECONDS
+    assert delays[-1] == BACKOFF.longest == 300.0
     queue.succeeded("a")
     assert queue.back_off("a", at_least=3.0) == 3.0
     assert queue.back_off("a") == pytest.approx(0.2)

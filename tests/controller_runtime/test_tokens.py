@@ -88,12 +88,12 @@ def build_pod(uid: str, owner: str) -> dict[str, Any]:
 
 async def test_the_pod_must_be_the_one_and_belong_to_the_resource() -> None:
     api = FakeApi()
-    with pytest.raises(Forbidden, match="gone"):
+    with pytest.raises(Forbidden, match="does not exist any more"):
         await reviewer(api).labels(POD, "owner")
     api.add(build_pod("pod-uid", "owner"))
     assert await reviewer(api).labels(POD, "owner") == {OWNER_UID_LABEL: "owner"}
     with pytest.raises(Forbidden, match="does not belong"):
         await reviewer(api).labels(POD, "another")
     api.add(build_pod("successor", "owner"))
-    with pytest.raises(Forbidden, match="gone"):
+    with pytest.raises(Forbidden, match="does not exist any more"):
         await reviewer(api).labels(POD, "owner")

@@ -1,23 +1,23 @@
 """Client and watch against a server that fails in every way an API server does."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import kopf
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
+from api_connections import connection_to, serving
+from fake_api import until
 from watch_answers import Answer, stream
 
-from tunesmith.controller_runtime import watch as watch_module
+from tunesmith.controller_runtime.backoff import Backoff
 from tunesmith.controller_runtime.client import Client
-from tunesmith.controller_runtime.credentials import REREAD_SECONDS, Credentials
 from tunesmith.controller_runtime.errors import Conflict, Refused, Retryable
 from tunesmith.controller_runtime.index import ChildIndex
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.controller_runtime.watch import Watch
+from tunesmith.manifests.objects import Body
 
 
 def build_pod(name: str, version: int) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def listing(version: int, *pods: dict[str, Any], more: str = "") -> Answer:
 
 def refuse(code: int, reason: str, **headers: str) -> Answer:
     async def answer(_: web.Request) -> web.Response:
-        status = {"kind": "Status", "reason": reason, "message": f"told: {reason}"}
+        status = {"kind": "Status", "reason": reason, "message": f"refused: {reason}"}
         return web.json_response(status, status=code, headers=headers)
 
     return answer
@@ -64,42 +64,43 @@ def refuse(code: int, reason: str, **headers: str) -> Answer:
 
 @asynccontextmanager
 async def connected(handler: Answer) -> AsyncIterator[Client]:
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handler)
-    async with TestServer(app) as server:
-        url = str(server.make_url("/"))
-        credentials = Credentials(lambda: kopf.ConnectionInfo(server=url, token="t"))
-        async with Client(credentials, Metrics(), ChildIndex(lambda uid: None)) as client:
-            yield client
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch_module, "BACKOFF_SECONDS", 0.001)
+    async with (
+        serving(handler) as url,
+        Client(connection_to(url), Metrics(), ChildIndex(lambda uid: None)) as client,
+    ):
+        yield client
 
 
 class Watched:
-    """What a watch has told."""
+    """Receiver of a watch's lists and events, and of the delays between its requests."""
 
     def __init__(self) -> None:
-        self.told: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+        self.received: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+        self.delays: list[float] = []
 
-    def listed(self, bodies: list[dict[str, Any]], version: int) -> None:
-        self.told.put_nowait(("LISTED", [body["metadata"]["name"] for body in bodies]))
+    def listed(self, bodies: Sequence[Body], version: int) -> None:
+        self.received.put_nowait(("LISTED", [body["metadata"]["name"] for body in bodies]))
 
-    def seen(self, event_type: str, body: dict[str, Any]) -> None:
-        self.told.put_nowait((event_type, body["metadata"]["name"]))
+    def seen(self, event_type: str, body: Body) -> None:
+        self.received.put_nowait((event_type, body["metadata"]["name"]))
+
+    async def sleep(self, seconds: float) -> None:
+        self.delays.append(seconds)
+        await asyncio.sleep(0)
 
     async def take(self, count: int) -> list[tuple[str, Any]]:
         async with asyncio.timeout(10):
-            return [await self.told.get() for _ in range(count)]
+            return [await self.received.get() for _ in range(count)]
 
 
 @asynccontextmanager
 async def watching(server: FaultyServer) -> AsyncIterator[Watched]:
     watched = Watched()
     async with connected(server.answer) as client:
-        watch = Watch(client, "v1", "Pod", None, "label", watched.listed, watched.seen)
+        backoff = Backoff(first=1.0, longest=64.0, jitter=lambda: 1.0)
+        watch = Watch(
+            client, "v1", "Pod", None, "label", watched.listed, watched.seen, backoff, watched.sleep
+        )
         task = asyncio.create_task(watch.run())
         yield watched
         assert not task.done()
@@ -159,6 +160,16 @@ async def test_no_other_failure_ends_it(fault: Answer) -> None:
         assert await watched.take(2) == [("LISTED", []), ("ADDED", "d")]
 
 
+async def test_watches_that_end_at_once_are_retried_with_growing_delays() -> None:
+    server = FaultyServer()
+    server.lists = [listing(5)]
+    server.watches = [stream()] * 4 + [stream(("ADDED", build_pod("a", 6))), stream(), stream()]
+    async with watching(server) as watched:
+        assert await watched.take(2) == [("LISTED", []), ("ADDED", "a")]
+        await until(lambda: not server.watches)
+    assert watched.delays == [1.0, 2.0, 4.0, 8.0, 1.0, 2.0]
+
+
 async def test_lists_are_read_page_by_page() -> None:
     server = FaultyServer()
     server.lists = [listing(7, build_pod("a", 1), more="next"), listing(7, build_pod("b", 2))]
@@ -176,7 +187,7 @@ async def test_what_exists_counts_as_created_and_other_refusals_do_not() -> None
         with pytest.raises(Conflict):
             await client.replace(manifest)
     async with connected(refuse(403, "Forbidden")) as client:
-        with pytest.raises(Refused, match="told: Forbidden"):
+        with pytest.raises(Refused, match="refused: Forbidden"):
             await client.create(manifest)
     async with connected(refuse(404, "NotFound")) as client:
         assert await client.get("v1", "Pod", "ns", "a") is None
@@ -184,19 +195,7 @@ async def test_what_exists_counts_as_created_and_other_refusals_do_not() -> None
 
 
 async def test_a_server_that_is_away_is_tried_again() -> None:
-    credentials = Credentials(lambda: kopf.ConnectionInfo(server="http://127.0.0.1:1"))
-    async with Client(credentials, Metrics(), ChildIndex(lambda uid: None)) as client:
+    connection = connection_to("http://127.0.0.1:1")
+    async with Client(connection, Metrics(), ChildIndex(lambda uid: None)) as client:
         with pytest.raises(Retryable, match="can't be reached"):
             await client.get("v1", "Pod", "ns", "a")
-
-
-def test_a_renewed_token_is_read_again() -> None:
-    tokens, now = ["one", "two", "three"], [0.0]
-    credentials = Credentials(
-        lambda: kopf.ConnectionInfo(server="https://s", token=tokens.pop(0)), lambda: now[0]
-    )
-    assert credentials.headers() == {"Authorization": "Bearer one"}
-    now[0] = REREAD_SECONDS + 1
-    assert credentials.headers() == {"Authorization": "Bearer two"}
-    credentials.reload()
-    assert credentials.headers() == {"Authorization": "Bearer three"}

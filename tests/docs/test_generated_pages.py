@@ -86,7 +86,7 @@ def test_field_shows_type_default_limits_and_rules() -> None:
         "type": "string",
         "enum": ["A", "B"],
         "default": "A",
-        "description": "How it works. Default: A.",
+        "description": "How it works. Defaults to A.",
     }
     page = reference_page(crd(size=size, mode=mode), "")
     assert row(page, "size") == (

@@ -16,6 +16,9 @@ from tunesmith_cluster.cluster import Cluster, Shape
 from tunesmith_cluster.errors import ClusterError
 from tunesmith_cluster.processes import ProcessTable, find_left_over, is_alive, start_time
 
+# Control planes start and end here.
+pytestmark = pytest.mark.timeout(300)
+
 SLEEP = ["/usr/bin/sleep", "1000"]
 STUBBORN = ["/bin/sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.01; done"]
 

@@ -1,5 +1,6 @@
 """Images are built once, parents first; old ones are forgotten."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.built: list[str] = []
+        self.downloaded: list[str] = []
         self.present: set[str] = set()
 
     def exists(self, image: Image, ref: str) -> bool:
@@ -26,6 +28,9 @@ class Recorder:
         assert set(parents.values()) <= self.present
         self.built.append(image.name)
         self.present.add(ref)
+
+    def download(self, image: Image) -> None:
+        self.downloaded.append(image.name)
 
     def remove(self, ref: str) -> None:
         self.present.remove(ref)
@@ -42,6 +47,34 @@ def test_the_shared_parent_is_built_first_and_once() -> None:
     assert builder.built == ["torch", "trainer", "serving"]
     assert build_images([TRAINER, SERVING], builder).refs == refs
     assert len(builder.built) == 3
+
+
+def test_what_is_missing_is_downloaded_while_others_are_built() -> None:
+    fetched = threading.Event()
+
+    class Waiting(Recorder):
+        def download(self, image: Image) -> None:
+            super().download(image)
+            if image is SERVING:
+                fetched.set()
+
+        def build(self, image: Image, ref: str, parents: dict[str, str], stages: Stages) -> None:
+            assert fetched.wait(10)
+            super().build(image, ref, parents, stages)
+
+    builder = Waiting()
+    build_images([TRAINER, SERVING], builder)
+    assert builder.downloaded == ["torch", "trainer", "serving"]
+    build_images([TRAINER, SERVING], builder)
+    assert len(builder.downloaded) == 3
+
+
+def test_a_failed_download_is_left_to_the_build() -> None:
+    class Offline(Recorder):
+        def download(self, image: Image) -> None:
+            raise BuildError("no network")
+
+    assert build_images([TRAINER], Offline()).refs
 
 
 def test_the_last_two_of_an_image_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

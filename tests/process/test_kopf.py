@@ -5,14 +5,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import kopf
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
+from api_connections import connection_to, serving
 from watch_answers import Answer, stream
 
+from tunesmith.controller_runtime.backoff import Backoff
 from tunesmith.manifests.names import GROUP
-from tunesmith.process import watching
 from tunesmith.process.watching import missing_watchers, watch_resources
 
 VERBS = ["list", "watch", "patch"]
@@ -67,9 +66,11 @@ class ApiServer:
 
     def __init__(self, *watches: Answer) -> None:
         self.watches = [*watches]
+        self.requests: list[tuple[str, str]] = []
         self.silent = asyncio.Event()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append((request.method, request.path))
         if request.path in DISCOVERY:
             return web.json_response(DISCOVERY[request.path])
         if "watch" not in request.query:
@@ -89,15 +90,8 @@ async def stream_for_ever(request: web.Request) -> web.StreamResponse:
 
 
 @asynccontextmanager
-async def watched(
-    api: ApiServer, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[tuple[Any, asyncio.Queue[Any]]]:
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", api.answer)
-    async with TestServer(app) as server:
-        url = str(server.make_url("")).rstrip("/")
-        monkeypatch.setattr(watching, "load_connection", lambda: kopf.ConnectionInfo(server=url))
-        monkeypatch.setattr(watching, "MAX_BACKOFF_SECONDS", 0.01)
+async def watched(api: ApiServer) -> AsyncIterator[tuple[Any, asyncio.Queue[Any]]]:
+    async with serving(api.answer) as url, connection_to(url) as connection:
         news: asyncio.Queue[Any] = asyncio.Queue()
         task = asyncio.create_task(
             watch_resources(
@@ -105,6 +99,8 @@ async def watched(
                 (),
                 lambda kind, body: news.put_nowait((kind, body["metadata"]["name"])),
                 lambda: None,
+                connection,
+                Backoff(first=0.001, longest=0.01),
             )
         )
         try:
@@ -125,9 +121,9 @@ async def watched(
     ],
     ids=["too old", "lost connection", "429", "500", "503"],
 )
-async def test_watches_survive(fault: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_watches_survive(fault: Answer) -> None:
     api = ApiServer(fault, stream(("ADDED", build_job("new", 6))))
-    async with watched(api, monkeypatch) as (task, news), asyncio.timeout(5):
+    async with watched(api) as (task, news), asyncio.timeout(5):
         assert await news.get() == (None, "listed")
         while await news.get() != ("ADDED", "new"):
             pass
@@ -136,9 +132,22 @@ async def test_watches_survive(fault: Answer, monkeypatch: pytest.MonkeyPatch) -
         assert missing_watchers(["FineTuneJob"], (), asyncio.all_tasks()) == set()
 
 
-async def test_what_kills_a_watch_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_objects_are_read_and_never_written() -> None:
+    with_finalizer = build_job("new", 6)
+    with_finalizer["metadata"] |= {"deletionTimestamp": "2030-01-01T00:00:00Z", "finalizers": ["other.dev/x"]}
+    api = ApiServer(stream(("ADDED", build_job("new", 5)), ("MODIFIED", with_finalizer)))
+    async with watched(api) as (_, news), asyncio.timeout(5):
+        while await news.get() != ("MODIFIED", "new"):
+            pass
+        await api.silent.wait()
+    assert {method for method, _ in api.requests} == {"GET"}
+    resources = {path for _, path in api.requests} - DISCOVERY.keys()
+    assert resources == {f"/apis/{GROUP}/v1alpha1/finetunejobs"}
+
+
+async def test_what_kills_a_watch_ends_the_process() -> None:
     api = ApiServer(stream(("ERROR", {"kind": "Status", "code": 500})))
-    async with watched(api, monkeypatch) as (task, _), asyncio.timeout(5):
+    async with watched(api) as (task, _), asyncio.timeout(5):
         with pytest.raises(RuntimeError, match="kopf ended"):
             await task
     assert missing_watchers(["FineTuneJob"], (), asyncio.all_tasks()) != set()

@@ -1,4 +1,4 @@
-"""What pods may say: only of their own resource, only what makes sense, only to the leader."""
+"""Requests of pods: only for their own resource, only valid ones, only at the leader."""
 
 import json
 from collections.abc import AsyncIterator
@@ -138,7 +138,7 @@ async def test_agents_report_and_are_told_what_to_serve() -> None:
     ("message", "code"),
     [("{}", 1007), ("nonsense", 1007), (build_report(pod_uid="another"), 1008), (b"binary", 1003)],
 )
-async def test_an_agent_that_makes_no_sense_is_cut_off_with_a_sentence(message: Any, code: int) -> None:
+async def test_an_invalid_report_closes_the_connection_with_a_reason(message: Any, code: int) -> None:
     async with serving() as (client, controller), client.ws_connect(AGENT, headers=TOKEN) as agent:
         await (agent.send_bytes(message) if isinstance(message, bytes) else agent.send_str(message))
         closing = await agent.receive(timeout=5)

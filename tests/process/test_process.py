@@ -3,9 +3,9 @@
 import asyncio
 import json
 import logging
+import sys
 from typing import Any
 
-import kopf
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from fake_api import FakeClock
@@ -17,12 +17,7 @@ from tunesmith.process.logs import JsonFormatter
 from tunesmith.process.run import main, run_until
 from tunesmith.process.servers import build_plain_app
 from tunesmith.process.settings import read_settings
-from tunesmith.process.watching import (
-    EndlessBackoffs,
-    build_kopf_registry,
-    build_kopf_settings,
-    missing_watchers,
-)
+from tunesmith.process.watching import missing_watchers
 
 WATCHER = "watcher for finetunejobs.v1alpha1.tunesmith.dev@None"
 
@@ -44,25 +39,34 @@ def test_a_setting_that_does_not_fit_ends_the_process_with_a_sentence(
     assert "workers: Input should be a valid integer" in capsys.readouterr().err
 
 
-def test_log_lines_carry_the_resource() -> None:
-    record = logging.LogRecord("n", logging.WARNING, "f", 1, "told %s", ("it",), None)
+def format_record(record: logging.LogRecord) -> dict[str, Any]:
+    line: dict[str, Any] = json.loads(JsonFormatter().format(record))
+    return line
+
+
+def test_log_lines_carry_time_level_logger_message_and_resource() -> None:
+    record = logging.LogRecord("n", logging.WARNING, "f", 1, "wrote %s", ("it",), None)
+    record.created = 0.0626
     record.resource = {"kind": "FineTuneJob", "name": "job"}
-    line = json.loads(JsonFormatter().format(record))
-    assert (line["level"], line["message"], line["resource"]["name"]) == ("warning", "told it", "job")
+    assert format_record(record) == {
+        "time": "1970-01-01T00:00:00.062+00:00",
+        "level": "warning",
+        "logger": "n",
+        "message": "wrote it",
+        "resource": {"kind": "FineTuneJob", "name": "job"},
+    }
 
 
-def test_kopf_neither_scans_nor_posts_nor_gives_up() -> None:
-    settings = build_kopf_settings()
-    assert settings.scanning.disabled
-    assert not settings.posting.enabled
-    assert settings.peering.standalone
-    assert settings.queueing.worker_limit is None
-    delays = [delay for delay, _ in zip(EndlessBackoffs(), range(2000), strict=False)]
-    assert 0 < min(delays) < max(delays) <= 30
-    registry = build_kopf_registry(["FineTuneJob", "EvalRun"], lambda kind, body: None)
-    assert len(registry._watching.get_all_handlers()) == 2
-    assert not [*registry._changing.get_all_handlers(), *registry._spawning.get_all_handlers()]
-    assert isinstance(settings.persistence.diffbase_storage, kopf.DiffBaseStorage)
+def test_log_lines_carry_exceptions_but_not_what_kopf_adds() -> None:
+    try:
+        raise KeyError("missing")
+    except KeyError:
+        record = logging.LogRecord("kopf", logging.ERROR, "f", 1, "failed", None, sys.exc_info())
+    record.settings, record.k8s_ref, record.k8s_skip = object(), {"name": "job"}, True
+    line = format_record(record)
+    assert line["exception"].startswith("Traceback (most recent call last):")
+    assert line["exception"].endswith("KeyError: 'missing'")
+    assert set(line) == {"time", "level", "logger", "message", "exception"}
 
 
 async def forever() -> None:
@@ -84,7 +88,7 @@ async def test_a_watcher_that_died_fails_liveness_and_ends_the_process() -> None
         watcher.cancel()
         await asyncio.gather(watcher, return_exceptions=True)
         response = await client.get("/livez")
-        assert (response.status, await response.text()) == (503, f"{WATCHER} is gone")
+        assert (response.status, await response.text()) == (503, f"{WATCHER} has ended")
         assert "tunesmith_leader" in await (await client.get("/metrics")).text()
 
 

@@ -20,7 +20,7 @@ PASSWORD = "open-sesame-42"
 
 #: Two large programs on a busy machine.
 _START_SECONDS = 120
-_FOLDER = "tests/support/argilla"
+_FOLDER = "tests/support/argilla_server"
 _INPUTS = [f"{_FOLDER}/pom.xml", f"{_FOLDER}/SearchNode.java"]
 _PROGRAMS = {"mvn": "maven", "javac": "default-jdk-headless", "redis-server": "redis-server"}
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from tunesmith.controller_runtime.errors import ApiError, Conflict
 from tunesmith.controller_runtime.index import ChildIndex
-
-Body = dict[str, Any]
+from tunesmith.manifests.objects import Body
 
 
 class FakeApi:
@@ -88,7 +87,7 @@ def _key(body: Mapping[str, Any]) -> tuple[str, str | None, str]:
 
 
 class FakeClock:
-    """Time that moves when it is told to; runs the calls that are due, as an event loop does."""
+    """A clock that a test moves; runs the calls that are due, as an event loop does."""
 
     def __init__(self) -> None:
         self.now = 0.0

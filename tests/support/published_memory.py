@@ -3,21 +3,20 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tunesmith.decide.fit.memory import (
-    FRAGMENTS,
-    NORMAL_FLOAT_DOUBLE,
-    WHOLE_LOGITS,
-    WHOLE_LOGITS_2024,
-    Setup,
-    estimate_setup,
-)
+from tunesmith.decide.fit.memory import FRAGMENTS, NORMAL_FLOAT_DOUBLE, Memory, Setup, TrainingStep
 from tunesmith_contract.report import Linear, ModelReport, ModelShape
 from tunesmith_contract.run_config import Adapter, AdapterType
 
 GIB = 2**30
 GB = 10**9
 
-#: What a published number counts: what PyTorch asked for, what its allocator holds, or all of the GPU's.
+#: Bytes of a logit in a trainer that computes all of them at once: in two bytes, log-softmax in four, its gradient in
+#: four and again in two.
+WHOLE_LOGITS = 12
+#: The same in transformers until 2024: in two bytes, in four, shifted in four, log-softmax in four, gradient in four.
+WHOLE_LOGITS_2024 = 18
+
+#: Meaning of a published number: memory that PyTorch allocated, that its allocator reserved, or all that the GPU used.
 Counted = Literal["allocated", "reserved", "used"]
 
 
@@ -72,6 +71,43 @@ LLAMA_3_3_70B = llama(8192, 28672, 80, 64, 8, 128256)
 LLAMA_2_7B = llama(4096, 11008, 32, 32, 32, 32000)
 
 
+@dataclass(frozen=True, slots=True)
+class OtherSetup(Setup):
+    """A step of another trainer.
+
+    Attributes:
+        whole_logits: bytes of a logit if all of them are computed at once; 0: in tiles.
+        moment: bytes of each of Adam's two moments; None: those of the trained weight.
+    """
+
+    whole_logits: int = 0
+    moment: int | None = None
+
+
+class OtherStep(TrainingStep):
+    """Memory of a step of another trainer."""
+
+    setup: OtherSetup
+
+    def optimizer_bytes(self) -> float:
+        """Adam's moments in the type that the other trainer stores them in."""
+        if self.setup.moment is None:
+            return super().optimizer_bytes()
+        return 2.0 * self.setup.moment * self.trained
+
+    def logits_bytes(self) -> float:
+        """The logits of all tokens and their temporary tensors, where they are computed at once."""
+        if not self.setup.whole_logits:
+            return super().logits_bytes()
+        gradient = self.setup.weight * self.head_parameters if self.setup.adapter is None else 0
+        return float(self.setup.whole_logits * self.shape.vocabulary_size * self.setup.tokens + gradient)
+
+
+def allocated(memory: Memory) -> float:
+    """Bytes that PyTorch allocates at the peak (``torch.cuda.max_memory_allocated``): all but the overhead."""
+    return memory.total - memory.overhead
+
+
 @dataclass(frozen=True)
 class Published:
     """A measurement of others.
@@ -85,7 +121,7 @@ class Published:
     source: str
     name: str
     model: ModelReport
-    setup: Setup
+    setup: OtherSetup
     bytes: float
     counted: Counted
     doubt: str = ""
@@ -93,12 +129,13 @@ class Published:
     @property
     def estimate(self) -> float:
         """Our number of the same thing."""
-        memory = estimate_setup(self.model, self.setup)
+        assert self.model.shape is not None
+        memory = OtherStep(self.model, self.model.shape, self.setup).peak()
         match self.counted:
             case "allocated":
-                return memory.allocated
+                return allocated(memory)
             case "reserved":
-                return (1 + FRAGMENTS) * memory.allocated
+                return (1 + FRAGMENTS) * allocated(memory)
             case "used":
                 return memory.total
 
@@ -112,16 +149,16 @@ def _lora(rank: int, *targets: str) -> Adapter:
     return Adapter(rank=rank, target_modules=targets or ("all-linear",))
 
 
-_TUNE = Setup(2, 4096, accumulates=False, masked=True, whole_logits=WHOLE_LOGITS)
+_TUNE = OtherSetup(2, 4096, accumulates=False, masked=True, whole_logits=WHOLE_LOGITS)
 _TUNE_CHUNKED = replace(_TUNE, whole_logits=0, checkpointing=True)
 _COMPILED = "compiled: activations are fused and recomputed as the compiler sees fit"
 
-_PEFT = Setup(4, 768, accumulates=False, masked=True, whole_logits=WHOLE_LOGITS)
+_PEFT = OtherSetup(4, 768, accumulates=False, masked=True, whole_logits=WHOLE_LOGITS)
 
 _PEFT_LORA = replace(_PEFT, adapter=_lora(32, "q_proj", "v_proj"))
 _PEFT_RSLORA = replace(_PEFT, adapter=_lora(64, "q_proj", "v_proj"))
 
-_FACTORY = Setup(
+_FACTORY = OtherSetup(
     4,
     1024,
     adapter=_lora(8, "q_proj", "v_proj"),
@@ -131,7 +168,7 @@ _FACTORY = Setup(
 )
 
 
-def _quantized(setup: Setup) -> Setup:
+def _quantized(setup: OtherSetup) -> OtherSetup:
     return replace(setup, normal_float=NORMAL_FLOAT_DOUBLE, adapter_weight=2)
 
 
@@ -140,7 +177,7 @@ def _longest(model: ModelReport, name: str, gigabytes: int, length: int) -> Publ
 
     PEFT's ``prepare_model_for_kbit_training`` turns all that is not in 4 bits into float32.
     """
-    setup = Setup(
+    setup = OtherSetup(
         1,
         length,
         weight=4,
@@ -153,7 +190,7 @@ def _longest(model: ModelReport, name: str, gigabytes: int, length: int) -> Publ
     return Published("Unsloth", name, model, setup, gigabytes * GIB, "used")
 
 
-def _tune(name: str, setup: Setup, gibibytes: float, doubt: str = "") -> Published:
+def _tune(name: str, setup: OtherSetup, gibibytes: float, doubt: str = "") -> Published:
     return Published("torchtune", name, LLAMA_3_2_3B, setup, gibibytes * GIB, "allocated", doubt)
 
 

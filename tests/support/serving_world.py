@@ -35,7 +35,7 @@ def digest_of(word: str) -> str:
 
 
 def build_adapter(word: str, name: str = "expenses", **fields: Any) -> dict[str, Any]:
-    """An adapter whose artefact is named by uri and digest, and needs no EvalRun."""
+    """An adapter whose artifact is named by uri and digest, and needs no EvalRun."""
     source = {"uri": f"pvc://artifacts/{word}", "digest": digest_of(word)}
     return {
         "name": name,
@@ -132,7 +132,7 @@ class World:
         self.eval_runs.append({"metadata": {"name": name}, "status": status})
 
     def finish_job(self, name: str, word: str) -> None:
-        """A FineTuneJob ends with an artefact."""
+        """A FineTuneJob ends with an artifact."""
         artifact = {"uri": f"pvc://artifacts/{word}", "digest": digest_of(word)}
         self.jobs[name] = {"metadata": {"name": name}, "status": {"phase": "Succeeded", "artifact": artifact}}
 
@@ -229,7 +229,7 @@ class World:
         return DesiredState.model_validate_json(found["data"]["desired.json"])
 
     def adapter(self, name: str = "expenses") -> dict[str, Any]:
-        """The status of a stable name."""
+        """The status of an alias."""
         return next(adapter for adapter in self.status["adapters"] if adapter["name"] == name)
 
     def condition(self, kind: str) -> dict[str, Any]:

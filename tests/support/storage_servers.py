@@ -18,17 +18,6 @@ ACCESS_KEY, SECRET_KEY = "AKIATUNESMITH0000000", "s3-secret-of-the-tests"
 USER, PASSWORD = "robot", "open-sesame-42"
 _PASSWORD_HASH = "$2b$05$abcdefghijklmnopqrstuuPvlXCRQqKpBba0rJZc1LI5TCJ1Gzh5e"  # of PASSWORD, by bcrypt
 _START_SECONDS = 30
-_PUBLIC = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {
-            "Effect": "Allow",
-            "Principal": "*",
-            "Action": "s3:*",
-            "Resource": [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*"],
-        }
-    ],
-}
 
 
 def free_port() -> int:
@@ -89,13 +78,11 @@ class S3Server:
 
 
 @contextmanager
-def run_s3(folder: Path, *, public: bool = False) -> Iterator[S3Server]:
-    """An S3 server with one empty bucket, which is open to everyone if it is public."""
+def run_s3(folder: Path) -> Iterator[S3Server]:
+    """An S3 server with one empty bucket."""
     root, meta = folder / "buckets", folder / "meta"
     (root / BUCKET).mkdir(parents=True)
-    (meta / BUCKET / "meta").mkdir(parents=True)
-    if public:
-        (meta / BUCKET / "meta" / "policy").write_text(json.dumps(_PUBLIC))
+    meta.mkdir()
     port = free_port()
     login = ["--access", ACCESS_KEY, "--secret", SECRET_KEY]
     command = [program("versitygw"), "--port", f"127.0.0.1:{port}", *login, "--quiet"]

@@ -68,7 +68,7 @@ def make_tokenizer(texts: Iterable[str], chat_template: str = CHAT_TEMPLATE) -> 
 def make_config(architecture: Architecture, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
     """The configuration of a tiny model of `architecture` for `tokenizer`."""
     return _CONFIGS[architecture](
-        vocab_size=VOCABULARY,
+        vocab_size=max(VOCABULARY, len(tokenizer)),
         hidden_size=128,
         intermediate_size=320,
         num_hidden_layers=3,
@@ -88,7 +88,13 @@ def make_model(directory: Path, architecture: Architecture, texts: Iterable[str]
 
     The same architecture, texts and seed give the same weights. The random generator is left as it was.
     """
-    tokenizer = make_tokenizer(texts)
+    return save_model(directory, architecture, make_tokenizer(texts), seed)
+
+
+def save_model(
+    directory: Path, architecture: Architecture, tokenizer: PreTrainedTokenizerFast, seed: int = 0
+) -> Path:
+    """The same with a tokenizer that is there already."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(make_config(architecture, tokenizer), dtype=torch.float32)

@@ -59,8 +59,7 @@ def build_model(config: Any, setup: Setup) -> Any:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         if setup.adapter:
             model.enable_input_require_grads()
-    if not setup.whole_logits:
-        add_fused_lm_head(base)
+    add_fused_lm_head(base)
     return model.train()
 
 
@@ -109,16 +108,15 @@ def _run(model: Any, setup: Setup, device: str, meter: MemoryMeter | None) -> tu
     saved = state = 0
     for _ in range(STEPS):
         for _ in range(2 if setup.accumulates else 1):
-            saved = _pass(model, setup, device, {"input_ids": ids, "position_ids": places, "labels": ids})
+            saved = _pass(model, device, {"input_ids": ids, "position_ids": places, "labels": ids})
         optimizer.step()
         optimizer.zero_grad()
         state = meter.bytes if meter else torch.cuda.memory_allocated()
     return saved, state
 
 
-def _pass(model: Any, setup: Setup, device: str, inputs: dict[str, Any]) -> int:
-    if not setup.whole_logits:
-        inputs["fused_lm_head"] = True
+def _pass(model: Any, device: str, inputs: dict[str, Any]) -> int:
+    inputs["fused_lm_head"] = True
     with SavedBytes(model.parameters()) as kept, torch.autocast(device, dtype=torch.bfloat16):
         loss = model(**inputs).loss
     loss.backward()

@@ -16,16 +16,21 @@ class ExitCode(IntEnum):
     COMMUNICATION = 13
     INFRASTRUCTURE = 14
     PREEMPTED = 15
+    INTERNAL_ERROR = 16
 
 
 class FailureCategory(StrEnum):
-    """Category of a failure: whose it is, and whether another attempt can help."""
+    """Category of a failure: whose it is, and whether another attempt can help.
+
+    ``InternalError`` is a fault of Tunesmith or of its image: the same input would fail the same way.
+    """
 
     USER_ERROR = "UserError"
     DATA_ERROR = "DataError"
     OUT_OF_MEMORY = "OutOfMemory"
     COMMUNICATION = "Communication"
     INFRASTRUCTURE = "Infrastructure"
+    INTERNAL_ERROR = "InternalError"
 
 
 #: Categories that the same input can overcome on another attempt.
@@ -37,6 +42,7 @@ _CATEGORIES: dict[int, FailureCategory] = {
     ExitCode.OUT_OF_MEMORY: FailureCategory.OUT_OF_MEMORY,
     ExitCode.COMMUNICATION: FailureCategory.COMMUNICATION,
     ExitCode.INFRASTRUCTURE: FailureCategory.INFRASTRUCTURE,
+    ExitCode.INTERNAL_ERROR: FailureCategory.INTERNAL_ERROR,
 }
 
 

@@ -49,7 +49,7 @@ class PreparePart(StrEnum):
 
 
 class ProgressMetric(Report):
-    """One number or word by name: ``current_step``, ``total_steps``, ``current_epoch``, ``loss``, ``eval_loss`` …"""
+    """One number or word by name, such as ``current_step``, ``total_steps``, ``loss`` or ``eval_loss``."""
 
     name: str = Field(max_length=64)
     value: str = Field(max_length=64)

@@ -9,6 +9,7 @@ an unreadable ``run.json``                                  UserError       Inva
 a URI that names no storage                                 UserError       InvalidUri
 a hub says: no such repository, revision or file, gated     UserError       ModelNotFound
 a file or folder may not be read or written                 UserError       AccessDenied
+the image itself was to be written to                       InternalError   ReadOnlyImage
 CUDA, host or allocator out of memory, ``MemoryError``      OutOfMemory     OutOfMemory
 the cgroup's ``oom_kill`` counter grew (the launcher)       OutOfMemory     OutOfMemory
 ``torch.distributed`` errors; NCCL or gloo in the message   Communication   CommunicationLost
@@ -16,11 +17,13 @@ any other ``OSError`` (disk full, I/O, connection)          Infrastructure  Stor
 a CUDA error other than memory                              Infrastructure  DeviceError
 a worker died of a signal, or without a word (launcher)     Infrastructure  WorkerDied
 a process beside a worker was killed                        Infrastructure  WorkerDied
-anything else: the same input would fail the same way       UserError       UnexpectedError
+anything else: the same input would fail the same way       InternalError   UnexpectedError
 ==========================================================  ==============  ===========================
 """
 
 import errno
+import os
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -89,6 +92,13 @@ class InfrastructureError(StageError):
         super().__init__(FailureCategory.INFRASTRUCTURE, reason, message)
 
 
+class InternalError(StageError):
+    """Tunesmith or its image is at fault: nothing that the run asks for."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(FailureCategory.INTERNAL_ERROR, reason, message)
+
+
 class Preempted(Exception):
     """The pod was told to go; a checkpoint is committed where there was anything to keep."""
 
@@ -124,7 +134,7 @@ def classify(error: BaseException) -> tuple[FailureCategory, str]:
         return _classify_os_error(error)
     if isinstance(error, RuntimeError) and "CUDA error" in text:
         return FailureCategory.INFRASTRUCTURE, "DeviceError"
-    return FailureCategory.USER_ERROR, "UnexpectedError"
+    return FailureCategory.INTERNAL_ERROR, "UnexpectedError"
 
 
 def _mentions(error: BaseException, text: str, needles: tuple[str, ...]) -> bool:
@@ -132,8 +142,18 @@ def _mentions(error: BaseException, text: str, needles: tuple[str, ...]) -> bool
 
 
 def _classify_os_error(error: OSError) -> tuple[FailureCategory, str]:
+    if error.errno == errno.EROFS and _lies_on_root(error.filename):
+        return FailureCategory.INTERNAL_ERROR, "ReadOnlyImage"
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return FailureCategory.USER_ERROR, "AccessDenied"
     if error.errno in _FULL:
         return FailureCategory.INFRASTRUCTURE, "StorageFull"
     return FailureCategory.INFRASTRUCTURE, "InputOutputError"
+
+
+def _lies_on_root(filename: object) -> bool:
+    """Whether a path lies on the image's own file system: storage and scratch space are mounts."""
+    if not isinstance(filename, (str, os.PathLike)):
+        return False
+    path = Path(filename).absolute()
+    return next(folder for folder in (path, *path.parents) if folder.is_mount()) == Path("/")

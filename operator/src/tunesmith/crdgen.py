@@ -1,4 +1,4 @@
-"""Writes ``crds/*.yaml`` from the models: ``python -m tunesmith.crdgen [folder]``."""
+"""Generator of ``crds/*.yaml`` from the API models: ``python -m tunesmith.crdgen [folder]``."""
 
 import sys
 from pathlib import Path
@@ -13,12 +13,12 @@ _HEADER = (
 
 
 def render_crd(kind: type[Resource]) -> str:
-    """The YAML of a kind's CustomResourceDefinition."""
+    """CustomResourceDefinition of a kind as YAML."""
     return _HEADER + yaml.safe_dump(build_crd(kind), sort_keys=False, allow_unicode=True, width=110)
 
 
 def write_crds(folder: Path) -> list[Path]:
-    """Write one file per kind; returns their paths."""
+    """Write one file per kind, and return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{kind.plural}.yaml" for kind in KINDS]
     for path, kind in zip(paths, KINDS, strict=True):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith_data.generate.json_answers import find_choice, find_objects, find_score
@@ -89,7 +89,6 @@ _WORDS = st.lists(
 )
 
 
-@settings(derandomize=True)
 @given(st.lists(_WORDS, max_size=8), _WORDS, st.sampled_from([0.7, 0.8, 1.0]))
 def test_near_texts_are_those_of_jaccard(seen: list[list[str]], words: list[str], threshold: float) -> None:
     near = NearTexts(threshold)

@@ -11,6 +11,7 @@ import pytest
 from generation_runs import Setting, journalled, prompts
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from long_form import cases
 from scripted_server import Received, Reply, serve
 from scripted_teacher import Teacher, answer, kind_of, said, text_of
 
@@ -44,7 +45,7 @@ class FakeClock:
         self.time += seconds
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=cases(60, 1200))
 @given(
     calls=st.integers(1, 12),
     tokens=st.none() | st.integers(1, 400),

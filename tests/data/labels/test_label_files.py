@@ -12,6 +12,7 @@ import pytest
 from filled_sheets import fill, read_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from long_form import cases
 
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.labels import LabelAggregate, LabelOutput
@@ -204,7 +205,7 @@ def test_another_seed_shows_answers_in_another_order() -> None:
     assert 60 < sum(orders[0]) < 140
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=cases(50, 1000))
 @given(rows=st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=5), spreadsheet=st.booleans())
 def test_what_is_approved_comes_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], spreadsheet: bool
@@ -223,7 +224,7 @@ def test_what_is_approved_comes_back_as_it_was(
     assert list(label_rows(answers, Rules()).rows) == [item.row for item in items]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=cases(50, 1000))
 @given(text=TEXT, spreadsheet=st.booleans())
 def test_a_correction_comes_back_as_it_was_written(
     tmp_path_factory: pytest.TempPathFactory, text: str, spreadsheet: bool

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from long_form import cases
 from tiny_models import CHAT_TEMPLATE, make_tokenizer
 from trl.chat_template_utils import qwen2_5_chat_template
 
@@ -162,7 +163,7 @@ def counting(request: pytest.FixtureRequest) -> Renderer:
     return rendered
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=cases(200, 4000))
 @given(ROWS)
 def test_many_rows_are_counted_as_each_of_them_is(counting: Renderer, rows: list[Any]) -> None:
     assert counting.lengths(rows) == [len(counting.tokens(row).ids) for row in rows]

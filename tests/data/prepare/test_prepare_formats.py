@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from long_form import cases
 
 from tunesmith_data.failures import DataError, UserError
 from tunesmith_data.models.rendering import Renderer
@@ -108,7 +109,7 @@ MAKERS: dict[str, Callable[[int], dict[str, Any]]] = {
     st.lists(st.integers(0, 12), min_size=1, max_size=12),
     st.lists(st.sampled_from(["{", "[]", "{}", '{"prompt": 1}', '{"messages": []}']), max_size=4),
 )
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=cases(30, 600), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_counts_add_up_in_every_format(world: Any, key: str, numbers: list[int], bad: list[str]) -> None:
     lines = [*(json.dumps(MAKERS[key](number)) for number in numbers), *bad]
     (world.data / "mixed.jsonl").write_text("\n".join(lines))

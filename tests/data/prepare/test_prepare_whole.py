@@ -10,6 +10,7 @@ import planted_faults
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from long_form import cases
 from planted_rows import Writer
 
 from tunesmith_contract.report import DatasetReport
@@ -181,7 +182,7 @@ def test_an_instruction_that_training_shares_is_no_leak_of_validation(world: Any
 
 
 @given(st.lists(st.sampled_from("tve"), min_size=3, max_size=40), st.data())
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=cases(15, 300), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_counts_add_up_whatever_sets_share(world: Any, make: Any, first: list[str], data: Any) -> None:
     """Each row is of one set, and may be of others, too."""
     also = data.draw(st.lists(st.sampled_from(["", "t", "v", "e"]), min_size=len(first), max_size=len(first)))
@@ -347,7 +348,7 @@ kinds = st.sampled_from(["good", "again", "bad", "broken"])
 
 
 @given(st.lists(kinds, min_size=1, max_size=25), st.sampled_from([0.0, 0.3]))
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=cases(25, 500), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_counts_always_add_up(world: Any, make: Any, rows: list[str], fraction: float) -> None:
     good = iter(make.rows(30, seed=3))
     first = next(good)

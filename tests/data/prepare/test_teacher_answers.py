@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from scripted_server import Received, Reply, serve
 
-from tunesmith_data.endpoints import client as endpoints
 from tunesmith_data.endpoints.client import KEY_FILE
 from tunesmith_data.endpoints.journal import KEEP_EVERY, Answer, Journal
+from tunesmith_data.endpoints.journaled_chat import JournaledChat
 from tunesmith_data.failures import DataError, InfrastructureError, UserError
 from tunesmith_data.prepare import load_prepared
 from tunesmith_data.prepare.teacher_answers import CONCURRENCY, JOURNAL_FILE
@@ -45,7 +45,7 @@ def config(world: Any, url: str, rows: list[Any], **more: Any) -> Any:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Waits are counted, not waited."""
     waits: list[float] = []
-    monkeypatch.setattr(endpoints.Endpoint.__init__, "__defaults__", (waits.append,))
+    monkeypatch.setattr(JournaledChat.__init__, "__defaults__", (waits.append,))
     return waits
 
 

@@ -4,6 +4,7 @@ import random
 from statistics import NormalDist, fmean, stdev
 
 import pytest
+from long_form import cases
 
 from tunesmith.api.evalrun import Expect, Gate
 from tunesmith.api.reasons import Verdict
@@ -38,13 +39,14 @@ def test_what_was_not_measured_cannot_pass() -> None:
     assert judge_gates([gate], []) == {gate: Verdict.INCONCLUSIVE}
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("expect", Expect)
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
 def test_luck_passes_a_gate_no_more_often_than_the_confidence_allows(
     expect: Expect, confidence: float
 ) -> None:
-    """Candidates whose true difference is the margin itself, 300 paired binary items, 3,000 evaluations."""
-    margin, evaluations = 0.1, 3000
+    """Candidates whose true difference is the margin itself, 300 paired binary items."""
+    margin, evaluations = 0.1, cases(600, 10_000)
     truth = margin if expect is Expect.BETTER else -margin
     generator = random.Random(7)
     quantile = NormalDist().inv_cdf((1 + confidence) / 2)

@@ -96,6 +96,7 @@ def test_nothing_is_left_to_do_after_the_end() -> None:
         (ExitCode.USER_ERROR, "UserError", "UserError"),
         (ExitCode.DATA_ERROR, "DataError", "DataError"),
         (ExitCode.OUT_OF_MEMORY, "OutOfMemory", "OutOfMemory"),
+        (ExitCode.INTERNAL_ERROR, "InternalError", "InternalError"),
     ],
 )
 def test_what_no_retry_can_cure_fails_at_once(code: int, category: str, reason: str) -> None:

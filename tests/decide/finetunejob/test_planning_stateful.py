@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from long_form import cases
 from simulated_cluster import ENVIRONMENT, EVALUATION, GENERATE, SimulatedCluster, fine_tune_job, success
 
 from tunesmith.api.finetunejob import FineTuneJob
@@ -242,4 +243,4 @@ def _lasting(status: dict[str, Any]) -> dict[str, Any]:
 
 
 TestFineTuneJob = FineTuneJobMachine.TestCase
-TestFineTuneJob.settings = settings(max_examples=150, stateful_step_count=30, deadline=None, derandomize=True)
+TestFineTuneJob.settings = settings(max_examples=cases(30, 1000), stateful_step_count=30)

@@ -38,7 +38,7 @@ def test_what_does_not_fit_fails_before_a_job_is_made() -> None:
     assert cluster.condition("Fits")["status"] == "False"
     assert cluster.condition("Fits")["reason"] == cluster.status["failure"]["reason"] == "DoesNotFit"
     assert cluster.status["failure"]["category"] == "UserError"
-    assert "4.0 GiB are there" in cluster.status["failure"]["message"]
+    assert "only 4.0 GiB are available" in cluster.status["failure"]["message"]
     assert not cluster.live_jobs()
     before = cluster.status
     cluster.related = RelatedObjects()

@@ -1,19 +1,18 @@
-"""Whether a training fits on its GPUs and what to change; which GPUs there are; how long it takes."""
+"""Comparison of a run with the memory of its GPUs: verdict, suggested changes, free settings."""
 
 from typing import Any
 
 import pytest
-from published_memory import LLAMA_2_7B, LLAMA_3_1_8B, LLAMA_3_3_70B
+from hypothesis import given
+from hypothesis import strategies as st
+from published_memory import LLAMA_3_1_8B, LLAMA_3_3_70B
 from training_runs import make_run
 
-from tunesmith.decide.fit.duration import estimate_duration, trained_tokens
-from tunesmith.decide.fit.gpus import fitting_nodes, node_memory, slowest_product, smallest_memory
 from tunesmith.decide.fit.memory import estimate
-from tunesmith.decide.fit.memory_fit import DOES_NOT_FIT, Fit, fit_free_settings, judge_fit
+from tunesmith.decide.fit.memory_fit import DOES_NOT_FIT, MAX_CHANGES, Fit, fit_free_settings, judge_fit
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.report import DatasetReport, TokenStatistics
 from tunesmith_contract.run_config import Parallelism, TrainConfig
-from tunesmith_contract.shared_rules.gpus import PRODUCTS, find_product
 
 GIB = 2**30
 DATASET = DatasetReport(
@@ -37,7 +36,7 @@ def test_what_fits_says_so_with_numbers() -> None:
     fit = judge(make_run(), 80)
     assert fit.fits
     assert fit.failure is None
-    assert "80.0 GiB are there" in fit.message
+    assert "80.0 GiB are available" in fit.message
 
 
 def test_what_does_not_fit_is_the_users_to_change_and_names_the_nearest_settings() -> None:
@@ -46,8 +45,8 @@ def test_what_does_not_fit_is_the_users_to_change_and_names_the_nearest_settings
     assert fit.fits is False
     assert fit.failure is not None
     assert (fit.failure.category, fit.failure.reason) == (FailureCategory.USER_ERROR, DOES_NOT_FIT)
-    assert "24.0 GiB are there" in fit.message
-    assert "What fits: compute.activationCheckpointing: true" in fit.message
+    assert "only 24.0 GiB are available" in fit.message
+    assert "Settings that fit: compute.activationCheckpointing: true" in fit.message
     assert len(fit.message) <= 1024
 
 
@@ -120,97 +119,76 @@ def test_free_parallelism_divides_what_one_gpu_can_not_hold() -> None:
     assert judge(settled, 60).fits
 
 
-def node(gpus: int = 1, taints: tuple[dict[str, str], ...] = (), **labels: str) -> dict[str, Any]:
-    return {
-        "metadata": {"name": "n", "labels": {key.replace("__", "/"): value for key, value in labels.items()}},
-        "spec": {"taints": list(taints)},
-        "status": {"allocatable": {"nvidia.com/gpu": str(gpus), "cpu": "8"}},
-    }
-
-
-def labelled(labels: dict[str, str], gpus: int = 1) -> dict[str, Any]:
-    return node(gpus) | {"metadata": {"name": "n", "labels": labels}}
-
-
-@pytest.mark.parametrize(
-    ("labels", "gibibytes"),
-    [
-        ({"nvidia.com/gpu.memory": "81559", "nvidia.com/gpu.product": "NVIDIA-A10"}, 81559 / 1024),
-        ({"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"}, 80),
-        ({"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB"}, 40),
-        ({"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}, 79.6),
-        ({"nvidia.com/gpu.product": "NVIDIA-GeForce-RTX-4090"}, 24),
-        ({"cloud.google.com/gke-accelerator": "nvidia-tesla-t4"}, 15),
-        ({"cloud.google.com/gke-accelerator": "nvidia-l4"}, 22.5),
-        ({"cloud.google.com/gke-accelerator": "nvidia-h100-80gb"}, 79.6),
-        ({"nvidia.com/gpu.product": "NVIDIA-Future-1"}, None),
-        ({}, None),
-    ],
-)
-def test_memory_of_a_nodes_gpus(labels: dict[str, str], gibibytes: float | None) -> None:
-    assert node_memory(labelled(labels)) == (None if gibibytes is None else pytest.approx(gibibytes * GIB))
-
-
-def test_the_smallest_gpu_that_a_pod_may_get_counts() -> None:
-    small, large = (
-        labelled({"nvidia.com/gpu.memory": "24576", "pool": "a"}),
-        labelled({"nvidia.com/gpu.memory": "81920"}),
-    )
-    assert smallest_memory([small, large]) == 24 * GIB
-    assert smallest_memory(fitting_nodes([small, large], {"pool": "a"})) == 24 * GIB
-    assert smallest_memory([large, labelled({})]) is None
-    assert smallest_memory([]) is None
-
-
-def test_nodes_where_the_pod_can_not_go_do_not_count() -> None:
-    taint = {"key": "dedicated", "value": "x", "effect": "NoSchedule"}
-    gpu = {"key": "nvidia.com/gpu", "effect": "NoSchedule"}
-    tainted, own = node(8, (taint,)), node(8, (gpu,))
-    assert fitting_nodes([tainted, own, node(0)], None) == [own]
-    assert fitting_nodes([tainted], None, [{"key": "dedicated", "value": "x"}]) == [tainted]
-    assert fitting_nodes([tainted], None, [{"operator": "Exists"}]) == [tainted]
-    assert fitting_nodes([tainted], None, [{"key": "dedicated", "value": "y"}]) == []
-    assert fitting_nodes([own], None, (), gpus=9) == []
-
-
-def test_every_product_is_found_by_its_own_name() -> None:
-    for name, product in PRODUCTS:
-        assert find_product(f"NVIDIA-{name.upper()}") == product
-
-
-def test_duration_is_that_of_a_known_run() -> None:
-    """torchtune: LoRA on Llama 3.2 3B makes 8,210 tokens a second on an A100; 7B full about 3,400 by the same share."""
-    a100 = find_product("nvidia-a100-80gb")
-    assert a100 is not None
-    run = make_run(
-        adapter=None, hyperparameters={"learningRate": 1e-4, "batchSize": 8, "microBatchSize": 1, "epochs": 3}
-    )
-    duration = estimate_duration(LLAMA_2_7B, DATASET, run, a100)
-    assert trained_tokens(DATASET, run) == 3_000_000
-    assert 3_000_000 / duration.seconds == pytest.approx(0.4 * 312e12 / (6 * 6.74e9), rel=0.01)
-    assert duration.cost(2.5) == pytest.approx(duration.gpu_seconds / 3600 * 2.5)
-
-
-def test_two_gpus_take_half_the_time_and_the_same_gpu_seconds() -> None:
-    a100 = find_product("nvidia-a100-80gb")
-    assert a100 is not None
-    one, two = (estimate_duration(LLAMA_3_1_8B, DATASET, make_run(gpusPerNode=gpus), a100) for gpus in (1, 2))
-    assert two.seconds == pytest.approx(one.seconds / 2)
-    assert two.gpu_seconds == pytest.approx(one.gpu_seconds)
-
-
-def test_generating_answers_takes_its_time_and_steps_are_limited() -> None:
-    a100 = find_product("nvidia-a100-80gb")
-    assert a100 is not None
-    online = make_run(method={"grpo": {"rewards": [{"name": "e", "exact": {}}]}})
-    assert estimate_duration(LLAMA_3_1_8B, DATASET, online, a100).seconds > 10 * (
-        estimate_duration(LLAMA_3_1_8B, DATASET, make_run(), a100).seconds
-    )
-    numbers = {"learningRate": 1e-4, "batchSize": 10, "microBatchSize": 1, "maxSteps": 10}
-    assert trained_tokens(DATASET, make_run(hyperparameters=numbers)) == 100 * 1000
-    assert slowest_product([labelled({"nvidia.com/gpu.product": "NVIDIA-L4"}), labelled({})]) is None
-
-
 def test_the_estimate_is_what_the_verdict_shows() -> None:
     run = make_run()
     assert judge(run, 80).memory == estimate(LLAMA_3_1_8B, run, DATASET.tokens.max)
+
+
+def applied(run: TrainConfig, fields: str) -> TrainConfig | None:
+    """The run with one suggested setting written into it; None for settings of the method or several together."""
+    numbers = run.hyperparameters
+    name, _, value = fields.partition(": ")
+    match name:
+        case "hyperparameters.microBatchSize":
+            smaller = numbers.model_copy(update={"micro_batch_size": int(value)})
+            return run.model_copy(update={"hyperparameters": smaller})
+        case "compute.activationCheckpointing":
+            return run.model_copy(update={"activation_checkpointing": True})
+        case "compute.parallelism" if " with " not in value:
+            return run.model_copy(update={"parallelism": Parallelism(value)})
+    return None
+
+
+@given(
+    gibibytes=st.integers(10, 60),
+    micro=st.sampled_from([1, 2, 4, 8]),
+    gpus=st.sampled_from([1, 2, 8]),
+    full=st.booleans(),
+    checkpointing=st.booleans(),
+)
+def test_a_suggestion_that_is_written_fits(
+    gibibytes: int, micro: int, gpus: int, full: bool, checkpointing: bool
+) -> None:
+    run = make_run(
+        gpusPerNode=gpus,
+        activationCheckpointing=checkpointing,
+        hyperparameters={"learningRate": 1e-4, "batchSize": 64, "microBatchSize": micro},
+        **({"adapter": None} if full else {}),
+    )
+    fit = judge(run, gibibytes)
+    memory = estimate(LLAMA_3_1_8B, run, DATASET.tokens.max)
+    assert memory is not None
+    assert fit.fits == (memory.total <= gibibytes * GIB)
+    if fit.fits or "Settings that fit: " not in fit.message:
+        return
+    suggestions = fit.message.partition("Settings that fit: ")[2].rstrip(".").split("; or ")
+    assert 1 <= len(suggestions) <= MAX_CHANGES
+    for suggestion in suggestions:
+        fields, _, size = suggestion.rpartition(" (")
+        changed = applied(run, fields) if " and " not in fields else None
+        if changed is not None:
+            assert judge(changed, gibibytes).fits
+            after = estimate(LLAMA_3_1_8B, changed, DATASET.tokens.max)
+            assert after is not None
+            assert size == f"{after.total / GIB:.1f} GiB)"
+
+
+@given(
+    gibibytes=st.integers(4, 120),
+    micro=st.sampled_from([1, 2, 4, 8]),
+    gpus=st.sampled_from([1, 2, 8]),
+    free=st.sets(st.sampled_from(sorted(FREE))),
+)
+def test_only_free_settings_are_chosen(gibibytes: int, micro: int, gpus: int, free: set[str]) -> None:
+    numbers = {"learningRate": 1e-4, "batchSize": 64, "microBatchSize": micro}
+    run = make_run(gpusPerNode=gpus, hyperparameters=numbers)
+    chosen = fit_free_settings(LLAMA_3_1_8B, DATASET, run, gibibytes * GIB, frozenset(free))
+    before, after = run.hyperparameters, chosen.hyperparameters
+    assert after.micro_batch_size == before.micro_batch_size or "microBatchSize" in free
+    assert (
+        chosen.activation_checkpointing == run.activation_checkpointing or "activationCheckpointing" in free
+    )
+    assert chosen.parallelism == run.parallelism or "parallelism" in free
+    assert after.batch_size == before.batch_size
+    assert chosen == run or judge(chosen, gibibytes).fits
+    assert chosen == run or not judge(run, gibibytes).fits

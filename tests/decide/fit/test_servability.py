@@ -6,7 +6,7 @@ import pytest
 from published_memory import LLAMA_3_1_8B
 from training_runs import make_run
 
-from tunesmith.decide.fit.engine_architectures import WITH_ADAPTERS, WITHOUT_ADAPTERS
+from tunesmith.decide.fit.generated.engine_architectures import WITH_ADAPTERS, WITHOUT_ADAPTERS
 from tunesmith.decide.fit.servability import judge_servability
 
 
@@ -19,7 +19,7 @@ def test_an_ordinary_adapter_is_servable() -> None:
     ("run", "model", "words"),
     [
         ({"method": {"reward": {}}}, {}, ["reward model"]),
-        ({"adapter": None}, {}, ["whole model", "adapter: {}"]),
+        ({"adapter": None}, {}, ["complete model", "adapter: {}"]),
         ({"adapter": {"type": "DoRA"}}, {}, ["adapter.type", "LoRA", "Merged"]),
         ({"adapter": {"rank": 513}}, {}, ["adapter.rank", "512", "Merged"]),
         (
@@ -52,3 +52,46 @@ def test_nobody_knows_of_an_architecture_that_the_engine_does_not_list() -> None
 def test_the_lists_do_not_meet() -> None:
     assert not WITH_ADAPTERS & WITHOUT_ADAPTERS
     assert "LlamaForCausalLM" in WITH_ADAPTERS
+
+
+@pytest.mark.parametrize(
+    ("targets", "servable"),
+    [
+        (["all-linear"], True),
+        (["q_proj"], True),
+        (["model.layers.0.self_attn.q_proj"], True),
+        (["lm_head"], False),
+        (["q_proj", "embed_tokens"], False),
+        (["q_prox"], False),
+    ],
+)
+def test_target_modules(targets: list[str], servable: bool) -> None:
+    assert judge_servability(LLAMA_3_1_8B, make_run(adapter={"targetModules": targets})).servable is servable
+
+
+@pytest.mark.parametrize(("rank", "servable"), [(1, True), (512, True), (513, False)])
+def test_ranks(rank: int, servable: bool) -> None:
+    assert judge_servability(LLAMA_3_1_8B, make_run(adapter={"rank": rank})).servable is servable
+
+
+def test_any_target_may_be_linear_in_a_model_of_unknown_shape() -> None:
+    unknown = LLAMA_3_1_8B.model_copy(update={"shape": None})
+    assert judge_servability(unknown, make_run(adapter={"targetModules": ["q_prox"]})).servable
+
+
+@pytest.mark.parametrize(
+    ("adapter", "model", "cause"),
+    [
+        ({"type": "DoRA", "rank": 600}, {}, "adapter.type"),
+        ({"rank": 600, "targetModules": ["lm_head"]}, {}, "adapter.rank"),
+        ({"targetModules": ["lm_head"]}, {"architecture": "GPT2LMHeadModel"}, "adapter.targetModules"),
+        ({}, {"architecture": "GPT2LMHeadModel", "quantization": "gptq"}, "GPT2LMHeadModel"),
+        ({}, {"quantization": "gptq", "template_changed": True}, "quantized"),
+    ],
+)
+def test_the_first_of_several_causes_is_named(
+    adapter: dict[str, Any], model: dict[str, Any], cause: str
+) -> None:
+    verdict = judge_servability(LLAMA_3_1_8B.model_copy(update=model), make_run(adapter=adapter))
+    assert verdict.servable is False
+    assert cause in verdict.message

@@ -8,8 +8,8 @@ from tunesmith.api.reasons import RunReason
 from tunesmith.decide.run.endings import (
     CATEGORY_REASONS,
     Ending,
-    find_ending,
     has_result,
+    job_ending,
     lost_pod_ending,
     newest_checkpoint,
     reported_success,
@@ -31,7 +31,7 @@ EVICTED = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationB
 
 def ending_of(*pods: KubernetesObject, message: str = "") -> Ending:
     """Ending of a failed Job with these pods."""
-    ending = find_ending(build_job(failed_condition(message)), pods, Stage.TRAIN)
+    ending = job_ending(build_job(failed_condition(message)), pods, Stage.TRAIN)
     assert ending is not None
     return ending
 
@@ -47,7 +47,7 @@ def preempted(index: int = 0) -> KubernetesObject:
 
 
 def test_a_live_job_has_no_ending() -> None:
-    assert find_ending(build_job(), [build_pod()], Stage.TRAIN) is None
+    assert job_ending(build_job(), [build_pod()], Stage.TRAIN) is None
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_without_pods_the_job_s_own_message_counts(
 
 def test_a_complete_job_succeeds_by_the_report_of_any_pod() -> None:
     job = build_job(COMPLETE)
-    ending = find_ending(job, [build_pod(0, index=1), build_pod(0, success("train"))], Stage.TRAIN)
+    ending = job_ending(job, [build_pod(0, index=1), build_pod(0, success("train"))], Stage.TRAIN)
     assert ending is not None
     assert ending.outcome is AttemptOutcome.SUCCEEDED
     assert ending.report == success("train")
@@ -147,12 +147,12 @@ def test_a_complete_job_succeeds_by_the_report_of_any_pod() -> None:
 
 def test_a_complete_job_without_a_report() -> None:
     job = build_job(COMPLETE)
-    foreign = find_ending(job, [build_pod(0, "hello")], Stage.TRAIN)
+    foreign = job_ending(job, [build_pod(0, "hello")], Stage.TRAIN)
     assert foreign is not None
     assert foreign.failure is not None
     assert (foreign.outcome, foreign.failure.reason) == (AttemptOutcome.FAILED, "NoReport")
     for pods in ([], [preempted()], [build_pod(0, index=1)]):
-        vanished = find_ending(job, pods, Stage.TRAIN)
+        vanished = job_ending(job, pods, Stage.TRAIN)
         assert vanished is not None
         assert vanished.outcome is AttemptOutcome.DISRUPTED
 

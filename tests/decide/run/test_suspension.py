@@ -113,6 +113,7 @@ def test_time_before_it_was_held_counts_against_the_deadline() -> None:
     assert cluster.reconcile().requeue_after == 1
     cluster.pass_time(1)
     (stop,) = cluster.reconcile().actions
+    assert isinstance(stop, Patch)
     assert stop.patch == {"spec": {"activeDeadlineSeconds": 1}}
 
 

@@ -6,6 +6,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from long_form import cases
 
 from tunesmith.decide.serving.guardrail import is_crossed, log_evidence
 
@@ -25,9 +26,10 @@ def first_alarm(rate: float, steps: int, looks: int, requests_per_look: int, see
     return None
 
 
+@pytest.mark.many_cases
 @pytest.mark.parametrize("requests_per_look", [1, 10])
 def test_false_alarms_of_whole_rollouts_stay_within_the_promise(requests_per_look: int) -> None:
-    rollouts = 1000
+    rollouts = cases(250, 5000)
     alarms = sum(
         first_alarm(BOUND, steps=2, looks=100, requests_per_look=requests_per_look, seed=seed) is not None
         for seed in range(rollouts)

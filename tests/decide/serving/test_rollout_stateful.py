@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from long_form import cases
 from serving_world import FakePod, World, build_adapter, digest_of
 
 from tunesmith.manifests.version_revision import read_rejection
@@ -19,7 +20,7 @@ words = st.sampled_from(WORDS)
 
 
 class RolloutMachine(RuleBasedStateMachine):
-    """Two stable names on a few pods, with an operator that may be killed between any two actions."""
+    """Two aliases on a few pods, with an operator that may be killed between any two actions."""
 
     @initialize(gated=st.booleans())
     def begin(self, gated: bool) -> None:
@@ -37,7 +38,7 @@ class RolloutMachine(RuleBasedStateMachine):
     # What people and clusters do.
 
     @rule(word=words, name=names, paused=st.booleans())
-    def name_another_artefact(self, word: str, name: str, paused: bool) -> None:
+    def name_another_artifact(self, word: str, name: str, paused: bool) -> None:
         self.world.set_adapter(self.adapter(word, name, paused=paused))
 
     @rule(word=words, verdict=st.sampled_from(["Pass", "Fail", "Inconclusive"]))
@@ -216,5 +217,5 @@ class RolloutMachine(RuleBasedStateMachine):
         assert self.world.status["adapters"] == before["adapters"]
 
 
-RolloutMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)
+RolloutMachine.TestCase.settings = settings(max_examples=cases(20, 1000), stateful_step_count=25)
 TestRollout = RolloutMachine.TestCase

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from long_form import cases
 
 from tunesmith_contract.base import sha256_digest
 from tunesmith_contract.layout import COMMIT_FILE
@@ -163,7 +164,7 @@ def test_an_old_attempt_that_wakes_up_neither_writes_nor_removes(tmp_path: Path)
         third.lease.check()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(60, 1200))
 @given(
     st.lists(st.tuples(st.integers(1, 3), st.sampled_from(["open", "stage", "commit", "keep"])), max_size=24)
 )

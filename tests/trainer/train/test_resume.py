@@ -183,7 +183,9 @@ def check_killed(pods: list[Pod], step: int) -> None:
     assert pods[0].report.checkpoint.step == step
 
 
-@pytest.mark.parametrize(("ranks", "how"), [(1, kill_last_rank), (2, terminate)])
+@pytest.mark.parametrize(
+    ("ranks", "how"), [(1, kill_last_rank), pytest.param(2, terminate, marks=pytest.mark.long)]
+)
 def test_preferences_are_learned_bit_for_bit_too(
     shared_world: World, make: type[RowBuilders], ranks: int, how: Any
 ) -> None:

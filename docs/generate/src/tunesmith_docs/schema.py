@@ -10,7 +10,7 @@ from .markdown import code, text
 
 Schema = Mapping[str, Any]
 
-_STATED_DEFAULT = re.compile(r"\s*Default: [^.]+(\.\d+)?\.$")
+_STATED_DEFAULT = re.compile(r"\s*Defaults to [^.]+(\.\d+)?\.$")
 
 
 def type_name(schema: Schema) -> str:

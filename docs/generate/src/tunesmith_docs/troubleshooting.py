@@ -25,6 +25,11 @@ _KINDS = {
     "AdapterDeploymentReason": ("AdapterDeployment",),
 }
 
+#: Reasons of RunReason that no EvalRun shows: it has no suspend, no GPU budget and no remedy, and ends in a verdict.
+_FINE_TUNE_JOB_ALONE = frozenset(
+    {"BudgetExhausted", "OutOfMemoryRemedy", "Resumed", "Succeeded", "Suspended"}
+)
+
 #: Exceptions and records of pods that take a reason as their first argument, or as ``reason``.
 _FAILURES = frozenset(
     {
@@ -63,6 +68,8 @@ def operator_reasons(packages: Iterable[ModuleType]) -> dict[str, set[str]]:
             if name.endswith("Reason") and isinstance(value, type) and issubclass(value, StrEnum):
                 for reason in value:
                     found[reason.value].update(_KINDS.get(name, ()))
+    for name in _FINE_TUNE_JOB_ALONE:
+        found[name].discard("EvalRun")
     return dict(found)
 
 

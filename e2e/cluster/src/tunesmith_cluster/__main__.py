@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tunesmith_cluster.binaries import go_builds, install_debian_packages, program
+from tunesmith_cluster.binaries import build_programs, go_builds, install_debian_packages, program
 from tunesmith_cluster.cluster import Cluster, Shape
 from tunesmith_cluster.engines import open_cluster
 from tunesmith_cluster.errors import ClusterError
@@ -116,8 +116,7 @@ def _install(_: argparse.Namespace) -> int:
 
 
 def _build(options: argparse.Namespace) -> int:
-    for name in options.names or DEFAULT_BUILDS:
-        program(name)
+    build_programs(options.names or DEFAULT_BUILDS)
     return 0
 
 

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +111,26 @@ def program(name: str) -> str:
     return str(path)
 
 
+def build_programs(names: Iterable[str]) -> None:
+    """Build those of the programs that are missing, in this order.
+
+    Raises:
+        ClusterError: as `program`.
+    """
+    known = go_builds()
+    missing = list(
+        dict.fromkeys(
+            known[name].names[0]
+            for name in names
+            if name in known and not (known[name].folder / name).exists()
+        )
+    )
+    if missing:
+        say(f"  cluster programs to build: {', '.join(missing)}")
+    for name in missing:
+        program(name)
+
+
 def _debian_program(name: str) -> str:
     found = shutil.which(name, path=SYSTEM_PATH)
     if found is None:
@@ -139,9 +159,19 @@ def install_debian_packages() -> None:
     packages = sorted(missing)
     if os.geteuid() != 0:
         raise ClusterError(f"Packages are missing. Run as root: apt-get install {' '.join(packages)}")
-    with stage("Debian packages"), _policy_against_services():
+    # apt fails where another process of ours uses it, such as the one that builds images.
+    with stage("Debian packages"), locked(cache_dir() / "apt.lock"), _policy_against_services():
         _checked(["apt-get", "update", "-q"])
         _checked(["apt-get", "install", "-qy", "--no-install-recommends", *packages])
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`; others wait. The lock falls with the process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
@@ -171,9 +201,7 @@ def _checked(command: Sequence[str]) -> None:
 def _build(build: GoBuild) -> None:
     """Build into a draft folder and move it in place, one build at a time over all processes."""
     parent = build.folder.parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with (parent / "build.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(parent / "build.lock"):
         if build.folder.exists():
             return
         first = build.names[0]

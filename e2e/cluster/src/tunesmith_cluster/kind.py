@@ -1,4 +1,4 @@
-"""The shape with a node where Docker is: kind does all of it."""
+"""The shape with a node where Docker is: kind does all of it. Nobody has tried this way yet."""
 
 import json
 import shutil
@@ -10,10 +10,11 @@ from tunesmith_cluster.cluster import Shape, Status
 from tunesmith_cluster.errors import ClusterError
 from tunesmith_cluster.images import read_references
 from tunesmith_cluster.paths import default_state
-from tunesmith_cluster.report import stage
+from tunesmith_cluster.report import say, stage
 
 CONTEXT_PREFIX = "kind-"
 DEFAULT_NAME = "tunesmith"
+PROGRAMS = ("kind", "kubectl")
 
 
 def docker_answers() -> bool:
@@ -47,6 +48,9 @@ class KindCluster:
         """Create the cluster where it is missing."""
         if self._exists():
             return
+        say(
+            "Docker answers, so kind makes the cluster. This way has never been tried: please report how it goes."
+        )
         self.state.mkdir(parents=True, exist_ok=True)
         with stage("kind create cluster"):
             self._kind("create", "cluster", f"--kubeconfig={self.kubeconfig}", "--wait=180s")
@@ -94,5 +98,5 @@ class KindCluster:
 def _checked(command: list[str]) -> str:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
-        raise ClusterError(f"{' '.join(command)}: {result.stderr.strip()}")
+        raise ClusterError(f"{' '.join(command)} (clusters of kind are untried): {result.stderr.strip()}")
     return result.stdout

@@ -11,6 +11,18 @@ from tunesmith_cluster.fake import ControlPlane
 from tunesmith_cluster.kind import KindCluster
 from tunesmith_cluster.processes import find_left_over
 
+# Seconds for a test of real processes, the start of its cluster included; a test may be marked with more.
+TIMEOUTS = {"control_plane": 300, "node_cluster": 1200}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests that use a cluster the time that it needs."""
+    for item in items:
+        seconds = [TIMEOUTS[name] for name in getattr(item, "fixturenames", ()) if name in TIMEOUTS]
+        if seconds and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(max(seconds)))
+
 
 class NodeCluster(ClusterClient):
     """A cluster that runs real pods. `engine` loads images and makes folders for volumes."""

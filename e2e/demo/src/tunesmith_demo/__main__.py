@@ -2,13 +2,13 @@
 
 import argparse
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from rich.console import Console
 
-from tunesmith_cluster.binaries import go_builds, install_debian_packages, program
+from tunesmith_cluster.binaries import build_programs, install_debian_packages
 from tunesmith_cluster.client import ClusterClient, KubectlError
 from tunesmith_cluster.errors import ClusterError
-from tunesmith_images.model import ensure_model
 from tunesmith_images.run import BuildError
 
 from . import show
@@ -24,11 +24,12 @@ PLAN = """\
 
 This will, on this machine:
   1. install Debian packages: etcd, containerd, runc, CNI plugins, iptables, buildah, debootstrap (about 1 min)
-  2. build Kubernetes, helm and CoreDNS from Go modules (about 10 min cold, then cached)
-  3. start a cluster with one node (a bridge, iptables rules and a containerd of its own; about 30 s)
-  4. build the images of operator, trainer and server (about 10 min cold, 35 GB with all caches, then cached)
+  2. build the images of operator, trainer and server (minutes cold, some 40 GB with all caches, then cached)
+     and beside them Kubernetes, helm and CoreDNS from Go modules (minutes cold, then cached)
+  3. convert SmolLM2-135M-Instruct to safetensors, in the trainer image (about 20 s, then cached)
+  4. start a cluster with one node (a bridge, iptables rules and a containerd of its own; about 30 s)
   5. install the Helm chart and apply examples/quickstart: train, evaluate, serve (about 8 min)
-About 30 min cold and 10 min warm on 2 cores. `make demo-down` removes the cluster, `make clean-cache` the caches.
+At most 30 min cold and 10 min warm on 2 cores. `make demo-down` removes the cluster, `make clean-cache` the caches.
 """
 
 
@@ -36,14 +37,17 @@ def up(console: Console) -> None:
     """Bring everything up, show it, and say where the time went."""
     stages, playground = Stages(console), Playground()
     console.print(PLAN)
-    with stages.stage("system packages and cluster programs"):
+    with stages.stage("system packages"):
         install_debian_packages()
-        for name in go_builds():
-            program(name)
-    with stages.stage("images"):
-        images = playground.build()
-    with stages.stage("base model"):
-        model = ensure_model()
+    # Programs wait for the processor, images for the network and the disk.
+    with ThreadPoolExecutor(1) as beside:
+        programs = beside.submit(build_programs, playground.programs)
+        with stages.stage("images, and beside them cluster programs"):
+            images = playground.build()
+        with stages.stage("base model"):
+            model = playground.make_model(images["trainer"])
+        with stages.stage("the rest of the cluster programs"):
+            programs.result()
     with stages.stage("cluster"):
         client = playground.up()
     with stages.stage("images onto the node"):

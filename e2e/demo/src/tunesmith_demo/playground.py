@@ -6,12 +6,16 @@ from pathlib import Path
 from tunesmith_cluster.client import ClusterClient
 from tunesmith_cluster.cluster import Cluster, Shape
 from tunesmith_cluster.engines import open_cluster
+from tunesmith_cluster.kind import PROGRAMS as KIND_PROGRAMS
 from tunesmith_cluster.kind import KindCluster
 from tunesmith_cluster.node import NODE_NAME, socket_path
+from tunesmith_cluster.node import PROGRAMS as NODE_PROGRAMS
 from tunesmith_cluster.volumes import STORAGE_CLASS, build_storage_class, build_volume
 from tunesmith_images.build import build_images
 from tunesmith_images.catalog import IMAGES, REGISTRY
+from tunesmith_images.container import open_image
 from tunesmith_images.load import load_image
+from tunesmith_images.model import ensure_model
 from tunesmith_images.run import output, run
 
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
@@ -40,6 +44,19 @@ class Playground:
     def build(self) -> dict[str, str]:
         """Build the images that are not there yet; their names by ``operator``, ``trainer``, ``serving``."""
         return dict(build_images(IMAGES.values()).refs)
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """What the cluster and the chart's installation run."""
+        own = KIND_PROGRAMS if isinstance(self.cluster, KindCluster) else NODE_PROGRAMS
+        return (*own, "helm")
+
+    def make_model(self, trainer: str) -> Path:
+        """The folder of the base model, converted in the trainer image unless Docker holds that."""
+        if isinstance(self.cluster, KindCluster):
+            return ensure_model()
+        with open_image(trainer) as image:
+            return ensure_model(image)
 
     def load(self, images: Sequence[str]) -> None:
         """Hand the images to the cluster's node."""

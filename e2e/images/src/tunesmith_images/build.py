@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +22,7 @@ class Builder(Protocol):
 
     def exists(self, image: Image, ref: str) -> bool: ...
     def build(self, image: Image, ref: str, parents: dict[str, str], stages: Stages) -> None: ...
+    def download(self, image: Image) -> None: ...
     def remove(self, ref: str) -> None: ...
 
 
@@ -38,16 +40,38 @@ def choose_builder() -> Builder:
 
 
 def build_images(images: Iterable[Image], builder: Builder | None = None) -> Built:
-    """Build what is missing of `images` and of their parents.
+    """Build what is missing of `images` and of their parents, and meanwhile download what later ones need.
 
     Raises:
         BuildError: a build failed; what was complete before stays.
     """
     chosen = builder or choose_builder()
+    wanted = list(images)
     stages = Stages()
-    with locked(cache_dir() / "images.lock"):
-        refs = {image.name: _ensure(image, chosen, stages) for image in images}
+    with locked(cache_dir() / "images.lock"), ThreadPoolExecutor(1) as beside:
+        for image in _missing(wanted, chosen):
+            # Whether it succeeds is left to the image's own build, which asks for the same files.
+            beside.submit(chosen.download, image)
+        try:
+            refs = {image.name: _ensure(image, chosen, stages) for image in wanted}
+        finally:
+            beside.shutdown(cancel_futures=True)
     return Built(refs, stages.seconds)
+
+
+def _missing(images: Iterable[Image], builder: Builder) -> list[Image]:
+    """What has to be built, parents first, each once."""
+    needed = {
+        needed.name: needed
+        for image in images
+        if not builder.exists(image, image.ref(REPOSITORY, builder.BASE_RECIPE))
+        for needed in (*image.parents.values(), image)
+    }
+    return [
+        image
+        for image in needed.values()
+        if not builder.exists(image, image.ref(REPOSITORY, builder.BASE_RECIPE))
+    ]
 
 
 def _ensure(image: Image, builder: Builder, stages: Stages) -> str:

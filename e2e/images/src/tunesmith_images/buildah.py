@@ -42,9 +42,7 @@ def build(image: Image, ref: str, parents: dict[str, str], stages: Stages) -> No
     with stages.stage("base image"):
         base_ref = _ensure_base()
     with stages.stage(f"{image.name}: wheels"):
-        for name in image.inputs:
-            if Path(name).suffix == ".txt":
-                download_wheels(REPOSITORY / name)
+        download(image)
     arguments = {"BASE_IMAGE": base_ref, **parents}
     with stages.stage(f"{image.name}: build"):
         _bud(image, ref, arguments)
@@ -53,17 +51,24 @@ def build(image: Image, ref: str, parents: dict[str, str], stages: Stages) -> No
             _export(ref)
 
 
+def download(image: Image) -> None:
+    """Fetch the wheels that the image installs, unless they are there."""
+    for name in image.inputs:
+        if Path(name).suffix == ".txt":
+            download_wheels(REPOSITORY / name)
+
+
 def remove(ref: str) -> None:
     """Forget the image, and the layers that only it had."""
     remove_image(layout_path(), ref)
     if _is_stored(ref):
-        run([*_command("rmi"), ref])
-        run([*_command("rmi"), "--prune"])
+        run([*buildah_command("rmi"), ref])
+        run([*buildah_command("rmi"), "--prune"])
 
 
-def _command(verb: str) -> list[str | Path]:
+def buildah_command(verb: str, *arguments: str) -> list[str | Path]:
     """buildah with a storage of our own, apart from whatever else the machine keeps."""
-    return ["buildah", "--root", _storage_path(), "--runroot", _RUN_ROOT, verb]
+    return ["buildah", "--root", _storage_path(), "--runroot", _RUN_ROOT, verb, *arguments]
 
 
 def _storage_path() -> Path:
@@ -71,14 +76,18 @@ def _storage_path() -> Path:
 
 
 def _is_stored(ref: str) -> bool:
-    return bool(output([*_command("images"), "--quiet", ref]))
+    return bool(output([*buildah_command("images"), "--quiet", ref]))
 
 
 def _export(ref: str) -> None:
-    """Copy the image into the layout, by skopeo, for buildah's push compresses slowly: gzip only."""
+    """Copy the image into the layout, with its layers as they are.
+
+    Compressed ones would be half as large, and made anew in minutes for each change of the source: skopeo
+    recognises a layer that is there by the digest of its uncompressed bytes alone.
+    """
     make_layout(layout_path())
     source = f"containers-storage:[overlay@{_storage_path()}+{_RUN_ROOT}]{ref}"
-    copy = ["skopeo", "copy", "--quiet", "--dest-compress-format=zstd", "--dest-compress-level=1"]
+    copy = ["skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers"]
     run([*copy, source, f"oci:{layout_path()}:{ref}"], env=_environment())
 
 
@@ -86,7 +95,13 @@ def _bud(image: Image, ref: str, arguments: dict[str, str]) -> None:
     settings = [f"--build-arg={name}={value}" for name, value in arguments.items()]
     options = ["--isolation=chroot", "--network=host", "--layers", "--quiet", *settings, *_volumes()]
     run(
-        [*_command("bud"), *options, f"--file={REPOSITORY / image.dockerfile}", f"--tag={ref}", REPOSITORY],
+        [
+            *buildah_command("bud"),
+            *options,
+            f"--file={REPOSITORY / image.dockerfile}",
+            f"--tag={ref}",
+            REPOSITORY,
+        ],
         env=_environment(),
     )
 
@@ -109,9 +124,9 @@ def _ensure_base() -> str:
     if not _is_stored(ref):
         with _scratch() as (container, root):
             base.make_root(root)
-            run([*_command("add"), "--quiet", container, root, "/"])
-            run([*_command("config"), f"--env=PATH={_PATH}", container])
-            run([*_command("commit"), "--quiet", container, ref])
+            run([*buildah_command("add"), "--quiet", container, root, "/"])
+            run([*buildah_command("config"), f"--env=PATH={_PATH}", container])
+            run([*buildah_command("commit"), "--quiet", container, ref])
     return ref
 
 
@@ -120,7 +135,7 @@ def _scratch() -> Iterator[tuple[str, Path]]:
     """An empty container and an empty folder, both gone afterwards."""
     folder = cache_dir() / "images"
     folder.mkdir(parents=True, exist_ok=True)
-    container = output([*_command("from"), "scratch"])
+    container = output([*buildah_command("from"), "scratch"])
     if not container:
         raise BuildError("buildah cannot make a container; see what `buildah from scratch` says")
     try:
@@ -129,4 +144,4 @@ def _scratch() -> Iterator[tuple[str, Path]]:
             root.mkdir()
             yield container, root
     finally:
-        run([*_command("rm"), container])
+        run([*buildah_command("rm"), container])

@@ -30,6 +30,10 @@ def build(image: Image, ref: str, parents: dict[str, str], stages: Stages) -> No
         run(["docker", "build", "--quiet", *settings, f"--file={dockerfile}", f"--tag={ref}", REPOSITORY])
 
 
+def download(image: Image) -> None:
+    """Docker's builds fetch what they install by themselves."""
+
+
 def remove(ref: str) -> None:
     """Forget the image."""
     if _has(ref):

@@ -4,10 +4,17 @@ import os
 import shutil
 from collections.abc import Mapping
 
+from .cache import cache_dir, locked
 from .run import BuildError, run
 
 # Program to the package that brings it.
-PROGRAMS = {"buildah": "buildah", "crun": "crun", "debootstrap": "debootstrap", "skopeo": "skopeo"}
+PROGRAMS = {
+    "buildah": "buildah",
+    "crun": "crun",
+    "debootstrap": "debootstrap",
+    "runc": "runc",
+    "skopeo": "skopeo",
+}
 BROWSER = {"chromium": "chromium", "chromedriver": "chromium-driver"}
 
 
@@ -40,5 +47,7 @@ def ensure_programs(programs: Mapping[str, str] = PROGRAMS) -> None:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise BuildError(f"programs are missing; as root on Debian: {' '.join(install)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    run(["apt-get", "update", "--quiet"], env=environment)
-    run(install, env=environment)
+    # apt fails where another process of ours uses it, such as the one that installs the cluster's packages.
+    with locked(cache_dir() / "apt.lock"):
+        run(["apt-get", "update", "--quiet"], env=environment)
+        run(install, env=environment)

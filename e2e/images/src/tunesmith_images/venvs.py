@@ -14,7 +14,7 @@ REQUIREMENTS = {
     "trainer": "trainer-image/requirements-dev.txt",
     "engine": "serving-image/requirements-engine.txt",
     "router": "bench/requirements-router.txt",
-    "argilla": "tests/support/argilla/requirements.txt",
+    "argilla": "tests/support/argilla_server/requirements.txt",
     "near": "bench/requirements-near.txt",
 }
 # Environments that see the packages of another one, which is large.

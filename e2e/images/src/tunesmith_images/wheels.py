@@ -15,6 +15,8 @@ def download_wheels(requirements: Path) -> Path:
     folder = cache_dir() / "wheels"
     key = hashlib.sha256(requirements.read_bytes()).hexdigest()[:KEY_LENGTH]
     done = folder / f".complete-{key}"
+    if done.exists():
+        return folder
     with locked(cache_dir() / "wheels.lock"):
         if not done.exists():
             pip = _tools_pip()

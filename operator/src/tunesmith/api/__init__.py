@@ -1,7 +1,6 @@
-"""The one schema of Tunesmith: the three kinds as people write them, their rules, their words.
+"""API of Tunesmith: the three custom resources with their validation rules, phases and reasons.
 
-``FineTuneJob.parse(body)`` reads an object of the API server; ``crds/*.yaml`` are generated from the same
-models.
+``FineTuneJob.parse(body)`` reads an object of the API server; ``crds/*.yaml`` are generated from the same models.
 """
 
 from .adapterdeployment import AdapterDeployment, AdapterDeploymentSpec, AdapterDeploymentStatus

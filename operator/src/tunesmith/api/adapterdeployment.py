@@ -1,4 +1,4 @@
-"""AdapterDeployment: many adapters on one base model, each behind a stable name; rollouts step by step."""
+"""AdapterDeployment resource: adapters on one base model, each behind an alias, with step-by-step rollouts."""
 
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
@@ -17,7 +17,7 @@ from .common import (
     StrictModel,
 )
 from .reasons import AdapterPhase
-from .rules import Rule, exactly_one, keyed_by, matching
+from .rules import DIGEST_WITH_URI, Rule, exactly_one, keyed_by, matching
 from .sources import STORE_KEYS
 from .uris import ServedArtifactUri
 from .values import (
@@ -37,7 +37,7 @@ MAX_PODS = 32
 MAX_REJECTED = 5
 MAX_HISTORY = 5
 
-#: Engine arguments that follow from the resource, or would open the engine to others; without their dashes.
+#: Engine arguments, without dashes, that are set from the resource or would expose the engine.
 OWNED_ARGUMENTS = (
     "host",
     "port",
@@ -69,19 +69,14 @@ OWNED_ARGUMENTS = (
 )
 
 
-def _is_owned(argument: str) -> bool:
-    name = argument.split("=", 1)[0].lstrip("-").replace("_", "-")
-    return argument.startswith("-") and any(owned.startswith(name) for owned in OWNED_ARGUMENTS)
-
-
 _OWNED_LIST = ", ".join(f"'{name}'" for name in OWNED_ARGUMENTS)
 _NAME_IN_CEL = "self.split('=')[0].replace('_', '-').replace('-', ' ').trim().replace(' ', '-')"
-# The engine's parser takes a beginning of a name for the whole.
+# The engine's parser accepts a unique prefix of a name.
 _NOT_OWNED = Rule(
     f"!self.startsWith('-') || ![{_OWNED_LIST}].exists(owned, owned.startsWith({_NAME_IN_CEL}))",
-    "This argument follows from other fields or would bypass the agent: leave it out. Use baseModel, "
-    "engine.residentAdapters, engine.maxRank, engine.maxModelLength and engine.gpus.",
-    lambda argument: not _is_owned(argument),
+    "This argument is set from other fields or would bypass the agent: leave it out. Use "
+    "baseModel, engine.residentAdapters, engine.maxRank, engine.maxModelLength and engine.gpus "
+    "instead.",
 )
 
 Weight = Annotated[int, Field(ge=1, le=100)]
@@ -97,357 +92,427 @@ AliasName = Annotated[
 
 
 class Engine(StrictModel):
-    """The inference engine in each pod."""
+    """Configuration of the inference engine (vLLM) in each pod."""
 
-    gpus: int = Field(1, ge=0, le=16, description="GPUs of each pod. 0: CPU only.")
+    gpus: int = Field(
+        1, ge=0, le=16, description="The number of GPUs of each pod. Set it to 0 to serve on CPUs only."
+    )
     resident_adapters: int = Field(
         8,
         ge=1,
         le=256,
-        description="Adapters that a pod holds ready at a time. The others are loaded when asked for.",
+        description="The number of adapters that each pod keeps loaded and ready at the same time. Further "
+        "adapters are loaded when a request asks for them.",
     )
     max_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
-        64, description="The largest LoRA rank that can be served. Memory grows with it for every adapter."
+        64,
+        description="The largest LoRA rank that can be served. A larger value takes more GPU memory for every "
+        "resident adapter.",
     )
     max_model_length: Annotated[int, Field(ge=16, le=10_485_760)] | None = Field(
-        None, description="Longest prompt and answer together, in tokens. Absent: what the model allows."
+        None,
+        description="The longest context in tokens, prompt and answer together. If unset, the limit of the model "
+        "applies.",
     )
-    resources: Resources | None = Field(None, description="CPU and memory of the engine.")
+    resources: Resources | None = Field(
+        None, description="CPU and memory requests and limits of the engine's container."
+    )
     args: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=256), _NOT_OWNED], ...], Field(max_length=32)
     ] = Field(
         (),
-        description='Further arguments of vLLM, such as ["--enforce-eager", "--dtype=float32"]. Those that '
-        "other fields stand for are refused.",
+        description='Additional command-line arguments for vLLM, such as ["--enforce-eager", "--dtype=float32"]. '
+        "Arguments that other fields already set are rejected.",
     )
-    image: Image | None = Field(None, description="A serving image of your own. Absent: the operator's.")
-    template: PodTemplate | None = Field(None, description="Where and as whom the pods run.")
+    image: Image | None = Field(
+        None,
+        description="The serving image. If unset, the image that the operator was installed with is used.",
+    )
+    template: PodTemplate | None = Field(
+        None, description="Scheduling, service account and image pull secrets of the serving pods."
+    )
 
 
 class ArtifactVolume(StrictModel):
-    """A claim with artefacts, mounted read-only into each pod."""
+    """A PersistentVolumeClaim with artifacts, mounted read-only into each pod."""
 
-    claim: ObjectName = Field(description="Name of the PersistentVolumeClaim.")
+    claim: ObjectName = Field(description="The name of the PersistentVolumeClaim.")
 
 
 class AdapterSource(StrictModel):
-    """Where the adapter comes from."""
+    """The origin of an adapter: a FineTuneJob, or an artifact by uri and digest."""
 
     rules = (
         exactly_one(
             ("fine_tune_job_ref", "uri"),
-            "Name the source in one way: fineTuneJobRef: {name: …}, or uri and digest.",
+            "Set exactly one source: fineTuneJobRef: {name: …}, or uri and digest.",
         ),
-        Rule(
-            "has(self.uri) == has(self.digest)",
-            "Write uri and digest together: the digest says which bytes are meant.",
-            lambda source: (source.uri is None) == (source.digest is None),
-        ),
+        DIGEST_WITH_URI,
     )
 
     fine_tune_job_ref: FineTuneJobRef | None = Field(
-        None, description="The artefact of this FineTuneJob, once it has succeeded."
+        None,
+        description="The FineTuneJob whose artifact is served. The artifact is used once the job has succeeded.",
     )
-    uri: ServedArtifactUri | None = Field(None, description="Where the artefact lies. Needs digest.")
-    digest: DigestString | None = Field(None, description="Digest of the artefact at uri.")
+    uri: ServedArtifactUri | None = Field(
+        None, description="The location of the artifact, such as pvc://artifacts/sha256/…. Requires digest."
+    )
+    digest: DigestString | None = Field(
+        None,
+        description="The digest of the artifact at uri, as shown in the status of the job that produced it.",
+    )
 
 
 class RequiredVerdict(StrEnum):
-    """What an EvalRun must have said before an adapter gets any request."""
+    """EvalRun verdict that a version needs before it receives requests."""
 
     PASS = "Pass"
     NONE = "None"
 
 
 class EvalRunRequirement(StrictModel):
-    """Proof that is asked of each new version."""
+    """The evaluation that each new version must have passed."""
 
     rules = (
         Rule(
             "self.verdict == 'Pass' || !has(self.policyDigest)",
             "policyDigest has no effect with verdict: None. Leave it out, or write verdict: Pass.",
-            lambda needed: needed.verdict is RequiredVerdict.PASS or needed.policy_digest is None,
         ),
     )
 
     verdict: RequiredVerdict = Field(
         RequiredVerdict.PASS,
-        description="Pass: an EvalRun in this namespace has passed this very digest. None: no proof is "
-        "asked; the adapter is shown as Unevaluated.",
+        description="The verdict that a new version needs before it receives requests. Pass: an EvalRun in this "
+        "namespace must have passed exactly this digest. None: no evaluation is required, and the "
+        "version is reported as Unevaluated.",
     )
     policy_digest: DigestString | None = Field(
-        None, description="Only an EvalRun with this status.policyDigest counts. Absent: any that passed."
+        None,
+        description="Restricts the EvalRuns that count to those with this status.policyDigest, that is, with the "
+        "same suites, data, gates and confidence. If unset, any EvalRun that passed counts.",
     )
 
 
 class RolloutStep(StrictModel):
-    """A share of the requests, and how long it is kept."""
+    """One step of a rollout: a share of the requests and its duration."""
 
-    weight: Weight = Field(description="Share of the requests that the new version gets, in percent.")
+    weight: Weight = Field(description="The share of requests that go to the new version, in percent.")
     pause: Duration | None = Field(
         None,
-        description="How long the step lasts before the next one, such as 5m; the analysis must be content "
-        "by then. Not on the last step.",
+        description="The minimum duration of the step, such as 5m. The next step begins after it, once the "
+        "analysis passes. The last step must not have a pause.",
     )
 
 
 class Guardrail(StrictModel):
-    """A bound that the new version may not cross."""
+    """The limit of a metric that a new version must stay below."""
 
-    max: Fraction = Field(description='The most that is allowed, such as "0.02".')
+    max: Fraction = Field(
+        description='The highest acceptable value of the metric, such as "0.02" for 2 % of the requests.'
+    )
     confidence: Confidence = Field(
         "0.99",
-        description="How sure it must be that the bound is crossed before the version is taken back, such as "
-        '"0.99".',
+        description="The statistical confidence that max is exceeded which is required before the version is "
+        'rolled back, such as "0.99".',
     )
 
 
 class AnalysisCheck(StrictModel):
-    """One thing that is watched."""
+    """One metric with its guardrail."""
 
     metric: Literal["ErrorRate"] = Field(
-        description="ErrorRate: share of the new version's requests that ended in a server error."
+        description="The metric to check. ErrorRate: the share of the new version's requests that ended in a "
+        "server error (HTTP 5xx or a broken stream)."
     )
-    guardrail: Guardrail = Field(description="The bound.")
+    guardrail: Guardrail = Field(description="The limit that the metric must stay below.")
 
 
 class Analysis(StrictModel):
-    """How a step is judged."""
+    """The checks that decide whether a rollout step continues or is rolled back."""
 
-    interval: Duration = Field("30s", description="Time between two looks, such as 30s.")
+    interval: Duration = Field("30s", description="The time between two checks, such as 30s.")
     failure_limit: int = Field(
-        0, ge=0, le=100, description="How many failed looks are tolerated before the version is taken back."
+        0,
+        ge=0,
+        le=100,
+        description="The number of failed checks in a step that are tolerated before the version is rolled back. "
+        "With 0, the first failed check rolls it back.",
     )
     minimum_requests: int = Field(
         20,
         ge=0,
         le=1_000_000,
-        description="Requests that the new version must have had in a step before it goes on. 0: time alone "
-        "decides.",
+        description="The number of requests that the new version must have answered in a step before the next "
+        "step begins. With 0, the pause alone decides.",
     )
     checks: Annotated[tuple[AnalysisCheck, ...], Field(max_length=8)] = Field(
         (AnalysisCheck(metric="ErrorRate", guardrail=Guardrail(max="0.02")),),
-        description="What is watched. []: nothing.",
+        description="The metrics to check. An empty list ([]) disables the analysis.",
         json_schema_extra=keyed_by("metric"),
     )
 
 
 class Rollout(StrictModel):
-    """How a new version takes over from the one before."""
+    """The steps by which a new version replaces the previous one."""
 
     rules = (
         Rule(
             "self.steps.map(s, s.weight).isSorted() "
             "&& self.steps.all(s, self.steps.exists_one(other, other.weight == s.weight))",
             "The weights must rise from step to step, such as 10, 50, 100.",
-            lambda rollout: all(
-                a.weight < b.weight for a, b in zip(rollout.steps, rollout.steps[1:], strict=False)
-            ),
-            ".steps",
+            field=".steps",
         ),
         Rule(
             "self.steps[self.steps.size() - 1].weight == 100",
-            "The last step must be {weight: 100}: then the new version has taken over.",
-            lambda rollout: rollout.steps[-1].weight == 100,
-            ".steps",
+            "The last step must be {weight: 100}, which promotes the new version.",
+            field=".steps",
         ),
         Rule(
             "self.steps.all(s, has(s.pause) == (s.weight < 100))",
             "Each step but the last needs a pause, such as {weight: 10, pause: 5m}; the last one has none.",
-            lambda rollout: all((step.pause is not None) == (step.weight < 100) for step in rollout.steps),
-            ".steps",
+            field=".steps",
         ),
     )
 
     steps: Annotated[tuple[RolloutStep, ...], Field(min_length=1, max_length=MAX_STEPS)] = Field(
         (RolloutStep(weight=10, pause="1m"), RolloutStep(weight=100)),
-        description="Shares of the requests, rising to 100. [{weight: 100}]: at once. The first version of "
-        "an adapter has nothing to take over from and gets all requests at once.",
+        description="The rollout steps, with weights rising to 100. For example, [{weight: 100}] switches at "
+        "once. The first version of an adapter has no predecessor and receives all requests at once.",
     )
-    analysis: Analysis = Field(Analysis(), description="How a step is judged.")
+    analysis: Analysis = Field(
+        Analysis(), description="The checks that decide whether a rollout step continues or is rolled back."
+    )
 
 
 class Adapter(StrictModel):
-    """One stable name, and the adapter behind it."""
+    """One alias and the adapter that it serves."""
 
-    name: AliasName = Field(description="The stable name that clients send as `model`.")
+    name: AliasName = Field(
+        description="The alias of the adapter. Clients send it as the `model` of a request; it stays the same "
+        "when a new version takes over."
+    )
     source: AdapterSource = Field(
-        description="Where the adapter comes from. Another digest starts a rollout."
+        description="The origin of the adapter. A change to an artifact with another digest starts a rollout."
     )
     require_eval_run: EvalRunRequirement = Field(
-        EvalRunRequirement(), description="Proof that is asked of each new version."
+        EvalRunRequirement(),
+        description="The evaluation that each new version must have passed before it receives requests.",
     )
-    rollout: Rollout = Field(Rollout(), description="How a new version takes over from the one before.")
-    paused: bool = Field(False, description="True: a rollout under way stays at its step.")
+    rollout: Rollout = Field(
+        Rollout(), description="The steps by which a new version replaces the previous one."
+    )
+    paused: bool = Field(
+        False,
+        description="If true, a rollout in progress stays at its current step. It can still be rolled back.",
+    )
 
 
 class AdapterDeploymentSpec(StrictModel):
-    """What to serve, on what, and how new versions come in."""
+    """Specification of an AdapterDeployment."""
 
     rules = (
         Rule(
             "self.adapters.all(a, !has(a.source.uri) || !a.source.uri.startsWith('pvc://') || "
             "self.artifactVolumes.exists(v, a.source.uri.startsWith('pvc://' + v.claim + '/')))",
-            "An adapter's uri lies in a claim that the pods do not have: add it to artifactVolumes as "
-            "{claim: …}.",
-            lambda spec: all(
-                adapter.source.uri is None
-                or not adapter.source.uri.startswith("pvc://")
-                or any(
-                    adapter.source.uri.startswith(f"pvc://{volume.claim}/")
-                    for volume in spec.artifact_volumes
-                )
-                for adapter in spec.adapters
-            ),
-            ".artifactVolumes",
+            "The uri of an adapter is on a PersistentVolumeClaim that the pods do not mount: add it to "
+            "artifactVolumes as {claim: …}.",
+            field=".artifactVolumes",
         ),
         Rule(
             "self.baseModel == oldSelf.baseModel",
-            "baseModel can't be changed: its adapters would not fit another one. Make a new "
+            "baseModel can't be changed, because the adapters do not fit another model. Create a new "
             "AdapterDeployment.",
             field=".baseModel",
         ),
     )
 
-    base_model: BaseModelSource = Field(description="The model that the adapters were trained on.")
-    replicas: int = Field(1, ge=0, le=1000, description="Pods. Each of them serves every adapter.")
-    engine: Engine = Field(Engine(), description="The inference engine in each pod.")
+    base_model: BaseModelSource = Field(
+        description="The model that the adapters were trained on. This field is immutable."
+    )
+    replicas: int = Field(
+        1, ge=0, le=1000, description="The number of serving pods. Each pod serves every adapter."
+    )
+    engine: Engine = Field(Engine(), description="Configuration of the inference engine (vLLM) in each pod.")
     artifact_volumes: Annotated[tuple[ArtifactVolume, ...], Field(max_length=16)] = Field(
         (),
-        description="Claims with artefacts, mounted read-only into each pod. A change replaces the pods, one "
-        "after the other.",
+        description="PersistentVolumeClaims with artifacts, mounted read-only into each pod. A change replaces "
+        "the pods one after another.",
         json_schema_extra=keyed_by("claim"),
     )
     artifact_secret_ref: SecretName | None = Field(
         None,
-        description=f"For adapters that the pods fetch: {STORE_KEYS} One Secret may hold the keys of several kinds. "
-        "A change replaces the pods; a change of what it holds is taken up without.",
+        description="The Secret for artifacts that the pods download from a bucket, registry or hub. "
+        f"{STORE_KEYS} One Secret may hold the keys of several kinds of storage. A change of this field "
+        "replaces the pods; a change of the Secret's content takes effect without a restart.",
     )
     adapters: Annotated[tuple[Adapter, ...], Field(max_length=MAX_ADAPTERS)] = Field(
         (),
-        description="What is served. Keyed by name: several teams can apply their own adapter with "
-        "server-side apply.",
+        description="The adapters to serve. The list is a map keyed by name, so several teams can each apply "
+        "their own adapter with server-side apply.",
         json_schema_extra=keyed_by("name"),
     )
 
 
 class CheckResult(StatusModel):
-    """The last look at one metric."""
+    """The result of the latest check of one metric."""
 
-    metric: str = Field(max_length=64, description="The metric.")
-    value: Measured | None = Field(None, description="What was measured.")
-    requests: int = Field(0, ge=0, description="Requests that it rests on.")
-    failures: int = Field(0, ge=0, description="Looks that failed in this step.")
-    verdict: Literal["Pass", "Fail", "Inconclusive"] = Field(description="What the look says.")
+    metric: str = Field(max_length=64, description="The name of the metric.")
+    value: Measured | None = Field(
+        None, description="The measured value. It is absent if there were no requests."
+    )
+    requests: int = Field(0, ge=0, description="The number of requests that the value is based on.")
+    failures: int = Field(0, ge=0, description="The number of failed checks in the current step.")
+    verdict: Literal["Pass", "Fail", "Inconclusive"] = Field(
+        description="The result of the check. Inconclusive: there were too few requests."
+    )
 
 
 class StableVersion(StatusModel):
-    """The version that a name stands for."""
+    """The version that an alias currently stands for."""
 
-    version: int = Field(ge=1, description="Counts from 1 within the name.")
-    digest: str = Field(max_length=71, description="Digest of the artefact.")
-    uri: str | None = Field(None, max_length=512, description="Where the artefact lies.")
-    weight: int = Field(0, ge=0, le=100, description="Share of the requests, in percent.")
-    loaded_on: int = Field(0, ge=0, description="Pods on which it is proven to be active.")
+    version: int = Field(ge=1, description="The version number, counted from 1 for each alias.")
+    digest: str = Field(max_length=71, description="The digest of the artifact.")
+    uri: str | None = Field(None, max_length=512, description="The location of the artifact.")
+    weight: int = Field(
+        0, ge=0, le=100, description="The share of requests that go to this version, in percent."
+    )
+    loaded_on: int = Field(
+        0, ge=0, description="The number of ready pods on which this version was verified to be active."
+    )
 
 
 class CandidateVersion(StableVersion):
-    """The version that is to take over."""
+    """The version that is being rolled out."""
 
-    step: int = Field(0, ge=0, description="The rollout's step, from 0.")
-    step_start_time: Timestamp | None = Field(None, description="When the step began.")
+    step: int = Field(0, ge=0, description="The index of the current rollout step, starting at 0.")
+    step_start_time: Timestamp | None = Field(None, description="The time at which the current step began.")
     analysis: Annotated[tuple[CheckResult, ...], Field(max_length=8)] = Field(
-        (), description="The last look at each metric.", json_schema_extra=keyed_by("metric")
+        (), description="The latest check result of each metric.", json_schema_extra=keyed_by("metric")
     )
 
 
 class PastVersion(StatusModel):
     """A version that was promoted."""
 
-    version: int = Field(ge=1, description="Number within the name.")
-    digest: str = Field(max_length=71, description="Digest of the artefact.")
-    verdict: str | None = Field(None, max_length=32, description="What its EvalRun said, or Unevaluated.")
-    time: Timestamp = Field(description="When it was promoted.")
+    version: int = Field(ge=1, description="The version number.")
+    digest: str = Field(max_length=71, description="The digest of the artifact.")
+    verdict: str | None = Field(
+        None, max_length=32, description="The verdict of the version's EvalRun, or Unevaluated."
+    )
+    time: Timestamp = Field(description="The time of the promotion.")
 
 
 class RejectedDigest(StatusModel):
-    """An artefact that was taken back; it is never promoted again."""
+    """An artifact that was rolled back and is never promoted again."""
 
-    digest: str = Field(max_length=71, description="Digest of the artefact.")
-    reason: str = Field(max_length=64, description="Why, in one PascalCase word.")
-    time: Timestamp = Field(description="When.")
+    digest: str = Field(max_length=71, description="The digest of the artifact.")
+    reason: str = Field(
+        max_length=64,
+        description="The reason for the rollback as a single CamelCase word, such as ErrorRateTooHigh.",
+    )
+    time: Timestamp = Field(description="The time of the rollback.")
 
 
 class AdapterStatus(StatusModel):
-    """How one name is."""
+    """Observed state of one alias."""
 
-    name: str = Field(max_length=63, description="The stable name.")
-    phase: AdapterPhase = Field(description="How it is, for people.")
-    reason: str | None = Field(None, max_length=64, description="Why, in one PascalCase word.")
-    message: str | None = Field(None, max_length=512, description="Why, in a sentence.")
-    evaluated: str | None = Field(
-        None, max_length=32, description="What the EvalRun of the newest version said, or Unevaluated."
+    name: str = Field(max_length=63, description="The alias.")
+    phase: AdapterPhase = Field(
+        description="A summary of the state for people. Tools should use reason and the resource's conditions."
     )
-    stable: StableVersion | None = Field(None, description="The version that the name stands for.")
-    candidate: CandidateVersion | None = Field(None, description="The version that is to take over.")
+    reason: str | None = Field(
+        None, max_length=64, description="The reason for the phase as a single CamelCase word."
+    )
+    message: str | None = Field(None, max_length=512, description="A sentence that explains the phase.")
+    evaluated: str | None = Field(
+        None, max_length=32, description="The EvalRun verdict of the newest version, or Unevaluated."
+    )
+    stable: StableVersion | None = Field(
+        None,
+        description="The version that the alias currently stands for. It is absent until the first version is "
+        "promoted.",
+    )
+    candidate: CandidateVersion | None = Field(
+        None, description="The version that is being rolled out, if there is one."
+    )
     history: Annotated[tuple[PastVersion, ...], Field(max_length=MAX_HISTORY)] = Field(
-        (), description="The last promoted versions, newest first."
+        (), description="The most recently promoted versions, newest first. At most 5 are kept."
     )
     rejected: Annotated[tuple[RejectedDigest, ...], Field(max_length=MAX_REJECTED)] = Field(
         (),
-        description="The artefacts last taken back, newest first. None taken back is ever promoted again.",
+        description="The artifacts that were rolled back most recently, newest first. At most 5 are shown; none "
+        "that was ever rolled back is promoted again.",
         json_schema_extra=keyed_by("digest"),
     )
 
 
 class PodStatus(StatusModel):
-    """What one pod holds."""
+    """Observed state of one serving pod."""
 
-    name: str = Field(max_length=253, description="Name of the pod.")
-    ready: bool = Field(description="Whether it takes requests.")
-    generation: int = Field(0, ge=0, description="The desired state that it last acted on.")
+    name: str = Field(max_length=253, description="The name of the pod.")
+    ready: bool = Field(description="True if the pod accepts requests.")
+    generation: int = Field(
+        0, ge=0, description="The generation of the desired state that the pod applied last."
+    )
     loaded: Annotated[
         tuple[Annotated[str, Field(max_length=80)], ...], Field(max_length=2 * MAX_ADAPTERS)
     ] = Field(
-        (), description="What it holds, as name@digest.", json_schema_extra={"x-kubernetes-list-type": "set"}
+        (),
+        description="The versions that are active on the pod, each as <alias>@<first 12 digits of the digest>.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
     )
-    message: str | None = Field(None, max_length=512, description="What is missing, and why.")
+    message: str | None = Field(
+        None,
+        max_length=512,
+        description="A sentence that explains what the pod is waiting for, or why a version could not be loaded.",
+    )
 
 
 class AdapterDeploymentStatus(StatusModel):
-    """What is served, and where."""
+    """Observed state of an AdapterDeployment."""
 
     conditions: Conditions = ()
-    observed_generation: int = Field(0, ge=0, description="The metadata.generation that status speaks of.")
+    observed_generation: int = Field(
+        0, ge=0, description="The metadata.generation that this status describes."
+    )
     url: str | None = Field(
-        None, max_length=512, description="Where clients in the cluster send requests (OpenAI's API)."
+        None, max_length=512, description="The base URL for clients in the cluster. It serves the OpenAI API."
     )
-    replicas: int = Field(0, ge=0, description="Pods there are.")
-    ready_replicas: int = Field(0, ge=0, description="Pods that take requests.")
+    replicas: int = Field(0, ge=0, description="The number of existing pods.")
+    ready_replicas: int = Field(0, ge=0, description="The number of pods that accept requests.")
     adapters_stable: str | None = Field(
-        None, max_length=8, description="Adapters that are stable, of all, such as 2/3."
+        None, max_length=8, description="The number of stable adapters out of all adapters, such as 2/3."
     )
-    generation: int = Field(0, ge=0, description="The desired state that the pods are told.")
+    generation: int = Field(
+        0,
+        ge=0,
+        description="The generation of the desired state that is sent to the pods. It grows with each change of "
+        "versions or weights.",
+    )
     update_time: Timestamp | None = Field(
-        None, description="When status was last written; numbers alone are written every 10 s at most."
+        None,
+        description="The time at which the status was last written. Changes of counters alone are written at most"
+        " every 10 seconds.",
     )
     adapters: Annotated[tuple[AdapterStatus, ...], Field(max_length=MAX_ADAPTERS)] = Field(
-        (), description="How each name is.", json_schema_extra=keyed_by("name")
+        (), description="The state of each alias.", json_schema_extra=keyed_by("name")
     )
     pods: Annotated[tuple[PodStatus, ...], Field(max_length=MAX_PODS)] = Field(
-        (), description="What each pod holds; the first 32.", json_schema_extra=keyed_by("name")
+        (), description="The state of the first 32 pods, ordered by name.", json_schema_extra=keyed_by("name")
     )
 
 
 class AdapterDeployment(Resource):
-    """Serves many adapters on one base model and lets new versions take over step by step."""
+    """AdapterDeployment serves many LoRA adapters on one base model and rolls out new versions step by step."""
 
     kind_name: ClassVar[str] = "AdapterDeployment"
     plural: ClassVar[str] = "adapterdeployments"
     short_name: ClassVar[str] = "ad"
 
     kind: Literal["AdapterDeployment"] = "AdapterDeployment"
-    spec: AdapterDeploymentSpec = Field(description="What to serve, on what, and how new versions come in.")
+    spec: AdapterDeploymentSpec = Field(
+        description="The desired state: the base model, the engine, and the adapters to serve."
+    )
     status: AdapterDeploymentStatus = Field(
-        AdapterDeploymentStatus(), description="What is served, and where. Written by the operator alone."
+        AdapterDeploymentStatus(), description="The observed state. It is written by the operator only."
     )

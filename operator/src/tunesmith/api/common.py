@@ -1,6 +1,5 @@
-"""What the three kinds have in common: strict models, references, sources, pods, conditions, metadata."""
+"""Base models and parts shared by the three kinds: references, pod settings, conditions and metadata."""
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -24,11 +23,11 @@ _HOST_NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 
 
 class InvalidResource(ValueError):
-    """The object is not one that this release understands; the message says what to write instead."""
+    """Object that this release can't read; the message says what to write instead."""
 
 
 class Model(BaseModel):
-    """A frozen value: camelCase in YAML, snake_case in Python."""
+    """Frozen API object: camelCase in YAML, snake_case in Python."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
 
@@ -50,162 +49,176 @@ class Model(BaseModel):
         return schema
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, camelCase keys, absent members left out."""
+        """Plain JSON types with camelCase keys, without absent members."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 class StrictModel(Model):
-    """A part of a spec: an unknown field is an error, never silently ignored."""
+    """Part of a spec: an unknown field is an error and never ignored."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class StatusModel(Model):
-    """A part of a status: fields of a later release are left out when read."""
+    """Part of a status: fields that a later release added are ignored."""
 
 
 class SecretRef(StrictModel):
-    """A Secret in the resource's namespace."""
+    """A reference to a Secret with an access token, in the namespace of the resource."""
 
-    name: ObjectName = Field(description="Name of the Secret. Its key `token` holds the access token.")
+    name: ObjectName = Field(description="The name of the Secret. Its key `token` holds the access token.")
 
 
 class SecretName(StrictModel):
-    """A Secret in the resource's namespace that pods name."""
+    """A reference to a Secret in the namespace of the resource."""
 
-    name: ObjectName = Field(description="Name of the Secret.")
+    name: ObjectName = Field(description="The name of the Secret.")
 
 
 class FineTuneJobRef(StrictModel):
-    """A FineTuneJob in the resource's namespace."""
+    """A reference to a FineTuneJob in the namespace of the resource."""
 
     name: ObjectName = Field(
-        description="Name of the FineTuneJob. Its artefact is used once it has succeeded."
+        description="The name of the FineTuneJob. Its artifact is used once the job has succeeded."
     )
 
 
 class BaseModelSource(StrictModel):
-    """The model that is tuned or served."""
+    """The location of the base model, and the Secret to read it with."""
 
     uri: ModelUri = Field(
-        description="Where the model lies: pvc://claim/path for a folder in a claim, or "
-        "hf://org/repo@revision for the Hugging Face Hub. Without a revision, the one found at the start is "
-        "kept and shown in status."
+        description="The location of the model: pvc://claim/path for a folder on a PersistentVolumeClaim, or "
+        "hf://org/repo@revision for a repository on the Hugging Face Hub. If the revision is omitted,"
+        " the revision found at the start is used throughout and shown in status."
     )
     secret_ref: SecretRef | None = Field(
         None,
-        description="Secret whose key `token` opens a private or gated repository. Read by the pods only.",
+        description="The Secret whose key `token` grants access to a private or gated repository. Only the pods "
+        "read it.",
     )
 
 
 class DataSource(StrictModel):
-    """Rows of data."""
+    """The location of rows of data."""
 
     uri: DataUri = Field(
-        description="Where the rows lie, one JSON object a line: pvc://claim/file.jsonl, "
-        "configmap://name/key for small data, or hf://org/repo/file@revision (opened with the token of "
-        "baseModel.secretRef)."
+        description="The location of the rows, one JSON object per line: pvc://claim/file.jsonl, "
+        "configmap://name/key for small data, or hf://org/repo/file@revision, which is read with the "
+        "token of baseModel.secretRef."
     )
 
 
 class Toleration(StrictModel):
-    """Lets pods onto nodes with a matching taint, as in a pod."""
+    """Allows pods on nodes with a matching taint, as in a Pod."""
 
     key: Annotated[str, Field(max_length=316)] | None = Field(
-        None, description="Key of the taint. Absent with operator Exists: every taint."
+        None,
+        description="The key of the taint. If unset, operator must be Exists, and every taint is tolerated.",
     )
-    operator: Literal["Exists", "Equal"] = Field("Equal", description="How key and value are compared.")
+    operator: Literal["Exists", "Equal"] = Field(
+        "Equal",
+        description="The comparison of key and value. Exists: any value of the taint matches. Equal: the values "
+        "must be equal.",
+    )
     value: Annotated[str, Field(max_length=63)] | None = Field(
-        None, description="Value of the taint, for operator Equal."
+        None, description="The value of the taint, with operator Equal."
     )
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
-        None, description="Effect of the taint. Absent: every effect."
+        None, description="The effect of the taint. If unset, every effect is tolerated."
     )
     toleration_seconds: int | None = Field(
-        None, ge=0, description="How long a NoExecute taint is tolerated, in seconds. Absent: for ever."
+        None,
+        ge=0,
+        description="The time in seconds for which a NoExecute taint is tolerated. If unset, it is tolerated "
+        "forever.",
     )
 
 
 class PodTemplate(StrictModel):
-    """What the pods get beside their containers. Security settings are the operator's."""
+    """Pod settings outside the containers. The operator manages security settings."""
 
     node_selector: Annotated[dict[str, LabelValue], Field(max_length=16)] | None = Field(
-        None, description="Labels that a node must have."
+        None, description="Labels that a node must have to run the pods."
     )
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] | None = Field(
         None, description="Taints that the pods tolerate."
     )
-    priority_class_name: ClassName | None = Field(None, description="PriorityClass of the pods.")
+    priority_class_name: ClassName | None = Field(None, description="The PriorityClass of the pods.")
     service_account_name: ClassName | None = Field(
         None,
-        description="ServiceAccount of the pods. They get no token for the Kubernetes API, whichever it is.",
+        description="The ServiceAccount of the pods. No token for the Kubernetes API is mounted, whichever "
+        "account is used.",
     )
     image_pull_secrets: Annotated[tuple[SecretName, ...], Field(max_length=8)] | None = Field(
         None,
-        description="Secrets to pull images with.",
+        description="Secrets for pulling the images.",
         json_schema_extra=keyed_by("name"),
     )
 
 
 class Resources(StrictModel):
-    """What a container asks for and may use, beside GPUs."""
+    """Resource requests and limits of a container, except GPUs."""
 
     rules = (
         Rule(
             "[has(self.requests) ? self.requests : {}, has(self.limits) ? self.limits : {}]"
             ".all(r, r.all(k, !k.endsWith('/gpu')))",
             "Write the number of GPUs in gpusPerNode or gpus, not in resources.",
-            lambda model: (
-                not any(key.endswith("/gpu") for key in [*(model.requests or {}), *(model.limits or {})])
-            ),
         ),
     )
 
     requests: Annotated[dict[str, Quantity], Field(max_length=8)] | None = Field(
-        None, description='Reserved for the container, such as {cpu: "4", memory: 16Gi}.'
+        None, description='Resources reserved for the container, such as {cpu: "4", memory: 16Gi}.'
     )
     limits: Annotated[dict[str, Quantity], Field(max_length=8)] | None = Field(
-        None, description="The most that the container may use. Above the memory limit it is killed."
+        None,
+        description="The maximum resources of the container. A container that exceeds its memory limit is killed.",
     )
 
 
 class Condition(StatusModel):
-    """One aspect of the resource's state, as `kubectl wait --for=condition=…` reads it."""
+    """One aspect of the observed state, as read by `kubectl wait --for=condition=…`."""
 
-    type: str = Field(max_length=64, description="What is judged, in PascalCase.")
-    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
-    reason: str = Field(max_length=64, description="Why, in one PascalCase word for machines.")
-    message: str = Field("", max_length=2048, description="Why, in a sentence for people.")
-    observed_generation: int = Field(0, ge=0, description="The metadata.generation that was judged.")
-    last_transition_time: Timestamp = Field(description="When status last changed.")
+    type: str = Field(max_length=64, description="The type of the condition in CamelCase, such as Ready.")
+    status: Literal["True", "False", "Unknown"] = Field(description="The status of the condition.")
+    reason: str = Field(max_length=64, description="The reason for the status as a single CamelCase word.")
+    message: str = Field("", max_length=2048, description="A sentence that explains the status.")
+    observed_generation: int = Field(
+        0, ge=0, description="The metadata.generation that the condition is based on."
+    )
+    last_transition_time: Timestamp = Field(
+        description="The time at which the status of the condition last changed."
+    )
 
 
 Conditions = Annotated[
     tuple[Condition, ...],
     Field(
         max_length=16,
-        description="The state for machines. Ready, Reconciling and Stalled are what GitOps tools read.",
+        description="The conditions of the resource. GitOps tools read Ready, Reconciling and Stalled.",
         json_schema_extra=keyed_by("type"),
     ),
 ]
 
 
 class ObjectMeta(Model):
-    """The metadata that the operator reads."""
+    """Object metadata that the operator reads."""
 
-    name: str = Field(description="Name, unique in the namespace.")
-    namespace: str = Field("", description="Namespace.")
-    uid: str = Field("", description="Set by the API server.")
-    generation: int = Field(0, description="Grows with each change of spec.")
-    resource_version: str = Field("", description="Changes with each write.")
-    labels: Mapping[str, str] = Field({}, description="Labels.")
-    annotations: Mapping[str, str] = Field({}, description="Annotations.")
-    creation_timestamp: datetime | None = Field(None, description="When it was made.")
-    deletion_timestamp: datetime | None = Field(None, description="When it was deleted, if it was.")
+    name: str = Field(description="The name, unique within the namespace.")
+    namespace: str = Field("", description="The namespace.")
+    uid: str = Field("", description="The unique identifier, set by the API server.")
+    generation: int = Field(0, description="A number that grows with each change of spec.")
+    resource_version: str = Field("", description="A value that changes with each write.")
+    labels: Mapping[str, str] = Field({}, description="The labels.")
+    annotations: Mapping[str, str] = Field({}, description="The annotations.")
+    creation_timestamp: datetime | None = Field(None, description="The time of creation.")
+    deletion_timestamp: datetime | None = Field(
+        None, description="The time of deletion, if the object is being deleted."
+    )
 
 
 class Resource(Model):
-    """An object of one of the three kinds, as the API server gives it."""
+    """Custom resource of one of the three kinds."""
 
     kind_name: ClassVar[str]
     plural: ClassVar[str]
@@ -214,14 +227,12 @@ class Resource(Model):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             f"self.metadata.name.size() <= {MAX_NAME}",
-            f"metadata.name may have at most {MAX_NAME} characters: the names of its pods are made of it.",
-            lambda resource: len(resource.metadata.name) <= MAX_NAME,
+            f"metadata.name must have at most {MAX_NAME} characters: the names of pods are derived from it.",
         ),
         Rule(
             f"self.metadata.name.matches(r'{_HOST_NAME}')",
-            "metadata.name must begin with a letter and hold lower-case letters, digits and dashes only: "
-            "host names are made of it.",
-            lambda resource: re.search(_HOST_NAME, resource.metadata.name) is not None,
+            "metadata.name must start with a letter and contain only lower-case letters, digits and dashes: "
+            "host names are derived from it.",
         ),
     )
 
@@ -230,18 +241,18 @@ class Resource(Model):
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:
-        """Read the object of a watch or of a GET.
+        """Resource from an object of the API server.
 
         Raises:
-            InvalidResource: one line per fault, with the field's path and what to write.
+            InvalidResource: the message lists every fault with the path of its field and what to write.
         """
         try:
             return cls.model_validate(body)
         except ValidationError as error:
-            raise InvalidResource("; ".join(_sentence(detail) for detail in error.errors())) from None
+            raise InvalidResource("; ".join(_describe_fault(detail) for detail in error.errors())) from None
 
 
-def _sentence(detail: ErrorDetails) -> str:
+def _describe_fault(detail: ErrorDetails) -> str:
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in detail["loc"])
     message = "unknown field" if detail["type"] == "extra_forbidden" else detail["msg"]
     return f"{''.join(steps).lstrip('.')}: {message.removeprefix('Value error, ')}"

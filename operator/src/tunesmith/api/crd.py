@@ -1,4 +1,4 @@
-"""CustomResourceDefinitions from the models: structural schemas with rules, defaults and printer columns."""
+"""CustomResourceDefinitions built from the models: structural schemas, rules, defaults and printer columns."""
 
 import json
 from typing import Any
@@ -15,11 +15,11 @@ Schema = dict[str, Any]
 KINDS: tuple[type[Resource], ...] = (FineTuneJob, EvalRun, AdapterDeployment)
 
 _TYPE_AND_METADATA: Schema = {
-    "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}."},
-    "kind": {"type": "string", "description": "The kind of this object."},
+    "apiVersion": {"type": "string", "description": f"The API version, {GROUP}/{VERSION}."},
+    "kind": {"type": "string", "description": "The kind of the resource."},
     "metadata": {"type": "object"},
 }
-#: The time in the conditions of a resource that the operator has not seen yet.
+#: Transition time in the default conditions, before the operator has processed the resource.
 UNSEEN_TIME = "1970-01-01T00:00:00Z"
 _REQUIRED_MESSAGE = "x-required-message"
 
@@ -36,8 +36,8 @@ _COLUMNS: dict[str, tuple[Schema, ...]] = {
     FineTuneJob.kind_name: (
         _column("Phase", ".status.phase"),
         _column("Progress", ".status.progress.percent"),
-        _column("Loss", ".status.progress.loss", description="Training loss, nats per token"),
-        _column("ETA", ".status.progress.remaining", description="Time left as estimated"),
+        _column("Loss", ".status.progress.loss", description="Training loss in nats per token"),
+        _column("ETA", ".status.progress.remaining", description="Estimated remaining time"),
         _AGE,
         _column("Method", ".status.method", wide=True),
         _column("Model", ".spec.baseModel.uri", wide=True),
@@ -53,8 +53,8 @@ _COLUMNS: dict[str, tuple[Schema, ...]] = {
     ),
     AdapterDeployment.kind_name: (
         _column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
-        _column("Adapters", ".status.adaptersStable", description="Adapters that are stable, of all"),
-        _column("Pods", ".status.readyReplicas", "integer", description="Pods that take requests"),
+        _column("Adapters", ".status.adaptersStable", description="Stable adapters out of all adapters"),
+        _column("Pods", ".status.readyReplicas", "integer", description="Pods that accept requests"),
         _AGE,
         _column("Model", ".spec.baseModel.uri", wide=True),
         _column("URL", ".status.url", wide=True),
@@ -63,7 +63,7 @@ _COLUMNS: dict[str, tuple[Schema, ...]] = {
 
 
 def build_crd(kind: type[Resource]) -> Schema:
-    """The CustomResourceDefinition of a kind, as plain JSON."""
+    """CustomResourceDefinition of a kind, as plain JSON."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -94,7 +94,7 @@ def build_crd(kind: type[Resource]) -> Schema:
 
 
 def build_schema(kind: type[Resource]) -> Schema:
-    """The structural schema of a kind: references inlined, no null branches; metadata is the API server's."""
+    """Structural schema of a kind: references inlined, no null branches, metadata left to the API server."""
     source = kind.model_json_schema(by_alias=True)
     definitions = source.pop("$defs")
     members = source.pop("properties")
@@ -103,27 +103,27 @@ def build_schema(kind: type[Resource]) -> Schema:
         {"$ref": members["status"]["$ref"], "description": members["status"]["description"]}, written
     )
     spec = _structural(members["spec"], definitions)
-    properties = _TYPE_AND_METADATA | {"spec": spec, "status": status | {"default": _unseen(kind)}}
+    properties = _TYPE_AND_METADATA | {"spec": spec, "status": status | {"default": _default_status(kind)}}
     schema = {"description": source["description"], "type": "object", "required": ["spec"]}
     return with_rules(schema | {"properties": properties}, kind.rules)
 
 
-def _unseen(kind: type[Resource]) -> Schema:
-    """Status until the operator writes one: kstatus takes an object without conditions for ready."""
-    told = {
+def _default_status(kind: type[Resource]) -> Schema:
+    """Status until the operator writes one: kstatus treats an object without conditions as ready."""
+    explanation = {
         "reason": "Pending",
-        "message": "The operator has not seen it yet.",
+        "message": "The operator has not processed the resource yet.",
         "lastTransitionTime": UNSEEN_TIME,
     }
     conditions = [
-        {"type": ConditionType.READY.value, "status": "Unknown", **told},
-        {"type": ConditionType.RECONCILING.value, "status": "True", **told},
+        {"type": ConditionType.READY.value, "status": "Unknown", **explanation},
+        {"type": ConditionType.RECONCILING.value, "status": "True", **explanation},
     ]
     return {"conditions": conditions} | ({} if kind is AdapterDeployment else {"phase": "Pending"})
 
 
 def _without_defaults(definition: Schema) -> Schema:
-    """A model of status without its fields' defaults: what the operator did not write is not there."""
+    """Definition of a status model without defaults: the API server must not fill in status."""
     members = {
         name: {key: value for key, value in member.items() if key != "default"}
         for name, member in definition.get("properties", {}).items()
@@ -132,7 +132,7 @@ def _without_defaults(definition: Schema) -> Schema:
 
 
 def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
-    """One node and all below it."""
+    """Structural form of one node and all nodes below it."""
     schema = _inlined(schema, definitions)
     for key in ("title", "discriminator"):
         schema.pop(key, None)
@@ -145,21 +145,21 @@ def _structural(schema: Schema, definitions: dict[str, Schema]) -> Schema:
         schema.setdefault("x-kubernetes-list-type", "atomic")
     if schema.get("type") == "integer":
         schema["format"] = "int64"
-    return _with_default_told(schema)
+    return _with_default_in_description(schema)
 
 
-def _with_default_told(schema: Schema) -> Schema:
-    """The node with its default in the description: ``kubectl explain`` does not show defaults."""
+def _with_default_in_description(schema: Schema) -> Schema:
+    """Node with its default in the description, because ``kubectl explain`` does not show defaults."""
     default = schema.get("default")
     inner = default[:1] if isinstance(default, list) else [default]
     if not inner or inner[0] in (None, "") or isinstance(inner[0], dict):
         return schema
-    told = default if isinstance(default, str) else json.dumps(default)
-    return schema | {"description": f"{schema['description']} Default: {told}."}
+    shown = default if isinstance(default, str) else json.dumps(default)
+    return schema | {"description": f"{schema['description']} Defaults to {shown}."}
 
 
 def _inlined(schema: Schema, definitions: dict[str, Schema]) -> Schema:
-    """The node without ``$ref`` and the null branch of an optional member; its own words come last."""
+    """Node without ``$ref`` and without the null branch of an optional member; its own keywords win."""
     schema = dict(schema)
     if {"type": "null"} in schema.get("anyOf", []):
         (branch,) = (branch for branch in schema.pop("anyOf") if branch != {"type": "null"})
@@ -187,14 +187,14 @@ def _object(schema: Schema, definitions: dict[str, Schema]) -> Schema:
 
 
 def _without_nulls(value: Any) -> Any:
-    """A default as the API server takes it: absent members left out."""
+    """Default without absent members, as the API server accepts it."""
     if isinstance(value, dict):
         return {name: _without_nulls(member) for name, member in value.items() if member is not None}
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _with_required_messages(schema: Schema) -> Schema:
-    """Members that are required with a sentence of their own leave ``required``, whose message has none."""
+    """Schema in which members with their own required message are required by a rule instead of ``required``."""
     for name, member in schema["properties"].items():
         message = member.pop(_REQUIRED_MESSAGE, None)
         if message is not None:

@@ -1,4 +1,4 @@
-"""What makes an answer good, told by rules, an endpoint or a function."""
+"""Rewards computed by rules, an endpoint or a function."""
 
 import json
 from typing import Annotated
@@ -16,34 +16,34 @@ MAX_SCHEMA = 16_384
 
 
 class ExactReward(StrictModel):
-    """1 when the answer is the row's `answer`, spaces around it aside; else 0."""
+    """A reward of 1 if the answer equals the row's `answer`, ignoring leading and trailing white space, otherwise 0."""
 
-    ignore_case: bool = Field(False, description="True: capital and small letters are the same.")
+    ignore_case: bool = Field(False, description="If true, upper and lower case are not distinguished.")
 
 
 class RegexReward(StrictModel):
-    """1 when the pattern is found in the answer, else 0."""
+    """A reward of 1 if the pattern is found in the answer, otherwise 0."""
 
     pattern: str = Field(
         min_length=1,
         max_length=1024,
-        description="A regular expression in RE2's syntax, which has no look-around and no back-references; searched "
-        "in the whole answer: ^ and $ are its ends.",
+        description="A regular expression in RE2 syntax, which has no look-around and no back-references. It is "
+        "searched for in the whole answer; ^ and $ match the start and end of the answer.",
     )
 
 
 def _is_json_object(text: str) -> str:
     try:
-        found = json.loads(text)
+        schema = json.loads(text)
     except ValueError as error:
         raise ValueError(f"Write a JSON schema as JSON text: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(schema, dict):
         raise ValueError("Write a JSON schema as JSON text, an object in braces.")
     return text
 
 
 class JSONSchemaReward(StrictModel):
-    """1 when the answer is JSON that the schema accepts, else 0."""
+    """A reward of 1 if the answer is JSON that is valid against the schema, otherwise 0."""
 
     text: Annotated[
         str,
@@ -57,35 +57,40 @@ class JSONSchemaReward(StrictModel):
 
 
 class NumericReward(StrictModel):
-    """1 when the last number of the answer is that of the row's `answer`, else 0."""
+    """A reward of 1 if the last number of the answer equals that of the row's `answer`, otherwise 0."""
 
-    tolerance: DecimalString = Field("0", description='How far off it may be, such as "0.01".')
+    tolerance: DecimalString = Field(
+        "0", description='The largest accepted absolute difference, such as "0.01".'
+    )
 
 
 class LengthReward(StrictModel):
-    """1 between the limits; falls to 0 at no token at all, and at twice the upper limit."""
+    """A reward of 1 within the length limits. It falls to 0 towards an empty answer and twice the upper limit."""
 
     rules = (
-        Rule(
-            "self.minTokens <= self.maxTokens",
-            "minTokens is above maxTokens: write a smaller minTokens.",
-            lambda length: length.min_tokens <= length.max_tokens,
-        ),
+        Rule("self.minTokens <= self.maxTokens", "minTokens is above maxTokens: write a smaller minTokens."),
     )
 
-    min_tokens: int = Field(0, ge=0, le=1_048_576, description="Shorter answers get less.")
-    max_tokens: int = Field(ge=1, le=1_048_576, description="Longer answers get less.")
+    min_tokens: int = Field(
+        0, ge=0, le=1_048_576, description="The lower limit in tokens. Shorter answers receive less than 1."
+    )
+    max_tokens: int = Field(
+        ge=1, le=1_048_576, description="The upper limit in tokens. Longer answers receive less than 1."
+    )
 
 
 class EndpointReward(StrictModel):
-    """Numbers from an HTTP endpoint of yours.
+    """Rewards from an HTTP endpoint.
 
-    It gets POST {"prompts": […], "completions": […], "answers": […]} and answers {"rewards": [1.0, …]}.
+    The endpoint receives POST {"prompts": […], "completions": […], "answers": […]} and returns {"rewards": [1.0, …]}.
     """
 
-    url: HttpUrl = Field(description="Its address, such as http://grader.team.svc:8080/score.")
+    url: HttpUrl = Field(description="The URL of the endpoint, such as http://grader.team.svc:8080/score.")
     timeout_seconds: int = Field(
-        30, ge=1, le=3600, description="How long one request may take. It is tried again a few times."
+        30,
+        ge=1,
+        le=3600,
+        description="The timeout of one request in seconds. A failed request is retried a few times.",
     )
     secret_ref: SecretName | None = Field(None, description=ENDPOINT_KEY)
 
@@ -100,41 +105,50 @@ class FunctionReward(StrictModel):
             r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$",
             "Write the function as package.module:function.",
         ),
-    ] = Field(description="Where it is: package.module:function.")
+    ] = Field(description="The location of the function as package.module:function.")
 
 
 FILTER_KINDS = ("exact", "regex", "json_schema", "numeric", "length", "endpoint", "function")
 
 
 class FilterReward(StrictModel):
-    """One thing that makes an answer good: a number per answer. Exactly one member beside name and weight."""
+    """A reward that gives each answer a number, by a rule, an endpoint or a function.
+
+    Exactly one member besides name and weight must be set.
+    """
 
     rules = (
         exactly_one(
             FILTER_KINDS,
-            "Say in one way what this reward is: exact, regex, jsonSchema, numeric, length, endpoint or function, such "
-            "as exact: {}.",
+            "Set exactly one kind of reward: exact, regex, jsonSchema, numeric, length, endpoint or "
+            "function, such as exact: {}.",
         ),
     )
 
-    name: ItemName = Field(description="Name that metrics and logs use.")
+    name: ItemName = Field(description="The name of the reward in metrics and logs.")
     weight: SignedDecimal = Field(
-        "1", description="What its number is multiplied by before all are added. Below 0: a penalty."
+        "1",
+        description="The factor of this reward in the weighted sum of all rewards. A negative weight makes it a "
+        "penalty.",
     )
     exact: ExactReward | None = Field(
-        None, description="1 when the answer is the row's `answer`, spaces around it aside. `exact: {}`."
+        None,
+        description="A reward of 1 if the answer equals the row's `answer`, ignoring leading and trailing white "
+        "space. Write `exact: {}` for the defaults.",
     )
-    regex: RegexReward | None = Field(None, description="1 when a pattern is found in the answer.")
+    regex: RegexReward | None = Field(None, description="A reward of 1 if a pattern is found in the answer.")
     json_schema: JSONSchemaReward | None = Field(
-        None, description="1 when the answer is JSON that a schema accepts."
+        None, description="A reward of 1 if the answer is JSON that is valid against a schema."
     )
     numeric: NumericReward | None = Field(
-        None, description="1 when the last number of the answer is that of the row's `answer`."
+        None, description="A reward of 1 if the last number of the answer equals that of the row's `answer`."
     )
-    length: LengthReward | None = Field(None, description="1 when the answer's length is within limits.")
-    endpoint: EndpointReward | None = Field(None, description="The number that an HTTP endpoint gives.")
+    length: LengthReward | None = Field(
+        None, description="A reward of 1 if the length of the answer is within limits."
+    )
+    endpoint: EndpointReward | None = Field(None, description="A number computed by an HTTP endpoint.")
     function: FunctionReward | None = Field(
-        None, description="The number that a Python function in your own image gives."
+        None, description="A number computed by a Python function in compute.image."
     )
 
 
@@ -142,4 +156,4 @@ FilterRewards = Annotated[
     tuple[FilterReward, ...],
     Field(min_length=1, max_length=MAX_REWARDS, json_schema_extra=keyed_by("name")),
 ]
-"""Rewards by their names; rows are kept whose weighted sum of them is high enough."""
+"""Rewards, keyed by name, whose weighted sum decides which rows are kept."""

@@ -1,4 +1,4 @@
-"""FineTuneJob: base model, data and method in; a versioned, digest-pinned adapter or model out."""
+"""FineTuneJob resource: tuning of a base model into an artifact identified by its digest."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -18,74 +18,88 @@ from .sources import BaseModel, Dataset
 
 
 class JobEvaluation(EvaluationTemplate):
-    """An EvalRun, made when training has succeeded; its candidate is this job's artefact."""
+    """Evaluation that runs after training, as an EvalRun whose candidate is the artifact of the job."""
 
-    candidate: Prompting = Field(Prompting(), description="How the tuned model is asked.")
+    candidate: Prompting = Field(Prompting(), description="Prompt settings of the tuned model.")
 
 
 _MUTABLE = frozenset({"suspend", "active_deadline_seconds", "ttl_seconds_after_finished"})
 
 
 def _unchanging(name: str, optional: bool) -> Rule:
-    """A transition rule on the parent, so that adding and removing the member is covered too."""
+    """Rule that a member can't be changed, declared on its parent to cover adding and removing it."""
     new, old = f"self.{name}", f"oldSelf.{name}"
     same = f"has({new}) == has({old}) && (!has({new}) || {new} == {old})" if optional else f"{new} == {old}"
     return Rule(
         same,
-        f"{name} can't be changed once the job is made. Make a new FineTuneJob; suspend, "
-        "activeDeadlineSeconds and ttlSecondsAfterFinished are what may change.",
+        f"{name} can't be changed after the job is created. Create a new FineTuneJob; only suspend, "
+        "activeDeadlineSeconds and ttlSecondsAfterFinished may change.",
         field=f".{name}",
     )
 
 
 class FineTuneJobSpec(StrictModel):
-    """What to train, on what, and how. The three fields of _MUTABLE may change later."""
+    """Specification of a FineTuneJob. Only suspend, activeDeadlineSeconds and ttlSecondsAfterFinished may change."""
 
-    base_model: BaseModel = Field(description="The model to tune: exactly one of uri and fineTuneJobRef.")
-    dataset: Dataset = Field(description="The rows to learn from.")
-    method: Method = Field(description="How the model learns. Exactly one member, such as sft: {}.")
+    base_model: BaseModel = Field(
+        description="The model to tune. Exactly one of uri and fineTuneJobRef must be set."
+    )
+    dataset: Dataset = Field(description="The training and validation rows, and how they are cleaned.")
+    method: Method = Field(
+        description="The training method. Exactly one member must be set, such as sft: {}."
+    )
     adapter: Adapter | None = Field(
         None,
-        description="The adapter to train: `adapter: {}` is LoRA with the defaults. Absent: all weights are trained, "
-        "which takes many times the memory; what comes out is a whole model.",
+        description="The adapter to train. `adapter: {}` trains a LoRA adapter with the defaults. If unset, all "
+        "weights of the model are trained, which takes several times the memory; the result is then a"
+        " complete model.",
     )
-    hyperparameters: Hyperparameters = Field(Hyperparameters(), description="How training goes.")
+    hyperparameters: Hyperparameters = Field(
+        Hyperparameters(), description="The hyperparameters of training."
+    )
     early_stopping: EarlyStopping | None = Field(
         None,
-        description="Stop when the loss on the validation rows no longer falls, or the reward no longer rises. "
-        "Absent: all epochs are gone through; the artefact holds the best weights either way.",
+        description="Stops training when the loss on the validation rows no longer falls, or the reward no longer"
+        " rises. If unset, training runs for all epochs. The artifact holds the best weights in both "
+        "cases.",
     )
-    compute: Compute = Field(Compute(), description="What the training pods get.")
+    compute: Compute = Field(Compute(), description="Compute resources of the training pods.")
     checkpoints: Checkpoints = Field(
         Checkpoints(),
-        description="When the state of training is saved, so that another attempt goes on from there.",
+        description="The checkpoint schedule. Another attempt resumes from the latest checkpoint.",
     )
     workspace: Workspace | None = Field(
         None,
-        description="Where work files lie: prepared data, checkpoints. Absent: below output.uri. Needed with oci:// "
-        "and hf:// output, which hold artefacts only.",
+        description="The storage for work files: prepared data and checkpoints. If unset, they are kept below "
+        "output.uri. Required if output.uri is an oci:// or hf:// URI, which can hold artifacts only.",
     )
-    output: Output = Field(description="Where the artefact is kept, and in which forms.")
-    tracking: Tracking = Field(Tracking(), description="Where metrics go besides the status.")
-    budget: Budget | None = Field(None, description="What the job may take, and what a GPU hour costs.")
+    output: Output = Field(description="The storage of the artifact, and its formats.")
+    tracking: Tracking = Field(
+        Tracking(), description="Experiment trackers that receive metrics in addition to the status."
+    )
+    budget: Budget | None = Field(None, description="A limit of GPU hours, and the price of a GPU hour.")
     evaluation: JobEvaluation | None = Field(
         None,
-        description="An EvalRun of the same name, made when training has succeeded. Its candidate is this "
-        "job's artefact.",
+        description="An evaluation of the artifact. An EvalRun with the name of this job is created when training"
+        " has succeeded.",
     )
     suspend: bool = Field(
-        False, description="True: the pods are ended after a checkpoint, and started again when it is false."
+        False,
+        description="If true, the pods are stopped after a checkpoint. Setting it back to false resumes training "
+        "from there.",
     )
     backoff_limit: int = Field(
-        3, ge=0, le=20, description="How often a failed attempt is tried again. Preemptions do not count."
+        3, ge=0, le=20, description="The number of retries after failed attempts. Preemptions do not count."
     )
     active_deadline_seconds: Annotated[int, Field(ge=60, le=31_536_000)] | None = Field(
-        None, description="The job fails when it has run for longer than this, in seconds. Absent: no limit."
+        None,
+        description="The maximum duration of the job in seconds. The job fails when it is exceeded. If unset, "
+        "there is no limit.",
     )
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] | None = Field(
         None,
-        description="Removes the pods and Jobs so long after the end, in seconds; never the resource or the "
-        "artefact. Absent: they are kept.",
+        description="The time in seconds after which pods and Jobs of a finished job are deleted. The resource "
+        "and the artifact are never deleted. If unset, pods and Jobs are kept.",
     )
 
 
@@ -99,14 +113,14 @@ FineTuneJobSpec.rules = (
 )
 
 
-_NO_REWARD_OF_ITS_OWN = (
+_NO_REWARD_NAMES_ITSELF = (
     "self.spec.method.{}.rewards.all(r, !has(r.model) || !has(r.model.fineTuneJobRef) || "
     "r.model.fineTuneJobRef.name != self.metadata.name)"
 )
 
 
 class FineTuneJob(Resource):
-    """Tunes a base model on your rows and keeps what comes out, by digest."""
+    """FineTuneJob tunes a base model on rows of data and stores the result as an artifact identified by its digest."""
 
     kind_name: ClassVar[str] = "FineTuneJob"
     plural: ClassVar[str] = "finetunejobs"
@@ -117,32 +131,22 @@ class FineTuneJob(Resource):
         Rule(
             "!has(self.spec.baseModel.fineTuneJobRef) || self.spec.baseModel.fineTuneJobRef.name != "
             "self.metadata.name",
-            "spec.baseModel.fineTuneJobRef names this job itself: write the name of an earlier one.",
-            lambda job: (
-                job.spec.base_model.fine_tune_job_ref is None
-                or job.spec.base_model.fine_tune_job_ref.name != job.metadata.name
-            ),
+            "spec.baseModel.fineTuneJobRef names this job itself: write the name of an earlier job.",
         ),
         Rule(
             " && ".join(
-                f"(!has(self.spec.method.{method}) || {_NO_REWARD_OF_ITS_OWN.format(method)})"
+                f"(!has(self.spec.method.{method}) || {_NO_REWARD_NAMES_ITSELF.format(method)})"
                 for method in ("grpo", "rloo")
             ),
-            "A reward names this job itself: write the name of an earlier one, whose method is reward.",
-            lambda job: (
-                not any(
-                    reward.model
-                    and reward.model.fine_tune_job_ref
-                    and reward.model.fine_tune_job_ref.name == job.metadata.name
-                    for reward in job.spec.method.rewards
-                )
-            ),
+            "A reward names this job itself: write the name of an earlier job whose method is reward.",
         ),
     )
 
     kind: Literal["FineTuneJob"] = "FineTuneJob"
-    spec: FineTuneJobSpec = Field(description="What to train, on what, and how.")
+    spec: FineTuneJobSpec = Field(
+        description="The desired state: the model, the data, the method, and the output."
+    )
     status: FineTuneJobStatus = Field(
         FineTuneJobStatus(),
-        description="How far the job is and what came out. Written by the operator alone.",
+        description="The observed state. It is written by the operator only.",
     )

@@ -1,176 +1,181 @@
-"""Rows that a teacher makes before the data is prepared."""
+"""Generation of rows by a teacher model, before the data is prepared."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
+from pydantic.alias_generators import to_camel
 
 from tunesmith_contract.generation import MAX_ANSWERS, SOURCE_FIELDS
 
 from .common import SecretName, StatusModel, StrictModel
 from .endpoints import ChatEndpoint
 from .filter_rewards import FilterRewards
-from .rules import Rule, exactly_one, is_zero
+from .rules import Rule, any_of, exactly_one, is_zero
 from .uris import ValidationDataUri
 from .values import Currency, DecimalString, Measured, PositiveDecimal, Score, SignedDecimal
 
 _PROMPTS = (
-    'Prompts: rows of {"prompt": …}, text or messages. Of rows with answers, the last answer is left out; '
-    "filter.rewards may compare with it."
+    'The prompts: rows of {"prompt": …}, as text or messages. If rows have answers, the last '
+    "answer is not shown to the teacher; filter.rewards may compare with it."
 )
-_CRITERIA = "What the judge looks at, in words, beside being right and doing as asked."
+_CRITERIA = (
+    "Additional criteria in words. The judge always considers correctness and whether "
+    "instructions were followed."
+)
 
 
 class SeedRows(StrictModel):
-    """Rows that generation starts from, and the Secret that opens them."""
+    """Location of the rows that generation starts from."""
 
     uri: ValidationDataUri = Field(
-        description="Where the rows lie: pvc://claim/file.jsonl, configmap://name/key, hf://org/repo/file@revision, "
-        "s3://bucket/file.jsonl or gs://bucket/file.jsonl."
+        description="The location of the rows: pvc://claim/file.jsonl, configmap://name/key, "
+        "hf://org/repo/file@revision, s3://bucket/file.jsonl or gs://bucket/file.jsonl."
     )
     secret_ref: SecretName | None = Field(
         None,
-        description="Secret that opens it, with the keys of dataset.train.secretRef. Absent: hf:// is opened with "
-        "baseModel.secretRef.",
+        description="The Secret with the credentials for uri, with the same keys as dataset.train.secretRef. If "
+        "unset, hf:// is read with baseModel.secretRef.",
     )
 
 
 class Answers(StrictModel):
-    """The teacher answers each prompt."""
+    """A task in which the teacher answers each prompt."""
 
     prompts: SeedRows = Field(description=_PROMPTS)
 
 
 class Paraphrases(StrictModel):
-    """The teacher says each row's question in other words; the answer stays."""
+    """A task in which the teacher rewords the question of each row and keeps its answer."""
 
     rows: SeedRows = Field(
-        description="Rows with a question. The rows themselves are not among those that are made: name them in train, "
-        "too."
+        description="Rows with a question and an answer. They are not part of the generated rows: to train on "
+        "them as well, also name them in train."
     )
-    per_row: int = Field(3, ge=1, le=20, description="How many other ways of each question.")
+    per_row: int = Field(3, ge=1, le=20, description="The number of rewordings of each question.")
 
 
 class SelfInstruct(StrictModel):
-    """The teacher writes new questions with answers, after the example of a few seeds at a time."""
+    """A task in which the teacher writes new questions with answers, guided by a few seed rows at a time."""
 
     seeds: SeedRows = Field(
-        description="Rows of questions with answers, some tens of them: each request shows five, drawn by "
-        "hyperparameters.seed."
+        description="Example rows of questions with answers; some tens of them are enough. Each request shows "
+        "five, drawn with hyperparameters.seed."
     )
     rows: int = Field(
         ge=1,
         le=100_000,
-        description="How many rows are wanted. Near copies of seeds and of each other don't count.",
+        description="The number of rows to generate. Near copies of seeds and of each other do not count.",
     )
 
 
 class Judge(StrictModel):
-    """Who judges."""
+    """A model that judges answers."""
 
     endpoint: ChatEndpoint | None = Field(
         None,
-        description="Another model than the teacher, best of another family. Absent: the teacher itself.",
+        description="The endpoint of the judge. A model of another family than the teacher is best. If unset, the"
+        " teacher is the judge.",
     )
     criteria: Annotated[str, Field(max_length=4096)] | None = Field(None, description=_CRITERIA)
     max_tokens: int = Field(
         512,
         ge=1,
         le=1_048_576,
-        description="Where a verdict is cut off, in tokens. Models that think need more.",
+        description="The maximum length of a verdict in tokens. Reasoning models need more.",
     )
 
 
 class ScoringJudge(Judge):
-    """A judge that gives each row a number from 1 to 10."""
+    """A judge that gives each row a score from 1 to 10."""
 
-    minimum: Score = Field(description='The number from which a row is kept, such as "7".')
+    minimum: Score = Field(description='The lowest score of a row that is kept, such as "7".')
 
 
 class Preferences(StrictModel):
-    """The teacher answers each prompt several times, and a judge picks the best and the worst answer."""
+    """A task in which the teacher answers each prompt several times and a judge picks the best and the worst answer."""
 
     prompts: SeedRows = Field(description=_PROMPTS)
-    answers: int = Field(2, ge=2, le=MAX_ANSWERS, description="How many answers to each prompt.")
+    answers: int = Field(2, ge=2, le=MAX_ANSWERS, description="The number of answers to each prompt.")
     judge: Judge = Field(
         Judge(),
-        description="Who picks. It is asked in both orders; pairs of which it says different things are left out.",
+        description="The judge. It compares each pair in both orders; pairs with contradictory verdicts are "
+        "dropped.",
     )
 
 
 class GenerateFilter(StrictModel):
-    """Which of the rows that were made are kept."""
+    """Criteria for keeping generated rows."""
 
     rules = (
         Rule(
             "has(self.judge) || has(self.rewards)",
-            'Say what filter goes by: judge: {minimum: "7"}, or rewards with minimumReward, or both.',
-            lambda written: written.judge is not None or written.rewards is not None,
+            'filter needs a criterion: write judge: {minimum: "7"}, or rewards with minimumReward, or both.',
         ),
         Rule(
             "has(self.rewards) == has(self.minimumReward)",
-            "rewards and minimumReward go together: rows are kept whose rewards come to minimumReward, such as "
-            'minimumReward: "1".',
-            lambda written: (written.rewards is None) == (written.minimum_reward is None),
-            ".minimumReward",
+            "rewards and minimumReward go together: rows are kept whose weighted sum of rewards is at "
+            'least minimumReward, such as minimumReward: "1".',
+            field=".minimumReward",
         ),
     )
 
     judge: ScoringJudge | None = Field(
-        None, description="A model that gives each row 1 to 10. It costs a call for each row."
+        None, description="A judge that gives each row a score from 1 to 10. It takes one call per row."
     )
     rewards: FilterRewards | None = Field(
         None,
-        description="Rewards as in method.grpo.rewards, but reward models. They cost no call of the budget.",
+        description="Rewards as in method.grpo.rewards, except reward models. They do not use calls of the "
+        "budget.",
     )
     minimum_reward: SignedDecimal | None = Field(
-        None, description='What the weighted sum of the rewards has to come to, such as "1".'
+        None, description='The lowest weighted sum of the rewards of a row that is kept, such as "1".'
     )
 
 
 class GenerateBudget(StrictModel):
-    """What all calls of teacher and judges together may take, over all attempts. No limit is ever passed."""
+    """Limits on all calls to teacher and judges together, over all attempts.
+
+    No limit is ever exceeded.
+    """
 
     rules = (
         Rule(
             "has(self.inputPricePerMillion) == has(self.outputPricePerMillion) && "
             "has(self.inputPricePerMillion) == has(self.currency)",
-            'Prices come together: inputPricePerMillion: "0.15", outputPricePerMillion: "0.60" and currency: EUR.',
-            lambda budget: (
-                len(
-                    {
-                        each is None
-                        for each in (budget.input_price_per_million, budget.output_price_per_million)
-                    }
-                )
-                == 1
-                and (budget.input_price_per_million is None) == (budget.currency is None)
-            ),
+            'Set both prices and the currency together: inputPricePerMillion: "0.15", '
+            'outputPricePerMillion: "0.60" and currency: EUR.',
         ),
         Rule(
             "!has(self.amount) || has(self.inputPricePerMillion)",
-            "amount needs prices: write inputPricePerMillion, outputPricePerMillion and currency.",
-            lambda budget: budget.amount is None or budget.input_price_per_million is not None,
-            ".amount",
+            "amount needs prices: set inputPricePerMillion, outputPricePerMillion and currency.",
+            field=".amount",
         ),
     )
 
     calls: int = Field(
-        ge=1, le=10_000_000, description="Requests. Those that are turned away (429) don't count."
+        ge=1,
+        le=10_000_000,
+        description="The maximum number of requests. Requests that the endpoint rejects with HTTP 429 do not "
+        "count.",
     )
     tokens: Annotated[int, Field(ge=1, le=1_000_000_000_000)] | None = Field(
-        None, description="Tokens of requests and answers, as the endpoints count them. Absent: no limit."
+        None,
+        description="The maximum number of tokens of requests and answers, as reported by the endpoints. If "
+        "unset, there is no limit.",
     )
     amount: PositiveDecimal | None = Field(
-        None, description='Money by the prices below, such as "5.00". Absent: no limit.'
+        None, description='The maximum cost by the prices below, such as "5.00". If unset, there is no limit.'
     )
-    currency: Currency | None = Field(None, description="The prices' currency, such as EUR.")
+    currency: Currency | None = Field(None, description="The currency of the prices, such as EUR.")
     input_price_per_million: DecimalString | None = Field(
-        None, description='Price of a million tokens of requests, of the dearest endpoint, such as "0.15".'
+        None,
+        description='The price of a million tokens of requests at the most expensive endpoint, such as "0.15".',
     )
     output_price_per_million: DecimalString | None = Field(
-        None, description='Price of a million tokens of answers, of the dearest endpoint, such as "0.60".'
+        None,
+        description='The price of a million tokens of answers at the most expensive endpoint, such as "0.60".',
     )
 
 
@@ -178,59 +183,69 @@ TASKS = tuple(SOURCE_FIELDS)
 
 
 class Generate(StrictModel):
-    """Rows that a teacher makes before the data is prepared. Exactly one task."""
+    """Rows that a teacher model generates before the data is prepared. Exactly one task must be set."""
 
     rules = (
         exactly_one(
             TASKS,
-            "Choose one task: answers, paraphrases, selfInstruct or preferences, such as answers: {prompts: {uri: "
-            "pvc://data/prompts.jsonl}}.",
+            "Set exactly one task: answers, paraphrases, selfInstruct or preferences, such as answers: "
+            "{prompts: {uri: pvc://data/prompts.jsonl}}.",
         ),
         Rule(
             f"!has(self.preferences) || !{is_zero('self.temperature')}",
-            'Answers that are all the same give nothing to prefer: write a temperature above 0, such as "0.7".',
-            lambda generate: generate.preferences is None or float(generate.temperature) > 0,
-            ".temperature",
+            "preferences compares different answers to one prompt: write a temperature above 0, such as "
+            '"0.7".',
+            field=".temperature",
         ),
     )
 
-    endpoint: ChatEndpoint = Field(description="The teacher, hosted or in the cluster.")
+    endpoint: ChatEndpoint = Field(description="The endpoint of the teacher, hosted or in the cluster.")
     answers: Answers | None = Field(None, description="The teacher answers each prompt.")
     paraphrases: Paraphrases | None = Field(
-        None, description="The teacher says each row's question in other words; the answer stays."
+        None, description="The teacher rewords the question of each row; the answer stays the same."
     )
     self_instruct: SelfInstruct | None = Field(
-        None, description="The teacher writes new questions with answers, after the example of seeds."
+        None, description="The teacher writes new questions with answers, guided by seed rows."
     )
     preferences: Preferences | None = Field(
         None,
-        description="The teacher answers each prompt several times; a judge picks the best and the worst.",
+        description="The teacher answers each prompt several times; a judge picks the best and the worst answer.",
     )
     instructions: Annotated[str, Field(max_length=8192)] | None = Field(
         None,
-        description="What the teacher is told beside, such as how to answer. It is no part of the rows: what is "
-        "learned is to answer so without being told.",
+        description="A system prompt for the teacher, such as the style of its answers. It is not part of the "
+        "rows, so the tuned model learns to answer this way without the prompt.",
     )
-    temperature: DecimalString = Field("0.7", description="How varied the teacher's answers are.")
+    temperature: DecimalString = Field(
+        "0.7", description="The sampling temperature of the teacher. Higher values give more varied answers."
+    )
     max_tokens: int = Field(
         1024,
         ge=1,
         le=1_048_576,
-        description="Where an answer of the teacher is cut off, in tokens; one that was is left out.",
+        description="The maximum length of an answer in tokens. Answers that reach it are dropped.",
     )
-    concurrency: int = Field(8, ge=1, le=64, description="Requests on their way at the same time.")
+    concurrency: int = Field(8, ge=1, le=64, description="The maximum number of simultaneous requests.")
     requests_per_minute: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
         None,
-        description="How many requests an endpoint gets in a minute, at most. Absent: no limit. Retry-After is waited "
-        "for either way.",
+        description="The maximum number of requests per minute to each endpoint. If unset, there is no limit. "
+        "Retry-After headers are always obeyed.",
     )
     filter: GenerateFilter | None = Field(
-        None, description="Which rows are kept. Absent: all but copies and rows of held-out sets."
+        None,
+        description="Criteria for keeping generated rows. If unset, all rows are kept except duplicates and rows "
+        "of held-out sets.",
     )
     budget: GenerateBudget = Field(
-        description="What all calls together may take. When it is used up, the job goes on with the rows there are."
+        description="Limits on all calls together. When one is reached, the job continues with the rows generated"
+        " so far."
     )
-    minimum_rows: int = Field(1, ge=1, le=10_000_000, description="With fewer rows than this the job fails.")
+    minimum_rows: int = Field(
+        1,
+        ge=1,
+        le=10_000_000,
+        description="The minimum number of generated rows. The job fails if there are fewer.",
+    )
 
     @property
     def task(self) -> str:
@@ -239,22 +254,20 @@ class Generate(StrictModel):
 
     @property
     def source(self) -> SeedRows:
-        """The rows that generation starts from."""
+        """Rows that generation starts from."""
         rows: SeedRows = getattr(getattr(self, self.task), SOURCE_FIELDS[self.task])
         return rows
 
     @property
     def source_field(self) -> str:
-        """The path of ``source`` below this."""
-        return f"{_CAMEL.get(self.task, self.task)}.{SOURCE_FIELDS[self.task]}"
+        """Path of ``source`` below this object, such as ``selfInstruct.seeds``."""
+        return f"{to_camel(self.task)}.{SOURCE_FIELDS[self.task]}"
 
-
-_CAMEL = {"self_instruct": "selfInstruct"}
 
 _ANSWERED = ("sft", "grpo", "rloo", "distillation")
 _PAIRED = ("dpo", "kto", "reward")
 
-#: Which methods learn from what each task makes.
+#: Methods that can learn from the rows of each task.
 LEARNED_TASKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "answers": _ANSWERED,
@@ -265,47 +278,53 @@ LEARNED_TASKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 
 
-def _learned(task: str, methods: tuple[str, ...]) -> Rule:
-    name = _CAMEL.get(task, task)
+def _task_rule(task: str, methods: tuple[str, ...]) -> Rule:
+    name = to_camel(task)
     learns = " || ".join(f"has(self.method.{method})" for method in methods)
-    some = " or ".join(filter(None, (", ".join(methods[:-1]), methods[-1])))
-
-    def check(spec: Any) -> bool:
-        generate = spec.dataset.generate
-        return generate is None or getattr(generate, task) is None or spec.method.key in methods
-
     return Rule(
         f"!has(self.dataset.generate) || !has(self.dataset.generate.{name}) || {learns}",
-        f"generate.{name} makes rows for {some}: choose one of these methods, or another task.",
-        check,
-        ".dataset.generate",
+        f"generate.{name} makes rows for {any_of(methods)}: choose one of these methods, or another task.",
+        field=".dataset.generate",
     )
 
 
-GENERATE_RULES = tuple(_learned(task, methods) for task, methods in LEARNED_TASKS.items())
+GENERATE_RULES = tuple(_task_rule(task, methods) for task, methods in LEARNED_TASKS.items())
 
 
 class GenerationStatus(StatusModel):
-    """What a teacher has made."""
+    """Progress and result of data generation."""
 
-    rows: int = Field(0, ge=0, description="Rows that were kept.")
-    made: int | None = Field(None, ge=0, description="Rows that were considered.")
-    filtered: int | None = Field(None, ge=0, description="Rows that a judge or rewards turned down.")
-    duplicates: int | None = Field(None, ge=0, description="Rows that repeat another one, or a seed.")
-    leaked: int | None = Field(None, ge=0, description="Rows whose question is one of a held-out set.")
-    unusable: int | None = Field(None, ge=0, description="Answers that were refused, cut off or of no use.")
-    calls: int = Field(0, ge=0, description="Requests so far, over all attempts.")
-    prompt_tokens: int = Field(0, ge=0, description="Tokens of the requests.")
-    completion_tokens: int = Field(0, ge=0, description="Tokens of the answers.")
-    amount: Measured | None = Field(None, description="What that costs by the budget's prices.")
-    currency: str | None = Field(None, max_length=3, description="The amount's currency.")
-    uri: str | None = Field(None, max_length=512, description="The rows. They stay.")
-    digest: str | None = Field(None, max_length=71, description="Their digest.")
+    rows: int = Field(0, ge=0, description="The number of rows that were kept.")
+    made: int | None = Field(None, ge=0, description="The number of rows that were considered.")
+    filtered: int | None = Field(
+        None, ge=0, description="The number of rows that a judge or rewards rejected."
+    )
+    duplicates: int | None = Field(
+        None, ge=0, description="The number of rows that repeat another row or a seed."
+    )
+    leaked: int | None = Field(
+        None, ge=0, description="The number of rows whose question is in a held-out set."
+    )
+    unusable: int | None = Field(
+        None,
+        ge=0,
+        description="The number of answers that were refusals, cut off, or unusable for another reason.",
+    )
+    calls: int = Field(0, ge=0, description="The number of requests so far, over all attempts.")
+    prompt_tokens: int = Field(0, ge=0, description="The number of tokens of the requests.")
+    completion_tokens: int = Field(0, ge=0, description="The number of tokens of the answers.")
+    amount: Measured | None = Field(None, description="The cost by the prices of the budget.")
+    currency: str | None = Field(None, max_length=3, description="The currency of the amount.")
+    uri: str | None = Field(
+        None, max_length=512, description="The location of the rows. They are never deleted by the operator."
+    )
+    digest: str | None = Field(None, max_length=71, description="The digest of the rows.")
     manifest: str | None = Field(
         None,
         max_length=512,
-        description="How they were made: teacher, words, parameters, counts, cost. It stays.",
+        description="The location of the manifest with the origin of the rows: teacher, prompts, parameters, "
+        "counts and cost. It is never deleted by the operator.",
     )
     warnings: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=2)] = Field(
-        (), description="What to look at, though it stops nothing."
+        (), description="Findings that deserve attention but do not fail the job."
     )

@@ -1,4 +1,4 @@
-"""A FineTuneJob's status: how far it is, what was decided, what came out."""
+"""Status of a FineTuneJob: progress, decisions and results."""
 
 from typing import Annotated
 
@@ -19,269 +19,323 @@ MAX_REMEDIES = 4
 
 
 class Resolved(StatusModel):
-    """What every Auto and every open reference came to."""
+    """Values that were chosen for Auto settings and open references."""
 
     base_model_revision: str | None = Field(
-        None, max_length=80, description="Commit of the base model, or digest of its files."
+        None, max_length=80, description="The commit of the base model, or the digest of its files."
     )
-    dataset_digest: str | None = Field(
-        None, max_length=71, description="Digest of the rows that were trained on."
-    )
+    dataset_digest: str | None = Field(None, max_length=71, description="The digest of the training rows.")
     base_model: str | None = Field(
-        None, max_length=512, description="Where the base model lies, an earlier job's followed to its end."
+        None,
+        max_length=512,
+        description="The location of the base model. With fineTuneJobRef, the base model of the first job in the "
+        "chain.",
     )
     initial_digest: str | None = Field(
-        None, max_length=71, description="Digest of the earlier artefact that training started from."
+        None,
+        max_length=71,
+        description="The digest of the artifact that training started from, with fineTuneJobRef.",
     )
     image: str | None = Field(None, max_length=512, description="The trainer image.")
-    learning_rate: Measured | None = Field(None, description="Peak learning rate.")
-    batch_size: int | None = Field(None, ge=1, description="Rows per optimizer step, over all GPUs.")
+    learning_rate: Measured | None = Field(None, description="The peak learning rate.")
+    batch_size: int | None = Field(
+        None, ge=1, description="The number of rows per optimizer step, over all GPUs."
+    )
     micro_batch_size: int | None = Field(
-        None, ge=1, description="Rows that go through the model at once on one GPU."
+        None, ge=1, description="The number of rows that one GPU processes at once."
     )
-    packing: bool | None = Field(None, description="Whether short rows share a sequence.")
-    parallelism: Parallelism | None = Field(None, description="How GPUs share the work.")
-    offload: Offload | None = Field(None, description="What is kept in the host's memory.")
+    packing: bool | None = Field(None, description="True if several short rows share one sequence.")
+    parallelism: Parallelism | None = Field(None, description="The distribution strategy of the GPUs.")
+    offload: Offload | None = Field(
+        None, description="The part of the training state that is kept in host memory."
+    )
     activation_checkpointing: bool | None = Field(
-        None, description="Whether activations are computed again instead of kept."
+        None, description="True if activations are recomputed instead of kept."
     )
-    precision: str | None = Field(None, max_length=16, description="Type of the numbers, such as bfloat16.")
+    precision: str | None = Field(
+        None, max_length=16, description="The data type of the computation, such as bfloat16."
+    )
     kernels: str | None = Field(
-        None, max_length=64, description="Attention and fused kernels that are used, by the hardware found."
+        None,
+        max_length=64,
+        description="The attention implementation and fused kernels in use, chosen by the hardware.",
     )
     gpu_memory: str | None = Field(
-        None, max_length=16, description="Memory of one GPU that the job was fitted to, such as 80Gi."
+        None,
+        max_length=16,
+        description="The memory of one GPU that the settings were chosen for, such as 80Gi.",
     )
 
 
 class Tokens(StatusModel):
-    """Tokens per row, by the model's own tokenizer and chat template."""
+    """Distribution of row lengths in tokens, by the tokenizer and chat template of the model."""
 
-    p50: int = Field(ge=0, description="Half of the rows have at most so many.")
-    p95: int = Field(ge=0, description="95 of 100 rows have at most so many.")
-    max: int = Field(ge=0, description="The longest row.")
-    total: int = Field(0, ge=0, description="All rows together.")
+    p50: int = Field(ge=0, description="The median length of a row.")
+    p95: int = Field(ge=0, description="The 95th percentile of the length of a row.")
+    max: int = Field(ge=0, description="The length of the longest row.")
+    total: int = Field(0, ge=0, description="The total number of tokens of all rows.")
 
 
 class DataIssue(StatusModel):
-    """What a check says of the data as a whole."""
+    """A finding of a data quality check."""
 
-    check: str = Field(max_length=40, description="The check's name, such as contradicting_answers.")
-    rows: int = Field(ge=0, description="How many rows it concerns.")
+    check: str = Field(max_length=40, description="The name of the check, such as contradicting_answers.")
+    rows: int = Field(ge=0, description="The number of affected rows.")
 
 
 class DatasetStatus(StatusModel):
-    """What was found in the data."""
+    """Result of data preparation."""
 
-    format: str | None = Field(None, max_length=32, description="How the rows are written.")
+    format: str | None = Field(None, max_length=32, description="The format of the rows.")
     rows: int = Field(
         ge=0,
-        description="Rows read: trainRows + validationRows + duplicates + nearDuplicates + leakedRows + "
-        "droppedRows.",
+        description="The number of rows that were read. It is the sum of trainRows, validationRows, duplicates, "
+        "nearDuplicates, leakedRows and droppedRows.",
     )
-    train_rows: int = Field(ge=0, description="Rows trained on.")
-    validation_rows: int = Field(0, ge=0, description="Rows held out.")
-    duplicates: int = Field(0, ge=0, description="Rows left out because they repeat another.")
+    train_rows: int = Field(ge=0, description="The number of training rows.")
+    validation_rows: int = Field(0, ge=0, description="The number of validation rows.")
+    duplicates: int = Field(
+        0, ge=0, description="The number of rows dropped because they repeat another row."
+    )
     near_duplicates: int = Field(
         0,
         ge=0,
-        description="Rows left out because they are nearly the same as another, with deduplicate: Near.",
+        description="The number of rows dropped because they are nearly the same as another row, with "
+        "deduplicate: Near.",
     )
     leaked_rows: int = Field(
         0,
         ge=0,
-        description="Rows left out because a held-out set has them too: of training those of validation or "
-        "evaluation, of validation.uri those of evaluation.",
+        description="The number of rows dropped because they are also in a held-out set: training rows that are "
+        "in the validation or evaluation data, and rows of validation.uri that are in the evaluation "
+        "data.",
     )
-    dropped_rows: int = Field(0, ge=0, description="Rows left out because they failed a check.")
-    truncated_rows: int = Field(0, ge=0, description="Rows longer than maxLength.")
-    tokens: Tokens | None = Field(None, description="Tokens per row.")
+    dropped_rows: int = Field(
+        0,
+        ge=0,
+        description="The number of rows dropped because they failed a check, with onInvalidRow: Drop.",
+    )
+    truncated_rows: int = Field(
+        0, ge=0, description="The number of rows that are longer than maxLength and are cut off."
+    )
+    tokens: Tokens | None = Field(None, description="The distribution of row lengths in tokens.")
     issues: Annotated[tuple[DataIssue, ...], Field(max_length=MAX_DATA_ISSUES)] = Field(
         (),
-        description="What checks of quality found, the gravest first. The report names the rows and says what to do.",
+        description="The findings of data quality checks, most serious first. The report lists the rows and what "
+        "to do.",
     )
     warnings: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=4)] = Field(
-        (), description="What to look at, though it stops nothing."
+        (), description="Findings that deserve attention but do not fail the job."
     )
     recommendation: str | None = Field(
         None,
         max_length=300,
-        description="The method and adapter that suit what was found, and why. The job keeps to what spec says.",
+        description="The recommended method and adapter for this data, with the reason. The job uses the settings"
+        " in spec regardless.",
     )
     report: str | None = Field(
         None,
         max_length=512,
-        description="Where the report for people lies: one HTML page with all that was found.",
+        description="The location of the data report, a single HTML page.",
     )
 
 
 class Progress(StatusModel):
-    """How far the stage is that runs; measured numbers are as of the last report.
+    """Progress of the current stage, as of the last report of its pod.
 
-    Training says all of it, the stages before it ``percent``, ``remaining`` and ``last_update_time``.
+    Training reports all fields; earlier stages report ``percent``, ``remaining`` and ``last_update_time``.
     """
 
-    step: int | None = Field(None, ge=0, description="Optimizer steps done.")
-    total_steps: int | None = Field(None, ge=0, description="Optimizer steps in all.")
-    percent: str | None = Field(None, max_length=4, description="Share of the stage done, such as 42%.")
-    epoch: Measured | None = Field(None, description="Epochs done, such as 1.5.")
-    loss: Measured | None = Field(None, description="Training loss, nats per token.")
-    eval_loss: Measured | None = Field(None, description="Loss on the validation rows, nats per token.")
+    step: int | None = Field(None, ge=0, description="The number of completed optimizer steps, in training.")
+    total_steps: int | None = Field(
+        None, ge=0, description="The total number of optimizer steps, in training."
+    )
+    percent: str | None = Field(
+        None, max_length=4, description="The completed share of the stage, such as 42%."
+    )
+    epoch: Measured | None = Field(None, description="The number of completed epochs, such as 1.5.")
+    loss: Measured | None = Field(None, description="The training loss in nats per token.")
+    eval_loss: Measured | None = Field(None, description="The loss on the validation rows in nats per token.")
     perplexity: Measured | None = Field(
-        None, description="Of the validation rows, with method pretraining: e to the power of evalLoss."
+        None,
+        description="The perplexity of the validation rows (e to the power of evalLoss), with method pretraining.",
     )
     reward: Measured | None = Field(
-        None, description="Mean reward of the latest answers, with methods that learn from rewards."
+        None, description="The mean reward of the latest answers, with methods that learn from rewards."
     )
     eval_reward: Measured | None = Field(
-        None, description="Mean reward of answers to prompts of the validation rows."
+        None, description="The mean reward of the answers to the prompts of the validation rows."
     )
     tokens_per_second: Measured | None = Field(
-        None, description="Tokens trained on per second, over all GPUs."
+        None, description="The training throughput in tokens per second, over all GPUs."
     )
     remaining: str | None = Field(
-        None, max_length=16, description="Time left of the stage as estimated, such as 12m30s."
+        None, max_length=16, description="The estimated remaining time of the stage, such as 12m30s."
     )
-    last_update_time: Timestamp | None = Field(None, description="When the pod last reported.")
+    last_update_time: Timestamp | None = Field(None, description="The time of the pod's last report.")
 
 
 class MemoryParts(StatusModel):
-    """What takes the memory of a GPU."""
+    """Estimated GPU memory by purpose."""
 
-    weights: str = Field(max_length=16, description="The model's weights.")
-    adapter: str | None = Field(None, max_length=16, description="The adapter's weights.")
-    gradients: str | None = Field(None, max_length=16, description="Gradients.")
-    optimizer: str | None = Field(None, max_length=16, description="The optimizer's state.")
-    activations: str | None = Field(None, max_length=16, description="Activations of one micro-batch.")
-    logits: str | None = Field(
-        None, max_length=16, description="The output layer's numbers of one micro-batch."
+    weights: str = Field(max_length=16, description="Memory for the weights of the model.")
+    adapter: str | None = Field(None, max_length=16, description="Memory for the weights of the adapter.")
+    gradients: str | None = Field(None, max_length=16, description="Memory for gradients.")
+    optimizer: str | None = Field(None, max_length=16, description="Memory for the state of the optimizer.")
+    activations: str | None = Field(
+        None, max_length=16, description="Memory for the activations of one micro-batch."
     )
+    logits: str | None = Field(None, max_length=16, description="Memory for the logits of one micro-batch.")
     reference: str | None = Field(
-        None, max_length=16, description="Other models beside: a reference, a teacher, a reward model."
+        None,
+        max_length=16,
+        description="Memory for additional models: a reference model, a teacher, or a reward model.",
     )
-    overhead: str | None = Field(None, max_length=16, description="CUDA itself, and gaps between blocks.")
+    overhead: str | None = Field(
+        None, max_length=16, description="Memory for the CUDA context and for fragmentation."
+    )
 
 
 class MemoryEstimate(StatusModel):
-    """What training takes of each GPU, estimated before one is asked for."""
+    """GPU memory that training needs, estimated before a GPU is requested."""
 
-    per_gpu: str = Field(max_length=16, description="Estimate for each GPU, such as 18.2Gi.")
+    per_gpu: str = Field(max_length=16, description="The estimate for each GPU, such as 18.2Gi.")
     available: str | None = Field(
-        None, max_length=16, description="Memory of one GPU. Absent: nobody says how much it has."
+        None, max_length=16, description="The memory of one GPU. It is absent if it is unknown."
     )
     measured: str | None = Field(
-        None, max_length=16, description="The most that was used in fact, once training is over."
+        None, max_length=16, description="The measured peak, once training has ended."
     )
-    parts: MemoryParts | None = Field(None, description="What it is made of.")
+    parts: MemoryParts | None = Field(None, description="The estimate by purpose.")
 
 
 class CheckpointStatus(StatusModel):
-    """A committed checkpoint: another attempt can go on from it."""
+    """A committed checkpoint from which another attempt can resume."""
 
-    step: int = Field(ge=0, description="Optimizer steps done by then.")
-    uri: str = Field(max_length=512, description="Where it lies, until training has succeeded.")
-    digest: str = Field(max_length=71, description="Digest of its commit manifest.")
-    eval_loss: Measured | None = Field(None, description="Loss on the validation rows by then.")
-    time: Timestamp = Field(description="When it was committed.")
+    step: int = Field(ge=0, description="The number of optimizer steps completed at the checkpoint.")
+    uri: str = Field(
+        max_length=512,
+        description="The location of the checkpoint. It is deleted when training has succeeded.",
+    )
+    digest: str = Field(max_length=71, description="The digest of the checkpoint's commit manifest.")
+    eval_loss: Measured | None = Field(None, description="The loss on the validation rows at the checkpoint.")
+    time: Timestamp = Field(description="The time at which the checkpoint was committed.")
 
 
 class LossPoint(StatusModel):
-    """The losses at a step, nats per token, and the reward where there is one."""
+    """The losses at one step in nats per token, and the reward if there is one."""
 
-    step: int = Field(ge=0, description="Optimizer steps done.")
-    loss: Measured | None = Field(None, description="Training loss.")
+    step: int = Field(ge=0, description="The number of completed optimizer steps.")
+    loss: Measured | None = Field(None, description="The training loss.")
     eval_loss: Measured | None = Field(
-        None, description="Loss on the validation rows, where it was measured."
+        None, description="The loss on the validation rows, if it was measured at this step."
     )
-    reward: Measured | None = Field(None, description="Mean reward of the answers of the latest steps.")
+    reward: Measured | None = Field(None, description="The mean reward of the answers of the latest steps.")
 
 
 class ExportStatus(ArtifactRef):
-    """The same result in another format."""
+    """The artifact in another format."""
 
-    format: OutputFormat = Field(description="As in output.formats.")
+    format: OutputFormat = Field(description="The format, as in output.formats.")
 
 
 class JobArtifact(ArtifactRef):
-    """What came out."""
+    """The artifact of a job."""
 
     kind: str | None = Field(
         None,
         max_length=32,
-        description="LoRA, RSLoRA, DoRA, RewardAdapter, Model or RewardModel.",
+        description="The kind of the artifact: LoRA, RSLoRA, DoRA, RewardAdapter, Model or RewardModel.",
     )
     servable: bool | None = Field(
-        None, description="Whether an AdapterDeployment can serve it. The condition Servable says why not."
+        None,
+        description="True if an AdapterDeployment can serve the artifact. Otherwise the condition Servable "
+        "explains why not.",
     )
     exports: Annotated[tuple[ExportStatus, ...], Field(max_length=len(OutputFormat))] = Field(
-        (), description="The same result in other formats.", json_schema_extra=keyed_by("format")
+        (), description="The artifact in other formats.", json_schema_extra=keyed_by("format")
     )
 
 
 class JobCost(Cost):
-    """What it took, and what was expected."""
+    """GPU time and cost of a job, so far and expected."""
 
-    amount: Measured | None = Field(None, description="GPU hours times budget.pricePerGpuHour.")
-    currency: str | None = Field(None, max_length=3, description="The amount's currency.")
+    amount: Measured | None = Field(None, description="The cost: GPU hours times budget.pricePerGpuHour.")
+    currency: str | None = Field(None, max_length=3, description="The currency of the amounts.")
     estimated_gpu_seconds: Measured | None = Field(
-        None, description="What the whole of training is expected to take, as seen from its speed so far."
+        None, description="The expected GPU seconds of the whole training, estimated from its speed so far."
     )
-    estimated_amount: Measured | None = Field(None, description="What that will cost.")
+    estimated_amount: Measured | None = Field(None, description="The expected cost of the whole training.")
 
 
 class Estimate(StatusModel):
-    """What the whole of training will take, said before it begins: an order of magnitude."""
+    """Expected size of the whole training, estimated before it begins. It is an order of magnitude."""
 
-    steps: int = Field(ge=1, description="Optimizer steps.")
+    steps: int = Field(ge=1, description="The number of optimizer steps.")
     epochs: int = Field(
-        ge=1, description="How often each row is learned from; fewer where maxSteps ends it before."
+        ge=1, description="The number of epochs. Training ends earlier if maxSteps is reached first."
     )
     tokens: int = Field(
         ge=0,
-        description="Tokens that go through the model in all epochs, answers that it writes itself included.",
+        description="The number of tokens processed in all epochs, including answers that the model generates "
+        "itself.",
     )
     duration: str | None = Field(
         None,
         max_length=16,
-        description="Time on the slowest GPUs that the pods may get, such as 2h10m. Absent: there are none, or their "
-        "nodes' labels don't say what they are.",
+        description="The duration on the slowest GPUs that the pods may be scheduled to, such as 2h10m. It is "
+        "absent without GPUs, or if their model is unknown from the labels of the nodes.",
     )
-    gpu_hours: Measured | None = Field(None, description="GPUs times hours.")
-    amount: Measured | None = Field(None, description="GPU hours times budget.pricePerGpuHour.")
-    currency: str | None = Field(None, max_length=3, description="The amount's currency.")
+    gpu_hours: Measured | None = Field(
+        None, description="The GPU hours: the number of GPUs times the duration."
+    )
+    amount: Measured | None = Field(None, description="The cost: GPU hours times budget.pricePerGpuHour.")
+    currency: str | None = Field(None, max_length=3, description="The currency of the amount.")
 
 
 class Remedy(StatusModel):
-    """What was changed after an attempt ran out of memory. The batch size stays: only its parts get smaller."""
+    """A change that the operator made after an attempt ran out of GPU memory.
 
-    attempt: int = Field(ge=1, description="The attempt that ran with it first.")
-    micro_batch_size: int = Field(ge=1, description="Rows at once on one GPU since then.")
-    time: Timestamp = Field(description="When it was decided.")
+    The batch size stays the same: it is only processed in smaller parts.
+    """
+
+    attempt: int = Field(ge=1, description="The number of the first attempt with the change.")
+    micro_batch_size: int = Field(
+        ge=1, description="The number of rows that one GPU processes at once since then."
+    )
+    time: Timestamp = Field(description="The time of the change.")
 
 
 class FineTuneJobStatus(StatusModel):
-    """How far the job is and what came out."""
+    """Observed state of a FineTuneJob."""
 
-    phase: FineTuneJobPhase | None = Field(None, description="How far it is, for people.")
-    conditions: Conditions = ()
-    observed_generation: int = Field(0, ge=0, description="The metadata.generation that status speaks of.")
-    method: str | None = Field(None, max_length=32, description="The method, such as SFT.")
-    resolved: Resolved | None = Field(None, description="What every Auto and every open reference came to.")
-    generation: GenerationStatus | None = Field(
-        None, description="What a teacher has made, with dataset.generate."
+    phase: FineTuneJobPhase | None = Field(
+        None, description="A summary of the state for people. Tools should use the conditions."
     )
-    dataset: DatasetStatus | None = Field(None, description="What was found in the data.")
+    conditions: Conditions = ()
+    observed_generation: int = Field(
+        0, ge=0, description="The metadata.generation that this status describes."
+    )
+    method: str | None = Field(None, max_length=32, description="The training method, such as SFT.")
+    resolved: Resolved | None = Field(
+        None, description="The values that were chosen for Auto settings and open references."
+    )
+    generation: GenerationStatus | None = Field(
+        None, description="The progress and result of data generation, with dataset.generate."
+    )
+    dataset: DatasetStatus | None = Field(None, description="The result of data preparation.")
     estimate: Estimate | None = Field(
         None,
-        description="What the whole of training will take, said before it begins: an order of magnitude.",
+        description="The expected size of the whole training, estimated before it begins. It is an order of "
+        "magnitude.",
     )
     progress: Progress | None = Field(
         None,
-        description="How far the stage is that runs: of training all fields; of generate and prepare percent, "
-        "remaining and lastUpdateTime.",
+        description="The progress of the current stage. Training reports all fields; generation and preparation "
+        "report percent, remaining and lastUpdateTime.",
     )
     memory_estimate: MemoryEstimate | None = Field(
-        None, description="What training takes of each GPU, estimated before one is asked for."
+        None, description="The GPU memory that training needs, estimated before a GPU is requested."
     )
     checkpoints: Annotated[tuple[CheckpointStatus, ...], Field(max_length=MAX_STATUS_CHECKPOINTS)] = Field(
         (),
@@ -290,26 +344,36 @@ class FineTuneJobStatus(StatusModel):
     )
     curve: Annotated[tuple[LossPoint, ...], Field(max_length=MAX_CURVE_POINTS)] = Field(
         (),
-        description="How the losses went; every step's lie beside the artefact.",
+        description="The course of the losses. The losses of every step are stored beside the artifact.",
         json_schema_extra=keyed_by("step"),
     )
     best_step: int | None = Field(
-        None, ge=0, description="The step whose weights the artefact holds, where it is not the last."
+        None, ge=0, description="The step whose weights the artifact holds, if it is not the last step."
     )
     overfitting_step: int | None = Field(
-        None, ge=0, description="Where the loss on the validation rows turned and went up, if it did."
+        None, ge=0, description="The step after which the loss on the validation rows rose, if it did."
     )
-    stopped_early: bool | None = Field(None, description="Whether earlyStopping ended it.")
+    stopped_early: bool | None = Field(None, description="True if earlyStopping ended training.")
     remedies: Annotated[tuple[Remedy, ...], Field(max_length=MAX_REMEDIES)] = Field(
         (),
-        description="What was changed after an attempt ran out of memory.",
+        description="The changes that the operator made after an attempt ran out of GPU memory.",
         json_schema_extra=keyed_by("attempt"),
     )
-    artifact: JobArtifact | None = Field(None, description="What came out.")
-    eval_run: str | None = Field(None, max_length=63, description="Name of the EvalRun made of evaluation.")
-    cost: JobCost | None = Field(None, description="What it took, and what was expected.")
-    failure: Failure | None = Field(None, description="Why it failed, in phase Failed.")
-    start_time: Timestamp | None = Field(None, description="When the operator first acted on it.")
-    completion_time: Timestamp | None = Field(None, description="When it ended.")
-    attempts: int = Field(0, ge=0, description="Training pods' gangs that were started for it.")
-    disruptions: int = Field(0, ge=0, description="Attempts that ended by a preemption, not by a fault.")
+    artifact: JobArtifact | None = Field(None, description="The artifact of the job.")
+    eval_run: str | None = Field(
+        None, max_length=63, description="The name of the EvalRun created for spec.evaluation."
+    )
+    cost: JobCost | None = Field(None, description="The GPU time and cost, so far and expected.")
+    failure: Failure | None = Field(None, description="The cause of the failure, in phase Failed.")
+    start_time: Timestamp | None = Field(
+        None, description="The time at which the operator first acted on the job."
+    )
+    completion_time: Timestamp | None = Field(None, description="The time at which the job ended.")
+    attempts: int = Field(
+        0,
+        ge=0,
+        description="The number of training attempts. One attempt starts all training pods of the job.",
+    )
+    disruptions: int = Field(
+        0, ge=0, description="The number of attempts that ended by a preemption and not by a fault."
+    )

@@ -1,4 +1,4 @@
-"""Rows that people label on an Argilla server."""
+"""Labeled rows on an Argilla server."""
 
 from pydantic import Field
 
@@ -9,28 +9,35 @@ from .uris import HttpUrl
 
 
 class ArgillaSource(StrictModel):
-    """What people answered about rows that ``labels push`` sent to an Argilla server."""
+    """Records that people labeled on an Argilla server, sent there with `labels push`."""
 
-    url: HttpUrl = Field(description="The server's address, such as http://argilla.labels.svc:6900.")
-    dataset: str = Field(min_length=1, max_length=200, description="The dataset's name on the server.")
+    url: HttpUrl = Field(description="The URL of the Argilla server, such as http://argilla.labels.svc:6900.")
+    dataset: str = Field(min_length=1, max_length=200, description="The name of the dataset on the server.")
     workspace: str | None = Field(
-        None, max_length=200, description="The dataset's workspace. Needed where the server has several."
+        None,
+        max_length=200,
+        description="The Argilla workspace of the dataset. Required if the server has datasets of this name in "
+        "several workspaces.",
     )
     aggregate: LabelAggregate = Field(
         LabelAggregate.MAJORITY,
-        description="Majority: a row as most people see it; a draw is left out. All: a row for each answer.",
+        description="The handling of several annotators. Majority: one row by majority vote; a tie is dropped. "
+        "All: one row for each response.",
     )
     min_annotators: int = Field(
-        1, ge=1, le=100, description="Rows that fewer people have answered are left out."
+        1,
+        ge=1,
+        le=100,
+        description="The minimum number of annotators of a row. Rows with fewer responses are dropped.",
     )
     output: LabelOutput = Field(
         LabelOutput.APPROVED,
-        description="What becomes of answers that people judged. Approved: the good ones, to learn from. "
-        "Unpaired: all, with a label that says whether they are good, for kto.",
+        description="The rows made from rated answers. Approved: only approved answers, as rows to learn from. "
+        "Unpaired: all answers, with a label that is true for approved ones, for method kto.",
     )
     approve_from: int | None = Field(
         None,
         ge=1,
         le=10,
-        description="The lowest rating of a good answer. Absent: three quarters of the scale.",
+        description="The lowest rating of an approved answer. If unset, three quarters of the rating scale.",
     )

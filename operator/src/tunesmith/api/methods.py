@@ -1,4 +1,4 @@
-"""How a model learns: one member per method."""
+"""Training methods, one member of ``Method`` each."""
 
 from pydantic import Field
 
@@ -12,198 +12,230 @@ from .sources import STORE_KEYS
 from .uris import TrainedModelUri
 from .values import DecimalString, HalfFraction, PositiveDecimal
 
-_MAX_LENGTH = "Where a row is cut off, in tokens, prompt and answer together. Memory grows with it."
-_PACKING = (
-    "Put several short rows into one sequence of maxLength: faster where rows are short; batchSize then counts "
-    "sequences. Absent: Auto, which packs on GPUs where batchSize is Auto too; status.resolved shows it."
+_MAX_LENGTH = (
+    "The maximum length of a row in tokens, prompt and answer together. Longer rows are cut off. "
+    "A larger value takes more GPU memory."
 )
-_SMOOTHED = frozenset({DPOLoss.ROBUST, DPOLoss.EXO_PAIR, DPOLoss.AOT})
+_PACKING = (
+    "If true, several short rows are packed into one sequence of maxLength, which is faster for "
+    "short rows; batchSize then counts sequences. If unset, rows are packed on GPUs if batchSize "
+    "is Auto; status.resolved shows the choice."
+)
 
 
 def _max_length() -> int:
-    found: int = Field(1024, ge=8, le=1_048_576, description=_MAX_LENGTH)
-    return found
+    field: int = Field(1024, ge=8, le=1_048_576, description=_MAX_LENGTH)
+    return field
 
 
 _ROOM_FOR_PROMPT = Rule(
     "self.maxCompletionLength < self.maxLength",
     "maxCompletionLength leaves no room for the prompt within maxLength: write a smaller one, or a larger maxLength.",
-    lambda method: method.max_completion_length < method.max_length,
-    ".maxCompletionLength",
+    field=".maxCompletionLength",
 )
 
 
 class SFT(StrictModel):
-    """Supervised fine-tuning: learn to give the answers in the rows."""
+    """Supervised fine-tuning: the model learns to give the answers in the rows."""
 
     assistant_only_loss: bool = Field(
         True,
-        description="Learn from the assistant's words only, not from the questions. False: from every token "
-        "of the row.",
+        description="If true, the model learns only from the assistant's words and not from the questions. If "
+        "false, it learns from every token of the row.",
     )
     packing: bool | None = Field(None, description=_PACKING)
     max_length: int = _max_length()
 
 
 class Pretraining(StrictModel):
-    """Continued pre-training: learn every token of plain text."""
+    """Continued pretraining: the model learns every token of plain text."""
 
     packing: bool | None = Field(None, description=_PACKING)
     max_length: int = _max_length()
 
 
 class DPO(StrictModel):
-    """Direct preference optimisation: learn to prefer the chosen answer of a pair to the rejected one."""
+    """Direct preference optimization: the model learns to prefer the chosen answer of a pair to the rejected one."""
 
     rules = (
         Rule(
             f"self.loss in ['Robust', 'EXOPair', 'AOT'] || {is_zero('self.labelSmoothing')}",
             "labelSmoothing has no effect with this loss: leave it out, or write loss: Robust, EXOPair or AOT.",
-            lambda dpo: dpo.loss in _SMOOTHED or float(dpo.label_smoothing) == 0,
         ),
         Rule(
             f"self.loss != 'EXOPair' || !{is_zero('self.labelSmoothing')}",
             'loss: EXOPair needs labelSmoothing above 0, such as labelSmoothing: "0.001".',
-            lambda dpo: dpo.loss is not DPOLoss.EXO_PAIR or float(dpo.label_smoothing) > 0,
         ),
     )
 
     beta: PositiveDecimal = Field(
-        "0.1", description='How close the model stays to where it began. Larger: closer. Such as "0.1".'
+        "0.1",
+        description='The strength with which the model is kept close to its start, such as "0.1". A larger value '
+        "keeps it closer.",
     )
     loss: DPOLoss = Field(
         DPOLoss.SIGMOID,
-        description="Variant of the loss. Sigmoid: the original. IPO and Hinge: less certain of clear pairs. "
-        "Robust: some pairs may be the wrong way round (labelSmoothing: how many). The rest as TRL has them.",
+        description="The variant of the loss. Sigmoid: the original DPO loss. IPO and Hinge: less confident on "
+        "clear pairs. Robust: some pairs may be swapped, at the rate labelSmoothing. The other "
+        "variants are those of TRL's DPOTrainer.",
     )
     label_smoothing: HalfFraction = Field(
         "0",
-        description="Share of pairs that may be the wrong way round, with loss: Robust, EXOPair or AOT. Such as "
-        '"0.1".',
+        description='The share of pairs that may be swapped, such as "0.1". Used with loss: Robust, EXOPair or '
+        "AOT.",
     )
     max_length: int = _max_length()
 
 
 class KTO(StrictModel):
-    """Kahneman-Tversky optimisation: learn from single answers that somebody called good or bad."""
+    """Kahneman-Tversky optimization: the model learns from single answers that are labeled good or bad."""
 
     beta: PositiveDecimal = Field(
-        "0.1", description='How close the model stays to where it began. Larger: closer. Such as "0.1".'
+        "0.1",
+        description='The strength with which the model is kept close to its start, such as "0.1". A larger value '
+        "keeps it closer.",
     )
     loss: KTOLoss = Field(
         KTOLoss.KTO,
-        description="Variant of the loss. KTO: the original. APOZeroUnpaired: without its comparison with other "
-        "rows.",
+        description="The variant of the loss. KTO: the original, which compares each row with other rows of its "
+        "micro-batch. APOZeroUnpaired: without that comparison.",
     )
     desirable_weight: DecimalString = Field(
         "1",
-        description="Weight of good answers. Raise it where they are few: good rows times this should be "
-        "1 to 1.33 times bad rows times theirs.",
+        description="The weight of good answers. Raise it if they are few: good rows times desirableWeight should"
+        " be 1 to 1.33 times bad rows times undesirableWeight.",
     )
-    undesirable_weight: DecimalString = Field("1", description="Weight of bad answers.")
+    undesirable_weight: DecimalString = Field("1", description="The weight of bad answers.")
     max_length: int = _max_length()
 
 
 class RewardModel(StrictModel):
-    """A reward model: learn to give chosen answers a larger number than rejected ones. rloo and grpo use it."""
+    """Reward modeling: the model learns to score chosen answers higher than rejected ones.
+
+    Use the result in rloo or grpo.
+    """
 
     center_rewards_coefficient: DecimalString | None = Field(
-        None, description='Pulls the numbers towards 0, such as "0.01". Absent: they may drift.'
+        None,
+        description='The strength with which scores are pulled towards 0, such as "0.01". If unset, they may '
+        "drift.",
     )
     max_length: int = _max_length()
 
 
 class Online(StrictModel):
-    """What methods have in common that learn from answers they make themselves."""
+    """Settings of methods that learn from answers that the model generates itself."""
 
     rules = (_ROOM_FOR_PROMPT,)
 
     rewards: Rewards = Field(
-        description="What makes an answer good. The weighted sum of all is what the model learns to raise. "
-        "Exactly one member of each beside name and weight says what it is."
+        description="The rewards. The model learns to raise their weighted sum. Exactly one member of each reward"
+        " besides name and weight must be set."
     )
     generations: int = Field(
-        8, ge=2, le=256, description="Answers to each prompt; they are compared with each other."
+        8,
+        ge=2,
+        le=256,
+        description="The number of answers to each prompt. They are compared with each other.",
     )
     temperature: PositiveDecimal = Field(
-        "1", description='How varied the answers are, such as "0.7". Too little, and all are the same.'
+        "1",
+        description='The sampling temperature of the answers, such as "0.7". If it is too low, all answers are '
+        "the same and nothing can be learned.",
     )
     max_completion_length: int = Field(
-        256, ge=1, le=1_048_576, description="Where an answer is cut off, in tokens."
+        256,
+        ge=1,
+        le=1_048_576,
+        description="The maximum length of an answer in tokens. Longer answers are cut off.",
     )
     max_length: int = _max_length()
 
 
 class GRPO(Online):
-    """Group relative policy optimisation: make several answers to a prompt, and learn from those above average."""
+    """Group relative policy optimization: the model learns from the better of several answers to a prompt."""
 
     beta: DecimalString = Field(
-        "0", description='How close the model stays to where it began. "0": not held, which saves memory.'
+        "0",
+        description='The strength with which the model is kept close to its start. "0" disables this and saves '
+        "the memory of a reference model.",
     )
     loss: GRPOLoss = Field(
         GRPOLoss.DAPO,
-        description="How answers of different lengths count. DAPO: each token alike. GRPO: each answer alike. "
-        "BNPO and DrGRPO: as in their papers.",
+        description="The weighting of answers of different lengths. DAPO: each token counts the same. GRPO: each "
+        "answer counts the same. BNPO and DrGRPO: as in their papers.",
     )
 
 
 class RLOO(Online):
-    """REINFORCE leave-one-out: make several answers to a prompt, and compare each with the mean of the others.
+    """REINFORCE leave-one-out: the model generates several answers to a prompt and compares each with the others' mean.
 
-    With a reward model it is the second half of RLHF.
+    Together with a reward model it is the second half of RLHF.
     """
 
     beta: DecimalString = Field(
-        "0.05", description='How close the model stays to where it began. Larger: closer. Such as "0.05".'
+        "0.05",
+        description='The strength with which the model is kept close to its start, such as "0.05". A larger value'
+        " keeps it closer.",
     )
 
 
 class TeacherEndpoint(ChatEndpoint):
-    """A teacher behind an endpoint that speaks the OpenAI API."""
+    """A teacher model behind an endpoint that serves the OpenAI API."""
 
     max_tokens: int = Field(
-        512, ge=1, le=1_048_576, description="Where an answer of the teacher is cut off, in tokens."
+        512,
+        ge=1,
+        le=1_048_576,
+        description="The maximum length of an answer in tokens. Longer answers are cut off.",
     )
-    temperature: DecimalString = Field("0", description='How varied its answers are. "0": the likeliest.')
+    temperature: DecimalString = Field(
+        "0", description='The sampling temperature of the teacher. With "0", it gives the most likely answer.'
+    )
 
 
 class Teacher(StrictModel):
-    """Who is learned from."""
+    """The teacher model of a distillation. Exactly one of uri and endpoint must be set."""
 
     rules = (
         exactly_one(
             ("uri", "endpoint"),
-            "Name the teacher in one way: uri for its weights, or endpoint: {url: …, model: …} for its answers.",
+            "Set exactly one of uri, to learn from the teacher's weights, and endpoint: {url: …, model: "
+            "…}, to learn from its answers.",
         ),
         Rule(
             "has(self.uri) || !has(self.secretRef)",
-            "teacher.secretRef opens teacher.uri: for an endpoint, write endpoint: {secretRef: …}.",
-            lambda teacher: teacher.uri is not None or teacher.secret_ref is None,
+            "teacher.secretRef is used for teacher.uri only: for an endpoint, write endpoint: {secretRef:"
+            " …}.",
         ),
     )
 
     uri: TrainedModelUri | None = Field(
         None,
-        description="Weights of a larger model with the same vocabulary: the model answers, and learns from the "
-        "teacher's opinion of each token. Both have to fit into memory.",
+        description="The weights of a larger model with the same vocabulary. The tuned model generates answers "
+        "and learns from the teacher's probability of each token. Both models must fit into GPU "
+        "memory.",
     )
     secret_ref: SecretName | None = Field(None, description=STORE_KEYS)
     endpoint: TeacherEndpoint | None = Field(
-        None, description="A model behind an endpoint: it answers each prompt before training, once."
+        None, description="A model behind an endpoint. It answers each prompt once, before training."
     )
 
 
 class Distillation(StrictModel):
-    """Distillation: learn from a larger model, from its answers or from its weights."""
+    """Distillation: the model learns from a larger model, by its answers or by its weights."""
 
     rules = (_ROOM_FOR_PROMPT,)
 
-    teacher: Teacher = Field(description="Who is learned from: exactly one of uri and endpoint.")
+    teacher: Teacher = Field(description="The teacher model. Exactly one of uri and endpoint must be set.")
     temperature: PositiveDecimal = Field(
-        "1", description="How varied the model's own answers are, with teacher.uri."
+        "1", description="The sampling temperature of the tuned model's own answers, with teacher.uri."
     )
     max_completion_length: int = Field(
-        256, ge=1, le=1_048_576, description="Where an answer of the model is cut off, in tokens."
+        256,
+        ge=1,
+        le=1_048_576,
+        description="The maximum length of the tuned model's answers in tokens. Longer answers are cut off.",
     )
     max_length: int = _max_length()
 
@@ -213,70 +245,71 @@ _NAMES = {"reward": "Reward", "pretraining": "Pretraining", "distillation": "Dis
 
 
 class Method(StrictModel):
-    """How the model learns. Exactly one member; the member's name is the method."""
+    """The training method. Exactly one member must be set; its name is the method."""
 
     rules = (
         exactly_one(
             MEMBERS,
-            "Choose one method: sft, dpo, kto, grpo, rloo, reward, pretraining or distillation, such as method: "
-            "{sft: {}} for supervised fine-tuning.",
+            "Set exactly one method: sft, dpo, kto, grpo, rloo, reward, pretraining or distillation, such"
+            " as method: {sft: {}} for supervised fine-tuning.",
         ),
     )
 
     sft: SFT | None = Field(
         None,
-        description="Supervised fine-tuning: rows hold questions and the answers to give. `sft: {}` takes "
+        description="Supervised fine-tuning: rows hold questions and the answers to learn. Write `sft: {}` for "
         "the defaults.",
     )
     dpo: DPO | None = Field(
         None,
-        description="Preferences: rows hold a prompt, a chosen and a rejected answer. `dpo: {}` takes the "
-        "defaults.",
+        description="Preference learning: rows hold a prompt, a chosen and a rejected answer. Write `dpo: {}` for"
+        " the defaults.",
     )
     kto: KTO | None = Field(
         None,
-        description="Judged answers: rows hold a prompt, an answer and whether it is good. `kto: {}` takes the "
-        "defaults.",
+        description="Learning from labeled answers: rows hold a prompt, an answer and whether it is good. Write "
+        "`kto: {}` for the defaults.",
     )
     grpo: GRPO | None = Field(
         None,
-        description="Rewards: rows hold prompts; the model answers, and learns from what your rewards say of "
-        "its answers.",
+        description="Reinforcement learning: rows hold prompts; the model generates answers and learns from their"
+        " rewards.",
     )
     rloo: RLOO | None = Field(
         None,
-        description="Rewards, as grpo, by another estimate: the usual choice with a reward model (RLHF).",
+        description="Reinforcement learning as grpo, with another estimator. It is the usual choice with a reward"
+        " model (RLHF).",
     )
     reward: RewardModel | None = Field(
         None,
-        description="A reward model from rows with a chosen and a rejected answer. `reward: {}` takes the "
-        "defaults.",
+        description="Reward modeling: rows hold a prompt, a chosen and a rejected answer. Write `reward: {}` for "
+        "the defaults.",
     )
     pretraining: Pretraining | None = Field(
-        None, description="Plain text: rows hold text to go on from, every token is learned."
+        None, description="Continued pretraining: rows hold plain text, and every token is learned."
     )
     distillation: Distillation | None = Field(
-        None, description="A teacher: rows hold prompts; the model learns from a larger one."
+        None, description="Distillation: rows hold prompts, and the model learns from a larger model."
     )
 
     @property
     def key(self) -> str:
-        """The member that is set, such as ``sft``."""
+        """Name of the member that is set, such as ``sft``."""
         return next(name for name in MEMBERS if getattr(self, name) is not None)
 
     @property
     def name(self) -> str:
-        """The chosen method, as people write it."""
+        """Name of the method for people, such as ``SFT``."""
         return _NAMES.get(self.key, self.key.upper())
 
     @property
     def rewards(self) -> tuple[Reward, ...]:
-        """The rewards of a method that has some."""
+        """Rewards of an online method, or none."""
         online = self.grpo or self.rloo
         return online.rewards if online else ()
 
     @property
     def packing(self) -> bool | None:
-        """Whether rows are packed, where the method can and it is written."""
+        """Setting of ``packing``, for methods that have it."""
         packed = self.sft or self.pretraining
         return packed.packing if packed else None

@@ -1,4 +1,4 @@
-"""What comes out, where it is kept, what is tracked, and what it may cost."""
+"""Output, checkpoints, experiment trackers and budget of a FineTuneJob."""
 
 from typing import Annotated
 
@@ -14,98 +14,105 @@ from .values import Currency, PositiveDecimal
 
 
 class Checkpoints(StrictModel):
-    """When the state of training is saved, so that another attempt goes on from there."""
+    """Checkpoint schedule of training."""
 
-    every_steps: int = Field(100, ge=1, le=1_000_000, description="Optimizer steps between two checkpoints.")
+    every_steps: int = Field(
+        100, ge=1, le=1_000_000, description="The number of optimizer steps between two checkpoints."
+    )
     keep: int = Field(
-        3, ge=1, le=100, description="How many of the latest checkpoints are kept while training."
+        3, ge=1, le=100, description="The number of latest checkpoints that are kept during training."
     )
 
 
 class Output(StrictModel):
-    """Where the artefact is kept, and in which forms."""
+    """The storage of the artifact, and its formats."""
 
     uri: OutputUri = Field(
-        description="A claim that the pods may write to, with a folder or without: pvc://artifacts/team-a; or "
-        "s3://bucket/folder, gs://bucket/folder, oci://registry/repository, hf://org/repo. "
-        "Artefacts lie below it by digest and are never removed by the operator."
+        description="The location of artifacts: pvc://artifacts/team-a for a PersistentVolumeClaim that the pods "
+        "can write to, with or without a folder; or s3://bucket/folder, gs://bucket/folder, "
+        "oci://registry/repository, hf://org/repo. Each artifact is stored below it by digest. "
+        "Artifacts are never deleted by the operator."
     )
     formats: Annotated[tuple[OutputFormat, ...], Field(max_length=len(OutputFormat))] = Field(
         (OutputFormat.ADAPTER,),
-        description="What comes out. Adapter: what was trained, always there whether written or not (the whole "
-        "model, where no adapter is trained). Merged: the base model with the adapter in it. GGUF: one file with "
-        "an Ollama Modelfile.",
+        description="The formats of the result. Adapter: the trained adapter, or the complete model if no adapter"
+        " is trained; it is always written, even if not listed. Merged: the base model with the "
+        "adapter merged into it. GGUF: one GGUF file with an Ollama Modelfile.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     secret_ref: SecretName | None = Field(None, description=STORE_KEYS)
 
 
 class Workspace(StrictModel):
-    """Where work files lie: prepared data, checkpoints. They are removed when training has succeeded."""
+    """The storage of work files: prepared data and checkpoints. They are deleted when training has succeeded."""
 
     uri: WorkspaceUri = Field(
-        description="pvc://claim/folder, s3://bucket/folder or gs://bucket/folder. Several nodes need a claim that "
-        "all of them can write to."
+        description="The location of work files: pvc://claim/folder, s3://bucket/folder or gs://bucket/folder. "
+        "Training on several nodes needs a claim that all nodes can write to (ReadWriteMany)."
     )
     secret_ref: SecretName | None = Field(None, description=STORE_KEYS)
 
 
 class Budget(StrictModel):
-    """What the job may take. GPU time counts from the start of its training pods to their end."""
+    """Limit and price of GPU time. GPU time counts from the start of the training pods to their end."""
 
     rules = (
         Rule(
             "has(self.gpuHours) || has(self.pricePerGpuHour)",
-            'Write gpuHours for a limit, such as "10", or pricePerGpuHour to see what it costs, or both.',
-            lambda budget: budget.gpu_hours is not None or budget.price_per_gpu_hour is not None,
+            'budget needs a member: write gpuHours for a limit, such as "10", or pricePerGpuHour to see '
+            "the cost, or both.",
         ),
         Rule(
             "has(self.pricePerGpuHour) == has(self.currency)",
-            'A price needs a currency, and a currency a price: pricePerGpuHour: "2.50" and currency: EUR.',
-            lambda budget: (budget.price_per_gpu_hour is None) == (budget.currency is None),
+            'Set pricePerGpuHour and currency together: pricePerGpuHour: "2.50" and currency: EUR.',
         ),
     )
 
     gpu_hours: PositiveDecimal | None = Field(
         None,
-        description='GPUs times hours that may be used, over all attempts, such as "10". Then training stops with a '
-        "committed checkpoint, and the job fails with BudgetExhausted. Absent: no limit.",
+        description='The maximum number of GPU hours over all attempts, such as "10". When it is reached, '
+        "training stops with a committed checkpoint, and the job fails with BudgetExhausted. If "
+        "unset, there is no limit.",
     )
     price_per_gpu_hour: PositiveDecimal | None = Field(
-        None, description='What one GPU costs an hour, such as "2.50". status.cost shows the amount.'
+        None, description='The price of one GPU hour, such as "2.50". status.cost shows the resulting amount.'
     )
-    currency: Currency | None = Field(None, description="The price's currency, such as EUR.")
+    currency: Currency | None = Field(None, description="The currency of the price, such as EUR.")
 
 
 class MLflow(StrictModel):
-    """Metrics to an MLflow server."""
+    """An MLflow server that receives metrics."""
 
-    experiment: str = Field(min_length=1, max_length=256, description="Name of the experiment.")
+    experiment: str = Field(min_length=1, max_length=256, description="The name of the experiment.")
     secret_ref: SecretName = Field(
-        description="Secret with MLflow's own variables as keys: `MLFLOW_TRACKING_URI`, and "
+        description="The Secret with MLflow's own environment variables as keys: `MLFLOW_TRACKING_URI`, and "
         "`MLFLOW_TRACKING_TOKEN` or `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`."
     )
 
 
 class WeightsAndBiases(StrictModel):
-    """Metrics to Weights & Biases."""
+    """A Weights & Biases project that receives metrics."""
 
-    project: str = Field(min_length=1, max_length=128, description="Name of the project.")
+    project: str = Field(min_length=1, max_length=128, description="The name of the project.")
     entity: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
-        None, description="Team or user. Absent: the key's own."
+        None,
+        description="The team or user of the project. If unset, the default entity of the API key is used.",
     )
     secret_ref: SecretName = Field(
-        description="Secret with W&B's own variables as keys: `WANDB_API_KEY` and, for a server of your own, "
-        "`WANDB_BASE_URL`."
+        description="The Secret with W&B's own environment variables as keys: `WANDB_API_KEY` and, for a "
+        "self-hosted server, `WANDB_BASE_URL`."
     )
 
 
 class Tracking(StrictModel):
-    """Where metrics go besides the status."""
+    """Experiment trackers that receive metrics in addition to the status."""
 
     tensor_board: bool = Field(
         True,
-        description="Write TensorBoard's event files to <workspace or output>/<namespace>/<uid>/tensorboard.",
+        description="If true, TensorBoard event files are written to <workspace or "
+        "output>/<namespace>/<uid>/tensorboard.",
     )
-    mlflow: MLflow | None = Field(None, description="Send metrics to an MLflow server.")
-    weights_and_biases: WeightsAndBiases | None = Field(None, description="Send metrics to Weights & Biases.")
+    mlflow: MLflow | None = Field(None, description="An MLflow server that receives metrics.")
+    weights_and_biases: WeightsAndBiases | None = Field(
+        None, description="A Weights & Biases project that receives metrics."
+    )

@@ -85,6 +85,7 @@ class RunReason(StrEnum):
     OUT_OF_MEMORY = "OutOfMemory"
     COMMUNICATION = "Communication"
     INFRASTRUCTURE = "Infrastructure"
+    INTERNAL_ERROR = "InternalError"
     TOO_MANY_DISRUPTIONS = "TooManyDisruptions"
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     DEADLINE_EXCEEDED = "DeadlineExceeded"

@@ -1,4 +1,4 @@
-"""What is trained and how: the adapter, the hyperparameters, when to stop."""
+"""Adapter, hyperparameters and early stopping of a training run."""
 
 from typing import Annotated
 
@@ -17,51 +17,50 @@ _NEVER_IN_CEL = ", ".join(f"'{name}'" for name in _NEVER_ADAPTED)
 
 
 class Adapter(StrictModel):
-    """A low-rank adapter: small matrices beside the frozen weights of the base model."""
+    """A low-rank adapter: small trained matrices beside the frozen weights of the base model."""
 
     rules = (
         Rule(
             f"!('{ALL_LINEAR}' in self.targetModules) || self.targetModules.size() == 1",
-            "all-linear is every linear layer already: write it alone, or name single modules.",
-            lambda adapter: ALL_LINEAR not in adapter.target_modules or len(adapter.target_modules) == 1,
-            ".targetModules",
+            "all-linear already includes every linear layer: write it alone, or list single modules.",
+            field=".targetModules",
         ),
         Rule(
             "self.targetModules.all(m, !(m.split('.')[m.split('.').size() - 1] in [" + _NEVER_IN_CEL + "]))",
-            "The embeddings and the output layer can't get an adapter that can be served: leave lm_head and "
-            "embed_tokens out.",
-            lambda adapter: not any(name.split(".")[-1] in _NEVER_ADAPTED for name in adapter.target_modules),
-            ".targetModules",
+            "Adapters on the embeddings and the output layer can't be served: leave out lm_head and "
+            "embed_tokens.",
+            field=".targetModules",
         ),
         Rule(
             "self.type == 'QLoRA' || !has(self.doubleQuantization)",
-            "doubleQuantization is about 4-bit weights: leave it out, or write type: QLoRA.",
-            lambda adapter: adapter.type is AdapterType.QLORA or adapter.double_quantization is None,
-            ".doubleQuantization",
+            "doubleQuantization applies to 4-bit weights only: leave it out, or write type: QLoRA.",
+            field=".doubleQuantization",
         ),
     )
 
     type: AdapterType = Field(
         AdapterType.LORA,
-        description="LoRA: the usual choice. RSLoRA: scaled by alpha / sqrt(rank), for large ranks. DoRA: learns "
-        "magnitudes too; slower, and served only as output.formats: [Merged]. QLoRA: LoRA on base weights kept in 4 "
-        "bits (NF4), which takes the least memory.",
+        description="The type of the adapter. LoRA: the usual choice. RSLoRA: scaled by alpha / sqrt(rank), for "
+        "large ranks. DoRA: also learns magnitudes; it is slower and can be served only as "
+        "output.formats: [Merged]. QLoRA: LoRA on base weights quantized to 4 bits (NF4), which takes"
+        " the least memory.",
     )
     rank: int = Field(
         16,
         ge=1,
         le=512,
-        description="Size of the adapter's matrices: 8 to 32 for a task, more for much data. An "
-        "AdapterDeployment must allow it (engine.maxRank); no more than 512 can be served.",
+        description="The rank of the adapter's matrices: 8 to 32 for one task, more for much data. An "
+        "AdapterDeployment must allow it with engine.maxRank; ranks above 512 cannot be served.",
     )
     alpha: int = Field(
         32,
         ge=1,
         le=4096,
-        description="Scale of the adapter: its output is multiplied by alpha / rank (RSLoRA: alpha / sqrt(rank)).",
+        description="The scale of the adapter: its output is multiplied by alpha / rank (RSLoRA: alpha / "
+        "sqrt(rank)).",
     )
     dropout: Fraction = Field(
-        "0", description='Share of the adapter\'s inputs dropped in training, such as "0.05".'
+        "0", description='The share of the adapter\'s inputs that is dropped during training, such as "0.05".'
     )
     target_modules: Annotated[
         tuple[
@@ -78,65 +77,80 @@ class Adapter(StrictModel):
         Field(min_length=1, max_length=32),
     ] = Field(
         (ALL_LINEAR,),
-        description="The linear layers that get an adapter, by the end of their name: [q_proj, v_proj]. "
-        "[all-linear]: all but the output layer.",
+        description="The linear layers that receive an adapter, by the end of their names, such as [q_proj, "
+        "v_proj]. With [all-linear], all linear layers except the output layer receive one.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     double_quantization: bool | None = Field(
         None,
-        description="QLoRA only: quantise the constants of the quantisation too, which saves 0.4 bits a weight. "
-        "Absent: true.",
+        description="If true, the quantization constants are quantized as well, which saves 0.4 bits per weight. "
+        "Used with type: QLoRA only. If unset, it is true.",
     )
 
 
 class Hyperparameters(StrictModel):
-    """How training goes. The defaults suit some hundred to some thousand rows."""
+    """Hyperparameters of training. The defaults suit some hundred to some thousand rows."""
 
-    epochs: int = Field(3, ge=1, le=1000, description="How often all rows are gone through.")
+    epochs: int = Field(3, ge=1, le=1000, description="The number of passes over all training rows.")
     max_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
-        None, description="Stop after so many optimizer steps, where the epochs take more."
+        None,
+        description="The maximum number of optimizer steps. Training stops there even if epochs remain. If unset,"
+        " epochs alone decides.",
     )
     learning_rate: LearningRate = Field(
         "Auto",
-        description='Peak learning rate in quotes, such as "2e-4". Auto: chosen for method and adapter; '
-        "status.resolved shows it.",
+        description='The peak learning rate in quotes, such as "2e-4". Auto: chosen by method and adapter; '
+        "status.resolved shows the choice.",
     )
     batch_size: BatchSize = Field(
         "Auto",
-        description="Rows per optimizer step, over all GPUs; with packing, packed sequences; with grpo and rloo, "
-        "answers. Auto: chosen for the number of rows; status.resolved shows it.",
+        description="The number of rows per optimizer step, over all GPUs. It counts packed sequences with "
+        "packing, and answers with grpo and rloo. Auto: chosen by the number of rows; status.resolved"
+        " shows the choice.",
     )
     micro_batch_size: BatchSize = Field(
         "Auto",
-        description="Rows that go through the model at once on one GPU. Less takes less memory and more time, and "
-        "changes nothing else: steps are accumulated up to batchSize. Auto: chosen for maxLength.",
+        description="The number of rows that one GPU processes at once. A smaller value takes less memory and "
+        "more time; the result does not change, because gradients are accumulated up to batchSize. "
+        "Auto: chosen by maxLength and the memory of the GPU.",
     )
-    warmup_ratio: Fraction = Field("0.03", description="Share of the steps in which the learning rate rises.")
+    warmup_ratio: Fraction = Field(
+        "0.03", description="The share of the steps in which the learning rate rises to its peak."
+    )
     scheduler: Scheduler = Field(
         Scheduler.LINEAR,
-        description="How the learning rate goes on after that. Linear and Cosine fall to 0; Constant stays.",
+        description="The course of the learning rate after warmup. Linear and Cosine decay to 0; Constant stays "
+        "at the peak.",
     )
-    weight_decay: DecimalString = Field("0", description='Pull of the weights towards 0, such as "0.01".')
+    weight_decay: DecimalString = Field(
+        "0", description='The weight decay of the optimizer (AdamW), such as "0.01".'
+    )
     max_grad_norm: PositiveDecimal = Field(
-        "1", description='Gradients are scaled down to this norm, such as "1".'
+        "1", description='The norm to which larger gradients are clipped, such as "1".'
     )
     seed: int = Field(
         42,
         ge=0,
         le=4_294_967_295,
-        description="Seed of the split, the order of rows and the adapter's first weights.",
+        description="The random seed of the validation split, the order of rows and the initial weights of the "
+        "adapter.",
     )
 
 
 class EarlyStopping(StrictModel):
-    """Stop when the validation rows bring nothing better: their loss no longer falls, or the reward of answers to them
-    no longer rises. The artefact holds the best weights, not the last.
+    """Early stopping: training ends when the validation rows show no improvement.
+
+    Improvement is a lower loss, or a higher reward with methods that learn from rewards. The artifact holds the best
+    weights, not the last.
     """
 
     patience: int = Field(
-        3, ge=1, le=1000, description="How many measurements in a row may bring nothing better."
+        3,
+        ge=1,
+        le=1000,
+        description="The number of consecutive measurements without improvement after which training stops.",
     )
     min_delta: DecimalString = Field(
         "0",
-        description='How much lower a loss, or higher a reward, has to be to count as better, such as "0.001".',
+        description='The smallest change of loss or reward that counts as an improvement, such as "0.001".',
     )

@@ -1,7 +1,7 @@
-"""Rules with a sentence, declared beside their type: one source for the API server and the models."""
+"""Validation rules in CEL with messages, declared beside the types that they validate."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,15 @@ VALIDATIONS = "x-kubernetes-validations"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule that the API server checks in CEL and, where ``check`` is given, the model checks too.
+    """Validation rule of the API server, with a Python twin if the operator's own code relies on it.
 
     Attributes:
-        cel: the expression; ``self`` is the value it stands on.
-        message: the sentence that people see; it says what to write.
-        check: the same rule on the Python value. Transition rules have none: the old object is not at hand.
-        field: the member that the sentence is about, such as ``.adapter``; empty for the value itself.
+        cel: the CEL expression; ``self`` is the value that the rule is declared on.
+        message: the message for people, which says what to write.
+        check: the same rule on the Python value, for what the operator takes for granted when it reads an object: the
+            form of a value that it parses, exactly one member of a union. Other rules are checked by the API server
+            alone.
+        field: the member that the message is about, such as ``.adapter``; empty for the value itself.
     """
 
     cel: str
@@ -30,7 +32,7 @@ class Rule:
     field: str = ""
 
     def to_schema(self) -> dict[str, str]:
-        """The rule as an item of ``x-kubernetes-validations``."""
+        """Item of ``x-kubernetes-validations``."""
         schema = {"rule": self.cel, "message": self.message}
         return schema | ({"fieldPath": self.field} if self.field else {})
 
@@ -38,7 +40,7 @@ class Rule:
         """Check the Python value.
 
         Raises:
-            ValueError: the rule's sentence.
+            ValueError: the rule is violated; the text is its message.
         """
         if self.check is not None and not self.check(value):
             raise ValueError(self.message)
@@ -57,14 +59,14 @@ class Rule:
 
 
 def with_rules(schema: JsonSchemaValue, rules: tuple[Rule, ...]) -> JsonSchemaValue:
-    """The schema with the rules behind those that it has."""
+    """Schema with further rules."""
     if not rules:
         return schema
     return schema | {VALIDATIONS: [*schema.get(VALIDATIONS, []), *(rule.to_schema() for rule in rules)]}
 
 
 def exactly_one(names: tuple[str, ...], message: str) -> Rule:
-    """A union: one of the members must be there, and no other."""
+    """Rule that exactly one of the members is set."""
     members = ", ".join(f"has(self.{to_camel(name)})" for name in names)
     return Rule(
         f"[{members}].filter(x, x).size() == 1",
@@ -73,17 +75,30 @@ def exactly_one(names: tuple[str, ...], message: str) -> Rule:
     )
 
 
+#: The artifact at a URI is always pinned by its digest.
+DIGEST_WITH_URI = Rule(
+    "has(self.uri) == has(self.digest)",
+    "Set uri and digest together: the digest identifies the exact artifact.",
+    lambda model: (model.uri is None) == (model.digest is None),
+)
+
+
+def any_of(words: Sequence[str]) -> str:
+    """Alternatives as text, such as ``dpo, kto or reward``."""
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
 def keyed_by(*keys: str) -> dict[str, Any]:
-    """Extension of a list that is a map: no two items have equal keys, and appliers own single items."""
+    """Schema extension of a list that is a map: keys are unique, and server-side apply owns single items."""
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
 
 
 def is_zero(decimal: str) -> str:
-    """CEL: the decimal string is 0. An ill-formed one is not, and is told by its own rule."""
+    """CEL expression that a decimal string is 0. An ill-formed string is not; its own rule reports it."""
     return f"{decimal}.matches(r'^[0.]+([eE].*)?$')"
 
 
 def matching(pattern: str, message: str) -> Rule:
-    """A string of this form; the pattern is one that RE2 and Python read alike."""
+    """Rule that a string matches the pattern, which RE2 and Python must read alike."""
     compiled = re.compile(pattern)
     return Rule(f"self.matches(r'{pattern}')", message, lambda value: compiled.search(value) is not None)

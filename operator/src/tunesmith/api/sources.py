@@ -1,4 +1,4 @@
-"""Where a FineTuneJob's model and rows come from, and the Secrets that open them."""
+"""Sources of a FineTuneJob: the model and the rows, with the Secrets to read them."""
 
 from typing import Annotated
 
@@ -21,232 +21,236 @@ from .uris import TrainedDataUri, TrainedModelUri, ValidationDataUri
 from .values import Fraction, MemberPath, Similarity
 
 STORE_KEYS = (
-    "Secret that opens it, read by the pods only. Keys by the kind of storage: hf:// `token`; s3:// "
-    "`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, where it is not Amazon's, `AWS_ENDPOINT_URL`; gs:// "
-    "`credentials.json`; oci:// `username` and `password`, or `.dockerconfigjson`."
+    "The Secret with the credentials for uri. Only the pods read it. Its keys depend on the kind "
+    "of storage. hf://: `token`. s3://: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, for "
+    "stores other than Amazon S3, `AWS_ENDPOINT_URL`. gs://: `credentials.json`. oci://: "
+    "`username` and `password`, or `.dockerconfigjson`."
 )
 
 
 class BaseModel(StrictModel):
-    """The model that is tuned."""
+    """The model to tune. Exactly one of uri and fineTuneJobRef must be set."""
 
     rules = (
         exactly_one(
             ("uri", "fine_tune_job_ref"),
-            "Name the model in one way: uri: hf://org/repo@revision, or fineTuneJobRef: {name: …} to go on from "
-            "an earlier job's artefact.",
+            "Set exactly one base model: uri: hf://org/repo@revision, or fineTuneJobRef: {name: …} to "
+            "continue from the artifact of an earlier job.",
         ),
     )
 
     uri: TrainedModelUri | None = Field(
         None,
-        description="Where the model lies: pvc://claim/path for a folder in a claim, hf://org/repo@revision for "
-        "the Hugging Face Hub, s3://bucket/folder, gs://bucket/folder, or oci://registry/repository@sha256:…. "
-        "Without a revision, the one found at the start is kept and shown in status.",
+        description="The location of the model: pvc://claim/path for a folder on a PersistentVolumeClaim, "
+        "hf://org/repo@revision for a repository on the Hugging Face Hub, s3://bucket/folder, "
+        "gs://bucket/folder, or oci://registry/repository@sha256:…. If the revision is omitted, the "
+        "revision found at the start is used throughout and shown in status.",
     )
     fine_tune_job_ref: FineTuneJobRef | None = Field(
         None,
-        description="Instead of uri: go on from the artefact of an earlier FineTuneJob, on that job's base "
-        "model. This job waits until that one has succeeded. An adapter goes on with the type, rank, alpha and "
-        "targetModules that it has.",
+        description="An earlier FineTuneJob to continue from, on its base model. This job waits until that job "
+        "has succeeded. If its artifact is an adapter, training continues with the type, rank, alpha "
+        "and targetModules of that adapter.",
     )
     secret_ref: SecretName | None = Field(None, description=STORE_KEYS)
 
 
 class ModelLocation(StrictModel):
-    """A model by its address."""
+    """The location of a model."""
 
-    uri: TrainedModelUri = Field(description="Where the model lies.")
+    uri: TrainedModelUri = Field(description="The location of the model, in the forms of baseModel.uri.")
 
 
 class TrainSource(StrictModel):
-    """Rows of data, in one place or in several, and the Secret that opens them."""
+    """The location of the training rows, and the Secret to read them with."""
 
     rules = (
         exactly_one(
             ("uri", "uris", "argilla"),
-            "Name the rows in one way: uri: pvc://claim/file.jsonl; uris: [pvc://claim/a.jsonl, …] for several; or "
-            "argilla: {url: …, dataset: …} for what people labelled.",
+            "Set exactly one source of rows: uri: pvc://claim/file.jsonl; uris: [pvc://claim/a.jsonl, …] "
+            "for several files; or argilla: {url: …, dataset: …} for labeled records.",
         ),
     )
 
     uri: TrainedDataUri | None = Field(
         None,
-        description="Where the rows lie: pvc://claim/file.jsonl, hf://org/repo/file@revision, s3://bucket/file.jsonl, "
-        "gs://bucket/file.jsonl, or configmap://name/key for small data. All but the last may name a folder, with a "
-        "slash at its end (hf://org/repo/data/@revision), for all its files, or a pattern, such as "
-        "s3://bucket/rows-*.parquet, for some. A file is JSONL, JSON, CSV, TSV, Parquet, plain text or Markdown, "
-        "compressed or not.",
+        description="The location of the rows: pvc://claim/file.jsonl, hf://org/repo/file@revision, "
+        "s3://bucket/file.jsonl, gs://bucket/file.jsonl, or configmap://name/key for small data. All "
+        "but configmap:// may name a folder, with a slash at its end (hf://org/repo/data/@revision), "
+        "for all its files, or a pattern, such as s3://bucket/rows-*.parquet, for some of them. Files"
+        " may be JSONL, JSON, CSV, TSV, Parquet, plain text or Markdown, and may be compressed.",
     )
     uris: Annotated[tuple[TrainedDataUri, ...], Field(min_length=1, max_length=MAX_TRAIN_URIS)] | None = (
         Field(
             None,
-            description="Instead of uri: several places, each as uri names one, read in this order. All hold rows of "
-            "one format and are opened with the same Secret.",
+            description="Several locations, each in the forms of uri, read in this order. All must hold rows of one "
+            "format and are read with the same Secret.",
             json_schema_extra={"x-kubernetes-list-type": "set"},
         )
     )
     argilla: ArgillaSource | None = Field(
-        None, description="What people labelled on an Argilla server, pulled once when the job begins."
+        None,
+        description="Records that people labeled on an Argilla server. They are pulled once, when the job begins.",
     )
     secret_ref: SecretName | None = Field(
         None,
-        description=f"{STORE_KEYS} Absent: hf:// is opened with baseModel.secretRef. argilla: `ARGILLA_API_KEY`.",
+        description=f"{STORE_KEYS} argilla: `ARGILLA_API_KEY`. If unset, hf:// is read with baseModel.secretRef.",
     )
 
     @property
     def locations(self) -> tuple[str, ...]:
-        """All places, in the order in which they are read."""
+        """All locations, in the order in which they are read."""
         return tuple(self.fields.values())
 
     @property
     def is_files(self) -> bool:
-        """Whether the rows lie in files that are named one by one: no folder, no pattern, nothing pulled."""
+        """True if all locations are single files: no folder, no pattern, no Argilla dataset."""
         return bool(self.locations) and all(map(names_one_file, self.locations))
 
     @property
     def fields(self) -> dict[str, str]:
-        """All places by the member that names each: ``uri``, or ``uris[0]`` and so on."""
+        """Locations by the field that names each: ``uri``, or ``uris[0]`` and so on."""
         if self.uri is not None:
             return {"uri": self.uri}
         return {f"uris[{index}]": uri for index, uri in enumerate(self.uris or ())}
 
 
 class Validation(StrictModel):
-    """Rows held out of training, on which the loss is measured while training."""
+    """Rows that are held out of training and on which the loss is measured.
+
+    Exactly one of fraction and uri must be set.
+    """
 
     rules = (
         exactly_one(
             ("fraction", "uri"),
-            'Name the validation rows in one way: fraction: "0.1", or uri for a set of their own.',
+            'Set exactly one source of validation rows: fraction: "0.1" of the training rows, or the uri '
+            "of a separate file.",
         ),
         Rule(
             "has(self.uri) || !has(self.secretRef)",
-            "validation.secretRef opens validation.uri: rows that are held out of train need none. Leave it out.",
-            lambda validation: validation.uri is not None or validation.secret_ref is None,
+            "validation.secretRef is used for validation.uri only: leave it out with fraction.",
         ),
         Rule(
             "!(has(self.groupField) || has(self.stratifyField)) || "
             f"(has(self.fraction) && !{is_zero('self.fraction')})",
-            "groupField and stratifyField say how rows are held out of train: write a fraction above 0 with them, such "
-            'as fraction: "0.1", or leave them out.',
-            lambda validation: (
-                (validation.group_field is None and validation.stratify_field is None)
-                or float(validation.fraction or 0) > 0
-            ),
+            "groupField and stratifyField need a fraction of the training rows to hold out: write a "
+            'fraction above 0, such as fraction: "0.1", or leave them out.',
         ),
         Rule(
             "!has(self.groupField) || !has(self.stratifyField) || self.groupField != self.stratifyField",
-            "groupField and stratifyField name the same member: rows of one group stay on one side, so they can't be "
-            "held out in proportion as well. Leave one of the two out.",
-            lambda validation: (
-                validation.group_field is None or validation.group_field != validation.stratify_field
-            ),
+            "groupField and stratifyField name the same member: rows of one group stay together, so they "
+            "can't be held out in proportion as well. Leave out one of the two.",
         ),
     )
 
     fraction: Fraction | None = Field(
         None,
-        description='Share of the training rows that is held out, drawn with the seed, such as "0.1". "0": '
-        "none. The same row always falls on the same side, whatever other rows come and go.",
+        description='The share of the training rows that is held out, drawn with the seed, such as "0.1". "0" '
+        "holds out none. A row always falls on the same side, even if other rows are added or "
+        "removed.",
     )
     group_field: MemberPath | None = Field(
         None,
-        description="With fraction: a member of the rows, or a column, such as customer or metadata.customer. Rows "
-        "that have the same value there stay on one side, so that nothing of a group is known before it is "
-        "validated on.",
+        description="A member of the rows (or a column) by which rows are grouped, such as customer or "
+        "metadata.customer. All rows with the same value fall on the same side, so that no group is "
+        "both trained and validated on. Used with fraction.",
     )
     stratify_field: MemberPath | None = Field(
         None,
-        description="With fraction: a member of the rows, or a column, such as label. Each of its values is held out "
-        "in the same proportion, so that rare ones are validated on too.",
+        description="A member of the rows (or a column), such as label, each of whose values is held out in the "
+        "same proportion, so that rare values are validated on as well. Used with fraction.",
     )
     uri: ValidationDataUri | None = Field(
         None,
-        description="Instead of fraction: a file of rows of their own. None of them is used for training: rows of "
-        "train that are among them are left out, and counted as leaked.",
+        description="The location of a file with validation rows, instead of fraction. Training rows that are "
+        "also in this file are dropped and counted as leaked.",
     )
     secret_ref: SecretName | None = Field(
-        None, description=f"{STORE_KEYS} Absent: hf:// is opened with baseModel.secretRef."
+        None, description=f"{STORE_KEYS} If unset, hf:// is read with baseModel.secretRef."
     )
 
     @property
     def is_none(self) -> bool:
-        """Whether no rows are held out."""
+        """True if no rows are held out."""
         return self.uri is None and float(self.fraction or 0) == 0
 
 
 class Dataset(StrictModel):
-    """The rows to learn from, and what to do with bad and repeated ones."""
+    """The training and validation rows, and how they are cleaned."""
 
     rules = (
         Rule(
             "has(self.train) || has(self.generate)",
-            "Say where the rows come from: train: {uri: pvc://data/train.jsonl}, or generate for rows that a teacher "
-            "makes, or both.",
+            "dataset needs rows: set train: {uri: pvc://data/train.jsonl}, or generate for rows from a "
+            "teacher model, or both.",
             lambda data: data.train is not None or data.generate is not None,
         ),
         Rule(
             "self.onInvalidRow == 'Drop' || !has(self.maxInvalidFraction)",
             "maxInvalidFraction has no effect with onInvalidRow: Fail. Leave it out, or write onInvalidRow: "
             "Drop.",
-            lambda data: data.on_invalid_row is OnInvalidRow.DROP or data.max_invalid_fraction is None,
         ),
         Rule(
             "self.onInvalidRow == 'Fail' || has(self.maxInvalidFraction)",
-            "onInvalidRow: Drop needs a limit: say how many bad rows are too many, such as "
-            'maxInvalidFraction: "0.01".',
-            lambda data: data.on_invalid_row is OnInvalidRow.FAIL or data.max_invalid_fraction is not None,
+            'onInvalidRow: Drop needs a limit of invalid rows, such as maxInvalidFraction: "0.01".',
         ),
         Rule(
             "!has(self.nearThreshold) || self.deduplicate == 'Near'",
-            "nearThreshold says which rows are nearly the same: write deduplicate: Near with it, or leave it out.",
-            lambda data: data.near_threshold is None or data.deduplicate is Deduplicate.NEAR,
+            "nearThreshold has an effect only with deduplicate: Near: write that, or leave nearThreshold "
+            "out.",
         ),
     )
 
     train: TrainSource | None = Field(
-        None, description="The rows to learn from. Absent: those that generate makes are all."
+        None,
+        description="The location of the training rows. It may be omitted if generate is set; then the generated "
+        "rows are all training rows.",
     )
     generate: Generate | None = Field(
         None,
-        description="Rows that a teacher behind an endpoint makes before the data is prepared: beside train, or "
+        description="Rows that a teacher model generates before the data is prepared, in addition to train or "
         "instead of it.",
     )
     validation: Validation = Field(
-        Validation(fraction="0.1"), description="Rows held out of training, on which the loss is measured."
+        Validation(fraction="0.1"),
+        description="Rows that are held out of training and on which the loss is measured.",
     )
     format: DataFormat = Field(
         DataFormat.AUTO,
-        description='How rows are written. Chat: {"messages": [{"role": …, "content": …}]}. '
-        'PromptCompletion: {"prompt": …, "completion": …}. Preference: {"prompt": …, "chosen": …, '
-        '"rejected": …}. UnpairedPreference: {"prompt": …, "completion": …, "label": true}. Prompt: {"prompt": …, '
-        '"answer": …}, the answer being for rewards. Text: {"text": …}. ShareGPT: {"conversations": [{"from": …, '
-        '"value": …}]}. Alpaca: {"instruction": …, "input": …, "output": …}. Auto: seen from the first row.',
+        description='The format of the rows. Chat: {"messages": [{"role": …, "content": …}]}. PromptCompletion: '
+        '{"prompt": …, "completion": …}. Preference: {"prompt": …, "chosen": …, "rejected": …}. '
+        'UnpairedPreference: {"prompt": …, "completion": …, "label": true}. Prompt: {"prompt": …, '
+        '"answer": …}, with an optional answer for rewards. Text: {"text": …}. ShareGPT: '
+        '{"conversations": [{"from": …, "value": …}]}. Alpaca: {"instruction": …, "input": …, '
+        '"output": …}. Auto: detected from the first row.',
     )
     on_invalid_row: OnInvalidRow = Field(
         OnInvalidRow.FAIL,
-        description="What a row that fails a check does. Fail: the job fails before it takes a GPU, with "
-        "file, line and check. Drop: the row is left out and counted, up to maxInvalidFraction.",
+        description="The handling of a row that fails a check. Fail: the job fails before it requests a GPU, and "
+        "names file, line and check. Drop: the row is dropped and counted, up to maxInvalidFraction.",
     )
     max_invalid_fraction: Fraction | None = Field(
         None,
-        description='With onInvalidRow: Drop: the share of rows above which the job fails, such as "0.01".',
+        description='The largest share of invalid rows with onInvalidRow: Drop, such as "0.01". The job fails if '
+        "it is exceeded.",
     )
     deduplicate: Deduplicate = Field(
         Deduplicate.EXACT,
-        description="Exact: rows that repeat an earlier one are left out of training and counted. Near: so are rows "
-        "that are nearly the same, such as with another date in them. None: repeated rows are used. Whichever it is: "
-        "rows that the validation rows or the data of evaluation hold too are left out of training.",
+        description="The removal of duplicates. Exact: rows that repeat an earlier row are dropped and counted. "
+        "Near: rows that are nearly the same as an earlier row, such as with another date, are "
+        "dropped as well. None: duplicates are kept. In all cases, training rows that are also in the"
+        " validation or evaluation data are dropped.",
     )
     near_threshold: Similarity | None = Field(
         None,
-        description="With deduplicate: Near: how alike two rows are from which on the later one is left out, by the "
-        'share of their short passages that they have in common (Jaccard similarity), from "0.5" to "1". Absent: 0.8.',
+        description="The similarity from which a row counts as a near duplicate, with deduplicate: Near. It is "
+        'the Jaccard similarity of the short passages of two rows, from "0.5" to "1". If unset, it is'
+        " 0.8.",
     )
     personal_data: PersonalData = Field(
         PersonalData.REPORT,
-        description="What is done about addresses, phone numbers, card numbers and keys in the rows. Report: they are "
-        "counted, and the rows are named in the report. Mask: a placeholder takes the place of each before anything "
-        "is learned from it. Ignore: nobody looks.",
+        description="The handling of email addresses, phone numbers, card numbers and keys in the rows. Report: "
+        "they are counted, and the report names the rows. Mask: each is replaced by a placeholder "
+        "before training. Ignore: rows are not searched for them.",
     )

@@ -1,4 +1,4 @@
-"""Parts of status that more than one kind has."""
+"""Parts of status shared by several kinds."""
 
 from pydantic import Field
 
@@ -9,25 +9,31 @@ from .values import Measured
 
 
 class ArtifactRef(StatusModel):
-    """Something made and kept, by address and digest."""
+    """A stored result, by location and digest."""
 
-    uri: str = Field(max_length=512, description="Where it lies.")
-    digest: str = Field(max_length=71, description="Digest of its manifest.")
-    size_bytes: int = Field(0, ge=0, description="Size of its files in bytes.")
+    uri: str = Field(max_length=512, description="The location of the files.")
+    digest: str = Field(max_length=71, description="The digest of the manifest, which lists all files.")
+    size_bytes: int = Field(0, ge=0, description="The total size of the files in bytes.")
 
 
 class Cost(StatusModel):
-    """What it took."""
+    """GPU time that was used."""
 
-    gpu_seconds: Measured = Field(description="GPUs times seconds, over all attempts.")
+    gpu_seconds: Measured = Field(description="The number of GPUs times seconds, over all attempts.")
 
 
 class Failure(StatusModel):
-    """Why the resource failed."""
+    """Cause of a failure."""
 
-    category: FailureCategory = Field(description="Whose fault it is, and so whether trying again can help.")
-    message: str | None = Field(None, max_length=2048, description="What went wrong and what to do.")
-    reason: str | None = Field(None, max_length=64, description="The check or error, in one PascalCase word.")
-    rank: int | None = Field(None, ge=0, description="The process that failed first.")
-    exit_code: int | None = Field(None, ge=0, le=255, description="Exit code of the pod.")
-    log: str | None = Field(None, max_length=4096, description="The end of the failed pod's log.")
+    category: FailureCategory = Field(
+        description="The category of the failure. It determines whether another attempt can help."
+    )
+    message: str | None = Field(
+        None, max_length=2048, description="The explanation of the failure, and what to do about it."
+    )
+    reason: str | None = Field(
+        None, max_length=64, description="The check or error as a single CamelCase word."
+    )
+    rank: int | None = Field(None, ge=0, description="The rank of the process that failed first.")
+    exit_code: int | None = Field(None, ge=0, le=255, description="The exit code of the pod.")
+    log: str | None = Field(None, max_length=4096, description="The end of the log of the failed pod.")

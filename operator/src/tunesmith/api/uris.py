@@ -1,4 +1,4 @@
-"""Storage URIs, and what each of them may name."""
+"""Types of storage URIs, by what they may refer to."""
 
 from typing import Annotated
 
@@ -27,124 +27,126 @@ _OCI_PINNED = rf"{_OCI}(:[A-Za-z0-9_][-A-Za-z0-9_.]{{0,127}}|@sha256:[0-9a-f]{{6
 
 _NO_PARENT = Rule(
     "!self.contains('..')",
-    "Write a path without '..': it may not leave its volume.",
+    "Write a path without '..': it must stay within its volume.",
     lambda uri: ".." not in uri,
 )
 
 
-def _known_to_pods(uri: str) -> str:
-    """Refuse what the pods could not take apart; the patterns leave no more than a key called "." to it."""
+def _check_parsable(uri: str) -> str:
+    """Reject URIs that the pods can't parse; after the patterns, only a key named "." remains."""
     parse_uri(uri)
     return uri
 
 
-_Uri = Annotated[str, Field(max_length=512), AfterValidator(_known_to_pods)]
+_Uri = Annotated[str, Field(max_length=512), AfterValidator(_check_parsable)]
 
 ModelUri = Annotated[
     _Uri,
     matching(
         rf"^({_PVC_FOLDER}|hf://{_REPO}{_REVISION})$",
-        "Write where the model lies: pvc://claim/path or hf://org/repo@revision.",
+        "Write the location of the model: pvc://claim/path or hf://org/repo@revision.",
     ),
     _NO_PARENT,
 ]
-"""Where a model that is served or evaluated lies."""
+"""URI of a model that is served or evaluated."""
 
 TrainedModelUri = Annotated[
     _Uri,
     matching(
         rf"^({_PVC_FOLDER}|hf://{_REPO}{_REVISION}|{_BUCKET_FOLDER}|{_OCI_PINNED})$",
-        "Write where the model lies: pvc://claim/path, hf://org/repo@revision, s3://bucket/folder, "
-        "gs://bucket/folder or oci://registry/repository@sha256:….",
+        "Write the location of the model: pvc://claim/path, hf://org/repo@revision, "
+        "s3://bucket/folder, gs://bucket/folder or oci://registry/repository@sha256:….",
     ),
     _NO_PARENT,
 ]
-"""Where a model that is trained, or that training asks, lies."""
+"""URI of a model that is trained or used in training."""
 
 DataUri = Annotated[
     _Uri,
     matching(
         rf"^({_PVC_FILE}|{_CONFIGMAP}|hf://{_REPO}(/{_PATH})?{_REVISION})$",
-        "Write where the rows lie: pvc://claim/file.jsonl, configmap://name/key or "
+        "Write the location of the rows: pvc://claim/file.jsonl, configmap://name/key or "
         "hf://org/repo/file@revision.",
     ),
     _NO_PARENT,
 ]
-"""Where rows of data to evaluate on lie."""
+"""URI of evaluation rows."""
 
 ValidationDataUri = Annotated[
     _Uri,
     matching(
         rf"^({_PVC_FILE}|{_CONFIGMAP}|hf://{_REPO}(/{_PATH})?{_REVISION}|{_BUCKET_FILE})$",
-        "Write where the rows lie: pvc://claim/file.jsonl, configmap://name/key, "
+        "Write the location of the rows: pvc://claim/file.jsonl, configmap://name/key, "
         "hf://org/repo/file@revision, s3://bucket/file.jsonl or gs://bucket/file.jsonl.",
     ),
     _NO_PARENT,
 ]
-"""Where a file of rows to validate on lies."""
+"""URI of a file of validation rows."""
 
 TrainedDataUri = Annotated[
     _Uri,
     matching(
         rf"^({_PVC_ROWS}|{_CONFIGMAP}|{_HF_ROWS}|{_BUCKET_ROWS})$",
-        "Write where the rows lie: pvc://claim/file.jsonl, configmap://name/key, hf://org/repo/file@revision, "
-        "s3://bucket/file.jsonl or gs://bucket/file.jsonl; a folder with a slash at its end for all its files, such as "
-        "pvc://claim/folder/; or a pattern in its last part for some, such as s3://bucket/folder/rows-*.jsonl.",
+        "Write the location of the rows: pvc://claim/file.jsonl, configmap://name/key, "
+        "hf://org/repo/file@revision, s3://bucket/file.jsonl or gs://bucket/file.jsonl; a folder with"
+        " a slash at its end for all its files, such as pvc://claim/folder/; or a pattern in its last"
+        " part for some of them, such as s3://bucket/folder/rows-*.jsonl.",
     ),
     _NO_PARENT,
 ]
-"""Where rows of data to train on lie: a file, a folder or a pattern."""
+"""URI of training rows: a file, a folder or a pattern."""
 
 OutputUri = Annotated[
     _Uri,
     matching(
         rf"^({_PVC_FOLDER}|{_BUCKET_FOLDER}|{_OCI}|hf://{_REPO}(/{_PATH})?)$",
-        "Write where the artefact is to be kept: a claim that pods may write to as pvc://claim/folder, "
-        "s3://bucket/folder, gs://bucket/folder, oci://registry/repository (lower case, without a tag) or "
-        "hf://org/repo (without a revision).",
+        "Write the location of artifacts: pvc://claim/folder on a claim that pods can write to, "
+        "s3://bucket/folder, gs://bucket/folder, oci://registry/repository (lower case, without a "
+        "tag) or hf://org/repo (without a revision).",
     ),
     _NO_PARENT,
 ]
-"""Where what is made is kept."""
+"""URI of the storage of artifacts."""
 
 WorkspaceUri = Annotated[
     _Uri,
     matching(
         rf"^({_PVC_FOLDER}|{_BUCKET_FOLDER})$",
-        "Write where work files lie while training: pvc://claim/folder, s3://bucket/folder or "
-        "gs://bucket/folder.",
+        "Write the location of work files: pvc://claim/folder, s3://bucket/folder or gs://bucket/folder.",
     ),
     _NO_PARENT,
 ]
-"""Where work files lie."""
+"""URI of the storage of work files."""
 
 ArtifactUri = Annotated[
     _Uri,
     matching(
-        rf"^{_PVC_FILE}$", "Write where the artefact lies, as in its status: pvc://claim/folder/sha256/…"
+        rf"^{_PVC_FILE}$",
+        "Write the location of the artifact as shown in status: pvc://claim/folder/sha256/….",
     ),
     _NO_PARENT,
 ]
-"""Where an artefact lies."""
+"""URI of an artifact on a claim."""
 
 ServedArtifactUri = Annotated[
     _Uri,
     matching(
         rf"^({_PVC_FILE}|{_BUCKET_FILE}|{_OCI_PINNED}|hf://{_REPO}(/{_PATH})?{_REVISION})$",
-        "Write where the artefact lies, as in its status: pvc://claim/folder/sha256/…, s3://bucket/folder/sha256/…, "
-        "gs://bucket/folder/sha256/…, oci://registry/repository:sha256-… or hf://org/repo/sha256/….",
+        "Write the location of the artifact as shown in status: pvc://claim/folder/sha256/…, "
+        "s3://bucket/folder/sha256/…, gs://bucket/folder/sha256/…, oci://registry/repository:sha256-…"
+        " or hf://org/repo/sha256/….",
     ),
     _NO_PARENT,
 ]
-"""Where an artefact that is served lies."""
+"""URI of an artifact that is served."""
 
 HttpUrl = Annotated[
     str,
     Field(max_length=512),
     matching(
         r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[-A-Za-z0-9._~/%?=&+]*)?$",
-        "Write an address such as http://grader.team.svc:8080/score, without a user name or password: those "
-        "belong into the Secret.",
+        "Write a URL such as http://grader.team.svc:8080/score, without a user name or password: "
+        "credentials belong in the Secret.",
     ),
 ]
-"""The address of an HTTP endpoint."""
+"""URL of an HTTP endpoint."""

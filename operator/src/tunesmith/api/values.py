@@ -1,11 +1,12 @@
-"""Strings with a form: decimal numbers, durations, quantities, storage URIs, names."""
+"""Types of formatted strings: decimal numbers, durations, quantities, digests and names."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+from annotated_types import GroupedMetadata, MaxLen
 from pydantic import (
     BeforeValidator,
     Field,
@@ -18,43 +19,30 @@ from pydantic_core import CoreSchema, core_schema
 
 from .rules import Rule, matching, with_rules
 
-#: Written where Tunesmith is to choose the value.
+#: Value of fields for which the operator chooses the setting.
 AUTO = "Auto"
-
-_DECIMAL = r"^[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$"
-
-
-def _decimal_rule(cel_range: str, inside: Callable[[float], bool], message: str, *words: str) -> Rule:
-    """A decimal number in quotes within a range, or one of the words."""
-    exempt = "".join(f"self == '{word}' || " for word in words)
-    return Rule(
-        f"{exempt}(self.matches(r'{_DECIMAL}') && {cel_range})",
-        message,
-        lambda value: value in words or (re.search(_DECIMAL, value) is not None and inside(float(value))),
-    )
-
 
 _DECIMAL_LENGTH = 16
 
 
 def _or_sentence(sentence: str, valid: dict[str, Any], **vacuous: Any) -> dict[str, Any]:
-    """Schema extension that answers a value of the wrong type with a sentence.
+    """Schema extension that explains a value of the wrong type.
 
-    CEL rules are not run on such a value, and the API server's own error only names the type. The one error
-    that carries free text is that of an enum, so the schema has an enum whose only value is the sentence.
+    CEL rules are not evaluated on such a value, and the API server's own error only names the type. The only error with
+    free text is that of an enum, so the schema has an enum whose single value is the explanation.
 
     Args:
-        sentence: what people read behind "supported values".
-        valid: the branch that every value of a right type takes, and no other value.
-        vacuous: what the enum's branch checks with success, so that it checks as much as the other: of two
-            failed branches the API server tells the one that checked more, or the first.
+        sentence: the text behind "supported values".
+        valid: the branch that accepts every value of the right type and no other value.
+        vacuous: keywords that always hold, so that both branches have equally many: of two failed branches the API
+            server reports the one with more keywords, or the first.
     """
     return {"anyOf": [{"enum": [sentence], **vacuous}, valid]}
 
 
 @dataclass(frozen=True, slots=True)
 class _Quoted:
-    """A string that people tend to write as a number; whoever does is told what to put in quotes."""
+    """String that is easily written as a number by mistake; the error says what to put in quotes."""
 
     sentence: str
     max_length: int = _DECIMAL_LENGTH
@@ -75,119 +63,104 @@ class _Quoted:
         return value
 
 
-def _decimal_in_quotes(example: str) -> _Quoted:
-    return _Quoted(f"a decimal number in quotes, such as '{example}'")
+@dataclass(frozen=True, slots=True)
+class _Decimal(GroupedMetadata):
+    """Decimal number in quotes, within bounds.
+
+    Attributes:
+        form: the accepted values, for the message.
+        example: an accepted value.
+        above, at_least, below, at_most: the bounds.
+        word: a word that is accepted instead of a number.
+    """
+
+    form: str
+    example: str
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+    word: str = ""
+
+    def __iter__(self) -> Iterator[object]:
+        yield MaxLen(_DECIMAL_LENGTH)
+        yield _Quoted(f"a decimal number in quotes, such as '{self.example}'")
+        bounds = ((">=", self.at_least), (">", self.above), ("<=", self.at_most), ("<", self.below))
+        conditions = " && ".join(
+            f"double(self) {sign} {bound}" for sign, bound in bounds if bound is not None
+        )
+        exempt = f"self == '{self.word}' || " if self.word else ""
+        message = f'Write {self.form} in quotes, such as "{self.example}".'
+        yield Rule(f"{exempt}(self.matches(r'{_DECIMAL}') && {conditions})", message, self._accepts)
+
+    def _accepts(self, value: str) -> bool:
+        if self.word and value == self.word:
+            return True
+        if re.search(_DECIMAL, value) is None:
+            return False
+        number = float(value)
+        return (
+            (self.at_least is None or number >= self.at_least)
+            and (self.above is None or number > self.above)
+            and (self.at_most is None or number <= self.at_most)
+            and (self.below is None or number < self.below)
+        )
 
 
-_DecimalText = Annotated[str, Field(max_length=_DECIMAL_LENGTH)]
+_DECIMAL = r"^[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$"
+_SIGNED_DECIMAL = r"^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$"
 
-DecimalString = Annotated[
-    _DecimalText,
-    _decimal_in_quotes("0.01"),
-    _decimal_rule(
-        "double(self) >= 0.0",
-        lambda x: x >= 0,
-        'Write a decimal number of 0 or more in quotes, such as "0.01".',
-    ),
-]
-"""A decimal number of 0 or more, in quotes."""
+DecimalString = Annotated[str, _Decimal("a decimal number of 0 or more", "0.01", at_least=0.0)]
+"""Decimal number of 0 or more, in quotes."""
 
-PositiveDecimal = Annotated[
-    _DecimalText,
-    _decimal_in_quotes("1.0"),
-    _decimal_rule(
-        "double(self) > 0.0",
-        lambda x: x > 0,
-        'Write a decimal number above 0 in quotes, such as "1.0".',
-    ),
-]
-"""A decimal number above 0, in quotes."""
-
-_SIGNED = r"^-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$"
+PositiveDecimal = Annotated[str, _Decimal("a decimal number above 0", "1.0", above=0.0)]
+"""Decimal number above 0, in quotes."""
 
 SignedDecimal = Annotated[
-    _DecimalText,
-    _decimal_in_quotes("0.5"),
-    matching(_SIGNED, 'Write a decimal number in quotes, such as "0.5" or "-1".'),
+    str,
+    MaxLen(_DECIMAL_LENGTH),
+    _Quoted("a decimal number in quotes, such as '0.5'"),
+    matching(_SIGNED_DECIMAL, 'Write a decimal number in quotes, such as "0.5" or "-1".'),
 ]
-"""A decimal number, in quotes."""
+"""Decimal number, in quotes."""
 
 HalfFraction = Annotated[
-    _DecimalText,
-    _decimal_in_quotes("0.1"),
-    _decimal_rule(
-        "double(self) >= 0.0 && double(self) < 0.5",
-        lambda x: 0 <= x < 0.5,
-        'Write a decimal number from 0 up to, but not including, 0.5 in quotes, such as "0.1".',
-    ),
+    str,
+    _Decimal("a decimal number from 0 up to, but not including, 0.5", "0.1", at_least=0.0, below=0.5),
 ]
-"""A decimal number in [0, 0.5), in quotes."""
+"""Decimal number in [0, 0.5), in quotes."""
 
 Fraction = Annotated[
-    _DecimalText,
-    _decimal_in_quotes("0.1"),
-    _decimal_rule(
-        "double(self) >= 0.0 && double(self) < 1.0",
-        lambda x: 0 <= x < 1,
-        'Write a decimal number from 0 up to, but not including, 1 in quotes, such as "0.1".',
-    ),
+    str, _Decimal("a decimal number from 0 up to, but not including, 1", "0.1", at_least=0.0, below=1.0)
 ]
-"""A decimal number in [0, 1), in quotes."""
+"""Decimal number in [0, 1), in quotes."""
 
-Similarity = Annotated[
-    _DecimalText,
-    _decimal_in_quotes("0.8"),
-    _decimal_rule(
-        "double(self) >= 0.5 && double(self) <= 1.0",
-        lambda x: 0.5 <= x <= 1,
-        'Write how alike two rows are, from 0.5 to 1 in quotes, such as "0.8".',
-    ),
-]
-"""How alike two texts are, in [0.5, 1], in quotes."""
+Similarity = Annotated[str, _Decimal("a similarity from 0.5 to 1", "0.8", at_least=0.5, at_most=1.0)]
+"""Similarity of two texts in [0.5, 1], in quotes."""
 
 Confidence = Annotated[
-    _DecimalText,
-    _decimal_in_quotes("0.95"),
-    _decimal_rule(
-        "double(self) >= 0.5 && double(self) < 1.0",
-        lambda x: 0.5 <= x < 1,
-        'Write a confidence level from 0.5 up to, but not including, 1 in quotes, such as "0.95".',
-    ),
+    str, _Decimal("a confidence level from 0.5 up to, but not including, 1", "0.95", at_least=0.5, below=1.0)
 ]
-"""A confidence level in [0.5, 1), in quotes."""
+"""Confidence level in [0.5, 1), in quotes."""
 
 LearningRate = Annotated[
-    _DecimalText,
-    _decimal_in_quotes("2e-4"),
-    _decimal_rule(
-        "double(self) > 0.0 && double(self) <= 1.0",
-        lambda x: 0 < x <= 1,
-        'Write Auto, or a decimal number above 0 and up to 1 in quotes, such as "2e-4".',
-        "Auto",
-    ),
+    str,
+    _Decimal("Auto, or a decimal number above 0 and up to 1", "2e-4", above=0.0, at_most=1.0, word=AUTO),
 ]
 """``Auto``, or a decimal number in (0, 1], in quotes."""
 
-Score = Annotated[
-    _DecimalText,
-    _decimal_in_quotes("7"),
-    _decimal_rule(
-        "double(self) >= 1.0 && double(self) <= 10.0",
-        lambda x: 1 <= x <= 10,
-        'Write a number from 1 to 10 in quotes, such as "7".',
-    ),
-]
-"""What a judge gives, from 1 to 10, in quotes."""
+Score = Annotated[str, _Decimal("a number from 1 to 10", "7", at_least=1.0, at_most=10.0)]
+"""Score of a judge from 1 to 10, in quotes."""
 
 Currency = Annotated[
     str,
     Field(max_length=3),
     matching(r"^[A-Z]{3}$", "Write a currency as three capital letters, such as EUR."),
 ]
-"""Three capital letters such as ``EUR``."""
+"""Currency code of three capital letters, such as ``EUR``."""
 
 Measured = Annotated[str, Field(max_length=24)]
-"""A measured number in status: a decimal string, minus sign and exponent allowed."""
+"""Measured number in status: a decimal string with optional minus sign and exponent."""
 
 _DURATION_UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -200,16 +173,16 @@ Duration = Annotated[
     ),
     Rule("self != ''", "Write a duration such as 30s, 5m or 1h30m.", lambda value: value != ""),
 ]
-"""A length of time such as ``30s``, ``5m`` or ``1h30m``."""
+"""Duration such as ``30s``, ``5m`` or ``1h30m``."""
 
 
 def duration_seconds(duration: str) -> int:
-    """The seconds of a Duration."""
+    """Number of seconds of a duration."""
     return sum(int(n) * _DURATION_UNITS[unit] for n, unit in re.findall(r"([0-9]+)([hms])", duration))
 
 
 def format_duration(seconds: float) -> str:
-    """A Duration, rounded to whole seconds: ``1h30m``, ``0s``."""
+    """Duration rounded to whole seconds, such as ``1h30m`` or ``0s``."""
     minutes, second = divmod(round(seconds), 60)
     hour, minute = divmod(minutes, 60)
     parts = (f"{hour}h" if hour else "", f"{minute}m" if minute else "", f"{second}s" if second else "")
@@ -219,7 +192,7 @@ def format_duration(seconds: float) -> str:
 _QUANTITY = r"^([0-9]+(\.[0-9]+)?)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$"
 _QUANTITY_RULE = Rule(
     f"type(self) == int ? self >= 0 : self.matches(r'{_QUANTITY}')",
-    "Write an amount such as 500m, 2 or 16Gi.",
+    "Write a quantity such as 500m, 2 or 16Gi.",
     lambda value: re.search(_QUANTITY, value) is not None,
 )
 
@@ -234,27 +207,27 @@ Quantity = Annotated[
     _QUANTITY_RULE,
     WithJsonSchema(
         with_rules({"x-kubernetes-int-or-string": True, "maxLength": 32}, (_QUANTITY_RULE,))
-        | _or_sentence("an amount in quotes, such as '0.5' or '500m'", {"multipleOf": 1}, minimum=0)
+        | _or_sentence("a quantity in quotes, such as '0.5' or '500m'", {"multipleOf": 1}, minimum=0)
     ),
 ]
-"""An amount of a resource such as ``500m``, ``2`` or ``16Gi``; a whole number needs no quotes."""
+"""Resource quantity such as ``500m``, ``2`` or ``16Gi``; a whole number needs no quotes."""
 
 GPUMemory = Annotated[
     str,
     Field(max_length=16),
-    _Quoted("an amount with its unit, such as 24Gi"),
+    _Quoted("a quantity with its unit, such as 24Gi"),
     matching(r"^(Auto|[0-9]+(\.[0-9]+)?[MGT]i?)$", "Write Auto, or the memory of one GPU, such as 24Gi."),
 ]
-"""``Auto``, or the memory of one GPU such as ``24Gi``."""
+"""``Auto``, or the memory of one GPU, such as ``24Gi``."""
 
 _BYTES = {"M": 10**6, "G": 10**9, "T": 10**12, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 def memory_bytes(amount: str) -> int:
-    """The bytes of an amount such as ``24Gi``.
+    """Number of bytes of an amount such as ``24Gi``.
 
     Raises:
-        ValueError: it is none, such as ``Auto``.
+        ValueError: the text is not an amount, such as ``Auto``.
     """
     number = amount.rstrip("MGTi")
     return int(float(number) * _BYTES[amount[len(number) :]])
@@ -269,21 +242,26 @@ BatchSize = Annotated[
     Literal["Auto"] | Annotated[int, Field(ge=1, le=65_536)],
     WithJsonSchema(with_rules({"x-kubernetes-int-or-string": True, "maxLength": 16}, (_BATCH_SIZE,))),
 ]
-"""``Auto``, or a whole number of rows."""
+"""``Auto``, or a number of rows."""
 
 DigestString = Annotated[
     str,
     Field(max_length=71),
-    matching(r"^sha256:[0-9a-f]{64}$", "Write the digest as it stands in status: sha256: and 64 hex digits."),
+    matching(
+        r"^sha256:[0-9a-f]{64}$", "Write the digest as shown in status: sha256: and 64 hexadecimal digits."
+    ),
 ]
-"""``sha256:`` and 64 hex digits."""
+"""SHA-256 digest: ``sha256:`` and 64 hexadecimal digits."""
 
 ObjectName = Annotated[
     str,
     Field(max_length=253),
-    matching(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", "Write the name of an object in this namespace."),
+    matching(
+        r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        "Write the name of an object in this namespace: lower-case letters, digits, dashes and dots.",
+    ),
 ]
-"""The name of a Kubernetes object."""
+"""Name of a Kubernetes object."""
 
 ItemName = Annotated[
     str,
@@ -293,7 +271,7 @@ ItemName = Annotated[
         "Write a name of lower-case letters, digits and dashes, at most 32 characters.",
     ),
 ]
-"""The name of an item within the resource."""
+"""Name of an item within the resource."""
 
 _COLUMN = r"[^.\t\n\r ]+( [^.\t\n\r ]+)*"
 
@@ -306,16 +284,16 @@ MemberPath = Annotated[
         "such as metadata.customer.",
     ),
 ]
-"""The path of a member in a row: names with dots between them."""
+"""Path of a member in a row: names separated by dots."""
 
 Image = Annotated[str, Field(min_length=1, max_length=512)]
-"""A container image."""
+"""Container image reference."""
 
 LabelValue = Annotated[str, Field(max_length=63)]
-"""The value of a label."""
+"""Value of a label."""
 
 ClassName = Annotated[str, Field(max_length=253)]
-"""The name of a cluster-wide or namespaced object that pods name."""
+"""Name of an object that pods refer to, such as a PriorityClass."""
 
 Timestamp = datetime
-"""A time in UTC."""
+"""Time in UTC."""

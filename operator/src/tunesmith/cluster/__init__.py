@@ -1,1 +1,1 @@
-"""The only room that talks to the API server: read, carry out plans, classify what went wrong."""
+"""Reads and writes of the cluster: observe each kind, execute plans, and reconcile with both."""

@@ -1,21 +1,18 @@
-"""Carries out a Plan: actions in their order, then the status, then the events."""
-
-from typing import Any
+"""Execution of a plan: actions in their order, then the status, then the events."""
 
 from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.decide.plan import Action, Apply, Create, Delete, Patch, Plan, Push
+from tunesmith.manifests.objects import Body
 
 from .live import AgentHub
 
 
-async def execute(
-    client: Client, agents: AgentHub, recorder: EventRecorder, body: dict[str, Any], plan: Plan
-) -> dict[str, Any]:
-    """Carry out a plan for the resource; returns its body as it is now.
+async def execute(client: Client, agents: AgentHub, recorder: EventRecorder, body: Body, plan: Plan) -> Body:
+    """Carry out a plan for the resource; returns its latest body.
 
     Raises:
-        ApiError: an action or the status failed; what came before it is done, and may be done again.
+        ApiError: an action or the status failed; the actions before it are done, and may be done again.
     """
     for action in plan.actions:
         await act(client, agents, body, action)
@@ -26,7 +23,7 @@ async def execute(
     return body
 
 
-async def act(client: Client, agents: AgentHub, body: dict[str, Any], action: Action) -> None:
+async def act(client: Client, agents: AgentHub, body: Body, action: Action) -> None:
     """Carry out one action; one that is done already counts as done."""
     match action:
         case Create(manifest):

@@ -1,6 +1,6 @@
-"""What pods tell the operator: kept in memory alone, gone after a restart, and sent again by the pods.
+"""Latest reports of pods: kept in memory only, lost with a restart, and sent again by the pods.
 
-Whoever gets news here wakes the resource that it is about, at most once per so many seconds.
+Each report wakes its resource, at most once per so many seconds.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from tunesmith_contract.agent import AgentReport, DesiredState
 from tunesmith_contract.progress import TrainerStatus
 
 Wake = Callable[[str, float], None]
-"""Reconcile the resource of this UID, at most once per so many seconds."""
+"""Function that reconciles the resource of a UID, at most once per so many seconds."""
 
 PROGRESS_SECONDS = 5.0
 AGENT_SECONDS = 10.0
@@ -24,10 +24,10 @@ class Progress:
     """The latest progress that a pod of a resource sent.
 
     Attributes:
-        pod_name, pod_uid: who sent it.
+        pod_name, pod_uid: the sender.
         labels: the pod's labels: stage and attempt.
-        received: when, by the operator's clock, in UTC.
-        status: what it said.
+        received: time of arrival by the operator's clock, in UTC.
+        status: the content.
     """
 
     pod_name: str
@@ -39,7 +39,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class AgentState:
-    """The latest report of one serving pod, and whether its connection still stands.
+    """The latest report of one serving pod, and the state of its connection.
 
     The report's ``pod_name`` and ``pod_uid`` were checked against the pod's token.
     """
@@ -61,17 +61,17 @@ class ProgressBoard:
         return self._latest.get(owner_uid)
 
     def put(self, owner_uid: str, progress: Progress) -> None:
-        """Keep the news and wake the resource."""
+        """Keep the progress and wake the resource."""
         self._latest[owner_uid] = progress
         self._wake(owner_uid, PROGRESS_SECONDS)
 
     def forget(self, owner_uid: str) -> None:
-        """The resource is gone."""
+        """Drop the progress of a deleted resource."""
         self._latest.pop(owner_uid, None)
 
 
 class Connection:
-    """The way to one connected agent: always the latest desired state, never a backlog."""
+    """Outbox of one connected agent: the latest desired state, without a backlog."""
 
     def __init__(self) -> None:
         self._desired: DesiredState | None = None
@@ -79,12 +79,12 @@ class Connection:
         self._changed = asyncio.Event()
 
     def offer(self, desired: DesiredState) -> None:
-        """This is to be sent next, in place of what was not sent yet."""
+        """Send this next, in place of a state that was not sent yet."""
         self._desired = desired
         self._changed.set()
 
     async def next(self) -> DesiredState:
-        """The next desired state to send: its generation is higher than that of the one before."""
+        """The next desired state to send, once its generation is higher than the last one's."""
         while self._desired is None or self._desired.generation <= self._sent:
             self._changed.clear()
             await self._changed.wait()
@@ -102,7 +102,7 @@ class _Fleet:
 
 
 class AgentHub:
-    """The serving agents: their latest reports, and the way to tell them what to serve."""
+    """Latest reports of the serving agents, and their outboxes."""
 
     def __init__(self, wake: Wake) -> None:
         self._wake = wake
@@ -111,7 +111,7 @@ class AgentHub:
     def states(self, owner_uid: str) -> tuple[AgentState, ...]:
         """The latest state of each pod of this AdapterDeployment that reported since the operator started.
 
-        A pod that is gone stays, not connected, until ``keep`` or ``forget``: match by ``pod_uid`` against the pods.
+        A deleted pod stays, not connected, until ``keep`` or ``forget``: match by ``pod_uid`` against the pods.
         """
         fleet = self._fleets.get(owner_uid, _Fleet())
         return tuple(
@@ -120,7 +120,7 @@ class AgentHub:
         )
 
     def push(self, owner_uid: str, desired: DesiredState) -> None:
-        """Send to every connected agent, and to each that connects later; an older generation is left out."""
+        """Send to every connected agent, and to each that connects later; an older generation is ignored."""
         fleet = self._fleets.setdefault(owner_uid, _Fleet())
         if fleet.desired is not None and desired.generation < fleet.desired.generation:
             return
@@ -129,7 +129,7 @@ class AgentHub:
             connection.offer(desired)
 
     def connect(self, owner_uid: str, pod_uid: str) -> Connection:
-        """An agent has connected; a former connection of the same pod is superseded."""
+        """Outbox of an agent that has connected; it replaces a former connection of the same pod."""
         fleet = self._fleets.setdefault(owner_uid, _Fleet())
         connection = fleet.connections[pod_uid] = Connection()
         if fleet.desired is not None:
@@ -138,7 +138,7 @@ class AgentHub:
         return connection
 
     def disconnect(self, owner_uid: str, pod_uid: str, connection: Connection) -> None:
-        """The agent's connection has ended."""
+        """Remove the connection, unless a newer one has replaced it."""
         fleet = self._fleets.get(owner_uid)
         if fleet is not None and fleet.connections.get(pod_uid) is connection:
             del fleet.connections[pod_uid]
@@ -149,27 +149,27 @@ class AgentHub:
         fleet = self._fleets.setdefault(owner_uid, _Fleet())
         before = fleet.reports.get(report.pod_uid)
         fleet.reports[report.pod_uid] = (report, received)
-        self._wake(owner_uid, AGENT_SECONDS if before and _alike(before[0], report) else CHANGE_SECONDS)
+        only_counters = before is not None and _without_counters(before[0]) == _without_counters(report)
+        self._wake(owner_uid, AGENT_SECONDS if only_counters else CHANGE_SECONDS)
 
     def keep(self, owner_uid: str, pod_uids: frozenset[str]) -> None:
-        """Drop what was heard from pods other than these."""
+        """Drop the reports of all pods but these."""
         fleet = self._fleets.get(owner_uid)
         if fleet is not None:
-            fleet.reports = {uid: heard for uid, heard in fleet.reports.items() if uid in pod_uids}
+            fleet.reports = {uid: report for uid, report in fleet.reports.items() if uid in pod_uids}
 
     def forget(self, owner_uid: str) -> None:
-        """The resource is gone."""
+        """Drop reports and connections of a deleted resource."""
         self._fleets.pop(owner_uid, None)
 
 
-def _alike(one: AgentReport, other: AgentReport) -> bool:
-    """Whether two reports differ in their counters at most."""
-    return one.model_copy(update={"counters": ()}) == other.model_copy(update={"counters": ()})
+def _without_counters(report: AgentReport) -> AgentReport:
+    return report.model_copy(update={"counters": ()})
 
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """What is known beside the API server."""
+    """All that pods have reported."""
 
     progress: ProgressBoard
     agents: AgentHub

@@ -1,96 +1,75 @@
-"""What a plan needs to know of an AdapterDeployment.
+"""Observation of an AdapterDeployment: its children, the FineTuneJobs it names, verdicts, and its agents."""
 
-Its artefacts come from FineTuneJobs, its admissions from EvalRuns; neither is a child. ``dependents`` says which
-AdapterDeployments a change of one of them concerns; what it misses is looked at again within seconds, because a plan
-that waits for such an object asks to be called again (``requeue_after``).
-"""
-
-import asyncio
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from tunesmith.api.adapterdeployment import AdapterDeployment
-from tunesmith.controller_runtime.client import Body, Client
+from tunesmith.controller_runtime.bodies import Key, Reference
 from tunesmith.decide.serving.fleet import Agent
 from tunesmith.decide.serving.planning import ObservedServing
-from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.names import API_VERSION, STAGE_LABEL, Component
-from tunesmith.manifests.serving_deployment import serving_deployment_name
+from tunesmith.manifests.names import STAGE_LABEL, Component
+from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_service import serving_service_name
 
 from .children import observe_children, observe_pods
-from .live import Live
+from .reconciler import Reader
 
 
-async def observe_adapterdeployment(
-    client: Client, deployment: AdapterDeployment, live: Live, environment: Environment
-) -> ObservedServing:
-    """Read the resource's children, the FineTuneJobs that it names, and the EvalRuns of its namespace.
+async def observe_adapterdeployment(reader: Reader, deployment: AdapterDeployment) -> ObservedServing:
+    """Read the resource's children, the FineTuneJobs that it names, and the verdicts of its namespace.
 
     Raises:
         ApiError: a read failed.
     """
-    metadata = deployment.metadata
-    config_maps = await observe_children(client, "v1", "ConfigMap", metadata)
-    revisions = await observe_children(client, "apps/v1", "ControllerRevision", metadata)
+    client, metadata = reader.client, deployment.metadata
+    pods = tuple(
+        pod
+        for pod in await observe_pods(client, metadata)
+        if pod["metadata"]["labels"].get(STAGE_LABEL) == Component.SERVING
+    )
+    reader.live.agents.keep(metadata.uid, frozenset(pod["metadata"]["uid"] for pod in pods))
     deployments = await observe_children(client, "apps/v1", "Deployment", metadata)
-    pods = tuple(pod for pod in await observe_pods(client, metadata) if _is_serving(pod))
-    service, budget, jobs, eval_runs = await asyncio.gather(
-        client.get("v1", "Service", metadata.namespace, serving_service_name(deployment)),
-        client.get(
-            "policy/v1", "PodDisruptionBudget", metadata.namespace, serving_deployment_name(deployment)
-        ),
-        _observe_jobs(client, deployment),
-        _observe_eval_runs(client, deployment),
-    )
-    live.agents.keep(metadata.uid, frozenset(pod["metadata"]["uid"] for pod in pods))
+    budgets = await observe_children(client, "policy/v1", "PodDisruptionBudget", metadata)
     return ObservedServing(
-        config_maps=config_maps,
+        config_maps=await observe_children(client, "v1", "ConfigMap", metadata),
         deployment=next(iter(deployments), None),
-        service=service,
-        disruption_budget=budget,
-        revisions=revisions,
+        service=await _observe_service(reader, deployment),
+        disruption_budget=next(iter(budgets), None),
+        revisions=await observe_children(client, "apps/v1", "ControllerRevision", metadata),
         pods=pods,
-        agents=tuple(Agent(state.report, state.connected) for state in live.agents.states(metadata.uid)),
-        jobs=jobs,
-        eval_runs=eval_runs,
+        agents=tuple(
+            Agent(state.report, state.connected) for state in reader.live.agents.states(metadata.uid)
+        ),
+        jobs={
+            name: reader.bodies.get(Key("FineTuneJob", metadata.namespace, name))
+            for name in _jobs(deployment)
+        },
+        eval_runs=_observe_eval_runs(reader, deployment),
     )
 
 
-def dependents(body: Mapping[str, Any], known: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """The AdapterDeployments that a change of this FineTuneJob or EvalRun concerns.
-
-    Args:
-        body: the changed resource.
-        known: bodies of AdapterDeployments.
-    """
-    kind, metadata, status = body["kind"], body["metadata"], body.get("status") or {}
-    if not (status.get("artifact") or status.get("verdict") or status.get("phase") == "Failed"):
-        return
-    for deployment in known:
-        if deployment["metadata"]["namespace"] != metadata["namespace"]:
-            continue
-        sources = [adapter["source"] for adapter in deployment["spec"].get("adapters", ())]
-        names = {source.get("fineTuneJobRef", {}).get("name") for source in sources}
-        if (kind == "FineTuneJob" and metadata["name"] in names) or (kind == "EvalRun" and sources):
-            yield deployment
+def adapterdeployment_references(deployment: AdapterDeployment) -> Iterator[Reference]:
+    """The FineTuneJobs that adapters come from, and all EvalRuns: any of them may judge one."""
+    for name in _jobs(deployment):
+        yield Reference("FineTuneJob", name)
+    if deployment.spec.adapters:
+        yield Reference("EvalRun", None)
 
 
-def _is_serving(pod: Body) -> bool:
-    return bool(pod["metadata"]["labels"].get(STAGE_LABEL) == Component.SERVING)
-
-
-async def _observe_jobs(client: Client, deployment: AdapterDeployment) -> dict[str, Body | None]:
+def _jobs(deployment: AdapterDeployment) -> list[str]:
     references = (adapter.source.fine_tune_job_ref for adapter in deployment.spec.adapters)
-    names = sorted({reference.name for reference in references if reference is not None})
-    namespace = deployment.metadata.namespace
-    bodies = await asyncio.gather(
-        *(client.get(API_VERSION, "FineTuneJob", namespace, name) for name in names)
-    )
-    return dict(zip(names, bodies, strict=True))
+    return sorted({reference.name for reference in references if reference is not None})
 
 
-async def _observe_eval_runs(client: Client, deployment: AdapterDeployment) -> tuple[Body, ...]:
+async def _observe_service(reader: Reader, deployment: AdapterDeployment) -> Body | None:
+    """The resource's Service; where it has none, another object of that name."""
+    metadata, name = deployment.metadata, serving_service_name(deployment)
+    services = await observe_children(reader.client, "v1", "Service", metadata)
+    own = next((service for service in services if service["metadata"]["name"] == name), None)
+    return own or await reader.client.get("v1", "Service", metadata.namespace, name)
+
+
+def _observe_eval_runs(reader: Reader, deployment: AdapterDeployment) -> tuple[Body, ...]:
     if not deployment.spec.adapters:
         return ()
-    return tuple(await client.list(API_VERSION, "EvalRun", deployment.metadata.namespace))
+    bodies = reader.bodies.in_namespace("EvalRun", deployment.metadata.namespace)
+    return tuple(body for body in bodies if (body.get("status") or {}).get("verdict"))

@@ -1,9 +1,9 @@
-"""What a plan needs to know of a FineTuneJob."""
+"""Observation of a FineTuneJob: its children, the resources it refers to, and the latest progress of its pods."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.controller_runtime.bodies import Key, Reference
 from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.errors import Refused
 from tunesmith.decide.finetunejob.claims import shared_claims
@@ -19,98 +19,74 @@ from tunesmith.decide.fit.admission import asks_for_nodes, is_judged
 from tunesmith.decide.objects import is_suspended, job_end
 from tunesmith.decide.refusal import without_invalid
 from tunesmith.decide.run.children import Children
-from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.eval_run import eval_run_name
-from tunesmith.manifests.names import API_VERSION, ATTEMPT_LABEL, QUEUE_LABEL, STAGE_LABEL
+from tunesmith.manifests.names import ATTEMPT_LABEL, QUEUE_LABEL, STAGE_LABEL
+from tunesmith.manifests.objects import Body
 from tunesmith.manifests.run_snapshots import inputs_name, run_name
 from tunesmith_contract.stages import Stage
 
-from .live import Live, Progress
+from .children import observe_children
+from .live import Progress
 from .observe_run import (
     RunChildren,
     observe_missing_config_maps,
     observe_mount_failures,
     observe_run_children,
-    observe_services,
     observe_workloads,
 )
+from .reconciler import Reader
 
 
-async def observe_finetunejob(
-    client: Client, job: FineTuneJob, live: Live, environment: Environment
-) -> ObservedTraining:
-    """Read the job's children, what it refers to, its EvalRun, and the latest news from its pods.
+async def observe_finetunejob(reader: Reader, job: FineTuneJob) -> ObservedTraining:
+    """Read the job's children, what it refers to, its EvalRun, and the latest progress of its pods.
 
     Raises:
         ApiError: a read failed.
     """
-    meta = job.metadata
-    found = await observe_run_children(client, meta)
+    client, metadata = reader.client, job.metadata
+    run = await observe_run_children(client, metadata)
+    several_nodes = job.spec.compute.nodes > 1
     children = Children(
-        jobs=found.jobs,
-        pods=found.pods,
-        services=await observe_services(client, meta) if job.spec.compute.nodes > 1 else (),
-        workloads=await observe_workloads(client, meta, found.jobs) if _is_queued(job, found) else None,
+        jobs=run.jobs,
+        pods=run.pods,
+        services=await observe_children(client, "v1", "Service", metadata) if several_nodes else (),
+        workloads=await observe_workloads(client, metadata, run.jobs) if _is_queued(job, run) else None,
     )
-    related = await _observe_surroundings(client, job, found)
-    progress = _live_progress(live.progress.latest(meta.uid))
-    return assemble_training(job, found.config_maps, children, related, progress)
+    related = await _observe_related(reader, job, run)
+    progress = _live_progress(reader.live.progress.latest(metadata.uid))
+    return assemble_training(job, run.config_maps, children, related, progress)
 
 
-def waiting_jobs(body: Mapping[str, Any], known: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """The FineTuneJobs that wait for what this one makes, once it has ended.
-
-    Args:
-        body: the changed resource.
-        known: bodies of FineTuneJobs.
-    """
-    metadata, phase = body["metadata"], (body.get("status") or {}).get("phase")
-    if body["kind"] != "FineTuneJob" or phase not in {"Succeeded", "Failed"}:
-        return
-    for job in known:
-        here = job["metadata"]["namespace"] == metadata["namespace"]
-        if here and _waits(job) and metadata["name"] in _referred_names(job["spec"]):
-            yield job
-
-
-def _waits(job: Mapping[str, Any]) -> bool:
-    return (job.get("status") or {}).get("phase") in {None, "Pending"}
-
-
-def _referred_names(spec: Mapping[str, Any]) -> set[str]:
-    members = (member for member in spec.get("method", {}).values() if isinstance(member, dict))
-    rewards = (reward.get("model") or {} for member in members for reward in member.get("rewards", ()))
-    sources = (spec.get("baseModel", {}), *rewards)
-    return {source["fineTuneJobRef"]["name"] for source in sources if source.get("fineTuneJobRef")}
+def finetunejob_references(job: FineTuneJob) -> Iterator[Reference]:
+    """The FineTuneJobs whose artifacts it begins with."""
+    return (Reference("FineTuneJob", name) for name in referred_jobs(job.spec))
 
 
 def _is_queued(job: FineTuneJob, children: RunChildren) -> bool:
-    """Whether a queue holds a Job, or is to hold one."""
+    """True where a queue holds one of the Jobs, or will."""
     live = [body for body in children.jobs if job_end(body) is None]
-    wanted = job.spec.suspend or any(is_suspended(body) for body in live)
-    return QUEUE_LABEL in job.metadata.labels and bool(live) and wanted
+    suspended = job.spec.suspend or any(is_suspended(body) for body in live)
+    return QUEUE_LABEL in job.metadata.labels and bool(live) and suspended
 
 
-async def _observe_surroundings(client: Client, job: FineTuneJob, children: RunChildren) -> RelatedObjects:
-    meta, uris = job.metadata, data_fields(job.spec).values()
-    eval_run = None
-    if job.spec.evaluation is not None:
-        eval_run = await client.get(API_VERSION, "EvalRun", meta.namespace, eval_run_name(job))
+async def _observe_related(reader: Reader, job: FineTuneJob, children: RunChildren) -> RelatedObjects:
+    client, namespace, uris = reader.client, job.metadata.namespace, data_fields(job.spec).values()
     begun = any(body["metadata"]["name"] == inputs_name(job) for body in children.config_maps)
     trains = any(body["metadata"]["labels"].get(STAGE_LABEL) == Stage.TRAIN for body in children.jobs)
+    evaluated = job.spec.evaluation is not None
     return RelatedObjects(
-        eval_run=eval_run,
-        earlier={} if begun else await _observe_earlier(client, job),
+        eval_run=reader.bodies.get(Key("EvalRun", namespace, eval_run_name(job))) if evaluated else None,
+        earlier={} if begun else _observe_earlier(reader, job),
         claims={} if trains else await _observe_claims(client, job),
         gpu_nodes=await _observe_gpu_nodes(client, job, children),
-        missing_config_maps=await observe_missing_config_maps(client, meta.namespace, children, uris),
-        mount_failures=await observe_mount_failures(client, meta.namespace, children),
+        missing_config_maps=await observe_missing_config_maps(client, namespace, children, uris),
+        mount_failures=await observe_mount_failures(client, namespace, children),
     )
 
 
-async def _observe_earlier(client: Client, job: FineTuneJob) -> dict[str, FineTuneJob | None]:
+def _observe_earlier(reader: Reader, job: FineTuneJob) -> dict[str, FineTuneJob | None]:
     names, namespace = referred_jobs(job.spec), job.metadata.namespace
-    bodies = {name: await client.get(API_VERSION, "FineTuneJob", namespace, name) for name in names}
+    bodies = {name: reader.bodies.get(Key("FineTuneJob", namespace, name)) for name in names}
     return {name: FineTuneJob.parse(without_invalid(body)) if body else None for name, body in bodies.items()}
 
 
@@ -122,10 +98,8 @@ async def _observe_claims(client: Client, job: FineTuneJob) -> dict[str, tuple[s
     return {name: tuple(body["spec"].get("accessModes") or ()) for name, body in bodies.items() if body}
 
 
-async def _observe_gpu_nodes(
-    client: Client, job: FineTuneJob, children: RunChildren
-) -> tuple[dict[str, Any], ...]:
-    """The nodes, when their labels are to say what GPUs there are; none where the operator may not list them."""
+async def _observe_gpu_nodes(client: Client, job: FineTuneJob, children: RunChildren) -> tuple[Body, ...]:
+    """The nodes, while the plan reads GPUs from their labels; none where the operator may not list them."""
     names = {body["metadata"]["name"] for body in children.config_maps}
     prepared = any(
         body["metadata"].get("labels", {}).get(STAGE_LABEL) == Stage.PREPARE for body in children.config_maps
@@ -139,7 +113,7 @@ async def _observe_gpu_nodes(
         return ()
 
 
-def _live_progress(news: Progress | None) -> LiveProgress | None:
-    if news is None or not news.labels.get(ATTEMPT_LABEL, "").isdecimal():
+def _live_progress(latest: Progress | None) -> LiveProgress | None:
+    if latest is None or not latest.labels.get(ATTEMPT_LABEL, "").isdecimal():
         return None
-    return LiveProgress(news.labels.get(STAGE_LABEL, ""), int(news.labels[ATTEMPT_LABEL]), news.status)
+    return LiveProgress(latest.labels.get(STAGE_LABEL, ""), int(latest.labels[ATTEMPT_LABEL]), latest.status)

@@ -1,18 +1,16 @@
-"""What a FineTuneJob and an EvalRun have in common to be read: snapshots, records, Jobs, pods, and what pods lack."""
+"""Reads shared by FineTuneJob and EvalRun: snapshots, records, Jobs, pods, and the objects that pods lack."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tunesmith.controller_runtime.client import Client
 from tunesmith.decide.objects import is_suspended, job_end, terminated, waiting
 from tunesmith.decide.plan import owned_by
 from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL, Metadata, children_selector
+from tunesmith.manifests.objects import Body
 from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
 
 from .children import observe_children, observe_pods
-
-Body = dict[str, Any]
 
 KUEUE = "kueue.x-k8s.io"
 WORKLOAD_JOB_LABEL = f"{KUEUE}/job-uid"
@@ -33,24 +31,21 @@ async def observe_run_children(client: Client, owner: Metadata) -> RunChildren:
     jobs = await observe_children(client, "batch/v1", "Job", owner)
     pods = await observe_pods(client, owner) if jobs else ()
     if any(_is_ahead_of(job, pods) for job in jobs):
-        # A watch of Jobs may be ahead of the one of pods; a read is not, and the pods hold the last words.
-        pods = _newest(pods, await client.list("v1", "Pod", owner.namespace, children_selector(owner.uid)))
+        # The watch of Jobs may be ahead of the one of pods; a list is not, and the pods hold exit codes and messages.
+        # Indexed pods that the list lacks stay: the watch has not yet delivered their removal.
+        listed = await client.list("v1", "Pod", owner.namespace, children_selector(owner.uid))
+        pods = tuple({pod["metadata"]["uid"]: pod for pod in (*pods, *listed)}.values())
     return RunChildren(config_maps, jobs, (*pods, *_departed_pods(client, owner, jobs, pods)))
 
 
 def _departed_pods(
     client: Client, owner: Metadata, jobs: Sequence[Body], pods: Sequence[Body]
 ) -> tuple[Body, ...]:
-    """Pods of these Jobs that ended and are gone; those of Jobs that are gone too have nothing more to say."""
+    """Pods of these Jobs that ended and were removed; those of removed Jobs are forgotten."""
     uids = {job["metadata"]["uid"] for job in jobs}
     client.index.forget_departed(owner.uid, keep=lambda pod: any(owned_by(pod, uid) for uid in uids))
     present = {pod["metadata"]["uid"] for pod in pods}
     return tuple(pod for pod in client.index.departed(owner.uid) if pod["metadata"]["uid"] not in present)
-
-
-async def observe_services(client: Client, owner: Metadata) -> tuple[Body, ...]:
-    """The Services of a run's attempts."""
-    return await observe_children(client, "v1", "Service", owner)
 
 
 async def observe_workloads(client: Client, owner: Metadata, jobs: Iterable[Body]) -> tuple[Body, ...] | None:
@@ -60,17 +55,16 @@ async def observe_workloads(client: Client, owner: Metadata, jobs: Iterable[Body
         return None
     live = [job["metadata"]["uid"] for job in jobs if job_end(job) is None]
     selectors = [f"{WORKLOAD_JOB_LABEL}={uid}" for uid in live]
-    found = [await client.list(version, "Workload", owner.namespace, selector) for selector in selectors]
-    return tuple(workload for workloads in found for workload in workloads)
+    lists = [await client.list(version, "Workload", owner.namespace, selector) for selector in selectors]
+    return tuple(workload for workloads in lists for workload in workloads)
 
 
 async def observe_missing_config_maps(
     client: Client, namespace: str, children: RunChildren, uris: Iterable[str | None]
 ) -> tuple[str, ...]:
-    """ConfigMaps that are not there, of those that are named, while a container can't be created.
+    """Named ConfigMaps that do not exist; read only while a container can't be created.
 
-    Nothing in a pod's status names them. Claims and Secrets are named there, so the operator needs no right to read
-    those of other people.
+    A pod's status does not name them. It names claims and Secrets, so the operator needs no right to read those.
     """
     if not _held_up(children):
         return ()
@@ -80,33 +74,22 @@ async def observe_missing_config_maps(
 
 
 async def observe_mount_failures(client: Client, namespace: str, children: RunChildren) -> tuple[str, ...]:
-    """What nodes say of Secrets that they can't mount, while a container can't be created."""
-    held_up = [pod for pod in _held_up(children) if any("secret" in volume for volume in _volumes(pod))]
-    selectors = [f"regarding.name={pod['metadata']['name']},reason=FailedMount" for pod in held_up]
-    found = [
-        await client.list("events.k8s.io/v1", "Event", namespace, field_selector=selector)
-        for selector in selectors
-    ]
-    return tuple(str(event.get("note", "")) for events in found for event in events)
-
-
-def _volumes(pod: Body) -> Sequence[Body]:
-    volumes: Sequence[Body] = pod["spec"].get("volumes", ())
-    return volumes
+    """Messages of nodes about Secrets that they can't mount; read only while a container can't be created."""
+    notes = []
+    for pod in _held_up(children):
+        if any("secret" in volume for volume in pod["spec"].get("volumes", ())):
+            selector = f"regarding.name={pod['metadata']['name']},reason=FailedMount"
+            events = await client.list("events.k8s.io/v1", "Event", namespace, field_selector=selector)
+            notes += [str(event.get("note", "")) for event in events]
+    return tuple(notes)
 
 
 def _is_ahead_of(job: Body, pods: Sequence[Body]) -> bool:
-    """Whether the Job has ended and not all of its pods are known to have."""
+    """True where the Job has ended and some of its pods have not, as far as these bodies show."""
     if job_end(job) is None:
         return False
-    mine = [pod for pod in pods if _attempt_of(pod) == _attempt_of(job)]
-    return not mine or not all(terminated(pod) for pod in mine)
-
-
-def _newest(known: Iterable[Body], read: Iterable[Body]) -> tuple[Body, ...]:
-    """The pods as they were read, and those whose removal the watch has still to tell of."""
-    by_uid = {pod["metadata"]["uid"]: pod for pod in (*known, *read)}
-    return tuple(by_uid.values())
+    own = [pod for pod in pods if _attempt_of(pod) == _attempt_of(job)]
+    return not own or not all(terminated(pod) for pod in own)
 
 
 def _attempt_of(body: Body) -> tuple[str | None, str | None]:

@@ -1,19 +1,40 @@
-"""How a kind plugs into the operator: four functions and a name."""
+"""The functions by which a kind plugs into the operator."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
+from tunesmith.controller_runtime.bodies import Bodies, Reference
 from tunesmith.controller_runtime.client import Client
 from tunesmith.decide.plan import Plan
 from tunesmith.manifests.environment import Environment
+from tunesmith.manifests.objects import Body
 
 from .live import Live
 
-Body = Mapping[str, Any]
 Resource = TypeVar("Resource")
 Observed = TypeVar("Observed")
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Sources of an observation.
+
+    Attributes:
+        client: reads of the API server, and the index of children.
+        bodies: all resources of the operator's kinds.
+        live: latest reports of pods.
+    """
+
+    client: Client
+    bodies: Bodies
+    live: Live
+
+
+def no_references(_: object) -> Iterable[Reference]:
+    """References of a kind that has none."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +43,18 @@ class Reconciler(Generic[Resource, Observed]):
 
     Attributes:
         kind: such as ``FineTuneJob``.
-        parse: the model of the body as the API server returns it; raises ValueError (pydantic's ValidationError is one)
+        parse: model of the body as the API server returns it; raises ValueError (pydantic's ValidationError is one)
             with a sentence that says what to write instead: it becomes ``Stalled=True``.
         observe: reads what the plan needs, with ``children.observe_children`` for what the resource owns; raises
             errors.ApiError, which is retried with back-off.
-        plan: pure. Called on each change of the resource, of its children, on news from its pods, when
-            ``requeue_after`` is over, and on a resync: level-based, and again with the same answer.
-        dependents: of the known bodies of this kind, those that a change of another resource concerns.
+        plan: pure. Called on each change of the resource, of its children and of the outcome of what it refers to, on
+            reports of its pods, when ``requeue_after`` is over, and on a resync: level-based, and again with the same
+            answer.
+        references: resources of the operator's kinds that the resource names.
     """
 
     kind: str
-    parse: Callable[[Mapping[str, Any]], Resource]
-    observe: Callable[[Client, Resource, Live, Environment], Awaitable[Observed]]
+    parse: Callable[[Body], Resource]
+    observe: Callable[[Reader, Resource], Awaitable[Observed]]
     plan: Callable[[Resource, Observed, datetime, Environment], Plan]
-    dependents: Callable[[Body, Iterable[Body]], Iterable[Body]] | None = None
+    references: Callable[[Resource], Iterable[Reference]] = no_references

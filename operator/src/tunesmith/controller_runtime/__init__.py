@@ -1,4 +1,4 @@
 """General controller machinery: API client, watches, cache, work queue, leader election, events and TLS.
 
-It knows neither the three kinds nor what is decided about them.
+Independent of the three kinds and of the decisions about them.
 """

@@ -1,60 +1,109 @@
-"""The latest known body of every resource, so that the fast path needs no read."""
+"""Latest bodies of the watched resources, and which resources refer to which."""
 
-from collections import defaultdict
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from tunesmith.manifests.objects import Body
 
 
 class Key(NamedTuple):
-    """What the work queue holds."""
+    """Identity of a resource in the work queue."""
 
     kind: str
     namespace: str
     name: str
 
 
-def key_of(body: dict[str, Any]) -> Key:
+class Reference(NamedTuple):
+    """A resource, or all resources of a kind (``name`` None), in the namespace of the one that refers to it."""
+
+    kind: str
+    name: str | None
+
+
+def key_of(body: Body) -> Key:
     """The key of a resource."""
     return Key(body["kind"], body["metadata"]["namespace"], body["metadata"]["name"])
 
 
-def version_of(body: dict[str, Any]) -> int:
-    """Resource versions of one kind are ordered."""
+def version_of(body: Body) -> int:
+    """The resource version as a number: versions of one kind are ordered."""
     return int(body["metadata"]["resourceVersion"])
 
 
+def without_managed_fields(body: Body) -> Body:
+    """The body without the largest part that nothing here reads."""
+    if "managedFields" not in body["metadata"]:
+        return body
+    metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
+    return {**body, "metadata": metadata}
+
+
 class Bodies:
-    """Bodies by key and by UID; an older one never replaces a newer one."""
+    """Bodies by key, by UID and by namespace; an older one never replaces a newer one.
+
+    The bodies that it returns are not to be changed.
+    """
 
     def __init__(self) -> None:
-        self._bodies: defaultdict[str, dict[Key, dict[str, Any]]] = defaultdict(dict)
+        self._bodies: dict[str, dict[str, dict[str, Body]]] = {}
         self._keys: dict[str, Key] = {}
+        self._references: dict[Key, frozenset[Reference]] = {}
+        self._referrers: dict[tuple[str, Reference], set[Key]] = {}
 
-    def of_kind(self, kind: str) -> tuple[dict[str, Any], ...]:
-        """All bodies of a kind; not to be changed."""
-        return tuple(self._bodies[kind].values())
+    def of_kind(self, kind: str) -> tuple[Body, ...]:
+        """All bodies of a kind."""
+        return tuple(body for bodies in self._bodies.get(kind, {}).values() for body in bodies.values())
 
-    def get(self, key: Key) -> dict[str, Any] | None:
-        """The latest body; not to be changed."""
-        return self._bodies[key.kind].get(key)
+    def in_namespace(self, kind: str, namespace: str) -> tuple[Body, ...]:
+        """All bodies of a kind in a namespace."""
+        return tuple(self._bodies.get(kind, {}).get(namespace, {}).values())
+
+    def get(self, key: Key) -> Body | None:
+        """The latest body."""
+        return self._bodies.get(key.kind, {}).get(key.namespace, {}).get(key.name)
 
     def key(self, uid: str) -> Key | None:
-        """Where the resource with this UID is."""
+        """The key of the resource with this UID."""
         return self._keys.get(uid)
 
-    def put(self, body: dict[str, Any]) -> bool:
-        """Keep the body unless this version or a newer one is known; returns whether it was kept."""
+    def put(self, body: Body) -> bool:
+        """Keep the body unless this version or a newer one is stored; returns whether it was kept."""
         key = key_of(body)
-        known = self._bodies[key.kind].get(key)
-        if known is not None:
-            if version_of(body) <= version_of(known):
+        stored = self.get(key)
+        if stored is not None:
+            if version_of(body) <= version_of(stored):
                 return False
-            self._keys.pop(known["metadata"]["uid"], None)
-        body["metadata"].pop("managedFields", None)
-        self._bodies[key.kind][key] = body
+            self._keys.pop(stored["metadata"]["uid"], None)
+        in_namespace = self._bodies.setdefault(key.kind, {}).setdefault(key.namespace, {})
+        in_namespace[key.name] = without_managed_fields(body)
         self._keys[body["metadata"]["uid"]] = key
         return True
 
-    def drop(self, body: dict[str, Any]) -> bool:
-        """The resource of this UID is gone; returns whether it was known."""
+    def drop(self, body: Body) -> bool:
+        """Remove the resource of this UID; returns whether it was stored."""
         key = self._keys.pop(body["metadata"]["uid"], None)
-        return key is not None and self._bodies[key.kind].pop(key, None) is not None
+        if key is None:
+            return False
+        self.set_references(key, ())
+        return self._bodies[key.kind][key.namespace].pop(key.name, None) is not None
+
+    def set_references(self, key: Key, references: Iterable[Reference]) -> None:
+        """Replace what the resource refers to."""
+        before, after = self._references.get(key, frozenset()), frozenset(references)
+        for reference in before - after:
+            referrers = self._referrers[key.namespace, reference]
+            referrers.discard(key)
+            if not referrers:
+                del self._referrers[key.namespace, reference]
+        for reference in after - before:
+            self._referrers.setdefault((key.namespace, reference), set()).add(key)
+        if after:
+            self._references[key] = after
+        else:
+            self._references.pop(key, None)
+
+    def referrers(self, key: Key) -> set[Key]:
+        """The resources that refer to this one, by its name or by its kind."""
+        references = (Reference(key.kind, key.name), Reference(key.kind, None))
+        return set().union(*(self._referrers.get((key.namespace, reference), ()) for reference in references))

@@ -1,30 +1,28 @@
-"""The API server through one pooled session."""
+"""Client of the API server: typed errors, metrics, and an index that learns of each write."""
 
+import ssl
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Self
+from typing import Self
 
 import aiohttp
 import orjson
 from yarl import URL
 
 from tunesmith.manifests.names import FIELD_MANAGER
+from tunesmith.manifests.objects import Body
 
-from .credentials import Credentials
+from .connection import CONNECT_SECONDS, Connection
 from .errors import ApiError, Conflict, Gone, Retryable, to_error
 from .index import ChildIndex
 from .kinds import is_known, path_of
 from .metrics import Metrics
 
-Body = dict[str, Any]
 Bodies = list[Body]
 
-CONNECT_SECONDS = 10.0
-REQUEST_SECONDS = 60.0
-#: A watch that says nothing for so long, not even a bookmark (one a minute), is taken for dead.
+#: A watch without any event for so long, not even a bookmark (one a minute), counts as dead.
 SILENCE_SECONDS = 150.0
 WATCH_SECONDS = 600
 PAGE = 500
-POOL = 64
 USER_AGENT = FIELD_MANAGER
 
 _JSON = "application/json"
@@ -32,7 +30,7 @@ _MERGE_PATCH = "application/merge-patch+json"
 #: JSON is YAML; the API server accepts server-side apply under this type since before it had one for JSON.
 _APPLY_PATCH = "application/apply-patch+yaml"
 
-#: What it means that nobody answered as an API server does; a proxy in between may answer anything.
+#: Errors of a server that can't be reached, or that answers as no API server does: a proxy may answer anything.
 _BROKEN = (aiohttp.ClientError, TimeoutError, OSError, orjson.JSONDecodeError)
 
 
@@ -40,34 +38,30 @@ class Client:
     """Calls to the API server. All raise ``errors.ApiError``: Retryable, Conflict, Refused or Gone.
 
     Args:
-        credentials: who the operator is.
+        connection: the sessions; opened and closed with the client.
         metrics: counts every call.
-        index: learns of every child that is written.
-        namespaces: the namespaces that ``list`` and ``watch`` go through when theirs is None; none for all.
+        index: updated with every child that is written.
+        namespaces: the namespaces that ``list`` covers when its own is None; none for all.
     """
 
     def __init__(
         self,
-        credentials: Credentials,
+        connection: Connection,
         metrics: Metrics,
         index: ChildIndex,
         namespaces: tuple[str, ...] = (),
     ) -> None:
         self.index = index
-        self._credentials = credentials
-        self._metrics = metrics
         self.namespaces = namespaces
-        self._session: aiohttp.ClientSession | None = None
+        self._connection = connection
+        self._metrics = metrics
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(limit=POOL, ssl=self._credentials.connection.as_ssl_context())
-        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=CONNECT_SECONDS)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout)
+        await self._connection.__aenter__()
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        if self._session is not None:
-            await self._session.close()
+        await self._connection.__aexit__(*exception)
 
     async def get(self, api_version: str, kind: str, namespace: str | None, name: str) -> Body | None:
         """The object; None when it is not there."""
@@ -89,9 +83,10 @@ class Client:
         With ``namespace`` None: of all namespaces that the operator watches.
         """
         objects: Bodies = []
-        for each in (self.namespaces or (None,)) if namespace is None else (namespace,):
-            found, _ = await self.list_with_version(api_version, kind, each, label_selector, field_selector)
-            objects += found
+        for listed in (self.namespaces or (None,)) if namespace is None else (namespace,):
+            objects += (
+                await self.list_with_version(api_version, kind, listed, label_selector, field_selector)
+            )[0]
         return objects
 
     async def list_with_version(
@@ -108,13 +103,13 @@ class Client:
         objects: Bodies = []
         while True:
             page = await self._call("list", "GET", path, kind, params)
-            objects += (item | {"apiVersion": api_version, "kind": kind} for item in page["items"])
+            objects += ({**item, "apiVersion": api_version, "kind": kind} for item in page["items"])
             metadata = page["metadata"]
             if not metadata.get("continue"):
                 return objects, metadata["resourceVersion"]
             params["continue"] = metadata["continue"]
 
-    async def create(self, manifest: Mapping[str, Any]) -> Body | None:
+    async def create(self, manifest: Body) -> Body | None:
         """Create the object. None when one of that name exists already: it is left as it is."""
         path = _path(manifest, collection=True)
         try:
@@ -125,7 +120,7 @@ class Client:
             raise
         return self._learn(created)
 
-    async def apply(self, manifest: Mapping[str, Any]) -> Body:
+    async def apply(self, manifest: Body) -> Body:
         """Server-side apply as field manager ``tunesmith``, taking over fields that others hold."""
         params = {"fieldManager": FIELD_MANAGER, "force": "true"}
         path = _path(manifest)
@@ -134,7 +129,7 @@ class Client:
         )
 
     async def patch(
-        self, api_version: str, kind: str, namespace: str | None, name: str, patch: Mapping[str, Any]
+        self, api_version: str, kind: str, namespace: str | None, name: str, patch: Body
     ) -> Body | None:
         """JSON merge patch; None when the object is not there."""
         path = path_of(api_version, kind, namespace, name)
@@ -144,7 +139,7 @@ class Client:
             return None
         return self._learn(patched)
 
-    async def replace(self, manifest: Mapping[str, Any]) -> Body:
+    async def replace(self, manifest: Body) -> Body:
         """Replace the object as it was read (``metadata.resourceVersion``); Conflict when it changed since."""
         return await self._call("update", "PUT", _path(manifest), manifest["kind"], body=manifest)
 
@@ -158,7 +153,7 @@ class Client:
         except (Gone, Conflict):
             return
 
-    async def replace_status(self, body: Mapping[str, Any], status: Mapping[str, Any]) -> Body:
+    async def replace_status(self, body: Body, status: Body) -> Body:
         """Replace the whole status of the object as it was read; Conflict when it changed since."""
         metadata = {key: body["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion")}
         manifest = {
@@ -171,22 +166,21 @@ class Client:
         return await self._call("update", "PUT", path, f"{body['kind']}/status", body=manifest)
 
     async def served_kinds(self, api_version: str) -> frozenset[str]:
-        """The kinds of a group's version that discovery tells of; it may lag behind a new CRD."""
+        """The kinds of a group's version in the API server's discovery; it may lag behind a new CRD."""
         group, _, version = api_version.partition("/")
         groups = await self._call("get", "GET", "/apis", "APIGroupList")
-        if group not in {found["name"] for found in groups["groups"]}:
+        if group not in {served["name"] for served in groups["groups"]}:
             return frozenset()
-        found = await self._call("get", "GET", f"/apis/{group}/{version}", "APIResourceList")
-        return frozenset(resource["kind"] for resource in found["resources"])
+        resources = await self._call("get", "GET", f"/apis/{group}/{version}", "APIResourceList")
+        return frozenset(resource["kind"] for resource in resources["resources"])
 
     async def preferred_version(self, group: str) -> str | None:
-        """``group/version`` of a group as its server prefers it, of those that are known here; None: not installed."""
+        """The server's preferred ``group/version`` among those in ``kinds``; None where the group is not served."""
         try:
-            found = await self._call("get", "GET", f"/apis/{group}", "APIGroup")
+            served = await self._call("get", "GET", f"/apis/{group}", "APIGroup")
         except Gone:
             return None
-        served = [found["preferredVersion"], *found["versions"]]
-        versions = (version["groupVersion"] for version in served)
+        versions = (version["groupVersion"] for version in (served["preferredVersion"], *served["versions"]))
         return next((version for version in versions if is_known(version)), None)
 
     async def watch(
@@ -210,10 +204,16 @@ class Client:
             "resourceVersion": resource_version,
             "timeoutSeconds": str(WATCH_SECONDS),
         }
-        url = self._url(path_of(api_version, kind, namespace), params)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=SILENCE_SECONDS)
         try:
-            async with self._http.get(url, headers=self._headers(), timeout=timeout) as response:
+            async with (
+                await self._connection.watches() as session,
+                session.get(
+                    self._url(path_of(api_version, kind, namespace), params),
+                    headers=_headers(),
+                    timeout=timeout,
+                ) as response,
+            ):
                 self._metrics.api_calls.labels("watch", kind, str(response.status)).inc()
                 if response.status >= 400:
                     raise self._error(response, await response.read())
@@ -224,25 +224,15 @@ class Client:
                     yield event["type"], event["object"]
         except _BROKEN as error:
             self._metrics.api_calls.labels("watch", kind, "error").inc()
-            raise _unreachable(error) from error
-
-    @property
-    def _http(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            raise RuntimeError("the client is used inside `async with` only")
-        return self._session
+            raise self._unreachable(error) from error
 
     def _learn(self, body: Body) -> Body:
         self.index.put(body["apiVersion"], body["kind"], body)
         return body
 
     def _url(self, path: str, params: Mapping[str, str] | None) -> URL:
-        url = URL(self._credentials.connection.server.rstrip("/") + path, encoded=True)
+        url = URL(self._connection.server + path, encoded=True)
         return url.with_query(params) if params else url
-
-    def _headers(self, content_type: str = _JSON) -> dict[str, str]:
-        fixed = {"Accept": _JSON, "Content-Type": content_type, "User-Agent": USER_AGENT}
-        return fixed | self._credentials.headers()
 
     async def _call(
         self,
@@ -251,30 +241,34 @@ class Client:
         path: str,
         kind: str,
         params: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
+        body: Body | None = None,
         content_type: str = _JSON,
     ) -> Body:
         """One request; ``verb`` and ``kind`` are those of RBAC."""
         data = None if body is None else orjson.dumps(body)
-        url, headers = self._url(path, params), self._headers(content_type)
         try:
-            async with self._http.request(method, url, data=data, headers=headers) as response:
+            async with (
+                await self._connection.calls() as session,
+                session.request(
+                    method, self._url(path, params), data=data, headers=_headers(content_type)
+                ) as response,
+            ):
                 raw = await response.read()
         except _BROKEN as error:
             self._metrics.api_calls.labels(verb, kind, "error").inc()
-            raise _unreachable(error) from error
+            raise self._unreachable(error) from error
         self._metrics.api_calls.labels(verb, kind, str(response.status)).inc()
         if response.status >= 400:
             raise self._error(response, raw)
         try:
             parsed: Body = orjson.loads(raw)
         except orjson.JSONDecodeError as error:
-            raise _unreachable(error) from error
+            raise self._unreachable(error) from error
         return parsed
 
     def _error(self, response: aiohttp.ClientResponse, raw: bytes) -> ApiError:
         if response.status == 401:
-            self._credentials.reload()
+            self._connection.reject()
         try:
             status = orjson.loads(raw)
         except orjson.JSONDecodeError:
@@ -283,8 +277,14 @@ class Client:
             response.status, status if isinstance(status, dict) else {}, _retry_after(response.headers)
         )
 
+    def _unreachable(self, error: Exception) -> Retryable:
+        # A client certificate that is refused shows as the cause of a lost connection.
+        if isinstance(error, aiohttp.ClientSSLError) or isinstance(error.__cause__, ssl.SSLError):
+            self._connection.distrust()
+        return Retryable(f"the API server can't be reached: {type(error).__name__}: {error}")
 
-def _path(manifest: Mapping[str, Any], collection: bool = False) -> str:
+
+def _path(manifest: Body, collection: bool = False) -> str:
     metadata = manifest["metadata"]
     name = None if collection else metadata["name"]
     return path_of(manifest["apiVersion"], manifest["kind"], metadata.get("namespace"), name)
@@ -301,8 +301,8 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return float(value) if value.isdigit() else None
 
 
-def _unreachable(error: Exception) -> Retryable:
-    return Retryable(f"the API server can't be reached: {type(error).__name__}: {error}")
+def _headers(content_type: str = _JSON) -> dict[str, str]:
+    return {"Accept": _JSON, "Content-Type": content_type, "User-Agent": USER_AGENT}
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:

@@ -1,10 +1,10 @@
-"""What the API server's refusals mean, decided in one place.
+"""Errors of API calls, by what helps against them.
 
 ApiError
 ├── Retryable    try again later: network, 401 (the token rotates), 409, 429, 5xx
 │   └── Conflict the object changed since it was read
 ├── Refused      a person has to change something: 400, 403, 405, 413, 415, 422
-└── Gone         the object, its kind or its namespace is not there: 404, 410
+└── Gone         the object, its kind or its namespace does not exist, or a version is too old: 404, 410
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ class ApiError(Exception):
     """A call to the API server failed.
 
     Attributes:
-        message: a sentence for people: the API server's own words where it spoke.
+        message: a sentence for people: the API server's own message where it sent one.
         code: the HTTP status; 0 when there was none.
         reason: the machine-readable reason of the API server, such as ``AlreadyExists``.
     """
@@ -28,7 +28,7 @@ class ApiError(Exception):
 
 
 class Retryable(ApiError):
-    """The same call may succeed later; ``retry_after`` is the server's own wish in seconds, if it had one."""
+    """An error that may go away; ``retry_after`` is the wait in seconds that the server asked for, if any."""
 
     def __init__(
         self, message: str, code: int = 0, reason: str = "", retry_after: float | None = None
@@ -38,19 +38,19 @@ class Retryable(ApiError):
 
 
 class Conflict(Retryable):
-    """The object exists already, or changed since it was read."""
+    """An object that exists already, or changed since it was read."""
 
 
 class Refused(ApiError):
-    """The API server understood and refused: admission, quota, Pod Security, permissions, validation."""
+    """A refusal by admission, quota, Pod Security, permissions or validation."""
 
 
 class Gone(ApiError):
-    """What was addressed is not there."""
+    """A missing object, or a resource version that is too old."""
 
 
 def to_error(code: int, status: Mapping[str, Any], retry_after: float | None = None) -> ApiError:
-    """The error that a response of 400 or more means.
+    """The error of a response of 400 or more.
 
     Args:
         code: HTTP status.

@@ -1,4 +1,4 @@
-"""Kubernetes events: published in the background, and the same one told once, with a count."""
+"""Kubernetes events: published in the background; repetitions of an event only raise its count."""
 
 import asyncio
 import contextlib
@@ -6,10 +6,12 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
+
+from tunesmith.manifests.objects import Body
 
 from .client import Client
 from .errors import ApiError
@@ -21,15 +23,16 @@ API_VERSION = "events.k8s.io/v1"
 CONTROLLER = "tunesmith.dev/operator"
 QUEUE = 1000
 REMEMBERED = 4096
+#: Bytes: the API server refuses a longer note.
 MAX_NOTE = 1024
-#: The same event again within this time only counts.
+#: The same event again within this time is counted, not published.
 REPEAT_SECONDS = 30.0
-#: Between two events: children come first.
+#: Between two events: writes of children come first.
 PACE_SECONDS = 0.01
 
 
 class Event(Protocol):
-    """What an event says about its resource."""
+    """Content of an event."""
 
     @property
     def reason(self) -> str: ...
@@ -42,15 +45,15 @@ class Event(Protocol):
 
 
 @dataclass(slots=True)
-class _Told:
-    """An event that was published: how often it happened, and when it was last published."""
+class _Occurrences:
+    """Number of an event's occurrences, and time of its last publication."""
 
     count: int
-    published: float
+    published_at: float
 
 
 class EventRecorder:
-    """Publishes events; never in the way: what does not fit into the queue is dropped and counted.
+    """Publisher of events; never blocks: an event that does not fit into the queue is dropped and counted.
 
     Args:
         instance: the operator's pod.
@@ -68,28 +71,28 @@ class EventRecorder:
         self._metrics = metrics
         self._instance = instance
         self._clock = clock
-        self._told: OrderedDict[str, _Told] = OrderedDict()
-        self._queue: asyncio.Queue[tuple[dict[str, Any], int]] = asyncio.Queue(QUEUE)
+        self._occurrences: OrderedDict[str, _Occurrences] = OrderedDict()
+        self._queue: asyncio.Queue[tuple[Body, int]] = asyncio.Queue(QUEUE)
 
-    def record(self, body: Mapping[str, Any], event: Event) -> None:
+    def record(self, body: Body, event: Event) -> None:
         """Publish the event about this resource, soon."""
         name = _name(body, event)
-        told = self._told.setdefault(name, _Told(0, float("-inf")))
-        self._told.move_to_end(name)
-        if len(self._told) > REMEMBERED:
-            self._told.popitem(last=False)
-        told.count += 1
-        if self._clock() - told.published < REPEAT_SECONDS:
+        occurrences = self._occurrences.setdefault(name, _Occurrences(0, float("-inf")))
+        self._occurrences.move_to_end(name)
+        if len(self._occurrences) > REMEMBERED:
+            self._occurrences.popitem(last=False)
+        occurrences.count += 1
+        if self._clock() - occurrences.published_at < REPEAT_SECONDS:
             return
-        told.published = self._clock()
+        occurrences.published_at = self._clock()
         manifest = build_event(body, event, name, self._instance, datetime.now(UTC))
         try:
-            self._queue.put_nowait((manifest, told.count))
+            self._queue.put_nowait((manifest, occurrences.count))
         except asyncio.QueueFull:
             self._metrics.events_dropped.inc()
 
     async def run(self) -> None:
-        """Publish what is recorded, for ever."""
+        """Publish recorded events, without end."""
         while True:
             manifest, count = await self._queue.get()
             try:
@@ -100,20 +103,20 @@ class EventRecorder:
             await asyncio.sleep(PACE_SECONDS)
 
     async def flush(self, seconds: float) -> None:
-        """Publish what is left, within a time."""
+        """Publish the queued events, within a time."""
         with contextlib.suppress(TimeoutError, ApiError):
             async with asyncio.timeout(seconds):
                 while not self._queue.empty():
                     await self._publish(*self._queue.get_nowait())
 
-    async def _publish(self, manifest: dict[str, Any], count: int) -> None:
-        """The first one is created; a later one counts up, unless the API server has forgotten the first."""
+    async def _publish(self, manifest: Body, count: int) -> None:
+        """Create the first occurrence; count up for a later one, unless the API server has removed the first."""
         if count > 1 and await self._count_up(manifest, count):
             return
         if await self._client.create(manifest) is None:
             await self._count_up(manifest, max(count, 2))
 
-    async def _count_up(self, manifest: dict[str, Any], count: int) -> bool:
+    async def _count_up(self, manifest: Body, count: int) -> bool:
         series = {"count": count, "lastObservedTime": manifest["eventTime"]}
         metadata = manifest["metadata"]
         patched = await self._client.patch(
@@ -122,9 +125,7 @@ class EventRecorder:
         return patched is not None
 
 
-def build_event(
-    body: Mapping[str, Any], event: Event, name: str, instance: str, now: datetime
-) -> dict[str, Any]:
+def build_event(body: Body, event: Event, name: str, instance: str, now: datetime) -> Body:
     """The ``events.k8s.io/v1`` object."""
     metadata = body["metadata"]
     return {
@@ -137,7 +138,7 @@ def build_event(
         "action": "Reconcile",
         "reason": event.reason,
         "type": event.type,
-        "note": event.message[:MAX_NOTE],
+        "note": event.message.encode()[:MAX_NOTE].decode(errors="ignore"),
         "regarding": {
             "apiVersion": body["apiVersion"],
             "kind": body["kind"],
@@ -149,8 +150,8 @@ def build_event(
     }
 
 
-def _name(body: Mapping[str, Any], event: Event) -> str:
-    """The same for the same event of the same resource, also after a restart."""
+def _name(body: Body, event: Event) -> str:
+    """A name that stays the same for the same event of the same resource, also after a restart."""
     metadata = body["metadata"]
-    told = "\0".join((metadata["uid"], event.type, event.reason, event.message))
-    return f"{metadata['name']}.{hashlib.sha256(told.encode()).hexdigest()[:16]}"
+    content = "\0".join((metadata["uid"], event.type, event.reason, event.message))
+    return f"{metadata['name']}.{hashlib.sha256(content.encode()).hexdigest()[:16]}"

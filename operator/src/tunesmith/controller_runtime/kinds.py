@@ -1,4 +1,4 @@
-"""The kinds that the operator touches, and their paths: no discovery round trips."""
+"""Kinds that the operator reads or writes, and their URL paths: no discovery is needed."""
 
 from tunesmith.manifests.names import API_VERSION, PLURALS
 
@@ -32,7 +32,7 @@ _CLUSTER_SCOPED: dict[tuple[str, str], str] = {
 
 
 def is_known(api_version: str) -> bool:
-    """Whether some kind of this group and version is in the table."""
+    """True where the table has a kind of this group and version."""
     return any(version == api_version for version, _ in _PLURALS)
 
 

@@ -1,7 +1,7 @@
-"""Leader election by a Lease, as client-go does it: one replica acts, and it ends itself when it can't prove that.
+"""Leader election by a Lease, as client-go does it: one replica leads, and ends itself when it can't renew in time.
 
-Nobody's clock but the own one is trusted: a lease has run out when it did not change for its duration as watched from
-here. Writes carry the resourceVersion that was read, so two replicas can't both win.
+Only the replica's own clock counts: a lease has expired when it did not change for its duration, measured here. Writes
+carry the resourceVersion that was read, so two replicas can't both win.
 """
 
 import asyncio
@@ -9,7 +9,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+
+from tunesmith.manifests.objects import Body
 
 from .client import Client
 from .errors import ApiError, Conflict
@@ -21,7 +22,7 @@ API_VERSION = "coordination.k8s.io/v1"
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimes:
-    """Seconds: how long a lease holds, within which a leader must have renewed it, and between tries."""
+    """Seconds: validity of a lease, deadline of its leader to renew it, and time between tries."""
 
     duration: float = 15.0
     deadline: float = 10.0
@@ -29,7 +30,7 @@ class LeaseTimes:
 
 
 class LeaseLost(RuntimeError):
-    """This replica leads no longer: the process must end before another one starts to act."""
+    """End of this replica's lead: the process must end before another one starts to act."""
 
 
 class LeaderLease:
@@ -67,7 +68,7 @@ class LeaderLease:
             await asyncio.sleep(self._times.retry)
 
     async def hold(self) -> None:
-        """Renew for ever.
+        """Renew without end.
 
         Raises:
             LeaseLost: another replica leads, or this one could not renew within the deadline.
@@ -87,8 +88,7 @@ class LeaderLease:
         """Let another replica lead at once."""
         lease = await self._client.get(API_VERSION, "Lease", self._namespace, self._name)
         if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
-            lease["spec"]["holderIdentity"] = ""
-            await self._client.replace(lease)
+            await self._client.replace({**lease, "spec": {**lease["spec"], "holderIdentity": ""}})
 
     async def _try(self) -> bool:
         """Take or renew the lease once; False when that failed, or another replica holds it."""
@@ -116,7 +116,7 @@ class LeaderLease:
             return False
         return True
 
-    def _is_free(self, lease: dict[str, Any]) -> bool:
+    def _is_free(self, lease: Body) -> bool:
         holder = lease["spec"].get("holderIdentity")
         if not holder or holder == self._identity:
             return True
@@ -126,8 +126,8 @@ class LeaderLease:
         duration = lease["spec"].get("leaseDurationSeconds") or self._times.duration
         return self._clock() >= self._watched[1] + float(duration)
 
-    def _build(self, before: dict[str, Any] | None) -> dict[str, Any]:
-        """The lease as this replica holds it from now on."""
+    def _build(self, before: Body | None) -> Body:
+        """The lease, held by this replica."""
         spec = dict(before["spec"]) if before else {}
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         if spec.get("holderIdentity") != self._identity:

@@ -1,4 +1,4 @@
-"""What the operator measures about itself, in Prometheus' terms."""
+"""Prometheus metrics of the operator."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -31,7 +31,7 @@ class Metrics:
         )
         self.first_child_seconds = Histogram(
             "tunesmith_first_child_seconds",
-            "From the first sight of a new resource to its first child",
+            "Time from the first event of a new resource to its first child",
             ("kind",),
             buckets=_RECONCILE_BUCKETS,
             registry=self.registry,
@@ -41,7 +41,7 @@ class Metrics:
         )
         self.watch_silence_seconds = Gauge(
             "tunesmith_watch_silence_seconds",
-            "Time since a watch last heard from the API server",
+            "Time since the API server's last answer to a watch",
             ("kind", "namespace"),
             registry=self.registry,
         )

@@ -1,19 +1,19 @@
 """A work queue in the manner of client-go: de-duplicating, one worker per key, with back-off and delays."""
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
+from .backoff import Backoff
+
 Key = TypeVar("Key", bound=Hashable)
 
-BACKOFF_SECONDS = 0.1
-MAX_BACKOFF_SECONDS = 300.0
+BACKOFF = Backoff(first=0.1, longest=300.0)
 
 
 class Timer(Protocol):
-    """A call that is due at a time and may be cancelled."""
+    """A scheduled call that can be cancelled."""
 
     def when(self) -> float: ...
     def cancel(self) -> None: ...
@@ -27,19 +27,19 @@ class Clock(Protocol):
 
 
 class WorkQueue(Generic[Key]):
-    """Keys that want to be worked on.
+    """Keys that wait for a worker.
 
     A key that is added while it waits is worked on once; one that is added while it is worked on, once more
     afterwards, and never by two workers at a time.
 
     Args:
         clock: the event loop.
-        jitter: a number in [0, 1) for each back-off.
+        backoff: delays after failures.
     """
 
-    def __init__(self, clock: Clock, jitter: Callable[[], float] = random.random) -> None:
+    def __init__(self, clock: Clock, backoff: Backoff = BACKOFF) -> None:
         self._clock = clock
-        self._jitter = jitter
+        self._backoff = backoff
         self._waiting: deque[Key] = deque()
         self._urgent: deque[Key] = deque()
         self._dirty: set[Key] = set()
@@ -52,7 +52,7 @@ class WorkQueue(Generic[Key]):
         return len(self._urgent) + len(self._waiting)
 
     def add(self, key: Key, urgent: bool = False) -> None:
-        """Work on this key as soon as may be; an urgent one goes before those that are not, unless it waits already."""
+        """Work on this key as soon as possible; an urgent one before those that are not, unless it waits already."""
         if key in self._dirty:
             return
         self._dirty.add(key)
@@ -60,7 +60,7 @@ class WorkQueue(Generic[Key]):
             self._push(key, urgent)
 
     def add_after(self, key: Key, seconds: float) -> None:
-        """Work on this key after so many seconds at the latest: an earlier time that was asked for stays."""
+        """Work on this key after so many seconds at the latest; a timer that is due earlier stays."""
         if seconds <= 0:
             self.add(key)
             return
@@ -72,11 +72,10 @@ class WorkQueue(Generic[Key]):
         self._timers[key] = self._clock.call_later(seconds, self._due, key)
 
     def back_off(self, key: Key, at_least: float = 0.0) -> float:
-        """Work on this key again after a time that doubles with each failure in a row; returns the seconds."""
+        """Work on this key again after a delay that grows with each failure in a row; returns the seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        longest = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2.0 ** min(failures, 32))
-        delay = max(at_least, longest * (0.5 + 0.5 * self._jitter()))
+        delay = max(at_least, self._backoff.seconds(failures))
         self.add_after(key, delay)
         return delay
 
@@ -89,7 +88,7 @@ class WorkQueue(Generic[Key]):
         self._failures.pop(key, None)
 
     def forget(self, key: Key) -> None:
-        """The key is of no more interest: drop its timer and its failures."""
+        """Drop the key's timer and its failures: the resource is gone."""
         self.succeeded(key)
         timer = self._timers.pop(key, None)
         if timer is not None:

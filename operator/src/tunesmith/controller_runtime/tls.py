@@ -1,4 +1,4 @@
-"""Keeps the operator's authority and serving certificate in a Secret, the same for all replicas."""
+"""The operator's authority and serving certificate, in a Secret that all replicas share."""
 
 import asyncio
 import base64
@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
+from tunesmith.manifests.objects import Body
 from tunesmith.manifests.operator_certificate import Material, renew
 
 from .client import Client
@@ -39,17 +39,16 @@ async def ensure_material(
                 return material
         except Conflict:
             continue
-    raise Conflict(f"the Secret {namespace}/{name} is changed by others all the time")
+    raise Conflict(f"the Secret {namespace}/{name} changed at each of {_ATTEMPTS} tries to write it")
 
 
-async def _write(
-    client: Client, before: dict[str, Any] | None, namespace: str, name: str, material: Material
-) -> bool:
+async def _write(client: Client, before: Body | None, namespace: str, name: str, material: Material) -> bool:
+    """Write the material; False when another replica has created the Secret."""
     data = {
         key: base64.b64encode(getattr(material, field).encode()).decode() for key, field in _FIELDS.items()
     }
     if before is not None:
-        await client.replace(before | {"data": {**before.get("data", {}), **data}})
+        await client.replace({**before, "data": {**before.get("data", {}), **data}})
         return True
     manifest = {
         "apiVersion": "v1",
@@ -65,7 +64,7 @@ async def _write(
     return await client.create(manifest) is not None
 
 
-def _decode(secret: dict[str, Any]) -> Material | None:
+def _decode(secret: Body) -> Material | None:
     data = secret.get("data", {})
     if not _FIELDS.keys() <= data.keys():
         return None
@@ -73,7 +72,7 @@ def _decode(secret: dict[str, Any]) -> Material | None:
 
 
 def load_into(context: ssl.SSLContext, material: Material) -> None:
-    """Serve this certificate on new connections; connections that stand are left alone."""
+    """Serve this certificate on new connections; open ones stay as they are."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "serving.pem"
         path.touch(mode=0o600)

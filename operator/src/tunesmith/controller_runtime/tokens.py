@@ -1,4 +1,4 @@
-"""Which pod is calling: its projected token is reviewed by the API server."""
+"""Identity of a calling pod: its projected token, reviewed by the API server."""
 
 import hashlib
 import time
@@ -12,7 +12,7 @@ from tunesmith_contract.layout import TOKEN_AUDIENCE
 from .client import Client
 
 CACHE_SECONDS = 30.0
-#: What is refused in one moment may be good in the next: an API server that knows the pod not yet.
+#: A refused token may soon be accepted: an API server may not know a new pod yet.
 REFUSED_SECONDS = 2.0
 CACHE_SIZE = 4096
 _POD_NAME = "authentication.kubernetes.io/pod-name"
@@ -21,11 +21,11 @@ _SERVICE_ACCOUNT = "system:serviceaccount:"
 
 
 class Unauthenticated(Exception):
-    """The token is not one of a pod for this operator."""
+    """A token that belongs to no pod, or to another audience."""
 
 
 class Forbidden(Exception):
-    """The pod is real, but does not belong to the resource that it speaks of."""
+    """A pod that does not belong to the resource of its request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class PodIdentity:
 
 
 class TokenReviewer:
-    """Reviews tokens, and remembers the answers for some seconds by the tokens' hashes.
+    """Reviewer of tokens; keeps the answers for some seconds, by the tokens' hashes.
 
     Args:
         clock: monotonic seconds.
@@ -47,7 +47,7 @@ class TokenReviewer:
     def __init__(self, client: Client, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
         self._clock = clock
-        self._known: OrderedDict[bytes, tuple[float, PodIdentity | None]] = OrderedDict()
+        self._reviews: OrderedDict[bytes, tuple[float, PodIdentity | None]] = OrderedDict()
 
     async def identify(self, token: str) -> PodIdentity:
         """The pod of this token.
@@ -57,7 +57,7 @@ class TokenReviewer:
             ApiError: the review itself failed.
         """
         digest = hashlib.sha256(token.encode()).digest()
-        until, identity = self._known.get(digest, (float("-inf"), None))
+        until, identity = self._reviews.get(digest, (float("-inf"), None))
         if self._clock() >= until:
             identity = await self._review(token)
             self._remember(digest, identity)
@@ -69,13 +69,14 @@ class TokenReviewer:
         """The labels of the pod.
 
         Raises:
-            Forbidden: the pod is gone, or does not belong to this resource.
+            Forbidden: the pod was deleted, or does not belong to this resource.
         """
-        known = self._client.index.find("v1", "Pod", owner_uid) or ()
-        pods = [pod for pod in known if pod["metadata"]["uid"] == identity.uid]
-        pod = pods[0] if pods else await self._client.get("v1", "Pod", identity.namespace, identity.name)
+        indexed = self._client.index.find("v1", "Pod", owner_uid) or ()
+        pod = next((pod for pod in indexed if pod["metadata"]["uid"] == identity.uid), None)
+        if pod is None:
+            pod = await self._client.get("v1", "Pod", identity.namespace, identity.name)
         if pod is None or pod["metadata"]["uid"] != identity.uid:
-            raise Forbidden("the pod of this token is gone")
+            raise Forbidden("the pod of this token does not exist any more")
         labels: dict[str, str] = pod["metadata"].get("labels", {})
         if labels.get(OWNER_UID_LABEL) != owner_uid:
             raise Forbidden("the pod of this token does not belong to this resource")
@@ -83,10 +84,10 @@ class TokenReviewer:
 
     def _remember(self, digest: bytes, identity: PodIdentity | None) -> None:
         seconds = REFUSED_SECONDS if identity is None else CACHE_SECONDS
-        self._known[digest] = (self._clock() + seconds, identity)
-        self._known.move_to_end(digest)
-        if len(self._known) > CACHE_SIZE:
-            self._known.popitem(last=False)
+        self._reviews[digest] = (self._clock() + seconds, identity)
+        self._reviews.move_to_end(digest)
+        if len(self._reviews) > CACHE_SIZE:
+            self._reviews.popitem(last=False)
 
     async def _review(self, token: str) -> PodIdentity | None:
         manifest = {

@@ -1,33 +1,38 @@
-"""A supervised list-and-watch of labelled objects, which survives whatever the API server does."""
+"""A supervised list-and-watch of labelled objects; it continues after every failure of the API server."""
 
 import asyncio
 import logging
-import random
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
 
+from tunesmith.manifests.objects import Body
+
+from .backoff import Backoff
 from .client import Client
 from .errors import ApiError, Gone, Retryable
 
 logger = logging.getLogger(__name__)
 
-BACKOFF_SECONDS = 0.2
-MAX_BACKOFF_SECONDS = 30.0
+BACKOFF = Backoff(first=0.2, longest=30.0)
+#: A watch request that ends sooner without an event counts as a failure: a proxy or a server that goes down does that.
+SHORT_SECONDS = 1.0
 #: Well above the silence after which a request is given up, so that an API server that is away ends no process.
 SILENCE_LIMIT_SECONDS = 1800.0
 
-Seen = Callable[[str, dict[str, Any]], None]
-"""One object that was ADDED, MODIFIED or DELETED."""
+Seen = Callable[[str, Body], None]
+"""Receiver of one object that was ADDED, MODIFIED or DELETED."""
 
-Listed = Callable[[list[dict[str, Any]], int], None]
-"""All objects that there are, at this resource version."""
+Listed = Callable[[Sequence[Body], int], None]
+"""Receiver of all objects at a resource version."""
 
 
 class Watch:
     """The objects of one kind in one namespace (None: in all) that match a label selector.
 
-    Every list replaces what was known (``listed``), so that nothing deleted meanwhile lives on; every event between
+    Every list replaces what was known (``listed``), so that nothing deleted meanwhile remains; every event between
     lists goes to ``seen``. ``run`` never ends by itself.
+
+    Args:
+        sleep: waits between requests.
     """
 
     def __init__(
@@ -39,59 +44,64 @@ class Watch:
         label_selector: str,
         listed: Listed,
         seen: Seen,
+        backoff: Backoff = BACKOFF,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.api_version = api_version
         self.kind = kind
         self.namespace = namespace
         self.synced = asyncio.Event()
-        self._heard = asyncio.get_running_loop().time()
+        self._clock = asyncio.get_running_loop().time
+        self._last_answer = self._clock()
         self._client = client
         self._selector = label_selector
         self._listed = listed
         self._seen = seen
+        self._backoff = backoff
+        self._sleep = sleep
         self._version: str | None = None
         self._failures = 0
 
     async def run(self) -> None:
         """List, watch, and start over as often as it takes."""
         while True:
+            asked_wait = 0.0
             try:
-                await self._follow()
+                if await self._follow():
+                    self._failures = 0
+                    continue
             except Gone:
                 self._version = None
-                await self._pause(None)
             except ApiError as error:
                 logger.warning("watch of %s interrupted: %s", self.kind, error.message)
-                await self._pause(error.retry_after if isinstance(error, Retryable) else None)
+                asked_wait = (error.retry_after if isinstance(error, Retryable) else None) or 0.0
+            delay = max(asked_wait, self._backoff.seconds(self._failures))
+            self._failures += 1
+            await self._sleep(delay)
 
     def silence(self) -> float:
-        """Seconds since the API server was last heard."""
-        return asyncio.get_running_loop().time() - self._heard
+        """Seconds since the API server's last answer."""
+        return self._clock() - self._last_answer
 
-    async def _follow(self) -> None:
+    async def _follow(self) -> bool:
+        """A list if need be, then one watch request; False where that ended at once without an event."""
         if self._version is None:
             objects, version = await self._client.list_with_version(
                 self.api_version, self.kind, self.namespace, self._selector
             )
             self._listed(objects, int(version))
             self._version = version
-            self._alive()
+            self._last_answer = self._clock()
             self.synced.set()
+        started, received = self._clock(), False
         events = self._client.watch(
             self.api_version, self.kind, self.namespace, self._version, self._selector
         )
         async for event_type, body in events:
+            received = True
             self._version = body["metadata"]["resourceVersion"]
-            self._alive()
+            self._last_answer = self._clock()
+            self._failures = 0
             if event_type != "BOOKMARK":
                 self._seen(event_type, body)
-
-    def _alive(self) -> None:
-        self._heard = asyncio.get_running_loop().time()
-        self._failures = 0
-
-    async def _pause(self, wish: float | None) -> None:
-        """Wait longer with each failure in a row, and not in step with other replicas."""
-        longest = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2 ** min(self._failures, 16))
-        self._failures += 1
-        await asyncio.sleep(max(wish or 0.0, longest * random.uniform(0.5, 1.0)))
+        return received or self._clock() - started >= SHORT_SECONDS

@@ -197,8 +197,10 @@ def engine_arguments(deployment: AdapterDeployment) -> list[str]:
 
 
 def _slots(engine: Engine) -> int:
-    """One more than asked for on a CPU: vLLM 0.32 there answers a request for the base model that shares a batch with
-    others by whatever adapter is in the last slot, so that one is left empty.
+    """Number of adapter slots of the engine, one more than requested on a CPU.
+
+    There, vLLM 0.32 answers a request for the base model that shares a batch with others by whatever adapter is in the
+    last slot, so that slot is left empty.
     """
     return engine.resident_adapters + (0 if engine.gpus else 1)
 

@@ -42,7 +42,12 @@ SHARED_MEMORY = "8Gi"
 
 _NOT_PLACEMENT = frozenset({"labels", "annotations", "volumes", "volumeMounts"})
 
-_FATAL_EXIT_CODES = (ExitCode.USER_ERROR, ExitCode.DATA_ERROR, ExitCode.OUT_OF_MEMORY)
+_FATAL_EXIT_CODES = (
+    ExitCode.USER_ERROR,
+    ExitCode.DATA_ERROR,
+    ExitCode.OUT_OF_MEMORY,
+    ExitCode.INTERNAL_ERROR,
+)
 
 
 @dataclass(frozen=True, slots=True)

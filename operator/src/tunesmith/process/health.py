@@ -1,4 +1,4 @@
-"""Whether the process still does what it is there for; a server that answers proves only that the server answers."""
+"""Liveness and readiness, judged by the watches: a server that answers proves only that the server answers."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ CHECK_SECONDS = 5.0
 
 
 class Health:
-    """Judges the process. Before this replica leads there is nothing to watch, and all is well."""
+    """Health of this replica; before it leads it has no watches, and is healthy."""
 
     def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
         self._metrics = metrics
@@ -33,22 +33,22 @@ class Health:
     def leading(
         self, kinds: tuple[str, ...], namespaces: tuple[str, ...], watches: tuple[Watch, ...]
     ) -> None:
-        """From now on these are watched."""
+        """Judge these watches from now on: the replica leads."""
         self._kinds, self._namespaces, self._watches = kinds, namespaces, watches
         self._started = self._clock()
 
     def liveness(self) -> list[str]:
-        """What is wrong that only a new process cures."""
+        """Problems that only a new process cures."""
         if self._started is None:
             return []
         return self._missing() + self._silent()
 
     def readiness(self) -> list[str]:
-        """Why nobody should connect yet; a replica that waits to lead is ready."""
+        """Reasons not to connect yet; a replica that waits to lead is ready."""
         return [] if self.serving else ["not serving yet"]
 
-    async def watch_over(self) -> None:
-        """Check again and again.
+    async def check_forever(self) -> None:
+        """Check in intervals.
 
         Raises:
             RuntimeError: the process has to end.
@@ -67,7 +67,7 @@ class Health:
         young = self._started is not None and self._clock() - self._started < GRACE_SECONDS
         if young and not self._settled:
             return []
-        return [f"{name} is gone" for name in sorted(missing)]
+        return [f"{name} has ended" for name in sorted(missing)]
 
     def _silent(self) -> list[str]:
         problems = []
@@ -75,5 +75,5 @@ class Health:
             silence = watch.silence()
             self._metrics.watch_silence_seconds.labels(watch.kind, watch.namespace or "").set(silence)
             if silence > SILENCE_LIMIT_SECONDS:
-                problems.append(f"the watch of {watch.kind} has heard nothing for {silence:.0f} s")
+                problems.append(f"the watch of {watch.kind} has got no answer for {silence:.0f} s")
         return problems

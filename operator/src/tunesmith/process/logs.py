@@ -1,32 +1,36 @@
-"""Structured logs: one JSON object a line, the resource in fields of its own."""
+"""Structured logs: one JSON object a line, the resource in a field of its own."""
 
 import logging
-from datetime import UTC, datetime
 from typing import Any
 
-import orjson
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.orjson import OrjsonFormatter
 
 #: Libraries whose every step is of no interest to people who run the operator.
 _QUIET = ("kopf", "aiohttp.access", "asyncio")
+#: kopf's own additions to its records: its settings, and the resource in a form of its own.
+_KOPF_ATTRS = ("k8s_ref", "k8s_skip", "settings")
 
 
-class JsonFormatter(logging.Formatter):
-    """``time``, ``level``, ``logger``, ``message``, and ``resource`` (kind, namespace, name, uid) if there is one."""
+class JsonFormatter(OrjsonFormatter):
+    """``time``, ``level``, ``logger``, ``message``, ``exception``, and the extra fields, such as ``resource``.
 
-    def format(self, record: logging.LogRecord) -> str:
-        """The line without its end."""
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        resource = getattr(record, "resource", None)
-        if resource:
-            line["resource"] = resource
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+    ``resource`` holds kind, namespace, name and uid. The agent's logs have the same fields.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            ["levelname", "name", "message"],
+            rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception"},
+            reserved_attrs=[*RESERVED_ATTRS, *_KOPF_ATTRS],
+            timestamp="time",
+            json_default=str,
+        )
+
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        """The fields with the time in milliseconds and the level in lower case."""
+        time = log_data.pop("time").isoformat(timespec="milliseconds")
+        return {"time": time, **log_data, "level": log_data["level"].lower()}
 
 
 def set_up_logs(level: str, form: str) -> None:

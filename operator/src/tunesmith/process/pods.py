@@ -1,4 +1,4 @@
-"""What pods say to the operator: training pods their progress, serving agents their state."""
+"""Requests of pods: progress of training pods, connections of serving agents."""
 
 import asyncio
 import logging
@@ -35,7 +35,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(slots=True)
 class PodServer:
-    """The handlers; ``controller`` is None on a replica that does not lead."""
+    """HTTP handlers for pods; ``controller`` is None on a replica that does not lead."""
 
     reviewer: TokenReviewer
     metrics: Metrics
@@ -59,7 +59,7 @@ class PodServer:
         return web.Response(status=204)
 
     async def serve_agent(self, request: web.Request) -> web.WebSocketResponse:
-        """``GET AGENT_PATH``: reports in, desired states out, until either side goes away."""
+        """``GET AGENT_PATH``: reports in, desired states out, until either side closes."""
         controller = self._leading()
         owner_uid, identity, _ = await self._authorize(controller, "AdapterDeployment", request)
         if self.agents >= MAX_AGENTS:
@@ -91,7 +91,7 @@ class PodServer:
     async def _authorize(
         self, controller: Controller, kind: str, request: web.Request
     ) -> tuple[str, PodIdentity, dict[str, str]]:
-        """UID of the resource, the pod, and its labels."""
+        """The resource's UID, the pod, and the pod's labels."""
         key = Key(kind, request.match_info["namespace"], request.match_info["name"])
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
@@ -113,7 +113,7 @@ class PodServer:
 
     @web.middleware
     async def bound(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """No more than so many requests at a time; agents' connections have a bound of their own."""
+        """Limit of concurrent requests; connections of agents have a limit of their own."""
         if request.headers.get("Upgrade") is not None:
             return await handler(request)
         if self.requests >= MAX_REQUESTS:
@@ -140,7 +140,7 @@ async def _send(socket: web.WebSocketResponse, connection: Connection) -> None:
 async def _receive(
     socket: web.WebSocketResponse, hub: AgentHub, owner_uid: str, identity: PodIdentity
 ) -> None:
-    """Take reports until the agent goes; one that makes no sense ends the connection with a sentence."""
+    """Take reports until the agent closes; an invalid one closes the connection with the reason."""
     async for message in socket:
         if message.type is not WSMsgType.TEXT:
             await socket.close(code=1003, message=b"send reports as JSON text")

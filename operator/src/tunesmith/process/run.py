@@ -1,4 +1,4 @@
-"""The process: settings in, servers up, elected, watching; everything ends when one part does."""
+"""Life of the process: settings, servers, election, watches and workers; when one part ends, all end."""
 
 import asyncio
 import logging
@@ -14,8 +14,9 @@ import uvloop
 from pydantic import ValidationError
 
 from tunesmith.cluster.controller import AnyReconciler, Controller, utc_now
+from tunesmith.controller_runtime.backoff import Backoff
 from tunesmith.controller_runtime.client import Client
-from tunesmith.controller_runtime.credentials import Credentials, NoCredentials
+from tunesmith.controller_runtime.connection import Connection, NoCredentials
 from tunesmith.controller_runtime.errors import ApiError, Refused
 from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.index import WATCHED_KINDS, ChildIndex
@@ -39,7 +40,7 @@ from .watching import watch_resources
 
 logger = logging.getLogger(__name__)
 
-RETRY_SECONDS = 1.0
+RETRY_BACKOFF = Backoff(first=0.5, longest=10.0)
 RENEWAL_SECONDS = 3600.0
 FLUSH_SECONDS = 2.0
 SYNC_SECONDS = 120.0
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions themselves, however deep they are grouped."""
+    """The exceptions of nested groups."""
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from _leaves(inner)
@@ -77,7 +78,7 @@ async def run(settings: Settings, reconcilers: Sequence[AnyReconciler]) -> None:
 
     Raises:
         LeaseLost: another replica leads.
-        RuntimeError: a part that has to run for ever has ended.
+        RuntimeError: a part that must not end has ended.
     """
     stop = asyncio.Event()
     take_signals = partial(_stop_on_signals, stop)
@@ -92,7 +93,7 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
 
 
 async def run_until(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None:
-    """Run the work until it ends or ``stop`` is set; then it is cancelled, and nothing of it is left."""
+    """Run the work until it ends or ``stop`` is set; then cancel it and wait for its end."""
     worker = asyncio.create_task(work, name="operator")
     waiter = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait((worker, waiter), return_when=asyncio.FIRST_COMPLETED)
@@ -122,14 +123,15 @@ class Operator:
         self._metrics = Metrics()
         self._health = Health(self._metrics)
         self._index = ChildIndex(self._child_changed)
-        self._client = Client(Credentials(), self._metrics, self._index, settings.watch_namespaces)
+        self._connection = Connection()
+        self._client = Client(self._connection, self._metrics, self._index, settings.watch_namespaces)
         self._recorder = EventRecorder(self._client, self._metrics, settings.pod_name)
         self._controller: Controller | None = None
         self._pods = PodServer(TokenReviewer(self._client), self._metrics)
         self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
 
     async def run(self) -> None:
-        """Serve, wait to lead, and lead."""
+        """Serve, wait for the lease, and lead."""
         settings = self._settings
         plain = build_plain_app(self._metrics, self._health.liveness, self._health.readiness)
         async with self._client, serving(plain, settings.host, settings.http_port):
@@ -161,14 +163,14 @@ class Operator:
             await self._hand_over(lease)
 
     async def _run_parts(self, controller: Controller, lease: LeaderLease) -> None:
-        """Everything that only the leader does, each for ever."""
+        """Run all tasks of the leader; none ends by itself."""
         watches = tuple(self._watches())
         kinds = tuple(controller.reconcilers)
         async with asyncio.TaskGroup() as group:
             group.create_task(lease.hold(), name="lease")
             for watch in watches:
                 group.create_task(watch.run(), name=f"watch of {watch.kind}@{watch.namespace}")
-            await _wait_until_synced(watches)
+            await _wait_until_loaded(watches, controller)
             for number in range(self._settings.workers):
                 group.create_task(controller.work(), name=f"worker {number}")
             group.create_task(self._recorder.run(), name="events")
@@ -176,18 +178,19 @@ class Operator:
             group.create_task(self._keep_renewed(controller), name="certificates")
             namespaces = self._settings.watch_namespaces
             self._health.leading(kinds, namespaces, watches)
-            group.create_task(
-                watch_resources(kinds, namespaces, controller.seen, self._take_signals), name="kopf"
+            kopf_watches = watch_resources(
+                kinds, namespaces, controller.seen, self._take_signals, self._connection
             )
-            group.create_task(self._health.watch_over(), name="health")
+            group.create_task(kopf_watches, name="kopf")
+            group.create_task(self._health.check_forever(), name="health")
 
     def _watches(self) -> list[Watch]:
         watches: list[Watch] = []
         namespaces = self._settings.watch_namespaces or (None,)
         for api_version, kind in WATCHED_KINDS:
-            mine = [self._watch(api_version, kind, namespace) for namespace in namespaces]
-            self._index.follow(api_version, kind, partial(_all_synced, mine))
-            watches += mine
+            of_kind = [self._watch(api_version, kind, namespace) for namespace in namespaces]
+            self._index.follow(api_version, kind, partial(_all_synced, of_kind))
+            watches += of_kind
         return watches
 
     def _watch(self, api_version: str, kind: str, namespace: str | None) -> Watch:
@@ -200,21 +203,22 @@ class Operator:
             self._controller.child_changed(owner_uid)
 
     async def _wait_for_api(self) -> None:
-        """Wait until discovery tells of our kinds: kopf asks it once."""
-        wanted = {reconciler.kind for reconciler in self._reconcilers}
-        while True:
+        """Wait until discovery lists the operator's kinds: kopf reads it only once."""
+        needed = {reconciler.kind for reconciler in self._reconcilers}
+        for delay in RETRY_BACKOFF:
             try:
-                missing = wanted - await self._client.served_kinds(API_VERSION)
+                missing = needed - await self._client.served_kinds(API_VERSION)
             except ApiError as error:
                 logger.warning("waiting for the API server: %s", error.message)
             else:
                 if not missing:
                     return
                 logger.warning("waiting for the CRDs of %s", ", ".join(sorted(missing)))
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(delay)
 
     async def _renew(self) -> Material:
-        settings = self._settings
+        """Read or renew the serving certificate, and serve it."""
+        settings, failures = self._settings, 0
         while True:
             try:
                 material = await ensure_material(
@@ -224,7 +228,8 @@ class Operator:
                 raise
             except ApiError as error:
                 logger.warning("certificates not read: %s", error.message)
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(RETRY_BACKOFF.seconds(failures))
+                failures += 1
             else:
                 load_into(self._tls, material)
                 return material
@@ -236,7 +241,7 @@ class Operator:
             controller.environment = replace(controller.environment, ca_bundle=material.bundle)
 
     async def _hand_over(self, lease: LeaderLease) -> None:
-        """Let the successor start at once, within a short time."""
+        """Publish what is queued and release the lease, within a short time: the next replica can lead at once."""
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
                 await self._recorder.flush(FLUSH_SECONDS / 2)
@@ -249,15 +254,16 @@ def _all_synced(watches: Sequence[Watch]) -> bool:
     return all(watch.synced.is_set() for watch in watches)
 
 
-async def _wait_until_synced(watches: Sequence[Watch]) -> None:
-    """Wait until all children are known.
+async def _wait_until_loaded(watches: Sequence[Watch], controller: Controller) -> None:
+    """Wait until all children and all resources are listed.
 
     Raises:
         RuntimeError: they can't be listed; the log says why.
     """
     try:
         async with asyncio.timeout(SYNC_SECONDS):
-            await asyncio.gather(*(watch.synced.wait() for watch in watches))
+            await asyncio.gather(controller.load(), *(watch.synced.wait() for watch in watches))
     except TimeoutError as error:
         missing = sorted({watch.kind for watch in watches if not watch.synced.is_set()})
-        raise RuntimeError(f"can't list {', '.join(missing)} within {SYNC_SECONDS:.0f} s") from error
+        kinds = ", ".join(missing or controller.reconcilers)
+        raise RuntimeError(f"can't list {kinds} within {SYNC_SECONDS:.0f} s") from error

@@ -11,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from tunesmith.controller_runtime.metrics import Metrics
 
 Problems = Callable[[], list[str]]
-"""Sentences on what is wrong; none when all is well."""
+"""Source of the current problems, one sentence each."""
 
 
 def build_plain_app(metrics: Metrics, liveness: Problems, readiness: Problems) -> web.Application:
@@ -22,17 +22,17 @@ def build_plain_app(metrics: Metrics, liveness: Problems, readiness: Problems) -
         return web.Response(body=generate_latest(metrics.registry), headers=headers)
 
     async def livez(_: web.Request) -> web.Response:
-        return _verdict(liveness())
+        return _answer(liveness())
 
     async def readyz(_: web.Request) -> web.Response:
-        return _verdict(readiness())
+        return _answer(readiness())
 
     app = web.Application()
     app.add_routes([web.get("/metrics", exposition), web.get("/livez", livez), web.get("/readyz", readyz)])
     return app
 
 
-def _verdict(problems: list[str]) -> web.Response:
+def _answer(problems: list[str]) -> web.Response:
     return web.Response(text="\n".join(problems) or "ok", status=503 if problems else 200)
 
 

@@ -12,7 +12,7 @@ PREFIX = "TUNESMITH_"
 
 
 class Settings(BaseModel):
-    """Each is given as ``--some-name value`` or as ``TUNESMITH_SOME_NAME``; the argument wins.
+    """Values given as ``--some-name value`` or as ``TUNESMITH_SOME_NAME``; the argument wins.
 
     The kubeconfig of a process outside a cluster is named by ``KUBECONFIG``.
     """
@@ -32,15 +32,17 @@ class Settings(BaseModel):
     http_port: int = Field(8080, description="port of /metrics, /livez and /readyz")
     tls_port: int = Field(8443, description="port for training pods and serving agents")
     lost_pod_seconds: float = Field(
-        300.0, gt=0, description="how long beyond its grace period a pod on a silent node is waited for"
+        300.0,
+        gt=0,
+        description="seconds beyond its grace period until a pod on an unreachable node counts as lost",
     )
     workers: int = Field(16, ge=1, le=256, description="resources that are reconciled at a time")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level to log")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="lowest level to log")
     log_format: Literal["json", "text"] = Field("json", description="form of the log lines")
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The names under which pods reach the operator; the first is the one that they are told."""
+        """The names under which pods reach the operator; the first is the one in their configuration."""
         service = f"{self.service_name}.{self.namespace}.svc"
         return (service, f"{service}.cluster.local")
 

@@ -1,84 +1,78 @@
-"""What kopf does here: it watches the three kinds. docs/decisions/0003-kopf.md says how each of its traps is met."""
+"""kopf as the watcher of the three kinds; docs/decisions/0003-kopf.md lists its traps and how each is met."""
 
 import asyncio
-import itertools
-import random
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import kopf
 
-from tunesmith.controller_runtime.credentials import REREAD_SECONDS, load_connection
+from tunesmith.controller_runtime.backoff import Backoff
+from tunesmith.controller_runtime.connection import Connection
 from tunesmith.manifests.names import API_VERSION, GROUP, PLURALS
+from tunesmith.manifests.objects import Body
 
-Seen = Callable[[str | None, dict[str, Any]], None]
+Seen = Callable[[str | None, Body], None]
+"""Receiver of one event: its type (None for objects of the first list) and the object."""
 
 CONNECT_SECONDS = 10.0
 REQUEST_SECONDS = 60.0
 #: A whole number: kopf writes it into the URL as it is, and the API server refuses ``600.0``.
 SERVER_SECONDS = 600
 SILENCE_SECONDS = 90.0
+#: kopf gets a new session so often: certificates may have been replaced.
+SESSION_SECONDS = 600.0
 #: Without one kopf asks the system for the user's name, and the UID of a pod has none.
 IDENTITY: Any = "tunesmith"
-MAX_BACKOFF_SECONDS = 30.0
-
-
-class EndlessBackoffs(Iterable[float]):
-    """Growing, jittered, and never over: a watch whose back-offs run out would end for good."""
-
-    def __iter__(self) -> Iterator[float]:
-        for attempt in itertools.count():
-            longest = min(MAX_BACKOFF_SECONDS, 0.25 * 2 ** min(attempt, 16))
-            yield longest * random.uniform(0.5, 1.0)
+#: Endless: a watch whose back-offs run out would end for good.
+BACKOFF = Backoff(first=0.25, longest=30.0)
 
 
 class NoDiffs(kopf.DiffBaseStorage):
-    """kopf computes what changed in each object at each event, copying it several times; nothing here asks for that."""
+    """Storage without earlier states: kopf then computes no differences, which cost several copies of each object."""
 
     def build(self, **_: Any) -> Any:
-        """Every object looks the same."""
+        """The same essence for every object."""
         return {}
 
     def fetch(self, **_: Any) -> Any:
-        """There is never an earlier state."""
+        """No earlier state."""
         return None
 
     def store(self, **_: Any) -> None:
-        """Nothing is kept: no annotation."""
+        """No annotation."""
 
 
 class NoProgress(kopf.ProgressStorage):
-    """Only state-changing handlers have progress, and there are none."""
+    """Storage without progress: only state-changing handlers have any, and there are none."""
 
     def fetch(self, **_: Any) -> Any:
-        """Nothing is under way."""
+        """No progress."""
         return None
 
     def store(self, **_: Any) -> None:
-        """Nothing is kept: no annotation."""
+        """No annotation."""
 
     def purge(self, **_: Any) -> None:
-        """Nothing was kept."""
+        """No annotation to remove."""
 
     def touch(self, **_: Any) -> None:
-        """Nothing has to be told again."""
+        """No annotation to renew."""
 
     def clear(self, *, essence: Any) -> Any:
-        """Nothing was added."""
+        """The essence as it is."""
         return essence
 
 
-def build_kopf_settings() -> kopf.OperatorSettings:
-    """How kopf behaves in this operator."""
+def build_kopf_settings(backoff: Backoff = BACKOFF) -> kopf.OperatorSettings:
+    """kopf's settings: no scanning, no posting, no peering, no annotations."""
     settings = kopf.OperatorSettings()
     settings.scanning.disabled = True
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.networking.connect_timeout = CONNECT_SECONDS
     settings.networking.request_timeout = REQUEST_SECONDS
-    settings.networking.error_backoffs = EndlessBackoffs()
+    settings.networking.error_backoffs = backoff
     settings.networking.enforce_retry_after = True
     settings.watching.connect_timeout = CONNECT_SECONDS
     settings.watching.server_timeout = SERVER_SECONDS
@@ -90,13 +84,20 @@ def build_kopf_settings() -> kopf.OperatorSettings:
     return settings
 
 
-def build_kopf_registry(kinds: Iterable[str], seen: Seen) -> kopf.OperatorRegistry:
-    """One handler per kind, which hands every event on; no finalizer, no annotation, no patch."""
+def build_kopf_registry(kinds: Iterable[str], seen: Seen, connection: Connection) -> kopf.OperatorRegistry:
+    """One handler per kind, which passes every event to ``seen``; no finalizer, no annotation, no patch.
+
+    kopf gets sessions of the operator's connection, not a ``ConnectionInfo``: that has no ``tls-server-name``, and its
+    token is fixed.
+    """
     registry = kopf.OperatorRegistry()
 
-    async def login(**_: Any) -> kopf.ConnectionInfo:
-        expiration = datetime.now(UTC) + timedelta(seconds=10 * REREAD_SECONDS)
-        return replace(load_connection(), expiration=expiration)
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        return kopf.AiohttpSession(
+            server=connection.server,
+            aiohttp_session=await connection.new_session(),
+            expiration=datetime.now(UTC) + timedelta(seconds=SESSION_SECONDS),
+        )
 
     async def watched(*, event: Any, **_: Any) -> None:
         seen(event["type"], event["object"])
@@ -108,21 +109,27 @@ def build_kopf_registry(kinds: Iterable[str], seen: Seen) -> kopf.OperatorRegist
 
 
 async def watch_resources(
-    kinds: Iterable[str], namespaces: tuple[str, ...], seen: Seen, started: Callable[[], None]
+    kinds: Iterable[str],
+    namespaces: tuple[str, ...],
+    seen: Seen,
+    started: Callable[[], None],
+    connection: Connection,
+    backoff: Backoff = BACKOFF,
 ) -> None:
     """Run kopf until it fails or this is cancelled.
 
-    kopf's own ``operator()`` would take every other task of the loop for one of its own at the end.
+    kopf's own ``operator()`` would cancel every other task of the loop at its end.
 
     Args:
         started: called once kopf has installed its signal handlers: the process has its own.
+        connection: source of kopf's sessions.
 
     Raises:
         RuntimeError: kopf ended by itself.
     """
     tasks = await kopf.spawn_tasks(
-        registry=build_kopf_registry(kinds, seen),
-        settings=build_kopf_settings(),
+        registry=build_kopf_registry(kinds, seen, connection),
+        settings=build_kopf_settings(backoff),
         standalone=True,
         identity=IDENTITY,
         clusterwide=not namespaces,
@@ -143,7 +150,7 @@ async def watch_resources(
 def missing_watchers(
     kinds: Iterable[str], namespaces: tuple[str, ...], tasks: Iterable[asyncio.Task[Any]]
 ) -> set[str]:
-    """The kopf tasks that should be there and are not, or have ended."""
+    """Names of the kopf tasks that should run and do not."""
     alive = {task.get_name() for task in tasks if not task.done()}
     expected = {
         f"watcher for {PLURALS[kind]}.v1alpha1.{GROUP}@{namespace}"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from long_form import cases
 from planted_rows import EDITS, Row, Writer, edited, records_of
 
 from tunesmith_data.rows.clean.held_out_overlap import HeldOut, LeakedRow, Overlap
@@ -162,7 +163,7 @@ def test_half_a_question_is_no_leak():
     assert leaks_of([quoted(writer, half)], {"test": [item]}) == []
 
 
-@settings(deadline=None, max_examples=15, derandomize=True)
+@settings(max_examples=cases(15, 300))
 @given(st.integers(0, 2**32), st.integers(1, 40))
 def test_how_rows_are_batched_changes_nothing(seed, batch):
     writer = Writer(seed)

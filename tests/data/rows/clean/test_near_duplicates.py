@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from long_form import cases
 from planted_rows import EDITS, Row, Writer, edited, records_of
 
 from tunesmith_data.rows.clean.boilerplate import Boilerplate
@@ -194,7 +195,7 @@ def least_jaccard(one: Row, other: Row) -> float:
     return min(len(mine & theirs) / len(mine | theirs) for mine, theirs in sets)
 
 
-@settings(deadline=None, max_examples=20, derandomize=True)
+@settings(max_examples=cases(20, 400))
 @given(st.integers(0, 2**32), st.sampled_from([0.6, 0.8, 0.95]))
 def test_what_is_removed_can_be_checked_and_nothing_more_is_found_in_the_rest(seed, threshold):
     writer = Writer(seed)
@@ -207,7 +208,7 @@ def test_what_is_removed_can_be_checked_and_nothing_more_is_found_in_the_rest(se
     assert clusters_of(rows, threshold, batch=7) == clusters
 
 
-@settings(deadline=None, max_examples=10, derandomize=True)
+@settings(max_examples=cases(10, 200))
 @given(st.integers(0, 2**32))
 def test_the_order_of_rows_does_not_change_which_belong_together(seed):
     writer = Writer(seed)
@@ -226,7 +227,6 @@ def test_the_order_of_rows_does_not_change_which_belong_together(seed):
     assert groups(shuffled, order) == groups(clusters_of(rows), range(len(rows)))
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.lists(st.fixed_dictionaries({"prompt": st.text(), "completion": st.text()}), max_size=12))
 def test_any_text_can_be_compared(rows):
     removed = set(removed_from(rows))

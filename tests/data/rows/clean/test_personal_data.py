@@ -8,7 +8,7 @@ import time
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from planted_rows import Writer, records_of
 
@@ -224,7 +224,6 @@ def test_nothing_is_said_of_clean_rows():
 PARTS = st.sampled_from([text for text, _ in PERSONAL] + HARMLESS) | st.text(max_size=30)
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.lists(PARTS, max_size=6).map("\n".join))
 def test_masking_is_idempotent_and_spans_never_overlap(text):
     spans = FINDER.find(text)

@@ -9,6 +9,7 @@ import planted_faults
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from long_form import cases
 from planted_faults import chat_row, chat_rows, class_rows, judged_rows, preference_rows, survey
 
 from tunesmith_data.rows.findings import MAX_EXAMPLES, Issue, Severity
@@ -283,7 +284,7 @@ def _faulty_rows() -> list[Row]:
 FAULTY = _faulty_rows()
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=cases(8, 160))
 @given(order=st.permutations(range(len(FAULTY))), batch=st.integers(1, 200))
 def test_the_order_of_rows_changes_nothing(order: list[int], batch: int) -> None:
     assert survey(FAULTY, "sft", order, batch).finish() == survey(FAULTY, "sft").finish()

@@ -17,6 +17,7 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from long_form import cases
 
 from tunesmith_contract.run_config import DataFormat
 from tunesmith_data.failures import DataError
@@ -493,7 +494,7 @@ WRITE: dict[str, Callable[[list[Any]], bytes]] = {
     st.sampled_from([chats, pairs]).flatmap(lambda rows: st.lists(st.lists(rows, min_size=1), min_size=1)),
     st.data(),
 )
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=cases(200, 4000))
 def test_what_was_written_is_read_whatever_the_kinds_and_the_order_of_files(
     tmp_path_factory: pytest.TempPathFactory, parts: list[list[Any]], data: Any
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from long_form import cases
 from stored_rows import store_rows
 
 from tunesmith_contract.methods import Method
@@ -219,7 +220,7 @@ ROWS = {
 
 
 @given(st.sampled_from(list(ROWS)), st.data())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=cases(150, 3000))
 def test_canonical_rows_are_stable_and_parquet_keeps_them(
     tmp_path_factory: pytest.TempPathFactory, data_format: DataFormat, data: Any
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from long_form import cases
 from stored_rows import divide, fill, store_rows
 
 from tunesmith_contract.run_config import ValidationSource
@@ -41,7 +42,6 @@ def contents(store: RowStore, indexes: list[int]) -> set[tuple[str, str]]:
 
 
 @given(rows_strategy)
-@settings(deadline=None)
 def test_parquet_keeps_any_text(tmp_path_factory: pytest.TempPathFactory, rows: Rows) -> None:
     path = tmp_path_factory.getbasetemp() / "any.parquet"
     store_rows(path, rows)
@@ -49,7 +49,6 @@ def test_parquet_keeps_any_text(tmp_path_factory: pytest.TempPathFactory, rows: 
 
 
 @given(rows_strategy)
-@settings(deadline=None)
 def test_a_store_gives_back_what_it_was_given_in_any_order(folders: Any, rows: Rows) -> None:
     with fill(folders(), rows) as store:
         assert [record.row for batch in store.batches() for record in batch] == rows
@@ -59,7 +58,6 @@ def test_a_store_gives_back_what_it_was_given_in_any_order(folders: Any, rows: R
 
 
 @given(rows_strategy, rows_strategy, st.booleans(), st.integers(0, 3), st.floats(0, 0.9))
-@settings(deadline=None)
 def test_sides_add_up_and_a_row_never_straddles(
     folders: Any, train: Rows, held_out: Rows, deduplicate: bool, seed: int, fraction: float
 ) -> None:
@@ -77,7 +75,6 @@ def test_sides_add_up_and_a_row_never_straddles(
 
 
 @given(grouped_rows, grouped_rows, st.booleans(), st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_a_row_stays_on_its_side_when_rows_move_or_come(
     folders: Any, rows: Rows, more: Rows, grouped: bool, chance: Any
 ) -> None:
@@ -95,7 +92,6 @@ def test_a_row_stays_on_its_side_when_rows_move_or_come(
 
 
 @given(grouped_rows, st.integers(0, 9), st.booleans())
-@settings(deadline=None)
 def test_groups_stay_together(folders: Any, rows: Rows, seed: int, stratified: bool) -> None:
     rows = [row | {"kind": row["prompt"][0]} for row in rows]
     fields = {"group": "group", "stratum": "kind"}
@@ -111,7 +107,7 @@ def test_groups_stay_together(folders: Any, rows: Rows, seed: int, stratified: b
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.sampled_from([0.1, 0.25, 0.5]))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=cases(40, 800))
 def test_each_stratum_holds_out_its_share(folders: Any, sizes: list[int], fraction: float) -> None:
     rows = [
         {"prompt": f"{stratum} {number}", "completion": "x", "label": str(stratum)}

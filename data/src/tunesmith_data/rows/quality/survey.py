@@ -45,7 +45,8 @@ class Survey:
     """
 
     def __init__(self, method: str, fetch: Fetch) -> None:
-        """
+        """Survey of no rows yet.
+
         Args:
             method: what the rows are for, named as in a FineTuneJob (``Method.key``).
             fetch: gives rows that were seen once more, by their records' ``index``.

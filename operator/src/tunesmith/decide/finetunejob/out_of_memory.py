@@ -16,8 +16,9 @@ def micro_batch_size(run: TrainConfig, records: Sequence[AttemptRecord]) -> int:
 
 
 def find_remedy(run: TrainConfig, failure: Failure, records: Sequence[AttemptRecord]) -> Remedy | None:
-    """At most half the rows at once, and still a divisor of the device's share; None where there is no such number,
-    or it was tried already.
+    """Remedy with at most half the rows at once, still a divisor of the device's share.
+
+    None if there is no such number, or a remedy was tried already.
     """
     if failure.category is not FailureCategory.OUT_OF_MEMORY or any(record.remedy for record in records):
         return None

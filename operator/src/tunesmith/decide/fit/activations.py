@@ -1,7 +1,7 @@
-"""What a training step keeps of its activations: an inventory of autograd's saved tensors, layer by layer.
+"""Memory of the activations of a training step: an inventory of autograd's saved tensors, layer by layer.
 
-Counted in the source of transformers 5.23 (a block of Llama's kind), PEFT 0.21 and Liger 0.8, and compared with what
-torch saves in ``tests/trainer/train/test_memory.py``. H is the hidden size, I the feed-forward block's width, q and kv
+Counted in the source of transformers 5.23 (a Llama block), PEFT 0.21 and Liger 0.8, and compared with what torch saves
+in ``tests/trainer/train/test_memory.py``. H is the hidden size, I the feed-forward block's width, q and kv
 those of queries and of keys or values; all bytes are per token unless a name says otherwise.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tunesmith_contract.report import Linear, ModelReport, ModelShape
 
-#: Layers by what they read: all that read the same tensor keep it once.
+#: Layers by their input: all that read the same tensor keep it once.
 _READS_NORM = {
     "attention": frozenset(
         [
@@ -38,25 +38,25 @@ _GATES = frozenset({"gate_proj", "gate_up_proj", "w1"})
 _QUERY_NORM = ("Qwen3", "Gemma3", "Olmo2", "Olmo3", "Glm4Moe")
 _FOUR_NORMS = ("Gemma2", "Gemma3")
 
-#: Bytes of what matrices are multiplied in, and of what norms are computed in.
+#: Bytes of a number in matrix products, and of a number in norms.
 COMPUTE = 2
 FLOAT = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How a model is run, as far as its activations depend on it.
+    """Settings of a model that determine its activations.
 
     Attributes:
-        residual: bytes of a number between blocks: that of the weights' type.
-        trains_weights: all weights are trained; else only ``targets`` keep their inputs.
+        residual: bytes of a number between blocks, in the type of the weights.
+        trains_weights: all weights are trained; otherwise only ``targets`` keep their inputs.
         targets: the layers with an adapter.
-        rank: the adapter's.
-        casts: what is trained is float32 and cast for each use (autocast), so that nothing is shared.
-        dropout: an adapter's inputs are dropped in part.
-        dora: the adapter scales each layer's whole output.
-        liger: Liger's norms and activations, which compute again what they do not keep.
-        masked: attention takes a mask: keys and values are repeated for each head, and each layer keeps the mask.
+        rank: the rank of the adapter.
+        casts: trained weights are float32 and cast for each use (autocast), so that layers share no input.
+        dropout: the adapter uses dropout on its inputs.
+        dora: the adapter scales the whole output of each layer.
+        liger: Liger's norms and activations are used, which recompute what they do not keep.
+        masked: attention uses a mask: keys and values are repeated for each head, and each layer keeps the mask.
         compute: bytes of a number in matrix products.
     """
 
@@ -73,7 +73,7 @@ class Style:
 
 
 def saved_bytes(model: ModelReport, style: Style) -> float:
-    """What all blocks keep for the backward pass, per token."""
+    """Bytes per token that all blocks keep for the backward pass."""
     shape = model.shape
     assert shape is not None
     blocks = _norms(model, shape, style) + _attention(shape, style) + _feed_forward(shape, style)
@@ -81,15 +81,15 @@ def saved_bytes(model: ModelReport, style: Style) -> float:
 
 
 def boundary_bytes(shape: ModelShape, style: Style) -> float:
-    """What is kept where blocks are checkpointed, per token: each block's input."""
+    """Bytes per token that checkpointed blocks keep: the input of each block."""
     return float(shape.layers * style.residual * shape.hidden_size)
 
 
 def passing_bytes(shape: ModelShape, style: Style) -> float:
-    """What a block's backward pass takes beside what was kept, per token.
+    """Bytes per token that the backward pass of a block takes in addition to what was kept.
 
-    It begins at the widest place: the gradient of the feed-forward block's product (in float32 too, where an adapter
-    casts its input), and that of the block's output. Further on more is freed than is made.
+    It begins at the widest place: the gradient of the feed-forward product (also in float32, if an adapter casts its
+    input) and the gradient of the block's output. Later, more is freed than allocated.
     """
     width = style.compute * shape.intermediate_size
     cast = FLOAT * shape.intermediate_size if style.casts and not style.trains_weights else 0
@@ -97,7 +97,7 @@ def passing_bytes(shape: ModelShape, style: Style) -> float:
 
 
 def cast_bytes(model: ModelReport, style: Style, adapter_parameters: int) -> float:
-    """Copies of what is trained in the type that matrices are multiplied in, kept with the activations; in all."""
+    """Bytes of all copies of trained weights in the type of matrix products, kept with the activations."""
     if not style.casts:
         return 0.0
     assert model.shape is not None
@@ -106,23 +106,23 @@ def cast_bytes(model: ModelReport, style: Style, adapter_parameters: int) -> flo
 
 
 def magnitude_bytes(style: Style) -> float:
-    """DoRA multiplies each adapter out, by way of an identity matrix over the layer's inputs that is kept; in all."""
-    squares = sum(each.inputs**2 * each.layers for each in style.targets) if style.dora else 0
+    """Bytes of the identity matrices that DoRA keeps to multiply out each adapter."""
+    squares = sum(linear.inputs**2 * linear.layers for linear in style.targets) if style.dora else 0
     return float(style.compute * squares)
 
 
 def mask_bytes(shape: ModelShape, style: Style, sequences: int, length: int) -> float:
-    """What the masks of all layers take: PyTorch's efficient attention makes a matrix of each; in all."""
+    """Bytes of the masks of all layers: PyTorch's efficient attention expands each mask to a matrix."""
     return float(shape.layers * style.compute * sequences * length**2) if style.masked else 0.0
 
 
 def linear_parameters(linears: Iterable[Linear]) -> int:
-    """Weights of linear layers."""
-    return sum(each.inputs * each.outputs * each.layers for each in linears)
+    """Number of weights of linear layers."""
+    return sum(linear.inputs * linear.outputs * linear.layers for linear in linears)
 
 
 def _norms(model: ModelReport, shape: ModelShape, style: Style) -> float:
-    """A norm works on a float32 copy and, to train its weight, keeps the normed values; Liger's keeps its input."""
+    """Bytes of norms: a float32 copy and, to train the weight, the normed values; Liger keeps only the input."""
     count = 4 if model.architecture.startswith(_FOUR_NORMS) else 2
     width = count * shape.hidden_size
     if model.architecture.startswith(_QUERY_NORM):
@@ -133,13 +133,13 @@ def _norms(model: ModelReport, shape: ModelShape, style: Style) -> float:
 
 
 def _attention(shape: ModelShape, style: Style) -> float:
-    """Queries, keys, values, the output, and a float32 sum for each head."""
+    """Bytes of queries, keys, values, the output, and a float32 sum for each head."""
     keys = _queries(shape) if style.masked else _keys(shape)
     return style.compute * (2 * _queries(shape) + 2 * keys) + FLOAT * shape.attention_heads
 
 
 def _feed_forward(shape: ModelShape, style: Style) -> float:
-    """The gate before and after its activation and the other factor; Liger's computes the activation again."""
+    """Bytes of the gate before and after its activation and of the other factor; Liger recomputes the activation."""
     tensors = (2 if style.liger else 3) if _is_gated(shape) else 1
     # Experts are fused: what the last of their matrices reads is kept in any case.
     tensors += 1 if shape.experts else 0
@@ -147,38 +147,42 @@ def _feed_forward(shape: ModelShape, style: Style) -> float:
 
 
 def _inputs(shape: ModelShape, style: Style) -> float:
-    """What the layers that are trained read, over all blocks: once for those that read the same, unless it is cast."""
+    """Bytes of the inputs of all trained layers, once for layers with the same input, unless it is cast."""
     trained = shape.linears if style.trains_weights else style.targets
     own = style.casts or style.dropout
     total = 0.0
     for names in _READS_NORM.values():
-        readers = [each for each in trained if each.name in names]
-        total += sum(map(_read, readers)) if own else max(map(_read, readers), default=0)
-    for each in trained:
-        if each.name in _ATTENTION_OUT:
-            # The attention keeps its output itself; an adapter's copy of it is another.
-            total += _read(each) if own and not style.trains_weights else 0
-        elif each.name in _FEED_FORWARD_OUT or not any(each.name in names for names in _READS_NORM.values()):
-            total += _read(each)
+        readers = [linear for linear in trained if linear.name in names]
+        total += sum(map(_input_width, readers)) if own else max(map(_input_width, readers), default=0)
+    for linear in trained:
+        if linear.name in _ATTENTION_OUT:
+            # Attention keeps its output itself; the copy of an adapter comes on top.
+            total += _input_width(linear) if own and not style.trains_weights else 0
+        elif linear.name in _FEED_FORWARD_OUT or not any(
+            linear.name in names for names in _READS_NORM.values()
+        ):
+            total += _input_width(linear)
     return style.compute * total
 
 
 def _adapter(style: Style) -> float:
-    """What lies between an adapter's two matrices, where its inputs were dropped, and what DoRA scales."""
-    rank = sum(style.compute * style.rank * each.layers for each in style.targets)
-    dropped = sum(map(_read, style.targets)) if style.dropout else 0
+    """Bytes between the two matrices of adapters, of their dropout, and of the outputs that DoRA scales."""
+    rank = sum(style.compute * style.rank * linear.layers for linear in style.targets)
+    dropped = sum(map(_input_width, style.targets)) if style.dropout else 0
     scaled = (
-        sum(2 * style.compute * each.outputs * each.layers for each in style.targets) if style.dora else 0
+        sum(2 * style.compute * linear.outputs * linear.layers for linear in style.targets)
+        if style.dora
+        else 0
     )
     return rank + dropped + scaled
 
 
-def _read(linear: Linear) -> int:
+def _input_width(linear: Linear) -> int:
     return linear.inputs * linear.layers
 
 
 def _is_gated(shape: ModelShape) -> bool:
-    return bool(shape.experts) or any(each.name in _GATES for each in shape.linears)
+    return bool(shape.experts) or any(linear.name in _GATES for linear in shape.linears)
 
 
 def _queries(shape: ModelShape) -> int:

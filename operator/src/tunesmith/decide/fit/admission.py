@@ -1,4 +1,4 @@
-"""What is decided between prepare and training: which settings fit, whether any does, whether it will serve."""
+"""Decisions between data preparation and training: settings that fit into memory, and servability."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ from .gpus import fitting_nodes, resolve_gpu_memory, smallest_memory
 from .memory_fit import GIB, Fit, fit_free_settings, judge_fit
 from .servability import Servability, judge_servability
 
-#: How a message of a condition is cut.
+#: Maximum length of the message of a condition.
 _MAX_MESSAGE = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The verdicts on a run.
+    """Verdicts on a training run.
 
     Attributes:
-        run: with the settings that fit, of those left to Auto.
-        fit: None without GPUs.
-        servability: of what will come out.
+        run: the run with settings that fit, for those left to Auto.
+        fit: the memory verdict; None without GPUs.
+        servability: the verdict on serving the artifact.
     """
 
     run: TrainConfig
@@ -36,37 +36,37 @@ class Admission:
 
     @property
     def failure(self) -> Failure | None:
-        """Why training must not begin."""
+        """Failure that prevents training, if any."""
         return self.fit.failure if self.fit else None
 
 
 def asks_for_nodes(spec: FineTuneJobSpec) -> bool:
-    """Whether nodes have to be looked at to know how much memory a GPU has, and how long training will take."""
+    """True if nodes must be observed to determine the memory and speed of GPUs."""
     return spec.compute.gpus_per_node > 0
 
 
 def find_gpu_memory(spec: FineTuneJobSpec, nodes: Iterable[Mapping[str, Any]]) -> int | None:
-    """Bytes of the smallest GPU that the pods may get; None: nobody says."""
+    """Bytes of the smallest GPU that the pods may be scheduled to, or None if unknown."""
     if spec.compute.gpus_per_node == 0:
         return None
     return resolve_gpu_memory(spec.compute.gpu_memory, smallest_memory(fitting_gpu_nodes(spec, nodes)))
 
 
 def fitting_gpu_nodes(spec: FineTuneJobSpec, nodes: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The nodes on which the training pods may come to lie."""
+    """Nodes that the training pods may be scheduled to."""
     template = spec.compute.template
-    tolerations = [each.to_dict() for each in (template.tolerations or ())] if template else []
+    tolerations = [toleration.to_dict() for toleration in (template.tolerations or ())] if template else []
     selector = template.node_selector if template else None
     return fitting_nodes(nodes, selector, tolerations, spec.compute.gpus_per_node)
 
 
 def admit(spec: FineTuneJobSpec, run: TrainConfig, report: RunReport, available: int | None) -> Admission:
-    """Settle what was left to Auto, and judge.
+    """Verdicts on a run, after choosing the settings left to Auto.
 
     Args:
-        run: as the defaults have it.
-        report: the success of prepare.
-        available: bytes of one GPU; None: nobody knows.
+        run: the run with default settings.
+        report: the report of a successful preparation.
+        available: bytes of one GPU; None: unknown.
     """
     assert report.model is not None
     assert report.dataset is not None
@@ -75,7 +75,7 @@ def admit(spec: FineTuneJobSpec, run: TrainConfig, report: RunReport, available:
 
 
 def judge(run: TrainConfig, report: RunReport, available: int | None) -> Admission:
-    """The verdicts on a run that is settled."""
+    """Verdicts on a run whose settings are all chosen."""
     assert report.model is not None
     assert report.dataset is not None
     fit = judge_fit(report.model, report.dataset, run, available)
@@ -83,7 +83,7 @@ def judge(run: TrainConfig, report: RunReport, available: int | None) -> Admissi
 
 
 def admission_conditions(admission: Admission) -> list[ConditionUpdate]:
-    """``Fits``, where there are GPUs, and ``Servable``."""
+    """Condition ``Servable``, and ``Fits`` for runs on GPUs."""
     servable = admission.servability
     reason = FineTuneJobReason.NOT_SERVABLE if servable.servable is False else FineTuneJobReason.SERVABLE
     conditions = [_condition(ConditionType.SERVABLE, servable.servable, reason, servable.message)]
@@ -94,29 +94,29 @@ def admission_conditions(admission: Admission) -> list[ConditionUpdate]:
 
 
 def is_judged(status: FineTuneJobStatus) -> bool:
-    """Whether status has the verdicts already: they are those of the day on which training was to begin."""
+    """True if status has the verdicts already; they are not changed after training began."""
     return any(condition.type == ConditionType.SERVABLE for condition in status.conditions)
 
 
 def is_servable(status: FineTuneJobStatus, admission: Admission | None) -> bool | None:
-    """Whether what comes out can be served as an adapter: by the verdict now, else by the one in status."""
+    """True if the artifact can be served as an adapter, by the current verdict or else the one in status."""
     if admission is not None:
         return admission.servability.servable
-    said = {condition.type: condition.status for condition in status.conditions}
-    return {"True": True, "False": False}.get(said.get(ConditionType.SERVABLE, ""))
+    statuses = {condition.type: condition.status for condition in status.conditions}
+    return {"True": True, "False": False}.get(statuses.get(ConditionType.SERVABLE, ""))
 
 
 def shown_memory(
     status: FineTuneJobStatus, admission: Admission | None, training: TrainingReport | None
 ) -> MemoryEstimate | None:
-    """The estimate as status shows it: what was judged, and what was used in fact once training is over."""
+    """Memory estimate for status, with the measured peak once training has ended."""
     fit = admission.fit if admission else None
     estimate = memory_estimate(fit) if fit else status.memory_estimate
     return with_measured(estimate, training.peak_memory_bytes) if training else estimate
 
 
 def shown_gpu_memory(status: FineTuneJobStatus, admission: Admission | None) -> str | None:
-    """Memory of one GPU that the run was fitted to."""
+    """Memory of one GPU that the settings were chosen for."""
     if admission is None:
         return status.resolved.gpu_memory if status.resolved else None
     available = admission.fit.available if admission.fit else None
@@ -124,7 +124,7 @@ def shown_gpu_memory(status: FineTuneJobStatus, admission: Admission | None) -> 
 
 
 def memory_estimate(fit: Fit) -> MemoryEstimate | None:
-    """The estimate as status shows it."""
+    """Memory estimate for status."""
     if fit.memory is None:
         return None
     parts = {
@@ -138,14 +138,14 @@ def memory_estimate(fit: Fit) -> MemoryEstimate | None:
 
 
 def with_measured(estimate: MemoryEstimate | None, peak_bytes: int) -> MemoryEstimate | None:
-    """The estimate with what was used in fact."""
+    """Memory estimate with the measured peak."""
     if estimate is None or not peak_bytes:
         return estimate
     return estimate.model_copy(update={"measured": format_memory(peak_bytes)})
 
 
 def format_memory(size: float) -> str:
-    """Bytes as people write them, such as ``18.2Gi``."""
+    """Amount of memory as text, such as ``18.2Gi``."""
     return f"{size / GIB:.1f}Gi" if size >= GIB / 10 else f"{size / 2**20:.1f}Mi"
 
 

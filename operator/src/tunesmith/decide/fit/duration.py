@@ -1,4 +1,4 @@
-"""How long a job's training will take: the contract's formula, for a resolved run and what prepare found."""
+"""Expected duration of training, by the formula of the contract."""
 
 from tunesmith_contract.report import DatasetReport, ModelReport
 from tunesmith_contract.run_config import TrainConfig
@@ -7,12 +7,12 @@ from tunesmith_contract.shared_rules.gpus import Product
 
 
 def estimate_duration(model: ModelReport, dataset: DatasetReport, run: TrainConfig, gpu: Product) -> Duration:
-    """How long the whole of training takes on GPUs of this product."""
+    """Duration of the whole training on GPUs of this product."""
     return work_duration(_work(model.parameters, dataset, run), gpu)
 
 
 def trained_tokens(dataset: DatasetReport, run: TrainConfig) -> float:
-    """Tokens that go through the model in the whole of training, without what ``maxLength`` cuts off."""
+    """Tokens processed in the whole training, without those that ``maxLength`` cuts off."""
     return work_tokens(_work(0, dataset, run))
 
 

@@ -1,4 +1,4 @@
-"""What the whole of training will take, worked out once the data is known and before a GPU is asked for."""
+"""Expected steps, tokens and duration of training, estimated before a GPU is requested."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,12 +17,13 @@ from .gpus import slowest_product
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """An order of magnitude, not a promise.
+    """Expected size of the whole training, an order of magnitude.
 
     Attributes:
-        steps: optimizer steps.
-        tokens: that go through the model.
-        duration: on the slowest GPUs that the pods may get; None: there are none, or it is not known how fast they are.
+        steps: the number of optimizer steps.
+        tokens: the number of processed tokens.
+        duration: the duration on the slowest GPUs that the pods may be scheduled to; None without GPUs, or if their
+            speed is unknown.
     """
 
     steps: int
@@ -31,18 +32,18 @@ class Expected:
 
     @property
     def gpu_seconds(self) -> float | None:
-        """GPUs times seconds."""
+        """GPU seconds: the number of GPUs times the duration."""
         return self.duration.gpu_seconds if self.duration else None
 
 
 def expect_training(
     spec: FineTuneJobSpec, nodes: Iterable[Mapping[str, Any]], run: TrainConfig, report: RunReport
 ) -> Expected | None:
-    """What a run is expected to take; None where prepare's report says too little.
+    """Expected size of a run, or None if the report of the preparation lacks model or data.
 
     Args:
-        nodes: the cluster's.
-        report: the success of prepare.
+        nodes: the nodes of the cluster.
+        report: the report of a successful preparation.
     """
     if report.model is None or report.dataset is None:
         return None
@@ -53,9 +54,9 @@ def expect_training(
 
 
 def count_steps(dataset: DatasetReport, run: TrainConfig) -> int:
-    """Optimizer steps of all epochs; the last one of each may have fewer rows.
+    """Number of optimizer steps of all epochs; the last step of each epoch may have fewer rows.
 
-    A batch counts rows; packed sequences; or answers, where the model writes them itself.
+    A batch counts rows, packed sequences, or answers if the model generates them itself.
     """
     numbers, online = run.hyperparameters, run.method.grpo or run.method.rloo
     answers = dataset.train_rows * (online.generations if online else 1)

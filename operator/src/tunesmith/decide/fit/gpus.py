@@ -1,4 +1,4 @@
-"""The GPUs of a cluster's nodes: what they are by their labels, and which of them a job may get."""
+"""GPUs of the cluster's nodes, identified by labels, and the nodes that a job may be scheduled to."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,25 +10,25 @@ MIB = 2**20
 
 GPU_RESOURCE = "nvidia.com/gpu"
 
-#: MiB of one GPU, by NVIDIA's GPU feature discovery; a slice's where GPUs are divided (MIG).
+#: Label of NVIDIA's GPU feature discovery: MiB of one GPU, or of one slice if GPUs are partitioned (MIG).
 MEMORY_LABEL = "nvidia.com/gpu.memory"
 PRODUCT_LABEL = "nvidia.com/gpu.product"
-#: Google Kubernetes Engine's name of the GPU.
+#: Label of Google Kubernetes Engine: name of the GPU.
 GKE_LABEL = "cloud.google.com/gke-accelerator"
 
 
 def node_memory(node: Mapping[str, Any]) -> int | None:
-    """Bytes of one of a node's GPUs by its labels; None: it has none, or nobody says."""
+    """Bytes of one GPU of a node by its labels, or None if unknown."""
     labels = node["metadata"].get("labels") or {}
-    written = labels.get(MEMORY_LABEL, "")
-    if written.isdecimal() and int(written):
-        return int(written) * MIB
+    mebibytes = labels.get(MEMORY_LABEL, "")
+    if mebibytes.isdecimal() and int(mebibytes):
+        return int(mebibytes) * MIB
     product = node_product(node)
     return product.memory if product else None
 
 
 def node_product(node: Mapping[str, Any]) -> Product | None:
-    """What a node's GPUs are, by its labels."""
+    """Product of a node's GPUs by its labels, or None if unknown."""
     labels = node["metadata"].get("labels") or {}
     names = (labels[key] for key in (PRODUCT_LABEL, GKE_LABEL) if labels.get(key))
     return next(filter(None, map(find_product, names)), None)
@@ -40,32 +40,34 @@ def fitting_nodes(
     tolerations: Iterable[Mapping[str, Any]] = (),
     gpus: int = 1,
 ) -> list[Mapping[str, Any]]:
-    """Nodes on which a pod may come to lie that asks for so many GPUs: by labels, taints and what there is in all.
+    """Nodes that a pod with so many GPUs may be scheduled to, by labels, taints and allocatable GPUs.
 
-    Affinity is not looked at: more nodes than can be are the cautious side.
+    Affinity is ignored: to consider more nodes than possible is the cautious choice.
     """
-    wanted, tolerated = (selector or {}).items(), tuple(tolerations)
+    required, tolerated = (selector or {}).items(), tuple(tolerations)
     return [
         node
         for node in nodes
-        if wanted <= (node["metadata"].get("labels") or {}).items()
+        if required <= (node["metadata"].get("labels") or {}).items()
         and _gpus(node) >= gpus
         and all(_is_tolerated(taint, tolerated) for taint in node.get("spec", {}).get("taints") or ())
     ]
 
 
 def smallest_memory(nodes: Iterable[Mapping[str, Any]]) -> int | None:
-    """Bytes of the smallest GPU among nodes; None where one has GPUs of which nobody says how much they have."""
-    found = [node_memory(node) for node in nodes]
-    known = [memory for memory in found if memory is not None]
-    return min(known) if found and len(known) == len(found) else None
+    """Bytes of the smallest GPU of the nodes, or None if that of any node is unknown."""
+    sizes = [node_memory(node) for node in nodes]
+    known_sizes = [size for size in sizes if size is not None]
+    return min(known_sizes) if sizes and len(known_sizes) == len(sizes) else None
 
 
 def slowest_product(nodes: Iterable[Mapping[str, Any]]) -> Product | None:
-    """The slowest of the products on nodes; None where one is not in the table."""
-    found = [node_product(node) for node in nodes]
-    known = [product for product in found if product is not None]
-    return min(known, key=lambda product: product.flops) if found and len(known) == len(found) else None
+    """Slowest GPU product of the nodes, or None if that of any node is unknown."""
+    products = [node_product(node) for node in nodes]
+    known_products = [product for product in products if product is not None]
+    if not products or len(known_products) < len(products):
+        return None
+    return min(known_products, key=lambda product: product.flops)
 
 
 def _gpus(node: Mapping[str, Any]) -> int:
@@ -74,7 +76,7 @@ def _gpus(node: Mapping[str, Any]) -> int:
 
 
 def _is_tolerated(taint: Mapping[str, Any], tolerations: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether a pod may come in spite of a taint; the GPU's own is tolerated by whoever asks for GPUs."""
+    """True if the taint does not keep a pod away; a pod with GPUs tolerates the taint of GPU nodes."""
     if taint.get("effect") not in {"NoSchedule", "NoExecute"} or taint.get("key") == GPU_RESOURCE:
         return True
     return any(_tolerates(toleration, taint) for toleration in tolerations)
@@ -86,10 +88,11 @@ def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
     exists = toleration.get("operator") == "Exists"
     if not toleration.get("key"):
         return exists
-    same = toleration["key"] == taint.get("key")
-    return same and (exists or toleration.get("value", "") == taint.get("value", ""))
+    return toleration["key"] == taint.get("key") and (
+        exists or toleration.get("value", "") == taint.get("value", "")
+    )
 
 
-def resolve_gpu_memory(written: str, found: int | None) -> int | None:
-    """Bytes of one GPU: what is written, else what was found on the nodes; None: nobody knows."""
-    return found if written == AUTO else memory_bytes(written)
+def resolve_gpu_memory(setting: str, observed: int | None) -> int | None:
+    """Bytes of one GPU by ``compute.gpuMemory``, or as observed on the nodes with Auto; None: unknown."""
+    return observed if setting == AUTO else memory_bytes(setting)

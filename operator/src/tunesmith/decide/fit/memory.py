@@ -1,8 +1,8 @@
-"""How much memory of one GPU a training takes, from the model's sizes and the resolved run.
+"""Estimate of the GPU memory of a training run, from the sizes of the model and the resolved settings.
 
-A step has moments, and the fullest counts: the output layer's backward pass, the backward pass of a block, the
-optimizer's step, and of online methods the generation of answers. Each is the sum of parts that follow from the
-sources of the trainer; constants that are measured, not derived, are named in capitals below.
+The peak of a step counts: the backward pass of the output layer, the backward pass of a block, the update of the
+optimizer, or the generation of answers with online methods. Each is a sum of parts that follow from the source code of
+the trainer; constants that are measured and not derived are named in capitals below.
 
 Sources: mixed precision and ZeRO: Rajbhandari et al. 2020 (arXiv:1910.02054, section 3) and DeepSpeed's
 ``estimate_zero{2,3}_model_states_mem_needs``; NormalFloat: Dettmers et al. 2023 (arXiv:2305.14314, section 3);
@@ -29,12 +29,12 @@ from .activations import (
     saved_bytes,
 )
 
-#: CUDA's context, cuBLAS's workspace and loaded kernels: 0.4 to 0.6 GiB on A100 and H100.
+#: CUDA context, cuBLAS workspace and loaded kernels: 0.4 to 0.6 GiB on A100 and H100.
 CONTEXT = 0.55 * 2**30
-#: NCCL's buffers, where several GPUs train.
+#: Buffers of NCCL, if several GPUs train.
 COMMUNICATION = 0.5 * 2**30
-#: What PyTorch's allocator holds beyond what is asked of it, as a share of that: 3 to 10 % are published, and 3 % agree
-#: best with the table of ``docs/memory.md``.
+#: Memory that PyTorch's allocator reserves beyond its allocations, as a share of them: 3 to 10 % are published, and 3 %
+#: agree best with the table of ``docs/memory.md``.
 FRAGMENTS = 0.03
 
 #: Bytes of a weight in 4-bit NormalFloat: a half, and a float32 for 64 weights; doubly quantised, a byte for 64.
@@ -44,16 +44,12 @@ NORMAL_FLOAT_DOUBLE = 0.5 + 1 / 64 + 4 / (64 * 256)
 #: Bytes of a weight in checkpoints that are quantised already; an unknown method counts as 8 bits.
 QUANTIZED = {"gptq": 0.53, "awq": 0.53, "bitsandbytes": 0.53, "mxfp4": 0.53, "fp8": 1.0}
 
-#: TRL's fused output layer works on tiles of so many tokens and vocabulary entries, however small the vocabulary.
+#: Tile of TRL's fused output layer, in tokens and vocabulary entries, whatever the size of the vocabulary.
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
-#: Without it, bytes of a logit: in two bytes, its log-softmax in four, that one's gradient in four and again in two.
-WHOLE_LOGITS = 12
-#: As transformers had it until 2024: in two bytes, in four, shifted in four, log-softmax in four, its gradient in four.
-WHOLE_LOGITS_2024 = 18
 
-#: Elements that DeepSpeed reduces or fetches at once, as the trainer sets it; with overlap there are two buffers.
+#: Elements that DeepSpeed reduces or fetches at once, as the trainer configures it; overlap takes two buffers.
 BUCKET = 50_000_000
-#: Weights that ZeRO-3 may hold whole at a time: two blocks, the one at work and the one fetched for what is next.
+#: Blocks whose weights ZeRO-3 holds undivided at a time: the one in use and the one prefetched.
 LIVE_BLOCKS = 2
 
 #: Architectures whose norms, rotary embeddings and activations Liger 0.8 replaces.
@@ -68,23 +64,21 @@ _REFERENCED = frozenset({"dpo", "kto"})
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What one GPU does in a micro step, as far as memory depends on it.
+    """Settings of one micro step on one GPU that determine its memory.
 
     Attributes:
-        sequences, length: rows that go through the model at once, and tokens of each.
-        weight: bytes of a weight that is not quantised.
-        normal_float: bytes of a weight of a linear layer in 4 bits; None: not quantised.
-        adapter: what is trained beside the weights; None: all weights are.
+        sequences, length: rows processed at once, and tokens of each.
+        weight: bytes of a weight that is not quantized.
+        normal_float: bytes of a 4-bit weight of a linear layer; None: not quantized.
+        adapter: the adapter that is trained; None: all weights are trained.
         adapter_weight: bytes of an adapter's weight.
-        moment: bytes of each of Adam's two moments; None: those of the weight that is trained.
         accumulates: gradients of earlier micro steps are held already.
-        checkpointing: blocks' activations are computed again.
-        whole_logits: bytes of a logit where all are made at once; 0: in tiles.
-        has_head: there are logits at all, not a single number.
+        checkpointing: activations of blocks are recomputed.
+        has_head: the model computes logits and not a single score.
         liger, masked: as in ``Style``.
-        parallelism, offload, devices: how several GPUs share the work.
-        references: further models of the base's size, frozen.
-        answers, answer_length: rows generated at once, and their tokens with the prompt's.
+        parallelism, offload, devices: distribution over several GPUs.
+        references: additional frozen models of the size of the base model.
+        answers, answer_length: answers generated at once, and tokens of each with its prompt.
     """
 
     sequences: int
@@ -93,10 +87,8 @@ class Setup:
     normal_float: float | None = None
     adapter: Adapter | None = None
     adapter_weight: int = FLOAT
-    moment: int | None = None
     accumulates: bool = True
     checkpointing: bool = False
-    whole_logits: int = 0
     has_head: bool = True
     liger: bool = False
     masked: bool = False
@@ -109,18 +101,18 @@ class Setup:
 
     @property
     def tokens(self) -> int:
-        """Tokens of a micro step."""
+        """Tokens of the micro step."""
         return self.sequences * self.length
 
     @property
     def deepspeed(self) -> bool:
-        """Whether DeepSpeed shares the work."""
+        """True if DeepSpeed distributes the work."""
         return self.parallelism is not Parallelism.DDP
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of one GPU at the fullest moment, by what takes them."""
+    """Peak memory of one GPU in bytes, by purpose."""
 
     weights: float = 0.0
     adapter: float = 0.0
@@ -133,28 +125,23 @@ class Memory:
 
     def parts(self) -> dict[str, float]:
         """Bytes by part."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        return {part.name: getattr(self, part.name) for part in fields(self)}
 
     @property
     def total(self) -> float:
-        """All parts."""
+        """Sum of all parts."""
         return sum(self.parts().values())
 
-    @property
-    def allocated(self) -> float:
-        """What PyTorch's allocator is asked for (``torch.cuda.max_memory_allocated``): all but the overhead."""
-        return self.total - self.overhead
-
     def plus(self, **parts: float) -> Self:
-        """With more in some parts."""
+        """Memory with some parts increased."""
         return replace(self, **{name: getattr(self, name) + more for name, more in parts.items()})
 
 
 def estimate(model: ModelReport, run: TrainConfig, longest_row: int | None = None) -> Memory | None:
-    """What a run takes of each GPU; None where prepare could not tell the model's sizes.
+    """Memory that a run takes on each GPU, or None if the sizes of the model are unknown.
 
     Args:
-        longest_row: tokens of the longest row, where rows are not packed; None: as long as ``maxLength`` allows.
+        longest_row: tokens of the longest row, if rows are not packed; None: ``maxLength``.
     """
     if model.shape is None or not model.shape.layers:
         return None
@@ -162,7 +149,7 @@ def estimate(model: ModelReport, run: TrainConfig, longest_row: int | None = Non
 
 
 def setup_of(model: ModelReport, run: TrainConfig, longest_row: int | None = None) -> Setup:
-    """What the trainer makes of a resolved run on GPUs."""
+    """Settings of a micro step, as the trainer derives them from a resolved run."""
     numbers, method, adapter = run.hyperparameters, run.method, run.adapter
     devices = run.nodes * max(1, run.gpus_per_node)
     packed = getattr(method.member, "packing", False)
@@ -195,33 +182,32 @@ def setup_of(model: ModelReport, run: TrainConfig, longest_row: int | None = Non
 
 
 def estimate_setup(model: ModelReport, setup: Setup) -> Memory:
-    """The fullest moment of a step, with CUDA's own part."""
+    """Peak memory of a micro step, including the overhead of CUDA."""
     assert model.shape is not None
-    step = _Step(model, model.shape, setup)
-    fullest = max(step.moments(), key=lambda moment: moment.total)
-    shared = COMMUNICATION if setup.devices > 1 else 0
-    return fullest.plus(overhead=CONTEXT + shared + FRAGMENTS * fullest.total)
+    return TrainingStep(model, model.shape, setup).peak()
 
 
 def adapter_parameters(shape: ModelShape, adapter: Adapter) -> int:
-    """Numbers of an adapter: two matrices for each layer, and for DoRA a magnitude for each output."""
+    """Number of parameters of an adapter: two matrices per layer, and for DoRA a magnitude per output."""
     layers = targeted(shape, adapter)
     experts = shape.experts if _is_all(adapter) else ()
-    low_rank = adapter.rank * sum((each.inputs + each.outputs) * each.layers for each in (*layers, *experts))
-    magnitudes = sum(each.outputs * each.layers for each in layers)
+    low_rank = adapter.rank * sum(
+        (layer.inputs + layer.outputs) * layer.layers for layer in (*layers, *experts)
+    )
+    magnitudes = sum(layer.outputs * layer.layers for layer in layers)
     return low_rank + (magnitudes if adapter.type is AdapterType.DORA else 0)
 
 
 def targeted(shape: ModelShape, adapter: Adapter) -> tuple[Linear, ...]:
-    """The linear layers that get an adapter, by the end of their name."""
+    """Linear layers that receive the adapter, selected by the end of their names."""
     if _is_all(adapter):
         return shape.linears
     names = {name.rpartition(".")[2] for name in adapter.target_modules}
-    return tuple(each for each in shape.linears if each.name in names)
+    return tuple(linear for linear in shape.linears if linear.name in names)
 
 
 def weight_bytes(model: ModelReport, setup: Setup) -> float:
-    """All weights of the base model, in the types they are held in; norms, embeddings and experts stay unquantised."""
+    """Bytes of all weights of the base model; norms, embeddings and experts are never quantized to 4 bits."""
     assert model.shape is not None
     linear = linear_parameters(model.shape.linears) if setup.normal_float is not None else 0
     return (model.parameters - linear) * setup.weight + linear * (setup.normal_float or 0.0)
@@ -240,15 +226,15 @@ def _normal_float(model: ModelReport, quantized: Adapter | None) -> float | None
 
 
 def _online_length(online: GRPOMethod | RLOOMethod | DistillationMethod) -> int:
-    """Prompt and answer together: a prompt is cut so that both fit into ``maxLength``, where the answer leaves room."""
+    """Tokens of prompt and answer: the prompt is cut so that both fit into ``maxLength``, if the answer leaves room."""
     return max(online.max_length, online.max_completion_length + 8)
 
 
 def _references(run: TrainConfig) -> int:
-    """Frozen models beside the one that is trained.
+    """Number of frozen models besides the one that is trained.
 
-    With an adapter, the reference is the base itself with the adapter switched off. A teacher's or a reward model's
-    size is not known: each counts as one of the base's size.
+    With an adapter, the reference is the base model itself with the adapter disabled. The size of a teacher or reward
+    model is unknown: each counts as one of the size of the base model.
     """
     method = run.method
     count = sum(1 for reward in method.rewards if reward.model is not None)
@@ -259,8 +245,8 @@ def _references(run: TrainConfig) -> int:
     return count + (1 if refers and run.adapter is None else 0)
 
 
-class _Step:
-    """One micro step of one GPU, and the optimizer's step after it."""
+class TrainingStep:
+    """Memory of one micro step on one GPU, and of the optimizer's update after it."""
 
     def __init__(self, model: ModelReport, shape: ModelShape, setup: Setup) -> None:
         self.model, self.shape, self.setup = model, shape, setup
@@ -270,24 +256,55 @@ class _Step:
         self.style = self._style()
         self.held = self._held()
 
-    def moments(self) -> tuple[Memory, ...]:
-        """What is held at each of the moments that can be the fullest."""
+    def peak(self) -> Memory:
+        """Memory at the peak, including the overhead of CUDA."""
+        peak = max(self._candidates(), key=lambda memory: memory.total)
+        communication = COMMUNICATION if self.setup.devices > 1 else 0
+        return peak.plus(overhead=CONTEXT + communication + FRAGMENTS * peak.total)
+
+    def optimizer_bytes(self) -> float:
+        """Adam's moments; with DeepSpeed in float32 with a copy of the weights, divided among the GPUs."""
+        setup = self.setup
+        if not setup.deepspeed:
+            return 2.0 * (setup.adapter_weight if setup.adapter else setup.weight) * self.trained
+        if setup.offload is not Offload.NONE:
+            return 0.0
+        return 3.0 * FLOAT * self.trained / setup.devices
+
+    def logits_bytes(self) -> float:
+        """Activations and temporary tensors of the output layer, which TRL computes in tiles."""
+        tile = COMPUTE * min(self.setup.tokens, TILE_TOKENS) * TILE_VOCABULARY
+        hidden = (FLOAT + COMPUTE) * self.shape.hidden_size * self.setup.tokens
+        # A gradient of the output layer is computed whole on each GPU, in float32, and then in the weights' type.
+        copies = FLOAT if self.setup.weight == FLOAT else FLOAT + self.setup.weight
+        trained = copies * self.head_parameters if self.setup.adapter is None else 0
+        return float(tile + hidden + trained)
+
+    @property
+    def head_parameters(self) -> int:
+        """Number of weights of the output layer."""
+        return self.shape.vocabulary_size * self.shape.hidden_size
+
+    def _candidates(self) -> tuple[Memory, ...]:
+        """Memory at each time that can be the peak."""
         earlier = self._gradients() if self.setup.accumulates else 0.0
         kept = self._kept()
-        head, head_gradient = self._head()
+        trains_head = self.setup.has_head and self.setup.adapter is None
+        head = self.logits_bytes() if self.setup.has_head else 0.0
+        head_gradient = float(self.setup.weight * self.head_parameters) if trains_head else 0.0
         block = self._block()
-        # The first blocks of the backward pass find all activations kept, the last ones all gradients made.
+        # At the first blocks of the backward pass all activations are kept, at the last ones all gradients exist.
         first = self.held.plus(activations=kept + block, gradients=earlier + head_gradient)
         last = self.held.plus(activations=kept / self.shape.layers + block, gradients=self._gradients())
-        moments = [
+        candidates = [
             self.held.plus(activations=kept, logits=head, gradients=earlier),
             first,
             last,
             self._update(),
         ]
         if self.setup.answers:
-            moments.append(self._generation())
-        return tuple(moments)
+            candidates.append(self._generation())
+        return tuple(candidates)
 
     def _style(self) -> Style:
         setup, adapter = self.setup, self.setup.adapter
@@ -305,7 +322,7 @@ class _Step:
         )
 
     def _held(self) -> Memory:
-        """What is there all the time."""
+        """Memory that is held during the whole step."""
         setup = self.setup
         weights = weight_bytes(self.model, setup)
         reference = weights * setup.references if setup.normal_float is None else 0.0
@@ -318,28 +335,18 @@ class _Step:
         return Memory(
             weights=weights,
             adapter=float(setup.adapter_weight * self.extra),
-            optimizer=self._optimizer(),
+            optimizer=self.optimizer_bytes(),
             reference=reference,
         )
 
     def _live(self) -> float:
-        """What ZeRO-3 has fetched of the weights at a time: blocks, or the embedding."""
+        """Bytes of the weights that ZeRO-3 has fetched at a time: blocks, or the embedding."""
         matrix = self.shape.vocabulary_size * self.shape.hidden_size
         rest = max(0, self.model.parameters - matrix * (1 if self.shape.tied_embeddings else 2))
         return float(COMPUTE * (max(LIVE_BLOCKS * rest / self.shape.layers, matrix) + BUCKET))
 
-    def _optimizer(self) -> float:
-        """Adam's moments; with DeepSpeed in float32, as the copy of the weights is, divided among the GPUs."""
-        setup = self.setup
-        if not setup.deepspeed:
-            held = setup.adapter_weight if setup.adapter else setup.weight
-            return 2.0 * (held if setup.moment is None else setup.moment) * self.trained
-        if setup.offload is not Offload.NONE:
-            return 0.0
-        return 3.0 * FLOAT * self.trained / setup.devices
-
     def _gradients(self) -> float:
-        """Gradients of all that is trained, once they are made; DDP has them in its buckets a second time."""
+        """Bytes of all gradients; DDP holds them a second time in its buckets."""
         setup = self.setup
         held = setup.adapter_weight if setup.adapter else setup.weight
         if not setup.deepspeed:
@@ -348,7 +355,7 @@ class _Step:
         return divided + 2.0 * COMPUTE * min(BUCKET, self.trained)
 
     def _update(self) -> Memory:
-        """The optimizer's step: DeepSpeed turns its part of the gradients to float32 first."""
+        """Memory during the optimizer's update: DeepSpeed first converts its share of the gradients to float32."""
         setup = self.setup
         floats = FLOAT * self.trained / setup.devices if setup.deepspeed else 0.0
         if setup.offload is not Offload.NONE:
@@ -356,7 +363,7 @@ class _Step:
         return self.held.plus(gradients=self._gradients() + floats)
 
     def _kept(self) -> float:
-        """Activations that wait for the backward pass."""
+        """Bytes of the activations kept for the backward pass."""
         setup, shape = self.setup, self.shape
         # The last norm's float32 copy and, where the head is trained, its result; those tokens that are learned from.
         head = COMPUTE + FLOAT + (self.style.residual if setup.adapter is None else 0)
@@ -371,7 +378,7 @@ class _Step:
         return (saved_bytes(self.model, self.style) + hidden) * setup.tokens + whole
 
     def _block(self) -> float:
-        """What one block takes while it goes backward."""
+        """Bytes that one block takes during its backward pass."""
         setup, shape = self.setup, self.shape
         passing = passing_bytes(shape, self.style) * setup.tokens
         if not setup.checkpointing:
@@ -383,14 +390,14 @@ class _Step:
         return passing + again / shape.layers + self._dequantized()
 
     def _dequantized(self) -> float:
-        """A layer's 4-bit weights are turned back into whole ones to be multiplied: the largest layer's."""
+        """Bytes of the largest linear layer, whose 4-bit weights are dequantized for the multiplication."""
         if self.setup.normal_float is None:
             return 0.0
-        largest = max((each.inputs * each.outputs for each in self.shape.linears), default=0)
+        largest = max((linear.inputs * linear.outputs for linear in self.shape.linears), default=0)
         return float(COMPUTE * largest)
 
     def _merged_experts(self) -> float:
-        """PEFT adds an adapter on fused experts to a copy of them, which the backward pass needs."""
+        """Bytes of the copy of fused experts to which PEFT adds their adapter, kept for the backward pass."""
         adapter = self.setup.adapter
         if adapter is None or not _is_all(adapter) or not self.shape.experts:
             return 0.0
@@ -400,24 +407,8 @@ class _Step:
         )
         return float(COMPUTE * max(0, self.model.parameters - outside))
 
-    def _head(self) -> tuple[float, float]:
-        """The output layer: what it takes while at work, and the gradient of its weights that stays."""
-        setup, shape = self.setup, self.shape
-        if not setup.has_head:
-            return 0.0, 0.0
-        matrix = shape.vocabulary_size * shape.hidden_size
-        # A gradient of the output layer is made whole on each GPU, in float32, and then in the weights' type.
-        copies = FLOAT if setup.weight == FLOAT else FLOAT + setup.weight
-        trained = float(copies * matrix) if setup.adapter is None else 0.0
-        stays = float(setup.weight * matrix) if setup.adapter is None else 0.0
-        if setup.whole_logits:
-            return setup.whole_logits * shape.vocabulary_size * setup.tokens + stays, stays
-        tile = COMPUTE * min(setup.tokens, TILE_TOKENS) * TILE_VOCABULARY
-        hidden = (FLOAT + COMPUTE) * shape.hidden_size * setup.tokens
-        return tile + hidden + trained, stays
-
     def _generation(self) -> Memory:
-        """Keys and values of all answers that are made at once, and the last token's logits in float32."""
+        """Memory of generation: keys and values of all answers generated at once, and logits of their last tokens."""
         setup, shape = self.setup, self.shape
         cached = 2 * COMPUTE * shape.layers * shape.key_value_heads * shape.head_size
         tokens = setup.answers * setup.answer_length

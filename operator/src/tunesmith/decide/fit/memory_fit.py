@@ -1,4 +1,4 @@
-"""Whether a training fits on its GPUs, and if not, what is the least to change so that it does."""
+"""Comparison of a training run with the memory of its GPUs, with the smallest changes that make it fit."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,23 +14,23 @@ from .memory import Memory, estimate
 
 GIB = 2**30
 
-#: How many ways out a message names.
-MAX_REMEDIES = 4
+#: Maximum number of changes that a message suggests.
+MAX_CHANGES = 4
 
 DOES_NOT_FIT = "DoesNotFit"
 
-#: The kind of change that alters nothing of what is learned.
-SPARED = "spared"
+#: Kind of change that does not alter the result of training.
+EQUIVALENT = "equivalent"
 _AND = " and "
 
 
 @dataclass(frozen=True, slots=True)
-class Remedy:
-    """A change that lets the run fit.
+class FittingChange:
+    """Change of settings with which the run fits.
 
     Attributes:
-        fields: what to write, such as ``compute.parallelism: ZeRO3``.
-        memory: bytes of each GPU that it takes then.
+        fields: the settings to write, such as ``compute.parallelism: ZeRO3``.
+        memory: bytes of each GPU that the run takes with them.
     """
 
     fields: str
@@ -39,13 +39,13 @@ class Remedy:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The verdict.
+    """Memory verdict on a run.
 
     Attributes:
-        fits: None where the model's sizes or the GPU's memory are not known.
-        memory: the estimate; None where the model's sizes are not known.
+        fits: None if the sizes of the model or the memory of the GPU are unknown.
+        memory: the estimate; None if the sizes of the model are unknown.
         available: bytes of one GPU.
-        message: a sentence for people.
+        message: an explanation for people.
     """
 
     fits: bool | None
@@ -55,7 +55,7 @@ class Fit:
 
     @property
     def failure(self) -> Failure | None:
-        """What the job fails with, if it does not fit."""
+        """Failure of the job, if the run does not fit."""
         if self.fits is not False:
             return None
         return Failure(category=FailureCategory.USER_ERROR, reason=DOES_NOT_FIT, message=self.message)
@@ -64,25 +64,31 @@ class Fit:
 def judge_fit(
     model: ModelReport, dataset: DatasetReport, run: TrainConfig, available: int | None
 ) -> Fit | None:
-    """Whether a run fits on GPUs of so many bytes; None for a run without GPUs, whose memory is the pod's own."""
+    """Memory verdict on a run, or None for a run without GPUs.
+
+    Args:
+        available: bytes of one GPU; None: unknown.
+    """
     if run.gpus_per_node == 0:
         return None
     memory = estimate(model, run, dataset.tokens.max)
     if memory is None:
-        return Fit(None, None, available, "The model's sizes are not known, so its memory was not estimated.")
+        return Fit(
+            None, None, available, "The sizes of the model are unknown, so its memory was not estimated."
+        )
     needed = f"Training takes about {_gibibytes(memory.total)} of each GPU"
     if available is None:
         unknown = (
-            f"{needed}; how much there is, no node's label says (nvidia.com/gpu.memory): write compute.gpuMemory, "
-            "such as 24Gi, to have it compared."
+            f"{needed}. The memory of the GPUs is unknown, because no node has the label nvidia.com/gpu.memory: write "
+            "compute.gpuMemory, such as 24Gi, to have it compared."
         )
         return Fit(None, memory, None, unknown)
     if memory.total <= available:
-        return Fit(True, memory, available, f"{needed}, {_gibibytes(available)} are there.")
-    remedies = tuple(islice(_distinct(model, dataset, run, available), MAX_REMEDIES))
+        return Fit(True, memory, available, f"{needed}; {_gibibytes(available)} are available.")
+    changes = tuple(islice(_fitting_changes(model, dataset, run, available), MAX_CHANGES))
     message = (
-        f"Training needs {_gibibytes(memory.total)} of each GPU, {_gibibytes(available)} are there "
-        f"({_largest_parts(memory)}). {_advice(remedies)}"
+        f"Training needs {_gibibytes(memory.total)} of each GPU, but only {_gibibytes(available)} are available "
+        f"({_largest_parts(memory)}). {_advice(changes)}"
     )
     return Fit(False, memory, available, message)
 
@@ -94,10 +100,10 @@ def fit_free_settings(
     available: int | None,
     free: frozenset[str],
 ) -> TrainConfig:
-    """The run with the first settings that fit, of those left to Auto; as it was, where it fits or none does.
+    """Run with the first settings that fit, of those left to Auto; unchanged if it fits already or none does.
 
     Args:
-        free: of ``microBatchSize``, ``activationCheckpointing`` and ``parallelism`` those that are Auto.
+        free: those of ``microBatchSize``, ``activationCheckpointing`` and ``parallelism`` that are Auto.
     """
     if available is None or run.gpus_per_node == 0:
         return run
@@ -106,69 +112,73 @@ def fit_free_settings(
         memory = estimate(model, candidate, dataset.tokens.max)
         return memory is None or memory.total <= available
 
-    return next((candidate for candidate in _free_candidates(run, free) if fits(candidate)), run)
+    return next((candidate for candidate in _free_variants(run, free) if fits(candidate)), run)
 
 
-def _free_candidates(run: TrainConfig, free: frozenset[str]) -> Iterator[TrainConfig]:
-    """From what costs no speed to what costs the most."""
+def _free_variants(run: TrainConfig, free: frozenset[str]) -> Iterator[TrainConfig]:
+    """Runs with other free settings, from the fastest to the slowest."""
     shared = [run]
     if "parallelism" in free and _devices(run) > 1:
         stages = _stages(run)
         later = stages[stages.index(run.parallelism) + 1 :] if run.parallelism in stages else stages
         shared += [run.model_copy(update={"parallelism": stage}) for stage in later]
-    for each in shared:
-        micros = _smaller_micro_batches(each) if "microBatchSize" in free else ()
-        yield each
-        yield from (_with_micro(each, micro) for micro in micros)
-        if "activationCheckpointing" in free and not each.activation_checkpointing:
-            yield _checkpointed(each)
-            yield from (_checkpointed(_with_micro(each, micro)) for micro in micros)
+    for variant in shared:
+        sizes = _smaller_micro_batches(variant) if "microBatchSize" in free else ()
+        yield variant
+        yield from (_with_micro_batch(variant, size) for size in sizes)
+        if "activationCheckpointing" in free and not variant.activation_checkpointing:
+            yield _with_checkpointing(variant)
+            yield from (_with_checkpointing(_with_micro_batch(variant, size)) for size in sizes)
 
 
-def _distinct(
+def _fitting_changes(
     model: ModelReport, dataset: DatasetReport, run: TrainConfig, available: int
-) -> Iterator[Remedy]:
-    """Ways out from the nearest on, each kind once; two changes together only where no harmless one is enough."""
+) -> Iterator[FittingChange]:
+    """Changes that make the run fit, smallest first, one of each kind.
+
+    Two changes together are suggested only if no equivalent change is enough.
+    """
     seen: set[str] = set()
-    for kind, fields, candidate in _candidates(run):
-        if SPARED in seen and _AND in fields:
+    for kind, fields, candidate in _variants(run):
+        if EQUIVALENT in seen and _AND in fields:
             return
         memory = estimate(model, candidate, dataset.tokens.max)
         if kind not in seen and memory is not None and memory.total <= available:
             seen.add(kind)
-            yield Remedy(fields, memory.total)
+            yield FittingChange(fields, memory.total)
 
 
-Candidate = tuple[str, str, TrainConfig]
+#: Kind of a change, the settings to write, and the changed run.
+Variant = tuple[str, str, TrainConfig]
 
 
-def _candidates(run: TrainConfig) -> Iterator[Candidate]:
-    """Changes by how little they change what comes out: first one alone, then with the two that change nothing."""
-    yield from _free_of_charge(run)
-    yield from _single(run, "")
-    spared, fields = run, []
+def _variants(run: TrainConfig) -> Iterator[Variant]:
+    """Variants of a run by how little they alter its result: single changes, then together with equivalent ones."""
+    yield from _equivalent_variants(run)
+    yield from _altering_variants(run, "")
+    reduced, fields = run, []
     if run.hyperparameters.micro_batch_size > rows_at_once(run.method):
-        spared = _with_micro(spared, _smaller_micro_batches(run)[-1])
-        fields.append(f"hyperparameters.microBatchSize: {spared.hyperparameters.micro_batch_size}")
+        reduced = _with_micro_batch(reduced, _smaller_micro_batches(run)[-1])
+        fields.append(f"hyperparameters.microBatchSize: {reduced.hyperparameters.micro_batch_size}")
     if not run.activation_checkpointing:
-        spared = _checkpointed(spared)
+        reduced = _with_checkpointing(reduced)
         fields.append("compute.activationCheckpointing: true")
     if fields:
         together = _AND.join(fields)
-        yield SPARED, together, spared
-        yield from _single(spared, f"{together}{_AND}")
+        yield EQUIVALENT, together, reduced
+        yield from _altering_variants(reduced, f"{together}{_AND}")
 
 
-def _free_of_charge(run: TrainConfig) -> Iterator[Candidate]:
-    """What changes nothing of what is learned: smaller parts of the same batch, activations computed again."""
+def _equivalent_variants(run: TrainConfig) -> Iterator[Variant]:
+    """Variants with the same result: smaller parts of the same batch, or recomputed activations."""
     for micro in _smaller_micro_batches(run):
-        yield SPARED, f"hyperparameters.microBatchSize: {micro}", _with_micro(run, micro)
+        yield EQUIVALENT, f"hyperparameters.microBatchSize: {micro}", _with_micro_batch(run, micro)
     if not run.activation_checkpointing:
-        yield SPARED, "compute.activationCheckpointing: true", _checkpointed(run)
+        yield EQUIVALENT, "compute.activationCheckpointing: true", _with_checkpointing(run)
 
 
-def _single(run: TrainConfig, before: str) -> Iterator[Candidate]:
-    steps: tuple[Callable[[TrainConfig], Iterator[Candidate]], ...] = (
+def _altering_variants(run: TrainConfig, before: str) -> Iterator[Variant]:
+    steps: tuple[Callable[[TrainConfig], Iterator[Variant]], ...] = (
         _sharded,
         _smaller_training,
         _shorter,
@@ -180,7 +190,7 @@ def _single(run: TrainConfig, before: str) -> Iterator[Candidate]:
             yield kind, f"{before}{fields}", candidate
 
 
-def _sharded(run: TrainConfig) -> Iterator[Candidate]:
+def _sharded(run: TrainConfig) -> Iterator[Variant]:
     if _devices(run) == 1:
         return
     for stage in _stages(run):
@@ -189,13 +199,13 @@ def _sharded(run: TrainConfig) -> Iterator[Candidate]:
 
 
 def _stages(run: TrainConfig) -> tuple[Parallelism, ...]:
-    """What may be divided: of 4-bit weights all but the weights."""
+    """ZeRO stages that the run can use: 4-bit weights can't be divided."""
     quantized = run.adapter is not None and run.adapter.type is AdapterType.QLORA
     return (Parallelism.ZERO2,) if quantized else (Parallelism.ZERO2, Parallelism.ZERO3)
 
 
-def _smaller_training(run: TrainConfig) -> Iterator[Candidate]:
-    """An adapter instead of all weights, 4-bit weights below it."""
+def _smaller_training(run: TrainConfig) -> Iterator[Variant]:
+    """Variants that train an adapter instead of all weights, or on 4-bit weights."""
     adapter = run.adapter
     if adapter is None:
         yield "LoRA", "adapter.type: LoRA", run.model_copy(update={"adapter": Adapter()})
@@ -205,7 +215,7 @@ def _smaller_training(run: TrainConfig) -> Iterator[Candidate]:
         yield "QLoRA", "adapter.type: QLoRA", run.model_copy(update=update)
 
 
-def _shorter(run: TrainConfig) -> Iterator[Candidate]:
+def _shorter(run: TrainConfig) -> Iterator[Variant]:
     member, key = run.method.member, run.method.key
     length = 1 << (member.max_length.bit_length() - 1)
     length = length if length < member.max_length else length // 2
@@ -215,7 +225,7 @@ def _shorter(run: TrainConfig) -> Iterator[Candidate]:
         length //= 2
 
 
-def _offloaded(run: TrainConfig) -> Iterator[Candidate]:
+def _offloaded(run: TrainConfig) -> Iterator[Variant]:
     offloads = {Parallelism.ZERO2: Offload.OPTIMIZER, Parallelism.ZERO3: Offload.ALL}
     for stage in _stages(run) if run.offload is Offload.NONE else ():
         offload = offloads[stage]
@@ -223,30 +233,30 @@ def _offloaded(run: TrainConfig) -> Iterator[Candidate]:
         yield "offload", fields, run.model_copy(update={"parallelism": stage, "offload": offload})
 
 
-def _more_gpus(run: TrainConfig) -> Iterator[Candidate]:
+def _more_gpus(run: TrainConfig) -> Iterator[Variant]:
     for gpus in (2, 4, 8):
         if gpus > run.gpus_per_node and run.hyperparameters.batch_size % (gpus * run.nodes) == 0:
             stage = _stages(run)[-1]
             wide = run.model_copy(update={"gpus_per_node": gpus, "parallelism": stage})
             share = wide.hyperparameters.batch_size // _devices(wide)
-            wide = _with_micro(wide, min(wide.hyperparameters.micro_batch_size, share))
+            wide = _with_micro_batch(wide, min(wide.hyperparameters.micro_batch_size, share))
             yield "gpus", f"compute.gpusPerNode: {gpus} with compute.parallelism: {stage}", wide
 
 
 def _smaller_micro_batches(run: TrainConfig) -> list[int]:
-    """Sizes below the present one that divide a device's share, the largest first."""
+    """Smaller micro-batch sizes that divide the share of a device, largest first."""
     numbers = run.hyperparameters
     share = max(1, numbers.batch_size // _devices(run))
     sizes = range(numbers.micro_batch_size - 1, rows_at_once(run.method) - 1, -1)
     return [size for size in sizes if share % size == 0]
 
 
-def _with_micro(run: TrainConfig, micro: int) -> TrainConfig:
+def _with_micro_batch(run: TrainConfig, micro: int) -> TrainConfig:
     numbers = run.hyperparameters.model_copy(update={"micro_batch_size": micro})
     return run.model_copy(update={"hyperparameters": numbers})
 
 
-def _checkpointed(run: TrainConfig) -> TrainConfig:
+def _with_checkpointing(run: TrainConfig) -> TrainConfig:
     return run.model_copy(update={"activation_checkpointing": True})
 
 
@@ -254,11 +264,11 @@ def _devices(run: TrainConfig) -> int:
     return run.nodes * max(1, run.gpus_per_node)
 
 
-def _advice(remedies: tuple[Remedy, ...]) -> str:
-    if not remedies:
-        return "No single setting makes it fit: choose a smaller model, or GPUs with more memory."
-    ways = "; or ".join(f"{remedy.fields} ({_gibibytes(remedy.memory)})" for remedy in remedies)
-    return f"What fits: {ways}."
+def _advice(changes: tuple[FittingChange, ...]) -> str:
+    if not changes:
+        return "No single change makes it fit: choose a smaller model, or GPUs with more memory."
+    suggestions = "; or ".join(f"{change.fields} ({_gibibytes(change.memory)})" for change in changes)
+    return f"Settings that fit: {suggestions}."
 
 
 def _largest_parts(memory: Memory) -> str:

@@ -1,7 +1,7 @@
-"""Whether an AdapterDeployment can serve what a job will make, said once the model is known and before it is trained.
+"""Verdict on whether an AdapterDeployment can serve the artifact of a job, given before training.
 
-What vLLM refuses is read from its source (``lora/peft_helper.py``, ``config/lora.py``, the models' ``SupportsLoRA``);
-``engine_architectures`` holds its list of architectures.
+The limits of vLLM are taken from its source (``lora/peft_helper.py``, ``config/lora.py``, ``SupportsLoRA`` of its
+models); ``generated.engine_architectures`` lists its architectures.
 """
 
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from tunesmith_contract.report import ModelReport
 from tunesmith_contract.run_config import AdapterType, OutputFormat, TrainConfig
 
-from .engine_architectures import WITH_ADAPTERS, WITHOUT_ADAPTERS
+from .generated.engine_architectures import WITH_ADAPTERS, WITHOUT_ADAPTERS
 
-#: The largest of vLLM's ``--max-lora-rank``.
+#: Largest value of vLLM's ``--max-lora-rank``.
 MAX_RANK = 512
 
 ALL_LINEAR = "all-linear"
@@ -22,11 +22,11 @@ _MERGED = "The merged model can be served as a base model of its own."
 
 @dataclass(frozen=True, slots=True)
 class Servability:
-    """The verdict.
+    """Servability verdict.
 
     Attributes:
-        servable: None where nobody knows before it is tried.
-        message: a sentence that names the field and the way out.
+        servable: None if it is unknown until it is tried.
+        message: an explanation that names the field and what to change.
     """
 
     servable: bool | None
@@ -34,31 +34,36 @@ class Servability:
 
 
 def judge_servability(model: ModelReport, run: TrainConfig) -> Servability:
-    """Whether the engine can serve what comes out as an adapter."""
+    """Verdict on serving the artifact of a run as an adapter."""
     if run.method.reward is not None:
-        return _no(
-            "A reward model gives numbers, not answers: no AdapterDeployment serves it. Name it as a reward."
+        return Servability(
+            False,
+            "A reward model returns scores and not answers, so no AdapterDeployment can serve it. Use it as a reward "
+            "of another job.",
         )
     if run.adapter is None:
-        return _no(
-            "All weights are trained: what comes out is a whole model, which is served as a base model of its own "
-            "(AdapterDeployment spec.baseModel), not as an adapter. For an adapter, write adapter: {}."
+        return Servability(
+            False,
+            "All weights are trained: the result is a complete model, which is served as a base model "
+            "(AdapterDeployment spec.baseModel), not as an adapter. For an adapter, write adapter: {}.",
         )
-    obstacle = _obstacle(model, run)
+    obstacle = _find_obstacle(model, run)
     if obstacle is not None:
         merged = OutputFormat.MERGED in run.formats
-        return _no(f"{obstacle}. {_MERGED}" if merged else f"{obstacle}: {_advice(model, run)}.")
+        return Servability(
+            False, f"{obstacle}. {_MERGED}" if merged else f"{obstacle}: {_advice(model, run)}."
+        )
     if model.architecture not in WITH_ADAPTERS:
         return Servability(
             None,
-            f"The serving engine does not list {model.architecture}: whether it serves adapters on it shows when one "
-            "is deployed.",
+            f"The serving engine does not list {model.architecture}: whether it can serve adapters on it is known "
+            "only when one is deployed.",
         )
     return Servability(True, "The serving engine can serve the adapter.")
 
 
-def _obstacle(model: ModelReport, run: TrainConfig) -> str | None:
-    """What the engine can't do, without a full stop; None: nothing is in the way."""
+def _find_obstacle(model: ModelReport, run: TrainConfig) -> str | None:
+    """Cause for which the engine can't serve the adapter, without a full stop, or None."""
     adapter = run.adapter
     assert adapter is not None
     if adapter.type is AdapterType.DORA:
@@ -69,22 +74,22 @@ def _obstacle(model: ModelReport, run: TrainConfig) -> str | None:
     if others:
         return f"adapter.targetModules: the serving engine serves adapters on linear layers, not on {', '.join(others)}"
     if model.architecture in WITHOUT_ADAPTERS:
-        return f"baseModel: the serving engine serves {model.architecture} whole only, without adapters"
+        return f"baseModel: the serving engine serves {model.architecture} only without adapters"
     if model.quantization is not None:
         return (
-            f"baseModel: its weights are quantised already ({model.quantization}), and the serving engine proves an "
-            "adapter on the weights in full precision"
+            f"baseModel: its weights are already quantized ({model.quantization}), and the agent verifies adapters on "
+            "weights in full precision"
         )
     if model.template_changed:
         return (
-            "baseModel: its chat template can't tell answers from questions, so training asks by another template than "
-            "the serving engine will"
+            "baseModel: its chat template does not mark answers, so training uses another chat template than the "
+            "serving engine"
         )
     return None
 
 
 def _advice(model: ModelReport, run: TrainConfig) -> str:
-    """The way out that costs the least."""
+    """Smallest change that makes the result servable."""
     adapter = run.adapter
     assert adapter is not None
     if model.quantization is not None:
@@ -99,12 +104,8 @@ def _advice(model: ModelReport, run: TrainConfig) -> str:
 
 
 def _not_linear(model: ModelReport, targets: tuple[str, ...]) -> list[str]:
-    """Targets that are no linear layers of the model, such as the embedding or the output layer."""
+    """Target modules that are not linear layers of the model, such as the embedding or the output layer."""
     if targets == (ALL_LINEAR,) or model.shape is None or not model.shape.linears:
         return []
-    known = {each.name for each in (*model.shape.linears, *model.shape.experts)}
-    return [name for name in targets if name.rpartition(".")[2] not in known]
-
-
-def _no(message: str) -> Servability:
-    return Servability(False, message)
+    linear = {layer.name for layer in (*model.shape.linears, *model.shape.experts)}
+    return [name for name in targets if name.rpartition(".")[2] not in linear]

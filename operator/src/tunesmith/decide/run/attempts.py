@@ -31,7 +31,7 @@ from tunesmith_contract.stages import Stage
 
 from .attempt import Attempt, gather_attempt
 from .children import Children
-from .endings import Ending, failed, find_ending, lost_pod_ending, newest_checkpoint, reported_success
+from .endings import Ending, failed, job_ending, lost_pod_ending, newest_checkpoint, reported_success
 from .limits import is_ended_by_limit, is_stopping
 from .stage import StageDefinition, StageState, Step
 from .suspension import suspend_or_resume
@@ -108,7 +108,7 @@ def _advance_attempt(attempt: Attempt) -> Step:
     if is_deleting(job):
         state = StageState.SUSPENDED if attempt.stage.suspended else StageState.RUNNING
         return Step(state, attempt.children, attempt=attempt.number, requeue_after=SOON_SECONDS)
-    ending = _find_ending(attempt, job)
+    ending = _decide_ending(attempt, job)
     if ending is None:
         return _stop(attempt, job) if attempt.exceeds_limit else _continue(attempt, job)
     ended_at = job_ended_at(job)
@@ -144,10 +144,10 @@ def _start(attempt: Attempt) -> Step:
     return Step(StageState.RUNNING, children, creates, (event,), attempt=number)
 
 
-def _find_ending(attempt: Attempt, job: Body) -> Ending | None:
+def _decide_ending(attempt: Attempt, job: Body) -> Ending | None:
     """Ending of the attempt: by its Job, a lost pod, a limit, or a problem that nobody corrected."""
     stage, pods = attempt.stage.name, attempt.pods
-    ending = find_ending(job, pods, stage)
+    ending = job_ending(job, pods, stage)
     if ending is None and attempt.has_lost_pod:
         ending = lost_pod_ending(job, pods, stage)
     if attempt.limit is not None:

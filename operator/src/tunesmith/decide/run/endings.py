@@ -23,10 +23,16 @@ CATEGORY_REASONS = {
     FailureCategory.OUT_OF_MEMORY: RunReason.OUT_OF_MEMORY,
     FailureCategory.COMMUNICATION: RunReason.COMMUNICATION,
     FailureCategory.INFRASTRUCTURE: RunReason.INFRASTRUCTURE,
+    FailureCategory.INTERNAL_ERROR: RunReason.INTERNAL_ERROR,
 }
 
 #: Causes that no other failure or disruption can bring about; of several failed pods the first in this order counts.
-_ROOT_CAUSES = (FailureCategory.USER_ERROR, FailureCategory.DATA_ERROR, FailureCategory.OUT_OF_MEMORY)
+_ROOT_CAUSES = (
+    FailureCategory.USER_ERROR,
+    FailureCategory.DATA_ERROR,
+    FailureCategory.OUT_OF_MEMORY,
+    FailureCategory.INTERNAL_ERROR,
+)
 
 #: kubelet's evictions for want of a resource (a full disk) come back with the pod, so they count as failures; its other
 #: terminations (its node shuts down) do not.
@@ -43,6 +49,7 @@ _HINTS = {
     FailureCategory.OUT_OF_MEMORY: "Memory ran out: ask for more, or write a smaller batchSize or maxLength.",
     FailureCategory.COMMUNICATION: "The training processes lost each other.",
     FailureCategory.INFRASTRUCTURE: "The pod died without a report.",
+    FailureCategory.INTERNAL_ERROR: "Tunesmith itself failed: see the pod's log, and report it.",
 }
 
 
@@ -64,7 +71,7 @@ class Ending:
         return self.failure is not None and self.failure.category in RETRYABLE
 
 
-def find_ending(job: Body, pods: Sequence[Body], stage: Stage) -> Ending | None:
+def job_ending(job: Body, pods: Sequence[Body], stage: Stage) -> Ending | None:
     """Ending of the Job; None while it is live."""
     end = job_end(job)
     if end is None:

@@ -1,1 +1,1 @@
-"""Decisions about an AdapterDeployment: rollouts of aliases, versions and status."""
+"""Decisions about an AdapterDeployment: versions and rollouts of its aliases, and its status."""

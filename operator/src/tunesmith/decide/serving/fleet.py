@@ -1,4 +1,4 @@
-"""The serving pods as the rollout sees them: who is ready, what each holds, what each counted."""
+"""State of the serving pods: readiness, loaded versions and request counters."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from .record import Counts, Reading
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """The latest report of a pod's agent, and whether its connection still stands."""
+    """Latest report of a pod's agent, and the state of its connection."""
 
     report: AgentReport
     connected: bool
@@ -19,14 +19,14 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class ServingPod:
-    """One pod.
+    """One serving pod with its agent.
 
     Attributes:
-        ready: it takes requests.
-        agent: None before its agent was first heard of.
-        versions: what a connected agent holds, by name and digest.
-        counters: what the agent counted, by name and digest.
-        body: the pod as the API server gave it.
+        ready: the pod accepts requests.
+        agent: None until the first report of its agent.
+        versions: the versions on a connected agent, by alias and digest.
+        counters: the request counters of the agent, by alias and digest.
+        body: the Pod object.
     """
 
     name: str
@@ -38,62 +38,63 @@ class ServingPod:
     body: Mapping[str, Any]
 
     def version(self, alias: str, digest: str) -> LoadedVersion | None:
-        """How far a version is on this pod, as far as the connected agent says."""
+        """Load state of a version on this pod, if its agent is connected and has the version."""
         return self.versions.get((alias, digest))
 
     @property
     def generation(self) -> int:
-        """The desired state that it last acted on."""
+        """Generation of the desired state that the pod applied last."""
         return self.agent.report.applied_generation if self.agent else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """All pods that are not being deleted, in the order of their names."""
+    """All serving pods that are not being deleted, ordered by name."""
 
     pods: tuple[ServingPod, ...]
 
     @property
     def ready(self) -> tuple[ServingPod, ...]:
-        """The pods that take requests."""
+        """Pods that accept requests."""
         return tuple(pod for pod in self.pods if pod.ready)
 
     @property
     def uids(self) -> frozenset[str]:
-        """The pods that exist."""
+        """UIDs of all pods."""
         return frozenset(pod.uid for pod in self.pods)
 
     @property
     def generation(self) -> int:
-        """The highest desired state that any pod acted on."""
+        """Highest generation of the desired state that any pod applied."""
         return max((pod.generation for pod in self.pods), default=0)
 
     def is_behind(self, generation: int) -> bool:
-        """Whether a connected agent has not acted on this desired state yet."""
+        """True if a connected agent has not applied this generation yet."""
         return any(pod.agent and pod.agent.connected and pod.generation < generation for pod in self.pods)
 
     def active_on(self, alias: str, digest: str) -> int:
-        """How many ready pods hold the version, proven to be active."""
-        return sum(_is_active(pod.version(alias, digest)) for pod in self.ready)
+        """Number of ready pods on which the version is verified to be active."""
+        versions = (pod.version(alias, digest) for pod in self.ready)
+        return sum(version is not None and version.state is LoadState.ACTIVE for version in versions)
 
-    def is_proved(self, alias: str, digest: str) -> bool:
-        """Whether the version is proven active on each ready pod, and there is one."""
+    def is_active_on_all(self, alias: str, digest: str) -> bool:
+        """True if the version is active on every ready pod and there is at least one."""
         return bool(self.ready) and self.active_on(alias, digest) == len(self.ready)
 
     def holds(self, alias: str, digest: str) -> bool:
-        """Whether a pod still has the version."""
+        """True if any pod still has the version."""
         versions = (pod.version(alias, digest) for pod in self.pods)
         return any(version is not None and version.state is not LoadState.FAILED for version in versions)
 
     def failures(self, alias: str, digest: str) -> tuple[tuple[ServingPod, LoadedVersion], ...]:
-        """The pods on which the version failed, and why."""
-        found = ((pod, pod.version(alias, digest)) for pod in self.pods)
+        """Pods on which the version failed to load, with the cause."""
+        versions = ((pod, pod.version(alias, digest)) for pod in self.pods)
         return tuple(
-            (pod, version) for pod, version in found if version and version.state is LoadState.FAILED
+            (pod, version) for pod, version in versions if version and version.state is LoadState.FAILED
         )
 
     def readings(self, alias: str, digest: str) -> dict[str, Reading]:
-        """What each pod counted for the version, by pod UID, as far as its agent was heard of."""
+        """Counters of the version by pod UID, for pods whose agent has reported."""
         return {
             pod.uid: Reading(
                 boot_id=pod.agent.report.boot_id, counts=pod.counters.get((alias, digest), Counts())
@@ -104,14 +105,14 @@ class Fleet:
 
 
 def build_fleet(pods: Iterable[Mapping[str, Any]], agents: Iterable[Agent]) -> Fleet:
-    """Bring pods and the reports of their agents together; reports of other pods are left out."""
+    """Fleet of the pods with the reports of their agents; reports of unknown pods are ignored."""
     by_uid = {agent.report.pod_uid: agent for agent in agents}
     alive = (pod for pod in pods if "deletionTimestamp" not in pod["metadata"] and not _is_finished(pod))
-    found = (_build_pod(pod, by_uid.get(pod["metadata"]["uid"])) for pod in alive)
-    return Fleet(tuple(sorted(found, key=lambda pod: pod.name)))
+    serving = (_build_serving_pod(pod, by_uid.get(pod["metadata"]["uid"])) for pod in alive)
+    return Fleet(tuple(sorted(serving, key=lambda pod: pod.name)))
 
 
-def _build_pod(body: Mapping[str, Any], agent: Agent | None) -> ServingPod:
+def _build_serving_pod(body: Mapping[str, Any], agent: Agent | None) -> ServingPod:
     versions = agent.report.versions if agent and agent.connected else ()
     counters = agent.report.counters if agent else ()
     return ServingPod(
@@ -128,10 +129,6 @@ def _build_pod(body: Mapping[str, Any], agent: Agent | None) -> ServingPod:
         },
         body=body,
     )
-
-
-def _is_active(version: LoadedVersion | None) -> bool:
-    return version is not None and version.state is LoadState.ACTIVE
 
 
 def _is_finished(pod: Mapping[str, Any]) -> bool:

@@ -1,9 +1,9 @@
-"""Is a bound on a rate of failures crossed? A test that may be looked at as often as one likes.
+"""Sequential test of "the failure rate exceeds a bound", which may be evaluated at any number of times.
 
 The null hypothesis is "each request fails with probability ``bound`` or less". Against it stands a mixture of
 alternatives, each with odds of failure a fixed factor above those of the bound. Under the null the mixture's likelihood
 ratio is a non-negative supermartingale that starts at 1, so by Ville's inequality the chance that it *ever* reaches
-``1 / alpha`` is at most ``alpha``: no correction for the number of looks, nothing to remember between them.
+``1 / alpha`` is at most ``alpha``: no correction for the number of evaluations and no memory between them is needed.
 """
 
 from math import exp, inf, log, log1p
@@ -13,7 +13,7 @@ ODDS_RATIOS = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
 
 
 def log_evidence(requests: int, errors: int, bound: float) -> float:
-    """Natural logarithm of the evidence against "the error rate is at most ``bound``".
+    """Natural logarithm of the evidence against the hypothesis that the error rate is at most ``bound``.
 
     Args:
         requests: requests seen since the step began.
@@ -31,7 +31,7 @@ def log_evidence(requests: int, errors: int, bound: float) -> float:
 
 
 def is_crossed(requests: int, errors: int, bound: float, alpha: float) -> bool:
-    """Whether the error rate is above the bound, wrong with a chance of ``alpha`` at most over all looks together."""
+    """True if the error rate exceeds the bound, at a false alarm probability of ``alpha`` over all evaluations."""
     return log_evidence(requests, errors, bound) >= -log(alpha)
 
 

@@ -1,12 +1,12 @@
-"""What to do next about an AdapterDeployment.
+"""Plan of the next actions for an AdapterDeployment.
 
-Order of the actions: what a killed predecessor left unsaid; inputs and versions; the ConfigMap with desired state and
-record, in one write; the push to the agents; what became of the versions; the pods. Only then status, which holds
-nothing that could not be made again from these.
+Order of the actions: annotations that a killed predecessor did not write; inputs and versions; the ConfigMap with
+desired state and record, in one write; the push to the agents; annotations about versions; the pods. Status comes last
+and contains nothing that can't be rebuilt from these.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tunesmith.api.adapterdeployment import AdapterDeployment
@@ -32,32 +32,32 @@ from tunesmith.manifests.serving_inputs import ServingInputs, build_serving_inpu
 from tunesmith.manifests.serving_service import build_serving_service
 from tunesmith_contract.agent import DesiredState
 
+from .deployment_status import ServingState, plan_status
 from .fleet import Agent, Fleet, build_fleet
 from .record import AliasRecord, ServingRecord
-from .rollout import Facts, advance, next_look
-from .sources import Sources, VersionRecord, find_wanted, read_evaluations
-from .status import ServingState, plan_status
-from .versions import overlay, plan_notes, plan_revisions, read_versions, rebuild_record
+from .rollout import AliasContext, advance, next_check_time
+from .targets import Sources, TargetVersion, VersionRecord, read_evaluations, resolve_target
+from .versions import merge_records, plan_annotations, plan_revisions, read_versions, rebuild_record
 
-#: While something is under way that no watch tells of.
+#: Interval while something is in progress whose end causes no watch event.
 BUSY_SECONDS = 2.0
-#: While waiting for objects that are not children.
+#: Interval while waiting for objects that the resource does not own.
 WAITING_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedServing:
-    """What there is.
+    """Observed objects of an AdapterDeployment.
 
     Attributes:
         config_maps: the ConfigMaps of the resource: inputs, and desired state with record.
         deployment: the Deployment of the pods.
-        service: the Service of the resource's name, whosever it is.
+        service: the Service with the name of the resource, whoever owns it.
         disruption_budget: the PodDisruptionBudget of the pods.
         revisions: the ControllerRevisions of the versions.
         pods: the serving pods.
-        agents: what their agents reported.
-        jobs: the FineTuneJobs that adapters name, by name; None for one that is not there.
+        agents: the latest reports of their agents.
+        jobs: the FineTuneJobs that adapters refer to, by name; None for one that does not exist.
         eval_runs: the EvalRuns of the namespace.
     """
 
@@ -73,14 +73,14 @@ class ObservedServing:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """What the records say.
+class _Stored:
+    """Persistent state of an AdapterDeployment as of the previous pass.
 
     Attributes:
-        config_map: the one with desired state and record; None before it is first written, or when it is lost.
-        desired: what the pods were told last.
-        records: by stable name.
-        versions: what the ControllerRevisions say.
+        config_map: the ConfigMap with desired state and record; None before it is first written, or if it is lost.
+        desired: the desired state that was last sent to the pods.
+        records: the rollout record of each alias, by name.
+        versions: the versions stored in ControllerRevisions.
     """
 
     config_map: Body | None
@@ -89,147 +89,166 @@ class _Kept:
     versions: tuple[VersionRecord, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Advanced:
+    """Result of the transitions of this pass.
+
+    Attributes:
+        aliases: record and context of each alias, ordered by name. The contexts know the changes of this pass: a
+            version that was just rolled back is a rejected one.
+        targets: the version that each alias was to serve when the pass began, by name.
+        versions: all versions, with the changes of this pass.
+        events: the events about the transitions.
+    """
+
+    aliases: tuple[tuple[AliasRecord, AliasContext], ...]
+    targets: Mapping[str, TargetVersion]
+    versions: tuple[VersionRecord, ...]
+    events: tuple[Event, ...]
+
+    @property
+    def records(self) -> tuple[AliasRecord, ...]:
+        """Rollout record of each alias, ordered by name."""
+        return tuple(record for record, _ in self.aliases)
+
+
 def plan_serving(
     deployment: AdapterDeployment, observed: ObservedServing, now: datetime, environment: Environment
 ) -> Plan:
-    """Decide what to do next.
+    """Next actions, events and status.
 
     Args:
-        now: in UTC; whole seconds count.
+        now: the time in UTC; fractions of a second are ignored.
     """
     now = now.replace(microsecond=0)
-    kept = _read_records(deployment, observed)
+    stored = _read_stored(deployment, observed)
     fleet = build_fleet(observed.pods, observed.agents)
     inputs = choose_inputs(deployment, observed, environment)
-    moved, events = _advance_all(deployment, observed, kept, fleet, now)
-    records = tuple(record for record, _ in moved)
-    desired = _next_desired(kept, records, fleet)
-    actions = (
-        *_record_actions(deployment, kept, moved, desired, environment, fleet, now),
-        *_pod_actions(deployment, observed, inputs, environment),
-    )
+    advanced = _advance_all(deployment, observed, stored, fleet, now)
+    desired = _next_desired(stored, advanced.records, fleet)
     state = ServingState(
         observed=observed.deployment,
         service_is_foreign=_is_foreign(observed.service, deployment),
         fleet=fleet,
         generation=desired.generation,
-        aliases=_restate(deployment, observed, kept, moved),
-        versions=overlay(kept.versions, records),
+        aliases=advanced.aliases,
+        versions=advanced.versions,
     )
     status, status_events, wait = plan_status(deployment, state, now)
     return Plan(
-        actions=(*_inputs_action(deployment, observed, inputs), *actions),
+        actions=(
+            *_inputs_action(deployment, observed, inputs),
+            *_record_actions(deployment, stored, advanced, desired, environment, fleet, now),
+            *_deployment_action(deployment, observed.deployment, inputs, environment),
+            *_service_action(deployment, observed.service),
+            *_disruption_budget_action(deployment, observed.disruption_budget),
+        ),
         status=status,
-        events=(*events, *status_events),
-        requeue_after=_requeue(state, now, wait),
+        events=(*advanced.events, *status_events),
+        requeue_after=_requeue_after(state, now, wait),
     )
-
-
-Moved = tuple[tuple[AliasRecord, Facts], ...]
 
 
 def choose_inputs(
     deployment: AdapterDeployment, observed: ObservedServing, environment: Environment
 ) -> ServingInputs:
-    """The images of the pods: those of the last choice, unless ``spec.engine`` asks for others since."""
-    kept = [
+    """Image of the pods: the one chosen last, unless ``spec.engine.image`` has changed since."""
+    chosen = [
         read_serving_inputs(config_map)
         for config_map in observed.config_maps
         if config_map["metadata"]["labels"].get(STAGE_LABEL) == Component.INPUTS
     ]
     requested = deployment.spec.engine.image or ""
-    last = max(kept, key=lambda inputs: inputs.number, default=None)
+    last = max(chosen, key=lambda inputs: inputs.number, default=None)
     if last is not None and last.requested == requested:
         return last
     number = last.number + 1 if last else 1
     return ServingInputs(number=number, requested=requested, image=requested or environment.serving_image)
 
 
-def _read_records(deployment: AdapterDeployment, observed: ObservedServing) -> _Kept:
+def _read_stored(deployment: AdapterDeployment, observed: ObservedServing) -> _Stored:
     name = desired_config_map_name(deployment)
-    config_map = next((found for found in observed.config_maps if found["metadata"]["name"] == name), None)
+    matches = (config_map for config_map in observed.config_maps if config_map["metadata"]["name"] == name)
+    config_map = next(matches, None)
     versions = read_versions(observed.revisions)
     if config_map is None:
         records = {
             adapter.name: rebuild_record(adapter.name, versions) for adapter in deployment.spec.adapters
         }
-        return _Kept(None, DesiredState(generation=0), records, versions)
-    record = ServingRecord.model_validate_json(config_map["data"][RECORD_KEY])
-    records = {alias.name: alias for alias in record.aliases}
-    return _Kept(config_map, read_desired(config_map), records, versions)
+        return _Stored(None, DesiredState(generation=0), records, versions)
+    document = ServingRecord.model_validate_json(config_map["data"][RECORD_KEY])
+    records = {record.name: record for record in document.aliases}
+    return _Stored(config_map, read_desired(config_map), records, versions)
 
 
 def _advance_all(
-    deployment: AdapterDeployment, observed: ObservedServing, kept: _Kept, fleet: Fleet, now: datetime
-) -> tuple[Moved, tuple[Event, ...]]:
-    sources = _sources(deployment, observed, overlay(kept.versions, kept.records.values()))
-    moved: list[tuple[AliasRecord, Facts]] = []
-    events: list[Event] = []
-    for adapter in sorted(deployment.spec.adapters, key=lambda adapter: adapter.name):
-        facts = Facts(adapter, find_wanted(adapter, sources), fleet, now)
-        record = kept.records.get(adapter.name, AliasRecord(name=adapter.name))
-        record, told = advance(record, facts)
-        moved.append((record, facts))
-        events += told
-    return tuple(moved), tuple(events)
-
-
-def _sources(
-    deployment: AdapterDeployment, observed: ObservedServing, versions: tuple[VersionRecord, ...]
-) -> Sources:
+    deployment: AdapterDeployment, observed: ObservedServing, stored: _Stored, fleet: Fleet, now: datetime
+) -> _Advanced:
     jobs = {
         name: FineTuneJobStatus.model_validate(body.get("status") or {}) if body else None
         for name, body in (observed.jobs or {}).items()
     }
-    return Sources(deployment.spec, jobs, read_evaluations(observed.eval_runs), versions)
+    versions = merge_records(stored.versions, stored.records.values())
+    sources = Sources(deployment.spec, jobs, read_evaluations(observed.eval_runs), versions)
+    records: list[AliasRecord] = []
+    targets: dict[str, TargetVersion] = {}
+    events: list[Event] = []
+    adapters = sorted(deployment.spec.adapters, key=lambda adapter: adapter.name)
+    for adapter in adapters:
+        targets[adapter.name] = resolve_target(adapter, sources)
+        record = stored.records.get(adapter.name, AliasRecord(name=adapter.name))
+        record, transitions = advance(record, AliasContext(adapter, targets[adapter.name], fleet, now))
+        records.append(record)
+        events += transitions
+    versions = merge_records(versions, records)
+    sources = replace(sources, versions=versions)
+    contexts = (AliasContext(adapter, resolve_target(adapter, sources), fleet, now) for adapter in adapters)
+    return _Advanced(tuple(zip(records, contexts, strict=True)), targets, versions, tuple(events))
 
 
-def _restate(deployment: AdapterDeployment, observed: ObservedServing, kept: _Kept, moved: Moved) -> Moved:
-    """The facts after the moves: a digest that was just taken back is a rejected one."""
-    versions = overlay(overlay(kept.versions, kept.records.values()), (record for record, _ in moved))
-    sources = _sources(deployment, observed, versions)
-    return tuple(
-        (record, Facts(facts.adapter, find_wanted(facts.adapter, sources), facts.fleet, facts.now))
-        for record, facts in moved
-    )
-
-
-def _next_desired(kept: _Kept, records: tuple[AliasRecord, ...], fleet: Fleet) -> DesiredState:
+def _next_desired(stored: _Stored, records: tuple[AliasRecord, ...], fleet: Fleet) -> DesiredState:
     aliases = tuple(record.to_desired() for record in records)
-    generation = kept.desired.generation
-    # Pods that acted on a higher one remember a ConfigMap that is lost: they would take no lower one.
-    if aliases != kept.desired.aliases or kept.config_map is None or fleet.generation > generation:
+    generation = stored.desired.generation
+    # Pods that applied a higher generation remember a ConfigMap that is lost: they would ignore a lower one.
+    if aliases != stored.desired.aliases or stored.config_map is None or fleet.generation > generation:
         generation = max(generation, fleet.generation) + 1
     return DesiredState(generation=generation, aliases=aliases)
 
 
 def _record_actions(
     deployment: AdapterDeployment,
-    kept: _Kept,
-    moved: Moved,
+    stored: _Stored,
+    advanced: _Advanced,
     desired: DesiredState,
     environment: Environment,
     fleet: Fleet,
     now: datetime,
 ) -> tuple[Action, ...]:
-    unsaid = tuple(
-        note for record in kept.records.values() for note in plan_notes(deployment, record, kept.versions)
+    overdue = tuple(
+        patch
+        for record in stored.records.values()
+        for patch in plan_annotations(deployment, record, stored.versions)
     )
-    created = tuple(
+    revisions = tuple(
         create
-        for record, facts in moved
-        for create in plan_revisions(deployment, record, kept.versions, facts.wanted, now)
+        for record in advanced.records
+        for create in plan_revisions(deployment, record, stored.versions, advanced.targets[record.name], now)
     )
-    notes = tuple(note for record, _ in moved for note in plan_notes(deployment, record, kept.versions))
-    document = ServingRecord(aliases=tuple(record for record, _ in moved)).to_json()
+    annotations = tuple(
+        patch
+        for record in advanced.records
+        for patch in plan_annotations(deployment, record, stored.versions)
+        if patch not in overdue
+    )
+    document = ServingRecord(aliases=advanced.records).to_json()
     config_map = build_desired_config_map(deployment, desired, document, environment.ca_bundle)
-    write: tuple[Action, ...] = (Apply(config_map),)
-    if kept.config_map is not None and kept.config_map["data"] == config_map["data"]:
-        write = ()
-    push: tuple[Action, ...] = (Push(deployment.metadata.namespace, deployment.metadata.name, desired),)
-    if desired.generation == kept.desired.generation and not fleet.is_behind(desired.generation):
-        push = ()
-    return (*unsaid, *created, *write, *push, *(note for note in notes if note not in unsaid))
+    is_written = stored.config_map is not None and stored.config_map["data"] == config_map["data"]
+    write: tuple[Action, ...] = () if is_written else (Apply(config_map),)
+    is_sent = desired.generation == stored.desired.generation and not fleet.is_behind(desired.generation)
+    push: tuple[Action, ...] = ()
+    if not is_sent:
+        push = (Push(deployment.metadata.namespace, deployment.metadata.name, desired),)
+    return (*overdue, *revisions, *write, *push, *annotations)
 
 
 def _inputs_action(
@@ -240,19 +259,9 @@ def _inputs_action(
     return () if manifest["metadata"]["name"] in names else (Create(manifest),)
 
 
-def _as_written(model: Model) -> KubernetesObject:
-    """Without defaults: a field that a later release adds changes nothing."""
+def _without_defaults(model: Model) -> KubernetesObject:
+    """Members that a person wrote: a field that a later release adds changes nothing."""
     return model.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-
-
-def _pod_actions(
-    deployment: AdapterDeployment, observed: ObservedServing, inputs: ServingInputs, environment: Environment
-) -> tuple[Action, ...]:
-    return (
-        *_deployment_action(deployment, observed.deployment, inputs, environment),
-        *_service_action(deployment, observed.service),
-        *_disruption_budget_action(deployment, observed.disruption_budget),
-    )
 
 
 def _deployment_action(
@@ -261,11 +270,11 @@ def _deployment_action(
     inputs: ServingInputs,
     environment: Environment,
 ) -> tuple[Action, ...]:
-    """Apply where what a person wrote has changed, not where a newer operator would build it differently."""
+    """Apply the Deployment if the spec has changed, but not if a newer operator would build it differently."""
     spec = deployment.spec
     basis = {
-        "baseModel": _as_written(spec.base_model),
-        "engine": _as_written(spec.engine),
+        "baseModel": _without_defaults(spec.base_model),
+        "engine": _without_defaults(spec.engine),
         "artifactVolumes": [volume.claim for volume in spec.artifact_volumes],
         "inputs": inputs.number,
         "operatorUrl": environment.operator_url,
@@ -303,20 +312,16 @@ def _disruption_budget_action(deployment: AdapterDeployment, observed: Body | No
     return (Delete(manifest["apiVersion"], kind, metadata["namespace"], metadata["name"], metadata["uid"]),)
 
 
-def _requeue(state: ServingState, now: datetime, wait: float | None) -> float | None:
-    """When to look again, for what no watch tells."""
+def _requeue_after(state: ServingState, now: datetime, wait: float | None) -> float | None:
+    """Seconds until the next pass, for changes that cause no watch event."""
     waits = [] if wait is None else [wait]
-    for record, facts in state.aliases:
-        due = next_look(record.trial, facts.adapter) if record.trial else None
+    for record, context in state.aliases:
+        due = next_check_time(record.candidate, context.adapter) if record.candidate else None
         if due is not None:
             waits.append(max((due - now).total_seconds(), 1.0))
-        waits += _source_wait(record, facts)
+        is_blocked = record.candidate is None and not context.target.admitted
+        if is_blocked or context.adapter.source.fine_tune_job_ref is not None:
+            waits.append(WAITING_SECONDS)
     if state.is_busy:
         waits.append(BUSY_SECONDS)
     return min(waits, default=None)
-
-
-def _source_wait(record: AliasRecord, facts: Facts) -> list[float]:
-    follows = facts.adapter.source.fine_tune_job_ref is not None
-    is_waiting = record.trial is None and not facts.wanted.admitted
-    return [WAITING_SECONDS] if follows or is_waiting else []

@@ -1,7 +1,8 @@
-"""What is kept about the rollouts of an AdapterDeployment, so that status can be made again from it.
+"""Persistent record of the rollouts of an AdapterDeployment, from which status can be rebuilt.
 
-One ``ServingRecord`` lies beside the desired state in the same ConfigMap: both change in one write. Versions, with
-their promotion and their rejection, lie in ControllerRevisions (``manifests.version_revision``).
+One ``ServingRecord`` is stored beside the desired state in the same ConfigMap: both change in one write. Versions, with
+their promotion and rejection, are stored in ControllerRevisions (``manifests.version_revision``). The JSON keys
+``trial``, ``looked`` and ``failedLooks`` are part of the stored format and stay, whatever the attributes are called.
 """
 
 from datetime import datetime
@@ -14,29 +15,29 @@ from tunesmith_contract.base import Report
 
 
 class Counts(Report):
-    """Requests, and how many of them failed."""
+    """Numbers of requests and of failed requests."""
 
     requests: int = 0
     errors: int = 0
 
     def plus(self, other: "Counts") -> "Counts":
-        """The sum."""
+        """Sum of both counts."""
         return Counts(requests=self.requests + other.requests, errors=self.errors + other.errors)
 
     def since(self, base: "Counts") -> "Counts":
-        """What came on top of ``base``."""
+        """Increase since ``base``."""
         return Counts(requests=self.requests - base.requests, errors=self.errors - base.errors)
 
 
 class Reading(Report):
-    """The counters of one version in one life of an agent."""
+    """Counters of one version on one pod, in one run of its agent (``boot_id``)."""
 
     boot_id: str
     counts: Counts = Counts()
 
 
 class PodTally(Report):
-    """What one pod counted in this step: from ``base`` to ``latest``, in one life of its agent."""
+    """Counters of one pod when a step began (``base``) and now (``latest``), in one run of its agent."""
 
     boot_id: str
     base: Counts = Counts()
@@ -44,22 +45,22 @@ class PodTally(Report):
 
 
 class Tally(Report):
-    """What all pods counted since the step began.
+    """Requests of a candidate since its step began, over all pods.
 
     Attributes:
-        finished: the sum over lives of agents that are over.
-        pods: the lives that go on, by pod UID.
+        finished: the sum over pods that are gone and runs of agents that ended.
+        pods: the counters of running agents, by pod UID.
     """
 
     finished: Counts = Counts()
     pods: dict[str, PodTally] = Field(default_factory=dict)
 
     def absorb(self, readings: dict[str, Reading], pod_uids: frozenset[str]) -> "Tally":
-        """Take in what the pods counted up to now.
+        """Tally with the current counters of the pods.
 
         Args:
-            readings: by pod UID; a pod that is not heard of keeps what it had.
-            pod_uids: the pods that exist.
+            readings: counters by pod UID; a pod without a reading keeps its previous counters.
+            pod_uids: UIDs of the existing pods.
         """
         finished, pods = self.finished, {}
         for uid, tally in self.pods.items():
@@ -75,41 +76,41 @@ class Tally(Report):
         return Tally(finished=finished, pods=pods)
 
     def restart(self) -> "Tally":
-        """Count from here on."""
+        """Tally that counts from now on, for the next step."""
         return Tally(
             pods={uid: tally.model_copy(update={"base": tally.latest}) for uid, tally in self.pods.items()}
         )
 
     @property
     def total(self) -> Counts:
-        """Since the step began, over all pods."""
+        """Requests since the step began, over all pods."""
         total = self.finished
         for tally in self.pods.values():
             total = total.plus(tally.latest.since(tally.base))
         return total
 
 
-class Trial(Report):
-    """A version that is to take over.
+class RolloutCandidate(Report):
+    """Version that is being rolled out.
 
     Attributes:
-        weight: its share in percent; 0 while it is loaded and proven.
-        began: when it got this weight.
-        looked: when it was last judged.
-        failed_looks: looks of this step that found a bound crossed.
-        tally: what it answered since ``began``.
+        weight: its share of requests in percent; 0 while pods load and verify it.
+        began: the time at which it received this weight.
+        last_check: the time of its latest analysis check.
+        failed_checks: the number of checks in this step that found a guardrail violated.
+        tally: its requests since ``began``.
     """
 
     version: Version
     weight: int = Field(0, ge=0, le=100)
     began: datetime
-    looked: datetime
-    failed_looks: int = 0
+    last_check: datetime = Field(alias="looked")
+    failed_checks: int = Field(0, alias="failedLooks")
     tally: Tally = Tally()
 
 
 class Rejection(Report):
-    """A version that was taken back."""
+    """Version that was rolled back."""
 
     version: Version
     reason: str
@@ -118,33 +119,33 @@ class Rejection(Report):
 
 
 class AliasRecord(Report):
-    """One stable name.
+    """Rollout state of one alias.
 
     Attributes:
-        stable: what the name stands for.
-        promoted: when that took over.
-        trial: what is to take over.
-        rejection: the last version that was taken back.
+        stable: the version that the alias stands for.
+        promoted: the time at which that version was promoted.
+        candidate: the version that is being rolled out.
+        rejection: the version that was rolled back last.
     """
 
     name: str
     stable: Version | None = None
     promoted: datetime | None = None
-    trial: Trial | None = None
+    candidate: RolloutCandidate | None = Field(None, alias="trial")
     rejection: Rejection | None = None
 
     def to_desired(self) -> DesiredAlias:
-        """What the pods are told."""
+        """Desired state of the alias, as sent to the pods."""
         return DesiredAlias(
             name=self.name,
             stable=self.stable,
-            candidate=self.trial.version if self.trial else None,
-            weight=self.trial.weight if self.trial else 0,
+            candidate=self.candidate.version if self.candidate else None,
+            weight=self.candidate.weight if self.candidate else 0,
         )
 
 
 class ServingRecord(Report):
-    """All stable names, in the order of their names."""
+    """Rollout state of all aliases, ordered by name."""
 
     schema_version: Literal[1] = 1
     aliases: tuple[AliasRecord, ...] = ()

@@ -1,30 +1,31 @@
-"""The rollout of one stable name as a transition table.
+"""Transition table of an alias's rollout.
 
-    no trial ──admit──▶ trial at weight 0 ──step──▶ trial at a step's weight ──promote──▶ stable
-        ▲                   │                           │  ▲ │
-        └──withdraw─────────┴──reject, withdraw─────────┘  └─┘ look, step
+    no candidate ──admit──▶ candidate at weight 0 ──step──▶ candidate at a step's weight ──promote──▶ stable
+        ▲                       │                               │  ▲ │
+        └──withdraw─────────────┴──reject, withdraw─────────────┘  └─┘ check, step
 
-=========  ==========================================================================  ===========================
-move       when                                                                        afterwards
-=========  ==========================================================================  ===========================
-withdraw   the source names another artefact, or the trial's digest is rejected        weight 0, no trial
-relocate   the source names the same artefact at another, reachable place              pods read it there
-look       the analysis interval is over, or the step's pause                          what was counted is recorded
-reject     a pod proved that it is not this adapter, or more looks failed than allowed weight 0, digest rejected
-admit      the source names an artefact that is new, reachable, proven and unrejected  a trial at weight 0
-promote    as step, and no further step below 100 %; at once if nothing is stable yet  the trial is stable
-step       active on each ready pod, not paused, pause over, analysis content          the next step's weight
-=========  ==========================================================================  ===========================
+==========  ========================================================================  ==============================
+transition  condition                                                                 result
+==========  ========================================================================  ==============================
+withdraw    the source names another artifact, or the candidate's digest is rejected  weight 0, no candidate
+relocate    the source names the same artifact at another, reachable location         pods read it from there
+check       the analysis interval has passed, or the pause of the step                request counts are recorded
+reject      a pod refuted the adapter, or more checks failed than failureLimit        weight 0, digest rejected
+admit       the source names an admitted artifact, neither stable nor rejected        a candidate at weight 0
+promote     as step, without a further step below 100 %; at once if none is stable    the candidate is stable
+step        active on each ready pod, not paused, pause over, analysis passed         the weight of the next step
+==========  ========================================================================  ==============================
 
-The first line that applies is taken, until none does. Weight is given only to what is proven active, rises from step to
-step, and falls once, to 0. Everything that decides is in the record: another operator goes on where this one stopped.
+The first transition whose condition holds is applied, until none does. Only a version that is verified to be active
+receives weight; its weight rises from step to step and falls only to 0. Everything that decides is in the record, so
+another operator continues exactly where this one stopped.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tunesmith.api.adapterdeployment import Adapter, AnalysisCheck
+from tunesmith.api.adapterdeployment import Adapter
 from tunesmith.api.reasons import AdapterDeploymentReason, Verdict
 from tunesmith.api.values import duration_seconds
 from tunesmith.decide.plan import Event
@@ -33,25 +34,25 @@ from tunesmith_contract.base import short_digest
 
 from .fleet import Fleet
 from .guardrail import is_crossed
-from .record import AliasRecord, Counts, Rejection, Trial
-from .sources import Wanted
+from .record import AliasRecord, Counts, Rejection, RolloutCandidate
+from .targets import TargetVersion
 
 FULL = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What is known about one stable name beside its record."""
+class AliasContext:
+    """Inputs to the rollout of one alias, beside its record."""
 
     adapter: Adapter
-    wanted: Wanted
+    target: TargetVersion
     fleet: Fleet
     now: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What one check says about a step."""
+class CheckOutcome:
+    """Result of one analysis check on the requests of a step."""
 
     metric: str
     counts: Counts
@@ -59,221 +60,224 @@ class Look:
 
     @property
     def value(self) -> float | None:
-        """The error rate; None without requests."""
+        """Error rate, or None without requests."""
         return self.counts.errors / self.counts.requests if self.counts.requests else None
 
 
-Moved = tuple[AliasRecord, Event | None]
+TransitionResult = tuple[AliasRecord, Event | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A line of the table."""
+    """One row of the table: a condition, and the change of the record with its event."""
 
-    applies: Callable[[AliasRecord, Facts], bool]
-    move: Callable[[AliasRecord, Facts], Moved]
+    name: str
+    applies: Callable[[AliasRecord, AliasContext], bool]
+    apply: Callable[[AliasRecord, AliasContext], TransitionResult]
 
 
-def advance(record: AliasRecord, facts: Facts) -> tuple[AliasRecord, tuple[Event, ...]]:
-    """Take every transition that applies now, in the table's order."""
+def advance(record: AliasRecord, context: AliasContext) -> tuple[AliasRecord, tuple[Event, ...]]:
+    """Record after every transition that applies now, with the events about them."""
     events: list[Event] = []
-    while transition := next((line for line in TRANSITIONS if line.applies(record, facts)), None):
-        record, event = transition.move(record, facts)
+    while transition := next((row for row in TRANSITIONS if row.applies(record, context)), None):
+        record, event = transition.apply(record, context)
         events += [event] if event else []
     return record, tuple(events)
 
 
-def judge(trial: Trial, adapter: Adapter) -> tuple[Look, ...]:
-    """What the checks say about what was counted up to the last look."""
-    return tuple(_judge_check(check, trial.tally.total, adapter) for check in adapter.rollout.analysis.checks)
+def evaluate_checks(candidate: RolloutCandidate, adapter: Adapter) -> tuple[CheckOutcome, ...]:
+    """Result of each analysis check on the requests counted up to the latest check."""
+    analysis, counts = adapter.rollout.analysis, candidate.tally.total
+    steps_below_full = max(sum(step.weight < FULL for step in adapter.rollout.steps), 1)
+    outcomes = []
+    for check in analysis.checks:
+        alpha = (1 - float(check.guardrail.confidence)) / steps_below_full
+        if is_crossed(counts.requests, counts.errors, float(check.guardrail.max), alpha):
+            verdict = Verdict.FAIL
+        elif counts.requests < max(analysis.minimum_requests, 1):
+            verdict = Verdict.INCONCLUSIVE
+        else:
+            verdict = Verdict.PASS
+        outcomes.append(CheckOutcome(check.metric, counts, verdict))
+    return tuple(outcomes)
 
 
-def step_index(trial: Trial, adapter: Adapter) -> int:
-    """The step that the trial's weight belongs to, from 0."""
-    reached = [step for step in adapter.rollout.steps if step.weight <= trial.weight]
+def step_index(candidate: RolloutCandidate, adapter: Adapter) -> int:
+    """Index of the step that the candidate's weight belongs to, from 0."""
+    reached = [step for step in adapter.rollout.steps if step.weight <= candidate.weight]
     return max(len(reached) - 1, 0)
 
 
-def next_look(trial: Trial, adapter: Adapter) -> datetime | None:
-    """When the trial is to be judged again; None while it has no weight."""
-    if trial.weight == 0:
+def next_check_time(candidate: RolloutCandidate, adapter: Adapter) -> datetime | None:
+    """Time of the next analysis check, or None while the candidate has no weight."""
+    if candidate.weight == 0:
         return None
     interval = max(duration_seconds(adapter.rollout.analysis.interval), 1)
-    due = trial.looked + timedelta(seconds=interval)
-    end = _step_end(trial, adapter)
-    return min(due, end) if trial.looked < end else due
+    due = candidate.last_check + timedelta(seconds=interval)
+    step_end = _step_end(candidate, adapter)
+    return min(due, step_end) if candidate.last_check < step_end else due
 
 
-def refutation(record: AliasRecord, fleet: Fleet) -> str:
-    """The sentence of a pod that proved the trial not to be this adapter; empty if none did."""
-    if record.trial is None:
+def find_refutation(record: AliasRecord, fleet: Fleet) -> str:
+    """Message of a pod whose verification refuted the candidate; empty without one."""
+    if record.candidate is None:
         return ""
-    for pod, failed in fleet.failures(record.name, record.trial.version.digest):
+    for pod, failed in fleet.failures(record.name, record.candidate.version.digest):
         if failed.reason == PROOF_FAILED:
             return f"{failed.message or 'the adapter is not active'} (pod {pod.name})"
     return ""
 
 
 def describe(version: Version) -> str:
-    """A version in a sentence: ``version 3 (0f3c9d52aa01)``."""
+    """Version as shown in messages, such as ``version 3 (0f3c9d52aa01)``."""
     return f"version {version.version} ({short_digest(version.digest)})"
 
 
-def _judge_check(check: AnalysisCheck, counts: Counts, adapter: Adapter) -> Look:
-    steps_below_full = max(sum(step.weight < FULL for step in adapter.rollout.steps), 1)
-    alpha = (1 - float(check.guardrail.confidence)) / steps_below_full
-    if is_crossed(counts.requests, counts.errors, float(check.guardrail.max), alpha):
-        verdict = Verdict.FAIL
-    elif counts.requests < max(adapter.rollout.analysis.minimum_requests, 1):
-        verdict = Verdict.INCONCLUSIVE
+def _is_superseded(record: AliasRecord, context: AliasContext) -> bool:
+    if record.candidate is None or context.target.version is None:
+        return False
+    return context.target.rejected or context.target.version.digest != record.candidate.version.digest
+
+
+def _withdraw(record: AliasRecord, context: AliasContext) -> TransitionResult:
+    assert record.candidate is not None
+    message = f"{record.name}: {describe(record.candidate.version)} is not requested any more"
+    return record.model_copy(update={"candidate": None}), Event(AdapterDeploymentReason.WITHDRAWN, message)
+
+
+def _is_relocated(record: AliasRecord, context: AliasContext) -> bool:
+    return context.target.reachable and _relocate(record, context)[0] != record
+
+
+def _relocate(record: AliasRecord, context: AliasContext) -> TransitionResult:
+    target = context.target.version
+    if target is None:
+        return record, None
+    if record.stable and record.stable.digest == target.digest:
+        record = record.model_copy(update={"stable": target})
+    if record.candidate and record.candidate.version.digest == target.digest:
+        candidate = record.candidate.model_copy(update={"version": target})
+        record = record.model_copy(update={"candidate": candidate})
+    return record, None
+
+
+def _is_check_due(record: AliasRecord, context: AliasContext) -> bool:
+    due = next_check_time(record.candidate, context.adapter) if record.candidate else None
+    return due is not None and context.now >= due
+
+
+def _check(record: AliasRecord, context: AliasContext) -> TransitionResult:
+    assert record.candidate is not None
+    readings = context.fleet.readings(record.name, record.candidate.version.digest)
+    tally = record.candidate.tally.absorb(readings, context.fleet.uids)
+    candidate = record.candidate.model_copy(update={"tally": tally, "last_check": context.now})
+    if any(outcome.verdict is Verdict.FAIL for outcome in evaluate_checks(candidate, context.adapter)):
+        candidate = candidate.model_copy(update={"failed_checks": candidate.failed_checks + 1})
+    return record.model_copy(update={"candidate": candidate}), None
+
+
+def _is_rejected(record: AliasRecord, context: AliasContext) -> bool:
+    if record.candidate is None:
+        return False
+    too_many = record.candidate.failed_checks > context.adapter.rollout.analysis.failure_limit
+    return too_many or find_refutation(record, context.fleet) != ""
+
+
+def _reject(record: AliasRecord, context: AliasContext) -> TransitionResult:
+    candidate = record.candidate
+    assert candidate is not None
+    if refutation := find_refutation(record, context.fleet):
+        reason, cause = AdapterDeploymentReason.NOT_ACTIVE, refutation
     else:
-        verdict = Verdict.PASS
-    return Look(check.metric, counts, verdict)
-
-
-def _is_unwanted(record: AliasRecord, facts: Facts) -> bool:
-    if record.trial is None or facts.wanted.version is None:
-        return False
-    return facts.wanted.rejected or facts.wanted.version.digest != record.trial.version.digest
-
-
-def _withdraw(record: AliasRecord, facts: Facts) -> Moved:
-    assert record.trial is not None
-    message = f"{record.name}: {describe(record.trial.version)} is not wanted any more"
-    return record.model_copy(update={"trial": None}), Event(AdapterDeploymentReason.WITHDRAWN, message)
-
-
-def _is_elsewhere(record: AliasRecord, facts: Facts) -> bool:
-    return facts.wanted.reachable and _relocated(record, facts) != record
-
-
-def _relocate(record: AliasRecord, facts: Facts) -> Moved:
-    return _relocated(record, facts), None
-
-
-def _relocated(record: AliasRecord, facts: Facts) -> AliasRecord:
-    wanted = facts.wanted.version
-    if wanted is None:
-        return record
-    if record.stable and record.stable.digest == wanted.digest:
-        record = record.model_copy(update={"stable": wanted})
-    if record.trial and record.trial.version.digest == wanted.digest:
-        record = record.model_copy(update={"trial": record.trial.model_copy(update={"version": wanted})})
-    return record
-
-
-def _is_look_due(record: AliasRecord, facts: Facts) -> bool:
-    due = next_look(record.trial, facts.adapter) if record.trial else None
-    return due is not None and facts.now >= due
-
-
-def _look(record: AliasRecord, facts: Facts) -> Moved:
-    assert record.trial is not None
-    readings = facts.fleet.readings(record.name, record.trial.version.digest)
-    tally = record.trial.tally.absorb(readings, facts.fleet.uids)
-    trial = record.trial.model_copy(update={"tally": tally, "looked": facts.now})
-    if any(look.verdict is Verdict.FAIL for look in judge(trial, facts.adapter)):
-        trial = trial.model_copy(update={"failed_looks": trial.failed_looks + 1})
-    return record.model_copy(update={"trial": trial}), None
-
-
-def _is_refused(record: AliasRecord, facts: Facts) -> bool:
-    if record.trial is None:
-        return False
-    too_many = record.trial.failed_looks > facts.adapter.rollout.analysis.failure_limit
-    return too_many or refutation(record, facts.fleet) != ""
-
-
-def _reject(record: AliasRecord, facts: Facts) -> Moved:
-    assert record.trial is not None
-    reason, why = _ground(record, record.trial, facts)
-    back_to = f"{describe(record.stable)} answers all requests" if record.stable else "nothing is served"
-    message = f"{record.name}: {describe(record.trial.version)} is taken back, {back_to}: {why}"
-    rejection = Rejection(version=record.trial.version, reason=reason, message=why, time=facts.now)
+        counts, guardrail = candidate.tally.total, context.adapter.rollout.analysis.checks[0].guardrail
+        reason = AdapterDeploymentReason.ERROR_RATE_TOO_HIGH
+        cause = (
+            f"{counts.errors} of {counts.requests} requests failed at weight {candidate.weight}, "
+            f"more than the allowed rate of {guardrail.max} at a confidence of {guardrail.confidence}"
+        )
+    serving = f"{describe(record.stable)} answers all requests" if record.stable else "nothing is served"
+    message = f"{record.name}: {describe(candidate.version)} is rolled back, {serving}: {cause}"
+    rejection = Rejection(version=candidate.version, reason=reason, message=cause, time=context.now)
     event = Event(AdapterDeploymentReason.ROLLED_BACK, message, "Warning")
-    return record.model_copy(update={"trial": None, "rejection": rejection}), event
+    return record.model_copy(update={"candidate": None, "rejection": rejection}), event
 
 
-def _ground(record: AliasRecord, trial: Trial, facts: Facts) -> tuple[AdapterDeploymentReason, str]:
-    if why := refutation(record, facts.fleet):
-        return AdapterDeploymentReason.NOT_ACTIVE, why
-    counts, guardrail = trial.tally.total, facts.adapter.rollout.analysis.checks[0].guardrail
-    why = (
-        f"{counts.errors} of {counts.requests} requests failed at weight {trial.weight}, "
-        f"more than the allowed rate of {guardrail.max} at a confidence of {guardrail.confidence}"
-    )
-    return AdapterDeploymentReason.ERROR_RATE_TOO_HIGH, why
-
-
-def _is_admitted(record: AliasRecord, facts: Facts) -> bool:
-    wanted = facts.wanted
-    if record.trial is not None or wanted.version is None or not wanted.admitted:
+def _is_admitted(record: AliasRecord, context: AliasContext) -> bool:
+    target = context.target
+    if record.candidate is not None or target.version is None or not target.admitted:
         return False
-    known = (record.stable, record.rejection.version if record.rejection else None)
-    return all(version is None or version.digest != wanted.version.digest for version in known)
+    settled = (record.stable, record.rejection.version if record.rejection else None)
+    return all(version is None or version.digest != target.version.digest for version in settled)
 
 
-def _admit(record: AliasRecord, facts: Facts) -> Moved:
-    assert facts.wanted.version is not None
-    trial = Trial(version=facts.wanted.version, began=facts.now, looked=facts.now)
-    message = f"{record.name}: {describe(trial.version)} is loaded at weight 0"
-    return record.model_copy(update={"trial": trial}), Event(AdapterDeploymentReason.LOADING, message)
+def _admit(record: AliasRecord, context: AliasContext) -> TransitionResult:
+    assert context.target.version is not None
+    candidate = RolloutCandidate(version=context.target.version, began=context.now, last_check=context.now)
+    message = f"{record.name}: {describe(candidate.version)} is loaded at weight 0"
+    return record.model_copy(update={"candidate": candidate}), Event(AdapterDeploymentReason.LOADING, message)
 
 
-def _may_advance(record: AliasRecord, facts: Facts) -> bool:
-    trial = record.trial
-    if trial is None or facts.adapter.paused or not facts.fleet.is_proved(record.name, trial.version.digest):
-        return False
-    return trial.weight == 0 or _is_step_done(trial, facts)
+def _is_last_step_done(record: AliasRecord, context: AliasContext) -> bool:
+    return _is_step_done(record, context) and _next_weight(record, context) == FULL
 
 
-def _is_step_done(trial: Trial, facts: Facts) -> bool:
-    if trial.looked < _step_end(trial, facts.adapter):
-        return False
-    content = all(look.verdict is not Verdict.FAIL for look in judge(trial, facts.adapter))
-    return content and trial.tally.total.requests >= facts.adapter.rollout.analysis.minimum_requests
-
-
-def _step_end(trial: Trial, adapter: Adapter) -> datetime:
-    pauses = (step.pause for step in adapter.rollout.steps if step.weight == trial.weight)
-    pause = next(pauses, None)
-    return trial.began + timedelta(seconds=duration_seconds(pause) if pause else 0)
-
-
-def _next_weight(record: AliasRecord, facts: Facts) -> int:
-    if record.stable is None or record.trial is None:
-        return FULL
-    weight = record.trial.weight
-    return next((step.weight for step in facts.adapter.rollout.steps if step.weight > weight), FULL)
-
-
-def _may_promote(record: AliasRecord, facts: Facts) -> bool:
-    return _may_advance(record, facts) and _next_weight(record, facts) == FULL
-
-
-def _promote(record: AliasRecord, facts: Facts) -> Moved:
-    assert record.trial is not None
-    update = {"stable": record.trial.version, "promoted": facts.now, "trial": None}
-    message = f"{record.name}: {describe(record.trial.version)} answers all requests"
+def _promote(record: AliasRecord, context: AliasContext) -> TransitionResult:
+    assert record.candidate is not None
+    update = {"stable": record.candidate.version, "promoted": context.now, "candidate": None}
+    message = f"{record.name}: {describe(record.candidate.version)} answers all requests"
     return record.model_copy(update=update), Event(AdapterDeploymentReason.PROMOTED, message)
 
 
-def _step(record: AliasRecord, facts: Facts) -> Moved:
-    assert record.trial is not None
-    weight = _next_weight(record, facts)
-    readings = facts.fleet.readings(record.name, record.trial.version.digest)
-    tally = record.trial.tally.absorb(readings, facts.fleet.uids).restart()
-    trial = Trial(version=record.trial.version, weight=weight, began=facts.now, looked=facts.now, tally=tally)
-    message = f"{record.name}: {describe(trial.version)} answers {weight} % of the requests"
-    return record.model_copy(update={"trial": trial}), Event(AdapterDeploymentReason.STEP_STARTED, message)
+def _is_step_done(record: AliasRecord, context: AliasContext) -> bool:
+    candidate, adapter = record.candidate, context.adapter
+    if candidate is None or adapter.paused:
+        return False
+    if not context.fleet.is_active_on_all(record.name, candidate.version.digest):
+        return False
+    if candidate.weight == 0:
+        return True
+    if candidate.last_check < _step_end(candidate, adapter):
+        return False
+    passed = all(outcome.verdict is not Verdict.FAIL for outcome in evaluate_checks(candidate, adapter))
+    return passed and candidate.tally.total.requests >= adapter.rollout.analysis.minimum_requests
+
+
+def _step(record: AliasRecord, context: AliasContext) -> TransitionResult:
+    assert record.candidate is not None
+    version, weight = record.candidate.version, _next_weight(record, context)
+    readings = context.fleet.readings(record.name, version.digest)
+    candidate = RolloutCandidate(
+        version=version,
+        weight=weight,
+        began=context.now,
+        last_check=context.now,
+        tally=record.candidate.tally.absorb(readings, context.fleet.uids).restart(),
+    )
+    message = f"{record.name}: {describe(version)} answers {weight} % of the requests"
+    return record.model_copy(update={"candidate": candidate}), Event(
+        AdapterDeploymentReason.STEP_STARTED, message
+    )
+
+
+def _step_end(candidate: RolloutCandidate, adapter: Adapter) -> datetime:
+    pauses = (step.pause for step in adapter.rollout.steps if step.weight == candidate.weight)
+    pause = next(pauses, None)
+    return candidate.began + timedelta(seconds=duration_seconds(pause) if pause else 0)
+
+
+def _next_weight(record: AliasRecord, context: AliasContext) -> int:
+    if record.stable is None or record.candidate is None:
+        return FULL
+    weight = record.candidate.weight
+    return next((step.weight for step in context.adapter.rollout.steps if step.weight > weight), FULL)
 
 
 TRANSITIONS = (
-    Transition(_is_unwanted, _withdraw),
-    Transition(_is_elsewhere, _relocate),
-    Transition(_is_look_due, _look),
-    Transition(_is_refused, _reject),
-    Transition(_is_admitted, _admit),
-    Transition(_may_promote, _promote),
-    Transition(_may_advance, _step),
+    Transition("withdraw", _is_superseded, _withdraw),
+    Transition("relocate", _is_relocated, _relocate),
+    Transition("check", _is_check_due, _check),
+    Transition("reject", _is_rejected, _reject),
+    Transition("admit", _is_admitted, _admit),
+    Transition("promote", _is_last_step_done, _promote),
+    Transition("step", _is_step_done, _step),
 )

@@ -1,4 +1,4 @@
-"""The versions of all stable names, from their ControllerRevisions and the record together."""
+"""Versions of all aliases, merged from their ControllerRevisions and the rollout record."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -20,65 +20,75 @@ from tunesmith.manifests.version_revision import (
 from tunesmith_contract.agent import Version
 
 from .record import AliasRecord
-from .sources import UNEVALUATED, VersionRecord, Wanted
+from .targets import UNEVALUATED, TargetVersion, VersionRecord
 
 
 def read_versions(revisions: Iterable[Body]) -> tuple[VersionRecord, ...]:
-    """What the ControllerRevisions say."""
+    """Versions stored in ControllerRevisions."""
     return tuple(_read_version(revision) for revision in revisions)
 
 
-def overlay(versions: Iterable[VersionRecord], records: Iterable[AliasRecord]) -> tuple[VersionRecord, ...]:
-    """The versions with what the records know and the revisions do not say yet."""
-    merged = {(known.alias, known.version.digest): known for known in versions}
+def merge_records(
+    versions: Iterable[VersionRecord], records: Iterable[AliasRecord]
+) -> tuple[VersionRecord, ...]:
+    """Versions with the changes of the records that their ControllerRevisions do not have yet."""
+    merged = {(version.alias, version.version.digest): version for version in versions}
     for record in records:
         for version in _versions_of(record):
             key = (record.name, version.digest)
-            known = merged.get(key, VersionRecord(record.name, version, UNEVALUATED))
-            merged[key] = _with_record(known, record)
+            stored = merged.get(key, VersionRecord(record.name, version, UNEVALUATED))
+            merged[key] = _with_record(stored, record)
     return tuple(merged.values())
 
 
 def rebuild_record(alias: str, versions: Iterable[VersionRecord]) -> AliasRecord:
-    """The record of a name whose ConfigMap is lost: the version that was promoted last is stable."""
-    promoted = [known for known in versions if known.alias == alias and known.promoted and not known.rejected]
+    """Record of an alias whose ConfigMap is lost: the version that was promoted last is stable."""
+    promoted = [
+        version
+        for version in versions
+        if version.alias == alias and version.promoted and not version.rejected
+    ]
     if not promoted:
         return AliasRecord(name=alias)
-    last = max(promoted, key=lambda known: (known.promoted, known.version.version))
+    last = max(promoted, key=lambda version: (version.promoted, version.version.version))
     return AliasRecord(name=alias, stable=last.version, promoted=last.promoted)
 
 
 def plan_revisions(
-    owner: Owner, record: AliasRecord, versions: Iterable[VersionRecord], wanted: Wanted, now: datetime
+    owner: Owner, record: AliasRecord, versions: Iterable[VersionRecord], target: TargetVersion, now: datetime
 ) -> tuple[Create, ...]:
-    """Create what the record names and no ControllerRevision says.
+    """Creation of a ControllerRevision for each version of the record that has none.
 
     Args:
-        versions: what the ControllerRevisions say.
+        versions: the versions stored in ControllerRevisions.
     """
-    known = {version.version.digest for version in versions if version.alias == record.name}
-    missing = (version for version in _versions_of(record) if version.digest not in known)
-    return tuple(_create(owner, record.name, version, wanted, now) for version in missing)
+    stored = {version.version.digest for version in versions if version.alias == record.name}
+    creations = []
+    for version in _versions_of(record):
+        if version.digest not in stored:
+            is_target = target.version is not None and target.version.digest == version.digest
+            admitted = target if is_target else TargetVersion()
+            evaluation = (admitted.evaluated, admitted.eval_run, admitted.policy_digest)
+            creations.append(Create(build_version_revision(owner, record.name, version, *evaluation, now)))
+    return tuple(creations)
 
 
-def plan_notes(owner: Owner, record: AliasRecord, versions: Iterable[VersionRecord]) -> tuple[Patch, ...]:
-    """Note on the ControllerRevisions which version took over and which was taken back, where not yet said."""
-    known = {version.version.digest: version for version in versions if version.alias == record.name}
-    notes = []
-    if record.stable and record.promoted and _promotion(known, record.stable) != record.promoted:
-        notes.append(_patch(owner, record.name, record.stable, promotion_patch(record.promoted)))
-    rejection = record.rejection
-    if rejection and not (known.get(rejection.version.digest) or _NOTHING).rejected:
-        patch = rejection_patch(rejection.time, rejection.reason, rejection.message)
-        notes.append(_patch(owner, record.name, rejection.version, patch))
-    return tuple(notes)
-
-
-_NOTHING = VersionRecord("", Version(version=1, digest="sha256:" + "0" * 64, uri=""), UNEVALUATED)
-
-
-def _promotion(known: dict[str, VersionRecord], version: Version) -> datetime | None:
-    return known.get(version.digest, _NOTHING).promoted
+def plan_annotations(
+    owner: Owner, record: AliasRecord, versions: Iterable[VersionRecord]
+) -> tuple[Patch, ...]:
+    """Annotations of promotion and rollback for the ControllerRevisions that lack them."""
+    stored = {version.version.digest: version for version in versions if version.alias == record.name}
+    annotations = []
+    if record.stable and record.promoted:
+        revision = stored.get(record.stable.digest)
+        if revision is None or revision.promoted != record.promoted:
+            annotations.append(_patch(owner, record.name, record.stable, promotion_patch(record.promoted)))
+    if rejection := record.rejection:
+        revision = stored.get(rejection.version.digest)
+        if revision is None or not revision.rejected:
+            patch = rejection_patch(rejection.time, rejection.reason, rejection.message)
+            annotations.append(_patch(owner, record.name, rejection.version, patch))
+    return tuple(annotations)
 
 
 def _read_version(revision: Body) -> VersionRecord:
@@ -96,29 +106,22 @@ def _read_version(revision: Body) -> VersionRecord:
 
 
 def _versions_of(record: AliasRecord) -> tuple[Version, ...]:
-    trial = record.trial.version if record.trial else None
+    candidate = record.candidate.version if record.candidate else None
     rejected = record.rejection.version if record.rejection else None
-    found = {version.digest: version for version in (record.stable, rejected, trial) if version}
-    return tuple(found.values())
+    versions = {version.digest: version for version in (record.stable, rejected, candidate) if version}
+    return tuple(versions.values())
 
 
-def _with_record(known: VersionRecord, record: AliasRecord) -> VersionRecord:
-    digest = known.version.digest
+def _with_record(version: VersionRecord, record: AliasRecord) -> VersionRecord:
+    digest = version.version.digest
     if record.stable and record.stable.digest == digest and record.promoted:
-        known = replace(known, promoted=record.promoted)
+        version = replace(version, promoted=record.promoted)
     rejection = record.rejection
-    if rejection and rejection.version.digest == digest and known.rejected is None:
-        known = replace(known, rejected=rejection.time, reason=rejection.reason, message=rejection.message)
-    return known
-
-
-def _create(owner: Owner, alias: str, version: Version, wanted: Wanted, now: datetime) -> Create:
-    admitted = wanted if wanted.version and wanted.version.digest == version.digest else Wanted()
-    return Create(
-        build_version_revision(
-            owner, alias, version, admitted.evaluated, admitted.eval_run, admitted.policy_digest, now
+    if rejection and rejection.version.digest == digest and version.rejected is None:
+        version = replace(
+            version, rejected=rejection.time, reason=rejection.reason, message=rejection.message
         )
-    )
+    return version
 
 
 def _patch(owner: Owner, alias: str, version: Version, patch: KubernetesObject) -> Patch:

@@ -18,6 +18,7 @@ def save_gguf(model: Path, folder: Path) -> None:
 
     Raises:
         UserError: llama.cpp does not know the architecture or the tokenizer.
+        InternalError: its converter is broken or missing.
     """
     folder.mkdir(parents=True)
     convert_to_gguf(model, folder / MODEL_FILE, "--outtype", TYPE)

@@ -1,4 +1,4 @@
-"""What a stable name may stand for, and what people are told when it may not."""
+"""What an alias may serve, and what people are told when it may not."""
 
 import pytest
 from serving_world import World, build_adapter, digest_of
@@ -29,7 +29,7 @@ def test_a_pass_of_this_very_digest_opens_the_gate() -> None:
     world = World(gated("one"))
     world.judge("another", "two", "Pass")
     world.settle()
-    assert world.adapter()["message"].endswith("and none has judged it")
+    assert world.adapter()["message"].endswith("and no EvalRun has judged it")
     world.judge("quality", "one", "Pass")
     world.settle()
     assert (world.adapter()["phase"], world.adapter()["evaluated"]) == ("Stable", "Pass")
@@ -69,14 +69,14 @@ def test_no_proof_asked_is_said_out_loud() -> None:
     )
 
 
-def test_a_job_brings_its_artefact_and_may_be_deleted() -> None:
+def test_a_job_brings_its_artifact_and_may_be_deleted() -> None:
     world = World(build_adapter("x", source={"fineTuneJobRef": {"name": "tune"}}))
     world.jobs["tune"] = None
     world.settle()
     assert world.adapter()["message"] == "FineTuneJob tune does not exist in this namespace"
     world.jobs["tune"] = {"metadata": {"name": "tune"}, "status": {"phase": "Training"}}
     world.pass_seconds(10)
-    assert world.adapter()["message"] == "FineTuneJob tune has no artefact yet"
+    assert world.adapter()["message"] == "FineTuneJob tune has no artifact yet"
     assert world.plan.requeue_after is not None
     world.finish_job("tune", "one")
     world.settle()
@@ -118,7 +118,7 @@ def test_what_its_job_said_can_not_be_served_is_not_rolled_out() -> None:
     assert not world.desired.aliases or world.desired.aliases[0].candidate is None
 
 
-def test_an_artefact_on_a_claim_that_pods_lack_is_blocked_and_rolls_no_pod() -> None:
+def test_an_artifact_on_a_claim_that_pods_lack_is_blocked_and_rolls_no_pod() -> None:
     world = World(build_adapter("x", source={"fineTuneJobRef": {"name": "tune"}}), artifactVolumes=[])
     world.finish_job("tune", "one")
     world.settle()
@@ -134,7 +134,7 @@ def test_an_artefact_on_a_claim_that_pods_lack_is_blocked_and_rolls_no_pod() -> 
     "place",
     ["s3://bucket/out/sha256/x", "gs://bucket/x", "oci://registry.example/a:sha256-x", "hf://org/repo/x"],
 )
-def test_an_artefact_that_pods_fetch_needs_no_claim(place: str) -> None:
+def test_an_artifact_that_pods_fetch_needs_no_claim(place: str) -> None:
     source = {"uri": place, "digest": digest_of("one")}
     world = World(build_adapter("one", source=source), artifactVolumes=[])
     world.settle()

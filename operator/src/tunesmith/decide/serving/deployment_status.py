@@ -1,4 +1,4 @@
-"""The status of an AdapterDeployment: made anew each time, written only when it says something new."""
+"""Status of an AdapterDeployment, rebuilt each time and written only when it differs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,55 +26,55 @@ from .alias_status import MAX_MESSAGE, build_adapter_status
 from .fleet import Fleet, ServingPod
 from .pod_problem import find_pod_problem
 from .record import AliasRecord
-from .rollout import Facts
-from .sources import VersionRecord
+from .rollout import AliasContext
+from .targets import VersionRecord
 
-#: Numbers alone are not written more often.
+#: Minimum interval between writes that change counters only.
 WRITE_SECONDS = 10.0
 
-#: Phases in which nothing is left to do.
+#: Phases of an alias in which the operator has nothing left to do.
 _SETTLED = frozenset({Phase.STABLE, Phase.ROLLED_BACK, Phase.DEGRADED})
-#: Why a name can't go on before a person changes something.
-_STUCK = frozenset({Reason.SOURCE_UNREACHABLE, Reason.SOURCE_FAILED, Reason.DIGEST_REJECTED})
-_ENDED = frozenset({Phase.BLOCKED, Phase.ROLLED_BACK, Phase.DEGRADED})
-_TOLD = frozenset({Phase.BLOCKED, Phase.DEGRADED})
+#: Reasons for which an alias is blocked until a person changes something.
+_STALLED_REASONS = frozenset({Reason.SOURCE_UNREACHABLE, Reason.SOURCE_FAILED, Reason.DIGEST_REJECTED})
+_FINAL_PHASES = frozenset({Phase.BLOCKED, Phase.ROLLED_BACK, Phase.DEGRADED})
+_REPORTED_PHASES = frozenset({Phase.BLOCKED, Phase.DEGRADED})
 
 
 @dataclass(frozen=True, slots=True)
 class ServingState:
-    """What is known once all moves are made.
+    """State of an AdapterDeployment after all transitions of this pass.
 
     Attributes:
         observed: the Deployment of the pods.
-        service_is_foreign: an object of another owner has the Service's name.
-        generation: of the desired state.
-        aliases: record and facts by stable name, in the order of the names.
-        versions: all versions that ever were.
+        service_is_foreign: a Service of this name belongs to another owner.
+        generation: the generation of the desired state.
+        aliases: record and context of each alias, ordered by name.
+        versions: all past and present versions.
     """
 
     observed: Body | None
     service_is_foreign: bool
     fleet: Fleet
     generation: int
-    aliases: tuple[tuple[AliasRecord, Facts], ...]
+    aliases: tuple[tuple[AliasRecord, AliasContext], ...]
     versions: tuple[VersionRecord, ...]
 
     @property
     def is_rolled_out(self) -> bool:
-        """Whether all pods there should be are of the latest template and ready."""
+        """True if all replicas run the latest pod template and are available."""
         if self.observed is None:
             return False
-        status, wanted = self.observed.get("status", {}), self.observed["spec"].get("replicas", 1)
-        seen = status.get("observedGeneration", 0) >= self.observed["metadata"].get("generation", 0)
+        status, replicas = self.observed.get("status", {}), self.observed["spec"].get("replicas", 1)
+        is_observed = status.get("observedGeneration", 0) >= self.observed["metadata"].get("generation", 0)
         counts = (status.get(key, 0) for key in ("replicas", "updatedReplicas", "availableReplicas"))
-        return seen and all(count == wanted for count in counts)
+        return is_observed and all(count == replicas for count in counts)
 
     @property
     def is_busy(self) -> bool:
-        """Whether something is under way that no watch tells of."""
+        """True if something is in progress whose end causes no watch event."""
         loading = any(
-            record.trial and not facts.fleet.is_proved(record.name, record.trial.version.digest)
-            for record, facts in self.aliases
+            record.candidate and not self.fleet.is_active_on_all(record.name, record.candidate.version.digest)
+            for record, _ in self.aliases
         )
         return loading or not self.is_rolled_out or self.fleet.is_behind(self.generation)
 
@@ -82,8 +82,10 @@ class ServingState:
 def plan_status(
     deployment: AdapterDeployment, state: ServingState, now: datetime
 ) -> tuple[dict[str, Any] | None, tuple[Event, ...], float | None]:
-    """The status to write, or None; events about names that can't go on; seconds until numbers may be written."""
-    adapters = tuple(build_adapter_status(record, facts, state.versions) for record, facts in state.aliases)
+    """Status to write, or None; events about aliases with trouble; seconds until counters may be written."""
+    adapters = tuple(
+        build_adapter_status(record, context, state.versions) for record, context in state.aliases
+    )
     after = _build_status(deployment, state, adapters, now)
     before = deployment.status
     if _content(before) == _content(after):
@@ -101,7 +103,7 @@ def _build_status(
     stable = sum(adapter.phase is Phase.STABLE for adapter in adapters)
     generation = deployment.metadata.generation
     before = [condition.to_dict() for condition in deployment.status.conditions]
-    conditions = merge_conditions(before, _judge(deployment, state, adapters), generation, now)
+    conditions = merge_conditions(before, _build_conditions(deployment, state, adapters), generation, now)
     return AdapterDeploymentStatus(
         conditions=tuple(Condition.model_validate(condition) for condition in conditions),
         observed_generation=generation,
@@ -112,11 +114,11 @@ def _build_status(
         generation=state.generation,
         update_time=now,
         adapters=adapters,
-        pods=tuple(_build_pod(pod, state) for pod in state.fleet.pods[:MAX_PODS]),
+        pods=tuple(_build_pod_status(pod) for pod in state.fleet.pods[:MAX_PODS]),
     )
 
 
-def _build_pod(pod: ServingPod, state: ServingState) -> PodStatus:
+def _build_pod_status(pod: ServingPod) -> PodStatus:
     versions = pod.agent.report.versions if pod.agent else ()
     active = {
         served_name(version.alias, version.digest)
@@ -137,96 +139,98 @@ def _pod_message(pod: ServingPod) -> str | None:
         return f"{problem.reason}: {problem.message}"[:MAX_MESSAGE]
     if pod.agent is None or not pod.agent.connected:
         return "its agent is not connected to the operator" if pod.ready else None
-    failed = [version for version in pod.agent.report.versions if version.state is LoadState.FAILED]
-    said = "; ".join(f"{served_name(one.alias, one.digest)}: {one.reason}: {one.message}" for one in failed)
-    return said[:MAX_MESSAGE] or None
+    failures = "; ".join(
+        f"{served_name(version.alias, version.digest)}: {version.reason}: {version.message}"
+        for version in pod.agent.report.versions
+        if version.state is LoadState.FAILED
+    )
+    return failures[:MAX_MESSAGE] or None
 
 
-def _judge(
+def _build_conditions(
     deployment: AdapterDeployment, state: ServingState, adapters: tuple[AdapterStatus, ...]
 ) -> list[ConditionUpdate]:
-    """The conditions: Ready says that all is as it was written, Available that requests are answered."""
-    stuck = next(_stuck(deployment, state, adapters), None)
-    pending = next(_pending(state, adapters), None)
+    """Conditions of the resource. Ready: all adapters are as specified. Available: requests are answered."""
+    stalled = next(_stalled_reasons(deployment, state, adapters), None)
+    pending = next(_pending_reasons(state, adapters), None)
     unreachable = [adapter for adapter in adapters if adapter.reason == Reason.SOURCE_UNREACHABLE]
-    first = stuck or pending or next(_broken(adapters), None)
+    first = (
+        stalled or pending or next((_alias_reason(a) for a in adapters if a.phase is not Phase.STABLE), None)
+    )
     ready = len(state.fleet.ready)
     return [
         _condition(
             ConditionType.READY, first is None, first or (Reason.ALL_STABLE, "all adapters are stable")
         ),
         _condition(ConditionType.RECONCILING, pending is not None, pending or (Reason.ALL_STABLE, "")),
-        _condition(ConditionType.STALLED, stuck is not None, stuck or (Reason.ALL_STABLE, "")),
+        _condition(ConditionType.STALLED, stalled is not None, stalled or (Reason.ALL_STABLE, "")),
         _condition(
             ConditionType.AVAILABLE,
             ready > 0,
-            (Reason.AVAILABLE if ready else Reason.UNAVAILABLE, f"{ready} pods take requests"),
+            (Reason.AVAILABLE if ready else Reason.UNAVAILABLE, f"{ready} pods accept requests"),
         ),
         _condition(
             ConditionType.SOURCES_REACHABLE,
             not unreachable,
-            _said(unreachable[0]) if unreachable else (Reason.SOURCES_REACHABLE, ""),
+            _alias_reason(unreachable[0]) if unreachable else (Reason.SOURCES_REACHABLE, ""),
         ),
     ]
 
 
-Said = tuple[str, str]
+#: Reason and message of a condition.
+Explanation = tuple[str, str]
 
 
-def _condition(kind: ConditionType, holds: bool, said: Said) -> ConditionUpdate:
-    return ConditionUpdate(kind.value, "True" if holds else "False", str(said[0]), said[1])
+def _condition(kind: ConditionType, holds: bool, explanation: Explanation) -> ConditionUpdate:
+    reason, message = explanation
+    return ConditionUpdate(kind.value, "True" if holds else "False", str(reason), message)
 
 
-def _said(adapter: AdapterStatus) -> Said:
+def _alias_reason(adapter: AdapterStatus) -> Explanation:
     return adapter.reason or "", f"{adapter.name}: {adapter.message}"
 
 
-def _stuck(
+def _stalled_reasons(
     deployment: AdapterDeployment, state: ServingState, adapters: tuple[AdapterStatus, ...]
-) -> Iterator[Said]:
-    """What a person has to change."""
+) -> Iterator[Explanation]:
+    """Causes that a person must fix."""
     if state.service_is_foreign:
         name = serving_service_name(deployment)
-        message = f"Service {name} belongs to something else: remove it, or name this resource differently"
+        message = f"Service {name} belongs to another owner: delete it, or give this resource another name"
         yield Reason.SERVICE_NAME_TAKEN, message
     for adapter in adapters:
-        if adapter.reason in _STUCK and adapter.phase in _ENDED:
-            yield _said(adapter)
+        if adapter.reason in _STALLED_REASONS and adapter.phase in _FINAL_PHASES:
+            yield _alias_reason(adapter)
 
 
-def _pending(state: ServingState, adapters: tuple[AdapterStatus, ...]) -> Iterator[Said]:
-    """What time, another object or a pod will change."""
+def _pending_reasons(state: ServingState, adapters: tuple[AdapterStatus, ...]) -> Iterator[Explanation]:
+    """Causes that resolve without a person."""
     if not state.is_rolled_out:
         yield _pods_pending(state)
     for adapter in adapters:
         if adapter.phase not in _SETTLED and not (
-            adapter.phase is Phase.BLOCKED and adapter.reason in _STUCK
+            adapter.phase is Phase.BLOCKED and adapter.reason in _STALLED_REASONS
         ):
-            yield _said(adapter)
+            yield _alias_reason(adapter)
 
 
-def _pods_pending(state: ServingState) -> Said:
+def _pods_pending(state: ServingState) -> Explanation:
     for condition in (state.observed or {}).get("status", {}).get("conditions", ()):
         if (condition["type"], condition["status"]) == ("ReplicaFailure", "True"):
             return Reason.UNAVAILABLE, condition.get("message", "")
     for pod in state.fleet.pods:
         if problem := find_pod_problem(pod.body):
             return problem.reason, f"pod {pod.name}: {problem.message}"
-    wanted = (state.observed or {}).get("spec", {}).get("replicas", 0)
-    return Reason.ENGINE_STARTING, f"{len(state.fleet.ready)} of {wanted} pods are ready"
-
-
-def _broken(adapters: tuple[AdapterStatus, ...]) -> Iterator[Said]:
-    """Names that are served worse than they should be."""
-    return (_said(adapter) for adapter in adapters if adapter.phase is not Phase.STABLE)
+    replicas = (state.observed or {}).get("spec", {}).get("replicas", 0)
+    return Reason.ENGINE_STARTING, f"{len(state.fleet.ready)} of {replicas} pods are ready"
 
 
 def _build_events(before: AdapterDeploymentStatus, adapters: tuple[AdapterStatus, ...]) -> tuple[Event, ...]:
-    known = {(adapter.name, adapter.phase, adapter.reason) for adapter in before.adapters}
+    reported = {(adapter.name, adapter.phase, adapter.reason) for adapter in before.adapters}
     return tuple(
         Event(adapter.reason or adapter.phase, f"{adapter.name}: {adapter.message}", "Warning")
         for adapter in adapters
-        if adapter.phase in _TOLD and (adapter.name, adapter.phase, adapter.reason) not in known
+        if adapter.phase in _REPORTED_PHASES and (adapter.name, adapter.phase, adapter.reason) not in reported
     )
 
 
@@ -235,7 +239,7 @@ def _content(status: AdapterDeploymentStatus) -> dict[str, Any]:
 
 
 def _significant(status: AdapterDeploymentStatus) -> dict[str, Any]:
-    """What is written at once: all but counts, and sentences that hold counts."""
+    """Status without counters and messages that contain counters: its changes are written at once."""
     content = status.model_dump(mode="json", exclude={"update_time", "pods"})
     for condition in content["conditions"]:
         condition.pop("message")

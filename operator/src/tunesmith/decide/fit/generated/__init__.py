@@ -1,0 +1,1 @@
+"""Tables that scripts of this repository generate from other projects; do not edit."""

@@ -1,0 +1,55 @@
+"""Which stages of `make test` may start beside those that run."""
+
+from tunesmith_checks.schedule import STAGES, Capacity, Stage, choose
+
+MACHINE = Capacity(cores=2, gigabytes=8)
+
+
+def names(stages: list[Stage]) -> list[str]:
+    return [stage.name for stage in stages]
+
+
+def test_stages_start_in_order_as_long_as_cores_last() -> None:
+    stages = [Stage("a", 1.2, 1), Stage("b", 0.8, 1), Stage("c", 0.1, 1)]
+    assert names(choose(stages, [], MACHINE)) == ["a", "b"]
+
+
+def test_shares_that_add_up_to_the_whole_machine_fit() -> None:
+    stages = [Stage(name, 0.1, 1) for name in "abc"]
+    assert len(choose(stages, [], Capacity(0.3, 8))) == 3
+
+
+def test_a_smaller_stage_passes_one_that_does_not_fit() -> None:
+    stages = [Stage("large", 1.5, 1), Stage("small", 0.5, 1)]
+    assert names(choose(stages, [Stage("running", 1, 1)], MACHINE)) == ["small"]
+
+
+def test_memory_keeps_stages_apart_as_cores_do() -> None:
+    stages = [Stage("a", 0.1, 5), Stage("b", 0.1, 5)]
+    assert names(choose(stages, [], MACHINE)) == ["a"]
+
+
+def test_a_stage_larger_than_the_machine_runs_alone() -> None:
+    huge = Stage("huge", 16, 64)
+    assert choose([huge], [Stage("running", 0.1, 1)], MACHINE) == []
+    assert choose([huge, Stage("small", 0.1, 1)], [], MACHINE) == [huge]
+
+
+def test_a_stage_waits_for_those_before_it_to_end_not_only_to_start() -> None:
+    before, after = Stage("before", 0.1, 1), Stage("after", 0.1, 1, after=("before",))
+    assert choose([after, before], [], MACHINE) == [before]
+    assert choose([after], [before], MACHINE) == []
+    assert choose([after], [], MACHINE) == [after]
+
+
+def test_each_stage_comes_once_and_after_stages_that_exist_before_it() -> None:
+    known: set[str] = set()
+    for stage in STAGES:
+        assert stage.name not in known
+        assert known.issuperset(stage.after)
+        known.add(stage.name)
+
+
+def test_nothing_that_is_tested_is_left_out_of_the_schedule(makefile_targets: set[str]) -> None:
+    wanted = {name for name in makefile_targets if name.startswith(("test-", "setup-"))} - {"test-long"}
+    assert {stage.name for stage in STAGES} == wanted | {"lint", "images"}

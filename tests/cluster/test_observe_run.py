@@ -1,0 +1,79 @@
+"""Observation of FineTuneJobs and EvalRuns: from memory, in the steady state without any read."""
+
+from typing import Any
+
+import pytest
+from fake_api import FakeApi
+from serving_world import ENVIRONMENT
+from simulated_cluster import EVALUATION, eval_run, fine_tune_job
+
+from tunesmith.api.evalrun import EvalRun
+from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.cluster.controller import Controller
+from tunesmith.cluster.observe_evalrun import observe_evalrun
+from tunesmith.cluster.observe_finetunejob import observe_finetunejob
+from tunesmith.cluster.reconciler import Reader
+from tunesmith.controller_runtime.events import EventRecorder
+from tunesmith.controller_runtime.index import WATCHED_KINDS
+from tunesmith.controller_runtime.metrics import Metrics
+from tunesmith.manifests.gang_service import build_gang_service
+from tunesmith.manifests.objects import Body
+
+
+@pytest.fixture
+def api() -> Any:
+    """An API server whose children are all indexed."""
+    api = FakeApi()
+    for api_version, kind in WATCHED_KINDS:
+        api.index.follow(api_version, kind, lambda: True)
+    return api
+
+
+@pytest.fixture
+async def reader(api: Any) -> Reader:
+    recorder = EventRecorder(api, Metrics(), "pod")
+    controller = Controller(api, [], recorder, Metrics(), ENVIRONMENT)
+    return Reader(api, controller.bodies, controller.live)
+
+
+def stored(body: Body, name: str) -> Body:
+    metadata = {**body["metadata"], "name": name, "uid": f"uid-of-{name}", "resourceVersion": "1"}
+    return {**body, "metadata": metadata}
+
+
+async def test_an_earlier_job_and_the_eval_run_come_from_memory(api: Any, reader: Reader) -> None:
+    reader.bodies.put(stored(fine_tune_job(), "earlier"))
+    reader.bodies.put(stored(eval_run(), "expenses"))
+    spec = {"baseModel": {"fineTuneJobRef": {"name": "earlier"}}, "evaluation": EVALUATION}
+    observed = await observe_finetunejob(reader, FineTuneJob.parse(fine_tune_job(**spec)))
+    earlier = observed.related.earlier["earlier"]
+    assert earlier is not None
+    assert earlier.metadata.name == "earlier"
+    assert observed.related.eval_run is not None
+    assert api.calls == []
+
+
+async def test_missing_resources_are_observed_as_missing(api: Any, reader: Reader) -> None:
+    spec = {"baseModel": {"fineTuneJobRef": {"name": "earlier"}}, "evaluation": EVALUATION}
+    observed = await observe_finetunejob(reader, FineTuneJob.parse(fine_tune_job(**spec)))
+    assert observed.related.earlier == {"earlier": None}
+    assert observed.related.eval_run is None
+    run = await observe_evalrun(reader, EvalRun.parse(eval_run()))
+    assert run.candidate is None
+    assert api.calls == []
+
+
+async def test_the_services_of_a_gang_come_from_the_index(api: Any, reader: Reader) -> None:
+    job = FineTuneJob.parse(fine_tune_job(compute={"nodes": 2, "gpusPerNode": 1}))
+    service = api.add(build_gang_service(job, "train", 1))
+    api.index.put("v1", "Service", service)
+    observed = await observe_finetunejob(reader, job)
+    assert [body["metadata"]["uid"] for body in observed.children.services] == [service["metadata"]["uid"]]
+    assert ("list", "Service") not in api.calls
+
+
+async def test_a_candidates_job_comes_from_memory(api: Any, reader: Reader) -> None:
+    reader.bodies.put(stored(fine_tune_job(), "expenses"))
+    observed = await observe_evalrun(reader, EvalRun.parse(eval_run()))
+    assert observed.candidate is not None
+    assert api.calls == []

@@ -1,0 +1,148 @@
+"""The training runs that are tried in the trainer image: few, and together with every value of every dimension."""
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunesmith_contract.uris import Scheme
+
+Document = dict[str, Any]
+
+BASE_MODEL = "pvc://models/student"
+TEACHER_MODEL = "pvc://models/teacher"
+STEPS = 2
+BATCH = 4
+_MAX_LENGTH = {"maxLength": 128}
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One job: what it learns from, how, and where the artifact goes.
+
+    Attributes:
+        rows: name of a data set in ``DATA_SETS``.
+        method: the member of ``method`` in ``run.json``, for servers that have just been started.
+        adapter: its type; None trains all weights.
+        store: the scheme of the output.
+        after: name of the run whose artifact this one needs.
+    """
+
+    name: str
+    rows: str
+    method: "Callable[[Servers], Document]"
+    adapter: str | None
+    formats: tuple[str, ...]
+    store: Scheme
+    after: str | None = None
+
+
+@dataclass
+class Servers:
+    """Addresses that runs need, and artifacts of earlier runs by name."""
+
+    teacher: str
+    rewards: str
+    artifacts: dict[str, Document] = field(default_factory=dict)
+
+
+def _fixed(method: Document) -> "Callable[[Servers], Document]":
+    return lambda servers: method
+
+
+def _rewards_of_rules(servers: Servers) -> Document:
+    schema = json.dumps({"type": "object"})
+    rewards: list[Document] = [
+        {"exact": {}},
+        # Random answers differ in these, so that there is something to learn.
+        {"regex": {"pattern": "[gkp]"}},
+        {"regex": {"pattern": "[dmw]"}},
+        {"regex": {"pattern": "^.{20}"}},
+        {"jsonSchema": {"jsonSchema": schema}},
+        {"numeric": {}},
+        {"length": {"maxTokens": 4}},
+        {"function": {"name": "trl.rewards:think_format_reward"}},
+    ]
+    named = [{"name": f"rule-{number}", **reward} for number, reward in enumerate(rewards)]
+    return {"grpo": {"rewards": named, "generations": 4, "maxCompletionLength": 6, **_MAX_LENGTH}}
+
+
+def _rewards_of_models(servers: Servers) -> Document:
+    judge = servers.artifacts["reward"]
+    rewards = [
+        {"name": "judge", "model": {"uri": judge["uri"], "digest": judge["digest"], "baseModel": BASE_MODEL}},
+        {"name": "remote", "endpoint": {"url": servers.rewards}},
+    ]
+    return {"rloo": {"rewards": rewards, "generations": 2, "maxCompletionLength": 6, **_MAX_LENGTH}}
+
+
+def _distillation_by_endpoint(servers: Servers) -> Document:
+    endpoint = {"url": servers.teacher, "model": "large", "maxTokens": 16}
+    return {"distillation": {"teacher": {"endpoint": endpoint}, "maxCompletionLength": 6, **_MAX_LENGTH}}
+
+
+_DISTILLATION = {"distillation": {"teacher": {"uri": TEACHER_MODEL}, "maxCompletionLength": 6, **_MAX_LENGTH}}
+
+RUNS = (
+    TrainingRun("reward", "preferences", _fixed({"reward": _MAX_LENGTH}), "LoRA", ("Adapter",), Scheme.OCI),
+    TrainingRun(
+        "sft", "chats", _fixed({"sft": _MAX_LENGTH}), "LoRA", ("Adapter", "Merged", "GGUF"), Scheme.PVC
+    ),
+    TrainingRun(
+        "pretraining", "texts", _fixed({"pretraining": _MAX_LENGTH}), None, ("Adapter", "GGUF"), Scheme.S3
+    ),
+    TrainingRun(
+        "dpo", "preferences", _fixed({"dpo": _MAX_LENGTH}), "RSLoRA", ("Adapter", "Merged"), Scheme.OCI
+    ),
+    TrainingRun("kto", "judged", _fixed({"kto": _MAX_LENGTH}), "DoRA", ("Adapter", "Merged"), Scheme.GS),
+    TrainingRun("grpo", "prompts", _rewards_of_rules, "QLoRA", ("Adapter", "Merged"), Scheme.S3),
+    TrainingRun("distillation", "prompts", _fixed(_DISTILLATION), "RSLoRA", ("Adapter",), Scheme.PVC),
+    TrainingRun(
+        "distillation-endpoint",
+        "prompts",
+        _distillation_by_endpoint,
+        "DoRA",
+        ("Adapter", "Merged"),
+        Scheme.S3,
+    ),
+    TrainingRun(
+        "dpo-full",
+        "preferences",
+        _fixed({"dpo": {"loss": "APOZero", **_MAX_LENGTH}}),
+        None,
+        ("Adapter",),
+        Scheme.GS,
+    ),
+    TrainingRun("rloo", "prompts", _rewards_of_models, "LoRA", ("Adapter",), Scheme.OCI, after="reward"),
+)
+
+
+def make_data_sets(count: int = 24) -> dict[str, list[Document]]:
+    """Rows of each kind that a method learns from, by name."""
+    chance = random.Random(0)
+    pairs = [sorted(chance.sample(range(1000), 2)) for _ in range(count)]
+
+    def user(low: int, high: int) -> list[Document]:
+        return [{"role": "user", "content": f"lower of {high} {low}"}]
+
+    def assistant(number: int) -> list[Document]:
+        return [{"role": "assistant", "content": json.dumps({"lower": number})}]
+
+    return {
+        "chats": [{"messages": user(low, high) + assistant(low)} for low, high in pairs],
+        "texts": [{"text": f"Of {high} and {low} the lower one is {low}. " * 8} for low, high in pairs],
+        "preferences": [
+            {"prompt": user(low, high), "chosen": assistant(low), "rejected": assistant(high)}
+            for low, high in pairs
+        ],
+        "judged": [
+            {
+                "prompt": user(low, high),
+                "completion": assistant(low if number % 2 else high),
+                "label": bool(number % 2),
+            }
+            for number, (low, high) in enumerate(pairs)
+        ],
+        "prompts": [{"prompt": user(low, high), "answer": json.dumps({"lower": low})} for low, high in pairs],
+    }
