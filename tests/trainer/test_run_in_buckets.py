@@ -1,4 +1,4 @@
-"""A run whose model, data, work files and artefacts lie in buckets and registries, on pods that share nothing else."""
+"""Runs with model, data, work files and artifacts in buckets and registries."""
 
 import json
 import shutil
@@ -138,7 +138,7 @@ def test_all_stages_on_a_bucket(remote: RemoteWorld, make: type[RowBuilders]) ->
 
 
 def test_a_killed_pod_loses_at_most_one_interval(remote: RemoteWorld, make: type[RowBuilders]) -> None:
-    """Interrupted on one pod and resumed on another: the same artefact as in one go, bit for bit."""
+    """Interrupted on one pod and resumed on another: the same artifact as in one go, bit for bit."""
     numbers = {"epochs": 2}
     whole = remote.run(
         remote.place(
@@ -196,13 +196,13 @@ def test_the_ranks_of_a_pod_share_what_is_fetched(remote: RemoteWorld, make: typ
 
 
 def files_of(remote: RemoteWorld, report: RunReport) -> list[Any]:
-    """An artefact's weights and configuration; card and history name the run."""
+    """An artifact's weights and configuration; card and history name the run."""
     assert report.training
     folder = remote.folder / report.training.artifact.uri.removeprefix(f"{remote.uri}/")
     return [file for file in describe_files(folder) if file.path.startswith("adapter_")]
 
 
-def test_work_files_on_a_bucket_and_artefacts_in_a_registry(
+def test_work_files_on_a_bucket_and_artifacts_in_a_registry(
     remote: RemoteWorld, registry: Registry, make: type[RowBuilders]
 ) -> None:
     remote.mount("workspace", remote.s3.secret())

@@ -1,4 +1,4 @@
-"""A checkpoint counts only whole, whichever of its files is torn, and only one attempt may write."""
+"""Checkpoint folders: incomplete checkpoints, write lease, removal of old ones."""
 
 import contextlib
 import json

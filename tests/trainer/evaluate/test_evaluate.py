@@ -1,4 +1,4 @@
-"""All sides answer the same items, faithfully, and once."""
+"""Evaluate stage: items, prompts, batch generation, resumed runs."""
 
 import json
 from pathlib import Path

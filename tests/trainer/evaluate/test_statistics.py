@@ -1,4 +1,4 @@
-"""Intervals cover as often as they say, metrics score what they say."""
+"""Coverage of the confidence intervals, exactness of the tests, scores of the metrics."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""PID 1 maps what happens to real worker processes to the contract's exit codes and its last word."""
+"""Launcher with real worker processes: exit codes, signals, termination message."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Progress reaches the operator, seldom, and its absence fails nothing."""
+"""Progress reports to the operator: content, rate limit, unreachable server."""
 
 import json
 from datetime import UTC, datetime

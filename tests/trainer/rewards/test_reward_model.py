@@ -1,4 +1,4 @@
-"""A reward model learns to prefer, its artefact holds the head, and scores what it is given as it was trained."""
+"""Reward models: training, artifact with output layer, scores of the loaded model."""
 
 from typing import Any
 
@@ -64,7 +64,7 @@ def test_a_reward_model_goes_on_from_an_earlier_one(world: World, make: type[Row
     assert world.train(config).training.eval_loss == pytest.approx(first.eval_loss, abs=0.05)
 
 
-def test_only_a_reward_models_artefact_is_loaded(world: World, make: type[RowBuilders]) -> None:
+def test_only_a_reward_models_artifact_is_loaded(world: World, make: type[RowBuilders]) -> None:
     prepared = world.prepare(world.prepare_config(world.write_rows("train.jsonl", make.rows(12))))
     artifact = world.train(world.train_config(prepared)).training.artifact
     with pytest.raises(UserError, match="method reward"):

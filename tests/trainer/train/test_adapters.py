@@ -1,15 +1,14 @@
-"""Every adapter and full fine-tuning give an artefact that is what its manifest says, and can be gone on from."""
+"""Adapter kinds and full fine-tuning: artifacts, probes, training from an earlier artifact."""
 
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel
-from stage_world import RowBuilders, World
+from stage_world import RowBuilders, TrainReport, World
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith_contract.artifact import ArtifactKind, Manifest
-from tunesmith_contract.report import RunReport
 from tunesmith_data.failures import UserError
 from tunesmith_trainer.train.artifact.probes import ProbeTokens, mean_log_prob
 
@@ -38,7 +37,7 @@ class Jobs:
         self._prepared = world.output / "ns/uid/prepared"
         self._number = 0
 
-    def run(self, **more: Any) -> RunReport:
+    def run(self, **more: Any) -> TrainReport:
         """Train five steps under a uid of its own."""
         self._number += 1
         uid = f"uid{self._number}"
@@ -49,9 +48,8 @@ class Jobs:
         )
         return self._world.train(config)
 
-    def artifact(self, report: RunReport) -> tuple[Any, Manifest]:
+    def artifact(self, report: TrainReport) -> tuple[Any, Manifest]:
         """Folder and manifest."""
-        assert report.training
         folder = self._world.output / "sha256" / report.training.artifact.digest.removeprefix("sha256:")
         return folder, Manifest.model_validate_json((folder / "manifest.json").read_bytes())
 
@@ -68,8 +66,8 @@ def jobs(world: World, make: type[RowBuilders]) -> Jobs:
     return Jobs(world, make)
 
 
-def initial(report: RunReport) -> dict[str, Any]:
-    artifact = report.training.artifact  # type: ignore[union-attr]
+def initial(report: TrainReport) -> dict[str, Any]:
+    artifact = report.training.artifact
     return {"initial": {"uri": artifact.uri, "digest": artifact.digest}}
 
 
@@ -109,9 +107,9 @@ def test_full_fine_tuning_gives_a_model_that_serves_by_itself(jobs: Jobs, world:
 
     # An adapter on that model says so: it can only be served there.
     _, manifest = jobs.artifact(jobs.run(**adapter_of("LoRA"), **initial(report)))
-    assert manifest.lineage.base_model == report.training.artifact.uri  # type: ignore[union-attr]
+    assert manifest.lineage.base_model == report.training.artifact.uri
     assert manifest.lineage.base_model_revision != jobs.prepared.model.revision
-    assert manifest.lineage.initial == report.training.artifact.digest  # type: ignore[union-attr]
+    assert manifest.lineage.initial == report.training.artifact.digest
     tuned = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     for probe in manifest.probes:
         sequence = ProbeTokens(probe.token_ids, probe.prompt_length)
@@ -122,8 +120,6 @@ def test_full_fine_tuning_gives_a_model_that_serves_by_itself(jobs: Jobs, world:
 def test_training_goes_on_from_an_adapter(jobs: Jobs, kind: str) -> None:
     first = jobs.run(**adapter_of("LoRA"))
     report = jobs.run(**adapter_of(kind), **initial(first))
-    assert report.training
-    assert first.training
     before, after = first.training.curve[0].loss, report.training.curve[0].loss
     assert before is not None
     assert after is not None
@@ -134,7 +130,7 @@ def test_training_goes_on_from_an_adapter(jobs: Jobs, kind: str) -> None:
     prove(manifest, jobs.base(), PeftModel.from_pretrained(jobs.base(), folder))
 
 
-def test_an_artefact_that_does_not_fit_is_refused_with_what_to_write(jobs: Jobs, world: World) -> None:
+def test_an_artifact_that_does_not_fit_is_refused_with_what_to_write(jobs: Jobs, world: World) -> None:
     start = initial(jobs.run(**adapter_of("LoRA")))
     for more, said in (
         (adapter_of("LoRA", rank=8), "adapter.rank 4, and the job asks for 8: write 4"),

@@ -1,4 +1,4 @@
-"""The artefact holds the best weights, not the last ones, however often the run was interrupted."""
+"""Early stopping and the best checkpoint, with and without interruptions."""
 
 import shutil
 from pathlib import Path
@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from stage_world import ProgressServer, RowBuilders, World
+from stage_world import ProgressServer, RowBuilders, TrainReport, World
 
 from tunesmith_contract.methods import Method
-from tunesmith_contract.report import RunReport
 from tunesmith_contract.run_config import EarlyStopping
 from tunesmith_trainer.train.callbacks.early_stopping import CheckpointSelection, find_best
 from tunesmith_trainer.train.callbacks.overfitting import ValidationMeasurement
@@ -76,8 +75,8 @@ def overfit(world: World, make: type[RowBuilders]) -> Any:
     )
 
 
-def artefact(world: World, report: RunReport) -> Path:
-    digest = report.training.artifact.digest  # type: ignore[union-attr]
+def artifact_folder(world: World, report: TrainReport) -> Path:
+    digest = report.training.artifact.digest
     folder: Path = world.output / "sha256" / digest.removeprefix("sha256:")
     return folder
 
@@ -107,7 +106,7 @@ def test_the_best_weights_are_kept_through_early_stopping_and_resumes(
     assert training.eval_loss == min(measured.values()) == measured[training.best_step]
     checkpoints = world.output / "ns/uid/checkpoints"
     best = load_file(checkpoints / f"checkpoint-{training.best_step}/model.safetensors")
-    tuned = load_file(artefact(world, report) / "model.safetensors")
+    tuned = load_file(artifact_folder(world, report) / "model.safetensors")
     assert all((best[name] == tensor).all() for name, tensor in tuned.items())
     told = b"".join(body for _, body in received)
     assert b'"overfitting_step"' in told

@@ -1,4 +1,4 @@
-"""What training must keep, whatever the settings: each is checked on a tiny model in float32."""
+"""Invariants of training on tiny models in float32: batch size, packing, masks, adapters."""
 
 import json
 import math
@@ -196,7 +196,7 @@ def test_pretraining_learns_every_token_packed(world: World) -> None:
     assert max(len(ids) for ids in trainer.train_dataset["input_ids"]) == 64
 
 
-def test_pretraining_runs_from_texts_to_an_artefact(world: World) -> None:
+def test_pretraining_runs_from_texts_to_an_artifact(world: World) -> None:
     rows = [{"text": f"sort {length} 2 " * length} for length in range(2, 30)]
     method = {"pretraining": {"maxLength": 64}}
     uri = world.write_rows("texts.jsonl", rows)

@@ -1,4 +1,4 @@
-"""Kernels follow from the hardware, the packages and the model, and packed rows never see each other."""
+"""Choice of kernels, and isolation of packed rows."""
 
 from pathlib import Path
 

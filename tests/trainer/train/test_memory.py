@@ -1,4 +1,4 @@
-"""The memory estimate against torch itself: real models' bytes, and whole training steps on tensors without data."""
+"""Memory estimate compared with torch: bytes of real models, training steps on fake tensors."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Learning from rewards and from a teacher: what is rewarded is done more, and interruptions change nothing."""
+"""GRPO, RLOO and on-policy distillation: learning, batch sizes, resumed runs."""
 
 import json
 import random
@@ -13,13 +13,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from stage_world import ProgressServer, World
+from stage_world import ProgressServer, TrainReport, World
 from tiny_models import make_config, make_tokenizer
 from transformers import AutoModelForCausalLM
 
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.progress import SERVER_URL_ENV, TOKEN_ENV, ProgressUpdate
-from tunesmith_contract.report import RunReport
 from tunesmith_contract.run_config import Hyperparameters
 from tunesmith_data.failures import DataError, Preempted, UserError
 from tunesmith_data.models.tokenizer import load_tokenizer
@@ -78,9 +77,8 @@ def config(world: World, bold: str, method: dict[str, Any], uid: str = "uid", **
     )
 
 
-def history(world: World, report: RunReport) -> list[dict[str, Any]]:
+def history(world: World, report: TrainReport) -> list[dict[str, Any]]:
     """All that was logged."""
-    assert report.training
     folder = world.output / "sha256" / report.training.artifact.digest.removeprefix("sha256:")
     manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
     assert manifest.probes
@@ -168,7 +166,7 @@ def test_interrupted_in_the_second_epoch_is_bit_for_bit_uninterrupted(
 
 
 def files_of(world: World, training: Any) -> Any:
-    """The files of an artefact, with their digests."""
+    """The files of an artifact, with their digests."""
     folder = world.output / "sha256" / training.artifact.digest.removeprefix("sha256:")
     manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
     return manifest.files

@@ -1,4 +1,4 @@
-"""The turn of a validation loss is found when it is there, and noise is not taken for one."""
+"""Overfitting step of synthetic loss curves, and condensed curves."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""However the work is shared, the loss curve is that of one process with the same effective batch."""
+"""DDP and DeepSpeed: loss curves equal to one process, settings, rendezvous."""
 
 import shutil
 import signal
@@ -68,7 +68,7 @@ class Curves:
         return self._one[kind]
 
     def of_gang(self, config: TrainConfig, *, nodes: int, workers: int) -> dict[int, float]:
-        """The curve of a gang, whose artefact is whole."""
+        """The curve of a gang, whose artifact is whole."""
         pods = start_gang(self.world.root, config, nodes=nodes, workers=workers)
         assert end_gang(pods, SECONDS) == [0] * nodes, pods[0].output
         self._check_artifact(pods[0])

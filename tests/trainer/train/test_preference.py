@@ -1,4 +1,4 @@
-"""DPO and KTO learn what the rows prefer, from the tokens that prepare counted, by the losses that are written down."""
+"""DPO and KTO: tokens, losses compared with hand computations, learning."""
 
 import json
 import math

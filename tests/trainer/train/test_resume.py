@@ -1,4 +1,4 @@
-"""An interrupted run ends as an uninterrupted one does, bit for bit, whatever interrupted it."""
+"""Interrupted runs end bit for bit like uninterrupted ones: signals, lost pods, full volumes."""
 
 import errno
 import random
@@ -104,7 +104,7 @@ class Runs:
         return pods
 
     def outcome(self, config: Any, report: Any) -> Any:
-        """All that must be equal: what was logged, and the bytes of the artefact's weights."""
+        """All that must be equal: what was logged, and the bytes of the artifact's weights."""
         digest = report.training.artifact.digest.removeprefix("sha256:")
         manifest = Manifest.model_validate_json(
             (self.world.output / "sha256" / digest / "manifest.json").read_bytes()

@@ -1,4 +1,4 @@
-"""Training ends in the same artefact however often it was interrupted, and never in a useless one."""
+"""Train stage: artifact, probes, reruns, interruptions, runs without effect."""
 
 import shutil
 import signal
@@ -65,7 +65,7 @@ def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(world: World, make
     assert not torn.exists()
 
 
-def test_artefact_probes_and_rerun(world: World, make: type[RowBuilders]) -> None:
+def test_artifact_probes_and_rerun(world: World, make: type[RowBuilders]) -> None:
     config = world.train_config(prepared(world, make, "uid"))
     report = world.train(config)
     folder, manifest = manifest_of(world, report)
@@ -83,7 +83,7 @@ def test_artefact_probes_and_rerun(world: World, make: type[RowBuilders]) -> Non
     assert report.training.precision == "float32"
     check_probes(world, folder, manifest)
 
-    # Killed after the artefact was placed and before the report was committed: the same is found and left.
+    # Killed after the artifact was placed and before the report was committed: the same is found and left.
     (world.output / "ns/uid/reports/train.json").unlink()
     again = world.train(config)
     assert again.training.artifact == report.training.artifact
@@ -130,7 +130,7 @@ def test_one_times_four_equals_four_times_one(world: World, make: type[RowBuilde
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-def test_two_workers_make_one_artefact(world: World, make: type[RowBuilders]) -> None:
+def test_two_workers_make_one_artifact(world: World, make: type[RowBuilders]) -> None:
     config = world.train_config(prepared(world, make, "two"), uid="two", hyperparameters={"maxSteps": 4})
     with socket.socket() as free:
         free.bind(("localhost", 0))

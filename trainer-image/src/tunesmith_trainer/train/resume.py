@@ -22,7 +22,11 @@ from tunesmith_trainer.checkpoints.folder import CheckpointFolder, checkpoint_na
 from tunesmith_trainer.checkpoints.writer_lease import WriterLease, new_holder
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.callbacks.early_stopping import run_training
-from tunesmith_trainer.train.callbacks.step_callbacks import CommitCheckpoints, StopWhenPreempted
+from tunesmith_trainer.train.callbacks.step_callbacks import (
+    CommitCheckpoints,
+    StopWhenPreempted,
+    UploadCheckpoints,
+)
 from tunesmith_trainer.train.distributed.parallel import (
     any_worker,
     broadcast_from_first,
@@ -47,7 +51,7 @@ class ResumableTraining:
 
     Attributes:
         folder: the run's checkpoints.
-        callbacks: callbacks that stop on preemption and commit checkpoints.
+        callbacks: callbacks that stop on preemption, and commit and upload checkpoints.
 
     Raises:
         InfrastructureError: a later attempt has begun.
@@ -69,7 +73,7 @@ class ResumableTraining:
                 announcer.write_for_launcher(self.folder.describe(self._newest))
         self._stop = StopWhenPreempted(preemption)
         commit = CommitCheckpoints(self.folder, config.checkpoints, config.parallelism, announcer)
-        self.callbacks: list[TrainerCallback] = [self._stop, commit]
+        self.callbacks: list[TrainerCallback] = [self._stop, commit, UploadCheckpoints(workspace)]
 
     @property
     def output_dir(self) -> Path:

@@ -33,7 +33,6 @@ from tunesmith_trainer.train.callbacks.measurements import (
 )
 from tunesmith_trainer.train.callbacks.step_callbacks import (
     StopWhenDiverged,
-    UploadCheckpoints,
     raise_diverged,
 )
 from tunesmith_trainer.train.distributed.parallel import consolidated_weights, gang, is_first_rank
@@ -75,16 +74,7 @@ def _train(
     # A reward model has no token probabilities to probe.
     probed = () if config.method.reward else add_answers(training.model, training.renderer, rows_of(rows))
     loop.check_preemption()
-    training.callbacks.extend(
-        [
-            AnnounceMetrics(selection),
-            stop,
-            meter,
-            *loop.callbacks,
-            UploadCheckpoints(workspace),
-            StopWhenDiverged(),
-        ]
-    )
+    training.callbacks.extend([AnnounceMetrics(selection), stop, meter, *loop.callbacks, StopWhenDiverged()])
     trainer = build_trainer(training)
     meter.seconds = loop.run(trainer)
     best_step = load_best_checkpoint(trainer, selection, workspace.checkpoints)
