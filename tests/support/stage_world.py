@@ -1,4 +1,4 @@
-"""Fixtures of the tests of data and trainer: a mount root with a model, data and an output claim."""
+"""Fixtures for tests of data and trainer: mount root with models, data and output, and stage runs in it."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Tiny random language models, made on the spot: real architectures, 0.6 M parameters, trained in seconds."""
+"""Tiny random language models: real architectures with 0.6 M parameters, trained in seconds."""
 
 from collections.abc import Iterable
 from pathlib import Path
