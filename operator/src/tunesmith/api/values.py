@@ -224,10 +224,10 @@ _BYTES = {"M": 10**6, "G": 10**9, "T": 10**12, "Mi": 2**20, "Gi": 2**30, "Ti": 2
 
 
 def memory_bytes(amount: str) -> int:
-    """Number of bytes of an amount such as ``24Gi``.
+    """Number of bytes of a quantity such as ``24Gi``.
 
     Raises:
-        ValueError: the text is not an amount, such as ``Auto``.
+        ValueError: the text is not a quantity, such as ``Auto``.
     """
     number = amount.rstrip("MGTi")
     return int(float(number) * _BYTES[amount[len(number) :]])
