@@ -22,7 +22,7 @@ from tunesmith_data.rows.schema.formats import Row
 _BATCH_SIZE = 8
 
 
-class RewardModel:
+class RewardScorer:
     """Loaded reward model.
 
     Args:
@@ -59,7 +59,7 @@ class RewardModel:
 
 def load_reward_model(
     storage: Storage, uri: str, base: str | None = None, digest: str | None = None
-) -> RewardModel:
+) -> RewardScorer:
     """Load a reward model from its artifact, whose files are verified.
 
     Args:
@@ -83,7 +83,7 @@ def load_reward_model(
         model = _load_classifier(folder)
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.requires_grad_(False).eval()
-    return RewardModel(
+    return RewardScorer(
         model.to("cuda" if torch.cuda.is_available() else "cpu"), Renderer(tokenizer), max_length
     )
 
