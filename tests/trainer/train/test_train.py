@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from stage_world import RowBuilders, World
+from stage_world import RowBuilders, TrainReport, World, narrow
 from transformers import AutoModelForCausalLM
 
 from tunesmith_contract.artifact import Manifest
@@ -92,7 +92,7 @@ def test_artifact_probes_and_rerun(world: World, make: type[RowBuilders]) -> Non
     pod = world.start(config)
     output, _ = pod.communicate(timeout=60)
     assert pod.returncode == 0, output
-    assert parse_report((world.root / "log").read_bytes()) == again
+    assert narrow(TrainReport, parse_report((world.root / "log").read_bytes())) == again
     assert sorted(path.name for path in (world.output / "ns/uid").iterdir()) == [
         "data-report",
         "reports",
