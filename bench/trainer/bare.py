@@ -1,6 +1,6 @@
-"""A training script as people write it with TRL and PEFT, and nothing of Tunesmith: what the trainer is compared with.
+"""Baseline of the trainer benchmark: a plain training script with TRL and PEFT, without Tunesmith.
 
-``--settings`` is a JSON object of SFTConfig's arguments; without it TRL's defaults are taken. Prints one JSON line.
+``--settings`` is a JSON object of SFTConfig's arguments; without it TRL's defaults apply. Prints one JSON line.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from trl import SFTConfig, SFTTrainer
 
 
 def load_rows(file: Path) -> Dataset:
-    """The conversations of a prepared file, whose columns hold every key that a message may have."""
+    """Conversations of a prepared file, without the keys of messages that are null."""
     rows = load_dataset("parquet", data_files=str(file), split="train").select_columns("messages")
     return rows.map(
         lambda row: {
@@ -26,7 +26,7 @@ def load_rows(file: Path) -> Dataset:
 
 
 def main() -> None:
-    """Train, save, say how long it took."""
+    """Train and save; print seconds, tokens, loss and steps."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--rows", type=Path, required=True)

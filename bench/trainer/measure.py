@@ -1,12 +1,12 @@
-"""How fast and how lean the trainer is; writes ``bench/results/trainer.json``.
+"""Trainer benchmark: speed and memory compared with TRL and Unsloth; writes ``bench/results/trainer.json``.
 
-1. The trainer beside a bare TRL script with the same settings: wall time of the whole process, runs taken in turn.
-2. Our defaults beside TRL's own on the same data: tokens per second, and the loss both end with.
-3. From SIGTERM to the committed checkpoint and the end; from the start of a process to its first step.
-4. Full fine-tuning, LoRA and QLoRA on the same task, from a model that has learned its opposite before (records to
-   sentences): memory, time, and what the answers to unseen items are worth.
+1. Trainer and bare TRL script with the same settings: wall time of the whole process, in alternating runs.
+2. Default settings of Tunesmith and of TRL on the same data: tokens per second, final loss.
+3. Time from SIGTERM to the end with a committed checkpoint; from the start of a process to its first step.
+4. Full fine-tuning, LoRA and QLoRA on the same task, from a model that was trained on the opposite task (records to
+   sentences): memory, time, score on unseen items.
 
-On a GPU Unsloth's figures stand beside ours where the package is installed. Nothing is downloaded.
+On a GPU Unsloth is measured too, if the package is installed. Nothing is downloaded.
 """
 
 import argparse
@@ -33,7 +33,7 @@ RANK = 16
 
 
 def train_config(prepared: Any, *, steps: int, adapter: str | None = "LoRA", **more: Any) -> dict[str, Any]:
-    """A train run on prepared rows."""
+    """Configuration of a train run on prepared rows."""
     numbers = {"epochs": 50, "maxSteps": steps, "batchSize": 16, "microBatchSize": 8, "seed": 1}
     numbers |= {"learningRate": 2e-4 if adapter is None else 2e-3} | more.pop("numbers", {})
     config: dict[str, Any] = {
@@ -54,7 +54,7 @@ def train_config(prepared: Any, *, steps: int, adapter: str | None = "LoRA", **m
 def run_script(
     script: Path, bench: Bench, rows: Path, settings: dict[str, Any], *options: str
 ) -> dict[str, Any]:
-    """Another's script in a process of its own; its numbers and its wall time."""
+    """Run a comparison script in a process of its own; its printed result with the wall time in seconds."""
     with tempfile.TemporaryDirectory() as output:
         command = [sys.executable, str(script), "--model", str(bench.model), "--rows", str(rows)]
         command += ["--output", output, "--settings", json.dumps(settings), *options]
@@ -66,7 +66,7 @@ def run_script(
 
 
 def same_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """SFTConfig's arguments that say what a train configuration says."""
+    """SFTConfig arguments equivalent to a train configuration."""
     numbers, sft = config["hyperparameters"], config["method"]["sft"]
     return {
         "max_steps": numbers["maxSteps"],
@@ -85,41 +85,41 @@ def same_settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def prepared_rows(bench: Bench) -> Path:
-    """What prepare left to train on."""
+    """File of prepared training rows."""
     return bench.root / f"pvc/out/bench/prepare-{bench.uid}/prepared/train.parquet"
 
 
 def beside_bare(bench: Bench, steps: int, repeats: int) -> dict[str, Any]:
-    """1. The same training by both, in turn."""
-    ours, theirs = [], []
+    """1. Trainer and bare script with the same settings, in alternating runs."""
+    trainer_runs, bare_runs = [], []
     for _ in range(repeats):
-        # The script measures no validation rows, so neither does ours.
+        # The script evaluates no validation rows, so the trainer has none either.
         prepared = bench.prepare({"sft": {"maxLength": MAX_LENGTH}}, held_out=0.0)
         config = train_config(prepared, steps=steps)
         rows = bench.root / "rows.parquet"
         rows.write_bytes(prepared_rows(bench).read_bytes())
-        theirs.append(run_script(BARE, bench, rows, same_settings(config)))
+        bare_runs.append(run_script(BARE, bench, rows, same_settings(config)))
         report, wall = timed(lambda config=config: bench.run("train", **config))
-        ours.append({"wall": wall, "seconds": report.training.seconds, "loss": report.training.loss})
-    walls = [statistics.median(run["wall"] for run in runs) for runs in (ours, theirs)]
-    loops = [statistics.median(run["seconds"] for run in runs) for runs in (ours, theirs)]
+        trainer_runs.append({"wall": wall, "seconds": report.training.seconds, "loss": report.training.loss})
+    walls = [statistics.median(run["wall"] for run in runs) for runs in (trainer_runs, bare_runs)]
+    loops = [statistics.median(run["seconds"] for run in runs) for runs in (trainer_runs, bare_runs)]
     return {
         "steps": steps,
         "repeats": repeats,
-        "ours": {"wall": walls[0], "training": loops[0], "loss": ours[-1]["loss"]},
-        "bare": {"wall": walls[1], "training": loops[1], "loss": theirs[-1]["loss"]},
+        "ours": {"wall": walls[0], "training": loops[0], "loss": trainer_runs[-1]["loss"]},
+        "bare": {"wall": walls[1], "training": loops[1], "loss": bare_runs[-1]["loss"]},
         "wallRatio": walls[0] / walls[1],
         "trainingRatio": loops[0] / loops[1],
     }
 
 
 def defaults(bench: Bench, epochs: int) -> dict[str, Any]:
-    """2. Our defaults and TRL's, each for the same epochs of the same rows, at the same learning rate."""
+    """2. Default settings of Tunesmith and TRL, with the same rows, epochs and learning rate."""
     prepared = bench.prepare({"sft": {"maxLength": MAX_LENGTH}})
     rows = bench.root / "rows.parquet"
     rows.write_bytes(prepared_rows(bench).read_bytes())
     rate = 2e-3
-    theirs = run_script(
+    trl_run = run_script(
         BARE,
         bench,
         rows,
@@ -133,22 +133,22 @@ def defaults(bench: Bench, epochs: int) -> dict[str, Any]:
     return {
         "epochs": epochs,
         "ours": {"tokensPerSecond": training.tokens_per_second, "loss": training.loss},
-        "trl": {"tokensPerSecond": theirs["tokens"] / theirs["seconds"], "loss": theirs["loss"]},
+        "trl": {"tokensPerSecond": trl_run["tokens"] / trl_run["seconds"], "loss": trl_run["loss"]},
     }
 
 
 def preemption(bench: Bench) -> dict[str, Any]:
-    """3. Seconds to the first step, and from SIGTERM to the end of the process, its checkpoint committed."""
+    """3. Seconds to the first step, and from SIGTERM to the end of the process with a committed checkpoint."""
     prepared = bench.prepare({"sft": {"maxLength": MAX_LENGTH}})
     start = time.monotonic()
     process = bench.start("train", **train_config(prepared, steps=1000))
     assert process.stdout
     first = next(time.monotonic() - start for line in process.stdout if "'loss'" in line)
     step = next(time.monotonic() - start for line in process.stdout if "'loss'" in line) - first
-    told = time.monotonic()
+    signalled = time.monotonic()
     process.send_signal(signal.SIGTERM)
     process.communicate()
-    ended = time.monotonic() - told
+    ended = time.monotonic() - signalled
     report = bench.report()
     if process.returncode != 15 or report is None or report.checkpoint is None:
         raise RuntimeError(f"no checkpoint was committed: exit code {process.returncode}")
@@ -156,7 +156,7 @@ def preemption(bench: Bench) -> dict[str, Any]:
 
 
 def quality(bench: Bench, artifact: Any, *, whole: bool) -> float:
-    """The mean share of right JSON fields over unseen items."""
+    """Mean JSONFields score on unseen items."""
     base = artifact.uri if whole else "pvc://models/base"
     adapter = None if whole else {"uri": artifact.uri, "digest": artifact.digest}
     report = bench.run(
@@ -171,7 +171,7 @@ def quality(bench: Bench, artifact: Any, *, whole: bool) -> float:
 
 
 def teach_base(bench: Bench, steps: int) -> None:
-    """Teach the random base model the language of the task, but not the task."""
+    """Pre-train the random base model on the opposite task: same language, other direction."""
     bench.write_rows("train.jsonl", make_rows(bench.rows, seed=3, opposite=True))
     prepared = bench.prepare({"sft": {"maxLength": MAX_LENGTH}})
     config = train_config(prepared, steps=steps, adapter=None, numbers={"learningRate": 2e-3})
@@ -184,7 +184,7 @@ def teach_base(bench: Bench, steps: int) -> None:
 
 
 def kinds(bench: Bench, steps: int) -> list[dict[str, Any]]:
-    """4. The same task by full fine-tuning, LoRA and QLoRA."""
+    """4. Full fine-tuning, LoRA and QLoRA on the same task."""
     rows = []
     for adapter in (None, "LoRA", "QLoRA"):
         prepared = bench.prepare({"sft": {"maxLength": MAX_LENGTH}})
@@ -207,7 +207,7 @@ def kinds(bench: Bench, steps: int) -> list[dict[str, Any]]:
 
 
 def unsloth(bench: Bench, steps: int) -> list[dict[str, Any]] | None:
-    """The LoRA and QLoRA of the table by Unsloth; None where it is not at hand."""
+    """LoRA and QLoRA with Unsloth; None without a GPU or the package."""
     if not ON_GPU or find_spec("unsloth") is None:
         return None
     prepared = bench.prepare({"sft": {"maxLength": MAX_LENGTH}})
@@ -220,7 +220,7 @@ def unsloth(bench: Bench, steps: int) -> list[dict[str, Any]] | None:
 
 
 def main() -> None:
-    """Measure, and write the result: what is not measured in this run stays as it was."""
+    """Measure, and update the result file; parts that are not measured keep their values."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=RESULT)
     parser.add_argument("--quick", action="store_true", help="few steps: shows that it runs, measures little")

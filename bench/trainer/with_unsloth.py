@@ -1,4 +1,4 @@
-"""The same training by Unsloth, where a GPU and its package are at hand. Prints one JSON line, as ``bare.py`` does."""
+"""Comparison script of the trainer benchmark with Unsloth (needs a GPU); prints one JSON line like ``bare.py``."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Unsloth replaces parts of the libraries below, and has to come first.
+# Unsloth patches the libraries below, and has to be imported first.
 import unsloth  # noqa: F401  # isort: skip
 import torch
 from bare import load_rows
@@ -15,7 +15,7 @@ from unsloth import FastLanguageModel
 
 
 def main() -> None:
-    """Train, say how long it took and how much memory it took."""
+    """Train; print seconds, loss, steps and peak memory in bytes."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--rows", type=Path, required=True)

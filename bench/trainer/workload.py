@@ -1,4 +1,4 @@
-"""What is trained on in the benchmarks: a model and rows made on the spot, so that nothing is downloaded.
+"""Generated model, rows and stage runs of the trainer benchmark; nothing is downloaded.
 
 On a CPU a Llama of 2.8 million parameters; on a GPU one of 1.1 billion in bfloat16, of the sizes of Llama 3.2.
 """
@@ -27,13 +27,13 @@ THINGS = ("lunch", "a taxi", "paper", "a train ticket", "coffee", "a hotel night
 
 
 def machine() -> dict[str, Any]:
-    """What was measured on."""
+    """Hardware and versions that the measurement ran on."""
     hardware = torch.cuda.get_device_name() if ON_GPU else f"{os.cpu_count()} cores, no GPU"
     return {"hardware": hardware, "python": platform.python_version(), "torch": torch.__version__}
 
 
 def make_rows(count: int, seed: int = 0, *, opposite: bool = False) -> list[dict[str, Any]]:
-    """Sentences to be turned into records, or the opposite: rows of unequal length, as people's are."""
+    """Chat rows that turn sentences into JSON records, or the opposite, of unequal length."""
     chance = random.Random(seed)
     return [_row(chance, opposite) for _ in range(count)]
 
@@ -84,7 +84,7 @@ def make_model(folder: Path) -> None:
 
 @dataclass(slots=True)
 class Bench:
-    """A mount root with a model and data, in which stages run as they do in a pod."""
+    """Mount root with a model and data, in which stages run as in a pod."""
 
     root: Path
     rows: int
@@ -92,7 +92,7 @@ class Bench:
     environment: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Make the model and the data."""
+        """Create the model and the data."""
         for claim in ("models", "data", "out"):
             (self.root / "pvc" / claim).mkdir(parents=True)
         make_model(self.model)
@@ -101,16 +101,11 @@ class Bench:
 
     @property
     def model(self) -> Path:
-        """The base model's folder."""
+        """Folder of the base model."""
         return self.root / "pvc/models/base"
 
-    @property
-    def train_file(self) -> Path:
-        """The rows to learn from."""
-        return self.root / "pvc/data/train.jsonl"
-
     def write_rows(self, name: str, rows: list[dict[str, Any]]) -> None:
-        """A JSONL file of the data claim."""
+        """Write a JSONL file of the data claim."""
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (self.root / "pvc/data" / name).write_text(text)
 
@@ -124,7 +119,7 @@ class Bench:
         """Run a stage to its end; its report.
 
         Raises:
-            RuntimeError: it failed.
+            RuntimeError: the stage failed.
         """
         process = self.start(stage, **config)
         log, _ = process.communicate()
@@ -149,13 +144,13 @@ class Bench:
         )
 
     def report(self) -> RunReport | None:
-        """The last stage's last word."""
+        """Report of the last stage; None if it left none."""
         log = self.root / "log"
         return parse_report(log.read_bytes()) if log.exists() else None
 
 
 def timed(action: Any) -> tuple[Any, float]:
-    """What an action gives, and the seconds that it took."""
+    """Result of an action, and the seconds that it took."""
     start = time.monotonic()
     result = action()
     return result, time.monotonic() - start

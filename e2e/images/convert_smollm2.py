@@ -1,4 +1,4 @@
-"""Converts a GGUF of SmolLM2 into a folder of safetensors, in bfloat16, with tokenizer and chat template.
+"""Conversion of a SmolLM2 GGUF to a folder of safetensors in bfloat16, with tokenizer and chat template.
 
 Usage: convert_smollm2.py MODEL.gguf FOLDER. Needs the trainer's environment.
 """

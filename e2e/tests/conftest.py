@@ -1,4 +1,4 @@
-"""A cluster with real pods, with Tunesmith installed by its chart; one for the whole run."""
+"""Fixtures: one cluster with real pods per run, with Tunesmith installed by its chart."""
 
 from collections.abc import Iterator
 

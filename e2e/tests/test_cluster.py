@@ -1,4 +1,4 @@
-"""The shape with a node: what real pods of the project rely on."""
+"""Cluster with a node: features that the project's pods rely on."""
 
 import json
 from collections.abc import Iterator

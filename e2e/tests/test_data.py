@@ -1,4 +1,4 @@
-"""The way of the data, with real pods: cleaned and reported; made by a teacher in the cluster, within a budget."""
+"""Data preparation with real pods: cleaning, report, generation by a teacher within a budget."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Ways to train, with real pods: several nodes, reward models, earlier artefacts, pods that are taken away.
+"""Training with real pods: several nodes, reward models, earlier artifacts, deleted pods.
 
 The quickstart's tests come after these: their last one uninstalls the operator.
 """
@@ -75,7 +75,9 @@ def test_a_reward_model_teaches_by_its_taste(installation: Installation) -> None
     assert any("reward" in point for point in job["status"]["curve"])
 
 
-def test_an_earlier_artefact_is_gone_on_from(installation: Installation, alone: dict[str, Any]) -> None:
+def test_training_continues_from_an_earlier_artifact(
+    installation: Installation, alone: dict[str, Any]
+) -> None:
     numbers = {"maxSteps": 3, "batchSize": 8, "learningRate": "1e-4"}
     earlier = {"fineTuneJobRef": {"name": "alone"}}
     installation.client.apply(build_training("onward", baseModel=earlier, hyperparameters=numbers))

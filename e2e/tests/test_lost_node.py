@@ -1,4 +1,4 @@
-"""A node falls silent in the middle of training, and comes back after the job was given to another pod."""
+"""Node that is lost during training and returns after another pod has taken over."""
 
 import pytest
 from invoices import NAMESPACE, Installation

@@ -1,4 +1,4 @@
-"""From kubectl apply to an answered request, with real pods on a tiny model."""
+"""Quickstart with real pods on a tiny model, from kubectl apply to a served request."""
 
 import itertools
 from collections import Counter

@@ -1,4 +1,4 @@
-"""A disk that becomes full at a chosen write below a folder, for every library that writes checkpoints."""
+"""Simulated full disk: failure at a chosen write below a folder, for all libraries that write checkpoints."""
 
 import errno
 import os

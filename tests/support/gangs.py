@@ -1,4 +1,4 @@
-"""Pods of a training run as real processes: launchers with their workers, on this host."""
+"""Pods of a training run as local processes: launchers with their workers."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Memory of a training step without its hardware: tensors without data, counted as they come and go.
+"""Memory of a training step on fake tensors, counted as they are created and freed.
 
 The model runs on fake tensors (torch's FakeTensorMode), so one of any size runs on any machine; each operation's
 results are counted until nothing holds them any more, as an allocator would. What kernels take for themselves,

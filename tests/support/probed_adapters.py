@@ -1,4 +1,4 @@
-"""Makes a tiny model and adapters on it with manifests, in the trainer's Python.
+"""Tiny model and adapters with manifests and probes, built in the trainer's environment.
 
 ``probed_adapters.py FOLDER ARCHITECTURE``: FOLDER gets ``model/``, a claim ``mnt/pvc/artifacts`` and
 ``versions.json``, which tells the versions made: ``right``; ``wrong``, other weights under the right one's

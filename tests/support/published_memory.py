@@ -1,4 +1,4 @@
-"""Memory that others measured and published, with what they say of their setup."""
+"""Published memory measurements of others, with their settings."""
 
 from dataclasses import dataclass, replace
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of data and trainer: a mount root with a model, data and an output claim."""
+"""Fixtures for tests of data and trainer: mount root with models, data and output, and stage runs in it."""
 
 import json
 import os
@@ -9,14 +9,13 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 import torch
 from tiny_models import make_model
 
-from tunesmith_contract.report import RunReport
+from tunesmith_contract.report import DatasetReport, EvaluationReport, ModelReport, RunReport, TrainingReport
 from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig, parse_run_config
 from tunesmith_data.pod.progress import Progress
 from tunesmith_data.pod.storage import Storage
@@ -70,6 +69,34 @@ def make_preferences(count: int, seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
+class PrepareReport(RunReport):
+    """Report of a successful prepare stage."""
+
+    model: ModelReport
+    dataset: DatasetReport
+
+
+class TrainReport(RunReport):
+    """Report of a successful train stage."""
+
+    training: TrainingReport
+
+
+class EvaluateReport(RunReport):
+    """Report of a successful evaluate stage."""
+
+    evaluation: EvaluationReport
+
+
+Report = TypeVar("Report", bound=RunReport)
+
+
+def narrow(kind: type[Report], report: RunReport | None) -> Report:
+    """The same report in the type of its stage."""
+    assert report is not None
+    return kind.model_construct(report.model_fields_set, **dict(report))
+
+
 class World:
     """A mount root, and configurations that run in it."""
 
@@ -88,7 +115,7 @@ class World:
         (self.data / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
         return f"pvc://data/{name}"
 
-    def prepare_config(self, train: str, uid: str = "uid", **more: Any) -> PrepareConfig:
+    def prepare_config(self, train: str | list[str], uid: str = "uid", **more: Any) -> PrepareConfig:
         """A prepare run."""
         config = {
             "stage": "prepare",
@@ -129,19 +156,20 @@ class World:
         config = {"stage": "evaluate", "baseModel": "pvc://models/llama", "policy": "{}"}
         return self._parse(config | more, EvaluateConfig, "EvalRun", uid)
 
-    def prepare(self, config: PrepareConfig) -> RunReport:
+    def prepare(self, config: PrepareConfig) -> PrepareReport:
         """Run the stage here."""
-        return prepare(config, self.storage, Workspace(self.storage, config), Progress({}))
+        report = prepare(config, self.storage, Workspace(self.storage, config), Progress({}))
+        return narrow(PrepareReport, report)
 
-    def train(self, config: TrainConfig) -> RunReport:
+    def train(self, config: TrainConfig) -> TrainReport:
         """Run the stage here."""
         report = train(config, self.storage, Workspace(self.storage, config), Preemption())
-        assert report
-        return report
+        return narrow(TrainReport, report)
 
-    def evaluate(self, config: EvaluateConfig) -> RunReport:
+    def evaluate(self, config: EvaluateConfig) -> EvaluateReport:
         """Run the stage here."""
-        return evaluate(config, self.storage, Workspace(self.storage, config), Progress({}))
+        report = evaluate(config, self.storage, Workspace(self.storage, config), Progress({}))
+        return narrow(EvaluateReport, report)
 
     def start(
         self, config: PrepareConfig | TrainConfig | EvaluateConfig, **env: str
@@ -198,15 +226,35 @@ def shared_world(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Worl
     return World(tmp_path_factory.mktemp("mnt"), models)
 
 
+class RowBuilders:
+    """Builders of training rows for tiny models."""
+
+    rows = staticmethod(make_rows)
+    row = staticmethod(make_row)
+    preferences = staticmethod(make_preferences)
+
+
 @pytest.fixture(scope="session")
-def make() -> Any:
+def make() -> type[RowBuilders]:
     """Builders of rows."""
-    return SimpleNamespace(rows=make_rows, row=make_row, preferences=make_preferences)
+    return RowBuilders
+
+
+class ProgressServer(NamedTuple):
+    """Progress server of the operator, as the trainer sees it.
+
+    Attributes:
+        url: its URL.
+        received: Authorization header and body of each request.
+    """
+
+    url: str
+    received: list[tuple[str | None, bytes]]
 
 
 @pytest.fixture
-def server() -> Iterator[Any]:
-    """A progress server: its URL, and what it has received."""
+def server() -> Iterator[ProgressServer]:
+    """Progress server on a free port."""
     received: list[tuple[str | None, bytes]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -222,6 +270,6 @@ def server() -> Iterator[Any]:
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/progress", received
+        yield ProgressServer(f"http://127.0.0.1:{server.server_port}/progress", received)
         server.shutdown()
         thread.join()

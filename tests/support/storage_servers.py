@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tunesmith_cluster.binaries import program
 
-BUCKET = "artefacts"
+BUCKET = "artifacts"
 ACCESS_KEY, SECRET_KEY = "AKIATUNESMITH0000000", "s3-secret-of-the-tests"
 USER, PASSWORD = "robot", "open-sesame-42"
 _PASSWORD_HASH = "$2b$05$abcdefghijklmnopqrstuuPvlXCRQqKpBba0rJZc1LI5TCJ1Gzh5e"  # of PASSWORD, by bcrypt

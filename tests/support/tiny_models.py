@@ -1,4 +1,4 @@
-"""Tiny random language models, made on the spot: real architectures, 0.6 M parameters, trained in seconds."""
+"""Tiny random language models: real architectures with 0.6 M parameters, trained in seconds."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +11,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     PreTrainedConfig,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
@@ -64,7 +65,7 @@ def make_tokenizer(texts: Iterable[str], chat_template: str = CHAT_TEMPLATE) -> 
     )
 
 
-def make_config(architecture: Architecture, tokenizer: PreTrainedTokenizerFast) -> PreTrainedConfig:
+def make_config(architecture: Architecture, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
     """The configuration of a tiny model of `architecture` for `tokenizer`."""
     return _CONFIGS[architecture](
         vocab_size=max(VOCABULARY, len(tokenizer)),

@@ -1,4 +1,4 @@
-"""Resolved runs of training, as the operator writes them."""
+"""Resolved train configurations, as written by the operator."""
 
 from typing import Any
 

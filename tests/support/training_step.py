@@ -1,4 +1,4 @@
-"""A training step as the trainer makes one, on a model made on the spot: counted without data, or on a GPU."""
+"""Training step as in the trainer on a generated model: counted on fake tensors, or measured on a GPU."""
 
 import contextlib
 from collections.abc import Iterator

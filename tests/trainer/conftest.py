@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the trainer."""
+"""Fixtures of the trainer's tests."""
 
 from pathlib import Path
 

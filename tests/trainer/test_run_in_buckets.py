@@ -1,4 +1,4 @@
-"""A run whose model, data, work files and artefacts lie in buckets and registries, on pods that share nothing else."""
+"""Runs with model, data, work files and artifacts in buckets and registries."""
 
 import json
 import shutil
@@ -13,6 +13,7 @@ import pytest
 from data_reports import make_agreement
 from gangs import start_gang
 from labelled_rows import labels_left
+from stage_world import RowBuilders, World
 from storage_servers import BUCKET, Registry, S3Server, run_registry, run_s3
 
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory
@@ -48,7 +49,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 class RemoteWorld:
     """A bucket with a model and rows, and pods that find nothing on their disks."""
 
-    def __init__(self, world: Any, s3: S3Server, models: Path, root: Path) -> None:
+    def __init__(self, world: World, s3: S3Server, models: Path, root: Path) -> None:
         self.world, self.s3, self.root = world, s3, root
         self.name = uuid.uuid4().hex
         self.folder = s3.root / BUCKET / self.name
@@ -84,14 +85,14 @@ class RemoteWorld:
         assert report
         return report
 
-    def prepare(self, make: Any, uid: str, **more: Any) -> RunReport:
+    def prepare(self, make: type[RowBuilders], uid: str, **more: Any) -> RunReport:
         """Prepared rows in the bucket."""
         rows = self.write_rows("train.jsonl", make.rows(44))
         return self.run(self.place(self.world.prepare_config(rows, uid=uid), **more))
 
 
 @pytest.fixture
-def remote(world: Any, s3: S3Server, models: Path, tmp_path: Path) -> RemoteWorld:
+def remote(world: World, s3: S3Server, models: Path, tmp_path: Path) -> RemoteWorld:
     return RemoteWorld(world, s3, models, tmp_path)
 
 
@@ -105,7 +106,7 @@ def test_a_folder_of_a_bucket_is_a_data_set(remote: RemoteWorld) -> None:
         storage.dataset_files(f"{remote.uri}/c*")
 
 
-def test_all_stages_on_a_bucket(remote: RemoteWorld, make: Any) -> None:
+def test_all_stages_on_a_bucket(remote: RemoteWorld, make: type[RowBuilders]) -> None:
     prepared = remote.prepare(make, "uid")
     assert prepared.model
     assert prepared.model.parameters > 0
@@ -136,8 +137,8 @@ def test_all_stages_on_a_bucket(remote: RemoteWorld, make: Any) -> None:
     assert (remote.folder / details.uri.removeprefix(f"{remote.uri}/")).read_bytes().count(b"\n") == 4
 
 
-def test_a_killed_pod_loses_at_most_one_interval(remote: RemoteWorld, make: Any) -> None:
-    """Interrupted on one pod and resumed on another: the same artefact as in one go, bit for bit."""
+def test_a_killed_pod_loses_at_most_one_interval(remote: RemoteWorld, make: type[RowBuilders]) -> None:
+    """Interrupted on one pod and resumed on another: the same artifact as in one go, bit for bit."""
     numbers = {"epochs": 2}
     whole = remote.run(
         remote.place(
@@ -149,6 +150,7 @@ def test_a_killed_pod_loses_at_most_one_interval(remote: RemoteWorld, make: Any)
     (remote.root / "first").mkdir()
     keys = {**remote.s3.secret(), "TMPDIR": str(remote.root / "first")}
     pod = remote.world.start(config, **keys)
+    assert pod.stdout
     assert any("'loss'" in line for line in pod.stdout)
     pod.send_signal(signal.SIGTERM)
     log, _ = pod.communicate(timeout=120)
@@ -170,14 +172,14 @@ def test_a_killed_pod_loses_at_most_one_interval(remote: RemoteWorld, make: Any)
     assert not torn.exists()
 
 
-def test_the_ranks_of_a_pod_share_what_is_fetched(remote: RemoteWorld, make: Any) -> None:
+def test_the_ranks_of_a_pod_share_what_is_fetched(remote: RemoteWorld, make: type[RowBuilders]) -> None:
     """Two workers on one disk: interrupted, and resumed by two more on another."""
     numbers = {"epochs": 2, "microBatchSize": 1}
     config = remote.place(remote.world.train_config(remote.prepare(make, "uid"), hyperparameters=numbers))
 
     def start(disk: str, on_line: Callable[[str], None] | None = None) -> Any:
         (remote.root / disk).mkdir()
-        keys = {**remote.s3.secret(), "TMPDIR": str(remote.root / disk)}
+        keys: dict[str, Any] = {**remote.s3.secret(), "TMPDIR": str(remote.root / disk)}
         (pod,) = start_gang(remote.world.root, config, workers=2, on_line=on_line, **keys)
         return pod
 
@@ -194,14 +196,14 @@ def test_the_ranks_of_a_pod_share_what_is_fetched(remote: RemoteWorld, make: Any
 
 
 def files_of(remote: RemoteWorld, report: RunReport) -> list[Any]:
-    """An artefact's weights and configuration; card and history name the run."""
+    """An artifact's weights and configuration; card and history name the run."""
     assert report.training
     folder = remote.folder / report.training.artifact.uri.removeprefix(f"{remote.uri}/")
     return [file for file in describe_files(folder) if file.path.startswith("adapter_")]
 
 
-def test_work_files_on_a_bucket_and_artefacts_in_a_registry(
-    remote: RemoteWorld, registry: Registry, make: Any
+def test_work_files_on_a_bucket_and_artifacts_in_a_registry(
+    remote: RemoteWorld, registry: Registry, make: type[RowBuilders]
 ) -> None:
     remote.mount("workspace", remote.s3.secret())
     shutil.rmtree(remote.secrets / "output")
@@ -216,19 +218,23 @@ def test_work_files_on_a_bucket_and_artefacts_in_a_registry(
     assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in fetched.iterdir()}
 
 
-def test_a_registry_keeps_no_work_files(remote: RemoteWorld, registry: Registry, make: Any) -> None:
+def test_a_registry_keeps_no_work_files(
+    remote: RemoteWorld, registry: Registry, make: type[RowBuilders]
+) -> None:
     with pytest.raises(StorageError, match="workspace of pvc://, s3:// or gs://") as caught:
         remote.prepare(make, "uid", output=f"oci://{registry.host}/team/adapters")
     assert classify(caught.value) == (FailureCategory.USER_ERROR, "WorkspaceNeeded")
 
 
-def test_a_model_without_safetensors_is_found_before_training(remote: RemoteWorld, make: Any) -> None:
+def test_a_model_without_safetensors_is_found_before_training(
+    remote: RemoteWorld, make: type[RowBuilders]
+) -> None:
     (remote.folder / "model/model.safetensors").unlink()
     with pytest.raises(UserError, match=r"holds no \*\.safetensors"):
         remote.prepare(make, "uid")
 
 
-def test_another_attempt_finds_how_far_people_agree(remote: RemoteWorld, make: Any) -> None:
+def test_another_attempt_finds_how_far_people_agree(remote: RemoteWorld, make: type[RowBuilders]) -> None:
     folder = remote.folder / "out/ns/uid"
     labels_left(folder, make.rows(30), make_agreement())
     argilla = {"url": "http://nowhere.invalid", "dataset": "tone"}
@@ -237,7 +243,7 @@ def test_another_attempt_finds_how_far_people_agree(remote: RemoteWorld, make: A
     assert read_report(folder / "data-report").agreement == make_agreement()
 
 
-def test_what_is_wrong_with_the_rows_is_kept(remote: RemoteWorld, make: Any) -> None:
+def test_what_is_wrong_with_the_rows_is_kept(remote: RemoteWorld, make: type[RowBuilders]) -> None:
     rows = remote.write_rows("bad.jsonl", [*make.rows(3), {"messages": "none"}])
     config = remote.place(remote.world.prepare_config(rows))
     with pytest.raises(Exception, match="messages"):
@@ -250,7 +256,7 @@ class TestCheckpoints:
     """The bucket's checkpoints are those of the attempt that has the lease."""
 
     @pytest.fixture
-    def attempts(self, remote: RemoteWorld, make: Any) -> Callable[[int], Workspace]:
+    def attempts(self, remote: RemoteWorld, make: type[RowBuilders]) -> Callable[[int], Workspace]:
         config = remote.place(remote.world.train_config(remote.prepare(make, "uid")))
 
         def begin(attempt: int) -> Workspace:

@@ -1,4 +1,4 @@
-"""What the end-to-end tests train on: a random Llama, questions about invoices, two answers to learn."""
+"""Model and data of the end-to-end tests: a random Llama, questions about invoices, two answers."""
 
 import json
 import subprocess

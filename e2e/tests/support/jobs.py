@@ -1,4 +1,4 @@
-"""FineTuneJobs of the end-to-end tests, and their ends."""
+"""Creation and completion of FineTuneJobs in end-to-end tests."""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +36,7 @@ def build_training(name: str, **more: Any) -> dict[str, Any]:
 
 
 def succeeded(status: dict[str, Any]) -> bool:
-    """Whether a job has ended well."""
+    """True if a job has succeeded."""
     return status.get("phase") == "Succeeded"
 
 

@@ -1,4 +1,4 @@
-"""An endpoint that speaks the OpenAI API and answers each question with its number; runs in a pod of its own."""
+"""OpenAI-compatible teacher endpoint that runs in a pod and answers each question with its number."""
 
 import json
 import re

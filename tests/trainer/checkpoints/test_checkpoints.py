@@ -1,4 +1,4 @@
-"""A checkpoint counts only whole, whichever of its files is torn, and only one attempt may write."""
+"""Checkpoint folders: incomplete checkpoints, write lease, removal of old ones."""
 
 import contextlib
 import json
@@ -17,9 +17,9 @@ from tunesmith_contract.uris import parse_uri
 from tunesmith_data.failures import InfrastructureError, UserError
 from tunesmith_trainer.checkpoints.folder import (
     CheckpointFolder,
-    discard_torn,
     keep_newest,
     newest_checkpoint,
+    remove_incomplete,
     require_same_world,
     step_of,
 )
@@ -70,7 +70,7 @@ def test_a_harmed_checkpoint_is_ignored_and_removed(tmp_path: Path, name: str, h
     assert newest_checkpoint(tmp_path) == harmed
     harm(harmed / name)  # type: ignore[operator]
     assert newest_checkpoint(tmp_path) == whole
-    discard_torn(tmp_path, whole)
+    remove_incomplete(tmp_path, whole)
     assert not harmed.exists()
     assert newest_checkpoint(tmp_path) == whole
 
@@ -80,7 +80,7 @@ def test_steps_count_as_numbers_and_other_folders_are_left(tmp_path: Path) -> No
     make_checkpoint(tmp_path, 9)
     newest = make_checkpoint(tmp_path, 100)
     assert newest_checkpoint(tmp_path) == newest
-    discard_torn(tmp_path, newest)
+    remove_incomplete(tmp_path, newest)
     assert (tmp_path / "checkpoint-best").exists()
 
 
@@ -96,7 +96,7 @@ def test_nothing_to_resume_from(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path / "absent") is None
     make_checkpoint(tmp_path, 1, commit=False)
     assert newest_checkpoint(tmp_path) is None
-    discard_torn(tmp_path, None)
+    remove_incomplete(tmp_path, None)
     assert [path.name for path in tmp_path.iterdir()] == [LEASE_FILE]
 
 
@@ -124,7 +124,7 @@ def test_the_best_is_kept_beside_the_newest(tmp_path: Path) -> None:
         make_checkpoint(tmp_path, step)
     folder = open_attempt(tmp_path)
     folder.keep(2, besides={1})
-    assert [checkpoint.step for checkpoint in folder.kept()] == [1, 3, 4]
+    assert [checkpoint.step for checkpoint in folder.committed()] == [1, 3, 4]
 
 
 def snapshot(root: Path) -> dict[str, bytes]:

@@ -1,18 +1,19 @@
-"""All sides answer the same items, faithfully, and once."""
+"""Evaluate stage: items, prompts, batch generation, resumed runs."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from stage_world import RowBuilders, World
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith_contract.base import sha256_digest
 from tunesmith_contract.report import TERMINATION_MESSAGE_BYTES
-from tunesmith_contract.run_config import Side, Suite
+from tunesmith_contract.run_config import Metric, Side, Suite
 from tunesmith_data.failures import DataError, UserError
 from tunesmith_data.models.rendering import Renderer
-from tunesmith_trainer.evaluate import stage as evaluate_run
 from tunesmith_trainer.evaluate.answers import AnswerStore
 from tunesmith_trainer.evaluate.generation import Generator, make_batches, shared_length
 from tunesmith_trainer.evaluate.items import build_prompt, choose_examples, limit_items, read_items
@@ -21,7 +22,7 @@ METRICS = ["ExactMatch", "JSONFields"]
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral"])
-def test_the_whole_way_on_each_architecture(world: Any, make: Any, architecture: str) -> None:
+def test_the_whole_way_on_each_architecture(world: World, make: type[RowBuilders], architecture: str) -> None:
     model = f"pvc://models/{architecture}"
     rows = make.rows(60)
     train, test = world.write_rows("train.jsonl", rows[:40]), world.write_rows("test.jsonl", rows[40:])
@@ -54,7 +55,7 @@ def test_the_whole_way_on_each_architecture(world: Any, make: Any, architecture:
     assert any(line["answers"]["tuned"]["text"] != line["answers"]["bare"]["text"] for line in lines)
 
 
-def test_a_whole_model_is_a_side_beside_its_base(world: Any, make: Any) -> None:
+def test_a_whole_model_is_a_side_beside_its_base(world: World, make: type[RowBuilders]) -> None:
     rows = make.rows(60)
     train, test = world.write_rows("train.jsonl", rows[:40]), world.write_rows("test.jsonl", rows[40:])
     prepared = world.prepare(world.prepare_config(train))
@@ -75,7 +76,7 @@ def test_a_whole_model_is_a_side_beside_its_base(world: Any, make: Any) -> None:
 
 
 @pytest.fixture
-def generator(models: Any) -> Generator:
+def generator(models: Path) -> Generator:
     tokenizer = AutoTokenizer.from_pretrained(models / "llama")
     return Generator(AutoModelForCausalLM.from_pretrained(models / "llama", dtype=torch.float32), tokenizer)
 
@@ -104,7 +105,7 @@ def test_batches_hold_every_prompt_once_and_shared_length_leaves_one_token() -> 
     assert shared_length([[1, 2], [1, 2]]) == 1
 
 
-def test_examples_are_never_tested_items(world: Any, make: Any) -> None:
+def test_examples_are_never_tested_items(world: World, make: type[RowBuilders]) -> None:
     rows = make.rows(12)
     same_question = make.row(rows[0]["messages"][0]["content"], "another answer")
     path = world.storage.dataset_file(world.write_rows("pool.jsonl", [*rows, same_question]))
@@ -117,7 +118,7 @@ def test_examples_are_never_tested_items(world: Any, make: Any) -> None:
         choose_examples(pool, tested, 5, seed=1)
 
 
-def test_limit_is_by_content(world: Any, make: Any) -> None:
+def test_limit_is_by_content(world: World, make: type[RowBuilders]) -> None:
     items = read_items(world.storage.dataset_file(world.write_rows("x.jsonl", make.rows(30))), "x")
     suite = Suite(name="s", dataset="pvc://x/y", metrics=("ExactMatch",), limit=10)
     chosen = limit_items(items, suite, seed=1)
@@ -126,7 +127,7 @@ def test_limit_is_by_content(world: Any, make: Any) -> None:
 
 
 def test_prompt_has_the_sides_system_prompt_then_examples_then_the_question(
-    world: Any, make: Any, models: Any
+    world: World, make: type[RowBuilders], models: Path
 ) -> None:
     asked = make.row("and 3 4", "x")
     asked["messages"].insert(0, {"role": "system", "content": "item's own"})
@@ -141,15 +142,17 @@ def test_prompt_has_the_sides_system_prompt_then_examples_then_the_question(
     assert other == turn("system", "side's") + shown + "<|im_start|>assistant\n"
 
 
-def test_expected_answers_must_fit_the_metric(world: Any, make: Any) -> None:
+def test_expected_answers_must_fit_the_metric(world: World, make: type[RowBuilders]) -> None:
     path = world.storage.dataset_file(
         world.write_rows("x.jsonl", [make.row("q", '{"a": 1}'), make.row("r", "no")])
     )
     with pytest.raises(DataError, match=r"x:2: expected_answer.*JSONFields"):
-        read_items(path, "x", ("JSONFields",))
+        read_items(path, "x", (Metric.JSON_FIELDS,))
 
 
-def test_a_killed_run_asks_only_what_is_open(world: Any, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_asks_only_what_is_open(
+    world: World, make: type[RowBuilders], monkeypatch: pytest.MonkeyPatch
+) -> None:
     test = world.write_rows("test.jsonl", make.rows(40))
     config = world.evaluate_config(
         sides=[{"name": "a"}, {"name": "b", "systemPrompt": "Sort."}],
@@ -165,7 +168,7 @@ def test_a_killed_run_asks_only_what_is_open(world: Any, make: Any, monkeypatch:
             if len(asked) == 2 and number == 0:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluate_run.Generator, "answer", killed)
+    monkeypatch.setattr(Generator, "answer", killed)
     with pytest.raises(KeyboardInterrupt):
         world.evaluate(config)
     report = world.evaluate(config)
@@ -173,7 +176,7 @@ def test_a_killed_run_asks_only_what_is_open(world: Any, make: Any, monkeypatch:
     assert report.evaluation.results[0].items == 40
 
 
-def test_a_torn_line_of_answers_is_asked_again(tmp_path: Any) -> None:
+def test_a_torn_line_of_answers_is_asked_again(tmp_path: Path) -> None:
     store = AnswerStore(tmp_path / "a.jsonl")
     store.add({"one": "1", "two": "2\n"})
     with (tmp_path / "a.jsonl").open("ab") as stream:

@@ -1,4 +1,4 @@
-"""Intervals cover as often as they say, metrics score what they say."""
+"""Coverage of the confidence intervals, exactness of the tests, scores of the metrics."""
 
 import numpy as np
 import pytest
@@ -32,6 +32,9 @@ def test_tango_covers_the_true_difference(items: int, better: float, worse: floa
     assert covered / RUNS >= 0.95 - TOLERANCE
 
 
+#: Possible scores and their probabilities.
+Scores = tuple[list[float], list[float]]
+
 CEILING = ([1, 0.75, 0.5, 0], [0.9, 0.06, 0.03, 0.01])
 MIDDLE = ([0, 0.25, 0.5, 0.75, 1], [0.1, 0.2, 0.4, 0.2, 0.1])
 RARE = ([1, 0], [0.02, 0.98])
@@ -42,12 +45,12 @@ ALWAYS = ([1], [1])
 @pytest.mark.parametrize(
     ("left", "right"), [(CEILING, MIDDLE), (CEILING, CEILING), (RARE, ALWAYS), (ALWAYS, ALWAYS)]
 )
-def test_continuous_intervals_cover(items: int, left: tuple, right: tuple) -> None:
+def test_continuous_intervals_cover(items: int, left: Scores, right: Scores) -> None:
     chance = np.random.default_rng(11)
     means = [float(np.dot(*side)) for side in (left, right)]
     covered_mean = covered_difference = 0
     for _ in range(RUNS):
-        scores = [chance.choice(side[0], items, p=side[1]) for side in (left, right)]
+        scores = [chance.choice(side[0], items, p=side[1]).tolist() for side in (left, right)]
         mean = mean_interval(scores[0], 0.95, binary=False)
         delta = difference_interval(scores[0], scores[1], 0.95, binary=False)
         covered_mean += mean.low - 1e-6 <= means[0] <= mean.high + 1e-6
@@ -97,8 +100,9 @@ def test_tango_limits_are_where_the_score_test_just_rejects(better: int, worse: 
 
 def test_paired_test_sees_what_is_small_but_steady() -> None:
     baseline = np.random.default_rng(3).uniform(0.2, 0.8, 40)
-    assert difference_p_value(baseline + 0.1, baseline, binary=False, seed=1) < 0.001
-    assert difference_interval(baseline + 0.1, baseline, 0.95, binary=False).low > 0
+    better, worse = (baseline + 0.1).tolist(), baseline.tolist()
+    assert difference_p_value(better, worse, binary=False, seed=1) < 0.001
+    assert difference_interval(better, worse, 0.95, binary=False).low > 0
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""PID 1 maps what happens to real worker processes to the contract's exit codes and its last word."""
+"""Launcher with real worker processes: exit codes, signals, termination message."""
 
 import json
 import os
@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from tunesmith_trainer.launcher import launcher
 from tunesmith_trainer.launcher.launcher import Gang, Launcher
-launcher.SECONDS_TO_FOLLOW_A_FAILURE = {patience}
+launcher.GRACE_SECONDS_AFTER_FAILURE = {patience}
 counts = iter({oom_kills})
 launcher = Launcher("train", [sys.executable, "-c", {worker!r}], Gang(workers={workers}), Path({log!r}),
                     oom_kills=lambda: next(counts))

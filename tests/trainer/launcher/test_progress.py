@@ -1,11 +1,11 @@
-"""Progress reaches the operator, seldom, and its absence fails nothing."""
+"""Progress reports to the operator: content, rate limit, unreachable server."""
 
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
+from stage_world import ProgressServer, RowBuilders, World
 
 from tunesmith_contract.layout import CHECKPOINT_FILE_ENV
 from tunesmith_contract.progress import (
@@ -20,11 +20,11 @@ from tunesmith_contract.progress import (
 from tunesmith_contract.report import Checkpoint
 from tunesmith_data.failures import Preempted
 from tunesmith_data.pod.progress import Progress
-from tunesmith_trainer.checkpoints.announcement import LastCheckpoint
+from tunesmith_trainer.checkpoints.announcement import CheckpointAnnouncer
 from tunesmith_trainer.preemption import InterruptibleProgress, Preemption
 
 
-def test_updates_are_throttled_but_first_and_last_are_sent(server: Any, tmp_path: Path) -> None:
+def test_updates_are_throttled_but_first_and_last_are_sent(server: ProgressServer, tmp_path: Path) -> None:
     url, received = server
     (tmp_path / "token").write_text("secret\n")
     times = iter([0.0, 1.0, 2.0, 6.0, 7.0])
@@ -40,7 +40,7 @@ def test_updates_are_throttled_but_first_and_last_are_sent(server: Any, tmp_path
     assert set(json.loads(received[0][1])) == {"trainerStatus"}
 
 
-def test_what_was_done_before_says_nothing_of_the_time_left(server: Any) -> None:
+def test_what_was_done_before_says_nothing_of_the_time_left(server: ProgressServer) -> None:
     url, received = server
     times = iter([100.0, 110.0])
     progress = Progress({SERVER_URL_ENV: url}, clock=lambda: next(times))
@@ -51,7 +51,11 @@ def test_what_was_done_before_says_nothing_of_the_time_left(server: Any) -> None
 
 
 def test_training_speaks_the_same_protocol(
-    server: Any, world: Any, make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ProgressServer,
+    world: World,
+    make: type[RowBuilders],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url, received = server
     (tmp_path / "token").write_text("secret")
@@ -70,10 +74,10 @@ def test_a_missing_server_or_token_fails_nothing(tmp_path: Path) -> None:
     Progress({SERVER_URL_ENV: "http://127.0.0.1:9/x", TOKEN_ENV: str(tmp_path / "absent")}).update(1, 1)
 
 
-def test_a_commit_is_told_to_the_operator_and_to_the_launcher(server: Any, tmp_path: Path) -> None:
+def test_a_commit_is_told_to_the_operator_and_to_the_launcher(server: ProgressServer, tmp_path: Path) -> None:
     url, received = server
     file = tmp_path / "checkpoint.json"
-    last = LastCheckpoint(Progress({SERVER_URL_ENV: url}), {CHECKPOINT_FILE_ENV: str(file)})
+    last = CheckpointAnnouncer(Progress({SERVER_URL_ENV: url}), {CHECKPOINT_FILE_ENV: str(file)})
     checkpoint = Checkpoint(
         step=4,
         uri="pvc://o/checkpoint-4",

@@ -1,9 +1,10 @@
-"""A reward model learns to prefer, its artefact holds the head, and scores what it is given as it was trained."""
+"""Reward models: training, artifact with output layer, scores of the loaded model."""
 
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from stage_world import RowBuilders, World
 
 from tunesmith_contract.artifact import ArtifactKind, Manifest
 from tunesmith_data.failures import UserError
@@ -15,7 +16,7 @@ METHOD = {"reward": {"maxLength": 64}}
 @pytest.mark.parametrize(
     "adapter", [{"rank": 4}, {"rank": 4, "type": "QLoRA"}, None], ids=["LoRA", "QLoRA", "full"]
 )
-def test_a_reward_model_tells_the_better_answer(world: Any, make: Any, adapter: Any) -> None:
+def test_a_reward_model_tells_the_better_answer(world: World, make: type[RowBuilders], adapter: Any) -> None:
     rows = make.preferences(48)
     uri = world.write_rows("train.jsonl", rows)
     prepared = world.prepare(world.prepare_config(uri, method=METHOD))
@@ -24,6 +25,7 @@ def test_a_reward_model_tells_the_better_answer(world: Any, make: Any, adapter: 
         prepared, method=METHOD, adapter=adapter, hyperparameters={"learningRate": rate, "epochs": 2}
     )
     report = world.train(config).training
+    assert report.eval_loss is not None
     assert report.eval_loss < 0.3  # log 2 before
     folder = world.storage.artifact_folder(report.artifact.uri)
     manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
@@ -45,7 +47,7 @@ def test_a_reward_model_tells_the_better_answer(world: Any, make: Any, adapter: 
     assert alone == pytest.approx([chosen[3]], abs=1e-4)
 
 
-def test_a_reward_model_goes_on_from_an_earlier_one(world: Any, make: Any) -> None:
+def test_a_reward_model_goes_on_from_an_earlier_one(world: World, make: type[RowBuilders]) -> None:
     uri = world.write_rows("train.jsonl", make.preferences(48))
     numbers = {"learningRate": 1e-2, "epochs": 2}
     prepared = world.prepare(world.prepare_config(uri, method=METHOD))
@@ -62,7 +64,7 @@ def test_a_reward_model_goes_on_from_an_earlier_one(world: Any, make: Any) -> No
     assert world.train(config).training.eval_loss == pytest.approx(first.eval_loss, abs=0.05)
 
 
-def test_only_a_reward_models_artefact_is_loaded(world: Any, make: Any) -> None:
+def test_only_a_reward_models_artifact_is_loaded(world: World, make: type[RowBuilders]) -> None:
     prepared = world.prepare(world.prepare_config(world.write_rows("train.jsonl", make.rows(12))))
     artifact = world.train(world.train_config(prepared)).training.artifact
     with pytest.raises(UserError, match="method reward"):

@@ -1,14 +1,14 @@
-"""Every adapter and full fine-tuning give an artefact that is what its manifest says, and can be gone on from."""
+"""Adapter kinds and full fine-tuning: artifacts, probes, training from an earlier artifact."""
 
 from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
+from stage_world import RowBuilders, TrainReport, World
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith_contract.artifact import ArtifactKind, Manifest
-from tunesmith_contract.report import RunReport
 from tunesmith_data.failures import UserError
 from tunesmith_trainer.train.artifact.probes import ProbeTokens, mean_log_prob
 
@@ -30,14 +30,14 @@ FULL = {"adapter": None}
 class Jobs:
     """Jobs over one set of rows."""
 
-    def __init__(self, world: Any, make: Any) -> None:
+    def __init__(self, world: World, make: type[RowBuilders]) -> None:
         self._world = world
         uri = world.write_rows("train.jsonl", make.rows(24))
         self.prepared = world.prepare(world.prepare_config(uri))
         self._prepared = world.output / "ns/uid/prepared"
         self._number = 0
 
-    def run(self, **more: Any) -> RunReport:
+    def run(self, **more: Any) -> TrainReport:
         """Train five steps under a uid of its own."""
         self._number += 1
         uid = f"uid{self._number}"
@@ -48,9 +48,8 @@ class Jobs:
         )
         return self._world.train(config)
 
-    def artifact(self, report: RunReport) -> tuple[Any, Manifest]:
+    def artifact(self, report: TrainReport) -> tuple[Any, Manifest]:
         """Folder and manifest."""
-        assert report.training
         folder = self._world.output / "sha256" / report.training.artifact.digest.removeprefix("sha256:")
         return folder, Manifest.model_validate_json((folder / "manifest.json").read_bytes())
 
@@ -62,13 +61,13 @@ class Jobs:
 
 
 @pytest.fixture
-def jobs(world: Any, make: Any) -> Jobs:
+def jobs(world: World, make: type[RowBuilders]) -> Jobs:
     """A prepared data set to train on."""
     return Jobs(world, make)
 
 
-def initial(report: RunReport) -> dict[str, Any]:
-    artifact = report.training.artifact  # type: ignore[union-attr]
+def initial(report: TrainReport) -> dict[str, Any]:
+    artifact = report.training.artifact
     return {"initial": {"uri": artifact.uri, "digest": artifact.digest}}
 
 
@@ -88,12 +87,13 @@ def test_an_adapter_is_what_its_manifest_says_on_the_unquantised_base(jobs: Jobs
     assert manifest.kind is ADAPTERS[kind]
     adapter = PeftModel.from_pretrained(jobs.base(), folder)
     config = adapter.peft_config["default"]
+    assert isinstance(config, LoraConfig)
     assert (config.use_rslora, config.use_dora) == (kind == "RSLoRA", kind == "DoRA")
     prove(manifest, jobs.base(), adapter)
     prove(manifest, jobs.base(), adapter.merge_and_unload())
 
 
-def test_full_fine_tuning_gives_a_model_that_serves_by_itself(jobs: Jobs, world: Any) -> None:
+def test_full_fine_tuning_gives_a_model_that_serves_by_itself(jobs: Jobs, world: World) -> None:
     report = jobs.run(**FULL, hyperparameters={"maxSteps": 5, "learningRate": 1e-3})
     folder, manifest = jobs.artifact(report)
     assert manifest.kind is ArtifactKind.MODEL
@@ -107,9 +107,9 @@ def test_full_fine_tuning_gives_a_model_that_serves_by_itself(jobs: Jobs, world:
 
     # An adapter on that model says so: it can only be served there.
     _, manifest = jobs.artifact(jobs.run(**adapter_of("LoRA"), **initial(report)))
-    assert manifest.lineage.base_model == report.training.artifact.uri  # type: ignore[union-attr]
-    assert manifest.lineage.base_model_revision != jobs.prepared.model.revision  # type: ignore[union-attr]
-    assert manifest.lineage.initial == report.training.artifact.digest  # type: ignore[union-attr]
+    assert manifest.lineage.base_model == report.training.artifact.uri
+    assert manifest.lineage.base_model_revision != jobs.prepared.model.revision
+    assert manifest.lineage.initial == report.training.artifact.digest
     tuned = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     for probe in manifest.probes:
         sequence = ProbeTokens(probe.token_ids, probe.prompt_length)
@@ -120,16 +120,17 @@ def test_full_fine_tuning_gives_a_model_that_serves_by_itself(jobs: Jobs, world:
 def test_training_goes_on_from_an_adapter(jobs: Jobs, kind: str) -> None:
     first = jobs.run(**adapter_of("LoRA"))
     report = jobs.run(**adapter_of(kind), **initial(first))
-    assert report.training
-    assert first.training
-    assert report.training.curve[0].loss < first.training.curve[0].loss - 0.3
+    before, after = first.training.curve[0].loss, report.training.curve[0].loss
+    assert before is not None
+    assert after is not None
+    assert after < before - 0.3
     folder, manifest = jobs.artifact(report)
     assert manifest.lineage.initial == first.training.artifact.digest
     assert manifest.lineage.base_model == "pvc://models/llama"
     prove(manifest, jobs.base(), PeftModel.from_pretrained(jobs.base(), folder))
 
 
-def test_an_artefact_that_does_not_fit_is_refused_with_what_to_write(jobs: Jobs, world: Any) -> None:
+def test_an_artifact_that_does_not_fit_is_refused_with_what_to_write(jobs: Jobs, world: World) -> None:
     start = initial(jobs.run(**adapter_of("LoRA")))
     for more, said in (
         (adapter_of("LoRA", rank=8), "adapter.rank 4, and the job asks for 8: write 4"),

@@ -1,4 +1,4 @@
-"""A real language model, tuned and written as GGUF, says in llama.cpp what it says in PyTorch, and has learned."""
+"""GGUF export of a real language model: same answers in llama.cpp as in PyTorch."""
 
 import json
 from pathlib import Path
@@ -9,9 +9,11 @@ import pytest
 import torch
 import xllamacpp
 from peft import PeftModel
+from stage_world import World
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith_contract.report import RunReport, parse_report
+from tunesmith_contract.run_config import TrainConfig
 from tunesmith_images.model import ensure_model
 
 DATA = Path(__file__).parents[3] / "examples/quickstart/data"
@@ -35,22 +37,22 @@ class Answer(NamedTuple):
     tokens: list[int]
 
 
-def test_the_gguf_says_what_the_tuned_model_says(world: Any) -> None:
+def test_the_gguf_says_what_the_tuned_model_says(world: World) -> None:
     folders = _tune(world, FEW_STEPS)
     tokenizer = AutoTokenizer.from_pretrained(ensure_model())
     base = AutoModelForCausalLM.from_pretrained(ensure_model(), dtype=torch.float32)
     tuned = PeftModel.from_pretrained(base, str(folders["Adapter"])).eval()
     questions = [question for question, _ in _held_out(COMPARED)]
     answers = _ask(folders["GGUF"], questions, COMPARED_TOKENS)
-    said = list(zip(questions, answers, strict=True))
-    assert median(_regret(tuned, tokenizer, *each) for each in said) < NEARLY_EQUAL
+    pairs = list(zip(questions, answers, strict=True))
+    assert median(_regret(tuned, tokenizer, *pair) for pair in pairs) < NEARLY_EQUAL
     with tuned.disable_adapter():
-        assert median(_regret(tuned, tokenizer, *each) for each in said) > UNLIKE
+        assert median(_regret(tuned, tokenizer, *pair) for pair in pairs) > UNLIKE
 
 
 @pytest.mark.long
 @pytest.mark.timeout(2 * TRAINING_SECONDS)
-def test_the_gguf_answers_held_out_items(world: Any) -> None:
+def test_the_gguf_answers_held_out_items(world: World) -> None:
     folders = _tune(world, MANY_STEPS)
     items = _held_out(HELD_OUT)
     answers = _ask(folders["GGUF"], [question for question, _ in items], max_tokens=48)
@@ -65,29 +67,31 @@ def _held_out(count: int) -> list[tuple[list[dict[str, str]], str]]:
     return [(question, expected["content"]) for *question, expected in messages]
 
 
-def _tune(world: Any, numbers: dict[str, Any]) -> dict[str, Path]:
+def _tune(world: World, numbers: dict[str, Any]) -> dict[str, Path]:
     """The folders of the artifacts by format."""
     (world.data / "model").symlink_to(ensure_model())
     rows = [json.loads(line) for line in (DATA / "train.jsonl").read_text().splitlines()]
     model = {"baseModel": "pvc://data/model"}
-    config = world.prepare_config(
+    prepare_config = world.prepare_config(
         world.write_rows("train.jsonl", rows), **model, validation={}, formats=["GGUF"]
     )
-    prepared = world.prepare(config)
+    prepared = world.prepare(prepare_config)
     adapter = {"rank": 16, "alpha": 32}
     config = world.train_config(
         prepared, **model, adapter=adapter, hyperparameters=numbers, formats=["Adapter", "GGUF"]
     )
     training = _train(world, config).training
     assert training
-    artifacts = {"Adapter": training.artifact} | {each.format: each.artifact for each in training.exports}
+    artifacts = {"Adapter": training.artifact} | {
+        export.format: export.artifact for export in training.exports
+    }
     return {
         name: world.output / "sha256" / artifact.digest.removeprefix("sha256:")
         for name, artifact in artifacts.items()
     }
 
 
-def _train(world: Any, config: Any) -> RunReport:
+def _train(world: World, config: TrainConfig) -> RunReport:
     """In a process of its own."""
     pod = world.start(config)
     log, _ = pod.communicate(timeout=TRAINING_SECONDS)

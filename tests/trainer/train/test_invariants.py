@@ -1,4 +1,4 @@
-"""What training must keep, whatever the settings: each is checked on a tiny model in float32."""
+"""Invariants of training on tiny models in float32: batch size, packing, masks, adapters."""
 
 import json
 import math
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from stage_world import RowBuilders, World
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith_contract.run_config import TrainConfig
@@ -16,7 +17,7 @@ from tunesmith_data.models.rendering import Renderer
 from tunesmith_data.models.tokenizer import load_tokenizer
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.rows.table.split import Split
-from tunesmith_trainer.train.context import Training
+from tunesmith_trainer.train.context import TrainingContext
 from tunesmith_trainer.train.kernels import Kernels
 from tunesmith_trainer.train.methods import build_trainer
 from tunesmith_trainer.train.methods.supervised import build_text_dataset
@@ -26,7 +27,7 @@ SDPA = Kernels("sdpa")
 PLAIN = {"rank": 4, "dropout": 0.0}
 
 
-def uneven_rows(make: Any, count: int) -> list[Any]:
+def uneven_rows(make: type[RowBuilders], count: int) -> list[Any]:
     """Rows of very different lengths."""
     return [
         make.row(f"count {number}", json.dumps(list(range(3 * (number % 6)))) + f" {number}")
@@ -34,12 +35,12 @@ def uneven_rows(make: Any, count: int) -> list[Any]:
     ]
 
 
-def prepare(world: Any, rows: list[Any], fraction: float = 0.0) -> Any:
+def prepare(world: World, rows: list[Any], fraction: float = 0.0) -> Any:
     uri = world.write_rows("train.jsonl", rows)
     return world.prepare(world.prepare_config(uri, validation={"fraction": fraction}))
 
 
-def run(world: Any, prepared: Any, uid: str, **more: Any) -> Any:
+def run(world: World, prepared: Any, uid: str, **more: Any) -> Any:
     """Train under a uid of its own; the losses of all steps."""
     if uid != "uid":
         (world.output / "ns" / uid).mkdir()
@@ -51,7 +52,7 @@ def losses(training: Any) -> list[float]:
     return [point.loss for point in training.curve]
 
 
-def test_one_times_eight_equals_eight_times_one(world: Any, make: Any) -> None:
+def test_one_times_eight_equals_eight_times_one(world: World, make: type[RowBuilders]) -> None:
     prepared = prepare(world, uneven_rows(make, 40))
     shapes = [
         losses(run(world, prepared, uid, hyperparameters={"batchSize": 8, "microBatchSize": micro}))
@@ -61,7 +62,7 @@ def test_one_times_eight_equals_eight_times_one(world: Any, make: Any) -> None:
     assert shapes[0] == pytest.approx(shapes[1], rel=1e-5)
 
 
-def test_two_times_five_steps_equal_ten(world: Any, make: Any) -> None:
+def test_two_times_five_steps_equal_ten(world: World, make: type[RowBuilders]) -> None:
     prepared = prepare(world, uneven_rows(make, 40), fraction=0.1)
     more = {
         "adapter": {"rank": 4, "dropout": 0.1},
@@ -77,7 +78,7 @@ def test_two_times_five_steps_equal_ten(world: Any, make: Any) -> None:
     assert twice_five.tokens_per_second < 10 * ten.tokens_per_second
 
 
-def test_masked_loss_equals_a_hand_computation(world: Any, make: Any) -> None:
+def test_masked_loss_equals_a_hand_computation(world: World, make: type[RowBuilders]) -> None:
     """The first step's loss, by nothing but a tokenizer and a softmax."""
     rows = uneven_rows(make, 6)
     prepared = prepare(world, rows)
@@ -89,7 +90,7 @@ def test_masked_loss_equals_a_hand_computation(world: Any, make: Any) -> None:
     assert everything.loss == pytest.approx(by_hand(world, rows, answers_only=False), rel=1e-5)
 
 
-def test_validation_loss_is_per_token_whatever_the_batches(world: Any, make: Any) -> None:
+def test_validation_loss_is_per_token_whatever_the_batches(world: World, make: type[RowBuilders]) -> None:
     rows = uneven_rows(make, 9)
     for micro in (1, 4):
         numbers = {"batchSize": 4, "microBatchSize": micro}
@@ -97,7 +98,7 @@ def test_validation_loss_is_per_token_whatever_the_batches(world: Any, make: Any
         assert trainer.evaluate()["eval_loss"] == pytest.approx(by_hand(world, rows), rel=1e-5)
 
 
-def by_hand(world: Any, rows: list[Any], *, answers_only: bool = True) -> float:
+def by_hand(world: World, rows: list[Any], *, answers_only: bool = True) -> float:
     """Mean negative log-likelihood per token that counts, under the base model."""
     tokenizer = AutoTokenizer.from_pretrained(world.root / "pvc/models/llama")
     model = AutoModelForCausalLM.from_pretrained(world.root / "pvc/models/llama", dtype=torch.float32).eval()
@@ -119,20 +120,20 @@ def by_hand(world: Any, rows: list[Any], *, answers_only: bool = True) -> float:
     return nats / count
 
 
-def build(world: Any, rows: tuple[Any, ...], method: dict[str, Any], **more: Any) -> Any:
+def build(world: World, rows: tuple[Any, ...], method: dict[str, Any], **more: Any) -> Any:
     """A trainer as the stage builds it."""
     prepared = prepare(world, chat_rows_of(rows))
     config: TrainConfig = world.train_config(prepared, method=method, **({"adapter": None} | more))
     folder: Path = world.root / "pvc/models/llama"
     return build_trainer(
-        Training(
+        TrainingContext(
             config=config,
             model=load_model(folder, config, SDPA),
             peft_config=build_peft_config(config),
             kernels=SDPA,
             renderer=Renderer(load_tokenizer(folder), answers_only=True),
             rows=Split(rows, rows),
-            checkpoints=world.root / "checkpoints",
+            output_dir=world.root / "checkpoints",
             logs=world.root / "logs",
             callbacks=[],
             storage=Storage(world.root),
@@ -159,7 +160,7 @@ def loss_and_gradient(trainer: Any) -> tuple[float, torch.Tensor, int]:
     return total, torch.cat(gradients), len(batches)
 
 
-def test_packed_loss_equals_unpacked_loss(world: Any, make: Any) -> None:
+def test_packed_loss_equals_unpacked_loss(world: World, make: type[RowBuilders]) -> None:
     rows = tuple(uneven_rows(make, 24))
     numbers = {"batchSize": 4, "microBatchSize": 4}
     plain = build(world, rows, {"sft": {"maxLength": 128}}, hyperparameters=numbers)
@@ -176,7 +177,7 @@ def test_packed_loss_equals_unpacked_loss(world: Any, make: Any) -> None:
     assert torch.allclose(packed_gradient, gradient, atol=1e-5 * float(gradient.abs().max()))
 
 
-def test_texts_are_cut_without_losing_a_token(world: Any) -> None:
+def test_texts_are_cut_without_losing_a_token(world: World) -> None:
     tokenizer = load_tokenizer(world.root / "pvc/models/llama")
     row = {"text": "sort 1 2 " * 41}
     dataset = build_text_dataset(Renderer(tokenizer), [row], 16)
@@ -187,7 +188,7 @@ def test_texts_are_cut_without_losing_a_token(world: Any) -> None:
     assert list(dataset["labels"]) == pieces
 
 
-def test_pretraining_learns_every_token_packed(world: Any) -> None:
+def test_pretraining_learns_every_token_packed(world: World) -> None:
     rows = tuple({"text": "sort 1 2 " * length} for length in range(2, 30))
     trainer = build(world, rows, {"pretraining": {"maxLength": 64}})
     labels = [label for pack in trainer.train_dataset["labels"] for label in pack]
@@ -195,7 +196,7 @@ def test_pretraining_learns_every_token_packed(world: Any) -> None:
     assert max(len(ids) for ids in trainer.train_dataset["input_ids"]) == 64
 
 
-def test_pretraining_runs_from_texts_to_an_artefact(world: Any) -> None:
+def test_pretraining_runs_from_texts_to_an_artifact(world: World) -> None:
     rows = [{"text": f"sort {length} 2 " * length} for length in range(2, 30)]
     method = {"pretraining": {"maxLength": 64}}
     uri = world.write_rows("texts.jsonl", rows)
@@ -206,15 +207,15 @@ def test_pretraining_runs_from_texts_to_an_artefact(world: Any) -> None:
     assert training.eval_loss
 
 
-def adapted(world: Any, kind: str, rank: int = 4) -> tuple[Any, TrainConfig]:
+def adapted(world: World, kind: str, rank: int = 4) -> tuple[Any, TrainConfig]:
     """The base model with a random adapter of the kind, as the stage would load it."""
     rows = prepare(world, [row_of("a", "b")])
     adapter = {"type": kind, "rank": rank, "alpha": 8}
     config: TrainConfig = world.train_config(rows, adapter=adapter)
     torch.manual_seed(0)
-    model = get_peft_model(
-        load_model(world.root / "pvc/models/llama", config, SDPA), build_peft_config(config)
-    )
+    peft_config = build_peft_config(config)
+    assert peft_config
+    model = get_peft_model(load_model(world.root / "pvc/models/llama", config, SDPA), peft_config)
     state = get_peft_model_state_dict(model)
     filled = {
         name: tensor + 0.05 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1))
@@ -235,7 +236,7 @@ def logits_of(model: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", ["LoRA", "RSLoRA", "DoRA"])
-def test_merged_equals_applied(world: Any, kind: str) -> None:
+def test_merged_equals_applied(world: World, kind: str) -> None:
     model, _ = adapted(world, kind)
     applied = logits_of(model)
     with model.disable_adapter():
@@ -245,13 +246,13 @@ def test_merged_equals_applied(world: Any, kind: str) -> None:
     assert (merged - applied).abs().max() < 1e-4 * effect
 
 
-def test_scaling_by_the_root_of_the_rank(world: Any) -> None:
+def test_scaling_by_the_root_of_the_rank(world: World) -> None:
     for kind, scaling in (("LoRA", 8 / 16), ("RSLoRA", 8 / 4)):
         model, _ = adapted(world, kind, rank=16)
         assert model.base_model.model.model.layers[0].mlp.up_proj.scaling["default"] == scaling
 
 
-def test_qlora_agrees_with_lora(world: Any, make: Any) -> None:
+def test_qlora_agrees_with_lora(world: World, make: type[RowBuilders]) -> None:
     plain, _ = adapted(world, "LoRA")
     quantized, _ = adapted(world, "QLoRA")
     layer = quantized.base_model.model.model.layers[0].mlp.up_proj.base_layer

@@ -1,4 +1,6 @@
-"""Kernels follow from the hardware, the packages and the model, and packed rows never see each other."""
+"""Choice of kernels, and isolation of packed rows."""
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +13,8 @@ from tunesmith_trainer.train.kernels import (
     ModelSupport,
     choose_batching,
     choose_kernels,
-    probe_hardware,
-    probe_support,
+    detect_hardware,
+    detect_support,
 )
 
 ALL = frozenset({*FLASH.values(), LIGER, "triton"})
@@ -53,17 +55,17 @@ def test_attention_follows_the_model_and_the_type() -> None:
 
 def test_rows_are_packed_one_at_a_time_without_flash_attention() -> None:
     flash, plain = Kernels("flash_attention_2"), Kernels("sdpa")
-    assert not choose_batching(flash, packing=True, micro_batch=4).single
-    assert choose_batching(plain, packing=True, micro_batch=4).single
+    assert not choose_batching(flash, packing=True, micro_batch=4).single_row
+    assert choose_batching(plain, packing=True, micro_batch=4).single_row
     assert choose_batching(flash, packing=False, micro_batch=4).padding_free
     assert not choose_batching(flash, packing=False, micro_batch=1).padding_free
     assert not choose_batching(plain, packing=False, micro_batch=4).padding_free
 
 
-def test_the_probe_finds_what_is_here(models: object) -> None:
-    hardware = probe_hardware()
+def test_the_probe_finds_what_is_here(models: Path) -> None:
+    hardware = detect_hardware()
     assert (hardware.capability is None) == (not torch.cuda.is_available())
     assert LIGER in hardware.packages
-    support = probe_support(models / "llama")  # type: ignore[operator]
+    support = detect_support(models / "llama")
     assert support.flash
     assert support.sdpa

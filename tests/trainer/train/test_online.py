@@ -1,4 +1,4 @@
-"""Learning from rewards and from a teacher: what is rewarded is done more, and interruptions change nothing."""
+"""GRPO, RLOO and on-policy distillation: learning, batch sizes, resumed runs."""
 
 import json
 import random
@@ -13,12 +13,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from stage_world import ProgressServer, TrainReport, World
 from tiny_models import make_config, make_tokenizer
 from transformers import AutoModelForCausalLM
 
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.progress import SERVER_URL_ENV, TOKEN_ENV, ProgressUpdate
-from tunesmith_contract.report import RunReport
 from tunesmith_contract.run_config import Hyperparameters
 from tunesmith_data.failures import DataError, Preempted, UserError
 from tunesmith_data.models.tokenizer import load_tokenizer
@@ -65,7 +65,7 @@ def distilled(uri: str = TEACHER) -> dict[str, Any]:
     return {"distillation": {"teacher": {"uri": uri}, "maxCompletionLength": 6}}
 
 
-def config(world: Any, bold: str, method: dict[str, Any], uid: str = "uid", **more: Any) -> Any:
+def config(world: World, bold: str, method: dict[str, Any], uid: str = "uid", **more: Any) -> Any:
     """A train run on prepared prompts."""
     numbers = {"learningRate": 5e-3, "batchSize": 8, "microBatchSize": 4, "scheduler": "Constant"}
     numbers |= more.pop("hyperparameters", {})
@@ -77,9 +77,8 @@ def config(world: Any, bold: str, method: dict[str, Any], uid: str = "uid", **mo
     )
 
 
-def history(world: Any, report: RunReport) -> list[dict[str, Any]]:
+def history(world: World, report: TrainReport) -> list[dict[str, Any]]:
     """All that was logged."""
-    assert report.training
     folder = world.output / "sha256" / report.training.artifact.digest.removeprefix("sha256:")
     manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
     assert manifest.probes
@@ -105,7 +104,7 @@ def pairs(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def test_rlhf(world: Any, bold: str) -> None:
+def test_rlhf(world: World, bold: str) -> None:
     """A reward model learned from preferences teaches by RLOO what it was taught."""
     uri = world.write_rows("pairs.jsonl", pairs(200))
     prepared = world.prepare(world.prepare_config(uri, uid="judge", method={"reward": {}}))
@@ -151,7 +150,7 @@ class StoppedAfter(Preemption):
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_interrupted_in_the_second_epoch_is_bit_for_bit_uninterrupted(
-    world: Any, bold: str, method: dict[str, Any], rows: int
+    world: World, bold: str, method: dict[str, Any], rows: int
 ) -> None:
     more = {"rows": prompts(rows), "hyperparameters": {"epochs": 2}}
     whole = world.train(config(world, bold, method, uid="whole", **more)).training
@@ -166,15 +165,15 @@ def test_interrupted_in_the_second_epoch_is_bit_for_bit_uninterrupted(
     assert files_of(world, resumed) == files_of(world, whole)
 
 
-def files_of(world: Any, training: Any) -> Any:
-    """The files of an artefact, with their digests."""
+def files_of(world: World, training: Any) -> Any:
+    """The files of an artifact, with their digests."""
     folder = world.output / "sha256" / training.artifact.digest.removeprefix("sha256:")
     manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
     return manifest.files
 
 
 def test_sigterm_while_answers_are_judged_commits_the_step(
-    world: Any, bold: str, monkeypatch: pytest.MonkeyPatch
+    world: World, bold: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged: list[int] = []
 
@@ -203,7 +202,7 @@ def test_sigterm_while_answers_are_judged_commits_the_step(
 
 
 def test_progress_holds_rewards_and_is_never_too_long(
-    server: Any, world: Any, bold: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ProgressServer, world: World, bold: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, received = server
     rewards = [{**DIGITS, "name": f"{'r' * 30}-{number}"} for number in range(8)]
@@ -217,7 +216,7 @@ def test_progress_holds_rewards_and_is_never_too_long(
     assert {"reward", "kl", f"rewards/{'r' * 30}-7/mean"} <= metrics
 
 
-def test_all_weights_and_plain_prompts_without_validation(world: Any, bold: str) -> None:
+def test_all_weights_and_plain_prompts_without_validation(world: World, bold: str) -> None:
     run = config(
         world,
         bold,
@@ -267,7 +266,7 @@ def test_batches_are_whole_groups_or_the_nearest_are_named(
     ],
 )
 def test_what_cannot_be_trained_says_what_to_change(
-    world: Any, bold: str, models: Path, method: dict[str, Any], more: dict[str, Any], message: str
+    world: World, bold: str, models: Path, method: dict[str, Any], more: dict[str, Any], message: str
 ) -> None:
     foreign = models / "foreign"
     if not foreign.exists():
@@ -277,14 +276,14 @@ def test_what_cannot_be_trained_says_what_to_change(
         world.train(config(world, bold, method, **more))
 
 
-def test_rewards_are_checked_before_a_gpu_is_taken(world: Any, bold: str) -> None:
+def test_rewards_are_checked_before_a_gpu_is_taken(world: World, bold: str) -> None:
     with pytest.raises(DataError, match="reward right needs an"):
         config(world, bold, rewarded("grpo", {"name": "right", "exact": {}}))
     with pytest.raises(UserError, match="RE2"):
         config(world, bold, rewarded("grpo", {"name": "form", "regex": {"pattern": "("}}))
 
 
-def test_a_student_takes_on_its_teachers_opinions(world: Any, bold: str) -> None:
+def test_a_student_takes_on_its_teachers_opinions(world: World, bold: str) -> None:
     report = world.train(config(world, bold, distilled(), hyperparameters={"maxSteps": 10}))
     losses = [entry["loss"] for entry in history(world, report) if "loss" in entry]
     assert losses[-1] < 0.9 * losses[0]

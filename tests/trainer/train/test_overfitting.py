@@ -1,4 +1,4 @@
-"""The turn of a validation loss is found when it is there, and noise is not taken for one."""
+"""Overfitting step of synthetic loss curves, and condensed curves."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tunesmith_contract.report import MAX_CURVE_POINTS
-from tunesmith_trainer.train.callbacks.overfitting import Measurement, build_curve, find_turn
+from tunesmith_trainer.train.callbacks.overfitting import (
+    ValidationMeasurement,
+    build_curve,
+    find_overfitting_step,
+)
 
 SERIES = 300
 Curve = Callable[[int], NDArray[np.float64]]
 
 
-def measure(losses: NDArray[np.float64]) -> list[Measurement]:
-    return [Measurement(10 * (index + 1), float(loss)) for index, loss in enumerate(losses)]
+def measure(losses: NDArray[np.float64]) -> list[ValidationMeasurement]:
+    return [ValidationMeasurement(10 * (index + 1), float(loss)) for index, loss in enumerate(losses)]
 
 
 def plateau(count: int) -> NDArray[np.float64]:
@@ -39,7 +43,7 @@ def share_found(curve: Curve, count: int, noise: float) -> float:
     found = 0
     for _ in range(SERIES):
         series = measure(curve(count) + noise * chance.standard_normal(count))
-        found += any(find_turn(series[:seen]) is not None for seen in range(1, count + 1))
+        found += any(find_overfitting_step(series[:seen]) is not None for seen in range(1, count + 1))
     return found / SERIES
 
 
@@ -56,18 +60,18 @@ def test_noise_is_rarely_taken_for_a_turn(curve: Curve, noise: float, most: floa
 def test_a_turn_is_found(count: int) -> None:
     assert share_found(turn, count, 0.01) >= 0.95
     quiet = turn(count)
-    assert find_turn(measure(quiet)) == 10 * (int(quiet.argmin()) + 1)
+    assert find_overfitting_step(measure(quiet)) == 10 * (int(quiet.argmin()) + 1)
 
 
 @given(st.lists(st.floats(0.01, 10), min_size=1, max_size=40))
 def test_a_loss_that_only_falls_never_turns(losses: list[float]) -> None:
-    assert find_turn(measure(np.array(sorted(losses, reverse=True)))) is None
+    assert find_overfitting_step(measure(np.array(sorted(losses, reverse=True)))) is None
 
 
 def test_two_measurements_after_the_lowest_are_not_enough() -> None:
-    assert find_turn(measure(np.array([1.0, 0.5, 0.9, 1.2]))) is None
-    assert find_turn(measure(np.array([1.0, 0.5, 0.9, 1.2, 1.4]))) == 20
-    assert find_turn(measure(np.array([1.0, 0.5, 0.9, 1.2, float("nan")]))) is None
+    assert find_overfitting_step(measure(np.array([1.0, 0.5, 0.9, 1.2]))) is None
+    assert find_overfitting_step(measure(np.array([1.0, 0.5, 0.9, 1.2, 1.4]))) == 20
+    assert find_overfitting_step(measure(np.array([1.0, 0.5, 0.9, 1.2, float("nan")]))) is None
 
 
 @given(st.integers(0, 80), st.integers(1, 20), st.integers(0, 2**32 - 1))

@@ -1,4 +1,4 @@
-"""However the work is shared, the loss curve is that of one process with the same effective batch."""
+"""DDP and DeepSpeed: loss curves equal to one process, settings, rendezvous."""
 
 import shutil
 import signal
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from gangs import Pod, end_gang, losses, start_gang
+from stage_world import RowBuilders, World
 
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.exit_codes import ExitCode
@@ -18,10 +19,10 @@ from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.distributed.parallel import (
     accumulation_steps,
     build_deepspeed_config,
-    refuse_combination,
+    check_combination,
 )
-from tunesmith_trainer.train.distributed.rendezvous import Place, join
-from tunesmith_trainer.train.resume import ResumableSteps
+from tunesmith_trainer.train.distributed.rendezvous import Rendezvous, join_gang
+from tunesmith_trainer.train.resume import ResumableTraining
 
 STEPS = 6
 LORA = {"rank": 4, "dropout": 0.0}
@@ -36,7 +37,7 @@ TOLERANCE_4_BIT = 1e-3
 class Curves:
     """Runs of the same rows that share the work in different ways."""
 
-    def __init__(self, world: Any, make: Any) -> None:
+    def __init__(self, world: World, make: type[RowBuilders]) -> None:
         self.world = world
         rows = world.write_rows("train.jsonl", make.rows(30))
         self._prepared = world.prepare(world.prepare_config(rows, uid="prepared"))
@@ -67,7 +68,7 @@ class Curves:
         return self._one[kind]
 
     def of_gang(self, config: TrainConfig, *, nodes: int, workers: int) -> dict[int, float]:
-        """The curve of a gang, whose artefact is whole."""
+        """The curve of a gang, whose artifact is whole."""
         pods = start_gang(self.world.root, config, nodes=nodes, workers=workers)
         assert end_gang(pods, SECONDS) == [0] * nodes, pods[0].output
         self._check_artifact(pods[0])
@@ -97,7 +98,7 @@ class Curves:
 
 
 @pytest.fixture(scope="module")
-def curves(shared_world: Any, make: Any) -> Curves:
+def curves(shared_world: World, make: type[RowBuilders]) -> Curves:
     """The curve of one process, computed once."""
     return Curves(shared_world, make)
 
@@ -149,14 +150,14 @@ def test_4_bit_weights_with_zero_2(curves: Curves) -> None:
 def test_what_deepspeed_cannot_do_is_refused(plain: TrainConfig, more: Any, advice: str) -> None:
     config = TrainConfig.model_validate(plain.to_dict() | more)
     with pytest.raises(UserError, match=advice):
-        refuse_combination(config)
+        check_combination(config)
 
 
-def test_parts_of_several_pods_need_a_disk_in_common(world: Any, plain: TrainConfig) -> None:
+def test_parts_of_several_pods_need_a_disk_in_common(world: World, plain: TrainConfig) -> None:
     more = {"parallelism": "ZeRO2", "nodes": 2, "workspace": "s3://bucket/work"}
     config = TrainConfig.model_validate(plain.to_dict() | more)
     with pytest.raises(UserError, match="a volume that they share"):
-        ResumableSteps(config, Workspace(world.storage, config), Preemption())
+        ResumableTraining(config, Workspace(world.storage, config), Preemption())
 
 
 @pytest.fixture
@@ -196,9 +197,9 @@ def test_deepspeed_is_told_numbers(plain: TrainConfig, parallelism: str, offload
     assert build_deepspeed_config(plain, 2, steps, 4, on_gpu=on_gpu) is None
 
 
-def place(rank: int, **more: Any) -> Place:
+def rendezvous(rank: int, **more: Any) -> Rendezvous:
     """A worker whose others never come."""
-    return Place(rank=rank, world=3, join_seconds=0.3, **more)
+    return Rendezvous(rank=rank, world_size=3, join_seconds=0.3, **more)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def place(rank: int, **more: Any) -> Place:
 def test_who_is_missing_is_named(rank: int, master: str, complaint: str) -> None:
     port = 9 if rank else 0
     with pytest.raises(StageError, match=complaint) as caught:
-        join(place(rank, master_addr=master, master_port=port), Preemption())
+        join_gang(rendezvous(rank, master_addr=master, master_port=port), Preemption())
     assert (caught.value.category, caught.value.reason) == ("Communication", "GangIncomplete")
 
 
@@ -220,4 +221,4 @@ def test_a_pod_that_is_told_to_go_waits_no_longer() -> None:
     preemption = Preemption()
     preemption.requested = True
     with pytest.raises(Preempted):
-        join(place(0), preemption)
+        join_gang(rendezvous(0), preemption)

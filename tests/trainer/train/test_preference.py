@@ -1,4 +1,4 @@
-"""DPO and KTO learn what the rows prefer, from the tokens that prepare counted, by the losses that are written down."""
+"""DPO and KTO: tokens, losses compared with hand computations, learning."""
 
 import json
 import math
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from stage_world import RowBuilders, World
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from trl import DPOTrainer
@@ -22,10 +23,10 @@ from tunesmith_data.models.tokenizer import load_tokenizer
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.rows.table.split import Split
 from tunesmith_trainer.train.artifact.files import save_adapter
-from tunesmith_trainer.train.context import Training
+from tunesmith_trainer.train.context import TrainingContext
 from tunesmith_trainer.train.kernels import Kernels
 from tunesmith_trainer.train.methods import build_trainer
-from tunesmith_trainer.train.methods.preference import build_judged, judge_rows
+from tunesmith_trainer.train.methods.preference import build_answer_dataset, label_answers
 
 BETA = 0.5
 LORA = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=32, target_modules="all-linear")
@@ -61,16 +62,18 @@ def load(models: Path, loader: Any = AutoModelForCausalLM, **options: Any) -> An
     return loader.from_pretrained(models / "llama", dtype=torch.float32, **options)
 
 
-def training_of(models: Path, tmp: Path, method: dict[str, Any], rows: Any, model: Any = None) -> Training:
+def training_of(
+    models: Path, tmp: Path, method: dict[str, Any], rows: Any, model: Any = None
+) -> TrainingContext:
     """A run on the tiny Llama; by default with an adapter that is added afresh."""
     config = config_of(method, {"rank": 4}, batch=len(rows))
-    return Training(
+    return TrainingContext(
         config=config,
         model=model or load(models),
         peft_config=LORA if model is None else None,
         renderer=Renderer(load_tokenizer(models / "llama")),
         rows=Split(tuple(rows), ()),
-        checkpoints=tmp,
+        output_dir=tmp,
         logs=tmp,
         callbacks=[],
         storage=Storage(tmp),
@@ -94,7 +97,8 @@ def log_probs(model: Any, renderer: Renderer, prompt: str, answer: str) -> torch
     assert ids[: len(before)] == before
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([ids])).logits[0, len(before) - 1 : -1]
-    return logits.log_softmax(-1).gather(-1, torch.tensor(ids[len(before) :])[:, None])[:, 0]
+    log_probs: torch.Tensor = logits.log_softmax(-1)
+    return log_probs.gather(-1, torch.tensor(ids[len(before) :])[:, None])[:, 0]
 
 
 def ratios(trainer: Any, renderer: Renderer, pairs: list[tuple[str, str]]) -> list[tuple[float, int]]:
@@ -185,15 +189,15 @@ def test_kto_loss_equals_a_hand_computation(models: Path, tmp_path: Path) -> Non
     ]
     mismatched = []
     for ids, mask in zip(batch["KL_input_ids"], batch["KL_completion_mask"], strict=True):
-        prompt = decode(ids[: int(mask.argmax())])
-        mismatched.append((prompt, decode(ids[mask.bool()]).removesuffix("<|im_end|>")))
-    answers = {row["prompt"]: row["completion"] for row in rows}
+        prompt = str(decode(ids[: int(mask.argmax())]))
+        mismatched.append((prompt, str(decode(ids[mask.bool()])).removesuffix("<|im_end|>")))
+    answers = {str(row["prompt"]): str(row["completion"]) for row in rows}
     assert sorted(answer for _, answer in mismatched) == sorted(answers.values())
     assert all(answers[prompt] != answer for prompt, answer in mismatched)
 
-    divergence = sum(ratio for ratio, _ in ratios(trainer, training.renderer, mismatched)) / len(rows)
+    divergence: float = sum(ratio for ratio, _ in ratios(trainer, training.renderer, mismatched)) / len(rows)
     divergence = max(divergence, 0.0)
-    pairs = [(row["prompt"], row["completion"]) for row in rows]
+    pairs = list(answers.items())
     expected = [
         weight * (1 - 1 / (1 + math.exp(-BETA * sign * (ratio - divergence))))
         for (ratio, _), (weight, sign) in zip(
@@ -226,7 +230,7 @@ def test_reward_loss_equals_a_hand_computation(models: Path, tmp_path: Path) -> 
     "method", [{"dpo": {}}, {"kto": {"loss": "APOZeroUnpaired"}}, {"reward": {}}], ids=str
 )
 def test_validation_loss_does_not_change_with_the_batch(
-    models: Path, tmp_path: Path, make: Any, method: dict[str, Any]
+    models: Path, tmp_path: Path, make: type[RowBuilders], method: dict[str, Any]
 ) -> None:
     held_out = tuple(make.preferences(5))
     losses = []
@@ -278,7 +282,7 @@ def test_dpo_trains_on_prompt_and_answers_with_their_ends(
     assert ours["prompt_ids"] == theirs["prompt_ids"]
     for key in ("chosen_ids", "rejected_ids"):  # TRL's goes on with the line break after the turn
         assert theirs[key][: len(ours[key])] == ours[key]
-        assert decode(theirs[key][len(ours[key]) :]).strip() == ""
+        assert str(decode(theirs[key][len(ours[key]) :])).strip() == ""
 
 
 def test_a_token_across_the_border_belongs_to_both_answers(models: Path) -> None:
@@ -305,13 +309,16 @@ def test_the_reference_is_the_adapter_that_training_starts_from(models: Path, tm
     ("key", "numbers"),
     [("dpo", {"beta": 0.5}), ("kto", {"beta": 0.5}), ("kto", {"beta": 0.5, "loss": "APOZeroUnpaired"})],
 )
-def test_what_is_preferred_becomes_likelier(world: Any, make: Any, key: str, numbers: Any) -> None:
+def test_what_is_preferred_becomes_likelier(
+    world: World, make: type[RowBuilders], key: str, numbers: Any
+) -> None:
     rows = make.preferences(40)
     method = {key: {"maxLength": 64, **numbers}}
     prepared = world.prepare(world.prepare_config(world.write_rows("train.jsonl", rows), method=method))
     assert prepared.dataset.format == "Preference"
     config = world.train_config(prepared, method=method, hyperparameters={"epochs": 2})
     report = world.train(config).training
+    assert report.eval_loss is not None
     assert report.eval_loss < 0.4  # log 2 before for DPO, 0.5 for KTO
     assert report.tokens_per_second
     manifest = Manifest.model_validate_json(
@@ -350,6 +357,6 @@ def test_settings_that_do_not_go_together(
 def test_every_answer_is_compared_with_another(models: Path) -> None:
     renderer = Renderer(load_tokenizer(models / "llama"))
     rows = [{"prompt": "a", "completion": str(number), "label": True} for number in range(7)]
-    dataset = build_judged(judge_rows(renderer, rows), batch=3)
+    dataset = build_answer_dataset(label_answers(renderer, rows), micro_batch=3)
     partners = [renderer.tokenizer.decode(ids)[0] for ids in dataset["KL_completion_ids"]]
     assert partners == ["2", "0", "1", "5", "3", "4", "5"]

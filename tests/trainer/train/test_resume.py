@@ -1,4 +1,4 @@
-"""An interrupted run ends as an uninterrupted one does, bit for bit, whatever interrupted it."""
+"""Interrupted runs end bit for bit like uninterrupted ones: signals, lost pods, full volumes."""
 
 import errno
 import random
@@ -12,6 +12,7 @@ import pytest
 import torch
 from full_disk import full_disk
 from gangs import Pod, end_gang, history, kill, start_gang
+from stage_world import RowBuilders, World
 
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory
@@ -42,7 +43,7 @@ METHODS: dict[str, dict[str, Any]] = {"sft": {"sft": {"maxLength": 128}}, "dpo":
 class Runs:
     """Runs of one configuration: one that nobody disturbs, and one that is interrupted."""
 
-    def __init__(self, world: Any, make: Any, method: str, ranks: int) -> None:
+    def __init__(self, world: World, make: type[RowBuilders], method: str, ranks: int) -> None:
         self.world = world
         rows = make.rows(26)
         rows = [preference_row(row) for row in rows] if method == "dpo" else rows
@@ -103,7 +104,7 @@ class Runs:
         return pods
 
     def outcome(self, config: Any, report: Any) -> Any:
-        """All that must be equal: what was logged, and the bytes of the artefact's weights."""
+        """All that must be equal: what was logged, and the bytes of the artifact's weights."""
         digest = report.training.artifact.digest.removeprefix("sha256:")
         manifest = Manifest.model_validate_json(
             (self.world.output / "sha256" / digest / "manifest.json").read_bytes()
@@ -133,7 +134,7 @@ def tear_newest(runs: Runs, chance: random.Random) -> int:
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_preempted_killed_and_torn_is_bit_for_bit_undisturbed(
-    shared_world: Any, make: Any, ranks: int
+    shared_world: World, make: type[RowBuilders], ranks: int
 ) -> None:
     chance = random.Random(ranks)
     runs = Runs(shared_world, make, "sft", ranks)
@@ -185,7 +186,9 @@ def check_killed(pods: list[Pod], step: int) -> None:
 @pytest.mark.parametrize(
     ("ranks", "how"), [(1, kill_last_rank), pytest.param(2, terminate, marks=pytest.mark.long)]
 )
-def test_preferences_are_learned_bit_for_bit_too(shared_world: Any, make: Any, ranks: int, how: Any) -> None:
+def test_preferences_are_learned_bit_for_bit_too(
+    shared_world: World, make: type[RowBuilders], ranks: int, how: Any
+) -> None:
     runs = Runs(shared_world, make, "dpo", ranks)
     expected = runs.outcome(runs.whole, runs.finish(runs.whole))
     at = random.Random(10 + ranks).randint(4, 10)
@@ -207,7 +210,7 @@ class PreemptAfter:
 
 
 @pytest.fixture
-def small(world: Any, make: Any) -> Any:
+def small(world: World, make: type[RowBuilders]) -> Any:
     """A prepared run of 6 steps, and how it is run here."""
     prepared = world.prepare(world.prepare_config(world.write_rows("train.jsonl", make.rows(26))))
     config = world.train_config(
@@ -262,7 +265,7 @@ def test_a_disk_that_is_full_at_any_write_leaves_the_previous_checkpoint(small: 
         with full_disk("/staging-", full_at), pytest.raises(InfrastructureError) as caught:
             small.world.train(small.config)
         assert caught.value.reason == "StorageFull"
-        assert f"{kept.name} is whole and kept" in caught.value.message
+        assert f"{kept.name} is complete and kept" in caught.value.message
         assert "pvc://out/ns/uid/checkpoints" in caught.value.message
         assert newest_checkpoint(small.checkpoints) == kept
         after = {path: path.read_bytes() for path in small.checkpoints.rglob("*") if path.is_file()}

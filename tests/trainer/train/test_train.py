@@ -1,14 +1,16 @@
-"""Training ends in the same artefact however often it was interrupted, and never in a useless one."""
+"""Train stage: artifact, probes, reruns, interruptions, runs without effect."""
 
 import shutil
 import signal
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from stage_world import RowBuilders, TrainReport, World, narrow
 from transformers import AutoModelForCausalLM
 
 from tunesmith_contract.artifact import Manifest
@@ -20,11 +22,11 @@ from tunesmith_trainer.checkpoints.folder import newest_checkpoint
 from tunesmith_trainer.train.artifact.probes import ProbeTokens, mean_log_prob
 
 
-def prepared(world: Any, make: Any, uid: str, rows: int = 44) -> Any:
+def prepared(world: World, make: type[RowBuilders], uid: str, rows: int = 44) -> Any:
     return world.prepare(world.prepare_config(world.write_rows("train.jsonl", make.rows(rows)), uid=uid))
 
 
-def manifest_of(world: Any, report: Any) -> tuple[Any, Manifest]:
+def manifest_of(world: World, report: Any) -> tuple[Any, Manifest]:
     digest = report.training.artifact.digest
     folder = world.output / "sha256" / digest.removeprefix("sha256:")
     manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
@@ -32,7 +34,7 @@ def manifest_of(world: Any, report: Any) -> tuple[Any, Manifest]:
     return folder, manifest
 
 
-def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(world: Any, make: Any) -> None:
+def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(world: World, make: type[RowBuilders]) -> None:
     numbers = {"epochs": 2}
     whole = world.train(
         world.train_config(prepared(world, make, "whole"), uid="whole", hyperparameters=numbers)
@@ -40,11 +42,14 @@ def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(world: Any, make: 
 
     config = world.train_config(prepared(world, make, "torn"), uid="torn", hyperparameters=numbers)
     pod = world.start(config)
+    assert pod.stdout
     assert any("'loss'" in line for line in pod.stdout)
     pod.send_signal(signal.SIGTERM)
     pod.communicate(timeout=120)
     assert pod.returncode == ExitCode.PREEMPTED
-    assert parse_report((world.root / "log").read_bytes()).outcome is Outcome.PREEMPTED
+    report = parse_report((world.root / "log").read_bytes())
+    assert report
+    assert report.outcome is Outcome.PREEMPTED
     newest = newest_checkpoint(world.output / "ns/torn/checkpoints")
     assert newest
     # A checkpoint that a killed pod left half written must not be resumed from.
@@ -60,7 +65,7 @@ def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(world: Any, make: 
     assert not torn.exists()
 
 
-def test_artefact_probes_and_rerun(world: Any, make: Any) -> None:
+def test_artifact_probes_and_rerun(world: World, make: type[RowBuilders]) -> None:
     config = world.train_config(prepared(world, make, "uid"))
     report = world.train(config)
     folder, manifest = manifest_of(world, report)
@@ -78,7 +83,7 @@ def test_artefact_probes_and_rerun(world: Any, make: Any) -> None:
     assert report.training.precision == "float32"
     check_probes(world, folder, manifest)
 
-    # Killed after the artefact was placed and before the report was committed: the same is found and left.
+    # Killed after the artifact was placed and before the report was committed: the same is found and left.
     (world.output / "ns/uid/reports/train.json").unlink()
     again = world.train(config)
     assert again.training.artifact == report.training.artifact
@@ -87,7 +92,7 @@ def test_artefact_probes_and_rerun(world: Any, make: Any) -> None:
     pod = world.start(config)
     output, _ = pod.communicate(timeout=60)
     assert pod.returncode == 0, output
-    assert parse_report((world.root / "log").read_bytes()) == again
+    assert narrow(TrainReport, parse_report((world.root / "log").read_bytes())) == again
     assert sorted(path.name for path in (world.output / "ns/uid").iterdir()) == [
         "data-report",
         "reports",
@@ -95,7 +100,7 @@ def test_artefact_probes_and_rerun(world: Any, make: Any) -> None:
     ]
 
 
-def check_probes(world: Any, folder: Any, manifest: Manifest) -> None:
+def check_probes(world: World, folder: Path, manifest: Manifest) -> None:
     """The probes hold for an adapter that is merged into its base, as for one beside it."""
     assert 4 <= len(manifest.probes) <= 8
     base = AutoModelForCausalLM.from_pretrained(world.root / "pvc/models/llama", dtype=torch.float32).eval()
@@ -113,7 +118,7 @@ def check_probes(world: Any, folder: Any, manifest: Manifest) -> None:
     )
 
 
-def test_one_times_four_equals_four_times_one(world: Any, make: Any) -> None:
+def test_one_times_four_equals_four_times_one(world: World, make: type[RowBuilders]) -> None:
     losses = []
     for uid, micro in (("a", 1), ("b", 4)):
         numbers = {"microBatchSize": micro, "maxSteps": 4}
@@ -125,7 +130,7 @@ def test_one_times_four_equals_four_times_one(world: Any, make: Any) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-def test_two_workers_make_one_artefact(world: Any, make: Any) -> None:
+def test_two_workers_make_one_artifact(world: World, make: type[RowBuilders]) -> None:
     config = world.train_config(prepared(world, make, "two"), uid="two", hyperparameters={"maxSteps": 4})
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -134,6 +139,8 @@ def test_two_workers_make_one_artefact(world: Any, make: Any) -> None:
     output, _ = pod.communicate(timeout=240)
     assert pod.returncode == 0, output
     report = parse_report((world.root / "log").read_bytes())
+    assert report
+    assert report.training
     assert report.training.steps == 4
     manifest_of(world, report)
     assert len(list((world.output / "sha256").iterdir())) == 1
@@ -150,7 +157,7 @@ def test_two_workers_make_one_artefact(world: Any, make: Any) -> None:
     ],
 )
 def test_runs_that_cannot_end_well_say_what_to_change(
-    world: Any, make: Any, more: dict[str, Any], reason: str
+    world: World, make: type[RowBuilders], more: dict[str, Any], reason: str
 ) -> None:
     config = world.train_config(prepared(world, make, "uid"), **more)
     with pytest.raises(UserError) as caught:

@@ -1,1 +1,1 @@
-"""What runs in training pods: prepare, train, evaluate."""
+"""Entry point, launcher and stages of the training pods."""

@@ -1,4 +1,4 @@
-"""``python -m tunesmith_trainer <generate|prepare|train|evaluate>``: PID 1 of a training pod."""
+"""Command line of a training pod: ``python -m tunesmith_trainer <generate|prepare|train|evaluate>``."""
 
 import argparse
 import os
@@ -12,10 +12,10 @@ from tunesmith_contract.uris import MOUNT_ROOT
 from tunesmith_trainer.launcher.launcher import Gang, Launcher, read_gang
 
 STAGES = {
-    "generate": "let a teacher make rows, within a budget",
+    "generate": "generate rows with a teacher model, within a budget",
     "prepare": "read, check, clean and split the data",
-    "train": "train on what was prepared",
-    "evaluate": "let contestants answer the same items",
+    "train": "train on the prepared data",
+    "evaluate": "score the answers of all sides to the same items",
 }
 
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def find_gang(config_file: Path) -> Gang:
-    """The gang that a run asks for; a file that can't be read is left to the worker, which reports it."""
+    """Gang of worker processes that a run needs; one worker if the file is unreadable, which the worker reports."""
     try:
         config = parse_run_config(config_file.read_bytes())
     except (OSError, ValueError):
@@ -44,21 +44,24 @@ def find_gang(config_file: Path) -> Gang:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Argument parser with one subcommand per stage."""
     parser = argparse.ArgumentParser(prog="tunesmith_trainer", description=__doc__)
     stages = parser.add_subparsers(dest="stage", required=True)
     for name, text in STAGES.items():
         stage = stages.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        _add_pod_arguments(stage)
+        stage.add_argument(
+            "--config", type=Path, default=Path(CONFIG_DIR / RUN_FILE), help="the run's run.json"
+        )
+        stage.add_argument(
+            "--mount-root", type=Path, default=Path(MOUNT_ROOT), help="folder in which volumes are mounted"
+        )
+        stage.add_argument(
+            "--termination-log",
+            type=Path,
+            default=Path(TERMINATION_LOG),
+            help="file for the termination message",
+        )
     return parser
-
-
-def _add_pod_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, default=Path(CONFIG_DIR / RUN_FILE), help="the run's run.json")
-    parser.add_argument("--mount-root", type=Path, default=Path(MOUNT_ROOT), help="where volumes are mounted")
-    parser.add_argument(
-        "--termination-log", type=Path, default=Path(TERMINATION_LOG), help="where the last word goes"
-    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A pod that is told to go."""
+"""Preemption of the pod: SIGTERM is recorded, and checked where a stage can stop."""
 
 import signal
 import time
@@ -7,55 +7,59 @@ from types import FrameType
 from tunesmith_data.failures import Preempted
 from tunesmith_data.pod.progress import Progress
 
-_GLANCE_SECONDS = 0.5
+_CHECK_INTERVAL_SECONDS = 0.5
 
 
 class Preemption:
-    """Remembers that the pod was told to go."""
+    """SIGTERM of this process.
+
+    Attributes:
+        requested: SIGTERM has arrived.
+    """
 
     def __init__(self) -> None:
         self.requested = False
 
     def listen(self) -> None:
-        """Take SIGTERM from now on."""
+        """Install the handler of SIGTERM."""
         signal.signal(signal.SIGTERM, self._request)
 
     def check(self) -> None:
-        """Stop here if the pod was told to go.
+        """Stop here if SIGTERM has arrived.
 
         Raises:
-            Preempted: it was.
+            Preempted: it has.
         """
         if self.requested:
             raise Preempted
 
     def sleep(self, seconds: float) -> None:
-        """Wait so long, or until the pod is told to go. Any thread may.
+        """Sleep, but no longer than until SIGTERM arrives; may be called in any thread.
 
         Raises:
-            Preempted: it was.
+            Preempted: SIGTERM has arrived.
         """
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self.check()
-            time.sleep(min(left, _GLANCE_SECONDS))
+            time.sleep(min(left, _CHECK_INTERVAL_SECONDS))
 
     def _request(self, signum: int, frame: FrameType | None) -> None:
         self.requested = True
 
 
 class InterruptibleProgress(Progress):
-    """Progress of a stage that keeps what it has done, and so may stop wherever it says how far it is."""
+    """Progress of a stage that saves its results as it goes, and so can stop at any update."""
 
     def __init__(self, preemption: Preemption) -> None:
         super().__init__()
         self._preemption = preemption
 
     def update(self, done: int, total: int, **metrics: float | int | str) -> None:
-        """Say how far the stage is, or stop here.
+        """Report progress, or stop here if SIGTERM has arrived.
 
         Raises:
-            Preempted: the pod was told to go.
+            Preempted: it has.
         """
         self._preemption.check()
         super().update(done, total, **metrics)

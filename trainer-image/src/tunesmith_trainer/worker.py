@@ -1,4 +1,4 @@
-"""One worker process: runs a stage and leaves its report in a file for the launcher.
+"""Worker process: runs one stage and writes its report to a file for the launcher.
 
 ``python -m tunesmith_trainer.worker --config run.json --mount-root DIR --report-file FILE``
 """
@@ -28,15 +28,15 @@ from tunesmith_data.pod.workspace import Workspace
 
 from .preemption import InterruptibleProgress, Preemption
 
-# Group 0 shares all files: another pod's user may be another one.
+# Files are shared through group 0: the next pod may run as another user.
 _UMASK = 0o002
 
-#: Stages whose work files the next one needs.
-_FOLLOWED = frozenset({"generate", "prepare"})
+#: Stages whose work files are input of the next stage.
+_STAGES_WITH_SUCCESSOR = frozenset({"generate", "prepare"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the stage that the configuration names; return the contract's exit code."""
+    """Run the stage named on the command line; return the contract's exit code."""
     parser = argparse.ArgumentParser(prog="tunesmith_trainer.worker")
     parser.add_argument("--stage", required=True)
     parser.add_argument("--config", type=Path, required=True)
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--report-file", type=Path, required=True)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs each request, of which there are thousands
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs thousands of requests
     os.umask(_UMASK)
     rank = int(os.environ.get("RANK", "0"))
     report, code = _run(options.stage, options.config, Storage(options.mount_root), rank)
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(stage: str, config_file: Path, storage: Storage, rank: int) -> tuple[RunReport | None, ExitCode]:
-    """The report of a stage, and its exit code; every exception becomes one of the contract's failures."""
+    """Run a stage; its report and exit code, with any exception turned into one of the contract's failures."""
     try:
         config = parse_run_config(config_file.read_bytes())
         if config.stage != stage:
@@ -62,7 +62,7 @@ def _run(stage: str, config_file: Path, storage: Storage, rank: int) -> tuple[Ru
         return run_stage(config, storage.for_run(config)), ExitCode.SUCCEEDED
     except Preempted:
         return RunReport.model_validate({"stage": stage, "outcome": Outcome.PREEMPTED}), ExitCode.PREEMPTED
-    except Exception as error:  # the boundary of the process: nothing is above it but the launcher
+    except Exception as error:  # the outermost frame of the process
         traceback.print_exc()
         failure = describe(error)
         code = exit_code_of(failure.category)
@@ -72,7 +72,14 @@ def _run(stage: str, config_file: Path, storage: Storage, rank: int) -> tuple[Ru
 
 
 def run_stage(config: AnyConfig, storage: Storage) -> RunReport | None:
-    """Run a stage, unless it is done already; a finished run keeps no work files."""
+    """Run a stage, or return the report that an earlier attempt committed.
+
+    Work files are removed after the last stage of a run. None on all ranks but the first.
+
+    Raises:
+        Preempted: the pod received SIGTERM; what was done is saved.
+        StageError: the stage failed.
+    """
     preemption = Preemption()
     if not isinstance(config, PrepareConfig):
         preemption.listen()
@@ -85,7 +92,7 @@ def run_stage(config: AnyConfig, storage: Storage) -> RunReport | None:
         except Exception:
             workspace.save_unfinished()
             raise
-    if report is not None and config.stage not in _FOLLOWED:
+    if report is not None and config.stage not in _STAGES_WITH_SUCCESSOR:
         workspace.prune()
     return report
 
@@ -96,16 +103,16 @@ def _dispatch(
     workspace: Workspace,
     preemption: Preemption,
 ) -> RunReport | None:
-    """Run a stage; what it needs is imported with it, since torch alone takes seconds."""
+    """Run the stage of a configuration; each imports its own libraries, since torch alone takes seconds."""
     match config:
         case GenerateConfig():
             from tunesmith_data.generate.rate_limiter import Clock
             from tunesmith_data.generate.stage import generate
 
-            from .rewards.model_scorer import build_model
+            from .rewards.model_scorer import build_model_scorer
 
             clock, progress = Clock(sleep=preemption.sleep), InterruptibleProgress(preemption)
-            return generate(config, storage, workspace, progress, clock, build_model)
+            return generate(config, storage, workspace, progress, clock, build_model_scorer)
         case PrepareConfig():
             from tunesmith_data.prepare import prepare
 

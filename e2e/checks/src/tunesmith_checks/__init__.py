@@ -1,1 +1,1 @@
-"""The runner of `make test`: which stages run side by side, what they printed, and how much they covered."""
+"""Runner of `make test`: parallel stages, their results, coverage per folder."""

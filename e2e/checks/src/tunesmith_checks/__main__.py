@@ -1,4 +1,4 @@
-"""``python -m tunesmith_checks``: run all checks and tests, then print how long each took and how many passed.
+"""Command line of the test runner: ``python -m tunesmith_checks`` runs all checks and prints times and counts.
 
 Each stage is a target of the Makefile and can be run alone. A stage that fails does not hide the others.
 """

@@ -1,4 +1,4 @@
-"""Branch coverage per folder of product code, and the floors below which it may not fall.
+"""Branch coverage per folder of product code, with minimum values.
 
 `python -m tunesmith_checks.coverage_floors check` combines what a test run measured and prints each folder; the exit
 code is 1 where one is below its floor. `raise` lifts the floors to what that run covered.

@@ -1,4 +1,4 @@
-"""Where the checkout is, and where a test run leaves its results."""
+"""Paths of the checkout and of a test run's results."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A stage as a group of processes: make, pytest and all that they start."""
+"""Process group of one stage: make, pytest and their children."""
 
 import os
 import resource

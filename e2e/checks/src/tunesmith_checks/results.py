@@ -1,4 +1,4 @@
-"""Test cases of a run, read from the JUnit files that its stages wrote."""
+"""Test cases of a run, parsed from the JUnit files of its stages."""
 
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path

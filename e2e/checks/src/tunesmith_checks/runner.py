@@ -1,4 +1,4 @@
-"""The stages of one run: started when the schedule lets them, printed when they end, stopped with the run."""
+"""Execution of the stages of a run: start by schedule, printed results, cancellation."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol

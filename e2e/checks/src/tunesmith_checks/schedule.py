@@ -1,4 +1,4 @@
-"""Stages of `make test` and the rule by which they share the machine."""
+"""Stages of `make test`, and the schedule by which they share the machine."""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple

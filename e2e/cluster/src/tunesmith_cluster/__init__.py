@@ -1,4 +1,4 @@
-"""Real Kubernetes clusters for tests and for the demo: a control plane alone, or one with a node."""
+"""Local Kubernetes clusters for tests and demo: a control plane alone, or one with a node."""
 
 from tunesmith_cluster.api import ApiClient, ApiError
 from tunesmith_cluster.client import ClusterClient, KubectlError, eventually

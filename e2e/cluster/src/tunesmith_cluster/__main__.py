@@ -1,4 +1,4 @@
-"""Command line: python -m tunesmith_cluster up|down|status|kubeconfig|build|install|path."""
+"""Command line: ``python -m tunesmith_cluster up|down|status|kubeconfig|build|install|path``."""
 
 import argparse
 import sys

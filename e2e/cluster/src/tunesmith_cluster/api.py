@@ -1,4 +1,4 @@
-"""A small client of the Kubernetes API: standard library, client certificates, JSON in and out."""
+"""Minimal Kubernetes API client: standard library, client certificates, JSON."""
 
 import base64
 import http.client
@@ -85,7 +85,7 @@ class ApiClient:
 
 
 class Context:
-    """What a kubeconfig says about one context."""
+    """Context of a kubeconfig, with its cluster and user."""
 
     def __init__(self, name: str, cluster: Mapping[str, Any], user: Mapping[str, Any]) -> None:
         self.name = name

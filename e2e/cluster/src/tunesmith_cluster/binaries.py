@@ -1,4 +1,4 @@
-"""The programs of a cluster: built by Go at pinned versions into the cache, or installed from Debian."""
+"""Programs of a cluster: built with Go at pinned versions into the cache, or installed from Debian."""
 
 import fcntl
 import hashlib
@@ -66,7 +66,7 @@ class GoBuild:
 
     @property
     def folder(self) -> Path:
-        """Where the programs lie: the name holds the hash of everything that goes in."""
+        """Folder of the programs, named by the hash of all their inputs."""
         digest = hashlib.sha256("\0".join((GO_VERSION, *self.arguments)).encode())
         for file in sorted(self.source.rglob("*")) if self.source else ():
             if file.is_file():

@@ -1,4 +1,4 @@
-"""The keys of one cluster: an authority, certificates that it signed, and the kubeconfigs that hold them."""
+"""Certificate authority, certificates and kubeconfigs of one cluster."""
 
 import base64
 import datetime
@@ -43,7 +43,7 @@ class Authority:
         self._store("ca", certificate, self._key)
 
     def path(self, name: str, suffix: str = "crt") -> str:
-        """Where a certificate (`crt`) or key (`key`) lies."""
+        """Path of a certificate (`crt`) or key (`key`)."""
         return str(self.folder / f"{name}.{suffix}")
 
     def issue(

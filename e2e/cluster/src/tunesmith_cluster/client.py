@@ -1,4 +1,4 @@
-"""What tests and the demo do with a running cluster: kubectl, apply, namespaces."""
+"""Operations on a running cluster for tests and demo: kubectl, apply, namespaces."""
 
 import json
 import secrets

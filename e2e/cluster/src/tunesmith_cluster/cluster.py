@@ -1,4 +1,4 @@
-"""One cluster from `up` to `down`."""
+"""Life cycle of one cluster, from `up` to `down`."""
 
 import fcntl
 import shutil
@@ -23,7 +23,7 @@ STOP_GRACE = 5.0
 
 
 class Shape(StrEnum):
-    """What a cluster can do."""
+    """Shape of a cluster: control plane alone, or with a node that runs pods."""
 
     CONTROL_PLANE = "control-plane"
     NODE = "node"
@@ -31,7 +31,7 @@ class Shape(StrEnum):
 
 @dataclass(frozen=True)
 class Status:
-    """What runs. `dead` holds a component's name and the end of its log."""
+    """Status of a cluster; `dead` has the name of each dead component and the end of its log."""
 
     shape: Shape
     running: list[str]
@@ -95,7 +95,7 @@ class Cluster:
             self._remove()
 
     def status(self) -> Status:
-        """Which components run and which died."""
+        """Status with running and dead components."""
         dead = {record.name: log_tail(record.log) for record in self.processes.dead()}
         names = [record.name for record in self.processes.records()]
         return Status(self.shape, [name for name in names if name not in dead], dead)

@@ -1,4 +1,4 @@
-"""Which clusters the tests may touch."""
+"""Kubeconfig contexts that the tests may use."""
 
 import os
 from collections.abc import Sequence

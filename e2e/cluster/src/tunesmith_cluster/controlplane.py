@@ -1,4 +1,4 @@
-"""etcd, API server, controllers, scheduler and kwok: the command lines, and when each of them is ready."""
+"""Control plane processes (etcd, API server, controllers, scheduler, kwok) and their readiness checks."""
 
 import http.client
 import random
@@ -32,7 +32,7 @@ ADMINISTRATORS = "system:masters"
 
 @dataclass(frozen=True)
 class Setting:
-    """What the components of one cluster have in common. `address` is where the API server can be reached."""
+    """Settings common to the components of one cluster; `address` is that of the API server."""
 
     state: Path
     context: str
@@ -158,7 +158,7 @@ def start_kwok(setting: Setting) -> None:
 
 
 def exists(api: ApiClient, path: str) -> bool:
-    """Whether an object is there; False too while the server cannot be reached."""
+    """True if an object exists; False too while the server cannot be reached."""
     try:
         api.get(path)
     except (ApiError, OSError):
@@ -167,7 +167,7 @@ def exists(api: ApiClient, path: str) -> bool:
 
 
 def answers_ok(address: str, port: int, path: str) -> bool:
-    """Whether a plain HTTP endpoint answers with 200."""
+    """True if a plain HTTP endpoint answers with 200."""
     connection = http.client.HTTPConnection(address, port, timeout=2)
     try:
         connection.request("GET", path)

@@ -1,4 +1,4 @@
-"""Which program makes the cluster: this package, or kind where Docker is."""
+"""Choice of cluster engine: this package, or kind if Docker is available."""
 
 from pathlib import Path
 

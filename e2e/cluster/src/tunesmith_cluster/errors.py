@@ -1,4 +1,4 @@
-"""The one error that a person sees."""
+"""Error that the command line prints without a traceback."""
 
 
 class ClusterError(Exception):

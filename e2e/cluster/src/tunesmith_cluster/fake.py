@@ -1,4 +1,4 @@
-"""Fake GPU nodes, and pods on them whose end the test decides."""
+"""Fake GPU nodes, and pods on them whose end a test decides."""
 
 import datetime
 from typing import Any

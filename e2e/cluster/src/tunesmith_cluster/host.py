@@ -1,4 +1,4 @@
-"""What a node changes on the machine outside its state folder, and how each change is undone."""
+"""Changes of a node to the host outside its state folder, with their reversal."""
 
 import json
 import os
@@ -128,14 +128,14 @@ def restore_host(state: Path) -> None:
 
 
 def has_service_rules() -> bool:
-    """Whether kube-proxy has written the rule of the API server's own Service."""
+    """True if kube-proxy has written the rule of the API server's own Service."""
     command = [program("iptables"), "-w", "-t", "nat", "-S", "KUBE-SERVICES"]
     rules = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return f"-d {FIRST_SERVICE_ADDRESS}/32" in rules
 
 
 def _iptables_accepts(*arguments: str) -> bool:
-    """Whether what the arguments ask about is there."""
+    """True if iptables succeeds with the arguments, such as a check for a rule or chain."""
     command = [program("iptables"), "-w", *arguments]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 

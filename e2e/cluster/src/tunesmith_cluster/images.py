@@ -1,4 +1,4 @@
-"""Images in a node's containerd: OCI archives in, nothing pulled."""
+"""Import of OCI archives into a node's containerd."""
 
 import hashlib
 import io

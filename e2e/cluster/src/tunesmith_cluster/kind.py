@@ -1,4 +1,4 @@
-"""The shape with a node where Docker is: kind does all of it. Nobody has tried this way yet."""
+"""Cluster with a node by kind, where Docker is available; not tested yet."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ PROGRAMS = ("kind", "kubectl")
 
 
 def docker_answers() -> bool:
-    """Whether there is a Docker that this user may use; its client alone is not enough."""
+    """True if this user can use Docker; its client alone is not enough."""
     if shutil.which("docker") is None:
         return False
     return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
@@ -62,7 +62,7 @@ class KindCluster:
         shutil.rmtree(self.state, ignore_errors=True)
 
     def status(self) -> Status:
-        """Whether the node's container runs."""
+        """True if the node's container runs."""
         result = subprocess.run(
             ["docker", "inspect", self.node_name], capture_output=True, text=True, check=False
         )

@@ -1,4 +1,4 @@
-"""containerd, kubelet, kube-proxy and CoreDNS: real pods on this machine, without Docker."""
+"""Node on this host without Docker: containerd, kubelet, kube-proxy, CoreDNS."""
 
 import json
 import tomllib
@@ -52,7 +52,7 @@ def socket_path(state: Path) -> Path:
 
 
 def image_root() -> Path:
-    """Where containerd keeps images from one cluster to the next."""
+    """Folder in which containerd keeps images from one cluster to the next."""
     return cache_dir() / "containerd"
 
 
@@ -181,7 +181,7 @@ def _start_coredns(setting: Setting) -> None:
 
 
 def has_resolver(path: Path) -> bool:
-    """Whether the machine itself knows a name server."""
+    """True if the host has a name server configured."""
     return path.exists() and any(line.startswith("nameserver") for line in path.read_text().splitlines())
 
 

@@ -1,4 +1,4 @@
-"""Where builds and running clusters live: never in the work tree."""
+"""Paths of builds and cluster state, outside the work tree."""
 
 import os
 from pathlib import Path

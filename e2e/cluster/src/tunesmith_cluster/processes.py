@@ -1,4 +1,4 @@
-"""Processes that outlive the command that started them, and end only by their recorded identity."""
+"""Background processes that outlive their command, ended by recorded identity."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def _program(pid: int) -> str:
 
 
 def is_alive(record: ProcessRecord) -> bool:
-    """Whether this very process still runs."""
+    """True if this very process still runs."""
     return start_time(record.pid) == record.started
 
 

@@ -1,4 +1,4 @@
-"""Fixtures: a control plane of its own for each session, and the cluster with a node."""
+"""pytest fixtures: a control plane per session, and the cluster with a node."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Volumes that are folders of the node."""
+"""Persistent volumes in folders of the node."""
 
 from tunesmith_cluster.api import Document
 

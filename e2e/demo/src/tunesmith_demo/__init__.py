@@ -1,1 +1,1 @@
-"""The quickstart as a show: a cluster, the images, the chart, training, a verdict, and an answered request."""
+"""Demo of the quickstart: cluster, images, chart, training, evaluation, a served request."""

@@ -1,4 +1,4 @@
-"""``python -m tunesmith_demo up|down``: the quickstart on a cluster of its own."""
+"""Command line of the demo: ``python -m tunesmith_demo up|down``."""
 
 import argparse
 import sys

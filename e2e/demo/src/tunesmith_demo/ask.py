@@ -1,4 +1,4 @@
-"""Questions to a served model, as any client asks them: the OpenAI API through the Service."""
+"""Requests to a served model by the OpenAI API through its Service."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ REQUEST_SECONDS = 120.0
 
 
 class Answer(NamedTuple):
-    """What a model said, and which version of it."""
+    """Answer of a model, and its version."""
 
     text: str
     version: str

@@ -1,4 +1,4 @@
-"""Tunesmith on a cluster, as its users install it: images where the nodes find them, and the Helm chart."""
+"""Installation of Tunesmith on a cluster: images and Helm chart."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The cluster that the demo and the end-to-end tests play on: ours with a node, or kind where there is Docker."""
+"""Cluster for demo and end-to-end tests: own cluster with a node, or kind with Docker."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +47,7 @@ class Playground:
 
     @property
     def programs(self) -> tuple[str, ...]:
-        """What the cluster and the chart's installation run."""
+        """Programs that the cluster and the chart's installation need."""
         own = KIND_PROGRAMS if isinstance(self.cluster, KindCluster) else NODE_PROGRAMS
         return (*own, "helm")
 

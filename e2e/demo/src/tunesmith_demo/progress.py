@@ -1,4 +1,4 @@
-"""What the three resources say of themselves, as one line that changes."""
+"""Status of the three resources as one updating line."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What an EvalRun found, as tables: pure, from the resource as the API server returns it."""
+"""Results of an EvalRun as text tables, from the resource as returned by the API server."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The quickstart, watched: what a user types, and what the cluster says."""
+"""Steps of the quickstart, with commands and cluster output printed."""
 
 import json
 import time
@@ -79,7 +79,7 @@ def _states(
 
 
 def watch_training(client: ClusterClient, console: Console) -> None:
-    """Follow the FineTuneJob until it has an artefact."""
+    """Follow the FineTuneJob until it has an artifact."""
     states = _states(
         client,
         "finetunejob",
@@ -143,7 +143,7 @@ def service_name(client: ClusterClient) -> str:
 
 
 def show_listing(client: ClusterClient, console: Console) -> None:
-    """What kubectl shows."""
+    """Print the three resources as listed by kubectl."""
     listing = client.kubectl("-n", NAMESPACE, "get", "finetunejobs,evalruns,adapterdeployments")
     console.print(listing, soft_wrap=True, highlight=False)
 

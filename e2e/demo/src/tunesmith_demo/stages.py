@@ -1,4 +1,4 @@
-"""Stages with a heading, and how long each took."""
+"""Stage headings with elapsed times."""
 
 import time
 from collections.abc import Iterator

@@ -1,1 +1,1 @@
-"""Builds Tunesmith's images, test environments and test model, each cached by the content it comes from."""
+"""Builds of images, test environments and test model, cached by content."""

@@ -1,4 +1,4 @@
-"""``python -m tunesmith_images``: build, load, archive, venv, browser, model."""
+"""Command line: ``python -m tunesmith_images build|load|archive|venv|browser|model``."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""The base image where no registry can be reached: a minimal Debian made by debootstrap."""
+"""Base image without a registry: a minimal Debian by debootstrap."""
 
 import shutil
 from pathlib import Path

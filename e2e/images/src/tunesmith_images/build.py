@@ -1,4 +1,4 @@
-"""Builds images that are not there yet, parents first, and forgets old ones."""
+"""Build of missing images in order of their dependencies, and removal of old ones."""
 
 import json
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ KEEP = 2
 
 
 class Builder(Protocol):
-    """What builds and keeps images: `buildah` or `docker`."""
+    """Module that builds and keeps images: `buildah` or `docker`."""
 
     BASE_RECIPE: str
 
@@ -60,7 +60,7 @@ def build_images(images: Iterable[Image], builder: Builder | None = None) -> Bui
 
 
 def _missing(images: Iterable[Image], builder: Builder) -> list[Image]:
-    """What has to be built, parents first, each once."""
+    """Images to build, parents first, without duplicates."""
     needed = {
         needed.name: needed
         for image in images

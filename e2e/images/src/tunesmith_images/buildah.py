@@ -1,4 +1,4 @@
-"""Building with buildah where Docker is not: the project's own Dockerfiles, on a base made by debootstrap."""
+"""Image builds with buildah without Docker, from the project's Dockerfiles."""
 
 import os
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def layout_path() -> Path:
 
 
 def exists(image: Image, ref: str) -> bool:
-    """Whether the image is built, and in the layout if pods run it."""
+    """True if the image is built, and in the layout if pods run it."""
     return is_complete(layout_path(), ref) if image.is_run else _is_stored(ref)
 
 

@@ -1,4 +1,4 @@
-"""The build cache: outside the work tree, keyed by content."""
+"""Build cache outside the work tree, keyed by content."""
 
 import fcntl
 import hashlib

@@ -1,4 +1,4 @@
-"""The images: their Dockerfiles, what goes into each, and the key that follows from it."""
+"""Catalog of images: Dockerfile, inputs, and cache key of each."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -51,7 +51,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class Process:
-    """What a container runs.
+    """Process to run in a container.
 
     Attributes:
         environment: variables beside the image's own, and before them.

@@ -1,4 +1,4 @@
-"""Building with Docker, where its daemon answers."""
+"""Image builds with Docker."""
 
 from .cache import REPOSITORY
 from .catalog import Image
@@ -9,12 +9,12 @@ BASE_RECIPE = "public"
 
 
 def is_available() -> bool:
-    """Whether a Docker daemon answers."""
+    """True if a Docker daemon answers."""
     return bool(output(["docker", "version", "--format", "{{.Server.Version}}"]))
 
 
 def exists(image: Image, ref: str) -> bool:
-    """Whether Docker has the image."""
+    """True if Docker has the image."""
     return _has(ref)
 
 

@@ -1,4 +1,4 @@
-"""An OCI layout that several images share, and archives of single images out of it.
+"""OCI layout shared by several images, and archives of single images from it.
 
 A layer that images share is there once.
 An archive may leave out blobs that the receiver has; containerd then takes them from its own store.
@@ -37,7 +37,7 @@ def blobs_of(layout: Path, manifest: Descriptor) -> list[str]:
 
 
 def is_complete(layout: Path, ref: str) -> bool:
-    """Whether the image is in the layout with all of its blobs."""
+    """True if the image is in the layout with all of its blobs."""
     manifest = find_manifest(layout, ref)
     if manifest is None or not blob_path(layout, manifest["digest"]).exists():
         return False

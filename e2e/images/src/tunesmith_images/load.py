@@ -1,4 +1,4 @@
-"""Hands built images to a cluster's containerd."""
+"""Loading of built images into a cluster's containerd."""
 
 import subprocess
 from collections.abc import Sequence

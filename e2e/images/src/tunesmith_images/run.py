@@ -1,4 +1,4 @@
-"""Commands that the builds call, and how long each stage takes."""
+"""Subprocess calls and stage times of the builds."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def run(
 
 
 def output(command: Sequence[str | Path]) -> str:
-    """What `command` prints, stripped; empty when it fails or its program is not there."""
+    """Stripped output of `command`; empty if it fails or its program is not installed."""
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:

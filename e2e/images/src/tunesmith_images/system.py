@@ -1,4 +1,4 @@
-"""The Debian packages that building without Docker needs, and the browser that looks at the data report's page."""
+"""Debian packages for builds without Docker, and the browser for tests of the data report."""
 
 import os
 import shutil

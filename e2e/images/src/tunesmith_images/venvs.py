@@ -1,4 +1,4 @@
-"""Virtual environments for tests: third-party pins only, shared by every checkout with the same pins."""
+"""Virtual environments for tests: pinned third-party packages, shared by all checkouts with the same pins."""
 
 import shutil
 from pathlib import Path
@@ -22,7 +22,7 @@ PARENTS = {"trainer": "torch", "engine": "torch"}
 
 
 def environment_path(name: str) -> Path:
-    """Where the environment `name` of this checkout's pins is, or will be."""
+    """Folder of the environment `name` for this checkout's pins; it may not exist yet."""
     requirements = [REQUIREMENTS[name], *(REQUIREMENTS[parent] for parent in _parents(name))]
     key = content_key(REPOSITORY, requirements, "venv", f"python{PYTHON_VERSION}")
     return cache_dir() / "venvs" / f"{name}-{key}"

@@ -1,4 +1,4 @@
-"""A folder of downloaded distributions, so that environments and images download each of them once."""
+"""Folder of downloaded wheels shared by environments and images."""
 
 import hashlib
 import sys

@@ -1,1 +1,1 @@
-"""Committed checkpoints: folder, writer lease, announcement."""
+"""Committed checkpoints: folder on disk, copy in a bucket, writer lease, announcement."""

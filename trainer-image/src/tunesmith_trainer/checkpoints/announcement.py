@@ -1,4 +1,4 @@
-"""Tells the launcher and the operator of the newest committed checkpoint, while there is somebody to tell it."""
+"""Announcement of the newest committed checkpoint to the operator and the launcher."""
 
 import os
 from collections.abc import Mapping
@@ -16,12 +16,14 @@ from tunesmith_data.pod.progress import Progress
 from tunesmith_data.pod.storage import write_atomically
 
 
-class LastCheckpoint:
-    """Keeps the newest commit in a file of the launcher, which outlives a killed worker.
+class CheckpointAnnouncer:
+    """Sender of committed checkpoints to the operator, with a copy in a file of the launcher.
+
+    The launcher outlives a killed worker, and names the checkpoint in the termination message.
 
     Args:
-        progress: sends it to the operator.
-        environment: where the launcher names its file.
+        progress: connection to the operator.
+        environment: variables that name the launcher's file.
     """
 
     def __init__(self, progress: Progress, environment: Mapping[str, str] = os.environ) -> None:
@@ -30,9 +32,9 @@ class LastCheckpoint:
         self._progress = progress
 
     def announce(self, checkpoint: Checkpoint, step: int, steps: int) -> None:
-        """Say that a checkpoint is committed, ``step`` of ``steps`` being done."""
-        self.remember(checkpoint)
-        metrics = {
+        """Announce a committed checkpoint, with ``step`` of ``steps`` done."""
+        self.write_for_launcher(checkpoint)
+        metrics: dict[str, float | int | str] = {
             CHECKPOINT_STEP: checkpoint.step,
             CHECKPOINT_DIGEST: checkpoint.digest.removeprefix("sha256:"),
             CHECKPOINT_TIME: int(checkpoint.time.timestamp()),
@@ -41,7 +43,7 @@ class LastCheckpoint:
             metrics[CHECKPOINT_EVAL_LOSS] = checkpoint.eval_loss
         self._progress.announce(step, steps, **metrics)
 
-    def remember(self, checkpoint: Checkpoint) -> None:
-        """Leave it for the launcher's last word."""
+    def write_for_launcher(self, checkpoint: Checkpoint) -> None:
+        """Write the checkpoint to the launcher's file, without an announcement to the operator."""
         if self._file is not None:
             write_atomically(self._file, checkpoint.to_json().encode())

@@ -1,4 +1,4 @@
-"""Checkpoints of a run whose workspace is a bucket: downloaded at the start, uploaded after each commit."""
+"""Copy of a run's checkpoints in a bucket: downloaded at the start, uploaded after each commit."""
 
 import logging
 import shutil
@@ -7,53 +7,57 @@ from tunesmith_contract.layout import COMMIT_FILE
 from tunesmith_data.pod.work_mirror import WorkMirror
 from tunesmith_data.pod.workspace import Workspace
 
-from .folder import is_checkpoint_name, is_whole
-from .writer_lease import LEASE_FILE, Holder, superseded
+from .folder import is_checkpoint_name, is_complete
+from .writer_lease import LEASE_FILE, LeaseHolder, superseded
 
 log = logging.getLogger(__name__)
 
 
 class BucketCheckpoints:
-    """Keeps the bucket's checkpoints equal to the committed ones on disk; nothing to do where a volume holds them."""
+    """Synchronization of committed checkpoints with the workspace's bucket; does nothing if that is a volume."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._folder = workspace.checkpoints
 
     def pull(self) -> None:
-        """Bring every committed checkpoint to disk; one whose bytes are not those of its commit is left out."""
+        """Download all committed checkpoints; one that does not match its manifest is skipped with a warning.
+
+        Raises:
+            StorageError: the bucket does not answer.
+        """
         mirror = self._workspace.mirror
         if mirror is None:
             return
         with mirror.locked():
             for name in self._stored(mirror, committed=True):
                 checkpoint = self._folder / name
-                if is_whole(checkpoint):
+                if is_complete(checkpoint):
                     continue
                 mirror.download(checkpoint)
-                if not is_whole(checkpoint):
-                    log.warning("%s in the bucket is damaged: left out", name)
+                if not is_complete(checkpoint):
+                    log.warning("%s in the bucket is damaged: skipped", name)
                     shutil.rmtree(checkpoint, ignore_errors=True)
 
     def take_lease(self) -> None:
-        """Bring the lease that this attempt has taken on its own disk to the bucket.
+        """Upload the lease that this attempt has taken on its own disk.
 
         Raises:
             StorageError: the bucket does not answer.
-            InfrastructureError: a later attempt has the lease.
+            InfrastructureError: a later attempt holds the lease.
         """
         mirror = self._workspace.mirror
         if mirror is None:
             return
         lease = self._folder / LEASE_FILE
         stored, own = mirror.read(lease), lease.read_bytes()
-        holder = Holder.model_validate_json(stored) if stored else None
-        if holder is not None and holder.attempt > Holder.model_validate_json(own).attempt:
+        holder = LeaseHolder.model_validate_json(stored) if stored else None
+        if holder is not None and holder.attempt > LeaseHolder.model_validate_json(own).attempt:
             raise superseded(holder)
         mirror.write(lease, own)
 
     def save(self) -> None:
-        """Upload committed checkpoints, the commit of each last, then remove those that are gone here.
+        """Upload new checkpoints, each with its manifest last, then delete those that are removed on disk.
 
         Raises:
             StorageError: the bucket does not answer.
@@ -72,7 +76,7 @@ class BucketCheckpoints:
         self._workspace.push(self._workspace.logs)
 
     def _stored(self, mirror: WorkMirror, *, committed: bool = False) -> set[str]:
-        """Names of the bucket's checkpoints: all, or those that are committed."""
+        """Names of the checkpoints in the bucket, or of the committed ones alone."""
         paths = [path.relative_to(self._folder) for path in mirror.stored_files(self._folder)]
         return {
             path.parts[0]
@@ -86,4 +90,4 @@ class BucketCheckpoints:
         lease = self._folder / LEASE_FILE
         stored = mirror.read(lease)
         if stored != lease.read_bytes():
-            raise superseded(Holder.model_validate_json(stored) if stored else None)
+            raise superseded(LeaseHolder.model_validate_json(stored) if stored else None)

@@ -1,9 +1,9 @@
-"""Checkpoints that count only once their commit manifest is written, which is the last thing to be written.
+"""Checkpoint folders on disk: names, commit manifest, verification and removal.
 
-A Hugging Face checkpoint is a folder that grows; one torn by a killed pod looks like a whole one. So a checkpoint
-is saved in a staging folder of the attempt and, with all ranks' files and their digests in ``commit.json``, renamed
-to ``checkpoint-<step>``. What carries that name is never written again. A folder without ``commit.json``, or
-with files that differ from it, is as good as absent.
+A Hugging Face checkpoint is written file by file, and one cut short by a killed pod looks complete. So a checkpoint
+is saved in a staging folder of the attempt, gets a manifest ``commit.json`` with the digests of all ranks' files as
+its last file, and is renamed to ``checkpoint-<step>``. A folder of that name is never written again. A folder without
+``commit.json``, or with files that differ from it, counts as absent.
 """
 
 import logging
@@ -35,8 +35,8 @@ _STAGING = "staging-"
 _DIGEST_THREADS = 8
 
 
-class Commit(Document):
-    """What a whole checkpoint holds, and how many workers on what terms wrote it."""
+class CommitManifest(Document):
+    """Contents of ``commit.json``: files of a checkpoint, and the distributed set-up that wrote them."""
 
     schema_version: Literal[1] = 1
     step: int
@@ -49,12 +49,12 @@ class Commit(Document):
 
 
 class CheckpointFolder:
-    """The checkpoints of one run, as its first worker sees them.
+    """Checkpoints of one run, as written by its first worker.
 
     Attributes:
         root: the folder.
-        lease: the right to write there.
-        staging: where this attempt puts checkpoints together, on the volume that they will stay on.
+        lease: this attempt's write lease.
+        staging: folder of unfinished checkpoints of this attempt, on the same volume.
     """
 
     def __init__(self, root: Path, uri: StorageUri, lease: WriterLease) -> None:
@@ -64,24 +64,28 @@ class CheckpointFolder:
         self._uri = uri
 
     def open(self) -> Path | None:
-        """Take the lease, remove what can't be resumed from, and find the newest whole checkpoint."""
+        """Take the lease and remove incomplete checkpoints; the newest complete one, or None.
+
+        Raises:
+            InfrastructureError: a later attempt holds the lease.
+        """
         self.lease.take()
         newest = newest_checkpoint(self.root)
-        discard_torn(self.root, newest)
+        remove_incomplete(self.root, newest)
         return newest
 
     def commit(self, step: int, world: int, parallelism: Parallelism, eval_loss: float | None) -> Checkpoint:
-        """Declare the staged checkpoint of a step whole: its files are on disk before its manifest is.
+        """Commit the staged checkpoint of a step; its files are synced to disk before its manifest is written.
 
         Raises:
             InfrastructureError: another attempt has taken over.
         """
         self.lease.check()
-        staged = self.staging / f"checkpoint-{step}"
+        staged = self.staging / checkpoint_name(step)
         final = self.root / staged.name
-        commit = Commit(
+        commit = CommitManifest(
             step=step,
-            files=_describe_on_disk(staged),
+            files=_sync_and_describe(staged),
             world_size=world,
             parallelism=parallelism,
             attempt=self.lease.holder.attempt,
@@ -90,7 +94,7 @@ class CheckpointFolder:
         )
         write_atomically(staged / COMMIT_FILE, commit.to_json().encode())
         self.lease.check()
-        if is_whole(final):
+        if is_complete(final):
             shutil.rmtree(staged)
         else:
             shutil.rmtree(final, ignore_errors=True)
@@ -99,9 +103,9 @@ class CheckpointFolder:
         return self.describe(final)
 
     def describe(self, folder: Path) -> Checkpoint:
-        """A committed checkpoint as a report names it."""
+        """Step, URI, digest and validation loss of a committed checkpoint."""
         data = (folder / COMMIT_FILE).read_bytes()
-        commit = Commit.model_validate_json(data)
+        commit = CommitManifest.model_validate_json(data)
         return Checkpoint(
             step=commit.step,
             uri=str(self._uri.join(folder.name)),
@@ -111,27 +115,31 @@ class CheckpointFolder:
         )
 
     def keep(self, count: int, besides: Collection[int]) -> None:
-        """Remove committed checkpoints but the last ``count`` and those of the steps ``besides``."""
+        """Remove all committed checkpoints but the newest ``count`` and those of the steps in ``besides``.
+
+        Raises:
+            InfrastructureError: another attempt has taken over.
+        """
         self.lease.check()
         keep_newest(self.root, count, besides)
 
-    def kept(self) -> tuple[Checkpoint, ...]:
-        """The newest committed checkpoints, oldest first."""
+    def committed(self) -> tuple[Checkpoint, ...]:
+        """The newest MAX_CHECKPOINTS committed checkpoints, oldest first."""
         committed = [folder for folder in _folders(self.root) if (folder / COMMIT_FILE).is_file()]
         return tuple(self.describe(folder) for folder in reversed(committed[:MAX_CHECKPOINTS]))
 
 
 def require_same_world(folder: Path, world: int, parallelism: Parallelism) -> None:
-    """Refuse a checkpoint whose parts belong to another number of workers.
+    """Check that a checkpoint can be resumed by this number of workers.
 
-    Whole copies (DDP) go on with any number: the same rows make the same batches. DeepSpeed's parts do not.
+    DDP checkpoints hold whole copies and can be resumed by any number. DeepSpeed's are partitioned by worker.
 
     Raises:
-        UserError: DeepSpeed's parts don't fit.
+        UserError: the checkpoint is partitioned for another world size or ZeRO stage.
     """
-    commit = Commit.model_validate_json((folder / COMMIT_FILE).read_bytes())
-    parts = {commit.parallelism, parallelism} != {Parallelism.DDP}
-    if parts and (commit.world_size, commit.parallelism) != (world, parallelism):
+    commit = CommitManifest.model_validate_json((folder / COMMIT_FILE).read_bytes())
+    partitioned = {commit.parallelism, parallelism} != {Parallelism.DDP}
+    if partitioned and (commit.world_size, commit.parallelism) != (world, parallelism):
         message = (
             f"{folder.name} was written by {commit.world_size} devices with {commit.parallelism} and can't be "
             f"resumed by {world} with {parallelism}: ask for the same number of devices, or make a new job"
@@ -140,14 +148,14 @@ def require_same_world(folder: Path, world: int, parallelism: Parallelism) -> No
 
 
 def newest_checkpoint(root: Path) -> Path | None:
-    """The newest whole checkpoint, verified byte by byte; None if there is none."""
-    return next((folder for folder in _folders(root) if is_whole(folder)), None)
+    """The newest complete checkpoint, verified by digests; None if there is none."""
+    return next((folder for folder in _folders(root) if is_complete(folder)), None)
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether a checkpoint is committed and its files are those of the commit."""
+def is_complete(folder: Path) -> bool:
+    """True if a checkpoint is committed and its files match the digests of its manifest."""
     try:
-        commit = Commit.model_validate_json((folder / COMMIT_FILE).read_bytes())
+        commit = CommitManifest.model_validate_json((folder / COMMIT_FILE).read_bytes())
         paths = [folder / file.path for file in commit.files]
         sizes = [path.stat().st_size for path in paths]
         if sizes != [file.size_bytes for file in commit.files]:
@@ -158,47 +166,53 @@ def is_whole(folder: Path) -> bool:
         return False
 
 
-def discard_torn(root: Path, newest: Path | None) -> None:
-    """Remove what can't be resumed from.
-
-    That is: what earlier attempts staged, uncommitted folders, and those newer than the newest whole one.
-    """
+def remove_incomplete(root: Path, newest: Path | None) -> None:
+    """Remove staging folders, uncommitted folders, and all newer than the newest complete checkpoint."""
     floor = step_of(newest) if newest else -1
     for folder in _folders(root):
         if step_of(folder) > floor or not (folder / COMMIT_FILE).is_file():
             log.warning("checkpoint %s is incomplete: removed", folder.name)
             shutil.rmtree(folder)
     for folder in root.glob(f"{_STAGING}*"):
-        # Its writer may still be alive: what it leaves is removed by the next attempt.
+        # Its writer may still be running; the next attempt removes what it writes after this.
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def keep_newest(root: Path, keep: int, besides: Collection[int] = ()) -> None:
-    """Remove committed checkpoints but the last ``keep`` and those of the steps ``besides``."""
+    """Remove all committed checkpoints but the newest ``keep`` and those of the steps in ``besides``."""
     committed = [folder for folder in _folders(root) if (folder / COMMIT_FILE).is_file()]
     for folder in committed[keep:]:
         if step_of(folder) in besides:
             continue
-        # Without its manifest first: a removal that is cut short leaves nothing that looks whole.
+        # The manifest goes first, so that an interrupted removal leaves no folder that looks complete.
         (folder / COMMIT_FILE).unlink()
         shutil.rmtree(folder)
 
 
+def checkpoint_name(step: int) -> str:
+    """Folder name of the checkpoint of a step; transformers uses the same."""
+    return f"checkpoint-{step}"
+
+
 def is_checkpoint_name(name: str) -> bool:
-    """Whether a folder of this name holds a checkpoint."""
+    """True for folder names of the form ``checkpoint-<step>``."""
     return _FOLDER.fullmatch(name) is not None
 
 
 def step_of(folder: Path) -> int:
-    """The step in a checkpoint folder's name."""
+    """Step of a checkpoint folder, from its name.
+
+    Raises:
+        ValueError: the name is not that of a checkpoint.
+    """
     match = _FOLDER.fullmatch(folder.name)
     if match is None:
         raise ValueError(f"{folder} is no checkpoint")
     return int(match[1])
 
 
-def _describe_on_disk(folder: Path) -> tuple[File, ...]:
-    """All files of a folder with sizes and digests, once they are on disk."""
+def _sync_and_describe(folder: Path) -> tuple[File, ...]:
+    """Sync all files of a folder to disk; their names, sizes and digests."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
 
     def describe(path: Path) -> File:

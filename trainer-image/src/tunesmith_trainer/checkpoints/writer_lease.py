@@ -1,7 +1,7 @@
-"""Who may write checkpoints: the newest attempt, and nobody else.
+"""Write lease on the checkpoints of a run, held by its newest attempt.
 
-A pod on a lost node can't be killed, and it may wake up after another attempt has begun. It finds another
-name in the lease then, and ends without having written or removed anything.
+A pod on a lost node can't be killed, and may continue after another attempt has begun. It then reads another
+holder in the lease, and ends without having written or removed anything.
 """
 
 import uuid
@@ -17,8 +17,11 @@ from tunesmith_data.pod.storage import write_atomically
 LEASE_FILE = "lease.json"
 
 
-class Holder(Document):
-    """An attempt; the token tells runs of the same number apart, as they occur outside Kubernetes."""
+class LeaseHolder(Document):
+    """Attempt that holds the lease.
+
+    The token distinguishes attempts of the same number, which occur outside Kubernetes.
+    """
 
     schema_version: Literal[1] = 1
     attempt: int
@@ -26,52 +29,52 @@ class Holder(Document):
 
 
 class WriterLease:
-    """The lease on a folder of checkpoints.
+    """Lease file in a folder of checkpoints.
 
     Args:
-        folder: where the lease lies.
-        holder: who asks for it.
+        folder: the folder.
+        holder: this attempt.
     """
 
-    def __init__(self, folder: Path, holder: Holder) -> None:
+    def __init__(self, folder: Path, holder: LeaseHolder) -> None:
         self._path = folder / LEASE_FILE
         self.holder = holder
 
     def take(self) -> None:
-        """Take the lease over from an earlier attempt.
+        """Take the lease, from an earlier attempt if there is one.
 
         Raises:
-            InfrastructureError: a later attempt has it.
+            InfrastructureError: a later attempt holds it.
         """
-        found = self._read()
-        if found is not None and found.attempt > self.holder.attempt:
-            raise superseded(found)
+        current = self._read()
+        if current is not None and current.attempt > self.holder.attempt:
+            raise superseded(current)
         write_atomically(self._path, self.holder.to_json().encode())
 
     def check(self) -> None:
-        """Make sure that no other attempt has taken over.
+        """Check that this attempt still holds the lease.
 
         Raises:
-            InfrastructureError: one has, or the run is finished and its folder gone.
+            InfrastructureError: another attempt holds it, or the run is finished and its folder removed.
         """
-        found = self._read()
-        if found != self.holder:
-            raise superseded(found)
+        current = self._read()
+        if current != self.holder:
+            raise superseded(current)
 
-    def _read(self) -> Holder | None:
+    def _read(self) -> LeaseHolder | None:
         try:
-            return Holder.model_validate_json(self._path.read_bytes())
+            return LeaseHolder.model_validate_json(self._path.read_bytes())
         except FileNotFoundError:
             return None
 
 
-def new_holder(environment: Mapping[str, str]) -> Holder:
-    """This run as a holder; the operator numbers the attempts."""
-    return Holder(attempt=int(environment.get(ATTEMPT_ENV, "0")), token=uuid.uuid4().hex[:12])
+def new_holder(environment: Mapping[str, str]) -> LeaseHolder:
+    """This attempt, by the number that the operator gave it, with a new token."""
+    return LeaseHolder(attempt=int(environment.get(ATTEMPT_ENV, "0")), token=uuid.uuid4().hex[:12])
 
 
-def superseded(found: Holder | None) -> InfrastructureError:
-    """The failure of an attempt that finds another one, or none, in its lease."""
-    who = f"attempt {found.attempt} has" if found else "a finished attempt had"
-    message = f"{who} taken over the checkpoints of this run: this attempt writes nothing more"
+def superseded(holder: LeaseHolder | None) -> InfrastructureError:
+    """Failure of an attempt whose lease has another holder, or none."""
+    other = f"attempt {holder.attempt} has" if holder else "a finished attempt had"
+    message = f"{other} taken over the checkpoints of this run: this attempt writes nothing more"
     return InfrastructureError("Superseded", message)

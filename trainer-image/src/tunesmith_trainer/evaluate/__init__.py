@@ -1,1 +1,1 @@
-"""The evaluate stage: all sides answer the same items in one process, and are compared pair by pair."""
+"""Evaluate stage: answers of all sides to the same items, metrics, and paired comparison."""

@@ -1,4 +1,4 @@
-"""Answers already given, kept on disk so that a killed run goes on where it was."""
+"""Generated answers on disk, from which an interrupted evaluation continues."""
 
 import json
 import os
@@ -7,10 +7,13 @@ from pathlib import Path
 
 
 class AnswerStore:
-    """Answers of one side to one suite, by item digest; a line that was torn is as good as absent.
+    """Answers of one side to one suite; incomplete lines of an interrupted write are ignored.
 
     Args:
-        path: a JSONL file, made when the first answer comes.
+        path: a JSONL file, created with the first answer.
+
+    Attributes:
+        answers: text by item digest.
     """
 
     def __init__(self, path: Path) -> None:
@@ -18,11 +21,11 @@ class AnswerStore:
         self.answers = _load(path)
 
     def add(self, answers: Mapping[str, str]) -> None:
-        """Keep answers; they are on disk when this returns."""
+        """Append answers, and sync them to disk."""
         lines = "".join(json.dumps([digest, text]) + "\n" for digest, text in answers.items())
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as stream:
-            # The line before may have been torn: begin a new one.
+            # The last line may be incomplete: start a new one.
             stream.write("\n" + lines)
             stream.flush()
             os.fsync(stream.fileno())

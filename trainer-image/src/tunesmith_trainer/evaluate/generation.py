@@ -1,4 +1,4 @@
-"""Greedy answers in batches: padded on the left, sorted by length, what all prompts share computed once."""
+"""Greedy batch generation: left padding, batches by length, key-value cache of the shared prefix."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -9,12 +9,12 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedTokenizerBase
 
 BATCH_ROWS = 32
 BATCH_TOKENS = 32_768
-#: A shared beginning shorter than this is not worth a pass of its own.
-LEAST_SHARED_TOKENS = 32
+#: A shorter shared prefix is not worth a forward pass of its own.
+MIN_SHARED_TOKENS = 32
 
 
 class Generator:
-    """Answers prompts with a model as it is switched at the moment.
+    """Greedy generator for one model, with its active adapter if it has one.
 
     Args:
         model: a causal language model, with or without adapters.
@@ -26,23 +26,23 @@ class Generator:
         self._tokenizer = tokenizer
 
     def answer(self, prompts: Sequence[list[int]], max_new_tokens: int) -> Iterator[dict[int, str]]:
-        """The answers batch by batch, each by its prompt's position.
+        """Generate all answers; yields one dictionary per batch, from the prompt's index to its answer.
 
         Args:
             prompts: token ids.
-            max_new_tokens: an answer ends there at the latest.
+            max_new_tokens: maximum length of an answer, in tokens.
         """
         if not prompts:
             return
         shared = shared_length(prompts)
-        cache = self._read(prompts[0][:shared]) if shared >= LEAST_SHARED_TOKENS else None
+        cache = self._compute_cache(prompts[0][:shared]) if shared >= MIN_SHARED_TOKENS else None
         for batch in make_batches([len(prompt) for prompt in prompts], max_new_tokens):
             texts = self._generate([prompts[index] for index in batch], cache, max_new_tokens)
             yield dict(zip(batch, texts, strict=True))
 
     @torch.inference_mode()
-    def _read(self, ids: list[int]) -> DynamicCache:
-        """The keys and values of what all prompts begin with."""
+    def _compute_cache(self, ids: list[int]) -> DynamicCache:
+        """Key-value cache of the prefix that all prompts share."""
         cache = DynamicCache(config=self._model.config.get_text_config())
         self._model(
             input_ids=torch.tensor([ids], device=self._model.device), past_key_values=cache, logits_to_keep=1
@@ -53,23 +53,24 @@ class Generator:
     def _generate(
         self, prompts: list[list[int]], shared: DynamicCache | None, max_new_tokens: int
     ) -> list[str]:
-        beginning = shared.get_seq_length() if shared is not None else 0
-        ids, mask = pad_left(prompts, beginning, self._tokenizer.pad_token_id)
+        prefix_length = shared.get_seq_length() if shared is not None else 0
+        ids, mask = pad_left(prompts, prefix_length, self._tokenizer.pad_token_id)
         past = {}
         if shared is not None:
-            own = copy.deepcopy(shared)
-            own.batch_repeat_interleave(len(prompts))
-            past = {"past_key_values": own}
+            cache = copy.deepcopy(shared)
+            cache.batch_repeat_interleave(len(prompts))
+            past = {"past_key_values": cache}
         output = self._model.generate(
             input_ids=torch.tensor(ids, device=self._model.device),
             attention_mask=torch.tensor(mask, device=self._model.device),
             generation_config=self._config(max_new_tokens),
             **past,
         )
-        return self._tokenizer.batch_decode(output[:, len(ids[0]) :], skip_special_tokens=True)
+        answers: list[str] = self._tokenizer.batch_decode(output[:, len(ids[0]) :], skip_special_tokens=True)
+        return answers
 
     def _config(self, max_new_tokens: int) -> GenerationConfig:
-        """Greedy decoding that stops at any token that ends a turn, whatever the model's defaults are."""
+        """Greedy decoding that stops at the end tokens of both model and tokenizer, without sampling defaults."""
         ends = self._model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         stop = sorted({token for token in [*ends, self._tokenizer.eos_token_id] if token is not None})
@@ -82,7 +83,10 @@ class Generator:
 
 
 def make_batches(lengths: Sequence[int], max_new_tokens: int) -> list[list[int]]:
-    """Positions of prompts in batches of like length, the longest first: a lack of memory shows at once."""
+    """Group prompts of similar length into batches; returns their indices, longest first.
+
+    With the longest batch first, too little memory fails the run at its start.
+    """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     batches: list[list[int]] = []
     for index in order:
@@ -97,7 +101,7 @@ def make_batches(lengths: Sequence[int], max_new_tokens: int) -> list[list[int]]
 
 
 def shared_length(prompts: Sequence[list[int]]) -> int:
-    """How many tokens all prompts begin with; each keeps one of its own at least."""
+    """Length in tokens of the prompts' common prefix, at least one less than the shortest prompt."""
     first, last = min(prompts), max(prompts)
     most = min(len(prompt) for prompt in prompts) - 1
     for position in range(most):
@@ -107,13 +111,13 @@ def shared_length(prompts: Sequence[list[int]]) -> int:
 
 
 def pad_left(
-    prompts: Sequence[list[int]], beginning: int, pad: int
+    prompts: Sequence[list[int]], prefix_length: int, pad: int
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Token ids and attention mask of one width; padding stands after the shared beginning."""
+    """Token ids and attention mask, both (prompts, longest prompt); padding follows the shared prefix."""
     width = max(len(prompt) for prompt in prompts)
     ids, mask = [], []
     for prompt in prompts:
         missing = width - len(prompt)
-        ids.append([*prompt[:beginning], *[pad] * missing, *prompt[beginning:]])
-        mask.append([*[1] * beginning, *[0] * missing, *[1] * (len(prompt) - beginning)])
+        ids.append([*prompt[:prefix_length], *[pad] * missing, *prompt[prefix_length:]])
+        mask.append([*[1] * prefix_length, *[0] * missing, *[1] * (len(prompt) - prefix_length)])
     return ids, mask

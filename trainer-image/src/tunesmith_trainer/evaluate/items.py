@@ -1,4 +1,4 @@
-"""Items that are asked, examples that are shown, and the prompts made of both."""
+"""Evaluation items, few-shot examples, and prompts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ from .metrics import accepts
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """A question with its expected answer.
+class EvaluationItem:
+    """Question with its expected answer.
 
     Attributes:
-        digest: of the whole row.
-        messages: the conversation before the answer; None for plain text.
-        text: the prompt of plain text.
+        digest: digest of the whole row.
+        messages: conversation before the answer; None for plain text.
+        text: prompt of plain text; empty for a conversation.
         tools: schemas of tools, if any.
-        expected: the last assistant turn, or the completion.
-        line: in its file.
+        expected: content of the last assistant turn, or the completion.
+        line: line number in its file.
     """
 
     digest: str
@@ -39,15 +39,15 @@ class Item:
 
     @property
     def question(self) -> str:
-        """The digest of what is asked, without the answer."""
+        """Digest of the question alone, without the expected answer."""
         return sha256_digest(canonical_json([self.messages, self.text, self.tools]))
 
 
-def read_items(path: Path, name: str, metrics: Sequence[Metric] = ()) -> list[Item]:
-    """The items of a file, each once.
+def read_items(path: Path, name: str, metrics: Sequence[Metric] = ()) -> list[EvaluationItem]:
+    """Items of a file in its order, without duplicates.
 
     Raises:
-        DataError: a row fails a check, or a metric can't compare with its expected answer.
+        DataError: a row fails a check, or a metric can't score against its expected answer.
     """
     source = read_source(path, DataFormat.AUTO, name, EVALUATION)
     if source.findings:
@@ -66,60 +66,64 @@ def read_items(path: Path, name: str, metrics: Sequence[Metric] = ()) -> list[It
     return sorted(items.values(), key=lambda item: item.line)
 
 
-def limit_items(items: Sequence[Item], suite: Suite, seed: int) -> list[Item]:
-    """At most as many items as the suite wants, chosen by content, in the order of the file."""
+def limit_items(items: Sequence[EvaluationItem], suite: Suite, seed: int) -> list[EvaluationItem]:
+    """Sample of at most ``suite.limit`` items in the order of the file, chosen by content and seed."""
     if suite.limit is None or suite.limit >= len(items):
         return list(items)
     chosen = sorted(items, key=lambda item: content_order({"item": item.digest}, seed))[: suite.limit]
     return sorted(chosen, key=lambda item: item.line)
 
 
-def items_digest(items: Sequence[Item]) -> str:
-    """The digest of a suite's data."""
+def items_digest(items: Sequence[EvaluationItem]) -> str:
+    """Digest of a suite's data."""
     return sha256_digest(canonical_json([item.digest for item in items]))
 
 
-def choose_examples(pool: Sequence[Item], tested: Sequence[Item], count: int, seed: int) -> list[Item]:
-    """Examples to show before a question: never one that is tested, and the same ones every time.
+def choose_examples(
+    pool: Sequence[EvaluationItem], tested: Sequence[EvaluationItem], count: int, seed: int
+) -> list[EvaluationItem]:
+    """Few-shot examples: a sample of the pool without tested questions, the same for the same seed.
 
     Raises:
-        UserError: the pool holds too few others.
+        UserError: the pool has too few rows that are not tested.
     """
     questions = {item.question for item in tested}
-    free = [item for item in pool if item.question not in questions]
-    if len(free) < count:
+    untested = [item for item in pool if item.question not in questions]
+    if len(untested) < count:
         message = (
-            f"fewShot asks for {count} examples, but fewShotFrom holds {len(free)} rows that are not tested: "
+            f"fewShot asks for {count} examples, but fewShotFrom holds {len(untested)} rows that are not tested: "
             "lower fewShot or add rows"
         )
         raise UserError("TooFewExamples", message)
-    return sorted(free, key=lambda item: content_order({"item": item.digest}, seed))[:count]
+    return sorted(untested, key=lambda item: content_order({"item": item.digest}, seed))[:count]
 
 
-def build_prompt(item: Item, side: Side, examples: Sequence[Item], renderer: Renderer) -> str:
-    """What a side is asked: its system prompt (else the item's), its examples as turns, the question."""
+def build_prompt(
+    item: EvaluationItem, side: Side, examples: Sequence[EvaluationItem], renderer: Renderer
+) -> str:
+    """Prompt of an item for one side: system prompt (the side's, else the item's), examples as turns, question."""
     if item.messages is None:
-        shown = [f"{example.text}{example.expected}" for example in examples]
-        return "\n\n".join([*filter(None, [side.system_prompt]), *shown, item.text])
+        example_texts = [f"{example.text}{example.expected}" for example in examples]
+        return "\n\n".join([*filter(None, [side.system_prompt]), *example_texts, item.text])
     system = [message for message in item.messages if message["role"] == "system"]
     if side.system_prompt is not None:
         system = [{"role": "system", "content": side.system_prompt}]
-    shown_turns = [turn for example in examples for turn in _turns(example)]
+    example_turns = [turn for example in examples for turn in _turns(example)]
     turns = [message for message in item.messages if message["role"] != "system"]
-    return renderer.prompt([*system, *shown_turns, *turns], item.tools)
+    return renderer.prompt([*system, *example_turns, *turns], item.tools)
 
 
-def _turns(example: Item) -> list[Message]:
+def _turns(example: EvaluationItem) -> list[Message]:
     messages = example.messages or ({"role": "user", "content": example.text},)
     turns = [message for message in messages if message["role"] != "system"]
     return [*turns, {"role": "assistant", "content": example.expected}]
 
 
-def _item(row: Row, line: int) -> Item:
+def _item(row: Row, line: int) -> EvaluationItem:
     if not is_conversational(row):
-        return Item(row_digest(row), None, row["prompt"], None, row["completion"], line)
+        return EvaluationItem(row_digest(row), None, row["prompt"], None, row["completion"], line)
     messages: list[Message] = row["messages"] if "messages" in row else [*row["prompt"], *row["completion"]]
     last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
-    return Item(
+    return EvaluationItem(
         row_digest(row), tuple(messages[:last]), "", row.get("tools"), messages[last]["content"], line
     )

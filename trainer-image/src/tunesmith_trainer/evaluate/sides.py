@@ -1,4 +1,4 @@
-"""The model that all sides share, each side's adapter on it, and sides that are whole models of their own."""
+"""Models of all sides: shared base model, adapters loaded on it, fully fine-tuned models."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,28 +21,28 @@ from tunesmith_data.pod.storage import Storage
 
 
 @dataclass(frozen=True, slots=True)
-class Contestants:
-    """The base model with the adapters of all sides loaded on it.
+class LoadedSides:
+    """Base model with the adapters of all sides loaded on it.
 
     Attributes:
-        revision: the base model's.
-        model: the model, switched by ``as_side``.
-        renderer: renders prompts by the model's template.
-        context: positions that the model knows; 0 if its configuration doesn't say.
-        wholes: folders of whole models, tuned from the base model, by the side's name.
+        revision: revision of the base model.
+        model: the base model with adapters, switched by ``activate``.
+        renderer: renderer with the model's chat template.
+        context_length: maximum number of positions; 0 if the model's configuration names none.
+        full_models: folders of fully fine-tuned models by the name of the side.
     """
 
     revision: str
     model: Any
     renderer: Renderer
-    context: int
-    wholes: Mapping[str, Path]
+    context_length: int
+    full_models: Mapping[str, Path]
 
     @contextmanager
-    def as_side(self, side: Side) -> Iterator[Any]:
-        """The model as one side has it; a whole one is in memory only as long as this lasts."""
-        if side.name in self.wholes:
-            yield _load(self.wholes[side.name]).eval()
+    def activate(self, side: Side) -> Iterator[Any]:
+        """Model of one side; a fully fine-tuned one is in memory only within the context."""
+        if side.name in self.full_models:
+            yield _load(self.full_models[side.name]).eval()
         elif side.adapter is not None:
             self.model.set_adapter(side.name)
             yield self.model
@@ -53,33 +53,38 @@ class Contestants:
             yield self.model
 
 
-def load_contestants(base_model: str, sides: Sequence[Side], storage: Storage) -> Contestants:
-    """Load the base model and every side's adapter, verified before anything is loaded.
+def load_sides(base_model: str, sides: Sequence[Side], storage: Storage) -> LoadedSides:
+    """Verify all artifacts, then load the base model and the sides' adapters.
 
     Raises:
-        UserError: an artefact is missing, damaged, or was trained on another base model.
+        UserError: an artifact is missing, damaged, or was trained on another base model.
     """
     folder = storage.model_folder(base_model, weights=True)
     revision = model_revision(base_model, folder)
-    adapters, wholes = {}, {}
+    adapters: dict[str, Path] = {}
+    full_models: dict[str, Path] = {}
     for side in sides:
         if side.adapter is not None:
-            found, manifest = _verified(side.adapter, revision, storage)
-            (wholes if manifest.kind is ArtifactKind.MODEL else adapters)[side.name] = found
+            artifact_folder, manifest = _verified(side.adapter, revision, storage)
+            target = full_models if manifest.kind is ArtifactKind.MODEL else adapters
+            target[side.name] = artifact_folder
     config = load_config(folder)
     tokenizer = load_tokenizer(folder)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model = _load(folder)
     for name, adapter in adapters.items():
-        model = _with_adapter(model, name, adapter)
-    context = getattr(config, "max_position_embeddings", None) or 0
-    return Contestants(revision, model.eval(), Renderer(tokenizer), context, wholes)
+        if isinstance(model, PeftModel):
+            model.load_adapter(adapter, adapter_name=name)
+        else:
+            model = PeftModel.from_pretrained(model, adapter, adapter_name=name)
+    context_length = getattr(config, "max_position_embeddings", None) or 0
+    return LoadedSides(revision, model.eval(), Renderer(tokenizer), context_length, full_models)
 
 
 def _load(folder: Path) -> Any:
     on_gpu = torch.cuda.is_available()
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=torch.bfloat16 if on_gpu else torch.float32,
         local_files_only=True,
@@ -88,16 +93,12 @@ def _load(folder: Path) -> Any:
     return model.to("cuda" if on_gpu else "cpu")
 
 
-def verified_adapter(source: AdapterSource, revision: str, storage: Storage) -> Path:
-    """The folder of an artefact whose digest, files and base model are the expected ones.
+def _verified(source: AdapterSource, revision: str, storage: Storage) -> tuple[Path, Manifest]:
+    """Folder and manifest of an artifact that can be evaluated on this base model.
 
     Raises:
-        UserError: they are not.
+        UserError: its digest, files, base model or kind are not the expected ones.
     """
-    return _verified(source, revision, storage)[0]
-
-
-def _verified(source: AdapterSource, revision: str, storage: Storage) -> tuple[Path, Manifest]:
     folder, manifest = verified_artifact(source, storage)
     if manifest.lineage.base_model_revision != revision:
         message = (
@@ -109,10 +110,3 @@ def _verified(source: AdapterSource, revision: str, storage: Storage) -> tuple[P
         message = f"{source.uri} is a {manifest.kind}: an adapter or a whole causal model can be evaluated"
         raise UserError("ArtifactKind", message)
     return folder, manifest
-
-
-def _with_adapter(model: Any, name: str, folder: Path) -> Any:
-    if isinstance(model, PeftModel):
-        model.load_adapter(folder, adapter_name=name)
-        return model
-    return PeftModel.from_pretrained(model, folder, adapter_name=name)

@@ -1,1 +1,1 @@
-"""PID 1 of a training pod: starts and supervises worker processes."""
+"""Process supervisor (PID 1) of a training pod."""

@@ -1,4 +1,4 @@
-"""What the kernel says of a container's memory."""
+"""Counter of out-of-memory kills in the container's cgroup."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ _COUNTER_FILES = ("memory.events", "memory/memory.oom_control", "memory.oom_cont
 
 
 def count_oom_kills(root: Path = CGROUP_ROOT) -> int:
-    """Processes of this container that the kernel has killed for want of memory.
+    """Number of processes of this container that the kernel's OOM killer has ended.
 
-    It reads ``memory.events`` of cgroup v2 or ``memory.oom_control`` of v1; 0 where there is neither.
+    Read from ``memory.events`` (cgroup v2) or ``memory.oom_control`` (v1); 0 if neither exists.
     """
     for name in _COUNTER_FILES:
         try:

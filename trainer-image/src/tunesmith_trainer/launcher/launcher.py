@@ -1,19 +1,19 @@
-"""PID 1 of a training pod: starts the workers, passes signals on, and has the last word.
+"""PID 1 of a training pod: starts workers, forwards signals, writes the termination message.
 
-The gang is static: each attempt is a new Job with fresh names, and nothing is restarted or re-ranked within
-it. So the launcher sets the environment of ``torch.distributed`` (the same variables that torchrun sets) and
+The gang of workers is static: each attempt is a new Job, and no worker is restarted or re-ranked within it. The
+launcher sets the environment of ``torch.distributed`` (the same variables that torchrun sets) and
 watches processes itself, where torchrun would turn every failure into exit code 1, kill workers 30 s after
 SIGTERM whatever the pod's grace period, and cost PID 1 an import of torch.
 
 Exit codes are the contract's ``ExitCode``:
 
-- all workers succeeded: 0; a worker left a failure: the code of its category (see ``failures``);
-- the cgroup's ``oom_kill`` counter grew and a worker failed: 12, since the kernel kills but one process;
-- a worker died without a word after the pod was told to go: 15; otherwise: 14, with the end of its log, or 13 where
-  that shows NCCL's watchdog, which ends a process that waits for a lost one.
+- all workers succeeded: 0; a worker reported a failure: the code of its category;
+- the cgroup's ``oom_kill`` counter grew and a worker failed: 12;
+- a worker died without a report after the pod received SIGTERM: 15; otherwise 14, with the end of its log, or 13 if
+  that shows NCCL's watchdog, which aborts a process that waits for a lost peer.
 
-With several failures the first one counts, unless it is a lost connection and another worker knows more. A run
-that is not through names its newest committed checkpoint.
+Of several failures the first one is reported, unless it is a lost connection and another worker reported its cause.
+The report of an unfinished run names its newest committed checkpoint.
 """
 
 import contextlib
@@ -38,26 +38,27 @@ from tunesmith_data.pod.redaction import Redactor
 from .cgroup import count_oom_kills
 
 LOG_TAIL_CHARACTERS = 3000
-SECONDS_TO_FOLLOW_A_FAILURE = 30
+#: Time between SIGTERM and SIGKILL for the other workers after one has failed.
+GRACE_SECONDS_AFTER_FAILURE = 30
 DEFAULT_MASTER_PORT = 29500
 
 _CHECKPOINT_FILE = "checkpoint.json"
 _WATCHDOG_TEXT = "ProcessGroupNCCL"
 
-# Lines at once, and no progress bars: this is a log.
-_LOGGING = {"PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+# Unbuffered lines and no progress bars: the output is a log.
+_LOG_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 @dataclass(frozen=True, slots=True)
 class Gang:
-    """The workers of this pod, and its place among the pods of the run.
+    """Worker processes of a run, and this pod's position among its pods.
 
     Attributes:
-        workers: processes in this pod.
-        nodes: pods of the run.
-        node_rank: this pod among them.
+        workers: number of processes per pod.
+        nodes: number of pods of the run.
+        node_rank: index of this pod.
         master_addr: host name of the first pod.
-        master_port: where the first worker listens.
+        master_port: port of the first worker's rendezvous.
     """
 
     workers: int = 1
@@ -67,7 +68,7 @@ class Gang:
     master_port: int = DEFAULT_MASTER_PORT
 
     def environment(self, local_rank: int) -> dict[str, str]:
-        """The variables of ``torch.distributed``; none for a gang of one, which needs no connection."""
+        """Variables of ``torch.distributed`` for one worker; none for a gang of one, which needs no connection."""
         if self.workers * self.nodes == 1:
             return {}
         return {
@@ -82,7 +83,7 @@ class Gang:
 
 
 def read_gang(workers: int, nodes: int, environment: Mapping[str, str]) -> Gang:
-    """The gang of a run; ``PET_*`` variables, as of torchrun, say where this pod and the first are."""
+    """Gang of a run; torchrun's ``PET_*`` variables take precedence over the configured numbers."""
     return Gang(
         workers=int(environment.get("PET_NPROC_PER_NODE", workers)),
         nodes=int(environment.get("PET_NNODES", nodes)),
@@ -98,9 +99,9 @@ class Worker:
 
     Attributes:
         rank: its rank in the run.
-        process: the process; it leads a session of its own.
-        report_file: where it leaves its report.
-        reader: the thread that passes its output on.
+        process: the process, leader of a session of its own.
+        report_file: file for its report.
+        reader: thread that copies its output to the pod's log.
         tail: the last lines of its output.
         code: its exit code, negative for a signal; None while it runs.
     """
@@ -113,18 +114,18 @@ class Worker:
     code: int | None = None
 
     def signal(self, signum: int) -> None:
-        """Send a signal to the worker alone; it passes on what its children must know."""
+        """Send a signal to the worker alone, not to its children."""
         if self.code is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, signum)
 
     def kill_group(self) -> None:
-        """End what is left of the worker's session."""
+        """Kill the remaining processes of the worker's session."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
     def report(self) -> RunReport | None:
-        """What the worker left."""
+        """Report that the worker wrote; None if it wrote none."""
         try:
             return parse_report(self.report_file.read_bytes())
         except FileNotFoundError:
@@ -133,15 +134,15 @@ class Worker:
 
 @dataclass(slots=True)
 class Launcher:
-    """Runs a stage in worker processes.
+    """Supervisor of a stage's worker processes.
 
     Attributes:
         stage: the stage's name.
         worker_command: arguments of a worker, without its report file.
-        gang: how many workers, and where the others are.
-        termination_log: where the last word goes.
+        gang: number of workers and addresses of the other pods.
+        termination_log: file for the termination message.
         environment: the pod's environment.
-        oom_kills: reads the counter of kills for want of memory.
+        oom_kills: reader of the counter of out-of-memory kills.
     """
 
     stage: str
@@ -155,7 +156,7 @@ class Launcher:
     _terminated: bool = False
 
     def run(self) -> ExitCode:
-        """Start the workers, wait for the last, write the termination message, return the exit code."""
+        """Start the workers, wait for all of them, write the termination message, return the exit code."""
         redact = Redactor(self.environment)
         kills_before = self.oom_kills()
         with tempfile.TemporaryDirectory(prefix="tunesmith-") as folder:
@@ -163,7 +164,10 @@ class Launcher:
                 signum: signal.signal(signum, self._forward) for signum in (signal.SIGTERM, signal.SIGINT)
             }
             try:
-                self._start(Path(folder), redact)
+                for local_rank in range(self.gang.workers):
+                    self._workers.append(self._start_worker(local_rank, Path(folder), redact))
+                if self._terminated:  # SIGTERM arrived before all workers were there to receive it
+                    self._forward(signal.SIGTERM, None)
                 self._wait()
             finally:
                 for worker in self._workers:
@@ -172,17 +176,14 @@ class Launcher:
                     signal.signal(signum, handler)
             for worker in self._workers:
                 worker.reader.join()
-            checkpoint = _read_checkpoint(Path(folder) / _CHECKPOINT_FILE)
+            checkpoint_file = Path(folder) / _CHECKPOINT_FILE
+            checkpoint = None
+            if checkpoint_file.exists():
+                checkpoint = Checkpoint.model_validate_json(checkpoint_file.read_bytes())
             report, code = self._conclude(self.oom_kills() > kills_before, checkpoint)
         if report is not None:
             self.termination_log.write_bytes(_redacted(report, redact).to_termination_message())
         return code
-
-    def _start(self, folder: Path, redact: Redactor) -> None:
-        for local_rank in range(self.gang.workers):
-            self._workers.append(self._start_worker(local_rank, folder, redact))
-        if self._terminated:
-            self._forward(signal.SIGTERM, None)
 
     def _start_worker(self, local_rank: int, folder: Path, redact: Redactor) -> Worker:
         report_file = folder / f"report-{local_rank}.json"
@@ -191,7 +192,7 @@ class Launcher:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={
-                **_LOGGING,
+                **_LOG_ENVIRONMENT,
                 **self.environment,
                 **self.gang.environment(local_rank),
                 CHECKPOINT_FILE_ENV: str(folder / _CHECKPOINT_FILE),
@@ -201,19 +202,19 @@ class Launcher:
         tail: deque[str] = deque(maxlen=100)
         prefix = f"[{local_rank}] " if self.gang.workers > 1 else ""
         arguments = (process.stdout, sys.stdout, tail, prefix, redact)
-        reader = threading.Thread(target=_pass_on, args=arguments, daemon=True)
+        reader = threading.Thread(target=_copy_output, args=arguments, daemon=True)
         reader.start()
         rank = self.gang.node_rank * self.gang.workers + local_rank
         return Worker(rank, process, report_file, reader, tail)
 
     def _forward(self, signum: int, frame: FrameType | None) -> None:
-        """Pass a signal on; the pod's grace period, not the launcher, ends the waiting."""
+        """Forward SIGTERM to the workers; the wait for them is limited by the pod's grace period alone."""
         self._terminated = True
         for worker in self._workers:
             worker.signal(signal.SIGTERM)
 
     def _wait(self) -> None:
-        """Reap workers and whatever else became a child of PID 1, until no worker is left."""
+        """Reap workers and orphans adopted by PID 1 until all workers have ended."""
         by_pid = {worker.process.pid: worker for worker in self._workers}
         while by_pid:
             pid, status = os.waitpid(-1, 0)
@@ -223,36 +224,36 @@ class Launcher:
             worker.code = worker.process.returncode = os.waitstatus_to_exitcode(status)
             if worker.code != ExitCode.SUCCEEDED and self._first_failed is None:
                 self._first_failed = worker
-                self._end_the_others()
+                self._stop_other_workers()
         signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def _end_the_others(self) -> None:
-        """A gang with a dead member can't go on: ask the rest to stop, and insist after a while."""
+    def _stop_other_workers(self) -> None:
+        """Send SIGTERM to the workers that a failed one leaves without a peer, and SIGKILL after a grace period."""
         if self._terminated:
             return
         for worker in self._workers:
             worker.signal(signal.SIGTERM)
         if self._first_failed and self._first_failed.code == ExitCode.PREEMPTED:
-            # Another pod was told to go; all workers agreed to stop and may still be at their checkpoint.
+            # Another pod was preempted; all workers agreed to stop and may still write their checkpoint.
             return
         signal.signal(signal.SIGALRM, self._kill)
-        signal.setitimer(signal.ITIMER_REAL, SECONDS_TO_FOLLOW_A_FAILURE)
+        signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS_AFTER_FAILURE)
 
     def _kill(self, signum: int, frame: FrameType | None) -> None:
         for worker in self._workers:
             worker.signal(signal.SIGKILL)
 
     def _conclude(self, oom_killed: bool, checkpoint: Checkpoint | None) -> tuple[RunReport | None, ExitCode]:
-        """The report of the run, and its exit code. Pods after the first have nothing to say of a success."""
+        """Report and exit code of the run; pods after the first have no report of a success."""
         if self._first_failed is None:
             return self._workers[0].report(), ExitCode.SUCCEEDED
         failure = None if self._first_failed.code == ExitCode.PREEMPTED else self._find_failure()
         if oom_killed:
-            failure = self._out_of_memory(self._first_failed)
+            failure = self._out_of_memory_failure(self._first_failed)
         elif self._terminated and (failure is None or failure.category is FailureCategory.COMMUNICATION):
             failure = None
         elif failure is None and self._first_failed.code != ExitCode.PREEMPTED:
-            failure = self._died(self._first_failed)
+            failure = self._death_without_report(self._first_failed)
         if failure is None:
             report = RunReport.model_validate(
                 {"stage": self.stage, "outcome": Outcome.PREEMPTED, "checkpoint": checkpoint}
@@ -264,17 +265,17 @@ class Launcher:
         return report, exit_code_of(failure.category)
 
     def _find_failure(self) -> Failure | None:
-        """The failure that came first; a lost connection only if no worker knows its cause."""
+        """Failure that was reported first; a lost connection only if no worker reported its cause."""
         first = [self._first_failed] if self._first_failed else []
-        known = []
+        reported = []
         for worker in [*first, *(worker for worker in self._workers if worker not in first)]:
             report = worker.report()
             if report is not None and report.failure is not None:
-                known.append(report.failure.model_copy(update={"log": _log_tail(worker)}))
-        causes = [failure for failure in known if failure.category is not FailureCategory.COMMUNICATION]
-        return next(iter([*causes, *known]), None)
+                reported.append(report.failure.model_copy(update={"log": _log_tail(worker)}))
+        causes = [failure for failure in reported if failure.category is not FailureCategory.COMMUNICATION]
+        return next(iter([*causes, *reported]), None)
 
-    def _out_of_memory(self, worker: Worker) -> Failure:
+    def _out_of_memory_failure(self, worker: Worker) -> Failure:
         return Failure(
             category=FailureCategory.OUT_OF_MEMORY,
             reason="OutOfMemory",
@@ -285,43 +286,36 @@ class Launcher:
             log=_log_tail(worker),
         )
 
-    def _died(self, worker: Worker) -> Failure:
+    def _death_without_report(self, worker: Worker) -> Failure:
         code = worker.code or 0
         if code == -signal.SIGABRT and _WATCHDOG_TEXT in "".join(worker.tail):
             return Failure(
                 category=FailureCategory.COMMUNICATION,
                 reason="CommunicationLost",
-                message=f"worker {worker.rank} waited in vain for another: see its log",
+                message=f"worker {worker.rank} timed out waiting for another worker: see its log",
                 rank=worker.rank,
                 exit_code=code,
                 log=_log_tail(worker),
             )
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        ending = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         return Failure(
             category=FailureCategory.INFRASTRUCTURE,
             reason="WorkerDied",
-            message=f"worker {worker.rank} {how} without a report: see its log",
+            message=f"worker {worker.rank} {ending} without a report: see its log",
             rank=worker.rank,
             exit_code=code,
             log=_log_tail(worker),
         )
 
 
-def _pass_on(source: BinaryIO, target: TextIO, tail: deque[str], prefix: str, redact: Redactor) -> None:
-    """Copy a worker's output line by line, without secrets, and remember its end."""
+def _copy_output(source: BinaryIO, target: TextIO, tail: deque[str], prefix: str, redact: Redactor) -> None:
+    """Copy a worker's output line by line, without secrets, and keep its last lines in ``tail``."""
     with source:
         for raw in source:
             line = redact(raw.decode(errors="replace"))
             tail.append(line)
             target.write(prefix + line)
             target.flush()
-
-
-def _read_checkpoint(file: Path) -> Checkpoint | None:
-    try:
-        return Checkpoint.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
-        return None
 
 
 def _log_tail(worker: Worker) -> str:

@@ -1,1 +1,1 @@
-"""Rewards that need torch: reward models."""
+"""Reward models: loading and scoring with torch."""

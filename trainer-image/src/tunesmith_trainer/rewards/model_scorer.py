@@ -1,4 +1,4 @@
-"""Rewards by a reward model: its number for each answer behind its prompt."""
+"""Reward function that scores completions with a reward model."""
 
 from tunesmith_contract.methods import ModelReward
 from tunesmith_data.failures import UserError
@@ -7,13 +7,13 @@ from tunesmith_data.pod.storage import Storage
 from tunesmith_data.rewards.reward_function import Batch, Scorer
 
 
-def build_model(name: str, spec: ModelReward, storage: Storage) -> Scorer:
-    """Scorer of a reward model's artifact, verified.
+def build_model_scorer(name: str, spec: ModelReward, storage: Storage) -> Scorer:
+    """Reward function of a verified reward-model artifact: one float per prompt and completion.
 
     Raises:
-        UserError: it is no reward model's artifact, or not the one that was meant.
+        UserError: the artifact is not a reward model, or its digest differs from the given one.
     """
-    # Imported here: it brings torch along, which a run without reward models need not wait for.
+    # Imported here: it imports torch, which takes seconds that a run without reward models can save.
     from .reward_model import load_reward_model
 
     model = load_reward_model(storage, spec.uri, spec.base_model, spec.digest)
@@ -23,7 +23,7 @@ def build_model(name: str, spec: ModelReward, storage: Storage) -> Scorer:
         try:
             return model.score([{"prompt": prompt, "completion": completion} for prompt, completion in pairs])
         except RenderError as error:
-            message = f"reward {name}: the reward model's chat template refuses a conversation: {error}"
+            message = f"reward {name}: the reward model's chat template rejects a conversation: {error}"
             raise UserError("ChatTemplate", message) from error
 
     return score

@@ -1,4 +1,4 @@
-"""Reward models: a base model that ends in one number per conversation, learned from preferences."""
+"""Reward models: sequence classifiers with one output, trained on preference pairs."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,16 +19,16 @@ from tunesmith_data.pod.artifacts import verified_artifact
 from tunesmith_data.pod.storage import Storage, file_digest
 from tunesmith_data.rows.schema.formats import Row
 
-_BATCH = 8
+_BATCH_SIZE = 8
 
 
-class RewardModel:
-    """Judges answers.
+class RewardScorer:
+    """Loaded reward model.
 
     Args:
         model: a sequence classifier with one label.
-        renderer: of the model's own tokenizer.
-        max_length: where conversations were cut in training.
+        renderer: renderer with the model's own tokenizer.
+        max_length: number of tokens to which conversations were cut in training.
     """
 
     def __init__(self, model: Any, renderer: Renderer, max_length: int) -> None:
@@ -37,16 +37,19 @@ class RewardModel:
         self._max_length = max_length
 
     def score(self, rows: Sequence[Row]) -> list[float]:
-        """A number per row of ``prompt`` and ``completion``, each text or messages; the higher, the better.
+        """One score per row, higher is better.
+
+        Args:
+            rows: rows with ``prompt`` and ``completion``, each text or messages.
 
         Raises:
-            RenderError: the model's template refuses a row.
+            RenderError: the model's chat template rejects a row.
         """
         ids = [self._renderer.tokens(row).answered[: self._max_length] for row in rows]
-        batches = [ids[begin : begin + _BATCH] for begin in range(0, len(ids), _BATCH)]
-        return [number for batch in batches for number in self._run(batch)]
+        batches = [ids[begin : begin + _BATCH_SIZE] for begin in range(0, len(ids), _BATCH_SIZE)]
+        return [score for batch in batches for score in self._score_batch(batch)]
 
-    def _run(self, ids: list[list[int]]) -> Iterator[float]:
+    def _score_batch(self, ids: list[list[int]]) -> Iterator[float]:
         encoded = {"input_ids": ids}
         padded = self._renderer.tokenizer.pad(encoded, padding_side="right", return_tensors="pt")
         with torch.inference_mode():
@@ -56,17 +59,17 @@ class RewardModel:
 
 def load_reward_model(
     storage: Storage, uri: str, base: str | None = None, digest: str | None = None
-) -> RewardModel:
-    """A reward model from its artefact, verified file by file.
+) -> RewardScorer:
+    """Load a reward model from its artifact, whose files are verified.
 
     Args:
-        storage: finds what the URIs name.
-        uri: the artefact of a method reward.
-        base: the model it was trained on; what the artefact names if absent.
-        digest: what the artefact has to be, if given.
+        storage: storage that resolves the URIs.
+        uri: artifact of a run with method reward.
+        base: URI of the base model; by default the one that the artifact names.
+        digest: expected digest of the artifact, if any.
 
     Raises:
-        UserError: it is no reward model's artefact, or not the one that was meant.
+        UserError: the artifact is not a reward model, or its digest differs.
     """
     digest = digest or file_digest(storage.artifact_folder(uri) / MANIFEST_FILE)
     folder, manifest = verified_artifact(AdapterSource(uri=uri, digest=digest), storage)
@@ -80,7 +83,7 @@ def load_reward_model(
         model = _load_classifier(folder)
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.requires_grad_(False).eval()
-    return RewardModel(
+    return RewardScorer(
         model.to("cuda" if torch.cuda.is_available() else "cpu"), Renderer(tokenizer), max_length
     )
 
@@ -96,13 +99,13 @@ def _load_classifier(folder: Path) -> Any:
 
 
 def _max_length(manifest: Manifest, uri: str) -> int:
-    """Where the run that made the artefact cut its rows.
+    """Maximum row length of the run that made the artifact, in tokens.
 
     Raises:
-        UserError: another method made it.
+        UserError: the artifact was made by another method than reward.
     """
     method = Method.model_validate(manifest.lineage.parameters["method"])
     if method.reward is None:
-        message = f"{uri} comes from method {method.key}: write the artefact of a job with method reward"
+        message = f"{uri} comes from method {method.key}: write the artifact of a job with method reward"
         raise UserError("NotARewardModel", message)
     return method.max_length

@@ -1,1 +1,1 @@
-"""The train stage: TRL and PEFT, checkpoints that are committed, and an artefact at the end."""
+"""Train stage: fine-tuning with TRL and PEFT, from prepared rows to a published artifact."""

@@ -1,11 +1,11 @@
-"""What the arguments of all of TRL's trainers have in common."""
+"""Training arguments common to all TRL trainers."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from tunesmith_contract.run_config import Scheduler, TrainConfig
+from tunesmith_contract.run_config import Scheduler
 from tunesmith_trainer.train.callbacks.tracking import run_name, set_up_tracking
 from tunesmith_trainer.train.distributed.parallel import (
     accumulation_steps,
@@ -14,28 +14,29 @@ from tunesmith_trainer.train.distributed.parallel import (
     world_size,
 )
 
-from .context import Training
+from .context import TrainingContext
 
 _SCHEDULERS = {
     Scheduler.LINEAR: "linear",
     Scheduler.COSINE: "cosine",
     Scheduler.CONSTANT: "constant_with_warmup",
 }
-_MOST_LOGS = 200
+_MAX_LOG_ENTRIES = 200
 
 
-def common_arguments(training: Training) -> dict[str, Any]:
+def common_arguments(training: TrainingContext) -> dict[str, Any]:
     """Keyword arguments for any of TRL's configurations; the effective batch is the same on any number of devices.
 
     Raises:
-        UserError: the batch can't be divided among the devices.
+        UserError: the batch can't be divided among the devices, or a tracker's Secret lacks a key.
     """
     config = training.config
     numbers = config.hyperparameters
     micro_batch = micro_batch_size(numbers)
     on_gpu = torch.cuda.is_available()
+    steps = numbers.max_steps or numbers.epochs * -(-len(training.rows.train) // numbers.batch_size)
     return {
-        "output_dir": str(training.checkpoints),
+        "output_dir": str(training.output_dir),
         "num_train_epochs": numbers.epochs,
         "max_steps": numbers.max_steps or -1,
         "learning_rate": numbers.learning_rate,
@@ -55,10 +56,10 @@ def common_arguments(training: Training) -> dict[str, Any]:
         "save_strategy": "steps",
         "save_steps": config.checkpoints.every_steps,
         "save_total_limit": None,
-        # Each checkpoint is measured, so that the best can be told.
+        # Each checkpoint is evaluated, so that the best one is known.
         "eval_strategy": "steps" if training.rows.validation else "no",
         "eval_steps": config.checkpoints.every_steps,
-        "logging_steps": _logging_steps(config, len(training.rows.train)),
+        "logging_steps": max(1, steps // _MAX_LOG_ENTRIES),
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
@@ -68,21 +69,14 @@ def common_arguments(training: Training) -> dict[str, Any]:
 
 
 def one_row_per_pass(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The same arguments with a micro batch of one; the effective batch stays, for DeepSpeed too."""
+    """The same arguments with a micro batch of one row and an unchanged effective batch, for DeepSpeed too."""
     accumulation = arguments["gradient_accumulation_steps"] * arguments["per_device_train_batch_size"]
-    changed: dict[str, Any] = {
+    overrides: dict[str, Any] = {
         "per_device_train_batch_size": 1,
         "per_device_eval_batch_size": 1,
         "gradient_accumulation_steps": accumulation,
     }
     if arguments["deepspeed"]:
         sizes = {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": accumulation}
-        changed["deepspeed"] = arguments["deepspeed"] | sizes
-    return {**arguments, **changed}
-
-
-def _logging_steps(config: TrainConfig, rows: int) -> int:
-    """Every step of a short run, and no more than a few hundred lines of a long one."""
-    numbers = config.hyperparameters
-    steps = numbers.max_steps or numbers.epochs * -(-rows // numbers.batch_size)
-    return max(1, steps // _MOST_LOGS)
+        overrides["deepspeed"] = arguments["deepspeed"] | sizes
+    return {**arguments, **overrides}

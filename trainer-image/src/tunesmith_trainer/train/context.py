@@ -1,4 +1,4 @@
-"""What a method's trainer is built from."""
+"""Inputs of a TRL trainer: model, rows, configuration, callbacks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +16,20 @@ from .kernels import Kernels
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
-    """A run that is about to start.
+class TrainingContext:
+    """Everything a method's trainer is built from.
 
     Attributes:
-        config: what was asked for, every Auto resolved.
-        model: the loaded model; an earlier artefact's adapter stands on it already.
-        peft_config: the adapter that the trainer is to add; None for full fine-tuning, or where one stands already.
-        kernels: how the model is run.
-        renderer: turns rows into tokens by the model's tokenizer and template.
-        rows: the prepared rows, in their canonical form.
-        checkpoints: the trainer's output folder.
-        logs: the folder of TensorBoard's event files.
-        callbacks: what is to happen between steps.
-        storage: finds what further URIs name (a teacher, a reward model).
+        config: the run, with every Auto resolved.
+        model: the loaded model, with the adapter of an earlier artifact if training continues from one.
+        peft_config: adapter that the trainer adds; None for full fine-tuning, or if the model has one already.
+        kernels: attention implementation and fused kernels.
+        renderer: renders rows to tokens with the model's tokenizer and chat template.
+        rows: prepared rows in their canonical form.
+        output_dir: the trainer's output folder.
+        logs: folder of TensorBoard event files.
+        callbacks: callbacks of the trainer.
+        storage: storage of further models (teacher, reward model).
     """
 
     config: TrainConfig
@@ -38,7 +38,7 @@ class Training:
     kernels: Kernels
     renderer: Renderer
     rows: Split
-    checkpoints: Path
+    output_dir: Path
     logs: Path
     callbacks: list[TrainerCallback]
     storage: Storage

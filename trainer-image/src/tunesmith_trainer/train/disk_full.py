@@ -1,4 +1,4 @@
-"""A volume that is full while a checkpoint is saved: each library says it in its own words."""
+"""Detection of a full volume in the errors of the libraries that save checkpoints."""
 
 import errno
 import os
@@ -8,40 +8,41 @@ from tunesmith_contract.uris import StorageUri
 from tunesmith_data.failures import InfrastructureError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-# safetensors, and whoever passes the system's words on.
+# Messages of safetensors, which contain the system's own text.
 _FULL_TEXTS = tuple(os.strerror(code) for code in sorted(_FULL))
-# torch's writer says only that what it wrote is not there.
+# Messages of torch's writer, which name no cause.
 _WRITER_TEXTS = ("inline_container.cc", "iostream error", "PytorchStreamWriter")
 _PROBE_BYTES = 1 << 20
 
 
 def is_full_storage(error: BaseException, folder: Path) -> bool:
-    """Whether an error, or what caused it, is that no space is left in a folder."""
-    seen: BaseException | None = error
-    while seen is not None:
-        text = str(seen)
-        if isinstance(seen, OSError) and seen.errno in _FULL:
+    """True if an error, or one in its chain of causes, is that no space is left in a folder."""
+    cause: BaseException | None = error
+    while cause is not None:
+        text = str(cause)
+        if isinstance(cause, OSError) and cause.errno in _FULL:
             return True
         if any(words in text for words in _FULL_TEXTS):
             return True
-        if any(words in text for words in _WRITER_TEXTS) and _has_no_room(folder):
+        if any(words in text for words in _WRITER_TEXTS) and _is_full(folder):
             return True
-        seen = seen.__cause__ or seen.__context__
+        cause = cause.__cause__ or cause.__context__
     return False
 
 
 def full_storage(uri: StorageUri, kept: str | None) -> InfrastructureError:
-    """The failure; ``kept`` names the newest committed checkpoint."""
-    state = f"{kept} is whole and kept" if kept else "there is no earlier one"
+    """Failure of a run whose volume is full; ``kept`` names the newest committed checkpoint, if any."""
+    state = f"{kept} is complete and kept" if kept else "there is no earlier one"
     message = (
         f"no space is left for a checkpoint in {uri}; {state}. Enlarge the volume, or lower checkpoints.keep; "
-        "the next attempt goes on from what is kept"
+        "the next attempt continues from the kept checkpoint"
     )
     return InfrastructureError("StorageFull", message)
 
 
-def _has_no_room(folder: Path) -> bool:
-    probe = folder / f".room-{os.getpid()}"
+def _is_full(folder: Path) -> bool:
+    """True if a test file of 1 MiB can't be written."""
+    probe = folder / f".space-probe-{os.getpid()}"
     try:
         with probe.open("wb") as stream:
             stream.write(bytes(_PROBE_BYTES))

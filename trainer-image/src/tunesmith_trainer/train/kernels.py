@@ -1,10 +1,9 @@
-"""Attention and fused kernels, chosen by the hardware and the packages that are found.
+"""Choice of attention implementation and fused kernels by hardware, installed packages and model.
 
-Sources: FlashAttention-2 needs Ampere or later, 3 is made for Hopper, 4 (CuTe) for Hopper and Blackwell
-(``FLASH_ATTENTION_COMPATIBILITY_MATRIX`` of transformers); all need 16 bit. Without them PyTorch's SDPA keeps packed
-rows apart by a dense mask over the whole sequence, which grows with its square: one packed row at a time there.
-TRL's own fused output layer is Triton's and on wherever there is a GPU; Liger adds norms, rotary embedding and
-activations.
+FlashAttention-2 needs Ampere or later, 3 needs Hopper, 4 (CuTe) needs Hopper or Blackwell
+(``FLASH_ATTENTION_COMPATIBILITY_MATRIX`` of transformers); all need a 16-bit type. Without them PyTorch's SDPA
+separates packed rows by a dense mask of quadratic size, so one packed row is processed at a time. TRL's own fused
+output layer uses Triton and is on with any GPU; Liger adds norms, rotary embedding and activations.
 """
 
 import importlib.metadata
@@ -26,7 +25,7 @@ LIGER = "liger-kernel"
 _TRITON = "triton"
 
 _AMPERE, _HOPPER, _BLACKWELL = 8, 9, 10
-_SHOWN = {
+_DISPLAY_NAMES = {
     "flash_attention_4": "FlashAttention4",
     "flash_attention_3": "FlashAttention3",
     "flash_attention_2": "FlashAttention2",
@@ -37,11 +36,11 @@ _SHOWN = {
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What was found.
+    """GPU and installed kernel packages.
 
     Attributes:
-        capability: CUDA's compute capability; None without a GPU.
-        packages: distributions of kernels that are installed.
+        capability: CUDA compute capability (major, minor); None without a GPU.
+        packages: names of installed kernel packages.
     """
 
     capability: tuple[int, int] | None
@@ -50,7 +49,7 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True)
 class ModelSupport:
-    """What the model's implementation in transformers can be run with."""
+    """Kernels that the model's implementation in transformers supports."""
 
     flash: bool = True
     sdpa: bool = True
@@ -59,11 +58,11 @@ class ModelSupport:
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """How the model is to be run.
+    """Chosen kernels.
 
     Attributes:
-        attention: transformers' name of the implementation.
-        liger: Liger's layers take the place of the model's.
+        attention: transformers' name of the attention implementation.
+        liger: use Liger's fused layers.
     """
 
     attention: str
@@ -71,32 +70,32 @@ class Kernels:
 
     @property
     def flash(self) -> bool:
-        """Whether rows of different lengths can share one sequence at no cost."""
+        """True if attention takes rows of different lengths in one sequence without a mask."""
         return self.attention in FLASH
 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How rows become batches.
+    """Batching of rows.
 
     Attributes:
-        packing: several rows in one of ``max_length`` tokens.
-        padding_free: rows of a batch are laid end to end instead of padded.
-        single: one (packed) row per pass.
+        packing: several rows are packed into one of ``max_length`` tokens.
+        padding_free: rows of a batch are concatenated instead of padded.
+        single_row: micro batch of one (packed) row.
     """
 
     packing: bool
     padding_free: bool
-    single: bool
+    single_row: bool
 
 
 def choose_kernels(hardware: Hardware, dtype: torch.dtype, support: ModelSupport) -> Kernels:
-    """The fastest that hardware, packages, compute type and model allow.
+    """Fastest kernels that hardware, packages, compute type and model support.
 
     Args:
-        hardware: what was found.
-        dtype: in which matrices are multiplied: under autocast not that of the weights.
-        support: what the model allows.
+        hardware: GPU and installed packages.
+        dtype: type of matrix multiplication; under autocast not the type of the weights.
+        support: kernels that the model supports.
     """
     plain = "sdpa" if support.sdpa else "eager"
     if hardware.capability is None or hardware.capability[0] < _AMPERE:
@@ -104,14 +103,14 @@ def choose_kernels(hardware: Hardware, dtype: torch.dtype, support: ModelSupport
     liger = support.liger and {LIGER, _TRITON} <= hardware.packages
     if not support.flash or dtype not in {torch.bfloat16, torch.float16}:
         return Kernels(plain, liger)
-    for name in _preferred(hardware.capability[0]):
+    for name in _flash_preference(hardware.capability[0]):
         if FLASH[name] in hardware.packages:
             return Kernels(name, liger)
     return Kernels(plain, liger)
 
 
-def _preferred(major: int) -> tuple[str, ...]:
-    """Fastest first; 4 is a beta, so on Hopper 3 goes before it."""
+def _flash_preference(major: int) -> tuple[str, ...]:
+    """FlashAttention versions for a compute capability, fastest first; on Hopper 3 goes before 4, which is a beta."""
     if major == _HOPPER:
         return ("flash_attention_3", "flash_attention_4", "flash_attention_2")
     if major >= _BLACKWELL:
@@ -120,37 +119,43 @@ def _preferred(major: int) -> tuple[str, ...]:
 
 
 def choose_batching(kernels: Kernels, *, packing: bool, micro_batch: int) -> Batching:
-    """Packing as asked for; nothing is padded where attention takes rows of any length."""
+    """Packing as configured, and batches without padding where attention supports them.
+
+    Args:
+        kernels: the chosen kernels.
+        packing: pack rows.
+        micro_batch: rows per device and pass.
+    """
     if packing:
-        return Batching(packing=True, padding_free=True, single=not kernels.flash)
-    return Batching(packing=False, padding_free=kernels.flash and micro_batch > 1, single=False)
+        return Batching(packing=True, padding_free=True, single_row=not kernels.flash)
+    return Batching(packing=False, padding_free=kernels.flash and micro_batch > 1, single_row=False)
 
 
-def probe_hardware() -> Hardware:
-    """The GPU of this process and the kernels that are installed."""
+def detect_hardware() -> Hardware:
+    """GPU of this process and installed kernel packages."""
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
     names = (*FLASH.values(), LIGER, _TRITON)
     return Hardware(capability, frozenset(name for name in names if _installed(name)))
 
 
-def probe_support(folder: Path) -> ModelSupport:
-    """What the model's implementation says of itself; nothing but PyTorch's own for an unknown one."""
+def detect_support(folder: Path) -> ModelSupport:
+    """Kernels supported by the model's implementation; plain PyTorch for an unknown one."""
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return ModelSupport(flash=False, sdpa=False)
-    model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    return ModelSupport(model._supports_flash_attn, model._supports_sdpa, _liger_knows(config.model_type))
+    model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    return ModelSupport(model._supports_flash_attn, model._supports_sdpa, _liger_supports(config.model_type))
 
 
 def describe_kernels(model: Any, arguments: Any) -> str:
-    """What a model is run with, as it is reported: ``FlashAttention2,Liger,FusedHead``."""
+    """Comma-separated names of a model's kernels for the report, such as ``FlashAttention2,Liger,FusedHead``."""
     attention = model.config._attn_implementation
-    shown = [_SHOWN.get(attention, str(attention))]
+    names = [_DISPLAY_NAMES.get(attention, str(attention))]
     if getattr(arguments, "use_liger_kernel", False):
-        shown.append("Liger")
+        names.append("Liger")
     if arguments.device.type == "cuda" and hasattr(arguments, "packing"):
-        shown.append("FusedHead")
-    return ",".join(shown)
+        names.append("FusedHead")
+    return ",".join(names)
 
 
 def _installed(name: str) -> bool:
@@ -161,7 +166,7 @@ def _installed(name: str) -> bool:
     return True
 
 
-def _liger_knows(model_type: str) -> bool:
+def _liger_supports(model_type: str) -> bool:
     if not torch.cuda.is_available() or importlib.util.find_spec("liger_kernel") is None:
         return False
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN

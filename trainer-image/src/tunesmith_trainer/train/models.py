@@ -1,4 +1,4 @@
-"""The model that is trained, and the adapter on it."""
+"""Loading of the model to train, and its quantization and adapter configurations."""
 
 import json
 import os
@@ -20,73 +20,73 @@ from .kernels import Kernels
 
 ALL_LINEAR = "all-linear"
 
-#: The layer that makes a number of the last token's hidden state; it is trained whole, beside any adapter.
+#: Output layer of a reward model, on the last token's hidden state; it is trained in full beside any adapter.
 REWARD_HEAD = "score"
 
 
 def load_model(folder: Path, config: TrainConfig, kernels: Kernels, adapter: Path | None = None) -> Any:
-    """The model to train: a sequence classifier with one number for a reward model, else a causal one.
+    """Load the model to train: a sequence classifier with one label for a reward model, else a causal model.
 
     Args:
-        folder: its weights.
+        folder: folder of its weights.
         config: the run.
-        kernels: how it is to be run.
-        adapter: an earlier adapter to go on with; the model that is returned bears it.
+        kernels: attention implementation and fused kernels.
+        adapter: folder of an earlier adapter to continue from, loaded on the model.
 
     Raises:
-        UserError: the weights are quantised already and were to be trained, or to be quantised again.
+        UserError: the weights are quantized already, and would be trained or quantized again.
     """
     quantized = config.adapter is not None and config.adapter.type is AdapterType.QLORA
-    _refuse_quantized(folder, trained=config.adapter is None, again=quantized)
+    _require_unquantized(folder, train_weights=config.adapter is None, quantize=quantized)
     dtype = weights_dtype(config, on_gpu=torch.cuda.is_available())
     reward = config.method.reward is not None
     loader = AutoModelForSequenceClassification if reward else AutoModelForCausalLM
-    more: dict[str, Any] = {"num_labels": 1} if reward else {}
+    options: dict[str, Any] = {"num_labels": 1} if reward else {}
     if quantized:
         assert config.adapter is not None
-        more["quantization_config"] = build_quantization(config.adapter, dtype)
+        options["quantization_config"] = build_quantization(config.adapter, dtype)
         if torch.cuda.is_available() and config.parallelism is not Parallelism.ZERO3:
-            more["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
+            options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
     model = loader.from_pretrained(
         folder,
         dtype=dtype,
         attn_implementation=kernels.attention,
         local_files_only=True,
         use_safetensors=True,
-        **more,
+        **options,
     )
     if adapter is None:
         return model
-    # ZeRO-3 fetches parameters of one type only; TRL does the same where it makes the adapter itself.
+    # ZeRO-3 gathers parameters of one type only; TRL does the same for adapters that it creates.
     same_type = config.parallelism is Parallelism.ZERO3 and not quantized
     return PeftModel.from_pretrained(model, adapter, is_trainable=True, autocast_adapter_dtype=not same_type)
 
 
-def _refuse_quantized(folder: Path, *, trained: bool, again: bool) -> None:
-    if not (trained or again) or "quantization_config" not in json.loads(
+def _require_unquantized(folder: Path, *, train_weights: bool, quantize: bool) -> None:
+    if not (train_weights or quantize) or "quantization_config" not in json.loads(
         (folder / "config.json").read_text()
     ):
         return
-    advice = "write an adapter" if trained else "write adapter.type LoRA"
-    message = f"the base model's weights are quantised already: {advice}, or name the model in full precision"
+    advice = "write an adapter" if train_weights else "write adapter.type LoRA"
+    message = f"the base model's weights are quantized already: {advice}, or name the model in full precision"
     raise UserError("QuantizedModel", message)
 
 
 def weights_dtype(config: TrainConfig, *, on_gpu: bool) -> torch.dtype:
-    """How weights are held while training, however they were saved.
+    """Type of the weights in memory while training, whatever type they were saved in.
 
-    bfloat16 on a GPU, except where it is the weights themselves that are trained without DeepSpeed: an update of a
-    usual learning rate is smaller than bfloat16 can add to a weight, so these are kept in float32 (matrices are
-    multiplied in bfloat16 all the same). DeepSpeed keeps such a copy itself.
+    bfloat16 on a GPU, except for full fine-tuning without DeepSpeed: bfloat16 would round away updates of a usual
+    learning rate, so weights are kept in float32 (matrices are multiplied in bfloat16 by autocast). DeepSpeed keeps
+    its own float32 copy.
     """
     if not on_gpu:
         return torch.float32
-    trained = config.adapter is None and config.parallelism is Parallelism.DDP
-    return torch.float32 if trained else torch.bfloat16
+    needs_master_weights = config.adapter is None and config.parallelism is Parallelism.DDP
+    return torch.float32 if needs_master_weights else torch.bfloat16
 
 
 def build_quantization(adapter: Adapter, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """4-bit NormalFloat, stored in the model's type so that ZeRO-3 can share it out (arXiv:2305.14314)."""
+    """4-bit NormalFloat quantization (QLoRA, arXiv:2305.14314), stored in the model's type."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -97,7 +97,7 @@ def build_quantization(adapter: Adapter, dtype: torch.dtype) -> BitsAndBytesConf
 
 
 def build_peft_config(config: TrainConfig) -> LoraConfig | None:
-    """PEFT's configuration of the adapter, and of a reward's head; None for full fine-tuning."""
+    """PEFT configuration of the adapter and of a reward model's output layer; None for full fine-tuning."""
     adapter = config.adapter
     if adapter is None:
         return None

@@ -1,4 +1,4 @@
-"""From a trained model to its artefacts: the first, with card and history, and those in other formats."""
+"""Publication of a trained model: primary artifact with model card and metrics, then other formats."""
 
 import shutil
 import uuid
@@ -16,7 +16,7 @@ from tunesmith_data.pod.workspace import Workspace
 from tunesmith_trainer.train.artifact.files import artifact_kind, publish_folder, stage_artifact
 from tunesmith_trainer.train.artifact.model_card import write_card
 from tunesmith_trainer.train.callbacks.history import write_history
-from tunesmith_trainer.train.exports import Result, build_exports
+from tunesmith_trainer.train.exports import TrainedFiles, build_exports
 
 
 def publish_result(
@@ -27,31 +27,37 @@ def publish_result(
     workspace: Workspace,
     base: Path,
     history: Sequence[Mapping[str, Any]],
-    numbers: Mapping[str, float | int | None],
+    metrics: Mapping[str, float | int | None],
     tensors: dict[str, Any] | None = None,
 ) -> tuple[Artifact, tuple[Export, ...]]:
-    """Publish the adapter or model, then the other formats that were asked for.
+    """Publish the adapter or model, then the other requested formats.
 
-    The first is published before the others are made: a conversion that fails loses nothing.
+    The primary artifact is published before the others are built, so that a failed conversion does not lose it.
 
     Args:
         model: a PeftModel where the run has an adapter, else the model.
         tokenizer: the base model's, with its chat template.
-        config: what was asked for.
-        probes: by which a server can prove what it serves.
-        workspace: where to.
-        base: the base model's folder.
-        history: all that was logged.
-        numbers: how training ended, for the card.
-        tensors: the model's by name, where they have been gathered from several devices.
+        config: the run.
+        probes: token sequences by which a server verifies what it serves.
+        workspace: the run's workspace.
+        base: folder of the base model.
+        history: the trainer's log.
+        metrics: final metrics by name, for the model card.
+        tensors: tensors by name, where they were gathered from several devices.
+
+    Returns:
+        The primary artifact, and those in other formats.
+
+    Raises:
+        UserError: a conversion fails for a reason in the user's model.
     """
     staged = stage_artifact(model, tokenizer, config, workspace, tensors)
     write_history(staged, history)
-    write_card(staged, config, numbers)
+    write_card(staged, config, metrics)
     kept = workspace.staging / uuid.uuid4().hex
     link_folder(staged, kept)
     try:
         artifact = publish_folder(staged, artifact_kind(config), config, workspace, probes)
-        return artifact, build_exports(config, Result(base, kept, tokenizer), workspace)
+        return artifact, build_exports(config, TrainedFiles(base, kept, tokenizer), workspace)
     finally:
         shutil.rmtree(kept, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The steps of training, from the newest whole checkpoint on, with a commit at each interval and at a stop."""
+"""Resumable training: from the newest complete checkpoint, with a commit at intervals and on preemption."""
 
 import contextlib
 import logging
@@ -12,122 +12,133 @@ from typing import Any
 from transformers import TrainerCallback
 
 from tunesmith_contract.layout import checkpoints_uri
-from tunesmith_contract.report import Checkpoint
 from tunesmith_contract.run_config import Parallelism, TrainConfig
 from tunesmith_contract.uris import MOUNTED
 from tunesmith_data.failures import Preempted, UserError
 from tunesmith_data.pod.progress import Progress
 from tunesmith_data.pod.workspace import Workspace
-from tunesmith_trainer.checkpoints.announcement import LastCheckpoint
-from tunesmith_trainer.checkpoints.folder import CheckpointFolder, require_same_world
+from tunesmith_trainer.checkpoints.announcement import CheckpointAnnouncer
+from tunesmith_trainer.checkpoints.folder import CheckpointFolder, checkpoint_name, require_same_world
 from tunesmith_trainer.checkpoints.writer_lease import WriterLease, new_holder
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.callbacks.early_stopping import run_training
-from tunesmith_trainer.train.callbacks.step_callbacks import CommitCheckpoints, StopWhenPreempted
-from tunesmith_trainer.train.distributed.parallel import any_worker, is_first_rank, share_decision, world_size
+from tunesmith_trainer.train.callbacks.step_callbacks import (
+    CommitCheckpoints,
+    StopWhenPreempted,
+    UploadCheckpoints,
+)
+from tunesmith_trainer.train.distributed.parallel import (
+    any_worker,
+    broadcast_from_first,
+    is_first_rank,
+    world_size,
+)
 
 from .disk_full import full_storage, is_full_storage
 
 log = logging.getLogger(__name__)
 
 
-class ResumableSteps:
-    """Training that can be interrupted at any moment.
+class ResumableTraining:
+    """Training loop that can be interrupted at any moment and resumed from a checkpoint.
 
-    The first worker decides what is resumed from: others might see a shared folder's state of a moment ago.
+    The first worker chooses the checkpoint, since other pods may see an earlier state of a shared folder.
 
     Args:
         config: the run.
-        workspace: where its checkpoints lie.
-        preemption: whether the pod was told to go.
+        workspace: workspace with its checkpoints.
+        preemption: SIGTERM of this pod.
+
+    Attributes:
+        folder: the run's checkpoints.
+        callbacks: callbacks that stop on preemption, and commit and upload checkpoints.
 
     Raises:
         InfrastructureError: a later attempt has begun.
-        UserError: the checkpoint needs another number of devices, or the pods have no disk in common for its parts.
+        UserError: the checkpoint needs another number of devices, or its parts would be written to several disks.
     """
 
     def __init__(self, config: TrainConfig, workspace: Workspace, preemption: Preemption) -> None:
-        _require_one_disk(config, workspace)
+        _require_shared_disk(config, workspace)
         self._preemption = preemption
         self._uri = checkpoints_uri(workspace.work)
         root = workspace.checkpoints
-        lease = WriterLease(root, share_decision(new_holder(os.environ)))
+        lease = WriterLease(root, broadcast_from_first(new_holder(os.environ)))
         self.folder = CheckpointFolder(root, self._uri, lease)
-        last = LastCheckpoint(Progress())
-        self._newest: Path | None = share_decision(self.folder.open() if is_first_rank() else None)
+        announcer = CheckpointAnnouncer(Progress())
+        self._newest: Path | None = broadcast_from_first(self.folder.open() if is_first_rank() else None)
         if self._newest is not None:
             require_same_world(self._newest, world_size(), config.parallelism)
             if is_first_rank():
-                last.remember(self.folder.describe(self._newest))
+                announcer.write_for_launcher(self.folder.describe(self._newest))
         self._stop = StopWhenPreempted(preemption)
-        commit = CommitCheckpoints(self.folder, config.checkpoints, config.parallelism, last)
-        self.callbacks: list[TrainerCallback] = [self._stop, commit]
+        commit = CommitCheckpoints(self.folder, config.checkpoints, config.parallelism, announcer)
+        self.callbacks: list[TrainerCallback] = [self._stop, commit, UploadCheckpoints(workspace)]
 
     @property
-    def output(self) -> Path:
-        """What transformers is to take for its output folder."""
+    def output_dir(self) -> Path:
+        """Output folder for transformers, in which it saves checkpoints before they are committed."""
         return self.folder.staging
 
     def check_preemption(self) -> None:
-        """Stop all workers here if one was told to go.
+        """Stop all workers here if one has received SIGTERM; all of them must call it.
 
         Raises:
-            Preempted: one was.
+            Preempted: one has.
         """
         if any_worker(self._preemption.requested):
             raise Preempted
 
     def run(self, trainer: Any) -> float:
-        """Train; the seconds that it took.
+        """Train to the end; wall time in seconds.
 
         Raises:
-            Preempted: the pod was told to go; what was learned is committed.
+            Preempted: a pod received SIGTERM; the state is committed as a checkpoint.
             InfrastructureError: no space was left for a checkpoint, or another attempt has taken over.
         """
         if self._newest is not None:
             log.info("resuming from %s", self._newest.name)
         start = time.monotonic()
-        with self._keeping_room():
+        with self._staging_cleanup():
             run_training(trainer, self._newest)
         if self._stop.stopped:
             raise Preempted
         return time.monotonic() - start
 
     def require_lease(self) -> None:
-        """Make sure that no other attempt has taken over before anything is written at the end.
+        """Check that this attempt still holds the write lease.
 
         Raises:
-            InfrastructureError: one has.
+            InfrastructureError: another attempt has taken over.
         """
         self.folder.lease.check()
 
-    def kept(self) -> tuple[Checkpoint, ...]:
-        """The committed checkpoints."""
-        return self.folder.kept()
-
     @contextlib.contextmanager
-    def _keeping_room(self) -> Iterator[None]:
-        """What is half written goes when training ends, so that a full volume has room for the next attempt."""
+    def _staging_cleanup(self) -> Iterator[None]:
+        """Removal of unfinished checkpoints at the end, so that a full volume has space for the next attempt."""
         try:
             yield
         except Exception as error:
             if not is_full_storage(error, self.folder.root):
                 raise
-            kept = self.folder.kept()
-            raise full_storage(self._uri, f"checkpoint-{kept[-1].step}" if kept else None) from error
+            committed = self.folder.committed()
+            newest = checkpoint_name(committed[-1].step) if committed else None
+            raise full_storage(self._uri, newest) from error
         finally:
             if is_first_rank():
                 shutil.rmtree(self.folder.staging, ignore_errors=True)
 
 
-def _require_one_disk(config: TrainConfig, workspace: Workspace) -> None:
-    """A bucket gets what the first pod has on its disk; DeepSpeed writes parts in every pod.
+def _require_shared_disk(config: TrainConfig, workspace: Workspace) -> None:
+    """Check that the parts of a DeepSpeed checkpoint are written to one disk.
+
+    With a bucket as workspace only the first pod uploads its disk, but DeepSpeed writes a part in every pod.
 
     Raises:
-        UserError: the parts would never come together.
+        UserError: the workspace of a partitioned multi-node run is a bucket.
     """
-    in_parts = config.parallelism is not Parallelism.DDP
-    if in_parts and config.nodes > 1 and workspace.work.scheme not in MOUNTED:
+    partitioned = config.parallelism is not Parallelism.DDP
+    if partitioned and config.nodes > 1 and workspace.work.scheme not in MOUNTED:
         message = (
             f"on {config.nodes} nodes {config.parallelism} writes checkpoints from every pod: "
             "name a volume that they share (pvc://) as workspace, or write parallelism DDP or nodes 1"

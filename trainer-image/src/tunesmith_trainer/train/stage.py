@@ -1,7 +1,6 @@
-"""The train stage, from prepared rows to a committed artefact."""
+"""Train stage: prepared rows in, published artifact and committed report out."""
 
 import math
-from typing import Any
 
 import torch
 from transformers import set_seed
@@ -18,143 +17,145 @@ from tunesmith_data.prepare import learns_answers_only, load_prepared, rows_of
 from tunesmith_data.rows.table.split import Split
 from tunesmith_trainer.checkpoints.bucket import BucketCheckpoints
 from tunesmith_trainer.preemption import Preemption
-from tunesmith_trainer.train.artifact.continuations import with_answers
-from tunesmith_trainer.train.artifact.probes import ProbeTokens, largest_effect, probe_sequences
+from tunesmith_trainer.train.artifact.probe_answers import add_answers
+from tunesmith_trainer.train.artifact.probes import largest_effect, probe_sequences
 from tunesmith_trainer.train.artifact.reference_model import measure_probes
-from tunesmith_trainer.train.callbacks.checkpoint_upload import SaveCheckpoints
-from tunesmith_trainer.train.callbacks.early_stopping import Selection, StopEarly, load_best
-from tunesmith_trainer.train.callbacks.measurements import Announce, Meter, describe_training, kept_numbers
-from tunesmith_trainer.train.callbacks.step_callbacks import StopWhenDiverged, raise_diverged
+from tunesmith_trainer.train.callbacks.early_stopping import (
+    CheckpointSelection,
+    StopEarly,
+    load_best_checkpoint,
+)
+from tunesmith_trainer.train.callbacks.measurements import (
+    AnnounceMetrics,
+    ThroughputMeter,
+    build_training_report,
+    final_metrics,
+)
+from tunesmith_trainer.train.callbacks.step_callbacks import (
+    StopWhenDiverged,
+    raise_diverged,
+)
 from tunesmith_trainer.train.distributed.parallel import consolidated_weights, gang, is_first_rank
 from tunesmith_trainer.train.publish import publish_result
 
-from .context import Training
-from .kernels import choose_kernels, probe_hardware, probe_support
+from .context import TrainingContext
+from .kernels import choose_kernels, detect_hardware, detect_support
 from .methods import build_trainer
 from .models import build_peft_config, load_model
-from .resume import ResumableSteps
-from .starting_point import Start, find_start
+from .resume import ResumableTraining
+from .starting_point import StartingPoint, find_starting_point
 
-#: Nats per token below which two models are taken to be the same.
-LEAST_EFFECT = 1e-4
+#: Difference in nats per token below which two models count as equal.
+MIN_EFFECT = 1e-4
 
 
 def train(
     config: TrainConfig, storage: Storage, workspace: Workspace, preemption: Preemption
 ) -> RunReport | None:
-    """Run the stage; only the first rank has a report.
+    """Run the stage; the report on the first rank, None on all others.
 
     Raises:
-        Preempted: the pod was told to go; what was learned is committed.
+        Preempted: a pod received SIGTERM; the state is committed as a checkpoint.
         StageError: the run can't succeed.
     """
     BucketCheckpoints(workspace).pull()
     with gang(config, preemption):
-        return _train(config, storage, workspace, ResumableSteps(config, workspace, preemption))
+        return _train(config, storage, workspace, ResumableTraining(config, workspace, preemption))
 
 
 def _train(
-    config: TrainConfig, storage: Storage, workspace: Workspace, steps: ResumableSteps
+    config: TrainConfig, storage: Storage, workspace: Workspace, loop: ResumableTraining
 ) -> RunReport | None:
     rows = load_prepared(workspace.prepared, config.dataset_digest)
-    start = find_start(config, storage, check=is_first_rank())
-    selection = Selection(config.method, config.early_stopping)
-    stop, meter = StopEarly(selection), Meter()
-    training = _build_training(config, start, storage, workspace, rows, steps)
-    probed = () if config.method.reward else with_answers(training.model, training.renderer, rows_of(rows))
-    steps.check_preemption()
-    training.callbacks.extend(
-        [Announce(selection), stop, meter, *steps.callbacks, SaveCheckpoints(workspace), StopWhenDiverged()]
-    )
+    start = find_starting_point(config, storage, check_revision=is_first_rank())
+    selection = CheckpointSelection(config.method, config.early_stopping)
+    stop, meter = StopEarly(selection), ThroughputMeter()
+    training = _build_context(config, start, storage, workspace, rows, loop)
+    # A reward model has no token probabilities to probe.
+    probed = () if config.method.reward else add_answers(training.model, training.renderer, rows_of(rows))
+    loop.check_preemption()
+    training.callbacks.extend([AnnounceMetrics(selection), stop, meter, *loop.callbacks, StopWhenDiverged()])
     trainer = build_trainer(training)
-    meter.seconds = steps.run(trainer)
-    best_step = load_best(trainer, selection, workspace.checkpoints)
-    model = _as_stored(trainer, config)
+    meter.seconds = loop.run(trainer)
+    best_step = load_best_checkpoint(trainer, selection, workspace.checkpoints)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if config.adapter is None and torch.cuda.is_available():
+        model.to(torch.bfloat16)  # the precision of the stored weights
     weights = consolidated_weights(trainer)
-    probes = _measure(model, config, start, probe_sequences(training.renderer, probed), weights)
+    probes: tuple[Probe, ...] = ()
+    if config.method.reward is None:
+        sequences = probe_sequences(training.renderer, probed)
+        probes = measure_probes(model, config, start.folder, sequences, weights)
     peak_memory = meter.peak_memory()
     if not is_first_rank():
         return None
-    _require_effect(probes, config)
-    steps.require_lease()
-    numbers, history = kept_numbers(trainer.state, best_step), trainer.state.log_history
+    if config.method.reward is None:
+        _require_effect(probes)
+    loop.require_lease()
+    metrics = final_metrics(trainer.state, best_step)
     artifact, exports = publish_result(
         model,
         training.tokenizer,
-        start.of(config),
+        start.as_base_of(config),
         probes,
         workspace,
         start.folder,
-        history,
-        numbers,
+        trainer.state.log_history,
+        metrics,
         weights,
     )
     published = {
         "artifact": artifact,
         "exports": exports,
-        "checkpoints": steps.kept(),
+        "checkpoints": loop.folder.committed(),
         "stopped_early": stop.stopped,
         "peak_memory_bytes": peak_memory,
     }
-    report = describe_training(trainer, config, selection, meter, numbers, published)
+    report = build_training_report(trainer, config, selection, meter, metrics, published)
     result = RunReport(stage="train", outcome=Outcome.SUCCEEDED, training=report)
     workspace.commit(result)
     return result
 
 
-def _build_training(
+def _build_context(
     config: TrainConfig,
-    start: Start,
+    start: StartingPoint,
     storage: Storage,
     workspace: Workspace,
     rows: Split,
-    steps: ResumableSteps,
-) -> Training:
-    """Tokenizer and model, run by the kernels that fit."""
+    loop: ResumableTraining,
+) -> TrainingContext:
+    """Load tokenizer and model, with the fastest kernels that fit both."""
     tokenizer = load_tokenizer(start.folder)
     set_padding(tokenizer)
     on_gpu = torch.cuda.is_available()
-    # Matrices are multiplied in bfloat16 on a GPU, whatever the weights are held in.
-    computed = torch.bfloat16 if on_gpu else torch.float32
-    kernels = choose_kernels(probe_hardware(), computed, probe_support(start.folder))
+    # Type of matrix multiplication: bfloat16 on a GPU, whatever the type of the weights.
+    compute_dtype = torch.bfloat16 if on_gpu else torch.float32
+    kernels = choose_kernels(detect_hardware(), compute_dtype, detect_support(start.folder))
     set_seed(config.hyperparameters.seed)
-    return Training(
+    return TrainingContext(
         config=config,
         model=load_model(start.folder, config, kernels, start.adapter),
         peft_config=None if start.adapter else build_peft_config(config),
         kernels=kernels,
         renderer=Renderer(tokenizer, answers_only=learns_answers_only(config.method)),
         rows=rows,
-        checkpoints=steps.output,
+        output_dir=loop.output_dir,
         logs=workspace.logs,
         callbacks=[],
         storage=storage,
     )
 
 
-def _as_stored(trainer: Any, config: TrainConfig) -> Any:
-    """The trained model in the precision that it is stored in."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if config.adapter is None and torch.cuda.is_available():
-        model.to(torch.bfloat16)
-    return model
+def _require_effect(probes: tuple[Probe, ...]) -> None:
+    """Check that training changed the model's probabilities, to finite ones.
 
-
-def _measure(
-    model: Any, config: TrainConfig, start: Start, sequences: list[ProbeTokens], weights: Any
-) -> tuple[Probe, ...]:
-    """What tells the tuned model from its base; all workers have to ask. A reward model gives no probabilities."""
-    if config.method.reward is not None:
-        return ()
-    return measure_probes(model, config, start.folder, sequences, weights)
-
-
-def _require_effect(probes: tuple[Probe, ...], config: TrainConfig) -> None:
-    if config.method.reward is not None:
-        return
+    Raises:
+        UserError: training diverged, or changed nothing.
+    """
     effect = largest_effect(probes)
     if not math.isfinite(effect):
         raise_diverged("the tuned model's probabilities are not numbers")
-    if effect < LEAST_EFFECT:
+    if effect < MIN_EFFECT:
         message = "training changes nothing: raise learningRate or epochs, or check warmupRatio"
         raise UserError("NoEffect", message)

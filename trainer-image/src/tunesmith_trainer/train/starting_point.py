@@ -1,4 +1,4 @@
-"""What training starts from: the base model, or an earlier job's artefact."""
+"""Starting point of training: the base model, or an earlier job's artifact."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +17,14 @@ _MODELS = {ArtifactKind.MODEL, ArtifactKind.REWARD_MODEL}
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """Where the weights come from.
+class StartingPoint:
+    """Verified weights that training starts from.
 
     Attributes:
-        base_model: the URI of the weights that are trained, or stand frozen below the adapter.
-        revision: theirs.
-        folder: where they lie.
-        adapter: an earlier adapter's folder, to train on.
+        base_model: URI of the weights that are trained, or frozen below the adapter.
+        revision: their revision.
+        folder: their folder.
+        adapter: folder of an earlier adapter to continue training.
     """
 
     base_model: str
@@ -32,45 +32,45 @@ class Start:
     folder: Path
     adapter: Path | None = None
 
-    def of(self, config: TrainConfig) -> TrainConfig:
-        """The run as its artefact is to describe it: on the base that it really has."""
+    def as_base_of(self, config: TrainConfig) -> TrainConfig:
+        """The run with these weights as its base model, as recorded in its artifact."""
         return config.model_copy(update={"base_model": self.base_model, "base_model_revision": self.revision})
 
 
-def find_start(config: TrainConfig, storage: Storage, *, check: bool) -> Start:
-    """Find the weights, and verify them.
+def find_starting_point(config: TrainConfig, storage: Storage, *, check_revision: bool) -> StartingPoint:
+    """Find and verify the weights.
 
     Args:
         config: the run.
-        storage: reads what URIs name.
-        check: compare the base model's revision too, which reads all its bytes.
+        storage: storage that resolves the URIs.
+        check_revision: compare the base model's revision too, which reads all its bytes.
 
     Raises:
-        UserError: base model or artefact have changed, or don't fit the run.
+        UserError: base model or artifact have changed, or don't fit the run.
     """
     if config.initial is None:
-        return Start(*_checked_base(config, storage, check=check))
+        return StartingPoint(*_checked_base(config, storage, check_revision=check_revision))
     folder, manifest = verified_artifact(config.initial, storage)
     if manifest.kind in _MODELS:
         _require_kind(config, manifest, config.initial)
-        return Start(config.initial.uri, model_revision(config.initial.uri, folder), folder)
+        return StartingPoint(config.initial.uri, model_revision(config.initial.uri, folder), folder)
     require_same_adapter(config, manifest, folder)
-    base = _checked_base(config, storage, check=check)
+    base = _checked_base(config, storage, check_revision=check_revision)
     if manifest.lineage.base_model_revision != config.base_model_revision:
         message = (
             f"{config.initial.uri} was trained on {manifest.lineage.base_model} at "
             f"{manifest.lineage.base_model_revision}, not at {config.base_model_revision}: "
-            "go on from it on that base model"
+            "continue from it on that base model"
         )
         raise UserError("BaseModelMismatch", message)
-    return Start(*base, adapter=folder)
+    return StartingPoint(*base, adapter=folder)
 
 
 def require_same_adapter(config: TrainConfig, manifest: Manifest, folder: Path) -> None:
-    """Refuse to go on from an adapter of another shape than the job asks for.
+    """Check that an earlier adapter has the kind, rank, alpha and target modules of the run.
 
     Raises:
-        UserError: it says what to write instead.
+        UserError: it has not; the message names the value to write.
     """
     assert config.initial is not None
     uri = config.initial.uri
@@ -80,20 +80,24 @@ def require_same_adapter(config: TrainConfig, manifest: Manifest, folder: Path) 
         )
         raise UserError("InitialArtifact", message)
     _require_kind(config, manifest, config.initial)
-    found = LoraConfig.from_pretrained(str(folder))
-    for field, asked, has in (
-        ("rank", config.adapter.rank, found.r),
-        ("alpha", config.adapter.alpha, found.lora_alpha),
+    earlier = LoraConfig.from_pretrained(str(folder))
+    for field, requested, actual in (
+        ("rank", config.adapter.rank, earlier.r),
+        ("alpha", config.adapter.alpha, earlier.lora_alpha),
         ("targetModules", config.adapter.target_modules, manifest.target_modules),
     ):
-        if asked != has:
-            shown = list(has) if isinstance(has, tuple) else has
-            message = f"{uri} has adapter.{field} {shown}, and the job asks for {asked}: write {shown}"
+        if requested != actual:
+            value = list(actual) if isinstance(actual, tuple) else actual
+            message = f"{uri} has adapter.{field} {value}, and the job asks for {requested}: write {value}"
             raise UserError("InitialArtifact", message)
 
 
 def _require_kind(config: TrainConfig, manifest: Manifest, initial: AdapterSource) -> None:
-    """A policy can't go on from a reward model, nor an adapter from one of another kind."""
+    """Check that the artifact's kind is one that the run can continue from.
+
+    Raises:
+        UserError: a causal model would continue from a reward model, or an adapter from one of another kind.
+    """
     expected = artifact_kind(config)
     if manifest.kind in _MODELS:
         reward = config.method.reward is not None
@@ -101,28 +105,33 @@ def _require_kind(config: TrainConfig, manifest: Manifest, initial: AdapterSourc
     else:
         fits = manifest.kind is expected
     if not fits:
-        hint = _hint(manifest.kind)
-        message = f"{initial.uri} is a {manifest.kind}, which a {expected} can't be trained from: {hint}"
+        advice = _kind_advice(manifest.kind)
+        message = f"{initial.uri} is a {manifest.kind}, which a {expected} can't be trained from: {advice}"
         raise UserError("InitialArtifact", message)
 
 
-def _hint(kind: ArtifactKind) -> str:
+def _kind_advice(kind: ArtifactKind) -> str:
     if kind in {ArtifactKind.REWARD_ADAPTER, ArtifactKind.REWARD_MODEL}:
         return "write method reward, or name it as a reward"
     if kind in {ArtifactKind.LORA, ArtifactKind.RSLORA, ArtifactKind.DORA}:
         types = [AdapterType.LORA, AdapterType.QLORA] if kind is ArtifactKind.LORA else [AdapterType(kind)]
         return "write adapter.type " + " or ".join(types)
-    return "name a job whose artefact is an adapter or a model"
+    return "name a job whose artifact is an adapter or a model"
 
 
-def _checked_base(config: TrainConfig, storage: Storage, *, check: bool) -> tuple[str, str, Path]:
-    """The base model, if it is still the one that was prepared for."""
+def _checked_base(config: TrainConfig, storage: Storage, *, check_revision: bool) -> tuple[str, str, Path]:
+    """URI, revision and folder of the base model.
+
+    Raises:
+        UserError: its revision is not the one that the data were prepared for.
+    """
     folder = storage.model_folder(config.base_model, weights=True)
-    found = model_revision(config.base_model, folder) if check else config.base_model_revision
-    if found != config.base_model_revision:
+    expected = config.base_model_revision
+    revision = model_revision(config.base_model, folder) if check_revision else expected
+    if revision != config.base_model_revision:
         message = (
-            f"{config.base_model} has changed since it was prepared for: it was "
-            f"{config.base_model_revision} and is {found}; make a new job"
+            f"{config.base_model} has changed since the data were prepared: it was "
+            f"{config.base_model_revision} and is {revision}; make a new job"
         )
         raise UserError("ModelChanged", message)
-    return config.base_model, found, folder
+    return config.base_model, revision, folder

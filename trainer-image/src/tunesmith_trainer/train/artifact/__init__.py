@@ -1,1 +1,1 @@
-"""Artifact of a training run: files, manifest, model card, probes, publication."""
+"""Artifact of a training run: files, manifest, model card, probes."""

@@ -1,4 +1,4 @@
-"""The artefact: the files of an adapter or a model, their manifest, and their content-addressed place."""
+"""Artifact files: weights of an adapter or a model, manifest, content-addressed location."""
 
 import importlib.metadata
 import json
@@ -20,9 +20,9 @@ from tunesmith_data.pod.workspace import Workspace
 
 from .model_card import CARD_FILE
 
-# safetensors writes 0600, which a serving pod of another user could not read.
-_READABLE_BY_ALL = 0o644
-_VERSIONED = (
+# safetensors creates files with mode 0600, which a serving pod of another user can't read.
+_FILE_MODE = 0o644
+_RECORDED_PACKAGES = (
     "torch",
     "transformers",
     "trl",
@@ -48,14 +48,17 @@ def stage_artifact(
     workspace: Workspace,
     state: dict[str, Any] | None = None,
 ) -> Path:
-    """Save an adapter or a whole model into a new folder of the workspace; other files may join it there.
+    """Save an adapter or a full model into a new folder of the workspace, to which other files may be added.
 
     Args:
         model: a PeftModel where the run has an adapter, else the model.
-        tokenizer: saved with its template beside a whole model.
-        config: what was asked for.
-        workspace: where to.
-        state: the model's tensors by name where they have been gathered from several devices.
+        tokenizer: tokenizer to save with a full model, with its chat template.
+        config: the run.
+        workspace: the run's workspace.
+        state: tensors by name, where they were gathered from several devices.
+
+    Returns:
+        The folder.
     """
     staged = workspace.staging / uuid.uuid4().hex
     staged.mkdir(parents=True)
@@ -73,22 +76,34 @@ def publish_folder(
     workspace: Workspace,
     probes: tuple[Probe, ...] = (),
 ) -> Artifact:
-    """Describe a folder by a manifest, and move it to the place that the manifest's digest names.
+    """Write the manifest of a folder, and move the folder to the location named by the manifest's digest.
 
     Args:
-        probes: by which a server can prove what it serves.
+        staged: the folder.
+        kind: kind of artifact.
+        config: the run.
+        workspace: the run's workspace.
+        probes: token sequences by which a server verifies what it serves.
     """
-    _let_all_read(staged)
+    for file in staged.iterdir():
+        file.chmod(_FILE_MODE)
     manifest = build_manifest(kind, config, describe_files(staged), probes)
     write_atomically(staged / MANIFEST_FILE, manifest.to_bytes())
     return workspace.publish(staged)
 
 
 def save_adapter(model: Any, folder: Path, base_model: str, state: dict[str, Any] | None = None) -> None:
-    """Write ``adapter_model.safetensors`` and ``adapter_config.json``, which names the base by its URI."""
+    """Write ``adapter_model.safetensors`` and ``adapter_config.json``, which names the base model by its URI.
+
+    Args:
+        model: the PeftModel.
+        folder: target folder.
+        base_model: URI of the base model.
+        state: tensors by name, where they were gathered from several devices.
+    """
     model.peft_config["default"].base_model_name_or_path = base_model
-    # "auto" would ask a hub whether the vocabulary has grown.
-    # A copy of the adapter that training started from may stand beside it, as the reference of a preference.
+    # save_embedding_layers "auto" would contact the hub to compare vocabularies. The model of a preference method
+    # may hold a second adapter, the reference.
     model.save_pretrained(
         folder,
         state_dict=state,
@@ -96,9 +111,9 @@ def save_adapter(model: Any, folder: Path, base_model: str, state: dict[str, Any
         save_embedding_layers=False,
         selected_adapters=["default"],
     )
-    # PEFT's own card says nothing of the run.
+    # PEFT's own card does not describe the run.
     (folder / CARD_FILE).unlink(missing_ok=True)
-    _order_config(folder / "adapter_config.json")
+    _sort_adapter_config(folder / "adapter_config.json")
 
 
 def save_model(
@@ -109,20 +124,15 @@ def save_model(
     tokenizer.save_pretrained(folder)
 
 
-def _let_all_read(folder: Path) -> None:
-    for file in folder.iterdir():
-        file.chmod(_READABLE_BY_ALL)
-
-
-def _order_config(path: Path) -> None:
-    """PEFT writes sets in any order: the same adapter must have the same bytes."""
+def _sort_adapter_config(path: Path) -> None:
+    """Sort lists and keys: PEFT writes sets in any order, but the same adapter must have the same bytes."""
     config = json.loads(path.read_text())
     ordered = {key: sorted(value) if isinstance(value, list) else value for key, value in config.items()}
     path.write_text(json.dumps(ordered, indent=2, sort_keys=True) + "\n")
 
 
 def artifact_kind(config: TrainConfig) -> ArtifactKind:
-    """What a run's files are; an adapter trained on 4-bit weights is a LoRA like any other."""
+    """Artifact kind of a run; a QLoRA adapter is a LoRA, since its own weights are not quantized."""
     reward = config.method.reward is not None
     if config.adapter is None:
         return ArtifactKind.REWARD_MODEL if reward else ArtifactKind.MODEL
@@ -132,7 +142,7 @@ def artifact_kind(config: TrainConfig) -> ArtifactKind:
 def build_manifest(
     kind: ArtifactKind, config: TrainConfig, files: tuple[File, ...], probes: tuple[Probe, ...]
 ) -> Manifest:
-    """The manifest of an artefact's files: what it is, and what went in."""
+    """Manifest of an artifact: kind, files with digests, lineage and probes."""
     adapter = config.adapter if kind in _ADAPTERS else None
     return Manifest(
         kind=kind,
@@ -159,7 +169,7 @@ def build_manifest(
 
 
 def code_digest() -> str:
-    """Digest of the source files of trainer and data: an image's digest says nothing of a changed checkout."""
+    """Digest of the source files of trainer and data preparation, which a changed checkout changes."""
     files = {
         f"{package.__name__}/{path.relative_to(root).as_posix()}": file_digest(path)
         for package in (tunesmith_data, tunesmith_trainer)
@@ -181,7 +191,7 @@ def _parameters(config: TrainConfig) -> dict[str, object]:
 
 def _versions() -> dict[str, str]:
     versions = {}
-    for name in _VERSIONED:
+    for name in _RECORDED_PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

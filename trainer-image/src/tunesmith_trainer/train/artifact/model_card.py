@@ -1,4 +1,4 @@
-"""The model card of an artefact: what it is, what went in, how it went."""
+"""Model card (README.md) of an artifact, rendered from the run and its final metrics."""
 
 import math
 from collections.abc import Mapping
@@ -15,13 +15,15 @@ def write_card(folder: Path, config: TrainConfig, metrics: Mapping[str, float | 
     """Write ``README.md`` with the front matter that model hubs read.
 
     Args:
-        metrics: names and final numbers, such as ``{"steps": 63, "eval_loss": 0.1}``; None is left out.
+        folder: target folder.
+        config: the run.
+        metrics: final metrics by name, such as ``{"steps": 63, "eval_loss": 0.1}``; None values are omitted.
     """
     (folder / CARD_FILE).write_text(render_card(config, metrics))
 
 
 def render_card(config: TrainConfig, metrics: Mapping[str, float | int | None]) -> str:
-    """The card as text; the same run gives the same card."""
+    """Text of the card, the same for the same run."""
     sections = [
         f"---\n{yaml.safe_dump(_front_matter(config), sort_keys=True)}---",
         f"# {config.owner.name}",
@@ -38,7 +40,7 @@ def render_card(config: TrainConfig, metrics: Mapping[str, float | int | None]) 
 
 
 def _results(config: TrainConfig, metrics: Mapping[str, float | int | None]) -> dict[str, str]:
-    """The numbers; of a language that was learned the perplexity as well."""
+    """Formatted final metrics; for pre-training with the perplexity, exp(eval_loss)."""
     numbers = {name: value for name, value in metrics.items() if value is not None}
     if config.method.pretraining is not None and "eval_loss" in numbers:
         numbers["eval_perplexity"] = math.exp(numbers["eval_loss"])
@@ -47,7 +49,7 @@ def _results(config: TrainConfig, metrics: Mapping[str, float | int | None]) -> 
 
 def _front_matter(config: TrainConfig) -> dict[str, object]:
     tags = ["tunesmith", config.method.key]
-    matter: dict[str, object] = {"base_model": _plain_model(config.base_model)}
+    matter: dict[str, object] = {"base_model": _hub_name(config.base_model)}
     if config.adapter is not None:
         matter["library_name"] = "peft"
         tags.append(config.adapter.type.value.lower())
@@ -58,15 +60,15 @@ def _front_matter(config: TrainConfig) -> dict[str, object]:
     return matter | {"tags": tags}
 
 
-def _plain_model(uri: str) -> str:
-    """A hub's own name for a model, which it makes a link of; other URIs as they are."""
+def _hub_name(uri: str) -> str:
+    """Name of a model on the Hugging Face hub, which the hub renders as a link; other URIs unchanged."""
     return uri.removeprefix("hf://").partition("@")[0] if uri.startswith("hf://") else uri
 
 
 def _summary(config: TrainConfig) -> str:
-    what = "All weights" if config.adapter is None else f"A {config.adapter.type.value} adapter"
+    subject = "All weights" if config.adapter is None else f"A {config.adapter.type.value} adapter"
     return (
-        f"{what} of `{config.base_model}`, trained by {config.method.key.upper()} as FineTuneJob "
+        f"{subject} of `{config.base_model}`, trained by {config.method.key.upper()} as FineTuneJob "
         f"`{config.owner.namespace}/{config.owner.name}`."
     )
 

@@ -1,8 +1,8 @@
-"""The base model as it will be served, for the probes of a run that did not keep it.
+"""Probe measurement on the tuned model and on the base model in serving precision.
 
-Full fine-tuning has changed the base, and 4-bit training holds a coarser copy of it; a server proves an artefact
-against the base in its own precision. So the base is loaded once more, after training: on the GPU as far as there is
-room, else in the host's memory, else read from its files as it is needed.
+A server verifies an artifact against the base model in its own precision, but full fine-tuning overwrites the base
+and 4-bit training holds a quantized copy of it. So the base is loaded again after training: on the GPU as far as it
+fits, then in host memory, then offloaded to disk.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ from tunesmith_trainer.train.distributed.parallel import is_first_rank
 
 from .probes import ProbeTokens, log_probs, pair_probes
 
-# Of what is free; the rest is for activations and fragments.
-_USABLE = 0.85
+# Fraction of the free memory for weights; the rest is for activations and fragmentation.
+_USABLE_FRACTION = 0.85
 
 
 def measure_probes(
@@ -34,14 +34,16 @@ def measure_probes(
     sequences: list[ProbeTokens],
     weights: Mapping[str, Any] | None = None,
 ) -> tuple[Probe, ...]:
-    """Measure base and tuned model as they will be served; all workers have to ask, and the first gets an answer.
+    """Probes with log-probabilities of base and tuned model in serving precision.
+
+    Collective: all workers must call it. Only the first rank gets probes after full fine-tuning and QLoRA.
 
     Args:
-        model: the trained model; with an adapter on full-precision weights it is both.
+        model: the trained model; with an adapter switched off it is the base, unless that is quantized.
         config: the run.
-        folder: the base model's.
-        sequences: what is measured.
-        weights: what was trained, where the model itself holds only parts of it.
+        folder: folder of the base model.
+        sequences: candidate sequences.
+        weights: the trained tensors, where the model itself is partitioned.
     """
     if config.adapter is None:
         tuned = log_probs(model, sequences)
@@ -64,7 +66,7 @@ def _measure_adapter(model: Any, sequences: list[ProbeTokens]) -> tuple[Probe, .
 
 
 def _with_adapter(base: Any, trained: Any, weights: Mapping[str, Any] | None) -> Any:
-    """The trained adapter on another copy of its base."""
+    """Copy of the trained adapter on another copy of its base model."""
     state = get_peft_model_state_dict(trained, state_dict=weights)
     model = get_peft_model(base, trained.peft_config["default"])
     set_peft_model_state_dict(model, state)
@@ -73,20 +75,28 @@ def _with_adapter(base: Any, trained: Any, weights: Mapping[str, Any] | None) ->
 
 @contextlib.contextmanager
 def base_model(folder: Path) -> Iterator[Any]:
-    """The base model in the precision of a server, wherever there is room for it."""
-    # Else what is loaded while ZeRO-3 is configured would be shared out among all workers.
+    """Base model in serving precision, on GPU, host memory and disk as far as each has room."""
+    # Otherwise transformers would partition the model over all workers while ZeRO-3 is configured.
     unset_hf_deepspeed_config()
-    with tempfile.TemporaryDirectory() as spare:
+    with tempfile.TemporaryDirectory() as offload_folder:
         yield AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, **_placement(spare)
+            folder, local_files_only=True, use_safetensors=True, **_placement(offload_folder)
         )
 
 
-def _placement(spare: str) -> dict[str, Any]:
+def _placement(offload_folder: str) -> dict[str, Any]:
     if not torch.cuda.is_available():
         return {"dtype": torch.float32}
     device = torch.cuda.current_device()
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info(device)
-    room = {device: int(free * _USABLE), "cpu": int(psutil.virtual_memory().available * _USABLE)}
-    return {"dtype": torch.bfloat16, "device_map": "auto", "max_memory": room, "offload_folder": spare}
+    limits = {
+        device: int(free * _USABLE_FRACTION),
+        "cpu": int(psutil.virtual_memory().available * _USABLE_FRACTION),
+    }
+    return {
+        "dtype": torch.bfloat16,
+        "device_map": "auto",
+        "max_memory": limits,
+        "offload_folder": offload_folder,
+    }

@@ -1,1 +1,1 @@
-"""Callbacks of a training run: steps, early stopping, measurements, history, trackers."""
+"""Trainer callbacks: checkpoints, early stopping, metrics, trackers."""

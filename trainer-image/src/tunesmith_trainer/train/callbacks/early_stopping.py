@@ -1,7 +1,7 @@
-"""The best checkpoint instead of the last one, and an end when the validation loss no longer falls.
+"""Selection of the best checkpoint by validation metric, and early stopping.
 
-All of it is a function of the trainer's log, which every checkpoint holds: a resumed run knows what the interrupted
-one knew, and all ranks decide alike, since all of them log the same gathered numbers.
+All decisions are functions of the trainer's log, which every checkpoint contains. So a resumed run decides as the
+interrupted one would have, and all ranks decide alike, since they log the same gathered metrics.
 """
 
 import logging
@@ -16,152 +16,161 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from tunesmith_contract.methods import Method
 from tunesmith_contract.progress import EVAL_REWARD
 from tunesmith_contract.run_config import EarlyStopping
-from tunesmith_trainer.checkpoints.folder import is_whole
+from tunesmith_trainer.checkpoints.folder import checkpoint_name, is_complete, step_of
 
-from .overfitting import Measurement, find_turn
+from .overfitting import ValidationMeasurement, find_overfitting_step
 
 log = logging.getLogger(__name__)
 
 LOSS = "eval_loss"
-#: Methods whose loss says nothing of their success: its expectation is about zero throughout.
-_REWARDED = frozenset({"grpo", "rloo"})
+#: Methods that are measured by reward: the expectation of their loss is about zero throughout.
+_REWARD_METHODS = frozenset({"grpo", "rloo"})
 
 
-class TrainingOver(Exception):
-    """A resumed run had nothing left to do."""
+class TrainingAlreadyComplete(Exception):
+    """No steps are left in a resumed run."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a run stands after its measurements so far.
+class BestSoFar:
+    """Best validation measurement, and time without improvement.
 
     Attributes:
-        best: the lowest measurement, the earlier of two equal ones.
-        waited: measurements since one was the lowest by more than ``min_delta``.
+        best: the lowest measurement; of equal ones the earliest.
+        without_improvement: number of measurements since the last improvement by more than ``min_delta``.
     """
 
-    best: Measurement | None = None
-    waited: int = 0
+    best: ValidationMeasurement | None = None
+    without_improvement: int = 0
 
 
-def measure_standing(measurements: Iterable[Measurement], min_delta: float = 0.0) -> Standing:
-    """The best measurement, and for how many there was no improvement worth the name."""
-    best, reference, waited = None, math.inf, 0
+def find_best(measurements: Iterable[ValidationMeasurement], min_delta: float = 0.0) -> BestSoFar:
+    """Best of a run's measurements, and the number of measurements since the last improvement.
+
+    Args:
+        measurements: measurements in order of their steps.
+        min_delta: decrease of the loss that counts as an improvement.
+    """
+    best, reference, without_improvement = None, math.inf, 0
     for measurement in measurements:
         if best is None or measurement.loss < best.loss:
             best = measurement
         improved = measurement.loss < reference - min_delta
         reference = measurement.loss if improved else reference
-        waited = 0 if improved else waited + 1
-    return Standing(best, waited)
+        without_improvement = 0 if improved else without_improvement + 1
+    return BestSoFar(best, without_improvement)
 
 
-class Selection:
-    """Which measurement of a run's log counts, and what follows from it.
+class CheckpointSelection:
+    """Best step, early stop and overfitting step by the trainer's log.
 
     Args:
-        method: what is learned; where answers are rewarded, a higher reward is better.
-        early_stopping: None: training goes on to its last step.
+        method: training method; online methods are measured by reward, all others by validation loss.
+        early_stopping: settings; None to train to the last step.
     """
 
     def __init__(self, method: Method, early_stopping: EarlyStopping | None) -> None:
-        self._rewarded = method.key in _REWARDED
+        self._by_reward = method.key in _REWARD_METHODS
         self._early_stopping = early_stopping
 
-    def measurements(self, history: Iterable[Mapping[str, Any]]) -> list[Measurement]:
-        """What was measured on the validation rows, lower is better, once per step; numbers only."""
-        name, sign = (EVAL_REWARD, -1.0) if self._rewarded else (LOSS, 1.0)
-        found = {int(entry["step"]): sign * entry[name] for entry in history if name in entry}
-        return [Measurement(step, loss) for step, loss in sorted(found.items()) if math.isfinite(loss)]
+    def measurements(self, history: Iterable[Mapping[str, Any]]) -> list[ValidationMeasurement]:
+        """Finite measurements on the validation rows, one per step; lower is better (rewards are negated)."""
+        name, sign = (EVAL_REWARD, -1.0) if self._by_reward else (LOSS, 1.0)
+        by_step = {int(entry["step"]): sign * entry[name] for entry in history if name in entry}
+        return [
+            ValidationMeasurement(step, loss) for step, loss in sorted(by_step.items()) if math.isfinite(loss)
+        ]
 
     def best_step(self, history: Iterable[Mapping[str, Any]]) -> int | None:
-        """The step that was measured best; None without validation rows."""
-        best = measure_standing(self.measurements(history)).best
+        """Step of the best measurement; None without validation rows."""
+        best = find_best(self.measurements(history)).best
         return best.step if best else None
 
     def stops(self, history: Iterable[Mapping[str, Any]]) -> bool:
-        """Whether the validation loss has stopped falling."""
+        """True if there was no improvement for as many measurements as the patience allows."""
         if self._early_stopping is None:
             return False
-        standing = measure_standing(self.measurements(history), self._early_stopping.min_delta)
-        return standing.waited >= self._early_stopping.patience
+        progress = find_best(self.measurements(history), self._early_stopping.min_delta)
+        return progress.without_improvement >= self._early_stopping.patience
 
     def overfitting_step(self, history: Iterable[Mapping[str, Any]]) -> int | None:
-        """Where the validation loss turned; a reward has no such point."""
-        return None if self._rewarded else find_turn(self.measurements(history))
+        """Step after which the validation loss rises; None if it does not, or for methods measured by reward."""
+        return None if self._by_reward else find_overfitting_step(self.measurements(history))
 
 
 class StopEarly(TrainerCallback):
-    """Stops training at the end of its patience, and names the best step.
+    """Early stopping, with the best step recorded in the trainer's state.
 
     Attributes:
         stopped: training ended before its last step.
     """
 
-    def __init__(self, selection: Selection) -> None:
+    def __init__(self, selection: CheckpointSelection) -> None:
         self._selection = selection
         self.stopped = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Do no step more where the checkpoint that is resumed from is the last one.
+        """Stop before the first step if the checkpoint that is resumed from is the last one.
 
         Raises:
-            TrainingOver: it is; the trainer would do another step before it looked.
+            TrainingAlreadyComplete: it is; the trainer would do one more step before it checks.
         """
         self.stopped = self._selection.stops(state.log_history)
         if self.stopped or state.global_step >= state.max_steps:
-            raise TrainingOver
+            raise TrainingAlreadyComplete
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Look at the last measurement; the checkpoint of this step is saved all the same."""
+        """Check the last measurement; the checkpoint of this step is still saved."""
         # The best checkpoint is kept, however old it is.
         state.best_global_step = self._selection.best_step(state.log_history) or 0
         if self._selection.stops(state.log_history) and state.global_step < state.max_steps:
-            log.info("the validation loss has stopped falling: training ends at step %d", state.global_step)
+            log.info("early stopping at step %d: the validation metric no longer improves", state.global_step)
             self.stopped = True
             control.should_training_stop = True
 
 
 def run_training(trainer: Any, checkpoint: Path | None) -> None:
-    """Train from a checkpoint on, if there is anything left to do."""
+    """Train, from a checkpoint if given; does nothing if no steps are left."""
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except TrainingOver:
-        log.info("nothing is left to train after step %d", trainer.state.global_step)
+    except TrainingAlreadyComplete:
+        log.info("no steps are left after step %d", trainer.state.global_step)
         trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
-    # transformers sums up what this process did; a run that was interrupted is to leave the same log.
+    # Summary of this process alone: removed, so that an interrupted run has the same log as another.
     history = trainer.state.log_history
     trainer.state.log_history = [entry for entry in history if "train_runtime" not in entry]
 
 
-def choose_checkpoint(selection: Selection, history: Sequence[Mapping[str, Any]], root: Path) -> Path | None:
-    """The best checkpoint that is whole; None where the last step was the best, or none was measured."""
+def choose_checkpoint(
+    selection: CheckpointSelection, history: Sequence[Mapping[str, Any]], root: Path
+) -> Path | None:
+    """Folder of the best complete checkpoint; None if the last step is the best, or none was evaluated."""
     measured = sorted(selection.measurements(history), key=lambda measurement: measurement.loss)
     last = max((int(entry["step"]) for entry in history), default=0)
     for measurement in measured:
         if measurement.step == last:
             return None
-        folder = root / f"checkpoint-{measurement.step}"
-        if is_whole(folder):
+        folder = root / checkpoint_name(measurement.step)
+        if is_complete(folder):
             return folder
-        log.warning("checkpoint %s, measured better, is missing or damaged", folder.name)
+        log.warning("%s has a better validation metric, but is missing or damaged", folder.name)
     return None
 
 
-def load_best(trainer: Any, selection: Selection, root: Path) -> int | None:
-    """Bring the best checkpoint's weights into the trainer's model, on all ranks.
+def load_best_checkpoint(trainer: Any, selection: CheckpointSelection, root: Path) -> int | None:
+    """Load the best checkpoint's weights into the trainer's model; all ranks must call it.
 
     Returns:
-        The step whose weights the model holds, where an earlier one was better than the last.
+        Step of the loaded checkpoint; None if the last step is the best, and nothing was loaded.
     """
     folder = choose_checkpoint(selection, trainer.state.log_history, root)
     if folder is None:
         return None
     trainer.state.best_model_checkpoint = str(folder)
-    # Knows how plain, PEFT's and DeepSpeed's checkpoints are read; only its choice of folder isn't ours.
+    # Private, but it loads plain, PEFT and DeepSpeed checkpoints alike.
     trainer._load_best_model()
-    return int(folder.name.rpartition("-")[2])
+    return step_of(folder)

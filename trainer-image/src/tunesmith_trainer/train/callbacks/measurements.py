@@ -1,8 +1,7 @@
-"""What is measured while training, and told: throughput, memory, kernels, losses."""
+"""Metrics of a training run: throughput, peak memory, kernels, losses, and the report of them."""
 
 import resource
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,15 +15,15 @@ from tunesmith_data.pod.progress import Progress
 from tunesmith_trainer.train.distributed.parallel import world_size
 from tunesmith_trainer.train.kernels import describe_kernels
 
-from .early_stopping import LOSS, Selection
+from .early_stopping import LOSS, CheckpointSelection
 from .history import last_logged
 from .overfitting import build_curve
 
 _KIB = 1024
 
 
-class Meter(TrainerCallback):
-    """Counts this process's steps only: neither what a resumed run did before, nor validation and saving.
+class ThroughputMeter(TrainerCallback):
+    """Throughput of the training steps of this process, without validation, saving and earlier attempts.
 
     Attributes:
         seconds: wall time of the training loop.
@@ -32,33 +31,35 @@ class Meter(TrainerCallback):
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self._begun = self._in_steps = self._in_steps_logged = 0.0
-        self._tokens = self._tokens_before = 0
+        self._step_start = self._step_seconds = self._step_seconds_at_log = 0.0
+        self._tokens = self._earlier_tokens = 0
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Tokens of all devices; None where the method counts none."""
-        return self._tokens / self._in_steps_logged if self._tokens and self._in_steps_logged else None
+        """Tokens per second of all devices together; None for methods that count no tokens."""
+        return (
+            self._tokens / self._step_seconds_at_log if self._tokens and self._step_seconds_at_log else None
+        )
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Some of TRL's trainers go on counting where the interrupted run was."""
-        self._tokens_before = state.num_input_tokens_seen
+        """Note the tokens of earlier attempts, which some of TRL's trainers include in their count."""
+        self._earlier_tokens = state.num_input_tokens_seen
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Start the clock."""
-        self._begun = time.monotonic()
+        self._step_start = time.monotonic()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Stop the clock."""
-        self._in_steps += time.monotonic() - self._begun
+        self._step_seconds += time.monotonic() - self._step_start
 
     def on_log(
         self,
@@ -68,13 +69,13 @@ class Meter(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Take the tokens that belong to the time so far."""
+        """Read the token count, and note the step time that belongs to it."""
         if logs and "num_tokens" in logs:
-            self._tokens = int(logs["num_tokens"]) - self._tokens_before
-            self._in_steps_logged = self._in_steps
+            self._tokens = int(logs["num_tokens"]) - self._earlier_tokens
+            self._step_seconds_at_log = self._step_seconds
 
     def peak_memory(self) -> int:
-        """Bytes that the fullest GPU's allocator held, or this process on a CPU; all workers have to ask."""
+        """Peak memory in bytes: maximum of all GPUs, or of this process on a CPU; all workers must call it."""
         if not torch.cuda.is_available():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB
         peak = torch.tensor(torch.cuda.max_memory_reserved(), device="cuda")
@@ -83,18 +84,18 @@ class Meter(TrainerCallback):
         return int(peak.item())
 
 
-class Announce(TrainerCallback):
-    """Tells the operator what transformers' own reports leave out, when it is known.
+class AnnounceMetrics(TrainerCallback):
+    """Sender of metrics that transformers does not report: kernels, overfitting step.
 
     Args:
-        selection: finds the step where the validation loss turned.
-        progress: sends it.
+        selection: finds the overfitting step.
+        progress: connection to the operator.
     """
 
-    def __init__(self, selection: Selection, progress: Progress | None = None) -> None:
+    def __init__(self, selection: CheckpointSelection, progress: Progress | None = None) -> None:
         self._selection = selection
         self._progress = progress or Progress()
-        self._turned: int | None = None
+        self._announced_step: int | None = None
 
     def on_train_begin(
         self,
@@ -104,62 +105,60 @@ class Announce(TrainerCallback):
         model: Any = None,
         **_: Any,
     ) -> None:
-        """Say how the model is run."""
-        self._say(state, **{KERNELS: describe_kernels(model, args)})
+        """Announce the kernels."""
+        self._announce(state, **{KERNELS: describe_kernels(model, args)})
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Say once where the validation loss turned."""
-        turned = self._selection.overfitting_step(state.log_history)
-        if turned is not None and turned != self._turned:
-            self._turned = turned
-            self._say(state, **{OVERFITTING_STEP: turned})
+        """Announce the overfitting step when it is first detected."""
+        step = self._selection.overfitting_step(state.log_history)
+        if step is not None and step != self._announced_step:
+            self._announced_step = step
+            self._announce(state, **{OVERFITTING_STEP: step})
 
-    def _say(self, state: TrainerState, **metrics: str | int) -> None:
+    def _announce(self, state: TrainerState, **metrics: str | int) -> None:
         if state.is_world_process_zero:
             self._progress.announce(state.global_step, state.max_steps, **metrics)
 
 
-def _last(numbers: Sequence[float]) -> float | None:
-    return numbers[-1] if numbers else None
-
-
-def kept_numbers(state: TrainerState, best_step: int | None) -> dict[str, Any]:
-    """Steps, epochs, losses and rewards at the end; what was measured on validation rows is of the kept weights."""
-    kept = best_step or state.global_step
-    measured = {
-        name: [entry[name] for entry in state.log_history if name in entry and entry["step"] == kept]
-        for name in (LOSS, EVAL_REWARD)
-    }
+def final_metrics(state: TrainerState, best_step: int | None) -> dict[str, Any]:
+    """Steps, epochs, losses and rewards at the end; validation metrics are those of the published weights."""
+    published_step = best_step or state.global_step
+    history = state.log_history
+    evaluations = [entry for entry in history if entry["step"] == published_step]
     return {
         "steps": state.global_step,
         "best_step": best_step,
         "epochs": state.epoch or 0.0,
-        "loss": last_logged(state.log_history, "loss"),
-        "eval_loss": _last(measured[LOSS]),
-        "reward": last_logged(state.log_history, REWARD),
-        "eval_reward": _last(measured[EVAL_REWARD]),
+        "loss": last_logged(history, "loss"),
+        "eval_loss": last_logged(evaluations, LOSS),
+        "reward": last_logged(history, REWARD),
+        "eval_reward": last_logged(evaluations, EVAL_REWARD),
     }
 
 
-def describe_training(
+def build_training_report(
     trainer: Any,
     config: TrainConfig,
-    selection: Selection,
-    meter: Meter,
-    numbers: dict[str, Any],
+    selection: CheckpointSelection,
+    meter: ThroughputMeter,
+    metrics: dict[str, Any],
     published: dict[str, Any],
 ) -> TrainingReport:
-    """How training went.
+    """Report of a finished training run.
 
     Args:
-        numbers: of ``kept_numbers``.
-        published: the report's members that tell what came out and how the end was come to.
+        trainer: the trainer after the run.
+        config: the run.
+        selection: selection of the best checkpoint.
+        meter: throughput and wall time.
+        metrics: result of ``final_metrics``.
+        published: further members of the report: artifacts, checkpoints, early stop, peak memory.
     """
     history = trainer.state.log_history
     return TrainingReport(
-        **numbers,
+        **metrics,
         **published,
         tokens_per_second=meter.tokens_per_second,
         gpu_seconds=meter.seconds * world_size() if config.gpus_per_node else 0.0,

@@ -1,4 +1,4 @@
-"""Where the validation loss turned, and a short curve of both losses; pure, from the trainer's log."""
+"""Overfitting step and condensed loss curve, as pure functions of the trainer's log."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,54 +10,53 @@ from scipy.optimize import isotonic_regression
 from tunesmith_contract.progress import REWARD
 from tunesmith_contract.report import MAX_CURVE_POINTS, CurvePoint
 
-#: Measurements after the lowest that must all lie clearly above it.
-WITNESSES = 3
-#: Of the lowest loss: Prechelt's "generalization loss" (Early Stopping - But When?, 1998).
-LEAST_RISE = 0.02
-#: Standard deviations of the noise. Few measurements tell little of it, hence so many.
-LEAST_DEVIATIONS = 10.0
-# The minimum, one level before it and one after, and the mean are taken from the data.
-_FITTED = 4
+#: Number of last measurements that must all lie clearly above the lowest.
+CONFIRMATIONS = 3
+#: Rise relative to the lowest loss: Prechelt's "generalization loss" (Early Stopping - But When?, 1998).
+MIN_RISE = 0.02
+#: Rise in standard deviations of the noise; many, because few measurements estimate the noise poorly.
+MIN_DEVIATIONS = 10.0
+# Degrees of freedom of the fit: minimum, one level before it, one after, mean.
+_FITTED_PARAMETERS = 4
 
 
-class Measurement(NamedTuple):
-    """A validation measurement after a step; lower is better."""
+class ValidationMeasurement(NamedTuple):
+    """Validation loss after a step; lower is better."""
 
     step: int
     loss: float
 
 
-def find_turn(measurements: Sequence[Measurement]) -> int | None:
-    """The step at which the validation loss turned; None while there is no clear evidence that it did.
+def find_overfitting_step(measurements: Sequence[ValidationMeasurement]) -> int | None:
+    """Step after which the validation loss rises; None without clear evidence that it does.
 
-    It turned at its lowest measurement when at least ``WITNESSES`` follow and the last ``WITNESSES`` all lie above
-    it by more than ``LEAST_RISE`` of it and by more than ``LEAST_DEVIATIONS`` times the noise: the standard
-    deviation of what a fall to the minimum and a rise from there (isotonic regressions) leave unexplained.
+    It is the step of the lowest measurement, if the last ``CONFIRMATIONS`` measurements follow it and exceed it by
+    ``MIN_RISE`` of its value and by ``MIN_DEVIATIONS`` times the noise. The noise is the standard deviation of the
+    residuals of two isotonic regressions, falling to the minimum and rising from there.
     """
     losses = np.array([measurement.loss for measurement in measurements], dtype=float)
-    if len(losses) <= WITNESSES or not np.isfinite(losses).all():
+    if len(losses) <= CONFIRMATIONS or not np.isfinite(losses).all():
         return None
     lowest = int(losses.argmin())
-    if len(losses) - 1 - lowest < WITNESSES:
+    if len(losses) - 1 - lowest < CONFIRMATIONS:
         return None
-    rise = max(LEAST_RISE * abs(losses[lowest]), LEAST_DEVIATIONS * _noise(losses, lowest))
-    turned = bool((losses[-WITNESSES:] > losses[lowest] + rise).all())
-    return measurements[lowest].step if turned else None
+    rise = max(MIN_RISE * abs(losses[lowest]), MIN_DEVIATIONS * _noise(losses, lowest))
+    overfits = bool((losses[-CONFIRMATIONS:] > losses[lowest] + rise).all())
+    return measurements[lowest].step if overfits else None
 
 
 def _noise(losses: NDArray[np.float64], lowest: int) -> float:
     fall = isotonic_regression(losses[: lowest + 1], increasing=False).x
     rise = isotonic_regression(losses[lowest:]).x[1:]
-    left = losses - np.concatenate([fall, rise])
-    return float(np.sqrt((left**2).sum() / max(1, len(losses) - _FITTED)))
+    residuals = losses - np.concatenate([fall, rise])
+    return float(np.sqrt((residuals**2).sum() / max(1, len(losses) - _FITTED_PARAMETERS)))
 
 
 def build_curve(history: Iterable[Mapping[str, Any]], best_step: int | None) -> tuple[CurvePoint, ...]:
-    """At most MAX_CURVE_POINTS points of the whole run.
+    """Condensed loss curve of the whole run, of at most MAX_CURVE_POINTS points.
 
-    Steps with a validation loss come first, the first, last and best in any case, the others as evenly over the
-    steps as they lie; each carries the last training loss and reward logged by then. Without validation all logged
-    steps count.
+    The first, last and best step are always included. Steps with a validation loss take precedence over others, and
+    the rest is spread evenly. Each point has the last training loss and reward logged until its step.
     """
     points: dict[int, CurvePoint] = {}
     loss = reward = None
@@ -71,19 +70,19 @@ def build_curve(history: Iterable[Mapping[str, Any]], best_step: int | None) -> 
     measured_steps = [step for step in steps if points[step].eval_loss is not None]
     if len(measured_steps) >= MAX_CURVE_POINTS:
         steps = measured_steps
-    must = {*measured_steps, steps[0], steps[-1]} if steps else set()
-    if len(must) > MAX_CURVE_POINTS:
-        must = {steps[0], steps[-1]} | ({best_step} & set(steps))
-    return tuple(points[step] for step in _spread(steps, must))
+    required = {*measured_steps, steps[0], steps[-1]} if steps else set()
+    if len(required) > MAX_CURVE_POINTS:
+        required = {steps[0], steps[-1]} | {step for step in steps if step == best_step}
+    return tuple(points[step] for step in _spread(steps, required))
 
 
-def _spread(steps: Sequence[int], must: set[int]) -> list[int]:
-    """``must``, and of the other steps those that lie farthest from all that were taken before."""
-    taken = set(must)
-    while len(taken) < min(MAX_CURVE_POINTS, len(steps)):
-        taken.add(max((step for step in steps if step not in taken), key=lambda step: _distance(step, taken)))
-    return sorted(taken)
+def _spread(steps: Sequence[int], required: set[int]) -> list[int]:
+    """Required steps and MAX_CURVE_POINTS in all, each next one farthest from those chosen before."""
+    chosen = set(required)
 
+    def distance(step: int) -> int:
+        return min(abs(step - other) for other in chosen)
 
-def _distance(step: int, taken: set[int]) -> int:
-    return min(abs(step - other) for other in taken)
+    while len(chosen) < min(MAX_CURVE_POINTS, len(steps)):
+        chosen.add(max((step for step in steps if step not in chosen), key=distance))
+    return sorted(chosen)

@@ -1,4 +1,4 @@
-"""What happens between the steps of training."""
+"""Trainer callbacks for preemption, checkpoint commit and upload, and divergence."""
 
 import math
 from typing import Any
@@ -7,17 +7,19 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from tunesmith_contract.run_config import Checkpoints, Parallelism
 from tunesmith_data.failures import UserError
-from tunesmith_trainer.checkpoints.announcement import LastCheckpoint
-from tunesmith_trainer.checkpoints.folder import CheckpointFolder
+from tunesmith_data.pod.workspace import Workspace
+from tunesmith_trainer.checkpoints.announcement import CheckpointAnnouncer
+from tunesmith_trainer.checkpoints.bucket import BucketCheckpoints
+from tunesmith_trainer.checkpoints.folder import CheckpointFolder, checkpoint_name
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.distributed.parallel import any_worker, barrier
 
 
 class StopWhenPreempted(TrainerCallback):
-    """Stops all ranks at the same step boundary, with a checkpoint.
+    """Stop of all ranks at the same step, with a checkpoint, when a pod is preempted.
 
     Attributes:
-        stopped: training ended early.
+        stopped: training ended before its last step.
     """
 
     def __init__(self, preemption: Preemption) -> None:
@@ -27,7 +29,7 @@ class StopWhenPreempted(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Ask for a checkpoint and an end when any rank was told to go."""
+        """Request a checkpoint and the end of training if any rank has received SIGTERM."""
         if any_worker(self._preemption.requested) and state.global_step < state.max_steps:
             self.stopped = True
             control.should_save = True
@@ -35,59 +37,101 @@ class StopWhenPreempted(TrainerCallback):
 
 
 class CommitCheckpoints(TrainerCallback):
-    """Commits each saved checkpoint once every rank has written its part, and removes old ones after that.
+    """Commit of each checkpoint after all ranks have saved their part, and removal of old ones.
 
     Args:
         folder: the run's checkpoints.
-        settings: how many are kept.
-        parallelism: how the ranks share the weights.
-        last: is told of each commit.
+        settings: number of checkpoints to keep.
+        parallelism: DDP or a ZeRO stage, recorded in the manifest.
+        announcer: announces each commit.
     """
 
     def __init__(
-        self, folder: CheckpointFolder, settings: Checkpoints, parallelism: Parallelism, last: LastCheckpoint
+        self,
+        folder: CheckpointFolder,
+        settings: Checkpoints,
+        parallelism: Parallelism,
+        announcer: CheckpointAnnouncer,
     ) -> None:
         self._folder = folder
         self._settings = settings
         self._parallelism = parallelism
-        self._last = last
+        self._announcer = announcer
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Find the best checkpoint of the steps before."""
-        self._name_best(state)
+        """Record the best checkpoint of the earlier steps in the trainer's state."""
+        self._set_best_checkpoint(state)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Write nothing for an attempt that another has taken over from."""
+        """Check the write lease before a checkpoint is saved.
+
+        Raises:
+            InfrastructureError: another attempt has taken over.
+        """
         if control.should_save and state.is_world_process_zero:
             self._folder.lease.check()
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Commit the checkpoint of this step; no rank goes on, or ends, before that."""
+        """Commit the checkpoint of this step; all ranks wait for it.
+
+        Raises:
+            InfrastructureError: another attempt has taken over.
+        """
         barrier()
         if state.is_world_process_zero:
             step, world = state.global_step, args.world_size
             committed = self._folder.commit(step, world, self._parallelism, _eval_loss(state))
-            self._last.announce(committed, step, state.max_steps)
+            self._announcer.announce(committed, step, state.max_steps)
             best = {state.best_global_step} if state.best_global_step else set()
             self._folder.keep(self._settings.keep, best)
         barrier()
-        self._name_best(state)
+        self._set_best_checkpoint(state)
 
-    def _name_best(self, state: TrainerState) -> None:
-        """transformers looks for the best checkpoint where it was saved; it has been moved by then."""
+    def _set_best_checkpoint(self, state: TrainerState) -> None:
+        """Set the path of the best checkpoint, which transformers expects in the staging folder."""
         if state.best_global_step:
-            best = self._folder.root / f"checkpoint-{state.best_global_step}"
+            best = self._folder.root / checkpoint_name(state.best_global_step)
             state.best_model_checkpoint = str(best) if best.is_dir() else None
 
 
+class UploadCheckpoints(TrainerCallback):
+    """Upload of committed checkpoints if the workspace is a bucket; must come after CommitCheckpoints."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._checkpoints = BucketCheckpoints(workspace)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Take the lease in the bucket, on the first rank.
+
+        Raises:
+            InfrastructureError: a later attempt holds it.
+        """
+        if state.is_world_process_zero:
+            self._checkpoints.take_lease()
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Upload the new checkpoint, on the first rank.
+
+        Raises:
+            StorageError: the bucket does not answer.
+            InfrastructureError: another attempt has taken over.
+        """
+        if state.is_world_process_zero:
+            self._checkpoints.save()
+
+
 class StopWhenDiverged(TrainerCallback):
-    """Ends a run whose loss is no number any more."""
+    """Failure of a run whose loss is NaN or infinite."""
 
     def on_log(
         self,
@@ -97,7 +141,7 @@ class StopWhenDiverged(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Look at a logged loss.
+        """Check the logged loss.
 
         Raises:
             UserError: it is not finite.
@@ -107,17 +151,17 @@ class StopWhenDiverged(TrainerCallback):
             raise_diverged(f"the loss became {loss} at step {state.global_step}")
 
 
-def raise_diverged(what: str) -> None:
-    """Fail because training did not converge.
+def raise_diverged(evidence: str) -> None:
+    """Fail because training diverged.
 
     Raises:
         UserError: always.
     """
-    raise UserError("Diverged", f"training diverged: {what}; lower learningRate")
+    raise UserError("Diverged", f"training diverged: {evidence}; lower learningRate")
 
 
 def _eval_loss(state: TrainerState) -> float | None:
-    """The validation loss that was measured at this very step."""
+    """Validation loss of the current step; None if it was not evaluated."""
     logged = reversed(state.log_history)
     return next(
         (

@@ -1,4 +1,4 @@
-"""Where metrics go while training, by transformers' own integrations."""
+"""Experiment trackers: MLflow, TensorBoard, Weights & Biases, by the integrations of transformers."""
 
 import logging
 import os
@@ -17,8 +17,8 @@ from tunesmith_data.failures import UserError
 log = logging.getLogger(__name__)
 
 _TRACKERS = (MLflowCallback, TensorBoardCallback, WandbCallback)
-_MLFLOW_ADDRESS = "MLFLOW_TRACKING_URI"
-_WANDB_KEY = "WANDB_API_KEY"
+_MLFLOW_URI_ENV = "MLFLOW_TRACKING_URI"
+_WANDB_KEY_ENV = "WANDB_API_KEY"
 
 
 def set_up_tracking(
@@ -27,12 +27,16 @@ def set_up_tracking(
     environment: MutableMapping[str, str] = os.environ,
     secrets: Path = Path(SECRETS_DIR),
 ) -> list[str]:
-    """Transformers' ``report_to``; the integrations' variables come from the files of their Secrets.
+    """Set the trackers' environment variables from their mounted Secrets.
 
     Args:
-        tensor_board: the folder of TensorBoard's event files.
-        environment: is added to.
-        secrets: the folder with a folder per role.
+        config: the run.
+        tensor_board: folder of TensorBoard event files.
+        environment: variables to extend.
+        secrets: folder with one folder of Secret files per role.
+
+    Returns:
+        Value of transformers' ``report_to``.
 
     Raises:
         UserError: a Secret lacks the key that its tracker needs.
@@ -44,11 +48,11 @@ def set_up_tracking(
         environment["TENSORBOARD_LOGGING_DIR"] = str(tensor_board)
         names.append("tensorboard")
     if tracking.mlflow is not None:
-        _take_variables(secrets / SecretRole.MLFLOW, "MLFLOW_", _MLFLOW_ADDRESS, environment)
+        _load_secret(secrets / SecretRole.MLFLOW, "MLFLOW_", _MLFLOW_URI_ENV, environment)
         environment["MLFLOW_EXPERIMENT_NAME"] = tracking.mlflow.experiment
         names.append("mlflow")
     if tracking.weights_and_biases is not None:
-        _take_variables(secrets / SecretRole.WEIGHTS_AND_BIASES, "WANDB_", _WANDB_KEY, environment)
+        _load_secret(secrets / SecretRole.WEIGHTS_AND_BIASES, "WANDB_", _WANDB_KEY_ENV, environment)
         environment["WANDB_PROJECT"] = tracking.weights_and_biases.project
         if tracking.weights_and_biases.entity:
             environment["WANDB_ENTITY"] = tracking.weights_and_biases.entity
@@ -57,12 +61,16 @@ def set_up_tracking(
 
 
 def run_name(config: TrainConfig) -> str:
-    """The run's name in every tracker."""
+    """Name of the run in every tracker."""
     return f"{config.owner.namespace}/{config.owner.name}"
 
 
-def _take_variables(folder: Path, prefix: str, required: str, environment: MutableMapping[str, str]) -> None:
-    """Each key of a Secret as the variable of its name; other keys are none of the tracker's business."""
+def _load_secret(folder: Path, prefix: str, required: str, environment: MutableMapping[str, str]) -> None:
+    """Set a variable for each key of a Secret that starts with the tracker's prefix.
+
+    Raises:
+        UserError: the required variable is still not set.
+    """
     files = sorted(folder.glob(f"{prefix}*")) if folder.is_dir() else []
     environment.update({file.name: file.read_text().strip() for file in files})
     if required not in environment:
@@ -70,8 +78,8 @@ def _take_variables(folder: Path, prefix: str, required: str, environment: Mutab
         raise UserError("SecretKeyMissing", message)
 
 
-class Forgiving(TrainerCallback):
-    """A tracker whose failure ends the tracking, never the training.
+class IsolatedTracker(TrainerCallback):
+    """Tracker whose failure ends the tracking, but not the training.
 
     Args:
         tracker: one of transformers' integrations.
@@ -80,34 +88,37 @@ class Forgiving(TrainerCallback):
     def __init__(self, tracker: TrainerCallback) -> None:
         self._tracker: TrainerCallback | None = tracker
 
-    def _pass_on(self, event: str, *arguments: Any, **more: Any) -> None:
+    def _forward(self, event: str, *arguments: Any, **more: Any) -> None:
         if self._tracker is None:
             return
         try:
             getattr(self._tracker, event)(*arguments, **more)
-        except Exception as error:  # a tracker may raise anything: it is somebody else's server
-            log.warning("%s failed, and is left out from now on: %s", type(self._tracker).__name__, error)
+        except Exception as error:  # a tracker may raise anything
+            log.warning(
+                "%s failed and is disabled for the rest of the run: %s", type(self._tracker).__name__, error
+            )
             self._tracker = None
 
     def on_train_begin(self, *arguments: Any, **more: Any) -> None:
-        """Pass the event on."""
-        self._pass_on("on_train_begin", *arguments, **more)
+        """Forward the event to the tracker."""
+        self._forward("on_train_begin", *arguments, **more)
 
     def on_log(self, *arguments: Any, **more: Any) -> None:
-        """Pass the event on."""
-        self._pass_on("on_log", *arguments, **more)
+        """Forward the event to the tracker."""
+        self._forward("on_log", *arguments, **more)
 
     def on_train_end(self, *arguments: Any, **more: Any) -> None:
-        """Pass the event on."""
-        self._pass_on("on_train_end", *arguments, **more)
+        """Forward the event to the tracker."""
+        self._forward("on_train_end", *arguments, **more)
 
 
-def forgive_trackers(trainer: Any) -> None:
-    """Let no tracker of a built trainer end its training.
+def isolate_trackers(trainer: Any) -> None:
+    """Wrap all trackers of a trainer, so that their failures do not end training.
 
-    Model uploads of the integrations (``on_save``) are not passed on: artefacts have a place of their own.
+    Model uploads of the integrations (``on_save``) are not forwarded, since the run publishes its own artifacts.
     """
     handler = trainer.callback_handler
     handler.callbacks = [
-        Forgiving(callback) if isinstance(callback, _TRACKERS) else callback for callback in handler.callbacks
+        IsolatedTracker(callback) if isinstance(callback, _TRACKERS) else callback
+        for callback in handler.callbacks
     ]

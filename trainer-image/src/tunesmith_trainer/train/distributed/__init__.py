@@ -1,1 +1,1 @@
-"""Distributed training: parallelism of devices and rendezvous of workers."""
+"""Distributed training: DDP and DeepSpeed set-up, rendezvous of workers, collectives."""

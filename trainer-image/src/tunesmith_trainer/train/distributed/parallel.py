@@ -1,4 +1,4 @@
-"""How several devices share the work: whole copies (DDP), or DeepSpeed's ZeRO stages (arXiv:1910.02054)."""
+"""Distributed set-up and collectives: DDP, or DeepSpeed's ZeRO stages (arXiv:1910.02054)."""
 
 import contextlib
 import os
@@ -15,58 +15,57 @@ from tunesmith_contract.run_config import AdapterType, Hyperparameters, Offload,
 from tunesmith_data.failures import UserError
 from tunesmith_trainer.preemption import Preemption
 
-from .rendezvous import join, read_place, stand_alone
+from .rendezvous import join_gang, read_rendezvous, start_single_process_group
 
-_STAGES = {Parallelism.ZERO2: 2, Parallelism.ZERO3: 3}
+_ZERO_STAGES = {Parallelism.ZERO2: 2, Parallelism.ZERO3: 3}
 
-# Elements that are reduced or fetched at once: 100 MB in bfloat16. Larger ones only cost memory.
-_BUCKET = 50_000_000
-# Parameters below this are kept whole on each device: norms and adapters' small matrices.
-_PERSISTENT = 100_000
+# Elements that are reduced or gathered at once: 100 MB in bfloat16. Larger buckets only cost memory.
+_BUCKET_ELEMENTS = 50_000_000
+# Smaller parameters are kept on every device: norms and adapters' small matrices.
+_PERSISTENT_ELEMENTS = 100_000
 
 
 @contextlib.contextmanager
 def gang(config: TrainConfig, preemption: Preemption) -> Iterator[None]:
-    """Meet the other workers, and say how the weights will be shared before any is loaded.
+    """Process group of all workers, with DeepSpeed configured before any weights are loaded.
 
-    Within it a model that is loaded for ZeRO-3 is never whole on any worker.
+    Models that are loaded within the context are partitioned under ZeRO-3.
 
     Raises:
-        UserError: the combination can't be trained.
-        CommunicationError: not all workers came.
+        UserError: parallelism, offload and adapter can't be combined.
+        CommunicationError: not all workers joined in time.
     """
-    refuse_combination(config)
+    check_combination(config)
     on_gpu = torch.cuda.is_available()
     if not on_gpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    place = read_place(os.environ)
-    if place.world > 1:
-        join(place, preemption)
+    rendezvous = read_rendezvous(os.environ)
+    if rendezvous.world_size > 1:
+        join_gang(rendezvous, preemption)
     elif config.parallelism is not Parallelism.DDP:
-        stand_alone()
+        start_single_process_group()
     settings = deepspeed_settings(config)
     if settings:
-        _start_deepspeed()
-    # transformers knows it by a weak reference while models are loaded.
-    sharing = HfDeepSpeedConfig(settings) if settings else None
+        import deepspeed
+
+        # An inference operator that would be compiled whenever a pod without a GPU starts.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.init_distributed(auto_mpi_discovery=False)
+    # transformers holds a weak reference to it while models are loaded.
+    config_reference = HfDeepSpeedConfig(settings) if settings else None
     yield
-    del sharing
-    # Only after success: a group whose member is gone may wait for it.
+    del config_reference
+    # Only after success: destroying a group may wait for a lost member.
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def _start_deepspeed() -> None:
-    """DeepSpeed on the process group that is there already."""
-    import deepspeed
-
-    # An operator for inference that would be compiled whenever a pod without a GPU starts.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(auto_mpi_discovery=False)
-
-
 def deepspeed_settings(config: TrainConfig) -> dict[str, Any] | None:
-    """DeepSpeed's configuration for this worker; None for DDP."""
+    """DeepSpeed configuration for this worker's environment; None for DDP.
+
+    Raises:
+        UserError: the batch can't be divided among the devices.
+    """
     numbers, world = config.hyperparameters, world_size()
     micro_batch = micro_batch_size(numbers)
     accumulation = accumulation_steps(numbers.batch_size, micro_batch, world)
@@ -74,22 +73,22 @@ def deepspeed_settings(config: TrainConfig) -> dict[str, Any] | None:
 
 
 def micro_batch_size(numbers: Hyperparameters, environment: Mapping[str, str] = os.environ) -> int:
-    """Rows of one device in one pass: less than asked for in an attempt after one that ran out of memory."""
+    """Rows per device and pass; the operator lowers it after an attempt that ran out of memory."""
     return int(environment.get(MICRO_BATCH_ENV, numbers.micro_batch_size))
 
 
 def accumulation_steps(batch: int, micro_batch: int, world: int) -> int:
-    """How many micro batches of all devices make one effective batch.
+    """Gradient accumulation steps: batch / (micro batch x devices).
 
     Raises:
-        UserError: they make no whole number.
+        UserError: the quotient is not a whole number.
     """
-    together = micro_batch * world
-    steps, rest = divmod(batch, together)
-    if rest or not steps:
+    rows_per_pass = micro_batch * world
+    steps, remainder = divmod(batch, rows_per_pass)
+    if remainder or not steps:
         devices = "1 device" if world == 1 else f"{world} devices"
         message = (
-            f"batchSize {batch} is no multiple of {together} "
+            f"batchSize {batch} is no multiple of {rows_per_pass} "
             f"(micro batch {micro_batch} on {devices}): write a multiple of it"
         )
         raise UserError("BatchSize", message)
@@ -97,20 +96,20 @@ def accumulation_steps(batch: int, micro_batch: int, world: int) -> int:
 
 
 def world_size() -> int:
-    """Workers of the whole run."""
+    """Number of workers of the run."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first_rank() -> bool:
-    """Whether this worker writes what is written once."""
+    """True on the worker that writes artifacts and reports."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def refuse_combination(config: TrainConfig) -> None:
-    """Refuse what DeepSpeed can't do.
+def check_combination(config: TrainConfig) -> None:
+    """Check that DeepSpeed supports the run's parallelism, offload and adapter together.
 
     Raises:
-        UserError: it says what to write instead.
+        UserError: it does not; the message names the value to write.
     """
     if config.offload is not Offload.NONE and config.parallelism is Parallelism.DDP:
         raise UserError("Offload", "offload needs parallelism ZeRO2 or ZeRO3: write one of them")
@@ -119,7 +118,7 @@ def refuse_combination(config: TrainConfig) -> None:
     quantized = config.adapter is not None and config.adapter.type is AdapterType.QLORA
     if quantized and config.parallelism is Parallelism.ZERO3:
         message = (
-            "4-bit weights can't be cut into parts and saved again: with QLoRA write parallelism ZeRO2 or DDP"
+            "4-bit weights can't be partitioned and saved again: with QLoRA write parallelism ZeRO2 or DDP"
         )
         raise UserError("Parallelism", message)
 
@@ -127,17 +126,17 @@ def refuse_combination(config: TrainConfig) -> None:
 def build_deepspeed_config(
     config: TrainConfig, micro_batch: int, accumulation: int, world: int, *, on_gpu: bool
 ) -> dict[str, Any] | None:
-    """DeepSpeed's configuration; None for DDP.
+    """DeepSpeed configuration; None for DDP.
 
-    The optimizer is torch's own AdamW everywhere. DeepSpeed's would be compiled when a pod starts, on its GPU with a
-    compiler that an image need not have; torch's fused AdamW runs on CPU tensors too, where offload keeps them.
+    The optimizer is always torch's AdamW. DeepSpeed's would be compiled at the start of a pod, with a compiler that
+    an image need not have; torch's fused AdamW runs on CPU tensors too, where offload keeps them.
 
     Args:
         config: the run.
-        micro_batch: rows of one device in one pass.
-        accumulation: passes before the weights change.
-        world: devices of the run.
-        on_gpu: bfloat16 and pinned memory on a GPU, float32 on a CPU.
+        micro_batch: rows per device and pass.
+        accumulation: passes per optimizer step.
+        world: number of devices of the run.
+        on_gpu: use bfloat16 and pinned memory, else float32.
     """
     if config.parallelism is Parallelism.DDP:
         return None
@@ -155,20 +154,20 @@ def build_deepspeed_config(
 
 
 def _build_zero(config: TrainConfig, on_gpu: bool) -> dict[str, Any]:
-    stage = _STAGES[config.parallelism]
+    stage = _ZERO_STAGES[config.parallelism]
     host = {"device": "cpu", "pin_memory": on_gpu}
     zero: dict[str, Any] = {
         "stage": stage,
         "contiguous_gradients": True,
         "overlap_comm": on_gpu,
-        "reduce_bucket_size": _BUCKET,
+        "reduce_bucket_size": _BUCKET_ELEMENTS,
     }
     if stage == 2:
-        zero |= {"allgather_bucket_size": _BUCKET}
+        zero |= {"allgather_bucket_size": _BUCKET_ELEMENTS}
     else:
         zero |= {
-            "stage3_prefetch_bucket_size": _BUCKET,
-            "stage3_param_persistence_threshold": _PERSISTENT,
+            "stage3_prefetch_bucket_size": _BUCKET_ELEMENTS,
+            "stage3_param_persistence_threshold": _PERSISTENT_ELEMENTS,
             "stage3_gather_16bit_weights_on_model_save": True,
         }
     if config.offload is not Offload.NONE:
@@ -178,8 +177,8 @@ def _build_zero(config: TrainConfig, on_gpu: bool) -> dict[str, Any]:
     return zero
 
 
-def share_decision(value: Any) -> Any:
-    """What the first worker decided, for all."""
+def broadcast_from_first(value: Any) -> Any:
+    """Value of the first rank, on all ranks; all of them must call it."""
     if not dist.is_initialized():
         return value
     values = [value]
@@ -188,7 +187,7 @@ def share_decision(value: Any) -> Any:
 
 
 def any_worker(condition: bool) -> bool:
-    """Whether a condition holds for any worker; all of them have to ask."""
+    """True on all ranks if the condition holds on any of them; all must call it."""
     if not dist.is_initialized():
         return condition
     flag = torch.tensor([float(condition)], device="cuda" if torch.cuda.is_available() else "cpu")
@@ -197,14 +196,14 @@ def any_worker(condition: bool) -> bool:
 
 
 def consolidated_weights(trainer: Any) -> dict[str, torch.Tensor] | None:
-    """The whole weights where ZeRO-3 has them in parts, for the first worker to save; all workers have to ask.
+    """Weights gathered from all workers under ZeRO-3, for the first rank to save; all must call it.
 
-    Of a model with an adapter only what was trained. None where each worker has the whole model anyway.
+    For a model with an adapter only the trained tensors. None if each worker has the full model anyway.
     """
     plugin = trainer.args.deepspeed_plugin
-    if plugin is None or plugin.zero_stage != _STAGES[Parallelism.ZERO3]:
+    if plugin is None or plugin.zero_stage != _ZERO_STAGES[Parallelism.ZERO3]:
         return None
-    # The only gathering that can leave out frozen weights; transformers' own checkpoints use it too.
+    # Private, but it alone can leave out frozen weights; transformers uses it for checkpoints too.
     weights: dict[str, torch.Tensor] | None = trainer.model_wrapped._zero3_consolidated_16bit_state_dict(
         exclude_frozen_parameters=isinstance(trainer.model, PeftModel)
     )

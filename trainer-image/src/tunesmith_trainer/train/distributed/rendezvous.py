@@ -1,4 +1,4 @@
-"""Where the workers of a run meet: nobody waits for ever, and whoever is missing is named."""
+"""Rendezvous of a run's workers, with time limits and the names of missing workers."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ SILENCE_SECONDS_ENV = "TUNESMITH_SILENCE_SECONDS"
 #: Pods of one gang come up minutes apart where images are pulled and nodes are added.
 JOIN_SECONDS = 1800
 
-#: Longer than the first rank takes to digest a large checkpoint while the others wait for it.
+#: Longer than the first rank needs to hash a large checkpoint while the others wait for it.
 SILENCE_SECONDS = 1800
 
 _CONNECT_SECONDS = 30
@@ -28,41 +28,41 @@ _POLL_SECONDS = 0.2
 
 
 class CommunicationError(StageError):
-    """Another worker can't be reached: a new gang may do better."""
+    """Failure to reach another worker, which a new attempt may not have."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(FailureCategory.COMMUNICATION, reason, message)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A worker's place in the run, as torchrun's variables say it.
+class Rendezvous:
+    """Ranks, address and time limits of a worker, from torchrun's variables.
 
     Attributes:
-        rank: among all workers.
-        local_rank: among those of this pod.
-        world: how many workers there are.
+        rank: rank among all workers.
+        local_rank: rank among the workers of this pod.
+        world_size: number of workers.
         master_addr: host name of the first pod.
-        master_port: where the first worker listens.
-        join_seconds: how long to wait for the others at the start.
-        silence_seconds: how long to wait for another worker within a step.
+        master_port: port of the first worker.
+        join_seconds: time limit for all workers to join.
+        silence_seconds: time limit of a collective operation.
     """
 
     rank: int = 0
     local_rank: int = 0
-    world: int = 1
+    world_size: int = 1
     master_addr: str = "localhost"
     master_port: int = 0
     join_seconds: float = JOIN_SECONDS
     silence_seconds: float = SILENCE_SECONDS
 
 
-def read_place(environment: Mapping[str, str]) -> Place:
-    """The place that the launcher gave to this worker."""
-    return Place(
+def read_rendezvous(environment: Mapping[str, str]) -> Rendezvous:
+    """Rendezvous of this worker, from the variables that the launcher set."""
+    return Rendezvous(
         rank=int(environment.get("RANK", "0")),
         local_rank=int(environment.get("LOCAL_RANK", "0")),
-        world=int(environment.get("WORLD_SIZE", "1")),
+        world_size=int(environment.get("WORLD_SIZE", "1")),
         master_addr=environment.get("MASTER_ADDR", "localhost"),
         master_port=int(environment.get("MASTER_PORT", "0")),
         join_seconds=float(environment.get(JOIN_SECONDS_ENV, JOIN_SECONDS)),
@@ -70,48 +70,50 @@ def read_place(environment: Mapping[str, str]) -> Place:
     )
 
 
-def join(place: Place, preemption: Preemption) -> None:
-    """Start the process group, over NCCL with GPUs and over gloo without.
+def join_gang(rendezvous: Rendezvous, preemption: Preemption) -> None:
+    """Wait for all workers and start the process group, over NCCL with GPUs and gloo without.
 
     Raises:
-        CommunicationError: the first pod's name, its port or a worker does not show up in time.
-        Preempted: the pod was told to go while it waited.
+        CommunicationError: the first pod's name or port can't be reached in time, or a worker does not join.
+        Preempted: the pod received SIGTERM meanwhile.
     """
-    wait = _Wait(place, preemption)
-    if place.rank > 0:
-        wait.until(lambda: _resolves(place.master_addr), f"the name {place.master_addr} does not resolve")
-        address = f"{place.master_addr}:{place.master_port}"
-        wait.until(lambda: _listens(place), f"worker 0 does not listen at {address}")
+    wait = _Wait(rendezvous, preemption)
+    if rendezvous.rank > 0:
+        wait.until(
+            lambda: _resolves(rendezvous.master_addr), f"the name {rendezvous.master_addr} does not resolve"
+        )
+        address = f"{rendezvous.master_addr}:{rendezvous.master_port}"
+        wait.until(lambda: _listens(rendezvous), f"worker 0 does not listen at {address}")
     store = dist.TCPStore(
-        place.master_addr,
-        place.master_port,
-        place.world,
-        is_master=place.rank == 0,
+        rendezvous.master_addr,
+        rendezvous.master_port,
+        rendezvous.world_size,
+        is_master=rendezvous.rank == 0,
         wait_for_workers=False,
         timeout=timedelta(seconds=_CONNECT_SECONDS),
     )
-    store.set(_arrival(place.rank), "")
-    others = [_arrival(rank) for rank in range(place.world)]
-    wait.until(lambda: store.check(others), lambda: _name_missing(store, place.world))
-    _start_group(place, store)
+    store.set(_arrival_key(rendezvous.rank), "")
+    arrivals = [_arrival_key(rank) for rank in range(rendezvous.world_size)]
+    wait.until(lambda: store.check(arrivals), lambda: _name_missing(store, rendezvous.world_size))
+    _start_group(rendezvous, store)
 
 
-def _start_group(place: Place, store: dist.Store) -> None:
+def _start_group(rendezvous: Rendezvous, store: dist.Store) -> None:
     on_gpu = torch.cuda.is_available()
     if on_gpu:
-        torch.cuda.set_device(place.local_rank)
+        torch.cuda.set_device(rendezvous.local_rank)
     dist.init_process_group(
         "nccl" if on_gpu else "gloo",
         store=dist.PrefixStore("group", store),
-        rank=place.rank,
-        world_size=place.world,
-        timeout=timedelta(seconds=place.silence_seconds),
-        device_id=torch.device("cuda", place.local_rank) if on_gpu else None,
+        rank=rendezvous.rank,
+        world_size=rendezvous.world_size,
+        timeout=timedelta(seconds=rendezvous.silence_seconds),
+        device_id=torch.device("cuda", rendezvous.local_rank) if on_gpu else None,
     )
 
 
-def stand_alone() -> None:
-    """A process group of one, which DeepSpeed needs; no port is opened for it."""
+def start_single_process_group() -> None:
+    """Start a process group of one worker, which DeepSpeed needs, without a network port."""
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
     backend = "nccl" if torch.cuda.is_available() else "gloo"
@@ -119,32 +121,37 @@ def stand_alone() -> None:
 
 
 class _Wait:
-    """Waits for one thing after the other, all of them until one deadline."""
+    """Polling of several conditions, one after the other, with a common deadline."""
 
-    def __init__(self, place: Place, preemption: Preemption) -> None:
-        self._seconds = place.join_seconds
-        self._deadline = time.monotonic() + place.join_seconds
+    def __init__(self, rendezvous: Rendezvous, preemption: Preemption) -> None:
+        self._seconds = rendezvous.join_seconds
+        self._deadline = time.monotonic() + rendezvous.join_seconds
         self._preemption = preemption
 
-    def until(self, holds: Callable[[], bool], complaint: str | Callable[[], str]) -> None:
-        """Ask again and again; a pod that is told to go stops waiting."""
+    def until(self, holds: Callable[[], bool], problem: str | Callable[[], str]) -> None:
+        """Poll until a condition holds.
+
+        Raises:
+            CommunicationError: the deadline has passed; ``problem`` is its message.
+            Preempted: the pod received SIGTERM.
+        """
         while not holds():
             self._preemption.check()
             if time.monotonic() > self._deadline:
-                what = complaint if isinstance(complaint, str) else complaint()
+                text = problem if isinstance(problem, str) else problem()
                 message = (
-                    f"{what} after {self._seconds:.0f} seconds: see whether all pods of the run are scheduled"
+                    f"{text} after {self._seconds:.0f} seconds: check that all pods of the run are scheduled"
                 )
                 raise CommunicationError("GangIncomplete", message)
             time.sleep(_POLL_SECONDS)
 
 
-def _arrival(rank: int) -> str:
+def _arrival_key(rank: int) -> str:
     return f"arrived/{rank}"
 
 
 def _name_missing(store: dist.Store, world: int) -> str:
-    missing = [str(rank) for rank in range(world) if not store.check([_arrival(rank)])]
+    missing = [str(rank) for rank in range(world) if not store.check([_arrival_key(rank)])]
     return f"{'worker' if len(missing) == 1 else 'workers'} {', '.join(missing)} did not join"
 
 
@@ -156,9 +163,9 @@ def _resolves(name: str) -> bool:
     return True
 
 
-def _listens(place: Place) -> bool:
+def _listens(rendezvous: Rendezvous) -> bool:
     try:
-        with socket.create_connection((place.master_addr, place.master_port), timeout=1):
+        with socket.create_connection((rendezvous.master_addr, rendezvous.master_port), timeout=1):
             return True
     except OSError:
         return False

@@ -1,5 +1,5 @@
-"""The same result in other formats: a merged model, and a GGUF for llama.cpp and Ollama."""
+"""Exports of a trained adapter or model: merged model, GGUF for llama.cpp and Ollama."""
 
-from .build import Result, build_exports
+from .build import TrainedFiles, build_exports
 
-__all__ = ["Result", "build_exports"]
+__all__ = ["TrainedFiles", "build_exports"]

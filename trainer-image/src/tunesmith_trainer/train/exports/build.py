@@ -1,4 +1,4 @@
-"""Makes what ``output.formats`` asks for beside the artefact itself, each an artefact of its own."""
+"""Artifacts of the formats in ``output.formats`` beyond the primary one."""
 
 import shutil
 import uuid
@@ -18,13 +18,13 @@ from .merged import save_merged
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """What training left.
+class TrainedFiles:
+    """Files that exports are built from.
 
     Attributes:
-        base: the base model's folder.
-        artifact: a folder with the adapter or the whole model.
-        tokenizer: the base model's, with its chat template.
+        base: folder of the base model.
+        artifact: folder with the adapter or the full model.
+        tokenizer: the base model's tokenizer, with its chat template.
     """
 
     base: Path
@@ -32,21 +32,26 @@ class Result:
     tokenizer: PreTrainedTokenizerBase
 
 
-def build_exports(config: TrainConfig, result: Result, workspace: Workspace) -> tuple[Export, ...]:
-    """The artefacts of the formats beside the first.
+def build_exports(config: TrainConfig, trained: TrainedFiles, workspace: Workspace) -> tuple[Export, ...]:
+    """Build and publish all requested formats but the adapter.
 
     Raises:
-        UserError: llama.cpp doesn't know the model.
+        UserError: the adapter can't be merged, or llama.cpp does not support the model.
     """
-    wanted = [name for name in OutputFormat if name in config.formats and name is not OutputFormat.ADAPTER]
+    wanted: list[OutputFormat] = [
+        name for name in OutputFormat if name in config.formats and name is not OutputFormat.ADAPTER
+    ]
     if not wanted:
         return ()
     scratch = workspace.staging / uuid.uuid4().hex
     try:
-        merged = _merged(config, result, scratch)
+        merged = _merged_model(config, trained, scratch)
         exports = []
         if OutputFormat.GGUF in wanted:
-            exports.append(_export(OutputFormat.GGUF, _gguf(merged, result, scratch), config, workspace))
+            gguf = scratch / "gguf"
+            save_gguf(merged, gguf)
+            write_modelfile(gguf, trained.tokenizer)
+            exports.append(_export(OutputFormat.GGUF, gguf, config, workspace))
         if OutputFormat.MERGED in wanted:
             exports.append(_export(OutputFormat.MERGED, merged, config, workspace))
         return tuple(sorted(exports, key=lambda export: wanted.index(export.format)))
@@ -54,19 +59,12 @@ def build_exports(config: TrainConfig, result: Result, workspace: Workspace) -> 
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _merged(config: TrainConfig, result: Result, scratch: Path) -> Path:
-    """The whole model: the artefact itself where all weights were trained."""
+def _merged_model(config: TrainConfig, trained: TrainedFiles, scratch: Path) -> Path:
+    """Folder of the full model: merged, or the artifact itself after full fine-tuning."""
     if config.adapter is None:
-        return result.artifact
-    save_merged(result.base, result.artifact, result.tokenizer, scratch / "merged")
+        return trained.artifact
+    save_merged(trained.base, trained.artifact, trained.tokenizer, scratch / "merged")
     return scratch / "merged"
-
-
-def _gguf(merged: Path, result: Result, scratch: Path) -> Path:
-    folder = scratch / "gguf"
-    save_gguf(merged, folder)
-    write_modelfile(folder, result.tokenizer)
-    return folder
 
 
 _KINDS = {OutputFormat.MERGED: ArtifactKind.MODEL, OutputFormat.GGUF: ArtifactKind.GGUF}

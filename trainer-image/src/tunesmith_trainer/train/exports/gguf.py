@@ -1,4 +1,4 @@
-"""GGUF, by llama.cpp's own converter, with the Modelfile that Ollama reads."""
+"""GGUF export with llama.cpp's converter, and the Modelfile for Ollama."""
 
 import json
 from pathlib import Path
@@ -9,26 +9,25 @@ from tunesmith_data.models.gguf_converter import MODEL_FILE, convert_to_gguf
 
 MODELFILE = "Modelfile"
 
-#: 8-bit blocks: half of bfloat16's size, and answers that are hardly ever another.
-TYPE = "q8_0"
+#: 8-bit blocks: half of bfloat16's size, with nearly the same answers.
+QUANTIZATION = "q8_0"
 
 
 def save_gguf(model: Path, folder: Path) -> None:
     """Convert a model's folder to ``model.gguf``.
 
     Raises:
-        UserError: llama.cpp does not know the architecture or the tokenizer.
+        UserError: llama.cpp does not support the architecture or the tokenizer.
         InternalError: its converter is broken or missing.
     """
     folder.mkdir(parents=True)
-    convert_to_gguf(model, folder / MODEL_FILE, "--outtype", TYPE)
+    convert_to_gguf(model, folder / MODEL_FILE, "--outtype", QUANTIZATION)
 
 
 def write_modelfile(folder: Path, tokenizer: PreTrainedTokenizerBase, system: str | None = None) -> None:
-    """``ollama create NAME -f Modelfile``: the file, and where an answer stops.
+    """Write a Modelfile for ``ollama create NAME -f Modelfile``, with model file and stop tokens.
 
-    Ollama takes the chat template from the GGUF; the end tokens are said again, since it stops at them only where it
-    knows the template.
+    Ollama reads the chat template from the GGUF, but stops at its end tokens only for templates that it knows.
     """
     lines = [f"FROM ./{MODEL_FILE}"]
     if system:

@@ -1,7 +1,8 @@
-"""An adapter and its base model as one model."""
+"""Merge of an adapter into its base model."""
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -13,20 +14,25 @@ log = logging.getLogger(__name__)
 
 
 def save_merged(base: Path, adapter: Path, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write the merged model in the base's own precision, with its tokenizer and chat template.
+    """Write the merged model in the base model's own precision, with its tokenizer and chat template.
 
-    It is merged in the host's memory and into unquantised weights: what a QLoRA adapter was trained on in 4 bits is
-    served on full ones either way, and merging into 4 bits would round twice.
+    Weights are merged in host memory and unquantized, for QLoRA too: merging into 4-bit weights would round twice.
+
+    Args:
+        base: folder of the base model.
+        adapter: folder of the adapter.
+        tokenizer: the base model's tokenizer.
+        folder: target folder.
 
     Raises:
         UserError: the merged weights are not finite.
     """
     dtype = AutoConfig.from_pretrained(base, local_files_only=True).dtype or torch.float32
     log.info("merging the adapter into the base model, in %s", dtype)
-    model = AutoModelForCausalLM.from_pretrained(
+    base_model = AutoModelForCausalLM.from_pretrained(
         base, dtype=dtype, local_files_only=True, use_safetensors=True, device_map=None
     )
-    model = PeftModel.from_pretrained(model, str(adapter))
+    model: Any = PeftModel.from_pretrained(base_model, str(adapter))
     try:
         merged = model.merge_and_unload(safe_merge=True)
     except ValueError as error:

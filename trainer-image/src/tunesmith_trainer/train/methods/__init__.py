@@ -1,14 +1,14 @@
-"""One module per family of methods; each turns a Training into TRL's trainer."""
+"""TRL trainers of all training methods, one module per family."""
 
 from typing import Any
 
 from tunesmith_data.failures import UserError
-from tunesmith_trainer.train.callbacks.tracking import forgive_trackers
-from tunesmith_trainer.train.context import Training
+from tunesmith_trainer.train.callbacks.tracking import isolate_trackers
+from tunesmith_trainer.train.context import TrainingContext
 
 
-def build_trainer(training: Training) -> Any:
-    """TRL's trainer of the configured method.
+def build_trainer(training: TrainingContext) -> Any:
+    """Build TRL's trainer for the configured method.
 
     Raises:
         UserError: batch size and devices don't fit, or a target module is not in the model.
@@ -21,12 +21,12 @@ def build_trainer(training: Training) -> Any:
         raise UserError(
             "TargetModules", f"{error}: name linear layers of the model, or all-linear"
         ) from error
-    forgive_trackers(trainer)
+    isolate_trackers(trainer)
     return trainer
 
 
-def _build(training: Training) -> Any:
-    """Imports go with the method: TRL's online trainers bring much with them."""
+def _build(training: TrainingContext) -> Any:
+    """Build the trainer; each method is imported only if used, since TRL's online trainers import much."""
     match training.config.method.key:
         case "sft":
             from .supervised import build_sft_trainer

@@ -1,4 +1,4 @@
-"""Learning from a larger model: from its opinion of the student's own answers, or from the answers it gave."""
+"""Distillation trainers: on-policy from a teacher's logits, or supervised on a teacher's answers."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,34 +14,33 @@ from tunesmith_data.models.inspection import load_config
 from tunesmith_data.models.tokenizer import load_tokenizer
 from tunesmith_data.prepare.teacher_answers import as_supervised
 from tunesmith_trainer.train.arguments import common_arguments
-from tunesmith_trainer.train.context import Training
+from tunesmith_trainer.train.context import TrainingContext
 
-from .few_metrics import FewMetrics
-from .online import VALIDATION_ROWS, build_prompts, require_prompts
-from .replay import ReplayedOrder
+from .online import MAX_VALIDATION_ROWS, build_prompts, require_prompts
 from .supervised import build_sft_trainer
+from .trainer_mixins import EpochSeededSampling, LoggedMetricsFilter
 
 
-class _DistillationTrainer(ReplayedOrder, FewMetrics, DistillationTrainer):
+class _DistillationTrainer(EpochSeededSampling, LoggedMetricsFilter, DistillationTrainer):
     pass
 
 
-def build_distillation_trainer(training: Training) -> Any:
-    """The trainer of the teacher that is named: of its weights, or of the answers that prepare got from it.
+def build_distillation_trainer(training: TrainingContext) -> Any:
+    """Build the trainer for a teacher given by weights (on-policy) or by endpoint (supervised).
 
     Raises:
-        UserError: the teacher has another vocabulary, or rows don't fit.
+        UserError: the teacher has another vocabulary, rows have tools, or there are too few for a batch.
     """
     method = training.config.method.distillation
     assert method is not None
     if method.teacher.uri is None:
-        # Its rows hold the teacher's answers.
+        # The prepared rows contain the teacher's answers.
         supervised = {"method": as_supervised(training.config.method)}
         return build_sft_trainer(replace(training, config=training.config.model_copy(update=supervised)))
     return _build_on_policy(training, method, method.teacher.uri)
 
 
-def _build_on_policy(training: Training, method: DistillationMethod, uri: str) -> DistillationTrainer:
+def _build_on_policy(training: TrainingContext, method: DistillationMethod, uri: str) -> DistillationTrainer:
     rows = training.rows
     require_prompts(training.config.hyperparameters.batch_size, len(rows.train))
     folder = training.storage.model_folder(uri, weights=True)
@@ -57,7 +56,7 @@ def _build_on_policy(training: Training, method: DistillationMethod, uri: str) -
             use_vllm=False,
         ),
         train_dataset=build_prompts(rows.train),
-        eval_dataset=build_prompts(rows.validation[:VALIDATION_ROWS]) if rows.validation else None,
+        eval_dataset=build_prompts(rows.validation[:MAX_VALIDATION_ROWS]) if rows.validation else None,
         processing_class=training.tokenizer,
         peft_config=training.peft_config,
         callbacks=training.callbacks,
@@ -65,26 +64,25 @@ def _build_on_policy(training: Training, method: DistillationMethod, uri: str) -
 
 
 def _load_teacher(folder: Path) -> Any:
-    """The teacher, which only gives its opinion: in half precision on a GPU."""
+    """Teacher for inference: bfloat16 on a GPU, float32 on a CPU."""
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     return AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, local_files_only=True, use_safetensors=True
     )
 
 
-def _require_same_vocabulary(training: Training, folder: Path, uri: str) -> None:
-    """Opinions are compared token by token, so a token's number has to mean the same to both."""
+def _require_same_vocabulary(training: TrainingContext, folder: Path, uri: str) -> None:
+    """Check that teacher and student have the same tokens and number of logits.
+
+    Raises:
+        UserError: they have not; distillation compares logits token by token.
+    """
     teacher, student = load_tokenizer(folder), training.tokenizer
-    sizes = [_rows(load_config(folder)), _rows(training.model.config)]
+    sizes = [config.get_text_config().vocab_size for config in (load_config(folder), training.model.config)]
     if teacher.get_vocab() == student.get_vocab() and sizes[0] == sizes[1]:
         return
     message = (
-        f"the teacher {uri} has another vocabulary than the base model ({sizes[0]:,} and {sizes[1]:,} rows of output): "
+        f"the teacher {uri} has another vocabulary than the base model ({sizes[0]:,} and {sizes[1]:,} output tokens): "
         "name a teacher of the same family, or let it answer by teacher.endpoint"
     )
     raise UserError("TeacherVocabulary", message)
-
-
-def _rows(config: Any) -> int:
-    size: int = config.get_text_config().vocab_size
-    return size

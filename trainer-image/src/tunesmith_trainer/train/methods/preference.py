@@ -1,7 +1,7 @@
-"""Learning which answers are preferred: DPO from pairs, KTO from answers that were judged one by one.
+"""Preference trainers: DPO on pairs of answers, KTO on single labelled answers.
 
-The reference is the model as it was before this run: without the adapter where a new one is trained, a frozen copy of
-the adapter that training starts from, and a second copy of the weights where all of them are trained.
+The reference model is the model before this run: the base with a new adapter switched off, a frozen copy of an earlier
+adapter that training continues, or a second copy of the weights for full fine-tuning.
 """
 
 import random
@@ -20,10 +20,10 @@ from tunesmith_data.failures import UserError
 from tunesmith_data.models.rendering import Renderer
 from tunesmith_data.rows.schema.formats import Row
 from tunesmith_trainer.train.arguments import common_arguments
-from tunesmith_trainer.train.context import Training
+from tunesmith_trainer.train.context import TrainingContext
 from tunesmith_trainer.train.distributed.parallel import micro_batch_size
 
-from .validation import WeightedValidation
+from .trainer_mixins import PretokenizedDataset, WeightedValidation
 
 _DPO_LOSSES = {
     DPOLoss.SIGMOID: "sigmoid",
@@ -41,37 +41,30 @@ _DPO_LOSSES = {
     DPOLoss.SIGMOID_NORM: "sigmoid_norm",
 }
 _KTO_LOSSES = {KTOLoss.KTO: "kto", KTOLoss.APO_ZERO_UNPAIRED: "apo_zero_unpaired"}
-_SMOOTHED = (DPOLoss.ROBUST, DPOLoss.EXO_PAIR, DPOLoss.AOT)
+_LOSSES_WITH_SMOOTHING = (DPOLoss.ROBUST, DPOLoss.EXO_PAIR, DPOLoss.AOT)
 
 
-class _Tokenised:
-    """Takes rows as they are: TRL would render and tokenise them itself, and differ from what prepare counted."""
-
-    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
-        return dataset
-
-
-class _DPOTrainer(_Tokenised, WeightedValidation, DPOTrainer):
-    def weigh(self, inputs: dict[str, Any]) -> int:
-        """Pairs."""
+class _DPOTrainer(PretokenizedDataset, WeightedValidation, DPOTrainer):
+    def batch_weight(self, inputs: dict[str, Any]) -> int:
+        """Number of pairs in the batch."""
         return len(inputs["input_ids"]) // 2
 
 
-class _KTOTrainer(_Tokenised, WeightedValidation, KTOTrainer):
-    def weigh(self, inputs: dict[str, Any]) -> int:
-        """Judged answers."""
+class _KTOTrainer(PretokenizedDataset, WeightedValidation, KTOTrainer):
+    def batch_weight(self, inputs: dict[str, Any]) -> int:
+        """Number of labelled answers in the batch."""
         return len(inputs["input_ids"])
 
 
-def build_dpo_trainer(training: Training) -> DPOTrainer:
-    """TRL's DPOTrainer on rows that are tokenised here as prepare counted them.
+def build_dpo_trainer(training: TrainingContext) -> DPOTrainer:
+    """Build TRL's DPOTrainer on rows that are tokenized here, exactly as prepare counted them.
 
     Raises:
-        UserError: the loss and ``labelSmoothing`` don't go together.
+        UserError: loss and ``labelSmoothing`` can't be combined.
     """
     method = training.config.method.dpo
     assert method is not None
-    _require_smoothing(method)
+    _check_label_smoothing(method)
     rows, renderer = training.rows, training.renderer
     return _DPOTrainer(
         model=training.model,
@@ -80,7 +73,7 @@ def build_dpo_trainer(training: Training) -> DPOTrainer:
             **common_arguments(training),
             max_length=method.max_length,
             beta=method.beta,
-            loss_type=_DPO_LOSSES[method.loss],
+            loss_type=[_DPO_LOSSES[method.loss]],
             label_smoothing=method.label_smoothing,
         ),
         train_dataset=build_pairs(renderer, rows.train),
@@ -91,10 +84,10 @@ def build_dpo_trainer(training: Training) -> DPOTrainer:
     )
 
 
-def load_reference(training: Training) -> Any:
-    """A second copy of the weights where all of them are trained; None where an adapter is, which tells both apart.
+def load_reference(training: TrainingContext) -> Any:
+    """Second copy of the weights as reference model for full fine-tuning; None with an adapter.
 
-    TRL's own copy would be held as the trained weights are: in float32.
+    TRL's own copy would have the type of the trained weights, float32; this one is bfloat16 on a GPU.
     """
     model = training.model
     if training.peft_config is not None or isinstance(model, PeftModel):
@@ -109,7 +102,7 @@ def load_reference(training: Training) -> Any:
 
 
 def build_pairs(renderer: Renderer, rows: Sequence[Row]) -> Dataset:
-    """Prompts with two answers each, as token ids; TRL's collator cuts them at ``max_length``."""
+    """Data set of token ids: ``prompt_ids``, ``chosen_ids``, ``rejected_ids``; TRL's collator truncates them."""
     pairs = [renderer.pair(row) for row in rows]
     return Dataset.from_dict(
         {
@@ -120,17 +113,17 @@ def build_pairs(renderer: Renderer, rows: Sequence[Row]) -> Dataset:
     )
 
 
-def build_kto_trainer(training: Training) -> KTOTrainer:
-    """TRL's KTOTrainer on rows that are tokenised here as prepare counted them.
+def build_kto_trainer(training: TrainingContext) -> KTOTrainer:
+    """Build TRL's KTOTrainer on rows that are tokenized here, exactly as prepare counted them.
 
     Raises:
-        UserError: the micro batch holds a single answer, and the loss compares several.
+        UserError: the micro batch has one answer, but the loss compares several.
     """
     method = training.config.method.kto
     assert method is not None
-    numbers, compared = training.config.hyperparameters, method.loss is KTOLoss.KTO
+    numbers, needs_kl = training.config.hyperparameters, method.loss is KTOLoss.KTO
     micro_batch = micro_batch_size(numbers)
-    if compared and micro_batch < 2:
+    if needs_kl and micro_batch < 2:
         message = (
             "loss KTO compares the answers of a micro batch: write a microBatchSize of at least 2, "
             "or choose loss APOZeroUnpaired"
@@ -138,9 +131,9 @@ def build_kto_trainer(training: Training) -> KTOTrainer:
         raise UserError("BatchSize", message)
 
     def dataset(rows: Sequence[Row]) -> Dataset:
-        judged = judge_rows(training.renderer, rows)
-        random.Random(numbers.seed).shuffle(judged)
-        return build_judged(judged, micro_batch if compared else None)
+        answers = label_answers(training.renderer, rows)
+        random.Random(numbers.seed).shuffle(answers)
+        return build_answer_dataset(answers, micro_batch if needs_kl else None)
 
     return _KTOTrainer(
         model=training.model,
@@ -152,8 +145,8 @@ def build_kto_trainer(training: Training) -> KTOTrainer:
             loss_type=_KTO_LOSSES[method.loss],
             desirable_weight=method.desirable_weight,
             undesirable_weight=method.undesirable_weight,
-            # Which answers are compared is fixed with the order of the rows.
-            train_sampling_strategy="sequential" if compared else "random",
+            # The order of the rows determines which answers share a micro batch.
+            train_sampling_strategy="sequential" if needs_kl else "random",
         ),
         train_dataset=dataset(training.rows.train),
         eval_dataset=dataset(training.rows.validation) if training.rows.validation else None,
@@ -164,64 +157,73 @@ def build_kto_trainer(training: Training) -> KTOTrainer:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """A prompt and an answer as token ids, and whether the answer is a good one."""
+class LabelledAnswer:
+    """Prompt and answer as token ids, with the label: True if the answer is desirable."""
 
     prompt: list[int]
     answer: list[int]
     label: bool
 
 
-def judge_rows(renderer: Renderer, rows: Sequence[Row]) -> list[Judged]:
-    """Judged answers; a preference is two of them."""
-    judged = []
+def label_answers(renderer: Renderer, rows: Sequence[Row]) -> list[LabelledAnswer]:
+    """Labelled answers of rows; a preference pair becomes two of them."""
+    answers = []
     for row in rows:
         if "chosen" in row:
             pair = renderer.pair(row)
-            judged.append(Judged(pair.prompt, pair.chosen, True))
-            judged.append(Judged(pair.prompt, pair.rejected, False))
+            answers.append(LabelledAnswer(pair.prompt, pair.chosen, True))
+            answers.append(LabelledAnswer(pair.prompt, pair.rejected, False))
         else:
             tokens = renderer.tokens(row)
             start = tokens.start
-            judged.append(Judged(tokens.ids[:start], tokens.answered[start:], row["label"]))
-    return judged
+            answers.append(LabelledAnswer(tokens.ids[:start], tokens.answered[start:], row["label"]))
+    return answers
 
 
-def build_judged(judged: Sequence[Judged], batch: int | None) -> Dataset:
-    """Judged answers in this order.
+def build_answer_dataset(answers: Sequence[LabelledAnswer], micro_batch: int | None) -> Dataset:
+    """Data set of token ids and labels in the given order.
 
     Args:
-        judged: in the order in which they are seen.
-        batch: beside each answer, put another one of its micro batch of this size: the divergence from the reference
-            is estimated on prompts with answers that are not their own. None for a loss that needs none.
+        answers: labelled answers in training order.
+        micro_batch: size of the micro batches within which each prompt is paired with the answer of another one; KTO
+            estimates the KL divergence from the reference model on these pairs. None for a loss without KL term.
     """
     columns: dict[str, list[Any]] = {
-        "prompt_ids": [each.prompt for each in judged],
-        "completion_ids": [each.answer for each in judged],
-        "label": [each.label for each in judged],
+        "prompt_ids": [answer.prompt for answer in answers],
+        "completion_ids": [answer.answer for answer in answers],
+        "label": [answer.label for answer in answers],
     }
-    if batch is not None:
+    if micro_batch is not None:
         columns["KL_completion_ids"] = [
-            judged[_partner(i, batch, len(judged))].answer for i in range(len(judged))
+            answers[_mismatched_index(index, micro_batch, len(answers))].answer
+            for index in range(len(answers))
         ]
     return Dataset.from_dict(columns)
 
 
-def _partner(index: int, batch: int, count: int) -> int:
-    """The one before in the same micro batch, the last for the first; the one before it for a batch of one."""
-    begin = index - index % batch
-    end = min(begin + batch, count)
+def _mismatched_index(index: int, micro_batch: int, count: int) -> int:
+    """Index of another answer of the same micro batch: the previous one, or the last one for the first.
+
+    The answer of an incomplete last batch of one is paired with the previous batch's last.
+    """
+    begin = index - index % micro_batch
+    end = min(begin + micro_batch, count)
     if end - begin == 1:
         return max(index - 1, 0)
     return index - 1 if index > begin else end - 1
 
 
-def _require_smoothing(method: DPOMethod) -> None:
-    smoothed = method.loss in _SMOOTHED
+def _check_label_smoothing(method: DPOMethod) -> None:
+    """Check that the loss uses ``labelSmoothing`` if it is set, and that EXO has one.
+
+    Raises:
+        UserError: it does not, or has none.
+    """
+    smoothed = method.loss in _LOSSES_WITH_SMOOTHING
     if method.label_smoothing and not smoothed:
         message = (
             f"labelSmoothing does nothing with loss {method.loss}: leave it out, "
-            f"or choose loss {', '.join(_SMOOTHED)}"
+            f"or choose loss {', '.join(_LOSSES_WITH_SMOOTHING)}"
         )
         raise UserError("LabelSmoothing", message)
     if method.loss is DPOLoss.EXO_PAIR and not method.label_smoothing:

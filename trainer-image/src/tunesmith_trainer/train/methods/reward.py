@@ -1,4 +1,4 @@
-"""Learning to judge: a reward model from pairs of a better and a worse answer (Bradley-Terry)."""
+"""Reward model trainer: Bradley-Terry loss on pairs of a chosen and a rejected answer."""
 
 from typing import Any
 
@@ -8,20 +8,20 @@ from trl import RewardConfig, RewardTrainer
 from tunesmith_data.models.rendering import Renderer
 from tunesmith_data.rows.schema.formats import Row
 from tunesmith_trainer.train.arguments import common_arguments
-from tunesmith_trainer.train.context import Training
+from tunesmith_trainer.train.context import TrainingContext
 from tunesmith_trainer.train.models import REWARD_HEAD
 
-from .validation import WeightedValidation
+from .trainer_mixins import WeightedValidation
 
 
 class _RewardTrainer(WeightedValidation, RewardTrainer):
-    def weigh(self, inputs: dict[str, Any]) -> int:
-        """Pairs."""
+    def batch_weight(self, inputs: dict[str, Any]) -> int:
+        """Number of pairs in the batch."""
         return len(inputs["input_ids"]) // 2
 
 
-def build_reward_trainer(training: Training) -> RewardTrainer:
-    """TRL's RewardTrainer on rows that are tokenised here as prepare counted them."""
+def build_reward_trainer(training: TrainingContext) -> RewardTrainer:
+    """Build TRL's RewardTrainer on rows that are tokenized here, exactly as prepare counted them."""
     method = training.config.method.reward
     assert method is not None
     rows, renderer = training.rows, training.renderer
@@ -29,7 +29,7 @@ def build_reward_trainer(training: Training) -> RewardTrainer:
         model=training.model,
         args=RewardConfig(
             **common_arguments(training),
-            # Rows are cut here: TRL would leave out those that are longer.
+            # Rows are truncated here: TRL would drop longer ones.
             max_length=None,
             center_rewards_coefficient=method.center_rewards_coefficient,
         ),
@@ -41,21 +41,18 @@ def build_reward_trainer(training: Training) -> RewardTrainer:
         peft_config=training.peft_config,
         callbacks=training.callbacks,
     )
-    # DeepSpeed shares out parameters of one type only.
+    # TRL casts all trained parameters beside 4-bit weights to bfloat16, but the output layer has to stay in float32.
+    # DeepSpeed partitions parameters of one type only.
     if not trainer.is_deepspeed_enabled:
-        _keep_head_precise(trainer.model)
+        model: Any = trainer.model
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and REWARD_HEAD in name.split("."):
+                parameter.data = parameter.data.float()
     return trainer
 
 
-def _keep_head_precise(model: Any) -> None:
-    """TRL turns all that is trained beside 4-bit weights to bfloat16; the head is a usual layer, fed as it is."""
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and REWARD_HEAD in name.split("."):
-            parameter.data = parameter.data.float()
-
-
 def build_conversations(renderer: Renderer, rows: tuple[Row, ...], max_length: int) -> Dataset:
-    """Each prompt with either answer, as token ids cut at ``max_length``."""
+    """Data set of token ids ``chosen_ids`` and ``rejected_ids``: prompt and answer, cut at ``max_length``."""
     pairs = [renderer.pair(row) for row in rows]
     return Dataset.from_dict(
         {

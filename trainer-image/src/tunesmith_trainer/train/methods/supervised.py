@@ -1,4 +1,4 @@
-"""Learning given tokens: supervised fine-tuning, and continued pre-training on plain text."""
+"""Supervised fine-tuning trainer, and continued pre-training on plain text."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -12,27 +12,28 @@ from tunesmith_contract.methods import PretrainingMethod, SFTMethod
 from tunesmith_data.models.rendering import Renderer
 from tunesmith_data.rows.schema.formats import Row
 from tunesmith_trainer.train.arguments import common_arguments, one_row_per_pass
-from tunesmith_trainer.train.context import Training
-from tunesmith_trainer.train.kernels import Batching, choose_batching
+from tunesmith_trainer.train.context import TrainingContext
+from tunesmith_trainer.train.kernels import choose_batching
 
-from .validation import WeightedValidation
+from .trainer_mixins import WeightedValidation
 
-_IGNORED = -100
-#: Fewer tokens of a text's end predict nothing.
-_LEAST_PIECE = 2
+#: Label of tokens without loss (torch.nn.CrossEntropyLoss).
+_IGNORE_INDEX = -100
+#: A single token at the end of a text predicts nothing.
+_MIN_PIECE_TOKENS = 2
 
 
 class TokenTrainer(WeightedValidation, SFTTrainer):
-    """TRL's trainer, with a validation loss per token as the training loss is."""
+    """TRL's SFTTrainer with the validation loss averaged over tokens, as the training loss is."""
 
-    def weigh(self, inputs: dict[str, Any]) -> torch.Tensor:
-        """The tokens that are learned."""
-        tokens: torch.Tensor = (inputs["labels"][:, 1:] != _IGNORED).sum()
+    def batch_weight(self, inputs: dict[str, Any]) -> torch.Tensor:
+        """Number of tokens with a label, after the shift by one; a scalar tensor."""
+        tokens: torch.Tensor = (inputs["labels"][:, 1:] != _IGNORE_INDEX).sum()
         return tokens
 
 
-def build_sft_trainer(training: Training) -> SFTTrainer:
-    """A trainer on rows that are tokenised here as prepare counted them."""
+def build_sft_trainer(training: TrainingContext) -> SFTTrainer:
+    """Build TRL's SFTTrainer on rows that are tokenized here, exactly as prepare counted them."""
     method = training.config.method.sft
     assert method is not None
     rows = training.rows
@@ -44,8 +45,8 @@ def build_sft_trainer(training: Training) -> SFTTrainer:
     )
 
 
-def build_pretraining_trainer(training: Training) -> SFTTrainer:
-    """A trainer on the pieces of plain texts."""
+def build_pretraining_trainer(training: TrainingContext) -> SFTTrainer:
+    """Build TRL's SFTTrainer on plain texts, cut into pieces of ``maxLength``."""
     method = training.config.method.pretraining
     assert method is not None
     rows = training.rows
@@ -60,7 +61,7 @@ def build_pretraining_trainer(training: Training) -> SFTTrainer:
 
 
 def build_dataset(renderer: Renderer, rows: Iterable[Row], method: SFTMethod) -> Dataset:
-    """Rows as token ids and labels, cut at ``max_length``."""
+    """Data set of ``input_ids`` and ``labels``, cut at ``max_length``."""
     tokens = [renderer.tokens(row) for row in rows]
     return Dataset.from_dict(
         {
@@ -71,19 +72,22 @@ def build_dataset(renderer: Renderer, rows: Iterable[Row], method: SFTMethod) ->
 
 
 def build_text_dataset(renderer: Renderer, rows: Iterable[Row], max_length: int) -> Dataset:
-    """Texts as token ids, each cut into pieces of ``max_length``; every token counts, and the end is one."""
-    pieces = [piece for row in rows for piece in _cut(renderer.tokens(row).ids, max_length)]
+    """Data set of texts cut into pieces of ``max_length`` tokens, with a loss on every token and the end token."""
+    pieces = [piece for row in rows for piece in _split(renderer.tokens(row).ids, max_length)]
     return Dataset.from_dict({"input_ids": pieces, "labels": pieces})
 
 
-def _cut(ids: Iterable[int], length: int) -> Iterator[list[int]]:
+def _split(ids: Iterable[int], length: int) -> Iterator[list[int]]:
     stream = iter(ids)
-    while len(piece := list(islice(stream, length))) >= _LEAST_PIECE:
+    while len(piece := list(islice(stream, length))) >= _MIN_PIECE_TOKENS:
         yield piece
 
 
 def _build_trainer(
-    training: Training, method: SFTMethod | PretrainingMethod, train: Dataset, validation: Dataset | None
+    training: TrainingContext,
+    method: SFTMethod | PretrainingMethod,
+    train: Dataset,
+    validation: Dataset | None,
 ) -> SFTTrainer:
     arguments = common_arguments(training)
     batching = choose_batching(
@@ -91,26 +95,18 @@ def _build_trainer(
     )
     return TokenTrainer(
         model=training.model,
-        args=SFTConfig(**_batched(arguments, batching), **_lengths(method, batching)),
+        args=SFTConfig(
+            **(one_row_per_pass(arguments) if batching.single_row else arguments),
+            # Rows are truncated already; TRL needs a length for packing only.
+            max_length=method.max_length if batching.packing else None,
+            packing=batching.packing,
+            packing_strategy="bfd",
+            padding_free=batching.padding_free,
+            eval_packing=False,
+        ),
         train_dataset=train,
         eval_dataset=validation,
         processing_class=training.tokenizer,
         peft_config=training.peft_config,
         callbacks=training.callbacks,
     )
-
-
-def _batched(arguments: dict[str, Any], batching: Batching) -> dict[str, Any]:
-    """One row per pass where attention needs it; the effective batch stays."""
-    return one_row_per_pass(arguments) if batching.single else arguments
-
-
-def _lengths(method: SFTMethod | PretrainingMethod, batching: Batching) -> dict[str, Any]:
-    """Rows are cut already; TRL wants a length for packing, and none where rows are only laid end to end."""
-    return {
-        "max_length": method.max_length if batching.packing else None,
-        "packing": batching.packing,
-        "packing_strategy": "bfd",
-        "padding_free": batching.padding_free,
-        "eval_packing": False,
-    }
