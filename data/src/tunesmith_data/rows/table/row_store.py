@@ -64,7 +64,7 @@ class RowStore:
         self._offsets = array("q", [0])
         self._lines = array("q")
         self._tokens = array("l")
-        self._files, self._file_numbers = _Names(), array("H")
+        self._files, self._file_numbers = _Names(), array("L")
         self._groups, self._group_numbers = _Names(), array("l")
         self._strata, self._stratum_numbers = _Names(), array("l")
         self._held_out = array("b")
