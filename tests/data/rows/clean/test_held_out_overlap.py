@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from long_form import cases
 from planted_rows import EDITS, Row, Writer, edited, records_of
 
-from tunesmith_data.rows.clean.held_out_overlap import HeldOut, LeakedRow, Overlap
+from tunesmith_data.rows.clean.held_out_overlap import HeldOutOverlap, HeldOutSet, LeakedRow
 
 QUICKSTART = Path(__file__).parents[4] / "examples/quickstart/data"
 
@@ -20,10 +20,10 @@ def leaks_of(
 ) -> list[LeakedRow]:
     """The leaks of training rows that are seen in batches."""
     records = records_of(train)
-    sets = [HeldOut(name, records_of(rows, f"{name}.jsonl")) for name, rows in held_out.items()]
-    overlap = Overlap(sets)
+    sets = [HeldOutSet(name, records_of(rows, f"{name}.jsonl")) for name, rows in held_out.items()]
+    overlap = HeldOutOverlap(sets)
     for begin in range(0, len(records), batch):
-        overlap.see(records[begin : begin + batch])
+        overlap.update(records[begin : begin + batch])
     return list(overlap.leaks(lambda indexes: [records[index] for index in indexes]))
 
 

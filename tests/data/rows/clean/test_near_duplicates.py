@@ -14,10 +14,10 @@ from long_form import cases
 from planted_rows import EDITS, Row, Writer, edited, records_of
 
 from tunesmith_data.rows.clean.boilerplate import Boilerplate
-from tunesmith_data.rows.clean.compared_text import normalise, numbers, parts_of
+from tunesmith_data.rows.clean.compared_text import normalize, numbers, row_parts
 from tunesmith_data.rows.clean.minhash_signatures import SLOTS, Bands, sign
 from tunesmith_data.rows.clean.near_duplicates import NearCluster, NearDuplicates
-from tunesmith_data.rows.clean.text_similarity import Compared, differs_by_slips
+from tunesmith_data.rows.clean.text_similarity import ComparableRow, differs_by_typos
 
 QUICKSTART = Path(__file__).parents[4] / "examples/quickstart/data"
 LONG = "The river rises in the hills behind the old town and flows past the mill to the sea every spring."
@@ -28,7 +28,7 @@ def clusters_of(rows: Sequence[Row], threshold: float = 0.8, batch: int = 100) -
     records = records_of(rows)
     near = NearDuplicates(threshold)
     for begin in range(0, len(records), batch):
-        near.see(records[begin : begin + batch])
+        near.update(records[begin : begin + batch])
     return near.clusters(lambda indexes: [records[index] for index in indexes])
 
 
@@ -161,7 +161,7 @@ def test_other_scripts_are_compared_too(text):
 
 
 def test_likeness_is_not_passed_on():
-    """Each of these is like its neighbours, the first is unlike the last."""
+    """Each of these is like its neighbors, the first is unlike the last."""
     writer = Writer(15)
     words = writer.words(90)
     rows = []
@@ -190,7 +190,7 @@ def least_jaccard(one: Row, other: Row) -> float:
     def shingles(text: bytes) -> set[bytes]:
         return {text[place : place + 5] for place in range(max(1, len(text) - 4))}
 
-    pairs = zip(parts_of(one).texts, parts_of(other).texts, strict=True)
+    pairs = zip(row_parts(one).texts, row_parts(other).texts, strict=True)
     sets = [(shingles(mine), shingles(theirs)) for mine, theirs in pairs]
     return min(len(mine & theirs) / len(mine | theirs) for mine, theirs in sets)
 
@@ -230,7 +230,7 @@ def test_the_order_of_rows_does_not_change_which_belong_together(seed):
 @given(st.lists(st.fixed_dictionaries({"prompt": st.text(), "completion": st.text()}), max_size=12))
 def test_any_text_can_be_compared(rows):
     removed = set(removed_from(rows))
-    contents = [parts_of(row) for row in rows]
+    contents = [row_parts(row) for row in rows]
     for index, parts in enumerate(contents):
         assert (parts in contents[:index]) <= (index in removed)
 
@@ -238,7 +238,7 @@ def test_any_text_can_be_compared(rows):
 def test_records_may_have_any_indexes():
     records = [record for record in records_of([{"text": LONG}] * 8) if record.index in (2, 5, 7)]
     near = NearDuplicates()
-    near.see(records)
+    near.update(records)
     by_index = {record.index: record for record in records}
     [cluster] = near.clusters(lambda indexes: [by_index[index] for index in indexes])
     assert (cluster.kept, [each.index for each in cluster.removed]) == (2, [5, 7])
@@ -249,8 +249,8 @@ def test_nothing_is_found_in_nothing():
 
 
 def test_text_is_normalised():
-    assert normalise("  Ｆｕｌｌ width,\t“Quoted” -- CASE! ") == b"full width quoted case"  # noqa: RUF001
-    assert normalise("C++ and C#: a+b") == b"c + + and c # a + b"
+    assert normalize("  Ｆｕｌｌ width,\t“Quoted” -- CASE! ") == b"full width quoted case"  # noqa: RUF001
+    assert normalize("C++ and C#: a+b") == b"c + + and c # a + b"
     assert numbers("from 2010-2020, -5 °C and 1.5") == ["-5", "1", "2010", "2020", "5"]
 
 
@@ -268,7 +268,7 @@ def test_text_is_normalised():
     ],
 )
 def test_slips_of_the_pen_are_told_from_other_words(one, other, slips):
-    assert differs_by_slips(one, other) is slips
+    assert differs_by_typos(one, other) is slips
 
 
 def test_bands_bring_rows_at_the_threshold_together():
@@ -282,15 +282,15 @@ def test_signatures_estimate_similarity():
     writer = Writer(16)
     rows = [writer.row() for _ in range(200)]
     copies = [edited(writer, row) for row in rows]
-    ours, theirs = (sign([parts_of(row) for row in each], 3) for each in (rows, copies))
-    one, other = ([Compared(parts_of(row), Boilerplate()) for row in each] for each in (rows, copies))
+    ours, theirs = (sign([row_parts(row) for row in each], 3) for each in (rows, copies))
+    one, other = ([ComparableRow(row_parts(row), Boilerplate()) for row in each] for each in (rows, copies))
     exact = [mine.similarity(its, 0.0) for mine, its in zip(one, other, strict=True)]
     assert None not in exact
     estimated = np.mean(ours == theirs, axis=1)
     # Of the whole row, while the exact one is that of the least similar part: never much below it.
     assert np.all(estimated >= np.array(exact, dtype=float) - 0.2)
-    assert np.array_equal(ours, sign([parts_of(row) for row in rows], 3))
-    assert not np.array_equal(ours, sign([parts_of(row) for row in rows], 4))
+    assert np.array_equal(ours, sign([row_parts(row) for row in rows], 3))
+    assert not np.array_equal(ours, sign([row_parts(row) for row in rows], 4))
 
 
 def test_no_row_is_held():
@@ -300,7 +300,7 @@ def test_no_row_is_held():
     tracemalloc.start()
     try:
         for _ in range(8):
-            near.see(records_of(rows))
+            near.update(records_of(rows))
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
