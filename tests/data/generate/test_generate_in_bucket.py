@@ -11,6 +11,7 @@ import pytest
 from generation_runs import Setting, journalled, prompts
 from scripted_server import Received, Reply, serve
 from scripted_teacher import Teacher, answer, text_of
+from stage_world import World
 from storage_servers import BUCKET, S3Server, run_s3
 
 from tunesmith_data.pod.storage import Storage
@@ -23,7 +24,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
-def test_a_killed_pod_loses_its_disk_and_no_answer(world: Any, s3: S3Server, tmp_path: Path) -> None:
+def test_a_killed_pod_loses_its_disk_and_no_answer(world: World, s3: S3Server, tmp_path: Path) -> None:
     secrets, name = tmp_path / "secrets", uuid.uuid4().hex
     setting = Setting(world, secrets)
     (secrets / "output").mkdir()
