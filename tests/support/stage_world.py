@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,13 +17,16 @@ from tiny_models import make_model
 
 from tunesmith_contract.report import RunReport
 from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig, parse_run_config
-from tunesmith_data.pod.progress import Progress
+from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_data.prepare import prepare
 from tunesmith_trainer.evaluate.stage import evaluate
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.stage import train
+
+#: URL of a progress server, and the token and body of each request that it has received.
+ProgressServer = tuple[str, list[tuple[str | None, bytes]]]
 
 # Libraries warn of what they themselves do; ours must not warn.
 THIRD_PARTY_WARNINGS = (
@@ -68,6 +70,14 @@ def make_preferences(count: int, seed: int = 0) -> list[dict[str, Any]]:
         row = {key: [{"role": "assistant", "content": json.dumps(answer)}] for key, answer in answers.items()}
         rows.append({"prompt": [{"role": "user", "content": f"lower of {high} {low}"}], **row})
     return rows
+
+
+class RowBuilders:
+    """Builders of rows, as the fixture ``make``."""
+
+    rows = staticmethod(make_rows)
+    row = staticmethod(make_row)
+    preferences = staticmethod(make_preferences)
 
 
 class World:
@@ -131,7 +141,7 @@ class World:
 
     def prepare(self, config: PrepareConfig) -> RunReport:
         """Run the stage here."""
-        return prepare(config, self.storage, Workspace(self.storage, config), Progress({}))
+        return prepare(config, self.storage, Workspace(self.storage, config), ProgressReporter({}))
 
     def train(self, config: TrainConfig) -> RunReport:
         """Run the stage here."""
@@ -141,7 +151,7 @@ class World:
 
     def evaluate(self, config: EvaluateConfig) -> RunReport:
         """Run the stage here."""
-        return evaluate(config, self.storage, Workspace(self.storage, config), Progress({}))
+        return evaluate(config, self.storage, Workspace(self.storage, config), ProgressReporter({}))
 
     def start(
         self, config: PrepareConfig | TrainConfig | EvaluateConfig, **env: str
@@ -199,13 +209,13 @@ def shared_world(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Worl
 
 
 @pytest.fixture(scope="session")
-def make() -> Any:
+def make() -> RowBuilders:
     """Builders of rows."""
-    return SimpleNamespace(rows=make_rows, row=make_row, preferences=make_preferences)
+    return RowBuilders()
 
 
 @pytest.fixture
-def server() -> Iterator[Any]:
+def server() -> Iterator[ProgressServer]:
     """A progress server: its URL, and what it has received."""
     received: list[tuple[str | None, bytes]] = []
 

@@ -101,7 +101,7 @@ def test_a_folder_of_a_bucket_is_a_data_set(remote: RemoteWorld) -> None:
     storage = remote.pod()
     for uri in (f"{remote.uri}/", f"{remote.uri}/*.jsonl"):
         assert [file.name for file in storage.dataset_files(uri)] == ["a.jsonl", "b.jsonl"]
-    with pytest.raises(DataError, match=r"c\* names no file of rows"):
+    with pytest.raises(DataError, match=r"c\* has no data files"):
         storage.dataset_files(f"{remote.uri}/c*")
 
 
@@ -224,7 +224,7 @@ def test_a_registry_keeps_no_work_files(remote: RemoteWorld, registry: Registry,
 
 def test_a_model_without_safetensors_is_found_before_training(remote: RemoteWorld, make: Any) -> None:
     (remote.folder / "model/model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"holds no \*\.safetensors"):
+    with pytest.raises(UserError, match=r"has no \*\.safetensors"):
         remote.prepare(make, "uid")
 
 

@@ -5,7 +5,7 @@ import time
 from types import FrameType
 
 from tunesmith_data.failures import Preempted
-from tunesmith_data.pod.progress import Progress
+from tunesmith_data.pod.progress import ProgressReporter
 
 _GLANCE_SECONDS = 0.5
 
@@ -44,7 +44,7 @@ class Preemption:
         self.requested = True
 
 
-class InterruptibleProgress(Progress):
+class InterruptibleProgress(ProgressReporter):
     """Progress of a stage that keeps what it has done, and so may stop wherever it says how far it is."""
 
     def __init__(self, preemption: Preemption) -> None:

@@ -16,7 +16,7 @@ from tunesmith_contract.report import Checkpoint
 from tunesmith_contract.run_config import Parallelism, TrainConfig
 from tunesmith_contract.uris import MOUNTED
 from tunesmith_data.failures import Preempted, UserError
-from tunesmith_data.pod.progress import Progress
+from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_trainer.checkpoints.announcement import LastCheckpoint
 from tunesmith_trainer.checkpoints.folder import CheckpointFolder, require_same_world
@@ -53,7 +53,7 @@ class ResumableSteps:
         root = workspace.checkpoints
         lease = WriterLease(root, share_decision(new_holder(os.environ)))
         self.folder = CheckpointFolder(root, self._uri, lease)
-        last = LastCheckpoint(Progress())
+        last = LastCheckpoint(ProgressReporter())
         self._newest: Path | None = share_decision(self.folder.open() if is_first_rank() else None)
         if self._newest is not None:
             require_same_world(self._newest, world_size(), config.parallelism)

@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from tunesmith_contract.progress import EVAL_REWARD, KERNELS, OVERFITTING_STEP, REWARD
 from tunesmith_contract.report import TrainingReport
 from tunesmith_contract.run_config import TrainConfig
-from tunesmith_data.pod.progress import Progress
+from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_trainer.train.distributed.parallel import world_size
 from tunesmith_trainer.train.kernels import describe_kernels
 
@@ -91,9 +91,9 @@ class Announce(TrainerCallback):
         progress: sends it.
     """
 
-    def __init__(self, selection: Selection, progress: Progress | None = None) -> None:
+    def __init__(self, selection: Selection, progress: ProgressReporter | None = None) -> None:
         self._selection = selection
-        self._progress = progress or Progress()
+        self._progress = progress or ProgressReporter()
         self._turned: int | None = None
 
     def on_train_begin(
