@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from data_reports import make_agreement
 from gangs import start_gang
-from labelled_rows import labels_left
+from labeled_rows import labels_left
 from storage_servers import BUCKET, Registry, S3Server, run_registry, run_s3
 
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from data_reports import make_agreement
-from labelled_rows import labels_left
+from labeled_rows import labels_left
 from stage_world import RowBuilders, World
 
 from tunesmith_contract.report import DatasetReport
