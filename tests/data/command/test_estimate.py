@@ -1,4 +1,4 @@
-"""Training estimate: the same as the operator would say."""
+"""Training estimate: equal to the operator's own."""
 
 import pytest
 from published_memory import LLAMA_3_1_8B

@@ -1,4 +1,4 @@
-"""The command in a fresh environment that holds data preparation and its pins alone: no torch, no TRL."""
+"""The command in a fresh environment with data preparation and its pins only: no torch, no TRL."""
 
 import json
 import os

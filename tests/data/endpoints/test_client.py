@@ -1,4 +1,4 @@
-"""Endpoints may fail, throttle and hang up: what can get better is waited for, and keys stay secret."""
+"""Endpoint client: retries, errors that retries cannot help, secret keys."""
 
 import logging
 from collections.abc import Callable, Iterator

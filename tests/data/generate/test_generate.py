@@ -1,4 +1,4 @@
-"""A teacher makes rows: each task, what is left out, and what the manifest says of it."""
+"""Generate stage: rows of each task, filters, and the manifest."""
 
 import json
 from pathlib import Path

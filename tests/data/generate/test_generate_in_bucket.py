@@ -1,4 +1,4 @@
-"""Work files in a bucket: a pod that is killed loses its disk, and no answer that was paid for."""
+"""Generate stage with a workspace in a bucket: a killed pod loses no paid answer."""
 
 import uuid
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What models write around the JSON that they were asked for, and which texts are nearly the same."""
+"""JSON, scores and choices in the answers of models; similar texts."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""No limit is passed and nothing is paid for twice, whatever endpoints take and whenever pods are killed."""
+"""Token budget and journal under concurrency, lost answers and killed pods."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""Agreement between annotators: known values, undefined ones, and what is made of them."""
+"""Agreement of annotators: known values, undefined values, verdicts."""
 
 from collections.abc import Mapping, Sequence
 

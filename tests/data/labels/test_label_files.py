@@ -1,4 +1,4 @@
-"""Labels in plain files: tasks go out, answers come back as rows."""
+"""Labels in plain files: items written to sheets, rows made from the answers."""
 
 import json
 import os

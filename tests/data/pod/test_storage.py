@@ -1,4 +1,4 @@
-"""Files are found where URIs say, and appear whole or not at all."""
+"""Storage: files behind URIs, written whole or not at all."""
 
 from collections.abc import Iterator
 from pathlib import Path

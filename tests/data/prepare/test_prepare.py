@@ -1,4 +1,4 @@
-"""Prepare says what is wrong before anything is trained, and what it leaves does not depend on the run."""
+"""Prepare stage: errors before training, and results that do not depend on the run."""
 
 import gzip
 import json

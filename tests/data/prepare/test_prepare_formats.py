@@ -1,4 +1,4 @@
-"""Prepare counts each method's rows as the method will see them, whatever format they are written in."""
+"""Prepare stage for every method and format: rows counted as the method sees them."""
 
 import json
 from collections.abc import Callable

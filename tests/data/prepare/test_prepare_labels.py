@@ -1,4 +1,4 @@
-"""A job that learns from labels: how far people agree stands in its report, on its page and in its status."""
+"""Prepare stage with labels: agreement in report, page and status."""
 
 from collections.abc import Mapping
 from typing import Any

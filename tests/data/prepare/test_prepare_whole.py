@@ -1,4 +1,4 @@
-"""The whole way of the data: what is planted is found by its name, rows end on the right side, nothing is lost."""
+"""Prepare stage on planted faults: issues by name, rows on the right side, counts that add up."""
 
 import gzip
 import json

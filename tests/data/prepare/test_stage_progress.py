@@ -1,4 +1,4 @@
-"""How far prepare says that it is: one share of the whole that never goes back, and a sensible time left."""
+"""Progress of the prepare stage: never decreases, with a plausible time left."""
 
 from collections.abc import Iterator
 from itertools import count

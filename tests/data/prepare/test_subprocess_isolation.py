@@ -1,4 +1,4 @@
-"""Work in a process of its own: what comes over, and what becomes of the process."""
+"""Calls in a separate process: results, errors, and the end of the process."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A teacher's answers are paid for once, whatever happens to the endpoint or to the pod."""
+"""Teacher answers: paid for once, whatever happens to the endpoint or the pod."""
 
 import json
 import threading

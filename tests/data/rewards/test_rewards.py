@@ -1,4 +1,4 @@
-"""Rewards give what the contract says, a finite number or a clear error, and never hang."""
+"""Rewards: scores as documented, clear errors, no endless runs."""
 
 import json
 import math

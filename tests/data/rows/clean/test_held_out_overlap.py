@@ -1,4 +1,4 @@
-"""Leaks: held-out rows are found in training, whole, nearly or quoted, and named on both sides."""
+"""Overlap of training rows with held-out rows: equal, nearly equal or quoted."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Near duplicates: what is planted is found, what is only alike in form is kept, and each removal can be checked."""
+"""Near duplicates: planted ones are found, rows of one template are kept, removals can be verified."""
 
 import json
 import random

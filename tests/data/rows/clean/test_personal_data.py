@@ -1,4 +1,4 @@
-"""Personal data: found, masked, reported without being repeated, and nothing else taken for it."""
+"""Personal data: detected, masked, never repeated in reports, and no false alarms."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The page of a data report: what it says, what it does in a real browser, and what hostile rows can't do to it."""
+"""Page of a data report in a real browser, also with hostile rows."""
 
 from collections.abc import Iterator
 from pathlib import Path

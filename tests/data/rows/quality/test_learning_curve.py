@@ -1,4 +1,4 @@
-"""The learning curve foretells what twice as many rows bring, and says so where it can't."""
+"""Learning curve: predictions for twice as many rows, and cases without a conclusion."""
 
 import random
 

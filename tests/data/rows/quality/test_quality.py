@@ -1,4 +1,4 @@
-"""Checks of quality: what they leave alone, what they say of whole sets, and that the order of rows doesn't matter."""
+"""Quality checks: data that must not be flagged, issues of whole sets, independence of row order."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Which method and adapter are recommended for what was found, and why."""
+"""Recommendation of method and adapter, with reasons."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Files of every kind are read row by row, or refused with a place, what was found, and what to write instead."""
+"""Readers: files of every kind are read row by row, or rejected with place and advice."""
 
 import bz2
 import csv

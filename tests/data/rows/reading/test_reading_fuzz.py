@@ -1,4 +1,4 @@
-"""Thousands of files that were damaged in some way: each is read, row by row, or refused with a place and a reason."""
+"""Readers on thousands of damaged files: each is read, or rejected with place and reason."""
 
 import bz2
 import csv

@@ -1,4 +1,4 @@
-"""Rows are read, checked, split and stored; nothing is lost, and the same row is always on one side."""
+"""Rows read, checked, split and stored, without loss and with stable sides."""
 
 import gzip
 import json

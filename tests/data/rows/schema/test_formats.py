@@ -1,4 +1,4 @@
-"""Every format is told from the others, checked, made canonical, and read back as it was written."""
+"""Row formats: detection, checks, canonical form, and round trip through Parquet."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Rows of ShareGPT's and Alpaca's form become conversations and preferences; checks name what was written."""
+"""Conversion of ShareGPT and Alpaca rows; checks name the original members."""
 
 import json
 from pathlib import Path

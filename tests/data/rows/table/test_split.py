@@ -1,4 +1,4 @@
-"""The same row is always on the same side, groups stay together, strata hold out their share, counts add up."""
+"""Split: stable sides, groups that stay together, shares of strata, counts that add up."""
 
 from collections.abc import Callable
 from pathlib import Path
