@@ -63,7 +63,8 @@ def test_a_killed_pod_loses_its_disk_and_no_answer(world: World, s3: S3Server, t
         made = run(config).generation
         again = {answer(text_of(request)) for request in server.received}
         assert not known & again
-        assert (made.rows, len(known | again)) == (40, 40)
+        # Not known | again: an upload that was on its way when the pod was killed may have arrived since.
+        assert (made.rows, len(journalled(stored / "journal"))) == (40, 40)
         assert 0 < made.calls - 40 <= config.generation.concurrency, (
             "what was on its way may have to be paid for"
         )
