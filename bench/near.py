@@ -22,7 +22,7 @@ from typing import Any
 
 from planted_rows import EDITS, Row, Writer, edited, lengthen, replace, swap, typo
 
-from tunesmith_data.rows.clean.held_out_overlap import HeldOut, Overlap
+from tunesmith_data.rows.clean.held_out_overlap import HeldOutOverlap, HeldOutSet
 from tunesmith_data.rows.clean.near_duplicates import NearDuplicates
 from tunesmith_data.rows.clean.personal_data import PersonalDataFinder
 from tunesmith_data.rows.table.record import Record
@@ -159,7 +159,7 @@ def find_duplicates(path: Path) -> dict[str, Any]:
     begin = time.perf_counter()
     rows, near = RowsOnDisk(path), NearDuplicates(THRESHOLD)
     for numbers in rows.batches():
-        near.see(rows.records(numbers))
+        near.update(rows.records(numbers))
     seen = time.perf_counter()
     removed = [each.index for cluster in near.clusters(rows.records) for each in cluster.removed]
     end = time.perf_counter()
@@ -171,9 +171,9 @@ def find_leaks(path: Path, held_out: Path) -> dict[str, Any]:
     begin = time.perf_counter()
     rows, items = RowsOnDisk(path), RowsOnDisk(held_out)
     records = items.records(range(len(items.offsets) - 1))
-    overlap = Overlap([HeldOut("test", records)], THRESHOLD)
+    overlap = HeldOutOverlap([HeldOutSet("test", records)], THRESHOLD)
     for numbers in rows.batches():
-        overlap.see(rows.records(numbers))
+        overlap.update(rows.records(numbers))
     found = [leaked.index for leaked in overlap.leaks(rows.records)]
     return {"removed": found, "seconds": time.perf_counter() - begin}
 

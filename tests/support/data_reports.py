@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tunesmith_data.rows.findings import MAX_EXAMPLES, Example, Issue, Place, Severity
+from tunesmith_data.rows.findings import MAX_EXAMPLES, Example, Issue, RowPlace, Severity
 from tunesmith_data.rows.report.data_report import (
     MAX_CLUSTER_ROWS,
     MAX_CLUSTERS,
@@ -10,28 +10,28 @@ from tunesmith_data.rows.report.data_report import (
     MAX_LEAKS,
     MAX_WORST,
     Cluster,
-    Counts,
     DataReport,
-    Dropped,
-    Estimate,
+    DroppedRow,
     FileReport,
     Histogram,
     Leak,
     LearningCurve,
     Recommendation,
+    RowCounts,
+    TrainingEstimate,
 )
 from tunesmith_data.rows.report.histogram import build_histogram
 from tunesmith_data.rows.report.label_agreement import (
     MAX_ANNOTATORS,
     MAX_DISPUTED,
     MAX_PAIRS,
-    Agreement,
     AnnotatorReport,
-    Disputed,
+    DisputedItem,
+    LabelAgreement,
     PairReport,
     PositionBias,
 )
-from tunesmith_data.rows.table.record import Side
+from tunesmith_data.rows.table.record import RowSide
 
 #: What a row may hold to harm whoever looks at it.
 HOSTILE = (
@@ -44,9 +44,9 @@ HOSTILE = (
 _DIGEST = "sha256:" + "5e" * 32
 
 
-def place(line: int, file: str = "support-2026.jsonl", member: str = "") -> Place:
+def place(line: int, file: str = "support-2026.jsonl", member: str = "") -> RowPlace:
     """A line of a file."""
-    return Place(file=file, line=line, member=member)
+    return RowPlace(file=file, line=line, member=member)
 
 
 def make_report(**changes: object) -> DataReport:
@@ -63,7 +63,7 @@ def make_report(**changes: object) -> DataReport:
             FileReport(name="support-2026.jsonl", format="Chat, JSON Lines", rows=11_480, refused=92),
             FileReport(name="escalations.csv.gz", format="PromptCompletion, CSV", rows=1_000, refused=4),
         ),
-        counts=Counts(
+        counts=RowCounts(
             rows=12_480,
             train=9_874,
             validation=1_126,
@@ -93,7 +93,7 @@ def make_report(**changes: object) -> DataReport:
 def make_clean_report() -> DataReport:
     """A report of data with which nothing is wrong, and of which nothing was estimated."""
     return make_report(
-        counts=Counts(rows=1000, train=900, validation=100),
+        counts=RowCounts(rows=1000, train=900, validation=100),
         truncated_rows=0,
         issues=(),
         worst=(),
@@ -146,15 +146,15 @@ def make_largest_report(character: str) -> DataReport:
         worst=(example,) * MAX_WORST,
         clusters=(cluster,) * MAX_CLUSTERS,
         leaks=(leak,) * MAX_LEAKS,
-        dropped=(Dropped(place=example.place, reasons=(long,) * 20, excerpt=long[:240]),) * MAX_DROPPED,
+        dropped=(DroppedRow(place=example.place, reasons=(long,) * 20, excerpt=long[:240]),) * MAX_DROPPED,
         tokens=_widest_histogram(),
         agreement=_largest_agreement(long),
     )
 
 
-def make_agreement() -> Agreement:
+def make_agreement() -> LabelAgreement:
     """Of three people who prefer one of two answers, not alike; one hostile to whoever reads their comments."""
-    return Agreement(
+    return LabelAgreement(
         items=240,
         shared_items=120,
         disputed_items=31,
@@ -180,7 +180,7 @@ def make_agreement() -> Agreement:
             PairReport(first="ben", second=HOSTILE[0], items=12, agreement=1, kappa=None),
         ),
         disputed=(
-            Disputed(
+            DisputedItem(
                 id=_DIGEST,
                 file="pairs.jsonl",
                 line=17,
@@ -189,7 +189,7 @@ def make_agreement() -> Agreement:
                 disagreement=1,
                 comments=("Both are right, by the letter.", HOSTILE[1]),
             ),
-            Disputed(
+            DisputedItem(
                 id=_DIGEST,
                 file="pairs.jsonl",
                 line=204,
@@ -203,9 +203,9 @@ def make_agreement() -> Agreement:
     )
 
 
-def _largest_agreement(long: str) -> Agreement:
+def _largest_agreement(long: str) -> LabelAgreement:
     said = {f"{number}{long[:200]}": 10**6 for number in range(500)}
-    item = Disputed(
+    item = DisputedItem(
         id=_DIGEST,
         file=long[:255],
         line=10**9,
@@ -349,7 +349,7 @@ def _leaks() -> list[Leak]:
         ),
         Leak(
             row=place(41, "validation.jsonl"),
-            side=Side.VALIDATION,
+            side=RowSide.VALIDATION,
             held_out="refunds",
             other=place(77, "refunds.jsonl"),
             kind="exact",
@@ -360,15 +360,15 @@ def _leaks() -> list[Leak]:
     ]
 
 
-def _dropped() -> list[Dropped]:
+def _dropped() -> list[DroppedRow]:
     return [
-        Dropped(
+        DroppedRow(
             place=place(318, member="messages[2].role"),
             reasons=("unrecognized_role: found 'bot'; write system, user, assistant or tool",),
             excerpt='{"messages": [{"role": "user", "content": "Hi"}, {"role": "bot" …',
         ),
-        Dropped(
-            place=Place(file="support-2026.jsonl", line=6_021, column=48),
+        DroppedRow(
+            place=RowPlace(file="support-2026.jsonl", line=6_021, column=48),
             reasons=(
                 "invalid_json: found a line that ends in the middle of a string; write one object a line",
             ),
@@ -400,8 +400,8 @@ def _recommendation() -> Recommendation:
     )
 
 
-def _estimate() -> Estimate:
-    return Estimate(
+def _estimate() -> TrainingEstimate:
+    return TrainingEstimate(
         epochs=3,
         batch_size=16,
         steps=663,

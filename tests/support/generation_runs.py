@@ -8,7 +8,7 @@ from tunesmith_contract.run_config import GenerateConfig
 from tunesmith_data.endpoints.client import KEY_FILE
 from tunesmith_data.generate.rate_limiter import Clock
 from tunesmith_data.generate.stage import generate
-from tunesmith_data.pod.progress import Progress
+from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.workspace import Workspace
 
 KEY = "sesame-open-1234"
@@ -63,7 +63,7 @@ class Setting:
     def run(self, config: GenerateConfig, clock: Clock | None = None) -> Any:
         """Run the stage here; what it reports."""
         workspace = Workspace(self.world.storage, config)
-        report = generate(config, self.world.storage, workspace, Progress({}), clock)
+        report = generate(config, self.world.storage, workspace, ProgressReporter({}), clock)
         assert report.generation
         return report.generation
 

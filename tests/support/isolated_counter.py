@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tunesmith_data.failures import DataError, StageError, describe
-from tunesmith_data.prepare.subprocess_isolation import Apart, call_apart, hold_apart
+from tunesmith_data.prepare.subprocess_isolation import IsolatedObject, call_isolated, hold_isolated
 
 
 @dataclass
@@ -45,10 +45,10 @@ class Tally:
 
 def main() -> None:
     """Use an object that is held apart."""
-    with hold_apart(Tally, 1) as tally:
+    with hold_isolated(Tally, 1) as tally:
         sums = [each.result() for each in [tally.submit(Tally.add, number) for number in (1, 2, 3)]]
         seen = tally.submit(Tally.look).result() | {"here": os.getpid(), "sums": sums}
-        seen["loaded"] = call_apart(importlib.util.find_spec, "torch") is not None
+        seen["loaded"] = call_isolated(importlib.util.find_spec, "torch") is not None
         _say(seen | {"errors": [_error(tally, Tally.refuse)]})
         if "wait" in sys.argv:
             time.sleep(600)
@@ -60,7 +60,7 @@ def _say(seen: object) -> None:
     sys.stdout.flush()
 
 
-def _error(tally: Apart[Tally], method: Callable[[Tally], None]) -> list[str]:
+def _error(tally: IsolatedObject[Tally], method: Callable[[Tally], None]) -> list[str]:
     try:
         tally.submit(method).result()
     except (StageError, RuntimeError) as error:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tunesmith_data.rows.quality import Survey
+from tunesmith_data.rows.quality import QualitySurvey
 from tunesmith_data.rows.schema.formats import Row
 from tunesmith_data.rows.table.record import Record
 
@@ -38,15 +38,17 @@ class Planted(NamedTuple):
     at: frozenset[int] = frozenset()
 
 
-def survey(rows: Sequence[Row], method: str, order: Sequence[int] | None = None, batch: int = 100) -> Survey:
+def survey(
+    rows: Sequence[Row], method: str, order: Sequence[int] | None = None, batch: int = 100
+) -> QualitySurvey:
     """A survey that has seen the rows; row ``n`` stands in line ``n``, wherever it comes in ``order``."""
     numbers = range(len(rows)) if order is None else order
     records = [
         Record(index, "rows.jsonl", n, rows[n], tokens=_tokens(rows[n])) for index, n in enumerate(numbers)
     ]
-    asked = Survey(method, lambda indexes: [records[each] for each in indexes])
+    asked = QualitySurvey(method, lambda indexes: [records[each] for each in indexes])
     for start in range(0, len(records), batch):
-        asked.see(records[start : start + batch])
+        asked.update(records[start : start + batch])
     return asked
 
 

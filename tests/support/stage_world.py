@@ -17,13 +17,14 @@ from tiny_models import make_model
 
 from tunesmith_contract.report import DatasetReport, EvaluationReport, ModelReport, RunReport, TrainingReport
 from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig, parse_run_config
-from tunesmith_data.pod.progress import Progress
+from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_data.prepare import prepare
 from tunesmith_trainer.evaluate.stage import evaluate
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.stage import train
+
 
 # Libraries warn of what they themselves do; ours must not warn.
 THIRD_PARTY_WARNINGS = (
@@ -158,7 +159,7 @@ class World:
 
     def prepare(self, config: PrepareConfig) -> PrepareReport:
         """Run the stage here."""
-        report = prepare(config, self.storage, Workspace(self.storage, config), Progress({}))
+        report = prepare(config, self.storage, Workspace(self.storage, config), ProgressReporter({}))
         return narrow(PrepareReport, report)
 
     def train(self, config: TrainConfig) -> TrainReport:
@@ -168,7 +169,7 @@ class World:
 
     def evaluate(self, config: EvaluateConfig) -> EvaluateReport:
         """Run the stage here."""
-        report = evaluate(config, self.storage, Workspace(self.storage, config), Progress({}))
+        report = evaluate(config, self.storage, Workspace(self.storage, config), ProgressReporter({}))
         return narrow(EvaluateReport, report)
 
     def start(
@@ -235,9 +236,9 @@ class RowBuilders:
 
 
 @pytest.fixture(scope="session")
-def make() -> type[RowBuilders]:
+def make() -> RowBuilders:
     """Builders of rows."""
-    return RowBuilders
+    return RowBuilders()
 
 
 class ProgressServer(NamedTuple):

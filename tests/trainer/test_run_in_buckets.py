@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from data_reports import make_agreement
 from gangs import start_gang
-from labelled_rows import labels_left
+from labeled_rows import labels_left
 from stage_world import RowBuilders, World
 from storage_servers import BUCKET, Registry, S3Server, run_registry, run_s3
 
@@ -85,7 +85,7 @@ class RemoteWorld:
         assert report
         return report
 
-    def prepare(self, make: type[RowBuilders], uid: str, **more: Any) -> RunReport:
+    def prepare(self, make: RowBuilders, uid: str, **more: Any) -> RunReport:
         """Prepared rows in the bucket."""
         rows = self.write_rows("train.jsonl", make.rows(44))
         return self.run(self.place(self.world.prepare_config(rows, uid=uid), **more))
@@ -102,11 +102,11 @@ def test_a_folder_of_a_bucket_is_a_data_set(remote: RemoteWorld) -> None:
     storage = remote.pod()
     for uri in (f"{remote.uri}/", f"{remote.uri}/*.jsonl"):
         assert [file.name for file in storage.dataset_files(uri)] == ["a.jsonl", "b.jsonl"]
-    with pytest.raises(DataError, match=r"c\* names no file of rows"):
+    with pytest.raises(DataError, match=r"c\* has no data files"):
         storage.dataset_files(f"{remote.uri}/c*")
 
 
-def test_all_stages_on_a_bucket(remote: RemoteWorld, make: type[RowBuilders]) -> None:
+def test_all_stages_on_a_bucket(remote: RemoteWorld, make: RowBuilders) -> None:
     prepared = remote.prepare(make, "uid")
     assert prepared.model
     assert prepared.model.parameters > 0
@@ -137,7 +137,7 @@ def test_all_stages_on_a_bucket(remote: RemoteWorld, make: type[RowBuilders]) ->
     assert (remote.folder / details.uri.removeprefix(f"{remote.uri}/")).read_bytes().count(b"\n") == 4
 
 
-def test_a_killed_pod_loses_at_most_one_interval(remote: RemoteWorld, make: type[RowBuilders]) -> None:
+def test_a_killed_pod_loses_at_most_one_interval(remote: RemoteWorld, make: RowBuilders) -> None:
     """Interrupted on one pod and resumed on another: the same artifact as in one go, bit for bit."""
     numbers = {"epochs": 2}
     whole = remote.run(
@@ -172,7 +172,7 @@ def test_a_killed_pod_loses_at_most_one_interval(remote: RemoteWorld, make: type
     assert not torn.exists()
 
 
-def test_the_ranks_of_a_pod_share_what_is_fetched(remote: RemoteWorld, make: type[RowBuilders]) -> None:
+def test_the_ranks_of_a_pod_share_what_is_fetched(remote: RemoteWorld, make: RowBuilders) -> None:
     """Two workers on one disk: interrupted, and resumed by two more on another."""
     numbers = {"epochs": 2, "microBatchSize": 1}
     config = remote.place(remote.world.train_config(remote.prepare(make, "uid"), hyperparameters=numbers))
@@ -203,7 +203,7 @@ def files_of(remote: RemoteWorld, report: RunReport) -> list[Any]:
 
 
 def test_work_files_on_a_bucket_and_artifacts_in_a_registry(
-    remote: RemoteWorld, registry: Registry, make: type[RowBuilders]
+    remote: RemoteWorld, registry: Registry, make: RowBuilders
 ) -> None:
     remote.mount("workspace", remote.s3.secret())
     shutil.rmtree(remote.secrets / "output")
@@ -218,23 +218,19 @@ def test_work_files_on_a_bucket_and_artifacts_in_a_registry(
     assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in fetched.iterdir()}
 
 
-def test_a_registry_keeps_no_work_files(
-    remote: RemoteWorld, registry: Registry, make: type[RowBuilders]
-) -> None:
+def test_a_registry_keeps_no_work_files(remote: RemoteWorld, registry: Registry, make: RowBuilders) -> None:
     with pytest.raises(StorageError, match="workspace of pvc://, s3:// or gs://") as caught:
         remote.prepare(make, "uid", output=f"oci://{registry.host}/team/adapters")
     assert classify(caught.value) == (FailureCategory.USER_ERROR, "WorkspaceNeeded")
 
 
-def test_a_model_without_safetensors_is_found_before_training(
-    remote: RemoteWorld, make: type[RowBuilders]
-) -> None:
+def test_a_model_without_safetensors_is_found_before_training(remote: RemoteWorld, make: RowBuilders) -> None:
     (remote.folder / "model/model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"holds no \*\.safetensors"):
+    with pytest.raises(UserError, match=r"has no \*\.safetensors"):
         remote.prepare(make, "uid")
 
 
-def test_another_attempt_finds_how_far_people_agree(remote: RemoteWorld, make: type[RowBuilders]) -> None:
+def test_another_attempt_finds_how_far_people_agree(remote: RemoteWorld, make: RowBuilders) -> None:
     folder = remote.folder / "out/ns/uid"
     labels_left(folder, make.rows(30), make_agreement())
     argilla = {"url": "http://nowhere.invalid", "dataset": "tone"}
@@ -243,7 +239,7 @@ def test_another_attempt_finds_how_far_people_agree(remote: RemoteWorld, make: t
     assert read_report(folder / "data-report").agreement == make_agreement()
 
 
-def test_what_is_wrong_with_the_rows_is_kept(remote: RemoteWorld, make: type[RowBuilders]) -> None:
+def test_what_is_wrong_with_the_rows_is_kept(remote: RemoteWorld, make: RowBuilders) -> None:
     rows = remote.write_rows("bad.jsonl", [*make.rows(3), {"messages": "none"}])
     config = remote.place(remote.world.prepare_config(rows))
     with pytest.raises(Exception, match="messages"):
@@ -256,7 +252,7 @@ class TestCheckpoints:
     """The bucket's checkpoints are those of the attempt that has the lease."""
 
     @pytest.fixture
-    def attempts(self, remote: RemoteWorld, make: type[RowBuilders]) -> Callable[[int], Workspace]:
+    def attempts(self, remote: RemoteWorld, make: RowBuilders) -> Callable[[int], Workspace]:
         config = remote.place(remote.world.train_config(remote.prepare(make, "uid")))
 
         def begin(attempt: int) -> Workspace:

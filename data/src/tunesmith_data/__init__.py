@@ -1,1 +1,1 @@
-"""Rows for fine-tuning: read, checked, cleaned, labelled, generated; needs no torch."""
+"""Data preparation for fine-tuning: reading, checks, cleaning, labels, generation; needs no torch."""

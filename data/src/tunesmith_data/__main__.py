@@ -1,4 +1,4 @@
-"""``tunesmith-data prepare|labels``: data preparation on a computer without a cluster."""
+"""Console command ``tunesmith-data prepare|labels``, for a computer without a cluster."""
 
 import argparse
 import sys
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line; ``labels`` has a parser of its own."""
+    """Parser of the command line; ``labels`` has a separate one."""
     parser = argparse.ArgumentParser(prog="tunesmith-data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     add_arguments(commands.add_parser("prepare", help=_PREPARE, description=f"{_PREPARE.capitalize()}."))

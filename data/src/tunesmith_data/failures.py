@@ -1,4 +1,4 @@
-"""Every way in which a stage can fail, and the contract's category of each.
+"""Failures of a stage, and the mapping of exceptions to failure categories.
 
 ==========================================================  ==============  ===========================
 what happened                                               category        reason
@@ -51,7 +51,7 @@ class StageError(Exception):
     Args:
         category: whose failure it is.
         reason: a PascalCase word.
-        message: a sentence that says what to do.
+        message: a sentence with what to do.
     """
 
     def __init__(self, category: FailureCategory, reason: str, message: str) -> None:
@@ -61,7 +61,7 @@ class StageError(Exception):
         self.message = message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Errors of a process of its own come over as they are."""
+        """Pickling support, for errors raised in a separate process."""
         return _restore, (type(self), self.category, self.reason, self.message)
 
 
@@ -72,7 +72,7 @@ def _restore(kind: type["StageError"], category: FailureCategory, reason: str, m
 
 
 class UserError(StageError):
-    """The run cannot succeed as it was asked for."""
+    """The run cannot succeed with this configuration."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(FailureCategory.USER_ERROR, reason, message)
@@ -100,11 +100,11 @@ class InternalError(StageError):
 
 
 class Preempted(Exception):
-    """The pod was told to go; a checkpoint is committed where there was anything to keep."""
+    """The pod was asked to stop; a checkpoint is committed if there is progress to keep."""
 
 
 def describe(error: BaseException) -> Failure:
-    """The failure that an exception stands for, by the module's table."""
+    """Failure for an exception, by the module's table."""
     category, reason = classify(error)
     text = (
         error.message if isinstance(error, (StageError, StorageError)) else f"{type(error).__name__}: {error}"
@@ -152,7 +152,7 @@ def _classify_os_error(error: OSError) -> tuple[FailureCategory, str]:
 
 
 def _lies_on_root(filename: object) -> bool:
-    """Whether a path lies on the image's own file system: storage and scratch space are mounts."""
+    """Whether a path is on the image's own file system: storage and scratch space are mounts."""
     if not isinstance(filename, (str, os.PathLike)):
         return False
     path = Path(filename).absolute()

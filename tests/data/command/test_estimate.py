@@ -1,4 +1,4 @@
-"""What training will take: the same as the operator would say."""
+"""Training estimate: equal to the operator's own."""
 
 import pytest
 from published_memory import LLAMA_3_1_8B
@@ -9,7 +9,7 @@ from tunesmith_contract.methods import Method
 from tunesmith_contract.report import DatasetReport, TokenStatistics
 from tunesmith_contract.run_config import AdapterType
 from tunesmith_contract.shared_rules.gpus import find_product
-from tunesmith_data.command.estimate import Plan, estimate
+from tunesmith_data.command.estimate import TrainingPlan, estimate
 from tunesmith_data.failures import UserError
 
 DATASET = DatasetReport(
@@ -25,7 +25,7 @@ PARAMETERS = LLAMA_3_1_8B.parameters
 
 
 def test_it_is_the_operators_estimate_of_the_same_run() -> None:
-    plan = Plan(SFT, AdapterType.QLORA, epochs=2, gpu="H100", price_per_gpu_hour=2.5, currency="EUR")
+    plan = TrainingPlan(SFT, AdapterType.QLORA, epochs=2, gpu="H100", price_per_gpu_hour=2.5, currency="EUR")
     found = estimate(PARAMETERS, DATASET, plan)
     run = make_run(
         method={"sft": {"maxLength": 2048, "packing": True}},
@@ -44,23 +44,23 @@ def test_it_is_the_operators_estimate_of_the_same_run() -> None:
 
 
 def test_steps_are_those_of_rows_or_of_packed_sequences() -> None:
-    unpacked = estimate(PARAMETERS, DATASET, Plan(SFT, epochs=3, batch_size=8))
+    unpacked = estimate(PARAMETERS, DATASET, TrainingPlan(SFT, epochs=3, batch_size=8))
     assert (unpacked.batch_size, unpacked.steps) == (8, 3 * 113)
-    packed = estimate(PARAMETERS, DATASET, Plan(SFT, epochs=3, gpu="A100"))
+    packed = estimate(PARAMETERS, DATASET, TrainingPlan(SFT, epochs=3, gpu="A100"))
     assert packed.batch_size == 8
     assert packed.steps == 3 * -(-264 // 8)
     grpo = Method.model_validate({"grpo": {"rewards": [{"name": "e", "exact": {}}], "generations": 4}})
-    online = estimate(PARAMETERS, DATASET, Plan(grpo, epochs=1))
+    online = estimate(PARAMETERS, DATASET, TrainingPlan(grpo, epochs=1))
     assert (online.batch_size, online.steps) == (64, 57)
 
 
 def test_what_nobody_says_is_not_guessed() -> None:
-    nothing = estimate(PARAMETERS, DATASET, Plan(SFT))
+    nothing = estimate(PARAMETERS, DATASET, TrainingPlan(SFT))
     assert (nothing.seconds, nothing.gpu_hours, nothing.amount, nothing.currency) == (None, None, None, None)
-    timed = estimate(PARAMETERS, DATASET, Plan(SFT, gpu="L4", currency="EUR"))
+    timed = estimate(PARAMETERS, DATASET, TrainingPlan(SFT, gpu="L4", currency="EUR"))
     assert timed.seconds and timed.amount is None and timed.currency is None
 
 
 def test_an_unknown_gpu_is_answered_with_known_ones() -> None:
-    with pytest.raises(UserError, match=r"'Z80': write one of .*H100"):
-        estimate(PARAMETERS, DATASET, Plan(SFT, gpu="Z80"))
+    with pytest.raises(UserError, match=r"'Z80': use one of .*H100"):
+        estimate(PARAMETERS, DATASET, TrainingPlan(SFT, gpu="Z80"))

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 from data_reports import make_clean_report, make_report
+from stage_world import RowBuilders, World
 
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_data.__main__ import main
 from tunesmith_data.command.progress_bar import ProgressBar
-from tunesmith_data.command.summary import summarise
+from tunesmith_data.command.summary import summarize
 from tunesmith_data.rows.findings import Severity
 from tunesmith_data.rows.page.report_files import read_report
 from tunesmith_data.rows.table.parquet import read_rows
@@ -61,7 +62,7 @@ def desk(
     logging.disable(logging.NOTSET)
 
 
-def test_good_data_is_prepared_and_summed_up(desk: Desk, make: Any) -> None:
+def test_good_data_is_prepared_and_summed_up(desk: Desk, make: RowBuilders) -> None:
     rows = make.rows(200)
     file = desk.write("my data/tickets [1] @home.jsonl", [*rows, *rows[:9]])
     assert desk.prepare(file, "--max-length", "128") == ExitCode.SUCCEEDED
@@ -80,7 +81,7 @@ def test_good_data_is_prepared_and_summed_up(desk: Desk, make: Any) -> None:
     assert len(list(read_rows(desk.folder / "tunesmith-data/prepared/train.parquet"))) == report.counts.train
 
 
-def test_the_rows_are_those_of_the_cluster(desk: Desk, world: Any, make: Any) -> None:
+def test_the_rows_are_those_of_the_cluster(desk: Desk, world: World, make: RowBuilders) -> None:
     rows = make.rows(120)
     file = desk.write("rows.jsonl", rows)
     desk.prepare(file, "--max-length", "128")
@@ -90,7 +91,7 @@ def test_the_rows_are_those_of_the_cluster(desk: Desk, world: Any, make: Any) ->
     assert read_report(desk.folder / "tunesmith-data/data-report").digest == prepared.dataset.digest
 
 
-def test_bad_rows_are_named_by_file_and_line_and_leave_no_old_result(desk: Desk, make: Any) -> None:
+def test_bad_rows_are_named_by_file_and_line_and_leave_no_old_result(desk: Desk, make: RowBuilders) -> None:
     rows = make.rows(60)
     assert desk.prepare(desk.write("rows.jsonl", rows)) == ExitCode.SUCCEEDED
     rows[6] = {"messages": [{"role": "bot", "content": "x"}]}
@@ -109,7 +110,7 @@ def test_bad_rows_are_named_by_file_and_line_and_leave_no_old_result(desk: Desk,
     assert {str(dropped.place) for dropped in report.dropped} == {"rows.jsonl:7", "rows.jsonl:61"}
 
 
-def test_bad_rows_can_be_dropped_and_are_shown(desk: Desk, make: Any) -> None:
+def test_bad_rows_can_be_dropped_and_are_shown(desk: Desk, make: RowBuilders) -> None:
     rows = [*make.rows(200), {"messages": []}]
     assert desk.prepare(desk.write("rows.jsonl", rows), "--on-invalid-row", "Drop") == ExitCode.SUCCEEDED
     assert "tunesmith-data/data-report/dropped.jsonl" in desk.output[0]
@@ -121,7 +122,7 @@ def test_bad_rows_can_be_dropped_and_are_shown(desk: Desk, make: Any) -> None:
     assert "maxInvalidFraction" in desk.output[1]
 
 
-def test_warnings_fail_where_people_are_strict(desk: Desk, make: Any) -> None:
+def test_warnings_fail_where_people_are_strict(desk: Desk, make: RowBuilders) -> None:
     file = desk.write("few.jsonl", make.rows(30))
     assert desk.prepare(file) == ExitCode.SUCCEEDED
     assert "Ready, with 1 warning" in desk.output[0]
@@ -129,7 +130,7 @@ def test_warnings_fail_where_people_are_strict(desk: Desk, make: Any) -> None:
     assert "Ready, with 1 warning" in desk.output[0]
 
 
-def test_validation_is_a_fraction_or_a_file(desk: Desk, make: Any) -> None:
+def test_validation_is_a_fraction_or_a_file(desk: Desk, make: RowBuilders) -> None:
     train, held = desk.write("train.jsonl", make.rows(100)), desk.write("held.jsonl", make.rows(30, seed=9))
     assert desk.prepare(train, "--validation", "0", "--output", "none") == ExitCode.SUCCEEDED
     assert read_report(desk.folder / "none/data-report").counts.validation == 0
@@ -137,7 +138,7 @@ def test_validation_is_a_fraction_or_a_file(desk: Desk, make: Any) -> None:
     assert read_report(desk.folder / "own/data-report").counts.validation == 30
 
 
-def test_the_estimate_needs_a_gpu_and_a_price(desk: Desk, make: Any) -> None:
+def test_the_estimate_needs_a_gpu_and_a_price(desk: Desk, make: RowBuilders) -> None:
     file = desk.write("rows.jsonl", make.rows(100))
     desk.prepare(file)
     assert "GPU hours" not in desk.output[0]
@@ -168,7 +169,7 @@ def test_the_estimate_needs_a_gpu_and_a_price(desk: Desk, make: Any) -> None:
     ],
 )
 def test_mistakes_are_answered_with_what_to_write(
-    desk: Desk, make: Any, arguments: list[str], message: str
+    desk: Desk, make: RowBuilders, arguments: list[str], message: str
 ) -> None:
     desk.write("rows.jsonl", make.rows(20))
     assert desk.prepare(*arguments) == ExitCode.USER_ERROR
@@ -180,7 +181,7 @@ def test_mistakes_are_answered_with_what_to_write(
 
 
 def test_a_model_is_a_folder_or_a_name_of_the_hub(
-    desk: Desk, make: Any, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, make: RowBuilders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = desk.write("rows.jsonl", make.rows(20))
     desk.model = Path("./models/none")
@@ -188,10 +189,10 @@ def test_a_model_is_a_folder_or_a_name_of_the_hub(
     assert "write a model's folder" in desk.capture.readouterr().err
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert main(["prepare", file, "--model", "no-such/model"]) == ExitCode.USER_ERROR
-    assert "no-such/model is no folder here" in desk.capture.readouterr().err
+    assert "no-such/model is not a local folder" in desk.capture.readouterr().err
 
 
-def test_as_a_program_it_draws_nothing_where_nobody_looks(desk: Desk, make: Any) -> None:
+def test_as_a_program_it_draws_nothing_where_nobody_looks(desk: Desk, make: RowBuilders) -> None:
     file = desk.write("rows.jsonl", make.rows(60))
     command = [sys.executable, "-m", "tunesmith_data", "prepare", file, "--model", str(desk.model)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
@@ -234,11 +235,11 @@ def test_a_bar_says_nothing_to_a_file() -> None:
 
 
 def test_the_summary_names_each_issue_with_its_first_place() -> None:
-    text = summarise(make_report(), {"Page": Path("out/report.html")})
+    text = summarize(make_report(), {"Page": Path("out/report.html")})
     assert "Error     contradicting_answers: 118 rows" in text
     assert "first at support-2026.jsonl:204" in text
     assert "Recommended       sft, LoRA: Supervised" in text
     assert "663 steps (3 epochs, batch size 16), about 21 min on one H100, 0.35 GPU hours" in text
     assert "Page              out/report.html" in text
     assert max(map(len, text.splitlines())) <= 104
-    assert "Recommended" not in summarise(make_clean_report(), {})
+    assert "Recommended" not in summarize(make_clean_report(), {})

@@ -1,4 +1,4 @@
-"""The command in a fresh environment that holds data preparation and its pins alone: no torch, no TRL."""
+"""The command in a fresh environment with data preparation and its pins only: no torch, no TRL."""
 
 import json
 import os
@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+from stage_world import RowBuilders
 from tiny_models import CHAT_TEMPLATE
 
 from tunesmith_contract.exit_codes import ExitCode
@@ -82,7 +82,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, make: Any) -> Path:
+def desk(tmp_path: Path, make: RowBuilders) -> Path:
     """A folder with a small file of rows."""
     rows = make.rows(60)
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))

@@ -1,4 +1,4 @@
-"""Endpoints may fail, throttle and hang up: what can get better is waited for, and keys stay secret."""
+"""Endpoint client: retries, errors that retries cannot help, secret keys."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -68,7 +68,7 @@ def test_what_can_get_better_is_asked_again(scripted: Callable[..., Setting]) ->
 
 def test_it_ends_when_nothing_gets_better(scripted: Callable[..., Setting]) -> None:
     setting = scripted(Reply(503, {"busy": KEY}))
-    with pytest.raises(InfrastructureError, match=r"the grader at .* can't be reached: HTTP 503") as caught:
+    with pytest.raises(InfrastructureError, match=r"the grader at .* cannot be reached: HTTP 503") as caught:
         setting.endpoint.post({})
     assert len(setting.server.received) == ATTEMPTS
     assert KEY not in caught.value.message
@@ -81,10 +81,10 @@ def test_it_ends_when_nothing_gets_better(scripted: Callable[..., Setting]) -> N
 @pytest.mark.parametrize(
     ("reply", "message"),
     [
-        (Reply(401, {"error": f"wrong key {KEY}"}), "refuses the key"),
-        (Reply(404, {}), "doesn't take requests"),
-        (Reply(307, {}, {"Location": "http://127.0.0.1:9/elsewhere"}), "doesn't take requests"),
-        (Reply(200, b"<html>"), "no JSON"),
+        (Reply(401, {"error": f"wrong key {KEY}"}), "rejects the key"),
+        (Reply(404, {}), "rejects the request"),
+        (Reply(307, {}, {"Location": "http://127.0.0.1:9/elsewhere"}), "rejects the request"),
+        (Reply(200, b"<html>"), "not answer with JSON"),
     ],
 )
 def test_what_cannot_get_better_is_the_users(
@@ -149,7 +149,7 @@ def test_a_reward_by_an_endpoint(tmp_path: Path) -> None:
         (Reply(body={"rewards": [1]}), "1 numbers for 2 answers"),
         (Reply(body={"rewards": ["good", "bad"]}), "let it answer so"),
         (Reply(body=[1, 2]), "let it answer so"),
-        (Reply(body=b'{"rewards": [1, NaN]}'), "no finite number"),
+        (Reply(body=b'{"rewards": [1, NaN]}'), "not a finite number"),
         (Reply(422, {}), "refuses"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A teacher makes rows: each task, what is left out, and what the manifest says of it."""
+"""Generate stage: rows of each task, filters, and the manifest."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 from generation_runs import KEY, Setting, prompts
 from scripted_server import Received, Reply, ScriptedServer, serve
 from scripted_teacher import Teacher, kind_of, said, text_of
+from stage_world import RowBuilders, World
 
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.base import sha256_digest
@@ -17,7 +18,7 @@ from tunesmith_data.pod.workspace import Workspace
 
 
 @pytest.fixture
-def setting(world: Any, tmp_path: Path) -> Setting:
+def setting(world: World, tmp_path: Path) -> Setting:
     return Setting(world, tmp_path / "secrets")
 
 
@@ -63,7 +64,7 @@ def test_plain_prompts_stay_plain_and_a_systems_message_is_joined_with_the_instr
     assert setting.rows[0]["messages"][0] == system
 
 
-def test_questions_are_said_in_other_words_and_answers_stay(setting: Setting, make: Any) -> None:
+def test_questions_are_said_in_other_words_and_answers_stay(setting: Setting, make: RowBuilders) -> None:
     rows = make.rows(3)
     with serve(Teacher()) as server:
         report = setting.run(setting.config(server.url, rows, "paraphrases", paraphrases={"perRow": 2}))
@@ -75,7 +76,7 @@ def test_questions_are_said_in_other_words_and_answers_stay(setting: Setting, ma
     ]
 
 
-def test_a_preferences_question_is_said_in_other_words(setting: Setting, make: Any) -> None:
+def test_a_preferences_question_is_said_in_other_words(setting: Setting, make: RowBuilders) -> None:
     rows = make.preferences(2)
     with serve(Teacher()) as server:
         setting.run(setting.config(server.url, rows, "paraphrases"))
@@ -83,7 +84,7 @@ def test_a_preferences_question_is_said_in_other_words(setting: Setting, make: A
     assert setting.rows[0]["prompt"][0]["content"].endswith(", way 0")
 
 
-def test_new_rows_are_written_after_seeds(setting: Setting, make: Any) -> None:
+def test_new_rows_are_written_after_seeds(setting: Setting, make: RowBuilders) -> None:
     with serve(Teacher()) as server:
         report = setting.run(setting.config(server.url, make.rows(20), "selfInstruct"))
         assert (report.rows, len(setting.rows)) == (10, 10)
@@ -97,7 +98,7 @@ def test_new_rows_are_written_after_seeds(setting: Setting, make: Any) -> None:
     assert len(shown) == len(server.received) == 2, "each request shows other seeds, and none is made again"
 
 
-def test_near_copies_of_seeds_and_of_each_other_are_left_out(setting: Setting, make: Any) -> None:
+def test_near_copies_of_seeds_and_of_each_other_are_left_out(setting: Setting, make: RowBuilders) -> None:
     seed = "please sort the numbers nine and four for the weekly report now"
     near = seed.replace("weekly", "monthly")
     other = "translate a short poem about winter mornings into plain German prose"
@@ -112,7 +113,7 @@ def test_near_copies_of_seeds_and_of_each_other_are_left_out(setting: Setting, m
     assert "the teacher repeats itself" in report.warnings[0]
 
 
-def test_a_list_that_is_cut_off_brings_its_whole_rows(setting: Setting, make: Any) -> None:
+def test_a_list_that_is_cut_off_brings_its_whole_rows(setting: Setting, make: RowBuilders) -> None:
     def cut(request: Received) -> Reply:
         text = '[{"question": "what is one", "answer": "1"}, {"question": "what is two", "ans'
         return said(text, finish="length")
@@ -182,9 +183,9 @@ def test_rows_are_kept_that_a_judge_gives_enough(setting: Setting) -> None:
 def test_rewards_sort_out_before_a_judge_is_paid(setting: Setting) -> None:
     rows = [{"prompt": f"say {n}", "answer": f"{n} say" if n % 2 else "no"} for n in range(10)]
     rewards = [{"name": "right", "exact": {}}, {"name": "seven", "regex": {"pattern": "7"}, "weight": -1.0}]
-    sieve = {"rewards": rewards, "minimumReward": 1.0, "judge": {"minimum": 3}}
+    reward_filter = {"rewards": rewards, "minimumReward": 1.0, "judge": {"minimum": 3}}
     with serve(Teacher()) as server:
-        report = setting.run(setting.config(server.url, rows, filter=sieve))
+        report = setting.run(setting.config(server.url, rows, filter=reward_filter))
     assert [row["prompt"] for row in setting.rows] == ["say 3", "say 5", "say 9"]
     assert (report.filtered, len(bodies(server, "score"))) == (7, 4)
 
@@ -193,8 +194,10 @@ def test_length_is_counted_by_the_models_own_tokenizer(setting: Setting) -> None
     rewards = [{"name": "brief", "length": {"maxTokens": 4}}]
     teacher = Teacher(answer=lambda text: "word " * (40 if "1" in text else 1))
     with serve(teacher) as server:
-        sieve = {"rewards": rewards, "minimumReward": 1.0}
-        setting.run(setting.config(server.url, prompts(3), filter=sieve, baseModel="pvc://models/llama"))
+        reward_filter = {"rewards": rewards, "minimumReward": 1.0}
+        setting.run(
+            setting.config(server.url, prompts(3), filter=reward_filter, baseModel="pvc://models/llama")
+        )
     assert len(setting.rows) == 2
 
 
@@ -204,13 +207,13 @@ def test_an_endpoint_judges_rows_with_a_secret_of_its_own(setting: Setting) -> N
     (secret / KEY_FILE).write_text("graders-own-key")
     with serve(Teacher()) as server, serve(lambda r: Reply(body={"rewards": [0.0, 1.0, 1.0]})) as grader:
         rewards = [{"name": "grader", "endpoint": {"url": grader.url}}]
-        sieve = {"rewards": rewards, "minimumReward": 0.5}
-        report = setting.run(setting.config(server.url, prompts(3), filter=sieve))
+        reward_filter = {"rewards": rewards, "minimumReward": 0.5}
+        report = setting.run(setting.config(server.url, prompts(3), filter=reward_filter))
     assert (report.rows, report.filtered) == (2, 1)
     assert grader.received[0].authorization == "Bearer graders-own-key"
 
 
-def test_questions_of_held_out_sets_are_neither_asked_nor_kept(setting: Setting, make: Any) -> None:
+def test_questions_of_held_out_sets_are_neither_asked_nor_kept(setting: Setting, make: RowBuilders) -> None:
     suite = setting.world.write_rows("suite.jsonl", [make.row("Turn 2, around!", "x")])
     held_out = [{"name": "task", "uri": suite}]
     with serve(Teacher()) as server:
@@ -223,7 +226,7 @@ def test_questions_of_held_out_sets_are_neither_asked_nor_kept(setting: Setting,
         setting.run(setting.config(server.url, rows, "paraphrases", heldOut=held_out))
 
 
-def test_the_manifest_says_all_but_keys(setting: Setting, make: Any) -> None:
+def test_the_manifest_says_all_but_keys(setting: Setting, make: RowBuilders) -> None:
     budget = {
         "calls": 100,
         "amount": "5.00",
@@ -272,8 +275,8 @@ def test_rows_and_how_they_were_made_stay_and_the_journal_goes(setting: Setting)
     [
         (Reply(401, {}), "Secret's token"),
         (Reply(404, {"error": "no such model"}), "correct its URL"),
-        (Reply(body={"answer": 1}), "speaks the OpenAI API"),
-        (Reply(body=b"<html>"), "answers with no JSON"),
+        (Reply(body={"answer": 1}), "use an endpoint with the OpenAI API"),
+        (Reply(body=b"<html>"), "does not answer with JSON"),
     ],
 )
 def test_an_endpoint_that_is_none(setting: Setting, reply: Reply, message: str) -> None:
@@ -303,13 +306,13 @@ def test_wrong_source_rows_are_said_before_anything_is_paid(setting: Setting) ->
     with serve(Teacher()) as server:
         with pytest.raises(DataError, match="missing_prompt"):
             setting.run(setting.config(server.url, [*prompts(3), {"prompt": 3}]))
-        sieve = {"rewards": [{"name": "right", "exact": {}}], "minimumReward": 1.0}
+        reward_filter = {"rewards": [{"name": "right", "exact": {}}], "minimumReward": 1.0}
         with pytest.raises(DataError, match='needs an "answer"'):
-            setting.run(setting.config(server.url, prompts(3), filter=sieve))
+            setting.run(setting.config(server.url, prompts(3), filter=reward_filter))
         assert server.received == []
 
 
-def test_prepare_reads_what_was_made_behind_what_was_given(setting: Setting, make: Any) -> None:
+def test_prepare_reads_what_was_made_behind_what_was_given(setting: Setting, make: RowBuilders) -> None:
     world = setting.world
     with serve(Teacher()) as server:
         report = setting.run(setting.config(server.url, prompts(20)))

@@ -1,4 +1,4 @@
-"""Work files in a bucket: a pod that is killed loses its disk, and no answer that was paid for."""
+"""Generate stage with a workspace in a bucket: a killed pod loses no paid answer."""
 
 import uuid
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ import pytest
 from generation_runs import Setting, journalled, prompts
 from scripted_server import Received, Reply, serve
 from scripted_teacher import Teacher, answer, text_of
+from stage_world import World
 from storage_servers import BUCKET, S3Server, run_s3
 
 from tunesmith_data.pod.storage import Storage
@@ -23,7 +24,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
-def test_a_killed_pod_loses_its_disk_and_no_answer(world: Any, s3: S3Server, tmp_path: Path) -> None:
+def test_a_killed_pod_loses_its_disk_and_no_answer(world: World, s3: S3Server, tmp_path: Path) -> None:
     secrets, name = tmp_path / "secrets", uuid.uuid4().hex
     setting = Setting(world, secrets)
     (secrets / "output").mkdir()
@@ -62,7 +63,8 @@ def test_a_killed_pod_loses_its_disk_and_no_answer(world: Any, s3: S3Server, tmp
         made = run(config).generation
         again = {answer(text_of(request)) for request in server.received}
         assert not known & again
-        assert (made.rows, len(known | again)) == (40, 40)
+        # Not known | again: an upload that was on its way when the pod was killed may have arrived since.
+        assert (made.rows, len(journalled(stored / "journal"))) == (40, 40)
         assert 0 < made.calls - 40 <= config.generation.concurrency, (
             "what was on its way may have to be paid for"
         )

@@ -1,4 +1,4 @@
-"""What models write around the JSON that they were asked for, and which texts are nearly the same."""
+"""JSON, scores and choices in the answers of models; similar texts."""
 
 import json
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith_data.generate.json_answers import find_choice, find_objects, find_score
-from tunesmith_data.generate.similar_questions import NearTexts, normal
+from tunesmith_data.generate.similar_questions import SimilarTexts, normalize_words
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_whole_objects_of_a_list_are_found_wherever_it_is_cut(
     found = list(find_objects(f"Here: {text}"))
     assert found == rows
     torn = list(find_objects(text[:length]))
-    whole = sum(len(json.dumps(rows[: count + 1])) - 1 <= length for count in range(len(rows)))
-    assert torn[:whole] == rows[:whole]
+    complete = sum(len(json.dumps(rows[: count + 1])) - 1 <= length for count in range(len(rows)))
+    assert torn[:complete] == rows[:complete]
 
 
 @given(st.text())
@@ -91,7 +91,7 @@ _WORDS = st.lists(
 
 @given(st.lists(_WORDS, max_size=8), _WORDS, st.sampled_from([0.7, 0.8, 1.0]))
 def test_near_texts_are_those_of_jaccard(seen: list[list[str]], words: list[str], threshold: float) -> None:
-    near = NearTexts(threshold)
+    near = SimilarTexts(threshold)
     for text in seen:
         near.add(" ".join(text))
 
@@ -99,11 +99,11 @@ def test_near_texts_are_those_of_jaccard(seen: list[list[str]], words: list[str]
         mine, theirs = set(words), set(other)
         return len(mine & theirs) / len(mine | theirs) if mine else 0.0
 
-    assert near.holds_like(" ".join(words)) is any(likeness(text) >= threshold - 1e-9 for text in seen)
+    assert near.contains_similar(" ".join(words)) is any(likeness(text) >= threshold - 1e-9 for text in seen)
 
 
 def test_case_punctuation_and_spaces_are_no_difference() -> None:
     assert (
-        normal("  What's\nthe CAPITAL of \N{FULLWIDTH LATIN CAPITAL LETTER F}rance?! ")
+        normalize_words("  What's\nthe CAPITAL of \N{FULLWIDTH LATIN CAPITAL LETTER F}rance?! ")
         == "what s the capital of france"
     )

@@ -1,4 +1,4 @@
-"""No limit is passed and nothing is paid for twice, whatever endpoints take and whenever pods are killed."""
+"""Token budget and journal under concurrency, lost answers and killed pods."""
 
 import signal
 import threading
@@ -14,21 +14,22 @@ from hypothesis import strategies as st
 from long_form import cases
 from scripted_server import Received, Reply, serve
 from scripted_teacher import Teacher, answer, kind_of, said, text_of
+from stage_world import RowBuilders, World
 
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.generation import GenerationBudget
 from tunesmith_contract.report import Outcome, parse_report
-from tunesmith_data.endpoints.client import RequestRefused, TryAgain
-from tunesmith_data.endpoints.journal import Answer, Journal, Spent, Usage
+from tunesmith_data.endpoints.client import EndpointBusy, RequestRefused
+from tunesmith_data.endpoints.journal import ChatAnswer, Journal, Spending, TokenUsage
 from tunesmith_data.failures import DataError, InfrastructureError
-from tunesmith_data.generate.rate_limiter import Clock, Pace
-from tunesmith_data.generate.token_budget import BudgetExhausted, Purse
+from tunesmith_data.generate.rate_limiter import Clock, RateLimiter
+from tunesmith_data.generate.token_budget import BudgetExhausted, TokenBudget
 
 PRICES = {"inputPricePerMillion": "100000", "outputPricePerMillion": "200000", "currency": "EUR"}
 
 
 @pytest.fixture
-def setting(world: Any, tmp_path: Path) -> Setting:
+def setting(world: World, tmp_path: Path) -> Setting:
     return Setting(world, tmp_path / "secrets")
 
 
@@ -70,31 +71,31 @@ def test_no_limit_is_ever_passed(
     prices = PRICES if amount is not None else {}
     budget = GenerationBudget.model_validate({"calls": calls, "tokens": tokens, "amount": amount, **prices})
     path = tmp_path_factory.mktemp("journal") / "journal.jsonl"
-    lock, taken = threading.Lock(), [Spent()]
+    lock, taken = threading.Lock(), [Spending()]
     left = list(enumerate(asked))
 
-    def work(purse: Purse) -> None:
+    def work(budget: TokenBudget) -> None:
         while True:
             with lock:
                 if not left:
                     return
-                number, (prompt, most, share, way) = left.pop()
-            usage = Usage(round(prompt * share), round(most * share))
+                number, (prompt, max_usage, share, way) = left.pop()
+            usage = TokenUsage(round(prompt * share), round(max_usage * share))
             try:
-                with purse.turn(str(number), Usage(prompt, most)) as settle:
+                with budget.reserve(str(number), TokenUsage(prompt, max_usage)) as settle:
                     if way == "away":
-                        raise TryAgain("busy", unserved=True)
+                        raise EndpointBusy("busy", not_processed=True)
                     with lock:
-                        taken[0] = taken[0].plus(usage)
+                        taken[0] = taken[0].add_calls(usage)
                     if way == "lost":
-                        raise TryAgain("hung up")
-                    settle(Answer("yes", True, usage))
-            except (TryAgain, BudgetExhausted):
+                        raise EndpointBusy("hung up")
+                    settle(ChatAnswer("yes", True, usage))
+            except (EndpointBusy, BudgetExhausted):
                 pass
 
     with Journal(path, lambda _: None) as journal:
-        purse = Purse(budget, journal)
-        workers = [threading.Thread(target=work, args=(purse,)) for _ in range(threads)]
+        token_budget = TokenBudget(budget, journal)
+        workers = [threading.Thread(target=work, args=(token_budget,)) for _ in range(threads)]
         for worker in workers:
             worker.start()
         for worker in workers:
@@ -111,16 +112,16 @@ def test_no_limit_is_ever_passed(
 
 @pytest.mark.parametrize(
     ("error", "calls"),
-    [(RequestRefused("no"), 0), (TryAgain("busy", unserved=True), 0), (TryAgain("gone"), 1)],
+    [(RequestRefused("no"), 0), (EndpointBusy("busy", not_processed=True), 0), (EndpointBusy("gone"), 1)],
 )
 def test_what_was_turned_away_costs_nothing_and_what_was_lost_may_have(
     tmp_path: Path, error: Exception, calls: int
 ) -> None:
     with Journal(tmp_path / "journal.jsonl", lambda _: None) as journal:
-        purse = Purse(GenerationBudget(calls=5), journal)
-        with pytest.raises(type(error)), purse.turn("question", Usage(7, 3)):
+        budget = TokenBudget(GenerationBudget(calls=5), journal)
+        with pytest.raises(type(error)), budget.reserve("question", TokenUsage(7, 3)):
             raise error
-        assert journal.spent == Spent().plus(Usage(7, 3), calls)
+        assert journal.spent == Spending().add_calls(TokenUsage(7, 3), calls)
 
 
 def test_a_journal_goes_on_in_the_next_file(tmp_path: Path) -> None:
@@ -130,9 +131,9 @@ def test_a_journal_goes_on_in_the_next_file(tmp_path: Path) -> None:
             tmp_path / "j.jsonl", lambda file: kept.append(file.name), 1, lines_per_file=3
         ) as journal:
             for number in range(start, start + 5):
-                journal.put(str(number), Answer(f"say {number}", True, Usage(1, 2)))
-            assert journal.spent == Spent().plus(Usage(1, 2), start + 5)
-            assert journal.get("0") == Answer("say 0", True, Usage(1, 2))
+                journal.put(str(number), ChatAnswer(f"say {number}", True, TokenUsage(1, 2)))
+            assert journal.spent == Spending().add_calls(TokenUsage(1, 2), start + 5)
+            assert journal.get("0") == ChatAnswer("say 0", True, TokenUsage(1, 2))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "j-1.jsonl",
         "j-2.jsonl",
@@ -174,10 +175,12 @@ def test_the_stage_stops_at_its_budget_with_what_there_is(setting: Setting, budg
         assert len(server.received) == requests
 
 
-def test_an_item_is_begun_only_if_all_its_rows_can_be_judged(setting: Setting, make: Any) -> None:
-    sieve = {"judge": {"minimum": 1}}
+def test_an_item_is_begun_only_if_all_its_rows_can_be_judged(setting: Setting, make: RowBuilders) -> None:
+    reward_filter = {"judge": {"minimum": 1}}
     with serve(Teacher()) as server:
-        config = setting.config(server.url, make.rows(9), "selfInstruct", budget={"calls": 11}, filter=sieve)
+        config = setting.config(
+            server.url, make.rows(9), "selfInstruct", budget={"calls": 11}, filter=reward_filter
+        )
         report = setting.run(config)
     assert (report.rows, report.calls) == (5, 6), "five calls are left, and the next five rows need six"
 
@@ -243,7 +246,7 @@ def test_a_restart_does_not_reset_the_budget(setting: Setting) -> None:
     clock = FakeClock()
     with serve(dying) as server:
         config = setting.config(server.url, prompts(20), budget={"calls": 10}, concurrency=1)
-        with pytest.raises(InfrastructureError, match=r"the teacher at .* can't be reached"):
+        with pytest.raises(InfrastructureError, match=r"the teacher at .* cannot be reached"):
             setting.run(config, clock.clock)
         tries = len(server.received) - 6
         server.received.clear()
@@ -337,10 +340,10 @@ def test_an_hour_is_waited_and_no_longer(setting: Setting) -> None:
 @given(st.lists(st.floats(0, 30), min_size=1, max_size=60), st.integers(1, 120))
 def test_no_minute_sees_more_requests_than_it_may(pauses: list[float], per_minute: int) -> None:
     clock = FakeClock()
-    pace, sent = Pace(per_minute, clock.clock), []
+    rate_limiter, sent = RateLimiter(per_minute, clock.clock), []
     for pause in pauses:
         clock.time += pause
-        pace.wait()
+        rate_limiter.wait()
         sent.append(clock.time)
     for start in sent:
         assert sum(start <= time < start + 60 - 1e-6 for time in sent) <= per_minute
@@ -348,8 +351,8 @@ def test_no_minute_sees_more_requests_than_it_may(pauses: list[float], per_minut
 
 def test_who_is_held_passes_later() -> None:
     clock = FakeClock()
-    pace = Pace(None, clock.clock)
-    pace.wait()
-    pace.hold(12)
-    pace.wait()
+    rate_limiter = RateLimiter(None, clock.clock)
+    rate_limiter.wait()
+    rate_limiter.pause(12)
+    rate_limiter.wait()
     assert clock.time == 12

@@ -1,4 +1,4 @@
-"""Agreement between annotators: known values, undefined ones, and what is made of them."""
+"""Agreement of annotators: known values, undefined values, verdicts."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,8 +7,8 @@ import pytest
 from tunesmith_data.labels.agreement import measure_agreement
 from tunesmith_data.labels.agreement_report import AgreementReport
 from tunesmith_data.labels.agreement_table import render
-from tunesmith_data.labels.task_items import Item, build_item
-from tunesmith_data.labels.tasks import Task, TaskKind
+from tunesmith_data.labels.task_items import LabelItem, build_item
+from tunesmith_data.labels.tasks import LabelTask, TaskKind
 from tunesmith_data.labels.votes import Vote, count_votes
 from tunesmith_data.rows.report.label_agreement import describe_kappa
 
@@ -16,10 +16,12 @@ from tunesmith_data.rows.report.label_agreement import describe_kappa
 OBSERVERS = {"a": "123321412...", "b": "1233224125.3", "c": ".3332342251.", "d": "12332441251."}
 
 
-def report_on(task: Task, said: Mapping[str, str | Sequence[str]], seed: int = 0) -> AgreementReport:
+def report_agreement(
+    task: LabelTask, said: Mapping[str, str | Sequence[str]], seed: int = 0
+) -> AgreementReport:
     """Agreement of annotators, each with an answer an item; a dot is no answer, a dash a skip."""
     count = max(len(values) for values in said.values())
-    items: list[Item] = []
+    items: list[LabelItem] = []
     for number in range(count):
         row = {"prompt": f"question {number}", "completion": "x"}
         if task.kind is TaskKind.PREFERENCE:
@@ -35,18 +37,20 @@ def report_on(task: Task, said: Mapping[str, str | Sequence[str]], seed: int = 0
 
 
 def test_alpha_is_krippendorffs_own() -> None:
-    classes = Task(kind=TaskKind.CLASSIFICATION, labels=tuple("12345"))
-    assert report_on(classes, OBSERVERS).alpha == pytest.approx(0.743, abs=5e-4)
-    assert report_on(Task(kind=TaskKind.RATING), OBSERVERS).alpha == pytest.approx(0.815, abs=5e-4)
+    classes = LabelTask(kind=TaskKind.CLASSIFICATION, labels=tuple("12345"))
+    assert report_agreement(classes, OBSERVERS).alpha == pytest.approx(0.743, abs=5e-4)
+    assert report_agreement(LabelTask(kind=TaskKind.RATING), OBSERVERS).alpha == pytest.approx(
+        0.815, abs=5e-4
+    )
 
 
 def test_the_interval_holds_alpha_and_shrinks_with_items() -> None:
-    classes = Task(kind=TaskKind.CLASSIFICATION, labels=tuple("12345"))
-    few = report_on(classes, OBSERVERS)
-    many = report_on(classes, {name: values * 8 for name, values in OBSERVERS.items()})
+    classes = LabelTask(kind=TaskKind.CLASSIFICATION, labels=tuple("12345"))
+    few = report_agreement(classes, OBSERVERS)
+    many = report_agreement(classes, {name: values * 8 for name, values in OBSERVERS.items()})
     assert few.alpha_low < few.alpha < few.alpha_high
     assert many.alpha_high - many.alpha_low < 0.6 * (few.alpha_high - few.alpha_low)
-    assert report_on(classes, OBSERVERS) == few
+    assert report_agreement(classes, OBSERVERS) == few
 
 
 @pytest.mark.parametrize(
@@ -61,8 +65,8 @@ def test_the_interval_holds_alpha_and_shrinks_with_items() -> None:
     ],
 )
 def test_the_verdict_goes_by_the_usual_thresholds(said: dict[str, str], verdict: str) -> None:
-    classes = Task(kind=TaskKind.CLASSIFICATION, labels=("1", "2"))
-    report = report_on(classes, said)
+    classes = LabelTask(kind=TaskKind.CLASSIFICATION, labels=("1", "2"))
+    report = report_agreement(classes, said)
     assert verdict in report.verdict
     assert (report.alpha is None) == ("alpha" not in report.verdict)
     assert render(report).startswith(report.verdict)
@@ -71,7 +75,7 @@ def test_the_verdict_goes_by_the_usual_thresholds(said: dict[str, str], verdict:
 def test_pairs_agree_as_cohens_kappa_says() -> None:
     # Cohen (1960) on 50 applications: both yes 20, both no 15, only a 5, only b 10: 0.7 agree, 0.5 by chance.
     said = {"a": "1" * 25 + "2" * 25, "b": "1" * 20 + "2" * 5 + "1" * 10 + "2" * 15}
-    report = report_on(Task(kind=TaskKind.CLASSIFICATION, labels=("1", "2")), said)
+    report = report_agreement(LabelTask(kind=TaskKind.CLASSIFICATION, labels=("1", "2")), said)
     (pair,) = report.pairs
     assert (pair.items, pair.agreement, pair.kappa) == (50, 0.7, pytest.approx(0.4))
     assert (report.shared_items, report.disputed_items) == (50, 15)
@@ -99,8 +103,8 @@ def test_kappa_is_said_in_the_usual_words(kappa: float, words: str) -> None:
 
 
 def test_annotators_are_compared_with_what_most_say() -> None:
-    classes = Task(kind=TaskKind.CLASSIFICATION, labels=("1", "2"))
-    report = report_on(classes, {"anna": "1111", "ben": "1112", "carl": "222-"})
+    classes = LabelTask(kind=TaskKind.CLASSIFICATION, labels=("1", "2"))
+    report = report_agreement(classes, {"anna": "1111", "ben": "1112", "carl": "222-"})
     found = {each.name: (each.answers, each.skipped, each.with_majority) for each in report.annotators}
     # On the last item anna and ben differ: nobody is with a majority there.
     assert found == {"anna": (4, 0, 1.0), "ben": (4, 0, 1.0), "carl": (3, 1, 0.0)}
@@ -109,8 +113,8 @@ def test_annotators_are_compared_with_what_most_say() -> None:
 
 
 def test_the_most_disputed_come_first() -> None:
-    classes = Task(kind=TaskKind.CLASSIFICATION, labels=("1", "2", "3"))
-    report = report_on(classes, {"a": "111", "b": "112", "c": "123", "d": "111"})
+    classes = LabelTask(kind=TaskKind.CLASSIFICATION, labels=("1", "2", "3"))
+    report = report_agreement(classes, {"a": "111", "b": "112", "c": "123", "d": "111"})
     assert [item.line for item in report.disputed] == [3, 2]
     assert report.disputed[0].said == {"1": 2, "2": 1, "3": 1}
     assert "a on 1" in report.disputed[0].comments
@@ -118,20 +122,22 @@ def test_the_most_disputed_come_first() -> None:
 
 
 def test_a_preference_for_the_left_is_found() -> None:
-    task = Task(kind=TaskKind.PREFERENCE)
+    task = LabelTask(kind=TaskKind.PREFERENCE)
     said = {"a": [*"A" * 40, *"B" * 10, "tie"], "b": [*"A" * 45, *"B" * 5, "tie"]}
-    report = report_on(task, said)
+    report = report_agreement(task, said)
     assert report.position_bias.answers == 100
     assert report.position_bias.share_of_a == 0.85
     assert report.position_bias.p_value < 1e-10
     assert "Answer A is chosen in 85% of the answers" in report.verdict
     assert [each.share_of_a for each in report.annotators] == [0.8, 0.9]
-    fair = report_on(task, {"a": "AB" * 20, "b": "AB" * 20})
+    fair = report_agreement(task, {"a": "AB" * 20, "b": "AB" * 20})
     assert fair.position_bias.p_value == 1.0
     assert "stands first" not in fair.verdict
 
 
 def test_corrections_agree_on_whether_there_is_anything_to_correct() -> None:
-    report = report_on(Task(kind=TaskKind.CORRECTION), {"a": ["x", "y", "x "], "b": ["x", "z", "w"]})
+    report = report_agreement(
+        LabelTask(kind=TaskKind.CORRECTION), {"a": ["x", "y", "x "], "b": ["x", "z", "w"]}
+    )
     assert report.values == {"changed": 3, "unchanged": 3}
     assert report.agreement == pytest.approx(2 / 3)

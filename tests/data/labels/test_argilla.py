@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from argilla_process import OWNER_KEY, ArgillaServer, run_argilla
 from scripted_server import Reply, serve
+from stage_world import World
 
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.labels import ArgillaSource
@@ -62,7 +63,7 @@ class Labels:
     ) -> None:
         self.server = server
         self.folder = folder
-        self.out = folder / "labelled.jsonl"
+        self.out = folder / "labeled.jsonl"
         self.report = folder / "agreement.json"
         self.dataset = dataset
         self._capsys = capsys
@@ -259,7 +260,7 @@ def test_foreign_records_are_not_taken_for_ours(labels: Labels) -> None:
     assert "ForeignRecords: dataset labels-" in labels.error()
 
 
-def test_a_job_learns_from_what_people_labelled(labels: Labels, people: dict[str, str], world: Any) -> None:
+def test_a_job_learns_from_what_people_labelled(labels: Labels, people: dict[str, str], world: World) -> None:
     source = {"url": labels.server.url, "dataset": labels.dataset, "minAnnotators": 2}
     config = world.prepare_config(
         [], argilla=source, method={"dpo": {"maxLength": 128}}, validation={"fraction": 0.0}
@@ -281,12 +282,12 @@ def test_a_job_learns_from_what_people_labelled(labels: Labels, people: dict[str
     for name in ("carl", "ada"):
         labels.answer(people[name], wrong)
     assert labels.pulled() == []
-    labelled = ArgillaSource.model_validate(source)
-    assert pull_rows(labelled, world.root / "no-secret", rows.parent, agreement.parent, 0) == rows
+    labeled = ArgillaSource.model_validate(source)
+    assert pull_rows(labeled, world.root / "no-secret", rows.parent, agreement.parent, 0) == rows
     assert [json.loads(line) for line in rows.read_text().splitlines()] == PAIRS
 
 
-def test_a_job_says_that_people_do_not_agree(labels: Labels, people: dict[str, str], world: Any) -> None:
+def test_a_job_says_that_people_do_not_agree(labels: Labels, people: dict[str, str], world: World) -> None:
     source = {"url": labels.server.url, "dataset": labels.dataset}
     config = world.prepare_config(
         [], argilla=source, method={"dpo": {"maxLength": 128}}, validation={"fraction": 0.0}

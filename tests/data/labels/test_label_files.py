@@ -1,4 +1,4 @@
-"""Labels in plain files: tasks go out, answers come back as rows."""
+"""Labels in plain files: items written to sheets, rows made from the answers."""
 
 import json
 import os
@@ -18,12 +18,11 @@ from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.labels import LabelAggregate, LabelOutput
 from tunesmith_contract.run_config import DataFormat
 from tunesmith_data.__main__ import main as run_command
-from tunesmith_data.labels.aggregation import LeftOut, Rules, aggregate, decide
-from tunesmith_data.labels.pull import from_sheets, label_rows
-from tunesmith_data.labels.spreadsheet_cells import guard, unguard
-from tunesmith_data.labels.task_files import rows_path, write_sheet
+from tunesmith_data.labels.aggregation import AggregationRules, OmissionReason, aggregate, majority_value
+from tunesmith_data.labels.pull import label_rows, read_sheets
+from tunesmith_data.labels.task_files import escape_formula, rows_path, unescape_formula, write_sheet
 from tunesmith_data.labels.task_items import build_item, write_items
-from tunesmith_data.labels.tasks import Task, TaskKind
+from tunesmith_data.labels.tasks import LabelTask, TaskKind
 from tunesmith_data.labels.votes import Vote, count_votes
 from tunesmith_data.rows.reading import read_source
 
@@ -59,7 +58,7 @@ def push(folder: Path, rows: list[Row], *options: str, sheet: str = "tasks.csv")
 
 def pull(folder: Path, sheets: list[Path], *options: str) -> list[Row]:
     """Pull sheets; returns the rows that came out."""
-    out = folder / "labelled.jsonl"
+    out = folder / "labeled.jsonl"
     assert run_command(["labels", "pull", *map(str, sheets), "--out", str(out), *options]) == 0
     return read_rows(out)
 
@@ -71,7 +70,7 @@ def says(value: str, column: str = "choice") -> Any:
 
 def prefers(good: str) -> Any:
     """Someone who prefers the answer with a text, wherever it stands."""
-    return lambda line: {"choice": "A" if line["answer_a"] == guard(good) else "B"}
+    return lambda line: {"choice": "A" if line["answer_a"] == escape_formula(good) else "B"}
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
@@ -81,7 +80,7 @@ def test_preferences_come_back_in_trls_form(tmp_path: Path, suffix: str) -> None
     ben = fill(sheet, tmp_path / f"ben{suffix}", prefers("5"))
     rows = pull(tmp_path, [anna, ben], "--min-annotators", "2")
     assert rows == [{"prompt": "2 + 2?", "chosen": "5", "rejected": "4"}]
-    assert read_source(tmp_path / "labelled.jsonl", DataFormat.AUTO).data_format is DataFormat.PREFERENCE
+    assert read_source(tmp_path / "labeled.jsonl", DataFormat.AUTO).data_format is DataFormat.PREFERENCE
 
 
 def test_ties_and_skips_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -151,8 +150,8 @@ def test_judged_answers_come_out_with_their_label(
 ) -> None:
     sheet = push(tmp_path, [row], "--task", "approve")
     filled = fill(sheet, tmp_path / "anna.csv", says("no"))
-    labelled = {"prompt": prompt, "completion": completion, "label": False}
-    assert pull(tmp_path, [filled], "--output", "unpaired") == [labelled]
+    labeled = {"prompt": prompt, "completion": completion, "label": False}
+    assert pull(tmp_path, [filled], "--output", "unpaired") == [labeled]
 
 
 def test_tools_stay_with_their_row(tmp_path: Path) -> None:
@@ -198,7 +197,7 @@ def test_repeated_rows_are_one_task(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_another_seed_shows_answers_in_another_order() -> None:
-    task = Task(kind=TaskKind.PREFERENCE)
+    task = LabelTask(kind=TaskKind.PREFERENCE)
     rows = [{**PAIR, "prompt": str(number)} for number in range(200)]
     orders = [[build_item(row, task, "f", 1, seed).flipped for row in rows] for seed in (1, 1, 2)]
     assert orders[0] == orders[1] != orders[2]
@@ -211,7 +210,7 @@ def test_what_is_approved_comes_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], spreadsheet: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("labels")
-    task = Task(kind=TaskKind.APPROVE)
+    task = LabelTask(kind=TaskKind.APPROVE)
     items = [
         build_item({"prompt": prompt, "completion": completion}, task, "rows.jsonl", line, 0)
         for line, (prompt, completion) in enumerate(dict(rows).items(), start=1)
@@ -220,8 +219,8 @@ def test_what_is_approved_comes_back_as_it_was(
     sheet.write_bytes(write_sheet(sheet, items))
     rows_path(sheet).write_bytes(write_items(items))
     filled = fill(sheet, folder / "anna.csv", says("yes"), spreadsheet=spreadsheet)
-    answers = from_sheets([filled], None, drop_invalid=False)
-    assert list(label_rows(answers, Rules()).rows) == [item.row for item in items]
+    answers = read_sheets([filled], None, drop_invalid=False)
+    assert list(label_rows(answers, AggregationRules()).rows) == [item.row for item in items]
 
 
 @settings(max_examples=cases(50, 1000))
@@ -230,22 +229,24 @@ def test_a_correction_comes_back_as_it_was_written(
     tmp_path_factory: pytest.TempPathFactory, text: str, spreadsheet: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("labels")
-    item = build_item(PLAIN, Task(kind=TaskKind.CORRECTION), "rows.jsonl", 1, 0)
+    item = build_item(PLAIN, LabelTask(kind=TaskKind.CORRECTION), "rows.jsonl", 1, 0)
     sheet = folder / "tasks.csv"
     sheet.write_bytes(write_sheet(sheet, [item]))
     rows_path(sheet).write_bytes(write_items([item]))
-    filled = fill(sheet, folder / "anna.csv", says(guard(text), "correction"), spreadsheet=spreadsheet)
-    answers = from_sheets([filled], None, drop_invalid=False)
+    filled = fill(
+        sheet, folder / "anna.csv", says(escape_formula(text), "correction"), spreadsheet=spreadsheet
+    )
+    answers = read_sheets([filled], None, drop_invalid=False)
     said = None if text.strip().casefold() == "skip" else text
     assert [vote.value for vote in answers.votes] == [said]
 
 
 @given(seed=st.integers(0, 2**32), prompt=TEXT, rejected=st.booleans())
 def test_the_order_of_answers_is_undone(seed: int, prompt: str, rejected: bool) -> None:
-    item = build_item({**PAIR, "prompt": prompt}, Task(kind=TaskKind.PREFERENCE), "f", 1, seed)
+    item = build_item({**PAIR, "prompt": prompt}, LabelTask(kind=TaskKind.PREFERENCE), "f", 1, seed)
     wanted = PAIR["rejected" if rejected else "chosen"]
     choice = "A" if item.answers["answer_a"] == wanted else "B"
-    (row,) = aggregate([item], count_votes([Vote(item.id, "anna", choice)]), Rules()).rows
+    (row,) = aggregate([item], count_votes([Vote(item.id, "anna", choice)]), AggregationRules()).rows
     assert row["chosen"] == wanted
     assert {row["chosen"], row["rejected"]} == {"4", "5"}
 
@@ -261,14 +262,14 @@ VALUES: Mapping[TaskKind, Any] = {
 def test_the_order_of_annotators_does_not_matter(
     data: st.DataObject, kind: TaskKind, everyone: LabelAggregate
 ) -> None:
-    item = build_item(PAIR if kind is TaskKind.PREFERENCE else PLAIN, Task(kind=kind), "f", 1, 0)
+    item = build_item(PAIR if kind is TaskKind.PREFERENCE else PLAIN, LabelTask(kind=kind), "f", 1, 0)
     values = data.draw(st.lists(VALUES[kind], min_size=1, max_size=6))
     shuffled = data.draw(st.permutations(values))
     results = [
         aggregate(
             [item],
             count_votes(Vote(item.id, f"a{n}", value) for n, value in enumerate(said)),
-            Rules(everyone),
+            AggregationRules(everyone),
         )
         for said in (values, shuffled)
     ]
@@ -280,19 +281,19 @@ def test_the_order_of_annotators_does_not_matter(
 
 @given(TEXT | st.sampled_from(["=1+1", "'=1", "''-2", "+a", "@b", "\tc", "-", "'"]))
 def test_no_cell_is_a_formula(text: str) -> None:
-    assert guard(text)[0] not in "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
-    assert unguard(guard(text)) == text
+    assert escape_formula(text)[0] not in "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
+    assert unescape_formula(escape_formula(text)) == text
 
 
 def test_what_most_say() -> None:
-    assert decide(TaskKind.PREFERENCE, ["A", "B", "A"]) == "A"
-    assert decide(TaskKind.PREFERENCE, ["A", "B"]) is None
-    assert decide(TaskKind.RATING, ["1", "5", "5", "4"]) == "4.5"
-    assert decide(TaskKind.CORRECTION, ["the cat sat", "the cat sits", "dogs"]) == "the cat sat"
+    assert majority_value(TaskKind.PREFERENCE, ["A", "B", "A"]) == "A"
+    assert majority_value(TaskKind.PREFERENCE, ["A", "B"]) is None
+    assert majority_value(TaskKind.RATING, ["1", "5", "5", "4"]) == "4.5"
+    assert majority_value(TaskKind.CORRECTION, ["the cat sat", "the cat sits", "dogs"]) == "the cat sat"
 
 
 def test_too_few_annotators_and_draws_are_counted() -> None:
-    task = Task(kind=TaskKind.APPROVE)
+    task = LabelTask(kind=TaskKind.APPROVE)
     items = [build_item({**PLAIN, "prompt": str(number)}, task, "f", number, 0) for number in range(3)]
     said = [("yes", "no"), ("yes",), ("no", "no")]
     votes = [
@@ -300,9 +301,15 @@ def test_too_few_annotators_and_draws_are_counted() -> None:
         for item, values in zip(items, said, strict=True)
         for n, value in enumerate(values)
     ]
-    labelled = aggregate(items, count_votes(votes), Rules(min_annotators=2))
-    assert labelled.left_out == {LeftOut.TOO_FEW: 1, LeftOut.NO_MAJORITY: 1, LeftOut.NOT_APPROVED: 1}
-    unpaired = aggregate(items, count_votes(votes), Rules(min_annotators=2, output=LabelOutput.UNPAIRED))
+    labeled = aggregate(items, count_votes(votes), AggregationRules(min_annotators=2))
+    assert labeled.left_out == {
+        OmissionReason.TOO_FEW: 1,
+        OmissionReason.NO_MAJORITY: 1,
+        OmissionReason.NOT_APPROVED: 1,
+    }
+    unpaired = aggregate(
+        items, count_votes(votes), AggregationRules(min_annotators=2, output=LabelOutput.UNPAIRED)
+    )
     assert [row["label"] for row in unpaired.rows] == [False]
 
 
@@ -322,7 +329,7 @@ def test_a_wrong_value_is_found_where_it_stands(
 ) -> None:
     sheet = push(tmp_path, [PLAIN], "--task", "approve")
     fill(sheet, sheet, lambda _: line)
-    out = tmp_path / "labelled.jsonl"
+    out = tmp_path / "labeled.jsonl"
     command = ["labels", "pull", str(sheet), "--out", str(out)]
     assert run_command(command) == ExitCode.DATA_ERROR
     assert expected in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What prepare says of a model's sizes is what the model is."""
+"""Model inspection: the reported sizes are those of the model."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The answer's tokens, and only they, are told apart under every kind of chat template."""
+"""Rendering: exactly the answer's tokens are marked, under every kind of chat template."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which Secret opens which of a run's URIs."""
+"""Secret roles of each URI of a run."""
 
 from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.methods import Method, SFTMethod

@@ -1,4 +1,4 @@
-"""Files are found where URIs say, and appear whole or not at all."""
+"""Storage: files behind URIs, written whole or not at all."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_a_folder_or_pattern_of_a_hub_is_a_data_set(tmp_path: Path, monkeypatch:
             "data/test-0.parquet": b"t",
             "data/train-0.parquet": b"0",
             "data/train-1.parquet": b"1",
-            "data/manifest.json": b"not an artefact's",
+            "data/manifest.json": b"not an artifact's",
             "data/old/train-2.parquet": b"2",
         }
     )
@@ -96,11 +96,9 @@ def test_a_folder_or_pattern_of_a_hub_is_a_data_set(tmp_path: Path, monkeypatch:
     assert read("hf://o/r/data/*.parquet") == {"test-0.parquet": b"t", **train}
     assert set(read("hf://o/r/data/@v1")) == {"test-0.parquet", *train}
     assert [uri.revision for uri in hub.opened] == [None, "refs/convert/parquet", None, "v1"]
-    with pytest.raises(DataError, match=r"train/ names no file of rows \(nothing is there\)"):
+    with pytest.raises(DataError, match=r"train/ has no data files \(nothing is there\)"):
         read("hf://o/r/train/")
-    with pytest.raises(
-        DataError, match=r"r/x\* names no file of rows \(there are README.md, all.jsonl, data/\)"
-    ):
+    with pytest.raises(DataError, match=r"r/x\* has no data files \(there are README.md, all.jsonl, data/\)"):
         read("hf://o/r/x*")
 
 

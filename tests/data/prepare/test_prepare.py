@@ -1,12 +1,14 @@
-"""Prepare says what is wrong before anything is trained, and what it leaves does not depend on the run."""
+"""Prepare stage: errors before training, and results that do not depend on the run."""
 
 import gzip
 import json
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from stage_world import RowBuilders, World
 
 from tunesmith_data.failures import DataError, StageError, UserError
 from tunesmith_data.prepare import load_prepared
@@ -14,7 +16,7 @@ from tunesmith_data.prepare import load_prepared
 BAD = {"messages": [{"role": "bot", "content": "x"}]}
 
 
-def test_counts_add_up_and_the_digest_is_of_the_content(world: Any, make: Any) -> None:
+def test_counts_add_up_and_the_digest_is_of_the_content(world: World, make: RowBuilders) -> None:
     rows = make.rows(40)
     uri = world.write_rows("train.jsonl", [*rows, *rows[:3], BAD])
     config = {"onInvalidRow": "Drop", "maxInvalidFraction": 0.1}
@@ -35,7 +37,7 @@ def test_counts_add_up_and_the_digest_is_of_the_content(world: Any, make: Any) -
     assert "unrecognized_role" in json.loads(dropped)["reasons"][0]
 
 
-def test_findings_fail_with_the_first_five_and_the_total(world: Any, make: Any) -> None:
+def test_findings_fail_with_the_first_five_and_the_total(world: World, make: RowBuilders) -> None:
     uri = world.write_rows("train.jsonl", [*make.rows(3), *[BAD] * 7])
     with pytest.raises(DataError) as caught:
         world.prepare(world.prepare_config(uri))
@@ -47,7 +49,7 @@ def test_findings_fail_with_the_first_five_and_the_total(world: Any, make: Any) 
         world.prepare(world.prepare_config(uri, onInvalidRow="Drop", maxInvalidFraction=0.5))
 
 
-def test_what_was_wrong_before_a_file_breaks_off_is_kept(world: Any, make: Any) -> None:
+def test_what_was_wrong_before_a_file_breaks_off_is_kept(world: World, make: RowBuilders) -> None:
     rows = [*make.rows(100), BAD, *make.rows(30_000)]
     packed = gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode())
     (world.data / "train.jsonl.gz").write_bytes(packed[: len(packed) * 2 // 3])
@@ -57,7 +59,7 @@ def test_what_was_wrong_before_a_file_breaks_off_is_kept(world: Any, make: Any) 
     assert json.loads(found[0])["line"] == 101
 
 
-def test_rows_held_out_by_the_user_are_never_trained_on(world: Any, make: Any) -> None:
+def test_rows_held_out_by_the_user_are_never_trained_on(world: World, make: RowBuilders) -> None:
     rows = make.rows(30)
     train, validation = world.write_rows("a.jsonl", rows), world.write_rows("b.jsonl", rows[25:])
     report = world.prepare(world.prepare_config(train, validation={"uri": validation}))
@@ -69,7 +71,7 @@ def test_rows_held_out_by_the_user_are_never_trained_on(world: Any, make: Any) -
     }
 
 
-def test_long_rows_are_counted_and_lost_answers_are_findings(world: Any, make: Any) -> None:
+def test_long_rows_are_counted_and_lost_answers_are_findings(world: World, make: RowBuilders) -> None:
     long_answer, long_question = make.row("q", "word " * 300), make.row("word " * 300, "a")
     uri = world.write_rows("train.jsonl", [*make.rows(5), long_answer])
     report = world.prepare(world.prepare_config(uri))
@@ -81,7 +83,7 @@ def test_long_rows_are_counted_and_lost_answers_are_findings(world: Any, make: A
 
 @pytest.mark.parametrize("changed", [False, True])
 def test_a_template_that_training_replaces_is_told(
-    world: Any, make: Any, monkeypatch: pytest.MonkeyPatch, changed: bool
+    world: World, make: RowBuilders, monkeypatch: pytest.MonkeyPatch, changed: bool
 ) -> None:
     monkeypatch.setattr(
         "tunesmith_data.models.training_template.is_template_changed", lambda tokenizer: changed
@@ -90,7 +92,7 @@ def test_a_template_that_training_replaces_is_told(
     assert world.prepare(world.prepare_config(uri)).model.template_changed is changed
 
 
-def test_plain_text_rows(world: Any) -> None:
+def test_plain_text_rows(world: World) -> None:
     rows = [
         {"prompt": f"{number} plus one is ", "completion": str(number + 1), "id": number}
         for number in range(30)
@@ -100,7 +102,7 @@ def test_plain_text_rows(world: Any) -> None:
     assert report.dataset.rows == 30
 
 
-def test_a_changed_model_has_another_revision(world: Any, make: Any, models: Any) -> None:
+def test_a_changed_model_has_another_revision(world: World, make: RowBuilders, models: Path) -> None:
     copy = world.root / "pvc/data/model"
     shutil.copytree(models / "llama", copy)
     uri = world.write_rows("train.jsonl", make.rows(10))
@@ -116,23 +118,23 @@ def test_a_changed_model_has_another_revision(world: Any, make: Any, models: Any
     assert revision("c") != before
 
 
-def drop_config(folder: Any) -> None:
+def drop_config(folder: Path) -> None:
     (folder / "config.json").unlink()
 
 
-def drop_weights(folder: Any) -> None:
+def drop_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
-def drop_tokenizer(folder: Any) -> None:
+def drop_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
 
 
-def drop_template(folder: Any) -> None:
+def drop_template(folder: Path) -> None:
     (folder / "chat_template.jinja").unlink()
 
 
-def become_classifier(folder: Any) -> None:
+def become_classifier(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(
         json.dumps(config | {"architectures": ["LlamaForTokenClassification"]})
@@ -151,7 +153,7 @@ def become_classifier(folder: Any) -> None:
     ],
 )
 def test_a_wrong_model_is_the_users_and_named(
-    world: Any, make: Any, models: Any, harm: Callable[[Any], None], reason: str
+    world: World, make: RowBuilders, models: Path, harm: Callable[[Any], None], reason: str
 ) -> None:
     copy = world.root / "pvc/data/model"
     shutil.copytree(models / "llama", copy)
@@ -162,12 +164,12 @@ def test_a_wrong_model_is_the_users_and_named(
     assert caught.value.reason == reason
 
 
-def test_a_missing_data_set(world: Any) -> None:
+def test_a_missing_data_set(world: World) -> None:
     with pytest.raises(StageError, match=r"pvc://data/absent\.jsonl does not exist"):
         world.prepare(world.prepare_config("pvc://data/absent.jsonl"))
 
 
-def test_changed_data_is_not_trained_on(world: Any, make: Any) -> None:
+def test_changed_data_is_not_trained_on(world: World, make: RowBuilders) -> None:
     report = world.prepare(world.prepare_config(world.write_rows("train.jsonl", make.rows(10))))
     folder = world.output / "ns/uid/prepared"
     shutil.copy(folder / "train.parquet", folder / "validation.parquet")

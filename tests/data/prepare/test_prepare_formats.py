@@ -1,4 +1,4 @@
-"""Prepare counts each method's rows as the method will see them, whatever format they are written in."""
+"""Prepare stage for every method and format: rows counted as the method sees them."""
 
 import json
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from long_form import cases
+from stage_world import RowBuilders, World
 
 from tunesmith_data.failures import DataError, UserError
 from tunesmith_data.models.rendering import Renderer
@@ -24,11 +25,13 @@ def renderer(models: Path) -> Renderer:
     return Renderer(load_tokenizer(models / "llama"))
 
 
-def prepared_rows(world: Any, digest: str) -> Split:
+def prepared_rows(world: World, digest: str) -> Split:
     return load_prepared(world.output / "ns/uid/prepared", digest)
 
 
-def test_a_preference_is_as_long_as_its_longer_answer(world: Any, make: Any, renderer: Renderer) -> None:
+def test_a_preference_is_as_long_as_its_longer_answer(
+    world: World, make: RowBuilders, renderer: Renderer
+) -> None:
     rows = make.preferences(12)
     rows[0]["rejected"][0]["content"] = "long " * 40
     config = world.prepare_config(world.write_rows("p.jsonl", rows), method={"dpo": {"maxLength": 64}})
@@ -40,14 +43,16 @@ def test_a_preference_is_as_long_as_its_longer_answer(world: Any, make: Any, ren
     assert sorted(map(json.dumps, [*split.train, *split.validation])) == sorted(map(json.dumps, rows))
 
 
-def test_a_prompt_longer_than_the_room_before_the_answer_is_a_finding(world: Any, make: Any) -> None:
+def test_a_prompt_longer_than_the_room_before_the_answer_is_a_finding(
+    world: World, make: RowBuilders
+) -> None:
     rows = [*make.rows(8), make.row("word " * 40, "x")]
     config = world.prepare_config(world.write_rows("chat.jsonl", rows), method={"grpo": GRPO})
     with pytest.raises(DataError, match=r"chat.jsonl:9: prompt_too_long.*lower maxCompletionLength"):
         world.prepare(config)
 
 
-def test_conversations_become_prompts_with_answers(world: Any, make: Any) -> None:
+def test_conversations_become_prompts_with_answers(world: World, make: RowBuilders) -> None:
     rows = make.rows(8)
     config = world.prepare_config(
         world.write_rows("chat.jsonl", rows), method={"grpo": GRPO | {"maxLength": 128}}
@@ -61,7 +66,7 @@ def test_conversations_become_prompts_with_answers(world: Any, make: Any) -> Non
     assert all(json.loads(row["answer"])["low"] >= 0 for row in split.train)
 
 
-def test_long_text_is_not_cut(world: Any) -> None:
+def test_long_text_is_not_cut(world: World) -> None:
     (world.data / "book.txt").write_text("\n\n".join(f"{number} word" * 1000 for number in range(6)))
     method = {"pretraining": {"maxLength": 64}}
     dataset = world.prepare(world.prepare_config("pvc://data/book.txt", method=method)).dataset
@@ -69,7 +74,7 @@ def test_long_text_is_not_cut(world: Any) -> None:
     assert dataset.tokens.max > 400
 
 
-def test_labels_that_are_all_the_same_are_warned_of(world: Any) -> None:
+def test_labels_that_are_all_the_same_are_warned_of(world: World) -> None:
     rows = [{"prompt": f"{number} is", "completion": " a number", "label": True} for number in range(9)]
     config = world.prepare_config(world.write_rows("k.jsonl", rows), method={"kto": {}})
     dataset = world.prepare(config).dataset
@@ -79,7 +84,7 @@ def test_labels_that_are_all_the_same_are_warned_of(world: Any) -> None:
 
 
 def test_a_reward_model_needs_an_architecture_that_can_end_in_a_number(
-    world: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+    world: World, make: RowBuilders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         "tunesmith_data.models.inspection.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES", {}
@@ -110,7 +115,7 @@ MAKERS: dict[str, Callable[[int], dict[str, Any]]] = {
     st.lists(st.sampled_from(["{", "[]", "{}", '{"prompt": 1}', '{"messages": []}']), max_size=4),
 )
 @settings(max_examples=cases(30, 600), suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_counts_add_up_in_every_format(world: Any, key: str, numbers: list[int], bad: list[str]) -> None:
+def test_counts_add_up_in_every_format(world: World, key: str, numbers: list[int], bad: list[str]) -> None:
     lines = [*(json.dumps(MAKERS[key](number)) for number in numbers), *bad]
     (world.data / "mixed.jsonl").write_text("\n".join(lines))
     config = world.prepare_config(

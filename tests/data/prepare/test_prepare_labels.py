@@ -1,11 +1,12 @@
-"""A job that learns from labels: how far people agree stands in its report, on its page and in its status."""
+"""Prepare stage with labels: agreement in report, page and status."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from data_reports import make_agreement
-from labelled_rows import labels_left
+from labeled_rows import labels_left
+from stage_world import RowBuilders, World
 
 from tunesmith_contract.report import DatasetReport
 from tunesmith_data.prepare.annotator_agreement import agreement_issues
@@ -16,7 +17,7 @@ from tunesmith_data.rows.report.data_report import DataReport
 ARGILLA = {"url": "http://argilla.labels.svc:6900", "dataset": "tone"}
 
 
-def prepared(world: Any, make: Any, **changes: Any) -> tuple[DatasetReport, DataReport]:
+def prepared(world: World, make: RowBuilders, **changes: Any) -> tuple[DatasetReport, DataReport]:
     """What prepare says of labels with an agreement like that of ``make_agreement``."""
     agreement = make_agreement().model_copy(update=changes)
     labels_left(world.output / "ns/uid", make.rows(60), agreement)
@@ -24,7 +25,7 @@ def prepared(world: Any, make: Any, **changes: Any) -> tuple[DatasetReport, Data
     return dataset, read_report(world.output / "ns/uid/data-report")
 
 
-def test_low_agreement_reaches_report_page_and_status(world: Any, make: Any) -> None:
+def test_low_agreement_reaches_report_page_and_status(world: World, make: RowBuilders) -> None:
     dataset, report = prepared(world, make)
     assert report.agreement == make_agreement()
     (issue,) = (issue for issue in report.issues if issue.check == "low_agreement")
@@ -42,7 +43,7 @@ def test_low_agreement_reaches_report_page_and_status(world: Any, make: Any) -> 
     assert "moderate" not in page and "substantial" in page
 
 
-def test_comments_are_quoted_without_personal_data(world: Any, make: Any) -> None:
+def test_comments_are_quoted_without_personal_data(world: World, make: RowBuilders) -> None:
     (first, *_) = make_agreement().disputed
     said = first.model_copy(update={"comments": ("ask anna.bolt@example.org",)})
     _, report = prepared(world, make, disputed=(said,))
@@ -50,7 +51,7 @@ def test_comments_are_quoted_without_personal_data(world: Any, make: Any) -> Non
     assert report.agreement.disputed[0].comments == ("ask <EMAIL>",)
 
 
-def test_rows_of_files_have_no_agreement(world: Any, make: Any) -> None:
+def test_rows_of_files_have_no_agreement(world: World, make: RowBuilders) -> None:
     world.prepare(world.prepare_config(world.write_rows("t.jsonl", make.rows(30))))
     assert read_report(world.output / "ns/uid/data-report").agreement is None
     assert "annotators" not in (world.output / "ns/uid/data-report/report.html").read_text()

@@ -1,4 +1,4 @@
-"""The whole way of the data: what is planted is found by its name, rows end on the right side, nothing is lost."""
+"""Prepare stage on planted faults: issues by name, rows on the right side, counts that add up."""
 
 import gzip
 import json
@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from long_form import cases
 from planted_rows import Writer
+from stage_world import RowBuilders, World
 
 from tunesmith_contract.report import DatasetReport
 from tunesmith_data.failures import DataError
@@ -19,7 +20,7 @@ from tunesmith_data.prepare import load_prepared
 from tunesmith_data.prepare.prepared_rows import rows_of
 from tunesmith_data.rows.page.report_files import read_report
 from tunesmith_data.rows.report.data_report import DataReport
-from tunesmith_data.rows.table.record import Side
+from tunesmith_data.rows.table.record import RowSide
 
 Rows = list[dict[str, Any]]
 
@@ -33,7 +34,7 @@ LEAKED = "What do I put on a deep scratch in the top of an oak table that stands
 OWNED = "Write to anna.bolt@example.org before you come for the ladder."
 
 
-def report_of(world: Any, uid: str = "uid") -> DataReport:
+def report_of(world: World, uid: str = "uid") -> DataReport:
     return read_report(world.output / f"ns/{uid}/data-report")
 
 
@@ -65,7 +66,7 @@ def every_fault() -> tuple[Rows, dict[str, set[int]]]:
     return rows, lines
 
 
-def test_each_planted_fault_is_found_by_its_name_and_nothing_else(world: Any) -> None:
+def test_each_planted_fault_is_found_by_its_name_and_nothing_else(world: World) -> None:
     rows, lines = every_fault()
     exam = [planted_faults.chat_row(LEAKED, "Sand it, and oil it twice.")]
     report = world.prepare(
@@ -101,7 +102,7 @@ def test_each_planted_fault_is_found_by_its_name_and_nothing_else(world: Any) ->
 
 
 def prepare_with_exam(
-    world: Any, validation: Rows, exam: Rows, train: Rows
+    world: World, validation: Rows, exam: Rows, train: Rows
 ) -> tuple[DatasetReport, DataReport]:
     """What prepare says of rows, a validation set of its own, and a suite named exam."""
     config = world.prepare_config(
@@ -118,11 +119,11 @@ def validation_leaks(report: DataReport) -> list[tuple[str, str, str, bool]]:
     return [
         (str(leak.row), str(leak.other), leak.kind, leak.kept)
         for leak in report.leaks
-        if leak.side is Side.VALIDATION
+        if leak.side is RowSide.VALIDATION
     ]
 
 
-def test_validation_rows_that_a_suite_holds_are_left_out_and_named_on_both_sides(world: Any) -> None:
+def test_validation_rows_that_a_suite_holds_are_left_out_and_named_on_both_sides(world: World) -> None:
     rows = planted_faults.chat_rows(120)
     chat = planted_faults.chat_row
     exam = [chat(LEAKED, "Sand it."), chat(ASKED_TWICE, ANSWERED_TWICE), chat(OWNED, "I will write.")]
@@ -147,7 +148,7 @@ def test_validation_rows_that_a_suite_holds_are_left_out_and_named_on_both_sides
     assert list(split.validation) == rows[:20]
 
 
-def test_a_validation_set_that_is_the_suite_stays_with_a_warning(world: Any) -> None:
+def test_a_validation_set_that_is_the_suite_stays_with_a_warning(world: World) -> None:
     rows = planted_faults.chat_rows(120)
     dataset, report = prepare_with_exam(world, rows[:20], rows[:19], rows[18:])
     assert (dataset.train_rows, dataset.validation_rows, dataset.leaked_rows) == (100, 20, 2)
@@ -155,25 +156,25 @@ def test_a_validation_set_that_is_the_suite_stays_with_a_warning(world: Any) -> 
     assert all(kept for *_, kept in validation_leaks(report))
     found = {issue.check: issue.rows for issue in report.issues}
     assert found == {"leaked_rows": 2, "validation_is_evaluated": 19}
-    assert any("19 validation rows, most of them, are held by exam too" in each for each in dataset.warnings)
+    assert any("19 validation rows, most of them, are also in exam" in each for each in dataset.warnings)
     page = (world.output / "ns/uid/data-report/report.html").read_text()
     assert "<b>kept</b>" in page
 
 
-def test_half_of_a_validation_set_may_go(world: Any) -> None:
+def test_half_of_a_validation_set_may_go(world: World) -> None:
     rows = planted_faults.chat_rows(120)
     dataset, _ = prepare_with_exam(world, rows[:20], rows[:10], rows[20:])
     assert (dataset.train_rows, dataset.validation_rows, dataset.leaked_rows) == (100, 10, 10)
 
 
-def test_a_validation_set_of_its_own_that_is_clean_loses_nothing(world: Any) -> None:
+def test_a_validation_set_of_its_own_that_is_clean_loses_nothing(world: World) -> None:
     rows = planted_faults.chat_rows(160)
     dataset, report = prepare_with_exam(world, rows[:20], rows[20:40], rows[40:])
     assert (dataset.train_rows, dataset.validation_rows, dataset.leaked_rows) == (120, 20, 0)
     assert (report.leaks, report.issues) == ((), ())
 
 
-def test_an_instruction_that_training_shares_is_no_leak_of_validation(world: Any) -> None:
+def test_an_instruction_that_training_shares_is_no_leak_of_validation(world: World) -> None:
     writer = Writer(11)
     rows = [planted_faults.chat_row("Write a product description.", writer.text(20, 60)) for _ in range(120)]
     dataset, report = prepare_with_exam(world, rows[:20], [*rows[20:30], *rows[:2]], rows[30:])
@@ -183,7 +184,9 @@ def test_an_instruction_that_training_shares_is_no_leak_of_validation(world: Any
 
 @given(st.lists(st.sampled_from("tve"), min_size=3, max_size=40), st.data())
 @settings(max_examples=cases(15, 300), suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_counts_add_up_whatever_sets_share(world: Any, make: Any, first: list[str], data: Any) -> None:
+def test_counts_add_up_whatever_sets_share(
+    world: World, make: RowBuilders, first: list[str], data: Any
+) -> None:
     """Each row is of one set, and may be of others, too."""
     also = data.draw(st.lists(st.sampled_from(["", "t", "v", "e"]), min_size=len(first), max_size=len(first)))
     sets = {name: [] for name in "tve"}
@@ -213,7 +216,7 @@ def test_counts_add_up_whatever_sets_share(world: Any, make: Any, first: list[st
         assert not [row for row in split.validation if row in sets["e"]]
 
 
-def test_near_repetitions_go_where_that_is_asked_for(world: Any) -> None:
+def test_near_repetitions_go_where_that_is_asked_for(world: World) -> None:
     rows, lines = every_fault()
     rows = [
         row
@@ -228,7 +231,7 @@ def test_near_repetitions_go_where_that_is_asked_for(world: Any) -> None:
     assert "near_duplicates" not in {issue.check for issue in report_of(world).issues}
 
 
-def test_personal_data_is_masked_before_anything_sees_it(world: Any) -> None:
+def test_personal_data_is_masked_before_anything_sees_it(world: World) -> None:
     rows = [*planted_faults.chat_rows(60), planted_faults.chat_row("Whom do I ask for the ladder?", OWNED)]
     uri = world.write_rows("t.jsonl", rows)
     report = world.prepare(world.prepare_config(uri, personalData="Mask", method=LONG))
@@ -239,7 +242,7 @@ def test_personal_data_is_masked_before_anything_sees_it(world: Any) -> None:
     assert ("personal_data", 1) in {(issue.check, issue.rows) for issue in report_of(world).issues}
 
 
-def test_reports_quote_no_personal_data(world: Any) -> None:
+def test_reports_quote_no_personal_data(world: World) -> None:
     bad = {"messages": [{"role": "bot", "content": OWNED}]}
     uri = world.write_rows(
         "t.jsonl", [*planted_faults.chat_rows(60), planted_faults.chat_row("Whom?", OWNED), bad]
@@ -251,7 +254,7 @@ def test_reports_quote_no_personal_data(world: Any) -> None:
         assert "EMAIL" in (folder / name).read_text()
 
 
-def test_files_of_several_kinds_are_one_data_set(world: Any, make: Any) -> None:
+def test_files_of_several_kinds_are_one_data_set(world: World, make: RowBuilders) -> None:
     folder = world.root / "pvc/data/parts"
     folder.mkdir(parents=True)
     rows = make.rows(90)
@@ -269,7 +272,7 @@ def test_files_of_several_kinds_are_one_data_set(world: Any, make: Any) -> None:
     ]
 
 
-def test_groups_stay_on_one_side(world: Any, make: Any) -> None:
+def test_groups_stay_on_one_side(world: World, make: RowBuilders) -> None:
     rows = [row | {"meta": {"customer": number % 20}} for number, row in enumerate(make.rows(200))]
     uri = world.write_rows("t.jsonl", rows)
     validation = {"fraction": 0.3, "groupField": "meta.customer"}
@@ -282,7 +285,7 @@ def test_groups_stay_on_one_side(world: Any, make: Any) -> None:
     assert sides[0] and sides[1] and sides[0].isdisjoint(sides[1])
 
 
-def test_a_row_without_its_group_is_refused(world: Any, make: Any) -> None:
+def test_a_row_without_its_group_is_refused(world: World, make: RowBuilders) -> None:
     rows = [row | {"customer": 1} for row in make.rows(20)]
     del rows[7]["customer"]
     config = world.prepare_config(
@@ -292,7 +295,7 @@ def test_a_row_without_its_group_is_refused(world: Any, make: Any) -> None:
         world.prepare(config)
 
 
-def test_text_is_divided_by_document_where_there_are_enough(world: Any) -> None:
+def test_text_is_divided_by_document_where_there_are_enough(world: World) -> None:
     folder = world.root / "pvc/data/books"
     folder.mkdir(parents=True)
     writer = Writer(7)
@@ -309,16 +312,18 @@ def test_text_is_divided_by_document_where_there_are_enough(world: Any) -> None:
         assert books[0].isdisjoint(books[1]) is together
 
 
-def test_a_suite_that_can_not_be_asked_is_said_before_training(world: Any, make: Any) -> None:
+def test_a_suite_that_can_not_be_asked_is_said_before_training(world: World, make: RowBuilders) -> None:
     exam = world.write_rows("exam.jsonl", [{"messages": [{"role": "user", "content": "x"}]}])
     config = world.prepare_config(
         world.write_rows("t.jsonl", make.rows(20)), heldOut=[{"name": "exam", "uri": exam}]
     )
-    with pytest.raises(DataError, match=r"(?s)suite exam can't be asked: .*exam\.jsonl:1"):
+    with pytest.raises(
+        DataError, match=r"(?s)suite exam of the evaluation has invalid rows: .*exam\.jsonl:1"
+    ):
         world.prepare(config)
 
 
-def test_refused_data_has_a_page_that_says_why(world: Any, make: Any) -> None:
+def test_refused_data_has_a_page_that_says_why(world: World, make: RowBuilders) -> None:
     uri = world.write_rows("t.jsonl", [*make.rows(30), {"messages": "none"}])
     with pytest.raises(DataError, match=r"t\.jsonl:31"):
         world.prepare(world.prepare_config(uri))
@@ -327,14 +332,14 @@ def test_refused_data_has_a_page_that_says_why(world: Any, make: Any) -> None:
     assert "t.jsonl:31" in (world.output / "ns/uid/data-report/report.html").read_text()
 
 
-def test_files_that_differ_in_form_are_refused(world: Any, make: Any) -> None:
+def test_files_that_differ_in_form_are_refused(world: World, make: RowBuilders) -> None:
     chats, texts = world.write_rows("a.jsonl", make.rows(5)), [{"prompt": "a", "completion": "b"}]
     made = world.write_rows("generated.jsonl", texts)
     with pytest.raises(DataError, match=r"generated\.jsonl"):
         world.prepare(world.prepare_config(chats, generated=made, format="Chat"))
 
 
-def dataset_of(world: Any, config: Any) -> DatasetReport | None:
+def dataset_of(world: World, config: Any) -> DatasetReport | None:
     """What prepare says; None where no rows are left."""
     try:
         return world.prepare(config).dataset
@@ -349,7 +354,7 @@ kinds = st.sampled_from(["good", "again", "bad", "broken"])
 
 @given(st.lists(kinds, min_size=1, max_size=25), st.sampled_from([0.0, 0.3]))
 @settings(max_examples=cases(25, 500), suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_counts_always_add_up(world: Any, make: Any, rows: list[str], fraction: float) -> None:
+def test_counts_always_add_up(world: World, make: RowBuilders, rows: list[str], fraction: float) -> None:
     good = iter(make.rows(30, seed=3))
     first = next(good)
     lines = {"again": json.dumps(first), "bad": '{"messages": []}', "broken": "{"}

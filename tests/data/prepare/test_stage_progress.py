@@ -1,4 +1,4 @@
-"""How far prepare says that it is: one share of the whole that never goes back, and a sensible time left."""
+"""Progress of the prepare stage: never decreases, with a plausible time left."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted_server import Reply, serve
+from stage_world import ProgressServer, RowBuilders, World
 
 from tunesmith_contract.progress import PART, SERVER_URL_ENV, PreparePart, ProgressUpdate, TrainerStatus
-from tunesmith_data.pod.progress import SECONDS_BETWEEN_UPDATES, Progress
+from tunesmith_data.pod.progress import SECONDS_BETWEEN_UPDATES, ProgressReporter
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_data.prepare import prepare
 from tunesmith_data.prepare.stage_progress import WHOLE, PrepareProgress
@@ -45,7 +46,7 @@ def test_the_share_never_goes_back_and_is_whole_at_the_end_alone(
     heard = Heard()
     progress = PrepareProgress(heard, asks_teacher=True)  # type: ignore[arg-type]
     for part, rows, total in told:
-        progress.of(part)(rows, total)
+        progress.for_part(part)(rows, total)
     shares = [done for done, _ in heard.told]
     assert shares == sorted(shares)
     assert all(0 <= round(100 * share / WHOLE) < 100 for share in shares)
@@ -55,14 +56,14 @@ def test_the_share_never_goes_back_and_is_whole_at_the_end_alone(
 
 def test_a_total_that_grows_holds_the_share_where_it_is() -> None:
     heard = Heard()
-    read = PrepareProgress(heard, asks_teacher=False).of(PreparePart.READING)  # type: ignore[arg-type]
+    read = PrepareProgress(heard, asks_teacher=False).for_part(PreparePart.READING)  # type: ignore[arg-type]
     for rows, total in ((100, 1000), (200, 4000), (300, 4000), (600, 4000)):
         read(rows, total)
     first, second, third, last = (done for done, _ in heard.told)
     assert first == second == third < last
 
 
-class Told(Progress):
+class Told(ProgressReporter):
     """Progress by a clock that a test moves; what would be pushed is kept with its time."""
 
     def __init__(self) -> None:
@@ -82,7 +83,7 @@ def run_whole(told: Told, pace: float) -> None:
         seconds, after = MEASURED[part]
         for rows in range(BATCH, ROWS + 1, BATCH):
             told.now += pace * (seconds - after) * BATCH / ROWS
-            progress.of(part)(rows, ROWS)
+            progress.for_part(part)(rows, ROWS)
         told.now += pace * after
     progress.finish()
 
@@ -109,7 +110,7 @@ def test_it_is_told_seldom_but_of_each_part_at_once() -> None:
 
 def test_a_teachers_earlier_answers_do_not_count_as_speed() -> None:
     told = Told()
-    asked = PrepareProgress(told, asks_teacher=True).of(PreparePart.ASKING)
+    asked = PrepareProgress(told, asks_teacher=True).for_part(PreparePart.ASKING)
     for answers, seconds in ((900, 0.0), (910, 10.0), (920, 10.0)):
         told.now += seconds
         asked(answers, 1000)
@@ -126,13 +127,15 @@ def shown(received: list[tuple[str | None, bytes]]) -> Iterator[tuple[int | None
         yield status.progress_percentage, {each.name: each.value for each in status.metrics}.get(PART)
 
 
-def run_stage(world: Any, config: Any, url: str) -> None:
+def run_stage(world: World, config: Any, url: str) -> None:
     """The stage, whose every word is pushed."""
-    impatient = Progress({SERVER_URL_ENV: url}, clock=count(step=SECONDS_BETWEEN_UPDATES).__next__)
+    impatient = ProgressReporter({SERVER_URL_ENV: url}, clock=count(step=SECONDS_BETWEEN_UPDATES).__next__)
     prepare(config, world.storage, Workspace(world.storage, config), impatient)
 
 
-def test_the_whole_stage_goes_up_to_100_part_by_part(server: Any, world: Any, make: Any) -> None:
+def test_the_whole_stage_goes_up_to_100_part_by_part(
+    server: ProgressServer, world: World, make: RowBuilders
+) -> None:
     url, received = server
     run_stage(world, world.prepare_config(world.write_rows("train.jsonl", make.rows(3000))), url)
     percentages, parts = zip(*shown(received), strict=True)
@@ -142,7 +145,7 @@ def test_the_whole_stage_goes_up_to_100_part_by_part(server: Any, world: Any, ma
     assert list(dict.fromkeys(parts)) == [*PARTS, None]
 
 
-def test_a_teachers_answers_are_the_most_of_it(server: Any, world: Any) -> None:
+def test_a_teachers_answers_are_the_most_of_it(server: ProgressServer, world: World) -> None:
     url, received = server
     said = Reply(body={"choices": [{"message": {"content": "aye"}, "finish_reason": "stop"}]})
     with serve(lambda request: said) as teacher:

@@ -1,4 +1,4 @@
-"""Work in a process of its own: what comes over, and what becomes of the process."""
+"""Calls in a separate process: results, errors, and the end of the process."""
 
 import json
 import os
@@ -10,9 +10,10 @@ from typing import Any
 import isolated_counter
 import psutil
 import pytest
+from stage_world import RowBuilders, World
 
 from tunesmith_data.prepare import load_prepared
-from tunesmith_data.prepare.subprocess_isolation import hold_apart
+from tunesmith_data.prepare.subprocess_isolation import hold_isolated
 
 PROGRAM = Path(isolated_counter.__file__)
 
@@ -24,7 +25,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.fixture(scope="module")
-def seen() -> list[Any]:
+def report_rows() -> list[Any]:
     """What the program saw of an object that it held apart."""
     with start() as program:
         assert program.stdout
@@ -33,21 +34,21 @@ def seen() -> list[Any]:
     return lines
 
 
-def test_an_object_lives_in_one_other_process(seen: list[Any]) -> None:
-    assert seen[0]["pid"] != seen[0]["here"] == seen[0]["parent"]
-    assert seen[0]["sums"] == [2, 4, 7]
+def test_an_object_lives_in_one_other_process(report_rows: list[Any]) -> None:
+    assert report_rows[0]["pid"] != report_rows[0]["here"] == report_rows[0]["parent"]
+    assert report_rows[0]["sums"] == [2, 4, 7]
 
 
-def test_torch_is_hidden_there_but_not_from_a_call(seen: list[Any]) -> None:
-    assert (seen[0]["torch"], seen[0]["loaded"]) == (False, True)
+def test_torch_is_hidden_there_but_not_from_a_call(report_rows: list[Any]) -> None:
+    assert (report_rows[0]["torch"], report_rows[0]["loaded"]) == (False, True)
 
 
-def test_an_error_comes_over_as_it_is(seen: list[Any]) -> None:
-    assert seen[0]["errors"] == [["DataError", "WrongRow", "row 3 is wrong"]]
+def test_an_error_comes_over_as_it_is(report_rows: list[Any]) -> None:
+    assert report_rows[0]["errors"] == [["DataError", "WrongRow", "row 3 is wrong"]]
 
 
-def test_a_killed_process_is_a_failure_that_may_be_tried_again(seen: list[Any]) -> None:
-    assert seen[1][:2] == ["Infrastructure", "WorkerDied"]
+def test_a_killed_process_is_a_failure_that_may_be_tried_again(report_rows: list[Any]) -> None:
+    assert report_rows[1][:2] == ["Infrastructure", "WorkerDied"]
 
 
 def test_it_ends_with_a_parent_that_was_killed() -> None:
@@ -59,11 +60,11 @@ def test_it_ends_with_a_parent_that_was_killed() -> None:
 
 
 def test_where_torch_is_loaded_it_stays_here() -> None:
-    with hold_apart(isolated_counter.Tally, 1) as tally:
+    with hold_isolated(isolated_counter.Tally, 1) as tally:
         assert tally.submit(isolated_counter.Tally.look).result()["pid"] == os.getpid()
 
 
-def test_rows_are_counted_apart_as_they_are_here(world: Any, make: Any) -> None:
+def test_rows_are_counted_apart_as_they_are_here(world: World, make: RowBuilders) -> None:
     """The whole stage as a pod runs it, where no torch is loaded, and in this process, where it is."""
     long_question = make.row("word " * 300, "a")
     uri = world.write_rows("train.jsonl", [*make.rows(150), long_question])

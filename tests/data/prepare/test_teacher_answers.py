@@ -1,4 +1,4 @@
-"""A teacher's answers are paid for once, whatever happens to the endpoint or to the pod."""
+"""Teacher answers: paid for once, whatever happens to the endpoint or the pod."""
 
 import json
 import threading
@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from scripted_server import Received, Reply, serve
+from stage_world import World
 
 from tunesmith_data.endpoints.client import KEY_FILE
-from tunesmith_data.endpoints.journal import KEEP_EVERY, Answer, Journal
+from tunesmith_data.endpoints.journal import KEEP_EVERY, ChatAnswer, Journal
 from tunesmith_data.endpoints.journaled_chat import JournaledChat
 from tunesmith_data.failures import DataError, InfrastructureError, UserError
 from tunesmith_data.prepare import load_prepared
@@ -34,7 +35,7 @@ def prompts(count: int) -> list[dict[str, Any]]:
     return [{"prompt": [{"role": "user", "content": f"turn {number} around"}]} for number in range(count)]
 
 
-def config(world: Any, url: str, rows: list[Any], **more: Any) -> Any:
+def config(world: World, url: str, rows: list[Any], **more: Any) -> Any:
     """A prepare run that asks a teacher."""
     teacher = {"endpoint": {"url": f"{url}/v1", "model": "large", "maxTokens": 64}}
     method = {"distillation": {"teacher": teacher, "maxLength": 128, "maxCompletionLength": 16}}
@@ -54,7 +55,7 @@ def asked(received: list[Received]) -> Counter[str]:
     return Counter(request.body["messages"][-1]["content"] for request in received)
 
 
-def test_answers_become_conversations_that_are_learned(world: Any, tmp_path: Path) -> None:
+def test_answers_become_conversations_that_are_learned(world: World, tmp_path: Path) -> None:
     world.storage.secrets = tmp_path
     (tmp_path / "teacher").mkdir()
     (tmp_path / "teacher" / KEY_FILE).write_text("key")
@@ -79,7 +80,7 @@ def test_answers_become_conversations_that_are_learned(world: Any, tmp_path: Pat
     assert trained.training.loss > 0
 
 
-def test_plain_prompts_stay_plain(world: Any) -> None:
+def test_plain_prompts_stay_plain(world: World) -> None:
     with serve(answer) as server:
         report = world.prepare(config(world, server.url, [{"prompt": f"say {n}"} for n in range(9)]))
     assert report.dataset.format == "PromptCompletion"
@@ -88,28 +89,30 @@ def test_plain_prompts_stay_plain(world: Any) -> None:
     )
 
 
-def test_an_endpoint_that_fails_and_throttles_costs_nothing_twice(world: Any, impatient: list[float]) -> None:
-    seen: Counter[str] = Counter()
+def test_an_endpoint_that_fails_and_throttles_costs_nothing_twice(
+    world: World, impatient: list[float]
+) -> None:
+    report_rows: Counter[str] = Counter()
     lock = threading.Lock()
 
     def flaky(request: Received) -> Reply:
         question = request.body["messages"][-1]["content"]
         with lock:
-            seen[question] += 1
-            first = seen[question] == 1
+            report_rows[question] += 1
+            first = report_rows[question] == 1
         if first:
             return (Reply(429, headers={"Retry-After": "3"}), Reply(0), Reply(500))[len(question) % 3]
         return answer(request)
 
     with serve(flaky) as server:
         world.prepare(config(world, server.url, prompts(40)))
-        assert set(seen.values()) == {2}
+        assert set(report_rows.values()) == {2}
         assert len(impatient) == 40
         world.prepare(config(world, server.url, prompts(40)))
-    assert set(seen.values()) == {2}
+    assert set(report_rows.values()) == {2}
 
 
-def test_a_killed_pod_goes_on_where_it_was(world: Any) -> None:
+def test_a_killed_pod_goes_on_where_it_was(world: World) -> None:
     rows, enough = prompts(60), threading.Event()
     hold = threading.Event()
 
@@ -150,12 +153,12 @@ def children(pid: int) -> Any:
     return psutil.Process(pid).children(recursive=True)
 
 
-def test_an_endpoint_that_goes_away_keeps_what_was_answered(world: Any) -> None:
+def test_an_endpoint_that_goes_away_keeps_what_was_answered(world: World) -> None:
     def dying(request: Received) -> Reply:
         return answer(request) if len(server.received) <= 10 else Reply(503)
 
     with serve(dying) as server:
-        with pytest.raises(InfrastructureError, match=r"the teacher at .* can't be reached"):
+        with pytest.raises(InfrastructureError, match=r"the teacher at .* cannot be reached"):
             world.prepare(config(world, server.url, prompts(40)))
         # After the first that failed for good, nothing new was begun.
         assert len(asked(server.received)) <= 10 + 2 * CONCURRENCY
@@ -165,14 +168,14 @@ def test_an_endpoint_that_goes_away_keeps_what_was_answered(world: Any) -> None:
         assert len(server.received) == 40
 
 
-def test_wrong_prompts_are_said_before_any_answer_is_paid(world: Any) -> None:
+def test_wrong_prompts_are_said_before_any_answer_is_paid(world: World) -> None:
     with serve(answer) as server:
         with pytest.raises(DataError, match="missing_prompt"):
             world.prepare(config(world, server.url, [*prompts(3), {"prompt": 3}]))
         assert server.received == []
 
 
-def test_refused_prompts_are_findings_and_cut_answers_are_left_out(world: Any) -> None:
+def test_refused_prompts_are_findings_and_cut_answers_are_left_out(world: World) -> None:
     def picky(request: Received) -> Reply:
         question = request.body["messages"][-1]["content"]
         if " 3 " in question:
@@ -193,7 +196,7 @@ def test_refused_prompts_are_findings_and_cut_answers_are_left_out(world: Any) -
 @pytest.mark.parametrize(
     ("reply", "message"), [(Reply(401, {}), "Secret's token"), (Reply(body={"answer": 1}), "OpenAI API")]
 )
-def test_an_endpoint_that_is_none(world: Any, reply: Reply, message: str) -> None:
+def test_an_endpoint_that_is_none(world: World, reply: Reply, message: str) -> None:
     with serve(lambda _: reply) as server, pytest.raises(UserError, match=message):
         world.prepare(config(world, server.url, prompts(40)))
     assert len(server.received) <= 2 * CONCURRENCY
@@ -203,5 +206,5 @@ def test_the_journal_is_kept_from_time_to_time(tmp_path: Path) -> None:
     path, kept = tmp_path / JOURNAL_FILE, []
     with Journal(path, lambda file: kept.append(file.read_bytes().count(b"\n"))) as journal:
         for number in range(2 * KEEP_EVERY + 1):
-            journal.put(str(number), Answer("yes", whole=True))
+            journal.put(str(number), ChatAnswer("yes", complete=True))
     assert kept == [KEEP_EVERY, 2 * KEEP_EVERY, 2 * KEEP_EVERY + 1]

@@ -1,4 +1,4 @@
-"""Rewards give what the contract says, a finite number or a clear error, and never hang."""
+"""Rewards: scores as documented, clear errors, no endless runs."""
 
 import json
 import math
@@ -16,8 +16,7 @@ from tunesmith_contract.methods import LengthReward, Reward
 from tunesmith_data.failures import DataError, UserError
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.rewards.build import RewardedRows, build_reward_functions, check_rewards
-from tunesmith_data.rewards.length import length_score
-from tunesmith_data.rewards.numeric import last_number
+from tunesmith_data.rewards.rule_rewards import last_number, length_score
 
 END = 0
 
@@ -220,8 +219,8 @@ def test_a_function_sees_what_trl_gives_and_may_abstain(module: ModuleType) -> N
     [
         ([1.0], "1 numbers for 2 answers"),
         (3, "gave int for 2 answers"),
-        ([1.0, math.nan], "nan, which is no finite number"),
-        ([1.0, "good"], "'good', which is no finite number"),
+        ([1.0, math.nan], "nan, which is not a finite number"),
+        ([1.0, "good"], "'good', which is not a finite number"),
         (ZeroDivisionError("oh"), "failed with ZeroDivisionError: oh"),
     ],
 )
@@ -245,8 +244,8 @@ def test_a_function_that_is_not_there(name: str) -> None:
 
 def require_answers(rewards: list[Reward], rows: list[dict[str, str]]) -> None:
     rewarded = RewardedRows(rewards)
-    rewarded.see(rows[:2])
-    rewarded.see(rows[2:])
+    rewarded.update(rows[:2])
+    rewarded.update(rows[2:])
     rewarded.require_answers()
 
 

@@ -22,7 +22,7 @@ METRICS = ["ExactMatch", "JSONFields"]
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "mistral"])
-def test_the_whole_way_on_each_architecture(world: World, make: type[RowBuilders], architecture: str) -> None:
+def test_the_whole_way_on_each_architecture(world: World, make: RowBuilders, architecture: str) -> None:
     model = f"pvc://models/{architecture}"
     rows = make.rows(60)
     train, test = world.write_rows("train.jsonl", rows[:40]), world.write_rows("test.jsonl", rows[40:])
@@ -55,7 +55,7 @@ def test_the_whole_way_on_each_architecture(world: World, make: type[RowBuilders
     assert any(line["answers"]["tuned"]["text"] != line["answers"]["bare"]["text"] for line in lines)
 
 
-def test_a_whole_model_is_a_side_beside_its_base(world: World, make: type[RowBuilders]) -> None:
+def test_a_whole_model_is_a_side_beside_its_base(world: World, make: RowBuilders) -> None:
     rows = make.rows(60)
     train, test = world.write_rows("train.jsonl", rows[:40]), world.write_rows("test.jsonl", rows[40:])
     prepared = world.prepare(world.prepare_config(train))
@@ -105,7 +105,7 @@ def test_batches_hold_every_prompt_once_and_shared_length_leaves_one_token() -> 
     assert shared_length([[1, 2], [1, 2]]) == 1
 
 
-def test_examples_are_never_tested_items(world: World, make: type[RowBuilders]) -> None:
+def test_examples_are_never_tested_items(world: World, make: RowBuilders) -> None:
     rows = make.rows(12)
     same_question = make.row(rows[0]["messages"][0]["content"], "another answer")
     path = world.storage.dataset_file(world.write_rows("pool.jsonl", [*rows, same_question]))
@@ -118,7 +118,7 @@ def test_examples_are_never_tested_items(world: World, make: type[RowBuilders]) 
         choose_examples(pool, tested, 5, seed=1)
 
 
-def test_limit_is_by_content(world: World, make: type[RowBuilders]) -> None:
+def test_limit_is_by_content(world: World, make: RowBuilders) -> None:
     items = read_items(world.storage.dataset_file(world.write_rows("x.jsonl", make.rows(30))), "x")
     suite = Suite(name="s", dataset="pvc://x/y", metrics=("ExactMatch",), limit=10)
     chosen = limit_items(items, suite, seed=1)
@@ -127,7 +127,7 @@ def test_limit_is_by_content(world: World, make: type[RowBuilders]) -> None:
 
 
 def test_prompt_has_the_sides_system_prompt_then_examples_then_the_question(
-    world: World, make: type[RowBuilders], models: Path
+    world: World, make: RowBuilders, models: Path
 ) -> None:
     asked = make.row("and 3 4", "x")
     asked["messages"].insert(0, {"role": "system", "content": "item's own"})
@@ -142,7 +142,7 @@ def test_prompt_has_the_sides_system_prompt_then_examples_then_the_question(
     assert other == turn("system", "side's") + shown + "<|im_start|>assistant\n"
 
 
-def test_expected_answers_must_fit_the_metric(world: World, make: type[RowBuilders]) -> None:
+def test_expected_answers_must_fit_the_metric(world: World, make: RowBuilders) -> None:
     path = world.storage.dataset_file(
         world.write_rows("x.jsonl", [make.row("q", '{"a": 1}'), make.row("r", "no")])
     )
@@ -151,7 +151,7 @@ def test_expected_answers_must_fit_the_metric(world: World, make: type[RowBuilde
 
 
 def test_a_killed_run_asks_only_what_is_open(
-    world: World, make: type[RowBuilders], monkeypatch: pytest.MonkeyPatch
+    world: World, make: RowBuilders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     test = world.write_rows("test.jsonl", make.rows(40))
     config = world.evaluate_config(

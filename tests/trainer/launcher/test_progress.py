@@ -19,7 +19,7 @@ from tunesmith_contract.progress import (
 )
 from tunesmith_contract.report import Checkpoint
 from tunesmith_data.failures import Preempted
-from tunesmith_data.pod.progress import Progress
+from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_trainer.checkpoints.announcement import CheckpointAnnouncer
 from tunesmith_trainer.preemption import InterruptibleProgress, Preemption
 
@@ -28,7 +28,9 @@ def test_updates_are_throttled_but_first_and_last_are_sent(server: ProgressServe
     url, received = server
     (tmp_path / "token").write_text("secret\n")
     times = iter([0.0, 1.0, 2.0, 6.0, 7.0])
-    progress = Progress({SERVER_URL_ENV: url, TOKEN_ENV: str(tmp_path / "token")}, clock=lambda: next(times))
+    progress = ProgressReporter(
+        {SERVER_URL_ENV: url, TOKEN_ENV: str(tmp_path / "token")}, clock=lambda: next(times)
+    )
     for done in (0, 1, 2, 3, 4):
         progress.update(done, 4, phase="asking")
     updates = [ProgressUpdate.model_validate_json(body) for _, body in received]
@@ -43,7 +45,7 @@ def test_updates_are_throttled_but_first_and_last_are_sent(server: ProgressServe
 def test_what_was_done_before_says_nothing_of_the_time_left(server: ProgressServer) -> None:
     url, received = server
     times = iter([100.0, 110.0])
-    progress = Progress({SERVER_URL_ENV: url}, clock=lambda: next(times))
+    progress = ProgressReporter({SERVER_URL_ENV: url}, clock=lambda: next(times))
     for done in (80, 90):
         progress.update(done, 100)
     told = [ProgressUpdate.model_validate_json(body).trainer_status for _, body in received]
@@ -53,7 +55,7 @@ def test_what_was_done_before_says_nothing_of_the_time_left(server: ProgressServ
 def test_training_speaks_the_same_protocol(
     server: ProgressServer,
     world: World,
-    make: type[RowBuilders],
+    make: RowBuilders,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -69,15 +71,17 @@ def test_training_speaks_the_same_protocol(
 
 
 def test_a_missing_server_or_token_fails_nothing(tmp_path: Path) -> None:
-    Progress({}).update(1, 1)
-    Progress({SERVER_URL_ENV: "http://127.0.0.1:9/x"}).update(1, 1)
-    Progress({SERVER_URL_ENV: "http://127.0.0.1:9/x", TOKEN_ENV: str(tmp_path / "absent")}).update(1, 1)
+    ProgressReporter({}).update(1, 1)
+    ProgressReporter({SERVER_URL_ENV: "http://127.0.0.1:9/x"}).update(1, 1)
+    ProgressReporter({SERVER_URL_ENV: "http://127.0.0.1:9/x", TOKEN_ENV: str(tmp_path / "absent")}).update(
+        1, 1
+    )
 
 
 def test_a_commit_is_told_to_the_operator_and_to_the_launcher(server: ProgressServer, tmp_path: Path) -> None:
     url, received = server
     file = tmp_path / "checkpoint.json"
-    last = CheckpointAnnouncer(Progress({SERVER_URL_ENV: url}), {CHECKPOINT_FILE_ENV: str(file)})
+    last = CheckpointAnnouncer(ProgressReporter({SERVER_URL_ENV: url}), {CHECKPOINT_FILE_ENV: str(file)})
     checkpoint = Checkpoint(
         step=4,
         uri="pvc://o/checkpoint-4",

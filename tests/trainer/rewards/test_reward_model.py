@@ -16,7 +16,7 @@ METHOD = {"reward": {"maxLength": 64}}
 @pytest.mark.parametrize(
     "adapter", [{"rank": 4}, {"rank": 4, "type": "QLoRA"}, None], ids=["LoRA", "QLoRA", "full"]
 )
-def test_a_reward_model_tells_the_better_answer(world: World, make: type[RowBuilders], adapter: Any) -> None:
+def test_a_reward_model_tells_the_better_answer(world: World, make: RowBuilders, adapter: Any) -> None:
     rows = make.preferences(48)
     uri = world.write_rows("train.jsonl", rows)
     prepared = world.prepare(world.prepare_config(uri, method=METHOD))
@@ -47,7 +47,7 @@ def test_a_reward_model_tells_the_better_answer(world: World, make: type[RowBuil
     assert alone == pytest.approx([chosen[3]], abs=1e-4)
 
 
-def test_a_reward_model_goes_on_from_an_earlier_one(world: World, make: type[RowBuilders]) -> None:
+def test_a_reward_model_goes_on_from_an_earlier_one(world: World, make: RowBuilders) -> None:
     uri = world.write_rows("train.jsonl", make.preferences(48))
     numbers = {"learningRate": 1e-2, "epochs": 2}
     prepared = world.prepare(world.prepare_config(uri, method=METHOD))
@@ -64,7 +64,7 @@ def test_a_reward_model_goes_on_from_an_earlier_one(world: World, make: type[Row
     assert world.train(config).training.eval_loss == pytest.approx(first.eval_loss, abs=0.05)
 
 
-def test_only_a_reward_models_artifact_is_loaded(world: World, make: type[RowBuilders]) -> None:
+def test_only_a_reward_models_artifact_is_loaded(world: World, make: RowBuilders) -> None:
     prepared = world.prepare(world.prepare_config(world.write_rows("train.jsonl", make.rows(12))))
     artifact = world.train(world.train_config(prepared)).training.artifact
     with pytest.raises(UserError, match="method reward"):

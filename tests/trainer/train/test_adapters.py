@@ -30,7 +30,7 @@ FULL = {"adapter": None}
 class Jobs:
     """Jobs over one set of rows."""
 
-    def __init__(self, world: World, make: type[RowBuilders]) -> None:
+    def __init__(self, world: World, make: RowBuilders) -> None:
         self._world = world
         uri = world.write_rows("train.jsonl", make.rows(24))
         self.prepared = world.prepare(world.prepare_config(uri))
@@ -61,7 +61,7 @@ class Jobs:
 
 
 @pytest.fixture
-def jobs(world: World, make: type[RowBuilders]) -> Jobs:
+def jobs(world: World, make: RowBuilders) -> Jobs:
     """A prepared data set to train on."""
     return Jobs(world, make)
 

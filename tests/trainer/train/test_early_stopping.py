@@ -61,7 +61,7 @@ def test_a_reward_is_better_the_higher_it_is_and_never_overfits() -> None:
     assert selection.overfitting_step(history) is None
 
 
-def overfit(world: World, make: type[RowBuilders]) -> Any:
+def overfit(world: World, make: RowBuilders) -> Any:
     """A run that learns its few rows by heart: the validation loss turns soon. All checkpoints are kept."""
     uri = world.write_rows("train.jsonl", make.rows(16))
     held_out = world.write_rows("validation.jsonl", make.rows(12, seed=7))
@@ -87,7 +87,7 @@ def steps_kept(world: World) -> list[int]:
 
 
 def test_the_best_weights_are_kept_through_early_stopping_and_resumes(
-    world: World, make: type[RowBuilders], server: ProgressServer, monkeypatch: pytest.MonkeyPatch
+    world: World, make: RowBuilders, server: ProgressServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, received = server
     monkeypatch.setenv("KUBEFLOW_TRAINER_SERVER_URL", url)
@@ -137,7 +137,7 @@ def test_the_best_weights_are_kept_through_early_stopping_and_resumes(
     assert second.best_step == min(rest, key=rest.__getitem__)
 
 
-def test_the_best_checkpoint_outlives_newer_ones(world: World, make: type[RowBuilders]) -> None:
+def test_the_best_checkpoint_outlives_newer_ones(world: World, make: RowBuilders) -> None:
     config = overfit(world, make)
     few = config.checkpoints.model_copy(update={"keep": 1})
     training = world.train(config.model_copy(update={"checkpoints": few})).training
@@ -146,7 +146,7 @@ def test_the_best_checkpoint_outlives_newer_ones(world: World, make: type[RowBui
     assert training.best_step < training.steps
 
 
-def test_without_validation_rows_the_last_weights_are_kept(world: World, make: type[RowBuilders]) -> None:
+def test_without_validation_rows_the_last_weights_are_kept(world: World, make: RowBuilders) -> None:
     uri = world.write_rows("train.jsonl", make.rows(8))
     prepared = world.prepare(world.prepare_config(uri, validation={"fraction": 0.0}))
     training = world.train(world.train_config(prepared, earlyStopping={"patience": 1})).training

@@ -59,7 +59,7 @@ def known_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def results(world: World, make: type[RowBuilders], known_tokenizer: Path) -> Any:
+def results(world: World, make: RowBuilders, known_tokenizer: Path) -> Any:
     """The folders of a run that learned four capitals by heart, by format, and its report."""
     shutil.copytree(known_tokenizer, world.data / "model")
     rows = [make.row(f"The capital of {land}?", city) for land, city in CAPITALS.items()]
@@ -166,9 +166,7 @@ def test_a_missing_converter_is_not_the_users_fault(
         require_gguf(known_tokenizer)
 
 
-def test_trackers_get_their_secrets_as_variables(
-    world: World, make: type[RowBuilders], tmp_path: Path
-) -> None:
+def test_trackers_get_their_secrets_as_variables(world: World, make: RowBuilders, tmp_path: Path) -> None:
     prepared = world.prepare(world.prepare_config(world.write_rows("train.jsonl", make.rows(20))))
     tracking = {"mlflow": {"experiment": "e"}, "weightsAndBiases": {"project": "p", "entity": "team"}}
     config = world.train_config(prepared, tracking=tracking)
@@ -194,7 +192,7 @@ def test_trackers_get_their_secrets_as_variables(
         set_up_tracking(config, tmp_path / "logs", {}, tmp_path)
 
 
-def test_event_files_stay_beside_the_run(world: World, make: type[RowBuilders]) -> None:
+def test_event_files_stay_beside_the_run(world: World, make: RowBuilders) -> None:
     prepared = world.prepare(world.prepare_config(world.write_rows("train.jsonl", make.rows(20))))
     pod = world.start(world.train_config(prepared, hyperparameters={"maxSteps": 2}))
     log, _ = pod.communicate(timeout=180)
@@ -205,7 +203,7 @@ def test_event_files_stay_beside_the_run(world: World, make: type[RowBuilders]) 
 
 
 def test_a_tracker_that_fails_does_not_end_training(
-    world: World, make: type[RowBuilders], server: ProgressServer
+    world: World, make: RowBuilders, server: ProgressServer
 ) -> None:
     prepared = world.prepare(world.prepare_config(world.write_rows("train.jsonl", make.rows(20))))
     url, _ = server

@@ -27,7 +27,7 @@ SDPA = Kernels("sdpa")
 PLAIN = {"rank": 4, "dropout": 0.0}
 
 
-def uneven_rows(make: type[RowBuilders], count: int) -> list[Any]:
+def uneven_rows(make: RowBuilders, count: int) -> list[Any]:
     """Rows of very different lengths."""
     return [
         make.row(f"count {number}", json.dumps(list(range(3 * (number % 6)))) + f" {number}")
@@ -52,7 +52,7 @@ def losses(training: Any) -> list[float]:
     return [point.loss for point in training.curve]
 
 
-def test_one_times_eight_equals_eight_times_one(world: World, make: type[RowBuilders]) -> None:
+def test_one_times_eight_equals_eight_times_one(world: World, make: RowBuilders) -> None:
     prepared = prepare(world, uneven_rows(make, 40))
     shapes = [
         losses(run(world, prepared, uid, hyperparameters={"batchSize": 8, "microBatchSize": micro}))
@@ -62,7 +62,7 @@ def test_one_times_eight_equals_eight_times_one(world: World, make: type[RowBuil
     assert shapes[0] == pytest.approx(shapes[1], rel=1e-5)
 
 
-def test_two_times_five_steps_equal_ten(world: World, make: type[RowBuilders]) -> None:
+def test_two_times_five_steps_equal_ten(world: World, make: RowBuilders) -> None:
     prepared = prepare(world, uneven_rows(make, 40), fraction=0.1)
     more = {
         "adapter": {"rank": 4, "dropout": 0.1},
@@ -78,7 +78,7 @@ def test_two_times_five_steps_equal_ten(world: World, make: type[RowBuilders]) -
     assert twice_five.tokens_per_second < 10 * ten.tokens_per_second
 
 
-def test_masked_loss_equals_a_hand_computation(world: World, make: type[RowBuilders]) -> None:
+def test_masked_loss_equals_a_hand_computation(world: World, make: RowBuilders) -> None:
     """The first step's loss, by nothing but a tokenizer and a softmax."""
     rows = uneven_rows(make, 6)
     prepared = prepare(world, rows)
@@ -90,7 +90,7 @@ def test_masked_loss_equals_a_hand_computation(world: World, make: type[RowBuild
     assert everything.loss == pytest.approx(by_hand(world, rows, answers_only=False), rel=1e-5)
 
 
-def test_validation_loss_is_per_token_whatever_the_batches(world: World, make: type[RowBuilders]) -> None:
+def test_validation_loss_is_per_token_whatever_the_batches(world: World, make: RowBuilders) -> None:
     rows = uneven_rows(make, 9)
     for micro in (1, 4):
         numbers = {"batchSize": 4, "microBatchSize": micro}
@@ -160,7 +160,7 @@ def loss_and_gradient(trainer: Any) -> tuple[float, torch.Tensor, int]:
     return total, torch.cat(gradients), len(batches)
 
 
-def test_packed_loss_equals_unpacked_loss(world: World, make: type[RowBuilders]) -> None:
+def test_packed_loss_equals_unpacked_loss(world: World, make: RowBuilders) -> None:
     rows = tuple(uneven_rows(make, 24))
     numbers = {"batchSize": 4, "microBatchSize": 4}
     plain = build(world, rows, {"sft": {"maxLength": 128}}, hyperparameters=numbers)
@@ -252,7 +252,7 @@ def test_scaling_by_the_root_of_the_rank(world: World) -> None:
         assert model.base_model.model.model.layers[0].mlp.up_proj.scaling["default"] == scaling
 
 
-def test_qlora_agrees_with_lora(world: World, make: type[RowBuilders]) -> None:
+def test_qlora_agrees_with_lora(world: World, make: RowBuilders) -> None:
     plain, _ = adapted(world, "LoRA")
     quantized, _ = adapted(world, "QLoRA")
     layer = quantized.base_model.model.model.layers[0].mlp.up_proj.base_layer

@@ -37,7 +37,7 @@ TOLERANCE_4_BIT = 1e-3
 class Curves:
     """Runs of the same rows that share the work in different ways."""
 
-    def __init__(self, world: World, make: type[RowBuilders]) -> None:
+    def __init__(self, world: World, make: RowBuilders) -> None:
         self.world = world
         rows = world.write_rows("train.jsonl", make.rows(30))
         self._prepared = world.prepare(world.prepare_config(rows, uid="prepared"))
@@ -98,7 +98,7 @@ class Curves:
 
 
 @pytest.fixture(scope="module")
-def curves(shared_world: World, make: type[RowBuilders]) -> Curves:
+def curves(shared_world: World, make: RowBuilders) -> Curves:
     """The curve of one process, computed once."""
     return Curves(shared_world, make)
 

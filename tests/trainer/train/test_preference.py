@@ -230,7 +230,7 @@ def test_reward_loss_equals_a_hand_computation(models: Path, tmp_path: Path) -> 
     "method", [{"dpo": {}}, {"kto": {"loss": "APOZeroUnpaired"}}, {"reward": {}}], ids=str
 )
 def test_validation_loss_does_not_change_with_the_batch(
-    models: Path, tmp_path: Path, make: type[RowBuilders], method: dict[str, Any]
+    models: Path, tmp_path: Path, make: RowBuilders, method: dict[str, Any]
 ) -> None:
     held_out = tuple(make.preferences(5))
     losses = []
@@ -309,9 +309,7 @@ def test_the_reference_is_the_adapter_that_training_starts_from(models: Path, tm
     ("key", "numbers"),
     [("dpo", {"beta": 0.5}), ("kto", {"beta": 0.5}), ("kto", {"beta": 0.5, "loss": "APOZeroUnpaired"})],
 )
-def test_what_is_preferred_becomes_likelier(
-    world: World, make: type[RowBuilders], key: str, numbers: Any
-) -> None:
+def test_what_is_preferred_becomes_likelier(world: World, make: RowBuilders, key: str, numbers: Any) -> None:
     rows = make.preferences(40)
     method = {key: {"maxLength": 64, **numbers}}
     prepared = world.prepare(world.prepare_config(world.write_rows("train.jsonl", rows), method=method))

@@ -43,7 +43,7 @@ METHODS: dict[str, dict[str, Any]] = {"sft": {"sft": {"maxLength": 128}}, "dpo":
 class Runs:
     """Runs of one configuration: one that nobody disturbs, and one that is interrupted."""
 
-    def __init__(self, world: World, make: type[RowBuilders], method: str, ranks: int) -> None:
+    def __init__(self, world: World, make: RowBuilders, method: str, ranks: int) -> None:
         self.world = world
         rows = make.rows(26)
         rows = [preference_row(row) for row in rows] if method == "dpo" else rows
@@ -134,7 +134,7 @@ def tear_newest(runs: Runs, chance: random.Random) -> int:
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_preempted_killed_and_torn_is_bit_for_bit_undisturbed(
-    shared_world: World, make: type[RowBuilders], ranks: int
+    shared_world: World, make: RowBuilders, ranks: int
 ) -> None:
     chance = random.Random(ranks)
     runs = Runs(shared_world, make, "sft", ranks)
@@ -187,7 +187,7 @@ def check_killed(pods: list[Pod], step: int) -> None:
     ("ranks", "how"), [(1, kill_last_rank), pytest.param(2, terminate, marks=pytest.mark.long)]
 )
 def test_preferences_are_learned_bit_for_bit_too(
-    shared_world: World, make: type[RowBuilders], ranks: int, how: Any
+    shared_world: World, make: RowBuilders, ranks: int, how: Any
 ) -> None:
     runs = Runs(shared_world, make, "dpo", ranks)
     expected = runs.outcome(runs.whole, runs.finish(runs.whole))
@@ -210,7 +210,7 @@ class PreemptAfter:
 
 
 @pytest.fixture
-def small(world: World, make: type[RowBuilders]) -> Any:
+def small(world: World, make: RowBuilders) -> Any:
     """A prepared run of 6 steps, and how it is run here."""
     prepared = world.prepare(world.prepare_config(world.write_rows("train.jsonl", make.rows(26))))
     config = world.train_config(

@@ -22,7 +22,7 @@ from tunesmith_trainer.checkpoints.folder import newest_checkpoint
 from tunesmith_trainer.train.artifact.probes import ProbeTokens, mean_log_prob
 
 
-def prepared(world: World, make: type[RowBuilders], uid: str, rows: int = 44) -> Any:
+def prepared(world: World, make: RowBuilders, uid: str, rows: int = 44) -> Any:
     return world.prepare(world.prepare_config(world.write_rows("train.jsonl", make.rows(rows)), uid=uid))
 
 
@@ -34,7 +34,7 @@ def manifest_of(world: World, report: Any) -> tuple[Any, Manifest]:
     return folder, manifest
 
 
-def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(world: World, make: type[RowBuilders]) -> None:
+def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(world: World, make: RowBuilders) -> None:
     numbers = {"epochs": 2}
     whole = world.train(
         world.train_config(prepared(world, make, "whole"), uid="whole", hyperparameters=numbers)
@@ -65,7 +65,7 @@ def test_interrupted_and_resumed_is_bit_for_bit_uninterrupted(world: World, make
     assert not torn.exists()
 
 
-def test_artifact_probes_and_rerun(world: World, make: type[RowBuilders]) -> None:
+def test_artifact_probes_and_rerun(world: World, make: RowBuilders) -> None:
     config = world.train_config(prepared(world, make, "uid"))
     report = world.train(config)
     folder, manifest = manifest_of(world, report)
@@ -118,7 +118,7 @@ def check_probes(world: World, folder: Path, manifest: Manifest) -> None:
     )
 
 
-def test_one_times_four_equals_four_times_one(world: World, make: type[RowBuilders]) -> None:
+def test_one_times_four_equals_four_times_one(world: World, make: RowBuilders) -> None:
     losses = []
     for uid, micro in (("a", 1), ("b", 4)):
         numbers = {"microBatchSize": micro, "maxSteps": 4}
@@ -130,7 +130,7 @@ def test_one_times_four_equals_four_times_one(world: World, make: type[RowBuilde
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-def test_two_workers_make_one_artifact(world: World, make: type[RowBuilders]) -> None:
+def test_two_workers_make_one_artifact(world: World, make: RowBuilders) -> None:
     config = world.train_config(prepared(world, make, "two"), uid="two", hyperparameters={"maxSteps": 4})
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -157,7 +157,7 @@ def test_two_workers_make_one_artifact(world: World, make: type[RowBuilders]) ->
     ],
 )
 def test_runs_that_cannot_end_well_say_what_to_change(
-    world: World, make: type[RowBuilders], more: dict[str, Any], reason: str
+    world: World, make: RowBuilders, more: dict[str, Any], reason: str
 ) -> None:
     config = world.train_config(prepared(world, make, "uid"), **more)
     with pytest.raises(UserError) as caught:

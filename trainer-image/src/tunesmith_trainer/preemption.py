@@ -5,7 +5,7 @@ import time
 from types import FrameType
 
 from tunesmith_data.failures import Preempted
-from tunesmith_data.pod.progress import Progress
+from tunesmith_data.pod.progress import ProgressReporter
 
 _CHECK_INTERVAL_SECONDS = 0.5
 
@@ -48,7 +48,7 @@ class Preemption:
         self.requested = True
 
 
-class InterruptibleProgress(Progress):
+class InterruptibleProgress(ProgressReporter):
     """Progress of a stage that saves its results as it goes, and so can stop at any update."""
 
     def __init__(self, preemption: Preemption) -> None:

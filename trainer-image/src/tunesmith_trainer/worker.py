@@ -22,7 +22,7 @@ from tunesmith_contract.run_config import (
     parse_run_config,
 )
 from tunesmith_data.failures import Preempted, describe
-from tunesmith_data.pod.progress import Progress
+from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.storage import Storage, write_atomically
 from tunesmith_data.pod.workspace import Workspace
 
@@ -116,7 +116,7 @@ def _dispatch(
         case PrepareConfig():
             from tunesmith_data.prepare import prepare
 
-            return prepare(config, storage, workspace, Progress())
+            return prepare(config, storage, workspace, ProgressReporter())
         case TrainConfig():
             from tunesmith_trainer.train.stage import train
 

@@ -1,1 +1,1 @@
-"""Prepare on a computer without a cluster: people check their data before they commit it."""
+"""Console command ``prepare``: checks a data set on a computer without a cluster."""

@@ -1,4 +1,4 @@
-"""What people write on the command line, and the run that it asks for."""
+"""Command-line arguments of ``prepare``, and the prepare configuration made from them."""
 
 import argparse
 from collections.abc import Callable, Iterable
@@ -20,7 +20,7 @@ from tunesmith_contract.run_config import (
 )
 from tunesmith_data.failures import UserError
 
-from .estimate import EPOCHS, Plan, require_product
+from .estimate import EPOCHS, TrainingPlan, require_product
 from .host_files import data_uri, host_uri, model_uri
 
 USAGE = "%(prog)s FILE [FILE …] --model MODEL [options]"
@@ -34,18 +34,18 @@ _REWARD = {"name": "length", "length": {"maxTokens": 256}}
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What somebody asks for.
+class PrepareRequest:
+    """A prepare run as requested on the command line.
 
     Attributes:
         model: as it was written.
-        folder: where all that comes out lies.
+        folder: output folder.
         strict: warnings fail.
         open_page: the page is shown in a browser.
     """
 
     config: PrepareConfig
-    plan: Plan
+    plan: TrainingPlan
     model: str
     folder: Path
     strict: bool
@@ -58,24 +58,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("files", nargs="*", metavar="FILE", help="rows to check: files, folders, or URIs such as s3://…")
     add("--model", metavar="MODEL", help="a model's folder, or a hub's model such as org/name")
-    _add_choice(add, "--method", METHODS, "sft", "what the rows are for")
-    _add_choice(add, "--format", DataFormat, "Auto", "how rows are written")
-    add("--validation", metavar="FILE|FRACTION", default="0.1", help="rows that are held out (0.1)")
-    add("--held-out", metavar="NAME=FILE", action="append", default=[], help="rows of an evaluation")
-    _add_choice(add, "--deduplicate", Deduplicate, "Exact", "which repeated rows are removed")
-    _add_choice(add, "--personal-data", PersonalData, "Report", "what is done about it")
-    _add_choice(add, "--on-invalid-row", OnInvalidRow, "Fail", "what a row that fails a check does")
-    add("--max-invalid-fraction", type=float, default=0.01, metavar="SHARE", help="of dropped rows (0.01)")
-    add("--max-length", type=int, metavar="TOKENS", help="where rows are cut (the method's default)")
-    add("--group-field", metavar="FIELD", help="rows with the same value stay on one side")
+    _add_choice(add, "--method", METHODS, "sft", "training method")
+    _add_choice(add, "--format", DataFormat, "Auto", "format of the rows")
+    add("--validation", metavar="FILE|FRACTION", default="0.1", help="validation rows (0.1)")
+    add("--held-out", metavar="NAME=FILE", action="append", default=[], help="rows of an evaluation suite")
+    _add_choice(add, "--deduplicate", Deduplicate, "Exact", "duplicates to remove")
+    _add_choice(add, "--personal-data", PersonalData, "Report", "action for personal data")
+    _add_choice(add, "--on-invalid-row", OnInvalidRow, "Fail", "action for rows that fail a check")
+    add(
+        "--max-invalid-fraction",
+        type=float,
+        default=0.01,
+        metavar="SHARE",
+        help="share of dropped rows (0.01)",
+    )
+    add("--max-length", type=int, metavar="TOKENS", help="maximum row length (the method's default)")
+    add("--group-field", metavar="FIELD", help="rows with the same value stay together")
     add("--stratify-field", metavar="FIELD", help="each value is held out in the same proportion")
     add("--epochs", type=int, metavar="N", default=EPOCHS, help=f"for the estimate ({EPOCHS})")
     add("--batch-size", type=int, metavar="N", help="for the estimate (Auto)")
     add("--gpu", help="for the estimate, such as H100")
     add("--price-per-gpu-hour", type=float, metavar="PRICE", help="for the estimate")
     add("--currency", default="EUR", help="of the price (EUR)")
-    add("--output", type=Path, default=OUTPUT, metavar="DIR", help=f"what comes out (./{OUTPUT})")
-    add("--strict", action="store_true", help="warnings fail, too: for checks before a merge")
+    add("--output", type=Path, default=OUTPUT, metavar="DIR", help=f"output folder (./{OUTPUT})")
+    add("--strict", action="store_true", help="warnings fail too, for checks before a merge")
     add("--open", action="store_true", help="show the page in a browser")
 
 
@@ -88,11 +94,11 @@ def _add_choice(
     )
 
 
-def read_request(options: argparse.Namespace) -> Request:
+def read_request(options: argparse.Namespace) -> PrepareRequest:
     """The run that the options ask for.
 
     Raises:
-        UserError: a file is missing, or options contradict each other; the message says what to write.
+        UserError: a file is missing, or options contradict each other; the message has the correction.
     """
     if not options.files:
         raise UserError("NoFiles", "no file is named: write prepare FILE --model MODEL")
@@ -104,7 +110,7 @@ def read_request(options: argparse.Namespace) -> Request:
         config = _config(options)
     except ValidationError as error:
         raise UserError("InvalidOption", _first_problem(error)) from None
-    return Request(
+    return PrepareRequest(
         config=config,
         plan=_plan(options, config.method),
         model=options.model,
@@ -169,11 +175,11 @@ def _method(key: str, max_length: int | None) -> Method:
     return Method.model_validate({key: member})
 
 
-def _plan(options: argparse.Namespace, method: Method) -> Plan:
-    """How the estimate is made.
+def _plan(options: argparse.Namespace, method: Method) -> TrainingPlan:
+    """Training plan from the options.
 
     Raises:
-        UserError: nothing is known of the GPU, or a number is none that training can have.
+        UserError: unknown GPU, or a number is none that training can have.
     """
     if options.epochs < 1 or (options.batch_size is not None and options.batch_size < 1):
         raise UserError("InvalidOption", "--epochs and --batch-size: write a number from 1 on")
@@ -183,7 +189,7 @@ def _plan(options: argparse.Namespace, method: Method) -> Plan:
         )
     if options.gpu is not None:
         require_product(options.gpu)
-    return Plan(
+    return TrainingPlan(
         method=method,
         epochs=options.epochs,
         batch_size=options.batch_size,
@@ -198,4 +204,4 @@ def _first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
     member = next((part for part in reversed(first["loc"]) if isinstance(part, str)), "")
     words = "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in member)
-    return f"--{words.replace('_', '-')}: {first['input']!r} can't be: {first['msg'].lower()}"
+    return f"--{words.replace('_', '-')}: {first['input']!r} is not valid: {first['msg'].lower()}"

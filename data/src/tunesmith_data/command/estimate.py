@@ -1,4 +1,4 @@
-"""What training on the data will take: steps, time, GPU hours and money."""
+"""Training estimate: steps, time, GPU hours and cost."""
 
 from dataclasses import dataclass
 
@@ -17,15 +17,15 @@ from tunesmith_contract.shared_rules.defaults import (
 from tunesmith_contract.shared_rules.duration import Work, work_duration, work_tokens
 from tunesmith_contract.shared_rules.gpus import PRODUCTS, Product, find_product
 from tunesmith_data.failures import UserError
-from tunesmith_data.rows.report.data_report import Estimate
+from tunesmith_data.rows.report.data_report import TrainingEstimate
 
 EPOCHS = 3
 HOUR = 3600
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How somebody means to train.
+class TrainingPlan:
+    """Settings of the training that is estimated.
 
     Attributes:
         adapter: None: all weights are trained.
@@ -43,8 +43,8 @@ class Plan:
     currency: str | None = None
 
 
-def estimate(parameters: int, dataset: DatasetReport, plan: Plan) -> Estimate:
-    """What training on one GPU will take: an order of magnitude.
+def estimate(parameters: int, dataset: DatasetReport, plan: TrainingPlan) -> TrainingEstimate:
+    """Estimate of training on one GPU; an order of magnitude.
 
     Steps and tokens are always known; time needs a GPU and the model's size, and money a price too.
 
@@ -61,25 +61,25 @@ def estimate(parameters: int, dataset: DatasetReport, plan: Plan) -> Estimate:
     work = _work(parameters, dataset, plan, method, on_gpu=product is not None)
     group = answers_to_a_prompt(method)
     sequences = count_sequences(method, dataset.train_rows, _train_tokens(dataset, method))
-    known = Estimate(
+    untimed = TrainingEstimate(
         epochs=plan.epochs,
         batch_size=work.batch_size,
         steps=count_steps(sequences, work.batch_size, group, plan.epochs),
         tokens=round(work_tokens(work)),
     )
-    return known if product is None or not parameters else _with_time(known, work, product, plan)
+    return untimed if product is None or not parameters else _with_time(untimed, work, product, plan)
 
 
 def require_product(gpu: str) -> Product:
-    """What is known of a GPU.
+    """Product data of a GPU.
 
     Raises:
         UserError: nothing is; the message names those that are known.
     """
     product = find_product(gpu)
     if product is None:
-        known = ", ".join(name.upper() for name, _ in PRODUCTS)
-        raise UserError("UnknownGPU", f"nothing is known of the GPU {gpu!r}: write one of {known}")
+        names = ", ".join(name.upper() for name, _ in PRODUCTS)
+        raise UserError("UnknownGPU", f"unknown GPU {gpu!r}: use one of {names}")
     return product
 
 
@@ -92,7 +92,9 @@ def pack_on_gpu(method: Method, *, automatic_batch: bool) -> Method:
     return method.model_copy(update={method.key: member.model_copy(update={"packing": packing})})
 
 
-def _work(parameters: int, dataset: DatasetReport, plan: Plan, method: Method, *, on_gpu: bool) -> Work:
+def _work(
+    parameters: int, dataset: DatasetReport, plan: TrainingPlan, method: Method, *, on_gpu: bool
+) -> Work:
     sequences = count_sequences(method, dataset.train_rows, dataset.tokens.total)
     group, least = answers_to_a_prompt(method), rows_at_once(method)
     return Work(
@@ -113,10 +115,10 @@ def _train_tokens(dataset: DatasetReport, method: Method) -> int:
     return round(dataset.train_rows * min(dataset.tokens.total / rows, method.max_length))
 
 
-def _with_time(known: Estimate, work: Work, product: Product, plan: Plan) -> Estimate:
+def _with_time(basis: TrainingEstimate, work: Work, product: Product, plan: TrainingPlan) -> TrainingEstimate:
     duration = work_duration(work, product)
     price = plan.price_per_gpu_hour
-    return known.model_copy(
+    return basis.model_copy(
         update={
             "seconds": duration.seconds,
             "gpu_hours": duration.gpu_seconds / HOUR,

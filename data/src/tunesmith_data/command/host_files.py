@@ -1,4 +1,4 @@
-"""Files of this computer by the URIs that a run is written in."""
+"""URIs of local files and folders."""
 
 import os
 from pathlib import Path
@@ -7,14 +7,14 @@ from tunesmith_contract.uris import InvalidUri, Scheme, StorageUri, parse_uri
 from tunesmith_data.failures import UserError
 from tunesmith_data.pod.storage import Storage
 
-#: The claim whose paths are those of this computer, from its root.
+#: Name of the claim that stands for the local file system.
 HOST_CLAIM = "this-computer"
 
 _PREFIX = f"{Scheme.PVC}://{HOST_CLAIM}"
 
 
 class HostStorage(Storage):
-    """Finds what lies on ``pvc://this-computer`` wherever it is; the rest as in a pod."""
+    """Storage that maps ``pvc://this-computer`` to local paths; everything else as in a pod."""
 
     def path(self, uri: StorageUri) -> Path:
         """The path of a ``pvc://`` or ``configmap://`` URI.
@@ -57,7 +57,7 @@ def model_uri(written: str) -> str:
     try:
         return str(parse_uri(f"{Scheme.HF}://{written}"))
     except InvalidUri:
-        message = f"{written} is no folder: write a model's folder, or a hub's model such as org/name"
+        message = f"{written} is not a folder: write a model's folder, or a hub's model such as org/name"
         raise UserError("ModelNotFound", message) from None
 
 

@@ -1,4 +1,4 @@
-"""``tunesmith-data prepare FILE --model …``: the prepare stage on this computer."""
+"""``tunesmith-data prepare FILE --model …``: the prepare stage on a local computer."""
 
 import argparse
 import logging
@@ -24,19 +24,19 @@ from tunesmith_data.failures import describe
 from tunesmith_data.models.optional_libraries import describe_missing
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_data.rows.findings import Severity
-from tunesmith_data.rows.report.data_report import DataReport, Estimate
+from tunesmith_data.rows.report.data_report import DataReport, TrainingEstimate
 
-from .arguments import Request, read_request
-from .estimate import Plan, estimate
+from .arguments import PrepareRequest, read_request
+from .estimate import TrainingPlan, estimate
 from .host_files import HostStorage, as_paths
 from .progress_bar import ProgressBar
-from .summary import summarise
+from .summary import summarize
 
 PREPARED = "prepared"
 
 
 def prepare_here(options: argparse.Namespace) -> ExitCode:
-    """Do it, say what came out on standard output, and what went wrong in one sentence on standard error."""
+    """Run prepare; print a summary to standard output, or an error in one sentence to standard error."""
     try:
         request = read_request(options)
         report = _prepare(request)
@@ -49,7 +49,7 @@ def prepare_here(options: argparse.Namespace) -> ExitCode:
         if failure.category is FailureCategory.DATA_ERROR:
             _tell_findings(options.output)
         return exit_code_of(failure.category)
-    sys.stdout.write(summarise(report, _places(request.folder), describe_missing()))
+    sys.stdout.write(summarize(report, _places(request.folder), describe_missing()))
     if request.open_page:
         webbrowser.open((request.folder / DATA_REPORT_FOLDER / DATA_REPORT_PAGE).absolute().as_uri())
     return _judge(report, strict=request.strict)
@@ -59,14 +59,16 @@ def _explain(failure: Failure, model: str) -> Failure:
     """A hub's errors are long, and speak of caches; what matters is that it has not given the model."""
     if failure.reason != "ModelNotFound" or failure.message.startswith(model):
         return failure
-    message = f"{model} is no folder here, and the hub did not give such a model: write a model's folder or org/name"
+    message = (
+        f"{model} is not a local folder, and the hub has no such model: write a model's folder or org/name"
+    )
     return failure.model_copy(update={"message": message})
 
 
-def _prepare(request: Request) -> DataReport:
+def _prepare(request: PrepareRequest) -> DataReport:
     """Run the stage, and add to its report what only people here know: how they mean to train."""
     _keep_quiet()
-    # Torch and its friends take seconds, which a mistyped file name shall not wait for.
+    # Imported late: torch takes seconds, and a mistyped file name should be reported at once.
     from tunesmith_data.prepare import prepare
     from tunesmith_data.rows.page.report_files import read_report, write_report
 
@@ -84,10 +86,11 @@ def _prepare(request: Request) -> DataReport:
     return report
 
 
-def _complete(report: DataReport, result: RunReport, request: Request) -> DataReport:
+def _complete(report: DataReport, result: RunReport, request: PrepareRequest) -> DataReport:
     plan = request.plan
     if report.recommendation:
-        plan = replace(plan, adapter=_adapter(report.recommendation.adapter))
+        adapter = report.recommendation.adapter
+        plan = replace(plan, adapter=None if adapter is None else AdapterType(adapter))
     return report.model_copy(
         update={
             "title": request.config.owner.name,
@@ -97,25 +100,21 @@ def _complete(report: DataReport, result: RunReport, request: Request) -> DataRe
     )
 
 
-def _estimate(result: RunReport, plan: Plan) -> Estimate | None:
+def _estimate(result: RunReport, plan: TrainingPlan) -> TrainingEstimate | None:
     if result.model is None or result.dataset is None:
         return None
     return estimate(result.model.parameters, result.dataset, plan)
 
 
-def _adapter(recommended: str | None) -> AdapterType | None:
-    return None if recommended is None else AdapterType(recommended)
-
-
 def _judge(report: DataReport, *, strict: bool) -> ExitCode:
     """Errors fail; so do warnings where people are strict."""
     failing = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
-    found = any(issue.severity in failing for issue in report.issues)
-    return exit_code_of(FailureCategory.DATA_ERROR) if found else ExitCode.SUCCEEDED
+    failed = any(issue.severity in failing for issue in report.issues)
+    return exit_code_of(FailureCategory.DATA_ERROR) if failed else ExitCode.SUCCEEDED
 
 
 def _places(folder: Path) -> dict[str, Path]:
-    """What came out, by what it is."""
+    """Paths of the results, by label."""
     named = {
         "Page": folder / DATA_REPORT_FOLDER / DATA_REPORT_PAGE,
         "Report": folder / DATA_REPORT_FOLDER / DATA_REPORT_FILE,
@@ -127,8 +126,8 @@ def _places(folder: Path) -> dict[str, Path]:
 
 
 def _tell_findings(folder: Path) -> None:
-    """Where to read on: the page is there for data that is refused, too."""
-    named = {"The page": DATA_REPORT_PAGE, "All that was found": FINDINGS_FILE}
+    """Print where page and findings are; both exist for rejected data as well."""
+    named = {"The page": DATA_REPORT_PAGE, "All findings": FINDINGS_FILE}
     for name, file in named.items():
         path = folder / DATA_REPORT_FOLDER / file
         if path.is_file():

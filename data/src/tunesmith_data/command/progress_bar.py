@@ -1,4 +1,4 @@
-"""How far prepare is, for whoever looks at a terminal."""
+"""Progress bar of prepare in a terminal."""
 
 from typing import Any, TextIO
 

@@ -1,4 +1,4 @@
-"""What the command says at its end: the report in a few lines of plain text."""
+"""Summary of a data report as plain text for a terminal."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, repeat
@@ -8,23 +8,23 @@ from textwrap import wrap
 from tunesmith_data.rows.findings import Issue
 from tunesmith_data.rows.page.charts import draw_counts
 from tunesmith_data.rows.page.text_filters import amount, duration, number, percent
-from tunesmith_data.rows.page.verdict import judge
-from tunesmith_data.rows.report.data_report import DataReport, Estimate
+from tunesmith_data.rows.page.verdict import report_verdict
+from tunesmith_data.rows.report.data_report import DataReport, TrainingEstimate
 
 _WIDTH = 100
 _LABEL = 18
 _ISSUE = 10
 
 
-def summarise(report: DataReport, places: dict[str, Path], omissions: Sequence[str] = ()) -> str:
+def summarize(report: DataReport, places: dict[str, Path], omissions: Sequence[str] = ()) -> str:
     """The whole of it.
 
     Args:
-        places: where files lie, by what they are.
+        places: paths of the results, by label.
         omissions: sentences about what could not be checked here.
     """
     parts = [
-        [f"{report.title}: {judge(report).title}"],
+        [f"{report.title}: {report_verdict(report).title}"],
         list(_counts(report)),
         [line for issue in report.issues for line in _issue(issue)],
         list(_outlook(report)),
@@ -63,14 +63,14 @@ def _outlook(report: DataReport) -> Iterator[str]:
         yield from _labelled("Training", _training(report.estimate))
 
 
-def _training(estimate: Estimate) -> str:
-    known = [f"{number(estimate.steps)} steps ({estimate.epochs} epochs, batch size {estimate.batch_size})"]
+def _training(estimate: TrainingEstimate) -> str:
+    phrases = [f"{number(estimate.steps)} steps ({estimate.epochs} epochs, batch size {estimate.batch_size})"]
     if estimate.seconds is not None and estimate.gpu_hours is not None:
-        known.append(f"about {duration(estimate.seconds)} on one {estimate.gpu}")
-        known.append(f"{number(estimate.gpu_hours)} GPU hours")
+        phrases.append(f"about {duration(estimate.seconds)} on one {estimate.gpu}")
+        phrases.append(f"{number(estimate.gpu_hours)} GPU hours")
     if estimate.amount is not None:
-        known.append(f"about {amount(estimate.amount, estimate.currency or '')}")
-    return ", ".join(known)
+        phrases.append(f"about {amount(estimate.amount, estimate.currency or '')}")
+    return ", ".join(phrases)
 
 
 def _labelled(label: str, text: str) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""Clients of HTTP endpoints: retries, chat requests, a journal of answers."""
+"""HTTP endpoint clients: retries, chat requests, a journal of answers."""

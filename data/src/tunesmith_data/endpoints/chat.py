@@ -1,4 +1,4 @@
-"""What OpenAI-compatible endpoints are asked, and what they answer."""
+"""Request and response bodies of the OpenAI chat completions API."""
 
 import json
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from tunesmith_contract.methods import ChatEndpoint
 from tunesmith_data.failures import UserError
 from tunesmith_data.rows.schema.formats import Row
 
-from .journal import NO_USAGE, Answer, Usage
+from .journal import NO_USAGE, ChatAnswer, TokenUsage
 
 #: How long one answer may take.
 TIMEOUT_SECONDS = 300.0
 
 
 def completions_url(url: str) -> str:
-    """Where conversations are sent, from an address up to ``/v1``."""
+    """URL of the chat completions API, from a base URL such as ``…/v1``."""
     base = url.rstrip("/")
     return base if base.endswith("/chat/completions") else f"{base}/chat/completions"
 
@@ -30,15 +30,15 @@ def chat_body(
     """The body of a request for one answer."""
     body = {
         "model": endpoint.model,
-        "messages": [_as_openai(message) for message in messages],
+        "messages": [_openai_message(message) for message in messages],
         "temperature": temperature,
         "max_tokens": max_tokens,
     }
     return body | ({"tools": tools} if tools else {})
 
 
-def read_answer(response: Any, what: str, unknown: Usage = NO_USAGE) -> Answer:
-    """The answer in an endpoint's JSON; its text is empty where it holds none.
+def read_answer(response: Any, what: str, unknown: TokenUsage = NO_USAGE) -> ChatAnswer:
+    """Answer in an endpoint's JSON response; its text is empty if there is none.
 
     Args:
         response: the JSON.
@@ -52,14 +52,14 @@ def read_answer(response: Any, what: str, unknown: Usage = NO_USAGE) -> Answer:
         choice = response["choices"][0]
         content = choice["message"]["content"]
     except (KeyError, IndexError, TypeError) as error:
-        message = f"{what} gives no choices[0].message.content: name an endpoint that speaks the OpenAI API"
+        message = f"{what} gives no choices[0].message.content: use an endpoint with the OpenAI API"
         raise UserError("TeacherAnswer", message) from error
     text = content if isinstance(content, str) else ""
-    return Answer(text, choice.get("finish_reason") != "length", _usage(response) or unknown)
+    return ChatAnswer(text, choice.get("finish_reason") != "length", _read_usage(response) or unknown)
 
 
 def messages_of(prompt: str | list[Row]) -> list[Row]:
-    """A canonical row's prompt as messages; plain text is what the user says."""
+    """A canonical row's prompt as messages; plain text becomes a user message."""
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
 
 
@@ -71,14 +71,14 @@ def with_answer(row: Row, answer: str) -> Row:
     return {"messages": [*row["prompt"], {"role": "assistant", "content": answer}], **tools}
 
 
-def _usage(response: dict[str, Any]) -> Usage | None:
-    said = response.get("usage")
-    counts = [said.get(f"{name}_tokens") if isinstance(said, dict) else None for name in Usage._fields]
-    known = [count for count in counts if isinstance(count, int) and count >= 0]
-    return Usage(*known) if len(known) == len(counts) else None
+def _read_usage(response: dict[str, Any]) -> TokenUsage | None:
+    usage = response.get("usage")
+    counts = [usage.get(f"{name}_tokens") if isinstance(usage, dict) else None for name in TokenUsage._fields]
+    valid = [count for count in counts if isinstance(count, int) and count >= 0]
+    return TokenUsage(*valid) if len(valid) == len(counts) else None
 
 
-def _as_openai(message: Row) -> Row:
+def _openai_message(message: Row) -> Row:
     """A message as the protocol has it: the arguments of calls are JSON text there."""
     if "tool_calls" not in message:
         return message

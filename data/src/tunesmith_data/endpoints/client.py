@@ -1,4 +1,4 @@
-"""Calls of HTTP endpoints that may be slow, busy or away for a while."""
+"""HTTP client of one endpoint, with retries while it is busy or unreachable."""
 
 import email.utils
 import logging
@@ -23,18 +23,18 @@ ATTEMPTS = 8
 LONGEST_WAIT_SECONDS = 300.0
 _BACK_OFF = tenacity.wait_random_exponential(multiplier=1, max=30)
 _BUSY = frozenset({408, 409, 425, 429})
-_TURNED_AWAY = frozenset({409, 425, 429, 503})
-_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_NOT_PROCESSED = frozenset({409, 425, 429, 503})
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _SHOWN_CHARACTERS = 200
 
 Result = TypeVar("Result")
 
 
 class RequestRefused(Exception):
-    """The endpoint says that this one request is wrong: another may be right.
+    """The endpoint rejects this request; other requests may succeed.
 
     Args:
-        message: status and what the endpoint said.
+        message: status and response of the endpoint.
     """
 
     def __init__(self, message: str) -> None:
@@ -42,30 +42,32 @@ class RequestRefused(Exception):
         self.message = message
 
 
-class TryAgain(Exception):
+class EndpointBusy(Exception):
     """The endpoint is busy or away.
 
     Attributes:
-        retry_after: seconds that it asks to be left alone; None if it doesn't say.
-        unserved: it has certainly not worked on the request; otherwise it may want to be paid for it.
+        retry_after: seconds that it asks to wait; None if it does not say.
+        not_processed: the request was certainly not processed; otherwise it may have to be paid.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None, *, unserved: bool = False) -> None:
+    def __init__(
+        self, message: str, retry_after: float | None = None, *, not_processed: bool = False
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
-        self.unserved = unserved
+        self.not_processed = not_processed
 
 
 class Endpoint:
     """Posts JSON to one URL, again and again where that may help. Threads may share it.
 
     Args:
-        url: where to.
-        what: what messages call it, such as ``the teacher``.
+        url: URL of the endpoint.
+        what: name in messages, such as ``the teacher``.
         secret: the folder of a mounted Secret, whose file ``token``, where there is one, is the bearer token.
         timeout_seconds: how long one try may take.
-        sleep: waits so many seconds.
-        longest_wait: how long it may ask to be left alone; if it asks for longer, it is away.
+        sleep: waits for a number of seconds.
+        longest_wait: longest wait that it may ask for; if it asks for more, it counts as unavailable.
     """
 
     def __init__(
@@ -83,34 +85,36 @@ class Endpoint:
         self._key_file = secret / KEY_FILE
         self._client = httpx.Client(timeout=timeout_seconds, follow_redirects=False)
         self._retry = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(TryAgain),
-            wait=_wait,
-            stop=lambda state: state.attempt_number >= ATTEMPTS or (_asked_wait(state) or 0.0) > longest_wait,
+            retry=tenacity.retry_if_exception_type(EndpointBusy),
+            wait=_wait_seconds,
+            stop=lambda state: (
+                state.attempt_number >= ATTEMPTS or (_requested_wait(state) or 0.0) > longest_wait
+            ),
             before_sleep=self._log_wait,
             sleep=sleep,
             reraise=True,
         )
 
     def post(self, body: dict[str, Any]) -> Any:
-        """The JSON that the endpoint answers.
+        """JSON response of the endpoint, with retries.
 
         Raises:
             RequestRefused: this request is wrong (400, 413, 422).
             UserError: the endpoint wants another key, URL or protocol.
             InfrastructureError: it was busy or away at every try.
         """
-        return self.persist(lambda: self.post_once(body))
+        return self.retry_while_busy(lambda: self.post_once(body))
 
-    def persist(self, attempt: Callable[[], Result]) -> Result:
-        """What ``attempt`` comes to, which is made again when it raises TryAgain.
+    def retry_while_busy(self, attempt: Callable[[], Result]) -> Result:
+        """Result of ``attempt``, which is repeated while it raises EndpointBusy.
 
         Raises:
             InfrastructureError: it did so at every try.
         """
         try:
             return self._retry.copy()(attempt)
-        except TryAgain as error:
-            message = f"{self._what} at {self._url} can't be reached: {error}; see that it runs"
+        except EndpointBusy as error:
+            message = f"{self._what} at {self._url} cannot be reached: {error}; check that it is running"
             raise InfrastructureError("EndpointUnavailable", message) from error
 
     def close(self) -> None:
@@ -118,10 +122,10 @@ class Endpoint:
         self._client.close()
 
     def post_once(self, body: dict[str, Any]) -> Any:
-        """The JSON that the endpoint answers, asked once.
+        """JSON response of the endpoint to one request.
 
         Raises:
-            TryAgain: it is busy or away.
+            EndpointBusy: it is busy or away.
             RequestRefused, UserError: as ``post``.
         """
         key = self._key()
@@ -129,35 +133,41 @@ class Endpoint:
         try:
             response = self._client.post(self._url, json=body, headers=headers)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise self._user_error(f"can't be asked ({error})", "write an http or https URL") from error
+            raise self._user_error(f"has no valid URL ({error})", "write an http or https URL") from error
         except httpx.TransportError as error:
-            raise TryAgain(f"{type(error).__name__}: {error}", unserved=isinstance(error, _UNSENT)) from error
-        self._require_success(response, key)
+            raise EndpointBusy(
+                f"{type(error).__name__}: {error}", not_processed=isinstance(error, _NOT_SENT)
+            ) from error
+        self._check_status(response, key)
         try:
             return response.json()
         except ValueError as error:
-            found = _excerpt(response, key)
-            raise self._user_error(f"answers with no JSON ({found})", "name an endpoint that does") from error
+            body_text = _excerpt(response, key)
+            raise self._user_error(
+                f"does not answer with JSON ({body_text})", "name an endpoint that does"
+            ) from error
 
-    def _require_success(self, response: httpx.Response, key: str) -> None:
+    def _check_status(self, response: httpx.Response, key: str) -> None:
         status = response.status_code
         if response.is_success:
             return
-        found = f"HTTP {status} {_excerpt(response, key)}"
+        status_line = f"HTTP {status} {_excerpt(response, key)}"
         if status in _BUSY or response.is_server_error:
-            raise TryAgain(found, _retry_after(response), unserved=status in _TURNED_AWAY)
+            raise EndpointBusy(status_line, _retry_after(response), not_processed=status in _NOT_PROCESSED)
         if status in {400, 413, 422}:
-            raise RequestRefused(found)
+            raise RequestRefused(status_line)
         if status in {401, 403}:
             advice = f"put a key that it takes into the Secret's {KEY_FILE}"
-            raise self._user_error(f"refuses the key ({found})", advice)
-        raise self._user_error(f"doesn't take requests ({found})", "correct its URL")
+            raise self._user_error(f"rejects the key ({status_line})", advice)
+        raise self._user_error(f"rejects the request ({status_line})", "correct its URL")
 
     def _key(self) -> str:
         key = self._key_file.read_text().strip() if self._key_file.is_file() else ""
         if not (key.isascii() and key.isprintable()):
-            # Said here, since HTTP libraries quote a header that they can't send.
-            raise self._user_error("can't be sent its key", f"write one line of ASCII into {KEY_FILE}")
+            # Checked here, since HTTP libraries quote an invalid header in their error.
+            raise self._user_error(
+                "has an invalid key", f"write one line of ASCII into the Secret's {KEY_FILE}"
+            )
         return key
 
     def _user_error(self, what: str, advice: str) -> UserError:
@@ -169,15 +179,15 @@ class Endpoint:
         log.warning("%s: %s; asking again in %.1f s", self._what, error, wait)
 
 
-def _wait(state: tenacity.RetryCallState) -> float:
+def _wait_seconds(state: tenacity.RetryCallState) -> float:
     """As long as the endpoint asks for, else ever longer, by chance."""
-    asked = _asked_wait(state)
-    return _BACK_OFF(state) if asked is None else asked
+    requested = _requested_wait(state)
+    return _BACK_OFF(state) if requested is None else requested
 
 
-def _asked_wait(state: tenacity.RetryCallState) -> float | None:
+def _requested_wait(state: tenacity.RetryCallState) -> float | None:
     error = state.outcome.exception() if state.outcome else None
-    return error.retry_after if isinstance(error, TryAgain) else None
+    return error.retry_after if isinstance(error, EndpointBusy) else None
 
 
 def _retry_after(response: httpx.Response) -> float | None:
@@ -194,6 +204,6 @@ def _retry_after(response: httpx.Response) -> float | None:
 
 
 def _excerpt(response: httpx.Response, key: str) -> str:
-    """The beginning of what the endpoint said, without the key."""
+    """Beginning of the response's text, without the key."""
     text = response.text.replace(key, REDACTED) if key else response.text
     return " ".join(text.split())[:_SHOWN_CHARACTERS]

@@ -1,4 +1,4 @@
-"""What endpoints have answered, and what was paid for it: on disk before it counts, so that nobody pays twice."""
+"""Journal file of paid requests and answers, so that no request is paid for twice."""
 
 import json
 import os
@@ -12,42 +12,42 @@ from typing import IO, Any, NamedTuple
 KEEP_EVERY = 32
 
 
-class Usage(NamedTuple):
-    """Tokens of a request, and of what was answered."""
+class TokenUsage(NamedTuple):
+    """Tokens of a request and of its answer."""
 
     prompt: int = 0
     completion: int = 0
 
 
-NO_USAGE = Usage()
+NO_USAGE = TokenUsage()
 
 
-class Spent(NamedTuple):
-    """Calls, and their tokens."""
+class Spending(NamedTuple):
+    """Number of calls, and their tokens."""
 
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
-    def plus(self, usage: Usage, calls: int = 1) -> "Spent":
-        """With so many more calls of this usage."""
-        return Spent(
+    def add_calls(self, usage: TokenUsage, calls: int = 1) -> "Spending":
+        """Spending after more calls of this usage."""
+        return Spending(
             self.calls + calls,
             self.prompt_tokens + calls * usage.prompt,
             self.completion_tokens + calls * usage.completion,
         )
 
-    def together(self, other: "Spent") -> "Spent":
-        """Both."""
-        return Spent(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+    def plus(self, other: "Spending") -> "Spending":
+        """Sum of two spendings."""
+        return Spending(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
-class Answer(NamedTuple):
-    """What was said, whether that is all of it (an answer may be cut off at ``maxTokens``), and what it took."""
+class ChatAnswer(NamedTuple):
+    """Text of an answer, whether it is complete (it may be cut off at ``maxTokens``), and its tokens."""
 
     text: str
-    whole: bool
-    usage: Usage = NO_USAGE
+    complete: bool
+    usage: TokenUsage = NO_USAGE
 
 
 class Journal:
@@ -75,9 +75,9 @@ class Journal:
         self._keep = keep
         self._keep_every = keep_every
         self._lines_per_file = lines_per_file
-        self._answers: dict[str, Answer] = {}
-        self._reserved: defaultdict[str, list[Usage]] = defaultdict(list)
-        self._spent = Spent()
+        self._answers: dict[str, ChatAnswer] = {}
+        self._reserved: defaultdict[str, list[TokenUsage]] = defaultdict(list)
+        self._spent = Spending()
         self._lock = threading.Lock()
         self._file: IO[bytes] | None = None
         self._number = 0
@@ -95,26 +95,26 @@ class Journal:
         self._close()
         self._keep(self._file_name(self._number))
 
-    def get(self, question: str) -> Answer | None:
+    def get(self, question: str) -> ChatAnswer | None:
         """The answer to a question; None if there is none yet."""
         return self._answers.get(question)
 
     @property
-    def spent(self) -> Spent:
-        """What was answered, and what may yet have to be paid."""
+    def spent(self) -> Spending:
+        """Spending for answers and for reserved requests."""
         return self._spent
 
-    def put(self, question: str, answer: Answer) -> None:
-        """Write an answer down."""
-        entry = {"question": question, "answer": answer.text, "whole": answer.whole, "usage": answer.usage}
+    def put(self, question: str, answer: ChatAnswer) -> None:
+        """Record an answer."""
+        entry = {"question": question, "answer": answer.text, "whole": answer.complete, "usage": answer.usage}
         self._write(entry)
 
-    def reserve(self, question: str, usage: Usage) -> None:
-        """Write down that a question is about to be asked, which takes so much at most."""
+    def reserve(self, question: str, usage: TokenUsage) -> None:
+        """Record that a request is about to be sent, with its maximum usage."""
         self._write({"question": question, "reserved": usage})
 
     def release(self, question: str) -> None:
-        """Write down that nothing has to be paid for the last request of a question."""
+        """Record that the last request for a question costs nothing."""
         self._write({"question": question, "released": True})
 
     def _write(self, entry: dict[str, Any]) -> None:
@@ -136,15 +136,15 @@ class Journal:
         question, spent = entry["question"], self._spent
         reserved = self._reserved[question]
         if "reserved" in entry:
-            usage = Usage(*entry["reserved"])
+            usage = TokenUsage(*entry["reserved"])
             reserved.append(usage)
-            spent = spent.plus(usage)
+            spent = spent.add_calls(usage)
         elif reserved:
-            spent = spent.plus(reserved.pop(), -1)
+            spent = spent.add_calls(reserved.pop(), -1)
         if "answer" in entry:
-            answer = Answer(entry["answer"], entry["whole"], Usage(*entry.get("usage", ())))
+            answer = ChatAnswer(entry["answer"], entry["whole"], TokenUsage(*entry.get("usage", ())))
             self._answers[question] = answer
-            spent = spent.plus(answer.usage)
+            spent = spent.add_calls(answer.usage)
         self._spent = spent  # at once: others read it meanwhile
 
     def _open(self, number: int) -> None:
@@ -153,9 +153,9 @@ class Journal:
         self._file = self._file_name(number).open("a+b")
         self._file.seek(0)
         data = self._file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self._file.truncate(len(whole))
-        for line in whole.splitlines():
+        complete = data[: data.rfind(b"\n") + 1]
+        self._file.truncate(len(complete))
+        for line in complete.splitlines():
             self._count(json.loads(line))
 
     def _close(self) -> None:

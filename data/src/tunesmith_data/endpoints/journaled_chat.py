@@ -1,4 +1,4 @@
-"""Chat endpoint that is asked each question once: its answers are kept in a journal."""
+"""Chat endpoint with a journal: each request is sent once, even after a restart."""
 
 import logging
 import time
@@ -14,45 +14,45 @@ from tunesmith_data.rows.schema.formats import Row
 
 from .chat import TIMEOUT_SECONDS, chat_body, completions_url, read_answer
 from .client import LONGEST_WAIT_SECONDS, Endpoint, RequestRefused
-from .journal import Answer, Journal, Usage
+from .journal import ChatAnswer, Journal, TokenUsage
 from .parallel_calls import call_all
 
 log = logging.getLogger(__name__)
 
 # What a template puts around each message, and around all of them, in tokens; generously.
-_AROUND_A_MESSAGE = 8
-AROUND_ALL = 32
+_TOKENS_AROUND_MESSAGE = 8
+TOKENS_AROUND_REQUEST = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ChatRequest:
     """A request.
 
     Attributes:
-        body: what is sent.
-        most: what it takes at most: no token is shorter than a byte.
-        digest: of all that an answer depends on.
+        body: JSON body.
+        max_usage: upper bound of its tokens: no token is shorter than a byte.
+        digest: digest of everything that an answer depends on.
     """
 
     body: dict[str, Any]
-    most: Usage
+    max_usage: TokenUsage
     digest: str
 
 
 class JournaledChat:
-    """Answers questions; those that the journal knows are not asked again.
+    """Chat endpoint that takes answers from the journal where it has them.
 
     Args:
-        spec: who is asked.
-        what: what messages call it.
+        spec: the endpoint.
+        what: name in messages.
         secret: the folder of the Secret that opens it.
         temperature, max_tokens: of its answers.
-        journal: what was answered.
-        sleep: waits so many seconds.
-        longest_wait: how long the endpoint may ask to be left alone.
+        journal: earlier answers.
+        sleep: waits for a number of seconds.
+        longest_wait: longest wait that the endpoint may ask for.
 
     Attributes:
-        refusals: what the endpoint said of questions that it refused, by their digests.
+        refusals: responses to rejected requests, by digest.
     """
 
     def __init__(
@@ -77,64 +77,66 @@ class JournaledChat:
         self.refusals: dict[str, str] = {}
         self._temperature = temperature
 
-    def question(
+    def build_request(
         self, messages: Sequence[Row], tools: list[Any] | None = None, sample: int | None = None
-    ) -> Question:
-        """A question to it.
+    ) -> ChatRequest:
+        """Request for one answer.
 
         Args:
             messages: the conversation so far.
             tools: what the answer may call.
-            sample: tells apart several answers to one conversation; None where there is one answer to each.
+            sample: number that distinguishes several answers to one conversation; None for a single answer.
         """
         body = chat_body(self.spec, messages, self._temperature, self.max_tokens, tools)
-        prompt = len(canonical_json(body)) + _AROUND_A_MESSAGE * len(messages) + AROUND_ALL
+        prompt = len(canonical_json(body)) + _TOKENS_AROUND_MESSAGE * len(messages) + TOKENS_AROUND_REQUEST
         identity = {"url": self.spec.url, **({} if sample is None else {"sample": sample}), **body}
-        return Question(body, Usage(prompt, self.max_tokens), sha256_digest(canonical_json(identity)))
+        return ChatRequest(body, TokenUsage(prompt, self.max_tokens), sha256_digest(canonical_json(identity)))
 
-    def unanswered(self, questions: Iterable[Question]) -> list[Question]:
-        """The questions that have no answer yet, each once."""
-        wanted = {question.digest: question for question in questions}
-        return [question for question in wanted.values() if self.answer_to(question) is None]
+    def unanswered(self, requests: Iterable[ChatRequest]) -> list[ChatRequest]:
+        """Requests without an answer, each once."""
+        wanted = {request.digest: request for request in requests}
+        return [request for request in wanted.values() if self.answer_to(request) is None]
 
-    def ask_all(self, questions: Iterable[Question], concurrency: int, ended: Callable[[], None]) -> None:
-        """Ask what has not been answered; a question that is refused stays without an answer.
+    def ask_all(
+        self, requests: Iterable[ChatRequest], concurrency: int, on_answer: Callable[[], None]
+    ) -> None:
+        """Send all requests without an answer; rejected ones stay without.
 
         Args:
-            ended: called in this thread after each.
+            on_answer: called in this thread after each.
 
         Raises:
             UserError: the endpoint wants another key, URL or protocol.
             InfrastructureError: it was busy or away at every try.
         """
-        calls = (partial(self.ask, question) for question in self.unanswered(questions))
-        call_all(calls, concurrency, ended)
+        calls = (partial(self.ask, request) for request in self.unanswered(requests))
+        call_all(calls, concurrency, on_answer)
 
-    def answer_to(self, question: Question) -> Answer | None:
-        """What it has said; None if nothing."""
-        return self.journal.get(question.digest)
+    def answer_to(self, request: ChatRequest) -> ChatAnswer | None:
+        """Answer in the journal; None if there is none."""
+        return self.journal.get(request.digest)
 
     def close(self) -> None:
         """Close its connections."""
         self.endpoint.close()
 
-    def ask(self, question: Question) -> None:
-        """Ask a question, again and again where that may help, and write its answer down."""
+    def ask(self, request: ChatRequest) -> None:
+        """Send a request, with retries, and record its answer."""
         try:
-            self.endpoint.persist(lambda: self.ask_once(question))
+            self.endpoint.retry_while_busy(lambda: self.ask_once(request))
         except RequestRefused as error:
             log.warning("%s refuses a request: %s", self.what, error.message)
-            self.refusals[question.digest] = error.message
+            self.refusals[request.digest] = error.message
 
-    def ask_once(self, question: Question) -> None:
-        """Ask a question once, and write its answer down.
+    def ask_once(self, request: ChatRequest) -> None:
+        """Send a request once, and record its answer.
 
         Raises:
-            RequestRefused: the endpoint refuses this question.
-            TryAgain: it is busy or away.
+            RequestRefused: the endpoint refuses this request.
+            EndpointBusy: it is busy or away.
         """
-        self.journal.put(question.digest, self.fetch_answer(question))
+        self.journal.put(request.digest, self.fetch_answer(request))
 
-    def fetch_answer(self, question: Question) -> Answer:
-        """The endpoint's answer; where it doesn't count tokens, the most that the question may take."""
-        return read_answer(self.endpoint.post_once(question.body), self.what, question.most)
+    def fetch_answer(self, request: ChatRequest) -> ChatAnswer:
+        """Answer of the endpoint; if it reports no usage, with the request's maximum usage."""
+        return read_answer(self.endpoint.post_once(request.body), self.what, request.max_usage)

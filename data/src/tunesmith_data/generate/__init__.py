@@ -1,1 +1,1 @@
-"""The generate stage: a teacher makes rows, within a budget that no restart resets."""
+"""The generate stage: rows made by a teacher, within a budget that survives restarts."""

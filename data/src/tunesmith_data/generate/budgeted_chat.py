@@ -1,4 +1,4 @@
-"""Chat endpoint that answers each question once, at its pace and within the budget."""
+"""Chat endpoint with a journal, a rate limit and a token budget."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -6,31 +6,31 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith_contract.methods import ChatEndpoint
-from tunesmith_data.endpoints.client import TryAgain
-from tunesmith_data.endpoints.journal import Answer, Journal, Spent, Usage
-from tunesmith_data.endpoints.journaled_chat import AROUND_ALL, JournaledChat, Question
+from tunesmith_data.endpoints.client import EndpointBusy
+from tunesmith_data.endpoints.journal import ChatAnswer, Journal, Spending, TokenUsage
+from tunesmith_data.endpoints.journaled_chat import TOKENS_AROUND_REQUEST, ChatRequest, JournaledChat
 from tunesmith_data.rows.schema.formats import Row
 
-from .rate_limiter import Clock, Pace
-from .token_budget import BudgetExhausted, Purse
+from .rate_limiter import Clock, RateLimiter
+from .token_budget import BudgetExhausted, TokenBudget
 
 log = logging.getLogger(__name__)
 
-#: How long an endpoint may ask to be left alone: no GPU waits meanwhile.
+#: Longest wait that an endpoint may ask for: no GPU waits meanwhile.
 LONGEST_WAIT_SECONDS = 3600.0
 
 
 class BudgetedChat(JournaledChat):
-    """A chat endpoint whose requests wait for their turn, and are paid for.
+    """Chat endpoint whose requests wait for the rate limiter and are charged to the budget.
 
     Args:
-        endpoint: who is asked.
-        what: what messages call it.
+        endpoint: the endpoint.
+        what: name in messages.
         secret: the folder of the Secret that opens it.
         temperature, max_tokens: of its answers.
-        journal, purse: what was answered, and what may be spent.
-        pace: how fast it is asked.
-        clock: waits.
+        journal, budget: earlier answers, and what may be spent.
+        rate_limiter: limits requests per minute.
+        clock: sleep function.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class BudgetedChat(JournaledChat):
         temperature: float,
         max_tokens: int,
         journal: Journal,
-        purse: Purse,
-        pace: Pace,
+        budget: TokenBudget,
+        rate_limiter: RateLimiter,
         clock: Clock,
     ) -> None:
         super().__init__(
@@ -55,44 +55,44 @@ class BudgetedChat(JournaledChat):
             clock.sleep,
             longest_wait=LONGEST_WAIT_SECONDS,
         )
-        self._purse = purse
-        self._pace = pace
+        self._token_budget = budget
+        self._rate_limiter = rate_limiter
 
-    def question(
+    def build_request(
         self, messages: Sequence[Row], tools: list[Any] | None = None, sample: int | None = 0
-    ) -> Question:
-        """A question to it; a conversation may be answered several times, in numbered samples."""
-        return super().question(messages, tools, sample)
+    ) -> ChatRequest:
+        """Request for one answer; a conversation may have several numbered samples."""
+        return super().build_request(messages, tools, sample)
 
-    def cost(self, questions: Iterable[Question]) -> Spent:
-        """What the questions take at most; those that were answered take nothing."""
-        spent = Spent()
-        for question in questions:
-            if self.answer_to(question) is None:
-                spent = spent.plus(question.most)
+    def max_spending(self, requests: Iterable[ChatRequest]) -> Spending:
+        """Maximum spending of requests; those with an answer cost nothing."""
+        spent = Spending()
+        for request in requests:
+            if self.answer_to(request) is None:
+                spent = spent.add_calls(request.max_usage)
         return spent
 
-    def most(self, heard: int, calls: int) -> Spent:
-        """What so many questions about so many bytes take at most, roughly."""
-        return Spent().plus(Usage(heard + AROUND_ALL, self.max_tokens), calls)
+    def estimate_spending(self, context_bytes: int, calls: int) -> Spending:
+        """Approximate maximum spending of requests of a given size."""
+        return Spending().add_calls(TokenUsage(context_bytes + TOKENS_AROUND_REQUEST, self.max_tokens), calls)
 
-    def ask(self, question: Question) -> None:
-        """Ask a question; one that can't be paid for stays without an answer."""
+    def ask(self, request: ChatRequest) -> None:
+        """Send a request; without budget it stays without an answer."""
         try:
-            super().ask(question)
+            super().ask(request)
         except BudgetExhausted:
-            log.warning("the budget does not pay for another request")
+            log.warning("the budget does not cover another request")
 
-    def ask_once(self, question: Question) -> None:
-        """Wait for the turn, reserve the budget, ask, and write the answer down with what it took."""
-        self._pace.wait()
-        with self._purse.turn(question.digest, question.most) as settle:
-            settle(self.fetch_answer(question))
+    def ask_once(self, request: ChatRequest) -> None:
+        """Wait for the rate limiter, reserve budget, send, and record the answer with its usage."""
+        self._rate_limiter.wait()
+        with self._token_budget.reserve(request.digest, request.max_usage) as record_answer:
+            record_answer(self.fetch_answer(request))
 
-    def fetch_answer(self, question: Question) -> Answer:
-        """The endpoint's answer; one that asks to be left alone is left alone by all threads."""
+    def fetch_answer(self, request: ChatRequest) -> ChatAnswer:
+        """Answer of the endpoint; if it asks to wait, all threads wait."""
         try:
-            return super().fetch_answer(question)
-        except TryAgain as error:
-            self._pace.hold(error.retry_after or 0.0)
+            return super().fetch_answer(request)
+        except EndpointBusy as error:
+            self._rate_limiter.pause(error.retry_after or 0.0)
             raise

@@ -1,14 +1,14 @@
-"""What models write when they are asked for JSON: with words around it, in fences, cut off."""
+"""Extraction of JSON, scores and choices from the answers of language models."""
 
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
-#: Braces that may begin no object: hostile answers are not read for ever.
+#: Maximum failed parses: hostile answers must not take forever.
 _MOST_ATTEMPTS = 1000
-_THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
-_SCORED = (
+_REASONING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+_SCORE_PATTERNS = (
     re.compile(r"\b(\d+(?:\.\d+)?)\s*(?:/|out of)\s*10\b", re.IGNORECASE),
     re.compile(r"(?:score|rating)\W*(?:is|of)?\W*(\d+(?:\.\d+)?)", re.IGNORECASE),
     re.compile(r"^\W*(\d+(?:\.\d+)?)\W*$"),
@@ -19,7 +19,7 @@ LOWEST, HIGHEST = 1.0, 10.0
 def find_objects(text: str) -> Iterator[dict[str, Any]]:
     """The outermost JSON objects in a text; of a list that was cut off, those that are whole."""
     decoder = json.JSONDecoder()
-    text = without_thoughts(text)
+    text = without_reasoning(text)
     position, attempts = text.find("{"), 0
     while position >= 0 and attempts < _MOST_ATTEMPTS:
         try:
@@ -31,36 +31,36 @@ def find_objects(text: str) -> Iterator[dict[str, Any]]:
         position = text.find("{", position)
 
 
-def find_text(found: dict[str, Any], *names: str) -> str | None:
+def find_text(members: dict[str, Any], *names: str) -> str | None:
     """The first of the members that is text with something in it."""
-    texts = (found.get(name) for name in names)
+    texts = (members.get(name) for name in names)
     return next((text.strip() for text in texts if isinstance(text, str) and text.strip()), None)
 
 
 def find_score(text: str) -> float | None:
-    """A judge's number from 1 to 10: the last one that it gives as JSON, else as words; None if it gives none."""
-    objects = [found["score"] for found in find_objects(text) if "score" in found]
+    """Score from 1 to 10 in a judge's answer: the last one as JSON, else in words; None if there is none."""
+    objects = [members["score"] for members in find_objects(text) if "score" in members]
     if objects:
         return _in_range(objects[-1])
-    text = without_thoughts(text)
-    for pattern in _SCORED:
-        if found := pattern.findall(text):
-            return _in_range(found[-1])
+    text = without_reasoning(text)
+    for pattern in _SCORE_PATTERNS:
+        if numbers := pattern.findall(text):
+            return _in_range(numbers[-1])
     return None
 
 
 def find_choice(text: str, letters: str) -> tuple[int, int] | None:
-    """Which answers a judge calls the best and the worst, by their places; None if that is not said clearly."""
-    for found in reversed(list(find_objects(text))):
-        chosen = [str(found.get(name, "")).strip().upper() for name in ("best", "worst")]
+    """Indexes of the answers that a judge calls best and worst; None if the judge is unclear."""
+    for members in reversed(list(find_objects(text))):
+        chosen = [str(members.get(name, "")).strip().upper() for name in ("best", "worst")]
         if all(len(letter) == 1 and letter in letters for letter in chosen) and chosen[0] != chosen[1]:
             return letters.index(chosen[0]), letters.index(chosen[1])
     return None
 
 
-def without_thoughts(text: str) -> str:
-    """An answer without what a model thinks aloud before it."""
-    return _THOUGHT.sub("", text)
+def without_reasoning(text: str) -> str:
+    """Answer without the reasoning before it."""
+    return _REASONING.sub("", text)
 
 
 def _in_range(value: object) -> float | None:

@@ -1,7 +1,6 @@
-"""How rows were made, for whoever meets them later; it stays beside the report on the data."""
+"""Manifest of generated rows (``generation.json``), and the commit of the generate stage."""
 
 import json
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from tunesmith_contract.base import Digest, Document, sha256_digest
@@ -11,15 +10,14 @@ from tunesmith_contract.run_config import GenerateConfig
 from tunesmith_contract.uris import StorageUri
 from tunesmith_data.pod.storage import Storage, file_digest
 from tunesmith_data.pod.workspace import Workspace
-from tunesmith_data.rows.schema.formats import Row
 
 from .prompts import TEMPLATES
-from .row_maker import Yield
-from .token_budget import Purse
+from .row_maker import GeneratedRows
+from .token_budget import TokenBudget
 
 
-class SourceFile(Document):
-    """What was read, by its digest."""
+class SourceDigest(Document):
+    """Digest of a file that was read."""
 
     name: str
     uri: str
@@ -31,7 +29,7 @@ class GenerationManifest(Document):
 
     Attributes:
         generation: teacher, task, instructions, parameters, filter and budget, as they were asked for.
-        templates: what teacher and judge were told.
+        templates: prompt templates of teacher and judge.
         sources: the rows it started from, and those it kept clear of.
         counts: what became of all rows that were considered.
         rows: the file of rows.
@@ -44,7 +42,7 @@ class GenerationManifest(Document):
     generation: dict[str, Any]
     templates: dict[str, str]
     seed: int
-    sources: tuple[SourceFile, ...]
+    sources: tuple[SourceDigest, ...]
     counts: dict[str, int]
     calls: int
     prompt_tokens: int
@@ -54,20 +52,28 @@ class GenerationManifest(Document):
     rows: Artifact
 
 
-def describe_sources(config: GenerateConfig, storage: Storage) -> tuple[SourceFile, ...]:
-    """The files that were read."""
-    named = [("source", config.generation.source), *((each.name, each.uri) for each in config.held_out)]
+def describe_sources(config: GenerateConfig, storage: Storage) -> tuple[SourceDigest, ...]:
+    """Digests of the files that were read."""
+    named = [
+        ("source", config.generation.source),
+        *((held_out.name, held_out.uri) for held_out in config.held_out),
+    ]
     return tuple(
-        SourceFile(name=name, uri=uri, digest=file_digest(storage.dataset_file(uri))) for name, uri in named
+        SourceDigest(name=name, uri=uri, digest=file_digest(storage.dataset_file(uri))) for name, uri in named
     )
 
 
 def commit(
-    config: GenerateConfig, storage: Storage, workspace: Workspace, so_far: Yield, purse: Purse
+    config: GenerateConfig,
+    storage: Storage,
+    workspace: Workspace,
+    generated: GeneratedRows,
+    budget: TokenBudget,
 ) -> RunReport:
-    """Write the rows, how they were made, and the report, which declares the stage done."""
-    counts, spent, amount = so_far.tally.to_dict(), purse.spent, purse.amount
-    rows = _write(workspace, generated_uri(workspace.work), _json_lines(so_far.rows))
+    """Write rows, manifest and report; the report commits the stage."""
+    counts, spent, amount = generated.outcomes.to_dict(), budget.spent, budget.amount
+    lines = (json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in generated.rows)
+    rows = _write(workspace, generated_uri(workspace.work), b"".join(lines))
     took = {
         **spent._asdict(),
         "amount": amount and f"{amount:.6f}",
@@ -89,7 +95,7 @@ def commit(
     place = workspace.work.join(DATA_REPORT_FOLDER, GENERATION_FILE)
     written = _write(workspace, place, manifest.to_json().encode())
     generation = GenerationReport(
-        **counts, **took, warnings=tuple(so_far.warnings), generated=rows, manifest=written
+        **counts, **took, warnings=tuple(generated.warnings), generated=rows, manifest=written
     )
     report = RunReport(stage="generate", outcome=Outcome.SUCCEEDED, generation=generation)
     workspace.commit(report)
@@ -99,7 +105,3 @@ def commit(
 def _write(workspace: Workspace, uri: StorageUri, data: bytes) -> Artifact:
     workspace.write(uri, data)
     return Artifact(uri=str(uri), digest=sha256_digest(data), size_bytes=len(data))
-
-
-def _json_lines(rows: Sequence[Row]) -> bytes:
-    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)

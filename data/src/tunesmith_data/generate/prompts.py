@@ -1,4 +1,4 @@
-"""What teachers and judges are told. The manifest of generated rows holds these words."""
+"""Prompt templates for teachers and judges; the manifest of generated rows quotes them."""
 
 from collections.abc import Sequence
 
@@ -51,11 +51,11 @@ TEMPLATES = {
 }
 
 
-def told(text: str | None) -> str:
-    """What people add to a template, as a paragraph of its own."""
+def as_paragraph(text: str | None) -> str:
+    """User's addition to a template as a separate paragraph; empty without one."""
     return f"\n{text.strip()}\n" if text and text.strip() else ""
 
 
 def listed_answers(answers: Sequence[str], letters: str) -> str:
-    """Answers below their letters."""
+    """Answers, each under its letter."""
     return "\n\n".join(f"Answer {letter}:\n{answer}" for letter, answer in zip(letters, answers, strict=True))

@@ -1,4 +1,4 @@
-"""How fast an endpoint is asked."""
+"""Rate limiter for requests to an endpoint."""
 
 import threading
 import time
@@ -10,20 +10,20 @@ SECONDS_PER_MINUTE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Seconds that never go back, and how to wait some."""
+    """Monotonic clock and sleep function."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
 
-class Pace:
-    """Lets requests pass one after the other, evenly, so that no minute sees more of them than it may.
+class RateLimiter:
+    """Evenly spaced requests, up to a number per minute.
 
     Threads may share it.
 
     Args:
         requests_per_minute: None: as many as come.
-        clock: tells the time.
+        clock: time and sleep.
     """
 
     def __init__(self, requests_per_minute: int | None, clock: Clock) -> None:
@@ -33,15 +33,15 @@ class Pace:
         self._lock = threading.Lock()
 
     def wait(self) -> None:
-        """Wait for one's turn."""
+        """Wait until the next request may be sent."""
         with self._lock:
             now = self._clock.now()
-            turn = max(self._next, now)
-            self._next = turn + self._interval
-        if turn > now:
-            self._clock.sleep(turn - now)
+            reserve = max(self._next, now)
+            self._next = reserve + self._interval
+        if reserve > now:
+            self._clock.sleep(reserve - now)
 
-    def hold(self, seconds: float) -> None:
-        """Let nobody pass for so long: the endpoint has asked for it."""
+    def pause(self, seconds: float) -> None:
+        """Block all requests for so long, as the endpoint asks."""
         with self._lock:
             self._next = max(self._next, self._clock.now() + seconds)

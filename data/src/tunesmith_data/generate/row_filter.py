@@ -1,4 +1,4 @@
-"""Which of the rows that were made are kept, by what costs nothing: copies, held-out questions, rewards."""
+"""Filters for generated rows: duplicates, held-out questions, rewards."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from tunesmith_data.rewards.reward_function import RewardFunction
 from tunesmith_data.rows.schema.formats import Row
 from tunesmith_data.rows.schema.row_texts import answer_text, prompt_text
 
-from .similar_questions import HeldOutQuestions, NearTexts, normal
-from .tasks import Draft, last_question
+from .similar_questions import HeldOutQuestions, SimilarTexts, normalize_words
+from .tasks import DraftRow, last_question
 
 
-class Fate(StrEnum):
-    """What became of a row; together they are all that were considered."""
+class RowOutcome(StrEnum):
+    """Outcome of a row; the outcomes add up to all rows considered."""
 
     KEPT = "rows"
     FILTERED = "filtered"
@@ -25,51 +25,51 @@ class Fate(StrEnum):
 
 
 @dataclass(slots=True)
-class Tally:
-    """How many rows met which fate."""
+class OutcomeCounts:
+    """Number of rows per outcome."""
 
-    counts: Counter[Fate] = field(default_factory=Counter)
+    counts: Counter[RowOutcome] = field(default_factory=Counter)
 
-    def add(self, fate: Fate, rows: int = 1) -> None:
-        """Count some."""
-        self.counts[fate] += rows
+    def add(self, outcome: RowOutcome, rows: int = 1) -> None:
+        """Add rows to an outcome."""
+        self.counts[outcome] += rows
 
     def to_dict(self) -> dict[str, int]:
-        """By the names that the report has for them."""
-        return {str(fate): self.counts[fate] for fate in Fate} | {"made": self.counts.total()}
+        """Counts by the names of the report's fields."""
+        return {str(outcome): self.counts[outcome] for outcome in RowOutcome} | {"made": self.counts.total()}
 
 
-class Copies:
-    """Questions that were seen.
+class SeenQuestions:
+    """Set of earlier questions, with near duplicates.
 
     Args:
-        near_copy: likeness from which a question is a copy; None: only the very same is.
+        similarity_limit: similarity from which a question is a duplicate; None: only an equal one is.
     """
 
-    def __init__(self, near_copy: float | None) -> None:
+    def __init__(self, similarity_limit: float | None) -> None:
         self._seen: set[str] = set()
-        self._near = NearTexts(near_copy) if near_copy else None
+        self._near = SimilarTexts(similarity_limit) if similarity_limit else None
 
-    def holds(self, row: Row) -> bool:
-        """Whether a row asks what was asked before."""
+    def contains(self, row: Row) -> bool:
+        """Whether a row repeats an earlier question."""
         if _identity(row) in self._seen:
             return True
-        return self._near is not None and self._near.holds_like(last_question(row))
+        return self._near is not None and self._near.contains_similar(last_question(row))
 
     def add(self, row: Row) -> None:
-        """Remember what a row asks."""
+        """Add a row's question."""
         self._seen.add(_identity(row))
         if self._near is not None:
             self._near.add(last_question(row))
 
 
-class RewardSieve:
-    """Rewards, and how much a row needs of them.
+class RewardFilter:
+    """Rewards and the minimum that a row needs.
 
     Args:
         functions, weights: the rewards.
-        minimum: what the weighted sum has to come to.
-        tokenizer: counts the tokens of answers; None where no reward asks.
+        minimum: minimum of the weighted sum.
+        tokenizer: counts the tokens of answers; None if no reward needs it.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class RewardSieve:
         self._minimum = minimum
         self._tokenizer = tokenizer
 
-    def passes(self, drafts: Sequence[Draft]) -> list[bool]:
-        """Whether each of the rows has enough; a reward that says nothing of a row counts as 0.
+    def passes(self, drafts: Sequence[DraftRow]) -> list[bool]:
+        """Whether each row reaches the minimum; a missing reward counts as 0.
 
         Raises:
             UserError: a reward gives no number.
@@ -100,7 +100,7 @@ class RewardSieve:
         ]
         return [total >= self._minimum for total in sums]
 
-    def _arguments(self, drafts: Sequence[Draft]) -> dict[str, Any]:
+    def _arguments(self, drafts: Sequence[DraftRow]) -> dict[str, Any]:
         texts = [answer_text(draft.row) for draft in drafts]
         arguments: dict[str, Any] = {
             "prompts": [_prompt(draft.row) for draft in drafts],
@@ -113,21 +113,25 @@ class RewardSieve:
         return arguments
 
 
-def sift(
-    drafts: Sequence[Draft], copies: Copies, held_out: HeldOutQuestions, rewards: RewardSieve, tally: Tally
-) -> list[Draft]:
-    """The rows that are left, in order; of copies the first."""
-    new: list[Draft] = []
+def filter_drafts(
+    drafts: Sequence[DraftRow],
+    seen_questions: SeenQuestions,
+    held_out: HeldOutQuestions,
+    rewards: RewardFilter,
+    outcomes: OutcomeCounts,
+) -> list[DraftRow]:
+    """Rows that pass all filters, in order; of duplicates the first."""
+    new: list[DraftRow] = []
     for draft in drafts:
-        if held_out.holds(draft.row):
-            tally.add(Fate.LEAKED)
-        elif copies.holds(draft.row):
-            tally.add(Fate.DUPLICATE)
+        if held_out.contains(draft.row):
+            outcomes.add(RowOutcome.LEAKED)
+        elif seen_questions.contains(draft.row):
+            outcomes.add(RowOutcome.DUPLICATE)
         else:
-            copies.add(draft.row)
+            seen_questions.add(draft.row)
             new.append(draft)
     passed = rewards.passes(new)
-    tally.add(Fate.FILTERED, passed.count(False))
+    outcomes.add(RowOutcome.FILTERED, passed.count(False))
     return [draft for draft, good in zip(new, passed, strict=True) if good]
 
 
@@ -136,11 +140,11 @@ def _prompt(row: Row) -> Any:
 
 
 def _identity(row: Row) -> str:
-    """What a row asks, the system's message included."""
+    """Normalized prompt of a row, including the system message."""
     prompt = _prompt(row)
     system = (
         [message["content"] for message in prompt[:1] if message["role"] == "system"]
         if isinstance(prompt, list)
         else []
     )
-    return normal("\n".join([*system, prompt_text(row)]))
+    return normalize_words("\n".join([*system, prompt_text(row)]))

@@ -1,4 +1,4 @@
-"""Makes rows, some items at a time: asks, sifts, lets a judge score; stops when there are enough, or all is spent."""
+"""Loop that makes rows: requests in batches, filters and scores, until rows or budget are used up."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -7,30 +7,30 @@ from itertools import islice
 
 from tunesmith_contract.generation import Generation, ScoringJudge
 from tunesmith_data.endpoints.chat import messages_of
-from tunesmith_data.endpoints.journal import Answer, Spent
-from tunesmith_data.endpoints.journaled_chat import Question
+from tunesmith_data.endpoints.journal import ChatAnswer, Spending
+from tunesmith_data.endpoints.journaled_chat import ChatRequest
 from tunesmith_data.rows.schema.formats import Row
 from tunesmith_data.rows.schema.row_texts import answer_text, prompt_text
 
 from . import prompts
 from .budgeted_chat import BudgetedChat
 from .json_answers import find_score
-from .row_filter import Copies, Fate, RewardSieve, Tally, sift
+from .row_filter import OutcomeCounts, RewardFilter, RowOutcome, SeenQuestions, filter_drafts
 from .similar_questions import HeldOutQuestions
-from .tasks import Draft, Drafts, Item, Task
-from .token_budget import Purse
+from .tasks import DraftRow, GenerationTask, TaskInput, TaskOutput
+from .token_budget import TokenBudget
 
-#: Items that are asked about before what came of them is looked at, for each request on its way.
-_ITEMS_PER_REQUEST = 4
-#: Bytes of a token, at most, in most texts: answers whose length is not known yet are told to a judge.
+#: Inputs of a batch, for each concurrent request.
+_INPUTS_PER_REQUEST = 4
+#: Maximum bytes of a token in most texts: estimates the length of answers that a judge will read.
 _BYTES_PER_TOKEN = 4
 
-Progress = Callable[[], None]
+OnAnswer = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Voices:
-    """Who is asked; ``scorer`` None: nobody scores."""
+class ChatClients:
+    """Chat clients of teacher, judge and scorer; without a scorer, rows are not scored."""
 
     teacher: BudgetedChat
     judge: BudgetedChat
@@ -38,160 +38,166 @@ class Voices:
 
     @property
     def all(self) -> tuple[BudgetedChat, ...]:
-        """Each of them."""
+        """All clients."""
         return (self.teacher, self.judge, *([self.scorer] if self.scorer else []))
 
     def close(self) -> None:
         """Close their connections."""
-        for voice in self.all:
-            voice.close()
+        for client in self.all:
+            client.close()
 
 
 @dataclass(slots=True)
-class Yield:
-    """What has been made so far.
+class GeneratedRows:
+    """Rows generated so far.
 
     Attributes:
-        rows: those that are kept, in the order of their items.
-        tally: what became of all that were considered.
-        items: how many items were gone through.
-        exhausted: the budget did not pay for another one.
-        warnings: what to look at.
+        rows: the kept rows, in the order of their inputs.
+        outcomes: outcome of all rows considered.
+        items: number of inputs processed.
+        exhausted: the budget did not cover another input.
+        warnings: warnings for the report.
     """
 
     rows: list[Row] = field(default_factory=list)
-    tally: Tally = field(default_factory=Tally)
+    outcomes: OutcomeCounts = field(default_factory=OutcomeCounts)
     items: int = 0
     exhausted: bool = False
     warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
-class Maker:
-    """All that makes rows.
+class RowMaker:
+    """Maker of rows: task, clients, budget and filters.
 
     Attributes:
-        task: what is made.
-        voices: who is asked.
-        purse: what may be spent. An item is begun only if all that it may take is there, so that no answer is paid for
+        task: the generation task.
+        clients: chat clients.
+        budget: the token budget. An input is started only if its maximum is available, so that no answer is paid for
             whose judge is not.
-        copies, held_out, rewards: which rows are left out.
-        spec: what was asked for.
+        seen_questions, held_out, rewards: filters of rows.
+        spec: the generation's configuration.
     """
 
-    task: Task
-    voices: Voices
-    purse: Purse
-    copies: Copies
+    task: GenerationTask
+    clients: ChatClients
+    budget: TokenBudget
+    seen_questions: SeenQuestions
     held_out: HeldOutQuestions
-    rewards: RewardSieve
+    rewards: RewardFilter
     spec: Generation
 
-    def make(self, items: Iterable[Item], so_far: Yield, ended: Progress) -> None:
-        """Go through the items, and add what comes of them.
+    def make(self, items: Iterable[TaskInput], generated: GeneratedRows, on_answer: OnAnswer) -> None:
+        """Process the inputs, and add the rows that result.
 
         Args:
-            so_far: what is added to; it tells how far this is when ``ended`` is called, after each answer.
+            generated: rows are added to it; ``on_answer``, called after each answer, may read its progress.
         """
         left = iter(items)
-        waiting = list(islice(left, self._at_once(so_far)))
-        while waiting and self._at_once(so_far) > 0:
-            chunk = list(self._affordable(waiting))
+        waiting = list(islice(left, self._batch_size(generated)))
+        while waiting and self._batch_size(generated) > 0:
+            chunk = list(self._within_budget(waiting))
             if not chunk:
-                so_far.exhausted = True
+                generated.exhausted = True
                 return
-            self._go_through(chunk, so_far, ended)
+            self._process(chunk, generated, on_answer)
             waiting = waiting[len(chunk) :]
-            waiting += islice(left, max(0, self._at_once(so_far) - len(waiting)))
+            waiting += islice(left, max(0, self._batch_size(generated) - len(waiting)))
 
-    def _at_once(self, so_far: Yield) -> int:
-        """Items to ask about next: no more than bring the rows that are wanted yet."""
-        most = _ITEMS_PER_REQUEST * self.spec.concurrency
+    def _batch_size(self, generated: GeneratedRows) -> int:
+        """Number of inputs in the next batch, limited by the rows still wanted."""
+        limit = _INPUTS_PER_REQUEST * self.spec.concurrency
         if self.task.wanted is None:
-            return most
-        return min(most, math.ceil((self.task.wanted - len(so_far.rows)) / self.task.rows_per_item))
+            return limit
+        return min(limit, math.ceil((self.task.wanted - len(generated.rows)) / self.task.rows_per_item))
 
-    def _affordable(self, items: Sequence[Item]) -> Iterator[Item]:
-        """The first items, as far as the budget pays for all that each may take; answered ones take nothing."""
-        need = Spent()
+    def _within_budget(self, items: Sequence[TaskInput]) -> Iterator[TaskInput]:
+        """First inputs that the budget covers completely; answered ones cost nothing."""
+        need = Spending()
         for item in items:
-            need = need.together(self._most(item))
-            if not self.purse.affords(need):
+            need = need.plus(self._max_spending(item))
+            if not self.budget.allows(need):
                 return
             yield item
 
-    def _most(self, item: Item) -> Spent:
-        """What an item takes at most, its judges included."""
-        questions = self.task.ask(item, self.voices.teacher)
-        asked = self.voices.teacher.cost(questions)
-        if not asked.calls:
-            return asked
-        heard = sum(
-            question.most.prompt + _BYTES_PER_TOKEN * question.most.completion for question in questions
+    def _max_spending(self, item: TaskInput) -> Spending:
+        """Maximum spending of an input, judges included."""
+        requests = self.task.ask(item, self.clients.teacher)
+        teacher_spending = self.clients.teacher.max_spending(requests)
+        if not teacher_spending.calls:
+            return teacher_spending
+        context_bytes = sum(
+            request.max_usage.prompt + _BYTES_PER_TOKEN * request.max_usage.completion for request in requests
         )
-        judged = self.voices.judge.most(heard, self.task.comparisons)
-        rows, scorer = self.task.rows_per_item, self.voices.scorer
-        scored = scorer.most(heard, rows) if scorer else Spent()
-        return asked.together(judged).together(scored)
+        judged = self.clients.judge.estimate_spending(context_bytes, self.task.comparisons)
+        rows, scorer = self.task.rows_per_item, self.clients.scorer
+        scored = scorer.estimate_spending(context_bytes, rows) if scorer else Spending()
+        return teacher_spending.plus(judged).plus(scored)
 
-    def _go_through(self, items: Sequence[Item], so_far: Yield, ended: Progress) -> None:
-        """Ask about some items, and add what is left of what was made."""
-        made = self._ask(items, ended)
-        so_far.tally.add(Fate.UNUSABLE, sum(each.unusable for each in made))
-        so_far.tally.add(Fate.FILTERED, sum(each.undecided for each in made))
-        drafts = [draft for each in made for draft in each.made]
-        left = sift(drafts, self.copies, self.held_out, self.rewards, so_far.tally)
-        good = self._scored(left, so_far.tally, ended)
+    def _process(self, items: Sequence[TaskInput], generated: GeneratedRows, on_answer: OnAnswer) -> None:
+        """Process a batch of inputs, and add the rows that pass the filters."""
+        made = self._ask(items, on_answer)
+        generated.outcomes.add(RowOutcome.UNUSABLE, sum(output.unusable for output in made))
+        generated.outcomes.add(RowOutcome.FILTERED, sum(output.undecided for output in made))
+        drafts = [draft for output in made for draft in output.made]
+        left = filter_drafts(drafts, self.seen_questions, self.held_out, self.rewards, generated.outcomes)
+        good = self._filter_by_score(left, generated.outcomes, on_answer)
         wanted = self.task.wanted
-        kept = good[: None if wanted is None else max(0, wanted - len(so_far.rows))]
-        so_far.rows += [draft.row for draft in kept]
-        so_far.tally.add(Fate.KEPT, len(kept))
-        so_far.items += len(items)
+        kept = good[: None if wanted is None else max(0, wanted - len(generated.rows))]
+        generated.rows += [draft.row for draft in kept]
+        generated.outcomes.add(RowOutcome.KEPT, len(kept))
+        generated.items += len(items)
 
-    def _ask(self, items: Sequence[Item], ended: Progress) -> list[Drafts]:
-        """What the teacher says to each item and, where answers are compared, the judge to them."""
-        teacher, judge = self.voices.teacher, self.voices.judge
-        answers = _Exchange(teacher, [self.task.ask(item, teacher) for item in items])
-        answers.take_place(self.spec.concurrency, ended)
-        heard = list(answers)
-        verdicts = _Exchange(
-            judge, [self.task.compare(item, said, judge) for item, said in zip(items, heard, strict=True)]
+    def _ask(self, items: Sequence[TaskInput], on_answer: OnAnswer) -> list[TaskOutput]:
+        """Rows from the teacher's answers to each input, compared by the judge where the task asks for it."""
+        teacher, judge = self.clients.teacher, self.clients.judge
+        answers = _RequestGroups(teacher, [self.task.ask(item, teacher) for item in items])
+        answers.ask_all(self.spec.concurrency, on_answer)
+        answers_by_input = list(answers)
+        verdicts = _RequestGroups(
+            judge,
+            [
+                self.task.compare(item, texts, judge)
+                for item, texts in zip(items, answers_by_input, strict=True)
+            ],
         )
-        verdicts.take_place(self.spec.concurrency, ended)
-        return [self.task.read(*each) for each in zip(items, heard, verdicts, strict=True)]
+        verdicts.ask_all(self.spec.concurrency, on_answer)
+        return [self.task.read(*exchange) for exchange in zip(items, answers_by_input, verdicts, strict=True)]
 
-    def _scored(self, drafts: Sequence[Draft], tally: Tally, ended: Progress) -> list[Draft]:
-        """Those that the judge gives enough."""
-        scorer, scoring = self.voices.scorer, self.spec.filter.judge
+    def _filter_by_score(
+        self, drafts: Sequence[DraftRow], outcomes: OutcomeCounts, on_answer: OnAnswer
+    ) -> list[DraftRow]:
+        """Rows with a sufficient score from the judge."""
+        scorer, scoring = self.clients.scorer, self.spec.filter.judge
         if scorer is None or scoring is None:
             return list(drafts)
-        scores = _Exchange(scorer, [[_score_question(draft.row, scoring, scorer)] for draft in drafts])
-        scores.take_place(self.spec.concurrency, ended)
-        found = [find_score(answer.text) if answer else None for (answer,) in scores]
+        scores = _RequestGroups(scorer, [[_scoring_request(draft.row, scoring, scorer)] for draft in drafts])
+        scores.ask_all(self.spec.concurrency, on_answer)
+        numbers = [find_score(answer.text) if answer else None for (answer,) in scores]
         good = [
-            draft for draft, score in zip(drafts, found, strict=True) if score and score >= scoring.minimum
+            draft for draft, score in zip(drafts, numbers, strict=True) if score and score >= scoring.minimum
         ]
-        tally.add(Fate.FILTERED, len(drafts) - len(good))
+        outcomes.add(RowOutcome.FILTERED, len(drafts) - len(good))
         return good
 
 
-class _Exchange:
-    """Questions to one respondent, in groups, and their answers."""
+class _RequestGroups:
+    """Requests to one client, in groups, and their answers."""
 
-    def __init__(self, respondent: BudgetedChat, groups: Sequence[Sequence[Question]]) -> None:
-        self._respondent = respondent
+    def __init__(self, client: BudgetedChat, groups: Sequence[Sequence[ChatRequest]]) -> None:
+        self._client = client
         self._groups = groups
 
-    def take_place(self, concurrency: int, ended: Progress) -> None:
-        """Ask all of them."""
-        self._respondent.ask_all((each for group in self._groups for each in group), concurrency, ended)
+    def ask_all(self, concurrency: int, on_answer: OnAnswer) -> None:
+        """Send all requests."""
+        self._client.ask_all((request for group in self._groups for request in group), concurrency, on_answer)
 
-    def __iter__(self) -> Iterator[list[Answer | None]]:
-        return ([self._respondent.answer_to(each) for each in group] for group in self._groups)
+    def __iter__(self) -> Iterator[list[ChatAnswer | None]]:
+        return ([self._client.answer_to(request) for request in group] for group in self._groups)
 
 
-def _score_question(row: Row, scoring: ScoringJudge, scorer: BudgetedChat) -> Question:
+def _scoring_request(row: Row, scoring: ScoringJudge, scorer: BudgetedChat) -> ChatRequest:
     text = prompts.SCORE.format(
-        criteria=prompts.told(scoring.criteria), question=prompt_text(row), answer=answer_text(row)
+        criteria=prompts.as_paragraph(scoring.criteria), question=prompt_text(row), answer=answer_text(row)
     )
-    return scorer.question(messages_of(text))
+    return scorer.build_request(messages_of(text))

@@ -1,4 +1,4 @@
-"""Which questions say the same, or nearly."""
+"""Similarity of questions: held-out questions, and near duplicates of earlier ones."""
 
 import re
 import unicodedata
@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from rensa import RMinHash, RMinHashLSH
 
 from tunesmith_contract.run_config import NEAR_THRESHOLD
-from tunesmith_data.rows.clean.compared_text import question_of
-from tunesmith_data.rows.clean.question_index import Question, QuestionIndex
+from tunesmith_data.rows.clean.compared_text import identifying_text
+from tunesmith_data.rows.clean.question_index import NormalizedQuestion, QuestionIndex
 from tunesmith_data.rows.schema.formats import Row
 
 _WORD = re.compile(r"\w+")
@@ -17,35 +17,35 @@ _PERMUTATIONS, _BANDS = 128, 32
 
 
 class HeldOutQuestions:
-    """What generated rows are kept free of: questions that are the same, nearly the same, or quoted.
+    """Held-out questions; generated rows must not equal, nearly equal or quote one.
 
     They are found as prepare finds leaks.
 
     Args:
         rows: of validation and of the evaluation's suites.
-        threshold: Jaccard similarity from which two questions are alike.
+        threshold: Jaccard similarity from which two questions are similar.
     """
 
     def __init__(self, rows: Iterable[Row], threshold: float = NEAR_THRESHOLD) -> None:
-        questions = dict.fromkeys(Question.of(question_of(row)) for row in rows)
-        asked = [question for question in questions if question.text]
-        self._index = QuestionIndex(asked, threshold, seed=0) if asked else None
+        questions = dict.fromkeys(NormalizedQuestion.of(identifying_text(row)) for row in rows)
+        non_empty = [question for question in questions if question.text]
+        self._index = QuestionIndex(non_empty, threshold, seed=0) if non_empty else None
 
-    def holds(self, row: Row) -> bool:
-        """Whether a row asks what a held-out row asks."""
+    def contains(self, row: Row) -> bool:
+        """Whether a row contains a held-out question."""
         if self._index is None:
             return False
-        return any(True for _ in self._index.find([Question.of(question_of(row))], [b""]))
+        return any(True for _ in self._index.find([NormalizedQuestion.of(identifying_text(row))], [b""]))
 
 
-class NearTexts:
-    """Texts that were seen, and whether another shares most of its words with one of them.
+class SimilarTexts:
+    """Set of texts that finds others with mostly the same words.
 
     Likeness is Jaccard's: words in common by words of both together. MinHash (Broder 1997) brings texts together that
-    may be alike, and those are compared; of pairs as like as the threshold 0.7, one in five thousand is missed.
+    may be similar, and those are compared; of pairs at the threshold 0.7, one in five thousand is missed.
 
     Args:
-        threshold: likeness from which two texts are nearly the same.
+        threshold: similarity from which two texts are nearly equal.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -54,27 +54,27 @@ class NearTexts:
         self._index = RMinHashLSH(threshold, _PERMUTATIONS, _BANDS)
 
     def add(self, text: str) -> None:
-        """Remember a text."""
+        """Add a text."""
         words = _words(text)
         self._index.insert(len(self._words), _signature(words))
         self._words.append(words)
 
-    def holds_like(self, text: str) -> bool:
-        """Whether one of the texts is nearly this one."""
+    def contains_similar(self, text: str) -> bool:
+        """Whether one of the texts is similar to this one."""
         words = _words(text)
-        return any(self._is_like(words, self._words[key]) for key in self._index.query(_signature(words)))
+        return any(self._is_similar(words, self._words[key]) for key in self._index.query(_signature(words)))
 
-    def _is_like(self, words: frozenset[str], others: frozenset[str]) -> bool:
+    def _is_similar(self, words: frozenset[str], others: frozenset[str]) -> bool:
         return bool(words) and len(words & others) >= self._threshold * len(words | others) - _ROUNDING
 
 
-def normal(text: str) -> str:
-    """A text's words, in small letters, with one space between."""
+def normalize_words(text: str) -> str:
+    """Words of a text in lower case, separated by one space."""
     return " ".join(_WORD.findall(unicodedata.normalize("NFKC", text).casefold()))
 
 
 def _words(text: str) -> frozenset[str]:
-    return frozenset(normal(text).split())
+    return frozenset(normalize_words(text).split())
 
 
 def _signature(words: frozenset[str]) -> RMinHash:

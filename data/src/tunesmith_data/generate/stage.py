@@ -1,7 +1,7 @@
-"""The generate stage: rows that a teacher makes, committed with how they were made.
+"""The generate stage, from its configuration to the committed rows and manifest.
 
 It leaves ``generated.jsonl`` in the run's ``generated`` folder and ``generation.json`` beside the report on the data;
-both stay. The journal of questions and answers lies in ``journal`` until training has succeeded.
+both are kept. The journal of questions and answers is in ``journal`` until training has succeeded.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from tunesmith_contract.report import RunReport
 from tunesmith_contract.run_config import DataFormat, GenerateConfig
 from tunesmith_data.endpoints.journal import Journal
 from tunesmith_data.failures import DataError
-from tunesmith_data.pod.progress import Progress
+from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_data.rewards.build import (
@@ -28,17 +28,17 @@ from tunesmith_data.rows.schema.formats import ANY, Purpose, Row
 
 from .budgeted_chat import BudgetedChat
 from .manifest import commit
-from .rate_limiter import Clock, Pace
-from .row_filter import Copies, Fate, RewardSieve, Tally
-from .row_maker import Maker, Voices, Yield
+from .rate_limiter import Clock, RateLimiter
+from .row_filter import OutcomeCounts, RewardFilter, RowOutcome, SeenQuestions
+from .row_maker import ChatClients, GeneratedRows, RowMaker
 from .similar_questions import HeldOutQuestions
-from .tasks import AnswerTask, ParaphraseTask, PreferenceTask, SelfInstructTask, Task
-from .token_budget import Purse
+from .tasks import AnswerTask, GenerationTask, ParaphraseTask, PreferenceTask, SelfInstructTask
+from .token_budget import TokenBudget
 
 JOURNAL_FILE = "journal.jsonl"
 #: A full file of the journal is never sent to a bucket again.
 _LINES_PER_FILE = 64
-#: Judges are to say the same each time.
+#: Judges should be deterministic.
 _JUDGE_TEMPERATURE = 0.0
 
 
@@ -46,7 +46,7 @@ def generate(
     config: GenerateConfig,
     storage: Storage,
     workspace: Workspace,
-    progress: Progress,
+    progress: ProgressReporter,
     clock: Clock | None = None,
     build_model: ModelRewardBuilder | None = None,
 ) -> RunReport:
@@ -59,43 +59,47 @@ def generate(
     Raises:
         StageError: an endpoint, the rows to start from or the rewards are wrong, or there are too few rows at the end.
     """
-    task, tally = _task_of(config), Tally()
+    task, outcomes = _build_task(config), OutcomeCounts()
     rows = _read(config.generation.source, task.purpose, storage)
-    held_out = _read_held_out(config, storage)
-    rewards = _reward_sieve(config, storage, rows, build_model)
-    start = _free_of(rows, held_out, config.generation, tally)
+    held_out = HeldOutQuestions(row for held in config.held_out for row in _read(held.uri, ANY, storage))
+    rewards = _build_reward_filter(config, storage, rows, build_model)
+    start = _remove_held_out(rows, held_out, config.generation, outcomes)
     path = workspace.journal / JOURNAL_FILE
     with Journal(path, workspace.push, keep_every=1, lines_per_file=_LINES_PER_FILE) as journal:
-        purse = Purse(config.generation.budget, journal)
-        voices = _voices(config.generation, storage.secrets, journal, purse, clock or Clock())
-        copies = _copies(task, start, config.generation)
-        maker = Maker(task, voices, purse, copies, held_out, rewards, config.generation)
-        made = _make(maker, start, Yield(tally=tally), progress)
-        return commit(config, storage, workspace, made, purse)
+        budget = TokenBudget(config.generation.budget, journal)
+        clients = _open_clients(config.generation, storage.secrets, journal, budget, clock or Clock())
+        seen_questions = _build_seen_questions(task, start, config.generation)
+        maker = RowMaker(task, clients, budget, seen_questions, held_out, rewards, config.generation)
+        made = _make(maker, start, GeneratedRows(outcomes=outcomes), progress)
+        return commit(config, storage, workspace, made, budget)
 
 
-def _make(maker: Maker, start: Sequence[Row], made: Yield, progress: Progress) -> Yield:
-    """All rows that can be made; what went wrong with them is in their warnings.
+def _make(
+    maker: RowMaker, start: Sequence[Row], generated: GeneratedRows, progress: ProgressReporter
+) -> GeneratedRows:
+    """All rows that can be made, with warnings.
 
     Raises:
         DataError: they are too few.
     """
-    task, spent = maker.task, maker.purse
+    task, budget = maker.task, maker.budget
     total = task.wanted or len(start)
     try:
         maker.make(
-            task.items(start) if start else (), made, lambda: _tell(progress, made, spent, task, total)
+            task.items(start) if start else (),
+            generated,
+            lambda: _report_progress(progress, generated, budget, task, total),
         )
     finally:
-        maker.voices.close()
-    _tell(progress, made, spent, task, total)
-    made.exhausted |= spent.exhausted
-    made.warnings += _warn(made, task, total)
-    _require_rows(made, maker.spec.minimum_rows, maker.voices)
-    return made
+        maker.clients.close()
+    _report_progress(progress, generated, budget, task, total)
+    generated.exhausted |= budget.exhausted
+    generated.warnings += _warn(generated, task, total)
+    _require_rows(generated, maker.spec.minimum_rows, maker.clients)
+    return generated
 
 
-def _task_of(config: GenerateConfig) -> Task:
+def _build_task(config: GenerateConfig) -> GenerationTask:
     spec = config.generation
     if spec.answers:
         return AnswerTask(spec.instructions)
@@ -119,23 +123,19 @@ def _read(uri: str, purpose: Purpose, storage: Storage) -> list[Row]:
     return [row.row for row in source.rows]
 
 
-def _read_held_out(config: GenerateConfig, storage: Storage) -> HeldOutQuestions:
-    return HeldOutQuestions(row for held in config.held_out for row in _read(held.uri, ANY, storage))
-
-
-def _reward_sieve(
+def _build_reward_filter(
     config: GenerateConfig, storage: Storage, rows: Sequence[Row], build_model: ModelRewardBuilder | None
-) -> RewardSieve:
-    """The rewards that rows have to pass; what can be wrong with them is said before anything is paid for.
+) -> RewardFilter:
+    """Filter by rewards; errors in them are raised before anything is paid for.
 
     Raises:
         UserError: a reward can't be had.
         DataError: a reward compares with the rows' answers, and there is none.
     """
-    sieve: GenerationFilter = config.generation.filter
-    check_rewards(sieve.rewards)
-    rewarded = RewardedRows(sieve.rewards)
-    rewarded.see([{}] if config.generation.self_instruct else rows)
+    reward_filter: GenerationFilter = config.generation.filter
+    check_rewards(reward_filter.rewards)
+    rewarded = RewardedRows(reward_filter.rewards)
+    rewarded.update([{}] if config.generation.self_instruct else rows)
     rewarded.require_answers()
     tokenizer = None
     if config.base_model is not None:
@@ -144,37 +144,43 @@ def _reward_sieve(
 
         tokenizer = load_tokenizer(storage.model_folder(config.base_model, weights=False))
     special = tokenizer.all_special_ids if tokenizer else ()
-    functions, weights = build_reward_functions(sieve.rewards, special, storage, filter_role, build_model)
-    return RewardSieve(functions, weights, sieve.minimum_reward, tokenizer)
+    functions, weights = build_reward_functions(
+        reward_filter.rewards, special, storage, filter_role, build_model
+    )
+    return RewardFilter(functions, weights, reward_filter.minimum_reward, tokenizer)
 
 
-def _free_of(rows: Sequence[Row], held_out: HeldOutQuestions, spec: Generation, tally: Tally) -> list[Row]:
-    """The rows to start from: none that is held out, and of prompts that are answered each one once."""
+def _remove_held_out(
+    rows: Sequence[Row], held_out: HeldOutQuestions, spec: Generation, outcomes: OutcomeCounts
+) -> list[Row]:
+    """Source rows without held-out ones; prompts that get answers are unique."""
     answered = spec.answers or spec.preferences
-    seen, left = Copies(None), list[Row]()
+    seen, left = SeenQuestions(None), list[Row]()
     for row in rows:
-        if held_out.holds(row):
-            tally.add(Fate.LEAKED)
-        elif answered and seen.holds(row):
-            tally.add(Fate.DUPLICATE)
+        if held_out.contains(row):
+            outcomes.add(RowOutcome.LEAKED)
+        elif answered and seen.contains(row):
+            outcomes.add(RowOutcome.DUPLICATE)
         else:
             seen.add(row)
             left.append(row)
     return left
 
 
-def _copies(task: Task, start: Sequence[Row], spec: Generation) -> Copies:
-    """What new questions must not repeat."""
-    copies = Copies(task.near_copy)
+def _build_seen_questions(task: GenerationTask, start: Sequence[Row], spec: Generation) -> SeenQuestions:
+    """Earlier questions that new ones must not repeat."""
+    seen_questions = SeenQuestions(task.similarity_limit)
     if spec.paraphrases or spec.self_instruct:
         for row in start:
-            copies.add(row)
-    return copies
+            seen_questions.add(row)
+    return seen_questions
 
 
-def _voices(spec: Generation, secrets: Path, journal: Journal, purse: Purse, clock: Clock) -> Voices:
-    """Who is asked; a judge that is not named is the teacher's own endpoint, at the teacher's pace."""
-    pace = Pace(spec.requests_per_minute, clock)
+def _open_clients(
+    spec: Generation, secrets: Path, journal: Journal, budget: TokenBudget, clock: Clock
+) -> ChatClients:
+    """Chat clients; a judge without an endpoint uses the teacher's endpoint and rate limit."""
+    rate_limiter = RateLimiter(spec.requests_per_minute, clock)
 
     def open_endpoint(judge: Judge | None, what: str, role: str) -> BudgetedChat:
         endpoint: ChatEndpoint = (judge and judge.endpoint) or spec.endpoint
@@ -186,55 +192,65 @@ def _voices(spec: Generation, secrets: Path, journal: Journal, purse: Purse, clo
             _JUDGE_TEMPERATURE if judge else spec.temperature,
             judge.max_tokens if judge else spec.max_tokens,
             journal,
-            purse,
-            Pace(spec.requests_per_minute, clock) if own else pace,
+            budget,
+            RateLimiter(spec.requests_per_minute, clock) if own else rate_limiter,
             clock,
         )
 
     comparing = spec.preferences.judge if spec.preferences else Judge()
     scoring = spec.filter.judge
-    return Voices(
+    return ChatClients(
         teacher=open_endpoint(None, "the teacher", SecretRole.GENERATOR),
         judge=open_endpoint(comparing, "the judge", SecretRole.JUDGE),
         scorer=open_endpoint(scoring, "the filter's judge", SecretRole.FILTER_JUDGE) if scoring else None,
     )
 
 
-def _tell(progress: Progress, so_far: Yield, purse: Purse, task: Task, total: int) -> None:
-    done, spent = len(so_far.rows) if task.wanted else so_far.items, purse.spent
+def _report_progress(
+    progress: ProgressReporter,
+    generated: GeneratedRows,
+    budget: TokenBudget,
+    task: GenerationTask,
+    total: int,
+) -> None:
+    done, spent = len(generated.rows) if task.wanted else generated.items, budget.spent
     progress.update(
         min(done, total),
         total,
-        generated_rows=len(so_far.rows),
+        generated_rows=len(generated.rows),
         calls=spent.calls,
         prompt_tokens=spent.prompt_tokens,
         completion_tokens=spent.completion_tokens,
     )
 
 
-def _warn(so_far: Yield, task: Task, total: int) -> Iterator[str]:
-    done, name = (len(so_far.rows), "rows") if task.wanted else (so_far.items, "source rows")
+def _warn(generated: GeneratedRows, task: GenerationTask, total: int) -> Iterator[str]:
+    done, name = (len(generated.rows), "rows") if task.wanted else (generated.items, "source rows")
     what = f"{done:,} of {total:,} {name}"
-    if so_far.exhausted:
+    if generated.exhausted:
         yield f"the budget was used up after {what}: raise dataset.generate.budget for more"
-    elif task.wanted and len(so_far.rows) < task.wanted:
+    elif task.wanted and len(generated.rows) < task.wanted:
         yield f"the teacher repeats itself and stopped at {what}: add seeds, or raise temperature"
 
 
-def _require_rows(so_far: Yield, minimum: int, voices: Voices) -> None:
+def _require_rows(generated: GeneratedRows, minimum: int, clients: ChatClients) -> None:
     """See that there are enough rows.
 
     Raises:
         DataError: there are fewer rows than that.
     """
-    if len(so_far.rows) >= minimum:
+    if len(generated.rows) >= minimum:
         return
-    counts = so_far.tally.to_dict()
-    lost = ", ".join(f"{counts[fate]:,} {fate}" for fate in Fate if fate is not Fate.KEPT and counts[fate])
-    refused = [f"refused: {refusal}" for voice in voices.all for refusal in voice.refusals.values()][:1]
-    told = "; ".join(filter(None, (lost, *so_far.warnings, *refused))) or "no source rows are left"
+    counts = generated.outcomes.to_dict()
+    lost = ", ".join(
+        f"{counts[outcome]:,} {outcome}"
+        for outcome in RowOutcome
+        if outcome is not RowOutcome.KEPT and counts[outcome]
+    )
+    refused = [f"refused: {refusal}" for client in clients.all for refusal in client.refusals.values()][:1]
+    explanation = "; ".join(filter(None, (lost, *generated.warnings, *refused))) or "no source rows are left"
     message = (
-        f"{len(so_far.rows):,} rows were generated and minimumRows is {minimum:,} ({told}): "
+        f"{len(generated.rows):,} rows were generated and minimumRows is {minimum:,} ({explanation}): "
         "add source rows, raise the budget, or lower what the filter asks for"
     )
     raise DataError("TooFewRows", message)

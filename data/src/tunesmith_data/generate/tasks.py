@@ -1,6 +1,6 @@
-"""The four tasks: what each asks of a source row, and which rows come of the answers.
+"""The four generation tasks: requests for each source row, and rows from the answers.
 
-A task is asked in two turns at most: first the teacher, then the judge who compares what the teacher said.
+A task has at most two rounds: requests to the teacher, then to the judge who compares the teacher's answers.
 """
 
 import math
@@ -15,8 +15,8 @@ from tunesmith_contract.formats import ANSWERED
 from tunesmith_contract.generation import Paraphrases, Preferences, SelfInstruct
 from tunesmith_contract.run_config import DataFormat
 from tunesmith_data.endpoints.chat import messages_of, with_answer
-from tunesmith_data.endpoints.journal import Answer
-from tunesmith_data.endpoints.journaled_chat import Question
+from tunesmith_data.endpoints.journal import ChatAnswer
+from tunesmith_data.endpoints.journaled_chat import ChatRequest
 from tunesmith_data.rows.schema.formats import Purpose, Row, is_conversational
 from tunesmith_data.rows.schema.row_texts import answer_text, prompt_text
 
@@ -24,16 +24,16 @@ from . import prompts
 from .budgeted_chat import BudgetedChat
 from .json_answers import find_choice, find_objects, find_text
 
-#: Rows that a teacher is asked to write at once, and the seeds that it is shown.
+#: Rows requested from the teacher at once, and seeds shown to it.
 ROWS_PER_REQUEST = 5
 SEEDS_PER_REQUEST = 5
-#: How many times the requests that would do are made before it is given up: teachers repeat themselves.
-_PATIENCE = 4
-#: Likeness from which a new question is a copy of another; the paper has ROUGE-L 0.7.
-NEAR_COPY = 0.7
+#: Limit on requests, as a multiple of the minimum: teachers repeat themselves.
+_MAX_REPEATS = 4
+#: Similarity from which a new question is a duplicate of another; the paper uses ROUGE-L 0.7.
+SIMILARITY_LIMIT = 0.7
 
 _PROMPTS = (DataFormat.PROMPT, *ANSWERED)
-_ASKED = (
+_WITH_QUESTIONS = (
     DataFormat.CHAT,
     DataFormat.PROMPT_COMPLETION,
     DataFormat.PREFERENCE,
@@ -43,8 +43,8 @@ _ASKED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """What is asked about: a source row, or some seeds; the number tells apart two that are alike."""
+class TaskInput:
+    """Input of a task: a source row, or some seeds; the number distinguishes equal inputs."""
 
     rows: tuple[Row, ...]
     number: int = 0
@@ -57,16 +57,16 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """A row that was made, and the right answer that its source knows."""
+class DraftRow:
+    """Generated row, and the reference answer of its source row."""
 
     row: Row
     answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Drafts:
-    """What came of an item.
+class TaskOutput:
+    """Rows made from an input, and counts of unusable answers.
 
     Attributes:
         made: rows.
@@ -74,102 +74,112 @@ class Drafts:
         undecided: comparisons in which the judge contradicted itself, or had nothing to compare.
     """
 
-    made: tuple[Draft, ...] = ()
+    made: tuple[DraftRow, ...] = ()
     unusable: int = 0
     undecided: int = 0
 
 
-class Task(Protocol):
-    """What is made, and how."""
+class GenerationTask(Protocol):
+    """A kind of generation: requests for inputs, and rows from answers."""
 
     purpose: Purpose
-    #: Judge calls per item, behind the teacher's.
+    #: Judge calls per input.
     comparisons: int
-    #: Rows that an item may bring.
+    #: Maximum rows from one input.
     rows_per_item: int
-    #: Likeness from which a row is a copy of another one; None: only the very same question is.
-    near_copy: float | None
-    #: How many rows are wanted; None: what all items bring.
+    #: Similarity from which a row is a duplicate; None: only an equal question is.
+    similarity_limit: float | None
+    #: Number of rows wanted; None: all that the inputs yield.
     wanted: int | None
 
-    def items(self, rows: Sequence[Row]) -> Iterator[Item]:
-        """What is asked about, in order."""
+    def items(self, rows: Sequence[Row]) -> Iterator[TaskInput]:
+        """Inputs made from source rows, in order."""
 
-    def ask(self, item: Item, teacher: BudgetedChat) -> list[Question]:
+    def ask(self, item: TaskInput, teacher: BudgetedChat) -> list[ChatRequest]:
         """Questions to the teacher."""
 
-    def compare(self, item: Item, answers: Sequence[Answer | None], judge: BudgetedChat) -> list[Question]:
+    def compare(
+        self, item: TaskInput, answers: Sequence[ChatAnswer | None], judge: BudgetedChat
+    ) -> list[ChatRequest]:
         """Questions to the judge."""
 
-    def read(self, item: Item, answers: Sequence[Answer | None], verdicts: Sequence[Answer | None]) -> Drafts:
-        """What came of it."""
+    def read(
+        self, item: TaskInput, answers: Sequence[ChatAnswer | None], verdicts: Sequence[ChatAnswer | None]
+    ) -> TaskOutput:
+        """Rows made from the answers."""
 
 
-class _EachRow:
-    """A task that has an item for each row, and compares nothing."""
+class _RowTask:
+    """Base of tasks with one input for each row and no comparisons."""
 
     comparisons = 0
     rows_per_item = 1
-    near_copy: float | None = None
+    similarity_limit: float | None = None
     wanted: int | None = None
 
-    def items(self, rows: Sequence[Row]) -> Iterator[Item]:
-        return (Item((row,)) for row in rows)
+    def items(self, rows: Sequence[Row]) -> Iterator[TaskInput]:
+        return (TaskInput((row,)) for row in rows)
 
-    def compare(self, item: Item, answers: Sequence[Answer | None], judge: BudgetedChat) -> list[Question]:
+    def compare(
+        self, item: TaskInput, answers: Sequence[ChatAnswer | None], judge: BudgetedChat
+    ) -> list[ChatRequest]:
         return []
 
 
-class AnswerTask(_EachRow):
-    """The teacher answers each prompt."""
+class AnswerTask(_RowTask):
+    """Task in which the teacher answers each prompt."""
 
     purpose = Purpose("generate.answers", _PROMPTS, prompts_only=True)
 
     def __init__(self, instructions: str | None) -> None:
         self._instructions = instructions
 
-    def ask(self, item: Item, teacher: BudgetedChat) -> list[Question]:
-        return [_prompt_question(item.row, teacher, self._instructions)]
+    def ask(self, item: TaskInput, teacher: BudgetedChat) -> list[ChatRequest]:
+        return [_prompt_request(item.row, teacher, self._instructions)]
 
-    def read(self, item: Item, answers: Sequence[Answer | None], verdicts: Sequence[Answer | None]) -> Drafts:
+    def read(
+        self, item: TaskInput, answers: Sequence[ChatAnswer | None], verdicts: Sequence[ChatAnswer | None]
+    ) -> TaskOutput:
         (answer,) = answers
         if not _is_usable(answer):
-            return Drafts(unusable=1)
-        return Drafts((Draft(with_answer(item.row, answer.text), item.row.get("answer")),))
+            return TaskOutput(unusable=1)
+        return TaskOutput((DraftRow(with_answer(item.row, answer.text), item.row.get("answer")),))
 
 
-class ParaphraseTask(_EachRow):
-    """The teacher says each row's question in other words; all else of the row stays."""
+class ParaphraseTask(_RowTask):
+    """Task in which the teacher rephrases each row's question; the rest of the row stays."""
 
-    purpose = Purpose("generate.paraphrases", _ASKED)
+    purpose = Purpose("generate.paraphrases", _WITH_QUESTIONS)
 
     def __init__(self, spec: Paraphrases, instructions: str | None) -> None:
         self.rows_per_item = spec.per_row
         self._instructions = instructions
 
-    def ask(self, item: Item, teacher: BudgetedChat) -> list[Question]:
+    def ask(self, item: TaskInput, teacher: BudgetedChat) -> list[ChatRequest]:
         text = prompts.PARAPHRASE.format(
             count=self.rows_per_item,
-            instructions=prompts.told(self._instructions),
+            instructions=prompts.as_paragraph(self._instructions),
             question=last_question(item.row),
         )
-        return [teacher.question(messages_of(text))]
+        return [teacher.build_request(messages_of(text))]
 
-    def read(self, item: Item, answers: Sequence[Answer | None], verdicts: Sequence[Answer | None]) -> Drafts:
+    def read(
+        self, item: TaskInput, answers: Sequence[ChatAnswer | None], verdicts: Sequence[ChatAnswer | None]
+    ) -> TaskOutput:
         (answer,) = answers
-        found = (find_text(each, "question", "prompt", "request") for each in _objects(answer))
-        said = [text for text in found if text][: self.rows_per_item]
-        made = tuple(Draft(with_question(item.row, text), answer_text(item.row)) for text in said)
-        return Drafts(made, unusable=self.rows_per_item - len(made))
+        questions = (find_text(members, "question", "prompt", "request") for members in _json_objects(answer))
+        texts = [text for text in questions if text][: self.rows_per_item]
+        made = tuple(DraftRow(with_question(item.row, text), answer_text(item.row)) for text in texts)
+        return TaskOutput(made, unusable=self.rows_per_item - len(made))
 
 
 class SelfInstructTask:
-    """The teacher writes new questions with answers, after a few of the seeds at a time."""
+    """Task in which the teacher writes new questions and answers, from a few seeds at a time."""
 
     purpose = Purpose("generate.selfInstruct", ANSWERED)
     comparisons = 0
     rows_per_item = ROWS_PER_REQUEST
-    near_copy: float | None = NEAR_COPY
+    similarity_limit: float | None = SIMILARITY_LIMIT
 
     def __init__(self, spec: SelfInstruct, instructions: str | None, seed: int) -> None:
         self.wanted: int | None = spec.rows
@@ -177,40 +187,44 @@ class SelfInstructTask:
         self._instructions = instructions
         self._seed = seed
 
-    def items(self, rows: Sequence[Row]) -> Iterator[Item]:
-        """Other seeds each time, the same ones after a restart."""
+    def items(self, rows: Sequence[Row]) -> Iterator[TaskInput]:
+        """Random seeds for each input; the same ones after a restart."""
         chance = random.Random(self._seed)
-        for number in range(_PATIENCE * math.ceil(self._rows / ROWS_PER_REQUEST)):
-            yield Item(tuple(chance.sample(rows, min(SEEDS_PER_REQUEST, len(rows)))), number)
+        for number in range(_MAX_REPEATS * math.ceil(self._rows / ROWS_PER_REQUEST)):
+            yield TaskInput(tuple(chance.sample(rows, min(SEEDS_PER_REQUEST, len(rows)))), number)
 
-    def ask(self, item: Item, teacher: BudgetedChat) -> list[Question]:
+    def ask(self, item: TaskInput, teacher: BudgetedChat) -> list[ChatRequest]:
         examples = [{"question": last_question(row), "answer": answer_text(row)} for row in item.rows]
         text = prompts.SELF_INSTRUCT.format(
             count=ROWS_PER_REQUEST,
-            instructions=prompts.told(self._instructions),
+            instructions=prompts.as_paragraph(self._instructions),
             examples="\n".join(canonical_json(example).decode() for example in examples),
         )
-        return [teacher.question(messages_of(text), sample=item.number)]
+        return [teacher.build_request(messages_of(text), sample=item.number)]
 
-    def compare(self, item: Item, answers: Sequence[Answer | None], judge: BudgetedChat) -> list[Question]:
+    def compare(
+        self, item: TaskInput, answers: Sequence[ChatAnswer | None], judge: BudgetedChat
+    ) -> list[ChatRequest]:
         return []
 
-    def read(self, item: Item, answers: Sequence[Answer | None], verdicts: Sequence[Answer | None]) -> Drafts:
+    def read(
+        self, item: TaskInput, answers: Sequence[ChatAnswer | None], verdicts: Sequence[ChatAnswer | None]
+    ) -> TaskOutput:
         (answer,) = answers
         form = item.rows[0]
         pairs = [
             (
-                find_text(each, "question", "prompt", "instruction"),
-                find_text(each, "answer", "output", "completion"),
+                find_text(members, "question", "prompt", "instruction"),
+                find_text(members, "answer", "output", "completion"),
             )
-            for each in _objects(answer)
+            for members in _json_objects(answer)
         ][:ROWS_PER_REQUEST]
-        made = tuple(Draft(new_row(form, asked, said)) for asked, said in pairs if asked and said)
-        return Drafts(made, unusable=ROWS_PER_REQUEST - len(made))
+        made = tuple(DraftRow(new_row(form, question, text)) for question, text in pairs if question and text)
+        return TaskOutput(made, unusable=ROWS_PER_REQUEST - len(made))
 
 
-class PreferenceTask(_EachRow):
-    """The teacher answers several times; a judge that is asked in both orders says which is best and which worst."""
+class PreferenceTask(_RowTask):
+    """Task in which a judge picks the best and worst of several answers, asked in both orders."""
 
     purpose = Purpose("generate.preferences", _PROMPTS, prompts_only=True)
     comparisons = 2
@@ -221,37 +235,42 @@ class PreferenceTask(_EachRow):
         self._letters = string.ascii_uppercase[: self._count]
         self._instructions = instructions
 
-    def ask(self, item: Item, teacher: BudgetedChat) -> list[Question]:
+    def ask(self, item: TaskInput, teacher: BudgetedChat) -> list[ChatRequest]:
         samples = range(self._count)
-        return [_prompt_question(item.row, teacher, self._instructions, sample) for sample in samples]
+        return [_prompt_request(item.row, teacher, self._instructions, sample) for sample in samples]
 
-    def compare(self, item: Item, answers: Sequence[Answer | None], judge: BudgetedChat) -> list[Question]:
+    def compare(
+        self, item: TaskInput, answers: Sequence[ChatAnswer | None], judge: BudgetedChat
+    ) -> list[ChatRequest]:
         texts = _texts(answers)
         if texts is None or len(set(texts)) == 1:
             return []
         return [
-            judge.question(messages_of(self._comparison(item.row, each))) for each in (texts, texts[::-1])
+            judge.build_request(messages_of(self._comparison(item.row, order)))
+            for order in (texts, texts[::-1])
         ]
 
-    def read(self, item: Item, answers: Sequence[Answer | None], verdicts: Sequence[Answer | None]) -> Drafts:
+    def read(
+        self, item: TaskInput, answers: Sequence[ChatAnswer | None], verdicts: Sequence[ChatAnswer | None]
+    ) -> TaskOutput:
         texts = _texts(answers)
         if texts is None:
-            return Drafts(unusable=1)
+            return TaskOutput(unusable=1)
         choice = self._choice(verdicts)
         if choice is None or texts[choice[0]] == texts[choice[1]]:
-            return Drafts(undecided=1)
+            return TaskOutput(undecided=1)
         best, worst = (texts[place] for place in choice)
-        return Drafts((Draft(_preference(item.row, best, worst), item.row.get("answer")),))
+        return TaskOutput((DraftRow(_preference(item.row, best, worst), item.row.get("answer")),))
 
     def _comparison(self, row: Row, texts: Sequence[str]) -> str:
         return prompts.COMPARE.format(
-            criteria=prompts.told(self._criteria),
+            criteria=prompts.as_paragraph(self._criteria),
             question=prompt_text(row),
             answers=prompts.listed_answers(texts, self._letters),
         )
 
-    def _choice(self, verdicts: Sequence[Answer | None]) -> tuple[int, int] | None:
-        """Places of the best and the worst answer, if the judge says the same in both orders."""
+    def _choice(self, verdicts: Sequence[ChatAnswer | None]) -> tuple[int, int] | None:
+        """Indexes of the best and worst answer, if the judge agrees in both orders."""
         if len(verdicts) != self.comparisons or not all(map(_is_usable, verdicts)):
             return None
         forth, back = (find_choice(verdict.text, self._letters) for verdict in verdicts if verdict)
@@ -260,14 +279,14 @@ class PreferenceTask(_EachRow):
 
 
 def last_question(row: Row) -> str:
-    """What the user says last, before the last answer."""
+    """Last message of the user before the last answer."""
     if not is_conversational(row):
         return str(row["prompt"])
     return str(_messages(row)[_last_user(_messages(row))]["content"])
 
 
 def with_question(row: Row, text: str) -> Row:
-    """The row with another last question."""
+    """The row with its last question replaced."""
     if not is_conversational(row):
         return {**row, "prompt": text}
     messages = list(_messages(row))
@@ -277,53 +296,55 @@ def with_question(row: Row, text: str) -> Row:
 
 
 def new_row(form: Row, question: str, answer: str) -> Row:
-    """A row in the form of another one: its system's message stays, its conversation goes."""
+    """New row in the format of another, with its system message."""
     if not is_conversational(form):
         return {"prompt": question, "completion": answer}
     system = [message for message in _messages(form)[:1] if message["role"] == "system"]
     return with_answer({"prompt": [*system, *messages_of(question)]}, answer)
 
 
-def _prompt_question(row: Row, teacher: BudgetedChat, instructions: str | None, sample: int = 0) -> Question:
-    """A row's prompt, with what the teacher is told beside it: learned is the prompt alone."""
+def _prompt_request(
+    row: Row, teacher: BudgetedChat, instructions: str | None, sample: int = 0
+) -> ChatRequest:
+    """Request for an answer to a row's prompt; the instructions are not part of the row."""
     messages = messages_of(row["prompt"])
     if instructions:
         system = [message["content"] for message in messages[:1] if message["role"] == "system"]
-        told = {"role": "system", "content": "\n\n".join([instructions, *system])}
-        messages = [told, *messages[len(system) :]]
-    return teacher.question(messages, row.get("tools"), sample)
+        instruction = {"role": "system", "content": "\n\n".join([instructions, *system])}
+        messages = [instruction, *messages[len(system) :]]
+    return teacher.build_request(messages, row.get("tools"), sample)
 
 
 def _preference(row: Row, chosen: str, rejected: str) -> Row:
     if not is_conversational(row):
         return {"prompt": row["prompt"], "chosen": chosen, "rejected": rejected}
-    said = {"chosen": chosen, "rejected": rejected}
-    answers = {name: [{"role": "assistant", "content": text}] for name, text in said.items()}
+    texts = {"chosen": chosen, "rejected": rejected}
+    answers = {name: [{"role": "assistant", "content": text}] for name, text in texts.items()}
     tools = {"tools": row["tools"]} if row.get("tools") else {}
     return {"prompt": row["prompt"], **answers, **tools}
 
 
 def _messages(row: Row) -> list[Row]:
-    found: list[Row] = row["messages"] if "messages" in row else row["prompt"]
-    return found
+    messages: list[Row] = row["messages"] if "messages" in row else row["prompt"]
+    return messages
 
 
 def _last_user(messages: Sequence[Row]) -> int:
-    """The place of the last message of the user; of the first message where the user says nothing."""
+    """Index of the user's last message; 0 if there is none."""
     places = [place for place, message in enumerate(messages) if message["role"] == "user"]
     return places[-1] if places else 0
 
 
-def _is_usable(answer: Answer | None) -> TypeGuard[Answer]:
-    return answer is not None and answer.whole and bool(answer.text.strip())
+def _is_usable(answer: ChatAnswer | None) -> TypeGuard[ChatAnswer]:
+    return answer is not None and answer.complete and bool(answer.text.strip())
 
 
-def _texts(answers: Sequence[Answer | None]) -> list[str] | None:
+def _texts(answers: Sequence[ChatAnswer | None]) -> list[str] | None:
     """All answers; None where one is unusable."""
     texts = [answer.text for answer in answers if answer and _is_usable(answer)]
     return texts if len(texts) == len(answers) else None
 
 
-def _objects(answer: Answer | None) -> list[dict[str, object]]:
-    """The JSON objects in an answer; one that was cut off holds whole ones, too."""
+def _json_objects(answer: ChatAnswer | None) -> list[dict[str, object]]:
+    """JSON objects in an answer; a truncated answer may contain complete ones."""
     return list(find_objects(answer.text)) if answer else []

@@ -1,1 +1,1 @@
-"""Labels by people: rows go out as tasks, to Argilla or in plain files, and come back with what people said."""
+"""Labels by people: rows as tasks in Argilla or in plain files, and the answers as rows."""

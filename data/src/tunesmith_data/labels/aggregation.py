@@ -1,4 +1,4 @@
-"""From many votes to rows: what the majority says, or what each says."""
+"""Aggregation of votes into rows: the majority's answer, or one row for each vote."""
 
 import difflib
 import math
@@ -11,14 +11,14 @@ from enum import StrEnum
 from tunesmith_contract.labels import LabelAggregate, LabelOutput
 from tunesmith_data.rows.schema.formats import Row
 
-from .row_answers import as_approved, as_unpaired, with_answer, with_preferred
-from .task_items import Item
+from .row_answers import with_answer, with_label, with_preference, without_label
+from .task_items import LabelItem
 from .tasks import TIE, YES, A, TaskKind
-from .votes import Ballot
+from .votes import VoteTable
 
 
-class LeftOut(StrEnum):
-    """Why an item, or a vote, gives no row."""
+class OmissionReason(StrEnum):
+    """Reason why an item, or a vote, yields no row."""
 
     TOO_FEW = "tooFewAnnotators"
     NO_MAJORITY = "noMajority"
@@ -27,8 +27,8 @@ class LeftOut(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """How votes become rows.
+class AggregationRules:
+    """Rules for turning votes into rows.
 
     Attributes:
         aggregate: one row an item, or one a vote.
@@ -43,33 +43,35 @@ class Rules:
     approve_from: int | None = None
 
     def is_good(self, rating: float, scale: int) -> bool:
-        """Whether an answer of that rating is a good one."""
+        """Whether an answer with that rating counts as good."""
         return rating >= (self.approve_from or math.ceil(0.75 * scale))
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """The rows that came out, in the order of the items, and how many gave none, by reason."""
+class LabeledRows:
+    """Rows in the order of the items, and the number of omissions by reason."""
 
     rows: tuple[Row, ...]
-    left_out: Mapping[LeftOut, int] = field(default_factory=dict)
+    left_out: Mapping[OmissionReason, int] = field(default_factory=dict)
 
 
-def aggregate(items: Sequence[Item], ballot: Ballot, rules: Rules) -> Labelled:
-    """The rows that votes make of items; the order of the annotators doesn't matter."""
+def aggregate(items: Sequence[LabelItem], votes_by_item: VoteTable, rules: AggregationRules) -> LabeledRows:
+    """Rows from the votes on items; independent of the order of annotators."""
     rows: list[Row] = []
-    left_out: Counter[LeftOut] = Counter()
+    left_out: Counter[OmissionReason] = Counter()
     for item in items:
-        for result in _results(item, ballot.said(item.id), rules):
-            if isinstance(result, LeftOut):
+        for result in _item_rows(item, votes_by_item.values_for(item.id), rules):
+            if isinstance(result, OmissionReason):
                 left_out[result] += 1
             else:
                 rows.append(result)
-    return Labelled(tuple(rows), {reason: left_out[reason] for reason in LeftOut if left_out[reason]})
+    return LabeledRows(
+        tuple(rows), {reason: left_out[reason] for reason in OmissionReason if left_out[reason]}
+    )
 
 
-def decide(kind: TaskKind, values: Sequence[str]) -> str | None:
-    """What most say: the median rating, the correction most like the others, else the most frequent choice.
+def majority_value(kind: TaskKind, values: Sequence[str]) -> str | None:
+    """Majority value: median rating, most similar correction, or most frequent choice.
 
     None where two choices are equally frequent.
     """
@@ -78,26 +80,28 @@ def decide(kind: TaskKind, values: Sequence[str]) -> str | None:
     frequent = Counter(values).most_common(2)
     if len(frequent) == 1 or frequent[0][1] > frequent[1][1]:
         return frequent[0][0]
-    return _most_alike(values) if kind is TaskKind.CORRECTION else None
+    return _most_similar(values) if kind is TaskKind.CORRECTION else None
 
 
-def _results(item: Item, values: Sequence[str], rules: Rules) -> Iterator[Row | LeftOut]:
+def _item_rows(
+    item: LabelItem, values: Sequence[str], rules: AggregationRules
+) -> Iterator[Row | OmissionReason]:
     if len(values) < max(1, rules.min_annotators):
-        yield LeftOut.TOO_FEW
+        yield OmissionReason.TOO_FEW
     elif rules.aggregate is LabelAggregate.ALL:
         for value in values:
             yield _row(item, value, rules)
     else:
-        decided = decide(item.task.kind, values)
-        yield LeftOut.NO_MAJORITY if decided is None else _row(item, decided, rules)
+        decided = majority_value(item.task.kind, values)
+        yield OmissionReason.NO_MAJORITY if decided is None else _row(item, decided, rules)
 
 
-def _row(item: Item, value: str, rules: Rules) -> Row | LeftOut:
+def _row(item: LabelItem, value: str, rules: AggregationRules) -> Row | OmissionReason:
     match item.task.kind:
         case TaskKind.PREFERENCE:
             if value == TIE:
-                return LeftOut.TIE
-            return with_preferred(item.row, rejected=(value == A) == item.flipped)
+                return OmissionReason.TIE
+            return with_preference(item.row, rejected=(value == A) == item.flipped)
         case TaskKind.CLASSIFICATION | TaskKind.CORRECTION:
             return with_answer(item.row, value)
         case TaskKind.APPROVE:
@@ -105,17 +109,17 @@ def _row(item: Item, value: str, rules: Rules) -> Row | LeftOut:
         case TaskKind.RATING:
             good = rules.is_good(float(value), item.task.scale)
     if rules.output is LabelOutput.UNPAIRED:
-        return as_unpaired(item.row, good)
-    return as_approved(item.row) if good else LeftOut.NOT_APPROVED
+        return with_label(item.row, good)
+    return without_label(item.row) if good else OmissionReason.NOT_APPROVED
 
 
-def _most_alike(texts: Sequence[str]) -> str:
+def _most_similar(texts: Sequence[str]) -> str:
     """The text with the highest sum of Ratcliff-Obershelp similarities to all others; of equals the first sorted."""
     ordered = sorted(texts)
-    return max(ordered, key=lambda text: sum(_likeness(text, other) for other in ordered))
+    return max(ordered, key=lambda text: sum(_similarity(text, other) for other in ordered))
 
 
-def _likeness(first: str, second: str) -> float:
+def _similarity(first: str, second: str) -> float:
     # The ratio depends a little on which text comes first.
     first, second = sorted((first, second))
     return difflib.SequenceMatcher(None, first, second, autojunk=False).ratio()

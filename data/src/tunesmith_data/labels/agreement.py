@@ -1,4 +1,4 @@
-"""How far annotators agree: Krippendorff's alpha and what explains it.
+"""Agreement report: Krippendorff's alpha, Cohen's kappa, annotators, disputed items.
 
 Sources: Krippendorff, Content Analysis (2004), for alpha and its thresholds; Cohen (1960, 1968) for kappa.
 """
@@ -17,40 +17,40 @@ from tunesmith_data.rows.report.label_agreement import (
     RELIABLE_ALPHA,
     TENTATIVE_ALPHA,
     AnnotatorReport,
-    Disputed,
+    DisputedItem,
     PairReport,
     PositionBias,
 )
 
 from .agreement_report import AgreementReport
 from .reliability import (
-    Counts,
-    Level,
-    Table,
+    AnswerTable,
+    MeasurementLevel,
+    ValueCounts,
     alpha_interval,
-    disagreement_of,
-    domain_of,
+    answer_disagreement,
     krippendorff_alpha,
     observed_agreement,
     value_counts,
+    value_domain,
 )
-from .task_items import Item
+from .task_items import LabelItem
 from .tasks import TIE, A, TaskKind
-from .votes import Ballot, Vote
+from .votes import Vote, VoteTable
 
-#: A smaller p-value of the position's test is worth a word.
+#: Below this p-value, position bias is mentioned.
 _BIAS_P_VALUE = 0.01
 UNCHANGED, CHANGED = "unchanged", "changed"
 
 
 def measure_agreement(
-    items: Mapping[str, Item], votes: Sequence[Vote], ballot: Ballot, seed: int
+    items: Mapping[str, LabelItem], votes: Sequence[Vote], votes_by_item: VoteTable, seed: int
 ) -> AgreementReport:
-    """How far annotators agree on items; missing answers are no disagreement."""
+    """Agreement report on items; missing answers are not disagreement."""
     task = next(iter(items.values())).task
-    table = categories(items, ballot)
-    level: Level = "ordinal" if task.kind is TaskKind.RATING else "nominal"
-    domain = domain_of(table, level)
+    table = answer_categories(items, votes_by_item)
+    level: MeasurementLevel = "ordinal" if task.kind is TaskKind.RATING else "nominal"
+    domain = value_domain(table, level)
     counts = value_counts(table, domain)
     alpha = krippendorff_alpha(counts, level)
     interval = alpha_interval(counts, level, seed) if alpha is not None else None
@@ -61,7 +61,7 @@ def measure_agreement(
         shared_items=int((counts.sum(axis=1) > 1).sum()),
         disputed_items=int(((counts > 0).sum(axis=1) > 1).sum()),
         answers=int(counts.sum()),
-        skipped=sum(ballot.skipped.values()),
+        skipped=sum(votes_by_item.skipped.values()),
         values={value: int(count) for value, count in zip(domain, counts.sum(axis=0), strict=True)},
         level=level,
         alpha=alpha,
@@ -70,16 +70,16 @@ def measure_agreement(
         agreement=observed_agreement(counts),
         verdict=verdict(counts, alpha, interval, position),
         position_bias=position,
-        annotators=_annotators(table, ballot, task.kind),
+        annotators=_annotators(table, votes_by_item, task.kind),
         pairs=_pairs(table, domain, level),
         disputed=_disputed(table, items, votes),
     )
 
 
-def categories(items: Mapping[str, Item], ballot: Ballot) -> Table:
-    """What each annotator says of each item, as a category; of a correction whether it changes the answer."""
+def answer_categories(items: Mapping[str, LabelItem], votes_by_item: VoteTable) -> AnswerTable:
+    """Category of each answer by item and annotator; for corrections, changed or unchanged."""
     table = {}
-    for digest, values in ballot.values.items():
+    for digest, values in votes_by_item.values.items():
         item = items[digest]
         if item.task.kind is TaskKind.CORRECTION:
             values = {
@@ -90,45 +90,50 @@ def categories(items: Mapping[str, Item], ballot: Ballot) -> Table:
     return table
 
 
-def position_bias(table: Table) -> PositionBias | None:
-    """How often the first of two answers is preferred; None without any such answer."""
+def position_bias(table: AnswerTable) -> PositionBias | None:
+    """Share of answers that prefer the first of two; None without such answers."""
     from scipy.stats import binomtest  # takes a second to import
 
-    said = [value for values in table.values() for value in values.values() if value != TIE]
-    if not said:
+    values_given = [value for values in table.values() for value in values.values() if value != TIE]
+    if not values_given:
         return None
-    first = said.count(A)
+    first = values_given.count(A)
     return PositionBias(
-        answers=len(said), share_of_a=first / len(said), p_value=float(binomtest(first, len(said)).pvalue)
+        answers=len(values_given),
+        share_of_a=first / len(values_given),
+        p_value=float(binomtest(first, len(values_given)).pvalue),
     )
 
 
 def verdict(
-    counts: Counts, alpha: float | None, interval: tuple[float, float] | None, position: PositionBias | None
+    counts: ValueCounts,
+    alpha: float | None,
+    interval: tuple[float, float] | None,
+    position: PositionBias | None,
 ) -> str:
-    """What to make of alpha, by Krippendorff's thresholds, and of a preference for the left."""
+    """Verdict on alpha by Krippendorff's thresholds, and on a preference for the first answer."""
     bias = ""
     if position and position.p_value < _BIAS_P_VALUE:
         bias = f" Answer A is chosen in {position.share_of_a:.0%} of the answers, though it stands first by chance."
     return _verdict(counts, alpha, interval) + bias
 
 
-def _verdict(counts: Counts, alpha: float | None, interval: tuple[float, float] | None) -> str:
+def _verdict(counts: ValueCounts, alpha: float | None, interval: tuple[float, float] | None) -> str:
     shared = int((counts.sum(axis=1) > 1).sum())
     if not shared:
         return "No item has two answers, so agreement is not known: let several people answer the same items."
     if alpha is None:
-        return f"All answers to {shared:,} shared items are the same: nothing tells agreement from habit."
+        return f"All answers to {shared:,} shared items are the same, so agreement cannot be measured."
     between = f" (95 % interval {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
-    found = f"Krippendorff's alpha is {alpha:.2f}{between} on {shared:,} shared items"
+    finding = f"Krippendorff's alpha is {alpha:.2f}{between} on {shared:,} shared items"
     if alpha >= RELIABLE_ALPHA:
-        return f"{found}: the labels are reliable."
+        return f"{finding}: the labels are reliable."
     if alpha >= TENTATIVE_ALPHA:
-        return f"{found}: the labels allow tentative conclusions; look at the most disputed items."
-    return f"{found}: the labels are not reliable; make the guidelines clearer and label the disputed items again."
+        return f"{finding}: the labels allow tentative conclusions; look at the most disputed items."
+    return f"{finding}: the labels are not reliable; make the guidelines clearer and label the disputed items again."
 
 
-def _annotators(table: Table, ballot: Ballot, kind: TaskKind) -> tuple[AnnotatorReport, ...]:
+def _annotators(table: AnswerTable, votes_by_item: VoteTable, kind: TaskKind) -> tuple[AnnotatorReport, ...]:
     own: defaultdict[str, list[str]] = defaultdict(list)
     agrees: defaultdict[str, list[bool]] = defaultdict(list)
     for values in table.values():
@@ -141,11 +146,11 @@ def _annotators(table: Table, ballot: Ballot, kind: TaskKind) -> tuple[Annotator
         AnnotatorReport(
             name=name,
             answers=len(own[name]),
-            skipped=ballot.skipped.get(name, 0),
+            skipped=votes_by_item.skipped.get(name, 0),
             with_majority=float(np.mean(agrees[name])) if agrees[name] else None,
             share_of_a=_share_of_a(own[name]) if kind is TaskKind.PREFERENCE else None,
         )
-        for name in ballot.annotators
+        for name in votes_by_item.annotators
     ]
     return tuple(sorted(reports, key=lambda report: -report.answers)[:MAX_ANNOTATORS])
 
@@ -159,59 +164,63 @@ def _majority(values: Sequence[str]) -> str | None:
 
 
 def _share_of_a(values: Sequence[str]) -> float | None:
-    said = [value for value in values if value != TIE]
-    return said.count(A) / len(said) if said else None
+    decided = [value for value in values if value != TIE]
+    return decided.count(A) / len(decided) if decided else None
 
 
-def _pairs(table: Table, domain: Sequence[str], level: Level) -> tuple[PairReport, ...]:
+def _pairs(table: AnswerTable, domain: Sequence[str], level: MeasurementLevel) -> tuple[PairReport, ...]:
     common: defaultdict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     for values in table.values():
         for first, second in combinations(sorted(values), 2):
             common[first, second].append((values[first], values[second]))
-    most = sorted(common.items(), key=lambda each: (-len(each[1]), each[0]))[:MAX_PAIRS]
+    most = sorted(common.items(), key=lambda pair: (-len(pair[1]), pair[0]))[:MAX_PAIRS]
     return tuple(
         PairReport(
             first=first,
             second=second,
-            items=len(said),
-            agreement=float(np.mean([one == other for one, other in said])),
-            kappa=_kappa(said, domain, level),
+            items=len(value_pairs),
+            agreement=float(np.mean([one == other for one, other in value_pairs])),
+            kappa=_cohen_kappa(value_pairs, domain, level),
         )
-        for (first, second), said in most
+        for (first, second), value_pairs in most
     )
 
 
-def _kappa(said: Sequence[tuple[str, str]], domain: Sequence[str], level: Level) -> float | None:
+def _cohen_kappa(
+    value_pairs: Sequence[tuple[str, str]], domain: Sequence[str], level: MeasurementLevel
+) -> float | None:
     """Cohen's kappa; None where both always say the same one thing."""
     from sklearn.metrics import cohen_kappa_score  # takes seconds to import
 
-    if len({value for pair in said for value in pair}) < 2:
+    if len({value for pair in value_pairs for value in pair}) < 2:
         return None
-    first, second = zip(*said, strict=True)
+    first, second = zip(*value_pairs, strict=True)
     weights = "quadratic" if level == "ordinal" else None
     return float(cohen_kappa_score(first, second, labels=list(domain), weights=weights))
 
 
-def _disputed(table: Table, items: Mapping[str, Item], votes: Sequence[Vote]) -> tuple[Disputed, ...]:
+def _disputed(
+    table: AnswerTable, items: Mapping[str, LabelItem], votes: Sequence[Vote]
+) -> tuple[DisputedItem, ...]:
     comments: defaultdict[str, list[str]] = defaultdict(list)
     for vote in votes:
         if vote.comment:
             comments[vote.item].append(excerpt(vote.comment))
-    found = []
+    disputes = []
     for digest, values in table.items():
-        said = Counter(values.values())
-        if len(said) > 1:
-            disagreement = disagreement_of(np.array(list(said.values())))
-            found.append((-disagreement, -len(values), digest, said))
+        counts = Counter(values.values())
+        if len(counts) > 1:
+            disagreement = answer_disagreement(np.array(list(counts.values())))
+            disputes.append((-disagreement, -len(values), digest, counts))
     return tuple(
-        Disputed(
+        DisputedItem(
             id=digest,
             file=items[digest].file,
             line=items[digest].line,
             excerpt=excerpt(items[digest].prompt),
-            said=dict(sorted(said.items())),
+            said=dict(sorted(counts.items())),
             disagreement=-negative,
             comments=tuple(comments[digest]),
         )
-        for negative, _, digest, said in sorted(found, key=lambda each: each[:3])[:MAX_DISPUTED]
+        for negative, _, digest, counts in sorted(disputes, key=lambda dispute: dispute[:3])[:MAX_DISPUTED]
     )

@@ -1,19 +1,19 @@
-"""How far people agree on a task, as one document."""
+"""Agreement report with its task, as a document."""
 
-from tunesmith_data.rows.report.label_agreement import Agreement
+from tunesmith_data.rows.report.label_agreement import LabelAgreement
 
-from .tasks import Task
+from .tasks import LabelTask
 
 #: Beside the data report of a job that learns from labels.
 AGREEMENT_FILE = "agreement.json"
 
 
-class AgreementReport(Agreement):
-    """What people were asked, and how far they agree."""
+class AgreementReport(LabelAgreement):
+    """Agreement of annotators together with their task."""
 
-    task: Task
+    task: LabelTask
 
     @property
-    def agreement_alone(self) -> Agreement:
-        """Without the task."""
-        return Agreement.model_validate(self.model_dump(exclude={"task"}))
+    def agreement_alone(self) -> LabelAgreement:
+        """The agreement without the task."""
+        return LabelAgreement.model_validate(self.model_dump(exclude={"task"}))

@@ -1,4 +1,4 @@
-"""The report on agreement as a short table for a terminal."""
+"""Agreement report as a table for a terminal."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +12,7 @@ _SHOWN_EXCERPT = 60
 
 
 def render(report: AgreementReport) -> str:
-    """The report in a few lines; the document holds the rest."""
+    """Summary of the report in a few lines."""
     return "\n".join(_lines(report)) + "\n"
 
 
@@ -26,22 +26,22 @@ def _lines(report: AgreementReport) -> Iterator[str]:
     if report.annotators:
         yield ""
         yield from _aligned(
-            ["annotator", "answers", "skipped", "as most", "share of A"],
+            ["annotator", "answers", "skipped", "with majority", "share of A"],
             [
                 [
-                    each.name,
-                    f"{each.answers:,}",
-                    f"{each.skipped:,}",
-                    _percent(each.with_majority),
-                    _percent(each.share_of_a),
+                    annotator.name,
+                    f"{annotator.answers:,}",
+                    f"{annotator.skipped:,}",
+                    _percent(annotator.with_majority),
+                    _percent(annotator.share_of_a),
                 ]
-                for each in report.annotators
+                for annotator in report.annotators
             ],
         )
     if report.pairs:
         yield ""
         yield from _aligned(
-            ["two annotators", "items", "the same", "Cohen's kappa", "which is"],
+            ["two annotators", "items", "the same", "Cohen's kappa", "level"],
             [
                 [
                     f"{pair.first}, {pair.second}",
@@ -63,7 +63,7 @@ def _lines(report: AgreementReport) -> Iterator[str]:
     if report.rows is not None:
         yield ""
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.left_out.items())
-        yield f"{report.rows:,} rows came out; left out: {reasons or 'none'}"
+        yield f"{report.rows:,} rows produced; left out: {reasons or 'none'}"
 
 
 def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The way to an Argilla server: its key, its version, and what its errors mean.
+"""Connection to an Argilla server: API key, version check, errors as failures of the stage.
 
 The client is imported where it is used: it takes a second, and people without a server never need it.
 """
@@ -41,20 +41,20 @@ def find_key(secret: Path | None, environment: Mapping[str, str] = os.environ) -
             "LabelsKeyMissing", f"there is no API key of Argilla: set {KEY_NAME}, or name a key file"
         )
     if not (key.isascii() and key.isprintable()):
-        # Said here, since HTTP libraries quote a header that they can't send.
+        # Checked here, since HTTP libraries quote an invalid header in their error.
         raise UserError("LabelsKeyMissing", "the API key of Argilla is not one line of ASCII: write it anew")
     return key
 
 
 @contextmanager
 def open_argilla(url: str, key: str) -> "Iterator[argilla.Argilla]":
-    """A client of the server, whose errors become ours within the block.
+    """Client of the server; its errors become stage failures within the block.
 
     Raises:
-        UserError: it is no Argilla server of version 2, or refuses the key, or what is asked of it.
+        UserError: it is not an Argilla server of version 2, or refuses the key, or what is asked of it.
         InfrastructureError: it can't be reached, or fails.
     """
-    with _translated(url):
+    with _as_unreadable(url):
         _require_version(url)
         _require_key(url, key)
         import argilla
@@ -73,8 +73,10 @@ def _require_version(url: str) -> None:
         version = str(response.json()["version"])
         major = int(version.split(".")[0])
     except (ValueError, KeyError, TypeError) as error:
-        found = f"HTTP {response.status_code} from /api/v1/version"
-        message = f"{url} is no Argilla server ({found}): write the URL that people open in their browser"
+        status = f"HTTP {response.status_code} from /api/v1/version"
+        message = (
+            f"{url} is not an Argilla server ({status}): write the URL that people open in their browser"
+        )
         raise UserError("NotArgilla", message) from error
     if major != SUPPORTED_MAJOR:
         message = (
@@ -99,26 +101,28 @@ def _get(url: str, path: str, headers: Mapping[str, str] | None = None) -> httpx
 
 
 @contextmanager
-def _translated(url: str) -> Iterator[None]:
-    """What the client raises, as failures of a stage."""
+def _as_unreadable(url: str) -> Iterator[None]:
+    """Context that turns the client's errors into stage failures."""
     try:
         yield
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise UserError(
-            "NotArgilla", f"{url} can't be asked ({error}): write an http or https URL"
+            "NotArgilla", f"{url} is not a valid URL ({error}): write an http or https URL"
         ) from error
     except httpx.TransportError as error:
-        message = f"{url} can't be reached ({type(error).__name__}: {error}): see that the server runs"
+        message = (
+            f"{url} can't be reached ({type(error).__name__}: {error}): check that the server is running"
+        )
         raise InfrastructureError("LabelsUnavailable", message) from error
     except Exception as error:
-        failure = _failure_of(error, url)
+        failure = _stage_failure(error, url)
         if failure is None:
             raise
         raise failure from error
 
 
-def _failure_of(error: Exception, url: str) -> UserError | InfrastructureError | None:
-    """The failure that an error of the client's stands for; None for what isn't its."""
+def _stage_failure(error: Exception, url: str) -> UserError | InfrastructureError | None:
+    """Stage failure for an error of the client; None for other errors."""
     # Known by name: the client may not be imported yet.
     names = {cls.__name__ for cls in type(error).__mro__}
     if "ForbiddenError" in names:

@@ -1,16 +1,15 @@
-"""What people answered on an Argilla server."""
+"""Items and answers read from an Argilla dataset."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_data.failures import DataError, UserError
 from tunesmith_data.rows.findings import quote
 
-from .argilla_push import ITEM_MEMBER, DatasetName, find_dataset, find_workspace, require_questions
-from .task_items import Item, require_one_task
-from .tasks import Task
-from .votes import Vote
+from .argilla_push import ITEM_METADATA, DatasetName, find_dataset, find_workspace, require_questions
+from .task_items import LabelItem, require_one_task
+from .tasks import LabelTask
+from .votes import LabelAnswers, Vote
 
 if TYPE_CHECKING:
     import argilla
@@ -18,18 +17,7 @@ if TYPE_CHECKING:
 _BATCH = 250
 
 
-@dataclass(frozen=True)
-class Answered:
-    """The tasks of a dataset, by id, in the order in which they were pushed, and all answers to them.
-
-    Drafts are no answers; what a person discarded counts as skipped.
-    """
-
-    items: dict[str, Item]
-    votes: tuple[Vote, ...]
-
-
-def pull_answers(client: "argilla.Argilla", target: DatasetName) -> Answered:
+def pull_answers(client: "argilla.Argilla", target: DatasetName) -> LabelAnswers:
     """Read a dataset with the answers of all annotators.
 
     Raises:
@@ -39,21 +27,21 @@ def pull_answers(client: "argilla.Argilla", target: DatasetName) -> Answered:
     workspace = find_workspace(client, target.workspace)
     dataset = find_dataset(workspace, target.name)
     if dataset is None:
-        there = ", ".join(sorted(each.name for each in workspace.datasets)) or "none"
+        there = ", ".join(sorted(dataset.name for dataset in workspace.datasets)) or "none"
         message = (
             f"there is no dataset {target.name}: name one of those there are ({there}), or push rows to it"
         )
         raise UserError("DatasetNotFound", message)
-    items: dict[str, Item] = {}
+    items: dict[str, LabelItem] = {}
     votes: list[Vote] = []
-    names = _Names(client, workspace)
+    names = _AnnotatorNames(client, workspace)
     for record in _records(client, dataset):
         item = _item(record, target.name)
         items[item.id] = item
         votes += _votes(record, item, names)
     require_one_task(list(items.values()), f"dataset {target.name}")
     require_questions(dataset, next(iter(items.values())).task)
-    return Answered(items, tuple(votes))
+    return LabelAnswers(items, tuple(votes))
 
 
 def _records(client: "argilla.Argilla", dataset: "argilla.Dataset") -> Iterator[Any]:
@@ -66,34 +54,34 @@ def _records(client: "argilla.Argilla", dataset: "argilla.Dataset") -> Iterator[
         offset += len(batch)
 
 
-def _item(record: Any, dataset: str) -> Item:
-    text = next((member.value for member in record.metadata if member.name == ITEM_MEMBER), None)
+def _item(record: Any, dataset: str) -> LabelItem:
+    text = next((member.value for member in record.metadata if member.name == ITEM_METADATA), None)
     try:
-        return Item.model_validate_json(text or "")
+        return LabelItem.model_validate_json(text or "")
     except ValueError as error:
-        found = (
+        description = (
             f"dataset {dataset} holds record {quote(str(record.external_id))}, which was not pushed from here"
         )
         raise DataError(
-            "ForeignRecords", f"{found}: delete it, or push rows to a dataset of their own"
+            "ForeignRecords", f"{description}: delete it, or push rows to a dataset of their own"
         ) from error
 
 
-def _votes(record: Any, item: Item, names: "_Names") -> Iterator[Vote]:
+def _votes(record: Any, item: LabelItem, names: "_AnnotatorNames") -> Iterator[Vote]:
     for response in record.responses or []:
         if response.status.value == "draft":
             continue
-        said = {name: answer["value"] for name, answer in (response.values or {}).items()}
-        value = None if response.status.value == "discarded" else _value(said, item.task)
-        yield Vote(item.id, names.of(response.user_id), value, str(said.get("comment") or "").strip())
+        values = {name: answer["value"] for name, answer in (response.values or {}).items()}
+        value = None if response.status.value == "discarded" else _value(values, item.task)
+        yield Vote(item.id, names.of(response.user_id), value, str(values.get("comment") or "").strip())
 
 
-def _value(said: dict[str, Any], task: Task) -> str | None:
-    value = said.get(task.column)
+def _value(values: dict[str, Any], task: LabelTask) -> str | None:
+    value = values.get(task.column)
     return None if value is None or not str(value).strip() else str(value)
 
 
-class _Names:
+class _AnnotatorNames:
     """Names of annotators, as far as the key may know them; else their ids."""
 
     def __init__(self, client: "argilla.Argilla", workspace: "argilla.Workspace") -> None:

@@ -1,4 +1,4 @@
-"""Tasks on an Argilla server: a dataset for them, and a record for each.
+"""Argilla dataset with a record for each labeling task.
 
 A record carries its task in its metadata, which no annotator sees. Its id is the item's, so pushing again changes what
 is there, adds what is new, and leaves all answers as they are.
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith_data.failures import UserError
 
-from .task_items import Item
-from .tasks import NO, TIE, YES, A, B, Task, TaskKind
+from .task_items import LabelItem
+from .tasks import NO, TIE, YES, A, B, LabelTask, TaskKind
 
 if TYPE_CHECKING:
     import argilla
 
 #: The member of a record's metadata that holds its task.
-ITEM_MEMBER = "item"
+ITEM_METADATA = "item"
 _GUIDELINES_LIMIT = 10_000
 _BATCH = 100
 _SHOWN = {A: "Answer A is better", B: "Answer B is better", TIE: "Both are equal", YES: "Yes", NO: "No"}
@@ -45,12 +45,12 @@ class DatasetName:
 
 @dataclass(frozen=True, slots=True)
 class PushOptions:
-    """How tasks are presented.
+    """Presentation of tasks to annotators.
 
     Attributes:
         guidelines: what people read before they begin; Markdown.
         min_submitted: answers after which an item counts as done.
-        suggest: whether people see what the row says already; it draws them towards it.
+        suggest: whether annotators see the row's own answer; it biases them.
     """
 
     guidelines: str = ""
@@ -59,7 +59,7 @@ class PushOptions:
 
 
 def push_items(
-    client: "argilla.Argilla", target: DatasetName, items: Sequence[Item], options: PushOptions
+    client: "argilla.Argilla", target: DatasetName, items: Sequence[LabelItem], options: PushOptions
 ) -> None:
     """Send tasks, into a dataset that is made unless it is there already.
 
@@ -87,20 +87,20 @@ def find_workspace(client: "argilla.Argilla", name: str | None) -> "argilla.Work
         return next(iter(there.values()))
     if name in there:
         return there[name]
-    asked = f"no workspace {name}" if name else f"{len(there)} workspaces"
-    known = ", ".join(sorted(there)) or "none"
+    description = f"no workspace {name}" if name else f"{len(there)} workspaces"
+    names = ", ".join(sorted(there)) or "none"
     raise UserError(
-        "WorkspaceNotFound", f"the Argilla server has {asked}: name one of those there are ({known})"
+        "WorkspaceNotFound", f"the Argilla server has {description}: name one of those there are ({names})"
     )
 
 
 def find_dataset(workspace: "argilla.Workspace", name: str) -> "argilla.Dataset | None":
     """The dataset with its settings; None if it isn't there."""
-    found = next((dataset for dataset in workspace.datasets if dataset.name == name), None)
-    return found.get() if found else None
+    dataset = next((dataset for dataset in workspace.datasets if dataset.name == name), None)
+    return dataset.get() if dataset else None
 
 
-def require_questions(dataset: "argilla.Dataset", task: Task) -> None:
+def require_questions(dataset: "argilla.Dataset", task: LabelTask) -> None:
     """The dataset asks what the task asks.
 
     Raises:
@@ -109,7 +109,7 @@ def require_questions(dataset: "argilla.Dataset", task: Task) -> None:
     question = dataset.settings.questions[task.column]
     choices = _choices(question) if question is not None else None
     if choices != task.choices:
-        names = ", ".join(each.name for each in dataset.settings.questions)
+        names = ", ".join(question.name for question in dataset.settings.questions)
         wanted = f"one of {', '.join(task.choices)}" if task.choices else "text"
         raise UserError(
             "LabelsDontFit",
@@ -119,14 +119,18 @@ def require_questions(dataset: "argilla.Dataset", task: Task) -> None:
 
 
 def _choices(question: Any) -> tuple[str, ...]:
-    """What a question lets people choose from, as the task names it; empty for text."""
+    """Choices of a question, as the task names them; empty for text."""
     if question.type in ("label_selection", "multi_label_selection"):
         return tuple(question.labels)
     return tuple(str(value) for value in question.values) if question.type == "rating" else ()
 
 
 def _create(
-    client: "argilla.Argilla", workspace: "argilla.Workspace", name: str, task: Task, options: PushOptions
+    client: "argilla.Argilla",
+    workspace: "argilla.Workspace",
+    name: str,
+    task: LabelTask,
+    options: PushOptions,
 ) -> "argilla.Dataset":
     import argilla
 
@@ -147,14 +151,14 @@ def _create(
 
 def _guidelines(text: str) -> str | None:
     if len(text) > _GUIDELINES_LIMIT:
-        found = f"{len(text):,} characters of guidelines"
+        length = f"{len(text):,} characters of guidelines"
         raise UserError(
-            "GuidelinesTooLong", f"{found} are more than Argilla's {_GUIDELINES_LIMIT:,}: shorten them"
+            "GuidelinesTooLong", f"{length} are more than Argilla's {_GUIDELINES_LIMIT:,}: shorten them"
         )
     return text or None
 
 
-def _fields(task: Task) -> "list[argilla.TextField]":
+def _fields(task: LabelTask) -> "list[argilla.TextField]":
     import argilla
 
     names = {
@@ -169,7 +173,7 @@ def _fields(task: Task) -> "list[argilla.TextField]":
     ]
 
 
-def _question(task: Task) -> Any:
+def _question(task: LabelTask) -> Any:
     import argilla
 
     title = _TITLES[task.kind]
@@ -183,20 +187,20 @@ def _question(task: Task) -> Any:
     )
 
 
-def _record(item: Item, options: PushOptions) -> "argilla.Record":
+def _record(item: LabelItem, options: PushOptions) -> "argilla.Record":
     import argilla
 
     suggested = _suggestion(item) if options.suggest or item.task.kind is TaskKind.CORRECTION else None
     return argilla.Record(
         id=item.id,
         fields={"prompt": item.prompt, **item.answers},
-        metadata={"file": item.file, "line": item.line, ITEM_MEMBER: item.to_json()},
+        metadata={"file": item.file, "line": item.line, ITEM_METADATA: item.to_json()},
         suggestions=[argilla.Suggestion(item.task.column, suggested)] if suggested else [],
     )
 
 
-def _suggestion(item: Item) -> str | None:
-    """What the row says already."""
+def _suggestion(item: LabelItem) -> str | None:
+    """Answer that the row already has."""
     match item.task.kind:
         case TaskKind.PREFERENCE:
             return B if item.flipped else A

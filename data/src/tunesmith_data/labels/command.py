@@ -1,4 +1,4 @@
-"""``tunesmith-data labels push|pull|agreement``: rows to people, and back with what they say."""
+"""``tunesmith-data labels push|pull|agreement``: labeling tasks from rows, and rows from the answers."""
 
 import argparse
 import logging
@@ -16,14 +16,15 @@ from tunesmith_contract.run_config import DataFormat
 from tunesmith_data.failures import StageError, UserError
 from tunesmith_data.pod.storage import write_atomically
 
-from .aggregation import Rules
+from .aggregation import AggregationRules
 from .agreement_table import render
 from .argilla_connection import find_key, open_argilla
 from .argilla_push import DatasetName, PushOptions, push_items
-from .pull import Answers, from_argilla, from_sheets, label_rows, report_on, write_rows
+from .pull import label_rows, pull_from_argilla, read_sheets, report_agreement, write_rows
 from .task_files import require_sheet, rows_path, sheet_path, write_sheet
-from .task_items import Items, read_items, write_items
-from .tasks import Task, TaskKind
+from .task_items import LabelItems, read_items, write_items
+from .tasks import LabelTask, TaskKind
+from .votes import LabelAnswers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,7 +69,7 @@ def _add_push(parser: argparse.ArgumentParser) -> None:
     _add_argilla(parser)
     parser.add_argument("--guidelines", type=Path, help="a Markdown file that people read first")
     parser.add_argument("--min-submitted", type=int, default=1, help="answers after which a task is done")
-    parser.add_argument("--suggest", action="store_true", help="show people what the row says already")
+    parser.add_argument("--suggest", action="store_true", help="show annotators the row's own answer")
     parser.set_defaults(run=_push)
 
 
@@ -94,7 +95,9 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-annotators", type=int, default=1, help="answers that a row needs")
     _add_choice(parser, "--output", LabelOutput)
     parser.add_argument(
-        "--approve-from", type=int, help="the lowest rating of a good answer; 4 of 5, or alike"
+        "--approve-from",
+        type=int,
+        help="lowest rating of a good answer; by default three quarters of the scale",
     )
 
 
@@ -121,8 +124,8 @@ def _push(options: argparse.Namespace) -> str:
     return f"{len(items.items):,} tasks in {written}{repeated}\n"
 
 
-def _push_sheets(options: argparse.Namespace, items: Items) -> str:
-    """Write the sheets and, before them, what they stand for; never over what people wrote."""
+def _push_sheets(options: argparse.Namespace, items: LabelItems) -> str:
+    """Write the sheets after the file of rows; never over sheets that may contain answers."""
     require_sheet(options.out)
     names = {sheet_path(options.out, name): name for name in options.annotators} or {options.out: ""}
     sheets = {sheet: write_sheet(sheet, items.items, name) for sheet, name in names.items()}
@@ -139,28 +142,28 @@ def _pull(options: argparse.Namespace) -> str:
     answers = _answers(options)
     aggregate = LabelAggregate(options.aggregate.capitalize())
     output = LabelOutput(options.output.capitalize())
-    rules = Rules(aggregate, options.min_annotators, output, options.approve_from)
-    labelled = label_rows(answers, rules)
-    write_rows(options.out, labelled.rows)
-    report = report_on(answers, options.seed, labelled)
+    rules = AggregationRules(aggregate, options.min_annotators, output, options.approve_from)
+    labeled = label_rows(answers, rules)
+    write_rows(options.out, labeled.rows)
+    report = report_agreement(answers, options.seed, labeled)
     if options.agreement:
         write_atomically(options.agreement, report.to_json().encode())
     return render(report)
 
 
 def _agreement(options: argparse.Namespace) -> str:
-    report = report_on(_answers(options), options.seed)
+    report = report_agreement(_answers(options), options.seed)
     if options.agreement:
         write_atomically(options.agreement, report.to_json().encode())
     return render(report)
 
 
-def _answers(options: argparse.Namespace) -> Answers:
+def _answers(options: argparse.Namespace) -> LabelAnswers:
     if bool(options.argilla_url) == bool(options.sheets):
         raise UserError("NoSource", "name filled-in sheets, or a server with --argilla-url: one of them")
     if options.sheets:
-        return from_sheets(options.sheets, options.rows, drop_invalid=options.drop_invalid)
-    return from_argilla(options.argilla_url, find_key(options.key_file, os.environ), _target(options))
+        return read_sheets(options.sheets, options.rows, drop_invalid=options.drop_invalid)
+    return pull_from_argilla(options.argilla_url, find_key(options.key_file, os.environ), _target(options))
 
 
 def _target(options: argparse.Namespace) -> DatasetName:
@@ -169,13 +172,13 @@ def _target(options: argparse.Namespace) -> DatasetName:
     return DatasetName(options.dataset, options.workspace)
 
 
-def _task(options: argparse.Namespace) -> Task:
+def _task(options: argparse.Namespace) -> LabelTask:
     labels = tuple(label.strip() for label in options.labels.split(",") if label.strip())
     try:
-        return Task(kind=options.task, labels=labels, scale=options.scale)
+        return LabelTask(kind=options.task, labels=labels, scale=options.scale)
     except ValidationError as error:
-        problem = error.errors()[0]
-        raise UserError("WrongTask", f"the task can't be asked: {problem['msg']}") from error
+        finding = error.errors()[0]
+        raise UserError("WrongTask", f"the task can't be asked: {finding['msg']}") from error
 
 
 def _guidelines(path: Path | None) -> str:

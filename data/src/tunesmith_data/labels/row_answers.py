@@ -1,4 +1,4 @@
-"""Rows with another answer, in the form in which they were written."""
+"""Rows with a new answer, label or preference, in their original format."""
 
 from typing import Any
 
@@ -9,23 +9,23 @@ def with_answer(row: Row, text: str) -> Row:
     """A row with ``text`` as its only answer: Chat stays Chat, all others become PromptCompletion."""
     prompt, _ = prompt_and_completion(row)
     if "messages" in row:
-        return {**_tools(row), "messages": [*prompt, _said(text)]}
+        return {**_tools(row), "messages": [*prompt, _message_text(text)]}
     return {**_tools(row), "prompt": prompt, "completion": _in_form_of(prompt, text)}
 
 
-def as_unpaired(row: Row, good: bool) -> Row:
-    """A row as UnpairedPreference: its answer with what people think of it."""
+def with_label(row: Row, good: bool) -> Row:
+    """UnpairedPreference row: the answer with the annotators' label."""
     prompt, completion = prompt_and_completion(row)
     return {**_tools(row), "prompt": prompt, "completion": completion, "label": good}
 
 
-def as_approved(row: Row) -> Row:
-    """A row that people approve of: what was said of its answer before counts no more."""
+def without_label(row: Row) -> Row:
+    """Approved row, without its earlier label."""
     return {name: value for name, value in row.items() if name != "label"}
 
 
-def with_preferred(row: Row, *, rejected: bool) -> Row:
-    """A Preference with its answers in the order of what people prefer.
+def with_preference(row: Row, *, rejected: bool) -> Row:
+    """Preference row with its answers in the preferred order.
 
     Args:
         row: a Preference.
@@ -51,10 +51,10 @@ def prompt_and_completion(row: Row) -> tuple[Any, Any]:
 def _in_form_of(prompt: Any, text: str) -> Any:
     if isinstance(prompt, str):
         return text
-    return [_said(text)] if text else []
+    return [_message_text(text)] if text else []
 
 
-def _said(text: str) -> Row:
+def _message_text(text: str) -> Row:
     return {"role": "assistant", "content": text}
 
 

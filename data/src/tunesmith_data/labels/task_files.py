@@ -1,24 +1,24 @@
-"""Tasks in plain files: a sheet (CSV, for spreadsheets) or JSON lines, which people fill in.
+"""Labeling tasks in plain files: sheets (CSV or JSON lines) that people fill in.
 
-A sheet holds what people see and what they say. What it stands for lies in a file of rows beside it, by id: nothing
-that a spreadsheet does to long or odd cells changes a row.
+A sheet contains what people see and answer. The rows are in a separate file, linked by id: nothing that a spreadsheet
+does to long or unusual cells changes a row. Cells are escaped, so that no text runs as a formula.
 """
 
 import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunesmith_data.failures import UserError
-from tunesmith_data.rows.findings import Finding, Problem, quote
+from tunesmith_data.rows.findings import Finding, quote
 
-from .spreadsheet_cells import guard, unguard
-from .task_items import Item
-from .tasks import SKIP, Task
+from .task_items import LabelItem
+from .tasks import SKIP, LabelTask
 from .votes import Vote
 
 ROWS_SUFFIX = ".rows.jsonl"
@@ -29,8 +29,8 @@ _SAVE_ADVICE = "save the sheet as CSV in UTF-8"
 
 
 @dataclass(frozen=True, slots=True)
-class Filled:
-    """What a filled-in sheet says; a line that is wrong is a finding and no vote."""
+class FilledSheet:
+    """Votes and findings of a filled-in sheet; an invalid line is a finding."""
 
     votes: tuple[Vote, ...]
     findings: tuple[Finding, ...]
@@ -61,10 +61,10 @@ def require_sheet(path: Path) -> None:
         UserError: it is neither CSV nor JSONL.
     """
     if path.suffix not in (".csv", ".jsonl"):
-        raise UserError("UnknownSheet", f"{path} is no sheet: name a .csv or .jsonl file")
+        raise UserError("UnknownSheet", f"{path} is not a sheet: name a .csv or .jsonl file")
 
 
-def write_sheet(path: Path, items: Sequence[Item], annotator: str = "") -> bytes:
+def write_sheet(path: Path, items: Sequence[LabelItem], annotator: str = "") -> bytes:
     """The bytes of a sheet with a task a line, in the form that the path's name asks for."""
     lines = [_columns(item, annotator) for item in items]
     if path.suffix == ".jsonl":
@@ -72,15 +72,15 @@ def write_sheet(path: Path, items: Sequence[Item], annotator: str = "") -> bytes
     text = io.StringIO()
     writer = csv.DictWriter(text, list(lines[0]))
     writer.writeheader()
-    writer.writerows({name: guard(cell) for name, cell in line.items()} for line in lines)
+    writer.writerows({name: escape_formula(cell) for name, cell in line.items()} for line in lines)
     # With the mark in front of it, spreadsheet programs take the file for UTF-8.
     return codecs.BOM_UTF8 + text.getvalue().encode()
 
 
-def read_sheet(path: Path, items: Mapping[str, Item]) -> Filled:
-    """What people wrote into a sheet; an empty choice is no vote.
+def read_sheet(path: Path, items: Mapping[str, LabelItem]) -> FilledSheet:
+    """Votes and findings of a sheet; an empty choice is no vote.
 
-    Who answered is said by the column ``annotator``, else by the file's name.
+    The annotator is in the column ``annotator``, else the file's name is used.
     """
     name, votes, findings = path.name, [], []
     lines = _json_lines(path, name) if path.suffix == ".jsonl" else _table_lines(path, name)
@@ -91,53 +91,55 @@ def read_sheet(path: Path, items: Mapping[str, Item]) -> Filled:
             votes.append(read)
         elif read is not None:
             findings.append(read)
-    return Filled(tuple(votes), tuple(findings))
+    return FilledSheet(tuple(votes), tuple(findings))
 
 
-def contradictions(sheets: Iterable[tuple[str, Filled]]) -> list[Finding]:
-    """Who answers the same task twice, and differently."""
-    said: dict[tuple[str, str], Vote] = {}
+def contradictions(sheets: Iterable[tuple[str, FilledSheet]]) -> list[Finding]:
+    """Findings for annotators who answered the same item twice, differently."""
+    first_votes: dict[tuple[str, str], Vote] = {}
     findings = []
     for name, filled in sheets:
         for vote in filled.votes:
-            first = said.setdefault((vote.item, vote.annotator), vote)
+            first = first_votes.setdefault((vote.item, vote.annotator), vote)
             if first.value != vote.value:
                 found = f"{quote(first.value)} and {quote(vote.value)} by {vote.annotator} for {vote.item}"
                 advice = "keep one of them, or name the annotators apart"
-                findings.append(Problem("two_answers", found, advice, member="annotator").at(name, 1))
+                findings.append(Finding("two_answers", found, advice, member="annotator").at(name, 1))
     return findings
 
 
-def _columns(item: Item, annotator: str) -> dict[str, str]:
+def _columns(item: LabelItem, annotator: str) -> dict[str, str]:
     seen = {"id": item.id, "prompt": item.prompt, **item.answers}
     return {**seen, "annotator": annotator, item.task.column: "", "comment": ""}
 
 
-def _read_line(line: _Line, name: str, items: Mapping[str, Item], task: Task) -> Vote | Finding | None:
+def _read_line(
+    line: _Line, name: str, items: Mapping[str, LabelItem], task: LabelTask
+) -> Vote | Finding | None:
     digest = line.cells.get("id", "").strip()
     if digest not in items:
         found = quote(digest) if digest else "no id"
         advice = "keep the id as push wrote it, or name the file of rows that belongs to this sheet"
-        return Problem("unknown_id", found, advice, member="id").at(name, line.number)
-    written = unguard(line.cells.get(task.column, ""))
+        return Finding("unknown_id", found, advice, member="id").at(name, line.number)
+    written = unescape_formula(line.cells.get(task.column, ""))
     if not written.strip():
         return None
-    annotator = unguard(line.cells.get("annotator", "")).strip() or Path(name).stem
-    comment = unguard(line.cells.get("comment", "")).strip()
+    annotator = unescape_formula(line.cells.get("annotator", "")).strip() or Path(name).stem
+    comment = unescape_formula(line.cells.get("comment", "")).strip()
     if written.strip().casefold() == SKIP:
         return Vote(digest, annotator, None, comment)
     value = task.read(written)
-    if isinstance(value, Problem):
+    if isinstance(value, Finding):
         return value.at(name, line.number)
     return Vote(digest, annotator, value, comment)
 
 
 def _table_lines(path: Path, name: str) -> Iterator[_Line | Finding]:
-    """Lines of a table; its delimiter is the one that its header holds most of."""
+    """Lines of a table; the delimiter is the most frequent one in its header."""
     try:
         text = _decode(path.read_bytes())
     except UnicodeError as error:
-        yield Problem("invalid_encoding", f"bytes that are not UTF-8 ({error})", _SAVE_ADVICE).at(name, 1)
+        yield Finding("invalid_encoding", f"bytes that are not UTF-8 ({error})", _SAVE_ADVICE).at(name, 1)
         return
     head = text.split("\n", 1)[0]
     csv.field_size_limit(_CELL_LIMIT)
@@ -149,7 +151,7 @@ def _table_lines(path: Path, name: str) -> Iterator[_Line | Finding]:
         try:
             row = next(rows, None)
         except csv.Error as error:
-            yield Problem("invalid_csv", str(error), _SAVE_ADVICE).at(name, number)
+            yield Finding("invalid_csv", str(error), _SAVE_ADVICE).at(name, number)
             return
         if row is None:
             break
@@ -159,11 +161,11 @@ def _table_lines(path: Path, name: str) -> Iterator[_Line | Finding]:
             yield _Line(number, dict(zip(header, row, strict=False)))
     if "id" not in header:
         found = f"columns {quote(header)}" if header else "nothing"
-        yield Problem("missing_id", found, "keep the columns as push wrote them").at(name, 1)
+        yield Finding("missing_id", found, "keep the columns as push wrote them").at(name, 1)
 
 
 def _decode(data: bytes) -> str:
-    """Text in UTF-8, or in UTF-16 where its mark says so, as spreadsheet programs write it."""
+    """Decoded UTF-8, or UTF-16 with a byte order mark, as spreadsheet programs write it."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16")
     return data.decode("utf-8-sig")
@@ -176,15 +178,30 @@ def _json_lines(path: Path, name: str) -> Iterator[_Line | Finding]:
         try:
             value = json.loads(data)
         except (ValueError, RecursionError) as error:
-            yield Problem("invalid_json", str(error), "write one JSON object per line").at(name, number)
+            yield Finding("invalid_json", str(error), "write one JSON object per line").at(name, number)
             continue
         if isinstance(value, dict):
             yield _Line(number, {str(key): _as_cell(cell) for key, cell in value.items()})
         else:
-            yield Problem("data_type", quote(value), "write a JSON object per line").at(name, number)
+            yield Finding("data_type", quote(value), "write a JSON object per line").at(name, number)
 
 
 def _as_cell(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return "" if value is None else str(value)
+
+
+# OWASP's list for CSV injection; the last four are full-width forms that some programs take for the same.
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_ESCAPED = re.compile("'+[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+
+
+def escape_formula(text: str) -> str:
+    """The text for a cell: an apostrophe before what a spreadsheet would run."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def unescape_formula(text: str) -> str:
+    """The text of a cell that ``escape_formula`` wrote, or that a person wrote in the same way."""
+    return text[1:] if _ESCAPED.match(text) else text

@@ -1,4 +1,4 @@
-"""A row as a task: what people see of it, and how it is found again when they have answered."""
+"""Labeling items: a row with its task, as people see it."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -9,17 +9,17 @@ from typing import Any
 from tunesmith_contract.base import Digest, Document, canonical_json
 from tunesmith_contract.run_config import DataFormat
 from tunesmith_data.failures import DataError
-from tunesmith_data.rows.findings import Problem
+from tunesmith_data.rows.findings import Finding
 from tunesmith_data.rows.reading import raise_findings, read_source
 from tunesmith_data.rows.schema.formats import Row, describe_members
 from tunesmith_data.rows.schema.row_checks import row_digest
 
 from .row_answers import prompt_and_completion
-from .tasks import TASK_FORMATS, Task, TaskKind
+from .tasks import TASK_FORMATS, LabelTask, TaskKind
 
 
-class Item(Document):
-    """A row that people are asked about.
+class LabelItem(Document):
+    """Row with its labeling task.
 
     Attributes:
         id: the digest of the row's content.
@@ -30,7 +30,7 @@ class Item(Document):
     """
 
     id: Digest
-    task: Task
+    task: LabelTask
     file: str
     line: int
     flipped: bool = False
@@ -38,16 +38,16 @@ class Item(Document):
 
     @property
     def prompt(self) -> str:
-        """What people see as the question."""
+        """Prompt as annotators see it."""
         if self.task.kind is TaskKind.PREFERENCE:
-            return _shown(self.row["prompt"])
-        return _shown(prompt_and_completion(self.row)[0])
+            return _display_text(self.row["prompt"])
+        return _display_text(prompt_and_completion(self.row)[0])
 
     @property
     def answers(self) -> dict[str, str]:
-        """What people see as the answer, or as the two of them, by the name of its column."""
+        """Answer or answers as annotators see them, by column name."""
         if self.task.kind is TaskKind.PREFERENCE:
-            chosen, rejected = _shown(self.row["chosen"]), _shown(self.row["rejected"])
+            chosen, rejected = _display_text(self.row["chosen"]), _display_text(self.row["rejected"])
             first, second = (rejected, chosen) if self.flipped else (chosen, rejected)
             return {"answer_a": first, "answer_b": second}
         if self.task.kind is TaskKind.CLASSIFICATION:
@@ -56,12 +56,12 @@ class Item(Document):
 
     @property
     def answer(self) -> str:
-        """The answer of a row of one answer; empty if it has none."""
-        return _shown(prompt_and_completion(self.row)[1])
+        """Answer of a row with one answer; empty if it has none."""
+        return _display_text(prompt_and_completion(self.row)[1])
 
 
 @dataclass(frozen=True, slots=True)
-class Items:
+class LabelItems:
     """The tasks of a file.
 
     Attributes:
@@ -69,76 +69,78 @@ class Items:
         repeated: rows that were left out because they say the same as an earlier one.
     """
 
-    items: tuple[Item, ...]
+    items: tuple[LabelItem, ...]
     repeated: int
 
 
-def read_items(path: Path, data_format: DataFormat, task: Task, seed: int) -> Items:
-    """The rows of a file as tasks; which answer of a preference comes first depends on its row and the seed alone.
+def read_items(path: Path, data_format: DataFormat, task: LabelTask, seed: int) -> LabelItems:
+    """Labeling items from a file; the order of a preference's answers depends only on row and seed.
 
     Raises:
-        DataError: the file or a row of it is wrong, or fits another task; the message says where.
+        DataError: the file or one of its rows is invalid for the task; the message has the place.
     """
     source = read_source(path, data_format)
-    if source.refused:
+    if source.invalid:
         raise_findings(list(source.findings))
     _require_format(path.name, source.data_format, task)
     findings: list[Any] = []
-    items: dict[str, Item] = {}
-    for each in source.rows:
-        findings += [problem.at(each.file, each.line) for problem in _check(each.row, task)]
-        item = build_item(each.row, task, each.file, each.line, seed)
+    items: dict[str, LabelItem] = {}
+    for source_row in source.rows:
+        findings += [finding.at(source_row.file, source_row.line) for finding in _check(source_row.row, task)]
+        item = build_item(source_row.row, task, source_row.file, source_row.line, seed)
         items.setdefault(item.id, item)
     if findings:
         raise_findings(findings)
-    return Items(tuple(items.values()), len(source.rows) - len(items))
+    return LabelItems(tuple(items.values()), len(source.rows) - len(items))
 
 
-def build_item(row: Row, task: Task, file: str, line: int, seed: int) -> Item:
+def build_item(row: Row, task: LabelTask, file: str, line: int, seed: int) -> LabelItem:
     """A canonical row as a task."""
     digest = row_digest(row)
-    flipped = task.kind is TaskKind.PREFERENCE and _coin(digest, seed)
-    return Item(id=digest, task=task, file=file, line=line, flipped=flipped, row=row)
+    flipped = task.kind is TaskKind.PREFERENCE and _is_flipped(digest, seed)
+    return LabelItem(id=digest, task=task, file=file, line=line, flipped=flipped, row=row)
 
 
-def write_items(items: Sequence[Item]) -> bytes:
+def write_items(items: Sequence[LabelItem]) -> bytes:
     """Tasks as JSON lines."""
     return b"".join(item.to_json().encode() + b"\n" for item in items)
 
 
-def load_items(path: Path) -> dict[str, Item]:
+def load_items(path: Path) -> dict[str, LabelItem]:
     """The tasks that were written, by their ids.
 
     Raises:
         DataError: the file holds something else.
     """
     try:
-        items = [Item.model_validate_json(line) for line in path.read_bytes().splitlines() if line.strip()]
+        items = [
+            LabelItem.model_validate_json(line) for line in path.read_bytes().splitlines() if line.strip()
+        ]
     except FileNotFoundError as error:
         message = f"{path} does not exist: name the file of rows that push wrote beside the sheet"
         raise DataError("RowsNotFound", message) from error
     except ValueError as error:
-        message = f"{path} holds no tasks: name the file of rows that push wrote beside the sheet"
+        message = f"{path} has no tasks: name the file of rows that push wrote beside the sheet"
         raise DataError("WrongRows", message) from error
     require_one_task(items, str(path))
     return {item.id: item for item in items}
 
 
-def require_one_task(items: Sequence[Item], where: str) -> None:
+def require_one_task(items: Sequence[LabelItem], where: str) -> None:
     """All tasks ask the same.
 
     Raises:
         DataError: there are none, or they differ.
     """
     if not items:
-        raise DataError("NoTasks", f"{where} holds no tasks: push rows first")
+        raise DataError("NoTasks", f"{where} has no tasks: push rows first")
     other = next((item for item in items if item.task != items[0].task), None)
     if other:
-        found = f"{items[0].task.to_json()} and {other.task.to_json()}"
-        raise DataError("MixedTasks", f"{where} holds tasks of two kinds ({found}): pull them one by one")
+        tasks = f"{items[0].task.to_json()} and {other.task.to_json()}"
+        raise DataError("MixedTasks", f"{where} holds tasks of two kinds ({tasks}): pull them one by one")
 
 
-def _require_format(name: str, data_format: DataFormat, task: Task) -> None:
+def _require_format(name: str, data_format: DataFormat, task: LabelTask) -> None:
     formats = TASK_FORMATS[task.kind]
     if data_format in formats:
         return
@@ -151,28 +153,28 @@ def _require_format(name: str, data_format: DataFormat, task: Task) -> None:
     )
 
 
-def _check(row: Row, task: Task) -> Iterator[Problem]:
+def _check(row: Row, task: LabelTask) -> Iterator[Finding]:
     if task.kind in (TaskKind.PREFERENCE, TaskKind.CLASSIFICATION):
         return
     _, completion = prompt_and_completion(row)
-    if not _shown(completion).strip():
-        yield Problem("missing_completion", "no answer to judge", "write the answer as well")
+    if not _display_text(completion).strip():
+        yield Finding("missing_completion", "no answer to judge", "write the answer as well")
 
 
-def _coin(digest: str, seed: int) -> bool:
+def _is_flipped(digest: str, seed: int) -> bool:
     return bool(hashlib.sha256(f"order:{seed}:{digest}".encode()).digest()[0] & 1)
 
 
-def _shown(value: Any) -> str:
-    """Text as it is; a lone message as what it says; several with who says it."""
+def _display_text(value: Any) -> str:
+    """Displayed text of a value: text, one message, or several with their roles."""
     if isinstance(value, str):
         return value
     if len(value) == 1:
-        return _said(value[0])
-    return "\n\n".join(f"{message['role'].capitalize()}: {_said(message)}" for message in value)
+        return _message_text(value[0])
+    return "\n\n".join(f"{message['role'].capitalize()}: {_message_text(message)}" for message in value)
 
 
-def _said(message: Row) -> str:
-    """What a message says; calls of tools as JSON."""
+def _message_text(message: Row) -> str:
+    """Text of a message; tool calls as JSON."""
     calls = message.get("tool_calls")
     return "\n".join(filter(None, [message["content"], canonical_json(calls).decode() if calls else ""]))

@@ -1,4 +1,4 @@
-"""What people are asked about a row, and what they may answer.
+"""Labeling tasks, and the answers that each allows.
 
 ==================  ==========================================  ================================================
 task                people say                                  what comes out
@@ -20,11 +20,11 @@ from pydantic import Field, model_validator
 
 from tunesmith_contract.base import Document
 from tunesmith_contract.run_config import DataFormat
-from tunesmith_data.rows.findings import Problem, quote
+from tunesmith_data.rows.findings import Finding, quote
 
 A, B, TIE = "A", "B", "tie"
 YES, NO = "yes", "no"
-#: Said instead of an answer by who can't tell; such a task counts as not answered.
+#: Written instead of an answer by an annotator who cannot decide; the item counts as skipped.
 SKIP = "skip"
 
 _ONE_ANSWER = (
@@ -38,7 +38,7 @@ MAX_SCALE = 10
 
 
 class TaskKind(StrEnum):
-    """What people do with a row."""
+    """Kind of labeling task."""
 
     APPROVE = "approve"
     RATING = "rating"
@@ -59,8 +59,8 @@ TASK_FORMATS: Mapping[TaskKind, tuple[DataFormat, ...]] = MappingProxyType(
 )
 
 
-class Task(Document):
-    """What is asked.
+class LabelTask(Document):
+    """Labeling task: its kind, and the choices.
 
     Attributes:
         labels: what a classification chooses from.
@@ -83,7 +83,7 @@ class Task(Document):
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """What people choose from, as they see it; empty where they write freely."""
+        """Choices as annotators see them; empty for free text."""
         match self.kind:
             case TaskKind.APPROVE:
                 return YES, NO
@@ -95,8 +95,8 @@ class Task(Document):
                 return self.labels
         return ()
 
-    def read(self, written: str) -> str | Problem:
-        """The choice that was written, whatever its case; a free answer as it is."""
+    def read(self, written: str) -> str | Finding:
+        """Parsed choice, ignoring case; free text unchanged."""
         if not self.choices:
             return written
         by_folded = {choice.strip().casefold(): choice for choice in self.choices}
@@ -104,11 +104,11 @@ class Task(Document):
         if choice is not None:
             return choice
         listed = ", ".join(self.choices[:10]) + (", …" if len(self.choices) > 10 else "")
-        return Problem(
+        return Finding(
             "unknown_choice", quote(written), f"write one of {listed}, or {SKIP}", member=self.column
         )
 
     @property
     def column(self) -> str:
-        """The name of the column, or question, that holds the answer."""
+        """Name of the column, or question, for the answer."""
         return "correction" if self.kind is TaskKind.CORRECTION else "choice"

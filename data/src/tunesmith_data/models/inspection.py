@@ -1,4 +1,4 @@
-"""The base model: which one it is, what it is, and whether it can be fine-tuned."""
+"""Inspection of the base model: revision, architecture, sizes, whether it can be fine-tuned."""
 
 import json
 import math
@@ -26,7 +26,7 @@ _DIGEST_THREADS = 4
 
 
 def describe_model(storage: Storage, uri: str, folder: Path) -> ModelReport:
-    """A base model's identity and sizes; its template is looked at elsewhere.
+    """Report on a base model: revision and sizes, without its chat template.
 
     With torch the sizes are those of the model as its configuration builds it, without weights. Without torch only
     the number of parameters is known, and only where the weights are there to be counted; else it is 0.
@@ -51,7 +51,7 @@ def describe_model(storage: Storage, uri: str, folder: Path) -> ModelReport:
 
 
 def inspect_model(storage: Storage, uri: str, folder: Path, *, classifier: bool) -> ModelReport:
-    """What a base model is, and whether it can be trained.
+    """Report on a base model, after checking that it can be trained.
 
     Args:
         classifier: a reward model is to be made of it.
@@ -75,10 +75,12 @@ def load_config(folder: Path) -> Any:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise UserError("ModelUnreadable", f"the base model's config.json can't be read: {error}") from error
-    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    found = config.architectures or []
-    if not known.intersection(found):
-        message = f"the base model's architecture is {found or 'not named'}: choose a causal language model"
+    supported = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    architectures = config.architectures or []
+    if not supported.intersection(architectures):
+        message = (
+            f"the base model's architecture is {architectures or 'not named'}: choose a causal language model"
+        )
         raise UserError("NotACausalLM", message)
     return config
 
@@ -89,19 +91,19 @@ def require_classifier(folder: Path) -> None:
     Raises:
         UserError: transformers knows no sequence classifier of its kind.
     """
-    found = load_config(folder)
-    if found.model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+    config = load_config(folder)
+    if config.model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
         message = (
-            f"no reward model can be made of architecture {found.architectures[0]}: choose a base model "
+            f"no reward model can be made of architecture {config.architectures[0]}: choose a base model "
             "such as Llama, Mistral, Qwen2, Qwen3 or Gemma"
         )
         raise UserError("NoRewardArchitecture", message)
 
 
 def model_revision(uri: str, folder: Path) -> str:
-    """What a base model is: the hub's commit, or a digest over the names and bytes of all its files.
+    """Revision of a base model: the hub's commit, or a digest over names and bytes of its files.
 
-    What is fetched has it for the folder's name: an artefact's digest, else one over the store's own entity tags.
+    What is fetched has it for the folder's name: an artifact's digest, else one over the store's own entity tags.
 
     Weights are digested whole, since another training of the same architecture differs nowhere else; that
     reads about a gigabyte per second and core.
@@ -128,7 +130,7 @@ def _check_weights(uri: str, folder: Path, *, whole: bool) -> None:
 
     Args:
         uri: the model's.
-        folder: where it lies.
+        folder: the model's folder.
         whole: the files are to be there to their end, else their headers.
 
     Raises:
@@ -136,7 +138,7 @@ def _check_weights(uri: str, folder: Path, *, whole: bool) -> None:
     """
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        raise UserError("ModelUnreadable", f"{uri} holds no *.safetensors: save the model as safetensors")
+        raise UserError("ModelUnreadable", f"{uri} has no *.safetensors: save the model as safetensors")
     for path in weights:
         header, begin = _read_header(path)
         ends = [tensor["data_offsets"][1] for tensor in header.values() if whole]
@@ -145,7 +147,7 @@ def _check_weights(uri: str, folder: Path, *, whole: bool) -> None:
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The tensors that a safetensors file declares, none where it is cut off, and where their bytes begin."""
+    """Header of a safetensors file (empty if truncated), and the offset of its data."""
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(_HEADER_LENGTH_BYTES), "little")
         header = json.loads(stream.read(length)) if length <= path.stat().st_size else {}

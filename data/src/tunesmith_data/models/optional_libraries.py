@@ -1,4 +1,4 @@
-"""Libraries that only the trainer image has, and what is not known without them."""
+"""Optional libraries (torch, TRL), and the checks that are left out without them."""
 
 from importlib.util import find_spec
 
@@ -11,7 +11,7 @@ _MISSING = {
 
 
 def is_installed(library: str) -> bool:
-    """Whether a library can be imported here."""
+    """Whether a library is installed."""
     return find_spec(library) is not None
 
 

@@ -1,4 +1,4 @@
-"""Turns rows into tokens, and says which tokens are the answer.
+"""Rendering of rows into tokens, with a mask of the answer's tokens.
 
 The answer's tokens are found, in this order: by the ``{% generation %}`` marks of the model's own template;
 by the marks of TRL's training variant of a known template; by rendering the conversation up to each
@@ -40,37 +40,37 @@ _PROBE_COMPLETION: Row = {"prompt": _PROBE_CONVERSATION[:1], "completion": _PROB
 
 
 class RenderError(ValueError):
-    """The model's template refuses this row."""
+    """The chat template rejects this row."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
-    """A row as token ids; ``answer`` says of each whether it belongs to an answer."""
+class TokenizedRow:
+    """Row as token ids, with a mask of the answer's tokens."""
 
     ids: list[int]
     answer: list[bool]
 
     def labels(self, answers_only: bool, ignore: int = -100) -> list[int]:
-        """What the loss compares with; ``ignore`` where it looks away."""
+        """Labels for the loss; ``ignore`` for tokens that do not count."""
         if not answers_only:
             return list(self.ids)
         return [token if answer else ignore for token, answer in zip(self.ids, self.answer, strict=True)]
 
     @property
     def start(self) -> int:
-        """Where the answer begins; the number of tokens where there is none."""
+        """Index of the answer's first token; the number of tokens if there is no answer."""
         return self.answer.index(True) if True in self.answer else len(self.ids)
 
     @property
     def answered(self) -> list[int]:
-        """The token ids through the answer's last one: what a template writes after it says nothing."""
+        """Token ids up to the end of the answer, without the template's trailing text."""
         return (
             self.ids[: len(self.answer) - self.answer[::-1].index(True)] if True in self.answer else self.ids
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class TokenizedPair:
     """A prompt and two answers to it, as token ids; either answer follows the prompt."""
 
     prompt: list[int]
@@ -88,7 +88,7 @@ class Renderer:
 
     Args:
         tokenizer: a fast tokenizer.
-        answers_only: refuse a template whose answers can't be told apart; else all of such a row counts.
+        answers_only: reject a template whose answers cannot be located; else the whole row counts.
 
     Raises:
         UserError: on the first use, when the tokenizer has no chat template or one whose answers can't be
@@ -99,7 +99,7 @@ class Renderer:
         self.tokenizer = tokenizer
         self._answers_only = answers_only
 
-    def tokens(self, row: Row) -> Tokens:
+    def tokens(self, row: Row) -> TokenizedRow:
         """A whole canonical row: of a preference, the prompt with the chosen answer; of a prompt, no answer.
 
         Raises:
@@ -110,15 +110,15 @@ class Renderer:
                 return self._chat_tokens(row["messages"], row.get("tools"))
             if "text" in row:
                 return self._text_tokens("", row["text"])
-            said = row["chosen"] if "chosen" in row else row.get("completion")
+            answer = row["chosen"] if "chosen" in row else row.get("completion")
             if isinstance(row["prompt"], list):
-                return self._turn_tokens(row["prompt"], said, row.get("tools"))
-            return self._text_tokens(row["prompt"], said)
+                return self._turn_tokens(row["prompt"], answer, row.get("tools"))
+            return self._text_tokens(row["prompt"], answer)
         except TemplateError as error:
             raise RenderError(str(error)) from error
 
     def lengths(self, rows: Sequence[Row]) -> list[int | RenderError]:
-        """Tokens of each row as ``tokens`` counts them, or why there are none; many rows at once.
+        """Token count of each row, as by ``tokens``, or its error; faster for many rows.
 
         Raises:
             UserError: the template doesn't tell the answers of one of them apart.
@@ -140,7 +140,7 @@ class Renderer:
         return counted
 
     def begins_within(self, row: Row, limit: int) -> bool:
-        """Whether the first answer of a row begins within so many tokens.
+        """Whether the first answer of a row begins within the limit.
 
         Raises:
             RenderError: the template refuses the row.
@@ -148,13 +148,13 @@ class Renderer:
         messages = row.get("messages", ())
         first = next((n for n, message in enumerate(messages) if message["role"] == "assistant"), 0)
         if first:
-            # What comes before the answer says nearly always enough, and costs less than the whole of a long row.
+            # The text before the answer is nearly always enough, and cheaper than a whole long row.
             before = self.prompt(messages[:first], row.get("tools"))
             if len(self._encode(before, [], special_tokens=False).ids) < limit - _MOST_MARKS:
                 return True
         return self.tokens(row).start < limit
 
-    def pair(self, row: Row) -> Pair:
+    def pair(self, row: Row) -> TokenizedPair:
         """A row of a preference.
 
         Raises:
@@ -165,7 +165,7 @@ class Renderer:
         # Where a token reaches from the prompt into an answer, both answers begin with it.
         shared = common_length(chosen.ids, rejected.ids)
         start = min(chosen.start, rejected.start, shared)
-        return Pair(chosen.ids[:start], chosen.answered[start:], rejected.answered[start:])
+        return TokenizedPair(chosen.ids[:start], chosen.answered[start:], rejected.answered[start:])
 
     def prompt(self, messages: Sequence[Message], tools: list[Row] | None = None) -> str:
         """A conversation up to the point where the assistant is to speak.
@@ -179,7 +179,7 @@ class Renderer:
             raise RenderError(str(error)) from error
 
     def require_chat(self, *, every_turn: bool = True) -> None:
-        """Check once that conversations can be rendered and their answers told apart.
+        """Check that conversations can be rendered and their answers located.
 
         Args:
             every_turn: each turn of the assistant is an answer; else only what follows a prompt.
@@ -201,7 +201,7 @@ class Renderer:
             raise UserError("ChatTemplate", message)
 
     def _whole(self, row: Row) -> str | None:
-        """A row as the text whose tokens are its own; None where its turns have to be looked at one by one."""
+        """Row as one text to tokenize; None if its turns have to be rendered one by one."""
         if _is_plain(row):
             return str(row["text"] if "text" in row else row["prompt"] + row.get("completion", ""))
         tools = row.get("tools")
@@ -211,10 +211,10 @@ class Renderer:
                 return self._render(messages, tools, template=self._marked_template)
             answers = sum(message["role"] == "assistant" for message in messages)
             return self._render(messages, tools) if answers == 1 else None
-        said = row.get("completion", [])
-        if "chosen" in row or len(said) > 1:
+        answer = row.get("completion", [])
+        if "chosen" in row or len(answer) > 1:
             return None
-        return self._render([*row["prompt"], *said], tools, add_generation_prompt=not said)
+        return self._render([*row["prompt"], *answer], tools, add_generation_prompt=not answer)
 
     def _encode_all(
         self, texts: Sequence[tuple[int, str]], *, special_tokens: bool
@@ -229,7 +229,7 @@ class Renderer:
             yield number, encoding
 
     def _lacks_end(self, row: Row, ids: list[int]) -> bool:
-        """Whether an end has to be added to plain text; a prompt alone has none."""
+        """Whether plain text needs an end token; a prompt alone does not."""
         end = self.tokenizer.eos_token_id
         return ("text" in row or "completion" in row) and end is not None and ids[-1:] != [end]
 
@@ -250,27 +250,27 @@ class Renderer:
 
         return find_marked_template(self.tokenizer)
 
-    def _chat_tokens(self, messages: Sequence[Message], tools: list[Row] | None) -> Tokens:
+    def _chat_tokens(self, messages: Sequence[Message], tools: list[Row] | None) -> TokenizedRow:
         if self._marked_template is not None:
             return self._marked_tokens(messages, tools)
         return self._prefix_tokens(messages, tools)
 
     def _turn_tokens(
-        self, prompt: Sequence[Message], said: Sequence[Message] | None, tools: list[Row] | None
-    ) -> Tokens:
-        """A prompt and what was said to it; of several messages only the assistant's are the answer."""
+        self, prompt: Sequence[Message], answer: Sequence[Message] | None, tools: list[Row] | None
+    ) -> TokenizedRow:
+        """Tokens of a prompt and its answer messages; only the assistant's messages count as answer."""
         text = self._render(prompt, tools, add_generation_prompt=True)
-        if said is None:
+        if answer is None:
             return self._encode(text, [], special_tokens=False)
-        messages = [*prompt, *said]
-        if len(said) > 1:
+        messages = [*prompt, *answer]
+        if len(answer) > 1:
             return self._prefix_tokens(messages, tools, begin=len(prompt))
         whole = self._render(messages, tools)
         start = len(text) if whole.startswith(text) else common_length(text, whole)
         span = (start, _end_of_turn(whole, start, self.tokenizer.eos_token))
         return self._encode(whole, [span], special_tokens=False)
 
-    def _marked_tokens(self, messages: Sequence[Message], tools: list[Row] | None) -> Tokens:
+    def _marked_tokens(self, messages: Sequence[Message], tools: list[Row] | None) -> TokenizedRow:
         encoded: Any = self.tokenizer.apply_chat_template(
             list(messages),
             tools=[*tools] if tools is not None else None,
@@ -279,9 +279,11 @@ class Renderer:
             return_dict=True,
             return_assistant_tokens_mask=True,
         )
-        return Tokens(list(encoded["input_ids"]), [bool(bit) for bit in encoded["assistant_masks"]])
+        return TokenizedRow(list(encoded["input_ids"]), [bool(bit) for bit in encoded["assistant_masks"]])
 
-    def _prefix_tokens(self, messages: Sequence[Message], tools: list[Row] | None, begin: int = 0) -> Tokens:
+    def _prefix_tokens(
+        self, messages: Sequence[Message], tools: list[Row] | None, begin: int = 0
+    ) -> TokenizedRow:
         text = self._render(messages, tools)
         spans = [
             self._answer_span(messages, index, tools, text)
@@ -300,20 +302,20 @@ class Renderer:
                 return 0, len(text)
             message = (
                 "the model's chat template renders earlier turns differently once later ones follow, so the "
-                "assistant's tokens can't be told apart: add {% generation %} marks to the template, "
+                "assistant's tokens cannot be located: add {% generation %} marks to the template, "
                 "or set assistantOnlyLoss to false"
             )
             raise UserError("ChatTemplate", message)
         return len(before), _end_of_turn(through, len(before), self.tokenizer.eos_token)
 
-    def _text_tokens(self, prompt: str, said: str | None) -> Tokens:
+    def _text_tokens(self, prompt: str, answer: str | None) -> TokenizedRow:
         """Plain text with the tokenizer's own marks of beginning and end; a prompt alone has no end."""
-        text = prompt + (said or "")
-        spans = [] if said is None else [(len(prompt), len(text))]
+        text = prompt + (answer or "")
+        spans = [] if answer is None else [(len(prompt), len(text))]
         tokens = self._encode(text, spans, special_tokens=True)
         end = self.tokenizer.eos_token_id
-        if said is not None and end is not None and tokens.ids[-1:] != [end]:
-            return Tokens([*tokens.ids, end], [*tokens.answer, True])
+        if answer is not None and end is not None and tokens.ids[-1:] != [end]:
+            return TokenizedRow([*tokens.ids, end], [*tokens.answer, True])
         return tokens
 
     def _render(
@@ -334,7 +336,7 @@ class Renderer:
         )
         return str(rendered)
 
-    def _encode(self, text: str, spans: list[tuple[int, int]], *, special_tokens: bool) -> Tokens:
+    def _encode(self, text: str, spans: list[tuple[int, int]], *, special_tokens: bool) -> TokenizedRow:
         encoded = self.tokenizer(
             text, add_special_tokens=special_tokens, return_offsets_mapping=True, verbose=False
         )
@@ -342,15 +344,15 @@ class Renderer:
             any(start >= low and end <= high and end > start for low, high in spans)
             for start, end in encoded["offset_mapping"]
         ]
-        return Tokens(list(encoded["input_ids"]), answer)
+        return TokenizedRow(list(encoded["input_ids"]), answer)
 
 
 def _is_plain(row: Row) -> bool:
-    """Whether a row holds text that no template goes around, and no pair of answers."""
+    """Whether a row is plain text without a chat template, and no pair of answers."""
     return "text" in row or (isinstance(row.get("prompt"), str) and "chosen" not in row)
 
 
 def _end_of_turn(text: str, start: int, eos_token: str | None) -> int:
-    """Where an answer ends: with its end-of-turn token where the template writes one."""
+    """End of an answer, including its end-of-turn token if the template writes one."""
     position = text.rfind(eos_token, start) if eos_token else -1
     return position + len(eos_token) if eos_token and position >= 0 else len(text)

@@ -1,21 +1,21 @@
-"""Counts each row's tokens as its method will see them, and finds rows that it can't learn from."""
+"""Token counts of rows, and findings for rows that are too long to learn from."""
 
 from collections.abc import Sequence
 
 from tunesmith_contract.methods import DistillationMethod, GRPOMethod, Method, PretrainingMethod, RLOOMethod
-from tunesmith_data.rows.findings import Problem
+from tunesmith_data.rows.findings import Finding
 from tunesmith_data.rows.schema.formats import Row
 
 from .rendering import Renderer, RenderError
 
 
-def measure(renderer: Renderer, rows: Sequence[Row], method: Method) -> list[int | Problem]:
-    """The tokens of each row, of a preference those with the longer answer; or why it teaches nothing.
+def count_tokens(renderer: Renderer, rows: Sequence[Row], method: Method) -> list[int | Finding]:
+    """Tokens of each row (of a preference with the longer answer), or a finding if nothing can be learned from it.
 
     Args:
         renderer: of the model that learns.
         rows: canonical rows of one format.
-        method: what they are for; it says where rows are cut.
+        method: training method; it has the maximum length.
 
     Raises:
         UserError: the model's template doesn't tell the answers of one of them apart.
@@ -29,11 +29,11 @@ def measure(renderer: Renderer, rows: Sequence[Row], method: Method) -> list[int
 
 
 def is_cut(length: int, method: Method) -> bool:
-    """Whether a row loses its end; text that is longer goes on in the next sequence."""
+    """Whether a row is truncated; longer text continues in the next sequence."""
     return length > method.max_length and not isinstance(method.member, PretrainingMethod)
 
 
-def _measure_pair(row: Row, renderer: Renderer, method: Method) -> int | Problem:
+def _measure_pair(row: Row, renderer: Renderer, method: Method) -> int | Finding:
     try:
         pair = renderer.pair(row)
     except RenderError as error:
@@ -41,7 +41,7 @@ def _measure_pair(row: Row, renderer: Renderer, method: Method) -> int | Problem
     return pair.length if len(pair.prompt) < method.max_length else _answer_lost(pair.length, method)
 
 
-def _judge(row: Row, length: int | RenderError, renderer: Renderer, method: Method) -> int | Problem:
+def _judge(row: Row, length: int | RenderError, renderer: Renderer, method: Method) -> int | Finding:
     if isinstance(length, RenderError):
         return _refused(length)
     member = method.member
@@ -52,20 +52,20 @@ def _judge(row: Row, length: int | RenderError, renderer: Renderer, method: Meth
     return _answer_lost(length, method)
 
 
-def _answer_lost(length: int, method: Method) -> Problem:
-    """Nothing of the answer lies within what is trained on."""
+def _answer_lost(length: int, method: Method) -> Finding:
+    """Finding for a row whose answer is beyond the maximum length."""
     found = f"no answer within the first {method.max_length:,} of {length:,} tokens"
-    return Problem("answer_truncated", found, "shorten the row or raise maxLength")
+    return Finding("answer_truncated", found, "shorten the row or raise maxLength")
 
 
-def _check_room(prompt: int, limit: int, answer: int) -> Problem | None:
-    """A prompt has to leave room for the answers that the model will give."""
+def _check_room(prompt: int, limit: int, answer: int) -> Finding | None:
+    """Finding for a prompt that leaves too little room for answers."""
     if prompt + answer <= limit:
         return None
     found = f"a prompt of {prompt:,} tokens and answers of {answer:,}, more than {limit:,} together"
     advice = "shorten the prompt, raise maxLength or lower maxCompletionLength"
-    return Problem("prompt_too_long", found, advice)
+    return Finding("prompt_too_long", found, advice)
 
 
-def _refused(error: RenderError) -> Problem:
-    return Problem("template_error", str(error), "follow the model's template")
+def _refused(error: RenderError) -> Finding:
+    return Finding("template_error", str(error), "follow the model's template")

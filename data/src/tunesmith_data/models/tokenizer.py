@@ -1,4 +1,4 @@
-"""The base model's tokenizer: by itself, since a model's code takes much more memory."""
+"""Tokenizer of the base model, loaded without the model's code."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The sizes of a model, read off the model itself as it is built from its configuration, without memory."""
+"""Layer sizes of a model, measured on a weightless copy (torch's meta device)."""
 
 from collections import Counter
 from typing import Any
@@ -11,7 +11,7 @@ from tunesmith_contract.report import MAX_EXPERTS, MAX_LINEAR_NAME, MAX_LINEARS,
 
 
 def build_skeleton(config: Any) -> Any:
-    """The causal language model of this configuration on torch's meta device: every module, no weight.
+    """Causal language model on torch's meta device: all modules, no weights.
 
     It takes some hundredths of a second, whatever the size, and is exact where a formula would have to know
     each architecture's ways (experts, latent attention, state spaces).
@@ -22,12 +22,12 @@ def build_skeleton(config: Any) -> Any:
 
 
 def count_parameters(model: Any) -> int:
-    """Numbers in a model; tied weights count once."""
+    """Number of parameters of a model; tied weights count once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def describe_shape(model: Any) -> ModelShape:
-    """The sizes that memory follows from. The model is used up: an adapter may stand on it afterwards."""
+    """Sizes that determine memory. The model may have an adapter attached afterwards."""
     config = model.config.get_text_config()
     heads = _first(config, "num_attention_heads", "n_head") or 1
     hidden = _first(config, "hidden_size", "n_embd")
@@ -47,7 +47,7 @@ def describe_shape(model: Any) -> ModelShape:
 
 
 def _intermediate_size(config: Any, hidden: int) -> int:
-    """The feed-forward block's width; with experts, that of all through which one token goes."""
+    """Width of the feed-forward block; with experts, the sum over the active ones."""
     dense = _first(config, "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size") or 4 * hidden
     active = _first(config, "num_experts_per_tok")
     if not active:
@@ -62,31 +62,31 @@ def _intermediate_size(config: Any, hidden: int) -> int:
 def _linears(model: Any) -> tuple[Linear, ...]:
     """Layers on which PEFT's all-linear puts an adapter, by name and shape, the largest first."""
     output = model.get_output_embeddings()
-    found: Counter[tuple[str, int, int]] = Counter()
+    counts: Counter[tuple[str, int, int]] = Counter()
     for path, module in model.named_modules():
         if isinstance(module, torch.nn.Linear | Conv1D) and module is not output:
             name = path.rpartition(".")[2][:MAX_LINEAR_NAME]
             outputs, inputs = module.weight.shape
             if isinstance(module, Conv1D):
                 inputs, outputs = outputs, inputs
-            found[name, inputs, outputs] += 1
-    groups = [Linear(*shape, layers) for shape, layers in found.items()]
+            counts[name, inputs, outputs] += 1
+    groups = [Linear(*shape, layers) for shape, layers in counts.items()]
     return tuple(sorted(_at_most(groups), key=_weights, reverse=True))
 
 
 def _experts(model: Any) -> tuple[Linear, ...]:
-    """What PEFT's all-linear adds on weights that are no layers of their own, told by an adapter of rank 1."""
+    """Expert weights that PEFT's all-linear adapts, found by attaching an adapter of rank 1."""
     from peft import LoraConfig, get_peft_model
     from peft.tuners.lora.layer import ParamWrapper
 
-    adapted = get_peft_model(model, LoraConfig(r=1, target_modules="all-linear", task_type="CAUSAL_LM"))
-    found: Counter[tuple[str, int, int]] = Counter()
-    for module in adapted.modules():
-        if isinstance(module, ParamWrapper):
-            layers, inputs = module.lora_A["default"].weight.shape
-            outputs = module.lora_B["default"].weight.shape[0]
-            found[module.parameter_name[:MAX_LINEAR_NAME], inputs, outputs] += layers
-    groups = [Linear(*shape, layers) for shape, layers in found.items()]
+    adapted: Any = get_peft_model(model, LoraConfig(r=1, target_modules="all-linear", task_type="CAUSAL_LM"))
+    counts: Counter[tuple[str, int, int]] = Counter()
+    wrappers: list[Any] = [module for module in adapted.modules() if isinstance(module, ParamWrapper)]
+    for module in wrappers:
+        layers, inputs = module.lora_A["default"].weight.shape
+        outputs = module.lora_B["default"].weight.shape[0]
+        counts[module.parameter_name[:MAX_LINEAR_NAME], inputs, outputs] += layers
+    groups = [Linear(*shape, layers) for shape, layers in counts.items()]
     return tuple(sorted(groups, key=_weights, reverse=True)[:MAX_EXPERTS])
 
 
@@ -95,22 +95,22 @@ def _weights(linear: Linear) -> int:
 
 
 def _at_most(groups: list[Linear]) -> list[Linear]:
-    """As many groups as a report holds: names with several shapes become one of the mean shape."""
+    """Groups reduced to the report's maximum: several shapes of a name become one mean shape."""
     if len(groups) <= MAX_LINEARS:
         return groups
-    names = dict.fromkeys(each.name for each in groups)
-    merged = [_mean([each for each in groups if each.name == name]) for name in names]
+    names = dict.fromkeys(group.name for group in groups)
+    merged = [_mean([group for group in groups if group.name == name]) for name in names]
     return sorted(merged, key=_weights, reverse=True)[:MAX_LINEARS]
 
 
 def _mean(groups: list[Linear]) -> Linear:
     """One group with as many layers, as many weights and as many inputs as these have together."""
-    layers = sum(each.layers for each in groups)
-    inputs = sum(each.inputs * each.layers for each in groups) // layers
+    layers = sum(group.layers for group in groups)
+    inputs = sum(group.inputs * group.layers for group in groups) // layers
     weights = sum(map(_weights, groups))
     return Linear(groups[0].name, inputs, weights // (inputs * layers), layers)
 
 
 def _first(config: Any, *names: str) -> int:
-    """The first of several fields that is set; 0 where none is."""
+    """First of several fields that is set; 0 if none is."""
     return next((int(value) for name in names if (value := getattr(config, name, None))), 0)

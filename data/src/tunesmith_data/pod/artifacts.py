@@ -1,4 +1,4 @@
-"""Artefacts that a run starts from, or compares: verified before anything in them is loaded."""
+"""Verification of artifacts that a run starts from or compares."""
 
 from pathlib import Path
 
@@ -12,16 +12,16 @@ from .storage import Storage, holds_files
 
 
 def verified_artifact(source: AdapterSource, storage: Storage) -> tuple[Path, Manifest]:
-    """The folder and manifest of an artefact whose digest and files are the expected ones.
+    """Folder and manifest of an artifact, after checking its digest and files.
 
     Raises:
         UserError: they are not.
     """
     folder = storage.artifact_folder(source.uri, source.digest)
     data = (folder / MANIFEST_FILE).read_bytes()
-    found = sha256_digest(data)
-    if found != source.digest:
-        raise UserError("ArtifactChanged", f"{source.uri} is {found}, not {source.digest}: write its digest")
+    actual = sha256_digest(data)
+    if actual != source.digest:
+        raise UserError("ArtifactChanged", f"{source.uri} is {actual}, not {source.digest}: write its digest")
     manifest = Manifest.model_validate_json(data)
     if not holds_files(folder, manifest.files):
         raise UserError(

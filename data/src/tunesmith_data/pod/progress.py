@@ -1,4 +1,4 @@
-"""Live progress of prepare and evaluate, by the protocol that transformers speaks while it trains."""
+"""Progress updates of a stage, pushed to the operator."""
 
 import logging
 import os
@@ -25,8 +25,8 @@ SECONDS_BETWEEN_UPDATES = 5.0
 _TIMEOUT_SECONDS = 5.0
 
 
-class Progress:
-    """Pushes how far a stage is to the operator, at most every few seconds; errors never fail the run.
+class ProgressReporter:
+    """Sender of a stage's progress to the operator, every few seconds; errors never fail the run.
 
     Args:
         environment: where the server's URL, authority and token file are named; without a URL nothing is
@@ -46,9 +46,9 @@ class Progress:
         self._part: object = None
 
     def update(self, done: int, total: int, **metrics: float | int | str) -> None:
-        """Say that ``done`` of ``total`` are done; the first and the last word, and a part's first, are always sent.
+        """Report that ``done`` of ``total`` are done; the first, last and each part's first are always sent.
 
-        What was done by the first word took time that is not known: the time left follows from what came since.
+        The time left is estimated from the progress since the first update: when earlier work was done is not known.
         """
         if self._url is None:
             return
@@ -63,7 +63,7 @@ class Progress:
         self._push(self._url, done, total, remaining, metrics)
 
     def announce(self, done: int, total: int, **metrics: float | int | str) -> None:
-        """Say it now, whenever the last word was; what is done may have been done by an earlier attempt."""
+        """Report now, without rate limit; an earlier attempt may have done part of the work."""
         if self._url is not None:
             self._push(self._url, done, total, None, metrics)
 

@@ -1,4 +1,4 @@
-"""Takes secrets out of what is logged or reported."""
+"""Redaction of secrets in logs and reports."""
 
 import json
 import os

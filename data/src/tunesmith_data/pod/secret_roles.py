@@ -1,4 +1,4 @@
-"""Which Secret opens which of a run's URIs."""
+"""Secrets that open each URI of a run."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ Roles = tuple[str, ...]
 
 
 def roles_of(config: AnyConfig) -> dict[str, Roles]:
-    """The roles whose Secrets open each URI that a run reads; the first that is mounted counts."""
+    """Roles of the Secrets for each URI of a run; the first mounted one is used."""
     roles: dict[str, Roles] = {}
     for uri, *names in _named(config):
         roles.setdefault(uri, tuple(names))
@@ -24,7 +24,7 @@ def roles_of(config: AnyConfig) -> dict[str, Roles]:
 
 
 def workspace_roles(config: AnyConfig) -> Roles:
-    """The roles for work files, which lie at the output unless the run says otherwise."""
+    """Roles of the Secrets for work files, which are at the output by default."""
     return (SecretRole.WORKSPACE, SecretRole.OUTPUT) if config.workspace else (SecretRole.OUTPUT,)
 
 
@@ -59,7 +59,7 @@ def _named(config: AnyConfig) -> Iterator[tuple[str, ...]]:
 
 
 def _of_method(method: Method) -> Iterator[tuple[str, ...]]:
-    """A teacher's weights, and the models of rewards."""
+    """URIs of a teacher's weights and of reward models."""
     if method.distillation and method.distillation.teacher.uri:
         yield method.distillation.teacher.uri, SecretRole.TEACHER, SecretRole.BASE_MODEL
     for online in (method.grpo, method.rloo):

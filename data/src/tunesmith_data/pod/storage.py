@@ -1,4 +1,4 @@
-"""Where a pod finds what URIs name: mounted, or fetched to its own disk."""
+"""Files behind URIs: mounted, or fetched to the pod's own disk."""
 
 import os
 import shutil
@@ -59,7 +59,7 @@ class Storage:
     Args:
         mount_root: the folder that holds the mounted volumes.
         secrets: the folder that holds the mounted Secrets, a folder for each role.
-        scratch: where fetched files lie; by default in the folder for temporary files.
+        scratch: folder for fetched files; by default below the folder for temporary files.
         roles: which Secrets open which URI; see ``for_run``.
     """
 
@@ -108,10 +108,10 @@ class Storage:
             return self.path(folder)
         remote = self.open(folder, self._roles_for(uri, SecretRole.TRAIN), holds_rows=True)
         patterns = [pattern] if pattern else data_patterns()
-        found = fetch_tree(remote, self.scratch / "data", patterns, holds_rows=True)
-        if not any(found.iterdir()):
+        fetched = fetch_tree(remote, self.scratch / "data", patterns, holds_rows=True)
+        if not any(fetched.iterdir()):
             raise DataError("DatasetNotFound", f"{uri} {describe_names(remote.entries())}")
-        return found
+        return fetched
 
     def dataset_file(self, uri: str) -> Path:
         """The file that a data set's URI names.
@@ -147,13 +147,13 @@ class Storage:
         parsed = parse_uri(uri)
         path = self.path(parsed) if parsed.scheme in MOUNTED else self._fetch_model(parsed, uri, weights)
         if not path.is_dir():
-            raise UserError("ModelNotFound", f"{uri} is no folder: write the URI of a model's folder")
+            raise UserError("ModelNotFound", f"{uri} is not a folder: write the URI of a model's folder")
         if not (path / "config.json").is_file():
-            raise UserError("ModelNotFound", f"{uri} holds no config.json: write the URI of a model's folder")
+            raise UserError("ModelNotFound", f"{uri} has no config.json: write the URI of a model's folder")
         return path
 
     def artifact_folder(self, uri: str, digest: str | None = None) -> Path:
-        """The folder of an artefact; one that is fetched has been verified against its manifest.
+        """Folder of an artifact; a fetched one is verified against its manifest.
 
         Args:
             digest: what is expected of one that is fetched.
@@ -168,13 +168,11 @@ class Storage:
             return fetch_artifact(remote, digest, self.scratch / "artifacts")
         path = self.path(parsed)
         if not (path / MANIFEST_FILE).is_file():
-            raise UserError(
-                "ArtifactNotFound", f"{uri} holds no {MANIFEST_FILE}: write the URI of an artefact"
-            )
+            raise UserError("ArtifactNotFound", f"{uri} has no {MANIFEST_FILE}: write the URI of an artifact")
         return path
 
     def open(self, uri: StorageUri, roles: Roles, *, holds_rows: bool = False) -> Remote:
-        """What is not mounted, opened with the first Secret that is there for one of the roles."""
+        """Remote store, opened with the first existing Secret of the roles."""
         return open_remote(uri, roles, self.secrets, holds_rows=holds_rows)
 
     def _open(self, parsed: StorageUri, uri: str, role: str) -> Remote:
@@ -220,14 +218,14 @@ class Storage:
         return Path(file)
 
     def hub_token(self, roles: Roles = (SecretRole.BASE_MODEL,)) -> str | None:
-        """What opens private repositories of a hub, if anything does."""
+        """Token for private repositories of the hub, if there is one."""
         from tunesmith_storage.hub import find_token
 
         return find_token(load_credentials(roles, self.secrets))
 
 
 def link_folder(source: Path, target: Path) -> None:
-    """A second folder with the same files, which take no more room."""
+    """Copy a folder by hard links, or by content where links are not supported."""
     try:
         shutil.copytree(source, target, copy_function=os.link)
     except OSError:

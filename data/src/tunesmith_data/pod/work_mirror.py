@@ -1,4 +1,4 @@
-"""Work files in a bucket: a pod works on its own disk, and what it commits goes to the bucket at once."""
+"""Work files in a bucket, with a copy on the pod's own disk."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -25,11 +25,11 @@ class WorkMirror:
         return locked(self.root)
 
     def stored_files(self, folder: Path) -> list[Path]:
-        """Files that the bucket holds below a folder."""
+        """Files in the bucket below a folder."""
         return [self.root / path for path in self._mirror.entries(self._relative(folder))]
 
     def read(self, path: Path) -> bytes | None:
-        """A small file of the bucket; None where there is none."""
+        """Content of a small file in the bucket; None if there is none."""
         return self._mirror.read(self._relative(path))
 
     def write(self, path: Path, data: bytes) -> None:
@@ -41,12 +41,12 @@ class WorkMirror:
         self._mirror.push(self._relative(path), last)
 
     def pull(self, path: Path) -> None:
-        """Bring a file or folder to disk; the ranks of a pod may all ask for it."""
+        """Download a file or folder; all ranks of a pod may call it."""
         with self.locked():
             self.download(path)
 
     def download(self, path: Path) -> None:
-        """Bring a file or folder to disk, for a caller that holds the lock."""
+        """Download a file or folder; the caller must hold the lock."""
         self._mirror.pull(self._relative(path))
 
     def delete(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The folders of a run, and the reports that finished stages commit there.
+"""Folders of a run, and the reports that finished stages commit there.
 
 A rerun of a stage that finds its committed report ends at once with the same word. Where the workspace is a bucket, the
 folders are on the pod's own disk: ``pull`` fills them, and what is committed goes to the bucket at once.
@@ -43,12 +43,12 @@ class Workspace:
     """The folders of one run.
 
     Attributes:
-        output: the URI below which artefacts are placed.
+        output: the URI below which artifacts are placed.
         work: the URI of the resource's own files.
         mirror: the bucket that holds them; None for a volume.
 
     Raises:
-        StorageError: work files can't lie where the run says.
+        StorageError: the workspace's URI cannot be used for work files.
     """
 
     def __init__(self, storage: Storage, config: AnyConfig) -> None:
@@ -76,22 +76,22 @@ class Workspace:
 
     @property
     def data_report_uri(self) -> StorageUri:
-        """Where people read what was found in the data; it stays."""
+        """URI of the data report's folder, which is kept."""
         return self.work.join(DATA_REPORT_FOLDER)
 
     @property
     def data_report(self) -> Path:
-        """The folder of what was found in the data."""
+        """Folder of the data report."""
         return self.path(self.data_report_uri)
 
     @property
     def generated(self) -> Path:
-        """The file of rows that a teacher made, which stays."""
+        """File of generated rows, which is kept."""
         return self.path(generated_uri(self.work))
 
     @property
     def journal(self) -> Path:
-        """The folder of what was asked and answered while rows were generated."""
+        """Folder of the journal of generated rows."""
         return self.path(journal_uri(self.work))
 
     @property
@@ -106,24 +106,24 @@ class Workspace:
 
     @property
     def staging(self) -> Path:
-        """Where an artefact is put together: on the volume that it will stay on, if it stays on one."""
+        """Folder in which an artifact is assembled; on the output's volume if there is one."""
         if self.output.scheme in MOUNTED:
             return self._storage.path(self._beside_output) / STAGING
         return self.folder / STAGING
 
     @property
     def answers(self) -> Path:
-        """The folder of answers that an evaluation has so far."""
+        """Folder of an evaluation's answers."""
         return self.folder / ANSWERS
 
     def path(self, uri: StorageUri) -> Path:
-        """Where the file or folder of a URI in the workspace lies for this pod; any mounted URI will do."""
+        """Local path of a URI in the workspace, or of any mounted URI."""
         if self.mirror is not None:
             return self.mirror.root / uri.path.removeprefix(self.work.path).lstrip("/")
         return self._storage.path(uri)
 
     def pull(self) -> None:
-        """Bring what earlier pods left in a bucket to disk; nothing to do for a volume. Every rank may call it."""
+        """Download what earlier pods left in the bucket; a no-op for a volume. Every rank may call it."""
         if self.mirror is None:
             return
         if self._stage == "evaluate":
@@ -134,12 +134,12 @@ class Workspace:
             self.mirror.pull(self.prepared)
 
     def push(self, path: Path) -> None:
-        """Bring a file or folder of the workspace to the bucket; nothing to do for a volume."""
+        """Upload a file or folder of the workspace to the bucket; a no-op for a volume."""
         if self.mirror is not None and path.exists():
             self.mirror.push(path)
 
     def save_unfinished(self) -> None:
-        """Bring what a failed stage leaves to the bucket: what is wrong with the rows, answers so far."""
+        """Upload what a failed stage leaves: findings, answers so far."""
         folders = {"prepare": (self.prepared, self.data_report), "evaluate": (self.answers,)}
         try:
             for folder in folders.get(self._stage, ()):
@@ -148,7 +148,7 @@ class Workspace:
             log.warning("what is unfinished was not saved: %s", error)
 
     def committed_report(self) -> RunReport | None:
-        """The report of this stage if it has succeeded before; prepare and generate have only while rows are there."""
+        """Report of this stage if it has succeeded before and its rows still exist."""
         rows = {"prepare": self.prepared / PREPARED_REPORT_FILE, "generate": self.generated}.get(self._stage)
         if rows is not None and self.read(rows) is None:
             return None
@@ -157,13 +157,13 @@ class Workspace:
         return report if report and report.outcome is Outcome.SUCCEEDED else None
 
     def read(self, path: Path) -> bytes | None:
-        """A small file of the workspace, whether an earlier pod left it in a bucket or on disk; None where none is."""
+        """Content of a small file of the workspace, on disk or in the bucket; None if there is none."""
         if path.is_file():
             return path.read_bytes()
         return self.mirror.read(path) if self.mirror is not None else None
 
     def publish(self, staged: Path) -> Artifact:
-        """Bring a folder with its manifest to the place that the manifest's digest names; the folder is gone then.
+        """Move a folder to the artifact path that its manifest's digest determines.
 
         Raises:
             StorageError: the place holds other bytes, or can't be written.
@@ -186,7 +186,7 @@ class Workspace:
         self.push(path)
 
     def prune(self) -> None:
-        """Remove what only an unfinished run needs."""
+        """Delete the files that only an unfinished run needs."""
         for folder in (self.checkpoints, self.prepared, self.journal, self.answers):
             if self.mirror is not None:
                 self.mirror.delete(folder)

@@ -1,4 +1,4 @@
-"""The prepare stage: look at the base model; read, check, clean, split, judge and digest the data."""
+"""The prepare stage: inspects the base model; reads, checks, cleans and splits the data."""
 
 from .prepared_rows import load_prepared, rows_of
 from .stage import learns_answers_only, prepare

@@ -1,4 +1,4 @@
-"""What becomes of each row: repeated, leaked, held out or trained on."""
+"""Assignment of each row: training, validation, duplicate, near duplicate or leaked."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -6,34 +6,34 @@ from dataclasses import dataclass
 import numpy as np
 
 from tunesmith_contract.run_config import Deduplicate, PrepareConfig
-from tunesmith_data.rows.clean.held_out_overlap import HeldOut, LeakedRow, Overlap
+from tunesmith_data.rows.clean.held_out_overlap import HeldOutOverlap, HeldOutSet, LeakedRow
 from tunesmith_data.rows.clean.near_duplicates import NearCluster, NearDuplicates
 from tunesmith_data.rows.findings import excerpt
 from tunesmith_data.rows.report.data_report import MAX_CLUSTER_ROWS, MAX_CLUSTERS, MAX_LEAKS, Cluster, Leak
 from tunesmith_data.rows.schema.row_texts import whole_text
-from tunesmith_data.rows.table.record import Record, Side
+from tunesmith_data.rows.table.record import Record, RowSide
 from tunesmith_data.rows.table.row_store import Indexes, RowStore
-from tunesmith_data.rows.table.split import CODES, Sides, draw_validation, find_held_out, find_repeated
+from tunesmith_data.rows.table.split import SIDE_CODES, Sides, draw_validation, find_held_out, find_repeated
 
 VALIDATION = "validation"
 
-#: A validation set of which suites hold a larger share than this was not leaked to: it is the suites, and is kept.
+#: A validation set that overlaps with suites by more than this share is kept: it was meant to be the same data.
 _MOST_LEAKED = 0.5
-#: Leaked rows of a validation set of its own that are shown.
+#: Leaked rows of a separate validation set that are shown.
 _MAX_VALIDATION_LEAKS = MAX_LEAKS // 2
-_KEPT = (CODES[Side.TRAIN], CODES[Side.VALIDATION])
+_KEPT = (SIDE_CODES[RowSide.TRAIN], SIDE_CODES[RowSide.VALIDATION])
 
 
 @dataclass(frozen=True, slots=True)
-class Cleaned:
-    """What became of the rows.
+class CleaningResult:
+    """Result of cleaning: the side of each row, with clusters and leaks.
 
     Attributes:
-        sides: of each row, by ``split.CODES``.
+        sides: of each row, by ``split.SIDE_CODES``.
         clusters: of rows that are the same, or nearly, the largest first.
         near_rows: rows that nearly repeat another one, removed or not.
         leaks: the first rows that a held-out set holds, too.
-        validation_leaks: rows of a validation set of its own that suites hold.
+        validation_leaks: rows of a separate validation set that suites hold.
         validation_kept: they are most of it, and stay.
     """
 
@@ -46,36 +46,45 @@ class Cleaned:
 
 
 def clean(
-    store: RowStore, config: PrepareConfig, suites: Sequence[HeldOut], seen: Callable[[int, int], None]
-) -> Cleaned:
-    """Decide for each row.
+    store: RowStore,
+    config: PrepareConfig,
+    suites: Sequence[HeldOutSet],
+    report_rows: Callable[[int, int], None],
+) -> CleaningResult:
+    """Side of each row.
 
-    In this order: repeated rows, leaks of the evaluation's suites, leaks of a validation set of its own, rows drawn for
+    In this order: repeated rows, leaks of the evaluation's suites, leaks of a separate validation set, rows drawn for
     validation, and at last training rows that nearly repeat one of those.
 
     Args:
-        suites: what training is kept free of, and a validation set of its own.
-        seen: told the number of rows compared with each other, which takes the most time, and of all.
+        suites: what training is kept free of, and a separate validation set.
+        report_rows: called with the number of rows compared, and the total.
     """
-    sides = np.where(store.held_out, CODES[Side.VALIDATION], CODES[Side.TRAIN]).astype(np.uint8)
+    sides = np.where(store.held_out, SIDE_CODES[RowSide.VALIDATION], SIDE_CODES[RowSide.TRAIN]).astype(
+        np.uint8
+    )
     repeated = find_repeated(store)
     if config.deduplicate is not Deduplicate.NONE:
-        sides[repeated] = CODES[Side.DUPLICATE]
-    near = _find_near(store, np.setdiff1d(np.flatnonzero(~store.held_out), repeated), config, seen)
+        sides[repeated] = SIDE_CODES[RowSide.DUPLICATE]
+    near = _find_near_duplicates(
+        store, np.setdiff1d(np.flatnonzero(~store.held_out), repeated), config, report_rows
+    )
     if config.deduplicate is Deduplicate.NEAR:
-        _remove_near(near, sides)
-    leaks = _Leaks(store, sides)
+        _mark_near_duplicates(near, sides)
+    leaks = _LeakRemover(store, sides)
     leaks.remove_held_out()
-    trained = np.flatnonzero(sides == CODES[Side.TRAIN])
+    trained = np.flatnonzero(sides == SIDE_CODES[RowSide.TRAIN])
     # Both sides at once: an instruction is known by how many rows ask it.
     leaks.remove_overlap(suites, np.flatnonzero(np.isin(sides, _KEPT)), config)
     leaks.decide_validation()
     leaks.remove_overlap(_own_validation(store, sides), trained, config)
-    candidates = np.flatnonzero(sides == CODES[Side.TRAIN])
-    sides[draw_validation(store, candidates, config.validation, config.seed)] = CODES[Side.VALIDATION]
-    leaks.remove_twins(near)
-    clusters = sorted([*_exact_clusters(store), *_near_clusters(store, near)], key=lambda each: -each.size)
-    return Cleaned(
+    candidates = np.flatnonzero(sides == SIDE_CODES[RowSide.TRAIN])
+    sides[draw_validation(store, candidates, config.validation, config.seed)] = SIDE_CODES[RowSide.VALIDATION]
+    leaks.remove_near_leaks(near)
+    clusters = sorted(
+        [*_exact_clusters(store), *_near_clusters(store, near)], key=lambda cluster: -cluster.size
+    )
+    return CleaningResult(
         sides=sides,
         clusters=tuple(clusters[:MAX_CLUSTERS]),
         near_rows=sum(len(cluster.removed) for cluster in near),
@@ -85,11 +94,11 @@ def clean(
     )
 
 
-class _Leaks:
-    """Takes rows out of training, and out of a validation set of their own, and says for what.
+class _LeakRemover:
+    """Removal of leaked rows from training and from a separate validation set, with examples.
 
     Attributes:
-        of_validation: rows of a validation set of its own that suites hold.
+        of_validation: rows of a separate validation set that suites hold.
         validation_kept: they stay there.
     """
 
@@ -109,61 +118,63 @@ class _Leaks:
         return (*validated, *self._trained)[:MAX_LEAKS]
 
     def remove_held_out(self) -> None:
-        """Rows that a validation set of their own holds to the letter."""
+        """Remove training rows that a separate validation set contains exactly."""
         leaked = find_held_out(self._store, self._sides)
         firsts = {
             self._store.digests[index].tobytes(): index
-            for index in np.flatnonzero(self._sides == CODES[Side.VALIDATION])[::-1]
+            for index in np.flatnonzero(self._sides == SIDE_CODES[RowSide.VALIDATION])[::-1]
         }
-        self._sides[leaked] = CODES[Side.LEAKED]
+        self._sides[leaked] = SIDE_CODES[RowSide.LEAKED]
         for index in leaked[:MAX_LEAKS]:
             twin = firsts[self._store.digests[index].tobytes()]
-            self._show(index, int(twin), "exact", 1.0)
+            self._add_example(index, int(twin), "exact", 1.0)
 
-    def remove_overlap(self, held_out: Sequence[HeldOut], rows: Indexes, config: PrepareConfig) -> None:
-        """Rows that a suite or a validation set of their own holds, whole or in part.
+    def remove_overlap(self, held_out: Sequence[HeldOutSet], rows: Indexes, config: PrepareConfig) -> None:
+        """Remove training rows that overlap with a suite or a separate validation set.
 
-        Those of validation are noted: ``decide_validation`` says what becomes of them.
+        Those of validation are recorded; ``decide_validation`` removes or keeps them.
         """
         if not held_out:
             return
-        overlap = Overlap(held_out, threshold=config.near_threshold, seed=config.seed)
+        overlap = HeldOutOverlap(held_out, threshold=config.near_threshold, seed=config.seed)
         for batch in self._store.batches(rows):
-            overlap.see(batch)
+            overlap.update(batch)
         for leaked in overlap.leaks(self._store.take):
             if self._own[leaked.index]:
-                self._note_validation(leaked)
+                self._note_validation_leak(leaked)
                 continue
-            self._sides[leaked.index] = CODES[Side.LEAKED]
+            self._sides[leaked.index] = SIDE_CODES[RowSide.LEAKED]
             if len(self._trained) < MAX_LEAKS:
                 self._trained.append(leaked.leak)
 
     def decide_validation(self) -> None:
-        """Take the noted rows out of validation, unless they are most of it: nothing to measure by would be left."""
-        validation = int((self._sides == CODES[Side.VALIDATION]).sum())
+        """Remove leaked validation rows, unless they are most of the set."""
+        validation = int((self._sides == SIDE_CODES[RowSide.VALIDATION]).sum())
         self.validation_kept = len(self.of_validation) > _MOST_LEAKED * validation
         if not self.validation_kept:
-            self._sides[sorted(self.of_validation)] = CODES[Side.LEAKED]
+            self._sides[sorted(self.of_validation)] = SIDE_CODES[RowSide.LEAKED]
 
-    def remove_twins(self, clusters: Sequence[NearCluster]) -> None:
-        """Rows that nearly repeat one that was drawn for validation."""
+    def remove_near_leaks(self, clusters: Sequence[NearCluster]) -> None:
+        """Remove training rows that nearly repeat a validation row."""
         for cluster in clusters:
             members = [cluster.kept, *(removed.index for removed in cluster.removed)]
-            drawn = [index for index in members if self._sides[index] == CODES[Side.VALIDATION]]
+            drawn = [index for index in members if self._sides[index] == SIDE_CODES[RowSide.VALIDATION]]
             if not drawn:
                 continue
-            likeness = {removed.index: removed.similarity for removed in cluster.removed}
+            similarity = {removed.index: removed.similarity for removed in cluster.removed}
             for index in members:
-                if self._sides[index] == CODES[Side.TRAIN]:
-                    self._sides[index] = CODES[Side.LEAKED]
-                    self._show(index, drawn[0], "near", likeness.get(index, likeness.get(drawn[0], 1.0)))
+                if self._sides[index] == SIDE_CODES[RowSide.TRAIN]:
+                    self._sides[index] = SIDE_CODES[RowSide.LEAKED]
+                    self._add_example(
+                        index, drawn[0], "near", similarity.get(index, similarity.get(drawn[0], 1.0))
+                    )
 
-    def _note_validation(self, leaked: LeakedRow) -> None:
+    def _note_validation_leak(self, leaked: LeakedRow) -> None:
         self.of_validation.add(leaked.index)
         if len(self._validated) < _MAX_VALIDATION_LEAKS:
-            self._validated.append(leaked.leak.model_copy(update={"side": Side.VALIDATION}))
+            self._validated.append(leaked.leak.model_copy(update={"side": RowSide.VALIDATION}))
 
-    def _show(self, index: int, other: int, kind: str, similarity: float) -> None:
+    def _add_example(self, index: int, other: int, kind: str, similarity: float) -> None:
         if len(self._trained) == MAX_LEAKS:
             return
         train, held_out = self._store.take([index, other])
@@ -180,30 +191,30 @@ class _Leaks:
         )
 
 
-def _find_near(
-    store: RowStore, indexes: Indexes, config: PrepareConfig, seen: Callable[[int, int], None]
+def _find_near_duplicates(
+    store: RowStore, indexes: Indexes, config: PrepareConfig, report_rows: Callable[[int, int], None]
 ) -> tuple[NearCluster, ...]:
-    """Clusters of rows that differ, but hardly."""
+    """Clusters of near duplicates."""
     near = NearDuplicates(config.near_threshold, seed=config.seed)
     done = 0
     for batch in store.batches(indexes):
-        near.see(batch)
+        near.update(batch)
         done += len(batch)
-        seen(done, len(indexes))
+        report_rows(done, len(indexes))
     return near.clusters(store.take)
 
 
-def _remove_near(clusters: Sequence[NearCluster], sides: Sides) -> None:
+def _mark_near_duplicates(clusters: Sequence[NearCluster], sides: Sides) -> None:
     for cluster in clusters:
         for removed in cluster.removed:
-            sides[removed.index] = CODES[Side.NEAR_DUPLICATE]
+            sides[removed.index] = SIDE_CODES[RowSide.NEAR_DUPLICATE]
 
 
-def _own_validation(store: RowStore, sides: Sides) -> list[HeldOut]:
-    """The rows that are left of a validation set of their own."""
-    indexes = np.flatnonzero(sides == CODES[Side.VALIDATION])
+def _own_validation(store: RowStore, sides: Sides) -> list[HeldOutSet]:
+    """Remaining rows of a separate validation set."""
+    indexes = np.flatnonzero(sides == SIDE_CODES[RowSide.VALIDATION])
     records: list[Record] = [record for batch in store.batches(indexes) for record in batch]
-    return [HeldOut(VALIDATION, records)] if records else []
+    return [HeldOutSet(VALIDATION, records)] if records else []
 
 
 def _exact_clusters(store: RowStore) -> Iterator[Cluster]:
@@ -219,7 +230,7 @@ def _exact_clusters(store: RowStore) -> Iterator[Cluster]:
 
 
 def _near_clusters(store: RowStore, clusters: Sequence[NearCluster]) -> Iterator[Cluster]:
-    for cluster in sorted(clusters, key=lambda each: -len(each.removed))[:MAX_CLUSTERS]:
+    for cluster in sorted(clusters, key=lambda cluster: -len(cluster.removed))[:MAX_CLUSTERS]:
         members = [cluster.kept, *(removed.index for removed in cluster.removed)]
         yield _cluster(store, members, min(removed.similarity for removed in cluster.removed))
 

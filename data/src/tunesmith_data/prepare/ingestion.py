@@ -1,4 +1,4 @@
-"""From files to the store: rows are checked, measured and kept; what is wrong with others is written down."""
+"""Ingestion of rows: checks, token counts, masking, storage; invalid rows are recorded."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -9,56 +9,56 @@ from typing import TypeVar
 from tunesmith_contract.methods import Method
 from tunesmith_data.failures import DataError
 from tunesmith_data.models.rendering import Renderer
-from tunesmith_data.models.token_counts import is_cut, measure
+from tunesmith_data.models.token_counts import count_tokens, is_cut
 from tunesmith_data.rewards.build import RewardedRows
-from tunesmith_data.rows.clean.personal_data import PersonalData, PersonalDataFinder
-from tunesmith_data.rows.findings import Problem
-from tunesmith_data.rows.reading import RefusedRow, SourceRow
+from tunesmith_data.rows.clean.personal_data import PersonalDataCheck, PersonalDataFinder
+from tunesmith_data.rows.findings import Finding
+from tunesmith_data.rows.reading import InvalidRow, SourceRow
 from tunesmith_data.rows.schema.formats import Row, is_conversational
 from tunesmith_data.rows.table.record import Record
-from tunesmith_data.rows.table.row_store import BATCH_BYTES, BATCH_ROWS, RowStore, Stored
+from tunesmith_data.rows.table.row_store import BATCH_BYTES, BATCH_ROWS, RowStore, StoredRow
 
-from .refused_rows import Refusals
-from .subprocess_isolation import Apart
+from .invalid_rows import InvalidRows
+from .subprocess_isolation import IsolatedObject
 
 Value = TypeVar("Value")
 
-#: How long rows are is not known yet.
+#: Rows of the first batch, whose length is not known yet.
 _FIRST_ROWS = 64
-#: One that is being counted, and one that is read meanwhile.
+#: Batches in progress: one is counted while the next is read.
 _BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Masking:
-    """What takes personal data out of rows, and the check that is told of it."""
+    """Masking of personal data, and the check that records it."""
 
     finder: PersonalDataFinder
-    check: PersonalData
+    check: PersonalDataCheck
 
 
 @dataclass(slots=True)
-class Ingest:
-    """Takes rows in batches.
+class RowIngestion:
+    """Ingestion of rows in batches.
 
     Attributes:
         store: keeps those that can be learned from.
-        refusals: is told of the others.
+        invalid_rows: records the others.
         renderer, method: count rows' tokens, beside this process.
         rewarded: sees what is to be rewarded.
         masking: takes personal data out of rows, where that is wanted.
         group_field, stratify_field: which values of a row the split goes by.
-        seen: is told after each batch how many rows there are, and about how many there will be.
+        report_rows: called after each batch with the number of rows, and the expected total.
         expected_bytes: size of the files, as far as it is known.
         truncated: rows that lose their end.
     """
 
     store: RowStore
-    refusals: Refusals
-    renderer: Apart[Renderer]
+    invalid_rows: InvalidRows
+    renderer: IsolatedObject[Renderer]
     method: Method
     rewarded: RewardedRows
-    seen: Callable[[int, int], None]
+    report_rows: Callable[[int, int], None]
     masking: Masking | None = None
     group_field: str | None = None
     stratify_field: str | None = None
@@ -67,17 +67,17 @@ class Ingest:
     _chats: bool | None = field(default=None, init=False)
     _template_known: bool = field(default=False, init=False)
 
-    def take(self, rows: Iterable[SourceRow | RefusedRow], *, held_out: bool = False) -> None:
-        """Take all rows of a set.
+    def ingest(self, rows: Iterable[SourceRow | InvalidRow], *, held_out: bool = False) -> None:
+        """Ingest all rows of a set.
 
         While the tokens of some rows are counted, the next ones are read.
 
         Args:
-            held_out: they are a validation set of its own.
+            held_out: they are a separate validation set.
 
         Raises:
             UserError: the model's template can't render them, or doesn't tell their answers apart.
-            DataError: a file is damaged as a whole; the rows before that are taken.
+            DataError: a file is damaged as a whole; the rows before that are kept.
         """
         counted: deque[_Batch] = deque()
         try:
@@ -91,19 +91,19 @@ class Ingest:
         self._finish_all(counted, held_out)
 
     def _batch_rows(self) -> int:
-        """As many as are counted at a time: long rows are few, so that they fit into memory."""
+        """Rows of the next batch; few for long rows, so that they fit into memory."""
         if not len(self.store):
             return _FIRST_ROWS
         return max(1, min(BATCH_ROWS, BATCH_BYTES * len(self.store) // max(1, self.store.size_bytes)))
 
     def _expected_rows(self) -> int:
-        """By the size of rows so far, as if the files were not compressed."""
+        """Estimated number of rows, from the size of rows so far, ignoring compression."""
         return self.expected_bytes * len(self.store) // max(1, self.store.size_bytes)
 
-    def _start(self, outcomes: list[SourceRow | RefusedRow]) -> "_Batch":
+    def _start(self, outcomes: list[SourceRow | InvalidRow]) -> "_Batch":
         good = [row for row in outcomes if isinstance(row, SourceRow)]
-        learned = self._learned(good)
-        return _Batch(outcomes, learned, self.renderer.submit(measure, learned, self.method))
+        learned = self._prepare_rows(good)
+        return _Batch(outcomes, learned, self.renderer.submit(count_tokens, learned, self.method))
 
     def _finish_all(self, batches: Iterable["_Batch"], held_out: bool) -> None:
         for batch in batches:
@@ -113,43 +113,43 @@ class Ingest:
         lengths, rows = iter(batch.lengths.result()), iter(batch.learned)
         kept = []
         for source in batch.outcomes:
-            if isinstance(source, RefusedRow):
-                self.refusals.add(source)
+            if isinstance(source, InvalidRow):
+                self.invalid_rows.add(source)
                 continue
             row, length = next(rows), next(lengths)
-            if isinstance(length, Problem):
+            if isinstance(length, Finding):
                 finding = length.at(source.file, source.line)
-                self.refusals.add(RefusedRow(source.file, source.line, row, (finding,)))
+                self.invalid_rows.add(InvalidRow(source.file, source.line, row, (finding,)))
                 continue
             self.truncated += is_cut(length, self.method)
             kept.append(self._stored(source, row, length, held_out))
         self.store.append(kept)
-        done = len(self.store) + self.refusals.rows
-        self.seen(done, max(done, self._expected_rows()))
+        done = len(self.store) + self.invalid_rows.rows
+        self.report_rows(done, max(done, self._expected_rows()))
 
-    def _learned(self, sources: list[SourceRow]) -> list[Row]:
-        """The rows as they are learned from, once they are known to be alike and fit for the template."""
+    def _prepare_rows(self, sources: list[SourceRow]) -> list[Row]:
+        """Rows after masking, checked for a uniform format and for the chat template."""
         if not sources:
             return []
-        self._require_likeness(sources[0])
+        self._require_same_form(sources[0])
         self._require_template(sources[0].row)
-        learned = [self._masked(source) for source in sources]
-        self.rewarded.see(learned)
+        learned = [self._mask(source) for source in sources]
+        self.rewarded.update(learned)
         return learned
 
-    def _masked(self, source: SourceRow) -> Row:
-        """The row without what is personal; the check is told where it was."""
+    def _mask(self, source: SourceRow) -> Row:
+        """Row with personal data masked and recorded."""
         if self.masking is None:
             return source.row
-        masked, found = self.masking.finder.mask_row(source.row)
-        if found:
+        masked, kinds = self.masking.finder.mask_row(source.row)
+        if kinds:
             record = Record(len(self.store), source.file, source.line, source.row)
-            self.masking.check.note(record, masked, found)
+            self.masking.check.note(record, masked, kinds)
         return masked
 
-    def _stored(self, source: SourceRow, row: Row, length: int, held_out: bool) -> Stored:
+    def _stored(self, source: SourceRow, row: Row, length: int, held_out: bool) -> StoredRow:
         kept = source.kept
-        return Stored(
+        return StoredRow(
             file=source.file,
             line=source.line,
             row=row,
@@ -159,18 +159,18 @@ class Ingest:
             held_out=held_out,
         )
 
-    def _require_likeness(self, source: SourceRow) -> None:
-        """All files hold text, or all hold messages: a column has one type. Within one it is checked row by row."""
+    def _require_same_form(self, source: SourceRow) -> None:
+        """Check that all files contain text, or all messages; within a file each row is checked."""
         chats = is_conversational(source.row)
         if self._chats is None:
             self._chats = chats
         elif self._chats is not chats:
             forms = ("text", "messages")
-            found = f"{source.file} holds {forms[chats]}, and files before it hold {forms[not chats]}"
-            raise DataError("WrongFormat", f"{found}: write all rows as text, or all as messages")
+            difference = f"{source.file} holds {forms[chats]}, and files before it hold {forms[not chats]}"
+            raise DataError("WrongFormat", f"{difference}: write all rows as text, or all as messages")
 
     def _require_template(self, row: Row) -> None:
-        """Rows of messages need a template under which the answers that are learned can be told apart."""
+        """Check that the chat template locates the answers in rows of messages."""
         if is_conversational(row) and not self._template_known:
             self._template_known = True
             self.renderer.submit(Renderer.require_chat, every_turn="messages" in row).result()
@@ -178,21 +178,21 @@ class Ingest:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Rows whose tokens are being counted.
+    """Batch of rows whose tokens are being counted.
 
     Attributes:
         outcomes: as they were read.
         learned: those that passed their checks, as they are learned from.
-        lengths: of each of those, what ``measure`` says.
+        lengths: result of ``count_tokens`` for each of those.
     """
 
-    outcomes: list[SourceRow | RefusedRow]
+    outcomes: list[SourceRow | InvalidRow]
     learned: list[Row]
-    lengths: "Future[list[int | Problem]]"
+    lengths: "Future[list[int | Finding]]"
 
 
 def _batches(values: Iterable[Value], size: Callable[[], int]) -> Iterator[list[Value]]:
-    """Values in lists of a size that is asked for each time; those before an error come, too."""
+    """Values in batches of a variable size; values before an error are included."""
     batch: list[Value] = []
     limit = size()
     try:

@@ -1,4 +1,4 @@
-"""What is to be known of the base model before rows are read."""
+"""Inspection of the base model in a separate process, before rows are read."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ from tunesmith_contract.run_config import OutputFormat, PrepareConfig
 from tunesmith_data.pod.storage import Storage
 
 
-def inspect_base(config: PrepareConfig, storage: Storage, folder: Path) -> ModelReport:
-    """What the model is, but for its template.
+def inspect_base_model(config: PrepareConfig, storage: Storage, folder: Path) -> ModelReport:
+    """Report on the base model, without its chat template.
 
-    All that loads torch and transformers' models is imported here: ``call_apart`` keeps it out of the process that
+    All that loads torch and transformers' models is imported here: ``call_isolated`` keeps it out of the process that
     streams rows.
 
     Args:
-        folder: where configuration and tokenizer lie.
+        folder: folder with configuration and tokenizer.
 
     Raises:
         UserError: the model can't be tuned as the run asks for.

@@ -1,4 +1,4 @@
-"""The rows that prepare leaves for training."""
+"""Prepared rows, as training loads them."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def load_prepared(folder: Path, digest: str) -> Split:
     try:
         split = Split(tuple(read_rows(folder / TRAIN_FILE)), tuple(read_rows(folder / VALIDATION_FILE)))
     except FileNotFoundError as error:
-        message = f"{folder} holds no prepared data: make a new job"
+        message = f"{folder} has no prepared data: make a new job"
         raise DataError("PreparedDataMissing", message) from error
     if dataset_digest(digests_of(split.train), digests_of(split.validation)) != digest:
         raise DataError(

@@ -1,4 +1,4 @@
-"""The files of a run, in the order in which they are read, and what a teacher makes of their prompts."""
+"""Sources of a prepare run: training files, labels, generated rows, validation, suites."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,111 +11,113 @@ from tunesmith_data.endpoints.journal import Journal
 from tunesmith_data.failures import DataError
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.pod.workspace import Workspace
-from tunesmith_data.rows.reading import DataFile, RefusedRow, Source, SourceFile, SourceRow, raise_findings
+from tunesmith_data.rows.reading import DataFile, FileRows, InvalidRow, RowSource, SourceRow, raise_findings
 from tunesmith_data.rows.report.data_report import FileReport
-from tunesmith_data.rows.report.label_agreement import Agreement
+from tunesmith_data.rows.report.label_agreement import LabelAgreement
 from tunesmith_data.rows.schema.formats import EVALUATION, purpose_of
 from tunesmith_data.rows.table.record import Record
 
 from .annotator_agreement import read_agreement
-from .ingestion import Ingest
-from .refused_rows import Refusals
+from .ingestion import RowIngestion
+from .invalid_rows import InvalidRows
 from .teacher_answers import JOURNAL_FILE, answer_sources
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """What was read: how training rows are written, the files, and how far people agree who labelled rows."""
+class SourceSummary:
+    """Format, files and label agreement of the ingested sources."""
 
     data_format: DataFormat
     files: tuple[FileReport, ...]
-    agreement: Agreement | None = None
+    agreement: LabelAgreement | None = None
 
 
-def take_sources(config: PrepareConfig, storage: Storage, workspace: Workspace, ingest: Ingest) -> Taken:
-    """Read training rows, those that were generated, and a validation set of its own.
+def ingest_sources(
+    config: PrepareConfig, storage: Storage, workspace: Workspace, ingestion: RowIngestion
+) -> SourceSummary:
+    """Ingest training rows, generated rows and a separate validation set.
 
     Raises:
         DataError: a file is damaged as a whole, or of another format than the others.
         UserError: a file is missing, or the model's template can't render rows.
     """
     sources = [(source, False) for source in _training_sources(config, storage, workspace)]
-    ingest.expected_bytes = sum(source.bytes for source, _ in sources)
+    ingestion.expected_bytes = sum(source.bytes for source, _ in sources)
     for source, held_out in sources:
-        ingest.take(source, held_out=held_out)
+        ingestion.ingest(source, held_out=held_out)
     data_format = sources[0][0].data_format
     if config.validation.uri is not None:
-        validation = Source(
+        validation = RowSource(
             storage.dataset_files(config.validation.uri),
             data_format,
             purpose_of(config.method),
             _keep(config),
         )
-        ingest.take(validation, held_out=True)
+        ingestion.ingest(validation, held_out=True)
         sources.append((validation, True))
     files = tuple(file for source, _ in sources for file in source.files)
-    return Taken(data_format, files, read_agreement(config, workspace))
+    return SourceSummary(data_format, files, read_agreement(config, workspace))
 
 
-def take_answered(
+def ingest_teacher_answers(
     config: PrepareConfig,
     storage: Storage,
     workspace: Workspace,
-    ingest: Ingest,
+    ingestion: RowIngestion,
     teacher: TeacherEndpoint,
     progress: Callable[[int, int], None],
-) -> Taken:
-    """Read prompts, let the teacher answer them, and take the answers. They are few: each is paid for.
+) -> SourceSummary:
+    """Read prompts, get the teacher's answers, and ingest them. Rows fit into memory, since each is paid for.
 
     Raises:
-        DataError, UserError: as ``take_sources``, or what the teacher says.
+        DataError, UserError: as ``ingest_sources``, or an error of the teacher.
         InfrastructureError: the teacher was busy or away for too long.
     """
     opened = [*_training_sources(config, storage, workspace), *_validation_source(config, storage)]
     files = [_read_all(source) for source in opened]
-    # What is wrong with the prompts is said before answers are paid for.
-    with Refusals(workspace.data_report) as refusals:
+    # Findings about prompts are raised before answers are paid for.
+    with InvalidRows(workspace.data_report) as invalid_rows:
         for file in files:
-            for row in file.refused:
-                refusals.add(row)
-    refusals.require_few(config, sum(len(file.rows) + len(file.refused) for file in files))
+            for row in file.invalid:
+                invalid_rows.add(row)
+    invalid_rows.require_within_limit(config, sum(len(file.rows) + len(file.invalid) for file in files))
     journal = Journal(workspace.prepared / JOURNAL_FILE, workspace.push)
     answered = answer_sources(files, teacher, journal, storage.secrets, progress)
     own = config.validation.uri is not None
     for number, file in enumerate(answered):
-        ingest.take([*file.refused, *file.rows], held_out=own and number == len(answered) - 1)
+        ingestion.ingest([*file.invalid, *file.rows], held_out=own and number == len(answered) - 1)
     reports = tuple(report for source in opened for report in source.files)
-    return Taken(answered[0].data_format, reports, read_agreement(config, workspace))
+    return SourceSummary(answered[0].data_format, reports, read_agreement(config, workspace))
 
 
 def read_held_out(held_out: HeldOut, storage: Storage) -> list[Record]:
-    """The rows of an evaluation's suite.
+    """Rows of an evaluation suite.
 
     Raises:
         DataError: a row fails a check: the evaluation would fail on it once training is over.
     """
-    source = _read_all(Source(storage.dataset_files(held_out.uri), DataFormat.AUTO, EVALUATION))
+    source = _read_all(RowSource(storage.dataset_files(held_out.uri), DataFormat.AUTO, EVALUATION))
     if source.findings:
         try:
             raise_findings(source.findings)
         except DataError as error:
-            message = f"the evaluation's suite {held_out.name} can't be asked: {error.message}"
+            message = f"suite {held_out.name} of the evaluation has invalid rows: {error.message}"
             raise DataError("InvalidEvaluationRows", message) from None
     return [Record(number, row.file, row.line, row.row) for number, row in enumerate(source.rows)]
 
 
-def _training_sources(config: PrepareConfig, storage: Storage, workspace: Workspace) -> list[Source]:
-    """What people labelled, the rows that were given, and those that a teacher made, in a form of Tunesmith's own."""
+def _training_sources(config: PrepareConfig, storage: Storage, workspace: Workspace) -> list[RowSource]:
+    """Sources of training rows: labels, given files, generated rows."""
     purpose = purpose_of(config.method)
     sources = []
     if config.argilla is not None:
         file = _pull_labels(config.argilla, config.seed, storage, workspace)
-        sources.append(Source([file], DataFormat.AUTO, purpose))
+        sources.append(RowSource([file], DataFormat.AUTO, purpose))
     if config.train:
         files = [file for uri in config.train for file in storage.dataset_files(uri)]
-        sources.append(Source(files, config.format, purpose, _keep(config)))
+        sources.append(RowSource(files, config.format, purpose, _keep(config)))
     if config.generated is not None:
-        sources.append(Source(storage.dataset_files(config.generated), DataFormat.AUTO, purpose))
+        sources.append(RowSource(storage.dataset_files(config.generated), DataFormat.AUTO, purpose))
     return sources
 
 
@@ -131,21 +133,21 @@ def _pull_labels(argilla: ArgillaSource, seed: int, storage: Storage, workspace:
     return DataFile(path, path.name)
 
 
-def _validation_source(config: PrepareConfig, storage: Storage) -> list[Source]:
+def _validation_source(config: PrepareConfig, storage: Storage) -> list[RowSource]:
     uri = config.validation.uri
     if uri is None:
         return []
-    return [Source(storage.dataset_files(uri), config.format, purpose_of(config.method))]
+    return [RowSource(storage.dataset_files(uri), config.format, purpose_of(config.method))]
 
 
 def _keep(config: PrepareConfig) -> Sequence[str]:
-    """The members that the split goes by."""
+    """Fields that the split uses."""
     return [field for field in (config.validation.group_field, config.validation.stratify_field) if field]
 
 
-def _read_all(source: Source) -> SourceFile:
-    """All rows of files that fit into memory."""
+def _read_all(source: RowSource) -> FileRows:
+    """All rows of a source that fits into memory."""
     outcomes = list(source)
-    rows = tuple(each for each in outcomes if isinstance(each, SourceRow))
-    refused = tuple(each for each in outcomes if isinstance(each, RefusedRow))
-    return SourceFile("", source.data_format, rows, refused)
+    rows = tuple(outcome for outcome in outcomes if isinstance(outcome, SourceRow))
+    invalid = tuple(outcome for outcome in outcomes if isinstance(outcome, InvalidRow))
+    return FileRows("", source.data_format, rows, invalid)

@@ -25,22 +25,22 @@ from tunesmith_data.pod.storage import Storage, write_atomically
 from tunesmith_data.pod.work_mirror import PREPARED_REPORT_FILE
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_data.rewards.build import RewardedRows, check_rewards
-from tunesmith_data.rows.clean.held_out_overlap import HeldOut
-from tunesmith_data.rows.clean.personal_data import PersonalData, PersonalDataFinder
+from tunesmith_data.rows.clean.held_out_overlap import HeldOutSet
+from tunesmith_data.rows.clean.personal_data import PersonalDataCheck, PersonalDataFinder
 from tunesmith_data.rows.page.report_files import write_report
 from tunesmith_data.rows.table.parquet import write_rows
-from tunesmith_data.rows.table.record import Record, Side
+from tunesmith_data.rows.table.record import Record, RowSide
 from tunesmith_data.rows.table.row_store import RowStore
 
 from .cleaning import clean
-from .ingestion import Ingest, Masking
-from .model_inspection import inspect_base
-from .refused_rows import Refusals
-from .reports import Findings, build_data_report, build_dataset_report
-from .row_quality import judge
-from .sources import Taken, read_held_out, take_answered, take_sources
-from .stage_progress import PrepareProgress, ProgressListener, Seen
-from .subprocess_isolation import Apart, call_apart, hold_apart
+from .ingestion import Masking, RowIngestion
+from .invalid_rows import InvalidRows
+from .model_inspection import inspect_base_model
+from .reports import PreparedData, build_data_report, build_dataset_report
+from .row_quality import check_quality
+from .sources import SourceSummary, ingest_sources, ingest_teacher_answers, read_held_out
+from .stage_progress import PrepareProgress, ProgressListener, ReportRows
+from .subprocess_isolation import IsolatedObject, call_isolated, hold_isolated
 from .teacher_answers import as_supervised, endpoint_of
 
 log = logging.getLogger(__name__)
@@ -52,26 +52,26 @@ def prepare(
     """Run the stage.
 
     Raises:
-        StageError: the model or the data is wrong; the message says where.
+        StageError: the model or the data is invalid; the message has the place.
     """
     check_rewards(config.method.rewards)
     folder = storage.model_folder(config.base_model, weights=False)
-    model = call_apart(inspect_base, config, storage, folder)
+    model = call_isolated(inspect_base_model, config, storage, folder)
     with tempfile.TemporaryDirectory() as scratch, RowStore(Path(scratch)) as store:
         whole = PrepareProgress(progress, asks_teacher=endpoint_of(config.method) is not None)
-        stage = _Stage(config, storage, workspace, whole, store)
-        with hold_apart(_build_renderer, config, folder) as renderer:
+        stage = _PrepareRun(config, storage, workspace, whole, store)
+        with hold_isolated(_build_renderer, config, folder) as renderer:
             changed = renderer.submit(_changes_template)
             read = stage.read(renderer)
             model = model.model_copy(update={"template_changed": changed.result()})
-        found = stage.judge(read, model)
-        # Written before anything is refused: people look there for what to mend.
-        write_report(workspace.data_report, build_data_report(found, config, stage.finder))
+        data = stage.check_quality(read, model)
+        # Written before anything is rejected: people look there for what to correct.
+        write_report(workspace.data_report, build_data_report(data, config, stage.finder))
         workspace.push(workspace.data_report)
-        stage.require_good(found)
+        stage.require_good(data)
         with _timed("wrote", len(store)):
-            _write_rows(found, workspace, whole.of(PreparePart.WRITING))
-        dataset = build_dataset_report(found, str(workspace.data_report_uri.join(DATA_REPORT_PAGE)))
+            _write_rows(data, workspace, whole.for_part(PreparePart.WRITING))
+        dataset = build_dataset_report(data, str(workspace.data_report_uri.join(DATA_REPORT_PAGE)))
     report = RunReport(stage="prepare", outcome=Outcome.SUCCEEDED, dataset=dataset, model=model)
     write_atomically(workspace.prepared / PREPARED_REPORT_FILE, report.to_json().encode())
     workspace.commit(report)
@@ -80,28 +80,28 @@ def prepare(
 
 
 def learns_answers_only(method: Method) -> bool:
-    """Whether the assistant's tokens have to be told from the others."""
+    """Whether only the assistant's tokens are learned."""
     return method.sft is None or method.sft.assistant_only_loss
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    """What reading leaves beside the rows in the store.
+class _ReadResult:
+    """Result of reading, apart from the rows in the store.
 
     Attributes:
         suites: what training is kept free of.
         truncated: rows that lose their end.
     """
 
-    suites: Sequence[HeldOut]
-    taken: Taken
-    refusals: Refusals
+    suites: Sequence[HeldOutSet]
+    sources: SourceSummary
+    invalid_rows: InvalidRows
     truncated: int
 
 
 @dataclass
-class _Stage:
-    """One run: reads, cleans and judges rows."""
+class _PrepareRun:
+    """One prepare run: reads, cleans and checks rows."""
 
     config: PrepareConfig
     storage: Storage
@@ -110,77 +110,82 @@ class _Stage:
     store: RowStore
     finder: PersonalDataFinder = field(default_factory=PersonalDataFinder)
     rewarded: RewardedRows = field(init=False)
-    personal: PersonalData | None = field(init=False)
+    personal: PersonalDataCheck | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.rewarded = RewardedRows(self.config.method.rewards)
         ignored = self.config.personal_data is PersonalDataPolicy.IGNORE
-        self.personal = None if ignored else PersonalData(self.finder, masked=self._masks)
+        self.personal = None if ignored else PersonalDataCheck(self.finder, masked=self._masks)
 
     @property
     def _masks(self) -> bool:
         return self.config.personal_data is PersonalDataPolicy.MASK
 
-    def read(self, renderer: Apart[Renderer]) -> _Read:
-        """Read all rows, and what they are kept free of."""
-        suites = [HeldOut(each.name, read_held_out(each, self.storage)) for each in self.config.held_out]
-        with Refusals(self.workspace.data_report) as refusals:
-            ingest = self._ingest(renderer, refusals)
-            return _Read(suites, self._take(ingest), refusals, ingest.truncated)
+    def read(self, renderer: IsolatedObject[Renderer]) -> _ReadResult:
+        """Read all rows and held-out rows."""
+        suites = [
+            HeldOutSet(held_out.name, read_held_out(held_out, self.storage))
+            for held_out in self.config.held_out
+        ]
+        with InvalidRows(self.workspace.data_report) as invalid_rows:
+            ingest = self._ingest(renderer, invalid_rows)
+            return _ReadResult(suites, self._ingest_all(ingest), invalid_rows, ingest.truncated)
 
-    def judge(self, read: _Read, model: ModelReport) -> Findings:
-        """All that there is to know of the rows."""
+    def check_quality(self, read: _ReadResult, model: ModelReport) -> PreparedData:
+        """Clean the rows and check their quality."""
         config, store = self.config, self.store
         with _timed("cleaned", len(store)):
-            cleaned = clean(store, config, read.suites, self.progress.of(PreparePart.CLEANING))
+            cleaned = clean(store, config, read.suites, self.progress.for_part(PreparePart.CLEANING))
         with _timed("judged", len(store)):
-            seen = self.progress.of(PreparePart.JUDGING)
-            judged = judge(store, cleaned, config, model, self.personal, seen)
-        return Findings(read.taken, store, read.refusals, cleaned, judged, read.truncated)
+            report_rows = self.progress.for_part(PreparePart.JUDGING)
+            quality = check_quality(store, cleaned, config, model, self.personal, report_rows)
+        return PreparedData(read.sources, store, read.invalid_rows, cleaned, quality, read.truncated)
 
-    def require_good(self, found: Findings) -> None:
-        """Check that there is something to train on, and that it is good enough.
+    def require_good(self, data: PreparedData) -> None:
+        """Check that there are training rows and not too many invalid ones.
 
         Raises:
-            DataError: it is not.
+            DataError: there are none, or too many are invalid.
         """
-        found.refusals.require_few(self.config, found.counts.rows)
+        data.invalid_rows.require_within_limit(self.config, data.counts.rows)
         self.rewarded.require_answers()
-        if len(found.indexes(Side.TRAIN)) == 0:
+        if len(data.indexes(RowSide.TRAIN)) == 0:
             message = "no training rows are left after checks, deduplication and split: add rows"
             raise DataError("NoTrainingRows", message)
 
-    def _ingest(self, renderer: Apart[Renderer], refusals: Refusals) -> Ingest:
+    def _ingest(self, renderer: IsolatedObject[Renderer], invalid_rows: InvalidRows) -> RowIngestion:
         config = self.config
-        return Ingest(
+        return RowIngestion(
             store=self.store,
-            refusals=refusals,
+            invalid_rows=invalid_rows,
             renderer=renderer,
             method=as_supervised(config.method) if endpoint_of(config.method) else config.method,
             rewarded=self.rewarded,
-            seen=self.progress.of(PreparePart.READING),
+            report_rows=self.progress.for_part(PreparePart.READING),
             masking=Masking(self.finder, self.personal) if self._masks and self.personal else None,
             group_field=config.validation.group_field,
             stratify_field=config.validation.stratify_field,
         )
 
-    def _take(self, ingest: Ingest) -> Taken:
+    def _ingest_all(self, ingest: RowIngestion) -> SourceSummary:
         started = time.monotonic()
         teacher = endpoint_of(self.config.method)
         if teacher is None:
-            taken = take_sources(self.config, self.storage, self.workspace, ingest)
+            summary = ingest_sources(self.config, self.storage, self.workspace, ingest)
         else:
-            told = self.progress.of(PreparePart.ASKING)
-            taken = take_answered(self.config, self.storage, self.workspace, ingest, teacher, told)
-        _log_time("read", len(self.store) + ingest.refusals.rows, started)
-        return taken
+            report_answers = self.progress.for_part(PreparePart.ASKING)
+            summary = ingest_teacher_answers(
+                self.config, self.storage, self.workspace, ingest, teacher, report_answers
+            )
+        _log_time("read", len(self.store) + ingest.invalid_rows.rows, started)
+        return summary
 
 
 def _build_renderer(config: PrepareConfig, folder: Path) -> Renderer:
     # Imported where it is used: transformers takes memory and time.
     from tunesmith_data.models.tokenizer import load_tokenizer
 
-    # Without TRL a template is not refused: training may know a variant of it that tells answers apart.
+    # Without TRL a template is not rejected: training may have a variant of it that locates answers.
     answers_only = learns_answers_only(config.method) and is_installed("trl")
     return Renderer(load_tokenizer(folder), answers_only=answers_only)
 
@@ -191,22 +196,24 @@ def _changes_template(renderer: Renderer) -> bool:
     return is_template_changed(renderer.tokenizer)
 
 
-def _write_rows(found: Findings, workspace: Workspace, seen: Seen) -> None:
-    sides = {TRAIN_FILE: found.indexes(Side.TRAIN), VALIDATION_FILE: found.indexes(Side.VALIDATION)}
+def _write_rows(data: PreparedData, workspace: Workspace, report_rows: ReportRows) -> None:
+    sides = {TRAIN_FILE: data.indexes(RowSide.TRAIN), VALIDATION_FILE: data.indexes(RowSide.VALIDATION)}
     done, total = 0, sum(map(len, sides.values()))
     for file, indexes in sides.items():
-        batches = _telling(found.store.batches(indexes), done, total, seen)
+        batches = _count_batches(data.store.batches(indexes), done, total, report_rows)
         rows = ([record.row for record in batch] for batch in batches)
-        write_rows(workspace.prepared / file, rows, found.store.schema)
+        write_rows(workspace.prepared / file, rows, data.store.schema)
         done += len(indexes)
 
 
-def _telling(batches: Iterable[list[Record]], done: int, total: int, seen: Seen) -> Iterator[list[Record]]:
-    """The same batches; of each it is told when the next one is asked for."""
+def _count_batches(
+    batches: Iterable[list[Record]], done: int, total: int, report_rows: ReportRows
+) -> Iterator[list[Record]]:
+    """The same batches, with progress reported after each."""
     for batch in batches:
         yield batch
         done += len(batch)
-        seen(done, total)
+        report_rows(done, total)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""How far the whole of prepare is, from how far each of its parts is."""
+"""Progress of the whole prepare stage, computed from the progress of its parts."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,31 +7,31 @@ from typing import NamedTuple, Protocol
 
 from tunesmith_contract.progress import PreparePart
 
-Seen = Callable[[int, int], None]
-"""Is told how many rows have gone through a part, and of how many; both may be estimates that change."""
+ReportRows = Callable[[int, int], None]
+"""Callback with the rows that have passed through a part, and the total; both may be estimates."""
 
-#: The whole, in the steps in which it is told.
+#: Steps in which the progress of the whole stage is reported.
 WHOLE = 1000
-#: As far as it goes before the end: no rounding makes 100 % of it.
+#: Largest value before the end: rounding must not make 100 % of it.
 ALMOST = 990
 
 
-class _Usual(NamedTuple):
-    """Seconds that a part takes: while rows go through it, and after the last one."""
+class _PartDuration(NamedTuple):
+    """Usual seconds of a part: while rows pass through it, and after the last one."""
 
-    seeing: float
+    per_rows: float
     after: float = 0.0
 
 
-#: Of 200,000 conversations (docs/benchmarks.md); what matters is how the parts compare.
-_USUAL = {
-    PreparePart.READING: _Usual(26),
-    PreparePart.CLEANING: _Usual(15.5, 0.5),
-    PreparePart.JUDGING: _Usual(16, 8),
-    PreparePart.WRITING: _Usual(3),
+#: For 200,000 conversations (docs/benchmarks.md); only the ratios matter.
+_PART_DURATIONS = {
+    PreparePart.READING: _PartDuration(26),
+    PreparePart.CLEANING: _PartDuration(15.5, 0.5),
+    PreparePart.JUDGING: _PartDuration(16, 8),
+    PreparePart.WRITING: _PartDuration(3),
 }
-#: A teacher who answers twenty prompts a second outlasts all else.
-_ASKING = {PreparePart.ASKING: _Usual(10_000)}
+#: A teacher that answers twenty prompts a second takes longer than all other parts.
+_ASKING = {PreparePart.ASKING: _PartDuration(10_000)}
 
 
 class ProgressListener(Protocol):
@@ -42,29 +42,29 @@ class ProgressListener(Protocol):
 
 
 class PrepareProgress:
-    """Tells one share of the whole, which never goes back, and is whole at the end alone.
+    """Progress of the whole stage; never decreases, and is complete only at the end.
 
     Args:
-        listener: is told.
+        listener: receives the progress.
         asks_teacher: prompts are answered before they are read as rows.
     """
 
     def __init__(self, listener: ProgressListener, *, asks_teacher: bool) -> None:
         self._listener = listener
-        self._usual = (_ASKING if asks_teacher else {}) | _USUAL
-        *begins, self._seconds = accumulate(map(sum, self._usual.values()), initial=0.0)
-        self._begins = dict(zip(self._usual, begins, strict=True))
+        self._durations = (_ASKING if asks_teacher else {}) | _PART_DURATIONS
+        *begins, self._seconds = accumulate(map(sum, self._durations.values()), initial=0.0)
+        self._begins = dict(zip(self._durations, begins, strict=True))
         self._done = 0
 
-    def of(self, part: PreparePart) -> Seen:
-        """What a part is to tell its rows to."""
-        return partial(self._see, part)
+    def for_part(self, part: PreparePart) -> ReportRows:
+        """Callback for the progress of a part."""
+        return partial(self._report, part)
 
     def finish(self) -> None:
-        """Say that all is done."""
+        """Report that the stage is done."""
         self._listener.update(WHOLE, WHOLE)
 
-    def _see(self, part: PreparePart, rows: int, total: int) -> None:
-        seconds = self._begins[part] + self._usual[part].seeing * min(1.0, rows / max(1, total))
+    def _report(self, part: PreparePart, rows: int, total: int) -> None:
+        seconds = self._begins[part] + self._durations[part].per_rows * min(1.0, rows / max(1, total))
         self._done = max(self._done, min(ALMOST, int(WHOLE * seconds / self._seconds)))
         self._listener.update(self._done, WHOLE, part=part, rows=rows)

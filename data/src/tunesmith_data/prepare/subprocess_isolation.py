@@ -1,4 +1,4 @@
-"""Work in a process of its own, which gives its memory back when it is done.
+"""Function calls in a separate process, whose memory is released afterwards.
 
 Torch and what comes with it take half a gigabyte and never give it back, so what needs it is kept out of a process that
 streams rows. Where torch is loaded already there is nothing to save, and no process is started.
@@ -19,12 +19,12 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 Held = TypeVar("Held")
 
-#: What a process holds for the one that started it: one object.
+#: The one object that a child process keeps for its parent.
 _HELD: list[Any] = []
 
 
-class Apart(Generic[Held]):
-    """An object that is used from here, wherever it lives.
+class IsolatedObject(Generic[Held]):
+    """Handle for an object in this process or another one.
 
     Args:
         call: calls a function with the object before the arguments.
@@ -47,10 +47,10 @@ class Apart(Generic[Held]):
         return self._call(function, *args, **kwargs)
 
 
-def call_apart(
+def call_isolated(
     function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
 ) -> Result:
-    """What the function returns; function, arguments and result have to be picklable.
+    """Result of a function in a separate process; function, arguments and result must be picklable.
 
     Raises:
         Exception: what the function raises.
@@ -63,32 +63,32 @@ def call_apart(
 
 
 @contextmanager
-def hold_apart(
+def hold_isolated(
     build: Callable[Arguments, Held], *args: Arguments.args, **kwargs: Arguments.kwargs
-) -> Iterator[Apart[Held]]:
-    """Build an object that needs no torch in a process that can't import it; the process ends with the block.
+) -> Iterator[IsolatedObject[Held]]:
+    """Object in a separate process that cannot import torch; the process ends with the block.
 
     Raises:
         Exception: what ``build`` raises.
         BrokenProcessPool: the process was killed.
     """
     if "torch" in sys.modules:
-        yield Apart(partial(_call_here, build(*args, **kwargs)))
+        yield IsolatedObject(partial(_call_here, build(*args, **kwargs)))
         return
     with _start_process(("torch",)) as process:
-        process.submit(_hold, build, *args, **kwargs).result()
+        process.submit(_build_held, build, *args, **kwargs).result()
         submit: Callable[..., Future[Any]] = process.submit
-        yield Apart(partial(submit, _call_held))
+        yield IsolatedObject(partial(submit, _call_held))
 
 
 def _start_process(hidden: tuple[str, ...]) -> ProcessPoolExecutor:
-    """One process.
+    """Pool of one process.
 
     Args:
         hidden: modules that can't be imported there.
     """
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(hidden,))
+    return ProcessPoolExecutor(1, mp_context=context, initializer=_initialize_process, initargs=(hidden,))
 
 
 def _call_here(held: Held, function: Callable[..., Result], *args: Any, **kwargs: Any) -> "Future[Result]":
@@ -100,11 +100,11 @@ def _call_here(held: Held, function: Callable[..., Result], *args: Any, **kwargs
     return called
 
 
-def _begin(hidden: tuple[str, ...]) -> None:
-    """What the new process does first."""
-    # Whoever presses Ctrl-C ends the parent, which ends this one.
+def _initialize_process(hidden: tuple[str, ...]) -> None:
+    """Initialize the new process."""
+    # Ctrl-C ends the parent process, which ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     for name in hidden:
         sys.modules[name] = None  # type: ignore[assignment]
     if "torch" in hidden:
@@ -112,15 +112,15 @@ def _begin(hidden: tuple[str, ...]) -> None:
         os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"
 
 
-def _end_with_parent() -> None:
-    """A parent that was killed says nothing, and its pool would wait for ever."""
+def _exit_with_parent() -> None:
+    """Exit when the parent ends: the pool of a killed parent would wait forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _hold(build: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+def _build_held(build: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
     _HELD[:] = [build(*args, **kwargs)]
 
 

@@ -1,4 +1,4 @@
-"""A teacher behind an OpenAI-compatible endpoint answers each prompt once, before training.
+"""Answers of a teacher endpoint to all prompts, before training.
 
 Every answer is written down as it comes, in a journal beside the work files: a pod that is killed goes on where it was,
 and no answer is paid for twice.
@@ -15,17 +15,17 @@ from tunesmith_contract.methods import Method, SFTMethod, TeacherEndpoint
 from tunesmith_contract.run_config import DataFormat
 from tunesmith_data.endpoints.chat import messages_of, read_answer, with_answer
 from tunesmith_data.endpoints.client import RequestRefused
-from tunesmith_data.endpoints.journal import Answer, Journal
-from tunesmith_data.endpoints.journaled_chat import JournaledChat, Question
-from tunesmith_data.rows.findings import Problem
-from tunesmith_data.rows.reading import RefusedRow, SourceFile, SourceRow
+from tunesmith_data.endpoints.journal import ChatAnswer, Journal
+from tunesmith_data.endpoints.journaled_chat import ChatRequest, JournaledChat
+from tunesmith_data.rows.findings import Finding
+from tunesmith_data.rows.reading import FileRows, InvalidRow, SourceRow
 from tunesmith_data.rows.schema.formats import Row
 
 log = logging.getLogger(__name__)
 
 JOURNAL_FILE = "teacher.jsonl"
 
-#: Requests on their way at the same time.
+#: Concurrent requests.
 CONCURRENCY = 8
 
 Progress = Callable[[int, int], None]
@@ -37,17 +37,17 @@ def endpoint_of(method: Method) -> TeacherEndpoint | None:
 
 
 def as_supervised(method: Method) -> Method:
-    """What is learned once the teacher has answered: its words, and no others."""
+    """Supervised method that learns the teacher's answers."""
     return Method(sft=SFTMethod(max_length=method.max_length))
 
 
 def answer_sources(
-    sources: Sequence[SourceFile],
+    sources: Sequence[FileRows],
     spec: TeacherEndpoint,
     journal: Journal,
     secrets: Path,
     progress: Progress,
-) -> list[SourceFile]:
+) -> list[FileRows]:
     """Prompts with the teacher's answers: conversations as Chat rows, plain text as prompt and completion.
 
     Args:
@@ -55,7 +55,7 @@ def answer_sources(
         spec: the teacher.
         journal: what it has answered before.
         secrets: the folder that holds the mounted Secrets.
-        progress: told the number of answers there are, and of all.
+        progress: called with the number of answers, and the total.
 
     Returns:
         The same files. A prompt that the teacher refuses is a row with a finding; one whose answer was cut off is left
@@ -80,11 +80,11 @@ def answer_sources(
 
 
 class _Teacher(JournaledChat):
-    def fetch_answer(self, question: Question) -> Answer:
+    def fetch_answer(self, question: ChatRequest) -> ChatAnswer:
         """One answer.
 
         Raises:
-            RequestRefused: the teacher refuses this prompt, or says nothing to it.
+            RequestRefused: the teacher rejects this prompt, or its answer is empty.
             UserError: it doesn't answer as OpenAI's endpoint does.
         """
         answer = read_answer(self.endpoint.post_once(question.body), self.what)
@@ -93,27 +93,27 @@ class _Teacher(JournaledChat):
         return answer
 
 
-def _question(row: Row, teacher: _Teacher) -> Question:
-    return teacher.question(messages_of(row["prompt"]), row.get("tools"))
+def _question(row: Row, teacher: _Teacher) -> ChatRequest:
+    return teacher.build_request(messages_of(row["prompt"]), row.get("tools"))
 
 
-def _answered(source: SourceFile, teacher: _Teacher) -> SourceFile:
+def _answered(source: FileRows, teacher: _Teacher) -> FileRows:
     rows: list[SourceRow] = []
-    bad = list(source.refused)
+    invalid = list(source.invalid)
     for row in source.rows:
         question = _question(row.row, teacher)
         answer = teacher.answer_to(question)
-        if answer is not None and answer.whole:
+        if answer is not None and answer.complete:
             rows.append(replace(row, row=with_answer(row.row, answer.text)))
             continue
         if answer is not None:
-            bad.append(RefusedRow(row.file, row.line, row.row, ()))
+            invalid.append(InvalidRow(row.file, row.line, row.row, ()))
             continue
         advice = "change the prompt, or take it out"
-        finding = Problem("teacher_refused", teacher.refusals[question.digest], advice, "prompt").at(
+        finding = Finding("teacher_refused", teacher.refusals[question.digest], advice, "prompt").at(
             row.file, row.line
         )
-        bad.append(RefusedRow(row.file, row.line, row.row, (finding,)))
+        invalid.append(InvalidRow(row.file, row.line, row.row, (finding,)))
     plain = bool(rows) and "prompt" in rows[0].row
     data_format = DataFormat.PROMPT_COMPLETION if plain else DataFormat.CHAT
-    return replace(source, data_format=data_format, rows=tuple(rows), refused=tuple(bad))
+    return replace(source, data_format=data_format, rows=tuple(rows), invalid=tuple(invalid))

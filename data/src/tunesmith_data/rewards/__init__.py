@@ -1,1 +1,1 @@
-"""What makes an answer good: one small module per kind of reward, each a scorer of a batch of answers."""
+"""Rewards: scorers for batches of answers, one module for each kind."""

@@ -1,4 +1,4 @@
-"""From the configured rewards to the functions and weights that TRL's trainers take."""
+"""Reward functions and weights for TRL's trainers, built from the configuration."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -9,14 +9,11 @@ from tunesmith_data.failures import DataError, UserError
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.rows.schema.formats import Row
 
-from .exact import build_exact
 from .json_schema import build_json_schema
-from .length import build_length
-from .numeric import build_numeric, last_number
-from .regular_expression import build_regex
 from .reward_function import RewardFunction, Scorer
+from .rule_rewards import build_exact, build_length, build_numeric, build_regex, last_number
 
-#: Makes the scorer of a reward of this name by a reward model.
+#: Function that builds the scorer of a reward by a reward model.
 ModelRewardBuilder = Callable[[str, ModelReward, Storage], Scorer]
 
 
@@ -37,7 +34,7 @@ def build_reward_functions(
         build_model: makes scorers of reward models, which need torch; None where it is not installed.
 
     Raises:
-        UserError: a reward can't be had; the message says which and what to write instead.
+        UserError: a reward cannot be built; the message names it and the correction.
     """
     _require_names(rewards)
     functions = [
@@ -48,7 +45,7 @@ def build_reward_functions(
 
 
 def check_rewards(rewards: Sequence[Reward]) -> None:
-    """What can be known of rewards before anything is read, loaded or asked.
+    """Check rewards as far as possible without reading or loading anything.
 
     Raises:
         UserError: a pattern or a schema is wrong, or a name is given twice.
@@ -62,14 +59,14 @@ def check_rewards(rewards: Sequence[Reward]) -> None:
 
 
 class RewardedRows:
-    """Sees the rows that are to be rewarded, and says whether they have what the rewards compare with."""
+    """Check that rows have the answers that rewards compare with."""
 
     def __init__(self, rewards: Sequence[Reward]) -> None:
         self._rewards = rewards
         self._rows = self._unanswered = self._unnumbered = 0
 
-    def see(self, rows: Sequence[Row]) -> None:
-        """Take the next rows into account.
+    def update(self, rows: Sequence[Row]) -> None:
+        """Add the next rows.
 
         Raises:
             UserError: a row has tools.
@@ -86,7 +83,7 @@ class RewardedRows:
         """Check that no row lacks an answer that a reward compares with.
 
         Raises:
-            DataError: there are some; the message says how many.
+            DataError: some rows lack one; the message has their number.
         """
         for reward in self._rewards:
             if reward.exact is not None:

@@ -1,4 +1,4 @@
-"""Numbers from an HTTP endpoint: one request per batch of answers."""
+"""Reward from an HTTP endpoint: one request for each batch of answers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from .reward_function import Batch, Scorer
 
 
 def build_endpoint(name: str, spec: EndpointReward, secret: Path) -> Scorer:
-    """What ``POST {"prompts", "completions", "answers"}`` gives as ``{"rewards": [...]}``.
+    """Scorer that posts ``{"prompts", "completions", "answers"}`` and gets ``{"rewards": [...]}``.
 
     Args:
         secret: the folder of the mounted Secret that opens it.

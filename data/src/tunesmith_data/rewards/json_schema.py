@@ -1,4 +1,4 @@
-"""An answer that is JSON of a given form."""
+"""Reward for an answer that is JSON and matches a schema."""
 
 import json
 from collections.abc import Iterator
@@ -15,16 +15,16 @@ from referencing.jsonschema import specification_with
 from tunesmith_contract.methods import JSONSchemaReward
 from tunesmith_data.failures import UserError
 
-from .regular_expression import compile_pattern
-from .reward_function import Scorer, each
+from .reward_function import Scorer, score_each_text
+from .rule_rewards import compile_pattern
 
 _REFERENCES = ("$ref", "$dynamicRef")
-#: Raised by values that are JSON but too deep or too large to be looked at.
+#: Raised by JSON values that are too deep or too large.
 _TOO_MUCH = (RecursionError, ArithmeticError)
 
 
 def build_json_schema(name: str, spec: JSONSchemaReward) -> Scorer:
-    """1 where the whole answer is JSON that the schema accepts, else 0.
+    """Scorer: 1 if the whole answer is JSON that matches the schema, else 0.
 
     Raises:
         UserError: the schema is none, or asks for what is not allowed.
@@ -37,7 +37,7 @@ def build_json_schema(name: str, spec: JSONSchemaReward) -> Scorer:
         except (ValueError, *_TOO_MUCH):
             return 0.0
 
-    return each(score)
+    return score_each_text(score)
 
 
 def _compile(name: str, text: str) -> Any:
@@ -47,9 +47,9 @@ def _compile(name: str, text: str) -> Any:
         base = validator_for(schema, default=Draft202012Validator)
         base.check_schema(schema)
     except ValueError as error:
-        raise _wrong(name, f"is no JSON ({error})", "write a JSON schema as JSON text") from error
+        raise _wrong(name, f"is not JSON ({error})", "write a JSON schema as JSON text") from error
     except SchemaError as error:
-        raise _wrong(name, f"is no JSON schema ({error.message})", "correct it") from error
+        raise _wrong(name, f"is not a JSON schema ({error.message})", "correct it") from error
     for node in _nodes(schema):
         _check(name, node)
     registry: Registry[Any] = Registry()
@@ -107,7 +107,7 @@ def _compiled(pattern: str) -> Any:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _wrong(name: str, what: str, advice: str) -> UserError:

@@ -1,4 +1,4 @@
-"""What all kinds of rewards share: the batch they see, and the function that TRL calls."""
+"""Reward function as TRL calls it, and the batch that scorers get."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ Prompt = str | list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Answers of the model that is trained, and what they are answers to.
+    """Batch of answers with their prompts and reference answers.
 
     Attributes:
         prompts: what was asked.
@@ -35,12 +35,12 @@ class Batch:
         return ids
 
 
-#: A number per answer; None where the reward has nothing to say.
+#: Function that returns a number per answer; None where the reward does not apply.
 Scorer = Callable[[Batch], Sequence[float | None]]
 
 
 class RewardFunction:
-    """A reward as TRL calls it: by the name that its mean is logged under.
+    """Reward function for TRL, with the name under which its mean is logged.
 
     Args:
         name: the reward's name.
@@ -67,8 +67,8 @@ class RewardFunction:
         )
         scores = self._score(batch)
         if not isinstance(scores, Sequence) or len(scores) != len(prompts):
-            found = f"{len(scores)} numbers" if isinstance(scores, Sequence) else type(scores).__name__
-            raise self._wrong(f"gave {found} for {len(prompts)} answers: let it give one number per answer")
+            result = f"{len(scores)} numbers" if isinstance(scores, Sequence) else type(scores).__name__
+            raise self._wrong(f"gave {result} for {len(prompts)} answers: let it give one number per answer")
         return [self._finite(score) for score in scores]
 
     def _finite(self, score: object) -> float | None:
@@ -79,15 +79,17 @@ class RewardFunction:
         except (TypeError, ValueError):
             number = math.nan
         if not math.isfinite(number):
-            raise self._wrong(f"gave {score!r}, which is no finite number: let it give one for every answer")
+            raise self._wrong(
+                f"gave {score!r}, which is not a finite number: let it give one for every answer"
+            )
         return number
 
     def _wrong(self, what: str) -> UserError:
         return UserError("RewardInvalid", f"reward {self.__name__} {what}")
 
 
-def each(score: Callable[[str], float]) -> Scorer:
-    """A scorer that looks at each answer's text alone."""
+def score_each_text(score: Callable[[str], float]) -> Scorer:
+    """Scorer that scores each answer's text separately."""
     return lambda batch: [score(text) for text in batch.texts]
 
 

@@ -1,4 +1,4 @@
-"""A function of the user's own, in the image."""
+"""Reward from a user's own Python function in the image."""
 
 import asyncio
 import importlib
@@ -13,7 +13,7 @@ from .reward_function import Batch, Scorer
 
 
 def build_function(name: str, spec: FunctionReward) -> Scorer:
-    """What ``package.module:function`` gives; it has the signature of TRL's reward functions.
+    """Scorer that calls ``package.module:function``, with the signature of TRL's reward functions.
 
     Raises:
         UserError: there is no such function, or, later, it fails.
@@ -56,5 +56,5 @@ def _load(name: str, path: str) -> Callable[..., Any]:
     if not callable(function):
         message = f"reward {name}: {module_name} has no function {attribute}: write package.module:function"
         raise UserError("RewardFunction", message)
-    found: Callable[..., Any] = function
-    return found
+    loaded: Callable[..., Any] = function
+    return loaded

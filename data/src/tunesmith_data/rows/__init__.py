@@ -1,1 +1,1 @@
-"""Rows: read, checked, rendered, split, and written in one canonical form."""
+"""Rows of a data set: reading, checks, cleaning, quality, reports."""

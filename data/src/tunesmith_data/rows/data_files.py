@@ -1,4 +1,4 @@
-"""Which files hold data: told by their names."""
+"""Data files of a folder or pattern, selected by name."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tunesmith_data.failures import DataError
 
-#: A file may be compressed by any of them, whatever its name says; see ``compression``.
+#: A file may be compressed whatever its name is; see ``compression``.
 PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")
 TEXT_SUFFIXES = (".txt", ".text")
 MARKDOWN_SUFFIXES = (".md", ".markdown")
@@ -16,7 +16,7 @@ DATA_SUFFIXES = (
     *TEXT_SUFFIXES,
     *MARKDOWN_SUFFIXES,
 )
-#: What lies beside data: in exports of a hub, of Spark, of an archive.
+#: Files beside data in exports of a hub, of Spark, of an archive.
 _OTHER_FILES = (
     ".*",
     "_*",
@@ -35,8 +35,8 @@ class DataFile:
     """A file of rows.
 
     Attributes:
-        path: where it lies.
-        name: what findings call it.
+        path: path of the file.
+        name: name in findings.
     """
 
     path: Path
@@ -44,31 +44,31 @@ class DataFile:
 
 
 def find_files(path: Path, called: str | None = None) -> list[DataFile]:
-    """The data files that a folder holds, or that match a pattern with ``*`` in its last part, sorted by name.
+    """Data files in a folder, or matching a pattern with ``*`` in its last part, sorted by name.
 
-    Files of a folder count where their suffix is known; what lies in folders below doesn't.
+    Files of a folder count if their suffix is known; files in subfolders do not.
 
     Args:
         path: the folder, or the pattern.
         called: what messages call it.
 
     Raises:
-        DataError: there are none; the message says what is there.
+        DataError: there are none; the message lists what is there.
     """
     called = called or str(path)
     folder, pattern = (path, "*") if path.is_dir() else (path.parent, path.name)
     if not folder.is_dir():
         raise DataError("DatasetNotFound", f"{called} does not exist: write the URI of a file or a folder")
-    names = sorted(each.name for each in folder.iterdir() if each.is_file())
-    found = [name for name in names if fnmatchcase(name, pattern) and is_data_file(name)]
-    if not found:
-        there = (f"{each.name}/" if each.is_dir() else each.name for each in folder.iterdir())
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    matching = [name for name in names if fnmatchcase(name, pattern) and is_data_file(name)]
+    if not matching:
+        there = (f"{entry.name}/" if entry.is_dir() else entry.name for entry in folder.iterdir())
         raise DataError("DatasetNotFound", f"{called} {describe_names(there)}")
-    return [DataFile(folder / name, name) for name in found]
+    return [DataFile(folder / name, name) for name in matching]
 
 
 def is_data_file(name: str) -> bool:
-    """Whether a file is one of rows, by its name."""
+    """Whether a file's name is that of a data file."""
     lower = name.lower()
     if any(fnmatchcase(lower, other) for other in _OTHER_FILES):
         return False
@@ -76,7 +76,7 @@ def is_data_file(name: str) -> bool:
 
 
 def data_patterns() -> list[str]:
-    """What names of data files match, as a shell reads it."""
+    """Shell patterns that match the names of data files."""
     return ["*.zip", *(f"*{suffix}{packed}" for suffix in DATA_SUFFIXES for packed in ("", *PACKED_SUFFIXES))]
 
 
@@ -87,7 +87,7 @@ def unpacked_name(name: str) -> str:
 
 
 def is_text_file(name: str) -> bool:
-    """Whether a file's name says that it holds plain text."""
+    """Whether a file's name is that of a text file."""
     return unpacked_name(name).endswith((*TEXT_SUFFIXES, *MARKDOWN_SUFFIXES))
 
 
@@ -99,14 +99,14 @@ def name_some(names: Sequence[str]) -> str:
 
 
 def describe_names(paths: Iterable[str]) -> str:
-    """What to say of a place that holds no file of rows.
+    """Message about a folder or pattern without data files.
 
     Args:
-        paths: of what is there; of what lies in folders below, the folder is named.
+        paths: existing files; of those in subfolders, the folder is named.
     """
     there = sorted({name + slash for name, slash, _ in (path.partition("/") for path in paths)})
     what = f"there are {name_some(there)}" if there else "nothing is there"
     return (
-        f"names no file of rows ({what}): name one, or a folder of files, that end in {', '.join(DATA_SUFFIXES)}, or "
+        f"has no data files ({what}): name a file, or a folder of files, that end in {', '.join(DATA_SUFFIXES)}, or "
         f"in one of them and {', '.join(PACKED_SUFFIXES)}"
     )

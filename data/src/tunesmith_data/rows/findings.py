@@ -1,23 +1,23 @@
-"""What checks say: of one row that can't be learned from, and of the data as a whole."""
+"""Findings for one row, and issues for the data as a whole."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from pydantic import Field
 
 from tunesmith_contract.base import Document
 
-#: Examples of an issue that the report holds.
+#: Maximum number of examples of an issue in the report.
 MAX_EXAMPLES = 20
 #: Characters of a row that are shown.
 EXCERPT_CHARACTERS = 240
-#: Characters of what was found that a message holds.
+#: Characters of what was found that a message quotes.
 _FOUND_CHARACTERS = 60
 
 
-class Place(Document):
-    """Where a row is written.
+class RowPlace(Document):
+    """Place of a row in a file.
 
     Attributes:
         file: the file's name.
@@ -37,8 +37,8 @@ class Place(Document):
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """A finding before it has a place: the check's name, what was found, what to write instead.
+class Finding:
+    """Result of a check for one row: place, what was found, what to write instead.
 
     Attributes:
         check: the check's name.
@@ -46,6 +46,7 @@ class Problem:
         advice: what to write instead.
         member: the path of the member in the row, such as ``messages[2].role``.
         column: the character in the line, counted from 1, where it is known.
+        file, line: where the row begins; empty until ``at`` sets them.
     """
 
     check: str
@@ -53,35 +54,29 @@ class Problem:
     advice: str
     member: str = ""
     column: int | None = None
+    file: str = ""
+    line: int = 0
 
     def at(self, file: str, line: int) -> "Finding":
-        """The finding in a file."""
-        return Finding(Place(file=file, line=line, column=self.column, member=self.member), self)
+        """The finding with its place."""
+        return replace(self, file=file, line=line)
 
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What is wrong with one row, and where."""
-
-    place: Place
-    problem: Problem
+    @property
+    def place(self) -> RowPlace:
+        """Place of what was found."""
+        return RowPlace(file=self.file, line=self.line, column=self.column, member=self.member)
 
     def to_dict(self) -> dict[str, object]:
-        """Place and problem as one JSON object, for ``findings.jsonl``."""
-        return self.place.to_dict() | {
-            "check": self.problem.check,
-            "found": self.problem.found,
-            "advice": self.problem.advice,
-        }
+        """The finding as one JSON object, for ``findings.jsonl``."""
+        return self.place.to_dict() | {"check": self.check, "found": self.found, "advice": self.advice}
 
     def __str__(self) -> str:
-        problem = self.problem
-        member = f"{problem.member}: " if problem.member else ""
-        return f"{self.place}: {problem.check}: {member}found {problem.found}; {problem.advice}"
+        member = f"{self.member}: " if self.member else ""
+        return f"{self.place}: {self.check}: {member}found {self.found}; {self.advice}"
 
 
 class Severity(StrEnum):
-    """How much an issue matters, the gravest first."""
+    """Severity of an issue, most severe first."""
 
     ERROR = "Error"
     WARNING = "Warning"
@@ -89,32 +84,32 @@ class Severity(StrEnum):
 
 
 class Example(Document):
-    """A row of which an issue speaks.
+    """Example row of an issue.
 
     Attributes:
         place: where it is written.
-        excerpt: the beginning of what it says.
+        excerpt: beginning of the row's text.
         detail: what is odd about it, such as ``prompt en, answer de``.
         other, other_excerpt: the row that it is compared with.
-        score: how sure the check is, or how alike the rows are, from 0 to 1.
+        score: certainty of the check, or similarity of the rows, from 0 to 1.
     """
 
-    place: Place
+    place: RowPlace
     excerpt: str
     detail: str = ""
-    other: Place | None = None
+    other: RowPlace | None = None
     other_excerpt: str = ""
     score: float | None = None
 
 
 class Issue(Document):
-    """What a check says of the data.
+    """Result of a check for the data as a whole.
 
     Attributes:
         check: its name, such as ``contradicting_answers``.
         severity: how much it matters.
         rows: how many rows it concerns.
-        message: a sentence that says what was found, with the number.
+        message: a sentence with the number of rows.
         advice: what to do.
         examples: the worst rows first.
     """
@@ -128,7 +123,7 @@ class Issue(Document):
 
 
 def excerpt(text: str) -> str:
-    """The beginning of a text, on one line."""
+    """Beginning of a text, on one line."""
     line = " ".join(text[: 4 * EXCERPT_CHARACTERS].split())
     return line if len(line) <= EXCERPT_CHARACTERS else line[: EXCERPT_CHARACTERS - 1] + "…"
 

@@ -1,4 +1,4 @@
-"""Leaks: held-out rows are found in training, whole, nearly or quoted, and named on both sides."""
+"""Overlap of training rows with held-out rows: equal, nearly equal or quoted."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from long_form import cases
 from planted_rows import EDITS, Row, Writer, edited, records_of
 
-from tunesmith_data.rows.clean.held_out_overlap import HeldOut, LeakedRow, Overlap
+from tunesmith_data.rows.clean.held_out_overlap import HeldOutOverlap, HeldOutSet, LeakedRow
 
 QUICKSTART = Path(__file__).parents[4] / "examples/quickstart/data"
 
@@ -20,10 +20,10 @@ def leaks_of(
 ) -> list[LeakedRow]:
     """The leaks of training rows that are seen in batches."""
     records = records_of(train)
-    sets = [HeldOut(name, records_of(rows, f"{name}.jsonl")) for name, rows in held_out.items()]
-    overlap = Overlap(sets)
+    sets = [HeldOutSet(name, records_of(rows, f"{name}.jsonl")) for name, rows in held_out.items()]
+    overlap = HeldOutOverlap(sets)
     for begin in range(0, len(records), batch):
-        overlap.see(records[begin : begin + batch])
+        overlap.update(records[begin : begin + batch])
     return list(overlap.leaks(lambda indexes: [records[index] for index in indexes]))
 
 
@@ -39,7 +39,7 @@ def quoted(writer: Writer, text: str) -> Row:
     }
 
 
-def test_planted_leaks_are_found_and_nothing_else():
+def test_planted_leaks_are_found_and_nothing_else() -> None:
     writer = Writer(21)
     items = [writer.row() for _ in range(400)]
     train = [writer.row() for _ in range(1500)]
@@ -58,7 +58,7 @@ def test_planted_leaks_are_found_and_nothing_else():
         assert found.get(index, kind) == kind or kind == "edited"
 
 
-def test_a_leak_names_both_places():
+def test_a_leak_names_both_places() -> None:
     writer = Writer(22)
     item, other = writer.row(), writer.row()
     [leaked] = leaks_of([other, item], {"validation": [writer.row(), item]})
@@ -73,20 +73,20 @@ def test_a_leak_names_both_places():
     assert leak.excerpt == leak.other_excerpt != ""
 
 
-def test_a_row_leaks_from_each_set_once():
+def test_a_row_leaks_from_each_set_once() -> None:
     writer = Writer(23)
     item = writer.row()
     found = leaks_of([item], {"one": [item, item], "two": [item], "three": [writer.row()]})
     assert [leaked.leak.held_out for leaked in found] == ["one", "two"]
 
 
-def test_the_item_with_the_same_answer_is_named():
+def test_the_item_with_the_same_answer_is_named() -> None:
     row = {"prompt": "Which river is the longest of all?", "completion": "the Nile"}
     [leaked] = leaks_of([row], {"test": [row | {"completion": "the Amazon"}, row]})
     assert leaked.leak.other.line == 2
 
 
-def test_quickstart_holds_out_what_it_evaluates():
+def test_quickstart_holds_out_what_it_evaluates() -> None:
     train, test = (
         [json.loads(line) for line in (QUICKSTART / name).read_text().splitlines()]
         for name in ("train.jsonl", "test.jsonl")
@@ -94,7 +94,7 @@ def test_quickstart_holds_out_what_it_evaluates():
     assert leaks_of(train, {"test": test}) == []
 
 
-def test_numbers_make_another_question():
+def test_numbers_make_another_question() -> None:
     writer = Writer(24)
     story = writer.text(60, 60)
     item = {"prompt": f"{story} How many are 12 and 30?", "answer": "42"}
@@ -107,7 +107,7 @@ def test_numbers_make_another_question():
 
 
 @pytest.mark.parametrize("held_out", [1, 300])
-def test_an_instruction_that_all_rows_share_is_no_leak(held_out):
+def test_an_instruction_that_all_rows_share_is_no_leak(held_out: int) -> None:
     writer = Writer(25)
     instruction = writer.text(100, 100)
     rows = [
@@ -120,13 +120,13 @@ def test_an_instruction_that_all_rows_share_is_no_leak(held_out):
     assert len(leaks_of(rows[held_out:], {"test": rows[:held_out]})) < 0.01 * len(rows)
 
 
-def test_a_question_that_all_rows_ask_leaks_with_its_answer_only():
+def test_a_question_that_all_rows_ask_leaks_with_its_answer_only() -> None:
     writer = Writer(26)
     rows = [{"prompt": "Write a product description.", "completion": writer.text(20, 60)} for _ in range(500)]
     assert kinds(leaks_of(rows[5:] + rows[:2], {"test": rows[:5]})) == [(495, "exact"), (496, "exact")]
 
 
-def test_all_kinds_of_rows_are_looked_through():
+def test_all_kinds_of_rows_are_looked_through() -> None:
     writer = Writer(27)
     question = writer.text(30, 40)
     chat = {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "Yes."}]}
@@ -150,13 +150,13 @@ def test_all_kinds_of_rows_are_looked_through():
     assert kinds(leaks_of(train, {"test": [chat]})) == exact + passage
 
 
-def test_chinese_is_found_in_a_longer_text():
+def test_chinese_is_found_in_a_longer_text() -> None:
     question = "河流从老城后面的山丘升起，每年春天流过磨坊，最后流入大海。请问这条河流经过哪些地方？"  # noqa: RUF001
     train = [{"text": f"今天我们谈谈别的事情。{question}答案在书里。" + "天气很好。" * 30}]
     assert kinds(leaks_of(train, {"test": [{"prompt": question, "answer": "磨坊"}]})) == [(0, "passage")]
 
 
-def test_half_a_question_is_no_leak():
+def test_half_a_question_is_no_leak() -> None:
     writer = Writer(28)
     item = writer.row()
     half = " ".join(item["prompt"].split()[: len(item["prompt"].split()) // 2])
@@ -165,14 +165,14 @@ def test_half_a_question_is_no_leak():
 
 @settings(max_examples=cases(15, 300))
 @given(st.integers(0, 2**32), st.integers(1, 40))
-def test_how_rows_are_batched_changes_nothing(seed, batch):
+def test_how_rows_are_batched_changes_nothing(seed: int, batch: int) -> None:
     writer = Writer(seed)
     items = [writer.row() for _ in range(20)]
     train = [writer.row() for _ in range(20)] + [edited(writer, item) for item in items[:10]]
     assert leaks_of(train, {"test": items}, batch) == leaks_of(train, {"test": items})
 
 
-def test_without_held_out_rows_nothing_leaks():
+def test_without_held_out_rows_nothing_leaks() -> None:
     row = Writer(29).row()
     assert leaks_of([row], {}) == []
     assert leaks_of([row], {"test": []}) == []

@@ -1,4 +1,4 @@
-"""Near duplicates: what is planted is found, what is only alike in form is kept, and each removal can be checked."""
+"""Near duplicates: planted ones are found, rows of one template are kept, removals can be verified."""
 
 import json
 import random
@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from long_form import cases
-from planted_rows import EDITS, Row, Writer, edited, records_of
+from planted_rows import EDITS, Edit, Row, Writer, edited, records_of
 
 from tunesmith_data.rows.clean.boilerplate import Boilerplate
-from tunesmith_data.rows.clean.compared_text import normalise, numbers, parts_of
+from tunesmith_data.rows.clean.compared_text import normalize, numbers, row_parts
 from tunesmith_data.rows.clean.minhash_signatures import SLOTS, Bands, sign
 from tunesmith_data.rows.clean.near_duplicates import NearCluster, NearDuplicates
-from tunesmith_data.rows.clean.text_similarity import Compared, differs_by_slips
+from tunesmith_data.rows.clean.text_similarity import ComparableRow, differs_by_typos
 
 QUICKSTART = Path(__file__).parents[4] / "examples/quickstart/data"
 LONG = "The river rises in the hills behind the old town and flows past the mill to the sea every spring."
@@ -28,7 +28,7 @@ def clusters_of(rows: Sequence[Row], threshold: float = 0.8, batch: int = 100) -
     records = records_of(rows)
     near = NearDuplicates(threshold)
     for begin in range(0, len(records), batch):
-        near.see(records[begin : begin + batch])
+        near.update(records[begin : begin + batch])
     return near.clusters(lambda indexes: [records[index] for index in indexes])
 
 
@@ -42,7 +42,7 @@ def asked(prompt: str, completion: str) -> Row:
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
-def test_edited_copies_are_found_and_nothing_else(edit):
+def test_edited_copies_are_found_and_nothing_else(edit: Edit) -> None:
     writer = Writer(11)
     rows = [writer.row() for _ in range(600)]
     copies = [edited(writer, row, (edit,)) for row in rows[:200]]
@@ -51,13 +51,13 @@ def test_edited_copies_are_found_and_nothing_else(edit):
     assert len(removed) >= 0.95 * 200
 
 
-def test_the_same_rows_are_found_with_similarity_one():
+def test_the_same_rows_are_found_with_similarity_one() -> None:
     rows = [Writer(12).row() for _ in range(3)]
     [cluster] = clusters_of([rows[0], rows[0] | {"prompt": rows[0]["prompt"].upper()}])
     assert (cluster.kept, [(each.index, each.similarity) for each in cluster.removed]) == (0, [(1, 1.0)])
 
 
-def test_quickstart_rows_are_all_different_examples():
+def test_quickstart_rows_are_all_different_examples() -> None:
     rows = [json.loads(line) for line in (QUICKSTART / "train.jsonl").read_text().splitlines()]
     assert removed_from(rows) == []
 
@@ -90,17 +90,17 @@ def template_rows(kind: str, count: int = 1500) -> list[Row]:
 
 
 @pytest.mark.parametrize("kind", ["amounts", "names", "labels", "answers", "prompts"])
-def test_rows_of_a_template_are_different_examples(kind):
+def test_rows_of_a_template_are_different_examples(kind: str) -> None:
     rows = template_rows(kind)
     assert len(removed_from(rows)) < 0.01 * len(rows)
 
 
-def test_copies_among_rows_of_a_template_are_found():
+def test_copies_among_rows_of_a_template_are_found() -> None:
     rows = template_rows("labels", 400)
     assert removed_from(rows + rows[:100]) == list(range(len(rows), len(rows) + 100))
 
 
-def test_many_mistyped_copies_of_a_long_row_leave_one():
+def test_many_mistyped_copies_of_a_long_row_leave_one() -> None:
     writer = Writer(14)
     row = {"prompt": writer.text(90, 90), "completion": writer.text(120, 120)}
     rows = [row, *(edited(writer, row, EDITS[:1]) for _ in range(300))]
@@ -127,11 +127,11 @@ def test_many_mistyped_copies_of_a_long_row_leave_one():
         ),
     ],
 )
-def test_a_number_a_sign_or_a_short_answer_makes_the_difference(one, other):
+def test_a_number_a_sign_or_a_short_answer_makes_the_difference(one: Row, other: Row) -> None:
     assert removed_from([one, other]) == []
 
 
-def test_the_systems_message_and_calls_of_tools_make_the_difference():
+def test_the_systems_message_and_calls_of_tools_make_the_difference() -> None:
     def chat(system: str, city: str) -> Row:
         call = {"type": "function", "function": {"name": "weather", "arguments": {"city": city}}}
         answer = {"role": "assistant", "content": "", "tool_calls": [call]}
@@ -154,14 +154,14 @@ def test_the_systems_message_and_calls_of_tools_make_the_difference():
     ],
     ids=["chinese", "russian", "code"],
 )
-def test_other_scripts_are_compared_too(text):
+def test_other_scripts_are_compared_too(text: str) -> None:
     place = len(text) // 2
     rows = [{"text": text}, {"text": text[:place] + text[place + 1 :]}, {"text": text[::-1]}]
     assert removed_from(rows) == [1]
 
 
-def test_likeness_is_not_passed_on():
-    """Each of these is like its neighbours, the first is unlike the last."""
+def test_likeness_is_not_passed_on() -> None:
+    """Each of these is like its neighbors, the first is unlike the last."""
     writer = Writer(15)
     words = writer.words(90)
     rows = []
@@ -190,14 +190,16 @@ def least_jaccard(one: Row, other: Row) -> float:
     def shingles(text: bytes) -> set[bytes]:
         return {text[place : place + 5] for place in range(max(1, len(text) - 4))}
 
-    pairs = zip(parts_of(one).texts, parts_of(other).texts, strict=True)
+    pairs = zip(row_parts(one).texts, row_parts(other).texts, strict=True)
     sets = [(shingles(mine), shingles(theirs)) for mine, theirs in pairs]
     return min(len(mine & theirs) / len(mine | theirs) for mine, theirs in sets)
 
 
 @settings(max_examples=cases(20, 400))
 @given(st.integers(0, 2**32), st.sampled_from([0.6, 0.8, 0.95]))
-def test_what_is_removed_can_be_checked_and_nothing_more_is_found_in_the_rest(seed, threshold):
+def test_what_is_removed_can_be_checked_and_nothing_more_is_found_in_the_rest(
+    seed: int, threshold: float
+) -> None:
     writer = Writer(seed)
     rows = [writer.row() for _ in range(30)]
     rows += [edited(writer, row) for row in rows[:20]]
@@ -210,7 +212,7 @@ def test_what_is_removed_can_be_checked_and_nothing_more_is_found_in_the_rest(se
 
 @settings(max_examples=cases(10, 200))
 @given(st.integers(0, 2**32))
-def test_the_order_of_rows_does_not_change_which_belong_together(seed):
+def test_the_order_of_rows_does_not_change_which_belong_together(seed: int) -> None:
     writer = Writer(seed)
     rows = [writer.row() for _ in range(30)]
     rows += [edited(writer, row, EDITS[:4]) for row in rows[:15]]
@@ -228,29 +230,29 @@ def test_the_order_of_rows_does_not_change_which_belong_together(seed):
 
 
 @given(st.lists(st.fixed_dictionaries({"prompt": st.text(), "completion": st.text()}), max_size=12))
-def test_any_text_can_be_compared(rows):
+def test_any_text_can_be_compared(rows: list[Row]) -> None:
     removed = set(removed_from(rows))
-    contents = [parts_of(row) for row in rows]
+    contents = [row_parts(row) for row in rows]
     for index, parts in enumerate(contents):
         assert (parts in contents[:index]) <= (index in removed)
 
 
-def test_records_may_have_any_indexes():
+def test_records_may_have_any_indexes() -> None:
     records = [record for record in records_of([{"text": LONG}] * 8) if record.index in (2, 5, 7)]
     near = NearDuplicates()
-    near.see(records)
+    near.update(records)
     by_index = {record.index: record for record in records}
     [cluster] = near.clusters(lambda indexes: [by_index[index] for index in indexes])
     assert (cluster.kept, [each.index for each in cluster.removed]) == (2, [5, 7])
 
 
-def test_nothing_is_found_in_nothing():
+def test_nothing_is_found_in_nothing() -> None:
     assert clusters_of([]) == ()
 
 
-def test_text_is_normalised():
-    assert normalise("  Ｆｕｌｌ width,\t“Quoted” -- CASE! ") == b"full width quoted case"  # noqa: RUF001
-    assert normalise("C++ and C#: a+b") == b"c + + and c # a + b"
+def test_text_is_normalised() -> None:
+    assert normalize("  Ｆｕｌｌ width,\t“Quoted” -- CASE! ") == b"full width quoted case"  # noqa: RUF001
+    assert normalize("C++ and C#: a+b") == b"c + + and c # a + b"
     assert numbers("from 2010-2020, -5 °C and 1.5") == ["-5", "1", "2010", "2020", "5"]
 
 
@@ -267,40 +269,40 @@ def test_text_is_normalised():
         ("prices increase", "prices decrease", False),
     ],
 )
-def test_slips_of_the_pen_are_told_from_other_words(one, other, slips):
-    assert differs_by_slips(one, other) is slips
+def test_slips_of_the_pen_are_told_from_other_words(one: str, other: str, slips: bool) -> None:
+    assert differs_by_typos(one, other) is slips
 
 
-def test_bands_bring_rows_at_the_threshold_together():
+def test_bands_bring_rows_at_the_threshold_together() -> None:
     for threshold in (0.5, 0.7, 0.8, 0.9, 1.0):
         bands = Bands.for_threshold(threshold)
         assert bands.width * bands.count <= SLOTS
         assert 1 - (1 - threshold**bands.width) ** bands.count >= 0.995
 
 
-def test_signatures_estimate_similarity():
+def test_signatures_estimate_similarity() -> None:
     writer = Writer(16)
     rows = [writer.row() for _ in range(200)]
     copies = [edited(writer, row) for row in rows]
-    ours, theirs = (sign([parts_of(row) for row in each], 3) for each in (rows, copies))
-    one, other = ([Compared(parts_of(row), Boilerplate()) for row in each] for each in (rows, copies))
+    ours, theirs = (sign([row_parts(row) for row in each], 3) for each in (rows, copies))
+    one, other = ([ComparableRow(row_parts(row), Boilerplate()) for row in each] for each in (rows, copies))
     exact = [mine.similarity(its, 0.0) for mine, its in zip(one, other, strict=True)]
     assert None not in exact
     estimated = np.mean(ours == theirs, axis=1)
     # Of the whole row, while the exact one is that of the least similar part: never much below it.
     assert np.all(estimated >= np.array(exact, dtype=float) - 0.2)
-    assert np.array_equal(ours, sign([parts_of(row) for row in rows], 3))
-    assert not np.array_equal(ours, sign([parts_of(row) for row in rows], 4))
+    assert np.array_equal(ours, sign([row_parts(row) for row in rows], 3))
+    assert not np.array_equal(ours, sign([row_parts(row) for row in rows], 4))
 
 
-def test_no_row_is_held():
+def test_no_row_is_held() -> None:
     writer = Writer(17)
     rows = [{"text": writer.text(400, 400)} for _ in range(500)]
     near = NearDuplicates()
     tracemalloc.start()
     try:
         for _ in range(8):
-            near.see(records_of(rows))
+            near.update(records_of(rows))
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

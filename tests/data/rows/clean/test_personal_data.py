@@ -1,4 +1,4 @@
-"""Personal data: found, masked, reported without being repeated, and nothing else taken for it."""
+"""Personal data: detected, masked, never repeated in reports, and no false alarms."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted_rows import Writer, records_of
 
-from tunesmith_data.rows.clean.personal_data import Kind, PersonalData, PersonalDataFinder
+from tunesmith_data.rows.clean.personal_data import PersonalDataCheck, PersonalDataFinder, PersonalDataKind
 from tunesmith_data.rows.findings import MAX_EXAMPLES, Severity
 
 FINDER = PersonalDataFinder()
@@ -151,8 +151,8 @@ def test_other_numbers_and_words_are_left_alone(text):
 def test_spans_point_into_the_text():
     text = "Anna (anna@example.com) called from +49 30 12345678."
     assert [(span.kind, text[span.start : span.end]) for span in FINDER.find(text)] == [
-        (Kind.EMAIL, "anna@example.com"),
-        (Kind.PHONE, "+49 30 12345678"),
+        (PersonalDataKind.EMAIL, "anna@example.com"),
+        (PersonalDataKind.PHONE, "+49 30 12345678"),
     ]
 
 
@@ -166,7 +166,7 @@ def test_rows_are_masked_in_every_text_and_in_calls_of_tools():
         "tools": [{"type": "function", "function": {"name": "send", "description": "as to me@example.com"}}],
     }
     masked, found = FINDER.mask_row(row)
-    assert found == {Kind.EMAIL: 2}
+    assert found == {PersonalDataKind.EMAIL: 2}
     assert masked["messages"][0]["content"] == "Write to <EMAIL>"
     assert masked["messages"][1]["tool_calls"][0]["function"]["arguments"] == {"to": ["<EMAIL>"]}
     assert masked["tools"] == row["tools"]
@@ -184,8 +184,8 @@ def test_what_is_reported_never_repeats_what_was_found():
     rows = [
         {"prompt": f"{'Long before. ' * 50} My data: {secret}", "completion": "Noted."} for secret in secrets
     ]
-    check = PersonalData(FINDER)
-    check.see(records_of([*rows, {"prompt": "Who?", "completion": "Nobody."}]))
+    check = PersonalDataCheck(FINDER)
+    check.update(records_of([*rows, {"prompt": "Who?", "completion": "Nobody."}]))
     [issue] = check.finish()
     assert (issue.check, issue.rows, issue.severity) == ("personal_data", 4, Severity.WARNING)
     assert issue.message == (
@@ -198,8 +198,8 @@ def test_what_is_reported_never_repeats_what_was_found():
 
 
 def test_the_issue_holds_a_bounded_number_of_examples():
-    check = PersonalData(FINDER)
-    check.see(
+    check = PersonalDataCheck(FINDER)
+    check.update(
         records_of([{"prompt": f"user{number}@example.com", "completion": "ok"} for number in range(50)])
     )
     [issue] = check.finish()
@@ -207,7 +207,7 @@ def test_the_issue_holds_a_bounded_number_of_examples():
 
 
 def test_masked_rows_are_reported_as_such():
-    check = PersonalData(FINDER, masked=True)
+    check = PersonalDataCheck(FINDER, masked=True)
     [record] = records_of([{"prompt": "anna@example.com", "completion": "ok"}])
     check.note(record, *FINDER.mask_row(record.row))
     [issue] = check.finish()
@@ -216,8 +216,8 @@ def test_masked_rows_are_reported_as_such():
 
 
 def test_nothing_is_said_of_clean_rows():
-    check = PersonalData(FINDER)
-    check.see(records_of([Writer(1).row() for _ in range(20)]))
+    check = PersonalDataCheck(FINDER)
+    check.update(records_of([Writer(1).row() for _ in range(20)]))
     assert list(check.finish()) == []
 
 

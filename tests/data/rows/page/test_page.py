@@ -1,4 +1,4 @@
-"""The page of a data report: what it says, what it does in a real browser, and what hostile rows can't do to it."""
+"""Page of a data report in a real browser, also with hostile rows."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +12,8 @@ from tunesmith_data.rows.page.charts import PLOT_HEIGHT, draw_counts, draw_curve
 from tunesmith_data.rows.page.render import MAX_PAGE_BYTES, render_page
 from tunesmith_data.rows.page.report_files import read_report, write_report
 from tunesmith_data.rows.page.text_filters import amount, compact, duration, heading, number, percent, shorten
-from tunesmith_data.rows.page.verdict import Level, judge
-from tunesmith_data.rows.report.data_report import Counts, Histogram
+from tunesmith_data.rows.page.verdict import Readiness, report_verdict
+from tunesmith_data.rows.report.data_report import Histogram, RowCounts
 
 REPORT = make_report()
 
@@ -274,12 +274,12 @@ def test_a_clean_report_says_so(browser: Browser, tmp_path: Path) -> None:
     assert browser.find("#verdict h2").text == "Ready to train"
     assert browser.all("#agreement, nav a[href='#agreement']") == []
     assert [part.text for part in browser.all(".none-found")] == [
-        "No check found anything.",
-        "No row stands out.",
+        "No check found an issue.",
+        "No row has issues.",
         "No row repeats another.",
         "No training row is in a held-out set.",
         "No row was dropped.",
-        "Nothing was estimated.",
+        "No estimate.",
     ]
     assert browser.complaints() == []
 
@@ -292,14 +292,14 @@ def test_the_largest_report_is_a_small_page(character: str) -> None:
 
 
 def test_the_verdict_goes_by_the_gravest_issue() -> None:
-    assert judge(make_report()).level is Level.STOP
+    assert report_verdict(make_report()).level is Readiness.STOP
     warnings = make_report(issues=make_report().issues[1:])
-    assert judge(warnings).level is Level.CARE
-    assert judge(warnings).title == "Ready, with 2 warnings"
+    assert report_verdict(warnings).level is Readiness.CARE
+    assert report_verdict(warnings).title == "Ready, with 2 warnings"
     notes = make_report(issues=make_report().issues[3:])
-    assert judge(notes).level is Level.READY
-    nothing = make_report(issues=(), counts=Counts(rows=5, train=0, validation=0, dropped=5))
-    assert judge(nothing).title == "Nothing is left to train on"
+    assert report_verdict(notes).level is Readiness.READY
+    nothing = make_report(issues=(), counts=RowCounts(rows=5, train=0, validation=0, dropped=5))
+    assert report_verdict(nothing).title == "Nothing is left to train on"
 
 
 def test_what_is_counted_but_not_listed_is_not_denied() -> None:
@@ -312,8 +312,8 @@ def test_what_is_counted_but_not_listed_is_not_denied() -> None:
 
 def test_empty_data_can_be_drawn() -> None:
     nothing = Histogram(edges=(0, 1), counts=(0,), p50=0, p95=0, max=0)
-    report = make_report(counts=Counts(rows=0, train=0, validation=0), tokens=nothing, turns=nothing)
-    assert render_page(report).count("No row has any.") == 2
+    report = make_report(counts=RowCounts(rows=0, train=0, validation=0), tokens=nothing, turns=nothing)
+    assert render_page(report).count("No rows.") == 2
     assert {segment.share for segment in draw_counts(report.counts)} == {0}
 
 

@@ -1,4 +1,4 @@
-"""The learning curve foretells what twice as many rows bring, and says so where it can't."""
+"""Learning curve: predictions for twice as many rows, and cases without a conclusion."""
 
 import random
 
@@ -70,7 +70,7 @@ def test_more_answers_hardly_help_where_all_words_are_known() -> None:
 
 
 def test_labels_by_chance_say_nothing() -> None:
-    assert "can't be said" in curve_of(class_rows(500, 20, wrong=1)).verdict
+    assert "unclear whether more data would help" in curve_of(class_rows(500, 20, wrong=1)).verdict
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every planted fault is found by its name, in the rows that have it; clean rows are left alone."""
+"""Planted faults are found by their checks, in the right rows; clean rows are not flagged."""
 
 from collections.abc import Callable
 

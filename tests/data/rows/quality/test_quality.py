@@ -1,9 +1,9 @@
-"""Checks of quality: what they leave alone, what they say of whole sets, and that the order of rows doesn't matter."""
+"""Quality checks: data that must not be flagged, issues of whole sets, independence of row order."""
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import planted_faults
 import pytest
@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from long_form import cases
 from planted_faults import chat_row, chat_rows, class_rows, judged_rows, preference_rows, survey
+from stage_world import RowBuilders
 
 from tunesmith_data.rows.findings import MAX_EXAMPLES, Issue, Severity
-from tunesmith_data.rows.quality import Survey
+from tunesmith_data.rows.quality import QualitySurvey
 from tunesmith_data.rows.quality.checks.too_few_rows import NEEDED
 from tunesmith_data.rows.report.data_report import MAX_WORST
 from tunesmith_data.rows.schema.formats import Row
@@ -35,7 +36,7 @@ def answered(answers: list[str], seed: int = 0) -> list[Row]:
 
 
 def test_no_rows_say_nothing() -> None:
-    asked = Survey("sft", lambda _: [])
+    asked = QualitySurvey("sft", lambda _: [])
     assert asked.issues() == ()
     assert asked.finish() is None
 
@@ -45,11 +46,11 @@ def test_the_quickstart_is_left_alone() -> None:
     assert issues_of(rows) == {}
 
 
-def test_short_commands_are_left_alone(make: Any) -> None:
+def test_short_commands_are_left_alone(make: RowBuilders) -> None:
     assert issues_of(make.rows(400)) == {}
 
 
-def test_rows_of_one_template_are_warned_of_and_nothing_else(make: Any) -> None:
+def test_rows_of_one_template_are_warned_of_and_nothing_else(make: RowBuilders) -> None:
     rows = make.rows(400)
     for row in rows:
         row["messages"][0]["content"] = f"Put these two numbers in order: {row['messages'][0]['content']}"
@@ -140,8 +141,14 @@ def test_accents_are_no_damage(text: str) -> None:
 
 def test_halves_of_characters_are_read() -> None:
     rows = chat_rows()
+    whole = survey(rows, "sft").finish()
     rows[0]["messages"][-1]["content"] += " \ud83d."
-    assert survey(rows, "sft").finish() is not None
+    halved = survey(rows, "sft").finish()
+    assert whole
+    assert halved
+    assert halved.issues == whole.issues == ()
+    assert halved.learning_curve
+    assert halved.recommendation.method == whole.recommendation.method
 
 
 def test_translations_are_in_another_language_on_purpose() -> None:
@@ -301,12 +308,12 @@ def test_rows_are_read_again_in_small_parts_only() -> None:
     records = [Record(index, "rows.jsonl", index, row, 10) for index, row in enumerate(rows)]
     asked: list[int] = []
 
-    def fetch(indexes: Any) -> list[Record]:
+    def fetch_records(indexes: Sequence[int]) -> list[Record]:
         asked.append(len(indexes))
         return [records[each] for each in indexes]
 
-    seen = Survey("sft", fetch)
-    seen.see(records)
+    seen = QualitySurvey("sft", fetch_records)
+    seen.update(records)
     assert not asked
     seen.finish()
     assert max(asked) <= 256

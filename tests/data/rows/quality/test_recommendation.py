@@ -1,48 +1,48 @@
-"""Which method and adapter are recommended for what was found, and why."""
+"""Recommendation of method and adapter, with reasons."""
 
 from dataclasses import replace
 
 import pytest
 
 from tunesmith_data.rows.findings import Issue, Severity
-from tunesmith_data.rows.quality.recommendation import MAX_SUMMARY, Facts, recommend
-from tunesmith_data.rows.quality.row_views import Kind
+from tunesmith_data.rows.quality.recommendation import MAX_SUMMARY, DataProfile, recommend
+from tunesmith_data.rows.quality.row_views import RowKind
 
-ANSWERS = Facts("sft", Kind.ANSWER, rows=800, tokens=80_000, answer_characters=300)
+ANSWERS = DataProfile("sft", RowKind.ANSWER, rows=800, tokens=80_000, answer_characters=300)
 
 
 @pytest.mark.parametrize(
-    ("facts", "method", "adapter"),
+    ("profile", "method", "adapter"),
     [
         (ANSWERS, "sft", "LoRA"),
-        (replace(ANSWERS, method="dpo", kind=Kind.PAIR), "dpo", "LoRA"),
-        (replace(ANSWERS, method="reward", kind=Kind.PAIR), "reward", "LoRA"),
-        (replace(ANSWERS, method="kto", kind=Kind.PAIR), "dpo", "LoRA"),
-        (replace(ANSWERS, method="kto", kind=Kind.JUDGED), "kto", "LoRA"),
-        (replace(ANSWERS, method="grpo", kind=Kind.PROMPT, answer_characters=8), "grpo", "LoRA"),
-        (replace(ANSWERS, method="grpo", kind=Kind.PROMPT), "sft", "LoRA"),
-        (replace(ANSWERS, method="rloo", kind=Kind.PROMPT, answer_characters=0), "rloo", "LoRA"),
-        (replace(ANSWERS, method="distillation", kind=Kind.PROMPT), "distillation", "LoRA"),
-        (replace(ANSWERS, method="pretraining", kind=Kind.TEXT), "pretraining", "RSLoRA"),
+        (replace(ANSWERS, method="dpo", kind=RowKind.PAIR), "dpo", "LoRA"),
+        (replace(ANSWERS, method="reward", kind=RowKind.PAIR), "reward", "LoRA"),
+        (replace(ANSWERS, method="kto", kind=RowKind.PAIR), "dpo", "LoRA"),
+        (replace(ANSWERS, method="kto", kind=RowKind.JUDGED), "kto", "LoRA"),
+        (replace(ANSWERS, method="grpo", kind=RowKind.PROMPT, answer_characters=8), "grpo", "LoRA"),
+        (replace(ANSWERS, method="grpo", kind=RowKind.PROMPT), "sft", "LoRA"),
+        (replace(ANSWERS, method="rloo", kind=RowKind.PROMPT, answer_characters=0), "rloo", "LoRA"),
+        (replace(ANSWERS, method="distillation", kind=RowKind.PROMPT), "distillation", "LoRA"),
+        (replace(ANSWERS, method="pretraining", kind=RowKind.TEXT), "pretraining", "RSLoRA"),
         (replace(ANSWERS, parameters=70_000_000_000), "sft", "QLoRA"),
         (replace(ANSWERS, tokens=200_000_000, parameters_per_rank=1_000_000), "sft", "RSLoRA"),
         (replace(ANSWERS, tokens=10_000_000_000, parameters_per_rank=1_000_000), "sft", None),
         (replace(ANSWERS, tokens=80_000, parameters_per_rank=1_000_000), "sft", "LoRA"),
     ],
 )
-def test_what_suits_the_data(facts: Facts, method: str, adapter: str | None) -> None:
-    found = recommend(facts)
+def test_what_suits_the_data(profile: DataProfile, method: str, adapter: str | None) -> None:
+    found = recommend(profile)
     assert (found.method, found.adapter) == (method, adapter)
     assert all(found.reasons)
-    asks = any(f"The job asks for {facts.method}" in reason for reason in found.reasons)
-    assert asks == (method != facts.method)
+    asks = any(f"The job asks for {profile.method}" in reason for reason in found.reasons)
+    assert asks == (method != profile.method)
 
 
 def test_the_rank_follows_from_the_tokens() -> None:
-    facts = replace(ANSWERS, tokens=200_000_000, parameters_per_rank=1_000_000)
-    assert "RSLoRA of rank 128" in recommend(facts).summary
-    assert any("need about rank 100" in reason for reason in recommend(facts).reasons)
-    assert "LoRA of rank 32" in recommend(replace(facts, tokens=64_000_000)).summary
+    profile = replace(ANSWERS, tokens=200_000_000, parameters_per_rank=1_000_000)
+    assert "RSLoRA of rank 128" in recommend(profile).summary
+    assert any("need about rank 100" in reason for reason in recommend(profile).reasons)
+    assert "LoRA of rank 32" in recommend(replace(profile, tokens=64_000_000)).summary
 
 
 def test_few_examples_are_put_into_the_prompt_first() -> None:
@@ -68,8 +68,10 @@ def test_the_summary_fits_the_status() -> None:
         Issue(check=40 * name, severity=Severity.ERROR, rows=1_000_000, message="", advice="")
         for name in "abc"
     ]
-    for kind in Kind:
-        facts = replace(ANSWERS, kind=kind, rows=40, issues=issues, tokens=10**12, parameters_per_rank=10**6)
-        summary = recommend(facts).summary
+    for kind in RowKind:
+        profile = replace(
+            ANSWERS, kind=kind, rows=40, issues=issues, tokens=10**12, parameters_per_rank=10**6
+        )
+        summary = recommend(profile).summary
         assert 0 < len(summary) <= MAX_SUMMARY
         assert summary.endswith(".")

@@ -1,4 +1,4 @@
-"""Files of every kind are read row by row, or refused with a place, what was found, and what to write instead."""
+"""Readers: files of every kind are read row by row, or rejected with place and advice."""
 
 import bz2
 import csv
@@ -21,11 +21,11 @@ from long_form import cases
 
 from tunesmith_contract.run_config import DataFormat
 from tunesmith_data.failures import DataError
-from tunesmith_data.rows.reading import DataFile, RefusedRow, Source, SourceRow, find_files
-from tunesmith_data.rows.reading.compression import Limit, open_contents
+from tunesmith_data.rows.reading import DataFile, InvalidRow, RowSource, SourceRow, find_files
+from tunesmith_data.rows.reading.compression import ExpansionLimit, open_contents
 from tunesmith_data.rows.reading.lines import MAX_ROW_BYTES
 from tunesmith_data.rows.reading.parquet_rows import read_parquet
-from tunesmith_data.rows.reading.read_errors import Unreadable
+from tunesmith_data.rows.reading.read_errors import UnreadableFile
 from tunesmith_data.rows.reading.text_passages import divide_lines
 from tunesmith_data.rows.schema.formats import ANY, EVALUATION
 
@@ -54,16 +54,18 @@ def parquet(rows: list[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def source_of(tmp_path: Path, files: dict[str, bytes], data_format: DataFormat = DataFormat.AUTO) -> Source:
+def source_of(
+    tmp_path: Path, files: dict[str, bytes], data_format: DataFormat = DataFormat.AUTO
+) -> RowSource:
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-    return Source([DataFile(tmp_path / name, name) for name in files], data_format)
+    return RowSource([DataFile(tmp_path / name, name) for name in files], data_format)
 
 
 def read(tmp_path: Path, name: str, data: bytes) -> tuple[list[SourceRow], list[str]]:
     """The good rows of a file, and its findings as people read them."""
     outcomes = list(source_of(tmp_path, {name: data}))
-    refused = [each for each in outcomes if isinstance(each, RefusedRow)]
+    refused = [each for each in outcomes if isinstance(each, InvalidRow)]
     rows = [each for each in outcomes if isinstance(each, SourceRow)]
     return rows, [str(finding) for row in refused for finding in row.findings]
 
@@ -84,9 +86,9 @@ ROWS = [
     (b'{"a\\u003a": 1, "b": 2, "b": 3}', 'r:2:24: duplicate_key: b: found key "b" twice'),
     (b'{"a": "\xc3\xa4\xe9"}', "r:2:9: invalid_encoding: found byte 0xE9, as in "),
     (b'{"a": "x\x00"}', "r:2:9: invalid_encoding: found a NUL byte"),
-    (b'{"a": "x\\ud83d"}', "r:2:7: invalid_encoding: a: found half a character (\\ud83d)"),
+    (b'{"a": "x\\ud83d"}', "r:2:7: invalid_encoding: a: found half of a surrogate pair (\\ud83d)"),
     (b'{"a": "x\x01"}', "r:2:9: invalid_json: found"),
-    (b'{"a": ' * 65 + b"1" + b"}" * 65, "r:2:385: nested_too_deeply: found more than 64 objects"),
+    (b'{"a": ' * 65 + b"1" + b"}" * 65, "r:2:385: nested_too_deeply: found more than 64 levels of objects"),
     (b"[" * 100_000, "r:2:65: nested_too_deeply: found"),
     (
         b'"' + b"x" * MAX_ROW_BYTES + b'"',
@@ -142,7 +144,7 @@ FILES = [
     ("r.txt", b" \n\n", "r.txt:1: empty_file"),
     ("r.parquet", parquet([PLAIN])[:-20], "r.parquet:1: damaged_file: found a damaged Parquet file"),
     ("r.parquet", b"PAR1" + b"x" * 99 + b"PAR1", "r.parquet:1: damaged_file: found a damaged Parquet file"),
-    ("r.parquet", LINE, "r.parquet:1: damaged_file: found no Parquet file"),
+    ("r.parquet", LINE, "r.parquet:1: damaged_file: found not a Parquet file"),
     (
         "r.jsonl",
         json.dumps(GOOD).encode("utf-16"),
@@ -178,7 +180,7 @@ FILES = [
     (
         "r.zip",
         zipped({"a.docx": b"x"}),
-        "r.zip:1: empty_file: found an archive without data files, but a.docx; put",
+        "r.zip:1: empty_file: found an archive without data files (it contains a.docx); put",
     ),
     (
         "r.zip",
@@ -220,7 +222,7 @@ def test_a_file_that_cannot_be_read_to_its_end_is_refused(
     source = source_of(tmp_path, {name: data}, DataFormat.AUTO)
     if "row_too_long" in message and name.endswith(".csv"):
         (outcome,) = source
-        assert isinstance(outcome, RefusedRow) and str(outcome.findings[0]).startswith(message)
+        assert isinstance(outcome, InvalidRow) and str(outcome.findings[0]).startswith(message)
         return
     with pytest.raises(DataError) as caught:
         list(source)
@@ -255,7 +257,7 @@ def test_a_table_holds_text_json_and_labels(tmp_path: Path) -> None:
         ),
     ]
     findings = [
-        str(finding) for each in outcomes if isinstance(each, RefusedRow) for finding in each.findings
+        str(finding) for each in outcomes if isinstance(each, InvalidRow) for finding in each.findings
     ]
     expected = [
         'r.csv:5: missing_label: label: found label "maybe"',
@@ -308,8 +310,8 @@ def test_a_value_of_parquet_that_is_no_text_costs_one_row(
     tmp_path: Path, column: pa.Array, finding: str
 ) -> None:
     pq.write_table(pa.table({"text": column}), tmp_path / "r.parquet")
-    source = Source([DataFile(tmp_path / "r.parquet", "r.parquet")], DataFormat.TEXT)
-    refused = [each for each in source if isinstance(each, RefusedRow)]
+    source = RowSource([DataFile(tmp_path / "r.parquet", "r.parquet")], DataFormat.TEXT)
+    refused = [each for each in source if isinstance(each, InvalidRow)]
     assert str(refused[-1].findings[0]).startswith(finding)
 
 
@@ -343,15 +345,15 @@ def test_members_of_an_archive_are_files_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", COMPRESS)
 def test_a_bomb_is_refused_before_it_has_gone_off(tmp_path: Path, name: str) -> None:
     (tmp_path / "r").write_bytes(COMPRESS[name](bytes(40_000_000)))
-    chunks = unpack(tmp_path / "r", Limit(size_bytes=1_000_000, ratio=500))
+    chunks = unpack(tmp_path / "r", ExpansionLimit(size_bytes=1_000_000, ratio=500))
     sizes: list[int] = []
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableFile) as caught:
         sizes.extend(map(len, chunks))
-    assert caught.value.problem.check == "decompression_bomb"
+    assert caught.value.finding.check == "decompression_bomb"
     assert sum(sizes) < 36_000_000
 
 
-def unpack(path: Path, limit: Limit) -> Iterator[bytes]:
+def unpack(path: Path, limit: ExpansionLimit) -> Iterator[bytes]:
     for content in open_contents(DataFile(path, path.name), limit):
         yield from content.chunks
 
@@ -359,9 +361,9 @@ def unpack(path: Path, limit: Limit) -> Iterator[bytes]:
 def test_a_value_that_repeats_in_parquet_is_no_way_around(tmp_path: Path) -> None:
     path = tmp_path / "r.parquet"
     pq.write_table(pa.table({"text": pa.array(["x" * 100_000] * 2_000).dictionary_encode()}), path)
-    with pytest.raises(Unreadable) as caught:
-        list(read_parquet(path, (), Limit(size_bytes=10_000_000, ratio=100)))
-    assert caught.value.problem.check == "decompression_bomb"
+    with pytest.raises(UnreadableFile) as caught:
+        list(read_parquet(path, (), ExpansionLimit(size_bytes=10_000_000, ratio=100)))
+    assert caught.value.finding.check == "decompression_bomb"
 
 
 def test_files_come_one_after_another_in_one_format(tmp_path: Path) -> None:
@@ -396,7 +398,7 @@ def test_text_and_rows_of_another_format_do_not_mix(tmp_path: Path, names: tuple
         with pytest.raises(DataError, match=r"b.md holds Text rows after Chat rows"):
             list(source)
     else:
-        assert [type(each).__name__ for each in source] == ["SourceRow", "RefusedRow"]
+        assert [type(each).__name__ for each in source] == ["SourceRow", "InvalidRow"]
 
 
 def test_members_are_kept_beside_the_canonical_row(tmp_path: Path) -> None:
@@ -407,11 +409,11 @@ def test_members_are_kept_beside_the_canonical_row(tmp_path: Path) -> None:
     ]
     (tmp_path / "r").write_text("\n".join(map(json.dumps, rows)))
     outcomes = list(
-        Source([DataFile(tmp_path / "r", "r")], DataFormat.AUTO, keep=("metadata.customer", "tier"))
+        RowSource([DataFile(tmp_path / "r", "r")], DataFormat.AUTO, keep=("metadata.customer", "tier"))
     )
     kept = [each.kept for each in outcomes if isinstance(each, SourceRow)]
     assert kept == [{"metadata.customer": "x", "tier": "3"}, {"metadata.customer": "y", "tier": "true"}]
-    assert isinstance(outcomes[2], RefusedRow)
+    assert isinstance(outcomes[2], InvalidRow)
     assert [str(finding)[:60] for finding in outcomes[2].findings] == [
         'r:3: missing_field: metadata.customer: found ["z"]; write "m',
         'r:3: missing_field: tier: found keys ["completion", "metadat',
@@ -443,10 +445,10 @@ def test_a_folder_gives_its_data_files_in_order(tmp_path: Path) -> None:
     assert [file.name for file in find_files(tmp_path)] == ["a.json.gz", "b.jsonl", "c.zip"]
     assert [file.name for file in find_files(tmp_path / "*.jsonl")] == ["b.jsonl"]
     with pytest.raises(
-        DataError, match=r"q\* names no file of rows \(there are \.gitattributes, README\.md, _SUC"
+        DataError, match=r"q\* has no data files \(there are \.gitattributes, README\.md, _SUC"
     ):
         find_files(tmp_path / "q*", "q*")
-    with pytest.raises(DataError, match=r"deeper/ names no file of rows .nothing is there"):
+    with pytest.raises(DataError, match=r"deeper/ has no data files .nothing is there"):
         find_files(tmp_path / "deeper", "deeper/")
     with pytest.raises(DataError, match="does not exist"):
         find_files(tmp_path / "none/*")
@@ -455,8 +457,8 @@ def test_a_folder_gives_its_data_files_in_order(tmp_path: Path) -> None:
 def test_a_source_that_no_purpose_takes_says_so_at_its_first_row(tmp_path: Path) -> None:
     (tmp_path / "r").write_text(json.dumps({"text": "a"}))
     with pytest.raises(DataError, match="an evaluation needs rows with"):
-        next(iter(Source([DataFile(tmp_path / "r", "r")], DataFormat.AUTO, EVALUATION)))
-    assert isinstance(next(iter(Source([DataFile(tmp_path / "r", "r")], DataFormat.AUTO, ANY))), SourceRow)
+        next(iter(RowSource([DataFile(tmp_path / "r", "r")], DataFormat.AUTO, EVALUATION)))
+    assert isinstance(next(iter(RowSource([DataFile(tmp_path / "r", "r")], DataFormat.AUTO, ANY))), SourceRow)
 
 
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=9)
@@ -507,7 +509,7 @@ def test_what_was_written_is_read_whatever_the_kinds_and_the_order_of_files(
         path.write_bytes(data.draw(st.sampled_from(packs))(WRITE[kind](rows)))
         files.append(DataFile(path, path.name))
     order = data.draw(st.permutations(range(len(parts))))
-    outcomes = list(Source([files[place] for place in order], DataFormat.AUTO))
+    outcomes = list(RowSource([files[place] for place in order], DataFormat.AUTO))
     assert [each.row for each in outcomes] == [row for place in order for row in parts[place]]
     assert all(isinstance(each, SourceRow) for each in outcomes)
 

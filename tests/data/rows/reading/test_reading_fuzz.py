@@ -1,4 +1,4 @@
-"""Thousands of files that were damaged in some way: each is read, row by row, or refused with a place and a reason."""
+"""Readers on thousands of damaged files: each is read, or rejected with place and reason."""
 
 import bz2
 import csv
@@ -23,7 +23,7 @@ from long_form import cases
 
 from tunesmith_contract.run_config import DataFormat
 from tunesmith_data.failures import DataError
-from tunesmith_data.rows.reading import DataFile, RefusedRow, Source, SourceRow
+from tunesmith_data.rows.reading import DataFile, InvalidRow, RowSource, SourceRow
 from tunesmith_data.rows.schema.canonical import canonical_row
 
 FILES_OF_A_BATCH = 500
@@ -195,16 +195,16 @@ def damaged_files(batch: int) -> Iterator[tuple[str, bytes]]:
         yield f"{batch}-{number}{suffix}{packed_suffix}", data if outside else pack(data)
 
 
-def check_refusal(refused: RefusedRow, name: str) -> None:
+def check_refusal(refused: InvalidRow, name: str) -> None:
     assert refused.findings
     for finding in refused.findings:
         assert finding.place.file.startswith(name) and finding.place.line >= 1
         assert (finding.place.column or 1) >= 1
-        assert finding.problem.check and finding.problem.found and finding.problem.advice
+        assert finding.check and finding.found and finding.advice
         assert str(finding).encode() and "\n" not in str(finding)
 
 
-def check_jsonl(outcomes: list[SourceRow | RefusedRow], source: Source, data: bytes) -> None:
+def check_jsonl(outcomes: list[SourceRow | InvalidRow], source: RowSource, data: bytes) -> None:
     """Every line with something on it is a row, and says what any parser finds in it."""
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     assert [each.line for each in outcomes] == [
@@ -218,9 +218,9 @@ def check_jsonl(outcomes: list[SourceRow | RefusedRow], source: Source, data: by
 def check_file(path: Path, name: str, data: bytes) -> bool:
     """Whether a file was read to its end."""
     path.write_bytes(data)
-    source = Source([DataFile(path, name)], DataFormat.AUTO)
+    source = RowSource([DataFile(path, name)], DataFormat.AUTO)
     began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    outcomes: list[SourceRow | RefusedRow] = []
+    outcomes: list[SourceRow | InvalidRow] = []
     failure: DataError | None = None
     try:
         outcomes.extend(source)
@@ -234,7 +234,7 @@ def check_file(path: Path, name: str, data: bytes) -> bool:
         if [file.format for file in source.files] == ["JSONL"]:
             check_jsonl(outcomes, source, data)
     for each in outcomes:
-        if isinstance(each, RefusedRow):
+        if isinstance(each, InvalidRow):
             check_refusal(each, name)
     assert time.monotonic() - began < SECONDS
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < GROWTH_BYTES

@@ -1,4 +1,4 @@
-"""Rows are read, checked, split and stored; nothing is lost, and the same row is always on one side."""
+"""Rows read, checked, split and stored, without loss and with stable sides."""
 
 import gzip
 import json
@@ -46,10 +46,10 @@ def test_each_check_names_file_line_and_what_to_write(tmp_path: Path, check: str
     path.write_text(f"{json.dumps(GOOD)}\n\n{json.dumps(row)}\n")
     source = read_source(path, DataFormat.AUTO)
     (finding,) = source.findings
-    assert (finding.place.file, finding.place.line, finding.problem.check) == ("rows.jsonl", 3, check)
-    assert finding.problem.found
-    assert finding.problem.advice
-    assert [(refused.line, refused.row) for refused in source.refused] == [(3, row)]
+    assert (finding.place.file, finding.place.line, finding.check) == ("rows.jsonl", 3, check)
+    assert finding.found
+    assert finding.advice
+    assert [(invalid.line, invalid.row) for invalid in source.invalid] == [(3, row)]
     assert len(source.rows) == 1
 
 
@@ -66,7 +66,7 @@ def test_checks_of_prompt_completion(tmp_path: Path, check: str, row: Any) -> No
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(row))
     (finding,) = read_source(path, DataFormat.PROMPT_COMPLETION).findings
-    assert finding.problem.check == check
+    assert finding.check == check
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_bad_bytes_are_findings(tmp_path: Path, check: str, text: bytes, line: i
     path = tmp_path / "rows.jsonl"
     path.write_bytes(json.dumps(GOOD).encode() + b"\r\n" + text)
     (finding,) = read_source(path, DataFormat.AUTO).findings
-    assert (finding.problem.check, finding.place.line) == (check, line)
+    assert (finding.check, finding.place.line) == (check, line)
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,8 @@ def test_what_people_write_by_mistake_is_told_with_what_to_write(
     path = tmp_path / "rows.jsonl"
     path.write_bytes(f"{json.dumps(GOOD)}\n{line}\n".encode())
     (finding,) = read_source(path, DataFormat.AUTO).findings
-    assert (finding.place.line, finding.problem.check) == (2, "invalid_json")
-    assert advice in finding.problem.advice
+    assert (finding.place.line, finding.check) == (2, "invalid_json")
+    assert advice in finding.advice
 
 
 def test_array_gzip_and_byte_order_mark(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every format is told from the others, checked, made canonical, and read back as it was written."""
+"""Row formats: detection, checks, canonical form, and round trip through Parquet."""
 
 import json
 from pathlib import Path
@@ -104,9 +104,9 @@ def test_an_implied_prompt_is_taken_out_of_both_answers(
     ],
 )
 def test_each_check_says_what_to_write(data_format: str, row: Any, check: str) -> None:
-    problems = check_row(row, DataFormat(data_format))
-    assert {problem.check for problem in problems} == {check}
-    assert all(problem.found and problem.advice for problem in problems)
+    findings = check_row(row, DataFormat(data_format))
+    assert {finding.check for finding in findings} == {check}
+    assert all(finding.found and finding.advice for finding in findings)
 
 
 @pytest.mark.parametrize(
@@ -152,14 +152,14 @@ def test_a_file_holds_text_or_messages(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(f"{json.dumps(TURNS)}\n{json.dumps(TEXTS)}\n")
     (finding,) = read_source(path, DataFormat.AUTO).findings
-    assert (finding.place.line, finding.problem.check) == (2, "mixed_forms")
+    assert (finding.place.line, finding.check) == (2, "mixed_forms")
 
 
 def test_rows_on_one_line_are_counted_each(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([TEXTS, TEXTS, TEXTS | {"chosen": 1}, TEXTS | {"chosen": 2}]))
     source = read_source(path, DataFormat.AUTO)
-    assert (len(source.rows), len(source.refused)) == (2, 2)
+    assert (len(source.rows), len(source.invalid)) == (2, 2)
 
 
 def test_text_files_are_divided_between_paragraphs(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_text_files_are_divided_between_paragraphs(tmp_path: Path) -> None:
     assert source.rows[0].row == {"text": "# One\n\nfirst\nsecond"}
     path.write_bytes(b"\xff")
     (finding,) = read_source(path, DataFormat.TEXT).findings
-    assert finding.problem.check == "invalid_encoding"
+    assert finding.check == "invalid_encoding"
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60), st.integers(1, 20))

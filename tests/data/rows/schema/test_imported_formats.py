@@ -1,4 +1,4 @@
-"""Rows of ShareGPT's and Alpaca's form become conversations and preferences; checks name what was written."""
+"""Conversion of ShareGPT and Alpaca rows; checks name the original members."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tunesmith_contract.run_config import DataFormat
-from tunesmith_data.rows.reading import DataFile, RefusedRow, Source
+from tunesmith_data.rows.reading import DataFile, InvalidRow, RowSource
 from tunesmith_data.rows.schema.canonical import canonical_row
 from tunesmith_data.rows.schema.formats import ANY, EVALUATION, Purpose, detect_format
 from tunesmith_data.rows.schema.row_checks import check_row
@@ -166,9 +166,9 @@ ALPACA_CASES: list[tuple[Purpose, Any, str, str]] = [
 def test_a_check_names_the_member_that_was_written(
     data_format: DataFormat, purpose: Purpose, row: Any, check: str, member: str
 ) -> None:
-    (problem,) = check_row(row, data_format, purpose)
-    assert (problem.check, problem.member) == (check, member)
-    assert problem.found and problem.advice
+    (finding,) = check_row(row, data_format, purpose)
+    assert (finding.check, finding.member) == (check, member)
+    assert finding.found and finding.advice
 
 
 @pytest.mark.parametrize("data_format", [DataFormat.SHAREGPT, DataFormat.ALPACA])
@@ -190,8 +190,8 @@ def test_pairs_and_judged_answers_do_not_mix_in_one_source(tmp_path: Path) -> No
         {"instruction": "hi", "chosen": "hello", "rejected": "no"},
     ]
     (tmp_path / "r").write_text("\n".join(map(json.dumps, rows)))
-    _, second = Source([DataFile(tmp_path / "r", "r")], DataFormat.AUTO, JUDGED)
-    assert isinstance(second, RefusedRow)
+    _, second = RowSource([DataFile(tmp_path / "r", "r")], DataFormat.AUTO, JUDGED)
+    assert isinstance(second, InvalidRow)
     assert str(second.findings[0]).startswith(
         "r:2: mixed_forms: found a pair of answers among rows with one answer"
     )

@@ -1,5 +1,6 @@
-"""The same row is always on the same side, groups stay together, strata hold out their share, counts add up."""
+"""Split: stable sides, groups that stay together, shares of strata, counts that add up."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from stored_rows import divide, fill, store_rows
 
 from tunesmith_contract.run_config import ValidationSource
 from tunesmith_data.rows.table.parquet import read_rows
-from tunesmith_data.rows.table.record import Side
+from tunesmith_data.rows.table.record import RowSide
 from tunesmith_data.rows.table.row_store import RowStore
 from tunesmith_data.rows.table.split import dataset_digest
 
@@ -32,8 +33,11 @@ grouped_rows = st.lists(
 )
 
 
+Folders = Callable[[], Path]
+
+
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     return lambda: tmp_path_factory.mktemp("store")
 
 
@@ -49,7 +53,7 @@ def test_parquet_keeps_any_text(tmp_path_factory: pytest.TempPathFactory, rows: 
 
 
 @given(rows_strategy)
-def test_a_store_gives_back_what_it_was_given_in_any_order(folders: Any, rows: Rows) -> None:
+def test_a_store_gives_back_what_it_was_given_in_any_order(folders: Folders, rows: Rows) -> None:
     with fill(folders(), rows) as store:
         assert [record.row for batch in store.batches() for record in batch] == rows
         backwards = list(range(len(rows)))[::-1]
@@ -59,24 +63,26 @@ def test_a_store_gives_back_what_it_was_given_in_any_order(folders: Any, rows: R
 
 @given(rows_strategy, rows_strategy, st.booleans(), st.integers(0, 3), st.floats(0, 0.9))
 def test_sides_add_up_and_a_row_never_straddles(
-    folders: Any, train: Rows, held_out: Rows, deduplicate: bool, seed: int, fraction: float
+    folders: Folders, train: Rows, held_out: Rows, deduplicate: bool, seed: int, fraction: float
 ) -> None:
     for own in ([], held_out):
         source = ValidationSource(fraction=0.0 if own else fraction)
         with fill(folders(), train, held_out=own) as store:
             sides = divide(store, source, seed=seed, deduplicate=deduplicate)
             assert sorted(index for side in sides.values() for index in side) == list(range(len(store)))
-            learned, validated = (contents(store, sides[side]) for side in (Side.TRAIN, Side.VALIDATION))
+            learned, validated = (
+                contents(store, sides[side]) for side in (RowSide.TRAIN, RowSide.VALIDATION)
+            )
             assert learned.isdisjoint(validated)
             if deduplicate:
-                assert len(learned) == len(sides[Side.TRAIN])
+                assert len(learned) == len(sides[RowSide.TRAIN])
                 every = {(row["prompt"], row["completion"]) for row in [*train, *own]}
                 assert learned | validated == every
 
 
 @given(grouped_rows, grouped_rows, st.booleans(), st.randoms(use_true_random=False))
 def test_a_row_stays_on_its_side_when_rows_move_or_come(
-    folders: Any, rows: Rows, more: Rows, grouped: bool, chance: Any
+    folders: Folders, rows: Rows, more: Rows, grouped: bool, chance: Any
 ) -> None:
     fields = {"group": "group"} if grouped else {"stratum": "group"}
     if grouped:
@@ -87,12 +93,12 @@ def test_a_row_stays_on_its_side_when_rows_move_or_come(
     chance.shuffle(grown)
     with fill(folders(), rows, **fields) as before, fill(folders(), grown, **fields) as after:
         old, new = (divide(store, source, seed=5) for store in (before, after))
-        for side in (Side.TRAIN, Side.VALIDATION):
+        for side in (RowSide.TRAIN, RowSide.VALIDATION):
             assert contents(before, old[side]) <= contents(after, new[side])
 
 
 @given(grouped_rows, st.integers(0, 9), st.booleans())
-def test_groups_stay_together(folders: Any, rows: Rows, seed: int, stratified: bool) -> None:
+def test_groups_stay_together(folders: Folders, rows: Rows, seed: int, stratified: bool) -> None:
     rows = [row | {"kind": row["prompt"][0]} for row in rows]
     fields = {"group": "group", "stratum": "kind"}
     source = ValidationSource(
@@ -101,14 +107,15 @@ def test_groups_stay_together(folders: Any, rows: Rows, seed: int, stratified: b
     with fill(folders(), rows, **fields) as store:
         sides = divide(store, source, seed=seed)
         groups = [
-            {record.group for record in store.take(sides[side])} for side in (Side.TRAIN, Side.VALIDATION)
+            {record.group for record in store.take(sides[side])}
+            for side in (RowSide.TRAIN, RowSide.VALIDATION)
         ]
         assert groups[0].isdisjoint(groups[1])
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.sampled_from([0.1, 0.25, 0.5]))
 @settings(max_examples=cases(40, 800))
-def test_each_stratum_holds_out_its_share(folders: Any, sizes: list[int], fraction: float) -> None:
+def test_each_stratum_holds_out_its_share(folders: Folders, sizes: list[int], fraction: float) -> None:
     rows = [
         {"prompt": f"{stratum} {number}", "completion": "x", "label": str(stratum)}
         for stratum, size in enumerate(sizes)
@@ -116,29 +123,31 @@ def test_each_stratum_holds_out_its_share(folders: Any, sizes: list[int], fracti
     ]
     source = ValidationSource(fraction=fraction, stratify_field="label")
     with fill(folders(), rows, stratum="label") as store:
-        held_out = store.take(divide(store, source, seed=1)[Side.VALIDATION])
+        held_out = store.take(divide(store, source, seed=1)[RowSide.VALIDATION])
         for stratum, size in enumerate(sizes):
             count = sum(record.stratum == str(stratum) for record in held_out)
             assert count == int(size * fraction + 0.5)
 
 
-def test_strata_that_grow_move_few_rows(folders: Any) -> None:
+def test_strata_that_grow_move_few_rows(folders: Folders) -> None:
     rows = [{"prompt": str(number), "completion": "x", "label": "a"} for number in range(1100)]
     source = ValidationSource(fraction=0.2, stratify_field="label")
     with (
         fill(folders(), rows[:1000], stratum="label") as before,
         fill(folders(), rows, stratum="label") as after,
     ):
-        old, new = (set(divide(store, source, seed=1)[Side.VALIDATION]) for store in (before, after))
+        old, new = (set(divide(store, source, seed=1)[RowSide.VALIDATION]) for store in (before, after))
         assert len(old) == 200
         assert len(old - new) <= 30
 
 
-def test_split_holds_out_about_the_fraction_and_another_seed_others(folders: Any) -> None:
+def test_split_holds_out_about_the_fraction_and_another_seed_others(folders: Folders) -> None:
     rows = [{"prompt": str(number), "completion": "x"} for number in range(2000)]
     source = ValidationSource(fraction=0.1)
     with fill(folders(), rows) as store:
-        first, second, again = (set(divide(store, source, seed=seed)[Side.VALIDATION]) for seed in (1, 2, 1))
+        first, second, again = (
+            set(divide(store, source, seed=seed)[RowSide.VALIDATION]) for seed in (1, 2, 1)
+        )
     assert 140 < len(first) < 260
     assert first == again != second
 
@@ -150,7 +159,7 @@ def test_the_digest_is_of_contents_sides_and_order() -> None:
     assert dataset_digest(digests[:2], digests[2:]) not in others
 
 
-def test_rows_lie_on_disk_not_in_memory(folders: Any) -> None:
+def test_rows_lie_on_disk_not_in_memory(folders: Folders) -> None:
     folder: Path = folders()
     rows = ({"prompt": f"{number} {'x' * 1000}", "completion": "y"} for number in range(5000))
     with fill(folder, rows) as store:
@@ -160,7 +169,7 @@ def test_rows_lie_on_disk_not_in_memory(folders: Any) -> None:
         assert sum(file.stat().st_size for file in folder.iterdir()) >= store.size_bytes
 
 
-def test_long_rows_come_few_at_a_time(folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_rows_come_few_at_a_time(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunesmith_data.rows.table.row_store.BATCH_BYTES", 1000)
     lengths = [10] * 40 + [3000, 10, 10, 900, 900, 10]
     with fill(folders(), [{"text": "x" * length} for length in lengths]) as store:

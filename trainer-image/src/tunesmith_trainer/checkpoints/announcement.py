@@ -12,7 +12,7 @@ from tunesmith_contract.progress import (
     CHECKPOINT_TIME,
 )
 from tunesmith_contract.report import Checkpoint
-from tunesmith_data.pod.progress import Progress
+from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.storage import write_atomically
 
 
@@ -26,7 +26,7 @@ class CheckpointAnnouncer:
         environment: variables that name the launcher's file.
     """
 
-    def __init__(self, progress: Progress, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, progress: ProgressReporter, environment: Mapping[str, str] = os.environ) -> None:
         file = environment.get(CHECKPOINT_FILE_ENV)
         self._file = Path(file) if file else None
         self._progress = progress

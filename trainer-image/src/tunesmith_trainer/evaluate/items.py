@@ -8,7 +8,7 @@ from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.run_config import DataFormat, Metric, Side, Suite
 from tunesmith_data.failures import UserError
 from tunesmith_data.models.rendering import Message, Renderer
-from tunesmith_data.rows.findings import Problem
+from tunesmith_data.rows.findings import Finding
 from tunesmith_data.rows.reading import raise_findings, read_source
 from tunesmith_data.rows.schema.formats import EVALUATION, Row, is_conversational
 from tunesmith_data.rows.schema.row_checks import row_digest
@@ -54,7 +54,7 @@ def read_items(path: Path, name: str, metrics: Sequence[Metric] = ()) -> list[Ev
         raise_findings(list(source.findings))
     items = {item.digest: item for item in (_item(row.row, row.line) for row in reversed(source.rows))}
     findings = [
-        Problem("expected_answer", item.expected[:60], f"write an answer that fits {metric}").at(
+        Finding("expected_answer", item.expected[:60], f"write an answer that fits {metric}").at(
             name, item.line
         )
         for item in items.values()

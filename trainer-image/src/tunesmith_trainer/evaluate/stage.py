@@ -10,7 +10,7 @@ from tunesmith_contract.policy import policy_digest
 from tunesmith_contract.report import Artifact, EvaluationReport, MetricResult, Outcome, RunReport
 from tunesmith_contract.run_config import EvaluateConfig, Metric, Side, Suite
 from tunesmith_data.failures import DataError
-from tunesmith_data.pod.progress import Progress
+from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.pod.workspace import Workspace
 
@@ -50,7 +50,9 @@ class SuiteAnswers:
         return [score(metric, texts[item.digest], item.expected) for item in self.questions.items]
 
 
-def evaluate(config: EvaluateConfig, storage: Storage, workspace: Workspace, progress: Progress) -> RunReport:
+def evaluate(
+    config: EvaluateConfig, storage: Storage, workspace: Workspace, progress: ProgressReporter
+) -> RunReport:
     """Run the stage and commit its report.
 
     Raises:
@@ -81,7 +83,7 @@ def _answer_all(
     suites: Sequence[SuiteItems],
     pool: Sequence[EvaluationItem],
     workspace: Workspace,
-    progress: Progress,
+    progress: ProgressReporter,
 ) -> list[SuiteAnswers]:
     """Answers of all sides to all items."""
     tested = [item for questions in suites for item in questions.items]

@@ -15,7 +15,7 @@ from tunesmith_contract.layout import checkpoints_uri
 from tunesmith_contract.run_config import Parallelism, TrainConfig
 from tunesmith_contract.uris import MOUNTED
 from tunesmith_data.failures import Preempted, UserError
-from tunesmith_data.pod.progress import Progress
+from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_trainer.checkpoints.announcement import CheckpointAnnouncer
 from tunesmith_trainer.checkpoints.folder import CheckpointFolder, checkpoint_name, require_same_world
@@ -65,7 +65,7 @@ class ResumableTraining:
         root = workspace.checkpoints
         lease = WriterLease(root, broadcast_from_first(new_holder(os.environ)))
         self.folder = CheckpointFolder(root, self._uri, lease)
-        announcer = CheckpointAnnouncer(Progress())
+        announcer = CheckpointAnnouncer(ProgressReporter())
         self._newest: Path | None = broadcast_from_first(self.folder.open() if is_first_rank() else None)
         if self._newest is not None:
             require_same_world(self._newest, world_size(), config.parallelism)

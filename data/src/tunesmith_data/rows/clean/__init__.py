@@ -1,1 +1,1 @@
-"""Takes out what must not be trained on: repetitions, leaks, personal data."""
+"""Cleaning: near duplicates, overlap with held-out rows, personal data."""

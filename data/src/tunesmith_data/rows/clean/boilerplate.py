@@ -1,4 +1,4 @@
-"""What many rows say in the same words: instructions, templates, footers. It makes no two rows alike."""
+"""Boilerplate detection: passages that many rows share, such as instructions and footers."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ PASSAGE = 32
 #: A passage is boilerplate in more rows than this, and than COMMON_SHARE of all.
 COMMON_ROWS = 10
 COMMON_SHARE = 0.001
-#: What more rows than this share is a template, in which one word makes the difference.
+#: A passage in more rows than this is a template, in which one word makes the difference.
 TEMPLATE_ROWS = 4
 
 _SLOT_BITS = 26
@@ -21,7 +21,7 @@ _MOST = np.iinfo(np.uint8).max
 
 
 class Boilerplate:
-    """Counts the rows that hold each passage, in a table of 64 MiB, which a few rows don't fill.
+    """Counter of rows per passage, in a hash table of 64 MiB.
 
     Passages that share a slot of the table are counted together; there are more slots than a million rows need.
     """
@@ -30,8 +30,8 @@ class Boilerplate:
         self._counts = np.zeros(_SLOTS, np.uint8)
         self._rows = 0
 
-    def see(self, rows: Sequence[Sequence[bytes]]) -> None:
-        """Count the passages of rows, each once a row."""
+    def update(self, rows: Sequence[Sequence[bytes]]) -> None:
+        """Count the passages of rows, each once per row."""
         self._rows += len(rows)
         numbers, _, texts = passages([text for row in rows for text in row], PASSAGE)
         owners = np.repeat(np.arange(len(rows)), [len(row) for row in rows])[texts]
@@ -52,13 +52,13 @@ class Boilerplate:
         return stripped
 
     def is_template(self, one: bytes, other: bytes) -> bool:
-        """Whether most of what two texts share is in many rows."""
+        """Whether two texts mostly share passages that many rows contain."""
         shared = np.intersect1d(passages([one], PASSAGE)[0], passages([other], PASSAGE)[0])
         return bool(shared.size and np.median(self._counts[_slots(shared)]) > TEMPLATE_ROWS)
 
 
 def common_limit(rows: int) -> float:
-    """In how many of so many rows a passage may be before it is boilerplate."""
+    """Number of rows from which a passage is boilerplate."""
     return min(max(COMMON_ROWS, COMMON_SHARE * rows), _MOST - 1)
 
 

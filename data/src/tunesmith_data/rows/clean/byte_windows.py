@@ -1,6 +1,6 @@
-"""Windows of bytes over normalised texts, as numbers: shingles for likeness, longer ones for what is quoted.
+"""Byte windows over normalized texts, as numbers: shingles and passages.
 
-Bytes suit every script alike: five of them are five letters of English and a little less than two of Chinese.
+Bytes suit every script: five of them are five letters of English and a little less than two of Chinese.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Numbers = NDArray[np.uint64]
 
-#: Bytes of a shingle; it fits its number, so that likeness is counted, not estimated.
+#: Bytes of a shingle; it fits into its number, so that similarity is counted, not estimated.
 SHINGLE = 5
 
 _WORD = 8
@@ -21,7 +21,7 @@ _SPACE = 0x20
 
 
 def mix(numbers: Numbers) -> Numbers:
-    """Spread numbers over 64 bits (the finaliser of SplitMix64, Steele et al. 2014)."""
+    """Spread numbers over 64 bits (the finalizer of SplitMix64, Steele et al. 2014)."""
     mixed = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
@@ -62,7 +62,7 @@ def passages(texts: Sequence[bytes], width: int) -> tuple[Numbers, NDArray[np.in
     Characters of three bytes and more each count as words: most such scripts are written without spaces.
 
     Args:
-        texts: normalised.
+        texts: normalized.
         width: a multiple of eight.
     """
     buffer = b" ".join(texts)

@@ -1,4 +1,4 @@
-"""Brings together rows whose signatures agree in a band: which pairs are worth a comparison of their texts."""
+"""Candidate pairs of similar rows, found by locality-sensitive hashing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from .minhash_signatures import MARGIN, SLOTS, Bands, Signatures
 
 Places = NDArray[np.int64]
 
-#: More rows than this in a band are a crowd: its rows are compared with its first ones only.
-CROWD = 64
+#: In larger groups, rows are compared only with the first ones.
+MAX_GROUP = 64
 
 _FIRSTS = 4
 _LIKELIEST = 4
@@ -25,8 +25,8 @@ _HIGH = np.uint64(32)
 
 
 @dataclass(frozen=True, slots=True)
-class Candidates:
-    """What signatures say.
+class CandidatePairs:
+    """Candidate pairs, and rows in large groups.
 
     Attributes:
         pairs: an array of pairs x 2 of places, the earlier one first; by the later one, then the likeliest first.
@@ -37,17 +37,19 @@ class Candidates:
     crowded: Places
 
 
-def find_candidates(signatures: Signatures, bands: Bands, threshold: float) -> Candidates:
+def find_candidates(signatures: Signatures, bands: Bands, threshold: float) -> CandidatePairs:
     """The pairs of signatures that agree in a band, and altogether about as much as the threshold."""
-    found = np.empty(0, np.uint64)
+    pair_codes = np.empty(0, np.uint64)
     crowded = np.zeros(len(signatures), dtype=bool)
     for band in range(bands.count):
         order, first, size = _groups(bands.keys(signatures, band))
-        crowded[order[size > CROWD]] = True
-        codes = distinct(np.concatenate([_encode(*each) for each in _couples(order, first, size)]))
+        crowded[order[size > MAX_GROUP]] = True
+        codes = distinct(
+            np.concatenate([_encode(*couple) for couple in _pairs_in_groups(order, first, size)])
+        )
         likely = _agreeing_slots(signatures, _decode(codes)) >= (threshold - MARGIN) * SLOTS
-        found = distinct(np.concatenate([found, codes[likely]]))
-    return Candidates(_worth_comparing(signatures, _decode(found)), np.flatnonzero(crowded))
+        pair_codes = distinct(np.concatenate([pair_codes, codes[likely]]))
+    return CandidatePairs(_select_pairs(signatures, _decode(pair_codes)), np.flatnonzero(crowded))
 
 
 def by_later(pairs: Places) -> Places:
@@ -60,8 +62,8 @@ def slices(array: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
     return (array[begin : begin + size] for begin in range(0, len(array), size))
 
 
-def _worth_comparing(signatures: Signatures, pairs: Places) -> Places:
-    """Of each row's pairs the likeliest, and those with the earliest rows, which others may be removed for.
+def _select_pairs(signatures: Signatures, pairs: Places) -> Places:
+    """For each row the most similar pairs, and those with the earliest rows.
 
     Args:
         signatures: of all rows.
@@ -83,7 +85,7 @@ def _agreeing_slots(signatures: Signatures, pairs: Places) -> NDArray[np.int64]:
 
 
 def _groups(keys: NDArray[np.uint64]) -> tuple[Places, Places, Places]:
-    """Rows of like keys side by side: their order, and for each place in it where its group begins and its size."""
+    """Sort order that groups equal keys; for each position the start and size of its group."""
     order = np.argsort(keys, kind="stable")
     differs = np.ones(keys.size, dtype=bool)
     differs[1:] = np.diff(keys[order]) != 0
@@ -92,15 +94,15 @@ def _groups(keys: NDArray[np.uint64]) -> tuple[Places, Places, Places]:
     return order, np.repeat(begins, sizes), np.repeat(sizes, sizes)
 
 
-def _couples(order: Places, first: Places, size: Places) -> Iterator[tuple[Places, Places]]:
-    """Each row with the first few of its group and, where it is no crowd, with the neighbours before it."""
+def _pairs_in_groups(order: Places, first: Places, size: Places) -> Iterator[tuple[Places, Places]]:
+    """Pairs within groups: each row with the first few, and in small groups with its neighbors."""
     place = np.arange(order.size)
     rank = place - first
     for step in range(_FIRSTS):
         chosen = place[rank > step]
         yield order[first[chosen] + step], order[chosen]
     for step in range(1, _NEIGHBOURS + 1):
-        chosen = place[(rank >= step + _FIRSTS) & (size <= CROWD)]
+        chosen = place[(rank >= step + _FIRSTS) & (size <= MAX_GROUP)]
         yield order[chosen - step], order[chosen]
 
 

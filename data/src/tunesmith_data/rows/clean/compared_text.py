@@ -1,4 +1,4 @@
-"""What two rows are compared by: their texts without case, white space and punctuation, and what has to be the same."""
+"""Normalized texts by which rows are compared, and a key of what must be equal."""
 
 import re
 import unicodedata
@@ -11,7 +11,7 @@ from tunesmith_data.rows.schema.formats import Row
 from tunesmith_data.rows.schema.row_texts import answer_text, prompt_text, rejected_text
 from tunesmith_data.rows.table.record import Record
 
-#: Bytes up to which an answer has to be the same, not only alike: about eight words, or a label, a number, a name.
+#: Bytes up to which an answer has to be equal, not only similar: about eight words, or a label, a number, a name.
 SHORT_ANSWER = 48
 
 # What a sentence is punctuated with. Other signs stay: C is not C#, and a + b not a * b.
@@ -21,17 +21,17 @@ _DIGITS = re.compile(r"\d+")
 _MINUS = "-−"  # noqa: RUF001 (the minus sign of typesetters)
 
 
-#: Fetches records by their indexes, in the order asked for.
+#: Function that returns records by their indexes, in the requested order.
 RecordsOf = Callable[[Sequence[int]], Sequence[Record]]
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """A row, ready to be compared.
+class RowParts:
+    """Normalized texts and key of a row.
 
     Attributes:
-        texts: question, answer and rejected answer, or the one text; normalised, as UTF-8. Absent ones are empty.
-        key: rows with different keys are different rows, however alike their texts are. It holds the numbers of
+        texts: question, answer and rejected answer, or the one text; normalized, as UTF-8. Absent ones are empty.
+        key: rows with different keys are different, however similar their texts are. It covers the numbers of
             question and answer, the system's message, calls of tools, the label, and answers as short as a label.
     """
 
@@ -39,23 +39,29 @@ class Parts:
     key: int
 
 
-def parts_of(row: Row) -> Parts:
-    """A canonical row's parts."""
+def row_parts(row: Row) -> RowParts:
+    """Normalized texts and key of a canonical row."""
     if "text" in row:
-        return Parts((normalise(row["text"]),), 0)
+        return RowParts((normalize(row["text"]),), 0)
     question, *answers = prompt_text(row), answer_text(row), rejected_text(row)
-    texts = (normalise(question), *(normalise(answer) for answer in answers))
+    texts = (normalize(question), *(normalize(answer) for answer in answers))
     short = [text.decode() if len(text) <= SHORT_ANSWER else "" for text in texts[1:]]
-    same = [numbers(question), [numbers(answer) for answer in answers], short, row.get("label"), *_apart(row)]
-    return Parts(texts, key_of(canonical_json(same)))
+    same = [
+        numbers(question),
+        [numbers(answer) for answer in answers],
+        short,
+        row.get("label"),
+        *_distinguishing_members(row),
+    ]
+    return RowParts(texts, content_key(canonical_json(same)))
 
 
-def question_of(row: Row) -> str:
-    """What identifies an item: what is asked, or the text where nothing is."""
+def identifying_text(row: Row) -> str:
+    """Text that identifies a row: its question, or its text if there is none."""
     return prompt_text(row) or answer_text(row)
 
 
-def normalise(text: str) -> bytes:
+def normalize(text: str) -> bytes:
     """A text's words and signs with one space between them: NFKC, no case, no punctuation, as UTF-8."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(_TOKEN.findall(folded)).encode("utf-8", "replace")
@@ -67,18 +73,18 @@ def numbers(text: str) -> list[str]:
 
 
 def _sign(text: str, begin: int) -> str:
-    """The minus sign of the number that begins there; in 2010-2020 there is none."""
+    """Minus sign of the number at a position; empty for a range such as 2010-2020."""
     negative = text[begin - 1 : begin] in _MINUS if begin else False
     return "-" if negative and not text[begin - 2 : begin - 1].isalnum() else ""
 
 
-def key_of(content: bytes) -> int:
-    """A number of 64 bits that stands for the content."""
+def content_key(content: bytes) -> int:
+    """64-bit hash of the content."""
     return int.from_bytes(blake2b(content, digest_size=8).digest(), "little")
 
 
-def _apart(row: Row) -> Iterator[object]:
-    """What is no text of question or answer, and makes a row another one."""
+def _distinguishing_members(row: Row) -> Iterator[object]:
+    """Other members that distinguish rows: tools, system messages, tool calls."""
     yield row.get("tools")
     for messages in (row.get(name) for name in ("messages", "prompt", "completion", "chosen", "rejected")):
         if isinstance(messages, list):

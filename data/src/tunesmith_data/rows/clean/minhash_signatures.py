@@ -1,7 +1,7 @@
-"""MinHash signatures (Broder 1997) of one byte a slot, and the bands that bring like rows together.
+"""MinHash signatures (Broder 1997) with one byte per slot, and their bands.
 
 A slot keeps the lowest byte of its minimum (b-bit minwise hashing, Li and König 2010): slots of unlike rows agree once
-in 256, so that likeness is overestimated by less than 0.004.
+in 256, so that similarity is overestimated by less than 0.004.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .byte_windows import Numbers, mix, shingles
-from .compared_text import Parts
+from .compared_text import RowParts
 
 Signatures = NDArray[np.uint8]
 
 #: Bytes of a signature.
 SLOTS = 120
-#: Pairs as alike as the threshold that share a band, at least.
+#: Minimum share of pairs at the threshold that share a band.
 BAND_RECALL = 0.995
 
 #: A little more than three standard errors of the estimate, which are 0.11 at a similarity of 0.8.
@@ -71,24 +71,24 @@ class SignatureIndex:
         self._signatures, self._bands = signatures, bands
         self._least = (threshold - MARGIN) * SLOTS
         keys = [bands.keys(signatures, band) for band in range(bands.count)]
-        self._orders = [np.argsort(each, kind="stable") for each in keys]
-        self._keys = [each[order] for each, order in zip(keys, self._orders, strict=True)]
+        self._orders = [np.argsort(band_keys, kind="stable") for band_keys in keys]
+        self._keys = [band_keys[order] for band_keys, order in zip(keys, self._orders, strict=True)]
 
     def find(self, signatures: Signatures) -> list[tuple[int, int]]:
         """Pairs of (number here, number in the index) that agree in a band, and altogether about enough."""
-        found: set[tuple[int, int]] = set()
+        pairs: set[tuple[int, int]] = set()
         for band in range(self._bands.count):
             wanted = self._bands.keys(signatures, band)
             begins, ends = (np.searchsorted(self._keys[band], wanted, side) for side in ("left", "right"))
             for row in np.flatnonzero(ends > begins).tolist():
-                found.update((row, item) for item in self._orders[band][begins[row] : ends[row]].tolist())
-        return sorted(pair for pair in found if self._agree(signatures[pair[0]], pair[1]))
+                pairs.update((row, item) for item in self._orders[band][begins[row] : ends[row]].tolist())
+        return sorted(pair for pair in pairs if self._agree(signatures[pair[0]], pair[1]))
 
     def _agree(self, signature: Signatures, item: int) -> bool:
         return bool(np.count_nonzero(signature == self._signatures[item]) >= self._least)
 
 
-def sign(rows: Sequence[Parts], seed: int) -> Signatures:
+def sign(rows: Sequence[RowParts], seed: int) -> Signatures:
     """The signature of each row, in an array of rows x SLOTS."""
     batches = [_sign_batch(batch, seed) for batch in _batches(rows)]
     return np.concatenate(batches) if batches else np.empty((0, SLOTS), np.uint8)
@@ -98,7 +98,7 @@ def _recall(similarity: float, width: int) -> float:
     return 1 - (1 - similarity**width) ** (SLOTS // width)
 
 
-def _sign_batch(rows: Sequence[Parts], seed: int) -> Signatures:
+def _sign_batch(rows: Sequence[RowParts], seed: int) -> Signatures:
     from rensa import RMinHash  # Not needed by those who only look at rows.
 
     numbers, counts = shingles([text for row in rows for text in row.texts])
@@ -110,9 +110,9 @@ def _sign_batch(rows: Sequence[Parts], seed: int) -> Signatures:
     return np.array(matrix.to_rows(), dtype=np.uint32).astype(np.uint8)
 
 
-def _batches(rows: Sequence[Parts]) -> Iterator[list[Parts]]:
-    """Rows whose shingles fit into a few megabytes."""
-    batch: list[Parts] = []
+def _batches(rows: Sequence[RowParts]) -> Iterator[list[RowParts]]:
+    """Batches of rows whose shingles fit into a few megabytes."""
+    batch: list[RowParts] = []
     size = 0
     for row in rows:
         batch.append(row)

@@ -1,7 +1,7 @@
-"""Finds rows that say nearly the same, among millions, in bounded memory.
+"""Near-duplicate detection among millions of rows in bounded memory.
 
 Signatures bring candidates together; each pair is then compared by its texts, fetched back from disk. A row is removed
-only if it is itself alike to the row that is kept for it: likeness is never passed on from row to row.
+only if it is itself similar to the row that is kept for it: similarity is not transitive.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from tunesmith_data.rows.table.record import Record
 
 from .boilerplate import Boilerplate
 from .candidate_pairs import by_later, find_candidates, slices
-from .compared_text import Parts, RecordsOf, parts_of
+from .compared_text import RecordsOf, RowParts, row_parts
 from .minhash_signatures import SLOTS, Bands, Signatures, sign
-from .text_similarity import Compared
+from .text_similarity import ComparableRow
 
 _GROWTH = 65_536
-_FETCHED = 2_000
+_FETCH_BATCH = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +33,19 @@ class NearDuplicate:
 
 @dataclass(frozen=True, slots=True)
 class NearCluster:
-    """A row that is kept, and those that are nearly the same, in order."""
+    """Kept row with its near duplicates, in order."""
 
     kept: int
     removed: tuple[NearDuplicate, ...]
 
 
 class NearDuplicates:
-    """Sees all rows once, then says which repeat an earlier one.
+    """Finder of near duplicates, in one pass over all rows.
 
     It holds 128 bytes a row and a table of 64 MiB.
 
     Args:
-        threshold: Jaccard similarity of shingles from which two texts are alike.
+        threshold: Jaccard similarity of shingles from which two texts are similar.
         seed: of the signatures; the same rows and seed give the same clusters.
     """
 
@@ -58,13 +58,13 @@ class NearDuplicates:
         self._indexes = np.empty(0, np.int64)
         self._size = 0
 
-    def see(self, records: Sequence[Record]) -> None:
-        """Take the next rows into account."""
-        rows = [parts_of(record.row) for record in records]
-        self._boilerplate.see([row.texts for row in rows])
+    def update(self, records: Sequence[Record]) -> None:
+        """Add the next rows."""
+        rows = [row_parts(record.row) for record in records]
+        self._boilerplate.update([row.texts for row in rows])
         end = self._size + len(rows)
         while end > len(self._indexes):
-            # In place: the memory is never there twice.
+            # In place, so that the memory is not needed twice.
             self._signatures.resize((len(self._signatures) + _GROWTH, SLOTS), refcheck=False)
             self._indexes.resize(len(self._indexes) + _GROWTH, refcheck=False)
         self._signatures[self._size : end] = sign(rows, self._seed)
@@ -77,11 +77,13 @@ class NearDuplicates:
         Args:
             records_of: fetches records by their indexes, in the order asked for.
         """
-        verdicts = _Verdicts()
-        for some in slices(self._candidates(records_of), _FETCHED):
+        verdicts = _Removals()
+        for some in slices(self._candidates(records_of), _FETCH_BATCH):
             batch = [pair for pair in some.tolist() if verdicts.is_open(pair)]
             parts = self._fetch(sorted({place for pair in batch for place in pair}), records_of)
-            rows = {place: Compared(each, self._boilerplate) for place, each in parts.items()}
+            rows = {
+                place: ComparableRow(place_parts, self._boilerplate) for place, place_parts in parts.items()
+            }
             for pair in filter(verdicts.is_open, batch):
                 one, other = (rows[place] for place in pair)
                 if (similarity := one.similarity(other, self._threshold)) is not None:
@@ -93,33 +95,35 @@ class NearDuplicates:
         return NearCluster(int(self._indexes[kept]), tuple(rows))
 
     def _candidates(self, records_of: RecordsOf) -> NDArray[np.int64]:
-        """Pairs of places that may be alike, by the later one, the likeliest first."""
-        found = find_candidates(self._signatures[: self._size], self._bands, self._threshold)
-        if not found.crowded.size:
-            return found.pairs
-        # What brought so many together is mostly boilerplate: what they say beside it tells more.
-        stripped = [self._sign_stripped(part, records_of) for part in slices(found.crowded, _FETCHED)]
+        """Candidate pairs in order of the later row, most similar first."""
+        candidates = find_candidates(self._signatures[: self._size], self._bands, self._threshold)
+        if not candidates.crowded.size:
+            return candidates.pairs
+        # Large groups mostly share boilerplate: compare the rest of their texts.
+        stripped = [
+            self._sign_stripped(part, records_of) for part in slices(candidates.crowded, _FETCH_BATCH)
+        ]
         beside = find_candidates(np.concatenate(stripped), self._bands, self._threshold)
-        return by_later(np.concatenate([found.crowded[beside.pairs], found.pairs]))
+        return by_later(np.concatenate([candidates.crowded[beside.pairs], candidates.pairs]))
 
     def _sign_stripped(self, places: NDArray[np.int64], records_of: RecordsOf) -> Signatures:
         rows = self._fetch(places.tolist(), records_of).values()
         stripped = iter(self._boilerplate.strip([text for row in rows for text in row.texts]))
-        return sign([Parts(tuple(islice(stripped, len(row.texts))), row.key) for row in rows], self._seed)
+        return sign([RowParts(tuple(islice(stripped, len(row.texts))), row.key) for row in rows], self._seed)
 
-    def _fetch(self, places: Sequence[int], records_of: RecordsOf) -> dict[int, Parts]:
+    def _fetch(self, places: Sequence[int], records_of: RecordsOf) -> dict[int, RowParts]:
         records = records_of([int(self._indexes[place]) for place in places])
-        return {place: parts_of(record.row) for place, record in zip(places, records, strict=True)}
+        return {place: row_parts(record.row) for place, record in zip(places, records, strict=True)}
 
 
-class _Verdicts:
-    """Which row is kept for which; pairs come by the later row, so that the earlier one is decided."""
+class _Removals:
+    """Removed rows, each with the row kept for it; pairs arrive in order of the later row."""
 
     def __init__(self) -> None:
         self._kept_for: dict[int, tuple[int, float]] = {}
 
     def is_open(self, pair: Sequence[int]) -> bool:
-        """Whether both rows are still there."""
+        """Whether both rows are still kept."""
         return not any(place in self._kept_for for place in pair)
 
     def remove(self, pair: Sequence[int], similarity: float) -> None:

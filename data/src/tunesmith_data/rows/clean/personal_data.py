@@ -1,6 +1,6 @@
-"""Finds, reports and masks what belongs to people: addresses of mail and devices, numbers, and keys.
+"""Personal data: detection, masking, and the check ``personal_data``.
 
-Names and postal addresses are not looked for: nothing finds them reliably without a language model.
+Names and postal addresses are not detected: nothing finds them reliably without a language model.
 """
 
 from collections import Counter
@@ -18,11 +18,11 @@ from tunesmith_data.rows.schema.row_texts import whole_text
 from tunesmith_data.rows.table.record import Record
 
 from .recognizers import LONG_NUMBER, Recognizers
-from .secret_keys import MARKS, KeyFinder
+from .secret_keys import MARKS, SecretKeyFinder
 
 
-class Kind(StrEnum):
-    """What was found; where it was masked, its name stands in angle brackets."""
+class PersonalDataKind(StrEnum):
+    """Kind of personal data; masked text shows it in angle brackets."""
 
     KEY = "KEY"
     EMAIL = "EMAIL"
@@ -33,44 +33,44 @@ class Kind(StrEnum):
     PHONE = "PHONE"
 
 
-_WORDS: Mapping[Kind, str] = MappingProxyType(
+_WORDS: Mapping[PersonalDataKind, str] = MappingProxyType(
     {
-        Kind.KEY: "keys or passwords",
-        Kind.EMAIL: "e-mail addresses",
-        Kind.CARD: "payment card numbers",
-        Kind.IBAN: "bank account numbers",
-        Kind.IP_ADDRESS: "IP addresses",
-        Kind.SSN: "social security numbers",
-        Kind.PHONE: "phone numbers",
+        PersonalDataKind.KEY: "keys or passwords",
+        PersonalDataKind.EMAIL: "e-mail addresses",
+        PersonalDataKind.CARD: "payment card numbers",
+        PersonalDataKind.IBAN: "bank account numbers",
+        PersonalDataKind.IP_ADDRESS: "IP addresses",
+        PersonalDataKind.SSN: "social security numbers",
+        PersonalDataKind.PHONE: "phone numbers",
     }
 )
 
-# Members of a row in which nobody writes.
+# Members of a row without text of users.
 _FIXED = frozenset({"role", "tools"})
 _BEFORE = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where something personal stands in a text: from ``start`` up to ``end``."""
+    """Span of personal data in a text, from ``start`` up to ``end``."""
 
-    kind: Kind
+    kind: PersonalDataKind
     start: int
     end: int
 
 
 class PersonalDataFinder:
-    """Finds personal data in texts and rows."""
+    """Finder of personal data in texts and rows."""
 
     def __init__(self) -> None:
         self._recognizers = Recognizers()
-        self._keys = KeyFinder()
+        self._keys = SecretKeyFinder()
         # RE2 searches for all of it in one pass: a text that holds nothing costs a few microseconds.
         self._marks = re2.compile(MARKS)
         self._long_number = re2.compile(LONG_NUMBER)
 
     def find(self, text: str) -> list[Span]:
-        """What is personal in a text, in order; nothing overlaps."""
+        """Spans of personal data in a text, sorted, without overlaps."""
         spans: list[Span] = []
         # Of those that overlap the first in the order of kinds is kept: a key may hold what looks like a number.
         for span in self._candidates(text):
@@ -78,7 +78,7 @@ class PersonalDataFinder:
                 spans.append(span)
         return sorted(spans, key=lambda span: span.start)
 
-    def mask(self, text: str) -> tuple[str, Counter[Kind]]:
+    def mask(self, text: str) -> tuple[str, Counter[PersonalDataKind]]:
         """The text with ``<KIND>`` in the place of what is personal, and how often each kind was found."""
         parts, begin = [], 0
         spans = self.find(text)
@@ -87,44 +87,52 @@ class PersonalDataFinder:
             begin = span.end
         return "".join([*parts, text[begin:]]), Counter(span.kind for span in spans)
 
-    def mask_row(self, row: Row) -> tuple[Row, Counter[Kind]]:
+    def mask_row(self, row: Row) -> tuple[Row, Counter[PersonalDataKind]]:
         """The row with its texts masked, arguments of tools too, and how often each kind was found."""
-        found: Counter[Kind] = Counter()
-        masked = self._mask_value(row, found)
-        return (masked if found else row), found
+        kinds: Counter[PersonalDataKind] = Counter()
+        masked = self._mask_value(row, kinds)
+        return (masked if kinds else row), kinds
 
-    def _mask_value(self, value: Any, found: Counter[Kind]) -> Any:
+    def _mask_value(self, value: Any, counts: Counter[PersonalDataKind]) -> Any:
         if isinstance(value, str):
             masked, kinds = self.mask(value)
-            found.update(kinds)
+            counts.update(kinds)
             return masked
         if isinstance(value, dict):
             return {
-                key: each if key in _FIXED else self._mask_value(each, found) for key, each in value.items()
+                key: member if key in _FIXED else self._mask_value(member, counts)
+                for key, member in value.items()
             }
         if isinstance(value, list):
-            return [self._mask_value(each, found) for each in value]
+            return [self._mask_value(item, counts) for item in value]
         return value
 
     def _candidates(self, text: str) -> Iterator[Span]:
         find = self._recognizers
         searched = text.encode("utf-8", "replace")
-        finders = {Kind.KEY: self._keys.find} if self._marks.search(searched) else {}
+        finders = {PersonalDataKind.KEY: self._keys.find} if self._marks.search(searched) else {}
         if "@" in text:
-            finders[Kind.EMAIL] = find.emails
+            finders[PersonalDataKind.EMAIL] = find.emails
         if self._long_number.search(searched):
-            numbers = {Kind.CARD: find.cards, Kind.IBAN: find.ibans, Kind.IP_ADDRESS: find.addresses}
-            finders |= numbers | {Kind.SSN: find.security_numbers, Kind.PHONE: find.phones}
+            numbers = {
+                PersonalDataKind.CARD: find.cards,
+                PersonalDataKind.IBAN: find.ibans,
+                PersonalDataKind.IP_ADDRESS: find.addresses,
+            }
+            finders |= numbers | {
+                PersonalDataKind.SSN: find.security_numbers,
+                PersonalDataKind.PHONE: find.phones,
+            }
         elif text.count(":") > 1:
-            finders[Kind.IP_ADDRESS] = find.addresses
+            finders[PersonalDataKind.IP_ADDRESS] = find.addresses
         for kind, finder in finders.items():
             yield from (Span(kind, *span) for span in finder(text))
 
 
-class PersonalData:
-    """The check ``personal_data``: which rows hold personal data, and of which kinds.
+class PersonalDataCheck:
+    """Check ``personal_data``: rows with personal data, by kind.
 
-    What it says never holds what it found: excerpts are masked.
+    Its issue contains no personal data: excerpts are masked.
 
     Args:
         finder: finds it.
@@ -135,35 +143,35 @@ class PersonalData:
         self._finder = finder
         self._masked = masked
         self._rows = 0
-        self._kinds: Counter[Kind] = Counter()
+        self._kinds: Counter[PersonalDataKind] = Counter()
         self._examples: list[Example] = []
 
-    def see(self, records: Sequence[Record]) -> None:
-        """Take the next rows into account."""
+    def update(self, records: Sequence[Record]) -> None:
+        """Add the next rows."""
         for record in records:
-            row, found = self._finder.mask_row(record.row)
-            if found:
-                self.note(record, row, found)
+            row, kinds = self._finder.mask_row(record.row)
+            if kinds:
+                self.note(record, row, kinds)
 
-    def note(self, record: Record, masked: Row, found: Counter[Kind]) -> None:
+    def note(self, record: Record, masked: Row, kinds: Counter[PersonalDataKind]) -> None:
         """Take a row into account, of which ``mask_row`` has made another one."""
         self._rows += 1
-        self._kinds.update(list(found))
+        self._kinds.update(list(kinds))
         if len(self._examples) < MAX_EXAMPLES:
-            detail = ", ".join(f"{count} {_WORDS[kind]}" for kind, count in sorted(found.items()))
-            shown = _beginning_near(whole_text(masked), [f"<{kind}>" for kind in found])
+            detail = ", ".join(f"{count} {_WORDS[kind]}" for kind, count in sorted(kinds.items()))
+            shown = _text_from_mark(whole_text(masked), [f"<{kind}>" for kind in kinds])
             self._examples.append(Example(place=record.place, excerpt=excerpt(shown), detail=detail))
 
     def finish(self) -> Iterator[Issue]:
-        """What there is to say of all rows."""
+        """Issue for all rows with personal data."""
         if not self._rows:
             return
         kinds = ", ".join(f"{_WORDS[kind]} in {count:,}" for kind, count in self._kinds.most_common())
         rows = "1 row" if self._rows == 1 else f"{self._rows:,} rows"
         hold = "holds" if self._rows == 1 else "hold"
-        what = "held personal data, which is masked" if self._masked else f"{hold} personal data"
+        what = "contained personal data, which is masked" if self._masked else f"{hold} personal data"
         advice = (
-            "look through the examples: what is masked is not learned"
+            "check the examples: masked text is not learned"
             if self._masked
             else "a model may repeat what it was trained on: set personalData to Mask, or take it out"
         )
@@ -177,8 +185,26 @@ class PersonalData:
         )
 
 
-def _beginning_near(text: str, marks: Sequence[str]) -> str:
-    """The text from a little before the first mark on."""
+def _text_from_mark(text: str, marks: Sequence[str]) -> str:
+    """Text from shortly before the first mark."""
     places = [place for mark in marks if (place := text.find(mark)) >= 0]
     begin = max(0, min(places, default=0) - _BEFORE)
     return text[begin:]
+
+
+#: Members of reports that quote rows or annotators' comments.
+_QUOTING = frozenset({"excerpt", "otherExcerpt", "detail", "reasons", "comments"})
+
+
+def mask_quotations(value: Any, finder: PersonalDataFinder) -> Any:
+    """JSON document with personal data masked in its excerpts."""
+    if isinstance(value, list):
+        return [mask_quotations(item, finder) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: finder.mask_row({"text": member})[0]["text"]
+        if name in _QUOTING
+        else mask_quotations(member, finder)
+        for name, member in value.items()
+    }

@@ -1,4 +1,4 @@
-"""Finds addresses and numbers of people, by Presidio's recognizers, without a language model.
+"""Recognizers for addresses and numbers of people, based on Presidio, without a language model.
 
 Each recognizer sees only the few characters around what may be one: cheap searches come first, and a text that
 holds nothing costs a few microseconds.
@@ -63,20 +63,20 @@ _LEAST_PHONE_DIGITS, _MOST_PHONE_DIGITS = 7, 15
 _LEAST_IPV4_DIGITS = 7
 # Shorter ones, such as ::2 and a::b, are slices of arrays, and names in code.
 _LEAST_IPV6_GROUPS, _LEAST_IPV6_DIGITS = 3, 8
-# How far before a number the word stands that says what it is; tables are padded.
+# Distance before a number within which a word describes it; tables are padded.
 _VERSION_CONTEXT = 30
 
 
 class Recognizers:
-    """Presidio's recognizers, each made when it is needed first."""
+    """Presidio's recognizers, created on first use."""
 
     def emails(self, text: str) -> Iterator[Span]:
         """Addresses of e-mail."""
         at = text.find("@")
         while at >= 0:
             begin, end = max(0, at - _LOCAL_PART), at + _DOMAIN
-            found = _analyze(self._email, text, begin, end)
-            yield from (span for span in found if span[0] < at < span[1])
+            spans = _analyze(self._email, text, begin, end)
+            yield from (span for span in spans if span[0] < at < span[1])
             at = text.find("@", at + 1)
 
     def cards(self, text: str) -> Iterator[Span]:
@@ -183,7 +183,7 @@ def _analyze(recognizer: "EntityRecognizer", text: str, begin: int, end: int) ->
 
 
 def _is_other_number(text: str) -> bool:
-    """Whether digits and dots are a decimal, or an address of a network."""
+    """Whether digits and dots are a decimal number or an IP address."""
     return _DECIMAL.search(text) is not None or (_IPV4.fullmatch(text) is not None and not _PAIRS.match(text))
 
 

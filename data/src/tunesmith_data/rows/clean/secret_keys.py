@@ -1,4 +1,4 @@
-"""Finds keys and passwords in texts, by the patterns of detect-secrets."""
+"""Detection of keys and passwords by the patterns of detect-secrets."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from detect_secrets.plugins.base import RegexBasedDetector
 
-# What a text has to hold before a plugin looks at it: searching for a few words costs next to nothing.
+# Words that a text must contain before a plugin examines it: searching for them is cheap.
 _MARKS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "AWSKeyDetector": ("AKIA", "ASIA", "ABIA", "ACCA", "A3T", "aws", "AWS"),
@@ -53,11 +53,11 @@ _LEAST_KEY = 16
 _BEGIN_OF_PRIVATE_KEY = "-----"
 
 
-class KeyFinder:
-    """Finds keys."""
+class SecretKeyFinder:
+    """Finder of keys and passwords."""
 
     def find(self, text: str) -> Iterator[tuple[int, int]]:
-        """Where keys begin and end; they may overlap."""
+        """Spans of keys; they may overlap."""
         for name, marks in _MARKS.items():
             if any(mark in text for mark in marks):
                 yield from _find_by(self._plugins[name], text)
@@ -69,8 +69,8 @@ class KeyFinder:
         # Imported for the first text that may hold a key: most data hold none.
         from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 
-        found: dict[str, Any] = get_mapping_from_secret_type_to_class()
-        classes = {plugin.__name__: plugin for plugin in found.values()}
+        plugins: dict[str, Any] = get_mapping_from_secret_type_to_class()
+        classes = {plugin.__name__: plugin for plugin in plugins.values()}
         return {name: classes[name]() for name in _MARKS}
 
 
@@ -80,7 +80,7 @@ def _find_by(plugin: "RegexBasedDetector", text: str) -> Iterator[tuple[int, int
         if name == "PrivateKeyDetector":
             yield _private_key(match)
         elif name == "BasicAuthDetector":
-            # A password without a digit is an example's.
+            # A password without a digit is an example.
             if any(letter.isdigit() for letter in match[1]):
                 yield match.span(1)
         elif name != "JwtTokenDetector" or next(plugin.analyze_string(match[0]), None):
@@ -91,7 +91,7 @@ def _find_by(plugin: "RegexBasedDetector", text: str) -> Iterator[tuple[int, int
 
 
 def _private_key(match: re.Match[str]) -> tuple[int, int]:
-    """From the line that begins the key to the one that ends it."""
+    """Span of a private key, from its first line to its last."""
     text, begin = match.string, match.start()
     if text[:begin].endswith(_BEGIN_OF_PRIVATE_KEY):
         begin -= len(_BEGIN_OF_PRIVATE_KEY)

@@ -1,1 +1,1 @@
-"""The page that shows a data report to people: one HTML file that needs nothing else."""
+"""Data report as one self-contained HTML page."""

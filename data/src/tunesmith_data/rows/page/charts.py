@@ -1,11 +1,11 @@
-"""The geometry of a page's charts: where bars, ticks and curves lie, in the units of their viewBox."""
+"""Geometry of the page's charts: bars, ticks and curves in viewBox units."""
 
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import log2
 
-from tunesmith_data.rows.report.data_report import Counts, Histogram, LearningCurve
+from tunesmith_data.rows.report.data_report import Histogram, LearningCurve, RowCounts
 
 from .text_filters import number
 
@@ -34,7 +34,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Something with a label at a place of an axis; ``anchor`` is the side of the text that stands there."""
+    """Labeled position on an axis; ``anchor`` is the text's alignment."""
 
     at: float
     label: str
@@ -88,7 +88,7 @@ _SIDES = (
 )
 
 
-def draw_counts(counts: Counts) -> tuple[Segment, ...]:
+def draw_counts(counts: RowCounts) -> tuple[Segment, ...]:
     """All six parts, the empty ones too."""
     segments, x, whole = [], 0.0, max(1, counts.rows)
     for key, label in _SIDES:
@@ -100,7 +100,7 @@ def draw_counts(counts: Counts) -> tuple[Segment, ...]:
 
 
 def draw_histogram(histogram: Histogram, limit: int = 0) -> HistogramChart:
-    """Bars of one width each, whatever their bins are; ``limit`` is marked where it lies among the values."""
+    """Bars of equal width; ``limit`` is marked if it is within the range."""
     highest, width = max(1, *histogram.counts), PLOT_WIDTH / len(histogram.counts)
     thick = min(width - GAP, MAX_BAR)
     bars = tuple(
@@ -148,14 +148,14 @@ def draw_curve(curve: LearningCurve, rows: int) -> CurveChart:
 
 
 def _span(histogram: Histogram, index: int) -> str:
-    """Whole numbers from an edge to before the next."""
+    """Label of a bin: whole numbers from one edge up to the next."""
     low, high = histogram.edges[index], histogram.edges[index + 1]
     last = high - 1 if index < len(histogram.counts) - 1 else min(high - 1, histogram.max)
     return number(low) if last <= low else f"{number(low)}–{number(last)}"  # noqa: RUF001
 
 
 def _position(edges: tuple[float, ...], value: float) -> float:
-    """Where a value lies on the axis; within a bin in proportion."""
+    """Position of a value on the axis, interpolated within its bin."""
     index = min(bisect_right(edges, value) - 1, len(edges) - 2)
     share = (value - edges[index]) / (edges[index + 1] - edges[index])
     return round(LEFT + PLOT_WIDTH * (index + share) / (len(edges) - 1), 2)
@@ -169,15 +169,15 @@ def _line(at: float, label: str) -> Mark:
 def _ticks(histogram: Histogram) -> Iterable[Mark]:
     """Some edges; where each bin is one number, the numbers below the middle of their bars."""
     edges, bins = histogram.edges, len(histogram.counts)
-    each = edges[1] - edges[0] == 1
+    single_values = edges[1] - edges[0] == 1
     tail = bins > 1 and edges[-1] - edges[-2] > 1.5 * (edges[1] - edges[0])
     regular, width, end = bins - tail, PLOT_WIDTH / bins, float(WIDTH)
     if tail:
         last = Mark(WIDTH - RIGHT, f"to {number(histogram.max)}", "end")
         end = last.at - CHARACTER * len(last.label)
         yield last
-    for index in range(0, regular + (not each), max(1, -(-regular // TICKS))):
-        at, label = LEFT + width * (index + 0.5 * each), number(edges[index])
+    for index in range(0, regular + (not single_values), max(1, -(-regular // TICKS))):
+        at, label = LEFT + width * (index + 0.5 * single_values), number(edges[index])
         if at + CHARACTER * len(label) / 2 < end:
             yield Mark(round(at, 2), label, _anchor(at))
 

@@ -1,4 +1,4 @@
-"""Make the page."""
+"""Rendering of the data report's HTML page."""
 
 import base64
 import hashlib
@@ -14,7 +14,7 @@ from tunesmith_data.rows.report.data_report import DataReport, Histogram
 
 from .charts import HistogramChart, draw_counts, draw_curve, draw_histogram
 from .text_filters import FILTERS
-from .verdict import judge
+from .verdict import report_verdict
 
 MAX_PAGE_BYTES = 2**20
 MAX_ISSUES = 40
@@ -24,8 +24,8 @@ _PACKAGE = "tunesmith_data.rows.page"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """How much of a report a page shows.
+class PageLimits:
+    """Limits on what a page shows of a report.
 
     Attributes:
         rows: of each list.
@@ -51,31 +51,31 @@ class Panel:
     chart: HistogramChart
 
 
-#: The first with which the page is small enough counts: whatever rows say, the last one is.
+#: The first limits with which the page is small enough are used; the last ones always suffice.
 _LIMITS = (
-    Limits(rows=100, examples=MAX_EXAMPLES, excerpt=EXCERPT_CHARACTERS, text=400),
-    Limits(rows=50, examples=10, excerpt=160, text=300),
-    Limits(rows=25, examples=3, excerpt=60, text=120),
-    Limits(rows=10, examples=1, excerpt=30, text=60),
+    PageLimits(rows=100, examples=MAX_EXAMPLES, excerpt=EXCERPT_CHARACTERS, text=400),
+    PageLimits(rows=50, examples=10, excerpt=160, text=300),
+    PageLimits(rows=25, examples=3, excerpt=60, text=120),
+    PageLimits(rows=10, examples=1, excerpt=30, text=60),
 )
 
 
 def render_page(report: DataReport) -> str:
     """The report as one HTML file of less than MAX_PAGE_BYTES, which asks for nothing else.
 
-    What rows say is shown as text, whatever it is: all of it is escaped, and the page's policy lets no other script or
-    style act than its own.
+    Rows are shown as text: everything is escaped, and the page's content security policy allows no other script or
+    style than its own.
     """
     pages = (_render(report, limits) for limits in _LIMITS)
     return next(page for page in pages if len(page.encode()) < MAX_PAGE_BYTES)
 
 
-def _render(report: DataReport, limits: Limits) -> str:
+def _render(report: DataReport, limits: PageLimits) -> str:
     style, script = _asset("style.css"), _asset("script.js")
     template = _environment().get_template("page.html.jinja")
     return template.render(
         report=report,
-        verdict=judge(report),
+        verdict=report_verdict(report),
         limits=limits,
         issues=report.issues[:MAX_ISSUES],
         files=report.files[:MAX_FILES],
@@ -120,5 +120,5 @@ def _asset(name: str) -> str:
 
 
 def _source_hash(source: str) -> str:
-    """What a content security policy calls an inline script or style by."""
+    """Hash of an inline script or style for the content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()

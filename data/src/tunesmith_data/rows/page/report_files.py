@@ -1,4 +1,4 @@
-"""The data report on disk: ``report.json`` for programs, ``report.html`` for people."""
+"""Data report files: ``report.json`` for programs, ``report.html`` for people."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from .render import render_page
 
 
 def write_report(folder: Path, report: DataReport) -> None:
-    """Write both files into the folder, each whole or not at all; the folder is made where there is none."""
+    """Write both files atomically into the folder, which is created if missing."""
     write_atomically(folder / DATA_REPORT_FILE, report.to_json().encode())
     write_atomically(folder / DATA_REPORT_PAGE, render_page(report).encode())
 
 
 def read_report(folder: Path) -> DataReport:
-    """The report that lies in a folder.
+    """Report read from a folder.
 
     Raises:
         FileNotFoundError: there is none.

@@ -1,4 +1,4 @@
-"""Numbers and texts as people read them; what the templates use as filters."""
+"""Template filters that format numbers and texts."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ def compact(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """``92 %``; what is not quite none, and not quite all, says so."""
+    """``92 %``; ``<1 %`` and ``>99 %`` near the ends."""
     if 0 < share < 0.01:
         return "<1 %"
     if 0.99 < share < 1:
@@ -37,7 +37,7 @@ def share(value: float | None) -> str:
 
 
 def coefficient(value: float) -> str:
-    """Of agreement, with two decimals: ``0.43``."""
+    """Coefficient with two decimals: ``0.43``."""
     return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")  # noqa: RUF001
 
 

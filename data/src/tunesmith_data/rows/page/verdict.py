@@ -1,4 +1,4 @@
-"""The one sentence that a page begins with."""
+"""Verdict of a data report: ready, ready with care, or stop."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from tunesmith_data.rows.findings import Severity
 from tunesmith_data.rows.report.data_report import DataReport
 
 
-class Level(StrEnum):
-    """Whether to train now."""
+class Readiness(StrEnum):
+    """Readiness for training."""
 
     READY = "ready"
     CARE = "care"
@@ -17,32 +17,34 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What to do next.
+class ReportVerdict:
+    """Verdict of a data report.
 
     Attributes:
         level: whether to train now.
         title: a few words.
-        text: a sentence; the gravest issue's where there is one.
+        text: a sentence; that of the most severe issue if there is one.
     """
 
-    level: Level
+    level: Readiness
     title: str
     text: str
 
 
-def judge(report: DataReport) -> Verdict:
-    """What the report comes to: errors come first, then warnings; notes stop nobody."""
+def report_verdict(report: DataReport) -> ReportVerdict:
+    """Verdict from the report's issues: errors first, then warnings; notes do not count."""
     if report.counts.train == 0:
-        return Verdict(Level.STOP, "Nothing is left to train on", "All rows were left out: see why below.")
-    found = Counter(issue.severity for issue in report.issues)
+        return ReportVerdict(
+            Readiness.STOP, "Nothing is left to train on", "All rows were left out: see why below."
+        )
+    severities = Counter(issue.severity for issue in report.issues)
     gravest = next((issue.message for issue in report.issues if issue.severity is not Severity.NOTE), "")
-    if errors := found[Severity.ERROR]:
-        return Verdict(Level.STOP, "Look at this first", f"{_count(errors, 'error')}. {gravest}")
-    if warnings := found[Severity.WARNING]:
-        return Verdict(Level.CARE, f"Ready, with {_count(warnings, 'warning')}", gravest)
+    if errors := severities[Severity.ERROR]:
+        return ReportVerdict(Readiness.STOP, "Look at this first", f"{_count(errors, 'error')}. {gravest}")
+    if warnings := severities[Severity.WARNING]:
+        return ReportVerdict(Readiness.CARE, f"Ready, with {_count(warnings, 'warning')}", gravest)
     rows = f"{report.counts.train:,} rows can be trained on"
-    return Verdict(Level.READY, "Ready to train", f"{rows}, and no check has anything against them.")
+    return ReportVerdict(Readiness.READY, "Ready to train", f"{rows}, and no check found an issue.")
 
 
 def _count(number: int, noun: str) -> str:

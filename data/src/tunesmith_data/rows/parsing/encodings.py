@@ -1,8 +1,8 @@
-"""Text is UTF-8; what else it may be is guessed, to say so."""
+"""UTF-8 checks, and detection of other encodings for the message."""
 
 import codecs
 
-from tunesmith_data.rows.findings import Problem
+from tunesmith_data.rows.findings import Finding
 
 #: The mark that some editors write before UTF-8.
 BYTE_ORDER_MARK = codecs.BOM_UTF8
@@ -18,8 +18,8 @@ _MARKS = (
 _GUESSED_BYTES = 16 * 1024
 
 
-class Guess:
-    """Guesses which encoding a file has; once for all its lines, since a guess takes milliseconds."""
+class EncodingGuess:
+    """Guess of a file's encoding, made once for all its lines."""
 
     def __init__(self) -> None:
         self._name: str | None = None
@@ -47,21 +47,23 @@ def wide_encoding(head: bytes) -> str | None:
     return "UTF-32" if share[1] > 0.4 else "UTF-16"
 
 
-def wide_problem(encoding: str) -> Problem:
-    """What is said of a file in UTF-16 or UTF-32."""
-    return Problem("invalid_encoding", f"text in {encoding}", _ADVICE)
+def wide_encoding_finding(encoding: str) -> Finding:
+    """Finding for a file in UTF-16 or UTF-32."""
+    return Finding("invalid_encoding", f"text in {encoding}", _ADVICE)
 
 
-def check_utf8(data: bytes, guess: Guess | None = None) -> Problem | None:
-    """The first byte of a line that is not UTF-8, or is none of a text; None if all are."""
+def check_utf8(data: bytes, guess: EncodingGuess | None = None) -> Finding | None:
+    """Finding for the first byte that is not UTF-8, or a NUL byte; None if there is none."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
         column = len(data[: error.start].decode()) + 1
         name = guess(data) if guess else ""
         looks = f", as in {name}" if name else ", which is not UTF-8"
-        return Problem("invalid_encoding", f"byte 0x{data[error.start]:02X}{looks}", _ADVICE, column=column)
+        return Finding("invalid_encoding", f"byte 0x{data[error.start]:02X}{looks}", _ADVICE, column=column)
     position = text.find("\0")
     if position < 0:
         return None
-    return Problem("invalid_encoding", "a NUL byte, which no text holds", _ADVICE, column=position + 1)
+    return Finding(
+        "invalid_encoding", "a NUL byte, which is not allowed in text", _ADVICE, column=position + 1
+    )

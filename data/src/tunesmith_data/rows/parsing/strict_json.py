@@ -1,6 +1,6 @@
-"""JSON as RFC 8259 has it, and nothing that a lenient parser loses: keys that come twice, numbers out of range.
+"""Strict JSON parser (RFC 8259) that rejects duplicate keys and numbers out of range.
 
-orjson parses; what it refuses, or may have lost, is looked at token by token, to say what it is and where.
+orjson parses; what it rejects, or may have lost, is scanned token by token for an exact message and place.
 """
 
 import json
@@ -11,16 +11,16 @@ from typing import Any
 
 import orjson
 
-from tunesmith_data.rows.findings import Problem, quote
+from tunesmith_data.rows.findings import Finding, quote
 
-from .encodings import Guess, check_utf8
+from .encodings import EncodingGuess, check_utf8
 
-#: Objects and lists in each other; a row of messages with tools needs about ten.
+#: Levels of nested objects and lists; a row of messages with tools needs about ten.
 MAX_DEPTH = 64
 JSON_ADVICE = "write one JSON object per line"
 
 _AS_ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
-#: Fewer digits fit 64 bits.
+#: Fewer digits fit into 64 bits.
 _MANY_DIGITS = b"0" * 19
 _SHOWN_AROUND = 20
 
@@ -35,24 +35,26 @@ _CONSTANTS = ("NaN", "Infinity", "-Infinity")
 _INTEGER = re.compile(r"-?[0-9]+")
 
 
-def load_json(data: bytes, guess: Guess | None = None) -> Any:
-    """The value of a JSON text, or the Problem with it; columns are counted in the text's first line.
+def load_json(data: bytes, guess: EncodingGuess | None = None) -> Any:
+    """Value of a JSON text, or a Finding; columns are counted in the text's first line.
 
     Args:
         data: the text, in UTF-8.
-        guess: says which other encoding the text may have.
+        guess: guesses another encoding of the text, for the message.
     """
-    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and (problem := _check_depth(data)):
-        return problem
+    if data.count(b"{") + data.count(b"[") > MAX_DEPTH and (finding := _check_depth(data)):
+        return finding
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        return _explain(data, guess) or Problem("invalid_json", _around(_decode(data), 0), str(error))
-    return value if _is_whole(data, value) else _explain(data, guess) or value
+        return _explain_error(data, guess) or Finding(
+            "invalid_json", _surrounding_text(_decode(data), 0), str(error)
+        )
+    return value if _is_whole(data, value) else _explain_error(data, guess) or value
 
 
 def load_text(text: str) -> Any:
-    """The same of a text within a row, such as the arguments of a tool's call."""
+    """Value of JSON text within a row, such as a tool call's arguments, or a Finding."""
     return load_json(text.encode())
 
 
@@ -62,7 +64,7 @@ def first_line_column(text: str, position: int) -> int | None:
 
 
 def _is_whole(data: bytes, value: Any) -> bool:
-    """Whether nothing of the text can have been lost: False may be a false alarm, True never is.
+    """Whether parsing has lost nothing; False may be a false alarm, True is certain.
 
     A key that comes twice takes a colon with it when the value is written again. orjson makes floats of integers
     that don't fit 64 bits.
@@ -74,22 +76,22 @@ def _is_whole(data: bytes, value: Any) -> bool:
     )
 
 
-def _explain(data: bytes, guess: Guess | None) -> Problem | None:
-    """What is wrong with a text; None if nothing is."""
-    if problem := check_utf8(data, guess):
-        return problem
+def _explain_error(data: bytes, guess: EncodingGuess | None) -> Finding | None:
+    """Finding for an invalid JSON text; None if it is valid."""
+    if finding := check_utf8(data, guess):
+        return finding
     text = data.decode()
     try:
         json.loads(text, parse_int=str, parse_float=str)
     except json.JSONDecodeError as error:
-        found = f"{_around(text, error.pos)} ({error.msg})"
+        found = f"{_surrounding_text(text, error.pos)} ({error.msg})"
         column = first_line_column(text, error.pos)
-        return Problem("invalid_json", found, _advise(text, error), column=column)
-    return _check_tokens(text)
+        return Finding("invalid_json", found, _advise(text, error), column=column)
+    return next((finding for finding in _token_findings(text) if finding), None)
 
 
 def _advise(text: str, error: json.JSONDecodeError) -> str:
-    """What to write instead, for what people write by mistake."""
+    """Advice for common mistakes."""
     rest = text[error.pos :].strip()
     if error.msg == "Extra data":
         if rest == ",":
@@ -112,15 +114,15 @@ def _advise(text: str, error: json.JSONDecodeError) -> str:
     return JSON_ADVICE
 
 
-def _check_depth(data: bytes) -> Problem | None:
+def _check_depth(data: bytes) -> Finding | None:
     depth = 0
     text = _decode(data)
     for token in _BRACKETS.finditer(text):
         depth += 1 if token[1] else -1 if token[2] else 0
         if depth > MAX_DEPTH:
-            found, advice = f"more than {MAX_DEPTH} objects and lists in each other", "write flatter rows"
+            found, advice = f"more than {MAX_DEPTH} levels of objects and lists", "write flatter rows"
             column = first_line_column(text, token.start())
-            return Problem("nested_too_deeply", found, advice, column=column)
+            return Finding("nested_too_deeply", found, advice, column=column)
     return None
 
 
@@ -146,12 +148,7 @@ class _Level:
         return f"{self.path}.{self.key}" if self.path else self.key
 
 
-def _check_tokens(text: str) -> Problem | None:
-    """What parsers differ about, in a text that is well-formed otherwise."""
-    return next((problem for problem in _token_problems(text) if problem), None)
-
-
-def _token_problems(text: str) -> Iterator[Problem | None]:
+def _token_findings(text: str) -> Iterator[Finding | None]:
     levels: list[_Level] = []
     string: tuple[str, int | None] = ("", None)
     for token in _TOKENS.finditer(text):
@@ -167,45 +164,45 @@ def _token_problems(text: str) -> Iterator[Problem | None]:
             case ":":
                 yield _check_key(levels[-1], *string)
             case _ if token["string"]:
-                string = (_unescape(token[0]), column)
+                string = (str(json.loads(token[0], strict=False)), column)
                 yield _check_surrogates(*string, member)
             case scalar:
                 yield _check_scalar(scalar, column, member)
 
 
-def _check_key(level: _Level, key: str, column: int | None) -> Problem | None:
+def _check_key(level: _Level, key: str, column: int | None) -> Finding | None:
     assert level.keys is not None
     level.key = key
     if key not in level.keys:
         level.keys.add(key)
         return None
     advice = "write each key once: only one of the values would be read"
-    return Problem("duplicate_key", f"key {quote(key)} twice", advice, level.member, column)
+    return Finding("duplicate_key", f"key {quote(key)} twice", advice, level.member, column)
 
 
-def _check_surrogates(string: str, column: int | None, member: str) -> Problem | None:
+def _check_surrogates(string: str, column: int | None, member: str) -> Finding | None:
     try:
         string.encode()
     except UnicodeEncodeError as error:
-        found = f"half a character (\\u{ord(string[error.start]):04x})"
-        return Problem(
+        found = f"half of a surrogate pair (\\u{ord(string[error.start]):04x})"
+        return Finding(
             "invalid_encoding", found, "write both halves, or the character itself", member, column
         )
     return None
 
 
-def _check_scalar(scalar: str, column: int | None, member: str) -> Problem | None:
+def _check_scalar(scalar: str, column: int | None, member: str) -> Finding | None:
     if scalar in _CONSTANTS:
         advice = "write null, or leave the member out"
-        return Problem("invalid_json", f"{scalar}, which JSON does not have", advice, member, column)
-    if _fits_64_bits(scalar):
+        return Finding("invalid_json", f"{scalar}, which JSON does not have", advice, member, column)
+    if _fits_in_64_bits(scalar):
         return None
     found = f"the number {scalar if len(scalar) <= 2 * _SHOWN_AROUND else scalar[: 2 * _SHOWN_AROUND] + '…'}"
     advice = "write it as a string: it doesn't fit 64 bits"
-    return Problem("number_out_of_range", found, advice, member, column)
+    return Finding("number_out_of_range", found, advice, member, column)
 
 
-def _fits_64_bits(scalar: str) -> bool:
+def _fits_in_64_bits(scalar: str) -> bool:
     if scalar in ("true", "false", "null"):
         return True
     if _INTEGER.fullmatch(scalar):
@@ -213,12 +210,8 @@ def _fits_64_bits(scalar: str) -> bool:
     return float(scalar) not in (float("inf"), float("-inf"))
 
 
-def _unescape(string: str) -> str:
-    return str(json.loads(string, strict=False))
-
-
-def _around(text: str, position: int) -> str:
-    """What is written around a position, as it is quoted in a message."""
+def _surrounding_text(text: str, position: int) -> str:
+    """Text around a position, quoted for a message."""
     begin = max(0, position - _SHOWN_AROUND)
     return quote(text[begin : position + _SHOWN_AROUND].strip())
 

@@ -1,5 +1,5 @@
-"""Checks of what rows say, not of their form: each sees all rows once, in bounded memory."""
+"""Quality checks of the content of rows: one pass over all rows, in bounded memory."""
 
-from .survey import Quality, Survey
+from .survey import QualityResult, QualitySurvey
 
-__all__ = ["Quality", "Survey"]
+__all__ = ["QualityResult", "QualitySurvey"]

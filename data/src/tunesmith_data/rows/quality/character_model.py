@@ -1,22 +1,22 @@
-"""A model of characters: how well a text is foretold by what a few others say."""
+"""Character n-gram model: bits per character of a text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from .array_types import Counts, Digests, Scores
+from .arrays import Counts, Digests, Scores
 
-#: Characters before the next one that the longest context holds.
+#: Characters of the longest context.
 _ORDER = 5
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-#: Stands before each text; no character has this number.
+#: Start marker of a text; no character has this number.
 _START = np.uint64(0x110000)
 
 
 @dataclass(frozen=True, slots=True)
 class _Contexts:
-    """What follows contexts of one length: digests in order, and their counts."""
+    """Counts of characters after contexts of one length, by sorted digests."""
 
     contexts: Digests
     totals: Counts
@@ -32,7 +32,7 @@ class CharacterModel:
     levels: tuple[_Contexts, ...]
     alphabet: int
 
-    def bits(self, text: Digests) -> float:
+    def bits_per_character(self, text: Digests) -> float:
         """Bits per character of a text; a new context counts as the next shorter one, a new character as any other."""
         probability: Scores = np.full(len(text), 1 / self.alphabet)
         for length, level in enumerate(self.levels):
@@ -40,9 +40,9 @@ class CharacterModel:
             total = _look_up(level.contexts, level.totals, contexts)
             continuations = _look_up(level.contexts, level.continuations, contexts)
             count = _look_up(level.grams, level.counts, grams)
-            known = total > 0
-            mixed = (count + continuations * probability)[known] / (total + continuations)[known]
-            probability[known] = mixed
+            seen = total > 0
+            mixed = (count + continuations * probability)[seen] / (total + continuations)[seen]
+            probability[seen] = mixed
         spoken = text != _START
         return float(-np.log2(probability[spoken]).mean())
 
@@ -50,11 +50,11 @@ class CharacterModel:
 def encode(texts: Sequence[str]) -> Digests:
     """Texts as one row of numbers, each text with its start."""
     codes = [np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32).astype(np.uint64) for text in texts]
-    return np.concatenate([part for each in codes for part in (np.array([_START]), each)])
+    return np.concatenate([part for text_codes in codes for part in (np.array([_START]), text_codes)])
 
 
-def learn(text: Digests, alphabet: int) -> CharacterModel:
-    """Count what follows what.
+def train_model(text: Digests, alphabet: int) -> CharacterModel:
+    """Train the model on a text.
 
     Args:
         text: from ``encode``.
@@ -74,7 +74,7 @@ def _count(text: Digests, length: int) -> _Contexts:
 
 
 def _digests(text: Digests, length: int) -> tuple[Digests, Digests]:
-    """Of the context before each character, and of both together."""
+    """Digests of the context before each character, and of context and character."""
     context = np.full(len(text), np.uint64(length))
     for back in range(length, 0, -1):
         before = np.concatenate([np.full(back, _START), text[:-back]])[: len(text)]

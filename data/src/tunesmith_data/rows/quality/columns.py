@@ -1,4 +1,4 @@
-"""Numbers of all rows that were seen: some 60 bytes a row, and the way back to the rows themselves."""
+"""Columns of numbers about all rows (some 60 bytes a row), and access to the rows themselves."""
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -10,23 +10,20 @@ import numpy as np
 
 from tunesmith_data.rows.table.record import Record
 
-from .array_types import Counts, Digests, Mask, Positions, Scores
-from .class_detection import Classes, find_classes
-from .class_task import ClassTask, build_task
-from .digests import conflicts, mix
-from .evidence import MAX_SUSPECTS, Suspects
-from .row_views import Kind, RowView, view_of
-from .samples import SAMPLE_ROWS, SampledRow, sampled
+from .arrays import Counts, Digests, Mask, Positions, Scores, conflicting, mix
+from .classes import Classes, ClassTask, build_task, find_classes
+from .issue_draft import MAX_FLAGGED, FlaggedRows
+from .row_views import SAMPLE_ROWS, RowKind, RowView, SampledRow, build_view, sample_row
 
-#: Records by their ``index``, in the order in which they are asked for.
-Fetch = Callable[[Sequence[int]], Sequence[Record]]
+#: Records by their ``index``, in the requested order.
+FetchRecords = Callable[[Sequence[int]], Sequence[Record]]
 
-_FETCHED_AT_ONCE = 256
+_FETCH_BATCH = 256
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What is known of each row, by its position.
+    """Numbers about each row, by its position.
 
     Attributes:
         method: what the rows are for, named as in a FineTuneJob.
@@ -38,7 +35,7 @@ class Columns:
     """
 
     method: str
-    kind: Kind
+    kind: RowKind
     index: Counts
     digest: Digests
     prompt: Digests
@@ -49,52 +46,52 @@ class Columns:
     answer_characters: Counts
     rejected_characters: Counts
     tokens: Counts
-    fetch: Fetch
+    fetch_records: FetchRecords
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """Number of rows."""
         return len(self.index)
 
     def views(self, positions: Sequence[int] | Positions) -> Iterator[RowView]:
         """The rows at these positions, a few of them in memory at a time."""
-        wanted = [int(each) for each in positions]
-        for start in range(0, len(wanted), _FETCHED_AT_ONCE):
-            part = wanted[start : start + _FETCHED_AT_ONCE]
-            records = self.fetch([int(self.index[each]) for each in part])
-            yield from (view_of(record, each) for each, record in zip(part, records, strict=True))
+        wanted = [int(position) for position in positions]
+        for start in range(0, len(wanted), _FETCH_BATCH):
+            part = wanted[start : start + _FETCH_BATCH]
+            records = self.fetch_records([int(self.index[position]) for position in part])
+            yield from (build_view(record, position) for position, record in zip(part, records, strict=True))
 
-    def rank(self, positions: Positions, scores: Scores | None = None) -> Suspects:
+    def rank(self, positions: Positions, scores: Scores | None = None) -> FlaggedRows:
         """The worst first; among equals the order is that of their digests, so not that of the files."""
         given = np.ones(len(positions)) if scores is None else scores
-        order = np.lexsort((self.digest[positions], -given))[:MAX_SUSPECTS]
-        return Suspects(positions[order], given[order], len(positions))
+        order = np.lexsort((self.digest[positions], -given))[:MAX_FLAGGED]
+        return FlaggedRows(positions[order], given[order], len(positions))
 
     @cached_property
-    def asked(self) -> Digests:
-        """What rows have in common that have to agree: prompt, prompt and answers, prompt and judged answer; or 0."""
+    def group_key(self) -> Digests:
+        """Digest that groups rows which must agree: prompt, with both answers or the judged one; 0 for none."""
         match self.kind:
-            case Kind.PAIR:
+            case RowKind.PAIR:
                 low, high = np.minimum(self.answer, self.rejected), np.maximum(self.answer, self.rejected)
                 return mix(self.prompt, low, high)
-            case Kind.JUDGED:
+            case RowKind.JUDGED:
                 return mix(self.prompt, self.answer)
         return np.where(self.answer == 0, np.uint64(0), self.prompt)
 
     @cached_property
-    def said(self) -> Digests:
-        """On what they have to agree: which answer is better, whether it is good, the answer."""
+    def label_key(self) -> Digests:
+        """Digest of what a group must agree on: the better answer, the judgment, or the answer."""
         match self.kind:
-            case Kind.PAIR:
+            case RowKind.PAIR:
                 return (self.answer < self.rejected).astype(np.uint64)
-            case Kind.JUDGED:
+            case RowKind.JUDGED:
                 return self.label.astype(np.uint64)
         return self.answer
 
     @cached_property
     def contradicting(self) -> Mask:
-        """Which rows disagree with another one."""
-        return conflicts(self.asked, self.said)
+        """Mask of rows that contradict another row."""
+        return conflicting(self.group_key, self.label_key)
 
     @cached_property
     def classes(self) -> Classes | None:
@@ -104,25 +101,29 @@ class Columns:
 
     @cached_property
     def class_task(self) -> ClassTask | None:
-        """What a small model can learn to name, where answers are classes or judged."""
-        return build_task(self)
+        """Classification task, if answers are classes or judged."""
+        if self.kind is RowKind.JUDGED:
+            return build_task(self.sample, self.label, ["bad", "good"])
+        if self.classes:
+            return build_task(self.sample, self.classes.codes, self.class_names(self.classes))
+        return None
 
-    def names(self, classes: Classes) -> list[str]:
-        """The answers that classes stand for."""
+    def class_names(self, classes: Classes) -> list[str]:
+        """Answers that name the classes."""
         return [view.answer.strip() for view in self.views(classes.first)]
 
     @cached_property
     def sample(self) -> tuple[SampledRow, ...]:
         """At most SAMPLE_ROWS rows, chosen and ordered by their digests."""
         chosen = np.argsort(self.digest, kind="stable")[:SAMPLE_ROWS]
-        return tuple(sampled(view) for view in self.views(chosen))
+        return tuple(sample_row(view) for view in self.views(chosen))
 
 
 @dataclass
 class ColumnWriter:
-    """Columns that grow."""
+    """Writer of columns."""
 
-    kind: Kind | None = None
+    kind: RowKind | None = None
     index: "array[int]" = field(default_factory=lambda: array("q"))
     digest: "array[int]" = field(default_factory=lambda: array("Q"))
     prompt: "array[int]" = field(default_factory=lambda: array("Q"))
@@ -149,11 +150,13 @@ class ColumnWriter:
         self.rejected_characters.extend([len(row.rejected) for row in rows])
         self.tokens.extend([row.record.tokens for row in rows])
 
-    def close(self, method: str, fetch: Fetch) -> Columns:
+    def close(self, method: str, fetch_records: FetchRecords) -> Columns:
         """The columns, to be read."""
-        columns = {name: each for name, each in vars(self).items() if isinstance(each, array)}
+        columns = {name: column for name, column in vars(self).items() if isinstance(column, array)}
         numbers: dict[str, Any] = {
-            name: np.array(each, dtype=np.uint64 if each.typecode == "Q" else np.int64)
-            for name, each in columns.items()
+            name: np.array(column, dtype=np.uint64 if column.typecode == "Q" else np.int64)
+            for name, column in columns.items()
         }
-        return Columns(method=method, kind=self.kind or Kind.ANSWER, fetch=fetch, **numbers)
+        return Columns(
+            method=method, kind=self.kind or RowKind.ANSWER, fetch_records=fetch_records, **numbers
+        )

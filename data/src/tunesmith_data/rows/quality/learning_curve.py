@@ -1,4 +1,4 @@
-"""Would more data help? How a small model's error falls with the rows it learns from, drawn out to twice as many."""
+"""Learning curve of a small model: estimates whether more data would help."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,14 +8,13 @@ import numpy as np
 
 from tunesmith_data.rows.report.data_report import LearningCurve
 
-from .array_types import Counts, Positions, Scores
-from .character_model import encode, learn
+from .arrays import Counts, Positions, Scores
+from .character_model import encode, train_model
 from .columns import Columns
-from .row_views import Kind
-from .samples import SampledRow
-from .text_classifier import classifier, features, rows_for
+from .row_views import RowKind, SampledRow
+from .text_classifier import classifier, max_training_rows, text_features
 
-#: Fewer rows show no curve.
+#: Minimum rows for a learning curve.
 FEWEST_ROWS = 64
 _REPEATS = 4
 _PARTS = (16, 8, 4, 2, 1)
@@ -26,24 +25,24 @@ _CHARACTERS = 300
 #: The smallest and largest exponent of a curve: this project's choice. Hestness et al. 2017 found 0.07 to 0.35; theory
 #: has 0.5 or 1 for models of finite dimension (Hutter 2021, arXiv:2102.04074).
 _EXPONENTS = (0.05, 1.0)
-#: By what share twice as many rows lower the error, at least, when more data helps, and helps a little.
+#: Minimum decrease of the error with twice the rows for "helps" and "helps a little".
 _HELPS, _HELPS_A_LITTLE = 0.10, 0.03
-#: An error that is not below this share of guessing's shows that nothing was learned.
+#: Share of the guessing error from which nothing was learned.
 _GUESSED = 0.9
 #: A curve that misses the errors by more than this share of what they fall by holds for the last of them alone: errors
 #: fall slowly at first, and stop falling in the end (Hestness et al. 2017).
 _MISSED = 0.05
 _LAST = 3
-#: An error that falls by less than this hardly falls, whatever its share.
+#: A smaller decrease of the error is negligible, whatever its share.
 _SMALLEST_GAIN = 0.005
 
-#: The error on the second rows of a model that has learned from the first ones.
+#: Function that trains on the first rows and returns the error on the second ones.
 Measure = Callable[[Positions, Positions], float]
 
 
 @dataclass(frozen=True, slots=True)
-class _Task:
-    """What is learned of how many rows, what is measured, and the error of guessing, where one can guess."""
+class _CurveTask:
+    """Task of the learning curve: measure, number of rows, error function, error of guessing."""
 
     what: str
     rows: int
@@ -75,10 +74,10 @@ def estimate_learning_curve(columns: Columns) -> LearningCurve | None:
         return None
     sizes, errors = _measure(task)
     means = errors.mean(axis=0)
-    mean, used = _fit_steady_part(sizes, means)
-    fits = [_fit(sizes[used:], each[used:]) for each in errors]
+    mean, used = _fit_curve(sizes, means)
+    fits = [_fit(sizes[used:], repeat[used:]) for repeat in errors]
     total = columns.rows
-    gains = np.array([each.at(total) - each.at(2 * total) for each in fits])
+    gains = np.array([law.at(total) - law.at(2 * total) for law in fits])
     now, doubled = mean.at(total), mean.at(2 * total)
     return LearningCurve(
         measure=task.what,
@@ -86,33 +85,33 @@ def estimate_learning_curve(columns: Columns) -> LearningCurve | None:
         fitted=tuple((int(n), mean.at(n)) for n in sizes[used:]),
         now=now,
         doubled=doubled,
-        verdict=_doubt(task, errors) or _verdict(task.what, gains, now, doubled),
+        verdict=_reason_for_doubt(task, errors) or _verdict(task.what, gains, now, doubled),
     )
 
 
-def _task(columns: Columns) -> _Task | None:
+def _task(columns: Columns) -> _CurveTask | None:
     if columns.class_task:
-        named = "judgements" if columns.kind is Kind.JUDGED else "answers"
+        named = "judgements" if columns.kind is RowKind.JUDGED else "answers"
         task = columns.class_task
         error = _classification(task.features, task.labels)
         guessing = 1 - float(np.bincount(task.labels).max()) / len(task.rows)
-        return _Task(f"share of {named} that a small model gets wrong", len(task.rows), error, guessing)
+        return _CurveTask(f"share of {named} that a small model gets wrong", len(task.rows), error, guessing)
     rows = [row for row in columns.sample if row.answer]
-    if len(rows) < FEWEST_ROWS or columns.kind is Kind.JUDGED:
+    if len(rows) < FEWEST_ROWS or columns.kind is RowKind.JUDGED:
         return None
-    if columns.kind is Kind.PAIR:
-        return _pairs(rows[: rows_for(2, [row.answer + row.rejected for row in rows])])
-    what = "texts" if columns.kind is Kind.TEXT else "answers"
+    if columns.kind is RowKind.PAIR:
+        return _pairs(rows[: max_training_rows(2, [row.answer + row.rejected for row in rows])])
+    what = "texts" if columns.kind is RowKind.TEXT else "answers"
     return _characters([row.answer[:_CHARACTERS] for row in rows], what)
 
 
-def _pairs(rows: list[SampledRow]) -> _Task:
-    """Bradley and Terry's model: the difference of two answers' features says which is better."""
-    both = features([row.answer for row in rows] + [row.rejected for row in rows])
+def _pairs(rows: list[SampledRow]) -> _CurveTask:
+    """Pairwise task (Bradley-Terry): the difference of two answers' features predicts the better one."""
+    both = text_features([row.answer for row in rows] + [row.rejected for row in rows])
     swapped = np.arange(len(rows)) % 2
     matrix = both[: len(rows)] - both[len(rows) :]
     matrix = matrix.multiply((1 - 2 * swapped)[:, None]).tocsr()
-    return _Task(
+    return _CurveTask(
         "share of pairs that a small model orders wrongly", len(rows), _classification(matrix, swapped), 0.5
     )
 
@@ -127,19 +126,19 @@ def _classification(matrix: Any, labels: Counts) -> Measure:
     return error
 
 
-def _characters(texts: list[str], what: str) -> _Task:
+def _characters(texts: list[str], what: str) -> _CurveTask:
     ends = np.cumsum([len(text) + 1 for text in texts])
     texts = texts[: int(np.searchsorted(ends, _MOST_CHARACTERS, side="right"))]
     alphabet = len({character for text in texts for character in text}) + 1
 
     def error(learned: Positions, held_out: Positions) -> float:
-        model = learn(encode([texts[each] for each in learned]), alphabet)
-        return model.bits(encode([texts[each] for each in held_out]))
+        model = train_model(encode([texts[index] for index in learned]), alphabet)
+        return model.bits_per_character(encode([texts[index] for index in held_out]))
 
-    return _Task(f"bits per character of held-out {what}", len(texts), error)
+    return _CurveTask(f"bits per character of held-out {what}", len(texts), error)
 
 
-def _measure(task: _Task) -> tuple[Counts, Scores]:
+def _measure(task: _CurveTask) -> tuple[Counts, Scores]:
     """Rows learned from, and the errors: repeats by sizes."""
     chance = np.random.default_rng(0)
     held_out = max(1, int(_HELD_OUT * task.rows))
@@ -152,8 +151,8 @@ def _measure(task: _Task) -> tuple[Counts, Scores]:
     return sizes, np.array(errors)
 
 
-def _fit_steady_part(sizes: Counts, means: Scores) -> tuple[_PowerLaw, int]:
-    """The curve, and the number of the first size from which on it holds."""
+def _fit_curve(sizes: Counts, means: Scores) -> tuple[_PowerLaw, int]:
+    """Fitted curve, and the index of the first size for which it is valid."""
     whole = _fit(sizes, means)
     misses = means - np.array([whole.at(size) for size in sizes])
     if float(np.sqrt((misses**2).mean())) <= _MISSED * abs(means[0] - means[-1]):
@@ -179,8 +178,8 @@ def _fit(sizes: Counts, errors: Scores) -> _PowerLaw:
     return _PowerLaw(float(floor), float(scale * sizes[-1] ** exponent), float(exponent))
 
 
-def _doubt(task: _Task, errors: Scores) -> str:
-    """Why nothing can be said; empty where something can."""
+def _reason_for_doubt(task: _CurveTask, errors: Scores) -> str:
+    """Reason why the curve allows no conclusion; empty if it does."""
     means = errors.mean(axis=0)
     noise = 2 * float(errors.std(axis=0, ddof=1).max()) / np.sqrt(len(errors))
     if means[-1] >= _GUESSED * task.guessing:
@@ -189,7 +188,7 @@ def _doubt(task: _Task, errors: Scores) -> str:
         reason = f"does not fall steadily with more rows (from {means[0]:.3f} to {means[-1]:.3f})"
     else:
         return ""
-    return f"The {task.what} {reason}: whether more data would help can't be said."
+    return f"The {task.what} {reason}: it is unclear whether more data would help."
 
 
 def _verdict(what: str, gains: Scores, now: float, doubled: float) -> str:
@@ -199,10 +198,10 @@ def _verdict(what: str, gains: Scores, now: float, doubled: float) -> str:
     )
     if spread > max(_HELPS * now, _SMALLEST_GAIN):
         return f"{expected}: too uncertain to say whether more data would help."
-    return f"{expected}: more data would {_help(now, now - doubled)}."
+    return f"{expected}: more data would {_gain_words(now, now - doubled)}."
 
 
-def _help(now: float, gain: float) -> str:
+def _gain_words(now: float, gain: float) -> str:
     if gain < _SMALLEST_GAIN or gain < _HELPS_A_LITTLE * now:
         return "hardly help"
     return "help" if gain >= _HELPS * now else "help a little"

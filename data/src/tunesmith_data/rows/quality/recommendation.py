@@ -1,4 +1,4 @@
-"""Which method and adapter suit the data, and why.
+"""Recommendation of a method and adapter for the data, with reasons.
 
 The rules, and where they come from:
 
@@ -25,7 +25,7 @@ from tunesmith_data.rows.findings import Issue, Severity
 from tunesmith_data.rows.quality.checks.too_few_rows import NEEDED
 from tunesmith_data.rows.report.data_report import LearningCurve, Recommendation
 
-from .row_views import Kind
+from .row_views import RowKind
 
 MAX_SUMMARY = 300
 
@@ -35,18 +35,18 @@ _LARGE_MODEL = 20_000_000_000
 #: An answer up to this length can be compared as it is.
 _COMPARABLE = 40
 
-_SUITED = {
-    Kind.ANSWER: ("sft",),
-    Kind.PAIR: ("dpo", "reward"),
-    Kind.JUDGED: ("kto",),
-    Kind.PROMPT: ("grpo", "rloo", "distillation"),
-    Kind.TEXT: ("pretraining",),
+_SUITED_METHODS = {
+    RowKind.ANSWER: ("sft",),
+    RowKind.PAIR: ("dpo", "reward"),
+    RowKind.JUDGED: ("kto",),
+    RowKind.PROMPT: ("grpo", "rloo", "distillation"),
+    RowKind.TEXT: ("pretraining",),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What a recommendation goes by.
+class DataProfile:
+    """Facts about data, job and model on which a recommendation is based.
 
     Attributes:
         method: what the job asks for, named as in a FineTuneJob.
@@ -54,14 +54,14 @@ class Facts:
         rows, tokens: of all rows.
         answer_characters: of the median answer; 0 where there are none.
         classes: how many different answers there are, where those are classes.
-        issues: what was found, the gravest first.
+        issues: the issues, most severe first.
         curve: whether more data would help.
         parameters: of the base model, where it is known.
         parameters_per_rank: of an adapter of rank 1 on all linear layers, where it is known.
     """
 
     method: str
-    kind: Kind
+    kind: RowKind
     rows: int
     tokens: int
     answer_characters: int
@@ -73,62 +73,66 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
-    """An adapter (None: all weights), as people call it, and why."""
+class _AdapterChoice:
+    """Recommended adapter (None: all weights), its description, and the reason."""
 
     adapter: str | None
     words: str
     reason: str
 
 
-def recommend(facts: Facts) -> Recommendation:
-    """The method and adapter that suit the facts; ``summary`` has at most MAX_SUMMARY characters."""
-    method = _method(facts)
-    choice = _adapter(facts, method)
+def recommend(profile: DataProfile) -> Recommendation:
+    """Method and adapter for the profile; ``summary`` has at most MAX_SUMMARY characters."""
+    method = _method(profile)
+    choice = _adapter(profile, method)
     sentences = [
-        f"{method} with {choice.words} suits {facts.rows:,} {_describe(facts)}.",
-        *_disagreement(facts, method),
-        *_few(facts, method),
-        *_first_of_all(facts.issues),
-        *([facts.curve.verdict] if facts.curve else []),
+        f"{method} with {choice.words} suits {profile.rows:,} {_describe_rows(profile)}.",
+        *_disagreement(profile, method),
+        *_too_few(profile, method),
+        *_issues_to_fix(profile.issues),
+        *([profile.curve.verdict] if profile.curve else []),
     ]
     return Recommendation(
         method=method,
         adapter=choice.adapter,
-        summary=_fitting(sentences),
-        reasons=(*_method_reasons(facts, method), choice.reason, *sentences[1:]),
+        summary=_fit_summary(sentences),
+        reasons=(*_method_reasons(profile, method), choice.reason, *sentences[1:]),
     )
 
 
-def _method(facts: Facts) -> str:
+def _method(profile: DataProfile) -> str:
     """The job's method where it suits the rows, else the first that does."""
-    if facts.kind is Kind.PROMPT and facts.answer_characters > _COMPARABLE and facts.method != "distillation":
+    if (
+        profile.kind is RowKind.PROMPT
+        and profile.answer_characters > _COMPARABLE
+        and profile.method != "distillation"
+    ):
         return "sft"
-    suited = _SUITED[facts.kind]
-    return facts.method if facts.method in suited else suited[0]
+    suited = _SUITED_METHODS[profile.kind]
+    return profile.method if profile.method in suited else suited[0]
 
 
-def _describe(facts: Facts) -> str:
-    match facts.kind:
-        case Kind.PAIR:
+def _describe_rows(profile: DataProfile) -> str:
+    match profile.kind:
+        case RowKind.PAIR:
             return "pairs of a better and a worse answer"
-        case Kind.JUDGED:
+        case RowKind.JUDGED:
             return "answers that are judged good or bad"
-        case Kind.TEXT:
+        case RowKind.TEXT:
             return "passages of text"
-        case Kind.PROMPT if not facts.answer_characters:
+        case RowKind.PROMPT if not profile.answer_characters:
             return "prompts without answers"
-    if facts.classes:
-        return f"rows that name one of {facts.classes:,} classes"
-    length = "short" if facts.answer_characters <= _COMPARABLE else "free"
+    if profile.classes:
+        return f"rows that name one of {profile.classes:,} classes"
+    length = "short" if profile.answer_characters <= _COMPARABLE else "free"
     return f"rows with {length} answers"
 
 
-def _method_reasons(facts: Facts, method: str) -> Iterator[str]:
+def _method_reasons(profile: DataProfile, method: str) -> Iterator[str]:
     match method:
         case "sft":
             yield "answers that are given are imitated: supervised fine-tuning"
-            if 0 < facts.answer_characters <= _COMPARABLE:
+            if 0 < profile.answer_characters <= _COMPARABLE:
                 yield "answers are short enough to compare: GRPO with an exact reward may follow"
         case "dpo" | "reward":
             yield "pairs say which answer is better: DPO, on a model fine-tuned on good answers before"
@@ -142,64 +146,64 @@ def _method_reasons(facts: Facts, method: str) -> Iterator[str]:
             yield "prompts are answered by a teacher, whose answers are imitated"
 
 
-def _adapter(facts: Facts, method: str) -> _Choice:
+def _adapter(profile: DataProfile, method: str) -> _AdapterChoice:
     if method in ("grpo", "rloo"):
-        return _small(facts, "a reward carries few bits, so that any rank holds what is learned")
-    per_rank = facts.parameters_per_rank
+        return _lora(profile, "a reward carries few bits, so that any rank holds what is learned")
+    per_rank = profile.parameters_per_rank
     if per_rank is None:
-        return _unknown(facts, method)
-    needed = facts.tokens * _BITS_OF_TOKEN / _BITS_OF_PARAMETER / per_rank
+        return _default_adapter(profile, method)
+    needed = profile.tokens * _BITS_OF_TOKEN / _BITS_OF_PARAMETER / per_rank
     rank = max(1, round(needed))
-    tokens = f"{facts.tokens:,} tokens need about rank {rank:,}, at 1 bit a token and 2 bits a parameter"
+    tokens = f"{profile.tokens:,} tokens need about rank {rank:,}, at 1 bit a token and 2 bits a parameter"
     if needed > _HIGHEST_RANK:
-        return _Choice(None, "all weights", f"{tokens}: more than adapters hold well")
+        return _AdapterChoice(None, "all weights", f"{tokens}: more than adapters hold well")
     if needed > _HIGH_RANK or method == "pretraining":
         rank = max(_HIGH_RANK, _power_of_two(needed))
         reason = f"{tokens}; high ranks learn better scaled by the square root"
-        return _Choice("RSLoRA", f"RSLoRA of rank {rank}", reason)
-    return _small(facts, tokens, max(_RANK, _power_of_two(needed)))
+        return _AdapterChoice("RSLoRA", f"RSLoRA of rank {rank}", reason)
+    return _lora(profile, tokens, max(_RANK, _power_of_two(needed)))
 
 
-def _small(facts: Facts, reason: str, rank: int = _RANK) -> _Choice:
-    large = facts.parameters is not None and facts.parameters >= _LARGE_MODEL
+def _lora(profile: DataProfile, reason: str, rank: int = _RANK) -> _AdapterChoice:
+    large = profile.parameters is not None and profile.parameters >= _LARGE_MODEL
     kind = "QLoRA" if large else "LoRA"
-    saved = f"; {facts.parameters or 0:,} frozen parameters fit in 4 bits" if large else ""
-    return _Choice(kind, f"{kind} of rank {rank}", reason + saved)
+    saved = f"; {profile.parameters or 0:,} frozen parameters fit in 4 bits" if large else ""
+    return _AdapterChoice(kind, f"{kind} of rank {rank}", reason + saved)
 
 
-def _unknown(facts: Facts, method: str) -> _Choice:
+def _default_adapter(profile: DataProfile, method: str) -> _AdapterChoice:
     if method == "pretraining":
         reason = "text takes more capacity than tasks do; all weights, where there is much of it"
-        return _Choice("RSLoRA", f"RSLoRA of rank {_HIGH_RANK}", reason)
-    return _small(facts, "an adapter holds a task's data as well as all weights do")
+        return _AdapterChoice("RSLoRA", f"RSLoRA of rank {_HIGH_RANK}", reason)
+    return _lora(profile, "an adapter holds a task's data as well as all weights do")
 
 
 def _power_of_two(number: float) -> int:
     return 1 << max(0, int(-(-number // 1)) - 1).bit_length()
 
 
-def _disagreement(facts: Facts, method: str) -> Iterator[str]:
-    if method == facts.method:
+def _disagreement(profile: DataProfile, method: str) -> Iterator[str]:
+    if method == profile.method:
         return
-    if facts.method == "kto" and method == "dpo":
+    if profile.method == "kto" and method == "dpo":
         yield "The job asks for kto, which splits the pairs and forgets which belong together."
-    elif facts.kind is Kind.PROMPT:
-        yield f"The job asks for {facts.method}, but answers are too long to compare."
+    elif profile.kind is RowKind.PROMPT:
+        yield f"The job asks for {profile.method}, but answers are too long to compare."
     else:
-        yield f"The job asks for {facts.method}, which does not learn what these rows teach."
+        yield f"The job asks for {profile.method}, which does not learn what these rows teach."
 
 
-def _few(facts: Facts, method: str) -> Iterator[str]:
+def _too_few(profile: DataProfile, method: str) -> Iterator[str]:
     fewest, suits = NEEDED[method]
-    if facts.rows < fewest:
+    if profile.rows < fewest:
         first = (
             "Try examples in the prompt first" if method in ("sft", "distillation") else "Gather more first"
         )
-        yield f"{facts.rows:,} rows are few: {first.lower()}; {suits}."
+        yield f"{profile.rows:,} rows are few: {first.lower()}; {suits}."
 
 
-def _first_of_all(issues: Sequence[Issue]) -> Iterator[str]:
-    """The grave issues of rows, which are to be dealt with before anything is trained."""
+def _issues_to_fix(issues: Sequence[Issue]) -> Iterator[str]:
+    """Sentence about errors and warnings to fix before training."""
     grave = [
         issue for issue in issues if issue.severity is not Severity.NOTE and issue.check != "too_few_rows"
     ]
@@ -208,8 +212,8 @@ def _first_of_all(issues: Sequence[Issue]) -> Iterator[str]:
         yield f"Deal with {named} first."
 
 
-def _fitting(sentences: Sequence[str]) -> str:
-    """As many of the sentences, in their order, as fit."""
+def _fit_summary(sentences: Sequence[str]) -> str:
+    """Summary of as many sentences as fit, in their order."""
     summary = ""
     for sentence in sentences:
         longer = f"{summary} {sentence}".strip()

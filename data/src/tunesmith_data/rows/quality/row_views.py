@@ -1,4 +1,4 @@
-"""A row as the checks of quality look at it: its texts and their digests, taken out once for all of them."""
+"""Row view: texts of a row and their digests, extracted once for all quality checks; sampled rows."""
 
 import hashlib
 import json
@@ -11,8 +11,8 @@ from tunesmith_data.rows.schema.row_texts import answer_text, prompt_text, rejec
 from tunesmith_data.rows.table.record import Record
 
 
-class Kind(StrEnum):
-    """What a row teaches: an answer, which of two is better, whether one is good, a prompt to be tried, plain text."""
+class RowKind(StrEnum):
+    """Kind of a row: an answer, a pair of answers, a judged answer, a prompt, or plain text."""
 
     ANSWER = "answer"
     PAIR = "pair"
@@ -23,7 +23,7 @@ class Kind(StrEnum):
 
 @dataclass(slots=True)
 class RowView:
-    """A row, taken apart; made once, never changed.
+    """Texts and digests of a row; never changed.
 
     Attributes:
         position: its number among the rows that were seen, from 0.
@@ -40,7 +40,7 @@ class RowView:
 
     position: int
     record: Record
-    kind: Kind
+    kind: RowKind
     question: str
     learned: str
     answer: str
@@ -54,11 +54,11 @@ class RowView:
     rejected_key: int
 
 
-def view_of(record: Record, position: int = 0) -> RowView:
-    """The row of a record, taken apart."""
+def build_view(record: Record, position: int = 0) -> RowView:
+    """Row view of a record."""
     row = record.row
-    kind = kind_of(row)
-    prompt = "" if kind is Kind.TEXT else prompt_text(row)
+    kind = row_kind(row)
+    prompt = "" if kind is RowKind.TEXT else prompt_text(row)
     answer, rejected = answer_text(row), rejected_text(row)
     label = row.get("label")
     system, calls = _system(row), _calls(row)
@@ -68,7 +68,7 @@ def view_of(record: Record, position: int = 0) -> RowView:
         record=record,
         kind=kind,
         question=_question(row, prompt),
-        learned="" if label is False or kind is Kind.TEXT else answer,
+        learned="" if label is False or kind is RowKind.TEXT else answer,
         answer=answer,
         rejected=rejected,
         label=label,
@@ -76,23 +76,23 @@ def view_of(record: Record, position: int = 0) -> RowView:
         calls=bool(calls),
         digest=_digest(f"{setting}\0{prompt}\0{answer}\0{rejected}\0{label}{calls}"),
         prompt_key=_digest(f"{setting}\0{' '.join(prompt.split())}") if prompt else 0,
-        answer_key=_digest(normalised(answer).rstrip(" .!") + calls) if answer or calls else 0,
-        rejected_key=_digest(normalised(rejected).rstrip(" .!")) if rejected else 0,
+        answer_key=_digest(normalized(answer).rstrip(" .!") + calls) if answer or calls else 0,
+        rejected_key=_digest(normalized(rejected).rstrip(" .!")) if rejected else 0,
     )
 
 
-def kind_of(row: Row) -> Kind:
-    """What a canonical row teaches."""
+def row_kind(row: Row) -> RowKind:
+    """Kind of a canonical row."""
     if "text" in row:
-        return Kind.TEXT
+        return RowKind.TEXT
     if "chosen" in row:
-        return Kind.PAIR
+        return RowKind.PAIR
     if "label" in row:
-        return Kind.JUDGED
-    return Kind.ANSWER if "messages" in row or "completion" in row else Kind.PROMPT
+        return RowKind.JUDGED
+    return RowKind.ANSWER if "messages" in row or "completion" in row else RowKind.PROMPT
 
 
-def normalised(text: str) -> str:
+def normalized(text: str) -> str:
     """A text without regard to case and white space."""
     return " ".join(text.casefold().split())
 
@@ -126,9 +126,41 @@ def _system(row: Row) -> str:
 
 
 def _calls(row: Row) -> str:
-    """The calls of tools in the answer, as text; empty where there are none."""
+    """Tool calls of the answer as text; empty if there are none."""
     for member in ("messages", "completion", "chosen"):
         value = row.get(member)
         if isinstance(value, list) and value and value[-1].get("tool_calls"):
             return _canonical(value[-1]["tool_calls"])
     return ""
+
+
+#: Number of sampled rows, and characters kept of each text.
+SAMPLE_ROWS = 20_000
+SAMPLE_CHARACTERS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class SampledRow:
+    """Beginnings of a row's texts."""
+
+    position: int
+    question: str
+    answer: str
+    rejected: str
+    label: bool | None
+
+
+def sample_row(view: RowView) -> SampledRow:
+    """Beginnings of a row's texts."""
+    return SampledRow(
+        view.position,
+        _text_beginning(view.question),
+        _text_beginning(view.answer),
+        _text_beginning(view.rejected),
+        view.label,
+    )
+
+
+def _text_beginning(text: str) -> str:
+    """Beginning of a text; lone surrogates, which cannot be encoded, are replaced."""
+    return text[:SAMPLE_CHARACTERS].encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""A small model of texts: how often words and parts of words occur, and a logistic regression on that.
+"""Small text classifier: n-gram features and logistic regression.
 
 It knows nothing of language, learns in seconds without a GPU, and is good enough to say which rows don't fit the rest.
 """
@@ -8,27 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from .array_types import Counts, Scores
+from .arrays import Counts, Scores
 
 _WORD_FEATURES = 2**16
 _CHARACTER_FEATURES = 2**16
 _FOLDS = 5
 _PASSES = 8
-#: Characters at either end of a text that are looked at.
+#: Characters at either end of a text that are used.
 _END = 250
 #: Rows times classes that are learned in about ten seconds, and characters whose features take about 70 MB.
 _MOST_WORK = 200_000
 _MOST_CHARACTERS = 2_000_000
 
 
-def rows_for(classes: int, texts: Sequence[str]) -> int:
-    """How many of the texts a model of so many classes learns from within seconds and some 70 MB."""
+def max_training_rows(classes: int, texts: Sequence[str]) -> int:
+    """Number of texts that a model with so many classes can learn within seconds and 70 MB."""
     ends = np.cumsum([min(len(text), 2 * _END) for text in texts])
     within = int(np.searchsorted(ends, _MOST_CHARACTERS, side="right"))
     return min(within, _MOST_WORK // max(classes, 10))
 
 
-def features(texts: Sequence[str]) -> Any:
+def text_features(texts: Sequence[str]) -> Any:
     """TF-IDF of words, pairs of words, and 3 to 5 characters within a word; a sparse matrix, a row per text."""
     # sklearn takes a second to import; only the checks that learn need it.
     from scipy.sparse import hstack
@@ -51,7 +51,7 @@ def classifier() -> Any:
     return SGDClassifier(loss="log_loss", alpha=1e-5, max_iter=_PASSES, tol=None, random_state=0)
 
 
-def cross_validated(matrix: Any, labels: Counts) -> Scores:
+def cross_validate(matrix: Any, labels: Counts) -> Scores:
     """The probability of each class for each row, by models that did not see the row; rows by classes."""
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 

@@ -1,4 +1,4 @@
-"""The bytes of files, decompressed piece by piece, whatever their names say: magic numbers tell.
+"""Decompression of data files, detected by magic numbers, with a limit on expansion.
 
 A small file that would become a huge one is refused. Rows that repeat each other 100,000 times shrink to a 230th with
 gzip; zeros to a 1,030th with gzip, and far more with others.
@@ -19,17 +19,17 @@ from typing import IO, BinaryIO
 import zstandard
 
 from tunesmith_data.rows.data_files import DataFile, is_data_file, name_some
-from tunesmith_data.rows.findings import Problem
+from tunesmith_data.rows.findings import Finding
 
-from .read_errors import Unreadable, is_of_disk
+from .read_errors import UnreadableFile, is_disk_error
 
-#: Bytes that are looked at to tell what a file is.
+#: Bytes by which the kind of a file is detected.
 HEAD_BYTES = 16 * 1024
 _CHUNK_BYTES = 256 * 1024
 #: zstandard gives all that a piece of input holds at once: at most about 33,000 times as much, since four bytes may
 #: stand for a block of 128 KiB.
 _ZSTD_CHUNK_BYTES = 1024
-#: What a decompressor may take for its window.
+#: Memory limit of a decompressor's window.
 _WINDOW_BYTES = 256 * 2**20
 
 #: zipfile raises the last four as well.
@@ -41,23 +41,23 @@ _ADVICE = "compress it again"
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
-    """From which size on a file that has expanded by more than ``ratio`` is refused."""
+class ExpansionLimit:
+    """Limit on decompression: a file larger than ``size_bytes`` may not have expanded by more than ``ratio``."""
 
     size_bytes: int = 512 * 2**20
     ratio: int = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class FileContent:
     """The bytes of a data file: a file's own, or a member's of an archive.
 
     Attributes:
-        name: what findings call it.
-        compression: by what it was compressed; empty where it wasn't.
+        name: name in findings.
+        compression: name of the compression; empty if there is none.
         head: its first bytes.
         chunks: all of its bytes, from the first one on.
-        file: where they lie as they are, if they do.
+        file: the file on disk, if the content is not compressed.
     """
 
     name: str
@@ -67,80 +67,84 @@ class Content:
     file: DataFile | None = None
 
 
-def open_contents(file: DataFile, limit: Limit | None = None) -> Iterator[Content]:
-    """What a file holds: one content, or one for each member of a zip archive.
+def open_contents(file: DataFile, limit: ExpansionLimit | None = None) -> Iterator[FileContent]:
+    """Contents of a file: one, or one for each member of a zip archive.
 
     Raises:
-        Unreadable: a damaged archive, one without data or in another one; on reading, what is damaged or too large.
+        UnreadableFile: a damaged archive, one without data or in another one; on reading, what is damaged or too large.
     """
-    limit = limit or Limit()
+    limit = limit or ExpansionLimit()
     with file.path.open("rb") as raw:
         head = raw.read(HEAD_BYTES)
         raw.seek(0)
-        compression = _compression_of(head)
+        compression = _detect_compression(head)
         if compression == "zip":
             yield from _open_archive(raw, file, limit)
         elif compression:
-            chunks = _guarded(_DECOMPRESS[compression](raw), limit, raw.tell, compression)
-            yield _inner(file.name, compression, chunks)
+            chunks = _ExpansionGuard(limit, raw.tell, compression).guard(
+                _as_unreadable(_DECOMPRESS[compression](raw), compression)
+            )
+            yield _open_decompressed(file.name, compression, chunks)
         else:
-            yield Content(file.name, "", head, _read(raw), file)
+            yield FileContent(file.name, "", head, _read(raw), file)
 
 
-def _open_archive(raw: BinaryIO, file: DataFile, limit: Limit) -> Iterator[Content]:
+def _open_archive(raw: BinaryIO, file: DataFile, limit: ExpansionLimit) -> Iterator[FileContent]:
     size = file.path.stat().st_size
     try:
         archive = zipfile.ZipFile(raw)
     except _DAMAGED as error:
-        if is_of_disk(error):
+        if is_disk_error(error):
             raise
-        raise Unreadable(_damaged("zip", error)) from error
-    spent = _Spent(limit, lambda: size, "zip")
+        raise UnreadableFile(_damaged_finding("zip", error)) from error
+    spent = _ExpansionGuard(limit, lambda: size, "zip")
     with archive:
         for member in _data_members(archive):
-            chunks = spent.guard(_translated(_read_member(archive, member), "zip"))
-            yield _inner(f"{file.name}/{member.filename}", "zip", chunks)
+            chunks = spent.guard(_as_unreadable(_read_member(archive, member), "zip"))
+            yield _open_decompressed(f"{file.name}/{member.filename}", "zip", chunks)
 
 
 def _data_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """The members that hold rows, by name."""
+    """Archive members that are data files, sorted by name."""
     files = [member for member in archive.infolist() if not member.is_dir()]
-    found = [member for member in files if is_data_file(member.filename.rpartition("/")[2])]
-    members = [each for each in found if not each.filename.startswith("__MACOSX/")]
+    data_files = [member for member in files if is_data_file(member.filename.rpartition("/")[2])]
+    members = [member for member in data_files if not member.filename.startswith("__MACOSX/")]
     if not members:
         names = name_some([member.filename for member in files])
         advice = "put JSONL, JSON, CSV, Parquet or text files into it"
-        raise Unreadable(Problem("empty_file", f"an archive without data files, but {names}", advice))
+        raise UnreadableFile(
+            Finding("empty_file", f"an archive without data files (it contains {names})", advice)
+        )
     return sorted(members, key=lambda member: member.filename)
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
     if member.flag_bits & 1:
-        raise Unreadable(
-            Problem("damaged_file", f"{member.filename} with a password", "store it without one")
+        raise UnreadableFile(
+            Finding("damaged_file", f"{member.filename} with a password", "store it without one")
         )
     with archive.open(member) as stream:
         yield from _read(stream)
 
 
-def _inner(name: str, compression: str, chunks: Iterator[bytes]) -> Content:
-    """A content whose first bytes have been decompressed."""
+def _open_decompressed(name: str, compression: str, chunks: Iterator[bytes]) -> FileContent:
+    """Content with its first bytes decompressed."""
     head = b""
     try:
         while len(head) < HEAD_BYTES and (chunk := next(chunks, b"")):
             head += chunk
-    except Unreadable as error:
-        raise Unreadable(error.problem, 1, name) from error
-    if nested := _compression_of(head):
+    except UnreadableFile as error:
+        raise UnreadableFile(error.finding, 1, name) from error
+    if nested := _detect_compression(head):
         found = f"{nested} within {compression}"
-        raise Unreadable(Problem("nested_archive", found, "compress the data once"), 1, name)
-    return Content(name, compression, head[:HEAD_BYTES], chain([head], chunks))
+        raise UnreadableFile(Finding("nested_archive", found, "compress the data once"), 1, name)
+    return FileContent(name, compression, head[:HEAD_BYTES], chain([head], chunks))
 
 
-class _Spent:
-    """Bytes that came out of a file, all of its members together."""
+class _ExpansionGuard:
+    """Guard that limits the bytes decompressed from a file, all members together."""
 
-    def __init__(self, limit: Limit, bytes_read: Callable[[], int], compression: str) -> None:
+    def __init__(self, limit: ExpansionLimit, bytes_read: Callable[[], int], compression: str) -> None:
         self._limit = limit
         self._bytes_read = bytes_read
         self._compression = compression
@@ -151,37 +155,31 @@ class _Spent:
         for chunk in chunks:
             self._total += len(chunk)
             if self._total > self._limit.size_bytes and self._total > self._limit.ratio * self._bytes_read():
-                raise Unreadable(self._problem())
+                raise UnreadableFile(self._finding())
             if chunk:
                 yield chunk
 
-    def _problem(self) -> Problem:
+    def _finding(self) -> Finding:
         found = (
             f"{self._bytes_read():,} bytes of {self._compression} that hold more than {self._total:,}, which is over "
             f"{self._limit.ratio} times as much"
         )
-        return Problem("decompression_bomb", found, "take out what repeats, or store the data uncompressed")
+        return Finding("decompression_bomb", found, "take out what repeats, or store the data uncompressed")
 
 
-def _guarded(
-    chunks: Iterator[bytes], limit: Limit, bytes_read: Callable[[], int], compression: str
-) -> Iterator[bytes]:
-    return _Spent(limit, bytes_read, compression).guard(_translated(chunks, compression))
-
-
-def _translated(chunks: Iterator[bytes], compression: str) -> Iterator[bytes]:
-    """The same chunks; errors of decompressors become Unreadable, those of the disk stay what they are."""
+def _as_unreadable(chunks: Iterator[bytes], compression: str) -> Iterator[bytes]:
+    """The same chunks; errors of decompressors become UnreadableFile, those of the disk stay what they are."""
     try:
         yield from chunks
     except _DAMAGED as error:
-        if is_of_disk(error):
+        if is_disk_error(error):
             raise
-        raise Unreadable(_damaged(compression, error)) from error
+        raise UnreadableFile(_damaged_finding(compression, error)) from error
 
 
-def _damaged(compression: str, error: Exception) -> Problem:
+def _damaged_finding(compression: str, error: Exception) -> Finding:
     cut = "a cut-off" if isinstance(error, EOFError) else "a damaged"
-    return Problem(
+    return Finding(
         "damaged_file", f"{cut} {compression} file ({str(error) or type(error).__name__})", _ADVICE
     )
 
@@ -228,7 +226,7 @@ def _unzstd(raw: BinaryIO) -> Iterator[bytes]:
         data = frame.unused_data or raw.read(_ZSTD_CHUNK_BYTES)
 
 
-def _compression_of(head: bytes) -> str:
+def _detect_compression(head: bytes) -> str:
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "")
 
 

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes and its name, and the rows that it holds."""
+"""File kinds, detected by content and name, and the reader of each."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -9,16 +9,15 @@ from types import MappingProxyType
 
 from tunesmith_contract.run_config import DataFormat
 from tunesmith_data.rows.data_files import MARKDOWN_SUFFIXES, is_text_file, unpacked_name
-from tunesmith_data.rows.findings import Problem
-from tunesmith_data.rows.parsing.encodings import BYTE_ORDER_MARK, wide_encoding, wide_problem
+from tunesmith_data.rows.findings import Finding
+from tunesmith_data.rows.parsing.encodings import BYTE_ORDER_MARK, wide_encoding, wide_encoding_finding
 
-from .compression import Content
-from .csv_rows import delimiter_of, read_table
-from .json_array import read_array
-from .jsonl import read_jsonl
+from .compression import FileContent
+from .csv_rows import detect_delimiter, read_table
+from .json_rows import read_array, read_jsonl
 from .lines import Entries
 from .parquet_rows import read_parquet
-from .read_errors import Unreadable
+from .read_errors import UnreadableFile
 from .text_passages import read_passages
 
 _PARQUET_MAGIC = b"PAR1"
@@ -43,13 +42,13 @@ _OTHERS: Mapping[bytes, str] = MappingProxyType(
         b"version https://git-lfs": "a pointer of Git LFS instead of the file (git lfs pull brings it)",
     }
 )
-#: Text, but no rows.
+#: Beginnings of HTML pages.
 _PAGES = (b"<!DOCTYPE", b"<!doctype", b"<html")
 _ADVICE = "write JSONL, JSON, CSV, Parquet or text, plain or compressed by gzip, bzip2, xz, zstd or zip"
 
 
-class Kind(StrEnum):
-    """How a file holds rows."""
+class FileKind(StrEnum):
+    """Kind of a data file."""
 
     JSONL = "JSONL"
     ARRAY = "JSON"
@@ -60,41 +59,41 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A file whose kind is known.
+class OpenedFile:
+    """Opened data file with its kind and rows.
 
     Attributes:
-        name: what findings call it.
+        name: name in findings.
         kind: how it holds rows.
-        compression: by what it was compressed; empty where it wasn't.
+        compression: name of the compression; empty if there is none.
         entries: its rows.
     """
 
     name: str
-    kind: Kind
+    kind: FileKind
     compression: str
     entries: Entries
 
     @property
     def is_text(self) -> bool:
-        """Whether its rows are passages of one document."""
-        return self.kind in (Kind.TEXT, Kind.MARKDOWN)
+        """Whether the rows are passages of one document."""
+        return self.kind in (FileKind.TEXT, FileKind.MARKDOWN)
 
     @property
-    def nothing(self) -> Problem:
-        """What is wrong where there are no rows."""
-        if self.kind is Kind.TABLE:
-            return Problem("empty_file", "a header and no rows", "write records below the header")
-        return Problem("empty_file", "no rows", "write one JSON object per line")
+    def no_rows_finding(self) -> Finding:
+        """Finding for a file without rows."""
+        if self.kind is FileKind.TABLE:
+            return Finding("empty_file", "a header and no rows", "write records below the header")
+        return Finding("empty_file", "no rows", "write one JSON object per line")
 
     @property
     def label(self) -> str:
-        """Kind and compression, for people."""
+        """Kind and compression as text."""
         return f"{self.kind}, {self.compression}" if self.compression else str(self.kind)
 
 
-def open_rows(content: Content, data_format: DataFormat, members: tuple[str, ...]) -> Opened:
-    """Tell what a content is, and begin to read it.
+def open_rows(content: FileContent, data_format: DataFormat, members: tuple[str, ...]) -> OpenedFile:
+    """Detect the kind of a content, and open its rows.
 
     Args:
         content: the bytes.
@@ -102,69 +101,71 @@ def open_rows(content: Content, data_format: DataFormat, members: tuple[str, ...
         members: the columns of a Parquet file that are needed.
 
     Raises:
-        Unreadable: it is a file of another kind, or in UTF-16.
+        UnreadableFile: it is a file of another kind, or in UTF-16.
     """
-    kind = _kind_of(content, data_format)
-    return Opened(content.name, kind, content.compression, _READERS[kind](content, members))
+    kind = _detect_kind(content, data_format)
+    return OpenedFile(content.name, kind, content.compression, _READERS[kind](content, members))
 
 
-def _kind_of(content: Content, data_format: DataFormat) -> Kind:
+def _detect_kind(content: FileContent, data_format: DataFormat) -> FileKind:
     head = content.head
     if head.startswith(_PARQUET_MAGIC):
-        return Kind.PARQUET
-    _refuse_others(head)
+        return FileKind.PARQUET
+    _reject_other_files(head)
     name = unpacked_name(content.name)
     if is_text_file(name) and data_format in (DataFormat.AUTO, DataFormat.TEXT):
-        return Kind.MARKDOWN if name.endswith(MARKDOWN_SUFFIXES) else Kind.TEXT
+        return FileKind.MARKDOWN if name.endswith(MARKDOWN_SUFFIXES) else FileKind.TEXT
     if head.startswith(_PAGES):
-        raise Unreadable(Problem("unknown_file", "an HTML page", _ADVICE), 1)
+        raise UnreadableFile(Finding("unknown_file", "an HTML page", _ADVICE), 1)
     if name.endswith((".csv", ".tsv")):
-        return Kind.TABLE
+        return FileKind.TABLE
     if name.endswith(".parquet"):
-        raise Unreadable(Problem("damaged_file", "no Parquet file, whatever its name says", "write it again"))
-    return Kind.ARRAY if head.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"[") else Kind.JSONL
+        raise UnreadableFile(
+            Finding("damaged_file", "not a Parquet file, despite its name", "write it again")
+        )
+    return FileKind.ARRAY if head.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"[") else FileKind.JSONL
 
 
-def _refuse_others(head: bytes) -> None:
+def _reject_other_files(head: bytes) -> None:
     found = next((what for magic, what in _OTHERS.items() if head.startswith(magic)), None)
     if head[_TAR_OFFSET:].startswith(_TAR_MAGIC):
         found = "a tar archive"
     wide = wide_encoding(head)
     if wide and not found:
-        raise Unreadable(wide_problem(wide), 1)
+        raise UnreadableFile(wide_encoding_finding(wide), 1)
     if found or head.count(0) * 8 > len(head):
-        raise Unreadable(Problem("unknown_file", found or "binary data", _ADVICE), 1)
+        raise UnreadableFile(Finding("unknown_file", found or "binary data", _ADVICE), 1)
 
 
-def _without_mark(content: Content) -> Iterator[bytes]:
+def _without_byte_order_mark(content: FileContent) -> Iterator[bytes]:
     """The bytes after the mark that some editors write."""
     first = next(content.chunks, b"").removeprefix(BYTE_ORDER_MARK)
     return chain([first] if first else [], content.chunks)
 
 
-def _read_jsonl(content: Content, members: tuple[str, ...]) -> Entries:
-    return read_jsonl(_without_mark(content), content.head.removeprefix(BYTE_ORDER_MARK))
+def _read_jsonl(content: FileContent, members: tuple[str, ...]) -> Entries:
+    return read_jsonl(_without_byte_order_mark(content), content.head.removeprefix(BYTE_ORDER_MARK))
 
 
-def _read_array(content: Content, members: tuple[str, ...]) -> Entries:
-    return read_array(_without_mark(content))
+def _read_array(content: FileContent, members: tuple[str, ...]) -> Entries:
+    return read_array(_without_byte_order_mark(content))
 
 
-def _read_table(content: Content, members: tuple[str, ...]) -> Entries:
+def _read_table(content: FileContent, members: tuple[str, ...]) -> Entries:
     tabs = unpacked_name(content.name).endswith(".tsv")
-    return read_table(_without_mark(content), "\t" if tabs else delimiter_of(content.head))
+    return read_table(_without_byte_order_mark(content), "\t" if tabs else detect_delimiter(content.head))
 
 
-def _read_text(content: Content, members: tuple[str, ...]) -> Entries:
-    return read_passages(_without_mark(content))
+def _read_text(content: FileContent, members: tuple[str, ...]) -> Entries:
+    return read_passages(_without_byte_order_mark(content))
 
 
-def _read_markdown(content: Content, members: tuple[str, ...]) -> Entries:
-    return read_passages(_without_mark(content), markdown=True)
+def _read_markdown(content: FileContent, members: tuple[str, ...]) -> Entries:
+    return read_passages(_without_byte_order_mark(content), markdown=True)
 
 
-def _read_parquet(content: Content, members: tuple[str, ...]) -> Entries:
-    """Parquet is read from its end, so what is compressed once more is written to the disk."""
+def _read_parquet(content: FileContent, members: tuple[str, ...]) -> Entries:
+    """Rows of a Parquet file; a compressed one is first written to disk, since Parquet is read from its end."""
     if content.file:
         yield from read_parquet(content.file.path, members)
         return
@@ -174,13 +175,13 @@ def _read_parquet(content: Content, members: tuple[str, ...]) -> Entries:
         yield from read_parquet(file, members)
 
 
-_READERS: Mapping[Kind, Callable[[Content, tuple[str, ...]], Entries]] = MappingProxyType(
+_READERS: Mapping[FileKind, Callable[[FileContent, tuple[str, ...]], Entries]] = MappingProxyType(
     {
-        Kind.JSONL: _read_jsonl,
-        Kind.ARRAY: _read_array,
-        Kind.TABLE: _read_table,
-        Kind.TEXT: _read_text,
-        Kind.MARKDOWN: _read_markdown,
-        Kind.PARQUET: _read_parquet,
+        FileKind.JSONL: _read_jsonl,
+        FileKind.ARRAY: _read_array,
+        FileKind.TABLE: _read_table,
+        FileKind.TEXT: _read_text,
+        FileKind.MARKDOWN: _read_markdown,
+        FileKind.PARQUET: _read_parquet,
     }
 )

@@ -1,20 +1,20 @@
-"""Lines of a stream of bytes, none of them longer than a row may be."""
+"""Line reader for byte streams, with a limit on the size of a row."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from tunesmith_data.rows.findings import Problem
+from tunesmith_data.rows.findings import Finding
 
-#: A row, as it is written, in bytes; a conversation of a million words is about 6 MiB.
+#: Maximum size of a row in bytes; a conversation of a million words is about 6 MiB.
 MAX_ROW_BYTES = 16 * 2**20
 
-#: What a reader gives: the line that a row begins on, counted from 1, and its value, or the Problem with it.
+#: Entries of a reader: the line where a row begins, counted from 1, and its value or a Finding.
 Entries = Iterator[tuple[int, Any]]
 
 
-def read_lines(chunks: Iterator[bytes]) -> Iterator[tuple[int, bytes | Problem]]:
+def read_lines(chunks: Iterator[bytes]) -> Iterator[tuple[int, bytes | Finding]]:
     """Lines with their numbers, without their line feeds; of one that is too long nothing is kept."""
-    number, rest = 1, _Rest()
+    number, rest = 1, _LineBuffer()
     for chunk in chunks:
         first, *lines = chunk.split(b"\n")
         rest.add(first)
@@ -26,13 +26,13 @@ def read_lines(chunks: Iterator[bytes]) -> Iterator[tuple[int, bytes | Problem]]
         yield number, rest.take()
 
 
-def too_long(size: int) -> Problem:
-    """What is said of a row that is too long."""
+def row_too_long(size: int) -> Finding:
+    """Finding for a row that is too long."""
     found = f"a row of {size:,} bytes"
-    return Problem("row_too_long", found, f"write rows of at most {MAX_ROW_BYTES // 2**20} MiB")
+    return Finding("row_too_long", found, f"write rows of at most {MAX_ROW_BYTES // 2**20} MiB")
 
 
-class _Rest:
+class _LineBuffer:
     """The pieces of a line that has not ended yet."""
 
     __slots__ = ("_pieces", "size")
@@ -48,10 +48,10 @@ class _Rest:
         elif piece:
             self._pieces.append(piece)
 
-    def take(self) -> bytes | Problem:
+    def take(self) -> bytes | Finding:
         size, self.size = self.size, 0
         if size > MAX_ROW_BYTES:
-            return too_long(size)
+            return row_too_long(size)
         line = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         return line

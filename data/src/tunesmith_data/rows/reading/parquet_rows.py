@@ -1,4 +1,4 @@
-"""Parquet: one row after another, with the number of the row in the place of a line."""
+"""Parquet reader; row numbers stand in for lines."""
 
 import io
 import math
@@ -9,15 +9,15 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tunesmith_data.rows.findings import Problem, quote
+from tunesmith_data.rows.findings import Finding, quote
 from tunesmith_data.rows.parsing.strict_json import MAX_DEPTH
 
-from .compression import Limit
+from .compression import ExpansionLimit
 from .csv_rows import check_names
 from .lines import Entries
-from .read_errors import Unreadable, is_of_disk
+from .read_errors import UnreadableFile, is_disk_error
 
-#: What is decoded together: so many bytes, by the mean of the file, and so many rows at most.
+#: Size of a batch in bytes, estimated from the file's mean, and its maximum number of rows.
 _BATCH_BYTES = 4 * 2**20
 _BATCH_ROWS = 256
 _BUFFER_BYTES = 1 << 20
@@ -26,15 +26,17 @@ _REASON_CHARACTERS = 200
 _DAMAGED = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
 
 
-class _Unfit(Exception):
+class _UnsupportedValue(Exception):
     """A value that JSON has no form for."""
 
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.check)
-        self.problem = problem
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.check)
+        self.finding = finding
 
 
-def read_parquet(source: Path | BinaryIO, members: Sequence[str], limit: Limit | None = None) -> Entries:
+def read_parquet(
+    source: Path | BinaryIO, members: Sequence[str], limit: ExpansionLimit | None = None
+) -> Entries:
     """Rows with their numbers, counted from 1; members that are null are left out.
 
     Args:
@@ -43,27 +45,29 @@ def read_parquet(source: Path | BinaryIO, members: Sequence[str], limit: Limit |
         limit: how much larger rows may be than the file.
 
     Raises:
-        Unreadable: the file is damaged, or two columns have one name.
+        UnreadableFile: the file is damaged, or two columns have one name.
     """
     number = 0
     try:
         with pq.ParquetFile(source, buffer_size=_BUFFER_BYTES, page_checksum_verification=True) as file:
             names = file.schema_arrow.names
-            if problem := check_names(names) if names else None:
-                raise Unreadable(problem)
+            if finding := check_names(names) if names else None:
+                raise UnreadableFile(finding)
             chosen = [name for name in names if name in members] or names
             batches = file.iter_batches(_batch_rows(file.metadata), columns=chosen, use_threads=False)
-            for batch in _bounded(batches, limit or Limit(), _size_of(source)):
+            for batch in _limit_expansion(batches, limit or ExpansionLimit(), _size_of(source)):
                 for row in _rows(batch):
                     number += 1
                     yield number, row
             rows = file.metadata.num_rows
     except _DAMAGED as error:
-        if is_of_disk(error):
+        if is_disk_error(error):
             raise
-        raise Unreadable(_damaged(str(error) or type(error).__name__), number + 1) from error
+        raise UnreadableFile(_damaged_finding(str(error) or type(error).__name__), number + 1) from error
     if number != rows:
-        raise Unreadable(_damaged(f"{number:,} rows where its end speaks of {rows:,}"), number + 1)
+        raise UnreadableFile(
+            _damaged_finding(f"{number:,} rows where its end speaks of {rows:,}"), number + 1
+        )
 
 
 def _batch_rows(metadata: pq.FileMetaData) -> int:
@@ -76,20 +80,22 @@ def _size_of(source: Path | BinaryIO) -> int:
     return source.stat().st_size if isinstance(source, Path) else source.seek(0, io.SEEK_END)
 
 
-def _damaged(reason: str) -> Problem:
-    return Problem(
+def _damaged_finding(reason: str) -> Finding:
+    return Finding(
         "damaged_file", f"a damaged Parquet file ({reason[:_REASON_CHARACTERS]})", "write it again"
     )
 
 
-def _bounded(batches: Iterator[pa.RecordBatch], limit: Limit, size: int) -> Iterator[pa.RecordBatch]:
+def _limit_expansion(
+    batches: Iterator[pa.RecordBatch], limit: ExpansionLimit, size: int
+) -> Iterator[pa.RecordBatch]:
     """The same batches, until they are too much: a value that repeats takes no room in the file."""
     total = 0
     for batch in map(_without_dictionaries, batches):
         total += batch.nbytes
         if total > limit.size_bytes and total > limit.ratio * size:
             found = f"{size:,} bytes of Parquet that hold more than {total:,}"
-            raise Unreadable(Problem("decompression_bomb", found, "take out what repeats"))
+            raise UnreadableFile(Finding("decompression_bomb", found, "take out what repeats"))
         yield batch
 
 
@@ -108,7 +114,7 @@ def _rows(batch: pa.RecordBatch) -> Iterator[Any]:
     except (ValueError, OverflowError, KeyError) as error:
         if batch.num_rows == 1:
             found = f"a value that can't be read ({quote(str(error))})"
-            yield Problem("invalid_encoding", found, "write text as UTF-8")
+            yield Finding("invalid_encoding", found, "write text as UTF-8")
         else:
             yield from (row for index in range(batch.num_rows) for row in _rows(batch.slice(index, 1)))
         return
@@ -117,40 +123,40 @@ def _rows(batch: pa.RecordBatch) -> Iterator[Any]:
 
 def _row(value: Any) -> Any:
     try:
-        return _plain(value, "", 0)
-    except _Unfit as error:
-        return error.problem
+        return _as_json_value(value, "", 0)
+    except _UnsupportedValue as error:
+        return error.finding
 
 
-def _plain(value: Any, member: str, depth: int) -> Any:
+def _as_json_value(value: Any, member: str, depth: int) -> Any:
     """A value of JSON's types; members of structs that are null are left out, as JSON leaves them out."""
     if isinstance(value, str | bool | int | None):
         return value
     if isinstance(value, dict | list):
         if depth > MAX_DEPTH:
-            found = f"more than {MAX_DEPTH} structs and lists in each other"
-            raise _Unfit(Problem("nested_too_deeply", found, "write flatter rows", member))
+            found = f"more than {MAX_DEPTH} levels of structs and lists"
+            raise _UnsupportedValue(Finding("nested_too_deeply", found, "write flatter rows", member))
         if isinstance(value, list):
-            return [_plain(item, f"{member}[{index}]", depth + 1) for index, item in enumerate(value)]
+            return [_as_json_value(item, f"{member}[{index}]", depth + 1) for index, item in enumerate(value)]
         return {
-            key: _plain(item, f"{member}.{key}" if member else key, depth + 1)
+            key: _as_json_value(item, f"{member}.{key}" if member else key, depth + 1)
             for key, item in value.items()
             if item is not None
         }
-    return _plain_scalar(value, member)
+    return _as_json_scalar(value, member)
 
 
-def _plain_scalar(value: Any, member: str) -> Any:
+def _as_json_scalar(value: Any, member: str) -> Any:
     """Dates and decimals as text."""
     if isinstance(value, float):
         if math.isfinite(value):
             return value
         advice = "write null, or leave the member out"
-        raise _Unfit(Problem("number_out_of_range", f"the number {value}", advice, member))
+        raise _UnsupportedValue(Finding("number_out_of_range", f"the number {value}", advice, member))
     if not isinstance(value, bytes):
         return str(value)
     try:
         return value.decode()
     except UnicodeDecodeError as error:
-        found = f"bytes {quote(value[:20].hex())} that are no text"
-        raise _Unfit(Problem("invalid_encoding", found, "write text as UTF-8", member)) from error
+        found = f"bytes {quote(value[:20].hex())} that are not text"
+        raise _UnsupportedValue(Finding("invalid_encoding", found, "write text as UTF-8", member)) from error

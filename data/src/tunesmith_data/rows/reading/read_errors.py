@@ -1,35 +1,35 @@
-"""How a file that can't be read ends the run."""
+"""Errors of unreadable files, and the failure that findings become."""
 
 import errno
 from collections.abc import Sequence
 from typing import NoReturn
 
 from tunesmith_data.failures import DataError
-from tunesmith_data.rows.findings import Finding, Problem
+from tunesmith_data.rows.findings import Finding
 
 SHOWN_FINDINGS = 5
 
 
-class Unreadable(Exception):
-    """The rest of a file can't be read, so that rows would be lost: no finding that a run may go on with.
+class UnreadableFile(Exception):
+    """A file cannot be read to its end; the run fails, since rows would be lost.
 
     Args:
-        problem: what was found.
+        finding: what was found.
         line: where; None: at the last line that was read.
         name: of the member of an archive, where it has not been opened yet.
     """
 
-    def __init__(self, problem: Problem, line: int | None = None, name: str | None = None) -> None:
-        super().__init__(problem.check)
-        self.problem = problem
+    def __init__(self, finding: Finding, line: int | None = None, name: str | None = None) -> None:
+        super().__init__(finding.check)
+        self.finding = finding
         self.line = line
         self.name = name
 
 
-def is_of_disk(error: Exception) -> bool:
-    """Whether reading failed for a reason that is not the file's: parsers of archives raise OSError too.
+def is_disk_error(error: Exception) -> bool:
+    """Whether an error comes from the disk, not from the file: archive parsers raise OSError too.
 
-    EINVAL is theirs: a damaged file told them to look where nothing can be.
+    EINVAL is theirs too: a damaged file contains an impossible offset.
     """
     return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 

@@ -1,5 +1,6 @@
-"""Files of rows as one stream: each row in canonical form, or with all that is wrong with it."""
+"""Stream of rows from several files: canonical rows, or invalid rows with findings."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from tunesmith_contract.run_config import DataFormat
 from tunesmith_data.failures import DataError
 from tunesmith_data.rows.data_files import DataFile
-from tunesmith_data.rows.findings import Finding, Problem, quote
+from tunesmith_data.rows.findings import Finding, quote
 from tunesmith_data.rows.report.data_report import FileReport
 from tunesmith_data.rows.schema.canonical import canonical_row
 from tunesmith_data.rows.schema.formats import (
@@ -24,9 +25,8 @@ from tunesmith_data.rows.schema.formats import (
 from tunesmith_data.rows.schema.row_checks import check_row
 
 from .compression import open_contents
-from .file_kinds import Opened, open_rows
-from .kept_fields import keep_members
-from .read_errors import Unreadable, raise_findings
+from .file_kinds import OpenedFile, open_rows
+from .read_errors import UnreadableFile, raise_findings
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class SourceRow:
     """A row that passed its checks, and where it came from.
 
     Attributes:
-        file: what findings call the file.
+        file: name of the file in findings.
         line: where the row begins; of a Parquet file its number.
         row: in canonical form.
         kept: values of the members that the source was asked to keep, as text.
@@ -49,8 +49,8 @@ class SourceRow:
 
 
 @dataclass(frozen=True, slots=True)
-class RefusedRow:
-    """A row as it was read (None for what can't be read), and all that is wrong with it."""
+class InvalidRow:
+    """Invalid row as it was read (None if unreadable), with its findings."""
 
     file: str
     line: int
@@ -58,7 +58,7 @@ class RefusedRow:
     findings: tuple[Finding, ...]
 
 
-class Source:
+class RowSource:
     """The rows of several files, one file after another, all in one format.
 
     Nothing is held but what is being read, so any number of rows may come.
@@ -85,21 +85,21 @@ class Source:
         self._keep = tuple(keep)
         self._columns = (*KNOWN_MEMBERS, *keep, *(path.partition(".")[0] for path in keep))
         self._reports: list[FileReport] = []
-        self._settled = False
+        self._format_fixed = False
         self._first: Row | None = None
-        self._stray: Finding | None = None
+        self._first_stray: Finding | None = None
 
     @property
     def files(self) -> tuple[FileReport, ...]:
-        """What has been read to its end, file by file."""
+        """Reports of the files that have been read completely."""
         return tuple(self._reports)
 
     @property
     def bytes(self) -> int:
-        """The size of all files, as they lie on disk."""
+        """The size of all files on disk."""
         return sum(file.path.stat().st_size for file in self._files)
 
-    def __iter__(self) -> Iterator[SourceRow | RefusedRow]:
+    def __iter__(self) -> Iterator[SourceRow | InvalidRow]:
         """The rows in their order.
 
         Raises:
@@ -109,24 +109,24 @@ class Source:
         self._reports.clear()
         for file in self._files:
             yield from self._read_file(file)
-        if self.data_format is DataFormat.AUTO and self._stray:
-            raise_findings([self._stray], "UnknownFormat")
+        if self.data_format is DataFormat.AUTO and self._first_stray:
+            raise_findings([self._first_stray], "UnknownFormat")
 
-    def _read_file(self, file: DataFile) -> Iterator[SourceRow | RefusedRow]:
+    def _read_file(self, file: DataFile) -> Iterator[SourceRow | InvalidRow]:
         name, line = file.name, 1
         try:
             for content in open_contents(file):
                 name = content.name
                 opened = open_rows(content, self._written_as, self._columns)
                 if opened.is_text:
-                    self._settle(DataFormat.TEXT, name)
+                    self._fix_format(DataFormat.TEXT, name)
                 for outcome in self._read(opened):
                     line = outcome.line
                     yield outcome
-        except Unreadable as error:
-            raise_findings([error.problem.at(error.name or name, error.line or line)], "UnreadableFile")
+        except UnreadableFile as error:
+            raise_findings([error.finding.at(error.name or name, error.line or line)], "UnreadableFile")
 
-    def _read(self, opened: Opened) -> Iterator[SourceRow | RefusedRow]:
+    def _read(self, opened: OpenedFile) -> Iterator[SourceRow | InvalidRow]:
         rows = refused = 0
         document = opened.name if opened.is_text else ""
         for line, value in opened.entries:
@@ -137,112 +137,112 @@ class Source:
                 refused += 1
             yield outcome
         if not rows + refused:
-            raise Unreadable(opened.nothing, 1)
+            raise UnreadableFile(opened.no_rows_finding, 1)
         self._reports.append(FileReport(name=opened.name, format=opened.label, rows=rows, refused=refused))
 
-    def _take(self, file: str, line: int, value: Any, document: str) -> SourceRow | RefusedRow:
-        """A row in canonical form, or what is wrong with it."""
-        if isinstance(value, Problem):
-            return RefusedRow(file, line, None, (value.at(file, line),))
+    def _take(self, file: str, line: int, value: Any, document: str) -> SourceRow | InvalidRow:
+        """Row in canonical form, or an invalid row with findings."""
+        if isinstance(value, Finding):
+            return InvalidRow(file, line, None, (value.at(file, line),))
         kept: dict[str, str] = {}
-        if isinstance(value, dict) and not self._settled:
-            self._settle(self._detect(value, file, line), file)
-        problems = check_row(value, self.data_format, self._purpose)
+        if isinstance(value, dict) and not self._format_fixed:
+            self._fix_format(self._detect(value, file, line), file)
+        findings = check_row(value, self.data_format, self._purpose)
         if self._keep and isinstance(value, dict):
             kept, missing = keep_members(value, self._keep)
-            problems += missing
-        if not problems:
+            findings += missing
+        if not findings:
             row = canonical_row(value, self.data_format, self._purpose)
             self._first = self._first or row
-            problems = _check_likeness(row, self._first)
-            if not problems:
+            findings = _check_same_form(row, self._first)
+            if not findings:
                 return SourceRow(file, line, row, kept, document)
-        findings = tuple(problem.at(file, line) for problem in problems)
+        placed = tuple(finding.at(file, line) for finding in findings)
         if not isinstance(value, dict):
-            self._stray = self._stray or findings[0]
-        return RefusedRow(file, line, value, findings)
+            self._first_stray = self._first_stray or placed[0]
+        return InvalidRow(file, line, value, placed)
 
     def _detect(self, row: Row, file: str, line: int) -> DataFormat:
         if self.data_format is not DataFormat.AUTO:
             return self.data_format
         detected = detect_format(row, self._purpose)
         if detected is None:
-            raise_findings([_unknown_format(row, self._purpose).at(file, line)], "UnknownFormat")
+            raise_findings([_unknown_format_finding(row, self._purpose).at(file, line)], "UnknownFormat")
         return detected
 
-    def _settle(self, data_format: DataFormat, file: str) -> None:
-        """All rows are in this format from now on.
+    def _fix_format(self, data_format: DataFormat, file: str) -> None:
+        """Fix the format of all further rows.
 
         Raises:
             DataError: the purpose can't use it, or other rows were in another.
         """
-        if self._settled and data_format is not self.data_format:
+        if self._format_fixed and data_format is not self.data_format:
             message = f"{file} holds {data_format} rows after {self.data_format} rows: write all files in one format"
             raise DataError("WrongFormat", message)
         _require(self._purpose, data_format, file)
-        self.data_format, self._settled = data_format, True
+        self.data_format, self._format_fixed = data_format, True
 
 
 @dataclass(frozen=True, slots=True)
-class SourceFile:
-    """What a small file holds: ``rows`` and ``refused`` together are all rows of the file."""
+class FileRows:
+    """Rows of a small file: ``rows`` and ``invalid`` together are all of them."""
 
     name: str
     data_format: DataFormat
     rows: tuple[SourceRow, ...]
-    refused: tuple[RefusedRow, ...]
+    invalid: tuple[InvalidRow, ...]
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """All that is wrong with any row."""
-        return tuple(finding for row in self.refused for finding in row.findings)
+        """Findings of all invalid rows."""
+        return tuple(finding for row in self.invalid for finding in row.findings)
 
 
 def read_source(
     path: Path, data_format: DataFormat, name: str | None = None, purpose: Purpose = ANY
-) -> SourceFile:
-    """Read and check a file whose rows fit into memory.
+) -> FileRows:
+    """Read and check a file that fits into memory.
 
     Args:
-        path: the file; see ``Source``.
+        path: the file; see ``RowSource``.
         data_format: how rows are written.
         name: what findings call the file.
         purpose: what the rows are for.
 
     Raises:
-        DataError: as ``Source``.
+        DataError: as ``RowSource``.
     """
     file = DataFile(path, name or path.name)
-    source = Source([file], data_format, purpose)
+    source = RowSource([file], data_format, purpose)
     rows: list[SourceRow] = []
-    refused: list[RefusedRow] = []
+    invalid: list[InvalidRow] = []
     for outcome in source:
         if isinstance(outcome, SourceRow):
             rows.append(outcome)
         else:
-            refused.append(outcome)
-    return SourceFile(file.name, source.data_format, tuple(rows), tuple(refused))
+            invalid.append(outcome)
+    return FileRows(file.name, source.data_format, tuple(rows), tuple(invalid))
 
 
-def _check_likeness(row: Row, first: Row) -> list[Problem]:
-    """All rows hold either messages or text, and one answer or two: a column has one type."""
+def _check_same_form(row: Row, first: Row) -> list[Finding]:
+    """Findings for a row that mixes text and messages, or single answers and pairs."""
     if row.keys() == first.keys() and is_conversational(row) is is_conversational(first):
         return []
     if is_conversational(row) is not is_conversational(first):
         forms = ("text", "messages")
         found = f"{forms[is_conversational(row)]} among rows of {forms[is_conversational(first)]}"
-        return [Problem("mixed_forms", found, "write all rows as text, or all as messages")]
+        return [Finding("mixed_forms", found, "write all rows as text, or all as messages")]
     if ("chosen" in row) is ("chosen" in first):
         return []
     found = f"{_answers(row)} among rows with {_answers(first)}"
-    return [Problem("mixed_forms", found, "write pairs of answers in all rows, or in none")]
+    return [Finding("mixed_forms", found, "write pairs of answers in all rows, or in none")]
 
 
 def _answers(row: Row) -> str:
     return "a pair of answers" if "chosen" in row else "one answer"
 
 
-def _unknown_format(row: Row, purpose: Purpose) -> Problem:
+def _unknown_format_finding(row: Row, purpose: Purpose) -> Finding:
     lists = [
         name
         for name, value in row.items()
@@ -252,7 +252,7 @@ def _unknown_format(row: Row, purpose: Purpose) -> Problem:
         advice = f'write the list in "{lists[0]}" by itself: [{{…}}, {{…}}]'
     else:
         advice = f"write rows with {describe_members(purpose.formats)}"
-    return Problem("unknown_format", f"keys {quote(sorted(row))}", advice)
+    return Finding("unknown_format", f"keys {quote(sorted(row))}", advice)
 
 
 def _require(purpose: Purpose, data_format: DataFormat, name: str) -> None:
@@ -264,4 +264,33 @@ def _require(purpose: Purpose, data_format: DataFormat, name: str) -> None:
         "WrongFormat",
         f"{purpose.name} needs rows with {describe_members(purpose.formats)}: {name} holds {data_format} rows "
         f"({describe_members((data_format,))}); write such rows{instead}",
+    )
+
+
+def keep_members(row: Row, paths: Sequence[str]) -> tuple[dict[str, str], list[Finding]]:
+    """Values at dotted paths as text, and findings for missing ones."""
+    values = {path: _find(row, path) for path in paths}
+    findings = [_finding(row, path, value) for path, value in values.items() if not _is_kept(value)]
+    kept = {path: value if isinstance(value, str) else json.dumps(value) for path, value in values.items()}
+    return kept, findings
+
+
+def _find(row: Row, path: str) -> Any:
+    """Value of a member, by its full name or by a dotted path; None if there is none."""
+    if path in row:
+        return row[path]
+    value: Any = row
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _is_kept(value: object) -> bool:
+    return isinstance(value, str | bool | int | float) and value != ""
+
+
+def _finding(row: Row, path: str, value: object) -> Finding:
+    found = f"keys {quote(sorted(row))}" if value is None else quote(value)
+    return Finding(
+        "missing_field", found, f'write "{path}" as text or a number in each row: the split goes by it', path
     )

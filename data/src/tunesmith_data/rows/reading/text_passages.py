@@ -1,11 +1,11 @@
-"""Divides plain text into passages, the rows of continued pre-training."""
+"""Division of plain text into passages, the rows of continued pre-training."""
 
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from tunesmith_data.rows.findings import Problem
-from tunesmith_data.rows.parsing.encodings import Guess, check_utf8
+from tunesmith_data.rows.findings import Finding
+from tunesmith_data.rows.parsing.encodings import EncodingGuess, check_utf8
 
 from .lines import Entries, read_lines
 
@@ -15,14 +15,14 @@ PASSAGE_CHARACTERS = 8_000
 _HEADING = re.compile(r"#{1,6}\s")
 _FENCES = ("```", "~~~")
 
-#: A line with its number, or the Problem with it.
-_Line = tuple[int, str | Problem]
+#: Number of a line, and its text or a Finding.
+_Line = tuple[int, str | Finding]
 
 
 def read_passages(chunks: Iterator[bytes], *, markdown: bool = False) -> Entries:
-    """The passages of a text as rows; a line that can't be read is one of its own."""
+    """Passages of a text as rows; an unreadable line is a separate entry."""
     for line, passage in divide_lines(_decoded(read_lines(chunks)), markdown=markdown):
-        yield line, passage if isinstance(passage, Problem) else {"text": passage}
+        yield line, passage if isinstance(passage, Finding) else {"text": passage}
 
 
 def divide_lines(
@@ -36,9 +36,9 @@ def divide_lines(
     """
     passage = _Passage()
     for paragraph in _paragraphs(lines, 2 * characters, markdown=markdown):
-        if paragraph.problem:
+        if paragraph.finding:
             yield from passage.take()
-            yield paragraph.line, paragraph.problem
+            yield paragraph.line, paragraph.finding
             continue
         full = characters // 2 if paragraph.heading else characters - len(paragraph.text)
         if passage.length > full:
@@ -49,25 +49,25 @@ def divide_lines(
 
 @dataclass(frozen=True, slots=True)
 class _Paragraph:
-    """What blank lines divide.
+    """Paragraph between blank lines.
 
     Attributes:
         line: where it begins.
         heading: it begins with a heading of Markdown.
         bare: and is nothing else.
-        problem: it is a line that can't be read.
+        finding: it is a line that cannot be read.
     """
 
     line: int
     text: str = ""
     heading: bool = False
     bare: bool = False
-    problem: Problem | None = None
+    finding: Finding | None = None
 
 
 @dataclass(slots=True)
 class _Passage:
-    """Paragraphs that are collected."""
+    """Passage in progress."""
 
     paragraphs: list[_Paragraph] = field(default_factory=list)
     length: int = 0
@@ -77,29 +77,29 @@ class _Passage:
         self.length += len(paragraph.text)
 
     def take(self, *, keep_heading: bool = False) -> Iterator[_Line]:
-        """Give the passage, and begin a new one: with the heading that stands last, if it is to be kept."""
+        """Yield the passage and start a new one, with the last heading if ``keep_heading``."""
         kept: list[_Paragraph] = []
         while keep_heading and len(self.paragraphs) > 1 and self.paragraphs[-1].bare:
             kept.insert(0, self.paragraphs.pop())
         if self.paragraphs:
-            yield self.paragraphs[0].line, "\n\n".join(each.text for each in self.paragraphs)
+            yield self.paragraphs[0].line, "\n\n".join(paragraph.text for paragraph in self.paragraphs)
         self.paragraphs, self.length = [], 0
         for paragraph in kept:
             self.add(paragraph)
 
 
-def _decoded(lines: Iterable[tuple[int, bytes | Problem]]) -> Iterator[_Line]:
-    guess = Guess()
+def _decoded(lines: Iterable[tuple[int, bytes | Finding]]) -> Iterator[_Line]:
+    guess = EncodingGuess()
     for number, line in lines:
-        if isinstance(line, Problem):
+        if isinstance(line, Finding):
             yield number, line
         else:
             yield number, check_utf8(line, guess) or line.decode().removesuffix("\r")
 
 
 @dataclass(slots=True)
-class _Open:
-    """The lines of a paragraph that has not ended."""
+class _OpenParagraph:
+    """Paragraph in progress."""
 
     begin: int = 0
     heading: bool = False
@@ -120,16 +120,16 @@ class _Open:
 
 
 def _paragraphs(lines: Iterable[_Line], longest: int, *, markdown: bool) -> Iterator[_Paragraph]:
-    paragraph, fenced = _Open(), False
+    paragraph, fenced = _OpenParagraph(), False
     for number, line in lines:
-        text = "" if isinstance(line, Problem) else line
+        text = "" if isinstance(line, Finding) else line
         heading = markdown and not fenced and _HEADING.match(text) is not None
         # What looks like a heading within code is none.
         fenced ^= markdown and text.lstrip().startswith(_FENCES)
         if not text.strip() or heading or paragraph.length + len(text) > longest:
             yield from paragraph.end()
-        if isinstance(line, Problem):
-            yield _Paragraph(number, problem=line)
+        if isinstance(line, Finding):
+            yield _Paragraph(number, finding=line)
         elif text.strip():
             *whole, rest = filter(str.strip, _divide_line(text, longest))
             yield from (_Paragraph(number, piece) for piece in whole)
@@ -138,7 +138,7 @@ def _paragraphs(lines: Iterable[_Line], longest: int, *, markdown: bool) -> Iter
 
 
 def _divide_line(text: str, longest: int) -> Iterator[str]:
-    """Pieces of at most so many characters, between words where there are any."""
+    """Pieces of limited length, divided between words if possible."""
     begin = 0
     while len(text) - begin > longest:
         end = text.rfind(" ", begin + 1, begin + longest)

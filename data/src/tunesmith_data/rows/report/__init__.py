@@ -1,1 +1,1 @@
-"""Data report: its document, histograms, agreement of annotators."""
+"""Data report document, histograms, agreement of annotators."""

@@ -1,13 +1,13 @@
-"""The data report: all that prepare found, as one document; ``report.json``, and what the page shows."""
+"""Data report document (``report.json``): everything that prepare measured and found."""
 
 from pydantic import Field
 
 from tunesmith_contract.base import Document
 from tunesmith_contract.report import Measured
-from tunesmith_data.rows.findings import Example, Issue, Place
-from tunesmith_data.rows.table.record import Side
+from tunesmith_data.rows.findings import Example, Issue, RowPlace
+from tunesmith_data.rows.table.record import RowSide
 
-from .label_agreement import Agreement
+from .label_agreement import LabelAgreement
 
 MAX_CLUSTERS = 50
 MAX_CLUSTER_ROWS = 10
@@ -25,8 +25,8 @@ class FileReport(Document):
     refused: int = 0
 
 
-class Counts(Document):
-    """What became of the rows: ``rows`` is the sum of all others."""
+class RowCounts(Document):
+    """Number of rows per side; ``rows`` is the total."""
 
     rows: int
     train: int
@@ -49,28 +49,28 @@ class Histogram(Document):
 
 
 class Cluster(Document):
-    """Rows that are the same, or nearly; the first is the one that is kept."""
+    """Cluster of duplicates or near duplicates; the first row is kept."""
 
     similarity: float = Field(ge=0, le=1, description="1: the same.")
     size: int
-    rows: tuple[Place, ...] = Field(max_length=MAX_CLUSTER_ROWS)
+    rows: tuple[RowPlace, ...] = Field(max_length=MAX_CLUSTER_ROWS)
     excerpt: str
 
 
 class Leak(Document):
-    """A row that a held-out set holds too, and how: the same, nearly the same, or a passage of it.
+    """Leaked row: a held-out set contains it exactly, nearly or as a passage.
 
     Attributes:
         row: where it is written.
-        side: what it is a row of: training, or a validation set of its own.
+        side: what it is a row of: training, or a separate validation set.
         held_out: the set's name: ``validation``, or that of a suite.
         kept: it stays in validation, which most of the suite is.
     """
 
-    row: Place
-    side: Side = Side.TRAIN
+    row: RowPlace
+    side: RowSide = RowSide.TRAIN
     held_out: str
-    other: Place
+    other: RowPlace
     kind: str = Field(description="exact, near or passage.")
     similarity: float
     kept: bool = False
@@ -78,16 +78,16 @@ class Leak(Document):
     other_excerpt: str = ""
 
 
-class Dropped(Document):
-    """A row that was left out, and why."""
+class DroppedRow(Document):
+    """Dropped row with the reasons."""
 
-    place: Place
+    place: RowPlace
     reasons: tuple[str, ...]
     excerpt: str = ""
 
 
 class LearningCurve(Document):
-    """How a small model's error falls with the rows it learns from, and what twice as many would bring.
+    """Learning curve of a small model, with the expected effect of twice as many rows.
 
     Attributes:
         measure: what is measured, such as ``bits per character of held-out answers``.
@@ -107,7 +107,7 @@ class LearningCurve(Document):
 
 
 class Recommendation(Document):
-    """Which method and adapter suit what was found.
+    """Recommended method and adapter.
 
     ``method`` and ``adapter`` are named as in a FineTuneJob; an ``adapter`` of None is full fine-tuning.
     """
@@ -118,12 +118,12 @@ class Recommendation(Document):
     adapter: str | None = None
 
 
-class Estimate(Document):
-    """What training will take, as far as it is known: an order of magnitude.
+class TrainingEstimate(Document):
+    """Estimated training effort; an order of magnitude.
 
     Attributes:
         steps: optimizer steps.
-        seconds, gpu_hours, amount, currency, gpu: None where nobody said which GPU, or what it costs.
+        seconds, gpu_hours, amount, currency, gpu: None if the GPU, or its price, is not given.
     """
 
     epochs: int
@@ -138,13 +138,13 @@ class Estimate(Document):
 
 
 class DataReport(Document):
-    """All that prepare found.
+    """Data report.
 
     Attributes:
         title: the job's name, or the file's.
-        issues: the gravest first.
-        worst: the rows of which most is said, the worst first.
-        agreement: of the people who labelled the rows; None where they come from files.
+        issues: most severe first.
+        worst: the rows with the highest total issue score, highest first.
+        agreement: of the people who labeled the rows; None where they come from files.
     """
 
     title: str
@@ -153,7 +153,7 @@ class DataReport(Document):
     format: str
     digest: str
     files: tuple[FileReport, ...]
-    counts: Counts
+    counts: RowCounts
     truncated_rows: int = 0
     max_length: int = 0
     tokens: Histogram
@@ -163,8 +163,8 @@ class DataReport(Document):
     worst: tuple[Example, ...] = Field((), max_length=MAX_WORST)
     clusters: tuple[Cluster, ...] = Field((), max_length=MAX_CLUSTERS)
     leaks: tuple[Leak, ...] = Field((), max_length=MAX_LEAKS)
-    dropped: tuple[Dropped, ...] = Field((), max_length=MAX_DROPPED)
-    agreement: Agreement | None = None
+    dropped: tuple[DroppedRow, ...] = Field((), max_length=MAX_DROPPED)
+    agreement: LabelAgreement | None = None
     learning_curve: LearningCurve | None = None
     recommendation: Recommendation | None = None
-    estimate: Estimate | None = None
+    estimate: TrainingEstimate | None = None

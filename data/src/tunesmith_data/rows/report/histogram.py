@@ -1,4 +1,4 @@
-"""Counts of whole numbers between round edges."""
+"""Histograms of whole numbers with round edges."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from .data_report import Histogram
 
-#: Bars that still can be told apart on a small screen.
+#: Bars that can be distinguished on a small screen.
 MAX_BINS = 24
 
 #: Bins go this many times as far as the 95th percentile; what is beyond shares the last one.
@@ -18,7 +18,7 @@ _ROUND = (1, 2, 5)
 
 
 def build_histogram(values: NDArray[np.integer], max_bins: int = MAX_BINS) -> Histogram:
-    """How often values of each size occur: tokens, characters, turns.
+    """Histogram of whole numbers, such as tokens, characters or turns.
 
     Edges are multiples of 1, 2 or 5 times a power of ten. A long tail shares the last bin, which is wider than the
     others then and ends at the largest value. Percentiles are values that occur.
@@ -55,6 +55,6 @@ def _choose_edges(low: int, high: int, p95: int, max_bins: int) -> list[int]:
 
 
 def _choose_step(low: int, high: int, max_bins: int) -> int:
-    """The smallest round step with which so many bins reach from the lowest to the highest value."""
+    """Smallest round step with which at most ``max_bins`` bins cover the range."""
     steps: Iterator[int] = (digit * 10**power for power in count() for digit in _ROUND)
     return next(step for step in steps if high // step - low // step < max_bins)

@@ -1,4 +1,4 @@
-"""How far people agree who labelled the same rows: what was measured, and what to make of it.
+"""Agreement of annotators as a document, and its thresholds.
 
 Sources: Krippendorff, Content Analysis (2004), page 241, for alpha's thresholds; Landis and Koch, The Measurement
 of Observer Agreement for Categorical Data (1977), for the words on kappa.
@@ -29,7 +29,7 @@ _KAPPA_WORDS = (
 
 
 class AnnotatorReport(Document):
-    """What one person did.
+    """Statistics of one annotator.
 
     Attributes:
         answers: items answered.
@@ -46,7 +46,7 @@ class AnnotatorReport(Document):
 
 
 class PairReport(Document):
-    """Two people on the items that both answered.
+    """Agreement of two annotators on their shared items.
 
     Attributes:
         kappa: Cohen's kappa (Cohen 1960), for ratings with quadratic weights (Cohen 1968); None where it is undefined.
@@ -61,7 +61,7 @@ class PairReport(Document):
 
 
 class PositionBias(Document):
-    """Whether the answer on the left is preferred for standing there; answers stand there by chance.
+    """Position bias: preference for the answer shown first, whose order is random.
 
     Attributes:
         answers: answers A or B.
@@ -74,12 +74,12 @@ class PositionBias(Document):
     p_value: Measured
 
 
-class Disputed(Document):
-    """An item on which people differ.
+class DisputedItem(Document):
+    """Item on which annotators disagree.
 
     Attributes:
-        said: how many say what.
-        disagreement: share of the pairs of answers that differ.
+        said: number of votes for each answer.
+        disagreement: share of pairs of answers that differ.
     """
 
     id: Digest
@@ -92,12 +92,12 @@ class Disputed(Document):
 
     @property
     def votes(self) -> str:
-        """What is said, by how many: ``A by 2, B by 1``."""
+        """Votes as text: ``A by 2, B by 1``."""
         return ", ".join(f"{value} by {count}" for value, count in self.said.items())
 
 
-class Agreement(Document):
-    """How far people agree on the same items.
+class LabelAgreement(Document):
+    """Agreement of annotators on shared items.
 
     Attributes:
         items: those that anyone answered.
@@ -130,7 +130,7 @@ class Agreement(Document):
     position_bias: PositionBias | None = None
     annotators: tuple[AnnotatorReport, ...] = Field((), max_length=MAX_ANNOTATORS)
     pairs: tuple[PairReport, ...] = Field((), max_length=MAX_PAIRS)
-    disputed: tuple[Disputed, ...] = Field((), max_length=MAX_DISPUTED)
+    disputed: tuple[DisputedItem, ...] = Field((), max_length=MAX_DISPUTED)
     rows: int | None = None
     left_out: dict[str, int] = Field(default_factory=dict)
 

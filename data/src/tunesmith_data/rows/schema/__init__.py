@@ -1,1 +1,1 @@
-"""Formats of rows: detection, checks, canonical form."""
+"""Row formats: detection, checks, canonical form."""

@@ -1,4 +1,4 @@
-"""The canonical form of rows that passed their checks: other keys are left out."""
+"""Canonical form of rows that passed their checks; other keys are left out."""
 
 from collections.abc import Sequence
 from itertools import takewhile
@@ -8,8 +8,7 @@ from tunesmith_contract.run_config import DataFormat
 
 from .formats import ANY, IMPORTED, Purpose, Row
 from .imported_formats import import_row
-from .messages import canonical_message, role_of
-from .tools import read_tools
+from .messages import canonical_message, read_tools, role_of
 
 
 def canonical_row(row: Row, data_format: DataFormat, purpose: Purpose = ANY) -> Row:
@@ -41,7 +40,7 @@ def preference_parts(row: Row) -> tuple[Any, Any, Any]:
 
 
 def common_length(first: Sequence[object], second: Sequence[object]) -> int:
-    """How many items two sequences begin with together."""
+    """Length of the common prefix of two sequences."""
     return sum(1 for _ in takewhile(_equal, zip(first, second, strict=False)))
 
 
@@ -90,7 +89,7 @@ def _equal(pair: tuple[object, object]) -> bool:
 
 
 def _implies(prompt: object, shared: list[Any]) -> bool:
-    """Whether a written prompt says nothing but what both answers begin with."""
+    """Whether a written prompt is contained in the common beginning of both answers."""
     if prompt is None or prompt == shared:
         return True
     return any(isinstance(message, dict) and message.get("content") == prompt for message in shared)

@@ -1,4 +1,4 @@
-"""Which rows each purpose takes, and how a row's format is told.
+"""Row formats: detection, and the formats that each purpose accepts.
 
 =====================  ==============================================================================
 format                 canonical row
@@ -31,7 +31,7 @@ Row = dict[str, Any]
 #: Formats of others, which become one of the formats above.
 IMPORTED = (DataFormat.SHAREGPT, DataFormat.ALPACA)
 
-#: Members of which any format knows one.
+#: All members that any format uses.
 KNOWN_MEMBERS = (
     *("messages", "tools", "prompt", "completion", "chosen", "rejected", "label", "answer", "text"),
     *("conversations", "system", "kto_tag", "instruction", "input", "output", "history"),
@@ -79,7 +79,7 @@ _MEMBERS: Mapping[DataFormat, str] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Purpose:
-    """What rows are read for.
+    """Purpose for which rows are read: an evaluation, or a training method.
 
     Attributes:
         name: what messages call it.
@@ -96,14 +96,14 @@ class Purpose:
         return DataFormat.PROMPT if self.prompts_only else data_format
 
 
-#: Any row, as it is.
+#: Purpose that accepts any row.
 ANY = Purpose("reading", tuple(_SHAPES))
 
 EVALUATION = Purpose("an evaluation", ANSWERED)
 
 
 def purpose_of(method: Method) -> Purpose:
-    """What a method reads rows for."""
+    """Purpose of a training method."""
     formats = LEARNED_FORMATS[method.key]
     return Purpose(f"method {method.key}", formats, prompts_only=DataFormat.PROMPT in formats)
 
@@ -113,16 +113,16 @@ def detect_format(row: object, purpose: Purpose = ANY) -> DataFormat | None:
     if not isinstance(row, dict):
         return None
     order = (*purpose.formats, *_SHAPES)
-    return next((each for each in order if _SHAPES[each](row)), None)
+    return next((data_format for data_format in order if _SHAPES[data_format](row)), None)
 
 
 def describe_members(formats: tuple[DataFormat, ...]) -> str:
-    """What rows of any of the formats hold, as a phrase: ``"messages", or "prompt" and "completion"``.
+    """Members of the formats as a phrase: ``"messages", or "prompt" and "completion"``.
 
     Formats of others are named where no other one is asked for.
     """
-    own = [each for each in formats if each not in IMPORTED] or formats
-    phrases = list(dict.fromkeys(_MEMBERS[each] for each in own))
+    own = [data_format for data_format in formats if data_format not in IMPORTED] or formats
+    phrases = list(dict.fromkeys(_MEMBERS[data_format] for data_format in own))
     return ", or ".join(phrases)
 
 
@@ -132,5 +132,5 @@ def methods_for(data_format: DataFormat) -> list[str]:
 
 
 def is_conversational(row: Row) -> bool:
-    """Whether a canonical row holds messages, which the model's chat template renders."""
+    """Whether a canonical row consists of messages."""
     return "messages" in row or isinstance(row.get("prompt"), list)

@@ -1,4 +1,4 @@
-"""Rows of ShareGPT's and Alpaca's form, as LLaMA-Factory and Axolotl read them, in the forms of this package.
+"""Conversion of ShareGPT and Alpaca rows, as LLaMA-Factory and Axolotl read them.
 
 ==========  ============================================  =====================================================
 format      members of a row                              becomes
@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tunesmith_contract.run_config import DataFormat
-from tunesmith_data.rows.findings import Problem, quote
+from tunesmith_data.rows.findings import Finding, quote
 from tunesmith_data.rows.parsing.strict_json import load_text
 
 from .formats import Purpose, Row
@@ -53,7 +53,7 @@ _Turn = tuple[Row, str]
 
 @dataclass(slots=True)
 class Imported:
-    """What becomes of a row, and what is wrong with it as it is written.
+    """Converted row, with findings about the original.
 
     Attributes:
         row: in the form of ``data_format``.
@@ -63,7 +63,7 @@ class Imported:
     data_format: DataFormat
     row: Row = field(default_factory=dict)
     written: dict[str, str] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
     def place(self, member: str, turns: list[_Turn]) -> None:
         """Make a member of messages."""
@@ -102,7 +102,7 @@ def import_row(row: Row, data_format: DataFormat, purpose: Purpose) -> Imported:
             imported.written["label"] = "kto_tag"
         case _:
             imported.place("messages", turns)
-            imported.written["messages"] = _main_member(data_format)
+            imported.written["messages"] = "conversations" if data_format is DataFormat.SHAREGPT else "output"
     if row.get("tools"):
         imported.row["tools"] = row["tools"]
     return imported
@@ -118,27 +118,23 @@ def _becomes(row: Row, purpose: Purpose) -> DataFormat:
     return DataFormat.CHAT
 
 
-def _main_member(data_format: DataFormat) -> str:
-    return "conversations" if data_format is DataFormat.SHAREGPT else "output"
-
-
 def _read_conversation(row: Row, imported: Imported) -> list[_Turn]:
     turns = row.get("conversations")
     if not isinstance(turns, list) or not turns:
         found = quote(turns) if "conversations" in row else f"keys {quote(sorted(row))}"
         advice = 'write "conversations" as a list of {"from", "value"}'
-        imported.problems.append(Problem("missing_messages_list", found, advice, "conversations"))
+        imported.findings.append(Finding("missing_messages_list", found, advice, "conversations"))
         return []
     return [_read_turn(turn, f"conversations[{index}]", imported) for index, turn in enumerate(turns)]
 
 
 def _read_turn(turn: object, member: str, imported: Imported) -> _Turn:
-    """A message, empty where the turn is none: a problem is noted then."""
+    """Message for a turn; empty, with a finding, if the turn is invalid."""
     if isinstance(turn, dict) and "role" in turn:
         return turn, f"{member}."
-    problem = _check_turn(turn, member)
-    if problem:
-        imported.problems.append(problem)
+    finding = _check_turn(turn, member)
+    if finding:
+        imported.findings.append(finding)
         return {}, member
     assert isinstance(turn, dict)
     role, member = _SPEAKERS[turn["from"]], f"{member}.value"
@@ -147,29 +143,29 @@ def _read_turn(turn: object, member: str, imported: Imported) -> _Turn:
     calls = load_text(turn["value"])
     calls = calls if isinstance(calls, list) else [calls]
     if not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
-        imported.problems.append(Problem("data_type", f"function_call {quote(turn['value'])}", _CALL, member))
+        imported.findings.append(Finding("data_type", f"function_call {quote(turn['value'])}", _CALL, member))
     return {
         "role": role,
         "content": "",
-        "tool_calls": [{"type": "function", "function": each} for each in calls],
+        "tool_calls": [{"type": "function", "function": call} for call in calls],
     }, member
 
 
-def _check_turn(turn: object, member: str) -> Problem | None:
+def _check_turn(turn: object, member: str) -> Finding | None:
     if not isinstance(turn, dict):
-        return Problem("data_type", f"turn {quote(turn)}", _TURN, member)
+        return Finding("data_type", f"turn {quote(turn)}", _TURN, member)
     if missing := [key for key in ("from", "value") if key not in turn]:
         keys = " and ".join(f'"{key}"' for key in missing)
-        return Problem("message_missing_key", f"keys {quote(sorted(turn))}", f"add {keys}", member)
+        return Finding("message_missing_key", f"keys {quote(sorted(turn))}", f"add {keys}", member)
     if unknown := sorted(key for key in turn if key not in ("from", "value") and turn[key] is not None):
         found, advice = f"key {quote(unknown[0])}", "use only from, value"
-        return Problem("message_unrecognized_key", found, advice, f"{member}.{unknown[0]}")
+        return Finding("message_unrecognized_key", found, advice, f"{member}.{unknown[0]}")
     if not isinstance(turn["from"], str) or turn["from"] not in _SPEAKERS:
         advice = f"write one of {', '.join(_SPEAKERS)}"
-        return Problem("unrecognized_role", f"from {quote(turn['from'])}", advice, f"{member}.from")
+        return Finding("unrecognized_role", f"from {quote(turn['from'])}", advice, f"{member}.from")
     if not isinstance(turn["value"], str):
         found = f"value {quote(turn['value'])}"
-        return Problem("missing_content", found, "write the value as a string", f"{member}.value")
+        return Finding("missing_content", found, "write the value as a string", f"{member}.value")
     return None
 
 
@@ -189,7 +185,7 @@ def _read_history(history: Any, imported: Imported) -> list[_Turn]:
     pairs = history or []
     if not isinstance(pairs, list) or not all(_is_pair(pair) for pair in pairs):
         advice = 'write "history" as [[question, answer], …]'
-        imported.problems.append(Problem("data_type", f"history {quote(history)}", advice, "history"))
+        imported.findings.append(Finding("data_type", f"history {quote(history)}", advice, "history"))
         return []
     return [
         ({"role": role, "content": text}, f"history[{index}][{place}]")
@@ -203,14 +199,14 @@ def _is_pair(pair: object) -> bool:
 
 
 def _with_system(turns: list[_Turn], row: Row, imported: Imported) -> list[_Turn]:
-    """The conversation with the system's message, which may stand beside it."""
+    """Conversation with the system message, which may be a separate member."""
     if not row.get("system"):
         return turns
     text = _text(row, "system", imported)
     if turns and turns[0][0].get("role") == "system":
         if turns[0][0].get("content") != text:
             found = "a system prompt beside the conversation, and another one in it"
-            imported.problems.append(Problem("mixed_forms", found, "write one of them", "system"))
+            imported.findings.append(Finding("mixed_forms", found, "write one of them", "system"))
         return turns
     return [({"role": "system", "content": text}, "system"), *turns]
 
@@ -223,7 +219,7 @@ def _read_answer(row: Row, key: str, imported: Imported) -> list[_Turn]:
     if isinstance(answer, dict):
         return [_read_turn(answer, key, imported)]
     found = f"{key} {quote(answer)}" if key in row else f"keys {quote(sorted(row))}"
-    imported.problems.append(Problem(f"missing_{key}", found, f'write a "{key}" answer', key))
+    imported.findings.append(Finding(f"missing_{key}", found, f'write a "{key}" answer', key))
     return []
 
 
@@ -232,5 +228,5 @@ def _text(row: Row, key: str, imported: Imported) -> str:
     if isinstance(value, str):
         return value
     found = f"{key} {quote(value)}" if key in row else f"keys {quote(sorted(row))}"
-    imported.problems.append(Problem(f"missing_{key}", found, f'write "{key}" as a string', key))
+    imported.findings.append(Finding(f"missing_{key}", found, f'write "{key}" as a string', key))
     return ""

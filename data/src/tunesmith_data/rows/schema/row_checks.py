@@ -1,4 +1,4 @@
-"""Checks of rows: what is wrong with a row, and what to write instead."""
+"""Format checks of rows, with advice for each finding."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -6,44 +6,43 @@ from typing import Any
 
 from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.run_config import DataFormat
-from tunesmith_data.rows.findings import Problem, quote
+from tunesmith_data.rows.findings import Finding, quote
 
 from .canonical import preference_parts
 from .formats import ANY, IMPORTED, Purpose, Row
 from .imported_formats import import_row
-from .messages import check_messages, role_of
-from .tools import read_tools
+from .messages import check_messages, read_tools, role_of
 
 _MESSAGES = '[{"role": …, "content": …}, …]'
 
 
-def check_row(row: object, data_format: DataFormat, purpose: Purpose = ANY) -> list[Problem]:
-    """All that is wrong with a row; an empty list for a good one."""
+def check_row(row: object, data_format: DataFormat, purpose: Purpose = ANY) -> list[Finding]:
+    """Findings for a row; empty if it is valid."""
     if not isinstance(row, dict):
-        return [Problem("data_type", quote(row), "write a JSON object per row")]
+        return [Finding("data_type", quote(row), "write a JSON object per row")]
     if data_format in IMPORTED:
         return _check_imported(row, data_format, purpose)
     match data_format:
         case DataFormat.CHAT:
-            problems = list(_check_chat(row, answered=not purpose.prompts_only))
+            findings = list(_check_chat(row, answered=not purpose.prompts_only))
         case DataFormat.TEXT:
-            problems = list(_check_text(row, "text", "write what is to be learned"))
+            findings = list(_check_text(row, "text", "write what is to be learned"))
         case DataFormat.PREFERENCE:
-            problems = list(_check_preference(row))
+            findings = list(_check_preference(row))
         case DataFormat.PROMPT:
-            problems = [*_check_prompt(row), *_check_answer(row)]
+            findings = [*_check_prompt(row), *_check_answer(row)]
         case _:
-            problems = list(_check_completion(row, labelled=data_format is DataFormat.UNPAIRED_PREFERENCE))
-    return [*problems, *_check_tools(row)]
+            findings = list(_check_completion(row, labeled=data_format is DataFormat.UNPAIRED_PREFERENCE))
+    return [*findings, *_check_tools(row)]
 
 
-def _check_imported(row: Row, data_format: DataFormat, purpose: Purpose) -> list[Problem]:
-    """What is wrong with a row as it is written, else with what becomes of it; members are named as written."""
+def _check_imported(row: Row, data_format: DataFormat, purpose: Purpose) -> list[Finding]:
+    """Findings for an imported row, with members named as in the original."""
     imported = import_row(row, data_format, purpose)
-    if imported.problems:
-        return list(imported.problems)
-    problems = check_row(imported.row, imported.data_format, purpose)
-    return [replace(each, member=imported.written_member(each.member)) for each in problems]
+    if imported.findings:
+        return list(imported.findings)
+    findings = check_row(imported.row, imported.data_format, purpose)
+    return [replace(finding, member=imported.written_member(finding.member)) for finding in findings]
 
 
 def row_digest(row: Row) -> str:
@@ -51,40 +50,40 @@ def row_digest(row: Row) -> str:
     return sha256_digest(canonical_json(row))
 
 
-def _check_chat(row: Row, *, answered: bool) -> Iterator[Problem]:
+def _check_chat(row: Row, *, answered: bool) -> Iterator[Finding]:
     messages = row.get("messages")
     if not isinstance(messages, list) or not messages:
         found = quote(messages) if "messages" in row else f"keys {quote(sorted(row))}"
         advice = 'write "messages" as a list of {"role", "content"}'
-        yield Problem("missing_messages_list", found, advice, "messages")
+        yield Finding("missing_messages_list", found, advice, "messages")
         return
     yield from check_messages(messages, "messages")
     roles = [role_of(message) for message in messages]
     if answered and "assistant" not in roles:
         advice = "add the assistant's message that is to be learned"
-        yield Problem("example_missing_assistant_message", f"roles {quote(roles)}", advice, "messages")
+        yield Finding("example_missing_assistant_message", f"roles {quote(roles)}", advice, "messages")
     if roles == ["assistant"] and not answered:
         found, advice = "an answer without a question", "write what the user asks first"
-        yield Problem("missing_prompt", found, advice, "messages")
+        yield Finding("missing_prompt", found, advice, "messages")
 
 
-def _check_tools(row: Row) -> Iterator[Problem]:
+def _check_tools(row: Row) -> Iterator[Finding]:
     if row.get("tools") is not None and read_tools(row["tools"]) is None:
         found = f"tools {quote(row['tools'])}"
-        yield Problem("data_type", found, 'write "tools" as a list of JSON schemas', "tools")
+        yield Finding("data_type", found, 'write "tools" as a list of JSON schemas', "tools")
 
 
-def _check_text(row: Row, key: str, advice: str) -> Iterator[Problem]:
+def _check_text(row: Row, key: str, advice: str) -> Iterator[Finding]:
     """A member that has to be text with something in it."""
     if key not in row:
-        yield Problem(f"missing_{key}", f"keys {quote(sorted(row))}", f'write a "{key}"', key)
+        yield Finding(f"missing_{key}", f"keys {quote(sorted(row))}", f'write a "{key}"', key)
     elif not isinstance(row[key], str):
-        yield Problem(f"missing_{key}", f"{key} {quote(row[key])}", f'write "{key}" as a string', key)
+        yield Finding(f"missing_{key}", f"{key} {quote(row[key])}", f'write "{key}" as a string', key)
     elif not row[key].strip():
-        yield Problem(f"missing_{key}", f"an empty {key}", advice, key)
+        yield Finding(f"missing_{key}", f"an empty {key}", advice, key)
 
 
-def _check_prompt(row: Row) -> Iterator[Problem]:
+def _check_prompt(row: Row) -> Iterator[Finding]:
     """A prompt: text, or messages that end where the assistant is to speak."""
     prompt = row.get("prompt")
     if isinstance(prompt, list) and prompt:
@@ -92,62 +91,62 @@ def _check_prompt(row: Row) -> Iterator[Problem]:
         if role_of(prompt[-1]) == "assistant":
             found = f"roles {quote([role_of(message) for message in prompt])}"
             advice = "end the prompt with the user's message"
-            yield Problem("prompt_ends_with_answer", found, advice, f"prompt[{len(prompt) - 1}]")
+            yield Finding("prompt_ends_with_answer", found, advice, f"prompt[{len(prompt) - 1}]")
     elif "prompt" not in row:
-        yield Problem("missing_prompt", f"keys {quote(sorted(row))}", 'write a "prompt"', "prompt")
+        yield Finding("missing_prompt", f"keys {quote(sorted(row))}", 'write a "prompt"', "prompt")
     elif not isinstance(prompt, str):
         advice = f'write "prompt" as a string or as {_MESSAGES}'
-        yield Problem("missing_prompt", f"prompt {quote(prompt)}", advice, "prompt")
+        yield Finding("missing_prompt", f"prompt {quote(prompt)}", advice, "prompt")
 
 
-def _check_answer(row: Row) -> Iterator[Problem]:
+def _check_answer(row: Row) -> Iterator[Finding]:
     answer = row.get("answer")
     if answer is not None and not isinstance(answer, str):
-        yield Problem("data_type", f"answer {quote(answer)}", 'write "answer" as a string', "answer")
+        yield Finding("data_type", f"answer {quote(answer)}", 'write "answer" as a string', "answer")
 
 
-def _check_completion(row: Row, *, labelled: bool) -> Iterator[Problem]:
+def _check_completion(row: Row, *, labeled: bool) -> Iterator[Finding]:
     yield from _check_prompt(row)
-    yield from _check_said(row, "completion", row.get("prompt"))
-    if labelled and not isinstance(row.get("label"), bool):
+    yield from _check_answer_member(row, "completion", row.get("prompt"))
+    if labeled and not isinstance(row.get("label"), bool):
         found = f"label {quote(row['label'])}" if "label" in row else f"keys {quote(sorted(row))}"
-        yield Problem("missing_label", found, 'write "label" as true (a good answer) or false', "label")
+        yield Finding("missing_label", found, 'write "label" as true (a good answer) or false', "label")
 
 
-def _check_preference(row: Row) -> Iterator[Problem]:
+def _check_preference(row: Row) -> Iterator[Finding]:
     missing = [key for key in ("chosen", "rejected") if key not in row]
     if missing:
         for key in missing:
-            yield Problem(f"missing_{key}", f"keys {quote(sorted(row))}", f'write a "{key}" answer', key)
+            yield Finding(f"missing_{key}", f"keys {quote(sorted(row))}", f'write a "{key}" answer', key)
         return
     prompt, chosen, rejected = preference_parts(row)
     parts = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
     if prompt is None:
         found, advice = f"keys {quote(sorted(row))}", 'write a "prompt", or begin both answers with it'
-        yield Problem("missing_prompt", found, advice, "prompt")
+        yield Finding("missing_prompt", found, advice, "prompt")
     else:
         yield from _check_prompt(parts)
     for key in ("chosen", "rejected"):
-        yield from _check_said(parts, key, prompt)
+        yield from _check_answer_member(parts, key, prompt)
     if chosen == rejected:
         found, advice = f"chosen and rejected {quote(chosen)}", "write two different answers"
-        yield Problem("same_answers", found, advice, "rejected")
+        yield Finding("same_answers", found, advice, "rejected")
 
 
-def _check_said(row: Row, key: str, prompt: Any) -> Iterator[Problem]:
+def _check_answer_member(row: Row, key: str, prompt: Any) -> Iterator[Finding]:
     """An answer: text where the prompt is, else messages from the assistant's on to the assistant's."""
-    said = row.get(key)
-    if not isinstance(said, list):
+    answer = row.get(key)
+    if not isinstance(answer, list):
         yield from _check_text(row, key, "write the answer to be learned")
-        if isinstance(prompt, list) and isinstance(said, str):
+        if isinstance(prompt, list) and isinstance(answer, str):
             advice = f'write "{key}" as [{{"role": "assistant", "content": …}}], as the prompt is'
-            yield Problem("mixed_forms", f"messages before {key} {quote(said)}", advice, key)
+            yield Finding("mixed_forms", f"messages before {key} {quote(answer)}", advice, key)
         return
-    yield from check_messages(said, key)
-    roles = [role_of(message) for message in said]
-    if not said or roles[0] != "assistant" or roles[-1] != "assistant":
+    yield from check_messages(answer, key)
+    roles = [role_of(message) for message in answer]
+    if not answer or roles[0] != "assistant" or roles[-1] != "assistant":
         advice = f'begin and end "{key}" with the assistant\'s message'
-        yield Problem(f"missing_{key}", f"roles {quote(roles)}", advice, key)
+        yield Finding(f"missing_{key}", f"roles {quote(roles)}", advice, key)
     if isinstance(prompt, str):
         advice = f'write "prompt" as {_MESSAGES}, as "{key}" is, or both as strings'
-        yield Problem("mixed_forms", f"prompt {quote(prompt)} before messages", advice, "prompt")
+        yield Finding("mixed_forms", f"prompt {quote(prompt)} before messages", advice, "prompt")

@@ -1,4 +1,4 @@
-"""What a canonical row says, as text: what checks of quality, of likeness and of personal data look at."""
+"""Texts of a canonical row: prompt, answer, rejected answer."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,14 +7,14 @@ from .formats import Row
 
 
 def prompt_text(row: Row) -> str:
-    """What is asked: of a conversation all before its last answer."""
+    """Prompt of a row; of a conversation everything before its last answer."""
     if "messages" in row:
         return _spoken(_before_last_answer(row["messages"]))
     return _as_text(row.get("prompt", ""))
 
 
 def answer_text(row: Row) -> str:
-    """What is to be learned: the last answer, the completion, the chosen one, the text; empty where there is none."""
+    """Answer of a row: last answer, completion, chosen answer or text; empty if there is none."""
     if "messages" in row:
         messages = row["messages"]
         return str(messages[-1]["content"]) if messages[-1]["role"] == "assistant" else ""
@@ -25,12 +25,12 @@ def answer_text(row: Row) -> str:
 
 
 def rejected_text(row: Row) -> str:
-    """The answer that is not preferred; empty where there is none."""
+    """Rejected answer; empty if there is none."""
     return _as_text(row.get("rejected", ""))
 
 
 def whole_text(row: Row) -> str:
-    """All that is said in a row, part by part."""
+    """All texts of a row, joined by newlines."""
     return "\n".join(part for part in texts(row) if part)
 
 
@@ -45,7 +45,7 @@ def texts(row: Row) -> Iterator[str]:
 
 
 def turns(row: Row) -> int:
-    """Messages of a row but the system's; a prompt or an answer of plain text is one."""
+    """Number of messages without system messages; plain text counts as one."""
     members = [row[name] for name in ("messages", "prompt", "completion", "chosen", "text") if name in row]
     return sum(
         sum(message["role"] != "system" for message in value) if isinstance(value, list) else bool(value)

@@ -1,1 +1,1 @@
-"""Rows in tables: records, Parquet files, the row store, the split."""
+"""Storage of rows: records, Parquet files, row store, split."""

@@ -1,4 +1,4 @@
-"""The canonical rows as Parquet: TRL's forms, with messages as lists of structs and plain text as strings.
+"""Parquet files of canonical rows, in the forms that TRL expects.
 
 Members whose shape differs from row to row (``tools``, ``tool_calls``) are stored as JSON text, since Parquet
 would fill them up with nulls.
@@ -28,7 +28,7 @@ class RowSchema:
     def __init__(self) -> None:
         self._columns: dict[str, pa.DataType] = {}
 
-    def see(self, row: Row) -> None:
+    def update(self, row: Row) -> None:
         """Take a canonical row's members into account."""
         for name, value in row.items():
             if name not in self._columns:

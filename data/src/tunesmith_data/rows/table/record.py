@@ -1,14 +1,14 @@
-"""A row on its way from a file to training."""
+"""Record: a row with its index, place, token count, group and stratum."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tunesmith_data.rows.findings import Place
+from tunesmith_data.rows.findings import RowPlace
 from tunesmith_data.rows.schema.formats import Row
 
 
-class Side(StrEnum):
-    """Where a row ends up; the counts of all sides together are the rows that were read."""
+class RowSide(StrEnum):
+    """Side of a row; the counts of all sides add up to the rows that were read."""
 
     TRAIN = "train"
     VALIDATION = "validation"
@@ -39,6 +39,6 @@ class Record:
     stratum: str = ""
 
     @property
-    def place(self) -> Place:
-        """Where it is written."""
-        return Place(file=self.file, line=self.line)
+    def place(self) -> RowPlace:
+        """Place of the row."""
+        return RowPlace(file=self.file, line=self.line)

@@ -1,6 +1,6 @@
-"""Rows on disk, and of each a few numbers in memory: a million rows take about a hundred megabytes.
+"""Row store: rows on disk, a few numbers for each in memory (about 100 MB for a million rows).
 
-A row lies in a file as one line of canonical JSON, whose digest is the row's; an index says where each line begins.
+A row is one line of canonical JSON in a file, and its digest is that of the line; an index has the offset of each line.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from tunesmith_data.rows.schema.formats import Row
 from .parquet import RowSchema
 from .record import Record
 
-#: Rows that are held at a time, and about how many bytes of them.
+#: Maximum rows of a batch, and their approximate bytes.
 BATCH_ROWS = 1024
 BATCH_BYTES = 8 * 2**20
 _ROWS_FILE = "rows.jsonl"
@@ -31,15 +31,15 @@ Indexes = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """A row to be kept.
+class StoredRow:
+    """Row to be stored.
 
     Attributes:
         file, line: where it is written.
         row: in canonical form.
         tokens: as the method will see them.
         group, stratum: values of the fields that the split goes by.
-        held_out: it is of a validation set of its own.
+        held_out: it is of a separate validation set.
     """
 
     file: str
@@ -52,7 +52,7 @@ class Stored:
 
 
 class RowStore:
-    """Keeps rows in the order in which they come, and gives them back in any.
+    """Row store with append and random access.
 
     Args:
         folder: an empty folder on the pod's own disk.
@@ -64,7 +64,7 @@ class RowStore:
         self._offsets = array("q", [0])
         self._lines = array("q")
         self._tokens = array("l")
-        self._files, self._file_numbers = _Names(), array("H")
+        self._files, self._file_numbers = _Names(), array("L")
         self._groups, self._group_numbers = _Names(), array("l")
         self._strata, self._stratum_numbers = _Names(), array("l")
         self._held_out = array("b")
@@ -80,12 +80,12 @@ class RowStore:
     def __len__(self) -> int:
         return len(self._lines)
 
-    def append(self, rows: Iterable[Stored]) -> None:
+    def append(self, rows: Iterable[StoredRow]) -> None:
         """Keep more rows."""
         lines = []
         for stored in rows:
             line = canonical_json(stored.row)
-            self._schema.see(stored.row)
+            self._schema.update(stored.row)
             lines.append(line)
             self._digests += hashlib.sha256(line).digest()
             self._offsets.append(self._offsets[-1] + len(line) + 1)
@@ -105,7 +105,7 @@ class RowStore:
 
     @property
     def schema(self) -> pa.Schema:
-        """Of the rows as Parquet."""
+        """Parquet schema of the rows."""
         return self._schema.build()
 
     @property
@@ -120,17 +120,17 @@ class RowStore:
 
     @property
     def held_out(self) -> npt.NDArray[np.bool_]:
-        """Which rows are of a validation set of their own."""
+        """Mask of rows from a separate validation set."""
         return np.array(self._held_out, dtype=np.bool_)
 
     @property
     def groups(self) -> tuple[Sequence[str], npt.NDArray[np.int64]]:
-        """The names of groups, and each row's as an index into them; the empty name is none."""
+        """Names of groups, and the index of each row's group; the empty name means no group."""
         return self._groups.names, np.array(self._group_numbers, dtype=np.int64)
 
     @property
     def strata(self) -> tuple[Sequence[str], npt.NDArray[np.int64]]:
-        """The names of strata, and each row's as an index into them."""
+        """Names of strata, and the index of each row's stratum."""
         return self._strata.names, np.array(self._stratum_numbers, dtype=np.int64)
 
     def batches(self, indexes: Indexes | None = None) -> Iterator[list[Record]]:
@@ -149,7 +149,7 @@ class RowStore:
             start += len(batch)
 
     def take(self, indexes: Indexes | Sequence[int]) -> list[Record]:
-        """A few rows."""
+        """Records at these indexes."""
         numbers = [int(index) for index in indexes]
         return [self._record(index, line) for index, line in zip(numbers, self._read(numbers), strict=True)]
 
@@ -165,7 +165,7 @@ class RowStore:
         )
 
     def _read(self, indexes: Sequence[int]) -> Iterator[bytes]:
-        """The lines of some rows; those that follow each other are read at once."""
+        """Lines of some rows; consecutive ones are read together."""
         self._file.flush()
         for first, last in _runs(indexes):
             begin, end = self._offsets[first], self._offsets[last + 1]
@@ -173,7 +173,7 @@ class RowStore:
 
 
 class _Names:
-    """Numbers for names, in the order in which they are seen."""
+    """Table of names, numbered in order of first use."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}

@@ -1,6 +1,6 @@
-"""Which rows are trained on: repeated ones are left out, and the same row is always on the same side.
+"""Split of rows into training and validation, by hashes of content or group.
 
-All of it goes by numbers of rows (digests, groups, strata): the rows themselves lie on disk.
+It uses only numbers about rows (digests, groups, strata): the rows themselves are on disk.
 """
 
 import hashlib
@@ -14,17 +14,17 @@ from tunesmith_contract.run_config import ValidationSource
 from tunesmith_data.rows.schema.formats import Row
 from tunesmith_data.rows.schema.row_checks import row_digest
 
-from .record import Side
+from .record import RowSide
 from .row_store import Indexes, RowStore
 
 _HASH_RANGE = 2**64
 
-#: So many documents have to be drawn, on average, for passages of one to stay together.
+#: Minimum expected number of drawn documents for passages of a document to stay together.
 _DOCUMENTS_DRAWN = 5
 Sides = npt.NDArray[np.uint8]
 
 #: The number of each side in an array of sides.
-CODES = {side: code for code, side in enumerate(Side)}
+SIDE_CODES = {side: code for code, side in enumerate(RowSide)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Split:
 
 
 def find_repeated(store: RowStore) -> Indexes:
-    """Rows that repeat another one of their own set.
+    """Rows that repeat another row of the same set.
 
     One of each content is kept: of several groups that of the group whose name comes first by hash, so that it does
     not depend on the order of the files; else the first.
@@ -51,14 +51,14 @@ def find_repeated(store: RowStore) -> Indexes:
 
 
 def find_held_out(store: RowStore, sides: Sides) -> Indexes:
-    """Rows of training that the validation set holds, too."""
-    validation = store.digests[sides == CODES[Side.VALIDATION]].view("S32")
-    in_train = np.flatnonzero(sides == CODES[Side.TRAIN])
+    """Training rows that the validation set also contains."""
+    validation = store.digests[sides == SIDE_CODES[RowSide.VALIDATION]].view("S32")
+    in_train = np.flatnonzero(sides == SIDE_CODES[RowSide.TRAIN])
     return in_train[np.isin(store.digests[in_train].view("S32"), validation)]
 
 
 def draw_validation(store: RowStore, candidates: Indexes, source: ValidationSource, seed: int) -> Indexes:
-    """The rows that are held out, of those that could be trained on.
+    """Rows drawn for validation from the candidates.
 
     Each row, or each group, is drawn by a hash of its content and the seed: what other rows there are does not matter.
     Passages of a document go together where there are documents enough for some of them to be drawn.
@@ -86,7 +86,7 @@ def content_order(row: Row, seed: int) -> int:
 
 
 def dataset_digest(train: Iterable[bytes], validation: Iterable[bytes]) -> str:
-    """The digest of what is trained and validated on: contents and order, nothing of the run.
+    """Digest of training and validation rows: contents and order, independent of the run.
 
     Args:
         train, validation: SHA-256 of each row's canonical JSON.
@@ -112,7 +112,7 @@ def _strata_of_groups(groups: Indexes, strata: Indexes) -> Indexes:
 
 
 def _lowest(hashes: npt.NDArray[np.uint64], fraction: float) -> Indexes:
-    """The share of rows that have the lowest hashes: rounded, so that small strata hold out rows as well.
+    """Rows with the lowest hashes, up to a share; rounded, so that small strata hold out rows as well.
 
     Rows of one group have one hash, and stay together.
     """
@@ -123,7 +123,7 @@ def _lowest(hashes: npt.NDArray[np.uint64], fraction: float) -> Indexes:
 
 
 def _is_grouped(store: RowStore, source: ValidationSource) -> bool:
-    """Whether groups stay together: those that were asked for always, documents if they are many."""
+    """Whether groups stay together: configured groups always, documents if there are enough."""
     return source.group_field is not None or len(store.groups[0]) * source.fraction >= _DOCUMENTS_DRAWN
 
 

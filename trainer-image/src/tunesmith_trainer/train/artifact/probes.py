@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tunesmith_contract.artifact import Probe
-from tunesmith_data.models.rendering import Renderer, Tokens
+from tunesmith_data.models.rendering import Renderer, TokenizedRow
 from tunesmith_data.rows.schema.formats import Row
 
 #: Length of a probe, prompt and continuation, in tokens.
@@ -67,7 +67,7 @@ def largest_effect(probes: Sequence[Probe]) -> float:
     return math.nan if any(math.isnan(effect) for effect in effects) else max(effects)
 
 
-def cut_sequence(tokens: Tokens) -> ProbeTokens:
+def cut_sequence(tokens: TokenizedRow) -> ProbeTokens:
     """Beginning of the last answer with the tokens before it, MAX_PROBE_TOKENS at most."""
     start = _last_answer_start(tokens.answer)
     end = start + _CONTINUATION_TOKENS

@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from tunesmith_contract.progress import EVAL_REWARD, KERNELS, OVERFITTING_STEP, REWARD
 from tunesmith_contract.report import TrainingReport
 from tunesmith_contract.run_config import TrainConfig
-from tunesmith_data.pod.progress import Progress
+from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_trainer.train.distributed.parallel import world_size
 from tunesmith_trainer.train.kernels import describe_kernels
 
@@ -92,9 +92,9 @@ class AnnounceMetrics(TrainerCallback):
         progress: connection to the operator.
     """
 
-    def __init__(self, selection: CheckpointSelection, progress: Progress | None = None) -> None:
+    def __init__(self, selection: CheckpointSelection, progress: ProgressReporter | None = None) -> None:
         self._selection = selection
-        self._progress = progress or Progress()
+        self._progress = progress or ProgressReporter()
         self._announced_step: int | None = None
 
     def on_train_begin(

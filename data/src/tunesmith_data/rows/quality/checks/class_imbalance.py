@@ -1,4 +1,4 @@
-"""Classes, or good and bad answers, that are far from equally many."""
+"""Check ``class_imbalance``: classes, or good and bad answers, of very different sizes."""
 
 from collections.abc import Iterator
 
@@ -6,11 +6,11 @@ import numpy as np
 
 from tunesmith_data.rows.findings import MAX_EXAMPLES, Severity, excerpt
 from tunesmith_data.rows.quality.columns import Columns
-from tunesmith_data.rows.quality.evidence import Evidence, percent, share_of
+from tunesmith_data.rows.quality.issue_draft import IssueDraft, percent, share_of
 from tunesmith_data.rows.quality.quality_check import ColumnCheck
-from tunesmith_data.rows.quality.row_views import Kind
+from tunesmith_data.rows.quality.row_views import RowKind
 
-#: Share of the largest class from which a model does well by always naming it.
+#: Share of the largest class from which always answering it scores well.
 _DOMINATING = 0.8
 #: A class with fewer rows is learned badly, where others have more than ten times as many.
 _FEW = 10
@@ -25,9 +25,9 @@ class ClassImbalance(ColumnCheck):
     Of judged answers: only good or only bad ones, or more than ten of one for one of the other.
     """
 
-    def finish(self, columns: Columns) -> Iterator[Evidence]:
-        """What there is to say."""
-        if columns.kind is Kind.JUDGED:
+    def finish(self, columns: Columns) -> Iterator[IssueDraft]:
+        """Issue drafts from the columns."""
+        if columns.kind is RowKind.JUDGED:
             yield from _judged(columns)
         elif columns.classes and columns.classes.counts[0] >= _DOMINATING * columns.rows:
             yield _dominating(columns)
@@ -35,39 +35,39 @@ class ClassImbalance(ColumnCheck):
             yield from _rare(columns)
 
 
-def _dominating(columns: Columns) -> Evidence:
+def _dominating(columns: Columns) -> IssueDraft:
     classes = columns.classes
     assert classes
     name, count = _name(columns, 0), int(classes.counts[0])
     others = np.flatnonzero((columns.answer != 0) & (classes.codes != 0))
-    return Evidence(
+    return IssueDraft(
         check="class_imbalance",
         severity=Severity.WARNING,
-        message=f"{share_of(count, columns.rows)} have the answer {name!r}: always naming it is nearly as good",
+        message=f"{share_of(count, columns.rows)} have the answer {name!r}: always giving it is nearly as good",
         advice="add rows with other answers, or leave some of these out, and compare models class by class",
-        suspects=columns.rank(others if len(others) else np.flatnonzero(classes.codes == 0)),
+        flagged=columns.rank(others if len(others) else np.flatnonzero(classes.codes == 0)),
     )
 
 
-def _rare(columns: Columns) -> Iterator[Evidence]:
+def _rare(columns: Columns) -> Iterator[IssueDraft]:
     classes = columns.classes
     assert classes
     rare = np.flatnonzero((classes.counts < _FEW) & (classes.counts * 10 < classes.counts[0]))
     if not len(rare):
         return
-    suspects = columns.rank(np.flatnonzero(np.isin(classes.codes, rare)))
-    yield Evidence(
+    flagged = columns.rank(np.flatnonzero(np.isin(classes.codes, rare)))
+    yield IssueDraft(
         check="class_imbalance",
         severity=Severity.NOTE,
         message=f"{len(rare):,} of {len(classes.counts):,} classes have less than {_FEW} rows: "
-        f"{share_of(suspects.count, columns.rows)}, such as {_name(columns, int(rare[0]))!r}",
+        f"{share_of(flagged.count, columns.rows)}, such as {_name(columns, int(rare[0]))!r}",
         advice=f"add rows of these classes, at least {_FEW} of each, or merge them",
-        suspects=suspects,
-        details={int(each): "its class is rare" for each in suspects.positions[:MAX_EXAMPLES]},
+        flagged=flagged,
+        details={int(position): "its class is rare" for position in flagged.positions[:MAX_EXAMPLES]},
     )
 
 
-def _judged(columns: Columns) -> Iterator[Evidence]:
+def _judged(columns: Columns) -> Iterator[IssueDraft]:
     good = int((columns.label == 1).sum())
     bad = columns.rows - good
     fewer, more = sorted((good, bad))
@@ -77,7 +77,7 @@ def _judged(columns: Columns) -> Iterator[Evidence]:
     rarer = "good" if minority else "bad"
     weight = "desirableWeight" if minority else "undesirableWeight"
     positions = np.flatnonzero(columns.label == minority) if fewer else np.arange(columns.rows)
-    yield Evidence(
+    yield IssueDraft(
         check="class_imbalance",
         severity=Severity.WARNING if fewer else Severity.ERROR,
         message=f"{good:,} answers are judged good and {bad:,} bad: {percent(fewer / columns.rows)} are {rarer}",
@@ -86,7 +86,7 @@ def _judged(columns: Columns) -> Iterator[Evidence]:
             if fewer
             else f"add {rarer} answers: without both, what makes an answer good can't be learned"
         ),
-        suspects=columns.rank(positions),
+        flagged=columns.rank(positions),
     )
 
 

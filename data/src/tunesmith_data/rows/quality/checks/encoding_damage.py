@@ -1,11 +1,11 @@
-"""Texts that were read with the wrong encoding once."""
+"""Check ``encoding_damage``: texts that were decoded with the wrong encoding."""
 
 import re
 
 from tunesmith_data.rows.findings import Severity
 from tunesmith_data.rows.quality.columns import Columns
-from tunesmith_data.rows.quality.evidence import Evidence, Suspects, share_of
-from tunesmith_data.rows.quality.quality_check import Look, RowCheck
+from tunesmith_data.rows.quality.issue_draft import FlaggedRows, IssueDraft, share_of
+from tunesmith_data.rows.quality.quality_check import Flag, RowCheck
 from tunesmith_data.rows.quality.row_views import RowView
 from tunesmith_data.rows.schema.row_texts import texts
 
@@ -18,20 +18,20 @@ _AROUND = 12
 class EncodingDamage(RowCheck):
     """``encoding_damage``: ``Ã¼`` where ``ü`` was meant, ``â€`` before odd signs, and the replacement character."""
 
-    def look(self, row: RowView) -> Look | None:
-        """The first damage, with what stands around it."""
+    def flag(self, row: RowView) -> Flag | None:
+        """Flag of the first damaged character, with its surroundings."""
         for text in texts(row.record.row):
             if not text.isascii() and (match := _DAMAGE.search(text)):
                 around = text[max(0, match.start() - _AROUND) : match.end() + _AROUND]
-                return Look(f"the text holds {around!r}")
+                return Flag(f"the text contains {around!r}")
         return None
 
-    def judge(self, suspects: Suspects, columns: Columns) -> Evidence:
-        """Any of them is one too many."""
-        return Evidence(
+    def draft_issue(self, flagged: FlaggedRows, columns: Columns) -> IssueDraft:
+        """Warning for any flagged row."""
+        return IssueDraft(
             check="encoding_damage",
             severity=Severity.WARNING,
-            message=f"{share_of(suspects.count, columns.rows)} hold characters that a wrong encoding left",
+            message=f"{share_of(flagged.count, columns.rows)} contain characters from a wrong encoding",
             advice="export the rows again as UTF-8, or repair them (ftfy does)",
-            suspects=suspects,
+            flagged=flagged,
         )

@@ -1,18 +1,18 @@
-"""Better answers that are longer, or shorter, than worse ones."""
+"""Check ``length_bias``: better answers that are longer, or shorter, than worse ones."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
 from tunesmith_data.rows.findings import MAX_EXAMPLES, Severity
-from tunesmith_data.rows.quality.array_types import Counts, Positions, Scores
+from tunesmith_data.rows.quality.arrays import Counts, Positions, Scores
 from tunesmith_data.rows.quality.columns import Columns
-from tunesmith_data.rows.quality.evidence import Evidence, percent
+from tunesmith_data.rows.quality.issue_draft import IssueDraft, percent
 from tunesmith_data.rows.quality.quality_check import ColumnCheck
-from tunesmith_data.rows.quality.row_views import Kind
+from tunesmith_data.rows.quality.row_views import RowKind
 
 _FEWEST_ROWS = 50
-#: Share of pairs from which length alone says much of which answer is better; half of them is none.
+#: Share of pairs from which length alone predicts the better answer; 0.5 is no bias.
 _NOTED, _WARNED = 0.65, 0.75
 _P_VALUE = 0.001
 
@@ -25,15 +25,15 @@ class LengthBias(ColumnCheck):
     learn length in the place of quality (Singhal et al. 2023, arXiv:2310.03716; Park et al. 2024, arXiv:2403.19159).
     """
 
-    def finish(self, columns: Columns) -> Iterator[Evidence]:
-        """What there is to say."""
-        if columns.kind is Kind.PAIR and columns.rows >= _FEWEST_ROWS:
+    def finish(self, columns: Columns) -> Iterator[IssueDraft]:
+        """Issue drafts from the columns."""
+        if columns.kind is RowKind.PAIR and columns.rows >= _FEWEST_ROWS:
             yield from _of_pairs(columns)
-        elif columns.kind is Kind.JUDGED:
+        elif columns.kind is RowKind.JUDGED:
             yield from _of_judged(columns)
 
 
-def _of_pairs(columns: Columns) -> Iterator[Evidence]:
+def _of_pairs(columns: Columns) -> Iterator[IssueDraft]:
     # scipy.stats takes a second to import; only these checks need it.
     from scipy.stats import wilcoxon
 
@@ -55,10 +55,10 @@ def _of_pairs(columns: Columns) -> Iterator[Evidence]:
         f"Cohen's d {abs(effect):.1f}, p {_p_text(p_value)})"
     )
     biased = np.flatnonzero(chosen > rejected if longer > 0.5 else chosen < rejected)
-    yield _evidence(columns, message, share, biased, np.abs(np.log((1 + chosen) / (1 + rejected)))[biased])
+    yield _draft(columns, message, share, biased, np.abs(np.log((1 + chosen) / (1 + rejected)))[biased])
 
 
-def _of_judged(columns: Columns) -> Iterator[Evidence]:
+def _of_judged(columns: Columns) -> Iterator[IssueDraft]:
     from scipy.stats import mannwhitneyu
 
     lengths, is_good = columns.answer_characters, columns.label == 1
@@ -79,24 +79,26 @@ def _of_judged(columns: Columns) -> Iterator[Evidence]:
     biased = np.flatnonzero(
         (is_good == (lengths > middle)) if longer > 0.5 else (is_good == (lengths < middle))
     )
-    yield _evidence(columns, message, share, biased, np.abs(np.log((1 + lengths) / (1 + middle)))[biased])
+    yield _draft(columns, message, share, biased, np.abs(np.log((1 + lengths) / (1 + middle)))[biased])
 
 
-def _evidence(columns: Columns, message: str, share: float, biased: Positions, far: Scores) -> Evidence:
-    suspects = columns.rank(biased, far / max(1e-9, far.max()))
-    return Evidence(
+def _draft(columns: Columns, message: str, share: float, biased: Positions, far: Scores) -> IssueDraft:
+    flagged = columns.rank(biased, far / max(1e-9, far.max()))
+    return IssueDraft(
         check="length_bias",
         severity=Severity.WARNING if share >= _WARNED else Severity.NOTE,
         message=message,
         advice="add pairs of like length, or ones where the other length wins; compare answers of models by length too",
-        suspects=suspects,
-        details={int(each): _lengths(columns, int(each)) for each in suspects.positions[:MAX_EXAMPLES]},
+        flagged=flagged,
+        details={
+            int(position): _lengths(columns, int(position)) for position in flagged.positions[:MAX_EXAMPLES]
+        },
     )
 
 
 def _lengths(columns: Columns, position: int) -> str:
     characters = f"{columns.answer_characters[position]:,}"
-    if columns.kind is Kind.PAIR:
+    if columns.kind is RowKind.PAIR:
         return f"chosen {characters}, rejected {columns.rejected_characters[position]:,} characters"
     return f"judged {'good' if columns.label[position] else 'bad'}, {characters} characters"
 

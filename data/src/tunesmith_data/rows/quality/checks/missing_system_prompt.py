@@ -1,4 +1,4 @@
-"""Few rows without the system message that all others have."""
+"""Check ``missing_system_prompt``: rows without the system message that the others have."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from tunesmith_data.rows.findings import MAX_EXAMPLES, Severity
 from tunesmith_data.rows.quality.columns import Columns
-from tunesmith_data.rows.quality.evidence import Evidence, percent, share_of
+from tunesmith_data.rows.quality.issue_draft import IssueDraft, percent, share_of
 from tunesmith_data.rows.quality.quality_check import ColumnCheck
 
 #: Share of the rows that have the same system message.
@@ -16,19 +16,19 @@ _NORM = 0.8
 class MissingSystemPrompt(ColumnCheck):
     """``missing_system_prompt``: at least 80 % of the rows share a system message, and these have none."""
 
-    def finish(self, columns: Columns) -> Iterator[Evidence]:
-        """What there is to say."""
+    def finish(self, columns: Columns) -> Iterator[IssueDraft]:
+        """Issue drafts from the columns."""
         _, counts = np.unique(columns.system[columns.system != 0], return_counts=True)
         without = np.flatnonzero(columns.system == 0)
         if not len(without) or not len(counts) or counts.max() < _NORM * columns.rows:
             return
-        suspects = columns.rank(without)
-        yield Evidence(
+        flagged = columns.rank(without)
+        yield IssueDraft(
             check="missing_system_prompt",
             severity=Severity.WARNING,
             message=f"{share_of(len(without), columns.rows)} have no system message, "
             f"while {percent(counts.max() / columns.rows)} share one",
             advice="give all rows the system message that the model will be used with",
-            suspects=suspects,
-            details={int(each): "no system message" for each in suspects.positions[:MAX_EXAMPLES]},
+            flagged=flagged,
+            details={int(position): "no system message" for position in flagged.positions[:MAX_EXAMPLES]},
         )

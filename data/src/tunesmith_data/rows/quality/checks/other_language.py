@@ -1,4 +1,4 @@
-"""Answers in another language than their prompts."""
+"""Check ``other_language``: answers in another language than their prompts."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,14 +10,13 @@ import numpy as np
 
 from tunesmith_data.rows.findings import MAX_EXAMPLES, Severity
 from tunesmith_data.rows.quality.columns import Columns
-from tunesmith_data.rows.quality.evidence import Evidence, share_of
+from tunesmith_data.rows.quality.issue_draft import IssueDraft, share_of
 from tunesmith_data.rows.quality.quality_check import ColumnCheck
-from tunesmith_data.rows.quality.row_views import Kind
-from tunesmith_data.rows.quality.samples import SampledRow
+from tunesmith_data.rows.quality.row_views import RowKind, SampledRow
 
-#: Fewer letters don't tell a language.
+#: Minimum letters to detect a language.
 _FEWEST_LETTERS = 40
-#: How much of a text is looked at.
+#: Characters of a text that are examined.
 _CHARACTERS = 400
 #: Text of fewer letters and spaces is code, a table or JSON.
 _PROSE = 0.85
@@ -26,7 +25,7 @@ _SURE = 0.9
 _NORM = 0.1
 #: From this share of the answers on a language is that of the data: a prompt too short to tell its own has it too.
 _COMMON = 0.95
-#: Languages that are taken for each other.
+#: Groups of languages that are easily confused.
 _ALIKE = (
     {"da", "no", "nb", "nn", "sv"},
     {"hr", "bs", "sr", "sl"},
@@ -45,17 +44,17 @@ _ASKS_FOR_LANGUAGE = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """A row whose two languages could be told."""
+class _LanguagePair:
+    """Detected languages of a row's prompt and answer."""
 
     position: int
-    asked: str
-    answered: str
-    sure: float
+    prompt_language: str
+    answer_language: str
+    certainty: float
 
     @property
     def differs(self) -> bool:
-        return not _are_alike(self.asked, self.answered)
+        return not _are_alike(self.prompt_language, self.answer_language)
 
 
 class OtherLanguage(ColumnCheck):
@@ -63,68 +62,71 @@ class OtherLanguage(ColumnCheck):
 
     A prompt that is too short to tell is taken for one in the language that nearly all answers have, unless it looks
     like its answer's. Prompts that name a language or ask for a translation are left aside, and so is a pair of
-    languages that 10 % of the rows have. Languages are told by py3langid, on a sample.
+    languages that 10 % of the rows have. Languages are detected by py3langid, on a sample.
     """
 
-    def finish(self, columns: Columns) -> Iterator[Evidence]:
-        """What there is to say of the rows of the sample."""
-        if columns.kind is Kind.TEXT:
+    def finish(self, columns: Columns) -> Iterator[IssueDraft]:
+        """Issue draft from the rows of the sample."""
+        if columns.kind is RowKind.TEXT:
             return
-        told = _tell([row for row in columns.sample if row.label is not False])
-        pairs = Counter((each.asked, each.answered) for each in told)
+        language_pairs = _detect_pairs([row for row in columns.sample if row.label is not False])
+        pairs = Counter((pair.prompt_language, pair.answer_language) for pair in language_pairs)
         odd = {
-            each.position: each
-            for each in told
-            if each.differs and pairs[each.asked, each.answered] < _NORM * len(told)
+            pair.position: pair
+            for pair in language_pairs
+            if pair.differs
+            and pairs[pair.prompt_language, pair.answer_language] < _NORM * len(language_pairs)
         }
         if not odd:
             return
         positions = np.array(list(odd), dtype=np.int64)
-        suspects = columns.rank(positions, np.array([each.sure for each in odd.values()]))
-        yield Evidence(
+        flagged = columns.rank(positions, np.array([pair.certainty for pair in odd.values()]))
+        yield IssueDraft(
             check="other_language",
             severity=Severity.WARNING,
-            message=f"{share_of(len(odd), len(told), 'rows whose languages can be told')} "
+            message=f"{share_of(len(odd), len(language_pairs), 'rows whose languages can be language_pairs')} "
             "have an answer in another language than the prompt",
             advice="write the answers in the language of their prompts, or say in the prompt which language is wanted",
-            suspects=suspects,
+            flagged=flagged,
             details={
-                int(each): f"prompt {odd[int(each)].asked}, answer {odd[int(each)].answered}"
-                for each in suspects.positions[:MAX_EXAMPLES]
+                int(
+                    position
+                ): f"prompt {odd[int(position)].prompt_language}, answer {odd[int(position)].answer_language}"
+                for position in flagged.positions[:MAX_EXAMPLES]
             },
         )
 
 
-def _tell(rows: Sequence[SampledRow]) -> list[_Told]:
-    """Of the rows whose answers are prose in a language that is sure, both languages."""
+def _detect_pairs(rows: Sequence[SampledRow]) -> list[_LanguagePair]:
+    """Language pairs of rows whose answers are prose in a clearly detected language."""
     answered = [(row, *language) for row in rows if (language := _language_of(row.answer[:_CHARACTERS]))]
     common = _common_language([language for _, language, _ in answered])
-    told = (
+    pairs = (
         _compare(row, language, sure, common)
         for row, language, sure in answered
         if not _asks_for_language(row.question)
     )
-    return [each for each in told if each is not None]
+    return [pair for pair in pairs if pair is not None]
 
 
-def _compare(row: SampledRow, answered: str, sure: float, common: str | None) -> _Told | None:
+def _compare(row: SampledRow, answered: str, sure: float, common: str | None) -> _LanguagePair | None:
     question = row.question[-_CHARACTERS:]
-    if asked := _language_of(question):
-        return _Told(row.position, asked[0], answered, min(asked[1], sure))
+    if question_language := _language_of(question):
+        return _LanguagePair(row.position, question_language[0], answered, min(question_language[1], sure))
     if common is None or len(question) >= _FEWEST_LETTERS:
         return None
     perhaps, _ = _identifier().classify(question)
-    return None if _are_alike(perhaps, answered) else _Told(row.position, common, answered, sure)
+    return None if _are_alike(perhaps, answered) else _LanguagePair(row.position, common, answered, sure)
 
 
 def _common_language(languages: Sequence[str]) -> str | None:
-    """The language that nearly all have, where there is one."""
+    """Language of nearly all texts, if there is one."""
     ((language, count),) = Counter(languages).most_common(1) or [("", 0)]
     return language if count and count >= _COMMON * len(languages) else None
 
 
 def _language_of(text: str) -> tuple[str, float] | None:
-    """The language of a text, and how sure that is; None where it can't be told."""
+    """Language of a text and its probability; None if it is not clear."""
     if not _is_prose(text):
         return None
     language, sure = _identifier().classify(text)
@@ -132,7 +134,7 @@ def _language_of(text: str) -> tuple[str, float] | None:
 
 
 def _are_alike(one: str, other: str) -> bool:
-    return one == other or any({one, other} <= each for each in _ALIKE)
+    return one == other or any({one, other} <= languages for languages in _ALIKE)
 
 
 @cache
@@ -152,4 +154,4 @@ def _is_prose(text: str) -> bool:
 
 def _asks_for_language(question: str) -> bool:
     lowered = question.casefold()
-    return any(each in lowered for each in _ASKS_FOR_LANGUAGE)
+    return any(phrase in lowered for phrase in _ASKS_FOR_LANGUAGE)

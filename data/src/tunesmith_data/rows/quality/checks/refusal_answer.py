@@ -1,9 +1,8 @@
-"""Answers in which another model excuses itself."""
+"""Check ``refusal_answer``: answers in which a model refuses."""
 
-from tunesmith_data.rows.findings import Severity
 from tunesmith_data.rows.quality.columns import Columns
-from tunesmith_data.rows.quality.evidence import Evidence, Suspects, share_of
-from tunesmith_data.rows.quality.quality_check import Look, RowCheck
+from tunesmith_data.rows.quality.issue_draft import FlaggedRows, IssueDraft
+from tunesmith_data.rows.quality.quality_check import Flag, RowCheck, warn_unless_common
 from tunesmith_data.rows.quality.row_views import RowView
 
 _HEAD = 240
@@ -32,30 +31,24 @@ _PHRASES = (
     "como modelo de linguagem",
     "come modello linguistico",
 )
-#: From this share on, refusing is what the data teaches.
-_NORM = 0.2
 
 
 class RefusalAnswer(RowCheck):
     """``refusal_answer``: the answer begins as models do that won't answer ("As an AI language model…")."""
 
-    def look(self, row: RowView) -> Look | None:
-        """Whether such a phrase stands at the beginning."""
+    def flag(self, row: RowView) -> Flag | None:
+        """Flag of an answer that begins with a refusal phrase."""
         head = row.learned[:_HEAD].casefold().replace("\u2019", "'")
-        phrase = next((each for each in _PHRASES if each in head), None)
-        return Look(f"the answer says {phrase!r}") if phrase else None
+        phrase = next((phrase for phrase in _PHRASES if phrase in head), None)
+        return Flag(f"the answer says {phrase!r}") if phrase else None
 
-    def judge(self, suspects: Suspects, columns: Columns) -> Evidence:
-        """Few are left over from a teacher; many are a policy."""
-        norm = suspects.count >= _NORM * columns.rows
-        return Evidence(
-            check="refusal_answer",
-            severity=Severity.NOTE if norm else Severity.WARNING,
-            message=f"{share_of(suspects.count, columns.rows)} have an answer in which a model refuses",
-            advice=(
-                "if the model is to refuse, test that it still answers harmless questions"
-                if norm
-                else "write the answer that you want, or leave these rows out: a few refusals teach many"
-            ),
-            suspects=suspects,
+    def draft_issue(self, flagged: FlaggedRows, columns: Columns) -> IssueDraft:
+        """Warning for a few refusals, left over from a teacher; a note for many, which are a policy."""
+        return warn_unless_common(
+            "refusal_answer",
+            flagged,
+            columns,
+            what="have an answer in which a model refuses",
+            advice="write the answer that you want, or leave these rows out: a few refusals teach many",
+            advice_if_common="if the model is to refuse, test that it still answers harmless questions",
         )

@@ -1,4 +1,4 @@
-"""Which checks of quality look at the rows of a method."""
+"""Quality checks for each training method."""
 
 from tunesmith_data.rows.quality.quality_check import QualityCheck
 

@@ -1,4 +1,4 @@
-"""Fewer rows than the method needs."""
+"""Check ``too_few_rows``: fewer rows than the method needs."""
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -7,10 +7,10 @@ import numpy as np
 
 from tunesmith_data.rows.findings import Severity
 from tunesmith_data.rows.quality.columns import Columns
-from tunesmith_data.rows.quality.evidence import Evidence, Suspects
+from tunesmith_data.rows.quality.issue_draft import FlaggedRows, IssueDraft
 from tunesmith_data.rows.quality.quality_check import ColumnCheck
 
-#: Fewest rows by method, and how many suit it: this project's rules of thumb, which two papers speak for.
+#: Minimum rows by method, and advice on how many: rules of thumb of this project, supported by two papers.
 #: KTO: n pairs are 2 n judged answers, and half of those did as well (Ethayarajh et al. 2024, arXiv:2402.01306).
 #: GRPO, RLOO: 1,389 chosen prompts did as well as 8,523 (LIMR, Li et al. 2025, arXiv:2502.11886).
 #: Distillation: prompts of a task, as for sft.
@@ -31,15 +31,15 @@ NEEDED: Mapping[str, tuple[int, str]] = MappingProxyType(
 class TooFewRows(ColumnCheck):
     """``too_few_rows``: fewer than the method needs, with the number."""
 
-    def finish(self, columns: Columns) -> Iterator[Evidence]:
-        """What there is to say."""
+    def finish(self, columns: Columns) -> Iterator[IssueDraft]:
+        """Issue drafts from the columns."""
         fewest, suits = NEEDED[columns.method]
         if columns.rows >= fewest:
             return
-        yield Evidence(
+        yield IssueDraft(
             check="too_few_rows",
             severity=Severity.WARNING,
             message=f"{columns.rows:,} rows are few for {columns.method}: {suits}",
             advice=f"add at least {fewest - columns.rows:,} rows, or try examples in the prompt first",
-            suspects=Suspects(np.empty(0, np.int64), np.empty(0), columns.rows),
+            flagged=FlaggedRows(np.empty(0, np.int64), np.empty(0), columns.rows),
         )

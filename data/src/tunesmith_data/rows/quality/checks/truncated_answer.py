@@ -1,21 +1,21 @@
-"""Answers that stop before their end."""
+"""Check ``truncated_answer``: answers that are cut off."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from tunesmith_data.rows.findings import Severity
-from tunesmith_data.rows.quality.array_types import Counts, Mask, Positions
+from tunesmith_data.rows.quality.arrays import Counts, Mask, Positions
 from tunesmith_data.rows.quality.columns import Columns
-from tunesmith_data.rows.quality.evidence import Evidence, Suspects, share_of
-from tunesmith_data.rows.quality.quality_check import Look, RowCheck
+from tunesmith_data.rows.quality.issue_draft import FlaggedRows, IssueDraft, share_of
+from tunesmith_data.rows.quality.quality_check import Flag, RowCheck
 from tunesmith_data.rows.quality.row_views import RowView
 
 #: Shorter answers often are words or titles, which have no end mark.
 _FEWEST_CHARACTERS = 40
-#: Answers that end openly are odd where at least this share of the others ends with a mark.
+#: Answers without an end mark are flagged if at least this share of the others has one.
 _CLOSED = 0.95
-#: So many that end openly at the greatest length of all were cut off there.
+#: Number of answers without an end mark at the maximum length from which they count as cut off there.
 _AT_LIMIT = 5
 _ITEMS = ("-", "*", "•", "|", "#", ">", "    ")
 
@@ -31,31 +31,31 @@ class TruncatedAnswer(RowCheck):
         super().__init__()
         self._long = 0
 
-    def see(self, rows: Sequence[RowView]) -> None:
-        """Count all answers that could end openly."""
+    def update(self, rows: Sequence[RowView]) -> None:
+        """Count the answers that could lack an end mark."""
         self._long += sum(_is_prose(row) for row in rows)
-        super().see(rows)
+        super().update(rows)
 
-    def look(self, row: RowView) -> Look | None:
-        """Whether the answer ends openly."""
+    def flag(self, row: RowView) -> Flag | None:
+        """Flag of an answer without an end mark."""
         if not _is_prose(row) or not _ends_openly(row.learned):
             return None
-        return Look(f"the answer ends with {'…' + row.learned.rstrip()[-24:]!r}", 0.8)
+        return Flag(f"the answer ends with {'…' + row.learned.rstrip()[-24:]!r}", 0.8)
 
     def select(self, positions: Positions, columns: Columns) -> Mask:
-        """All, where nearly all others are closed; else those at the limit."""
+        """All flagged rows if nearly all other answers have an end mark; else those at the length limit."""
         if len(positions) <= (1 - _CLOSED) * self._long:
             return np.ones(len(positions), dtype=bool)
         return _at_limit(columns.tokens, positions) | _at_limit(columns.answer_characters, positions)
 
-    def judge(self, suspects: Suspects, columns: Columns) -> Evidence:
-        """Any of them is one too many."""
-        return Evidence(
+    def draft_issue(self, flagged: FlaggedRows, columns: Columns) -> IssueDraft:
+        """Warning for any flagged row."""
+        return IssueDraft(
             check="truncated_answer",
             severity=Severity.WARNING,
-            message=f"{share_of(suspects.count, columns.rows)} have an answer that seems to be cut off",
+            message=f"{share_of(flagged.count, columns.rows)} have an answer that seems to be cut off",
             advice="complete the answers, or leave these rows out; look for a limit of length at their source",
-            suspects=suspects,
+            flagged=flagged,
         )
 
 
@@ -73,7 +73,7 @@ def _ends_openly(text: str) -> bool:
 
 
 def _at_limit(lengths: Counts, positions: Positions) -> Mask:
-    """Those of the greatest length of all rows, where they are several and nearly all of that length."""
+    """Mask of answers at the maximum length, if several are and they are most rows of that length."""
     limit = lengths.max()
     at_limit = lengths[positions] == limit
     count = int(at_limit.sum())

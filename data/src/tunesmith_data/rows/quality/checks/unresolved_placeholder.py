@@ -1,11 +1,10 @@
-"""Texts with places that nobody filled in."""
+"""Check ``unresolved_placeholder``: template placeholders that nobody filled in."""
 
 import re
 
-from tunesmith_data.rows.findings import Severity
 from tunesmith_data.rows.quality.columns import Columns
-from tunesmith_data.rows.quality.evidence import Evidence, Suspects, share_of
-from tunesmith_data.rows.quality.quality_check import Look, RowCheck
+from tunesmith_data.rows.quality.issue_draft import FlaggedRows, IssueDraft
+from tunesmith_data.rows.quality.quality_check import Flag, RowCheck, warn_unless_common
 from tunesmith_data.rows.quality.row_views import RowView
 from tunesmith_data.rows.schema.row_texts import texts
 
@@ -17,38 +16,32 @@ _BRACKETS = re.compile(
     re.IGNORECASE,
 )
 _LOREM = re.compile(r"lorem ipsum", re.IGNORECASE)
-#: From this share on, templates are what the data is about.
-_NORM = 0.2
 
 
 class UnresolvedPlaceholder(RowCheck):
     """``unresolved_placeholder``: ``{{name}}``, ``[INSERT NAME]``, ``<your company>``, lorem ipsum."""
 
-    def look(self, row: RowView) -> Look | None:
-        """The first place that nobody filled in."""
+    def flag(self, row: RowView) -> Flag | None:
+        """Flag of the first placeholder."""
         for text in texts(row.record.row):
-            if found := _find(text):
-                return Look(f"the text holds {found!r}")
+            if placeholder := _find_placeholder(text):
+                return Flag(f"the text contains {placeholder!r}")
         return None
 
-    def judge(self, suspects: Suspects, columns: Columns) -> Evidence:
-        """Few are mistakes; many are templates."""
-        norm = suspects.count >= _NORM * columns.rows
-        return Evidence(
-            check="unresolved_placeholder",
-            severity=Severity.NOTE if norm else Severity.WARNING,
-            message=f"{share_of(suspects.count, columns.rows)} hold a place that nobody filled in",
-            advice=(
-                "if the model is to write templates, all is well; else fill the places in"
-                if norm
-                else "fill the places in, or leave these rows out: the model learns to write them"
-            ),
-            suspects=suspects,
+    def draft_issue(self, flagged: FlaggedRows, columns: Columns) -> IssueDraft:
+        """Warning for a few placeholders, which are mistakes; a note for many, which are templates."""
+        return warn_unless_common(
+            "unresolved_placeholder",
+            flagged,
+            columns,
+            what="contain a placeholder that nobody filled in",
+            advice="fill the placeholders in, or leave these rows out: the model learns to write them",
+            advice_if_common="if the model is to write templates, ignore this; else fill the placeholders in",
         )
 
 
-def _find(text: str) -> str:
-    """The first such place; most texts are told by the characters that they don't hold."""
+def _find_placeholder(text: str) -> str:
+    """First placeholder in a text; a cheap character test skips most texts."""
     for pattern, needed in ((_BRACES, "{{"), (_BRACKETS, "["), (_BRACKETS, "<"), (_LOREM, "psum")):
         if needed in text and (match := pattern.search(text)):
             return match.group()

@@ -1,12 +1,22 @@
-"""Sums over columns of digests."""
+"""Array types of the columns, and operations on columns of digests."""
 
 import numpy as np
+import numpy.typing as npt
 
-from .array_types import Digests, Mask
+#: Digests of 64 bits.
+Digests = npt.NDArray[np.uint64]
+#: Counts and lengths.
+Counts = npt.NDArray[np.int64]
+#: Positions of rows in the columns.
+Positions = npt.NDArray[np.int64]
+#: Scores from 0 to 1, and measures.
+Scores = npt.NDArray[np.float64]
+#: Boolean for each row.
+Mask = npt.NDArray[np.bool_]
 
 
-def conflicts(group: Digests, value: Digests) -> Mask:
-    """Which rows belong to a group (0: to none) that has more than one value."""
+def conflicting(group: Digests, value: Digests) -> Mask:
+    """Mask of rows in groups with more than one value; group 0 is no group."""
     order = np.lexsort((value, group))
     groups, values = group[order], value[order]
     starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])

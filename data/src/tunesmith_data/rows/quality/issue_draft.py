@@ -1,19 +1,19 @@
-"""What a check says before the rows it speaks of are fetched."""
+"""Issue draft: the result of a quality check before example rows are fetched."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tunesmith_data.rows.findings import Severity
 
-from .array_types import Positions, Scores
+from .arrays import Positions, Scores
 
-#: Rows of an issue that are told apart from others when the worst rows of all are sought.
-MAX_SUSPECTS = 1_000
+#: Rows of an issue that are ranked for the list of worst rows.
+MAX_FLAGGED = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Suspects:
-    """Rows of which a check says something.
+class FlaggedRows:
+    """Rows flagged by a check, ranked.
 
     Attributes:
         positions: where they are in the columns, the worst first, at most MAX_SUSPECTS.
@@ -27,7 +27,7 @@ class Suspects:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class IssueDraft:
     """An issue before its examples are fetched.
 
     Attributes:
@@ -39,7 +39,7 @@ class Evidence:
     severity: Severity
     message: str
     advice: str
-    suspects: Suspects
+    flagged: FlaggedRows
     details: Mapping[int, str] = field(default_factory=dict)
     others: Mapping[int, int] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""One JSON array of rows, element by element."""
+"""JSON readers: an array of rows, or one row a line."""
 
 import codecs
 import json
@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from tunesmith_data.rows.findings import Problem, quote
-from tunesmith_data.rows.parsing.encodings import Guess
+from tunesmith_data.rows.findings import Finding, quote
+from tunesmith_data.rows.parsing.encodings import EncodingGuess
 from tunesmith_data.rows.parsing.strict_json import MAX_DEPTH, load_json
 
-from .lines import MAX_ROW_BYTES, Entries, too_long
-from .read_errors import Unreadable
+from .lines import MAX_ROW_BYTES, Entries, read_lines, row_too_long
+from .read_errors import UnreadableFile
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _ADVICE = "write one JSON array of objects"
 _SHOWN = 20
-#: Finds where an element ends, no more: what it says is looked at by ``load_json``.
+#: Finds the end of an element; its content is parsed by ``load_json``.
 _ENDS = json.JSONDecoder(strict=False, parse_int=str, parse_float=str, parse_constant=str)
 
 
@@ -25,28 +25,28 @@ def read_array(chunks: Iterator[bytes]) -> Entries:
     """Elements with the lines they begin on.
 
     Raises:
-        Unreadable: where the array is no JSON, since what follows can't be told apart; what follows its end.
+        UnreadableFile: the array is not valid JSON, or something follows its end.
     """
-    window, guess = _Window(chunks), Guess()
+    window, guess = _ArrayWindow(chunks), EncodingGuess()
     mark = window.expect("[")
     if window.next_mark() == "]":
         mark = window.expect("]")
     while mark != "]":
         line, column, element = window.element()
-        yield line, _shifted(load_json(element.encode(errors="surrogateescape"), guess), column)
+        yield line, _shift_column(load_json(element.encode(errors="surrogateescape"), guess), column)
         mark = window.expect(",", "]")
     window.expect("")
 
 
-def _shifted(value: Any, column: int) -> Any:
+def _shift_column(value: Any, column: int) -> Any:
     """A problem's column, counted from the line's beginning instead of the element's."""
-    if isinstance(value, Problem) and value.column:
+    if isinstance(value, Finding) and value.column:
         return replace(value, column=value.column + column - 1)
     return value
 
 
-class _Window:
-    """The part of a text that is being looked at, and where in the file it is.
+class _ArrayWindow:
+    """Sliding window over the text of a JSON array, with its position in the file.
 
     Bytes that are not UTF-8 stay in it as lone surrogates, so that one of them costs one row and not the file.
     """
@@ -66,7 +66,7 @@ class _Window:
             match = _SPACE.match(self._text, self._at)
             assert match is not None
             self._advance(match.end())
-            if self._at < len(self._text) or not self._more():
+            if self._at < len(self._text) or not self._read_more():
                 return self._text[self._at : self._at + 1]
 
     def expect(self, *marks: str) -> str:
@@ -79,7 +79,7 @@ class _Window:
                 if wanted
                 else f"{self._excerpt()} after the array's end"
             )
-            raise self._failure(Problem("invalid_json", what, _ADVICE))
+            raise self._failure(Finding("invalid_json", what, _ADVICE))
         self._advance(self._at + len(mark))
         return mark
 
@@ -92,14 +92,14 @@ class _Window:
             if end is not None and (end < len(self._text) or self._ended):
                 break
             if len(self._text) - self._at > MAX_ROW_BYTES:
-                raise self._failure(too_long(len(self._text) - self._at))
-            self._more()
+                raise self._failure(row_too_long(len(self._text) - self._at))
+            self._read_more()
         element = self._text[self._at : end]
         self._advance(end)
         return line, column, element
 
     def _end_of_element(self) -> int | None:
-        """Where the element ends; None if more has to be read to know."""
+        """End of the element; None if more text is needed."""
         try:
             return _ENDS.raw_decode(self._text, self._at)[1]
         except json.JSONDecodeError as error:
@@ -107,13 +107,13 @@ class _Window:
                 return None
             self._advance(error.pos)
             found = f"{self._excerpt()} ({error.msg})"
-            raise self._failure(Problem("invalid_json", found, _ADVICE)) from error
+            raise self._failure(Finding("invalid_json", found, _ADVICE)) from error
         except RecursionError as error:
-            found = f"more than {MAX_DEPTH} objects and lists in each other"
-            raise self._failure(Problem("nested_too_deeply", found, "write flatter rows")) from error
+            found = f"more than {MAX_DEPTH} levels of objects and lists"
+            raise self._failure(Finding("nested_too_deeply", found, "write flatter rows")) from error
 
-    def _more(self) -> bool:
-        """Drop what has been passed and read on, as much as is being looked at; False at the end."""
+    def _read_more(self) -> bool:
+        """Discard the consumed text and read more; False at the end."""
         rest = self._text[self._at :]
         self._line_begin -= self._at
         self._at = 0
@@ -140,5 +140,33 @@ class _Window:
         shown = self._text[self._at : self._at + _SHOWN].encode(errors="replace").decode()
         return quote(shown) if shown else "the end of the file"
 
-    def _failure(self, problem: Problem) -> Unreadable:
-        return Unreadable(replace(problem, column=self._column(self._at)), self._line)
+    def _failure(self, finding: Finding) -> UnreadableFile:
+        return UnreadableFile(replace(finding, column=self._column(self._at)), self._line)
+
+
+def read_jsonl(chunks: Iterator[bytes], head: bytes = b"") -> Entries:
+    """Rows, one a line; blank lines are no rows.
+
+    Raises:
+        UnreadableFile: the file begins with an object that is written over several lines.
+    """
+    _reject_spread_object(head)
+    guess = EncodingGuess()
+    for number, line in read_lines(chunks):
+        if isinstance(line, Finding):
+            yield number, line
+        elif line and not line.isspace():
+            yield number, load_json(line, guess)
+
+
+def _reject_spread_object(head: bytes) -> None:
+    lines = [line.strip() for line in head.split(b"\n", 16) if line.strip()]
+    if (
+        len(lines) < 2
+        or not lines[0].startswith(b"{")
+        or lines[0].endswith(b"}")
+        or lines[1].startswith(b"{")
+    ):
+        return
+    advice = "write one JSON object per line, or the rows as one array: [{…}, {…}]"
+    raise UnreadableFile(Finding("invalid_json", "one object over several lines", advice, column=1), 1)
