@@ -25,7 +25,6 @@ from tunesmith_trainer.evaluate.stage import evaluate
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.stage import train
 
-
 # Libraries warn of what they themselves do; ours must not warn.
 THIRD_PARTY_WARNINGS = (
     "ignore::FutureWarning:transformers",
