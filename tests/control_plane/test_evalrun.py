@@ -23,7 +23,7 @@ def runs(server: ControlPlane, operator: RestartableOperator, tmp_path: Any) -> 
 
 
 def run(**spec: Any) -> dict[str, Any]:
-    """An EvalRun of an artefact that no job of this cluster made."""
+    """An EvalRun of an artifact that no job of this cluster made."""
     candidate = {"candidate": {"uri": "pvc://artifacts/mine", "digest": DIGEST}}
     return eval_run(compute={"gpus": 0}, baseModel={"uri": "pvc://models/tiny"}, **candidate | spec)
 
@@ -35,7 +35,7 @@ def begin(runs: Runs, name: str, **spec: Any) -> dict[str, Any]:
     return made
 
 
-def test_it_waits_for_its_job_and_judges_its_artefact(runs: Runs) -> None:
+def test_it_waits_for_its_job_and_judges_its_artifact(runs: Runs) -> None:
     made = runs.create(eval_run(compute={"gpus": 0}), "judge")
     told = runs.wait_for_reason(KIND, "judge", "WaitingForCandidate")
     assert 'FineTuneJob "expenses" does not exist' in told["message"]
