@@ -47,9 +47,10 @@ _ISSUED = re.compile(
 _DECIMAL = re.compile(r"(?<![\d.])\d{1,2}\.\d{3,}(?![\d.])")
 _PAIRS = re.compile(r"\d\d(?:\.\d\d){3}$")
 _DATE = re.compile(r"\d{4}[-/. ]\d{1,2}[-/. ]\d{1,2}|\d{1,2}[-/. ]\d{1,2}[-/. ]\d{2,4}")
+# Words before a number that speak of a phone; the mark <PHONE> of masked text is none of them.
 _CALLED = re.compile(
-    r"phone|\btel|mobile?\b|móvil|\bcell|\bcall|\bfax|whatsapp|\bsms\b|telef|téléph|handy|\bdial|\bring\b|reach|电话|手机|電話"
-    r"|\btext (?:me|us|him|her)\b",
+    r"(?<!<)phone|\btel|mobile?\b|móvil|\bcell|\bcall|\bfax|whatsapp|\bsms\b|telef|téléph|handy|\bdial|\bring\b|reach"
+    r"|电话|手机|電話|\btext (?:me|us|him|her)\b",
     re.IGNORECASE,
 )
 _VERSION = re.compile(r"(?:\bv|version|release|build|section|chapter)[\s.:=]*$", re.IGNORECASE)
