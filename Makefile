@@ -41,7 +41,7 @@ test-long: ## The long form of property tests, fuzzing and simulations, seeded a
 	@$(dev)/pytest -q $(long) $(unit) --junitxml=$(RESULTS)/unit-long.xml
 	@$(trainer)/pytest -q $(long) tests/data tests/trainer --junitxml=$(RESULTS)/trainer-long.xml
 
-test-unit: ## Pure rooms, contract, kernel, agent, harness: no cluster
+test-unit: ## Contract, operator, agent, checks, image builder, chart, docs: no cluster
 	@$(dev)/pytest -q $(pure) --junitxml=$(RESULTS)/pure.xml
 	@$(dev)/pytest -q -m "not engine" $(unit) --junitxml=$(RESULTS)/unit.xml
 
@@ -54,7 +54,7 @@ test-data: ## Data preparation: reading, cleaning, quality, labels, generation, 
 test-trainer: ## Trainer: training, checkpoints, evaluation, on tiny models
 	@OMP_NUM_THREADS=1 $(trainer)/pytest -q $(two) tests/trainer --junitxml=$(RESULTS)/trainer.xml
 
-test-control-plane: ## Operator and CRDs against a real API server, controller-manager and kwok
+test-control-plane: ## Operator, CRDs and cluster tools against a real API server, controller-manager and kwok
 	@$(dev)/pytest -q $(two) -p tunesmith_cluster.pytest_plugin tests/harness tests/control_plane --junitxml=$(RESULTS)/control-plane.xml
 
 test-engine: ## Agent against the real serving engine, on tiny models
