@@ -15,7 +15,6 @@ import yaml
 from tunesmith_cluster.errors import ClusterError
 
 MERGE_PATCH = "application/merge-patch+json"
-APPLY_PATCH = "application/apply-patch+yaml"
 JSON = "application/json"
 
 Document = dict[str, Any]

@@ -1,6 +1,6 @@
 """Status of the three resources as one updating line."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 Resource = Mapping[str, Any]
@@ -49,6 +49,3 @@ def require_success(resource: Resource) -> None:
         if condition["type"] == "Stalled" and condition["status"] == "True":
             name = f"{resource['kind']}/{resource['metadata']['name']}"
             raise DemoFailed(f"{name}: {condition['reason']}: {condition['message']}")
-
-
-Describe = Callable[[Resource], str]

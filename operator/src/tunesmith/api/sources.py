@@ -170,11 +170,6 @@ class Validation(StrictModel):
         None, description=f"{STORE_KEYS} If unset, hf:// is read with baseModel.secretRef."
     )
 
-    @property
-    def is_none(self) -> bool:
-        """True if no rows are held out."""
-        return self.uri is None and float(self.fraction or 0) == 0
-
 
 class Dataset(StrictModel):
     """The training and validation rows, and how they are cleaned."""

@@ -10,7 +10,7 @@ from tunesmith_contract.uris import Scheme, StorageUri, mount_path, parse_uri
 
 from .desired_config_map import desired_config_map_name
 from .environment import Environment
-from .names import OWNER_UID_LABEL, STAGE_LABEL, Component, Owner, child_labels, child_metadata, child_name
+from .names import OWNER_UID_LABEL, STAGE_LABEL, Component, Owner, child_labels, child_metadata
 from .objects import KubernetesObject
 from .pods import (
     credentials_volume,
@@ -38,11 +38,6 @@ CPU_BLOCK = 32
 
 _MODEL_CACHE = "/var/cache/tunesmith"
 _ENGINE_HEALTH = f"import urllib.request as r; r.urlopen('{ENGINE_URL}/health', timeout=5)"
-
-
-def serving_deployment_name(owner: Owner) -> str:
-    """The name of the object."""
-    return child_name(owner, Component.SERVING)
 
 
 def selector_labels(owner: Owner) -> dict[str, str]:
