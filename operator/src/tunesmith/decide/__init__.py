@@ -1,1 +1,1 @@
-"""What to do next: pure functions of the resource, what was observed, and the time."""
+"""Decisions: pure functions from a resource, its observed state and the time to a plan."""
