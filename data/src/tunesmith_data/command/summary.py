@@ -28,8 +28,8 @@ def summarize(report: DataReport, places: dict[str, Path], omissions: Sequence[s
         list(_counts(report)),
         [line for issue in report.issues for line in _issue(issue)],
         list(_outlook(report)),
-        [line for sentence in omissions for line in _labelled("Not checked here", sentence)],
-        [line for name, path in places.items() for line in _labelled(name, str(path))],
+        [line for sentence in omissions for line in _labeled("Not checked here", sentence)],
+        [line for name, path in places.items() for line in _labeled(name, str(path))],
     ]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
@@ -41,7 +41,7 @@ def _counts(report: DataReport) -> Iterator[str]:
             yield f"  {segment.label:{_LABEL}}{segment.count:>12,}   {percent(segment.share)}"
     tokens = report.tokens
     cut = f"; {report.truncated_rows:,} rows cut at {report.max_length:,}" if report.truncated_rows else ""
-    yield from _labelled(
+    yield from _labeled(
         "Tokens a row",
         f"median {tokens.p50:,.0f}, 95 % up to {tokens.p95:,.0f}, longest {tokens.max:,.0f}{cut}",
     )
@@ -58,9 +58,9 @@ def _issue(issue: Issue) -> Iterator[str]:
 def _outlook(report: DataReport) -> Iterator[str]:
     if advice := report.recommendation:
         choice = f"{advice.method}, {advice.adapter or 'full fine-tuning'}"
-        yield from _labelled("Recommended", f"{choice}: {advice.summary}")
+        yield from _labeled("Recommended", f"{choice}: {advice.summary}")
     if report.estimate:
-        yield from _labelled("Training", _training(report.estimate))
+        yield from _labeled("Training", _training(report.estimate))
 
 
 def _training(estimate: TrainingEstimate) -> str:
@@ -73,7 +73,7 @@ def _training(estimate: TrainingEstimate) -> str:
     return ", ".join(phrases)
 
 
-def _labelled(label: str, text: str) -> Iterator[str]:
+def _labeled(label: str, text: str) -> Iterator[str]:
     lines = wrap(text, _WIDTH - _LABEL, break_on_hyphens=False, break_long_words=False)
     yield from (
         f"  {name:{_LABEL}}{line}" for name, line in zip(chain([label], repeat("")), lines, strict=False)

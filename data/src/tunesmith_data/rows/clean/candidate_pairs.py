@@ -18,7 +18,7 @@ MAX_GROUP = 64
 _FIRSTS = 4
 _LIKELIEST = 4
 _EARLIEST = 2
-_NEIGHBOURS = 16
+_NEIGHBORS = 16
 _SLICE = 65_536
 _LOW = np.uint64(2**32 - 1)
 _HIGH = np.uint64(32)
@@ -101,7 +101,7 @@ def _pairs_in_groups(order: Places, first: Places, size: Places) -> Iterator[tup
     for step in range(_FIRSTS):
         chosen = place[rank > step]
         yield order[first[chosen] + step], order[chosen]
-    for step in range(1, _NEIGHBOURS + 1):
+    for step in range(1, _NEIGHBORS + 1):
         chosen = place[(rank >= step + _FIRSTS) & (size <= MAX_GROUP)]
         yield order[chosen - step], order[chosen]
 
