@@ -54,7 +54,7 @@ def typo(writer: Writer, text: str) -> str:
 
 
 def swap(writer: Writer, text: str) -> str:
-    """Two neighbouring words in the other order."""
+    """Two neighboring words in the other order."""
     words = text.split()
     place = writer.random.randrange(len(words) - 1)
     words[place], words[place + 1] = words[place + 1], words[place]

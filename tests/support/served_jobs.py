@@ -45,7 +45,7 @@ def create_job(server: ControlPlane, namespace: str, name: str = "job") -> dict[
 def children(
     server: ControlPlane, job: dict[str, Any], path: str = "apis/batch/v1", plural: str = "jobs"
 ) -> list[dict[str, Any]]:
-    """The labelled objects of a resource."""
+    """The labeled objects of a resource."""
     metadata = job["metadata"]
     selector = f"labelSelector={OWNER_UID_LABEL}%3D{metadata['uid']}"
     found: list[dict[str, Any]]

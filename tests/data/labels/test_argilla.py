@@ -260,7 +260,7 @@ def test_foreign_records_are_not_taken_for_ours(labels: Labels) -> None:
     assert "ForeignRecords: dataset labels-" in labels.error()
 
 
-def test_a_job_learns_from_what_people_labelled(labels: Labels, people: dict[str, str], world: World) -> None:
+def test_a_job_learns_from_what_people_labeled(labels: Labels, people: dict[str, str], world: World) -> None:
     source = {"url": labels.server.url, "dataset": labels.dataset, "minAnnotators": 2}
     config = world.prepare_config(
         [], argilla=source, method={"dpo": {"maxLength": 128}}, validation={"fraction": 0.0}

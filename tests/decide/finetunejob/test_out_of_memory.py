@@ -42,7 +42,7 @@ def test_the_next_attempt_takes_half_the_rows_at_once() -> None:
     assert cluster.status["phase"] == "Training"
 
 
-def test_kto_keeps_a_row_and_its_neighbour() -> None:
+def test_kto_keeps_a_row_and_its_neighbor() -> None:
     cluster = training(hyperparameters={"batchSize": 16, "microBatchSize": 2}, method={"kto": {}})
     run_out(cluster)
     assert cluster.status["phase"] == "Failed"

@@ -161,7 +161,7 @@ def test_sizes_that_do_not_go_together_are_refused_with_the_nearest_that_do(
     assert told in refused(**spec)
 
 
-def test_kto_keeps_neighbours_together() -> None:
+def test_kto_keeps_neighbors_together() -> None:
     run = resolved(method={"kto": {}}, compute={"gpusPerNode": 8})
     assert run.hyperparameters.batch_size % 16 == 0
     assert run.hyperparameters.micro_batch_size >= 2

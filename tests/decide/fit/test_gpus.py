@@ -25,7 +25,7 @@ def node(gpus: int = 1, taints: tuple[dict[str, str], ...] = (), **labels: str) 
     }
 
 
-def labelled(labels: dict[str, str], gpus: int = 1) -> dict[str, Any]:
+def labeled(labels: dict[str, str], gpus: int = 1) -> dict[str, Any]:
     return node(gpus) | {"metadata": {"name": "n", "labels": labels}}
 
 
@@ -45,17 +45,17 @@ def labelled(labels: dict[str, str], gpus: int = 1) -> dict[str, Any]:
     ],
 )
 def test_memory_of_a_nodes_gpus(labels: dict[str, str], gibibytes: float | None) -> None:
-    assert node_memory(labelled(labels)) == (None if gibibytes is None else pytest.approx(gibibytes * GIB))
+    assert node_memory(labeled(labels)) == (None if gibibytes is None else pytest.approx(gibibytes * GIB))
 
 
 def test_the_smallest_gpu_that_a_pod_may_get_counts() -> None:
     small, large = (
-        labelled({"nvidia.com/gpu.memory": "24576", "pool": "a"}),
-        labelled({"nvidia.com/gpu.memory": "81920"}),
+        labeled({"nvidia.com/gpu.memory": "24576", "pool": "a"}),
+        labeled({"nvidia.com/gpu.memory": "81920"}),
     )
     assert smallest_memory([small, large]) == 24 * GIB
     assert smallest_memory(fitting_nodes([small, large], {"pool": "a"})) == 24 * GIB
-    assert smallest_memory([large, labelled({})]) is None
+    assert smallest_memory([large, labeled({})]) is None
     assert smallest_memory([]) is None
 
 
@@ -109,7 +109,7 @@ def test_a_node_that_reports_nothing_has_no_gpus() -> None:
 
 @pytest.mark.parametrize("label", ["", "0", "24Gi", "-1"])
 def test_a_label_that_is_no_number_is_ignored(label: str) -> None:
-    assert node_memory(labelled({"nvidia.com/gpu.memory": label})) is None
+    assert node_memory(labeled({"nvidia.com/gpu.memory": label})) is None
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ def test_what_is_written_goes_before_what_is_observed(
 
 def test_the_slowest_product_counts() -> None:
     fast, slow = (
-        labelled({"nvidia.com/gpu.product": name}) for name in ("NVIDIA-H100-80GB-HBM3", "NVIDIA-L4")
+        labeled({"nvidia.com/gpu.product": name}) for name in ("NVIDIA-H100-80GB-HBM3", "NVIDIA-L4")
     )
     assert slowest_product([fast, slow]) == node_product(slow) == find_product("NVIDIA-L4")
     assert slowest_product([fast]) == node_product(fast)
-    assert slowest_product([fast, labelled({})]) is None
+    assert slowest_product([fast, labeled({})]) is None
     assert slowest_product([]) is None

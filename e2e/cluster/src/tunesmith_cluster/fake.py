@@ -12,7 +12,7 @@ H100 = {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", "nvidia.com/gpu.memor
 
 
 def build_gpu_node(name: str, gpus: int, labels: dict[str, str]) -> Document:
-    """A node that kwok keeps alive, labelled as NVIDIA's gpu-feature-discovery labels real ones."""
+    """A node that kwok keeps alive, labeled as NVIDIA's gpu-feature-discovery labels real ones."""
     resources = {"cpu": "64", "memory": "512Gi", "ephemeral-storage": "1Ti", "pods": "1000"}
     if gpus:
         resources["nvidia.com/gpu"] = str(gpus)

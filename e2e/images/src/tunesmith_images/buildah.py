@@ -83,7 +83,7 @@ def _export(ref: str) -> None:
     """Copy the image into the layout, with its layers as they are.
 
     Compressed ones would be half as large, and made anew in minutes for each change of the source: skopeo
-    recognises a layer that is there by the digest of its uncompressed bytes alone.
+    recognizes a layer that is there by the digest of its uncompressed bytes alone.
     """
     make_layout(layout_path())
     source = f"containers-storage:[overlay@{_storage_path()}+{_RUN_ROOT}]{ref}"

@@ -12,16 +12,16 @@ async def observe_children(client: Client, api_version: str, kind: str, owner: M
     Found by the owner's label and confirmed by the owner reference. Pods of a Job belong to the Job, not to the
     resource: for them see ``observe_pods``.
     """
-    labelled = await _labelled(client, api_version, kind, owner)
-    return tuple(child for child in labelled if owned_by(child, owner.uid))
+    labeled = await _labeled(client, api_version, kind, owner)
+    return tuple(child for child in labeled if owned_by(child, owner.uid))
 
 
 async def observe_pods(client: Client, owner: Metadata) -> tuple[Body, ...]:
     """The pods of a resource's Jobs and Deployments, in the order of their names, found by the owner's label."""
-    return tuple(await _labelled(client, "v1", "Pod", owner))
+    return tuple(await _labeled(client, "v1", "Pod", owner))
 
 
-async def _labelled(client: Client, api_version: str, kind: str, owner: Metadata) -> list[Body]:
+async def _labeled(client: Client, api_version: str, kind: str, owner: Metadata) -> list[Body]:
     bodies = client.index.find(api_version, kind, owner.uid)
     if bodies is None:
         bodies = tuple(await client.list(api_version, kind, owner.namespace, children_selector(owner.uid)))

@@ -26,7 +26,7 @@ Changed = Callable[[str], None]
 
 
 class ChildIndex:
-    """Labelled objects by the UID of the resource that they belong to.
+    """Labeled objects by the UID of the resource that they belong to.
 
     Pods that ended before they were removed are kept until ``forget_departed``: their exit codes and messages are read
     once their Job has ended.

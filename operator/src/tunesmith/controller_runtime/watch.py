@@ -1,4 +1,4 @@
-"""A supervised list-and-watch of labelled objects; it continues after every failure of the API server."""
+"""A supervised list-and-watch of labeled objects; it continues after every failure of the API server."""
 
 import asyncio
 import logging

@@ -13,7 +13,7 @@ A kind plugs in by one value in ``registry.py``::
   it differs. A refused action becomes ``Ready=False`` with the API server's message (``decide/refusal.py``).
 - ``*_references`` lists the resources of the operator's kinds that the resource names. It is reconciled when one of
   them appears, is deleted, or gets another outcome (``Succeeded``, ``Failed``, an artifact, a verdict).
-- Every child carries ``child_labels``: a change of a labelled child of ``controller_runtime.index.WATCHED_KINDS``
+- Every child carries ``child_labels``: a change of a labeled child of ``controller_runtime.index.WATCHED_KINDS``
   reconciles its resource.
 - A kind of object that is new to ``controller_runtime/kinds.py`` is added there, and its verbs in ``docs/security.md``.
 """

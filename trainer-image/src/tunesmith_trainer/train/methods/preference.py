@@ -1,4 +1,4 @@
-"""Preference trainers: DPO on pairs of answers, KTO on single labelled answers.
+"""Preference trainers: DPO on pairs of answers, KTO on single labeled answers.
 
 The reference model is the model before this run: the base with a new adapter switched off, a frozen copy of an earlier
 adapter that training continues, or a second copy of the weights for full fine-tuning.
@@ -52,7 +52,7 @@ class _DPOTrainer(PretokenizedDataset, WeightedValidation, DPOTrainer):
 
 class _KTOTrainer(PretokenizedDataset, WeightedValidation, KTOTrainer):
     def batch_weight(self, inputs: dict[str, Any]) -> int:
-        """Number of labelled answers in the batch."""
+        """Number of labeled answers in the batch."""
         return len(inputs["input_ids"])
 
 
@@ -157,7 +157,7 @@ def build_kto_trainer(training: TrainingContext) -> KTOTrainer:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledAnswer:
+class LabeledAnswer:
     """Prompt and answer as token ids, with the label: True if the answer is desirable."""
 
     prompt: list[int]
@@ -165,26 +165,26 @@ class LabelledAnswer:
     label: bool
 
 
-def label_answers(renderer: Renderer, rows: Sequence[Row]) -> list[LabelledAnswer]:
-    """Labelled answers of rows; a preference pair becomes two of them."""
+def label_answers(renderer: Renderer, rows: Sequence[Row]) -> list[LabeledAnswer]:
+    """Labeled answers of rows; a preference pair becomes two of them."""
     answers = []
     for row in rows:
         if "chosen" in row:
             pair = renderer.pair(row)
-            answers.append(LabelledAnswer(pair.prompt, pair.chosen, True))
-            answers.append(LabelledAnswer(pair.prompt, pair.rejected, False))
+            answers.append(LabeledAnswer(pair.prompt, pair.chosen, True))
+            answers.append(LabeledAnswer(pair.prompt, pair.rejected, False))
         else:
             tokens = renderer.tokens(row)
             start = tokens.start
-            answers.append(LabelledAnswer(tokens.ids[:start], tokens.answered[start:], row["label"]))
+            answers.append(LabeledAnswer(tokens.ids[:start], tokens.answered[start:], row["label"]))
     return answers
 
 
-def build_answer_dataset(answers: Sequence[LabelledAnswer], micro_batch: int | None) -> Dataset:
+def build_answer_dataset(answers: Sequence[LabeledAnswer], micro_batch: int | None) -> Dataset:
     """Data set of token ids and labels in the given order.
 
     Args:
-        answers: labelled answers in training order.
+        answers: labeled answers in training order.
         micro_batch: size of the micro batches within which each prompt is paired with the answer of another one; KTO
             estimates the KL divergence from the reference model on these pairs. None for a loss without KL term.
     """
