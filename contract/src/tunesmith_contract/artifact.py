@@ -17,7 +17,7 @@ class File(Document):
 
 
 class Probe(Document):
-    """Prompt whose probabilities tell the tuned model from its base.
+    """Prompt whose log-probabilities distinguish the tuned model from its base model.
 
     Attributes:
         token_ids: prompt and continuation as token ids.

@@ -336,7 +336,7 @@ def _shorten_failure(failure: Failure) -> Failure:
 
 
 def _shorter_dataset(dataset: DatasetReport) -> dict[str, Any]:
-    """Changes that shorten the report by one step; empty once nothing more may go."""
+    """Changes that shorten the report by one step; empty if it cannot be shortened further."""
     if dataset.issues:
         return {"issues": dataset.issues[:-1]}
     if dataset.warnings:

@@ -28,7 +28,7 @@ class BudgetedChat(JournaledChat):
         what: name in messages.
         secret: the folder of the Secret that opens it.
         temperature, max_tokens: of its answers.
-        journal, budget: earlier answers, and what may be spent.
+        journal, budget: earlier answers, and the limits on spending.
         rate_limiter: limits requests per minute.
         clock: sleep function.
     """

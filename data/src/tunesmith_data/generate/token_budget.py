@@ -42,7 +42,7 @@ class TokenBudget:
         return self._price(self.spent) if self._budget.currency else None
 
     def allows(self, more: Spending) -> bool:
-        """Whether the budget covers so much more."""
+        """True if the rest of the budget covers this spending."""
         budget, total = self._budget, self.spent.plus(more)
         if total.calls > budget.calls:
             return False

@@ -189,7 +189,7 @@ def _pairs(table: AnswerTable, domain: Sequence[str], level: MeasurementLevel) -
 def _cohen_kappa(
     value_pairs: Sequence[tuple[str, str]], domain: Sequence[str], level: MeasurementLevel
 ) -> float | None:
-    """Cohen's kappa; None where both always say the same one thing."""
+    """Cohen's kappa; None if both annotators gave one and the same answer throughout."""
     from sklearn.metrics import cohen_kappa_score  # takes seconds to import
 
     if len({value for pair in value_pairs for value in pair}) < 2:

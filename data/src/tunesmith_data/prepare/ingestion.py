@@ -76,7 +76,7 @@ class RowIngestion:
             held_out: they are a separate validation set.
 
         Raises:
-            UserError: the model's template can't render them, or doesn't tell their answers apart.
+            UserError: the model's template can't render the rows, or their answers can't be located by it.
             DataError: a file is damaged as a whole; the rows before that are kept.
         """
         counted: deque[_Batch] = deque()

@@ -139,7 +139,7 @@ def _build(
 
 
 def _require_names(rewards: Sequence[Reward]) -> None:
-    """A mean is logged by its reward's name."""
+    """Check that the names of rewards are unique: means are logged by these names."""
     for name, count in Counter(reward.name for reward in rewards).items():
         if count == 1:
             continue

@@ -46,7 +46,7 @@ def build_finished_status(pod: Document, ends: dict[str, dict[str, Any]], now: s
         kind: {"type": kind, "status": "False", "reason": reason, "lastTransitionTime": now}
         for kind in ("Ready", "ContainersReady")
     }
-    conditions = [replaced.get(each["type"], each) for each in pod["status"]["conditions"]]
+    conditions = [replaced.get(condition["type"], condition) for condition in pod["status"]["conditions"]]
     return {"phase": "Failed" if failed else "Succeeded", "conditions": conditions, **statuses}
 
 
@@ -60,7 +60,7 @@ def _ended(status: Document, ends: dict[str, dict[str, Any]], now: str) -> Docum
 
 
 class ControlPlane(ClusterClient):
-    """A cluster whose nodes are fake: pods are scheduled, run, and end when and as the test says."""
+    """Cluster with fake nodes: pods are scheduled and run, and end when and as the test decides."""
 
     def add_node(self, name: str, *, gpus: int = 8, labels: dict[str, str] | None = None) -> None:
         """Add a fake node and wait until it is Ready. Labels replace those of an 80 GB H100."""

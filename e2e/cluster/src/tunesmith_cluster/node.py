@@ -35,7 +35,7 @@ RESOLVER = Path("/etc/resolv.conf")
 
 
 def check_machine(state: Path) -> None:
-    """Look for what would otherwise fail later, and less clearly.
+    """Check the requirements of a node that would otherwise fail later with an unclear error.
 
     Raises:
         ClusterError: the CNI plugins are not installed, or the state folder's path is too long for a socket.
@@ -75,7 +75,7 @@ def remove_containers(images: ImageStore) -> None:
 
 
 def _removed(images: ImageStore, kind: str, *flags: str) -> bool:
-    """Delete all objects of a kind; False where some are left. One may vanish on its own under our hands."""
+    """Delete all objects of a kind; returns False if some are left. An object may disappear by itself meanwhile."""
     for name in images.ctr(kind, "list", "--quiet").split():
         with suppress(ClusterError):
             images.ctr(kind, "delete", *flags, name)

@@ -48,7 +48,7 @@ def _stat(pid: int) -> list[str] | None:
 
 
 def _wait_until_bound(pid: int) -> None:
-    """Wait until setpriv has become the command: a starter that dies before leaves a process that nobody ends."""
+    """Wait until setpriv has become the command: if this process died earlier, nothing would end the new one."""
     deadline = time.monotonic() + _BIND_SECONDS
     # For a moment of each exec the kernel shows no command line.
     while start_time(pid) is not None and _program(pid) in ("", _SETPRIV) and time.monotonic() < deadline:

@@ -1,1 +1,1 @@
-"""What to do next: pure functions of the resource, what was observed, and the time."""
+"""Decisions: pure functions that turn a resource, its observed state and the time into a plan."""

@@ -53,7 +53,7 @@ def find_candidates(signatures: Signatures, bands: Bands, threshold: float) -> C
 
 
 def by_later(pairs: Places) -> Places:
-    """Pairs in the order of their later place, else as they were."""
+    """Pairs sorted by their later place; the order of equal ones stays."""
     return pairs[np.argsort(pairs[:, 1], kind="stable")]
 
 

@@ -59,7 +59,7 @@ class Bands:
 
 
 class SignatureIndex:
-    """Signatures in memory, to be found by others.
+    """Index of signatures in memory, searched by other signatures.
 
     Args:
         signatures: a few thousand of them.

@@ -88,6 +88,6 @@ def _mixed(digest: Digests, codes: Digests) -> Digests:
 
 
 def _look_up(keys: Digests, values: Counts, wanted: Digests) -> Counts:
-    """Values of keys in ascending order; 0 for what is not among them."""
+    """Values of keys in ascending order; 0 for missing keys."""
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[at] == wanted, values[at], 0)

@@ -76,7 +76,7 @@ class OpenedFile:
 
     @property
     def is_text(self) -> bool:
-        """Whether the rows are passages of one document."""
+        """True if the rows are passages of one document."""
         return self.kind in (FileKind.TEXT, FileKind.MARKDOWN)
 
     @property

@@ -27,7 +27,7 @@ class UnreadableFile(Exception):
 
 
 def is_disk_error(error: Exception) -> bool:
-    """Whether an error comes from the disk, not from the file: archive parsers raise OSError too.
+    """True if an error comes from the disk, not from the file: archive parsers raise OSError too.
 
     EINVAL is theirs too: a damaged file contains an impossible offset.
     """

@@ -40,7 +40,7 @@ def canonical_message(message: Row) -> Row:
 
 
 def _is_plain(message: object) -> bool:
-    """Whether a message has the most frequent form and is valid; a fast path."""
+    """True if a message has the most frequent form and is valid; a fast path."""
     if not isinstance(message, dict) or message.keys() != _PLAIN_KEYS or message["role"] not in ROLES:
         return False
     content = message["content"]

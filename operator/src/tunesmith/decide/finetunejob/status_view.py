@@ -15,7 +15,7 @@ from tunesmith_contract.stages import Stage
 
 @dataclass(frozen=True, slots=True)
 class TrainingView:
-    """Values from which the status is built.
+    """State of a FineTuneJob that its status shows.
 
     Attributes:
         inputs, run: the snapshots; ``run`` is None until the data is prepared, ``inputs`` where the job was refused
