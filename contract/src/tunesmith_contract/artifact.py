@@ -21,7 +21,7 @@ class Probe(Document):
 
     Attributes:
         token_ids: prompt and continuation as token ids.
-        prompt_length: how many of them are the prompt.
+        prompt_length: number of tokens that are the prompt.
         base_log_prob: mean log-probability of the continuation's tokens under the base model, nats per token.
         tuned_log_prob: the same with the adapter.
     """

@@ -38,7 +38,7 @@ class PrepareRequest:
     """A prepare run as requested on the command line.
 
     Attributes:
-        model: as it was written.
+        model: the model as written on the command line.
         folder: output folder.
         strict: warnings count as failures.
         open_page: the page is shown in a browser.

@@ -49,7 +49,7 @@ def estimate(parameters: int, dataset: DatasetReport, plan: TrainingPlan) -> Tra
     Steps and tokens are always known; time needs a GPU and the model's size, and money a price too.
 
     Args:
-        parameters: of the base model; 0 where its size is not known.
+        parameters: number of parameters of the base model; 0 if unknown.
 
     Raises:
         UserError: the GPU is unknown.

@@ -65,7 +65,7 @@ class Endpoint:
         url: URL of the endpoint.
         what: name in messages, such as ``the teacher``.
         secret: the folder of a mounted Secret, whose file ``token``, where there is one, is the bearer token.
-        timeout_seconds: how long one try may take.
+        timeout_seconds: time limit of one try.
         sleep: waits for a number of seconds.
         longest_wait: longest wait that it may ask for; if it asks for more, it counts as unavailable.
     """

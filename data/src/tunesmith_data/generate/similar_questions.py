@@ -22,7 +22,7 @@ class HeldOutQuestions:
     They are found as prepare finds leaks.
 
     Args:
-        rows: of validation and of the evaluation's suites.
+        rows: rows of validation and of the evaluation's suites.
         threshold: Jaccard similarity from which two questions are similar.
     """
 

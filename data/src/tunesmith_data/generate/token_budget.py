@@ -28,7 +28,7 @@ class TokenBudget:
         self._journal = journal
         self._changed = threading.Condition()
         self._in_flight = 0
-        #: Whether the budget did not cover a request.
+        #: True once the budget did not cover a request.
         self.exhausted = False
 
     @property

@@ -50,7 +50,7 @@ class PushOptions:
     Attributes:
         guidelines: what people read before they begin; Markdown.
         min_submitted: answers after which an item counts as done.
-        suggest: whether annotators see the row's own answer; it biases them.
+        suggest: annotators see the row's own answer; it biases them.
     """
 
     guidelines: str = ""

@@ -109,8 +109,8 @@ def contradictions(sheets: Iterable[tuple[str, FilledSheet]]) -> list[Finding]:
 
 
 def _columns(item: LabelItem, annotator: str) -> dict[str, str]:
-    seen = {"id": item.id, "prompt": item.prompt, **item.answers}
-    return {**seen, "annotator": annotator, item.task.column: "", "comment": ""}
+    shown = {"id": item.id, "prompt": item.prompt, **item.answers}
+    return {**shown, "annotator": annotator, item.task.column: "", "comment": ""}
 
 
 def _read_line(

@@ -13,7 +13,7 @@ def count_tokens(renderer: Renderer, rows: Sequence[Row], method: Method) -> lis
     """Tokens of each row (of a preference with the longer answer), or a finding if nothing can be learned from it.
 
     Args:
-        renderer: of the model that learns.
+        renderer: renderer of the model that is trained.
         rows: canonical rows of one format.
         method: training method; it has the maximum length.
 

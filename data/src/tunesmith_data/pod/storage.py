@@ -156,7 +156,7 @@ class Storage:
         """Folder of an artifact; a fetched one is verified against its manifest.
 
         Args:
-            digest: what is expected of one that is fetched.
+            digest: expected digest of a fetched folder.
 
         Raises:
             UserError: there is no such folder, or it holds no manifest.

@@ -27,7 +27,7 @@ def build_reward_functions(
     """TRL's ``reward_funcs`` and ``reward_weights``.
 
     Args:
-        rewards: what makes an answer good.
+        rewards: configuration of the rewards.
         special_ids: tokens that are no part of an answer, such as the one that ends it.
         storage: finds reward models, and the Secrets of endpoints.
         role_of: the role of the Secret that opens the endpoint of the reward of a name.

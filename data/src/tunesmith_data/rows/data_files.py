@@ -50,7 +50,7 @@ def find_files(path: Path, called: str | None = None) -> list[DataFile]:
 
     Args:
         path: the folder, or the pattern.
-        called: what messages call it.
+        called: name in messages.
 
     Raises:
         DataError: there are none; the message lists what is there.

@@ -66,7 +66,7 @@ def _select_pairs(signatures: Signatures, pairs: Places) -> Places:
     """For each row the most similar pairs, and those with the earliest rows.
 
     Args:
-        signatures: of all rows.
+        signatures: signatures of all rows.
         pairs: by the later place, then the earlier one.
     """
     likeliest = np.lexsort((-_agreeing_slots(signatures, pairs), pairs[:, 1]))

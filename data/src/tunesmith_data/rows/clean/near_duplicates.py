@@ -46,7 +46,7 @@ class NearDuplicates:
 
     Args:
         threshold: Jaccard similarity of shingles from which two texts are similar.
-        seed: of the signatures; the same rows and seed give the same clusters.
+        seed: seed of the signatures; the same rows and seed give the same clusters.
     """
 
     def __init__(self, threshold: float = 0.8, seed: int = 0) -> None:

@@ -19,7 +19,7 @@ class ComparableRow:
 
     Args:
         parts: the row.
-        boilerplate: what many rows say.
+        boilerplate: passages that many rows share.
     """
 
     def __init__(self, parts: RowParts, boilerplate: Boilerplate) -> None:

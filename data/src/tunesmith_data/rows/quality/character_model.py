@@ -58,7 +58,7 @@ def train_model(text: Digests, alphabet: int) -> CharacterModel:
 
     Args:
         text: from ``encode``.
-        alphabet: how many characters there are; each is as likely as any other before anything is known.
+        alphabet: number of distinct characters; all are equally likely before the first text.
     """
     return CharacterModel(tuple(_count(text, length) for length in range(_ORDER + 1)), alphabet)
 

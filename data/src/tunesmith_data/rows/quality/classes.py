@@ -41,8 +41,8 @@ def find_classes(answers: Digests, characters: Counts, digests: Digests) -> Clas
 
     Args:
         answers: a digest of each row's answer; 0 where it has none.
-        characters: how long each is.
-        digests: of the rows; a class is named as its first row by them does.
+        characters: length of each answer.
+        digests: digests of the rows; the first row of a class by digest gives the class its name.
     """
     answered = np.flatnonzero(answers)
     if len(answered) < FEWEST_ROWS:

@@ -64,7 +64,7 @@ class OpenedFile:
 
     Attributes:
         name: name in findings.
-        kind: how it holds rows.
+        kind: kind of the file, which selects its reader.
         compression: name of the compression; empty if there is none.
         entries: its rows.
     """

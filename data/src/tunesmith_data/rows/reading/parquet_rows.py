@@ -42,7 +42,7 @@ def read_parquet(
     Args:
         source: the file.
         members: the columns that are read, where there are any of them; else all.
-        limit: how much larger rows may be than the file.
+        limit: limit on the size of all rows relative to the file.
 
     Raises:
         UnreadableFile: the file is damaged, or two columns have one name.

@@ -82,7 +82,7 @@ class Purpose:
     """Purpose for which rows are read: an evaluation, or a training method.
 
     Attributes:
-        name: what messages call it.
+        name: name in messages.
         formats: the formats it takes; a row that could be of two counts as the first.
         prompts_only: conversations and completions are read as prompts, their last answer as ``answer``.
     """

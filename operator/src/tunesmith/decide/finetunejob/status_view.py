@@ -20,7 +20,7 @@ class TrainingView:
     Attributes:
         inputs, run: the snapshots; ``run`` is None until the data is prepared, ``inputs`` where the job was refused
             before it began.
-        step: of the current stage.
+        step: step of the current stage.
         stage: ``generate``, ``prepare`` or ``train``.
         eval_run: name of the EvalRun that was made.
         progress: the latest update of the current attempt.

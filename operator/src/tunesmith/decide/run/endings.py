@@ -34,12 +34,12 @@ _ROOT_CAUSES = (
     FailureCategory.INTERNAL_ERROR,
 )
 
-#: kubelet's evictions for want of a resource (a full disk) come back with the pod, so they count as failures; its other
+#: Evictions by kubelet for a short resource (a full disk) recur with the pod, so they count as failures; its other
 #: terminations (its node shuts down) do not.
 _KUBELET = "TerminationByKubelet"
 _EVICTED = "Evicted"
 
-#: What the Job's podFailurePolicy left in its message, for when the pods are gone.
+#: Parts of the message that the podFailurePolicy leaves in the Job, for when the pods are gone.
 _JOB_EXIT_CODE = re.compile(r"failed with exit code (\d+)")
 _JOB_DISRUPTION = "DisruptionTarget"
 
@@ -191,7 +191,7 @@ def _disruption_target(pod: Body) -> Body | None:
 
 
 def _is_evicted(pod: Body) -> bool:
-    """True for a pod that its kubelet ended for want of a resource."""
+    """True for a pod that its kubelet evicted because a resource was short."""
     target = condition_of(pod, "DisruptionTarget")
     by_kubelet = target is not None and target.get("reason") == _KUBELET
     return by_kubelet and pod.get("status", {}).get("reason") == _EVICTED
