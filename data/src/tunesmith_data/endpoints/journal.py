@@ -39,7 +39,7 @@ class Spending(NamedTuple):
 
     def plus(self, other: "Spending") -> "Spending":
         """Sum of two spendings."""
-        return Spending(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+        return Spending(*(first + second for first, second in zip(self, other, strict=True)))
 
 
 class ChatAnswer(NamedTuple):

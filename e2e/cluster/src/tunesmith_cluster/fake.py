@@ -129,7 +129,7 @@ class ControlPlane(ClusterClient):
         self._annotate(namespace, name, "true")
 
     def release_pod(self, namespace: str, name: str) -> None:
-        """Undo `hold_pod`."""
+        """Let a pod end that `hold_pod` keeps Terminating."""
         self._annotate(namespace, name, None)
 
     def _annotate(self, namespace: str, name: str, value: str | None) -> None:
@@ -138,7 +138,7 @@ class ControlPlane(ClusterClient):
 
     def _accepts_pods(self, name: str) -> bool:
         node = self.api.get(f"/api/v1/nodes/{name}")
-        conditions = {each["type"]: each["status"] for each in node["status"].get("conditions", ())}
+        conditions = {item["type"]: item["status"] for item in node["status"].get("conditions", ())}
         return conditions.get("Ready") == "True" and not node["spec"].get("taints")
 
     def _running_pod(self, namespace: str, name: str) -> Document | None:

@@ -148,12 +148,12 @@ def _node_is_ready(api: ApiClient) -> bool:
     if not controlplane.exists(api, path):
         return False
     node = api.get(path)
-    conditions = {each["type"]: each["status"] for each in node["status"].get("conditions", ())}
+    conditions = {item["type"]: item["status"] for item in node["status"].get("conditions", ())}
     return conditions.get("Ready") == "True" and not node["spec"].get("taints")
 
 
 def _start_kube_proxy(setting: Setting) -> None:
-    """A pod that started before the rules are in would reach the outside instead of a Service."""
+    """Start kube-proxy and wait for its rules: without them a pod would not reach Services."""
     (metrics_port,) = controlplane.free_ports(1)
     flags: Flags = {
         "kubeconfig": setting.component_kubeconfig("kube-proxy"),

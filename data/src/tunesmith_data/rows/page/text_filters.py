@@ -51,7 +51,7 @@ def duration(seconds: float) -> str:
 
 
 def amount(value: float, currency: str) -> str:
-    """``12.40 EUR``."""
+    """Amount of money with its currency: ``12.40 EUR``."""
     if 0 < value < 0.01:
         return f"less than 0.01 {currency}"
     return f"{value:,.2f} {currency}"

@@ -131,5 +131,5 @@ def read_tools(value: Any) -> list[Row] | None:
 
 
 def _as_function(tool: Row) -> Row:
-    bare = "function" not in tool and "type" not in tool and "name" in tool
-    return {"type": "function", "function": tool} if bare else tool
+    is_unwrapped = "function" not in tool and "type" not in tool and "name" in tool
+    return {"type": "function", "function": tool} if is_unwrapped else tool
