@@ -16,13 +16,13 @@ from agent_harness import Storage, running_agent
 from fake_engine import FakeEngine
 from restartable_operator import RestartableOperator
 from scripted_agent import ScriptedAgent
+from served_jobs import install_crds
 from serving_world import build_adapter, digest_of
 
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane
 from tunesmith_contract.layout import CA_FILE, TOKEN_AUDIENCE, TOKEN_FILE
 
-CRDS = Path(__file__).parents[2] / "crds"
 KIND = "adapterdeployments.tunesmith.dev"
 ROLLOUT = {
     "steps": [{"weight": 50, "pause": "3s"}, {"weight": 100}],
@@ -111,8 +111,7 @@ class Serving:
 @pytest.fixture
 def serving(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Serving]:
     """An operator, and what is needed to serve."""
-    control_plane.kubectl("apply", "--server-side", "-f", str(CRDS))
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{KIND}")
+    install_crds(control_plane)
     with ExitStack() as stack:
         yield Serving(control_plane, tmp_path, stack)
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from manifest_cases import EXAMPLES, GOOD, BadCase, bad_cases, load_good, merge
+from served_jobs import install_crds
 
 from tunesmith.api import GROUP, KINDS, VERSION
 from tunesmith_cluster.client import KubectlError, eventually
 from tunesmith_cluster.fake import ControlPlane
 
-CRDS = Path(__file__).parents[2] / "crds"
 PLURALS = {kind.kind_name: kind.plural for kind in KINDS}
 CASES = bad_cases()
 
@@ -19,9 +19,7 @@ CASES = bad_cases()
 @pytest.fixture(scope="module")
 def server(control_plane: ControlPlane) -> ControlPlane:
     """The API server with our three kinds established."""
-    control_plane.kubectl("apply", "--server-side", "-f", str(CRDS))
-    names = [f"crd/{plural}.{GROUP}" for plural in PLURALS.values()]
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+    install_crds(control_plane)
     for plural in PLURALS.values():
         eventually(lambda plural=plural: _served(control_plane, plural), what=f"discovery of {plural}")
     return control_plane
