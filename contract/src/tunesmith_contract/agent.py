@@ -25,7 +25,7 @@ BUCKETS = 10_000
 
 
 class Version(Document):
-    """One version of an alias: ``version`` counts from 1 within the alias, the digest says what it is."""
+    """One version of an alias: ``version`` counts from 1 within the alias, ``digest`` identifies its artifact."""
 
     version: int = Field(ge=1)
     digest: Digest

@@ -17,11 +17,11 @@ class File(Document):
 
 
 class Probe(Document):
-    """Prompt whose probabilities tell the tuned model from its base.
+    """Prompt whose log-probabilities distinguish the tuned model from its base model.
 
     Attributes:
         token_ids: prompt and continuation as token ids.
-        prompt_length: how many of them are the prompt.
+        prompt_length: number of tokens that are the prompt.
         base_log_prob: mean log-probability of the continuation's tokens under the base model, nats per token.
         tuned_log_prob: the same with the adapter.
     """

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from .run_config import DataFormat
 
-#: What has an answer, and can be learned from or evaluated on.
+#: Formats with an answer, for training and evaluation.
 ANSWERED = (DataFormat.CHAT, DataFormat.PROMPT_COMPLETION, DataFormat.SHAREGPT, DataFormat.ALPACA)
 _PROMPTS = (DataFormat.PROMPT, *ANSWERED)
 _PAIRS = (DataFormat.PREFERENCE, DataFormat.SHAREGPT, DataFormat.ALPACA)

@@ -86,7 +86,7 @@ class Generation(Document):
     """Generation with exactly one task; ``instructions`` are added to each request.
 
     Attributes:
-        temperature, max_tokens: of the teacher's answers.
+        temperature, max_tokens: sampling temperature and maximum tokens of the teacher's answers.
         concurrency: requests on their way at the same time.
         minimum_rows: with fewer rows the stage fails.
     """

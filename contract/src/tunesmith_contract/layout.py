@@ -19,7 +19,7 @@ MANIFEST_FILE = "manifest.json"
 #: TensorBoard's event files of a run, in its work folder; they stay when the rest of it goes.
 TENSORBOARD_FOLDER = "tensorboard"
 
-#: What prepare found, for people and programs; it stays as well.
+#: Folder of the data report of prepare, for people and programs; it stays as well.
 DATA_REPORT_FOLDER = "data-report"
 DATA_REPORT_PAGE = "report.html"
 DATA_REPORT_FILE = "report.json"

@@ -79,7 +79,7 @@ class DatasetReport(Report):
         near_duplicates: rows that are nearly the same as another one, where those are removed.
         leaked_rows: rows removed from training because validation or an evaluation holds them, and from a validation
             set of its own because an evaluation does.
-        issues: of the quality checks, the gravest first.
+        issues: issues of the quality checks, the most severe first.
         recommendation: method and adapter that suit the data.
         page: the report for people, one HTML file.
     """
@@ -115,7 +115,7 @@ class GenerationReport(Report):
         prompt_tokens, completion_tokens: as the endpoints count them.
         amount: cost by the budget's prices.
         generated: the file of rows.
-        manifest: how they were made.
+        manifest: the file that describes the origin of the rows.
     """
 
     rows: Count
@@ -135,7 +135,7 @@ class GenerationReport(Report):
 
 
 class Linear(NamedTuple):
-    """Linear layers of one name and shape: so many ``layers`` of it in the whole model; an array in JSON."""
+    """Linear layers of one name and shape; ``layers`` is their number in the whole model; an array in JSON."""
 
     name: Annotated[str, Field(max_length=MAX_LINEAR_NAME)]
     inputs: Count
@@ -214,11 +214,11 @@ class TrainingReport(Report):
         reward: mean of the weighted sum of all rewards over the answers of the last logged steps.
         eval_reward: the same over answers to validation prompts.
         best_step: the step whose weights the artifact holds, where an earlier one was better than the last.
-        overfitting_step: where the validation loss turned, if it did.
+        overfitting_step: step after which the validation loss rose; None if it did not.
         stopped_early: the validation loss had stopped falling.
         curve: at most MAX_CURVE_POINTS points of the whole run; every logged step lies beside the artifact.
         kernels: attention and fused kernels that were used, such as ``FlashAttention2,Liger``.
-        peak_memory_bytes: of the fullest GPU; of the process on a CPU.
+        peak_memory_bytes: peak memory of the fullest GPU, or of the process on a CPU.
         exports: further formats of the artifact.
         checkpoints: those that were kept until the end.
     """
@@ -336,7 +336,7 @@ def _shorten_failure(failure: Failure) -> Failure:
 
 
 def _shorter_dataset(dataset: DatasetReport) -> dict[str, Any]:
-    """Changes that shorten the report by one step; empty once nothing more may go."""
+    """Changes that shorten the report by one step; empty if it cannot be shortened further."""
     if dataset.issues:
         return {"issues": dataset.issues[:-1]}
     if dataset.warnings:

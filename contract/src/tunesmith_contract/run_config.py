@@ -57,7 +57,7 @@ class Deduplicate(StrEnum):
 
 
 class PersonalData(StrEnum):
-    """Handling of addresses, numbers and keys of people: nothing, a report, or a mask in their place."""
+    """Handling of personal data (addresses, numbers, keys): kept, reported or masked."""
 
     IGNORE = "Ignore"
     REPORT = "Report"

@@ -66,7 +66,7 @@ class StorageUri(NamedTuple):
         return f"{self.scheme}://{self.name}{path}{revision}"
 
     def join(self, *parts: str) -> "StorageUri":
-        """The URI of something below this one; of an ``oci://`` repository there is nothing below but artifacts."""
+        """URI of a path below this one; an ``oci://`` repository contains only artifacts."""
         return self._replace(path="/".join(filter(None, (self.path.rstrip("/"), *parts))))
 
 

@@ -7,15 +7,15 @@ what happened                                               category        reas
 ``StorageError`` of a bucket, registry or hub               its own         its own
 an unreadable ``run.json``                                  UserError       InvalidConfig
 a URI that names no storage                                 UserError       InvalidUri
-a hub says: no such repository, revision or file, gated     UserError       ModelNotFound
+no such repository, revision or file on the hub, or gated   UserError       ModelNotFound
 a file or folder may not be read or written                 UserError       AccessDenied
-the image itself was to be written to                       InternalError   ReadOnlyImage
+a write to the read-only file system of the image           InternalError   ReadOnlyImage
 CUDA, host or allocator out of memory, ``MemoryError``      OutOfMemory     OutOfMemory
 the cgroup's ``oom_kill`` counter grew (the launcher)       OutOfMemory     OutOfMemory
 ``torch.distributed`` errors; NCCL or gloo in the message   Communication   CommunicationLost
 any other ``OSError`` (disk full, I/O, connection)          Infrastructure  StorageFull, InputOutputError
 a CUDA error other than memory                              Infrastructure  DeviceError
-a worker died of a signal, or without a word (launcher)     Infrastructure  WorkerDied
+a worker died of a signal, or without a report (launcher)   Infrastructure  WorkerDied
 a process beside a worker was killed                        Infrastructure  WorkerDied
 anything else: the same input would fail the same way       InternalError   UnexpectedError
 ==========================================================  ==============  ===========================
@@ -46,10 +46,10 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class StageError(Exception):
-    """A failure that this package understands.
+    """Failure of a stage, with its category and reason.
 
     Args:
-        category: whose failure it is.
+        category: who or what caused the failure.
         reason: a PascalCase word.
         message: a sentence with what to do.
     """
@@ -86,14 +86,14 @@ class DataError(StageError):
 
 
 class InfrastructureError(StageError):
-    """Storage or machine misbehaved: another attempt may succeed."""
+    """Failure of storage or machine: another attempt may succeed."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(FailureCategory.INFRASTRUCTURE, reason, message)
 
 
 class InternalError(StageError):
-    """Tunesmith or its image is at fault: nothing that the run asks for."""
+    """Fault of Tunesmith or its image, not of the run's configuration or data."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(FailureCategory.INTERNAL_ERROR, reason, message)
@@ -113,7 +113,7 @@ def describe(error: BaseException) -> Failure:
 
 
 def classify(error: BaseException) -> tuple[FailureCategory, str]:
-    """Category and reason of an exception; torch's classes are known by name: it need not be there."""
+    """Category and reason of an exception; torch's classes are compared by name, since torch may not be installed."""
     if isinstance(error, (StageError, StorageError)):
         return error.category, error.reason
     if isinstance(error, ValidationError):
@@ -152,7 +152,7 @@ def _classify_os_error(error: OSError) -> tuple[FailureCategory, str]:
 
 
 def _lies_on_root(filename: object) -> bool:
-    """Whether a path is on the image's own file system: storage and scratch space are mounts."""
+    """True if a path is on the image's own file system: storage and scratch space are mounts."""
     if not isinstance(filename, (str, os.PathLike)):
         return False
     path = Path(filename).absolute()

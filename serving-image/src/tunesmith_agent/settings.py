@@ -27,7 +27,7 @@ class Settings:
         scratch_dir: where fetched artifacts are stored; the engine mounts it at the same path.
         proof_tolerance: largest difference of a probe's mean log-probability from the manifest's, in nats per token.
         settle_seconds: after this time a stable version that is still loading no longer delays readiness.
-        lame_duck_seconds: how long requests are accepted after SIGTERM, until no Service routes to this pod.
+        lame_duck_seconds: time for which requests are accepted after SIGTERM, until no Service routes to this pod.
         drain_seconds: time for requests in progress to finish, at SIGTERM and before an unload.
     """
 

@@ -10,7 +10,7 @@ class StorageError(Exception):
     """A store that refuses a request, or does not answer.
 
     Attributes:
-        category: whose failure it is.
+        category: who or what caused the failure.
         reason: a PascalCase word.
         message: a sentence that says what to do; it holds no secret, and neither does its cause.
     """

@@ -48,7 +48,7 @@ def fetch_tree(
     Args:
         patterns: shell patterns of file names.
         holds_rows: the files are a data set: a manifest beside them is not an artifact's.
-        outlines: of weights download the headers only, which hold their shapes; they get a folder of their own.
+        outlines: download only the headers of weight files, which hold their shapes, into a folder of their own.
     """
     listed = remote.entries()
     entries = {path: entry for path, entry in listed.items() if _matches(path, patterns)}

@@ -26,12 +26,12 @@ class Work:
     """Amount of work of a training.
 
     Attributes:
-        parameters: of the base model.
+        parameters: number of parameters of the base model.
         rows: training rows.
         row_tokens: mean tokens of a row, whatever ``maxLength`` is.
-        adapter: None: all weights are trained.
+        adapter: None if all weights are trained.
         batch_size: rows of an optimizer step, or packed sequences.
-        max_steps: where training ends before its last epoch does.
+        max_steps: maximum number of steps, if lower than that of all epochs.
     """
 
     parameters: int
@@ -48,7 +48,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """Seconds of the whole, and of all GPUs together."""
+    """Duration of the training, and GPU time of all GPUs together, in seconds."""
 
     seconds: float
     gpu_seconds: float

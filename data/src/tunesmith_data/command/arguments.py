@@ -27,7 +27,7 @@ USAGE = "%(prog)s FILE [FILE …] --model MODEL [options]"
 OUTPUT = Path("tunesmith-data")
 SEED = 42
 
-#: Rows of these methods are checked; GRPO and RLOO need a reward, which nothing of the rows depends on here.
+#: Rows of these methods are checked; GRPO and RLOO need a reward, but no check depends on which.
 METHODS = ("sft", "dpo", "kto", "reward", "pretraining", "grpo", "rloo")
 _ONLINE = frozenset({"grpo", "rloo"})
 _REWARD = {"name": "length", "length": {"maxTokens": 256}}
@@ -38,9 +38,9 @@ class PrepareRequest:
     """A prepare run as requested on the command line.
 
     Attributes:
-        model: as it was written.
+        model: the model as written on the command line.
         folder: output folder.
-        strict: warnings fail.
+        strict: warnings count as failures.
         open_page: the page is shown in a browser.
     """
 
@@ -179,7 +179,7 @@ def _plan(options: argparse.Namespace, method: Method) -> TrainingPlan:
     """Training plan from the options.
 
     Raises:
-        UserError: unknown GPU, or a number is none that training can have.
+        UserError: unknown GPU, or a number out of range.
     """
     if options.epochs < 1 or (options.batch_size is not None and options.batch_size < 1):
         raise UserError("InvalidOption", "--epochs and --batch-size: write a number from 1 on")
@@ -200,7 +200,7 @@ def _plan(options: argparse.Namespace, method: Method) -> TrainingPlan:
 
 
 def _first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong, by the name of its option."""
+    """Message about the first invalid option, by its name."""
     first = error.errors()[0]
     member = next((part for part in reversed(first["loc"]) if isinstance(part, str)), "")
     words = "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in member)

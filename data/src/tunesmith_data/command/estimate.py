@@ -28,10 +28,10 @@ class TrainingPlan:
     """Settings of the training that is estimated.
 
     Attributes:
-        adapter: None: all weights are trained.
-        batch_size: None: Auto.
-        gpu: a product's name, such as ``H100``; None: nobody knows yet.
-        price_per_gpu_hour, currency: None: nobody knows.
+        adapter: None if all weights are trained.
+        batch_size: None for Auto.
+        gpu: a product's name, such as ``H100``; None if unknown.
+        price_per_gpu_hour, currency: None if unknown.
     """
 
     method: Method
@@ -49,10 +49,10 @@ def estimate(parameters: int, dataset: DatasetReport, plan: TrainingPlan) -> Tra
     Steps and tokens are always known; time needs a GPU and the model's size, and money a price too.
 
     Args:
-        parameters: of the base model; 0 where its size is not known.
+        parameters: number of parameters of the base model; 0 if unknown.
 
     Raises:
-        UserError: nothing is known of such a GPU.
+        UserError: the GPU is unknown.
     """
     product = require_product(plan.gpu) if plan.gpu else None
     method = plan.method
@@ -74,7 +74,7 @@ def require_product(gpu: str) -> Product:
     """Product data of a GPU.
 
     Raises:
-        UserError: nothing is; the message names those that are known.
+        UserError: the GPU is unknown; the message lists the known ones.
     """
     product = find_product(gpu)
     if product is None:
@@ -84,7 +84,7 @@ def require_product(gpu: str) -> Product:
 
 
 def pack_on_gpu(method: Method, *, automatic_batch: bool) -> Method:
-    """The method, with short rows in one sequence where the operator would choose so."""
+    """The method, with packing where the operator would choose it."""
     member = method.member
     if not isinstance(member, SFTMethod | PretrainingMethod):
         return method

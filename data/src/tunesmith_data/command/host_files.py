@@ -14,7 +14,7 @@ _PREFIX = f"{Scheme.PVC}://{HOST_CLAIM}"
 
 
 class HostStorage(Storage):
-    """Storage that maps ``pvc://this-computer`` to local paths; everything else as in a pod."""
+    """Storage that maps ``pvc://this-computer`` to local paths; other URIs work as in a pod."""
 
     def path(self, uri: StorageUri) -> Path:
         """The path of a ``pvc://`` or ``configmap://`` URI.
@@ -26,13 +26,13 @@ class HostStorage(Storage):
 
 
 def host_uri(path: Path) -> str:
-    """The URI of a file or folder of this computer; of a folder with a slash at its end."""
+    """URI of a local file or folder; the URI of a folder ends with a slash."""
     absolute = os.path.abspath(path.expanduser())
     return f"{_PREFIX}{absolute}{'/' if os.path.isdir(absolute) else ''}"
 
 
 def data_uri(written: str) -> str:
-    """The URI of data: one is taken as it is, else it is a path of this computer.
+    """URI of data that is named by a URI or by a local path.
 
     Raises:
         UserError: there is no such file or folder.
@@ -45,10 +45,10 @@ def data_uri(written: str) -> str:
 
 
 def model_uri(written: str) -> str:
-    """The URI of a model: one is taken as it is, else it is a folder of this computer, or a model of the hub.
+    """URI of a model that is named by a URI, a local folder, or its name on the hub.
 
     Raises:
-        UserError: it is neither.
+        UserError: the name is none of these.
     """
     if "://" in written:
         return written
@@ -62,5 +62,5 @@ def model_uri(written: str) -> str:
 
 
 def as_paths(message: str) -> str:
-    """A message that speaks of this computer's files as people call them."""
+    """The message with the URIs of local files replaced by their paths."""
     return message.replace(_PREFIX, "")

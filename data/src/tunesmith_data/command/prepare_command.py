@@ -56,7 +56,7 @@ def prepare_here(options: argparse.Namespace) -> ExitCode:
 
 
 def _explain(failure: Failure, model: str) -> Failure:
-    """A hub's errors are long, and speak of caches; what matters is that it has not given the model."""
+    """The failure, with a short message in place of the hub library's if the model was not found."""
     if failure.reason != "ModelNotFound" or failure.message.startswith(model):
         return failure
     message = (
@@ -66,7 +66,7 @@ def _explain(failure: Failure, model: str) -> Failure:
 
 
 def _prepare(request: PrepareRequest) -> DataReport:
-    """Run the stage, and add to its report what only people here know: how they mean to train."""
+    """Run the stage, and add the estimate for the options of the command line to its report."""
     _keep_quiet()
     # Imported late: torch takes seconds, and a mistyped file name should be reported at once.
     from tunesmith_data.prepare import prepare
@@ -135,13 +135,13 @@ def _tell_findings(folder: Path) -> None:
 
 
 def _forget_earlier(folder: Path) -> None:
-    """Remove what an earlier call left, so that nothing of it is taken for this one's."""
+    """Remove the results of an earlier call, so that they are not taken for results of this one."""
     for path in (*_places(folder).values(), folder / DATA_REPORT_FOLDER / FINDINGS_FILE):
         path.unlink(missing_ok=True)
 
 
 def _keep_quiet() -> None:
-    """Libraries have nothing to say to people here; downloads show bars where somebody looks."""
+    """Silence the logs of libraries; progress bars of downloads are shown only in a terminal."""
     logging.disable(logging.WARNING)
     # Transformers would say that it finds no torch, in each process.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

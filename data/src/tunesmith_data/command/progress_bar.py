@@ -8,7 +8,7 @@ _FORMAT = "{desc} {percentage:3.0f}% |{bar}| [{elapsed}<{remaining}]"
 
 
 class ProgressBar:
-    """One bar for the whole of prepare, spoken to like ``Progress``; silent where nobody looks.
+    """Progress bar of the whole of prepare, with the interface of ``Progress``; nothing is shown outside a terminal.
 
     Args:
         stream: where bars are drawn, if it is a terminal.
@@ -19,11 +19,11 @@ class ProgressBar:
         self._bar: tqdm[Any] | None = None
 
     def update(self, done: int, total: int, part: str = "", rows: int = 0) -> None:
-        """Say that ``done`` of ``total`` are done.
+        """Show that ``done`` of ``total`` units of work are done.
 
         Args:
-            part: what is done now; by default what was done before.
-            rows: that have gone through it.
+            part: name of the current part; by default that of the last update.
+            rows: number of rows that the part has processed.
         """
         if not self._stream.isatty():
             return

@@ -42,11 +42,11 @@ def read_answer(response: Any, what: str, unknown: TokenUsage = NO_USAGE) -> Cha
 
     Args:
         response: the JSON.
-        what: what messages call the endpoint.
-        unknown: the usage of an answer that doesn't say it.
+        what: the endpoint's name in messages.
+        unknown: the usage to return if the response has none.
 
     Raises:
-        UserError: it is none of OpenAI's protocol.
+        UserError: the response does not follow OpenAI's protocol.
     """
     try:
         choice = response["choices"][0]
@@ -79,7 +79,7 @@ def _read_usage(response: dict[str, Any]) -> TokenUsage | None:
 
 
 def _openai_message(message: Row) -> Row:
-    """A message as the protocol has it: the arguments of calls are JSON text there."""
+    """Message in OpenAI's form, in which the arguments of calls are JSON text."""
     if "tool_calls" not in message:
         return message
     calls = [

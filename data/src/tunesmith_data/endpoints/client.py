@@ -43,7 +43,7 @@ class RequestRefused(Exception):
 
 
 class EndpointBusy(Exception):
-    """The endpoint is busy or away.
+    """The endpoint is busy or unreachable.
 
     Attributes:
         retry_after: seconds that it asks to wait; None if it does not say.
@@ -59,13 +59,13 @@ class EndpointBusy(Exception):
 
 
 class Endpoint:
-    """Posts JSON to one URL, again and again where that may help. Threads may share it.
+    """Client that posts JSON to one URL, with retries. Threads may share it.
 
     Args:
         url: URL of the endpoint.
         what: name in messages, such as ``the teacher``.
         secret: the folder of a mounted Secret, whose file ``token``, where there is one, is the bearer token.
-        timeout_seconds: how long one try may take.
+        timeout_seconds: time limit of one try.
         sleep: waits for a number of seconds.
         longest_wait: longest wait that it may ask for; if it asks for more, it counts as unavailable.
     """
@@ -100,8 +100,8 @@ class Endpoint:
 
         Raises:
             RequestRefused: this request is wrong (400, 413, 422).
-            UserError: the endpoint wants another key, URL or protocol.
-            InfrastructureError: it was busy or away at every try.
+            UserError: the key, the URL or the protocol is wrong.
+            InfrastructureError: it was busy or unreachable at every try.
         """
         return self.retry_while_busy(lambda: self.post_once(body))
 
@@ -125,7 +125,7 @@ class Endpoint:
         """JSON response of the endpoint to one request.
 
         Raises:
-            EndpointBusy: it is busy or away.
+            EndpointBusy: it is busy or unreachable.
             RequestRefused, UserError: as ``post``.
         """
         key = self._key()
@@ -180,7 +180,7 @@ class Endpoint:
 
 
 def _wait_seconds(state: tenacity.RetryCallState) -> float:
-    """As long as the endpoint asks for, else ever longer, by chance."""
+    """Seconds before the next try: as the endpoint asks, else an exponential back-off with jitter."""
     requested = _requested_wait(state)
     return _BACK_OFF(state) if requested is None else requested
 
@@ -191,7 +191,7 @@ def _requested_wait(state: tenacity.RetryCallState) -> float | None:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """The seconds in ``Retry-After``, a number or a date."""
+    """Seconds to wait by ``Retry-After``, which is a number or a date."""
     value = response.headers.get("Retry-After", "").strip()
     if value.isdecimal():
         return float(value)

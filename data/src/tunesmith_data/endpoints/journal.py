@@ -39,7 +39,7 @@ class Spending(NamedTuple):
 
     def plus(self, other: "Spending") -> "Spending":
         """Sum of two spendings."""
-        return Spending(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+        return Spending(*(first + second for first, second in zip(self, other, strict=True)))
 
 
 class ChatAnswer(NamedTuple):
@@ -61,7 +61,7 @@ class Journal:
         path: the file; when it is full, ``<stem>-1``, ``-2`` … follow.
         keep: is called from time to time, to keep a file where the pod's own disk is none that stays.
         keep_every: lines after which that is.
-        lines_per_file: how many lines fill a file; None: it is never full.
+        lines_per_file: maximum lines of a file; None for no maximum.
     """
 
     def __init__(

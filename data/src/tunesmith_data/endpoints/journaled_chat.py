@@ -46,7 +46,7 @@ class JournaledChat:
         spec: the endpoint.
         what: name in messages.
         secret: the folder of the Secret that opens it.
-        temperature, max_tokens: of its answers.
+        temperature, max_tokens: sampling temperature and maximum tokens of its answers.
         journal: earlier answers.
         sleep: waits for a number of seconds.
         longest_wait: longest wait that the endpoint may ask for.
@@ -84,7 +84,7 @@ class JournaledChat:
 
         Args:
             messages: the conversation so far.
-            tools: what the answer may call.
+            tools: tools that the answer may call.
             sample: number that distinguishes several answers to one conversation; None for a single answer.
         """
         body = chat_body(self.spec, messages, self._temperature, self.max_tokens, tools)

@@ -27,8 +27,8 @@ class BudgetedChat(JournaledChat):
         endpoint: the endpoint.
         what: name in messages.
         secret: the folder of the Secret that opens it.
-        temperature, max_tokens: of its answers.
-        journal, budget: earlier answers, and what may be spent.
+        temperature, max_tokens: sampling temperature and maximum tokens of its answers.
+        journal, budget: earlier answers, and the limits on spending.
         rate_limiter: limits requests per minute.
         clock: sleep function.
     """

@@ -25,13 +25,13 @@ class SourceDigest(Document):
 
 
 class GenerationManifest(Document):
-    """``generation.json``: all that the rows came of. Keys of endpoints are no part of it.
+    """``generation.json``: the origin of the rows. It contains no keys of endpoints.
 
     Attributes:
         generation: teacher, task, instructions, parameters, filter and budget, as they were asked for.
         templates: prompt templates of teacher and judge.
-        sources: the rows it started from, and those it kept clear of.
-        counts: what became of all rows that were considered.
+        sources: the source rows, and the held-out rows.
+        counts: number of rows by outcome.
         rows: the file of rows.
     """
 

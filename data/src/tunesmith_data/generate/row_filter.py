@@ -51,7 +51,7 @@ class SeenQuestions:
         self._near = SimilarTexts(similarity_limit) if similarity_limit else None
 
     def contains(self, row: Row) -> bool:
-        """Whether a row repeats an earlier question."""
+        """True if a row repeats an earlier question."""
         if _identity(row) in self._seen:
             return True
         return self._near is not None and self._near.contains_similar(last_question(row))
@@ -85,7 +85,7 @@ class RewardFilter:
         self._tokenizer = tokenizer
 
     def passes(self, drafts: Sequence[DraftRow]) -> list[bool]:
-        """Whether each row reaches the minimum; a missing reward counts as 0.
+        """True if each row reaches the minimum; a missing reward counts as 0.
 
         Raises:
             UserError: a reward gives no number.

@@ -93,8 +93,8 @@ class RowMaker:
         Args:
             generated: rows are added to it; ``on_answer``, called after each answer, may read its progress.
         """
-        left = iter(items)
-        waiting = list(islice(left, self._batch_size(generated)))
+        remaining = iter(items)
+        waiting = list(islice(remaining, self._batch_size(generated)))
         while waiting and self._batch_size(generated) > 0:
             chunk = list(self._within_budget(waiting))
             if not chunk:
@@ -102,7 +102,7 @@ class RowMaker:
                 return
             self._process(chunk, generated, on_answer)
             waiting = waiting[len(chunk) :]
-            waiting += islice(left, max(0, self._batch_size(generated) - len(waiting)))
+            waiting += islice(remaining, max(0, self._batch_size(generated) - len(waiting)))
 
     def _batch_size(self, generated: GeneratedRows) -> int:
         """Number of inputs in the next batch, limited by the rows still wanted."""
@@ -136,12 +136,12 @@ class RowMaker:
 
     def _process(self, items: Sequence[TaskInput], generated: GeneratedRows, on_answer: OnAnswer) -> None:
         """Process a batch of inputs, and add the rows that pass the filters."""
-        made = self._ask(items, on_answer)
-        generated.outcomes.add(RowOutcome.UNUSABLE, sum(output.unusable for output in made))
-        generated.outcomes.add(RowOutcome.FILTERED, sum(output.undecided for output in made))
-        drafts = [draft for output in made for draft in output.made]
-        left = filter_drafts(drafts, self.seen_questions, self.held_out, self.rewards, generated.outcomes)
-        good = self._filter_by_score(left, generated.outcomes, on_answer)
+        outputs = self._ask(items, on_answer)
+        generated.outcomes.add(RowOutcome.UNUSABLE, sum(output.unusable for output in outputs))
+        generated.outcomes.add(RowOutcome.FILTERED, sum(output.undecided for output in outputs))
+        drafts = [draft for output in outputs for draft in output.made]
+        filtered = filter_drafts(drafts, self.seen_questions, self.held_out, self.rewards, generated.outcomes)
+        good = self._filter_by_score(filtered, generated.outcomes, on_answer)
         wanted = self.task.wanted
         kept = good[: None if wanted is None else max(0, wanted - len(generated.rows))]
         generated.rows += [draft.row for draft in kept]
@@ -173,9 +173,9 @@ class RowMaker:
             return list(drafts)
         scores = _RequestGroups(scorer, [[_scoring_request(draft.row, scoring, scorer)] for draft in drafts])
         scores.ask_all(self.spec.concurrency, on_answer)
-        numbers = [find_score(answer.text) if answer else None for (answer,) in scores]
+        values = [find_score(answer.text) if answer else None for (answer,) in scores]
         good = [
-            draft for draft, score in zip(drafts, numbers, strict=True) if score and score >= scoring.minimum
+            draft for draft, score in zip(drafts, values, strict=True) if score and score >= scoring.minimum
         ]
         outcomes.add(RowOutcome.FILTERED, len(drafts) - len(good))
         return good

@@ -22,7 +22,7 @@ class HeldOutQuestions:
     They are found as prepare finds leaks.
 
     Args:
-        rows: of validation and of the evaluation's suites.
+        rows: rows of validation and of the evaluation's suites.
         threshold: Jaccard similarity from which two questions are similar.
     """
 
@@ -32,17 +32,17 @@ class HeldOutQuestions:
         self._index = QuestionIndex(non_empty, threshold, seed=0) if non_empty else None
 
     def contains(self, row: Row) -> bool:
-        """Whether a row contains a held-out question."""
+        """True if a row contains a held-out question."""
         if self._index is None:
             return False
         return any(True for _ in self._index.find([NormalizedQuestion.of(identifying_text(row))], [b""]))
 
 
 class SimilarTexts:
-    """Set of texts that finds others with mostly the same words.
+    """Set of texts with a search for texts that have mostly the same words.
 
-    Likeness is Jaccard's: words in common by words of both together. MinHash (Broder 1997) brings texts together that
-    may be similar, and those are compared; of pairs at the threshold 0.7, one in five thousand is missed.
+    Similarity is the Jaccard index: words in common divided by words of both together. MinHash (Broder 1997) finds
+    candidates, which are then compared; of pairs at the threshold 0.7, one in five thousand is missed.
 
     Args:
         threshold: similarity from which two texts are nearly equal.
@@ -60,7 +60,7 @@ class SimilarTexts:
         self._words.append(words)
 
     def contains_similar(self, text: str) -> bool:
-        """Whether one of the texts is similar to this one."""
+        """True if one of the texts is similar to this one."""
         words = _words(text)
         return any(self._is_similar(words, self._words[key]) for key in self._index.query(_signature(words)))
 

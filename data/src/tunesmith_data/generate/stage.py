@@ -155,16 +155,16 @@ def _remove_held_out(
 ) -> list[Row]:
     """Source rows without held-out ones; prompts that get answers are unique."""
     answered = spec.answers or spec.preferences
-    seen, left = SeenQuestions(None), list[Row]()
+    questions, remaining = SeenQuestions(None), list[Row]()
     for row in rows:
         if held_out.contains(row):
             outcomes.add(RowOutcome.LEAKED)
-        elif answered and seen.contains(row):
+        elif answered and questions.contains(row):
             outcomes.add(RowOutcome.DUPLICATE)
         else:
-            seen.add(row)
-            left.append(row)
-    return left
+            questions.add(row)
+            remaining.append(row)
+    return remaining
 
 
 def _build_seen_questions(task: GenerationTask, start: Sequence[Row], spec: Generation) -> SeenQuestions:
@@ -226,11 +226,11 @@ def _report_progress(
 
 def _warn(generated: GeneratedRows, task: GenerationTask, total: int) -> Iterator[str]:
     done, name = (len(generated.rows), "rows") if task.wanted else (generated.items, "source rows")
-    what = f"{done:,} of {total:,} {name}"
+    progress = f"{done:,} of {total:,} {name}"
     if generated.exhausted:
-        yield f"the budget was used up after {what}: raise dataset.generate.budget for more"
+        yield f"the budget was used up after {progress}: raise dataset.generate.budget for more"
     elif task.wanted and len(generated.rows) < task.wanted:
-        yield f"the teacher repeats itself and stopped at {what}: add seeds, or raise temperature"
+        yield f"the teacher repeats itself and stopped at {progress}: add seeds, or raise temperature"
 
 
 def _require_rows(generated: GeneratedRows, minimum: int, clients: ChatClients) -> None:

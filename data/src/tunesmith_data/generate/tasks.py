@@ -70,8 +70,8 @@ class TaskOutput:
 
     Attributes:
         made: rows.
-        unusable: answers that are none: refused, cut off, empty, or of another form.
-        undecided: comparisons in which the judge contradicted itself, or had nothing to compare.
+        unusable: number of answers that were refused, cut off, empty, or in another form.
+        undecided: number of comparisons in which the judge contradicted itself, or had nothing to compare.
     """
 
     made: tuple[DraftRow, ...] = ()
@@ -189,9 +189,9 @@ class SelfInstructTask:
 
     def items(self, rows: Sequence[Row]) -> Iterator[TaskInput]:
         """Random seeds for each input; the same ones after a restart."""
-        chance = random.Random(self._seed)
+        generator = random.Random(self._seed)
         for number in range(_MAX_REPEATS * math.ceil(self._rows / ROWS_PER_REQUEST)):
-            yield TaskInput(tuple(chance.sample(rows, min(SEEDS_PER_REQUEST, len(rows)))), number)
+            yield TaskInput(tuple(generator.sample(rows, min(SEEDS_PER_REQUEST, len(rows)))), number)
 
     def ask(self, item: TaskInput, teacher: BudgetedChat) -> list[ChatRequest]:
         examples = [{"question": last_question(row), "answer": answer_text(row)} for row in item.rows]
@@ -273,9 +273,11 @@ class PreferenceTask(_RowTask):
         """Indexes of the best and worst answer, if the judge agrees in both orders."""
         if len(verdicts) != self.comparisons or not all(map(_is_usable, verdicts)):
             return None
-        forth, back = (find_choice(verdict.text, self._letters) for verdict in verdicts if verdict)
-        turned = back and tuple(self._count - 1 - place for place in back)
-        return forth if forth == turned else None
+        choice, reversed_choice = (
+            find_choice(verdict.text, self._letters) for verdict in verdicts if verdict
+        )
+        same_order = reversed_choice and tuple(self._count - 1 - place for place in reversed_choice)
+        return choice if choice == same_order else None
 
 
 def last_question(row: Row) -> str:

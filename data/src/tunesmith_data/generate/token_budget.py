@@ -28,7 +28,7 @@ class TokenBudget:
         self._journal = journal
         self._changed = threading.Condition()
         self._in_flight = 0
-        #: Whether the budget did not cover a request.
+        #: True once the budget did not cover a request.
         self.exhausted = False
 
     @property
@@ -42,7 +42,7 @@ class TokenBudget:
         return self._price(self.spent) if self._budget.currency else None
 
     def allows(self, more: Spending) -> bool:
-        """Whether the budget covers so much more."""
+        """True if the rest of the budget covers this spending."""
         budget, total = self._budget, self.spent.plus(more)
         if total.calls > budget.calls:
             return False

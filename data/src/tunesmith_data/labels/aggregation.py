@@ -33,7 +33,7 @@ class AggregationRules:
     Attributes:
         aggregate: one row an item, or one a vote.
         min_annotators: votes that an item needs.
-        output: what becomes of judged answers.
+        output: rows to make from judged answers.
         approve_from: the lowest rating of a good answer; None for three quarters of the scale.
     """
 
@@ -43,7 +43,7 @@ class AggregationRules:
     approve_from: int | None = None
 
     def is_good(self, rating: float, scale: int) -> bool:
-        """Whether an answer with that rating counts as good."""
+        """True if an answer with that rating counts as good."""
         return rating >= (self.approve_from or math.ceil(0.75 * scale))
 
 

@@ -134,21 +134,21 @@ def _verdict(counts: ValueCounts, alpha: float | None, interval: tuple[float, fl
 
 
 def _annotators(table: AnswerTable, votes_by_item: VoteTable, kind: TaskKind) -> tuple[AnnotatorReport, ...]:
-    own: defaultdict[str, list[str]] = defaultdict(list)
+    answers: defaultdict[str, list[str]] = defaultdict(list)
     agrees: defaultdict[str, list[bool]] = defaultdict(list)
     for values in table.values():
-        most = _majority(list(values.values()))
+        majority = _majority(list(values.values()))
         for annotator, value in values.items():
-            own[annotator].append(value)
-            if most is not None:
-                agrees[annotator].append(value == most)
+            answers[annotator].append(value)
+            if majority is not None:
+                agrees[annotator].append(value == majority)
     reports = [
         AnnotatorReport(
             name=name,
-            answers=len(own[name]),
+            answers=len(answers[name]),
             skipped=votes_by_item.skipped.get(name, 0),
             with_majority=float(np.mean(agrees[name])) if agrees[name] else None,
-            share_of_a=_share_of_a(own[name]) if kind is TaskKind.PREFERENCE else None,
+            share_of_a=_share_of_a(answers[name]) if kind is TaskKind.PREFERENCE else None,
         )
         for name in votes_by_item.annotators
     ]
@@ -156,7 +156,7 @@ def _annotators(table: AnswerTable, votes_by_item: VoteTable, kind: TaskKind) ->
 
 
 def _majority(values: Sequence[str]) -> str | None:
-    """The most frequent of two or more values; None where there is a draw."""
+    """The most frequent of two or more values; None if two are equally frequent."""
     frequent = Counter(values).most_common(2)
     if len(values) < 2 or (len(frequent) == 2 and frequent[0][1] == frequent[1][1]):
         return None
@@ -173,7 +173,7 @@ def _pairs(table: AnswerTable, domain: Sequence[str], level: MeasurementLevel) -
     for values in table.values():
         for first, second in combinations(sorted(values), 2):
             common[first, second].append((values[first], values[second]))
-    most = sorted(common.items(), key=lambda pair: (-len(pair[1]), pair[0]))[:MAX_PAIRS]
+    largest = sorted(common.items(), key=lambda pair: (-len(pair[1]), pair[0]))[:MAX_PAIRS]
     return tuple(
         PairReport(
             first=first,
@@ -182,14 +182,14 @@ def _pairs(table: AnswerTable, domain: Sequence[str], level: MeasurementLevel) -
             agreement=float(np.mean([one == other for one, other in value_pairs])),
             kappa=_cohen_kappa(value_pairs, domain, level),
         )
-        for (first, second), value_pairs in most
+        for (first, second), value_pairs in largest
     )
 
 
 def _cohen_kappa(
     value_pairs: Sequence[tuple[str, str]], domain: Sequence[str], level: MeasurementLevel
 ) -> float | None:
-    """Cohen's kappa; None where both always say the same one thing."""
+    """Cohen's kappa; None if both annotators gave one and the same answer throughout."""
     from sklearn.metrics import cohen_kappa_score  # takes seconds to import
 
     if len({value for pair in value_pairs for value in pair}) < 2:

@@ -26,7 +26,7 @@ def find_key(secret: Path | None, environment: Mapping[str, str] = os.environ) -
     """The API key: of a file, or of a mounted Secret's folder, else of the environment.
 
     Raises:
-        UserError: there is none, or none that a header can hold.
+        UserError: there is none, or it is not valid in an HTTP header.
     """
     file = secret / KEY_NAME if secret and secret.is_dir() else secret
     if file is not None:
@@ -67,7 +67,7 @@ def open_argilla(url: str, key: str) -> "Iterator[argilla.Argilla]":
 
 
 def _require_version(url: str) -> None:
-    """Ask the server what it is before a key is sent to it."""
+    """Check that the server is a supported Argilla, before a key is sent to it."""
     response = _get(url, "version")
     try:
         version = str(response.json()["version"])
@@ -86,7 +86,7 @@ def _require_version(url: str) -> None:
 
 
 def _require_key(url: str, key: str) -> None:
-    """Ask who the key is for: a client that is refused leaves its connection open."""
+    """Check the key by a request of our own: Argilla's client leaves its connection open if the key is refused."""
     if _get(url, "me", headers={"X-Argilla-Api-Key": key}).status_code == httpx.codes.UNAUTHORIZED:
         raise UserError("LabelsKeyRefused", f"{url} refuses the API key: put a user's key into {KEY_NAME}")
 

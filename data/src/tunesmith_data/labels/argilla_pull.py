@@ -82,7 +82,7 @@ def _value(values: dict[str, Any], task: LabelTask) -> str | None:
 
 
 class _AnnotatorNames:
-    """Names of annotators, as far as the key may know them; else their ids."""
+    """Names of annotators, or their ids where the key has no access to names."""
 
     def __init__(self, client: "argilla.Argilla", workspace: "argilla.Workspace") -> None:
         from argilla._exceptions import ForbiddenError  # the client exports its errors nowhere else

@@ -50,7 +50,7 @@ class PushOptions:
     Attributes:
         guidelines: what people read before they begin; Markdown.
         min_submitted: answers after which an item counts as done.
-        suggest: whether annotators see the row's own answer; it biases them.
+        suggest: annotators see the row's own answer; it biases them.
     """
 
     guidelines: str = ""
@@ -101,10 +101,10 @@ def find_dataset(workspace: "argilla.Workspace", name: str) -> "argilla.Dataset 
 
 
 def require_questions(dataset: "argilla.Dataset", task: LabelTask) -> None:
-    """The dataset asks what the task asks.
+    """Check that the dataset has the question of the task.
 
     Raises:
-        UserError: it asks something else.
+        UserError: it has other questions.
     """
     question = dataset.settings.questions[task.column]
     choices = _choices(question) if question is not None else None

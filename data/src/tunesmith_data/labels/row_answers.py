@@ -29,7 +29,7 @@ def with_preference(row: Row, *, rejected: bool) -> Row:
 
     Args:
         row: a Preference.
-        rejected: whether people prefer what the row rejects.
+        rejected: people prefer the rejected answer of the row.
     """
     if not rejected:
         return row

@@ -55,10 +55,10 @@ def sheet_path(sheet: Path, annotator: str) -> Path:
 
 
 def require_sheet(path: Path) -> None:
-    """A sheet is known by its name.
+    """Check that the name of a sheet ends in .csv or .jsonl.
 
     Raises:
-        UserError: it is neither CSV nor JSONL.
+        UserError: it does not.
     """
     if path.suffix not in (".csv", ".jsonl"):
         raise UserError("UnknownSheet", f"{path} is not a sheet: name a .csv or .jsonl file")
@@ -103,14 +103,14 @@ def contradictions(sheets: Iterable[tuple[str, FilledSheet]]) -> list[Finding]:
             first = first_votes.setdefault((vote.item, vote.annotator), vote)
             if first.value != vote.value:
                 found = f"{quote(first.value)} and {quote(vote.value)} by {vote.annotator} for {vote.item}"
-                advice = "keep one of them, or name the annotators apart"
+                advice = "keep one of them, or give the annotators different names"
                 findings.append(Finding("two_answers", found, advice, member="annotator").at(name, 1))
     return findings
 
 
 def _columns(item: LabelItem, annotator: str) -> dict[str, str]:
-    seen = {"id": item.id, "prompt": item.prompt, **item.answers}
-    return {**seen, "annotator": annotator, item.task.column: "", "comment": ""}
+    shown = {"id": item.id, "prompt": item.prompt, **item.answers}
+    return {**shown, "annotator": annotator, item.task.column: "", "comment": ""}
 
 
 def _read_line(
@@ -198,7 +198,7 @@ _ESCAPED = re.compile("'+[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 
 def escape_formula(text: str) -> str:
-    """The text for a cell: an apostrophe before what a spreadsheet would run."""
+    """Text of a cell: an apostrophe is put before a text that a spreadsheet would run as a formula."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 

@@ -23,9 +23,9 @@ class LabelItem(Document):
 
     Attributes:
         id: the digest of the row's content.
-        task: what is asked.
-        file, line: where the row was written.
-        flipped: whether answer A is the one that the row rejects.
+        task: task with the question to people.
+        file, line: place of the row.
+        flipped: answer A is the rejected answer of the row.
         row: in canonical form.
     """
 

@@ -63,7 +63,7 @@ class LabelTask(Document):
     """Labeling task: its kind, and the choices.
 
     Attributes:
-        labels: what a classification chooses from.
+        labels: choices of a classification.
         scale: the best rating; the worst is 1.
     """
 

@@ -21,11 +21,11 @@ def pull_rows(source: ArgillaSource, secret: Path, folder: Path, reports: Path, 
     """The file of the rows that people labeled.
 
     Args:
-        source: where people labeled, and how their answers become rows.
+        source: the Argilla dataset, and the rules by which answers become rows.
         secret: the folder of the mounted Secret with the API key; the environment where there is none.
-        folder: where the file goes; one that is there already is taken as it is.
-        reports: the folder where the report on agreement goes.
-        seed: of the bootstrap of the report.
+        folder: the folder of the file; an existing file is reused.
+        reports: the folder of the agreement report.
+        seed: seed of the report's bootstrap.
 
     Raises:
         UserError, InfrastructureError: see ``argilla_connection``.

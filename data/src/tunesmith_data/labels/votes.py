@@ -15,7 +15,7 @@ class Vote:
         item: the item's id.
         annotator: name of the person.
         value: the choice as it was shown, or the better answer; None where the person skipped the item.
-        comment: what else the person wrote.
+        comment: comment of the person.
     """
 
     item: str
@@ -30,7 +30,7 @@ class VoteTable:
 
     Attributes:
         values: the votes, without skipped items.
-        skipped: how many items each annotator skipped.
+        skipped: number of items that each annotator skipped.
         annotators: everyone who voted or skipped.
     """
 

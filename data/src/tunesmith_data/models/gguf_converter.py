@@ -26,7 +26,7 @@ _REFUSAL = re.compile(r"^NotImplementedError\b|\bnot (yet )?supported\b|^ValueEr
 
 
 def require_gguf(model: Path) -> None:
-    """Find out from configuration and tokenizer alone, before anything is trained, whether a GGUF can be made.
+    """Check that a GGUF can be made, from configuration and tokenizer alone, before training.
 
     Raises:
         UserError: llama.cpp does not know the architecture or the tokenizer.

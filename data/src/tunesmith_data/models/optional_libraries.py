@@ -11,10 +11,10 @@ _MISSING = {
 
 
 def is_installed(library: str) -> bool:
-    """Whether a library is installed."""
+    """True if a library is installed."""
     return find_spec(library) is not None
 
 
 def describe_missing() -> list[str]:
-    """A sentence for each library that is missing: what was left out for want of it."""
+    """Sentence for each missing library, about the checks that are left out without it."""
     return [sentence for library, sentence in _MISSING.items() if not is_installed(library)]

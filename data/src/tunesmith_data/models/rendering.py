@@ -6,8 +6,8 @@ assistant turn, which every template allows that renders a conversation as a con
 beginning. A template that allows none of these is refused, since training would silently learn the questions
 too.
 
-An answer that stands apart from its prompt (completions, preferences) begins where the prompt and the whole
-conversation, both rendered by the model's own template, part; it ends with its end-of-turn token.
+An answer in a field of its own (completions, preferences) begins where the prompt and the whole conversation,
+both rendered by the model's own template, first differ; it ends with its end-of-turn token.
 """
 
 from collections.abc import Iterator, Sequence
@@ -92,7 +92,7 @@ class Renderer:
 
     Raises:
         UserError: on the first use, when the tokenizer has no chat template or one whose answers can't be
-            told apart.
+            located.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", *, answers_only: bool = True) -> None:
@@ -121,7 +121,7 @@ class Renderer:
         """Token count of each row, as by ``tokens``, or its error; faster for many rows.
 
         Raises:
-            UserError: the template doesn't tell the answers of one of them apart.
+            UserError: the answers of a row can't be located by the template.
         """
         counted: list[int | RenderError] = [0] * len(rows)
         wholes: dict[bool, list[tuple[int, str]]] = {False: [], True: []}
@@ -140,7 +140,7 @@ class Renderer:
         return counted
 
     def begins_within(self, row: Row, limit: int) -> bool:
-        """Whether the first answer of a row begins within the limit.
+        """True if the first answer of a row begins within the limit.
 
         Raises:
             RenderError: the template refuses the row.
@@ -168,7 +168,7 @@ class Renderer:
         return TokenizedPair(chosen.ids[:start], chosen.answered[start:], rejected.answered[start:])
 
     def prompt(self, messages: Sequence[Message], tools: list[Row] | None = None) -> str:
-        """A conversation up to the point where the assistant is to speak.
+        """Text of a conversation up to the beginning of the assistant's next turn.
 
         Raises:
             RenderError: the template refuses the conversation.
@@ -229,7 +229,7 @@ class Renderer:
             yield number, encoding
 
     def _lacks_end(self, row: Row, ids: list[int]) -> bool:
-        """Whether plain text needs an end token; a prompt alone does not."""
+        """True if plain text needs an end token; a prompt alone does not."""
         end = self.tokenizer.eos_token_id
         return ("text" in row or "completion" in row) and end is not None and ids[-1:] != [end]
 
@@ -348,7 +348,7 @@ class Renderer:
 
 
 def _is_plain(row: Row) -> bool:
-    """Whether a row is plain text without a chat template, and no pair of answers."""
+    """True if a row is plain text without a chat template, and no pair of answers."""
     return "text" in row or (isinstance(row.get("prompt"), str) and "chosen" not in row)
 
 

@@ -13,12 +13,12 @@ def count_tokens(renderer: Renderer, rows: Sequence[Row], method: Method) -> lis
     """Tokens of each row (of a preference with the longer answer), or a finding if nothing can be learned from it.
 
     Args:
-        renderer: of the model that learns.
+        renderer: renderer of the model that is trained.
         rows: canonical rows of one format.
         method: training method; it has the maximum length.
 
     Raises:
-        UserError: the model's template doesn't tell the answers of one of them apart.
+        UserError: the answers of a row can't be located by the model's template.
     """
     if rows and "chosen" in rows[0]:
         return [_measure_pair(row, renderer, method) for row in rows]
@@ -29,7 +29,7 @@ def count_tokens(renderer: Renderer, rows: Sequence[Row], method: Method) -> lis
 
 
 def is_cut(length: int, method: Method) -> bool:
-    """Whether a row is truncated; longer text continues in the next sequence."""
+    """True if a row is truncated; longer text continues in the next sequence."""
     return length > method.max_length and not isinstance(method.member, PretrainingMethod)
 
 

@@ -25,7 +25,7 @@ def find_marked_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 
 def is_template_changed(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether training renders questions differently from the model's own template.
+    """True if training renders questions differently from the model's own template.
 
     A replacement that only marks the answer, or keeps the reasoning of earlier turns, changes no question: what is
     trained with it answers by the model's own template.
@@ -55,7 +55,7 @@ def _find_variant(tokenizer: PreTrainedTokenizerBase) -> str | None:
 
 
 def _is_marked(template: str | dict[str, str]) -> bool:
-    """Whether a template has generation marks."""
+    """True if a template has generation marks."""
     return _MARK.search(template["default"] if isinstance(template, dict) else template) is not None
 
 

@@ -25,13 +25,13 @@ REDACTED = "[redacted]"
 
 
 class Redactor:
-    """Replaces what looks like a token, and the values of variables and mounted keys that are named like secrets.
+    """Replacement of secrets in texts: token-like strings, and variables and mounted keys with secret-like names.
 
     A variable that holds a path of an existing file is not a secret itself.
 
     Args:
         environment: the variables.
-        secrets: the folder of mounted Secrets; it need not be there.
+        secrets: the folder of mounted Secrets; it need not exist.
     """
 
     def __init__(self, environment: Mapping[str, str], secrets: Path = Path(SECRETS_DIR)) -> None:

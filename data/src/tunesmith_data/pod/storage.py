@@ -52,7 +52,7 @@ _WEIGHTS = "*.safetensors"
 
 
 class Storage:
-    """Reads ``pvc://`` and ``configmap://`` below a mount root and fetches all else to the pod's own disk.
+    """Access to URIs: ``pvc://`` and ``configmap://`` below a mount root, all others fetched to the pod's own disk.
 
     A Secret opens what is fetched, else the environment: ``HF_TOKEN``, ``AWS_*``, the pod's own identity.
 
@@ -156,7 +156,7 @@ class Storage:
         """Folder of an artifact; a fetched one is verified against its manifest.
 
         Args:
-            digest: what is expected of one that is fetched.
+            digest: expected digest of a fetched folder.
 
         Raises:
             UserError: there is no such folder, or it holds no manifest.

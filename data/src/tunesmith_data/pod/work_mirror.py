@@ -50,7 +50,7 @@ class WorkMirror:
         self._mirror.pull(self._relative(path))
 
     def delete(self, folder: Path) -> None:
-        """Remove a folder from the bucket; it looks incomplete as soon as it is."""
+        """Remove a folder from the bucket; its commit file is deleted first, so that the rest counts as incomplete."""
         self._mirror.delete(self._relative(folder), first=(COMMIT_FILE, PREPARED_REPORT_FILE))
 
     def _relative(self, path: Path) -> str:

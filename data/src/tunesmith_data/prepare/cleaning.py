@@ -29,12 +29,12 @@ class CleaningResult:
     """Result of cleaning: the side of each row, with clusters and leaks.
 
     Attributes:
-        sides: of each row, by ``split.SIDE_CODES``.
-        clusters: of rows that are the same, or nearly, the largest first.
+        sides: side of each row, by ``split.SIDE_CODES``.
+        clusters: clusters of equal and nearly equal rows, the largest first.
         near_rows: rows that nearly repeat another one, removed or not.
         leaks: the first rows that a held-out set holds, too.
         validation_leaks: rows of a separate validation set that suites hold.
-        validation_kept: they are most of it, and stay.
+        validation_kept: these rows are most of that set, and are kept.
     """
 
     sides: Sides
@@ -57,7 +57,7 @@ def clean(
     validation, and at last training rows that nearly repeat one of those.
 
     Args:
-        suites: what training is kept free of, and a separate validation set.
+        suites: held-out rows of suites, and a separate validation set.
         report_rows: called with the number of rows compared, and the total.
     """
     sides = np.where(store.held_out, SIDE_CODES[RowSide.VALIDATION], SIDE_CODES[RowSide.TRAIN]).astype(
@@ -99,7 +99,7 @@ class _LeakRemover:
 
     Attributes:
         of_validation: rows of a separate validation set that suites hold.
-        validation_kept: they stay there.
+        validation_kept: these rows are kept.
     """
 
     def __init__(self, store: RowStore, sides: Sides) -> None:

@@ -41,7 +41,7 @@ def _leak_issues(cleaned: CleaningResult) -> Iterator[Issue]:
     if trained := removed if cleaned.validation_kept else removed - validated:
         leaks = _leaks_of(cleaned, RowSide.TRAIN)
         message = f"{_count_phrase(trained, 'training row')} also in {_held_out_names(leaks)}, and left out"
-        advice = "keep what is measured apart from what is learned: see the leaks, row by row"
+        advice = "remove evaluation rows from the training data: the leaks are listed row by row"
         yield _issue("leaked_rows", trained, leaks, message, advice)
     if not validated:
         return
@@ -57,7 +57,7 @@ def _leak_issues(cleaned: CleaningResult) -> Iterator[Issue]:
         message = (
             f"{_count_phrase(validated, 'validation row')} also in {_held_out_names(leaks)}, and left out"
         )
-        advice = "keep what chooses the checkpoint apart from what measures it: see the leaks, row by row"
+        advice = "remove evaluation rows from the validation data: the leaks are listed row by row"
         yield _issue("leaked_validation_rows", validated, leaks, message, advice)
 
 

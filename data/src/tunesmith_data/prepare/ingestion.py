@@ -47,7 +47,7 @@ class RowIngestion:
         renderer, method: count rows' tokens, beside this process.
         rewarded: sees what is to be rewarded.
         masking: takes personal data out of rows, where that is wanted.
-        group_field, stratify_field: which values of a row the split goes by.
+        group_field, stratify_field: fields whose values decide the split.
         report_rows: called after each batch with the number of rows, and the expected total.
         expected_bytes: size of the files, as far as it is known.
         truncated: rows that lose their end.
@@ -73,10 +73,10 @@ class RowIngestion:
         While the tokens of some rows are counted, the next ones are read.
 
         Args:
-            held_out: they are a separate validation set.
+            held_out: the rows are a separate validation set.
 
         Raises:
-            UserError: the model's template can't render them, or doesn't tell their answers apart.
+            UserError: the model's template can't render the rows, or their answers can't be located by it.
             DataError: a file is damaged as a whole; the rows before that are kept.
         """
         counted: deque[_Batch] = deque()
@@ -181,9 +181,9 @@ class _Batch:
     """Batch of rows whose tokens are being counted.
 
     Attributes:
-        outcomes: as they were read.
-        learned: those that passed their checks, as they are learned from.
-        lengths: result of ``count_tokens`` for each of those.
+        outcomes: rows and findings from the reader.
+        learned: rows that passed their checks, in the form that is trained on.
+        lengths: result of ``count_tokens`` for each learned row.
     """
 
     outcomes: list[SourceRow | InvalidRow]

@@ -72,7 +72,7 @@ class InvalidRows:
             self.shown.append(DroppedRow(place=place, reasons=tuple(reasons), excerpt=text))
 
     def exceed_limit(self, config: PrepareConfig, rows: int) -> bool:
-        """Whether there are more invalid rows than the run allows.
+        """True if there are more invalid rows than the run allows.
 
         Args:
             rows: all rows, these included.

@@ -30,7 +30,7 @@ class RowQuality:
     """Issues and statistics of the kept rows; the members are those of the data report.
 
     Attributes:
-        answer_characters, turns: of each row that is kept.
+        answer_characters, turns: characters of the answer and number of turns of each kept row.
     """
 
     issues: tuple[Issue, ...]

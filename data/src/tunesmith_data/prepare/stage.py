@@ -80,7 +80,7 @@ def prepare(
 
 
 def learns_answers_only(method: Method) -> bool:
-    """Whether only the assistant's tokens are learned."""
+    """True if only the assistant's tokens are learned."""
     return method.sft is None or method.sft.assistant_only_loss
 
 
@@ -89,8 +89,8 @@ class _ReadResult:
     """Result of reading, apart from the rows in the store.
 
     Attributes:
-        suites: what training is kept free of.
-        truncated: rows that lose their end.
+        suites: rows of evaluation suites, which must not be trained on.
+        truncated: number of truncated rows.
     """
 
     suites: Sequence[HeldOutSet]

@@ -53,7 +53,7 @@ def answer_sources(
     Args:
         sources: files of prompts.
         spec: the teacher.
-        journal: what it has answered before.
+        journal: earlier answers.
         secrets: the folder that holds the mounted Secrets.
         progress: called with the number of answers, and the total.
 

@@ -27,7 +27,7 @@ def build_reward_functions(
     """TRL's ``reward_funcs`` and ``reward_weights``.
 
     Args:
-        rewards: what makes an answer good.
+        rewards: configuration of the rewards.
         special_ids: tokens that are no part of an answer, such as the one that ends it.
         storage: finds reward models, and the Secrets of endpoints.
         role_of: the role of the Secret that opens the endpoint of the reward of a name.
@@ -139,7 +139,7 @@ def _build(
 
 
 def _require_names(rewards: Sequence[Reward]) -> None:
-    """A mean is logged by its reward's name."""
+    """Check that the names of rewards are unique: means are logged by these names."""
     for name, count in Counter(reward.name for reward in rewards).items():
         if count == 1:
             continue

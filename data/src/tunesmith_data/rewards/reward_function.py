@@ -16,8 +16,8 @@ class Batch:
     """Batch of answers with their prompts and reference answers.
 
     Attributes:
-        prompts: what was asked.
-        texts: what the model answered, without special tokens.
+        prompts: prompts of the answers.
+        texts: answers of the model, without special tokens.
         answers: the right answers, by the rows; None where a row has none.
         arguments: all of it as TRL hands it to a reward function: ``prompts``, ``completions``,
             ``completion_ids``, the rows' columns, ``trainer_state``, ``log_extra`` and ``log_metric``.

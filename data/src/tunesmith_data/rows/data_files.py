@@ -50,7 +50,7 @@ def find_files(path: Path, called: str | None = None) -> list[DataFile]:
 
     Args:
         path: the folder, or the pattern.
-        called: what messages call it.
+        called: name in messages.
 
     Raises:
         DataError: there are none; the message lists what is there.
@@ -68,7 +68,7 @@ def find_files(path: Path, called: str | None = None) -> list[DataFile]:
 
 
 def is_data_file(name: str) -> bool:
-    """Whether a file's name is that of a data file."""
+    """True if a file's name is that of a data file."""
     lower = name.lower()
     if any(fnmatchcase(lower, other) for other in _OTHER_FILES):
         return False
@@ -87,7 +87,7 @@ def unpacked_name(name: str) -> str:
 
 
 def is_text_file(name: str) -> bool:
-    """Whether a file's name is that of a text file."""
+    """True if a file's name is that of a text file."""
     return unpacked_name(name).endswith((*TEXT_SUFFIXES, *MARKDOWN_SUFFIXES))
 
 

@@ -87,9 +87,9 @@ class Example(Document):
     """Example row of an issue.
 
     Attributes:
-        place: where it is written.
+        place: place of the row.
         excerpt: beginning of the row's text.
-        detail: what is odd about it, such as ``prompt en, answer de``.
+        detail: reason of the issue for this row, such as ``prompt en, answer de``.
         other, other_excerpt: the row that it is compared with.
         score: certainty of the check, or similarity of the rows, from 0 to 1.
     """
@@ -107,8 +107,8 @@ class Issue(Document):
 
     Attributes:
         check: its name, such as ``contradicting_answers``.
-        severity: how much it matters.
-        rows: how many rows it concerns.
+        severity: severity of the issue.
+        rows: number of rows concerned.
         message: a sentence with the number of rows.
         advice: what to do.
         examples: the worst rows first.

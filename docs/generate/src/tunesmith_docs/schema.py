@@ -86,7 +86,7 @@ def _interval(schema: Schema, low: str, high: str) -> str:
 
 
 def rules_of(schema: Schema) -> list[str]:
-    """Messages of the API server for each broken rule of the schema, and of its elements."""
+    """Messages of the API server for broken rules of the schema or of its elements."""
     own = [rule["message"] for rule in schema.get("x-kubernetes-validations", ())]
     inner = schema.get("items") or schema.get("additionalProperties")
     return own + (rules_of(inner) if isinstance(inner, Mapping) else [])

@@ -119,7 +119,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         folders = measure()
     except CoverageException as error:
-        print(f"\nCoverage can't be told: {error}. Run `make test`, which measures it.")
+        print(f"\nCoverage is unknown: {error}. Run `make test`, which measures it.")
         return 1
     if list(arguments) == ["raise"]:
         FLOORS.write_text(json.dumps(raise_floors(folders, floors), indent=2, sort_keys=True) + "\n")

@@ -1,4 +1,4 @@
-// Pause holds a pod's namespaces open until it is told to end, and reaps the orphans that land on it as PID 1.
+// Pause holds a pod's namespaces open until it receives a signal to end, and reaps the orphans that land on it as PID 1.
 package main
 
 import (

@@ -30,12 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tunesmith_cluster", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    _add_cluster_command(commands, "up", _up, "start a cluster, or find that it runs")
+    _add_cluster_command(commands, "up", _up, "start a cluster, unless it already runs")
     _add_cluster_command(
         commands, "down", _down, "stop a cluster and remove all of it but the built programs"
     )
     _add_cluster_command(
-        commands, "status", _status, "what runs; exit status 1 where something died or none is up"
+        commands, "status", _status, "list running processes; exit status 1 if one has died or none runs"
     )
     _add_cluster_command(commands, "kubeconfig", _kubeconfig, "print the path of the kubeconfig")
     commands.add_parser("install", help="install Debian packages (root)").set_defaults(command=_install)

@@ -96,7 +96,7 @@ def current_context(kubeconfig: Mapping[str, Any]) -> Context:
     """The context that kubectl would use.
 
     Raises:
-        ClusterError: the kubeconfig has no current context, or it names what is not there.
+        ClusterError: the kubeconfig has no current context, or it names a missing entry.
     """
     name = kubeconfig.get("current-context") or ""
     context = _named(kubeconfig, "contexts", name)["context"]
@@ -114,7 +114,7 @@ def _named(kubeconfig: Mapping[str, Any], section: str, name: str) -> Mapping[st
 
 
 def _tls(context: Context, kubeconfig: Path) -> ssl.SSLContext:
-    """Python loads client certificates from files only, so embedded ones pass through a private folder."""
+    """TLS context; Python loads client certificates from files only, so embedded ones are written to files."""
     authority = _material(context.cluster, "certificate-authority", kubeconfig)
     tls = ssl.create_default_context(cadata=authority.decode())
     with tempfile.TemporaryDirectory() as folder:

@@ -117,12 +117,12 @@ def build_programs(names: Iterable[str]) -> None:
     Raises:
         ClusterError: as `program`.
     """
-    known = go_builds()
+    builds = go_builds()
     missing = list(
         dict.fromkeys(
-            known[name].names[0]
+            builds[name].names[0]
             for name in names
-            if name in known and not (known[name].folder / name).exists()
+            if name in builds and not (builds[name].folder / name).exists()
         )
     )
     if missing:

@@ -39,7 +39,7 @@ class Status:
 
 
 class Cluster:
-    """A cluster by its state folder: everything of it lies there, and `down` removes it.
+    """Cluster identified by its state folder, which holds all its files; `down` removes the folder.
 
     `bound` clusters end with the process that started them, whatever ends that.
     """

@@ -2,4 +2,4 @@
 
 
 class ClusterError(Exception):
-    """Something about a cluster went wrong; the message says what, where to look and what to do."""
+    """Failure of a cluster; the message says what failed, where to look and what to do."""

@@ -46,7 +46,7 @@ def build_finished_status(pod: Document, ends: dict[str, dict[str, Any]], now: s
         kind: {"type": kind, "status": "False", "reason": reason, "lastTransitionTime": now}
         for kind in ("Ready", "ContainersReady")
     }
-    conditions = [replaced.get(each["type"], each) for each in pod["status"]["conditions"]]
+    conditions = [replaced.get(condition["type"], condition) for condition in pod["status"]["conditions"]]
     return {"phase": "Failed" if failed else "Succeeded", "conditions": conditions, **statuses}
 
 
@@ -60,7 +60,7 @@ def _ended(status: Document, ends: dict[str, dict[str, Any]], now: str) -> Docum
 
 
 class ControlPlane(ClusterClient):
-    """A cluster whose nodes are fake: pods are scheduled, run, and end when and as the test says."""
+    """Cluster with fake nodes: pods are scheduled and run, and end when and as the test decides."""
 
     def add_node(self, name: str, *, gpus: int = 8, labels: dict[str, str] | None = None) -> None:
         """Add a fake node and wait until it is Ready. Labels replace those of an 80 GB H100."""
@@ -129,7 +129,7 @@ class ControlPlane(ClusterClient):
         self._annotate(namespace, name, "true")
 
     def release_pod(self, namespace: str, name: str) -> None:
-        """Undo `hold_pod`."""
+        """Let a pod end that `hold_pod` keeps Terminating."""
         self._annotate(namespace, name, None)
 
     def _annotate(self, namespace: str, name: str, value: str | None) -> None:
@@ -138,7 +138,7 @@ class ControlPlane(ClusterClient):
 
     def _accepts_pods(self, name: str) -> bool:
         node = self.api.get(f"/api/v1/nodes/{name}")
-        conditions = {each["type"]: each["status"] for each in node["status"].get("conditions", ())}
+        conditions = {item["type"]: item["status"] for item in node["status"].get("conditions", ())}
         return conditions.get("Ready") == "True" and not node["spec"].get("taints")
 
     def _running_pod(self, namespace: str, name: str) -> Document | None:

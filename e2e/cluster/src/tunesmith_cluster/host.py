@@ -32,7 +32,7 @@ FOLDERS = (
     Path("/var/lib/kubelet/device-plugins"),
     Path("/var/lib/kubelet"),
 )
-# kube-proxy's own clean-up leaves this one to the kubelet, which is told to leave the firewall alone.
+# kube-proxy's own clean-up leaves this chain to the kubelet, which is configured not to change the firewall.
 FIREWALL_CHAIN = "KUBE-FIREWALL"
 OUTBOUND = (
     "POSTROUTING",

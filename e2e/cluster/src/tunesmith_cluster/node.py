@@ -35,7 +35,7 @@ RESOLVER = Path("/etc/resolv.conf")
 
 
 def check_machine(state: Path) -> None:
-    """Look for what would otherwise fail later, and less clearly.
+    """Check the requirements of a node that would otherwise fail later with an unclear error.
 
     Raises:
         ClusterError: the CNI plugins are not installed, or the state folder's path is too long for a socket.
@@ -75,7 +75,7 @@ def remove_containers(images: ImageStore) -> None:
 
 
 def _removed(images: ImageStore, kind: str, *flags: str) -> bool:
-    """Delete all objects of a kind; False where some are left. One may vanish on its own under our hands."""
+    """Delete all objects of a kind; returns False if some are left. An object may disappear by itself meanwhile."""
     for name in images.ctr(kind, "list", "--quiet").split():
         with suppress(ClusterError):
             images.ctr(kind, "delete", *flags, name)
@@ -148,12 +148,12 @@ def _node_is_ready(api: ApiClient) -> bool:
     if not controlplane.exists(api, path):
         return False
     node = api.get(path)
-    conditions = {each["type"]: each["status"] for each in node["status"].get("conditions", ())}
+    conditions = {item["type"]: item["status"] for item in node["status"].get("conditions", ())}
     return conditions.get("Ready") == "True" and not node["spec"].get("taints")
 
 
 def _start_kube_proxy(setting: Setting) -> None:
-    """A pod that started before the rules are in would reach the outside instead of a Service."""
+    """Start kube-proxy and wait for its rules: without them a pod would not reach Services."""
     (metrics_port,) = controlplane.free_ports(1)
     flags: Flags = {
         "kubeconfig": setting.component_kubeconfig("kube-proxy"),

@@ -48,7 +48,7 @@ def _stat(pid: int) -> list[str] | None:
 
 
 def _wait_until_bound(pid: int) -> None:
-    """Wait until setpriv has become the command: a starter that dies before leaves a process that nobody ends."""
+    """Wait until setpriv has become the command: if this process died earlier, nothing would end the new one."""
     deadline = time.monotonic() + _BIND_SECONDS
     # For a moment of each exec the kernel shows no command line.
     while start_time(pid) is not None and _program(pid) in ("", _SETPRIV) and time.monotonic() < deadline:
@@ -195,12 +195,13 @@ class ProcessTable:
 
     @contextmanager
     def paused(self, name: str) -> Iterator[None]:
-        """The process `name` does nothing while the block runs, as if its machine were cut off.
+        """Context in which the process `name` is stopped, as if its machine were unreachable.
 
         Raises:
             ClusterError: it does not run.
         """
-        record = next((each for each in self.records() if each.name == name and is_alive(each)), None)
+        running = (record for record in self.records() if record.name == name and is_alive(record))
+        record = next(running, None)
         if record is None:
             raise ClusterError(f"{name} does not run: there is nothing to pause")
         handle = os.pidfd_open(record.pid)

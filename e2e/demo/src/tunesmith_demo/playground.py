@@ -29,7 +29,7 @@ class Playground:
         self.cluster = cluster or open_cluster(Shape.NODE)
 
     def up(self) -> ClusterClient:
-        """Start the cluster, or find that it runs.
+        """Start the cluster, unless it already runs.
 
         Raises:
             tunesmith_cluster.errors.ClusterError: it can't be started; with the reason.
@@ -71,7 +71,7 @@ class Playground:
 
     @staticmethod
     def _forget_older(ctr: Sequence[str], images: Sequence[str]) -> None:
-        """Images of earlier builds take gigabytes each, and the node's store outlives the cluster."""
+        """Remove images of earlier builds: they take gigabytes each, and the node's store outlives the cluster."""
         present = output([*ctr, "images", "list", "--quiet"]).split()
         older = [name for name in present if name.startswith(f"{REGISTRY}/") and name not in images]
         if older:
@@ -99,7 +99,7 @@ class Playground:
         client.apply([storage_class, *volumes])
 
     def _remove_released(self, client: ClusterClient) -> None:
-        """A volume whose claim was deleted takes no new claim: its record goes, the folder stays."""
+        """Delete released volumes, which accept no new claim; their folders stay."""
         for volume in client.api.get("/api/v1/persistentvolumes")["items"]:
             if (
                 volume["status"]["phase"] == "Released"

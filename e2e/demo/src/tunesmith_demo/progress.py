@@ -7,7 +7,7 @@ Resource = Mapping[str, Any]
 
 
 class DemoFailed(Exception):
-    """The show can't go on; the message says which resource says why."""
+    """Failure of the demo; the message names the resource that explains it."""
 
 
 def describe_job(job: Resource) -> str:
@@ -40,10 +40,10 @@ def describe_deployment(deployment: Resource) -> str:
 
 
 def require_success(resource: Resource) -> None:
-    """Stop where a resource says that waiting is in vain.
+    """Check that a resource is not stalled.
 
     Raises:
-        DemoFailed: it is stalled; with its own message.
+        DemoFailed: it is; the message is that of its condition.
     """
     for condition in resource.get("status", {}).get("conditions", ()):
         if condition["type"] == "Stalled" and condition["status"] == "True":

@@ -86,9 +86,9 @@ def _ensure(image: Image, builder: Builder, stages: Stages) -> str:
 
 def remember(history: Path, ref: str, keep: int = KEEP) -> list[str]:
     """Note in the file `history` that `ref` was used last; return, and drop, those beyond `keep`."""
-    known: list[str] = json.loads(history.read_text()) if history.exists() else []
-    refs = [ref, *(other for other in known if other != ref)]
-    if refs[:keep] != known:
+    recorded: list[str] = json.loads(history.read_text()) if history.exists() else []
+    refs = [ref, *(other for other in recorded if other != ref)]
+    if refs[:keep] != recorded:
         history.parent.mkdir(parents=True, exist_ok=True)
         history.write_text(json.dumps(refs[:keep]))
     return refs[keep:]

@@ -67,7 +67,7 @@ def remove(ref: str) -> None:
 
 
 def buildah_command(verb: str, *arguments: str) -> list[str | Path]:
-    """buildah with a storage of our own, apart from whatever else the machine keeps."""
+    """Command line of buildah with a storage folder of its own, separate from that of the machine."""
     return ["buildah", "--root", _storage_path(), "--runroot", _RUN_ROOT, verb, *arguments]
 
 

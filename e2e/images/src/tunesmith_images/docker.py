@@ -31,7 +31,7 @@ def build(image: Image, ref: str, parents: dict[str, str], stages: Stages) -> No
 
 
 def download(image: Image) -> None:
-    """Docker's builds fetch what they install by themselves."""
+    """Nothing to download: builds with Docker download their packages themselves."""
 
 
 def remove(ref: str) -> None:

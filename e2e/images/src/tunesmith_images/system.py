@@ -19,7 +19,7 @@ BROWSER = {"chromium": "chromium", "chromedriver": "chromium-driver"}
 
 
 def ensure_browser() -> None:
-    """Install Chromium where it is missing; a plain user is told how, and goes on without: tests are skipped then.
+    """Install Chromium if it is missing; without root print the command instead, and tests that need it are skipped.
 
     Raises:
         BuildError: root could not install it.

@@ -39,7 +39,7 @@ Now = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
-    """The time that plans are given."""
+    """Current time in UTC."""
     return datetime.now(UTC)
 
 
@@ -74,7 +74,7 @@ class Controller:
         metrics.queue_depth.set_function(lambda: len(self.queue))
 
     async def load(self) -> None:
-        """List all kinds, as often as it takes: observations rely on all bodies being there."""
+        """List all kinds, with retries until it succeeds: observations need all bodies."""
         for kind in self.reconcilers:
             for delay in LOAD_BACKOFF:
                 try:
@@ -104,7 +104,7 @@ class Controller:
             self.queue.add(key)
 
     def wake(self, owner_uid: str, seconds: float) -> None:
-        """Reconcile the resource with this UID, at most once per so many seconds."""
+        """Reconcile the resource with this UID, at most once per ``seconds``."""
         key = self.bodies.key(owner_uid)
         if key is not None:
             last = self._reconciled_at.get(owner_uid, float("-inf"))
@@ -133,7 +133,7 @@ class Controller:
                 self.queue.done(key)
 
     async def resync(self, seconds: float = RESYNC_SECONDS) -> None:
-        """List and reconcile everything in intervals: watches may miss changes."""
+        """List and reconcile everything at intervals, since watches may miss changes."""
         while True:
             await asyncio.sleep(seconds)
             for kind in self.reconcilers:
@@ -158,7 +158,7 @@ class Controller:
             self.queue.add(key_of(body))
 
     def _forget(self, body: Body) -> None:
-        """Drop all that is kept of a deleted resource; its children follow by their owner references."""
+        """Drop all data about a deleted resource; its children follow by their owner references."""
         uid = body["metadata"]["uid"]
         if self.bodies.drop(body):
             self.queue.forget(key_of(body))
@@ -179,7 +179,7 @@ class Controller:
         self._metrics.reconcile_seconds.labels(key.kind).observe(time.monotonic() - started)
 
     async def _reconcile_guarded(self, key: Key, body: Body) -> str:
-        """One pass, whose every failure leads to another one; returns its outcome."""
+        """One pass; any failure schedules another one. Returns the outcome."""
         try:
             outcome = await self._reconcile(key, body)
         except Conflict:

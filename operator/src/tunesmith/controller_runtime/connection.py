@@ -157,7 +157,7 @@ class Connection:
         return self._open_session(limit)
 
     def reject(self) -> None:
-        """Read everything anew before the next request: the API server rejected the credentials."""
+        """Read all credentials again before the next request: the API server rejected the credentials."""
         self._rejected = True
         self._due = float("-inf")
 
@@ -313,7 +313,7 @@ def _environment_proxy(server: URL) -> str | None:
 
 
 def _transport(configuration: Configuration) -> tuple[object, ...]:
-    """All that connections are made from; a change asks for new sessions."""
+    """Settings of connections; when they change, new sessions are opened."""
     files = (configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file)
     return (
         configuration.host,

@@ -18,7 +18,7 @@ WATCHED_KINDS = (
     ("policy/v1", "PodDisruptionBudget"),
 )
 
-#: A Job that fails removes the pods that still run, and with them their exit codes: so many of a resource are kept.
+#: A failing Job removes its running pods, and with them their exit codes: up to this many are kept per resource.
 MAX_DEPARTED = 256
 
 Changed = Callable[[str], None]

@@ -63,7 +63,7 @@ class Watch:
         self._failures = 0
 
     async def run(self) -> None:
-        """List, watch, and start over as often as it takes."""
+        """List and watch without end, and start over after a failure."""
         while True:
             asked_wait = 0.0
             try:
@@ -84,7 +84,7 @@ class Watch:
         return self._clock() - self._last_answer
 
     async def _follow(self) -> bool:
-        """A list if need be, then one watch request; False where that ended at once without an event."""
+        """List if necessary, then run one watch request; returns False if that ended without an event."""
         if self._version is None:
             objects, version = await self._client.list_with_version(
                 self.api_version, self.kind, self.namespace, self._selector

@@ -1,1 +1,1 @@
-"""Decisions: pure functions from a resource, its observed state and the time to a plan."""
+"""Decisions: pure functions that turn a resource, its observed state and the time into a plan."""

@@ -1,4 +1,4 @@
-"""Conditions as metav1 and kstatus read them."""
+"""Updates of status conditions, in the form that metav1 and kstatus define."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -31,8 +31,8 @@ def merge_conditions(
 ) -> list[dict[str, Any]]:
     """The conditions with the updates merged in, one per type, in a fixed order.
 
-    ``lastTransitionTime`` moves only when ``status`` does, and once from the time that stands for none: the schema's
-    default speaks before the operator.
+    ``lastTransitionTime`` changes only with ``status``, and once when it replaces the placeholder time of the schema's
+    default.
     """
     merged = {condition["type"]: dict(condition) for condition in conditions}
     for update in updates:

@@ -7,7 +7,7 @@ from .objects import KubernetesObject
 
 
 def eval_run_name(job: FineTuneJob) -> str:
-    """The job's own name: it is what people look for, and as short as a resource's name has to be."""
+    """Name of the EvalRun: the same as the name of its job."""
     return job.metadata.name
 
 

@@ -40,12 +40,12 @@ class AttemptRecord(Report):
     Attributes:
         final: no attempt follows: the stage, and with it the resource, has failed.
         reason: the reason of the conditions and events that speak of it.
-        report: of the pod, where the attempt succeeded.
-        failure: what went wrong, where it did not succeed.
+        report: report of the pod, if the attempt succeeded.
+        failure: failure of the attempt; None if it succeeded.
         checkpoint: the newest one that a pod reported, where it did not succeed.
-        remedy: what is changed after it.
+        remedy: change of settings for the next attempts.
         started_at: when its Job became active; None where no Job was made.
-        ran_seconds: how long its pods ran, also before it was held.
+        ran_seconds: run time of its pods, with that before it was suspended.
         gpu_seconds: GPUs times the seconds that its pods held them.
     """
 

@@ -52,7 +52,7 @@ def build_serving_deployment(
     """Deployment whose pods each serve every adapter.
 
     Args:
-        image: what the inputs snapshot says, for agent and engine.
+        image: image of agent and engine, from the inputs snapshot.
     """
     spec = deployment.spec
     return {
@@ -78,7 +78,7 @@ def build_serving_deployment(
 def rolling_update(replicas: int, gpus: int) -> dict[str, int]:
     """Update strategy: one more pod first, or one less where a GPU for it may be missing.
 
-    A lone pod is never taken away before its successor is ready, whatever that needs.
+    The only pod is never removed before its successor is ready, whatever that needs.
     """
     if gpus > 0 and replicas > 1:
         return {"maxUnavailable": 1, "maxSurge": 0}

@@ -17,8 +17,8 @@ class ServingInputs:
 
     Attributes:
         number: counts the choices of this AdapterDeployment, from 1.
-        requested: what ``spec.engine`` asked for; empty for the operator's own image.
-        image: what it got: engine and agent.
+        requested: image in ``spec.engine``; empty for the operator's own image.
+        image: image of engine and agent that was chosen.
     """
 
     number: int
@@ -27,7 +27,7 @@ class ServingInputs:
 
 
 def build_serving_inputs(owner: Owner, inputs: ServingInputs) -> KubernetesObject:
-    """An immutable ConfigMap."""
+    """Immutable ConfigMap of the inputs."""
     document = canonical_json({"requested": inputs.requested, "image": inputs.image}).decode()
     return {
         "apiVersion": "v1",

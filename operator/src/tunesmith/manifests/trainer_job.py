@@ -59,16 +59,16 @@ class TrainerPod:
         config_map: the snapshot that holds the stage's configuration.
         ca_config_map: the snapshot that holds the authority of the operator.
         reads, writes: the storage that the pod is given.
-        requests: what the container asks for where ``resources`` says nothing.
-        resources, template: as people wrote them.
+        requests: default requests of the container, below those in ``resources``.
+        resources, template: settings in the spec.
         token_secret: a Secret whose key ``token`` opens the hub.
         secrets: Secrets by the role in which the pod finds them.
         gpus: GPUs of the pod.
         grace_seconds: from the first signal to the end: time to commit a checkpoint.
         nodes: pods that work together.
-        longest_seconds: how long the pod may run; its node sees to it.
+        longest_seconds: run time limit of the pod, enforced by its kubelet.
         variables: more environment variables.
-        config_key: where in the snapshot that is; the pod finds it as ``run.json``.
+        config_key: key of the configuration in the snapshot, mounted as ``run.json``.
     """
 
     image: str

@@ -38,7 +38,7 @@ def build_version_revision(
     Args:
         evaluated: the verdict of an EvalRun, or ``Unevaluated``.
         eval_run: its name; empty if none was asked for.
-        policy_digest: what its verdict means; empty if none was asked for.
+        policy_digest: digest of the evaluation policy of its verdict; empty if none was required.
     """
     metadata = child_metadata(owner, Component.VERSION)
     metadata["name"] = version_revision_name(owner, alias, version.version)

@@ -133,8 +133,8 @@ class Operator:
     async def run(self) -> None:
         """Serve, wait for the lease, and lead."""
         settings = self._settings
-        plain = build_plain_app(self._metrics, self._health.liveness, self._health.readiness)
-        async with self._client, serving(plain, settings.host, settings.http_port):
+        plain_app = build_plain_app(self._metrics, self._health.liveness, self._health.readiness)
+        async with self._client, serving(plain_app, settings.host, settings.http_port):
             await self._wait_for_api()
             material = await self._renew()
             async with serving(build_pod_app(self._pods), settings.host, settings.tls_port, self._tls):

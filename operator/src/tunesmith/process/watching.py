@@ -47,7 +47,7 @@ class NoProgress(kopf.ProgressStorage):
     """Storage without progress: only state-changing handlers have any, and there are none."""
 
     def fetch(self, **_: Any) -> Any:
-        """No progress."""
+        """No stored progress."""
         return None
 
     def store(self, **_: Any) -> None:

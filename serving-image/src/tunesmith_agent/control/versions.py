@@ -19,7 +19,7 @@ class TrackedVersion:
     """One version on this pod.
 
     Attributes:
-        settled: it was active or failed once since this start of the engine.
+        settled: the version was active or failed since this start of the engine.
         task: loads or drains it.
     """
 

@@ -58,7 +58,7 @@ class _TaskExchange:
         """No effect: the answer is made as a whole."""
 
     def resume(self) -> None:
-        """See ``pause``."""
+        """No effect, like ``pause``."""
 
     def timed_out(self) -> None:
         self._task.cancel()

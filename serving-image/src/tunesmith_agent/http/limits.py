@@ -16,10 +16,10 @@ class Limits:
         connections: clients at the same time.
         read_seconds: from the first byte of a request to its last.
         idle_seconds: between two requests of a connection.
-        stall_seconds: how long a client may take nothing of an answer that waits for it.
-        linger_seconds: how long input is thrown away after a refusal, so that the client gets to read it.
+        stall_seconds: time after which a client that reads nothing of a waiting answer is disconnected.
+        linger_seconds: time for which input is discarded after a refusal, so that the client can read the answer.
         connect_seconds: to open a connection to the engine.
-        engine_seconds: how long the engine may be silent in a request.
+        engine_seconds: maximum silence of the engine during a request.
         engine_idle_seconds: age at which an idle connection to the engine is not used again; less than the
             engine's own keep-alive time (uvicorn: 5 s).
         stale_seconds: a kept connection to the engine that breaks within this time after a request was sent had

@@ -53,13 +53,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport.write(request)
 
     def pause(self) -> None:
-        """Read no more for now."""
+        """Pause reading from the engine."""
         if not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        """Read on."""
+        """Resume reading from the engine."""
         if self._paused:
             self._paused = False
             self._transport.resume_reading()

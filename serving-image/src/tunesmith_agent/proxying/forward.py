@@ -63,7 +63,7 @@ class Forward:
     # -- from the client's connection
 
     def client_lost(self) -> None:
-        """Closing the connection tells the engine to stop generating."""
+        """Close the connection to the engine, which then stops generating."""
         self._drop_upstream()
         self._target.stats.give_up()
 

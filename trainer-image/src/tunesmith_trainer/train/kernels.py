@@ -97,16 +97,16 @@ def choose_kernels(hardware: Hardware, dtype: torch.dtype, support: ModelSupport
         dtype: type of matrix multiplication; under autocast not the type of the weights.
         support: kernels that the model supports.
     """
-    plain = "sdpa" if support.sdpa else "eager"
+    fallback = "sdpa" if support.sdpa else "eager"
     if hardware.capability is None or hardware.capability[0] < _AMPERE:
-        return Kernels(plain)
+        return Kernels(fallback)
     liger = support.liger and {LIGER, _TRITON} <= hardware.packages
     if not support.flash or dtype not in {torch.bfloat16, torch.float16}:
-        return Kernels(plain, liger)
+        return Kernels(fallback, liger)
     for name in _flash_preference(hardware.capability[0]):
         if FLASH[name] in hardware.packages:
             return Kernels(name, liger)
-    return Kernels(plain, liger)
+    return Kernels(fallback, liger)
 
 
 def _flash_preference(major: int) -> tuple[str, ...]:

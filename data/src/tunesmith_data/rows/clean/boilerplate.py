@@ -52,7 +52,7 @@ class Boilerplate:
         return stripped
 
     def is_template(self, one: bytes, other: bytes) -> bool:
-        """Whether two texts mostly share passages that many rows contain."""
+        """True if two texts mostly share passages that many rows contain."""
         shared = np.intersect1d(passages([one], PASSAGE)[0], passages([other], PASSAGE)[0])
         return bool(shared.size and np.median(self._counts[_slots(shared)]) > TEMPLATE_ROWS)
 

@@ -53,7 +53,7 @@ def find_candidates(signatures: Signatures, bands: Bands, threshold: float) -> C
 
 
 def by_later(pairs: Places) -> Places:
-    """Pairs in the order of their later place, else as they were."""
+    """Pairs sorted by their later place; the order of equal ones stays."""
     return pairs[np.argsort(pairs[:, 1], kind="stable")]
 
 
@@ -66,7 +66,7 @@ def _select_pairs(signatures: Signatures, pairs: Places) -> Places:
     """For each row the most similar pairs, and those with the earliest rows.
 
     Args:
-        signatures: of all rows.
+        signatures: signatures of all rows.
         pairs: by the later place, then the earlier one.
     """
     likeliest = np.lexsort((-_agreeing_slots(signatures, pairs), pairs[:, 1]))

@@ -14,7 +14,7 @@ from tunesmith_data.rows.table.record import Record
 #: Bytes up to which an answer has to be equal, not only similar: about eight words, or a label, a number, a name.
 SHORT_ANSWER = 48
 
-# What a sentence is punctuated with. Other signs stay: C is not C#, and a + b not a * b.
+# Punctuation marks. Other signs stay: C is not C#, and a + b not a * b.
 _PUNCTUATION = r".,;:!?'\"“”‘’„«»‹›…¿¡()\[\]{}\-‐‑‒–—、。「」『』【】《》·`"  # noqa: RUF001
 _TOKEN = re.compile(rf"\w+|[^\w\s{_PUNCTUATION}]")
 _DIGITS = re.compile(r"\d+")
@@ -68,7 +68,7 @@ def normalize(text: str) -> bytes:
 
 
 def numbers(text: str) -> list[str]:
-    """The runs of digits in a text, with their minus sign, sorted: a sentence may be turned round."""
+    """The runs of digits in a text, with their minus sign, sorted, since the order of words may differ."""
     return sorted(_sign(text, run.start()) + run[0] for run in _DIGITS.finditer(text))
 
 

@@ -104,7 +104,7 @@ class HeldOutOverlap:
     Args:
         held_out: the sets; an item of several leaks from each.
         threshold: Jaccard similarity of shingles from which two questions are similar.
-        seed: of the signatures.
+        seed: seed of the signatures.
     """
 
     def __init__(self, held_out: Sequence[HeldOutSet], threshold: float = 0.8, seed: int = 0) -> None:

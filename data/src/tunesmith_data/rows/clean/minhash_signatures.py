@@ -33,7 +33,7 @@ class Bands:
 
     Attributes:
         width: slots of a band.
-        count: how many bands there are.
+        count: number of bands.
     """
 
     width: int
@@ -59,11 +59,11 @@ class Bands:
 
 
 class SignatureIndex:
-    """Signatures in memory, to be found by others.
+    """Index of signatures in memory, searched by other signatures.
 
     Args:
         signatures: a few thousand of them.
-        bands: how they are cut.
+        bands: bands into which they are divided.
         threshold: the similarity from which they are to be found.
     """
 

@@ -46,7 +46,7 @@ class NearDuplicates:
 
     Args:
         threshold: Jaccard similarity of shingles from which two texts are similar.
-        seed: of the signatures; the same rows and seed give the same clusters.
+        seed: seed of the signatures; the same rows and seed give the same clusters.
     """
 
     def __init__(self, threshold: float = 0.8, seed: int = 0) -> None:
@@ -123,7 +123,7 @@ class _Removals:
         self._kept_for: dict[int, tuple[int, float]] = {}
 
     def is_open(self, pair: Sequence[int]) -> bool:
-        """Whether both rows are still kept."""
+        """True if both rows are still kept."""
         return not any(place in self._kept_for for place in pair)
 
     def remove(self, pair: Sequence[int], similarity: float) -> None:

@@ -79,7 +79,7 @@ class PersonalDataFinder:
         return sorted(spans, key=lambda span: span.start)
 
     def mask(self, text: str) -> tuple[str, Counter[PersonalDataKind]]:
-        """The text with ``<KIND>`` in the place of what is personal, and how often each kind was found."""
+        """The text with personal data replaced by ``<KIND>``, and the number of replacements by kind."""
         parts, begin = [], 0
         spans = self.find(text)
         for span in spans:
@@ -88,7 +88,7 @@ class PersonalDataFinder:
         return "".join([*parts, text[begin:]]), Counter(span.kind for span in spans)
 
     def mask_row(self, row: Row) -> tuple[Row, Counter[PersonalDataKind]]:
-        """The row with its texts masked, arguments of tools too, and how often each kind was found."""
+        """The row with its texts and tool arguments masked, and the number of replacements by kind."""
         kinds: Counter[PersonalDataKind] = Counter()
         masked = self._mask_value(row, kinds)
         return (masked if kinds else row), kinds
@@ -135,8 +135,8 @@ class PersonalDataCheck:
     Its issue contains no personal data: excerpts are masked.
 
     Args:
-        finder: finds it.
-        masked: the rows are masked already by ``mask_row``, and noted by ``note``.
+        finder: the finder of personal data.
+        masked: the rows were masked by ``mask_row`` already, and are counted by ``note``.
     """
 
     def __init__(self, finder: PersonalDataFinder, *, masked: bool = False) -> None:
@@ -154,7 +154,7 @@ class PersonalDataCheck:
                 self.note(record, row, kinds)
 
     def note(self, record: Record, masked: Row, kinds: Counter[PersonalDataKind]) -> None:
-        """Take a row into account, of which ``mask_row`` has made another one."""
+        """Count a row that ``mask_row`` has changed."""
         self._rows += 1
         self._kinds.update(list(kinds))
         if len(self._examples) < MAX_EXAMPLES:

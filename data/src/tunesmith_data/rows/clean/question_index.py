@@ -24,7 +24,7 @@ class NormalizedQuestion:
 
     @classmethod
     def of(cls, text: str) -> "NormalizedQuestion":
-        """The question that a text asks."""
+        """Normalized form of the text of a question."""
         return cls(normalize(text), content_key(canonical_json(numbers(text))))
 
 
@@ -49,9 +49,9 @@ class QuestionIndex:
     """Index of questions.
 
     Args:
-        questions: each another one. What many of them say in the same words counts for nothing.
+        questions: distinct questions. Passages that many of them share are ignored.
         threshold: Jaccard similarity from which two questions are similar.
-        seed: of the signatures.
+        seed: seed of the signatures.
     """
 
     def __init__(self, questions: Sequence[NormalizedQuestion], threshold: float, seed: int) -> None:
@@ -68,8 +68,8 @@ class QuestionIndex:
         """Matches as (row number, question number, match).
 
         Args:
-            questions: what rows ask.
-            answers: what else they say, normalized.
+            questions: the questions of the rows.
+            answers: the other texts of the rows, normalized.
         """
         for row, question in enumerate(questions):
             if (number := self._numbers.get(question)) is not None:

@@ -184,7 +184,7 @@ def _analyze(recognizer: "EntityRecognizer", text: str, begin: int, end: int) ->
 
 
 def _is_other_number(text: str) -> bool:
-    """Whether digits and dots are a decimal number or an IP address."""
+    """True if digits and dots are a decimal number or an IP address."""
     return _DECIMAL.search(text) is not None or (_IPV4.fullmatch(text) is not None and not _PAIRS.match(text))
 
 

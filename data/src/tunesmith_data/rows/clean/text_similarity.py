@@ -19,7 +19,7 @@ class ComparableRow:
 
     Args:
         parts: the row.
-        boilerplate: what many rows say.
+        boilerplate: passages that many rows share.
     """
 
     def __init__(self, parts: RowParts, boilerplate: Boilerplate) -> None:
@@ -73,7 +73,7 @@ class _ComparableText:
         return similarity if similarity >= threshold and self._is_variant(other, threshold) else None
 
     def _is_variant(self, other: "_ComparableText", threshold: float) -> bool:
-        """Whether a similar text is a variant of this one, not another text from the same template."""
+        """True if a similar text is a variant of this one, not another text from the same template."""
         is_short = min(len(self.text), len(other.text)) <= SHORT_TEXT
         if is_short and self._boilerplate.is_template(self.text, other.text):
             return False
@@ -85,7 +85,7 @@ class _ComparableText:
 
     @property
     def _is_boilerplate(self) -> bool:
-        """Whether a text is mostly boilerplate."""
+        """True if a text is mostly boilerplate."""
         return len(self.stripped) < min(PASSAGE, len(self.text))
 
     def _numbers(self) -> list[bytes]:
@@ -93,13 +93,13 @@ class _ComparableText:
 
 
 def differs_by_typos(one: str, other: str) -> bool:
-    """Whether two texts are equal word by word, except for typos."""
+    """True if two texts are equal word by word, except for typos."""
     words, other_words = one.split(), other.split()
     return len(words) == len(other_words) and all(map(_is_same_word, words, other_words))
 
 
 def _is_same_word(one: str, other: str) -> bool:
-    """Whether two words differ by one letter changed, added, removed or swapped with its neighbor."""
+    """True if two words differ by one letter changed, added, removed or swapped with its neighbor."""
     if one == other:
         return True
     if min(len(one), len(other)) < _SHORTEST_TYPO or abs(len(one) - len(other)) > 1:

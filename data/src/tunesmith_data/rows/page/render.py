@@ -25,13 +25,13 @@ _PACKAGE = "tunesmith_data.rows.page"
 
 @dataclass(frozen=True, slots=True)
 class PageLimits:
-    """Limits on what a page shows of a report.
+    """Limits on the contents of a page.
 
     Attributes:
-        rows: of each list.
-        examples: of each issue.
-        excerpt: characters of a row.
-        text: characters of a sentence.
+        rows: maximum rows of a list.
+        examples: maximum examples of an issue.
+        excerpt: maximum characters of a row.
+        text: maximum characters of a sentence.
     """
 
     rows: int
@@ -42,7 +42,7 @@ class PageLimits:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A histogram under its title; ``unit`` is what is counted."""
+    """Histogram with a title; ``unit`` is the unit of its values."""
 
     id: str
     title: str
@@ -61,7 +61,7 @@ _LIMITS = (
 
 
 def render_page(report: DataReport) -> str:
-    """The report as one HTML file of less than MAX_PAGE_BYTES, which asks for nothing else.
+    """The report as one HTML file of less than MAX_PAGE_BYTES, which loads no other file.
 
     Rows are shown as text: everything is escaped, and the page's content security policy allows no other script or
     style than its own.

@@ -8,7 +8,7 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
 def number(value: float) -> str:
-    """``12,480``; three significant digits of what is not whole."""
+    """``12,480``; three significant digits if the number is not whole."""
     if 0 < value < 0.001:
         return "less than 0.001"
     return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 1000 else f"{value:.3g}"
@@ -32,7 +32,7 @@ def percent(share: float) -> str:
 
 
 def share(value: float | None) -> str:
-    """A percentage, or a dash where there is nothing to have a share of."""
+    """A percentage, or a dash for None."""
     return "–" if value is None else percent(value)  # noqa: RUF001
 
 
@@ -51,7 +51,7 @@ def duration(seconds: float) -> str:
 
 
 def amount(value: float, currency: str) -> str:
-    """``12.40 EUR``."""
+    """Amount of money with its currency: ``12.40 EUR``."""
     if 0 < value < 0.01:
         return f"less than 0.01 {currency}"
     return f"{value:,.2f} {currency}"

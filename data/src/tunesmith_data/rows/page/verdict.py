@@ -21,7 +21,7 @@ class ReportVerdict:
     """Verdict of a data report.
 
     Attributes:
-        level: whether to train now.
+        level: readiness for training.
         title: a few words.
         text: a sentence; that of the most severe issue if there is one.
     """

@@ -36,7 +36,7 @@ class EncodingGuess:
 
 
 def wide_encoding(head: bytes) -> str | None:
-    """``UTF-16`` or ``UTF-32``, by its mark or by where the zeros between letters are; None for all else."""
+    """``UTF-16`` or ``UTF-32``, by its byte order mark or the positions of zero bytes; None for other encodings."""
     marked = next((name for mark, name in _MARKS if head.startswith(mark)), None)
     if marked or len(head) < 4:
         return marked

@@ -64,7 +64,7 @@ def first_line_column(text: str, position: int) -> int | None:
 
 
 def _is_whole(data: bytes, value: Any) -> bool:
-    """Whether parsing has lost nothing; False may be a false alarm, True is certain.
+    """True if parsing has lost nothing; False may be a false alarm, True is certain.
 
     A key that comes twice takes a colon with it when the value is written again. orjson makes floats of integers
     that don't fit 64 bits.

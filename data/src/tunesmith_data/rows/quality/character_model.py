@@ -58,7 +58,7 @@ def train_model(text: Digests, alphabet: int) -> CharacterModel:
 
     Args:
         text: from ``encode``.
-        alphabet: how many characters there are; each is as likely as any other before anything is known.
+        alphabet: number of distinct characters; all are equally likely before the first text.
     """
     return CharacterModel(tuple(_count(text, length) for length in range(_ORDER + 1)), alphabet)
 
@@ -88,6 +88,6 @@ def _mixed(digest: Digests, codes: Digests) -> Digests:
 
 
 def _look_up(keys: Digests, values: Counts, wanted: Digests) -> Counts:
-    """Values of keys in ascending order; 0 for what is not among them."""
+    """Values of keys in ascending order; 0 for missing keys."""
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[at] == wanted, values[at], 0)

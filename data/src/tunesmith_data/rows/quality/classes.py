@@ -23,7 +23,7 @@ MAX_CLASSES = 200
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """The answers that occur again and again.
+    """Classes of a data set: answers that many rows share.
 
     Attributes:
         counts: rows of each class, the largest first.
@@ -37,12 +37,12 @@ class Classes:
 
 
 def find_classes(answers: Digests, characters: Counts, digests: Digests) -> Classes | None:
-    """The classes of the answers; None where answers are free text, or where there are too few rows to tell.
+    """The classes of the answers; None where answers are free text, or if there are too few rows.
 
     Args:
         answers: a digest of each row's answer; 0 where it has none.
-        characters: how long each is.
-        digests: of the rows; a class is named as its first row by them does.
+        characters: length of each answer.
+        digests: digests of the rows; the first row of a class by digest gives the class its name.
     """
     answered = np.flatnonzero(answers)
     if len(answered) < FEWEST_ROWS:

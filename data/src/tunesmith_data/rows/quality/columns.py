@@ -26,10 +26,10 @@ class Columns:
     """Numbers about each row, by its position.
 
     Attributes:
-        method: what the rows are for, named as in a FineTuneJob.
-        kind: what the rows teach.
-        index: of the record.
-        digest, prompt, answer, rejected, system: of texts; 0 where there is no such text.
+        method: training method, named as in a FineTuneJob.
+        kind: kind of the rows.
+        index: index of the record.
+        digest, prompt, answer, rejected, system: digests of texts; 0 for a missing text.
         label: 1 good, 0 bad, -1 not judged.
         answer_characters, rejected_characters, tokens: lengths.
     """

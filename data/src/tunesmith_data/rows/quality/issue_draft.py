@@ -16,9 +16,9 @@ class FlaggedRows:
     """Rows flagged by a check, ranked.
 
     Attributes:
-        positions: where they are in the columns, the worst first, at most MAX_SUSPECTS.
-        scores: how sure the check is of each, from 0 to 1.
-        count: how many there are in all.
+        positions: positions of the rows in the columns, the worst first, at most MAX_SUSPECTS.
+        scores: certainty of the check about each row, from 0 to 1.
+        count: number of all flagged rows.
     """
 
     positions: Positions
@@ -31,7 +31,7 @@ class IssueDraft:
     """An issue before its examples are fetched.
 
     Attributes:
-        details: what is odd about a row, by its position; of the first examples at least.
+        details: reason of the issue for a row, by its position; of the first examples at least.
         others: the row that it is compared with, position by position.
     """
 

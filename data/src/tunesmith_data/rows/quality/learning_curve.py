@@ -140,13 +140,13 @@ def _characters(texts: list[str], what: str) -> _CurveTask:
 
 def _measure(task: _CurveTask) -> tuple[Counts, Scores]:
     """Rows learned from, and the errors: repeats by sizes."""
-    chance = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     held_out = max(1, int(_HELD_OUT * task.rows))
     most = task.rows - held_out
     sizes = np.array([most // part for part in _PARTS])
     errors = []
     for _ in range(_REPEATS):
-        order = chance.permutation(task.rows)
+        order = generator.permutation(task.rows)
         errors.append([task.error(order[held_out : held_out + size], order[:held_out]) for size in sizes])
     return sizes, np.array(errors)
 

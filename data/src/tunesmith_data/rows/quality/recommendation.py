@@ -49,15 +49,15 @@ class DataProfile:
     """Facts about data, job and model on which a recommendation is based.
 
     Attributes:
-        method: what the job asks for, named as in a FineTuneJob.
-        kind: what the rows teach.
-        rows, tokens: of all rows.
-        answer_characters: of the median answer; 0 where there are none.
-        classes: how many different answers there are, where those are classes.
+        method: training method of the job, named as in a FineTuneJob.
+        kind: kind of the rows.
+        rows, tokens: number of rows, and their tokens in total.
+        answer_characters: median length of an answer; 0 if there are none.
+        classes: number of classes among the answers; None without classes.
         issues: the issues, most severe first.
-        curve: whether more data would help.
-        parameters: of the base model, where it is known.
-        parameters_per_rank: of an adapter of rank 1 on all linear layers, where it is known.
+        curve: learning curve.
+        parameters: number of parameters of the base model, if known.
+        parameters_per_rank: number of parameters of a rank 1 adapter on all linear layers, if known.
     """
 
     method: str

@@ -30,10 +30,10 @@ class RowView:
         question: the last message before the answer, or the prompt.
         learned: the text that the model is to imitate: empty where there is none, as for an answer that is judged bad.
         answer, rejected: the answers, imitated or not.
-        label: whether an answer is judged good; None where answers aren't judged.
+        label: True for an answer that is judged good; None if answers aren't judged.
         system_key: a digest of the system's message; 0 where there is none.
         calls: the answer calls a tool.
-        digest: of all texts.
+        digest: digest of all texts.
         prompt_key: a digest of prompt, system message and tools, without regard to spaces; 0 where there is no prompt.
         answer_key, rejected_key: without regard to case, spaces and full stops at the end; 0 where there is none.
     """

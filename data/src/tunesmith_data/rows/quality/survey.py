@@ -28,7 +28,7 @@ class QualityResult:
     Attributes:
         issues: most severe first, then those of most rows.
         worst: the rows with the highest total issue score.
-        learning_curve: whether more data would help; None where that can't be measured.
+        learning_curve: learning curve; None if it can't be measured.
     """
 
     issues: tuple[Issue, ...]
@@ -48,7 +48,7 @@ class QualitySurvey:
         """Survey without rows.
 
         Args:
-            method: what the rows are for, named as in a FineTuneJob (``Method.key``).
+            method: training method, named as in a FineTuneJob (``Method.key``).
             fetch_records: gives rows that were seen once more, by their records' ``index``.
         """
         self._method = method

@@ -1,6 +1,7 @@
 """Small text classifier: n-gram features and logistic regression.
 
-It knows nothing of language, learns in seconds without a GPU, and is good enough to say which rows don't fit the rest.
+It has no knowledge of language, learns in seconds without a GPU, and is accurate enough to find rows that differ from
+the rest.
 """
 
 from collections.abc import Sequence

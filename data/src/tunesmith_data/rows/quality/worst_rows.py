@@ -17,7 +17,7 @@ _QUESTION, _ANSWER = 110, 125
 
 
 def worst_rows(drafts: Sequence[IssueDraft], columns: Columns) -> tuple[Example, ...]:
-    """At most MAX_WORST rows, the worst first: each issue adds its weight times how sure it is.
+    """At most MAX_WORST rows, the worst first: each issue adds its weight times its certainty.
 
     ``score`` is the sum as a share of the largest one.
     """

@@ -164,11 +164,11 @@ class _ExpansionGuard:
             f"{self._bytes_read():,} bytes of {self._compression} that hold more than {self._total:,}, which is over "
             f"{self._limit.ratio} times as much"
         )
-        return Finding("decompression_bomb", found, "take out what repeats, or store the data uncompressed")
+        return Finding("decompression_bomb", found, "remove repeated content, or store the data uncompressed")
 
 
 def _as_unreadable(chunks: Iterator[bytes], compression: str) -> Iterator[bytes]:
-    """The same chunks; errors of decompressors become UnreadableFile, those of the disk stay what they are."""
+    """The same chunks; errors of decompressors become UnreadableFile, errors of the disk are raised as they are."""
     try:
         yield from chunks
     except _DAMAGED as error:
@@ -200,7 +200,7 @@ def _bunzip2(raw: BinaryIO) -> Iterator[bytes]:
 
 
 def _unxz(raw: BinaryIO) -> Iterator[bytes]:
-    """Stream after stream, as xz itself reads them; LZMAFile knows no limit of memory."""
+    """Decompressed content of all xz streams of a file; LZMAFile has no memory limit."""
     data = raw.read(_CHUNK_BYTES)
     while data.strip(b"\0"):
         decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_WINDOW_BYTES)
@@ -213,7 +213,7 @@ def _unxz(raw: BinaryIO) -> Iterator[bytes]:
 
 
 def _unzstd(raw: BinaryIO) -> Iterator[bytes]:
-    """Frame after frame; zstandard's own reader takes a cut-off frame for a whole one."""
+    """Decompressed content of all zstd frames of a file; zstandard's own reader accepts a truncated frame."""
     reader = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES)
     data = raw.read(_ZSTD_CHUNK_BYTES)
     while data:

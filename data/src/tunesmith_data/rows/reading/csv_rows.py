@@ -47,7 +47,7 @@ def detect_delimiter(head: bytes) -> str:
 
 
 class _RecordLines:
-    """Lines of text for the parser; what is wrong with one of a record is kept as its ``finding``.
+    """Lines of text for the parser; ``finding`` is the first defect in a line of the current record.
 
     Attributes:
         begin: the line that the record begins on.
@@ -106,7 +106,7 @@ def check_names(names: Sequence[str]) -> Finding | None:
 
 
 def _read_record(reader: Iterator[list[str]], lines: _RecordLines) -> list[str] | Finding | None:
-    """The next record, or what is wrong with it; an empty list for an empty line, None at the end."""
+    """The next record, or a finding if it is invalid; an empty list for an empty line, None at the end."""
     lines.start_record()
     try:
         record = next(reader)

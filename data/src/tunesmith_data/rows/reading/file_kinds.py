@@ -64,7 +64,7 @@ class OpenedFile:
 
     Attributes:
         name: name in findings.
-        kind: how it holds rows.
+        kind: kind of the file, which selects its reader.
         compression: name of the compression; empty if there is none.
         entries: its rows.
     """
@@ -76,7 +76,7 @@ class OpenedFile:
 
     @property
     def is_text(self) -> bool:
-        """Whether the rows are passages of one document."""
+        """True if the rows are passages of one document."""
         return self.kind in (FileKind.TEXT, FileKind.MARKDOWN)
 
     @property

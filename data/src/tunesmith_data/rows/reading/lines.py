@@ -13,7 +13,7 @@ Entries = Iterator[tuple[int, Any]]
 
 
 def read_lines(chunks: Iterator[bytes]) -> Iterator[tuple[int, bytes | Finding]]:
-    """Lines with their numbers, without their line feeds; of one that is too long nothing is kept."""
+    """Lines with their numbers, without their line feeds; a finding in place of a line that is too long."""
     number, rest = 1, _LineBuffer()
     for chunk in chunks:
         first, *lines = chunk.split(b"\n")

@@ -1,4 +1,4 @@
-"""Parquet reader; row numbers stand in for lines."""
+"""Parquet reader; findings give the number of the row as its line."""
 
 import io
 import math
@@ -27,7 +27,7 @@ _DAMAGED = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
 
 
 class _UnsupportedValue(Exception):
-    """A value that JSON has no form for."""
+    """Value that JSON cannot represent."""
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding.check)
@@ -42,7 +42,7 @@ def read_parquet(
     Args:
         source: the file.
         members: the columns that are read, where there are any of them; else all.
-        limit: how much larger rows may be than the file.
+        limit: limit on the size of all rows relative to the file.
 
     Raises:
         UnreadableFile: the file is damaged, or two columns have one name.
@@ -65,9 +65,7 @@ def read_parquet(
             raise
         raise UnreadableFile(_damaged_finding(str(error) or type(error).__name__), number + 1) from error
     if number != rows:
-        raise UnreadableFile(
-            _damaged_finding(f"{number:,} rows where its end speaks of {rows:,}"), number + 1
-        )
+        raise UnreadableFile(_damaged_finding(f"{number:,} rows, but {rows:,} by its footer"), number + 1)
 
 
 def _batch_rows(metadata: pq.FileMetaData) -> int:
@@ -89,13 +87,13 @@ def _damaged_finding(reason: str) -> Finding:
 def _limit_expansion(
     batches: Iterator[pa.RecordBatch], limit: ExpansionLimit, size: int
 ) -> Iterator[pa.RecordBatch]:
-    """The same batches, until they are too much: a value that repeats takes no room in the file."""
+    """The same batches, up to the expansion limit: a repeated value takes hardly any room in the file."""
     total = 0
     for batch in map(_without_dictionaries, batches):
         total += batch.nbytes
         if total > limit.size_bytes and total > limit.ratio * size:
             found = f"{size:,} bytes of Parquet that hold more than {total:,}"
-            raise UnreadableFile(Finding("decompression_bomb", found, "take out what repeats"))
+            raise UnreadableFile(Finding("decompression_bomb", found, "remove repeated values"))
         yield batch
 
 

@@ -16,7 +16,7 @@ class UnreadableFile(Exception):
     Args:
         finding: what was found.
         line: where; None: at the last line that was read.
-        name: of the member of an archive, where it has not been opened yet.
+        name: name of the member of an archive that has not been opened yet.
     """
 
     def __init__(self, finding: Finding, line: int | None = None, name: str | None = None) -> None:
@@ -27,7 +27,7 @@ class UnreadableFile(Exception):
 
 
 def is_disk_error(error: Exception) -> bool:
-    """Whether an error comes from the disk, not from the file: archive parsers raise OSError too.
+    """True if an error comes from the disk, not from the file: archive parsers raise OSError too.
 
     EINVAL is theirs too: a damaged file contains an impossible offset.
     """

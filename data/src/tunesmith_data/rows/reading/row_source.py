@@ -206,7 +206,7 @@ def read_source(
     Args:
         path: the file; see ``RowSource``.
         data_format: how rows are written.
-        name: what findings call the file.
+        name: name of the file in findings.
         purpose: what the rows are for.
 
     Raises:

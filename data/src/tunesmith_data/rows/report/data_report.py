@@ -61,10 +61,10 @@ class Leak(Document):
     """Leaked row: a held-out set contains it exactly, nearly or as a passage.
 
     Attributes:
-        row: where it is written.
-        side: what it is a row of: training, or a separate validation set.
+        row: place of the leaked row.
+        side: set of the leaked row: training, or a separate validation set.
         held_out: the set's name: ``validation``, or that of a suite.
-        kept: it stays in validation, which most of the suite is.
+        kept: the row is kept, since most rows of the validation set are in the suite.
     """
 
     row: RowPlace
@@ -144,7 +144,7 @@ class DataReport(Document):
         title: the job's name, or the file's.
         issues: most severe first.
         worst: the rows with the highest total issue score, highest first.
-        agreement: of the people who labeled the rows; None where they come from files.
+        agreement: agreement of the people who labeled the rows; None if rows come from files.
     """
 
     title: str

@@ -100,10 +100,10 @@ class LabelAgreement(Document):
     """Agreement of annotators on shared items.
 
     Attributes:
-        items: those that anyone answered.
-        shared_items: those that two or more answered: agreement is measured on them.
-        disputed_items: those of them on which not all say the same.
-        answers, skipped: of all annotators.
+        items: number of items with an answer.
+        shared_items: number of items with two or more answers; agreement is measured on them.
+        disputed_items: number of shared items with different answers.
+        answers, skipped: number of answers and of skipped items, of all annotators.
         alpha: Krippendorff's alpha, nominal for choices and ordinal for ratings; None where it is undefined.
         alpha_low, alpha_high: 95 % bootstrap interval over items.
         agreement: mean share of pairs of answers to an item that are the same.

@@ -61,7 +61,7 @@ def _members(row: Row, data_format: DataFormat) -> Row:
 
 
 def _as_prompt(canonical: Row) -> Row:
-    """A canonical row without its last answer, which is what rewards may compare with."""
+    """A canonical row as a prompt; its last answer becomes the reference answer of rewards."""
     tools = {"tools": canonical["tools"]} if "tools" in canonical else {}
     if "messages" in canonical:
         *before, last = canonical["messages"]
@@ -89,14 +89,14 @@ def _equal(pair: tuple[object, object]) -> bool:
 
 
 def _implies(prompt: object, shared: list[Any]) -> bool:
-    """Whether a written prompt is contained in the common beginning of both answers."""
+    """True if a written prompt is contained in the common beginning of both answers."""
     if prompt is None or prompt == shared:
         return True
     return any(isinstance(message, dict) and message.get("content") == prompt for message in shared)
 
 
 def _divide_text(chosen: str, rejected: str) -> tuple[str, str, str]:
-    """The common beginning of two texts, up to the last space before they part, and what is left of each."""
+    """The common beginning of two texts, up to the last space before they differ, and the rest of each."""
     shared = common_length(chosen, rejected)
     while shared > 0 and not chosen[shared - 1].isspace():
         shared -= 1

@@ -82,7 +82,7 @@ class Purpose:
     """Purpose for which rows are read: an evaluation, or a training method.
 
     Attributes:
-        name: what messages call it.
+        name: name in messages.
         formats: the formats it takes; a row that could be of two counts as the first.
         prompts_only: conversations and completions are read as prompts, their last answer as ``answer``.
     """
@@ -109,7 +109,7 @@ def purpose_of(method: Method) -> Purpose:
 
 
 def detect_format(row: object, purpose: Purpose = ANY) -> DataFormat | None:
-    """The format that a row is written in: one that the purpose takes, else any; None if it is no known one."""
+    """The format that a row is written in: one that the purpose accepts, else any other; None if no format matches."""
     if not isinstance(row, dict):
         return None
     order = (*purpose.formats, *_SHAPES)
@@ -132,5 +132,5 @@ def methods_for(data_format: DataFormat) -> list[str]:
 
 
 def is_conversational(row: Row) -> bool:
-    """Whether a canonical row consists of messages."""
+    """True if a canonical row consists of messages."""
     return "messages" in row or isinstance(row.get("prompt"), list)

@@ -71,7 +71,7 @@ class Imported:
         self.written |= {f"{member}[{index}]": path for index, (_, path) in enumerate(turns)}
 
     def written_member(self, member: str) -> str:
-        """The member that was written, by the name of what it became."""
+        """Member of the original row from which a member of the converted row was made."""
         if member in self.written:
             return self.written[member]
         match = _MESSAGE.match(member)

@@ -40,7 +40,7 @@ def canonical_message(message: Row) -> Row:
 
 
 def _is_plain(message: object) -> bool:
-    """Whether a message has the most frequent form and is valid; a fast path."""
+    """True if a message has the most frequent form and is valid; a fast path."""
     if not isinstance(message, dict) or message.keys() != _PLAIN_KEYS or message["role"] not in ROLES:
         return False
     content = message["content"]
@@ -131,5 +131,5 @@ def read_tools(value: Any) -> list[Row] | None:
 
 
 def _as_function(tool: Row) -> Row:
-    bare = "function" not in tool and "type" not in tool and "name" in tool
-    return {"type": "function", "function": tool} if bare else tool
+    is_unwrapped = "function" not in tool and "type" not in tool and "name" in tool
+    return {"type": "function", "function": tool} if is_unwrapped else tool

@@ -84,7 +84,7 @@ def _check_text(row: Row, key: str, advice: str) -> Iterator[Finding]:
 
 
 def _check_prompt(row: Row) -> Iterator[Finding]:
-    """A prompt: text, or messages that end where the assistant is to speak."""
+    """Findings of a prompt: it must be text, or messages that end before the assistant's turn."""
     prompt = row.get("prompt")
     if isinstance(prompt, list) and prompt:
         yield from check_messages(prompt, "prompt")
@@ -134,7 +134,7 @@ def _check_preference(row: Row) -> Iterator[Finding]:
 
 
 def _check_answer_member(row: Row, key: str, prompt: Any) -> Iterator[Finding]:
-    """An answer: text where the prompt is, else messages from the assistant's on to the assistant's."""
+    """Findings of an answer: it must be text if the prompt is, else messages with the assistant's first and last."""
     answer = row.get(key)
     if not isinstance(answer, list):
         yield from _check_text(row, key, "write the answer to be learned")

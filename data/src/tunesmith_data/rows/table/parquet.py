@@ -36,7 +36,7 @@ class RowSchema:
                 self._columns[name] = _TYPES.get(name, spoken)
 
     def build(self) -> pa.Schema:
-        """The schema of all rows that were seen."""
+        """Schema of all rows so far."""
         return pa.schema(list(self._columns.items()))
 
 
@@ -45,7 +45,7 @@ def write_rows(path: Path, batches: Iterable[Sequence[Row]], schema: pa.Schema) 
 
     Args:
         batches: the rows, a row group each.
-        schema: of ``RowSchema``, which has seen them all.
+        schema: schema of all rows, from ``RowSchema``.
     """
     with open_atomically(path) as stream, pq.ParquetWriter(stream, schema) as writer:
         for rows in batches:

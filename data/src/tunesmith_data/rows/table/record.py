@@ -24,10 +24,10 @@ class Record:
 
     Attributes:
         index: its number among all such rows, from 0.
-        file, line: where it is written.
+        file, line: place of the row.
         row: in canonical form.
-        tokens: as the method will see them.
-        group, stratum: values of the fields that the split goes by; empty where there are none.
+        tokens: number of tokens, as rendered for the method.
+        group, stratum: values of the fields that decide the split; empty if there are none.
     """
 
     index: int

@@ -35,11 +35,11 @@ class StoredRow:
     """Row to be stored.
 
     Attributes:
-        file, line: where it is written.
+        file, line: place of the row.
         row: in canonical form.
-        tokens: as the method will see them.
-        group, stratum: values of the fields that the split goes by.
-        held_out: it is of a separate validation set.
+        tokens: number of tokens, as rendered for the method.
+        group, stratum: values of the fields that decide the split.
+        held_out: the row belongs to a separate validation set.
     """
 
     file: str

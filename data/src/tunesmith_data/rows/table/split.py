@@ -123,7 +123,7 @@ def _lowest(hashes: npt.NDArray[np.uint64], fraction: float) -> Indexes:
 
 
 def _is_grouped(store: RowStore, source: ValidationSource) -> bool:
-    """Whether groups stay together: configured groups always, documents if there are enough."""
+    """True if groups stay together: configured groups always, documents if there are enough."""
     return source.group_field is not None or len(store.groups[0]) * source.fraction >= _DOCUMENTS_DRAWN
 
 

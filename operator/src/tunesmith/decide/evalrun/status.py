@@ -33,7 +33,7 @@ class EvaluationView:
 
     Attributes:
         inputs: None while there is no candidate.
-        step: of the evaluate stage.
+        step: step of the evaluate stage.
         candidate_missing: why there is no candidate yet.
     """
 

@@ -15,7 +15,7 @@ from tunesmith_contract.uris import Scheme, parse_uri
 from .method import plain_data, reward_document
 
 _FIELD = "spec.dataset.generate"
-#: What rewards need the base model's tokenizer for.
+#: Rewards that need the base model's tokenizer.
 _COUNTING = ("length", "function")
 _OWN_ROLES = frozenset(
     {

@@ -29,7 +29,7 @@ def resolve_method(
     """The method as the trainer reads it.
 
     Args:
-        artifacts: of the FineTuneJobs that the spec names.
+        artifacts: artifacts of the FineTuneJobs that the spec names.
 
     Raises:
         KeyError: a reward names a job that is not among ``artifacts``.

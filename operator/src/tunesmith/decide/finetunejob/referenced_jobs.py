@@ -22,9 +22,9 @@ class ReferencedArtifact:
     """Artifact of a FineTuneJob that another one refers to.
 
     Attributes:
-        uri, digest: of the artifact.
+        uri, digest: URI and digest of the artifact.
         base_model: the model it was trained on, with its revision.
-        whole_model: it is a whole model, not an adapter.
+        whole_model: the artifact is a whole model, not an adapter.
     """
 
     uri: str
@@ -65,11 +65,11 @@ def resolve_base(
 
 @dataclass(frozen=True, slots=True)
 class NotReady:
-    """An earlier job has not made its artifact.
+    """State of a reference to an earlier job that has no artifact yet.
 
     Attributes:
-        message: which one, and what it does.
-        missing: it is not there at all, which a person may have to put right.
+        message: name and state of the job that is waited for.
+        missing: the job does not exist; a person may have to correct that.
     """
 
     message: str
@@ -79,7 +79,7 @@ class NotReady:
 def find_artifacts(
     job: FineTuneJob, jobs: Mapping[str, FineTuneJob | None], now: datetime
 ) -> dict[str, ReferencedArtifact] | NotReady | Failure:
-    """Artifacts of the jobs that the job refers to, by name; or why they are not ready, or the failure.
+    """Artifacts of the jobs that the job refers to, by name; or the reason why one is not ready, or the failure.
 
     Args:
         jobs: the FineTuneJobs that the job refers to, by name.

@@ -44,7 +44,7 @@ _ADAPTER_KINDS = {AdapterType.RSLORA: ArtifactKind.RSLORA, AdapterType.DORA: Art
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Parts of the status; what only a pod knows stays as status has it until the pod's next update."""
+    """Results in the status; values that only a pod reports stay as they are until its next update."""
 
     checkpoints: tuple[CheckpointStatus, ...]
     remedies: tuple[Remedy, ...]

@@ -43,7 +43,7 @@ from .data_status import build_dataset_status, build_generation_status, describe
 from .results import Results
 from .status_view import TrainingView
 
-#: Bounds the perplexity; a model that guesses has the logarithm of its vocabulary.
+#: Upper limit of the loss in the perplexity; the loss of a model that guesses is the logarithm of its vocabulary.
 _MOST_NATS = 100.0
 
 _ACTIVE = {

@@ -15,12 +15,12 @@ from tunesmith_contract.stages import Stage
 
 @dataclass(frozen=True, slots=True)
 class TrainingView:
-    """Values from which the status is built.
+    """State of a FineTuneJob that its status shows.
 
     Attributes:
         inputs, run: the snapshots; ``run`` is None until the data is prepared, ``inputs`` where the job was refused
             before it began.
-        step: of the current stage.
+        step: step of the current stage.
         stage: ``generate``, ``prepare`` or ``train``.
         eval_run: name of the EvalRun that was made.
         progress: the latest update of the current attempt.

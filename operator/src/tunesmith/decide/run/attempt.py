@@ -18,13 +18,13 @@ class Attempt:
     """Observed state of one attempt.
 
     Attributes:
-        children: of the whole run, with the records of earlier attempts.
+        children: children of the whole run, with the records of earlier attempts.
         number: counted from 1 within the stage.
         job: None before it is created.
-        pods: of this attempt, also those that are gone and left a report.
+        pods: pods of this attempt, with those that were removed and left a report.
         usage: time and GPU time that the attempt took until now.
         limit: the limit of the run that is reached first.
-        waiting: what keeps the pods from starting.
+        waiting: reason for which the pods do not start.
     """
 
     stage: StageDefinition

@@ -14,9 +14,9 @@ class Children:
     """Child objects of a run.
 
     Attributes:
-        records: of the ended attempts of all stages.
-        jobs: those that exist.
-        pods: those that exist, and pods that are gone and left a report.
+        records: records of the ended attempts of all stages.
+        jobs: existing Jobs.
+        pods: existing pods, and removed pods that left a report.
         services: the Services under which the pods of a gang find each other.
         workloads: Kueue's Workloads of the Jobs; None where Kueue is not installed.
     """

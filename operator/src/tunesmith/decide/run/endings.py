@@ -34,12 +34,12 @@ _ROOT_CAUSES = (
     FailureCategory.INTERNAL_ERROR,
 )
 
-#: kubelet's evictions for want of a resource (a full disk) come back with the pod, so they count as failures; its other
+#: Evictions by kubelet for a short resource (a full disk) recur with the pod, so they count as failures; its other
 #: terminations (its node shuts down) do not.
 _KUBELET = "TerminationByKubelet"
 _EVICTED = "Evicted"
 
-#: What the Job's podFailurePolicy left in its message, for when the pods are gone.
+#: Parts of the message that the podFailurePolicy leaves in the Job, for when the pods are gone.
 _JOB_EXIT_CODE = re.compile(r"failed with exit code (\d+)")
 _JOB_DISRUPTION = "DisruptionTarget"
 
@@ -84,7 +84,7 @@ def job_ending(job: Body, pods: Sequence[Body], stage: Stage) -> Ending | None:
 
 
 def lost_pod_ending(job: Body, pods: Sequence[Body], stage: Stage) -> Ending:
-    """Ending of a Job whose last pods can't be seen to end: an earlier failure, or the loss itself."""
+    """Ending of a Job whose last pods do not end, as far as can be seen: an earlier failure, or the loss itself."""
     pods = sorted(pods, key=completion_index)
     failing = condition_of(job, "FailureTarget")
     if failing is not None and any(_failure(pod, stage) for pod in pods):
@@ -99,7 +99,7 @@ def newest_checkpoint(pods: Sequence[Body]) -> Checkpoint | None:
 
 
 def reported_success(pods: Sequence[Body], stage: Stage) -> Ending | None:
-    """A success that a pod reports, whatever became of its Job."""
+    """Success by the report of a pod, even if its Job failed."""
     reports = (report for pod in sorted(pods, key=completion_index) if (report := _report(pod)))
     for report in reports:
         if report.stage is stage and report.outcome is Outcome.SUCCEEDED and has_result(report):
@@ -108,7 +108,7 @@ def reported_success(pods: Sequence[Body], stage: Stage) -> Ending | None:
 
 
 def disrupted(message: str) -> Ending:
-    """Ending of an attempt that was taken away, through no fault of its own."""
+    """Ending of an attempt that was disrupted from outside, such as by eviction or a lost node."""
     failure = Failure(
         category=FailureCategory.INFRASTRUCTURE,
         reason=RunReason.DISRUPTED,
@@ -186,12 +186,12 @@ def _failed_without_pods(job_message: str) -> Ending:
 
 
 def _disruption_target(pod: Body) -> Body | None:
-    """The condition of a pod that was taken away; None for one that its kubelet evicted."""
+    """DisruptionTarget condition of a disrupted pod; None for one that its kubelet evicted."""
     return None if _is_evicted(pod) else condition_of(pod, "DisruptionTarget")
 
 
 def _is_evicted(pod: Body) -> bool:
-    """True for a pod that its kubelet ended for want of a resource."""
+    """True for a pod that its kubelet evicted because a resource was short."""
     target = condition_of(pod, "DisruptionTarget")
     by_kubelet = target is not None and target.get("reason") == _KUBELET
     return by_kubelet and pod.get("status", {}).get("reason") == _EVICTED

@@ -22,7 +22,7 @@ class RunLimits:
     """Limits of a run, over all its stages and attempts.
 
     Attributes:
-        deadline_seconds: how long pods may run; queued and held time does not count.
+        deadline_seconds: run time that pods may take; queued and held time does not count.
         budget_gpu_seconds: GPUs times seconds.
         gpus: GPUs of the stage's pods together.
     """
@@ -37,9 +37,9 @@ class Limit:
     """One limit and what is left of it.
 
     Attributes:
-        reason: of the failure when it is reached.
-        seconds_left: how long the stage's pods may still run.
-        message: of the failure when it is reached.
+        reason: reason of the failure when it is reached.
+        seconds_left: run time that is left to the stage's pods.
+        message: message of the failure when it is reached.
     """
 
     reason: RunReason
@@ -61,7 +61,7 @@ def nearest_limit(limits: RunLimits, children: Children, usage: Usage) -> Limit 
     """The limit that is reached first; None where there is none.
 
     Args:
-        usage: of the current attempt.
+        usage: usage of the current attempt.
     """
     candidates: list[Limit] = []
     if limits.deadline_seconds is not None:

@@ -45,7 +45,7 @@ class StageDefinition:
         backoff_limit: retries of failed attempts, over all stages of the run.
         references: objects that the pods refer to.
         started, ended: reasons of the events at start and success; None where another event covers it.
-        limits: of the whole run.
+        limits: limits of the whole run.
         nodes: pods of an attempt.
         remedy: change for the next attempts after a failure, given the earlier records; the failure with its final
             message where there is none.
@@ -82,7 +82,7 @@ class Step:
         state: once the actions are carried out.
         children: with the record that this step makes, if any.
         attempt: number of the current or last attempt; 0 before the first.
-        waiting: what keeps the pods from starting.
+        waiting: reason for which the pods do not start.
         job: the live Job, as observed.
     """
 

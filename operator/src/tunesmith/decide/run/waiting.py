@@ -80,7 +80,7 @@ class Waiting:
     """Reason for which a stage does not go on.
 
     Attributes:
-        reason, message: of the condition that shows it.
+        reason, message: reason and message of the condition that shows it.
         since: since when.
         needs_correction: a person has to correct something, or the run fails; otherwise time alone may help.
     """

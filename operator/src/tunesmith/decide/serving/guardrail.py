@@ -17,7 +17,7 @@ def log_evidence(requests: int, errors: int, bound: float) -> float:
 
     Args:
         requests: requests seen since the step began.
-        errors: how many of them failed.
+        errors: number of failed requests.
         bound: the rate that is allowed, in [0, 1).
 
     Returns:

@@ -11,7 +11,7 @@ from tunesmith_data.rows.quality.issue_draft import FlaggedRows, IssueDraft, sha
 from tunesmith_data.rows.quality.quality_check import Flag, RowCheck
 from tunesmith_data.rows.quality.row_views import RowView, normalized
 
-#: What people and exports write where there is no answer.
+#: Texts that people and exports write where there is no answer.
 _PLACEHOLDERS = frozenset(
     {
         "n/a", "na", "nan", "none", "null", "nil", "todo", "tbd", "fixme", "undefined", "unknown", "empty", "idk",
