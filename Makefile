@@ -52,7 +52,7 @@ test-data: ## Data preparation: reading, cleaning, quality, labels, generation, 
 	@OMP_NUM_THREADS=1 $(trainer)/pytest -q tests/data --junitxml=$(RESULTS)/data.xml
 
 test-trainer: ## Trainer: training, checkpoints, evaluation, on tiny models
-	@OMP_NUM_THREADS=1 $(trainer)/pytest -q $(two) tests/trainer --junitxml=$(RESULTS)/trainer.xml
+	@OMP_NUM_THREADS=1 $(trainer)/pytest -q tests/trainer --junitxml=$(RESULTS)/trainer.xml
 
 test-control-plane: ## Operator, CRDs and cluster tools against a real API server, controller-manager and kwok
 	@$(dev)/pytest -q $(two) -p tunesmith_cluster.pytest_plugin tests/harness tests/control_plane --junitxml=$(RESULTS)/control-plane.xml
