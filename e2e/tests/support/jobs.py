@@ -9,7 +9,7 @@ from invoices import MODEL, NAMESPACE, Installation
 from tunesmith_cluster.client import eventually
 from tunesmith_demo.progress import DemoFailed, require_success
 
-TRAINING_SECONDS = 600
+TRAINING_SECONDS = 900
 
 
 def build_training(name: str, **more: Any) -> dict[str, Any]:
