@@ -4,8 +4,8 @@ import pytest
 from hypothesis import is_hypothesis_test, settings
 
 # Seconds for tests with these fixtures, instead of those of pytest.ini: each worker that trains takes long to start,
-# Argilla a minute, and the machine is busy.
-TIMEOUTS = {"world": 600, "shared_world": 600, "models": 600, "argilla": 300}
+# Argilla minutes where its environment is made first, and the machine is busy.
+TIMEOUTS = {"world": 600, "shared_world": 600, "models": 600, "argilla": 900}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

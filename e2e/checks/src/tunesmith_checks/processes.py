@@ -10,7 +10,7 @@ from pathlib import Path
 from tunesmith_checks.schedule import Stage
 
 # pytest ends its fixtures (clusters, servers) on SIGINT; whoever is left then is killed.
-SECONDS_TO_END = 60.0
+SECONDS_TO_END = 180.0
 POLL_SECONDS = 0.2
 
 

@@ -226,6 +226,7 @@ PARTS = st.sampled_from([text for text, _ in PERSONAL] + HARMLESS) | st.text(max
 
 @given(st.lists(PARTS, max_size=6).map("\n".join))
 @example("+1 (650) 253-0000\nx = 1234567890")
+@example("call +49 30 12345678 now\norder 4839201748")
 def test_masking_is_idempotent_and_spans_never_overlap(text):
     spans = FINDER.find(text)
     assert all(one.start < one.end <= other.start for one, other in pairwise(spans))

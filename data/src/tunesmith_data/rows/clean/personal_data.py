@@ -70,7 +70,26 @@ class PersonalDataFinder:
         self._long_number = re2.compile(LONG_NUMBER)
 
     def find(self, text: str) -> list[Span]:
-        """Spans of personal data in a text, sorted, without overlaps."""
+        """Spans of personal data in a text, sorted, without overlaps.
+
+        Masking shortens the text, which may bring a word that speaks of a phone near to another number. So the masked
+        text is searched as well, until nothing more is found.
+        """
+        spans = self._find_once(text)
+        more = spans
+        while more:
+            masked, marks = _mask(text, spans)
+            more = [
+                Span(span.kind, _original(span.start, marks), _original(span.end, marks))
+                for span in self._find_once(masked)
+            ]
+            more = [
+                span for span in more if all(span.end <= one.start or span.start >= one.end for one in spans)
+            ]
+            spans = sorted([*spans, *more], key=lambda span: span.start)
+        return spans
+
+    def _find_once(self, text: str) -> list[Span]:
         spans: list[Span] = []
         # Of those that overlap the first in the order of kinds is kept: a key may hold what looks like a number.
         for span in self._candidates(text):
@@ -80,12 +99,8 @@ class PersonalDataFinder:
 
     def mask(self, text: str) -> tuple[str, Counter[PersonalDataKind]]:
         """The text with personal data replaced by ``<KIND>``, and the number of replacements by kind."""
-        parts, begin = [], 0
         spans = self.find(text)
-        for span in spans:
-            parts += [text[begin : span.start], f"<{span.kind}>"]
-            begin = span.end
-        return "".join([*parts, text[begin:]]), Counter(span.kind for span in spans)
+        return _mask(text, spans)[0], Counter(span.kind for span in spans)
 
     def mask_row(self, row: Row) -> tuple[Row, Counter[PersonalDataKind]]:
         """The row with its texts and tool arguments masked, and the number of replacements by kind."""
@@ -127,6 +142,40 @@ class PersonalDataFinder:
             finders[PersonalDataKind.IP_ADDRESS] = find.addresses
         for kind, finder in finders.items():
             yield from (Span(kind, *span) for span in finder(text))
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Place of a mark in a masked text, with the span that it replaces."""
+
+    start: int
+    end: int
+    span: Span
+
+
+def _mask(text: str, spans: Sequence[Span]) -> tuple[str, list[_Mark]]:
+    """The text with a mark for each of its sorted spans, and the marks."""
+    masked, begin = "", 0
+    marks: list[_Mark] = []
+    for span in spans:
+        masked += text[begin : span.start]
+        mark = f"<{span.kind}>"
+        marks.append(_Mark(len(masked), len(masked) + len(mark), span))
+        masked += mark
+        begin = span.end
+    return masked + text[begin:], marks
+
+
+def _original(position: int, marks: Sequence[_Mark]) -> int:
+    """The position in the text before it was masked; inside a mark, the start of what the mark replaces."""
+    shift = 0
+    for mark in marks:
+        if position <= mark.start:
+            break
+        if position < mark.end:
+            return mark.span.start
+        shift = mark.span.end - mark.end
+    return position + shift
 
 
 class PersonalDataCheck:
