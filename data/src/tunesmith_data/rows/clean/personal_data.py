@@ -83,8 +83,12 @@ class PersonalDataFinder:
                 Span(span.kind, _original(span.start, marks), _original(span.end, marks))
                 for span in self._find_once(masked)
             ]
+            # Each new span covers text that none covered before, so this ends; one inside a mark covers nothing.
             more = [
-                span for span in more if all(span.end <= one.start or span.start >= one.end for one in spans)
+                span
+                for span in more
+                if span.start < span.end
+                and all(span.end <= other.start or span.start >= other.end for other in spans)
             ]
             spans = sorted([*spans, *more], key=lambda span: span.start)
         return spans
