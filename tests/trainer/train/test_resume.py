@@ -306,5 +306,5 @@ def test_torchs_writer_is_believed_only_where_there_is_no_room(
     with pytest.raises(RuntimeError) as caught:
         fail_to_write(tmp_path)
     assert not is_full_storage(caught.value, tmp_path)
-    monkeypatch.setattr("tunesmith_trainer.train.disk_full._has_no_room", lambda folder: True)
+    monkeypatch.setattr("tunesmith_trainer.train.disk_full._is_full", lambda folder: True)
     assert is_full_storage(caught.value, tmp_path)
