@@ -80,7 +80,7 @@ lint: ## Formatting, ruff, mypy, import-linter; the chart with helm lint and hel
 	@$(dev)/mypy contract/src storage/src operator/src serving-image/src docs/generate/src e2e/checks/src e2e/cluster/src e2e/images/src e2e/demo/src
 	@$(dev)/mypy --python-executable $$(python3 -m tunesmith_images venv data)/bin/python data/src
 	@$(trainer)/mypy --cache-dir .mypy_cache/trainer trainer-image/src tests/trainer
-	@$(dev)/mypy tests/agent tests/storage tests/support/agent_harness.py tests/support/fake_engine.py
+	@$(dev)/mypy tests/agent tests/storage tests/support/agents/agent_harness.py tests/support/agents/fake_engine.py
 	@$(dev)/lint-imports
 	@helm=$$($(dev)/python -m tunesmith_cluster path helm); \
 		exec 2> >(grep -v 'found symbolic link' >&2 || true); \

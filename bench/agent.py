@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from agent_harness import Storage
+from agents.agent_harness import Storage
 
 from tunesmith_contract.agent import DesiredAlias, DesiredState
 from tunesmith_images.venvs import make_environment

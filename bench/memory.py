@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from published_memory import PUBLISHED, Published, allocated
-from training_step import Step, build_model, measure, peft_config, report_of, simulate
+from training_memory.published_memory import PUBLISHED, Published, allocated
+from training_memory.training_step import Step, build_model, measure, peft_config, report_of, simulate
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
 
 from tunesmith.decide.fit.memory import NORMAL_FLOAT_DOUBLE, Memory, Setup, estimate_setup

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from planted_rows import EDITS, Row, Writer, edited, lengthen, replace, swap, typo
+from rows.planted_rows import EDITS, Row, Writer, edited, lengthen, replace, swap, typo
 
 from tunesmith_data.rows.clean.held_out_overlap import HeldOutOverlap, HeldOutSet
 from tunesmith_data.rows.clean.near_duplicates import NearDuplicates

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_models import make_tokenizer
+from models.tiny_models import make_tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from tunesmith_contract.report import RunReport, parse_report

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import uvloop
-from agent_harness import Running, Storage, running_agent
-from fake_engine import FakeEngine
+from agents.agent_harness import Running, Storage, running_agent
+from agents.fake_engine import FakeEngine
 from tenacity import wait_random
 
 from tunesmith_agent.control import desired_state, operator_link, reconciler

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import openai
 import pytest
-from agent_harness import Running, Storage
+from agents.agent_harness import Running, Storage
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
 from tunesmith_contract.agent import DIGEST_HEADER, VERSION_HEADER, DesiredAlias, Version, served_name

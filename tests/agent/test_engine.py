@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import openai
 import pytest
-from agent_harness import Running, running_agent
+from agents.agent_harness import Running, running_agent
 from pydantic import TypeAdapter
 
 from tunesmith_contract.agent import VERSION_HEADER, DesiredAlias, Version, served_name
@@ -41,7 +41,7 @@ def make_versions(folder: Path, architecture: str) -> dict[str, Version]:
     """Model and adapters, made where torch and PEFT are."""
     python = os.environ.get("TUNESMITH_TRAINER_PYTHON") or make_environment("trainer") / "bin/python"
     sources = f"{ROOT}/contract/src:{ROOT}/tests/support"
-    command = [python, ROOT / "tests/support/probed_adapters.py", folder, architecture]
+    command = [python, ROOT / "tests/support/models/probed_adapters.py", folder, architecture]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": sources})
     return TypeAdapter(dict[str, Version]).validate_json((folder / "versions.json").read_bytes())
 

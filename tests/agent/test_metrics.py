@@ -1,7 +1,7 @@
 """Output of /metrics, read by Prometheus' own parser."""
 
 import aiohttp
-from agent_harness import Running
+from agents.agent_harness import Running
 from prometheus_client.parser import text_string_to_metric_families
 
 from tunesmith_agent.metrics import AgentMetrics

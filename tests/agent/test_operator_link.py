@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_harness import Storage, running_agent
+from agents.agent_harness import Storage, running_agent
+from agents.fake_engine import FakeEngine
 from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from fake_engine import FakeEngine
 from tenacity import RetryCallState
 
 from tunesmith_agent.control import operator_link

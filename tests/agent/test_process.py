@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fake_engine import FakeEngine
+from agents.fake_engine import FakeEngine
 
 from tunesmith_agent.settings import parse_settings
 

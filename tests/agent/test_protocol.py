@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
-from agent_harness import Running, Storage, running_agent
-from fake_engine import FakeEngine
+from agents.agent_harness import Running, Storage, running_agent
+from agents.fake_engine import FakeEngine
 
 from tunesmith_agent.http import server
 from tunesmith_agent.http.limits import Limits

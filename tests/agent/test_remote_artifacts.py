@@ -6,9 +6,9 @@ from io import BufferedReader
 from pathlib import Path
 
 import pytest
-from agent_harness import Running, Storage, running_agent
-from fake_engine import FakeEngine
-from storage_servers import BUCKET, S3Server, run_s3
+from agents.agent_harness import Running, Storage, running_agent
+from agents.fake_engine import FakeEngine
+from servers.storage_servers import BUCKET, S3Server, run_s3
 
 from tunesmith_contract.agent import DesiredAlias, LoadState, Version
 from tunesmith_contract.uris import parse_uri

@@ -5,8 +5,8 @@ import re
 from contextlib import AsyncExitStack
 
 import pytest
-from agent_harness import Storage, running_agent
-from fake_engine import FakeEngine
+from agents.agent_harness import Storage, running_agent
+from agents.fake_engine import FakeEngine
 from tenacity import AsyncRetrying, RetryCallState
 
 from tunesmith_agent.control.reconciler import LOAD_RETRY_WAIT

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from agent_harness import Running, Storage, running_agent
-from fake_engine import FakeEngine
+from agents.agent_harness import Running, Storage, running_agent
+from agents.fake_engine import FakeEngine
 
 from tunesmith_contract.agent import (
     VERSION_HEADER,

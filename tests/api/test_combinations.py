@@ -3,9 +3,9 @@
 import re
 
 import pytest
+from custom_resources.manifest_cases import bad_cases
 from hypothesis import given
 from hypothesis import strategies as st
-from manifest_cases import bad_cases
 from pydantic import TypeAdapter, ValidationError
 
 from tunesmith.api.combinations import MANY_FILES, SPEC_RULES

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from schema_nodes import walk
+from custom_resources.schema_nodes import walk
 
 from tunesmith.api import KINDS, Resource
 from tunesmith.api.crd import build_crd, build_schema

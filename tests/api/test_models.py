@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from custom_resources.manifest_cases import GOOD, bad_cases, load_good, merge
+from custom_resources.schema_nodes import walk
 from hypothesis import given
 from hypothesis import strategies as st
-from manifest_cases import GOOD, bad_cases, load_good, merge
 from pydantic import BaseModel
-from schema_nodes import walk
 
 from tunesmith.api import (
     KINDS,

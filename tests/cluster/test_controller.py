@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from fake_api import FakeApi, until
+from api_server.fake_api import FakeApi, until
 
 from tunesmith.cluster import controller as controller_module
 from tunesmith.cluster.controller import Controller

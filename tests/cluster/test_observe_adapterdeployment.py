@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from fake_api import FakeApi
-from serving_world import ENVIRONMENT, NAMESPACE, World, build_adapter
+from api_server.fake_api import FakeApi
+from simulation.serving_world import ENVIRONMENT, NAMESPACE, World, build_adapter
 
 from tunesmith.cluster.controller import Controller
 from tunesmith.cluster.observe_adapterdeployment import observe_adapterdeployment

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from fake_api import FakeApi
-from serving_world import ENVIRONMENT
-from simulated_cluster import EVALUATION, eval_run, fine_tune_job
+from api_server.fake_api import FakeApi
+from simulation.serving_world import ENVIRONMENT
+from simulation.simulated_cluster import EVALUATION, eval_run, fine_tune_job
 
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob

@@ -4,9 +4,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from fake_api import FakeApi, until
-from serving_world import ENVIRONMENT, NAMESPACE, World, build_adapter
-from simulated_cluster import eval_run, fine_tune_job
+from api_server.fake_api import FakeApi, until
+from simulation.serving_world import ENVIRONMENT, NAMESPACE, World, build_adapter
+from simulation.simulated_cluster import eval_run, fine_tune_job
 
 from tunesmith.api import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from restartable_operator import RestartableOperator
-from served_jobs import install_crds
+from control_plane.restartable_operator import RestartableOperator
+from control_plane.served_jobs import install_crds
 
 from tunesmith_cluster.fake import ControlPlane
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_harness import Storage, running_agent
-from fake_engine import FakeEngine
-from restartable_operator import RestartableOperator
-from scripted_agent import ScriptedAgent
-from served_jobs import install_crds
-from serving_world import build_adapter, digest_of
+from agents.agent_harness import Storage, running_agent
+from agents.fake_engine import FakeEngine
+from agents.scripted_agent import ScriptedAgent
+from control_plane.restartable_operator import RestartableOperator
+from control_plane.served_jobs import install_crds
+from simulation.serving_world import build_adapter, digest_of
 
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane

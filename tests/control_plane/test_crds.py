@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from manifest_cases import EXAMPLES, GOOD, BadCase, bad_cases, load_good, merge
-from served_jobs import install_crds
+from control_plane.served_jobs import install_crds
+from custom_resources.manifest_cases import EXAMPLES, GOOD, BadCase, bad_cases, load_good, merge
 
 from tunesmith.api import GROUP, KINDS, VERSION
 from tunesmith_cluster.client import KubectlError, eventually

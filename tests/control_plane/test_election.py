@@ -4,8 +4,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from operator_process import operator_process
-from served_jobs import children, create_job, install_crds
+from control_plane.operator_process import operator_process
+from control_plane.served_jobs import children, create_job, install_crds
 
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane

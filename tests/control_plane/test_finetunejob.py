@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from cluster_runs import Runs, condition, lasting
-from restartable_operator import RestartableOperator
-from simulated_cluster import DIGEST, EVALUATION, failure, fine_tune_job, success
+from control_plane.cluster_runs import Runs, condition, lasting
+from control_plane.restartable_operator import RestartableOperator
+from simulation.simulated_cluster import DIGEST, EVALUATION, failure, fine_tune_job, success
 
 from tunesmith_cluster.api import ApiError
 from tunesmith_cluster.client import eventually

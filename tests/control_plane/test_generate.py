@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from cluster_runs import Runs, condition
-from restartable_operator import RestartableOperator
-from simulated_cluster import GENERATE, fine_tune_job, success
+from control_plane.cluster_runs import Runs, condition
+from control_plane.restartable_operator import RestartableOperator
+from simulation.simulated_cluster import GENERATE, fine_tune_job, success
 
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from operator_process import OperatorProcess, operator_process
-from pod_words import issue_token, read_authority
-from served_jobs import children, collection, condition, create_job, install_crds
+from control_plane.operator_process import OperatorProcess, operator_process
+from control_plane.pod_credentials import issue_token, read_authority
+from control_plane.served_jobs import children, collection, condition, create_job, install_crds
 
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane

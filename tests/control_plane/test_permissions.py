@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
-from operator_process import operator_process
-from served_jobs import children, create_job, install_crds
+from control_plane.operator_process import operator_process
+from control_plane.served_jobs import children, create_job, install_crds
 
 from tunesmith_cluster.binaries import program
 from tunesmith_cluster.client import eventually

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from cluster_runs import Runs, condition
-from pod_words import issue_token
-from restartable_operator import RestartableOperator
-from simulated_cluster import fine_tune_job, success
+from control_plane.cluster_runs import Runs, condition
+from control_plane.pod_credentials import issue_token
+from control_plane.restartable_operator import RestartableOperator
+from simulation.simulated_cluster import fine_tune_job, success
 
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane

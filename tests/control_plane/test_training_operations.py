@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_runs import Runs, condition
-from restartable_operator import RestartableOperator
-from served_jobs import wait_established
-from simulated_cluster import fine_tune_job, success
-from training_world import preempted
+from control_plane.cluster_runs import Runs, condition
+from control_plane.restartable_operator import RestartableOperator
+from control_plane.served_jobs import wait_established
+from simulation.simulated_cluster import fine_tune_job, success
+from simulation.training_world import preempted
 
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane

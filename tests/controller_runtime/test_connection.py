@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from api_connections import (
+from api_server.api_connections import (
     connection_to,
     exec_plugin,
     proxying,
@@ -20,7 +20,7 @@ from api_connections import (
     write_kubeconfig,
     write_plugin_answer,
 )
-from fake_api import FakeClock
+from api_server.fake_api import FakeClock
 from kubernetes.aio.config import incluster_config
 
 from tunesmith.controller_runtime.client import Client

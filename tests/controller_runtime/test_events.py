@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from fake_api import FakeApi, FakeClock
+from api_server.fake_api import FakeApi, FakeClock
 
 from tunesmith.controller_runtime.errors import Refused
 from tunesmith.controller_runtime.events import MAX_NOTE, QUEUE, REPEAT_SECONDS, EventRecorder, build_event

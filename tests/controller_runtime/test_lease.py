@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from fake_api import FakeApi, FakeClock
+from api_server.fake_api import FakeApi, FakeClock
 
 from tunesmith.controller_runtime.errors import Retryable
 from tunesmith.controller_runtime.lease import LeaderLease, LeaseLost, LeaseTimes

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from fake_api import FakeClock
+from api_server.fake_api import FakeClock
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule

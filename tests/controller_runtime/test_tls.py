@@ -5,9 +5,9 @@ import ssl
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from api_server.fake_api import FakeApi
 from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store
-from fake_api import FakeApi
 
 from tunesmith.controller_runtime.tls import ensure_material, load_into
 from tunesmith.manifests.operator_certificate import AUTHORITY_DAYS, SERVING_DAYS, Material, renew

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from fake_api import FakeApi, FakeClock
+from api_server.fake_api import FakeApi, FakeClock
 
 from tunesmith.controller_runtime.tokens import (
     CACHE_SECONDS,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from stage_world import (
+from stages.stage_world import (
     allow_third_party_warnings,
     make,
     models,

@@ -1,7 +1,7 @@
 """One diagnosis of pods, told by runs and by serving pods in their own words."""
 
 import pytest
-from run_objects import after, build_job, build_pod
+from simulation.run_objects import after, build_job, build_pod
 
 from tunesmith.api.reasons import AdapterDeploymentReason, RunReason
 from tunesmith.decide.pod_diagnosis import PodProblem, diagnose_pod

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filled_sheets import fill
-from google_storage import run_gcs
-from image_matrix import BASE_MODEL, BATCH, RUNS, STEPS, Servers, TrainingRun, make_data_sets
-from image_pods import Ended, PodHost
-from scripted_server import Received, Reply, serve
-from scripted_teacher import Teacher
-from storage_servers import BUCKET, Registry, run_registry, run_s3
+from rows.filled_sheets import fill
+from servers.google_storage import run_gcs
+from servers.scripted_server import Received, Reply, serve
+from servers.scripted_teacher import Teacher
+from servers.storage_servers import BUCKET, Registry, run_registry, run_s3
+from trainer_image.image_matrix import BASE_MODEL, BATCH, RUNS, STEPS, Servers, TrainingRun, make_data_sets
+from trainer_image.image_pods import Ended, PodHost
 
 from tunesmith_contract.methods import Method, Reward
 from tunesmith_contract.report import RunReport
@@ -43,7 +43,7 @@ _MAKE_MODELS = """
 import sys
 from pathlib import Path
 sys.path.insert(0, "/support")
-from tiny_models import save_model
+from models.tiny_models import save_model
 from transformers import AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained("/tokenizer")
 for seed, name in enumerate(("student", "teacher")):

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from simulated_cluster import ENVIRONMENT, EVALUATION, START, eval_run, fine_tune_job, success
+from simulation.simulated_cluster import ENVIRONMENT, EVALUATION, START, eval_run, fine_tune_job, success
 
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from serving_world import ENVIRONMENT, World, build_adapter
+from simulation.serving_world import ENVIRONMENT, World, build_adapter
 
 from tunesmith.manifests.serving_deployment import (
     build_serving_deployment,

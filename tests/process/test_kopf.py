@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from api_connections import connection_to, serving
-from watch_answers import Answer, stream
+from api_server.api_connections import connection_to, serving
+from api_server.watch_answers import Answer, stream
 
 from tunesmith.controller_runtime.backoff import Backoff
 from tunesmith.manifests.names import GROUP

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import WSMsgType
 from aiohttp.test_utils import TestClient, TestServer
-from fake_api import FakeApi, until
+from api_server.fake_api import FakeApi, until
 
 from tunesmith.cluster.controller import Controller
 from tunesmith.controller_runtime.errors import Retryable

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from fake_api import FakeClock
+from api_server.fake_api import FakeClock
 from pydantic import ValidationError
 
 from tunesmith.controller_runtime.metrics import Metrics

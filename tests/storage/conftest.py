@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from google_storage import run_gcs
-from storage_servers import BUCKET, PASSWORD, USER, Registry, S3Server, run_registry, run_s3
+from servers.google_storage import run_gcs
+from servers.storage_servers import BUCKET, PASSWORD, USER, Registry, S3Server, run_registry, run_s3
 
 from tunesmith_cluster.certificates import Authority
 from tunesmith_contract.artifact import Lineage, Manifest

@@ -10,8 +10,17 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
-from google_storage import key_file
-from storage_servers import BUCKET, PASSWORD, SECRET_KEY, USER, Registry, S3Server, free_port, run_registry
+from servers.google_storage import key_file
+from servers.storage_servers import (
+    BUCKET,
+    PASSWORD,
+    SECRET_KEY,
+    USER,
+    Registry,
+    S3Server,
+    free_port,
+    run_registry,
+)
 
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.uris import parse_uri

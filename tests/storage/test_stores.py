@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from storage_servers import BUCKET, Registry, S3Server
+from servers.storage_servers import BUCKET, Registry, S3Server
 
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.layout import MANIFEST_FILE, artifact_uri

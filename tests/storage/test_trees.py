@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from storage_servers import BUCKET, S3Server
+from servers.storage_servers import BUCKET, S3Server
 
 from tunesmith_contract.uris import parse_uri
 from tunesmith_storage.artifacts import publish_artifact

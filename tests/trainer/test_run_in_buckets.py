@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_reports import make_agreement
-from gangs import start_gang
-from labeled_rows import labels_left
-from stage_world import RowBuilders, World
-from storage_servers import BUCKET, Registry, S3Server, run_registry, run_s3
+from rows.data_reports import make_agreement
+from rows.labeled_rows import labels_left
+from servers.storage_servers import BUCKET, Registry, S3Server, run_registry, run_s3
+from stages.gangs import start_gang
+from stages.stage_world import RowBuilders, World
 
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory
 from tunesmith_contract.report import Outcome, RunReport, parse_report

@@ -48,7 +48,7 @@ def make_tiny_model(folder: Path) -> None:
     """A random Llama that knows the words of these tests, made where torch is."""
     texts = [make_rows(answer, range(100)) for answer in ANSWERS.values()]
     code = (
-        "import json, pathlib, sys; from tiny_models import make_model; "
+        "import json, pathlib, sys; from models.tiny_models import make_model; "
         "make_model(pathlib.Path(sys.argv[1]), 'llama', json.loads(sys.argv[2]), 0)"
     )
     python = make_environment("trainer") / "bin" / "python"

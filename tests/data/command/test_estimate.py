@@ -1,8 +1,8 @@
 """Training estimate: equal to the operator's own."""
 
 import pytest
-from published_memory import LLAMA_3_1_8B
-from training_runs import make_run
+from training_memory.published_memory import LLAMA_3_1_8B
+from training_memory.training_runs import make_run
 
 from tunesmith.decide.fit.duration import estimate_duration, trained_tokens
 from tunesmith_contract.methods import Method

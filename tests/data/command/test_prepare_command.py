@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_reports import make_clean_report, make_report
-from stage_world import RowBuilders, World
+from rows.data_reports import make_clean_report, make_report
+from stages.stage_world import RowBuilders, World
 
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_data.__main__ import main

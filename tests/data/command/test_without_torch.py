@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from stage_world import RowBuilders
-from tiny_models import CHAT_TEMPLATE
+from models.tiny_models import CHAT_TEMPLATE
+from stages.stage_world import RowBuilders
 
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_data.__main__ import main

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_server import Reply, ScriptedServer, serve
+from servers.scripted_server import Reply, ScriptedServer, serve
 
 from tunesmith_contract import layout
 from tunesmith_contract.methods import Reward

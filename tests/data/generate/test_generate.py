@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generation_runs import KEY, Setting, prompts
-from scripted_server import Received, Reply, ScriptedServer, serve
-from scripted_teacher import Teacher, kind_of, said, text_of
-from stage_world import RowBuilders, World
+from servers.scripted_server import Received, Reply, ScriptedServer, serve
+from servers.scripted_teacher import Teacher, kind_of, said, text_of
+from stages.generation_runs import KEY, Setting, prompts
+from stages.stage_world import RowBuilders, World
 
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.base import sha256_digest

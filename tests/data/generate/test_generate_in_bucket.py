@@ -8,11 +8,11 @@ from typing import Any
 
 import psutil
 import pytest
-from generation_runs import Setting, journalled, prompts
-from scripted_server import Received, Reply, serve
-from scripted_teacher import Teacher, answer, text_of
-from stage_world import World
-from storage_servers import BUCKET, S3Server, run_s3
+from servers.scripted_server import Received, Reply, serve
+from servers.scripted_teacher import Teacher, answer, text_of
+from servers.storage_servers import BUCKET, S3Server, run_s3
+from stages.generation_runs import Setting, journalled, prompts
+from stages.stage_world import World
 
 from tunesmith_data.pod.storage import Storage
 from tunesmith_trainer.worker import run_stage

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generation_runs import Setting, journalled, prompts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from long_form import cases
-from scripted_server import Received, Reply, serve
-from scripted_teacher import Teacher, answer, kind_of, said, text_of
-from stage_world import RowBuilders, World
+from servers.scripted_server import Received, Reply, serve
+from servers.scripted_teacher import Teacher, answer, kind_of, said, text_of
+from stages.generation_runs import Setting, journalled, prompts
+from stages.stage_world import RowBuilders, World
 
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.generation import GenerationBudget

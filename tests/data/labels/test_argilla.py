@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from argilla_process import OWNER_KEY, ArgillaServer, run_argilla
-from scripted_server import Reply, serve
-from stage_world import World
+from argilla_server.argilla_process import OWNER_KEY, ArgillaServer, run_argilla
+from servers.scripted_server import Reply, serve
+from stages.stage_world import World
 
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.labels import ArgillaSource

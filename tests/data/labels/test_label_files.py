@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filled_sheets import fill, read_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from long_form import cases
+from rows.filled_sheets import fill, read_table
 
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.labels import LabelAggregate, LabelOutput

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from models.small_configs import ARCHITECTURES, make_config
+from models.tiny_models import make_tokenizer
 from peft import LoraConfig, get_peft_model
-from small_configs import ARCHITECTURES, make_config
-from tiny_models import make_tokenizer
 from transformers import AutoModelForCausalLM
 
 from tunesmith_contract.report import MAX_LINEARS, Linear

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from long_form import cases
-from tiny_models import CHAT_TEMPLATE, make_tokenizer
+from models.tiny_models import CHAT_TEMPLATE, make_tokenizer
 from trl.chat_template_utils import qwen2_5_chat_template
 
 from tunesmith_data.failures import UserError

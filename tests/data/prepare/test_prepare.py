@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stage_world import RowBuilders, World
+from stages.stage_world import RowBuilders, World
 
 from tunesmith_data.failures import DataError, StageError, UserError
 from tunesmith_data.prepare import load_prepared

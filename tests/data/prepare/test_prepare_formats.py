@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from long_form import cases
-from stage_world import RowBuilders, World
+from stages.stage_world import RowBuilders, World
 
 from tunesmith_data.failures import DataError, UserError
 from tunesmith_data.models.rendering import Renderer

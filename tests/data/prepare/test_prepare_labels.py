@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from data_reports import make_agreement
-from labeled_rows import labels_left
-from stage_world import RowBuilders, World
+from rows.data_reports import make_agreement
+from rows.labeled_rows import labels_left
+from stages.stage_world import RowBuilders, World
 
 from tunesmith_contract.report import DatasetReport
 from tunesmith_data.prepare.annotator_agreement import agreement_issues

@@ -6,13 +6,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import planted_faults
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from long_form import cases
-from planted_rows import Writer
-from stage_world import RowBuilders, World
+from rows import planted_faults
+from rows.planted_rows import Writer
+from stages.stage_world import RowBuilders, World
 
 from tunesmith_contract.report import DatasetReport
 from tunesmith_data.failures import DataError

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted_server import Reply, serve
-from stage_world import ProgressServer, RowBuilders, World
+from servers.scripted_server import Reply, serve
+from stages.stage_world import ProgressServer, RowBuilders, World
 
 from tunesmith_contract.progress import PART, SERVER_URL_ENV, PreparePart, ProgressUpdate, TrainerStatus
 from tunesmith_data.pod.progress import SECONDS_BETWEEN_UPDATES, ProgressReporter

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import isolated_counter
 import psutil
 import pytest
-from stage_world import RowBuilders, World
+from stages import isolated_counter
+from stages.stage_world import RowBuilders, World
 
 from tunesmith_data.prepare import load_prepared
 from tunesmith_data.prepare.subprocess_isolation import hold_isolated

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_server import Received, Reply, serve
-from stage_world import World
+from servers.scripted_server import Received, Reply, serve
+from stages.stage_world import World
 
 from tunesmith_data.endpoints.client import KEY_FILE
 from tunesmith_data.endpoints.journal import KEEP_EVERY, ChatAnswer, Journal

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from simulated_cluster import (
+from simulation.simulated_cluster import (
     DIGEST,
     ENVIRONMENT,
     GENERATE,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
-from simulated_cluster import DIGEST, ENVIRONMENT, GENERATE, START, fine_tune_job
+from simulation.simulated_cluster import DIGEST, ENVIRONMENT, GENERATE, START, fine_tune_job
 
 from tunesmith.api.common import StrictModel
 from tunesmith.api.finetunejob import FineTuneJob

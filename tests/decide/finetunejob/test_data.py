@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from simulated_cluster import ENVIRONMENT, EVALUATION, START, fine_tune_job, success
-from training_world import World, world
+from simulation.simulated_cluster import ENVIRONMENT, EVALUATION, START, fine_tune_job, success
+from simulation.training_world import World, world
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.finetunejob.data_status import describe_dataset

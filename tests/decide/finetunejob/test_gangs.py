@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from simulated_cluster import failure, success
-from training_world import World, created, preempted, training
+from simulation.simulated_cluster import failure, success
+from simulation.training_world import World, created, preempted, training
 
 from tunesmith.decide.plan import Delete
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory

@@ -4,8 +4,17 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from simulated_cluster import DIGEST, EVALUATION, GENERATE, START, UID, failure, fine_tune_job, success
-from training_world import World, created, generating, world
+from simulation.simulated_cluster import (
+    DIGEST,
+    EVALUATION,
+    GENERATE,
+    START,
+    UID,
+    failure,
+    fine_tune_job,
+    success,
+)
+from simulation.training_world import World, created, generating, world
 
 from tunesmith.decide.finetunejob.observed import LiveProgress
 from tunesmith.manifests.run_snapshots import parse_inputs

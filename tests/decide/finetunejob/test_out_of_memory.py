@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from simulated_cluster import failure
-from training_world import World, training
+from simulation.simulated_cluster import failure
+from simulation.training_world import World, training
 
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.layout import MICRO_BATCH_ENV

@@ -5,8 +5,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from simulated_cluster import DIGEST, EVALUATION, START, UID, failure, fine_tune_job, success
-from training_world import World, created, preempted, training, world
+from simulation.simulated_cluster import DIGEST, EVALUATION, START, UID, failure, fine_tune_job, success
+from simulation.training_world import World, created, preempted, training, world
 
 from tunesmith.decide.finetunejob.observed import LiveProgress, RelatedObjects
 from tunesmith.decide.plan import Delete, Patch, Plan

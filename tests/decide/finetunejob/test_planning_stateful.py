@@ -8,7 +8,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from long_form import cases
-from simulated_cluster import ENVIRONMENT, EVALUATION, GENERATE, SimulatedCluster, fine_tune_job, success
+from simulation.simulated_cluster import (
+    ENVIRONMENT,
+    EVALUATION,
+    GENERATE,
+    SimulatedCluster,
+    fine_tune_job,
+    success,
+)
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.finetunejob.observed import RelatedObjects, assemble_training

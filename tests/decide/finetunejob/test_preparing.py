@@ -4,8 +4,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from simulated_cluster import START
-from training_world import World, generating, world
+from simulation.simulated_cluster import START
+from simulation.training_world import World, generating, world
 
 from tunesmith.decide.finetunejob.observed import LiveProgress
 from tunesmith_contract.exit_codes import ExitCode

@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from simulated_cluster import eval_run, fine_tune_job
-from training_world import World, created, training, world
+from simulation.simulated_cluster import eval_run, fine_tune_job
+from simulation.training_world import World, created, training, world
 
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from simulated_cluster import DIGEST, START, UID, success
-from training_world import World, preempted, training, world
+from simulation.simulated_cluster import DIGEST, START, UID, success
+from simulation.training_world import World, preempted, training, world
 
 from tunesmith.decide.finetunejob.observed import LiveProgress, RelatedObjects
 from tunesmith.decide.plan import Patch

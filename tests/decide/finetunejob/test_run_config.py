@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import yaml
-from manifest_cases import EXAMPLES, load_good
-from simulated_cluster import DIGEST, START, fine_tune_job, success
+from custom_resources.manifest_cases import EXAMPLES, load_good
+from simulation.simulated_cluster import DIGEST, START, fine_tune_job, success
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.finetunejob.method import resolve_method

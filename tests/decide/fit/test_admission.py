@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from published_memory import LLAMA_3_1_8B
-from simulated_cluster import success
-from training_world import World, world
+from simulation.simulated_cluster import success
+from simulation.training_world import World, world
+from training_memory.published_memory import LLAMA_3_1_8B
 
 from tunesmith.decide.finetunejob.observed import RelatedObjects
 from tunesmith_contract.report import ModelReport, RunReport

@@ -1,8 +1,8 @@
 """Expected duration of training, and the tokens that it counts."""
 
 import pytest
-from published_memory import LLAMA_2_7B, LLAMA_3_1_8B
-from training_runs import make_run
+from training_memory.published_memory import LLAMA_2_7B, LLAMA_3_1_8B
+from training_memory.training_runs import make_run
 
 from tunesmith.decide.fit.duration import estimate_duration, trained_tokens
 from tunesmith_contract.report import DatasetReport, TokenStatistics

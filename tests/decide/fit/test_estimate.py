@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from published_memory import LLAMA_3_1_8B
-from simulated_cluster import fine_tune_job, success
-from training_runs import make_run
-from training_world import World, world
+from simulation.simulated_cluster import fine_tune_job, success
+from simulation.training_world import World, world
+from training_memory.published_memory import LLAMA_3_1_8B
+from training_memory.training_runs import make_run
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.finetunejob.observed import RelatedObjects

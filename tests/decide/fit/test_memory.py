@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from published_memory import LLAMA_3_1_8B, LLAMA_3_2_1B, LLAMA_3_2_3B, PUBLISHED, Published
-from training_runs import make_run
+from training_memory.published_memory import LLAMA_3_1_8B, LLAMA_3_2_1B, LLAMA_3_2_3B, PUBLISHED, Published
+from training_memory.training_runs import make_run
 
 from tunesmith.decide.fit.memory import (
     CONTEXT,

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from published_memory import LLAMA_3_1_8B, LLAMA_3_3_70B
-from training_runs import make_run
+from training_memory.published_memory import LLAMA_3_1_8B, LLAMA_3_3_70B
+from training_memory.training_runs import make_run
 
 from tunesmith.decide.fit.memory import estimate
 from tunesmith.decide.fit.memory_fit import DOES_NOT_FIT, MAX_CHANGES, Fit, fit_free_settings, judge_fit

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from published_memory import LLAMA_3_1_8B
-from training_runs import make_run
+from training_memory.published_memory import LLAMA_3_1_8B
+from training_memory.training_runs import make_run
 
 from tunesmith.decide.fit.generated.engine_architectures import WITH_ADAPTERS, WITHOUT_ADAPTERS
 from tunesmith.decide.fit.servability import judge_servability

@@ -1,8 +1,8 @@
 """One step of a stage: when an attempt starts, is repeated, is stopped, or is the last one."""
 
 import pytest
-from run_objects import after, build_job, build_pod, build_record, failed_condition, train_stage
-from simulated_cluster import failure, success
+from simulation.run_objects import after, build_job, build_pod, build_record, failed_condition, train_stage
+from simulation.simulated_cluster import failure, success
 
 from tunesmith.api.reasons import RunReason
 from tunesmith.decide.plan import Create, Delete, Patch

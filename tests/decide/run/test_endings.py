@@ -1,8 +1,8 @@
 """Precedence of failures in a gang, and endings of Jobs whose pods are gone."""
 
 import pytest
-from run_objects import COMPLETE, build_job, build_pod, failed_condition
-from simulated_cluster import DIGEST, START, failure, success
+from simulation.run_objects import COMPLETE, build_job, build_pod, failed_condition
+from simulation.simulated_cluster import DIGEST, START, failure, success
 
 from tunesmith.api.reasons import RunReason
 from tunesmith.decide.run.endings import (

@@ -1,8 +1,8 @@
 """The limit that a run reaches first."""
 
 import pytest
-from run_objects import build_job, build_pod, build_record, failed_condition
-from simulated_cluster import DIGEST, START
+from simulation.run_objects import build_job, build_pod, build_record, failed_condition
+from simulation.simulated_cluster import DIGEST, START
 
 from tunesmith.api.reasons import RunReason
 from tunesmith.decide.run.children import Children

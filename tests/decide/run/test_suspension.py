@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from simulated_cluster import fine_tune_job
-from training_world import World, training
+from simulation.simulated_cluster import fine_tune_job
+from simulation.training_world import World, training
 
 from tunesmith.decide.plan import Patch
 

@@ -1,6 +1,6 @@
 """Run time and GPU time of pods, also across a suspension."""
 
-from run_objects import COMPLETE, after, build_job, build_pod
+from simulation.run_objects import COMPLETE, after, build_job, build_pod
 
 from tunesmith.decide.run.usage import USED_ANNOTATION, Usage, is_active, measure_usage, saved_usage
 

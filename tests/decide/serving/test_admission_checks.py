@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from alias_states import ALIAS, ago, version
-from serving_world import World, build_adapter, digest_of
+from simulation.alias_states import ALIAS, ago, version
+from simulation.serving_world import World, build_adapter, digest_of
 
 from tunesmith.api.adapterdeployment import Adapter
 from tunesmith.api.job_status import FineTuneJobStatus

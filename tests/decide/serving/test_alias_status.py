@@ -3,8 +3,8 @@
 from typing import Any, NamedTuple
 
 import pytest
-from alias_states import ago, candidate, context, fleet, record, target, version
-from serving_world import digest_of
+from simulation.alias_states import ago, candidate, context, fleet, record, target, version
+from simulation.serving_world import digest_of
 
 from tunesmith.api.adapterdeployment import MAX_HISTORY, MAX_REJECTED
 from tunesmith.decide.serving.alias_status import MAX_MESSAGE, build_adapter_status, summarize_phase

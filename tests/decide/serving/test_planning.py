@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from serving_world import ENVIRONMENT, UID, World, build_adapter, digest_of
+from simulation.serving_world import ENVIRONMENT, UID, World, build_adapter, digest_of
 
 from tunesmith.decide.plan import Apply, Create, Patch, Push
 from tunesmith_contract.agent import DesiredState

@@ -1,7 +1,7 @@
 """The way of a version from its source to all requests, or back."""
 
 import pytest
-from serving_world import ROLLOUT, World, build_adapter, digest_of
+from simulation.serving_world import ROLLOUT, World, build_adapter, digest_of
 
 from tunesmith_contract.agent import PROOF_FAILED
 

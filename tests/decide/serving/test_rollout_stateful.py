@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from long_form import cases
-from serving_world import FakePod, World, build_adapter, digest_of
+from simulation.serving_world import FakePod, World, build_adapter, digest_of
 
 from tunesmith.manifests.version_revision import read_rejection
 from tunesmith_contract.agent import PROOF_FAILED, DesiredAlias

@@ -1,7 +1,7 @@
 """What an alias may serve, and what people are told when it may not."""
 
 import pytest
-from serving_world import World, build_adapter, digest_of
+from simulation.serving_world import World, build_adapter, digest_of
 
 POLICY = digest_of("policy")
 

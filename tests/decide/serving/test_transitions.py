@@ -4,10 +4,10 @@ import json
 from typing import Any, NamedTuple
 
 import pytest
-from alias_states import ALIAS, NOW, ago, candidate, context, fleet, record, target, version
 from hypothesis import given
 from hypothesis import strategies as st
-from serving_world import ROLLOUT, digest_of
+from simulation.alias_states import ALIAS, NOW, ago, candidate, context, fleet, record, target, version
+from simulation.serving_world import ROLLOUT, digest_of
 
 from tunesmith.decide.serving.record import AliasRecord, Counts, PodTally, Reading, RolloutCandidate, Tally
 from tunesmith.decide.serving.rollout import (

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from stage_world import RowBuilders, World
+from stages.stage_world import RowBuilders, World
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith_contract.base import sha256_digest

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from stage_world import ProgressServer, RowBuilders, World
+from stages.stage_world import ProgressServer, RowBuilders, World
 
 from tunesmith_contract.layout import CHECKPOINT_FILE_ENV
 from tunesmith_contract.progress import (

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from stage_world import RowBuilders, World
+from stages.stage_world import RowBuilders, World
 
 from tunesmith_contract.artifact import ArtifactKind, Manifest
 from tunesmith_data.failures import UserError

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel
-from stage_world import RowBuilders, TrainReport, World
+from stages.stage_world import RowBuilders, TrainReport, World
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith_contract.artifact import ArtifactKind, Manifest

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from stage_world import ProgressServer, RowBuilders, TrainReport, World
+from stages.stage_world import ProgressServer, RowBuilders, TrainReport, World
 
 from tunesmith_contract.methods import Method
 from tunesmith_contract.run_config import EarlyStopping

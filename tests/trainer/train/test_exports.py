@@ -11,7 +11,7 @@ import torch
 import xllamacpp
 import yaml
 from peft import PeftModel
-from stage_world import ProgressServer, RowBuilders, World
+from stages.stage_world import ProgressServer, RowBuilders, World
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from tunesmith_contract.artifact import ArtifactKind, Manifest

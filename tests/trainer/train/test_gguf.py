@@ -9,7 +9,7 @@ import pytest
 import torch
 import xllamacpp
 from peft import PeftModel
-from stage_world import World
+from stages.stage_world import World
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith_contract.report import RunReport, parse_report

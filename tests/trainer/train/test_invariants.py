@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from stage_world import RowBuilders, World
+from stages.stage_world import RowBuilders, World
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith_contract.run_config import TrainConfig

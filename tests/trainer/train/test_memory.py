@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from memory_meter import SavedBytes
+from models.small_configs import make_config
 from peft import get_peft_model
-from published_memory import allocated
-from small_configs import make_config
-from training_step import peft_config, report_of, simulate
+from training_memory.memory_meter import SavedBytes
+from training_memory.published_memory import allocated
+from training_memory.training_step import peft_config, report_of, simulate
 from transformers import AutoModelForCausalLM
 
 from tunesmith.decide.fit.activations import saved_bytes

@@ -13,8 +13,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from stage_world import ProgressServer, TrainReport, World
-from tiny_models import make_config, make_tokenizer
+from models.tiny_models import make_config, make_tokenizer
+from stages.stage_world import ProgressServer, TrainReport, World
 from transformers import AutoModelForCausalLM
 
 from tunesmith_contract.artifact import Manifest

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gangs import Pod, end_gang, losses, start_gang
-from stage_world import RowBuilders, World
+from stages.gangs import Pod, end_gang, losses, start_gang
+from stages.stage_world import RowBuilders, World
 
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.exit_codes import ExitCode

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from full_disk import full_disk
-from gangs import Pod, end_gang, history, kill, start_gang
-from stage_world import RowBuilders, World
+from stages.full_disk import full_disk
+from stages.gangs import Pod, end_gang, history, kill, start_gang
+from stages.stage_world import RowBuilders, World
 
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory

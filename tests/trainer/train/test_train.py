@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from stage_world import RowBuilders, TrainReport, World, narrow
+from stages.stage_world import RowBuilders, TrainReport, World, narrow
 from transformers import AutoModelForCausalLM
 
 from tunesmith_contract.artifact import Manifest

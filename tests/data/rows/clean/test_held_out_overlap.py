@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from long_form import cases
-from planted_rows import EDITS, Row, Writer, edited, records_of
+from rows.planted_rows import EDITS, Row, Writer, edited, records_of
 
 from tunesmith_data.rows.clean.held_out_overlap import HeldOutOverlap, HeldOutSet, LeakedRow
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from long_form import cases
-from planted_rows import EDITS, Edit, Row, Writer, edited, records_of
+from rows.planted_rows import EDITS, Edit, Row, Writer, edited, records_of
 
 from tunesmith_data.rows.clean.boilerplate import Boilerplate
 from tunesmith_data.rows.clean.compared_text import normalize, numbers, row_parts

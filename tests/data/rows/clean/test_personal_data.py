@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from planted_rows import Writer, records_of
+from rows.planted_rows import Writer, records_of
 
 from tunesmith_data.rows.clean.personal_data import PersonalDataCheck, PersonalDataFinder, PersonalDataKind
 from tunesmith_data.rows.findings import MAX_EXAMPLES, Severity

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from browser import Browser, open_browser
-from data_reports import HOSTILE, make_agreement, make_clean_report, make_largest_report, make_report
+from rows.data_reports import HOSTILE, make_agreement, make_clean_report, make_largest_report, make_report
 from selenium.webdriver.common.keys import Keys
 
 from tunesmith_data.rows.page.charts import PLOT_HEIGHT, draw_counts, draw_curve, draw_histogram

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from planted_faults import chat_row, judged_rows, preference_rows, prompt_rows, survey, text_rows
+from rows.planted_faults import chat_row, judged_rows, preference_rows, prompt_rows, survey, text_rows
 
 from tunesmith_data.rows.report.data_report import LearningCurve
 from tunesmith_data.rows.schema.formats import Row

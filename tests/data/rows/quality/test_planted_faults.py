@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-import planted_faults
 import pytest
-from planted_faults import CLEAN, FAULTS, Planted, Rows, survey
+from rows import planted_faults
+from rows.planted_faults import CLEAN, FAULTS, Planted, Rows, survey
 
 #: Faults that are found in most of their rows only, since a model or a pattern tells them.
 STATISTICAL = {"suspected_wrong_label", "low_diversity"}

@@ -5,13 +5,13 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-import planted_faults
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from long_form import cases
-from planted_faults import chat_row, chat_rows, class_rows, judged_rows, preference_rows, survey
-from stage_world import RowBuilders
+from rows import planted_faults
+from rows.planted_faults import chat_row, chat_rows, class_rows, judged_rows, preference_rows, survey
+from stages.stage_world import RowBuilders
 
 from tunesmith_data.rows.findings import MAX_EXAMPLES, Issue, Severity
 from tunesmith_data.rows.quality import QualitySurvey

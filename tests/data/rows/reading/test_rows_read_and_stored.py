@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stored_rows import store_rows
+from rows.stored_rows import store_rows
 
 from tunesmith_contract.run_config import DataFormat
 from tunesmith_data.failures import DataError

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from long_form import cases
-from stored_rows import store_rows
+from rows.stored_rows import store_rows
 
 from tunesmith_contract.methods import Method
 from tunesmith_contract.run_config import DataFormat

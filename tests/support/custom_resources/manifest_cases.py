@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-MANIFESTS = Path(__file__).parents[1] / "control_plane" / "manifests"
+MANIFESTS = Path(__file__).parents[2] / "control_plane" / "manifests"
 GOOD = sorted(file.stem for file in (MANIFESTS / "good").glob("*.yaml"))
 
-_EXAMPLES = Path(__file__).parents[2] / "examples"
+_EXAMPLES = Path(__file__).parents[3] / "examples"
 EXAMPLES = sorted(file for folder in ("methods", "data") for file in (_EXAMPLES / folder).glob("*.yaml"))
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from operator_process import OperatorProcess, free_port, launch
-from pod_words import read_authority
+from control_plane.operator_process import OperatorProcess, free_port, launch
+from control_plane.pod_credentials import read_authority
 
 from tunesmith_cluster.fake import ControlPlane
 

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from manifest_cases import load_good
+from custom_resources.manifest_cases import load_good
 
 from tunesmith.api import GROUP, KINDS, VERSION
 from tunesmith.manifests.names import OWNER_UID_LABEL
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane
 
-CRDS = Path(__file__).parents[2] / "crds"
+CRDS = Path(__file__).parents[3] / "crds"
 
 
 def install_crds(control_plane: ControlPlane) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from api_server.watch_answers import Answer
 from kubernetes.aio.client import Configuration
-from watch_answers import Answer
 
 from tunesmith.controller_runtime.connection import Connection
 from tunesmith_cluster.certificates import Authority

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from simulated_cluster import (
+from simulation.simulated_cluster import (
     DIGEST,
     ENVIRONMENT,
     GENERATE,

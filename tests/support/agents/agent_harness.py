@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fake_engine import BASE_LOG_PROB, FakeEngine
+from agents.fake_engine import BASE_LOG_PROB, FakeEngine
 
 from tunesmith_agent.app import Agent
 from tunesmith_agent.http.limits import Limits

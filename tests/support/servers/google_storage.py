@@ -22,7 +22,7 @@ from urllib.parse import quote, unquote, urlsplit
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from storage_servers import ACCESS_KEY, SECRET_KEY, run_s3
+from servers.storage_servers import ACCESS_KEY, SECRET_KEY, run_s3
 
 EMAIL = "trainer@project.iam.example"
 _DENIED = b"<Error><Code>AccessDenied</Code><Message>Access denied.</Message></Error>"

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from models.tiny_models import make_model
 from peft import LoraConfig, PeftModel, get_peft_model
-from tiny_models import make_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith_contract.artifact import File, Lineage, Manifest, Probe

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from storage_servers import free_port, running
+from servers.storage_servers import free_port, running
 
 from tunesmith_images.cache import REPOSITORY, cache_dir, content_key, locked
 from tunesmith_images.system import ensure_programs

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from serving_world import build_adapter, digest_of
+from simulation.serving_world import build_adapter, digest_of
 
 from tunesmith.api.adapterdeployment import Adapter
 from tunesmith.decide.serving.fleet import Agent, Fleet, build_fleet

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from scripted_server import Received, Reply
+from servers.scripted_server import Received, Reply
 
 Say = Callable[[str], str]
 

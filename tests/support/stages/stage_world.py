@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import pytest
 import torch
-from tiny_models import make_model
+from models.tiny_models import make_model
 
 from tunesmith_contract.report import DatasetReport, EvaluationReport, ModelReport, RunReport, TrainingReport
 from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig, parse_run_config

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from memory_meter import MemoryMeter, SavedBytes, fake_copy, fake_tensors
 from peft import LoraConfig, get_peft_model
+from training_memory.memory_meter import MemoryMeter, SavedBytes, fake_copy, fake_tensors
 from trl.kernels import chunked_logprob
 from trl.trainer.utils import add_fused_lm_head
 

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from simulated_cluster import START, UID, fine_tune_job
+from simulation.simulated_cluster import START, UID, fine_tune_job
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import FineTuneJobReason
