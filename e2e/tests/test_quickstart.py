@@ -183,7 +183,7 @@ def test_a_second_version_takes_over_step_by_step(
     first, service = served
     second = train(installation, "second", "second")
     assert second != first
-    phases, answers, numbers = set(), Counter[str](), itertools.count(1000)
+    phases, answers, numbers = set[str](), Counter[str](), itertools.count(1000)
 
     def promoted(status: dict[str, Any]) -> bool:
         phases.update(adapter["phase"] for adapter in status["adapters"])

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from api_server.fake_api import FakeApi, until
@@ -13,6 +13,7 @@ from tunesmith.cluster import controller as controller_module
 from tunesmith.cluster.controller import Controller
 from tunesmith.cluster.reconciler import Reader, Reconciler
 from tunesmith.controller_runtime.backoff import Backoff
+from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.errors import ApiError, Conflict, Gone, Refused, Retryable
 from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.metrics import Metrics
@@ -23,7 +24,7 @@ from tunesmith.manifests.names import API_VERSION
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 ENVIRONMENT = Environment("trainer", "serving", "https://operator", "pem")
 CHILD = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "ns", "name": "child"}}
-BODY = {
+BODY: dict[str, Any] = {
     "apiVersion": API_VERSION,
     "kind": "FineTuneJob",
     "metadata": {"namespace": "ns", "name": "job", "uid": "job-uid", "generation": 1},
@@ -49,12 +50,11 @@ class Harness:
     """A controller on an API server in memory."""
 
     def __init__(self, plan: Callable[..., Plan]) -> None:
-        self.api: Any = FakeApi()
-        self.recorder = EventRecorder(self.api, Metrics(), "pod")
+        self.api = FakeApi()
+        client = cast(Client, self.api)
+        self.recorder = EventRecorder(client, Metrics(), "pod")
         reconciler = Reconciler("FineTuneJob", parse, observe, plan)
-        self.controller = Controller(
-            self.api, [reconciler], self.recorder, Metrics(), ENVIRONMENT, lambda: NOW
-        )
+        self.controller = Controller(client, [reconciler], self.recorder, Metrics(), ENVIRONMENT, lambda: NOW)
 
     def add(self, **spec: Any) -> None:
         self.controller.seen("ADDED", self.api.add({**BODY, "spec": {"valid": True, **spec}}))

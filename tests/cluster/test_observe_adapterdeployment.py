@@ -1,7 +1,7 @@
 """Observation of an AdapterDeployment: mostly from memory."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from api_server.fake_api import FakeApi
@@ -10,6 +10,7 @@ from simulation.serving_world import ENVIRONMENT, NAMESPACE, World, build_adapte
 from tunesmith.cluster.controller import Controller
 from tunesmith.cluster.observe_adapterdeployment import observe_adapterdeployment
 from tunesmith.cluster.reconciler import Reader
+from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.index import WATCHED_KINDS
 from tunesmith.controller_runtime.metrics import Metrics
@@ -32,7 +33,8 @@ class Setting:
         world = World(ADAPTER)
         world.reconcile()
         self.resource = world.resource
-        self.api: Any = FakeApi()
+        self.api = FakeApi()
+        self.client = cast(Client, self.api)
         if indexed:
             for api_version, kind in WATCHED_KINDS:
                 self.api.index.follow(api_version, kind, lambda: True)
@@ -45,7 +47,7 @@ class Setting:
             own = {"labels": labels | {"tunesmith.dev/stage": stage}}
             self.add({"apiVersion": "v1", "kind": "Pod", "metadata": metadata | own})
         self.controller = Controller(
-            self.api, [], EventRecorder(self.api, Metrics(), "pod"), Metrics(), ENVIRONMENT
+            self.client, [], EventRecorder(self.client, Metrics(), "pod"), Metrics(), ENVIRONMENT
         )
 
     def add(self, manifest: Body) -> None:
@@ -54,7 +56,7 @@ class Setting:
 
     @property
     def reader(self) -> Reader:
-        return Reader(self.api, self.controller.bodies, self.controller.live)
+        return Reader(self.client, self.controller.bodies, self.controller.live)
 
 
 @pytest.mark.parametrize("indexed", [True, False])

@@ -18,6 +18,7 @@ from tunesmith.controller_runtime.index import WATCHED_KINDS
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.manifests.gang_service import build_gang_service
 from tunesmith.manifests.objects import Body
+from tunesmith_contract.stages import Stage
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ async def test_missing_resources_are_observed_as_missing(api: Any, reader: Reade
 
 async def test_the_services_of_a_gang_come_from_the_index(api: Any, reader: Reader) -> None:
     job = FineTuneJob.parse(fine_tune_job(compute={"nodes": 2, "gpusPerNode": 1}))
-    service = api.add(build_gang_service(job, "train", 1))
+    service = api.add(build_gang_service(job, Stage.TRAIN, 1))
     api.index.put("v1", "Service", service)
     observed = await observe_finetunejob(reader, job)
     assert [body["metadata"]["uid"] for body in observed.children.services] == [service["metadata"]["uid"]]

@@ -24,9 +24,9 @@ from tunesmith.manifests.names import API_VERSION
 from tunesmith.manifests.objects import Body
 
 ARTIFACT = {"uri": "pvc://artifacts/x", "digest": "sha256:" + "0" * 64}
-ON_BASE = {"baseModel": {"fineTuneJobRef": {"name": "earlier"}}}
+ON_BASE: dict[str, Any] = {"baseModel": {"fineTuneJobRef": {"name": "earlier"}}}
 REWARD = {"name": "r", "model": {"fineTuneJobRef": {"name": "judge"}}}
-ON_REWARD = {"method": {"rloo": {"rewards": [REWARD]}}}
+ON_REWARD: dict[str, Any] = {"method": {"rloo": {"rewards": [REWARD]}}}
 ADAPTER = build_adapter("one", source={"fineTuneJobRef": {"name": "tune"}})
 
 

@@ -35,7 +35,15 @@ from tunesmith_contract.report import (
     TrainingReport,
     parse_report,
 )
-from tunesmith_contract.run_config import MAX_METRICS, MAX_REFERENCES, MAX_SUITES, Metric, parse_run_config
+from tunesmith_contract.run_config import (
+    MAX_METRICS,
+    MAX_REFERENCES,
+    MAX_SUITES,
+    GenerateConfig,
+    Metric,
+    PrepareConfig,
+    parse_run_config,
+)
 from tunesmith_contract.uris import InvalidUri, Scheme, mount_path, names_one_file, parse_uri
 
 DIGEST = "sha256:" + "f" * 64
@@ -225,7 +233,7 @@ def _largest_evaluation() -> EvaluationReport:
 
 def _largest(stage: str) -> RunReport:
     training = TrainingReport(artifact=_artifact(), steps=BIG, epochs=LONG, precision=WIDE * 8)
-    members = {
+    members: dict[str, dict[str, Any]] = {
         "generate": {"generation": _largest_generation()},
         "prepare": {"dataset": _largest_dataset(), "model": _largest_model()},
         "train": {"training": training},
@@ -331,7 +339,7 @@ def test_rows_to_prepare_come_from_somewhere() -> None:
     run = {"stage": "prepare", "owner": owner, "baseModel": "pvc://m/x", "validation": {}, "seed": 1}
     run |= {"method": {"sft": {}}, "output": "pvc://o"}
     made = parse_run_config(json.dumps(run | {"generated": "pvc://o/generated.jsonl"}))
-    assert made.stage == "prepare" and made.train == ()
+    assert isinstance(made, PrepareConfig) and made.train == ()
     with pytest.raises(ValidationError, match="there is nothing to train on"):
         parse_run_config(json.dumps(run))
 
@@ -342,7 +350,7 @@ def test_rows_are_generated_in_one_way() -> None:
     run = {"stage": "generate", "owner": owner, "seed": 1, "output": "pvc://o"}
     task = {"answers": {"prompts": "pvc://d/p"}}
     config = parse_run_config(json.dumps(run | {"generation": generation | task}))
-    assert config.stage == "generate" and config.generation.task == "answers"
+    assert isinstance(config, GenerateConfig) and config.generation.task == "answers"
     assert parse_run_config(config.to_json()) == config
     for tasks in ({}, task | {"paraphrases": {"rows": "pvc://d/r"}}):
         with pytest.raises(ValidationError, match="exactly one task"):

@@ -211,7 +211,7 @@ async def test_the_real_agent_proves_what_it_serves(
     name, uid = await asyncio.to_thread(serving.pod)
     (storage.root / TOKEN_FILE).write_text(await asyncio.to_thread(serving.token))
     (storage.root / CA_FILE).write_text(await asyncio.to_thread(serving.authority))
-    settings = {
+    settings: dict[str, Any] = {
         "operator_url": f"https://{serving.operator.host_name}:{serving.operator.tls_port}",
         "namespace": serving.namespace,
         "deployment": "ad",

@@ -1,6 +1,7 @@
 """Manifests applied to a real API server: what is taken, what people read when not, what may change."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def server(control_plane: ControlPlane) -> ControlPlane:
     """The API server with our three kinds established."""
     install_crds(control_plane)
     for plural in PLURALS.values():
-        eventually(lambda plural=plural: _served(control_plane, plural), what=f"discovery of {plural}")
+        eventually(partial(_served, control_plane, plural), what=f"discovery of {plural}")
     return control_plane
 
 

@@ -96,6 +96,4 @@ def test_deleted_nothing_of_it_stays(runs: Runs) -> None:
     for name in names:
         runs.delete(KIND, name)
     for name, body in names.items():
-        eventually(
-            lambda body=body: not runs.children(body), GARBAGE_SECONDS, what=f"the end of {name}'s children"
-        )
+        runs.wait_for_no_children(name, body, GARBAGE_SECONDS)

@@ -231,7 +231,5 @@ def test_deleted_in_any_phase_nothing_of_it_stays(runs: Runs) -> None:
     for name in names:
         runs.delete(KIND, name)
     for name, body in names.items():
-        eventually(
-            lambda body=body: not runs.children(body), GARBAGE_SECONDS, what=f"the end of {name}'s children"
-        )
+        runs.wait_for_no_children(name, body, GARBAGE_SECONDS)
     eventually(lambda: not runs.exists("EvalRun", "ends"), GARBAGE_SECONDS, what="the end of the EvalRun")

@@ -3,12 +3,14 @@
 import asyncio
 import ssl
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import pytest
 from api_server.fake_api import FakeApi
 from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store
 
+from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.tls import ensure_material, load_into
 from tunesmith.manifests.operator_certificate import AUTHORITY_DAYS, SERVING_DAYS, Material, renew
 
@@ -49,7 +51,7 @@ def test_pods_trust_both_authorities_while_one_follows_the_other() -> None:
 
 
 async def test_racing_replicas_agree() -> None:
-    api = FakeApi()
+    api = cast(Client, FakeApi())
     materials = await asyncio.gather(
         *(ensure_material(api, "system", "tls", HOSTS, lambda: NOW) for _ in range(4))
     )

@@ -118,7 +118,9 @@ def open_browser(profile: Path) -> Iterator[Browser]:
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
         missing = "Chromium is not installed: apt-get install chromium chromium-driver, or make setup as root"
-        pytest.fail(missing) if os.geteuid() == 0 else pytest.skip(missing)
+        if os.geteuid() == 0:
+            pytest.fail(missing)
+        pytest.skip(missing)
     options = Options()
     options.binary_location = chromium
     for flag in (*_FLAGS, f"--user-data-dir={profile}"):

@@ -52,7 +52,7 @@ def make_tiny_model(folder: Path) -> None:
         "make_model(pathlib.Path(sys.argv[1]), 'llama', json.loads(sys.argv[2]), 0)"
     )
     python = make_environment("trainer") / "bin" / "python"
-    command = [python, "-c", code, str(folder), json.dumps(texts)]
+    command = [str(python), "-c", code, str(folder), json.dumps(texts)]
     subprocess.run(command, check=True, cwd=SUPPORT)
 
 

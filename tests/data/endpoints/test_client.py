@@ -112,8 +112,10 @@ def test_an_address_where_nobody_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["grader.svc/score", "ftp://grader/score"])
 def test_an_address_that_is_none_is_not_asked_again(tmp_path: Path, url: str) -> None:
+    waits: list[float] = []
     with pytest.raises(UserError, match="write an http or https URL"):
-        Endpoint(url, "the grader", tmp_path, 1, sleep=pytest.fail).post({})
+        Endpoint(url, "the grader", tmp_path, 1, sleep=waits.append).post({})
+    assert waits == []
 
 
 def test_a_key_that_cannot_be_sent_is_not_shown(scripted: Callable[..., Setting], tmp_path: Path) -> None:

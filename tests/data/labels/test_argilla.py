@@ -107,7 +107,8 @@ class Labels:
 
     def dataset_id(self) -> str:
         datasets = self.server.call("GET", "/me/datasets")["items"]
-        return next(each["id"] for each in datasets if each["name"] == self.dataset)
+        identifier: str = next(each["id"] for each in datasets if each["name"] == self.dataset)
+        return identifier
 
 
 def right(fields: dict[str, str]) -> dict[str, Any]:

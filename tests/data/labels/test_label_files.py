@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from long_form import cases
-from rows.filled_sheets import fill, read_table
+from rows.filled_sheets import Person, fill, read_table
 
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.labels import LabelAggregate, LabelOutput
@@ -360,14 +360,11 @@ def test_two_answers_of_one_person_are_a_contradiction(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sheet = push(tmp_path, [PLAIN], "--task", "approve")
-    sheets = [
-        fill(
-            sheet,
-            tmp_path / f"{choice}.csv",
-            lambda line, choice=choice: {"annotator": "anna", "choice": choice},
-        )
-        for choice in ("yes", "no")
-    ]
+
+    def anna(choice: str) -> Person:
+        return lambda line: {"annotator": "anna", "choice": choice}
+
+    sheets = [fill(sheet, tmp_path / f"{choice}.csv", anna(choice)) for choice in ("yes", "no")]
     assert run_command(["labels", "agreement", *map(str, sheets)]) == ExitCode.DATA_ERROR
     assert 'two_answers: annotator: found "yes" and "no" by anna' in capsys.readouterr().err
 

@@ -189,7 +189,7 @@ def test_counts_add_up_whatever_sets_share(
 ) -> None:
     """Each row is of one set, and may be of others, too."""
     also = data.draw(st.lists(st.sampled_from(["", "t", "v", "e"]), min_size=len(first), max_size=len(first)))
-    sets = {name: [] for name in "tve"}
+    sets: dict[str, list[Any]] = {name: [] for name in "tve"}
     for row, *names in zip(make.rows(len(first), seed=5), first, also, strict=True):
         for name in set(filter(None, names)):
             sets[name].append(row)

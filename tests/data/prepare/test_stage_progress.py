@@ -44,7 +44,7 @@ def test_the_share_never_goes_back_and_is_whole_at_the_end_alone(
     told: list[tuple[PreparePart, int, int]],
 ) -> None:
     heard = Heard()
-    progress = PrepareProgress(heard, asks_teacher=True)  # type: ignore[arg-type]
+    progress = PrepareProgress(heard, asks_teacher=True)
     for part, rows, total in told:
         progress.for_part(part)(rows, total)
     shares = [done for done, _ in heard.told]
@@ -56,7 +56,7 @@ def test_the_share_never_goes_back_and_is_whole_at_the_end_alone(
 
 def test_a_total_that_grows_holds_the_share_where_it_is() -> None:
     heard = Heard()
-    read = PrepareProgress(heard, asks_teacher=False).for_part(PreparePart.READING)  # type: ignore[arg-type]
+    read = PrepareProgress(heard, asks_teacher=False).for_part(PreparePart.READING)
     for rows, total in ((100, 1000), (200, 4000), (300, 4000), (600, 4000)):
         read(rows, total)
     first, second, third, last = (done for done, _ in heard.told)

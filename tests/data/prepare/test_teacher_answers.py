@@ -77,6 +77,7 @@ def test_answers_become_conversations_that_are_learned(world: World, tmp_path: P
         "max_tokens": 64,
     }
     trained = world.train(world.train_config(report, method=run.method.to_dict()))
+    assert trained.training.loss is not None
     assert trained.training.loss > 0
 
 

@@ -35,8 +35,8 @@ class World(SimulatedCluster):
     def plan(self) -> Plan:
         run = EvalRun.parse(self.resource)
         job = FineTuneJob.parse(self.candidate) if self.candidate else None
-        children = (self.children(kind) for kind in ("ConfigMap", "Job", "Pod"))
-        seen = assemble_evaluation(run, *children, job)
+        config_maps, jobs, pods = (self.children(kind) for kind in ("ConfigMap", "Job", "Pod"))
+        seen = assemble_evaluation(run, config_maps, jobs, pods, job)
         return plan_evaluation(run, seen, self.now, ENVIRONMENT)
 
     def config(self) -> EvaluateConfig:
@@ -104,10 +104,9 @@ def test_the_contestants_are_pinned_when_it_begins() -> None:
     config = cluster.config()
     assert config.base_model == "hf://org/model@r1"
     assert [side.name for side in config.sides] == ["candidate", "baseline", "old"]
-    assert (config.sides[0].adapter, config.sides[1].adapter) == (
-        config.sides[0].adapter.model_copy(update={"uri": ARTIFACT["uri"], "digest": DIGEST}),
-        None,
-    )
+    candidate, baseline = config.sides[0].adapter, config.sides[1].adapter
+    assert candidate is not None
+    assert (candidate.uri, candidate.digest, baseline) == (ARTIFACT["uri"], DIGEST, None)
     assert config.sides[0].system_prompt == "Be brief."
     assert (config.sides[1].few_shot, config.few_shot_from) == (5, "configmap://rows/train.jsonl")
     assert config.output == "pvc://artifacts/team"
@@ -131,7 +130,11 @@ def test_a_folder_gives_no_examples(train: dict[str, Any]) -> None:
     assert cluster.status["phase"] == "Failed"
     assert cluster.status["failure"]["category"] == "UserError"
     assert "add fewShotFrom: {uri: …}" in cluster.status["failure"]["message"]
-    for spec in ({"fewShotFrom": {"uri": "pvc://data/few.jsonl"}}, {"baseline": {"base": {}}}):
+    specs: list[dict[str, Any]] = [
+        {"fewShotFrom": {"uri": "pvc://data/few.jsonl"}},
+        {"baseline": {"base": {}}},
+    ]
+    for spec in specs:
         asked = World(candidate, **{"baseline": {"base": {}, "fewShot": 5}} | spec)
         asked.reconcile()
         assert asked.status["phase"] == "Running"

@@ -20,7 +20,7 @@ from tunesmith.decide.finetunejob.observed import LiveProgress
 from tunesmith.manifests.run_snapshots import parse_inputs
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.progress import ProgressMetric, TrainerStatus
-from tunesmith_contract.run_config import GenerateConfig, parse_run_config
+from tunesmith_contract.run_config import GenerateConfig, TrainConfig, parse_run_config
 
 ROWS = f"pvc://artifacts/team/team/{UID}/generated/generated.jsonl"
 
@@ -68,7 +68,9 @@ def test_rows_are_generated_before_they_are_prepared() -> None:
     assert cluster.status["phase"] == "Preparing"
     cluster.succeed("prepare")
     run = parse_run_config(cluster.objects[("ConfigMap", "expenses-0f3c9d-run")]["data"]["run.json"])
-    assert run.stage == "train" and run.generation == DIGEST, "the artifact will say what its rows came of"
+    assert isinstance(run, TrainConfig) and run.generation == DIGEST, (
+        "the artifact will say what its rows came of"
+    )
     cluster.succeed("train")
     assert cluster.status["phase"] == "Succeeded"
     assert cluster.status["attempts"] == 3
@@ -191,7 +193,7 @@ def test_the_stage_is_told_all_that_was_written() -> None:
     ],
 )
 def test_each_task_reaches_the_stage(task: dict[str, Any], source: str) -> None:
-    method = {"dpo": {}} if "preferences" in task else {"sft": {}}
+    method: dict[str, Any] = {"dpo": {}} if "preferences" in task else {"sft": {}}
     generate = {name: value for name, value in GENERATE.items() if name != "answers"} | task
     cluster = generating(generate, method=method)
     assert config_of(cluster).generation.source == source

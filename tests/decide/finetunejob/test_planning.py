@@ -20,7 +20,7 @@ from tunesmith_contract.progress import (
     ProgressMetric,
     TrainerStatus,
 )
-from tunesmith_contract.run_config import parse_run_config
+from tunesmith_contract.run_config import TrainConfig, parse_run_config
 
 
 def test_first_sight_snapshots_the_inputs_and_prepares() -> None:
@@ -61,7 +61,7 @@ def test_prepared_data_is_in_status_and_every_auto_is_a_number() -> None:
         "baseModel": "pvc://models/tiny",
     }
     run = parse_run_config(cluster.objects[("ConfigMap", "expenses-0f3c9d-run")]["data"]["run.json"])
-    assert run.stage == "train"
+    assert isinstance(run, TrainConfig)
     assert run.dataset_digest == DIGEST
 
 
@@ -124,6 +124,7 @@ def test_what_may_pass_is_tried_again_within_the_limit_and_ever_later(code: int)
         plan = cluster.end(code)
         assert cluster.status["phase"] == "Training"
         assert cluster.condition("Ready")["reason"] == "Retrying"
+        assert plan.requeue_after is not None
         waits.append(plan.requeue_after)
         assert not cluster.live_jobs()
         cluster.pass_time(plan.requeue_after)

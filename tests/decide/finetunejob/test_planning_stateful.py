@@ -50,7 +50,7 @@ class FineTuneJobMachine(RuleBasedStateMachine):
     def make(
         self, backoff_limit: int, ttl: int | None, deadline: int | None, evaluated: bool, generates: bool
     ) -> None:
-        optional = {"ttlSecondsAfterFinished": ttl, "activeDeadlineSeconds": deadline}
+        optional: dict[str, Any] = {"ttlSecondsAfterFinished": ttl, "activeDeadlineSeconds": deadline}
         optional |= {"evaluation": EVALUATION if evaluated else None}
         optional |= {"dataset": {"generate": GENERATE} if generates else None}
         given = {name: value for name, value in optional.items() if value is not None}

@@ -12,13 +12,18 @@ from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.progress import PART, PreparePart, ProgressMetric, TrainerStatus
 
 
-def news(percent: int, attempt: int = 1, at: datetime = START, **metrics: str) -> LiveProgress:
+def news(percent: int, attempt: int = 1, at: datetime = START, **metrics: Any) -> LiveProgress:
     """A word of prepare's pod."""
     told = tuple(ProgressMetric(name=name, value=value) for name, value in metrics.items())
     status = TrainerStatus(
         last_updated_time=at, progress_percentage=percent, estimated_remaining_seconds=40, metrics=told
     )
     return LiveProgress("prepare", attempt, status)
+
+
+def word(part: str) -> dict[str, Any]:
+    """The metric that names the part."""
+    return {PART: part}
 
 
 def said(cluster: World) -> set[str]:
@@ -29,7 +34,7 @@ def said(cluster: World) -> set[str]:
 def preparing(**spec: Any) -> World:
     """A job that cleans its rows."""
     cluster = world(**spec)
-    cluster.progress = news(61, **{PART: "cleaning", "current_step": "610", "total_steps": "1000"})
+    cluster.progress = news(61, current_step="610", total_steps="1000", **word("cleaning"))
     cluster.reconcile()
     return cluster
 
@@ -48,7 +53,7 @@ def test_it_says_how_far_it_is_and_with_what() -> None:
 @pytest.mark.parametrize("part", PreparePart)
 def test_each_part_has_words(part: PreparePart) -> None:
     cluster = world()
-    cluster.progress = news(5, **{PART: part})
+    cluster.progress = news(5, **word(part))
     cluster.reconcile()
     (message,) = said(cluster)
     assert message.startswith(f"Attempt 1 of prepare runs: {part} ")
@@ -56,7 +61,7 @@ def test_each_part_has_words(part: PreparePart) -> None:
 
 def test_a_word_that_is_not_known_is_not_repeated() -> None:
     cluster = world()
-    cluster.progress = news(5, **{PART: "<script>"})
+    cluster.progress = news(5, **word("<script>"))
     cluster.reconcile()
     assert said(cluster) == {"Attempt 1 of prepare runs."}
 
@@ -67,7 +72,7 @@ def test_the_same_news_change_nothing() -> None:
     cluster.pass_time(60)
     assert cluster.plan().status == before
     moved = cluster.condition("Ready")["lastTransitionTime"]
-    cluster.progress = news(80, at=START + timedelta(seconds=60), **{PART: "judging"})
+    cluster.progress = news(80, at=START + timedelta(seconds=60), **word("judging"))
     cluster.reconcile()
     assert cluster.condition("Ready")["lastTransitionTime"] == moved
 
@@ -103,7 +108,7 @@ def test_an_attempt_that_ended_leaves_no_share() -> None:
     assert "progress" not in cluster.status
     cluster.pass_time(3600)
     cluster.reconcile()
-    cluster.progress = news(2, attempt=2, **{PART: "reading"})
+    cluster.progress = news(2, attempt=2, **word("reading"))
     cluster.reconcile()
     assert cluster.status["progress"]["percent"] == "2%"
     assert said(cluster) == {"Attempt 2 of prepare runs: reading rows."}

@@ -134,7 +134,9 @@ def test_a_reward_model_of_an_earlier_job_is_followed() -> None:
     cluster = World(fine_tune_job(method={"rloo": {"rewards": rewards}}))
     cluster.related = RelatedObjects(earlier={"earlier": earlier(kind="RewardAdapter")})
     cluster.reconcile()
-    (reward,) = parse_inputs(cluster.objects[INPUTS]).config.method.rewards
+    config = parse_inputs(cluster.objects[INPUTS]).config
+    assert isinstance(config, PrepareConfig)
+    (reward,) = config.method.rewards
     assert reward.model is not None
     assert (reward.model.uri, reward.model.base_model) == (ARTIFACT["uri"], "hf://org/model@c0ffee")
     assert secrets_of(cluster) == {}

@@ -16,7 +16,7 @@ from tunesmith_contract.run_config import OutputFormat
 HEX = "c" * 64
 
 
-def news(attempt: int = 1, remaining: int | None = None, at: Any = START, **metrics: str) -> LiveProgress:
+def news(attempt: int = 1, remaining: int | None = None, at: Any = START, **metrics: Any) -> LiveProgress:
     """What a pod said."""
     told = tuple(ProgressMetric(name=name, value=value) for name, value in metrics.items())
     status = TrainerStatus(last_updated_time=at, estimated_remaining_seconds=remaining, metrics=told)
@@ -148,7 +148,7 @@ def test_what_it_will_cost_is_said_before_it_begins(hours: str, kind: str) -> No
 def test_checkpoints_are_known_as_they_are_committed() -> None:
     cluster = training()
     for step in range(1, 8):
-        metrics = {
+        metrics: dict[str, Any] = {
             "checkpoint_step": str(step),
             "checkpoint_digest": HEX,
             "checkpoint_eval_loss": "0.5",
@@ -170,7 +170,7 @@ def test_checkpoints_are_known_as_they_are_committed() -> None:
     "metrics",
     [{"checkpoint_step": "1"}, {"checkpoint_step": "nan", "checkpoint_digest": HEX, "checkpoint_time": "1"}],
 )
-def test_half_a_word_about_a_checkpoint_is_not_believed(metrics: dict[str, str]) -> None:
+def test_half_a_word_about_a_checkpoint_is_not_believed(metrics: dict[str, Any]) -> None:
     cluster = training()
     cluster.progress = news(**metrics)
     cluster.reconcile()

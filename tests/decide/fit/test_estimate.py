@@ -13,8 +13,8 @@ from tunesmith.decide.finetunejob.observed import RelatedObjects
 from tunesmith.decide.fit.admission import asks_for_nodes
 from tunesmith.decide.fit.duration import estimate_duration, trained_tokens
 from tunesmith.decide.fit.estimate import Expected, count_steps, expect_training
-from tunesmith.decide.fit.gpus import find_product
 from tunesmith_contract.report import DatasetReport, TokenStatistics
+from tunesmith_contract.shared_rules.gpus import find_product
 
 H100 = {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", "nvidia.com/gpu.memory": "81559"}
 UNKNOWN = {"nvidia.com/gpu.product": "Abacus-1", "nvidia.com/gpu.memory": "81559"}

@@ -103,7 +103,9 @@ def test_another_engine_image_is_taken_once_it_is_written() -> None:
     world.settle()
     world.spec = world.spec | {"engine": {"gpus": 0, "image": "registry/mine:1"}}
     world.settle()
-    pod = world.find("Deployment")["spec"]["template"]["spec"]
+    deployment = world.find("Deployment")
+    assert deployment is not None
+    pod = deployment["spec"]["template"]["spec"]
     assert {container["image"] for container in pod["containers"] + pod["initContainers"]} == {
         "registry/mine:1"
     }
@@ -115,7 +117,7 @@ def test_replicas_are_changed_without_touching_the_pods_template() -> None:
     world.spec = world.spec | {"replicas": 1}
     actions = world.reconcile().actions
     assert [type(action).__name__ for action in actions] == ["Patch", "Delete"]
-    assert actions[0].patch["spec"]["replicas"] == 1
+    assert isinstance(actions[0], Patch) and actions[0].patch["spec"]["replicas"] == 1
 
 
 def test_a_service_of_someone_else_is_left_alone() -> None:
@@ -123,8 +125,9 @@ def test_a_service_of_someone_else_is_left_alone() -> None:
     world.objects["Service", "assistants"] = {"metadata": {"name": "assistants", "ownerReferences": []}}
     world.settle()
     assert world.condition("Stalled")["reason"] == "ServiceNameTaken"
-    assert "ownerReferences" in world.find("Service")["metadata"]
-    assert world.find("Service")["metadata"]["ownerReferences"] == []
+    service = world.find("Service")
+    assert service is not None
+    assert service["metadata"]["ownerReferences"] == []
 
 
 def test_an_agent_that_is_behind_is_told_again() -> None:

@@ -1,12 +1,14 @@
 """The way of a version from its source to all requests, or back."""
 
+from typing import Any
+
 import pytest
 from simulation.serving_world import ROLLOUT, World, build_adapter, digest_of
 
 from tunesmith_contract.agent import PROOF_FAILED
 
 
-def stable_world(**fields: object) -> World:
+def stable_world(**fields: Any) -> World:
     """Version 1 of ``expenses`` is stable on two pods."""
     world = World(build_adapter("one", **fields))
     world.settle()
@@ -14,7 +16,7 @@ def stable_world(**fields: object) -> World:
     return world
 
 
-def canary_world(**fields: object) -> World:
+def canary_world(**fields: Any) -> World:
     """Version 2 answers 5 % of the requests."""
     world = stable_world(**fields)
     world.set_adapter(build_adapter("two", **fields))

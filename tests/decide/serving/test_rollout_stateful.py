@@ -135,10 +135,10 @@ class RolloutMachine(RuleBasedStateMachine):
         self.world.reconcile(actions)
         for name, alias in self.aliases().items():
             old = before.get(name, DesiredAlias(name=name))
-            raised = alias.candidate and (alias.candidate != old.candidate or alias.weight > old.weight)
+            raised = alias.candidate != old.candidate or alias.weight > old.weight
             if alias.candidate == old.candidate:
                 assert alias.weight >= old.weight, "a client could change sides twice"
-            if raised and alias.weight:
+            if alias.candidate and raised and alias.weight:
                 assert proven[name, alias.candidate.digest], "weight for what is not proven"
             if alias.stable != old.stable:
                 assert alias.stable is not None, "a name lost its version"

@@ -10,6 +10,13 @@ def gated(word: str, **requirement: str) -> dict[str, object]:
     return build_adapter(word, requireEvalRun={"verdict": "Pass", **requirement})
 
 
+def stable_uri(world: World) -> str:
+    """Where pods are to fetch the stable version of the first alias from."""
+    stable = world.desired.aliases[0].stable
+    assert stable is not None
+    return stable.uri
+
+
 def test_no_passing_eval_run_blocks_and_names_what_is_missing() -> None:
     world = World(gated("one"))
     world.judge("quality", "one", "Inconclusive")
@@ -138,7 +145,7 @@ def test_an_artifact_that_pods_fetch_needs_no_claim(place: str) -> None:
     source = {"uri": place, "digest": digest_of("one")}
     world = World(build_adapter("one", source=source), artifactVolumes=[])
     world.settle()
-    assert world.desired.aliases[0].stable.uri == place
+    assert stable_uri(world) == place
     assert world.condition("SourcesReachable")["status"] == "True"
 
 
@@ -148,7 +155,7 @@ def test_the_same_bytes_at_another_place_are_read_there_without_a_rollout() -> N
     moved = {"uri": "pvc://artifacts/moved", "digest": digest_of("one")}
     world.set_adapter(build_adapter("one", source=moved))
     world.settle()
-    assert world.desired.aliases[0].stable.uri == "pvc://artifacts/moved"
+    assert stable_uri(world) == "pvc://artifacts/moved"
     assert (world.adapter()["phase"], world.adapter()["stable"]["version"]) == ("Stable", 1)
     assert world.reasons() == ["Loading", "Promoted"]
 

@@ -119,6 +119,10 @@ class Runs:
             found += [f"{path.rsplit('/', 1)[-1]}/{item['metadata']['name']}" for item in listed]
         return found
 
+    def wait_for_no_children(self, name: str, run: Body, timeout: float) -> None:
+        """Return once nothing is left of what the resource and its Jobs owned."""
+        eventually(lambda: not self.children(run), timeout, what=f"the end of {name}'s children")
+
     def exists(self, kind: str, name: str) -> bool:
         """Whether the resource is there."""
         try:

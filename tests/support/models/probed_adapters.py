@@ -72,7 +72,7 @@ def make_probes(model: PeftModel, model_folder: Path) -> tuple[Probe, ...]:
 def commit(model: PeftModel, probes: tuple[Probe, ...], storage: Path) -> dict[str, object]:
     """Save an adapter with a manifest; returns it as a Version in JSON."""
     staging = storage / "staging"
-    model.save_pretrained(staging)
+    model.save_pretrained(str(staging))
     files = tuple(
         File(path=path.name, size_bytes=path.stat().st_size, sha256=sha256_digest(path.read_bytes()))
         for path in sorted(staging.iterdir())

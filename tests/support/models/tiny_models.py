@@ -1,6 +1,6 @@
 """Tiny random language models: real architectures with 0.6 M parameters, trained in seconds."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -35,7 +35,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
-_CONFIGS: dict[Architecture, type[PreTrainedConfig]] = {
+_CONFIGS: dict[Architecture, Callable[..., PreTrainedConfig]] = {
     "llama": LlamaConfig,
     "mistral": MistralConfig,
     "qwen2": Qwen2Config,
@@ -43,7 +43,9 @@ _CONFIGS: dict[Architecture, type[PreTrainedConfig]] = {
 }
 
 
-def make_tokenizer(texts: Iterable[str], chat_template: str = CHAT_TEMPLATE) -> PreTrainedTokenizerFast:
+def make_tokenizer(
+    texts: Iterable[str], chat_template: str | None = CHAT_TEMPLATE
+) -> PreTrainedTokenizerFast:
     """A byte-level BPE of at most 512 tokens learnt from `texts`; it encodes any text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -10,6 +10,7 @@ from typing import Any
 
 import peft.peft_model
 import pytest
+import safetensors.torch
 import torch
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -69,7 +70,7 @@ def full_disk(part: str, full_at: int) -> Iterator[FullDisk]:
     disk = FullDisk(part, full_at)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "save", _through_the_disk(torch.save, disk))
-        saver = _through_the_disk(peft.peft_model.safe_save_file, disk)
+        saver = _through_the_disk(safetensors.torch.save_file, disk)
         patch.setattr(peft.peft_model, "safe_save_file", saver)
         _disks.append(disk)
         try:

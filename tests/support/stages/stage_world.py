@@ -9,14 +9,20 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import pytest
 import torch
 from models.tiny_models import make_model
 
 from tunesmith_contract.report import DatasetReport, EvaluationReport, ModelReport, RunReport, TrainingReport
-from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig, parse_run_config
+from tunesmith_contract.run_config import (
+    AnyConfig,
+    EvaluateConfig,
+    PrepareConfig,
+    TrainConfig,
+    parse_run_config,
+)
 from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.pod.workspace import Workspace
@@ -89,12 +95,13 @@ class EvaluateReport(RunReport):
 
 
 Report = TypeVar("Report", bound=RunReport)
+Config = TypeVar("Config", bound=AnyConfig)
 
 
 def narrow(kind: type[Report], report: RunReport | None) -> Report:
     """The same report in the type of its stage."""
     assert report is not None
-    return kind.model_construct(report.model_fields_set, **dict(report))
+    return cast(Report, kind.model_construct(report.model_fields_set, **dict(report)))
 
 
 class World:
@@ -171,9 +178,7 @@ class World:
         report = evaluate(config, self.storage, Workspace(self.storage, config), ProgressReporter({}))
         return narrow(EvaluateReport, report)
 
-    def start(
-        self, config: PrepareConfig | TrainConfig | EvaluateConfig, **env: str
-    ) -> subprocess.Popen[str]:
+    def start(self, config: AnyConfig, **env: str) -> subprocess.Popen[str]:
         """Run the stage as a pod does."""
         (self.root / "run.json").write_text(config.to_json())
         command = [sys.executable, "-m", "tunesmith_trainer", config.stage, "--mount-root", str(self.root)]
@@ -183,7 +188,7 @@ class World:
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
-    def _parse(self, config: dict[str, Any], kind: type[Any], owner: str, uid: str) -> Any:
+    def _parse(self, config: dict[str, Any], kind: type[Config], owner: str, uid: str) -> Config:
         owned = {
             "owner": {"kind": owner, "namespace": "ns", "name": "run", "uid": uid},
             "output": "pvc://out",

@@ -28,7 +28,7 @@ class MemoryMeter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0
         self.peak = 0
         self._seen: dict[int, weakref.ref[Any]] = {}
@@ -71,7 +71,7 @@ def fake_tensors() -> Iterator[None]:
 
 def fake_copy(model: torch.nn.Module) -> torch.nn.Module:
     """The same model, its parameters and buffers fake: take one from the meta device. Tied ones stay tied."""
-    made: dict[int, torch.Tensor] = {}
+    made: dict[int, Any] = {}
     for module in model.modules():
         for held in (module._parameters, module._buffers):
             for name, tensor in held.items():

@@ -101,7 +101,7 @@ def measure(model: Any, setup: Setup) -> Step:
 def _run(model: Any, setup: Setup, device: str, meter: MemoryMeter | None) -> tuple[int, int]:
     """Optimizer steps; what autograd kept in the last one, and what was held between two."""
     parameters = [each for each in model.parameters() if each.requires_grad]
-    fused = {"fused": True} if meter is None else {"foreach": False}
+    fused: dict[str, Any] = {"fused": True} if meter is None else {"foreach": False}
     optimizer = torch.optim.AdamW(parameters, **fused)
     ids = torch.zeros((setup.sequences, setup.length), dtype=torch.long, device=device)
     places = torch.arange(setup.length, device=device).expand(setup.sequences, -1).contiguous()

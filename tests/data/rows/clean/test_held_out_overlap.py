@@ -138,7 +138,7 @@ def test_all_kinds_of_rows_are_looked_through() -> None:
             {"role": "assistant", "content": "Perhaps."},
         ]
     }
-    train = [
+    train: list[Row] = [
         chat,
         {"prompt": question, "chosen": "Yes, of course.", "rejected": "No."},
         {"prompt": question},

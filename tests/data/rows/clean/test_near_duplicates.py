@@ -3,7 +3,7 @@
 import json
 import random
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,7 @@ def template_rows(kind: str, count: int = 1500) -> list[Row]:
     names, things = writer.words(60), writer.words(60)
     instruction = writer.text(100, 100)
     choose = writer.random.choice
-    made = {
+    made: dict[str, Callable[[], Row]] = {
         "amounts": lambda: asked(
             f"Write the record: {choose(names)} paid {writer.random.random():.6f}", "done"
         ),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -139,16 +140,16 @@ IBAN DE00 1234
 
 
 @pytest.mark.parametrize(("text", "masked"), PERSONAL)
-def test_personal_data_is_masked(text, masked):
+def test_personal_data_is_masked(text: str, masked: str) -> None:
     assert FINDER.mask(text)[0] == masked
 
 
 @pytest.mark.parametrize("text", HARMLESS)
-def test_other_numbers_and_words_are_left_alone(text):
+def test_other_numbers_and_words_are_left_alone(text: str) -> None:
     assert FINDER.find(text) == []
 
 
-def test_spans_point_into_the_text():
+def test_spans_point_into_the_text() -> None:
     text = "Anna (anna@example.com) called from +49 30 12345678."
     assert [(span.kind, text[span.start : span.end]) for span in FINDER.find(text)] == [
         (PersonalDataKind.EMAIL, "anna@example.com"),
@@ -156,7 +157,7 @@ def test_spans_point_into_the_text():
     ]
 
 
-def test_rows_are_masked_in_every_text_and_in_calls_of_tools():
+def test_rows_are_masked_in_every_text_and_in_calls_of_tools() -> None:
     call = {"type": "function", "function": {"name": "send", "arguments": {"to": ["anna@example.com"]}}}
     row = {
         "messages": [
@@ -173,13 +174,13 @@ def test_rows_are_masked_in_every_text_and_in_calls_of_tools():
     assert "anna@example.com" in json.dumps(row)
 
 
-def test_a_row_without_any_is_the_same_object():
+def test_a_row_without_any_is_the_same_object() -> None:
     row = {"prompt": "2 + 2?", "completion": "4", "label": True}
     assert FINDER.mask_row(row) == (row, {})
     assert FINDER.mask_row(row)[0] is row
 
 
-def test_what_is_reported_never_repeats_what_was_found():
+def test_what_is_reported_never_repeats_what_was_found() -> None:
     secrets = ["anna@example.com", "+49 30 12345678", f"ghp_{TOKEN}", "4111 1111 1111 1111"]
     rows = [
         {"prompt": f"{'Long before. ' * 50} My data: {secret}", "completion": "Noted."} for secret in secrets
@@ -197,7 +198,7 @@ def test_what_is_reported_never_repeats_what_was_found():
     assert not [secret for secret in secrets if secret in issue.to_json()]
 
 
-def test_the_issue_holds_a_bounded_number_of_examples():
+def test_the_issue_holds_a_bounded_number_of_examples() -> None:
     check = PersonalDataCheck(FINDER)
     check.update(
         records_of([{"prompt": f"user{number}@example.com", "completion": "ok"} for number in range(50)])
@@ -206,7 +207,7 @@ def test_the_issue_holds_a_bounded_number_of_examples():
     assert (issue.rows, len(issue.examples)) == (50, MAX_EXAMPLES)
 
 
-def test_masked_rows_are_reported_as_such():
+def test_masked_rows_are_reported_as_such() -> None:
     check = PersonalDataCheck(FINDER, masked=True)
     [record] = records_of([{"prompt": "anna@example.com", "completion": "ok"}])
     check.note(record, *FINDER.mask_row(record.row))
@@ -215,7 +216,7 @@ def test_masked_rows_are_reported_as_such():
     assert issue.examples[0].detail == "1 e-mail addresses"
 
 
-def test_nothing_is_said_of_clean_rows():
+def test_nothing_is_said_of_clean_rows() -> None:
     check = PersonalDataCheck(FINDER)
     check.update(records_of([Writer(1).row() for _ in range(20)]))
     assert list(check.finish()) == []
@@ -227,7 +228,7 @@ PARTS = st.sampled_from([text for text, _ in PERSONAL] + HARMLESS) | st.text(max
 @given(st.lists(PARTS, max_size=6).map("\n".join))
 @example("+1 (650) 253-0000\nx = 1234567890")
 @example("call +49 30 12345678 now\norder 4839201748")
-def test_masking_is_idempotent_and_spans_never_overlap(text):
+def test_masking_is_idempotent_and_spans_never_overlap(text: str) -> None:
     spans = FINDER.find(text)
     assert all(one.start < one.end <= other.start for one, other in pairwise(spans))
     masked, found = FINDER.mask(text)
@@ -238,14 +239,14 @@ def test_masking_is_idempotent_and_spans_never_overlap(text):
 @pytest.mark.parametrize(
     "text", ["@" * 5_000, "a" * 100_000 + "@b", ":" * 100_000, "1 " * 50_000, "-1" * 20_000]
 )
-def test_hostile_texts_take_no_long_time(text):
+def test_hostile_texts_take_no_long_time(text: str) -> None:
     FINDER.find("anna@example.com +49 30 12345678 84.17.203.11")  # Presidio is imported once.
     begin = time.process_time()
     FINDER.find(text)
     assert time.process_time() - begin < 2
 
 
-def test_no_network_is_asked_and_nothing_is_written(tmp_path):
+def test_no_network_is_asked_and_nothing_is_written(tmp_path: Path) -> None:
     script = (
         "import socket\n"
         "def refuse(*_): raise AssertionError('asks the network')\n"

@@ -526,4 +526,4 @@ def test_what_was_written_is_read_whatever_the_kinds_and_the_order_of_files(
 def test_a_heading_begins_a_passage_and_never_ends_one(text: str, lines: list[int]) -> None:
     passages = list(divide_lines(enumerate(text.split("\n"), start=1), 80, markdown=True))
     assert [line for line, _ in passages] == lines
-    assert "".join("".join(passage for _, passage in passages).split()) == "".join(text.split())
+    assert "".join("".join(str(passage) for _, passage in passages).split()) == "".join(text.split())

@@ -84,7 +84,7 @@ def test_sides_add_up_and_a_row_never_straddles(
 def test_a_row_stays_on_its_side_when_rows_move_or_come(
     folders: Folders, rows: Rows, more: Rows, grouped: bool, chance: Any
 ) -> None:
-    fields = {"group": "group"} if grouped else {"stratum": "group"}
+    fields: dict[str, Any] = {"group": "group"} if grouped else {"stratum": "group"}
     if grouped:
         # What is in two groups goes with one of them: a new row may bring another group.
         more = [row | {"prompt": f"new {row['prompt']}"} for row in more]
@@ -100,7 +100,7 @@ def test_a_row_stays_on_its_side_when_rows_move_or_come(
 @given(grouped_rows, st.integers(0, 9), st.booleans())
 def test_groups_stay_together(folders: Folders, rows: Rows, seed: int, stratified: bool) -> None:
     rows = [row | {"kind": row["prompt"][0]} for row in rows]
-    fields = {"group": "group", "stratum": "kind"}
+    fields: dict[str, Any] = {"group": "group", "stratum": "kind"}
     source = ValidationSource(
         fraction=0.5, group_field="group", stratify_field="kind" if stratified else None
     )
