@@ -9,6 +9,7 @@ import pytest
 import uvloop
 from agents.agent_harness import Running, Storage, running_agent
 from agents.fake_engine import FakeEngine
+from servers.storage_servers import s3 as s3
 from tenacity import wait_random
 
 from tunesmith_agent.control import desired_state, operator_link, reconciler

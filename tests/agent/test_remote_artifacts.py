@@ -1,25 +1,19 @@
 """Adapters from a bucket: fetched to the pod's own disk with the mounted Secret, removed with their last alias."""
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from io import BufferedReader
 from pathlib import Path
 
 import pytest
 from agents.agent_harness import Running, Storage, running_agent
 from agents.fake_engine import FakeEngine
-from servers.storage_servers import BUCKET, S3Server, run_s3
+from servers.storage_servers import BUCKET, S3Server
 
 from tunesmith_contract.agent import DesiredAlias, LoadState, Version
 from tunesmith_contract.uris import parse_uri
 from tunesmith_storage.artifacts import publish_artifact
 from tunesmith_storage.stores import open_remote
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with run_s3(tmp_path_factory.mktemp("s3")) as server:
-        yield server
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from servers.google_storage import run_gcs
-from servers.storage_servers import BUCKET, PASSWORD, USER, Registry, S3Server, run_registry, run_s3
+from servers.storage_servers import BUCKET, PASSWORD, USER, Registry, run_registry
+from servers.storage_servers import open_registry as open_registry
+from servers.storage_servers import s3 as s3
 
 from tunesmith_cluster.certificates import Authority
 from tunesmith_contract.artifact import Lineage, Manifest
@@ -29,13 +31,6 @@ def no_ambient_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """An S3 server."""
-    with run_s3(tmp_path_factory.mktemp("s3")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """Who signs the registry's certificate."""
     authority = Authority(tmp_path_factory.mktemp("authority"))
@@ -49,13 +44,6 @@ def registry(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> 
     folder = tmp_path_factory.mktemp("registry")
     certificate, key = authority.path("registry"), authority.path("registry", "key")
     with run_registry(folder, certificate, key, login=True) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def open_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A registry over plain HTTP that lets everyone in."""
-    with run_registry(tmp_path_factory.mktemp("open-registry")) as server:
         yield server
 
 

@@ -5,14 +5,14 @@ import shutil
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rows.data_reports import make_agreement
 from rows.labeled_rows import labels_left
-from servers.storage_servers import BUCKET, Registry, S3Server, run_registry, run_s3
+from servers.storage_servers import BUCKET, Registry, S3Server
 from stages.gangs import start_gang
 from stages.stage_world import RowBuilders, World
 
@@ -32,18 +32,6 @@ from tunesmith_trainer.worker import run_stage
 Config = PrepareConfig | TrainConfig | EvaluateConfig
 
 GANG_SECONDS = 180
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with run_s3(tmp_path_factory.mktemp("s3")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with run_registry(tmp_path_factory.mktemp("registry")) as server:
-        yield server
 
 
 class RemoteWorld:
@@ -203,24 +191,26 @@ def files_of(remote: RemoteWorld, report: RunReport) -> list[Any]:
 
 
 def test_work_files_on_a_bucket_and_artifacts_in_a_registry(
-    remote: RemoteWorld, registry: Registry, make: RowBuilders
+    remote: RemoteWorld, open_registry: Registry, make: RowBuilders
 ) -> None:
     remote.mount("workspace", remote.s3.secret())
     shutil.rmtree(remote.secrets / "output")
     remote.mount("output", {"plainHTTP": "true"})
-    places = {"workspace": f"{remote.uri}/work", "output": f"oci://{registry.host}/team/adapters"}
+    places = {"workspace": f"{remote.uri}/work", "output": f"oci://{open_registry.host}/team/adapters"}
     prepared = remote.prepare(make, "uid", **places)
     trained = remote.run(remote.place(remote.world.train_config(prepared), **places))
     assert trained.training
     artifact = trained.training.artifact
-    assert artifact.uri == f"oci://{registry.host}/team/adapters:{artifact.digest.replace(':', '-')}"
+    assert artifact.uri == f"oci://{open_registry.host}/team/adapters:{artifact.digest.replace(':', '-')}"
     fetched = remote.pod().artifact_folder(artifact.uri, artifact.digest)
     assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in fetched.iterdir()}
 
 
-def test_a_registry_keeps_no_work_files(remote: RemoteWorld, registry: Registry, make: RowBuilders) -> None:
+def test_a_registry_keeps_no_work_files(
+    remote: RemoteWorld, open_registry: Registry, make: RowBuilders
+) -> None:
     with pytest.raises(StorageError, match="workspace of pvc://, s3:// or gs://") as caught:
-        remote.prepare(make, "uid", output=f"oci://{registry.host}/team/adapters")
+        remote.prepare(make, "uid", output=f"oci://{open_registry.host}/team/adapters")
     assert classify(caught.value) == (FailureCategory.USER_ERROR, "WorkspaceNeeded")
 
 

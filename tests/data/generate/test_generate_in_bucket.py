@@ -1,27 +1,19 @@
 """Generate stage with a workspace in a bucket: a killed pod loses no paid answer."""
 
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import psutil
-import pytest
 from servers.scripted_server import Received, Reply, serve
 from servers.scripted_teacher import Teacher, answer, text_of
-from servers.storage_servers import BUCKET, S3Server, run_s3
+from servers.storage_servers import BUCKET, S3Server
 from stages.generation_runs import Setting, journalled, prompts
 from stages.stage_world import World
 
 from tunesmith_data.pod.storage import Storage
 from tunesmith_trainer.worker import run_stage
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with run_s3(tmp_path_factory.mktemp("s3")) as server:
-        yield server
 
 
 def test_a_killed_pod_loses_its_disk_and_no_answer(world: World, s3: S3Server, tmp_path: Path) -> None:

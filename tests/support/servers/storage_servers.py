@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tunesmith_cluster.binaries import program
 
 BUCKET = "artifacts"
@@ -133,3 +135,17 @@ def run_registry(
     command = [program("registry"), "serve", str(folder / "config.yaml")]
     with running(command, port, log, OTEL_TRACES_EXPORTER="none"):
         yield Registry(f"127.0.0.1:{port}", root, log)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server."""
+    with run_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def open_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry over plain HTTP that lets everyone in."""
+    with run_registry(tmp_path_factory.mktemp("open-registry")) as server:
+        yield server

@@ -1,19 +1,12 @@
-"""Fixtures for tests of data and trainer: mount root with models, data and output, and stage runs in it."""
+"""Mount root with models, data and output, and runs of stages in it."""
 
 import json
 import os
 import random
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
-
-import pytest
-import torch
-from models.tiny_models import make_model
 
 from tunesmith_contract.report import DatasetReport, EvaluationReport, ModelReport, RunReport, TrainingReport
 from tunesmith_contract.run_config import (
@@ -30,24 +23,6 @@ from tunesmith_data.prepare import prepare
 from tunesmith_trainer.evaluate.stage import evaluate
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.stage import train
-
-# Libraries warn of what they themselves do; ours must not warn.
-THIRD_PARTY_WARNINGS = (
-    "ignore::FutureWarning:transformers",
-    "ignore::FutureWarning:trl",
-    "ignore::FutureWarning:peft",
-    "ignore::DeprecationWarning",
-    "ignore::UserWarning:peft",
-    "ignore::UserWarning:torch",
-)
-
-
-def allow_third_party_warnings(items: list[pytest.Item], folder: Path) -> None:
-    """Let third parties warn in the tests of a folder."""
-    for item in items:
-        if folder in item.path.parents:
-            for warning in THIRD_PARTY_WARNINGS:
-                item.add_marker(pytest.mark.filterwarnings(warning))
 
 
 def make_rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -198,51 +173,12 @@ class World:
         return parsed
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny tensors gain nothing from a second thread, and a busy machine takes it away."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny models of three architectures."""
-    root = tmp_path_factory.mktemp("models")
-    texts = [json.dumps(row) for row in make_rows(200)]
-    for architecture in ("llama", "qwen3", "mistral"):
-        make_model(root / architecture, architecture, texts)
-    return root
-
-
-@pytest.fixture
-def world(tmp_path: Path, models: Path) -> World:
-    """A fresh world."""
-    root = tmp_path / "mnt"
-    root.mkdir()
-    return World(root, models)
-
-
-@pytest.fixture(scope="module")
-def shared_world(tmp_path_factory: pytest.TempPathFactory, models: Path) -> World:
-    """A world for all tests of a module: each takes a uid of its own."""
-    return World(tmp_path_factory.mktemp("mnt"), models)
-
-
 class RowBuilders:
     """Builders of training rows for tiny models."""
 
     rows = staticmethod(make_rows)
     row = staticmethod(make_row)
     preferences = staticmethod(make_preferences)
-
-
-@pytest.fixture(scope="session")
-def make() -> RowBuilders:
-    """Builders of rows."""
-    return RowBuilders()
 
 
 class ProgressServer(NamedTuple):
@@ -255,26 +191,3 @@ class ProgressServer(NamedTuple):
 
     url: str
     received: list[tuple[str | None, bytes]]
-
-
-@pytest.fixture
-def server() -> Iterator[ProgressServer]:
-    """Progress server on a free port."""
-    received: list[tuple[str | None, bytes]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            received.append((self.headers["Authorization"], body))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield ProgressServer(f"http://127.0.0.1:{server.server_port}/progress", received)
-        server.shutdown()
-        thread.join()
