@@ -17,6 +17,12 @@ trainer = $$(python3 -m tunesmith_images venv trainer)/bin
 pure := tests/contract tests/api tests/decide tests/manifests tests/checks
 staged := $(addprefix tests/,data trainer storage harness control_plane image)
 unit := $(filter-out $(pure) $(staged) tests/support, $(patsubst %/,%,$(wildcard tests/*/)))
+# What mypy checks in the environment of the trainer: that of development lacks torch.
+torch := data/src trainer-image/src tests/data tests/trainer \
+	$(addprefix tests/support/,argilla_server browser.py models rows stages training_memory)
+# The cache lies in the environment, so that all checkouts share it; its database serves one process at a time.
+mypy = environment=$$(python3 -m tunesmith_images venv $(1)) && \
+	flock "$$environment/mypy.lock" "$$environment/bin/mypy" --cache-dir "$$environment/mypy-cache"
 long := --long --timeout=0 -m "many_cases or long"
 # Two processes share the files of a stage; each has fixtures of its own, such as a control plane.
 two := -n 2 --dist loadfile
@@ -77,10 +83,9 @@ coverage-raise: ## Lift the floors of coverage to what the last `make test` cove
 lint: ## Formatting, ruff, mypy, import-linter; the chart with helm lint and helm template
 	@$(dev)/ruff format --check .
 	@$(dev)/ruff check .
-	@$(dev)/mypy contract/src storage/src operator/src serving-image/src docs/generate/src e2e/checks/src e2e/cluster/src e2e/images/src e2e/demo/src
-	@$(dev)/mypy --python-executable $$(python3 -m tunesmith_images venv data)/bin/python data/src
-	@$(trainer)/mypy --cache-dir .mypy_cache/trainer trainer-image/src tests/trainer
-	@$(dev)/mypy tests/agent tests/storage tests/support/agents/agent_harness.py tests/support/agents/fake_engine.py
+	@$(call mypy,dev) contract/src storage/src operator/src serving-image/src docs/generate/src $(wildcard e2e/*/src) e2e/tests tests \
+		$(addprefix --exclude=,$(torch))
+	@$(call mypy,trainer) $(torch)
 	@$(dev)/lint-imports
 	@helm=$$($(dev)/python -m tunesmith_cluster path helm); \
 		exec 2> >(grep -v 'found symbolic link' >&2 || true); \
