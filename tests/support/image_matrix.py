@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunesmith_contract.methods import DPOLoss
 from tunesmith_contract.uris import Scheme
 
 Document = dict[str, Any]
@@ -115,6 +116,21 @@ RUNS = (
         Scheme.GS,
     ),
     TrainingRun("rloo", "prompts", _rewards_of_models, "LoRA", ("Adapter",), Scheme.OCI, after="reward"),
+)
+
+#: These run in one pod: they differ in their loss alone. EXO needs a label smoothing.
+DPO_LOSS_RUNS = tuple(
+    TrainingRun(
+        f"loss-{loss.lower()}",
+        "preferences",
+        _fixed(
+            {"dpo": {"loss": loss, "labelSmoothing": 0.1 if loss is DPOLoss.EXO_PAIR else 0, **_MAX_LENGTH}}
+        ),
+        "LoRA",
+        ("Adapter",),
+        Scheme.PVC,
+    )
+    for loss in DPOLoss
 )
 
 
