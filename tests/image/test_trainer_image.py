@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from filled_sheets import fill
 from google_storage import run_gcs
-from image_matrix import BASE_MODEL, BATCH, DPO_LOSS_RUNS, RUNS, STEPS, Servers, TrainingRun, make_data_sets
+from image_matrix import BASE_MODEL, DPO_LOSS_RUNS, RUNS, Servers, TrainingRun, make_data_sets
 from image_pods import Ended, PodHost
 from scripted_server import Received, Reply, serve
 from scripted_teacher import Teacher
@@ -99,7 +99,7 @@ class World:
             **self._common_config(run),
             "stage": "prepare",
             "train": [f"pvc://data/{run.rows}.jsonl"],
-            "validation": {"fraction": 0.1},
+            "validation": {"fraction": run.held_out},
             "seed": 1,
         }
 
@@ -111,9 +111,9 @@ class World:
             "adapter": {"type": run.adapter, "rank": 4} if run.adapter else None,
             "hyperparameters": {
                 "learningRate": 1e-2,
-                "batchSize": BATCH,
+                "batchSize": run.batch,
                 "microBatchSize": 2,
-                "maxSteps": STEPS,
+                "maxSteps": run.steps,
                 "warmupRatio": 0,
             },
             "checkpoints": {"everySteps": 1, "keep": 1},
@@ -249,24 +249,8 @@ def test_every_value_has_a_run() -> None:
     assert {key for reward in rewards for key in reward} | {"weight"} == set(fields.values())
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
-def test_a_run_trains_and_delivers(
-    run: TrainingRun, world: World, outcomes: dict[str, "Future[Outcome]"]
-) -> None:
-    training = succeeded(outcomes[run.name].result().trained).training
-    assert training
-    assert training.steps == STEPS
-    delivered = {export.format: export.artifact for export in training.exports}
-    assert {OutputFormat.ADAPTER, *delivered} == set(run.formats)
-    result = world.read_artifact(run, training.artifact)
-    assert ("adapter_model.safetensors" if run.adapter else "model.safetensors") in result
-    if merged := delivered.get(OutputFormat.MERGED):
-        assert "model.safetensors" in world.read_artifact(run, merged)
-    if gguf := delivered.get(OutputFormat.GGUF):
-        assert world.read_artifact(run, gguf)["model.gguf"] == b"GGUF"
-
-
-def test_every_dpo_loss_trains(world: World) -> None:
+def test_every_dpo_loss_trains(world: World, outcomes: dict[str, "Future[Outcome]"]) -> None:
+    """One pod, beside those of ``outcomes``, which are waited for later: imports would take most of a pod's time."""
     folder = world.host.claim("series")
     train = [world.train_config(run) for run in DPO_LOSS_RUNS]
     series = {"prepare": world.prepare_config(DPO_LOSS_RUNS[0]), "train": train}
@@ -284,8 +268,25 @@ def test_every_dpo_loss_trains(world: World) -> None:
     ]
     for run, report in zip(DPO_LOSS_RUNS, reports, strict=True):
         assert report.training
-        assert report.training.steps == STEPS
+        assert report.training.steps == run.steps
         assert "adapter_model.safetensors" in world.read_artifact(run, report.training.artifact)
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_a_run_trains_and_delivers(
+    run: TrainingRun, world: World, outcomes: dict[str, "Future[Outcome]"]
+) -> None:
+    training = succeeded(outcomes[run.name].result().trained).training
+    assert training
+    assert training.steps == run.steps
+    delivered = {export.format: export.artifact for export in training.exports}
+    assert {OutputFormat.ADAPTER, *delivered} == set(run.formats)
+    result = world.read_artifact(run, training.artifact)
+    assert ("adapter_model.safetensors" if run.adapter else "model.safetensors") in result
+    if merged := delivered.get(OutputFormat.MERGED):
+        assert "model.safetensors" in world.read_artifact(run, merged)
+    if gguf := delivered.get(OutputFormat.GGUF):
+        assert world.read_artifact(run, gguf)["model.gguf"] == b"GGUF"
 
 
 def test_rows_are_generated_and_prepared(world: World, outcomes: dict[str, "Future[Outcome]"]) -> None:
