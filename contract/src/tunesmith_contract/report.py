@@ -313,13 +313,9 @@ def parse_report(message: str | bytes) -> RunReport | None:
         return None
 
 
-def _size(report: RunReport) -> int:
-    return len(report.to_json().encode())
-
-
 def _fit(report: RunReport) -> RunReport:
     """Shorten the report, one step at a time, until it fits."""
-    while _size(report) > TERMINATION_MESSAGE_BYTES:
+    while len(report.to_json().encode()) > TERMINATION_MESSAGE_BYTES:
         if report.failure:
             report = report.model_copy(update={"failure": _shorten_failure(report.failure)})
         elif report.dataset and (changes := _shorter_dataset(report.dataset)):

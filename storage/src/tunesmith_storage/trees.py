@@ -51,7 +51,11 @@ def fetch_tree(
         outlines: download only the headers of weight files, which hold their shapes, into a folder of their own.
     """
     listed = remote.entries()
-    entries = {path: entry for path, entry in listed.items() if _matches(path, patterns)}
+    entries = {
+        path: entry
+        for path, entry in listed.items()
+        if "/" not in path and any(fnmatch(path, pattern) for pattern in patterns)
+    }
     revision, digests = tree_revision(entries), dict[str, str]()
     if MANIFEST_FILE in listed and not holds_rows:
         manifest = read_manifest(remote, listed[MANIFEST_FILE])
@@ -77,10 +81,6 @@ def tree_revision(entries: dict[str, Entry]) -> str:
     """Digest over paths, sizes and identities of files; it changes whenever their bytes do."""
     described = {path: [entry.size_bytes, entry.identity] for path, entry in entries.items()}
     return sha256_digest(canonical_json(described))
-
-
-def _matches(path: str, patterns: Sequence[str]) -> bool:
-    return "/" not in path and any(fnmatch(path, pattern) for pattern in patterns)
 
 
 def _read_header(remote: Remote, entry: Entry) -> bytes:
