@@ -50,15 +50,15 @@ def fetch_tree(
         holds_rows: the files are a data set: a manifest beside them is not an artifact's.
         outlines: download only the headers of weight files, which hold their shapes, into a folder of their own.
     """
-    listed = remote.entries()
+    all_entries = remote.entries()
     entries = {
         path: entry
-        for path, entry in listed.items()
+        for path, entry in all_entries.items()
         if "/" not in path and any(fnmatch(path, pattern) for pattern in patterns)
     }
     revision, digests = tree_revision(entries), dict[str, str]()
-    if MANIFEST_FILE in listed and not holds_rows:
-        manifest = read_manifest(remote, listed[MANIFEST_FILE])
+    if MANIFEST_FILE in all_entries and not holds_rows:
+        manifest = read_manifest(remote, all_entries[MANIFEST_FILE])
         revision, digests = manifest.digest, {file.path: file.sha256 for file in manifest.files}
     folder = root / ("outlines" if outlines else "whole") / revision.replace(":", "-")
 

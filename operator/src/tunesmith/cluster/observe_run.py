@@ -33,8 +33,8 @@ async def observe_run_children(client: Client, owner: Metadata) -> RunChildren:
     if any(_is_ahead_of(job, pods) for job in jobs):
         # The watch of Jobs may be ahead of the one of pods; a list is not, and the pods hold exit codes and messages.
         # Indexed pods that the list lacks stay: the watch has not yet delivered their removal.
-        listed = await client.list("v1", "Pod", owner.namespace, children_selector(owner.uid))
-        pods = tuple({pod["metadata"]["uid"]: pod for pod in (*pods, *listed)}.values())
+        listed_pods = await client.list("v1", "Pod", owner.namespace, children_selector(owner.uid))
+        pods = tuple({pod["metadata"]["uid"]: pod for pod in (*pods, *listed_pods)}.values())
     return RunChildren(config_maps, jobs, (*pods, *_removed_pods(client, owner, jobs, pods)))
 
 

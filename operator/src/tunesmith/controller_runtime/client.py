@@ -85,10 +85,10 @@ class Client:
         With ``namespace`` None: of all namespaces that the operator watches.
         """
         objects: Bodies = []
-        for listed in (self.namespaces or (None,)) if namespace is None else (namespace,):
-            objects += (
-                await self.list_with_version(api_version, kind, listed, label_selector, field_selector)
-            )[0]
+        namespaces = (self.namespaces or (None,)) if namespace is None else (namespace,)
+        for name in namespaces:
+            listed, _ = await self.list_with_version(api_version, kind, name, label_selector, field_selector)
+            objects += listed
         return objects
 
     async def list_with_version(

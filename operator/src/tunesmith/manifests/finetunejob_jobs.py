@@ -25,47 +25,35 @@ GENERATE_GRACE_SECONDS = 120
 TRAIN_GRACE_SECONDS = 120
 
 
-def build_generate_job(
+def build_data_job(
     job: FineTuneJob,
     inputs: Inputs,
+    stage: Stage,
     attempt: int,
     environment: Environment,
     secrets: Mapping[str, str] | None = None,
 ) -> KubernetesObject:
-    """Job of one attempt to generate rows: placed as the training pods are, without their GPUs and size.
+    """Job of one attempt to generate or prepare rows: placed as the training pods are, without their GPUs and size.
 
     Args:
+        stage: ``generate`` or ``prepare``.
         secrets: those that the stage opens, by role.
     """
-    assert inputs.generate is not None
-    reads = generation_uris(inputs.generate)
-    pod = _trainer_pod(job, inputs, inputs.generate, reads, GENERATE_REQUESTS, secrets)
-    fetches = any(uri.scheme is Scheme.HF for uri in reads)
-    pod = replace(
-        pod,
-        config_key=GENERATE_KEY,
-        token_secret=pod.token_secret if fetches else None,
-        grace_seconds=GENERATE_GRACE_SECONDS,
-    )
-    return build_trainer_job(job, Stage.GENERATE, attempt, pod, environment)
-
-
-def build_prepare_job(
-    job: FineTuneJob,
-    inputs: Inputs,
-    attempt: int,
-    environment: Environment,
-    secrets: Mapping[str, str] | None = None,
-) -> KubernetesObject:
-    """Job of one attempt to prepare the data: placed as the training pods are, without their GPUs and size.
-
-    Args:
-        secrets: those that the stage opens, by role.
-    """
-    assert isinstance(inputs.config, PrepareConfig)
-    reads = data_uris(inputs.config)
-    pod = _trainer_pod(job, inputs, inputs.config, reads, PREPARE_REQUESTS, secrets)
-    return build_trainer_job(job, Stage.PREPARE, attempt, pod, environment)
+    if stage is Stage.GENERATE:
+        assert inputs.generate is not None
+        reads = generation_uris(inputs.generate)
+        pod = _trainer_pod(job, inputs, inputs.generate, reads, GENERATE_REQUESTS, secrets)
+        fetches = any(uri.scheme is Scheme.HF for uri in reads)
+        pod = replace(
+            pod,
+            config_key=GENERATE_KEY,
+            token_secret=pod.token_secret if fetches else None,
+            grace_seconds=GENERATE_GRACE_SECONDS,
+        )
+    else:
+        assert isinstance(inputs.config, PrepareConfig)
+        pod = _trainer_pod(job, inputs, inputs.config, data_uris(inputs.config), PREPARE_REQUESTS, secrets)
+    return build_trainer_job(job, stage, attempt, pod, environment)
 
 
 def build_train_job(

@@ -93,9 +93,9 @@ def generation_secrets(spec: FineTuneJobSpec) -> dict[str, tuple[str, str]]:
             f"{_FIELD}.filter.rewards[{reward.name}].endpoint",
         )
     return {
-        str(role): (what.secret_ref.name, f"{field}.secretRef.name")
-        for role, (what, field) in written.items()
-        if what is not None and what.secret_ref is not None
+        str(role): (opened.secret_ref.name, f"{field}.secretRef.name")
+        for role, (opened, field) in written.items()
+        if opened is not None and opened.secret_ref is not None
     }
 
 
