@@ -14,7 +14,6 @@ from tunesmith.decide.finetunejob.run_config import resolve_run
 from tunesmith.decide.plan import Create
 from tunesmith.decide.run.children import Children
 from tunesmith.manifests.eval_run import build_eval_run
-from tunesmith.manifests.finetunejob_jobs import build_data_job, build_train_job
 from tunesmith.manifests.result_config_map import (
     AttemptOutcome,
     AttemptRecord,
@@ -28,6 +27,7 @@ from tunesmith.manifests.run_snapshots import (
     parse_inputs,
     parse_run,
 )
+from tunesmith.manifests.stage_jobs import build_data_job, build_train_job
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_contract.stages import Stage
 

@@ -7,7 +7,6 @@ from tunesmith_contract.agent import DESIRED_FILE
 from tunesmith_contract.layout import CONFIG_DIR, SecretRole
 from tunesmith_contract.uris import Scheme, StorageUri, mount_path, parse_uri
 
-from .desired_config_map import desired_config_map_name
 from .environment import Environment
 from .names import OWNER_UID_LABEL, STAGE_LABEL, Component, Owner, child_labels, child_metadata
 from .objects import KubernetesObject
@@ -19,6 +18,7 @@ from .pods import (
     secret_volumes,
     storage_volumes,
 )
+from .serving_config_maps import desired_config_map_name
 
 AGENT, ENGINE = "agent", "engine"
 AGENT_PORT, AGENT_PORT_NAME = 8000, "http"

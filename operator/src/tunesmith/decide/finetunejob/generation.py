@@ -6,7 +6,7 @@ from tunesmith.api.endpoints import ChatEndpoint
 from tunesmith.api.filter_rewards import EndpointReward
 from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
 from tunesmith.api.generate import Generate, SeedRows
-from tunesmith.manifests.finetunejob_jobs import generation_uris
+from tunesmith.manifests.stage_jobs import generation_uris
 from tunesmith_contract import generation as contract
 from tunesmith_contract.layout import SecretRole, filter_role, generated_uri, work_uri
 from tunesmith_contract.run_config import GenerateConfig, HeldOut, Owner

@@ -10,12 +10,12 @@ from tunesmith.decide.run.limits import RunLimits, budget_seconds_left
 from tunesmith.decide.run.stage import StageDefinition
 from tunesmith.decide.run.waiting import References
 from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.finetunejob_jobs import build_data_job, build_train_job
 from tunesmith.manifests.gang_service import build_gang_service
 from tunesmith.manifests.names import QUEUE_LABEL
 from tunesmith.manifests.objects import KubernetesObject
 from tunesmith.manifests.result_config_map import AttemptRecord, Remedy
 from tunesmith.manifests.run_snapshots import Inputs
+from tunesmith.manifests.stage_jobs import build_data_job, build_train_job
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_contract.stages import Stage

@@ -14,15 +14,15 @@ from tunesmith.api.common import Model
 from tunesmith.api.job_status import FineTuneJobStatus
 from tunesmith.decide.plan import Action, Apply, Create, Delete, Event, Patch, Plan, Push, owned_by
 from tunesmith.manifests.applied import is_applied, with_applied
-from tunesmith.manifests.desired_config_map import (
+from tunesmith.manifests.environment import Environment
+from tunesmith.manifests.names import STAGE_LABEL, Component
+from tunesmith.manifests.objects import Body, KubernetesObject
+from tunesmith.manifests.serving_config_maps import (
     RECORD_KEY,
     build_desired_config_map,
     desired_config_map_name,
     read_desired,
 )
-from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.names import STAGE_LABEL, Component
-from tunesmith.manifests.objects import Body, KubernetesObject
 from tunesmith.manifests.serving_deployment import (
     build_serving_deployment,
     build_serving_disruption_budget,
