@@ -166,7 +166,7 @@ class ModelShape(Report):
 class ModelReport(Report):
     """Report on the base model; ``revision`` is a commit, or a digest of the files.
 
-    ``quantization`` is the method of a base model that is quantised already, such as ``gptq``.
+    ``quantization`` is the method of a base model that is quantized already, such as ``gptq``.
     """
 
     revision: str = Field(max_length=80)

@@ -166,8 +166,8 @@ def _build_plan(
     record = step.last_record(Stage.EVALUATE)
     ended_at = record.ended_at if over and record else None
     expiry = expire(run, run.status.phase in TERMINAL, observed.children.jobs, ended_at, now)
-    is_news = len(step.children.records) > len(observed.children.records)
-    events = (*step.events, *(_verdict_events(run, step) if is_news else ()), *expiry.events)
+    has_new_record = len(step.children.records) > len(observed.children.records)
+    events = (*step.events, *(_verdict_events(run, step) if has_new_record else ()), *expiry.events)
     return Plan(
         actions=(*created, *step.actions, *expiry.actions),
         status=build_evaluation_status(run, EvaluationView(inputs, step), now),

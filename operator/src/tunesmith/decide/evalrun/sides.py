@@ -33,12 +33,12 @@ def resolve_sides(run: EvalRun, job: FineTuneJob | None) -> EvaluateConfig | Not
         where = f"namespace {run.metadata.namespace}"
         return NotReady(f'FineTuneJob "{reference.name}" does not exist in {where}: create it.')
     if job.status.phase is FineTuneJobPhase.FAILED:
-        return _failed(job)
+        return _failed_job_failure(job)
     artifact = job.status.artifact
     if job.status.phase is not FineTuneJobPhase.SUCCEEDED or artifact is None:
         phase = job.status.phase or FineTuneJobPhase.PENDING
         return NotReady(f'FineTuneJob "{reference.name}" has not succeeded yet: it is {phase}.')
-    if (failure := _unsuited(job, artifact) or _without_examples(run, job)) is not None:
+    if (failure := _reward_model_failure(job, artifact) or _examples_failure(run, job)) is not None:
         return failure
     return _config(run, job, AdapterSource(uri=artifact.uri, digest=artifact.digest))
 
@@ -61,7 +61,7 @@ def policy_of(run: EvalRun) -> str:
     return canonical_json({key: spec[key] for key in ("suites", "gates", "confidence")}).decode()
 
 
-def _failed(job: FineTuneJob) -> Failure:
+def _failed_job_failure(job: FineTuneJob) -> Failure:
     failure = job.status.failure.message if job.status.failure else ""
     return Failure(
         category=FailureCategory.USER_ERROR,
@@ -70,7 +70,7 @@ def _failed(job: FineTuneJob) -> Failure:
     )
 
 
-def _unsuited(job: FineTuneJob, artifact: JobArtifact) -> Failure | None:
+def _reward_model_failure(job: FineTuneJob, artifact: JobArtifact) -> Failure | None:
     """Failure for a candidate that gives no answers: a reward model."""
     if artifact.kind not in {ArtifactKind.REWARD_ADAPTER, ArtifactKind.REWARD_MODEL}:
         return None
@@ -82,7 +82,7 @@ def _unsuited(job: FineTuneJob, artifact: JobArtifact) -> Failure | None:
     )
 
 
-def _without_examples(run: EvalRun, job: FineTuneJob) -> Failure | None:
+def _examples_failure(run: EvalRun, job: FineTuneJob) -> Failure | None:
     """Failure for few-shot examples without a single file to draw them from."""
     spec = run.spec
     uses_examples = any(side.few_shot for side in (spec.candidate, spec.baseline, *spec.references))

@@ -284,12 +284,12 @@ def _activity(job: FineTuneJob, view: TrainingView, phase: FineTuneJobPhase) -> 
         case FineTuneJobPhase.QUEUED:
             return RunReason.QUEUED, f"{name} waits in its queue."
     if job.spec.suspend:
-        return RunReason.SUSPENDED, f"{name} is suspended through its queue: {_through_queue(view)}"
+        return RunReason.SUSPENDED, f"{name} is suspended through its queue: {_workload_state(view)}"
     part = _PARTS.get(view.metrics.get(PART, "")) if view.stage is Stage.PREPARE else None
     return _WORKING[view.stage], f"{name} runs{f': {part}' if part else ''}."
 
 
-def _through_queue(view: TrainingView) -> str:
+def _workload_state(view: TrainingView) -> str:
     if view.step.children.workloads:
         return "its Workload is inactive, and its pods end."
     return (
