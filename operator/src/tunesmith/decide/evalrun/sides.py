@@ -33,7 +33,12 @@ def resolve_sides(run: EvalRun, job: FineTuneJob | None) -> EvaluateConfig | Not
         where = f"namespace {run.metadata.namespace}"
         return NotReady(f'FineTuneJob "{reference.name}" does not exist in {where}: create it.')
     if job.status.phase is FineTuneJobPhase.FAILED:
-        return _failed_job_failure(job)
+        cause = job.status.failure.message if job.status.failure else ""
+        return Failure(
+            category=FailureCategory.USER_ERROR,
+            reason=EvalRunReason.CANDIDATE_FAILED,
+            message=f'FineTuneJob "{job.metadata.name}" failed, so there is nothing to judge: {cause}'[:2048],
+        )
     artifact = job.status.artifact
     if job.status.phase is not FineTuneJobPhase.SUCCEEDED or artifact is None:
         phase = job.status.phase or FineTuneJobPhase.PENDING
@@ -59,15 +64,6 @@ def policy_of(run: EvalRun) -> str:
     """Canonical JSON of the policy: suites, gates and confidence."""
     spec = run.spec.to_dict()
     return canonical_json({key: spec[key] for key in ("suites", "gates", "confidence")}).decode()
-
-
-def _failed_job_failure(job: FineTuneJob) -> Failure:
-    failure = job.status.failure.message if job.status.failure else ""
-    return Failure(
-        category=FailureCategory.USER_ERROR,
-        reason=EvalRunReason.CANDIDATE_FAILED,
-        message=f'FineTuneJob "{job.metadata.name}" failed, so there is nothing to judge: {failure}'[:2048],
-    )
 
 
 def _reward_model_failure(job: FineTuneJob, artifact: JobArtifact) -> Failure | None:
