@@ -136,6 +136,11 @@ def test_a_pod_reaches_the_operator_and_nothing_else() -> None:
     assert container(pod)["command"] == ["python", "-m", "tunesmith_trainer", "train"]
 
 
+def test_threads_follow_the_limit_of_the_container() -> None:
+    cores = {"resource": "limits.cpu", "containerName": "trainer"}
+    assert variables(train_pod())["OMP_NUM_THREADS"] == {"resourceFieldRef": cores}
+
+
 def test_a_hub_is_asked_only_where_one_is_named() -> None:
     assert variables(train_pod())["HF_HUB_OFFLINE"] == "1"
     values = variables(train_pod(baseModel={"uri": "hf://org/model@main", "secretRef": {"name": "hub"}}))

@@ -25,8 +25,9 @@ def build_training(name: str, **more: Any) -> dict[str, Any]:
     }
     more["adapter"] = {"rank": 8, "alpha": 32} | more.get("adapter", {})
     # The pods of two jobs find room beside each other: a gang that gets half its pods would wait for ever.
-    requests = {"cpu": "100m", "memory": "512Mi"}
-    more["compute"] = {"gpusPerNode": 0, "resources": {"requests": requests}} | more.get("compute", {})
+    # A limit of one core starts one thread: threads of several jobs on few cores mostly wait for each other.
+    resources = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"cpu": "1"}}
+    more["compute"] = {"gpusPerNode": 0, "resources": resources} | more.get("compute", {})
     return {
         "apiVersion": "tunesmith.dev/v1alpha1",
         "kind": "FineTuneJob",

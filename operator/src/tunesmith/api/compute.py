@@ -275,7 +275,10 @@ class Compute(StrictModel):
         "fifth slower. If unset, it is chosen by the size of the model; status.resolved shows the "
         "choice.",
     )
-    resources: Resources | None = Field(None, description="CPU and memory requests and limits of each pod.")
+    resources: Resources | None = Field(
+        None,
+        description="CPU and memory requests and limits of each pod. A CPU limit is also the number of threads.",
+    )
     image: Image | None = Field(
         None,
         description="The trainer image. If unset, the image that the operator was installed with is used.",

@@ -185,7 +185,10 @@ class EvalCompute(StrictModel):
     gpus: int = Field(
         1, ge=0, le=16, description="The number of GPUs of the pod. Set it to 0 to evaluate on CPUs only."
     )
-    resources: Resources | None = Field(None, description="CPU and memory requests and limits of the pod.")
+    resources: Resources | None = Field(
+        None,
+        description="CPU and memory requests and limits of the pod. A CPU limit is also the number of threads.",
+    )
     template: PodTemplate | None = Field(
         None, description="Scheduling, service account and image pull secrets of the pod."
     )

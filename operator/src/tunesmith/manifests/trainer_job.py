@@ -217,6 +217,10 @@ def _environment_variables(
     if Scheme.HF not in pod.schemes:
         values["HF_HUB_OFFLINE"] = "1"
     variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
+    # OpenMP starts a thread for each core of the node, whatever the container's limit; without a limit this variable
+    # holds the node's cores.
+    cores = {"resource": "limits.cpu", "containerName": CONTAINER}
+    variables.append({"name": "OMP_NUM_THREADS", "valueFrom": {"resourceFieldRef": cores}})
     if pod.token_secret:
         reference = {"name": pod.token_secret, "key": SECRET_KEY}
         variables.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})
