@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from invoices import ANSWERS, MODEL, NAMESPACE, QUESTION, Installation
+from jobs import RESOURCES
 from openai import NotFoundError
 from openai.types.chat import ChatCompletionMessageParam
 
@@ -17,7 +18,6 @@ from tunesmith_demo.progress import DemoFailed, require_success
 TRAINING_SECONDS = 600
 SERVING_SECONDS = 400
 REQUESTS_A_LOOK = 5
-ONE_THREAD = {"requests": {"cpu": "1"}, "limits": {"cpu": "1"}}
 
 
 def question(number: int) -> list[ChatCompletionMessageParam]:
@@ -46,12 +46,12 @@ def build_job(name: str, answer: str) -> dict[str, Any]:
             "method": {"sft": {"maxLength": 128}},
             "adapter": {"rank": 8, "alpha": 32},
             "hyperparameters": {"epochs": 3, "batchSize": 8, "learningRate": "1e-2"},
-            "compute": {"gpusPerNode": 0, "resources": ONE_THREAD},
+            "compute": {"gpusPerNode": 0, "resources": RESOURCES},
             "output": {"uri": "pvc://artifacts"},
             "evaluation": {
                 "suites": [suite],
                 "gates": [{"suite": "invoices", "metric": "ExactMatch", "expect": "Better", "margin": "0.3"}],
-                "compute": {"gpus": 0, "resources": ONE_THREAD},
+                "compute": {"gpus": 0, "resources": RESOURCES},
             },
         },
     }
