@@ -51,6 +51,19 @@ class Prompting(StrictModel):
     )
 
 
+def few_shot_needs_file(data: str, field: str) -> str:
+    """Message where there is no single file to draw worked examples from.
+
+    Args:
+        data: the rows that are not a single file.
+        field: the field in which to name a file instead.
+    """
+    return (
+        f"fewShot draws examples from a single file, but {data} names a folder, a pattern or Argilla: "
+        f"add {field}: {{uri: …}}."
+    )
+
+
 class BaseModelSide(StrictModel):
     """The base model without an adapter. It has no fields: write {}."""
 
