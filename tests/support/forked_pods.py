@@ -5,7 +5,6 @@ this happens once per test run. Launcher and worker are processes of their own a
 killed, and run the product's own code from their command lines on.
 """
 
-import atexit
 import logging
 import multiprocessing
 import os
@@ -148,9 +147,8 @@ def _run_worker(command: Sequence[str], environment: Mapping[str, str], output: 
     except BaseException:
         traceback.print_exc()
     finally:
-        # What an interpreter does at its end.
+        # Not what runs at the exit of an interpreter: it would remove the temporary folders of the launcher.
         logging.shutdown()
-        atexit._run_exitfuncs()
         sys.stdout.flush()
         os._exit(code)
 
