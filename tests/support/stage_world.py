@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import pytest
 import torch
+from forked_pods import PodProcess
 from tiny_models import make_model
 
 from tunesmith_contract.report import DatasetReport, EvaluationReport, ModelReport, RunReport, TrainingReport
@@ -173,14 +174,20 @@ class World:
 
     def start(
         self, config: PrepareConfig | TrainConfig | EvaluateConfig, **env: str
-    ) -> subprocess.Popen[str]:
+    ) -> subprocess.Popen[str] | PodProcess:
         """Run the stage as a pod does."""
         (self.root / "run.json").write_text(config.to_json())
-        command = [sys.executable, "-m", "tunesmith_trainer", config.stage, "--mount-root", str(self.root)]
-        command += ["--config", str(self.root / "run.json"), "--termination-log", str(self.root / "log")]
+        arguments = [config.stage, "--mount-root", str(self.root), "--config", str(self.root / "run.json")]
+        arguments += ["--termination-log", str(self.root / "log")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", **env}
+        if isinstance(config, TrainConfig):
+            return PodProcess(arguments, environment)
         return subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, "-m", "tunesmith_trainer", *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     def _parse(self, config: dict[str, Any], kind: type[Any], owner: str, uid: str) -> Any:
