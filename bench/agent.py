@@ -158,11 +158,11 @@ def measure(url: str, model: str, pid: int, seconds: int, folder: Path) -> dict[
     result: dict[str, Any] = {}
     for count in CONNECTIONS:
         before = cpu_seconds(pid)
-        found = load(url, model, count, seconds, folder)
+        figures = load(url, model, count, seconds, folder)
         used = cpu_seconds(pid) - before
-        requests = found["requestsPerSecond"] * seconds
-        found["processorMicrosecondsPerRequest"] = round(1e6 * used / requests, 1)
-        result[f"connections{count}"] = found
+        requests = figures["requestsPerSecond"] * seconds
+        figures["processorMicrosecondsPerRequest"] = round(1e6 * used / requests, 1)
+        result[f"connections{count}"] = figures
     return {**result, "residentMiB": resident_mib(pid)}
 
 

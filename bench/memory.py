@@ -82,7 +82,12 @@ def main() -> None:
     sizes = ["tiny"] if arguments.small else [name for name in SIZES if name != "tiny"]
     rows = list(_measured(sizes) if on_gpu else _simulated(sizes))
     worst = max((abs(row["error"]) for row in rows), default=0.0)
-    result = {"hardware": _hardware(), "torch": torch.__version__, "worst_error": worst, "rows": rows}
+    result = {
+        "hardware": torch.cuda.get_device_name(0) if on_gpu else "none: simulated",
+        "torch": torch.__version__,
+        "worst_error": worst,
+        "rows": rows,
+    }
     print(json.dumps(result, indent=1))
     if on_gpu and not arguments.small:
         RESULTS.write_text(json.dumps(result, indent=1) + "\n")
@@ -189,10 +194,6 @@ def _row(size: str, name: str, step: Step, memory: Memory) -> dict[str, Any]:
 
 def _config(size: str) -> Any:
     return LlamaConfig(max_position_embeddings=16384, **SIZES[size])
-
-
-def _hardware() -> str:
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none: simulated"
 
 
 if __name__ == "__main__":

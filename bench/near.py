@@ -161,7 +161,7 @@ def find_duplicates(path: Path) -> dict[str, Any]:
     for numbers in rows.batches():
         near.update(rows.records(numbers))
     seen = time.perf_counter()
-    removed = [each.index for cluster in near.clusters(rows.records) for each in cluster.removed]
+    removed = [row.index for cluster in near.clusters(rows.records) for row in cluster.removed]
     end = time.perf_counter()
     return {"removed": removed, "seeing": seen - begin, "seconds": end - begin}
 
@@ -174,8 +174,8 @@ def find_leaks(path: Path, held_out: Path) -> dict[str, Any]:
     overlap = HeldOutOverlap([HeldOutSet("test", records)], THRESHOLD)
     for numbers in rows.batches():
         overlap.update(rows.records(numbers))
-    found = [leaked.index for leaked in overlap.leaks(rows.records)]
-    return {"removed": found, "seconds": time.perf_counter() - begin}
+    removed = [leaked.index for leaked in overlap.leaks(rows.records)]
+    return {"removed": removed, "seconds": time.perf_counter() - begin}
 
 
 def find_personal_data(path: Path) -> dict[str, Any]:
@@ -183,8 +183,8 @@ def find_personal_data(path: Path) -> dict[str, Any]:
     rows, finder = RowsOnDisk(path), PersonalDataFinder()
     records = rows.records(range(10_000))
     begin = time.perf_counter()
-    found = [record.index for record in records if finder.mask_row(record.row)[1]]
-    return {"removed": found, "seconds": time.perf_counter() - begin, "rows": len(records)}
+    removed = [record.index for record in records if finder.mask_row(record.row)[1]]
+    return {"removed": removed, "seconds": time.perf_counter() - begin, "rows": len(records)}
 
 
 SIDES: dict[str, Callable[..., dict[str, Any]]] = {
@@ -197,8 +197,10 @@ SIDES: dict[str, Callable[..., dict[str, Any]]] = {
 def measured(command: Sequence[str], folder: Path) -> tuple[str, float, float]:
     """What a command prints, its seconds, and the peak memory of its largest process (or of this one) in MiB."""
     begin = time.perf_counter()
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "COLUMNS": "200"}
+    environment = {**os.environ, **offline}
     with (folder / "output.txt").open("w+b") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=sys.stderr, cwd=folder, env=_environment())
+        process = subprocess.Popen(command, stdout=output, stderr=sys.stderr, cwd=folder, env=environment)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - begin
@@ -207,10 +209,6 @@ def measured(command: Sequence[str], folder: Path) -> tuple[str, float, float]:
     if process.returncode:
         raise RuntimeError(f"{command}: exit code {process.returncode}: {text[-2000:]}")
     return text, seconds, usage.ru_maxrss / 1024
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "COLUMNS": "200"}
 
 
 def run_side(name: str, folder: Path, *paths: Path) -> dict[str, Any]:
@@ -243,20 +241,20 @@ def judged(side: dict[str, Any], rows: Sequence[Planted]) -> dict[str, Any]:
     """A side's figures: of how many pairs it removed one row, whichever, and how many rows it removed besides."""
     removed = set(side["removed"])
     places = {id(planted.row): place for place, planted in enumerate(rows)}
-    pairs = {place: places[id(each.original)] for place, each in enumerate(rows) if each.original}
-    planted, found = Counter(rows[copy].kind for copy in pairs), Counter[str]()
+    pairs = {place: places[id(row.original)] for place, row in enumerate(rows) if row.original}
+    planted, recalled = Counter(rows[copy].kind for copy in pairs), Counter[str]()
     right = set()
     for copy, original in pairs.items():
         if either := removed & {copy, original}:
-            found[rows[copy].kind] += 1
+            recalled[rows[copy].kind] += 1
             right.add(min(either))
     wrong = Counter(rows[place].kind for place in removed - right)
-    others = Counter(each.kind for each in rows if each.original is None)
+    others = Counter(row.kind for row in rows if row.original is None)
     return {
         "seconds": round(side["seconds"], 1),
         "peakMiB": side["peakMiB"],
-        "recall": {kind: round(found[kind] / planted[kind], 4) for kind in sorted(planted)},
-        "recallAll": round(found.total() / planted.total(), 4),
+        "recall": {kind: round(recalled[kind] / planted[kind], 4) for kind in sorted(planted)},
+        "recallAll": round(recalled.total() / planted.total(), 4),
         "precision": round(len(right) / max(1, len(removed)), 4),
         "falseRate": {kind: round(wrong[kind] / others[kind], 5) for kind in sorted(others)},
     }
@@ -266,12 +264,12 @@ def judged_leaks(side: dict[str, Any], leaks: dict[int, str], rows: int) -> dict
     """Which leaks were found, and how many other rows were taken for one."""
     removed = set(side["removed"])
     planted = Counter(leaks.values())
-    found = Counter(kind for place, kind in leaks.items() if place in removed)
+    recalled = Counter(kind for place, kind in leaks.items() if place in removed)
     return {
         "seconds": round(side["seconds"], 1),
         "peakMiB": side["peakMiB"],
-        "recall": {kind: round(found[kind] / planted[kind], 4) for kind in planted},
-        "recallAll": round(found.total() / planted.total(), 4),
+        "recall": {kind: round(recalled[kind] / planted[kind], 4) for kind in planted},
+        "recallAll": round(recalled.total() / planted.total(), 4),
         "falseRate": round(len(removed - leaks.keys()) / (rows - len(leaks)), 6),
     }
 
@@ -290,15 +288,15 @@ def write_lines(path: Path, rows: Sequence[Row]) -> Path:
 
 def measure(folder: Path) -> dict[str, Any]:
     """Run all sides on the same rows."""
-    load = [round(each, 2) for each in os.getloadavg()]
+    load = [round(average, 2) for average in os.getloadavg()]
     planted = make_rows(ROWS)
-    rows = write_lines(folder / "rows.jsonl", [each.row for each in planted])
+    rows = write_lines(folder / "rows.jsonl", [row.row for row in planted])
     ours = judged(run_side("duplicates", folder, rows), planted)
     text_dedup = judged(run_text_dedup(rows, folder), planted)
     items, leaks = make_held_out(planted, Writer(SEED + 1))
-    leaky = write_lines(folder / "leaky.jsonl", [each.row for each in planted])
+    leaky = write_lines(folder / "leaky.jsonl", [row.row for row in planted])
     held_out = write_lines(folder / "held-out.jsonl", items)
-    found = run_side("leaks", folder, leaky, held_out)
+    leak_side = run_side("leaks", folder, leaky, held_out)
     personal = run_side("personal-data", folder, rows)
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
@@ -307,7 +305,7 @@ def measure(folder: Path) -> dict[str, Any]:
         "heldOut": HELD_OUT,
         "threshold": THRESHOLD,
         "sides": {"Tunesmith": ours, "text-dedup 0.4.0": text_dedup},
-        "leaks": judged_leaks(found, leaks, len(planted)),
+        "leaks": judged_leaks(leak_side, leaks, len(planted)),
         "personalDataMicrosecondsPerRow": round(personal["seconds"] / personal["rows"] * 1e6, 1),
     }
 

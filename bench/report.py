@@ -105,8 +105,8 @@ def _beside_table(beside: dict[str, Any]) -> str:
         for name, key in (("Tunesmith", "ours"), ("a bare TRL script", "bare"))
     ]
     ratio = ("ratio (aim: at most 1.02)", f"{beside['wallRatio']:.2f}", f"{beside['trainingRatio']:.2f}", "")
-    what = f"{beside['steps']} steps, same settings, median of {beside['repeats']}"
-    return table((what, "process s", "training s", "loss"), [*rows, ratio])
+    caption = f"{beside['steps']} steps, same settings, median of {beside['repeats']}"
+    return table((caption, "process s", "training s", "loss"), [*rows, ratio])
 
 
 def _defaults_table(defaults: dict[str, Any]) -> str:
@@ -159,8 +159,8 @@ def near_section(result: dict[str, Any]) -> str:
         for name, side in result["sides"].items()
     ]
     aim = ("aim", "", "", "95", *("" for _ in kinds), "", "1")
-    what = f"{result['rows']:,} rows, a tenth of them copies, % found"
-    head = (what, "s", "MiB", "all", *kinds, "precision", "templates removed")
+    caption = f"{result['rows']:,} rows, a tenth of them copies, % found"
+    head = (caption, "s", "MiB", "all", *kinds, "precision", "templates removed")
     leaks = result["leaks"]
     found = [
         ("all", percent(leaks["recallAll"])),

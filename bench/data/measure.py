@@ -144,10 +144,10 @@ def watch(command: list[str]) -> tuple[float, int, str]:
         seconds = time.monotonic() - started
         memory.join()
         errors.seek(0)
-        said = f"{output}\n{errors.read()}"
+        log = f"{output}\n{errors.read()}"
     if process.returncode != 0:
-        raise RuntimeError(f"{command[:4]} failed:\n{said[-3000:]}")
-    return seconds, memory.peak_bytes, said
+        raise RuntimeError(f"{command[:4]} failed:\n{log[-3000:]}")
+    return seconds, memory.peak_bytes, log
 
 
 def measure_ours(file: Path, model: Path, output: Path, rows: int) -> dict[str, Any]:
@@ -171,10 +171,10 @@ def measure_ours(file: Path, model: Path, output: Path, rows: int) -> dict[str, 
     (output / "run.json").write_text(json.dumps(config))
     command = [sys.executable, "-m", "tunesmith_trainer", "prepare", "--mount-root", str(output)]
     command += ["--config", str(output / "run.json"), "--termination-log", str(output / "log")]
-    seconds, peak, said = watch(command)
+    seconds, peak, log = watch(command)
     report = json.loads((output / "bench/uid/data-report/report.json").read_text())
-    parts = {name: float(taken) for name, taken in re.findall(r"(\w+) \d+ rows in ([\d.]+) s", said)}
-    issues = [each["check"] for each in report["issues"]]
+    parts = {name: float(taken) for name, taken in re.findall(r"(\w+) \d+ rows in ([\d.]+) s", log)}
+    issues = [issue["check"] for issue in report["issues"]]
     return _figures(rows, seconds, peak) | {"counts": report["counts"], "parts": parts, "issues": issues}
 
 
@@ -182,8 +182,8 @@ def measure_plain(file: Path, model: Path, output: Path, rows: int, processes: i
     """The script."""
     command = [sys.executable, str(PLAIN), "--file", str(file), "--model", str(model)]
     command += ["--output", str(output), "--processes", str(processes)]
-    seconds, peak, said = watch(command)
-    counts = next(line for line in said.splitlines() if line.startswith("{"))
+    seconds, peak, log = watch(command)
+    counts = next(line for line in log.splitlines() if line.startswith("{"))
     return _figures(rows, seconds, peak) | {"counts": json.loads(counts)}
 
 

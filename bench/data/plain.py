@@ -62,7 +62,7 @@ def prepare(file: Path, model: Path, output: Path, processes: int) -> dict[str, 
         look, batched=True, fn_kwargs={"tokenizer": tokenizer}, num_proc=processes if processes > 1 else None
     )
     good = rows.filter(
-        lambda problems: [not each for each in problems], input_columns="problem", batched=True
+        lambda problems: [not problem for problem in problems], input_columns="problem", batched=True
     )
     seen: set[str] = set()
     firsts = []

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from invoices import NAMESPACE, QUESTION, Installation, make_rows
-from jobs import build_training, wait_for_job
+from jobs import RESOURCES, build_training, wait_for_job
 
 from tunesmith_cluster.client import eventually
 
@@ -98,7 +98,7 @@ def test_rows_are_cleaned_and_the_report_says_how(installation: Installation) ->
             }
         ],
         "gates": [{"suite": "settled", "metric": "ExactMatch", "expect": "Better"}],
-        "compute": {"gpus": 0, "resources": {"requests": {"cpu": "100m", "memory": "512Mi"}}},
+        "compute": {"gpus": 0, "resources": RESOURCES},
     }
     installation.client.apply(build_training("cleaned", dataset=dataset, evaluation=evaluation))
     job = wait_for_job(installation, "cleaned")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from invoices import ANSWERS, MODEL, NAMESPACE, QUESTION, Installation
+from jobs import RESOURCES
 from openai import NotFoundError
 from openai.types.chat import ChatCompletionMessageParam
 
@@ -45,12 +46,12 @@ def build_job(name: str, answer: str) -> dict[str, Any]:
             "method": {"sft": {"maxLength": 128}},
             "adapter": {"rank": 8, "alpha": 32},
             "hyperparameters": {"epochs": 3, "batchSize": 8, "learningRate": "1e-2"},
-            "compute": {"gpusPerNode": 0},
+            "compute": {"gpusPerNode": 0, "resources": RESOURCES},
             "output": {"uri": "pvc://artifacts"},
             "evaluation": {
                 "suites": [suite],
                 "gates": [{"suite": "invoices", "metric": "ExactMatch", "expect": "Better", "margin": "0.3"}],
-                "compute": {"gpus": 0},
+                "compute": {"gpus": 0, "resources": RESOURCES},
             },
         },
     }

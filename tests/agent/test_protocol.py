@@ -317,7 +317,7 @@ async def test_version_that_the_engine_forgot(agent: Running, expenses: Version)
 
 
 async def test_silent_engine(engine: FakeEngine, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(server, "DEADLINE_CHECK_SECONDS", 0.01)
     engine.hold = asyncio.Event()
     async with running_agent(engine, storage.root, Limits(engine_seconds=0.05)) as running:
         answer = await once(running, post({**ASK, "model": "base"}))
@@ -329,7 +329,7 @@ async def test_silent_engine(engine: FakeEngine, storage: Storage, monkeypatch: 
 async def test_slow_requests_end(
     engine: FakeEngine, storage: Storage, monkeypatch: pytest.MonkeyPatch, sent: bytes, status: int | None
 ) -> None:
-    monkeypatch.setattr(server, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(server, "DEADLINE_CHECK_SECONDS", 0.01)
     limits = Limits(read_seconds=0.05, idle_seconds=0.05, linger_seconds=0.05)
     async with running_agent(engine, storage.root, limits) as running, connect(running) as wire:
         wire.writer.write(sent)

@@ -57,7 +57,7 @@ class Harness:
         self.controller = Controller(client, [reconciler], self.recorder, Metrics(), ENVIRONMENT, lambda: NOW)
 
     def add(self, **spec: Any) -> None:
-        self.controller.seen("ADDED", self.api.add({**BODY, "spec": {"valid": True, **spec}}))
+        self.controller.handle_event("ADDED", self.api.add({**BODY, "spec": {"valid": True, **spec}}))
 
     @property
     def status(self) -> dict[str, Any]:
@@ -166,11 +166,11 @@ async def test_a_status_that_cannot_be_merged_does_not_end_the_worker(
 
     async with running(broken) as harness:
         body = {**BODY, "status": {"conditions": [{"type": "Ready"}]}}
-        harness.controller.seen("ADDED", harness.api.add(body))
+        harness.controller.handle_event("ADDED", harness.api.add(body))
         await until(lambda: "status not written" in caplog.text)
         harness.api.objects.clear()
         other = {**BODY, "metadata": {**BODY["metadata"], "name": "other", "uid": "other"}}
-        harness.controller.seen("ADDED", harness.api.add(other))
+        harness.controller.handle_event("ADDED", harness.api.add(other))
         await until(lambda: harness.api.objects["FineTuneJob", "ns", "other"].get("status"))
 
 
@@ -179,7 +179,7 @@ async def test_a_resource_whose_deletion_was_missed_is_forgotten() -> None:
         body = harness.api.add(BODY)
         harness.api.objects.clear()
         harness.api.failures["status", "FineTuneJob"] = [Gone("not found", 404, "NotFound")]
-        harness.controller.seen(None, body)
+        harness.controller.handle_event(None, body)
         await until(lambda: harness.controller.bodies.of_kind("FineTuneJob") == ())
         assert ("get", "FineTuneJob") in harness.api.calls
 

@@ -61,5 +61,5 @@ def test_an_old_connections_end_does_not_disconnect_its_successor() -> None:
     assert [state.connected for state in hub.states("ad")] == [True]
     hub.disconnect("ad", "p", new)
     assert [state.connected for state in hub.states("ad")] == [False]
-    hub.keep("ad", frozenset())
+    hub.keep_only("ad", frozenset())
     assert hub.states("ad") == ()

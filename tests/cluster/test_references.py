@@ -120,33 +120,33 @@ async def test_the_outcome_of_a_resource_reconciles_those_that_refer_to_it(
     harness = Harness()
     before = {**changed, "status": {"phase": "Running" if changed["kind"] == "EvalRun" else "Training"}}
     for body in (before, referrer):
-        harness.controller.seen("ADDED", body)
+        harness.controller.handle_event("ADDED", body)
     await harness.settle()
-    harness.controller.seen("MODIFIED", versioned(dict(before), 2))
+    harness.controller.handle_event("MODIFIED", versioned(dict(before), 2))
     assert await harness.settle() == [key_of(changed)]
-    harness.controller.seen("MODIFIED", versioned(dict(changed), 3))
+    harness.controller.handle_event("MODIFIED", versioned(dict(changed), 3))
     assert await harness.settle() == sorted([key_of(changed), *([key] if woken else [])])
-    harness.controller.seen("MODIFIED", versioned(dict(changed), 4))
+    harness.controller.handle_event("MODIFIED", versioned(dict(changed), 4))
     assert await harness.settle() == [key_of(changed)]
-    harness.controller.seen("DELETED", versioned(dict(changed), 5))
+    harness.controller.handle_event("DELETED", versioned(dict(changed), 5))
     assert await harness.settle() == ([key] if woken else [])
 
 
 async def test_a_missing_resource_reconciles_those_that_refer_to_it_when_it_appears() -> None:
     harness = Harness()
-    harness.controller.seen("ADDED", job("waits", **ON_BASE))
+    harness.controller.handle_event("ADDED", job("waits", **ON_BASE))
     await harness.settle()
-    harness.controller.seen("ADDED", job("earlier"))
+    harness.controller.handle_event("ADDED", job("earlier"))
     assert [key.name for key in await harness.settle()] == ["earlier", "waits"]
 
 
 async def test_a_spec_that_no_longer_refers_to_it_is_left_alone() -> None:
     harness = Harness()
-    harness.controller.seen("ADDED", versioned(serving_body(ADAPTER)))
+    harness.controller.handle_event("ADDED", versioned(serving_body(ADAPTER)))
     await harness.settle()
-    harness.controller.seen("MODIFIED", versioned(serving_body(), 2))
+    harness.controller.handle_event("MODIFIED", versioned(serving_body(), 2))
     await harness.settle()
-    harness.controller.seen("ADDED", job("tune", status={"artifact": ARTIFACT}))
+    harness.controller.handle_event("ADDED", job("tune", status={"artifact": ARTIFACT}))
     assert [key.name for key in await harness.settle()] == ["tune"]
 
 
@@ -169,10 +169,10 @@ async def reads_for_one_outcome(count: int) -> int:
     harness = Harness()
     for number in range(count):
         harness.controller.bodies.put(CountedBody(job(f"job-{number}")))
-    harness.controller.seen("ADDED", job("waits", baseModel={"fineTuneJobRef": {"name": "job-7"}}))
+    harness.controller.handle_event("ADDED", job("waits", baseModel={"fineTuneJobRef": {"name": "job-7"}}))
     await harness.settle()
     CountedBody.reads = 0
-    harness.controller.seen("MODIFIED", CountedBody(job("job-7", 2, status={"phase": "Succeeded"})))
+    harness.controller.handle_event("MODIFIED", CountedBody(job("job-7", 2, status={"phase": "Succeeded"})))
     assert [key.name for key in await harness.settle()] == ["job-7", "waits"]
     return CountedBody.reads
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from tunesmith_contract.agent import DesiredState
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.exit_codes import RETRYABLE, ExitCode, FailureCategory, category_of, exit_code_of
-from tunesmith_contract.layout import artifact_uri
+from tunesmith_contract.layout import artifact_uri, checkpoint_name, checkpoint_step
 from tunesmith_contract.report import (
     MAX_DATA_ISSUES,
     MAX_EXPERTS,
@@ -44,7 +44,14 @@ from tunesmith_contract.run_config import (
     PrepareConfig,
     parse_run_config,
 )
-from tunesmith_contract.uris import InvalidUri, Scheme, mount_path, names_one_file, parse_uri
+from tunesmith_contract.uris import (
+    InvalidUri,
+    Scheme,
+    mount_path,
+    names_one_file,
+    parse_uri,
+    parse_uri_or_none,
+)
 
 DIGEST = "sha256:" + "f" * 64
 WIDE = "\N{GRINNING FACE}"
@@ -110,6 +117,7 @@ def test_rows_are_a_file_a_folder_or_a_pattern(uri: str, one: bool) -> None:
     ],
 )
 def test_bad_uri_says_what_to_write(uri: str) -> None:
+    assert parse_uri_or_none(uri) is None
     with pytest.raises(InvalidUri, match="write"):
         parse_uri(uri)
 
@@ -122,6 +130,16 @@ def test_no_path_leaves_its_volume(text: str) -> None:
         return
     assert ".." not in mount_path(uri).parts
     assert mount_path(uri).parts[:5] == ("/", "mnt", "tunesmith", Scheme.PVC, "claim")
+
+
+@given(st.integers(0))
+def test_a_checkpoints_name_tells_its_step(step: int) -> None:
+    assert checkpoint_step(checkpoint_name(step)) == step
+
+
+@pytest.mark.parametrize("name", ["checkpoint-", "checkpoint--1", "checkpoint-1.tmp", "staging-1", "1"])
+def test_other_folders_are_no_checkpoints(name: str) -> None:
+    assert checkpoint_step(name) is None
 
 
 def test_artifacts_are_content_addressed() -> None:

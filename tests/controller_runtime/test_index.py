@@ -44,11 +44,11 @@ def test_unknown_kinds_and_unsynced_ones_are_not_answered() -> None:
 def test_own_write_is_there_and_its_echo_wakes_nobody() -> None:
     index, changed = followed()
     index.put(*JOB, build_child("a", 5))
-    index.seen(*JOB, "ADDED", build_child("a", 5))
-    index.seen(*JOB, "MODIFIED", build_child("a", 4))
+    index.handle_event(*JOB, "ADDED", build_child("a", 5))
+    index.handle_event(*JOB, "MODIFIED", build_child("a", 4))
     assert names(index) == {("a", "5")}
     assert changed == []
-    index.seen(*JOB, "MODIFIED", build_child("a", 6))
+    index.handle_event(*JOB, "MODIFIED", build_child("a", 6))
     assert changed == ["owner"]
 
 
@@ -56,7 +56,7 @@ def test_a_list_removes_what_is_gone_but_not_what_is_younger_or_elsewhere() -> N
     index, changed = followed()
     for child in (build_child("gone", 1), build_child("young", 20), build_child("far", 2, namespace="other")):
         index.put(*JOB, child)
-    index.listed(*JOB, "ns", [build_child("new", 9)], 10)
+    index.handle_list(*JOB, "ns", [build_child("new", 9)], 10)
     assert names(index) == {("young", "20"), ("far", "2"), ("new", "9")}
     assert changed == ["owner", "owner"]
 
@@ -64,7 +64,7 @@ def test_a_list_removes_what_is_gone_but_not_what_is_younger_or_elsewhere() -> N
 def test_deleted_children_are_forgotten() -> None:
     index, changed = followed()
     index.put(*JOB, build_child("a", 1))
-    index.seen(*JOB, "DELETED", build_child("a", 2))
+    index.handle_event(*JOB, "DELETED", build_child("a", 2))
     assert names(index) == set()
     assert changed == ["owner"]
 
@@ -95,11 +95,11 @@ def test_pods_that_ended_before_their_removal_are_kept_until_they_are_forgotten(
     index = ChildIndex(lambda uid: None)
     index.follow("v1", "Pod", lambda: True)
     for pod in (build_pod("ended", 1), build_pod("vanished", 2), build_pod("stays", 3)):
-        index.seen("v1", "Pod", "ADDED", pod)
-    index.seen("v1", "Pod", "DELETED", build_pod("ended", 4, exit_code=11))
-    index.seen("v1", "Pod", "DELETED", build_pod("vanished", 5))
-    assert [pod["metadata"]["name"] for pod in index.departed("owner")] == ["ended"]
-    index.forget_departed("owner", keep=lambda pod: pod["metadata"]["name"] == "ended")
-    assert len(index.departed("owner")) == 1
-    index.forget_departed("owner")
-    assert index.departed("owner") == ()
+        index.handle_event("v1", "Pod", "ADDED", pod)
+    index.handle_event("v1", "Pod", "DELETED", build_pod("ended", 4, exit_code=11))
+    index.handle_event("v1", "Pod", "DELETED", build_pod("vanished", 5))
+    assert [pod["metadata"]["name"] for pod in index.removed_pods("owner")] == ["ended"]
+    index.forget_removed_pods("owner", keep=lambda pod: pod["metadata"]["name"] == "ended")
+    assert len(index.removed_pods("owner")) == 1
+    index.forget_removed_pods("owner")
+    assert index.removed_pods("owner") == ()

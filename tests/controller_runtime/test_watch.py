@@ -12,7 +12,7 @@ from api_server.fake_api import until
 from api_server.watch_answers import Answer, stream
 
 from tunesmith.controller_runtime.backoff import Backoff
-from tunesmith.controller_runtime.client import Client
+from tunesmith.controller_runtime.client import LONGEST_RETRY_AFTER_SECONDS, Client
 from tunesmith.controller_runtime.errors import Conflict, Refused, Retryable
 from tunesmith.controller_runtime.index import ChildIndex
 from tunesmith.controller_runtime.metrics import Metrics
@@ -192,6 +192,25 @@ async def test_what_exists_counts_as_created_and_other_refusals_do_not() -> None
     async with connected(refuse(404, "NotFound")) as client:
         assert await client.get("v1", "Pod", "ns", "a") is None
         await client.delete("v1", "Pod", "ns", "a", "uid")
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("0", 0.0),
+        ("7", 7.0),
+        ("3600", LONGEST_RETRY_AFTER_SECONDS),
+        ("9" * 400, LONGEST_RETRY_AFTER_SECONDS),
+        ("-5", None),
+        ("²", None),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+    ],
+)
+async def test_the_wait_that_a_server_asks_for_is_bounded(header: str, seconds: float | None) -> None:
+    async with connected(refuse(429, "TooManyRequests", **{"Retry-After": header})) as client:
+        with pytest.raises(Retryable) as refusal:
+            await client.get("v1", "Pod", "ns", "a")
+    assert refusal.value.retry_after == seconds
 
 
 async def test_a_server_that_is_away_is_tried_again() -> None:

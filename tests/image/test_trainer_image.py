@@ -16,7 +16,7 @@ from servers.google_storage import run_gcs
 from servers.scripted_server import Received, Reply, serve
 from servers.scripted_teacher import Teacher
 from servers.storage_servers import BUCKET, Registry, run_registry, run_s3
-from trainer_image.image_matrix import BASE_MODEL, BATCH, RUNS, STEPS, Servers, TrainingRun, make_data_sets
+from trainer_image.image_matrix import BASE_MODEL, DPO_LOSS_RUNS, RUNS, Servers, TrainingRun, make_data_sets
 from trainer_image.image_pods import Ended, PodHost
 
 from tunesmith_contract.methods import Method, Reward
@@ -83,46 +83,51 @@ class World:
 
     def train(self, run: TrainingRun) -> Outcome:
         """Prepare rows and train on them, each in a pod of its own; an earlier failure is a failure of this too."""
-        method = run.method(self.servers)
-        common = {**_owner(run.name), **self.place(run), "baseModel": BASE_MODEL, "method": method}
         secrets = {"output": str(run.store)} if run.store is not Scheme.PVC else {}
         if run.after:
             secrets["reward-judge"] = str(Scheme.OCI)
-        formats = list(run.formats)
-        prepared = self.host.run_stage(
-            {
-                **common,
-                "stage": "prepare",
-                "train": [f"pvc://data/{run.rows}.jsonl"],
-                "validation": {"fraction": 0.1},
-                "formats": formats,
-                "seed": 1,
-            },
-            secrets,
-        )
+        prepared = self.host.run_stage(self.prepare_config(run), secrets)
         report = succeeded(prepared)
         assert report.dataset and report.model
-        trained = self.host.run_stage(
-            {
-                **common,
-                "stage": "train",
-                "baseModelRevision": report.model.revision,
-                "datasetDigest": report.dataset.digest,
-                "adapter": {"type": run.adapter, "rank": 4} if run.adapter else None,
-                "hyperparameters": {
-                    "learningRate": 1e-2,
-                    "batchSize": BATCH,
-                    "microBatchSize": 2,
-                    "maxSteps": STEPS,
-                    "warmupRatio": 0,
-                },
-                "checkpoints": {"everySteps": 1, "keep": 1},
-                "formats": formats,
-                "image": "trainer",
-            },
-            secrets,
-        )
+        inputs = {"baseModelRevision": report.model.revision, "datasetDigest": report.dataset.digest}
+        trained = self.host.run_stage({**self.train_config(run), **inputs}, secrets)
         return Outcome(prepared, trained)
+
+    def prepare_config(self, run: TrainingRun) -> dict[str, Any]:
+        """The ``run.json`` of a run's preparation."""
+        return {
+            **self._common_config(run),
+            "stage": "prepare",
+            "train": [f"pvc://data/{run.rows}.jsonl"],
+            "validation": {"fraction": run.held_out},
+            "seed": 1,
+        }
+
+    def train_config(self, run: TrainingRun) -> dict[str, Any]:
+        """The ``run.json`` of a run's training, without what preparation tells it."""
+        return {
+            **self._common_config(run),
+            "stage": "train",
+            "adapter": {"type": run.adapter, "rank": 4} if run.adapter else None,
+            "hyperparameters": {
+                "learningRate": 1e-2,
+                "batchSize": run.batch,
+                "microBatchSize": 2,
+                "maxSteps": run.steps,
+                "warmupRatio": 0,
+            },
+            "checkpoints": {"everySteps": 1, "keep": 1},
+            "image": "trainer",
+        }
+
+    def _common_config(self, run: TrainingRun) -> dict[str, Any]:
+        return {
+            **_owner(run.name),
+            **self.place(run),
+            "baseModel": BASE_MODEL,
+            "method": run.method(self.servers),
+            "formats": list(run.formats),
+        }
 
     def read_artifact(self, run: TrainingRun, artifact: Any) -> dict[str, bytes]:
         """The first bytes of an artifact's files, by name, as they lie in the store."""
@@ -244,13 +249,36 @@ def test_every_value_has_a_run() -> None:
     assert {key for reward in rewards for key in reward} | {"weight"} == set(fields.values())
 
 
+def test_every_dpo_loss_trains(world: World, outcomes: dict[str, "Future[Outcome]"]) -> None:
+    """One pod, beside those of ``outcomes``, which are waited for later: imports would take most of a pod's time."""
+    folder = world.host.claim("series")
+    train = [world.train_config(run) for run in DPO_LOSS_RUNS]
+    series = {"prepare": world.prepare_config(DPO_LOSS_RUNS[0]), "train": train}
+    (folder / "series.json").write_text(json.dumps(series))
+    mounts = [Mount(world.host.claim(name), str(MOUNT_ROOT / "pvc" / name)) for name in ("data", "models")]
+    written = [
+        Mount(folder, "/series", writable=True),
+        Mount(world.host.claim("artifacts"), str(MOUNT_ROOT / "pvc/artifacts"), writable=True),
+    ]
+    command = ["python", "/support/trainer_image/image_run_series.py", "/series/series.json"]
+    ended = world.host.run_command("dpo-losses", command, Mount(SUPPORT, "/support"), *mounts, *written)
+    assert ended.code == 0, ended.log
+    reports = [
+        RunReport.model_validate(report) for report in json.loads((folder / "reports.json").read_text())
+    ]
+    for run, report in zip(DPO_LOSS_RUNS, reports, strict=True):
+        assert report.training
+        assert report.training.steps == run.steps
+        assert "adapter_model.safetensors" in world.read_artifact(run, report.training.artifact)
+
+
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 def test_a_run_trains_and_delivers(
     run: TrainingRun, world: World, outcomes: dict[str, "Future[Outcome]"]
 ) -> None:
     training = succeeded(outcomes[run.name].result().trained).training
     assert training
-    assert training.steps == STEPS
+    assert training.steps == run.steps
     delivered = {export.format: export.artifact for export in training.exports}
     assert {OutputFormat.ADAPTER, *delivered} == set(run.formats)
     result = world.read_artifact(run, training.artifact)

@@ -14,7 +14,6 @@ from tunesmith.decide.finetunejob.run_config import resolve_run
 from tunesmith.decide.plan import Create
 from tunesmith.decide.run.children import Children
 from tunesmith.manifests.eval_run import build_eval_run
-from tunesmith.manifests.finetunejob_jobs import build_prepare_job, build_train_job
 from tunesmith.manifests.result_config_map import (
     AttemptOutcome,
     AttemptRecord,
@@ -28,7 +27,9 @@ from tunesmith.manifests.run_snapshots import (
     parse_inputs,
     parse_run,
 )
+from tunesmith.manifests.stage_jobs import build_data_job, build_train_job
 from tunesmith_contract.run_config import TrainConfig
+from tunesmith_contract.stages import Stage
 
 GPU = "nvidia.com/gpu"
 
@@ -115,7 +116,7 @@ def test_an_attempt_tries_once_and_its_queue_decides_when() -> None:
 def test_only_training_gets_gpus_and_the_size_that_was_asked_for() -> None:
     compute = {"gpusPerNode": 2, "resources": {"requests": {"memory": "16Gi"}, "limits": {"cpu": "4"}}}
     job, inputs, _ = parts(compute=compute)
-    prepare = build_prepare_job(job, inputs, 1, ENVIRONMENT)["spec"]["template"]["spec"]
+    prepare = build_data_job(job, inputs, Stage.PREPARE, 1, ENVIRONMENT)["spec"]["template"]["spec"]
     assert container(prepare)["resources"] == {"requests": {"cpu": "500m", "memory": "1Gi"}}
     pod = train_pod(compute=compute)
     assert container(pod)["resources"] == {"requests": {"memory": "16Gi"}, "limits": {"cpu": "4", GPU: "2"}}
@@ -133,6 +134,11 @@ def test_a_pod_reaches_the_operator_and_nothing_else() -> None:
     assert pod["automountServiceAccountToken"] is False
     assert container(pod)["securityContext"]["readOnlyRootFilesystem"] is True
     assert container(pod)["command"] == ["python", "-m", "tunesmith_trainer", "train"]
+
+
+def test_threads_follow_the_limit_of_the_container() -> None:
+    cores = {"resource": "limits.cpu", "containerName": "trainer"}
+    assert variables(train_pod())["OMP_NUM_THREADS"] == {"resourceFieldRef": cores}
 
 
 def test_a_hub_is_asked_only_where_one_is_named() -> None:
@@ -158,7 +164,7 @@ def test_what_is_fetched_finds_room(model: str) -> None:
 def prepare_volumes(**spec: Any) -> dict[str, bool]:
     """What of claims and ConfigMaps is mounted into the pod, and whether it is read-only."""
     job, inputs, _ = parts(**spec)
-    pod = build_prepare_job(job, inputs, 1, ENVIRONMENT)["spec"]["template"]["spec"]
+    pod = build_data_job(job, inputs, Stage.PREPARE, 1, ENVIRONMENT)["spec"]["template"]["spec"]
     mounts = container(pod)["volumeMounts"]
     return {
         mount["mountPath"].removeprefix("/mnt/tunesmith/"): mount["readOnly"]
@@ -193,7 +199,7 @@ def test_prepare_asks_the_hub_for_rows_of_an_evaluation() -> None:
     ]
     for suites, offline in ((EVALUATION["suites"], True), (hub, False)):
         job, inputs, _ = parts(evaluation=EVALUATION | {"suites": suites})
-        pod = build_prepare_job(job, inputs, 1, ENVIRONMENT)["spec"]["template"]["spec"]
+        pod = build_data_job(job, inputs, Stage.PREPARE, 1, ENVIRONMENT)["spec"]["template"]["spec"]
         assert ("HF_HUB_OFFLINE" in variables(pod)) is offline
 
 

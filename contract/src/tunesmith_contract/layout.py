@@ -45,6 +45,8 @@ CHECKPOINT_FILE_ENV = "TUNESMITH_CHECKPOINT_FILE"
 #: Which attempt of a stage a pod belongs to, a growing number: only the newest attempt's pods may write checkpoints.
 ATTEMPT_ENV = "TUNESMITH_ATTEMPT"
 
+_CHECKPOINT = "checkpoint-"
+
 
 class SecretRole(StrEnum):
     """Role of a Secret; each is mounted as files in a folder of its own.
@@ -106,6 +108,17 @@ def journal_uri(work: StorageUri) -> StorageUri:
 def checkpoints_uri(work: StorageUri) -> StorageUri:
     """Folder with one folder for each checkpoint, committed by its manifest."""
     return work.join("checkpoints")
+
+
+def checkpoint_name(step: int) -> str:
+    """Folder name of the checkpoint of a step; transformers uses the same."""
+    return f"{_CHECKPOINT}{step}"
+
+
+def checkpoint_step(name: str) -> int | None:
+    """Step of the checkpoint in a folder of this name; None for other folders."""
+    step = name.removeprefix(_CHECKPOINT)
+    return int(step) if step != name and step.isdecimal() else None
 
 
 def report_uri(work: StorageUri, stage: str) -> StorageUri:

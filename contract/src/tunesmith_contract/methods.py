@@ -66,7 +66,7 @@ class PretrainingMethod(Document):
 
 
 class DPOMethod(Document):
-    """Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290)."""
+    """Direct preference optimization (Rafailov et al. 2023, arXiv:2305.18290)."""
 
     beta: float = Field(0.1, gt=0)
     loss: DPOLoss = DPOLoss.SIGMOID
@@ -75,7 +75,7 @@ class DPOMethod(Document):
 
 
 class KTOMethod(Document):
-    """Kahneman-Tversky optimisation on single judged answers (Ethayarajh et al. 2024, arXiv:2402.01306)."""
+    """Kahneman-Tversky optimization on single judged answers (Ethayarajh et al. 2024, arXiv:2402.01306)."""
 
     beta: float = Field(0.1, gt=0)
     loss: KTOLoss = KTOLoss.KTO
@@ -174,7 +174,7 @@ class _OnlineMethod(Document):
 
 
 class GRPOMethod(_OnlineMethod):
-    """Group relative policy optimisation (Shao et al. 2024, arXiv:2402.03300)."""
+    """Group relative policy optimization (Shao et al. 2024, arXiv:2402.03300)."""
 
     loss: GRPOLoss = GRPOLoss.DAPO
 
@@ -269,13 +269,13 @@ class Method(Document):
         return self.member.rewards if isinstance(self.member, _OnlineMethod) else ()
 
 
-def _members(document: Document, besides: frozenset[str]) -> list[str]:
+def _members(document: Document, excluded: frozenset[str]) -> list[str]:
     names = type(document).model_fields
-    return [name for name in names if name not in besides and getattr(document, name) is not None]
+    return [name for name in names if name not in excluded and getattr(document, name) is not None]
 
 
-def _exactly_one(document: Chosen, besides: frozenset[str]) -> Chosen:
-    members = _members(document, besides)
+def _exactly_one(document: Chosen, excluded: frozenset[str]) -> Chosen:
+    members = _members(document, excluded)
     if len(members) != 1:
         raise ValueError(f"exactly one member has to be set, not {members or 'none'}")
     return document

@@ -166,7 +166,7 @@ class ModelShape(Report):
 class ModelReport(Report):
     """Report on the base model; ``revision`` is a commit, or a digest of the files.
 
-    ``quantization`` is the method of a base model that is quantised already, such as ``gptq``.
+    ``quantization`` is the method of a base model that is quantized already, such as ``gptq``.
     """
 
     revision: str = Field(max_length=80)
@@ -313,13 +313,9 @@ def parse_report(message: str | bytes) -> RunReport | None:
         return None
 
 
-def _size(report: RunReport) -> int:
-    return len(report.to_json().encode())
-
-
 def _fit(report: RunReport) -> RunReport:
     """Shorten the report, one step at a time, until it fits."""
-    while _size(report) > TERMINATION_MESSAGE_BYTES:
+    while len(report.to_json().encode()) > TERMINATION_MESSAGE_BYTES:
         if report.failure:
             report = report.model_copy(update={"failure": _shorten_failure(report.failure)})
         elif report.dataset and (changes := _shorter_dataset(report.dataset)):

@@ -206,7 +206,7 @@ class Checkpoints(Document):
     keep: int = Field(3, ge=1)
 
 
-def _listed(value: Any) -> Any:
+def _as_tuple(value: Any) -> Any:
     """One URI, as earlier releases wrote it, is a list of one."""
     return (value,) if isinstance(value, str) else value
 
@@ -245,7 +245,7 @@ class PrepareConfig(Document):
     stage: Literal[Stage.PREPARE] = Stage.PREPARE
     owner: Owner
     base_model: str
-    train: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field((), max_length=MAX_TRAIN_URIS)
+    train: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field((), max_length=MAX_TRAIN_URIS)
     argilla: ArgillaSource | None = None
     generated: str | None = None
     validation: ValidationSource

@@ -96,6 +96,14 @@ def parse_uri(uri: str) -> StorageUri:
             return _parse_oci(uri, rest)
 
 
+def parse_uri_or_none(uri: str) -> StorageUri | None:
+    """Parse a storage URI; None where it is not one."""
+    try:
+        return parse_uri(uri)
+    except InvalidUri:
+        return None
+
+
 def names_one_file(uri: str) -> bool:
     """True for a URI of rows that names one file, not a pattern, a folder (by a slash at its end) or a repository.
 

@@ -10,6 +10,9 @@ from tunesmith_cluster.client import eventually
 from tunesmith_demo.progress import DemoFailed, require_success
 
 TRAINING_SECONDS = 900
+# The pods of two jobs find room beside each other: a gang that gets half its pods would wait for ever. A limit of one
+# core starts one thread: threads of several jobs on few cores mostly wait for each other.
+RESOURCES = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"cpu": "1"}}
 
 
 def build_training(name: str, **more: Any) -> dict[str, Any]:
@@ -24,9 +27,7 @@ def build_training(name: str, **more: Any) -> dict[str, Any]:
         "output": {"uri": "pvc://artifacts"},
     }
     more["adapter"] = {"rank": 8, "alpha": 32} | more.get("adapter", {})
-    # The pods of two jobs find room beside each other: a gang that gets half its pods would wait for ever.
-    requests = {"cpu": "100m", "memory": "512Mi"}
-    more["compute"] = {"gpusPerNode": 0, "resources": {"requests": requests}} | more.get("compute", {})
+    more["compute"] = {"gpusPerNode": 0, "resources": RESOURCES} | more.get("compute", {})
     return {
         "apiVersion": "tunesmith.dev/v1alpha1",
         "kind": "FineTuneJob",

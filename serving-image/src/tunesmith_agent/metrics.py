@@ -93,18 +93,18 @@ class VersionStats:
                 self.on_error(self)
         else:
             self.consecutive_errors = 0
-        self._leave()
+        self._request_ended()
 
-    def give_up(self) -> None:
+    def count_disconnect(self) -> None:
         """Count a client that left before the end; it is neither a success nor an error."""
         self.disconnects += 1
-        self._leave()
+        self._request_ended()
 
     def withdraw(self) -> None:
         """Take back a request that never reached the engine."""
-        self._leave()
+        self._request_ended()
 
-    def _leave(self) -> None:
+    def _request_ended(self) -> None:
         self.in_flight -= 1
         if not self.in_flight and self.on_idle is not None:
             self.on_idle()

@@ -191,7 +191,9 @@ def explain(error: Exception, uri: StorageUri, credentials: Credentials, verb: s
             "BucketNotFound", f"the bucket {uri.name} does not exist: create it or write another in {uri}"
         )
     if any(server in text for server in _METADATA_SERVERS):
-        return _no_credentials(uri)
+        keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if uri.scheme is Scheme.S3 else GS_KEYS[0]
+        message = f"nothing opens {uri}: name a Secret with {keys}, or give the pods an identity that the store knows"
+        return StorageRefused("CredentialsMissing", message)
     if problem := _credential_problem(code, uri, credentials):
         return StorageRefused("AccessDenied", problem)
     if status in ("401", "403") or code == "AccessDenied":
@@ -207,14 +209,6 @@ def explain(error: Exception, uri: StorageUri, credentials: Credentials, verb: s
         return StorageRefused("StorageRefused", message)
     detail = code or (f"HTTP {status}" if status else "no connection")
     return StorageUnavailable(UNAVAILABLE, f"{uri} can't be {verb} at the moment ({detail})")
-
-
-def _no_credentials(uri: StorageUri) -> StorageRefused:
-    keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if uri.scheme is Scheme.S3 else GS_KEYS[0]
-    message = (
-        f"nothing opens {uri}: name a Secret with {keys}, or give the pods an identity that the store knows"
-    )
-    return StorageRefused("CredentialsMissing", message)
 
 
 def _credential_problem(code: str, uri: StorageUri, credentials: Credentials) -> str:

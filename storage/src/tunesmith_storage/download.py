@@ -96,8 +96,10 @@ def fetch_files(remote: Remote, entries: dict[str, Entry], files: Iterable[File]
             return
         entry = entries.get(file.path)
         if entry is None or entry.size_bytes != file.size_bytes:
-            what = "is missing" if entry is None else "has another size than its manifest says"
-            raise StorageUnavailable("ArtifactDamaged", f"{file.path} in {remote.uri} {what}: store it again")
+            fault = "is missing" if entry is None else "has another size than its manifest says"
+            raise StorageUnavailable(
+                "ArtifactDamaged", f"{file.path} in {remote.uri} {fault}: store it again"
+            )
         fetch_entry(remote, entry, folder / file.path, file.sha256)
 
     in_parallel(partial(fetch, file) for file in files)

@@ -88,9 +88,9 @@ class HubFolder:
     def publish(self, folder: Path, files: Sequence[File], manifest: bytes) -> None:
         """Upload what is missing in one commit, then compare the hub's listing with the files."""
         described = File(path=MANIFEST_FILE, size_bytes=len(manifest), sha256=sha256_digest(manifest))
-        listed = [*files, described]
+        stored_files = [*files, described]
         entries = self.entries()
-        missing = [file for file in listed if not _holds(entries.get(file.path), file, folder)]
+        missing = [file for file in stored_files if not _holds(entries.get(file.path), file, folder)]
         if missing and MANIFEST_FILE in entries:
             raise self._damaged(missing[0].path)
         if missing:
@@ -105,7 +105,7 @@ class HubFolder:
                     self.uri.name, additions, commit_message=message, revision=self.uri.revision
                 )
             entries = self.entries()
-        for file in listed:
+        for file in stored_files:
             if not _holds(entries.get(file.path), file, folder):
                 raise self._damaged(file.path)
 

@@ -60,10 +60,11 @@ class Repository:
         if self.uri.revision is None:
             message = f"{self.uri} names no image: write oci://registry/repository:tag"
             raise NotFound("ImageNotFound", message)
-        return {
-            layer.get("annotations", {}).get(TITLE, layer["digest"]): _layer_entry(layer)
-            for layer in self._image()["layers"]
-        }
+        entries = {}
+        for layer in self._image()["layers"]:
+            title, digest = layer.get("annotations", {}).get(TITLE), layer["digest"]
+            entries[title or digest] = Entry(title or "", layer["size"], digest, digest)
+        return entries
 
     def read(self, entry: Entry, offset: int = 0) -> Iterator[bytes]:
         """Bytes of a layer from an offset on; registries need not support ranges, so earlier bytes are skipped here."""
@@ -89,7 +90,8 @@ class Repository:
     def _place(self, folder: Path, file: File) -> None:
         """Push one file unless the registry has it, and read it back."""
         with_retries(partial(self._push, folder / file.path))
-        digest = with_retries(lambda: stream_digest(self.read(_file_entry(file))))
+        entry = Entry(file.path, file.size_bytes, file.sha256, file.sha256)
+        digest = with_retries(lambda: stream_digest(self.read(entry)))
         if digest != file.sha256:
             message = f"{file.path} in {self.uri} came back as {digest}: run again"
             raise StorageUnavailable("ArtifactDamaged", message)
@@ -169,15 +171,6 @@ def build_image(files: Sequence[File]) -> str:
         "layers": layers,
     }
     return canonical_json(image).decode()
-
-
-def _layer_entry(layer: dict[str, Any]) -> Entry:
-    path = layer.get("annotations", {}).get(TITLE, "")
-    return Entry(path, layer["size"], layer["digest"], layer["digest"])
-
-
-def _file_entry(file: File) -> Entry:
-    return Entry(file.path, file.size_bytes, file.sha256, file.sha256)
 
 
 def find_login(credentials: Credentials, host: str) -> tuple[str, str] | None:

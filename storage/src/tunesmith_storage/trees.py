@@ -50,11 +50,15 @@ def fetch_tree(
         holds_rows: the files are a data set: a manifest beside them is not an artifact's.
         outlines: download only the headers of weight files, which hold their shapes, into a folder of their own.
     """
-    listed = remote.entries()
-    entries = {path: entry for path, entry in listed.items() if _matches(path, patterns)}
+    all_entries = remote.entries()
+    entries = {
+        path: entry
+        for path, entry in all_entries.items()
+        if "/" not in path and any(fnmatch(path, pattern) for pattern in patterns)
+    }
     revision, digests = tree_revision(entries), dict[str, str]()
-    if MANIFEST_FILE in listed and not holds_rows:
-        manifest = read_manifest(remote, listed[MANIFEST_FILE])
+    if MANIFEST_FILE in all_entries and not holds_rows:
+        manifest = read_manifest(remote, all_entries[MANIFEST_FILE])
         revision, digests = manifest.digest, {file.path: file.sha256 for file in manifest.files}
     folder = root / ("outlines" if outlines else "whole") / revision.replace(":", "-")
 
@@ -77,10 +81,6 @@ def tree_revision(entries: dict[str, Entry]) -> str:
     """Digest over paths, sizes and identities of files; it changes whenever their bytes do."""
     described = {path: [entry.size_bytes, entry.identity] for path, entry in entries.items()}
     return sha256_digest(canonical_json(described))
-
-
-def _matches(path: str, patterns: Sequence[str]) -> bool:
-    return "/" not in path and any(fnmatch(path, pattern) for pattern in patterns)
 
 
 def _read_header(remote: Remote, entry: Entry) -> bytes:

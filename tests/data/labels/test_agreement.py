@@ -119,7 +119,7 @@ def test_the_most_disputed_come_first() -> None:
     classes = LabelTask(kind=TaskKind.CLASSIFICATION, labels=("1", "2", "3"))
     report = report_agreement(classes, {"a": "111", "b": "112", "c": "123", "d": "111"})
     assert [item.line for item in report.disputed] == [3, 2]
-    assert report.disputed[0].said == {"1": 2, "2": 1, "3": 1}
+    assert report.disputed[0].answer_counts == {"1": 2, "2": 1, "3": 1}
     assert "a on 1" in report.disputed[0].comments
     assert "most disputed:\n  rows.jsonl:3: 1 by 2, 2 by 1, 3 by 1: question 2" in render(report)
 

@@ -73,8 +73,8 @@ def test_rows_are_counted_apart_as_they_are_here(world: World, make: RowBuilders
     )
     here_report = world.prepare(here)
     dataset = here_report.dataset
-    with world.start(there) as program:
-        said = program.communicate()[0]
+    program = world.start(there)
+    said = program.communicate()[0]
     assert program.returncode == 0, said
     assert "PyTorch was not found" not in said
     report = json.loads((world.output / "ns/b/prepared/report.json").read_text())

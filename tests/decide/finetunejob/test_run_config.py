@@ -135,7 +135,7 @@ def test_answers_come_in_whole_groups() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "told"),
+    ("spec", "sentence"),
     [
         (
             {"compute": {"gpusPerNode": 8}, "hyperparameters": {"batchSize": 12}},
@@ -151,14 +151,14 @@ def test_answers_come_in_whole_groups() -> None:
                 "compute": {"gpusPerNode": 8},
                 "hyperparameters": {"batchSize": 8},
             },
-            "KTO compares each row with others of its micro batch, at least 2 at a time",
+            "KTO compares each row with others of its micro-batch: write a microBatchSize of 2 or more",
         ),
     ],
 )
 def test_sizes_that_do_not_go_together_are_refused_with_the_nearest_that_do(
-    spec: dict[str, Any], told: str
+    spec: dict[str, Any], sentence: str
 ) -> None:
-    assert told in refused(**spec)
+    assert sentence in refused(**spec)
 
 
 def test_kto_keeps_neighbors_together() -> None:

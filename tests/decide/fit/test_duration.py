@@ -4,7 +4,7 @@ import pytest
 from training_memory.published_memory import LLAMA_2_7B, LLAMA_3_1_8B
 from training_memory.training_runs import make_run
 
-from tunesmith.decide.fit.duration import estimate_duration, trained_tokens
+from tunesmith.decide.fit.estimate import estimate_duration, trained_tokens
 from tunesmith_contract.report import DatasetReport, TokenStatistics
 from tunesmith_contract.shared_rules.gpus import find_product
 

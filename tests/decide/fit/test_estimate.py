@@ -11,8 +11,13 @@ from training_memory.training_runs import make_run
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.finetunejob.observed import RelatedObjects
 from tunesmith.decide.fit.admission import asks_for_nodes
-from tunesmith.decide.fit.duration import estimate_duration, trained_tokens
-from tunesmith.decide.fit.estimate import Expected, count_steps, expect_training
+from tunesmith.decide.fit.estimate import (
+    Expected,
+    count_steps,
+    estimate_duration,
+    expect_training,
+    trained_tokens,
+)
 from tunesmith_contract.report import DatasetReport, TokenStatistics
 from tunesmith_contract.shared_rules.gpus import find_product
 

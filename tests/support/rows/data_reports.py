@@ -185,7 +185,7 @@ def make_agreement() -> LabelAgreement:
                 file="pairs.jsonl",
                 line=17,
                 excerpt="A customer asks for a refund after 31 days. What do you say?",
-                said={"A": 1, "B": 1, "tie": 1},
+                answer_counts={"A": 1, "B": 1, "tie": 1},
                 disagreement=1,
                 comments=("Both are right, by the letter.", HOSTILE[1]),
             ),
@@ -194,7 +194,7 @@ def make_agreement() -> LabelAgreement:
                 file="pairs.jsonl",
                 line=204,
                 excerpt=HOSTILE[2],
-                said={"A": 2, "B": 1},
+                answer_counts={"A": 2, "B": 1},
                 disagreement=0.67,
             ),
         ),
@@ -204,13 +204,13 @@ def make_agreement() -> LabelAgreement:
 
 
 def _largest_agreement(long: str) -> LabelAgreement:
-    said = {f"{number}{long[:200]}": 10**6 for number in range(500)}
+    answer_counts = {f"{number}{long[:200]}": 10**6 for number in range(500)}
     item = DisputedItem(
         id=_DIGEST,
         file=long[:255],
         line=10**9,
         excerpt=long[:240],
-        said=said,
+        answer_counts=answer_counts,
         disagreement=0.5,
         comments=(long[:240],) * 200,
     )
@@ -219,7 +219,7 @@ def _largest_agreement(long: str) -> LabelAgreement:
     return make_agreement().model_copy(
         update={
             "verdict": long,
-            "values": said,
+            "values": answer_counts,
             "annotators": (annotator,) * MAX_ANNOTATORS,
             "pairs": (pair,) * MAX_PAIRS,
             "disputed": (item,) * MAX_DISPUTED,

@@ -11,27 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.forked_pods import PodProcess
+
 from tunesmith_contract.report import RunReport, parse_report
 from tunesmith_contract.run_config import TrainConfig
-
-# The worker as it is, but for one thing: what a finished run would remove stays to be looked at.
-_WORKER = """
-import os, sys
-from tunesmith_data.pod.workspace import Workspace
-from tunesmith_trainer import worker
-Workspace.prune = lambda self: None
-sys.exit(worker.main())
-"""
-
-_LAUNCHER = """
-import os, sys
-from pathlib import Path
-from tunesmith_trainer.__main__ import find_gang
-from tunesmith_trainer.launcher.launcher import Launcher
-config, root, log, worker = sys.argv[1:]
-command = [sys.executable, worker, "--stage", "train", "--config", config, "--mount-root", root]
-sys.exit(Launcher("train", command, find_gang(Path(config)), Path(log)).run())
-"""
 
 
 def free_port() -> int:
@@ -50,9 +33,7 @@ class Pod:
         lines: its log so far.
     """
 
-    def __init__(
-        self, process: subprocess.Popen[str], log: Path, on_line: Callable[[str], None] | None
-    ) -> None:
+    def __init__(self, process: PodProcess, log: Path, on_line: Callable[[str], None] | None) -> None:
         self.process = process
         self.lines: list[str] = []
         self._log = log
@@ -61,7 +42,6 @@ class Pod:
         self._reader.start()
 
     def _read(self) -> None:
-        assert self.process.stdout
         with self.process.stdout as lines:
             self._follow(lines)
 
@@ -79,12 +59,12 @@ class Pod:
     def end(self, timeout: float) -> int:
         """Wait for the end; the exit code."""
         try:
-            self.process.wait(timeout)
+            code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise AssertionError("".join(self.lines)) from None
         self._reader.join()
-        return self.process.returncode
+        return code
 
     @property
     def output(self) -> str:
@@ -108,11 +88,9 @@ def start_gang(
     on_line: Callable[[str], None] | None = None,
     **env: str,
 ) -> list[Pod]:
-    """Start all pods of one attempt; ``on_line`` sees the log of the first."""
+    """Start all pods of one attempt; ``on_line`` sees the log of the first. Work files of a finished run stay."""
     folder = root / "pods"
     folder.mkdir(exist_ok=True)
-    script = folder / "worker.py"
-    script.write_text(_WORKER)
     run = folder / f"{config.owner.uid}.json"
     run.write_text(config.to_json())
     port = free_port()
@@ -131,13 +109,8 @@ def start_gang(
             "PET_MASTER_PORT": str(port),
             **env,
         }
-        process = subprocess.Popen(
-            [sys.executable, "-c", _LAUNCHER, str(run), str(root), str(log), str(script)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        arguments = ["train", "--config", str(run), "--mount-root", str(root), "--termination-log", str(log)]
+        process = PodProcess(arguments, environment, keep_work_files=True)
         pods.append(Pod(process, log, on_line if node == 0 else None))
     return pods
 

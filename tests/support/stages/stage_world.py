@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
+from stages.forked_pods import PodProcess
+
 from tunesmith_contract.report import DatasetReport, EvaluationReport, ModelReport, RunReport, TrainingReport
 from tunesmith_contract.run_config import (
     AnyConfig,
@@ -153,14 +155,20 @@ class World:
         report = evaluate(config, self.storage, Workspace(self.storage, config), ProgressReporter({}))
         return narrow(EvaluateReport, report)
 
-    def start(self, config: AnyConfig, **env: str) -> subprocess.Popen[str]:
+    def start(self, config: AnyConfig, **env: str) -> subprocess.Popen[str] | PodProcess:
         """Run the stage as a pod does."""
         (self.root / "run.json").write_text(config.to_json())
-        command = [sys.executable, "-m", "tunesmith_trainer", config.stage, "--mount-root", str(self.root)]
-        command += ["--config", str(self.root / "run.json"), "--termination-log", str(self.root / "log")]
+        arguments = [config.stage, "--mount-root", str(self.root), "--config", str(self.root / "run.json")]
+        arguments += ["--termination-log", str(self.root / "log")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", **env}
+        if isinstance(config, TrainConfig):
+            return PodProcess(arguments, environment)
         return subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, "-m", "tunesmith_trainer", *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     def _parse(self, config: dict[str, Any], kind: type[Config], owner: str, uid: str) -> Config:

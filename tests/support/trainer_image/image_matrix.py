@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunesmith_contract.methods import DPOLoss
 from tunesmith_contract.uris import Scheme
 
 Document = dict[str, Any]
@@ -27,6 +28,8 @@ class TrainingRun:
         adapter: its type; None trains all weights.
         store: the scheme of the output.
         after: name of the run whose artifact this one needs.
+        steps, batch: number of steps, and of rows in each.
+        held_out: share of the rows for validation.
     """
 
     name: str
@@ -36,6 +39,9 @@ class TrainingRun:
     formats: tuple[str, ...]
     store: Scheme
     after: str | None = None
+    steps: int = STEPS
+    batch: int = BATCH
+    held_out: float = 0.1
 
 
 @dataclass
@@ -117,6 +123,24 @@ RUNS = (
     TrainingRun("rloo", "prompts", _rewards_of_models, "LoRA", ("Adapter",), Scheme.OCI, after="reward"),
 )
 
+#: These run in one pod, and are as short as can be: they differ in their loss alone. EXO needs a label smoothing.
+DPO_LOSS_RUNS = tuple(
+    TrainingRun(
+        f"loss-{loss.lower()}",
+        "few-preferences",
+        _fixed(
+            {"dpo": {"loss": loss, "labelSmoothing": 0.1 if loss is DPOLoss.EXO_PAIR else 0, **_MAX_LENGTH}}
+        ),
+        "LoRA",
+        ("Adapter",),
+        Scheme.PVC,
+        steps=1,
+        batch=2,
+        held_out=0,
+    )
+    for loss in DPOLoss
+)
+
 
 def make_data_sets(count: int = 24) -> dict[str, list[Document]]:
     """Rows of each kind that a method learns from, by name."""
@@ -129,13 +153,15 @@ def make_data_sets(count: int = 24) -> dict[str, list[Document]]:
     def assistant(number: int) -> list[Document]:
         return [{"role": "assistant", "content": json.dumps({"lower": number})}]
 
+    preferences = [
+        {"prompt": user(low, high), "chosen": assistant(low), "rejected": assistant(high)}
+        for low, high in pairs
+    ]
     return {
         "chats": [{"messages": user(low, high) + assistant(low)} for low, high in pairs],
         "texts": [{"text": f"Of {high} and {low} the lower one is {low}. " * 8} for low, high in pairs],
-        "preferences": [
-            {"prompt": user(low, high), "chosen": assistant(low), "rejected": assistant(high)}
-            for low, high in pairs
-        ],
+        "preferences": preferences,
+        "few-preferences": preferences[:2],
         "judged": [
             {
                 "prompt": user(low, high),

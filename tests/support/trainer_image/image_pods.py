@@ -14,7 +14,7 @@ from tunesmith_contract.report import RunReport, parse_report
 from tunesmith_contract.uris import MOUNT_ROOT
 from tunesmith_images.container import ContainerImage, Mount, Process
 
-POD_SECONDS = 300
+POD_SECONDS = 600
 #: kubelet gives volumes to the pod's fsGroup.
 FS_GROUP = 10001
 _CLAIM = re.compile(r'"pvc://([-a-z0-9.]+)')

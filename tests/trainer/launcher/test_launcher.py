@@ -144,6 +144,16 @@ def test_success_and_a_wrong_configuration(tmp_path: Path) -> None:
     assert report.failure.reason == "InvalidConfig"
 
 
+@pytest.mark.parametrize(("pod", "workers", "each"), [("8", 1, "8"), ("8", 3, "2"), ("2", 4, "1")])
+def test_workers_share_the_threads_of_their_pod(tmp_path: Path, pod: str, workers: int, each: str) -> None:
+    body = """
+    print("threads: " + os.environ["OMP_NUM_THREADS"], flush=True)
+    stage(lambda: worker.RunReport(stage='prepare', outcome='Succeeded'))
+    """
+    _, _, output = Pod(tmp_path, body, workers=workers, OMP_NUM_THREADS=pod).finish()
+    assert output.count(f"threads: {each}\n") == workers
+
+
 def test_a_worker_that_dies_without_a_word(tmp_path: Path) -> None:
     body = "print('last words', flush=True); os.kill(os.getpid(), signal.SIGSEGV)"
     returned, report, _ = Pod(tmp_path, body).finish()

@@ -340,7 +340,7 @@ def test_dpo_of_all_weights_keeps_its_reference(models: Path, tmp_path: Path) ->
     [
         ({"dpo": {"loss": "EXOPair"}}, 2, "write 0.001"),
         ({"dpo": {"loss": "IPO", "labelSmoothing": 0.1}}, 2, "does nothing with loss IPO"),
-        ({"kto": {}}, 1, "at least 2"),
+        ({"kto": {}}, 1, "a microBatchSize of 2 or more"),
     ],
 )
 def test_settings_that_do_not_go_together(

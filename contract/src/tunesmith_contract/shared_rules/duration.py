@@ -14,11 +14,11 @@ FORWARD, BACKWARD, BACKWARD_FROZEN = 2, 4, 2
 
 #: Share of the peak that training reaches. torchtune's Llama 3.2 3B on an A100 with packing makes 7,075 tokens a
 #: second, 6 * 3.2e9 * 7,075 / 312e12 = 0.44; adapters multiply small matrices too, and 4-bit weights are unpacked.
-UTILISATION = 0.4
-UTILISATION_ADAPTER = 0.33
-UTILISATION_QUANTIZED = 0.25
+UTILIZATION = 0.4
+UTILIZATION_ADAPTER = 0.33
+UTILIZATION_QUANTIZED = 0.25
 #: Tokens a second and sequence that generation makes are bound by reading the weights: this share of the peak is left.
-UTILISATION_GENERATION = 0.02
+UTILIZATION_GENERATION = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ class Duration:
 def work_duration(work: Work, gpu: Product) -> Duration:
     """Duration of the whole training on GPUs of this product."""
     peak = gpu.flops * work.devices
-    seconds = work_tokens(work) * work.parameters * _operations(work) / (peak * _utilisation(work))
-    seconds += _generated(work) * work.parameters * FORWARD / (peak * UTILISATION_GENERATION)
+    seconds = work_tokens(work) * work.parameters * _operations(work) / (peak * _utilization(work))
+    seconds += _generated(work) * work.parameters * FORWARD / (peak * UTILIZATION_GENERATION)
     return Duration(seconds, seconds * work.devices)
 
 
@@ -88,10 +88,10 @@ def _operations(work: Work) -> int:
     return FORWARD + backward + again + reference
 
 
-def _utilisation(work: Work) -> float:
+def _utilization(work: Work) -> float:
     if work.adapter is None:
-        return UTILISATION
-    return UTILISATION_QUANTIZED if work.adapter is AdapterType.QLORA else UTILISATION_ADAPTER
+        return UTILIZATION
+    return UTILIZATION_QUANTIZED if work.adapter is AdapterType.QLORA else UTILIZATION_ADAPTER
 
 
 def _generated(work: Work) -> float:

@@ -60,7 +60,9 @@ def estimate(parameters: int, dataset: DatasetReport, plan: TrainingPlan) -> Tra
         method = pack_on_gpu(method, automatic_batch=plan.batch_size is None)
     work = _work(parameters, dataset, plan, method, on_gpu=product is not None)
     group = answers_to_a_prompt(method)
-    sequences = count_sequences(method, dataset.train_rows, _train_tokens(dataset, method))
+    rows = max(1, dataset.train_rows + dataset.validation_rows)
+    tokens = round(dataset.train_rows * min(dataset.tokens.total / rows, method.max_length))
+    sequences = count_sequences(method, dataset.train_rows, tokens)
     untimed = TrainingEstimate(
         epochs=plan.epochs,
         batch_size=work.batch_size,
@@ -107,12 +109,6 @@ def _work(
         batch_size=plan.batch_size or choose_batch_size(sequences, group=group, least=least),
         activation_checkpointing=choose_activation_checkpointing(parameters, gpus=int(on_gpu)),
     )
-
-
-def _train_tokens(dataset: DatasetReport, method: Method) -> int:
-    """Tokens of the training rows alone, as they are cut."""
-    rows = max(1, dataset.train_rows + dataset.validation_rows)
-    return round(dataset.train_rows * min(dataset.tokens.total / rows, method.max_length))
 
 
 def _with_time(basis: TrainingEstimate, work: Work, product: Product, plan: TrainingPlan) -> TrainingEstimate:

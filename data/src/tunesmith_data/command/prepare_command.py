@@ -24,10 +24,10 @@ from tunesmith_data.failures import describe
 from tunesmith_data.models.optional_libraries import describe_missing
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_data.rows.findings import Severity
-from tunesmith_data.rows.report.data_report import DataReport, TrainingEstimate
+from tunesmith_data.rows.report.data_report import DataReport
 
 from .arguments import PrepareRequest, read_request
-from .estimate import TrainingPlan, estimate
+from .estimate import estimate
 from .host_files import HostStorage, as_paths
 from .progress_bar import ProgressBar
 from .summary import summarize
@@ -52,7 +52,9 @@ def prepare_here(options: argparse.Namespace) -> ExitCode:
     sys.stdout.write(summarize(report, _places(request.folder), describe_missing()))
     if request.open_page:
         webbrowser.open((request.folder / DATA_REPORT_FOLDER / DATA_REPORT_PAGE).absolute().as_uri())
-    return _judge(report, strict=request.strict)
+    failing = {Severity.ERROR, Severity.WARNING} if request.strict else {Severity.ERROR}
+    failed = any(issue.severity in failing for issue in report.issues)
+    return exit_code_of(FailureCategory.DATA_ERROR) if failed else ExitCode.SUCCEEDED
 
 
 def _explain(failure: Failure, model: str) -> Failure:
@@ -91,26 +93,12 @@ def _complete(report: DataReport, result: RunReport, request: PrepareRequest) ->
     if report.recommendation:
         adapter = report.recommendation.adapter
         plan = replace(plan, adapter=None if adapter is None else AdapterType(adapter))
-    return report.model_copy(
-        update={
-            "title": request.config.owner.name,
-            "model": request.model,
-            "estimate": _estimate(result, plan),
-        }
+    training = (
+        estimate(result.model.parameters, result.dataset, plan) if result.model and result.dataset else None
     )
-
-
-def _estimate(result: RunReport, plan: TrainingPlan) -> TrainingEstimate | None:
-    if result.model is None or result.dataset is None:
-        return None
-    return estimate(result.model.parameters, result.dataset, plan)
-
-
-def _judge(report: DataReport, *, strict: bool) -> ExitCode:
-    """Errors fail; so do warnings where people are strict."""
-    failing = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
-    failed = any(issue.severity in failing for issue in report.issues)
-    return exit_code_of(FailureCategory.DATA_ERROR) if failed else ExitCode.SUCCEEDED
+    return report.model_copy(
+        update={"title": request.config.owner.name, "model": request.model, "estimate": training}
+    )
 
 
 def _places(folder: Path) -> dict[str, Path]:

@@ -37,12 +37,12 @@ def chat_body(
     return body | ({"tools": tools} if tools else {})
 
 
-def read_answer(response: Any, what: str, unknown: TokenUsage = NO_USAGE) -> ChatAnswer:
+def read_answer(response: Any, name: str, unknown: TokenUsage = NO_USAGE) -> ChatAnswer:
     """Answer in an endpoint's JSON response; its text is empty if there is none.
 
     Args:
         response: the JSON.
-        what: the endpoint's name in messages.
+        name: the endpoint's name in messages.
         unknown: the usage to return if the response has none.
 
     Raises:
@@ -52,7 +52,7 @@ def read_answer(response: Any, what: str, unknown: TokenUsage = NO_USAGE) -> Cha
         choice = response["choices"][0]
         content = choice["message"]["content"]
     except (KeyError, IndexError, TypeError) as error:
-        message = f"{what} gives no choices[0].message.content: use an endpoint with the OpenAI API"
+        message = f"{name} gives no choices[0].message.content: use an endpoint with the OpenAI API"
         raise UserError("TeacherAnswer", message) from error
     text = content if isinstance(content, str) else ""
     return ChatAnswer(text, choice.get("finish_reason") != "length", _read_usage(response) or unknown)

@@ -63,7 +63,7 @@ class Endpoint:
 
     Args:
         url: URL of the endpoint.
-        what: name in messages, such as ``the teacher``.
+        name: name in messages, such as ``the teacher``.
         secret: the folder of a mounted Secret, whose file ``token``, where there is one, is the bearer token.
         timeout_seconds: time limit of one try.
         sleep: waits for a number of seconds.
@@ -73,7 +73,7 @@ class Endpoint:
     def __init__(
         self,
         url: str,
-        what: str,
+        name: str,
         secret: Path,
         timeout_seconds: float,
         sleep: Callable[[float], None] = time.sleep,
@@ -81,7 +81,7 @@ class Endpoint:
         longest_wait: float = LONGEST_WAIT_SECONDS,
     ) -> None:
         self._url = url
-        self._what = what
+        self._name = name
         self._key_file = secret / KEY_FILE
         self._client = httpx.Client(timeout=timeout_seconds, follow_redirects=False)
         self._retry = tenacity.Retrying(
@@ -114,7 +114,7 @@ class Endpoint:
         try:
             return self._retry.copy()(attempt)
         except EndpointBusy as error:
-            message = f"{self._what} at {self._url} cannot be reached: {error}; check that it is running"
+            message = f"{self._name} at {self._url} cannot be reached: {error}; check that it is running"
             raise InfrastructureError("EndpointUnavailable", message) from error
 
     def close(self) -> None:
@@ -170,13 +170,13 @@ class Endpoint:
             )
         return key
 
-    def _user_error(self, what: str, advice: str) -> UserError:
-        return UserError("EndpointRefused", f"{self._what} at {self._url} {what}: {advice}")
+    def _user_error(self, problem: str, advice: str) -> UserError:
+        return UserError("EndpointRefused", f"{self._name} at {self._url} {problem}: {advice}")
 
     def _log_wait(self, state: tenacity.RetryCallState) -> None:
         assert state.outcome is not None
         error, wait = state.outcome.exception(), state.upcoming_sleep
-        log.warning("%s: %s; asking again in %.1f s", self._what, error, wait)
+        log.warning("%s: %s; asking again in %.1f s", self._name, error, wait)
 
 
 def _wait_seconds(state: tenacity.RetryCallState) -> float:

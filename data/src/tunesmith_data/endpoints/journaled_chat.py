@@ -44,7 +44,7 @@ class JournaledChat:
 
     Args:
         spec: the endpoint.
-        what: name in messages.
+        name: name in messages.
         secret: the folder of the Secret that opens it.
         temperature, max_tokens: sampling temperature and maximum tokens of its answers.
         journal: earlier answers.
@@ -58,7 +58,7 @@ class JournaledChat:
     def __init__(
         self,
         spec: ChatEndpoint,
-        what: str,
+        name: str,
         secret: Path,
         temperature: float,
         max_tokens: int,
@@ -69,10 +69,10 @@ class JournaledChat:
     ) -> None:
         self.spec = spec
         self.journal = journal
-        self.what = what
+        self.name = name
         self.max_tokens = max_tokens
         self.endpoint = Endpoint(
-            completions_url(spec.url), what, secret, TIMEOUT_SECONDS, sleep, longest_wait=longest_wait
+            completions_url(spec.url), name, secret, TIMEOUT_SECONDS, sleep, longest_wait=longest_wait
         )
         self.refusals: dict[str, str] = {}
         self._temperature = temperature
@@ -125,7 +125,7 @@ class JournaledChat:
         try:
             self.endpoint.retry_while_busy(lambda: self.ask_once(request))
         except RequestRefused as error:
-            log.warning("%s refuses a request: %s", self.what, error.message)
+            log.warning("%s refuses a request: %s", self.name, error.message)
             self.refusals[request.digest] = error.message
 
     def ask_once(self, request: ChatRequest) -> None:
@@ -139,4 +139,4 @@ class JournaledChat:
 
     def fetch_answer(self, request: ChatRequest) -> ChatAnswer:
         """Answer of the endpoint; if it reports no usage, with the request's maximum usage."""
-        return read_answer(self.endpoint.post_once(request.body), self.what, request.max_usage)
+        return read_answer(self.endpoint.post_once(request.body), self.name, request.max_usage)

@@ -25,7 +25,7 @@ class BudgetedChat(JournaledChat):
 
     Args:
         endpoint: the endpoint.
-        what: name in messages.
+        name: name in messages.
         secret: the folder of the Secret that opens it.
         temperature, max_tokens: sampling temperature and maximum tokens of its answers.
         journal, budget: earlier answers, and the limits on spending.
@@ -36,7 +36,7 @@ class BudgetedChat(JournaledChat):
     def __init__(
         self,
         endpoint: ChatEndpoint,
-        what: str,
+        name: str,
         secret: Path,
         temperature: float,
         max_tokens: int,
@@ -47,7 +47,7 @@ class BudgetedChat(JournaledChat):
     ) -> None:
         super().__init__(
             endpoint,
-            what,
+            name,
             secret,
             temperature,
             max_tokens,

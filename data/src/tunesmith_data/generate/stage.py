@@ -182,12 +182,12 @@ def _open_clients(
     """Chat clients; a judge without an endpoint uses the teacher's endpoint and rate limit."""
     rate_limiter = RateLimiter(spec.requests_per_minute, clock)
 
-    def open_endpoint(judge: Judge | None, what: str, role: str) -> BudgetedChat:
+    def open_endpoint(judge: Judge | None, name: str, role: str) -> BudgetedChat:
         endpoint: ChatEndpoint = (judge and judge.endpoint) or spec.endpoint
         own = judge is not None and judge.endpoint is not None
         return BudgetedChat(
             endpoint,
-            what,
+            name,
             secrets / (role if own else SecretRole.GENERATOR),
             _JUDGE_TEMPERATURE if judge else spec.temperature,
             judge.max_tokens if judge else spec.max_tokens,

@@ -245,9 +245,13 @@ class PreferenceTask(_RowTask):
         texts = _texts(answers)
         if texts is None or len(set(texts)) == 1:
             return []
+        criteria, question = prompts.as_paragraph(self._criteria), prompt_text(item.row)
+        listed = [prompts.listed_answers(order, self._letters) for order in (texts, texts[::-1])]
         return [
-            judge.build_request(messages_of(self._comparison(item.row, order)))
-            for order in (texts, texts[::-1])
+            judge.build_request(
+                messages_of(prompts.COMPARE.format(criteria=criteria, question=question, answers=answers))
+            )
+            for answers in listed
         ]
 
     def read(
@@ -261,13 +265,6 @@ class PreferenceTask(_RowTask):
             return TaskOutput(undecided=1)
         best, worst = (texts[place] for place in choice)
         return TaskOutput((DraftRow(_preference(item.row, best, worst), item.row.get("answer")),))
-
-    def _comparison(self, row: Row, texts: Sequence[str]) -> str:
-        return prompts.COMPARE.format(
-            criteria=prompts.as_paragraph(self._criteria),
-            question=prompt_text(row),
-            answers=prompts.listed_answers(texts, self._letters),
-        )
 
     def _choice(self, verdicts: Sequence[ChatAnswer | None]) -> tuple[int, int] | None:
         """Indexes of the best and worst answer, if the judge agrees in both orders."""

@@ -218,7 +218,7 @@ def _disputed(
             file=items[digest].file,
             line=items[digest].line,
             excerpt=excerpt(items[digest].prompt),
-            said=dict(sorted(counts.items())),
+            answer_counts=dict(sorted(counts.items())),
             disagreement=-negative,
             comments=tuple(comments[digest]),
         )

@@ -8,7 +8,6 @@ from tunesmith_data.rows.findings import quote
 
 from .argilla_push import ITEM_METADATA, DatasetName, find_dataset, find_workspace, require_questions
 from .task_items import LabelItem, require_one_task
-from .tasks import LabelTask
 from .votes import LabelAnswers, Vote
 
 if TYPE_CHECKING:
@@ -72,13 +71,10 @@ def _votes(record: Any, item: LabelItem, names: "_AnnotatorNames") -> Iterator[V
         if response.status.value == "draft":
             continue
         values = {name: answer["value"] for name, answer in (response.values or {}).items()}
-        value = None if response.status.value == "discarded" else _value(values, item.task)
-        yield Vote(item.id, names.of(response.user_id), value, str(values.get("comment") or "").strip())
-
-
-def _value(values: dict[str, Any], task: LabelTask) -> str | None:
-    value = values.get(task.column)
-    return None if value is None or not str(value).strip() else str(value)
+        value = values.get(item.task.column)
+        answered = response.status.value != "discarded" and value is not None and bool(str(value).strip())
+        answer, comment = str(value) if answered else None, str(values.get("comment") or "").strip()
+        yield Vote(item.id, names.of(response.user_id), answer, comment)
 
 
 class _AnnotatorNames:

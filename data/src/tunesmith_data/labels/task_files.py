@@ -66,7 +66,13 @@ def require_sheet(path: Path) -> None:
 
 def write_sheet(path: Path, items: Sequence[LabelItem], annotator: str = "") -> bytes:
     """The bytes of a sheet with a task a line, in the form that the path's name asks for."""
-    lines = [_columns(item, annotator) for item in items]
+    lines = [
+        {
+            **{"id": item.id, "prompt": item.prompt, **item.answers},
+            **{"annotator": annotator, item.task.column: "", "comment": ""},
+        }
+        for item in items
+    ]
     if path.suffix == ".jsonl":
         return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
     text = io.StringIO()
@@ -106,11 +112,6 @@ def contradictions(sheets: Iterable[tuple[str, FilledSheet]]) -> list[Finding]:
                 advice = "keep one of them, or give the annotators different names"
                 findings.append(Finding("two_answers", found, advice, member="annotator").at(name, 1))
     return findings
-
-
-def _columns(item: LabelItem, annotator: str) -> dict[str, str]:
-    shown = {"id": item.id, "prompt": item.prompt, **item.answers}
-    return {**shown, "annotator": annotator, item.task.column: "", "comment": ""}
 
 
 def _read_line(

@@ -107,7 +107,8 @@ class Renderer:
         """
         try:
             if "messages" in row:
-                return self._chat_tokens(row["messages"], row.get("tools"))
+                render = self._prefix_tokens if self._marked_template is None else self._marked_tokens
+                return render(row["messages"], row.get("tools"))
             if "text" in row:
                 return self._text_tokens("", row["text"])
             answer = row["chosen"] if "chosen" in row else row.get("completion")
@@ -249,11 +250,6 @@ class Renderer:
         from .training_template import find_marked_template
 
         return find_marked_template(self.tokenizer)
-
-    def _chat_tokens(self, messages: Sequence[Message], tools: list[Row] | None) -> TokenizedRow:
-        if self._marked_template is not None:
-            return self._marked_tokens(messages, tools)
-        return self._prefix_tokens(messages, tools)
 
     def _turn_tokens(
         self, prompt: Sequence[Message], answer: Sequence[Message] | None, tools: list[Row] | None

@@ -71,7 +71,7 @@ def _linears(model: Any) -> tuple[Linear, ...]:
                 inputs, outputs = outputs, inputs
             counts[name, inputs, outputs] += 1
     groups = [Linear(*shape, layers) for shape, layers in counts.items()]
-    return tuple(sorted(_at_most(groups), key=_weights, reverse=True))
+    return tuple(sorted(_limit_groups(groups), key=_weights, reverse=True))
 
 
 def _experts(model: Any) -> tuple[Linear, ...]:
@@ -94,7 +94,7 @@ def _weights(linear: Linear) -> int:
     return linear.inputs * linear.outputs * linear.layers
 
 
-def _at_most(groups: list[Linear]) -> list[Linear]:
+def _limit_groups(groups: list[Linear]) -> list[Linear]:
     """Groups reduced to the report's maximum: several shapes of a name become one mean shape."""
     if len(groups) <= MAX_LINEARS:
         return groups

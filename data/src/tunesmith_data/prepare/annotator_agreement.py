@@ -43,10 +43,8 @@ def _low_agreement(agreement: LabelAgreement, alpha: float) -> Issue:
         rows=agreement.disputed_items,
         message=f"{measurement}: below {limit} that {meaning}",
         advice="make the guidelines clearer, and label the disputed items again",
-        examples=tuple(_examples(agreement)),
+        examples=tuple(
+            Example(place=RowPlace(file=item.file, line=item.line), excerpt=item.excerpt, detail=item.votes)
+            for item in agreement.disputed
+        ),
     )
-
-
-def _examples(agreement: LabelAgreement) -> Iterator[Example]:
-    for item in agreement.disputed:
-        yield Example(place=RowPlace(file=item.file, line=item.line), excerpt=item.excerpt, detail=item.votes)

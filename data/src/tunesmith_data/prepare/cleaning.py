@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tunesmith_contract.run_config import Deduplicate, PrepareConfig
-from tunesmith_data.rows.clean.held_out_overlap import HeldOutOverlap, HeldOutSet, LeakedRow
+from tunesmith_data.rows.clean.held_out_overlap import HeldOutOverlap, HeldOutSet
 from tunesmith_data.rows.clean.near_duplicates import NearCluster, NearDuplicates
 from tunesmith_data.rows.findings import excerpt
 from tunesmith_data.rows.report.data_report import MAX_CLUSTER_ROWS, MAX_CLUSTERS, MAX_LEAKS, Cluster, Leak
@@ -70,7 +70,8 @@ def clean(
         store, np.setdiff1d(np.flatnonzero(~store.held_out), repeated), config, report_rows
     )
     if config.deduplicate is Deduplicate.NEAR:
-        _mark_near_duplicates(near, sides)
+        removed = [duplicate.index for cluster in near for duplicate in cluster.removed]
+        sides[removed] = SIDE_CODES[RowSide.NEAR_DUPLICATE]
     leaks = _LeakRemover(store, sides)
     leaks.remove_held_out()
     trained = np.flatnonzero(sides == SIDE_CODES[RowSide.TRAIN])
@@ -141,7 +142,9 @@ class _LeakRemover:
             overlap.update(batch)
         for leaked in overlap.leaks(self._store.take):
             if self._own[leaked.index]:
-                self._note_validation_leak(leaked)
+                self.of_validation.add(leaked.index)
+                if len(self._validated) < _MAX_VALIDATION_LEAKS:
+                    self._validated.append(leaked.leak.model_copy(update={"side": RowSide.VALIDATION}))
                 continue
             self._sides[leaked.index] = SIDE_CODES[RowSide.LEAKED]
             if len(self._trained) < MAX_LEAKS:
@@ -168,11 +171,6 @@ class _LeakRemover:
                     self._add_example(
                         index, drawn[0], "near", similarity.get(index, similarity.get(drawn[0], 1.0))
                     )
-
-    def _note_validation_leak(self, leaked: LeakedRow) -> None:
-        self.of_validation.add(leaked.index)
-        if len(self._validated) < _MAX_VALIDATION_LEAKS:
-            self._validated.append(leaked.leak.model_copy(update={"side": RowSide.VALIDATION}))
 
     def _add_example(self, index: int, other: int, kind: str, similarity: float) -> None:
         if len(self._trained) == MAX_LEAKS:
@@ -202,12 +200,6 @@ def _find_near_duplicates(
         done += len(batch)
         report_rows(done, len(indexes))
     return near.clusters(store.take)
-
-
-def _mark_near_duplicates(clusters: Sequence[NearCluster], sides: Sides) -> None:
-    for cluster in clusters:
-        for removed in cluster.removed:
-            sides[removed.index] = SIDE_CODES[RowSide.NEAR_DUPLICATE]
 
 
 def _own_validation(store: RowStore, sides: Sides) -> list[HeldOutSet]:

@@ -82,7 +82,9 @@ class RowIngestion:
         counted: deque[_Batch] = deque()
         try:
             for batch in _batches(rows, self._batch_rows):
-                counted.append(self._start(batch))
+                learned = self._prepare_rows([row for row in batch if isinstance(row, SourceRow)])
+                lengths = self.renderer.submit(count_tokens, learned, self.method)
+                counted.append(_Batch(batch, learned, lengths))
                 if len(counted) == _BATCHES_AHEAD:
                     self._finish(counted.popleft(), held_out)
         except DataError:
@@ -95,15 +97,6 @@ class RowIngestion:
         if not len(self.store):
             return _FIRST_ROWS
         return max(1, min(BATCH_ROWS, BATCH_BYTES * len(self.store) // max(1, self.store.size_bytes)))
-
-    def _expected_rows(self) -> int:
-        """Estimated number of rows, from the size of rows so far, ignoring compression."""
-        return self.expected_bytes * len(self.store) // max(1, self.store.size_bytes)
-
-    def _start(self, outcomes: list[SourceRow | InvalidRow]) -> "_Batch":
-        good = [row for row in outcomes if isinstance(row, SourceRow)]
-        learned = self._prepare_rows(good)
-        return _Batch(outcomes, learned, self.renderer.submit(count_tokens, learned, self.method))
 
     def _finish_all(self, batches: Iterable["_Batch"], held_out: bool) -> None:
         for batch in batches:
@@ -125,7 +118,9 @@ class RowIngestion:
             kept.append(self._stored(source, row, length, held_out))
         self.store.append(kept)
         done = len(self.store) + self.invalid_rows.rows
-        self.report_rows(done, max(done, self._expected_rows()))
+        # Estimated from the size of rows so far; compression is ignored.
+        expected = self.expected_bytes * len(self.store) // max(1, self.store.size_bytes)
+        self.report_rows(done, max(done, expected))
 
     def _prepare_rows(self, sources: list[SourceRow]) -> list[Row]:
         """Rows after masking, checked for a uniform format and for the chat template."""

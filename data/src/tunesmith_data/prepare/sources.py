@@ -73,7 +73,10 @@ def ingest_teacher_answers(
         DataError, UserError: as ``ingest_sources``, or an error of the teacher.
         InfrastructureError: the teacher was busy or away for too long.
     """
-    opened = [*_training_sources(config, storage, workspace), *_validation_source(config, storage)]
+    opened = _training_sources(config, storage, workspace)
+    if config.validation.uri is not None:
+        validation_files = storage.dataset_files(config.validation.uri)
+        opened.append(RowSource(validation_files, config.format, purpose_of(config.method)))
     files = [_read_all(source) for source in opened]
     # Findings about prompts are raised before answers are paid for.
     with InvalidRows(workspace.data_report) as invalid_rows:
@@ -131,13 +134,6 @@ def _pull_labels(argilla: ArgillaSource, seed: int, storage: Storage, workspace:
     workspace.push(workspace.data_report)
     workspace.push(path)
     return DataFile(path, path.name)
-
-
-def _validation_source(config: PrepareConfig, storage: Storage) -> list[RowSource]:
-    uri = config.validation.uri
-    if uri is None:
-        return []
-    return [RowSource(storage.dataset_files(uri), config.format, purpose_of(config.method))]
 
 
 def _keep(config: PrepareConfig) -> Sequence[str]:

@@ -217,11 +217,11 @@ def _count_batches(
 
 
 @contextmanager
-def _timed(what: str, rows: int) -> Iterator[None]:
+def _timed(activity: str, rows: int) -> Iterator[None]:
     started = time.monotonic()
     yield
-    _log_time(what, rows, started)
+    _log_time(activity, rows, started)
 
 
-def _log_time(what: str, rows: int, started: float) -> None:
-    log.info("%s %d rows in %.1f s", what, rows, time.monotonic() - started)
+def _log_time(activity: str, rows: int, started: float) -> None:
+    log.info("%s %d rows in %.1f s", activity, rows, time.monotonic() - started)

@@ -87,7 +87,7 @@ class _Teacher(JournaledChat):
             RequestRefused: the teacher rejects this prompt, or its answer is empty.
             UserError: it doesn't answer as OpenAI's endpoint does.
         """
-        answer = read_answer(self.endpoint.post_once(question.body), self.what)
+        answer = read_answer(self.endpoint.post_once(question.body), self.name)
         if not answer.text.strip():
             raise RequestRefused("an empty answer")
         return answer

@@ -146,7 +146,7 @@ def _require_names(rewards: Sequence[Reward]) -> None:
         raise UserError("RewardNames", f"{count} rewards are named {name}: give each a name of its own")
 
 
-def _require_answers(name: str, missing: int, rows: int, what: str) -> None:
+def _require_answers(name: str, missing: int, rows: int, needed: str) -> None:
     if missing:
         share = f"{missing:,} of {rows:,} rows have none"
-        raise DataError("AnswersMissing", f"reward {name} needs {what} in every row, and {share}: add them")
+        raise DataError("AnswersMissing", f"reward {name} needs {needed} in every row, and {share}: add them")

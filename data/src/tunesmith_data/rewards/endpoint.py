@@ -16,8 +16,8 @@ def build_endpoint(name: str, spec: EndpointReward, secret: Path) -> Scorer:
     Args:
         secret: the folder of the mounted Secret that opens it.
     """
-    what = f"the endpoint of reward {name}"
-    endpoint = Endpoint(spec.url, what, secret, spec.timeout_seconds)
+    title = f"the endpoint of reward {name}"
+    endpoint = Endpoint(spec.url, title, secret, spec.timeout_seconds)
 
     def score(batch: Batch) -> Sequence[float]:
         body = {
@@ -28,13 +28,13 @@ def build_endpoint(name: str, spec: EndpointReward, secret: Path) -> Scorer:
         try:
             answer = endpoint.post(body)
         except RequestRefused as error:
-            message = f'{what} refuses {{"prompts", "completions", "answers"}}: {error.message}'
+            message = f'{title} refuses {{"prompts", "completions", "answers"}}: {error.message}'
             raise UserError("EndpointRefused", message) from error
         rewards = answer.get("rewards") if isinstance(answer, dict) else None
         if not isinstance(rewards, list) or any(
             not isinstance(reward, int | float) or isinstance(reward, bool) for reward in rewards
         ):
-            raise UserError("EndpointAnswer", f'{what} gives no {{"rewards": [numbers]}}: let it answer so')
+            raise UserError("EndpointAnswer", f'{title} gives no {{"rewards": [numbers]}}: let it answer so')
         return rewards
 
     return score

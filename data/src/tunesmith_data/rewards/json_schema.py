@@ -51,18 +51,14 @@ def _compile(name: str, text: str) -> Any:
     except SchemaError as error:
         raise _wrong(name, f"is not a JSON schema ({error.message})", "correct it") from error
     for node in _nodes(schema):
-        _check(name, node)
+        if isinstance(pattern := node.get("pattern"), str):
+            compile_pattern(pattern, f"reward {name}")
+        if isinstance(node.get("patternProperties"), dict):
+            advice = "name its properties, or write additionalProperties or propertyNames"
+            raise _wrong(name, "has patternProperties, which are not supported", advice)
     registry: Registry[Any] = Registry()
     _check_references(name, schema, base, registry)
     return extend(base, {"pattern": _pattern})(schema, registry=registry)
-
-
-def _check(name: str, node: dict[str, Any]) -> None:
-    if isinstance(pattern := node.get("pattern"), str):
-        compile_pattern(pattern, f"reward {name}")
-    if isinstance(node.get("patternProperties"), dict):
-        advice = "name its properties, or write additionalProperties or propertyNames"
-        raise _wrong(name, "has patternProperties, which are not supported", advice)
 
 
 def _check_references(name: str, schema: Any, base: Any, registry: "Registry[Any]") -> None:
@@ -110,5 +106,5 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _wrong(name: str, what: str, advice: str) -> UserError:
-    return UserError("RewardSchema", f"reward {name}: the schema {what}: {advice}")
+def _wrong(name: str, problem: str, advice: str) -> UserError:
+    return UserError("RewardSchema", f"reward {name}: the schema {problem}: {advice}")

@@ -61,7 +61,10 @@ class RewardFunction:
         """
         batch = Batch(
             prompts=prompts,
-            texts=[_text_of(completion) for completion in completions],
+            texts=[
+                completion if isinstance(completion, str) else str(completion[-1]["content"])
+                for completion in completions
+            ],
             answers=arguments.get("answer") or [None] * len(prompts),
             arguments={"prompts": prompts, "completions": completions, **arguments},
         )
@@ -84,15 +87,10 @@ class RewardFunction:
             )
         return number
 
-    def _wrong(self, what: str) -> UserError:
-        return UserError("RewardInvalid", f"reward {self.__name__} {what}")
+    def _wrong(self, problem: str) -> UserError:
+        return UserError("RewardInvalid", f"reward {self.__name__} {problem}")
 
 
 def score_each_text(score: Callable[[str], float]) -> Scorer:
     """Scorer that scores each answer's text separately."""
     return lambda batch: [score(text) for text in batch.texts]
-
-
-def _text_of(completion: Any) -> str:
-    """The text of an answer: plain, or the assistant's message."""
-    return completion if isinstance(completion, str) else str(completion[-1]["content"])

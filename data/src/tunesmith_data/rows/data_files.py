@@ -104,9 +104,9 @@ def describe_names(paths: Iterable[str]) -> str:
     Args:
         paths: existing files; of those in subfolders, the folder is named.
     """
-    there = sorted({name + slash for name, slash, _ in (path.partition("/") for path in paths)})
-    what = f"there are {name_some(there)}" if there else "nothing is there"
+    names = sorted({name + slash for name, slash, _ in (path.partition("/") for path in paths)})
+    content = f"there are {name_some(names)}" if names else "nothing is there"
     return (
-        f"has no data files ({what}): name a file, or a folder of files, that end in {', '.join(DATA_SUFFIXES)}, or "
+        f"has no data files ({content}): name a file, or a folder of files, that end in {', '.join(DATA_SUFFIXES)}, or "
         f"in one of them and {', '.join(PACKED_SUFFIXES)}"
     )

@@ -55,11 +55,11 @@ def _comments(
 
 
 def _above(lines: list[str], line: int) -> str:
-    found: list[str] = []
+    comment: list[str] = []
     while line > 0 and lines[line - 1].lstrip().startswith("#"):
         line -= 1
-        found.insert(0, lines[line].lstrip().lstrip("#").strip())
-    return " ".join(found)
+        comment.insert(0, lines[line].lstrip().lstrip("#").strip())
+    return " ".join(comment)
 
 
 def _rows(
@@ -79,8 +79,5 @@ def _rows(
             raise ValueError(f"{'.'.join(own)} has no comment in values.yaml: say what it does")
         limits = (limit for limit in limits_of(field) if "enum" in field)
         description = "<br>".join([text(comments[own]), *limits])
-        yield code(".".join(own)), _type(field), default_of({"default": default[name]}), description
-
-
-def _type(field: Mapping[str, Any]) -> str:
-    return type_name({"type": "string", **field} if "enum" in field else field)
+        kind = type_name({"type": "string", **field} if "enum" in field else field)
+        yield code(".".join(own)), kind, default_of({"default": default[name]}), description

@@ -62,20 +62,20 @@ def described_reasons() -> set[str]:
 
 def operator_reasons(packages: Iterable[ModuleType]) -> dict[str, set[str]]:
     """Reasons of all enums in these packages whose names end in ``Reason``, and the kinds that show them."""
-    found: dict[str, set[str]] = defaultdict(set)
-    for module in (module for package in packages for module in _modules(package)):
+    kinds: dict[str, set[str]] = defaultdict(set)
+    modules = [
+        importlib.import_module(info.name)
+        for package in packages
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    ]
+    for module in modules:
         for name, value in vars(module).items():
             if name.endswith("Reason") and isinstance(value, type) and issubclass(value, StrEnum):
                 for reason in value:
-                    found[reason.value].update(_KINDS.get(name, ()))
+                    kinds[reason.value].update(_KINDS.get(name, ()))
     for name in _FINE_TUNE_JOB_ALONE:
-        found[name].discard("EvalRun")
-    return dict(found)
-
-
-def _modules(package: ModuleType) -> Iterator[ModuleType]:
-    for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        yield importlib.import_module(info.name)
+        kinds[name].discard("EvalRun")
+    return dict(kinds)
 
 
 def pod_reasons(sources: Iterable[Path]) -> set[str]:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from types import FrameType
 
 from tunesmith_checks.paths import COVERAGE, COVERAGE_ENVIRONMENT, RESULTS, ROOT
@@ -29,7 +30,9 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     started = time.monotonic()
-    runner = Runner(_start, time.monotonic, lambda: time.sleep(SECONDS_BETWEEN_LOOKS), _say)
+    runner = Runner(
+        _start, time.monotonic, lambda: time.sleep(SECONDS_BETWEEN_LOOKS), partial(print, flush=True)
+    )
     results = runner.run(STAGES, _measure_capacity())
     coverage = subprocess.run(["make", "--no-print-directory", "coverage-check"], cwd=ROOT, check=False)
     cases = read_cases(RESULTS)
@@ -53,10 +56,6 @@ def _interrupt(number: int, _: FrameType | None) -> None:
         signal.signal(again, signal.SIG_IGN)
     print("\ninterrupted: ending the running stages", flush=True)
     sys.exit(128 + number)
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
 
 
 def _report(results: list[Result], cases: list[Case], seconds: float) -> None:

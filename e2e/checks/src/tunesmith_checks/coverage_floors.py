@@ -84,7 +84,8 @@ def measure() -> dict[str, Covered]:
     measurement = coverage.Coverage(config_file=str(ROOT / ".coveragerc"))
     measurement.combine([str(COVERAGE)], keep=True)
     # A file that no test imports counts as well.
-    sources = [str(file) for pattern in ("*/src", "*/*/src") for file in _find_code(pattern)]
+    roots = [root for pattern in ("*/src", "*/*/src") for root in ROOT.glob(pattern)]
+    sources = [str(file) for root in roots for file in root.rglob("*.py")]
     measurement.get_data().touch_files(sources)
     report = COVERAGE / "report.json"
     measurement.json_report(outfile=str(report))
@@ -92,10 +93,6 @@ def measure() -> dict[str, Covered]:
     return group_by_folder(
         {str((ROOT / path).relative_to(ROOT)): _count(entry["summary"]) for path, entry in files.items()}
     )
-
-
-def _find_code(pattern: str) -> list[Path]:
-    return [file for source in ROOT.glob(pattern) for file in source.rglob("*.py")]
 
 
 def _count(summary: Mapping[str, int]) -> Covered:

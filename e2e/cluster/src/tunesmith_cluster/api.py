@@ -1,15 +1,15 @@
-"""Minimal Kubernetes API client: standard library, client certificates, JSON."""
+"""Minimal Kubernetes API client: client certificates, JSON, connections that are kept."""
 
 import base64
-import http.client
 import json
 import ssl
 import tempfile
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+import urllib3
 import yaml
 
 from tunesmith_cluster.errors import ClusterError
@@ -31,13 +31,14 @@ class ApiError(Exception):
 
 
 class ApiClient:
-    """Requests to one API server, with the certificates of a kubeconfig's current context."""
+    """Requests to one API server, with the certificates of a kubeconfig's current context. Threads may share it."""
 
     def __init__(self, kubeconfig: Path, timeout: float = 10) -> None:
         context = current_context(yaml.safe_load(kubeconfig.read_text()))
-        address = urlsplit(context.cluster["server"])
-        self._host, self._port, self._timeout = address.hostname or "", address.port or 443, timeout
-        self._tls = _tls(context, kubeconfig)
+        self._server = context.cluster["server"].rstrip("/")
+        self._pool = urllib3.PoolManager(
+            ssl_context=_tls(context, kubeconfig), timeout=timeout, retries=False, maxsize=8
+        )
 
     def get(self, path: str) -> Document:
         """Read one object or list."""
@@ -62,25 +63,19 @@ class ApiClient:
 
         Raises:
             ApiError: the server answered with a status of 400 or above.
-            OSError: it could not be reached.
+            ConnectionError: it could not be reached, or did not answer in time.
         """
-        status, text = self._exchange(method, path, body, content_type)
-        document: Document = json.loads(text) if text.startswith("{") else {"text": text}
-        if status >= http.HTTPStatus.BAD_REQUEST:
-            raise ApiError(status, document.get("reason", ""), document.get("message", text))
-        return document
-
-    def _exchange(self, method: str, path: str, body: Document | None, content_type: str) -> tuple[int, str]:
-        connection = http.client.HTTPSConnection(
-            self._host, self._port, timeout=self._timeout, context=self._tls
-        )
+        payload = None if body is None else json.dumps(body)
+        headers = {"Content-Type": content_type, "Accept": JSON}
         try:
-            payload = None if body is None else json.dumps(body)
-            connection.request(method, path, payload, {"Content-Type": content_type, "Accept": JSON})
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        finally:
-            connection.close()
+            response = self._pool.request(method, self._server + path, body=payload, headers=headers)
+        except urllib3.exceptions.HTTPError as error:
+            raise ConnectionError(f"{method} {path}: {error}") from error
+        text = response.data.decode()
+        document: Document = json.loads(text) if text.startswith("{") else {"text": text}
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            raise ApiError(response.status, document.get("reason", ""), document.get("message", text))
+        return document
 
 
 class Context:

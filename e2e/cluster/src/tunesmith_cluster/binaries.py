@@ -132,13 +132,13 @@ def build_programs(names: Iterable[str]) -> None:
 
 
 def _debian_program(name: str) -> str:
-    found = shutil.which(name, path=SYSTEM_PATH)
-    if found is None:
+    path = shutil.which(name, path=SYSTEM_PATH)
+    if path is None:
         raise ClusterError(
             f"{name} is not installed. Run as root: apt-get install {DEBIAN_PACKAGES[name]} "
             f"(or, for everything at once: python -m tunesmith_cluster install)"
         )
-    return found
+    return path
 
 
 def install_debian_packages() -> None:

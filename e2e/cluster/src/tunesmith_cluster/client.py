@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import yaml
-
 from tunesmith_cluster.api import ApiClient, ApiError, Document
 from tunesmith_cluster.binaries import program
 from tunesmith_cluster.volumes import build_claim, build_storage_class, build_volume
 
 VOLUME_SIZE = "100Gi"
 ENFORCE_LABEL = "pod-security.kubernetes.io/enforce"
-POLL_SECONDS = 0.05
+# Between two looks at what is waited for; more the longer it takes, so that waiting costs no processor time.
+SHORTEST_PAUSE = 0.05
+LONGEST_PAUSE = 0.5
 
 T = TypeVar("T")
 
@@ -35,14 +35,15 @@ def eventually(read: Callable[[], T | None], timeout: float = 30, *, what: str =
     Raises:
         TimeoutError: there was none within `timeout` seconds; names `what` was waited for.
     """
-    deadline = time.monotonic() + timeout
+    began = time.monotonic()
     while True:
         answer = read()
         if answer:
             return answer
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > timeout:
             raise TimeoutError(f"waited {timeout:g} s in vain for {what or getattr(read, '__name__', read)}")
-        time.sleep(POLL_SECONDS)
+        time.sleep(min(LONGEST_PAUSE, max(SHORTEST_PAUSE, waited / 20)))
 
 
 class ClusterClient:
@@ -51,6 +52,7 @@ class ClusterClient:
     def __init__(self, kubeconfig: Path) -> None:
         self.kubeconfig = kubeconfig
         self.api = ApiClient(kubeconfig)
+        self._resources: dict[str, tuple[str, Document]] = {}
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
         """Standard output of kubectl.
@@ -81,11 +83,36 @@ class ClusterClient:
         scope = [f"--namespace={namespace}"] if namespace else []
         return self.kubectl("apply", *scope, "-f", "-", stdin=text)
 
-    def get(self, kind: str, name: str, namespace: str | None = None) -> Document:
-        """One object, by any name of its kind that kubectl knows."""
-        scope = [f"--namespace={namespace}"] if namespace else []
-        document: Document = yaml.safe_load(self.kubectl("get", kind, name, *scope, "-o", "json"))
-        return document
+    def get(self, kind: str, name: str, namespace: str = "default") -> Document:
+        """One object, by any name of its kind that kubectl knows.
+
+        Raises:
+            ApiError: it does not exist.
+        """
+        return self.api.get(f"{self._collection(kind, namespace)}/{name}")
+
+    def _collection(self, kind: str, namespace: str) -> str:
+        """Path of the objects of a kind; a namespace is left out where the kind has none."""
+        if kind not in self._resources:
+            self._resources = self._discover()
+        prefix, resource = self._resources[kind]
+        scope = f"/namespaces/{namespace}" if resource["namespaced"] else ""
+        return f"{prefix}{scope}/{resource['name']}"
+
+    def _discover(self) -> dict[str, tuple[str, Document]]:
+        """Group path and discovery entry of each resource, by its plural, singular and short names.
+
+        Where groups share a name the core group wins, as for kubectl.
+        """
+        groups = self.api.get("/apis")["groups"]
+        versions = ["/api/v1", *(f"/apis/{group['preferredVersion']['groupVersion']}" for group in groups)]
+        resources: dict[str, tuple[str, Document]] = {}
+        for prefix in versions:
+            for resource in self.api.get(prefix)["resources"]:
+                if "/" not in resource["name"]:
+                    for name in (resource["name"], resource["singularName"], *resource.get("shortNames", ())):
+                        resources.setdefault(name, (prefix, resource))
+        return resources
 
     def namespace(self, prefix: str = "test", *, enforce: str = "restricted") -> str:
         """Make a namespace of its own under a Pod Security level and wait until pods can be created in it."""

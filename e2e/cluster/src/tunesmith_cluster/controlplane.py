@@ -77,13 +77,13 @@ def free_ports(count: int) -> list[int]:
     Raises:
         ClusterError: none were found.
     """
-    found: list[int] = []
+    ports: list[int] = []
     for port in random.SystemRandom().sample(PORTS, k=len(PORTS)):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("", port))
-            found.append(port)
-        if len(found) == count:
-            return found
+            ports.append(port)
+        if len(ports) == count:
+            return ports
     raise ClusterError(f"Found no {count} free ports between {PORTS.start} and {PORTS.stop}")
 
 
@@ -117,7 +117,7 @@ def start_control_plane(setting: Setting, authority: Authority) -> None:
     """Start etcd, the API server, the controllers and the scheduler."""
     setting.start("etcd", _etcd_flags(setting), lambda: _accepts(setting.etcd_port))
     api = ApiClient(setting.kubeconfig)
-    setting.start("kube-apiserver", _apiserver_flags(setting, authority), lambda: _is_ready(api))
+    setting.start("kube-apiserver", _apiserver_flags(setting, authority), lambda: exists(api, "/readyz"))
     client_rate: Flags = {
         "kube-api-qps": 200,
         "kube-api-burst": 400,
@@ -176,10 +176,6 @@ def answers_ok(address: str, port: int, path: str) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _is_ready(api: ApiClient) -> bool:
-    return exists(api, "/readyz")
 
 
 def _accepts(port: int) -> bool:

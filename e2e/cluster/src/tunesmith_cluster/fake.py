@@ -105,7 +105,8 @@ class ControlPlane(ClusterClient):
         }
         if message:
             end["message"] = message
-        status = build_finished_status(pod, {container: end}, _now())
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        status = build_finished_status(pod, {container: end}, now)
         self.api.merge(f"{_pod_path(namespace, name)}/status", {"status": status})
 
     def set_pod_waiting(self, namespace: str, name: str, reason: str, message: str) -> None:
@@ -151,7 +152,3 @@ class ControlPlane(ClusterClient):
 
 def _pod_path(namespace: str, name: str) -> str:
     return f"/api/v1/namespaces/{namespace}/pods/{name}"
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -46,7 +46,7 @@ class KindCluster:
 
     def up(self) -> None:
         """Create the cluster where it is missing."""
-        if self._exists():
+        if self._name in _checked([program("kind"), "get", "clusters"]).split():
             return
         say(
             "Docker answers, so kind makes the cluster. This way has never been tried: please report how it goes."
@@ -66,9 +66,9 @@ class KindCluster:
         result = subprocess.run(
             ["docker", "inspect", self.node_name], capture_output=True, text=True, check=False
         )
-        found = json.loads(result.stdout or "[]")
-        running = [self.node_name] if found and found[0]["State"]["Running"] else []
-        dead = {} if running or not found else {self.node_name: found[0]["State"]["Error"]}
+        containers = json.loads(result.stdout or "[]")
+        running = [self.node_name] if containers and containers[0]["State"]["Running"] else []
+        dead = {} if running or not containers else {self.node_name: containers[0]["State"]["Error"]}
         return Status(self.shape, running, dead)
 
     def load_image(self, archive: Path) -> list[str]:
@@ -87,9 +87,6 @@ class KindCluster:
         folder = Path("/var/local/tunesmith") / name
         _checked(["docker", "exec", self.node_name, "mkdir", "-p", str(folder)])
         return folder
-
-    def _exists(self) -> bool:
-        return self._name in _checked([program("kind"), "get", "clusters"]).split()
 
     def _kind(self, *arguments: str) -> None:
         _checked([program("kind"), *arguments, f"--name={self._name}"])

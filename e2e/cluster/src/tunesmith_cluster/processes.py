@@ -123,15 +123,15 @@ def _reap(pid: int) -> None:
 
 def find_left_over(marker: str) -> list[str]:
     """Pid and command line of all other processes that mention `marker`, such as a state folder."""
-    found = []
+    processes = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = folder.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             continue
         if marker in command and int(folder.name) != os.getpid():
-            found.append(f"{folder.name} {command.strip()}")
-    return found
+            processes.append(f"{folder.name} {command.strip()}")
+    return processes
 
 
 class ProcessTable:
@@ -228,5 +228,5 @@ class ProcessTable:
         draft.replace(self._path)
 
 
-def _failure(record: ProcessRecord, what: str) -> str:
-    return f"{record.name} {what}. The end of its log {record.log}:\n{log_tail(record.log)}"
+def _failure(record: ProcessRecord, problem: str) -> str:
+    return f"{record.name} {problem}. The end of its log {record.log}:\n{log_tail(record.log)}"

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from rich.console import Console
 
+from tunesmith_cluster.api import ApiError
 from tunesmith_cluster.binaries import build_programs, install_debian_packages
 from tunesmith_cluster.client import ClusterClient, KubectlError
 from tunesmith_cluster.errors import ClusterError
@@ -89,7 +90,15 @@ def main() -> int:
             up(console)
         else:
             Playground().down()
-    except (BuildError, ClusterError, DemoFailed, KubectlError, ConnectionError, RuntimeError) as error:
+    except (
+        ApiError,
+        BuildError,
+        ClusterError,
+        DemoFailed,
+        KubectlError,
+        ConnectionError,
+        RuntimeError,
+    ) as error:
         console.print(f"[red]{error}[/red]")
         return 1
     return 0

@@ -91,7 +91,12 @@ class Playground:
         storage_class["metadata"]["annotations"] = {DEFAULT_CLASS: "true"}
         volumes = [
             build_volume(
-                namespace, claim, str(self._folder(namespace, claim)), NODE_NAME, VOLUME_SIZE, access_mode
+                namespace,
+                claim,
+                str(self.cluster.volume_folder(f"{namespace}-{claim}")),
+                NODE_NAME,
+                VOLUME_SIZE,
+                access_mode,
             )
             for claim in claims
         ]
@@ -106,6 +111,3 @@ class Playground:
                 and volume["spec"]["storageClassName"] == STORAGE_CLASS
             ):
                 client.kubectl("delete", "persistentvolume", volume["metadata"]["name"])
-
-    def _folder(self, namespace: str, claim: str) -> Path:
-        return self.cluster.volume_folder(f"{namespace}-{claim}")

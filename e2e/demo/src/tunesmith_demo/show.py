@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from openai.types.chat import ChatCompletionMessageParam
 from rich.console import Console
 from rich.table import Table
 
-from tunesmith_cluster.client import ClusterClient, KubectlError
+from tunesmith_cluster.api import ApiError
+from tunesmith_cluster.client import ClusterClient
 
 from .ask import ask, forwarded
 from .installation import helm
@@ -45,8 +47,8 @@ def apply_quickstart(client: ClusterClient) -> None:
 def _read(client: ClusterClient, kind: str, name: str) -> dict[str, Any]:
     try:
         return client.get(kind, name, NAMESPACE)
-    except KubectlError as error:
-        if "NotFound" in error.stderr:
+    except ApiError as error:
+        if error.status == HTTPStatus.NOT_FOUND:
             return {"kind": kind, "metadata": {"name": name}}
         raise
 

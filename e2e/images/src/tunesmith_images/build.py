@@ -79,7 +79,7 @@ def _ensure(image: Image, builder: Builder, stages: Stages) -> str:
     ref = image.ref(REPOSITORY, builder.BASE_RECIPE)
     if not builder.exists(image, ref):
         builder.build(image, ref, parents, stages)
-    for old in remember(_history_path(image), ref):
+    for old in remember(cache_dir() / "images" / f"{image.name}.json", ref):
         builder.remove(old)
     return ref
 
@@ -92,7 +92,3 @@ def remember(history: Path, ref: str, keep: int = KEEP) -> list[str]:
         history.parent.mkdir(parents=True, exist_ok=True)
         history.write_text(json.dumps(refs[:keep]))
     return refs[keep:]
-
-
-def _history_path(image: Image) -> Path:
-    return cache_dir() / "images" / f"{image.name}.json"

@@ -93,7 +93,12 @@ def _export(ref: str) -> None:
 
 def _bud(image: Image, ref: str, arguments: dict[str, str]) -> None:
     settings = [f"--build-arg={name}={value}" for name, value in arguments.items()]
-    options = ["--isolation=chroot", "--network=host", "--layers", "--quiet", *settings, *_volumes()]
+    # The wheels, and how pip finds them: nothing is downloaded inside a build but by apt.
+    volumes = [
+        f"--volume={cache_dir() / 'wheels'}:/wheels:ro",
+        f"--volume={write_pip_config()}:/etc/pip.conf:ro",
+    ]
+    options = ["--isolation=chroot", "--network=host", "--layers", "--quiet", *settings, *volumes]
     run(
         [
             *buildah_command("bud"),
@@ -111,12 +116,6 @@ def _environment() -> dict[str, str]:
     temporary = cache_dir() / "images" / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
     return {**os.environ, "TMPDIR": str(temporary)}
-
-
-def _volumes() -> Iterator[str]:
-    """The wheels, and how pip finds them: nothing is downloaded inside a build but by apt."""
-    yield f"--volume={cache_dir() / 'wheels'}:/wheels:ro"
-    yield f"--volume={write_pip_config()}:/etc/pip.conf:ro"
 
 
 def _ensure_base() -> str:

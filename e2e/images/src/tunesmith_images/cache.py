@@ -27,13 +27,13 @@ def source_files(root: Path, inputs: Iterable[str]) -> list[Path]:
     Raises:
         FileNotFoundError: an input does not exist.
     """
-    found: set[Path] = set()
+    files: set[Path] = set()
     for name in inputs:
         path = root / name
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist; it is an input of a build")
-        found.update([path] if path.is_file() else (file for file in path.rglob("*") if file.is_file()))
-    return sorted(path for path in found if not _is_generated(path.relative_to(root)))
+        files.update([path] if path.is_file() else (file for file in path.rglob("*") if file.is_file()))
+    return sorted(path for path in files if not _is_generated(path.relative_to(root)))
 
 
 def _is_generated(path: Path) -> bool:

@@ -8,7 +8,7 @@ import io
 import json
 import shutil
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -72,8 +72,8 @@ def remove_image(layout: Path, ref: str) -> None:
     temporary.write_text(json.dumps({"schemaVersion": 2, "manifests": entries}))
     temporary.rename(index)
     used = {digest for entry in entries for digest in blobs_of(layout, entry)}
-    for file in _blob_files(layout):
-        if f"{file.parent.name}:{file.name}" not in used:
+    for file in list((layout / "blobs").rglob("*")):
+        if file.is_file() and f"{file.parent.name}:{file.name}" not in used:
             file.unlink()
 
 
@@ -89,10 +89,6 @@ def _entries(layout: Path) -> list[Descriptor]:
     if not index.exists():
         return []
     return [{"annotations": {}, **entry} for entry in json.loads(index.read_bytes())["manifests"]]
-
-
-def _blob_files(layout: Path) -> Iterator[Path]:
-    return (file for file in list((layout / "blobs").rglob("*")) if file.is_file())
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:

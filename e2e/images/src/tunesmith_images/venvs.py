@@ -39,16 +39,13 @@ def make_environment(name: str) -> Path:
             run([find_python(), "-m", "venv", path])
             for parent in parents:
                 (_packages(path) / f"{parent.name}.pth").write_text(f"{_packages(parent)}\n")
-            _install(path / "bin" / "python", REPOSITORY / REQUIREMENTS[name])
+            # Only the pins that the environment does not see already.
+            requirements = REPOSITORY / REQUIREMENTS[name]
+            options = ["--quiet", "--no-deps", "--require-hashes", "--no-index"]
+            options += [f"--find-links={download_wheels(requirements)}", f"--requirement={requirements}"]
+            run([path / "bin" / "python", "-m", "pip", "install", *options])
             done.touch()
     return path
-
-
-def _install(python: Path, requirements: Path) -> None:
-    """Install the pins that the environment of `python` does not see already."""
-    wheels = download_wheels(requirements)
-    options = ["--quiet", "--no-deps", "--require-hashes", "--no-index", f"--find-links={wheels}"]
-    run([python, "-m", "pip", "install", *options, f"--requirement={requirements}"])
 
 
 def _parents(name: str) -> list[str]:

@@ -5,7 +5,9 @@ Each rule reads a whole spec; rules about a single field are declared with the f
 
 from tunesmith_contract.formats import LEARNED_FORMATS
 from tunesmith_contract.run_config import DataFormat
+from tunesmith_contract.shared_rules.defaults import KTO_NEEDS_ROWS
 
+from .evalrun import few_shot_needs_file
 from .generate import GENERATE_RULES
 from .rules import Rule, any_of, is_zero
 
@@ -52,8 +54,7 @@ _METHOD_RULES = (
         "!has(self.method.kto) || self.method.kto.loss != 'KTO' || "
         "[self.hyperparameters.batchSize, self.hyperparameters.microBatchSize]"
         ".all(size, type(size) != int || int(size) > 1)",
-        "KTO compares each row with others of its micro-batch: write a batchSize and microBatchSize "
-        "of 2 or more, or kto: {loss: APOZeroUnpaired}.",
+        KTO_NEEDS_ROWS,
         field=".hyperparameters",
     ),
     Rule(
@@ -78,8 +79,7 @@ _METHOD_RULES = (
 _DATA_RULES = (
     Rule(
         f"!has(self.evaluation) || has(self.evaluation.fewShotFrom) || !{_USES_FEW_SHOT} || {_TRAINS_ON_SINGLE_FILES}",
-        "fewShot draws examples from a single file, but dataset.train names a folder, a pattern or "
-        "Argilla: add evaluation.fewShotFrom: {uri: …}.",
+        few_shot_needs_file("dataset.train", "evaluation.fewShotFrom"),
         field=".evaluation",
     ),
 )

@@ -157,10 +157,10 @@ _OWN_KEYS = "tunesmith.dev/"
 _QUEUE_NAME = "kueue.x-k8s.io/queue-name"
 
 
-def _own_label(what: str) -> Rule:
+def _reserved_keys(subject: str) -> Rule:
     return Rule(
         f"self.all(key, !key.contains('{_OWN_KEYS}') && key != '{_QUEUE_NAME}')",
-        f"{what} of tunesmith.dev are reserved for the operator, and kueue.x-k8s.io/queue-name belongs in "
+        f"{subject} of tunesmith.dev are reserved for the operator, and kueue.x-k8s.io/queue-name belongs in "
         "metadata.labels of the FineTuneJob: leave them out here.",
     )
 
@@ -177,14 +177,14 @@ class TrainingPodTemplate(PodTemplate):
         ),
     )
 
-    labels: Annotated[dict[str, LabelValue], Field(max_length=16), _own_label("Labels")] | None = Field(
+    labels: Annotated[dict[str, LabelValue], Field(max_length=16), _reserved_keys("Labels")] | None = Field(
         None, description="Additional labels of the pods."
     )
     annotations: (
         Annotated[
             dict[str, Annotated[str, Field(max_length=1024)]],
             Field(max_length=16),
-            _own_label("Annotations"),
+            _reserved_keys("Annotations"),
         ]
         | None
     ) = Field(
@@ -275,7 +275,10 @@ class Compute(StrictModel):
         "fifth slower. If unset, it is chosen by the size of the model; status.resolved shows the "
         "choice.",
     )
-    resources: Resources | None = Field(None, description="CPU and memory requests and limits of each pod.")
+    resources: Resources | None = Field(
+        None,
+        description="CPU and memory requests and limits of each pod. A CPU limit is also the number of threads.",
+    )
     image: Image | None = Field(
         None,
         description="The trainer image. If unset, the image that the operator was installed with is used.",

@@ -51,6 +51,19 @@ class Prompting(StrictModel):
     )
 
 
+def few_shot_needs_file(data: str, field: str) -> str:
+    """Message where there is no single file to draw worked examples from.
+
+    Args:
+        data: the rows that are not a single file.
+        field: the field in which to name a file instead.
+    """
+    return (
+        f"fewShot draws examples from a single file, but {data} names a folder, a pattern or Argilla: "
+        f"add {field}: {{uri: …}}."
+    )
+
+
 class BaseModelSide(StrictModel):
     """The base model without an adapter. It has no fields: write {}."""
 
@@ -172,7 +185,10 @@ class EvalCompute(StrictModel):
     gpus: int = Field(
         1, ge=0, le=16, description="The number of GPUs of the pod. Set it to 0 to evaluate on CPUs only."
     )
-    resources: Resources | None = Field(None, description="CPU and memory requests and limits of the pod.")
+    resources: Resources | None = Field(
+        None,
+        description="CPU and memory requests and limits of the pod. A CPU limit is also the number of threads.",
+    )
     template: PodTemplate | None = Field(
         None, description="Scheduling, service account and image pull secrets of the pod."
     )

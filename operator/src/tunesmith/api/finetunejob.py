@@ -26,7 +26,7 @@ class JobEvaluation(EvaluationTemplate):
 _MUTABLE = frozenset({"suspend", "active_deadline_seconds", "ttl_seconds_after_finished"})
 
 
-def _unchanging(name: str, optional: bool) -> Rule:
+def _immutable(name: str, optional: bool) -> Rule:
     """Rule that a member can't be changed, declared on its parent to cover adding and removing it."""
     new, old = f"self.{name}", f"oldSelf.{name}"
     same = f"has({new}) == has({old}) && (!has({new}) || {new} == {old})" if optional else f"{new} == {old}"
@@ -106,7 +106,7 @@ class FineTuneJobSpec(StrictModel):
 FineTuneJobSpec.rules = (
     *SPEC_RULES,
     *(
-        _unchanging(to_camel(name), optional=field.default is None)
+        _immutable(to_camel(name), optional=field.default is None)
         for name, field in FineTuneJobSpec.model_fields.items()
         if name not in _MUTABLE
     ),

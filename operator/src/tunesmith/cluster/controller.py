@@ -70,7 +70,7 @@ class Controller:
         self._metrics = metrics
         self._now = now
         self._reconciled_at: dict[str, float] = {}
-        self._first_seen: dict[str, float] = {}
+        self._first_seen_at: dict[str, float] = {}
         metrics.queue_depth.set_function(lambda: len(self.queue))
 
     async def load(self) -> None:
@@ -85,16 +85,16 @@ class Controller:
                 else:
                     break
             for body in bodies:
-                self.seen(None, body)
+                self.handle_event(None, body)
 
-    def seen(self, event_type: str | None, body: Body) -> None:
+    def handle_event(self, event_type: str | None, body: Body) -> None:
         """Take over an event of a resource's watch; its type is None for objects of a first list."""
         if event_type == "DELETED":
             self._forget(body)
         elif self._store(body):
             new = "observedGeneration" not in (body.get("status") or {})
             if new:
-                self._first_seen[body["metadata"]["uid"]] = time.monotonic()
+                self._first_seen_at[body["metadata"]["uid"]] = time.monotonic()
             self.queue.add(key_of(body), urgent=new)
 
     def child_changed(self, owner_uid: str) -> None:
@@ -163,11 +163,11 @@ class Controller:
         if self.bodies.drop(body):
             self.queue.forget(key_of(body))
             self._wake_referrers(key_of(body))
-        self._client.index.forget_departed(uid)
+        self._client.index.forget_removed_pods(uid)
         self.live.progress.forget(uid)
         self.live.agents.forget(uid)
         self._reconciled_at.pop(uid, None)
-        self._first_seen.pop(uid, None)
+        self._first_seen_at.pop(uid, None)
 
     async def _reconcile_counted(self, key: Key) -> None:
         body = self.bodies.get(key)
@@ -227,7 +227,9 @@ class Controller:
 
     async def _carry_out(self, key: Key, body: Body, plan: Plan) -> None:
         after = await execute(self._client, self.live.agents, self._recorder, body, plan)
-        self._note_first_child(body, plan)
+        first_seen_at = self._first_seen_at.pop(body["metadata"]["uid"], None)
+        if first_seen_at is not None and any(isinstance(action, Create | Apply) for action in plan.actions):
+            self._metrics.first_child_seconds.labels(body["kind"]).observe(time.monotonic() - first_seen_at)
         if version_of(after) != version_of(body):
             self._store(after)
             self.queue.add_after(key, SETTLE_SECONDS)
@@ -263,11 +265,6 @@ class Controller:
             self.queue.back_off(key)
         elif stored is not None:
             self._forget(stored)
-
-    def _note_first_child(self, body: Body, plan: Plan) -> None:
-        first_seen = self._first_seen.pop(body["metadata"]["uid"], None)
-        if first_seen is not None and any(isinstance(action, Create | Apply) for action in plan.actions):
-            self._metrics.first_child_seconds.labels(body["kind"]).observe(time.monotonic() - first_seen)
 
 
 def _outcome(body: Body) -> Sequence[object]:

@@ -152,7 +152,7 @@ class AgentHub:
         only_counters = before is not None and _without_counters(before[0]) == _without_counters(report)
         self._wake(owner_uid, AGENT_SECONDS if only_counters else CHANGE_SECONDS)
 
-    def keep(self, owner_uid: str, pod_uids: frozenset[str]) -> None:
+    def keep_only(self, owner_uid: str, pod_uids: frozenset[str]) -> None:
         """Drop the reports of all pods but these."""
         fleet = self._fleets.get(owner_uid)
         if fleet is not None:

@@ -26,7 +26,7 @@ async def observe_adapterdeployment(reader: Reader, deployment: AdapterDeploymen
         for pod in await observe_pods(client, metadata)
         if pod["metadata"]["labels"].get(STAGE_LABEL) == Component.SERVING
     )
-    reader.live.agents.keep(metadata.uid, frozenset(pod["metadata"]["uid"] for pod in pods))
+    reader.live.agents.keep_only(metadata.uid, frozenset(pod["metadata"]["uid"] for pod in pods))
     deployments = await observe_children(client, "apps/v1", "Deployment", metadata)
     budgets = await observe_children(client, "policy/v1", "PodDisruptionBudget", metadata)
     return ObservedServing(

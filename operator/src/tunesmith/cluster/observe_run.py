@@ -8,7 +8,7 @@ from tunesmith.decide.objects import is_suspended, job_end, terminated, waiting
 from tunesmith.decide.plan import owned_by
 from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL, Metadata, children_selector
 from tunesmith.manifests.objects import Body
-from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
+from tunesmith_contract.uris import Scheme, parse_uri_or_none
 
 from .children import observe_children, observe_pods
 
@@ -33,19 +33,19 @@ async def observe_run_children(client: Client, owner: Metadata) -> RunChildren:
     if any(_is_ahead_of(job, pods) for job in jobs):
         # The watch of Jobs may be ahead of the one of pods; a list is not, and the pods hold exit codes and messages.
         # Indexed pods that the list lacks stay: the watch has not yet delivered their removal.
-        listed = await client.list("v1", "Pod", owner.namespace, children_selector(owner.uid))
-        pods = tuple({pod["metadata"]["uid"]: pod for pod in (*pods, *listed)}.values())
-    return RunChildren(config_maps, jobs, (*pods, *_departed_pods(client, owner, jobs, pods)))
+        listed_pods = await client.list("v1", "Pod", owner.namespace, children_selector(owner.uid))
+        pods = tuple({pod["metadata"]["uid"]: pod for pod in (*pods, *listed_pods)}.values())
+    return RunChildren(config_maps, jobs, (*pods, *_removed_pods(client, owner, jobs, pods)))
 
 
-def _departed_pods(
+def _removed_pods(
     client: Client, owner: Metadata, jobs: Sequence[Body], pods: Sequence[Body]
 ) -> tuple[Body, ...]:
     """Pods of these Jobs that ended and were removed; those of removed Jobs are forgotten."""
     uids = {job["metadata"]["uid"] for job in jobs}
-    client.index.forget_departed(owner.uid, keep=lambda pod: any(owned_by(pod, uid) for uid in uids))
+    client.index.forget_removed_pods(owner.uid, keep=lambda pod: any(owned_by(pod, uid) for uid in uids))
     present = {pod["metadata"]["uid"] for pod in pods}
-    return tuple(pod for pod in client.index.departed(owner.uid) if pod["metadata"]["uid"] not in present)
+    return tuple(pod for pod in client.index.removed_pods(owner.uid) if pod["metadata"]["uid"] not in present)
 
 
 async def observe_workloads(client: Client, owner: Metadata, jobs: Iterable[Body]) -> tuple[Body, ...] | None:
@@ -66,9 +66,10 @@ async def observe_missing_config_maps(
 
     A pod's status does not name them. It names claims and Secrets, so the operator needs no right to read those.
     """
-    if not _held_up(children):
+    if not _pods_without_container(children):
         return ()
-    names = sorted({name for uri in uris if uri and (name := _config_map_of(uri))})
+    parsed = (parse_uri_or_none(uri) for uri in uris if uri)
+    names = sorted({uri.name for uri in parsed if uri is not None and uri.scheme is Scheme.CONFIGMAP})
     bodies = [await client.get("v1", "ConfigMap", namespace, name) for name in names]
     return tuple(name for name, body in zip(names, bodies, strict=True) if body is None)
 
@@ -76,7 +77,7 @@ async def observe_missing_config_maps(
 async def observe_mount_failures(client: Client, namespace: str, children: RunChildren) -> tuple[str, ...]:
     """Messages of nodes about Secrets that they can't mount; read only while a container can't be created."""
     notes = []
-    for pod in _held_up(children):
+    for pod in _pods_without_container(children):
         if any("secret" in volume for volume in pod["spec"].get("volumes", ())):
             selector = f"regarding.name={pod['metadata']['name']},reason=FailedMount"
             events = await client.list("events.k8s.io/v1", "Event", namespace, field_selector=selector)
@@ -97,15 +98,7 @@ def _attempt_of(body: Body) -> tuple[str | None, str | None]:
     return labels.get(STAGE_LABEL), labels.get(ATTEMPT_LABEL)
 
 
-def _held_up(children: RunChildren) -> list[Body]:
+def _pods_without_container(children: RunChildren) -> list[Body]:
     """Pods of live Jobs whose container can't be created yet."""
     live = {_attempt_of(job) for job in children.jobs if job_end(job) is None and not is_suspended(job)}
     return [pod for pod in children.pods if waiting(pod) and _attempt_of(pod) in live]
-
-
-def _config_map_of(uri: str) -> str | None:
-    try:
-        parsed = parse_uri(uri)
-    except InvalidUri:
-        return None
-    return parsed.name if parsed.scheme is Scheme.CONFIGMAP else None

@@ -1,4 +1,4 @@
-"""Client of the API server: typed errors, metrics, and an index that learns of each write."""
+"""Client of the API server: typed errors, metrics, and an index that is updated with each write."""
 
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -23,6 +23,8 @@ Bodies = list[Body]
 SILENCE_SECONDS = 150.0
 WATCH_SECONDS = 600
 PAGE = 500
+#: The queue's longest back-off; a watch that waited for the hour that a proxy asks for would count as dead.
+LONGEST_RETRY_AFTER_SECONDS = 300.0
 USER_AGENT = FIELD_MANAGER
 
 _JSON = "application/json"
@@ -83,10 +85,10 @@ class Client:
         With ``namespace`` None: of all namespaces that the operator watches.
         """
         objects: Bodies = []
-        for listed in (self.namespaces or (None,)) if namespace is None else (namespace,):
-            objects += (
-                await self.list_with_version(api_version, kind, listed, label_selector, field_selector)
-            )[0]
+        namespaces = (self.namespaces or (None,)) if namespace is None else (namespace,)
+        for name in namespaces:
+            listed, _ = await self.list_with_version(api_version, kind, name, label_selector, field_selector)
+            objects += listed
         return objects
 
     async def list_with_version(
@@ -118,13 +120,13 @@ class Client:
             if error.reason == "AlreadyExists":
                 return None
             raise
-        return self._learn(created)
+        return self._add_to_index(created)
 
     async def apply(self, manifest: Body) -> Body:
         """Server-side apply as field manager ``tunesmith``, taking over fields that others hold."""
         params = {"fieldManager": FIELD_MANAGER, "force": "true"}
         path = _path(manifest)
-        return self._learn(
+        return self._add_to_index(
             await self._call("patch", "PATCH", path, manifest["kind"], params, manifest, _APPLY_PATCH)
         )
 
@@ -137,7 +139,7 @@ class Client:
             patched = await self._call("patch", "PATCH", path, kind, body=patch, content_type=_MERGE_PATCH)
         except Gone:
             return None
-        return self._learn(patched)
+        return self._add_to_index(patched)
 
     async def replace(self, manifest: Body) -> Body:
         """Replace the object as it was read (``metadata.resourceVersion``); Conflict when it changed since."""
@@ -226,7 +228,7 @@ class Client:
             self._metrics.api_calls.labels("watch", kind, "error").inc()
             raise self._unreachable(error) from error
 
-    def _learn(self, body: Body) -> Body:
+    def _add_to_index(self, body: Body) -> Body:
         self.index.put(body["apiVersion"], body["kind"], body)
         return body
 
@@ -268,7 +270,7 @@ class Client:
 
     def _error(self, response: aiohttp.ClientResponse, raw: bytes) -> ApiError:
         if response.status == 401:
-            self._connection.reject()
+            self._connection.reject_credentials()
         try:
             status = orjson.loads(raw)
         except orjson.JSONDecodeError:
@@ -280,7 +282,7 @@ class Client:
     def _unreachable(self, error: Exception) -> Retryable:
         # A client certificate that is refused shows as the cause of a lost connection.
         if isinstance(error, aiohttp.ClientSSLError) or isinstance(error.__cause__, ssl.SSLError):
-            self._connection.distrust()
+            self._connection.read_again()
         return Retryable(f"the API server can't be reached: {type(error).__name__}: {error}")
 
 
@@ -296,9 +298,9 @@ def _selectors(label_selector: str | None, field_selector: str | None) -> dict[s
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds; the API server never sends a date."""
+    """Seconds, bounded: a proxy may ask for any number. The API server never sends a date."""
     value = headers.get("Retry-After", "")
-    return float(value) if value.isdigit() else None
+    return min(float(value), LONGEST_RETRY_AFTER_SECONDS) if value.isdecimal() else None
 
 
 def _headers(content_type: str = _JSON) -> dict[str, str]:

@@ -156,12 +156,12 @@ class Connection:
         await self._refresh()
         return self._open_session(limit)
 
-    def reject(self) -> None:
+    def reject_credentials(self) -> None:
         """Read all credentials again before the next request: the API server rejected the credentials."""
         self._rejected = True
         self._due = float("-inf")
 
-    def distrust(self) -> None:
+    def read_again(self) -> None:
         """Read the configuration again before the next request: a TLS handshake failed."""
         self._due = float("-inf")
 

@@ -76,7 +76,7 @@ class EventRecorder:
 
     def record(self, body: Body, event: Event) -> None:
         """Publish the event about this resource, soon."""
-        name = _name(body, event)
+        name = _event_name(body, event)
         occurrences = self._occurrences.setdefault(name, _Occurrences(0, float("-inf")))
         self._occurrences.move_to_end(name)
         if len(self._occurrences) > REMEMBERED:
@@ -150,7 +150,7 @@ def build_event(body: Body, event: Event, name: str, instance: str, now: datetim
     }
 
 
-def _name(body: Body, event: Event) -> str:
+def _event_name(body: Body, event: Event) -> str:
     """A name that stays the same for the same event of the same resource, also after a restart."""
     metadata = body["metadata"]
     content = "\0".join((metadata["uid"], event.type, event.reason, event.message))

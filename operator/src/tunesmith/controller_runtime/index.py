@@ -19,27 +19,27 @@ WATCHED_KINDS = (
 )
 
 #: A failing Job removes its running pods, and with them their exit codes: up to this many are kept per resource.
-MAX_DEPARTED = 256
+MAX_REMOVED_PODS = 256
 
-Changed = Callable[[str], None]
+OnChange = Callable[[str], None]
 """Receiver of the UID of a resource, a child of which has changed."""
 
 
 class ChildIndex:
     """Labeled objects by the UID of the resource that they belong to.
 
-    Pods that ended before they were removed are kept until ``forget_departed``: their exit codes and messages are read
-    once their Job has ended.
+    Pods that ended before they were removed are kept until ``forget_removed_pods``: their exit codes and messages are
+    read once their Job has ended.
 
     Reads its own writes: what the operator created is here before the watch delivers it, and an older version never
     replaces a newer one (resource versions of one kind are ordered).
     """
 
-    def __init__(self, changed: Changed) -> None:
-        self._changed = changed
+    def __init__(self, on_change: OnChange) -> None:
+        self._on_change = on_change
         self._synced: dict[tuple[str, str], Callable[[], bool]] = {}
         self._objects: dict[tuple[str, str], dict[str, dict[str, Body]]] = {}
-        self._departed: dict[str, dict[str, Body]] = {}
+        self._removed_pods: dict[str, dict[str, Body]] = {}
 
     def follow(self, api_version: str, kind: str, synced: Callable[[], bool]) -> None:
         """Index this kind from now on; ``synced`` is true once all its objects were listed."""
@@ -74,31 +74,35 @@ class ChildIndex:
             if not children[owner]:
                 del children[owner]
 
-    def departed(self, owner_uid: str) -> tuple[Body, ...]:
+    def removed_pods(self, owner_uid: str) -> tuple[Body, ...]:
         """The owner's pods that ended and then were removed, in their last state."""
-        return tuple(self._departed.get(owner_uid, {}).values())
+        return tuple(self._removed_pods.get(owner_uid, {}).values())
 
-    def forget_departed(self, owner_uid: str, keep: Callable[[Body], bool] = lambda _: False) -> None:
-        """Forget the owner's departed pods but those to keep."""
-        kept = {uid: body for uid, body in self._departed.pop(owner_uid, {}).items() if keep(body)}
+    def forget_removed_pods(self, owner_uid: str, keep: Callable[[Body], bool] = lambda _: False) -> None:
+        """Forget the owner's removed pods but those to keep."""
+        kept = {uid: body for uid, body in self._removed_pods.pop(owner_uid, {}).items() if keep(body)}
         if kept:
-            self._departed[owner_uid] = kept
+            self._removed_pods[owner_uid] = kept
 
-    def seen(self, api_version: str, kind: str, event_type: str, body: Body) -> None:
+    def handle_event(self, api_version: str, kind: str, event_type: str, body: Body) -> None:
         """Take over an event of a watch, and report its owner unless the operator itself wrote this version."""
         owner = _owner(body)
         if owner is None:
             return
         if event_type == "DELETED":
-            if kind == "Pod" and _has_terminated(body) and len(self._departed.get(owner, ())) < MAX_DEPARTED:
+            if (
+                kind == "Pod"
+                and _has_terminated(body)
+                and len(self._removed_pods.get(owner, ())) < MAX_REMOVED_PODS
+            ):
                 stored = _stored(api_version, kind, body)
-                self._departed.setdefault(owner, {})[body["metadata"]["uid"]] = stored
+                self._removed_pods.setdefault(owner, {})[body["metadata"]["uid"]] = stored
             self.drop(api_version, kind, body)
-            self._changed(owner)
+            self._on_change(owner)
         elif self.put(api_version, kind, body):
-            self._changed(owner)
+            self._on_change(owner)
 
-    def listed(
+    def handle_list(
         self,
         api_version: str,
         kind: str,
@@ -112,9 +116,9 @@ class ChildIndex:
             for uid, body in [*children.items()]:
                 inside = namespace in (None, body["metadata"].get("namespace"))
                 if inside and uid not in present and version_of(body) <= version:
-                    self.seen(api_version, kind, "DELETED", body)
+                    self.handle_event(api_version, kind, "DELETED", body)
         for body in present.values():
-            self.seen(api_version, kind, "ADDED", body)
+            self.handle_event(api_version, kind, "ADDED", body)
 
 
 def _owner(body: Body) -> str | None:

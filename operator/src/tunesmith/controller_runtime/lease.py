@@ -75,9 +75,9 @@ class LeaderLease:
         """
         while True:
             await asyncio.sleep(self._times.retry)
-            left = self._renewed + self._times.deadline - self._clock()
+            seconds_left = self._renewed + self._times.deadline - self._clock()
             try:
-                async with asyncio.timeout(max(0.0, left)):
+                async with asyncio.timeout(max(0.0, seconds_left)):
                     renewed = await self._try()
             except TimeoutError:
                 renewed = False
@@ -94,13 +94,13 @@ class LeaderLease:
         """Take or renew the lease once; False when that failed, or another replica holds it."""
         started = self._clock()
         try:
-            held = await self._take()
+            leads = await self._take()
         except ApiError as error:
             logger.warning("lease %s not renewed: %s", self._name, error.message)
             return False
-        if held:
+        if leads:
             self._renewed = started
-        return held
+        return leads
 
     async def _take(self) -> bool:
         lease = await self._client.get(API_VERSION, "Lease", self._namespace, self._name)

@@ -18,18 +18,18 @@ SHORT_SECONDS = 1.0
 #: Well above the silence after which a request is given up, so that an API server that is away ends no process.
 SILENCE_LIMIT_SECONDS = 1800.0
 
-Seen = Callable[[str, Body], None]
+OnEvent = Callable[[str, Body], None]
 """Receiver of one object that was ADDED, MODIFIED or DELETED."""
 
-Listed = Callable[[Sequence[Body], int], None]
+OnList = Callable[[Sequence[Body], int], None]
 """Receiver of all objects at a resource version."""
 
 
 class Watch:
     """The objects of one kind in one namespace (None: in all) that match a label selector.
 
-    Every list replaces what was known (``listed``), so that nothing deleted meanwhile remains; every event between
-    lists goes to ``seen``. ``run`` never ends by itself.
+    Every list replaces what was known (``on_list``), so that nothing deleted meanwhile remains; every event between
+    lists goes to ``on_event``. ``run`` never ends by itself.
 
     Args:
         sleep: waits between requests.
@@ -42,8 +42,8 @@ class Watch:
         kind: str,
         namespace: str | None,
         label_selector: str,
-        listed: Listed,
-        seen: Seen,
+        on_list: OnList,
+        on_event: OnEvent,
         backoff: Backoff = BACKOFF,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -55,8 +55,8 @@ class Watch:
         self._last_answer = self._clock()
         self._client = client
         self._selector = label_selector
-        self._listed = listed
-        self._seen = seen
+        self._on_list = on_list
+        self._on_event = on_event
         self._backoff = backoff
         self._sleep = sleep
         self._version: str | None = None
@@ -89,7 +89,7 @@ class Watch:
             objects, version = await self._client.list_with_version(
                 self.api_version, self.kind, self.namespace, self._selector
             )
-            self._listed(objects, int(version))
+            self._on_list(objects, int(version))
             self._version = version
             self._last_answer = self._clock()
             self.synced.set()
@@ -103,5 +103,5 @@ class Watch:
             self._last_answer = self._clock()
             self._failures = 0
             if event_type != "BOOKMARK":
-                self._seen(event_type, body)
+                self._on_event(event_type, body)
         return received or self._clock() - started >= SHORT_SECONDS

@@ -87,6 +87,11 @@ def terminated(pod: Body) -> Body | None:
     return state
 
 
+def is_finished(pod: Body) -> bool:
+    """True for a pod that has ended for good."""
+    return pod.get("status", {}).get("phase") in {"Failed", "Succeeded"}
+
+
 def is_running(pod: Body) -> bool:
     """True while the container runs."""
     return "running" in container_status(pod).get("state", {})

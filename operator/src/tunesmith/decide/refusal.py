@@ -51,7 +51,11 @@ def plan_refusal(body: Mapping[str, Any], reason: RefusalReason, message: str, n
 def without_invalid(body: Mapping[str, Any]) -> dict[str, Any]:
     """The body without a ``Stalled`` that an earlier, invalid form of the resource left behind."""
     status = body.get("status") or {}
-    conditions = [item for item in status.get("conditions", ()) if not _is_invalid(item)]
+    conditions = [
+        item
+        for item in status.get("conditions", ())
+        if (item["type"], item.get("reason")) != ("Stalled", RefusalReason.INVALID)
+    ]
     return {**body, "status": {**status, "conditions": conditions}} if status else dict(body)
 
 
@@ -59,7 +63,8 @@ def describe(error: ValueError) -> str:
     """One sentence per mistake, each with the field that it is about."""
     if not isinstance(error, ValidationError):
         return _shorten(str(error))
-    return _shorten("; ".join(f"{_path(item['loc'])}: {item['msg']}" for item in error.errors()))
+    mistakes = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+    return _shorten("; ".join(mistakes))
 
 
 def _plan(
@@ -74,14 +79,6 @@ def _plan(
     status["observedGeneration"] = generation
     status["conditions"] = merge_conditions(status.get("conditions", ()), updates, generation, now)
     return Plan(status=status, events=(Event(reason, message, "Warning"),))
-
-
-def _is_invalid(condition: Mapping[str, Any]) -> bool:
-    return condition["type"] == "Stalled" and condition.get("reason") == RefusalReason.INVALID
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location)
 
 
 def _shorten(message: str) -> str:

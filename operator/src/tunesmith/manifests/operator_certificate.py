@@ -1,6 +1,5 @@
 """Certificate authority and serving certificate of the operator; the time is an argument."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -31,9 +30,11 @@ def renew(before: Material | None, hosts: tuple[str, ...], now: datetime) -> Mat
     """Certificates to use from now on: ``before`` unless it expires soon or is for other hosts."""
     if before is not None and _is_current(before, hosts, now):
         return before
-    if before is None or _left(before.bundle, now) < AUTHORITY_MARGIN:
+    if before is None or _time_left(before.bundle, now) < AUTHORITY_MARGIN:
         authority, authority_key = _make_authority(now)
-        bundle = authority + "".join(_still_valid(before, now) if before else ())
+        earlier = x509.load_pem_x509_certificates(before.bundle.encode()) if before else []
+        still_valid = [certificate for certificate in earlier if certificate.not_valid_after_utc > now]
+        bundle = authority + "".join(map(_pem, still_valid))
     else:
         authority, authority_key, bundle = before.bundle, before.authority_key, before.bundle
     certificate, key = _make_serving(authority, authority_key, hosts, now)
@@ -45,19 +46,13 @@ def _is_current(material: Material, hosts: tuple[str, ...], now: datetime) -> bo
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return (
         set(names.get_values_for_type(x509.DNSName)) == set(hosts)
-        and _left(material.certificate, now) >= SERVING_MARGIN
-        and _left(material.bundle, now) >= AUTHORITY_MARGIN
+        and _time_left(material.certificate, now) >= SERVING_MARGIN
+        and _time_left(material.bundle, now) >= AUTHORITY_MARGIN
     )
 
 
-def _left(pem: str, now: datetime) -> timedelta:
+def _time_left(pem: str, now: datetime) -> timedelta:
     return x509.load_pem_x509_certificate(pem.encode()).not_valid_after_utc - now
-
-
-def _still_valid(before: Material, now: datetime) -> Iterable[str]:
-    for certificate in x509.load_pem_x509_certificates(before.bundle.encode()):
-        if certificate.not_valid_after_utc > now:
-            yield _pem(certificate)
 
 
 def _make_authority(now: datetime) -> tuple[str, str]:

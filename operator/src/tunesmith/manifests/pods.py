@@ -44,16 +44,12 @@ def storage_volumes(
     volumes, mounts = [], []
     for index, (scheme, name) in enumerate(sources):
         read_only = name not in writable_claims or scheme is Scheme.CONFIGMAP
-        volumes.append({"name": f"storage-{index}", **_volume_source(scheme, name)})
+        claim = {"persistentVolumeClaim": {"claimName": name}}
+        source = claim if scheme is Scheme.PVC else {"configMap": {"name": name}}
+        volumes.append({"name": f"storage-{index}", **source})
         path = str(MOUNT_ROOT / scheme / name)
         mounts.append({"name": f"storage-{index}", "mountPath": path, "readOnly": read_only})
     return volumes, mounts
-
-
-def _volume_source(scheme: Scheme, name: str) -> dict[str, Any]:
-    if scheme is Scheme.PVC:
-        return {"persistentVolumeClaim": {"claimName": name}}
-    return {"configMap": {"name": name}}
 
 
 def secret_volumes(secrets: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

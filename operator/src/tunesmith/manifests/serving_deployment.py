@@ -3,12 +3,10 @@
 from typing import Any
 
 from tunesmith.api.adapterdeployment import AdapterDeployment, Engine
-from tunesmith.api.common import Resources
 from tunesmith_contract.agent import DESIRED_FILE
 from tunesmith_contract.layout import CONFIG_DIR, SecretRole
 from tunesmith_contract.uris import Scheme, StorageUri, mount_path, parse_uri
 
-from .desired_config_map import desired_config_map_name
 from .environment import Environment
 from .names import OWNER_UID_LABEL, STAGE_LABEL, Component, Owner, child_labels, child_metadata
 from .objects import KubernetesObject
@@ -20,6 +18,7 @@ from .pods import (
     secret_volumes,
     storage_volumes,
 )
+from .serving_config_maps import desired_config_map_name
 
 AGENT, ENGINE = "agent", "engine"
 AGENT_PORT, AGENT_PORT_NAME = 8000, "http"
@@ -151,7 +150,7 @@ def _artifact_secret(deployment: AdapterDeployment) -> tuple[list[dict[str, Any]
 
 def _build_engine(deployment: AdapterDeployment, image: str, mounts: list[dict[str, Any]]) -> dict[str, Any]:
     engine = deployment.spec.engine
-    resources = _resources(engine.resources)
+    resources = engine.resources.to_dict() if engine.resources else {}
     if engine.gpus:
         resources["limits"] = resources.get("limits", {}) | {"nvidia.com/gpu": str(engine.gpus)}
     probe = {"exec": {"command": ["/opt/venv/bin/python", "-c", _ENGINE_HEALTH]}, "timeoutSeconds": 10}
@@ -276,10 +275,6 @@ def _agent_environment(deployment: AdapterDeployment, environment: Environment) 
         {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()
     ]
     return [*downward, *({"name": name, "value": value} for name, value in values.items())]
-
-
-def _resources(resources: Resources | None) -> dict[str, Any]:
-    return resources.to_dict() if resources else {}
 
 
 def build_serving_disruption_budget(owner: Owner) -> KubernetesObject:

@@ -172,7 +172,7 @@ def _pod_spec(
 def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     volumes, mounts = storage_volumes(pod.reads, writable=pod.writes)
     secrets, secret_mounts = secret_volumes(pod.secrets)
-    others, other_mounts = _own_volumes(pod.template)
+    template_volumes, template_mounts = _template_volumes(pod.template)
     config_map = {"name": pod.config_map, "items": [{"key": pod.config_key, "path": RUN_FILE}]}
     own = [
         (
@@ -182,16 +182,16 @@ def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]
         credentials_volume(pod.ca_config_map),
         scratch_volume(SCRATCH_TO_FETCH if pod.schemes - MOUNTED else SCRATCH),
     ]
-    if pod.gpus > 1 and "/dev/shm" not in {mount["mountPath"] for mount in other_mounts}:
+    if pod.gpus > 1 and "/dev/shm" not in {mount["mountPath"] for mount in template_mounts}:
         shared_memory = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}}
         own.append((shared_memory, {"name": "shm", "mountPath": "/dev/shm"}))
     return (
-        [*volumes, *(volume for volume, _ in own), *secrets, *others],
-        [*mounts, *(mount for _, mount in own), *secret_mounts, *other_mounts],
+        [*volumes, *(volume for volume, _ in own), *secrets, *template_volumes],
+        [*mounts, *(mount for _, mount in own), *secret_mounts, *template_mounts],
     )
 
 
-def _own_volumes(template: PodTemplate | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _template_volumes(template: PodTemplate | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Volumes of the pod template, renamed so that they can't clash with the operator's."""
     written = template.to_dict() if template else {}
     volumes = [volume | {"name": f"own-{volume['name']}"} for volume in written.get("volumes", ())]
@@ -217,6 +217,10 @@ def _environment_variables(
     if Scheme.HF not in pod.schemes:
         values["HF_HUB_OFFLINE"] = "1"
     variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
+    # OpenMP starts a thread for each core of the node, whatever the container's limit; without a limit this variable
+    # holds the node's cores.
+    cores = {"resource": "limits.cpu", "containerName": CONTAINER}
+    variables.append({"name": "OMP_NUM_THREADS", "valueFrom": {"resourceFieldRef": cores}})
     if pod.token_secret:
         reference = {"name": pod.token_secret, "key": SECRET_KEY}
         variables.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})

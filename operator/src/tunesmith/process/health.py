@@ -64,8 +64,8 @@ class Health:
         if not missing:
             self._settled = True
             return []
-        young = self._started is not None and self._clock() - self._started < GRACE_SECONDS
-        if young and not self._settled:
+        starting = self._started is not None and self._clock() - self._started < GRACE_SECONDS
+        if starting and not self._settled:
             return []
         return [f"{name} has ended" for name in sorted(missing)]
 

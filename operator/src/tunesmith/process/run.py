@@ -179,7 +179,7 @@ class Operator:
             namespaces = self._settings.watch_namespaces
             self._health.leading(kinds, namespaces, watches)
             kopf_watches = watch_resources(
-                kinds, namespaces, controller.seen, self._take_signals, self._connection
+                kinds, namespaces, controller.handle_event, self._take_signals, self._connection
             )
             group.create_task(kopf_watches, name="kopf")
             group.create_task(self._health.check_forever(), name="health")
@@ -188,15 +188,16 @@ class Operator:
         watches: list[Watch] = []
         namespaces = self._settings.watch_namespaces or (None,)
         for api_version, kind in WATCHED_KINDS:
-            of_kind = [self._watch(api_version, kind, namespace) for namespace in namespaces]
+            on_event = partial(self._index.handle_event, api_version, kind)
+            of_kind = []
+            for namespace in namespaces:
+                on_list = partial(self._index.handle_list, api_version, kind, namespace)
+                of_kind.append(
+                    Watch(self._client, api_version, kind, namespace, OWNER_UID_LABEL, on_list, on_event)
+                )
             self._index.follow(api_version, kind, partial(_all_synced, of_kind))
             watches += of_kind
         return watches
-
-    def _watch(self, api_version: str, kind: str, namespace: str | None) -> Watch:
-        listed = partial(self._index.listed, api_version, kind, namespace)
-        seen = partial(self._index.seen, api_version, kind)
-        return Watch(self._client, api_version, kind, namespace, OWNER_UID_LABEL, listed, seen)
 
     def _child_changed(self, owner_uid: str) -> None:
         if self._controller is not None:

@@ -12,7 +12,7 @@ from tunesmith.controller_runtime.connection import Connection
 from tunesmith.manifests.names import API_VERSION, GROUP, PLURALS
 from tunesmith.manifests.objects import Body
 
-Seen = Callable[[str | None, Body], None]
+OnEvent = Callable[[str | None, Body], None]
 """Receiver of one event: its type (None for objects of the first list) and the object."""
 
 CONNECT_SECONDS = 10.0
@@ -84,8 +84,10 @@ def build_kopf_settings(backoff: Backoff = BACKOFF) -> kopf.OperatorSettings:
     return settings
 
 
-def build_kopf_registry(kinds: Iterable[str], seen: Seen, connection: Connection) -> kopf.OperatorRegistry:
-    """One handler per kind, which passes every event to ``seen``; no finalizer, no annotation, no patch.
+def build_kopf_registry(
+    kinds: Iterable[str], on_event: OnEvent, connection: Connection
+) -> kopf.OperatorRegistry:
+    """One handler per kind, which passes every event to ``on_event``; no finalizer, no annotation, no patch.
 
     kopf gets sessions of the operator's connection, not a ``ConnectionInfo``: that has no ``tls-server-name``, and its
     token is fixed.
@@ -100,7 +102,7 @@ def build_kopf_registry(kinds: Iterable[str], seen: Seen, connection: Connection
         )
 
     async def watched(*, event: Any, **_: Any) -> None:
-        seen(event["type"], event["object"])
+        on_event(event["type"], event["object"])
 
     kopf.on.login(registry=registry)(login)
     for kind in kinds:
@@ -111,7 +113,7 @@ def build_kopf_registry(kinds: Iterable[str], seen: Seen, connection: Connection
 async def watch_resources(
     kinds: Iterable[str],
     namespaces: tuple[str, ...],
-    seen: Seen,
+    on_event: OnEvent,
     started: Callable[[], None],
     connection: Connection,
     backoff: Backoff = BACKOFF,
@@ -128,7 +130,7 @@ async def watch_resources(
         RuntimeError: kopf ended by itself.
     """
     tasks = await kopf.spawn_tasks(
-        registry=build_kopf_registry(kinds, seen, connection),
+        registry=build_kopf_registry(kinds, on_event, connection),
         settings=build_kopf_settings(backoff),
         standalone=True,
         identity=IDENTITY,

@@ -155,8 +155,10 @@ class Reconciler:
         """Act on desired and observed state: routes change at once, loads and drains start as tasks."""
         desired = self._store.current
         if desired is not None:
-            for alias in self._breakers.close_changed(desired):
-                self._reset_error_counts(alias)
+            closed = self._breakers.close_changed(desired)
+            for tracked in self._tracked.values():
+                if tracked.alias in closed:
+                    tracked.stats.consecutive_errors = 0
         if self._up_since is not None:
             self._start_missing()
         self._drain_unwanted()
@@ -209,7 +211,9 @@ class Reconciler:
         for alias, version in desired_versions(self._store.current):
             tracked = self._tracked.get((alias, version.digest))
             if tracked is None:
-                tracked = TrackedVersion(alias, version, self._stats(alias, version.digest))
+                stats = self._metrics.stats(alias, version.digest)
+                stats.on_error = self._record_error
+                tracked = TrackedVersion(alias, version, stats)
                 self._tracked[tracked.key] = tracked
             elif tracked.state is LoadState.DRAINING:
                 self._cancel(tracked)
@@ -357,20 +361,10 @@ class Reconciler:
             if alias.stable and (alias.name, alias.stable.digest) not in settled
         ]
 
-    def _stats(self, alias: str, digest: str) -> VersionStats:
-        stats = self._metrics.stats(alias, digest)
-        stats.on_error = self._record_error
-        return stats
-
     def _record_error(self, stats: VersionStats) -> None:
         if self._breakers.record_error(stats, self._store.current):
             log.warning("breaker opened", extra={"alias": stats.alias, "digest": stats.digest})
             self._publish()
-
-    def _reset_error_counts(self, alias: str) -> None:
-        for tracked in self._tracked.values():
-            if tracked.alias == alias:
-                tracked.stats.consecutive_errors = 0
 
     def _report_version(self, tracked: TrackedVersion) -> LoadedVersion:
         desired = self._store.current

@@ -30,7 +30,11 @@ def mean_log_prob(answers: Sequence[Mapping[str, Any]], probe: Probe) -> float:
     Raises:
         KeyError, IndexError, TypeError, ValueError: the answers do not match the requests.
     """
-    choices = [choice for answer in answers for choice in sorted(answer["choices"], key=_index)]
+    choices = [
+        choice
+        for answer in answers
+        for choice in sorted(answer["choices"], key=lambda choice: int(choice["index"]))
+    ]
     values = [
         float(choice["logprobs"]["top_logprobs"][0][f"token_id:{probe.token_ids[position]}"])
         for position, choice in zip(_positions(probe), choices, strict=True)
@@ -41,10 +45,6 @@ def mean_log_prob(answers: Sequence[Mapping[str, Any]], probe: Probe) -> float:
 def _positions(probe: Probe) -> range:
     """Positions of the continuation's tokens, the last one first."""
     return range(len(probe.token_ids) - 1, probe.prompt_length - 1, -1)
-
-
-def _index(choice: Mapping[str, Any]) -> int:
-    return int(choice["index"])
 
 
 def _build_request(model: str, probe: Probe, positions: Sequence[int]) -> dict[str, object]:

@@ -138,7 +138,10 @@ class ServerConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._state is State.ANSWERING and not self._broken:
-            self._keep_for_later(data)
+            self._backlog += data
+            if len(self._backlog) > self._server.limits.backlog_bytes and not self._reading_paused:
+                self._reading_paused = True
+                self._transport.pause_reading()
         elif not self._broken:
             self._feed(data)
             self._advance()
@@ -311,12 +314,6 @@ class ServerConnection(asyncio.Protocol):
 
     # -- inside
 
-    def _keep_for_later(self, data: bytes) -> None:
-        self._backlog += data
-        if len(self._backlog) > self._server.limits.backlog_bytes and not self._reading_paused:
-            self._reading_paused = True
-            self._transport.pause_reading()
-
     def _take_backlog(self) -> None:
         data = bytes(self._backlog)
         self._backlog.clear()
@@ -339,7 +336,11 @@ class ServerConnection(asyncio.Protocol):
             self._queue.append(Refusal(400, f"This is not HTTP/1.1: {error}."))
         else:
             if self._in_head and self._headers is head:
-                self._count_unparsed(len(data))
+                # The parser reports a header only when it is complete: input within one is counted here.
+                self._unparsed_size += len(data)
+                if self._unparsed_size > self._server.limits.head_bytes:
+                    self._broken = True
+                    self._queue.append(self._head_too_large())
 
     def _decline_upgrade(self, rest: bytes) -> None:
         """Ignore an upgrade to another protocol, as HTTP allows: parse the request again without it."""
@@ -410,13 +411,6 @@ class ServerConnection(asyncio.Protocol):
         self._head_size += size
         if self._head_size > self._server.limits.head_bytes:
             self._reject(self._head_too_large())
-
-    def _count_unparsed(self, size: int) -> None:
-        """Count input within a header: the parser reports a header only when it is complete."""
-        self._unparsed_size += size
-        if self._unparsed_size > self._server.limits.head_bytes:
-            self._broken = True
-            self._queue.append(self._head_too_large())
 
     def _head_too_large(self) -> Refusal:
         return Refusal(431, f"Request line and headers are over {self._server.limits.head_bytes} bytes.")

@@ -7,7 +7,7 @@ from .connection import Handler, ServerConnection
 from .limits import Limits
 from .messages import date_header
 
-SWEEP_SECONDS = 0.5
+DEADLINE_CHECK_SECONDS = 0.5
 
 
 class Server:
@@ -22,7 +22,7 @@ class Server:
         self.buffered = 0
         self.date = date_header()
         self._listener: asyncio.Server | None = None
-        self._sweeper: asyncio.TimerHandle | None = None
+        self._deadline_timer: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -30,7 +30,7 @@ class Server:
         """Listen; returns the port (a free one where 0 was asked for)."""
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(lambda: ServerConnection(self), host, port, backlog=1024)
-        self._sweep()
+        self._check_deadlines()
         address: tuple[str, int] = self._listener.sockets[0].getsockname()
         return address[1]
 
@@ -66,19 +66,19 @@ class Server:
 
     async def stop(self) -> None:
         """Abort the remaining connections."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
         if self._listener is not None:
             self._listener.close()
         for connection in tuple(self.connections):
             connection.abort()
         await self._empty.wait()
 
-    def _sweep(self) -> None:
+    def _check_deadlines(self) -> None:
         """One timer for all deadlines: cheaper than one per request."""
         loop = asyncio.get_running_loop()
         self.date = date_header()
         now = loop.time()
         for connection in tuple(self.connections):
             connection.check_deadline(now)
-        self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep)
+        self._deadline_timer = loop.call_later(DEADLINE_CHECK_SECONDS, self._check_deadlines)

@@ -65,7 +65,7 @@ class Forward:
     def client_lost(self) -> None:
         """Close the connection to the engine, which then stops generating."""
         self._drop_upstream()
-        self._target.stats.give_up()
+        self._target.stats.count_disconnect()
 
     def pause(self) -> None:
         if self._upstream is not None:

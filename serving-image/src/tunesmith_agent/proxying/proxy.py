@@ -10,7 +10,7 @@ from tunesmith_agent.http.messages import JSON_TYPE, Refusal, Request
 from tunesmith_agent.http.upstream import UpstreamPool
 from tunesmith_agent.metrics import AgentMetrics
 from tunesmith_agent.routing.stickiness import stickiness_key
-from tunesmith_agent.routing.table import Route, RoutingTable, Target
+from tunesmith_agent.routing.table import RoutingTable, Target
 
 from .forward import Forward
 
@@ -119,7 +119,11 @@ class Proxy:
         if route is None:
             message = f"The model {model[:100]!r} does not exist here: use {self._list_names()}."
             return Refusal(404, message, code="model_not_found", param="model")
-        return route.pick(lambda: stickiness_key(headers, body)) or _unavailable(route)
+        target = route.pick(lambda: stickiness_key(headers, body))
+        if target is not None:
+            return target
+        message = f"The model {model!r} can't answer on this pod: {route.unavailable_reason}"
+        return Refusal(503, message, kind="server_error", code="model_unavailable", headers=_RETRY)
 
     def _list_names(self) -> str:
         names = self.table.names()
@@ -161,8 +165,3 @@ def _engine_request(request: Request, body: dict[str, Any]) -> bytes:
         b"POST %b HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\n"
         b"content-length: %d\r\n%b\r\n%b" % (request.path, len(payload), passed, payload)
     )
-
-
-def _unavailable(route: Route) -> Refusal:
-    message = f"The model {route.model!r} can't answer on this pod: {route.unavailable_reason}"
-    return Refusal(503, message, kind="server_error", code="model_unavailable", headers=_RETRY)

@@ -27,10 +27,11 @@ def stickiness_key(headers: dict[bytes, bytes], body: dict[str, Any]) -> bytes:
     for field in _FIELDS:
         if (value := body.get(field)) and isinstance(value, str):
             return value.encode("utf-8", "surrogatepass")
-    return orjson.dumps(_opening(body))
+    return orjson.dumps(_first_message(body))
 
 
-def _opening(body: dict[str, Any]) -> Any:
+def _first_message(body: dict[str, Any]) -> Any:
+    """First message that is not an instruction; the prompt of a completion."""
     messages = body.get("messages")
     if not isinstance(messages, list):
         return body.get("prompt")

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from rows.planted_rows import Writer, records_of
 
 from tunesmith_data.rows.clean.personal_data import PersonalDataCheck, PersonalDataFinder, PersonalDataKind
+from tunesmith_data.rows.clean.recognizers import Recognizers
 from tunesmith_data.rows.findings import MAX_EXAMPLES, Severity
 
 FINDER = PersonalDataFinder()
@@ -234,6 +237,22 @@ def test_masking_is_idempotent_and_spans_never_overlap(text: str) -> None:
     masked, found = FINDER.mask(text)
     assert sum(found.values()) == len(spans)
     assert FINDER.mask(masked) == (masked, {})
+
+
+@pytest.mark.parametrize("found_in_marks", ["EMAIL", "<EMAIL>", "L> or"], ids=["inside", "whole", "end"])
+def test_what_is_found_in_a_mark_is_not_masked_again(
+    found_in_marks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[str] = []
+
+    def emails(self: Recognizers, text: str) -> Iterator[tuple[int, int]]:
+        assert len(searched) < 3, "the search does not end"
+        searched.append(text)
+        return (match.span() for match in re.finditer(f"anna@|{found_in_marks}", text))
+
+    monkeypatch.setattr(Recognizers, "emails", emails)
+    assert FINDER.mask("ask anna@ or @bob") == ("ask <EMAIL> or @bob", {PersonalDataKind.EMAIL: 1})
+    assert searched == ["ask anna@ or @bob", "ask <EMAIL> or @bob"]
 
 
 @pytest.mark.parametrize(

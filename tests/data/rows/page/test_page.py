@@ -198,8 +198,8 @@ def test_hostile_rows_are_text(browser: Browser, page: Path) -> None:
     assert browser.driver.title == f"{REPORT.title} · data report"
     assert browser.run("return document.scripts.length + document.styleSheets.length") == 2
     assert browser.all("img, iframe, object, embed, form") == []
-    said = [element.text for element in browser.all("#worst-rows .said")]
-    assert set(HOSTILE) <= set(said)
+    quotations = [element.text for element in browser.all("#worst-rows .quotation")]
+    assert set(HOSTILE) <= set(quotations)
 
 
 def test_the_pages_policy_stops_what_escaping_would_not(browser: Browser, page: Path) -> None:

@@ -7,7 +7,6 @@ its last file, and is renamed to ``checkpoint-<step>``. A folder of that name is
 """
 
 import logging
-import re
 import shutil
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from pydantic import ValidationError
 
 from tunesmith_contract.artifact import File
 from tunesmith_contract.base import Document, sha256_digest
-from tunesmith_contract.layout import COMMIT_FILE
+from tunesmith_contract.layout import COMMIT_FILE, checkpoint_name, checkpoint_step
 from tunesmith_contract.report import MAX_CHECKPOINTS, Checkpoint
 from tunesmith_contract.run_config import Parallelism
 from tunesmith_contract.uris import StorageUri
@@ -30,7 +29,6 @@ from .writer_lease import WriterLease
 
 log = logging.getLogger(__name__)
 
-_FOLDER = re.compile(r"checkpoint-(\d+)")
 _STAGING = "staging-"
 _DIGEST_THREADS = 8
 
@@ -189,14 +187,9 @@ def keep_newest(root: Path, keep: int, besides: Collection[int] = ()) -> None:
         shutil.rmtree(folder)
 
 
-def checkpoint_name(step: int) -> str:
-    """Folder name of the checkpoint of a step; transformers uses the same."""
-    return f"checkpoint-{step}"
-
-
 def is_checkpoint_name(name: str) -> bool:
     """True for folder names of the form ``checkpoint-<step>``."""
-    return _FOLDER.fullmatch(name) is not None
+    return checkpoint_step(name) is not None
 
 
 def step_of(folder: Path) -> int:
@@ -205,10 +198,10 @@ def step_of(folder: Path) -> int:
     Raises:
         ValueError: the name is not that of a checkpoint.
     """
-    match = _FOLDER.fullmatch(folder.name)
-    if match is None:
+    step = checkpoint_step(folder.name)
+    if step is None:
         raise ValueError(f"{folder} is no checkpoint")
-    return int(match[1])
+    return step
 
 
 def _sync_and_describe(folder: Path) -> tuple[File, ...]:

@@ -195,6 +195,7 @@ class Launcher:
                 **_LOG_ENVIRONMENT,
                 **self.environment,
                 **self.gang.environment(local_rank),
+                "OMP_NUM_THREADS": str(self._threads_per_worker()),
                 CHECKPOINT_FILE_ENV: str(folder / _CHECKPOINT_FILE),
             },
             start_new_session=True,
@@ -206,6 +207,12 @@ class Launcher:
         reader.start()
         rank = self.gang.node_rank * self.gang.workers + local_rank
         return Worker(rank, process, report_file, reader, tail)
+
+    def _threads_per_worker(self) -> int:
+        """Share of a worker in the pod's OpenMP threads; more threads than cores wait for each other."""
+        written = self.environment.get("OMP_NUM_THREADS", "")
+        threads = int(written) if written.isdigit() else os.cpu_count() or 1
+        return max(1, threads // self.gang.workers)
 
     def _forward(self, signum: int, frame: FrameType | None) -> None:
         """Forward SIGTERM to the workers; the wait for them is limited by the pod's grace period alone."""

@@ -1,6 +1,6 @@
 """Reward models: sequence classifiers with one output, trained on preference pairs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,15 +46,14 @@ class RewardScorer:
             RenderError: the model's chat template rejects a row.
         """
         ids = [self._renderer.tokens(row).answered[: self._max_length] for row in rows]
-        batches = [ids[begin : begin + _BATCH_SIZE] for begin in range(0, len(ids), _BATCH_SIZE)]
-        return [score for batch in batches for score in self._score_batch(batch)]
-
-    def _score_batch(self, ids: list[list[int]]) -> Iterator[float]:
-        encoded = {"input_ids": ids}
-        padded = self._renderer.tokenizer.pad(encoded, padding_side="right", return_tensors="pt")
-        with torch.inference_mode():
-            logits = self._model(**padded.to(self._model.device), use_cache=False).logits
-        yield from logits[:, 0].float().tolist()
+        scores: list[float] = []
+        for begin in range(0, len(ids), _BATCH_SIZE):
+            batch = {"input_ids": ids[begin : begin + _BATCH_SIZE]}
+            padded = self._renderer.tokenizer.pad(batch, padding_side="right", return_tensors="pt")
+            with torch.inference_mode():
+                logits = self._model(**padded.to(self._model.device), use_cache=False).logits
+            scores += logits[:, 0].float().tolist()
+        return scores
 
 
 def load_reward_model(

@@ -11,14 +11,14 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from tunesmith_contract.layout import checkpoints_uri
+from tunesmith_contract.layout import checkpoint_name, checkpoints_uri
 from tunesmith_contract.run_config import Parallelism, TrainConfig
 from tunesmith_contract.uris import MOUNTED
 from tunesmith_data.failures import Preempted, UserError
 from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_trainer.checkpoints.announcement import CheckpointAnnouncer
-from tunesmith_trainer.checkpoints.folder import CheckpointFolder, checkpoint_name, require_same_world
+from tunesmith_trainer.checkpoints.folder import CheckpointFolder, require_same_world
 from tunesmith_trainer.checkpoints.writer_lease import WriterLease, new_holder
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.callbacks.early_stopping import run_training

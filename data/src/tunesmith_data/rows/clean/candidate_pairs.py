@@ -52,7 +52,7 @@ def find_candidates(signatures: Signatures, bands: Bands, threshold: float) -> C
     return CandidatePairs(_select_pairs(signatures, _decode(pair_codes)), np.flatnonzero(crowded))
 
 
-def by_later(pairs: Places) -> Places:
+def sort_by_later_place(pairs: Places) -> Places:
     """Pairs sorted by their later place; the order of equal ones stays."""
     return pairs[np.argsort(pairs[:, 1], kind="stable")]
 

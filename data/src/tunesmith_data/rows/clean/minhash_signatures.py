@@ -82,10 +82,11 @@ class SignatureIndex:
             begins, ends = (np.searchsorted(self._keys[band], wanted, side) for side in ("left", "right"))
             for row in np.flatnonzero(ends > begins).tolist():
                 pairs.update((row, item) for item in self._orders[band][begins[row] : ends[row]].tolist())
-        return sorted(pair for pair in pairs if self._agree(signatures[pair[0]], pair[1]))
-
-    def _agree(self, signature: Signatures, item: int) -> bool:
-        return bool(np.count_nonzero(signature == self._signatures[item]) >= self._least)
+        return sorted(
+            (row, item)
+            for row, item in pairs
+            if np.count_nonzero(signatures[row] == self._signatures[item]) >= self._least
+        )
 
 
 def sign(rows: Sequence[RowParts], seed: int) -> Signatures:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tunesmith_data.rows.table.record import Record
 
 from .boilerplate import Boilerplate
-from .candidate_pairs import by_later, find_candidates, slices
+from .candidate_pairs import find_candidates, slices, sort_by_later_place
 from .compared_text import RecordsOf, RowParts, row_parts
 from .minhash_signatures import SLOTS, Bands, Signatures, sign
 from .text_similarity import ComparableRow
@@ -104,7 +104,7 @@ class NearDuplicates:
             self._sign_stripped(part, records_of) for part in slices(candidates.crowded, _FETCH_BATCH)
         ]
         beside = find_candidates(np.concatenate(stripped), self._bands, self._threshold)
-        return by_later(np.concatenate([candidates.crowded[beside.pairs], candidates.pairs]))
+        return sort_by_later_place(np.concatenate([candidates.crowded[beside.pairs], candidates.pairs]))
 
     def _sign_stripped(self, places: NDArray[np.int64], records_of: RecordsOf) -> Signatures:
         rows = self._fetch(places.tolist(), records_of).values()

@@ -222,7 +222,7 @@ class PersonalDataCheck:
         kinds = ", ".join(f"{_WORDS[kind]} in {count:,}" for kind, count in self._kinds.most_common())
         rows = "1 row" if self._rows == 1 else f"{self._rows:,} rows"
         hold = "holds" if self._rows == 1 else "hold"
-        what = "contained personal data, which is masked" if self._masked else f"{hold} personal data"
+        statement = "contained personal data, which is masked" if self._masked else f"{hold} personal data"
         advice = (
             "check the examples: masked text is not learned"
             if self._masked
@@ -232,7 +232,7 @@ class PersonalDataCheck:
             check="personal_data",
             severity=Severity.NOTE if self._masked else Severity.WARNING,
             rows=self._rows,
-            message=f"{rows} {what}: {kinds}",
+            message=f"{rows} {statement}: {kinds}",
             advice=advice,
             examples=tuple(self._examples),
         )

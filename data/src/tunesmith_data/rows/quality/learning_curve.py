@@ -44,7 +44,7 @@ Measure = Callable[[Positions, Positions], float]
 class _CurveTask:
     """Task of the learning curve: measure, number of rows, error function, error of guessing."""
 
-    what: str
+    measure: str
     rows: int
     error: Measure
     guessing: float = float("inf")
@@ -80,12 +80,12 @@ def estimate_learning_curve(columns: Columns) -> LearningCurve | None:
     gains = np.array([law.at(total) - law.at(2 * total) for law in fits])
     now, doubled = mean.at(total), mean.at(2 * total)
     return LearningCurve(
-        measure=task.what,
+        measure=task.measure,
         points=tuple((int(n), float(e)) for n, e in zip(sizes, means, strict=True)),
         fitted=tuple((int(n), mean.at(n)) for n in sizes[used:]),
         now=now,
         doubled=doubled,
-        verdict=_reason_for_doubt(task, errors) or _verdict(task.what, gains, now, doubled),
+        verdict=_reason_for_doubt(task, errors) or _verdict(task.measure, gains, now, doubled),
     )
 
 
@@ -101,8 +101,8 @@ def _task(columns: Columns) -> _CurveTask | None:
         return None
     if columns.kind is RowKind.PAIR:
         return _pairs(rows[: max_training_rows(2, [row.answer + row.rejected for row in rows])])
-    what = "texts" if columns.kind is RowKind.TEXT else "answers"
-    return _characters([row.answer[:_CHARACTERS] for row in rows], what)
+    kind = "texts" if columns.kind is RowKind.TEXT else "answers"
+    return _characters([row.answer[:_CHARACTERS] for row in rows], kind)
 
 
 def _pairs(rows: list[SampledRow]) -> _CurveTask:
@@ -126,7 +126,7 @@ def _classification(matrix: Any, labels: Counts) -> Measure:
     return error
 
 
-def _characters(texts: list[str], what: str) -> _CurveTask:
+def _characters(texts: list[str], kind: str) -> _CurveTask:
     ends = np.cumsum([len(text) + 1 for text in texts])
     texts = texts[: int(np.searchsorted(ends, _MOST_CHARACTERS, side="right"))]
     alphabet = len({character for text in texts for character in text}) + 1
@@ -135,7 +135,7 @@ def _characters(texts: list[str], what: str) -> _CurveTask:
         model = train_model(encode([texts[index] for index in learned]), alphabet)
         return model.bits_per_character(encode([texts[index] for index in held_out]))
 
-    return _CurveTask(f"bits per character of held-out {what}", len(texts), error)
+    return _CurveTask(f"bits per character of held-out {kind}", len(texts), error)
 
 
 def _measure(task: _CurveTask) -> tuple[Counts, Scores]:
@@ -188,13 +188,13 @@ def _reason_for_doubt(task: _CurveTask, errors: Scores) -> str:
         reason = f"does not fall steadily with more rows (from {means[0]:.3f} to {means[-1]:.3f})"
     else:
         return ""
-    return f"The {task.what} {reason}: it is unclear whether more data would help."
+    return f"The {task.measure} {reason}: it is unclear whether more data would help."
 
 
-def _verdict(what: str, gains: Scores, now: float, doubled: float) -> str:
+def _verdict(measure: str, gains: Scores, now: float, doubled: float) -> str:
     spread = 2 * float(gains.std(ddof=1)) / np.sqrt(len(gains))
     expected = (
-        f"Twice as many rows would lower the {what} from {now:.3f} to about {doubled:.3f} (± {spread:.3f})"
+        f"Twice as many rows would lower the {measure} from {now:.3f} to about {doubled:.3f} (± {spread:.3f})"
     )
     if spread > max(_HELPS * now, _SMALLEST_GAIN):
         return f"{expected}: too uncertain to say whether more data would help."

@@ -112,18 +112,18 @@ class RowCheck(ABC):
 
 
 def warn_unless_common(
-    check: str, flagged: FlaggedRows, columns: Columns, *, what: str, advice: str, advice_if_common: str
+    check: str, flagged: FlaggedRows, columns: Columns, *, problem: str, advice: str, advice_if_common: str
 ) -> IssueDraft:
     """Warning for a few flagged rows; a note if the flagged property is common in the data.
 
     Args:
-        what: continues "3 of 400 rows (0.8 %) …".
+        problem: continues "3 of 400 rows (0.8 %) …".
     """
     is_common = flagged.count >= _COMMON_SHARE * columns.rows
     return IssueDraft(
         check=check,
         severity=Severity.NOTE if is_common else Severity.WARNING,
-        message=f"{share_of(flagged.count, columns.rows)} {what}",
+        message=f"{share_of(flagged.count, columns.rows)} {problem}",
         advice=advice_if_common if is_common else advice,
         flagged=flagged,
     )

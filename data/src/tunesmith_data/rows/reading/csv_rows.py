@@ -128,17 +128,13 @@ def _row(names: Sequence[str], record: Sequence[str]) -> dict[str, Any] | Findin
         )
     row = {}
     for name, text in zip(names, record, strict=True):
-        value = _cell(name, text)
+        read = _READ.get(name)
+        value = read(text) if read else text
         if isinstance(value, Finding):
             return replace(value, member=name, column=None)
         if value is not _ABSENT:
             row[name] = value
     return row
-
-
-def _cell(name: str, text: str) -> Any:
-    read = _READ.get(name)
-    return read(text) if read else text
 
 
 def _read_json(text: str) -> Any:

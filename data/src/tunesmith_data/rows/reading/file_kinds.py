@@ -127,7 +127,7 @@ def _detect_kind(content: FileContent, data_format: DataFormat) -> FileKind:
 
 
 def _reject_other_files(head: bytes) -> None:
-    found = next((what for magic, what in _OTHERS.items() if head.startswith(magic)), None)
+    found = next((kind for magic, kind in _OTHERS.items() if head.startswith(magic)), None)
     if head[_TAR_OFFSET:].startswith(_TAR_MAGIC):
         found = "a tar archive"
     wide = wide_encoding(head)

@@ -74,12 +74,12 @@ class _ArrayWindow:
         mark = self.next_mark()
         if mark not in marks:
             wanted = " or ".join(marks)
-            what = (
+            found = (
                 f"{self._excerpt()} where {wanted} belongs"
                 if wanted
                 else f"{self._excerpt()} after the array's end"
             )
-            raise self._failure(Finding("invalid_json", what, _ADVICE))
+            raise self._failure(Finding("invalid_json", found, _ADVICE))
         self._advance(self._at + len(mark))
         return mark
 

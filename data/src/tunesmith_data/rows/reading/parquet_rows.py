@@ -55,7 +55,8 @@ def read_parquet(
                 raise UnreadableFile(finding)
             chosen = [name for name in names if name in members] or names
             batches = file.iter_batches(_batch_rows(file.metadata), columns=chosen, use_threads=False)
-            for batch in _limit_expansion(batches, limit or ExpansionLimit(), _size_of(source)):
+            size = source.stat().st_size if isinstance(source, Path) else source.seek(0, io.SEEK_END)
+            for batch in _limit_expansion(batches, limit or ExpansionLimit(), size):
                 for row in _rows(batch):
                     number += 1
                     yield number, row
@@ -72,10 +73,6 @@ def _batch_rows(metadata: pq.FileMetaData) -> int:
     size: int = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
     rows: int = metadata.num_rows
     return min(_BATCH_ROWS, max(1, _BATCH_BYTES * rows // max(size, 1)))
-
-
-def _size_of(source: Path | BinaryIO) -> int:
-    return source.stat().st_size if isinstance(source, Path) else source.seek(0, io.SEEK_END)
 
 
 def _damaged_finding(reason: str) -> Finding:

@@ -270,7 +270,11 @@ def _require(purpose: Purpose, data_format: DataFormat, name: str) -> None:
 def keep_members(row: Row, paths: Sequence[str]) -> tuple[dict[str, str], list[Finding]]:
     """Values at dotted paths as text, and findings for missing ones."""
     values = {path: _find(row, path) for path in paths}
-    findings = [_finding(row, path, value) for path, value in values.items() if not _is_kept(value)]
+    findings = [
+        _missing_field(row, path, value)
+        for path, value in values.items()
+        if not isinstance(value, str | bool | int | float) or value == ""
+    ]
     kept = {path: value if isinstance(value, str) else json.dumps(value) for path, value in values.items()}
     return kept, findings
 
@@ -285,11 +289,7 @@ def _find(row: Row, path: str) -> Any:
     return value
 
 
-def _is_kept(value: object) -> bool:
-    return isinstance(value, str | bool | int | float) and value != ""
-
-
-def _finding(row: Row, path: str, value: object) -> Finding:
+def _missing_field(row: Row, path: str, value: object) -> Finding:
     found = f"keys {quote(sorted(row))}" if value is None else quote(value)
     return Finding(
         "missing_field", found, f'write "{path}" as text or a number in each row: the split goes by it', path

@@ -78,7 +78,7 @@ class DisputedItem(Document):
     """Item on which annotators disagree.
 
     Attributes:
-        said: number of votes for each answer.
+        answer_counts: number of votes for each answer.
         disagreement: share of pairs of answers that differ.
     """
 
@@ -86,14 +86,14 @@ class DisputedItem(Document):
     file: str
     line: int
     excerpt: str
-    said: dict[str, int]
+    answer_counts: dict[str, int]
     disagreement: Measured
     comments: tuple[str, ...] = ()
 
     @property
     def votes(self) -> str:
         """Votes as text: ``A by 2, B by 1``."""
-        return ", ".join(f"{value} by {count}" for value, count in self.said.items())
+        return ", ".join(f"{value} by {count}" for value, count in self.answer_counts.items())
 
 
 class LabelAgreement(Document):

@@ -1,5 +1,6 @@
 """Canonical form of rows that passed their checks; other keys are left out."""
 
+import operator
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
@@ -41,7 +42,7 @@ def preference_parts(row: Row) -> tuple[Any, Any, Any]:
 
 def common_length(first: Sequence[object], second: Sequence[object]) -> int:
     """Length of the common prefix of two sequences."""
-    return sum(1 for _ in takewhile(_equal, zip(first, second, strict=False)))
+    return sum(takewhile(bool, map(operator.eq, first, second)))
 
 
 def _members(row: Row, data_format: DataFormat) -> Row:
@@ -82,10 +83,6 @@ def _as_prompt(canonical: Row) -> Row:
 
 def _canonical(value: Any) -> Any:
     return [canonical_message(message) for message in value] if isinstance(value, list) else value
-
-
-def _equal(pair: tuple[object, object]) -> bool:
-    return pair[0] == pair[1]
 
 
 def _implies(prompt: object, shared: list[Any]) -> bool:

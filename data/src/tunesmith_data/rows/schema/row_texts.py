@@ -9,7 +9,8 @@ from .formats import Row
 def prompt_text(row: Row) -> str:
     """Prompt of a row; of a conversation everything before its last answer."""
     if "messages" in row:
-        return _spoken(_before_last_answer(row["messages"]))
+        messages = row["messages"]
+        return _spoken(messages[:-1] if messages[-1]["role"] == "assistant" else messages)
     return _as_text(row.get("prompt", ""))
 
 
@@ -51,10 +52,6 @@ def turns(row: Row) -> int:
         sum(message["role"] != "system" for message in value) if isinstance(value, list) else bool(value)
         for value in members
     )
-
-
-def _before_last_answer(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return messages[:-1] if messages[-1]["role"] == "assistant" else messages
 
 
 def _spoken(messages: list[dict[str, Any]]) -> str:

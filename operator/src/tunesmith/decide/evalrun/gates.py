@@ -24,10 +24,10 @@ _WORST_FIRST = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
 
 def judge_gate(expect: Expect, margin: float, delta: Interval) -> Verdict:
     """One gate's verdict on candidate minus baseline."""
-    bar = margin if expect is Expect.BETTER else -margin
-    if delta.low > bar:
+    threshold = margin if expect is Expect.BETTER else -margin
+    if delta.low > threshold:
         return Verdict.PASS
-    return Verdict.FAIL if delta.high < bar else Verdict.INCONCLUSIVE
+    return Verdict.FAIL if delta.high < threshold else Verdict.INCONCLUSIVE
 
 
 def judge_gates(gates: Sequence[Gate], results: Iterable[MetricResult]) -> Mapping[Gate, Verdict]:

@@ -16,11 +16,11 @@ from tunesmith.decide.run.limits import RunLimits
 from tunesmith.decide.run.stage import StageDefinition, StageState, Step
 from tunesmith.decide.run.waiting import References
 from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.evaluate_job import build_evaluate_job
 from tunesmith.manifests.names import QUEUE_LABEL
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import parse_result
 from tunesmith.manifests.run_snapshots import Inputs, build_inputs_config_map, inputs_name, parse_inputs
+from tunesmith.manifests.stage_jobs import build_evaluate_job
 from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import EvaluateConfig
@@ -166,8 +166,8 @@ def _build_plan(
     record = step.last_record(Stage.EVALUATE)
     ended_at = record.ended_at if over and record else None
     expiry = expire(run, run.status.phase in TERMINAL, observed.children.jobs, ended_at, now)
-    is_news = len(step.children.records) > len(observed.children.records)
-    events = (*step.events, *(_verdict_events(run, step) if is_news else ()), *expiry.events)
+    has_new_record = len(step.children.records) > len(observed.children.records)
+    events = (*step.events, *(_verdict_events(run, step) if has_new_record else ()), *expiry.events)
     return Plan(
         actions=(*created, *step.actions, *expiry.actions),
         status=build_evaluation_status(run, EvaluationView(inputs, step), now),

@@ -1,6 +1,6 @@
 """Configuration of an evaluation: its sides and suites, from an EvalRun and its candidate's FineTuneJob."""
 
-from tunesmith.api.evalrun import Baseline, EvalRun, Prompting
+from tunesmith.api.evalrun import Baseline, EvalRun, Prompting, few_shot_needs_file
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.job_status import JobArtifact
 from tunesmith.api.reasons import EvalRunReason, FineTuneJobPhase
@@ -33,12 +33,17 @@ def resolve_sides(run: EvalRun, job: FineTuneJob | None) -> EvaluateConfig | Not
         where = f"namespace {run.metadata.namespace}"
         return NotReady(f'FineTuneJob "{reference.name}" does not exist in {where}: create it.')
     if job.status.phase is FineTuneJobPhase.FAILED:
-        return _failed(job)
+        cause = job.status.failure.message if job.status.failure else ""
+        return Failure(
+            category=FailureCategory.USER_ERROR,
+            reason=EvalRunReason.CANDIDATE_FAILED,
+            message=f'FineTuneJob "{job.metadata.name}" failed, so there is nothing to judge: {cause}'[:2048],
+        )
     artifact = job.status.artifact
     if job.status.phase is not FineTuneJobPhase.SUCCEEDED or artifact is None:
         phase = job.status.phase or FineTuneJobPhase.PENDING
         return NotReady(f'FineTuneJob "{reference.name}" has not succeeded yet: it is {phase}.')
-    if (failure := _unsuited(job, artifact) or _without_examples(run, job)) is not None:
+    if (failure := _reward_model_failure(job, artifact) or _examples_failure(run, job)) is not None:
         return failure
     return _config(run, job, AdapterSource(uri=artifact.uri, digest=artifact.digest))
 
@@ -61,16 +66,7 @@ def policy_of(run: EvalRun) -> str:
     return canonical_json({key: spec[key] for key in ("suites", "gates", "confidence")}).decode()
 
 
-def _failed(job: FineTuneJob) -> Failure:
-    failure = job.status.failure.message if job.status.failure else ""
-    return Failure(
-        category=FailureCategory.USER_ERROR,
-        reason=EvalRunReason.CANDIDATE_FAILED,
-        message=f'FineTuneJob "{job.metadata.name}" failed, so there is nothing to judge: {failure}'[:2048],
-    )
-
-
-def _unsuited(job: FineTuneJob, artifact: JobArtifact) -> Failure | None:
+def _reward_model_failure(job: FineTuneJob, artifact: JobArtifact) -> Failure | None:
     """Failure for a candidate that gives no answers: a reward model."""
     if artifact.kind not in {ArtifactKind.REWARD_ADAPTER, ArtifactKind.REWARD_MODEL}:
         return None
@@ -82,17 +78,19 @@ def _unsuited(job: FineTuneJob, artifact: JobArtifact) -> Failure | None:
     )
 
 
-def _without_examples(run: EvalRun, job: FineTuneJob) -> Failure | None:
+def _examples_failure(run: EvalRun, job: FineTuneJob) -> Failure | None:
     """Failure for few-shot examples without a single file to draw them from."""
     spec = run.spec
-    asked = any(side.few_shot for side in (spec.candidate, spec.baseline, *spec.references))
-    if not asked or spec.few_shot_from is not None or _is_drawn_from(job):
+    uses_examples = any(side.few_shot for side in (spec.candidate, spec.baseline, *spec.references))
+    train = job.spec.dataset.train
+    # Generated rows, for which there is no ``train``, are a file as well.
+    trained_on_file = train is None or train.is_files
+    if not uses_examples or spec.few_shot_from is not None or trained_on_file:
         return None
     return Failure(
         category=FailureCategory.USER_ERROR,
         reason=EvalRunReason.INVALID_SPEC,
-        message=f'fewShot draws its examples from a file, and FineTuneJob "{job.metadata.name}" learned from a folder, '
-        "a pattern or labels: add fewShotFrom: {uri: …}.",
+        message=few_shot_needs_file(f'dataset.train of FineTuneJob "{job.metadata.name}"', "fewShotFrom"),
     )
 
 
@@ -118,8 +116,10 @@ def _config(run: EvalRun, job: FineTuneJob | None, candidate: AdapterSource) -> 
     )
 
 
-def _side(name: str, asked: Prompting, adapter: AdapterSource | None) -> Side:
-    return Side(name=name, adapter=adapter, system_prompt=asked.system_prompt, few_shot=asked.few_shot)
+def _side(name: str, prompting: Prompting, adapter: AdapterSource | None) -> Side:
+    return Side(
+        name=name, adapter=adapter, system_prompt=prompting.system_prompt, few_shot=prompting.few_shot
+    )
 
 
 def _adapter(side: Baseline) -> AdapterSource | None:
@@ -147,12 +147,6 @@ def _base_model(run: EvalRun, job: FineTuneJob | None) -> str:
         return run.spec.base_model.uri
     assert job is not None
     return base_model_of(job)
-
-
-def _is_drawn_from(job: FineTuneJob) -> bool:
-    """True where examples can be drawn from the job's own rows: from a file, or from generated rows."""
-    train = job.spec.dataset.train
-    return train is None or train.is_files
 
 
 def _few_shot_from(run: EvalRun, job: FineTuneJob | None) -> str | None:

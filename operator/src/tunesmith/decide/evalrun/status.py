@@ -84,7 +84,9 @@ def build_evaluation_status(run: EvalRun, view: EvaluationView, now: datetime) -
         baseline=_side(view, 1, evaluation),
         base_model_revision=evaluation.base_model_revision if evaluation else "",
         policy_digest=evaluation.policy_digest if evaluation else "",
-        results=_comparisons(evaluation, judgement),
+        results=tuple(_comparison(result, judgement.by_gate) for result in evaluation.results)
+        if evaluation and judgement
+        else (),
         sides=tuple(_side_results(evaluation)) if evaluation else (),
         report=ArtifactRef.model_validate(evaluation.details.to_dict()) if evaluation else None,
         cost=build_cost(view.step.children.gpu_seconds),
@@ -120,12 +122,6 @@ def _side(view: EvaluationView, index: int, evaluation: EvaluationReport | None)
     if side.adapter is not None:
         return SideArtifact(uri=side.adapter.uri, digest=side.adapter.digest)
     return SideArtifact(uri=config.base_model, digest=evaluation.base_model_revision if evaluation else "")
-
-
-def _comparisons(evaluation: EvaluationReport | None, judgement: Judgement | None) -> tuple[Comparison, ...]:
-    if evaluation is None or judgement is None:
-        return ()
-    return tuple(_comparison(result, judgement.by_gate) for result in evaluation.results)
 
 
 def _comparison(result: MetricResult, by_gate: Mapping[Gate, Verdict]) -> Comparison:
@@ -171,10 +167,8 @@ def _conditions(view: EvaluationView, judgement: Judgement | None) -> list[Condi
         return ended_conditions(True, judgement.reason, judgement.message)
     if view.step.state is StageState.FAILED and last is not None:
         return ended_conditions(False, last.reason, last.failure.message if last.failure else "")
-    return attempt_conditions(view.step, last, _activity(view.step))
-
-
-def _activity(step: Step) -> tuple[str, str]:
-    if step.state is StageState.QUEUED:
-        return RunReason.QUEUED, f"Attempt {step.attempt} waits in its queue."
-    return EvalRunReason.EVALUATING, f"Attempt {step.attempt} runs."
+    if view.step.state is StageState.QUEUED:
+        queued = (RunReason.QUEUED, f"Attempt {view.step.attempt} waits in its queue.")
+        return attempt_conditions(view.step, last, queued)
+    running = (EvalRunReason.EVALUATING, f"Attempt {view.step.attempt} runs.")
+    return attempt_conditions(view.step, last, running)

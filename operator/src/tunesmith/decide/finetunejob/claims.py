@@ -6,7 +6,7 @@ from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import FineTuneJobReason
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.report import Failure
-from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
+from tunesmith_contract.uris import Scheme, parse_uri_or_none
 
 _WRITABLE = frozenset({"ReadWriteMany"})
 _READABLE = frozenset({"ReadWriteMany", "ReadOnlyMany"})
@@ -24,8 +24,9 @@ def shared_claims(job: FineTuneJob) -> dict[str, str]:
     }
     claims: dict[str, str] = {}
     for field, uri in fields.items():
-        if uri and (claim := _claim_of(uri)):
-            claims.setdefault(claim, field)
+        parsed = parse_uri_or_none(uri) if uri else None
+        if parsed is not None and parsed.scheme is Scheme.PVC:
+            claims.setdefault(parsed.name, field)
     return claims
 
 
@@ -48,11 +49,3 @@ def find_unshared_claim(job: FineTuneJob, claims: Mapping[str, Iterable[str]]) -
             category=FailureCategory.USER_ERROR, reason=FineTuneJobReason.CLAIM_NOT_SHARED, message=message
         )
     return None
-
-
-def _claim_of(uri: str) -> str | None:
-    try:
-        parsed = parse_uri(uri)
-    except InvalidUri:
-        return None
-    return parsed.name if parsed.scheme is Scheme.PVC else None

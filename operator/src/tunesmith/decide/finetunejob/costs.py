@@ -91,6 +91,6 @@ def _live_estimate(job: FineTuneJob, view: TrainingView) -> float | None:
     if update.estimated_remaining_seconds is None:
         return None
     pods = view.step.children.pods_of(Stage.TRAIN, view.step.attempt)
-    so_far = measure_usage(live_job, pods, gpus, update.last_updated_time).gpu_seconds
-    left = job.spec.compute.nodes * gpus * update.estimated_remaining_seconds
-    return view.step.children.gpu_seconds + so_far + left
+    used = measure_usage(live_job, pods, gpus, update.last_updated_time).gpu_seconds
+    remaining = job.spec.compute.nodes * gpus * update.estimated_remaining_seconds
+    return view.step.children.gpu_seconds + used + remaining

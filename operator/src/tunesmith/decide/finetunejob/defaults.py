@@ -10,6 +10,7 @@ from tunesmith_contract.methods import Method
 from tunesmith_contract.report import DatasetReport, Failure
 from tunesmith_contract.run_config import AdapterType, Offload, Parallelism
 from tunesmith_contract.shared_rules.defaults import (
+    KTO_NEEDS_ROWS,
     answers_to_a_prompt,
     choose_activation_checkpointing,
     choose_batch_size,
@@ -170,7 +171,9 @@ def resolve_batches(spec: FineTuneJobSpec, method: Method, dataset: DatasetRepor
     )
     if per_device % micro:
         return _micro_indivisible(micro, per_device)
-    return _too_few_at_once(least) if micro < least else Batches(size, micro)
+    if micro < least:
+        return _refusal("MicroBatchSize", KTO_NEEDS_ROWS)
+    return Batches(size, micro)
 
 
 def _refusal(reason: str, message: str) -> Failure:
@@ -190,12 +193,4 @@ def _micro_indivisible(micro: int, per_device: int) -> Failure:
         "MicroBatchSize",
         f"microBatchSize: {micro} can't make up the {per_device} rows of a step on each GPU: write {nearest}, or "
         "Auto.",
-    )
-
-
-def _too_few_at_once(least: int) -> Failure:
-    return _refusal(
-        "MicroBatchSize",
-        f"KTO compares each row with others of its micro batch, at least {least} at a time: write microBatchSize: "
-        f"{least} and a batchSize that is a multiple of it for each GPU, or kto: {{loss: APOZeroUnpaired}}.",
     )

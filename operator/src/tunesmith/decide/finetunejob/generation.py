@@ -6,7 +6,7 @@ from tunesmith.api.endpoints import ChatEndpoint
 from tunesmith.api.filter_rewards import EndpointReward
 from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
 from tunesmith.api.generate import Generate, SeedRows
-from tunesmith.manifests.finetunejob_jobs import generation_uris
+from tunesmith.manifests.stage_jobs import generation_uris
 from tunesmith_contract import generation as contract
 from tunesmith_contract.layout import SecretRole, filter_role, generated_uri, work_uri
 from tunesmith_contract.run_config import GenerateConfig, HeldOut, Owner
@@ -93,9 +93,9 @@ def generation_secrets(spec: FineTuneJobSpec) -> dict[str, tuple[str, str]]:
             f"{_FIELD}.filter.rewards[{reward.name}].endpoint",
         )
     return {
-        str(role): (what.secret_ref.name, f"{field}.secretRef.name")
-        for role, (what, field) in written.items()
-        if what is not None and what.secret_ref is not None
+        str(role): (opened.secret_ref.name, f"{field}.secretRef.name")
+        for role, (opened, field) in written.items()
+        if opened is not None and opened.secret_ref is not None
     }
 
 

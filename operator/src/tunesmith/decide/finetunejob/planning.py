@@ -87,16 +87,16 @@ def plan_training(
         refused = _StagesResult(Step(StageState.FAILED, observed.children), Stage.PREPARE)
         return _build_plan(job, observed, refused, None, now)
     else:
-        taken = build_inputs(job, observed.related.earlier, now, environment)
-        if isinstance(taken, NotReady):
-            status = build_waiting_status(job, taken.message, taken.missing, now)
+        outcome = build_inputs(job, observed.related.earlier, now, environment)
+        if isinstance(outcome, NotReady):
+            status = build_waiting_status(job, outcome.message, outcome.missing, now)
             return Plan(status=status, requeue_after=EARLIER_POLL_SECONDS)
-        if isinstance(taken, Failure):
+        if isinstance(outcome, Failure):
             reason = FineTuneJobReason.EARLIER_JOB_FAILED
-            step = refuse(job, Stage.PREPARE, observed.children, taken, now, reason)
+            step = refuse(job, Stage.PREPARE, observed.children, outcome, now, reason)
             refused = _StagesResult(step, Stage.PREPARE, None, step.actions, step.events)
             return _build_plan(job, observed, refused, None, now)
-        inputs = taken
+        inputs = outcome
         created = (Create(build_inputs_config_map(job, inputs)),)
     job = apply_snapshot(job, inputs)
     result = _run_stages(job, observed, inputs, now, environment)
@@ -224,8 +224,8 @@ def _create_eval_run(
     name, existing = eval_run_name(job), observed.related.eval_run
     if existing is not None and not owned_by(existing, job.metadata.uid):
         message = f'EvalRun "{name}" exists already and is not this job\'s: the evaluation was not made.'
-        taken = Event(FineTuneJobReason.EVAL_RUN_NAME_TAKEN, message, "Warning")
-        return (Create(build_eval_run_note(job, None)),), None, (taken,)
+        name_taken = Event(FineTuneJobReason.EVAL_RUN_NAME_TAKEN, message, "Warning")
+        return (Create(build_eval_run_note(job, None)),), None, (name_taken,)
     created = Event(FineTuneJobReason.EVALUATION_CREATED, f'EvalRun "{name}" judges the artifact.')
     actions = (Create(build_eval_run(job, evaluation)), Create(build_eval_run_note(job, name)))
     return actions, name, (created,)

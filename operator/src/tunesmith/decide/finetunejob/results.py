@@ -20,7 +20,7 @@ from tunesmith.decide.fit.admission import is_servable
 from tunesmith.decide.plan import Event
 from tunesmith.decide.run.summary import decimal
 from tunesmith_contract.artifact import ArtifactKind
-from tunesmith_contract.layout import checkpoints_uri, work_uri
+from tunesmith_contract.layout import checkpoint_name, checkpoints_uri, work_uri
 from tunesmith_contract.progress import (
     CHECKPOINT_DIGEST,
     CHECKPOINT_EVAL_LOSS,
@@ -149,7 +149,7 @@ def _announced_checkpoint(view: TrainingView) -> CheckpointStatus | None:
     work = work_uri(parse_uri(view.run.workspace or view.run.output), owner.namespace, owner.uid)
     return CheckpointStatus(
         step=int(step),
-        uri=str(checkpoints_uri(work).join(f"checkpoint-{int(step)}")),
+        uri=str(checkpoints_uri(work).join(checkpoint_name(int(step)))),
         digest=f"sha256:{digest}",
         eval_loss=decimal(loss),
         time=datetime.fromtimestamp(int(time), UTC),

@@ -10,12 +10,12 @@ from tunesmith.decide.run.limits import RunLimits, budget_seconds_left
 from tunesmith.decide.run.stage import StageDefinition
 from tunesmith.decide.run.waiting import References
 from tunesmith.manifests.environment import Environment
-from tunesmith.manifests.finetunejob_jobs import build_generate_job, build_prepare_job, build_train_job
 from tunesmith.manifests.gang_service import build_gang_service
 from tunesmith.manifests.names import QUEUE_LABEL
 from tunesmith.manifests.objects import KubernetesObject
 from tunesmith.manifests.result_config_map import AttemptRecord, Remedy
 from tunesmith.manifests.run_snapshots import Inputs
+from tunesmith.manifests.stage_jobs import build_data_job, build_train_job
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_contract.stages import Stage
@@ -38,7 +38,9 @@ def generate_stage(
         observed,
         environment,
         Stage.GENERATE,
-        build=lambda attempt, _: (build_generate_job(job, inputs, attempt, environment, secrets),),
+        build=lambda attempt, _: (
+            build_data_job(job, inputs, Stage.GENERATE, attempt, environment, secrets),
+        ),
         started=FineTuneJobReason.GENERATING,
         ended=None,
     )
@@ -54,7 +56,7 @@ def prepare_stage(
         observed,
         environment,
         Stage.PREPARE,
-        build=lambda attempt, _: (build_prepare_job(job, inputs, attempt, environment, secrets),),
+        build=lambda attempt, _: (build_data_job(job, inputs, Stage.PREPARE, attempt, environment, secrets),),
         started=FineTuneJobReason.PREPARING,
         ended=FineTuneJobReason.PREPARED,
     )

@@ -168,7 +168,7 @@ def _progress(job: FineTuneJob, view: TrainingView, training: TrainingReport | N
         return _with_perplexity(job, _final_progress(training))
     if view.stage is not Stage.TRAIN:
         runs = view.step.state is StageState.RUNNING
-        return _share_done(view.progress) if view.progress is not None and runs else None
+        return _progress_without_steps(view.progress) if view.progress is not None and runs else None
     before = job.status.progress
     if before is not None and not before.total_steps:
         before = None  # of an earlier stage, which has no steps
@@ -199,7 +199,7 @@ def _final_progress(training: TrainingReport) -> Progress:
     )
 
 
-def _share_done(update: TrainerStatus) -> Progress:
+def _progress_without_steps(update: TrainerStatus) -> Progress:
     """Progress of a stage without optimizer steps."""
     live = _live_progress(update, Progress())
     return Progress(percent=live.percent, remaining=live.remaining, last_update_time=live.last_update_time)
@@ -284,17 +284,12 @@ def _activity(job: FineTuneJob, view: TrainingView, phase: FineTuneJobPhase) -> 
         case FineTuneJobPhase.QUEUED:
             return RunReason.QUEUED, f"{name} waits in its queue."
     if job.spec.suspend:
-        return RunReason.SUSPENDED, f"{name} is suspended through its queue: {_through_queue(view)}"
-    return _WORKING[view.stage], f"{name} runs{_part(view)}."
-
-
-def _part(view: TrainingView) -> str:
-    """The part of prepare that runs, if its pod reports one that is known."""
+        return RunReason.SUSPENDED, f"{name} is suspended through its queue: {_workload_state(view)}"
     part = _PARTS.get(view.metrics.get(PART, "")) if view.stage is Stage.PREPARE else None
-    return f": {part}" if part else ""
+    return _WORKING[view.stage], f"{name} runs{f': {part}' if part else ''}."
 
 
-def _through_queue(view: TrainingView) -> str:
+def _workload_state(view: TrainingView) -> str:
     if view.step.children.workloads:
         return "its Workload is inactive, and its pods end."
     return (

@@ -140,7 +140,8 @@ def _attention(shape: ModelShape, style: Style) -> float:
 
 def _feed_forward(shape: ModelShape, style: Style) -> float:
     """Bytes of the gate before and after its activation and of the other factor; Liger recomputes the activation."""
-    tensors = (2 if style.liger else 3) if _is_gated(shape) else 1
+    gated = bool(shape.experts) or any(linear.name in _GATES for linear in shape.linears)
+    tensors = (2 if style.liger else 3) if gated else 1
     # Experts are fused: what the last of their matrices reads is kept in any case.
     tensors += 1 if shape.experts else 0
     return style.compute * tensors * shape.intermediate_size
@@ -179,10 +180,6 @@ def _adapter(style: Style) -> float:
 
 def _input_width(linear: Linear) -> int:
     return linear.inputs * linear.layers
-
-
-def _is_gated(shape: ModelShape) -> bool:
-    return bool(shape.experts) or any(linear.name in _GATES for linear in shape.linears)
 
 
 def _queries(shape: ModelShape) -> int:

@@ -70,8 +70,8 @@ def admit(spec: FineTuneJobSpec, run: TrainConfig, report: RunReport, available:
     """
     assert report.model is not None
     assert report.dataset is not None
-    settled = fit_free_settings(report.model, report.dataset, run, available, _free_settings(spec))
-    return judge(settled, report, available)
+    with_settings = fit_free_settings(report.model, report.dataset, run, available, _free_settings(spec))
+    return judge(with_settings, report, available)
 
 
 def judge(run: TrainConfig, report: RunReport, available: int | None) -> Admission:

@@ -6,12 +6,12 @@ from math import ceil
 from typing import Any
 
 from tunesmith.api.finetunejob import FineTuneJobSpec
-from tunesmith_contract.report import DatasetReport, RunReport
+from tunesmith_contract.report import DatasetReport, ModelReport, RunReport
 from tunesmith_contract.run_config import TrainConfig
-from tunesmith_contract.shared_rules.duration import Duration
+from tunesmith_contract.shared_rules.duration import Duration, Work, work_duration, work_tokens
+from tunesmith_contract.shared_rules.gpus import Product
 
 from .admission import fitting_gpu_nodes
-from .duration import estimate_duration, trained_tokens
 from .gpus import slowest_product
 
 
@@ -65,6 +65,31 @@ def count_steps(dataset: DatasetReport, run: TrainConfig) -> int:
     return min(whole, numbers.max_steps or whole)
 
 
+def estimate_duration(model: ModelReport, dataset: DatasetReport, run: TrainConfig, gpu: Product) -> Duration:
+    """Duration of the whole training on GPUs of this product."""
+    return work_duration(_work(model.parameters, dataset, run), gpu)
+
+
+def trained_tokens(dataset: DatasetReport, run: TrainConfig) -> float:
+    """Tokens processed in the whole training, without those that ``maxLength`` cuts off."""
+    return work_tokens(_work(0, dataset, run))
+
+
 def _packed_sequences(dataset: DatasetReport, run: TrainConfig) -> int:
     rows, longest = dataset.train_rows + dataset.validation_rows, run.method.max_length
     return ceil(dataset.train_rows * min(dataset.tokens.total / max(1, rows), longest) / longest)
+
+
+def _work(parameters: int, dataset: DatasetReport, run: TrainConfig) -> Work:
+    return Work(
+        parameters=parameters,
+        rows=dataset.train_rows,
+        row_tokens=dataset.tokens.total / max(1, dataset.train_rows + dataset.validation_rows),
+        method=run.method,
+        adapter=run.adapter.type if run.adapter else None,
+        epochs=run.hyperparameters.epochs,
+        batch_size=run.hyperparameters.batch_size,
+        max_steps=run.hyperparameters.max_steps,
+        activation_checkpointing=run.activation_checkpointing,
+        devices=run.nodes * max(1, run.gpus_per_node),
+    )

@@ -49,7 +49,7 @@ def fitting_nodes(
         node
         for node in nodes
         if required <= (node["metadata"].get("labels") or {}).items()
-        and _gpus(node) >= gpus
+        and _allocatable_gpus(node) >= gpus
         and all(_is_tolerated(taint, tolerated) for taint in node.get("spec", {}).get("taints") or ())
     ]
 
@@ -70,7 +70,7 @@ def slowest_product(nodes: Iterable[Mapping[str, Any]]) -> Product | None:
     return min(known_products, key=lambda product: product.flops)
 
 
-def _gpus(node: Mapping[str, Any]) -> int:
+def _allocatable_gpus(node: Mapping[str, Any]) -> int:
     allocatable = node.get("status", {}).get("allocatable") or {}
     return int(allocatable.get(GPU_RESOURCE, 0))
 

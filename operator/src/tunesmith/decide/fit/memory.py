@@ -12,7 +12,6 @@ activations: ``activations``; the fused output layer: TRL 1.16's ``kernels/chunk
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
-from tunesmith_contract.methods import DistillationMethod, GRPOMethod, RLOOMethod
 from tunesmith_contract.report import Linear, ModelReport, ModelShape
 from tunesmith_contract.run_config import Adapter, AdapterType, Offload, Parallelism, TrainConfig
 
@@ -37,11 +36,11 @@ COMMUNICATION = 0.5 * 2**30
 #: agree best with the table of ``docs/memory.md``.
 FRAGMENTS = 0.03
 
-#: Bytes of a weight in 4-bit NormalFloat: a half, and a float32 for 64 weights; doubly quantised, a byte for 64.
+#: Bytes of a weight in 4-bit NormalFloat: a half, and a float32 for 64 weights; doubly quantized, a byte for 64.
 NORMAL_FLOAT = 0.5 + 4 / 64
 NORMAL_FLOAT_DOUBLE = 0.5 + 1 / 64 + 4 / (64 * 256)
 
-#: Bytes of a weight in checkpoints that are quantised already; an unknown method counts as 8 bits.
+#: Bytes of a weight in checkpoints that are quantized already; an unknown method counts as 8 bits.
 QUANTIZED = {"gptq": 0.53, "awq": 0.53, "bitsandbytes": 0.53, "mxfp4": 0.53, "fp8": 1.0}
 
 #: Tile of TRL's fused output layer, in tokens and vocabulary entries, whatever the size of the vocabulary.
@@ -155,7 +154,9 @@ def setup_of(model: ModelReport, run: TrainConfig, longest_row: int | None = Non
     packed = getattr(method.member, "packing", False)
     length = method.max_length if packed or longest_row is None else min(method.max_length, longest_row)
     online = method.grpo or method.rloo or method.distillation
-    length = _online_length(online) if online else length
+    if online:
+        # The prompt is cut so that it and the answer fit into ``maxLength``, if the answer leaves room.
+        length = max(online.max_length, online.max_completion_length + 8)
     quantized = adapter is not None and adapter.type is AdapterType.QLORA
     sharded = run.parallelism is not Parallelism.DDP
     micro = numbers.micro_batch_size
@@ -225,11 +226,6 @@ def _normal_float(model: ModelReport, quantized: Adapter | None) -> float | None
     return NORMAL_FLOAT_DOUBLE if quantized.double_quantization else NORMAL_FLOAT
 
 
-def _online_length(online: GRPOMethod | RLOOMethod | DistillationMethod) -> int:
-    """Tokens of prompt and answer: the prompt is cut so that both fit into ``maxLength``, if the answer leaves room."""
-    return max(online.max_length, online.max_completion_length + 8)
-
-
 def _references(run: TrainConfig) -> int:
     """Number of frozen models besides the one that is trained.
 
@@ -254,7 +250,7 @@ class TrainingStep:
         self.extra = adapter_parameters(shape, adapter) if adapter else 0
         self.trained = self.extra if adapter else model.parameters
         self.style = self._style()
-        self.held = self._held()
+        self.constant = self._constant()
 
     def peak(self) -> Memory:
         """Memory at the peak, including the overhead of CUDA."""
@@ -288,16 +284,18 @@ class TrainingStep:
     def _candidates(self) -> tuple[Memory, ...]:
         """Memory at each time that can be the peak."""
         earlier = self._gradients() if self.setup.accumulates else 0.0
-        kept = self._kept()
+        activations = self._kept_activations()
         trains_head = self.setup.has_head and self.setup.adapter is None
         head = self.logits_bytes() if self.setup.has_head else 0.0
         head_gradient = float(self.setup.weight * self.head_parameters) if trains_head else 0.0
         block = self._block()
         # At the first blocks of the backward pass all activations are kept, at the last ones all gradients exist.
-        first = self.held.plus(activations=kept + block, gradients=earlier + head_gradient)
-        last = self.held.plus(activations=kept / self.shape.layers + block, gradients=self._gradients())
+        first = self.constant.plus(activations=activations + block, gradients=earlier + head_gradient)
+        last = self.constant.plus(
+            activations=activations / self.shape.layers + block, gradients=self._gradients()
+        )
         candidates = [
-            self.held.plus(activations=kept, logits=head, gradients=earlier),
+            self.constant.plus(activations=activations, logits=head, gradients=earlier),
             first,
             last,
             self._update(),
@@ -308,20 +306,20 @@ class TrainingStep:
 
     def _style(self) -> Style:
         setup, adapter = self.setup, self.setup.adapter
-        held = setup.adapter_weight if adapter else setup.weight
+        trained_weight = setup.adapter_weight if adapter else setup.weight
         return Style(
             residual=setup.weight,
             trains_weights=adapter is None,
             targets=targeted(self.shape, adapter) if adapter else (),
             rank=adapter.rank if adapter else 0,
-            casts=held > COMPUTE and not setup.deepspeed,
+            casts=trained_weight > COMPUTE and not setup.deepspeed,
             dropout=bool(adapter and adapter.dropout),
             dora=adapter is not None and adapter.type is AdapterType.DORA,
             liger=setup.liger,
             masked=setup.masked,
         )
 
-    def _held(self) -> Memory:
+    def _constant(self) -> Memory:
         """Memory that is held during the whole step."""
         setup = self.setup
         weights = weight_bytes(self.model, setup)
@@ -330,7 +328,7 @@ class TrainingStep:
             reference = COMPUTE * self.model.parameters * setup.references
         if setup.parallelism is Parallelism.ZERO3:
             shard = 0.0 if setup.offload is Offload.ALL else weights / setup.devices
-            weights = shard + self._live()
+            weights = shard + self._fetched_weights()
             reference /= setup.devices
         return Memory(
             weights=weights,
@@ -339,7 +337,7 @@ class TrainingStep:
             reference=reference,
         )
 
-    def _live(self) -> float:
+    def _fetched_weights(self) -> float:
         """Bytes of the weights that ZeRO-3 has fetched at a time: blocks, or the embedding."""
         matrix = self.shape.vocabulary_size * self.shape.hidden_size
         rest = max(0, self.model.parameters - matrix * (1 if self.shape.tied_embeddings else 2))
@@ -348,9 +346,9 @@ class TrainingStep:
     def _gradients(self) -> float:
         """Bytes of all gradients; DDP holds them a second time in its buckets."""
         setup = self.setup
-        held = setup.adapter_weight if setup.adapter else setup.weight
+        trained_weight = setup.adapter_weight if setup.adapter else setup.weight
         if not setup.deepspeed:
-            return float(held * self.trained * (2 if setup.devices > 1 else 1))
+            return float(trained_weight * self.trained * (2 if setup.devices > 1 else 1))
         divided = 0.0 if setup.offload is not Offload.NONE else COMPUTE * self.trained / setup.devices
         return divided + 2.0 * COMPUTE * min(BUCKET, self.trained)
 
@@ -360,9 +358,9 @@ class TrainingStep:
         floats = FLOAT * self.trained / setup.devices if setup.deepspeed else 0.0
         if setup.offload is not Offload.NONE:
             floats = 0.0
-        return self.held.plus(gradients=self._gradients() + floats)
+        return self.constant.plus(gradients=self._gradients() + floats)
 
-    def _kept(self) -> float:
+    def _kept_activations(self) -> float:
         """Bytes of the activations kept for the backward pass."""
         setup, shape = self.setup, self.shape
         # The last norm's float32 copy and, where the head is trained, its result; those tokens that are learned from.
@@ -413,4 +411,4 @@ class TrainingStep:
         cached = 2 * COMPUTE * shape.layers * shape.key_value_heads * shape.head_size
         tokens = setup.answers * setup.answer_length
         logits = (COMPUTE + 2 * FLOAT) * shape.vocabulary_size * setup.answers
-        return self.held.plus(activations=float(cached * tokens), logits=float(logits))
+        return self.constant.plus(activations=float(cached * tokens), logits=float(logits))

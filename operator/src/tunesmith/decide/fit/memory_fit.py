@@ -138,13 +138,13 @@ def _fitting_changes(
 
     Two changes together are suggested only if no equivalent change is enough.
     """
-    found_kinds: set[str] = set()
+    fitting_kinds: set[str] = set()
     for kind, fields, candidate in _variants(run):
-        if EQUIVALENT in found_kinds and _AND in fields:
+        if EQUIVALENT in fitting_kinds and _AND in fields:
             return
         memory = estimate(model, candidate, dataset.tokens.max)
-        if kind not in found_kinds and memory is not None and memory.total <= available:
-            found_kinds.add(kind)
+        if kind not in fitting_kinds and memory is not None and memory.total <= available:
+            fitting_kinds.add(kind)
             yield FittingChange(fields, memory.total)
 
 

@@ -70,9 +70,11 @@ def _find_obstacle(model: ModelReport, run: TrainConfig) -> str | None:
         return "adapter.type: the serving engine can't serve DoRA adapters"
     if adapter.rank > MAX_RANK:
         return f"adapter.rank: the serving engine serves ranks up to {MAX_RANK}, not {adapter.rank}"
-    others = _not_linear(model, adapter.target_modules)
-    if others:
-        return f"adapter.targetModules: the serving engine serves adapters on linear layers, not on {', '.join(others)}"
+    if not_linear := _not_linear(model, adapter.target_modules):
+        return (
+            "adapter.targetModules: the serving engine serves adapters on linear layers, not on "
+            f"{', '.join(not_linear)}"
+        )
     if model.architecture in WITHOUT_ADAPTERS:
         return f"baseModel: the serving engine serves {model.architecture} only without adapters"
     if model.quantization is not None:

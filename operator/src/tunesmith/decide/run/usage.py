@@ -12,6 +12,7 @@ from datetime import datetime
 from tunesmith.decide.objects import (
     completion_index,
     container_status,
+    is_finished,
     job_end,
     job_ended_at,
     job_started_at,
@@ -72,7 +73,7 @@ def measure_usage(job: Body, pods: Sequence[Body], gpus_per_pod: float, now: dat
 
 def is_active(pod: Body) -> bool:
     """True while the pod holds its resources."""
-    return _start(pod) is not None and terminated(pod) is None and not _is_over(pod)
+    return _start(pod) is not None and terminated(pod) is None and not is_finished(pod)
 
 
 def _spans(job: Body, pods: Sequence[Body], now: datetime) -> list[Span]:
@@ -97,11 +98,7 @@ def _end(pod: Body) -> datetime | None:
     ended = terminated(pod)
     if ended is not None:
         return parse_time(ended.get("finishedAt"))
-    return _start(pod) if _is_over(pod) else None
-
-
-def _is_over(pod: Body) -> bool:
-    return pod.get("status", {}).get("phase") in {"Failed", "Succeeded"}
+    return _start(pod) if is_finished(pod) else None
 
 
 def _clip(span: Span, until: datetime | None) -> Span | None:

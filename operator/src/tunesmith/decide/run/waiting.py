@@ -16,7 +16,7 @@ from tunesmith.decide.objects import (
 )
 from tunesmith.decide.pod_diagnosis import PodDiagnosis, PodProblem, diagnose_pod, missing_secret
 from tunesmith.manifests.objects import Body
-from tunesmith_contract.uris import InvalidUri, parse_uri
+from tunesmith_contract.uris import parse_uri_or_none
 
 #: The run fails when something that a person has to correct is missing for so long.
 CORRECTION_TIME = timedelta(minutes=10)
@@ -54,7 +54,11 @@ class References:
         mount_failures: tuple[str, ...] = (),
     ) -> "References":
         """From field paths to the URIs and Secret names that are written there; the first mention counts."""
-        named = [(key, path) for path, uri in uris.items() if uri and (key := _storage_key(uri))]
+        named = [
+            (f"{parsed.scheme}://{parsed.name}", path)
+            for path, uri in uris.items()
+            if uri and (parsed := parse_uri_or_none(uri))
+        ]
         named += [(f"secret://{name}", path) for path, name in secrets.items() if name]
         return cls(namespace, dict(reversed(named)), missing_config_maps, mount_failures)
 
@@ -65,14 +69,6 @@ class References:
             f'{_KINDS[scheme]} "{name}" does not exist in namespace {self.namespace}: '
             f"create it, or correct {field}."
         )
-
-
-def _storage_key(uri: str) -> str | None:
-    try:
-        parsed = parse_uri(uri)
-    except InvalidUri:
-        return None
-    return f"{parsed.scheme}://{parsed.name}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from tunesmith.decide.objects import condition_of, is_deleting, is_finished
+from tunesmith.manifests.objects import Body
 from tunesmith_contract.agent import AgentReport, LoadedVersion, LoadState
 
 from .record import Counts, Reading
@@ -35,7 +36,7 @@ class ServingPod:
     agent: Agent | None
     versions: Mapping[tuple[str, str], LoadedVersion]
     counters: Mapping[tuple[str, str], Counts]
-    body: Mapping[str, Any]
+    body: Body
 
     def version(self, alias: str, digest: str) -> LoadedVersion | None:
         """Load state of a version on this pod, if its agent is connected and has the version."""
@@ -104,21 +105,21 @@ class Fleet:
         }
 
 
-def build_fleet(pods: Iterable[Mapping[str, Any]], agents: Iterable[Agent]) -> Fleet:
+def build_fleet(pods: Iterable[Body], agents: Iterable[Agent]) -> Fleet:
     """Fleet of the pods with the reports of their agents; reports of unknown pods are ignored."""
     by_uid = {agent.report.pod_uid: agent for agent in agents}
-    alive = (pod for pod in pods if "deletionTimestamp" not in pod["metadata"] and not _is_finished(pod))
+    alive = (pod for pod in pods if not is_deleting(pod) and not is_finished(pod))
     serving = (_build_serving_pod(pod, by_uid.get(pod["metadata"]["uid"])) for pod in alive)
     return Fleet(tuple(sorted(serving, key=lambda pod: pod.name)))
 
 
-def _build_serving_pod(body: Mapping[str, Any], agent: Agent | None) -> ServingPod:
+def _build_serving_pod(body: Body, agent: Agent | None) -> ServingPod:
     versions = agent.report.versions if agent and agent.connected else ()
     counters = agent.report.counters if agent else ()
     return ServingPod(
         name=body["metadata"]["name"],
         uid=body["metadata"]["uid"],
-        ready=_is_ready(body),
+        ready=condition_of(body, "Ready") is not None,
         agent=agent,
         versions={(version.alias, version.digest): version for version in versions},
         counters={
@@ -129,12 +130,3 @@ def _build_serving_pod(body: Mapping[str, Any], agent: Agent | None) -> ServingP
         },
         body=body,
     )
-
-
-def _is_finished(pod: Mapping[str, Any]) -> bool:
-    return pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}
-
-
-def _is_ready(pod: Mapping[str, Any]) -> bool:
-    conditions = pod.get("status", {}).get("conditions", ())
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)

@@ -14,21 +14,23 @@ from tunesmith.api.common import Model
 from tunesmith.api.job_status import FineTuneJobStatus
 from tunesmith.decide.plan import Action, Apply, Create, Delete, Event, Patch, Plan, Push, owned_by
 from tunesmith.manifests.applied import is_applied, with_applied
-from tunesmith.manifests.desired_config_map import (
-    RECORD_KEY,
-    build_desired_config_map,
-    desired_config_map_name,
-    read_desired,
-)
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import STAGE_LABEL, Component
 from tunesmith.manifests.objects import Body, KubernetesObject
+from tunesmith.manifests.serving_config_maps import (
+    RECORD_KEY,
+    ServingInputs,
+    build_desired_config_map,
+    build_serving_inputs,
+    desired_config_map_name,
+    read_desired,
+    read_serving_inputs,
+)
 from tunesmith.manifests.serving_deployment import (
     build_serving_deployment,
     build_serving_disruption_budget,
     rolling_update,
 )
-from tunesmith.manifests.serving_inputs import ServingInputs, build_serving_inputs, read_serving_inputs
 from tunesmith.manifests.serving_service import build_serving_service
 from tunesmith_contract.agent import DesiredState
 

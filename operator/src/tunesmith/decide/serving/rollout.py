@@ -206,8 +206,8 @@ def _is_admitted(record: AliasRecord, context: AliasContext) -> bool:
     target = context.target
     if record.candidate is not None or target.version is None or not target.admitted:
         return False
-    settled = (record.stable, record.rejection.version if record.rejection else None)
-    return all(version is None or version.digest != target.version.digest for version in settled)
+    decided = (record.stable, record.rejection.version if record.rejection else None)
+    return all(version is None or version.digest != target.version.digest for version in decided)
 
 
 def _admit(record: AliasRecord, context: AliasContext) -> TransitionResult:

@@ -256,8 +256,8 @@ def _missing_evaluation(
         verdicts = ", ".join(f"{run.name} says {run.verdict}" for run in matching[:3])
         return f"{needed}: {verdicts}"
     if evaluations:
-        others = ", ".join(f"{run.name} has {run.policy_digest or 'none'}" for run in evaluations[:3])
-        return f"{needed}: {others}"
+        policies = ", ".join(f"{run.name} has {run.policy_digest or 'none'}" for run in evaluations[:3])
+        return f"{needed}: {policies}"
     return f"{needed}, and no EvalRun has judged it"
 
 

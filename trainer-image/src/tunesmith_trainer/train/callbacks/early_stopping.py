@@ -13,10 +13,11 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from tunesmith_contract.layout import checkpoint_name
 from tunesmith_contract.methods import Method
 from tunesmith_contract.progress import EVAL_REWARD
 from tunesmith_contract.run_config import EarlyStopping
-from tunesmith_trainer.checkpoints.folder import checkpoint_name, is_complete, step_of
+from tunesmith_trainer.checkpoints.folder import is_complete, step_of
 
 from .overfitting import ValidationMeasurement, find_overfitting_step
 

@@ -5,12 +5,13 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from tunesmith_contract.layout import checkpoint_name
 from tunesmith_contract.run_config import Checkpoints, Parallelism
 from tunesmith_data.failures import UserError
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_trainer.checkpoints.announcement import CheckpointAnnouncer
 from tunesmith_trainer.checkpoints.bucket import BucketCheckpoints
-from tunesmith_trainer.checkpoints.folder import CheckpointFolder, checkpoint_name
+from tunesmith_trainer.checkpoints.folder import CheckpointFolder
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.distributed.parallel import any_worker, barrier
 

@@ -45,7 +45,10 @@ def build_exports(config: TrainConfig, trained: TrainedFiles, workspace: Workspa
         return ()
     scratch = workspace.staging / uuid.uuid4().hex
     try:
-        merged = _merged_model(config, trained, scratch)
+        merged = trained.artifact
+        if config.adapter is not None:
+            merged = scratch / "merged"
+            save_merged(trained.base, trained.artifact, trained.tokenizer, merged)
         exports = []
         if OutputFormat.GGUF in wanted:
             gguf = scratch / "gguf"
@@ -57,14 +60,6 @@ def build_exports(config: TrainConfig, trained: TrainedFiles, workspace: Workspa
         return tuple(sorted(exports, key=lambda export: wanted.index(export.format)))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _merged_model(config: TrainConfig, trained: TrainedFiles, scratch: Path) -> Path:
-    """Folder of the full model: merged, or the artifact itself after full fine-tuning."""
-    if config.adapter is None:
-        return trained.artifact
-    save_merged(trained.base, trained.artifact, trained.tokenizer, scratch / "merged")
-    return scratch / "merged"
 
 
 _KINDS = {OutputFormat.MERGED: ArtifactKind.MODEL, OutputFormat.GGUF: ArtifactKind.GGUF}

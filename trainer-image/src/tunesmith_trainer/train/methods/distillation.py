@@ -16,7 +16,7 @@ from tunesmith_data.prepare.teacher_answers import as_supervised
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import TrainingContext
 
-from .online import MAX_VALIDATION_ROWS, build_prompts, require_prompts
+from .online import prompt_arguments, require_prompts
 from .supervised import build_sft_trainer
 from .trainer_mixins import EpochSeededSampling, LoggedMetricsFilter
 
@@ -41,12 +41,10 @@ def build_distillation_trainer(training: TrainingContext) -> Any:
 
 
 def _build_on_policy(training: TrainingContext, method: DistillationMethod, uri: str) -> DistillationTrainer:
-    rows = training.rows
-    require_prompts(training.config.hyperparameters.batch_size, len(rows.train))
+    require_prompts(training.config.hyperparameters.batch_size, len(training.rows.train))
     folder = training.storage.model_folder(uri, weights=True)
     _require_same_vocabulary(training, folder, uri)
     return _DistillationTrainer(
-        model=training.model,
         teacher_model=_load_teacher(folder),
         args=DistillationConfig(
             **common_arguments(training),
@@ -55,11 +53,7 @@ def _build_on_policy(training: TrainingContext, method: DistillationMethod, uri:
             disable_dropout=True,
             use_vllm=False,
         ),
-        train_dataset=build_prompts(rows.train),
-        eval_dataset=build_prompts(rows.validation[:MAX_VALIDATION_ROWS]) if rows.validation else None,
-        processing_class=training.tokenizer,
-        peft_config=training.peft_config,
-        callbacks=training.callbacks,
+        **prompt_arguments(training),
     )
 
 

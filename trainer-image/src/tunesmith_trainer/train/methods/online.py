@@ -23,8 +23,8 @@ from tunesmith_trainer.train.distributed.parallel import world_size
 
 from .trainer_mixins import EpochSeededSampling, LoggedMetricsFilter
 
-#: Maximum number of validation rows, since generating their answers takes time.
-MAX_VALIDATION_ROWS = 64
+# Maximum number of validation rows, since generating their answers takes time.
+_MAX_VALIDATION_ROWS = 64
 
 _LOSSES = {
     GRPOLoss.DAPO: "dapo",
@@ -85,6 +85,23 @@ def build_prompts(rows: tuple[Row, ...]) -> Dataset:
     return Dataset.from_dict(columns, features=_PROMPT_FEATURES)
 
 
+def prompt_arguments(training: TrainingContext) -> dict[str, Any]:
+    """Arguments of a trainer that generates answers to prompts: model, data sets, tokenizer, adapter, callbacks.
+
+    Raises:
+        UserError: a row has tools.
+    """
+    rows = training.rows
+    return {
+        "model": training.model,
+        "train_dataset": build_prompts(rows.train),
+        "eval_dataset": build_prompts(rows.validation[:_MAX_VALIDATION_ROWS]) if rows.validation else None,
+        "processing_class": training.tokenizer,
+        "peft_config": training.peft_config,
+        "callbacks": training.callbacks,
+    }
+
+
 def require_groups(numbers: Hyperparameters, world: int, generations: int, prompts: int) -> None:
     """Check that every step has complete groups of answers, and that there are enough prompts for one.
 
@@ -128,14 +145,12 @@ def _build(
     method: GRPOMethod | RLOOMethod,
     loss_arguments: dict[str, Any],
 ) -> Any:
-    rows = training.rows
     numbers = training.config.hyperparameters
-    require_groups(numbers, world_size(), method.generations, len(rows.train))
+    require_groups(numbers, world_size(), method.generations, len(training.rows.train))
     functions, weights = build_reward_functions(
         method.rewards, training.tokenizer.all_special_ids, training.storage, build_model=build_model_scorer
     )
     return trainer(
-        model=training.model,
         reward_funcs=functions,
         args=arguments(
             **common_arguments(training),
@@ -150,9 +165,5 @@ def _build(
             use_vllm=False,
             **loss_arguments,
         ),
-        train_dataset=build_prompts(rows.train),
-        eval_dataset=build_prompts(rows.validation[:MAX_VALIDATION_ROWS]) if rows.validation else None,
-        processing_class=training.tokenizer,
-        peft_config=training.peft_config,
-        callbacks=training.callbacks,
+        **prompt_arguments(training),
     )

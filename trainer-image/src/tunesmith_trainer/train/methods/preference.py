@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from tunesmith_contract.methods import DPOLoss, DPOMethod, KTOLoss
+from tunesmith_contract.shared_rules.defaults import KTO_NEEDS_ROWS, rows_at_once
 from tunesmith_data.failures import UserError
 from tunesmith_data.models.rendering import Renderer
 from tunesmith_data.rows.schema.formats import Row
@@ -123,12 +124,8 @@ def build_kto_trainer(training: TrainingContext) -> KTOTrainer:
     assert method is not None
     numbers, needs_kl = training.config.hyperparameters, method.loss is KTOLoss.KTO
     micro_batch = micro_batch_size(numbers)
-    if needs_kl and micro_batch < 2:
-        message = (
-            "loss KTO compares the answers of a micro batch: write a microBatchSize of at least 2, "
-            "or choose loss APOZeroUnpaired"
-        )
-        raise UserError("BatchSize", message)
+    if micro_batch < rows_at_once(training.config.method):
+        raise UserError("BatchSize", KTO_NEEDS_ROWS)
 
     def dataset(rows: Sequence[Row]) -> Dataset:
         answers = label_answers(training.renderer, rows)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tunesmith_data.rows.findings import MAX_EXAMPLES, Severity
-from tunesmith_data.rows.quality.arrays import Counts, Digests, Mask, Positions, Scores, mix
+from tunesmith_data.rows.quality.arrays import Digests, Positions, Scores, mix
 from tunesmith_data.rows.quality.columns import Columns
 from tunesmith_data.rows.quality.issue_draft import IssueDraft, share_of
 from tunesmith_data.rows.quality.quality_check import ColumnCheck
@@ -30,7 +30,8 @@ class ContradictingAnswers(ColumnCheck):
         contradicting = columns.contradicting
         if not contradicting.any():
             return
-        short = contradicting & _short_groups(group, columns.answer_characters)
+        long_groups = np.unique(group[columns.answer_characters > _SHORT])
+        short = contradicting & ~np.isin(group, long_groups)
         hard = contradicting if columns.kind in (RowKind.PAIR, RowKind.JUDGED) else short
         reported = hard if hard.any() else contradicting
         long_answers = int(contradicting.sum() - reported.sum())
@@ -47,12 +48,6 @@ class ContradictingAnswers(ColumnCheck):
             details={int(position): _detail(columns.kind) for position in worst},
             others=others,
         )
-
-
-def _short_groups(group: Digests, characters: Counts) -> Mask:
-    """Mask of rows in groups with only short answers."""
-    long_groups = np.unique(group[characters > _SHORT])
-    return ~np.isin(group, long_groups)
 
 
 def _share_disagreeing(group: Digests, value: Digests) -> Scores:

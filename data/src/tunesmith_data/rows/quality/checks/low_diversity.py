@@ -35,7 +35,7 @@ _WORDS = re.compile(r"\w+(?:['’]\w+)?")  # noqa: RUF001 - people write this ap
 class _SharedPattern:
     """Pattern that many rows share."""
 
-    what: str
+    description: str
     shared: str
     rows: list[SampledRow]
     share: float
@@ -59,7 +59,7 @@ class LowDiversity(ColumnCheck):
         yield IssueDraft(
             check="low_diversity",
             severity=Severity.WARNING if worst.share >= _WARNED else Severity.NOTE,
-            message=f"{percent(worst.share)} of {worst.what}: {worst.shared!r} ({_measures(columns)})",
+            message=f"{percent(worst.share)} of {worst.description}: {worst.shared!r} ({_measures(columns)})",
             advice="ignore this if it is intended; otherwise add rows with more varied questions and answers",
             flagged=flagged,
             details={int(position): worst.shared for position in flagged.positions[:MAX_EXAMPLES]},
@@ -83,7 +83,7 @@ def _prose(text: str) -> list[str]:
 
 
 def _most_shared(
-    what: str, rows: Sequence[tuple[SampledRow, list[str]]], words: slice
+    description: str, rows: Sequence[tuple[SampledRow, list[str]]], words: slice
 ) -> _SharedPattern | None:
     """Most common words at that position."""
     shared = Counter(" ".join(row_words[words]) for _, row_words in rows if row_words)
@@ -91,7 +91,10 @@ def _most_shared(
         return None
     top, count = min(shared.items(), key=lambda item: (-item[1], item[0]))
     return _SharedPattern(
-        what, top, [row for row, row_words in rows if " ".join(row_words[words]) == top], count / len(rows)
+        description,
+        top,
+        [row for row, row_words in rows if " ".join(row_words[words]) == top],
+        count / len(rows),
     )
 
 

@@ -48,7 +48,7 @@ class RefusalAnswer(RowCheck):
             "refusal_answer",
             flagged,
             columns,
-            what="have an answer in which a model refuses",
+            problem="have an answer in which a model refuses",
             advice="write the answer that you want, or leave these rows out: a few refusals teach many",
             advice_if_common="if the model is to refuse, test that it still answers harmless questions",
         )

@@ -34,7 +34,7 @@ class UnresolvedPlaceholder(RowCheck):
             "unresolved_placeholder",
             flagged,
             columns,
-            what="contain a placeholder that nobody filled in",
+            problem="contain a placeholder that nobody filled in",
             advice="fill the placeholders in, or leave these rows out: the model learns to write them",
             advice_if_common="if the model is to write templates, ignore this; else fill the placeholders in",
         )

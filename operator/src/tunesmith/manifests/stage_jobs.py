@@ -1,11 +1,12 @@
-"""Jobs of a FineTuneJob's stages: generate, prepare and train."""
+"""Jobs of the stages: generate, prepare and train of a FineTuneJob, evaluate of an EvalRun."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith_contract.layout import MICRO_BATCH_ENV
-from tunesmith_contract.run_config import GenerateConfig, PrepareConfig, TrainConfig
+from tunesmith_contract.run_config import EvaluateConfig, GenerateConfig, PrepareConfig, TrainConfig
 from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import Scheme, StorageUri, parse_uri
 
@@ -18,6 +19,7 @@ GENERATE_REQUESTS = {"cpu": "250m", "memory": "512Mi"}
 #: A million rows are to go through a gibibyte. There is no limit: rows that are wider than most cost time, not the run.
 PREPARE_REQUESTS = {"cpu": "500m", "memory": "1Gi"}
 TRAIN_REQUESTS = {"cpu": "1", "memory": "4Gi"}
+EVALUATE_REQUESTS = {"cpu": "1", "memory": "4Gi"}
 
 #: From the signal to the end, in generate: answers that are on their way are paid for, so they are waited for.
 GENERATE_GRACE_SECONDS = 120
@@ -25,47 +27,35 @@ GENERATE_GRACE_SECONDS = 120
 TRAIN_GRACE_SECONDS = 120
 
 
-def build_generate_job(
+def build_data_job(
     job: FineTuneJob,
     inputs: Inputs,
+    stage: Stage,
     attempt: int,
     environment: Environment,
     secrets: Mapping[str, str] | None = None,
 ) -> KubernetesObject:
-    """Job of one attempt to generate rows: placed as the training pods are, without their GPUs and size.
+    """Job of one attempt to generate or prepare rows: placed as the training pods are, without their GPUs and size.
 
     Args:
+        stage: ``generate`` or ``prepare``.
         secrets: those that the stage opens, by role.
     """
-    assert inputs.generate is not None
-    reads = generation_uris(inputs.generate)
-    pod = _trainer_pod(job, inputs, inputs.generate, reads, GENERATE_REQUESTS, secrets)
-    fetches = any(uri.scheme is Scheme.HF for uri in reads)
-    pod = replace(
-        pod,
-        config_key=GENERATE_KEY,
-        token_secret=pod.token_secret if fetches else None,
-        grace_seconds=GENERATE_GRACE_SECONDS,
-    )
-    return build_trainer_job(job, Stage.GENERATE, attempt, pod, environment)
-
-
-def build_prepare_job(
-    job: FineTuneJob,
-    inputs: Inputs,
-    attempt: int,
-    environment: Environment,
-    secrets: Mapping[str, str] | None = None,
-) -> KubernetesObject:
-    """Job of one attempt to prepare the data: placed as the training pods are, without their GPUs and size.
-
-    Args:
-        secrets: those that the stage opens, by role.
-    """
-    assert isinstance(inputs.config, PrepareConfig)
-    reads = data_uris(inputs.config)
-    pod = _trainer_pod(job, inputs, inputs.config, reads, PREPARE_REQUESTS, secrets)
-    return build_trainer_job(job, Stage.PREPARE, attempt, pod, environment)
+    if stage is Stage.GENERATE:
+        assert inputs.generate is not None
+        reads = generation_uris(inputs.generate)
+        pod = _trainer_pod(job, inputs, inputs.generate, reads, GENERATE_REQUESTS, secrets)
+        fetches = any(uri.scheme is Scheme.HF for uri in reads)
+        pod = replace(
+            pod,
+            config_key=GENERATE_KEY,
+            token_secret=pod.token_secret if fetches else None,
+            grace_seconds=GENERATE_GRACE_SECONDS,
+        )
+    else:
+        assert isinstance(inputs.config, PrepareConfig)
+        pod = _trainer_pod(job, inputs, inputs.config, data_uris(inputs.config), PREPARE_REQUESTS, secrets)
+    return build_trainer_job(job, stage, attempt, pod, environment)
 
 
 def build_train_job(
@@ -99,6 +89,28 @@ def build_train_job(
     return build_trainer_job(job, Stage.TRAIN, attempt, pod, environment)
 
 
+def build_evaluate_job(
+    run: EvalRun, inputs: Inputs, attempt: int, environment: Environment
+) -> KubernetesObject:
+    """Job of one attempt to evaluate: all sides answer the same items."""
+    assert isinstance(inputs.config, EvaluateConfig)
+    compute = run.spec.compute
+    pod = TrainerPod(
+        image=inputs.image,
+        config_map=inputs_name(run),
+        ca_config_map=inputs_name(run),
+        reads=evaluation_uris(inputs.config),
+        writes=_parse((inputs.config.output, inputs.config.workspace)),
+        requests=EVALUATE_REQUESTS,
+        resources=compute.resources,
+        template=compute.template,
+        token_secret=inputs.token_secret or None,
+        secrets=inputs.secrets,
+        gpus=compute.gpus,
+    )
+    return build_trainer_job(run, Stage.EVALUATE, attempt, pod, environment)
+
+
 def generation_uris(config: GenerateConfig) -> tuple[StorageUri, ...]:
     """URIs that generate reads: the rows it starts from, held-out rows, and a tokenizer if rewards count tokens."""
     return _parse((config.base_model, config.generation.source, *(rows.uri for rows in config.held_out)))
@@ -126,6 +138,14 @@ def training_uris(run: TrainConfig) -> tuple[StorageUri, ...]:
     return _parse(uris)
 
 
+def evaluation_uris(config: EvaluateConfig) -> tuple[StorageUri, ...]:
+    """URIs that evaluate reads: the base model, the adapters, the items and the few-shot examples."""
+    adapters = (side.adapter.uri for side in config.sides if side.adapter)
+    items = (suite.dataset for suite in config.suites)
+    uris = (config.base_model, *adapters, *items, config.few_shot_from)
+    return _parse(uris)
+
+
 def _parse(uris: Iterable[str | None]) -> tuple[StorageUri, ...]:
     return tuple(parse_uri(uri) for uri in uris if uri)
 
@@ -138,7 +158,7 @@ def _trainer_pod(
     requests: Mapping[str, str],
     secrets: Mapping[str, str] | None,
 ) -> TrainerPod:
-    """The settings that the pods of all stages share."""
+    """The settings that the pods of a FineTuneJob's stages share."""
     return TrainerPod(
         image=inputs.image,
         config_map=inputs_name(job),
