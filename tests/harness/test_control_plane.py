@@ -140,3 +140,28 @@ def test_a_pod_that_asks_for_more_gpus_than_there_are_is_not_scheduled(control_p
 def test_a_termination_message_that_a_kubelet_would_cut_is_refused(control_plane: ControlPlane) -> None:
     with pytest.raises(ValueError, match="4096 bytes"):
         control_plane.finish_pod("any", "any", message="x" * 4097)
+
+
+@pytest.mark.parametrize("kind", ["ns", "namespace", "namespaces", "Namespace"])
+def test_an_object_is_read_by_any_name_of_its_kind(control_plane: ControlPlane, kind: str) -> None:
+    assert control_plane.get(kind, "kube-system")["kind"] == "Namespace"
+
+
+def test_kinds_of_groups_have_full_names(control_plane: ControlPlane) -> None:
+    namespace = control_plane.namespace()
+    manifest = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "empty"},
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": {"app": "empty"}},
+            "template": {
+                "metadata": {"labels": {"app": "empty"}},
+                "spec": {"containers": [{"name": "empty", "image": "example.test/empty:1"}]},
+            },
+        },
+    }
+    control_plane.apply(manifest, namespace)
+    for kind in ("deploy", "deployments.apps"):
+        assert control_plane.get(kind, "empty", namespace)["metadata"]["name"] == "empty"

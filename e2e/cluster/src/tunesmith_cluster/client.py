@@ -93,25 +93,35 @@ class ClusterClient:
 
     def _collection(self, kind: str, namespace: str) -> str:
         """Path of the objects of a kind; a namespace is left out where the kind has none."""
-        if kind not in self._resources:
+        name = kind.lower()
+        if name not in self._resources:
             self._resources = self._discover()
-        prefix, resource = self._resources[kind]
+        prefix, resource = self._resources[name]
         scope = f"/namespaces/{namespace}" if resource["namespaced"] else ""
         return f"{prefix}{scope}/{resource['name']}"
 
     def _discover(self) -> dict[str, tuple[str, Document]]:
-        """Group path and discovery entry of each resource, by its plural, singular and short names.
+        """Group path and discovery entry of each resource, by its plural, singular, short and full names.
 
         Where groups share a name the core group wins, as for kubectl.
         """
         groups = self.api.get("/apis")["groups"]
-        versions = ["/api/v1", *(f"/apis/{group['preferredVersion']['groupVersion']}" for group in groups)]
+        versions = {"": "/api/v1"} | {
+            f".{group['name']}": f"/apis/{group['preferredVersion']['groupVersion']}" for group in groups
+        }
         resources: dict[str, tuple[str, Document]] = {}
-        for prefix in versions:
+        for suffix, prefix in versions.items():
             for resource in self.api.get(prefix)["resources"]:
-                if "/" not in resource["name"]:
-                    for name in (resource["name"], resource["singularName"], *resource.get("shortNames", ())):
-                        resources.setdefault(name, (prefix, resource))
+                plural = resource["name"]
+                if "/" in plural:
+                    continue
+                for name in (
+                    plural,
+                    f"{plural}{suffix}",
+                    resource["kind"].lower(),
+                    *resource.get("shortNames", ()),
+                ):
+                    resources.setdefault(name, (prefix, resource))
         return resources
 
     def namespace(self, prefix: str = "test", *, enforce: str = "restricted") -> str:
