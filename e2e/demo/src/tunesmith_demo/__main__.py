@@ -25,7 +25,7 @@ PLAN = """\
 
 This will, on this machine:
   1. install Debian packages: etcd, containerd, runc, CNI plugins, iptables, buildah, debootstrap (about 1 min)
-  2. build the images of operator, trainer and server (minutes cold, some 40 GB with all caches, then cached)
+  2. build the images of operator, trainer and server (minutes cold, some 45 GB with all caches, then cached)
      and beside them Kubernetes, helm and CoreDNS from Go modules (minutes cold, then cached)
   3. convert SmolLM2-135M-Instruct to safetensors, in the trainer image (about 20 s, then cached)
   4. start a cluster with one node (a bridge, iptables rules and a containerd of its own; about 30 s)
