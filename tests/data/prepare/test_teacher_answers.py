@@ -11,7 +11,7 @@ from servers.scripted_server import Received, Reply, serve
 from stages.stage_world import World
 
 from tunesmith_data.endpoints.client import KEY_FILE
-from tunesmith_data.endpoints.journal import KEEP_EVERY, ChatAnswer, Journal
+from tunesmith_data.endpoints.journal import UPLOAD_EVERY, ChatAnswer, Journal
 from tunesmith_data.endpoints.journaled_chat import JournaledChat
 from tunesmith_data.failures import DataError, InfrastructureError, UserError
 from tunesmith_data.prepare import load_prepared
@@ -206,6 +206,6 @@ def test_an_endpoint_that_is_none(world: World, reply: Reply, message: str) -> N
 def test_the_journal_is_kept_from_time_to_time(tmp_path: Path) -> None:
     path, kept = tmp_path / JOURNAL_FILE, []
     with Journal(path, lambda file: kept.append(file.read_bytes().count(b"\n"))) as journal:
-        for number in range(2 * KEEP_EVERY + 1):
+        for number in range(2 * UPLOAD_EVERY + 1):
             journal.put(str(number), ChatAnswer("yes", complete=True))
-    assert kept == [KEEP_EVERY, 2 * KEEP_EVERY, 2 * KEEP_EVERY + 1]
+    assert kept == [UPLOAD_EVERY, 2 * UPLOAD_EVERY, 2 * UPLOAD_EVERY + 1]

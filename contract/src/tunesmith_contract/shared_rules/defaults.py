@@ -9,10 +9,10 @@ STEPS_PER_EPOCH = 32
 
 CHECKPOINTED_PARAMETERS = 10**9
 
-KTO_LEAST_ROWS = 2
+KTO_MIN_ROWS = 2
 KTO_NEEDS_ROWS = (
     "KTO compares each row with others of its micro-batch: write a microBatchSize of "
-    f"{KTO_LEAST_ROWS} or more and a batchSize of at least as many rows for each device, "
+    f"{KTO_MIN_ROWS} or more and a batchSize of at least as many rows for each device, "
     "or kto: {loss: APOZeroUnpaired}."
 )
 
@@ -75,7 +75,7 @@ def is_packed(method: Method) -> bool:
 def rows_at_once(method: Method) -> int:
     """Smallest micro batch: KTO compares a row with others of the same one."""
     member = method.member
-    return KTO_LEAST_ROWS if isinstance(member, KTOMethod) and member.loss is KTOLoss.KTO else 1
+    return KTO_MIN_ROWS if isinstance(member, KTOMethod) and member.loss is KTOLoss.KTO else 1
 
 
 def answers_to_a_prompt(method: Method) -> int:

@@ -1,4 +1,4 @@
-"""URIs of local files and folders."""
+"""Local files as ``pvc://this-computer`` URIs, and URIs of data and models named in a command."""
 
 import os
 from pathlib import Path

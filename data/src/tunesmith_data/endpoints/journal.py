@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-#: Lines after which the journal is kept.
-KEEP_EVERY = 32
+#: Lines after which the journal is uploaded.
+UPLOAD_EVERY = 32
 
 
 class TokenUsage(NamedTuple):
@@ -59,21 +59,21 @@ class Journal:
 
     Args:
         path: the file; when it is full, ``<stem>-1``, ``-2`` … follow.
-        keep: is called from time to time, to keep a file where the pod's own disk is none that stays.
-        keep_every: lines after which that is.
+        upload: copies a file to lasting storage; called from time to time, as the disk of a pod does not stay.
+        upload_every: number of lines after which a file is uploaded.
         lines_per_file: maximum lines of a file; None for no maximum.
     """
 
     def __init__(
         self,
         path: Path,
-        keep: Callable[[Path], None],
-        keep_every: int = KEEP_EVERY,
+        upload: Callable[[Path], None],
+        upload_every: int = UPLOAD_EVERY,
         lines_per_file: int | None = None,
     ) -> None:
         self._path = path
-        self._keep = keep
-        self._keep_every = keep_every
+        self._upload = upload
+        self._upload_every = upload_every
         self._lines_per_file = lines_per_file
         self._answers: dict[str, ChatAnswer] = {}
         self._reserved: defaultdict[str, list[TokenUsage]] = defaultdict(list)
@@ -93,7 +93,7 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self._close()
-        self._keep(self._file_name(self._number))
+        self._upload(self._file_name(self._number))
 
     def get(self, question: str) -> ChatAnswer | None:
         """The answer to a question; None if there is none yet."""
@@ -125,8 +125,8 @@ class Journal:
             os.fsync(self._file.fileno())
             self._count(entry)
             full = self._lines == self._lines_per_file
-            if full or not self._lines % self._keep_every:
-                self._keep(self._file_name(self._number))
+            if full or not self._lines % self._upload_every:
+                self._upload(self._file_name(self._number))
             if full:
                 self._close()
                 self._open(self._number + 1)

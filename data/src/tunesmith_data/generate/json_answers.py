@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 #: Maximum failed parses: hostile answers must not take forever.
-_MOST_ATTEMPTS = 1000
+_MAX_ATTEMPTS = 1000
 _REASONING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 _SCORE_PATTERNS = (
     re.compile(r"\b(\d+(?:\.\d+)?)\s*(?:/|out of)\s*10\b", re.IGNORECASE),
@@ -21,7 +21,7 @@ def find_objects(text: str) -> Iterator[dict[str, Any]]:
     decoder = json.JSONDecoder()
     text = without_reasoning(text)
     position, attempts = text.find("{"), 0
-    while position >= 0 and attempts < _MOST_ATTEMPTS:
+    while position >= 0 and attempts < _MAX_ATTEMPTS:
         try:
             value, position = decoder.raw_decode(text, position)
             yield value

@@ -65,7 +65,7 @@ def generate(
     rewards = _build_reward_filter(config, storage, rows, build_model)
     start = _remove_held_out(rows, held_out, config.generation, outcomes)
     path = workspace.journal / JOURNAL_FILE
-    with Journal(path, workspace.push, keep_every=1, lines_per_file=_LINES_PER_FILE) as journal:
+    with Journal(path, workspace.push, upload_every=1, lines_per_file=_LINES_PER_FILE) as journal:
         budget = TokenBudget(config.generation.budget, journal)
         clients = _open_clients(config.generation, storage.secrets, journal, budget, clock or Clock())
         seen_questions = _build_seen_questions(task, start, config.generation)

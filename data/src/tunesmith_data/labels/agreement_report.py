@@ -1,4 +1,4 @@
-"""Agreement report with its task, as a document."""
+"""Agreement of annotators with their labeling task, as in ``agreement.json``."""
 
 from tunesmith_data.rows.report.label_agreement import LabelAgreement
 

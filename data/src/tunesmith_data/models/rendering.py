@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 
 #: Tokens that a template may put between a prompt and its answer.
-_MOST_MARKS = 16
+_MAX_MARKS = 16
 
 _PROBE_CONVERSATION: list[Message] = [
     {"role": "user", "content": "one"},
@@ -151,7 +151,7 @@ class Renderer:
         if first:
             # The text before the answer is nearly always enough, and cheaper than a whole long row.
             before = self.prompt(messages[:first], row.get("tools"))
-            if len(self._encode(before, [], special_tokens=False).ids) < limit - _MOST_MARKS:
+            if len(self._encode(before, [], special_tokens=False).ids) < limit - _MAX_MARKS:
                 return True
         return self.tokens(row).start < limit
 

@@ -18,7 +18,7 @@ from tunesmith_data.rows.table.split import SIDE_CODES, Sides, draw_validation, 
 VALIDATION = "validation"
 
 #: A validation set that overlaps with suites by more than this share is kept: it was meant to be the same data.
-_MOST_LEAKED = 0.5
+_MAX_LEAKED = 0.5
 #: Leaked rows of a separate validation set that are shown.
 _MAX_VALIDATION_LEAKS = MAX_LEAKS // 2
 _KEPT = (SIDE_CODES[RowSide.TRAIN], SIDE_CODES[RowSide.VALIDATION])
@@ -153,7 +153,7 @@ class _LeakRemover:
     def decide_validation(self) -> None:
         """Remove leaked validation rows, unless they are most of the set."""
         validation = int((self._sides == SIDE_CODES[RowSide.VALIDATION]).sum())
-        self.validation_kept = len(self.of_validation) > _MOST_LEAKED * validation
+        self.validation_kept = len(self.of_validation) > _MAX_LEAKED * validation
         if not self.validation_kept:
             self._sides[sorted(self.of_validation)] = SIDE_CODES[RowSide.LEAKED]
 

@@ -1,4 +1,4 @@
-"""Installation of Tunesmith on a cluster: images and Helm chart."""
+"""Helm installation of Tunesmith, and copies of local folders in a PersistentVolumeClaim."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Status of the three resources as one updating line."""
+"""Status texts of a FineTuneJob, EvalRun and AdapterDeployment, and a check for stalled ones."""
 
 from collections.abc import Mapping
 from typing import Any

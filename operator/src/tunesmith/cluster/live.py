@@ -1,4 +1,4 @@
-"""Latest reports of pods: kept in memory only, lost with a restart, and sent again by the pods.
+"""In-memory exchange with pods: their latest reports, and desired states to send to agents.
 
 Each report wakes its resource, at most once per so many seconds.
 """
@@ -111,7 +111,7 @@ class AgentHub:
     def states(self, owner_uid: str) -> tuple[AgentState, ...]:
         """The latest state of each pod of this AdapterDeployment that reported since the operator started.
 
-        A deleted pod stays, not connected, until ``keep`` or ``forget``: match by ``pod_uid`` against the pods.
+        A deleted pod stays, not connected, until ``keep_only`` or ``forget``: match by ``pod_uid`` against the pods.
         """
         fleet = self._fleets.get(owner_uid, _Fleet())
         return tuple(

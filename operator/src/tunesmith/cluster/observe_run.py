@@ -1,4 +1,4 @@
-"""Reads shared by FineTuneJob and EvalRun: snapshots, records, Jobs, pods, and the objects that pods lack."""
+"""Reads shared by FineTuneJob and EvalRun: ConfigMaps, Jobs, pods, Kueue Workloads and failed mounts."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Types of Kubernetes objects as plain data: observed and built."""
+"""Types of Kubernetes objects as plain data: as read from the API server, and as sent to it."""
 
 from collections.abc import Mapping
 from typing import Any

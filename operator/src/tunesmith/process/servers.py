@@ -1,4 +1,4 @@
-"""The two servers: plain HTTP for probes and metrics, TLS for training pods and serving agents."""
+"""Web app of probes and metrics, and a context manager that serves any app, with TLS or without."""
 
 import ssl
 from collections.abc import AsyncIterator, Callable

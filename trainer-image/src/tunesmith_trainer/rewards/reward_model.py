@@ -1,4 +1,4 @@
-"""Reward models: sequence classifiers with one output, trained on preference pairs."""
+"""Loading of a trained reward model, and its scores for answers."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -23,7 +23,7 @@ COVERAGE = 0.6
 
 # A text of which all but a few windows are boilerplate is not identified by those few.
 _LEAST_WINDOWS = 4
-_MOST_WINDOWS = 4_000_000
+_MAX_WINDOWS = 4_000_000
 
 
 class PassageIndex:
@@ -36,7 +36,7 @@ class PassageIndex:
     def __init__(self, texts: Sequence[bytes]) -> None:
         windows, _, owners = passages(texts, WIDTH)
         # Of very many texts every second window, or every fourth, is enough.
-        self._stride = np.uint64(2 ** max(0, int(np.ceil(np.log2(max(1, windows.size) / _MOST_WINDOWS)))))
+        self._stride = np.uint64(2 ** max(0, int(np.ceil(np.log2(max(1, windows.size) / _MAX_WINDOWS)))))
         sampled = windows % self._stride == 0
         windows, owners = _distinct_pairs(windows[sampled], owners[sampled])
         all_windows = np.bincount(owners, minlength=len(texts))

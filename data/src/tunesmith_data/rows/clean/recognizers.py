@@ -59,7 +59,7 @@ _NATIONAL = re.compile(r"0|\(|\d{3}[-. ]\d{3}[-. ]\d{4}$")
 _LOCAL_PART = 64
 _DOMAIN = 255
 _CONTEXT = 30
-_LEAST_PHONE_DIGITS, _MOST_PHONE_DIGITS = 7, 15
+_LEAST_PHONE_DIGITS, _MAX_PHONE_DIGITS = 7, 15
 # Addresses with fewer digits, such as 8.8.8.8 and 1.2.3.4, are public servers, or numbers of sections.
 _LEAST_IPV4_DIGITS = 7
 # Shorter ones, such as ::2 and a::b, are slices of arrays, and names in code.
@@ -112,7 +112,7 @@ class Recognizers:
         """Phone numbers: international ones; others where the text speaks of a phone, or in their country's form."""
         for match in _PHONE.finditer(text):
             digits = sum(map(str.isdigit, match[0]))
-            if not _LEAST_PHONE_DIGITS <= digits <= _MOST_PHONE_DIGITS or _DATE.match(match[0]):
+            if not _LEAST_PHONE_DIGITS <= digits <= _MAX_PHONE_DIGITS or _DATE.match(match[0]):
                 continue
             if match[0][0] != "+" and _is_other_number(match[0]):
                 continue

@@ -15,7 +15,7 @@ CLASS_CHARACTERS = 80
 #: A class has at least this many rows.
 CLASS_ROWS = 5
 #: Minimum rows to detect classes.
-FEWEST_ROWS = 50
+MIN_ROWS = 50
 #: Classes hold at least this share of all answers.
 COVERED = 0.9
 MAX_CLASSES = 200
@@ -45,7 +45,7 @@ def find_classes(answers: Digests, characters: Counts, digests: Digests) -> Clas
         digests: digests of the rows; the first row of a class by digest gives the class its name.
     """
     answered = np.flatnonzero(answers)
-    if len(answered) < FEWEST_ROWS:
+    if len(answered) < MIN_ROWS:
         return None
     answered = answered[np.argsort(digests[answered], kind="stable")]
     keys, first, codes, counts = np.unique(
@@ -65,7 +65,7 @@ def find_classes(answers: Digests, characters: Counts, digests: Digests) -> Clas
 
 
 #: Minimum rows of a class for five-fold cross-validation.
-_FEWEST_OF_CLASS = 5
+_MIN_OF_CLASS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def build_task(sample: Sequence[SampledRow], labels: Counts, names: Sequence[str
     texts = [_labeled_text(row) for row in sample]
     learned = sample[: max_training_rows(len(names), texts)]
     given = labels[[row.position for row in learned]]
-    fits = (given >= 0) & (np.bincount(given + 1, minlength=len(names) + 1)[given + 1] >= _FEWEST_OF_CLASS)
+    fits = (given >= 0) & (np.bincount(given + 1, minlength=len(names) + 1)[given + 1] >= _MIN_OF_CLASS)
     present, codes = np.unique(given[fits], return_inverse=True)
     if len(present) < 2:
         return None

@@ -15,12 +15,12 @@ from .row_views import RowKind, SampledRow
 from .text_classifier import classifier, max_training_rows, text_features
 
 #: Minimum rows for a learning curve.
-FEWEST_ROWS = 64
+MIN_ROWS = 64
 _REPEATS = 4
 _PARTS = (16, 8, 4, 2, 1)
 _HELD_OUT = 0.2
 #: Characters of answers that a model of characters learns from within seconds, and of each answer.
-_MOST_CHARACTERS = 800_000
+_MAX_CHARACTERS = 800_000
 _CHARACTERS = 300
 #: The smallest and largest exponent of a curve: this project's choice. Hestness et al. 2017 found 0.07 to 0.35; theory
 #: has 0.5 or 1 for models of finite dimension (Hutter 2021, arXiv:2102.04074).
@@ -63,14 +63,14 @@ class _PowerLaw:
 
 
 def estimate_learning_curve(columns: Columns) -> LearningCurve | None:
-    """The curve; None where there is nothing to learn, or where there are fewer than FEWEST_ROWS rows.
+    """The curve; None where there is nothing to learn, or where there are fewer than MIN_ROWS rows.
 
     Classes and judgements: how often a small model names the wrong one. Pairs: how often it prefers the wrong answer.
     All else: bits per character of held-out answers by a model of characters. A fifth of the rows is held out; curves
     are fitted to each of several divisions, and their spread is the uncertainty.
     """
     task = _task(columns)
-    if task is None or task.rows < FEWEST_ROWS:
+    if task is None or task.rows < MIN_ROWS:
         return None
     sizes, errors = _measure(task)
     means = errors.mean(axis=0)
@@ -97,7 +97,7 @@ def _task(columns: Columns) -> _CurveTask | None:
         guessing = 1 - float(np.bincount(task.labels).max()) / len(task.rows)
         return _CurveTask(f"share of {named} that a small model gets wrong", len(task.rows), error, guessing)
     rows = [row for row in columns.sample if row.answer]
-    if len(rows) < FEWEST_ROWS or columns.kind is RowKind.JUDGED:
+    if len(rows) < MIN_ROWS or columns.kind is RowKind.JUDGED:
         return None
     if columns.kind is RowKind.PAIR:
         return _pairs(rows[: max_training_rows(2, [row.answer + row.rejected for row in rows])])
@@ -128,7 +128,7 @@ def _classification(matrix: Any, labels: Counts) -> Measure:
 
 def _characters(texts: list[str], kind: str) -> _CurveTask:
     ends = np.cumsum([len(text) + 1 for text in texts])
-    texts = texts[: int(np.searchsorted(ends, _MOST_CHARACTERS, side="right"))]
+    texts = texts[: int(np.searchsorted(ends, _MAX_CHARACTERS, side="right"))]
     alphabet = len({character for text in texts for character in text}) + 1
 
     def error(learned: Positions, held_out: Positions) -> float:

@@ -18,15 +18,15 @@ _PASSES = 8
 #: Characters at either end of a text that are used.
 _END = 250
 #: Rows times classes that are learned in about ten seconds, and characters whose features take about 70 MB.
-_MOST_WORK = 200_000
-_MOST_CHARACTERS = 2_000_000
+_MAX_WORK = 200_000
+_MAX_CHARACTERS = 2_000_000
 
 
 def max_training_rows(classes: int, texts: Sequence[str]) -> int:
     """Number of texts that a model with so many classes can learn within seconds and 70 MB."""
     ends = np.cumsum([min(len(text), 2 * _END) for text in texts])
-    within = int(np.searchsorted(ends, _MOST_CHARACTERS, side="right"))
-    return min(within, _MOST_WORK // max(classes, 10))
+    within = int(np.searchsorted(ends, _MAX_CHARACTERS, side="right"))
+    return min(within, _MAX_WORK // max(classes, 10))
 
 
 def text_features(texts: Sequence[str]) -> Any:

@@ -57,28 +57,29 @@ class Imported:
 
     Attributes:
         row: in the form of ``data_format``.
-        written: for each member of the row, as a check names it, the one that it was made of.
+        original_members: member of the original row by the member, as a check names it, that was made of it.
     """
 
     data_format: DataFormat
     row: Row = field(default_factory=dict)
-    written: dict[str, str] = field(default_factory=dict)
+    original_members: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
     def place(self, member: str, turns: list[_Turn]) -> None:
         """Make a member of messages."""
         self.row[member] = [message for message, _ in turns]
-        self.written |= {f"{member}[{index}]": path for index, (_, path) in enumerate(turns)}
+        self.original_members |= {f"{member}[{index}]": path for index, (_, path) in enumerate(turns)}
 
-    def written_member(self, member: str) -> str:
+    def original_member(self, member: str) -> str:
         """Member of the original row from which a member of the converted row was made."""
-        if member in self.written:
-            return self.written[member]
+        if member in self.original_members:
+            return self.original_members[member]
         match = _MESSAGE.match(member)
-        if not match or match[1] not in self.written:
+        if not match or match[1] not in self.original_members:
             return member
-        path = self.written[match[1]]
-        # A message that was written as one has the same members: its path is open. Others have that of their text.
+        path = self.original_members[match[1]]
+        # A path that ends with a dot is that of a whole message, whose members have the same names. Other paths are
+        # those of a text, from which the message was made.
         return (path + match[2].removeprefix(".")).removesuffix(".") if path.endswith(".") else path
 
 
@@ -99,10 +100,12 @@ def import_row(row: Row, data_format: DataFormat, purpose: Purpose) -> Imported:
             imported.place("prompt", turns[:-1])
             imported.place("completion", turns[-1:])
             imported.row["label"] = row.get("kto_tag")
-            imported.written["label"] = "kto_tag"
+            imported.original_members["label"] = "kto_tag"
         case _:
             imported.place("messages", turns)
-            imported.written["messages"] = "conversations" if data_format is DataFormat.SHAREGPT else "output"
+            imported.original_members["messages"] = (
+                "conversations" if data_format is DataFormat.SHAREGPT else "output"
+            )
     if row.get("tools"):
         imported.row["tools"] = row["tools"]
     return imported

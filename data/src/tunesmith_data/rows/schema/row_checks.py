@@ -42,7 +42,7 @@ def _check_imported(row: Row, data_format: DataFormat, purpose: Purpose) -> list
     if imported.findings:
         return list(imported.findings)
     findings = check_row(imported.row, imported.data_format, purpose)
-    return [replace(finding, member=imported.written_member(finding.member)) for finding in findings]
+    return [replace(finding, member=imported.original_member(finding.member)) for finding in findings]
 
 
 def row_digest(row: Row) -> str:

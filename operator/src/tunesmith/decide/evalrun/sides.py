@@ -1,4 +1,4 @@
-"""Configuration of an evaluation: its sides and suites, from an EvalRun and its candidate's FineTuneJob."""
+"""Configuration of an evaluation: candidate, baseline, references and suites."""
 
 from tunesmith.api.evalrun import Baseline, EvalRun, Prompting, few_shot_needs_file
 from tunesmith.api.finetunejob import FineTuneJob

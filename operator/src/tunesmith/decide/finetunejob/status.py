@@ -44,7 +44,7 @@ from .results import Results
 from .status_view import TrainingView
 
 #: Upper limit of the loss in the perplexity; the loss of a model that guesses is the logarithm of its vocabulary.
-_MOST_NATS = 100.0
+_MAX_NATS = 100.0
 
 _ACTIVE = {
     Stage.GENERATE: FineTuneJobPhase.GENERATING,
@@ -181,7 +181,7 @@ def _with_perplexity(job: FineTuneJob, progress: Progress) -> Progress:
     """Progress with the perplexity, for a method that learns plain text."""
     if job.spec.method.pretraining is None or progress.eval_loss is None:
         return progress
-    loss = min(float(progress.eval_loss), _MOST_NATS)
+    loss = min(float(progress.eval_loss), _MAX_NATS)
     return progress.model_copy(update={"perplexity": decimal(exp(loss))})
 
 

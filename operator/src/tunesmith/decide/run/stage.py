@@ -1,4 +1,4 @@
-"""Definition of a stage of a run, and its next step."""
+"""Types of a stage of a run: its definition, its state and its next step."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

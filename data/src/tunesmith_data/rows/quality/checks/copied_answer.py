@@ -9,7 +9,7 @@ from tunesmith_data.rows.quality.quality_check import FlagColumns
 from tunesmith_data.rows.quality.row_views import RowView, normalized
 
 #: Shorter texts are similar by chance: a greeting answers a greeting.
-_FEWEST_CHARACTERS = 20
+_MIN_CHARACTERS = 20
 #: Share of the words from which an answer counts as copied.
 _COPIED_SHARE = 0.9
 #: Share of the words from which an answer counts as an edited question.
@@ -59,7 +59,7 @@ def _word_overlap(row: RowView) -> float:
     """Words that question and answer have in common, as a share of the larger one's; 1: the same text."""
     question, answer = row.question, row.learned
     shorter, longer = sorted((len(question), len(answer)))
-    if shorter < _FEWEST_CHARACTERS or shorter < _EDITED_SHARE * longer:
+    if shorter < _MIN_CHARACTERS or shorter < _EDITED_SHARE * longer:
         return 0.0
     words, others = normalized(question).split(), normalized(answer).split()
     if words == others:

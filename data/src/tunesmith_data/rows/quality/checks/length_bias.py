@@ -11,7 +11,7 @@ from tunesmith_data.rows.quality.issue_draft import IssueDraft, percent
 from tunesmith_data.rows.quality.quality_check import ColumnCheck
 from tunesmith_data.rows.quality.row_views import RowKind
 
-_FEWEST_ROWS = 50
+_MIN_ROWS = 50
 #: Share of pairs from which length alone predicts the better answer; 0.5 is no bias.
 _NOTED, _WARNED = 0.65, 0.75
 _P_VALUE = 0.001
@@ -27,7 +27,7 @@ class LengthBias(ColumnCheck):
 
     def finish(self, columns: Columns) -> Iterator[IssueDraft]:
         """Issue drafts from the columns."""
-        if columns.kind is RowKind.PAIR and columns.rows >= _FEWEST_ROWS:
+        if columns.kind is RowKind.PAIR and columns.rows >= _MIN_ROWS:
             yield from _of_pairs(columns)
         elif columns.kind is RowKind.JUDGED:
             yield from _of_judged(columns)
@@ -39,7 +39,7 @@ def _of_pairs(columns: Columns) -> Iterator[IssueDraft]:
 
     chosen, rejected = columns.answer_characters, columns.rejected_characters
     unequal = np.flatnonzero(chosen != rejected)
-    if len(unequal) < _FEWEST_ROWS:
+    if len(unequal) < _MIN_ROWS:
         return
     differences = np.log((1 + chosen[unequal]) / (1 + rejected[unequal]))
     longer = float((differences > 0).mean())
@@ -63,7 +63,7 @@ def _of_judged(columns: Columns) -> Iterator[IssueDraft]:
 
     lengths, is_good = columns.answer_characters, columns.label == 1
     good, bad = lengths[is_good], lengths[~is_good]
-    if min(len(good), len(bad)) < _FEWEST_ROWS // 2:
+    if min(len(good), len(bad)) < _MIN_ROWS // 2:
         return
     test = mannwhitneyu(good, bad, method="asymptotic")
     longer = float(test.statistic) / (len(good) * len(bad))

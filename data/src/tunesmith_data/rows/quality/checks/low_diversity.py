@@ -15,10 +15,10 @@ from tunesmith_data.rows.quality.issue_draft import IssueDraft, percent
 from tunesmith_data.rows.quality.quality_check import ColumnCheck
 from tunesmith_data.rows.quality.row_views import SAMPLE_CHARACTERS, SampledRow, normalized
 
-_FEWEST_ROWS = 50
+_MIN_ROWS = 50
 #: Words of an opening or ending; shorter answers have none.
 _OPENING_WORDS = 4
-_FEWEST_WORDS = 10
+_MIN_WORDS = 10
 #: Share of similar rows from which there is a note, and a warning.
 _NOTED, _WARNED = 0.5, 0.9
 #: Share of prompts from which a word belongs to the pattern; other words are gaps.
@@ -68,9 +68,7 @@ class LowDiversity(ColumnCheck):
 
 def _shared_patterns(columns: Columns) -> Iterator[_SharedPattern | None]:
     if columns.classes is None:
-        answers = [
-            (row, words) for row in columns.sample if len(words := _prose(row.answer)) >= _FEWEST_WORDS
-        ]
+        answers = [(row, words) for row in columns.sample if len(words := _prose(row.answer)) >= _MIN_WORDS]
         whole = [pair for pair in answers if len(pair[0].answer) < SAMPLE_CHARACTERS]
         yield _most_shared("the longer answers begin with the same words", answers, slice(0, _OPENING_WORDS))
         yield _most_shared("the longer answers end with the same words", whole, slice(-_OPENING_WORDS, None))
@@ -87,7 +85,7 @@ def _most_shared(
 ) -> _SharedPattern | None:
     """Most common words at that position."""
     shared = Counter(" ".join(row_words[words]) for _, row_words in rows if row_words)
-    if len(rows) < _FEWEST_ROWS or not shared:
+    if len(rows) < _MIN_ROWS or not shared:
         return None
     top, count = min(shared.items(), key=lambda item: (-item[1], item[0]))
     return _SharedPattern(

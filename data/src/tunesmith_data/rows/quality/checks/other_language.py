@@ -15,7 +15,7 @@ from tunesmith_data.rows.quality.quality_check import ColumnCheck
 from tunesmith_data.rows.quality.row_views import RowKind, SampledRow
 
 #: Minimum letters to detect a language.
-_FEWEST_LETTERS = 40
+_MIN_LETTERS = 40
 #: Characters of a text that are examined.
 _CHARACTERS = 400
 #: Text of fewer letters and spaces is code, a table or JSON.
@@ -113,7 +113,7 @@ def _compare(row: SampledRow, answered: str, sure: float, common: str | None) ->
     question = row.question[-_CHARACTERS:]
     if question_language := _language_of(question):
         return _LanguagePair(row.position, question_language[0], answered, min(question_language[1], sure))
-    if common is None or len(question) >= _FEWEST_LETTERS:
+    if common is None or len(question) >= _MIN_LETTERS:
         return None
     perhaps, _ = _identifier().classify(question)
     return None if _are_alike(perhaps, answered) else _LanguagePair(row.position, common, answered, sure)
@@ -146,10 +146,10 @@ def _identifier() -> Any:
 
 
 def _is_prose(text: str) -> bool:
-    if len(text) < _FEWEST_LETTERS or text.lstrip().startswith(("{", "[", "<", "```")):
+    if len(text) < _MIN_LETTERS or text.lstrip().startswith(("{", "[", "<", "```")):
         return False
     letters = sum(map(str.isalpha, text))
-    return letters >= _FEWEST_LETTERS and letters + text.count(" ") >= _PROSE * len(text)
+    return letters >= _MIN_LETTERS and letters + text.count(" ") >= _PROSE * len(text)
 
 
 def _asks_for_language(question: str) -> bool:

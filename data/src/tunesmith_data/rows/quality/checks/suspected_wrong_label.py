@@ -16,7 +16,7 @@ from tunesmith_data.rows.quality.text_classifier import cross_validate
 _WORST_ERROR = 0.4
 #: Probability of the suggested label, and of the given one, from which a row is suspected.
 _SUGGESTED, _GIVEN = 0.9, 0.05
-_FEWEST_ROWS = 100
+_MIN_ROWS = 100
 
 
 class SuspectedWrongLabel(ColumnCheck):
@@ -30,7 +30,7 @@ class SuspectedWrongLabel(ColumnCheck):
     def finish(self, columns: Columns) -> Iterator[IssueDraft]:
         """Issue draft from the rows of the sample."""
         task = columns.class_task
-        if task is None or len(task.rows) < _FEWEST_ROWS:
+        if task is None or len(task.rows) < _MIN_ROWS:
             return
         probabilities = cross_validate(task.features, task.labels)
         if not _is_reliable(probabilities, task.labels):

@@ -12,7 +12,7 @@ from tunesmith_data.rows.quality.quality_check import Flag, RowCheck
 from tunesmith_data.rows.quality.row_views import RowView
 
 #: Shorter answers often are words or titles, which have no end mark.
-_FEWEST_CHARACTERS = 40
+_MIN_CHARACTERS = 40
 #: Answers without an end mark are flagged if at least this share of the others has one.
 _CLOSED = 0.95
 #: Number of answers without an end mark at the maximum length from which they count as cut off there.
@@ -60,7 +60,7 @@ class TruncatedAnswer(RowCheck):
 
 
 def _is_prose(row: RowView) -> bool:
-    if len(row.learned) < _FEWEST_CHARACTERS:
+    if len(row.learned) < _MIN_CHARACTERS:
         return False
     end = row.learned.rstrip()[-200:]
     last = end.rpartition("\n")[2]
