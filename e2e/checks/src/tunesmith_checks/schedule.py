@@ -27,7 +27,7 @@ class Stage(NamedTuple):
     niceness: int = 0
 
 
-# In the order of priority: real pods take longest, so they come first, and stages that are done soon fill the gaps.
+# In the order of priority. Real pods come first, as they take longest; beside them run stages that are done soon.
 # A stage's cores are what it was measured to use: pods, the control plane and the engine wait half of their time.
 STAGES = (
     Stage("setup-tools", 1.0, 1),
@@ -36,13 +36,13 @@ STAGES = (
     Stage("images", 1.0, 2, after=("setup-cluster", "setup-trainer")),
     Stage("test-e2e", 0.7, 8, after=("images",)),
     Stage("test-control-plane", 0.7, 4, after=("setup-cluster",)),
+    Stage("test-unit", 0.6, 1, after=("setup-cluster",), niceness=5),
+    Stage("lint", 0.6, 1, after=("setup-trainer",), niceness=5),
+    Stage("test-storage", 0.5, 1, after=("setup-cluster",), niceness=2),
     Stage("test-trainer", 0.8, 5, after=("setup-trainer", "setup-cluster"), niceness=5),
     Stage("test-engine", 0.5, 5, after=("setup-trainer",), niceness=2),
-    Stage("test-image", 1.1, 6, after=("images",), niceness=2),
     Stage("test-data", 0.9, 3, after=("setup-trainer", "setup-cluster"), niceness=5),
-    Stage("test-unit", 0.5, 1, after=("setup-cluster",), niceness=5),
-    Stage("test-storage", 0.5, 1, after=("setup-cluster",), niceness=2),
-    Stage("lint", 0.5, 1, after=("setup-trainer",), niceness=5),
+    Stage("test-image", 1.1, 6, after=("images",), niceness=2),
 )
 
 
