@@ -136,7 +136,7 @@ def _run_worker(command: Sequence[str], environment: Mapping[str, str], output: 
     code = 1
     try:
         os.setsid()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
+        for number in (signal.SIGTERM, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _take_over(environment, output)
