@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tunesmith_cluster.api import ApiError
 from tunesmith_cluster.client import KubectlError, eventually
 from tunesmith_cluster.fake import ControlPlane
 
@@ -145,6 +146,11 @@ def test_a_termination_message_that_a_kubelet_would_cut_is_refused(control_plane
 @pytest.mark.parametrize("kind", ["ns", "namespace", "namespaces", "Namespace"])
 def test_an_object_is_read_by_any_name_of_its_kind(control_plane: ControlPlane, kind: str) -> None:
     assert control_plane.get(kind, "kube-system")["kind"] == "Namespace"
+
+
+def test_a_kind_that_is_not_there_is_named(control_plane: ControlPlane) -> None:
+    with pytest.raises(ApiError, match="no kind 'unicorn'"):
+        control_plane.get("unicorn", "any")
 
 
 def test_kinds_of_groups_have_full_names(control_plane: ControlPlane) -> None:

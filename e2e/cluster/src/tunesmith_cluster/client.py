@@ -87,7 +87,7 @@ class ClusterClient:
         """One object, by any name of its kind that kubectl knows.
 
         Raises:
-            ApiError: it does not exist.
+            ApiError: it, or its kind, does not exist.
         """
         return self.api.get(f"{self._collection(kind, namespace)}/{name}")
 
@@ -96,6 +96,8 @@ class ClusterClient:
         name = kind.lower()
         if name not in self._resources:
             self._resources = self._discover()
+        if name not in self._resources:
+            raise ApiError(404, "NotFound", f"the API server has no kind {kind!r}: are its CRDs installed?")
         prefix, resource = self._resources[name]
         scope = f"/namespaces/{namespace}" if resource["namespaced"] else ""
         return f"{prefix}{scope}/{resource['name']}"
