@@ -1,6 +1,8 @@
 """Settings of the operator's installation that built objects need."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +15,8 @@ class Environment:
         operator_url: ``https://service.namespace.svc:port`` at which pods reach the operator.
         ca_bundle: PEM of the authority that signed the operator's certificate.
         lost_pod_seconds: how long beyond its grace period a pod may take to end: its node may have gone silent.
+        gpu_runtime_class: default RuntimeClass of pods with GPUs; empty: that of the node.
+        gpu_tolerations: tolerations of all pods with GPUs, beside that of the taint ``nvidia.com/gpu``.
     """
 
     trainer_image: str
@@ -20,3 +24,5 @@ class Environment:
     operator_url: str
     ca_bundle: str
     lost_pod_seconds: float = 300.0
+    gpu_runtime_class: str = ""
+    gpu_tolerations: tuple[Mapping[str, Any], ...] = ()
