@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .build import build_images
 from .buildah import layout_path
-from .catalog import IMAGES
+from .catalog import IMAGES, RELEASED_IMAGES, Image
 from .layout import write_archive
 from .load import load_image
 from .model import install_model
@@ -59,12 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _chosen(options: argparse.Namespace) -> list[str]:
-    return list(IMAGES) if options.image == "all" else [options.image]
+def _chosen(options: argparse.Namespace) -> list[Image]:
+    return list(RELEASED_IMAGES) if options.image == "all" else [IMAGES[options.image]]
 
 
 def _build(options: argparse.Namespace) -> None:
-    built = build_images(IMAGES[name] for name in _chosen(options))
+    built = build_images(_chosen(options))
     if options.json:
         print(json.dumps({"images": built.refs, "seconds": built.seconds}))
     else:
@@ -73,7 +73,7 @@ def _build(options: argparse.Namespace) -> None:
 
 def _load(options: argparse.Namespace) -> None:
     ctr = ["ctr", "--address", options.address, "--namespace", "k8s.io"]
-    for ref in build_images(IMAGES[name] for name in _chosen(options)).refs.values():
+    for ref in build_images(_chosen(options)).refs.values():
         load_image(ref, ctr)
         print(ref)
 
