@@ -43,6 +43,7 @@ class Image:
 _CONTRACT = ("contract/pyproject.toml", "contract/src")
 _STORAGE = ("storage/pyproject.toml", "storage/src")
 _DATA = ("data/pyproject.toml", "data/src")
+_GPU = ("gpu/pyproject.toml", "gpu/src")
 
 _ENGINE_PINS = "serving-image/requirements-engine.txt"
 _ENGINE_GPU_PINS = "serving-image/requirements-engine-gpu.txt"
@@ -50,14 +51,16 @@ _TORCH_PINS = "images/torch/requirements.txt"
 _TORCH_CUDA_12_PINS = "images/torch/requirements-cuda12.txt"
 _TRAINER_PINS = "trainer-image/requirements.txt"
 _TRAINER_CUDA_12_PINS = "trainer-image/requirements-cuda12.txt"
-_TRAINER_SOURCES = ("trainer-image/pyproject.toml", "trainer-image/src", *_CONTRACT, *_STORAGE, *_DATA)
+_TRAINER_SOURCES = ("trainer-image/pyproject.toml", "trainer-image/src", *_CONTRACT, *_STORAGE, *_DATA, *_GPU)
 _SERVING_SOURCES = (
     "serving-image/requirements.txt",
     "serving-image/engine.sh",
     "serving-image/pyproject.toml",
     "serving-image/src",
+    "serving-image/engine",
     *_CONTRACT,
     *_STORAGE,
+    *_GPU,
 )
 
 TORCH = Image("torch", "images/torch/Dockerfile", (_TORCH_PINS,), is_run=False)
