@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-SOURCES := contract/src storage/src operator/src serving-image/src data/src trainer-image/src e2e/checks/src e2e/cluster/src e2e/images/src e2e/demo/src docs/generate/src tests/support e2e/tests/support
+SOURCES := contract/src storage/src gpu/src operator/src serving-image/src serving-image/engine/src data/src trainer-image/src e2e/checks/src e2e/cluster/src e2e/images/src e2e/demo/src docs/generate/src tests/support e2e/tests/support
 empty :=
 space := $(empty) $(empty)
 export PYTHONPATH := $(subst $(space),:,$(addprefix $(CURDIR)/,$(SOURCES)))
@@ -15,10 +15,10 @@ dev = $$(python3 -m tunesmith_images venv dev)/bin
 trainer = $$(python3 -m tunesmith_images venv trainer)/bin
 # Tests that need no process but their own; those with a stage of their own; and all others, so that none is left out.
 pure := tests/contract tests/api tests/decide tests/manifests tests/checks
-staged := $(addprefix tests/,data trainer storage harness control_plane image)
+staged := $(addprefix tests/,data trainer engine_start storage harness control_plane image)
 unit := $(filter-out $(pure) $(staged) tests/support, $(patsubst %/,%,$(wildcard tests/*/)))
 # What mypy checks in the environment of the trainer: that of development lacks torch.
-torch := data/src trainer-image/src tests/data tests/trainer \
+torch := data/src gpu/src serving-image/engine/src trainer-image/src tests/data tests/engine_start tests/trainer \
 	$(addprefix tests/support/,argilla_server browser.py models rows stages training_memory)
 # The cache lies in the environment, so that all checkouts share it; its database serves one process at a time.
 mypy = environment=$$(python3 -m tunesmith_images venv $(1)) && \
@@ -46,6 +46,8 @@ test-long: ## The long form of property tests, fuzzing and simulations, seeded a
 	@$(dev)/pytest -q $(long) $(pure) --junitxml=$(RESULTS)/pure-long.xml
 	@$(dev)/pytest -q $(long) $(unit) --junitxml=$(RESULTS)/unit-long.xml
 	@$(trainer)/pytest -q $(long) tests/data tests/trainer --junitxml=$(RESULTS)/trainer-long.xml
+	@$(dev)/pytest -q --long --timeout=0 -m long tests/image --junitxml=$(RESULTS)/image-long.xml
+	@$(dev)/pytest -q tests/image --trainer-image trainer-cuda12 --junitxml=$(RESULTS)/image-cuda12.xml
 
 test-unit: ## Contract, operator, agent, checks, image builder, chart, docs: no cluster
 	@$(dev)/pytest -q $(pure) --junitxml=$(RESULTS)/pure.xml
@@ -58,7 +60,7 @@ test-data: ## Data preparation: reading, cleaning, quality, labels, generation, 
 	@OMP_NUM_THREADS=1 $(trainer)/pytest -q tests/data --junitxml=$(RESULTS)/data.xml
 
 test-trainer: ## Trainer: training, checkpoints, evaluation, on tiny models
-	@OMP_NUM_THREADS=1 $(trainer)/pytest -q tests/trainer --junitxml=$(RESULTS)/trainer.xml
+	@OMP_NUM_THREADS=1 $(trainer)/pytest -q tests/trainer tests/engine_start --junitxml=$(RESULTS)/trainer.xml
 
 test-control-plane: ## Operator, CRDs and cluster tools against a real API server, controller-manager and kwok
 	@$(dev)/pytest -q $(two) -p tunesmith_cluster.pytest_plugin tests/harness tests/control_plane --junitxml=$(RESULTS)/control-plane.xml
@@ -102,7 +104,7 @@ crds: ## Generate crds/*.yaml from the API models, and the field reference from 
 docs: ## Generate the field reference, the chart's values and the troubleshooting page
 	@$(dev)/python -m tunesmith_docs
 
-.PHONY: bootstrap setup setup-tools setup-cluster setup-trainer images pins cluster-up cluster-down control-plane-up control-plane-down
+.PHONY: bootstrap setup setup-tools setup-cluster setup-trainer images images-cpu pins cluster-up cluster-down control-plane-up control-plane-down
 bootstrap: ## Make sure of a Python that can make virtual environments
 	@./e2e/bootstrap.sh
 
@@ -120,8 +122,11 @@ setup-trainer: ## The virtual environments of the trainer's tests and of data pr
 	@python3 -m tunesmith_images venv trainer
 	@python3 -m tunesmith_images venv data
 
-images: ## Build the images from the project's Dockerfiles (cached by content)
+images: ## Build the images from the project's Dockerfiles: serving for CPUs and for GPUs (cached by content)
 	@$(dev)/python -m tunesmith_images build all
+
+images-cpu: ## Build those that the tests and the demo run: all but serving for GPUs
+	@$(dev)/python -m tunesmith_images build cpu
 
 pins: ## Resolve requirements*.in again into requirements*.txt with hashes
 	@./e2e/images/pins.sh

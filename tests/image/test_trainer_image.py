@@ -25,7 +25,7 @@ from tunesmith_contract.run_config import AdapterType, Metric, OutputFormat
 from tunesmith_contract.uris import MOUNT_ROOT, Scheme
 from tunesmith_images import buildah
 from tunesmith_images.build import build_images
-from tunesmith_images.catalog import TRAINER
+from tunesmith_images.catalog import Image
 from tunesmith_images.container import ContainerImage, Mount, open_image
 from tunesmith_images.model import ensure_model
 
@@ -165,11 +165,12 @@ def succeeded(ended: Ended) -> RunReport:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(trainer_image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The built image, two tiny models made in it, rows, and a server of each store."""
     folder = tmp_path_factory.mktemp("world")
     with ExitStack() as stack:
-        image = stack.enter_context(open_image(build_images([TRAINER], buildah).refs[TRAINER.name]))
+        [ref] = build_images([trainer_image], buildah).refs.values()
+        image = stack.enter_context(open_image(ref))
         host = PodHost(image, folder)
         s3 = stack.enter_context(run_s3(_made(folder / "s3")))
         account = stack.enter_context(run_gcs(_made(folder / "gs")))

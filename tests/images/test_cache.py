@@ -1,13 +1,26 @@
 """A build's key follows its content, and nothing else."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
+from string import Template
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith_images.cache import cache_dir, content_key, source_files
-from tunesmith_images.catalog import IMAGES, OPERATOR, SERVING, TORCH, TRAINER, Image
+from tunesmith_images.catalog import (
+    IMAGES,
+    OPERATOR,
+    SERVING,
+    SERVING_GPU,
+    TORCH,
+    TORCH_CUDA_12,
+    TRAINER,
+    TRAINER_CUDA_12,
+    Image,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,25 +75,77 @@ def test_a_parent_changes_its_children(tree: Path) -> None:
     assert parent.key(tree, "base") != parent.key(tree, "other base")
 
 
-def test_each_dockerfile_copies_only_what_its_key_covers() -> None:
-    for image in (TORCH, *IMAGES.values()):
-        for line in (ROOT / image.dockerfile).read_text().splitlines():
-            if line.startswith("COPY "):
-                source = line.split()[1].replace(
-                    "${ENGINE_REQUIREMENTS}", "serving-image/requirements-engine.txt"
-                )
-                assert any(given == source or given.startswith(f"{source}/") for given in image.inputs), line
+@pytest.mark.parametrize("image", [TORCH, TORCH_CUDA_12, *IMAGES.values()], ids=lambda image: image.name)
+def test_each_dockerfile_copies_only_what_its_key_covers(image: Image) -> None:
+    lines = (ROOT / image.dockerfile).read_text().splitlines()
+    defaults = dict(line.removeprefix("ARG ").split("=", 1) for line in lines if line.startswith("ARG "))
+    assert image.arguments.keys() <= defaults.keys()
+    for line in lines:
+        if line.startswith("COPY "):
+            source = Template(line.split()[1]).substitute(defaults | image.arguments)
+            assert any(given == source or given.startswith(f"{source}/") for given in image.inputs), line
 
 
-def test_trainer_and_engine_share_one_torch() -> None:
-    def pin(path: str) -> list[str]:
+def test_a_build_argument_changes_the_key(tree: Path) -> None:
+    for name in ("Dockerfile", ".dockerignore"):
+        (tree / name).write_text(name)
+    plain = Image("image", "Dockerfile", ("src",))
+    keys = {
+        replace(plain, arguments=arguments).key(tree, "base")
+        for arguments in ({}, {"PINS": "a"}, {"PINS": "b"}, {"OTHER": "a"})
+    }
+    assert len(keys) == 4
+
+
+def _torch_pins(path: str) -> dict[str, str]:
+    """Version by package of what comes with torch; one environment must hold one of each."""
+    lines = (ROOT / path).read_text().splitlines()
+    pairs = [
+        line.split(" ")[0].split("==")
+        for line in lines
+        if line.startswith(("torch==", "triton==", "nvidia-"))
+    ]
+    return {name.partition("[")[0]: version for name, version in pairs}
+
+
+@pytest.mark.parametrize(
+    ("base", "children"),
+    [
+        (
+            "images/torch/requirements.txt",
+            [
+                "trainer-image/requirements.txt",
+                "serving-image/requirements-engine.txt",
+                "serving-image/requirements-engine-gpu.txt",
+            ],
+        ),
+        (
+            "images/torch/requirements-cuda12.txt",
+            ["trainer-image/requirements-cuda12.txt", "serving-image/requirements-engine-gpu-cuda12.txt"],
+        ),
+    ],
+)
+def test_what_is_installed_on_the_base_image_keeps_its_torch(base: str, children: list[str]) -> None:
+    shared = _torch_pins(base)
+    for child in children:
+        assert _torch_pins(child).items() >= shared.items(), child
+
+
+def test_both_trainers_differ_in_cuda_alone() -> None:
+    def pins(path: str) -> dict[str, str]:
         lines = (ROOT / path).read_text().splitlines()
-        return [line for line in lines if line.startswith(("torch==", "triton==", "nvidia-"))]
+        return dict(line.split(" ")[0].split("==") for line in lines if re.match(r"[a-z0-9]\S*==", line))
 
-    shared = pin("images/torch/requirements.txt")
-    assert shared == pin("trainer-image/requirements.txt") == pin("serving-image/requirements-engine.txt")
+    newer, older = pins("trainer-image/requirements.txt"), pins("trainer-image/requirements-cuda12.txt")
+    different = {name for name in newer.keys() | older.keys() if newer.get(name) != older.get(name)}
+    assert {name for name in different if not name.startswith(("nvidia-", "cuda-"))} == {"torch", "triton"}
+    assert older["nvidia-cuda-runtime-cu12"].startswith("12.")
+
+
+def test_only_images_with_torch_have_a_parent() -> None:
     assert OPERATOR.parents == {}
-    assert TRAINER.parents == SERVING.parents
+    assert TRAINER.parents == SERVING.parents == SERVING_GPU.parents == {"TORCH_BASE_IMAGE": TORCH}
+    assert TRAINER_CUDA_12.parents == {"TORCH_BASE_IMAGE": TORCH_CUDA_12}
 
 
 def test_the_cache_is_outside_the_work_tree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -20,12 +20,12 @@ from tunesmith_contract.report import GPUReason, RunReport, parse_report
 from tunesmith_contract.run_config import AnyConfig, EvaluateConfig, TrainConfig
 from tunesmith_data.failures import InfrastructureError
 from tunesmith_data.pod.storage import Storage
+from tunesmith_gpu.facts import DeviceFacts, GPUFacts
+from tunesmith_gpu.probe import _multiply, find_library, gather_facts, read_driver_version
 from tunesmith_trainer import worker
 from tunesmith_trainer.gpu import preflight
 from tunesmith_trainer.gpu.device import uses_gpu, worker_device
-from tunesmith_trainer.gpu.facts import DeviceFacts, GPUFacts
 from tunesmith_trainer.gpu.preflight import check_gpus
-from tunesmith_trainer.gpu.probe import _multiply, find_library, gather_facts, read_driver_version
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.distributed.parallel import any_worker, deepspeed_settings
 from tunesmith_trainer.train.distributed.rendezvous import start_single_process_group
@@ -199,7 +199,7 @@ def test_torch_is_asked_for_its_reasons(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"GPU of number {index}")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
-    monkeypatch.setattr("tunesmith_trainer.gpu.probe._multiply", lambda device: f"fails on {device}")
+    monkeypatch.setattr("tunesmith_gpu.probe._multiply", lambda device: f"fails on {device}")
     facts = gather_facts([1, 2])
     assert facts.usable == 2
     assert facts.devices == (DeviceFacts(1, "GPU of number 1", (9, 0), "fails on cuda:1"),)

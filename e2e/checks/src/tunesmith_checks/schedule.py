@@ -33,8 +33,8 @@ STAGES = (
     Stage("setup-tools", 1.0, 1),
     Stage("setup-cluster", 1.5, 4, after=("setup-tools",)),
     Stage("setup-trainer", 0.5, 1, after=("setup-tools",)),
-    Stage("images", 1.0, 2, after=("setup-cluster", "setup-trainer")),
-    Stage("test-e2e", 0.7, 8, after=("images",)),
+    Stage("images-cpu", 1.0, 2, after=("setup-cluster", "setup-trainer")),
+    Stage("test-e2e", 0.7, 8, after=("images-cpu",)),
     Stage("test-control-plane", 0.7, 4, after=("setup-cluster",)),
     Stage("test-unit", 0.6, 1, after=("setup-cluster",), niceness=5),
     Stage("lint", 0.6, 1, after=("setup-trainer",), niceness=5),
@@ -42,7 +42,7 @@ STAGES = (
     Stage("test-trainer", 0.8, 5, after=("setup-trainer", "setup-cluster"), niceness=5),
     Stage("test-engine", 0.5, 5, after=("setup-trainer",), niceness=2),
     Stage("test-data", 0.9, 3, after=("setup-trainer", "setup-cluster"), niceness=5),
-    Stage("test-image", 1.1, 6, after=("images",), niceness=2),
+    Stage("test-image", 1.1, 6, after=("images-cpu",), niceness=2),
 )
 
 

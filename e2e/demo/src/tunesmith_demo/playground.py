@@ -12,7 +12,7 @@ from tunesmith_cluster.node import NODE_NAME, socket_path
 from tunesmith_cluster.node import PROGRAMS as NODE_PROGRAMS
 from tunesmith_cluster.volumes import STORAGE_CLASS, build_storage_class, build_volume
 from tunesmith_images.build import build_images
-from tunesmith_images.catalog import IMAGES, REGISTRY
+from tunesmith_images.catalog import CPU_IMAGES, REGISTRY
 from tunesmith_images.container import open_image
 from tunesmith_images.load import load_image
 from tunesmith_images.model import ensure_model
@@ -43,7 +43,7 @@ class Playground:
 
     def build(self) -> dict[str, str]:
         """Build the images that are not there yet; their names by ``operator``, ``trainer``, ``serving``."""
-        return dict(build_images(IMAGES.values()).refs)
+        return dict(build_images(CPU_IMAGES).refs)
 
     @property
     def programs(self) -> tuple[str, ...]:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from .build import build_images
 from .buildah import layout_path
-from .catalog import IMAGES
+from .catalog import CPU_IMAGES, IMAGES, RELEASED_IMAGES, Image
 from .layout import write_archive
 from .load import load_image
 from .model import install_model
 from .run import BuildError
 from .system import ensure_browser
 from .venvs import REQUIREMENTS, make_environment
+
+_GROUPS = {"all": RELEASED_IMAGES, "cpu": CPU_IMAGES}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,12 +34,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
 
     build = commands.add_parser("build", help="build images that are not there yet; print their names")
-    build.add_argument("image", nargs="?", choices=[*IMAGES, "all"], default="all")
+    build.add_argument("image", nargs="?", choices=[*IMAGES, *_GROUPS], default="all")
     build.add_argument("--json", action="store_true", help="print names and times of the stages as JSON")
     build.set_defaults(run=_build)
 
     load = commands.add_parser("load", help="build, then import into a cluster's containerd what it lacks")
-    load.add_argument("image", nargs="?", choices=[*IMAGES, "all"], default="all")
+    load.add_argument("image", nargs="?", choices=[*IMAGES, *_GROUPS], default="all")
     load.add_argument("--address", default="/run/containerd/containerd.sock", help="containerd's socket")
     load.set_defaults(run=_load)
 
@@ -59,12 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _chosen(options: argparse.Namespace) -> list[str]:
-    return list(IMAGES) if options.image == "all" else [options.image]
+def _chosen(options: argparse.Namespace) -> list[Image]:
+    return list(_GROUPS.get(options.image, ())) or [IMAGES[options.image]]
 
 
 def _build(options: argparse.Namespace) -> None:
-    built = build_images(IMAGES[name] for name in _chosen(options))
+    built = build_images(_chosen(options))
     if options.json:
         print(json.dumps({"images": built.refs, "seconds": built.seconds}))
     else:
@@ -73,7 +75,7 @@ def _build(options: argparse.Namespace) -> None:
 
 def _load(options: argparse.Namespace) -> None:
     ctr = ["ctr", "--address", options.address, "--namespace", "k8s.io"]
-    for ref in build_images(IMAGES[name] for name in _chosen(options)).refs.values():
+    for ref in build_images(_chosen(options)).refs.values():
         load_image(ref, ctr)
         print(ref)
 

@@ -43,7 +43,7 @@ def build(image: Image, ref: str, parents: dict[str, str], stages: Stages) -> No
         base_ref = _ensure_base()
     with stages.stage(f"{image.name}: wheels"):
         download(image)
-    arguments = {"BASE_IMAGE": base_ref, **parents}
+    arguments = {"BASE_IMAGE": base_ref, **parents, **image.arguments}
     with stages.stage(f"{image.name}: build"):
         _bud(image, ref, arguments)
     if image.is_run:

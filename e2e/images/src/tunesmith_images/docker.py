@@ -24,7 +24,7 @@ def _has(ref: str) -> bool:
 
 def build(image: Image, ref: str, parents: dict[str, str], stages: Stages) -> None:
     """Build `image` as `ref` on its parents (build argument to ref)."""
-    settings = [f"--build-arg={name}={value}" for name, value in parents.items()]
+    settings = [f"--build-arg={name}={value}" for name, value in (parents | image.arguments).items()]
     with stages.stage(f"{image.name}: build"):
         dockerfile = REPOSITORY / image.dockerfile
         run(["docker", "build", "--quiet", *settings, f"--file={dockerfile}", f"--tag={ref}", REPOSITORY])

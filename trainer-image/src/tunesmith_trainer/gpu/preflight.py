@@ -5,10 +5,10 @@ from collections.abc import Mapping
 
 from tunesmith_contract.run_config import AnyConfig
 from tunesmith_data.failures import InfrastructureError
+from tunesmith_gpu.judgment import find_problem
+from tunesmith_gpu.probe import gather_facts
 
 from .device import requested_gpus
-from .judgment import find_problem
-from .probe import gather_facts
 
 _log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.report import TERMINATION_MESSAGE_BYTES, Failure, GPUReason, RunReport
-from tunesmith_trainer.gpu.facts import DeviceFacts, GPUFacts
-from tunesmith_trainer.gpu.judgment import find_problem, is_too_old, runs_on
+from tunesmith_gpu.facts import DeviceFacts, GPUFacts
+from tunesmith_gpu.judgment import find_problem, is_too_old, runs_on
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
 H100 = DeviceFacts(0, "NVIDIA H100 80GB HBM3", (9, 0))

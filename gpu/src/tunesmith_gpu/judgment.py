@@ -44,12 +44,15 @@ class Problem:
     message: str
 
 
-def find_problem(facts: GPUFacts, requested: int) -> Problem | None:
+def find_problem(
+    facts: GPUFacts, requested: int, minimum: tuple[int, int] = BFLOAT16_CAPABILITY
+) -> Problem | None:
     """The first thing that keeps a worker from its GPUs; None where all of them can be used.
 
     Args:
         facts: the worker's GPUs, driver and torch.
         requested: number of GPUs that its pod asks for.
+        minimum: compute capability (major, minor) that the worker needs.
     """
     if facts.usable < requested:
         problem = _missing_gpus(facts, requested)
@@ -57,7 +60,7 @@ def find_problem(facts: GPUFacts, requested: int) -> Problem | None:
             problem.reason, f"{problem.message}. {_describe_driver(facts)}{_quote(facts.complaint)}"
         )
     for device in facts.devices:
-        problem_of_device = _device_problem(device, facts)
+        problem_of_device = _device_problem(device, facts, minimum)
         if problem_of_device is not None:
             return problem_of_device
     return None
@@ -116,16 +119,15 @@ def _newer_driver(cuda: str) -> str:
     return f"CUDA {cuda} of this image needs {needed}: update the node's, or use an image built for an older CUDA"
 
 
-def _device_problem(device: DeviceFacts, facts: GPUFacts) -> Problem | None:
+def _device_problem(device: DeviceFacts, facts: GPUFacts, minimum: tuple[int, int]) -> Problem | None:
     gpu = f"GPU {device.index} ({device.name}, compute capability {_dotted(device.capability)})"
-    if device.capability < BFLOAT16_CAPABILITY:
-        needed = _dotted(BFLOAT16_CAPABILITY)
+    if device.capability < minimum:
+        needs_bfloat16 = minimum == BFLOAT16_CAPABILITY
+        lack = "has no bfloat16, in which runs on GPUs compute" if needs_bfloat16 else "is too old"
         advice = (
             "use an Ampere GPU or a later one (A10, A100, L4, H100), or ask for no GPU to compute on the CPU"
         )
-        message = (
-            f"{gpu} has no bfloat16, in which runs on GPUs compute; it needs {needed} or higher: {advice}"
-        )
+        message = f"{gpu} {lack}; it needs {_dotted(minimum)} or higher: {advice}"
         return Problem(GPUReason.UNSUPPORTED_GPU, message)
     if not runs_on(device.capability, facts.architectures) or _NO_KERNEL in device.error:
         built = f"torch {facts.torch} of this image is built for {' '.join(facts.architectures)}"

@@ -1,0 +1,1 @@
+"""Start of vLLM's server in a serving pod."""
