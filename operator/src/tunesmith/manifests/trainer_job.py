@@ -59,7 +59,6 @@ KEEP_IPC_LOCK = (
 )
 
 _CACHE = str(MOUNT_ROOT / "cache")
-_ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 
 _NOT_PLACEMENT = frozenset(
     {"labels", "annotations", "volumes", "volumeMounts", "terminationGracePeriodSeconds"}
@@ -276,9 +275,6 @@ def _environment_variables(
         values["HF_HUB_OFFLINE"] = "1"
     if pod.cache:
         values[MODEL_CACHE_ENV] = f"{_CACHE}/{HUB_CACHE}"
-    if pod.gpus and not {variable.name for variable in pod.env} & set(_ALLOCATOR):
-        # Segments that grow leave no gaps between them: fewer runs end because memory is in pieces.
-        values["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
     variables = environment_variables(values, pod.env)
     if "OMP_NUM_THREADS" not in {variable.name for variable in pod.env}:
         # OpenMP starts a thread for each core of the node, whatever the container's limit; without a limit these
