@@ -35,7 +35,7 @@ from tunesmith_contract.layout import CHECKPOINT_FILE_ENV
 from tunesmith_contract.report import Checkpoint, Failure, Outcome, RunReport, parse_report
 from tunesmith_data.pod.redaction import Redactor
 
-from .cgroup import count_oom_kills
+from tunesmith_trainer.cgroup import count_oom_kills
 
 LOG_TAIL_CHARACTERS = 3000
 #: Time between SIGTERM and SIGKILL for the other workers after one has failed.
