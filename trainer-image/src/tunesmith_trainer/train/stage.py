@@ -1,6 +1,7 @@
 """Train stage: prepared rows in, published artifact and committed report out."""
 
 import math
+from dataclasses import replace
 
 import torch
 from transformers import set_seed
@@ -35,7 +36,13 @@ from tunesmith_trainer.train.callbacks.step_callbacks import (
     StopWhenDiverged,
     raise_diverged,
 )
-from tunesmith_trainer.train.distributed.parallel import consolidated_weights, gang, is_first_rank
+from tunesmith_trainer.train.distributed.control_group import broadcast_from_first, wait_for_all
+from tunesmith_trainer.train.distributed.parallel import (
+    consolidated_weights,
+    gang,
+    is_first_of_node,
+    is_first_rank,
+)
 from tunesmith_trainer.train.publish import publish_result
 
 from .context import TrainingContext
@@ -58,8 +65,10 @@ def train(
         Preempted: a pod received SIGTERM; the state is committed as a checkpoint.
         StageError: the run can't succeed.
     """
-    BucketCheckpoints(workspace).pull()
     with gang(config, preemption):
+        if is_first_of_node():
+            BucketCheckpoints(workspace).pull()
+        wait_for_all()
         return _train(config, storage, workspace, ResumableTraining(config, workspace, preemption))
 
 
@@ -67,7 +76,9 @@ def _train(
     config: TrainConfig, storage: Storage, workspace: Workspace, loop: ResumableTraining
 ) -> RunReport | None:
     rows = load_prepared(workspace.prepared, config.dataset_digest)
-    start = find_starting_point(config, storage, check_revision=is_first_rank())
+    start = find_starting_point(config, storage, verify=is_first_rank())
+    # Reading all bytes of a large base takes minutes: the others wait before they load it in parts.
+    start = replace(start, revision=broadcast_from_first(start.revision))
     selection = CheckpointSelection(config.method, config.early_stopping)
     stop, meter = StopEarly(selection), ThroughputMeter()
     training = _build_context(config, start, storage, workspace, rows, loop)
@@ -77,7 +88,7 @@ def _train(
     training.callbacks.extend([AnnounceMetrics(selection), stop, meter, *loop.callbacks, StopWhenDiverged()])
     trainer = build_trainer(training)
     meter.seconds = loop.run(trainer)
-    best_step = load_best_checkpoint(trainer, selection, workspace.checkpoints)
+    best_step = load_best_checkpoint(trainer, selection, loop.folder)
     model = trainer.accelerator.unwrap_model(trainer.model)
     if config.adapter is None and torch.cuda.is_available():
         model.to(torch.bfloat16)  # the precision of the stored weights

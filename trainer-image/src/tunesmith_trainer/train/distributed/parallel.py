@@ -15,6 +15,7 @@ from tunesmith_contract.run_config import AdapterType, Hyperparameters, Offload,
 from tunesmith_data.failures import UserError
 from tunesmith_trainer.preemption import Preemption
 
+from .control_group import end_groups
 from .rendezvous import join_gang, read_rendezvous, start_single_process_group
 
 _ZERO_STAGES = {Parallelism.ZERO2: 2, Parallelism.ZERO3: 3}
@@ -56,8 +57,7 @@ def gang(config: TrainConfig, preemption: Preemption) -> Iterator[None]:
     yield
     del config_reference
     # Only after success: destroying a group may wait for a lost member.
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    end_groups()
 
 
 def deepspeed_settings(config: TrainConfig) -> dict[str, Any] | None:
@@ -98,6 +98,16 @@ def accumulation_steps(batch: int, micro_batch: int, world: int) -> int:
 def world_size() -> int:
     """Number of workers of the run."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def ranks_per_node() -> int:
+    """Number of workers of each pod."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def is_first_of_node() -> bool:
+    """True on the first worker of each pod."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 def is_first_rank() -> bool:
@@ -177,15 +187,6 @@ def _build_zero(config: TrainConfig, on_gpu: bool) -> dict[str, Any]:
     return zero
 
 
-def broadcast_from_first(value: Any) -> Any:
-    """Value of the first rank, on all ranks; all of them must call it."""
-    if not dist.is_initialized():
-        return value
-    values = [value]
-    dist.broadcast_object_list(values)
-    return values[0]
-
-
 def any_worker(condition: bool) -> bool:
     """True on all ranks if the condition holds on any of them; all must call it."""
     if not dist.is_initialized():
@@ -208,9 +209,3 @@ def consolidated_weights(trainer: Any) -> dict[str, torch.Tensor] | None:
         exclude_frozen_parameters=isinstance(trainer.model, PeftModel)
     )
     return weights
-
-
-def barrier() -> None:
-    """Wait for all workers."""
-    if dist.is_initialized():
-        dist.barrier()
