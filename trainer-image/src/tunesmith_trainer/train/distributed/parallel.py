@@ -12,6 +12,7 @@ from transformers.integrations import HfDeepSpeedConfig
 
 from tunesmith_contract.layout import MICRO_BATCH_ENV
 from tunesmith_contract.run_config import AdapterType, Hyperparameters, Offload, Parallelism, TrainConfig
+from tunesmith_contract.shared_rules.defaults import accumulates_in_float32
 from tunesmith_data.failures import UserError
 from tunesmith_trainer.preemption import Preemption
 
@@ -156,11 +157,18 @@ def build_deepspeed_config(
         "train_batch_size": micro_batch * accumulation * world,
         "gradient_clipping": config.hyperparameters.max_grad_norm,
         "bf16": {"enabled": on_gpu},
+        "data_types": gradient_types(accumulation, on_gpu=on_gpu),
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
         "zero_optimization": _build_zero(config, on_gpu),
         "steps_per_print": 2**31,
     }
+
+
+def gradient_types(accumulation: int, *, on_gpu: bool) -> dict[str, str]:
+    """DeepSpeed's ``data_types``: the type in which the gradients of ``accumulation`` passes are added up."""
+    bfloat16 = on_gpu and not accumulates_in_float32(accumulation)
+    return {"grad_accum_dtype": "bf16" if bfloat16 else "fp32"}
 
 
 def _build_zero(config: TrainConfig, on_gpu: bool) -> dict[str, Any]:
