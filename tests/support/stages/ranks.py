@@ -14,7 +14,7 @@ from tunesmith_trainer.train.distributed.control_group import end_groups
 from tunesmith_trainer.train.distributed.rendezvous import join_gang, read_rendezvous
 
 #: A rank that says nothing for so long hangs.
-SECONDS = 60
+SECONDS = 240
 
 
 def run_ranks(
