@@ -13,16 +13,16 @@ from transformers import TrainerControl, TrainerState
 from tunesmith_contract.report import Checkpoint
 from tunesmith_contract.run_config import Checkpoints, Parallelism
 from tunesmith_contract.uris import parse_uri
-from tunesmith_data.pod.storage import file_digest
+from tunesmith_data.pod.storage import file_digest, sync
 from tunesmith_trainer.checkpoints import digests
 from tunesmith_trainer.checkpoints.announcement import CheckpointAnnouncer
-from tunesmith_trainer.checkpoints.digests import split_evenly, writer_of
+from tunesmith_trainer.checkpoints.digests import matching_files, split_evenly, writer_of
 from tunesmith_trainer.checkpoints.folder import CheckpointFolder, is_complete, step_of
 from tunesmith_trainer.checkpoints.writer_lease import LeaseHolder, WriterLease
 from tunesmith_trainer.train.callbacks.step_callbacks import CommitCheckpoints, UploadCheckpoints
 from tunesmith_trainer.train.distributed import shared_digests
 from tunesmith_trainer.train.distributed.control_group import WAIT_SECONDS_ENV
-from tunesmith_trainer.train.distributed.parallel import any_worker
+from tunesmith_trainer.train.distributed.parallel import any_worker, is_first_rank
 from tunesmith_trainer.train.distributed.rendezvous import SILENCE_SECONDS_ENV
 from tunesmith_trainer.train.distributed.shared_digests import search_together
 from tunesmith_trainer.train.methods.trainer_mixins import WaitForSavedModel
@@ -64,7 +64,7 @@ class Run:
     def commit(self, step: int, world: int = 2) -> None:
         """The callback that every rank calls after it has saved."""
         commit = CommitCheckpoints(self.folder, Checkpoints(), Parallelism.ZERO2, Silent())
-        first = shared_digests.is_first_rank()
+        first = is_first_rank()
         state = TrainerState(global_step=step, max_steps=9, is_world_process_zero=first)
         arguments: Any = SimpleNamespace(world_size=world)
         commit.on_save(arguments, state, TrainerControl())
@@ -95,7 +95,7 @@ def slow_on_first(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function on a disk or in a bucket that takes longer than a step may, for the first rank alone."""
 
     def wait(*arguments: Any, **options: Any) -> Any:
-        if shared_digests.is_first_rank():
+        if is_first_rank():
             time.sleep(SLOW)
         return function(*arguments, **options)
 
@@ -103,13 +103,13 @@ def slow_on_first(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def commit_slowly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digests, "sync", slow_on_first(digests.sync))
-    run.save(0 if shared_digests.is_first_rank() else 1, 3)
+    monkeypatch.setattr(digests, "sync", slow_on_first(sync))
+    run.save(0 if is_first_rank() else 1, 3)
     run.commit(3)
 
 
 def verify_slowly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_digests, "matching_files", slow_on_first(shared_digests.matching_files))
+    monkeypatch.setattr(shared_digests, "matching_files", slow_on_first(matching_files))
     assert run.newest() == 2
 
 
@@ -126,7 +126,7 @@ def save_model_slowly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 def upload_slowly(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     upload = UploadCheckpoints(SimpleNamespace(mirror=None, checkpoints=run.folder.root))  # type: ignore[arg-type]
     monkeypatch.setattr(upload, "_checkpoints", SimpleNamespace(save=slow_on_first(lambda: None)))
-    state = TrainerState(is_world_process_zero=shared_digests.is_first_rank())
+    state = TrainerState(is_world_process_zero=is_first_rank())
     upload.on_save(None, state, TrainerControl())  # type: ignore[arg-type]
 
 

@@ -11,7 +11,6 @@ from tunesmith_trainer.train.callbacks.tracking import run_name, set_up_tracking
 from tunesmith_trainer.train.distributed.parallel import (
     accumulation_steps,
     deepspeed_settings,
-    gradient_types,
     micro_batch_size,
     world_size,
 )
@@ -88,9 +87,6 @@ def one_row_per_pass(arguments: Mapping[str, Any]) -> dict[str, Any]:
         "gradient_accumulation_steps": accumulation,
     }
     if arguments["deepspeed"]:
-        overrides["deepspeed"] = arguments["deepspeed"] | {
-            "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": accumulation,
-            "data_types": gradient_types(accumulation, on_gpu=arguments["bf16"]),
-        }
+        sizes = {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": accumulation}
+        overrides["deepspeed"] = arguments["deepspeed"] | sizes
     return {**arguments, **overrides}

@@ -172,8 +172,7 @@ def setup_of(model: ModelReport, run: TrainConfig, longest_row: int | None = Non
         adapter=adapter,
         adapter_weight=COMPUTE if quantized or run.parallelism is Parallelism.ZERO3 else FLOAT,
         accumulates=steps > 1,
-        # Packed rows may go through the model one by one.
-        float_gradients=accumulates_in_float32(steps * micro if packed else steps),
+        float_gradients=accumulates_in_float32(numbers.batch_size // devices),
         checkpointing=run.activation_checkpointing,
         has_head=method.reward is None,
         liger=model.architecture.startswith(LIGER),

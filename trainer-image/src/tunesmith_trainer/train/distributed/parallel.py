@@ -157,7 +157,7 @@ def build_deepspeed_config(
         "train_batch_size": micro_batch * accumulation * world,
         "gradient_clipping": config.hyperparameters.max_grad_norm,
         "bf16": {"enabled": on_gpu},
-        "data_types": gradient_types(accumulation, on_gpu=on_gpu),
+        "data_types": gradient_types(micro_batch * accumulation, on_gpu=on_gpu),
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
         "zero_optimization": _build_zero(config, on_gpu),
@@ -165,9 +165,9 @@ def build_deepspeed_config(
     }
 
 
-def gradient_types(accumulation: int, *, on_gpu: bool) -> dict[str, str]:
-    """DeepSpeed's ``data_types``: the type in which the gradients of ``accumulation`` passes are added up."""
-    bfloat16 = on_gpu and not accumulates_in_float32(accumulation)
+def gradient_types(rows: int, *, on_gpu: bool) -> dict[str, str]:
+    """DeepSpeed's ``data_types``: the type in which the gradients of a device's ``rows`` of a step are added up."""
+    bfloat16 = on_gpu and not accumulates_in_float32(rows)
     return {"grad_accum_dtype": "bf16" if bfloat16 else "fp32"}
 
 
