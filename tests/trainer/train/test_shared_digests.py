@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from stages.ranks import run_ranks
+from stages.stage_world import RowBuilders, World
 from transformers import TrainerControl, TrainerState
 
 from tunesmith_contract.report import Checkpoint
 from tunesmith_contract.run_config import Checkpoints, Parallelism
 from tunesmith_contract.uris import parse_uri
+from tunesmith_data.models import inspection
 from tunesmith_data.pod.storage import file_digest, sync
 from tunesmith_trainer.checkpoints import digests
 from tunesmith_trainer.checkpoints.announcement import CheckpointAnnouncer
@@ -26,6 +28,7 @@ from tunesmith_trainer.train.distributed.parallel import any_worker, is_first_ra
 from tunesmith_trainer.train.distributed.rendezvous import SILENCE_SECONDS_ENV
 from tunesmith_trainer.train.distributed.shared_digests import search_together
 from tunesmith_trainer.train.methods.trainer_mixins import WaitForSavedModel
+from tunesmith_trainer.train.starting_point import find_starting_point
 
 SILENCE = 1.0
 SLOW = 2.5
@@ -232,6 +235,25 @@ def test_disks_of_other_pods_are_left_alone(tmp_path: Path, digested: list[str])
 )
 def test_partitions_and_random_states_name_their_writer(name: str, rank: int) -> None:
     assert writer_of(name) == rank
+
+
+def test_one_rank_reads_the_bytes_of_the_base_model(
+    world: World, make: RowBuilders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = world.prepare(world.prepare_config(world.write_rows("train.jsonl", make.rows(8))))
+    config = world.train_config(prepared)
+    read: list[Path] = []
+
+    def record(path: Path) -> str:
+        read.append(path)
+        return file_digest(path)
+
+    monkeypatch.setattr(inspection, "file_digest", record)
+    first = find_starting_point(config, world.storage, verify=True)
+    assert "model.safetensors" in {path.name for path in read}
+    read.clear()
+    assert find_starting_point(config, world.storage, verify=False) == first
+    assert read == []
 
 
 def test_large_files_are_divided_before_small_ones() -> None:

@@ -24,6 +24,7 @@ from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.callbacks.early_stopping import run_training
 from tunesmith_trainer.train.callbacks.step_callbacks import (
     CommitCheckpoints,
+    StopAfterCheckpoint,
     StopWhenPreempted,
     UploadCheckpoints,
 )
@@ -71,7 +72,8 @@ class ResumableTraining:
                 announcer.write_for_launcher(self.folder.describe(self._newest))
         self._stop = StopWhenPreempted(preemption)
         commit = CommitCheckpoints(self.folder, config.checkpoints, config.parallelism, announcer)
-        self.callbacks: list[TrainerCallback] = [self._stop, commit, UploadCheckpoints(workspace)]
+        upload, stop = UploadCheckpoints(workspace), StopAfterCheckpoint(self._stop)
+        self.callbacks: list[TrainerCallback] = [self._stop, commit, upload, stop]
 
     @property
     def output_dir(self) -> Path:

@@ -33,10 +33,34 @@ class StopWhenPreempted(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Request a checkpoint and the end of training if any rank has received SIGTERM."""
-        if any_worker(self._preemption.requested) and state.global_step < state.max_steps:
-            self.stopped = True
+        if self.stop_if_preempted(state, control):
             control.should_save = True
-            control.should_training_stop = True
+
+    def stop_if_preempted(self, state: TrainerState, control: TrainerControl) -> bool:
+        """End training if any rank has received SIGTERM; True if it ends. All ranks must call it."""
+        if not any_worker(self._preemption.requested) or state.global_step >= state.max_steps:
+            return False
+        self.stopped = control.should_training_stop = True
+        return True
+
+
+class StopAfterCheckpoint(TrainerCallback):
+    """Stop at a checkpoint if a pod is preempted while it is saved; must come after all that works on checkpoints.
+
+    Otherwise another step would be made and saved, for which the grace period need not last.
+
+    Args:
+        stop: the stop at the end of a step.
+    """
+
+    def __init__(self, stop: StopWhenPreempted) -> None:
+        self._stop = stop
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """End training if any rank has received SIGTERM."""
+        self._stop.stop_if_preempted(state, control)
 
 
 class CommitCheckpoints(TrainerCallback):
