@@ -24,7 +24,6 @@ from tunesmith_trainer.train.distributed.parallel import (
     accumulation_steps,
     build_deepspeed_config,
     check_combination,
-    gradient_types,
 )
 from tunesmith_trainer.train.distributed.rendezvous import Rendezvous, join_gang
 from tunesmith_trainer.train.resume import ResumableTraining
@@ -203,12 +202,33 @@ def test_deepspeed_is_told_numbers(plain: TrainConfig, parallelism: str, offload
     assert build_deepspeed_config(plain, 2, steps, 4, on_gpu=on_gpu) is None
 
 
-@pytest.mark.parametrize("stage", ["ZeRO2", "ZeRO3"])
+@pytest.mark.parametrize(
+    ("parallelism", "offload", "rows", "type_on_gpu"),
+    [
+        ("ZeRO2", "None", 8, "bf16"),
+        ("ZeRO2", "None", 9, "fp32"),
+        ("ZeRO3", "None", 9, "fp32"),
+        ("ZeRO3", "All", 9, "fp32"),
+        # In float32 the sum would be on the GPU.
+        ("ZeRO2", "Optimizer", 9, "bf16"),
+    ],
+)
+def test_gradients_of_many_rows_are_added_up_in_float32(
+    plain: TrainConfig, parallelism: str, offload: str, rows: int, type_on_gpu: str
+) -> None:
+    config = TrainConfig.model_validate(plain.to_dict() | {"parallelism": parallelism, "offload": offload})
+    for on_gpu, expected in ((True, type_on_gpu), (False, "fp32")):
+        found = build_deepspeed_config(config, 1, rows, 4, on_gpu=on_gpu)
+        assert found
+        assert found["data_types"] == {"grad_accum_dtype": expected}
+
+
+@pytest.mark.parametrize(("stage", "offload"), [("ZeRO2", "None"), ("ZeRO3", "None"), ("ZeRO3", "Optimizer")])
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # DeepSpeed calls torch by older names
-def test_many_small_gradients_are_not_lost_in_their_sum(plain: TrainConfig, stage: str) -> None:
+def test_many_small_gradients_are_not_lost_in_their_sum(plain: TrainConfig, stage: str, offload: str) -> None:
     """The first pass has a gradient of 1, and each of the others one that bfloat16 can't add to it."""
     passes = 65
-    config = TrainConfig.model_validate(plain.to_dict() | {"parallelism": stage})
+    config = TrainConfig.model_validate(plain.to_dict() | {"parallelism": stage, "offload": offload})
 
     def sum_of_gradients(settings: dict[str, Any]) -> float:
         return float(run_ranks(lambda _: accumulate(settings, passes), ranks=1)[0])
@@ -216,7 +236,7 @@ def test_many_small_gradients_are_not_lost_in_their_sum(plain: TrainConfig, stag
     settings = build_deepspeed_config(config, 1, passes, 1, on_gpu=True)
     assert settings
     assert sum_of_gradients(settings) == pytest.approx(1 + 64 / 1024)
-    assert sum_of_gradients(settings | {"data_types": gradient_types(8, on_gpu=True)}) == 1
+    assert sum_of_gradients(settings | {"data_types": {"grad_accum_dtype": "bf16"}}) == 1
 
 
 def accumulate(settings: dict[str, Any], passes: int) -> float:

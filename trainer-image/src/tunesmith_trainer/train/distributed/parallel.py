@@ -157,7 +157,7 @@ def build_deepspeed_config(
         "train_batch_size": micro_batch * accumulation * world,
         "gradient_clipping": config.hyperparameters.max_grad_norm,
         "bf16": {"enabled": on_gpu},
-        "data_types": gradient_types(micro_batch * accumulation, on_gpu=on_gpu),
+        "data_types": {"grad_accum_dtype": _gradient_sum(config, micro_batch * accumulation, on_gpu)},
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
         "zero_optimization": _build_zero(config, on_gpu),
@@ -165,10 +165,11 @@ def build_deepspeed_config(
     }
 
 
-def gradient_types(rows: int, *, on_gpu: bool) -> dict[str, str]:
-    """DeepSpeed's ``data_types``: the type in which the gradients of a device's ``rows`` of a step are added up."""
-    bfloat16 = on_gpu and not accumulates_in_float32(rows)
-    return {"grad_accum_dtype": "bf16" if bfloat16 else "fp32"}
+def _gradient_sum(config: TrainConfig, rows: int, on_gpu: bool) -> str:
+    """Type in which the gradients of a device's ``rows`` of a step are added up."""
+    # A sum in float32 would stay on the GPU, which offload is to relieve; that in bfloat16 is in host memory.
+    on_host = config.parallelism is Parallelism.ZERO2 and config.offload is not Offload.NONE
+    return "bf16" if on_gpu and (on_host or not accumulates_in_float32(rows)) else "fp32"
 
 
 def _build_zero(config: TrainConfig, on_gpu: bool) -> dict[str, Any]:
