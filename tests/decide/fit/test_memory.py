@@ -59,6 +59,21 @@ def test_mixed_precision_takes_sixteen_bytes_a_weight() -> None:
     assert states == 16 * LLAMA_3_1_8B.parameters
 
 
+@pytest.mark.parametrize("stage", ["ZeRO2", "ZeRO3"])
+def test_gradients_of_many_rows_are_added_up_in_float32(stage: str) -> None:
+    def setup(rows_per_device: int, micro: int = 1) -> Setup:
+        numbers = {"learningRate": 1e-4, "batchSize": 8 * rows_per_device, "microBatchSize": micro}
+        run = make_run(adapter=None, gpusPerNode=8, parallelism=stage, hyperparameters=numbers)
+        # Rows long enough for the peak to be in the passes, not in the optimizer's update.
+        return replace(setup_of(LLAMA_3_1_8B, run), length=32768)
+
+    few, many = (estimate_setup(LLAMA_3_1_8B, setup(rows)).gradients for rows in (8, 9))
+    assert many - few == pytest.approx(2 * LLAMA_3_1_8B.parameters / 8, rel=0.01)
+    # An attempt with a smaller micro batch, after one that ran out of memory, does not take more.
+    assert setup(16, micro=8).float_gradients
+    assert not setup(8, micro=1).float_gradients
+
+
 def test_normal_float_takes_half_a_byte_and_a_little() -> None:
     setup = Setup(1, 1024, normal_float=NORMAL_FLOAT_DOUBLE)
     linear = 8_030_261_248 - 2 * 128256 * 4096 - 65 * 4096

@@ -1,17 +1,15 @@
 """Train stage: prepared rows in, published artifact and committed report out."""
 
+from dataclasses import replace
+
 from tunesmith_contract.report import RunReport
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_trainer.checkpoints.bucket import BucketCheckpoints
 from tunesmith_trainer.preemption import Preemption
-from tunesmith_trainer.train.distributed.parallel import (
-    broadcast_from_first,
-    gang,
-    is_first_rank,
-    world_size,
-)
+from tunesmith_trainer.train.distributed.control_group import broadcast_from_first, wait_for_all
+from tunesmith_trainer.train.distributed.parallel import gang, is_first_of_node, is_first_rank, world_size
 
 from .finish import choose_probes, finish, measures_in_place, needs_new_process
 from .starting_point import find_starting_point
@@ -35,14 +33,16 @@ def train(
     files = TrainedFiles(workspace)
     is_trained = files.exist()
     if is_trained and world_size() == 1:
-        start = find_starting_point(config, storage, check_revision=True)
-        return finish(config, start, workspace, preemption)
-    if not is_trained:
-        BucketCheckpoints(workspace).pull()
+        return finish(config, find_starting_point(config, storage, verify=True), workspace, preemption)
     with gang(config, preemption):
         if broadcast_from_first(is_trained):
             return None
-        start = find_starting_point(config, storage, check_revision=is_first_rank())
+        if is_first_of_node():
+            BucketCheckpoints(workspace).pull()
+        wait_for_all()
+        start = find_starting_point(config, storage, verify=is_first_rank())
+        # Reading all bytes of a large base takes minutes: the others wait before they load it in parts.
+        start = replace(start, revision=broadcast_from_first(start.revision))
         trained = run_training(config, start, storage, workspace, preemption)
         if measures_in_place(config):
             trained.save(files)

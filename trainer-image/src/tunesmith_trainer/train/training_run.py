@@ -128,7 +128,7 @@ def run_training(
     trainer = build_trainer(training)
     meter.seconds = loop.run(trainer)
     peak_memory = meter.peak_memory()
-    best_step = load_best_checkpoint(trainer, selection, workspace.checkpoints)
+    best_step = load_best_checkpoint(trainer, selection, loop.folder)
     record = TrainedRecord(
         sequences=tuple(probe_sequences(training.renderer, probed)),
         training={

@@ -23,7 +23,7 @@ from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import TrainingContext
 from tunesmith_trainer.train.distributed.parallel import whole_models, world_size
 
-from .trainer_mixins import EpochSeededSampling, LoggedMetricsFilter
+from .trainer_mixins import EpochSeededSampling, LoggedMetricsFilter, WaitForSavedModel
 
 # Maximum number of validation rows, since generating their answers takes time.
 _MAX_VALIDATION_ROWS = 64
@@ -37,11 +37,11 @@ _LOSSES = {
 _PROMPT_FEATURES = Features({"prompt": Json(), "answer": Value("string")})
 
 
-class _GRPOTrainer(EpochSeededSampling, LoggedMetricsFilter, GRPOTrainer):
+class _GRPOTrainer(WaitForSavedModel, EpochSeededSampling, LoggedMetricsFilter, GRPOTrainer):
     pass
 
 
-class _RLOOTrainer(EpochSeededSampling, LoggedMetricsFilter, RLOOTrainer):
+class _RLOOTrainer(WaitForSavedModel, EpochSeededSampling, LoggedMetricsFilter, RLOOTrainer):
     pass
 
 
