@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from simulation.serving_world import ENVIRONMENT, World, build_adapter
 
+from tunesmith.api.adapterdeployment import Engine
 from tunesmith.manifests.serving_deployment import (
     build_serving_deployment,
     build_serving_disruption_budget,
@@ -140,7 +141,7 @@ def test_the_users_template_places_the_pods() -> None:
     ],
 )
 def test_pods_are_replaced_without_a_spare_gpu(replicas: int, gpus: int, expected: dict[str, int]) -> None:
-    assert rolling_update(replicas, gpus) == expected
+    assert rolling_update(replicas, Engine(gpus=gpus)) == expected
 
 
 def test_clients_find_the_agents_under_the_resources_own_name() -> None:

@@ -9,9 +9,10 @@ class Environment:
 
     Attributes:
         trainer_image: default image of prepare, train and evaluation pods.
-        serving_image: default image of serving pods (engine and agent).
+        serving_image: default image of serving pods (engine and agent) without GPUs.
         operator_url: ``https://service.namespace.svc:port`` at which pods reach the operator.
         ca_bundle: PEM of the authority that signed the operator's certificate.
+        serving_gpu_image: default image of serving pods with GPUs; empty: there is none.
         lost_pod_seconds: how long beyond its grace period a pod may take to end: its node may have gone silent.
     """
 
@@ -19,4 +20,5 @@ class Environment:
     serving_image: str
     operator_url: str
     ca_bundle: str
+    serving_gpu_image: str = ""
     lost_pod_seconds: float = 300.0
