@@ -16,6 +16,7 @@ from .common import (
     StatusModel,
     StrictModel,
 )
+from .pod_settings import GPU_RESOURCE, CacheVolume, EngineEnv, GPUResource, gpu_resource_rules
 from .reasons import AdapterPhase
 from .rules import DIGEST_WITH_URI, Rule, exactly_one, keyed_by, matching
 from .sources import STORE_KEYS
@@ -104,6 +105,7 @@ class Engine(StrictModel):
     """Configuration of the inference engine (vLLM) in each pod."""
 
     rules = (
+        *gpu_resource_rules("gpus"),
         Rule(
             "self.gpus > 0 || self.gpuMemory == 'Auto'",
             "gpuMemory has no effect without GPUs: with gpus: 0, leave it out.",
@@ -123,6 +125,7 @@ class Engine(StrictModel):
         description="The memory of one GPU, such as 24Gi, which the condition Fits compares with the estimate. Auto: "
         "taken from the labels of the nodes that the pods may be scheduled to. A change does not replace pods.",
     )
+    gpu_resource: GPUResource = GPU_RESOURCE
     resident_adapters: int = Field(
         8,
         ge=1,
@@ -166,6 +169,12 @@ class Engine(StrictModel):
     )
     template: PodTemplate | None = Field(
         None, description="Scheduling, service account and image pull secrets of the serving pods."
+    )
+    env: EngineEnv = ()
+    cache_volume: CacheVolume | None = Field(
+        None,
+        description="A PersistentVolumeClaim that keeps downloaded models and compiled kernels for later pods. If "
+        "unset, each pod downloads and compiles them again.",
     )
 
 
