@@ -1,5 +1,7 @@
 """Container of the inference engine (vLLM): arguments, environment, resources and probes."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.api.adapterdeployment import AdapterDeployment, Engine
@@ -36,20 +38,26 @@ CPU_BLOCK = 32
 _HEALTH = f"import urllib.request as r; r.urlopen('{ENGINE_URL}/health', timeout=5)"
 
 
-def build_engine_container(
-    deployment: AdapterDeployment, image: str, mounts: list[dict[str, Any]], model_bytes: float | None
-) -> dict[str, Any]:
-    """The engine as a sidecar: it starts before the agent and ends after it.
+@dataclass(frozen=True, slots=True)
+class EngineNeeds:
+    """What the engine needs for its model.
 
-    Args:
+    Attributes:
         model_bytes: bytes of the base model's weights; None: unknown.
+        requests: default requests of its container, below those in ``engine.resources``.
     """
+
+    model_bytes: float | None = None
+    requests: Mapping[str, str] = field(default_factory=dict)
+
+
+def build_engine_container(
+    deployment: AdapterDeployment, image: str, mounts: list[dict[str, Any]], needs: EngineNeeds
+) -> dict[str, Any]:
+    """The engine as a sidecar: it starts before the agent and ends after it."""
     engine = deployment.spec.engine
-    resources = engine.resources.to_dict() if engine.resources else {}
-    if engine.gpus:
-        resources["limits"] = resources.get("limits", {}) | {"nvidia.com/gpu": str(engine.gpus)}
     probe = {"exec": {"command": ["/opt/venv/bin/python", "-c", _HEALTH]}, "timeoutSeconds": 10}
-    seconds = start_seconds(engine, model_bytes)
+    seconds = start_seconds(engine, needs.model_bytes)
     return {
         "name": ENGINE,
         "image": image,
@@ -57,13 +65,25 @@ def build_engine_container(
         "command": ["tunesmith-engine"],
         "args": engine_arguments(deployment),
         "env": _build_environment(deployment),
-        "resources": resources,
+        "resources": _build_resources(engine, needs.requests),
         "securityContext": restricted_container_security(),
         "volumeMounts": mounts,
         # Until it has passed once, the liveness probe does not run: a model that is still loading is not killed.
         "startupProbe": probe | {"periodSeconds": 5, "failureThreshold": seconds // 5},
         "livenessProbe": probe | {"periodSeconds": 30, "failureThreshold": 4},
     }
+
+
+def _build_resources(engine: Engine, defaults: Mapping[str, str]) -> dict[str, Any]:
+    """The default requests under what people wrote; a limit alone is its own request, as in Kubernetes."""
+    written = engine.resources
+    limits = dict((written and written.limits) or {})
+    requests = {name: amount for name, amount in defaults.items() if name not in limits}
+    requests |= (written and written.requests) or {}
+    if engine.gpus:
+        limits[engine.gpu_resource] = str(engine.gpus)
+    resources = {"requests": requests, "limits": limits}
+    return {kind: amounts for kind, amounts in resources.items() if amounts}
 
 
 def start_seconds(engine: Engine, model_bytes: float | None) -> int:
@@ -84,7 +104,7 @@ def engine_arguments(deployment: AdapterDeployment) -> list[str]:
         "--api-server-count": "1",
         "--served-model-name": BASE_MODEL_NAME,
         "--max-loras": str(adapter_slots(engine)),
-        "--max-cpu-loras": str(2 * _ready_adapters(engine)),
+        "--max-cpu-loras": str(2 * ready_adapters(engine)),
         "--max-lora-rank": str(engine.max_rank),
         # vLLM refuses to start where one request of the model's whole length does not fit; with auto it is shortened.
         "--max-model-len": str(engine.max_model_length or "auto"),
@@ -102,7 +122,7 @@ def engine_arguments(deployment: AdapterDeployment) -> list[str]:
 
 def adapter_slots(engine: Engine) -> int:
     """Number of adapters that one batch may use: on GPUs, each takes GPU memory whether it is used or not."""
-    slots = _ready_adapters(engine)
+    slots = ready_adapters(engine)
     return min(slots, MAX_GPU_SLOTS) if engine.gpus else slots
 
 
@@ -122,7 +142,7 @@ def shards_adapters(engine: Engine) -> bool:
     )
 
 
-def _ready_adapters(engine: Engine) -> int:
+def ready_adapters(engine: Engine) -> int:
     """Number of adapters to keep in memory, one more than requested on a CPU.
 
     There, vLLM 0.32 answers a request for the base model that shares a batch with others by whatever adapter is in the

@@ -7,7 +7,7 @@ from tunesmith_contract.agent import DESIRED_FILE
 from tunesmith_contract.layout import CONFIG_DIR, SecretRole
 from tunesmith_contract.uris import Scheme, StorageUri, parse_uri
 
-from .engine_container import BASE_MODEL_NAME, ENGINE, MODEL_CACHE, build_engine_container
+from .engine_container import BASE_MODEL_NAME, ENGINE, MODEL_CACHE, EngineNeeds, build_engine_container
 from .environment import Environment
 from .names import OWNER_UID_LABEL, STAGE_LABEL, Component, Owner, child_labels, child_metadata
 from .objects import KubernetesObject
@@ -41,13 +41,13 @@ def build_serving_deployment(
     deployment: AdapterDeployment,
     image: str,
     environment: Environment,
-    model_bytes: float | None = None,
+    needs: EngineNeeds | None = None,
 ) -> KubernetesObject:
     """Deployment whose pods each serve every adapter.
 
     Args:
         image: image of agent and engine, from the inputs snapshot.
-        model_bytes: bytes of the base model's weights; None: unknown.
+        needs: what the engine needs for its model; None: unknown.
     """
     spec = deployment.spec
     return {
@@ -64,7 +64,7 @@ def build_serving_deployment(
             "revisionHistoryLimit": 3,
             "template": {
                 "metadata": {"labels": child_labels(deployment, Component.SERVING)},
-                "spec": _build_pod(deployment, image, environment, model_bytes),
+                "spec": _build_pod(deployment, image, environment, needs or EngineNeeds()),
             },
         },
     }
@@ -83,7 +83,7 @@ def rolling_update(replicas: int, engine: Engine) -> dict[str, int]:
 
 
 def _build_pod(
-    deployment: AdapterDeployment, image: str, environment: Environment, model_bytes: float | None
+    deployment: AdapterDeployment, image: str, environment: Environment, needs: EngineNeeds
 ) -> dict[str, Any]:
     engine = deployment.spec.engine
     volumes, mounts = _build_volumes(deployment)
@@ -95,7 +95,7 @@ def _build_pod(
         "securityContext": restricted_pod_security(),
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "topologySpreadConstraints": [_spread(deployment)],
-        "initContainers": [build_engine_container(deployment, image, mounts[ENGINE], model_bytes)],
+        "initContainers": [build_engine_container(deployment, image, mounts[ENGINE], needs)],
         "containers": [_build_agent(deployment, image, mounts[AGENT], environment)],
         "volumes": volumes,
     }

@@ -83,7 +83,7 @@ class ServingState:
     @property
     def is_busy(self) -> bool:
         """True if something is in progress whose end causes no watch event."""
-        loading = any(
+        loading = bool(self.fleet.pods) and any(
             record.candidate and not self.fleet.is_active_on_all(record.name, record.candidate.version.digest)
             for record, _ in self.aliases
         )
@@ -223,7 +223,9 @@ def _pending_reasons(
     deployment: AdapterDeployment, state: ServingState, adapters: tuple[AdapterStatus, ...]
 ) -> Iterator[Explanation]:
     """Causes that resolve without a person."""
-    if not state.is_rolled_out and state.obstacle is None:
+    if state.obstacle:
+        return
+    if not state.is_rolled_out:
         yield _pods_pending(deployment, state)
     for adapter in adapters:
         if adapter.phase not in _SETTLED and not (

@@ -9,13 +9,15 @@ from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.reasons import ConditionType
 from tunesmith.api.values import AUTO, memory_bytes
 from tunesmith.decide.conditions import ConditionUpdate
-from tunesmith.decide.fit.engine_fit import UTILIZATION, EngineFit, EngineSetup, judge_engine
+from tunesmith.decide.fit.engine_fit import UTILIZATION, EngineFit, EngineSetup, judge_engine, weight_bytes
 from tunesmith.decide.fit.gpus import fitting_nodes, node_memory
-from tunesmith.manifests.engine_container import adapter_slots, shards_adapters
+from tunesmith.decide.fit.requests import engine_requests
+from tunesmith.manifests.engine_container import EngineNeeds, adapter_slots, ready_adapters, shards_adapters
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import parse_result
 from tunesmith_contract.report import ModelReport
 from tunesmith_contract.stages import Stage
+from tunesmith_contract.uris import MOUNTED, parse_uri
 
 _UTILIZATION = "--gpu-memory-utilization"
 #: Arguments of the engine that change the memory of weights or cache in a way that is not estimated.
@@ -101,6 +103,17 @@ def judge_memory(
         return None
     sizes = _gpu_sizes(engine, nodes)
     return judge_engine(model, setup, min(sizes, default=None), max(sizes, default=None))
+
+
+def engine_needs(deployment: AdapterDeployment, model: ModelReport | None) -> EngineNeeds:
+    """Size of the model and requests of the engine; without GPUs, requests are left to the user."""
+    engine = deployment.spec.engine
+    if engine.gpus == 0:
+        return EngineNeeds()
+    size = int(weight_bytes(model)) if model else None
+    fetched = parse_uri(deployment.spec.base_model.uri).scheme not in MOUNTED and engine.cache_volume is None
+    adapters = ready_adapters(engine)
+    return EngineNeeds(size, engine_requests(size, engine.gpus, adapters, engine.max_rank, fetched))
 
 
 def fit_condition(fit: EngineFit) -> ConditionUpdate:

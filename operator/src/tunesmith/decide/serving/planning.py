@@ -13,7 +13,7 @@ from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.common import Model
 from tunesmith.api.job_status import FineTuneJobStatus
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
-from tunesmith.decide.fit.engine_fit import EngineFit, weight_bytes
+from tunesmith.decide.fit.engine_fit import EngineFit
 from tunesmith.decide.plan import Action, Apply, Create, Delete, Event, Patch, Plan, Push, owned_by
 from tunesmith.manifests.applied import is_applied, with_applied
 from tunesmith.manifests.environment import Environment
@@ -38,7 +38,7 @@ from tunesmith_contract.agent import DesiredState
 from tunesmith_contract.report import ModelReport
 
 from .deployment_status import Explanation, ServingState, plan_status
-from .engine_memory import find_base_model, judge_memory
+from .engine_memory import engine_needs, find_base_model, judge_memory
 from .fleet import Agent, Fleet, build_fleet
 from .record import AliasRecord, ServingRecord
 from .rollout import AliasContext, advance, next_check_time
@@ -331,8 +331,8 @@ def _deployment_action(
         "operatorUrl": environment.operator_url,
     }
     if observed is None or not is_applied(observed, basis):
-        model_bytes = weight_bytes(model) if model else None
-        manifest = build_serving_deployment(deployment, inputs.image, environment, model_bytes)
+        needs = engine_needs(deployment, model)
+        manifest = build_serving_deployment(deployment, inputs.image, environment, needs)
         return (Apply(with_applied(manifest, basis)),)
     update = rolling_update(spec.replicas, spec.engine)
     current = observed["spec"].get("strategy", {}).get("rollingUpdate")
