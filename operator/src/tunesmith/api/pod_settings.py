@@ -76,6 +76,7 @@ def _not_reserved(names: Sequence[str]) -> Rule:
 class EnvVar(StrictModel):
     """An environment variable, as in a Pod. Its value is visible to everyone who may read the resource."""
 
+    name: str
     value: VariableValue = Field(description='The value of the variable, in quotes, such as "1".')
 
 

@@ -1,6 +1,8 @@
 """Settings of the operator's installation that built objects need."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +16,8 @@ class Environment:
         ca_bundle: PEM of the authority that signed the operator's certificate.
         serving_gpu_image: default image of serving pods with GPUs; empty: there is none.
         lost_pod_seconds: how long beyond its grace period a pod may take to end: its node may have gone silent.
+        gpu_runtime_class: default RuntimeClass of pods with GPUs; empty: that of the node.
+        gpu_tolerations: tolerations of all pods with GPUs, beside that of the taint ``nvidia.com/gpu``.
     """
 
     trainer_image: str
@@ -22,3 +26,5 @@ class Environment:
     ca_bundle: str
     serving_gpu_image: str = ""
     lost_pod_seconds: float = 300.0
+    gpu_runtime_class: str = ""
+    gpu_tolerations: tuple[Mapping[str, Any], ...] = ()
