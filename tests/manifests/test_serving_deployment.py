@@ -192,6 +192,36 @@ def test_caches_of_a_pod_have_a_limit() -> None:
     assert limits == {"hf://org/model": {"sizeLimit": "1Ti"}, "pvc://models/base": {"sizeLimit": "16Gi"}}
 
 
+def test_a_claim_keeps_caches_for_later_pods_and_is_the_engines_alone() -> None:
+    pod = pod_of(build(engine={"cacheVolume": {"claimName": "caches", "subPath": "llama"}}))
+    assert {"name": "cache", "persistentVolumeClaim": {"claimName": "caches"}} in pod["volumes"]
+    mount = {"name": "cache", "mountPath": "/var/cache/tunesmith", "subPath": "llama"}
+    engine, agent = pod["initContainers"][0], pod["containers"][0]
+    assert mount in engine["volumeMounts"]
+    assert mount not in agent["volumeMounts"]
+    caches = ("HF_HOME", "VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+    assert all(environment_of(engine)[name].startswith("/var/cache/tunesmith/") for name in caches)
+
+
+def test_variables_that_were_written_replace_those_of_the_operator() -> None:
+    env = [{"name": "VLLM_USE_FLASHINFER_SAMPLER", "value": "1"}, {"name": "NCCL_DEBUG", "value": "INFO"}]
+    environment = environment_of(pod_of(build(engine={"gpus": 1, "env": env}))["initContainers"][0])
+    assert (environment["VLLM_USE_FLASHINFER_SAMPLER"], environment["NCCL_DEBUG"]) == ("1", "INFO")
+
+
+def test_pods_with_gpus_tolerate_the_taint_of_their_nodes_and_run_in_their_runtime_class() -> None:
+    template = {"runtimeClassName": "nvidia", "schedulerName": "own", "terminationGracePeriodSeconds": 600}
+    pod = pod_of(build(engine={"gpus": 1, "gpuResource": "nvidia.com/mig-3g.40gb", "template": template}))
+    keys = [toleration["key"] for toleration in pod["tolerations"]]
+    assert keys == ["nvidia.com/gpu", "nvidia.com/mig-3g.40gb"]
+    assert (pod["runtimeClassName"], pod["schedulerName"]) == ("nvidia", "own")
+    assert pod["terminationGracePeriodSeconds"] == 600
+    assert pod["initContainers"][0]["resources"]["limits"] == {"nvidia.com/mig-3g.40gb": "1"}
+    without = pod_of(build(engine={"gpus": 0, "template": template}))
+    assert not {"tolerations", "runtimeClassName"} & without.keys()
+    assert pod_of(build())["terminationGracePeriodSeconds"] == 180
+
+
 def test_a_hub_model_is_pinned_and_its_token_never_written_out() -> None:
     model = {"uri": "hf://org/model@0123abc", "secretRef": {"name": "hub-token"}}
     engine = pod_of(build(baseModel=model))["initContainers"][0]

@@ -7,7 +7,7 @@ from typing import Any
 from tunesmith.api.adapterdeployment import AdapterDeployment, Engine
 from tunesmith_contract.uris import Scheme, mount_path, parse_uri
 
-from .pods import restricted_container_security
+from .pods import environment_variables, restricted_container_security
 
 ENGINE = "engine"
 ENGINE_PORT = 8001
@@ -195,7 +195,7 @@ def _build_environment(deployment: AdapterDeployment) -> list[dict[str, Any]]:
     }
     if not hub:
         values["HF_HUB_OFFLINE"] = "1"
-    variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
+    variables = environment_variables(values, spec.engine.env)
     if hub and spec.base_model.secret_ref:
         reference = {"name": spec.base_model.secret_ref.name, "key": "token"}
         variables.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})

@@ -12,7 +12,9 @@ from .environment import Environment
 from .names import OWNER_UID_LABEL, STAGE_LABEL, Component, Owner, child_labels, child_metadata
 from .objects import KubernetesObject
 from .pods import (
+    cache_volume,
     credentials_volume,
+    pod_placement,
     restricted_container_security,
     restricted_pod_security,
     scratch_volume,
@@ -87,13 +89,13 @@ def _build_pod(
 ) -> dict[str, Any]:
     engine = deployment.spec.engine
     volumes, mounts = _build_volumes(deployment)
-    template = engine.template.to_dict() if engine.template else {}
+    placement = pod_placement(engine.template, [engine.gpu_resource] if engine.gpus else [], environment)
     return {
-        **template,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        **placement,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": restricted_pod_security(),
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
         "topologySpreadConstraints": [_spread(deployment)],
         "initContainers": [build_engine_container(deployment, image, mounts[ENGINE], needs)],
         "containers": [_build_agent(deployment, image, mounts[AGENT], environment)],
@@ -126,13 +128,11 @@ def _build_volumes(
         },
     }
     secrets, secret_mounts = _artifact_secret(deployment)
-    hub = parse_uri(spec.base_model.uri).scheme is Scheme.HF
-    limit = HUB_CACHE_LIMIT if hub else KERNEL_CACHE_LIMIT
-    cache = {"name": "model-cache", "emptyDir": {"sizeLimit": limit}}
+    cache, cache_mount = _cache_volume(deployment)
     shared_memory = {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "4Gi"}}
-    shared = [*storage_mounts, scratch_mount, {"name": "model-cache", "mountPath": MODEL_CACHE}]
+    shared = [*storage_mounts, scratch_mount]
     mounts = {
-        ENGINE: [*shared, {"name": "shared-memory", "mountPath": "/dev/shm"}],
+        ENGINE: [*shared, cache_mount, {"name": "shared-memory", "mountPath": "/dev/shm"}],
         AGENT: [
             *shared,
             credentials_mount,
@@ -141,6 +141,17 @@ def _build_volumes(
         ],
     }
     return [*storage, credentials, *secrets, desired, scratch, cache, shared_memory], mounts
+
+
+def _cache_volume(deployment: AdapterDeployment) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Volume and mount for downloaded models and compiled kernels: a claim that outlives the pod, or its own disk."""
+    spec = deployment.spec
+    if spec.engine.cache_volume:
+        return cache_volume(spec.engine.cache_volume, MODEL_CACHE)
+    hub = parse_uri(spec.base_model.uri).scheme is Scheme.HF
+    limit = HUB_CACHE_LIMIT if hub else KERNEL_CACHE_LIMIT
+    volume = {"name": "model-cache", "emptyDir": {"sizeLimit": limit}}
+    return volume, {"name": "model-cache", "mountPath": MODEL_CACHE}
 
 
 def _artifact_secret(deployment: AdapterDeployment) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
