@@ -67,6 +67,8 @@ def build_engine_container(
         "env": _build_environment(deployment),
         "resources": _build_resources(engine, needs.requests),
         "securityContext": restricted_container_security(),
+        # An engine that refuses to start says why: the end of its log.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
         # Until it has passed once, the liveness probe does not run: a model that is still loading is not killed.
         "startupProbe": probe | {"periodSeconds": 5, "failureThreshold": seconds // 5},
