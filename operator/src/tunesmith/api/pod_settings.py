@@ -83,6 +83,14 @@ class EnvVar(StrictModel):
 class TrainerEnvVar(EnvVar):
     """An environment variable of the trainer's container."""
 
+    rules = (
+        Rule(
+            "!self.name.startsWith('TUNESMITH_') || self.value.matches(r'^[1-9][0-9]{0,5}$')",
+            'Write a whole number of seconds, such as "3600".',
+            field=".value",
+        ),
+    )
+
     name: Annotated[
         str,
         Field(max_length=128),
