@@ -33,7 +33,8 @@ class Settings(BaseModel):
         "tunesmith/serving:dev", description="default image of serving pods without GPUs"
     )
     serving_gpu_image: str = Field(
-        "", description="default image of serving pods with GPUs; empty: there is none"
+        "tunesmith/serving-gpu:dev",
+        description="default image of serving pods with GPUs; empty: there is none",
     )
     service_name: str = Field("tunesmith", description="Service in front of the TLS port")
     service_port: int = Field(8443, description="port of that Service")
