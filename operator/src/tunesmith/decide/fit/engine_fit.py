@@ -25,7 +25,9 @@ REQUESTS_AT_ONCE, REQUESTS_AT_ONCE_LARGE = 256, 1024
 BLOCK = 16
 
 #: Last parts of the names of layers that split their inputs among GPUs; all others split their outputs.
-ROW_PARALLEL = frozenset({"o_proj", "down_proj", "out_proj", "c_proj", "dense_4h_to_h", "fc2", "w2", "wo"})
+ROW_PARALLEL = frozenset(
+    {"dense", "o_proj", "down_proj", "out_proj", "c_proj", "dense_4h_to_h", "fc2", "w2", "wo"}
+)
 
 
 @dataclass(frozen=True, slots=True)
