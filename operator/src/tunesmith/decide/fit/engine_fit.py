@@ -94,7 +94,8 @@ def judge_engine(
         return EngineFit(
             None,
             f"The weights take about {_gibibytes(weights)} of each GPU. The memory of the GPUs is unknown, because no "
-            "node has the label nvidia.com/gpu.memory: write engine.gpuMemory, such as 24Gi, to have it compared.",
+            "label of the nodes that the pods may get says it: write engine.gpuMemory, such as 24Gi, to have it "
+            "compared.",
             gpu_memory_unknown=True,
         )
     if weights > largest:
@@ -102,7 +103,8 @@ def judge_engine(
             False,
             f"The weights of the model take {_gibibytes(weights)} of each of {setup.gpus} GPUs, but a GPU has only "
             f"{_gibibytes(largest)}. No pod is started: set engine.gpus to {_enough_gpus(model, largest)} or "
-            "more, choose GPUs with more memory, or a smaller model.",
+            "more, choose GPUs with more memory or a smaller model, or write engine.gpuMemory, such as 80Gi, if an "
+            "autoscaler adds nodes with other GPUs.",
             impossible=True,
         )
     if model.shape is None or not model.shape.layers:

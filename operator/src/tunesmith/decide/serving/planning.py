@@ -152,15 +152,14 @@ def plan_serving(
         fit=fit,
     )
     status, status_events, wait = plan_status(deployment, state, now)
+    pods: tuple[Action, ...] = ()
+    if inputs is not None and obstacle is None:
+        pods = _deployment_action(deployment, observed.deployment, inputs, environment, model)
     return Plan(
         actions=(
-            *(_inputs_action(deployment, observed, inputs) if inputs else ()),
+            *_inputs_action(deployment, observed, inputs),
             *_record_actions(deployment, stored, advanced, desired, environment, fleet, now),
-            *(
-                _deployment_action(deployment, observed.deployment, inputs, environment, model)
-                if inputs and not obstacle
-                else ()
-            ),
+            *pods,
             *_service_action(deployment, observed.service),
             *_disruption_budget_action(deployment, observed.disruption_budget),
         ),
@@ -296,8 +295,10 @@ def _record_actions(
 
 
 def _inputs_action(
-    deployment: AdapterDeployment, observed: ObservedServing, inputs: ServingInputs
+    deployment: AdapterDeployment, observed: ObservedServing, inputs: ServingInputs | None
 ) -> tuple[Action, ...]:
+    if inputs is None:
+        return ()
     manifest = build_serving_inputs(deployment, inputs)
     names = {config_map["metadata"]["name"] for config_map in observed.config_maps}
     return () if manifest["metadata"]["name"] in names else (Create(manifest),)
