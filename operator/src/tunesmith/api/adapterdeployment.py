@@ -16,6 +16,7 @@ from .common import (
     StatusModel,
     StrictModel,
 )
+from .pod_settings import GPU_RESOURCE, CacheVolume, EngineEnv, GPUResource, gpu_resource_rules
 from .reasons import AdapterPhase
 from .rules import DIGEST_WITH_URI, Rule, exactly_one, keyed_by, matching
 from .sources import STORE_KEYS
@@ -94,9 +95,12 @@ AliasName = Annotated[
 class Engine(StrictModel):
     """Configuration of the inference engine (vLLM) in each pod."""
 
+    rules = gpu_resource_rules("gpus")
+
     gpus: int = Field(
         1, ge=0, le=16, description="The number of GPUs of each pod. Set it to 0 to serve on CPUs only."
     )
+    gpu_resource: GPUResource = GPU_RESOURCE
     resident_adapters: int = Field(
         8,
         ge=1,
@@ -130,6 +134,12 @@ class Engine(StrictModel):
     )
     template: PodTemplate | None = Field(
         None, description="Scheduling, service account and image pull secrets of the serving pods."
+    )
+    env: EngineEnv = ()
+    cache_volume: CacheVolume | None = Field(
+        None,
+        description="A PersistentVolumeClaim that keeps downloaded models and compiled kernels for later pods. If "
+        "unset, each pod downloads and compiles them again.",
     )
 
 

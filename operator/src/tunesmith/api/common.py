@@ -144,6 +144,20 @@ class PodTemplate(StrictModel):
         None, description="Taints that the pods tolerate."
     )
     priority_class_name: ClassName | None = Field(None, description="The PriorityClass of the pods.")
+    runtime_class_name: ClassName | None = Field(
+        None,
+        description="The RuntimeClass of the pods that use GPUs, such as nvidia. Needed where the NVIDIA runtime is "
+        "not the default of the nodes, as on K3s and RKE2. Pods that use no GPU run without it.",
+    )
+    scheduler_name: ClassName | None = Field(
+        None, description="The scheduler of the pods. If unset, the default scheduler of the cluster is used."
+    )
+    termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = Field(
+        None,
+        description="The time in seconds that a pod has to end after it was asked to, before it is killed. If unset, "
+        "the operator chooses it: for training by the size of a checkpoint, from 2 minutes to 1 hour. Nodes that are "
+        "shut down or reclaimed may give less.",
+    )
     service_account_name: ClassName | None = Field(
         None,
         description="The ServiceAccount of the pods. No token for the Kubernetes API is mounted, whichever "
@@ -162,8 +176,9 @@ class Resources(StrictModel):
     rules = (
         Rule(
             "[has(self.requests) ? self.requests : {}, has(self.limits) ? self.limits : {}]"
-            ".all(r, r.all(k, !k.endsWith('/gpu')))",
-            "Write the number of GPUs in gpusPerNode or gpus, not in resources.",
+            ".all(r, r.all(k, !k.matches(r'^nvidia\\.com/(gpu|mig-)|/gpu$')))",
+            "Write the number of GPUs in gpusPerNode or gpus, not in resources, and another kind of GPU, such as "
+            "nvidia.com/mig-1g.10gb, in gpuResource.",
         ),
     )
 

@@ -7,6 +7,7 @@ from pydantic import Field
 from tunesmith_contract.run_config import Offload
 
 from .common import PodTemplate, Resources, StrictModel
+from .pod_settings import GPU_RESOURCE, CacheVolume, GPUResource, Network, TrainerEnv, gpu_resource_rules
 from .rules import Rule, exactly_one, keyed_by
 from .values import ClassName, GPUMemory, Image, ItemName, LabelValue, ObjectName, Quantity
 
@@ -240,6 +241,18 @@ class Compute(StrictModel):
             "gpuMemory has no effect without GPUs: with gpusPerNode: 0, leave it out.",
             field=".gpuMemory",
         ),
+        *gpu_resource_rules("gpusPerNode"),
+        Rule(
+            "!has(self.network) || (self.nodes > 1 && self.gpusPerNode > 0)",
+            "network connects the GPUs of several nodes: with nodes: 1 or gpusPerNode: 0, leave it out.",
+            field=".network",
+        ),
+        Rule(
+            "!has(self.network) || !has(self.resources) || [has(self.resources.requests) ? self.resources.requests : "
+            "{}, has(self.resources.limits) ? self.resources.limits : {}].all(r, !(self.network.resource in r))",
+            "The network devices are also in resources: write them in network alone.",
+            field=".network",
+        ),
     )
 
     nodes: int = Field(
@@ -256,6 +269,12 @@ class Compute(StrictModel):
         "Auto",
         description="The memory of one GPU, such as 24Gi. A job that does not fit into it fails before it "
         "requests a GPU. Auto: taken from the labels of the nodes that the pods may be scheduled to.",
+    )
+    gpu_resource: GPUResource = GPU_RESOURCE
+    network: Network | None = Field(
+        None,
+        description="Network devices of each pod for RDMA between the nodes, with nodes above 1. If unset, nodes "
+        "exchange data over the pod network (TCP), which is several times slower.",
     )
     parallelism: Literal["Auto", "DDP", "ZeRO2", "ZeRO3"] = Field(
         "Auto",
@@ -285,6 +304,12 @@ class Compute(StrictModel):
     )
     template: TrainingPodTemplate | None = Field(
         None, description="Labels, scheduling, volumes and service account of the pods."
+    )
+    env: TrainerEnv = ()
+    cache_volume: CacheVolume | None = Field(
+        None,
+        description="A PersistentVolumeClaim that keeps models downloaded from the Hugging Face Hub for later pods. If "
+        "unset, each pod downloads them again. If the volume cannot be used, the pod downloads without it.",
     )
 
     @property

@@ -18,6 +18,7 @@ from .common import (
     StatusModel,
     StrictModel,
 )
+from .pod_settings import GPU_RESOURCE, CacheVolume, GPUResource, TrainerEnv, gpu_resource_rules
 from .reasons import EvalRunPhase, Verdict
 from .rules import DIGEST_WITH_URI, Rule, exactly_one, keyed_by
 from .status import ArtifactRef, Cost, Failure
@@ -182,15 +183,24 @@ class Gate(StrictModel):
 class EvalCompute(StrictModel):
     """Compute resources of the evaluation pod."""
 
+    rules = gpu_resource_rules("gpus")
+
     gpus: int = Field(
         1, ge=0, le=16, description="The number of GPUs of the pod. Set it to 0 to evaluate on CPUs only."
     )
+    gpu_resource: GPUResource = GPU_RESOURCE
     resources: Resources | None = Field(
         None,
         description="CPU and memory requests and limits of the pod. A CPU limit is also the number of threads.",
     )
     template: PodTemplate | None = Field(
         None, description="Scheduling, service account and image pull secrets of the pod."
+    )
+    env: TrainerEnv = ()
+    cache_volume: CacheVolume | None = Field(
+        None,
+        description="A PersistentVolumeClaim that keeps models downloaded from the Hugging Face Hub for later pods. If "
+        "unset, each pod downloads them again. If the volume cannot be used, the pod downloads without it.",
     )
 
 

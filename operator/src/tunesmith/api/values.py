@@ -292,6 +292,15 @@ Image = Annotated[str, Field(min_length=1, max_length=512)]
 LabelValue = Annotated[str, Field(max_length=63)]
 """Value of a label."""
 
+_VARIABLE_LENGTH = 1024
+
+VariableValue = Annotated[
+    str,
+    MaxLen(_VARIABLE_LENGTH),
+    _Quoted("a value in quotes, such as '1'", max_length=_VARIABLE_LENGTH),
+]
+"""Value of an environment variable."""
+
 ClassName = Annotated[str, Field(max_length=253)]
 """Name of an object that pods refer to, such as a PriorityClass."""
 
