@@ -13,6 +13,7 @@ class Environment:
         operator_url: ``https://service.namespace.svc:port`` at which pods reach the operator.
         ca_bundle: PEM of the authority that signed the operator's certificate.
         lost_pod_seconds: how long beyond its grace period a pod may take to end: its node may have gone silent.
+        trainer_cuda: major version of CUDA that the default trainer image is built for.
     """
 
     trainer_image: str
@@ -20,3 +21,8 @@ class Environment:
     operator_url: str
     ca_bundle: str
     lost_pod_seconds: float = 300.0
+    trainer_cuda: int = 13
+
+    def cuda_of(self, image: str) -> int | None:
+        """Major version of CUDA that a trainer image is built for; None for images other than the default one."""
+        return self.trainer_cuda if image == self.trainer_image else None

@@ -37,14 +37,12 @@ def usable_node_requirements(cuda: int | None) -> list[dict[str, Any]]:
     least = REQUIRED_DRIVERS[cuda] if cuda else 0
     majors = [str(major) for major in range(3, TRAINING_CAPABILITY[0])]
     excluded = {
-        **dict.fromkeys(DRIVER_LABELS, [str(branch) for branch in _BRANCHES if branch < least]),
+        **{label: [str(branch) for branch in _BRANCHES if branch < least] for label in DRIVER_LABELS},
         CAPABILITY_LABELS[0]: majors,
         GKE_LABEL: [f"nvidia-tesla-{name}" for name in OLD_CLOUD_GPUS],
-        **dict.fromkeys(AWS_LABELS, list(OLD_CLOUD_GPUS)),
+        **{label: list(OLD_CLOUD_GPUS) for label in AWS_LABELS},
     }
-    return [
-        {"key": key, "operator": "NotIn", "values": values} for key, values in excluded.items() if values
-    ]
+    return [{"key": key, "operator": "NotIn", "values": values} for key, values in excluded.items() if values]
 
 
 def with_requirements(

@@ -4,15 +4,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith.api.pod_settings import GPU_RESOURCE
+from tunesmith.api.reasons import FineTuneJobReason
 from tunesmith.api.values import AUTO, memory_bytes
-from tunesmith_contract.shared_rules.gpus import REQUIRED_DRIVERS, TRAINING_CAPABILITY
+from tunesmith_contract.shared_rules.gpus import REQUIRED_DRIVERS, TRAINING_CAPABILITY, Product
 
-from .node_gpus import GPU_RESOURCE, NodeGPU, labels_of, read_gpu
+from .node_gpus import NodeGPU, labels_of, read_gpu
 
 #: Maximum number of nodes that a message names for a cause.
 _MAX_NAMES = 3
-
-DRIVER_TOO_OLD, UNSUPPORTED_GPU = "DriverTooOld", "UnsupportedGPU"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,25 @@ class Obstacle:
         message: what the node has, and what training needs.
     """
 
-    reason: str
+    reason: FineTuneJobReason
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReachableGPUs:
+    """GPUs that a job may get, as far as it is known before it asks for them.
+
+    Attributes:
+        memory: bytes of the smallest of them, or of its share of one; None: unknown.
+        product: the slowest of them; None: unknown.
+        note: a sentence on their memory: why it is unknown, or that it is shared.
+        obstacle: why none of them can train, with a sentence that says what to do.
+    """
+
+    memory: int | None = None
+    product: Product | None = None
+    note: str = ""
+    obstacle: Obstacle | None = None
 
 
 def fitting_nodes(
@@ -63,7 +80,7 @@ def find_obstacle(gpu: NodeGPU, cuda: int | None) -> Obstacle | None:
             f"{gpu.name or 'the GPU'} has compute capability {_version(gpu.capability)}, and training in bfloat16 "
             f"needs {_version(TRAINING_CAPABILITY)} or higher"
         )
-        return Obstacle(UNSUPPORTED_GPU, message)
+        return Obstacle(FineTuneJobReason.UNSUPPORTED_GPU, message)
     if cuda is None:
         return None
     branch, least = gpu.driver.partition(".")[0], REQUIRED_DRIVERS[cuda]
@@ -74,7 +91,7 @@ def find_obstacle(gpu: NodeGPU, cuda: int | None) -> Obstacle | None:
     if not too_old:
         return None
     message = f"{driver}, and CUDA {cuda} of the trainer image needs {least} or newer"
-    return Obstacle(DRIVER_TOO_OLD, message)
+    return Obstacle(FineTuneJobReason.DRIVER_TOO_OLD, message)
 
 
 def usable_nodes(
@@ -97,8 +114,10 @@ def describe_obstacles(
     if not names:
         return None
     causes = "; ".join(f"{obstacle.message} ({_listed(each)})" for obstacle, each in names.items())
-    reasons = {obstacle.reason for obstacle in names}
-    return Obstacle(DRIVER_TOO_OLD if DRIVER_TOO_OLD in reasons else UNSUPPORTED_GPU, causes)
+    # A driver can be replaced, so it is the reason if it is the obstacle of any node.
+    driver = any(obstacle.reason is FineTuneJobReason.DRIVER_TOO_OLD for obstacle in names)
+    reason = FineTuneJobReason.DRIVER_TOO_OLD if driver else FineTuneJobReason.UNSUPPORTED_GPU
+    return Obstacle(reason, causes)
 
 
 def smallest_memory(nodes: Iterable[Mapping[str, Any]], resource: str = GPU_RESOURCE) -> int | None:
@@ -108,11 +127,13 @@ def smallest_memory(nodes: Iterable[Mapping[str, Any]], resource: str = GPU_RESO
     return min(known_sizes) if sizes and len(known_sizes) == len(sizes) else None
 
 
-def slowest_flops(nodes: Iterable[Mapping[str, Any]], resource: str = GPU_RESOURCE) -> float | None:
-    """Operations a second of the slowest GPU of the nodes, or None if those of any node are unknown."""
-    speeds = [read_gpu(labels_of(node), resource).flops for node in nodes]
-    known_speeds = [speed for speed in speeds if speed is not None]
-    return min(known_speeds) if speeds and len(known_speeds) == len(speeds) else None
+def slowest_product(nodes: Iterable[Mapping[str, Any]], resource: str = GPU_RESOURCE) -> Product | None:
+    """Slowest GPU product of the nodes, or None if that of any node is unknown."""
+    products = [read_gpu(labels_of(node), resource).product for node in nodes]
+    known_products = [product for product in products if product is not None]
+    if not products or len(known_products) < len(products):
+        return None
+    return min(known_products, key=lambda product: product.flops)
 
 
 def most_sharing(nodes: Iterable[Mapping[str, Any]], resource: str = GPU_RESOURCE) -> int:

@@ -5,9 +5,10 @@ Labels are those of NVIDIA's GPU feature discovery, else of the cloud or of Karp
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from tunesmith.api.pod_settings import GPU_RESOURCE
 from tunesmith.manifests.gpu_placement import (
     AWS_LABELS,
     CAPABILITY_LABELS,
@@ -18,8 +19,6 @@ from tunesmith.manifests.gpu_placement import (
 from tunesmith_contract.shared_rules.gpus import Product, find_product
 
 GIB, MIB = 2**30, 2**20
-
-GPU_RESOURCE = "nvidia.com/gpu"
 
 #: Memory by the data sheet, in MiB.
 _AWS_MEMORY_LABELS = ("karpenter.k8s.aws/instance-gpu-memory", "eks.amazonaws.com/instance-gpu-memory")
@@ -61,7 +60,7 @@ class NodeGPU:
     Attributes:
         name: the product's name as a label says it; empty if none does.
         memory: bytes of it; None: unknown.
-        flops: dense operations a second; None: unknown.
+        product: what is known of the product, with the speed of a slice if it is one; None: unknown.
         capability: compute capability; None: unknown.
         driver: version of the driver, such as ``535.274.02`` or its first part; empty if unknown.
         cuda: newest major version of CUDA that the driver runs; None: unknown.
@@ -70,7 +69,7 @@ class NodeGPU:
 
     name: str
     memory: int | None
-    flops: float | None
+    product: Product | None
     capability: tuple[int, int] | None
     driver: str
     cuda: int | None
@@ -89,11 +88,12 @@ def read_gpu(labels: Mapping[str, str], resource: str = GPU_RESOURCE) -> NodeGPU
     part = _SLICE.search(" ".join((resource, name, labels.get(_GKE_PARTITION_LABEL, ""))).lower())
     shared_by = max(1, _number(_first(labels, f"{prefix}.replicas", _GKE_SHARED_LABEL)) or 1)
     memory = _memory(labels, prefix, product, part)
-    flops = product.flops * (int(part[1]) / 7 if part else 1) if product else None
+    if product and part:
+        product = replace(product, flops=product.flops * int(part[1]) / 7)
     return NodeGPU(
         name=name or _machine_gpu(labels),
         memory=None if memory is None else memory // shared_by,
-        flops=flops,
+        product=product,
         capability=_capability(labels, product),
         driver=_first(labels, _DRIVER_VERSION_LABEL, *DRIVER_LABELS),
         cuda=_number(_first(labels, *CUDA_LABELS)),

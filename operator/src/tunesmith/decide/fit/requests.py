@@ -133,7 +133,7 @@ def adapter_bytes(parameters: int, rank: int) -> float:
     18 h together. Public models from 1 to 70 billion parameters deviate by at most a fifth.
     """
     width = (parameters * 128 / 12) ** (1 / 3)
-    return HALF * rank * 18 * width * (width / 128)
+    return float(HALF * rank * 18 * width * (width / 128))
 
 
 def _loaded_bytes(model: ModelReport, run: TrainConfig) -> float:
