@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.api.common import PodTemplate, Resources
+from tunesmith.api.values import memory_bytes
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.layout import (
     ATTEMPT_ENV,
@@ -20,6 +21,7 @@ from tunesmith_contract.uris import MOUNTED, Scheme, StorageUri
 
 from .environment import Environment
 from .gang_service import gang_variables
+from .gpu_placement import usable_node_requirements, with_requirements
 from .names import PLURALS, Owner, child_labels, child_metadata, child_name, queue_labels
 from .objects import KubernetesObject
 from .pods import (
@@ -38,6 +40,7 @@ GPU = "nvidia.com/gpu"
 #: A cap, not a reservation: what is not mounted is fetched to the scratch space, and work files in a bucket lie there.
 SCRATCH = "8Gi"
 SCRATCH_TO_FETCH = "256Gi"
+DISK = "ephemeral-storage"
 SHARED_MEMORY = "8Gi"
 
 _NOT_PLACEMENT = frozenset({"labels", "annotations", "volumes", "volumeMounts"})
@@ -104,9 +107,13 @@ def build_trainer_job(
     """
     metadata = child_metadata(owner, stage, attempt)
     metadata["labels"] |= queue_labels(owner)
+    spec = _pod_spec(owner, stage, attempt, pod, environment)
+    if pod.gpus:
+        requirements = usable_node_requirements(environment.cuda_of(pod.image))
+        spec["affinity"] = with_requirements(spec.get("affinity"), requirements)
     template = {
         "metadata": _pod_metadata(child_labels(owner, stage, attempt), pod.template),
-        "spec": _pod_spec(owner, stage, attempt, pod, environment),
+        "spec": spec,
     }
     return {
         "apiVersion": "batch/v1",
@@ -180,7 +187,7 @@ def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]
             {"name": "config", "mountPath": str(CONFIG_DIR), "readOnly": True},
         ),
         credentials_volume(pod.ca_config_map),
-        scratch_volume(SCRATCH_TO_FETCH if pod.schemes - MOUNTED else SCRATCH),
+        scratch_volume(_scratch_size(pod)),
     ]
     if pod.gpus > 1 and "/dev/shm" not in {mount["mountPath"] for mount in template_mounts}:
         shared_memory = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}}
@@ -189,6 +196,12 @@ def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]
         [*volumes, *(volume for volume, _ in own), *secrets, *template_volumes],
         [*mounts, *(mount for _, mount in own), *secret_mounts, *template_mounts],
     )
+
+
+def _scratch_size(pod: TrainerPod) -> str:
+    """Size limit of the scratch space, in which all that the pod requests of the node's disk must fit."""
+    cap = SCRATCH_TO_FETCH if pod.schemes - MOUNTED else SCRATCH
+    return max(cap, pod.requests.get(DISK, cap), key=memory_bytes)
 
 
 def _template_volumes(template: PodTemplate | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -227,11 +240,17 @@ def _environment_variables(
     return variables
 
 
+def merge_requests(defaults: Mapping[str, str], resources: Resources | None) -> dict[str, str]:
+    """Default requests under what people wrote; a limit alone is its own request, as in Kubernetes."""
+    limits = (resources and resources.limits) or {}
+    return {**defaults, **limits, **((resources and resources.requests) or {})}
+
+
 def _resources(pod: TrainerPod) -> dict[str, Any]:
-    """The stage's requests under what people wrote; a limit alone is its own request, as in Kubernetes."""
     limits = dict((pod.resources and pod.resources.limits) or {})
-    defaults = {name: amount for name, amount in pod.requests.items() if name not in limits}
-    requests = defaults | dict((pod.resources and pod.resources.requests) or {})
+    merged = merge_requests(pod.requests, pod.resources)
+    written = (pod.resources and pod.resources.requests) or {}
+    requests = {name: amount for name, amount in merged.items() if name in written or name not in limits}
     if pod.gpus:
         limits[GPU] = str(pod.gpus)
     return {"requests": requests} | ({"limits": limits} if limits else {})

@@ -1,6 +1,7 @@
 """Planning of a FineTuneJob: its next actions, status and events."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from tunesmith.api.finetunejob import FineTuneJob
@@ -9,6 +10,7 @@ from tunesmith.decide.fit.admission import Admission, admit, is_judged, judge
 from tunesmith.decide.fit.estimate import Expected, expect_training
 from tunesmith.decide.fit.gpus import ReachableGPUs
 from tunesmith.decide.fit.reachable_gpus import find_reachable_gpus
+from tunesmith.decide.fit.requests import training_requests
 from tunesmith.decide.plan import Action, Create, Event, Plan, owned_by, soonest
 from tunesmith.decide.run.attempts import advance, refuse
 from tunesmith.decide.run.expiry import expire
@@ -56,6 +58,7 @@ class _StagesResult:
     events: tuple[Event, ...] = ()
     admission: Admission | None = None
     expected: Expected | None = None
+    requests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ended_at(self) -> datetime | None:
@@ -116,6 +119,7 @@ def _build_plan(
     view = TrainingView(
         inputs=inputs,
         run=result.run,
+        requests=result.requests,
         step=result.step,
         stage=result.stage,
         eval_run=eval_run,
@@ -184,14 +188,16 @@ def _run_training(
             step = advance(train_stage(job, observed, inputs, None, environment), children, now)
         return result.followed_by(Stage.TRAIN, step)
     expected = expect_training(gpus.product, resolved, report)
-    result = replace(result, run=resolved, expected=expected)
+    assert report.model is not None
+    requests = training_requests(report.model, resolved, cached=job.spec.compute.cache_volume is not None)
+    result = replace(result, run=resolved, expected=expected, requests=requests)
     if observed.run is None and not has_record:
         result = replace(
             result,
             actions=(*result.actions, Create(build_run_config_map(job, resolved))),
             events=(*result.events, *budget_events(job, expected)),
         )
-    step = advance(train_stage(job, observed, inputs, resolved, environment), children, now)
+    step = advance(train_stage(job, observed, inputs, resolved, environment, requests), children, now)
     return result.followed_by(Stage.TRAIN, step)
 
 
