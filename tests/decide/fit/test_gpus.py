@@ -165,8 +165,8 @@ def test_obstacles_name_nodes_and_what_they_have() -> None:
     assert obstacle is not None
     assert obstacle.reason == "DriverTooOld"
     assert obstacle.message == (
-        "driver 535.274.02, and CUDA 13 of the trainer image needs 580 or newer (old-0, old-1, old-2 and 2 more); "
-        "Tesla-V100-SXM2-16GB has compute capability 7.0, and training in bfloat16 needs 8.0 or higher (volta)"
+        "driver 535.274.02, and CUDA 13 of the trainer image needs 580.65.06 or newer (old-0, old-1, old-2 and 2 "
+        "more); Tesla-V100-SXM2-16GB has compute capability 7.0, and training in bfloat16 needs 8.0 or higher (volta)"
     )
     alone = describe_obstacles([volta], 13)
     assert alone is not None

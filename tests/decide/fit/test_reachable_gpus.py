@@ -35,7 +35,7 @@ def test_no_node_that_can_train_is_said_with_what_to_do() -> None:
     assert gpus.obstacle.reason == "DriverTooOld"
     assert gpus.obstacle.message == (
         "No node that the pods may be scheduled to can train: driver 535.274.02, and CUDA 13 of the trainer image "
-        "needs 580 or newer (gpu-1). Update the driver of the nodes, install the trainer image for an older CUDA "
+        "needs 580.65.06 or newer (gpu-1). Update the driver of the nodes, install the trainer image for an older CUDA "
         "(docs/gpu.md), name other nodes in compute.template.nodeSelector, or write compute.gpuMemory, such as 24Gi, "
         "if an autoscaler adds other nodes."
     )

@@ -23,19 +23,24 @@ class Product:
     @property
     def trains(self) -> bool:
         """True if the trainer can use it."""
-        return self.capability >= TRAINING_CAPABILITY
+        return self.capability >= BFLOAT16_CAPABILITY
 
 
-#: Training and evaluation compute in bfloat16, which GPUs have from this compute capability on.
-TRAINING_CAPABILITY = (8, 0)
+#: Compute capability from which GPUs multiply bfloat16, the type in which all runs on GPUs compute (Ampere).
+BFLOAT16_CAPABILITY = (8, 0)
 
-#: Oldest branch of NVIDIA's driver for each major version of CUDA that the trainer image may be built for (CUDA Toolkit
-#: release notes, "minor version compatibility").
-REQUIRED_DRIVERS = {12: 525, 13: 580}
+#: The first Linux driver that runs programs of a CUDA release, by the release's major version (CUDA Toolkit release
+#: notes, "minor version compatibility").
+MINIMUM_DRIVERS = {12: "525.60.13", 13: "580.65.06"}
 
 #: Memory of a GPU that its driver keeps from programs, and the part of the rest that training may be planned with.
 RESERVED = 0.4 * GIB
 PLANNED = 0.94
+
+
+def minimum_branch(cuda: int) -> int:
+    """Branch of the first driver that runs programs of this major version of CUDA, such as 580."""
+    return int(MINIMUM_DRIVERS[cuda].partition(".")[0])
 
 
 def usable_memory(total: int) -> int:
@@ -52,8 +57,8 @@ def _product(gibibytes: float, teraflops: float, capability: float) -> Product:
     return Product(int(gibibytes * GIB), teraflops * 1e12, (major, minor))
 
 
-#: By a part of the product's name, the more special ones first; those that can't train are known, to be refused. Data sheets count in 10^9 bytes or round up; these are
-#: what ``nvidia-smi`` shows.
+#: By a part of the product's name, the more special ones first; those that can't train are known, to be refused. Data
+#: sheets count in 10^9 bytes or round up; these are what ``nvidia-smi`` shows.
 PRODUCTS: tuple[tuple[str, Product], ...] = (
     ("b300", _product(268, 2250, 10.3)),
     ("gb200", _product(184, 2500, 10.0)),

@@ -7,7 +7,7 @@ pod. Autoscalers read them, too, and add no machine that would be of no use.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tunesmith_contract.shared_rules.gpus import REQUIRED_DRIVERS, TRAINING_CAPABILITY
+from tunesmith_contract.shared_rules.gpus import BFLOAT16_CAPABILITY, minimum_branch
 
 #: Labels of NVIDIA's GPU feature discovery, newer name first: major version of the driver, and of the newest CUDA that
 #: it runs; and of the GPU's compute capability.
@@ -34,8 +34,8 @@ def usable_node_requirements(cuda: int | None) -> list[dict[str, Any]]:
     Args:
         cuda: major version of CUDA that the image is built for; None: unknown, so that drivers are not compared.
     """
-    least = REQUIRED_DRIVERS[cuda] if cuda else 0
-    majors = [str(major) for major in range(3, TRAINING_CAPABILITY[0])]
+    least = minimum_branch(cuda) if cuda else 0
+    majors = [str(major) for major in range(3, BFLOAT16_CAPABILITY[0])]
     excluded = {
         **{label: [str(branch) for branch in _BRANCHES if branch < least] for label in DRIVER_LABELS},
         CAPABILITY_LABELS[0]: majors,

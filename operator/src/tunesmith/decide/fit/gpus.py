@@ -7,7 +7,7 @@ from typing import Any
 from tunesmith.api.pod_settings import GPU_RESOURCE
 from tunesmith.api.reasons import FineTuneJobReason
 from tunesmith.api.values import AUTO, memory_bytes
-from tunesmith_contract.shared_rules.gpus import REQUIRED_DRIVERS, TRAINING_CAPABILITY, Product
+from tunesmith_contract.shared_rules.gpus import BFLOAT16_CAPABILITY, MINIMUM_DRIVERS, Product, minimum_branch
 
 from .node_gpus import NodeGPU, labels_of, read_gpu
 
@@ -75,22 +75,22 @@ def find_obstacle(gpu: NodeGPU, cuda: int | None) -> Obstacle | None:
     Args:
         cuda: major version of CUDA that the trainer image is built for; None: unknown.
     """
-    if gpu.capability and gpu.capability < TRAINING_CAPABILITY:
+    if gpu.capability and gpu.capability < BFLOAT16_CAPABILITY:
         message = (
             f"{gpu.name or 'the GPU'} has compute capability {_version(gpu.capability)}, and training in bfloat16 "
-            f"needs {_version(TRAINING_CAPABILITY)} or higher"
+            f"needs {_version(BFLOAT16_CAPABILITY)} or higher"
         )
         return Obstacle(FineTuneJobReason.UNSUPPORTED_GPU, message)
     if cuda is None:
         return None
-    branch, least = gpu.driver.partition(".")[0], REQUIRED_DRIVERS[cuda]
+    branch = gpu.driver.partition(".")[0]
     if branch.isdecimal():
-        too_old, driver = int(branch) < least, f"driver {gpu.driver}"
+        too_old, driver = int(branch) < minimum_branch(cuda), f"driver {gpu.driver}"
     else:
         too_old, driver = gpu.cuda is not None and gpu.cuda < cuda, f"a driver for CUDA {gpu.cuda}"
     if not too_old:
         return None
-    message = f"{driver}, and CUDA {cuda} of the trainer image needs {least} or newer"
+    message = f"{driver}, and CUDA {cuda} of the trainer image needs {MINIMUM_DRIVERS[cuda]} or newer"
     return Obstacle(FineTuneJobReason.DRIVER_TOO_OLD, message)
 
 
