@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tunesmith.process.settings import read_settings
 from tunesmith_cluster.binaries import program
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,9 +130,21 @@ def test_named_namespaces_get_roles_instead_of_a_cluster_role(default: list[dict
     assert env["TUNESMITH_WATCH_NAMESPACES"] == "a,b"
 
 
+@pytest.mark.parametrize(("settings", "cuda"), [((), "13"), (("trainerCuda=12",), "12")])
+def test_the_operator_is_told_the_cuda_of_the_trainer_image(settings: tuple[str, ...], cuda: str) -> None:
+    (deployment,) = of_kind(render(*settings), "Deployment")
+    variables = {
+        each["name"]: each.get("value")
+        for each in deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    assert variables["TUNESMITH_TRAINER_CUDA"] == cuda
+    assert read_settings([], {"TUNESMITH_TRAINER_CUDA": cuda}).trainer_cuda == int(cuda)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ("trainerCuda=11", "trainerCuda"),
         ("replica=2", "replica"),
         ("log.level=LOUD", "level"),
         ("image.digest=sha256:x", "digest"),
