@@ -8,6 +8,7 @@ from tunesmith.decide.fit.gpus import (
     describe_obstacles,
     fitting_nodes,
     most_sharing,
+    node_memory,
     resolve_gpu_memory,
     slowest_product,
     smallest_memory,
@@ -88,6 +89,7 @@ def test_tolerations(taint: dict[str, str], toleration: dict[str, str] | None, f
 
 def test_a_node_that_reports_nothing_has_no_gpus() -> None:
     assert fitting_nodes([{"metadata": {"name": "n"}}], None) == []
+    assert node_memory({"metadata": {"name": "n"}}) is None
 
 
 def test_slices_are_a_resource_of_their_own() -> None:

@@ -114,7 +114,7 @@ def test_disk_is_requested_for_what_is_fetched() -> None:
 
 
 def test_disk_is_requested_for_work_files_that_go_to_a_bucket() -> None:
-    full = {"adapter": None, "output": "s3://bucket/runs", "checkpoints": {"keep": 1}}
+    full: dict[str, Any] = {"adapter": None, "output": "s3://bucket/runs", "checkpoints": {"keep": 1}}
     checkpoint = 12 * LLAMA_3_1_8B.parameters / 2**30
     assert 2 * checkpoint < disk(**full) < 2 * checkpoint + 20
     assert disk(**full, workspace="pvc://work/x") == 0

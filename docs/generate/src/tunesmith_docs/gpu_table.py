@@ -113,9 +113,9 @@ DATASET = DatasetReport(
 def gpu_memory_page(notice: str) -> str:
     """The page with one table for each number of GPUs."""
     introduction = (
-        f"What training takes by the [memory estimate](../memory.md): supervised fine-tuning on packed rows of "
-        f"{LENGTH:,} tokens, batches of {BATCH} rows, adapters of rank {RANK} on all linear layers, and all else left to "
-        "Auto. These are estimates, not measurements."
+        "What training takes by the [memory estimate](../memory.md): supervised fine-tuning on packed rows of "
+        f"{LENGTH:,} tokens, batches of {BATCH} rows, adapters of rank {RANK} on all linear layers, and all else left "
+        "to Auto. These are estimates, not measurements."
     )
     legend = (
         "A cell is the memory of each GPU in GiB, and how the GPUs share the work if not by DDP. "

@@ -120,9 +120,14 @@ def describe_obstacles(
     return Obstacle(reason, causes)
 
 
+def node_memory(node: Mapping[str, Any], resource: str = GPU_RESOURCE) -> int | None:
+    """Bytes of one GPU of a node by its labels, or None if unknown."""
+    return read_gpu(labels_of(node), resource).memory
+
+
 def smallest_memory(nodes: Iterable[Mapping[str, Any]], resource: str = GPU_RESOURCE) -> int | None:
     """Bytes of the smallest GPU of the nodes, or None if that of any node is unknown."""
-    sizes = [read_gpu(labels_of(node), resource).memory for node in nodes]
+    sizes = [node_memory(node, resource) for node in nodes]
     known_sizes = [size for size in sizes if size is not None]
     return min(known_sizes) if sizes and len(known_sizes) == len(sizes) else None
 
