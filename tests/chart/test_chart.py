@@ -37,6 +37,13 @@ def of_kind(objects: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [each for each in objects if each["kind"] == kind]
 
 
+def environment_of(objects: list[dict[str, Any]]) -> dict[str, str]:
+    """Variables of the operator's container, without those that Kubernetes fills in."""
+    (deployment,) = of_kind(objects, "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    return {each["name"]: each["value"] for each in container["env"] if "value" in each}
+
+
 @pytest.fixture(scope="module")
 def default() -> list[dict[str, Any]]:
     """The chart as it is."""
@@ -122,12 +129,22 @@ def test_named_namespaces_get_roles_instead_of_a_cluster_role(default: list[dict
         role for role in of_kind(default, "ClusterRole") if role["metadata"]["name"] == "tunesmith"
     )
     assert rights(roles["a"]) == rights(everywhere) - rights(cluster_role)
-    (deployment,) = of_kind(objects, "Deployment")
-    env = {
-        each["name"]: each.get("value")
-        for each in deployment["spec"]["template"]["spec"]["containers"][0]["env"]
-    }
-    assert env["TUNESMITH_WATCH_NAMESPACES"] == "a,b"
+    assert environment_of(objects)["TUNESMITH_WATCH_NAMESPACES"] == "a,b"
+
+
+def test_settings_of_pods_with_gpus_reach_the_operator(default: list[dict[str, Any]]) -> None:
+    rendered = render(
+        "gpu.runtimeClassName=nvidia",
+        "gpu.tolerations[0].key=reserved",
+        "gpu.tolerations[0].operator=Equal",
+        "gpu.tolerations[0].value=gpu",
+    )
+    settings = read_settings([], environment_of(rendered))
+    assert settings.gpu_runtime_class == "nvidia"
+    (toleration,) = settings.gpu_tolerations
+    assert toleration.to_dict() == {"key": "reserved", "operator": "Equal", "value": "gpu"}
+    settings = read_settings([], environment_of(default))
+    assert (settings.gpu_runtime_class, settings.gpu_tolerations) == ("", ())
 
 
 @pytest.mark.parametrize(("settings", "cuda"), [((), "13"), (("trainerCuda=12",), "12")])
@@ -149,6 +166,7 @@ def test_the_operator_is_told_the_cuda_of_the_trainer_image(settings: tuple[str,
         ("log.level=LOUD", "level"),
         ("image.digest=sha256:x", "digest"),
         ("replicas=0", "replicas"),
+        ("gpu.tolerations[0].kye=reserved", "kye"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(setting: str, message: str) -> None:

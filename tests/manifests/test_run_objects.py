@@ -160,7 +160,8 @@ def test_a_pod_reaches_the_operator_and_nothing_else() -> None:
 
 def test_threads_follow_the_limit_of_the_container() -> None:
     cores = {"resource": "limits.cpu", "containerName": "trainer"}
-    assert variables(train_pod())["OMP_NUM_THREADS"] == {"resourceFieldRef": cores}
+    values = variables(train_pod())
+    assert values["OMP_NUM_THREADS"] == values["TUNESMITH_CPUS"] == {"resourceFieldRef": cores}
 
 
 def test_a_hub_is_asked_only_where_one_is_named() -> None:
@@ -284,7 +285,7 @@ def test_placement_is_as_written() -> None:
     template = {"nodeSelector": {"pool": "gpu"}, "tolerations": [{"key": "gpu", "operator": "Exists"}]}
     pod = train_pod(compute={"template": template})
     assert pod["nodeSelector"] == {"pool": "gpu"}
-    assert pod["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
+    assert pod["tolerations"][0] == {"key": "gpu", "operator": "Exists"}
 
 
 def test_the_evaluation_judges_the_jobs_artifact() -> None:

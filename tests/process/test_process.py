@@ -30,6 +30,16 @@ def test_arguments_win_over_the_environment() -> None:
     assert all(host.endswith(("b.svc", "b.svc.cluster.local")) for host in settings.hosts)
 
 
+def test_tolerations_are_a_json_list(capsys: pytest.CaptureFixture[str]) -> None:
+    written = '[{"key": "reserved", "operator": "Exists"}]'
+    (toleration,) = read_settings([], {"TUNESMITH_GPU_TOLERATIONS": written}).gpu_tolerations
+    assert toleration.to_dict() == {"key": "reserved", "operator": "Exists"}
+    assert read_settings([], {"TUNESMITH_GPU_TOLERATIONS": ""}).gpu_tolerations == ()
+    for wrong in ("[{", '[{"kye": "reserved"}]'):
+        assert main(["--gpu-tolerations", wrong]) == 2
+        assert "gpu_tolerations" in capsys.readouterr().err
+
+
 def test_a_setting_that_does_not_fit_ends_the_process_with_a_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -45,6 +45,12 @@ CHECKPOINT_FILE_ENV = "TUNESMITH_CHECKPOINT_FILE"
 #: Which attempt of a stage a pod belongs to, a growing number: only the newest attempt's pods may write checkpoints.
 ATTEMPT_ENV = "TUNESMITH_ATTEMPT"
 
+#: Number of cores that the workers of a pod share; absent if people set the threads of each worker.
+CPUS_ENV = "TUNESMITH_CPUS"
+
+#: Names the folder on a claim where models from the Hugging Face Hub are kept for later pods.
+MODEL_CACHE_ENV = "TUNESMITH_MODEL_CACHE"
+
 _CHECKPOINT = "checkpoint-"
 
 

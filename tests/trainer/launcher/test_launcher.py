@@ -144,14 +144,26 @@ def test_success_and_a_wrong_configuration(tmp_path: Path) -> None:
     assert report.failure.reason == "InvalidConfig"
 
 
-@pytest.mark.parametrize(("pod", "workers", "each"), [("8", 1, "8"), ("8", 3, "2"), ("2", 4, "1")])
-def test_workers_share_the_threads_of_their_pod(tmp_path: Path, pod: str, workers: int, each: str) -> None:
+@pytest.mark.parametrize(
+    ("variables", "workers", "each"),
+    [
+        ({"TUNESMITH_CPUS": "8", "OMP_NUM_THREADS": "8"}, 1, "8"),
+        ({"TUNESMITH_CPUS": "8", "OMP_NUM_THREADS": "8"}, 3, "2"),
+        ({"TUNESMITH_CPUS": "2", "OMP_NUM_THREADS": "2"}, 4, "1"),
+        ({"OMP_NUM_THREADS": "6"}, 2, "6"),
+    ],
+)
+def test_workers_share_the_cores_of_their_pod_unless_their_threads_are_written(
+    tmp_path: Path, variables: dict[str, str], workers: int, each: str
+) -> None:
     body = """
     print("threads: " + os.environ["OMP_NUM_THREADS"], flush=True)
+    print("memory: " + os.environ["PYTORCH_ALLOC_CONF"], flush=True)
     stage(lambda: worker.RunReport(stage='prepare', outcome='Succeeded'))
     """
-    _, _, output = Pod(tmp_path, body, workers=workers, OMP_NUM_THREADS=pod).finish()
+    _, _, output = Pod(tmp_path, body, workers=workers, **variables).finish()
     assert output.count(f"threads: {each}\n") == workers
+    assert output.count("memory: expandable_segments:True\n") == workers
 
 
 def test_a_worker_that_dies_without_a_word(tmp_path: Path) -> None:

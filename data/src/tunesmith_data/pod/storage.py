@@ -33,6 +33,7 @@ from tunesmith_storage.remote import Remote
 from tunesmith_storage.stores import open_remote
 from tunesmith_storage.trees import fetch_file, fetch_tree
 
+from .model_cache import fetch_through_cache
 from .secret_roles import Roles, roles_of
 
 __all__ = [
@@ -193,12 +194,17 @@ class Storage:
 
         patterns = [*_TOKENIZER_FILES, _WEIGHTS] if weights else _TOKENIZER_FILES
         prefix = f"{uri.path}/" if uri.path else ""
-        folder = snapshot_download(
-            uri.name,
-            revision=uri.revision,
-            allow_patterns=[prefix + pattern for pattern in patterns],
-            token=self.hub_token(roles),
-        )
+
+        def download(cache: Path | None) -> str:
+            return snapshot_download(
+                uri.name,
+                revision=uri.revision,
+                allow_patterns=[prefix + pattern for pattern in patterns],
+                token=self.hub_token(roles),
+                cache_dir=cache,
+            )
+
+        folder = fetch_through_cache(download)
         return Path(folder) / uri.path
 
     def _fetch_hub_dataset(self, uri: StorageUri, roles: Roles) -> Path:

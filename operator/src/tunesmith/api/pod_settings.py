@@ -76,11 +76,20 @@ def _not_reserved(names: Sequence[str]) -> Rule:
 class EnvVar(StrictModel):
     """An environment variable, as in a Pod. Its value is visible to everyone who may read the resource."""
 
+    name: str
     value: VariableValue = Field(description='The value of the variable, in quotes, such as "1".')
 
 
 class TrainerEnvVar(EnvVar):
     """An environment variable of the trainer's container."""
+
+    rules = (
+        Rule(
+            "!self.name.startsWith('TUNESMITH_') || self.value.matches(r'^[1-9][0-9]{0,5}$')",
+            'Write a whole number of seconds, such as "3600".',
+            field=".value",
+        ),
+    )
 
     name: Annotated[
         str,

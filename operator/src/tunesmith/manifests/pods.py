@@ -1,13 +1,20 @@
-"""Parts of all pods: ``restricted`` security contexts, volumes of storage URIs, the operator's token."""
+"""Parts of all pods: ``restricted`` security contexts, placement, volumes of storage URIs, the operator's token."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tunesmith.api.common import PodTemplate
+from tunesmith.api.pod_settings import GPU_RESOURCE, CacheVolume, EnvVar
 from tunesmith_contract.layout import CA_FILE, CREDENTIALS_DIR, TOKEN_AUDIENCE, TOKEN_FILE, secret_dir
 from tunesmith_contract.uris import MOUNT_ROOT, MOUNTED, Scheme, StorageUri
 
+from .environment import Environment
+
 TOKEN_SECONDS = 3600
 RUN_AS_USER = 10001
+
+#: Folder of the hub's cache in a volume for caches, as below ``HF_HOME``.
+HUB_CACHE = "huggingface/hub"
 
 
 def restricted_pod_security() -> dict[str, Any]:
@@ -29,6 +36,52 @@ def restricted_container_security() -> dict[str, Any]:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
+
+
+def pod_placement(
+    template: PodTemplate | None, devices: Iterable[str], environment: Environment
+) -> dict[str, Any]:
+    """Scheduling and identity of a pod, as written and completed for pods with devices.
+
+    Nodes with devices are often tainted with the resource's name, so that only pods that request it run there. As
+    Kubernetes' own admission plugin for this (ExtendedResourceToleration) is off by default, the toleration is part of
+    the pod. It covers every effect: a node that is reserved with NoExecute is reserved for such pods as well.
+
+    Args:
+        devices: extended resources that the pod requests, such as ``nvidia.com/gpu``; empty for pods on CPUs, which
+            run without the runtime class.
+    """
+    placement = template.to_dict() if template else {}
+    devices = tuple(devices)
+    written = placement.get("tolerations", [])
+    if not devices:
+        placement.pop("runtimeClassName", None)
+        return placement
+    # Nodes with slices or shares of GPUs are tainted as GPU nodes.
+    keys = dict.fromkeys((GPU_RESOURCE, *devices))
+    added = [*({"key": key, "operator": "Exists"} for key in keys), *environment.gpu_tolerations]
+    placement["tolerations"] = [*written, *(toleration for toleration in added if toleration not in written)]
+    if environment.gpu_runtime_class:
+        placement.setdefault("runtimeClassName", environment.gpu_runtime_class)
+    return placement
+
+
+def environment_variables(
+    defaults: Mapping[str, str], written: Iterable[EnvVar] = ()
+) -> list[dict[str, Any]]:
+    """Variables of a container: defaults, which those that people write replace."""
+    values = dict(defaults) | {variable.name: variable.value for variable in written}
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def cache_volume(cache: CacheVolume, mount_path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Volume and mount of a claim with caches.
+
+    All pods keep the cache of the Hugging Face Hub in ``HUB_CACHE`` below it, so that they share downloads.
+    """
+    volume = {"name": "cache", "persistentVolumeClaim": {"claimName": cache.claim_name}}
+    mount = {"name": "cache", "mountPath": mount_path}
+    return volume, mount | ({"subPath": cache.sub_path} if cache.sub_path else {})
 
 
 def storage_volumes(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from tunesmith.api.common import PodTemplate
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith_contract.layout import MICRO_BATCH_ENV
@@ -23,8 +24,9 @@ SMALL_REQUESTS = {"cpu": "1", "memory": "4Gi"}
 
 #: From the signal to the end, in generate: answers that are on their way are paid for, so they are waited for.
 GENERATE_GRACE_SECONDS = 120
-#: From the signal to the end, in train: a step is finished and a checkpoint committed.
+#: From the signal to the end, in train: a step is finished and a small checkpoint committed.
 TRAIN_GRACE_SECONDS = 120
+EVALUATE_GRACE_SECONDS = 30
 
 
 def build_data_job(
@@ -68,6 +70,7 @@ def build_train_job(
     longest_seconds: int | None = None,
     secrets: Mapping[str, str] | None = None,
     requests: Mapping[str, str] = SMALL_REQUESTS,
+    grace_seconds: int = TRAIN_GRACE_SECONDS,
 ) -> KubernetesObject:
     """Job of one attempt to train: a new gang that resumes from the last committed checkpoint.
 
@@ -76,14 +79,20 @@ def build_train_job(
         longest_seconds: how long its pods may run.
         secrets: those that the stage opens, by role.
         requests: default requests of its pods.
+        grace_seconds: time to finish a step and commit a checkpoint, if the template does not say.
     """
+    compute = job.spec.compute
     pod = replace(
         _trainer_pod(job, inputs, run, training_uris(run), requests, secrets),
         image=run.image,
         config_map=run_name(job),
-        resources=job.spec.compute.resources,
+        resources=compute.resources,
         gpus=run.gpus_per_node,
-        grace_seconds=TRAIN_GRACE_SECONDS,
+        gpu_resource=compute.gpu_resource,
+        network=compute.network,
+        env=compute.env,
+        cache=compute.cache_volume,
+        grace_seconds=_written_grace(compute.template) or grace_seconds,
         nodes=run.nodes,
         longest_seconds=longest_seconds,
         variables={MICRO_BATCH_ENV: str(micro_batch_size)} if micro_batch_size else {},
@@ -117,8 +126,16 @@ def build_evaluate_job(
         token_secret=inputs.token_secret or None,
         secrets=inputs.secrets,
         gpus=compute.gpus,
+        gpu_resource=compute.gpu_resource,
+        env=compute.env,
+        cache=compute.cache_volume,
+        grace_seconds=_written_grace(compute.template) or EVALUATE_GRACE_SECONDS,
     )
     return build_trainer_job(run, Stage.EVALUATE, attempt, pod, environment)
+
+
+def _written_grace(template: PodTemplate | None) -> int | None:
+    return template.termination_grace_period_seconds if template else None
 
 
 def generation_uris(config: GenerateConfig) -> tuple[StorageUri, ...]:

@@ -5,19 +5,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.api.common import PodTemplate, Resources
+from tunesmith.api.pod_settings import GPU_RESOURCE, CacheVolume, Network, TrainerEnvVar
 from tunesmith.api.values import memory_bytes
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.layout import (
     ATTEMPT_ENV,
     CA_FILE,
     CONFIG_DIR,
+    CPUS_ENV,
     CREDENTIALS_DIR,
+    MODEL_CACHE_ENV,
     RUN_FILE,
     TOKEN_FILE,
 )
 from tunesmith_contract.progress import CA_CERT_ENV, PROGRESS_PATH, SERVER_URL_ENV, TOKEN_ENV
 from tunesmith_contract.stages import Stage
-from tunesmith_contract.uris import MOUNTED, Scheme, StorageUri
+from tunesmith_contract.uris import MOUNT_ROOT, MOUNTED, Scheme, StorageUri
 
 from .environment import Environment
 from .gang_service import gang_variables
@@ -25,7 +28,12 @@ from .gpu_placement import usable_node_requirements, with_requirements
 from .names import PLURALS, Owner, child_labels, child_metadata, child_name, queue_labels
 from .objects import KubernetesObject
 from .pods import (
+    HUB_CACHE,
+    RUN_AS_USER,
+    cache_volume,
     credentials_volume,
+    environment_variables,
+    pod_placement,
     restricted_container_security,
     restricted_pod_security,
     scratch_volume,
@@ -35,7 +43,6 @@ from .pods import (
 
 CONTAINER = "trainer"
 SECRET_KEY = "token"
-GPU = "nvidia.com/gpu"
 
 #: A cap, not a reservation: what is not mounted is fetched to the scratch space, and work files in a bucket lie there.
 SCRATCH = "8Gi"
@@ -43,7 +50,22 @@ SCRATCH_TO_FETCH = "256Gi"
 DISK = "ephemeral-storage"
 SHARED_MEMORY = "8Gi"
 
-_NOT_PLACEMENT = frozenset({"labels", "annotations", "volumes", "volumeMounts"})
+#: Makes the trainer the usual user with one capability. A capability in a security context reaches root alone: a
+#: process of another user loses it when it starts, unless it is ambient, which Kubernetes has no field for.
+KEEP_IPC_LOCK = (
+    "setpriv",
+    f"--reuid={RUN_AS_USER}",
+    "--regid=0",
+    "--keep-groups",
+    "--inh-caps=+ipc_lock",
+    "--ambient-caps=+ipc_lock",
+)
+
+_CACHE = str(MOUNT_ROOT / "cache")
+
+_NOT_PLACEMENT = frozenset(
+    {"labels", "annotations", "volumes", "volumeMounts", "terminationGracePeriodSeconds"}
+)
 
 _FATAL_EXIT_CODES = (
     ExitCode.USER_ERROR,
@@ -66,7 +88,10 @@ class TrainerPod:
         resources, template: settings in the spec.
         token_secret: a Secret whose key ``token`` opens the hub.
         secrets: Secrets by the role in which the pod finds them.
-        gpus: GPUs of the pod.
+        gpus, gpu_resource: GPUs of the pod, and the extended resource by which nodes offer them.
+        network: network devices of the pod.
+        env: variables that people write.
+        cache: a claim for downloaded models.
         grace_seconds: from the first signal to the end: time to commit a checkpoint.
         nodes: pods that work together.
         longest_seconds: run time limit of the pod, enforced by its kubelet.
@@ -85,6 +110,10 @@ class TrainerPod:
     token_secret: str | None = None
     secrets: Mapping[str, str] = field(default_factory=dict)
     gpus: int = 0
+    gpu_resource: str = GPU_RESOURCE
+    network: Network | None = None
+    env: tuple[TrainerEnvVar, ...] = ()
+    cache: CacheVolume | None = None
     grace_seconds: int = 30
     nodes: int = 1
     longest_seconds: int | None = None
@@ -95,6 +124,17 @@ class TrainerPod:
     def schemes(self) -> frozenset[Scheme]:
         """Kinds of storage that the pod reads or writes."""
         return frozenset(uri.scheme for uri in (*self.reads, *self.writes))
+
+    @property
+    def devices(self) -> dict[str, int]:
+        """Extended resources of the container: GPUs and network devices."""
+        gpus = {self.gpu_resource: self.gpus} if self.gpus else {}
+        return gpus | ({self.network.resource: self.network.count} if self.network else {})
+
+    @property
+    def locks_memory(self) -> bool:
+        """True if the trainer keeps the capability to lock any amount of memory."""
+        return self.network is not None and self.network.ipc_lock
 
 
 def build_trainer_job(
@@ -154,10 +194,16 @@ def _pod_spec(
         "name": CONTAINER,
         "image": pod.image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["python", "-m", "tunesmith_trainer", str(stage)],
+        "command": [
+            *(KEEP_IPC_LOCK if pod.locks_memory else ()),
+            "python",
+            "-m",
+            "tunesmith_trainer",
+            str(stage),
+        ],
         "env": _environment_variables(owner, child_name(owner, stage, attempt), attempt, pod, environment),
         "resources": _resources(pod),
-        "securityContext": restricted_container_security(),
+        "securityContext": _container_security(pod),
         # An image that dies before its last word still says why: the end of its log.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
@@ -172,8 +218,17 @@ def _pod_spec(
         "volumes": volumes,
         **({"subdomain": child_name(owner, stage, attempt)} if pod.nodes > 1 else {}),
         **({"activeDeadlineSeconds": pod.longest_seconds} if pod.longest_seconds else {}),
-        **_placement(owner, stage, pod.template),
+        **_placement(owner, stage, pod, environment),
     }
+
+
+def _container_security(pod: TrainerPod) -> dict[str, Any]:
+    """``restricted``, or with what ``KEEP_IPC_LOCK`` needs: it starts as root with three capabilities."""
+    restricted = restricted_container_security()
+    if not pod.locks_memory:
+        return restricted
+    capabilities = {"drop": ["ALL"], "add": ["IPC_LOCK", "SETGID", "SETUID"]}
+    return restricted | {"runAsUser": 0, "runAsNonRoot": False, "capabilities": capabilities}
 
 
 def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -192,6 +247,8 @@ def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     if pod.gpus > 1 and "/dev/shm" not in {mount["mountPath"] for mount in template_mounts}:
         shared_memory = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}}
         own.append((shared_memory, {"name": "shm", "mountPath": "/dev/shm"}))
+    if pod.cache:
+        own.append(cache_volume(pod.cache, _CACHE))
     return (
         [*volumes, *(volume for volume, _ in own), *secrets, *template_volumes],
         [*mounts, *(mount for _, mount in own), *secret_mounts, *template_mounts],
@@ -229,11 +286,15 @@ def _environment_variables(
     }
     if Scheme.HF not in pod.schemes:
         values["HF_HUB_OFFLINE"] = "1"
-    variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
-    # OpenMP starts a thread for each core of the node, whatever the container's limit; without a limit this variable
-    # holds the node's cores.
-    cores = {"resource": "limits.cpu", "containerName": CONTAINER}
-    variables.append({"name": "OMP_NUM_THREADS", "valueFrom": {"resourceFieldRef": cores}})
+    if pod.cache:
+        values[MODEL_CACHE_ENV] = f"{_CACHE}/{HUB_CACHE}"
+    variables = environment_variables(values, pod.env)
+    if "OMP_NUM_THREADS" not in {variable.name for variable in pod.env}:
+        # OpenMP starts a thread for each core of the node, whatever the container's limit; without a limit these
+        # variables hold the node's cores. By the second one the launcher knows that workers are to share them.
+        cores = {"resource": "limits.cpu", "containerName": CONTAINER}
+        threads = {"valueFrom": {"resourceFieldRef": cores}}
+        variables += [{"name": "OMP_NUM_THREADS", **threads}, {"name": CPUS_ENV, **threads}]
     if pod.token_secret:
         reference = {"name": pod.token_secret, "key": SECRET_KEY}
         variables.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})
@@ -253,6 +314,9 @@ def _resources(pod: TrainerPod) -> dict[str, Any]:
     requests = {name: amount for name, amount in merged.items() if name in written or name not in limits}
     if pod.gpus:
         limits[GPU] = str(pod.gpus)
+    defaults = {name: amount for name, amount in pod.requests.items() if name not in limits}
+    requests = defaults | dict((pod.resources and pod.resources.requests) or {})
+    limits |= {name: str(count) for name, count in pod.devices.items()}
     return {"requests": requests} | ({"limits": limits} if limits else {})
 
 
@@ -262,9 +326,9 @@ def _pod_metadata(labels: dict[str, str], template: PodTemplate | None) -> dict[
     return metadata | ({"annotations": written["annotations"]} if written.get("annotations") else {})
 
 
-def _placement(owner: Owner, stage: Stage, template: PodTemplate | None) -> dict[str, Any]:
-    """Placement and identity of the pods, as written; topology spread counts the pods of this stage."""
-    written = template.to_dict() if template else {}
+def _placement(owner: Owner, stage: Stage, pod: TrainerPod, environment: Environment) -> dict[str, Any]:
+    """Placement and identity of the pods; topology spread counts the pods of this stage."""
+    written = pod_placement(pod.template, pod.devices, environment)
     placement = {key: value for key, value in written.items() if key not in _NOT_PLACEMENT}
     spread = placement.get("topologySpreadConstraints")
     if spread:

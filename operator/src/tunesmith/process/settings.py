@@ -4,11 +4,18 @@ import argparse
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import from_json
+
+from tunesmith.api.common import Toleration
 
 PREFIX = "TUNESMITH_"
+
+
+def _parse_json(value: object) -> object:
+    return from_json(value or "[]") if isinstance(value, str) else value
 
 
 class Settings(BaseModel):
@@ -36,6 +43,10 @@ class Settings(BaseModel):
         300.0,
         gt=0,
         description="seconds beyond its grace period until a pod on an unreachable node counts as lost",
+    )
+    gpu_runtime_class: str = Field("", description="default RuntimeClass of pods with GPUs, such as nvidia")
+    gpu_tolerations: Annotated[tuple[Toleration, ...], BeforeValidator(_parse_json)] = Field(
+        (), description="tolerations of all pods with GPUs, as a JSON list"
     )
     workers: int = Field(16, ge=1, le=256, description="resources that are reconciled at a time")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="lowest level to log")

@@ -31,10 +31,11 @@ from types import FrameType
 from typing import BinaryIO, TextIO
 
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory, exit_code_of
-from tunesmith_contract.layout import CHECKPOINT_FILE_ENV
+from tunesmith_contract.layout import CHECKPOINT_FILE_ENV, CPUS_ENV
 from tunesmith_contract.report import Checkpoint, Failure, Outcome, RunReport, parse_report
 from tunesmith_data.pod.redaction import Redactor
 
+from .allocator import allocator_environment
 from .cgroup import count_oom_kills
 
 LOG_TAIL_CHARACTERS = 3000
@@ -193,6 +194,7 @@ class Launcher:
             stderr=subprocess.STDOUT,
             env={
                 **_LOG_ENVIRONMENT,
+                **allocator_environment(self.environment),
                 **self.environment,
                 **self.gang.environment(local_rank),
                 "OMP_NUM_THREADS": str(self._threads_per_worker()),
@@ -209,10 +211,14 @@ class Launcher:
         return Worker(rank, process, report_file, reader, tail)
 
     def _threads_per_worker(self) -> int:
-        """Share of a worker in the pod's OpenMP threads; more threads than cores wait for each other."""
+        """OpenMP threads of a worker: its share of the pod's cores, or as written by people."""
         written = self.environment.get("OMP_NUM_THREADS", "")
-        threads = int(written) if written.isdigit() else os.cpu_count() or 1
-        return max(1, threads // self.gang.workers)
+        if CPUS_ENV not in self.environment and written.isdigit():
+            return max(1, int(written))
+        cpus = self.environment.get(CPUS_ENV, "")
+        cores = int(cpus) if cpus.isdigit() else os.cpu_count() or 1
+        # More threads than cores wait for each other.
+        return max(1, cores // self.gang.workers)
 
     def _forward(self, signum: int, frame: FrameType | None) -> None:
         """Forward SIGTERM to the workers; the wait for them is limited by the pod's grace period alone."""

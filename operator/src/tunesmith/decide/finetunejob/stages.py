@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import FineTuneJobReason
+from tunesmith.decide.fit.grace_period import training_grace_seconds
 from tunesmith.decide.run.children import Children
 from tunesmith.decide.run.limits import RunLimits, budget_seconds_left
 from tunesmith.decide.run.stage import StageDefinition
@@ -16,7 +17,7 @@ from tunesmith.manifests.objects import KubernetesObject
 from tunesmith.manifests.result_config_map import AttemptRecord, Remedy
 from tunesmith.manifests.run_snapshots import Inputs
 from tunesmith.manifests.stage_jobs import SMALL_REQUESTS, build_data_job, build_train_job
-from tunesmith_contract.report import Failure
+from tunesmith_contract.report import Failure, ModelReport
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_contract.stages import Stage
 
@@ -96,6 +97,7 @@ def train_stage(
             budget_seconds_left(limits, children),
             secrets,
             requests,
+            grace_seconds=training_grace_seconds(_prepared_model(children), run),
         )
         return (build_gang_service(job, Stage.TRAIN, attempt), train_job) if run.nodes > 1 else (train_job,)
 
@@ -114,6 +116,12 @@ def train_stage(
         ended=FineTuneJobReason.TRAINED,
     )
     return replace(stage, limits=limits, nodes=compute.nodes, remedy=remedy)
+
+
+def _prepared_model(children: Children) -> ModelReport | None:
+    """The base model's sizes, as the last attempt of prepare reported them."""
+    reports = [record.report for record in children.records_of(Stage.PREPARE) if record.report]
+    return reports[-1].model if reports else None
 
 
 def _define_stage(
