@@ -48,7 +48,8 @@ def evaluate_config(world: World, gpus: int) -> EvaluateConfig:
 def require_no_gpu(report: RunReport | None, requested: int) -> None:
     """Check the report of a pod that asked for GPUs on this machine."""
     assert report is not None
-    assert report.training is report.evaluation is None
+    assert report.training is None
+    assert report.evaluation is None
     failure = report.failure
     assert failure is not None
     assert (failure.category, failure.reason) == (FailureCategory.INFRASTRUCTURE, GPUReason.NO_GPU)
