@@ -148,9 +148,21 @@ def test_settings_of_pods_with_gpus_reach_the_operator(default: list[dict[str, A
     assert (settings.gpu_runtime_class, settings.gpu_tolerations) == ("", ())
 
 
+@pytest.mark.parametrize(("settings", "cuda"), [((), "13"), (("trainerCuda=12",), "12")])
+def test_the_operator_is_told_the_cuda_of_the_trainer_image(settings: tuple[str, ...], cuda: str) -> None:
+    (deployment,) = of_kind(render(*settings), "Deployment")
+    variables = {
+        each["name"]: each.get("value")
+        for each in deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    assert variables["TUNESMITH_TRAINER_CUDA"] == cuda
+    assert read_settings([], {"TUNESMITH_TRAINER_CUDA": cuda}).trainer_cuda == int(cuda)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ("trainerCuda=11", "trainerCuda"),
         ("replica=2", "replica"),
         ("log.level=LOUD", "level"),
         ("image.digest=sha256:x", "digest"),

@@ -36,6 +36,18 @@ class Outcome(StrEnum):
     PREEMPTED = "Preempted"
 
 
+class GPUReason(StrEnum):
+    """Reasons of failures that a pod's check of its GPUs finds before it reads any model.
+
+    An attempt that ended so has used no GPU: its GPU time is not counted.
+    """
+
+    NO_GPU = "NoGPU"
+    DRIVER_TOO_OLD = "DriverTooOld"
+    UNSUPPORTED_GPU = "UnsupportedGPU"
+    FAULTY_GPU = "FaultyGPU"
+
+
 class Failure(Report):
     """Failure of a run: ``reason`` is a PascalCase word, ``message`` a sentence that says what to do."""
 

@@ -15,6 +15,7 @@ the cgroup's ``oom_kill`` counter grew (the launcher)       OutOfMemory     OutO
 ``torch.distributed`` errors; NCCL or gloo in the message   Communication   CommunicationLost
 any other ``OSError`` (disk full, I/O, connection)          Infrastructure  StorageFull, InputOutputError
 a CUDA error other than memory                              Infrastructure  DeviceError
+fewer or other GPUs than a run can use (before any work)    Infrastructure  one of ``GPUReason``
 a worker died of a signal, or without a report (launcher)   Infrastructure  WorkerDied
 a process beside a worker was killed                        Infrastructure  WorkerDied
 anything else: the same input would fail the same way       InternalError   UnexpectedError

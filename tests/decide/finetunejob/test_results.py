@@ -8,9 +8,17 @@ from simulation.training_world import World, preempted, training, world
 
 from tunesmith.decide.finetunejob.observed import LiveProgress, RelatedObjects
 from tunesmith.decide.plan import Patch
-from tunesmith_contract.exit_codes import ExitCode
+from tunesmith_contract.exit_codes import ExitCode, FailureCategory
 from tunesmith_contract.progress import ProgressMetric, TrainerStatus
-from tunesmith_contract.report import Artifact, CurvePoint, Export, RunReport
+from tunesmith_contract.report import (
+    Artifact,
+    CurvePoint,
+    Export,
+    Failure,
+    GPUReason,
+    Outcome,
+    RunReport,
+)
 from tunesmith_contract.run_config import OutputFormat
 
 HEX = "c" * 64
@@ -88,6 +96,28 @@ def test_all_attempts_draw_on_one_budget() -> None:
     cluster.pass_time(1)
     cluster.resource["spec"]["suspend"] = True
     assert cluster.status["phase"] == "Training"
+
+
+@pytest.mark.parametrize("reason", GPUReason)
+def test_attempts_whose_gpus_could_not_be_used_cost_nothing_and_show_why(reason: GPUReason) -> None:
+    cluster = budgeted(backoffLimit=1)
+    told = Failure(category=FailureCategory.INFRASTRUCTURE, reason=reason, message="update the driver")
+    report = RunReport(stage="train", outcome=Outcome.FAILED, failure=told)
+    cluster.pass_time(1700)
+    cluster.end(ExitCode.INFRASTRUCTURE, report)
+    message = f"Attempt 1 ended, another follows. {reason}: update the driver"
+    assert (cluster.status["phase"], cluster.condition("Ready")["message"]) == ("Training", message)
+    cluster.pass_time(400)
+    cluster.reconcile()
+    assert longest(cluster) == 1800
+    cluster.pass_time(50)
+    cluster.end(ExitCode.INFRASTRUCTURE, report)
+    assert cluster.status["phase"] == "Failed"
+    assert cluster.condition("Ready")["reason"] == "BackoffLimitExceeded"
+    assert cluster.condition("Ready")["message"] == "update the driver"
+    failure = cluster.status["failure"]
+    assert (failure["category"], failure["reason"]) == ("Infrastructure", reason)
+    assert cluster.status["cost"] == {"gpuSeconds": "0", "amount": "0.00", "currency": "EUR"}
 
 
 def test_held_time_is_paid_for_only_while_it_ran() -> None:

@@ -8,12 +8,12 @@ from training_memory.training_runs import make_run
 
 from tunesmith.decide.fit.memory import adapter_parameters
 from tunesmith.decide.fit.requests import (
-    SMALL_REQUESTS,
     adapter_bytes,
     engine_requests,
     evaluation_requests,
     training_requests,
 )
+from tunesmith.manifests.stage_jobs import SMALL_REQUESTS
 from tunesmith_contract.report import ModelReport
 from tunesmith_contract.run_config import Adapter, EvaluateConfig
 
@@ -101,6 +101,8 @@ def test_disk_is_requested_for_what_is_fetched() -> None:
     assert disk() == 0
     weights = 2 * LLAMA_3_1_8B.parameters / 2**30
     assert weights * 1.2 < disk(baseModel="hf://org/model@main") < weights * 1.2 + 4
+    cached = training_requests(LLAMA_3_1_8B, make_run(baseModel="hf://org/model@main"), cached=True)
+    assert "ephemeral-storage" not in cached
     teacher = {
         "distillation": {
             "teacher": {"uri": "s3://models/teacher"},
@@ -112,7 +114,7 @@ def test_disk_is_requested_for_what_is_fetched() -> None:
 
 
 def test_disk_is_requested_for_work_files_that_go_to_a_bucket() -> None:
-    full = {"adapter": None, "output": "s3://bucket/runs", "checkpoints": {"keep": 1}}
+    full: dict[str, Any] = {"adapter": None, "output": "s3://bucket/runs", "checkpoints": {"keep": 1}}
     checkpoint = 12 * LLAMA_3_1_8B.parameters / 2**30
     assert 2 * checkpoint < disk(**full) < 2 * checkpoint + 20
     assert disk(**full, workspace="pvc://work/x") == 0

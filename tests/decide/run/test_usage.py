@@ -2,7 +2,16 @@
 
 from simulation.run_objects import COMPLETE, after, build_job, build_pod
 
-from tunesmith.decide.run.usage import USED_ANNOTATION, Usage, is_active, measure_usage, saved_usage
+from tunesmith.decide.run.usage import (
+    USED_ANNOTATION,
+    Usage,
+    charged_gpu_seconds,
+    is_active,
+    measure_usage,
+    saved_usage,
+)
+from tunesmith_contract.exit_codes import FailureCategory
+from tunesmith_contract.report import Failure
 
 
 def test_pods_that_run_together_count_once_for_time_and_each_for_gpus() -> None:
@@ -31,6 +40,20 @@ def test_saved_usage_counts_and_what_came_before_it_does_not_count_twice() -> No
     assert saved_usage(job) == saved
     usage = measure_usage(job, [build_pod()], 2.0, after(50))
     assert (usage.active_seconds, usage.gpu_seconds) == (50.0, 100.0)
+
+
+def test_gpus_that_could_not_be_used_cost_what_was_used_before_a_suspension_alone() -> None:
+    def failure(reason: str) -> Failure:
+        return Failure(category=FailureCategory.INFRASTRUCTURE, reason=reason, message="")
+
+    job, usage = build_job(), Usage(active_seconds=70.0, gpu_seconds=140.0)
+    assert charged_gpu_seconds(usage, job, None) == 140.0
+    assert charged_gpu_seconds(usage, job, failure("DeviceError")) == 140.0
+    assert charged_gpu_seconds(usage, job, failure("NoGPU")) == 0.0
+    assert charged_gpu_seconds(usage, None, failure("NoGPU")) == 0.0
+    saved = Usage(active_seconds=40.0, gpu_seconds=80.0, until=after(40))
+    job["metadata"]["annotations"] = {USED_ANNOTATION: saved.to_annotation()}
+    assert charged_gpu_seconds(usage, job, failure("FaultyGPU")) == 80.0
 
 
 def test_an_annotation_that_somebody_broke_counts_as_none() -> None:

@@ -158,10 +158,12 @@ def test_workers_share_the_cores_of_their_pod_unless_their_threads_are_written(
 ) -> None:
     body = """
     print("threads: " + os.environ["OMP_NUM_THREADS"], flush=True)
+    print("memory: " + os.environ["PYTORCH_ALLOC_CONF"], flush=True)
     stage(lambda: worker.RunReport(stage='prepare', outcome='Succeeded'))
     """
     _, _, output = Pod(tmp_path, body, workers=workers, **variables).finish()
     assert output.count(f"threads: {each}\n") == workers
+    assert output.count("memory: expandable_segments:True\n") == workers
 
 
 def test_a_worker_that_dies_without_a_word(tmp_path: Path) -> None:

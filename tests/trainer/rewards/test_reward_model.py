@@ -35,7 +35,7 @@ def test_a_reward_model_tells_the_better_answer(world: World, make: RowBuilders,
         names = load_file(folder / "adapter_model.safetensors")
         assert [name for name in names if "score" in name] == ["base_model.model.score.weight"]
 
-    model = load_reward_model(world.storage, report.artifact.uri, digest=report.artifact.digest)
+    model = load_reward_model(world.storage, report.artifact.uri, digest=report.artifact.digest, device="cpu")
     fresh = make.preferences(20, seed=9)
     chosen, rejected = (
         model.score([{"prompt": row["prompt"], "completion": row[key]} for row in fresh])
@@ -68,6 +68,6 @@ def test_only_a_reward_models_artifact_is_loaded(world: World, make: RowBuilders
     prepared = world.prepare(world.prepare_config(world.write_rows("train.jsonl", make.rows(12))))
     artifact = world.train(world.train_config(prepared)).training.artifact
     with pytest.raises(UserError, match="method reward"):
-        load_reward_model(world.storage, artifact.uri)
+        load_reward_model(world.storage, artifact.uri, device="cpu")
     with pytest.raises(UserError, match="write its digest"):
-        load_reward_model(world.storage, artifact.uri, digest="sha256:" + "0" * 64)
+        load_reward_model(world.storage, artifact.uri, digest="sha256:" + "0" * 64, device="cpu")

@@ -213,7 +213,7 @@ def rendezvous(rank: int, **more: Any) -> Rendezvous:
 def test_who_is_missing_is_named(rank: int, master: str, complaint: str) -> None:
     port = 9 if rank else 0
     with pytest.raises(StageError, match=complaint) as caught:
-        join_gang(rendezvous(rank, master_addr=master, master_port=port), Preemption())
+        join_gang(rendezvous(rank, master_addr=master, master_port=port), Preemption(), on_gpu=False)
     assert (caught.value.category, caught.value.reason) == ("Communication", "GangIncomplete")
 
 
@@ -221,4 +221,4 @@ def test_a_pod_that_is_told_to_go_waits_no_longer() -> None:
     preemption = Preemption()
     preemption.requested = True
     with pytest.raises(Preempted):
-        join_gang(rendezvous(0), preemption)
+        join_gang(rendezvous(0), preemption, on_gpu=False)

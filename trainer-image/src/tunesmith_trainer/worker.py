@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tunesmith_contract.exit_codes import ExitCode, exit_code_of
@@ -26,6 +27,7 @@ from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.storage import Storage, write_atomically
 from tunesmith_data.pod.workspace import Workspace
 
+from .gpu.device import hide_unrequested_gpus, uses_gpu, worker_device
 from .preemption import InterruptibleProgress, Preemption
 
 # Files are shared through group 0: the next pod may run as another user.
@@ -78,14 +80,19 @@ def run_stage(config: AnyConfig, storage: Storage) -> RunReport | None:
 
     Raises:
         Preempted: the pod received SIGTERM; what was done is saved.
-        StageError: the stage failed.
+        StageError: the stage failed, or the GPUs that it asks for can't be used.
     """
+    hide_unrequested_gpus(config, os.environ)
     preemption = Preemption()
     if not isinstance(config, PrepareConfig):
         preemption.listen()
     workspace = Workspace(storage, config)
     report = workspace.committed_report()
     if report is None:
+        if uses_gpu(config):
+            from .gpu.preflight import check_gpus
+
+            check_gpus(config, os.environ)
         workspace.pull()
         try:
             report = _dispatch(config, storage, workspace, preemption)
@@ -111,8 +118,9 @@ def _dispatch(
 
             from .rewards.model_scorer import build_model_scorer
 
+            build_model = partial(build_model_scorer, device=worker_device(config))
             clock, progress = Clock(sleep=preemption.sleep), InterruptibleProgress(preemption)
-            return generate(config, storage, workspace, progress, clock, build_model_scorer)
+            return generate(config, storage, workspace, progress, clock, build_model)
         case PrepareConfig():
             from tunesmith_data.prepare import prepare
 

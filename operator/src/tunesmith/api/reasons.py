@@ -106,6 +106,8 @@ class FineTuneJobReason(StrEnum):
     FITS = "Fits"
     DOES_NOT_FIT = "DoesNotFit"
     GPU_MEMORY_UNKNOWN = "GPUMemoryUnknown"
+    DRIVER_TOO_OLD = "DriverTooOld"
+    UNSUPPORTED_GPU = "UnsupportedGPU"
     SERVABLE = "Servable"
     NOT_SERVABLE = "NotServable"
     CLAIM_NOT_SHARED = "ClaimNotShared"

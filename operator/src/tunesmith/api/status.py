@@ -19,7 +19,10 @@ class ArtifactRef(StatusModel):
 class Cost(StatusModel):
     """GPU time that was used."""
 
-    gpu_seconds: Measured = Field(description="The number of GPUs times seconds, over all attempts.")
+    gpu_seconds: Measured = Field(
+        description="The number of GPUs times seconds, over all attempts. Attempts whose GPUs could not be used "
+        "do not count."
+    )
 
 
 class Failure(StatusModel):

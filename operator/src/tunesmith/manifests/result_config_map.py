@@ -46,7 +46,7 @@ class AttemptRecord(Report):
         remedy: change of settings for the next attempts.
         started_at: when its Job became active; None where no Job was made.
         ran_seconds: run time of its pods, with that before it was suspended.
-        gpu_seconds: GPUs times the seconds that its pods held them.
+        gpu_seconds: GPUs times the seconds that its pods held them; 0 where they could not use them.
     """
 
     schema_version: Literal[1] = 1

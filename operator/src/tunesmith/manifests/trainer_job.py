@@ -6,6 +6,7 @@ from typing import Any
 
 from tunesmith.api.common import PodTemplate, Resources
 from tunesmith.api.pod_settings import GPU_RESOURCE, CacheVolume, Network, TrainerEnvVar
+from tunesmith.api.values import memory_bytes
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.layout import (
     ATTEMPT_ENV,
@@ -23,6 +24,7 @@ from tunesmith_contract.uris import MOUNT_ROOT, MOUNTED, Scheme, StorageUri
 
 from .environment import Environment
 from .gang_service import gang_variables
+from .gpu_placement import usable_node_requirements, with_requirements
 from .names import PLURALS, Owner, child_labels, child_metadata, child_name, queue_labels
 from .objects import KubernetesObject
 from .pods import (
@@ -45,6 +47,7 @@ SECRET_KEY = "token"
 #: A cap, not a reservation: what is not mounted is fetched to the scratch space, and work files in a bucket lie there.
 SCRATCH = "8Gi"
 SCRATCH_TO_FETCH = "256Gi"
+DISK = "ephemeral-storage"
 SHARED_MEMORY = "8Gi"
 
 #: Makes the trainer the usual user with one capability. A capability in a security context reaches root alone: a
@@ -59,7 +62,6 @@ KEEP_IPC_LOCK = (
 )
 
 _CACHE = str(MOUNT_ROOT / "cache")
-_ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 
 _NOT_PLACEMENT = frozenset(
     {"labels", "annotations", "volumes", "volumeMounts", "terminationGracePeriodSeconds"}
@@ -145,9 +147,13 @@ def build_trainer_job(
     """
     metadata = child_metadata(owner, stage, attempt)
     metadata["labels"] |= queue_labels(owner)
+    spec = _pod_spec(owner, stage, attempt, pod, environment)
+    if pod.gpus:
+        requirements = usable_node_requirements(environment.cuda_of(pod.image))
+        spec["affinity"] = with_requirements(spec.get("affinity"), requirements)
     template = {
         "metadata": _pod_metadata(child_labels(owner, stage, attempt), pod.template),
-        "spec": _pod_spec(owner, stage, attempt, pod, environment),
+        "spec": spec,
     }
     return {
         "apiVersion": "batch/v1",
@@ -236,7 +242,7 @@ def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]
             {"name": "config", "mountPath": str(CONFIG_DIR), "readOnly": True},
         ),
         credentials_volume(pod.ca_config_map),
-        scratch_volume(SCRATCH_TO_FETCH if pod.schemes - MOUNTED else SCRATCH),
+        scratch_volume(_scratch_size(pod)),
     ]
     if pod.gpus > 1 and "/dev/shm" not in {mount["mountPath"] for mount in template_mounts}:
         shared_memory = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}}
@@ -247,6 +253,12 @@ def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]
         [*volumes, *(volume for volume, _ in own), *secrets, *template_volumes],
         [*mounts, *(mount for _, mount in own), *secret_mounts, *template_mounts],
     )
+
+
+def _scratch_size(pod: TrainerPod) -> str:
+    """Size limit of the scratch space, in which all that the pod requests of the node's disk must fit."""
+    cap = SCRATCH_TO_FETCH if pod.schemes - MOUNTED else SCRATCH
+    return max(cap, pod.requests.get(DISK, cap), key=memory_bytes)
 
 
 def _template_volumes(template: PodTemplate | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -276,9 +288,6 @@ def _environment_variables(
         values["HF_HUB_OFFLINE"] = "1"
     if pod.cache:
         values[MODEL_CACHE_ENV] = f"{_CACHE}/{HUB_CACHE}"
-    if pod.gpus and not {variable.name for variable in pod.env} & set(_ALLOCATOR):
-        # Segments that grow leave no gaps between them: fewer runs end because memory is in pieces.
-        values["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
     variables = environment_variables(values, pod.env)
     if "OMP_NUM_THREADS" not in {variable.name for variable in pod.env}:
         # OpenMP starts a thread for each core of the node, whatever the container's limit; without a limit these
@@ -292,9 +301,19 @@ def _environment_variables(
     return variables
 
 
+def merge_requests(defaults: Mapping[str, str], resources: Resources | None) -> dict[str, str]:
+    """Default requests under what people wrote; a limit alone is its own request, as in Kubernetes."""
+    limits = (resources and resources.limits) or {}
+    return {**defaults, **limits, **((resources and resources.requests) or {})}
+
+
 def _resources(pod: TrainerPod) -> dict[str, Any]:
-    """The stage's requests under what people wrote; a limit alone is its own request, as in Kubernetes."""
     limits = dict((pod.resources and pod.resources.limits) or {})
+    merged = merge_requests(pod.requests, pod.resources)
+    written = (pod.resources and pod.resources.requests) or {}
+    requests = {name: amount for name, amount in merged.items() if name in written or name not in limits}
+    if pod.gpus:
+        limits[GPU] = str(pod.gpus)
     defaults = {name: amount for name, amount in pod.requests.items() if name not in limits}
     requests = defaults | dict((pod.resources and pod.resources.requests) or {})
     limits |= {name: str(count) for name, count in pod.devices.items()}

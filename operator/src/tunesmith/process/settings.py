@@ -29,6 +29,7 @@ class Settings(BaseModel):
     namespace: str = Field("tunesmith-system", description="namespace of the operator itself")
     watch_namespaces: tuple[str, ...] = Field((), description="comma-separated; empty: all namespaces")
     trainer_image: str = Field("tunesmith/trainer:dev", description="default image of training pods")
+    trainer_cuda: int = Field(13, ge=12, le=13, description="major version of CUDA in that training image")
     serving_image: str = Field(
         "tunesmith/serving:dev", description="default image of serving pods without GPUs"
     )

@@ -35,6 +35,7 @@ from tunesmith_contract.layout import CHECKPOINT_FILE_ENV, CPUS_ENV
 from tunesmith_contract.report import Checkpoint, Failure, Outcome, RunReport, parse_report
 from tunesmith_data.pod.redaction import Redactor
 
+from .allocator import allocator_environment
 from .cgroup import count_oom_kills
 
 LOG_TAIL_CHARACTERS = 3000
@@ -193,6 +194,7 @@ class Launcher:
             stderr=subprocess.STDOUT,
             env={
                 **_LOG_ENVIRONMENT,
+                **allocator_environment(self.environment),
                 **self.environment,
                 **self.gang.environment(local_rank),
                 "OMP_NUM_THREADS": str(self._threads_per_worker()),

@@ -5,9 +5,10 @@ from tunesmith_data.failures import UserError
 from tunesmith_data.models.rendering import RenderError
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.rewards.reward_function import Batch, Scorer
+from tunesmith_trainer.gpu.device import Device
 
 
-def build_model_scorer(name: str, spec: ModelReward, storage: Storage) -> Scorer:
+def build_model_scorer(name: str, spec: ModelReward, storage: Storage, *, device: Device) -> Scorer:
     """Reward function of a verified reward-model artifact: one float per prompt and completion.
 
     Raises:
@@ -16,7 +17,7 @@ def build_model_scorer(name: str, spec: ModelReward, storage: Storage) -> Scorer
     # Imported here: it imports torch, which takes seconds that a run without reward models can save.
     from .reward_model import load_reward_model
 
-    model = load_reward_model(storage, spec.uri, spec.base_model, spec.digest)
+    model = load_reward_model(storage, spec.uri, spec.base_model, spec.digest, device=device)
 
     def score(batch: Batch) -> list[float]:
         pairs = zip(batch.prompts, batch.arguments["completions"], strict=True)

@@ -18,6 +18,7 @@ from tunesmith_data.models.tokenizer import load_tokenizer, set_padding
 from tunesmith_data.pod.artifacts import verified_artifact
 from tunesmith_data.pod.storage import Storage, file_digest
 from tunesmith_data.rows.schema.formats import Row
+from tunesmith_trainer.gpu.device import Device
 
 _BATCH_SIZE = 8
 
@@ -57,7 +58,7 @@ class RewardScorer:
 
 
 def load_reward_model(
-    storage: Storage, uri: str, base: str | None = None, digest: str | None = None
+    storage: Storage, uri: str, base: str | None = None, digest: str | None = None, *, device: Device
 ) -> RewardScorer:
     """Load a reward model from its artifact, whose files are verified.
 
@@ -66,6 +67,7 @@ def load_reward_model(
         uri: artifact of a run with method reward.
         base: URI of the base model; by default the one that the artifact names.
         digest: expected digest of the artifact, if any.
+        device: where it computes, in bfloat16 on a GPU.
 
     Raises:
         UserError: the artifact is not a reward model, or its digest differs.
@@ -77,21 +79,19 @@ def load_reward_model(
     tokenizer = load_tokenizer(base_folder)
     set_padding(tokenizer)
     if manifest.kind is ArtifactKind.REWARD_ADAPTER:
-        model = PeftModel.from_pretrained(_load_classifier(base_folder), folder)
+        model = PeftModel.from_pretrained(_load_classifier(base_folder, device), folder)
     else:
-        model = _load_classifier(folder)
+        model = _load_classifier(folder, device)
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     model.requires_grad_(False).eval()
-    return RewardScorer(
-        model.to("cuda" if torch.cuda.is_available() else "cpu"), Renderer(tokenizer), max_length
-    )
+    return RewardScorer(model.to(device), Renderer(tokenizer), max_length)
 
 
-def _load_classifier(folder: Path) -> Any:
+def _load_classifier(folder: Path, device: Device) -> Any:
     return AutoModelForSequenceClassification.from_pretrained(
         folder,
         num_labels=1,
-        dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
+        dtype=torch.bfloat16 if device == "cuda" else torch.float32,
         local_files_only=True,
         use_safetensors=True,
     )

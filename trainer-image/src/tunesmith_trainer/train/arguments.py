@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from tunesmith_contract.run_config import Scheduler
+from tunesmith_trainer.gpu.device import uses_gpu
 from tunesmith_trainer.train.callbacks.tracking import run_name, set_up_tracking
 from tunesmith_trainer.train.distributed.parallel import (
     accumulation_steps,
@@ -33,7 +32,7 @@ def common_arguments(training: TrainingContext) -> dict[str, Any]:
     config = training.config
     numbers = config.hyperparameters
     micro_batch = micro_batch_size(numbers)
-    on_gpu = torch.cuda.is_available()
+    on_gpu = uses_gpu(config)
     steps = numbers.max_steps or numbers.epochs * -(-len(training.rows.train) // numbers.batch_size)
     return {
         "output_dir": str(training.output_dir),

@@ -131,20 +131,21 @@ def choose_batching(kernels: Kernels, *, packing: bool, micro_batch: int) -> Bat
     return Batching(packing=False, padding_free=kernels.flash and micro_batch > 1, single_row=False)
 
 
-def detect_hardware() -> Hardware:
-    """GPU of this process and installed kernel packages."""
-    capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else None
+def detect_hardware(*, on_gpu: bool) -> Hardware:
+    """GPU of this process, if the run computes on one, and installed kernel packages."""
+    capability = torch.cuda.get_device_capability() if on_gpu else None
     names = (*FLASH.values(), LIGER, _TRITON)
     return Hardware(capability, frozenset(name for name in names if _installed(name)))
 
 
-def detect_support(folder: Path) -> ModelSupport:
+def detect_support(folder: Path, *, on_gpu: bool) -> ModelSupport:
     """Kernels supported by the model's implementation; plain PyTorch for an unknown one."""
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return ModelSupport(flash=False, sdpa=False)
     model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    return ModelSupport(model._supports_flash_attn, model._supports_sdpa, _liger_supports(config.model_type))
+    liger = on_gpu and _liger_supports(config.model_type)
+    return ModelSupport(model._supports_flash_attn, model._supports_sdpa, liger)
 
 
 def describe_kernels(model: Any, arguments: Any) -> str:
@@ -167,7 +168,7 @@ def _installed(name: str) -> bool:
 
 
 def _liger_supports(model_type: str) -> bool:
-    if not torch.cuda.is_available() or importlib.util.find_spec("liger_kernel") is None:
+    if importlib.util.find_spec("liger_kernel") is None:
         return False
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
 

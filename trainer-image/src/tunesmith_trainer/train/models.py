@@ -15,6 +15,7 @@ from transformers import (
 
 from tunesmith_contract.run_config import Adapter, AdapterType, Parallelism, TrainConfig
 from tunesmith_data.failures import UserError
+from tunesmith_trainer.gpu.device import uses_gpu
 
 from .kernels import Kernels
 
@@ -38,14 +39,14 @@ def load_model(folder: Path, config: TrainConfig, kernels: Kernels, adapter: Pat
     """
     quantized = config.adapter is not None and config.adapter.type is AdapterType.QLORA
     _require_unquantized(folder, train_weights=config.adapter is None, quantize=quantized)
-    dtype = weights_dtype(config, on_gpu=torch.cuda.is_available())
+    dtype = weights_dtype(config, on_gpu=uses_gpu(config))
     reward = config.method.reward is not None
     loader = AutoModelForSequenceClassification if reward else AutoModelForCausalLM
     options: dict[str, Any] = {"num_labels": 1} if reward else {}
     if quantized:
         assert config.adapter is not None
         options["quantization_config"] = build_quantization(config.adapter, dtype)
-        if torch.cuda.is_available() and config.parallelism is not Parallelism.ZERO3:
+        if uses_gpu(config) and config.parallelism is not Parallelism.ZERO3:
             options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
     model = loader.from_pretrained(
         folder,

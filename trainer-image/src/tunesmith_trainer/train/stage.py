@@ -16,6 +16,7 @@ from tunesmith_data.pod.workspace import Workspace
 from tunesmith_data.prepare import learns_answers_only, load_prepared, rows_of
 from tunesmith_data.rows.table.split import Split
 from tunesmith_trainer.checkpoints.bucket import BucketCheckpoints
+from tunesmith_trainer.gpu.device import uses_gpu, worker_device
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.artifact.probe_answers import add_answers
 from tunesmith_trainer.train.artifact.probes import largest_effect, probe_sequences
@@ -69,17 +70,20 @@ def _train(
     rows = load_prepared(workspace.prepared, config.dataset_digest)
     start = find_starting_point(config, storage, check_revision=is_first_rank())
     selection = CheckpointSelection(config.method, config.early_stopping)
-    stop, meter = StopEarly(selection), ThroughputMeter()
+    device = worker_device(config)
+    stop, meter = StopEarly(selection), ThroughputMeter(on_gpu=device == "cuda")
     training = _build_context(config, start, storage, workspace, rows, loop)
     # A reward model has no token probabilities to probe.
-    probed = () if config.method.reward else add_answers(training.model, training.renderer, rows_of(rows))
+    probed = (
+        () if config.method.reward else add_answers(training.model, training.renderer, rows_of(rows), device)
+    )
     loop.check_preemption()
     training.callbacks.extend([AnnounceMetrics(selection), stop, meter, *loop.callbacks, StopWhenDiverged()])
     trainer = build_trainer(training)
     meter.seconds = loop.run(trainer)
     best_step = load_best_checkpoint(trainer, selection, workspace.checkpoints)
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if config.adapter is None and torch.cuda.is_available():
+    if config.adapter is None and uses_gpu(config):
         model.to(torch.bfloat16)  # the precision of the stored weights
     weights = consolidated_weights(trainer)
     probes: tuple[Probe, ...] = ()
@@ -128,10 +132,12 @@ def _build_context(
     """Load tokenizer and model, with the fastest kernels that fit both."""
     tokenizer = load_tokenizer(start.folder)
     set_padding(tokenizer)
-    on_gpu = torch.cuda.is_available()
+    on_gpu = uses_gpu(config)
     # Type of matrix multiplication: bfloat16 on a GPU, whatever the type of the weights.
     compute_dtype = torch.bfloat16 if on_gpu else torch.float32
-    kernels = choose_kernels(detect_hardware(), compute_dtype, detect_support(start.folder))
+    kernels = choose_kernels(
+        detect_hardware(on_gpu=on_gpu), compute_dtype, detect_support(start.folder, on_gpu=on_gpu)
+    )
     set_seed(config.hyperparameters.seed)
     return TrainingContext(
         config=config,

@@ -7,6 +7,7 @@ requests is the first to be evicted. Requests that a resource writes replace the
 from collections.abc import Iterable
 from math import ceil
 
+from tunesmith.manifests.stage_jobs import SMALL_REQUESTS
 from tunesmith_contract.report import ModelReport
 from tunesmith_contract.run_config import (
     AdapterType,
@@ -16,14 +17,11 @@ from tunesmith_contract.run_config import (
     Parallelism,
     TrainConfig,
 )
-from tunesmith_contract.uris import MOUNTED, parse_uri
+from tunesmith_contract.uris import MOUNTED, Scheme, parse_uri
 
 from .memory import QUANTIZED, adapter_parameters
 
 GIB = 2**30
-
-#: Requests of a container that trains or evaluates on CPUs, or whose model is of unknown size.
-SMALL_REQUESTS = {"cpu": "1", "memory": "4Gi"}
 
 CPU, MEMORY, DISK = "cpu", "memory", "ephemeral-storage"
 
@@ -57,15 +55,18 @@ KERNELS = 2 * GIB
 GGUF = 1.1
 
 
-def training_requests(model: ModelReport, run: TrainConfig) -> dict[str, str]:
+def training_requests(model: ModelReport, run: TrainConfig, cached: bool = False) -> dict[str, str]:
     """Requests of each training pod; small ones if the size of the model is unknown.
 
     Memory is that of the processes, of ``/dev/shm``, of offloaded state, and of the fuller of two moments: loading
     the model before training, and gathering, measuring or merging it afterwards.
+
+    Args:
+        cached: models of the hub are kept on a claim, not on the pod's disk.
     """
     if not model.parameters:
         return dict(SMALL_REQUESTS)
-    disk = _training_disk(model, run)
+    disk = _training_disk(model, run, cached)
     end = _gathered_bytes(model, run)
     if run.gpus_per_node == 0:
         trained = FULL + OPTIMIZER_STATE if run.adapter is None else FULL
@@ -77,16 +78,21 @@ def training_requests(model: ModelReport, run: TrainConfig) -> dict[str, str]:
     return _requests(CORES_PER_GPU * run.gpus_per_node, memory, disk)
 
 
-def evaluation_requests(parameters: int | None, config: EvaluateConfig) -> dict[str, str]:
+def evaluation_requests(
+    parameters: int | None, config: EvaluateConfig, cached: bool = False
+) -> dict[str, str]:
     """Requests of the evaluation pod; small ones if the size of the base model is unknown.
 
     One process loads the models through host memory, one after the other. On a CPU it keeps the base model in float32,
     and beside it a fully fine-tuned one.
+
+    Args:
+        cached: models of the hub are kept on a claim, not on the pod's disk.
     """
     if not parameters:
         return dict(SMALL_REQUESTS)
     sources = (config.base_model, *(side.adapter.uri for side in config.sides if side.adapter))
-    fetched = [_is_fetched(uri) for uri in sources]
+    fetched = [_is_fetched(uri, cached) for uri in sources]
     disk = FETCHED * HALF * parameters * fetched[0] + GIB * sum(fetched[1:])
     if config.gpus == 0:
         memory = CPU_PROCESS + 2 * FULL * parameters
@@ -133,7 +139,7 @@ def adapter_bytes(parameters: int, rank: int) -> float:
     18 h together. Public models from 1 to 70 billion parameters deviate by at most a fifth.
     """
     width = (parameters * 128 / 12) ** (1 / 3)
-    return HALF * rank * 18 * width * (width / 128)
+    return float(HALF * rank * 18 * width * (width / 128))
 
 
 def _loaded_bytes(model: ModelReport, run: TrainConfig) -> float:
@@ -171,11 +177,11 @@ def _offloaded_bytes(model: ModelReport, run: TrainConfig) -> float:
     return (OFFLOADED_STATE * _trained(model, run) + weights) / run.nodes
 
 
-def _training_disk(model: ModelReport, run: TrainConfig) -> float:
+def _training_disk(model: ModelReport, run: TrainConfig, cached: bool) -> float:
     """Bytes on the pod's own disk: fetched models, and work files that go to a bucket from there."""
     models = [run.base_model, *_further_models(run)]
-    fetched = FETCHED * HALF * model.parameters * sum(map(_is_fetched, models))
-    if not _is_fetched(run.workspace or run.output):
+    fetched = FETCHED * HALF * model.parameters * sum(_is_fetched(uri, cached) for uri in models)
+    if not _is_fetched(run.workspace or run.output, cached=False):
         return fetched
     state = OPTIMIZER_STATE + (0 if run.parallelism is Parallelism.DDP else FULL)
     checkpoints = (run.checkpoints.keep + 1) * state * _trained(model, run)
@@ -209,8 +215,10 @@ def _weight(model: ModelReport) -> float:
     return HALF if model.quantization is None else QUANTIZED.get(model.quantization, 1.0)
 
 
-def _is_fetched(uri: str) -> bool:
-    return parse_uri(uri).scheme not in MOUNTED
+def _is_fetched(uri: str, cached: bool) -> bool:
+    """True if what the URI names lies on the pod's own disk."""
+    scheme = parse_uri(uri).scheme
+    return scheme not in MOUNTED and not (cached and scheme is Scheme.HF)
 
 
 def _requests(cores: int, memory: float, disk: float) -> dict[str, str]:

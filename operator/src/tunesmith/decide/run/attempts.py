@@ -35,6 +35,7 @@ from .endings import Ending, failed, job_ending, lost_pod_ending, newest_checkpo
 from .limits import is_ended_by_limit, is_stopping
 from .stage import StageDefinition, StageState, Step
 from .suspension import suspend_or_resume
+from .usage import charged_gpu_seconds
 
 BACKOFF_SECONDS = 10.0
 MAX_BACKOFF_SECONDS = 360.0
@@ -200,7 +201,7 @@ def _record_end(attempt: Attempt, ending: Ending, final: bool) -> Step:
         started_at=(job_started_at(job) or created_at(job)) if job is not None else None,
         ended_at=(job_ended_at(job) if job is not None else None) or attempt.now.replace(microsecond=0),
         ran_seconds=attempt.usage.active_seconds,
-        gpu_seconds=attempt.usage.gpu_seconds,
+        gpu_seconds=charged_gpu_seconds(attempt.usage, job, ending.failure),
     )
     step = advance(stage, children.with_record(record), attempt.now)
     return replace(

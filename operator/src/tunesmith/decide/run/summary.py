@@ -67,8 +67,9 @@ def attempt_conditions(
         reason, message = step.waiting.reason, step.waiting.message
     elif step.state is StageState.BACKING_OFF and last is not None:
         reason = RunReason.DISRUPTED if last.outcome is AttemptOutcome.DISRUPTED else RunReason.RETRYING
-        failure = last.failure.message if last.failure else ""
-        message = f"Attempt {last.attempt} ended, another follows: {failure}"
+        message = f"Attempt {last.attempt} ended, another follows."
+        if last.failure is not None:
+            message = f"{message} {last.failure.reason}: {last.failure.message}"
     message = message[:_MESSAGE_CHARACTERS]
     return [
         ConditionUpdate(ConditionType.READY, "False" if blocked else "Unknown", reason, message),

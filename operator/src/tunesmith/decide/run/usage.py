@@ -1,7 +1,8 @@
 """Run time and GPU time of an attempt.
 
 A pod holds its GPUs from ``status.startTime`` to the end of its container, not while it waits for a node. A Job that is
-suspended loses its pods, so their usage is saved in an annotation of the Job.
+suspended loses its pods, so their usage is saved in an annotation of the Job. Pods that end because their check of the
+GPUs failed cost no GPU time.
 """
 
 import json
@@ -21,8 +22,11 @@ from tunesmith.decide.objects import (
 )
 from tunesmith.manifests.names import GROUP
 from tunesmith.manifests.objects import Body
+from tunesmith_contract.report import Failure, GPUReason
 
 USED_ANNOTATION = f"{GROUP}/used"
+
+_GPU_REASONS = frozenset(GPUReason)
 
 Span = tuple[datetime, datetime]
 
@@ -69,6 +73,20 @@ def measure_usage(job: Body, pods: Sequence[Body], gpus_per_pod: float, now: dat
         + gpus_per_pod * sum((end - start).total_seconds() for start, end in spans),
         until=now,
     )
+
+
+def charged_gpu_seconds(usage: Usage, job: Body | None, failure: Failure | None) -> float:
+    """GPU time that an ended attempt costs.
+
+    Args:
+        usage: usage of the attempt.
+        job: its Job; None where none was made.
+        failure: how it failed; None if it succeeded.
+    """
+    if failure is None or failure.reason not in _GPU_REASONS:
+        return usage.gpu_seconds
+    # Pods before a suspension have computed.
+    return saved_usage(job).gpu_seconds if job is not None else 0.0
 
 
 def is_active(pod: Body) -> bool:

@@ -10,7 +10,8 @@ from tunesmith.api.reasons import ConditionType
 from tunesmith.api.values import AUTO, memory_bytes
 from tunesmith.decide.conditions import ConditionUpdate
 from tunesmith.decide.fit.engine_fit import UTILIZATION, EngineFit, EngineSetup, judge_engine, weight_bytes
-from tunesmith.decide.fit.gpus import fitting_nodes, node_memory
+from tunesmith.decide.fit.gpus import fitting_nodes
+from tunesmith.decide.fit.node_gpus import labels_of, read_gpu
 from tunesmith.decide.fit.requests import engine_requests
 from tunesmith.manifests.engine_container import EngineNeeds, adapter_slots, ready_adapters, shards_adapters
 from tunesmith.manifests.objects import Body
@@ -135,8 +136,9 @@ def _gpu_sizes(engine: Engine, nodes: tuple[Body, ...]) -> list[int]:
     """Bytes of the GPUs that the pods may get; empty if those of any node are unknown."""
     template = engine.template
     tolerations = [each.to_dict() for each in (template.tolerations or ())] if template else []
-    fitting = fitting_nodes(nodes, template.node_selector if template else None, tolerations, engine.gpus)
-    sizes = [node_memory(node) for node in fitting]
+    selector = template.node_selector if template else None
+    fitting = fitting_nodes(nodes, selector, tolerations, engine.gpus, engine.gpu_resource)
+    sizes = [read_gpu(labels_of(node), engine.gpu_resource).memory for node in fitting]
     known = [size for size in sizes if size is not None]
     return known if len(known) == len(sizes) else []
 

@@ -14,12 +14,13 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from tunesmith_data.models.rendering import Renderer
 from tunesmith_data.rows.schema.formats import Row
+from tunesmith_trainer.gpu.device import Device
 
 MAX_PROMPTS = 8
 MAX_NEW_TOKENS = 32
 
 
-def add_answers(model: Any, renderer: Renderer, rows: Iterable[Row]) -> list[Row]:
+def add_answers(model: Any, renderer: Renderer, rows: Iterable[Row], device: Device) -> list[Row]:
     """Rows with an answer each: rows that have one as they are, prompt-only rows completed.
 
     Of prompt-only rows the first MAX_PROMPTS are returned, once with the model's own answer and once with the row's
@@ -29,12 +30,13 @@ def add_answers(model: Any, renderer: Renderer, rows: Iterable[Row]) -> list[Row
         model: the model before training.
         renderer: renderer with its tokenizer.
         rows: canonical rows of one format.
+        device: where the trainer expects the model.
     """
     rows = list(rows)
     if not rows or "prompt" not in rows[0] or {"completion", "chosen"} & rows[0].keys():
         return rows
-    if torch.cuda.is_available() and model.device.type == "cpu" and not is_deepspeed_zero3_enabled():
-        model.to(torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))))  # where the trainer expects it
+    if device == "cuda" and model.device.type == "cpu" and not is_deepspeed_zero3_enabled():
+        model.to(torch.device(device, int(os.environ.get("LOCAL_RANK", "0"))))
     return [completed for row in rows[:MAX_PROMPTS] for completed in _complete(model, renderer, row)]
 
 

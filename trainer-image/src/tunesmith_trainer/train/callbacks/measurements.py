@@ -25,15 +25,19 @@ _KIB = 1024
 class ThroughputMeter(TrainerCallback):
     """Throughput of the training steps of this process, without validation, saving and earlier attempts.
 
+    Args:
+        on_gpu: the run computes on GPUs.
+
     Attributes:
         seconds: wall time of the training loop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_gpu: bool) -> None:
+        self._on_gpu = on_gpu
         self.seconds = 0.0
         self._step_start = self._step_seconds = self._step_seconds_at_log = 0.0
         self._tokens = self._earlier_tokens = 0
-        if torch.cuda.is_available():
+        if on_gpu:
             torch.cuda.reset_peak_memory_stats()
 
     @property
@@ -76,7 +80,7 @@ class ThroughputMeter(TrainerCallback):
 
     def peak_memory(self) -> int:
         """Peak memory in bytes: maximum of all GPUs, or of this process on a CPU; all workers must call it."""
-        if not torch.cuda.is_available():
+        if not self._on_gpu:
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIB
         peak = torch.tensor(torch.cuda.max_memory_reserved(), device="cuda")
         if dist.is_initialized():

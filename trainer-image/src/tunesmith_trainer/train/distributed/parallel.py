@@ -13,6 +13,7 @@ from transformers.integrations import HfDeepSpeedConfig
 from tunesmith_contract.layout import MICRO_BATCH_ENV
 from tunesmith_contract.run_config import AdapterType, Hyperparameters, Offload, Parallelism, TrainConfig
 from tunesmith_data.failures import UserError
+from tunesmith_trainer.gpu.device import uses_gpu
 from tunesmith_trainer.preemption import Preemption
 
 from .rendezvous import join_gang, read_rendezvous, start_single_process_group
@@ -36,14 +37,14 @@ def gang(config: TrainConfig, preemption: Preemption) -> Iterator[None]:
         CommunicationError: not all workers joined in time.
     """
     check_combination(config)
-    on_gpu = torch.cuda.is_available()
+    on_gpu = uses_gpu(config)
     if not on_gpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     rendezvous = read_rendezvous(os.environ)
     if rendezvous.world_size > 1:
-        join_gang(rendezvous, preemption)
+        join_gang(rendezvous, preemption, on_gpu=on_gpu)
     elif config.parallelism is not Parallelism.DDP:
-        start_single_process_group()
+        start_single_process_group(on_gpu=on_gpu)
     settings = deepspeed_settings(config)
     if settings:
         import deepspeed
@@ -69,7 +70,7 @@ def deepspeed_settings(config: TrainConfig) -> dict[str, Any] | None:
     numbers, world = config.hyperparameters, world_size()
     micro_batch = micro_batch_size(numbers)
     accumulation = accumulation_steps(numbers.batch_size, micro_batch, world)
-    return build_deepspeed_config(config, micro_batch, accumulation, world, on_gpu=torch.cuda.is_available())
+    return build_deepspeed_config(config, micro_batch, accumulation, world, on_gpu=uses_gpu(config))
 
 
 def micro_batch_size(numbers: Hyperparameters, environment: Mapping[str, str] = os.environ) -> int:
@@ -190,7 +191,7 @@ def any_worker(condition: bool) -> bool:
     """True on all ranks if the condition holds on any of them; all must call it."""
     if not dist.is_initialized():
         return condition
-    flag = torch.tensor([float(condition)], device="cuda" if torch.cuda.is_available() else "cpu")
+    flag = torch.tensor([float(condition)], device="cuda" if dist.get_backend() == "nccl" else "cpu")
     dist.all_reduce(flag, op=dist.ReduceOp.MAX)
     return bool(flag.item())
 

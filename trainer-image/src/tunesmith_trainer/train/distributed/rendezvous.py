@@ -70,7 +70,7 @@ def read_rendezvous(environment: Mapping[str, str]) -> Rendezvous:
     )
 
 
-def join_gang(rendezvous: Rendezvous, preemption: Preemption) -> None:
+def join_gang(rendezvous: Rendezvous, preemption: Preemption, *, on_gpu: bool) -> None:
     """Wait for all workers and start the process group, over NCCL with GPUs and gloo without.
 
     Raises:
@@ -95,11 +95,10 @@ def join_gang(rendezvous: Rendezvous, preemption: Preemption) -> None:
     store.set(_arrival_key(rendezvous.rank), "")
     arrivals = [_arrival_key(rank) for rank in range(rendezvous.world_size)]
     wait.until(lambda: store.check(arrivals), lambda: _name_missing(store, rendezvous.world_size))
-    _start_group(rendezvous, store)
+    _start_group(rendezvous, store, on_gpu=on_gpu)
 
 
-def _start_group(rendezvous: Rendezvous, store: dist.Store) -> None:
-    on_gpu = torch.cuda.is_available()
+def _start_group(rendezvous: Rendezvous, store: dist.Store, *, on_gpu: bool) -> None:
     if on_gpu:
         torch.cuda.set_device(rendezvous.local_rank)
     dist.init_process_group(
@@ -112,12 +111,11 @@ def _start_group(rendezvous: Rendezvous, store: dist.Store) -> None:
     )
 
 
-def start_single_process_group() -> None:
+def start_single_process_group(*, on_gpu: bool) -> None:
     """Start a process group of one worker, which DeepSpeed needs, without a network port."""
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group("nccl" if on_gpu else "gloo", store=dist.HashStore(), rank=0, world_size=1)
 
 
 class _Wait:

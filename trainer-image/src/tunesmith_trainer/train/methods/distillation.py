@@ -13,6 +13,7 @@ from tunesmith_data.failures import UserError
 from tunesmith_data.models.inspection import load_config
 from tunesmith_data.models.tokenizer import load_tokenizer
 from tunesmith_data.prepare.teacher_answers import as_supervised
+from tunesmith_trainer.gpu.device import uses_gpu
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import TrainingContext
 
@@ -45,7 +46,7 @@ def _build_on_policy(training: TrainingContext, method: DistillationMethod, uri:
     folder = training.storage.model_folder(uri, weights=True)
     _require_same_vocabulary(training, folder, uri)
     return _DistillationTrainer(
-        teacher_model=_load_teacher(folder),
+        teacher_model=_load_teacher(folder, on_gpu=uses_gpu(training.config)),
         args=DistillationConfig(
             **common_arguments(training),
             temperature=method.temperature,
@@ -57,9 +58,9 @@ def _build_on_policy(training: TrainingContext, method: DistillationMethod, uri:
     )
 
 
-def _load_teacher(folder: Path) -> Any:
+def _load_teacher(folder: Path, *, on_gpu: bool) -> Any:
     """Teacher for inference: bfloat16 on a GPU, float32 on a CPU."""
-    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    dtype = torch.bfloat16 if on_gpu else torch.float32
     return AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, local_files_only=True, use_safetensors=True
     )

@@ -6,6 +6,7 @@ may be spread over devices.
 """
 
 import math
+from functools import partial
 from typing import Any
 
 from datasets import Dataset, Features, Json, Value
@@ -16,6 +17,7 @@ from tunesmith_contract.run_config import Hyperparameters
 from tunesmith_data.failures import UserError
 from tunesmith_data.rewards.build import build_reward_functions, require_no_tools
 from tunesmith_data.rows.schema.formats import Row
+from tunesmith_trainer.gpu.device import worker_device
 from tunesmith_trainer.rewards.model_scorer import build_model_scorer
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import TrainingContext
@@ -148,7 +150,10 @@ def _build(
     numbers = training.config.hyperparameters
     require_groups(numbers, world_size(), method.generations, len(training.rows.train))
     functions, weights = build_reward_functions(
-        method.rewards, training.tokenizer.all_special_ids, training.storage, build_model=build_model_scorer
+        method.rewards,
+        training.tokenizer.all_special_ids,
+        training.storage,
+        build_model=partial(build_model_scorer, device=worker_device(training.config)),
     )
     return trainer(
         reward_funcs=functions,

@@ -20,6 +20,7 @@ from tunesmith_contract.shared_rules.defaults import KTO_NEEDS_ROWS, rows_at_onc
 from tunesmith_data.failures import UserError
 from tunesmith_data.models.rendering import Renderer
 from tunesmith_data.rows.schema.formats import Row
+from tunesmith_trainer.gpu.device import uses_gpu
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import TrainingContext
 from tunesmith_trainer.train.distributed.parallel import micro_batch_size
@@ -95,7 +96,7 @@ def load_reference(training: TrainingContext) -> Any:
         return None
     return AutoModelForCausalLM.from_pretrained(
         model.config.name_or_path,
-        dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
+        dtype=torch.bfloat16 if uses_gpu(training.config) else torch.float32,
         attn_implementation=training.kernels.attention,
         local_files_only=True,
         use_safetensors=True,
