@@ -301,19 +301,15 @@ def _environment_variables(
     return variables
 
 
-def merge_requests(defaults: Mapping[str, str], resources: Resources | None) -> dict[str, str]:
-    """Default requests under what people wrote; a limit alone is its own request, as in Kubernetes."""
+def effective_requests(defaults: Mapping[str, str], resources: Resources | None) -> dict[str, str]:
+    """Requests of a container as Kubernetes completes them: a limit without a request is the request."""
     limits = (resources and resources.limits) or {}
     return {**defaults, **limits, **((resources and resources.requests) or {})}
 
 
 def _resources(pod: TrainerPod) -> dict[str, Any]:
+    """The stage's requests under what people wrote; a limit alone is its own request, as in Kubernetes."""
     limits = dict((pod.resources and pod.resources.limits) or {})
-    merged = merge_requests(pod.requests, pod.resources)
-    written = (pod.resources and pod.resources.requests) or {}
-    requests = {name: amount for name, amount in merged.items() if name in written or name not in limits}
-    if pod.gpus:
-        limits[GPU] = str(pod.gpus)
     defaults = {name: amount for name, amount in pod.requests.items() if name not in limits}
     requests = defaults | dict((pod.resources and pod.resources.requests) or {})
     limits |= {name: str(count) for name, count in pod.devices.items()}

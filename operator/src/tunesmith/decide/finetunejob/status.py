@@ -26,7 +26,7 @@ from tunesmith.decide.run.summary import (
     stage_condition,
     waiting_conditions,
 )
-from tunesmith.manifests.trainer_job import DISK, merge_requests
+from tunesmith.manifests.trainer_job import DISK, effective_requests
 from tunesmith_contract.progress import (
     EVAL_REWARD,
     PART,
@@ -169,7 +169,7 @@ def _resolved(
 
 def _requests(job: FineTuneJob, view: TrainingView) -> ContainerRequests | None:
     """Requests of each training pod, as they are written or chosen; those of other resources are only in spec."""
-    merged = merge_requests(view.requests, job.spec.compute.resources)
+    merged = effective_requests(view.requests, job.spec.compute.resources)
     if not view.requests:
         return None
     return ContainerRequests(
