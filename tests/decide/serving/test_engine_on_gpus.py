@@ -187,6 +187,17 @@ def test_requests_and_time_to_start_come_from_the_size_of_the_model() -> None:
     engine = deployment["spec"]["template"]["spec"]["initContainers"][0]
     assert int(engine["resources"]["requests"]["memory"].removesuffix("Gi")) > 32
     assert engine["startupProbe"]["failureThreshold"] * 5 > 4000
+    assert world.status["engineRequests"] == {"cpu": "6", "memory": engine["resources"]["requests"]["memory"]}
+
+
+def test_requests_that_were_written_are_shown_and_none_where_there_are_none() -> None:
+    resources = {"requests": {"cpu": "2"}, "limits": {"memory": "8Gi"}}
+    world = gpu_world(resources=resources)
+    world.settle()
+    assert world.status["engineRequests"] == {"cpu": "2", "memory": "8Gi"}
+    world.spec |= {"engine": {"gpus": 0}}
+    world.settle()
+    assert "engineRequests" not in world.status
 
 
 def stuck_world(**engine: Any) -> World:

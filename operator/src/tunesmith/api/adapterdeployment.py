@@ -16,6 +16,7 @@ from .common import (
     StatusModel,
     StrictModel,
 )
+from .job_status import ContainerRequests
 from .pod_settings import GPU_RESOURCE, CacheVolume, EngineEnv, GPUResource, gpu_resource_rules
 from .reasons import AdapterPhase
 from .rules import DIGEST_WITH_URI, Rule, exactly_one, keyed_by, matching
@@ -525,6 +526,11 @@ class AdapterDeploymentStatus(StatusModel):
     )
     replicas: int = Field(0, ge=0, description="The number of existing pods.")
     ready_replicas: int = Field(0, ge=0, description="The number of pods that accept requests.")
+    engine_requests: ContainerRequests | None = Field(
+        None,
+        description="The requests of the engine's container in each pod: those in engine.resources, and for the rest "
+        "those that follow from the size of the model. It is absent if there are none.",
+    )
     adapters_stable: str | None = Field(
         None, max_length=8, description="The number of stable adapters out of all adapters, such as 2/3."
     )

@@ -13,12 +13,14 @@ from tunesmith.api.adapterdeployment import (
     PodStatus,
 )
 from tunesmith.api.common import Condition
+from tunesmith.api.job_status import ContainerRequests
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.reasons import AdapterPhase as Phase
 from tunesmith.api.reasons import ConditionType
 from tunesmith.decide.conditions import ConditionUpdate, merge_conditions
 from tunesmith.decide.fit.engine_fit import EngineFit
 from tunesmith.decide.plan import Event
+from tunesmith.manifests.engine_container import ENGINE
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_deployment import rolling_update
 from tunesmith.manifests.serving_service import serving_service_name, serving_url
@@ -127,12 +129,29 @@ def _build_status(
         url=None if state.service_is_foreign else serving_url(deployment),
         replicas=len(state.fleet.pods),
         ready_replicas=len(state.fleet.ready),
+        engine_requests=_engine_requests(state.observed),
         adapters_stable=f"{stable}/{len(adapters)}",
         generation=state.generation,
         update_time=now,
         adapters=adapters,
         pods=tuple(_build_pod_status(pod) for pod in state.fleet.pods[:MAX_PODS]),
     )
+
+
+def _engine_requests(deployment: Body | None) -> ContainerRequests | None:
+    """Requests of the engine in the pod template; a limit without a request is the request, as in Kubernetes."""
+    if deployment is None:
+        return None
+    containers = deployment["spec"]["template"]["spec"]["initContainers"]
+    engine = next(container for container in containers if container["name"] == ENGINE)
+    resources = engine.get("resources") or {}
+    amounts = {**resources.get("limits", {}), **resources.get("requests", {})}
+    requests = ContainerRequests(
+        cpu=amounts.get("cpu"),
+        memory=amounts.get("memory"),
+        ephemeral_storage=amounts.get("ephemeral-storage"),
+    )
+    return requests if requests.to_dict() else None
 
 
 def _build_pod_status(pod: ServingPod) -> PodStatus:
