@@ -220,4 +220,7 @@ def test_the_notes_name_the_images_and_the_driver(tmp_path: Path) -> None:
     assert "serving with GPUs:       none. Set servingGpuImage" in notes_of(tmp_path / "none")
     notes = notes_of(tmp_path / "some", "servingGpuImage=registry/serving-gpu:1")
     assert "serving with GPUs:       registry/serving-gpu:1" in notes
-    assert "580 or newer for CUDA 13" in notes
+    assert "For training (CUDA 13): 580 or newer" in notes
+    older = notes_of(tmp_path / "older", "trainerCuda=12")
+    assert "For training (CUDA 12): 525 or newer" in older
+    assert "For serving: 580 or newer" in older

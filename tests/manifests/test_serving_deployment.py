@@ -171,6 +171,7 @@ def test_a_large_model_has_time_to_load(gpus: int, size: float | None, seconds: 
     manifest = build_serving_deployment(resource, "image", ENVIRONMENT, EngineNeeds(size))
     probe = pod_of(manifest)["initContainers"][0]["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] == seconds
+    assert manifest["spec"]["progressDeadlineSeconds"] > seconds
 
 
 def test_requests_of_the_engine_are_those_that_were_written_then_those_derived() -> None:

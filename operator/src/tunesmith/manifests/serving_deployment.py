@@ -7,7 +7,14 @@ from tunesmith_contract.agent import DESIRED_FILE
 from tunesmith_contract.layout import CONFIG_DIR, SecretRole
 from tunesmith_contract.uris import Scheme, StorageUri, parse_uri
 
-from .engine_container import BASE_MODEL_NAME, ENGINE, MODEL_CACHE, EngineNeeds, build_engine_container
+from .engine_container import (
+    BASE_MODEL_NAME,
+    ENGINE,
+    MODEL_CACHE,
+    EngineNeeds,
+    build_engine_container,
+    start_seconds,
+)
 from .environment import Environment
 from .names import OWNER_UID_LABEL, STAGE_LABEL, Component, Owner, child_labels, child_metadata
 from .objects import KubernetesObject
@@ -28,6 +35,9 @@ AGENT_PORT, AGENT_PORT_NAME = 8000, "http"
 
 #: How long a pod may take to finish the answers under way.
 GRACE_SECONDS = 180
+
+#: Time to find a node and to pull an image of ten gigabytes.
+PULL_SECONDS = 900
 
 #: Limits of the volume for caches: with the model from a hub, or with compiled kernels alone. Limits, not reservations.
 HUB_CACHE_LIMIT, KERNEL_CACHE_LIMIT = "1Ti", "16Gi"
@@ -51,7 +61,7 @@ def build_serving_deployment(
         image: image of agent and engine, from the inputs snapshot.
         needs: what the engine needs for its model; None: unknown.
     """
-    spec = deployment.spec
+    spec, needs = deployment.spec, needs or EngineNeeds()
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -64,9 +74,11 @@ def build_serving_deployment(
                 "rollingUpdate": rolling_update(spec.replicas, spec.engine),
             },
             "revisionHistoryLimit": 3,
+            # A rollout is late only after the engine may have loaded its model; the default is ten minutes.
+            "progressDeadlineSeconds": start_seconds(spec.engine, needs.model_bytes) + PULL_SECONDS,
             "template": {
                 "metadata": {"labels": child_labels(deployment, Component.SERVING)},
-                "spec": _build_pod(deployment, image, environment, needs or EngineNeeds()),
+                "spec": _build_pod(deployment, image, environment, needs),
             },
         },
     }
