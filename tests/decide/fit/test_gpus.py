@@ -175,6 +175,14 @@ def test_obstacles_name_nodes_and_what_they_have() -> None:
     assert alone.reason == "UnsupportedGPU"
 
 
+def test_many_causes_are_cut_to_the_length_of_a_message() -> None:
+    nodes = [labeled({DRIVER: f"535.{number}"}, name="n" * 250) for number in range(40)]
+    obstacle = describe_obstacles(nodes, 13)
+    assert obstacle is not None
+    assert obstacle.message.startswith("driver 535.0")
+    assert len(obstacle.message) <= 1201
+
+
 def test_one_node_that_can_train_is_no_obstacle() -> None:
     assert describe_obstacles([labeled({DRIVER: "535.1"}), labeled({DRIVER: "580.1"})], 13) is None
     assert describe_obstacles([], 13) is None

@@ -84,7 +84,9 @@ def require_product(gpu: str) -> Product:
     names = ", ".join(name.upper() for name, each in PRODUCTS if each.trains)
     if product is None:
         raise UserError("UnknownGPU", f"unknown GPU {gpu!r}: use one of {names}")
-    raise UserError("UnsupportedGPU", f"{gpu} has no bfloat16, in which training computes: use one of {names}")
+    raise UserError(
+        "UnsupportedGPU", f"{gpu} has no bfloat16, in which training computes: use one of {names}"
+    )
 
 
 def pack_on_gpu(method: Method, *, automatic_batch: bool) -> Method:

@@ -11,8 +11,9 @@ from tunesmith_contract.shared_rules.gpus import BFLOAT16_CAPABILITY, MINIMUM_DR
 
 from .node_gpus import NodeGPU, labels_of, read_gpu
 
-#: Maximum number of nodes that a message names for a cause.
+#: Maximum number of nodes that a message names for a cause, and of characters on all causes.
 _MAX_NAMES = 3
+_MAX_CAUSES = 1200
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,8 @@ def describe_obstacles(
     if not names:
         return None
     causes = "; ".join(f"{obstacle.message} ({_listed(each)})" for obstacle, each in names.items())
+    if len(causes) > _MAX_CAUSES:
+        causes = f"{causes[:_MAX_CAUSES]}…"
     # A driver can be replaced, so it is the reason if it is the obstacle of any node.
     driver = any(obstacle.reason is FineTuneJobReason.DRIVER_TOO_OLD for obstacle in names)
     reason = FineTuneJobReason.DRIVER_TOO_OLD if driver else FineTuneJobReason.UNSUPPORTED_GPU
