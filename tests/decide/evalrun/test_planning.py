@@ -53,6 +53,34 @@ def tuned(**spec: Any) -> dict[str, Any]:
     return body
 
 
+def evaluate_container(cluster: World) -> dict[str, Any]:
+    """The container of the Job that evaluates."""
+    (job,) = cluster.live_jobs()
+    (only,) = job["spec"]["template"]["spec"]["containers"]
+    assert isinstance(only, dict)
+    return only
+
+
+def test_the_pod_requests_what_the_size_of_its_model_needs() -> None:
+    job = tuned()
+    job["status"]["resolved"]["parameters"] = 8_000_000_000
+    cluster = World(job)
+    cluster.reconcile()
+    assert evaluate_container(cluster)["resources"]["requests"] == {"cpu": "3", "memory": "20Gi"}
+    pod = cluster.live_jobs()[0]["spec"]["template"]["spec"]
+    assert "nodeAffinity" in pod["affinity"], "off nodes without bfloat16"
+    cluster.candidate = None
+    cluster.end(ExitCode.COMMUNICATION)
+    cluster.pass_time(600)
+    cluster.reconcile()
+    assert evaluate_container(cluster)["resources"]["requests"] == {"cpu": "3", "memory": "20Gi"}
+
+
+def test_the_pod_of_a_model_of_unknown_size_requests_little() -> None:
+    requests = evaluate_container(running())["resources"]["requests"]
+    assert requests == {"cpu": "1", "memory": "4Gi"}
+
+
 def running(**spec: Any) -> World:
     cluster = World(tuned(), **spec)
     cluster.reconcile()

@@ -21,6 +21,7 @@ from tunesmith.decide.fit.memory import (
     weight_bytes,
 )
 from tunesmith_contract.run_config import Adapter
+from tunesmith_contract.shared_rules.gpus import PLANNED, RESERVED, usable_memory
 
 GIB = 2**30
 WORST_ERROR = 0.10
@@ -37,6 +38,16 @@ def total(**more: Any) -> float:
 )
 def test_published_measurements_are_met(row: Published) -> None:
     assert abs(row.error) <= WORST_ERROR
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in PUBLISHED if not row.doubt], ids=lambda row: f"{row.source}: {row.name}"
+)
+def test_a_gpu_that_is_just_admitted_has_the_memory_that_was_measured(row: Published) -> None:
+    """The margin is wider than any error of the estimate below a measurement."""
+    smallest = (row.estimate + RESERVED) / PLANNED
+    assert row.estimate <= usable_memory(int(smallest) + 2)
+    assert smallest > row.bytes
 
 
 def test_the_reference_numbers_of_known_models() -> None:

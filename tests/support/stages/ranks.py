@@ -68,7 +68,7 @@ def _run(function: Callable[[int], Any], variables: Mapping[str, str], writer: C
     os.environ.update(variables)
     try:
         rendezvous = read_rendezvous(os.environ)
-        join_gang(rendezvous, Preemption())
+        join_gang(rendezvous, Preemption(), on_gpu=False)
         result = function(rendezvous.rank)
         writer.send((result, ""))
     except Exception:

@@ -28,6 +28,7 @@ TOKEN_SECRET_KEY = "tokenSecret"
 SECRETS_KEY = "secrets.json"
 INITIAL_KEY = "initial.json"
 GENERATE_KEY = "generate.json"
+PARAMETERS_KEY = "parameters"
 EVAL_RUN_KEY = "evalRun"
 
 
@@ -45,6 +46,7 @@ class Inputs:
         secrets: Secrets by the role in which pods find them.
         initial: the artifact of another job that training starts from.
         generate: ``run.json`` of the stage that generates rows; None where there is none.
+        parameters: number of parameters of an evaluation's base model; None: unknown.
     """
 
     spec: str
@@ -56,6 +58,7 @@ class Inputs:
     secrets: Mapping[str, str] = field(default_factory=dict)
     initial: AdapterSource | None = None
     generate: GenerateConfig | None = None
+    parameters: int | None = None
 
 
 def inputs_name(owner: Owner) -> str:
@@ -78,6 +81,8 @@ def build_inputs_config_map(owner: Owner, inputs: Inputs) -> KubernetesObject:
         data[INITIAL_KEY] = inputs.initial.to_json()
     if inputs.generate:
         data[GENERATE_KEY] = inputs.generate.to_json()
+    if inputs.parameters:
+        data[PARAMETERS_KEY] = str(inputs.parameters)
     return _immutable_config_map(owner, Component.INPUTS, data)
 
 
@@ -101,6 +106,7 @@ def parse_inputs(config_map: Body) -> Inputs:
         secrets=json.loads(data.get(SECRETS_KEY, "{}")),
         initial=AdapterSource.model_validate_json(data[INITIAL_KEY]) if INITIAL_KEY in data else None,
         generate=GenerateConfig.model_validate_json(data[GENERATE_KEY]) if GENERATE_KEY in data else None,
+        parameters=int(data[PARAMETERS_KEY]) if PARAMETERS_KEY in data else None,
     )
 
 

@@ -9,6 +9,7 @@ from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import EvalRunPhase, EvalRunReason, Verdict
 from tunesmith.decide.finetunejob.claims import CACHE_FIELD, cache_uri
 from tunesmith.decide.finetunejob.referenced_jobs import NotReady
+from tunesmith.decide.fit.requests import evaluation_requests
 from tunesmith.decide.plan import Action, Create, Event, Plan, soonest
 from tunesmith.decide.run.attempts import advance, refuse
 from tunesmith.decide.run.children import Children
@@ -130,6 +131,7 @@ def _inputs(
     environment: Environment,
 ) -> Inputs:
     secrets = resolve_secrets(run, observed.candidate)
+    resolved = observed.candidate.status.resolved if observed.candidate else None
     from_hub = config.base_model.startswith(f"{Scheme.HF}://")
     return Inputs(
         spec=run.spec.model_dump_json(by_alias=True, exclude_none=True),
@@ -139,6 +141,7 @@ def _inputs(
         ca_bundle=environment.ca_bundle,
         token_secret=secrets.get(SecretRole.BASE_MODEL, "") if from_hub else "",
         secrets=secrets,
+        parameters=resolved.parameters if resolved else None,
     )
 
 
@@ -190,10 +193,13 @@ def _verdict_events(run: EvalRun, step: Step) -> tuple[Event, ...]:
 def _stage(
     run: EvalRun, inputs: Inputs, observed: ObservedEvaluation, environment: Environment
 ) -> StageDefinition:
+    config, cached = inputs.config, run.spec.compute.cache_volume is not None
+    assert isinstance(config, EvaluateConfig)
+    requests = evaluation_requests(inputs.parameters, config, cached)
     return StageDefinition(
         owner=run,
         name=Stage.EVALUATE,
-        build=lambda attempt, _: (build_evaluate_job(run, inputs, attempt, environment),),
+        build=lambda attempt, _: (build_evaluate_job(run, inputs, attempt, environment, requests),),
         backoff_limit=run.spec.backoff_limit,
         limits=RunLimits(deadline_seconds=run.spec.active_deadline_seconds, gpus=run.spec.compute.gpus),
         references=_references(run, inputs, observed),

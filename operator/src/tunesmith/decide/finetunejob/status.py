@@ -7,6 +7,7 @@ from typing import Any
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.job_status import (
+    ContainerRequests,
     FineTuneJobStatus,
     Progress,
     Resolved,
@@ -25,6 +26,7 @@ from tunesmith.decide.run.summary import (
     stage_condition,
     waiting_conditions,
 )
+from tunesmith.manifests.trainer_job import DISK, effective_requests
 from tunesmith_contract.progress import (
     EVAL_REWARD,
     PART,
@@ -139,7 +141,7 @@ def _phase(view: TrainingView) -> FineTuneJobPhase:
 def _resolved(
     job: FineTuneJob, view: TrainingView, results: Results, dataset: DatasetReport | None
 ) -> Resolved | None:
-    run = view.run
+    run, report = view.run, view.step.report(Stage.PREPARE)
     if view.inputs is None:
         return None
     if run is None:
@@ -160,6 +162,18 @@ def _resolved(
         offload=run.offload,
         activation_checkpointing=run.activation_checkpointing,
         gpu_memory=shown_gpu_memory(job.status, view.admission),
+        parameters=(report.model.parameters or None) if report and report.model else None,
+        requests=_requests(job, view),
+    )
+
+
+def _requests(job: FineTuneJob, view: TrainingView) -> ContainerRequests | None:
+    """Requests of each training pod, as they are written or chosen; those of other resources are only in spec."""
+    merged = effective_requests(view.requests, job.spec.compute.resources)
+    if not view.requests:
+        return None
+    return ContainerRequests(
+        cpu=merged.get("cpu"), memory=merged.get("memory"), ephemeral_storage=merged.get(DISK)
     )
 
 
