@@ -164,6 +164,28 @@ def test_several_nodes_need_claims_that_they_can_share(modes: tuple[str, ...] | 
         assert "spec.output.uri" in message
 
 
+def test_several_nodes_share_their_cache() -> None:
+    compute = {"nodes": 2, "gpusPerNode": 1, "cacheVolume": {"claimName": "caches"}}
+    cluster = World(fine_tune_job(compute=compute))
+    cluster.related = RelatedObjects(claims={"caches": ("ReadWriteOnce",)})
+    cluster.reconcile()
+    message = cluster.status["failure"]["message"]
+    assert message == (
+        'PersistentVolumeClaim "caches" is ReadWriteOnce: pods on 2 nodes can\'t all mount it. Name a ReadWriteMany '
+        "claim in spec.compute.cacheVolume.claimName, or write compute.nodes: 1."
+    )
+
+
+def test_a_missing_cache_is_named_with_its_field() -> None:
+    cluster = training(compute={"cacheVolume": {"claimName": "caches"}})
+    missing = '0/1 nodes are available: persistentvolumeclaim "caches" not found.'
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": missing}
+    cluster.pod_of(cluster.job())["status"] = {"phase": "Pending", "conditions": [scheduled]}
+    cluster.reconcile()
+    assert cluster.condition("Ready")["reason"] == "VolumeClaimNotFound"
+    assert "correct spec.compute.cacheVolume.claimName" in cluster.condition("Ready")["message"]
+
+
 def test_one_node_needs_none() -> None:
     cluster = World(fine_tune_job())
     cluster.related = RelatedObjects(claims={"artifacts": ("ReadWriteOnce",)})

@@ -9,7 +9,9 @@ MANIFESTS = Path(__file__).parents[2] / "control_plane" / "manifests"
 GOOD = sorted(file.stem for file in (MANIFESTS / "good").glob("*.yaml"))
 
 _EXAMPLES = Path(__file__).parents[3] / "examples"
-EXAMPLES = sorted(file for folder in ("methods", "data", "gpus") for file in (_EXAMPLES / folder).glob("*.yaml"))
+EXAMPLES = sorted(
+    file for folder in ("methods", "data", "gpus") for file in (_EXAMPLES / folder).glob("*.yaml")
+)
 
 
 class BadCase(NamedTuple):

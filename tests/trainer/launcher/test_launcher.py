@@ -154,7 +154,7 @@ def test_success_and_a_wrong_configuration(tmp_path: Path) -> None:
     ],
 )
 def test_workers_share_the_cores_of_their_pod_unless_their_threads_are_written(
-    tmp_path: Path, variables: dict[str, str], workers: int, each: str
+    tmp_path: Path, variables: dict[str, Any], workers: int, each: str
 ) -> None:
     body = """
     print("threads: " + os.environ["OMP_NUM_THREADS"], flush=True)

@@ -155,8 +155,8 @@ class PodTemplate(StrictModel):
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = Field(
         None,
         description="The time in seconds that a pod has to end after it was asked to, before it is killed. If unset, "
-        "the operator chooses it: for training by the size of a checkpoint, from 2 minutes to 1 hour. Nodes that are "
-        "shut down or reclaimed may give less.",
+        "the operator chooses it: for training by the size of a checkpoint, from 2 minutes to 1 hour. Pods that "
+        "generate or prepare rows have their own. Nodes that are shut down or reclaimed may give less.",
     )
     service_account_name: ClassName | None = Field(
         None,

@@ -202,9 +202,10 @@ class Network(StrictModel):
         False,
         description="If true, the trainer may lock any amount of memory (capability IPC_LOCK), which RDMA needs if "
         "the container runtime of the nodes limits locked memory. The container then starts as root with three "
-        "capabilities, and becomes the usual user before the trainer starts. No Pod Security level but privileged "
-        "allows this: label the namespace pod-security.kubernetes.io/enforce: privileged, or raise the limit on the "
-        "nodes instead (LimitMEMLOCK=infinity of the container runtime).",
+        "capabilities, and becomes the usual user before the trainer starts; an image of your own needs setpriv for "
+        "it, which Debian's images have. No Pod Security level but privileged allows this: label the namespace "
+        "pod-security.kubernetes.io/enforce: privileged, or raise the limit on the nodes instead "
+        "(LimitMEMLOCK=infinity of the container runtime).",
     )
 
 

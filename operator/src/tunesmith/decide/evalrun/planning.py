@@ -7,6 +7,7 @@ from datetime import datetime
 from tunesmith.api.evalrun import EvalRun, EvalRunSpec
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import EvalRunPhase, EvalRunReason, Verdict
+from tunesmith.decide.finetunejob.claims import CACHE_FIELD, cache_uri
 from tunesmith.decide.finetunejob.referenced_jobs import NotReady
 from tunesmith.decide.fit.requests import evaluation_requests
 from tunesmith.decide.plan import Action, Create, Event, Plan, soonest
@@ -222,6 +223,7 @@ def _references(run: EvalRun, inputs: Inputs, observed: ObservedEvaluation) -> R
         **{f"spec.suites[{suite.name}].dataset.uri": suite.dataset for suite in config.suites},
         **{f"{path}.uri": side.adapter.uri for path, side in baselines if side.adapter},
         "spec.candidate": config.output,
+        CACHE_FIELD: cache_uri(run.spec.compute.cache_volume),
     }
     named = inputs.secrets or {str(SecretRole.BASE_MODEL): inputs.token_secret}
     secrets: dict[str, str | None] = {_SECRET_FIELDS[role]: name or None for role, name in named.items()}

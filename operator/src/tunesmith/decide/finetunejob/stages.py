@@ -21,6 +21,7 @@ from tunesmith_contract.report import Failure, ModelReport
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_contract.stages import Stage
 
+from .claims import CACHE_FIELD, cache_uri
 from .generation import generate_secrets
 from .inputs import data_fields
 from .observed import ObservedTraining
@@ -158,6 +159,7 @@ def _references(job: FineTuneJob, observed: ObservedTraining) -> References:
         "spec.workspace.uri": spec.workspace.uri if spec.workspace else None,
         "spec.output.uri": spec.output.uri,
         "spec.method.distillation.teacher.uri": teacher.uri if teacher else None,
+        CACHE_FIELD: cache_uri(spec.compute.cache_volume),
     }
     for reward in spec.method.rewards:
         field = f"spec.method.{spec.method.key}.rewards[{reward.name}].model.uri"

@@ -103,7 +103,7 @@ def find_waiting(job: Body, pods: Sequence[Body], references: References, now: d
         name = job["metadata"]["name"]
         message = (
             f'Job "{name}" gets no pod: `kubectl describe job {name}` shows what refuses it '
-            "(a quota, a missing ServiceAccount, an admission policy)."
+            "(a quota, a missing ServiceAccount or RuntimeClass, the Pod Security level, an admission policy)."
         )
         return Waiting(RunReason.POD_NOT_CREATED, message, started, needs_correction=False)
     reasons = (_pod_waiting(pod, references, now) for pod in pods if not is_deleting(pod))
