@@ -1,6 +1,7 @@
 """Run time and GPU time of pods, also across a suspension."""
 
 from simulation.run_objects import COMPLETE, after, build_job, build_pod
+from simulation.simulated_cluster import DIGEST, START
 
 from tunesmith.decide.run.usage import (
     USED_ANNOTATION,
@@ -11,7 +12,7 @@ from tunesmith.decide.run.usage import (
     saved_usage,
 )
 from tunesmith_contract.exit_codes import FailureCategory
-from tunesmith_contract.report import Failure
+from tunesmith_contract.report import Checkpoint, Failure
 
 
 def test_pods_that_run_together_count_once_for_time_and_each_for_gpus() -> None:
@@ -47,13 +48,15 @@ def test_gpus_that_could_not_be_used_cost_what_was_used_before_a_suspension_alon
         return Failure(category=FailureCategory.INFRASTRUCTURE, reason=reason, message="")
 
     job, usage = build_job(), Usage(active_seconds=70.0, gpu_seconds=140.0)
-    assert charged_gpu_seconds(usage, job, None) == 140.0
-    assert charged_gpu_seconds(usage, job, failure("DeviceError")) == 140.0
-    assert charged_gpu_seconds(usage, job, failure("NoGPU")) == 0.0
-    assert charged_gpu_seconds(usage, None, failure("NoGPU")) == 0.0
+    assert charged_gpu_seconds(usage, job, None, None) == 140.0
+    assert charged_gpu_seconds(usage, job, failure("DeviceError"), None) == 140.0
+    assert charged_gpu_seconds(usage, job, failure("NoGPU"), None) == 0.0
+    assert charged_gpu_seconds(usage, None, failure("NoGPU"), None) == 0.0
+    checkpoint = Checkpoint(step=30, uri="pvc://w/30", digest=DIGEST, time=START)
+    assert charged_gpu_seconds(usage, job, failure("NoGPU"), checkpoint) == 140.0
     saved = Usage(active_seconds=40.0, gpu_seconds=80.0, until=after(40))
     job["metadata"]["annotations"] = {USED_ANNOTATION: saved.to_annotation()}
-    assert charged_gpu_seconds(usage, job, failure("FaultyGPU")) == 80.0
+    assert charged_gpu_seconds(usage, job, failure("FaultyGPU"), None) == 80.0
 
 
 def test_an_annotation_that_somebody_broke_counts_as_none() -> None:

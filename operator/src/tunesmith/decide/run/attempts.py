@@ -201,7 +201,7 @@ def _record_end(attempt: Attempt, ending: Ending, final: bool) -> Step:
         started_at=(job_started_at(job) or created_at(job)) if job is not None else None,
         ended_at=(job_ended_at(job) if job is not None else None) or attempt.now.replace(microsecond=0),
         ran_seconds=attempt.usage.active_seconds,
-        gpu_seconds=charged_gpu_seconds(attempt.usage, job, ending.failure),
+        gpu_seconds=charged_gpu_seconds(attempt.usage, job, ending.failure, ending.checkpoint),
     )
     step = advance(stage, children.with_record(record), attempt.now)
     return replace(

@@ -22,7 +22,7 @@ from tunesmith.decide.objects import (
 )
 from tunesmith.manifests.names import GROUP
 from tunesmith.manifests.objects import Body
-from tunesmith_contract.report import Failure, GPUReason
+from tunesmith_contract.report import Checkpoint, Failure, GPUReason
 
 USED_ANNOTATION = f"{GROUP}/used"
 
@@ -75,15 +75,18 @@ def measure_usage(job: Body, pods: Sequence[Body], gpus_per_pod: float, now: dat
     )
 
 
-def charged_gpu_seconds(usage: Usage, job: Body | None, failure: Failure | None) -> float:
+def charged_gpu_seconds(
+    usage: Usage, job: Body | None, failure: Failure | None, checkpoint: Checkpoint | None
+) -> float:
     """GPU time that an ended attempt costs.
 
     Args:
         usage: usage of the attempt.
         job: its Job; None where none was made.
         failure: how it failed; None if it succeeded.
+        checkpoint: checkpoint that its pods committed: they have computed, even if a later process finds no GPU.
     """
-    if failure is None or failure.reason not in _GPU_REASONS:
+    if failure is None or failure.reason not in _GPU_REASONS or checkpoint is not None:
         return usage.gpu_seconds
     # Pods before a suspension have computed.
     return saved_usage(job).gpu_seconds if job is not None else 0.0
