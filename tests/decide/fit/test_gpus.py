@@ -98,6 +98,8 @@ def test_slices_are_a_resource_of_their_own() -> None:
     assert fitting_nodes([sliced], None) == []
     assert fitting_nodes([sliced], None, gpus=2, resource=MIG) == [sliced]
     assert smallest_memory([sliced], MIG) == 40192 * 2**20
+    sliced["spec"]["taints"] = [{"key": MIG, "effect": "NoSchedule"}]
+    assert fitting_nodes([sliced], None, resource=MIG) == [sliced]
 
 
 @pytest.mark.parametrize(

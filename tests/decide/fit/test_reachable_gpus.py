@@ -89,6 +89,15 @@ def test_a_shared_gpu_is_said_to_be_shared() -> None:
     assert gpus.note == "Up to 4 pods share a GPU; each is taken to use an equal part of its memory."
 
 
+def test_tolerations_of_the_installation_count() -> None:
+    taint = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
+    tainted = node(H100) | {"spec": {"taints": [taint]}}
+    spec = FineTuneJob.parse(fine_tune_job(compute={"gpusPerNode": 1})).spec
+    assert find_reachable_gpus(spec, [tainted], 13).memory is None
+    tolerations = [{"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}]
+    assert find_reachable_gpus(spec, [tainted], 13, tolerations).memory == 81559 * 2**20
+
+
 def test_slices_are_found_by_their_resource() -> None:
     mig = "nvidia.com/mig-3g.40gb"
     gpus = reach(node(H100 | {f"{mig}.memory": "40192"}, resource=mig), gpuResource=mig)

@@ -178,7 +178,7 @@ def _run_training(
             Stage.TRAIN, refuse(job, Stage.TRAIN, children, failure, now, failure.reason)
         )
     cuda = environment.cuda_of(inputs.image)
-    gpus = find_reachable_gpus(job.spec, observed.related.gpu_nodes, cuda)
+    gpus = find_reachable_gpus(job.spec, observed.related.gpu_nodes, cuda, environment.gpu_tolerations)
     resolved, admission = _resolve_training(job, observed, inputs, report, gpus)
     result = replace(result, admission=admission)
     if isinstance(resolved, Failure):

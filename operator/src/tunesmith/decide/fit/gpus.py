@@ -55,12 +55,14 @@ def fitting_nodes(
 ) -> list[Mapping[str, Any]]:
     """Nodes that a pod with so many GPUs may be scheduled to, by labels, taints and allocatable GPUs.
 
-    Affinity is ignored: to consider more nodes than possible is the cautious choice.
+    Such a pod tolerates taints with the key of GPU nodes, or of the resource, whatever their effect. Affinity is
+    ignored: to consider more nodes than possible is the cautious choice.
 
     Args:
         resource: the resource that stands for a GPU or a slice of one.
     """
-    required, tolerated = (selector or {}).items(), tuple(tolerations)
+    own = ({"key": key, "operator": "Exists"} for key in (GPU_RESOURCE, resource))
+    required, tolerated = (selector or {}).items(), (*tolerations, *own)
     return [
         node
         for node in nodes
@@ -160,8 +162,8 @@ def _allocatable(node: Mapping[str, Any], resource: str) -> int:
 
 
 def _is_tolerated(taint: Mapping[str, Any], tolerations: Iterable[Mapping[str, Any]]) -> bool:
-    """True if the taint does not keep a pod away; pods with GPUs tolerate every taint with the key of GPU nodes."""
-    if taint.get("effect") not in {"NoSchedule", "NoExecute"} or taint.get("key") == GPU_RESOURCE:
+    """True if the taint does not keep a pod with these tolerations away."""
+    if taint.get("effect") not in {"NoSchedule", "NoExecute"}:
         return True
     return any(_tolerates(toleration, taint) for toleration in tolerations)
 

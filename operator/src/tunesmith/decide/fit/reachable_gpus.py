@@ -32,7 +32,10 @@ _ADVICE = {
 
 
 def find_reachable_gpus(
-    spec: FineTuneJobSpec, nodes: Iterable[Mapping[str, Any]], cuda: int | None
+    spec: FineTuneJobSpec,
+    nodes: Iterable[Mapping[str, Any]],
+    cuda: int | None,
+    tolerations: Iterable[Mapping[str, Any]] = (),
 ) -> ReachableGPUs:
     """GPUs that the training pods may get.
 
@@ -42,11 +45,12 @@ def find_reachable_gpus(
     Args:
         nodes: nodes of the cluster.
         cuda: major version of CUDA that the trainer image is built for; None: unknown.
+        tolerations: those of all pods with GPUs, besides those of the job.
     """
     compute = spec.compute
     if compute.gpus_per_node == 0:
         return ReachableGPUs()
-    fitting = _fitting_nodes(spec, nodes) or _selected_node(spec)
+    fitting = _fitting_nodes(spec, nodes, tolerations) or _selected_node(spec)
     usable = usable_nodes(fitting, cuda, compute.gpu_resource)
     memory = resolve_gpu_memory(compute.gpu_memory, smallest_memory(usable, compute.gpu_resource))
     cause = describe_obstacles(fitting, cuda, compute.gpu_resource) if compute.gpu_memory == AUTO else None
@@ -58,12 +62,15 @@ def find_reachable_gpus(
     )
 
 
-def _fitting_nodes(spec: FineTuneJobSpec, nodes: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _fitting_nodes(
+    spec: FineTuneJobSpec, nodes: Iterable[Mapping[str, Any]], tolerations: Iterable[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
     """Nodes that the training pods may be scheduled to."""
     compute, template = spec.compute, spec.compute.template
-    tolerations = [toleration.to_dict() for toleration in (template.tolerations or ())] if template else []
+    written = [toleration.to_dict() for toleration in (template.tolerations or ())] if template else []
     selector = template.node_selector if template else None
-    return fitting_nodes(nodes, selector, tolerations, compute.gpus_per_node, compute.gpu_resource)
+    tolerated = [*written, *tolerations]
+    return fitting_nodes(nodes, selector, tolerated, compute.gpus_per_node, compute.gpu_resource)
 
 
 def _selected_node(spec: FineTuneJobSpec) -> list[Mapping[str, Any]]:
