@@ -12,7 +12,7 @@ from tunesmith_data.pod.storage import file_digest, sync
 _MAX_THREADS = 8
 
 # Files that each rank writes for itself: random states by transformers, partitions by DeepSpeed.
-_FILE_OF_RANK = re.compile(r"(?:^|/)(?:rng_state_|(?:bf16_|fp16_)?zero_pp_rank_)(\d+)")
+_FILE_OF_RANK = re.compile(r"(?:^|/)(?:rng_state_|(?:bf16_)?zero_pp_rank_)(\d+)")
 
 
 def writer_of(name: str) -> int:

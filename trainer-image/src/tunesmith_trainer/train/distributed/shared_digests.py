@@ -58,11 +58,11 @@ def describe_together(staged: Path) -> list[File]:
 def search_together(search: Callable[[Callable[[Path], bool]], _Found], *, shared: bool) -> _Found:
     """Result of a search for a checkpoint on the first rank, for which all ranks verify files.
 
+    All ranks must call it, and get the same result.
+
     Args:
         search: called on the first rank, with a function that tells if a checkpoint is complete.
         shared: all nodes see the folder of checkpoints, not the first one alone.
-
-    All ranks must call it, and return the same.
     """
     if is_first_rank():
         result = search(lambda folder: _verify(folder, world_size() if shared else ranks_per_node()))
