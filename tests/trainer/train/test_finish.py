@@ -19,6 +19,7 @@ from tunesmith_contract.exit_codes import ExitCode, FailureCategory
 from tunesmith_contract.progress import SERVER_URL_ENV, TrainPart
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_data.failures import StageError, classify
+from tunesmith_data.models.tokenizer import load_tokenizer
 from tunesmith_data.pod.storage import describe_files
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_trainer.preemption import Preemption
@@ -26,6 +27,7 @@ from tunesmith_trainer.train import stage
 from tunesmith_trainer.train.artifact import reference_model
 from tunesmith_trainer.train.artifact.probes import ProbeTokens, measure_adapter, token_log_probs
 from tunesmith_trainer.train.artifact.reference_model import load_adapter, measure_stored_model
+from tunesmith_trainer.train.exports import merged
 from tunesmith_trainer.train.training_run import cast_parameters
 
 SEQUENCES = (ProbeTokens(tuple(range(5, 45)), 30), ProbeTokens(tuple(range(60, 75)), 3))
@@ -146,6 +148,17 @@ def test_gpu_memory_that_runs_out_is_left_to_fewer_weights(
         measured = measure_stored_model(base, base, SEQUENCES)
         assert measured.base == measured.tuned
         assert fractions == [*[0.85, 0.5, 0.0][: failures + 1], 0.85]
+
+
+def test_a_merge_that_does_not_fit_says_so(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = save_random_adapter(models / "llama", tmp_path / "adapter")
+    monkeypatch.setattr(merged, "free_host_memory", lambda: 1000)
+    with pytest.raises(StageError, match=r"raise resources\.limits\.memory") as caught:
+        merged.save_merged(models / "llama", adapter, load_tokenizer(models / "llama"), tmp_path / "merged")
+    assert caught.value.category is FailureCategory.OUT_OF_MEMORY
+    assert not (tmp_path / "merged").exists()
 
 
 def train_config(world: World, make: RowBuilders, **more: Any) -> TrainConfig:
