@@ -254,7 +254,7 @@ class Reconciler:
             reraise=True,
         )
         try:
-            await retrying(
+            reservation = await retrying(
                 self._loader.load, tracked.alias, tracked.version, partial(self._set_state, tracked)
             )
         except LoadFailure as failure:
@@ -263,7 +263,7 @@ class Reconciler:
         else:
             tracked.settled = True
             tracked.stats.consecutive_errors = 0
-            self._set_state(tracked, LoadState.ACTIVE)
+            self._set_state(tracked, LoadState.ACTIVE, reservation.reason, reservation.message)
             self.wake()
 
     def _record_failed_load(self, tracked: TrackedVersion, retry_state: RetryCallState) -> None:

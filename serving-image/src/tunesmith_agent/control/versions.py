@@ -19,6 +19,7 @@ class TrackedVersion:
     """One version on this pod.
 
     Attributes:
+        reason, message: why it failed, or what is uncertain about it while it is active.
         settled: the version was active or failed since this start of the engine.
         task: loads or drains it.
     """
