@@ -150,7 +150,7 @@ def test_short_answers_are_joined_until_there_are_enough_tokens() -> None:
 
 
 def test_small_effects_are_measured_on_more_tokens_within_a_bound() -> None:
-    weak = [make_probe([-3.0] * 32, [-2.93] * 32) for _ in range(32)]
+    weak = [make_probe([-3.0] * 32, [-2.96] * 32) for _ in range(32)]
     chosen = probes_to_measure(build_manifest(weak, 0.04))
     assert sum(probe.token_count for probe in chosen) == 512
 

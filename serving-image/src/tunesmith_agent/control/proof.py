@@ -148,7 +148,7 @@ def judge(evidence: Evidence, noise: float, tolerance: float | None = None) -> V
     if problem := _adapter_problem(evidence, deviation, tolerance or 0.0):
         return Verdict(ProofResult.PROOF_FAILED, problem)
     provable = PROVABLE_RATIO * deviation
-    if evidence.effect < provable:
+    if evidence.effect <= provable:
         return Verdict(
             ProofResult.UNPROVEN,
             f"The adapter's effect of {evidence.effect:.3g} nats over {evidence.tokens} probed tokens is too small to "
