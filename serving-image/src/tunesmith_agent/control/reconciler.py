@@ -373,7 +373,8 @@ class Reconciler:
             for alias in (desired.aliases if desired else ())
             if alias.candidate
         }
-        if tracked.key in candidates and self._breakers.is_open(tracked.alias):
+        may_answer = tracked.active or not tracked.reason
+        if may_answer and tracked.key in candidates and self._breakers.is_open(tracked.alias):
             return tracked.to_report(
                 "BreakerOpen", "This pod stopped sending requests to it after errors in a row."
             )

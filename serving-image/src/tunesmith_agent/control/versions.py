@@ -54,8 +54,8 @@ class TrackedVersion:
             alias=self.alias,
             digest=self.version.digest,
             state=self.state,
-            reason=(self.reason or reason)[:64],
-            message=(self.message or message)[:512],
+            reason=(reason or self.reason)[:64],
+            message=(message or self.message)[:512],
         )
 
 
