@@ -13,7 +13,7 @@ import pytest
 
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory
 from tunesmith_contract.report import TERMINATION_MESSAGE_BYTES, Outcome, RunReport, parse_report
-from tunesmith_trainer.launcher.cgroup import count_oom_kills
+from tunesmith_trainer.cgroup import count_oom_kills
 from tunesmith_trainer.launcher.launcher import Gang, read_gang
 
 DRIVER = """

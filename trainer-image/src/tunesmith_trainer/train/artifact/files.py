@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -41,32 +40,26 @@ _ADAPTER_KINDS = {
 _ADAPTERS = frozenset({*_ADAPTER_KINDS.values(), ArtifactKind.REWARD_ADAPTER})
 
 
-def stage_artifact(
+def save_trained(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     config: TrainConfig,
-    workspace: Workspace,
+    folder: Path,
     state: dict[str, Any] | None = None,
-) -> Path:
-    """Save an adapter or a full model into a new folder of the workspace, to which other files may be added.
+) -> None:
+    """Save an adapter or a full model.
 
     Args:
         model: a PeftModel where the run has an adapter, else the model.
         tokenizer: tokenizer to save with a full model, with its chat template.
         config: the run.
-        workspace: the run's workspace.
+        folder: target folder.
         state: tensors by name, where they were gathered from several devices.
-
-    Returns:
-        The folder.
     """
-    staged = workspace.staging / uuid.uuid4().hex
-    staged.mkdir(parents=True)
     if config.adapter:
-        save_adapter(model, staged, config.base_model, state)
+        save_adapter(model, folder, config.base_model, state)
     else:
-        save_model(model, tokenizer, staged, state)
-    return staged
+        save_model(model, tokenizer, folder, state)
 
 
 def publish_folder(

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from peft import PeftModel
 from transformers.integrations import HfDeepSpeedConfig
+from transformers.integrations import deepspeed as transformers_deepspeed
 
 from tunesmith_contract.layout import MICRO_BATCH_ENV
 from tunesmith_contract.run_config import AdapterType, Hyperparameters, Offload, Parallelism, TrainConfig
@@ -46,11 +47,11 @@ def gang(config: TrainConfig, preemption: Preemption) -> Iterator[None]:
         start_single_process_group()
     settings = deepspeed_settings(config)
     if settings:
-        import deepspeed
+        from deepspeed import init_distributed, ops
 
         # An inference operator that would be compiled whenever a pod without a GPU starts.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        deepspeed.init_distributed(auto_mpi_discovery=False)
+        ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        init_distributed(auto_mpi_discovery=False)
     # transformers holds a weak reference to it while models are loaded.
     config_reference = HfDeepSpeedConfig(settings) if settings else None
     yield
@@ -175,6 +176,20 @@ def _build_zero(config: TrainConfig, on_gpu: bool) -> dict[str, Any]:
     if config.offload is Offload.ALL:
         zero["offload_param"] = host
     return zero
+
+
+@contextlib.contextmanager
+def whole_models() -> Iterator[None]:
+    """Loading of models that no engine trains or wraps, each whole on every worker.
+
+    While ZeRO-3 is configured, transformers would partition them over all workers, which leaves empty weights.
+    """
+    configured = transformers_deepspeed._hf_deepspeed_config_weak_ref
+    transformers_deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        transformers_deepspeed._hf_deepspeed_config_weak_ref = configured
 
 
 def broadcast_from_first(value: Any) -> Any:

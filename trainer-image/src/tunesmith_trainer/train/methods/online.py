@@ -19,7 +19,7 @@ from tunesmith_data.rows.schema.formats import Row
 from tunesmith_trainer.rewards.model_scorer import build_model_scorer
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import TrainingContext
-from tunesmith_trainer.train.distributed.parallel import world_size
+from tunesmith_trainer.train.distributed.parallel import whole_models, world_size
 
 from .trainer_mixins import EpochSeededSampling, LoggedMetricsFilter
 
@@ -147,9 +147,13 @@ def _build(
 ) -> Any:
     numbers = training.config.hyperparameters
     require_groups(numbers, world_size(), method.generations, len(training.rows.train))
-    functions, weights = build_reward_functions(
-        method.rewards, training.tokenizer.all_special_ids, training.storage, build_model=build_model_scorer
-    )
+    with whole_models():
+        functions, weights = build_reward_functions(
+            method.rewards,
+            training.tokenizer.all_special_ids,
+            training.storage,
+            build_model=build_model_scorer,
+        )
     return trainer(
         reward_funcs=functions,
         args=arguments(
