@@ -120,9 +120,7 @@ def test_engine_without_noise_proves_the_adapter_and_nothing_else(by_token: bool
     ]
     assert results == [ProofResult.PROVED, ProofResult.PROOF_FAILED, ProofResult.PROOF_FAILED]
     wrong_base = [value - 0.4 for value in base]
-    assert (
-        judge(weigh([measure(probe, wrong_base, tuned)]), 0.08).result is ProofResult.BASE_MODEL_MISMATCH
-    )
+    assert judge(weigh([measure(probe, wrong_base, tuned)]), 0.08).result is ProofResult.BASE_MODEL_MISMATCH
 
 
 def test_manifest_of_an_earlier_release_is_read_and_keeps_its_digest() -> None:

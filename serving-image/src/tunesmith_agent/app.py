@@ -43,9 +43,7 @@ class Agent:
         self.server = Server(self.proxy, self.metrics.count_refusal, limits)
         folders = ArtifactFolders(settings.mount_root, settings.secrets_dir, settings.scratch_dir)
         tolerance = settings.proof_tolerance or None
-        loader = VersionLoader(
-            self.engine, folders, tolerance, settings.proof_pause_seconds, self.metrics
-        )
+        loader = VersionLoader(self.engine, folders, tolerance, settings.proof_pause_seconds, self.metrics)
         self.reconciler = Reconciler(
             settings, self.store, self.engine, loader, self.metrics, self._use_table, int(time.time())
         )

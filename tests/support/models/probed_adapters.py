@@ -64,10 +64,13 @@ def make_probes(model: PeftModel, model_folder: Path) -> tuple[Probe, ...]:
         tuned = token_log_probs(model, tokens)
         probes.append(
             Probe(
-                token_ids=tuple(tokens), prompt_length=PROMPT_LENGTH,
-                base_log_prob=fmean(base), tuned_log_prob=fmean(tuned),
-                base_token_log_probs=base, tuned_token_log_probs=tuned,
-            )  # fmt: skip
+                token_ids=tuple(tokens),
+                prompt_length=PROMPT_LENGTH,
+                base_log_prob=fmean(base),
+                tuned_log_prob=fmean(tuned),
+                base_token_log_probs=base,
+                tuned_token_log_probs=tuned,
+            )
         )
     return tuple(probes)
 

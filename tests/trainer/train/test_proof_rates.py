@@ -14,7 +14,7 @@ from long_form import cases
 
 from tunesmith_agent.control.proof import Evidence, Measurement, ProofResult, judge, weigh
 from tunesmith_contract.artifact import Probe
-from tunesmith_contract.probe_effect import PROVABLE_RATIO, PUBLISHED_NOISE, difference_noise
+from tunesmith_contract.shared_rules.probe_effect import PROVABLE_RATIO, PUBLISHED_NOISE, difference_noise
 
 Array = np.ndarray
 REFUSED = (ProofResult.PROOF_FAILED, ProofResult.BASE_MODEL_MISMATCH)

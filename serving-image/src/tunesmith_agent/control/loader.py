@@ -67,9 +67,7 @@ class VersionLoader:
         self._reads = asyncio.Semaphore(_PARALLEL_READS)
         self._proofs = asyncio.Lock()
 
-    async def load(
-        self, alias: str, version: Version, on_state: Callable[[LoadState], None]
-    ) -> Reservation:
+    async def load(self, alias: str, version: Version, on_state: Callable[[LoadState], None]) -> Reservation:
         """Verify, load and prove one version; ``on_state`` is called at each step.
 
         Returns:
@@ -90,9 +88,7 @@ class VersionLoader:
         finally:
             self._metrics.count_load(alias, result, time.monotonic() - started)
 
-    async def _load(
-        self, alias: str, version: Version, on_state: Callable[[LoadState], None]
-    ) -> Reservation:
+    async def _load(self, alias: str, version: Version, on_state: Callable[[LoadState], None]) -> Reservation:
         name = served_name(alias, version.digest)
         try:
             on_state(LoadState.FETCHING)
@@ -134,7 +130,10 @@ class VersionLoader:
                     # with an adapter of the same batch.
                     raise LoadFailure(verdict.result.value, verdict.message, retryable=True)
             log.warning(
-                "proof %d of %d failed", attempt, PROOF_ATTEMPTS, extra={"alias": alias, "detail": verdict.message}
+                "proof %d of %d failed",
+                attempt,
+                PROOF_ATTEMPTS,
+                extra={"alias": alias, "detail": verdict.message},
             )
             if attempt < PROOF_ATTEMPTS:
                 await asyncio.sleep(self._proof_pause)

@@ -11,7 +11,7 @@ from enum import Enum
 from statistics import fmean
 
 from tunesmith_contract.artifact import Manifest, Probe
-from tunesmith_contract.probe_effect import (
+from tunesmith_contract.shared_rules.probe_effect import (
     MIN_TOKENS,
     PROVABLE_RATIO,
     PUBLISHED_NOISE,
@@ -202,8 +202,9 @@ def _adapter_problem(evidence: Evidence, deviation: float, tolerance: float) -> 
         return ""
     return (
         f"Over {evidence.tokens} tokens the engine shows {evidence.share:.0%} of the adapter's expected effect "
-        f"(100 ± {share_limit:.0%} is accepted; 0 % is the base model), and differs from it by {evidence.residual_rms:.3g}"
-        f" nats per token (limit {residual_limit:.3g}; noise of the base model {evidence.base_rms:.3g})."
+        f"(100 ± {share_limit:.0%} is accepted; 0 % is the base model), and differs from it by "
+        f"{evidence.residual_rms:.3g} nats per token (limit {residual_limit:.3g}; noise of the base model "
+        f"{evidence.base_rms:.3g})."
     )
 
 

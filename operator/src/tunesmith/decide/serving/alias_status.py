@@ -102,8 +102,8 @@ def _candidate_phase(record: AliasRecord, candidate: RolloutCandidate, context: 
     reservation = "; unproven" if fleet.unproven(record.name, digest) else ""
     requests, minimum = candidate.tally.total.requests, context.adapter.rollout.analysis.minimum_requests
     if requests < minimum:
-        message = f"{name} at {weight} % has answered {requests} of the {minimum} requests that a step needs{reservation}"
-        return PhaseSummary(phase, Reason.WAITING_FOR_REQUESTS, message)
+        message = f"{name} at {weight} % has answered {requests} of the {minimum} requests that a step needs"
+        return PhaseSummary(phase, Reason.WAITING_FOR_REQUESTS, f"{message}{reservation}")
     return PhaseSummary(phase, Reason.STEP_STARTED, f"{name} answers {weight} % of the requests{reservation}")
 
 

@@ -86,6 +86,8 @@ def _plain_attention(model: Any) -> Iterator[None]:
 def _root_mean_square(left: Sequence[Sequence[float]], right: Sequence[Sequence[float]]) -> float:
     """Of the differences of all tokens, to a few significant digits: no more of them are reproducible."""
     squares = [
-        (a - b) ** 2 for ours, others in zip(left, right, strict=True) for a, b in zip(ours, others, strict=True)
+        (a - b) ** 2
+        for ours, others in zip(left, right, strict=True)
+        for a, b in zip(ours, others, strict=True)
     ]
     return float(f"{math.sqrt(sum(squares) / len(squares)):.{_DIGITS}g}")

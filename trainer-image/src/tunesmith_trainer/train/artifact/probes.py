@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from tunesmith_contract.artifact import Probe, ProbeNoise
 from tunesmith_contract.base import Document
-from tunesmith_contract.probe_effect import MIN_TOKENS, PUBLISHED_NOISE, choose_probes
+from tunesmith_contract.shared_rules.probe_effect import MIN_TOKENS, PUBLISHED_NOISE, choose_probes
 from tunesmith_data.models.rendering import Renderer, TokenizedRow
 from tunesmith_data.rows.schema.formats import Row
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .artifact import Probe
+from tunesmith_contract.artifact import Probe
 
 #: Noise in nats per token where the trainer measured none: the largest that is published (mixture of experts).
 PUBLISHED_NOISE = 0.08
