@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from long_form import cases
+from numpy.typing import NDArray
 
 from tunesmith_agent.control.proof import Evidence, Measurement, ProofResult, judge, weigh
 from tunesmith_contract.artifact import Probe
 from tunesmith_contract.shared_rules.probe_effect import PROVABLE_RATIO, PUBLISHED_NOISE, difference_noise
 
-Array = np.ndarray
+Array = NDArray[np.float64]
 REFUSED = (ProofResult.PROOF_FAILED, ProofResult.BASE_MODEL_MISMATCH)
 ATTEMPTS = 3
 SHORT, LONG = 800, 100_000
@@ -61,9 +62,11 @@ class Engine:
 
     def _errors(self, shape: tuple[int, ...]) -> Array:
         if np.isinf(self.degrees):
-            return self.sigma * self.random.standard_normal(shape)
-        scale = self.sigma * np.sqrt((self.degrees - 2) / self.degrees)
-        return scale * self.random.standard_t(self.degrees, shape)
+            errors: Array = self.random.standard_normal(shape)
+        else:
+            scale = np.sqrt((self.degrees - 2) / self.degrees)
+            errors = scale * self.random.standard_t(self.degrees, shape)
+        return self.sigma * errors
 
 
 def weigh_rows(expected: Array, base_errors: Array, shown: Array) -> Iterator[Evidence]:
@@ -83,7 +86,7 @@ def weigh_rows(expected: Array, base_errors: Array, shown: Array) -> Iterator[Ev
 
 def make_effects(random: np.random.Generator, rows: int, tokens: int, size: float) -> Array:
     """Effects per token, few of them large, as training leaves them; each row has the root sum of squares ``size``."""
-    effects = random.laplace(size=(rows, tokens))
+    effects: Array = random.laplace(size=(rows, tokens))
     return size * effects / np.sqrt((effects**2).sum(1, keepdims=True))
 
 
@@ -101,7 +104,8 @@ def make_answers(random: np.random.Generator, rows: int, tokens: int, prior: flo
 
 @pytest.fixture(params=ENGINES, ids=lambda values: "sigma {} rho {} measured {}".format(*values))
 def engine(request: pytest.FixtureRequest) -> Engine:
-    return Engine(*request.param, np.random.default_rng(9))
+    sigma, rho, measured = request.param
+    return Engine(sigma, rho, measured, np.random.default_rng(9))
 
 
 def provable(engine: Engine) -> float:

@@ -23,7 +23,7 @@ from tunesmith_contract.agent import (
 
 from .breaker import Breakers
 from .desired_state import DesiredStore
-from .loader import LoadFailure, VersionLoader
+from .loader import LoadFailure, Reservation, VersionLoader
 from .versions import (
     Key,
     TrackedVersion,
@@ -254,7 +254,7 @@ class Reconciler:
             reraise=True,
         )
         try:
-            reservation = await retrying(
+            reservation: Reservation = await retrying(
                 self._loader.load, tracked.alias, tracked.version, partial(self._set_state, tracked)
             )
         except LoadFailure as failure:

@@ -74,7 +74,7 @@ def round_logits(logits: torch.Tensor) -> torch.Tensor:
 @contextlib.contextmanager
 def _plain_attention(model: Any) -> Iterator[None]:
     """Attention by plain matrix products while the block runs."""
-    causal = model.get_base_model() if isinstance(model, PeftModel) else model
+    causal: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     usual = causal.config._attn_implementation
     causal.set_attn_implementation("eager")
     try:
