@@ -52,7 +52,6 @@ class TrainPart(StrEnum):
     """Parts of the train stage after the last step, in their order."""
 
     MEASURING = "measuring"
-    PUBLISHING = "publishing"
     EXPORTING = "exporting"
 
 

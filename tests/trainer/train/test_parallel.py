@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from models.probe_log_probs import mean_log_prob
 from stages.gangs import Pod, end_gang, losses, start_gang
 from stages.stage_world import RowBuilders, World
+from transformers import AutoModelForCausalLM
 
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.exit_codes import ExitCode
-from tunesmith_contract.run_config import TrainConfig
+from tunesmith_contract.report import Artifact
+from tunesmith_contract.run_config import OutputFormat, TrainConfig
 from tunesmith_data.failures import Preempted, StageError, UserError
 from tunesmith_data.pod.storage import holds_files
 from tunesmith_data.pod.workspace import Workspace
@@ -27,6 +31,7 @@ from tunesmith_trainer.train.resume import ResumableTraining
 STEPS = 6
 LORA = {"rank": 4, "dropout": 0.0}
 QLORA = LORA | {"type": "QLoRA"}
+MERGED = ["Adapter", "Merged"]
 SECONDS = 300
 
 #: Sums in another order; with 4-bit weights on a CPU, products in bfloat16 too.
@@ -71,7 +76,7 @@ class Curves:
         """The curve of a gang, whose artifact is whole."""
         pods = start_gang(self.world.root, config, nodes=nodes, workers=workers)
         assert end_gang(pods, SECONDS) == [0] * nodes, pods[0].output
-        self._check_artifact(pods[0])
+        self._check_artifact(pods[0], exports=len(set(config.formats) - {OutputFormat.ADAPTER}))
         return losses(self.checkpoints(config.owner.uid))
 
     def interrupt(self, config: TrainConfig, *, nodes: int, workers: int) -> None:
@@ -87,14 +92,25 @@ class Curves:
         pods += start_gang(self.world.root, config, nodes=nodes, workers=workers, on_line=look)
         assert end_gang(pods, SECONDS) == [ExitCode.PREEMPTED] * nodes, pods[0].output
 
-    def _check_artifact(self, pod: Pod) -> None:
+    def _check_artifact(self, pod: Pod, exports: int) -> None:
         training = pod.report.training
         assert training
+        assert len(training.exports) == exports
         assert training.steps == STEPS
-        folder = self.world.output / "sha256" / training.artifact.digest.removeprefix("sha256:")
+        _, manifest = self._artifact(training.artifact)
+        assert manifest.probes
+        assert all(probe.tuned_log_prob > probe.base_log_prob for probe in manifest.probes)
+        for export in training.exports:
+            folder, _ = self._artifact(export.artifact)
+            merged = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+            for probe in manifest.probes:
+                assert mean_log_prob(merged, probe) == pytest.approx(probe.tuned_log_prob, abs=1e-4)
+
+    def _artifact(self, artifact: Artifact) -> tuple[Path, Manifest]:
+        folder = self.world.output / "sha256" / artifact.digest.removeprefix("sha256:")
         manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
         assert holds_files(folder, manifest.files)
-        assert all(probe.tuned_log_prob > probe.base_log_prob for probe in manifest.probes)
+        return folder, manifest
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +128,7 @@ def test_ddp(curves: Curves) -> None:
 
 @pytest.mark.parametrize("stage", ["ZeRO2", "ZeRO3"])
 def test_deepspeed_on_two_nodes_resumed_on_one(curves: Curves, stage: str) -> None:
-    config = curves.config(f"resumed-{stage.lower()}", LORA, parallelism=stage)
+    config = curves.config(f"resumed-{stage.lower()}", LORA, parallelism=stage, formats=MERGED)
     curves.interrupt(config, nodes=2, workers=1)
     found = curves.of_gang(config, nodes=1, workers=2)
     assert found == pytest.approx(curves.of_one("lora", LORA), rel=TOLERANCE)
@@ -121,7 +137,14 @@ def test_deepspeed_on_two_nodes_resumed_on_one(curves: Curves, stage: str) -> No
 def test_offload_without_a_compiler(curves: Curves, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(curves.world.root / "extensions"))
-    config = curves.config("offload", LORA, parallelism="ZeRO3", offload="All", activationCheckpointing=True)
+    config = curves.config(
+        "offload",
+        LORA,
+        parallelism="ZeRO3",
+        offload="All",
+        activationCheckpointing=True,
+        formats=MERGED,
+    )
     found = curves.of_gang(config, nodes=1, workers=1)
     assert found == pytest.approx(curves.of_one("lora", LORA), rel=TOLERANCE)
     assert not (curves.world.root / "extensions").exists()

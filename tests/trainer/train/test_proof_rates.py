@@ -87,7 +87,8 @@ def weigh_rows(expected: Array, base_errors: Array, shown: Array) -> Iterator[Ev
 def make_effects(random: np.random.Generator, rows: int, tokens: int, size: float) -> Array:
     """Effects per token, few of them large, as training leaves them; each row has the root sum of squares ``size``."""
     effects: Array = random.laplace(size=(rows, tokens))
-    return size * effects / np.sqrt((effects**2).sum(1, keepdims=True))
+    effects *= size / np.sqrt((effects**2).sum(1, keepdims=True))
+    return effects
 
 
 def make_answers(random: np.random.Generator, rows: int, tokens: int, prior: float) -> tuple[Array, Array]:

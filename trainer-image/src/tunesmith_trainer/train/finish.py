@@ -46,7 +46,7 @@ def measures_in_place(config: TrainConfig) -> bool:
 def needs_new_process(config: TrainConfig) -> bool:
     """True if the end of the stage loads a model, for which the memory of the training process has to be free."""
     loads_for_probes = config.method.reward is None and not measures_in_place(config)
-    return loads_for_probes or any(name is not OutputFormat.ADAPTER for name in config.formats)
+    return loads_for_probes or _exports(config)
 
 
 def finish(
@@ -74,13 +74,12 @@ def finish(
     record = files.load()
     based = start.as_base_of(config)
 
-    _announce(record, TrainPart.MEASURING)
     probes = _find_probes(config, start, files, record)
     lease.check()
-    _announce(record, TrainPart.PUBLISHING)
     artifact = publish_trained(files.weights, based, probes, workspace)
 
-    _announce(record, TrainPart.EXPORTING)
+    if _exports(config):
+        _announce(record, TrainPart.EXPORTING)
     tokenizer = load_tokenizer(start.folder)
     set_padding(tokenizer)
     sources = ExportSources(start.folder, files.weights, tokenizer)
@@ -115,10 +114,15 @@ def _find_probes(
         return NO_PROBES  # it has no token probabilities to probe
     probes = files.load_probes()
     if probes is None:
+        _announce(record, TrainPart.MEASURING)
         measure = measure_stored_model if config.adapter is None else measure_stored_adapter
         probes = choose_probes(record, measure(start.folder, files.weights, record.sequences))
         files.save_probes(probes)
     return probes
+
+
+def _exports(config: TrainConfig) -> bool:
+    return any(name is not OutputFormat.ADAPTER for name in config.formats)
 
 
 def _announce(record: TrainedRecord, part: TrainPart) -> None:

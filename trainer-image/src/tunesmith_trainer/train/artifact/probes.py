@@ -76,7 +76,7 @@ def probe_sequences(renderer: Renderer, rows: Iterable[Row]) -> list[ProbeTokens
 def token_log_probs(
     model: Any,
     sequences: Sequence[ProbeTokens],
-    batch_size: int,
+    batch_size: int = 1,
     of_logits: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.float,
 ) -> list[list[float]]:
     """Log-probabilities of the tokens of each continuation, in nats, by a float32 log-softmax.

@@ -98,9 +98,7 @@ def is_offloaded(model: Any) -> bool:
 
 def _computing_device(layer: Any) -> torch.device:
     hook = getattr(layer, "_hf_hook", None)
-    if hook is None or hook.execution_device is None:
-        return layer.weight.device
-    return torch.device(hook.execution_device)
+    return torch.device(layer.weight.device if hook is None else hook.execution_device)
 
 
 def _on_stored_model(folder: Path, measure: Callable[[Any], _Measured]) -> _Measured:
