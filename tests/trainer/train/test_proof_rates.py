@@ -20,7 +20,7 @@ from tunesmith_contract.shared_rules.probe_effect import PROVABLE_RATIO, PUBLISH
 Array = NDArray[np.float64]
 REFUSED = (ProofResult.PROOF_FAILED, ProofResult.BASE_MODEL_MISMATCH)
 ATTEMPTS = 3
-SHORT, LONG = 800, 100_000
+SHORT, LONG = 800, 20_000
 #: Noise of the engine; its correlation; the part of it that the trainer measured, None in earlier manifests.
 ENGINES = [(0.04, 0.9, 0.25), (0.08, 0.0, 0.25), (0.08, 0.9, None)]
 
