@@ -58,15 +58,13 @@ def measure(probe: Probe, base: Sequence[float], adapter: Sequence[float]) -> Me
 def test_a_higher_tolerance_refuses_no_more(
     evidence: Evidence, noise: float, tolerance: float, more: float
 ) -> None:
-    if judge(evidence, noise, max(tolerance, 0.05)).result in PASSED:
-        assert judge(evidence, noise, max(tolerance, 0.05) + more).result in PASSED
-    if judge(evidence, noise).result in PASSED:
-        assert judge(evidence, noise, 0.05 + more).result in PASSED
+    if judge(evidence, noise, tolerance).result in PASSED:
+        assert judge(evidence, noise, tolerance + more).result in PASSED
 
 
-@given(EVIDENCE, st.floats(0, 0.5), st.floats(0, 1) | st.none())
+@given(EVIDENCE, st.floats(0, 0.5), st.floats(0, 1))
 def test_nothing_far_from_the_expected_effect_is_proved(
-    evidence: Evidence, noise: float, tolerance: float | None
+    evidence: Evidence, noise: float, tolerance: float
 ) -> None:
     """Whatever the tolerance: an adapter that shows less than half of its effect is not proved."""
     if judge(evidence, noise, tolerance).result is ProofResult.PROVED:
@@ -75,8 +73,8 @@ def test_nothing_far_from_the_expected_effect_is_proved(
 
 
 @pytest.mark.parametrize("field", ["base_mean", "base_rms", "effect", "share", "residual_rms"])
-@pytest.mark.parametrize("tolerance", [None, 1.0])
-def test_what_is_not_a_number_never_passes(field: str, tolerance: float | None) -> None:
+@pytest.mark.parametrize("tolerance", [0.0, 1.0])
+def test_what_is_not_a_number_never_passes(field: str, tolerance: float) -> None:
     values = {"base_mean": 0.0, "base_rms": 0.01, "effect": 9.0, "share": 1.0, "residual_rms": 0.01}
     good = Evidence(tokens=64, values=64, **values)
     assert judge(good, 0.04, tolerance).result is ProofResult.PROVED

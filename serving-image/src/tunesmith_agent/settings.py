@@ -25,7 +25,7 @@ class Settings:
         secrets_dir: where Secrets that open stores are mounted.
         scratch_dir: where fetched artifacts are stored; the engine mounts it at the same path.
         proof_tolerance: difference of log-probabilities from the manifest's, in nats per token, that a proof accepts
-            whatever the noise; 0: chosen from the noise that the trainer measured.
+            whatever the noise that the trainer and the agent have measured.
         proof_pause_seconds: time until a proof that failed is measured again.
         settle_seconds: after this time a stable version that is still loading no longer delays readiness.
         lame_duck_seconds: time for which requests are accepted after SIGTERM, until no Service routes to this pod.

@@ -46,7 +46,7 @@ class VersionLoader:
     Args:
         engine: client of the engine.
         folders: artifacts on this pod.
-        tolerance: difference in nats per token that a proof accepts whatever the noise; None: none but the usual.
+        tolerance: difference in nats per token that a proof accepts whatever the noise.
         proof_pause: seconds until a failed proof is measured again.
         metrics: counters of the agent.
     """
@@ -55,7 +55,7 @@ class VersionLoader:
         self,
         engine: EngineClient,
         folders: ArtifactFolders,
-        tolerance: float | None,
+        tolerance: float,
         proof_pause: float,
         metrics: AgentMetrics,
     ) -> None:

@@ -134,18 +134,18 @@ def weigh(measurements: Sequence[Measurement]) -> Evidence:
     )
 
 
-def judge(evidence: Evidence, noise: float, tolerance: float | None = None) -> Verdict:
+def judge(evidence: Evidence, noise: float, tolerance: float = 0.0) -> Verdict:
     """Verdict on one version.
 
     Args:
         evidence: sums of the measurements.
         noise: noise per token that the manifest makes expect.
-        tolerance: difference in nats per token that is accepted whatever the noise; None: none but the usual.
+        tolerance: difference in nats per token that is accepted whatever the noise.
     """
     if problem := _base_problem(evidence, noise, tolerance):
         return Verdict(ProofResult.BASE_MODEL_MISMATCH, problem)
     deviation = difference_noise(max(noise, evidence.base_rms))
-    if problem := _adapter_problem(evidence, deviation, tolerance or 0.0):
+    if problem := _adapter_problem(evidence, deviation, tolerance):
         return Verdict(ProofResult.PROOF_FAILED, problem)
     provable = PROVABLE_RATIO * deviation
     if evidence.effect <= provable:
@@ -158,13 +158,13 @@ def judge(evidence: Evidence, noise: float, tolerance: float | None = None) -> V
     return Verdict(ProofResult.PROVED)
 
 
-def _base_problem(evidence: Evidence, noise: float, tolerance: float | None) -> str:
+def _base_problem(evidence: Evidence, noise: float, tolerance: float) -> str:
     """Difference of the engine's base model from the one that was trained on, as a sentence; empty without one.
 
     The limits cover kernels and precisions, not other weights.
     """
     noise = max(noise, PUBLISHED_NOISE)
-    shift = _BASE_SHIFT if tolerance is None else tolerance
+    shift = max(_BASE_SHIFT, tolerance)
     mean_limit = max(shift, _MEAN_DEVIATIONS * noise / math.sqrt(evidence.tokens))
     tokens_per_value = evidence.tokens / evidence.values
     rms_limit = math.hypot(_BASE_NOISE_RATIO * noise, shift * math.sqrt(tokens_per_value))
