@@ -183,7 +183,13 @@ class EvalCompute(StrictModel):
     """Compute resources of the evaluation pod."""
 
     gpus: int = Field(
-        1, ge=0, le=16, description="The number of GPUs of the pod. Set it to 0 to evaluate on CPUs only."
+        1,
+        ge=0,
+        le=16,
+        description="The number of GPUs of the pod. If the model fits on one of them in bfloat16, each GPU holds a "
+        "copy and answers its share of the items. A larger model is spread over all of them; they work one after "
+        "the other, so more GPUs than it needs are no faster: the condition Fits says how many are enough. "
+        "Set it to 0 to evaluate on CPUs only.",
     )
     resources: Resources | None = Field(
         None,

@@ -44,9 +44,7 @@ class ModelProcesses:
         placements: devices of each process.
     """
 
-    def __init__(
-        self, sides: VerifiedSides, memory: AnswerMemory, placements: Sequence[Placement]
-    ) -> None:
+    def __init__(self, sides: VerifiedSides, memory: AnswerMemory, placements: Sequence[Placement]) -> None:
         self._sides, self._memory, self._placements = sides, memory, placements
         self._processes: dict[Connection, BaseProcess] = {}
 
@@ -88,8 +86,8 @@ class ModelProcesses:
                 connection, indices = idle.pop(), shares.popleft()
                 self._send(connection, Task(side, [prompts[index] for index in indices], max_new_tokens))
                 busy[connection] = indices
-            for connection in wait(list(busy)):
-                assert isinstance(connection, Connection)
+            ready = wait(list(busy))
+            for connection in [candidate for candidate in busy if candidate in ready]:
                 texts = self._receive(connection)
                 if texts is None:
                     del busy[connection]
@@ -129,9 +127,7 @@ def share(prompts: Sequence[list[int]], processes: int) -> list[list[int]]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def _serve(
-    connection: Connection, sides: VerifiedSides, memory: AnswerMemory, placement: Placement
-) -> None:
+def _serve(connection: Connection, sides: VerifiedSides, memory: AnswerMemory, placement: Placement) -> None:
     """Answer tasks until the connection is closed."""
     models = SideModels(sides, memory, placement)
     while True:
