@@ -5,10 +5,11 @@ from training_memory.published_memory import LLAMA_3_1_8B
 
 from tunesmith_contract.shared_rules.answer_memory import (
     GIB,
+    MAX_ROWS,
     AnswerMemory,
-    Distribution,
     answer_memory,
-    distribute,
+    count_gpus_per_copy,
+    count_rows,
     usable_memory,
 )
 
@@ -30,17 +31,23 @@ def test_quantized_files_are_smaller_and_float32_files_are_loaded_as_bfloat16() 
 
 
 @pytest.mark.parametrize(
-    ("sizes", "tokens", "expected"),
-    [
-        ([24], 2048, Distribution.COPIES),
-        ([24, 15], 2048, Distribution.SPREAD),
-        ([15], 2048, Distribution.NONE),
-        ([24], 65_536, Distribution.NONE),
-        ([8, 8], 2048, Distribution.NONE),
-    ],
+    ("sizes", "tokens", "rows"),
+    [([80], 512, MAX_ROWS), ([24], 2048, 11), ([24], 65_536, 0), ([15], 2048, 0), ([15, 15], 2048, 19)],
 )
-def test_a_model_is_copied_spread_or_too_large(sizes: list[int], tokens: int, expected: Distribution) -> None:
-    assert distribute(memory(), tokens, [size * GIB for size in sizes]) is expected
+def test_items_at_once_fit_beside_the_weights(sizes: list[int], tokens: int, rows: int) -> None:
+    counted = count_rows(memory(), tokens, [size * GIB for size in sizes])
+    assert counted == rows
+    assert counted in (0, MAX_ROWS) or memory().weights + counted * memory().item(tokens) < sum(sizes) * GIB
+
+
+@pytest.mark.parametrize(
+    ("sizes", "per_copy"),
+    [([80] * 8, 1), ([24] * 8, 2), ([24], 1), ([15] * 4, 4), ([80, 15], 2), ([15], None), ([8, 8], None)],
+)
+def test_copies_take_the_gpus_with_which_they_are_fastest_together(
+    sizes: list[int], per_copy: int | None
+) -> None:
+    assert count_gpus_per_copy(memory(), 2048, [size * GIB for size in sizes]) == per_copy
 
 
 def test_a_small_gpu_has_no_negative_memory() -> None:

@@ -10,10 +10,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith_contract.exit_codes import FailureCategory
-from tunesmith_contract.shared_rules.answer_memory import AnswerMemory
+from tunesmith_contract.shared_rules.answer_memory import MAX_ROWS, AnswerMemory
 from tunesmith_data.failures import StageError
 from tunesmith_trainer.evaluate import batch_limit
-from tunesmith_trainer.evaluate.batch_limit import GPU_ROWS, BatchLimit, measure_limit
+from tunesmith_trainer.evaluate.batch_limit import BatchLimit, measure_limit
 from tunesmith_trainer.evaluate.generation import Generator
 from tunesmith_trainer.evaluate.placement import Placement
 
@@ -131,7 +131,7 @@ def test_a_batch_is_as_large_as_the_free_memory_allows(monkeypatch: pytest.Monke
     rows = limit.count_rows(10)
     assert rows == int(free / (10 * 1200 + 10_000))
     assert limit.count_rows(1_000_000) == 1
-    assert BatchLimit(GPU_ROWS, 1e12, 1).count_rows(10) == GPU_ROWS
+    assert BatchLimit(MAX_ROWS, 1e12, 1).count_rows(10) == MAX_ROWS
 
 
 def test_gpus_of_a_spread_model_hold_the_keys_and_values_of_their_layers(

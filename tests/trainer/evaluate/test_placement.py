@@ -10,10 +10,18 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from stages.stage_world import RowBuilders, World
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers.integrations.accelerate import get_balanced_memory, infer_auto_device_map
 
-from tunesmith_contract.shared_rules.answer_memory import GIB, AnswerMemory, usable_memory
+from tunesmith_contract.shared_rules.answer_memory import (
+    GIB,
+    AnswerMemory,
+    answer_memory,
+    count_rows,
+    usable_memory,
+)
 from tunesmith_data.failures import InfrastructureError, StageError
+from tunesmith_data.models.torch_shape import build_skeleton, count_parameters, describe_shape
 from tunesmith_trainer.evaluate import models as models_module
 from tunesmith_trainer.evaluate import placement, stage
 from tunesmith_trainer.evaluate.model_processes import ModelProcesses, share
@@ -31,13 +39,16 @@ LARGE = AnswerMemory(132 * GIB, 2 * GIB, 327_680, 600_000, 1_300_000)
     [
         (SMALL, [], [()]),
         (SMALL, [22.5], [(0,)]),
-        (SMALL, [22.5] * 8, [(gpu,) for gpu in range(8)]),
+        (SMALL, [80] * 8, [(gpu,) for gpu in range(8)]),
+        (SMALL, [22.5] * 8, [(0, 1), (2, 3), (4, 5), (6, 7)]),
         (SMALL, [15, 15], [(0, 1)]),
-        (LARGE, [80] * 4, [(0, 1, 2, 3)]),
+        (SMALL, [15, 80, 15], [(0, 1, 2)]),
+        (LARGE, [80] * 5, [(0, 1, 2, 3, 4)]),
+        (LARGE, [80] * 16, [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10, 11), (12, 13, 14, 15)]),
         (LARGE, [178], [(0,)]),
     ],
 )
-def test_each_gpu_has_a_copy_where_one_fits_else_all_share_one(
+def test_gpus_hold_the_copies_that_are_fastest_together(
     memory: AnswerMemory, sizes: list[float], expected: list[tuple[int, ...]]
 ) -> None:
     chosen = choose_placements(memory, 2048, [int(size * GIB) for size in sizes])
@@ -45,15 +56,15 @@ def test_each_gpu_has_a_copy_where_one_fits_else_all_share_one(
 
 
 def test_a_long_item_takes_the_memory_of_a_copy() -> None:
-    assert len(choose_placements(SMALL, 2048, [24 * GIB] * 2)) == 2
-    assert len(choose_placements(SMALL, 32_768, [24 * GIB] * 2)) == 1
+    assert len(choose_placements(SMALL, 2048, [40 * GIB] * 2)) == 2
+    assert len(choose_placements(SMALL, 65_536, [40 * GIB] * 2)) == 1
 
 
 @pytest.mark.parametrize("gpus", [1, 2])
 def test_a_model_larger_than_all_gpus_is_refused_with_numbers(gpus: int) -> None:
     with pytest.raises(StageError, match=r"takes 132\.0 GiB.*2,048 tokens.*raise compute\.gpus") as caught:
         choose_placements(LARGE, 2048, [int(70 * GIB)] * gpus)
-    assert f"but {gpus} GPUs have {gpus * usable_memory(70 * GIB) / GIB:.1f} GiB" in caught.value.message
+    assert f"but the pod's GPUs ({gpus}) have {gpus * usable_memory(70 * GIB) / GIB:.1f} GiB" in caught.value.message
     assert caught.value.reason == "OutOfMemory"
 
 
@@ -61,9 +72,27 @@ def test_weights_are_loaded_straight_onto_the_gpus(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(placement, "free_memory", lambda gpu: (gpu + 1) * 1000)
     assert Placement().loading_arguments() == {}
     assert Placement((3,)).loading_arguments() == {"device_map": {"": 3}}
-    spread = {"device_map": "balanced", "max_memory": {0: 900, 1: 1800}}
+    spread = {"device_map": "balanced", "max_memory": {0: 940, 1: 1880}}
     assert Placement((0, 1)).loading_arguments() == spread
     assert (Placement().dtype, Placement((0,)).dtype) == (torch.float32, torch.bfloat16)
+
+
+@pytest.mark.parametrize("gpus", [2, 4, 8])
+def test_a_model_that_is_spread_over_the_smallest_possible_gpus_stays_on_them(gpus: int) -> None:
+    sizes = {"hidden_size": 4096, "intermediate_size": 14336, "vocab_size": 128_256, "num_hidden_layers": 32}
+    config = LlamaConfig(num_attention_heads=32, num_key_value_heads=8, architectures=["Llama"], **sizes)
+    skeleton = build_skeleton(config)
+    memory = answer_memory(count_parameters(skeleton), describe_shape(skeleton))
+    smallest = next(
+        size for size in range(GIB, 40 * GIB, GIB // 4) if count_rows(memory, 2048, [size] * gpus)
+    )
+    free = int(placement.SPREAD_SHARE * (smallest - 0.6 * GIB))
+    blocks = skeleton._no_split_modules
+    for first in (0, 8):
+        ours = range(first, first + gpus)
+        balanced = get_balanced_memory(skeleton, dict.fromkeys(ours, free), blocks)
+        devices = infer_auto_device_map(skeleton, balanced, blocks)
+        assert set(devices.values()) <= set(ours)
 
 
 def test_a_model_partly_outside_the_gpus_is_refused(monkeypatch: pytest.MonkeyPatch, models: Path) -> None:

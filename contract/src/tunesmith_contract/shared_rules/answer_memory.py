@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
 
 from tunesmith_contract.report import ModelShape
 
@@ -14,13 +13,8 @@ BFLOAT16, FLOAT32 = 2, 4
 #: Part of a GPU's memory that never reaches a program: the driver's own, the CUDA context, fragments.
 UNUSABLE_SHARE, UNUSABLE_BYTES = 0.06, 0.4 * GIB
 
-
-class Distribution(Enum):
-    """Distribution of a model over the GPUs of a pod."""
-
-    COPIES = auto()
-    SPREAD = auto()
-    NONE = auto()
+#: Most items of a batch; more make a GPU hardly faster.
+MAX_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +79,35 @@ def usable_memory(size: float) -> float:
     return max(0.0, size * (1 - UNUSABLE_SHARE) - UNUSABLE_BYTES)
 
 
-def distribute(memory: AnswerMemory, tokens: int, sizes: Sequence[int]) -> Distribution:
-    """Distribution of a model: copies where each GPU has room for one, else one model spread over all, if it fits.
+def count_rows(memory: AnswerMemory, tokens: int, sizes: Sequence[int]) -> int:
+    """Number of items that a model on these GPUs answers at once; 0 if it does not fit on them.
 
     Args:
         memory: memory of the model.
         tokens: length of the longest item.
         sizes: bytes of each GPU.
     """
-    needed = memory.weights + memory.item(tokens)
-    usable = [usable_memory(size) for size in sizes]
-    if needed <= min(usable):
-        return Distribution.COPIES
     # Blocks are whole, so up to one of them is left over on each GPU but the last.
     gaps = memory.largest_block * (len(sizes) - 1)
-    return Distribution.SPREAD if len(sizes) > 1 and needed + gaps <= sum(usable) else Distribution.NONE
+    free = sum(map(usable_memory, sizes)) - memory.weights - gaps
+    return max(0, min(MAX_ROWS, int(free / memory.item(tokens))))
+
+
+def count_gpus_per_copy(memory: AnswerMemory, tokens: int, sizes: Sequence[int]) -> int | None:
+    """Number of GPUs of each copy of a model with which all copies together are fastest, or None if none fits.
+
+    More GPUs for a copy leave more memory for items, but work one after the other. A step of generation takes the time
+    to read the weights once, and the keys and values of each item.
+
+    Args:
+        memory: memory of the model.
+        tokens: length of the longest item.
+        sizes: bytes of each GPU; the smallest counts.
+    """
+    speeds: dict[int, float] = {}
+    for count in range(1, len(sizes) + 1):
+        rows = count_rows(memory, tokens, [min(sizes)] * count)
+        step = memory.weights + rows * memory.key_value * tokens
+        speeds[count] = len(sizes) // count * rows / step
+    best = max(speeds, key=lambda count: (speeds[count], -count))
+    return best if speeds[best] else None

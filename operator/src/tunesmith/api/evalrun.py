@@ -186,10 +186,10 @@ class EvalCompute(StrictModel):
         1,
         ge=0,
         le=16,
-        description="The number of GPUs of the pod. If the model fits on one of them in bfloat16, each GPU holds a "
-        "copy and answers its share of the items. A larger model is spread over all of them; they work one after "
-        "the other, so more GPUs than it needs are no faster: the condition Fits says how many are enough. "
-        "Set it to 0 to evaluate on CPUs only.",
+        description="The number of GPUs of the pod. If one GPU has room for the model in bfloat16, each can hold a copy and "
+        "answer its share of the items. A copy of a larger model is spread over several GPUs, which work one "
+        "after the other: the condition Fits says how many a copy takes at least, and a multiple of it is used "
+        "best. Set it to 0 to evaluate on CPUs only.",
     )
     resources: Resources | None = Field(
         None,

@@ -4,13 +4,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith_contract.shared_rules.answer_memory import AnswerMemory
+from tunesmith_contract.shared_rules.answer_memory import MAX_ROWS, AnswerMemory
 
 from .placement import Placement, free_memory
 
-#: Rows of a batch on a CPU, where more are no faster and an interrupted run would lose more of them, and on a GPU.
-CPU_ROWS, GPU_ROWS = 32, 256
-CPU_TOKENS = 32_768
+#: Size of a batch on a CPU, where a larger one is no faster and an interrupted run would lose more of it.
+CPU_ROWS, CPU_TOKENS = 32, 32_768
 
 #: Share of the free memory that a batch may fill by its estimate.
 BATCH_SHARE = 0.8
@@ -60,7 +59,7 @@ def measure_limit(model: Any, memory: AnswerMemory, placement: Placement) -> Bat
         weights[parameter.device] += parameter.nbytes
     largest_share = max(weights.values()) / weights.total()
     return BatchLimit(
-        rows=GPU_ROWS,
+        rows=MAX_ROWS,
         cost=BATCH_SHARE * min(map(free_memory, placement.gpus)),
         token_cost=memory.key_value * largest_share + memory.activations,
         row_cost=memory.logits,

@@ -1,4 +1,4 @@
-"""Processes that answer in parallel, each with its own copy of the models on a GPU of its own."""
+"""Processes that answer in parallel, each with its own copy of the models on GPUs of its own."""
 
 import math
 import multiprocessing
@@ -10,10 +10,9 @@ from multiprocessing.process import BaseProcess
 from typing import NamedTuple, Self
 
 from tunesmith_contract.report import Failure
-from tunesmith_contract.shared_rules.answer_memory import AnswerMemory
+from tunesmith_contract.shared_rules.answer_memory import MAX_ROWS, AnswerMemory
 from tunesmith_data.failures import InfrastructureError, StageError, describe
 
-from .batch_limit import GPU_ROWS
 from .generation import longest_first
 from .models import SideModels
 from .placement import Placement
@@ -122,7 +121,7 @@ def share(prompts: Sequence[list[int]], processes: int) -> list[list[int]]:
     order = longest_first(prompts)
     if not order:
         return []
-    rounds = math.ceil(len(order) / (processes * GPU_ROWS))
+    rounds = math.ceil(len(order) / (processes * MAX_ROWS))
     size = math.ceil(len(order) / (processes * rounds))
     return [order[start : start + size] for start in range(0, len(order), size)]
 

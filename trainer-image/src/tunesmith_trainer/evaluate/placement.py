@@ -1,4 +1,4 @@
-"""Devices of the evaluated models: the CPU, a copy on each GPU, or one model spread over all GPUs."""
+"""Devices of the evaluated models: the CPU, or copies on one GPU or several each."""
 
 import logging
 from collections.abc import Sequence
@@ -12,17 +12,16 @@ from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.shared_rules.answer_memory import (
     GIB,
     AnswerMemory,
-    Distribution,
     answer_memory,
-    distribute,
+    count_gpus_per_copy,
     usable_memory,
 )
 from tunesmith_data.failures import StageError
 from tunesmith_data.models.inspection import load_config
 from tunesmith_data.models.torch_shape import build_skeleton, count_parameters, describe_shape
 
-#: Share of a GPU's free memory that a model spread over several may fill; the rest is for keys and values.
-SPREAD_SHARE = 0.9
+#: Share of a GPU's free memory that the weights of a model on several may fill.
+SPREAD_SHARE = 0.94
 
 _log = logging.getLogger(__name__)
 
@@ -72,18 +71,15 @@ def choose_placements(memory: AnswerMemory, tokens: int, sizes: Sequence[int]) -
     """
     if not sizes:
         return (Placement(),)
-    gpus = tuple(range(len(sizes)))
-    match distribute(memory, tokens, sizes):
-        case Distribution.COPIES:
-            _log.info("one copy of the model on each of %d GPUs", len(gpus))
-            return tuple(Placement((gpu,)) for gpu in gpus)
-        case Distribution.SPREAD:
-            _log.info("the model is spread over %d GPUs, which work one after the other", len(gpus))
-            return (Placement(gpus),)
+    per_copy = count_gpus_per_copy(memory, tokens, sizes)
+    if per_copy is not None:
+        starts = range(0, len(sizes) - per_copy + 1, per_copy)
+        _log.info("%d copies of the model with %d of %d GPUs each", len(starts), per_copy, len(sizes))
+        return tuple(Placement(tuple(range(start, start + per_copy))) for start in starts)
     usable = sum(map(usable_memory, sizes)) / GIB
     message = (
         f"the model takes {memory.weights / GIB:.1f} GiB, and the longest item of {tokens:,} tokens "
-        f"{memory.item(tokens) / GIB:.1f} GiB, but {len(sizes)} GPUs have {usable:.1f} GiB for them: raise "
+        f"{memory.item(tokens) / GIB:.1f} GiB, but the pod's GPUs ({len(sizes)}) have {usable:.1f} GiB for them: raise "
         "compute.gpus, choose GPUs with more memory, or lower fewShot or maxNewTokens"
     )
     raise StageError(FailureCategory.OUT_OF_MEMORY, "OutOfMemory", message)

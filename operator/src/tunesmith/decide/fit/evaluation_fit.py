@@ -6,9 +6,8 @@ from tunesmith_contract.report import ModelReport
 from tunesmith_contract.shared_rules.answer_memory import (
     GIB,
     AnswerMemory,
-    Distribution,
     answer_memory,
-    distribute,
+    count_rows,
     usable_memory,
 )
 
@@ -48,38 +47,28 @@ def judge_evaluation(
             "compares both before it loads the model."
         )
         return FitVerdict(None, EvalRunReason.GPU_MEMORY_UNKNOWN, message)
-    if distribute(memory, answer_tokens, [gpu_memory] * gpus) is Distribution.COPIES:
+    fewest = _fewest_gpus(memory, answer_tokens, gpu_memory)
+    have = f"a GPU has {_gibibytes(usable_memory(gpu_memory))} for it"
+    if fewest is None or fewest > gpus:
+        remedy = "Choose" if fewest is None else f"Write compute.gpus: {fewest}, or choose"
         message = (
-            f"Each of {gpus} GPUs holds a copy of the model, at least {_gibibytes(needed)} of the "
-            f"{_gibibytes(usable_memory(gpu_memory))} that it has for it."
+            f"The model takes at least {_gibibytes(needed)}, but {have}, and compute.gpus is {gpus}. {remedy} GPUs "
+            "with more memory."
         )
-        return FitVerdict(True, EvalRunReason.FITS, message)
-    return _judge_spread(memory, gpus, answer_tokens, gpu_memory)
+        return FitVerdict(False, EvalRunReason.DOES_NOT_FIT, message)
+    message = f"The model takes at least {_gibibytes(needed)}, and {have}."
+    if fewest > 1:
+        message += (
+            f" A copy of it is spread over at least {fewest} GPUs, which work one after the other: choose a number of "
+            f"GPUs that is a multiple of {fewest}, or GPUs with more memory."
+        )
+    return FitVerdict(True, EvalRunReason.FITS, message)
 
 
-def _judge_spread(memory: AnswerMemory, gpus: int, answer_tokens: int, gpu_memory: int) -> FitVerdict:
-    """Verdict on a model that is larger than a GPU."""
-    fewest = next(
-        (
-            count
-            for count in range(1, MAX_GPUS + 1)
-            if distribute(memory, answer_tokens, [gpu_memory] * count) is not Distribution.NONE
-        ),
-        None,
-    )
-    needed = _gibibytes(memory.weights + memory.item(answer_tokens))
-    usable = _gibibytes(usable_memory(gpu_memory))
-    if fewest is not None and fewest <= gpus:
-        enough = f" {fewest} GPUs are enough, and as fast." if fewest < gpus else ""
-        message = (
-            f"The model is spread over {gpus} GPUs, which work one after the other: it takes at least {needed}, and a "
-            f"GPU has {usable} for it.{enough}"
-        )
-        return FitVerdict(True, EvalRunReason.FITS, message)
-    remedy = f"Write compute.gpus: {fewest}, or choose" if fewest is not None else "Choose"
-    have = f"a GPU has {usable}" if gpus == 1 else f"each of {gpus} GPUs has {usable}"
-    message = f"The model takes at least {needed}, but {have} for it. {remedy} GPUs with more memory."
-    return FitVerdict(False, EvalRunReason.DOES_NOT_FIT, message)
+def _fewest_gpus(memory: AnswerMemory, answer_tokens: int, gpu_memory: int) -> int | None:
+    """Smallest number of GPUs that hold the model, or None if it is not allowed."""
+    counts = range(1, MAX_GPUS + 1)
+    return next((count for count in counts if count_rows(memory, answer_tokens, [gpu_memory] * count)), None)
 
 
 def _memory_of(model: ModelReport) -> AnswerMemory | None:
