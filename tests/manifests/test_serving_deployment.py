@@ -89,6 +89,13 @@ def test_the_agent_alone_sees_the_desired_state_and_the_operators_token() -> Non
     assert environment["POD_UID"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
 
 
+def test_agent_is_told_a_tolerance_other_than_auto() -> None:
+    name = "TUNESMITH_PROOF_TOLERANCE"
+    assert name not in environment_of(pod_of(build())["containers"][0])
+    coarse = pod_of(build(engine={"proof": {"tolerance": "0.2"}}))
+    assert environment_of(coarse["containers"][0])[name] == "0.2"
+
+
 def test_without_gpus_the_engine_runs_on_the_cpu() -> None:
     engine = pod_of(build(engine={"gpus": 0, "maxModelLength": 256, "args": ["--seed=1"]}))["initContainers"][
         0

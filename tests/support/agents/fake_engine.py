@@ -20,6 +20,8 @@ class FakeEngine:
         fail_with: status by model name, instead of an answer.
         hold, load_gate: answers, and loads, wait for these events.
         drop: requests whose connection is aborted instead of an answer, from the next one on.
+        salts: values of ``cache_salt``, one for each measurement of probes.
+        ignored_measurements: the first so many measurements answer as if no adapter were active.
         left: set when a client closed its connection in the middle of an answer.
         peers: address of the client's end of the connection of each request for an answer.
     """
@@ -40,6 +42,8 @@ class FakeEngine:
         self.load_gate: asyncio.Event | None = None
         self.load_error = ""
         self.base_log_prob = BASE_LOG_PROB
+        self.salts: list[str] = []
+        self.ignored_measurements = 0
         self.port = 0
         self._runner: web.AppRunner | None = None
 
@@ -151,7 +155,10 @@ class FakeEngine:
 
     def _log_probs(self, body: dict[str, Any]) -> dict[str, Any]:
         value = self.base_log_prob
-        if path := self.adapters.get(body["model"]):
+        if body["cache_salt"] not in self.salts:
+            self.salts.append(body["cache_salt"])
+        is_ignored = len(self.salts) <= self.ignored_measurements
+        if (path := self.adapters.get(body["model"])) and not is_ignored:
             value = json.loads((Path(path) / "adapter_config.json").read_text())["log_prob"]
         top = {f"token_id:{token}": value for token in body["logprob_token_ids"]}
         count = len(body["prompt"])

@@ -13,7 +13,14 @@ from tunesmith.decide.serving.fleet import Agent
 from tunesmith.decide.serving.planning import ObservedServing, plan_serving
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import STAGE_LABEL
-from tunesmith_contract.agent import AgentReport, DesiredState, LoadedVersion, LoadState, VersionCounters
+from tunesmith_contract.agent import (
+    UNPROVEN,
+    AgentReport,
+    DesiredState,
+    LoadedVersion,
+    LoadState,
+    VersionCounters,
+)
 
 NAME, NAMESPACE, UID = "assistants", "team", "0f3c9d52-1111-2222-3333-444455556666"
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -114,6 +121,7 @@ class World:
         self.nodes: tuple[dict[str, Any], ...] = ()
         self.failing: dict[str, tuple[str, str]] = {}
         self.slow: set[str] = set()
+        self.unproven: dict[str, str] = {}
         self.environment = ENVIRONMENT
         self.events: list[Event] = []
         self.plan = Plan()
@@ -260,6 +268,9 @@ class World:
                 alias=alias, digest=digest, state=LoadState.FAILED, reason=reason, message=message
             )
         state = LoadState.LOADING if digest in self.slow else LoadState.ACTIVE
+        if state is LoadState.ACTIVE and digest in self.unproven:
+            message = self.unproven[digest]
+            return LoadedVersion(alias=alias, digest=digest, state=state, reason=UNPROVEN, message=message)
         return LoadedVersion(alias=alias, digest=digest, state=state)
 
     def _stored(self, manifest: dict[str, Any]) -> dict[str, Any]:

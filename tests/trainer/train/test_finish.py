@@ -25,7 +25,8 @@ from tunesmith_data.pod.workspace import Workspace
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train import stage
 from tunesmith_trainer.train.artifact import reference_model
-from tunesmith_trainer.train.artifact.probes import ProbeTokens, measure_adapter, token_log_probs
+from tunesmith_trainer.train.artifact.probe_noise import measure_adapter
+from tunesmith_trainer.train.artifact.probes import ProbeTokens, token_log_probs
 from tunesmith_trainer.train.artifact.reference_model import load_adapter, measure_stored_model
 from tunesmith_trainer.train.exports import merged
 from tunesmith_trainer.train.training_run import cast_parameters
@@ -75,7 +76,7 @@ def test_an_adapter_has_its_effect_on_offloaded_layers(
     adapter = save_random_adapter(base, tmp_path / "adapter", use_rslora=rank_stabilized)
     files = describe_files(base)
     expected = measure_adapter(PeftModel.from_pretrained(load(base), adapter), SEQUENCES)
-    found = measure_adapter(load_adapter(offload(base, tmp_path), adapter), SEQUENCES, 2)
+    found = measure_adapter(load_adapter(offload(base, tmp_path), adapter), SEQUENCES)
     assert found.base != found.tuned
     for left, right in zip(found.base + found.tuned, expected.base + expected.tuned, strict=True):
         assert left == pytest.approx(right, abs=1e-5)

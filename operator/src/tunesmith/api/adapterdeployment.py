@@ -31,6 +31,7 @@ from .values import (
     Image,
     Measured,
     ObjectName,
+    ProofTolerance,
     Timestamp,
 )
 
@@ -102,6 +103,19 @@ class UpdateStrategy(StrEnum):
     STOP_FIRST = "StopFirst"
 
 
+class Proof(StrictModel):
+    """The comparison that shows, before a version gets requests, that the engine answers with its adapter."""
+
+    tolerance: ProofTolerance = Field(
+        "Auto",
+        description="The difference that is accepted between the engine's log-probabilities and those that the "
+        'trainer measured, in nats per token, such as "0.2". Auto: chosen from the noise that the trainer measured '
+        "and from the number of tokens. Raise it only if the engine serves the base model in a coarser precision "
+        "than it was trained in, such as 4 bits, and a version fails with BaseModelMismatch or ProofFailed: the "
+        "message has the measured difference.",
+    )
+
+
 class Engine(StrictModel):
     """Configuration of the inference engine (vLLM) in each pod."""
 
@@ -145,6 +159,11 @@ class Engine(StrictModel):
         description="The longest context in tokens, prompt and answer together. If unset, it is the limit of the "
         "model, or what fits into memory if that is less. If set, the engine does not start where it does "
         "not fit.",
+    )
+    proof: Proof = Field(
+        Proof(),
+        description="The comparison that shows, before a version gets requests, that the engine answers with its "
+        "adapter.",
     )
     resources: Resources | None = Field(
         None, description="CPU and memory requests and limits of the engine's container."

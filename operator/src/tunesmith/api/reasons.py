@@ -149,6 +149,7 @@ class AdapterDeploymentReason(StrEnum):
     SOURCES_REACHABLE = "SourcesReachable"
     NO_PASSING_EVAL_RUN = "NoPassingEvalRun"
     UNEVALUATED = "Unevaluated"
+    UNPROVEN = "Unproven"
     DIGEST_REJECTED = "DigestRejected"
     INCOMPATIBLE = "Incompatible"
     LOADING = "Loading"

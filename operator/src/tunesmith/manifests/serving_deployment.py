@@ -3,6 +3,7 @@
 from typing import Any
 
 from tunesmith.api.adapterdeployment import AdapterDeployment, Engine, UpdateStrategy
+from tunesmith.api.values import AUTO
 from tunesmith_contract.agent import DESIRED_FILE
 from tunesmith_contract.layout import CONFIG_DIR, SecretRole
 from tunesmith_contract.uris import Scheme, StorageUri, parse_uri
@@ -204,6 +205,8 @@ def _agent_environment(deployment: AdapterDeployment, environment: Environment) 
         "TUNESMITH_OPERATOR_URL": environment.operator_url,
         "TUNESMITH_BASE_MODEL": BASE_MODEL_NAME,
     }
+    if deployment.spec.engine.proof.tolerance != AUTO:
+        values["TUNESMITH_PROOF_TOLERANCE"] = deployment.spec.engine.proof.tolerance
     downward = [
         {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()
     ]

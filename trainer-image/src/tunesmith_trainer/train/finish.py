@@ -7,7 +7,6 @@ model's process and its memory on the GPUs are gone, except where nothing large 
 import math
 import os
 
-from tunesmith_contract.artifact import Probe
 from tunesmith_contract.progress import PART, TrainPart
 from tunesmith_contract.report import Outcome, RunReport, TrainingReport
 from tunesmith_contract.run_config import AdapterType, OutputFormat, TrainConfig
@@ -18,7 +17,14 @@ from tunesmith_data.pod.workspace import Workspace
 from tunesmith_trainer.checkpoints.bucket import BucketCheckpoints
 from tunesmith_trainer.checkpoints.writer_lease import WriterLease, new_holder
 from tunesmith_trainer.preemption import Preemption
-from tunesmith_trainer.train.artifact.probes import Measurement, largest_effect, pair_probes
+from tunesmith_trainer.train.artifact.probes import (
+    NO_PROBES,
+    MeasuredProbes,
+    Measurement,
+    largest_effect,
+    pair_probes,
+    select_probes,
+)
 from tunesmith_trainer.train.artifact.reference_model import measure_stored_adapter, measure_stored_model
 from tunesmith_trainer.train.callbacks.step_callbacks import raise_diverged
 from tunesmith_trainer.train.exports import ExportSources, build_exports
@@ -84,30 +90,30 @@ def finish(
     return report
 
 
-def choose_probes(record: TrainedRecord, measured: Measurement) -> tuple[Probe, ...]:
+def choose_probes(record: TrainedRecord, measured: Measurement) -> MeasuredProbes:
     """Probes of a model that training has changed.
 
     Raises:
         UserError: training diverged, or changed nothing.
     """
-    probes = pair_probes(record.sequences, measured)
-    effect = largest_effect(probes)
+    candidates = pair_probes(record.sequences, measured)
+    effect = largest_effect(candidates)
     if not math.isfinite(effect):
         raise_diverged("the tuned model's probabilities are not numbers")
     if effect < MIN_EFFECT:
         message = "training changes nothing: raise learningRate or epochs, or check warmupRatio"
         raise UserError("NoEffect", message)
-    return probes
+    return MeasuredProbes(probes=select_probes(candidates, measured.noise), noise=measured.noise)
 
 
 def _find_probes(
     config: TrainConfig, start: StartingPoint, files: TrainedFiles, record: TrainedRecord
-) -> tuple[Probe, ...]:
+) -> MeasuredProbes:
     """Probes that are saved beside the trained model, or measured and saved now; none for a reward model."""
     if config.method.reward is not None:
-        return ()  # it has no token probabilities to probe
+        return NO_PROBES  # it has no token probabilities to probe
     probes = files.load_probes()
-    if not probes:
+    if probes is None:
         _announce(record, TrainPart.MEASURING)
         measure = measure_stored_model if config.adapter is None else measure_stored_adapter
         probes = choose_probes(record, measure(start.folder, files.weights, record.sequences))

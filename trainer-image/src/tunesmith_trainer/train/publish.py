@@ -3,16 +3,16 @@
 import uuid
 from pathlib import Path
 
-from tunesmith_contract.artifact import Probe
 from tunesmith_contract.report import Artifact
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_data.pod.storage import link_folder
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_trainer.train.artifact.files import artifact_kind, publish_folder
+from tunesmith_trainer.train.artifact.probes import MeasuredProbes
 
 
 def publish_trained(
-    trained: Path, config: TrainConfig, probes: tuple[Probe, ...], workspace: Workspace
+    trained: Path, config: TrainConfig, probes: MeasuredProbes, workspace: Workspace
 ) -> Artifact:
     """Publish the adapter or model in a folder, which stays.
 

@@ -11,14 +11,13 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from tunesmith_contract.artifact import Probe
 from tunesmith_contract.base import Document
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_data.pod.storage import sync, write_atomically
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_trainer.train.artifact.files import save_trained
 from tunesmith_trainer.train.artifact.model_card import write_card
-from tunesmith_trainer.train.artifact.probes import ProbeTokens
+from tunesmith_trainer.train.artifact.probes import MeasuredProbes, ProbeTokens
 from tunesmith_trainer.train.callbacks.history import write_history
 
 _RECORD_FILE = "trained.json"
@@ -37,13 +36,6 @@ class TrainedRecord(Document):
     schema_version: Literal[1] = 1
     sequences: tuple[ProbeTokens, ...]
     training: dict[str, Any]
-
-
-class MeasuredProbes(Document):
-    """Probes of the trained model."""
-
-    schema_version: Literal[1] = 1
-    probes: tuple[Probe, ...]
 
 
 class TrainedFiles:
@@ -118,12 +110,12 @@ class TrainedFiles:
             self._workspace.mirror.pull(self._folder)
         return TrainedRecord.model_validate_json(self._record.read_bytes())
 
-    def load_probes(self) -> tuple[Probe, ...]:
-        """Probes that were measured and saved; none before that."""
+    def load_probes(self) -> MeasuredProbes | None:
+        """Probes that were measured and saved; None before that."""
         data = self._workspace.read(self._probes)
-        return MeasuredProbes.model_validate_json(data).probes if data else ()
+        return MeasuredProbes.model_validate_json(data) if data else None
 
-    def save_probes(self, probes: tuple[Probe, ...]) -> None:
+    def save_probes(self, measured: MeasuredProbes) -> None:
         """Save the measured probes, which a later process takes as they are."""
-        write_atomically(self._probes, MeasuredProbes(probes=probes).to_json().encode())
+        write_atomically(self._probes, measured.to_json().encode())
         self._workspace.push(self._probes)

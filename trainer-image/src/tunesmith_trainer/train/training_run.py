@@ -15,7 +15,8 @@ from tunesmith_data.rows.table.split import Split
 from tunesmith_trainer.gpu.device import uses_gpu, worker_device
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.artifact.probe_answers import add_answers
-from tunesmith_trainer.train.artifact.probes import Measurement, measure_adapter, probe_sequences
+from tunesmith_trainer.train.artifact.probe_noise import measure_adapter
+from tunesmith_trainer.train.artifact.probes import Measurement, probe_sequences
 from tunesmith_trainer.train.callbacks.early_stopping import (
     CheckpointSelection,
     StopEarly,

@@ -286,7 +286,8 @@ def _build_events(before: AdapterDeploymentStatus, adapters: tuple[AdapterStatus
     return tuple(
         Event(adapter.reason or adapter.phase, f"{adapter.name}: {adapter.message}", "Warning")
         for adapter in adapters
-        if adapter.phase in _REPORTED_PHASES and (adapter.name, adapter.phase, adapter.reason) not in reported
+        if (adapter.phase in _REPORTED_PHASES or adapter.reason == Reason.UNPROVEN)
+        and (adapter.name, adapter.phase, adapter.reason) not in reported
     )
 
 

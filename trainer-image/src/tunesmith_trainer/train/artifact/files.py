@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 import tunesmith_data
 import tunesmith_trainer
-from tunesmith_contract.artifact import ArtifactKind, File, Lineage, Manifest, Probe
+from tunesmith_contract.artifact import ArtifactKind, File, Lineage, Manifest
 from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.layout import MANIFEST_FILE
 from tunesmith_contract.report import Artifact
@@ -18,6 +18,7 @@ from tunesmith_data.pod.storage import describe_files, file_digest, write_atomic
 from tunesmith_data.pod.workspace import Workspace
 
 from .model_card import CARD_FILE
+from .probes import NO_PROBES, MeasuredProbes
 
 # safetensors creates files with mode 0600, which a serving pod of another user can't read.
 _FILE_MODE = 0o644
@@ -67,7 +68,7 @@ def publish_folder(
     kind: ArtifactKind,
     config: TrainConfig,
     workspace: Workspace,
-    probes: tuple[Probe, ...] = (),
+    probes: MeasuredProbes = NO_PROBES,
 ) -> Artifact:
     """Write the manifest of a folder, and move the folder to the location named by the manifest's digest.
 
@@ -133,7 +134,7 @@ def artifact_kind(config: TrainConfig) -> ArtifactKind:
 
 
 def build_manifest(
-    kind: ArtifactKind, config: TrainConfig, files: tuple[File, ...], probes: tuple[Probe, ...]
+    kind: ArtifactKind, config: TrainConfig, files: tuple[File, ...], probes: MeasuredProbes
 ) -> Manifest:
     """Manifest of an artifact: kind, files with digests, lineage and probes."""
     adapter = config.adapter if kind in _ADAPTERS else None
@@ -157,7 +158,8 @@ def build_manifest(
             generation=config.generation,
             versions=_versions(),
         ),
-        probes=probes,
+        probes=probes.probes,
+        noise=probes.noise,
     )
 
 

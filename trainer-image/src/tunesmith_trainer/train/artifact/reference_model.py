@@ -23,7 +23,8 @@ from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_data.failures import StageError
 from tunesmith_trainer.cgroup import free_host_memory
 
-from .probes import Measurement, ProbeTokens, measure_adapter, token_log_probs
+from .probe_noise import BATCH_SIZE, measure_adapter
+from .probes import Measurement, ProbeTokens, token_log_probs
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,6 @@ log = logging.getLogger(__name__)
 _GPU_FRACTIONS = (0.85, 0.5, 0.0)
 #: Fraction of the free host memory for weights that do not fit on the GPUs.
 _HOST_FRACTION = 0.85
-#: Sequences per pass. Offloaded weights are moved once for all of them.
-_BATCH_SIZE = 8
 
 _ADAPTER = "default"
 
@@ -47,7 +46,7 @@ def measure_stored_adapter(base: Path, adapter: Path, sequences: Sequence[ProbeT
     """
 
     def measure(model: Any) -> Measurement:
-        return measure_adapter(load_adapter(model, adapter), sequences, _BATCH_SIZE)
+        return measure_adapter(load_adapter(model, adapter), sequences)
 
     return _on_stored_model(base, measure)
 
@@ -56,7 +55,7 @@ def measure_stored_model(base: Path, tuned: Path, sequences: Sequence[ProbeToken
     """Measurement of a whole model and of the one that it was trained from, read from their files one by one."""
 
     def measure(model: Any) -> list[list[float]]:
-        return token_log_probs(model, sequences, _BATCH_SIZE)
+        return token_log_probs(model, sequences, BATCH_SIZE)
 
     base_log_probs = _on_stored_model(base, measure)
     _free_memory()
