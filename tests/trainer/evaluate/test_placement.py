@@ -64,7 +64,8 @@ def test_a_long_item_takes_the_memory_of_a_copy() -> None:
 def test_a_model_larger_than_all_gpus_is_refused_with_numbers(gpus: int) -> None:
     with pytest.raises(StageError, match=r"takes 132\.0 GiB.*2,048 tokens.*raise compute\.gpus") as caught:
         choose_placements(LARGE, 2048, [int(70 * GIB)] * gpus)
-    assert f"but the pod's GPUs ({gpus}) have {gpus * usable_memory(70 * GIB) / GIB:.1f} GiB" in caught.value.message
+    room = gpus * usable_memory(70 * GIB) / GIB
+    assert f"but the pod's GPUs ({gpus}) have {room:.1f} GiB" in caught.value.message
     assert caught.value.reason == "OutOfMemory"
 
 
