@@ -80,7 +80,12 @@ def test_weights_are_loaded_straight_onto_the_gpus(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("gpus", [2, 4, 8])
 def test_a_model_that_is_spread_over_the_smallest_possible_gpus_stays_on_them(gpus: int) -> None:
-    sizes: dict[str, Any] = {"hidden_size": 4096, "intermediate_size": 14336, "vocab_size": 128_256, "num_hidden_layers": 32}
+    sizes: dict[str, Any] = {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "vocab_size": 128_256,
+        "num_hidden_layers": 32,
+    }
     config = LlamaConfig(num_attention_heads=32, num_key_value_heads=8, architectures=["Llama"], **sizes)
     skeleton = build_skeleton(config)
     memory = answer_memory(count_parameters(skeleton), describe_shape(skeleton))
