@@ -15,7 +15,6 @@ from tunesmith_images.build import build_images
 from tunesmith_images.catalog import SERVING, SERVING_GPU, Image
 from tunesmith_images.container import ContainerImage, Mount, Process, open_image
 
-
 #: Imports what an engine on GPUs imports, and prints as JSON what it finds in its environment.
 _FACTS = """
 import ctypes, json, os, shutil

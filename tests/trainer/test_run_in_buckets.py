@@ -99,7 +99,7 @@ def test_a_model_that_is_trained_is_finished_by_a_pod_that_finds_nothing_on_its_
     remote: RemoteWorld, make: RowBuilders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared = remote.prepare(make, "uid")
-    more = {"adapter": {"rank": 4, "type": "QLoRA"}, "hyperparameters": {"maxSteps": 2}}
+    more: dict[str, Any] = {"adapter": {"rank": 4, "type": "QLoRA"}, "hyperparameters": {"maxSteps": 2}}
     config = remote.place(remote.world.train_config(prepared, **more))
     assert run_stage(config, remote.pod().for_run(config)) is None, "a new process has to finish it"
     assert (remote.folder / "out/ns/uid/trained/trained.json").is_file()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import cpu_offload
+from accelerate import cpu_offload  # type: ignore[import-untyped]
 from peft import LoraConfig, PeftModel, get_peft_model
 from stages.gangs import Pod, end_gang, start_gang
 from stages.progress_pause import paused_progress
@@ -214,7 +214,8 @@ def test_sigterm_after_training_is_continued_without_training(world: World, make
         pods[0].process.send_signal(signal.SIGTERM)
 
     with paused_progress(TrainPart.MEASURING, preempt) as url:
-        pods += start_gang(world.root, config, workers=2, **{SERVER_URL_ENV: url})
+        environment: dict[str, Any] = {SERVER_URL_ENV: url}
+        pods += start_gang(world.root, config, workers=2, **environment)
         assert end_gang(pods, SECONDS) == [ExitCode.PREEMPTED], pods[0].output
     assert len(working) == 1, "the other worker has left"
     assert "'loss'" in pods[0].output

@@ -5,7 +5,7 @@ No later change of a resource, of the operator's settings or of its release reac
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 from tunesmith_contract.layout import CA_FILE, RUN_FILE
@@ -30,6 +30,22 @@ INITIAL_KEY = "initial.json"
 GENERATE_KEY = "generate.json"
 PARAMETERS_KEY = "parameters"
 EVAL_RUN_KEY = "evalRun"
+FIT_KEY = "fit.json"
+
+
+@dataclass(frozen=True, slots=True)
+class FitVerdict:
+    """Comparison of a run with the memory of its GPUs, before they were requested.
+
+    Attributes:
+        fits: None if it is not known.
+        reason: a PascalCase word.
+        message: an explanation for people, with numbers.
+    """
+
+    fits: bool | None
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +63,7 @@ class Inputs:
         initial: the artifact of another job that training starts from.
         generate: ``run.json`` of the stage that generates rows; None where there is none.
         parameters: number of parameters of an evaluation's base model; None: unknown.
+        fit: the memory verdict on an evaluation; None without GPUs.
     """
 
     spec: str
@@ -59,6 +76,7 @@ class Inputs:
     initial: AdapterSource | None = None
     generate: GenerateConfig | None = None
     parameters: int | None = None
+    fit: FitVerdict | None = None
 
 
 def inputs_name(owner: Owner) -> str:
@@ -83,6 +101,8 @@ def build_inputs_config_map(owner: Owner, inputs: Inputs) -> KubernetesObject:
         data[GENERATE_KEY] = inputs.generate.to_json()
     if inputs.parameters:
         data[PARAMETERS_KEY] = str(inputs.parameters)
+    if inputs.fit:
+        data[FIT_KEY] = json.dumps(asdict(inputs.fit), sort_keys=True)
     return _immutable_config_map(owner, Component.INPUTS, data)
 
 
@@ -107,6 +127,7 @@ def parse_inputs(config_map: Body) -> Inputs:
         initial=AdapterSource.model_validate_json(data[INITIAL_KEY]) if INITIAL_KEY in data else None,
         generate=GenerateConfig.model_validate_json(data[GENERATE_KEY]) if GENERATE_KEY in data else None,
         parameters=int(data[PARAMETERS_KEY]) if PARAMETERS_KEY in data else None,
+        fit=FitVerdict(**json.loads(data[FIT_KEY])) if FIT_KEY in data else None,
     )
 
 
