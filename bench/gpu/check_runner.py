@@ -206,12 +206,15 @@ def _kill(pid: int) -> None:
 
 def _last_line(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines()
-    return _one_line(lines[-1]) if lines else "no output"
+    return _one_line(lines[-1], keep_end=True) if lines else "no output"
 
 
-def _one_line(text: str) -> str:
+def _one_line(text: str, *, keep_end: bool = False) -> str:
+    """Text on one line, cut to a limit: at its start where it ends with what matters, as a log does."""
     line = " ".join(text.split())
-    return line if len(line) <= _REASON_LENGTH else "… " + line[-_REASON_LENGTH:]
+    if len(line) <= _REASON_LENGTH:
+        return line
+    return "… " + line[-_REASON_LENGTH:] if keep_end else line[:_REASON_LENGTH] + " …"
 
 
 def _is_short(value: Any) -> bool:
@@ -238,7 +241,7 @@ def _call(function: str, name: str, folder: Path) -> None:
         result = Result(name, Status.SKIPPED, reason=f"{missing.name} is not installed")
     except Exception as error:  # any fault of a library is a result
         traceback.print_exc()
-        result = Result(name, Status.FAILED, reason=_one_line(f"{type(error).__name__}: {error}"))
+        result = Result(name, Status.FAILED, reason=_one_line(f"{type(error).__name__}: {error}", keep_end=True))
     place.result_file(name).write_text(json.dumps(asdict(result)))
 
 
