@@ -64,7 +64,8 @@ def test_a_long_item_takes_the_memory_of_a_copy() -> None:
 def test_a_model_larger_than_all_gpus_is_refused_with_numbers(gpus: int) -> None:
     with pytest.raises(StageError, match=r"takes 132\.0 GiB.*2,048 tokens.*raise compute\.gpus") as caught:
         choose_placements(LARGE, 2048, [int(70 * GIB)] * gpus)
-    assert f"but the pod's GPUs ({gpus}) have {gpus * usable_memory(70 * GIB) / GIB:.1f} GiB" in caught.value.message
+    room = gpus * usable_memory(70 * GIB) / GIB
+    assert f"but the pod's GPUs ({gpus}) have {room:.1f} GiB" in caught.value.message
     assert caught.value.reason == "OutOfMemory"
 
 
@@ -79,8 +80,15 @@ def test_weights_are_loaded_straight_onto_the_gpus(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("gpus", [2, 4, 8])
 def test_a_model_that_is_spread_over_the_smallest_possible_gpus_stays_on_them(gpus: int) -> None:
-    sizes = {"hidden_size": 4096, "intermediate_size": 14336, "vocab_size": 128_256, "num_hidden_layers": 32}
-    config = LlamaConfig(num_attention_heads=32, num_key_value_heads=8, architectures=["Llama"], **sizes)
+    config = LlamaConfig(
+        architectures=["LlamaForCausalLM"],
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_attention_heads=32,
+        num_hidden_layers=32,
+        num_key_value_heads=8,
+        vocab_size=128_256,
+    )
     skeleton = build_skeleton(config)
     memory = answer_memory(count_parameters(skeleton), describe_shape(skeleton))
     smallest = next(

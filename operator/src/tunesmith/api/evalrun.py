@@ -186,8 +186,8 @@ class EvalCompute(StrictModel):
         1,
         ge=0,
         le=16,
-        description="The number of GPUs of the pod. If one GPU has room for the model in bfloat16, each can hold a copy and "
-        "answer its share of the items. A copy of a larger model is spread over several GPUs, which work one "
+        description="The number of GPUs of the pod. If one GPU has room for the model in bfloat16, each can hold a "
+        "copy and answer its share of the items. A copy of a larger model is spread over several GPUs, which work one "
         "after the other: the condition Fits says how many a copy takes at least, and a multiple of it is used "
         "best. Set it to 0 to evaluate on CPUs only.",
     )
