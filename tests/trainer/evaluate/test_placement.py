@@ -80,7 +80,6 @@ def test_weights_are_loaded_straight_onto_the_gpus(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("gpus", [2, 4, 8])
 def test_a_model_that_is_spread_over_the_smallest_possible_gpus_stays_on_them(gpus: int) -> None:
-<<<<<<< HEAD
     sizes: dict[str, Any] = {
         "hidden_size": 4096,
         "intermediate_size": 14336,
@@ -88,17 +87,6 @@ def test_a_model_that_is_spread_over_the_smallest_possible_gpus_stays_on_them(gp
         "num_hidden_layers": 32,
     }
     config = LlamaConfig(num_attention_heads=32, num_key_value_heads=8, architectures=["Llama"], **sizes)
-=======
-    config = LlamaConfig(
-        architectures=["LlamaForCausalLM"],
-        hidden_size=4096,
-        intermediate_size=14336,
-        num_attention_heads=32,
-        num_hidden_layers=32,
-        num_key_value_heads=8,
-        vocab_size=128_256,
-    )
->>>>>>> evaluate
     skeleton = build_skeleton(config)
     memory = answer_memory(count_parameters(skeleton), describe_shape(skeleton))
     smallest = next(
