@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import cpu_offload
+from accelerate import cpu_offload  # type: ignore[import-untyped]
 from peft import LoraConfig, PeftModel, get_peft_model
 from stages.gangs import Pod, end_gang, start_gang
 from stages.progress_pause import paused_progress
@@ -19,6 +19,7 @@ from tunesmith_contract.exit_codes import ExitCode, FailureCategory
 from tunesmith_contract.progress import SERVER_URL_ENV, TrainPart
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_data.failures import StageError, classify
+from tunesmith_data.models.tokenizer import load_tokenizer
 from tunesmith_data.pod.storage import describe_files
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_trainer.preemption import Preemption
@@ -27,6 +28,7 @@ from tunesmith_trainer.train.artifact import reference_model
 from tunesmith_trainer.train.artifact.probe_noise import measure_adapter
 from tunesmith_trainer.train.artifact.probes import ProbeTokens, token_log_probs
 from tunesmith_trainer.train.artifact.reference_model import load_adapter, measure_stored_model
+from tunesmith_trainer.train.exports import merged
 from tunesmith_trainer.train.training_run import cast_parameters
 
 SEQUENCES = (ProbeTokens(tuple(range(5, 45)), 30), ProbeTokens(tuple(range(60, 75)), 3))
@@ -149,6 +151,17 @@ def test_gpu_memory_that_runs_out_is_left_to_fewer_weights(
         assert fractions == [*[0.85, 0.5, 0.0][: failures + 1], 0.85]
 
 
+def test_a_merge_that_does_not_fit_says_so(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = save_random_adapter(models / "llama", tmp_path / "adapter")
+    monkeypatch.setattr(merged, "free_host_memory", lambda: 1000)
+    with pytest.raises(StageError, match=r"raise resources\.limits\.memory") as caught:
+        merged.save_merged(models / "llama", adapter, load_tokenizer(models / "llama"), tmp_path / "merged")
+    assert caught.value.category is FailureCategory.OUT_OF_MEMORY
+    assert not (tmp_path / "merged").exists()
+
+
 def train_config(world: World, make: RowBuilders, **more: Any) -> TrainConfig:
     prepared = world.prepare(world.prepare_config(world.write_rows("train.jsonl", make.rows(24))))
     numbers = {"maxSteps": 4, "microBatchSize": 2, "learningRate": 1e-3}
@@ -201,7 +214,8 @@ def test_sigterm_after_training_is_continued_without_training(world: World, make
         pods[0].process.send_signal(signal.SIGTERM)
 
     with paused_progress(TrainPart.MEASURING, preempt) as url:
-        pods += start_gang(world.root, config, workers=2, **{SERVER_URL_ENV: url})
+        environment: dict[str, Any] = {SERVER_URL_ENV: url}
+        pods += start_gang(world.root, config, workers=2, **environment)
         assert end_gang(pods, SECONDS) == [ExitCode.PREEMPTED], pods[0].output
     assert len(working) == 1, "the other worker has left"
     assert "'loss'" in pods[0].output

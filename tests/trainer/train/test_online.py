@@ -123,7 +123,7 @@ def test_rlhf(world: World, bold: str) -> None:
     assert report.training.eval_reward > rewards[0] + 1
 
     # Partitioned training leaves the reward model whole.
-    numbers = {"batchSize": 8, "microBatchSize": 8, "maxSteps": 1}
+    numbers = {"batchSize": 8, "microBatchSize": 8, "maxSteps": 2, "warmupRatio": 0}
     parts = config(world, bold, method, uid="parts", hyperparameters=numbers, parallelism="ZeRO3")
     pod = world.start(parts)
     output, _ = pod.communicate(timeout=240)

@@ -33,6 +33,7 @@ from tunesmith_contract.progress import (
     TRAINER_UPDATES,
     PreparePart,
     TrainerStatus,
+    TrainPart,
 )
 from tunesmith_contract.report import DatasetReport, TrainingReport
 from tunesmith_contract.shared_rules.defaults import is_packed
@@ -64,7 +65,10 @@ _PARTS: Mapping[str, str] = {
     PreparePart.CLEANING: "cleaning rows",
     PreparePart.JUDGING: "judging rows",
     PreparePart.WRITING: "writing rows",
+    TrainPart.MEASURING: "measuring the trained model and its base",
+    TrainPart.EXPORTING: "exporting the other formats",
 }
+_STAGES_WITH_PARTS = frozenset({Stage.PREPARE, Stage.TRAIN})
 
 
 def build_training_status(
@@ -285,7 +289,7 @@ def _activity(job: FineTuneJob, view: TrainingView, phase: FineTuneJobPhase) -> 
             return RunReason.QUEUED, f"{name} waits in its queue."
     if job.spec.suspend:
         return RunReason.SUSPENDED, f"{name} is suspended through its queue: {_workload_state(view)}"
-    part = _PARTS.get(view.metrics.get(PART, "")) if view.stage is Stage.PREPARE else None
+    part = _PARTS.get(view.metrics.get(PART, "")) if view.stage in _STAGES_WITH_PARTS else None
     return _WORKING[view.stage], f"{name} runs{f': {part}' if part else ''}."
 
 
