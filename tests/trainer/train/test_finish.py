@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import cpu_offload  # type: ignore[import-untyped]
+from accelerate import cpu_offload
 from peft import LoraConfig, PeftModel, get_peft_model
 from stages.gangs import Pod, end_gang, start_gang
 from stages.progress_pause import paused_progress

@@ -9,6 +9,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple, Self
 
+import torch
+
 from tunesmith_contract.report import Failure
 from tunesmith_contract.shared_rules.answer_memory import MAX_ROWS, AnswerMemory
 from tunesmith_data.failures import InfrastructureError, StageError, describe
@@ -128,6 +130,9 @@ def share(prompts: Sequence[list[int]], processes: int) -> list[list[int]]:
 
 def _serve(connection: Connection, sides: VerifiedSides, memory: AnswerMemory, placement: Placement) -> None:
     """Answer tasks until the connection is closed."""
+    if placement.gpus:
+        # What names no device uses this one, instead of memory of the first GPU in every process.
+        torch.cuda.set_device(placement.gpus[0])
     models = SideModels(sides, memory, placement)
     while True:
         try:
