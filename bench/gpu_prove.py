@@ -224,7 +224,9 @@ async def run_steps(engine: Engine, adapters: list[Adapter], report: Report, rep
             return {"rank": adapter.manifest.rank}
 
         loaded = [
-            adapter for adapter in adapters if await report.step(f"load {adapter.name}", lambda a=adapter: load(a))
+            adapter
+            for adapter in adapters
+            if await report.step(f"load {adapter.name}", lambda a=adapter: load(a))
         ]
         if not loaded:
             return

@@ -2,9 +2,9 @@
 
     python3 bench/gpu_smoke.py OUT
 
-OUT gets ``gpu-smoke.json``, logs, and the adapters that ``bench/gpu_serve.sh`` serves. Copy the JSON to ``bench/results``
-and run ``bench/report.py`` for a table in ``docs/benchmarks.md``. In the trainer image, which has all libraries, from the
-root of the source tree (podman: ``--device nvidia.com/gpu=all`` instead of ``--gpus all``)::
+OUT gets ``gpu-smoke.json``, logs, and the adapters that ``bench/gpu_serve.sh`` serves. Copy the JSON to
+``bench/results`` and run ``bench/report.py`` for a table in ``docs/benchmarks.md``. In the trainer image, which has all
+libraries, from the root of the source tree (podman: ``--device nvidia.com/gpu=all`` instead of ``--gpus all``)::
 
     mkdir -p out && chmod 777 out
     docker run --rm --network none --gpus all --shm-size 8g --read-only --tmpfs /tmp:exec,size=40g \

@@ -74,7 +74,9 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a tiny model only")
     real = [name for name in SIZES if name != "tiny"]
     parser.add_argument("--models", nargs="+", choices=real, default=real, help="the models to measure")
-    parser.add_argument("--output", type=Path, help=f"file for measurements ({RESULTS.relative_to(ROOT)} on a GPU)")
+    parser.add_argument(
+        "--output", type=Path, help=f"file for measurements ({RESULTS.relative_to(ROOT)} on a GPU)"
+    )
     arguments = parser.parse_args()
     if arguments.action == "document":
         write_document()

@@ -223,8 +223,20 @@ def gpu_smoke_section(result: dict[str, Any]) -> str:
 def gpu_serve_section(result: dict[str, Any]) -> str:
     """Each step of ``bench/gpu_serve.sh``, with the differences that proofs judge."""
     rows = [_check_row(check, _PROOF_FIGURES) for check in result["checks"]]
-    head = ("step", "result", "s", "share of the effect", "noise of the base", "residual", "tokens/s", "GiB", "")
-    return "\n\n".join(["## Serving on a GPU", "`bench/gpu_serve.sh`; noise in nats per token.", table(head, rows)])
+    head = (
+        "step",
+        "result",
+        "s",
+        "share of the effect",
+        "noise of the base",
+        "residual",
+        "tokens/s",
+        "GiB",
+        "",
+    )
+    return "\n\n".join(
+        ["## Serving on a GPU", "`bench/gpu_serve.sh`; noise in nats per token.", table(head, rows)]
+    )
 
 
 def _check_row(check: dict[str, Any], figures: Sequence[str]) -> tuple[object, ...]:

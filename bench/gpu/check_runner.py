@@ -241,7 +241,9 @@ def _call(function: str, name: str, folder: Path) -> None:
         result = Result(name, Status.SKIPPED, reason=f"{missing.name} is not installed")
     except Exception as error:  # any fault of a library is a result
         traceback.print_exc()
-        result = Result(name, Status.FAILED, reason=_one_line(f"{type(error).__name__}: {error}", keep_end=True))
+        result = Result(
+            name, Status.FAILED, reason=_one_line(f"{type(error).__name__}: {error}", keep_end=True)
+        )
     place.result_file(name).write_text(json.dumps(asdict(result)))
 
 

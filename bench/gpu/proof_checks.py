@@ -108,9 +108,7 @@ def _base(probe: Probe) -> Sequence[float]:
     return probe.base_token_log_probs
 
 
-def _compare(
-    found: tuple[LogProbs, LogProbs], reference: tuple[LogProbs, LogProbs]
-) -> dict[str, Any]:
+def _compare(found: tuple[LogProbs, LogProbs], reference: tuple[LogProbs, LogProbs]) -> dict[str, Any]:
     """Root mean squares per token of base, tuned and effect; share of means of n tokens beyond the tolerance."""
     base, tuned = (_differences(*pair) for pair in zip(found, reference, strict=True))
     effect = [after - before for before, after in zip(base, tuned, strict=True)]

@@ -111,9 +111,7 @@ class Bench:
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (self.root / "pvc/data" / name).write_text(text)
 
-    def prepare(
-        self, method: dict[str, Any], held_out: float = 0.05, rows: str = "train.jsonl"
-    ) -> RunReport:
+    def prepare(self, method: dict[str, Any], held_out: float = 0.05, rows: str = "train.jsonl") -> RunReport:
         """Run the prepare stage as a new job."""
         self.uid += 1
         more = {"baseModel": "pvc://models/base", "train": f"pvc://data/{rows}", "seed": 1}
