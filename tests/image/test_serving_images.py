@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from simulation.serving_world import ENVIRONMENT, World, build_adapter
 
+from tunesmith.manifests.engine_container import MODEL_CACHE
 from tunesmith.manifests.serving_deployment import build_serving_deployment
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_images import buildah
@@ -60,12 +61,14 @@ def run_engine(image: ContainerImage, folder: Path, gpus: int, *command: str) ->
     pod = build_serving_deployment(deployment, "serving", ENVIRONMENT)["spec"]["template"]["spec"]
     engine = pod["initContainers"][0]
     variables = {variable["name"]: variable["value"] for variable in engine["env"] if "value" in variable}
-    scratch, log = folder / "tmp", folder / "log"
-    scratch.mkdir()
-    scratch.chmod(0o777)
-    process = Process(
-        command or [*engine["command"], *engine["args"]], [Mount(scratch, "/tmp", writable=True)], variables
-    )
+    volumes = [
+        Mount(folder / name, path, writable=True) for name, path in (("tmp", "/tmp"), ("cache", MODEL_CACHE))
+    ]
+    for volume in volumes:
+        volume.source.mkdir()
+        volume.source.chmod(0o777)
+    log = folder / "log"
+    process = Process(command or [*engine["command"], *engine["args"]], volumes, variables)
     code = image.run(process, log, 600)
     return code, log.read_text(errors="replace")
 
