@@ -1,5 +1,6 @@
 """DDP on two gloo ranks with each method: no search for unused parameters, and none that is unused."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tunesmith_data.rows.table.split import Split
 from tunesmith_trainer.train.arguments import uses_all_parameters
 from tunesmith_trainer.train.context import TrainingContext
 from tunesmith_trainer.train.kernels import Kernels
+from tunesmith_trainer.train.methods import online
 from tunesmith_trainer.train.methods.distillation import build_distillation_trainer
 from tunesmith_trainer.train.methods.online import build_grpo_trainer
 from tunesmith_trainer.train.methods.preference import build_dpo_trainer, build_kto_trainer
@@ -102,6 +104,33 @@ def test_each_method_trains_without_a_search_for_unused_parameters(models: Path,
 
     for found in run_ranks(work):
         assert found == dict.fromkeys(CASES, (False, STEPS))
+
+
+def test_one_rank_verifies_a_reward_model_and_the_others_wait(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pvc").mkdir()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    begun, verified = tmp_path / "begun", tmp_path / "verified"
+    reward = {"name": "judge", "model": {"uri": "pvc://rewards/judge"}}
+
+    def build_scorer(*_: Any, read_files: bool, **__: Any) -> Any:
+        if read_files:
+            while not begun.exists():
+                os.sched_yield()
+            verified.touch()
+        else:
+            begun.touch()
+        return lambda batch: [0.0] * len(batch.prompts)
+
+    monkeypatch.setattr(online, "build_model_scorer", build_scorer)
+
+    def work(rank: int) -> bool:
+        folder = tmp_path / str(rank)
+        build_grpo_trainer(context(models, folder, {"grpo": ONLINE | {"rewards": [reward]}}, PROMPTS, LORA))
+        return verified.exists()
+
+    assert list(run_ranks(work)) == [True, True]
 
 
 @pytest.mark.parametrize(
