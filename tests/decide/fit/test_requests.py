@@ -112,7 +112,7 @@ def test_gradients_of_many_rows_are_added_up_in_float32(parallelism: str, offloa
 
 
 def test_kept_checkpoints_in_a_bucket_take_the_disk_that_they_are_estimated_at() -> None:
-    run = {"adapter": None, "output": "s3://bucket/x"}
+    run: dict[str, Any] = {"adapter": None, "output": "s3://bucket/x"}
     five, two = (disk(**run, checkpoints={"everySteps": 10, "keep": keep}) for keep in (5, 2))
     assert five - two == pytest.approx(3 * checkpoint_bytes(LLAMA_3_1_8B, make_run(**run)) / 2**30, abs=1)
 
