@@ -17,7 +17,13 @@ from tunesmith_agent.control.proof import (
     probes_to_measure,
     weigh,
 )
-from tunesmith_agent.engine.log_probs import MAX_PROMPTS, build_requests, parse_log_probs
+from tunesmith_agent.engine.log_probs import (
+    MAX_PROMPTS,
+    build_prompt_requests,
+    build_requests,
+    parse_log_probs,
+    parse_prompt_log_probs,
+)
 from tunesmith_contract.artifact import Lineage, Manifest, Probe, ProbeNoise
 
 PASSED = (ProofResult.PROVED, ProofResult.UNPROVEN)
@@ -175,4 +181,28 @@ def test_requests_cover_every_token_once_in_small_pieces(shapes: list[tuple[int,
     ]
     assert parse_log_probs(answers, probes) == [
         list(range(probe.prompt_length, len(probe.token_ids))) for probe in probes
+    ]
+
+
+def test_whole_prompts_give_the_same_as_single_tokens() -> None:
+    probes = [
+        Probe(token_ids=(7, 8, 9, 10)[:length], prompt_length=1, base_log_prob=0, tuned_log_prob=0)
+        for length in (2, 3, 4)
+    ] * MAX_PROMPTS
+    requests: list[Any] = build_prompt_requests("m", probes, "salt")
+    assert all(len(request["prompt"]) <= MAX_PROMPTS for request in requests)
+    answers = [
+        {
+            "choices": [
+                {
+                    "index": index,
+                    "prompt_logprobs": [None, *({str(token): {"logprob": -token}} for token in prompt[1:])],
+                }
+                for index, prompt in reversed([*enumerate(request["prompt"])])
+            ]
+        }
+        for request in requests
+    ]
+    assert parse_prompt_log_probs(answers, probes) == [
+        [-token for token in probe.token_ids[1:]] for probe in probes
     ]

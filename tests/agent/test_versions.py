@@ -77,6 +77,16 @@ async def test_adapter_that_is_not_proven_gets_no_request(
     assert b'proofs_total{alias="a",result="ProofFailed"} 3.0' in agent.agent.metrics.render()
 
 
+async def test_engine_that_does_not_know_token_ids_is_asked_for_whole_prompts(
+    agent: Running, storage: Storage
+) -> None:
+    agent.engine.knows_token_ids = False
+    good, bad = storage.commit(), storage.commit(-1.0, proven=-1.5)
+    agent.want(DesiredAlias(name="good", stable=good), DesiredAlias(name="bad", stable=bad))
+    await agent.active(good)
+    assert await agent.failed(bad) == "ProofFailed"
+
+
 async def test_failed_proof_is_measured_anew_before_it_is_final(agent: Running, storage: Storage) -> None:
     version = storage.commit()
     agent.engine.ignored_measurements = 2

@@ -14,8 +14,9 @@ from tunesmith_data.models.rendering import Renderer
 from tunesmith_data.models.tokenizer import load_tokenizer, set_padding
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.rows.table.split import Split
-from tunesmith_trainer.train.arguments import uses_all_parameters
+from tunesmith_trainer.train.arguments import common_arguments, uses_all_parameters
 from tunesmith_trainer.train.context import TrainingContext
+from tunesmith_trainer.train.distributed.control_group import wait_for_all
 from tunesmith_trainer.train.kernels import Kernels
 from tunesmith_trainer.train.methods import online
 from tunesmith_trainer.train.methods.distillation import build_distillation_trainer
@@ -111,24 +112,34 @@ def test_one_rank_verifies_a_reward_model_and_the_others_wait(
 ) -> None:
     (tmp_path / "pvc").mkdir()
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    begun, verified = tmp_path / "begun", tmp_path / "verified"
+    waiting, going_on, verified = (tmp_path / name for name in ("waiting", "going-on", "verified"))
     reward = {"name": "judge", "model": {"uri": "pvc://rewards/judge"}}
 
     def build_scorer(*_: Any, read_files: bool, **__: Any) -> Any:
         if read_files:
-            while not begun.exists():
+            while not (waiting.exists() or going_on.exists()):
                 os.sched_yield()
             verified.touch()
-        else:
-            begun.touch()
         return lambda batch: [0.0] * len(batch.prompts)
 
-    monkeypatch.setattr(online, "build_model_scorer", build_scorer)
-
     def work(rank: int) -> bool:
-        folder = tmp_path / str(rank)
-        build_grpo_trainer(context(models, folder, {"grpo": ONLINE | {"rewards": [reward]}}, PROMPTS, LORA))
-        return verified.exists()
+        found = []
+
+        def wait() -> None:
+            waiting.touch()
+            wait_for_all()
+
+        def arguments(training: TrainingContext) -> dict[str, Any]:
+            found.append(verified.exists())
+            going_on.touch()
+            return common_arguments(training)
+
+        monkeypatch.setattr(online, "build_model_scorer", build_scorer)
+        monkeypatch.setattr(online, "wait_for_all", wait)
+        monkeypatch.setattr(online, "common_arguments", arguments)
+        run = context(models, tmp_path / str(rank), {"grpo": ONLINE | {"rewards": [reward]}}, PROMPTS, LORA)
+        build_grpo_trainer(run)
+        return all(found) and bool(found)
 
     assert list(run_ranks(work)) == [True, True]
 

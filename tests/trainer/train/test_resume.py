@@ -224,8 +224,14 @@ def small(world: World, make: RowBuilders) -> Any:
     def run(preemption: Any) -> Any:
         return train(config, world.storage, Workspace(world.storage, config), preemption)
 
+    work = world.output / "ns/uid"
+
+    def forget() -> None:
+        for folder in ("checkpoints", "trained"):
+            shutil.rmtree(work / folder)
+
     return SimpleNamespace(
-        config=config, run=run, checkpoints=world.output / "ns/uid/checkpoints", world=world
+        config=config, run=run, forget=forget, checkpoints=work / "checkpoints", world=world
     )
 
 
@@ -234,7 +240,7 @@ def test_a_smaller_micro_batch_goes_on_with_the_same_samples(
 ) -> None:
     small.world.train(small.config)
     whole = history(small.checkpoints)
-    shutil.rmtree(small.checkpoints)
+    small.forget()
 
     with pytest.raises(Preempted):
         small.run(PreemptAfter(4))
@@ -271,7 +277,7 @@ def test_a_disk_that_is_full_at_any_write_leaves_the_previous_checkpoint(small: 
     whole = history(small.checkpoints)
     writes = disk.writes // 3
     assert writes >= 8
-    shutil.rmtree(small.checkpoints)
+    small.forget()
     with pytest.raises(Preempted):
         small.run(PreemptAfter(3))
     kept = newest_checkpoint(small.checkpoints)

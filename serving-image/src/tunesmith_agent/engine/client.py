@@ -8,7 +8,13 @@ import orjson
 
 from tunesmith_contract.artifact import Probe
 
-from .log_probs import build_requests, parse_log_probs
+from .log_probs import (
+    build_prompt_requests,
+    build_requests,
+    ignores_token_ids,
+    parse_log_probs,
+    parse_prompt_log_probs,
+)
 
 #: The first request after a start may compile kernels.
 GENERATE_SECONDS = 180.0
@@ -92,9 +98,14 @@ class EngineClient:
             EngineRefused: the engine does not accept these tokens.
             EngineUnavailable: the engine is down.
         """
-        requests = build_requests(model or self._base_model, probes, cache_salt)
-        answers = [await self._generate(body) for body in requests]
+        name = model or self._base_model
+        requests = build_requests(name, probes, cache_salt)
+        answers = [await self._generate(requests[0])]
         try:
+            if ignores_token_ids(requests[0], answers[0]):
+                requests = build_prompt_requests(name, probes, cache_salt)
+                return parse_prompt_log_probs([await self._generate(body) for body in requests], probes)
+            answers += [await self._generate(body) for body in requests[1:]]
             return parse_log_probs(answers, probes)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise EngineRefused(f"The engine's answer has no log-probabilities: {error!r}") from error

@@ -1,8 +1,9 @@
-"""Log-probabilities of probes from vLLM, one continuation token at a time.
+"""Log-probabilities of probes from vLLM: one continuation token at a time, or those of whole prompts.
 
 ``prompt_logprobs`` would need one short request, but such a request in one batch with any other kills vLLM's
 engine on CPUs (0.32.0: ``add_lora_logits`` takes one adapter index per request for one row per token).
-So each token is requested as the one generated after the tokens before it, by an ordinary request.
+So each token is requested as the one generated after the tokens before it, by an ordinary request. Engines that do not
+know ``logprob_token_ids`` (0.19, the newest for CUDA 12, on GPUs alone) are asked for whole prompts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,10 +41,57 @@ def parse_log_probs(answers: Sequence[Mapping[str, Any]], probes: Sequence[Probe
         choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
         for (index, position), choice in zip(group, choices, strict=True):
             token = probes[index].token_ids[position]
-            values[index, position] = float(choice["logprobs"]["top_logprobs"][0][f"token_id:{token}"])
+            values[index, position] = float(choice["logprobs"]["top_logprobs"][0][_token_name(token)])
     return [
         [values[index, position] for position in range(probe.prompt_length, len(probe.token_ids))]
         for index, probe in enumerate(probes)
+    ]
+
+
+def ignores_token_ids(request: Mapping[str, Any], answer: Mapping[str, Any]) -> bool:
+    """True if the answer lacks a token that its request of ``build_requests`` names: the field is not known.
+
+    Raises:
+        KeyError, IndexError, TypeError: the answer has no log-probabilities at all.
+    """
+    named = {_token_name(token) for token in request["logprob_token_ids"]}
+    return not named <= answer["choices"][0]["logprobs"]["top_logprobs"][0].keys()
+
+
+def build_prompt_requests(model: str, probes: Sequence[Probe], cache_salt: str) -> list[dict[str, object]]:
+    """Bodies for ``/v1/completions`` that ask for the log-probabilities of whole probes as prompts."""
+    return [
+        {
+            "model": model,
+            "prompt": [list(probe.token_ids) for probe in probes[start : start + MAX_PROMPTS]],
+            "max_tokens": 1,
+            "temperature": 0,
+            "prompt_logprobs": 0,
+            "cache_salt": cache_salt,
+        }
+        for start in range(0, len(probes), MAX_PROMPTS)
+    ]
+
+
+def parse_prompt_log_probs(
+    answers: Sequence[Mapping[str, Any]], probes: Sequence[Probe]
+) -> list[list[float]]:
+    """Log-probabilities of each probe's continuation, in nats, from the answers to ``build_prompt_requests``.
+
+    Raises:
+        KeyError, IndexError, TypeError, ValueError: the answers do not match the requests.
+    """
+    choices = [
+        choice
+        for answer in answers
+        for choice in sorted(answer["choices"], key=lambda choice: int(choice["index"]))
+    ]
+    return [
+        [
+            float(choice["prompt_logprobs"][position][str(probe.token_ids[position])]["logprob"])
+            for position in range(probe.prompt_length, len(probe.token_ids))
+        ]
+        for probe, choice in zip(probes, choices, strict=True)
     ]
 
 
@@ -73,3 +121,7 @@ def _build_request(
         "return_tokens_as_token_ids": True,
         "cache_salt": cache_salt,
     }
+
+
+def _token_name(token: int) -> str:
+    return f"token_id:{token}"

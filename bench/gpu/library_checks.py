@@ -1,0 +1,161 @@
+"""Checks of a machine's GPU and of the libraries' native parts on it."""
+
+import importlib.metadata
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from check_runner import CheckFailed, Place, Skipped
+
+from tunesmith_gpu.judgment import find_problem
+from tunesmith_gpu.probe import gather_facts
+
+LIBRARIES = (
+    "torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "bitsandbytes", "triton", "liger_kernel",
+    "flash-attn", "flash-attn-3", "flash-attn-4", "vllm", "unsloth",
+)  # fmt: skip
+_GIB = 2**30
+
+
+def find_facts(place: Place) -> dict[str, Any]:
+    """Versions, driver, GPU, what torch is built for, and memory."""
+    facts = gather_facts(range(1))
+    versions = {name: found for name in LIBRARIES if (found := _version(name))}
+    found: dict[str, Any] = {
+        "hardware": "no GPU",
+        "torch": facts.torch,
+        "transformers": versions.get("transformers", ""),
+        "cuda": facts.cuda or "none",
+        "driver": facts.driver or "none",
+        "architectures": list(facts.architectures),
+        "facts": asdict(facts),
+        "versions": versions,
+    }
+    if facts.devices:
+        free, total = torch.cuda.mem_get_info(0)
+        device = facts.devices[0]
+        found |= {
+            "hardware": device.name,
+            "capability": ".".join(map(str, device.capability)),
+            "gpus": facts.usable,
+            "freeGiB": free / _GIB,
+            "totalGiB": total / _GIB,
+        }
+    return found
+
+
+def check_preflight(place: Place) -> dict[str, Any]:
+    """The check with which each worker starts."""
+    facts = gather_facts(range(1))
+    problem = find_problem(facts, 1)
+    if problem is None:
+        return {}
+    if facts.driver is None and facts.library is None and facts.unlisted_library is None:
+        raise Skipped(f"no GPU: {problem.reason}: {problem.message}")
+    raise CheckFailed(f"{problem.reason}: {problem.message}")
+
+
+def check_bitsandbytes(place: Place) -> dict[str, Any]:
+    """Product with 4-bit weights, and its gradient."""
+    import bitsandbytes as bnb
+
+    device, dtype = _device_and_dtype()
+    torch.manual_seed(0)
+    plain = torch.nn.Linear(256, 256, bias=False)
+    packed = bnb.nn.Linear4bit(256, 256, bias=False, compute_dtype=dtype, quant_type="nf4")
+    packed.load_state_dict(plain.state_dict())
+    packed = packed.to(device)
+    inputs = torch.randn(8, 256, dtype=dtype, device=device, requires_grad=True)
+    output = packed(inputs)
+    output.float().square().mean().backward()
+    expected = plain.to(device, dtype)(inputs)
+    error = ((output - expected).norm() / expected.norm()).item()
+    if inputs.grad is None or not error < 0.2:
+        raise CheckFailed(f"4-bit product differs by {error:.0%}")
+    return {"relativeError": error, "device": str(device)}
+
+
+def check_deepspeed(place: Place) -> dict[str, Any]:
+    """Import, and the communication library that DeepSpeed chooses."""
+    import deepspeed
+    from deepspeed.accelerator import get_accelerator
+
+    accelerator = get_accelerator()
+    return {
+        "version": deepspeed.__version__,
+        "accelerator": accelerator.device_name(),
+        "communication": accelerator.communication_backend_name(),
+    }
+
+
+def check_triton(place: Place) -> dict[str, Any]:
+    """A kernel, compiled on the spot: needs a C compiler and a writable cache."""
+    device = _require_gpu()
+    from added_kernel import add
+
+    left, right = (torch.randn(10_000, device=device) for _ in range(2))
+    if not torch.equal(add(left, right), left + right):
+        raise CheckFailed("the sum of two vectors is wrong")
+    return {}
+
+
+def check_liger(place: Place) -> dict[str, Any]:
+    """Liger's norm beside torch's."""
+    device = _require_gpu()
+    from liger_kernel.transformers import LigerRMSNorm
+
+    inputs = torch.randn(64, 1024, device=device, dtype=torch.bfloat16)
+    found = LigerRMSNorm(1024).to(device, torch.bfloat16)(inputs)
+    error = (found - torch.nn.functional.rms_norm(inputs, (1024,), eps=1e-6)).abs().max().item()
+    if not error < 0.05:
+        raise CheckFailed(f"differs by {error:.3g}")
+    return {"largestError": error}
+
+
+def check_flex_attention(place: Place) -> dict[str, Any]:
+    """Attention within packed rows, forward and backward, beside a dense mask; compiled on a GPU."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    device, dtype = _device_and_dtype()
+    length, heads, size = 512, 4, 64
+    rows = torch.arange(length, device=device) // 100
+    torch.manual_seed(0)
+    on_gpu = device.type == "cuda"  # there is no backward pass on a CPU
+    query, key, value = (
+        torch.randn(1, heads, length, size, device=device, dtype=dtype, requires_grad=on_gpu)
+        for _ in range(3)
+    )
+
+    def allowed(_batch: Any, _head: Any, query_index: Any, key_index: Any) -> Any:
+        return (rows[query_index] == rows[key_index]) & (query_index >= key_index)
+
+    mask = create_block_mask(allowed, None, None, length, length, device=str(device))
+    attend: Any = torch.compile(flex_attention) if on_gpu else flex_attention
+    found = attend(query, key, value, block_mask=mask)
+    if on_gpu:
+        found.float().sum().backward()
+    index = torch.arange(length, device=device)
+    dense = allowed(None, None, index[:, None], index[None, :])
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=dense)
+    error = (found - expected).abs().max().item()
+    if not error < 0.05:
+        raise CheckFailed(f"differs by {error:.3g}")
+    return {"largestError": error, "compiled": on_gpu}
+
+
+def _device_and_dtype() -> tuple[torch.device, torch.dtype]:
+    on_gpu = torch.cuda.is_available()
+    return torch.device("cuda" if on_gpu else "cpu"), torch.bfloat16 if on_gpu else torch.float32
+
+
+def _require_gpu() -> torch.device:
+    if not torch.cuda.is_available():
+        raise Skipped("no GPU")
+    return torch.device("cuda")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
