@@ -148,8 +148,8 @@ def test_settings_of_pods_with_gpus_reach_the_operator(default: list[dict[str, A
     assert (settings.gpu_runtime_class, settings.gpu_tolerations) == ("", ())
 
 
-@pytest.mark.parametrize(("settings", "cuda"), [((), "13"), (("trainerCuda=12",), "12")])
-def test_the_operator_is_told_the_cuda_of_the_trainer_image(settings: tuple[str, ...], cuda: str) -> None:
+@pytest.mark.parametrize(("settings", "cuda"), [((), "13"), (("trainerCuda=12", "servingGpuCuda=12"), "12")])
+def test_the_operator_is_told_the_cuda_of_its_images(settings: tuple[str, ...], cuda: str) -> None:
     (deployment,) = of_kind(render(*settings), "Deployment")
     variables = {
         each["name"]: each.get("value")
@@ -157,6 +157,8 @@ def test_the_operator_is_told_the_cuda_of_the_trainer_image(settings: tuple[str,
     }
     assert variables["TUNESMITH_TRAINER_CUDA"] == cuda
     assert read_settings([], {"TUNESMITH_TRAINER_CUDA": cuda}).trainer_cuda == int(cuda)
+    assert variables["TUNESMITH_SERVING_GPU_CUDA"] == cuda
+    assert read_settings([], {"TUNESMITH_SERVING_GPU_CUDA": cuda}).serving_gpu_cuda == int(cuda)
 
 
 @pytest.mark.parametrize(
@@ -223,4 +225,5 @@ def test_the_notes_name_the_images_and_the_driver(tmp_path: Path) -> None:
     assert "For training (CUDA 13): 580 or newer" in notes
     older = notes_of(tmp_path / "older", "trainerCuda=12")
     assert "For training (CUDA 12): 525 or newer" in older
-    assert "For serving: 580 or newer" in older
+    assert "For serving (CUDA 13): 580 or newer" in older
+    assert "For serving (CUDA 12): 525 or newer" in notes_of(tmp_path / "engine", "servingGpuCuda=12")

@@ -11,6 +11,7 @@ from training_memory.published_memory import LLAMA_3_1_8B
 
 from tunesmith.api import AdapterDeployment, FineTuneJob
 from tunesmith.api.adapterdeployment import Engine
+from tunesmith.api.common import Condition
 from tunesmith.cluster.controller import Controller
 from tunesmith.cluster.observe_adapterdeployment import observe_adapterdeployment
 from tunesmith.cluster.reconciler import Reader
@@ -124,6 +125,18 @@ def on_gpus(setting: Setting) -> AdapterDeployment:
     return setting.resource.model_copy(update={"spec": spec})
 
 
+def with_condition(deployment: AdapterDeployment, kind: str, reason: str) -> AdapterDeployment:
+    condition = Condition(
+        type=kind,
+        status="Unknown",
+        reason=reason,
+        observed_generation=deployment.metadata.generation,
+        last_transition_time=datetime(2030, 1, 1, tzinfo=UTC),
+    )
+    status = deployment.status.model_copy(update={"conditions": (condition,)})
+    return deployment.model_copy(update={"status": status})
+
+
 def add_preparation(setting: Setting, job: str) -> None:
     """The record that a job leaves once it has prepared its data."""
     owner = FineTuneJob.parse(fine_tune_job(job))
@@ -143,15 +156,21 @@ def fine_tune_job(name: str, model: str = "pvc://models/base") -> Body:
 
 
 @pytest.mark.parametrize("job", ["tune", "another"])
-async def test_sizes_come_from_a_job_on_the_same_base_model_and_then_nodes_are_read(job: str) -> None:
+async def test_nodes_are_read_once_for_drivers_and_again_with_sizes_from_a_job_on_the_base_model(
+    job: str,
+) -> None:
     setting = Setting(indexed=True)
     setting.controller.bodies.put(fine_tune_job("elsewhere", "pvc://models/other"))
     setting.controller.bodies.put(fine_tune_job(job))
     setting.add({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"}})
     observed = await observe_adapterdeployment(setting.reader, on_gpus(setting))
+    assert observed.records == ()
+    assert [node["metadata"]["name"] for node in observed.nodes or ()] == ["node"]
+    compared = with_condition(on_gpus(setting), "Fits", "NotEstimated")
+    observed = await observe_adapterdeployment(setting.reader, compared)
     assert (observed.records, observed.nodes) == ((), None)
     add_preparation(setting, job)
-    observed = await observe_adapterdeployment(setting.reader, on_gpus(setting))
+    observed = await observe_adapterdeployment(setting.reader, compared)
     assert find_base_model(observed.records) == LLAMA_3_1_8B
     assert [node["metadata"]["name"] for node in observed.nodes or ()] == ["node"]
 

@@ -98,6 +98,10 @@ async def test_nodes_and_sizes_of_the_model_are_read_until_an_evaluation_begins(
     assert [node["metadata"]["name"] for node in observed.gpu_nodes] == ["gpu"]
     on_cpu = await observe_evalrun(reader, EvalRun.parse(eval_run(compute={"gpus": 0})))
     assert on_cpu.gpu_nodes == ()
+    candidate = {"uri": "pvc://mine/adapter", "digest": f"sha256:{'a' * 64}"}
+    by_uri = eval_run(candidate=candidate, baseModel={"uri": "pvc://models/tiny"})
+    without_job = await observe_evalrun(reader, EvalRun.parse(by_uri))
+    assert [node["metadata"]["name"] for node in without_job.gpu_nodes] == ["gpu"]
 
 
 async def test_a_candidates_job_comes_from_memory(api: Any, reader: Reader) -> None:

@@ -10,7 +10,6 @@ from tunesmith_contract.shared_rules.answer_memory import (
     answer_memory,
     count_gpus_per_copy,
     count_rows,
-    usable_memory,
 )
 
 
@@ -48,8 +47,3 @@ def test_copies_take_the_gpus_with_which_they_are_fastest_together(
     sizes: list[int], per_copy: int | None
 ) -> None:
     assert count_gpus_per_copy(memory(), 2048, [size * GIB for size in sizes]) == per_copy
-
-
-def test_a_small_gpu_has_no_negative_memory() -> None:
-    assert usable_memory(0.1 * GIB) == 0
-    assert usable_memory(80 * GIB) == pytest.approx(74.8 * GIB)

@@ -67,3 +67,4 @@ def test_less_is_planned_with_than_programs_see(stated: int, seen: float) -> Non
 
 def test_memory_that_is_planned_with_is_never_negative() -> None:
     assert usable_memory(0) == 0
+    assert usable_memory(2**30 // 10) == 0

@@ -7,15 +7,25 @@ import pytest
 
 from tunesmith.decide.fit.gpus import find_obstacle
 from tunesmith.decide.fit.node_gpus import read_gpu
-from tunesmith.manifests.gpu_placement import OLD_CLOUD_GPUS, usable_node_requirements, with_requirements
+from tunesmith.manifests.environment import GPUNeeds
+from tunesmith.manifests.gpu_placement import (
+    FAMILIES,
+    OLD_CLOUD_GPUS,
+    usable_node_requirements,
+    with_requirements,
+)
 from tunesmith_contract.shared_rules.gpus import find_product
 
 DRIVERS = ("nvidia.com/cuda.driver-version.major", "nvidia.com/cuda.driver.major")
 
 
+def trainer(cuda: int | None) -> GPUNeeds:
+    return GPUNeeds("trainer image", (8, 0), cuda)
+
+
 def admits(cuda: int | None, labels: Mapping[str, str]) -> bool:
     """True if a node with these labels meets all requirements."""
-    requirements = usable_node_requirements(cuda)
+    requirements = usable_node_requirements(trainer(cuda))
     assert {each["operator"] for each in requirements} == {"NotIn"}
     return all(labels.get(each["key"]) not in each["values"] for each in requirements)
 
@@ -27,13 +37,30 @@ def test_nodes_are_excluded_by_the_driver_as_they_are_refused(
     driver: str, branch: int, cuda: int | None
 ) -> None:
     labels = {driver: str(branch)}
-    assert admits(cuda, labels) == (find_obstacle(read_gpu(labels), cuda) is None)
+    assert admits(cuda, labels) == (find_obstacle(read_gpu(labels), trainer(cuda)) is None)
 
 
 @pytest.mark.parametrize("major", range(3, 13))
 def test_nodes_are_excluded_by_compute_capability_as_they_are_refused(major: int) -> None:
     labels = {"nvidia.com/gpu.compute.major": str(major), "nvidia.com/gpu.compute.minor": "0"}
-    assert admits(13, labels) == (find_obstacle(read_gpu(labels), 13) is None)
+    assert admits(13, labels) == (find_obstacle(read_gpu(labels), trainer(13)) is None)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0)])
+def test_nodes_are_excluded_by_the_family_as_they_are_refused(name: str, capability: tuple[int, int]) -> None:
+    labels, needs = {"nvidia.com/gpu.family": name}, GPUNeeds("serving image", capability, 13)
+    (excluded,) = [
+        each["values"] for each in usable_node_requirements(needs) if each["key"] == "nvidia.com/gpu.family"
+    ]
+    assert (name not in excluded) == (find_obstacle(read_gpu(labels), needs) is None)
+
+
+def test_the_engine_is_not_kept_off_turing() -> None:
+    excluded = {each["key"]: each["values"] for each in usable_node_requirements(GPUNeeds("x", (7, 5), 13))}
+    assert "nvidia-tesla-t4" not in excluded["cloud.google.com/gke-accelerator"]
+    assert "nvidia-tesla-v100" in excluded["cloud.google.com/gke-accelerator"]
+    assert "7" not in excluded["nvidia.com/gpu.compute.major"]
 
 
 @pytest.mark.parametrize("name", OLD_CLOUD_GPUS)

@@ -37,7 +37,15 @@ from tunesmith_storage.errors import StorageError
 MESSAGE_LIMIT = 2048
 
 _MEMORY_CLASSES = frozenset({"OutOfMemoryError", "MemoryError"})
-_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "DefaultCPUAllocator", "killed by signal: Killed")
+#: On slices of GPUs, torch can't ask the driver for the memory of the process, and says that instead of the cause.
+_MIG_TEXT = "NVML_SUCCESS == r INTERNAL ASSERT FAILED"
+_MEMORY_TEXTS = (
+    "out of memory",
+    "can't allocate memory",
+    "DefaultCPUAllocator",
+    "killed by signal: Killed",
+    _MIG_TEXT,
+)
 _DISTRIBUTED_CLASSES = frozenset({"DistError", "DistBackendError", "DistNetworkError", "DistStoreError"})
 _DISTRIBUTED_TEXTS = ("NCCL", "gloo", "Connection closed by peer", "ProcessGroup")
 _MISSING_ON_HUB = frozenset(

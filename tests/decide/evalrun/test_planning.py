@@ -1,5 +1,6 @@
 """An EvalRun's way from waiting for its candidate to a verdict."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +22,7 @@ from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.evalrun.planning import assemble_evaluation, plan_evaluation
 from tunesmith.decide.plan import Patch, Plan
+from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord, build_result_config_map
 from tunesmith_contract.exit_codes import ExitCode
@@ -39,6 +41,7 @@ class World(SimulatedCluster):
         self.candidate = job
         self.candidate_config_maps: list[Body] = []
         self.nodes: tuple[Body, ...] = ()
+        self.environment = ENVIRONMENT
 
     def plan(self) -> Plan:
         run = EvalRun.parse(self.resource)
@@ -53,7 +56,7 @@ class World(SimulatedCluster):
             candidate_config_maps=self.candidate_config_maps,
             gpu_nodes=self.nodes,
         )
-        return plan_evaluation(run, seen, self.now, ENVIRONMENT)
+        return plan_evaluation(run, seen, self.now, self.environment)
 
     def config(self) -> EvaluateConfig:
         text = self.objects[("ConfigMap", "better-0f3c9d-inputs")]["data"]["run.json"]
@@ -296,9 +299,16 @@ def test_what_keeps_no_work_files_is_judged_in_the_jobs_workspace(place: str, ou
     assert opened.items() >= {"secret-workspace": "bucket", "secret-output": "registry"}.items()
 
 
-def on_gpus(gpus: int, mebibytes: str | None) -> World:
-    """An EvalRun of an 8B model on a node whose GPUs have so much memory."""
-    world = World(tuned(), compute={"gpus": gpus})
+def on_gpus(
+    gpus: int,
+    mebibytes: str | None,
+    nodes: tuple[Body, ...] | None = None,
+    environment: Environment = ENVIRONMENT,
+    **compute: Any,
+) -> World:
+    """An EvalRun of an 8B model on a node whose GPUs have so much memory, or on other nodes."""
+    world = World(tuned(), compute={"gpus": gpus, **compute})
+    world.environment = environment
     record = AttemptRecord(
         stage=Stage.PREPARE,
         attempt=1,
@@ -316,6 +326,8 @@ def on_gpus(gpus: int, mebibytes: str | None) -> World:
             "status": {"allocatable": {"nvidia.com/gpu": "16"}},
         },
     )
+    if nodes is not None:
+        world.nodes = nodes
     world.reconcile()
     return world
 
@@ -362,6 +374,78 @@ def test_the_condition_fits_says_how_the_gpus_are_used(
     world.forget_status()
     world.reconcile()
     assert world.condition("Fits")["message"] == fits["message"]
+
+
+OLD_DRIVER = {"nvidia.com/gpu.memory": "81559", "nvidia.com/cuda.driver-version.full": "535.274.02"}
+RESERVED = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
+
+
+def gpu_node(
+    labels: dict[str, str], name: str = "gpu-1", resource: str = "nvidia.com/gpu", **spec: Any
+) -> dict[str, Any]:
+    status = {"allocatable": {resource: "8"}}
+    return {"metadata": {"name": name, "labels": labels}, "spec": spec, "status": status}
+
+
+def started(world: World, *nodes: dict[str, Any]) -> World:
+    world.nodes = nodes
+    world.reconcile()
+    return world
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason", "message"),
+    [
+        (
+            OLD_DRIVER,
+            "DriverTooOld",
+            "driver 535.274.02, and CUDA 13 of the trainer image needs 580.65.06 or newer (gpu-1). Update the driver",
+        ),
+        (
+            {"nvidia.com/gpu.product": "Tesla-T4"},
+            "UnsupportedGPU",
+            "Tesla-T4 has compute capability 7.5, and the trainer image needs 8.0 or higher (gpu-1). GPUs with",
+        ),
+    ],
+)
+def test_nodes_that_can_not_be_used_refuse_it_before_its_pod_with_what_to_do(
+    labels: dict[str, str], reason: str, message: str
+) -> None:
+    world = started(World(tuned()), gpu_node(labels))
+    assert not world.children("Job")
+    fits = world.condition("Fits")
+    assert (fits["status"], fits["reason"]) == ("False", reason)
+    assert message in fits["message"]
+    assert "name other nodes in compute.template.nodeSelector, or write compute.gpuMemory" in fits["message"]
+    failure = world.status["failure"]
+    assert (failure["category"], failure["reason"]) == ("UserError", reason)
+    assert failure["message"] == fits["message"]
+
+
+def test_a_usable_node_and_memory_that_is_written_start_the_pod() -> None:
+    assert started(World(tuned()), gpu_node(OLD_DRIVER), gpu_node({}, "new")).children("Job")
+    announced = World(tuned(), compute={"gpus": 1, "gpuMemory": "80Gi"})
+    assert started(announced, gpu_node(OLD_DRIVER)).children("Job")
+
+
+def test_slices_tolerations_of_the_installation_and_shares_count() -> None:
+    resource = "nvidia.com/mig-3g.40gb"
+    sliced = on_gpus(1, "81559", gpuResource=resource)
+    assert "no node with 1 nvidia.com/mig-3g.40gb" in sliced.condition("Fits")["message"]
+    sliced = on_gpus(1, None, nodes=(gpu_node({}, resource=resource),), gpuResource=resource)
+    assert "a GPU has 35.3 GiB for it" in sliced.condition("Fits")["message"]
+    tainted = gpu_node({"nvidia.com/gpu.memory": "81559"}, taints=[RESERVED])
+    assert on_gpus(1, None, nodes=(tainted,)).condition("Fits")["reason"] == "GPUMemoryUnknown"
+    tolerating = replace(ENVIRONMENT, gpu_tolerations=({"key": "sku", "operator": "Exists"},))
+    assert on_gpus(1, None, nodes=(tainted,), environment=tolerating).condition("Fits")["reason"] == "Fits"
+    shared = gpu_node({"nvidia.com/gpu.memory": "81559", "nvidia.com/gpu.replicas": "4"})
+    assert "Up to 4 pods share a GPU" in on_gpus(1, None, nodes=(shared,)).condition("Fits")["message"]
+
+
+def test_memory_that_is_written_is_compared_without_a_node() -> None:
+    assert on_gpus(1, None, nodes=(), gpuMemory="80Gi").condition("Fits")["reason"] == "Fits"
+    unknown = on_gpus(1, None, nodes=()).condition("Fits")["message"]
+    assert "an autoscaler may add one): write compute.gpuMemory, such as 24Gi" in unknown
 
 
 def test_a_candidate_without_a_job_has_a_model_of_unknown_size() -> None:

@@ -14,6 +14,7 @@ from tunesmith.decide.fit.engine_fit import (
     token_bytes,
     weight_bytes,
 )
+from tunesmith.decide.fit.gpus import ReachableGPUs
 from tunesmith_contract.report import ModelReport
 
 GIB = 2**30
@@ -22,7 +23,7 @@ SETUP = EngineSetup(gpus=1, slots=8, rank=64)
 
 def judge(gibibytes: float, model: ModelReport = LLAMA_3_1_8B, setup: EngineSetup = SETUP) -> EngineFit:
     size = int(gibibytes * GIB)
-    return judge_engine(model, setup, size, size)
+    return judge_engine(model, setup, ReachableGPUs(memory=size, largest=size))
 
 
 def test_a_slot_holds_an_adapter_on_all_layers_and_the_vocabulary() -> None:
@@ -80,7 +81,7 @@ def test_weights_that_exceed_every_gpu_are_impossible_and_the_gpus_that_hold_the
 
 
 def test_one_large_enough_gpu_keeps_it_possible() -> None:
-    fit = judge_engine(LLAMA_3_1_8B, SETUP, 15 * 10**9, 80 * GIB)
+    fit = judge_engine(LLAMA_3_1_8B, SETUP, ReachableGPUs(memory=15 * 10**9, largest=80 * GIB))
     assert (fit.fits, fit.impossible) == (False, False)
 
 
@@ -91,9 +92,9 @@ def test_more_of_the_memory_may_be_given() -> None:
 
 
 def test_unknown_sizes_are_said_and_never_judged() -> None:
-    unknown = judge_engine(LLAMA_3_1_8B, SETUP, None, None)
-    assert (unknown.fits, unknown.gpu_memory_unknown) == (None, True)
-    assert "write engine.gpuMemory" in unknown.message
+    unknown = judge_engine(LLAMA_3_1_8B, SETUP, ReachableGPUs(note="Why it is unknown."))
+    assert (unknown.fits, unknown.reason) == (None, "GPUMemoryUnknown")
+    assert unknown.message == "The weights take about 15.0 GiB of each GPU. Why it is unknown."
     shapeless = LLAMA_3_1_8B.model_copy(update={"shape": None})
     assert judge(80, shapeless).fits is None
     assert judge(8, shapeless).impossible

@@ -7,6 +7,7 @@ import pytest
 from tunesmith.decide.fit.gpus import (
     describe_obstacles,
     fitting_nodes,
+    largest_memory,
     most_sharing,
     node_memory,
     resolve_gpu_memory,
@@ -14,10 +15,12 @@ from tunesmith.decide.fit.gpus import (
     smallest_memory,
     usable_nodes,
 )
+from tunesmith.manifests.environment import GPUNeeds
 from tunesmith_contract.shared_rules.gpus import find_product
 
 GIB = 2**30
 DRIVER = "nvidia.com/cuda.driver-version.full"
+TRAINER = GPUNeeds("trainer image", (8, 0), 13)
 PRODUCT = "nvidia.com/gpu.product"
 MIG = "nvidia.com/mig-3g.40gb"
 
@@ -40,6 +43,8 @@ def test_the_smallest_gpu_that_a_pod_may_get_counts() -> None:
         labeled({"nvidia.com/gpu.memory": "81920"}),
     )
     assert smallest_memory([small, large]) == 24 * GIB
+    assert largest_memory([small, large]) == 80 * GIB
+    assert largest_memory([large, labeled({})]) is None
     assert smallest_memory(fitting_nodes([small, large], {"pool": "a"})) == 24 * GIB
     assert smallest_memory([large, labeled({})]) is None
     assert smallest_memory([]) is None
@@ -158,33 +163,52 @@ def test_the_most_shared_gpu_counts() -> None:
 )
 def test_nodes_that_can_train(labels: dict[str, str], cuda: int | None, usable: bool) -> None:
     each = labeled(labels)
-    assert usable_nodes([each], cuda) == ([each] if usable else [])
-    assert (describe_obstacles([each], cuda) is None) == usable
+    needs = GPUNeeds("trainer image", (8, 0), cuda)
+    assert usable_nodes([each], needs) == ([each] if usable else [])
+    assert (describe_obstacles([each], needs) is None) == usable
 
 
 def test_obstacles_name_nodes_and_what_they_have() -> None:
     old = [labeled({DRIVER: "535.274.02"}, name=f"old-{number}") for number in range(5)]
     volta = labeled({PRODUCT: "Tesla-V100-SXM2-16GB"}, name="volta")
-    obstacle = describe_obstacles([*old, volta], 13)
+    obstacle = describe_obstacles([*old, volta], TRAINER)
     assert obstacle is not None
     assert obstacle.reason == "DriverTooOld"
     assert obstacle.message == (
         "driver 535.274.02, and CUDA 13 of the trainer image needs 580.65.06 or newer (old-0, old-1, old-2 and 2 "
-        "more); Tesla-V100-SXM2-16GB has compute capability 7.0, and training in bfloat16 needs 8.0 or higher (volta)"
+        "more); Tesla-V100-SXM2-16GB has compute capability 7.0, and the trainer image needs 8.0 or higher (volta)"
     )
-    alone = describe_obstacles([volta], 13)
+    alone = describe_obstacles([volta], TRAINER)
     assert alone is not None
     assert alone.reason == "UnsupportedGPU"
 
 
 def test_many_causes_are_cut_to_the_length_of_a_message() -> None:
     nodes = [labeled({DRIVER: f"535.{number}"}, name="n" * 250) for number in range(40)]
-    obstacle = describe_obstacles(nodes, 13)
+    obstacle = describe_obstacles(nodes, TRAINER)
     assert obstacle is not None
     assert obstacle.message.startswith("driver 535.0")
     assert len(obstacle.message) <= 1201
 
 
-def test_one_node_that_can_train_is_no_obstacle() -> None:
-    assert describe_obstacles([labeled({DRIVER: "535.1"}), labeled({DRIVER: "580.1"})], 13) is None
-    assert describe_obstacles([], 13) is None
+def test_nodes_that_can_be_used_have_no_obstacle() -> None:
+    obstacle = describe_obstacles(
+        [labeled({DRIVER: "535.1"}, name="old"), labeled({DRIVER: "580.1"})], TRAINER
+    )
+    assert obstacle is not None
+    assert obstacle.message.endswith("or newer (old)")
+    assert describe_obstacles([], TRAINER) is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "usable"),
+    [
+        ({PRODUCT: "Tesla-T4"}, True),
+        ({PRODUCT: "Tesla-V100-SXM2-32GB"}, False),
+        ({"nvidia.com/gpu.compute.major": "7", "nvidia.com/gpu.compute.minor": "0"}, False),
+        ({PRODUCT: "Tesla-T4", DRIVER: "550.90"}, False),
+    ],
+)
+def test_nodes_that_can_serve(labels: dict[str, str], usable: bool) -> None:
+    each = labeled(labels)
+    assert usable_nodes([each], GPUNeeds("serving image", (7, 5), 13)) == ([each] if usable else [])

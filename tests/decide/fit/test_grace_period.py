@@ -6,10 +6,10 @@ import pytest
 from training_memory.published_memory import LLAMA_3_1_8B, LLAMA_3_3_70B
 from training_memory.training_runs import make_run
 
+from tunesmith.decide.fit.checkpoint_size import checkpoint_bytes
 from tunesmith.decide.fit.grace_period import (
     LONGEST_SECONDS,
     SHORTEST_SECONDS,
-    checkpoint_bytes,
     training_grace_seconds,
 )
 from tunesmith_contract.report import ModelReport

@@ -13,7 +13,7 @@ from tunesmith.decide.fit.gpus import Obstacle, ReachableGPUs
 from tunesmith.decide.fit.memory import estimate
 from tunesmith.decide.fit.memory_fit import MAX_CHANGES, Fit, fit_free_settings, judge_fit
 from tunesmith_contract.exit_codes import FailureCategory
-from tunesmith_contract.report import DatasetReport, TokenStatistics
+from tunesmith_contract.report import DatasetReport, GPUReason, TokenStatistics
 from tunesmith_contract.run_config import Parallelism, TrainConfig
 from tunesmith_contract.shared_rules.gpus import PLANNED, RESERVED, usable_memory
 
@@ -110,7 +110,7 @@ def test_a_card_that_is_just_full_does_not_fit() -> None:
 
 
 def test_gpus_that_can_not_train_are_a_failure_whatever_their_memory() -> None:
-    obstacle = Obstacle(FineTuneJobReason.DRIVER_TOO_OLD, "The driver is too old.")
+    obstacle = Obstacle(GPUReason.DRIVER_TOO_OLD, "The driver is too old.")
     fit = judge_fit(LLAMA_3_1_8B, DATASET, make_run(), ReachableGPUs(memory=card(80), obstacle=obstacle))
     assert fit is not None
     assert fit.fits is False

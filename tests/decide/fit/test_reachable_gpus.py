@@ -1,4 +1,4 @@
-"""GPUs that a job may get: what is known of them before it asks for one, and what is said where nothing is."""
+"""GPUs that pods may get: what is known of them before one is requested, and what is said where nothing is."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ from simulation.simulated_cluster import fine_tune_job
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.fit.gpus import ReachableGPUs
-from tunesmith.decide.fit.reachable_gpus import find_reachable_gpus
+from tunesmith.decide.fit.reachable_gpus import GPURequest, find_reachable_gpus
+from tunesmith.manifests.environment import GPUNeeds
 
 GIB = 2**30
 DRIVER = "nvidia.com/cuda.driver-version.full"
@@ -17,24 +18,33 @@ def node(labels: dict[str, str], name: str = "n", resource: str = "nvidia.com/gp
     return {"metadata": {"name": name, "labels": labels}, "status": {"allocatable": {resource: "8"}}}
 
 
+def requested(**settings: Any) -> GPURequest:
+    compute = FineTuneJob.parse(fine_tune_job(compute={"gpusPerNode": 1} | settings)).spec.compute
+    return GPURequest(
+        compute.gpus_per_node, compute.gpu_resource, compute.gpu_memory, compute.template, "compute"
+    )
+
+
 def reach(*nodes: dict[str, Any], cuda: int | None = 13, **compute: Any) -> ReachableGPUs:
-    job = FineTuneJob.parse(fine_tune_job(compute={"gpusPerNode": 1} | compute))
-    return find_reachable_gpus(job.spec, nodes, cuda)
+    return find_reachable_gpus(requested(**compute), nodes, GPUNeeds("trainer image", (8, 0), cuda))
 
 
 def test_nodes_that_can_not_train_are_left_out() -> None:
     old = node(H100 | {DRIVER: "535.1", "nvidia.com/gpu.memory": "24576"}, "old")
     gpus = reach(node(H100), old)
     assert gpus.obstacle is None
-    assert gpus.memory == 81559 * 2**20
+    assert (gpus.memory, gpus.largest) == (81559 * 2**20, 81559 * 2**20)
+    assert gpus.left_out == (
+        "The pods are kept off nodes: driver 535.1, and CUDA 13 of the trainer image needs 580.65.06 or newer (old)."
+    )
 
 
-def test_no_node_that_can_train_is_said_with_what_to_do() -> None:
+def test_no_node_that_can_be_used_is_said_with_what_to_do() -> None:
     gpus = reach(node(H100 | {DRIVER: "535.274.02"}, "gpu-1"))
     assert gpus.obstacle is not None
     assert gpus.obstacle.reason == "DriverTooOld"
     assert gpus.obstacle.message == (
-        "No node that the pods may be scheduled to can train: driver 535.274.02, and CUDA 13 of the trainer image "
+        "No node that the pods may be scheduled to can be used: driver 535.274.02, and CUDA 13 of the trainer image "
         "needs 580.65.06 or newer (gpu-1). Update the driver of the nodes, install the trainer image for an older CUDA "
         "(docs/gpu.md), name other nodes in compute.template.nodeSelector, or write compute.gpuMemory, such as 24Gi, "
         "if an autoscaler adds other nodes."
@@ -47,7 +57,7 @@ def test_a_gpu_without_bfloat16_is_refused() -> None:
     obstacle = reach(node({"nvidia.com/gpu.product": "Tesla-T4"}, "gpu-1")).obstacle
     assert obstacle is not None
     assert obstacle.reason == "UnsupportedGPU"
-    assert "Tesla-T4 has compute capability 7.5, and training in bfloat16 needs 8.0 or higher (gpu-1)" in (
+    assert "Tesla-T4 has compute capability 7.5, and the trainer image needs 8.0 or higher (gpu-1)" in (
         obstacle.message
     )
 
@@ -92,10 +102,10 @@ def test_a_shared_gpu_is_said_to_be_shared() -> None:
 def test_tolerations_of_the_installation_count() -> None:
     taint = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
     tainted = node(H100) | {"spec": {"taints": [taint]}}
-    spec = FineTuneJob.parse(fine_tune_job(compute={"gpusPerNode": 1})).spec
-    assert find_reachable_gpus(spec, [tainted], 13).memory is None
+    needs = GPUNeeds("trainer image", (8, 0), 13)
+    assert find_reachable_gpus(requested(), [tainted], needs).memory is None
     tolerations = [{"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}]
-    assert find_reachable_gpus(spec, [tainted], 13, tolerations).memory == 81559 * 2**20
+    assert find_reachable_gpus(requested(), [tainted], needs, tolerations).memory == 81559 * 2**20
 
 
 def test_slices_are_found_by_their_resource() -> None:

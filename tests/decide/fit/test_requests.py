@@ -6,6 +6,7 @@ import pytest
 from training_memory.published_memory import LLAMA_3_1_8B, LLAMA_3_2_1B, LLAMA_3_3_70B
 from training_memory.training_runs import make_run
 
+from tunesmith.decide.fit.checkpoint_size import checkpoint_bytes
 from tunesmith.decide.fit.memory import adapter_parameters
 from tunesmith.decide.fit.requests import (
     adapter_bytes,
@@ -83,9 +84,37 @@ def test_offloaded_state_is_shared_by_the_nodes() -> None:
     alone = memory(LLAMA_3_1_8B, adapter=None, parallelism="ZeRO3", offload="All")
     optimizer = memory(LLAMA_3_1_8B, adapter=None, parallelism="ZeRO2", offload="Optimizer")
     shared = memory(LLAMA_3_1_8B, adapter=None, parallelism="ZeRO3", offload="All", nodes=4)
-    assert 27 * 8.03e9 / 2**30 < alone < 27 * 8.03e9 / 2**30 + 25
+    # 24 bytes of state, 3 of the weights, and 2 for gradients of 16 rows that are added up in float32.
+    assert 29 * 8.03e9 / 2**30 < alone < 29 * 8.03e9 / 2**30 + 25
     assert optimizer < alone
     assert shared < alone / 2
+
+
+@pytest.mark.parametrize(
+    ("parallelism", "offload", "more"),
+    [("ZeRO3", "All", 2), ("ZeRO3", "Optimizer", 2), ("ZeRO2", "Optimizer", 0)],
+)
+def test_gradients_of_many_rows_are_added_up_in_float32(parallelism: str, offload: str, more: int) -> None:
+    """The sums of bfloat16 take 2 bytes a weight; those of more than 8 rows on a device take 4 with ZeRO-3."""
+    few, many = (
+        memory(
+            LLAMA_3_1_8B,
+            adapter=None,
+            parallelism=parallelism,
+            offload=offload,
+            nodes=2,
+            gpusPerNode=1,
+            hyperparameters={"learningRate": 1e-4, "batchSize": rows, "microBatchSize": 4},
+        )
+        for rows in (16, 32)
+    )
+    assert many - few == pytest.approx(more * LLAMA_3_1_8B.parameters / 2 / 2**30, abs=1)
+
+
+def test_kept_checkpoints_in_a_bucket_take_the_disk_that_they_are_estimated_at() -> None:
+    run: dict[str, Any] = {"adapter": None, "output": "s3://bucket/x"}
+    five, two = (disk(**run, checkpoints={"everySteps": 10, "keep": keep}) for keep in (5, 2))
+    assert five - two == pytest.approx(3 * checkpoint_bytes(LLAMA_3_1_8B, make_run(**run)) / 2**30, abs=1)
 
 
 def test_an_adapter_on_a_small_card_fits_the_smallest_machines() -> None:

@@ -130,6 +130,101 @@ def test_weights_that_exceed_every_gpu_start_no_pod_until_a_larger_one_joins() -
     assert world.condition("Stalled")["status"] == "False"
 
 
+def labeled_node(name: str, labels: dict[str, str], **spec: Any) -> dict[str, Any]:
+    status = {"allocatable": {"nvidia.com/gpu": "8"}}
+    return {"metadata": {"name": name, "labels": labels}, "spec": spec, "status": status}
+
+
+OLD_DRIVER = {"nvidia.com/gpu.memory": "81559", "nvidia.com/cuda.driver-version.full": "535.274.02"}
+T4 = {"nvidia.com/gpu.product": "Tesla-T4"}
+V100 = {"nvidia.com/gpu.product": "Tesla-V100-SXM2-32GB"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason", "message"),
+    [
+        (
+            OLD_DRIVER,
+            "DriverTooOld",
+            "driver 535.274.02, and CUDA 13 of the serving image needs 580.65.06 or newer (old). Update the driver",
+        ),
+        (
+            V100,
+            "UnsupportedGPU",
+            "has compute capability 7.0, and the serving image needs 7.5 or higher (old). GPUs with",
+        ),
+    ],
+)
+@pytest.mark.parametrize("records", [(), (record_of(LLAMA_3_1_8B),)])
+def test_gpus_that_can_not_be_used_start_no_pod_until_others_join(
+    records: tuple[Any, ...], labels: dict[str, str], reason: str, message: str
+) -> None:
+    world = gpu_world(pods=0)
+    world.records, world.nodes = records, (labeled_node("old", labels),)
+    world.settle()
+    assert world.find("Deployment") is None
+    for kind in ("Fits", "Stalled", "Ready"):
+        assert world.condition(kind)["reason"] == reason
+    assert world.condition("Fits")["message"].startswith("No pod is started.")
+    assert message in world.condition("Fits")["message"]
+    assert "engine.template.nodeSelector, or write engine.gpuMemory" in world.condition("Fits")["message"]
+    assert world.plan.requeue_after == REFUSED_SECONDS
+    world.nodes = (*world.nodes, node_of(80, "new"))
+    world.settle()
+    assert world.find("Deployment") is not None
+    fits = world.condition("Fits")
+    assert (fits["status"], fits["reason"]) == (("True", "Fits") if records else ("Unknown", "NotEstimated"))
+    assert "The pods are kept off nodes: " in fits["message"]
+    assert world.condition("Stalled")["status"] == "False"
+    assert world.observe().nodes is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "cuda", "engine"),
+    [
+        (T4, 13, {}),
+        (OLD_DRIVER, 12, {}),
+        (OLD_DRIVER, 13, {"image": "registry/mine:1"}),
+        (OLD_DRIVER, 13, {"gpuMemory": "80Gi"}),
+    ],
+)
+def test_gpus_that_the_image_can_use_start_pods(
+    labels: dict[str, str], cuda: int, engine: dict[str, Any]
+) -> None:
+    world = gpu_world(pods=0, **engine)
+    world.environment = replace(ENVIRONMENT, serving_gpu_cuda=cuda)
+    world.nodes = (labeled_node("old", labels),)
+    world.settle()
+    assert world.find("Deployment") is not None
+
+
+def test_tolerations_of_the_installation_reach_nodes_and_pods_are_kept_off_unusable_ones() -> None:
+    world = gpu_world()
+    taint = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
+    labels = {"nvidia.com/gpu.memory": "81559", "nvidia.com/gpu.replicas": "2"}
+    world.records, world.nodes = (record_of(LLAMA_3_1_8B),), (labeled_node("gpu", labels, taints=[taint]),)
+    tolerations = ({"key": "sku", "operator": "Exists"},)
+    world.environment = replace(ENVIRONMENT, gpu_tolerations=tolerations)
+    world.settle()
+    assert world.condition("Fits")["status"] == "True"
+    assert "Up to 2 pods share a GPU" in world.condition("Fits")["message"]
+    deployment = world.find("Deployment")
+    assert deployment is not None
+    affinity = deployment["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+    (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    excluded = {each["key"]: each["values"] for each in term["matchExpressions"]}
+    assert "535" in excluded["nvidia.com/cuda.driver-version.major"]
+    assert excluded["nvidia.com/gpu.family"] == ["kepler", "maxwell", "pascal", "volta"]
+
+
+def test_pods_without_gpus_may_run_on_any_node() -> None:
+    world = World(build_adapter("one"), engine={"gpus": 0})
+    world.settle()
+    deployment = world.find("Deployment")
+    assert deployment is not None
+    assert "affinity" not in deployment["spec"]["template"]["spec"]
+
+
 @pytest.mark.parametrize(
     ("engine", "records", "nodes", "reason"),
     [

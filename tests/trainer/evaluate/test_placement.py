@@ -18,8 +18,8 @@ from tunesmith_contract.shared_rules.answer_memory import (
     AnswerMemory,
     answer_memory,
     count_rows,
-    usable_memory,
 )
+from tunesmith_contract.shared_rules.gpus import usable_memory
 from tunesmith_data.failures import InfrastructureError, StageError
 from tunesmith_data.models.torch_shape import build_skeleton, count_parameters, describe_shape
 from tunesmith_trainer.evaluate import models as models_module

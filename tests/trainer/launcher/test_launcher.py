@@ -99,6 +99,11 @@ FAILURES: list[tuple[str, ExitCode, str]] = [
     ("DataError('Rows', 'write y')", ExitCode.DATA_ERROR, "Rows"),
     ("MemoryError()", ExitCode.OUT_OF_MEMORY, "OutOfMemory"),
     ("RuntimeError('CUDA out of memory. Tried')", ExitCode.OUT_OF_MEMORY, "OutOfMemory"),
+    (
+        "RuntimeError('NVML_SUCCESS == r INTERNAL ASSERT FAILED at CUDACachingAllocator.cpp:1131, please report')",
+        ExitCode.OUT_OF_MEMORY,
+        "OutOfMemory",
+    ),
     ("type('OutOfMemoryError', (RuntimeError,), {})('x')", ExitCode.OUT_OF_MEMORY, "OutOfMemory"),
     ("type('DistNetworkError', (RuntimeError,), {})('x')", ExitCode.COMMUNICATION, "CommunicationLost"),
     ("RuntimeError('[gloo] Connection closed by peer')", ExitCode.COMMUNICATION, "CommunicationLost"),

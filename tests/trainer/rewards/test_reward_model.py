@@ -69,5 +69,10 @@ def test_only_a_reward_models_artifact_is_loaded(world: World, make: RowBuilders
     artifact = world.train(world.train_config(prepared)).training.artifact
     with pytest.raises(UserError, match="method reward"):
         load_reward_model(world.storage, artifact.uri, device="cpu")
+    (world.storage.artifact_folder(artifact.uri) / "adapter_model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="holds other files"):
+        load_reward_model(world.storage, artifact.uri, device="cpu")
+    with pytest.raises(UserError, match="method reward"):
+        load_reward_model(world.storage, artifact.uri, device="cpu", read_files=False)
     with pytest.raises(UserError, match="write its digest"):
         load_reward_model(world.storage, artifact.uri, digest="sha256:" + "0" * 64, device="cpu")

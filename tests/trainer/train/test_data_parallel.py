@@ -1,5 +1,6 @@
 """DDP on two gloo ranks with each method: no search for unused parameters, and none that is unused."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from tunesmith_data.models.rendering import Renderer
 from tunesmith_data.models.tokenizer import load_tokenizer, set_padding
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.rows.table.split import Split
-from tunesmith_trainer.train.arguments import uses_all_parameters
+from tunesmith_trainer.train.arguments import common_arguments, uses_all_parameters
 from tunesmith_trainer.train.context import TrainingContext
+from tunesmith_trainer.train.distributed.control_group import wait_for_all
 from tunesmith_trainer.train.kernels import Kernels
+from tunesmith_trainer.train.methods import online
 from tunesmith_trainer.train.methods.distillation import build_distillation_trainer
 from tunesmith_trainer.train.methods.online import build_grpo_trainer
 from tunesmith_trainer.train.methods.preference import build_dpo_trainer, build_kto_trainer
@@ -102,6 +105,43 @@ def test_each_method_trains_without_a_search_for_unused_parameters(models: Path,
 
     for found in run_ranks(work):
         assert found == dict.fromkeys(CASES, (False, STEPS))
+
+
+def test_one_rank_verifies_a_reward_model_and_the_others_wait(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pvc").mkdir()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    waiting, going_on, verified = (tmp_path / name for name in ("waiting", "going-on", "verified"))
+    reward = {"name": "judge", "model": {"uri": "pvc://rewards/judge"}}
+
+    def build_scorer(*_: Any, read_files: bool, **__: Any) -> Any:
+        if read_files:
+            while not (waiting.exists() or going_on.exists()):
+                os.sched_yield()
+            verified.touch()
+        return lambda batch: [0.0] * len(batch.prompts)
+
+    def work(rank: int) -> bool:
+        found = []
+
+        def wait() -> None:
+            waiting.touch()
+            wait_for_all()
+
+        def arguments(training: TrainingContext) -> dict[str, Any]:
+            found.append(verified.exists())
+            going_on.touch()
+            return common_arguments(training)
+
+        monkeypatch.setattr(online, "build_model_scorer", build_scorer)
+        monkeypatch.setattr(online, "wait_for_all", wait)
+        monkeypatch.setattr(online, "common_arguments", arguments)
+        run = context(models, tmp_path / str(rank), {"grpo": ONLINE | {"rewards": [reward]}}, PROMPTS, LORA)
+        build_grpo_trainer(run)
+        return all(found) and bool(found)
+
+    assert list(run_ranks(work)) == [True, True]
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 from tunesmith_contract.report import ModelShape
 
+from .gpus import usable_memory
+
 GIB = 2**30
 
 #: Bytes of a number in bfloat16 and in float32.
 BFLOAT16, FLOAT32 = 2, 4
-
-#: Part of a GPU's memory that never reaches a program: the driver's own, the CUDA context, fragments.
-UNUSABLE_SHARE, UNUSABLE_BYTES = 0.06, 0.4 * GIB
 
 #: Most items of a batch; more make a GPU hardly faster.
 MAX_ROWS = 256
@@ -68,15 +67,6 @@ def answer_memory(parameters: int, shape: ModelShape, stored_bytes: int | None =
         activations=float(BFLOAT16 * numbers + FLOAT32 * shape.hidden_size),
         logits=float((BFLOAT16 + 2 * FLOAT32) * shape.vocabulary_size),
     )
-
-
-def usable_memory(size: float) -> float:
-    """Bytes of a GPU that a program can use.
-
-    Args:
-        size: bytes of the GPU.
-    """
-    return max(0.0, size * (1 - UNUSABLE_SHARE) - UNUSABLE_BYTES)
 
 
 def count_rows(memory: AnswerMemory, tokens: int, sizes: Sequence[int]) -> int:

@@ -28,6 +28,8 @@ class Product:
 
 #: Compute capability from which GPUs multiply bfloat16, the type in which all runs on GPUs compute (Ampere).
 BFLOAT16_CAPABILITY = (8, 0)
+#: Compute capability from which the serving engine's kernels run (Turing): it can compute in float16 as well.
+ENGINE_CAPABILITY = (7, 5)
 
 #: The first Linux driver that runs programs of a CUDA release, by the release's major version (CUDA Toolkit release
 #: notes, "minor version compatibility").

@@ -194,7 +194,9 @@ class Engine(StrictModel):
     cache_volume: CacheVolume | None = Field(
         None,
         description="A PersistentVolumeClaim that keeps downloaded models and compiled kernels for later pods. If "
-        "unset, each pod downloads and compiles them again.",
+        "unset, each pod downloads and compiles them again. Use a ReadWriteMany claim with replicas above 1: only "
+        "pods on one node can mount a ReadWriteOnce claim, and further pods wait for GPUs of that node. The access "
+        "mode is not checked.",
     )
 
 

@@ -23,7 +23,7 @@ from .reasons import EvalRunPhase, Verdict
 from .rules import DIGEST_WITH_URI, Rule, exactly_one, keyed_by
 from .status import ArtifactRef, Cost, Failure
 from .uris import ArtifactUri
-from .values import Confidence, DigestString, Fraction, ItemName, Measured, Timestamp
+from .values import Confidence, DigestString, Fraction, GPUMemory, ItemName, Measured, Timestamp
 
 _CANDIDATE_SIDES = 2
 
@@ -183,7 +183,14 @@ class Gate(StrictModel):
 class EvalCompute(StrictModel):
     """Compute resources of the evaluation pod."""
 
-    rules = gpu_resource_rules("gpus")
+    rules = (
+        Rule(
+            "self.gpus > 0 || self.gpuMemory == 'Auto'",
+            "gpuMemory has no effect without GPUs: with gpus: 0, leave it out.",
+            field=".gpuMemory",
+        ),
+        *gpu_resource_rules("gpus"),
+    )
 
     gpus: int = Field(
         1,
@@ -193,6 +200,11 @@ class EvalCompute(StrictModel):
         "copy and answer its share of the items. A copy of a larger model is spread over several GPUs, which work one "
         "after the other: the condition Fits says how many a copy takes at least, and a multiple of it is used "
         "best. Set it to 0 to evaluate on CPUs only.",
+    )
+    gpu_memory: GPUMemory = Field(
+        "Auto",
+        description="The memory of one GPU, such as 24Gi. An evaluation that does not fit into it fails before it "
+        "requests a GPU. Auto: taken from the labels of the nodes that the pod may be scheduled to.",
     )
     gpu_resource: GPUResource = GPU_RESOURCE
     resources: Resources | None = Field(

@@ -31,6 +31,8 @@ async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
     few_shot = run.spec.few_shot_from.uri if run.spec.few_shot_from else None
     candidate = None if begun else _observe_candidate(reader, run)
     ready = candidate is not None and candidate.status.phase is FineTuneJobPhase.SUCCEEDED
+    # A candidate that a URI names waits for nothing.
+    named = ready or (not begun and run.spec.candidate.fine_tune_job_ref is None)
     uris = (*(suite.dataset.uri for suite in run.spec.suites), few_shot)
     return assemble_evaluation(
         run,
@@ -41,7 +43,7 @@ async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
         await observe_missing_config_maps(client, namespace, children, uris),
         await observe_mount_failures(client, namespace, children),
         await observe_children(client, "v1", "ConfigMap", candidate.metadata) if candidate and ready else (),
-        await observe_gpu_nodes(client) if ready and run.spec.compute.gpus else (),
+        await observe_gpu_nodes(client) if named and run.spec.compute.gpus else (),
     )
 
 

@@ -4,6 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith_contract.shared_rules.gpus import BFLOAT16_CAPABILITY, ENGINE_CAPABILITY
+
+
+@dataclass(frozen=True, slots=True)
+class GPUNeeds:
+    """Needs of an image of the GPUs that it runs on.
+
+    Attributes:
+        image: what the image is called in messages.
+        capability: lowest compute capability that it can use.
+        cuda: major version of CUDA that it is built for; None: unknown, so that drivers are not compared.
+    """
+
+    image: str
+    capability: tuple[int, int]
+    cuda: int | None
+
 
 @dataclass(frozen=True, slots=True)
 class Environment:
@@ -17,6 +34,7 @@ class Environment:
         serving_gpu_image: default image of serving pods with GPUs; empty: there is none.
         lost_pod_seconds: how long beyond its grace period a pod may take to end: its node may have gone silent.
         trainer_cuda: major version of CUDA that the default trainer image is built for.
+        serving_gpu_cuda: major version of CUDA that the default serving image for GPUs is built for.
         gpu_runtime_class: default RuntimeClass of pods with GPUs; empty: that of the node.
         gpu_tolerations: tolerations of all pods with GPUs, beside that of the taint ``nvidia.com/gpu``.
     """
@@ -28,9 +46,16 @@ class Environment:
     serving_gpu_image: str = ""
     lost_pod_seconds: float = 300.0
     trainer_cuda: int = 13
+    serving_gpu_cuda: int = 13
     gpu_runtime_class: str = ""
     gpu_tolerations: tuple[Mapping[str, Any], ...] = ()
 
-    def cuda_of(self, image: str) -> int | None:
-        """Major version of CUDA that a trainer image is built for; None for images other than the default one."""
-        return self.trainer_cuda if image == self.trainer_image else None
+    def trainer_needs(self, image: str) -> GPUNeeds:
+        """Needs of a trainer image; the CUDA of images other than the default one is unknown."""
+        cuda = self.trainer_cuda if image == self.trainer_image else None
+        return GPUNeeds("trainer image", BFLOAT16_CAPABILITY, cuda)
+
+    def serving_needs(self, image: str) -> GPUNeeds:
+        """Needs of a serving image; the CUDA of images other than the default one for GPUs is unknown."""
+        cuda = self.serving_gpu_cuda if image == self.serving_gpu_image else None
+        return GPUNeeds("serving image", ENGINE_CAPABILITY, cuda)

@@ -17,6 +17,7 @@ from .engine_container import (
     start_seconds,
 )
 from .environment import Environment
+from .gpu_placement import usable_node_requirements, with_requirements
 from .names import OWNER_UID_LABEL, STAGE_LABEL, Component, Owner, child_labels, child_metadata
 from .objects import KubernetesObject
 from .pods import (
@@ -103,6 +104,9 @@ def _build_pod(
     engine = deployment.spec.engine
     volumes, mounts = _build_volumes(deployment)
     placement = pod_placement(engine.template, [engine.gpu_resource] if engine.gpus else [], environment)
+    if engine.gpus:
+        requirements = usable_node_requirements(environment.serving_needs(image))
+        placement["affinity"] = with_requirements(placement.get("affinity"), requirements)
     return {
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         **placement,

@@ -149,7 +149,7 @@ def build_trainer_job(
     metadata["labels"] |= queue_labels(owner)
     spec = _pod_spec(owner, stage, attempt, pod, environment)
     if pod.gpus:
-        requirements = usable_node_requirements(environment.cuda_of(pod.image))
+        requirements = usable_node_requirements(environment.trainer_needs(pod.image))
         spec["affinity"] = with_requirements(spec.get("affinity"), requirements)
     template = {
         "metadata": _pod_metadata(child_labels(owner, stage, attempt), pod.template),

@@ -151,6 +151,7 @@ class Operator:
             trainer_cuda=self._settings.trainer_cuda,
             serving_image=self._settings.serving_image,
             serving_gpu_image=self._settings.serving_gpu_image,
+            serving_gpu_cuda=self._settings.serving_gpu_cuda,
             operator_url=self._settings.operator_url,
             ca_bundle=material.bundle,
             lost_pod_seconds=self._settings.lost_pod_seconds,

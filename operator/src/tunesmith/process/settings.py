@@ -37,6 +37,9 @@ class Settings(BaseModel):
         "tunesmith/serving-gpu:dev",
         description="default image of serving pods with GPUs; empty: there is none",
     )
+    serving_gpu_cuda: int = Field(
+        13, ge=12, le=13, description="major version of CUDA in that serving image for GPUs"
+    )
     service_name: str = Field("tunesmith", description="Service in front of the TLS port")
     service_port: int = Field(8443, description="port of that Service")
     tls_secret: str = Field("tunesmith-tls", description="Secret that keeps the operator's own certificates")

@@ -14,8 +14,8 @@ from tunesmith_contract.shared_rules.answer_memory import (
     AnswerMemory,
     answer_memory,
     count_gpus_per_copy,
-    usable_memory,
 )
+from tunesmith_contract.shared_rules.gpus import usable_memory
 from tunesmith_data.failures import StageError
 from tunesmith_data.models.inspection import load_config
 from tunesmith_data.models.torch_shape import build_skeleton, count_parameters, describe_shape

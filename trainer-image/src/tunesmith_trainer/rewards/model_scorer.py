@@ -8,8 +8,13 @@ from tunesmith_data.rewards.reward_function import Batch, Scorer
 from tunesmith_trainer.gpu.device import Device
 
 
-def build_model_scorer(name: str, spec: ModelReward, storage: Storage, *, device: Device) -> Scorer:
-    """Reward function of a verified reward-model artifact: one float per prompt and completion.
+def build_model_scorer(
+    name: str, spec: ModelReward, storage: Storage, *, device: Device, read_files: bool = True
+) -> Scorer:
+    """Reward function of a reward-model artifact: one float per prompt and completion.
+
+    Args:
+        read_files: verify the artifact's files; one of several workers is enough, if the others wait for it.
 
     Raises:
         UserError: the artifact is not a reward model, or its digest differs from the given one.
@@ -17,7 +22,9 @@ def build_model_scorer(name: str, spec: ModelReward, storage: Storage, *, device
     # Imported here: it imports torch, which takes seconds that a run without reward models can save.
     from .reward_model import load_reward_model
 
-    model = load_reward_model(storage, spec.uri, spec.base_model, spec.digest, device=device)
+    model = load_reward_model(
+        storage, spec.uri, spec.base_model, spec.digest, device=device, read_files=read_files
+    )
 
     def score(batch: Batch) -> list[float]:
         pairs = zip(batch.prompts, batch.arguments["completions"], strict=True)

@@ -58,9 +58,15 @@ class RewardScorer:
 
 
 def load_reward_model(
-    storage: Storage, uri: str, base: str | None = None, digest: str | None = None, *, device: Device
+    storage: Storage,
+    uri: str,
+    base: str | None = None,
+    digest: str | None = None,
+    *,
+    device: Device,
+    read_files: bool = True,
 ) -> RewardScorer:
-    """Load a reward model from its artifact, whose files are verified.
+    """Load a reward model from its artifact, whose manifest is verified.
 
     Args:
         storage: storage that resolves the URIs.
@@ -68,12 +74,15 @@ def load_reward_model(
         base: URI of the base model; by default the one that the artifact names.
         digest: expected digest of the artifact, if any.
         device: where it computes, in bfloat16 on a GPU.
+        read_files: verify the artifact's files as well, which reads all their bytes.
 
     Raises:
         UserError: the artifact is not a reward model, or its digest differs.
     """
     digest = digest or file_digest(storage.artifact_folder(uri) / MANIFEST_FILE)
-    folder, manifest = verified_artifact(AdapterSource(uri=uri, digest=digest), storage)
+    folder, manifest = verified_artifact(
+        AdapterSource(uri=uri, digest=digest), storage, read_files=read_files
+    )
     max_length = _max_length(manifest, uri)
     base_folder = storage.model_folder(base or manifest.lineage.base_model, weights=True)
     tokenizer = load_tokenizer(base_folder)

@@ -10,7 +10,7 @@ from tunesmith.api.reasons import EvalRunPhase, EvalRunReason, Verdict
 from tunesmith.decide.finetunejob.claims import CACHE_FIELD, cache_uri
 from tunesmith.decide.finetunejob.referenced_jobs import NotReady
 from tunesmith.decide.fit.evaluation_fit import judge_evaluation
-from tunesmith.decide.fit.gpus import fitting_nodes, smallest_memory
+from tunesmith.decide.fit.reachable_gpus import GPURequest, find_reachable_gpus
 from tunesmith.decide.fit.requests import evaluation_requests
 from tunesmith.decide.plan import Action, Create, Event, Plan, soonest
 from tunesmith.decide.run.attempts import advance, refuse
@@ -138,7 +138,7 @@ def _begin(run: EvalRun, observed: ObservedEvaluation, now: datetime, environmen
     if isinstance(config, Failure):
         step = refuse(run, Stage.EVALUATE, observed.children, config, now, EvalRunReason.CANDIDATE_FAILED)
         return _build_plan(run, None, (), step, observed, now)
-    fit = _judge_fit(run, observed)
+    fit = _judge_fit(run, observed, environment)
     if fit is not None and fit.fits is False:
         failure = Failure(category=FailureCategory.USER_ERROR, reason=fit.reason, message=fit.message)
         step = refuse(run, Stage.EVALUATE, observed.children, failure, now, fit.reason)
@@ -148,15 +148,13 @@ def _begin(run: EvalRun, observed: ObservedEvaluation, now: datetime, environmen
     return _evaluate(run, inputs, created, observed, now, environment)
 
 
-def _judge_fit(run: EvalRun, observed: ObservedEvaluation) -> FitVerdict | None:
-    """Memory verdict, before a GPU is requested."""
-    compute = run.spec.compute
-    template = compute.template
-    tolerations = [toleration.to_dict() for toleration in (template.tolerations or ())] if template else []
-    selector = template.node_selector if template else None
-    nodes = fitting_nodes(observed.gpu_nodes, selector, tolerations, compute.gpus)
+def _judge_fit(run: EvalRun, observed: ObservedEvaluation, environment: Environment) -> FitVerdict | None:
+    """Verdict on the GPUs and their memory, before one is requested."""
+    compute, needs = run.spec.compute, environment.trainer_needs(environment.trainer_image)
+    request = GPURequest(compute.gpus, compute.gpu_resource, compute.gpu_memory, compute.template, "compute")
+    gpus = find_reachable_gpus(request, observed.gpu_nodes, needs, environment.gpu_tolerations)
     answer_tokens = max(suite.max_new_tokens for suite in run.spec.suites)
-    return judge_evaluation(observed.base_model, compute.gpus, answer_tokens, smallest_memory(nodes))
+    return judge_evaluation(observed.base_model, compute.gpus, answer_tokens, gpus)
 
 
 def _inputs(

@@ -159,6 +159,12 @@ def _bounds(interval: Interval) -> tuple[str, str]:
     return decimal(interval.low), decimal(interval.high)
 
 
+#: Reasons for which a run is refused before its GPUs are requested.
+_REFUSED = frozenset(
+    {EvalRunReason.DOES_NOT_FIT, EvalRunReason.DRIVER_TOO_OLD, EvalRunReason.UNSUPPORTED_GPU}
+)
+
+
 def _conditions(view: EvaluationView, judgement: Judgement | None) -> list[ConditionUpdate]:
     return [*_progress_conditions(view, judgement), *_fit_conditions(view)]
 
@@ -166,9 +172,9 @@ def _conditions(view: EvaluationView, judgement: Judgement | None) -> list[Condi
 def _fit_conditions(view: EvaluationView) -> list[ConditionUpdate]:
     """Condition ``Fits`` of an evaluation on GPUs, from its inputs, or from the record where it was refused."""
     last = view.step.last_record(Stage.EVALUATE)
-    if view.inputs is None and last is not None and last.reason == EvalRunReason.DOES_NOT_FIT:
+    if view.inputs is None and last is not None and last.reason in _REFUSED:
         message = last.failure.message if last.failure else ""
-        return [ConditionUpdate(ConditionType.FITS, "False", EvalRunReason.DOES_NOT_FIT, message)]
+        return [ConditionUpdate(ConditionType.FITS, "False", last.reason, message)]
     fit = view.inputs.fit if view.inputs else None
     if fit is None:
         return []

@@ -9,7 +9,7 @@ from tunesmith.api.reasons import FineTuneJobPhase, FineTuneJobReason
 from tunesmith.decide.fit.admission import Admission, admit, is_judged, judge
 from tunesmith.decide.fit.estimate import Expected, expect_training
 from tunesmith.decide.fit.gpus import ReachableGPUs
-from tunesmith.decide.fit.reachable_gpus import find_reachable_gpus
+from tunesmith.decide.fit.reachable_gpus import GPURequest, find_reachable_gpus
 from tunesmith.decide.fit.requests import training_requests
 from tunesmith.decide.plan import Action, Create, Event, Plan, owned_by, soonest
 from tunesmith.decide.run.attempts import advance, refuse
@@ -177,8 +177,12 @@ def _run_training(
         return result.followed_by(
             Stage.TRAIN, refuse(job, Stage.TRAIN, children, failure, now, failure.reason)
         )
-    cuda = environment.cuda_of(inputs.image)
-    gpus = find_reachable_gpus(job.spec, observed.related.gpu_nodes, cuda, environment.gpu_tolerations)
+    compute, needs = job.spec.compute, environment.trainer_needs(inputs.image)
+    request = GPURequest(
+        compute.gpus_per_node, compute.gpu_resource, compute.gpu_memory, compute.template, "compute"
+    )
+    nodes, tolerations = observed.related.gpu_nodes, environment.gpu_tolerations
+    gpus = find_reachable_gpus(request, nodes, needs, tolerations)
     resolved, admission = _resolve_training(job, observed, inputs, report, gpus)
     result = replace(result, admission=admission)
     if isinstance(resolved, Failure):

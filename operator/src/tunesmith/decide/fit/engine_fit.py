@@ -6,9 +6,11 @@ adapter slots, which exist from the start for every layer, whatever the adapters
 
 from dataclasses import dataclass
 
+from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith_contract.report import Linear, ModelReport, ModelShape
 
 from .activations import COMPUTE, FLOAT
+from .gpus import ReachableGPUs
 from .memory import CONTEXT, QUANTIZED
 
 GIB = 2**30
@@ -66,41 +68,31 @@ class EngineMemory:
 
 @dataclass(frozen=True, slots=True)
 class EngineFit:
-    """Memory verdict on the engine.
+    """Verdict on the engine and its GPUs.
 
     Attributes:
         fits: None if the sizes of the model or the memory of the GPUs are unknown.
+        reason: reason of the condition ``Fits``.
         message: an explanation for people.
-        impossible: the weights alone exceed every GPU.
-        gpu_memory_unknown: the sizes of the model are known, but not the memory of the GPUs.
+        impossible: no GPU can be used, or the weights alone exceed every GPU: no pod is started.
     """
 
     fits: bool | None
+    reason: Reason
     message: str
     impossible: bool = False
-    gpu_memory_unknown: bool = False
 
 
-def judge_engine(
-    model: ModelReport, setup: EngineSetup, smallest: int | None, largest: int | None
-) -> EngineFit:
-    """Memory verdict on an engine that serves the model.
-
-    Args:
-        smallest, largest: bytes of the smallest and the largest GPU that the pods may get; None: unknown.
-    """
-    weights = weight_bytes(model) / setup.gpus
+def judge_engine(model: ModelReport, setup: EngineSetup, gpus: ReachableGPUs) -> EngineFit:
+    """Memory verdict on an engine that serves the model, on GPUs of which some can be used."""
+    weights, smallest, largest = weight_bytes(model) / setup.gpus, gpus.memory, gpus.largest
     if smallest is None or largest is None:
-        return EngineFit(
-            None,
-            f"The weights take about {_gibibytes(weights)} of each GPU. The memory of the GPUs is unknown, because no "
-            "label of the nodes that the pods may get says it: write engine.gpuMemory, such as 24Gi, to have it "
-            "compared.",
-            gpu_memory_unknown=True,
-        )
+        message = f"The weights take about {_gibibytes(weights)} of each GPU. {gpus.note}"
+        return EngineFit(None, Reason.GPU_MEMORY_UNKNOWN, message)
     if weights > largest:
         return EngineFit(
             False,
+            Reason.DOES_NOT_FIT,
             f"The weights of the model take {_gibibytes(weights)} of each of {setup.gpus} GPUs, but a GPU has only "
             f"{_gibibytes(largest)}. No pod is started: set engine.gpus to {_enough_gpus(model, largest)} or "
             "more, choose GPUs with more memory or a smaller model, or write engine.gpuMemory, such as 80Gi, if an "
@@ -110,6 +102,7 @@ def judge_engine(
     if model.shape is None or not model.shape.layers:
         return EngineFit(
             None,
+            Reason.NOT_ESTIMATED,
             f"The weights take about {_gibibytes(weights)} of each GPU; {_gibibytes(smallest)} are available. The "
             "sizes of the model's layers are unknown, so the memory of adapters and requests was not estimated.",
         )
@@ -168,13 +161,19 @@ def _judge_requests(model: ModelReport, shape: ModelShape, setup: EngineSetup, m
     wanted = setup.max_length if setup.max_length is not None else BLOCK
     if room < wanted:
         cause = f"a request of {wanted} tokens" if setup.max_length is not None else "any request"
-        return EngineFit(False, f"{needed}: that leaves no room for {cause}. {_advice(setup, room)}")
+        return EngineFit(
+            False, Reason.DOES_NOT_FIT, f"{needed}: that leaves no room for {cause}. {_advice(setup, room)}"
+        )
     limit = setup.max_length or model.max_position_embeddings
     if room < limit:
         return EngineFit(
-            True, f"{needed}. Requests are limited to about {room} tokens, where the model allows {limit}."
+            True,
+            Reason.FITS,
+            f"{needed}. Requests are limited to about {room} tokens, where the model allows {limit}.",
         )
-    return EngineFit(True, f"{needed}. The rest holds about {room} tokens of requests; one may have {limit}.")
+    return EngineFit(
+        True, Reason.FITS, f"{needed}. The rest holds about {room} tokens of requests; one may have {limit}."
+    )
 
 
 def _batch_bytes(shape: ModelShape, gpus: int, memory: int) -> float:

@@ -1,16 +1,12 @@
-"""Comparison of an evaluation with the memory of its GPUs."""
+"""Comparison of an evaluation with the GPUs that its pod may get, and their memory."""
 
 from tunesmith.api.reasons import EvalRunReason
 from tunesmith.manifests.run_snapshots import FitVerdict
 from tunesmith_contract.report import ModelReport
-from tunesmith_contract.shared_rules.answer_memory import (
-    GIB,
-    AnswerMemory,
-    answer_memory,
-    count_rows,
-    usable_memory,
-)
+from tunesmith_contract.shared_rules.answer_memory import GIB, AnswerMemory, answer_memory, count_rows
+from tunesmith_contract.shared_rules.gpus import usable_memory
 
+from .gpus import ReachableGPUs
 from .memory import QUANTIZED
 
 #: Largest value of ``compute.gpus`` of an EvalRun.
@@ -18,9 +14,9 @@ MAX_GPUS = 16
 
 
 def judge_evaluation(
-    model: ModelReport | None, gpus: int, answer_tokens: int, gpu_memory: int | None
+    model: ModelReport | None, gpus: int, answer_tokens: int, reachable: ReachableGPUs
 ) -> FitVerdict | None:
-    """Memory verdict on an evaluation, or None for one without GPUs.
+    """Verdict on an evaluation, or None for one without GPUs.
 
     Prompts are not known before the pod has read them, so the estimate is of the least memory that is needed.
 
@@ -28,10 +24,12 @@ def judge_evaluation(
         model: report on the base model; None: unknown.
         gpus: number of GPUs of the pod.
         answer_tokens: length of the longest answer.
-        gpu_memory: bytes of one GPU; None: unknown.
+        reachable: what is known of the GPUs that the pod may get.
     """
     if gpus == 0:
         return None
+    if reachable.obstacle is not None:
+        return FitVerdict(False, EvalRunReason(reachable.obstacle.reason), reachable.obstacle.message)
     memory = _memory_of(model) if model else None
     if memory is None:
         message = (
@@ -40,11 +38,11 @@ def judge_evaluation(
         )
         return FitVerdict(None, EvalRunReason.MODEL_SIZE_UNKNOWN, message)
     needed = memory.weights + memory.item(answer_tokens)
+    gpu_memory = reachable.memory
     if gpu_memory is None:
         message = (
-            f"The model takes at least {_gibibytes(needed)}. The memory of the GPUs is unknown: not every node that "
-            "the pod may be scheduled to has the label nvidia.com/gpu.memory, or there is no such node. The pod "
-            "compares both before it loads the model."
+            f"The model takes at least {_gibibytes(needed)}. {reachable.note} The pod compares both before it loads "
+            "the model."
         )
         return FitVerdict(None, EvalRunReason.GPU_MEMORY_UNKNOWN, message)
     fewest = _fewest_gpus(memory, answer_tokens, gpu_memory)
@@ -53,10 +51,10 @@ def judge_evaluation(
         remedy = "Choose" if fewest is None else f"Write compute.gpus: {fewest}, or choose"
         message = (
             f"The model takes at least {_gibibytes(needed)}, but {have}, and compute.gpus is {gpus}. {remedy} GPUs "
-            "with more memory."
+            f"with more memory. {reachable.note}"
         )
-        return FitVerdict(False, EvalRunReason.DOES_NOT_FIT, message)
-    message = f"The model takes at least {_gibibytes(needed)}, and {have}."
+        return FitVerdict(False, EvalRunReason.DOES_NOT_FIT, message.rstrip())
+    message = f"The model takes at least {_gibibytes(needed)}, and {have}. {reachable.note}".rstrip()
     if fewest > 1:
         message += (
             f" A copy of it is spread over at least {fewest} GPUs, which work one after the other: choose a number of "

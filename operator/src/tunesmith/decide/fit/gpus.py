@@ -1,13 +1,14 @@
-"""Nodes that a job with GPUs may be scheduled to, those of them that can train, and what their GPUs have in common."""
+"""Nodes that pods with GPUs may be scheduled to, those whose GPUs their image can use, and what they have in common."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.api.pod_settings import GPU_RESOURCE
-from tunesmith.api.reasons import FineTuneJobReason
 from tunesmith.api.values import AUTO, memory_bytes
-from tunesmith_contract.shared_rules.gpus import BFLOAT16_CAPABILITY, MINIMUM_DRIVERS, Product, minimum_branch
+from tunesmith.manifests.environment import GPUNeeds
+from tunesmith_contract.report import GPUReason
+from tunesmith_contract.shared_rules.gpus import MINIMUM_DRIVERS, Product, minimum_branch
 
 from .node_gpus import NodeGPU, labels_of, read_gpu
 
@@ -18,32 +19,36 @@ _MAX_CAUSES = 1200
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Cause for which a node's GPUs can't train.
+    """Cause for which an image can't use a node's GPUs.
 
     Attributes:
         reason: ``DriverTooOld`` or ``UnsupportedGPU``.
-        message: what the node has, and what training needs.
+        message: what the node has, and what the image needs.
     """
 
-    reason: FineTuneJobReason
+    reason: GPUReason
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReachableGPUs:
-    """GPUs that a job may get, as far as it is known before it asks for them.
+    """GPUs that pods may get, as far as it is known before they ask for them.
 
     Attributes:
         memory: bytes of the smallest of them, or of its share of one; None: unknown.
+        largest: bytes of the largest of them; None: unknown.
         product: the slowest of them; None: unknown.
         note: a sentence on their memory: why it is unknown, or that it is shared.
-        obstacle: why none of them can train, with a sentence that says what to do.
+        obstacle: why none of them can be used, with a sentence that says what to do.
+        left_out: a sentence on nodes that the pods are kept off, where there are others.
     """
 
     memory: int | None = None
+    largest: int | None = None
     product: Product | None = None
     note: str = ""
     obstacle: Obstacle | None = None
+    left_out: str = ""
 
 
 def fitting_nodes(
@@ -72,18 +77,15 @@ def fitting_nodes(
     ]
 
 
-def find_obstacle(gpu: NodeGPU, cuda: int | None) -> Obstacle | None:
-    """Cause for which a GPU can't train, as far as labels say.
-
-    Args:
-        cuda: major version of CUDA that the trainer image is built for; None: unknown.
-    """
-    if gpu.capability and gpu.capability < BFLOAT16_CAPABILITY:
+def find_obstacle(gpu: NodeGPU, needs: GPUNeeds) -> Obstacle | None:
+    """Cause for which an image can't use a GPU, as far as labels say."""
+    if gpu.capability and gpu.capability < needs.capability:
         message = (
-            f"{gpu.name or 'the GPU'} has compute capability {_version(gpu.capability)}, and training in bfloat16 "
-            f"needs {_version(BFLOAT16_CAPABILITY)} or higher"
+            f"{gpu.name or 'the GPU'} has compute capability {version_text(gpu.capability)}, and the {needs.image} "
+            f"needs {version_text(needs.capability)} or higher"
         )
-        return Obstacle(FineTuneJobReason.UNSUPPORTED_GPU, message)
+        return Obstacle(GPUReason.UNSUPPORTED_GPU, message)
+    cuda = needs.cuda
     if cuda is None:
         return None
     branch = gpu.driver.partition(".")[0]
@@ -93,35 +95,34 @@ def find_obstacle(gpu: NodeGPU, cuda: int | None) -> Obstacle | None:
         too_old, driver = gpu.cuda is not None and gpu.cuda < cuda, f"a driver for CUDA {gpu.cuda}"
     if not too_old:
         return None
-    message = f"{driver}, and CUDA {cuda} of the trainer image needs {MINIMUM_DRIVERS[cuda]} or newer"
-    return Obstacle(FineTuneJobReason.DRIVER_TOO_OLD, message)
+    message = f"{driver}, and CUDA {cuda} of the {needs.image} needs {MINIMUM_DRIVERS[cuda]} or newer"
+    return Obstacle(GPUReason.DRIVER_TOO_OLD, message)
 
 
 def usable_nodes(
-    nodes: Iterable[Mapping[str, Any]], cuda: int | None, resource: str = GPU_RESOURCE
+    nodes: Iterable[Mapping[str, Any]], needs: GPUNeeds, resource: str = GPU_RESOURCE
 ) -> list[Mapping[str, Any]]:
-    """Nodes whose GPUs can train, as far as labels say."""
-    return [node for node in nodes if find_obstacle(read_gpu(labels_of(node), resource), cuda) is None]
+    """Nodes whose GPUs the image can use, as far as labels say."""
+    return [node for node in nodes if find_obstacle(read_gpu(labels_of(node), resource), needs) is None]
 
 
 def describe_obstacles(
-    nodes: Sequence[Mapping[str, Any]], cuda: int | None, resource: str = GPU_RESOURCE
+    nodes: Iterable[Mapping[str, Any]], needs: GPUNeeds, resource: str = GPU_RESOURCE
 ) -> Obstacle | None:
-    """Obstacles of nodes none of which can train, with their names; None if there is no node, or one that can."""
+    """Obstacles of the nodes that have one, with their names; None if all nodes can be used."""
     names: dict[Obstacle, list[str]] = {}
     for node in nodes:
-        obstacle = find_obstacle(read_gpu(labels_of(node), resource), cuda)
-        if obstacle is None:
-            return None
-        names.setdefault(obstacle, []).append(node["metadata"]["name"])
+        obstacle = find_obstacle(read_gpu(labels_of(node), resource), needs)
+        if obstacle is not None:
+            names.setdefault(obstacle, []).append(node["metadata"]["name"])
     if not names:
         return None
     causes = "; ".join(f"{obstacle.message} ({_listed(each)})" for obstacle, each in names.items())
     if len(causes) > _MAX_CAUSES:
         causes = f"{causes[:_MAX_CAUSES]}…"
     # A driver can be replaced, so it is the reason if it is the obstacle of any node.
-    driver = any(obstacle.reason is FineTuneJobReason.DRIVER_TOO_OLD for obstacle in names)
-    reason = FineTuneJobReason.DRIVER_TOO_OLD if driver else FineTuneJobReason.UNSUPPORTED_GPU
+    driver = any(obstacle.reason is GPUReason.DRIVER_TOO_OLD for obstacle in names)
+    reason = GPUReason.DRIVER_TOO_OLD if driver else GPUReason.UNSUPPORTED_GPU
     return Obstacle(reason, causes)
 
 
@@ -132,9 +133,12 @@ def node_memory(node: Mapping[str, Any], resource: str = GPU_RESOURCE) -> int | 
 
 def smallest_memory(nodes: Iterable[Mapping[str, Any]], resource: str = GPU_RESOURCE) -> int | None:
     """Bytes of the smallest GPU of the nodes, or None if that of any node is unknown."""
-    sizes = [node_memory(node, resource) for node in nodes]
-    known_sizes = [size for size in sizes if size is not None]
-    return min(known_sizes) if sizes and len(known_sizes) == len(sizes) else None
+    return min(_memories(nodes, resource), default=None)
+
+
+def largest_memory(nodes: Iterable[Mapping[str, Any]], resource: str = GPU_RESOURCE) -> int | None:
+    """Bytes of the largest GPU of the nodes, or None if that of any node is unknown."""
+    return max(_memories(nodes, resource), default=None)
 
 
 def slowest_product(nodes: Iterable[Mapping[str, Any]], resource: str = GPU_RESOURCE) -> Product | None:
@@ -154,6 +158,18 @@ def most_sharing(nodes: Iterable[Mapping[str, Any]], resource: str = GPU_RESOURC
 def resolve_gpu_memory(setting: str, observed: int | None) -> int | None:
     """Bytes of one GPU by ``compute.gpuMemory``, or as observed on the nodes with Auto; None: unknown."""
     return observed if setting == AUTO else memory_bytes(setting)
+
+
+def version_text(capability: tuple[int, int]) -> str:
+    """A compute capability as it is written, such as 8.0."""
+    return ".".join(map(str, capability))
+
+
+def _memories(nodes: Iterable[Mapping[str, Any]], resource: str) -> list[int]:
+    """Bytes of one GPU of each node; empty if that of any node is unknown."""
+    sizes = [node_memory(node, resource) for node in nodes]
+    known_sizes = [size for size in sizes if size is not None]
+    return known_sizes if len(known_sizes) == len(sizes) else []
 
 
 def _allocatable(node: Mapping[str, Any], resource: str) -> int:
@@ -177,10 +193,6 @@ def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
     return toleration["key"] == taint.get("key") and (
         exists or toleration.get("value", "") == taint.get("value", "")
     )
-
-
-def _version(capability: tuple[int, int]) -> str:
-    return ".".join(map(str, capability))
 
 
 def _listed(names: Sequence[str]) -> str:

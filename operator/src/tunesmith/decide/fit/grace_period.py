@@ -3,10 +3,10 @@
 from math import ceil
 
 from tunesmith_contract.report import ModelReport
-from tunesmith_contract.run_config import AdapterType, Parallelism, TrainConfig
+from tunesmith_contract.run_config import Parallelism, TrainConfig
 from tunesmith_contract.uris import MOUNTED, parse_uri
 
-from .memory import adapter_parameters
+from .checkpoint_size import checkpoint_bytes
 
 #: A step, the other pods, and the report.
 SHORTEST_SECONDS = 120
@@ -18,10 +18,6 @@ WRITING = 0.5e9
 #: Bytes a second of SHA-256 on a core without instructions for it, as in many machines with A100 GPUs.
 DIGESTING = 0.5e9
 
-#: Bytes of a trained parameter: two moments and the weight, in float32 or in 16 bits; with DeepSpeed the float32 copy
-#: and its moments, the 16-bit weights, and once more the weights of all GPUs together.
-STATE, HALF_STATE, DIVIDED_STATE = 12, 6, 16
-
 
 def training_grace_seconds(model: ModelReport | None, run: TrainConfig) -> int:
     """Seconds from SIGTERM to SIGKILL; the shortest if the size of the model is unknown."""
@@ -30,18 +26,3 @@ def training_grace_seconds(model: ModelReport | None, run: TrainConfig) -> int:
     copies = 1 if parse_uri(run.workspace or run.output).scheme in MOUNTED else 2
     seconds = SHORTEST_SECONDS + copies * size / WRITING + size / (DIGESTING * ranks)
     return min(ceil(seconds), LONGEST_SECONDS)
-
-
-def checkpoint_bytes(model: ModelReport, run: TrainConfig) -> int:
-    """Bytes of a checkpoint, which all pods write together; 0 if unknown."""
-    trained, adapter = _trained_parameters(model, run), run.adapter
-    if run.parallelism is not Parallelism.DDP:
-        return DIVIDED_STATE * trained
-    quantized = adapter is not None and adapter.type is AdapterType.QLORA
-    return (HALF_STATE if quantized else STATE) * trained
-
-
-def _trained_parameters(model: ModelReport, run: TrainConfig) -> int:
-    if run.adapter is None:
-        return model.parameters
-    return adapter_parameters(model.shape, run.adapter) if model.shape else 0

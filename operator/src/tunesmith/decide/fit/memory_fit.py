@@ -77,7 +77,7 @@ def judge_fit(
         return None
     memory, total = estimate(model, run, dataset.tokens.max), gpus.memory
     if gpus.obstacle is not None:
-        return Fit(False, gpus.obstacle.reason, memory, total, gpus.obstacle.message)
+        return Fit(False, FineTuneJobReason(gpus.obstacle.reason), memory, total, gpus.obstacle.message)
     unknown = FineTuneJobReason.GPU_MEMORY_UNKNOWN
     if memory is None:
         message = "The sizes of the model are unknown, so its memory was not estimated."

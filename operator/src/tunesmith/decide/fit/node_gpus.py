@@ -14,6 +14,8 @@ from tunesmith.manifests.gpu_placement import (
     CAPABILITY_LABELS,
     CUDA_LABELS,
     DRIVER_LABELS,
+    FAMILIES,
+    FAMILY_LABEL,
     GKE_LABEL,
 )
 from tunesmith_contract.shared_rules.gpus import Product, find_product
@@ -24,7 +26,6 @@ GIB, MIB = 2**30, 2**20
 _AWS_MEMORY_LABELS = ("karpenter.k8s.aws/instance-gpu-memory", "eks.amazonaws.com/instance-gpu-memory")
 _GKE_PARTITION_LABEL = "cloud.google.com/gke-gpu-partition-size"
 _GKE_SHARED_LABEL = "cloud.google.com/gke-max-shared-clients-per-gpu"
-_FAMILY_LABEL = "nvidia.com/gpu.family"
 _MACHINE_LABEL = "node.kubernetes.io/instance-type"
 
 #: Full version of the driver, newer name first.
@@ -38,12 +39,6 @@ _AWS_FAMILIES = {
 }  # fmt: skip
 #: Azure machines for computing; those of the NV series have parts of GPUs.
 _AZURE = re.compile(r"standard_n[cd]", re.IGNORECASE)
-
-#: Lowest compute capability of a family of GPUs, as feature discovery names it.
-_FAMILIES = {
-    "kepler": (3, 0), "maxwell": (5, 0), "pascal": (6, 0), "volta": (7, 0), "turing": (7, 5), "ampere": (8, 0),
-    "ada-lovelace": (8, 9), "hopper": (9, 0), "blackwell": (10, 0),
-}  # fmt: skip
 
 #: A slice of a GPU (MIG), such as ``3g.40gb``: sevenths of its multiprocessors, and gigabytes of its memory.
 _SLICE = re.compile(r"\b(\d)g\.(\d+)gb")
@@ -125,7 +120,7 @@ def _capability(labels: Mapping[str, str], product: Product | None) -> tuple[int
     major, minor = (_number(labels.get(label, "")) for label in CAPABILITY_LABELS)
     if major is not None:
         return major, minor or 0
-    return product.capability if product else _FAMILIES.get(labels.get(_FAMILY_LABEL, ""))
+    return product.capability if product else FAMILIES.get(labels.get(FAMILY_LABEL, ""))
 
 
 def _machine_gpu(labels: Mapping[str, str]) -> str:

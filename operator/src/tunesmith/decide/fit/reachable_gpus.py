@@ -1,100 +1,116 @@
-"""GPUs that a FineTuneJob may get: of the nodes that its pods may be scheduled to, or that its node selector names."""
+"""GPUs that pods may get: of the nodes that they may be scheduled to, or that their node selector names."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.api.finetunejob import FineTuneJobSpec
-from tunesmith.api.reasons import FineTuneJobReason
+from tunesmith.api.common import PodTemplate
 from tunesmith.api.values import AUTO
+from tunesmith.manifests.environment import GPUNeeds
+from tunesmith_contract.report import GPUReason
 
 from .gpus import (
     Obstacle,
     ReachableGPUs,
     describe_obstacles,
     fitting_nodes,
+    largest_memory,
     most_sharing,
     resolve_gpu_memory,
     slowest_product,
     smallest_memory,
     usable_nodes,
+    version_text,
 )
 
-_WRITE_MEMORY = "write compute.gpuMemory, such as 24Gi, to have it compared."
-_OTHER_NODES = (
-    "name other nodes in compute.template.nodeSelector, or write compute.gpuMemory, such as 24Gi, if an autoscaler "
-    "adds other nodes."
-)
-_ADVICE = {
-    FineTuneJobReason.DRIVER_TOO_OLD: "Update the driver of the nodes, install the trainer image for an older CUDA "
-    f"(docs/gpu.md), {_OTHER_NODES}",
-    FineTuneJobReason.UNSUPPORTED_GPU: f"GPUs from NVIDIA's Ampere on can be used: {_OTHER_NODES}",
-}
+
+@dataclass(frozen=True, slots=True)
+class GPURequest:
+    """GPUs that each pod requests, and where the pods may be scheduled, as a resource's spec says.
+
+    Attributes:
+        gpus: number of GPUs of each pod.
+        resource: the resource that stands for a GPU or a slice of one.
+        memory: memory of one GPU, such as ``24Gi``, or ``Auto``.
+        template: scheduling of the pods.
+        field: the field with these settings, ``compute`` or ``engine``.
+    """
+
+    gpus: int
+    resource: str
+    memory: str
+    template: PodTemplate | None
+    field: str
+
+    @property
+    def selector(self) -> Mapping[str, str]:
+        """Labels that a node must have."""
+        return (self.template.node_selector if self.template else None) or {}
+
+    @property
+    def tolerations(self) -> list[dict[str, Any]]:
+        """Tolerations of the pods, as written."""
+        return [each.to_dict() for each in (self.template.tolerations or ())] if self.template else []
 
 
 def find_reachable_gpus(
-    spec: FineTuneJobSpec,
+    request: GPURequest,
     nodes: Iterable[Mapping[str, Any]],
-    cuda: int | None,
+    needs: GPUNeeds,
     tolerations: Iterable[Mapping[str, Any]] = (),
 ) -> ReachableGPUs:
-    """GPUs that the training pods may get.
+    """GPUs that the pods may get.
 
-    Nodes that can't train are left out: the pods are kept off them. Where there are no others, training is refused,
-    unless ``compute.gpuMemory`` says that other nodes will be there.
+    Nodes whose GPUs the image can't use are left out: the pods are kept off them. Where there are no others, the pods
+    are refused, unless the memory that is written says that other nodes will be there.
 
     Args:
         nodes: nodes of the cluster.
-        cuda: major version of CUDA that the trainer image is built for; None: unknown.
-        tolerations: those of all pods with GPUs, besides those of the job.
+        needs: what the pods' image needs.
+        tolerations: those of all pods with GPUs, besides those of the request.
     """
-    compute = spec.compute
-    if compute.gpus_per_node == 0:
+    if request.gpus == 0:
         return ReachableGPUs()
-    fitting = _fitting_nodes(spec, nodes, tolerations) or _selected_node(spec)
-    usable = usable_nodes(fitting, cuda, compute.gpu_resource)
-    memory = resolve_gpu_memory(compute.gpu_memory, smallest_memory(usable, compute.gpu_resource))
-    cause = describe_obstacles(fitting, cuda, compute.gpu_resource) if compute.gpu_memory == AUTO else None
+    tolerated = [*request.tolerations, *tolerations]
+    fitting = fitting_nodes(nodes, request.selector, tolerated, request.gpus, request.resource)
+    fitting = fitting or _selected_node(request)
+    usable = usable_nodes(fitting, needs, request.resource)
+    memory = resolve_gpu_memory(request.memory, smallest_memory(usable, request.resource))
+    largest = resolve_gpu_memory(request.memory, largest_memory(usable, request.resource))
+    cause = describe_obstacles(fitting, needs, request.resource) if request.memory == AUTO else None
     return ReachableGPUs(
         memory=memory,
-        product=slowest_product(usable, compute.gpu_resource),
-        note=_describe_memory(spec, usable, memory),
-        obstacle=_with_advice(cause) if cause else None,
+        largest=largest,
+        product=slowest_product(usable, request.resource),
+        note=_describe_memory(request, usable, memory),
+        obstacle=_with_advice(cause, request, needs) if cause and not usable else None,
+        left_out=f"The pods are kept off nodes: {cause.message}." if cause and usable else "",
     )
 
 
-def _fitting_nodes(
-    spec: FineTuneJobSpec, nodes: Iterable[Mapping[str, Any]], tolerations: Iterable[Mapping[str, Any]]
-) -> list[Mapping[str, Any]]:
-    """Nodes that the training pods may be scheduled to."""
-    compute, template = spec.compute, spec.compute.template
-    written = [toleration.to_dict() for toleration in (template.tolerations or ())] if template else []
-    selector = template.node_selector if template else None
-    tolerated = [*written, *tolerations]
-    return fitting_nodes(nodes, selector, tolerated, compute.gpus_per_node, compute.gpu_resource)
-
-
-def _selected_node(spec: FineTuneJobSpec) -> list[Mapping[str, Any]]:
+def _selected_node(request: GPURequest) -> list[Mapping[str, Any]]:
     """A node that an autoscaler would add, by the labels that it must have; none without a node selector."""
-    template = spec.compute.template
-    selector = template.node_selector if template else None
-    return [{"metadata": {"name": "compute.template.nodeSelector", "labels": selector}}] if selector else []
+    name = f"{request.field}.template.nodeSelector"
+    return [{"metadata": {"name": name, "labels": request.selector}}] if request.selector else []
 
 
-def _describe_memory(spec: FineTuneJobSpec, usable: list[Mapping[str, Any]], memory: int | None) -> str:
+def _describe_memory(request: GPURequest, usable: list[Mapping[str, Any]], memory: int | None) -> str:
     """Sentence on the memory of the GPUs; empty if there is nothing to say."""
-    compute = spec.compute
-    if compute.gpu_memory != AUTO:
+    if request.memory != AUTO:
         return ""
     if memory is None:
         if any("status" in node for node in usable):
-            return (
-                f"The memory of the GPUs is unknown, because no label of their nodes says it: {_WRITE_MEMORY}"
+            cause = "no label of their nodes says it"
+        else:
+            cause = (
+                f"no node with {request.gpus} {request.resource} that the pods may be scheduled to is there (an "
+                "autoscaler may add one)"
             )
         return (
-            f"The memory of the GPUs is unknown, because no node with {compute.gpus_per_node} {compute.gpu_resource} "
-            f"that the pods may be scheduled to is there (an autoscaler may add one): {_WRITE_MEMORY}"
+            f"The memory of the GPUs is unknown, because {cause}: write {request.field}.gpuMemory, such as 24Gi, to "
+            "have it compared."
         )
-    pods = most_sharing(usable, compute.gpu_resource)
+    pods = most_sharing(usable, request.resource)
     return (
         f"Up to {pods} pods share a GPU; each is taken to use an equal part of its memory."
         if pods > 1
@@ -102,6 +118,15 @@ def _describe_memory(spec: FineTuneJobSpec, usable: list[Mapping[str, Any]], mem
     )
 
 
-def _with_advice(cause: Obstacle) -> Obstacle:
-    message = f"No node that the pods may be scheduled to can train: {cause.message}. {_ADVICE[cause.reason]}"
+def _with_advice(cause: Obstacle, request: GPURequest, needs: GPUNeeds) -> Obstacle:
+    """The obstacle of all nodes, with what to do."""
+    field = request.field
+    if cause.reason is GPUReason.DRIVER_TOO_OLD:
+        advice = f"Update the driver of the nodes, install the {needs.image} for an older CUDA (docs/gpu.md),"
+    else:
+        advice = f"GPUs with compute capability {version_text(needs.capability)} or higher can be used:"
+    message = (
+        f"No node that the pods may be scheduled to can be used: {cause.message}. {advice} name other nodes in "
+        f"{field}.template.nodeSelector, or write {field}.gpuMemory, such as 24Gi, if an autoscaler adds other nodes."
+    )
     return Obstacle(cause.reason, message)

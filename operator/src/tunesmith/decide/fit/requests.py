@@ -17,9 +17,11 @@ from tunesmith_contract.run_config import (
     Parallelism,
     TrainConfig,
 )
+from tunesmith_contract.shared_rules.defaults import accumulates_in_float32
 from tunesmith_contract.uris import MOUNTED, Scheme, parse_uri
 
-from .memory import QUANTIZED, adapter_parameters
+from .checkpoint_size import checkpoint_bytes, trained_parameters
+from .memory import QUANTIZED
 
 GIB = 2**30
 
@@ -174,7 +176,11 @@ def _offloaded_bytes(model: ModelReport, run: TrainConfig) -> float:
     if run.offload is Offload.NONE:
         return 0.0
     weights = OFFLOADED_WEIGHTS * model.parameters if run.offload is Offload.ALL else 0.0
-    return (OFFLOADED_STATE * _trained(model, run) + weights) / run.nodes
+    devices = run.nodes * run.gpus_per_node
+    # ZeRO-3 adds up gradients in host memory. The estimate has room for sums in 16 bits; float32 takes twice that.
+    in_float32 = accumulates_in_float32(run.hyperparameters.batch_size // max(1, devices))
+    sums = FULL - HALF if run.parallelism is Parallelism.ZERO3 and in_float32 else 0
+    return ((OFFLOADED_STATE + sums) * trained_parameters(model, run) + weights) / run.nodes
 
 
 def _training_disk(model: ModelReport, run: TrainConfig, cached: bool) -> float:
@@ -183,8 +189,7 @@ def _training_disk(model: ModelReport, run: TrainConfig, cached: bool) -> float:
     fetched = FETCHED * HALF * model.parameters * sum(_is_fetched(uri, cached) for uri in models)
     if not _is_fetched(run.workspace or run.output, cached=False):
         return fetched
-    state = OPTIMIZER_STATE + (0 if run.parallelism is Parallelism.DDP else FULL)
-    checkpoints = (run.checkpoints.keep + 1) * state * _trained(model, run)
+    checkpoints = (run.checkpoints.keep + 1) * checkpoint_bytes(model, run)
     return fetched + checkpoints + _exported_bytes(model, run)
 
 
@@ -192,7 +197,7 @@ def _exported_bytes(model: ModelReport, run: TrainConfig) -> float:
     """Bytes of the artifacts before they are published; GGUF is converted from a whole model."""
     gguf = GGUF * model.parameters if OutputFormat.GGUF in run.formats else 0.0
     whole = run.adapter is None or gguf or OutputFormat.MERGED in run.formats
-    return gguf + (HALF * model.parameters if whole else HALF * _trained(model, run))
+    return gguf + (HALF * model.parameters if whole else HALF * trained_parameters(model, run))
 
 
 def _further_models(run: TrainConfig) -> Iterable[str]:
@@ -201,13 +206,6 @@ def _further_models(run: TrainConfig) -> Iterable[str]:
     if distillation and distillation.teacher.uri:
         yield distillation.teacher.uri
     yield from (reward.model.uri for reward in run.method.rewards if reward.model)
-
-
-def _trained(model: ModelReport, run: TrainConfig) -> int:
-    """Number of trained parameters."""
-    if run.adapter is None:
-        return model.parameters
-    return adapter_parameters(model.shape, run.adapter) if model.shape else 0
 
 
 def _weight(model: ModelReport) -> float:

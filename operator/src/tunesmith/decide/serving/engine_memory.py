@@ -1,19 +1,21 @@
-"""Condition ``Fits`` of an AdapterDeployment: memory that the engine needs, beside that of the GPUs."""
+"""Condition ``Fits`` of an AdapterDeployment: GPUs that the engine can use, and the memory that it needs of them."""
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Literal
 
 from tunesmith.api.adapterdeployment import AdapterDeployment, Engine
 from tunesmith.api.common import Condition
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.reasons import ConditionType
-from tunesmith.api.values import AUTO, memory_bytes
+from tunesmith.api.values import AUTO
 from tunesmith.decide.conditions import ConditionUpdate
 from tunesmith.decide.fit.engine_fit import UTILIZATION, EngineFit, EngineSetup, judge_engine, weight_bytes
-from tunesmith.decide.fit.gpus import fitting_nodes
-from tunesmith.decide.fit.node_gpus import labels_of, read_gpu
+from tunesmith.decide.fit.gpus import ReachableGPUs
+from tunesmith.decide.fit.reachable_gpus import GPURequest, find_reachable_gpus
 from tunesmith.decide.fit.requests import engine_requests
 from tunesmith.manifests.engine_container import EngineNeeds, adapter_slots, ready_adapters, shards_adapters
+from tunesmith.manifests.environment import GPUNeeds
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import parse_result
 from tunesmith_contract.report import ModelReport
@@ -35,6 +37,8 @@ _UNESTIMATED = (
     "--hf-overrides",
     "--speculative-config",
 )
+#: Reasons for which no pod is started: nodes with other GPUs may join the cluster.
+REFUSALS = frozenset({Reason.DOES_NOT_FIT, Reason.DRIVER_TOO_OLD, Reason.UNSUPPORTED_GPU})
 _JUDGED = frozenset({Reason.FITS, Reason.DOES_NOT_FIT, Reason.GPU_MEMORY_UNKNOWN})
 
 
@@ -46,49 +50,71 @@ def find_base_model(records: Iterable[Body]) -> ModelReport | None:
 
 
 def asks_for_nodes(deployment: AdapterDeployment, model: ModelReport | None) -> bool:
-    """True if nodes must be observed: the memory of GPUs is asked for and this generation is not judged yet."""
+    """True if nodes must be observed: for each generation of the spec, once, and again while no pod is started.
+
+    And once more when the sizes of the model have become known.
+    """
     engine = deployment.spec.engine
-    if engine.gpus == 0 or model is None or engine.gpu_memory != AUTO or _unestimated(engine):
+    if engine.gpus == 0 or engine.gpu_memory != AUTO:
         return False
-    return not is_judged(deployment) or is_refused(deployment)
+    estimated = is_judged(deployment) if model and not _unestimated(engine) else _is_said(deployment)
+    return not estimated or is_refused(deployment)
 
 
 def is_judged(deployment: AdapterDeployment) -> bool:
     """True if ``Fits`` compares the sizes of the model with GPUs for this generation of the spec."""
     fits = _condition(deployment, ConditionType.FITS)
-    return (
-        fits is not None
-        and fits.observed_generation == deployment.metadata.generation
-        and fits.reason in _JUDGED
-    )
+    return fits is not None and _is_said(deployment) and fits.reason in _JUDGED
 
 
 def is_refused(deployment: AdapterDeployment) -> bool:
-    """True if the last verdict was that the weights exceed every GPU."""
+    """True if the last verdict was that no GPU can be used, or that the weights exceed every GPU."""
     stalled = _condition(deployment, ConditionType.STALLED)
-    return stalled is not None and stalled.status == "True" and stalled.reason == Reason.DOES_NOT_FIT
+    return stalled is not None and stalled.status == "True" and stalled.reason in REFUSALS
 
 
 def judge_memory(
-    deployment: AdapterDeployment, model: ModelReport | None, nodes: tuple[Body, ...] | None
+    deployment: AdapterDeployment,
+    model: ModelReport | None,
+    nodes: tuple[Body, ...] | None,
+    needs: GPUNeeds,
+    tolerations: Iterable[Mapping[str, Any]] = (),
 ) -> EngineFit | None:
-    """Memory verdict on the engine; None without GPUs, or where the last verdict holds.
+    """Verdict on the engine's GPUs and their memory; None without GPUs, or where the last verdict holds.
 
     Args:
         nodes: the nodes of the cluster; None if they were not observed.
+        needs: what the image of the pods needs.
+        tolerations: those of all pods with GPUs, besides those of the engine.
     """
     engine = deployment.spec.engine
-    if engine.gpus == 0:
+    if engine.gpus == 0 or (engine.gpu_memory == AUTO and nodes is None):
         return None
+    request = GPURequest(engine.gpus, engine.gpu_resource, engine.gpu_memory, engine.template, "engine")
+    gpus = find_reachable_gpus(request, nodes or (), needs, tolerations)
+    if gpus.obstacle is not None:
+        message = f"No pod is started. {gpus.obstacle.message}"
+        return EngineFit(False, Reason(gpus.obstacle.reason), message, impossible=True)
+    fit = _judge_model(deployment, model, gpus)
+    if fit is None or not gpus.left_out:
+        return fit
+    return replace(fit, message=f"{fit.message} {gpus.left_out}")
+
+
+def _judge_model(
+    deployment: AdapterDeployment, model: ModelReport | None, gpus: ReachableGPUs
+) -> EngineFit | None:
+    """Memory verdict on the model; None where the last verdict holds."""
+    engine = deployment.spec.engine
     if arguments := _unestimated(engine):
         message = f"Not estimated, because engine.args changes what the engine takes: {', '.join(arguments)}."
-        return EngineFit(None, message)
+        return EngineFit(None, Reason.NOT_ESTIMATED, message)
     if model is None:
         message = (
             "The sizes of the model are unknown: they are read from a FineTuneJob on the same baseModel in this "
             "namespace, once it has prepared its data."
         )
-        return None if is_judged(deployment) else EngineFit(None, message)
+        return None if is_judged(deployment) else EngineFit(None, Reason.NOT_ESTIMATED, message)
     setup = EngineSetup(
         gpus=engine.gpus,
         slots=adapter_slots(engine),
@@ -97,13 +123,9 @@ def judge_memory(
         max_length=engine.max_model_length,
         utilization=_utilization(engine),
     )
-    if engine.gpu_memory != AUTO:
-        memory = memory_bytes(engine.gpu_memory)
-        return judge_engine(model, setup, memory, memory)
-    if nodes is None:
-        return None
-    sizes = _gpu_sizes(engine, nodes)
-    return judge_engine(model, setup, min(sizes, default=None), max(sizes, default=None))
+    fit = judge_engine(model, setup, gpus)
+    shared = gpus.note if gpus.memory is not None else ""
+    return replace(fit, message=f"{fit.message} {shared}".rstrip())
 
 
 def engine_needs(deployment: AdapterDeployment, model: ModelReport | None) -> EngineNeeds:
@@ -122,25 +144,17 @@ def fit_condition(fit: EngineFit) -> ConditionUpdate:
     status: Literal["True", "False", "Unknown"] = (
         "Unknown" if fit.fits is None else "True" if fit.fits else "False"
     )
-    reason = {True: Reason.FITS, False: Reason.DOES_NOT_FIT, None: Reason.NOT_ESTIMATED}[fit.fits]
-    if fit.gpu_memory_unknown:
-        reason = Reason.GPU_MEMORY_UNKNOWN
-    return ConditionUpdate(ConditionType.FITS, status, reason, fit.message)
+    return ConditionUpdate(ConditionType.FITS, status, fit.reason, fit.message)
 
 
 def _condition(deployment: AdapterDeployment, kind: ConditionType) -> Condition | None:
     return next((each for each in deployment.status.conditions if each.type == kind), None)
 
 
-def _gpu_sizes(engine: Engine, nodes: tuple[Body, ...]) -> list[int]:
-    """Bytes of the GPUs that the pods may get; empty if those of any node are unknown."""
-    template = engine.template
-    tolerations = [each.to_dict() for each in (template.tolerations or ())] if template else []
-    selector = template.node_selector if template else None
-    fitting = fitting_nodes(nodes, selector, tolerations, engine.gpus, engine.gpu_resource)
-    sizes = [read_gpu(labels_of(node), engine.gpu_resource).memory for node in fitting]
-    known = [size for size in sizes if size is not None]
-    return known if len(known) == len(sizes) else []
+def _is_said(deployment: AdapterDeployment) -> bool:
+    """True if there is a verdict on this generation of the spec, even if it compares nothing."""
+    fits = _condition(deployment, ConditionType.FITS)
+    return fits is not None and fits.observed_generation == deployment.metadata.generation
 
 
 def _unestimated(engine: Engine) -> list[str]:

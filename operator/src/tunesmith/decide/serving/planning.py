@@ -38,7 +38,7 @@ from tunesmith_contract.agent import DesiredState
 from tunesmith_contract.report import ModelReport
 
 from .deployment_status import Explanation, ServingState, plan_status
-from .engine_memory import engine_needs, find_base_model, judge_memory
+from .engine_memory import REFUSALS, engine_needs, find_base_model, judge_memory
 from .fleet import Agent, Fleet, build_fleet
 from .record import AliasRecord, ServingRecord
 from .rollout import AliasContext, advance, next_check_time
@@ -49,7 +49,7 @@ from .versions import merge_records, plan_annotations, plan_revisions, read_vers
 BUSY_SECONDS = 2.0
 #: Interval while waiting for objects that the resource does not own.
 WAITING_SECONDS = 15.0
-#: Interval while no pod is started because the model fits on no GPU: nodes with other GPUs may join the cluster.
+#: Interval while no pod is started because no GPU can be used, or the model fits on none: nodes with others may join.
 REFUSED_SECONDS = 60.0
 
 
@@ -137,7 +137,8 @@ def plan_serving(
     fleet = build_fleet(observed.pods, observed.agents)
     inputs = choose_inputs(deployment, observed, environment)
     model = find_base_model(observed.records)
-    fit = judge_memory(deployment, model, observed.nodes)
+    needs = environment.serving_needs(inputs.image if inputs else "")
+    fit = judge_memory(deployment, model, observed.nodes, needs, environment.gpu_tolerations)
     obstacle = _find_obstacle(deployment, inputs, fit)
     advanced = _advance_all(deployment, observed, stored, fleet, now)
     desired = _next_desired(stored, advanced.records, fleet)
@@ -197,7 +198,7 @@ def _find_obstacle(
 ) -> Explanation | None:
     """Reason and message why no pod is started or replaced, if there is one."""
     if fit is not None and fit.impossible:
-        return Reason.DOES_NOT_FIT, fit.message
+        return fit.reason, fit.message
     if inputs is not None:
         return None
     gpus = deployment.spec.engine.gpus
@@ -376,7 +377,7 @@ def _requeue_after(state: ServingState, now: datetime, wait: float | None) -> fl
         is_blocked = record.candidate is None and not context.target.admitted
         if is_blocked or context.adapter.source.fine_tune_job_ref is not None:
             waits.append(WAITING_SECONDS)
-    if state.obstacle and state.obstacle[0] == Reason.DOES_NOT_FIT:
+    if state.obstacle and state.obstacle[0] in REFUSALS:
         waits.append(REFUSED_SECONDS)
     if state.is_busy:
         waits.append(BUSY_SECONDS)

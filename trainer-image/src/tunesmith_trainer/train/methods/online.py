@@ -21,7 +21,8 @@ from tunesmith_trainer.gpu.device import worker_device
 from tunesmith_trainer.rewards.model_scorer import build_model_scorer
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import TrainingContext
-from tunesmith_trainer.train.distributed.parallel import whole_models, world_size
+from tunesmith_trainer.train.distributed.control_group import wait_for_all
+from tunesmith_trainer.train.distributed.parallel import is_first_rank, whole_models, world_size
 
 from .trainer_mixins import EpochSeededSampling, LoggedMetricsFilter, WaitForSavedModel
 
@@ -149,13 +150,18 @@ def _build(
 ) -> Any:
     numbers = training.config.hyperparameters
     require_groups(numbers, world_size(), method.generations, len(training.rows.train))
+    build_model = partial(
+        build_model_scorer, device=worker_device(training.config), read_files=is_first_rank()
+    )
     with whole_models():
         functions, weights = build_reward_functions(
             method.rewards,
             training.tokenizer.all_special_ids,
             training.storage,
-            build_model=partial(build_model_scorer, device=worker_device(training.config)),
+            build_model=build_model,
         )
+    # The first one reads all bytes of the reward models, to verify them: none trains before that.
+    wait_for_all()
     return trainer(
         reward_funcs=functions,
         args=arguments(
