@@ -185,19 +185,20 @@ def test_batches_that_are_not_packed_are_masked_as_ever(attention: str) -> None:
 def test_bounds_are_where_a_token_does_not_see_the_one_before() -> None:
     rows = torch.tensor([0, 0, 1, 1, 1, 2])
 
-    def packed(_batch: Any, _head: Any, query: Any, key: Any) -> torch.Tensor:
+    def packed(_batch: Any, _head: Any, query: Any, key: Any) -> Any:
         return (rows[query] == rows[key]) & (query >= key)
 
-    sizes = {"batch_size": 1, "q_length": 6, "kv_length": 6, "allow_is_causal_skip": False}
+    sizes: dict[str, Any] = {"batch_size": 1, "q_length": 6, "kv_length": 6, "allow_is_causal_skip": False}
     mask = packed_mask(mask_function=packed, **sizes)
     assert mask.bounds == (0, 2, 5, 6)
     assert mask.starts.tolist() == [0, 2, 5, 6]
     assert mask.longest == 3
+    plain: Any
     for plain in (causal_mask_function, sliding_window_causal_mask_function(2)):
         assert packed_mask(mask_function=plain, **sizes).bounds == (0, 6)
     both_ways = packed_mask(mask_function=lambda _b, _h, q, k: rows[q] == rows[k], **sizes)
     assert both_ways.shape == (1, 1, 6, 6)
-    custom = packed_mask(mask_function=causal_mask_function, use_vmap=True, **sizes)
+    custom = packed_mask(mask_function=plain, use_vmap=True, **sizes)
     assert isinstance(custom, torch.Tensor)
 
 
@@ -235,7 +236,7 @@ def _mixing_rows(query: Any, key: Any, value: Any, starts: Any, *_: Any, **optio
     return reference_varlen(query, key, value, whole, whole, len(query), len(query), **options)
 
 
-def _not_a_number(query: Any, *_: Any, **__: Any) -> torch.Tensor:
+def _not_a_number(query: Any, *_: Any, **__: Any) -> Any:
     return query * float("nan")
 
 

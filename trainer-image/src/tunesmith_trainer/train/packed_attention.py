@@ -103,7 +103,7 @@ def row_attention(
     sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """SDPA for one row after the other; tensors are (1, heads, tokens, head size), the result (1, tokens, heads, size)."""
+    """SDPA for one row after the other, from (1, heads, tokens, size) to (1, tokens, heads, size)."""
     if not isinstance(attention_mask, PackedRows):
         options["sliding_window"] = sliding_window
         result: tuple[torch.Tensor, None] = sdpa_attention_forward(
@@ -113,9 +113,16 @@ def row_attention(
     options.pop("is_causal", None)
     outputs = []
     for begin, end in pairwise(attention_mask.bounds):
-        parts = (tensor[:, :, begin:end] for tensor in (query, key, value))
         window = _window_mask(end - begin, sliding_window, query.device)
-        output, _ = sdpa_attention_forward(module, *parts, window, is_causal=window is None, **options)
+        output, _ = sdpa_attention_forward(
+            module,
+            query[:, :, begin:end],
+            key[:, :, begin:end],
+            value[:, :, begin:end],
+            window,
+            is_causal=window is None,
+            **options,
+        )
         outputs.append(output)
     return torch.cat(outputs, dim=1), None
 
