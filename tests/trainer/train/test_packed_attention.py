@@ -1,6 +1,7 @@
 """Attention of packed rows without a dense mask: equality with SDPA's masks, and the check of torch's kernel."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tunesmith_trainer.train.packed_attention import (
     varlen_works,
 )
 
+VARLEN = "torch.nn.attention.varlen.varlen_attn"
 LENGTHS = (5, 20, 1, 13)
 WINDOW = 8
 #: What a configuration needs beside the sizes, and to use its sliding window, if it has one.
@@ -107,7 +109,7 @@ def varlen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls.append(tensors[5])
         return reference_varlen(*tensors, **options)
 
-    monkeypatch.setattr(packed_attention, "varlen_attn", counted)
+    monkeypatch.setattr(VARLEN, counted)
     monkeypatch.setattr(packed_attention, "_SIXTEEN_BITS", frozenset({torch.bfloat16, torch.float32}))
     return calls
 
@@ -150,7 +152,7 @@ def test_weights_in_float32_are_cast_by_autocast(monkeypatch: pytest.MonkeyPatch
         types.append(query.dtype)
         return reference_varlen(query, *tensors, **options)
 
-    monkeypatch.setattr(packed_attention, "varlen_attn", seen)
+    monkeypatch.setattr(VARLEN, seen)
     model = build("LlamaForCausalLM")
     with torch.autocast("cpu", torch.bfloat16):
         found, expected = step(model, PACKED_VARLEN)[0], step(model, "sdpa")[0]
@@ -213,7 +215,7 @@ def works(window: int | None = None, heads: tuple[int, int] = (4, 2)) -> bool:
     return varlen_works(*heads, 32, window, torch.bfloat16, "cpu")
 
 
-@pytest.mark.parametrize("window", [None, 16])
+@pytest.mark.parametrize("window", [None, 16, 4096])
 @pytest.mark.parametrize("heads", [(4, 2), (4, 4), (6, 2)])
 def test_a_right_kernel_passes_the_check(
     varlen: list[int], window: int | None, heads: tuple[int, int]
@@ -231,6 +233,25 @@ def test_a_kernel_that_this_device_lacks_does_not_end_the_run(caplog: pytest.Log
     assert "does not work here, SDPA is used" in caplog.text
 
 
+def test_a_torch_without_the_kernel_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", None)
+    assert not works()
+
+
+def _other_arguments(query: Any, key: Any, value: Any, *_: Any, is_causal: bool = False) -> Any:
+    raise AssertionError("called with arguments that it lacks")
+
+
+def _blind_to_windows(query: Any, *tensors: Any, window_size: Any, **options: Any) -> torch.Tensor:
+    return reference_varlen(query, *tensors, window_size=(-1, 0), **options)
+
+
+def test_a_window_is_checked_even_if_it_is_longer_than_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(VARLEN, _blind_to_windows)
+    assert works()
+    assert not works(window=4096)
+
+
 def _mixing_rows(query: Any, key: Any, value: Any, starts: Any, *_: Any, **options: Any) -> torch.Tensor:
     whole = torch.tensor([0, len(query)], dtype=torch.int32)
     return reference_varlen(query, key, value, whole, whole, len(query), len(query), **options)
@@ -244,11 +265,11 @@ def _wrong_gradient(query: Any, *tensors: Any, **options: Any) -> torch.Tensor:
     return reference_varlen(query.detach() + 0 * query, *tensors, **options)
 
 
-@pytest.mark.parametrize("kernel", [_mixing_rows, _not_a_number, _wrong_gradient])
+@pytest.mark.parametrize("kernel", [_mixing_rows, _not_a_number, _wrong_gradient, _other_arguments])
 def test_a_wrong_kernel_fails_the_check(
     kernel: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, models: Path
 ) -> None:
-    monkeypatch.setattr(packed_attention, "varlen_attn", kernel)
+    monkeypatch.setattr(VARLEN, kernel)
     checked = check_kernels(Kernels(PACKED_VARLEN), models / "llama", torch.bfloat16, "cpu")
     assert checked == Kernels(PACKED_SDPA)
     assert "SDPA is used" in caplog.text
