@@ -72,6 +72,11 @@ def main() -> None:
     )
     parser.add_argument("action", choices=("document", "measure"))
     parser.add_argument("--small", action="store_true", help="a tiny model only")
+    real = [name for name in SIZES if name != "tiny"]
+    parser.add_argument("--models", nargs="+", choices=real, default=real, help="the models to measure")
+    parser.add_argument(
+        "--output", type=Path, help=f"file for measurements ({RESULTS.relative_to(ROOT)} on a GPU)"
+    )
     arguments = parser.parse_args()
     if arguments.action == "document":
         write_document()
@@ -79,7 +84,7 @@ def main() -> None:
     on_gpu = torch.cuda.is_available()
     if not on_gpu and not arguments.small:
         sys.exit("there is no GPU here: with --small a tiny model is simulated instead")
-    sizes = ["tiny"] if arguments.small else [name for name in SIZES if name != "tiny"]
+    sizes = ["tiny"] if arguments.small else arguments.models
     rows = list(_measured(sizes) if on_gpu else _simulated(sizes))
     worst = max((abs(row["error"]) for row in rows), default=0.0)
     result = {
@@ -89,8 +94,9 @@ def main() -> None:
         "rows": rows,
     }
     print(json.dumps(result, indent=1))
-    if on_gpu and not arguments.small:
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    output = arguments.output or (RESULTS if on_gpu and not arguments.small else None)
+    if output:
+        output.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def write_document() -> None:

@@ -204,6 +204,54 @@ def data_section(result: dict[str, Any]) -> str:
     )
 
 
+def gpu_smoke_section(result: dict[str, Any]) -> str:
+    """Each check of ``bench/gpu_smoke.py``, with speed, and memory beside its estimate."""
+    rows = [_check_row(check, _TRAINING_FIGURES) for check in result["checks"]]
+    head = ("check", "result", "s", "tokens/s", "peak GiB", "estimate GiB", "kernels, or the reason")
+    facts = next((check["numbers"] for check in result["checks"] if check["name"] == "facts"), {})
+    names = ("hardware", "driver", "torch", "transformers")
+    machine = ", ".join(f"{name} {facts[name]}" for name in names if name in facts)
+    return "\n\n".join(
+        [
+            "## Training on a GPU",
+            f"`bench/gpu_smoke.py`, {result['seconds']:.0f} s of {result['budget']:.0f}: {machine}.",
+            table(head, rows),
+        ]
+    )
+
+
+def gpu_serve_section(result: dict[str, Any]) -> str:
+    """Each step of ``bench/gpu_serve.sh``, with the differences that proofs judge."""
+    rows = [_check_row(check, _PROOF_FIGURES) for check in result["checks"]]
+    head = (
+        "step",
+        "result",
+        "s",
+        "share of the effect",
+        "noise of the base",
+        "residual",
+        "tokens/s",
+        "GiB",
+        "",
+    )
+    return "\n\n".join(
+        ["## Serving on a GPU", "`bench/gpu_serve.sh`; noise in nats per token.", table(head, rows)]
+    )
+
+
+def _check_row(check: dict[str, Any], figures: Sequence[str]) -> tuple[object, ...]:
+    numbers = check["numbers"]
+    values = (f"{numbers[name]:.4g}" if name in numbers else "" for name in figures)
+    remark = check["reason"] or numbers.get("kernels") or numbers.get("verdict") or ""
+    return (
+        check["name"],
+        check["status"],
+        f"{check['seconds']:.0f}",
+        *values,
+        remark.replace("|", "/").replace("\n", " "),
+    )
+
+
 def percent(share: float) -> str:
     """A share of one in per cent."""
     return f"{100 * share:.4g}"
@@ -217,12 +265,17 @@ _AGENT_FIGURES = (
     ("connections1", "requestsPerSecond"),
     ("connections1", "p50Milliseconds"),
 )
+_TRAINING_FIGURES = ("tokensPerSecond", "peakGiB", "estimateGiB")
+_PROOF_FIGURES = ("share", "baseRootMeanSquare", "residualRootMeanSquare", "tokensPerSecond", "memoryGiB")
 SECTIONS = {
     "operator": operator_section,
     "agent": agent_section,
     "trainer": trainer_section,
     "data": data_section,
     "near": near_section,
+    # Present once somebody has run them on a GPU and copied the result files here.
+    "gpu-smoke": gpu_smoke_section,
+    "gpu-serve": gpu_serve_section,
 }
 
 

@@ -165,6 +165,7 @@ def quality(bench: Bench, artifact: Any, *, whole: bool) -> float:
         sides=[{"name": "candidate", "adapter": adapter}, {"name": "same", "adapter": adapter}],
         suites=[{"name": "task", "dataset": "pvc://data/test.jsonl", "metrics": ["JSONFields"]}],
         policy="{}",
+        gpus=int(ON_GPU),
     )
     assert report.evaluation is not None
     return report.evaluation.results[0].scores[0].value

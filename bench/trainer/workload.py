@@ -92,7 +92,9 @@ class Bench:
     environment: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Create the model and the data."""
+        """Create the model and the data, unless an earlier process has."""
+        if self.model.exists():
+            return
         for claim in ("models", "data", "out"):
             (self.root / "pvc" / claim).mkdir(parents=True)
         make_model(self.model)
@@ -109,10 +111,10 @@ class Bench:
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (self.root / "pvc/data" / name).write_text(text)
 
-    def prepare(self, method: dict[str, Any], held_out: float = 0.05) -> RunReport:
+    def prepare(self, method: dict[str, Any], held_out: float = 0.05, rows: str = "train.jsonl") -> RunReport:
         """Run the prepare stage as a new job."""
         self.uid += 1
-        more = {"baseModel": "pvc://models/base", "train": "pvc://data/train.jsonl", "seed": 1}
+        more = {"baseModel": "pvc://models/base", "train": f"pvc://data/{rows}", "seed": 1}
         return self.run("prepare", **more, validation={"fraction": held_out}, method=method)
 
     def run(self, stage: str, **config: Any) -> RunReport:

@@ -40,6 +40,7 @@ def test_arguments_win_over_the_environment() -> None:
     environment = {"POD_NAME": "pod", "TUNESMITH_BASE_MODEL": "smol", "TUNESMITH_DEPLOYMENT": ""}
     settings = parse_settings(["--base-model=base", "--drain-seconds=3"], environment)
     assert (settings.pod_name, settings.base_model, settings.drain_seconds) == ("pod", "base", 3.0)
+    assert parse_settings([], {"TUNESMITH_PROOF_TOLERANCE": "0.2"}).proof_tolerance == 0.2
 
 
 def test_unknown_argument(capsys: pytest.CaptureFixture[str]) -> None:

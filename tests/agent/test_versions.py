@@ -61,8 +61,8 @@ async def test_bytes_that_do_not_match_the_digest_never_reach_the_engine(
 
 @pytest.mark.parametrize(
     ("log_prob", "proven"),
-    [(-1.0, -1.2), (-2.0, -1.0), (-2.0, -2.0), (-1.99, -1.96)],
-    ids=["another adapter", "inactive adapter", "no difference to prove", "nearer to the base"],
+    [(-1.0, -1.2), (-2.0, -1.0), (-0.5, -1.96)],
+    ids=["another adapter", "inactive adapter", "far from a small effect"],
 )
 async def test_adapter_that_is_not_proven_gets_no_request(
     agent: Running, storage: Storage, log_prob: float, proven: float
@@ -70,9 +70,75 @@ async def test_adapter_that_is_not_proven_gets_no_request(
     version = storage.commit(log_prob, proven=proven)
     agent.want(DesiredAlias(name="a", stable=version))
     assert await agent.failed(version) == "ProofFailed"
+    assert len(agent.engine.salts) == 3
     assert agent.engine.adapters == {}
     assert (await ask(agent, "a"))[0] == 503
     assert (await ready(agent))[0] == 200
+    assert b'proofs_total{alias="a",result="ProofFailed"} 3.0' in agent.agent.metrics.render()
+
+
+async def test_engine_that_does_not_know_token_ids_is_asked_for_whole_prompts(
+    agent: Running, storage: Storage
+) -> None:
+    agent.engine.knows_token_ids = False
+    good, bad = storage.commit(), storage.commit(-1.0, proven=-1.5)
+    agent.want(DesiredAlias(name="good", stable=good), DesiredAlias(name="bad", stable=bad))
+    await agent.active(good)
+    assert await agent.failed(bad) == "ProofFailed"
+
+
+async def test_failed_proof_is_measured_anew_before_it_is_final(agent: Running, storage: Storage) -> None:
+    version = storage.commit()
+    agent.engine.ignored_measurements = 2
+    agent.want(DesiredAlias(name="a", stable=version))
+    await agent.active(version)
+    assert agent.reason(version) == ""
+    assert len(agent.engine.loads) == 1
+    assert len(set(agent.engine.salts)) == 3
+
+
+async def test_failed_proof_is_not_reported_while_it_is_tried_again(
+    engine: FakeEngine, storage: Storage
+) -> None:
+    """The operator would reject the version for good."""
+    engine.ignored_measurements = 1
+    async with running_agent(engine, storage.root, proof_pause_seconds=3600) as running:
+        version = storage.commit()
+        running.want(DesiredAlias(name="a", stable=version))
+        metrics = running.agent.metrics
+        await running.until(lambda: running.state(version) is LoadState.PROVING)
+        async with asyncio.timeout(running.seconds):
+            while not metrics.proofs:
+                await running.agent.engine.adapters()
+        assert metrics.proofs == {("a", "ProofFailed"): 1}
+        assert running.state(version) is LoadState.PROVING
+        assert (await ready(running))[0] == 503
+
+
+@pytest.mark.parametrize(
+    ("log_prob", "proven"), [(-2.0, -2.0), (-1.99, -1.96)], ids=["no effect", "effect below the noise"]
+)
+async def test_adapter_too_weak_to_be_proved_is_served_and_says_so(
+    agent: Running, storage: Storage, log_prob: float, proven: float
+) -> None:
+    version = storage.commit(log_prob, proven=proven)
+    agent.want(DesiredAlias(name="a", stable=version))
+    await agent.active(version)
+    assert agent.reason(version) == "Unproven"
+    assert "too small to be told from noise" in agent.agent.reconciler.report("b").versions[0].message
+    assert (await ask(agent, "a"))[0] == 200
+
+
+async def test_coarser_engine_needs_a_tolerance(engine: FakeEngine, storage: Storage) -> None:
+    engine.base_log_prob -= 0.15
+    version = storage.commit()
+    async with running_agent(engine, storage.root) as running:
+        running.want(DesiredAlias(name="a", stable=version))
+        assert await running.failed(version) == "BaseModelMismatch"
+        assert "raise engine.proof.tolerance" in running.agent.reconciler.report("b").versions[0].message
+    async with running_agent(engine, storage.root, proof_tolerance=0.2) as running:
+        running.want(DesiredAlias(name="a", stable=version))
+        await running.active(version)
 
 
 async def test_another_base_model_is_not_the_adapters_fault(agent: Running, storage: Storage) -> None:

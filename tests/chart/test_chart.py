@@ -1,6 +1,7 @@
 """What the chart renders: the CRDs, exactly the rights that are used, pods at the ``restricted`` level."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,14 @@ ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "tunesmith"
 
 
-def render(*settings: str) -> list[dict[str, Any]]:
+def render(*settings: str, chart: Path = CHART) -> list[dict[str, Any]]:
     """The chart's objects with these ``--set`` values."""
     options = [part for setting in settings for part in ("--set", setting)]
     command = [
         program("helm"),
         "template",
         "tunesmith",
-        str(CHART),
+        str(chart),
         "--namespace=system",
         "--kube-version=1.35.0",
     ]
@@ -147,9 +148,21 @@ def test_settings_of_pods_with_gpus_reach_the_operator(default: list[dict[str, A
     assert (settings.gpu_runtime_class, settings.gpu_tolerations) == ("", ())
 
 
+@pytest.mark.parametrize(("settings", "cuda"), [((), "13"), (("trainerCuda=12",), "12")])
+def test_the_operator_is_told_the_cuda_of_the_trainer_image(settings: tuple[str, ...], cuda: str) -> None:
+    (deployment,) = of_kind(render(*settings), "Deployment")
+    variables = {
+        each["name"]: each.get("value")
+        for each in deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    assert variables["TUNESMITH_TRAINER_CUDA"] == cuda
+    assert read_settings([], {"TUNESMITH_TRAINER_CUDA": cuda}).trainer_cuda == int(cuda)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ("trainerCuda=11", "trainerCuda"),
         ("replica=2", "replica"),
         ("log.level=LOUD", "level"),
         ("image.digest=sha256:x", "digest"),
@@ -175,3 +188,39 @@ def test_optional_objects_are_rendered_on_request(default: list[dict[str, Any]])
     )
     assert kinds <= {each["kind"] for each in objects}
     assert of_kind(objects, "ConfigMap")[0]["metadata"]["name"] == "tunesmith-more"
+
+
+def variables_of(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    """Environment of the operator."""
+    (deployment,) = of_kind(objects, "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    return {variable["name"]: variable.get("value") for variable in container["env"]}
+
+
+def test_serving_has_an_image_for_cpus_and_one_for_gpus(default: list[dict[str, Any]]) -> None:
+    names = ("TUNESMITH_SERVING_IMAGE", "TUNESMITH_SERVING_GPU_IMAGE")
+    assert [variables_of(default)[name] for name in names] == ["tunesmith.dev/serving:0.1.0", ""]
+    on_gpus = variables_of(render("servingImage=", "servingGpuImage=registry/serving-gpu:1"))
+    assert [on_gpus[name] for name in names] == ["", "registry/serving-gpu:1"]
+    settings = read_settings([], {name: str(value) for name, value in on_gpus.items() if value is not None})
+    assert (settings.serving_image, settings.serving_gpu_image) == ("", "registry/serving-gpu:1")
+
+
+def notes_of(copy: Path, *settings: str) -> str:
+    """What helm prints after an installation: rendered as an object's text, which needs no cluster."""
+    shutil.copytree(CHART, copy)
+    (copy / "templates" / "NOTES.txt").rename(copy / "NOTES.txt")
+    text = 'apiVersion: v1\nkind: Notes\ntext: {{ tpl (.Files.Get "NOTES.txt") . | quote }}\n'
+    (copy / "templates" / "notes.yaml").write_text(text)
+    (notes,) = of_kind(render(*settings, chart=copy), "Notes")
+    return str(notes["text"])
+
+
+def test_the_notes_name_the_images_and_the_driver(tmp_path: Path) -> None:
+    assert "serving with GPUs:       none. Set servingGpuImage" in notes_of(tmp_path / "none")
+    notes = notes_of(tmp_path / "some", "servingGpuImage=registry/serving-gpu:1")
+    assert "serving with GPUs:       registry/serving-gpu:1" in notes
+    assert "For training (CUDA 13): 580 or newer" in notes
+    older = notes_of(tmp_path / "older", "trainerCuda=12")
+    assert "For training (CUDA 12): 525 or newer" in older
+    assert "For serving: 580 or newer" in older

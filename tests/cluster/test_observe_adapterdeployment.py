@@ -5,8 +5,12 @@ from typing import Any, cast
 
 import pytest
 from api_server.fake_api import FakeApi
+from simulation.run_objects import build_record
 from simulation.serving_world import ENVIRONMENT, NAMESPACE, World, build_adapter
+from training_memory.published_memory import LLAMA_3_1_8B
 
+from tunesmith.api import AdapterDeployment, FineTuneJob
+from tunesmith.api.adapterdeployment import Engine
 from tunesmith.cluster.controller import Controller
 from tunesmith.cluster.observe_adapterdeployment import observe_adapterdeployment
 from tunesmith.cluster.reconciler import Reader
@@ -14,9 +18,13 @@ from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.index import WATCHED_KINDS
 from tunesmith.controller_runtime.metrics import Metrics
+from tunesmith.decide.serving.engine_memory import find_base_model
 from tunesmith.manifests.names import API_VERSION
 from tunesmith.manifests.objects import Body
+from tunesmith.manifests.result_config_map import AttemptOutcome, build_result_config_map
 from tunesmith_contract.agent import AgentReport
+from tunesmith_contract.report import Outcome, RunReport
+from tunesmith_contract.stages import Stage
 
 ADAPTER = build_adapter("one", source={"fineTuneJobRef": {"name": "tune"}})
 
@@ -109,3 +117,56 @@ async def test_a_service_of_another_owner_is_read_by_its_name() -> None:
     assert observed.service is not None
     assert "ownerReferences" not in observed.service["metadata"]
     assert setting.api.calls == [("get", "Service")]
+
+
+def on_gpus(setting: Setting) -> AdapterDeployment:
+    spec = setting.resource.spec.model_copy(update={"engine": Engine(gpus=1)})
+    return setting.resource.model_copy(update={"spec": spec})
+
+
+def add_preparation(setting: Setting, job: str) -> None:
+    """The record that a job leaves once it has prepared its data."""
+    owner = FineTuneJob.parse(fine_tune_job(job))
+    report = RunReport(stage=Stage.PREPARE, outcome=Outcome.SUCCEEDED, model=LLAMA_3_1_8B)
+    record = build_record(outcome=AttemptOutcome.SUCCEEDED, report=report)
+    setting.add(build_result_config_map(owner, record.model_copy(update={"stage": Stage.PREPARE})))
+
+
+def fine_tune_job(name: str, model: str = "pvc://models/base") -> Body:
+    spec = {
+        "baseModel": {"uri": model},
+        "dataset": {"train": {"uri": "pvc://data/train.jsonl"}},
+        "method": {"sft": {}},
+        "output": {"uri": "pvc://artifacts/out"},
+    }
+    return body_of("FineTuneJob", name) | {"spec": spec}
+
+
+@pytest.mark.parametrize("job", ["tune", "another"])
+async def test_sizes_come_from_a_job_on_the_same_base_model_and_then_nodes_are_read(job: str) -> None:
+    setting = Setting(indexed=True)
+    setting.controller.bodies.put(fine_tune_job("elsewhere", "pvc://models/other"))
+    setting.controller.bodies.put(fine_tune_job(job))
+    setting.add({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"}})
+    observed = await observe_adapterdeployment(setting.reader, on_gpus(setting))
+    assert (observed.records, observed.nodes) == ((), None)
+    add_preparation(setting, job)
+    observed = await observe_adapterdeployment(setting.reader, on_gpus(setting))
+    assert find_base_model(observed.records) == LLAMA_3_1_8B
+    assert [node["metadata"]["name"] for node in observed.nodes or ()] == ["node"]
+
+
+async def test_a_job_on_another_model_says_nothing_about_this_one() -> None:
+    setting = Setting(indexed=True)
+    setting.controller.bodies.put(fine_tune_job("elsewhere", "pvc://models/other"))
+    add_preparation(setting, "elsewhere")
+    observed = await observe_adapterdeployment(setting.reader, on_gpus(setting))
+    assert observed.records == ()
+
+
+async def test_an_engine_on_cpus_needs_neither_sizes_nor_nodes() -> None:
+    setting = Setting(indexed=True)
+    setting.controller.bodies.put(fine_tune_job("tune"))
+    add_preparation(setting, "tune")
+    observed = await observe_adapterdeployment(setting.reader, setting.resource)
+    assert (observed.records, observed.nodes) == ((), None)

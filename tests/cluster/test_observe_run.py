@@ -1,11 +1,12 @@
 """Observation of FineTuneJobs and EvalRuns: from memory, in the steady state without any read."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from api_server.fake_api import FakeApi
 from simulation.serving_world import ENVIRONMENT
-from simulation.simulated_cluster import EVALUATION, eval_run, fine_tune_job
+from simulation.simulated_cluster import EVALUATION, eval_run, fine_tune_job, success
 
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
@@ -18,6 +19,7 @@ from tunesmith.controller_runtime.index import WATCHED_KINDS
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.manifests.gang_service import build_gang_service
 from tunesmith.manifests.objects import Body
+from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord, build_result_config_map
 from tunesmith_contract.stages import Stage
 
 
@@ -71,6 +73,31 @@ async def test_the_services_of_a_gang_come_from_the_index(api: Any, reader: Read
     observed = await observe_finetunejob(reader, job)
     assert [body["metadata"]["uid"] for body in observed.children.services] == [service["metadata"]["uid"]]
     assert ("list", "Service") not in api.calls
+
+
+async def test_nodes_and_sizes_of_the_model_are_read_until_an_evaluation_begins(
+    api: Any, reader: Reader
+) -> None:
+    body = {**stored(fine_tune_job(), "expenses"), "status": {"phase": "Succeeded"}}
+    reader.bodies.put(body)
+    report = success("prepare")
+    record = AttemptRecord(
+        stage=Stage.PREPARE,
+        attempt=1,
+        outcome=AttemptOutcome.SUCCEEDED,
+        reason="Prepared",
+        report=report,
+        ended_at=datetime(2030, 1, 1, tzinfo=UTC),
+        ran_seconds=1.0,
+    )
+    job = FineTuneJob.parse(body)
+    api.index.put("v1", "ConfigMap", api.add(build_result_config_map(job, record)))
+    api.add({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "gpu"}})
+    observed = await observe_evalrun(reader, EvalRun.parse(eval_run()))
+    assert observed.base_model == report.model
+    assert [node["metadata"]["name"] for node in observed.gpu_nodes] == ["gpu"]
+    on_cpu = await observe_evalrun(reader, EvalRun.parse(eval_run(compute={"gpus": 0})))
+    assert on_cpu.gpu_nodes == ()
 
 
 async def test_a_candidates_job_comes_from_memory(api: Any, reader: Reader) -> None:

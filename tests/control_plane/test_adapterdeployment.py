@@ -169,7 +169,7 @@ def test_killed_upgraded_and_with_status_wiped_it_goes_on_from_the_records_with_
     pods = serving.pod_uids()
     serving.operator.kill()
     serving.wipe_status()
-    serving.operator.start("--serving-image=registry/newer:2")
+    serving.operator.start("--serving-gpu-image=registry/newer:2")
     after = serving.wait("Progressing", digest_of("one"))["candidate"]
     for part in ("version", "digest", "weight", "step", "stepStartTime"):
         assert after[part] == before[part]

@@ -138,6 +138,16 @@ def test_a_crash_loop_of_a_serving_pod_shows_its_last_end() -> None:
     )
 
 
+def test_a_crash_loop_of_a_serving_pod_shows_the_end_of_its_log() -> None:
+    pod = waiting_pod("CrashLoopBackOff", "back-off 40s")
+    ended = {"reason": "Error", "exitCode": 2, "message": "x" * 3000 + "\nWrongImage: engine.gpus is 1\n"}
+    pod["status"]["containerStatuses"][0]["lastState"] = {"terminated": ended}
+    problem = find_pod_problem(pod)
+    assert problem is not None
+    assert problem.message.endswith("WrongImage: engine.gpus is 1")
+    assert len(problem.message) < 512
+
+
 def test_a_missing_config_map_or_secret_of_a_volume_is_found_without_the_pod_s_status() -> None:
     pod = waiting_pod("ContainerCreating")
     pod["spec"]["volumes"] = [{"name": "hub", "secret": {"secretName": "hub"}}]

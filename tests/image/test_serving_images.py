@@ -15,13 +15,13 @@ from tunesmith_images.build import build_images
 from tunesmith_images.catalog import SERVING, SERVING_GPU, Image
 from tunesmith_images.container import ContainerImage, Mount, Process, open_image
 
-
 #: Imports what an engine on GPUs imports, and prints as JSON what it finds in its environment.
 _FACTS = """
 import ctypes, json, os, shutil
+from importlib.util import find_spec
 from tunesmith_engine.start import engine_environment
 os.environ.update(engine_environment(1, os.environ))
-import flashinfer, torch, torchaudio, torchvision, vllm
+import torch, torchaudio, torchvision, vllm
 from vllm.entrypoints.openai.api_server import build_app
 ctypes.CDLL("libibverbs.so.1")
 print(json.dumps({
@@ -30,6 +30,7 @@ print(json.dumps({
     "ninja": shutil.which("ninja"),
     "libraries": os.environ["LD_LIBRARY_PATH"],
     "sampler": os.environ["VLLM_USE_FLASHINFER_SAMPLER"],
+    "flashinfer": find_spec("flashinfer") is not None,
 }))
 """
 
@@ -91,6 +92,7 @@ class TestGPUImage:
         assert facts["ninja"] == "/opt/venv/bin/ninja"
         assert "/usr/local/nvidia/lib64" in facts["libraries"].split(":")
         assert facts["sampler"] == "0"
+        assert not facts["flashinfer"], "its kernels need a CUDA compiler"
 
     def test_a_node_without_gpus_is_named(self, gpu_image: ContainerImage, tmp_path: Path) -> None:
         code, output = run_engine(gpu_image, tmp_path, 1)

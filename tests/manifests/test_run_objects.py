@@ -1,5 +1,6 @@
 """The Jobs and ConfigMaps of FineTuneJobs and EvalRuns."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ from tunesmith.decide.finetunejob.planning import plan_training
 from tunesmith.decide.finetunejob.run_config import resolve_run
 from tunesmith.decide.plan import Create
 from tunesmith.decide.run.children import Children
+from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.eval_run import build_eval_run
 from tunesmith.manifests.result_config_map import (
     AttemptOutcome,
@@ -27,7 +29,7 @@ from tunesmith.manifests.run_snapshots import (
     parse_inputs,
     parse_run,
 )
-from tunesmith.manifests.stage_jobs import build_data_job, build_train_job
+from tunesmith.manifests.stage_jobs import SMALL_REQUESTS, build_data_job, build_train_job
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_contract.stages import Stage
 
@@ -48,11 +50,31 @@ def parts(**spec: Any) -> tuple[FineTuneJob, Inputs, TrainConfig]:
     return job, inputs, run
 
 
-def train_pod(**spec: Any) -> dict[str, Any]:
+def train_pod(
+    environment: Environment = ENVIRONMENT, requests: dict[str, str] | None = None, **spec: Any
+) -> dict[str, Any]:
     """The pod's spec of a train Job."""
     job, inputs, run = parts(**spec)
-    pod: dict[str, Any] = build_train_job(job, inputs, run, 1, ENVIRONMENT)["spec"]["template"]["spec"]
+    manifest = build_train_job(job, inputs, run, 1, environment, requests=requests or SMALL_REQUESTS)
+    pod: dict[str, Any] = manifest["spec"]["template"]["spec"]
     return pod
+
+
+def excluded(pod: dict[str, Any], label: str) -> list[str]:
+    """Values of a node label that keep a pod off a node; in each term of its affinity."""
+    required = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    terms = [term["matchExpressions"] for term in required["nodeSelectorTerms"]]
+    values = [
+        [
+            value
+            for each in term
+            if each["key"] == label and each["operator"] == "NotIn"
+            for value in each["values"]
+        ]
+        for term in terms
+    ]
+    assert all(each == values[0] for each in values)
+    return values[0]
 
 
 def container(pod: dict[str, Any]) -> dict[str, Any]:
@@ -160,6 +182,61 @@ def test_what_is_fetched_finds_room(model: str) -> None:
         if volume["name"] == "tmp"
     ]
     assert sizes == ["8Gi", "256Gi"]
+
+
+def test_derived_requests_are_below_those_that_are_written() -> None:
+    derived = {"cpu": "24", "memory": "300Gi", "ephemeral-storage": "40Gi"}
+    compute = {"gpusPerNode": 8, "resources": {"requests": {"memory": "64Gi"}, "limits": {"cpu": "16"}}}
+    resources = container(train_pod(requests=derived, compute=compute))["resources"]
+    assert resources["requests"] == {"memory": "64Gi", "ephemeral-storage": "40Gi"}
+    assert resources["limits"] == {"cpu": "16", GPU: "8"}
+
+
+def test_the_scratch_space_holds_what_is_requested_of_the_disk() -> None:
+    pods = [train_pod(requests=SMALL_REQUESTS | {"ephemeral-storage": size}) for size in ("2Gi", "900Gi")]
+    sizes = [
+        volume["emptyDir"]["sizeLimit"]
+        for pod in pods
+        for volume in pod["volumes"]
+        if volume["name"] == "tmp"
+    ]
+    assert sizes == ["8Gi", "900Gi"]
+
+
+DRIVER = "nvidia.com/cuda.driver-version.major"
+
+
+def test_pods_with_gpus_are_kept_off_nodes_that_can_not_train() -> None:
+    terms = [
+        {"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]} for zone in ("a", "b")
+    ]
+    affinity = {
+        "nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    }
+    pod = train_pod(compute={"gpusPerNode": 1, "template": {"affinity": affinity}})
+    assert {"535", "575"} <= set(excluded(pod, DRIVER))
+    assert "580" not in excluded(pod, DRIVER)
+    assert excluded(pod, "nvidia.com/gpu.compute.major") == ["3", "4", "5", "6", "7"]
+    written = [
+        term["matchExpressions"][0]
+        for term in pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+            "nodeSelectorTerms"
+        ]
+    ]
+    assert [each["values"] for each in written] == [["a"], ["b"]]
+    assert "affinity" not in train_pod(compute={"gpusPerNode": 0})
+
+
+def test_an_image_for_an_older_cuda_runs_with_older_drivers() -> None:
+    pod = train_pod(replace(ENVIRONMENT, trainer_cuda=12))
+    assert "470" in excluded(pod, DRIVER)
+    assert "535" not in excluded(pod, DRIVER)
+
+
+def test_the_cuda_of_an_own_image_is_unknown() -> None:
+    pod = train_pod(compute={"gpusPerNode": 1, "image": "own:1"})
+    assert excluded(pod, DRIVER) == []
+    assert "7" in excluded(pod, "nvidia.com/gpu.compute.major")
 
 
 def prepare_volumes(**spec: Any) -> dict[str, bool]:

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from simulation.serving_world import ENVIRONMENT, World, build_adapter
 
+from tunesmith.api.adapterdeployment import Engine, UpdateStrategy
+from tunesmith.manifests.engine_container import EngineNeeds
 from tunesmith.manifests.serving_deployment import (
     build_serving_deployment,
     build_serving_disruption_budget,
@@ -87,6 +89,13 @@ def test_the_agent_alone_sees_the_desired_state_and_the_operators_token() -> Non
     assert environment["POD_UID"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
 
 
+def test_agent_is_told_a_tolerance_other_than_auto() -> None:
+    name = "TUNESMITH_PROOF_TOLERANCE"
+    assert name not in environment_of(pod_of(build())["containers"][0])
+    coarse = pod_of(build(engine={"proof": {"tolerance": "0.2"}}))
+    assert environment_of(coarse["containers"][0])[name] == "0.2"
+
+
 def test_without_gpus_the_engine_runs_on_the_cpu() -> None:
     engine = pod_of(build(engine={"gpus": 0, "maxModelLength": 256, "args": ["--seed=1"]}))["initContainers"][
         0
@@ -115,6 +124,112 @@ def test_gpus_are_taken_and_split_over() -> None:
     assert "--enforce-eager" not in engine["args"]
 
 
+def arguments_of(engine: dict[str, Any]) -> str:
+    return " ".join(pod_of(build(engine=engine))["initContainers"][0]["args"])
+
+
+def test_the_length_is_fitted_to_the_memory_unless_it_is_written() -> None:
+    assert "--max-model-len auto" in arguments_of({"gpus": 1})
+    assert "--max-model-len 4096" in arguments_of({"gpus": 1, "maxModelLength": 4096})
+
+
+@pytest.mark.parametrize(
+    ("engine", "slots", "ready"),
+    [
+        ({"gpus": 1, "residentAdapters": 4}, 4, 8),
+        ({"gpus": 1, "residentAdapters": 256}, 8, 512),
+        ({"gpus": 0, "residentAdapters": 32}, 33, 66),
+    ],
+)
+def test_at_most_eight_adapters_take_gpu_memory(engine: dict[str, Any], slots: int, ready: int) -> None:
+    assert f"--max-loras {slots} --max-cpu-loras {ready} " in arguments_of(engine)
+
+
+@pytest.mark.parametrize(
+    ("engine", "expected"),
+    [
+        ({"gpus": 4, "maxRank": 64}, True),
+        ({"gpus": 1, "maxRank": 64}, False),
+        ({"gpus": 4, "maxRank": 32}, False),
+        ({"gpus": 6, "maxRank": 64}, False),
+        ({"gpus": 4, "maxRank": 64, "args": ["--enable_expert_parallel"]}, False),
+    ],
+)
+def test_adapters_of_high_rank_are_divided_among_gpus(engine: dict[str, Any], expected: bool) -> None:
+    assert ("--fully-sharded-loras" in arguments_of(engine)) is expected
+
+
+def test_nothing_that_needs_a_cuda_compiler_is_left_on() -> None:
+    on_gpus, on_cpus = (
+        environment_of(pod_of(build(engine={"gpus": gpus}))["initContainers"][0]) for gpus in (2, 0)
+    )
+    flashinfer = {"VLLM_USE_FLASHINFER_SAMPLER": "0", "VLLM_ALLREDUCE_USE_FLASHINFER": "0"}
+    assert flashinfer.items() <= on_gpus.items()
+    assert not flashinfer.keys() & on_cpus.keys()
+    assert (on_gpus["TUNESMITH_GPUS"], on_cpus["TUNESMITH_GPUS"]) == ("2", "0")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "size", "seconds"),
+    [(0, None, 3600), (1, None, 7200), (1, 16e9, 3600), (4, 141e9, 4620), (8, 810e9, 18_000)],
+)
+def test_a_large_model_has_time_to_load(gpus: int, size: float | None, seconds: int) -> None:
+    resource = World(build_adapter("one"), engine={"gpus": gpus}).resource
+    manifest = build_serving_deployment(resource, "image", ENVIRONMENT, EngineNeeds(size))
+    probe = pod_of(manifest)["initContainers"][0]["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] == seconds
+    assert manifest["spec"]["progressDeadlineSeconds"] > seconds
+
+
+def test_requests_of_the_engine_are_those_that_were_written_then_those_derived() -> None:
+    resources = {"requests": {"cpu": "1"}, "limits": {"memory": "9Gi"}}
+    resource = World(build_adapter("one"), engine={"gpus": 1, "resources": resources}).resource
+    needs = EngineNeeds(requests={"cpu": "3", "memory": "20Gi", "ephemeral-storage": "40Gi"})
+    engine = pod_of(build_serving_deployment(resource, "image", ENVIRONMENT, needs))["initContainers"][0]
+    assert engine["resources"] == {
+        "requests": {"cpu": "1", "ephemeral-storage": "40Gi"},
+        "limits": {"memory": "9Gi", "nvidia.com/gpu": "1"},
+    }
+
+
+def test_caches_of_a_pod_have_a_limit() -> None:
+    limits = {}
+    for uri in ("hf://org/model", "pvc://models/base"):
+        volumes = pod_of(build(baseModel={"uri": uri}))["volumes"]
+        limits[uri] = next(volume for volume in volumes if volume["name"] == "model-cache")["emptyDir"]
+    assert limits == {"hf://org/model": {"sizeLimit": "1Ti"}, "pvc://models/base": {"sizeLimit": "16Gi"}}
+
+
+def test_a_claim_keeps_caches_for_later_pods_and_is_the_engines_alone() -> None:
+    pod = pod_of(build(engine={"cacheVolume": {"claimName": "caches", "subPath": "llama"}}))
+    assert {"name": "cache", "persistentVolumeClaim": {"claimName": "caches"}} in pod["volumes"]
+    mount = {"name": "cache", "mountPath": "/var/cache/tunesmith", "subPath": "llama"}
+    engine, agent = pod["initContainers"][0], pod["containers"][0]
+    assert mount in engine["volumeMounts"]
+    assert mount not in agent["volumeMounts"]
+    caches = ("HF_HOME", "VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+    assert all(environment_of(engine)[name].startswith("/var/cache/tunesmith/") for name in caches)
+
+
+def test_variables_that_were_written_replace_those_of_the_operator() -> None:
+    env = [{"name": "VLLM_USE_FLASHINFER_SAMPLER", "value": "1"}, {"name": "NCCL_DEBUG", "value": "INFO"}]
+    environment = environment_of(pod_of(build(engine={"gpus": 1, "env": env}))["initContainers"][0])
+    assert (environment["VLLM_USE_FLASHINFER_SAMPLER"], environment["NCCL_DEBUG"]) == ("1", "INFO")
+
+
+def test_pods_with_gpus_tolerate_the_taint_of_their_nodes_and_run_in_their_runtime_class() -> None:
+    template = {"runtimeClassName": "nvidia", "schedulerName": "own", "terminationGracePeriodSeconds": 600}
+    pod = pod_of(build(engine={"gpus": 1, "gpuResource": "nvidia.com/mig-3g.40gb", "template": template}))
+    keys = [toleration["key"] for toleration in pod["tolerations"]]
+    assert keys == ["nvidia.com/gpu", "nvidia.com/mig-3g.40gb"]
+    assert (pod["runtimeClassName"], pod["schedulerName"]) == ("nvidia", "own")
+    assert pod["terminationGracePeriodSeconds"] == 600
+    assert pod["initContainers"][0]["resources"]["limits"] == {"nvidia.com/mig-3g.40gb": "1"}
+    without = pod_of(build(engine={"gpus": 0, "template": template}))
+    assert not {"tolerations", "runtimeClassName"} & without.keys()
+    assert pod_of(build())["terminationGracePeriodSeconds"] == 180
+
+
 def test_a_hub_model_is_pinned_and_its_token_never_written_out() -> None:
     model = {"uri": "hf://org/model@0123abc", "secretRef": {"name": "hub-token"}}
     engine = pod_of(build(baseModel=model))["initContainers"][0]
@@ -132,15 +247,20 @@ def test_the_users_template_places_the_pods() -> None:
 
 
 @pytest.mark.parametrize(
-    ("replicas", "gpus", "expected"),
+    ("replicas", "gpus", "strategy", "stops_first"),
     [
-        (1, 1, {"maxUnavailable": 0, "maxSurge": 1}),
-        (2, 0, {"maxUnavailable": 0, "maxSurge": 1}),
-        (2, 1, {"maxUnavailable": 1, "maxSurge": 0}),
+        (1, 1, "Auto", False),
+        (2, 0, "Auto", False),
+        (2, 1, "Auto", True),
+        (1, 1, "StopFirst", True),
+        (2, 1, "StartFirst", False),
     ],
 )
-def test_pods_are_replaced_without_a_spare_gpu(replicas: int, gpus: int, expected: dict[str, int]) -> None:
-    assert rolling_update(replicas, gpus) == expected
+def test_pods_are_replaced_without_a_spare_gpu(
+    replicas: int, gpus: int, strategy: str, stops_first: bool
+) -> None:
+    update = rolling_update(replicas, Engine(gpus=gpus, update_strategy=UpdateStrategy(strategy)))
+    assert update == {"maxUnavailable": int(stops_first), "maxSurge": int(not stops_first)}
 
 
 def test_clients_find_the_agents_under_the_resources_own_name() -> None:

@@ -27,6 +27,7 @@ from tunesmith_data.rows.page.report_files import read_report
 from tunesmith_storage.errors import StorageError
 from tunesmith_trainer.checkpoints.bucket import BucketCheckpoints
 from tunesmith_trainer.checkpoints.folder import newest_checkpoint
+from tunesmith_trainer.train import stage
 from tunesmith_trainer.worker import run_stage
 
 Config = PrepareConfig | TrainConfig | EvaluateConfig
@@ -92,6 +93,22 @@ def test_a_folder_of_a_bucket_is_a_data_set(remote: RemoteWorld) -> None:
         assert [file.name for file in storage.dataset_files(uri)] == ["a.jsonl", "b.jsonl"]
     with pytest.raises(DataError, match=r"c\* has no data files"):
         storage.dataset_files(f"{remote.uri}/c*")
+
+
+def test_a_model_that_is_trained_is_finished_by_a_pod_that_finds_nothing_on_its_disk(
+    remote: RemoteWorld, make: RowBuilders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = remote.prepare(make, "uid")
+    more: dict[str, Any] = {"adapter": {"rank": 4, "type": "QLoRA"}, "hyperparameters": {"maxSteps": 2}}
+    config = remote.place(remote.world.train_config(prepared, **more))
+    assert run_stage(config, remote.pod().for_run(config)) is None, "a new process has to finish it"
+    assert (remote.folder / "out/ns/uid/trained/trained.json").is_file()
+
+    monkeypatch.setattr(stage, "run_training", None)
+    report = remote.run(config)
+    assert report.training
+    assert report.training.steps == 2
+    assert not (remote.folder / "out/ns/uid/trained").exists()
 
 
 def test_all_stages_on_a_bucket(remote: RemoteWorld, make: RowBuilders) -> None:

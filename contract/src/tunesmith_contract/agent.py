@@ -64,12 +64,14 @@ class LoadState(StrEnum):
     FAILED = "Failed"
 
 
-#: ``LoadedVersion.reason`` of a version whose answers are not its manifest's: no second try will change that.
+#: ``LoadedVersion.reason`` of a version whose answers, measured several times, are not its manifest's.
 PROOF_FAILED = "ProofFailed"
+#: ``LoadedVersion.reason`` of an active version whose effect is too small to be told from noise.
+UNPROVEN = "Unproven"
 
 
 class LoadedVersion(Report):
-    """One version on one pod; ``reason`` and ``message`` say why it failed."""
+    """One version on one pod; ``reason`` and ``message`` say why it failed, or what is uncertain."""
 
     alias: str
     digest: Digest

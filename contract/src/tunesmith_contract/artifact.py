@@ -1,9 +1,10 @@
 """Manifest of an artifact; the digest of its bytes, which hold every file's digest, is the artifact's digest."""
 
+import math
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .base import Digest, Document, canonical_json, sha256_digest
 
@@ -24,12 +25,50 @@ class Probe(Document):
         prompt_length: number of tokens that are the prompt.
         base_log_prob: mean log-probability of the continuation's tokens under the base model, nats per token.
         tuned_log_prob: the same with the adapter.
+        base_token_log_probs: log-probability of each token of the continuation under the base model, in nats; None in
+            manifests of earlier releases.
+        tuned_token_log_probs: the same with the adapter.
     """
 
     token_ids: tuple[int, ...]
     prompt_length: int = Field(ge=1)
     base_log_prob: float
     tuned_log_prob: float
+    base_token_log_probs: tuple[float, ...] | None = None
+    tuned_token_log_probs: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        for values in (self.base_token_log_probs, self.tuned_token_log_probs):
+            if values is not None and len(values) != self.token_count:
+                raise ValueError(f"{len(values)} log-probabilities for {self.token_count} tokens")
+        if self.token_count < 1:
+            raise ValueError("a probe needs a token after its prompt")
+        return self
+
+    @property
+    def token_count(self) -> int:
+        """Number of tokens of the continuation."""
+        return len(self.token_ids) - self.prompt_length
+
+
+class ProbeNoise(Document):
+    """Noise of the probes' log-probabilities: root mean squares of differences per token, in nats.
+
+    Attributes:
+        batching: each probe alone against all of them in padded batches.
+        attention: the attention kernel of the measurement against the plain one.
+        precision: logits in bfloat16 against logits in float32.
+    """
+
+    batching: float = Field(ge=0)
+    attention: float = Field(ge=0)
+    precision: float = Field(ge=0)
+
+    @property
+    def per_token(self) -> float:
+        """Noise of all sources together, in nats per token: they are independent."""
+        return math.hypot(self.batching, self.attention, self.precision)
 
 
 class Lineage(Document):
@@ -71,7 +110,10 @@ class ArtifactKind(StrEnum):
 
 
 class Manifest(Document):
-    """``manifest.json`` of an artifact; ``rank`` and ``target_modules`` are an adapter's."""
+    """``manifest.json`` of an artifact; ``rank`` and ``target_modules`` are an adapter's.
+
+    ``noise`` is None in manifests of earlier releases and where nothing was probed.
+    """
 
     schema_version: Literal[1] = 1
     kind: ArtifactKind = ArtifactKind.LORA
@@ -79,7 +121,8 @@ class Manifest(Document):
     target_modules: tuple[str, ...] = ()
     files: tuple[File, ...]
     lineage: Lineage
-    probes: tuple[Probe, ...] = Field(max_length=16)
+    probes: tuple[Probe, ...] = Field(max_length=64)
+    noise: ProbeNoise | None = None
 
     def to_bytes(self) -> bytes:
         """Bytes that are stored and digested."""

@@ -25,11 +25,11 @@ GENERATED_ROWS = "generated_rows"
 CALLS = "calls"
 PROMPT_TOKENS = "prompt_tokens"
 COMPLETION_TOKENS = "completion_tokens"
-#: While rows are prepared: a ``PreparePart``.
+#: While rows are prepared: a ``PreparePart``; after the last step of training: a ``TrainPart``.
 PART = "part"
 
 #: Any of these marks an update by the trainer's own callbacks, which leaves out what transformers measures.
-TRAINER_UPDATES = frozenset({CHECKPOINT_STEP, KERNELS, OVERFITTING_STEP})
+TRAINER_UPDATES = frozenset({CHECKPOINT_STEP, KERNELS, OVERFITTING_STEP, PART})
 
 PROGRESS_PATH = "/progress/v1/namespaces/{namespace}/{plural}/{name}"
 
@@ -46,6 +46,13 @@ class PreparePart(StrEnum):
     CLEANING = "cleaning"
     JUDGING = "judging"
     WRITING = "writing"
+
+
+class TrainPart(StrEnum):
+    """Parts of the train stage after the last step, in their order."""
+
+    MEASURING = "measuring"
+    EXPORTING = "exporting"
 
 
 class ProgressMetric(Report):

@@ -10,14 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tunesmith_contract.report import GPUReason
+from tunesmith_contract.shared_rules.gpus import BFLOAT16_CAPABILITY, MINIMUM_DRIVERS
 
 from .facts import DeviceFacts, GPUFacts
-
-#: The first Linux driver that runs programs of a CUDA release, by the release's major version.
-MINIMUM_DRIVERS = {12: "525.60.13", 13: "580.65.06"}
-
-#: Compute capability from which GPUs multiply bfloat16, the type in which all runs on GPUs compute (Ampere).
-BFLOAT16_CAPABILITY = (8, 0)
 
 _MAX_QUOTE = 500
 

@@ -42,7 +42,9 @@ class Agent:
         self.proxy = Proxy(self.pool, self.metrics, self._wake, limits.stale_seconds)
         self.server = Server(self.proxy, self.metrics.count_refusal, limits)
         folders = ArtifactFolders(settings.mount_root, settings.secrets_dir, settings.scratch_dir)
-        loader = VersionLoader(self.engine, folders, settings.proof_tolerance, self.metrics)
+        loader = VersionLoader(
+            self.engine, folders, settings.proof_tolerance, settings.proof_pause_seconds, self.metrics
+        )
         self.reconciler = Reconciler(
             settings, self.store, self.engine, loader, self.metrics, self._use_table, int(time.time())
         )

@@ -118,6 +118,8 @@ class AgentMetrics:
     refusals: dict[int, int] = field(default_factory=dict)
     loads: dict[tuple[str, str], int] = field(default_factory=dict)
     load_seconds: Histogram = field(default_factory=Histogram)
+    proofs: dict[tuple[str, str], int] = field(default_factory=dict)
+    base_noise: float = 0.0
     engine_failures: int = 0
     generation: int = 0
     engine_up: bool = False
@@ -146,6 +148,17 @@ class AgentMetrics:
         self.loads[alias, result] = self.loads.get((alias, result), 0) + 1
         self.load_seconds.observe(seconds)
 
+    def count_proof(self, alias: str, result: str, base_noise: float) -> None:
+        """Count a measurement of a version's probes.
+
+        Args:
+            alias: alias of the version.
+            result: ``Proved``, ``Unproven`` or the reason of the failure.
+            base_noise: root mean square of the base model's difference from the trainer's, in nats per token.
+        """
+        self.proofs[alias, result] = self.proofs.get((alias, result), 0) + 1
+        self.base_noise = base_noise
+
     def render(self) -> bytes:
         """All metrics in Prometheus' text format, version 0.0.4."""
         return generate_latest(_Collector(self))
@@ -169,6 +182,10 @@ class _Collector(Collector):
         for key, count in metrics.loads.items():
             loads.add_metric(key, count)
         yield loads
+        proofs = _counter("proofs", "Measurements of a version's probes, by result.", "alias", "result")
+        for key, count in metrics.proofs.items():
+            proofs.add_metric(key, count)
+        yield proofs
         load_seconds = _histogram("load_seconds", "Time of an attempt to load.")
         metrics.load_seconds.add_to(load_seconds, ())
         yield load_seconds
@@ -179,6 +196,7 @@ class _Collector(Collector):
             ("generation", "Generation of the desired state that is applied.", metrics.generation),
             ("engine_up", "1 while the engine answers.", metrics.engine_up),
             ("operator_connected", "1 while the operator is connected.", metrics.operator_connected),
+            ("base_noise", "Difference of base model and manifest, nats per token.", metrics.base_noise),
             ("breakers_open", "Candidates that this pod sends no requests to.", metrics.breakers_open),
         ):
             yield GaugeMetricFamily(PREFIX + name, text, value=value)

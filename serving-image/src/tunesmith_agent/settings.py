@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tunesmith_contract.agent import DESIRED_FILE
 from tunesmith_contract.layout import CONFIG_DIR, CREDENTIALS_DIR, SECRETS_DIR
@@ -25,7 +24,9 @@ class Settings:
         mount_root: where storage is mounted.
         secrets_dir: where Secrets that open stores are mounted.
         scratch_dir: where fetched artifacts are stored; the engine mounts it at the same path.
-        proof_tolerance: largest difference of a probe's mean log-probability from the manifest's, in nats per token.
+        proof_tolerance: difference of log-probabilities from the manifest's, in nats per token, that a proof accepts
+            whatever the noise that the trainer and the agent have measured.
+        proof_pause_seconds: time until a proof that failed is measured again.
         settle_seconds: after this time a stable version that is still loading no longer delays readiness.
         lame_duck_seconds: time for which requests are accepted after SIGTERM, until no Service routes to this pod.
         drain_seconds: time for requests in progress to finish, at SIGTERM and before an unload.
@@ -46,7 +47,8 @@ class Settings:
     mount_root: Path = Path(MOUNT_ROOT)
     secrets_dir: Path = Path(SECRETS_DIR)
     scratch_dir: Path = Path("/tmp/tunesmith/artifacts")
-    proof_tolerance: float = 0.05
+    proof_tolerance: float = 0.0
+    proof_pause_seconds: float = 5.0
     settle_seconds: float = 120.0
     lame_duck_seconds: float = 5.0
     drain_seconds: float = 60.0
@@ -57,6 +59,7 @@ ENVIRONMENT = {
     "TUNESMITH_OPERATOR_URL": "operator_url",
     "TUNESMITH_DEPLOYMENT": "deployment",
     "TUNESMITH_BASE_MODEL": "base_model",
+    "TUNESMITH_PROOF_TOLERANCE": "proof_tolerance",
     "POD_NAMESPACE": "namespace",
     "POD_NAME": "pod_name",
     "POD_UID": "pod_uid",
@@ -73,8 +76,8 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str] | No
     parser = argparse.ArgumentParser(prog="tunesmith_agent", argument_default=argparse.SUPPRESS)
     for name, field in Settings.__dataclass_fields__.items():
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, type=field.type, metavar=name.upper())
-    values: dict[str, Any] = {
-        name: environment[key] for key, name in ENVIRONMENT.items() if environment.get(key)
-    }
-    values.update(vars(parser.parse_args(arguments)))
-    return Settings(**values)
+    # A default is converted as an argument is.
+    parser.set_defaults(
+        **{name: environment[key] for key, name in ENVIRONMENT.items() if environment.get(key)}
+    )
+    return Settings(**vars(parser.parse_args(arguments)))

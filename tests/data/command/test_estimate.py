@@ -64,3 +64,13 @@ def test_what_nobody_says_is_not_guessed() -> None:
 def test_an_unknown_gpu_is_answered_with_known_ones() -> None:
     with pytest.raises(UserError, match=r"'Z80': use one of .*H100"):
         estimate(PARAMETERS, DATASET, TrainingPlan(SFT, gpu="Z80"))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "reason"), [("Abacus-1", "UnknownGPU"), ("Tesla-V100-SXM2-32GB", "UnsupportedGPU")]
+)
+def test_a_gpu_that_can_not_train_is_refused_with_those_that_can(gpu: str, reason: str) -> None:
+    with pytest.raises(UserError, match=r"use one of .*H100") as caught:
+        estimate(PARAMETERS, DATASET, TrainingPlan(SFT, gpu=gpu))
+    assert caught.value.reason == reason
+    assert "V100-" not in str(caught.value).partition("use one of")[2]

@@ -1,5 +1,6 @@
 """An EvalRun's way from waiting for its candidate to a verdict."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,15 +13,20 @@ from simulation.simulated_cluster import (
     evaluation_report,
     failure,
     fine_tune_job,
+    success,
 )
+from training_memory.published_memory import LLAMA_3_1_8B
 
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.evalrun.planning import assemble_evaluation, plan_evaluation
 from tunesmith.decide.plan import Patch, Plan
+from tunesmith.manifests.objects import Body
+from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord, build_result_config_map
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.report import Interval
 from tunesmith_contract.run_config import EvaluateConfig, parse_run_config
+from tunesmith_contract.stages import Stage
 
 ARTIFACT = {"uri": f"pvc://artifacts/team/sha256/{'a' * 64}", "digest": DIGEST, "sizeBytes": 7}
 
@@ -31,12 +37,22 @@ class World(SimulatedCluster):
     def __init__(self, job: dict[str, Any] | None = None, **spec: Any) -> None:
         super().__init__(eval_run(**spec))
         self.candidate = job
+        self.candidate_config_maps: list[Body] = []
+        self.nodes: tuple[Body, ...] = ()
 
     def plan(self) -> Plan:
         run = EvalRun.parse(self.resource)
         job = FineTuneJob.parse(self.candidate) if self.candidate else None
         config_maps, jobs, pods = (self.children(kind) for kind in ("ConfigMap", "Job", "Pod"))
-        seen = assemble_evaluation(run, config_maps, jobs, pods, job)
+        seen = assemble_evaluation(
+            run,
+            config_maps,
+            jobs,
+            pods,
+            job,
+            candidate_config_maps=self.candidate_config_maps,
+            gpu_nodes=self.nodes,
+        )
         return plan_evaluation(run, seen, self.now, ENVIRONMENT)
 
     def config(self) -> EvaluateConfig:
@@ -51,6 +67,34 @@ def tuned(**spec: Any) -> dict[str, Any]:
     body = fine_tune_job(**spec)
     body["status"] = {"phase": "Succeeded", "artifact": ARTIFACT, "resolved": {"baseModelRevision": "r1"}}
     return body
+
+
+def evaluate_container(cluster: World) -> dict[str, Any]:
+    """The container of the Job that evaluates."""
+    (job,) = cluster.live_jobs()
+    (only,) = job["spec"]["template"]["spec"]["containers"]
+    assert isinstance(only, dict)
+    return only
+
+
+def test_the_pod_requests_what_the_size_of_its_model_needs() -> None:
+    job = tuned()
+    job["status"]["resolved"]["parameters"] = 8_000_000_000
+    cluster = World(job)
+    cluster.reconcile()
+    assert evaluate_container(cluster)["resources"]["requests"] == {"cpu": "3", "memory": "20Gi"}
+    pod = cluster.live_jobs()[0]["spec"]["template"]["spec"]
+    assert "nodeAffinity" in pod["affinity"], "off nodes without bfloat16"
+    cluster.candidate = None
+    cluster.end(ExitCode.COMMUNICATION)
+    cluster.pass_time(600)
+    cluster.reconcile()
+    assert evaluate_container(cluster)["resources"]["requests"] == {"cpu": "3", "memory": "20Gi"}
+
+
+def test_the_pod_of_a_model_of_unknown_size_requests_little() -> None:
+    requests = evaluate_container(running())["resources"]["requests"]
+    assert requests == {"cpu": "1", "memory": "4Gi"}
 
 
 def running(**spec: Any) -> World:
@@ -250,3 +294,87 @@ def test_what_keeps_no_work_files_is_judged_in_the_jobs_workspace(place: str, ou
         volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume
     }
     assert opened.items() >= {"secret-workspace": "bucket", "secret-output": "registry"}.items()
+
+
+def on_gpus(gpus: int, mebibytes: str | None) -> World:
+    """An EvalRun of an 8B model on a node whose GPUs have so much memory."""
+    world = World(tuned(), compute={"gpus": gpus})
+    record = AttemptRecord(
+        stage=Stage.PREPARE,
+        attempt=1,
+        outcome=AttemptOutcome.SUCCEEDED,
+        reason="Prepared",
+        report=success("prepare").model_copy(update={"model": LLAMA_3_1_8B}),
+        ended_at=datetime(2030, 1, 1, tzinfo=UTC),
+        ran_seconds=1.0,
+    )
+    world.candidate_config_maps = [build_result_config_map(FineTuneJob.parse(tuned()), record)]
+    labels = {"nvidia.com/gpu.memory": mebibytes} if mebibytes else {}
+    world.nodes = (
+        {
+            "metadata": {"name": "gpu", "labels": labels},
+            "status": {"allocatable": {"nvidia.com/gpu": "16"}},
+        },
+    )
+    world.reconcile()
+    return world
+
+
+def test_a_model_that_does_not_fit_is_refused_before_a_gpu_is_requested() -> None:
+    world = on_gpus(1, "15360")
+    assert not world.children("Job")
+    assert world.status["phase"] == "Failed"
+    fits = world.condition("Fits")
+    assert (fits["status"], fits["reason"]) == ("False", "DoesNotFit")
+    assert fits["message"].startswith("The model takes at least 15.0 GiB, but a GPU has 13.7 GiB for it")
+    assert fits["message"].endswith("Write compute.gpus: 2, or choose GPUs with more memory.")
+    assert world.status["failure"]["message"] == fits["message"]
+    world.candidate_config_maps, world.nodes = [], ()
+    world.forget_status()
+    world.reconcile()
+    assert world.condition("Fits")["message"] == fits["message"]
+    assert world.status["failure"]["reason"] == "DoesNotFit"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "mebibytes", "status", "reason", "message"),
+    [
+        (8, "81559", "True", "Fits", "takes at least 15.0 GiB, and a GPU has 74.5 GiB for it."),
+        (3, "15360", "True", "Fits", "spread over at least 2 GPUs, which work one after the other"),
+        (
+            1,
+            None,
+            "Unknown",
+            "GPUMemoryUnknown",
+            "takes at least 15.0 GiB. The memory of the GPUs is unknown",
+        ),
+    ],
+)
+def test_the_condition_fits_says_how_the_gpus_are_used(
+    gpus: int, mebibytes: str | None, status: str, reason: str, message: str
+) -> None:
+    world = on_gpus(gpus, mebibytes)
+    assert len(world.children("Job")) == 1
+    fits = world.condition("Fits")
+    assert (fits["status"], fits["reason"]) == (status, reason)
+    assert message in fits["message"]
+    world.nodes = ()
+    world.forget_status()
+    world.reconcile()
+    assert world.condition("Fits")["message"] == fits["message"]
+
+
+def test_a_candidate_without_a_job_has_a_model_of_unknown_size() -> None:
+    spec = {
+        "candidate": {"uri": "pvc://mine/adapter", "digest": DIGEST},
+        "baseModel": {"uri": "pvc://m/tiny"},
+    }
+    world = World(**spec)
+    world.reconcile()
+    assert (world.condition("Fits")["status"], world.condition("Fits")["reason"]) == (
+        "Unknown",
+        "ModelSizeUnknown",
+    )
+    on_cpu = World(**spec, compute={"gpus": 0})
+    on_cpu.reconcile()
+    assert "Fits" not in {condition["type"] for condition in on_cpu.status["conditions"]}

@@ -59,6 +59,8 @@ def test_prepared_data_is_in_status_and_every_auto_is_a_number() -> None:
         "offload": "None",
         "activationCheckpointing": False,
         "baseModel": "pvc://models/tiny",
+        "parameters": 10,
+        "requests": {"cpu": "3", "memory": "7Gi"},
     }
     run = parse_run_config(cluster.objects[("ConfigMap", "expenses-0f3c9d-run")]["data"]["run.json"])
     assert isinstance(run, TrainConfig)

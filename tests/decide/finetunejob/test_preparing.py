@@ -9,7 +9,7 @@ from simulation.training_world import World, generating, world
 
 from tunesmith.decide.finetunejob.observed import LiveProgress
 from tunesmith_contract.exit_codes import ExitCode
-from tunesmith_contract.progress import PART, PreparePart, ProgressMetric, TrainerStatus
+from tunesmith_contract.progress import PART, PreparePart, ProgressMetric, TrainerStatus, TrainPart
 
 
 def news(percent: int, attempt: int = 1, at: datetime = START, **metrics: Any) -> LiveProgress:
@@ -57,6 +57,22 @@ def test_each_part_has_words(part: PreparePart) -> None:
     cluster.reconcile()
     (message,) = said(cluster)
     assert message.startswith(f"Attempt 1 of prepare runs: {part} ")
+
+
+@pytest.mark.parametrize("part", TrainPart)
+def test_what_follows_the_last_step_is_said(part: TrainPart) -> None:
+    cluster = preparing()
+    cluster.succeed("prepare")
+    values = {"current_step": "9", "total_steps": "9", "loss": "0.5"}
+    for more in ({}, word(part)):
+        metrics = tuple(ProgressMetric(name=name, value=value) for name, value in (values | more).items())
+        status = TrainerStatus(last_updated_time=START, progress_percentage=100, metrics=metrics)
+        cluster.progress = LiveProgress("train", 1, status)
+        cluster.reconcile()
+        values.pop("loss", None)
+    (message,) = said(cluster)
+    assert message.startswith(f"Attempt 1 of train runs: {part} ")
+    assert cluster.status["progress"]["loss"] == "0.5", "what was measured stays"
 
 
 def test_a_word_that_is_not_known_is_not_repeated() -> None:

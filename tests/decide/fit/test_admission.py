@@ -28,7 +28,8 @@ def test_what_fits_trains_and_status_has_the_estimate() -> None:
     assert cluster.condition("Fits")["status"] == "True"
     assert cluster.condition("Servable")["status"] == "True"
     estimate = cluster.status["memoryEstimate"]
-    assert estimate["available"] == cluster.status["resolved"]["gpuMemory"] == "80.0Gi"
+    assert cluster.status["resolved"]["gpuMemory"] == "80.0Gi"
+    assert estimate["available"] == "74.8Gi"
     assert estimate["parts"]["weights"] == "15.0Gi"
 
 
@@ -38,12 +39,61 @@ def test_what_does_not_fit_fails_before_a_job_is_made() -> None:
     assert cluster.condition("Fits")["status"] == "False"
     assert cluster.condition("Fits")["reason"] == cluster.status["failure"]["reason"] == "DoesNotFit"
     assert cluster.status["failure"]["category"] == "UserError"
-    assert "only 4.0 GiB are available" in cluster.status["failure"]["message"]
+    assert "only 3.4 GiB of its 4.0 GiB are available" in cluster.status["failure"]["message"]
     assert not cluster.live_jobs()
     before = cluster.status
     cluster.related = RelatedObjects()
     cluster.reconcile()
     assert cluster.status == before
+
+
+def nodes(**labels: str) -> RelatedObjects:
+    """A node with GPUs of 80 GiB and these labels of NVIDIA's."""
+    own = {f"nvidia.com/{key.replace('_', '.')}": value for key, value in labels.items()}
+    metadata = {"name": "gpu-1", "labels": {"nvidia.com/gpu.memory": "81920"} | own}
+    return RelatedObjects(
+        gpu_nodes=({"metadata": metadata, "status": {"allocatable": {"nvidia.com/gpu": "8"}}},)
+    )
+
+
+def test_nodes_that_can_not_train_fail_the_job_before_it_asks_for_a_gpu() -> None:
+    for labels, reason in (
+        ({"cuda_driver_major": "535"}, "DriverTooOld"),
+        ({"gpu_product": "Tesla-V100-SXM2-32GB"}, "UnsupportedGPU"),
+    ):
+        cluster = world()
+        cluster.related = nodes(**labels)
+        cluster.succeed("prepare")
+        assert cluster.status["phase"] == "Failed"
+        assert cluster.condition("Fits")["status"] == "False"
+        assert cluster.condition("Fits")["reason"] == cluster.status["failure"]["reason"] == reason
+        assert cluster.status["failure"]["category"] == "UserError"
+        assert "gpu-1" in cluster.status["failure"]["message"]
+        assert not cluster.live_jobs()
+
+
+def test_memory_that_is_written_lets_a_job_wait_for_nodes_that_can_train() -> None:
+    cluster = world(compute={"gpusPerNode": 1, "gpuMemory": "80Gi"})
+    cluster.related = nodes(cuda_driver_major="535")
+    cluster.succeed("prepare")
+    assert cluster.status["phase"] == "Training"
+
+
+def test_requests_follow_from_the_model_and_what_is_written() -> None:
+    written = {"requests": {"memory": "48Gi"}, "limits": {"cpu": "8"}}
+    cluster = prepared("81920", compute={"gpusPerNode": 1, "resources": written})
+    assert cluster.status["resolved"]["requests"] == {"cpu": "8", "memory": "48Gi"}
+    assert cluster.status["resolved"]["parameters"] == LLAMA_3_1_8B.parameters
+    cluster = prepared("81920", baseModel={"uri": "hf://org/model@main"})
+    shown = cluster.status["resolved"]["requests"]
+    (job,) = cluster.live_jobs()
+    requests = job["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]
+    assert requests == {
+        "cpu": shown["cpu"],
+        "memory": shown["memory"],
+        "ephemeral-storage": shown["ephemeralStorage"],
+    }
+    assert shown == {"cpu": "3", "memory": "21Gi", "ephemeralStorage": "20Gi"}
 
 
 def test_an_unknown_gpu_stops_nothing() -> None:
@@ -60,7 +110,7 @@ def test_what_is_written_goes_before_the_nodes_labels() -> None:
 
 
 def test_auto_gives_way_to_the_gpu_there_is() -> None:
-    large, small = prepared("81920"), prepared("18432")
+    large, small = prepared("81920"), prepared("20480")
     assert small.status["phase"] == "Training"
     assert small.condition("Fits")["status"] == "True"
     assert int(small.status["resolved"]["microBatchSize"]) <= int(large.status["resolved"]["microBatchSize"])
@@ -72,12 +122,12 @@ def test_verdicts_stay_when_nodes_go_and_come_back_when_status_is_lost() -> None
     nodes, cluster.related = cluster.related, RelatedObjects()
     cluster.reconcile()
     assert cluster.condition("Fits") == said
-    assert cluster.status["memoryEstimate"]["available"] == "80.0Gi"
+    assert cluster.status["memoryEstimate"]["available"] == "74.8Gi"
     cluster.related = nodes
     del cluster.resource["status"]
     cluster.reconcile()
     assert cluster.condition("Fits")["status"] == "True"
-    assert cluster.status["memoryEstimate"]["available"] == "80.0Gi"
+    assert cluster.status["memoryEstimate"]["available"] == "74.8Gi"
 
 
 def test_without_gpus_only_servability_is_judged() -> None:

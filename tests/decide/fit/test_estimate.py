@@ -18,6 +18,7 @@ from tunesmith.decide.fit.estimate import (
     expect_training,
     trained_tokens,
 )
+from tunesmith.decide.fit.reachable_gpus import find_reachable_gpus
 from tunesmith_contract.report import DatasetReport, TokenStatistics
 from tunesmith_contract.shared_rules.gpus import find_product
 
@@ -142,7 +143,8 @@ def test_it_is_that_of_the_slowest_gpu_the_pods_may_get() -> None:
     job = FineTuneJob.parse(fine_tune_job(compute=GPUS))
     run, report = make_run(), success("prepare").model_copy(update={"model": LLAMA_3_1_8B})
     l4 = {"nvidia.com/gpu.product": "NVIDIA-L4", "nvidia.com/gpu.memory": "23034"}
-    expected = expect_training(job.spec, (node(H100), node(l4)), run, report)
+    gpus = find_reachable_gpus(job.spec, (node(H100), node(l4)), 13)
+    expected = expect_training(gpus.product, run, report)
     slowest = find_product("NVIDIA-L4")
     assert report.dataset is not None
     assert slowest is not None

@@ -1,20 +1,25 @@
-"""GPUs of nodes by their labels, and the nodes that a pod may be scheduled to."""
+"""Nodes that a pod may be scheduled to, those of them that can train, and what their GPUs have in common."""
 
 from typing import Any
 
 import pytest
 
 from tunesmith.decide.fit.gpus import (
+    describe_obstacles,
     fitting_nodes,
+    most_sharing,
     node_memory,
-    node_product,
     resolve_gpu_memory,
     slowest_product,
     smallest_memory,
+    usable_nodes,
 )
-from tunesmith_contract.shared_rules.gpus import PRODUCTS, find_product
+from tunesmith_contract.shared_rules.gpus import find_product
 
 GIB = 2**30
+DRIVER = "nvidia.com/cuda.driver-version.full"
+PRODUCT = "nvidia.com/gpu.product"
+MIG = "nvidia.com/mig-3g.40gb"
 
 
 def node(gpus: int = 1, taints: tuple[dict[str, str], ...] = (), **labels: str) -> dict[str, Any]:
@@ -25,27 +30,8 @@ def node(gpus: int = 1, taints: tuple[dict[str, str], ...] = (), **labels: str) 
     }
 
 
-def labeled(labels: dict[str, str], gpus: int = 1) -> dict[str, Any]:
-    return node(gpus) | {"metadata": {"name": "n", "labels": labels}}
-
-
-@pytest.mark.parametrize(
-    ("labels", "gibibytes"),
-    [
-        ({"nvidia.com/gpu.memory": "81559", "nvidia.com/gpu.product": "NVIDIA-A10"}, 81559 / 1024),
-        ({"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-80GB"}, 80),
-        ({"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB"}, 40),
-        ({"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}, 79.6),
-        ({"nvidia.com/gpu.product": "NVIDIA-GeForce-RTX-4090"}, 24),
-        ({"cloud.google.com/gke-accelerator": "nvidia-tesla-t4"}, 15),
-        ({"cloud.google.com/gke-accelerator": "nvidia-l4"}, 22.5),
-        ({"cloud.google.com/gke-accelerator": "nvidia-h100-80gb"}, 79.6),
-        ({"nvidia.com/gpu.product": "NVIDIA-Future-1"}, None),
-        ({}, None),
-    ],
-)
-def test_memory_of_a_nodes_gpus(labels: dict[str, str], gibibytes: float | None) -> None:
-    assert node_memory(labeled(labels)) == (None if gibibytes is None else pytest.approx(gibibytes * GIB))
+def labeled(labels: dict[str, str], gpus: int = 1, name: str = "n") -> dict[str, Any]:
+    return node(gpus) | {"metadata": {"name": name, "labels": labels}}
 
 
 def test_the_smallest_gpu_that_a_pod_may_get_counts() -> None:
@@ -70,12 +56,8 @@ def test_nodes_where_the_pod_can_not_go_do_not_count() -> None:
     assert fitting_nodes([own], None, (), gpus=9) == []
 
 
-def test_every_product_is_found_by_its_own_name() -> None:
-    for name, product in PRODUCTS:
-        assert find_product(f"NVIDIA-{name.upper()}") == product
-
-
 TAINT = {"key": "team", "value": "ml", "effect": "NoSchedule"}
+AZURE = {"key": "sku", "value": "gpu", "effect": "NoSchedule"}
 
 
 @pytest.mark.parametrize(
@@ -94,6 +76,9 @@ TAINT = {"key": "team", "value": "ml", "effect": "NoSchedule"}
         (TAINT | {"effect": "NoExecute"}, None, False),
         (TAINT | {"effect": "PreferNoSchedule"}, None, True),
         ({"key": "nvidia.com/gpu", "effect": "NoSchedule"}, None, True),
+        ({"key": "nvidia.com/gpu", "value": "present", "effect": "NoExecute"}, None, True),
+        (AZURE, None, False),
+        (AZURE, {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}, True),
         ({"key": "team", "effect": "NoSchedule"}, {"key": "team"}, True),
     ],
 )
@@ -107,9 +92,14 @@ def test_a_node_that_reports_nothing_has_no_gpus() -> None:
     assert node_memory({"metadata": {"name": "n"}}) is None
 
 
-@pytest.mark.parametrize("label", ["", "0", "24Gi", "-1"])
-def test_a_label_that_is_no_number_is_ignored(label: str) -> None:
-    assert node_memory(labeled({"nvidia.com/gpu.memory": label})) is None
+def test_slices_are_a_resource_of_their_own() -> None:
+    sliced = labeled({f"{MIG}.memory": "40192", "nvidia.com/gpu.memory": "81920"}, gpus=0)
+    sliced["status"]["allocatable"][MIG] = "2"
+    assert fitting_nodes([sliced], None) == []
+    assert fitting_nodes([sliced], None, gpus=2, resource=MIG) == [sliced]
+    assert smallest_memory([sliced], MIG) == 40192 * 2**20
+    sliced["spec"]["taints"] = [{"key": MIG, "effect": "NoSchedule"}]
+    assert fitting_nodes([sliced], None, resource=MIG) == [sliced]
 
 
 @pytest.mark.parametrize(
@@ -128,10 +118,73 @@ def test_what_is_written_goes_before_what_is_observed(
 
 
 def test_the_slowest_product_counts() -> None:
-    fast, slow = (
-        labeled({"nvidia.com/gpu.product": name}) for name in ("NVIDIA-H100-80GB-HBM3", "NVIDIA-L4")
-    )
-    assert slowest_product([fast, slow]) == node_product(slow) == find_product("NVIDIA-L4")
-    assert slowest_product([fast]) == node_product(fast)
+    fast, slow = (labeled({PRODUCT: name}) for name in ("NVIDIA-H100-80GB-HBM3", "NVIDIA-L4"))
+    assert slowest_product([fast, slow]) == find_product("NVIDIA-L4")
+    assert slowest_product([fast]) == find_product("NVIDIA-H100-80GB-HBM3")
     assert slowest_product([fast, labeled({})]) is None
     assert slowest_product([]) is None
+
+
+def test_the_most_shared_gpu_counts() -> None:
+    assert most_sharing([labeled({}), labeled({"nvidia.com/gpu.replicas": "4"})]) == 4
+    assert most_sharing([]) == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "cuda", "usable"),
+    [
+        ({DRIVER: "580.65.06"}, 13, True),
+        ({DRIVER: "590.10"}, 13, True),
+        ({DRIVER: "575.57.08"}, 13, False),
+        ({DRIVER: "535.274.02"}, 13, False),
+        ({DRIVER: "535.274.02"}, 12, True),
+        ({DRIVER: "470.82"}, 12, False),
+        ({DRIVER: "470.82"}, None, True),
+        ({"nvidia.com/cuda.driver.major": "550", "nvidia.com/cuda.driver.minor": "54"}, 13, False),
+        ({"nvidia.com/cuda.driver-version.major": "580"}, 13, True),
+        ({"nvidia.com/cuda.runtime.major": "12"}, 13, False),
+        ({"nvidia.com/cuda.runtime-version.major": "13"}, 13, True),
+        ({DRIVER: "580.95", "nvidia.com/cuda.runtime.major": "12"}, 13, True),
+        ({PRODUCT: "Tesla-V100-SXM2-32GB"}, 13, False),
+        ({PRODUCT: "Tesla-T4"}, None, False),
+        ({PRODUCT: "NVIDIA-A10G"}, 13, True),
+        ({"nvidia.com/gpu.compute.major": "7", "nvidia.com/gpu.compute.minor": "5"}, 13, False),
+        ({"nvidia.com/gpu.compute.major": "12"}, 13, True),
+        ({"nvidia.com/gpu.family": "turing"}, 13, False),
+        ({"nvidia.com/gpu.family": "ampere"}, 13, True),
+        ({"nvidia.com/gpu.family": "undefined"}, 13, True),
+        ({}, 13, True),
+    ],
+)
+def test_nodes_that_can_train(labels: dict[str, str], cuda: int | None, usable: bool) -> None:
+    each = labeled(labels)
+    assert usable_nodes([each], cuda) == ([each] if usable else [])
+    assert (describe_obstacles([each], cuda) is None) == usable
+
+
+def test_obstacles_name_nodes_and_what_they_have() -> None:
+    old = [labeled({DRIVER: "535.274.02"}, name=f"old-{number}") for number in range(5)]
+    volta = labeled({PRODUCT: "Tesla-V100-SXM2-16GB"}, name="volta")
+    obstacle = describe_obstacles([*old, volta], 13)
+    assert obstacle is not None
+    assert obstacle.reason == "DriverTooOld"
+    assert obstacle.message == (
+        "driver 535.274.02, and CUDA 13 of the trainer image needs 580.65.06 or newer (old-0, old-1, old-2 and 2 "
+        "more); Tesla-V100-SXM2-16GB has compute capability 7.0, and training in bfloat16 needs 8.0 or higher (volta)"
+    )
+    alone = describe_obstacles([volta], 13)
+    assert alone is not None
+    assert alone.reason == "UnsupportedGPU"
+
+
+def test_many_causes_are_cut_to_the_length_of_a_message() -> None:
+    nodes = [labeled({DRIVER: f"535.{number}"}, name="n" * 250) for number in range(40)]
+    obstacle = describe_obstacles(nodes, 13)
+    assert obstacle is not None
+    assert obstacle.message.startswith("driver 535.0")
+    assert len(obstacle.message) <= 1201
+
+
+def test_one_node_that_can_train_is_no_obstacle() -> None:
+    assert describe_obstacles([labeled({DRIVER: "535.1"}), labeled({DRIVER: "580.1"})], 13) is None
+    assert describe_obstacles([], 13) is None

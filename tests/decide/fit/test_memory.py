@@ -21,6 +21,7 @@ from tunesmith.decide.fit.memory import (
     weight_bytes,
 )
 from tunesmith_contract.run_config import Adapter
+from tunesmith_contract.shared_rules.gpus import PLANNED, RESERVED, usable_memory
 
 GIB = 2**30
 WORST_ERROR = 0.10
@@ -37,6 +38,16 @@ def total(**more: Any) -> float:
 )
 def test_published_measurements_are_met(row: Published) -> None:
     assert abs(row.error) <= WORST_ERROR
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in PUBLISHED if not row.doubt], ids=lambda row: f"{row.source}: {row.name}"
+)
+def test_a_gpu_that_is_just_admitted_has_the_memory_that_was_measured(row: Published) -> None:
+    """The margin is wider than any error of the estimate below a measurement."""
+    smallest = (row.estimate + RESERVED) / PLANNED
+    assert row.estimate <= usable_memory(int(smallest) + 2)
+    assert smallest > row.bytes
 
 
 def test_the_reference_numbers_of_known_models() -> None:
@@ -57,6 +68,21 @@ def test_mixed_precision_takes_sixteen_bytes_a_weight() -> None:
     assert memory is not None
     states = memory.weights + memory.gradients + memory.optimizer
     assert states == 16 * LLAMA_3_1_8B.parameters
+
+
+@pytest.mark.parametrize("stage", ["ZeRO2", "ZeRO3"])
+def test_gradients_of_many_rows_are_added_up_in_float32(stage: str) -> None:
+    def setup(rows_per_device: int, micro: int = 1) -> Setup:
+        numbers = {"learningRate": 1e-4, "batchSize": 8 * rows_per_device, "microBatchSize": micro}
+        run = make_run(adapter=None, gpusPerNode=8, parallelism=stage, hyperparameters=numbers)
+        # Rows long enough for the peak to be in the passes, not in the optimizer's update.
+        return replace(setup_of(LLAMA_3_1_8B, run), length=32768)
+
+    few, many = (estimate_setup(LLAMA_3_1_8B, setup(rows)).gradients for rows in (8, 9))
+    assert many - few == pytest.approx(2 * LLAMA_3_1_8B.parameters / 8, rel=0.01)
+    # An attempt with a smaller micro batch, after one that ran out of memory, does not take more.
+    assert setup(16, micro=8).float_gradients
+    assert not setup(8, micro=1).float_gradients
 
 
 def test_normal_float_takes_half_a_byte_and_a_little() -> None:

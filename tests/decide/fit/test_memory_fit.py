@@ -8,11 +8,14 @@ from hypothesis import strategies as st
 from training_memory.published_memory import LLAMA_3_1_8B, LLAMA_3_3_70B
 from training_memory.training_runs import make_run
 
+from tunesmith.api.reasons import FineTuneJobReason
+from tunesmith.decide.fit.gpus import Obstacle, ReachableGPUs
 from tunesmith.decide.fit.memory import estimate
-from tunesmith.decide.fit.memory_fit import DOES_NOT_FIT, MAX_CHANGES, Fit, fit_free_settings, judge_fit
+from tunesmith.decide.fit.memory_fit import MAX_CHANGES, Fit, fit_free_settings, judge_fit
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.report import DatasetReport, TokenStatistics
 from tunesmith_contract.run_config import Parallelism, TrainConfig
+from tunesmith_contract.shared_rules.gpus import PLANNED, RESERVED, usable_memory
 
 GIB = 2**30
 DATASET = DatasetReport(
@@ -26,8 +29,14 @@ DATASET = DatasetReport(
 FREE = frozenset({"microBatchSize", "activationCheckpointing", "parallelism"})
 
 
+def card(gibibytes: float) -> int:
+    """Memory of a card of which training may be planned with so much."""
+    return int((gibibytes * GIB + RESERVED) / PLANNED) + 1
+
+
 def judge(run: TrainConfig, gibibytes: float | None, model: Any = LLAMA_3_1_8B) -> Fit:
-    fit = judge_fit(model, DATASET, run, None if gibibytes is None else int(gibibytes * GIB))
+    gpus = ReachableGPUs(memory=None if gibibytes is None else card(gibibytes), note="What is known.")
+    fit = judge_fit(model, DATASET, run, gpus)
     assert fit is not None
     return fit
 
@@ -36,7 +45,8 @@ def test_what_fits_says_so_with_numbers() -> None:
     fit = judge(make_run(), 80)
     assert fit.fits
     assert fit.failure is None
-    assert "80.0 GiB are available" in fit.message
+    assert fit.reason is FineTuneJobReason.FITS
+    assert "80.0 GiB of its 85.5 GiB are available. What is known." in fit.message
 
 
 def test_what_does_not_fit_is_the_users_to_change_and_names_the_nearest_settings() -> None:
@@ -44,8 +54,8 @@ def test_what_does_not_fit_is_the_users_to_change_and_names_the_nearest_settings
     fit = judge(run, 24)
     assert fit.fits is False
     assert fit.failure is not None
-    assert (fit.failure.category, fit.failure.reason) == (FailureCategory.USER_ERROR, DOES_NOT_FIT)
-    assert "only 24.0 GiB are available" in fit.message
+    assert (fit.failure.category, fit.failure.reason) == (FailureCategory.USER_ERROR, "DoesNotFit")
+    assert "only 24.0 GiB of its 26.0 GiB are available" in fit.message
     assert "Settings that fit: compute.activationCheckpointing: true" in fit.message
     assert len(fit.message) <= 1024
 
@@ -86,11 +96,30 @@ def test_an_unknown_gpu_stops_nothing() -> None:
     fit = judge(make_run(), None)
     assert fit.fits is None
     assert fit.failure is None
-    assert "compute.gpuMemory" in fit.message
+    assert fit.message.endswith("of each GPU. What is known.")
+
+
+def test_a_card_that_is_just_full_does_not_fit() -> None:
+    """The driver states more memory than programs get, and the estimate is not exact."""
+    memory = estimate(LLAMA_3_1_8B, make_run(), DATASET.tokens.max)
+    assert memory is not None
+    just_full = judge_fit(LLAMA_3_1_8B, DATASET, make_run(), ReachableGPUs(memory=int(memory.total)))
+    assert just_full is not None
+    assert just_full.fits is False
+    assert just_full.available == usable_memory(int(memory.total)) < memory.total
+
+
+def test_gpus_that_can_not_train_are_a_failure_whatever_their_memory() -> None:
+    obstacle = Obstacle(FineTuneJobReason.DRIVER_TOO_OLD, "The driver is too old.")
+    fit = judge_fit(LLAMA_3_1_8B, DATASET, make_run(), ReachableGPUs(memory=card(80), obstacle=obstacle))
+    assert fit is not None
+    assert fit.fits is False
+    assert fit.failure is not None
+    assert (fit.failure.reason, fit.failure.message) == ("DriverTooOld", "The driver is too old.")
 
 
 def test_without_gpus_there_is_nothing_to_fit() -> None:
-    assert judge_fit(LLAMA_3_1_8B, DATASET, make_run(gpusPerNode=0), 24 * GIB) is None
+    assert judge_fit(LLAMA_3_1_8B, DATASET, make_run(gpusPerNode=0), ReachableGPUs(memory=24 * GIB)) is None
 
 
 def test_an_unknown_model_stops_nothing() -> None:
@@ -100,21 +129,21 @@ def test_an_unknown_model_stops_nothing() -> None:
 
 def test_free_settings_give_way_before_a_person_has_to() -> None:
     run = make_run()
-    settled = fit_free_settings(LLAMA_3_1_8B, DATASET, run, 20 * GIB, FREE)
+    settled = fit_free_settings(LLAMA_3_1_8B, DATASET, run, card(20), FREE)
     assert settled.activation_checkpointing
     assert settled.hyperparameters.micro_batch_size < 4
     assert settled.hyperparameters.batch_size == 16
     assert judge(settled, 20).fits
-    smaller = fit_free_settings(LLAMA_3_1_8B, DATASET, run, 50 * GIB, FREE)
+    smaller = fit_free_settings(LLAMA_3_1_8B, DATASET, run, card(50), FREE)
     assert (smaller.hyperparameters.micro_batch_size, smaller.activation_checkpointing) == (2, False)
-    assert fit_free_settings(LLAMA_3_1_8B, DATASET, run, 80 * GIB, FREE) == run
+    assert fit_free_settings(LLAMA_3_1_8B, DATASET, run, card(80), FREE) == run
     assert fit_free_settings(LLAMA_3_1_8B, DATASET, run, None, FREE) == run
-    assert fit_free_settings(LLAMA_3_1_8B, DATASET, run, 24 * GIB, frozenset()) == run
+    assert fit_free_settings(LLAMA_3_1_8B, DATASET, run, card(24), frozenset()) == run
 
 
 def test_free_parallelism_divides_what_one_gpu_can_not_hold() -> None:
     run = make_run(adapter=None, gpusPerNode=8, activationCheckpointing=True)
-    settled = fit_free_settings(LLAMA_3_1_8B, DATASET, run, 60 * GIB, FREE)
+    settled = fit_free_settings(LLAMA_3_1_8B, DATASET, run, card(60), FREE)
     assert settled.parallelism in {Parallelism.ZERO2, Parallelism.ZERO3}
     assert judge(settled, 60).fits
 
@@ -182,7 +211,7 @@ def test_a_suggestion_that_is_written_fits(
 def test_only_free_settings_are_chosen(gibibytes: int, micro: int, gpus: int, free: set[str]) -> None:
     numbers = {"learningRate": 1e-4, "batchSize": 64, "microBatchSize": micro}
     run = make_run(gpusPerNode=gpus, hyperparameters=numbers)
-    chosen = fit_free_settings(LLAMA_3_1_8B, DATASET, run, gibibytes * GIB, frozenset(free))
+    chosen = fit_free_settings(LLAMA_3_1_8B, DATASET, run, card(gibibytes), frozenset(free))
     before, after = run.hyperparameters, chosen.hyperparameters
     assert after.micro_batch_size == before.micro_batch_size or "microBatchSize" in free
     assert (

@@ -91,6 +91,22 @@ CASES = [
         "no EvalRun has passed it",
     ),
     Case(
+        "a stable version with an effect too small to be proved",
+        record("one"),
+        context(target("one", 1), fleet(active=("one",), unproven=("one",))),
+        "Stable",
+        "Unproven",
+        "answers all requests; its effect is small",
+    ),
+    Case(
+        "a candidate with an effect too small to be proved",
+        record("one", candidate("two", 5)),
+        context(target("two"), fleet(active=("one", "two"), unproven=("two",))),
+        "Progressing",
+        "StepStarted",
+        "answers 5 % of the requests; unproven",
+    ),
+    Case(
         "a paused candidate, whatever else",
         record("one", candidate("two", 5)),
         context(target("two"), fleet(failed={"two": ("X", "y")}), paused=True),

@@ -138,6 +138,20 @@ def test_an_agent_that_is_behind_is_told_again() -> None:
     assert world.reconcile().actions == ()
 
 
+def test_a_version_that_cannot_be_proved_is_promoted_and_said_once() -> None:
+    world = World(build_adapter("one"))
+    world.unproven[digest_of("one")] = "its effect is small"
+    world.settle()
+    assert world.adapter()["phase"] == "Stable"
+    assert world.adapter()["reason"] == "Unproven"
+    assert world.condition("Ready")["status"] == "True"
+    world.pass_seconds(60)
+    said = [event for event in world.events if event.reason == "Unproven"]
+    assert [event.message for event in said] == [
+        f"expenses: version 1 ({digest_of('one')[7:19]}) answers all requests; its effect is small"
+    ]
+
+
 def test_numbers_alone_are_written_every_ten_seconds_at_most() -> None:
     world = World(build_adapter("one"))
     world.settle()

@@ -37,7 +37,7 @@ class Storage:
         config = json.dumps({"log_prob": log_prob, "note": note or str(self.versions)}).encode()
         files = {"adapter_config.json": config, "adapter_model.safetensors": b"weights"}
         probe = Probe(
-            token_ids=(1, 2, 3, 4),
+            token_ids=tuple(range(1, 43)),
             prompt_length=2,
             base_log_prob=BASE_LOG_PROB,
             tuned_log_prob=log_prob if proven is None else proven,
@@ -118,7 +118,7 @@ async def running_agent(
     values = Settings(
         host="127.0.0.1", port=0, engine_port=engine.port, mount_root=root,
         desired_file=root / "desired.json",
-        credentials_dir=root, lame_duck_seconds=0, drain_seconds=5,
+        credentials_dir=root, proof_pause_seconds=0, lame_duck_seconds=0, drain_seconds=5,
     )  # fmt: skip
     agent = Agent(replace(values, **settings), limits)
     stop = asyncio.Event()

@@ -20,6 +20,9 @@ class FakeEngine:
         fail_with: status by model name, instead of an answer.
         hold, load_gate: answers, and loads, wait for these events.
         drop: requests whose connection is aborted instead of an answer, from the next one on.
+        salts: values of ``cache_salt``, one for each measurement of probes.
+        ignored_measurements: the first so many measurements answer as if no adapter were active.
+        knows_token_ids: whether it answers ``logprob_token_ids``, as vLLM does since 0.20 or later.
         left: set when a client closed its connection in the middle of an answer.
         peers: address of the client's end of the connection of each request for an answer.
     """
@@ -40,6 +43,9 @@ class FakeEngine:
         self.load_gate: asyncio.Event | None = None
         self.load_error = ""
         self.base_log_prob = BASE_LOG_PROB
+        self.salts: list[str] = []
+        self.ignored_measurements = 0
+        self.knows_token_ids = True
         self.port = 0
         self._runner: web.AppRunner | None = None
 
@@ -107,7 +113,7 @@ class FakeEngine:
     async def _generate(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         model = body["model"]
-        if "logprob_token_ids" in body:
+        if "logprob_token_ids" in body or "prompt_logprobs" in body:
             return web.json_response(self._log_probs(body))
         if body.get("prompt") == [0]:
             return web.json_response({"choices": [{"text": ""}]})
@@ -151,9 +157,22 @@ class FakeEngine:
 
     def _log_probs(self, body: dict[str, Any]) -> dict[str, Any]:
         value = self.base_log_prob
-        if path := self.adapters.get(body["model"]):
+        if body["cache_salt"] not in self.salts:
+            self.salts.append(body["cache_salt"])
+        is_ignored = len(self.salts) <= self.ignored_measurements
+        if (path := self.adapters.get(body["model"])) and not is_ignored:
             value = json.loads((Path(path) / "adapter_config.json").read_text())["log_prob"]
-        top = {f"token_id:{token}": value for token in body["logprob_token_ids"]}
+        if "prompt_logprobs" in body:
+            prompts = [
+                [None, *({str(token): {"logprob": value}} for token in tokens[1:])]
+                for tokens in body["prompt"]
+            ]
+            return {
+                "choices": [{"index": index, "prompt_logprobs": each} for index, each in enumerate(prompts)]
+            }
+        # Without the field the answer names the token that was generated, and no other.
+        named = body["logprob_token_ids"] if self.knows_token_ids else [0]
+        top = {f"token_id:{token}": value for token in named}
         count = len(body["prompt"])
         return {"choices": [{"index": index, "logprobs": {"top_logprobs": [top]}} for index in range(count)]}
 

@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from models.tiny_models import make_model
@@ -45,11 +46,11 @@ def make_adapter(model_folder: Path, texts: Sequence[str], steps: int) -> PeftMo
 
 
 @torch.no_grad()
-def mean_log_prob(model: PeftModel, tokens: Sequence[int]) -> float:
-    """Of the tokens after the prompt, nats per token."""
+def token_log_probs(model: PeftModel, tokens: Sequence[int]) -> tuple[float, ...]:
+    """Of each token after the prompt, in nats."""
     log_probs = torch.log_softmax(model(input_ids=torch.tensor([tokens])).logits[0].float(), -1)
     positions = range(PROMPT_LENGTH, len(tokens))
-    return sum(log_probs[position - 1, tokens[position]].item() for position in positions) / len(positions)
+    return tuple(log_probs[position - 1, tokens[position]].item() for position in positions)
 
 
 def make_probes(model: PeftModel, model_folder: Path) -> tuple[Probe, ...]:
@@ -59,11 +60,16 @@ def make_probes(model: PeftModel, model_folder: Path) -> tuple[Probe, ...]:
     for text in TEXTS:
         tokens = tokenizer(text)["input_ids"]
         with model.disable_adapter():
-            base = mean_log_prob(model, tokens)
-        tuned = mean_log_prob(model, tokens)
+            base = token_log_probs(model, tokens)
+        tuned = token_log_probs(model, tokens)
         probes.append(
             Probe(
-                token_ids=tuple(tokens), prompt_length=PROMPT_LENGTH, base_log_prob=base, tuned_log_prob=tuned
+                token_ids=tuple(tokens),
+                prompt_length=PROMPT_LENGTH,
+                base_log_prob=fmean(base),
+                tuned_log_prob=fmean(tuned),
+                base_token_log_probs=base,
+                tuned_token_log_probs=tuned,
             )
         )
     return tuple(probes)

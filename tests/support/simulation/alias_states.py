@@ -10,7 +10,7 @@ from tunesmith.decide.serving.fleet import Agent, Fleet, build_fleet
 from tunesmith.decide.serving.record import AliasRecord, Counts, Rejection, RolloutCandidate, Tally
 from tunesmith.decide.serving.rollout import AliasContext
 from tunesmith.decide.serving.targets import TargetVersion
-from tunesmith_contract.agent import AgentReport, LoadedVersion, LoadState, Version, VersionCounters
+from tunesmith_contract.agent import UNPROVEN, AgentReport, LoadedVersion, LoadState, Version, VersionCounters
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 ALIAS = "expenses"
@@ -63,12 +63,19 @@ def fleet(
     active: tuple[str, ...] = (),
     loading: tuple[str, ...] = (),
     failed: dict[str, tuple[str, str]] | None = None,
+    unproven: tuple[str, ...] = (),
     counters: dict[str, tuple[int, int]] | None = None,
     pods: int = 1,
     ready: bool = True,
 ) -> Fleet:
-    """Pods on each of which the same versions are active, loading or failed (with reason and message)."""
-    states = [(word, LoadState.ACTIVE, "", "") for word in active]
+    """Pods on each of which the same versions are active, loading or failed (with reason and message).
+
+    Of the active versions some may be unproven.
+    """
+    states = [
+        (word, LoadState.ACTIVE, *((UNPROVEN, "its effect is small") if word in unproven else ("", "")))
+        for word in active
+    ]
     states += [(word, LoadState.LOADING, "", "") for word in loading]
     states += [(word, LoadState.FAILED, *cause) for word, cause in (failed or {}).items()]
     bodies, agents = [], []

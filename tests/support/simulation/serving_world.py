@@ -8,17 +8,26 @@ from typing import Any
 
 from tunesmith.api import AdapterDeployment
 from tunesmith.decide.plan import Apply, Create, Delete, Event, Patch, Plan, Push
+from tunesmith.decide.serving.engine_memory import asks_for_nodes, find_base_model
 from tunesmith.decide.serving.fleet import Agent
 from tunesmith.decide.serving.planning import ObservedServing, plan_serving
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import STAGE_LABEL
-from tunesmith_contract.agent import AgentReport, DesiredState, LoadedVersion, LoadState, VersionCounters
+from tunesmith_contract.agent import (
+    UNPROVEN,
+    AgentReport,
+    DesiredState,
+    LoadedVersion,
+    LoadState,
+    VersionCounters,
+)
 
 NAME, NAMESPACE, UID = "assistants", "team", "0f3c9d52-1111-2222-3333-444455556666"
 START = datetime(2030, 1, 1, tzinfo=UTC)
 ENVIRONMENT = Environment(
     trainer_image="registry/trainer:1",
     serving_image="registry/serving:1",
+    serving_gpu_image="registry/serving-gpu:1",
     operator_url="https://tunesmith.tunesmith-system.svc:8443",
     ca_bundle="PEM",
 )
@@ -58,6 +67,7 @@ class FakePod:
     generation: int = 0
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
     counters: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    unschedulable: str = ""
 
     def take(self, desired: DesiredState) -> None:
         """Act on a desired state; an older one is left out."""
@@ -82,8 +92,10 @@ class FakePod:
 
     def to_body(self) -> dict[str, Any]:
         """The pod as the API server gives it."""
-        condition = {"type": "Ready", "status": "True" if self.ready else "False"}
-        return {"metadata": {"name": self.name, "uid": self.uid}, "status": {"conditions": [condition]}}
+        conditions = [{"type": "Ready", "status": "True" if self.ready else "False"}]
+        if self.unschedulable:
+            conditions.append({"type": "PodScheduled", "status": "False", "message": self.unschedulable})
+        return {"metadata": {"name": self.name, "uid": self.uid}, "status": {"conditions": conditions}}
 
 
 class World:
@@ -105,8 +117,11 @@ class World:
         self.jobs: dict[str, dict[str, Any] | None] = {}
         self.eval_runs: list[dict[str, Any]] = []
         self.pods = {f"pod-{index}": FakePod(f"pod-{index}", f"uid-{index}") for index in range(pods)}
+        self.records: tuple[dict[str, Any], ...] = ()
+        self.nodes: tuple[dict[str, Any], ...] = ()
         self.failing: dict[str, tuple[str, str]] = {}
         self.slow: set[str] = set()
+        self.unproven: dict[str, str] = {}
         self.environment = ENVIRONMENT
         self.events: list[Event] = []
         self.plan = Plan()
@@ -123,6 +138,10 @@ class World:
         others = [other for other in self.spec["adapters"] if other["name"] != adapter["name"]]
         self.spec = self.spec | {"adapters": [*others, adapter]}
         self.generation += 1
+
+    def add_unschedulable_pod(self, name: str, message: str) -> None:
+        """A pod that no node takes."""
+        self.pods[name] = FakePod(name, f"uid-of-{name}", ready=False, connected=False, unschedulable=message)
 
     def judge(self, name: str, word: str, verdict: str, policy_digest: str = "") -> None:
         """An EvalRun comes to a verdict."""
@@ -150,6 +169,8 @@ class World:
             agents=tuple(Agent(self.report(pod), pod.connected) for pod in self.pods.values()),
             jobs=self.jobs,
             eval_runs=tuple(self.eval_runs),
+            records=self.records,
+            nodes=self.nodes if asks_for_nodes(self.resource, find_base_model(self.records)) else None,
         )
 
     def reconcile(self, actions: int | None = None) -> Plan:
@@ -247,6 +268,9 @@ class World:
                 alias=alias, digest=digest, state=LoadState.FAILED, reason=reason, message=message
             )
         state = LoadState.LOADING if digest in self.slow else LoadState.ACTIVE
+        if state is LoadState.ACTIVE and digest in self.unproven:
+            message = self.unproven[digest]
+            return LoadedVersion(alias=alias, digest=digest, state=state, reason=UNPROVEN, message=message)
         return LoadedVersion(alias=alias, digest=digest, state=state)
 
     def _stored(self, manifest: dict[str, Any]) -> dict[str, Any]:

@@ -146,8 +146,11 @@ class World:
         return narrow(PrepareReport, report)
 
     def train(self, config: TrainConfig) -> TrainReport:
-        """Run the stage here."""
-        report = train(config, self.storage, Workspace(self.storage, config), Preemption())
+        """Run the stage here, a second time where a pod would start a new process to finish it."""
+        workspace = Workspace(self.storage, config)
+        report = train(config, self.storage, workspace, Preemption())
+        if report is None:
+            report = train(config, self.storage, workspace, Preemption())
         return narrow(TrainReport, report)
 
     def evaluate(self, config: EvaluateConfig) -> EvaluateReport:

@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tunesmith.decide.fit.memory import FRAGMENTS, NORMAL_FLOAT_DOUBLE, Memory, Setup, TrainingStep
-from tunesmith_contract.report import Linear, ModelReport, ModelShape
+from tunesmith_contract.report import ModelReport
 from tunesmith_contract.run_config import Adapter, AdapterType
+from tunesmith_docs.gpu_table import describe_model
 
 GIB = 2**30
 GB = 10**9
@@ -20,55 +21,11 @@ WHOLE_LOGITS_2024 = 18
 Counted = Literal["allocated", "reserved", "used"]
 
 
-def llama(
-    hidden: int,
-    intermediate: int,
-    layers: int,
-    heads: int,
-    key_value_heads: int,
-    vocabulary: int,
-    tied: bool = False,
-    head_size: int | None = None,
-    architecture: str = "LlamaForCausalLM",
-) -> ModelReport:
-    """What prepare says of a model of Llama's kind."""
-    head_size = head_size or hidden // heads
-    queries, keys = heads * head_size, key_value_heads * head_size
-    linears = (
-        Linear("gate_proj", hidden, intermediate, layers),
-        Linear("up_proj", hidden, intermediate, layers),
-        Linear("down_proj", intermediate, hidden, layers),
-        Linear("q_proj", hidden, queries, layers),
-        Linear("o_proj", queries, hidden, layers),
-        Linear("k_proj", hidden, keys, layers),
-        Linear("v_proj", hidden, keys, layers),
-    )
-    weights = sum(each.inputs * each.outputs * each.layers for each in linears)
-    embeddings = vocabulary * hidden * (1 if tied else 2)
-    return ModelReport(
-        revision="r",
-        architecture=architecture,
-        parameters=weights + embeddings + (2 * layers + 1) * hidden,
-        max_position_embeddings=131072,
-        shape=ModelShape(
-            hidden_size=hidden,
-            intermediate_size=intermediate,
-            layers=layers,
-            attention_heads=heads,
-            key_value_heads=key_value_heads,
-            head_size=head_size,
-            vocabulary_size=vocabulary,
-            tied_embeddings=tied,
-            linears=linears,
-        ),
-    )
-
-
-LLAMA_3_2_1B = llama(2048, 8192, 16, 32, 8, 128256, tied=True)
-LLAMA_3_2_3B = llama(3072, 8192, 28, 24, 8, 128256, tied=True, head_size=128)
-LLAMA_3_1_8B = llama(4096, 14336, 32, 32, 8, 128256)
-LLAMA_3_3_70B = llama(8192, 28672, 80, 64, 8, 128256)
-LLAMA_2_7B = llama(4096, 11008, 32, 32, 32, 32000)
+LLAMA_3_2_1B = describe_model(2048, 8192, 16, 32, 8, 128256, tied=True)
+LLAMA_3_2_3B = describe_model(3072, 8192, 28, 24, 8, 128256, tied=True, head_size=128)
+LLAMA_3_1_8B = describe_model(4096, 14336, 32, 32, 8, 128256)
+LLAMA_3_3_70B = describe_model(8192, 28672, 80, 64, 8, 128256)
+LLAMA_2_7B = describe_model(4096, 11008, 32, 32, 32, 32000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from tunesmith_contract.uris import parse_uri
 from tunesmith_data.failures import InfrastructureError, UserError
 from tunesmith_trainer.checkpoints.folder import (
     CheckpointFolder,
+    is_complete,
     keep_newest,
     newest_checkpoint,
     remove_incomplete,
@@ -138,7 +139,7 @@ def test_an_old_attempt_that_wakes_up_neither_writes_nor_removes(tmp_path: Path)
         old.commit(step, 1, Parallelism.DDP, None)
     stage(old, 4)
     new = open_attempt(tmp_path, 2)
-    assert new.open() == tmp_path / "checkpoint-3"
+    assert new.open(is_complete) == tmp_path / "checkpoint-3"
     assert not old.staging.exists()
 
     stage(old, 4)
@@ -147,7 +148,7 @@ def test_an_old_attempt_that_wakes_up_neither_writes_nor_removes(tmp_path: Path)
         lambda: old.commit(4, 1, Parallelism.DDP, None),
         lambda: old.keep(1, ()),
         old.lease.check,
-        old.open,
+        lambda: old.open(is_complete),
     ):
         with pytest.raises(InfrastructureError, match="attempt 2 has taken over"):
             act()
@@ -184,7 +185,7 @@ def test_whatever_attempts_do_at_once_the_newest_commit_is_whole(
         # Superseded, and so without effect.
         with contextlib.suppress(InfrastructureError):
             if act == "open":
-                newest = folder.open()
+                newest = folder.open(is_complete)
                 steps[number] = step_of(newest) if newest else 0
             elif act == "keep":
                 folder.keep(1, ())

@@ -15,7 +15,7 @@ from tunesmith_contract.run_config import Metric, Side, Suite
 from tunesmith_data.failures import DataError, UserError
 from tunesmith_data.models.rendering import Renderer
 from tunesmith_trainer.evaluate.answers import AnswerStore
-from tunesmith_trainer.evaluate.generation import Generator, make_batches, shared_length
+from tunesmith_trainer.evaluate.generation import Generator, longest_first, shared_length
 from tunesmith_trainer.evaluate.items import build_prompt, choose_examples, limit_items, read_items
 
 METRICS = ["ExactMatch", "JSONFields"]
@@ -97,10 +97,8 @@ def test_batches_padding_and_shared_beginnings_change_no_answer(generator: Gener
         assert together[index] == alone
 
 
-def test_batches_hold_every_prompt_once_and_shared_length_leaves_one_token() -> None:
-    batches = make_batches([5, 900, 7, 900, 3] * 40, 100)
-    assert sorted(index for batch in batches for index in batch) == list(range(200))
-    assert max(map(len, batches)) <= 32
+def test_prompts_are_ordered_by_length_and_shared_length_leaves_one_token() -> None:
+    assert longest_first([[1], [1, 2, 3], [1, 2]]) == [1, 2, 0]
     assert shared_length([[1, 2, 3, 4], [1, 2, 3], [1, 2, 9, 9, 9]]) == 2
     assert shared_length([[1, 2], [1, 2]]) == 1
 
@@ -172,7 +170,7 @@ def test_a_killed_run_asks_only_what_is_open(
     with pytest.raises(KeyboardInterrupt):
         world.evaluate(config)
     report = world.evaluate(config)
-    assert asked == [40, 40, 0, 8]
+    assert asked == [40, 40, 8]
     assert report.evaluation.results[0].items == 40
 
 

@@ -13,7 +13,6 @@ import pytest
 
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory
 from tunesmith_contract.report import TERMINATION_MESSAGE_BYTES, Outcome, RunReport, parse_report
-from tunesmith_trainer.launcher.cgroup import count_oom_kills
 from tunesmith_trainer.launcher.launcher import Gang, read_gang
 
 DRIVER = """
@@ -154,7 +153,7 @@ def test_success_and_a_wrong_configuration(tmp_path: Path) -> None:
     ],
 )
 def test_workers_share_the_cores_of_their_pod_unless_their_threads_are_written(
-    tmp_path: Path, variables: dict[str, str], workers: int, each: str
+    tmp_path: Path, variables: dict[str, Any], workers: int, each: str
 ) -> None:
     body = """
     print("threads: " + os.environ["OMP_NUM_THREADS"], flush=True)
@@ -201,7 +200,10 @@ def test_the_cause_wins_over_lost_connections(tmp_path: Path) -> None:
 
 
 def test_workers_know_their_place(tmp_path: Path) -> None:
-    body = "print({k: os.environ[k] for k in ('RANK', 'WORLD_SIZE', 'MASTER_PORT')}, flush=True)"
+    body = """
+    print({k: os.environ[k] for k in ('RANK', 'WORLD_SIZE', 'MASTER_PORT')}, flush=True)
+    stage(lambda: worker.RunReport(stage='prepare', outcome='Succeeded'))
+    """
     returned, _, output = Pod(tmp_path, body, workers=2).finish()
     assert returned == 0
     assert "[1] {'RANK': '1', 'WORLD_SIZE': '2'" in output
@@ -211,7 +213,8 @@ def test_workers_know_their_place(tmp_path: Path) -> None:
     ("on_signal", "code"),
     [
         ("stage(lambda: fail(Preempted()))", ExitCode.PREEMPTED),
-        ("os._exit(0)", ExitCode.SUCCEEDED),
+        ("stage(lambda: worker.RunReport(stage='prepare', outcome='Succeeded'))", ExitCode.SUCCEEDED),
+        ("os._exit(0)", ExitCode.PREEMPTED),
         ("stage(lambda: fail(UserError('Bad', 'x')))", ExitCode.USER_ERROR),
         ("stage(lambda: fail(RuntimeError('NCCL')))", ExitCode.PREEMPTED),
     ],
@@ -230,6 +233,35 @@ def test_sigterm_reaches_the_worker_who_decides(tmp_path: Path, on_signal: str, 
     if code is ExitCode.PREEMPTED:
         assert report
         assert report.outcome is Outcome.PREEMPTED
+
+
+def test_an_unfinished_stage_goes_on_in_one_process(tmp_path: Path) -> None:
+    body = """
+    print("process of", os.environ.get("WORLD_SIZE", "one"), os.environ["OMP_NUM_THREADS"], flush=True)
+    stage(lambda: None if "RANK" in os.environ else worker.RunReport(stage='prepare', outcome='Succeeded'))
+    """
+    returned, report, output = Pod(tmp_path, body, workers=2, OMP_NUM_THREADS="8").finish()
+    assert returned == 0
+    assert report
+    assert report.outcome is Outcome.SUCCEEDED
+    assert (output.count("process of 2 4"), output.count("process of one 8")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        ("fail(MemoryError())", ExitCode.OUT_OF_MEMORY),
+        ("None", ExitCode.INFRASTRUCTURE),
+        ("os.kill(os.getppid(), signal.SIGTERM) or signal.pause()", ExitCode.PREEMPTED),
+    ],
+)
+def test_a_failure_of_the_process_that_finishes_is_the_stages(
+    tmp_path: Path, failure: str, code: ExitCode
+) -> None:
+    body = f"stage(lambda: None if 'RANK' in os.environ else {failure})"
+    returned, report, _ = Pod(tmp_path, body, workers=2).finish()
+    assert returned == code
+    assert report
 
 
 def test_a_worker_that_sigterm_kills_is_preempted(tmp_path: Path) -> None:
@@ -266,21 +298,6 @@ def test_gang_is_read_from_the_run_and_the_pod() -> None:
     assert gang == Gang(2, 3, 2, "run-0", 1)
     assert gang.environment(1)["RANK"] == "5"
     assert gang.environment(1)["WORLD_SIZE"] == "6"
-
-
-@pytest.mark.parametrize(
-    ("file", "text", "kills"),
-    [
-        ("memory.events", "low 0\nmax 9\noom 3\noom_kill 2\n", 2),
-        ("memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n", 4),
-        ("memory.events", "low 0\n", 0),
-        ("other", "", 0),
-    ],
-)
-def test_oom_counter_of_both_cgroup_versions(tmp_path: Path, file: str, text: str, kills: int) -> None:
-    (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).write_text(text)
-    assert count_oom_kills(tmp_path) == kills
 
 
 def test_the_command_line_end_to_end(tmp_path: Path) -> None:

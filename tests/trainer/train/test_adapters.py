@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+from models.probe_log_probs import mean_log_prob
 from peft import LoraConfig, PeftModel
 from stages.stage_world import RowBuilders, TrainReport, World
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith_contract.artifact import ArtifactKind, Manifest
 from tunesmith_data.failures import UserError
-from tunesmith_trainer.train.artifact.probes import ProbeTokens, mean_log_prob
 
 ADAPTERS = {
     "LoRA": ArtifactKind.LORA,
@@ -75,9 +75,8 @@ def prove(manifest: Manifest, base: Any, tuned: Any) -> None:
     """The probes hold for models as a server has them."""
     assert manifest.probes
     for probe in manifest.probes:
-        sequence = ProbeTokens(probe.token_ids, probe.prompt_length)
-        assert mean_log_prob(base.eval(), sequence) == pytest.approx(probe.base_log_prob, abs=1e-4)
-        assert mean_log_prob(tuned.eval(), sequence) == pytest.approx(probe.tuned_log_prob, abs=1e-4)
+        assert mean_log_prob(base.eval(), probe) == pytest.approx(probe.base_log_prob, abs=1e-4)
+        assert mean_log_prob(tuned.eval(), probe) == pytest.approx(probe.tuned_log_prob, abs=1e-4)
         assert probe.tuned_log_prob > probe.base_log_prob
 
 
@@ -112,8 +111,7 @@ def test_full_fine_tuning_gives_a_model_that_serves_by_itself(jobs: Jobs, world:
     assert manifest.lineage.initial == report.training.artifact.digest
     tuned = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     for probe in manifest.probes:
-        sequence = ProbeTokens(probe.token_ids, probe.prompt_length)
-        assert mean_log_prob(tuned, sequence) == pytest.approx(probe.base_log_prob, abs=1e-4)
+        assert mean_log_prob(tuned, probe) == pytest.approx(probe.base_log_prob, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["LoRA", "QLoRA"])

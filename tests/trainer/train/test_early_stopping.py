@@ -86,6 +86,12 @@ def steps_kept(world: World) -> list[int]:
     return sorted(int(folder.name.partition("-")[2]) for folder in folders)
 
 
+def forget_end(world: World) -> None:
+    """Remove what a run leaves after its last step."""
+    (world.output / "ns/uid/reports/train.json").unlink()
+    shutil.rmtree(world.output / "ns/uid/trained")
+
+
 def test_the_best_weights_are_kept_through_early_stopping_and_resumes(
     world: World, make: RowBuilders, server: ProgressServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +121,7 @@ def test_the_best_weights_are_kept_through_early_stopping_and_resumes(
     # Killed in the middle of its patience, killed after its end: patience and best are known from the log.
     assert steps_kept(world)[-1] == training.steps
     for last in (training.steps - 4, training.steps):
-        (world.output / "ns/uid/reports/train.json").unlink()
+        forget_end(world)
         for step in steps_kept(world):
             if step > last:
                 shutil.rmtree(checkpoints / f"checkpoint-{step}")
@@ -129,7 +135,7 @@ def test_the_best_weights_are_kept_through_early_stopping_and_resumes(
         assert again.curve == training.curve
 
     # Without the best one, whole as it has to be, the next best is taken.
-    (world.output / "ns/uid/reports/train.json").unlink()
+    forget_end(world)
     weights = checkpoints / f"checkpoint-{training.best_step}/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     second = world.train(config).training

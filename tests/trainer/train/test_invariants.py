@@ -74,6 +74,7 @@ def test_two_times_five_steps_equal_ten(world: World, make: RowBuilders) -> None
     ten = run(world, prepared, "uid", **more)
     shutil.rmtree(world.output / "ns/uid/checkpoints/checkpoint-10")
     (world.output / "ns/uid/reports/train.json").unlink()
+    shutil.rmtree(world.output / "ns/uid/trained")
     twice_five = run(world, prepared, "uid", **more)
     assert twice_five.artifact == ten.artifact
     assert twice_five.curve == ten.curve

@@ -122,6 +122,13 @@ def test_rlhf(world: World, bold: str) -> None:
     assert report.training.reward == pytest.approx(rewards[-1], rel=1e-4)
     assert report.training.eval_reward > rewards[0] + 1
 
+    # Partitioned training leaves the reward model whole.
+    numbers = {"batchSize": 8, "microBatchSize": 8, "maxSteps": 2, "warmupRatio": 0}
+    parts = config(world, bold, method, uid="parts", hyperparameters=numbers, parallelism="ZeRO3")
+    pod = world.start(parts)
+    output, _ = pod.communicate(timeout=240)
+    assert pod.returncode == 0, output
+
     other = {"name": "judge", "model": {"uri": judge.uri, "digest": "sha256:" + "0" * 64}}
     with pytest.raises(UserError, match="sha256:0000"):
         world.train(config(world, bold, rewarded("rloo", other), uid="other"))

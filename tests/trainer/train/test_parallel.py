@@ -5,13 +5,20 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import deepspeed
 import pytest
+import torch
+from deepspeed.utils import safe_get_full_fp32_param
+from models.probe_log_probs import mean_log_prob
 from stages.gangs import Pod, end_gang, losses, start_gang
+from stages.ranks import run_ranks
 from stages.stage_world import RowBuilders, World
+from transformers import AutoModelForCausalLM
 
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.exit_codes import ExitCode
-from tunesmith_contract.run_config import TrainConfig
+from tunesmith_contract.report import Artifact
+from tunesmith_contract.run_config import OutputFormat, TrainConfig
 from tunesmith_data.failures import Preempted, StageError, UserError
 from tunesmith_data.pod.storage import holds_files
 from tunesmith_data.pod.workspace import Workspace
@@ -27,6 +34,7 @@ from tunesmith_trainer.train.resume import ResumableTraining
 STEPS = 6
 LORA = {"rank": 4, "dropout": 0.0}
 QLORA = LORA | {"type": "QLoRA"}
+MERGED = ["Adapter", "Merged"]
 SECONDS = 300
 
 #: Sums in another order; with 4-bit weights on a CPU, products in bfloat16 too.
@@ -71,7 +79,7 @@ class Curves:
         """The curve of a gang, whose artifact is whole."""
         pods = start_gang(self.world.root, config, nodes=nodes, workers=workers)
         assert end_gang(pods, SECONDS) == [0] * nodes, pods[0].output
-        self._check_artifact(pods[0])
+        self._check_artifact(pods[0], exports=len(set(config.formats) - {OutputFormat.ADAPTER}))
         return losses(self.checkpoints(config.owner.uid))
 
     def interrupt(self, config: TrainConfig, *, nodes: int, workers: int) -> None:
@@ -87,14 +95,25 @@ class Curves:
         pods += start_gang(self.world.root, config, nodes=nodes, workers=workers, on_line=look)
         assert end_gang(pods, SECONDS) == [ExitCode.PREEMPTED] * nodes, pods[0].output
 
-    def _check_artifact(self, pod: Pod) -> None:
+    def _check_artifact(self, pod: Pod, exports: int) -> None:
         training = pod.report.training
         assert training
+        assert len(training.exports) == exports
         assert training.steps == STEPS
-        folder = self.world.output / "sha256" / training.artifact.digest.removeprefix("sha256:")
+        _, manifest = self._artifact(training.artifact)
+        assert manifest.probes
+        assert all(probe.tuned_log_prob > probe.base_log_prob for probe in manifest.probes)
+        for export in training.exports:
+            folder, _ = self._artifact(export.artifact)
+            merged = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+            for probe in manifest.probes:
+                assert mean_log_prob(merged, probe) == pytest.approx(probe.tuned_log_prob, abs=1e-4)
+
+    def _artifact(self, artifact: Artifact) -> tuple[Path, Manifest]:
+        folder = self.world.output / "sha256" / artifact.digest.removeprefix("sha256:")
         manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
         assert holds_files(folder, manifest.files)
-        assert all(probe.tuned_log_prob > probe.base_log_prob for probe in manifest.probes)
+        return folder, manifest
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +131,7 @@ def test_ddp(curves: Curves) -> None:
 
 @pytest.mark.parametrize("stage", ["ZeRO2", "ZeRO3"])
 def test_deepspeed_on_two_nodes_resumed_on_one(curves: Curves, stage: str) -> None:
-    config = curves.config(f"resumed-{stage.lower()}", LORA, parallelism=stage)
+    config = curves.config(f"resumed-{stage.lower()}", LORA, parallelism=stage, formats=MERGED)
     curves.interrupt(config, nodes=2, workers=1)
     found = curves.of_gang(config, nodes=1, workers=2)
     assert found == pytest.approx(curves.of_one("lora", LORA), rel=TOLERANCE)
@@ -121,7 +140,14 @@ def test_deepspeed_on_two_nodes_resumed_on_one(curves: Curves, stage: str) -> No
 def test_offload_without_a_compiler(curves: Curves, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(curves.world.root / "extensions"))
-    config = curves.config("offload", LORA, parallelism="ZeRO3", offload="All", activationCheckpointing=True)
+    config = curves.config(
+        "offload",
+        LORA,
+        parallelism="ZeRO3",
+        offload="All",
+        activationCheckpointing=True,
+        formats=MERGED,
+    )
     found = curves.of_gang(config, nodes=1, workers=1)
     assert found == pytest.approx(curves.of_one("lora", LORA), rel=TOLERANCE)
     assert not (curves.world.root / "extensions").exists()
@@ -204,10 +230,70 @@ def test_deepspeed_is_told_numbers(plain: TrainConfig, parallelism: str, offload
     assert "auto" not in str(found)
     assert found["train_batch_size"] == 16
     assert found["bf16"] == {"enabled": on_gpu}
+    assert found["data_types"] == {"grad_accum_dtype": "bf16" if on_gpu else "fp32"}
     zero = found["zero_optimization"]
     assert zero["stage"] == int(parallelism[-1])
     assert ("offload_optimizer" in zero, "offload_param" in zero) == (offload != "None", offload == "All")
     assert build_deepspeed_config(plain, 2, steps, 4, on_gpu=on_gpu) is None
+
+
+@pytest.mark.parametrize(
+    ("parallelism", "offload", "rows", "type_on_gpu"),
+    [
+        ("ZeRO2", "None", 8, "bf16"),
+        ("ZeRO2", "None", 9, "fp32"),
+        ("ZeRO3", "None", 9, "fp32"),
+        ("ZeRO3", "All", 9, "fp32"),
+        # In float32 the sum would be on the GPU.
+        ("ZeRO2", "Optimizer", 9, "bf16"),
+    ],
+)
+def test_gradients_of_many_rows_are_added_up_in_float32(
+    plain: TrainConfig, parallelism: str, offload: str, rows: int, type_on_gpu: str
+) -> None:
+    config = TrainConfig.model_validate(plain.to_dict() | {"parallelism": parallelism, "offload": offload})
+    for on_gpu, expected in ((True, type_on_gpu), (False, "fp32")):
+        found = build_deepspeed_config(config, 1, rows, 4, on_gpu=on_gpu)
+        assert found
+        assert found["data_types"] == {"grad_accum_dtype": expected}
+
+
+@pytest.mark.parametrize(("stage", "offload"), [("ZeRO2", "None"), ("ZeRO3", "None"), ("ZeRO3", "Optimizer")])
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # DeepSpeed calls torch by older names
+def test_many_small_gradients_are_not_lost_in_their_sum(plain: TrainConfig, stage: str, offload: str) -> None:
+    """The first pass has a gradient of 1, and each of the others one that bfloat16 can't add to it."""
+    passes = 65
+    config = TrainConfig.model_validate(plain.to_dict() | {"parallelism": stage, "offload": offload})
+
+    def sum_of_gradients(settings: dict[str, Any]) -> float:
+        return float(run_ranks(lambda _: accumulate(settings, passes), ranks=1)[0])
+
+    settings = build_deepspeed_config(config, 1, passes, 1, on_gpu=True)
+    assert settings
+    assert sum_of_gradients(settings) == pytest.approx(1 + 64 / 1024)
+    assert sum_of_gradients(settings | {"data_types": {"grad_accum_dtype": "bf16"}}) == 1
+
+
+def accumulate(settings: dict[str, Any], passes: int) -> float:
+    """Sum of a weight's gradients of several passes, as an optimizer with rate 1 takes it from the weight."""
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    host = {"overlap_comm": False, "stage3_param_persistence_threshold": 0}
+    settings = settings | {
+        "zero_optimization": settings["zero_optimization"] | host,
+        "gradient_clipping": 0.0,
+    }
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+    for number in range(passes):
+        gradient = 1.0 if number == 0 else 1 / 1024
+        # DeepSpeed divides each loss by the number of passes.
+        loss = engine(torch.full((1, 1), gradient, dtype=torch.bfloat16)).sum() * passes
+        engine.backward(loss)
+        engine.step()
+    weight = safe_get_full_fp32_param(next(engine.module.parameters()))
+    return -float(weight)
 
 
 def rendezvous(rank: int, **more: Any) -> Rendezvous:

@@ -20,8 +20,9 @@ from tunesmith_contract.layout import MICRO_BATCH_ENV
 from tunesmith_contract.report import Outcome
 from tunesmith_data.failures import InfrastructureError, Preempted
 from tunesmith_data.pod.workspace import Workspace
-from tunesmith_trainer.checkpoints.folder import newest_checkpoint, step_of
+from tunesmith_trainer.checkpoints.folder import CheckpointFolder, newest_checkpoint, step_of
 from tunesmith_trainer.checkpoints.writer_lease import LEASE_FILE
+from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.disk_full import is_full_storage
 from tunesmith_trainer.train.stage import train
 
@@ -223,8 +224,14 @@ def small(world: World, make: RowBuilders) -> Any:
     def run(preemption: Any) -> Any:
         return train(config, world.storage, Workspace(world.storage, config), preemption)
 
+    work = world.output / "ns/uid"
+
+    def forget() -> None:
+        for folder in ("checkpoints", "trained"):
+            shutil.rmtree(work / folder)
+
     return SimpleNamespace(
-        config=config, run=run, checkpoints=world.output / "ns/uid/checkpoints", world=world
+        config=config, run=run, forget=forget, checkpoints=work / "checkpoints", world=world
     )
 
 
@@ -233,7 +240,7 @@ def test_a_smaller_micro_batch_goes_on_with_the_same_samples(
 ) -> None:
     small.world.train(small.config)
     whole = history(small.checkpoints)
-    shutil.rmtree(small.checkpoints)
+    small.forget()
 
     with pytest.raises(Preempted):
         small.run(PreemptAfter(4))
@@ -247,13 +254,30 @@ def test_a_smaller_micro_batch_goes_on_with_the_same_samples(
         assert left == pytest.approx(right, rel=1e-4)
 
 
+def test_sigterm_while_a_checkpoint_is_saved_costs_no_other_step(
+    small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preemption, commit = Preemption(), CheckpointFolder.commit
+
+    def commit_as_sigterm_arrives(*arguments: Any) -> Any:
+        preemption.requested = True
+        return commit(*arguments)
+
+    monkeypatch.setattr(CheckpointFolder, "commit", commit_as_sigterm_arrives)
+    with pytest.raises(Preempted):
+        small.run(preemption)
+    newest = newest_checkpoint(small.checkpoints)
+    assert newest
+    assert step_of(newest) == 2
+
+
 def test_a_disk_that_is_full_at_any_write_leaves_the_previous_checkpoint(small: Any) -> None:
     with full_disk("/staging-", full_at=10**9) as disk:
         small.world.train(small.config)
     whole = history(small.checkpoints)
     writes = disk.writes // 3
     assert writes >= 8
-    shutil.rmtree(small.checkpoints)
+    small.forget()
     with pytest.raises(Preempted):
         small.run(PreemptAfter(3))
     kept = newest_checkpoint(small.checkpoints)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from models.probe_log_probs import mean_log_prob
 from peft import PeftModel
 from safetensors.torch import load_file
 from stages.stage_world import RowBuilders, TrainReport, World, narrow
@@ -19,7 +20,6 @@ from tunesmith_contract.report import Outcome, parse_report
 from tunesmith_data.failures import UserError
 from tunesmith_data.pod.storage import holds_files
 from tunesmith_trainer.checkpoints.folder import newest_checkpoint
-from tunesmith_trainer.train.artifact.probes import ProbeTokens, mean_log_prob
 
 
 def prepared(world: World, make: RowBuilders, uid: str, rows: int = 44) -> Any:
@@ -106,13 +106,11 @@ def check_probes(world: World, folder: Path, manifest: Manifest) -> None:
     base = AutoModelForCausalLM.from_pretrained(world.root / "pvc/models/llama", dtype=torch.float32).eval()
     for probe in manifest.probes:
         assert len(probe.token_ids) <= 128
-        sequence = ProbeTokens(probe.token_ids, probe.prompt_length)
-        assert mean_log_prob(base, sequence) == pytest.approx(probe.base_log_prob, abs=1e-4)
+        assert mean_log_prob(base, probe) == pytest.approx(probe.base_log_prob, abs=1e-4)
         assert probe.tuned_log_prob > probe.base_log_prob
     merged = PeftModel.from_pretrained(base, folder).merge_and_unload().eval()
     for probe in manifest.probes:
-        sequence = ProbeTokens(probe.token_ids, probe.prompt_length)
-        assert mean_log_prob(merged, sequence) == pytest.approx(probe.tuned_log_prob, abs=1e-4)
+        assert mean_log_prob(merged, probe) == pytest.approx(probe.tuned_log_prob, abs=1e-4)
     assert all(
         torch.isfinite(tensor).all() for tensor in load_file(folder / "adapter_model.safetensors").values()
     )

@@ -19,9 +19,11 @@ class Preemption:
 
     def __init__(self) -> None:
         self.requested = False
+        self._listens = False
 
     def listen(self) -> None:
         """Install the handler of SIGTERM."""
+        self._listens = True
         signal.signal(signal.SIGTERM, self._request)
 
     def check(self) -> None:
@@ -32,6 +34,16 @@ class Preemption:
         """
         if self.requested:
             raise Preempted
+
+    def end_process(self) -> None:
+        """Let SIGTERM end the process at once from now on: what is saved is whole, and nothing else has to be.
+
+        Raises:
+            Preempted: it has arrived already.
+        """
+        if self._listens:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self.check()
 
     def sleep(self, seconds: float) -> None:
         """Sleep, but no longer than until SIGTERM arrives; may be called in any thread.

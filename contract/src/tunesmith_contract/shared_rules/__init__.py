@@ -1,1 +1,1 @@
-"""Rules that operator and pods must apply alike: default settings, duration of training, GPU products."""
+"""Rules that several parts must apply alike: default settings, duration of training, GPU products, choice of probes."""

@@ -9,6 +9,8 @@ STEPS_PER_EPOCH = 32
 
 CHECKPOINTED_PARAMETERS = 10**9
 
+BFLOAT16_ACCUMULATION_ROWS = 8
+
 KTO_MIN_ROWS = 2
 KTO_NEEDS_ROWS = (
     "KTO compares each row with others of its micro-batch: write a microBatchSize of "
@@ -54,6 +56,19 @@ def choose_activation_checkpointing(parameters: int, gpus: int) -> bool:
     A100: 42.9 to 24.9 GiB, 9,174 to 7,210 tokens per second); small models have memory to spare.
     """
     return gpus > 0 and parameters >= CHECKPOINTED_PARAMETERS
+
+
+def accumulates_in_float32(rows: int) -> bool:
+    """True where DeepSpeed shall add up the gradients of a step's passes in float32, not in bfloat16.
+
+    bfloat16 keeps 8 binary digits: of a gradient that is added to the sum of many, the last digits are lost, and
+    below 1/512 of the sum all of them. For few passes the loss is as small as that of each gradient's own rounding.
+    Rows count and not passes, so that a smaller micro batch never takes more memory.
+
+    Args:
+        rows: rows of a step on each device.
+    """
+    return rows > BFLOAT16_ACCUMULATION_ROWS
 
 
 def count_sequences(method: Method, rows: int, tokens: int) -> int:

@@ -76,13 +76,17 @@ def require_product(gpu: str) -> Product:
     """Product data of a GPU.
 
     Raises:
-        UserError: the GPU is unknown; the message lists the known ones.
+        UserError: the GPU is unknown, or can't train; the message lists those that can.
     """
     product = find_product(gpu)
+    if product is not None and product.trains:
+        return product
+    names = ", ".join(name.upper() for name, each in PRODUCTS if each.trains)
     if product is None:
-        names = ", ".join(name.upper() for name, _ in PRODUCTS)
         raise UserError("UnknownGPU", f"unknown GPU {gpu!r}: use one of {names}")
-    return product
+    raise UserError(
+        "UnsupportedGPU", f"{gpu} has no bfloat16, in which training computes: use one of {names}"
+    )
 
 
 def pack_on_gpu(method: Method, *, automatic_batch: bool) -> Method:

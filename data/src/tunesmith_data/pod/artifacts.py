@@ -11,8 +11,15 @@ from tunesmith_data.failures import UserError
 from .storage import Storage, holds_files
 
 
-def verified_artifact(source: AdapterSource, storage: Storage) -> tuple[Path, Manifest]:
+def verified_artifact(
+    source: AdapterSource, storage: Storage, *, read_files: bool = True
+) -> tuple[Path, Manifest]:
     """Folder and manifest of an artifact, after checking its digest and files.
+
+    Args:
+        source: URI and digest of the artifact.
+        storage: storage that resolves the URI.
+        read_files: compare the bytes of all files with the manifest.
 
     Raises:
         UserError: they are not.
@@ -23,7 +30,7 @@ def verified_artifact(source: AdapterSource, storage: Storage) -> tuple[Path, Ma
     if actual != source.digest:
         raise UserError("ArtifactChanged", f"{source.uri} is {actual}, not {source.digest}: write its digest")
     manifest = Manifest.model_validate_json(data)
-    if not holds_files(folder, manifest.files):
+    if read_files and not holds_files(folder, manifest.files):
         raise UserError(
             "ArtifactDamaged", f"{source.uri} holds other files than its manifest says: copy it again"
         )

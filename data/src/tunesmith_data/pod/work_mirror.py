@@ -20,6 +20,10 @@ class WorkMirror:
         self.root = root
         self._mirror = Mirror(uri, root, roles, secrets)
 
+    def holds(self, path: Path) -> bool:
+        """True if a path belongs to the bucket's copy, and not to a volume."""
+        return path.is_relative_to(self.root)
+
     def locked(self) -> AbstractContextManager[None]:
         """A lock on the copy: the ranks of a pod share it."""
         return locked(self.root)

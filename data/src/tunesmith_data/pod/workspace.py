@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 ANSWERS = "answers"
 STAGING = "staging"
+TRAINED = "trained"
 
 
 class Workspace:
@@ -112,6 +113,11 @@ class Workspace:
         return self.folder / STAGING
 
     @property
+    def trained(self) -> Path:
+        """Folder of a trained model until it is published; beside the folder in which artifacts are assembled."""
+        return self.staging.with_name(TRAINED)
+
+    @property
     def answers(self) -> Path:
         """Folder of an evaluation's answers."""
         return self.folder / ANSWERS
@@ -133,10 +139,14 @@ class Workspace:
         else:
             self.mirror.pull(self.prepared)
 
-    def push(self, path: Path) -> None:
-        """Upload a file or folder of the workspace to the bucket; a no-op for a volume."""
-        if self.mirror is not None and path.exists():
-            self.mirror.push(path)
+    def push(self, path: Path, last: str | None = None) -> None:
+        """Upload a file or folder of the workspace to the bucket; a no-op for files that lie on a volume.
+
+        Args:
+            last: name of the file that marks the folder as complete; it is sent after the others.
+        """
+        if self.mirror is not None and self.mirror.holds(path) and path.exists():
+            self.mirror.push(path, last)
 
     def save_unfinished(self) -> None:
         """Upload what a failed stage leaves: findings, answers so far."""
@@ -160,7 +170,7 @@ class Workspace:
         """Content of a small file of the workspace, on disk or in the bucket; None if there is none."""
         if path.is_file():
             return path.read_bytes()
-        return self.mirror.read(path) if self.mirror is not None else None
+        return self.mirror.read(path) if self.mirror is not None and self.mirror.holds(path) else None
 
     def publish(self, staged: Path) -> Artifact:
         """Move a folder to the artifact path that its manifest's digest determines.
@@ -187,8 +197,8 @@ class Workspace:
 
     def prune(self) -> None:
         """Delete the files that only an unfinished run needs."""
-        for folder in (self.checkpoints, self.prepared, self.journal, self.answers):
-            if self.mirror is not None:
+        for folder in (self.checkpoints, self.prepared, self.journal, self.answers, self.trained):
+            if self.mirror is not None and self.mirror.holds(folder):
                 self.mirror.delete(folder)
             shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(self.staging, ignore_errors=True)

@@ -11,6 +11,7 @@ from tunesmith import api, decide
 
 from .chart_values import values_page
 from .crd_reference import reference_page
+from .gpu_table import gpu_memory_page
 from .markdown import table
 from .troubleshooting import operator_reasons, troubleshooting_page
 
@@ -27,6 +28,9 @@ def render_pages() -> dict[Path, str]:
         (_CHART / "values.yaml").read_text(),
         json.loads((_CHART / "values.schema.json").read_text()),
         _notice("helm/tunesmith/values.yaml and values.schema.json"),
+    )
+    pages[reference / "gpu-memory.md"] = gpu_memory_page(
+        _notice("docs/generate/src/tunesmith_docs/gpu_table.py and the operator's estimate")
     )
     pages[reference / "README.md"] = _index(crds)
     pages[Path("docs/troubleshooting.md")] = troubleshooting_page(
@@ -54,8 +58,10 @@ def _index(crds: list[dict[str, Any]]) -> str:
         for crd in crds
     ]
     rows.append(("[Chart values](chart-values.md)", "Every value of the Helm chart."))
+    rows.append(("[GPU memory](gpu-memory.md)", "Estimated memory of public models by GPU and way to train."))
     introduction = (
-        "Every field of the three kinds and every value of the chart, generated from CRDs and chart."
+        "Every field of the three kinds and every value of the chart, generated from CRDs and chart, and a table of "
+        "the operator's memory estimate."
     )
     parts = [_notice("crds/*.yaml"), "# Reference", introduction, table(("page", "contents"), rows)]
     return "\n\n".join(parts) + "\n"

@@ -16,6 +16,7 @@ from .common import (
     StatusModel,
     StrictModel,
 )
+from .job_status import ContainerRequests
 from .pod_settings import GPU_RESOURCE, CacheVolume, EngineEnv, GPUResource, gpu_resource_rules
 from .reasons import AdapterPhase
 from .rules import DIGEST_WITH_URI, Rule, exactly_one, keyed_by, matching
@@ -26,9 +27,11 @@ from .values import (
     DigestString,
     Duration,
     Fraction,
+    GPUMemory,
     Image,
     Measured,
     ObjectName,
+    ProofTolerance,
     Timestamp,
 )
 
@@ -92,31 +95,75 @@ AliasName = Annotated[
 ]
 
 
+class UpdateStrategy(StrEnum):
+    """Order in which pods are replaced when their template changes."""
+
+    AUTO = "Auto"
+    START_FIRST = "StartFirst"
+    STOP_FIRST = "StopFirst"
+
+
+class Proof(StrictModel):
+    """The comparison that shows, before a version gets requests, that the engine answers with its adapter."""
+
+    tolerance: ProofTolerance = Field(
+        "Auto",
+        description="The difference that is accepted between the engine's log-probabilities and those that the "
+        'trainer measured, in nats per token, such as "0.2". Auto: chosen from the noise that the trainer measured '
+        "and from the number of tokens. Raise it only if the engine serves the base model in a coarser precision "
+        "than it was trained in, such as 4 bits, and a version fails with BaseModelMismatch or ProofFailed: the "
+        "message has the measured difference.",
+    )
+
+
 class Engine(StrictModel):
     """Configuration of the inference engine (vLLM) in each pod."""
 
-    rules = gpu_resource_rules("gpus")
+    rules = (
+        *gpu_resource_rules("gpus"),
+        Rule(
+            "self.gpus > 0 || self.gpuMemory == 'Auto'",
+            "gpuMemory has no effect without GPUs: with gpus: 0, leave it out.",
+            field=".gpuMemory",
+        ),
+    )
 
     gpus: int = Field(
-        1, ge=0, le=16, description="The number of GPUs of each pod. Set it to 0 to serve on CPUs only."
+        1,
+        ge=0,
+        le=16,
+        description="The number of GPUs of each pod. Set it to 0 to serve on CPUs only. It also selects the default "
+        "image: the one for GPUs or the one for CPUs that the operator was installed with.",
+    )
+    gpu_memory: GPUMemory = Field(
+        "Auto",
+        description="The memory of one GPU, such as 24Gi, which the condition Fits compares with the estimate. Auto: "
+        "taken from the labels of the nodes that the pods may be scheduled to. A change does not replace pods.",
     )
     gpu_resource: GPUResource = GPU_RESOURCE
     resident_adapters: int = Field(
         8,
         ge=1,
         le=256,
-        description="The number of adapters that each pod keeps loaded and ready at the same time. Further "
-        "adapters are loaded when a request asks for them.",
+        description="The number of adapters that each pod keeps ready in memory. On GPUs, up to 8 of them are in GPU "
+        "memory at the same time and share a batch; the others wait in host memory. Further adapters are "
+        "loaded when a request asks for them.",
     )
     max_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
         64,
-        description="The largest LoRA rank that can be served. A larger value takes more GPU memory for every "
-        "resident adapter.",
+        description="The largest LoRA rank that can be served. A larger value takes more GPU memory for each of the "
+        "up to 8 adapters on the GPU, whatever their own rank.",
     )
     max_model_length: Annotated[int, Field(ge=16, le=10_485_760)] | None = Field(
         None,
-        description="The longest context in tokens, prompt and answer together. If unset, the limit of the model "
-        "applies.",
+        description="The longest context in tokens, prompt and answer together. If unset, it is the limit of the "
+        "model, or what fits into memory if that is less. If set, the engine does not start where it does "
+        "not fit.",
+    )
+    proof: Proof = Field(
+        Proof(),
+        description="The comparison that shows, before a version gets requests, that the engine answers with its "
+        "adapter.",
     )
     resources: Resources | None = Field(
         None, description="CPU and memory requests and limits of the engine's container."
@@ -130,7 +177,15 @@ class Engine(StrictModel):
     )
     image: Image | None = Field(
         None,
-        description="The serving image. If unset, the image that the operator was installed with is used.",
+        description="The serving image. If unset, the image for GPUs or the one for CPUs that the operator was "
+        "installed with is used, by gpus.",
+    )
+    update_strategy: UpdateStrategy = Field(
+        UpdateStrategy.AUTO,
+        description="The order in which pods are replaced when their template changes. StartFirst: a new pod is ready "
+        "before an old one is removed, which needs spare GPUs. StopFirst: an old pod is removed first; a single "
+        "replica does not answer meanwhile. Auto: StopFirst for several replicas with GPUs, otherwise StartFirst. A "
+        "change does not replace pods.",
     )
     template: PodTemplate | None = Field(
         None, description="Scheduling, service account and image pull secrets of the serving pods."
@@ -490,6 +545,11 @@ class AdapterDeploymentStatus(StatusModel):
     )
     replicas: int = Field(0, ge=0, description="The number of existing pods.")
     ready_replicas: int = Field(0, ge=0, description="The number of pods that accept requests.")
+    engine_requests: ContainerRequests | None = Field(
+        None,
+        description="The requests of the engine's container in each pod: those in engine.resources, and for the rest "
+        "those that follow from the size of the model. It is absent if there are none.",
+    )
     adapters_stable: str | None = Field(
         None, max_length=8, description="The number of stable adapters out of all adapters, such as 2/3."
     )

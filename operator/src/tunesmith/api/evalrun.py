@@ -186,7 +186,13 @@ class EvalCompute(StrictModel):
     rules = gpu_resource_rules("gpus")
 
     gpus: int = Field(
-        1, ge=0, le=16, description="The number of GPUs of the pod. Set it to 0 to evaluate on CPUs only."
+        1,
+        ge=0,
+        le=16,
+        description="The number of GPUs of the pod. If one GPU has room for the model in bfloat16, each can hold a "
+        "copy and answer its share of the items. A copy of a larger model is spread over several GPUs, which work one "
+        "after the other: the condition Fits says how many a copy takes at least, and a multiple of it is used "
+        "best. Set it to 0 to evaluate on CPUs only.",
     )
     gpu_resource: GPUResource = GPU_RESOURCE
     resources: Resources | None = Field(

@@ -18,6 +18,18 @@ MAX_STATUS_CHECKPOINTS = 5
 MAX_REMEDIES = 4
 
 
+class ContainerRequests(StatusModel):
+    """Resources that are reserved for the container of each pod."""
+
+    cpu: str | None = Field(None, max_length=32, description="The number of CPU cores.")
+    memory: str | None = Field(None, max_length=32, description="The memory of the host.")
+    ephemeral_storage: str | None = Field(
+        None,
+        max_length=32,
+        description="The local disk, for models that are downloaded and for work files that are stored in a bucket.",
+    )
+
+
 class Resolved(StatusModel):
     """Values that were chosen for Auto settings and open references."""
 
@@ -64,6 +76,12 @@ class Resolved(StatusModel):
         None,
         max_length=16,
         description="The memory of one GPU that the settings were chosen for, such as 80Gi.",
+    )
+    parameters: int | None = Field(None, ge=1, description="The number of parameters of the base model.")
+    requests: ContainerRequests | None = Field(
+        None,
+        description="The requests of each training pod: those in compute.resources, and for the rest those that "
+        "follow from the size of the model.",
     )
 
 
@@ -201,7 +219,10 @@ class MemoryEstimate(StatusModel):
 
     per_gpu: str = Field(max_length=16, description="The estimate for each GPU, such as 18.2Gi.")
     available: str | None = Field(
-        None, max_length=16, description="The memory of one GPU. It is absent if it is unknown."
+        None,
+        max_length=16,
+        description="The part of the memory of one GPU that training is planned with: 94 % less 0.4Gi. It is absent "
+        "if the memory is unknown.",
     )
     measured: str | None = Field(
         None, max_length=16, description="The measured peak, once training has ended."

@@ -24,7 +24,7 @@ _LIBRARIES = (
 )
 _DOWNLOADS = ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT", "HF_HUB_DISABLE_XET")
 #: Time limits of the trainer that people may set.
-TRAINER_SETTINGS = ("TUNESMITH_SILENCE_SECONDS", "TUNESMITH_JOIN_SECONDS")
+TRAINER_SETTINGS = ("TUNESMITH_SILENCE_SECONDS", "TUNESMITH_WAIT_SECONDS", "TUNESMITH_JOIN_SECONDS")
 _ENGINE_LIBRARIES = ("VLLM_", "FLASHINFER_")
 
 #: The device plugin chooses the GPUs; the other one makes torch run the code in files that it loads.
@@ -122,8 +122,8 @@ TrainerEnv = Annotated[
         max_length=32,
         description="Environment variables that configure the libraries of the trainer, such as [{name: "
         "NCCL_SOCKET_IFNAME, value: eth0}, {name: NCCL_DEBUG, value: INFO}]. Allowed are settings of NCCL, torch, "
-        "Triton, OpenMP, gloo, UCX, libfabric (FI_*), CUDA and hub downloads, TUNESMITH_SILENCE_SECONDS and "
-        f"TUNESMITH_JOIN_SECONDS. {_ENV_OVERRIDES}",
+        "Triton, OpenMP, gloo, UCX, libfabric (FI_*), CUDA and hub downloads, and the time limits "
+        f"{', '.join(TRAINER_SETTINGS)}. {_ENV_OVERRIDES}",
         json_schema_extra=keyed_by("name"),
     ),
 ]

@@ -149,6 +149,12 @@ LearningRate = Annotated[
 ]
 """``Auto``, or a decimal number in (0, 1], in quotes."""
 
+ProofTolerance = Annotated[
+    str,
+    _Decimal("Auto, or a decimal number above 0 and up to 1", "0.2", above=0.0, at_most=1.0, word=AUTO),
+]
+"""``Auto``, or nats per token in (0, 1], in quotes."""
+
 Score = Annotated[str, _Decimal("a number from 1 to 10", "7", at_least=1.0, at_most=10.0)]
 """Score of a judge from 1 to 10, in quotes."""
 

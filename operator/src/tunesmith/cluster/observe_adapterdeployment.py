@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 
 from tunesmith.api.adapterdeployment import AdapterDeployment
+from tunesmith.api.common import ObjectMeta
 from tunesmith.controller_runtime.bodies import Key, Reference
+from tunesmith.controller_runtime.errors import Refused
+from tunesmith.decide.serving.engine_memory import asks_for_nodes, find_base_model
 from tunesmith.decide.serving.fleet import Agent
 from tunesmith.decide.serving.planning import ObservedServing
 from tunesmith.manifests.names import STAGE_LABEL, Component
@@ -29,6 +32,7 @@ async def observe_adapterdeployment(reader: Reader, deployment: AdapterDeploymen
     reader.live.agents.keep_only(metadata.uid, frozenset(pod["metadata"]["uid"] for pod in pods))
     deployments = await observe_children(client, "apps/v1", "Deployment", metadata)
     budgets = await observe_children(client, "policy/v1", "PodDisruptionBudget", metadata)
+    records = await _observe_records(reader, deployment)
     return ObservedServing(
         config_maps=await observe_children(client, "v1", "ConfigMap", metadata),
         deployment=next(iter(deployments), None),
@@ -44,6 +48,8 @@ async def observe_adapterdeployment(reader: Reader, deployment: AdapterDeploymen
             for name in _jobs(deployment)
         },
         eval_runs=_observe_eval_runs(reader, deployment),
+        records=records,
+        nodes=await _observe_nodes(reader, deployment, records),
     )
 
 
@@ -66,6 +72,39 @@ async def _observe_service(reader: Reader, deployment: AdapterDeployment) -> Bod
     services = await observe_children(reader.client, "v1", "Service", metadata)
     own = next((service for service in services if service["metadata"]["name"] == name), None)
     return own or await reader.client.get("v1", "Service", metadata.namespace, name)
+
+
+async def _observe_records(reader: Reader, deployment: AdapterDeployment) -> tuple[Body, ...]:
+    """Records of the first FineTuneJob on the same base model that has prepared its data; they hold its sizes."""
+    if deployment.spec.engine.gpus == 0:
+        return ()
+    named = _jobs(deployment)
+    bodies = reader.bodies.in_namespace("FineTuneJob", deployment.metadata.namespace)
+    related = [body for body in bodies if _is_on_base_model(body, deployment, named)]
+    for body in sorted(related, key=lambda body: body["metadata"]["name"] not in named):
+        owner = ObjectMeta.model_validate(body["metadata"])
+        records = await observe_children(reader.client, "v1", "ConfigMap", owner)
+        if find_base_model(records) is not None:
+            return records
+    return ()
+
+
+def _is_on_base_model(job: Body, deployment: AdapterDeployment, named: list[str]) -> bool:
+    """True for a job whose adapter is served, or with the same base model."""
+    uri = (job.get("spec") or {}).get("baseModel", {}).get("uri")
+    return job["metadata"]["name"] in named or uri == deployment.spec.base_model.uri
+
+
+async def _observe_nodes(
+    reader: Reader, deployment: AdapterDeployment, records: tuple[Body, ...]
+) -> tuple[Body, ...] | None:
+    """The nodes, while their GPUs are compared with the model; none where the operator may not list them."""
+    if not asks_for_nodes(deployment, find_base_model(records)):
+        return None
+    try:
+        return tuple(await reader.client.list("v1", "Node", None))
+    except Refused:
+        return ()
 
 
 def _observe_eval_runs(reader: Reader, deployment: AdapterDeployment) -> tuple[Body, ...]:

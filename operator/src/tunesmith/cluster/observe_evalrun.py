@@ -4,11 +4,18 @@ from collections.abc import Iterator
 
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.reasons import FineTuneJobPhase
 from tunesmith.controller_runtime.bodies import Key, Reference
 from tunesmith.decide.evalrun.planning import ObservedEvaluation, assemble_evaluation
 from tunesmith.manifests.run_snapshots import inputs_name
 
-from .observe_run import observe_missing_config_maps, observe_mount_failures, observe_run_children
+from .children import observe_children
+from .observe_run import (
+    observe_gpu_nodes,
+    observe_missing_config_maps,
+    observe_mount_failures,
+    observe_run_children,
+)
 from .reconciler import Reader
 
 
@@ -22,15 +29,19 @@ async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
     children = await observe_run_children(client, run.metadata)
     begun = any(body["metadata"]["name"] == inputs_name(run) for body in children.config_maps)
     few_shot = run.spec.few_shot_from.uri if run.spec.few_shot_from else None
+    candidate = None if begun else _observe_candidate(reader, run)
+    ready = candidate is not None and candidate.status.phase is FineTuneJobPhase.SUCCEEDED
     uris = (*(suite.dataset.uri for suite in run.spec.suites), few_shot)
     return assemble_evaluation(
         run,
         children.config_maps,
         children.jobs,
         children.pods,
-        None if begun else _observe_candidate(reader, run),
+        candidate,
         await observe_missing_config_maps(client, namespace, children, uris),
         await observe_mount_failures(client, namespace, children),
+        await observe_children(client, "v1", "ConfigMap", candidate.metadata) if candidate and ready else (),
+        await observe_gpu_nodes(client) if ready and run.spec.compute.gpus else (),
     )
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.controller_runtime.bodies import Key, Reference
 from tunesmith.controller_runtime.client import Client
-from tunesmith.controller_runtime.errors import Refused
 from tunesmith.decide.finetunejob.claims import shared_claims
 from tunesmith.decide.finetunejob.inputs import data_fields
 from tunesmith.decide.finetunejob.observed import (
@@ -29,6 +28,7 @@ from .children import observe_children
 from .live import Progress
 from .observe_run import (
     RunChildren,
+    observe_gpu_nodes,
     observe_missing_config_maps,
     observe_mount_failures,
     observe_run_children,
@@ -107,10 +107,7 @@ async def _observe_gpu_nodes(client: Client, job: FineTuneJob, children: RunChil
     begun = run_name(job) in names and is_judged(job.status)
     if begun or not prepared or not asks_for_nodes(job.spec):
         return ()
-    try:
-        return tuple(await client.list("v1", "Node", None))
-    except Refused:
-        return ()
+    return await observe_gpu_nodes(client)
 
 
 def _live_progress(latest: Progress | None) -> LiveProgress | None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tunesmith.controller_runtime.client import Client
+from tunesmith.controller_runtime.errors import Refused
 from tunesmith.decide.objects import is_suspended, job_end, terminated, waiting
 from tunesmith.decide.plan import owned_by
 from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL, Metadata, children_selector
@@ -57,6 +58,14 @@ async def observe_workloads(client: Client, owner: Metadata, jobs: Iterable[Body
     selectors = [f"{WORKLOAD_JOB_LABEL}={uid}" for uid in live]
     lists = [await client.list(version, "Workload", owner.namespace, selector) for selector in selectors]
     return tuple(workload for workloads in lists for workload in workloads)
+
+
+async def observe_gpu_nodes(client: Client) -> tuple[Body, ...]:
+    """The nodes, whose labels tell their GPUs; none where the operator may not list them."""
+    try:
+        return tuple(await client.list("v1", "Node", None))
+    except Refused:
+        return ()
 
 
 async def observe_missing_config_maps(

@@ -52,6 +52,7 @@ class PodDiagnosis:
         container: name of the container; empty for a problem of the whole pod.
         waiting_reason: the kubelet's word for it, such as ``ImagePullBackOff``.
         last_end: reason and exit code of the container's last run.
+        last_words: what that run left as its message, or the end of its log.
     """
 
     problem: PodProblem
@@ -61,6 +62,7 @@ class PodDiagnosis:
     container: str = ""
     waiting_reason: str = ""
     last_end: tuple[str, str] | None = None
+    last_words: str = ""
 
 
 def diagnose_pod(pod: Body) -> PodDiagnosis | None:
@@ -97,6 +99,7 @@ def _container_problems(pod: Body) -> Iterator[PodDiagnosis]:
             container=container["name"],
             waiting_reason=reason,
             last_end=(ended.get("reason", "Error"), str(ended.get("exitCode", "?"))) if ended else None,
+            last_words=(ended or {}).get("message", "").strip(),
         )
 
 

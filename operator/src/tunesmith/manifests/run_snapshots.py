@@ -5,7 +5,7 @@ No later change of a resource, of the operator's settings or of its release reac
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 from tunesmith_contract.layout import CA_FILE, RUN_FILE
@@ -28,7 +28,24 @@ TOKEN_SECRET_KEY = "tokenSecret"
 SECRETS_KEY = "secrets.json"
 INITIAL_KEY = "initial.json"
 GENERATE_KEY = "generate.json"
+PARAMETERS_KEY = "parameters"
 EVAL_RUN_KEY = "evalRun"
+FIT_KEY = "fit.json"
+
+
+@dataclass(frozen=True, slots=True)
+class FitVerdict:
+    """Comparison of a run with the memory of its GPUs, before they were requested.
+
+    Attributes:
+        fits: None if it is not known.
+        reason: a PascalCase word.
+        message: an explanation for people, with numbers.
+    """
+
+    fits: bool | None
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +62,8 @@ class Inputs:
         secrets: Secrets by the role in which pods find them.
         initial: the artifact of another job that training starts from.
         generate: ``run.json`` of the stage that generates rows; None where there is none.
+        parameters: number of parameters of an evaluation's base model; None: unknown.
+        fit: the memory verdict on an evaluation; None without GPUs.
     """
 
     spec: str
@@ -56,6 +75,8 @@ class Inputs:
     secrets: Mapping[str, str] = field(default_factory=dict)
     initial: AdapterSource | None = None
     generate: GenerateConfig | None = None
+    parameters: int | None = None
+    fit: FitVerdict | None = None
 
 
 def inputs_name(owner: Owner) -> str:
@@ -78,6 +99,10 @@ def build_inputs_config_map(owner: Owner, inputs: Inputs) -> KubernetesObject:
         data[INITIAL_KEY] = inputs.initial.to_json()
     if inputs.generate:
         data[GENERATE_KEY] = inputs.generate.to_json()
+    if inputs.parameters:
+        data[PARAMETERS_KEY] = str(inputs.parameters)
+    if inputs.fit:
+        data[FIT_KEY] = json.dumps(asdict(inputs.fit), sort_keys=True)
     return _immutable_config_map(owner, Component.INPUTS, data)
 
 
@@ -101,6 +126,8 @@ def parse_inputs(config_map: Body) -> Inputs:
         secrets=json.loads(data.get(SECRETS_KEY, "{}")),
         initial=AdapterSource.model_validate_json(data[INITIAL_KEY]) if INITIAL_KEY in data else None,
         generate=GenerateConfig.model_validate_json(data[GENERATE_KEY]) if GENERATE_KEY in data else None,
+        parameters=int(data[PARAMETERS_KEY]) if PARAMETERS_KEY in data else None,
+        fit=FitVerdict(**json.loads(data[FIT_KEY])) if FIT_KEY in data else None,
     )
 
 

@@ -44,16 +44,19 @@ class ServingInputs:
         number: counts the choices of this AdapterDeployment, from 1.
         requested: image in ``spec.engine``; empty for the operator's own image.
         image: image of engine and agent that was chosen.
+        on_gpus: it was chosen for pods with GPUs; None: by a release that did not tell them apart.
     """
 
     number: int
     requested: str
     image: str
+    on_gpus: bool | None = None
 
 
 def build_serving_inputs(owner: Owner, inputs: ServingInputs) -> KubernetesObject:
     """Immutable ConfigMap of the inputs."""
-    document = canonical_json({"requested": inputs.requested, "image": inputs.image}).decode()
+    values = {"requested": inputs.requested, "image": inputs.image, "onGpus": inputs.on_gpus}
+    document = canonical_json({key: value for key, value in values.items() if value is not None}).decode()
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -67,4 +70,4 @@ def read_serving_inputs(config_map: Body) -> ServingInputs:
     """The choice that such a ConfigMap holds."""
     document = json.loads(config_map["data"][INPUTS_KEY])
     number = int(config_map["metadata"]["labels"][ATTEMPT_LABEL])
-    return ServingInputs(number=number, requested=document["requested"], image=document["image"])
+    return ServingInputs(number, document["requested"], document["image"], document.get("onGpus"))

@@ -19,8 +19,8 @@ from .trainer_job import TrainerPod, build_trainer_job
 GENERATE_REQUESTS = {"cpu": "250m", "memory": "512Mi"}
 #: A million rows are to go through a gibibyte. There is no limit: rows that are wider than most cost time, not the run.
 PREPARE_REQUESTS = {"cpu": "500m", "memory": "1Gi"}
-TRAIN_REQUESTS = {"cpu": "1", "memory": "4Gi"}
-EVALUATE_REQUESTS = {"cpu": "1", "memory": "4Gi"}
+#: Requests to train or evaluate on CPUs, or a model of unknown size.
+SMALL_REQUESTS = {"cpu": "1", "memory": "4Gi"}
 
 #: From the signal to the end, in generate: answers that are on their way are paid for, so they are waited for.
 GENERATE_GRACE_SECONDS = 120
@@ -69,6 +69,7 @@ def build_train_job(
     micro_batch_size: int | None = None,
     longest_seconds: int | None = None,
     secrets: Mapping[str, str] | None = None,
+    requests: Mapping[str, str] = SMALL_REQUESTS,
     grace_seconds: int = TRAIN_GRACE_SECONDS,
 ) -> KubernetesObject:
     """Job of one attempt to train: a new gang that resumes from the last committed checkpoint.
@@ -77,11 +78,12 @@ def build_train_job(
         micro_batch_size: other than the run's, after memory ran out.
         longest_seconds: how long its pods may run.
         secrets: those that the stage opens, by role.
+        requests: default requests of its pods.
         grace_seconds: time to finish a step and commit a checkpoint, if the template does not say.
     """
     compute = job.spec.compute
     pod = replace(
-        _trainer_pod(job, inputs, run, training_uris(run), TRAIN_REQUESTS, secrets),
+        _trainer_pod(job, inputs, run, training_uris(run), requests, secrets),
         image=run.image,
         config_map=run_name(job),
         resources=compute.resources,
@@ -99,9 +101,17 @@ def build_train_job(
 
 
 def build_evaluate_job(
-    run: EvalRun, inputs: Inputs, attempt: int, environment: Environment
+    run: EvalRun,
+    inputs: Inputs,
+    attempt: int,
+    environment: Environment,
+    requests: Mapping[str, str] = SMALL_REQUESTS,
 ) -> KubernetesObject:
-    """Job of one attempt to evaluate: all sides answer the same items."""
+    """Job of one attempt to evaluate: all sides answer the same items.
+
+    Args:
+        requests: default requests of its pod.
+    """
     assert isinstance(inputs.config, EvaluateConfig)
     compute = run.spec.compute
     pod = TrainerPod(
@@ -110,7 +120,7 @@ def build_evaluate_job(
         ca_config_map=inputs_name(run),
         reads=evaluation_uris(inputs.config),
         writes=_parse((inputs.config.output, inputs.config.workspace)),
-        requests=EVALUATE_REQUESTS,
+        requests=requests,
         resources=compute.resources,
         template=compute.template,
         token_secret=inputs.token_secret or None,

@@ -6,6 +6,7 @@ from typing import Any
 
 from tunesmith.api.common import PodTemplate, Resources
 from tunesmith.api.pod_settings import GPU_RESOURCE, CacheVolume, Network, TrainerEnvVar
+from tunesmith.api.values import memory_bytes
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.layout import (
     ATTEMPT_ENV,
@@ -23,6 +24,7 @@ from tunesmith_contract.uris import MOUNT_ROOT, MOUNTED, Scheme, StorageUri
 
 from .environment import Environment
 from .gang_service import gang_variables
+from .gpu_placement import usable_node_requirements, with_requirements
 from .names import PLURALS, Owner, child_labels, child_metadata, child_name, queue_labels
 from .objects import KubernetesObject
 from .pods import (
@@ -45,6 +47,7 @@ SECRET_KEY = "token"
 #: A cap, not a reservation: what is not mounted is fetched to the scratch space, and work files in a bucket lie there.
 SCRATCH = "8Gi"
 SCRATCH_TO_FETCH = "256Gi"
+DISK = "ephemeral-storage"
 SHARED_MEMORY = "8Gi"
 
 #: Makes the trainer the usual user with one capability. A capability in a security context reaches root alone: a
@@ -144,9 +147,13 @@ def build_trainer_job(
     """
     metadata = child_metadata(owner, stage, attempt)
     metadata["labels"] |= queue_labels(owner)
+    spec = _pod_spec(owner, stage, attempt, pod, environment)
+    if pod.gpus:
+        requirements = usable_node_requirements(environment.cuda_of(pod.image))
+        spec["affinity"] = with_requirements(spec.get("affinity"), requirements)
     template = {
         "metadata": _pod_metadata(child_labels(owner, stage, attempt), pod.template),
-        "spec": _pod_spec(owner, stage, attempt, pod, environment),
+        "spec": spec,
     }
     return {
         "apiVersion": "batch/v1",
@@ -235,7 +242,7 @@ def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]
             {"name": "config", "mountPath": str(CONFIG_DIR), "readOnly": True},
         ),
         credentials_volume(pod.ca_config_map),
-        scratch_volume(SCRATCH_TO_FETCH if pod.schemes - MOUNTED else SCRATCH),
+        scratch_volume(_scratch_size(pod)),
     ]
     if pod.gpus > 1 and "/dev/shm" not in {mount["mountPath"] for mount in template_mounts}:
         shared_memory = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}}
@@ -246,6 +253,12 @@ def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]
         [*volumes, *(volume for volume, _ in own), *secrets, *template_volumes],
         [*mounts, *(mount for _, mount in own), *secret_mounts, *template_mounts],
     )
+
+
+def _scratch_size(pod: TrainerPod) -> str:
+    """Size limit of the scratch space, in which all that the pod requests of the node's disk must fit."""
+    cap = SCRATCH_TO_FETCH if pod.schemes - MOUNTED else SCRATCH
+    return max(cap, pod.requests.get(DISK, cap), key=memory_bytes)
 
 
 def _template_volumes(template: PodTemplate | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -286,6 +299,12 @@ def _environment_variables(
         reference = {"name": pod.token_secret, "key": SECRET_KEY}
         variables.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})
     return variables
+
+
+def effective_requests(defaults: Mapping[str, str], resources: Resources | None) -> dict[str, str]:
+    """Requests of a container as Kubernetes completes them: a limit without a request is the request."""
+    limits = (resources and resources.limits) or {}
+    return {**defaults, **limits, **((resources and resources.requests) or {})}
 
 
 def _resources(pod: TrainerPod) -> dict[str, Any]:

@@ -148,7 +148,9 @@ class Operator:
         self._metrics.leader.set(1)
         environment = Environment(
             trainer_image=self._settings.trainer_image,
+            trainer_cuda=self._settings.trainer_cuda,
             serving_image=self._settings.serving_image,
+            serving_gpu_image=self._settings.serving_gpu_image,
             operator_url=self._settings.operator_url,
             ca_bundle=material.bundle,
             lost_pod_seconds=self._settings.lost_pod_seconds,

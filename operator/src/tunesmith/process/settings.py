@@ -29,7 +29,14 @@ class Settings(BaseModel):
     namespace: str = Field("tunesmith-system", description="namespace of the operator itself")
     watch_namespaces: tuple[str, ...] = Field((), description="comma-separated; empty: all namespaces")
     trainer_image: str = Field("tunesmith/trainer:dev", description="default image of training pods")
-    serving_image: str = Field("tunesmith/serving:dev", description="default image of serving pods")
+    trainer_cuda: int = Field(13, ge=12, le=13, description="major version of CUDA in that training image")
+    serving_image: str = Field(
+        "tunesmith/serving:dev", description="default image of serving pods without GPUs"
+    )
+    serving_gpu_image: str = Field(
+        "tunesmith/serving-gpu:dev",
+        description="default image of serving pods with GPUs; empty: there is none",
+    )
     service_name: str = Field("tunesmith", description="Service in front of the TLS port")
     service_port: int = Field(8443, description="port of that Service")
     tls_secret: str = Field("tunesmith-tls", description="Secret that keeps the operator's own certificates")

@@ -23,7 +23,7 @@ from tunesmith_contract.agent import (
 
 from .breaker import Breakers
 from .desired_state import DesiredStore
-from .loader import LoadFailure, VersionLoader
+from .loader import LoadFailure, Reservation, VersionLoader
 from .versions import (
     Key,
     TrackedVersion,
@@ -254,7 +254,7 @@ class Reconciler:
             reraise=True,
         )
         try:
-            await retrying(
+            reservation: Reservation = await retrying(
                 self._loader.load, tracked.alias, tracked.version, partial(self._set_state, tracked)
             )
         except LoadFailure as failure:
@@ -263,7 +263,7 @@ class Reconciler:
         else:
             tracked.settled = True
             tracked.stats.consecutive_errors = 0
-            self._set_state(tracked, LoadState.ACTIVE)
+            self._set_state(tracked, LoadState.ACTIVE, reservation.reason, reservation.message)
             self.wake()
 
     def _record_failed_load(self, tracked: TrackedVersion, retry_state: RetryCallState) -> None:
@@ -373,7 +373,8 @@ class Reconciler:
             for alias in (desired.aliases if desired else ())
             if alias.candidate
         }
-        if tracked.key in candidates and self._breakers.is_open(tracked.alias):
+        may_answer = tracked.active or not tracked.reason
+        if may_answer and tracked.key in candidates and self._breakers.is_open(tracked.alias):
             return tracked.to_report(
                 "BreakerOpen", "This pod stopped sending requests to it after errors in a row."
             )

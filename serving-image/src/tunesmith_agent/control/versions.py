@@ -19,6 +19,7 @@ class TrackedVersion:
     """One version on this pod.
 
     Attributes:
+        reason, message: why it failed, or what is uncertain about it while it is active.
         settled: the version was active or failed since this start of the engine.
         task: loads or drains it.
     """
@@ -53,8 +54,8 @@ class TrackedVersion:
             alias=self.alias,
             digest=self.version.digest,
             state=self.state,
-            reason=(self.reason or reason)[:64],
-            message=(self.message or message)[:512],
+            reason=(reason or self.reason)[:64],
+            message=(message or self.message)[:512],
         )
 
 

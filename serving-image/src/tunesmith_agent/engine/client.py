@@ -1,6 +1,6 @@
 """Client of the engine's control API, for everything but the forwarded requests."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -8,7 +8,13 @@ import orjson
 
 from tunesmith_contract.artifact import Probe
 
-from .log_probs import build_requests, mean_log_prob
+from .log_probs import (
+    build_prompt_requests,
+    build_requests,
+    ignores_token_ids,
+    parse_log_probs,
+    parse_prompt_log_probs,
+)
 
 #: The first request after a start may compile kernels.
 GENERATE_SECONDS = 180.0
@@ -80,21 +86,28 @@ class EngineClient:
             if name in await self.adapters():
                 raise
 
-    async def base_log_prob(self, probe: Probe) -> float:
-        """Mean log-probability of the probe's continuation under the base model, nats per token."""
-        return await self.log_prob(self._base_model, probe)
+    async def log_probs(self, model: str, probes: Sequence[Probe], cache_salt: str) -> list[list[float]]:
+        """Log-probabilities of each probe's continuation under a model, in nats per token.
 
-    async def log_prob(self, model: str, probe: Probe) -> float:
-        """Mean log-probability of the probe's continuation under a model, nats per token.
+        Args:
+            model: name of the model; empty for the base model.
+            probes: the probes.
+            cache_salt: a new value computes everything anew, as if nothing had been cached.
 
         Raises:
             EngineRefused: the engine does not accept these tokens.
             EngineUnavailable: the engine is down.
         """
-        answers = [await self._generate(body) for body in build_requests(model, probe)]
+        name = model or self._base_model
+        requests = build_requests(name, probes, cache_salt)
+        answers = [await self._generate(requests[0])]
         try:
-            return mean_log_prob(answers, probe)
-        except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
+            if ignores_token_ids(requests[0], answers[0]):
+                requests = build_prompt_requests(name, probes, cache_salt)
+                return parse_prompt_log_probs([await self._generate(body) for body in requests], probes)
+            answers += [await self._generate(body) for body in requests[1:]]
+            return parse_log_probs(answers, probes)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise EngineRefused(f"The engine's answer has no log-probabilities: {error!r}") from error
 
     async def metrics(self) -> bytes:

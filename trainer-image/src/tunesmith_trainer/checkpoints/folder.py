@@ -8,8 +8,7 @@ its last file, and is renamed to ``checkpoint-<step>``. A folder of that name is
 
 import logging
 import shutil
-from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -21,16 +20,16 @@ from tunesmith_contract.base import Document, sha256_digest
 from tunesmith_contract.layout import COMMIT_FILE, checkpoint_name, checkpoint_step
 from tunesmith_contract.report import MAX_CHECKPOINTS, Checkpoint
 from tunesmith_contract.run_config import Parallelism
-from tunesmith_contract.uris import StorageUri
+from tunesmith_contract.uris import MOUNTED, StorageUri
 from tunesmith_data.failures import UserError
-from tunesmith_data.pod.storage import file_digest, sync, write_atomically
+from tunesmith_data.pod.storage import sync, write_atomically
 
+from .digests import matching_files, sync_and_describe
 from .writer_lease import WriterLease
 
 log = logging.getLogger(__name__)
 
 _STAGING = "staging-"
-_DIGEST_THREADS = 8
 
 
 class CommitManifest(Document):
@@ -53,37 +52,60 @@ class CheckpointFolder:
         root: the folder.
         lease: this attempt's write lease.
         staging: folder of unfinished checkpoints of this attempt, on the same volume.
+        shared: all nodes of the run see this folder; otherwise each has its own copy of it.
     """
 
     def __init__(self, root: Path, uri: StorageUri, lease: WriterLease) -> None:
         self.root = root
         self.lease = lease
         self.staging = root / f"{_STAGING}{lease.holder.attempt}-{lease.holder.token}"
+        self.shared = uri.scheme in MOUNTED
         self._uri = uri
 
-    def open(self) -> Path | None:
+    def open(self, verify: Callable[[Path], bool]) -> Path | None:
         """Take the lease and remove incomplete checkpoints; the newest complete one, or None.
+
+        Args:
+            verify: tells if a checkpoint is complete.
 
         Raises:
             InfrastructureError: a later attempt holds the lease.
         """
         self.lease.take()
-        newest = newest_checkpoint(self.root)
+        newest = newest_checkpoint(self.root, verify)
         remove_incomplete(self.root, newest)
         return newest
 
-    def commit(self, step: int, world: int, parallelism: Parallelism, eval_loss: float | None) -> Checkpoint:
+    def staged(self, step: int) -> Path:
+        """Folder of a step's checkpoint before it is committed."""
+        return self.staging / checkpoint_name(step)
+
+    def commit(
+        self,
+        step: int,
+        world: int,
+        parallelism: Parallelism,
+        eval_loss: float | None,
+        described: Iterable[File] = (),
+    ) -> Checkpoint:
         """Commit the staged checkpoint of a step; its files are synced to disk before its manifest is written.
+
+        Args:
+            step: number of steps done.
+            world: number of workers.
+            parallelism: DDP or a ZeRO stage.
+            eval_loss: validation loss of this step.
+            described: files that the ranks have synced and digested; all others are here.
 
         Raises:
             InfrastructureError: another attempt has taken over.
         """
         self.lease.check()
-        staged = self.staging / checkpoint_name(step)
+        staged = self.staged(step)
         final = self.root / staged.name
         commit = CommitManifest(
             step=step,
-            files=_sync_and_describe(staged),
+            files=self._describe_files(staged, described),
             world_size=world,
             parallelism=parallelism,
             attempt=self.lease.holder.attempt,
@@ -99,6 +121,14 @@ class CheckpointFolder:
             staged.rename(final)
         sync(self.root)
         return self.describe(final)
+
+    def _describe_files(self, staged: Path, described: Iterable[File]) -> tuple[File, ...]:
+        """All files of a staged checkpoint, sorted by name."""
+        here = {path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file()}
+        # On a shared volume a file of another node may not be visible yet, but counts.
+        known = {file.path: file for file in described if self.shared or file.path in here}
+        rest = sync_and_describe(staged, sorted(here - known.keys()))
+        return tuple(sorted([*known.values(), *rest], key=lambda file: file.path))
 
     def describe(self, folder: Path) -> Checkpoint:
         """Step, URI, digest and validation loss of a committed checkpoint."""
@@ -145,23 +175,25 @@ def require_same_world(folder: Path, world: int, parallelism: Parallelism) -> No
         raise UserError("WorldSize", message)
 
 
-def newest_checkpoint(root: Path) -> Path | None:
-    """The newest complete checkpoint, verified by digests; None if there is none."""
-    return next((folder for folder in _folders(root) if is_complete(folder)), None)
-
-
 def is_complete(folder: Path) -> bool:
     """True if a checkpoint is committed and its files match the digests of its manifest."""
+    commit = read_commit(folder)
+    return commit is not None and len(matching_files(folder, commit.files)) == len(commit.files)
+
+
+def newest_checkpoint(root: Path, verify: Callable[[Path], bool] = is_complete) -> Path | None:
+    """The newest complete checkpoint, verified by digests; None if there is none."""
+    return next((folder for folder in _folders(root) if verify(folder)), None)
+
+
+def read_commit(folder: Path) -> CommitManifest | None:
+    """Manifest of a committed checkpoint; None if there is none, or files are missing or have another size."""
     try:
         commit = CommitManifest.model_validate_json((folder / COMMIT_FILE).read_bytes())
-        paths = [folder / file.path for file in commit.files]
-        sizes = [path.stat().st_size for path in paths]
-        if sizes != [file.size_bytes for file in commit.files]:
-            return False
-        with ThreadPoolExecutor(_DIGEST_THREADS) as pool:
-            return list(pool.map(file_digest, paths)) == [file.sha256 for file in commit.files]
+        sizes = [(folder / file.path).stat().st_size for file in commit.files]
     except (OSError, ValidationError):
-        return False
+        return None
+    return commit if sizes == [file.size_bytes for file in commit.files] else None
 
 
 def remove_incomplete(root: Path, newest: Path | None) -> None:
@@ -202,19 +234,6 @@ def step_of(folder: Path) -> int:
     if step is None:
         raise ValueError(f"{folder} is no checkpoint")
     return step
-
-
-def _sync_and_describe(folder: Path) -> tuple[File, ...]:
-    """Sync all files of a folder to disk; their names, sizes and digests."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-
-    def describe(path: Path) -> File:
-        sync(path)
-        name = path.relative_to(folder).as_posix()
-        return File(path=name, size_bytes=path.stat().st_size, sha256=file_digest(path))
-
-    with ThreadPoolExecutor(_DIGEST_THREADS) as pool:
-        return tuple(pool.map(describe, paths))
 
 
 def _folders(root: Path) -> list[Path]:

@@ -1,16 +1,22 @@
 """Greedy batch generation: left padding, batches by length, key-value cache of the shared prefix."""
 
 import copy
-from collections.abc import Iterator, Sequence
-from typing import Any
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 from transformers import DynamicCache, GenerationConfig, PreTrainedTokenizerBase
 
-BATCH_ROWS = 32
-BATCH_TOKENS = 32_768
+from tunesmith_contract.exit_codes import FailureCategory
+from tunesmith_data.failures import StageError, classify
+
+from .batch_limit import BatchLimit
+
 #: A shorter shared prefix is not worth a forward pass of its own.
 MIN_SHARED_TOKENS = 32
+
+Result = TypeVar("Result")
 
 
 class Generator:
@@ -19,26 +25,55 @@ class Generator:
     Args:
         model: a causal language model, with or without adapters.
         tokenizer: its tokenizer, with a padding token.
+        limit: largest batch; lowered when memory runs out.
     """
 
-    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self, model: Any, tokenizer: PreTrainedTokenizerBase, limit: BatchLimit | None = None
+    ) -> None:
         self._model = model.eval()
         self._tokenizer = tokenizer
+        self._limit = limit or BatchLimit()
 
     def answer(self, prompts: Sequence[list[int]], max_new_tokens: int) -> Iterator[dict[int, str]]:
         """Generate all answers; yields one dictionary per batch, from the prompt's index to its answer.
 
+        The longest prompts come first, so that too little memory fails the run at its start. A batch for which memory
+        does not suffice is halved and tried again.
+
         Args:
             prompts: token ids.
             max_new_tokens: maximum length of an answer, in tokens.
+
+        Raises:
+            StageError: memory does not suffice for one prompt alone.
         """
-        if not prompts:
+        remaining = longest_first(prompts)
+        if not remaining:
             return
         shared = shared_length(prompts)
-        cache = self._compute_cache(prompts[0][:shared]) if shared >= MIN_SHARED_TOKENS else None
-        for batch in make_batches([len(prompt) for prompt in prompts], max_new_tokens):
-            texts = self._generate([prompts[index] for index in batch], cache, max_new_tokens)
-            yield dict(zip(batch, texts, strict=True))
+        cache = None
+        if shared >= MIN_SHARED_TOKENS:
+            cache = _within_memory(lambda: self._compute_cache(prompts[0][:shared]))
+        while remaining:
+            longest = len(prompts[remaining[0]]) + max_new_tokens
+            batch = remaining[: self._limit.count_rows(longest)]
+            texts = self._try_batch([prompts[index] for index in batch], cache, max_new_tokens)
+            if texts is not None:
+                yield dict(zip(batch, texts, strict=True))
+                remaining = remaining[len(batch) :]
+            elif len(batch) > 1:
+                self._limit.halve(len(batch), longest)
+            elif cache is not None:
+                cache = None
+            else:
+                raise _out_of_memory(longest - max_new_tokens, max_new_tokens)
+
+    def _try_batch(
+        self, prompts: list[list[int]], cache: DynamicCache | None, max_new_tokens: int
+    ) -> list[str] | None:
+        """Answers of a batch, or None if memory does not suffice."""
+        return _within_memory(lambda: self._generate(prompts, cache, max_new_tokens))
 
     @torch.inference_mode()
     def _compute_cache(self, ids: list[int]) -> DynamicCache:
@@ -82,22 +117,9 @@ class Generator:
         )
 
 
-def make_batches(lengths: Sequence[int], max_new_tokens: int) -> list[list[int]]:
-    """Group prompts of similar length into batches; returns their indices, longest first.
-
-    With the longest batch first, too little memory fails the run at its start.
-    """
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    batches: list[list[int]] = []
-    for index in order:
-        if batches:
-            widest = lengths[batches[-1][0]] + max_new_tokens
-            rows = len(batches[-1]) + 1
-            if rows <= BATCH_ROWS and rows * widest <= BATCH_TOKENS:
-                batches[-1].append(index)
-                continue
-        batches.append([index])
-    return batches
+def longest_first(prompts: Sequence[list[int]]) -> list[int]:
+    """Indices of the prompts, by length."""
+    return sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
 
 
 def shared_length(prompts: Sequence[list[int]]) -> int:
@@ -121,3 +143,31 @@ def pad_left(
         ids.append([*prompt[:prefix_length], *[pad] * missing, *prompt[prefix_length:]])
         mask.append([*[1] * prefix_length, *[0] * missing, *[1] * (len(prompt) - prefix_length)])
     return ids, mask
+
+
+def release_memory() -> None:
+    """Return the memory of objects that are no longer used to the GPU."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _within_memory(compute: Callable[[], Result]) -> Result | None:
+    """Result of a computation, or None if memory did not suffice for it."""
+    try:
+        return compute()
+    except RuntimeError as error:
+        if classify(error)[0] is not FailureCategory.OUT_OF_MEMORY:
+            raise
+    # Outside of the handler, since the exception's traceback refers to the tensors.
+    release_memory()
+    return None
+
+
+def _out_of_memory(prompt_tokens: int, max_new_tokens: int) -> StageError:
+    message = (
+        f"memory does not suffice for a single item beside the model: a prompt of {prompt_tokens:,} tokens and an "
+        f"answer of up to {max_new_tokens:,}: lower fewShot or maxNewTokens, leave out the longest items, or choose "
+        "GPUs with more memory"
+    )
+    return StageError(FailureCategory.OUT_OF_MEMORY, "OutOfMemory", message)

@@ -1,6 +1,7 @@
 """Evaluate stage: suites in, answers of all sides, committed report out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,15 +11,19 @@ from tunesmith_contract.policy import policy_digest
 from tunesmith_contract.report import Artifact, EvaluationReport, MetricResult, Outcome, RunReport
 from tunesmith_contract.run_config import EvaluateConfig, Metric, Side, Suite
 from tunesmith_data.failures import DataError
+from tunesmith_data.models.inspection import load_config
+from tunesmith_data.models.rendering import Renderer
 from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.pod.workspace import Workspace
 
 from .answers import AnswerStore
-from .generation import Generator
 from .items import EvaluationItem, build_prompt, choose_examples, items_digest, limit_items, read_items
 from .metrics import BINARY_METRICS, score
-from .sides import LoadedSides, load_sides
+from .model_processes import ModelProcesses
+from .models import SideModels
+from .placement import choose_placements, gpu_sizes, measure_model
+from .sides import VerifiedSides, padded_tokenizer, verify_sides
 from .statistics import difference_interval, difference_p_value, mean_interval
 
 ITEMS_FILE = "items.jsonl"
@@ -50,6 +55,32 @@ class SuiteAnswers:
         return [score(metric, texts[item.digest], item.expected) for item in self.questions.items]
 
 
+@dataclass(frozen=True, slots=True)
+class SideQuestions:
+    """Questions of a suite that one side has not answered yet.
+
+    Attributes:
+        side: name of the side.
+        suite: the suite.
+        store: answers of the side, those of earlier attempts included.
+        answered: number of the suite's items with an answer of an earlier attempt.
+        items: the items without one.
+        prompts: their prompts, as token ids.
+    """
+
+    side: str
+    suite: Suite
+    store: AnswerStore
+    answered: int
+    items: list[EvaluationItem]
+    prompts: list[list[int]]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt and its answer."""
+        return max(map(len, self.prompts), default=0) + self.suite.max_new_tokens
+
+
 def evaluate(
     config: EvaluateConfig, storage: Storage, workspace: Workspace, progress: ProgressReporter
 ) -> RunReport:
@@ -66,9 +97,17 @@ def evaluate(
         for suite in config.suites
     ]
     pool = _read_dataset(config.few_shot_from, storage) if config.few_shot_from is not None else []
-    sides = load_sides(config.base_model, config.sides, storage)
-    suite_answers = _answer_all(config, sides, suites, pool, workspace, progress)
-    report = _build_report(config, workspace, sides.revision, suite_answers)
+    sides = verify_sides(config.base_model, config.sides, storage)
+    questions = _collect_questions(config, sides, suites, pool, workspace.answers)
+    _answer_all(config, sides, questions, workspace, progress)
+    by_name = {(group.side, group.suite.name): group.store.answers for group in questions}
+    all_answers = [
+        SuiteAnswers(
+            suite_items, {side.name: by_name[side.name, suite_items.suite.name] for side in config.sides}
+        )
+        for suite_items in suites
+    ]
+    report = _build_report(config, workspace, sides.revision, all_answers)
     workspace.commit(report)
     return report
 
@@ -77,82 +116,116 @@ def _read_dataset(uri: str, storage: Storage, metrics: Sequence[Metric] = ()) ->
     return read_items(storage.dataset_file(uri), uri.rpartition("/")[2], metrics)
 
 
-def _answer_all(
+def _collect_questions(
     config: EvaluateConfig,
-    sides: LoadedSides,
+    sides: VerifiedSides,
     suites: Sequence[SuiteItems],
     pool: Sequence[EvaluationItem],
-    workspace: Workspace,
-    progress: ProgressReporter,
-) -> list[SuiteAnswers]:
-    """Answers of all sides to all items."""
-    tested = [item for questions in suites for item in questions.items]
-    all_answers = [SuiteAnswers(questions, {}) for questions in suites]
-    total = len(config.sides) * len(tested)
-    done = 0
-    progress.update(done, total)
-    for side in config.sides:
-        examples = choose_examples(pool, tested, side.few_shot, config.seed)
-        for suite_answers in all_answers:
-            before = done
-
-            def report_progress(count: int, before: int = before) -> None:
-                progress.update(before + count, total)
-
-            suite_answers.answers[side.name] = answer_suite(
-                sides, side, suite_answers.questions, examples, workspace.answers, report_progress
-            )
-            workspace.push(workspace.answers)
-            done += len(suite_answers.questions.items)
-    return all_answers
-
-
-def answer_suite(
-    sides: LoadedSides,
-    side: Side,
-    questions: SuiteItems,
-    examples: Sequence[EvaluationItem],
     folder: Path,
-    on_progress: Callable[[int], None],
-) -> dict[str, str]:
-    """Answers of one side to one suite by item digest; those already on disk are not generated again.
+) -> list[SideQuestions]:
+    """Questions of all sides and suites, in an order in which every model is loaded once.
 
     Args:
-        sides: the loaded models.
-        side: the side that answers.
-        questions: the suite and its items.
-        examples: few-shot examples.
+        config: configuration of the stage.
+        sides: folders of the models.
+        suites: the suites with their items.
+        pool: items from which examples are drawn.
         folder: folder of the answer files.
-        on_progress: receives the number of answers of this suite so far.
 
     Raises:
         DataError: a prompt is longer than the model's context.
-        Preempted: raised by ``on_progress``; the answers so far are on disk.
     """
-    store = AnswerStore(folder / f"{_answers_key(sides, side, questions, examples)}.jsonl")
-    unanswered = [item for item in questions.items if item.digest not in store.answers]
-    prompts = [_encode(sides, side, questions.suite, item, examples) for item in unanswered]
-    with sides.activate(side) as model:
-        generator = Generator(model, sides.renderer.tokenizer)
-        for batch in generator.answer(prompts, questions.suite.max_new_tokens):
-            store.add({unanswered[index].digest: text for index, text in batch.items()})
-            on_progress(len(store.answers))
-    return store.answers
+    tested = [item for suite_items in suites for item in suite_items.items]
+    renderer = Renderer(padded_tokenizer(sides.base))
+    context_length = getattr(load_config(sides.base), "max_position_embeddings", None) or 0
+    questions = []
+    for side in sides.loading_order(config.sides):
+        examples = choose_examples(pool, tested, side.few_shot, config.seed)
+        for suite_items in suites:
+            suite = suite_items.suite
+            key = _answers_key(sides.revision, side, suite, examples)
+            store = AnswerStore(folder / f"{key}.jsonl")
+            items = [item for item in suite_items.items if item.digest not in store.answers]
+            answered = len(suite_items.items) - len(items)
+            prompts = [_encode(renderer, context_length, side, suite, item, examples) for item in items]
+            questions.append(SideQuestions(side.name, suite, store, answered, items, prompts))
+    return questions
+
+
+def _answer_all(
+    config: EvaluateConfig,
+    sides: VerifiedSides,
+    questions: Sequence[SideQuestions],
+    workspace: Workspace,
+    progress: ProgressReporter,
+) -> None:
+    """Answer all open questions.
+
+    Raises:
+        Preempted: the pod received SIGTERM; the answers so far are on disk.
+        StageError: memory does not suffice.
+    """
+    done = sum(group.answered for group in questions)
+    total = done + sum(len(group.items) for group in questions)
+    progress.update(done, total)
+    if done == total:
+        return
+    with _open_models(config.gpus, sides, questions) as models:
+        for group in filter(lambda group: group.items, questions):
+            for batch in models.answer(group.side, group.prompts, group.suite.max_new_tokens):
+                group.store.add({group.items[index].digest: text for index, text in batch.items()})
+                done += len(batch)
+                progress.update(done, total)
+            workspace.push(workspace.answers)
+
+
+@contextmanager
+def _open_models(
+    gpus: int, sides: VerifiedSides, questions: Sequence[SideQuestions]
+) -> Iterator[SideModels | ModelProcesses]:
+    """Models that answer, in this process or in one process per GPU.
+
+    Raises:
+        StageError: a model does not fit on the GPUs.
+    """
+    memory = measure_model(sides.base)
+    longest = max(group.longest for group in questions if group.items)
+    placements = choose_placements(memory, longest, gpu_sizes(gpus))
+    # No process without work, where there are fewer items than GPUs.
+    placements = placements[: max(len(group.items) for group in questions)]
+    if len(placements) == 1:
+        yield SideModels(sides, memory, placements[0])
+        return
+    with ModelProcesses(sides, memory, placements) as processes:
+        yield processes
 
 
 def _encode(
-    sides: LoadedSides, side: Side, suite: Suite, item: EvaluationItem, examples: Sequence[EvaluationItem]
+    renderer: Renderer,
+    context_length: int,
+    side: Side,
+    suite: Suite,
+    item: EvaluationItem,
+    examples: Sequence[EvaluationItem],
 ) -> list[int]:
     """Token ids of a prompt.
+
+    Args:
+        renderer: renderer with the model's chat template.
+        context_length: maximum number of positions; 0 if the model's configuration names none.
+        side: the side that answers.
+        suite: the suite of the item.
+        item: the question.
+        examples: few-shot examples.
 
     Raises:
         DataError: prompt and answer do not fit into the model's context.
     """
-    prompt = build_prompt(item, side, examples, sides.renderer)
+    prompt = build_prompt(item, side, examples, renderer)
     is_text = item.messages is None
-    ids: list[int] = sides.renderer.tokenizer(prompt, add_special_tokens=is_text)["input_ids"]
-    limit = sides.context_length - suite.max_new_tokens
-    if sides.context_length and len(ids) > limit:
+    ids: list[int] = renderer.tokenizer(prompt, add_special_tokens=is_text)["input_ids"]
+    limit = context_length - suite.max_new_tokens
+    if context_length and len(ids) > limit:
         message = (
             f"suite {suite.name}, line {item.line}: the prompt of side {side.name} has {len(ids):,} tokens, "
             f"but the model has room for {max(limit, 0):,} beside the answer: lower fewShot or maxNewTokens"
@@ -161,14 +234,12 @@ def _encode(
     return ids
 
 
-def _answers_key(
-    sides: LoadedSides, side: Side, questions: SuiteItems, examples: Sequence[EvaluationItem]
-) -> str:
+def _answers_key(revision: str, side: Side, suite: Suite, examples: Sequence[EvaluationItem]) -> str:
     """Digest of all that an answer depends on: base model, side, suite and examples."""
     parts = {
-        "revision": sides.revision,
+        "revision": revision,
         "side": side.to_dict(),
-        "suite": questions.suite.to_dict(),
+        "suite": suite.to_dict(),
         "examples": [example.digest for example in examples],
     }
     return sha256_digest(canonical_json(parts)).removeprefix("sha256:")

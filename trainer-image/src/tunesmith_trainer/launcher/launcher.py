@@ -12,6 +12,9 @@ Exit codes are the contract's ``ExitCode``:
 - a worker died without a report after the pod received SIGTERM: 15; otherwise 14, with the end of its log, or 13 if
   that shows NCCL's watchdog, which aborts a process that waits for a lost peer.
 
+If all workers succeed and the first worker of the run leaves no report, the stage is not finished: the first pod runs
+the same command once more, in one process that has the memory of all workers.
+
 Of several failures the first one is reported, unless it is a lost connection and another worker reported its cause.
 The report of an unfinished run names its newest committed checkpoint.
 """
@@ -34,9 +37,9 @@ from tunesmith_contract.exit_codes import ExitCode, FailureCategory, exit_code_o
 from tunesmith_contract.layout import CHECKPOINT_FILE_ENV, CPUS_ENV
 from tunesmith_contract.report import Checkpoint, Failure, Outcome, RunReport, parse_report
 from tunesmith_data.pod.redaction import Redactor
+from tunesmith_trainer.cgroup import count_oom_kills
 
 from .allocator import allocator_environment
-from .cgroup import count_oom_kills
 
 LOG_TAIL_CHARACTERS = 3000
 #: Time between SIGTERM and SIGKILL for the other workers after one has failed.
@@ -165,18 +168,12 @@ class Launcher:
                 signum: signal.signal(signum, self._forward) for signum in (signal.SIGTERM, signal.SIGINT)
             }
             try:
-                for local_rank in range(self.gang.workers):
-                    self._workers.append(self._start_worker(local_rank, Path(folder), redact))
-                if self._terminated:  # SIGTERM arrived before all workers were there to receive it
-                    self._forward(signal.SIGTERM, None)
-                self._wait()
+                self._run_workers(self.gang, Path(folder), redact)
+                if self._is_unfinished():
+                    self._run_workers(Gang(), Path(folder), redact)
             finally:
-                for worker in self._workers:
-                    worker.kill_group()
                 for signum, handler in previous.items():
                     signal.signal(signum, handler)
-            for worker in self._workers:
-                worker.reader.join()
             checkpoint_file = Path(folder) / _CHECKPOINT_FILE
             checkpoint = None
             if checkpoint_file.exists():
@@ -186,7 +183,27 @@ class Launcher:
             self.termination_log.write_bytes(_redacted(report, redact).to_termination_message())
         return code
 
-    def _start_worker(self, local_rank: int, folder: Path, redact: Redactor) -> Worker:
+    def _run_workers(self, gang: Gang, folder: Path, redact: Redactor) -> None:
+        """Start the workers of a gang, and wait until all have ended."""
+        self._workers = []
+        try:
+            for local_rank in range(gang.workers):
+                self._workers.append(self._start_worker(gang, local_rank, folder, redact))
+            if self._terminated:  # SIGTERM arrived before all workers were there to receive it
+                self._forward(signal.SIGTERM, None)
+            self._wait()
+        finally:
+            for worker in self._workers:
+                worker.kill_group()
+        for worker in self._workers:
+            worker.reader.join()
+
+    def _is_unfinished(self) -> bool:
+        """True if the workers succeeded, and the first one of the run left the end of the stage to a new process."""
+        succeeded = self._first_failed is None and not self._terminated
+        return succeeded and self.gang.node_rank == 0 and self._workers[0].report() is None
+
+    def _start_worker(self, gang: Gang, local_rank: int, folder: Path, redact: Redactor) -> Worker:
         report_file = folder / f"report-{local_rank}.json"
         process = subprocess.Popen(
             [*self.worker_command, "--report-file", str(report_file)],
@@ -196,21 +213,21 @@ class Launcher:
                 **_LOG_ENVIRONMENT,
                 **allocator_environment(self.environment),
                 **self.environment,
-                **self.gang.environment(local_rank),
-                "OMP_NUM_THREADS": str(self._threads_per_worker()),
+                **gang.environment(local_rank),
+                "OMP_NUM_THREADS": str(self._threads_per_worker(gang)),
                 CHECKPOINT_FILE_ENV: str(folder / _CHECKPOINT_FILE),
             },
             start_new_session=True,
         )
         tail: deque[str] = deque(maxlen=100)
-        prefix = f"[{local_rank}] " if self.gang.workers > 1 else ""
+        prefix = f"[{local_rank}] " if gang.workers > 1 else ""
         arguments = (process.stdout, sys.stdout, tail, prefix, redact)
         reader = threading.Thread(target=_copy_output, args=arguments, daemon=True)
         reader.start()
-        rank = self.gang.node_rank * self.gang.workers + local_rank
+        rank = gang.node_rank * gang.workers + local_rank
         return Worker(rank, process, report_file, reader, tail)
 
-    def _threads_per_worker(self) -> int:
+    def _threads_per_worker(self, gang: Gang) -> int:
         """OpenMP threads of a worker: its share of the pod's cores, or as written by people."""
         written = self.environment.get("OMP_NUM_THREADS", "")
         if CPUS_ENV not in self.environment and written.isdigit():
@@ -218,7 +235,7 @@ class Launcher:
         cpus = self.environment.get(CPUS_ENV, "")
         cores = int(cpus) if cpus.isdigit() else os.cpu_count() or 1
         # More threads than cores wait for each other.
-        return max(1, cores // self.gang.workers)
+        return max(1, cores // gang.workers)
 
     def _forward(self, signum: int, frame: FrameType | None) -> None:
         """Forward SIGTERM to the workers; the wait for them is limited by the pod's grace period alone."""
@@ -259,7 +276,12 @@ class Launcher:
     def _conclude(self, oom_killed: bool, checkpoint: Checkpoint | None) -> tuple[RunReport | None, ExitCode]:
         """Report and exit code of the run; pods after the first have no report of a success."""
         if self._first_failed is None:
-            return self._workers[0].report(), ExitCode.SUCCEEDED
+            report = self._workers[0].report()
+            if report is not None or self.gang.node_rank > 0:
+                return report, ExitCode.SUCCEEDED
+            if self._terminated:
+                return self._preempted_report(checkpoint), ExitCode.PREEMPTED
+            self._first_failed = self._workers[0]
         failure = None if self._first_failed.code == ExitCode.PREEMPTED else self._find_failure()
         if oom_killed:
             failure = self._out_of_memory_failure(self._first_failed)
@@ -268,14 +290,16 @@ class Launcher:
         elif failure is None and self._first_failed.code != ExitCode.PREEMPTED:
             failure = self._death_without_report(self._first_failed)
         if failure is None:
-            report = RunReport.model_validate(
-                {"stage": self.stage, "outcome": Outcome.PREEMPTED, "checkpoint": checkpoint}
-            )
-            return report, ExitCode.PREEMPTED
+            return self._preempted_report(checkpoint), ExitCode.PREEMPTED
         report = RunReport.model_validate(
             {"stage": self.stage, "outcome": Outcome.FAILED, "failure": failure, "checkpoint": checkpoint}
         )
         return report, exit_code_of(failure.category)
+
+    def _preempted_report(self, checkpoint: Checkpoint | None) -> RunReport:
+        return RunReport.model_validate(
+            {"stage": self.stage, "outcome": Outcome.PREEMPTED, "checkpoint": checkpoint}
+        )
 
     def _find_failure(self) -> Failure | None:
         """Failure that was reported first; a lost connection only if no worker reported its cause."""

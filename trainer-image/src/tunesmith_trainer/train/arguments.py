@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from transformers import PretrainedConfig
+
 from tunesmith_contract.run_config import Scheduler
 from tunesmith_trainer.gpu.device import uses_gpu
 from tunesmith_trainer.train.callbacks.tracking import run_name, set_up_tracking
@@ -51,6 +53,8 @@ def common_arguments(training: TrainingContext) -> dict[str, Any]:
         "use_cpu": not on_gpu,
         "deepspeed": deepspeed_settings(config),
         "activation_checkpointing": config.activation_checkpointing,
+        # None leaves it to transformers, which searches for unused parameters after each pass.
+        "ddp_find_unused_parameters": False if uses_all_parameters(training.model.config) else None,
         "dataloader_pin_memory": on_gpu,
         "save_strategy": "steps",
         "save_steps": config.checkpoints.every_steps,
@@ -65,6 +69,13 @@ def common_arguments(training: TrainingContext) -> dict[str, Any]:
         "run_name": run_name(config),
         "report_to": set_up_tracking(config, training.logs) or "none",
     }
+
+
+def uses_all_parameters(model: PretrainedConfig) -> bool:
+    """True if each pass over text uses all parameters of a model: it has no experts to choose and no other input."""
+    numbers = model.get_text_config().to_dict().items()
+    experts = any("expert" in name and isinstance(value, int) and value > 1 for name, value in numbers)
+    return not experts and not set(model.sub_configs) - {"text_config"}
 
 
 def one_row_per_pass(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,15 +24,13 @@ from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.callbacks.early_stopping import run_training
 from tunesmith_trainer.train.callbacks.step_callbacks import (
     CommitCheckpoints,
+    StopAfterCheckpoint,
     StopWhenPreempted,
     UploadCheckpoints,
 )
-from tunesmith_trainer.train.distributed.parallel import (
-    any_worker,
-    broadcast_from_first,
-    is_first_rank,
-    world_size,
-)
+from tunesmith_trainer.train.distributed.control_group import broadcast_from_first, wait_for_all
+from tunesmith_trainer.train.distributed.parallel import any_worker, is_first_rank, world_size
+from tunesmith_trainer.train.distributed.shared_digests import search_together
 
 from .disk_full import full_storage, is_full_storage
 
@@ -42,7 +40,8 @@ log = logging.getLogger(__name__)
 class ResumableTraining:
     """Training loop that can be interrupted at any moment and resumed from a checkpoint.
 
-    The first worker chooses the checkpoint, since other pods may see an earlier state of a shared folder.
+    The first worker chooses the checkpoint, since other pods may see an earlier state of a shared folder. All of them
+    verify its files.
 
     Args:
         config: the run.
@@ -66,14 +65,15 @@ class ResumableTraining:
         lease = WriterLease(root, broadcast_from_first(new_holder(os.environ)))
         self.folder = CheckpointFolder(root, self._uri, lease)
         announcer = CheckpointAnnouncer(ProgressReporter())
-        self._newest: Path | None = broadcast_from_first(self.folder.open() if is_first_rank() else None)
+        self._newest = search_together(self.folder.open, shared=self.folder.shared)
         if self._newest is not None:
             require_same_world(self._newest, world_size(), config.parallelism)
             if is_first_rank():
                 announcer.write_for_launcher(self.folder.describe(self._newest))
         self._stop = StopWhenPreempted(preemption)
         commit = CommitCheckpoints(self.folder, config.checkpoints, config.parallelism, announcer)
-        self.callbacks: list[TrainerCallback] = [self._stop, commit, UploadCheckpoints(workspace)]
+        upload, stop = UploadCheckpoints(workspace), StopAfterCheckpoint(self._stop)
+        self.callbacks: list[TrainerCallback] = [self._stop, commit, upload, stop]
 
     @property
     def output_dir(self) -> Path:
@@ -86,6 +86,7 @@ class ResumableTraining:
         Raises:
             Preempted: one has.
         """
+        wait_for_all()
         if any_worker(self._preemption.requested):
             raise Preempted
 

@@ -37,25 +37,26 @@ class StartingPoint:
         return config.model_copy(update={"base_model": self.base_model, "base_model_revision": self.revision})
 
 
-def find_starting_point(config: TrainConfig, storage: Storage, *, check_revision: bool) -> StartingPoint:
+def find_starting_point(config: TrainConfig, storage: Storage, *, verify: bool) -> StartingPoint:
     """Find and verify the weights.
 
     Args:
         config: the run.
         storage: storage that resolves the URIs.
-        check_revision: compare the base model's revision too, which reads all its bytes.
+        verify: read all bytes, to compare them with what was named; else a model's revision may be empty.
 
     Raises:
         UserError: base model or artifact have changed, or don't fit the run.
     """
     if config.initial is None:
-        return StartingPoint(*_checked_base(config, storage, check_revision=check_revision))
-    folder, manifest = verified_artifact(config.initial, storage)
+        return StartingPoint(*_checked_base(config, storage, verify=verify))
+    folder, manifest = verified_artifact(config.initial, storage, read_files=verify)
     if manifest.kind in _MODELS:
         _require_kind(config, manifest, config.initial)
-        return StartingPoint(config.initial.uri, model_revision(config.initial.uri, folder), folder)
+        revision = model_revision(config.initial.uri, folder) if verify else ""
+        return StartingPoint(config.initial.uri, revision, folder)
     require_same_adapter(config, manifest, folder)
-    base = _checked_base(config, storage, check_revision=check_revision)
+    base = _checked_base(config, storage, verify=verify)
     if manifest.lineage.base_model_revision != config.base_model_revision:
         message = (
             f"{config.initial.uri} was trained on {manifest.lineage.base_model} at "
@@ -119,7 +120,7 @@ def _kind_advice(kind: ArtifactKind) -> str:
     return "name a job whose artifact is an adapter or a model"
 
 
-def _checked_base(config: TrainConfig, storage: Storage, *, check_revision: bool) -> tuple[str, str, Path]:
+def _checked_base(config: TrainConfig, storage: Storage, *, verify: bool) -> tuple[str, str, Path]:
     """URI, revision and folder of the base model.
 
     Raises:
@@ -127,7 +128,7 @@ def _checked_base(config: TrainConfig, storage: Storage, *, check_revision: bool
     """
     folder = storage.model_folder(config.base_model, weights=True)
     expected = config.base_model_revision
-    revision = model_revision(config.base_model, folder) if check_revision else expected
+    revision = model_revision(config.base_model, folder) if verify else expected
     if revision != config.base_model_revision:
         message = (
             f"{config.base_model} has changed since the data were prepared: it was "

@@ -1,7 +1,7 @@
 """Planning of an EvalRun: its next actions, status and events."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from tunesmith.api.evalrun import EvalRun, EvalRunSpec
@@ -9,6 +9,9 @@ from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import EvalRunPhase, EvalRunReason, Verdict
 from tunesmith.decide.finetunejob.claims import CACHE_FIELD, cache_uri
 from tunesmith.decide.finetunejob.referenced_jobs import NotReady
+from tunesmith.decide.fit.evaluation_fit import judge_evaluation
+from tunesmith.decide.fit.gpus import fitting_nodes, smallest_memory
+from tunesmith.decide.fit.requests import evaluation_requests
 from tunesmith.decide.plan import Action, Create, Event, Plan, soonest
 from tunesmith.decide.run.attempts import advance, refuse
 from tunesmith.decide.run.children import Children
@@ -20,10 +23,17 @@ from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import QUEUE_LABEL
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import parse_result
-from tunesmith.manifests.run_snapshots import Inputs, build_inputs_config_map, inputs_name, parse_inputs
+from tunesmith.manifests.run_snapshots import (
+    FitVerdict,
+    Inputs,
+    build_inputs_config_map,
+    inputs_name,
+    parse_inputs,
+)
 from tunesmith.manifests.stage_jobs import build_evaluate_job
+from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.layout import SecretRole
-from tunesmith_contract.report import Failure
+from tunesmith_contract.report import Failure, ModelReport
 from tunesmith_contract.run_config import EvaluateConfig
 from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import Scheme
@@ -52,6 +62,8 @@ class ObservedEvaluation:
         inputs: the snapshot.
         children: records, Jobs and pods.
         candidate: the FineTuneJob that the candidate names.
+        base_model: report on the base model by the preparation of that job.
+        gpu_nodes: nodes whose GPUs are compared with the model.
         missing_config_maps: ConfigMaps that the pods need and that do not exist.
         mount_failures: messages of nodes about volumes that they can't mount.
     """
@@ -59,6 +71,8 @@ class ObservedEvaluation:
     inputs: Body | None = None
     children: Children = field(default=Children())
     candidate: FineTuneJob | None = None
+    base_model: ModelReport | None = None
+    gpu_nodes: tuple[Body, ...] = ()
     missing_config_maps: tuple[str, ...] = ()
     mount_failures: tuple[str, ...] = ()
 
@@ -71,18 +85,25 @@ def assemble_evaluation(
     candidate: FineTuneJob | None = None,
     missing_config_maps: tuple[str, ...] = (),
     mount_failures: tuple[str, ...] = (),
+    candidate_config_maps: Sequence[Body] = (),
+    gpu_nodes: tuple[Body, ...] = (),
 ) -> ObservedEvaluation:
     """Group what was read by its role.
 
     Args:
         config_maps, jobs, pods: the run's children.
+        candidate_config_maps: those of the FineTuneJob that the candidate names.
     """
     by_name = {body["metadata"]["name"]: body for body in config_maps}
     records = (parse_result(body) for body in config_maps)
+    candidate_records = filter(None, map(parse_result, candidate_config_maps))
+    reports = [record.report.model for record in candidate_records if record.report and record.report.model]
     return ObservedEvaluation(
         inputs=by_name.get(inputs_name(run)),
         children=Children(tuple(filter(None, records)), tuple(jobs), tuple(pods)),
         candidate=candidate,
+        base_model=reports[-1] if reports else None,
+        gpu_nodes=gpu_nodes,
         missing_config_maps=missing_config_maps,
         mount_failures=mount_failures,
     )
@@ -117,9 +138,25 @@ def _begin(run: EvalRun, observed: ObservedEvaluation, now: datetime, environmen
     if isinstance(config, Failure):
         step = refuse(run, Stage.EVALUATE, observed.children, config, now, EvalRunReason.CANDIDATE_FAILED)
         return _build_plan(run, None, (), step, observed, now)
-    inputs = _inputs(run, config, observed, now, environment)
+    fit = _judge_fit(run, observed)
+    if fit is not None and fit.fits is False:
+        failure = Failure(category=FailureCategory.USER_ERROR, reason=fit.reason, message=fit.message)
+        step = refuse(run, Stage.EVALUATE, observed.children, failure, now, fit.reason)
+        return _build_plan(run, None, (), step, observed, now)
+    inputs = replace(_inputs(run, config, observed, now, environment), fit=fit)
     created = (Create(build_inputs_config_map(run, inputs)),)
     return _evaluate(run, inputs, created, observed, now, environment)
+
+
+def _judge_fit(run: EvalRun, observed: ObservedEvaluation) -> FitVerdict | None:
+    """Memory verdict, before a GPU is requested."""
+    compute = run.spec.compute
+    template = compute.template
+    tolerations = [toleration.to_dict() for toleration in (template.tolerations or ())] if template else []
+    selector = template.node_selector if template else None
+    nodes = fitting_nodes(observed.gpu_nodes, selector, tolerations, compute.gpus)
+    answer_tokens = max(suite.max_new_tokens for suite in run.spec.suites)
+    return judge_evaluation(observed.base_model, compute.gpus, answer_tokens, smallest_memory(nodes))
 
 
 def _inputs(
@@ -130,6 +167,7 @@ def _inputs(
     environment: Environment,
 ) -> Inputs:
     secrets = resolve_secrets(run, observed.candidate)
+    resolved = observed.candidate.status.resolved if observed.candidate else None
     from_hub = config.base_model.startswith(f"{Scheme.HF}://")
     return Inputs(
         spec=run.spec.model_dump_json(by_alias=True, exclude_none=True),
@@ -139,6 +177,7 @@ def _inputs(
         ca_bundle=environment.ca_bundle,
         token_secret=secrets.get(SecretRole.BASE_MODEL, "") if from_hub else "",
         secrets=secrets,
+        parameters=resolved.parameters if resolved else None,
     )
 
 
@@ -190,10 +229,13 @@ def _verdict_events(run: EvalRun, step: Step) -> tuple[Event, ...]:
 def _stage(
     run: EvalRun, inputs: Inputs, observed: ObservedEvaluation, environment: Environment
 ) -> StageDefinition:
+    config, cached = inputs.config, run.spec.compute.cache_volume is not None
+    assert isinstance(config, EvaluateConfig)
+    requests = evaluation_requests(inputs.parameters, config, cached)
     return StageDefinition(
         owner=run,
         name=Stage.EVALUATE,
-        build=lambda attempt, _: (build_evaluate_job(run, inputs, attempt, environment),),
+        build=lambda attempt, _: (build_evaluate_job(run, inputs, attempt, environment, requests),),
         backoff_limit=run.spec.backoff_limit,
         limits=RunLimits(deadline_seconds=run.spec.active_deadline_seconds, gpus=run.spec.compute.gpus),
         references=_references(run, inputs, observed),

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from tunesmith.api.evalrun import Comparison, EvalRun, EvalRunStatus, Gate, SideArtifact, SideResult
-from tunesmith.api.reasons import EvalRunPhase, EvalRunReason, RunReason, Verdict
+from tunesmith.api.reasons import ConditionType, EvalRunPhase, EvalRunReason, RunReason, Verdict
 from tunesmith.api.status import ArtifactRef
 from tunesmith.decide.conditions import ConditionUpdate, merge_conditions
 from tunesmith.decide.run.stage import StageState, Step
@@ -160,6 +160,22 @@ def _bounds(interval: Interval) -> tuple[str, str]:
 
 
 def _conditions(view: EvaluationView, judgement: Judgement | None) -> list[ConditionUpdate]:
+    return [*_progress_conditions(view, judgement), *_fit_conditions(view)]
+
+
+def _fit_conditions(view: EvaluationView) -> list[ConditionUpdate]:
+    """Condition ``Fits`` of an evaluation on GPUs, from its inputs, or from the record where it was refused."""
+    last = view.step.last_record(Stage.EVALUATE)
+    if view.inputs is None and last is not None and last.reason == EvalRunReason.DOES_NOT_FIT:
+        message = last.failure.message if last.failure else ""
+        return [ConditionUpdate(ConditionType.FITS, "False", EvalRunReason.DOES_NOT_FIT, message)]
+    fit = view.inputs.fit if view.inputs else None
+    if fit is None:
+        return []
+    return [ConditionUpdate(ConditionType.FITS, "True" if fit.fits else "Unknown", fit.reason, fit.message)]
+
+
+def _progress_conditions(view: EvaluationView, judgement: Judgement | None) -> list[ConditionUpdate]:
     last = view.step.last_record(Stage.EVALUATE)
     if view.candidate_missing is not None:
         return waiting_conditions(EvalRunReason.WAITING_FOR_CANDIDATE, view.candidate_missing)

@@ -1,12 +1,16 @@
 """Planning of a FineTuneJob: its next actions, status and events."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import FineTuneJobPhase, FineTuneJobReason
-from tunesmith.decide.fit.admission import Admission, admit, find_gpu_memory, is_judged, judge
+from tunesmith.decide.fit.admission import Admission, admit, is_judged, judge
 from tunesmith.decide.fit.estimate import Expected, expect_training
+from tunesmith.decide.fit.gpus import ReachableGPUs
+from tunesmith.decide.fit.reachable_gpus import find_reachable_gpus
+from tunesmith.decide.fit.requests import training_requests
 from tunesmith.decide.plan import Action, Create, Event, Plan, owned_by, soonest
 from tunesmith.decide.run.attempts import advance, refuse
 from tunesmith.decide.run.expiry import expire
@@ -54,6 +58,7 @@ class _StagesResult:
     events: tuple[Event, ...] = ()
     admission: Admission | None = None
     expected: Expected | None = None
+    requests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ended_at(self) -> datetime | None:
@@ -114,6 +119,7 @@ def _build_plan(
     view = TrainingView(
         inputs=inputs,
         run=result.run,
+        requests=result.requests,
         step=result.step,
         stage=result.stage,
         eval_run=eval_run,
@@ -171,7 +177,9 @@ def _run_training(
         return result.followed_by(
             Stage.TRAIN, refuse(job, Stage.TRAIN, children, failure, now, failure.reason)
         )
-    resolved, admission = _resolve_training(job, observed, inputs, report)
+    cuda = environment.cuda_of(inputs.image)
+    gpus = find_reachable_gpus(job.spec, observed.related.gpu_nodes, cuda, environment.gpu_tolerations)
+    resolved, admission = _resolve_training(job, observed, inputs, report, gpus)
     result = replace(result, admission=admission)
     if isinstance(resolved, Failure):
         if not has_record:
@@ -179,35 +187,36 @@ def _run_training(
         else:
             step = advance(train_stage(job, observed, inputs, None, environment), children, now)
         return result.followed_by(Stage.TRAIN, step)
-    expected = expect_training(job.spec, observed.related.gpu_nodes, resolved, report)
-    result = replace(result, run=resolved, expected=expected)
+    expected = expect_training(gpus.product, resolved, report)
+    assert report.model is not None
+    requests = training_requests(report.model, resolved, cached=job.spec.compute.cache_volume is not None)
+    result = replace(result, run=resolved, expected=expected, requests=requests)
     if observed.run is None and not has_record:
         result = replace(
             result,
             actions=(*result.actions, Create(build_run_config_map(job, resolved))),
             events=(*result.events, *budget_events(job, expected)),
         )
-    step = advance(train_stage(job, observed, inputs, resolved, environment), children, now)
+    step = advance(train_stage(job, observed, inputs, resolved, environment, requests), children, now)
     return result.followed_by(Stage.TRAIN, step)
 
 
 def _resolve_training(
-    job: FineTuneJob, observed: ObservedTraining, inputs: Inputs, report: RunReport
+    job: FineTuneJob, observed: ObservedTraining, inputs: Inputs, report: RunReport, gpus: ReachableGPUs
 ) -> tuple[TrainConfig | Failure, Admission | None]:
     """The training configuration or the failure instead, and the verdicts on it while status lacks them."""
-    gpu_memory = find_gpu_memory(job.spec, observed.related.gpu_nodes)
     if observed.run is not None:
         run = parse_run(observed.run)
-        return run, None if is_judged(job.status) else judge(run, report, gpu_memory)
+        return run, None if is_judged(job.status) else judge(run, report, gpus)
     for record in observed.children.records_of(Stage.TRAIN):
         if record.final and record.failure is not None:
             return record.failure, None
     reports = [record.report for record in observed.children.records_of(Stage.GENERATE) if record.report]
     generation = reports[0].generation if reports else None
-    resolved = resolve_run(job.spec, inputs, report, inputs.initial, gpu_memory, generation)
+    resolved = resolve_run(job.spec, inputs, report, inputs.initial, gpus.memory, generation)
     if isinstance(resolved, Failure):
         return resolved, None
-    admission = admit(job.spec, resolved, report, gpu_memory)
+    admission = admit(job.spec, resolved, report, gpus)
     return admission.failure or admission.run, admission
 
 

@@ -1,6 +1,6 @@
 """Definitions of the stages of a FineTuneJob: generate, prepare and train."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from tunesmith.api.finetunejob import FineTuneJob
@@ -16,7 +16,7 @@ from tunesmith.manifests.names import QUEUE_LABEL
 from tunesmith.manifests.objects import KubernetesObject
 from tunesmith.manifests.result_config_map import AttemptRecord, Remedy
 from tunesmith.manifests.run_snapshots import Inputs
-from tunesmith.manifests.stage_jobs import build_data_job, build_train_job
+from tunesmith.manifests.stage_jobs import SMALL_REQUESTS, build_data_job, build_train_job
 from tunesmith_contract.report import Failure, ModelReport
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_contract.stages import Stage
@@ -70,8 +70,13 @@ def train_stage(
     inputs: Inputs,
     run: TrainConfig | None,
     environment: Environment,
+    requests: Mapping[str, str] = SMALL_REQUESTS,
 ) -> StageDefinition:
-    """Stage that trains, in gangs over all nodes."""
+    """Stage that trains, in gangs over all nodes.
+
+    Args:
+        requests: default requests of its pods.
+    """
     compute, secrets = job.spec.compute, train_secrets(inputs.secrets)
     hours = job.spec.budget.gpu_hours if job.spec.budget else None
     limits = RunLimits(
@@ -92,6 +97,7 @@ def train_stage(
             micro_batch if micro_batch != run.hyperparameters.micro_batch_size else None,
             budget_seconds_left(limits, children),
             secrets,
+            requests,
             grace_seconds=training_grace_seconds(_prepared_model(children), run),
         )
         return (build_gang_service(job, Stage.TRAIN, attempt), train_job) if run.nodes > 1 else (train_job,)

@@ -7,6 +7,7 @@ from typing import Any
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.job_status import (
+    ContainerRequests,
     FineTuneJobStatus,
     Progress,
     Resolved,
@@ -25,6 +26,7 @@ from tunesmith.decide.run.summary import (
     stage_condition,
     waiting_conditions,
 )
+from tunesmith.manifests.trainer_job import DISK, effective_requests
 from tunesmith_contract.progress import (
     EVAL_REWARD,
     PART,
@@ -33,6 +35,7 @@ from tunesmith_contract.progress import (
     TRAINER_UPDATES,
     PreparePart,
     TrainerStatus,
+    TrainPart,
 )
 from tunesmith_contract.report import DatasetReport, TrainingReport
 from tunesmith_contract.shared_rules.defaults import is_packed
@@ -64,7 +67,10 @@ _PARTS: Mapping[str, str] = {
     PreparePart.CLEANING: "cleaning rows",
     PreparePart.JUDGING: "judging rows",
     PreparePart.WRITING: "writing rows",
+    TrainPart.MEASURING: "measuring the trained model and its base",
+    TrainPart.EXPORTING: "exporting the other formats",
 }
+_STAGES_WITH_PARTS = frozenset({Stage.PREPARE, Stage.TRAIN})
 
 
 def build_training_status(
@@ -139,7 +145,7 @@ def _phase(view: TrainingView) -> FineTuneJobPhase:
 def _resolved(
     job: FineTuneJob, view: TrainingView, results: Results, dataset: DatasetReport | None
 ) -> Resolved | None:
-    run = view.run
+    run, report = view.run, view.step.report(Stage.PREPARE)
     if view.inputs is None:
         return None
     if run is None:
@@ -160,6 +166,18 @@ def _resolved(
         offload=run.offload,
         activation_checkpointing=run.activation_checkpointing,
         gpu_memory=shown_gpu_memory(job.status, view.admission),
+        parameters=(report.model.parameters or None) if report and report.model else None,
+        requests=_requests(job, view),
+    )
+
+
+def _requests(job: FineTuneJob, view: TrainingView) -> ContainerRequests | None:
+    """Requests of each training pod, as they are written or chosen; those of other resources are only in spec."""
+    merged = effective_requests(view.requests, job.spec.compute.resources)
+    if not view.requests:
+        return None
+    return ContainerRequests(
+        cpu=merged.get("cpu"), memory=merged.get("memory"), ephemeral_storage=merged.get(DISK)
     )
 
 
@@ -285,7 +303,7 @@ def _activity(job: FineTuneJob, view: TrainingView, phase: FineTuneJobPhase) -> 
             return RunReason.QUEUED, f"{name} waits in its queue."
     if job.spec.suspend:
         return RunReason.SUSPENDED, f"{name} is suspended through its queue: {_workload_state(view)}"
-    part = _PARTS.get(view.metrics.get(PART, "")) if view.stage is Stage.PREPARE else None
+    part = _PARTS.get(view.metrics.get(PART, "")) if view.stage in _STAGES_WITH_PARTS else None
     return _WORKING[view.stage], f"{name} runs{f': {part}' if part else ''}."
 
 

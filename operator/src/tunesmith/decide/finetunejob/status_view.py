@@ -1,7 +1,7 @@
 """Values from which the status of a FineTuneJob is built."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tunesmith.decide.fit.admission import Admission
 from tunesmith.decide.fit.estimate import Expected
@@ -26,6 +26,7 @@ class TrainingView:
         progress: the latest update of the current attempt.
         admission: the verdicts on memory and servability, where status does not have them yet.
         expected: estimated cost of the training before it begins, where status does not have it yet.
+        requests: default requests of each training pod.
     """
 
     inputs: Inputs | None
@@ -36,6 +37,7 @@ class TrainingView:
     progress: TrainerStatus | None
     admission: Admission | None = None
     expected: Expected | None = None
+    requests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def training(self) -> TrainingReport | None:

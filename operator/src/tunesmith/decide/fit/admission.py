@@ -1,8 +1,7 @@
 """Decisions between data preparation and training: settings that fit into memory, and servability."""
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from tunesmith.api.finetunejob import FineTuneJobSpec
 from tunesmith.api.job_status import FineTuneJobStatus, MemoryEstimate, MemoryParts
@@ -12,7 +11,7 @@ from tunesmith.decide.conditions import ConditionUpdate
 from tunesmith_contract.report import Failure, RunReport, TrainingReport
 from tunesmith_contract.run_config import TrainConfig
 
-from .gpus import fitting_nodes, resolve_gpu_memory, smallest_memory
+from .gpus import ReachableGPUs
 from .memory_fit import GIB, Fit, fit_free_settings, judge_fit
 from .servability import Servability, judge_servability
 
@@ -45,40 +44,25 @@ def asks_for_nodes(spec: FineTuneJobSpec) -> bool:
     return spec.compute.gpus_per_node > 0
 
 
-def find_gpu_memory(spec: FineTuneJobSpec, nodes: Iterable[Mapping[str, Any]]) -> int | None:
-    """Bytes of the smallest GPU that the pods may be scheduled to, or None if unknown."""
-    if spec.compute.gpus_per_node == 0:
-        return None
-    return resolve_gpu_memory(spec.compute.gpu_memory, smallest_memory(fitting_gpu_nodes(spec, nodes)))
-
-
-def fitting_gpu_nodes(spec: FineTuneJobSpec, nodes: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Nodes that the training pods may be scheduled to."""
-    template = spec.compute.template
-    tolerations = [toleration.to_dict() for toleration in (template.tolerations or ())] if template else []
-    selector = template.node_selector if template else None
-    return fitting_nodes(nodes, selector, tolerations, spec.compute.gpus_per_node)
-
-
-def admit(spec: FineTuneJobSpec, run: TrainConfig, report: RunReport, available: int | None) -> Admission:
+def admit(spec: FineTuneJobSpec, run: TrainConfig, report: RunReport, gpus: ReachableGPUs) -> Admission:
     """Verdicts on a run, after choosing the settings left to Auto.
 
     Args:
         run: the run with default settings.
         report: the report of a successful preparation.
-        available: bytes of one GPU; None: unknown.
+        gpus: the GPUs that the run may get.
     """
     assert report.model is not None
     assert report.dataset is not None
-    with_settings = fit_free_settings(report.model, report.dataset, run, available, _free_settings(spec))
-    return judge(with_settings, report, available)
+    with_settings = fit_free_settings(report.model, report.dataset, run, gpus.memory, _free_settings(spec))
+    return judge(with_settings, report, gpus)
 
 
-def judge(run: TrainConfig, report: RunReport, available: int | None) -> Admission:
+def judge(run: TrainConfig, report: RunReport, gpus: ReachableGPUs) -> Admission:
     """Verdicts on a run whose settings are all chosen."""
     assert report.model is not None
     assert report.dataset is not None
-    fit = judge_fit(report.model, report.dataset, run, available)
+    fit = judge_fit(report.model, report.dataset, run, gpus)
     return Admission(run, fit, judge_servability(report.model, run))
 
 
@@ -88,8 +72,8 @@ def admission_conditions(admission: Admission) -> list[ConditionUpdate]:
     reason = FineTuneJobReason.NOT_SERVABLE if servable.servable is False else FineTuneJobReason.SERVABLE
     conditions = [_condition(ConditionType.SERVABLE, servable.servable, reason, servable.message)]
     if admission.fit is not None:
-        reason = _fit_reason(admission.fit)
-        conditions.append(_condition(ConditionType.FITS, admission.fit.fits, reason, admission.fit.message))
+        fit = admission.fit
+        conditions.append(_condition(ConditionType.FITS, fit.fits, fit.reason, fit.message))
     return conditions
 
 
@@ -119,8 +103,8 @@ def shown_gpu_memory(status: FineTuneJobStatus, admission: Admission | None) -> 
     """Memory of one GPU that the settings were chosen for."""
     if admission is None:
         return status.resolved.gpu_memory if status.resolved else None
-    available = admission.fit.available if admission.fit else None
-    return None if available is None else format_memory(available)
+    total = admission.fit.total if admission.fit else None
+    return None if total is None else format_memory(total)
 
 
 def memory_estimate(fit: Fit) -> MemoryEstimate | None:
@@ -157,12 +141,6 @@ def _free_settings(spec: FineTuneJobSpec) -> frozenset[str]:
         "parallelism": compute.parallelism == AUTO,
     }
     return frozenset(name for name, is_free in free.items() if is_free)
-
-
-def _fit_reason(fit: Fit) -> FineTuneJobReason:
-    if fit.fits is None:
-        return FineTuneJobReason.GPU_MEMORY_UNKNOWN
-    return FineTuneJobReason.FITS if fit.fits else FineTuneJobReason.DOES_NOT_FIT
 
 
 def _condition(

@@ -1,18 +1,12 @@
 """Expected steps, tokens and duration of training, estimated before a GPU is requested."""
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
 
-from tunesmith.api.finetunejob import FineTuneJobSpec
 from tunesmith_contract.report import DatasetReport, ModelReport, RunReport
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_contract.shared_rules.duration import Duration, Work, work_duration, work_tokens
 from tunesmith_contract.shared_rules.gpus import Product
-
-from .admission import fitting_gpu_nodes
-from .gpus import slowest_product
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +30,16 @@ class Expected:
         return self.duration.gpu_seconds if self.duration else None
 
 
-def expect_training(
-    spec: FineTuneJobSpec, nodes: Iterable[Mapping[str, Any]], run: TrainConfig, report: RunReport
-) -> Expected | None:
+def expect_training(product: Product | None, run: TrainConfig, report: RunReport) -> Expected | None:
     """Expected size of a run, or None if the report of the preparation lacks model or data.
 
     Args:
-        nodes: the nodes of the cluster.
+        product: the slowest GPUs that the run may get; None: unknown.
         report: the report of a successful preparation.
     """
     if report.model is None or report.dataset is None:
         return None
     dataset = report.dataset
-    product = slowest_product(fitting_gpu_nodes(spec, nodes)) if spec.compute.gpus_per_node else None
     duration = estimate_duration(report.model, dataset, run, product) if product else None
     return Expected(count_steps(dataset, run), round(trained_tokens(dataset, run)), duration)
 

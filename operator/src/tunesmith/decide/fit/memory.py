@@ -15,6 +15,7 @@ from typing import Self
 from tunesmith_contract.report import Linear, ModelReport, ModelShape
 from tunesmith_contract.run_config import Adapter, AdapterType, Offload, Parallelism, TrainConfig
 from tunesmith_contract.shared_rules.attention import packs_without_mask
+from tunesmith_contract.shared_rules.defaults import accumulates_in_float32
 
 from .activations import (
     COMPUTE,
@@ -67,6 +68,7 @@ class Setup:
         adapter: the adapter that is trained; None: all weights are trained.
         adapter_weight: bytes of an adapter's weight.
         accumulates: gradients of earlier micro steps are held already.
+        float_gradients: DeepSpeed adds them up in float32.
         checkpointing: activations of blocks are recomputed.
         has_head: the model computes logits and not a single score.
         masked: as in ``Style``.
@@ -82,6 +84,7 @@ class Setup:
     adapter: Adapter | None = None
     adapter_weight: int = FLOAT
     accumulates: bool = True
+    float_gradients: bool = False
     checkpointing: bool = False
     has_head: bool = True
     masked: bool = False
@@ -163,6 +166,7 @@ def setup_of(model: ModelReport, run: TrainConfig, longest_row: int | None = Non
         adapter=adapter,
         adapter_weight=COMPUTE if quantized or run.parallelism is Parallelism.ZERO3 else FLOAT,
         accumulates=steps > 1,
+        float_gradients=accumulates_in_float32(numbers.batch_size // devices),
         checkpointing=run.activation_checkpointing,
         has_head=method.reward is None,
         masked=_masked(model, run),
@@ -349,14 +353,19 @@ class TrainingStep:
         trained_weight = setup.adapter_weight if setup.adapter else setup.weight
         if not setup.deepspeed:
             return float(trained_weight * self.trained * (2 if setup.devices > 1 else 1))
-        divided = 0.0 if setup.offload is not Offload.NONE else COMPUTE * self.trained / setup.devices
+        gradient = FLOAT if setup.float_gradients else COMPUTE
+        divided = 0.0 if setup.offload is not Offload.NONE else gradient * self.trained / setup.devices
         return divided + 2.0 * COMPUTE * min(BUCKET, self.trained)
 
     def _update(self) -> Memory:
-        """Memory during the optimizer's update: DeepSpeed first converts its share of the gradients to float32."""
+        """Memory during the optimizer's update: DeepSpeed first converts its share of the gradients to float32.
+
+        ZeRO-3 copies them even if they are in float32 already.
+        """
         setup = self.setup
         floats = FLOAT * self.trained / setup.devices if setup.deepspeed else 0.0
-        if setup.offload is not Offload.NONE:
+        used_in_place = setup.float_gradients and setup.parallelism is Parallelism.ZERO2
+        if setup.offload is not Offload.NONE or used_in_place:
             floats = 0.0
         return self.constant.plus(gradients=self._gradients() + floats)
 

@@ -4,20 +4,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from tunesmith.api.reasons import FineTuneJobReason
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.methods import Method
 from tunesmith_contract.report import DatasetReport, Failure, ModelReport
 from tunesmith_contract.run_config import Adapter, AdapterType, Offload, Parallelism, TrainConfig
 from tunesmith_contract.shared_rules.defaults import rows_at_once
+from tunesmith_contract.shared_rules.gpus import usable_memory
 
+from .gpus import ReachableGPUs
 from .memory import Memory, estimate
 
 GIB = 2**30
 
 #: Maximum number of changes that a message suggests.
 MAX_CHANGES = 4
-
-DOES_NOT_FIT = "DoesNotFit"
 
 #: Kind of change that does not alter the result of training.
 EQUIVALENT = "equivalent"
@@ -43,70 +44,75 @@ class Fit:
 
     Attributes:
         fits: None if the sizes of the model or the memory of the GPU are unknown.
+        reason: reason of the condition.
         memory: the estimate; None if the sizes of the model are unknown.
-        available: bytes of one GPU.
+        total: bytes of one GPU, as labels or ``compute.gpuMemory`` say; None: unknown.
         message: an explanation for people.
     """
 
     fits: bool | None
+    reason: FineTuneJobReason
     memory: Memory | None
-    available: int | None
+    total: int | None
     message: str
+
+    @property
+    def available(self) -> int | None:
+        """Bytes of one GPU that training is planned with."""
+        return None if self.total is None else usable_memory(self.total)
 
     @property
     def failure(self) -> Failure | None:
         """Failure of the job, if the run does not fit."""
         if self.fits is not False:
             return None
-        return Failure(category=FailureCategory.USER_ERROR, reason=DOES_NOT_FIT, message=self.message)
+        return Failure(category=FailureCategory.USER_ERROR, reason=self.reason, message=self.message)
 
 
 def judge_fit(
-    model: ModelReport, dataset: DatasetReport, run: TrainConfig, available: int | None
+    model: ModelReport, dataset: DatasetReport, run: TrainConfig, gpus: ReachableGPUs
 ) -> Fit | None:
-    """Memory verdict on a run, or None for a run without GPUs.
-
-    Args:
-        available: bytes of one GPU; None: unknown.
-    """
+    """Verdict on a run on the GPUs that it may get, or None for a run without GPUs."""
     if run.gpus_per_node == 0:
         return None
-    memory = estimate(model, run, dataset.tokens.max)
+    memory, total = estimate(model, run, dataset.tokens.max), gpus.memory
+    if gpus.obstacle is not None:
+        return Fit(False, gpus.obstacle.reason, memory, total, gpus.obstacle.message)
+    unknown = FineTuneJobReason.GPU_MEMORY_UNKNOWN
     if memory is None:
-        return Fit(
-            None, None, available, "The sizes of the model are unknown, so its memory was not estimated."
-        )
+        message = "The sizes of the model are unknown, so its memory was not estimated."
+        return Fit(None, unknown, None, total, message)
     needed = f"Training takes about {_gibibytes(memory.total)} of each GPU"
-    if available is None:
-        unknown = (
-            f"{needed}. The memory of the GPUs is unknown, because no node has the label nvidia.com/gpu.memory: write "
-            "compute.gpuMemory, such as 24Gi, to have it compared."
-        )
-        return Fit(None, memory, None, unknown)
+    if total is None:
+        return Fit(None, unknown, memory, None, f"{needed}. {gpus.note}")
+    available = usable_memory(total)
     if memory.total <= available:
-        return Fit(True, memory, available, f"{needed}; {_gibibytes(available)} are available.")
+        message = f"{needed}; {_gibibytes(available)} of its {_gibibytes(total)} are available. {gpus.note}"
+        return Fit(True, FineTuneJobReason.FITS, memory, total, message.rstrip())
     changes = tuple(islice(_fitting_changes(model, dataset, run, available), MAX_CHANGES))
     message = (
-        f"Training needs {_gibibytes(memory.total)} of each GPU, but only {_gibibytes(available)} are available "
-        f"({_largest_parts(memory)}). {_advice(changes)}"
+        f"Training needs {_gibibytes(memory.total)} of each GPU, but only {_gibibytes(available)} of its "
+        f"{_gibibytes(total)} are available ({_largest_parts(memory)}). {gpus.note}"
     )
-    return Fit(False, memory, available, message)
+    return Fit(False, FineTuneJobReason.DOES_NOT_FIT, memory, total, f"{message.rstrip()} {_advice(changes)}")
 
 
 def fit_free_settings(
     model: ModelReport,
     dataset: DatasetReport,
     run: TrainConfig,
-    available: int | None,
+    total: int | None,
     free: frozenset[str],
 ) -> TrainConfig:
     """Run with the first settings that fit, of those left to Auto; unchanged if it fits already or none does.
 
     Args:
+        total: bytes of one GPU; None: unknown.
         free: those of ``microBatchSize``, ``activationCheckpointing`` and ``parallelism`` that are Auto.
     """
-    if available is None or run.gpus_per_node == 0:
+    if total is None or run.gpus_per_node == 0:
         return run
+    available = usable_memory(total)
 
     def fits(candidate: TrainConfig) -> bool:
         memory = estimate(model, candidate, dataset.tokens.max)

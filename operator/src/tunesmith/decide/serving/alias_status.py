@@ -79,6 +79,8 @@ def summarize_phase(
         message = f"{describe(stable)} on pod {pod.name}: {failed.reason}: {failed.message}"
         return PhaseSummary(Phase.DEGRADED, Reason.LOAD_FAILED, message)
     message = f"{describe(stable)} answers all requests"
+    if unproven := context.fleet.unproven(record.name, stable.digest):
+        return PhaseSummary(Phase.STABLE, Reason.UNPROVEN, f"{message}; {unproven}")
     if _newest_verdict(record, versions) == UNEVALUATED:
         return PhaseSummary(Phase.STABLE, Reason.UNEVALUATED, f"{message}; no EvalRun has passed it")
     return PhaseSummary(Phase.STABLE, Reason.PROMOTED, message)
@@ -97,11 +99,12 @@ def _candidate_phase(record: AliasRecord, candidate: RolloutCandidate, context: 
         active = fleet.active_on(record.name, digest)
         message = f"{name} is active on {active} of {len(fleet.ready)} ready pods"
         return PhaseSummary(phase, Reason.NOT_ACTIVE if weight else Reason.LOADING, message)
+    reservation = "; unproven" if fleet.unproven(record.name, digest) else ""
     requests, minimum = candidate.tally.total.requests, context.adapter.rollout.analysis.minimum_requests
     if requests < minimum:
         message = f"{name} at {weight} % has answered {requests} of the {minimum} requests that a step needs"
-        return PhaseSummary(phase, Reason.WAITING_FOR_REQUESTS, message)
-    return PhaseSummary(phase, Reason.STEP_STARTED, f"{name} answers {weight} % of the requests")
+        return PhaseSummary(phase, Reason.WAITING_FOR_REQUESTS, f"{message}{reservation}")
+    return PhaseSummary(phase, Reason.STEP_STARTED, f"{name} answers {weight} % of the requests{reservation}")
 
 
 def _newest_verdict(record: AliasRecord, versions: list[VersionRecord]) -> str | None:

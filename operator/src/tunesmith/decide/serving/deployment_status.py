@@ -13,16 +13,21 @@ from tunesmith.api.adapterdeployment import (
     PodStatus,
 )
 from tunesmith.api.common import Condition
+from tunesmith.api.job_status import ContainerRequests
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.reasons import AdapterPhase as Phase
 from tunesmith.api.reasons import ConditionType
 from tunesmith.decide.conditions import ConditionUpdate, merge_conditions
+from tunesmith.decide.fit.engine_fit import EngineFit
 from tunesmith.decide.plan import Event
+from tunesmith.manifests.engine_container import ENGINE
 from tunesmith.manifests.objects import Body
+from tunesmith.manifests.serving_deployment import rolling_update
 from tunesmith.manifests.serving_service import serving_service_name, serving_url
 from tunesmith_contract.agent import LoadState, served_name
 
 from .alias_status import MAX_MESSAGE, build_adapter_status
+from .engine_memory import fit_condition
 from .fleet import Fleet, ServingPod
 from .pod_problem import find_pod_problem
 from .record import AliasRecord
@@ -40,6 +45,10 @@ _FINAL_PHASES = frozenset({Phase.BLOCKED, Phase.ROLLED_BACK, Phase.DEGRADED})
 _REPORTED_PHASES = frozenset({Phase.BLOCKED, Phase.DEGRADED})
 
 
+#: Reason and message of a condition.
+Explanation = tuple[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class ServingState:
     """State of an AdapterDeployment after all transitions of this pass.
@@ -50,6 +59,8 @@ class ServingState:
         generation: the generation of the desired state.
         aliases: record and context of each alias, ordered by name.
         versions: all past and present versions.
+        obstacle: reason and message why no pod is started or replaced.
+        fit: the memory verdict on the engine; None if the last one holds, or without GPUs.
     """
 
     observed: Body | None
@@ -58,6 +69,8 @@ class ServingState:
     generation: int
     aliases: tuple[tuple[AliasRecord, AliasContext], ...]
     versions: tuple[VersionRecord, ...]
+    obstacle: Explanation | None = None
+    fit: EngineFit | None = None
 
     @property
     def is_rolled_out(self) -> bool:
@@ -72,11 +85,12 @@ class ServingState:
     @property
     def is_busy(self) -> bool:
         """True if something is in progress whose end causes no watch event."""
-        loading = any(
+        loading = bool(self.fleet.pods) and any(
             record.candidate and not self.fleet.is_active_on_all(record.name, record.candidate.version.digest)
             for record, _ in self.aliases
         )
-        return loading or not self.is_rolled_out or self.fleet.is_behind(self.generation)
+        starting = not self.is_rolled_out and self.obstacle is None
+        return loading or starting or self.fleet.is_behind(self.generation)
 
 
 def plan_status(
@@ -102,7 +116,12 @@ def _build_status(
 ) -> AdapterDeploymentStatus:
     stable = sum(adapter.phase is Phase.STABLE for adapter in adapters)
     generation = deployment.metadata.generation
-    before = [condition.to_dict() for condition in deployment.status.conditions]
+    on_gpus = deployment.spec.engine.gpus > 0
+    before = [
+        condition.to_dict()
+        for condition in deployment.status.conditions
+        if on_gpus or condition.type != ConditionType.FITS
+    ]
     conditions = merge_conditions(before, _build_conditions(deployment, state, adapters), generation, now)
     return AdapterDeploymentStatus(
         conditions=tuple(Condition.model_validate(condition) for condition in conditions),
@@ -110,12 +129,29 @@ def _build_status(
         url=None if state.service_is_foreign else serving_url(deployment),
         replicas=len(state.fleet.pods),
         ready_replicas=len(state.fleet.ready),
+        engine_requests=_engine_requests(state.observed),
         adapters_stable=f"{stable}/{len(adapters)}",
         generation=state.generation,
         update_time=now,
         adapters=adapters,
         pods=tuple(_build_pod_status(pod) for pod in state.fleet.pods[:MAX_PODS]),
     )
+
+
+def _engine_requests(deployment: Body | None) -> ContainerRequests | None:
+    """Requests of the engine in the pod template; a limit without a request is the request, as in Kubernetes."""
+    if deployment is None:
+        return None
+    containers = deployment["spec"]["template"]["spec"]["initContainers"]
+    engine = next(container for container in containers if container["name"] == ENGINE)
+    resources = engine.get("resources") or {}
+    amounts = {**resources.get("limits", {}), **resources.get("requests", {})}
+    requests = ContainerRequests(
+        cpu=amounts.get("cpu"),
+        memory=amounts.get("memory"),
+        ephemeral_storage=amounts.get("ephemeral-storage"),
+    )
+    return requests if requests.to_dict() else None
 
 
 def _build_pod_status(pod: ServingPod) -> PodStatus:
@@ -152,7 +188,7 @@ def _build_conditions(
 ) -> list[ConditionUpdate]:
     """Conditions of the resource. Ready: all adapters are as specified. Available: requests are answered."""
     stalled = next(_stalled_reasons(deployment, state, adapters), None)
-    pending = next(_pending_reasons(state, adapters), None)
+    pending = next(_pending_reasons(deployment, state, adapters), None)
     unreachable = [adapter for adapter in adapters if adapter.reason == Reason.SOURCE_UNREACHABLE]
     first = (
         stalled or pending or next((_alias_reason(a) for a in adapters if a.phase is not Phase.STABLE), None)
@@ -174,11 +210,8 @@ def _build_conditions(
             not unreachable,
             _alias_reason(unreachable[0]) if unreachable else (Reason.SOURCES_REACHABLE, ""),
         ),
+        *([fit_condition(state.fit)] if state.fit else []),
     ]
-
-
-#: Reason and message of a condition.
-Explanation = tuple[str, str]
 
 
 def _condition(kind: ConditionType, holds: bool, explanation: Explanation) -> ConditionUpdate:
@@ -194,6 +227,8 @@ def _stalled_reasons(
     deployment: AdapterDeployment, state: ServingState, adapters: tuple[AdapterStatus, ...]
 ) -> Iterator[Explanation]:
     """Causes that a person must fix."""
+    if state.obstacle:
+        yield state.obstacle
     if state.service_is_foreign:
         name = serving_service_name(deployment)
         message = f"Service {name} belongs to another owner: delete it, or give this resource another name"
@@ -203,10 +238,14 @@ def _stalled_reasons(
             yield _alias_reason(adapter)
 
 
-def _pending_reasons(state: ServingState, adapters: tuple[AdapterStatus, ...]) -> Iterator[Explanation]:
+def _pending_reasons(
+    deployment: AdapterDeployment, state: ServingState, adapters: tuple[AdapterStatus, ...]
+) -> Iterator[Explanation]:
     """Causes that resolve without a person."""
+    if state.obstacle:
+        return
     if not state.is_rolled_out:
-        yield _pods_pending(state)
+        yield _pods_pending(deployment, state)
     for adapter in adapters:
         if adapter.phase not in _SETTLED and not (
             adapter.phase is Phase.BLOCKED and adapter.reason in _STALLED_REASONS
@@ -214,15 +253,32 @@ def _pending_reasons(state: ServingState, adapters: tuple[AdapterStatus, ...]) -
             yield _alias_reason(adapter)
 
 
-def _pods_pending(state: ServingState) -> Explanation:
+def _pods_pending(deployment: AdapterDeployment, state: ServingState) -> Explanation:
     for condition in (state.observed or {}).get("status", {}).get("conditions", ()):
         if (condition["type"], condition["status"]) == ("ReplicaFailure", "True"):
             return Reason.UNAVAILABLE, condition.get("message", "")
     for pod in state.fleet.pods:
         if problem := find_pod_problem(pod.body):
+            if problem.reason is Reason.UNSCHEDULABLE and _needs_spare_gpus(deployment, state):
+                return Reason.WAITING_FOR_GPU, _spare_gpu_message(deployment, pod, problem.message)
             return problem.reason, f"pod {pod.name}: {problem.message}"
     replicas = (state.observed or {}).get("spec", {}).get("replicas", 0)
     return Reason.ENGINE_STARTING, f"{len(state.fleet.ready)} of {replicas} pods are ready"
+
+
+def _needs_spare_gpus(deployment: AdapterDeployment, state: ServingState) -> bool:
+    """True if all old pods keep their GPUs until a new pod is ready on others."""
+    update = rolling_update(deployment.spec.replicas, deployment.spec.engine)
+    has_old = len(state.fleet.ready) >= deployment.spec.replicas > 0
+    return deployment.spec.engine.gpus > 0 and has_old and update["maxUnavailable"] == 0
+
+
+def _spare_gpu_message(deployment: AdapterDeployment, pod: ServingPod, cause: str) -> str:
+    return (
+        f"the new pod {pod.name} waits for {deployment.spec.engine.gpus} spare GPUs, because the old one answers until "
+        f"it is ready ({cause}). Free the GPUs, or write engine.updateStrategy: StopFirst to remove the old pod first, "
+        "without answers meanwhile"
+    )
 
 
 def _build_events(before: AdapterDeploymentStatus, adapters: tuple[AdapterStatus, ...]) -> tuple[Event, ...]:
@@ -230,7 +286,8 @@ def _build_events(before: AdapterDeploymentStatus, adapters: tuple[AdapterStatus
     return tuple(
         Event(adapter.reason or adapter.phase, f"{adapter.name}: {adapter.message}", "Warning")
         for adapter in adapters
-        if adapter.phase in _REPORTED_PHASES and (adapter.name, adapter.phase, adapter.reason) not in reported
+        if (adapter.phase in _REPORTED_PHASES or adapter.reason == Reason.UNPROVEN)
+        and (adapter.name, adapter.phase, adapter.reason) not in reported
     )
 
 

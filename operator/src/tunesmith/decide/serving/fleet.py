@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tunesmith.decide.objects import condition_of, is_deleting, is_finished
 from tunesmith.manifests.objects import Body
-from tunesmith_contract.agent import AgentReport, LoadedVersion, LoadState
+from tunesmith_contract.agent import UNPROVEN, AgentReport, LoadedVersion, LoadState
 
 from .record import Counts, Reading
 
@@ -93,6 +93,12 @@ class Fleet:
         return tuple(
             (pod, version) for pod, version in versions if version and version.state is LoadState.FAILED
         )
+
+    def unproven(self, alias: str, digest: str) -> str:
+        """Message of a pod on which the version is active without a proof; empty without one."""
+        versions = (pod.version(alias, digest) for pod in self.pods)
+        messages = (v.message for v in versions if v and v.state is LoadState.ACTIVE and v.reason == UNPROVEN)
+        return next(messages, "")
 
     def readings(self, alias: str, digest: str) -> dict[str, Reading]:
         """Counters of the version by pod UID, for pods whose agent has reported."""

@@ -12,6 +12,8 @@ from datetime import datetime
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.common import Model
 from tunesmith.api.job_status import FineTuneJobStatus
+from tunesmith.api.reasons import AdapterDeploymentReason as Reason
+from tunesmith.decide.fit.engine_fit import EngineFit
 from tunesmith.decide.plan import Action, Apply, Create, Delete, Event, Patch, Plan, Push, owned_by
 from tunesmith.manifests.applied import is_applied, with_applied
 from tunesmith.manifests.environment import Environment
@@ -33,8 +35,10 @@ from tunesmith.manifests.serving_deployment import (
 )
 from tunesmith.manifests.serving_service import build_serving_service
 from tunesmith_contract.agent import DesiredState
+from tunesmith_contract.report import ModelReport
 
-from .deployment_status import ServingState, plan_status
+from .deployment_status import Explanation, ServingState, plan_status
+from .engine_memory import engine_needs, find_base_model, judge_memory
 from .fleet import Agent, Fleet, build_fleet
 from .record import AliasRecord, ServingRecord
 from .rollout import AliasContext, advance, next_check_time
@@ -45,6 +49,8 @@ from .versions import merge_records, plan_annotations, plan_revisions, read_vers
 BUSY_SECONDS = 2.0
 #: Interval while waiting for objects that the resource does not own.
 WAITING_SECONDS = 15.0
+#: Interval while no pod is started because the model fits on no GPU: nodes with other GPUs may join the cluster.
+REFUSED_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,8 @@ class ObservedServing:
         agents: the latest reports of their agents.
         jobs: the FineTuneJobs that adapters refer to, by name; None for one that does not exist.
         eval_runs: the EvalRuns of the namespace.
+        records: the records of data preparation of FineTuneJobs on the same base model, which hold its sizes.
+        nodes: the nodes of the cluster; None if they were not observed.
     """
 
     config_maps: tuple[Body, ...] = ()
@@ -72,6 +80,8 @@ class ObservedServing:
     agents: tuple[Agent, ...] = ()
     jobs: Mapping[str, Body | None] | None = None
     eval_runs: tuple[Body, ...] = ()
+    records: tuple[Body, ...] = ()
+    nodes: tuple[Body, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +136,9 @@ def plan_serving(
     stored = _read_stored(deployment, observed)
     fleet = build_fleet(observed.pods, observed.agents)
     inputs = choose_inputs(deployment, observed, environment)
+    model = find_base_model(observed.records)
+    fit = judge_memory(deployment, model, observed.nodes)
+    obstacle = _find_obstacle(deployment, inputs, fit)
     advanced = _advance_all(deployment, observed, stored, fleet, now)
     desired = _next_desired(stored, advanced.records, fleet)
     state = ServingState(
@@ -135,13 +148,18 @@ def plan_serving(
         generation=desired.generation,
         aliases=advanced.aliases,
         versions=advanced.versions,
+        obstacle=obstacle,
+        fit=fit,
     )
     status, status_events, wait = plan_status(deployment, state, now)
+    pods: tuple[Action, ...] = ()
+    if inputs is not None and obstacle is None:
+        pods = _deployment_action(deployment, observed.deployment, inputs, environment, model)
     return Plan(
         actions=(
             *_inputs_action(deployment, observed, inputs),
             *_record_actions(deployment, stored, advanced, desired, environment, fleet, now),
-            *_deployment_action(deployment, observed.deployment, inputs, environment),
+            *pods,
             *_service_action(deployment, observed.service),
             *_disruption_budget_action(deployment, observed.disruption_budget),
         ),
@@ -153,19 +171,42 @@ def plan_serving(
 
 def choose_inputs(
     deployment: AdapterDeployment, observed: ObservedServing, environment: Environment
-) -> ServingInputs:
-    """Image of the pods: the one chosen last, unless ``spec.engine.image`` has changed since."""
+) -> ServingInputs | None:
+    """Image of the pods, or None if the operator was installed without one for this device.
+
+    It stays the one chosen last, unless ``spec.engine.image`` has changed since, or pods get GPUs that had none.
+    """
     chosen = [
         read_serving_inputs(config_map)
         for config_map in observed.config_maps
         if config_map["metadata"]["labels"].get(STAGE_LABEL) == Component.INPUTS
     ]
     requested = deployment.spec.engine.image or ""
+    on_gpus = deployment.spec.engine.gpus > 0
     last = max(chosen, key=lambda inputs: inputs.number, default=None)
-    if last is not None and last.requested == requested:
+    if last is not None and last.requested == requested and (requested or last.on_gpus in (None, on_gpus)):
         return last
-    number = last.number + 1 if last else 1
-    return ServingInputs(number=number, requested=requested, image=requested or environment.serving_image)
+    image = requested or (environment.serving_gpu_image if on_gpus else environment.serving_image)
+    if not image:
+        return None
+    return ServingInputs(last.number + 1 if last else 1, requested, image, on_gpus)
+
+
+def _find_obstacle(
+    deployment: AdapterDeployment, inputs: ServingInputs | None, fit: EngineFit | None
+) -> Explanation | None:
+    """Reason and message why no pod is started or replaced, if there is one."""
+    if fit is not None and fit.impossible:
+        return Reason.DOES_NOT_FIT, fit.message
+    if inputs is not None:
+        return None
+    gpus = deployment.spec.engine.gpus
+    device, value = ("GPUs", "servingGpuImage") if gpus else ("CPUs", "servingImage")
+    message = (
+        f"engine.gpus is {gpus}, but the operator was installed without a serving image for {device}: build it and set "
+        f"the chart's value {value}, or write engine.image"
+    )
+    return Reason.NO_SERVING_IMAGE, message
 
 
 def _read_stored(deployment: AdapterDeployment, observed: ObservedServing) -> _Stored:
@@ -254,11 +295,17 @@ def _record_actions(
 
 
 def _inputs_action(
-    deployment: AdapterDeployment, observed: ObservedServing, inputs: ServingInputs
+    deployment: AdapterDeployment, observed: ObservedServing, inputs: ServingInputs | None
 ) -> tuple[Action, ...]:
+    if inputs is None:
+        return ()
     manifest = build_serving_inputs(deployment, inputs)
     names = {config_map["metadata"]["name"] for config_map in observed.config_maps}
     return () if manifest["metadata"]["name"] in names else (Create(manifest),)
+
+
+#: Fields of the engine that no pod is built from.
+_OUTSIDE_PODS = frozenset({"gpu_memory", "update_strategy"})
 
 
 def _without_defaults(model: Model) -> KubernetesObject:
@@ -271,21 +318,26 @@ def _deployment_action(
     observed: Body | None,
     inputs: ServingInputs,
     environment: Environment,
+    model: ModelReport | None,
 ) -> tuple[Action, ...]:
     """Apply the Deployment if the spec has changed, but not if a newer operator would build it differently."""
     spec = deployment.spec
     basis = {
         "baseModel": _without_defaults(spec.base_model),
-        "engine": _without_defaults(spec.engine),
+        "engine": {
+            name: value for name, value in _without_defaults(spec.engine).items() if name not in _OUTSIDE_PODS
+        },
         "artifactVolumes": [volume.claim for volume in spec.artifact_volumes],
         "inputs": inputs.number,
         "operatorUrl": environment.operator_url,
     }
     if observed is None or not is_applied(observed, basis):
-        manifest = build_serving_deployment(deployment, inputs.image, environment)
+        needs = engine_needs(deployment, model)
+        manifest = build_serving_deployment(deployment, inputs.image, environment, needs)
         return (Apply(with_applied(manifest, basis)),)
-    update = rolling_update(spec.replicas, spec.engine.gpus)
-    if observed["spec"].get("replicas") == spec.replicas:
+    update = rolling_update(spec.replicas, spec.engine)
+    current = observed["spec"].get("strategy", {}).get("rollingUpdate")
+    if observed["spec"].get("replicas") == spec.replicas and current == update:
         return ()
     patch = {"spec": {"replicas": spec.replicas, "strategy": {"rollingUpdate": update}}}
     metadata = observed["metadata"]
@@ -324,6 +376,8 @@ def _requeue_after(state: ServingState, now: datetime, wait: float | None) -> fl
         is_blocked = record.candidate is None and not context.target.admitted
         if is_blocked or context.adapter.source.fine_tune_job_ref is not None:
             waits.append(WAITING_SECONDS)
+    if state.obstacle and state.obstacle[0] == Reason.DOES_NOT_FIT:
+        waits.append(REFUSED_SECONDS)
     if state.is_busy:
         waits.append(BUSY_SECONDS)
     return min(waits, default=None)

@@ -16,6 +16,10 @@ _REASONS = {
 }
 
 
+#: Characters that are shown of the end of a log, where the cause is.
+_MAX_LAST_WORDS = 400
+
+
 @dataclass(frozen=True, slots=True)
 class ServingPodProblem:
     """Reason and message for the status of a pod that does not run."""
@@ -36,4 +40,6 @@ def find_pod_problem(pod: Body) -> ServingPodProblem | None:
     if diagnosis.problem is PodProblem.CRASHING and diagnosis.last_end is not None:
         ended, exit_code = diagnosis.last_end
         message = f"{message} (ended with {ended}, exit code {exit_code})"
+        if diagnosis.last_words:
+            message = f"{message}: {diagnosis.last_words[-_MAX_LAST_WORDS:]}"
     return ServingPodProblem(reason, message.rstrip())

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 import tunesmith_data
 import tunesmith_trainer
-from tunesmith_contract.artifact import ArtifactKind, File, Lineage, Manifest, Probe
+from tunesmith_contract.artifact import ArtifactKind, File, Lineage, Manifest
 from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.layout import MANIFEST_FILE
 from tunesmith_contract.report import Artifact
@@ -19,6 +18,7 @@ from tunesmith_data.pod.storage import describe_files, file_digest, write_atomic
 from tunesmith_data.pod.workspace import Workspace
 
 from .model_card import CARD_FILE
+from .probes import NO_PROBES, MeasuredProbes
 
 # safetensors creates files with mode 0600, which a serving pod of another user can't read.
 _FILE_MODE = 0o644
@@ -41,32 +41,26 @@ _ADAPTER_KINDS = {
 _ADAPTERS = frozenset({*_ADAPTER_KINDS.values(), ArtifactKind.REWARD_ADAPTER})
 
 
-def stage_artifact(
+def save_trained(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     config: TrainConfig,
-    workspace: Workspace,
+    folder: Path,
     state: dict[str, Any] | None = None,
-) -> Path:
-    """Save an adapter or a full model into a new folder of the workspace, to which other files may be added.
+) -> None:
+    """Save an adapter or a full model.
 
     Args:
         model: a PeftModel where the run has an adapter, else the model.
         tokenizer: tokenizer to save with a full model, with its chat template.
         config: the run.
-        workspace: the run's workspace.
+        folder: target folder.
         state: tensors by name, where they were gathered from several devices.
-
-    Returns:
-        The folder.
     """
-    staged = workspace.staging / uuid.uuid4().hex
-    staged.mkdir(parents=True)
     if config.adapter:
-        save_adapter(model, staged, config.base_model, state)
+        save_adapter(model, folder, config.base_model, state)
     else:
-        save_model(model, tokenizer, staged, state)
-    return staged
+        save_model(model, tokenizer, folder, state)
 
 
 def publish_folder(
@@ -74,7 +68,7 @@ def publish_folder(
     kind: ArtifactKind,
     config: TrainConfig,
     workspace: Workspace,
-    probes: tuple[Probe, ...] = (),
+    probes: MeasuredProbes = NO_PROBES,
 ) -> Artifact:
     """Write the manifest of a folder, and move the folder to the location named by the manifest's digest.
 
@@ -140,7 +134,7 @@ def artifact_kind(config: TrainConfig) -> ArtifactKind:
 
 
 def build_manifest(
-    kind: ArtifactKind, config: TrainConfig, files: tuple[File, ...], probes: tuple[Probe, ...]
+    kind: ArtifactKind, config: TrainConfig, files: tuple[File, ...], probes: MeasuredProbes
 ) -> Manifest:
     """Manifest of an artifact: kind, files with digests, lineage and probes."""
     adapter = config.adapter if kind in _ADAPTERS else None
@@ -164,7 +158,8 @@ def build_manifest(
             generation=config.generation,
             versions=_versions(),
         ),
-        probes=probes,
+        probes=probes.probes,
+        noise=probes.noise,
     )
 
 

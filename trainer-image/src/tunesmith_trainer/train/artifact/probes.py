@@ -1,21 +1,32 @@
 """Probes: token sequences and log-probabilities by which a server verifies the adapter it serves."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from statistics import fmean
+from typing import Any, Literal
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
-from tunesmith_contract.artifact import Probe
+from tunesmith_contract.artifact import Probe, ProbeNoise
+from tunesmith_contract.base import Document
+from tunesmith_contract.shared_rules.probe_effect import MIN_TOKENS, PUBLISHED_NOISE, choose_probes
 from tunesmith_data.models.rendering import Renderer, TokenizedRow
 from tunesmith_data.rows.schema.formats import Row
 
 #: Length of a probe, prompt and continuation, in tokens.
 MAX_PROBE_TOKENS = 128
-MAX_PROBES = 6
-MAX_CANDIDATES = 16
+#: Candidates, where their answers are long; with short answers more, until there are enough tokens.
+MIN_CANDIDATES = 16
+MAX_CANDIDATES = 64
+#: Rows that are read for candidates; some may give the same one.
+_MAX_ROWS = 256
 _CONTINUATION_TOKENS = 32
+_CANDIDATE_TOKENS = MIN_CANDIDATES * _CONTINUATION_TOKENS
+#: Noise of the engine, in units of the measured one, at which the probes still suffice for a proof.
+_NOISE_MARGIN = 4.0
 _LOG_PROB_DECIMALS = 6
 
 
@@ -27,38 +38,93 @@ class ProbeTokens:
     prompt_length: int
 
 
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Log-probabilities by the base model and by the tuned one, of each token of each continuation, in nats.
+
+    ``noise`` is None for a whole model, and where a log-probability is not a number.
+    """
+
+    base: list[list[float]]
+    tuned: list[list[float]]
+    noise: ProbeNoise | None = None
+
+
+class MeasuredProbes(Document):
+    """Probes of the trained model, and the noise of their log-probabilities."""
+
+    schema_version: Literal[1] = 1
+    probes: tuple[Probe, ...] = ()
+    noise: ProbeNoise | None = None
+
+
+NO_PROBES = MeasuredProbes()
+
+
 def probe_sequences(renderer: Renderer, rows: Iterable[Row]) -> list[ProbeTokens]:
-    """Candidate sequences: the answers of the first MAX_CANDIDATES rows, without duplicates."""
-    cut = (cut_sequence(renderer.tokens(row)) for row, _ in zip(rows, range(MAX_CANDIDATES), strict=False))
-    return list(dict.fromkeys(cut))
+    """Candidate sequences: the answers of the first rows, without duplicates, the more rows the shorter they are."""
+    found: dict[ProbeTokens, int] = {}
+    for row in islice(rows, _MAX_ROWS):
+        is_enough = len(found) >= MIN_CANDIDATES and sum(found.values()) >= _CANDIDATE_TOKENS
+        if is_enough or len(found) == MAX_CANDIDATES:
+            break
+        sequence = cut_sequence(renderer.tokens(row))
+        found[sequence] = len(sequence.token_ids) - sequence.prompt_length
+    return list(found)
 
 
-def log_probs(model: Any, sequences: Sequence[ProbeTokens]) -> list[float]:
-    """Mean log-probability of each continuation, in nats per token."""
+def token_log_probs(
+    model: Any,
+    sequences: Sequence[ProbeTokens],
+    batch_size: int = 1,
+    of_logits: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.float,
+) -> list[list[float]]:
+    """Log-probabilities of the tokens of each continuation, in nats, by a float32 log-softmax.
+
+    Sequences of a batch are padded at their ends, which changes nothing before: a causal model needs no mask for it.
+
+    Args:
+        model: a causal model, whose layers may be offloaded from the GPU.
+        sequences: the sequences.
+        batch_size: sequences per pass; more of them need more memory, and move offloaded weights fewer times.
+        of_logits: float32 logits from those of the model.
+    """
     model.eval()
-    return [mean_log_prob(model, sequence) for sequence in sequences]
+    batches = (sequences[start : start + batch_size] for start in range(0, len(sequences), batch_size))
+    return [values for batch in batches for values in _batch_log_probs(model, batch, of_logits)]
 
 
-def pair_probes(
-    sequences: Sequence[ProbeTokens], base: Sequence[float], tuned: Sequence[float]
-) -> tuple[Probe, ...]:
-    """The MAX_PROBES sequences on which base and tuned model differ most.
+def pair_probes(sequences: Sequence[ProbeTokens], measured: Measurement) -> tuple[Probe, ...]:
+    """Probes of all candidates.
 
     Args:
         sequences: the candidates.
-        base: mean log-probabilities by the base model, in nats per token.
-        tuned: mean log-probabilities by the tuned model.
+        measured: their log-probabilities by both models.
     """
-    probes = [
+    return tuple(
         Probe(
             token_ids=sequence.token_ids,
             prompt_length=sequence.prompt_length,
-            base_log_prob=round(base_log_prob, _LOG_PROB_DECIMALS),
-            tuned_log_prob=round(tuned_log_prob, _LOG_PROB_DECIMALS),
+            base_log_prob=_round(fmean(base)),
+            tuned_log_prob=_round(fmean(tuned)),
+            base_token_log_probs=tuple(map(_round, base)),
+            tuned_token_log_probs=tuple(map(_round, tuned)),
         )
-        for sequence, base_log_prob, tuned_log_prob in zip(sequences, base, tuned, strict=True)
-    ]
-    return tuple(sorted(probes, key=_effect, reverse=True)[:MAX_PROBES])
+        for sequence, base, tuned in zip(sequences, measured.base, measured.tuned, strict=True)
+    )
+
+
+def select_probes(probes: Sequence[Probe], noise: ProbeNoise | None) -> tuple[Probe, ...]:
+    """Probes on which base and tuned model differ most: enough to prove the model in an engine that is noisier."""
+    return tuple(
+        choose_probes(
+            probes,
+            noise.per_token if noise else PUBLISHED_NOISE,
+            min_tokens=MIN_TOKENS,
+            max_tokens=_CANDIDATE_TOKENS,
+            margin=_NOISE_MARGIN,
+        )
+    )
 
 
 def largest_effect(probes: Sequence[Probe]) -> float:
@@ -78,15 +144,22 @@ def cut_sequence(tokens: TokenizedRow) -> ProbeTokens:
     return ProbeTokens(tuple(tokens.ids[begin:end]), start - begin)
 
 
-def mean_log_prob(model: Any, sequence: ProbeTokens) -> float:
-    """Mean log-probability of the continuation's tokens in nats per token, by a float32 log-softmax."""
-    ids = torch.tensor([sequence.token_ids], device=model.device)
+def _batch_log_probs(
+    model: Any, batch: Sequence[ProbeTokens], of_logits: Callable[[torch.Tensor], torch.Tensor]
+) -> list[list[float]]:
+    rows = [torch.tensor(sequence.token_ids) for sequence in batch]
+    # Layers that are offloaded lie on no device; accelerate moves the tokens to where they are computed.
+    device = torch.device("cpu") if model.device.type == "meta" else model.device
+    ids = pad_sequence(rows, batch_first=True).to(device)
     # Not inference_mode: weights that ZeRO-3 gathers in that mode can no longer be trained.
     with torch.no_grad():
-        logits = model(input_ids=ids, use_cache=False).logits[0, sequence.prompt_length - 1 : -1]
-    log_probs = torch.log_softmax(logits.float(), dim=-1)
-    targets = ids[0, sequence.prompt_length :, None]
-    return float(log_probs.gather(-1, targets).mean())
+        logits = model(input_ids=ids, use_cache=False).logits
+    found = []
+    for row, sequence in enumerate(batch):
+        start, end = sequence.prompt_length, len(sequence.token_ids)
+        log_probs = torch.log_softmax(of_logits(logits[row, start - 1 : end - 1]), dim=-1)
+        found.append(log_probs.gather(-1, ids[row, start:end, None])[:, 0].tolist())
+    return found
 
 
 def _last_answer_start(answer: Sequence[bool]) -> int:
@@ -99,3 +172,7 @@ def _last_answer_start(answer: Sequence[bool]) -> int:
 
 def _effect(probe: Probe) -> float:
     return abs(probe.tuned_log_prob - probe.base_log_prob)
+
+
+def _round(log_prob: float) -> float:
+    return round(log_prob, _LOG_PROB_DECIMALS)

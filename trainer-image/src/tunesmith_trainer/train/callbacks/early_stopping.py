@@ -6,7 +6,7 @@ interrupted one would have, and all ranks decide alike, since they log the same 
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from tunesmith_contract.layout import checkpoint_name
 from tunesmith_contract.methods import Method
 from tunesmith_contract.progress import EVAL_REWARD
 from tunesmith_contract.run_config import EarlyStopping
-from tunesmith_trainer.checkpoints.folder import is_complete, step_of
+from tunesmith_trainer.checkpoints.folder import CheckpointFolder, step_of
+from tunesmith_trainer.train.distributed.shared_digests import search_together
 
 from .overfitting import ValidationMeasurement, find_overfitting_step
 
@@ -147,7 +148,10 @@ def run_training(trainer: Any, checkpoint: Path | None) -> None:
 
 
 def choose_checkpoint(
-    selection: CheckpointSelection, history: Sequence[Mapping[str, Any]], root: Path
+    selection: CheckpointSelection,
+    history: Sequence[Mapping[str, Any]],
+    root: Path,
+    verify: Callable[[Path], bool],
 ) -> Path | None:
     """Folder of the best complete checkpoint; None if the last step is the best, or none was evaluated."""
     measured = sorted(selection.measurements(history), key=lambda measurement: measurement.loss)
@@ -156,22 +160,30 @@ def choose_checkpoint(
         if measurement.step == last:
             return None
         folder = root / checkpoint_name(measurement.step)
-        if is_complete(folder):
+        if verify(folder):
             return folder
         log.warning("%s has a better validation metric, but is missing or damaged", folder.name)
     return None
 
 
-def load_best_checkpoint(trainer: Any, selection: CheckpointSelection, root: Path) -> int | None:
+def load_best_checkpoint(
+    trainer: Any, selection: CheckpointSelection, checkpoints: CheckpointFolder
+) -> int | None:
     """Load the best checkpoint's weights into the trainer's model; all ranks must call it.
 
     Returns:
         Step of the loaded checkpoint; None if the last step is the best, and nothing was loaded.
     """
-    folder = choose_checkpoint(selection, trainer.state.log_history, root)
+    history = trainer.state.log_history
+    folder = search_together(
+        lambda verify: choose_checkpoint(selection, history, checkpoints.root, verify),
+        shared=checkpoints.shared,
+    )
     if folder is None:
         return None
     trainer.state.best_model_checkpoint = str(folder)
-    # Private, but it loads plain, PEFT and DeepSpeed checkpoints alike.
-    trainer._load_best_model()
+    # Other nodes have no copy if the workspace is a bucket, and need none: the first rank publishes its weights.
+    if folder.is_dir():
+        # Private, but it loads plain, PEFT and DeepSpeed checkpoints alike.
+        trainer._load_best_model()
     return step_of(folder)

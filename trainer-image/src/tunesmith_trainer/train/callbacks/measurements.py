@@ -1,4 +1,4 @@
-"""Metrics of a training run: throughput, peak memory, kernels, losses, and the report of them."""
+"""Metrics of a training run: throughput, peak memory, kernels, losses, and their members of the report."""
 
 import resource
 import time
@@ -9,7 +9,6 @@ import torch.distributed as dist
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tunesmith_contract.progress import EVAL_REWARD, KERNELS, OVERFITTING_STEP, REWARD
-from tunesmith_contract.report import TrainingReport
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_trainer.train.distributed.parallel import world_size
@@ -142,15 +141,14 @@ def final_metrics(state: TrainerState, best_step: int | None) -> dict[str, Any]:
     }
 
 
-def build_training_report(
+def describe_training(
     trainer: Any,
     config: TrainConfig,
     selection: CheckpointSelection,
     meter: ThroughputMeter,
     metrics: dict[str, Any],
-    published: dict[str, Any],
-) -> TrainingReport:
-    """Report of a finished training run.
+) -> dict[str, Any]:
+    """Members of a finished run's training report that the trainer knows.
 
     Args:
         trainer: the trainer after the run.
@@ -158,18 +156,16 @@ def build_training_report(
         selection: selection of the best checkpoint.
         meter: throughput and wall time.
         metrics: result of ``final_metrics``.
-        published: further members of the report: artifacts, checkpoints, early stop, peak memory.
     """
     history = trainer.state.log_history
-    return TrainingReport(
+    return {
         **metrics,
-        **published,
-        tokens_per_second=meter.tokens_per_second,
-        gpu_seconds=meter.seconds * world_size() if config.gpus_per_node else 0.0,
-        seconds=meter.seconds,
-        precision="bfloat16" if trainer.args.bf16 else "float32",
-        overfitting_step=selection.overfitting_step(history),
-        curve=build_curve(history, selection.best_step(history)),
-        kernels=describe_kernels(trainer.model, trainer.args),
-        micro_batch_size=trainer.args.per_device_train_batch_size,
-    )
+        "tokens_per_second": meter.tokens_per_second,
+        "gpu_seconds": meter.seconds * world_size() if config.gpus_per_node else 0.0,
+        "seconds": meter.seconds,
+        "precision": "bfloat16" if trainer.args.bf16 else "float32",
+        "overfitting_step": selection.overfitting_step(history),
+        "curve": build_curve(history, selection.best_step(history)),
+        "kernels": describe_kernels(trainer.model, trainer.args),
+        "micro_batch_size": trainer.args.per_device_train_batch_size,
+    }

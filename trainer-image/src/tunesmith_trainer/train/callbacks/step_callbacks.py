@@ -13,7 +13,9 @@ from tunesmith_trainer.checkpoints.announcement import CheckpointAnnouncer
 from tunesmith_trainer.checkpoints.bucket import BucketCheckpoints
 from tunesmith_trainer.checkpoints.folder import CheckpointFolder
 from tunesmith_trainer.preemption import Preemption
-from tunesmith_trainer.train.distributed.parallel import any_worker, barrier
+from tunesmith_trainer.train.distributed.control_group import wait_for_all
+from tunesmith_trainer.train.distributed.parallel import any_worker
+from tunesmith_trainer.train.distributed.shared_digests import describe_together
 
 
 class StopWhenPreempted(TrainerCallback):
@@ -31,10 +33,34 @@ class StopWhenPreempted(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Request a checkpoint and the end of training if any rank has received SIGTERM."""
-        if any_worker(self._preemption.requested) and state.global_step < state.max_steps:
-            self.stopped = True
+        if self.stop_if_preempted(state, control):
             control.should_save = True
-            control.should_training_stop = True
+
+    def stop_if_preempted(self, state: TrainerState, control: TrainerControl) -> bool:
+        """End training if any rank has received SIGTERM; True if it ends. All ranks must call it."""
+        if not any_worker(self._preemption.requested) or state.global_step >= state.max_steps:
+            return False
+        self.stopped = control.should_training_stop = True
+        return True
+
+
+class StopAfterCheckpoint(TrainerCallback):
+    """Stop at a checkpoint if a pod is preempted while it is saved; must come after all that works on checkpoints.
+
+    Otherwise another step would be made and saved, for which the grace period need not last.
+
+    Args:
+        stop: the stop at the end of a step.
+    """
+
+    def __init__(self, stop: StopWhenPreempted) -> None:
+        self._stop = stop
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """End training if any rank has received SIGTERM."""
+        self._stop.stop_if_preempted(state, control)
 
 
 class CommitCheckpoints(TrainerCallback):
@@ -79,19 +105,19 @@ class CommitCheckpoints(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Commit the checkpoint of this step; all ranks wait for it.
+        """Commit the checkpoint of this step; all ranks digest their files and wait for the commit.
 
         Raises:
             InfrastructureError: another attempt has taken over.
         """
-        barrier()
+        step, world = state.global_step, args.world_size
+        described = describe_together(self._folder.staged(step))
         if state.is_world_process_zero:
-            step, world = state.global_step, args.world_size
-            committed = self._folder.commit(step, world, self._parallelism, _eval_loss(state))
+            committed = self._folder.commit(step, world, self._parallelism, _eval_loss(state), described)
             self._announcer.announce(committed, step, state.max_steps)
             best = {state.best_global_step} if state.best_global_step else set()
             self._folder.keep(self._settings.keep, best)
-        barrier()
+        wait_for_all()
         self._set_best_checkpoint(state)
 
     def _set_best_checkpoint(self, state: TrainerState) -> None:
@@ -121,7 +147,7 @@ class UploadCheckpoints(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Upload the new checkpoint, on the first rank.
+        """Upload the new checkpoint on the first rank, for which all others wait.
 
         Raises:
             StorageError: the bucket does not answer.
@@ -129,6 +155,7 @@ class UploadCheckpoints(TrainerCallback):
         """
         if state.is_world_process_zero:
             self._checkpoints.save()
+        wait_for_all()
 
 
 class StopWhenDiverged(TrainerCallback):

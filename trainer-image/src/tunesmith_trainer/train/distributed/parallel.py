@@ -9,13 +9,16 @@ import torch
 import torch.distributed as dist
 from peft import PeftModel
 from transformers.integrations import HfDeepSpeedConfig
+from transformers.integrations import deepspeed as transformers_deepspeed
 
 from tunesmith_contract.layout import MICRO_BATCH_ENV
 from tunesmith_contract.run_config import AdapterType, Hyperparameters, Offload, Parallelism, TrainConfig
+from tunesmith_contract.shared_rules.defaults import accumulates_in_float32
 from tunesmith_data.failures import UserError
 from tunesmith_trainer.gpu.device import uses_gpu
 from tunesmith_trainer.preemption import Preemption
 
+from .control_group import end_groups
 from .rendezvous import join_gang, read_rendezvous, start_single_process_group
 
 _ZERO_STAGES = {Parallelism.ZERO2: 2, Parallelism.ZERO3: 3}
@@ -47,18 +50,17 @@ def gang(config: TrainConfig, preemption: Preemption) -> Iterator[None]:
         start_single_process_group(on_gpu=on_gpu)
     settings = deepspeed_settings(config)
     if settings:
-        import deepspeed
+        from deepspeed import init_distributed, ops
 
         # An inference operator that would be compiled whenever a pod without a GPU starts.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        deepspeed.init_distributed(auto_mpi_discovery=False)
+        ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        init_distributed(auto_mpi_discovery=False)
     # transformers holds a weak reference to it while models are loaded.
     config_reference = HfDeepSpeedConfig(settings) if settings else None
     yield
     del config_reference
     # Only after success: destroying a group may wait for a lost member.
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    end_groups()
 
 
 def deepspeed_settings(config: TrainConfig) -> dict[str, Any] | None:
@@ -99,6 +101,16 @@ def accumulation_steps(batch: int, micro_batch: int, world: int) -> int:
 def world_size() -> int:
     """Number of workers of the run."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def ranks_per_node() -> int:
+    """Number of workers of each pod."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def is_first_of_node() -> bool:
+    """True on the first worker of each pod."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 def is_first_rank() -> bool:
@@ -147,11 +159,19 @@ def build_deepspeed_config(
         "train_batch_size": micro_batch * accumulation * world,
         "gradient_clipping": config.hyperparameters.max_grad_norm,
         "bf16": {"enabled": on_gpu},
+        "data_types": {"grad_accum_dtype": _gradient_sum(config, micro_batch * accumulation, on_gpu)},
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
         "zero_optimization": _build_zero(config, on_gpu),
         "steps_per_print": 2**31,
     }
+
+
+def _gradient_sum(config: TrainConfig, rows: int, on_gpu: bool) -> str:
+    """Type in which the gradients of a device's ``rows`` of a step are added up."""
+    # A sum in float32 would stay on the GPU, which offload is to relieve; that in bfloat16 is in host memory.
+    on_host = config.parallelism is Parallelism.ZERO2 and config.offload is not Offload.NONE
+    return "bf16" if on_gpu and (on_host or not accumulates_in_float32(rows)) else "fp32"
 
 
 def _build_zero(config: TrainConfig, on_gpu: bool) -> dict[str, Any]:
@@ -178,13 +198,18 @@ def _build_zero(config: TrainConfig, on_gpu: bool) -> dict[str, Any]:
     return zero
 
 
-def broadcast_from_first(value: Any) -> Any:
-    """Value of the first rank, on all ranks; all of them must call it."""
-    if not dist.is_initialized():
-        return value
-    values = [value]
-    dist.broadcast_object_list(values)
-    return values[0]
+@contextlib.contextmanager
+def whole_models() -> Iterator[None]:
+    """Loading of models that no engine trains or wraps, each whole on every worker.
+
+    While ZeRO-3 is configured, transformers would partition them over all workers, which leaves empty weights.
+    """
+    configured = transformers_deepspeed._hf_deepspeed_config_weak_ref
+    transformers_deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        transformers_deepspeed._hf_deepspeed_config_weak_ref = configured
 
 
 def any_worker(condition: bool) -> bool:
@@ -209,9 +234,3 @@ def consolidated_weights(trainer: Any) -> dict[str, torch.Tensor] | None:
         exclude_frozen_parameters=isinstance(trainer.model, PeftModel)
     )
     return weights
-
-
-def barrier() -> None:
-    """Wait for all workers."""
-    if dist.is_initialized():
-        dist.barrier()

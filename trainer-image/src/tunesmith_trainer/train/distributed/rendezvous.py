@@ -14,13 +14,15 @@ from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_data.failures import StageError
 from tunesmith_trainer.preemption import Preemption
 
+from .control_group import start_control_group
+
 JOIN_SECONDS_ENV = "TUNESMITH_JOIN_SECONDS"
 SILENCE_SECONDS_ENV = "TUNESMITH_SILENCE_SECONDS"
 
 #: Pods of one gang come up minutes apart where images are pulled and nodes are added.
 JOIN_SECONDS = 1800
 
-#: Longer than the first rank needs to hash a large checkpoint while the others wait for it.
+#: Longer than any step, and than the first rank writes its part of a checkpoint after the others theirs.
 SILENCE_SECONDS = 1800
 
 _CONNECT_SECONDS = 30
@@ -109,6 +111,7 @@ def _start_group(rendezvous: Rendezvous, store: dist.Store, *, on_gpu: bool) -> 
         timeout=timedelta(seconds=rendezvous.silence_seconds),
         device_id=torch.device("cuda", rendezvous.local_rank) if on_gpu else None,
     )
+    start_control_group()
 
 
 def start_single_process_group(*, on_gpu: bool) -> None:

@@ -1,5 +1,5 @@
 """Exports of a trained adapter or model: merged model, GGUF for llama.cpp and Ollama."""
 
-from .build import TrainedFiles, build_exports
+from .build import ExportSources, build_exports
 
-__all__ = ["TrainedFiles", "build_exports"]
+__all__ = ["ExportSources", "build_exports"]

@@ -18,7 +18,7 @@ from .merged import save_merged
 
 
 @dataclass(frozen=True, slots=True)
-class TrainedFiles:
+class ExportSources:
     """Files that exports are built from.
 
     Attributes:
@@ -32,7 +32,7 @@ class TrainedFiles:
     tokenizer: PreTrainedTokenizerBase
 
 
-def build_exports(config: TrainConfig, trained: TrainedFiles, workspace: Workspace) -> tuple[Export, ...]:
+def build_exports(config: TrainConfig, trained: ExportSources, workspace: Workspace) -> tuple[Export, ...]:
     """Build and publish all requested formats but the adapter.
 
     Raises:

@@ -8,9 +8,13 @@ import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from tunesmith_data.failures import UserError
+from tunesmith_contract.exit_codes import FailureCategory
+from tunesmith_data.failures import StageError, UserError
+from tunesmith_trainer.cgroup import free_host_memory
 
 log = logging.getLogger(__name__)
+
+_GIB = 2**30
 
 
 def save_merged(base: Path, adapter: Path, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -26,7 +30,9 @@ def save_merged(base: Path, adapter: Path, tokenizer: PreTrainedTokenizerBase, f
 
     Raises:
         UserError: the merged weights are not finite.
+        StageError: the base model does not fit into the free host memory.
     """
+    _require_memory(base)
     dtype = AutoConfig.from_pretrained(base, local_files_only=True).dtype or torch.float32
     log.info("merging the adapter into the base model, in %s", dtype)
     base_model = AutoModelForCausalLM.from_pretrained(
@@ -41,3 +47,18 @@ def save_merged(base: Path, adapter: Path, tokenizer: PreTrainedTokenizerBase, f
         ) from error
     merged.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _require_memory(base: Path) -> None:
+    """Check that the base model fits into host memory: the kernel's out-of-memory killer would not say what is missing.
+
+    Raises:
+        StageError: it does not.
+    """
+    needed, free = sum(file.stat().st_size for file in base.glob("*.safetensors")), free_host_memory()
+    if needed > free:
+        message = (
+            f"merging takes {needed / _GIB:.1f} GiB of host memory and {free / _GIB:.1f} GiB are free: raise "
+            "resources.limits.memory, or leave Merged and GGUF out of output.formats"
+        )
+        raise StageError(FailureCategory.OUT_OF_MEMORY, "OutOfMemory", message)

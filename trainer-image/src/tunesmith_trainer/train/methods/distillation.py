@@ -19,10 +19,10 @@ from tunesmith_trainer.train.context import TrainingContext
 
 from .online import prompt_arguments, require_prompts
 from .supervised import build_sft_trainer
-from .trainer_mixins import EpochSeededSampling, LoggedMetricsFilter
+from .trainer_mixins import EpochSeededSampling, LoggedMetricsFilter, WaitForSavedModel
 
 
-class _DistillationTrainer(EpochSeededSampling, LoggedMetricsFilter, DistillationTrainer):
+class _DistillationTrainer(WaitForSavedModel, EpochSeededSampling, LoggedMetricsFilter, DistillationTrainer):
     pass
 
 

@@ -21,9 +21,9 @@ from tunesmith_trainer.gpu.device import worker_device
 from tunesmith_trainer.rewards.model_scorer import build_model_scorer
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.context import TrainingContext
-from tunesmith_trainer.train.distributed.parallel import world_size
+from tunesmith_trainer.train.distributed.parallel import whole_models, world_size
 
-from .trainer_mixins import EpochSeededSampling, LoggedMetricsFilter
+from .trainer_mixins import EpochSeededSampling, LoggedMetricsFilter, WaitForSavedModel
 
 # Maximum number of validation rows, since generating their answers takes time.
 _MAX_VALIDATION_ROWS = 64
@@ -37,11 +37,11 @@ _LOSSES = {
 _PROMPT_FEATURES = Features({"prompt": Json(), "answer": Value("string")})
 
 
-class _GRPOTrainer(EpochSeededSampling, LoggedMetricsFilter, GRPOTrainer):
+class _GRPOTrainer(WaitForSavedModel, EpochSeededSampling, LoggedMetricsFilter, GRPOTrainer):
     pass
 
 
-class _RLOOTrainer(EpochSeededSampling, LoggedMetricsFilter, RLOOTrainer):
+class _RLOOTrainer(WaitForSavedModel, EpochSeededSampling, LoggedMetricsFilter, RLOOTrainer):
     pass
 
 
@@ -149,12 +149,13 @@ def _build(
 ) -> Any:
     numbers = training.config.hyperparameters
     require_groups(numbers, world_size(), method.generations, len(training.rows.train))
-    functions, weights = build_reward_functions(
-        method.rewards,
-        training.tokenizer.all_special_ids,
-        training.storage,
-        build_model=partial(build_model_scorer, device=worker_device(training.config)),
-    )
+    with whole_models():
+        functions, weights = build_reward_functions(
+            method.rewards,
+            training.tokenizer.all_special_ids,
+            training.storage,
+            build_model=partial(build_model_scorer, device=worker_device(training.config)),
+        )
     return trainer(
         reward_funcs=functions,
         args=arguments(

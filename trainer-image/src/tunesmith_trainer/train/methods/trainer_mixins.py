@@ -1,4 +1,4 @@
-"""Mixins for TRL trainers: weighted validation loss, pre-tokenized rows, logged metrics, prompt order.
+"""Mixins for TRL trainers: saved models, weighted validation loss, pre-tokenized rows, logged metrics, prompt order.
 
 They call methods of the trainer that they are mixed into by ``super()``.
 """
@@ -13,6 +13,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from trl.trainer.utils import RepeatSampler
 
 from tunesmith_contract.progress import REWARD
+from tunesmith_trainer.train.distributed.control_group import wait_for_all
 
 _EVALUATION_METRICS = frozenset(
     {REWARD, "reward_std", "kl", "completions/mean_length", "completions/clipped_ratio"}
@@ -22,6 +23,19 @@ _LOGGED_METRICS = {
     | {"num_tokens", "entropy", "frac_reward_zero_std", "clip_ratio/region_mean"},
     "eval": _EVALUATION_METRICS,
 }
+
+
+class WaitForSavedModel:
+    """Wait of all ranks for the model that the first one writes, outside the time limit of a step.
+
+    In a checkpoint the next thing that the others do is a barrier of transformers or DeepSpeed, which has that limit.
+    """
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model; as part of a checkpoint all ranks call it, and wait for the first one here."""
+        super().save_model(output_dir, _internal_call)  # type: ignore[misc]
+        if _internal_call:
+            wait_for_all()
 
 
 class WeightedValidation:

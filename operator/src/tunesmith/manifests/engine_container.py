@@ -1,0 +1,204 @@
+"""Container of the inference engine (vLLM): arguments, environment, resources and probes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunesmith.api.adapterdeployment import AdapterDeployment, Engine
+from tunesmith_contract.uris import Scheme, mount_path, parse_uri
+
+from .pods import environment_variables, restricted_container_security
+
+ENGINE = "engine"
+ENGINE_PORT = 8001
+ENGINE_URL = f"http://127.0.0.1:{ENGINE_PORT}"
+
+#: Folder of downloaded models and compiled kernels.
+MODEL_CACHE = "/var/cache/tunesmith"
+
+#: The name under which the engine serves the model without an adapter.
+BASE_MODEL_NAME = "base"
+
+#: Time to load a model; a pod is given up only after this. At least: for compiling and for models that load fast.
+MIN_START_SECONDS = 3600
+#: The same for a model on GPUs whose size is unknown.
+UNKNOWN_START_SECONDS = 7200
+#: Part of that time that does not depend on the size, and the slowest speed of storage and network that is expected.
+BASE_START_SECONDS, BYTES_PER_SECOND = 1800, 50_000_000
+
+#: Largest number of adapters in GPU memory at the same time: each slot takes the memory of one of the largest rank.
+MAX_GPU_SLOTS = 8
+#: Rank from which adapters are divided among GPUs completely: below, the time to gather the parts outweighs it.
+SHARDED_RANK = 64
+
+CPU_CACHE_GIB = 1
+CPU_SEQUENCES = 8
+CPU_BLOCK = 32
+
+_HEALTH = f"import urllib.request as r; r.urlopen('{ENGINE_URL}/health', timeout=5)"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineNeeds:
+    """What the engine needs for its model.
+
+    Attributes:
+        model_bytes: bytes of the base model's weights; None: unknown.
+        requests: default requests of its container, below those in ``engine.resources``.
+    """
+
+    model_bytes: float | None = None
+    requests: Mapping[str, str] = field(default_factory=dict)
+
+
+def build_engine_container(
+    deployment: AdapterDeployment, image: str, mounts: list[dict[str, Any]], needs: EngineNeeds
+) -> dict[str, Any]:
+    """The engine as a sidecar: it starts before the agent and ends after it."""
+    engine = deployment.spec.engine
+    probe = {"exec": {"command": ["/opt/venv/bin/python", "-c", _HEALTH]}, "timeoutSeconds": 10}
+    seconds = start_seconds(engine, needs.model_bytes)
+    return {
+        "name": ENGINE,
+        "image": image,
+        "restartPolicy": "Always",
+        "command": ["tunesmith-engine"],
+        "args": engine_arguments(deployment),
+        "env": _build_environment(deployment),
+        "resources": _build_resources(engine, needs.requests),
+        "securityContext": restricted_container_security(),
+        # An engine that refuses to start says why: the end of its log.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+        # Until it has passed once, the liveness probe does not run: a model that is still loading is not killed.
+        "startupProbe": probe | {"periodSeconds": 5, "failureThreshold": seconds // 5},
+        "livenessProbe": probe | {"periodSeconds": 30, "failureThreshold": 4},
+    }
+
+
+def _build_resources(engine: Engine, defaults: Mapping[str, str]) -> dict[str, Any]:
+    """The default requests under what people wrote; a limit alone is its own request, as in Kubernetes."""
+    written = engine.resources
+    limits = dict((written and written.limits) or {})
+    requests = {name: amount for name, amount in defaults.items() if name not in limits}
+    requests |= (written and written.requests) or {}
+    if engine.gpus:
+        limits[engine.gpu_resource] = str(engine.gpus)
+    resources = {"requests": requests, "limits": limits}
+    return {kind: amounts for kind, amounts in resources.items() if amounts}
+
+
+def start_seconds(engine: Engine, model_bytes: float | None) -> int:
+    """Seconds within which the engine must have loaded the model."""
+    if engine.gpus == 0:
+        return MIN_START_SECONDS
+    if model_bytes is None:
+        return UNKNOWN_START_SECONDS
+    return max(MIN_START_SECONDS, BASE_START_SECONDS + int(model_bytes / BYTES_PER_SECOND))
+
+
+def engine_arguments(deployment: AdapterDeployment) -> list[str]:
+    """Arguments of vLLM's server; the user's own come last, and win where they may be written twice."""
+    engine = deployment.spec.engine
+    arguments = {
+        "--host": "127.0.0.1",
+        "--port": str(ENGINE_PORT),
+        "--api-server-count": "1",
+        "--served-model-name": BASE_MODEL_NAME,
+        "--max-loras": str(adapter_slots(engine)),
+        "--max-cpu-loras": str(2 * ready_adapters(engine)),
+        "--max-lora-rank": str(engine.max_rank),
+        # vLLM refuses to start where one request of the model's whole length does not fit; with auto it is shortened.
+        "--max-model-len": str(engine.max_model_length or "auto"),
+        **_model_arguments(deployment.spec.base_model.uri),
+        **_hardware_arguments(engine),
+    }
+    switches = [
+        "--enable-lora",
+        *(["--fully-sharded-loras"] if shards_adapters(engine) else []),
+        *([] if engine.gpus else ["--enforce-eager"]),
+    ]
+    pairs = [part for pair in arguments.items() for part in pair]
+    return [*pairs, *switches, *engine.args]
+
+
+def adapter_slots(engine: Engine) -> int:
+    """Number of adapters that one batch may use: on GPUs, each takes GPU memory whether it is used or not."""
+    slots = ready_adapters(engine)
+    return min(slots, MAX_GPU_SLOTS) if engine.gpus else slots
+
+
+def shards_adapters(engine: Engine) -> bool:
+    """True if both matrices of an adapter are divided among the GPUs, which saves memory at high ranks.
+
+    The rank must be divisible, and vLLM 0.32 can't combine it with expert parallelism.
+    """
+    experts = any(
+        argument.replace("_", "-").startswith(("--enable-expert-parallel", "-ep")) for argument in engine.args
+    )
+    return (
+        engine.gpus > 1
+        and engine.max_rank >= SHARDED_RANK
+        and engine.max_rank % engine.gpus == 0
+        and not experts
+    )
+
+
+def ready_adapters(engine: Engine) -> int:
+    """Number of adapters to keep in memory, one more than requested on a CPU.
+
+    There, vLLM 0.32 answers a request for the base model that shares a batch with others by whatever adapter is in the
+    last slot, so that slot is left empty.
+    """
+    return engine.resident_adapters + (0 if engine.gpus else 1)
+
+
+def _model_arguments(uri: str) -> dict[str, str]:
+    model = parse_uri(uri)
+    if model.scheme is not Scheme.HF:
+        return {"--model": str(mount_path(model))}
+    revision = (
+        {"--revision": model.revision, "--tokenizer-revision": model.revision} if model.revision else {}
+    )
+    return {"--model": model.name, **revision}
+
+
+def _hardware_arguments(engine: Engine) -> dict[str, str]:
+    if engine.gpus == 0:
+        # With larger blocks a prompt of a few tokens shares none of them, and proofs take several times as long.
+        return {"--dtype": "float32", "--max-num-seqs": str(CPU_SEQUENCES), "--block-size": str(CPU_BLOCK)}
+    return {"--tensor-parallel-size": str(engine.gpus)}
+
+
+def _hardware_environment(engine: Engine) -> dict[str, str]:
+    if engine.gpus == 0:
+        return {"VLLM_CPU_KVCACHE_SPACE": str(CPU_CACHE_GIB)}
+    # FlashInfer compiles its kernels when they are first used, with a CUDA compiler that the image need not have. vLLM
+    # checks for the compiler everywhere but in these two places; its own kernels take over.
+    return {"VLLM_USE_FLASHINFER_SAMPLER": "0", "VLLM_ALLREDUCE_USE_FLASHINFER": "0"}
+
+
+def _build_environment(deployment: AdapterDeployment) -> list[dict[str, Any]]:
+    spec = deployment.spec
+    hub = parse_uri(spec.base_model.uri).scheme is Scheme.HF
+    values = {
+        # The engine refuses to start where its image was built for the other device.
+        "TUNESMITH_GPUS": str(spec.engine.gpus),
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CACHE_ROOT": f"{MODEL_CACHE}/vllm",
+        "TORCHINDUCTOR_CACHE_DIR": f"{MODEL_CACHE}/inductor",
+        "TRITON_CACHE_DIR": f"{MODEL_CACHE}/triton",
+        "HF_HOME": f"{MODEL_CACHE}/huggingface",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HOME": "/tmp",
+        "USER": "tunesmith",
+        **_hardware_environment(spec.engine),
+    }
+    if not hub:
+        values["HF_HUB_OFFLINE"] = "1"
+    variables = environment_variables(values, spec.engine.env)
+    if hub and spec.base_model.secret_ref:
+        reference = {"name": spec.base_model.secret_ref.name, "key": "token"}
+        variables.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}})
+    return variables
