@@ -9,12 +9,15 @@ from check_runner import CheckFailed, Place, Skipped
 
 from tunesmith_gpu.judgment import find_problem
 from tunesmith_gpu.probe import gather_facts
+from tunesmith_trainer.train.packed_attention import varlen_works
 
 LIBRARIES = (
-    "torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "bitsandbytes", "triton", "liger_kernel",
+    "torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "bitsandbytes", "triton",
     "flash-attn", "flash-attn-3", "flash-attn-4", "vllm", "unsloth",
 )  # fmt: skip
 _GIB = 2**30
+#: Heads, heads of keys and values, and their size: Qwen 2.5 0.5B, Llama 3.2 1B, Llama 3.1 8B, Phi 3, Gemma 3 4B.
+_HEADS = ((14, 2, 64), (32, 8, 64), (32, 8, 128), (32, 32, 96), (8, 4, 256))
 
 
 def find_facts(place: Place) -> dict[str, Any]:
@@ -99,48 +102,17 @@ def check_triton(place: Place) -> dict[str, Any]:
     return {}
 
 
-def check_liger(place: Place) -> dict[str, Any]:
-    """Liger's norm beside torch's."""
+def check_packed_attention(place: Place) -> dict[str, Any]:
+    """torch's attention of packed rows, forward and backward, beside SDPA: the trainer's own check, on usual sizes."""
     device = _require_gpu()
-    from liger_kernel.transformers import LigerRMSNorm
-
-    inputs = torch.randn(64, 1024, device=device, dtype=torch.bfloat16)
-    found = LigerRMSNorm(1024).to(device, torch.bfloat16)(inputs)
-    error = (found - torch.nn.functional.rms_norm(inputs, (1024,), eps=1e-6)).abs().max().item()
-    if not error < 0.05:
-        raise CheckFailed(f"differs by {error:.3g}")
-    return {"largestError": error}
-
-
-def check_flex_attention(place: Place) -> dict[str, Any]:
-    """Attention within packed rows, forward and backward, beside a dense mask; compiled on a GPU."""
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
-    device, dtype = _device_and_dtype()
-    length, heads, size = 512, 4, 64
-    rows = torch.arange(length, device=device) // 100
-    torch.manual_seed(0)
-    on_gpu = device.type == "cuda"  # there is no backward pass on a CPU
-    query, key, value = (
-        torch.randn(1, heads, length, size, device=device, dtype=dtype, requires_grad=on_gpu)
-        for _ in range(3)
-    )
-
-    def allowed(_batch: Any, _head: Any, query_index: Any, key_index: Any) -> Any:
-        return (rows[query_index] == rows[key_index]) & (query_index >= key_index)
-
-    mask = create_block_mask(allowed, None, None, length, length, device=str(device))
-    attend: Any = torch.compile(flex_attention) if on_gpu else flex_attention
-    found = attend(query, key, value, block_mask=mask)
-    if on_gpu:
-        found.float().sum().backward()
-    index = torch.arange(length, device=device)
-    dense = allowed(None, None, index[:, None], index[None, :])
-    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=dense)
-    error = (found - expected).abs().max().item()
-    if not error < 0.05:
-        raise CheckFailed(f"differs by {error:.3g}")
-    return {"largestError": error, "compiled": on_gpu}
+    refused = []
+    for heads, key_value_heads, size in _HEADS:
+        for window in (None, 4096):
+            if not varlen_works(heads, key_value_heads, size, window, torch.bfloat16, str(device)):
+                refused.append(f"{heads}/{key_value_heads} heads of {size}, window {window}")
+    if refused:
+        raise CheckFailed(f"the trainer would use SDPA row by row for {'; '.join(refused)}")
+    return {"sizes": len(_HEADS)}
 
 
 def _device_and_dtype() -> tuple[torch.device, torch.dtype]:

@@ -229,7 +229,7 @@ class TrainingReport(Report):
         overfitting_step: step after which the validation loss rose; None if it did not.
         stopped_early: the validation loss had stopped falling.
         curve: at most MAX_CURVE_POINTS points of the whole run; every logged step lies beside the artifact.
-        kernels: attention and fused kernels that were used, such as ``FlashAttention2,Liger``.
+        kernels: attention and fused kernels that were used, such as ``FlashAttention2,FusedHead``.
         peak_memory_bytes: peak memory of the fullest GPU, or of the process on a CPU.
         exports: further formats of the artifact.
         checkpoints: those that were kept until the end.

@@ -209,12 +209,12 @@ def test_half_a_word_about_a_checkpoint_is_not_believed(metrics: dict[str, Any])
 
 def test_overfitting_is_told_once() -> None:
     cluster = training()
-    cluster.progress = news(overfitting_step="40", kernels="FlashAttention2,Liger")
+    cluster.progress = news(overfitting_step="40", kernels="FlashAttention2,FusedHead")
     cluster.reconcile()
     cluster.reconcile()
     assert cluster.events.count("Overfitting") == 1
     assert cluster.status["overfittingStep"] == 40
-    assert cluster.status["resolved"]["kernels"] == "FlashAttention2,Liger"
+    assert cluster.status["resolved"]["kernels"] == "FlashAttention2,FusedHead"
 
 
 def test_the_report_fills_the_status() -> None:

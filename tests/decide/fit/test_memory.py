@@ -166,6 +166,27 @@ def test_rows_count_as_long_as_they_are_unless_they_are_packed() -> None:
     assert setup_of(LLAMA_3_1_8B, packed, longest_row=300).length == 2048
 
 
+@pytest.mark.parametrize(
+    ("architecture", "method", "micro", "masked"),
+    [
+        ("LlamaForCausalLM", {"sft": {"packing": True}}, 1, False),
+        ("LlamaForCausalLM", {"pretraining": {"packing": True}}, 4, False),
+        ("GPT2LMHeadModel", {"sft": {"packing": True}}, 1, True),
+        ("LlamaForCausalLM", {"sft": {"packing": False}}, 1, False),
+        ("LlamaForCausalLM", {"sft": {"packing": False}}, 2, True),
+        ("LlamaForCausalLM", {"dpo": {}}, 1, True),
+    ],
+)
+def test_a_mask_is_counted_where_the_trainer_makes_one(
+    architecture: str, method: dict[str, Any], micro: int, masked: bool
+) -> None:
+    model = LLAMA_3_1_8B.model_copy(update={"architecture": architecture})
+    run = make_run(
+        method=method, hyperparameters={"learningRate": 1e-4, "batchSize": 16, "microBatchSize": micro}
+    )
+    assert setup_of(model, run).masked == masked
+
+
 def test_a_reward_model_has_no_vocabulary_to_score() -> None:
     memory = estimate(LLAMA_3_1_8B, make_run(method={"reward": {"maxLength": 2048}}))
     assert memory is not None

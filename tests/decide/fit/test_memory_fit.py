@@ -134,7 +134,7 @@ def test_free_settings_give_way_before_a_person_has_to() -> None:
     assert settled.hyperparameters.micro_batch_size < 4
     assert settled.hyperparameters.batch_size == 16
     assert judge(settled, 20).fits
-    smaller = fit_free_settings(LLAMA_3_1_8B, DATASET, run, card(45), FREE)
+    smaller = fit_free_settings(LLAMA_3_1_8B, DATASET, run, card(50), FREE)
     assert (smaller.hyperparameters.micro_batch_size, smaller.activation_checkpointing) == (2, False)
     assert fit_free_settings(LLAMA_3_1_8B, DATASET, run, card(80), FREE) == run
     assert fit_free_settings(LLAMA_3_1_8B, DATASET, run, None, FREE) == run

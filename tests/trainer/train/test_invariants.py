@@ -22,8 +22,10 @@ from tunesmith_trainer.train.kernels import Kernels
 from tunesmith_trainer.train.methods import build_trainer
 from tunesmith_trainer.train.methods.supervised import build_text_dataset
 from tunesmith_trainer.train.models import build_peft_config, load_model
+from tunesmith_trainer.train.packed_attention import PACKED_SDPA
 
 SDPA = Kernels("sdpa")
+PACKED = Kernels(PACKED_SDPA)
 PLAIN = {"rank": 4, "dropout": 0.0}
 
 
@@ -121,7 +123,9 @@ def by_hand(world: World, rows: list[Any], *, answers_only: bool = True) -> floa
     return nats / count
 
 
-def build(world: World, rows: tuple[Any, ...], method: dict[str, Any], **more: Any) -> Any:
+def build(
+    world: World, rows: tuple[Any, ...], method: dict[str, Any], kernels: Kernels = SDPA, **more: Any
+) -> Any:
     """A trainer as the stage builds it."""
     prepared = prepare(world, chat_rows_of(rows))
     config: TrainConfig = world.train_config(prepared, method=method, **({"adapter": None} | more))
@@ -129,9 +133,9 @@ def build(world: World, rows: tuple[Any, ...], method: dict[str, Any], **more: A
     return build_trainer(
         TrainingContext(
             config=config,
-            model=load_model(folder, config, SDPA),
+            model=load_model(folder, config, kernels),
             peft_config=build_peft_config(config),
-            kernels=SDPA,
+            kernels=kernels,
             renderer=Renderer(load_tokenizer(folder), answers_only=True),
             rows=Split(rows, rows),
             output_dir=world.root / "checkpoints",
@@ -161,13 +165,17 @@ def loss_and_gradient(trainer: Any) -> tuple[float, torch.Tensor, int]:
     return total, torch.cat(gradients), len(batches)
 
 
-def test_packed_loss_equals_unpacked_loss(world: World, make: RowBuilders) -> None:
+@pytest.mark.parametrize(("kernels", "micro_batch"), [(SDPA, 1), (PACKED, 4)], ids=["masked", "joined"])
+def test_packed_loss_equals_unpacked_loss(
+    world: World, make: RowBuilders, kernels: Kernels, micro_batch: int
+) -> None:
     rows = tuple(uneven_rows(make, 24))
     numbers = {"batchSize": 4, "microBatchSize": 4}
     plain = build(world, rows, {"sft": {"maxLength": 128}}, hyperparameters=numbers)
-    packed = build(world, rows, {"sft": {"maxLength": 128, "packing": True}}, hyperparameters=numbers)
-    assert packed.args.per_device_train_batch_size == 1
-    assert packed.args.gradient_accumulation_steps == 4
+    method = {"sft": {"maxLength": 128, "packing": True}}
+    packed = build(world, rows, method, kernels, hyperparameters=numbers)
+    assert packed.args.per_device_train_batch_size == micro_batch
+    assert packed.args.gradient_accumulation_steps == 4 // micro_batch
     lengths = [length for pack in packed.train_dataset["seq_lengths"] for length in pack]
     assert sorted(lengths) == sorted(len(ids) for ids in plain.train_dataset["input_ids"])
     loss, gradient, passes = loss_and_gradient(plain)
@@ -176,6 +184,22 @@ def test_packed_loss_equals_unpacked_loss(world: World, make: RowBuilders) -> No
     assert passes == 6
     assert packed_loss == pytest.approx(loss, rel=1e-5)
     assert torch.allclose(packed_gradient, gradient, atol=1e-5 * float(gradient.abs().max()))
+
+
+def test_packed_rows_train_validate_and_are_probed(world: World, make: RowBuilders) -> None:
+    prepared = prepare(world, uneven_rows(make, 40), fraction=0.2)
+    training = run(
+        world,
+        prepared,
+        "uid",
+        method={"sft": {"maxLength": 128, "packing": True}},
+        hyperparameters={"batchSize": 4, "microBatchSize": 2, "epochs": 2},
+        activationCheckpointing=True,
+    )
+    assert training.kernels == "SDPAPerRow"
+    assert training.micro_batch_size == 2
+    assert training.loss < training.curve[0].loss
+    assert training.eval_loss
 
 
 def test_texts_are_cut_without_losing_a_token(world: World) -> None:
@@ -204,7 +228,7 @@ def test_pretraining_runs_from_texts_to_an_artifact(world: World) -> None:
     prepared = world.prepare(world.prepare_config(uri, method=method))
     training = run(world, prepared, "uid", method=method)
     assert training.loss < training.curve[0].loss - 1
-    assert training.micro_batch_size == 1
+    assert training.micro_batch_size == 2
     assert training.eval_loss
 
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from models.small_configs import make_config
 
 from tunesmith_trainer.train.kernels import (
     FLASH,
-    LIGER,
     Hardware,
     Kernels,
     ModelSupport,
@@ -16,8 +16,9 @@ from tunesmith_trainer.train.kernels import (
     detect_hardware,
     detect_support,
 )
+from tunesmith_trainer.train.packed_attention import PACKED_SDPA, PACKED_VARLEN
 
-ALL = frozenset({*FLASH.values(), LIGER, "triton"})
+ALL = frozenset(FLASH.values())
 AMPERE, HOPPER, BLACKWELL = (8, 0), (9, 0), (10, 0)
 BF16 = torch.bfloat16
 
@@ -40,9 +41,8 @@ BF16 = torch.bfloat16
 def test_attention_follows_the_gpu(
     capability: tuple[int, int] | None, packages: set[str], attention: str
 ) -> None:
-    chosen = choose_kernels(Hardware(capability, frozenset(packages)), BF16, ModelSupport(liger=True))
-    assert chosen.attention == attention
-    assert chosen.liger == (capability in {AMPERE, HOPPER, BLACKWELL} and packages == ALL)
+    hardware = Hardware(capability, frozenset(packages))
+    assert choose_kernels(hardware, BF16, ModelSupport()).attention == attention
 
 
 def test_attention_follows_the_model_and_the_type() -> None:
@@ -50,12 +50,34 @@ def test_attention_follows_the_model_and_the_type() -> None:
     assert choose_kernels(hardware, torch.float32, ModelSupport()).attention == "sdpa"
     assert choose_kernels(hardware, BF16, ModelSupport(flash=False)).attention == "sdpa"
     assert choose_kernels(hardware, BF16, ModelSupport(flash=False, sdpa=False)).attention == "eager"
-    assert not choose_kernels(Hardware(HOPPER, ALL - {"triton"}), BF16, ModelSupport(liger=True)).liger
 
 
-def test_rows_are_packed_one_at_a_time_without_flash_attention() -> None:
+@pytest.mark.parametrize(
+    ("capability", "dtype", "support", "attention"),
+    [
+        (HOPPER, BF16, ModelSupport(), PACKED_VARLEN),
+        (AMPERE, torch.float16, ModelSupport(flash=False), PACKED_VARLEN),
+        (AMPERE, torch.float32, ModelSupport(), PACKED_SDPA),
+        ((7, 5), BF16, ModelSupport(), PACKED_SDPA),
+        (None, torch.float32, ModelSupport(), PACKED_SDPA),
+        (HOPPER, BF16, ModelSupport(packed=False), "sdpa"),
+        (HOPPER, BF16, ModelSupport(flash=False, sdpa=False, packed=False), "eager"),
+    ],
+)
+def test_packed_rows_need_no_package(
+    capability: tuple[int, int] | None, dtype: torch.dtype, support: ModelSupport, attention: str
+) -> None:
+    chosen = choose_kernels(Hardware(capability), dtype, support, packing=True)
+    assert chosen.attention == attention
+    assert chosen.joins_rows == attention.startswith("packed")
+    installed = choose_kernels(Hardware(HOPPER, ALL), BF16, ModelSupport(), packing=True)
+    assert installed.attention == "flash_attention_3"
+
+
+def test_rows_are_packed_one_at_a_time_if_a_mask_keeps_them_apart() -> None:
     flash, plain = Kernels("flash_attention_2"), Kernels("sdpa")
-    assert not choose_batching(flash, packing=True, micro_batch=4).single_row
+    for joined in (flash, Kernels(PACKED_VARLEN), Kernels(PACKED_SDPA)):
+        assert not choose_batching(joined, packing=True, micro_batch=4).single_row
     assert choose_batching(plain, packing=True, micro_batch=4).single_row
     assert choose_batching(flash, packing=False, micro_batch=4).padding_free
     assert not choose_batching(flash, packing=False, micro_batch=1).padding_free
@@ -65,7 +87,19 @@ def test_rows_are_packed_one_at_a_time_without_flash_attention() -> None:
 def test_the_probe_finds_what_is_here(models: Path) -> None:
     hardware = detect_hardware(on_gpu=False)
     assert hardware.capability is None
-    assert LIGER in hardware.packages
-    support = detect_support(models / "llama", on_gpu=False)
-    assert support.flash
-    assert support.sdpa
+    assert detect_support(models / "llama") == ModelSupport(flash=True, sdpa=True, packed=True)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "support"),
+    [
+        ("GPT2", ModelSupport(packed=False)),
+        ("Gemma2", ModelSupport(sdpa=False, packed=False)),
+        ("Qwen3", ModelSupport()),
+    ],
+)
+def test_support_follows_the_implementation_of_the_model(
+    architecture: str, support: ModelSupport, tmp_path: Path
+) -> None:
+    make_config(architecture).save_pretrained(tmp_path)
+    assert detect_support(tmp_path) == support

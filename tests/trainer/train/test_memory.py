@@ -10,19 +10,21 @@ from models.small_configs import make_config
 from peft import get_peft_model
 from training_memory.memory_meter import SavedBytes
 from training_memory.published_memory import allocated
+from training_memory.training_runs import make_run
 from training_memory.training_step import peft_config, report_of, simulate
 from transformers import AutoModelForCausalLM
 
 from tunesmith.decide.fit.activations import saved_bytes
 from tunesmith.decide.fit.memory import (
-    LIGER,
     NORMAL_FLOAT,
     NORMAL_FLOAT_DOUBLE,
     Setup,
     TrainingStep,
     estimate_setup,
+    setup_of,
 )
 from tunesmith_contract.run_config import Adapter, AdapterType
+from tunesmith_trainer.train.packed_attention import PACKED_SDPA, register_packed_attention
 
 WORST_ERROR = 0.10
 
@@ -71,6 +73,18 @@ def test_a_step_takes_what_was_estimated(name: str) -> None:
     assert allocated(memory) == pytest.approx(step.peak, rel=WORST_ERROR)
 
 
+def test_the_settings_of_a_run_are_those_of_its_step() -> None:
+    """The trainer replaces no layers of a model by ones that keep less."""
+    config = make_config("Llama", **SIZES)
+    model = report_of(config)
+    numbers = {"learningRate": 1e-4, "batchSize": 8, "microBatchSize": 2}
+    run = make_run(method={"sft": {"maxLength": 2048}}, adapter={"rank": 16}, hyperparameters=numbers)
+    setup = setup_of(model, run)
+    assert allocated(estimate_setup(model, setup)) == pytest.approx(
+        simulate(config, setup).peak, rel=WORST_ERROR
+    )
+
+
 @pytest.mark.parametrize("architecture", ["Qwen3", "Gemma", "Phi3"])
 @pytest.mark.parametrize(
     "setup", [STEPS["all weights in bfloat16"], STEPS["LoRA, checkpointing"]], ids=["all", "LoRA"]
@@ -82,12 +96,16 @@ def test_other_architectures(architecture: str, setup: Setup) -> None:
     )
 
 
+@pytest.mark.parametrize("attention", ["sdpa", PACKED_SDPA])
 @pytest.mark.parametrize("length", [32, 128])
 @pytest.mark.parametrize("adapter", [None, LORA], ids=["all", "LoRA"])
-def test_what_autograd_keeps_of_a_real_model(length: int, adapter: Adapter | None) -> None:
-    """On real tensors and in float32 throughout: norms make no copies, and one row needs no mask."""
+def test_what_autograd_keeps_of_a_real_model(length: int, adapter: Adapter | None, attention: str) -> None:
+    """On real tensors and in float32 throughout: norms make no copies, and one row or packed ones
+    need no mask.
+    """
+    register_packed_attention()
     config = make_config("Llama", num_hidden_layers=4, max_position_embeddings=256)
-    config._attn_implementation = "sdpa"
+    config._attn_implementation = attention
     setup = Setup(1, length, weight=4, adapter=adapter)
     report = report_of(config)
     assert report.shape is not None
@@ -95,8 +113,9 @@ def test_what_autograd_keeps_of_a_real_model(length: int, adapter: Adapter | Non
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model = model if adapter is None else get_peft_model(model, peft_config(setup))
     base: Any = model if adapter is None else model.get_base_model()
+    positions = torch.arange(length) % (length if attention == "sdpa" else 8)
     with SavedBytes(model.parameters()) as saved:
-        base.model(input_ids=torch.zeros((1, length), dtype=torch.long))
+        base.model(input_ids=torch.zeros((1, length), dtype=torch.long), position_ids=positions[None])
     assert saved_bytes(report, style) * length == pytest.approx(saved.bytes, rel=WORST_ERROR)
 
 
@@ -111,10 +130,3 @@ def test_four_bit_weights_take_what_bitsandbytes_makes_of_them(double: bool, fac
     assert factor * 4096 * 1024 == pytest.approx(
         sum(tensor.numel() * tensor.element_size() for tensor in held), rel=0.01
     )
-
-
-def test_liger_knows_the_architectures_that_count_as_its_own() -> None:
-    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
-
-    supported = {name.replace("_", "") for name in MODEL_TYPE_TO_APPLY_LIGER_FN}
-    assert {name.lower() for name in LIGER} <= supported

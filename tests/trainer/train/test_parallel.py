@@ -153,6 +153,19 @@ def test_offload_without_a_compiler(curves: Curves, monkeypatch: pytest.MonkeyPa
     assert not (curves.world.root / "extensions").exists()
 
 
+def test_packed_rows_with_zero_3(curves: Curves) -> None:
+    """Blocks are recomputed by reentrant checkpointing there, which hands the bounds of the rows over once more."""
+    packed = {"method": {"sft": {"maxLength": 64, "packing": True}}}
+    curves.world.train(curves.config("one-packed", LORA, **packed))
+    config = curves.config("packed", LORA, parallelism="ZeRO3", activationCheckpointing=True, **packed)
+    found = curves.of_gang(config, nodes=1, workers=2)
+    one = losses(curves.checkpoints("one-packed"))
+    # The 13 packed rows are 3 batches and a rest, which two workers fill up and one leaves as it is.
+    assert [found[step] for step in (1, 2, 3)] == pytest.approx(
+        [one[step] for step in (1, 2, 3)], rel=TOLERANCE
+    )
+
+
 def test_whole_weights_are_gathered_from_their_parts(curves: Curves) -> None:
     config = curves.config("full", None, parallelism="ZeRO3")
     found = curves.of_gang(config, nodes=1, workers=2)

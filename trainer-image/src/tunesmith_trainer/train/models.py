@@ -18,6 +18,7 @@ from tunesmith_data.failures import UserError
 from tunesmith_trainer.gpu.device import uses_gpu
 
 from .kernels import Kernels
+from .packed_attention import register_packed_attention
 
 ALL_LINEAR = "all-linear"
 
@@ -31,7 +32,7 @@ def load_model(folder: Path, config: TrainConfig, kernels: Kernels, adapter: Pat
     Args:
         folder: folder of its weights.
         config: the run.
-        kernels: attention implementation and fused kernels.
+        kernels: attention implementation.
         adapter: folder of an earlier adapter to continue from, loaded on the model.
 
     Raises:
@@ -48,6 +49,7 @@ def load_model(folder: Path, config: TrainConfig, kernels: Kernels, adapter: Pat
         options["quantization_config"] = build_quantization(config.adapter, dtype)
         if uses_gpu(config) and config.parallelism is not Parallelism.ZERO3:
             options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
+    register_packed_attention()
     model = loader.from_pretrained(
         folder,
         dtype=dtype,

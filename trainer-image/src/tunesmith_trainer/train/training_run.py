@@ -32,7 +32,7 @@ from tunesmith_trainer.train.callbacks.step_callbacks import StopWhenDiverged
 from tunesmith_trainer.train.distributed.parallel import consolidated_weights, is_first_rank
 
 from .context import TrainingContext
-from .kernels import choose_kernels, detect_hardware, detect_support
+from .kernels import check_kernels, choose_kernels, detect_hardware, detect_support
 from .methods import build_trainer
 from .models import build_peft_config, load_model
 from .resume import ResumableTraining
@@ -166,9 +166,13 @@ def _build_context(
     on_gpu = uses_gpu(config)
     # Type of matrix multiplication: bfloat16 on a GPU, whatever the type of the weights.
     compute_dtype = torch.bfloat16 if on_gpu else torch.float32
-    kernels = choose_kernels(
-        detect_hardware(on_gpu=on_gpu), compute_dtype, detect_support(start.folder, on_gpu=on_gpu)
+    chosen = choose_kernels(
+        detect_hardware(on_gpu=on_gpu),
+        compute_dtype,
+        detect_support(start.folder),
+        packing=getattr(config.method.member, "packing", False),
     )
+    kernels = check_kernels(chosen, start.folder, compute_dtype, worker_device(config))
     set_seed(config.hyperparameters.seed)
     return TrainingContext(
         config=config,

@@ -1,7 +1,7 @@
 """Memory of the activations of a training step: an inventory of autograd's saved tensors, layer by layer.
 
-Counted in the source of transformers 5.23 (a Llama block), PEFT 0.21 and Liger 0.8, and compared with what torch saves
-in ``tests/trainer/train/test_memory.py``. H is the hidden size, I the feed-forward block's width, q and kv
+Counted in the source of transformers 5.23 (a Llama block) and PEFT 0.21, and compared with what torch saves in
+``tests/trainer/train/test_memory.py``. H is the hidden size, I the feed-forward block's width, q and kv
 those of queries and of keys or values; all bytes are per token unless a name says otherwise.
 """
 
@@ -55,7 +55,6 @@ class Style:
         casts: trained weights are float32 and cast for each use (autocast), so that layers share no input.
         dropout: the adapter uses dropout on its inputs.
         dora: the adapter scales the whole output of each layer.
-        liger: Liger's norms and activations are used, which recompute what they do not keep.
         masked: attention uses a mask: keys and values are repeated for each head, and each layer keeps the mask.
         compute: bytes of a number in matrix products.
     """
@@ -67,7 +66,6 @@ class Style:
     casts: bool = False
     dropout: bool = False
     dora: bool = False
-    liger: bool = False
     masked: bool = False
     compute: int = COMPUTE
 
@@ -122,13 +120,11 @@ def linear_parameters(linears: Iterable[Linear]) -> int:
 
 
 def _norms(model: ModelReport, shape: ModelShape, style: Style) -> float:
-    """Bytes of norms: a float32 copy and, to train the weight, the normed values; Liger keeps only the input."""
+    """Bytes of norms: a float32 copy and, to train the weight, the normed values."""
     count = 4 if model.architecture.startswith(_FOUR_NORMS) else 2
     width = count * shape.hidden_size
     if model.architecture.startswith(_QUERY_NORM):
         width += _queries(shape) + _keys(shape)
-    if style.liger:
-        return style.residual * width
     return (FLOAT + (style.residual if style.trains_weights else 0)) * width
 
 
@@ -139,9 +135,9 @@ def _attention(shape: ModelShape, style: Style) -> float:
 
 
 def _feed_forward(shape: ModelShape, style: Style) -> float:
-    """Bytes of the gate before and after its activation and of the other factor; Liger recomputes the activation."""
+    """Bytes of the gate before and after its activation and of the other factor."""
     gated = bool(shape.experts) or any(linear.name in _GATES for linear in shape.linears)
-    tensors = (2 if style.liger else 3) if gated else 1
+    tensors = 3 if gated else 1
     # Experts are fused: what the last of their matrices reads is kept in any case.
     tensors += 1 if shape.experts else 0
     return style.compute * tensors * shape.intermediate_size

@@ -14,6 +14,7 @@ from typing import Self
 
 from tunesmith_contract.report import Linear, ModelReport, ModelShape
 from tunesmith_contract.run_config import Adapter, AdapterType, Offload, Parallelism, TrainConfig
+from tunesmith_contract.shared_rules.attention import packs_without_mask
 from tunesmith_contract.shared_rules.defaults import accumulates_in_float32
 
 from .activations import (
@@ -52,12 +53,6 @@ BUCKET = 50_000_000
 #: Blocks whose weights ZeRO-3 holds undivided at a time: the one in use and the one prefetched.
 LIVE_BLOCKS = 2
 
-#: Architectures whose norms, rotary embeddings and activations Liger 0.8 replaces.
-LIGER = (
-    "Llama", "Mistral", "Mixtral", "Qwen2", "Qwen3", "Gemma", "Phi3", "Granite", "Olmo2", "Olmo3", "Glm4", "Smollm3",
-    "SmolLM3",
-)  # fmt: skip
-
 _PAIRED = frozenset({"dpo", "reward"})
 _REFERENCED = frozenset({"dpo", "kto"})
 
@@ -76,7 +71,7 @@ class Setup:
         float_gradients: DeepSpeed adds them up in float32.
         checkpointing: activations of blocks are recomputed.
         has_head: the model computes logits and not a single score.
-        liger, masked: as in ``Style``.
+        masked: as in ``Style``.
         parallelism, offload, devices: distribution over several GPUs.
         references: additional frozen models of the size of the base model.
         answers, answer_length: answers generated at once, and tokens of each with its prompt.
@@ -92,7 +87,6 @@ class Setup:
     float_gradients: bool = False
     checkpointing: bool = False
     has_head: bool = True
-    liger: bool = False
     masked: bool = False
     parallelism: Parallelism = Parallelism.DDP
     offload: Offload = Offload.NONE
@@ -175,8 +169,7 @@ def setup_of(model: ModelReport, run: TrainConfig, longest_row: int | None = Non
         float_gradients=accumulates_in_float32(numbers.batch_size // devices),
         checkpointing=run.activation_checkpointing,
         has_head=method.reward is None,
-        liger=model.architecture.startswith(LIGER),
-        masked=packed or micro > 1 or method.key not in {"sft", "pretraining"},
+        masked=_masked(model, run),
         parallelism=run.parallelism,
         offload=run.offload,
         devices=devices,
@@ -228,6 +221,14 @@ def _normal_float(model: ModelReport, quantized: Adapter | None) -> float | None
     if quantized is None:
         return None
     return NORMAL_FLOAT_DOUBLE if quantized.double_quantization else NORMAL_FLOAT
+
+
+def _masked(model: ModelReport, run: TrainConfig) -> bool:
+    """True if rows are kept apart, or without their padding, by a mask: a single row in its length needs none."""
+    method = run.method
+    if getattr(method.member, "packing", False):
+        return not packs_without_mask(model.architecture)
+    return run.hyperparameters.micro_batch_size > 1 or method.key not in {"sft", "pretraining"}
 
 
 def _references(run: TrainConfig) -> int:
@@ -319,7 +320,6 @@ class TrainingStep:
             casts=trained_weight > COMPUTE and not setup.deepspeed,
             dropout=bool(adapter and adapter.dropout),
             dora=adapter is not None and adapter.type is AdapterType.DORA,
-            liger=setup.liger,
             masked=setup.masked,
         )
 

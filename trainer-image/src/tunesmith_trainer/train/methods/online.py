@@ -175,6 +175,8 @@ def _build(
             # Dropout would change the probabilities between generation and update.
             disable_dropout=True,
             use_vllm=False,
+            # It would cast the trained weights to bfloat16 in place before each generation.
+            use_transformers_continuous_batching=False,
             **loss_arguments,
         ),
         **prompt_arguments(training),
