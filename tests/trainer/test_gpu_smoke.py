@@ -109,10 +109,10 @@ def test_what_no_time_is_left_for_is_skipped(tmp_path: Path) -> None:
     assert lines["last"].split()[1] == "SKIPPED"
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_native_parts_and_an_adapter(tmp_path: Path) -> None:
     chosen = ("facts", "preflight", "bitsandbytes", "triton", "lora", "noise")
-    lines, results = run_smoke(tmp_path, "--only", *chosen)
+    lines, results = run_smoke(tmp_path, "--budget", "1800", "--only", *chosen)
     assert set(results) == {*chosen, "model"}
     status = {name: result["status"] for name, result in results.items()}
     assert [name for name, word in status.items() if word != "OK"] == ["preflight", "triton"], lines
