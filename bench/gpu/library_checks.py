@@ -20,7 +20,7 @@ _GIB = 2**30
 def find_facts(place: Place) -> dict[str, Any]:
     """Versions, driver, GPU, what torch is built for, and memory."""
     facts = gather_facts(range(1))
-    versions = {name: found for name in LIBRARIES if (found := _version(name))}
+    versions = {name: installed for name in LIBRARIES if (installed := _version(name))}
     found: dict[str, Any] = {
         "hardware": "no GPU",
         "torch": facts.torch,
@@ -99,48 +99,19 @@ def check_triton(place: Place) -> dict[str, Any]:
     return {}
 
 
-def check_liger(place: Place) -> dict[str, Any]:
-    """Liger's norm beside torch's."""
+def check_packed_attention(place: Place) -> dict[str, Any]:
+    """Torch's kernel for packed rows, as the trainer checks it at the start of a run."""
     device = _require_gpu()
-    from liger_kernel.transformers import LigerRMSNorm
+    from tunesmith_trainer.train.packed_attention import varlen_works
 
-    inputs = torch.randn(64, 1024, device=device, dtype=torch.bfloat16)
-    found = LigerRMSNorm(1024).to(device, torch.bfloat16)(inputs)
-    error = (found - torch.nn.functional.rms_norm(inputs, (1024,), eps=1e-6)).abs().max().item()
-    if not error < 0.05:
-        raise CheckFailed(f"differs by {error:.3g}")
-    return {"largestError": error}
-
-
-def check_flex_attention(place: Place) -> dict[str, Any]:
-    """Attention within packed rows, forward and backward, beside a dense mask; compiled on a GPU."""
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
-    device, dtype = _device_and_dtype()
-    length, heads, size = 512, 4, 64
-    rows = torch.arange(length, device=device) // 100
-    torch.manual_seed(0)
-    on_gpu = device.type == "cuda"  # there is no backward pass on a CPU
-    query, key, value = (
-        torch.randn(1, heads, length, size, device=device, dtype=dtype, requires_grad=on_gpu)
-        for _ in range(3)
-    )
-
-    def allowed(_batch: Any, _head: Any, query_index: Any, key_index: Any) -> Any:
-        return (rows[query_index] == rows[key_index]) & (query_index >= key_index)
-
-    mask = create_block_mask(allowed, None, None, length, length, device=str(device))
-    attend: Any = torch.compile(flex_attention) if on_gpu else flex_attention
-    found = attend(query, key, value, block_mask=mask)
-    if on_gpu:
-        found.float().sum().backward()
-    index = torch.arange(length, device=device)
-    dense = allowed(None, None, index[:, None], index[None, :])
-    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=dense)
-    error = (found - expected).abs().max().item()
-    if not error < 0.05:
-        raise CheckFailed(f"differs by {error:.3g}")
-    return {"largestError": error, "compiled": on_gpu}
+    heads, key_value_heads, head_size = 32, 8, 64
+    works = {
+        "causal": varlen_works(heads, key_value_heads, head_size, None, torch.bfloat16, str(device)),
+        "window": varlen_works(heads, key_value_heads, head_size, 4096, torch.bfloat16, str(device)),
+    }
+    if not all(works.values()):
+        raise CheckFailed("torch's kernel does not work here: the trainer uses SDPA for each row", **works)
+    return works
 
 
 def _device_and_dtype() -> tuple[torch.device, torch.dtype]:

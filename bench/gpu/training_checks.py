@@ -143,7 +143,7 @@ def evaluate(place: Place) -> dict[str, Any]:
     """Answers of an adapter and of its base model to 64 questions."""
     bench = open_bench(place, 1000)
     trained = place.numbers("lora")["artifact"]
-    suite = {"name": "task", "dataset": "pvc://data/test.jsonl", "metrics": ["ExactMatch"]}
+    suite: dict[str, Any] = {"name": "task", "dataset": "pvc://data/test.jsonl", "metrics": ["ExactMatch"]}
     suite |= {"maxNewTokens": 128 if ON_GPU else 8, "limit": 64 if ON_GPU else 8}
     start = time.monotonic()
     with _used_gpu_memory() as used:

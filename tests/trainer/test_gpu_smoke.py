@@ -69,7 +69,7 @@ def run_faults(folder: Path, budget: float) -> dict[str, str]:
 def run_smoke(output: Path, *arguments: str) -> tuple[list[str], dict[str, Any]]:
     """Lines and results of the program, started with nothing but its path."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, PROGRAM, output, *arguments]
+    command = [sys.executable, str(PROGRAM), str(output), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     results: dict[str, Any] = json.loads((output / "gpu-smoke.json").read_text())
     *lines, total = done.stdout.splitlines()
@@ -121,7 +121,7 @@ def test_native_parts_and_an_adapter(tmp_path: Path) -> None:
     lora, noise = results["lora"]["numbers"], results["noise"]["numbers"]
     assert lora["tokensPerSecond"] > 0
     assert lora["peakGiB"] > 0
-    assert lora["kernels"] == "SDPA"
+    assert lora["kernels"].startswith("SDPA")
     assert lora["precision"] == "float32"
     assert noise["manifestNoise"] > 0
     # Rounding to bfloat16 is the largest difference of all ways; plain float32 attention is what others differ from.
@@ -136,7 +136,7 @@ def test_native_parts_and_an_adapter(tmp_path: Path) -> None:
 def test_all_checks(tmp_path: Path) -> None:
     lines, results = run_smoke(tmp_path, "--budget", "3600")
     status = {name: result["status"] for name, result in results.items()}
-    need_gpu = {"preflight", "triton", "liger", "qlora-low-memory", "unsloth"}
+    need_gpu = {"preflight", "triton", "packed-attention", "qlora-low-memory", "unsloth"}
     assert {name for name, word in status.items() if word == "SKIPPED"} == need_gpu, lines
     assert "FAILED" not in status.values(), lines
     assert results["resume"]["numbers"]["largestLossDifference"] == 0
