@@ -9,12 +9,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+import aiohttp
 import openai
 import pytest
 from agents.agent_harness import Running, running_agent
 from pydantic import TypeAdapter
 
+from tunesmith_agent.engine.log_probs import build_prompt_requests, parse_prompt_log_probs
 from tunesmith_contract.agent import VERSION_HEADER, DesiredAlias, Version, served_name
+from tunesmith_contract.artifact import Probe
 from tunesmith_images.venvs import make_environment
 
 ENGINE_PYTHON = os.environ.get("TUNESMITH_ENGINE_PYTHON", "")
@@ -102,6 +105,24 @@ async def test_proves_and_serves(architecture: str, tmp_path: Path, free_port: i
         for refused in ("wrong", "inactive"):
             assert await running.failed(versions[refused]) == "ProofFailed"
         await check_answers(running, client, versions["right"])
+        await check_whole_prompts(running, free_port)
+
+
+async def check_whole_prompts(running: Running, port: int) -> None:
+    """The way of measuring for older engines gives the same numbers, one by one: on CPUs this one can't batch them."""
+    probes = [
+        Probe(token_ids=(5, 6, 7, 8, 9)[:length], prompt_length=2, base_log_prob=0, tuned_log_prob=0)
+        for length in (3, 5)
+    ]
+    expected = await running.agent.engine.log_probs("", probes, "tokens")
+    answers = []
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+        for probe in probes:
+            [body] = build_prompt_requests("base", [probe], "prompts")
+            async with session.post("/v1/completions", json=body, raise_for_status=True) as response:
+                answers.append(await response.json())
+    for measured, value in zip(parse_prompt_log_probs(answers, probes), expected, strict=True):
+        assert measured == pytest.approx(value, abs=1e-4)
 
 
 async def check_answers(running: Running, client: openai.AsyncOpenAI, right: Version) -> None:

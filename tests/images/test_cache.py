@@ -15,6 +15,7 @@ from tunesmith_images.catalog import (
     OPERATOR,
     SERVING,
     SERVING_GPU,
+    SERVING_GPU_CUDA_12,
     TORCH,
     TORCH_CUDA_12,
     TRAINER,
@@ -145,7 +146,7 @@ def test_both_trainers_differ_in_cuda_alone() -> None:
 def test_only_images_with_torch_have_a_parent() -> None:
     assert OPERATOR.parents == {}
     assert TRAINER.parents == SERVING.parents == SERVING_GPU.parents == {"TORCH_BASE_IMAGE": TORCH}
-    assert TRAINER_CUDA_12.parents == {"TORCH_BASE_IMAGE": TORCH_CUDA_12}
+    assert TRAINER_CUDA_12.parents == SERVING_GPU_CUDA_12.parents == {"TORCH_BASE_IMAGE": TORCH_CUDA_12}
 
 
 def test_the_cache_is_outside_the_work_tree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

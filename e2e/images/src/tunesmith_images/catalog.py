@@ -47,6 +47,7 @@ _GPU = ("gpu/pyproject.toml", "gpu/src")
 
 _ENGINE_PINS = "serving-image/requirements-engine.txt"
 _ENGINE_GPU_PINS = "serving-image/requirements-engine-gpu.txt"
+_ENGINE_GPU_CUDA_12_PINS = "serving-image/requirements-engine-gpu-cuda12.txt"
 _TORCH_PINS = "images/torch/requirements.txt"
 _TORCH_CUDA_12_PINS = "images/torch/requirements-cuda12.txt"
 _TRAINER_PINS = "trainer-image/requirements.txt"
@@ -97,9 +98,16 @@ TRAINER_CUDA_12 = Image(
     {"TORCH_BASE_IMAGE": TORCH_CUDA_12},
     {"TRAINER_REQUIREMENTS": _TRAINER_CUDA_12_PINS},
 )
+SERVING_GPU_CUDA_12 = Image(
+    "serving-gpu-cuda12",
+    "serving-image/Dockerfile",
+    (_ENGINE_GPU_CUDA_12_PINS, *_SERVING_SOURCES),
+    {"TORCH_BASE_IMAGE": TORCH_CUDA_12},
+    {"ENGINE_REQUIREMENTS": _ENGINE_GPU_CUDA_12_PINS},
+)
 
 #: What the demo and its cluster run, on CPUs.
 CPU_IMAGES = (OPERATOR, TRAINER, SERVING)
 #: What a cluster with GPUs runs; the trainer serves both.
 RELEASED_IMAGES = (*CPU_IMAGES, SERVING_GPU)
-IMAGES = {image.name: image for image in (*RELEASED_IMAGES, TRAINER_CUDA_12)}
+IMAGES = {image.name: image for image in (*RELEASED_IMAGES, TRAINER_CUDA_12, SERVING_GPU_CUDA_12)}
