@@ -11,7 +11,7 @@ from tunesmith_gpu.judgment import find_problem
 from tunesmith_gpu.probe import gather_facts
 
 LIBRARIES = (
-    "torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "bitsandbytes", "triton", "liger_kernel",
+    "torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "bitsandbytes", "triton",
     "flash-attn", "flash-attn-3", "flash-attn-4", "vllm", "unsloth",
 )  # fmt: skip
 _GIB = 2**30

@@ -44,7 +44,7 @@ if os.environ.get({_FREE_BYTES_ENV!r}):
 
 def open_bench(place: Place, uid: int) -> Bench:
     """Model and data of this run; ``uid`` is another one for each check."""
-    return Bench(place.folder / "work", rows=_ROWS, uid=uid)
+    return Bench(place.folder / "work", rows=_ROWS, uid=uid, echo=True)
 
 
 def make_model_and_data(place: Place) -> dict[str, Any]:
