@@ -41,6 +41,7 @@ _TRAINED = ("model",)
 
 #: The most telling first: what does not fit into the budget is skipped.
 CHECKS = (
+    Check("versions", "installed_libraries:find_versions", 30),
     Check("facts", "library_checks:find_facts", 60),
     Check("preflight", "library_checks:check_preflight", 60),
     Check("bitsandbytes", "library_checks:check_bitsandbytes", 60),

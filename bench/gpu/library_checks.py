@@ -1,6 +1,5 @@
 """Checks of a machine's GPU and of the libraries' native parts on it."""
 
-import importlib.metadata
 from dataclasses import asdict
 from typing import Any
 
@@ -10,26 +9,19 @@ from check_runner import CheckFailed, Place, Skipped
 from tunesmith_gpu.judgment import find_problem
 from tunesmith_gpu.probe import gather_facts
 
-LIBRARIES = (
-    "torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "bitsandbytes", "triton",
-    "flash-attn", "flash-attn-3", "flash-attn-4", "vllm", "unsloth",
-)  # fmt: skip
 _GIB = 2**30
 
 
 def find_facts(place: Place) -> dict[str, Any]:
-    """Versions, driver, GPU, what torch is built for, and memory."""
+    """Driver, GPU, what torch is built for, and memory."""
     facts = gather_facts(range(1))
-    versions = {name: installed for name in LIBRARIES if (installed := _version(name))}
     found: dict[str, Any] = {
         "hardware": "no GPU",
         "torch": facts.torch,
-        "transformers": versions.get("transformers", ""),
         "cuda": facts.cuda or "none",
         "driver": facts.driver or "none",
         "architectures": list(facts.architectures),
         "facts": asdict(facts),
-        "versions": versions,
     }
     if facts.devices:
         free, total = torch.cuda.mem_get_info(0)
@@ -123,10 +115,3 @@ def _require_gpu() -> torch.device:
     if not torch.cuda.is_available():
         raise Skipped("no GPU")
     return torch.device("cuda")
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
