@@ -47,7 +47,7 @@ def serve(output: Path) -> tuple[list[str], dict[str, Any]]:
     python = make_environment("dev") / "bin/python"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"TUNESMITH_AGENT_PYTHON": str(python), "TUNESMITH_ENGINE_PYTHON": ENGINE_PYTHON}
-    command = ["sh", ROOT / "bench/gpu_serve.sh", output, "--repeats", "1"]
+    command = ["sh", str(ROOT / "bench/gpu_serve.sh"), str(output), "--repeats", "1"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     log = output / "engine.log"
     assert log.exists(), done.stderr
