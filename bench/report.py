@@ -208,7 +208,10 @@ def gpu_smoke_section(result: dict[str, Any]) -> str:
     """Each check of ``bench/gpu_smoke.py``, with speed, and memory beside its estimate."""
     rows = [_check_row(check, _TRAINING_FIGURES) for check in result["checks"]]
     head = ("check", "result", "s", "tokens/s", "peak GiB", "estimate GiB", "kernels, or the reason")
-    facts = next((check["numbers"] for check in result["checks"] if check["name"] == "facts"), {})
+    facts: dict[str, Any] = {}
+    for check in result["checks"]:
+        if check["name"] in {"versions", "facts"}:
+            facts |= check["numbers"]
     names = ("hardware", "driver", "torch", "transformers")
     machine = ", ".join(f"{name} {facts[name]}" for name in names if name in facts)
     return "\n\n".join(

@@ -7,6 +7,7 @@ processes: ``check_runner.py MODULE:FUNCTION NAME FOLDER`` calls a function and 
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typing import Any
 #: A check is not started with less time than this.
 MIN_SECONDS = 5
 _REASON_LENGTH = 300
+_MISSING = re.compile(r"No module named '([\w.]+)'")
 
 
 class Status(StrEnum):
@@ -225,6 +227,12 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def missing_library(message: str) -> str | None:
+    """Name of a library that an error, or the log of a process in it, misses; modules of this project are a fault."""
+    match = _MISSING.search(message)
+    return match[1] if match and not match[1].startswith("tunesmith") else None
+
+
 def _call(function: str, name: str, folder: Path) -> None:
     """Call the function of a check in this process, and write its result."""
     place = Place(folder)
@@ -236,14 +244,14 @@ def _call(function: str, name: str, folder: Path) -> None:
         result = Result(name, Status.SKIPPED, reason=_one_line(str(skipped)))
     except CheckFailed as failed:
         result = Result(name, Status.FAILED, reason=_one_line(str(failed)), numbers=failed.numbers)
-    except ModuleNotFoundError as missing:
-        traceback.print_exc()
-        result = Result(name, Status.SKIPPED, reason=f"{missing.name} is not installed")
     except Exception as error:  # any fault of a library is a result
         traceback.print_exc()
-        result = Result(
-            name, Status.FAILED, reason=_one_line(f"{type(error).__name__}: {error}", keep_end=True)
-        )
+        library = missing_library(str(error))
+        if library:
+            result = Result(name, Status.SKIPPED, reason=f"{library} is not installed")
+        else:
+            reason = _one_line(f"{type(error).__name__}: {error}", keep_end=True)
+            result = Result(name, Status.FAILED, reason=reason)
     place.result_file(name).write_text(json.dumps(asdict(result)))
 
 

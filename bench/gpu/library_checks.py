@@ -1,6 +1,5 @@
 """Checks of a machine's GPU and of the libraries' native parts on it."""
 
-import importlib.metadata
 from dataclasses import asdict
 from typing import Any
 
@@ -9,30 +8,22 @@ from check_runner import CheckFailed, Place, Skipped
 
 from tunesmith_gpu.judgment import find_problem
 from tunesmith_gpu.probe import gather_facts
-from tunesmith_trainer.train.packed_attention import varlen_works
 
-LIBRARIES = (
-    "torch", "transformers", "trl", "peft", "accelerate", "deepspeed", "bitsandbytes", "triton",
-    "flash-attn", "flash-attn-3", "flash-attn-4", "vllm", "unsloth",
-)  # fmt: skip
 _GIB = 2**30
 #: Heads, heads of keys and values, and their size: Qwen 2.5 0.5B, Llama 3.2 1B, Llama 3.1 8B, Phi 3, Gemma 3 4B.
 _HEADS = ((14, 2, 64), (32, 8, 64), (32, 8, 128), (32, 32, 96), (8, 4, 256))
 
 
 def find_facts(place: Place) -> dict[str, Any]:
-    """Versions, driver, GPU, what torch is built for, and memory."""
+    """Driver, GPU, what torch is built for, and memory."""
     facts = gather_facts(range(1))
-    versions = {name: found for name in LIBRARIES if (found := _version(name))}
     found: dict[str, Any] = {
         "hardware": "no GPU",
         "torch": facts.torch,
-        "transformers": versions.get("transformers", ""),
         "cuda": facts.cuda or "none",
         "driver": facts.driver or "none",
         "architectures": list(facts.architectures),
         "facts": asdict(facts),
-        "versions": versions,
     }
     if facts.devices:
         free, total = torch.cuda.mem_get_info(0)
@@ -105,6 +96,8 @@ def check_triton(place: Place) -> dict[str, Any]:
 def check_packed_attention(place: Place) -> dict[str, Any]:
     """torch's attention of packed rows, forward and backward, beside SDPA: the trainer's own check, on usual sizes."""
     device = _require_gpu()
+    from tunesmith_trainer.train.packed_attention import varlen_works
+
     refused = []
     for heads, key_value_heads, size in _HEADS:
         for window in (None, 4096):
@@ -124,10 +117,3 @@ def _require_gpu() -> torch.device:
     if not torch.cuda.is_available():
         raise Skipped("no GPU")
     return torch.device("cuda")
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

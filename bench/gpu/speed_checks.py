@@ -39,7 +39,7 @@ def compare_unsloth(place: Place) -> dict[str, Any]:
 def measure_memory(place: Place) -> dict[str, Any]:
     """Peaks of single steps beside the estimate; simulated on a tiny model without a GPU."""
     output = place.folder / "memory.json"
-    models = ["--models", "Llama 3.2 1B", "Llama 3.1 8B"] if ON_GPU else ["--small"]
+    models = ["--models", "Llama 3.2 1B", "Llama 3.2 3B"] if ON_GPU else ["--small"]
     command = [sys.executable, str(_MEMORY), "measure", "--output", str(output), *models]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     print(done.stdout, done.stderr)

@@ -44,7 +44,7 @@ if os.environ.get({_FREE_BYTES_ENV!r}):
 
 def open_bench(place: Place, uid: int) -> Bench:
     """Model and data of this run; ``uid`` is another one for each check."""
-    return Bench(place.folder / "work", rows=_ROWS, uid=uid)
+    return Bench(place.folder / "work", rows=_ROWS, uid=uid, echo=True)
 
 
 def make_model_and_data(place: Place) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def evaluate(place: Place) -> dict[str, Any]:
     """Answers of an adapter and of its base model to 64 questions."""
     bench = open_bench(place, 1000)
     trained = place.numbers("lora")["artifact"]
-    suite = {"name": "task", "dataset": "pvc://data/test.jsonl", "metrics": ["ExactMatch"]}
+    suite: dict[str, Any] = {"name": "task", "dataset": "pvc://data/test.jsonl", "metrics": ["ExactMatch"]}
     suite |= {"maxNewTokens": 128 if ON_GPU else 8, "limit": 64 if ON_GPU else 8}
     start = time.monotonic()
     with _used_gpu_memory() as used:

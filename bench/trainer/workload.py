@@ -84,11 +84,16 @@ def make_model(folder: Path) -> None:
 
 @dataclass(slots=True)
 class Bench:
-    """Mount root with a model and data, in which stages run as in a pod."""
+    """Mount root with a model and data, in which stages run as in a pod.
+
+    Attributes:
+        echo: the stages' output is printed while they run.
+    """
 
     root: Path
     rows: int
     uid: int = 0
+    echo: bool = False
     environment: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -124,7 +129,13 @@ class Bench:
             RuntimeError: the stage failed.
         """
         process = self.start(stage, **config)
-        log, _ = process.communicate()
+        assert process.stdout
+        log = ""
+        for line in process.stdout:
+            log += line
+            if self.echo:
+                print(line, end="", flush=True)
+        process.wait()
         report = self.report()
         if process.returncode != 0 or report is None:
             raise RuntimeError(f"{stage} ended with {process.returncode}:\n{log[-3000:]}")

@@ -34,6 +34,13 @@ def finds(place):
 def lacks(place):
     import no_such_library
 
+def lacks_own(place):
+    import tunesmith_no_such_part
+
+def lacks_in_process(place):
+    done = subprocess.run([sys.executable, "-c", "import no_such_library"], capture_output=True, text=True)
+    raise RuntimeError("the stage failed: " + done.stderr)
+
 def skips(place):
     raise Skipped("no GPU")
 
@@ -50,7 +57,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = [{bench!r}, {folder!r}]
 from check_runner import Check, Place, run_checks
-names = ["raises", "finds", "lacks", "skips", "dies"]
+names = ["raises", "finds", "lacks", "lacks_own", "lacks_in_process", "skips", "dies"]
 checks = [Check("first", "faults:good", 60), *(Check(name, f"faults:{{name}}", 60) for name in names)]
 checks += [Check("hangs", "faults:hangs", {seconds}), Check("needing", "faults:good", 60, ("raises",))]
 checks += [Check("last", "faults:after", 60, ("first",))]
@@ -85,13 +92,15 @@ def test_no_check_stops_the_others(tmp_path: Path) -> None:
     lines = run_faults(tmp_path, budget=300)
     status = {name: line.split()[1] for name, line in lines.items()}
     assert status == {
-        "first": "OK", "raises": "FAILED", "finds": "FAILED", "lacks": "SKIPPED", "skips": "SKIPPED",
+        "first": "OK", "raises": "FAILED", "finds": "FAILED", "lacks": "SKIPPED", "lacks_own": "FAILED",
+        "lacks_in_process": "SKIPPED", "skips": "SKIPPED",
         "dies": "FAILED", "hangs": "FAILED", "needing": "SKIPPED", "last": "OK",
     }  # fmt: skip
     assert "answer=42" in lines["first"]
     assert "ValueError: broken | library" in lines["raises"]
     assert "tokensPerSecond=1  too slow" in lines["finds"]
     assert "no_such_library is not installed" in lines["lacks"]
+    assert "no_such_library is not installed" in lines["lacks_in_process"]
     assert "ended with -9" in lines["dies"]
     assert "did not end within 6 s" in lines["hangs"]
     assert "needs raises" in lines["needing"]
@@ -109,15 +118,15 @@ def test_what_no_time_is_left_for_is_skipped(tmp_path: Path) -> None:
     assert lines["last"].split()[1] == "SKIPPED"
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_native_parts_and_an_adapter(tmp_path: Path) -> None:
-    chosen = ("facts", "preflight", "bitsandbytes", "triton", "lora", "noise")
-    lines, results = run_smoke(tmp_path, "--only", *chosen)
+    chosen = ("versions", "facts", "preflight", "bitsandbytes", "triton", "lora", "noise")
+    lines, results = run_smoke(tmp_path, "--budget", "1800", "--only", *chosen)
     assert set(results) == {*chosen, "model"}
     status = {name: result["status"] for name, result in results.items()}
     assert [name for name, word in status.items() if word != "OK"] == ["preflight", "triton"], lines
     assert results["preflight"]["reason"].startswith("no GPU: NoGPU: ")
-    assert results["facts"]["numbers"]["versions"]["torch"]
+    assert {"torch", "trl"} <= results["versions"]["numbers"].keys()
     lora, noise = results["lora"]["numbers"], results["noise"]["numbers"]
     assert lora["tokensPerSecond"] > 0
     assert lora["peakGiB"] > 0
