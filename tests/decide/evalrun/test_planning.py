@@ -85,14 +85,14 @@ def test_the_pod_requests_what_the_size_of_its_model_needs() -> None:
     job["status"]["resolved"]["parameters"] = 8_000_000_000
     cluster = World(job)
     cluster.reconcile()
-    assert evaluate_container(cluster)["resources"]["requests"] == {"cpu": "3", "memory": "20Gi"}
+    assert evaluate_container(cluster)["resources"]["requests"] == {"cpu": "3", "memory": "11Gi"}
     pod = cluster.live_jobs()[0]["spec"]["template"]["spec"]
     assert "nodeAffinity" in pod["affinity"], "off nodes without bfloat16"
     cluster.candidate = None
     cluster.end(ExitCode.COMMUNICATION)
     cluster.pass_time(600)
     cluster.reconcile()
-    assert evaluate_container(cluster)["resources"]["requests"] == {"cpu": "3", "memory": "20Gi"}
+    assert evaluate_container(cluster)["resources"]["requests"] == {"cpu": "3", "memory": "11Gi"}
 
 
 def test_the_pod_of_a_model_of_unknown_size_requests_little() -> None:

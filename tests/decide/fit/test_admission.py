@@ -93,7 +93,7 @@ def test_requests_follow_from_the_model_and_what_is_written() -> None:
         "memory": shown["memory"],
         "ephemeral-storage": shown["ephemeralStorage"],
     }
-    assert shown == {"cpu": "3", "memory": "21Gi", "ephemeralStorage": "20Gi"}
+    assert shown == {"cpu": "3", "memory": "11Gi", "ephemeralStorage": "20Gi"}
 
 
 def test_an_unknown_gpu_stops_nothing() -> None:

@@ -47,8 +47,9 @@ def load_model(folder: Path, config: TrainConfig, kernels: Kernels, adapter: Pat
     if quantized:
         assert config.adapter is not None
         options["quantization_config"] = build_quantization(config.adapter, dtype)
-        if uses_gpu(config) and config.parallelism is not Parallelism.ZERO3:
-            options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
+    if uses_gpu(config) and config.parallelism is not Parallelism.ZERO3:
+        # Straight to the GPU: otherwise each worker of a node first holds a copy of the model in host memory.
+        options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
     register_packed_attention()
     model = loader.from_pretrained(
         folder,

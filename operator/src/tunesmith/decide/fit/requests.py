@@ -85,8 +85,8 @@ def evaluation_requests(
 ) -> dict[str, str]:
     """Requests of the evaluation pod; small ones if the size of the base model is unknown.
 
-    One process loads the models through host memory, one after the other. On a CPU it keeps the base model in float32,
-    and beside it a fully fine-tuned one.
+    One process for each GPU loads the models straight to it, one after the other, and they share the pages of the file
+    that is read. On a CPU one process keeps the base model in float32, and beside it a fully fine-tuned one.
 
     Args:
         cached: models of the hub are kept on a claim, not on the pod's disk.
@@ -99,9 +99,8 @@ def evaluation_requests(
     if config.gpus == 0:
         memory = CPU_PROCESS + 2 * FULL * parameters
         return _requests(1, max(memory, 4 * GIB), disk)
-    return _requests(
-        CORES_PER_GPU + config.gpus - 1, GPU_PROCESS + config.gpus * GIB + HALF * parameters, disk
-    )
+    memory = CPU_PROCESS + config.gpus * GPU_PROCESS + min(HALF * parameters, LARGEST_FILE)
+    return _requests(CORES_PER_GPU + config.gpus - 1, memory, disk)
 
 
 def engine_requests(
@@ -147,15 +146,12 @@ def adapter_bytes(parameters: int, rank: int) -> float:
 def _loaded_bytes(model: ModelReport, run: TrainConfig) -> float:
     """Bytes that all processes of a pod hold while they load the model.
 
-    Each of them loads it whole, in the type that it trains; with ZeRO-3 only the first one does. QLoRA's weights are
-    quantized on the GPU, file by file.
+    Weights go straight to the GPUs, and the processes share the pages of the file that is read. With ZeRO-3 the first
+    process loads all weights, and divides them.
     """
-    if run.adapter is not None and run.adapter.type is AdapterType.QLORA:
-        return min(HALF * model.parameters, LARGEST_FILE)
     if run.parallelism is Parallelism.ZERO3:
         return _weight(model) * model.parameters
-    master = run.adapter is None and run.parallelism is Parallelism.DDP
-    return run.gpus_per_node * (FULL if master else _weight(model)) * model.parameters
+    return min(_weight(model) * model.parameters, LARGEST_FILE)
 
 
 def _gathered_bytes(model: ModelReport, run: TrainConfig) -> float:
