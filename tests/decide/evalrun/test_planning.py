@@ -86,6 +86,7 @@ def test_the_pod_requests_what_the_size_of_its_model_needs() -> None:
     cluster = World(job)
     cluster.reconcile()
     assert evaluate_container(cluster)["resources"]["requests"] == {"cpu": "3", "memory": "11Gi"}
+    assert cluster.status["requests"] == {"cpu": "3", "memory": "11Gi"}
     pod = cluster.live_jobs()[0]["spec"]["template"]["spec"]
     assert "nodeAffinity" in pod["affinity"], "off nodes without bfloat16"
     cluster.candidate = None

@@ -16,11 +16,11 @@ from .common import (
     StatusModel,
     StrictModel,
 )
-from .job_status import ContainerRequests
 from .pod_settings import GPU_RESOURCE, CacheVolume, EngineEnv, GPUResource, gpu_resource_rules
 from .reasons import AdapterPhase
 from .rules import DIGEST_WITH_URI, Rule, exactly_one, keyed_by, matching
 from .sources import STORE_KEYS
+from .status import ContainerRequests
 from .uris import ServedArtifactUri
 from .values import (
     Confidence,

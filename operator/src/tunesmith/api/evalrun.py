@@ -21,7 +21,7 @@ from .common import (
 from .pod_settings import GPU_RESOURCE, CacheVolume, GPUResource, TrainerEnv, gpu_resource_rules
 from .reasons import EvalRunPhase, Verdict
 from .rules import DIGEST_WITH_URI, Rule, exactly_one, keyed_by
-from .status import ArtifactRef, Cost, Failure
+from .status import ArtifactRef, ContainerRequests, Cost, Failure
 from .uris import ArtifactUri
 from .values import Confidence, DigestString, Fraction, GPUMemory, ItemName, Measured, Timestamp
 
@@ -400,6 +400,9 @@ class EvalRunStatus(StatusModel):
         json_schema_extra=keyed_by("side", "suite", "metric"),
     )
     report: ArtifactRef | None = Field(None, description="The report with every item and all answers.")
+    requests: ContainerRequests | None = Field(
+        None, description="The resources that are reserved for the container of the evaluation pod."
+    )
     cost: Cost | None = Field(None, description="The GPU time that the run used.")
     failure: Failure | None = Field(None, description="The cause of the failure, in phase Failed.")
     start_time: Timestamp | None = Field(

@@ -11,23 +11,11 @@ from .common import Conditions, StatusModel
 from .generate import GenerationStatus
 from .reasons import FineTuneJobPhase
 from .rules import keyed_by
-from .status import ArtifactRef, Cost, Failure
+from .status import ArtifactRef, ContainerRequests, Cost, Failure
 from .values import Measured, Timestamp
 
 MAX_STATUS_CHECKPOINTS = 5
 MAX_REMEDIES = 4
-
-
-class ContainerRequests(StatusModel):
-    """Resources that are reserved for the container of each pod."""
-
-    cpu: str | None = Field(None, max_length=32, description="The number of CPU cores.")
-    memory: str | None = Field(None, max_length=32, description="The memory of the host.")
-    ephemeral_storage: str | None = Field(
-        None,
-        max_length=32,
-        description="The local disk, for models that are downloaded and for work files that are stored in a bucket.",
-    )
 
 
 class Resolved(StatusModel):

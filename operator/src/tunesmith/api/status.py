@@ -40,3 +40,15 @@ class Failure(StatusModel):
     rank: int | None = Field(None, ge=0, description="The rank of the process that failed first.")
     exit_code: int | None = Field(None, ge=0, le=255, description="The exit code of the pod.")
     log: str | None = Field(None, max_length=4096, description="The end of the log of the failed pod.")
+
+
+class ContainerRequests(StatusModel):
+    """Resources that are reserved for the container of each pod."""
+
+    cpu: str | None = Field(None, max_length=32, description="The number of CPU cores.")
+    memory: str | None = Field(None, max_length=32, description="The memory of the host.")
+    ephemeral_storage: str | None = Field(
+        None,
+        max_length=32,
+        description="The local disk, for models that are downloaded and for work files that are stored in a bucket.",
+    )

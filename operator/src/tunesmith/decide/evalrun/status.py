@@ -7,8 +7,9 @@ from typing import Any
 
 from tunesmith.api.evalrun import Comparison, EvalRun, EvalRunStatus, Gate, SideArtifact, SideResult
 from tunesmith.api.reasons import ConditionType, EvalRunPhase, EvalRunReason, RunReason, Verdict
-from tunesmith.api.status import ArtifactRef
+from tunesmith.api.status import ArtifactRef, ContainerRequests
 from tunesmith.decide.conditions import ConditionUpdate, merge_conditions
+from tunesmith.decide.fit.requests import evaluation_requests, shown_requests
 from tunesmith.decide.run.stage import StageState, Step
 from tunesmith.decide.run.summary import (
     attempt_conditions,
@@ -89,6 +90,7 @@ def build_evaluation_status(run: EvalRun, view: EvaluationView, now: datetime) -
         else (),
         sides=tuple(_side_results(evaluation)) if evaluation else (),
         report=ArtifactRef.model_validate(evaluation.details.to_dict()) if evaluation else None,
+        requests=_requests(run, view),
         cost=build_cost(view.step.children.gpu_seconds),
         failure=build_failure(last) if phase is EvalRunPhase.FAILED else None,
         start_time=view.inputs.started if view.inputs else None,
@@ -99,6 +101,16 @@ def build_evaluation_status(run: EvalRun, view: EvaluationView, now: datetime) -
     updates = _conditions(view, judgement)
     conditions = merge_conditions(conditions_of(run.status.conditions), updates, run.metadata.generation, now)
     return status.to_dict() | {"conditions": conditions}
+
+
+def _requests(run: EvalRun, view: EvaluationView) -> ContainerRequests | None:
+    """Requests of the evaluation pod; None before its inputs are known."""
+    if view.inputs is None:
+        return None
+    config, compute = view.inputs.config, run.spec.compute
+    assert isinstance(config, EvaluateConfig)
+    defaults = evaluation_requests(view.inputs.parameters, config, compute.cache_volume is not None)
+    return shown_requests(defaults, compute.resources)
 
 
 def _phase(view: EvaluationView) -> EvalRunPhase:

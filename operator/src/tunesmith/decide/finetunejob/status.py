@@ -7,15 +7,16 @@ from typing import Any
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.job_status import (
-    ContainerRequests,
     FineTuneJobStatus,
     Progress,
     Resolved,
 )
 from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, FineTuneJobReason, RunReason
+from tunesmith.api.status import ContainerRequests
 from tunesmith.api.values import format_duration
 from tunesmith.decide.conditions import ConditionUpdate, merge_conditions
 from tunesmith.decide.fit.admission import admission_conditions, shown_gpu_memory, shown_memory
+from tunesmith.decide.fit.requests import shown_requests
 from tunesmith.decide.run.stage import StageState
 from tunesmith.decide.run.summary import (
     attempt_conditions,
@@ -26,7 +27,6 @@ from tunesmith.decide.run.summary import (
     stage_condition,
     waiting_conditions,
 )
-from tunesmith.manifests.trainer_job import DISK, effective_requests
 from tunesmith_contract.progress import (
     EVAL_REWARD,
     PART,
@@ -172,13 +172,8 @@ def _resolved(
 
 
 def _requests(job: FineTuneJob, view: TrainingView) -> ContainerRequests | None:
-    """Requests of each training pod, as they are written or chosen; those of other resources are only in spec."""
-    merged = effective_requests(view.requests, job.spec.compute.resources)
-    if not view.requests:
-        return None
-    return ContainerRequests(
-        cpu=merged.get("cpu"), memory=merged.get("memory"), ephemeral_storage=merged.get(DISK)
-    )
+    """Requests of the training pods; None before they are known."""
+    return shown_requests(view.requests, job.spec.compute.resources) if view.requests else None
 
 
 def _progress(job: FineTuneJob, view: TrainingView, training: TrainingReport | None) -> Progress | None:

@@ -4,10 +4,13 @@ Schedulers place pods by requests, and autoscalers choose machines by them; a co
 requests is the first to be evicted. Requests that a resource writes replace these one by one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import ceil
 
+from tunesmith.api.common import Resources
+from tunesmith.api.status import ContainerRequests
 from tunesmith.manifests.stage_jobs import SMALL_REQUESTS
+from tunesmith.manifests.trainer_job import effective_requests
 from tunesmith_contract.report import ModelReport
 from tunesmith_contract.run_config import (
     AdapterType,
@@ -55,6 +58,14 @@ FETCHED = 1.2
 KERNELS = 2 * GIB
 #: Bytes of a weight in GGUF with 8 bits and a scale for 32 weights.
 GGUF = 1.1
+
+
+def shown_requests(defaults: Mapping[str, str], resources: Resources | None) -> ContainerRequests:
+    """Requests of a container for status: the defaults under those that people wrote."""
+    merged = effective_requests(defaults, resources)
+    return ContainerRequests(
+        cpu=merged.get(CPU), memory=merged.get(MEMORY), ephemeral_storage=merged.get(DISK)
+    )
 
 
 def training_requests(model: ModelReport, run: TrainConfig, cached: bool = False) -> dict[str, str]:

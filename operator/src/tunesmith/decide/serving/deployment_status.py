@@ -13,10 +13,10 @@ from tunesmith.api.adapterdeployment import (
     PodStatus,
 )
 from tunesmith.api.common import Condition
-from tunesmith.api.job_status import ContainerRequests
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.reasons import AdapterPhase as Phase
 from tunesmith.api.reasons import ConditionType
+from tunesmith.api.status import ContainerRequests
 from tunesmith.decide.conditions import ConditionUpdate, merge_conditions
 from tunesmith.decide.fit.engine_fit import EngineFit
 from tunesmith.decide.plan import Event
