@@ -46,6 +46,8 @@ test-long: ## The long form of property tests, fuzzing and simulations, seeded a
 	@$(dev)/pytest -q $(long) $(pure) --junitxml=$(RESULTS)/pure-long.xml
 	@$(dev)/pytest -q $(long) $(unit) --junitxml=$(RESULTS)/unit-long.xml
 	@$(trainer)/pytest -q $(long) tests/data tests/trainer --junitxml=$(RESULTS)/trainer-long.xml
+	@TUNESMITH_ENGINE_PYTHON=$$(python3 -m tunesmith_images venv engine)/bin/python \
+		$(dev)/pytest -q --long --timeout=0 -m "engine and long" tests/agent --junitxml=$(RESULTS)/engine-long.xml
 	@$(dev)/pytest -q --long --timeout=0 -m long tests/image --junitxml=$(RESULTS)/image-long.xml
 	@$(dev)/pytest -q tests/image --trainer-image trainer-cuda12 --junitxml=$(RESULTS)/image-cuda12.xml
 

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 pytestmark = [
     pytest.mark.engine,
+    pytest.mark.long,
     pytest.mark.skipif(not ENGINE_PYTHON, reason="TUNESMITH_ENGINE_PYTHON names no engine"),
     pytest.mark.timeout(900),
 ]

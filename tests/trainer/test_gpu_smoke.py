@@ -118,26 +118,15 @@ def test_what_no_time_is_left_for_is_skipped(tmp_path: Path) -> None:
     assert lines["last"].split()[1] == "SKIPPED"
 
 
-@pytest.mark.timeout(1800)
-def test_native_parts_and_an_adapter(tmp_path: Path) -> None:
-    chosen = ("versions", "facts", "preflight", "bitsandbytes", "triton", "lora", "noise")
-    lines, results = run_smoke(tmp_path, "--budget", "1800", "--only", *chosen)
-    assert set(results) == {*chosen, "model"}
+@pytest.mark.timeout(600)
+def test_native_parts_are_checked_without_a_gpu(tmp_path: Path) -> None:
+    chosen = ("versions", "facts", "preflight", "bitsandbytes", "triton")
+    lines, results = run_smoke(tmp_path, "--budget", "600", "--only", *chosen)
+    assert set(results) == set(chosen)
     status = {name: result["status"] for name, result in results.items()}
     assert [name for name, word in status.items() if word != "OK"] == ["preflight", "triton"], lines
     assert results["preflight"]["reason"].startswith("no GPU: NoGPU: ")
     assert {"torch", "trl"} <= results["versions"]["numbers"].keys()
-    lora, noise = results["lora"]["numbers"], results["noise"]["numbers"]
-    assert lora["tokensPerSecond"] > 0
-    assert lora["peakGiB"] > 0
-    assert lora["kernels"] == "SDPAPerRow"
-    assert lora["precision"] == "float32"
-    assert noise["manifestNoise"] > 0
-    # Rounding to bfloat16 is the largest difference of all ways; plain float32 attention is what others differ from.
-    ways = noise["ways"]
-    assert ways["eager, alone, float32"]["tuned"] == 0
-    assert ways["sdpa, padded, float32"]["tuned"] < ways["sdpa, padded, bfloat16"]["tuned"]
-    assert noise["worstRootMeanSquare"] == max(way["tuned"] for way in ways.values())
 
 
 @pytest.mark.long
@@ -152,3 +141,14 @@ def test_all_checks(tmp_path: Path) -> None:
     assert results["zero3-merged"]["numbers"]["exports"]
     assert results["reload-merged"]["numbers"]["rootMeanSquare"] < 1e-3
     assert results["defaults"]["numbers"]["trlTokensPerSecond"] > 0
+    lora, noise = results["lora"]["numbers"], results["noise"]["numbers"]
+    assert lora["tokensPerSecond"] > 0
+    assert lora["peakGiB"] > 0
+    assert lora["kernels"] == "SDPAPerRow"
+    assert lora["precision"] == "float32"
+    assert noise["manifestNoise"] > 0
+    # Rounding to bfloat16 is the largest difference of all ways; plain float32 attention is what others differ from.
+    ways = noise["ways"]
+    assert ways["eager, alone, float32"]["tuned"] == 0
+    assert ways["sdpa, padded, float32"]["tuned"] < ways["sdpa, padded, bfloat16"]["tuned"]
+    assert noise["worstRootMeanSquare"] == max(way["tuned"] for way in ways.values())

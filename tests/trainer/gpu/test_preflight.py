@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from stages.stage_world import World
 from training_memory.training_runs import make_run
+from transformers import LlamaConfig
 
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory
 from tunesmith_contract.report import GPUReason, RunReport, parse_report
@@ -29,8 +30,8 @@ from tunesmith_trainer.gpu.preflight import check_gpus
 from tunesmith_trainer.train.arguments import common_arguments
 from tunesmith_trainer.train.distributed.parallel import any_worker, deepspeed_settings
 from tunesmith_trainer.train.distributed.rendezvous import start_single_process_group
-from tunesmith_trainer.train.kernels import Kernels, detect_hardware
-from tunesmith_trainer.train.models import load_model
+from tunesmith_trainer.train.kernels import detect_hardware
+from tunesmith_trainer.train.models import weights_dtype
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
@@ -101,13 +102,16 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("pretended_gpu")
 def test_arguments_and_weights_follow_the_run_and_not_the_machine(world: World) -> None:
     rows = SimpleNamespace(train=[{}] * 8, validation=[])
+    model = SimpleNamespace(config=LlamaConfig())
     for config, on_gpu in ((make_run(gpusPerNode=0), False), (make_run(), True)):
-        training: Any = SimpleNamespace(config=config, rows=rows, output_dir=world.root, logs=world.root)
+        training: Any = SimpleNamespace(
+            config=config, model=model, rows=rows, output_dir=world.root, logs=world.root
+        )
         arguments = common_arguments(training)
         chosen = [arguments[name] for name in ("bf16", "use_cpu", "dataloader_pin_memory")]
         assert chosen == [on_gpu, not on_gpu, on_gpu]
-        model = load_model(world.root / "pvc/models/llama", config, Kernels("sdpa"))
-        assert model.dtype is (torch.bfloat16 if on_gpu else torch.float32)
+        dtype = weights_dtype(config, on_gpu=uses_gpu(config))
+        assert dtype is (torch.bfloat16 if on_gpu else torch.float32)
 
 
 @pytest.mark.usefixtures("pretended_gpu")

@@ -245,7 +245,7 @@ def test_an_unfinished_stage_goes_on_in_one_process(tmp_path: Path) -> None:
     print("process of", os.environ.get("WORLD_SIZE", "one"), os.environ["OMP_NUM_THREADS"], flush=True)
     stage(lambda: None if "RANK" in os.environ else worker.RunReport(stage='prepare', outcome='Succeeded'))
     """
-    returned, report, output = Pod(tmp_path, body, workers=2, OMP_NUM_THREADS="8").finish()
+    returned, report, output = Pod(tmp_path, body, workers=2, TUNESMITH_CPUS="8").finish()
     assert returned == 0
     assert report
     assert report.outcome is Outcome.SUCCEEDED
