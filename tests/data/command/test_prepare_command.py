@@ -2,11 +2,9 @@
 
 import io
 import json
-import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,11 +53,10 @@ class Desk:
 @pytest.fixture
 def desk(
     tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Desk]:
+) -> Desk:
     """A folder of its own, in which the command is called."""
     monkeypatch.chdir(tmp_path)
-    yield Desk(tmp_path, models / "llama", capsys)
-    logging.disable(logging.NOTSET)
+    return Desk(tmp_path, models / "llama", capsys)
 
 
 def test_good_data_is_prepared_and_summed_up(desk: Desk, make: RowBuilders) -> None:
