@@ -15,6 +15,7 @@ from tunesmith_contract.layout import COMMIT_FILE
 from tunesmith_contract.run_config import Parallelism
 from tunesmith_contract.uris import parse_uri
 from tunesmith_data.failures import InfrastructureError, UserError
+from tunesmith_trainer.checkpoints.digests import matching_files, sync_and_describe
 from tunesmith_trainer.checkpoints.folder import (
     CheckpointFolder,
     is_complete,
@@ -228,3 +229,19 @@ def test_the_manifest_says_who_wrote_on_what_terms(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "checkpoint-3" / COMMIT_FILE).read_text())
     assert (manifest["attempt"], manifest["worldSize"], manifest["parallelism"]) == (7, 4, "ZeRO3")
     assert [file["path"] for file in manifest["files"]] == sorted(FILES)
+
+
+def test_a_file_that_is_gone_matches_no_digest(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("kept")
+    (tmp_path / "changed").write_text("changed")
+    (tmp_path / "removed").write_text("removed")
+    files = sync_and_describe(tmp_path, ["kept", "changed", "removed"])
+    (tmp_path / "changed").write_text("Changed")
+    (tmp_path / "removed").unlink()
+    assert matching_files(tmp_path, files) == {"kept"}
+
+
+def test_another_folder_has_no_step(tmp_path: Path) -> None:
+    assert step_of(tmp_path / "checkpoint-12") == 12
+    with pytest.raises(ValueError, match="runs is no checkpoint"):
+        step_of(tmp_path / "runs")
