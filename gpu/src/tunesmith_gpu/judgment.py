@@ -117,11 +117,11 @@ def _newer_driver(cuda: str) -> str:
 def _device_problem(device: DeviceFacts, facts: GPUFacts, minimum: tuple[int, int]) -> Problem | None:
     gpu = f"GPU {device.index} ({device.name}, compute capability {_dotted(device.capability)})"
     if device.capability < minimum:
-        needs_bfloat16 = minimum == BFLOAT16_CAPABILITY
-        lack = "has no bfloat16, in which runs on GPUs compute" if needs_bfloat16 else "is too old"
-        advice = (
-            "use an Ampere GPU or a later one (A10, A100, L4, H100), or ask for no GPU to compute on the CPU"
-        )
+        if minimum >= BFLOAT16_CAPABILITY:
+            lack = "has no bfloat16, in which runs on GPUs compute"
+            advice = "use an Ampere GPU or a later one (A10, A100, L4, H100), or ask for no GPU to compute on the CPU"
+        else:
+            lack, advice = "is too old", "use a later one (A10, A100, L4, H100)"
         message = f"{gpu} {lack}; it needs {_dotted(minimum)} or higher: {advice}"
         return Problem(GPUReason.UNSUPPORTED_GPU, message)
     if not runs_on(device.capability, facts.architectures) or _NO_KERNEL in device.error:

@@ -22,7 +22,7 @@ class FakeEngine:
         drop: requests whose connection is aborted instead of an answer, from the next one on.
         salts: values of ``cache_salt``, one for each measurement of probes.
         ignored_measurements: the first so many measurements answer as if no adapter were active.
-        knows_token_ids: whether it answers ``logprob_token_ids``, as vLLM does since 0.20 or later.
+        knows_token_ids: whether it answers ``logprob_token_ids``, as vLLM 0.32 does and 0.19 does not.
         left: set when a client closed its connection in the middle of an answer.
         peers: address of the client's end of the connection of each request for an answer.
     """

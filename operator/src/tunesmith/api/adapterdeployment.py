@@ -16,7 +16,7 @@ from .common import (
     StatusModel,
     StrictModel,
 )
-from .pod_settings import GPU_RESOURCE, CacheVolume, EngineEnv, GPUResource, gpu_resource_rules
+from .pod_settings import GPU_RESOURCE, CacheVolume, EngineEnv, GPUResource, gpu_rules
 from .reasons import AdapterPhase
 from .rules import DIGEST_WITH_URI, Rule, exactly_one, keyed_by, matching
 from .sources import STORE_KEYS
@@ -119,14 +119,7 @@ class Proof(StrictModel):
 class Engine(StrictModel):
     """Configuration of the inference engine (vLLM) in each pod."""
 
-    rules = (
-        *gpu_resource_rules("gpus"),
-        Rule(
-            "self.gpus > 0 || self.gpuMemory == 'Auto'",
-            "gpuMemory has no effect without GPUs: with gpus: 0, leave it out.",
-            field=".gpuMemory",
-        ),
-    )
+    rules = gpu_rules("gpus")
 
     gpus: int = Field(
         1,

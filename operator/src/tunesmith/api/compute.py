@@ -7,7 +7,7 @@ from pydantic import Field
 from tunesmith_contract.run_config import Offload
 
 from .common import PodTemplate, Resources, StrictModel
-from .pod_settings import GPU_RESOURCE, CacheVolume, GPUResource, Network, TrainerEnv, gpu_resource_rules
+from .pod_settings import GPU_RESOURCE, CacheVolume, GPUResource, Network, TrainerEnv, gpu_rules
 from .rules import Rule, exactly_one, keyed_by
 from .values import ClassName, GPUMemory, Image, ItemName, LabelValue, ObjectName, Quantity
 
@@ -236,12 +236,7 @@ class Compute(StrictModel):
             "ZeRO2 keeps the weights on the GPU: write offload: Optimizer, or parallelism: ZeRO3.",
             field=".offload",
         ),
-        Rule(
-            "self.gpusPerNode > 0 || self.gpuMemory == 'Auto'",
-            "gpuMemory has no effect without GPUs: with gpusPerNode: 0, leave it out.",
-            field=".gpuMemory",
-        ),
-        *gpu_resource_rules("gpusPerNode"),
+        *gpu_rules("gpusPerNode"),
         Rule(
             "!has(self.network) || (self.nodes > 1 && self.gpusPerNode > 0)",
             "network connects the GPUs of several nodes: with nodes: 1 or gpusPerNode: 0, leave it out.",

@@ -18,7 +18,7 @@ from .common import (
     StatusModel,
     StrictModel,
 )
-from .pod_settings import GPU_RESOURCE, CacheVolume, GPUResource, TrainerEnv, gpu_resource_rules
+from .pod_settings import GPU_RESOURCE, CacheVolume, GPUResource, TrainerEnv, gpu_rules
 from .reasons import EvalRunPhase, Verdict
 from .rules import DIGEST_WITH_URI, Rule, exactly_one, keyed_by
 from .status import ArtifactRef, ContainerRequests, Cost, Failure
@@ -183,14 +183,7 @@ class Gate(StrictModel):
 class EvalCompute(StrictModel):
     """Compute resources of the evaluation pod."""
 
-    rules = (
-        Rule(
-            "self.gpus > 0 || self.gpuMemory == 'Auto'",
-            "gpuMemory has no effect without GPUs: with gpus: 0, leave it out.",
-            field=".gpuMemory",
-        ),
-        *gpu_resource_rules("gpus"),
-    )
+    rules = gpu_rules("gpus")
 
     gpus: int = Field(
         1,

@@ -160,9 +160,14 @@ GPUResource = Annotated[
 """Extended resource of a GPU, a MIG slice or a shared GPU."""
 
 
-def gpu_resource_rules(count: str) -> tuple[Rule, Rule]:
-    """Rules on ``gpuResource`` beside the member that holds the number of GPUs."""
+def gpu_rules(count: str) -> tuple[Rule, ...]:
+    """Rules on ``gpuMemory`` and ``gpuResource`` beside the member that holds the number of GPUs."""
     return (
+        Rule(
+            f"self.{count} > 0 || self.gpuMemory == 'Auto'",
+            f"gpuMemory has no effect without GPUs: with {count}: 0, leave it out.",
+            field=".gpuMemory",
+        ),
         Rule(
             f"self.{count} > 0 || self.gpuResource == '{GPU_RESOURCE}'",
             f"gpuResource has no effect without GPUs: with {count}: 0, leave it out.",
