@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-SOURCES := contract/src storage/src gpu/src operator/src serving-image/src serving-image/engine/src data/src trainer-image/src e2e/checks/src e2e/cluster/src e2e/images/src e2e/demo/src docs/generate/src tests/support e2e/tests/support
+SOURCES := contract/src storage/src gpu/src operator/src serving-image/src serving-image/engine/src data/src evaluation/src trainer-image/src e2e/checks/src e2e/cluster/src e2e/images/src e2e/demo/src docs/generate/src tests/support e2e/tests/support
 empty :=
 space := $(empty) $(empty)
 export PYTHONPATH := $(subst $(space),:,$(addprefix $(CURDIR)/,$(SOURCES)))
@@ -15,10 +15,11 @@ dev = $$(python3 -m tunesmith_images venv dev)/bin
 trainer = $$(python3 -m tunesmith_images venv trainer)/bin
 # Tests that need no process but their own; those with a stage of their own; and all others, so that none is left out.
 pure := tests/contract tests/api tests/decide tests/manifests tests/checks
-staged := $(addprefix tests/,data trainer engine_start storage harness control_plane image)
+staged := $(addprefix tests/,data evaluation trainer engine_start storage harness control_plane image)
 unit := $(filter-out $(pure) $(staged) tests/support, $(patsubst %/,%,$(wildcard tests/*/)))
 # What mypy checks in the environment of the trainer: that of development lacks torch.
-torch := data/src gpu/src serving-image/engine/src trainer-image/src tests/data tests/engine_start tests/trainer \
+torch := data/src evaluation/src gpu/src serving-image/engine/src trainer-image/src tests/data tests/evaluation \
+	tests/engine_start tests/trainer \
 	$(addprefix tests/support/,argilla_server browser.py models rows stages training_memory)
 # The cache lies in the environment, so that all checkouts share it; its database serves one process at a time.
 mypy = environment=$$(python3 -m tunesmith_images venv $(1)) && \
@@ -38,14 +39,14 @@ demo: bootstrap ## Bring a cluster up, train, evaluate and serve the quickstart 
 demo-down: bootstrap ## Remove all that `make demo` made (build caches stay; `make clean-cache` removes them)
 	@$(dev)/python -m tunesmith_demo down
 
-.PHONY: test test-long test-unit test-storage test-data test-trainer test-control-plane test-engine test-image test-e2e coverage-check coverage-raise
+.PHONY: test test-long test-unit test-storage test-data test-evaluation test-trainer test-control-plane test-engine test-image test-e2e coverage-check coverage-raise
 test: bootstrap ## Everything: install what is needed, checks, all tests side by side; prints times and coverage
 	@python3 -m tunesmith_checks
 
 test-long: ## The long form of property tests, fuzzing and simulations, seeded anew each time (hours)
 	@$(dev)/pytest -q $(long) $(pure) --junitxml=$(RESULTS)/pure-long.xml
 	@$(dev)/pytest -q $(long) $(unit) --junitxml=$(RESULTS)/unit-long.xml
-	@$(trainer)/pytest -q $(long) tests/data tests/trainer --junitxml=$(RESULTS)/trainer-long.xml
+	@$(trainer)/pytest -q $(long) tests/data tests/evaluation tests/trainer --junitxml=$(RESULTS)/trainer-long.xml
 	@TUNESMITH_ENGINE_PYTHON=$$(python3 -m tunesmith_images venv engine)/bin/python \
 		$(dev)/pytest -q --long --timeout=0 -m "engine and long" tests/agent --junitxml=$(RESULTS)/engine-long.xml
 	@$(dev)/pytest -q --long --timeout=0 -m long tests/image --junitxml=$(RESULTS)/image-long.xml
@@ -61,7 +62,10 @@ test-storage: ## Buckets and registries: a real S3 server, OCI registry and GCS 
 test-data: ## Data preparation: reading, cleaning, quality, labels, generation, the command
 	@OMP_NUM_THREADS=1 $(trainer)/pytest -q tests/data --junitxml=$(RESULTS)/data.xml
 
-test-trainer: ## Trainer: training, checkpoints, evaluation, on tiny models
+test-evaluation: ## Evaluation: items, metrics, statistics, answers of tiny models, reports, the command
+	@OMP_NUM_THREADS=1 $(trainer)/pytest -q tests/evaluation --junitxml=$(RESULTS)/evaluation.xml
+
+test-trainer: ## Trainer: training and checkpoints, on tiny models
 	@OMP_NUM_THREADS=1 $(trainer)/pytest -q tests/trainer tests/engine_start --junitxml=$(RESULTS)/trainer.xml
 
 test-control-plane: ## Operator, CRDs and cluster tools against a real API server, controller-manager and kwok

@@ -22,7 +22,7 @@ from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_data.prepare import prepare
-from tunesmith_trainer.evaluate.stage import evaluate
+from tunesmith_evaluation.stage.evaluate import evaluate
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.stage import train
 

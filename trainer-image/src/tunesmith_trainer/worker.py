@@ -130,7 +130,7 @@ def _dispatch(
 
             return train(config, storage, workspace, preemption)
         case EvaluateConfig():
-            from tunesmith_trainer.evaluate.stage import evaluate
+            from tunesmith_evaluation.stage.evaluate import evaluate
 
             return evaluate(config, storage, workspace, InterruptibleProgress(preemption))
 

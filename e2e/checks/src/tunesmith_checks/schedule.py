@@ -42,6 +42,7 @@ STAGES = (
     Stage("test-trainer", 0.8, 5, after=("setup-trainer", "setup-cluster"), niceness=5),
     Stage("test-engine", 0.5, 5, after=("setup-trainer",), niceness=2),
     Stage("test-data", 0.9, 3, after=("setup-trainer", "setup-cluster"), niceness=5),
+    Stage("test-evaluation", 0.9, 3, after=("setup-trainer", "setup-cluster"), niceness=5),
     Stage("test-image", 1.1, 6, after=("images-cpu",), niceness=2),
 )
 

@@ -43,6 +43,7 @@ class Image:
 _CONTRACT = ("contract/pyproject.toml", "contract/src")
 _STORAGE = ("storage/pyproject.toml", "storage/src")
 _DATA = ("data/pyproject.toml", "data/src")
+_EVALUATION = ("evaluation/pyproject.toml", "evaluation/src")
 _GPU = ("gpu/pyproject.toml", "gpu/src")
 
 _ENGINE_PINS = "serving-image/requirements-engine.txt"
@@ -52,7 +53,15 @@ _TORCH_PINS = "images/torch/requirements.txt"
 _TORCH_CUDA_12_PINS = "images/torch/requirements-cuda12.txt"
 _TRAINER_PINS = "trainer-image/requirements.txt"
 _TRAINER_CUDA_12_PINS = "trainer-image/requirements-cuda12.txt"
-_TRAINER_SOURCES = ("trainer-image/pyproject.toml", "trainer-image/src", *_CONTRACT, *_STORAGE, *_DATA, *_GPU)
+_TRAINER_SOURCES = (
+    "trainer-image/pyproject.toml",
+    "trainer-image/src",
+    *_CONTRACT,
+    *_STORAGE,
+    *_DATA,
+    *_EVALUATION,
+    *_GPU,
+)
 _SERVING_SOURCES = (
     "serving-image/requirements.txt",
     "serving-image/engine.sh",

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy import optimize
 
 from tunesmith_contract.run_config import Metric
-from tunesmith_trainer.evaluate.metrics import accepts, exact_match, json_fields, score
-from tunesmith_trainer.evaluate.statistics import (
+from tunesmith_evaluation.metrics.text_metrics import accepts, exact_match, json_fields, score
+from tunesmith_evaluation.statistics.intervals import (
     difference_interval,
     difference_p_value,
     mcnemar,

@@ -13,8 +13,7 @@ from tunesmith_data.rows.reading import raise_findings, read_source
 from tunesmith_data.rows.schema.formats import EVALUATION, Row, is_conversational
 from tunesmith_data.rows.schema.row_checks import row_digest
 from tunesmith_data.rows.table.split import content_order
-
-from .metrics import accepts
+from tunesmith_evaluation.metrics.text_metrics import accepts
 
 
 @dataclass(frozen=True, slots=True)

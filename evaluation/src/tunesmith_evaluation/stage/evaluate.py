@@ -16,15 +16,22 @@ from tunesmith_data.models.rendering import Renderer
 from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.pod.workspace import Workspace
+from tunesmith_evaluation.items.items import (
+    EvaluationItem,
+    build_prompt,
+    choose_examples,
+    items_digest,
+    limit_items,
+    read_items,
+)
+from tunesmith_evaluation.metrics.text_metrics import BINARY_METRICS, score
+from tunesmith_evaluation.models.model_processes import ModelProcesses
+from tunesmith_evaluation.models.placement import choose_placements, gpu_sizes, measure_model
+from tunesmith_evaluation.models.side_models import SideModels
+from tunesmith_evaluation.models.sides import VerifiedSides, padded_tokenizer, verify_sides
+from tunesmith_evaluation.statistics.intervals import difference_interval, difference_p_value, mean_interval
 
 from .answers import AnswerStore
-from .items import EvaluationItem, build_prompt, choose_examples, items_digest, limit_items, read_items
-from .metrics import BINARY_METRICS, score
-from .model_processes import ModelProcesses
-from .models import SideModels
-from .placement import choose_placements, gpu_sizes, measure_model
-from .sides import VerifiedSides, padded_tokenizer, verify_sides
-from .statistics import difference_interval, difference_p_value, mean_interval
 
 ITEMS_FILE = "items.jsonl"
 

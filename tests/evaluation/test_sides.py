@@ -10,7 +10,7 @@ from tunesmith_contract.artifact import ArtifactKind
 from tunesmith_contract.run_config import AdapterSource
 from tunesmith_data.failures import UserError
 from tunesmith_data.pod.storage import Storage
-from tunesmith_trainer.evaluate import sides
+from tunesmith_evaluation.models import sides
 
 SOURCE = AdapterSource(uri="pvc://out/adapter", digest="sha256:" + "0" * 64)
 

@@ -22,12 +22,13 @@ from tunesmith_contract.shared_rules.answer_memory import (
 from tunesmith_contract.shared_rules.gpus import usable_memory
 from tunesmith_data.failures import InfrastructureError, StageError
 from tunesmith_data.models.torch_shape import build_skeleton, count_parameters, describe_shape
-from tunesmith_trainer.evaluate import models as models_module
-from tunesmith_trainer.evaluate import placement, stage
-from tunesmith_trainer.evaluate.model_processes import ModelProcesses, share
-from tunesmith_trainer.evaluate.models import SideModels, add_adapters, load_model
-from tunesmith_trainer.evaluate.placement import Placement, choose_placements, measure_model
-from tunesmith_trainer.evaluate.sides import VerifiedSides
+from tunesmith_evaluation.models import placement
+from tunesmith_evaluation.models import side_models as models_module
+from tunesmith_evaluation.models.model_processes import ModelProcesses, share
+from tunesmith_evaluation.models.placement import Placement, choose_placements, measure_model
+from tunesmith_evaluation.models.side_models import SideModels, add_adapters, load_model
+from tunesmith_evaluation.models.sides import VerifiedSides
+from tunesmith_evaluation.stage import evaluate as stage
 
 #: About Llama 3.1 8B and 70B.
 SMALL = AnswerMemory(15 * GIB, 1 * GIB, 131_072, 250_000, 1_300_000)

@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.shared_rules.answer_memory import MAX_ROWS, AnswerMemory
 from tunesmith_data.failures import StageError
-from tunesmith_trainer.evaluate import batch_limit
-from tunesmith_trainer.evaluate.batch_limit import BatchLimit, measure_limit
-from tunesmith_trainer.evaluate.generation import Generator
-from tunesmith_trainer.evaluate.placement import Placement
+from tunesmith_evaluation.models import batch_limit
+from tunesmith_evaluation.models.batch_limit import BatchLimit, measure_limit
+from tunesmith_evaluation.models.generation import Generator
+from tunesmith_evaluation.models.placement import Placement
 
 NEW_TOKENS = 6
 TEXTS = [f"sort {number} {number * 7}" + " and more" * (number % 5) for number in range(12)]

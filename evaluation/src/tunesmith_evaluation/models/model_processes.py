@@ -16,8 +16,8 @@ from tunesmith_contract.shared_rules.answer_memory import MAX_ROWS, AnswerMemory
 from tunesmith_data.failures import InfrastructureError, StageError, describe
 
 from .generation import longest_first
-from .models import SideModels
 from .placement import Placement
+from .side_models import SideModels
 from .sides import VerifiedSides
 
 

@@ -14,9 +14,9 @@ from tunesmith_contract.report import TERMINATION_MESSAGE_BYTES
 from tunesmith_contract.run_config import Metric, Side, Suite
 from tunesmith_data.failures import DataError, UserError
 from tunesmith_data.models.rendering import Renderer
-from tunesmith_trainer.evaluate.answers import AnswerStore
-from tunesmith_trainer.evaluate.generation import Generator, longest_first, shared_length
-from tunesmith_trainer.evaluate.items import build_prompt, choose_examples, limit_items, read_items
+from tunesmith_evaluation.items.items import build_prompt, choose_examples, limit_items, read_items
+from tunesmith_evaluation.models.generation import Generator, longest_first, shared_length
+from tunesmith_evaluation.stage.answers import AnswerStore
 
 METRICS = ["ExactMatch", "JSONFields"]
 

@@ -1,0 +1,1 @@
+"""Evaluation of models: items, answers of all sides, metrics, paired comparison and reports."""

@@ -1,0 +1,1 @@
+"""Evaluation items, few-shot examples, and prompts."""

@@ -1,0 +1,1 @@
+"""Evaluate stage: suites in, answers of all sides, committed report out."""

@@ -1,0 +1,3 @@
+"""Fixtures of the tests of evaluation."""
+
+from stages.fixtures import *  # noqa: F403

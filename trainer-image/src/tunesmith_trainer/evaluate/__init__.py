@@ -1,1 +1,0 @@
-"""Evaluate stage: answers of all sides to the same items, metrics, and paired comparison."""
