@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from tunesmith_contract.agent import DesiredState
 from tunesmith_contract.artifact import Manifest
-from tunesmith_contract.evaluation import MAX_METRICS, MAX_REFERENCES, MAX_SUITES, Metric
+from tunesmith_contract.evaluation import MAX_GATES, MAX_REFERENCES, MAX_RESULTS, MAX_SUITES
 from tunesmith_contract.exit_codes import RETRYABLE, ExitCode, FailureCategory, category_of, exit_code_of
 from tunesmith_contract.layout import artifact_uri, checkpoint_name, checkpoint_step
 from tunesmith_contract.report import (
@@ -23,6 +23,8 @@ from tunesmith_contract.report import (
     DatasetReport,
     EvaluationReport,
     Failure,
+    GateEvidence,
+    GateProblem,
     GenerationReport,
     Interval,
     IssueCount,
@@ -32,6 +34,8 @@ from tunesmith_contract.report import (
     ModelShape,
     Outcome,
     RunReport,
+    SideUsage,
+    SuiteCounts,
     TokenStatistics,
     TrainingReport,
     parse_report,
@@ -227,18 +231,25 @@ def _largest_evaluation() -> EvaluationReport:
     interval = Interval(value=LONG, low=LONG, high=LONG)
     result = MetricResult(
         suite="s" * 32,
-        metric=Metric.EXACT_MATCH,
+        metric="m" * 40,
         items=BIG,
         scores=(interval,) * (2 + MAX_REFERENCES),
         delta=interval,
         p_value=1.2345678901234567e-100,
     )
+    evidence = GateEvidence(BIG, LONG, 1.234567e-100, 1.234567e-100, BIG, GateProblem.TOO_MANY_BROKEN)
     return EvaluationReport(
         sides=("s" * 32,) * (2 + MAX_REFERENCES),
-        results=(result,) * (MAX_SUITES * MAX_METRICS),
+        results=(result,) * MAX_RESULTS,
+        gates=(evidence,) * MAX_GATES,
+        suites=(SuiteCounts(BIG, BIG, BIG, BIG, BIG),) * MAX_SUITES,
+        usage=(SideUsage("r" * 80, BIG, BIG, LONG),) * (2 + MAX_REFERENCES),
         policy_digest=DIGEST,
         base_model_revision="r" * 80,
+        amount="9" * 24,
+        currency="EUR",
         details=_artifact(),
+        report=_artifact(),
     )
 
 

@@ -425,10 +425,15 @@ def _shorten_failure(failure: Failure) -> Failure:
 
 
 def _shorter_evaluation(evaluation: EvaluationReport) -> EvaluationReport | None:
-    """Report without the references' scores, then without the last result; None if it can't be shortened further."""
+    """Report without the references' scores, then usage, then the last results; None if nothing can be left out.
+
+    Gates keep their evidence: the verdict needs no more. ``report.json`` holds everything.
+    """
     without_references = tuple(result._replace(scores=result.scores[:2]) for result in evaluation.results)
     if without_references != evaluation.results:
         return evaluation.model_copy(update={"results": without_references})
+    if evaluation.usage:
+        return evaluation.model_copy(update={"usage": ()})
     return evaluation.model_copy(update={"results": evaluation.results[:-1]}) if evaluation.results else None
 
 

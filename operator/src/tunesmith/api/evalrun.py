@@ -357,7 +357,7 @@ class GateStatus(StatusModel):
         description="The one-sided p-value of the hypothesis that the difference is not below the threshold."
     )
     p_fail_corrected: Measured = Field(
-        description="pFail, corrected for the number of blocking gates (Holm)."
+        description="The value of pFail, corrected for the number of blocking gates (Holm)."
     )
     more_items: int | None = Field(
         None,

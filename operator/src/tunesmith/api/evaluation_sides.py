@@ -39,10 +39,11 @@ class Prompting(StrictModel):
         description="A column of the items, such as passages, whose text (or list of texts) stands before the "
         "question: retrieved passages. Compare a model that gets them with one that does not.",
     )
-    template_arguments: Annotated[
-        dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=16), _TEMPLATE_ARGUMENT
-    ] = Field(
-        {},
+    template_arguments: (
+        Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=16), _TEMPLATE_ARGUMENT]
+        | None
+    ) = Field(
+        None,
         description='Arguments of the chat template, with values in JSON, such as enable_thinking: "false". They are '
         "part of the policy.",
     )
@@ -136,7 +137,7 @@ class ComparedModel(Prompting):
         DIGEST_WITH_URI,
         Rule(
             "!has(self.answers) || (!has(self.systemPrompt) && self.fewShot == 0 && !has(self.contextColumn) && "
-            "self.templateArguments.size() == 0)",
+            "!has(self.templateArguments))",
             "Stored answers were prompted when they were generated: leave out systemPrompt, fewShot, contextColumn and "
             "templateArguments.",
         ),
