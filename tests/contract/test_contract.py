@@ -20,6 +20,7 @@ from tunesmith_contract.report import (
     MAX_LINEARS,
     TERMINATION_MESSAGE_BYTES,
     Artifact,
+    ComparedSide,
     DatasetReport,
     EvaluationReport,
     Failure,
@@ -237,19 +238,20 @@ def _largest_evaluation() -> EvaluationReport:
         delta=interval,
         p_value=1.2345678901234567e-100,
     )
-    evidence = GateEvidence(BIG, LONG, 1.234567e-100, 1.234567e-100, BIG, GateProblem.TOO_MANY_BROKEN)
+    evidence = GateEvidence(BIG, LONG, 1.234567e-100, 1.234567e-100, BIG, GateProblem.TOO_MANY_BROKEN, False)
     return EvaluationReport(
         sides=("s" * 32,) * (2 + MAX_REFERENCES),
         results=(result,) * MAX_RESULTS,
         gates=(evidence,) * MAX_GATES,
         suites=(SuiteCounts(BIG, BIG, BIG, BIG, BIG),) * MAX_SUITES,
         usage=(SideUsage("r" * 80, BIG, BIG, LONG),) * (2 + MAX_REFERENCES),
+        compared=(ComparedSide("d" * 80, "a" * 96, False),) * 2,
         policy_digest=DIGEST,
         base_model_revision="r" * 80,
         amount="9" * 24,
         currency="EUR",
         details=_artifact(),
-        report=_artifact(),
+        report_digest=DIGEST,
     )
 
 

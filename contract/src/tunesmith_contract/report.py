@@ -304,6 +304,7 @@ class GateEvidence(NamedTuple):
         p_fail: one-sided p-value of the hypothesis that the difference is at least the threshold.
         more_items: further items that would probably decide; None where no number would, or none is needed.
         problem: cause for which it can't pass.
+        is_blocking: False for an advisory gate.
     """
 
     items: Count
@@ -312,6 +313,21 @@ class GateEvidence(NamedTuple):
     p_fail: Annotated[Measured, Field(ge=0, le=1)]
     more_items: Count | None = None
     problem: GateProblem | None = None
+    is_blocking: bool = True
+
+
+class ComparedSide(NamedTuple):
+    """Identity of the candidate or the baseline, as the record keeps it; an array in JSON.
+
+    Attributes:
+        digest: digest of the artifact or of stored answers, or revision of the model; empty for an endpoint.
+        served_as: the alias whose version it was, as ``deployment/alias``; else empty.
+        is_bare: its answers came from the items alone: no prompt, examples, passages or template switches.
+    """
+
+    digest: Annotated[str, Field(max_length=80)] = ""
+    served_as: Annotated[str, Field(max_length=96)] = ""
+    is_bare: bool = True
 
 
 class SuiteCounts(NamedTuple):
@@ -352,8 +368,9 @@ class EvaluationReport(Report):
 
     Attributes:
         results: all metrics; where they do not fit, those without a gate are left out, and lie beside ``report``.
+        compared: candidate and baseline.
         amount: cost of endpoints and judges, by their prices.
-        report: ``report.json``; the pages for people lie beside it.
+        report_digest: digest of ``report.json``, which lies beside ``details``, as do the pages for people.
     """
 
     sides: tuple[Name, ...] = Field(min_length=2, max_length=2 + MAX_REFERENCES)
@@ -361,12 +378,14 @@ class EvaluationReport(Report):
     gates: tuple[GateEvidence, ...] = Field((), max_length=MAX_GATES)
     suites: tuple[SuiteCounts, ...] = Field((), max_length=MAX_SUITES)
     usage: tuple[SideUsage, ...] = Field((), max_length=2 + MAX_REFERENCES)
+    compared: tuple[ComparedSide, ...] = Field((), max_length=2)
+    confidence: float = Field(0.95, gt=0, lt=1)
     policy_digest: Digest
     base_model_revision: str = Field("", max_length=80)
     amount: str | None = Field(None, max_length=24)
     currency: str | None = Field(None, max_length=3)
     details: Artifact = Field(description="Every item with all answers.")
-    report: Artifact | None = None
+    report_digest: Digest | None = None
 
 
 class RunReport(Report):
