@@ -238,7 +238,7 @@ class Side(Document):
         model: URI of another model than the run's base model.
         endpoint: a model behind an endpoint.
         answers: answers of an earlier run.
-        served_as: the alias whose version this is, as ``deployment/alias``; the job's checkpoint; else empty.
+        served_as: the alias whose version this is, as ``deployment/alias``; else empty.
         system_prompt: replaces the items' own system message.
         few_shot: number of worked examples.
         context_column: column of the rows whose passages stand before the question.

@@ -289,7 +289,7 @@ class EvaluateConfig(Document):
         few_shot_from: URI of rows from which worked examples are drawn.
         trained_rows: rows that sides were trained on; items among them are left out.
         shards: number of pods that share the items.
-        policy: canonical part of the policy, as earlier releases wrote it.
+        policy: written by earlier releases; not read.
         gpus: GPUs of one pod.
     """
 

@@ -158,7 +158,6 @@ def test_the_contestants_are_pinned_when_it_begins() -> None:
     assert config.sides[0].system_prompt == "Be brief."
     assert (config.sides[1].few_shot, config.few_shot_from) == (5, "configmap://rows/train.jsonl")
     assert config.output == "pvc://artifacts/team"
-    assert '"gates"' in config.policy
 
 
 def test_of_several_files_the_first_gives_the_examples() -> None:

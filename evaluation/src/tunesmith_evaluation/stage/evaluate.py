@@ -1,15 +1,22 @@
 """Evaluate stage: suites in, answers of all sides, committed report out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.evaluation import Metric, Side, Suite
 from tunesmith_contract.layout import artifact_uri
-from tunesmith_contract.policy import policy_digest
-from tunesmith_contract.report import Artifact, EvaluationReport, MetricResult, Outcome, RunReport
+from tunesmith_contract.report import (
+    Artifact,
+    ComparedSide,
+    EvaluationReport,
+    MetricResult,
+    Outcome,
+    RunReport,
+)
 from tunesmith_contract.run_config import EvaluateConfig
 from tunesmith_data.failures import DataError
 from tunesmith_data.models.inspection import load_config
@@ -30,6 +37,7 @@ from tunesmith_evaluation.models.model_processes import ModelProcesses
 from tunesmith_evaluation.models.placement import choose_placements, gpu_sizes, measure_model
 from tunesmith_evaluation.models.side_models import SideModels
 from tunesmith_evaluation.models.sides import VerifiedSides, padded_tokenizer, verify_sides
+from tunesmith_evaluation.policy.record import ResolvedSide, ResolvedSuite, build_policy_record, policy_digest
 from tunesmith_evaluation.statistics.intervals import difference_interval, difference_p_value, mean_interval
 
 from .answers import AnswerStore
@@ -113,9 +121,32 @@ def evaluate(
         )
         for suite_items in suites
     ]
-    report = _build_report(config, workspace, sides.revision, all_answers)
+    tested = [item for suite_items in suites for item in suite_items.items]
+    examples = choose_examples(pool, tested, max(side.few_shot for side in config.sides), config.seed)
+    policy = build_policy_record(
+        config,
+        {suite_items.suite.name: _resolve(suite_items) for suite_items in suites},
+        _identify(config.sides[1], sides.revision),
+        sides.revision,
+        [example.digest for example in examples],
+    )
+    report = _build_report(config, workspace, sides.revision, all_answers, policy)
     workspace.commit(report)
     return report
+
+
+def _resolve(suite_items: SuiteItems) -> ResolvedSuite:
+    """Facts about a suite that decide."""
+    versions = {metric.key: "1" for metric in suite_items.suite.metrics}
+    return ResolvedSuite(items_digest(suite_items.items), versions)
+
+
+def _identify(side: Side, revision: str) -> ResolvedSide:
+    return ResolvedSide(side.adapter.digest if side.adapter else "", revision)
+
+
+def _compared(side: Side, revision: str) -> ComparedSide:
+    return ComparedSide(side.adapter.digest if side.adapter else revision, side.served_as, side.is_bare)
 
 
 def _read_suite(suite: Suite, storage: Storage) -> list[EvaluationItem]:
@@ -257,10 +288,12 @@ def _answers_key(revision: str, side: Side, suite: Suite, examples: Sequence[Eva
 
 
 def _build_report(
-    config: EvaluateConfig, workspace: Workspace, revision: str, all_answers: Sequence[SuiteAnswers]
+    config: EvaluateConfig,
+    workspace: Workspace,
+    revision: str,
+    all_answers: Sequence[SuiteAnswers],
+    policy: Mapping[str, Any],
 ) -> RunReport:
-    suites = [answers.questions for answers in all_answers]
-    data_digests = {questions.suite.name: items_digest(questions.items) for questions in suites}
     names = tuple(side.name for side in config.sides)
     evaluation = EvaluationReport(
         sides=names,
@@ -269,7 +302,9 @@ def _build_report(
             for answers in all_answers
             for metric in answers.questions.suite.metrics
         ),
-        policy_digest=policy_digest(config.policy, data_digests),
+        compared=tuple(_compared(side, revision) for side in config.sides[:2]),
+        confidence=config.confidence,
+        policy_digest=policy_digest(policy),
         base_model_revision=revision,
         details=_write_details(workspace, all_answers, names),
     )

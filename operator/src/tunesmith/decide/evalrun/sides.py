@@ -8,7 +8,6 @@ from tunesmith.api.reasons import EvalRunReason, FineTuneJobPhase
 from tunesmith.decide.finetunejob.generation import generated_rows
 from tunesmith.decide.finetunejob.referenced_jobs import NotReady, base_model_of
 from tunesmith_contract.artifact import ArtifactKind
-from tunesmith_contract.base import canonical_json
 from tunesmith_contract.evaluation import Decoding, MetricSettings, Side, Suite
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.layout import SecretRole
@@ -63,12 +62,6 @@ def resolve_secrets(run: EvalRun, job: FineTuneJob | None) -> dict[str, str]:
     return {str(role): reference.name for role, reference in written.items() if reference}
 
 
-def policy_of(run: EvalRun) -> str:
-    """Canonical JSON of the policy: suites, gates and confidence."""
-    spec = run.spec.to_dict()
-    return canonical_json({key: spec[key] for key in ("suites", "gates", "confidence")}).decode()
-
-
 def _reward_model_failure(job: FineTuneJob, artifact: JobArtifact) -> Failure | None:
     """Failure for a candidate that gives no answers: a reward model."""
     if artifact.kind not in {ArtifactKind.REWARD_ADAPTER, ArtifactKind.REWARD_MODEL}:
@@ -112,7 +105,6 @@ def _config(run: EvalRun, job: FineTuneJob | None, candidate: ArtifactSource) ->
         suites=_suites(run),
         few_shot_from=_few_shot_from(run, job) if any(side.few_shot for side in sides) else None,
         confidence=float(spec.confidence),
-        policy=policy_of(run),
         gpus=spec.compute.gpus,
         workspace=_workspace(job, candidate.uri),
         output=_output(candidate.uri),
