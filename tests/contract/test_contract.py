@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from tunesmith_contract.agent import DesiredState
 from tunesmith_contract.artifact import Manifest
+from tunesmith_contract.evaluation import MAX_METRICS, MAX_REFERENCES, MAX_SUITES, Metric
 from tunesmith_contract.exit_codes import RETRYABLE, ExitCode, FailureCategory, category_of, exit_code_of
 from tunesmith_contract.layout import artifact_uri, checkpoint_name, checkpoint_step
 from tunesmith_contract.report import (
@@ -35,15 +36,7 @@ from tunesmith_contract.report import (
     TrainingReport,
     parse_report,
 )
-from tunesmith_contract.run_config import (
-    MAX_METRICS,
-    MAX_REFERENCES,
-    MAX_SUITES,
-    GenerateConfig,
-    Metric,
-    PrepareConfig,
-    parse_run_config,
-)
+from tunesmith_contract.run_config import GenerateConfig, PrepareConfig, parse_run_config
 from tunesmith_contract.uris import (
     InvalidUri,
     Scheme,

@@ -10,8 +10,8 @@ from stages.stage_world import RowBuilders, World
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith_contract.base import sha256_digest
+from tunesmith_contract.evaluation import Metric, Side, Suite
 from tunesmith_contract.report import TERMINATION_MESSAGE_BYTES
-from tunesmith_contract.run_config import Metric, Side, Suite
 from tunesmith_data.failures import DataError, UserError
 from tunesmith_data.models.rendering import Renderer
 from tunesmith_evaluation.items.items import build_prompt, choose_examples, limit_items, read_items

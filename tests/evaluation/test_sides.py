@@ -7,12 +7,12 @@ from typing import Any, cast
 import pytest
 
 from tunesmith_contract.artifact import ArtifactKind
-from tunesmith_contract.run_config import AdapterSource
+from tunesmith_contract.sources import ArtifactSource
 from tunesmith_data.failures import UserError
 from tunesmith_data.pod.storage import Storage
 from tunesmith_evaluation.models import sides
 
-SOURCE = AdapterSource(uri="pvc://out/adapter", digest="sha256:" + "0" * 64)
+SOURCE = ArtifactSource(uri="pvc://out/adapter", digest="sha256:" + "0" * 64)
 
 
 @pytest.mark.parametrize(

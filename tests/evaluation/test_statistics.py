@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize
 
-from tunesmith_contract.run_config import Metric
+from tunesmith_contract.evaluation import Metric
 from tunesmith_evaluation.metrics.text_metrics import accepts, exact_match, json_fields, score
 from tunesmith_evaluation.statistics.intervals import (
     difference_interval,

@@ -19,9 +19,10 @@ from servers.storage_servers import BUCKET, Registry, run_registry, run_s3
 from trainer_image.image_matrix import BASE_MODEL, DPO_LOSS_RUNS, RUNS, Servers, TrainingRun, make_data_sets
 from trainer_image.image_pods import Ended, PodHost
 
+from tunesmith_contract.evaluation import Metric
 from tunesmith_contract.methods import Method, Reward
 from tunesmith_contract.report import RunReport
-from tunesmith_contract.run_config import AdapterType, Metric, OutputFormat
+from tunesmith_contract.run_config import AdapterType, OutputFormat
 from tunesmith_contract.uris import MOUNT_ROOT, Scheme
 from tunesmith_images import buildah
 from tunesmith_images.build import build_images

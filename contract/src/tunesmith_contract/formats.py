@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from .run_config import DataFormat
+from .sources import DataFormat
 
 #: Formats with an answer, for training and evaluation.
 ANSWERED = (DataFormat.CHAT, DataFormat.PROMPT_COMPLETION, DataFormat.SHAREGPT, DataFormat.ALPACA)

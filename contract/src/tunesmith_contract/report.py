@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, Field
 
 from .base import Digest, Report
+from .evaluation import MAX_GATES, MAX_REFERENCES, MAX_RESULTS, MAX_SUITES
 from .exit_codes import FailureCategory
 from .methods import Name
-from .run_config import MAX_METRICS, MAX_REFERENCES, MAX_SUITES, Metric, OutputFormat
+from .run_config import OutputFormat
 from .stages import Stage
 
 #: kubelet keeps no more of a container's termination message.
@@ -265,29 +266,107 @@ class Interval(NamedTuple):
     high: Measured
 
 
-class MetricResult(Report):
-    """One metric of one suite.
+class MetricResult(NamedTuple):
+    """One metric of one suite; an array in JSON.
 
-    ``scores`` are in the order of the report's ``sides``. ``delta`` is candidate minus baseline over the same items,
-    with a paired interval; ``p_value`` is two-sided for no difference.
+    Attributes:
+        metric: its key.
+        items: items with a score of both candidate and baseline.
+        scores: means with intervals, in the order of the report's sides; those of references may be left out.
+        delta: candidate minus baseline over the same items, with a paired interval.
+        p_value: two-sided, of no difference.
     """
 
     suite: Name
-    metric: Metric
+    metric: Annotated[str, Field(max_length=40)]
     items: Count
-    scores: tuple[Interval, ...] = Field(min_length=2, max_length=2 + MAX_REFERENCES)
+    scores: Annotated[tuple[Interval, ...], Field(min_length=2, max_length=2 + MAX_REFERENCES)]
     delta: Interval
-    p_value: Measured = Field(ge=0, le=1)
+    p_value: Annotated[Measured, Field(ge=0, le=1)]
+
+
+class GateProblem(StrEnum):
+    """Cause for which a gate can't pass, whatever the scores are."""
+
+    MISSING = "Missing"
+    SKIPPED = "Skipped"
+    TOO_FEW_ITEMS = "TooFewItems"
+    TOO_MANY_BROKEN = "TooManyBroken"
+
+
+class GateEvidence(NamedTuple):
+    """Evidence for one gate, in the order of the configuration; an array in JSON.
+
+    Attributes:
+        items: items with a score of both sides.
+        threshold: difference that the gate asks for, after a relative margin was resolved.
+        p_pass: one-sided p-value of the hypothesis that the difference is at most the threshold.
+        p_fail: one-sided p-value of the hypothesis that the difference is at least the threshold.
+        more_items: further items that would probably decide; None where no number would, or none is needed.
+        problem: cause for which it can't pass.
+    """
+
+    items: Count
+    threshold: Measured
+    p_pass: Annotated[Measured, Field(ge=0, le=1)]
+    p_fail: Annotated[Measured, Field(ge=0, le=1)]
+    more_items: Count | None = None
+    problem: GateProblem | None = None
+
+
+class SuiteCounts(NamedTuple):
+    """Items of one suite, in the order of the configuration; an array in JSON.
+
+    Attributes:
+        items: items of the data, after sampling.
+        leaked: items left out because a side was trained on them.
+        broken: items without an answer of some side: too long, refused by the template, or never answered.
+        truncated: answers of all sides that were cut off.
+        incomplete: answers of all sides whose thinking never ended.
+    """
+
+    items: Count
+    leaked: Count = 0
+    broken: Count = 0
+    truncated: Count = 0
+    incomplete: Count = 0
+
+
+class SideUsage(NamedTuple):
+    """Revision and consumption of one side, in the order of the report's sides; an array in JSON.
+
+    Attributes:
+        revision: digest of the artifact, or revision of the model; empty for an endpoint.
+        prompt_tokens, completion_tokens: of all its answers.
+        latency: median seconds of an answer.
+    """
+
+    revision: Annotated[str, Field(max_length=80)] = ""
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
+    latency: Measured | None = None
 
 
 class EvaluationReport(Report):
-    """Report on an evaluation; the verdict is the operator's."""
+    """Report on an evaluation; the verdict is the operator's.
+
+    Attributes:
+        results: all metrics; where they do not fit, those without a gate are left out, and lie beside ``report``.
+        amount: cost of endpoints and judges, by their prices.
+        report: ``report.json``; the pages for people lie beside it.
+    """
 
     sides: tuple[Name, ...] = Field(min_length=2, max_length=2 + MAX_REFERENCES)
-    results: tuple[MetricResult, ...] = Field(max_length=MAX_SUITES * MAX_METRICS)
+    results: tuple[MetricResult, ...] = Field(max_length=MAX_RESULTS)
+    gates: tuple[GateEvidence, ...] = Field((), max_length=MAX_GATES)
+    suites: tuple[SuiteCounts, ...] = Field((), max_length=MAX_SUITES)
+    usage: tuple[SideUsage, ...] = Field((), max_length=2 + MAX_REFERENCES)
     policy_digest: Digest
-    base_model_revision: str = Field(max_length=80)
+    base_model_revision: str = Field("", max_length=80)
+    amount: str | None = Field(None, max_length=24)
+    currency: str | None = Field(None, max_length=3)
     details: Artifact = Field(description="Every item with all answers.")
+    report: Artifact | None = None
 
 
 class RunReport(Report):
@@ -330,6 +409,8 @@ def _fit(report: RunReport) -> RunReport:
     while len(report.to_json().encode()) > TERMINATION_MESSAGE_BYTES:
         if report.failure:
             report = report.model_copy(update={"failure": _shorten_failure(report.failure)})
+        elif report.evaluation and (shorter := _shorter_evaluation(report.evaluation)):
+            report = report.model_copy(update={"evaluation": shorter})
         elif report.dataset and (changes := _shorter_dataset(report.dataset)):
             report = report.model_copy(update={"dataset": report.dataset.model_copy(update=changes)})
         else:
@@ -341,6 +422,14 @@ def _shorten_failure(failure: Failure) -> Failure:
     if failure.log:
         return failure.model_copy(update={"log": failure.log[len(failure.log) // 4 + 1 :]})
     return failure.model_copy(update={"message": failure.message[: len(failure.message) * 3 // 4]})
+
+
+def _shorter_evaluation(evaluation: EvaluationReport) -> EvaluationReport | None:
+    """Report without the references' scores, then without the last result; None if it can't be shortened further."""
+    without_references = tuple(result._replace(scores=result.scores[:2]) for result in evaluation.results)
+    if without_references != evaluation.results:
+        return evaluation.model_copy(update={"results": without_references})
+    return evaluation.model_copy(update={"results": evaluation.results[:-1]}) if evaluation.results else None
 
 
 def _shorter_dataset(dataset: DatasetReport) -> dict[str, Any]:

@@ -10,35 +10,20 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from .base import Digest, Document
+from .evaluation import MAX_GATES, MAX_REFERENCES, MAX_SUITES, Engine, Gate, Side, Suite, TrainedRows
 from .generation import Generation
 from .labels import ArgillaSource
 from .methods import Fraction, Method, Name
+from .sources import ArtifactSource, DataFormat
 from .stages import Stage
 
 SCHEMA_VERSION: Literal[1] = 1
 
-MAX_SUITES = 4
-MAX_METRICS = 2
-MAX_REFERENCES = 2
 MAX_TRAIN_URIS = 64
 MAX_HELD_OUT = MAX_SUITES
 
 #: Jaccard similarity from which two rows are nearly the same, unless something else is asked for.
 NEAR_THRESHOLD = 0.8
-
-
-class DataFormat(StrEnum):
-    """Format of the rows of a data set."""
-
-    AUTO = "Auto"
-    CHAT = "Chat"
-    PROMPT_COMPLETION = "PromptCompletion"
-    PREFERENCE = "Preference"
-    UNPAIRED_PREFERENCE = "UnpairedPreference"
-    PROMPT = "Prompt"
-    TEXT = "Text"
-    SHAREGPT = "ShareGPT"
-    ALPACA = "Alpaca"
 
 
 class OnInvalidRow(StrEnum):
@@ -70,13 +55,6 @@ class Scheduler(StrEnum):
     LINEAR = "Linear"
     COSINE = "Cosine"
     CONSTANT = "Constant"
-
-
-class Metric(StrEnum):
-    """Metric that scores an answer from 0 to 1."""
-
-    EXACT_MATCH = "ExactMatch"
-    JSON_FIELDS = "JSONFields"
 
 
 class Owner(Document):
@@ -269,13 +247,6 @@ class PrepareConfig(Document):
         return self
 
 
-class AdapterSource(Document):
-    """An artifact by address and digest."""
-
-    uri: str
-    digest: Digest
-
-
 class TrainConfig(Document):
     """Configuration of the train stage: train on the prepared data and commit an artifact.
 
@@ -292,7 +263,7 @@ class TrainConfig(Document):
     generation: Digest | None = None
     method: Method
     adapter: Adapter | None = None
-    initial: AdapterSource | None = None
+    initial: ArtifactSource | None = None
     hyperparameters: Hyperparameters
     checkpoints: Checkpoints
     early_stopping: EarlyStopping | None = None
@@ -308,41 +279,33 @@ class TrainConfig(Document):
     output: str
 
 
-class Side(Document):
-    """One side of a comparison: the base model or an adapter on it, with its own prompt and number of examples."""
-
-    name: Name
-    adapter: AdapterSource | None = None
-    system_prompt: str | None = None
-    few_shot: int = Field(0, ge=0, le=32)
-
-
-class Suite(Document):
-    """Items that all sides answer; the last assistant turn of each row is the expected answer."""
-
-    name: Name
-    dataset: str
-    metrics: tuple[Metric, ...] = Field(min_length=1, max_length=MAX_METRICS)
-    limit: int | None = Field(None, ge=1)
-    max_new_tokens: int = Field(256, ge=1)
-
-
 class EvaluateConfig(Document):
     """Configuration of the evaluate stage: all sides answer the same items; candidate and baseline are compared.
 
-    ``sides[0]`` is the candidate and ``sides[1]`` the baseline; the rest are only reported.
-    ``policy`` is the canonical part of the EvalRun (suites, gates, confidence), taken into the policy's digest.
+    Attributes:
+        base_model: model of the sides that name none; None where each names its own.
+        sides: ``sides[0]`` is the candidate and ``sides[1]`` the baseline; the rest are only reported.
+        gates: conditions of the verdict.
+        few_shot_from: URI of rows from which worked examples are drawn.
+        trained_rows: rows that sides were trained on; items among them are left out.
+        shards: number of pods that share the items.
+        policy: canonical part of the policy, as earlier releases wrote it.
+        gpus: GPUs of one pod.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     stage: Literal[Stage.EVALUATE] = Stage.EVALUATE
     owner: Owner
-    base_model: str
+    base_model: str | None = None
     sides: tuple[Side, ...] = Field(min_length=2, max_length=2 + MAX_REFERENCES)
     suites: tuple[Suite, ...] = Field(min_length=1, max_length=MAX_SUITES)
+    gates: tuple[Gate, ...] = Field((), max_length=MAX_GATES)
     few_shot_from: str | None = None
+    trained_rows: tuple[TrainedRows, ...] = Field((), max_length=2 + MAX_REFERENCES)
     confidence: float = Field(0.95, gt=0, lt=1)
-    policy: str
+    engine: Engine = Engine.TRANSFORMERS
+    shards: int = Field(1, ge=1)
+    policy: str = ""
     gpus: int = Field(0, ge=0)
     seed: int = 42
     workspace: str | None = None

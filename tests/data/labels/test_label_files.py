@@ -16,7 +16,7 @@ from rows.filled_sheets import Person, fill, read_table
 
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.labels import LabelAggregate, LabelOutput
-from tunesmith_contract.run_config import DataFormat
+from tunesmith_contract.sources import DataFormat
 from tunesmith_data.__main__ import main as run_command
 from tunesmith_data.labels.aggregation import AggregationRules, OmissionReason, aggregate, majority_value
 from tunesmith_data.labels.pull import label_rows, read_sheets

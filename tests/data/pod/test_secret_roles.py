@@ -1,17 +1,9 @@
 """Secret roles of each URI of a run."""
 
+from tunesmith_contract.evaluation import Metric, Side, Suite
 from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.methods import Method, SFTMethod
-from tunesmith_contract.run_config import (
-    EvaluateConfig,
-    HeldOut,
-    Metric,
-    Owner,
-    PrepareConfig,
-    Side,
-    Suite,
-    ValidationSource,
-)
+from tunesmith_contract.run_config import EvaluateConfig, HeldOut, Owner, PrepareConfig, ValidationSource
 from tunesmith_data.pod.secret_roles import roles_of
 
 OWNER = Owner(kind="FineTuneJob", namespace="team", name="a", uid="u")

@@ -6,9 +6,10 @@ from statistics import NormalDist, fmean, stdev
 import pytest
 from long_form import cases
 
-from tunesmith.api.evalrun import Expect, Gate
+from tunesmith.api.evaluation_suites import Gate
 from tunesmith.api.reasons import Verdict
 from tunesmith.decide.evalrun.gates import judge_gate, judge_gates, worst
+from tunesmith_contract.evaluation import Expect
 from tunesmith_contract.report import Interval
 
 

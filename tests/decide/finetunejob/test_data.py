@@ -13,7 +13,6 @@ from tunesmith.decide.finetunejob.observed import RelatedObjects
 from tunesmith.decide.plan import Plan
 from tunesmith_contract.report import DatasetReport, IssueCount, RunReport
 from tunesmith_contract.run_config import (
-    DataFormat,
     Deduplicate,
     HeldOut,
     PersonalData,
@@ -21,6 +20,7 @@ from tunesmith_contract.run_config import (
     ValidationSource,
     parse_run_config,
 )
+from tunesmith_contract.sources import DataFormat
 
 PAGE = "pvc://artifacts/team/team/uid/data-report/report.html"
 ISSUES = (

@@ -14,13 +14,13 @@ from tunesmith.decide.finetunejob.run_config import resolve_run
 from tunesmith.manifests.run_snapshots import Inputs
 from tunesmith_contract.report import Failure, RunReport
 from tunesmith_contract.run_config import (
-    AdapterSource,
     Owner,
     PrepareConfig,
     TrainConfig,
     ValidationSource,
     parse_run_config,
 )
+from tunesmith_contract.sources import ArtifactSource
 
 ADAPTER = ReferencedArtifact("pvc://artifacts/sha256/aa", DIGEST, "hf://org/base@r1")
 WHOLE = ReferencedArtifact("pvc://artifacts/sha256/bb", DIGEST, "hf://org/base@r1", whole_model=True)
@@ -29,7 +29,7 @@ REWARDED = {"rewards": [{"name": "right", "exact": {}}], "generations": 4}
 
 
 def run_of(
-    job: FineTuneJob, report: RunReport | None = None, initial: AdapterSource | None = None
+    job: FineTuneJob, report: RunReport | None = None, initial: ArtifactSource | None = None
 ) -> TrainConfig | Failure:
     spec = job.spec
     config = PrepareConfig(
@@ -47,7 +47,7 @@ def run_of(
     return resolve_run(spec, inputs, report or success("prepare"), initial)
 
 
-def resolved(initial: AdapterSource | None = None, **spec: Any) -> TrainConfig:
+def resolved(initial: ArtifactSource | None = None, **spec: Any) -> TrainConfig:
     run = run_of(FineTuneJob.parse(fine_tune_job(**spec)), initial=initial)
     assert isinstance(run, TrainConfig)
     return run
@@ -171,7 +171,7 @@ def test_an_earlier_adapter_goes_on_upon_its_own_base() -> None:
     job = FineTuneJob.parse(load_good("finetunejob-rewards"))
     assert referred_jobs(job.spec) == ("earlier",)
     base, initial = resolve_base(job.spec, {"earlier": ADAPTER})
-    assert (base, initial) == ("hf://org/base@r1", AdapterSource(uri=ADAPTER.uri, digest=DIGEST))
+    assert (base, initial) == ("hf://org/base@r1", ArtifactSource(uri=ADAPTER.uri, digest=DIGEST))
     assert resolved(initial).initial == initial
 
 

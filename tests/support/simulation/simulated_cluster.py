@@ -9,6 +9,7 @@ from tunesmith.decide.conditions import timestamp
 from tunesmith.decide.plan import Action, Apply, Create, Delete, Patch, Plan, owned_by
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import API_VERSION
+from tunesmith_contract.evaluation import Metric
 from tunesmith_contract.report import (
     Artifact,
     DatasetReport,
@@ -23,7 +24,6 @@ from tunesmith_contract.report import (
     TokenStatistics,
     TrainingReport,
 )
-from tunesmith_contract.run_config import Metric
 
 Body = dict[str, Any]
 

@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from tunesmith_contract.methods import Method
 from tunesmith_contract.run_config import (
-    DataFormat,
     Deduplicate,
     HeldOut,
     OnInvalidRow,
@@ -18,6 +17,7 @@ from tunesmith_contract.run_config import (
     PrepareConfig,
     ValidationSource,
 )
+from tunesmith_contract.sources import DataFormat
 from tunesmith_data.failures import UserError
 
 from .estimate import EPOCHS, TrainingPlan, require_product

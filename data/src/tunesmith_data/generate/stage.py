@@ -11,7 +11,8 @@ from tunesmith_contract.generation import Generation, GenerationFilter, Judge
 from tunesmith_contract.layout import SecretRole, filter_role
 from tunesmith_contract.methods import ChatEndpoint
 from tunesmith_contract.report import RunReport
-from tunesmith_contract.run_config import DataFormat, GenerateConfig
+from tunesmith_contract.run_config import GenerateConfig
+from tunesmith_contract.sources import DataFormat
 from tunesmith_data.endpoints.journal import Journal
 from tunesmith_data.failures import DataError
 from tunesmith_data.pod.progress import ProgressReporter

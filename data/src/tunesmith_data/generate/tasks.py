@@ -13,7 +13,7 @@ from typing import Protocol, TypeGuard
 from tunesmith_contract.base import canonical_json
 from tunesmith_contract.formats import ANSWERED
 from tunesmith_contract.generation import Paraphrases, Preferences, SelfInstruct
-from tunesmith_contract.run_config import DataFormat
+from tunesmith_contract.sources import DataFormat
 from tunesmith_data.endpoints.chat import messages_of, with_answer
 from tunesmith_data.endpoints.journal import ChatAnswer
 from tunesmith_data.endpoints.journaled_chat import ChatRequest

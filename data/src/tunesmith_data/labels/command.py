@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tunesmith_contract.exit_codes import ExitCode, exit_code_of
 from tunesmith_contract.labels import LabelAggregate, LabelOutput
-from tunesmith_contract.run_config import DataFormat
+from tunesmith_contract.sources import DataFormat
 from tunesmith_data.failures import StageError, UserError
 from tunesmith_data.pod.storage import write_atomically
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith_contract.base import Digest, Document, canonical_json
-from tunesmith_contract.run_config import DataFormat
+from tunesmith_contract.sources import DataFormat
 from tunesmith_data.failures import DataError
 from tunesmith_data.rows.findings import Finding
 from tunesmith_data.rows.reading import raise_findings, read_source

@@ -19,7 +19,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from tunesmith_contract.base import Document
-from tunesmith_contract.run_config import DataFormat
+from tunesmith_contract.sources import DataFormat
 from tunesmith_data.rows.findings import Finding, quote
 
 A, B, TIE = "A", "B", "tie"

@@ -5,14 +5,14 @@ from pathlib import Path
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.base import sha256_digest
 from tunesmith_contract.layout import MANIFEST_FILE
-from tunesmith_contract.run_config import AdapterSource
+from tunesmith_contract.sources import ArtifactSource
 from tunesmith_data.failures import UserError
 
 from .storage import Storage, holds_files
 
 
 def verified_artifact(
-    source: AdapterSource, storage: Storage, *, read_files: bool = True
+    source: ArtifactSource, storage: Storage, *, read_files: bool = True
 ) -> tuple[Path, Manifest]:
     """Folder and manifest of an artifact, after checking its digest and files.
 

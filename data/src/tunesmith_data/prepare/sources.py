@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from tunesmith_contract.labels import ArgillaSource
 from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.methods import TeacherEndpoint
-from tunesmith_contract.run_config import DataFormat, HeldOut, PrepareConfig
+from tunesmith_contract.run_config import HeldOut, PrepareConfig
+from tunesmith_contract.sources import DataFormat
 from tunesmith_data.endpoints.journal import Journal
 from tunesmith_data.failures import DataError
 from tunesmith_data.pod.storage import Storage

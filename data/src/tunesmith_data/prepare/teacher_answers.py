@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.methods import Method, SFTMethod, TeacherEndpoint
-from tunesmith_contract.run_config import DataFormat
+from tunesmith_contract.sources import DataFormat
 from tunesmith_data.endpoints.chat import messages_of, read_answer, with_answer
 from tunesmith_data.endpoints.client import RequestRefused
 from tunesmith_data.endpoints.journal import ChatAnswer, Journal

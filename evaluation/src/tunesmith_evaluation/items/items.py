@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith_contract.base import canonical_json, sha256_digest
-from tunesmith_contract.run_config import DataFormat, Metric, Side, Suite
+from tunesmith_contract.evaluation import Metric, Side, Suite
+from tunesmith_contract.sources import DataFormat
 from tunesmith_data.failures import UserError
 from tunesmith_data.models.rendering import Message, Renderer
 from tunesmith_data.rows.findings import Finding

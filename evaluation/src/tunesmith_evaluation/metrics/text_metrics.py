@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tunesmith_contract.run_config import Metric
+from tunesmith_contract.evaluation import Metric
 
 #: Metrics whose scores are 0 or 1.
 BINARY_METRICS = frozenset({Metric.EXACT_MATCH})

@@ -7,7 +7,8 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from tunesmith_contract.artifact import ArtifactKind, Manifest
-from tunesmith_contract.run_config import AdapterSource, Side
+from tunesmith_contract.evaluation import Side
+from tunesmith_contract.sources import ArtifactSource
 from tunesmith_data.failures import UserError
 from tunesmith_data.models.inspection import model_revision
 from tunesmith_data.models.tokenizer import load_tokenizer
@@ -68,7 +69,7 @@ def padded_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _verified(source: AdapterSource, revision: str, storage: Storage) -> tuple[Path, Manifest]:
+def _verified(source: ArtifactSource, revision: str, storage: Storage) -> tuple[Path, Manifest]:
     """Folder and manifest of an artifact that can be evaluated on this base model.
 
     Raises:

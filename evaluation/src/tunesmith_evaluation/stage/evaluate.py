@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith_contract.base import canonical_json, sha256_digest
+from tunesmith_contract.evaluation import Metric, Side, Suite
 from tunesmith_contract.layout import artifact_uri
 from tunesmith_contract.policy import policy_digest
 from tunesmith_contract.report import Artifact, EvaluationReport, MetricResult, Outcome, RunReport
-from tunesmith_contract.run_config import EvaluateConfig, Metric, Side, Suite
+from tunesmith_contract.run_config import EvaluateConfig
 from tunesmith_data.failures import DataError
 from tunesmith_data.models.inspection import load_config
 from tunesmith_data.models.rendering import Renderer
@@ -85,7 +86,7 @@ class SideQuestions:
     @property
     def longest(self) -> int:
         """Tokens of the longest prompt and its answer."""
-        return max(map(len, self.prompts), default=0) + self.suite.max_new_tokens
+        return max(map(len, self.prompts), default=0) + self.suite.decoding.max_new_tokens
 
 
 def evaluate(
@@ -98,13 +99,11 @@ def evaluate(
         Preempted: the pod received SIGTERM; the answers so far are on disk.
     """
     suites = [
-        SuiteItems(
-            suite, limit_items(_read_dataset(suite.dataset, storage, suite.metrics), suite, config.seed)
-        )
+        SuiteItems(suite, limit_items(_read_suite(suite, storage), suite, config.seed))
         for suite in config.suites
     ]
     pool = _read_dataset(config.few_shot_from, storage) if config.few_shot_from is not None else []
-    sides = verify_sides(config.base_model, config.sides, storage)
+    sides = verify_sides(config.base_model or "", config.sides, storage)
     questions = _collect_questions(config, sides, suites, pool, workspace.answers)
     _answer_all(config, sides, questions, workspace, progress)
     by_name = {(group.side, group.suite.name): group.store.answers for group in questions}
@@ -117,6 +116,11 @@ def evaluate(
     report = _build_report(config, workspace, sides.revision, all_answers)
     workspace.commit(report)
     return report
+
+
+def _read_suite(suite: Suite, storage: Storage) -> list[EvaluationItem]:
+    assert suite.dataset is not None
+    return _read_dataset(suite.dataset, storage, [metric.type for metric in suite.metrics])
 
 
 def _read_dataset(uri: str, storage: Storage, metrics: Sequence[Metric] = ()) -> list[EvaluationItem]:
@@ -179,7 +183,7 @@ def _answer_all(
         return
     with _open_models(config.gpus, sides, questions) as models:
         for group in filter(lambda group: group.items, questions):
-            for batch in models.answer(group.side, group.prompts, group.suite.max_new_tokens):
+            for batch in models.answer(group.side, group.prompts, group.suite.decoding.max_new_tokens):
                 group.store.add({group.items[index].digest: text for index, text in batch.items()})
                 done += len(batch)
                 progress.update(done, total)
@@ -231,7 +235,7 @@ def _encode(
     prompt = build_prompt(item, side, examples, renderer)
     is_text = item.messages is None
     ids: list[int] = renderer.tokenizer(prompt, add_special_tokens=is_text)["input_ids"]
-    limit = context_length - suite.max_new_tokens
+    limit = context_length - suite.decoding.max_new_tokens
     if context_length and len(ids) > limit:
         message = (
             f"suite {suite.name}, line {item.line}: the prompt of side {side.name} has {len(ids):,} tokens, "
@@ -261,7 +265,7 @@ def _build_report(
     evaluation = EvaluationReport(
         sides=names,
         results=tuple(
-            _compare(answers, metric, names, config)
+            _compare(answers, metric.type, names, config)
             for answers in all_answers
             for metric in answers.questions.suite.metrics
         ),
@@ -279,7 +283,7 @@ def _compare(
     binary = metric in BINARY_METRICS
     return MetricResult(
         suite=answers.questions.suite.name,
-        metric=metric,
+        metric=str(metric),
         items=len(answers.questions.items),
         scores=tuple(mean_interval(values, config.confidence, binary=binary) for values in scores),
         delta=difference_interval(scores[0], scores[1], config.confidence, binary=binary),
@@ -309,7 +313,7 @@ def _describe_item(
     answers = {
         name: {
             "text": (text := suite_answers.answers[name][item.digest]),
-            "scores": {str(metric): score(metric, text, item.expected) for metric in suite.metrics},
+            "scores": {metric.key: score(metric.type, text, item.expected) for metric in suite.metrics},
         }
         for name in names
     }

@@ -21,7 +21,7 @@ from .reasons import AdapterPhase
 from .rules import DIGEST_WITH_URI, Rule, exactly_one, keyed_by, matching
 from .sources import STORE_KEYS
 from .status import ContainerRequests
-from .uris import ServedArtifactUri
+from .uris import ArtifactUri
 from .values import (
     Confidence,
     DigestString,
@@ -199,7 +199,7 @@ class ArtifactVolume(StrictModel):
     claim: ObjectName = Field(description="The name of the PersistentVolumeClaim.")
 
 
-class AdapterSource(StrictModel):
+class ArtifactSource(StrictModel):
     """The origin of an adapter: a FineTuneJob, or an artifact by uri and digest."""
 
     rules = (
@@ -214,7 +214,7 @@ class AdapterSource(StrictModel):
         None,
         description="The FineTuneJob whose artifact is served. The artifact is used once the job has succeeded.",
     )
-    uri: ServedArtifactUri | None = Field(
+    uri: ArtifactUri | None = Field(
         None, description="The location of the artifact, such as pvc://artifacts/sha256/…. Requires digest."
     )
     digest: DigestString | None = Field(
@@ -351,7 +351,7 @@ class Adapter(StrictModel):
         description="The alias of the adapter. Clients send it as the `model` of a request; it stays the same "
         "when a new version takes over."
     )
-    source: AdapterSource = Field(
+    source: ArtifactSource = Field(
         description="The origin of the adapter. A change to an artifact with another digest starts a rollout."
     )
     require_eval_run: EvalRunRequirement = Field(

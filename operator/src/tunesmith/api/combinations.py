@@ -4,8 +4,8 @@ Each rule reads a whole spec; rules about a single field are declared with the f
 """
 
 from tunesmith_contract.formats import LEARNED_FORMATS
-from tunesmith_contract.run_config import DataFormat
 from tunesmith_contract.shared_rules.defaults import KTO_NEEDS_ROWS
+from tunesmith_contract.sources import DataFormat
 
 from .evalrun import few_shot_needs_file
 from .generate import GENERATE_RULES

@@ -1,55 +1,40 @@
-"""EvalRun resource: comparison of a candidate adapter with a baseline."""
+"""EvalRun resource: comparison of a candidate with a baseline."""
 
-from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from tunesmith_contract.run_config import MAX_METRICS, MAX_REFERENCES, MAX_SUITES, Metric
+from tunesmith_contract.evaluation import (
+    MAX_GATES,
+    MAX_REFERENCES,
+    MAX_RESULTS,
+    MAX_SUITES,
+    Engine,
+    Expect,
+    Tier,
+)
 
 from .common import (
     BaseModelSource,
     Conditions,
-    DataSource,
-    FineTuneJobRef,
     PodTemplate,
     Resource,
     Resources,
+    SecretName,
     StatusModel,
     StrictModel,
 )
+from .evaluation_sides import Baseline, Candidate, ReferenceSide
+from .evaluation_suites import GATE_KEYS, Gate, JudgeSettings, Suite
 from .pod_settings import GPU_RESOURCE, CacheVolume, GPUResource, TrainerEnv, gpu_rules
 from .reasons import EvalRunPhase, Verdict
-from .rules import DIGEST_WITH_URI, Rule, exactly_one, keyed_by
+from .rules import Rule, keyed_by
+from .sources import STORE_KEYS
 from .status import ArtifactRef, ContainerRequests, Cost, Failure
-from .uris import ArtifactUri
-from .values import Confidence, DigestString, Fraction, GPUMemory, ItemName, Measured, Timestamp
+from .uris import ValidationDataUri
+from .values import Confidence, DecimalString, GPUMemory, Measured, Timestamp
 
 _CANDIDATE_SIDES = 2
-
-
-class Expect(StrEnum):
-    """Expectation of a gate."""
-
-    BETTER = "Better"
-    NOT_WORSE = "NotWorse"
-
-
-class Prompting(StrictModel):
-    """Prompt settings of one evaluated model."""
-
-    system_prompt: Annotated[str, Field(max_length=8192)] | None = Field(
-        None,
-        description="The system message of every item. It replaces a system message that the item already has. If"
-        " unset, items are used unchanged.",
-    )
-    few_shot: int = Field(
-        0,
-        ge=0,
-        le=32,
-        description="The number of rows of fewShotFrom that are shown as worked examples before each item. The "
-        "same rows are used for every item; they are drawn with a fixed seed.",
-    )
 
 
 def few_shot_needs_file(data: str, field: str) -> str:
@@ -62,121 +47,6 @@ def few_shot_needs_file(data: str, field: str) -> str:
     return (
         f"fewShot draws examples from a single file, but {data} names a folder, a pattern or Argilla: "
         f"add {field}: {{uri: …}}."
-    )
-
-
-class BaseModelSide(StrictModel):
-    """The base model without an adapter. It has no fields: write {}."""
-
-
-class Candidate(Prompting):
-    """The adapter that is evaluated."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        exactly_one(
-            ("fine_tune_job_ref", "uri"),
-            "Set exactly one source of the candidate: fineTuneJobRef: {name: …}, or uri and digest.",
-        ),
-        DIGEST_WITH_URI,
-    )
-
-    fine_tune_job_ref: FineTuneJobRef | None = Field(
-        None,
-        description="The FineTuneJob whose artifact is evaluated. The run waits until the job has succeeded.",
-    )
-    uri: ArtifactUri | None = Field(
-        None, description="The location of the artifact, such as pvc://artifacts/sha256/…. Requires digest."
-    )
-    digest: DigestString | None = Field(None, description="The digest of the artifact at uri.")
-
-
-class Baseline(Prompting):
-    """The model that the candidate is compared with."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        exactly_one(
-            ("base", "uri"),
-            "Set exactly one baseline: base: {} for the base model without an adapter, or uri and digest.",
-        ),
-        DIGEST_WITH_URI,
-    )
-
-    base: BaseModelSide | None = Field(None, description="The base model without an adapter: write base: {}.")
-    uri: ArtifactUri | None = Field(
-        None, description="The location of another adapter of the same base model. Requires digest."
-    )
-    digest: DigestString | None = Field(None, description="The digest of the artifact at uri.")
-
-
-class ReferenceSide(Baseline):
-    """An additional model that answers the same items. Its scores are reported, but no gate uses them."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        *Baseline.rules,
-        Rule(
-            "!(self.name in ['candidate', 'baseline'])",
-            "The names candidate and baseline are reserved: choose another name.",
-        ),
-    )
-
-    name: ItemName = Field(description="The name of the reference in status.sides, such as base.")
-
-
-class MetricSpec(StrictModel):
-    """A metric that scores answers."""
-
-    type: Metric = Field(
-        description="The metric. ExactMatch: 1 if the answer equals the expected answer, ignoring leading and "
-        "trailing white space, otherwise 0. JSONFields: the share of the fields of the expected JSON "
-        "object that the answer has with the same value."
-    )
-
-
-class Suite(StrictModel):
-    """A set of items with metrics, answered by all models of the comparison."""
-
-    name: ItemName = Field(description="The name of the suite, used by gates and results.")
-    dataset: DataSource = Field(
-        description="The items. The last assistant turn (or the completion) of each row is the expected answer. "
-        "The items must not be in the training data. The evaluation of a FineTuneJob ensures this: "
-        "rows of train that are also items are dropped and counted as leaked, and so are rows of "
-        "validation.uri, unless most of it would be dropped."
-    )
-    metrics: Annotated[tuple[MetricSpec, ...], Field(min_length=1, max_length=MAX_METRICS)] = Field(
-        description="The metrics that score the answers.", json_schema_extra=keyed_by("type")
-    )
-    limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
-        None,
-        description="The number of items to use, from the start of the dataset. If unset, all items are used.",
-    )
-    max_new_tokens: int = Field(
-        256,
-        ge=1,
-        le=8192,
-        description="The maximum length of an answer in tokens. Longer answers are cut off.",
-    )
-
-
-class Gate(StrictModel):
-    """A condition on the comparison that must hold for the verdict Pass."""
-
-    rules = (
-        Rule(
-            "self.expect != 'NotWorse' || !self.margin.matches(r'^[0.]+([eE].*)?$')",
-            "expect: NotWorse needs a margin above 0: write the largest acceptable loss, such as margin: "
-            '"0.02".',
-        ),
-    )
-
-    suite: ItemName = Field(description="The name of one of the suites.")
-    metric: Metric = Field(description="One of the metrics of that suite.")
-    expect: Expect = Field(
-        description="The expected result. Better: the candidate's lead over the baseline is greater than margin. "
-        "NotWorse: the candidate is behind by less than margin. The whole confidence interval must "
-        "satisfy this; if the margin lies within the interval, the verdict is Inconclusive."
-    )
-    margin: Fraction = Field(
-        "0", description='The relevant difference of the scores, between 0 and 1, such as "0.05".'
     )
 
 
@@ -215,24 +85,105 @@ class EvalCompute(StrictModel):
     )
 
 
+class Safety(StrictModel):
+    """The built-in suite on safety: refusal of harmful requests and help with harmless ones."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!self.disabled || has(self.reason)",
+            "Switching off the safety suite needs a reason for people: write reason: …. Ten examples can undo what a "
+            "model learned to refuse.",
+        ),
+    )
+
+    disabled: bool = Field(
+        False,
+        description="If true, the suite is left out. Even harmless training data can undo what a model learned to "
+        "refuse (arXiv:2310.03693), so it is a NotWorse gate of every run unless it is switched off.",
+    )
+    reason: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
+        None, description="The reason for which it is switched off. It is shown in status and in the report."
+    )
+    margin: Annotated[DecimalString, Field()] = Field(
+        "0.1", description='The largest acceptable loss of the score, such as "0.1".'
+    )
+    judge: JudgeSettings | None = Field(
+        None, description="A judge of refusals. If unset, refusals are recognized by their words."
+    )
+
+
+class ExampleRows(StrictModel):
+    """Rows from which worked examples are drawn."""
+
+    uri: ValidationDataUri = Field(
+        description="The location of the rows, in the forms of suites.dataset.uri."
+    )
+    secret_ref: SecretName | None = Field(None, description=STORE_KEYS)
+
+
+class AdviceSettings(StrictModel):
+    """Facts about the use of the model, for status.advice."""
+
+    bar: DecimalString | None = Field(
+        None, description='The score that is needed, such as "0.9". The gap to it is told in per cent.'
+    )
+    examples: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="The number of training examples at hand."
+    )
+    latency_budget_seconds: DecimalString | None = Field(
+        None, description='The time that an answer may take, such as "2".'
+    )
+    requests_per_month: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="The number of requests that are expected."
+    )
+    training_cost: DecimalString | None = Field(
+        None,
+        description='The cost of a training run, such as "40". With prices of both models, it is told after how '
+        "many requests training pays for itself.",
+    )
+
+
+_METRIC = "(has(m.name) ? m.name : m.type)"
+
 _GATES_NAME_SUITES = Rule(
-    "self.gates.all(g, self.suites.exists(s, s.name == g.suite))",
+    "self.gates.all(g, g.suite == 'safety' || self.suites.exists(s, s.name == g.suite))",
     "A gate names a suite that does not exist: write the name of one of the suites.",
     field=".gates",
 )
 _GATES_NAME_METRICS = Rule(
     "self.gates.all(g, !self.suites.exists(s, s.name == g.suite)"
-    " || self.suites.exists(s, s.name == g.suite && s.metrics.exists(m, m.type == g.metric)))",
+    f" || self.suites.exists(s, s.name == g.suite && s.metrics.exists(m, {_METRIC} == g.metric)))",
     "A gate names a metric that its suite does not measure: add it to the suite's metrics, or write one of "
     "them.",
     field=".gates",
+)
+_RESULTS = Rule(
+    f"self.suites.map(s, s.metrics.size()).sum() <= {MAX_RESULTS - 1}",
+    f"All suites together may have {MAX_RESULTS - 1} metrics: leave some out, or create several EvalRuns.",
+    field=".suites",
+)
+_ONE_BLOCKS = Rule(
+    "self.gates.exists(g, g.tier == 'Blocking')",
+    "At least one gate must decide the verdict: write tier: Blocking, or leave tier out.",
+    field=".gates",
+)
+_SAFETY_IS_RESERVED = Rule(
+    "self.suites.all(s, s.name != 'safety')",
+    "The name safety belongs to the built-in suite: choose another name.",
+    field=".suites",
 )
 
 
 class EvaluationTemplate(StrictModel):
     """Settings of an evaluation except its candidate, shared by FineTuneJob and EvalRun."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (_GATES_NAME_SUITES, _GATES_NAME_METRICS)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        _GATES_NAME_SUITES,
+        _GATES_NAME_METRICS,
+        _RESULTS,
+        _ONE_BLOCKS,
+        _SAFETY_IS_RESERVED,
+    )
 
     baseline: Baseline = Field(
         Baseline.model_validate({"base": {}}),
@@ -244,23 +195,43 @@ class EvaluationTemplate(StrictModel):
         "use them.",
         json_schema_extra=keyed_by("name"),
     )
-    suites: Annotated[tuple[Suite, ...], Field(min_length=1, max_length=MAX_SUITES)] = Field(
+    suites: Annotated[tuple[Suite, ...], Field(min_length=1, max_length=MAX_SUITES - 1)] = Field(
         description="The items to answer, with their metrics.", json_schema_extra=keyed_by("name")
     )
-    few_shot_from: DataSource | None = Field(
+    safety: Safety = Field(Safety(), description="The built-in suite on safety, with its gate.")
+    few_shot_from: ExampleRows | None = Field(
         None,
-        description="The rows from which worked examples are drawn. If unset, the training data of the "
-        "candidate's FineTuneJob is used; if that has several files, the first one.",
+        description="The rows from which worked examples are drawn. If unset, the prepared training rows of the "
+        "candidate's FineTuneJob are used, from which items of all suites have been removed.",
     )
-    gates: Annotated[tuple[Gate, ...], Field(min_length=1, max_length=2 * MAX_SUITES * MAX_METRICS)] = Field(
-        description="The conditions for the verdict. Pass: all gates hold. Fail: at least one gate is violated. "
-        "Inconclusive: otherwise.",
-        json_schema_extra=keyed_by("suite", "metric", "expect"),
+    gates: Annotated[tuple[Gate, ...], Field(min_length=1, max_length=MAX_GATES - 1)] = Field(
+        description="The conditions for the verdict. Pass: all blocking gates hold. Fail: at least one is violated, "
+        "after correction for their number (Holm). Inconclusive: otherwise.",
+        json_schema_extra=GATE_KEYS,
     )
     confidence: Confidence = Field(
         "0.95",
         description='The confidence level of the intervals, such as "0.95". A higher level needs more items to '
         "reach a verdict.",
+    )
+    seed: int = Field(
+        42,
+        ge=0,
+        le=2_147_483_647,
+        description="The seed of sampled items, worked examples and sampled answers.",
+    )
+    engine: Engine = Field(
+        Engine.TRANSFORMERS,
+        description="The program that answers for models whose weights the pod reads. VLLM: the serving engine, with "
+        "all adapters of a base model at once.",
+    )
+    parallelism: int = Field(
+        1, ge=1, le=64, description="The number of pods that share the items, each with compute's resources."
+    )
+    advice: AdviceSettings | None = Field(
+        None,
+        description="Facts about the use of the model. With them, status.advice says in numbers whether fine-tuning is "
+        "worth it.",
     )
     compute: EvalCompute = Field(EvalCompute(), description="Compute resources of the evaluation pod.")
     active_deadline_seconds: int = Field(
@@ -279,6 +250,10 @@ class EvaluationTemplate(StrictModel):
     )
 
 
+_SIDES = "[self.candidate, self.baseline]"
+_OWN_MODEL = "(has({0}.fineTuneJobRef) || has({0}.model) || has({0}.endpoint) || has({0}.answers))"
+
+
 class EvalRunSpec(EvaluationTemplate):
     """Specification of an EvalRun. It is immutable: create another EvalRun instead."""
 
@@ -289,23 +264,36 @@ class EvalRunSpec(EvaluationTemplate):
             "An EvalRun can't be changed, so that its verdict stays valid. Create a new EvalRun.",
         ),
         Rule(
-            "!has(self.candidate.uri) || has(self.fewShotFrom) || (self.candidate.fewShot == 0 && "
+            "has(self.candidate.fineTuneJobRef) || has(self.fewShotFrom) || (self.candidate.fewShot == 0 && "
             "self.baseline.fewShot == 0 && self.references.all(r, r.fewShot == 0))",
             "fewShot needs rows to draw examples from: add fewShotFrom: {uri: …}. The default, the "
             "training data, is known only for a candidate given by fineTuneJobRef.",
         ),
         Rule(
-            "!has(self.candidate.uri) || has(self.baseModel)",
-            "A candidate given by uri and digest needs baseModel: {uri: …}.",
-            lambda spec: spec.candidate.uri is None or spec.base_model is not None,
+            "has(self.baseModel) || has(self.candidate.fineTuneJobRef) || ("
+            f"{_OWN_MODEL.format('self.candidate')} && {_OWN_MODEL.format('self.baseline')} && "
+            f"self.references.all(r, {_OWN_MODEL.format('r')}))",
+            "A model that is the base model, or an artifact given by uri and digest, needs baseModel: {uri: …}.",
+            lambda spec: not _needs_base_model(spec),
         ),
     )
 
-    candidate: Candidate = Field(description="The adapter that is evaluated.")
+    candidate: Candidate = Field(description="The model that is evaluated.")
     base_model: BaseModelSource | None = Field(
         None,
-        description="The base model of all compared models. If unset, the base model of the candidate's "
+        description="The base model of compared models that name none. If unset, the base model of the candidate's "
         "FineTuneJob is used.",
+    )
+
+
+def _needs_base_model(spec: EvalRunSpec) -> bool:
+    """True if a compared model stands on a base model that nothing names."""
+    if spec.base_model is not None or spec.candidate.fine_tune_job_ref is not None:
+        return False
+    sides = (spec.candidate, spec.baseline, *spec.references)
+    return any(
+        side.base is not None or side.uri is not None or side.adapter_deployment_ref is not None
+        for side in sides
     )
 
 
@@ -325,7 +313,7 @@ class SideResult(StatusModel):
         max_length=32, description="The model: candidate, baseline, or the name of a reference."
     )
     suite: str = Field(max_length=32, description="The name of the suite.")
-    metric: Metric = Field(description="The metric.")
+    metric: str = Field(max_length=40, description="The name of the metric.")
     value: Measured = Field(description="The mean score of the items, from 0 to 1.")
     interval: Annotated[tuple[Measured, ...], Field(min_length=2, max_length=2)] = Field(
         description="The confidence interval of the mean score: [low, high]."
@@ -336,7 +324,7 @@ class Comparison(StatusModel):
     """The comparison of candidate and baseline by one metric, over the same items."""
 
     suite: str = Field(max_length=32, description="The name of the suite.")
-    metric: Metric = Field(description="The metric.")
+    metric: str = Field(max_length=40, description="The name of the metric.")
     candidate: Measured = Field(description="The mean score of the candidate, from 0 to 1.")
     baseline: Measured = Field(description="The mean score of the baseline, from 0 to 1.")
     delta: Measured = Field(description="The mean score of the candidate minus that of the baseline.")
@@ -353,6 +341,62 @@ class Comparison(StatusModel):
     )
 
 
+class GateStatus(StatusModel):
+    """The result of one gate."""
+
+    suite: str = Field(max_length=32, description="The name of the suite.")
+    metric: str = Field(max_length=40, description="The name of the metric.")
+    expect: Expect = Field(description="The expected result.")
+    tier: Tier = Field(description="Blocking or Advisory.")
+    verdict: Verdict = Field(description="The verdict of this gate.")
+    threshold: Measured = Field(description="The difference that the gate asks for.")
+    p_pass: Measured = Field(
+        description="The one-sided p-value of the hypothesis that the difference does not exceed the threshold."
+    )
+    p_fail: Measured = Field(
+        description="The one-sided p-value of the hypothesis that the difference is not below the threshold."
+    )
+    p_fail_corrected: Measured = Field(
+        description="pFail, corrected for the number of blocking gates (Holm)."
+    )
+    more_items: int | None = Field(
+        None,
+        ge=0,
+        description="The number of further items that would probably decide an Inconclusive gate. It is absent if no "
+        "number would, because the difference is as good as the threshold.",
+    )
+    message: str = Field("", max_length=512, description="The result in a sentence.")
+
+
+class SuiteStatus(StatusModel):
+    """The items of one suite."""
+
+    name: str = Field(max_length=32, description="The name of the suite.")
+    items: int = Field(ge=0, description="The number of items of the data, after sampling.")
+    leaked: int = Field(
+        0, ge=0, description="The items left out because a compared model was trained on them."
+    )
+    broken: int = Field(
+        0,
+        ge=0,
+        description="The items that some model could not answer: too long, refused, or never answered.",
+    )
+    truncated: int = Field(0, ge=0, description="The answers that were cut off at maxNewTokens.")
+    incomplete: int = Field(0, ge=0, description="The answers whose thinking never ended.")
+
+
+class EvaluationProgress(StatusModel):
+    """Progress of the run."""
+
+    percent: str = Field(
+        "", max_length=8, description="The share of the answers that are there, such as 45%."
+    )
+    remaining: str = Field("", max_length=16, description="The estimated remaining time, such as 5m.")
+    answers: str = Field("", max_length=32, description="The number of answers out of all, such as 450/1000.")
+    tokens: int | None = Field(None, ge=0, description="The tokens of all answers so far.")
+    updated: Timestamp | None = Field(None, description="The time of the last message of the pod.")
+
+
 class EvalRunStatus(StatusModel):
     """Observed state of an EvalRun."""
 
@@ -366,9 +410,9 @@ class EvalRunStatus(StatusModel):
     verdict: Verdict | None = Field(
         None,
         description="The result of the comparison. Pass: all gates hold. Fail: at least one gate is violated. "
-        "Inconclusive: there are too few items to decide.",
+        "Inconclusive: the items do not decide.",
     )
-    candidate: SideArtifact | None = Field(None, description="The adapter that was evaluated.")
+    candidate: SideArtifact | None = Field(None, description="The model that was evaluated.")
     baseline: SideArtifact | None = Field(None, description="The model that the candidate was compared with.")
     base_model_revision: str | None = Field(
         None, max_length=80, description="The revision of the base model of all compared models."
@@ -376,23 +420,52 @@ class EvalRunStatus(StatusModel):
     policy_digest: str = Field(
         "",
         max_length=71,
-        description="The digest of the suites, their data, the gates and the confidence. Verdicts with the same "
-        "digest have the same meaning.",
+        description="The digest of all that decides: suites and their data, metrics, gates, confidence, decoding, "
+        "seed, baseline, prompts and worked examples. Verdicts with the same digest have the same meaning.",
     )
-    results: Annotated[tuple[Comparison, ...], Field(max_length=MAX_SUITES * MAX_METRICS)] = Field(
+    results: Annotated[tuple[Comparison, ...], Field(max_length=MAX_RESULTS)] = Field(
         (),
         description="The comparison of candidate and baseline, for each suite and metric.",
         json_schema_extra=keyed_by("suite", "metric"),
     )
     sides: Annotated[
         tuple[SideResult, ...],
-        Field(max_length=MAX_SUITES * MAX_METRICS * (_CANDIDATE_SIDES + MAX_REFERENCES)),
+        Field(max_length=MAX_RESULTS * (_CANDIDATE_SIDES + MAX_REFERENCES)),
     ] = Field(
         (),
         description="The score of each model, for each suite and metric.",
         json_schema_extra=keyed_by("side", "suite", "metric"),
     )
-    report: ArtifactRef | None = Field(None, description="The report with every item and all answers.")
+    change: str = Field(
+        "",
+        max_length=64,
+        description="The change by the first gate's metric, such as +0.12 ±0.03 ExactMatch.",
+    )
+    gates: Annotated[tuple[GateStatus, ...], Field(max_length=MAX_GATES)] = Field(
+        (), description="The result of each gate.", json_schema_extra=GATE_KEYS
+    )
+    suites: Annotated[tuple[SuiteStatus, ...], Field(max_length=MAX_SUITES)] = Field(
+        (), description="The items of each suite.", json_schema_extra=keyed_by("name")
+    )
+    progress: EvaluationProgress | None = Field(
+        None, description="The progress, while the run answers items."
+    )
+    runs: int | None = Field(
+        None,
+        ge=1,
+        description="The number of runs of this candidate by this policy so far, this one included. The newest counts.",
+    )
+    advice: str = Field(
+        "",
+        max_length=2048,
+        description="The answer in numbers to the question of fine-tuning, by spec.advice.",
+    )
+    report: ArtifactRef | None = Field(
+        None, description="The report (report.json). Its pages for people lie beside it."
+    )
+    answers: ArtifactRef | None = Field(
+        None, description="Every item with all answers (items.jsonl). Another run can score them anew."
+    )
     requests: ContainerRequests | None = Field(
         None, description="The resources that are reserved for the container of the evaluation pod."
     )
@@ -409,7 +482,7 @@ class EvalRunStatus(StatusModel):
 
 
 class EvalRun(Resource):
-    """EvalRun compares a candidate adapter with a baseline on the same items.
+    """EvalRun compares a candidate model with a baseline on the same items.
 
     The verdict is Pass, Fail or Inconclusive.
     """

@@ -8,7 +8,8 @@ from pydantic.alias_generators import to_camel
 from .combinations import SPEC_RULES
 from .common import Resource, StrictModel
 from .compute import Compute
-from .evalrun import EvaluationTemplate, Prompting
+from .evalrun import EvaluationTemplate
+from .evaluation_sides import Prompting
 from .job_status import FineTuneJobStatus
 from .methods import Method
 from .outputs import Budget, Checkpoints, Output, Tracking, Workspace

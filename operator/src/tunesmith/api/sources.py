@@ -4,13 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tunesmith_contract.run_config import (
-    MAX_TRAIN_URIS,
-    DataFormat,
-    Deduplicate,
-    OnInvalidRow,
-    PersonalData,
-)
+from tunesmith_contract.run_config import MAX_TRAIN_URIS, Deduplicate, OnInvalidRow, PersonalData
+from tunesmith_contract.sources import DataFormat
 from tunesmith_contract.uris import names_one_file
 
 from .common import FineTuneJobRef, SecretName, StrictModel

@@ -121,16 +121,6 @@ WorkspaceUri = Annotated[
 ArtifactUri = Annotated[
     _Uri,
     matching(
-        rf"^{_PVC_FILE}$",
-        "Write the location of the artifact as shown in status: pvc://claim/folder/sha256/….",
-    ),
-    _NO_PARENT,
-]
-"""URI of an artifact on a claim."""
-
-ServedArtifactUri = Annotated[
-    _Uri,
-    matching(
         rf"^({_PVC_FILE}|{_BUCKET_FILE}|{_OCI_PINNED}|hf://{_REPO}(/{_PATH})?{_REVISION})$",
         "Write the location of the artifact as shown in status: pvc://claim/folder/sha256/…, "
         "s3://bucket/folder/sha256/…, gs://bucket/folder/sha256/…, oci://registry/repository:sha256-…"
@@ -138,7 +128,17 @@ ServedArtifactUri = Annotated[
     ),
     _NO_PARENT,
 ]
-"""URI of an artifact that is served."""
+"""URI of an artifact that is served or evaluated."""
+
+HarnessDataUri = Annotated[
+    _Uri,
+    matching(
+        rf"^({_PVC_FOLDER}|{_BUCKET_FOLDER})$",
+        "Write the location of a file or folder: pvc://claim/path, s3://bucket/path or gs://bucket/path.",
+    ),
+    _NO_PARENT,
+]
+"""URI of the data of a harness task."""
 
 HttpUrl = Annotated[
     str,

@@ -33,7 +33,7 @@ async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
     ready = candidate is not None and candidate.status.phase is FineTuneJobPhase.SUCCEEDED
     # A candidate that a URI names waits for nothing.
     named = ready or (not begun and run.spec.candidate.fine_tune_job_ref is None)
-    uris = (*(suite.dataset.uri for suite in run.spec.suites), few_shot)
+    uris = (*(suite.dataset.uri for suite in run.spec.suites if suite.dataset), few_shot)
     return assemble_evaluation(
         run,
         children.config_maps,

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 
 from tunesmith_contract.layout import CA_FILE, RUN_FILE
 from tunesmith_contract.run_config import (
-    AdapterSource,
     EvaluateConfig,
     GenerateConfig,
     PrepareConfig,
     TrainConfig,
     parse_run_config,
 )
+from tunesmith_contract.sources import ArtifactSource
 
 from .names import Component, Owner, child_metadata, child_name
 from .objects import Body, KubernetesObject
@@ -73,7 +73,7 @@ class Inputs:
     ca_bundle: str
     token_secret: str = ""
     secrets: Mapping[str, str] = field(default_factory=dict)
-    initial: AdapterSource | None = None
+    initial: ArtifactSource | None = None
     generate: GenerateConfig | None = None
     parameters: int | None = None
     fit: FitVerdict | None = None
@@ -124,7 +124,7 @@ def parse_inputs(config_map: Body) -> Inputs:
         ca_bundle=data.get(CA_FILE, ""),
         token_secret=data.get(TOKEN_SECRET_KEY, ""),
         secrets=json.loads(data.get(SECRETS_KEY, "{}")),
-        initial=AdapterSource.model_validate_json(data[INITIAL_KEY]) if INITIAL_KEY in data else None,
+        initial=ArtifactSource.model_validate_json(data[INITIAL_KEY]) if INITIAL_KEY in data else None,
         generate=GenerateConfig.model_validate_json(data[GENERATE_KEY]) if GENERATE_KEY in data else None,
         parameters=int(data[PARAMETERS_KEY]) if PARAMETERS_KEY in data else None,
         fit=FitVerdict(**json.loads(data[FIT_KEY])) if FIT_KEY in data else None,

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from long_form import cases
 
-from tunesmith_contract.run_config import DataFormat
+from tunesmith_contract.sources import DataFormat
 from tunesmith_data.failures import DataError
 from tunesmith_data.rows.reading import DataFile, InvalidRow, RowSource, SourceRow, find_files
 from tunesmith_data.rows.reading.compression import ExpansionLimit, open_contents

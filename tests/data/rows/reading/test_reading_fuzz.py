@@ -21,7 +21,7 @@ import pytest
 import zstandard
 from long_form import cases
 
-from tunesmith_contract.run_config import DataFormat
+from tunesmith_contract.sources import DataFormat
 from tunesmith_data.failures import DataError
 from tunesmith_data.rows.reading import DataFile, InvalidRow, RowSource, SourceRow
 from tunesmith_data.rows.schema.canonical import canonical_row

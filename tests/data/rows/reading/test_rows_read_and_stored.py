@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rows.stored_rows import store_rows
 
-from tunesmith_contract.run_config import DataFormat
+from tunesmith_contract.sources import DataFormat
 from tunesmith_data.failures import DataError
 from tunesmith_data.rows.reading import read_source
 from tunesmith_data.rows.schema.canonical import canonical_row

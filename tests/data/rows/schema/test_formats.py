@@ -11,7 +11,7 @@ from long_form import cases
 from rows.stored_rows import store_rows
 
 from tunesmith_contract.methods import Method
-from tunesmith_contract.run_config import DataFormat
+from tunesmith_contract.sources import DataFormat
 from tunesmith_data.failures import DataError
 from tunesmith_data.rows.reading import read_source
 from tunesmith_data.rows.reading.text_passages import divide_lines

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith_contract.run_config import DataFormat
+from tunesmith_contract.sources import DataFormat
 from tunesmith_data.rows.reading import DataFile, InvalidRow, RowSource
 from tunesmith_data.rows.schema.canonical import canonical_row
 from tunesmith_data.rows.schema.formats import ANY, EVALUATION, Purpose, detect_format

@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification
 from tunesmith_contract.artifact import ArtifactKind, Manifest
 from tunesmith_contract.layout import MANIFEST_FILE
 from tunesmith_contract.methods import Method
-from tunesmith_contract.run_config import AdapterSource
+from tunesmith_contract.sources import ArtifactSource
 from tunesmith_data.failures import UserError
 from tunesmith_data.models.rendering import Renderer
 from tunesmith_data.models.tokenizer import load_tokenizer, set_padding
@@ -81,7 +81,7 @@ def load_reward_model(
     """
     digest = digest or file_digest(storage.artifact_folder(uri) / MANIFEST_FILE)
     folder, manifest = verified_artifact(
-        AdapterSource(uri=uri, digest=digest), storage, read_files=read_files
+        ArtifactSource(uri=uri, digest=digest), storage, read_files=read_files
     )
     max_length = _max_length(manifest, uri)
     base_folder = storage.model_folder(base or manifest.lineage.base_model, weights=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 from peft import LoraConfig
 
 from tunesmith_contract.artifact import ArtifactKind, Manifest
-from tunesmith_contract.run_config import AdapterSource, AdapterType, TrainConfig
+from tunesmith_contract.run_config import AdapterType, TrainConfig
+from tunesmith_contract.sources import ArtifactSource
 from tunesmith_data.failures import UserError
 from tunesmith_data.models.inspection import model_revision
 from tunesmith_data.pod.artifacts import verified_artifact
@@ -93,7 +94,7 @@ def require_same_adapter(config: TrainConfig, manifest: Manifest, folder: Path) 
             raise UserError("InitialArtifact", message)
 
 
-def _require_kind(config: TrainConfig, manifest: Manifest, initial: AdapterSource) -> None:
+def _require_kind(config: TrainConfig, manifest: Manifest, initial: ArtifactSource) -> None:
     """Check that the artifact's kind is one that the run can continue from.
 
     Raises:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from itertools import chain
 from types import MappingProxyType
 
-from tunesmith_contract.run_config import DataFormat
+from tunesmith_contract.sources import DataFormat
 from tunesmith_data.rows.data_files import MARKDOWN_SUFFIXES, is_text_file, unpacked_name
 from tunesmith_data.rows.findings import Finding
 from tunesmith_data.rows.parsing.encodings import BYTE_ORDER_MARK, wide_encoding, wide_encoding_finding

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tunesmith_contract.run_config import DataFormat
+from tunesmith_contract.sources import DataFormat
 from tunesmith_data.failures import DataError
 from tunesmith_data.rows.data_files import DataFile
 from tunesmith_data.rows.findings import Finding, quote

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
-from tunesmith_contract.run_config import DataFormat
+from tunesmith_contract.sources import DataFormat
 
 from .formats import ANY, IMPORTED, Purpose, Row
 from .imported_formats import import_row

@@ -24,7 +24,7 @@ from typing import Any
 
 from tunesmith_contract.formats import ANSWERED, LEARNED_FORMATS
 from tunesmith_contract.methods import Method
-from tunesmith_contract.run_config import DataFormat
+from tunesmith_contract.sources import DataFormat
 
 Row = dict[str, Any]
 

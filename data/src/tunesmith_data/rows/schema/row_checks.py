@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from tunesmith_contract.base import canonical_json, sha256_digest
-from tunesmith_contract.run_config import DataFormat
+from tunesmith_contract.sources import DataFormat
 from tunesmith_data.rows.findings import Finding, quote
 
 from .canonical import preference_parts

@@ -15,8 +15,9 @@ evaluations, so a candidate that is no better than the margin passes by luck no 
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from tunesmith.api.evalrun import Expect, Gate
+from tunesmith.api.evaluation_suites import Gate
 from tunesmith.api.reasons import Verdict
+from tunesmith_contract.evaluation import Expect
 from tunesmith_contract.report import Interval, MetricResult
 
 _WORST_FIRST = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)

@@ -166,7 +166,7 @@ def _inputs(
 ) -> Inputs:
     secrets = resolve_secrets(run, observed.candidate)
     resolved = observed.candidate.status.resolved if observed.candidate else None
-    from_hub = config.base_model.startswith(f"{Scheme.HF}://")
+    from_hub = (config.base_model or "").startswith(f"{Scheme.HF}://")
     return Inputs(
         spec=run.spec.model_dump_json(by_alias=True, exclude_none=True),
         image=environment.trainer_image,

@@ -1,6 +1,7 @@
 """Configuration of an evaluation: candidate, baseline, references and suites."""
 
-from tunesmith.api.evalrun import Baseline, EvalRun, Prompting, few_shot_needs_file
+from tunesmith.api.evalrun import EvalRun, few_shot_needs_file
+from tunesmith.api.evaluation_sides import ComparedModel, Prompting
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.job_status import JobArtifact
 from tunesmith.api.reasons import EvalRunReason, FineTuneJobPhase
@@ -8,10 +9,12 @@ from tunesmith.decide.finetunejob.generation import generated_rows
 from tunesmith.decide.finetunejob.referenced_jobs import NotReady, base_model_of
 from tunesmith_contract.artifact import ArtifactKind
 from tunesmith_contract.base import canonical_json
+from tunesmith_contract.evaluation import Decoding, MetricSettings, Side, Suite
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.layout import SecretRole
 from tunesmith_contract.report import Failure
-from tunesmith_contract.run_config import AdapterSource, EvaluateConfig, Owner, Side, Suite
+from tunesmith_contract.run_config import EvaluateConfig, Owner
+from tunesmith_contract.sources import ArtifactSource
 from tunesmith_contract.uris import Scheme, parse_uri
 
 _KEEPS_NO_WORK = frozenset({Scheme.OCI, Scheme.HF})
@@ -28,7 +31,7 @@ def resolve_sides(run: EvalRun, job: FineTuneJob | None) -> EvaluateConfig | Not
         candidate = run.spec.candidate
         assert candidate.uri is not None
         assert candidate.digest is not None
-        return _config(run, None, AdapterSource(uri=candidate.uri, digest=candidate.digest))
+        return _config(run, None, ArtifactSource(uri=candidate.uri, digest=candidate.digest))
     if job is None:
         where = f"namespace {run.metadata.namespace}"
         return NotReady(f'FineTuneJob "{reference.name}" does not exist in {where}: create it.')
@@ -45,7 +48,7 @@ def resolve_sides(run: EvalRun, job: FineTuneJob | None) -> EvaluateConfig | Not
         return NotReady(f'FineTuneJob "{reference.name}" has not succeeded yet: it is {phase}.')
     if (failure := _reward_model_failure(job, artifact) or _examples_failure(run, job)) is not None:
         return failure
-    return _config(run, job, AdapterSource(uri=artifact.uri, digest=artifact.digest))
+    return _config(run, job, ArtifactSource(uri=artifact.uri, digest=artifact.digest))
 
 
 def resolve_secrets(run: EvalRun, job: FineTuneJob | None) -> dict[str, str]:
@@ -94,7 +97,7 @@ def _examples_failure(run: EvalRun, job: FineTuneJob) -> Failure | None:
     )
 
 
-def _config(run: EvalRun, job: FineTuneJob | None, candidate: AdapterSource) -> EvaluateConfig:
+def _config(run: EvalRun, job: FineTuneJob | None, candidate: ArtifactSource) -> EvaluateConfig:
     spec, meta = run.spec, run.metadata
     references = (_side(side.name, side, _adapter(side)) for side in spec.references)
     sides = (
@@ -116,26 +119,26 @@ def _config(run: EvalRun, job: FineTuneJob | None, candidate: AdapterSource) -> 
     )
 
 
-def _side(name: str, prompting: Prompting, adapter: AdapterSource | None) -> Side:
+def _side(name: str, prompting: Prompting, adapter: ArtifactSource | None) -> Side:
     return Side(
         name=name, adapter=adapter, system_prompt=prompting.system_prompt, few_shot=prompting.few_shot
     )
 
 
-def _adapter(side: Baseline) -> AdapterSource | None:
+def _adapter(side: ComparedModel) -> ArtifactSource | None:
     if side.uri is None or side.digest is None:
         return None
-    return AdapterSource(uri=side.uri, digest=side.digest)
+    return ArtifactSource(uri=side.uri, digest=side.digest)
 
 
 def _suites(run: EvalRun) -> tuple[Suite, ...]:
     return tuple(
         Suite(
             name=suite.name,
-            dataset=suite.dataset.uri,
-            metrics=tuple(metric.type for metric in suite.metrics),
+            dataset=suite.dataset.uri if suite.dataset else None,
+            metrics=tuple(MetricSettings(type=metric.type, name=metric.name) for metric in suite.metrics),
             limit=suite.limit,
-            max_new_tokens=suite.max_new_tokens,
+            decoding=Decoding(max_new_tokens=suite.max_new_tokens),
         )
         for suite in run.spec.suites
     )

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tunesmith.api.evalrun import Comparison, EvalRun, EvalRunStatus, Gate, SideArtifact, SideResult
+from tunesmith.api.evalrun import Comparison, EvalRun, EvalRunStatus, SideArtifact, SideResult
+from tunesmith.api.evaluation_suites import Gate
 from tunesmith.api.reasons import ConditionType, EvalRunPhase, EvalRunReason, RunReason, Verdict
 from tunesmith.api.status import ArtifactRef, ContainerRequests
 from tunesmith.decide.conditions import ConditionUpdate, merge_conditions
@@ -21,8 +22,9 @@ from tunesmith.decide.run.summary import (
     waiting_conditions,
 )
 from tunesmith.manifests.run_snapshots import Inputs
+from tunesmith_contract.evaluation import Side
 from tunesmith_contract.report import EvaluationReport, Interval, MetricResult
-from tunesmith_contract.run_config import EvaluateConfig, Side
+from tunesmith_contract.run_config import EvaluateConfig
 from tunesmith_contract.stages import Stage
 
 from .gates import judge_gates, worst

@@ -65,7 +65,7 @@ def generated_rows(job: FineTuneJob) -> str | None:
 def suite_rows(spec: FineTuneJobSpec) -> tuple[HeldOut, ...]:
     """Rows of the suites of the job's own evaluation: they are held out of its training data."""
     suites = spec.evaluation.suites if spec.evaluation else ()
-    return tuple(HeldOut(name=suite.name, uri=suite.dataset.uri) for suite in suites)
+    return tuple(HeldOut(name=suite.name, uri=suite.dataset.uri) for suite in suites if suite.dataset)
 
 
 def generation_fields(spec: FineTuneJobSpec) -> dict[str, str]:

@@ -79,7 +79,11 @@ def data_fields(spec: FineTuneJobSpec) -> dict[str, str]:
     written = data.train.fields if data.train else {}
     train = {f"spec.dataset.train.{member}": uri for member, uri in written.items()}
     own = {"spec.dataset.validation.uri": data.validation.uri} if data.validation.uri else {}
-    held_out = {f"spec.evaluation.suites[{suite.name}].dataset.uri": suite.dataset.uri for suite in suites}
+    held_out = {
+        f"spec.evaluation.suites[{suite.name}].dataset.uri": suite.dataset.uri
+        for suite in suites
+        if suite.dataset
+    }
     return train | generation_fields(spec) | own | held_out
 
 

@@ -11,7 +11,7 @@ from tunesmith.decide.run.waiting import CORRECTION_TIME
 from tunesmith_contract.artifact import ArtifactKind
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.report import Failure
-from tunesmith_contract.run_config import AdapterSource
+from tunesmith_contract.sources import ArtifactSource
 from tunesmith_contract.uris import Scheme, parse_uri
 
 _WHOLE = frozenset({ArtifactKind.MODEL, ArtifactKind.REWARD_MODEL})
@@ -45,7 +45,7 @@ def referred_jobs(spec: FineTuneJobSpec) -> tuple[str, ...]:
 
 def resolve_base(
     spec: FineTuneJobSpec, artifacts: Mapping[str, ReferencedArtifact]
-) -> tuple[str, AdapterSource | None]:
+) -> tuple[str, ArtifactSource | None]:
     """URI of the base model, and the adapter of another job that training starts from.
 
     Another job's whole model is the base model itself; its adapter is trained further, on the same base.
@@ -60,7 +60,7 @@ def resolve_base(
     artifact = artifacts[reference.name]
     if artifact.whole_model:
         return artifact.uri, None
-    return artifact.base_model, AdapterSource(uri=artifact.uri, digest=artifact.digest)
+    return artifact.base_model, ArtifactSource(uri=artifact.uri, digest=artifact.digest)
 
 
 @dataclass(frozen=True, slots=True)

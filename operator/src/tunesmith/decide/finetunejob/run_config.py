@@ -6,7 +6,6 @@ from tunesmith.manifests.run_snapshots import Inputs
 from tunesmith_contract.report import Failure, GenerationReport, RunReport
 from tunesmith_contract.run_config import (
     Adapter,
-    AdapterSource,
     Checkpoints,
     EarlyStopping,
     Hyperparameters,
@@ -14,6 +13,7 @@ from tunesmith_contract.run_config import (
     Tracking,
     TrainConfig,
 )
+from tunesmith_contract.sources import ArtifactSource
 
 from .defaults import (
     Batches,
@@ -29,7 +29,7 @@ def resolve_run(
     spec: FineTuneJobSpec,
     inputs: Inputs,
     report: RunReport,
-    initial: AdapterSource | None = None,
+    initial: ArtifactSource | None = None,
     gpu_memory: int | None = None,
     generated: GenerationReport | None = None,
 ) -> TrainConfig | Failure:

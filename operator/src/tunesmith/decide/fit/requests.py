@@ -104,7 +104,7 @@ def evaluation_requests(
     """
     if not parameters:
         return dict(SMALL_REQUESTS)
-    sources = (config.base_model, *(side.adapter.uri for side in config.sides if side.adapter))
+    sources = (config.base_model or "", *(side.adapter.uri for side in config.sides if side.adapter))
     fetched = [_is_fetched(uri, cached) for uri in sources]
     disk = FETCHED * HALF * parameters * fetched[0] + GIB * sum(fetched[1:])
     if config.gpus == 0:
