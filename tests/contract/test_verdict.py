@@ -1,32 +1,23 @@
 """Verdicts of gates and comparisons, from p-values alone."""
 
-from typing import NamedTuple
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
-from tunesmith_contract.evidence import Evidence, Problem, Tier, Verdict
-from tunesmith_contract.shared_rules.verdict import holm, judge, one_sided_level
+from tunesmith_contract.evaluation import Expect, Gate, Metric, Tier
+from tunesmith_contract.report import GateEvidence, GateProblem
+from tunesmith_contract.shared_rules.verdict import Verdict, holm, judge, one_sided_level
 
-
-class Gate(NamedTuple):
-    """The parts of a gate that count here."""
-
-    tier: Tier = Tier.BLOCKING
-    min_items: int = 20
-
-
-PASSING = Evidence(items=100, p_pass=0.01, p_fail=0.99)
-FAILING = Evidence(items=100, p_pass=0.99, p_fail=0.001)
-OPEN = Evidence(items=100, p_pass=0.3, p_fail=0.7, more_items=1234)
-EQUAL = Evidence(items=100, p_pass=0.5, p_fail=0.5)
+GATE = Gate(suite="task", metric=str(Metric.EXACT_MATCH), expect=Expect.BETTER)
+PASSING = GateEvidence(100, 0, p_pass=0.01, p_fail=0.99)
+FAILING = GateEvidence(100, 0, p_pass=0.99, p_fail=0.001)
+OPEN = GateEvidence(100, 0, p_pass=0.3, p_fail=0.7, more_items=1234)
+EQUAL = GateEvidence(100, 0, p_pass=0.5, p_fail=0.5)
 
 
-def verdict(*evidence: Evidence | None, confidence: float = 0.95) -> Verdict:
+def verdict(*evidence: GateEvidence | None, confidence: float = 0.95) -> Verdict:
     """Verdict on Blocking gates with this evidence."""
-    return judge([Gate()] * len(evidence), evidence, confidence).verdict
+    return judge([GATE] * len(evidence), evidence, confidence).verdict
 
 
 def test_a_pass_needs_all_blocking_gates() -> None:
@@ -37,35 +28,38 @@ def test_a_pass_needs_all_blocking_gates() -> None:
 
 def test_the_level_is_one_end_of_the_two_sided_interval() -> None:
     assert one_sided_level(0.95) == pytest.approx(0.025)
-    assert verdict(Evidence(items=100, p_pass=0.0249, p_fail=1)) is Verdict.PASS
-    assert verdict(Evidence(items=100, p_pass=0.0251, p_fail=1)) is Verdict.INCONCLUSIVE
-    assert verdict(Evidence(items=100, p_pass=0.0251, p_fail=1), confidence=0.9) is Verdict.PASS
+    assert verdict(GateEvidence(100, 0, p_pass=0.0249, p_fail=1)) is Verdict.PASS
+    assert verdict(GateEvidence(100, 0, p_pass=0.0251, p_fail=1)) is Verdict.INCONCLUSIVE
+    assert verdict(GateEvidence(100, 0, p_pass=0.0251, p_fail=1), confidence=0.9) is Verdict.PASS
 
 
-@pytest.mark.parametrize("problem", Problem)
-def test_what_was_not_measured_well_never_passes(problem: Problem) -> None:
-    found = Evidence(items=100, p_pass=1e-9, p_fail=1, problem=problem)
+@pytest.mark.parametrize("problem", GateProblem)
+def test_what_was_not_measured_well_never_passes(problem: GateProblem) -> None:
+    found = GateEvidence(100, 0, p_pass=1e-9, p_fail=1, problem=problem)
     assert verdict(found) is Verdict.INCONCLUSIVE
     assert verdict(PASSING, None) is Verdict.INCONCLUSIVE
-    assert verdict(Evidence(items=0)) is Verdict.INCONCLUSIVE
 
 
 def test_broken_items_decide_nothing_but_few_items_may_fail() -> None:
-    broken = Evidence(items=100, p_pass=1, p_fail=1e-9, problem=Problem.TOO_MANY_BROKEN)
+    broken = GateEvidence(100, 0, p_pass=1, p_fail=1e-9, problem=GateProblem.TOO_MANY_BROKEN)
     assert verdict(broken) is Verdict.INCONCLUSIVE
-    assert verdict(Evidence(items=8, p_pass=1, p_fail=0.004)) is Verdict.FAIL
+    assert verdict(GateEvidence(8, 0, p_pass=1, p_fail=0.004)) is Verdict.FAIL
 
 
 def test_few_items_never_pass_and_are_told() -> None:
-    result = judge([Gate(min_items=30)], [Evidence(items=29, p_pass=1e-9, p_fail=1, more_items=1)], 0.95)
+    result = judge(
+        [GATE.model_copy(update={"min_items": 30})],
+        [GateEvidence(29, 0, p_pass=1e-9, p_fail=1, more_items=1)],
+        0.95,
+    )
     assert result.verdict is Verdict.INCONCLUSIVE
     assert result.gates[0].reason == "29 items, at least 30 are needed; about 1 more would decide"
 
 
 def test_one_of_many_gates_fails_only_beyond_the_correction() -> None:
-    found = Evidence(items=100, p_pass=0.99, p_fail=0.02, more_items=50)
+    found = GateEvidence(100, 0, p_pass=0.99, p_fail=0.02, more_items=50)
     assert verdict(found) is Verdict.FAIL
-    result = judge([Gate()] * 4, [found, OPEN, OPEN, OPEN], 0.95)
+    result = judge([GATE] * 4, [found, OPEN, OPEN, OPEN], 0.95)
     assert result.verdict is Verdict.INCONCLUSIVE
     assert result.gates[0].corrected_p_fail == pytest.approx(0.08)
     assert result.gates[0].reason == (
@@ -75,12 +69,12 @@ def test_one_of_many_gates_fails_only_beyond_the_correction() -> None:
 
 
 def test_a_pass_is_not_corrected() -> None:
-    assert verdict(*[Evidence(items=100, p_pass=0.024, p_fail=1)] * 16) is Verdict.PASS
+    assert verdict(*[GateEvidence(100, 0, p_pass=0.024, p_fail=1)] * 16) is Verdict.PASS
 
 
 def test_advisory_gates_are_judged_and_decide_nothing() -> None:
-    advisory = Gate(tier=Tier.ADVISORY)
-    result = judge([Gate(), advisory], [PASSING, FAILING], 0.95)
+    advisory = GATE.model_copy(update={"tier": Tier.ADVISORY})
+    result = judge([GATE, advisory], [PASSING, FAILING], 0.95)
     assert result.verdict is Verdict.PASS
     assert result.gates[1].verdict is Verdict.FAIL
     assert result.gates[1].corrected_p_fail == FAILING.p_fail
@@ -89,17 +83,14 @@ def test_advisory_gates_are_judged_and_decide_nothing() -> None:
 
 
 def test_inconclusive_tells_few_items_from_a_difference_as_good_as_the_margin() -> None:
-    few, equal = judge([Gate()] * 2, [OPEN, EQUAL], 0.95).gates
+    few, equal = judge([GATE] * 2, [OPEN, EQUAL], 0.95).gates
     assert few.reason == "too few items; about 1,234 more would decide"
     assert equal.reason == "the difference is as good as the margin; more items would not decide"
 
 
-def test_numbers_that_are_no_p_values_are_refused() -> None:
-    for value in (float("nan"), -0.1, 1.1):
-        with pytest.raises(ValidationError):
-            Evidence(items=3, p_pass=value)
+def test_gates_and_evidence_belong_together() -> None:
     with pytest.raises(ValueError, match="1 gates, but evidence on 0"):
-        judge([Gate()], [], 0.95)
+        judge([GATE], [], 0.95)
 
 
 @given(st.lists(st.floats(0, 1), max_size=12))

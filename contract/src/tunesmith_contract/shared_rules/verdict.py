@@ -14,21 +14,18 @@ end of a two-sided interval of confidence c has: 0.025 for 0.95.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from enum import StrEnum
 
-from tunesmith_contract.evidence import Evidence, Problem, Tier, Verdict
+from tunesmith_contract.evaluation import Gate, Tier
+from tunesmith_contract.report import GateEvidence, GateProblem
 
 
-class JudgedGate(Protocol):
-    """The parts of a gate that its verdict depends on."""
+class Verdict(StrEnum):
+    """Result of a gate or of a comparison."""
 
-    @property
-    def tier(self) -> Tier:
-        """Weight of the gate."""
-
-    @property
-    def min_items(self) -> int:
-        """Least number of items for a Pass."""
+    PASS = "Pass"
+    FAIL = "Fail"
+    INCONCLUSIVE = "Inconclusive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +40,8 @@ class GateVerdict:
     """
 
     verdict: Verdict
-    evidence: Evidence
-    corrected_p_fail: float | None
+    evidence: GateEvidence
+    corrected_p_fail: float
     reason: str
 
 
@@ -73,7 +70,7 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 
 def judge(
-    gates: Sequence[JudgedGate], evidence: Sequence[Evidence | None], confidence: float
+    gates: Sequence[Gate], evidence: Sequence[GateEvidence | None], confidence: float
 ) -> ComparisonVerdict:
     """Verdict on a comparison.
 
@@ -90,7 +87,7 @@ def judge(
     if len(gates) != len(evidence):
         raise ValueError(f"{len(gates)} gates, but evidence on {len(evidence)}")
     level = one_sided_level(confidence)
-    complete = [found or Evidence(items=0, problem=Problem.MISSING) for found in evidence]
+    complete = [found or NOT_MEASURED for found in evidence]
     corrected = _corrected_failures(gates, complete)
     judged = tuple(
         _judge_gate(gate, found, p_fail, level)
@@ -105,50 +102,50 @@ def judge(
     return ComparisonVerdict(Verdict.PASS if passed else Verdict.INCONCLUSIVE, judged)
 
 
+#: Evidence on a gate whose metric was not measured.
+NOT_MEASURED = GateEvidence(items=0, threshold=0, p_pass=1, p_fail=1, problem=GateProblem.MISSING)
+
 #: Problems beside which a gate still can fail: few items make a test weak, not wrong.
-_MAY_FAIL = (None, Problem.TOO_FEW_ITEMS)
+_MAY_FAIL = (None, GateProblem.TOO_FEW_ITEMS)
 
 
-def _corrected_failures(gates: Sequence[JudgedGate], evidence: Sequence[Evidence]) -> list[float | None]:
-    """p_fail of each gate, corrected over the Blocking gates. One without a value counts as 1."""
-    usable = [found.p_fail if found.problem in _MAY_FAIL else None for found in evidence]
+def _corrected_failures(gates: Sequence[Gate], evidence: Sequence[GateEvidence]) -> list[float]:
+    """p_fail of each gate, corrected over the Blocking gates. One that can't fail counts as 1."""
+    corrected = [found.p_fail if found.problem in _MAY_FAIL else 1.0 for found in evidence]
     blocking = [index for index, gate in enumerate(gates) if gate.tier is Tier.BLOCKING]
-    family = holm([1.0 if (value := usable[index]) is None else value for index in blocking])
-    corrected = list(usable)
-    for index, value in zip(blocking, family, strict=True):
-        if usable[index] is not None:
-            corrected[index] = value
+    for index, value in zip(blocking, holm([corrected[index] for index in blocking]), strict=True):
+        corrected[index] = value
     return corrected
 
 
-def _judge_gate(gate: JudgedGate, found: Evidence, corrected: float | None, level: float) -> GateVerdict:
+def _judge_gate(gate: Gate, found: GateEvidence, corrected: float, level: float) -> GateVerdict:
     problem = found.problem
     if problem is None and found.items < gate.min_items:
-        problem = Problem.TOO_FEW_ITEMS
-    if corrected is not None and corrected <= level:
+        problem = GateProblem.TOO_FEW_ITEMS
+    if corrected <= level:
         return GateVerdict(Verdict.FAIL, found, corrected, _tested("p", found.p_fail, corrected))
     if problem is not None:
         return GateVerdict(Verdict.INCONCLUSIVE, found, corrected, _problem_reason(problem, gate, found))
-    if found.p_pass is not None and found.p_pass <= level:
+    if found.p_pass <= level:
         return GateVerdict(Verdict.PASS, found, corrected, f"p {found.p_pass:.2g}")
     return GateVerdict(Verdict.INCONCLUSIVE, found, corrected, _doubt(found, corrected, level))
 
 
-def _problem_reason(problem: Problem, gate: JudgedGate, found: Evidence) -> str:
+def _problem_reason(problem: GateProblem, gate: Gate, found: GateEvidence) -> str:
     match problem:
-        case Problem.MISSING:
+        case GateProblem.MISSING:
             return "it was not measured"
-        case Problem.SKIPPED:
+        case GateProblem.SKIPPED:
             return "its suite was skipped"
-        case Problem.TOO_MANY_BROKEN:
+        case GateProblem.TOO_MANY_BROKEN:
             return "too many items have no score"
-        case Problem.TOO_FEW_ITEMS:
+        case GateProblem.TOO_FEW_ITEMS:
             return f"{found.items:,} items, at least {gate.min_items:,} are needed{_more(found)}"
 
 
-def _doubt(found: Evidence, corrected: float | None, level: float) -> str:
+def _doubt(found: GateEvidence, corrected: float, level: float) -> str:
     """Cause of a verdict that neither passes nor fails."""
-    if found.p_fail is not None and found.p_fail <= level:
+    if found.p_fail <= level:
         tested = _tested("it fails by itself with p", found.p_fail, corrected)
         return f"{tested}, which is above {level:.3g}{_more(found)}"
     if found.more_items is None:
@@ -156,11 +153,11 @@ def _doubt(found: Evidence, corrected: float | None, level: float) -> str:
     return f"too few items{_more(found)}"
 
 
-def _more(found: Evidence) -> str:
+def _more(found: GateEvidence) -> str:
     return f"; about {found.more_items:,} more would decide" if found.more_items else ""
 
 
-def _tested(words: str, raw: float | None, corrected: float | None) -> str:
+def _tested(words: str, raw: float, corrected: float) -> str:
     if raw == corrected:
         return f"{words} {raw:.2g}"
     return f"{words} {raw:.2g}, {corrected:.2g} after correction for the number of gates"

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from tunesmith_contract.report import Interval
+
 Floats = NDArray[np.float64]
 
 _RESAMPLES = 4_999
@@ -44,6 +46,8 @@ class Bootstrap:
         resampled = self.resampled @ factors + offset
         left_out = self.left_out @ factors
         deviations = left_out.mean() - left_out
+        if len(left_out) < 2:
+            return 1.0
         groups, squares = len(left_out), float(np.sum(deviations**2))
         if squares <= 1e-18 * max(1.0, observed**2):
             return 1 / (len(resampled) + 1) if observed > 0 else 1.0
@@ -56,6 +60,17 @@ class Bootstrap:
         position = float(stats.norm.ppf(share)) - bias
         corrected = position / (1 + acceleration * position) - bias
         return max(student, float(stats.norm.cdf(corrected)))
+
+    def interval(self, side: int, confidence: float) -> Interval:
+        """Value of one side with the percentile interval of the bootstrap.
+
+        Args:
+            side: 0 for the candidate, 1 for the baseline.
+            confidence: confidence level, between 0 and 1.
+        """
+        low, high = np.quantile(self.resampled[:, side], [(1 - confidence) / 2, (1 + confidence) / 2])
+        value = float(self.observed[side])
+        return Interval(value, min(float(low), value), max(float(high), value))
 
 
 def bootstrap(

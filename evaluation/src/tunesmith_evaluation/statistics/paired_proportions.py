@@ -71,9 +71,7 @@ def unconditional_p_value(better: int, worse: int, items: int, threshold: float)
     return float(min(1.0, max(coarse.max(), fine.max()) + _OUTSIDE + _LEFT_OUT))
 
 
-def score_statistic(
-    better: Counts | Floats, worse: Counts | Floats, items: int, threshold: float
-) -> Floats:
+def score_statistic(better: Counts | Floats, worse: Counts | Floats, items: int, threshold: float) -> Floats:
     """Tango's score statistic (1998) of a difference of paired proportions, for arrays of outcomes.
 
     The rate of worse items is estimated by restricted maximum likelihood, under the threshold.
