@@ -30,7 +30,7 @@ from tunesmith_evaluation.models.model_processes import ModelProcesses
 from tunesmith_evaluation.models.placement import choose_placements, gpu_sizes, measure_model
 from tunesmith_evaluation.models.side_models import SideModels
 from tunesmith_evaluation.models.sides import VerifiedSides, padded_tokenizer, verify_sides
-from tunesmith_evaluation.statistics.intervals import difference_interval, difference_p_value, mean_interval
+from tunesmith_evaluation.statistics.kinds import ScoreKind
 
 from .answers import AnswerStore
 

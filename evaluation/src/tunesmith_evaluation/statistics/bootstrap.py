@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 
 _RESAMPLES = 4_999
 #: Indices of one block, which bounds memory.
-_BLOCK = 2_000_000
+_BLOCK = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +44,31 @@ class Bootstrap:
         factors = np.array([candidate, baseline])
         observed = float(self.observed @ factors) + offset
         resampled = self.resampled @ factors + offset
-        left_out = self.left_out @ factors
-        deviations = left_out.mean() - left_out
-        if len(left_out) < 2:
+        groups, error = len(self.left_out), self.standard_error(candidate, baseline)
+        if groups < 2:
             return 1.0
-        groups, squares = len(left_out), float(np.sum(deviations**2))
-        if squares <= 1e-18 * max(1.0, observed**2):
+        if error <= 1e-9 * max(1.0, abs(observed)):
             return 1 / (len(resampled) + 1) if observed > 0 else 1.0
-        error = np.sqrt(squares * (groups - 1) / groups)
         student = float(stats.t.sf(observed / error, groups - 1))
         below = float((resampled < observed).mean() + 0.5 * (resampled == observed).mean())
         bias = float(stats.norm.ppf(np.clip(below, 1e-4, 1 - 1e-4)))
-        acceleration = float(np.sum(deviations**3)) / (6 * squares**1.5)
+        deviations = self._deviations(factors)
+        acceleration = float(np.sum(deviations**3)) / (6 * float(np.sum(deviations**2)) ** 1.5)
         share = (int((resampled <= 0).sum()) + 1) / (len(resampled) + 2)
         position = float(stats.norm.ppf(share)) - bias
         corrected = position / (1 + acceleration * position) - bias
         return max(student, float(stats.norm.cdf(corrected)))
+
+    def standard_error(self, candidate: float, baseline: float) -> float:
+        """Jackknife's standard error of ``candidate * c + baseline * b``; 0 for one group."""
+        groups = len(self.left_out)
+        squares = float(np.sum(self._deviations(np.array([candidate, baseline])) ** 2))
+        return float(np.sqrt(squares * (groups - 1) / groups))
+
+    def _deviations(self, factors: Floats) -> Floats:
+        """Mean of the values with one group left out, minus each of them."""
+        left_out = self.left_out @ factors
+        return np.asarray(left_out.mean() - left_out)
 
     def interval(self, side: int, confidence: float) -> Interval:
         """Value of one side with the percentile interval of the bootstrap.
@@ -98,5 +107,5 @@ def bootstrap(
         rows = min(block, _RESAMPLES - start)
         drawn = generator.integers(groups, size=(rows, groups)) + groups * np.arange(rows)[:, np.newaxis]
         counts = np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups)
-        parts.append(values(counts @ both))
+        parts.append(values(counts.astype(np.float64) @ both))
     return Bootstrap(values(total), np.concatenate(parts), values(total - both))

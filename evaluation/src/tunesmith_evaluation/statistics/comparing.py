@@ -11,7 +11,7 @@ from tunesmith_contract.report import Interval
 from tunesmith_contract.shared_rules.verdict import one_sided_level
 
 from .limits import ACCURACY, lower_limit
-from .pairs import BoundedPairs, Pairs, Threshold
+from .pairs import Pairs, Threshold
 
 Floats = NDArray[np.float64]
 
@@ -26,6 +26,7 @@ class Comparison:
         candidate: value of the candidate.
         baseline: value of the baseline.
         delta: candidate minus baseline, with its interval.
+        standard_error: of the difference, clustered by groups.
         p_value: two-sided, of no difference. It is above 1 - confidence exactly where the interval holds 0.
     """
 
@@ -34,6 +35,7 @@ class Comparison:
     candidate: float
     baseline: float
     delta: Interval
+    standard_error: float
     p_value: float
 
 
@@ -73,25 +75,34 @@ def compare(pairs: Pairs, confidence: float) -> Comparison:
     candidate, baseline = pairs.values
     estimate = candidate - baseline
     lowest, highest = pairs.bounds
+    error = pairs.standard_error
     zero = pairs.p_above(Threshold()), pairs.p_below(Threshold())
-    low = _lower_end(lambda offset: pairs.p_above(Threshold(offset)), zero[0], estimate, lowest, level)
-    high = -_lower_end(lambda offset: pairs.p_below(Threshold(-offset)), zero[1], -estimate, -highest, level)
+    low = _lower_end(lambda offset: pairs.p_above(Threshold(offset)), zero[0], estimate, error, lowest, level)
+    high = -_lower_end(
+        lambda offset: pairs.p_below(Threshold(-offset)), zero[1], -estimate, error, -highest, level
+    )
     return Comparison(
         items=pairs.items,
         groups=len(pairs.groups),
         candidate=candidate,
         baseline=baseline,
         delta=Interval(estimate, low, high),
+        standard_error=error,
         p_value=min(1.0, 2 * min(zero)),
     )
 
 
-def count_outcomes(pairs: BoundedPairs) -> Outcomes:
-    """Items that the candidate won and lost, among those with scores of both."""
-    differences = pairs.candidate - pairs.baseline
-    differences = differences[~np.isnan(differences)]
-    wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
-    return Outcomes(wins, losses, len(differences) - wins - losses)
+def count_outcomes(candidate: Floats, baseline: Floats, *, higher_is_better: bool = True) -> Outcomes:
+    """Items that the candidate won, lost and tied.
+
+    Args:
+        candidate: values, shape (items,).
+        baseline: values of the same items.
+        higher_is_better: False if low values win.
+    """
+    above, below = int((candidate > baseline).sum()), int((candidate < baseline).sum())
+    wins, losses = (above, below) if higher_is_better else (below, above)
+    return Outcomes(wins, losses, len(candidate) - above - below)
 
 
 def measure_pairing(candidate: Floats, baseline: Floats) -> Pairing:
@@ -115,7 +126,12 @@ def measure_pairing(candidate: Floats, baseline: Floats) -> Pairing:
 
 
 def _lower_end(
-    p_value: Callable[[float], float], at_zero: float, estimate: float, lowest: float, level: float
+    p_value: Callable[[float], float],
+    at_zero: float,
+    estimate: float,
+    error: float,
+    lowest: float,
+    level: float,
 ) -> float:
     """Lower end of the interval; the p-value may jump at 0, where the permutation test has to agree.
 
@@ -123,10 +139,11 @@ def _lower_end(
         p_value: of the hypothesis that the true difference is at most the given one.
         at_zero: its value at 0.
         estimate: the observed difference.
+        error: its rough standard error.
         lowest: least possible difference.
         level: level of the test.
     """
     if at_zero <= level or estimate < -ACCURACY:
-        return lower_limit(p_value, estimate, lowest, level)
+        return lower_limit(p_value, estimate, error, lowest, level)
     # Where only the permutation test does not reject 0, the interval begins there.
-    return 0.0 if p_value(-ACCURACY) <= level else lower_limit(p_value, -ACCURACY, lowest, level)
+    return 0.0 if p_value(-ACCURACY) <= level else lower_limit(p_value, -ACCURACY, error, lowest, level)

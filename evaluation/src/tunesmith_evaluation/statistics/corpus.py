@@ -48,22 +48,3 @@ def macro_f1_terms(predicted: NDArray[np.int64], expected: NDArray[np.int64], cl
     is_predicted = predicted[:, np.newaxis] == names
     is_expected = expected[:, np.newaxis] == names
     return np.hstack([is_predicted & is_expected, is_predicted, is_expected]).astype(np.float64)
-
-
-def pass_at_k(correct: NDArray[np.int64], samples: NDArray[np.int64], k: int) -> Floats:
-    """Unbiased estimate of pass@k per item (Chen et al. 2021): chance that one of k answers is right.
-
-    Args:
-        correct: right answers of each item, shape (items,).
-        samples: all answers of each item, of the same shape.
-        k: number of answers that may be tried.
-
-    Raises:
-        ValueError: an item has less than k answers.
-    """
-    if (samples < k).any():
-        raise ValueError(f"pass@{k} needs {k} answers per item, but one has {int(samples.min())}")
-    steps = np.arange(k)
-    wrong = np.maximum(samples - correct, 0)[:, np.newaxis] - steps
-    all_wrong = np.prod(np.maximum(wrong, 0) / (samples[:, np.newaxis] - steps), axis=1)
-    return np.asarray(1 - all_wrong)

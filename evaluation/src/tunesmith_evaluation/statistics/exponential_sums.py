@@ -10,7 +10,7 @@ Floats = NDArray[np.float64]
 _NEGLIGIBLE = 1e-15
 #: Steps of the quadrature; the integrand is smooth and decays at both ends, so that the trapezoidal rule converges
 #: exponentially.
-_STEPS = 160
+_STEPS = 64
 #: Values of one block of the integrand, which bounds memory.
 _BLOCK = 2_000_000
 
@@ -83,7 +83,7 @@ def _end(slopes: Floats, counts: Floats, center: float, scale: float) -> float:
         height = scale * np.sinh(position)
         size = -0.5 * float(np.log1p((height * slopes) ** 2) @ counts)
         size += np.log(np.cosh(position)) - 0.5 * np.log1p((height / center) ** 2)
-        return size - float(np.log(_NEGLIGIBLE))
+        return float(size - np.log(_NEGLIGIBLE))
 
     high = 1.0
     while excess(high) > 0 and high < 300:

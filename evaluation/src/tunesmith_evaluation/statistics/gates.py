@@ -27,7 +27,7 @@ def judge_gate(
     *,
     broken: float,
     max_broken: float,
-    lower_is_better: bool = False,
+    higher_is_better: bool = True,
 ) -> GateEvidence:
     """Evidence on one gate.
 
@@ -37,11 +37,11 @@ def judge_gate(
         confidence: confidence level of two-sided intervals; each test has the level (1 - confidence) / 2.
         broken: share of the suite's items without a score of some side.
         max_broken: largest share with which the gate can pass.
-        lower_is_better: small values are good, such as of perplexity and latency.
+        higher_is_better: False where small values are good, such as of perplexity and latency.
     """
     level = one_sided_level(confidence)
-    thresholds = _thresholds(pairs, gate, lower_is_better)
-    gains = [_Gain(pairs, threshold, lower_is_better) for threshold in thresholds]
+    thresholds = _thresholds(pairs, gate, higher_is_better)
+    gains = [_Gain(pairs, threshold, higher_is_better) for threshold in thresholds]
     p_pass, p_fail = max(gain.p_pass() for gain in gains), max(gain.p_fail() for gain in gains)
     more_items = _more_items(pairs, gains, level) if min(p_pass, p_fail) > level else None
     missing = max(gate.min_items - pairs.items, _missing_items(pairs))
@@ -68,26 +68,26 @@ class _Gain(NamedTuple):
 
     pairs: Pairs
     threshold: Threshold
-    lower_is_better: bool
+    higher_is_better: bool
 
     def p_pass(self, scale: float = 1.0) -> float:
         """P-value of the hypothesis that the candidate gains no more than the threshold."""
-        test = self.pairs.p_below if self.lower_is_better else self.pairs.p_above
+        test = self.pairs.p_above if self.higher_is_better else self.pairs.p_below
         return test(self.threshold, scale)
 
     def p_fail(self, scale: float = 1.0) -> float:
         """P-value of the hypothesis that the candidate gains no less than the threshold."""
-        test = self.pairs.p_above if self.lower_is_better else self.pairs.p_below
+        test = self.pairs.p_below if self.higher_is_better else self.pairs.p_above
         return test(self.threshold, scale)
 
 
-def _thresholds(pairs: Pairs, gate: Gate, lower_is_better: bool) -> list[Threshold]:
+def _thresholds(pairs: Pairs, gate: Gate, higher_is_better: bool) -> list[Threshold]:
     """Thresholds that have to be passed together, and missed together.
 
     A relative margin is a share of the baseline's true value, which is known to some accuracy only. Where that leaves
     open which of share and floor is larger, both count.
     """
-    sign = 1.0 if (gate.expect is Expect.BETTER) != lower_is_better else -1.0
+    sign = 1.0 if (gate.expect is Expect.BETTER) == higher_is_better else -1.0
     if gate.relative_margin is None:
         return [Threshold(offset=sign * gate.margin)]
     share, floor = Threshold(share=sign * gate.relative_margin), Threshold(offset=sign * gate.floor)
@@ -134,5 +134,5 @@ def _more_items(pairs: Pairs, gains: Sequence[_Gain], level: float) -> int | Non
 
 def _rounded(number: float) -> int:
     """The number with two digits that count, rounded up."""
-    unit = 10 ** max(0, int(np.floor(np.log10(max(number, 1)))) - 1)
+    unit: int = 10 ** max(0, int(np.floor(np.log10(max(number, 1)))) - 1)
     return max(1, int(np.ceil(number / unit)) * unit)

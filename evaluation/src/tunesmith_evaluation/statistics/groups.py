@@ -54,6 +54,8 @@ class Groups:
         Args:
             values: shape (items,) or (items, k).
         """
-        total = np.zeros((len(self.sizes), *values.shape[1:]))
-        np.add.at(total, self.codes, values)
-        return total
+        if self.are_single:
+            return values
+        columns = values.reshape(len(values), -1).T
+        sums = [np.bincount(self.codes, weights=column, minlength=len(self.sizes)) for column in columns]
+        return np.asarray(np.stack(sums, axis=-1).reshape(len(self.sizes), *values.shape[1:]), np.float64)

@@ -76,4 +76,4 @@ def _gaffke_limit(scores: Floats, groups: Groups, level: float) -> float:
     def p_value(mean: float) -> float:
         return mean_p_value(sums - mean * groups.sizes, -mean * largest)
 
-    return lower_limit(p_value, float(scores.mean()), 0, level)
+    return lower_limit(p_value, float(scores.mean()), standard_error(scores, groups), 0, level)

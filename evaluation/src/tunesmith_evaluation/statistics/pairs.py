@@ -14,7 +14,7 @@ from tunesmith_contract.report import Interval
 from .bootstrap import Bootstrap, bootstrap
 from .bounded_means import mean_p_value
 from .groups import Groups
-from .means import bounded_mean
+from .means import bounded_mean, standard_error
 from .paired_proportions import conditional_p_value, unconditional_p_value
 from .swaps import swap_p_values
 
@@ -51,6 +51,10 @@ class Pairs(Protocol):
     @property
     def bounds(self) -> tuple[float, float]:
         """Least and largest difference that there can be."""
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the difference, clustered by groups."""
 
     @property
     def least_groups(self) -> int:
@@ -118,6 +122,12 @@ class BoundedPairs:
         """Least and largest difference that there can be."""
         return -1.0, 1.0
 
+    @cached_property
+    def standard_error(self) -> float:
+        """Standard error of the difference, clustered by groups."""
+        differences = (self.candidate - self.baseline)[self._complete]
+        return standard_error(differences, self.groups.keep(self._complete)) if self.items else 0.0
+
     @property
     def least_groups(self) -> int:
         """Number of groups below which the tests prove nothing."""
@@ -132,15 +142,31 @@ class BoundedPairs:
         """P-value of the hypothesis that the candidate's true mean is at most the threshold."""
         p_value = self._lead.p_value(threshold, scale)
         if threshold.offset >= 0 and threshold.share >= 0:
-            p_value = max(p_value, self._lead.exchange_p_value(scale))
+            p_value = max(p_value, self._exchange_p_value(self._lead, scale))
         return p_value
 
     def p_below(self, threshold: Threshold, scale: float = 1.0) -> float:
         """P-value of the hypothesis that the candidate's true mean is at least the threshold."""
         p_value = self._lag.p_value(threshold, scale)
         if threshold.offset <= 0 and threshold.share <= 0:
-            p_value = max(p_value, self._lag.exchange_p_value(scale))
+            p_value = max(p_value, self._exchange_p_value(self._lag, scale))
         return p_value
+
+    def _exchange_p_value(self, direction: "_Direction", scale: float) -> float:
+        """P-value of the hypothesis that the sides are exchangeable."""
+        if scale != 1:
+            return direction.scaled_exchange(scale)
+        if self.binary and self.groups.are_single:
+            return conditional_p_value(*direction.discordant)
+        return self._swaps[0 if direction.sign > 0 else 1]
+
+    @cached_property
+    def _swaps(self) -> tuple[float, float]:
+        """P-values of the permutation test for a candidate above and below."""
+        above = _swap_means(self._lead, self.seed)
+        if self.items == len(self.candidate):
+            return above
+        return above[0], _swap_means(self._lag, self.seed)[1]
 
     @cached_property
     def _complete(self) -> NDArray[np.bool_]:
@@ -149,12 +175,12 @@ class BoundedPairs:
     @cached_property
     def _lead(self) -> "_Direction":
         filled = (np.nan_to_num(self.candidate, nan=0.0), np.nan_to_num(self.baseline, nan=1.0))
-        return _Direction(*filled, self.groups, self.binary, self.seed, sign=1)
+        return _Direction(*filled, self.groups, self.binary, sign=1)
 
     @cached_property
     def _lag(self) -> "_Direction":
         filled = (np.nan_to_num(self.candidate, nan=1.0), np.nan_to_num(self.baseline, nan=0.0))
-        return _Direction(*filled, self.groups, self.binary, self.seed, sign=-1)
+        return _Direction(*filled, self.groups, self.binary, sign=-1)
 
 
 @dataclass(frozen=True)
@@ -169,7 +195,6 @@ class _Direction:
     baseline: Floats
     groups: Groups
     binary: bool
-    seed: int
     sign: int
 
     def p_value(self, threshold: Threshold, scale: float) -> float:
@@ -179,35 +204,26 @@ class _Direction:
         if worst >= 0 or not len(self.candidate):
             return 1.0
         if self.binary and self.groups.are_single and threshold.share == 0 and scale == 1:
-            won, lost = self._discordant
+            won, lost = self.discordant
             return unconditional_p_value(won, lost, len(self.candidate), self.sign * threshold.offset)
-        candidate, baseline = self._sums
+        candidate, baseline = self.sums
         excess = self.sign * (candidate - factor * baseline - threshold.offset * self.groups.sizes)
         return mean_p_value(excess, worst * float(self.groups.sizes.max()), scale)
 
-    def exchange_p_value(self, scale: float) -> float:
-        """P-value of the hypothesis that the sides are exchangeable."""
-        if scale == 1:
-            return self._exact_exchange
-        candidate, baseline = self._sums
+    def scaled_exchange(self, scale: float) -> float:
+        """About the p-value of exchangeable sides for a sample so many times larger."""
+        candidate, baseline = self.sums
         differences = self.sign * (candidate - baseline)
         spread = float(np.sqrt(np.sum(differences**2)))
         return float(stats.norm.sf(differences.sum() / spread * np.sqrt(scale))) if spread else 1.0
 
     @cached_property
-    def _exact_exchange(self) -> float:
-        if self.binary and self.groups.are_single:
-            return conditional_p_value(*self._discordant)
-        candidate, baseline = (values[:, np.newaxis] for values in self._sums)
-        above, below = swap_p_values(candidate, baseline, _first, self.seed)
-        return above if self.sign > 0 else below
-
-    @cached_property
-    def _sums(self) -> tuple[Floats, Floats]:
+    def sums(self) -> tuple[Floats, Floats]:
+        """Sums of candidate and baseline over each group."""
         return self.groups.sum(self.candidate), self.groups.sum(self.baseline)
 
     @cached_property
-    def _discordant(self) -> tuple[int, int]:
+    def discordant(self) -> tuple[int, int]:
         """Items for and against this direction."""
         differences = self.sign * (self.candidate - self.baseline)
         return int((differences > 0).sum()), int((differences < 0).sum())
@@ -257,6 +273,11 @@ class SummedPairs:
         return -_FAR, _FAR
 
     @property
+    def standard_error(self) -> float:
+        """Jackknife's standard error of the difference over groups."""
+        return self._bootstrap.standard_error(1.0, -1.0)
+
+    @property
     def least_groups(self) -> int:
         """Number of groups below which the tests prove nothing."""
         return BOOTSTRAP_GROUPS
@@ -290,6 +311,11 @@ class SummedPairs:
     @cached_property
     def _swaps(self) -> tuple[float, float]:
         return swap_p_values(*self._sums, self.statistic, self.seed)
+
+
+def _swap_means(direction: _Direction, seed: int) -> tuple[float, float]:
+    candidate, baseline = direction.sums
+    return swap_p_values(candidate[:, np.newaxis], baseline[:, np.newaxis], _first, seed)
 
 
 def _first(sums: Floats) -> Floats:

@@ -11,8 +11,8 @@ Floats = NDArray[np.float64]
 _EXACT_GROUPS = 13
 #: Ways that are drawn otherwise.
 _DRAWS = 9_999
-#: Signs of one block, which bounds memory.
-_BLOCK = 4_000_000
+#: Sums of one block, which bounds memory.
+_BLOCK = 1_000_000
 
 
 def swap_p_values(
@@ -38,19 +38,23 @@ def swap_p_values(
     if not len(differences):
         return 1.0, 1.0
     observed = _difference(total, differences.sum(axis=0), statistic)
+    table = _octet_sums(differences)
     exact = len(differences) <= _EXACT_GROUPS
     ways = 2 ** len(differences) if exact else _DRAWS
     tolerance = 1e-9 * float(np.abs(differences).sum())
     above = below = 0
-    block = max(1, _BLOCK // len(differences))
+    block = max(1, _BLOCK // table[:, 0].size)
     generator = np.random.default_rng(seed)
     for start in range(0, ways, block):
         rows = min(block, ways - start)
         if exact:
-            signs = _numbered_signs(np.arange(start, start + rows), len(differences))
+            octets = (
+                np.arange(start, start + rows, dtype="<u2").view(np.uint8).reshape(rows, 2)[:, : len(table)]
+            )
         else:
-            signs = _random_signs(generator, rows, len(differences))
-        swapped = _difference(total, signs @ differences, statistic)
+            octets = np.frombuffer(generator.bytes(rows * len(table)), np.uint8).reshape(rows, -1)
+        signed = table[np.arange(len(table)), octets].sum(axis=1)
+        swapped = _difference(total, signed, statistic)
         above += int((swapped >= observed - tolerance).sum())
         below += int((swapped <= observed + tolerance).sum())
     if exact:
@@ -58,17 +62,17 @@ def swap_p_values(
     return (above + 1) / (ways + 1), (below + 1) / (ways + 1)
 
 
+def _octet_sums(differences: Floats) -> Floats:
+    """Sums of eight groups each for all 256 ways of swapping them, shape (groups / 8, 256, k).
+
+    With random octets as indices that is many times faster than a product with random signs.
+    """
+    missing = -len(differences) % 8
+    padded = np.concatenate([differences, np.zeros((missing, differences.shape[1]))])
+    signs = 1.0 - 2.0 * ((np.arange(256)[:, np.newaxis] >> np.arange(8)) & 1)
+    return np.asarray(signs @ padded.reshape(-1, 8, differences.shape[1]))
+
+
 def _difference(total: Floats, swapped: Floats, statistic: Callable[[Floats], Floats]) -> Floats:
     """Candidate minus baseline where the sums of both differ by ``swapped``."""
     return statistic((total + swapped) / 2) - statistic((total - swapped) / 2)
-
-
-def _numbered_signs(numbers: NDArray[np.int64], width: int) -> Floats:
-    """Signs from the bits of numbers, shape (numbers, width)."""
-    return 1.0 - 2.0 * ((numbers[:, np.newaxis] >> np.arange(width)) & 1)
-
-
-def _random_signs(generator: np.random.Generator, rows: int, width: int) -> Floats:
-    """Random signs, shape (rows, width)."""
-    packed = np.frombuffer(generator.bytes(rows * ((width + 7) // 8)), np.uint8).reshape(rows, -1)
-    return 1.0 - 2.0 * np.unpackbits(packed, axis=1)[:, :width]
