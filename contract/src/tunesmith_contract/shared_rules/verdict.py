@@ -1,0 +1,163 @@
+"""Verdicts of gates and of a whole comparison, from p-values.
+
+The pod that compares two sides computes two one-sided p-values for each gate; operator and console command turn them
+into the same verdict with this rule. With confidence c, a one-sided test has the level alpha = (1 - c) / 2, as each
+end of a two-sided interval of confidence c has: 0.025 for 0.95.
+
+- A gate passes when its p_pass is at most alpha and enough items were compared.
+- A comparison passes when all Blocking gates pass. Nothing is corrected for: all of them have to be true to pass
+  together (intersection-union test, Berger 1982), so the chance of a false Pass is at most alpha.
+- A Blocking gate fails when its p_fail, corrected by Holm (1979) over all Blocking gates, is at most alpha. One
+  failing gate fails the comparison, so that the chance of any false Fail is at most alpha as well.
+- What was not measured, or not well enough, never passes: the gate is Inconclusive.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tunesmith_contract.evaluation import Gate, Tier
+from tunesmith_contract.report import GateEvidence, GateProblem
+
+
+class Verdict(StrEnum):
+    """Result of a gate or of a comparison."""
+
+    PASS = "Pass"
+    FAIL = "Fail"
+    INCONCLUSIVE = "Inconclusive"
+
+
+@dataclass(frozen=True, slots=True)
+class GateVerdict:
+    """Verdict on one gate.
+
+    Attributes:
+        verdict: the verdict.
+        evidence: the evidence it follows from.
+        corrected_p_fail: p_fail after Holm's correction over the Blocking gates; p_fail itself for Advisory gates.
+        reason: half a sentence on the verdict, such as "about 120 more items would decide".
+    """
+
+    verdict: Verdict
+    evidence: GateEvidence
+    corrected_p_fail: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonVerdict:
+    """Verdict on a comparison, with the verdicts on its gates in their order."""
+
+    verdict: Verdict
+    gates: tuple[GateVerdict, ...]
+
+
+def one_sided_level(confidence: float) -> float:
+    """Level of a one-sided test that belongs to a two-sided interval of this confidence."""
+    return (1 - confidence) / 2
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Values of Holm's step-down correction (1979), in the order of the given ones."""
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return tuple(corrected)
+
+
+def judge(
+    gates: Sequence[Gate], evidence: Sequence[GateEvidence | None], confidence: float
+) -> ComparisonVerdict:
+    """Verdict on a comparison.
+
+    Without a Blocking gate nothing can pass: the verdict is Inconclusive.
+
+    Args:
+        gates: all gates.
+        evidence: evidence on each gate, in the order of the gates; None where the pod reported none.
+        confidence: confidence level of the two-sided intervals, between 0 and 1.
+
+    Raises:
+        ValueError: there are not as many pieces of evidence as gates.
+    """
+    if len(gates) != len(evidence):
+        raise ValueError(f"{len(gates)} gates, but evidence on {len(evidence)}")
+    level = one_sided_level(confidence)
+    complete = [found or NOT_MEASURED for found in evidence]
+    corrected = _corrected_failures(gates, complete)
+    judged = tuple(
+        _judge_gate(gate, found, p_fail, level)
+        for gate, found, p_fail in zip(gates, complete, corrected, strict=True)
+    )
+    blocking = [
+        result.verdict for gate, result in zip(gates, judged, strict=True) if gate.tier is Tier.BLOCKING
+    ]
+    if Verdict.FAIL in blocking:
+        return ComparisonVerdict(Verdict.FAIL, judged)
+    passed = bool(blocking) and all(verdict is Verdict.PASS for verdict in blocking)
+    return ComparisonVerdict(Verdict.PASS if passed else Verdict.INCONCLUSIVE, judged)
+
+
+#: Evidence on a gate whose metric was not measured.
+NOT_MEASURED = GateEvidence(items=0, threshold=0, p_pass=1, p_fail=1, problem=GateProblem.MISSING)
+
+#: Problems beside which a gate still can fail: few items make a test weak, not wrong.
+_MAY_FAIL = (None, GateProblem.TOO_FEW_ITEMS)
+
+
+def _corrected_failures(gates: Sequence[Gate], evidence: Sequence[GateEvidence]) -> list[float]:
+    """p_fail of each gate, corrected over the Blocking gates. One that can't fail counts as 1."""
+    corrected = [found.p_fail if found.problem in _MAY_FAIL else 1.0 for found in evidence]
+    blocking = [index for index, gate in enumerate(gates) if gate.tier is Tier.BLOCKING]
+    for index, value in zip(blocking, holm([corrected[index] for index in blocking]), strict=True):
+        corrected[index] = value
+    return corrected
+
+
+def _judge_gate(gate: Gate, found: GateEvidence, corrected: float, level: float) -> GateVerdict:
+    problem = found.problem
+    if problem is None and found.items < gate.min_items:
+        problem = GateProblem.TOO_FEW_ITEMS
+    if corrected <= level:
+        return GateVerdict(Verdict.FAIL, found, corrected, _tested("p", found.p_fail, corrected))
+    if problem is not None:
+        return GateVerdict(Verdict.INCONCLUSIVE, found, corrected, _problem_reason(problem, gate, found))
+    if found.p_pass <= level:
+        return GateVerdict(Verdict.PASS, found, corrected, f"p {found.p_pass:.2g}")
+    return GateVerdict(Verdict.INCONCLUSIVE, found, corrected, _doubt(found, corrected, level))
+
+
+def _problem_reason(problem: GateProblem, gate: Gate, found: GateEvidence) -> str:
+    match problem:
+        case GateProblem.MISSING:
+            return "it was not measured"
+        case GateProblem.SKIPPED:
+            return "its suite was skipped"
+        case GateProblem.TOO_MANY_BROKEN:
+            return "too many items have no score"
+        case GateProblem.TOO_FEW_ITEMS:
+            return f"{found.items:,} items, at least {gate.min_items:,} are needed{_more(found)}"
+
+
+def _doubt(found: GateEvidence, corrected: float, level: float) -> str:
+    """Cause of a verdict that neither passes nor fails."""
+    if found.p_fail <= level:
+        tested = _tested("it fails by itself with p", found.p_fail, corrected)
+        return f"{tested}, which is above {level:.3g}{_more(found)}"
+    if found.more_items is None:
+        return "the difference is as good as the margin; more items would not decide"
+    return f"too few items{_more(found)}"
+
+
+def _more(found: GateEvidence) -> str:
+    return f"; about {found.more_items:,} more would decide" if found.more_items else ""
+
+
+def _tested(words: str, raw: float, corrected: float) -> str:
+    if raw == corrected:
+        return f"{words} {raw:.2g}"
+    return f"{words} {raw:.2g}, {corrected:.2g} after correction for the number of gates"

@@ -1,0 +1,117 @@
+"""Scores of all sides by one metric."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunesmith_evaluation.statistics.corpus import mean
+from tunesmith_evaluation.statistics.groups import Groups
+from tunesmith_evaluation.statistics.kinds import ScoreKind
+from tunesmith_evaluation.statistics.pairs import BoundedPairs, Pairs, SummedPairs
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusTerms:
+    """Terms of a statistic of the whole corpus.
+
+    Attributes:
+        terms: what each item adds to the sums, shape (sides, items, k).
+        statistic: value of a side, from sums of shape (..., k); see `tunesmith_evaluation.statistics.corpus`.
+    """
+
+    terms: Floats
+    statistic: Callable[[Floats], Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricScores:
+    """Scores of all sides on the items of one suite, by one metric.
+
+    Items that were left out of the comparison for all sides, such as leaked ones, are not here. Repeated answers to an
+    item are one row: their mean, or pass@k.
+
+    Attributes:
+        suite: name of the suite.
+        metric: key of the metric.
+        kind: kind of the scores.
+        values: shape (sides, items), candidate and baseline first; NaN where a side has no score.
+        groups: label of each item's group; None if items are independent.
+        columns: values of the items by name of a column whose slices are reported.
+        corpus: terms of a statistic of kind ``CORPUS``.
+        higher_is_better: False if low scores are good.
+    """
+
+    suite: str
+    metric: str
+    kind: ScoreKind
+    values: Floats
+    groups: Sequence[Hashable] | None = None
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    corpus: CorpusTerms | None = None
+    higher_is_better: bool = True
+
+    @property
+    def items(self) -> int:
+        """Number of items, with or without scores."""
+        return int(self.values.shape[1])
+
+    @property
+    def broken(self) -> int:
+        """Number of items without a score of candidate or baseline."""
+        return int(np.isnan(self.values[:2]).any(axis=0).sum())
+
+    def select(self, chosen: NDArray[np.bool_]) -> "MetricScores":
+        """Scores on some of the items.
+
+        Args:
+            chosen: shape (items,).
+        """
+        groups = (
+            None if self.groups is None else [self.groups[index] for index in np.flatnonzero(chosen).tolist()]
+        )
+        corpus = self.corpus and replace(self.corpus, terms=self.corpus.terms[:, chosen])
+        return replace(self, values=self.values[:, chosen], groups=groups, columns={}, corpus=corpus)
+
+    def pairs(self, seed: int, candidate: int = 0, baseline: int = 1) -> Pairs:
+        """Scores of two sides, ready to be tested.
+
+        Items without a score of either side are left out. Where one of the two has a score in [0, 1], the other one's
+        is counted as the worst for each test; where scores have no bounds, the item is left out.
+
+        Args:
+            seed: seed of permutations and bootstrap.
+            candidate: index of the first side.
+            baseline: index of the second side.
+
+        Raises:
+            ValueError: a score is outside its range.
+        """
+        both = self.values[[candidate, baseline]]
+        known = ~np.isnan(both)
+        groups = Groups.of(self.groups, self.items)
+        if self.kind in {ScoreKind.BINARY, ScoreKind.UNIT_INTERVAL}:
+            kept = np.asarray(known.any(axis=0))
+            self._check_range(both[:, kept])
+            # The mean of repeated answers is not 0 or 1.
+            binary = self.kind is ScoreKind.BINARY and bool(np.isin(both[known], (0, 1)).all())
+            return BoundedPairs(both[0, kept], both[1, kept], groups.keep(kept), binary, seed)
+        kept = np.asarray(known.all(axis=0))
+        terms, statistic = self.terms()
+        return SummedPairs(terms[candidate][kept], terms[baseline][kept], groups.keep(kept), statistic, seed)
+
+    def terms(self) -> tuple[Floats, Callable[[Floats], Floats]]:
+        """Terms of all sides in sums, shape (sides, items, k), and the statistic of these sums."""
+        if self.corpus is not None:
+            return self.corpus.terms, self.corpus.statistic
+        return np.stack([self.values, np.ones_like(self.values)], axis=-1), mean
+
+    def _check_range(self, values: Floats) -> None:
+        known = values[~np.isnan(values)]
+        if len(known) and (known.min() < 0 or known.max() > 1):
+            raise ValueError(
+                f"{self.suite}/{self.metric}: scores have to be from 0 to 1, not {known.min():g} to {known.max():g}"
+            )

@@ -1,0 +1,138 @@
+"""Evidence on gates."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import optimize, stats
+
+from tunesmith_contract.evaluation import Expect, Gate
+from tunesmith_contract.report import GateEvidence, GateProblem
+from tunesmith_contract.shared_rules.verdict import one_sided_level
+
+from .pairs import Pairs, Threshold
+
+#: Power for which further items are counted.
+POWER = 0.8
+#: Items beyond which a difference counts as being as good as the margin.
+_MOST_ITEMS = 1_000_000
+#: Confidence with which a relative margin is known to be above or below its floor.
+_FLOOR_CONFIDENCE = 0.999
+
+
+def judge_gate(
+    pairs: Pairs,
+    gate: Gate,
+    confidence: float,
+    *,
+    broken: float,
+    max_broken: float,
+    higher_is_better: bool = True,
+) -> GateEvidence:
+    """Evidence on one gate.
+
+    Args:
+        pairs: the scores.
+        gate: the gate.
+        confidence: confidence level of two-sided intervals; each test has the level (1 - confidence) / 2.
+        broken: share of the suite's items without a score of some side.
+        max_broken: largest share with which the gate can pass.
+        higher_is_better: False where small values are good, such as of perplexity and latency.
+    """
+    level = one_sided_level(confidence)
+    thresholds = _thresholds(pairs, gate, higher_is_better)
+    gains = [_Gain(pairs, threshold, higher_is_better) for threshold in thresholds]
+    p_pass, p_fail = max(gain.p_pass() for gain in gains), max(gain.p_fail() for gain in gains)
+    more_items = _more_items(pairs, gains, level) if min(p_pass, p_fail) > level else None
+    missing = max(gate.min_items - pairs.items, _missing_items(pairs))
+    problem = None
+    if missing > 0:
+        problem, more_items = GateProblem.TOO_FEW_ITEMS, max(more_items or 0, missing)
+    if len(pairs.groups) < pairs.least_groups:
+        p_pass = p_fail = 1.0
+    if broken > max_broken:
+        problem = GateProblem.TOO_MANY_BROKEN
+    baseline = pairs.values[1]
+    return GateEvidence(
+        items=pairs.items,
+        threshold=max((threshold.offset + threshold.share * baseline for threshold in thresholds), key=abs),
+        p_pass=p_pass,
+        p_fail=p_fail,
+        more_items=more_items,
+        problem=problem,
+    )
+
+
+class _Gain(NamedTuple):
+    """Tests of what is gained by the candidate, whatever the direction of the metric is."""
+
+    pairs: Pairs
+    threshold: Threshold
+    higher_is_better: bool
+
+    def p_pass(self, scale: float = 1.0) -> float:
+        """P-value of the hypothesis that the candidate gains no more than the threshold."""
+        test = self.pairs.p_above if self.higher_is_better else self.pairs.p_below
+        return test(self.threshold, scale)
+
+    def p_fail(self, scale: float = 1.0) -> float:
+        """P-value of the hypothesis that the candidate gains no less than the threshold."""
+        test = self.pairs.p_below if self.higher_is_better else self.pairs.p_above
+        return test(self.threshold, scale)
+
+
+def _thresholds(pairs: Pairs, gate: Gate, higher_is_better: bool) -> list[Threshold]:
+    """Thresholds that have to be passed together, and missed together.
+
+    A relative margin is a share of the baseline's true value, which is known to some accuracy only. Where that leaves
+    open which of share and floor is larger, both count.
+    """
+    sign = 1.0 if (gate.expect is Expect.BETTER) == higher_is_better else -1.0
+    if gate.relative_margin is None:
+        return [Threshold(offset=sign * gate.margin)]
+    share, floor = Threshold(share=sign * gate.relative_margin), Threshold(offset=sign * gate.floor)
+    if gate.floor == 0:
+        return [share]
+    _, low, high = pairs.baseline_interval(_FLOOR_CONFIDENCE)
+    if gate.relative_margin * low >= gate.floor:
+        return [share]
+    return [floor] if gate.relative_margin * high <= gate.floor else [share, floor]
+
+
+def _missing_items(pairs: Pairs) -> int:
+    """Items that are missing for the least number of groups."""
+    groups = len(pairs.groups)
+    return int(np.ceil((pairs.least_groups - groups) * max(1.0, pairs.items / max(groups, 1))))
+
+
+def _more_items(pairs: Pairs, gains: Sequence[_Gain], level: float) -> int | None:
+    """Further items with which the gate would be decided with the power `POWER`, by the likelier verdict.
+
+    The observed differences are taken for the true ones, and their number is multiplied until the p-value is so far
+    below the level that chance seldom lifts it above.
+    """
+    items = len(pairs.groups.codes)
+    if not items:
+        return None
+    passing = max(gain.p_pass() for gain in gains) < max(gain.p_fail() for gain in gains)
+    target = float(stats.norm.isf(level) + stats.norm.ppf(POWER))
+
+    def missing(logarithm: float) -> float:
+        scale = float(np.exp(logarithm))
+        p_value = max(gain.p_pass(scale) if passing else gain.p_fail(scale) for gain in gains)
+        return target - float(stats.norm.isf(np.clip(p_value, 1e-300, 1 - 1e-16)))
+
+    # A scale of exactly 1 would ask the exact tests, which are not comparable with those of larger samples.
+    least, most = 1e-6, float(np.log(max(_MOST_ITEMS / items, 2)))
+    if missing(most) > 0:
+        return None
+    if missing(least) <= 0:
+        return 1
+    scale = float(np.exp(optimize.brentq(missing, least, most, xtol=0.01)))
+    return _rounded(items * (scale - 1))
+
+
+def _rounded(number: float) -> int:
+    """The number with two digits that count, rounded up."""
+    unit: int = 10 ** max(0, int(np.floor(np.log10(max(number, 1)))) - 1)
+    return max(1, int(np.ceil(number / unit)) * unit)

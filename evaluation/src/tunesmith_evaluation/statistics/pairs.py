@@ -1,0 +1,330 @@
+"""Tests of the difference of two sides over the same items."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from tunesmith_contract.report import Interval
+
+from .bootstrap import Bootstrap, bootstrap
+from .bounded_means import mean_p_value
+from .groups import Groups
+from .means import bounded_mean, standard_error
+from .paired_proportions import conditional_p_value, unconditional_p_value
+from .swaps import swap_p_values
+
+Floats = NDArray[np.float64]
+
+#: Least number of groups for the bootstrap, whose errors are known for many groups alone.
+BOOTSTRAP_GROUPS = 50
+#: Values beyond which no end of an interval is looked for.
+_FAR = 1e9
+
+
+class Threshold(NamedTuple):
+    """Value that the candidate is compared with: ``baseline * (1 + share) + offset``."""
+
+    offset: float = 0.0
+    share: float = 0.0
+
+
+class Pairs(Protocol):
+    """Scores of candidate and baseline over the same items."""
+
+    @property
+    def groups(self) -> Groups:
+        """Groups of the items."""
+
+    @property
+    def items(self) -> int:
+        """Number of items with scores of both sides."""
+
+    @property
+    def values(self) -> tuple[float, float]:
+        """Value of candidate and baseline over the items with scores of both."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Least and largest difference that there can be."""
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the difference, clustered by groups."""
+
+    @property
+    def least_groups(self) -> int:
+        """Number of groups below which the tests prove nothing."""
+
+    def baseline_interval(self, confidence: float) -> Interval:
+        """Value of the baseline with its interval."""
+
+    def p_above(self, threshold: Threshold, scale: float = 1.0) -> float:
+        """P-value of the hypothesis that the candidate's true value is at most the threshold.
+
+        Args:
+            threshold: value to compare with.
+            scale: number of times that each item counts, to foresee the p-value of a larger sample like this one.
+        """
+
+    def p_below(self, threshold: Threshold, scale: float = 1.0) -> float:
+        """P-value of the hypothesis that the candidate's true value is at least the threshold.
+
+        Args:
+            threshold: value to compare with.
+            scale: as of `p_above`.
+        """
+
+
+@dataclass(frozen=True)
+class BoundedPairs:
+    """Scores in [0, 1], compared by their means.
+
+    An answer without a score never helps: where a test is to show that the candidate is good, the candidate's counts
+    as 0 and the baseline's as 1; where it is to show that the candidate is bad, the other way round.
+
+    Tests: Gaffke's bound for groups and for scores between 0 and 1; the exact unconditional test for independent scores
+    of 0 and 1. Where the hypothesis holds for equal sides too, the exact permutation test has to agree: McNemar's for
+    scores of 0 and 1. All p-values are valid one-sided for any number of items; Gaffke's by a conjecture.
+
+    Attributes:
+        candidate: scores, shape (all items,); NaN where there is none.
+        baseline: scores of the same items. An item has a score of at least one side.
+        groups: groups of the items.
+        binary: all scores are 0 or 1.
+        seed: seed of the permutations.
+    """
+
+    candidate: Floats
+    baseline: Floats
+    groups: Groups
+    binary: bool
+    seed: int
+
+    @cached_property
+    def items(self) -> int:
+        """Number of items with scores of both sides."""
+        return int(self._complete.sum())
+
+    @cached_property
+    def values(self) -> tuple[float, float]:
+        """Mean of candidate and baseline over the items with scores of both."""
+        if not self.items:
+            return 0.0, 0.0
+        return float(self.candidate[self._complete].mean()), float(self.baseline[self._complete].mean())
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Least and largest difference that there can be."""
+        return -1.0, 1.0
+
+    @cached_property
+    def standard_error(self) -> float:
+        """Standard error of the difference, clustered by groups."""
+        differences = (self.candidate - self.baseline)[self._complete]
+        return standard_error(differences, self.groups.keep(self._complete)) if self.items else 0.0
+
+    @property
+    def least_groups(self) -> int:
+        """Number of groups below which the tests prove nothing."""
+        return 1
+
+    def baseline_interval(self, confidence: float) -> Interval:
+        """Mean of the baseline with its interval."""
+        known = ~np.isnan(self.baseline)
+        return bounded_mean(self.baseline[known], self.groups.keep(known), confidence).interval
+
+    def p_above(self, threshold: Threshold, scale: float = 1.0) -> float:
+        """P-value of the hypothesis that the candidate's true mean is at most the threshold."""
+        p_value = self._lead.p_value(threshold, scale)
+        if threshold.offset >= 0 and threshold.share >= 0:
+            p_value = max(p_value, self._exchange_p_value(self._lead, scale))
+        return p_value
+
+    def p_below(self, threshold: Threshold, scale: float = 1.0) -> float:
+        """P-value of the hypothesis that the candidate's true mean is at least the threshold."""
+        p_value = self._lag.p_value(threshold, scale)
+        if threshold.offset <= 0 and threshold.share <= 0:
+            p_value = max(p_value, self._exchange_p_value(self._lag, scale))
+        return p_value
+
+    def _exchange_p_value(self, direction: "_Direction", scale: float) -> float:
+        """P-value of the hypothesis that the sides are exchangeable."""
+        if scale != 1:
+            return direction.scaled_exchange(scale)
+        if self.binary and self.groups.are_single:
+            return conditional_p_value(*direction.discordant)
+        return self._swaps[0 if direction.sign > 0 else 1]
+
+    @cached_property
+    def _swaps(self) -> tuple[float, float]:
+        """P-values of the permutation test for a candidate above and below."""
+        above = _swap_means(self._lead, self.seed)
+        if self.items == len(self.candidate):
+            return above
+        return above[0], _swap_means(self._lag, self.seed)[1]
+
+    @cached_property
+    def _complete(self) -> NDArray[np.bool_]:
+        return np.asarray(~np.isnan(self.candidate) & ~np.isnan(self.baseline))
+
+    @cached_property
+    def _lead(self) -> "_Direction":
+        filled = (np.nan_to_num(self.candidate, nan=0.0), np.nan_to_num(self.baseline, nan=1.0))
+        return _Direction(*filled, self.groups, self.binary, sign=1)
+
+    @cached_property
+    def _lag(self) -> "_Direction":
+        filled = (np.nan_to_num(self.candidate, nan=1.0), np.nan_to_num(self.baseline, nan=0.0))
+        return _Direction(*filled, self.groups, self.binary, sign=-1)
+
+
+@dataclass(frozen=True)
+class _Direction:
+    """Test for one direction, after missing scores were filled in.
+
+    Attributes:
+        sign: 1 tests whether the candidate is above the threshold, -1 whether it is below.
+    """
+
+    candidate: Floats
+    baseline: Floats
+    groups: Groups
+    binary: bool
+    sign: int
+
+    def p_value(self, threshold: Threshold, scale: float) -> float:
+        """P-value of the hypothesis that the candidate is not on this side of the threshold."""
+        factor = 1 + threshold.share
+        worst = -factor - threshold.offset if self.sign > 0 else threshold.offset - 1
+        if worst >= 0 or not len(self.candidate):
+            return 1.0
+        if self.binary and self.groups.are_single and threshold.share == 0 and scale == 1:
+            won, lost = self.discordant
+            return unconditional_p_value(won, lost, len(self.candidate), self.sign * threshold.offset)
+        candidate, baseline = self.sums
+        excess = self.sign * (candidate - factor * baseline - threshold.offset * self.groups.sizes)
+        return mean_p_value(excess, worst * float(self.groups.sizes.max()), scale)
+
+    def scaled_exchange(self, scale: float) -> float:
+        """About the p-value of exchangeable sides for a sample so many times larger."""
+        candidate, baseline = self.sums
+        differences = self.sign * (candidate - baseline)
+        spread = float(np.sqrt(np.sum(differences**2)))
+        return float(stats.norm.sf(differences.sum() / spread * np.sqrt(scale))) if spread else 1.0
+
+    @cached_property
+    def sums(self) -> tuple[Floats, Floats]:
+        """Sums of candidate and baseline over each group."""
+        return self.groups.sum(self.candidate), self.groups.sum(self.baseline)
+
+    @cached_property
+    def discordant(self) -> tuple[int, int]:
+        """Items for and against this direction."""
+        differences = self.sign * (self.candidate - self.baseline)
+        return int((differences > 0).sum()), int((differences < 0).sum())
+
+
+@dataclass(frozen=True)
+class SummedPairs:
+    """Statistics of a whole corpus, and means of values without bounds.
+
+    Tests: the bootstrap over groups and Student's t of the jackknife, which both have to agree; the permutation test as
+    well where the hypothesis holds for equal sides too. The permutation test is exact; the others hold for many groups,
+    so that fewer than `least_groups` prove nothing.
+
+    Attributes:
+        candidate: terms of each item in the sums, shape (items, k).
+        baseline: those of the same items.
+        groups: groups of the items.
+        statistic: value of a side, from sums of shape (..., k).
+        seed: seed of bootstrap and permutations.
+    """
+
+    candidate: Floats
+    baseline: Floats
+    groups: Groups
+    statistic: Callable[[Floats], Floats]
+    seed: int
+
+    @property
+    def items(self) -> int:
+        """Number of items."""
+        return len(self.candidate)
+
+    @cached_property
+    def values(self) -> tuple[float, float]:
+        """Value of candidate and baseline."""
+        if not self.items:
+            return 0.0, 0.0
+        candidate, baseline = (
+            self.statistic(self.candidate.sum(axis=0)),
+            self.statistic(self.baseline.sum(axis=0)),
+        )
+        return float(candidate), float(baseline)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Least and largest difference that is looked for."""
+        return -_FAR, _FAR
+
+    @property
+    def standard_error(self) -> float:
+        """Jackknife's standard error of the difference over groups."""
+        return self._bootstrap.standard_error(1.0, -1.0)
+
+    @property
+    def least_groups(self) -> int:
+        """Number of groups below which the tests prove nothing."""
+        return BOOTSTRAP_GROUPS
+
+    def baseline_interval(self, confidence: float) -> Interval:
+        """Value of the baseline with its interval."""
+        return self._bootstrap.interval(1, confidence)
+
+    def p_above(self, threshold: Threshold, scale: float = 1.0) -> float:
+        """P-value of the hypothesis that the candidate's true value is at most the threshold."""
+        p_value = self._bootstrap.p_value(1.0, -1 - threshold.share, -threshold.offset)
+        if threshold.offset >= 0 and threshold.share >= 0:
+            p_value = max(p_value, self._swaps[0])
+        return _scaled(p_value, scale)
+
+    def p_below(self, threshold: Threshold, scale: float = 1.0) -> float:
+        """P-value of the hypothesis that the candidate's true value is at least the threshold."""
+        p_value = self._bootstrap.p_value(-1.0, 1 + threshold.share, threshold.offset)
+        if threshold.offset <= 0 and threshold.share <= 0:
+            p_value = max(p_value, self._swaps[1])
+        return _scaled(p_value, scale)
+
+    @cached_property
+    def _sums(self) -> tuple[Floats, Floats]:
+        return self.groups.sum(self.candidate), self.groups.sum(self.baseline)
+
+    @cached_property
+    def _bootstrap(self) -> Bootstrap:
+        return bootstrap(*self._sums, self.statistic, self.seed)
+
+    @cached_property
+    def _swaps(self) -> tuple[float, float]:
+        return swap_p_values(*self._sums, self.statistic, self.seed)
+
+
+def _swap_means(direction: _Direction, seed: int) -> tuple[float, float]:
+    candidate, baseline = direction.sums
+    return swap_p_values(candidate[:, np.newaxis], baseline[:, np.newaxis], _first, seed)
+
+
+def _first(sums: Floats) -> Floats:
+    """The only sum."""
+    return sums[..., 0]
+
+
+def _scaled(p_value: float, scale: float) -> float:
+    """P-value of a sample so many times larger, where the statistic is about normal."""
+    if scale == 1 or p_value in {0.0, 1.0}:
+        return p_value
+    return float(stats.norm.sf(stats.norm.isf(p_value) * np.sqrt(scale)))

@@ -1,0 +1,72 @@
+"""False verdicts that intervals with two-sided coverage alone let through."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tunesmith_contract.evaluation import Expect, Gate
+from tunesmith_contract.report import GateEvidence
+from tunesmith_contract.shared_rules.verdict import Verdict, judge
+from tunesmith_evaluation.statistics.gates import judge_gate
+from tunesmith_evaluation.statistics.groups import Groups
+from tunesmith_evaluation.statistics.pairs import BoundedPairs
+
+
+def judged(
+    differences: list[float], expect: Expect, margin: float, *, binary: bool, min_items: int = 1
+) -> GateEvidence:
+    """Evidence on a gate, from differences of the items."""
+    values = np.array(differences)
+    baseline = np.where(values < 0, 1.0, 0.0)
+    pairs = BoundedPairs(baseline + values, baseline, Groups.of(None, len(values)), binary, 1)
+    gate = Gate(suite="s", metric="m", expect=expect, margin=margin, min_items=min_items)
+    return judge_gate(pairs, gate, 0.95, broken=0, max_broken=0.05)
+
+
+def verdict(evidence: GateEvidence, confidence: float = 0.95) -> Verdict:
+    """Verdict of one gate without a least number of items."""
+    gate = Gate(suite="s", metric="m", expect=Expect.BETTER, min_items=1)
+    return judge([gate], [evidence], confidence).verdict
+
+
+def test_four_of_four_better_is_no_pass() -> None:
+    found = judged([1] * 4, Expect.BETTER, 0, binary=True)
+    assert found.p_pass == pytest.approx(1 / 16, rel=1e-3)
+    assert verdict(found) is Verdict.INCONCLUSIVE
+    assert verdict(judged([1] * 6, Expect.BETTER, 0, binary=True)) is Verdict.PASS
+
+
+def test_four_better_of_twenty_is_no_pass() -> None:
+    found = judged([1] * 4 + [0] * 16, Expect.BETTER, 0, binary=True)
+    assert found.p_pass >= stats.binomtest(4, 4, 0.5).pvalue / 2
+    assert verdict(found) is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(("expect", "margin"), [(Expect.BETTER, 0.0), (Expect.NOT_WORSE, 0.02)])
+@pytest.mark.parametrize("items", [20, 50, 200])
+def test_a_little_better_on_most_and_broken_on_a_few_is_no_pass(
+    expect: Expect, margin: float, items: int
+) -> None:
+    """Exact chance of a Pass for a candidate whose true difference is the threshold itself."""
+    threshold = margin if expect is Expect.BETTER else -margin
+    for gain in (0.03, 0.1, 0.3):
+        breaks = (gain - threshold) / (1 + gain)
+        passed = 0.0
+        for broken in range(items):
+            differences = [-1.0] * broken + [gain] * (items - broken)
+            if judged(differences, expect, margin, binary=False).p_pass > 0.025:
+                break
+            passed += float(stats.binom.pmf(broken, items, breaks))
+        assert passed <= 0.025
+
+
+def test_many_gates_do_not_fail_by_chance() -> None:
+    gates = [Gate(suite="s", metric="m", expect=Expect.NOT_WORSE, margin=0.02)] * 16
+    chance = np.random.default_rng(5)
+    failed = 0
+    for _ in range(400):
+        # Each candidate is as bad as allowed: its p-values are uniform.
+        p_fail = chance.uniform(size=16)
+        evidence = [GateEvidence(100, -0.02, p_pass=1 - p, p_fail=p) for p in p_fail.tolist()]
+        failed += judge(gates, evidence, 0.95).verdict is Verdict.FAIL
+    assert failed / 400 <= 0.025 + 3 * np.sqrt(0.025 * 0.975 / 400)
