@@ -20,7 +20,7 @@ from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.index import WATCHED_KINDS
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.decide.serving.engine_memory import find_base_model
-from tunesmith.manifests.names import API_VERSION
+from tunesmith.manifests.names import API_VERSION, OWNER_UID_LABEL
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import AttemptOutcome, build_result_config_map
 from tunesmith_contract.agent import AgentReport
@@ -33,6 +33,18 @@ ADAPTER = build_adapter("one", source={"fineTuneJobRef": {"name": "tune"}})
 def body_of(kind: str, name: str, namespace: str = NAMESPACE, **status: Any) -> dict[str, Any]:
     metadata = {"name": name, "namespace": namespace, "uid": f"uid-of-{name}", "resourceVersion": "1"}
     return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "status": status}
+
+
+def record_of(owner: str) -> dict[str, Any]:
+    """A ConfigMap that belongs to the resource with this UID."""
+    metadata = {
+        "name": "record",
+        "namespace": NAMESPACE,
+        "uid": "uid-of-record",
+        "labels": {OWNER_UID_LABEL: owner},
+        "ownerReferences": [{"uid": owner}],
+    }
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
 
 
 class Setting:
@@ -73,9 +85,10 @@ async def test_children_jobs_verdicts_and_agents_of_its_own_are_observed(indexed
     setting = Setting(indexed)
     bodies, live, uid = setting.controller.bodies, setting.controller.live, setting.resource.metadata.uid
     for body in (
-        body_of("FineTuneJob", "tune", phase="Training"),
+        body_of("FineTuneJob", "tune", phase="Training", artifact={"digest": "sha256:made"}),
         body_of("FineTuneJob", "other"),
-        body_of("EvalRun", "judged", verdict="Pass"),
+        body_of("EvalRun", "judged", verdict="Pass", candidate={"digest": "sha256:made"}),
+        body_of("EvalRun", "of-another-artifact", verdict="Pass", candidate={"digest": "sha256:other"}),
         body_of("EvalRun", "running", phase="Running"),
         body_of("EvalRun", "elsewhere", namespace="elsewhere", verdict="Pass"),
     ):
@@ -85,12 +98,14 @@ async def test_children_jobs_verdicts_and_agents_of_its_own_are_observed(indexed
             pod_name=pod_uid, pod_uid=pod_uid, boot_id="1", engine_ready=True, applied_generation=1
         )
         live.agents.report(uid, report, datetime.now(UTC))
+    setting.add(record_of("uid-of-judged"))
     observed = await observe_adapterdeployment(setting.reader, setting.resource)
     assert len(observed.config_maps) == 2
     assert [pod["metadata"]["name"] for pod in observed.pods] == ["pod-0"]
     assert [agent.report.pod_uid for agent in observed.agents] == ["uid-pod-0"]
     assert observed.jobs == {"tune": bodies.of_kind("FineTuneJob")[0]}
-    assert [run["metadata"]["name"] for run in observed.eval_runs] == ["judged"]
+    assert [run.body["metadata"]["name"] for run in observed.eval_runs] == ["judged"]
+    assert [found["metadata"]["name"] for found in observed.eval_runs[0].config_maps] == ["record"]
     assert observed.deployment is not None
     assert observed.service is not None
     assert observed.disruption_budget is not None

@@ -10,11 +10,10 @@ from simulation.serving_world import World, build_adapter, digest_of
 from tunesmith.api.adapterdeployment import Adapter
 from tunesmith.api.job_status import FineTuneJobStatus
 from tunesmith.api.reasons import Verdict
+from tunesmith.decide.serving.evaluations import Evaluation
 from tunesmith.decide.serving.targets import (
-    Evaluation,
     Sources,
     VersionRecord,
-    read_evaluations,
     resolve_target,
 )
 
@@ -36,11 +35,11 @@ def sources(
 ) -> Sources:
     """What was observed, with the claim ``artifacts`` mounted."""
     jobs = {} if job is None else {"tune": FineTuneJobStatus.model_validate(job)}
-    return Sources(World().resource.spec, jobs, runs, versions)
+    return Sources(World().resource.spec, jobs, runs, versions, "assistants")
 
 
 def run(name: str, verdict: Verdict, policy: str = POLICY, word: str = "one") -> Evaluation:
-    return Evaluation(name, digest_of(word), verdict, policy)
+    return Evaluation(name, digest_of(word), verdict, policy, ended=ago(60))
 
 
 def made(kind: str = "LoRA", **more: Any) -> dict[str, Any]:
@@ -108,9 +107,30 @@ FAILED = run("quality", Verdict.FAIL)
     ("needed", "runs", "admitted", "message"),
     [
         (gated(), (), False, "and no EvalRun has judged it"),
-        (gated(), (FAILED,), False, "quality says Fail"),
+        (gated(), (FAILED,), False, "quality, the newest by its policy, says Fail"),
         (gated(), (PASSED,), True, ""),
+        # The newest run of a policy counts, and a Fail by any policy.
         (gated(), (FAILED, run("second", Verdict.PASS)), True, ""),
+        (gated(), (replace(FAILED, ended=ago(1)), run("second", Verdict.PASS)), False, "quality, the newest"),
+        (
+            gated(),
+            (replace(FAILED, policy_digest=OTHER_POLICY), run("second", Verdict.PASS)),
+            False,
+            "quality, the newest by its policy, says Fail",
+        ),
+        (
+            gated(policyDigest=POLICY),
+            (replace(FAILED, policy_digest=OTHER_POLICY), run("second", Verdict.PASS)),
+            True,
+            "",
+        ),
+        (gated(), (replace(PASSED, is_bare=False),), False, "quality prompted the candidate"),
+        (
+            gated(),
+            (replace(PASSED, baseline_alias="assistants/tickets", baseline_digest=digest_of("zero")),),
+            False,
+            "compared it with alias assistants/tickets, not with assistants/expenses",
+        ),
         (gated(), (run("quality", Verdict.PASS, word="two"),), False, "and no EvalRun has judged it"),
         (gated(policyDigest=POLICY), (PASSED,), True, ""),
         (
@@ -163,14 +183,3 @@ def test_numbers_are_given_once_per_alias() -> None:
     assert observed.version_number(ALIAS, digest_of("one")) == 4
     assert observed.version_number("tickets", digest_of("one")) == 7
     assert observed.version_number("new", digest_of("one")) == 1
-
-
-def test_only_eval_runs_with_a_verdict_count() -> None:
-    world = World()
-    world.judge("b", "one", "Pass", POLICY)
-    world.judge("a", "two", "Fail")
-    world.eval_runs += [
-        {"metadata": {"name": "c"}},
-        {"metadata": {"name": "d"}, "status": {"verdict": "Pass"}},
-    ]
-    assert [evaluation.name for evaluation in read_evaluations(world.eval_runs)] == ["a", "b"]

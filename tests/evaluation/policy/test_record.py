@@ -32,7 +32,10 @@ def make_config(**changes: Any) -> EvaluateConfig:
     members: dict[str, Any] = {
         "owner": OWNER,
         "base_model": "pvc://models/base",
-        "sides": (make_side("candidate", adapter={"uri": "pvc://a/b", "digest": ADAPTER}), make_side("baseline")),
+        "sides": (
+            make_side("candidate", adapter={"uri": "pvc://a/b", "digest": ADAPTER}),
+            make_side("baseline"),
+        ),
         "suites": (make_suite(),),
         "gates": (Gate(suite="task", metric="ExactMatch", expect="Better", margin=0.05),),
         "output": "pvc://artifacts",
@@ -169,7 +172,9 @@ def test_what_decides_nothing_leaves_the_digest(change: dict[str, Any]) -> None:
 def test_prices_of_a_judge_leave_the_digest() -> None:
     def judged(**endpoint: Any) -> str:
         judge = EvaluationJudge.model_validate({"endpoint": JUDGE["endpoint"] | endpoint})
-        return digest_of(make_config(suites=(make_suite(metrics=(MetricSettings(type="Judge", judge=judge),)),)))
+        return digest_of(
+            make_config(suites=(make_suite(metrics=(MetricSettings(type="Judge", judge=judge),)),))
+        )
 
     assert judged() == judged(prices={"prompt": "1", "completion": "2", "currency": "EUR"})
 
@@ -178,7 +183,17 @@ def test_every_member_of_a_run_is_known_to_decide_or_not() -> None:
     """A new member must be placed: here, and in one of the two lists above."""
     assert set(EvaluateConfig.model_fields) == {
         *("confidence", "seed", "suites", "gates", "sides"),
-        *("schema_version", "stage", "owner", "output", "workspace", "gpus", "shards", "engine", "base_model"),
+        *(
+            "schema_version",
+            "stage",
+            "owner",
+            "output",
+            "workspace",
+            "gpus",
+            "shards",
+            "engine",
+            "base_model",
+        ),
         *("few_shot_from", "policy", "trained_rows"),
     }
     assert set(Side.model_fields) == {

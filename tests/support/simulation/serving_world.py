@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from simulation.judged_runs import judged_run
+
 from tunesmith.api import AdapterDeployment
 from tunesmith.decide.plan import Apply, Create, Delete, Event, Patch, Plan, Push
 from tunesmith.decide.serving.engine_memory import asks_for_nodes, find_base_model
+from tunesmith.decide.serving.evaluations import ObservedEvalRun
 from tunesmith.decide.serving.fleet import Agent
 from tunesmith.decide.serving.planning import ObservedServing, plan_serving
 from tunesmith.manifests.environment import Environment
@@ -115,7 +118,7 @@ class World:
         self.generation = 1
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.jobs: dict[str, dict[str, Any] | None] = {}
-        self.eval_runs: list[dict[str, Any]] = []
+        self.eval_runs: list[ObservedEvalRun] = []
         self.pods = {f"pod-{index}": FakePod(f"pod-{index}", f"uid-{index}") for index in range(pods)}
         self.records: tuple[dict[str, Any], ...] = ()
         self.nodes: tuple[dict[str, Any], ...] = ()
@@ -143,12 +146,12 @@ class World:
         """A pod that no node takes."""
         self.pods[name] = FakePod(name, f"uid-of-{name}", ready=False, connected=False, unschedulable=message)
 
-    def judge(self, name: str, word: str, verdict: str, policy_digest: str = "") -> None:
+    def judge(self, name: str, word: str, verdict: str, policy_digest: str = "", **details: Any) -> None:
         """An EvalRun comes to a verdict."""
-        status = {"verdict": verdict, "candidate": {"uri": "pvc://artifacts/x", "digest": digest_of(word)}}
-        if policy_digest:
-            status["policyDigest"] = policy_digest
-        self.eval_runs.append({"metadata": {"name": name}, "status": status})
+        run = judged_run(
+            name, digest_of(word), verdict, self.now, policy_digest or digest_of("policy"), **details
+        )
+        self.eval_runs.append(run)
 
     def finish_job(self, name: str, word: str) -> None:
         """A FineTuneJob ends with an artifact."""

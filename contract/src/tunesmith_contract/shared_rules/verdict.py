@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tunesmith_contract.evaluation import Gate, Tier
-from tunesmith_contract.report import GateEvidence, GateProblem
+from tunesmith_contract.evaluation import Expect, Gate, Tier
+from tunesmith_contract.report import EvaluationReport, GateEvidence, GateProblem
 
 
 class Verdict(StrEnum):
@@ -100,6 +100,21 @@ def judge(
         return ComparisonVerdict(Verdict.FAIL, judged)
     passed = bool(blocking) and all(verdict is Verdict.PASS for verdict in blocking)
     return ComparisonVerdict(Verdict.PASS if passed else Verdict.INCONCLUSIVE, judged)
+
+
+def judge_report(report: EvaluationReport) -> Verdict:
+    """Verdict by the evidence that a report holds. The report names neither suites nor margins, which it needs not."""
+    gates = [
+        Gate(
+            suite="any",
+            metric="any",
+            expect=Expect.BETTER,
+            tier=Tier.BLOCKING if found.is_blocking else Tier.ADVISORY,
+            min_items=1,
+        )
+        for found in report.gates
+    ]
+    return judge(gates, report.gates, report.confidence).verdict
 
 
 #: Evidence on a gate whose metric was not measured.

@@ -230,6 +230,13 @@ class RequiredVerdict(StrEnum):
     NONE = "None"
 
 
+class RequiredBaseline(StrEnum):
+    """Model that a version must have been compared with."""
+
+    ANY = "Any"
+    SERVING = "Serving"
+
+
 class EvalRunRequirement(StrictModel):
     """The evaluation that each new version must have passed."""
 
@@ -237,6 +244,10 @@ class EvalRunRequirement(StrictModel):
         Rule(
             "self.verdict == 'Pass' || !has(self.policyDigest)",
             "policyDigest has no effect with verdict: None. Leave it out, or write verdict: Pass.",
+        ),
+        Rule(
+            "self.verdict == 'Pass' || self.baseline == 'Any'",
+            "baseline has no effect with verdict: None. Leave it out, or write verdict: Pass.",
         ),
     )
 
@@ -249,7 +260,14 @@ class EvalRunRequirement(StrictModel):
     policy_digest: DigestString | None = Field(
         None,
         description="Restricts the EvalRuns that count to those with this status.policyDigest, that is, with the "
-        "same suites, data, gates and confidence. If unset, any EvalRun that passed counts.",
+        "same suites, data, gates, baseline and settings. If unset, an EvalRun of any policy that passed counts, "
+        "unless the newest one of some policy failed. Of one policy, the newest EvalRun counts.",
+    )
+    baseline: RequiredBaseline = Field(
+        RequiredBaseline.ANY,
+        description="The model that the version must have been compared with. Serving: the version that the alias "
+        "serves now (in the EvalRun: baseline.adapterDeploymentRef); the first version needs none. Any: the one that "
+        "the EvalRun chose.",
     )
 
 
@@ -486,6 +504,12 @@ class AdapterStatus(StatusModel):
     message: str | None = Field(None, max_length=512, description="A sentence that explains the phase.")
     evaluated: str | None = Field(
         None, max_length=32, description="The EvalRun verdict of the newest version, or Unevaluated."
+    )
+    eval_runs: int | None = Field(
+        None,
+        ge=0,
+        description="The number of EvalRuns that judged the artifact of the source by the policy that counts. The "
+        "newest one counts.",
     )
     stable: StableVersion | None = Field(
         None,

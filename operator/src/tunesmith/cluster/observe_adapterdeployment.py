@@ -1,12 +1,13 @@
 """Observation of an AdapterDeployment: its children, the FineTuneJobs it names, verdicts, and its agents."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.common import ObjectMeta
 from tunesmith.controller_runtime.bodies import Key, Reference
 from tunesmith.controller_runtime.errors import Refused
 from tunesmith.decide.serving.engine_memory import asks_for_nodes, find_base_model
+from tunesmith.decide.serving.evaluations import ObservedEvalRun
 from tunesmith.decide.serving.fleet import Agent
 from tunesmith.decide.serving.planning import ObservedServing
 from tunesmith.manifests.names import STAGE_LABEL, Component
@@ -33,6 +34,9 @@ async def observe_adapterdeployment(reader: Reader, deployment: AdapterDeploymen
     deployments = await observe_children(client, "apps/v1", "Deployment", metadata)
     budgets = await observe_children(client, "policy/v1", "PodDisruptionBudget", metadata)
     records = await _observe_records(reader, deployment)
+    jobs = {
+        name: reader.bodies.get(Key("FineTuneJob", metadata.namespace, name)) for name in _jobs(deployment)
+    }
     return ObservedServing(
         config_maps=await observe_children(client, "v1", "ConfigMap", metadata),
         deployment=next(iter(deployments), None),
@@ -43,11 +47,8 @@ async def observe_adapterdeployment(reader: Reader, deployment: AdapterDeploymen
         agents=tuple(
             Agent(state.report, state.connected) for state in reader.live.agents.states(metadata.uid)
         ),
-        jobs={
-            name: reader.bodies.get(Key("FineTuneJob", metadata.namespace, name))
-            for name in _jobs(deployment)
-        },
-        eval_runs=_observe_eval_runs(reader, deployment),
+        jobs=jobs,
+        eval_runs=await _observe_eval_runs(reader, deployment, jobs),
         records=records,
         nodes=await _observe_nodes(reader, deployment, records),
     )
@@ -107,8 +108,26 @@ async def _observe_nodes(
         return ()
 
 
-def _observe_eval_runs(reader: Reader, deployment: AdapterDeployment) -> tuple[Body, ...]:
-    if not deployment.spec.adapters:
-        return ()
+async def _observe_eval_runs(
+    reader: Reader, deployment: AdapterDeployment, jobs: Mapping[str, Body | None]
+) -> tuple[ObservedEvalRun, ...]:
+    """The EvalRuns that judged an artifact of the adapters, with their records."""
+    digests = _source_digests(deployment, jobs)
     bodies = reader.bodies.in_namespace("EvalRun", deployment.metadata.namespace)
-    return tuple(body for body in bodies if (body.get("status") or {}).get("verdict"))
+    runs = []
+    for body in bodies:
+        status = body.get("status") or {}
+        if status.get("verdict") and (status.get("candidate") or {}).get("digest") in digests:
+            owner = ObjectMeta.model_validate(body["metadata"])
+            runs.append(
+                ObservedEvalRun(body, await observe_children(reader.client, "v1", "ConfigMap", owner))
+            )
+    return tuple(runs)
+
+
+def _source_digests(deployment: AdapterDeployment, jobs: Mapping[str, Body | None]) -> frozenset[str]:
+    """Digests of the artifacts that the adapters name now."""
+    written = [adapter.source.digest for adapter in deployment.spec.adapters]
+    statuses = [(body or {}).get("status") or {} for body in jobs.values()]
+    made = [(status.get("artifact") or {}).get("digest") for status in statuses]
+    return frozenset(filter(None, [*written, *made]))

@@ -48,6 +48,7 @@ def build_adapter_status(
         reason=summary.reason,
         message=summary.message[:MAX_MESSAGE],
         evaluated=_newest_verdict(record, own),
+        eval_runs=context.target.eval_runs or None,
         stable=_stable_status(record, context),
         candidate=_candidate_status(record, context),
         history=_promoted_versions(own),

@@ -39,10 +39,11 @@ from tunesmith_contract.report import ModelReport
 
 from .deployment_status import Explanation, ServingState, plan_status
 from .engine_memory import REFUSALS, engine_needs, find_base_model, judge_memory
+from .evaluations import ObservedEvalRun, read_evaluations
 from .fleet import Agent, Fleet, build_fleet
 from .record import AliasRecord, ServingRecord
 from .rollout import AliasContext, advance, next_check_time
-from .targets import Sources, TargetVersion, VersionRecord, read_evaluations, resolve_target
+from .targets import Sources, TargetVersion, VersionRecord, resolve_target
 from .versions import merge_records, plan_annotations, plan_revisions, read_versions, rebuild_record
 
 #: Interval while something is in progress whose end causes no watch event.
@@ -66,7 +67,7 @@ class ObservedServing:
         pods: the serving pods.
         agents: the latest reports of their agents.
         jobs: the FineTuneJobs that adapters refer to, by name; None for one that does not exist.
-        eval_runs: the EvalRuns of the namespace.
+        eval_runs: the EvalRuns of the namespace that have a verdict, with their records.
         records: the records of data preparation of FineTuneJobs on the same base model, which hold its sizes.
         nodes: the nodes of the cluster; None if they were not observed.
     """
@@ -79,7 +80,7 @@ class ObservedServing:
     pods: tuple[Body, ...] = ()
     agents: tuple[Agent, ...] = ()
     jobs: Mapping[str, Body | None] | None = None
-    eval_runs: tuple[Body, ...] = ()
+    eval_runs: tuple[ObservedEvalRun, ...] = ()
     records: tuple[Body, ...] = ()
     nodes: tuple[Body, ...] | None = None
 
@@ -233,7 +234,15 @@ def _advance_all(
         for name, body in (observed.jobs or {}).items()
     }
     versions = merge_records(stored.versions, stored.records.values())
-    sources = Sources(deployment.spec, jobs, read_evaluations(observed.eval_runs), versions)
+    serving = {name: record.stable.digest for name, record in stored.records.items() if record.stable}
+    sources = Sources(
+        deployment.spec,
+        jobs,
+        read_evaluations(observed.eval_runs),
+        versions,
+        deployment.metadata.name,
+        serving,
+    )
     records: list[AliasRecord] = []
     targets: dict[str, TargetVersion] = {}
     events: list[Event] = []

@@ -1,12 +1,10 @@
 """Artifact that an alias is meant to serve, and the checks that admit it."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
 
-from tunesmith.api.adapterdeployment import Adapter, AdapterDeploymentSpec, RequiredVerdict
-from tunesmith.api.evalrun import EvalRunStatus
+from tunesmith.api.adapterdeployment import Adapter, AdapterDeploymentSpec, RequiredBaseline, RequiredVerdict
 from tunesmith.api.job_status import FineTuneJobStatus
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, Verdict
@@ -14,6 +12,8 @@ from tunesmith_contract.agent import Version
 from tunesmith_contract.artifact import ArtifactKind
 from tunesmith_contract.base import short_digest
 from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
+
+from .evaluations import Evaluation, GateRequirement, decide_gate
 
 UNEVALUATED = "Unevaluated"
 
@@ -44,16 +44,6 @@ class VersionRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Verdict of an EvalRun about an artifact."""
-
-    name: str
-    digest: str
-    verdict: Verdict
-    policy_digest: str
-
-
-@dataclass(frozen=True, slots=True)
 class TargetVersion:
     """Version that a source names now, with the result of the admission checks.
 
@@ -67,6 +57,7 @@ class TargetVersion:
         evaluated: the verdict of its EvalRun, or ``Unevaluated``.
         eval_run: the EvalRun that admits it.
         policy_digest: the policy digest of that EvalRun.
+        eval_runs: number of EvalRuns that judged it by that policy.
     """
 
     version: Version | None = None
@@ -78,6 +69,7 @@ class TargetVersion:
     evaluated: str = UNEVALUATED
     eval_run: str = ""
     policy_digest: str = ""
+    eval_runs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +78,18 @@ class Sources:
 
     Attributes:
         jobs: the FineTuneJobs that adapters refer to, by name; None for one that does not exist.
-        evaluations: the EvalRuns of the namespace that have a verdict.
+        evaluations: the verdicts of the namespace.
         versions: all past and present versions of all aliases.
+        deployment: name of the AdapterDeployment.
+        serving: digest of the stable version by alias.
     """
 
     spec: AdapterDeploymentSpec
     jobs: Mapping[str, FineTuneJobStatus | None]
     evaluations: tuple[Evaluation, ...]
     versions: tuple[VersionRecord, ...]
+    deployment: str = ""
+    serving: Mapping[str, str] = field(default_factory=dict)
 
     def find_version(self, alias: str, digest: str) -> VersionRecord | None:
         """Version of the alias with this digest, if there is one."""
@@ -124,19 +120,6 @@ def resolve_target(adapter: Adapter, sources: Sources) -> TargetVersion:
         if target.reason and not target.admitted:
             return target
     return replace(target, admitted=True)
-
-
-def read_evaluations(bodies: Iterable[Mapping[str, Any]]) -> tuple[Evaluation, ...]:
-    """EvalRuns that have a verdict, ordered by name."""
-    evaluations = []
-    for body in bodies:
-        status = EvalRunStatus.model_validate(body.get("status") or {})
-        if status.verdict and status.candidate and status.candidate.digest:
-            name = body["metadata"]["name"]
-            evaluations.append(
-                Evaluation(name, status.candidate.digest, status.verdict, status.policy_digest)
-            )
-    return tuple(sorted(evaluations, key=lambda evaluation: evaluation.name))
 
 
 def _resolve_artifact(adapter: Adapter, sources: Sources) -> tuple[str, str] | TargetVersion:
@@ -217,48 +200,44 @@ def _check_evaluated(
     target: TargetVersion, version: Version, adapter: Adapter, sources: Sources
 ) -> TargetVersion:
     needed = adapter.require_eval_run
-    evaluations = [run for run in sources.evaluations if run.digest == version.digest]
-    matching = [run for run in evaluations if needed.policy_digest in {None, run.policy_digest}]
-    passed = next((run for run in matching if run.verdict is Verdict.PASS), None)
-    if passed:
+    serving = sources.serving.get(adapter.name, "")
+    requirement = GateRequirement(
+        alias=f"{sources.deployment}/{adapter.name}",
+        serving=serving,
+        policy_digest=needed.policy_digest,
+        against_serving=needed.baseline is RequiredBaseline.SERVING,
+    )
+    existing = sources.find_version(adapter.name, version.digest)
+    passed_before = (
+        existing is not None
+        and existing.evaluated == Verdict.PASS
+        and needed.policy_digest in {None, existing.policy_digest}
+    )
+    decision = decide_gate(version.digest, sources.evaluations, requirement)
+    if existing is not None and passed_before and version.digest == serving:
+        # It serves: a later comparison with it says nothing against it, and a verdict may be deleted.
         return replace(
             target,
-            evaluated=passed.verdict.value,
-            eval_run=passed.name,
-            policy_digest=passed.policy_digest,
+            evaluated=existing.evaluated,
+            policy_digest=existing.policy_digest,
+            eval_runs=decision.runs,
+        )
+    if admitting := decision.admitting:
+        return replace(
+            target,
+            evaluated=admitting.verdict.value,
+            eval_run=admitting.name,
+            policy_digest=admitting.policy_digest,
+            eval_runs=decision.runs,
         )
     if needed.verdict is RequiredVerdict.NONE:
         message = "no EvalRun is required"
         return replace(target, admitted=True, reason=Reason.UNEVALUATED, message=message)
-    existing = sources.find_version(adapter.name, version.digest)
-    if (
-        existing
-        and existing.evaluated == Verdict.PASS
-        and needed.policy_digest in {None, existing.policy_digest}
-    ):
+    if existing is not None and passed_before and not decision.runs:
         return replace(target, evaluated=existing.evaluated, policy_digest=existing.policy_digest)
-    message = _missing_evaluation(version.digest, needed.policy_digest, evaluations, matching)
-    return replace(target, reason=Reason.NO_PASSING_EVAL_RUN, message=message)
-
-
-def _missing_evaluation(
-    digest: str, policy_digest: str | None, evaluations: list[Evaluation], matching: list[Evaluation]
-) -> str:
-    """Explanation of what is missing.
-
-    Args:
-        evaluations: all that judged this digest.
-        matching: those of them with the required policy digest.
-    """
-    policy = f" and policyDigest {policy_digest}" if policy_digest else ""
-    needed = f"an EvalRun with verdict Pass for {short_digest(digest)}{policy} is needed"
-    if matching:
-        verdicts = ", ".join(f"{run.name} says {run.verdict}" for run in matching[:3])
-        return f"{needed}: {verdicts}"
-    if evaluations:
-        policies = ", ".join(f"{run.name} has {run.policy_digest or 'none'}" for run in evaluations[:3])
-        return f"{needed}: {policies}"
-    return f"{needed}, and no EvalRun has judged it"
+    return replace(
+        target, reason=Reason.NO_PASSING_EVAL_RUN, message=decision.message, eval_runs=decision.runs
+    )
 
 
 ADMISSION_CHECKS: tuple[AdmissionCheck, ...] = (

@@ -1,0 +1,177 @@
+"""Verdicts that admit versions: read from the records of EvalRuns, the newest of each policy."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from tunesmith.api.evalrun import EvalRunStatus
+from tunesmith.api.reasons import Verdict
+from tunesmith.manifests.objects import Body
+from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord, parse_result
+from tunesmith_contract.base import short_digest
+from tunesmith_contract.shared_rules.verdict import judge_report
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedEvalRun:
+    """An EvalRun that has a verdict, with the ConfigMaps that it owns."""
+
+    body: Body
+    config_maps: tuple[Body, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Verdict of an EvalRun about an artifact, by its record.
+
+    Attributes:
+        digest: digest of the candidate.
+        ended: end of the run.
+        is_bare: the candidate was asked without a prompt of its own, as an alias is.
+        baseline_digest: digest of the baseline, or the revision of its model.
+        baseline_alias: the alias whose version the baseline was, as ``deployment/adapter``; else empty.
+    """
+
+    name: str
+    digest: str
+    verdict: Verdict
+    policy_digest: str
+    ended: datetime
+    is_bare: bool = True
+    baseline_digest: str = ""
+    baseline_alias: str = ""
+
+
+def read_evaluations(runs: Iterable[ObservedEvalRun]) -> tuple[Evaluation, ...]:
+    """Verdicts by the records of EvalRuns, the oldest first.
+
+    Status alone counts for nothing, since other accounts may be allowed to write it; a record alone counts for nothing,
+    since a run that the operator has not ended yet has no verdict. Both must exist and agree.
+    """
+    evaluations = filter(None, map(_read_evaluation, runs))
+    return tuple(sorted(evaluations, key=lambda evaluation: (evaluation.ended, evaluation.name)))
+
+
+def newest_by_policy(evaluations: Iterable[Evaluation]) -> dict[str, Evaluation]:
+    """The newest verdict of each policy. Earlier ones of the same policy no longer count."""
+    return {
+        evaluation.policy_digest: evaluation
+        for evaluation in sorted(evaluations, key=lambda found: (found.ended, found.name))
+    }
+
+
+def _read_evaluation(run: ObservedEvalRun) -> Evaluation | None:
+    status = EvalRunStatus.model_validate(run.body.get("status") or {})
+    record = _newest_success([found for found in map(parse_result, run.config_maps) if found])
+    if status.verdict is None or record is None or record.report is None or record.report.evaluation is None:
+        return None
+    report = record.report.evaluation
+    verdict = Verdict(judge_report(report))
+    # A record of an earlier release does not say who was compared.
+    if len(report.compared) < 2 or not report.compared[0].digest or verdict is not status.verdict:
+        return None
+    candidate, baseline = report.compared
+    return Evaluation(
+        name=run.body["metadata"]["name"],
+        digest=candidate.digest,
+        verdict=verdict,
+        policy_digest=report.policy_digest,
+        ended=record.ended_at,
+        is_bare=candidate.is_bare,
+        baseline_digest=baseline.digest,
+        baseline_alias=baseline.served_as,
+    )
+
+
+def _newest_success(records: Sequence[AttemptRecord]) -> AttemptRecord | None:
+    succeeded = [record for record in records if record.outcome is AttemptOutcome.SUCCEEDED]
+    return max(succeeded, key=lambda record: record.attempt, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class GateRequirement:
+    """What an adapter asks of the verdicts on a version.
+
+    Attributes:
+        alias: the adapter, as ``deployment/adapter``.
+        serving: digest of the version that the alias serves; empty where it serves none yet.
+        policy_digest: the policy that counts; None: any.
+        against_serving: the candidate must have been compared with the version that serves.
+    """
+
+    alias: str
+    serving: str
+    policy_digest: str | None = None
+    against_serving: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GateDecision:
+    """Decision on a version.
+
+    Attributes:
+        admitting: the verdict that admits it; None if none does.
+        message: what is missing; empty if it is admitted.
+        runs: number of verdicts by the policy of the admitting one, or of all that count.
+    """
+
+    admitting: Evaluation | None
+    message: str = ""
+    runs: int = 0
+
+
+def decide_gate(digest: str, evaluations: Iterable[Evaluation], requirement: GateRequirement) -> GateDecision:
+    """Decision on the version with a digest, by the newest verdict of each policy.
+
+    A verdict of Fail by any policy that counts refuses, so that an easier evaluation can't outvote a thorough one.
+    """
+    judged = [evaluation for evaluation in evaluations if evaluation.digest == digest]
+    counted = [run for run in judged if requirement.policy_digest in {None, run.policy_digest}]
+    newest = list(newest_by_policy(counted).values())
+    needed = _describe_need(digest, requirement)
+    if failed := next((run for run in newest if run.verdict is Verdict.FAIL), None):
+        return GateDecision(
+            None, f"{needed}: {failed.name}, the newest by its policy, says Fail", len(counted)
+        )
+    reasons = [(run, _refusal(run, requirement)) for run in newest]
+    for run, refusal in reversed(reasons):
+        if not refusal:
+            runs = sum(other.policy_digest == run.policy_digest for other in counted)
+            return GateDecision(run, runs=runs)
+    if reasons:
+        said = "; ".join(f"{run.name} {refusal}" for run, refusal in reasons[:3])
+        return GateDecision(None, f"{needed}: {said}", len(counted))
+    if judged:
+        policies = ", ".join(f"{run.name} has {run.policy_digest or 'none'}" for run in judged[:3])
+        return GateDecision(None, f"{needed}: {policies}")
+    return GateDecision(None, f"{needed}, and no EvalRun has judged it")
+
+
+def _describe_need(digest: str, requirement: GateRequirement) -> str:
+    policy = f" and policyDigest {requirement.policy_digest}" if requirement.policy_digest else ""
+    against = (
+        f" against the serving version {short_digest(requirement.serving)}" if _compares(requirement) else ""
+    )
+    return f"an EvalRun with verdict Pass for {short_digest(digest)}{policy}{against} is needed"
+
+
+def _compares(requirement: GateRequirement) -> bool:
+    """True if a comparison with the serving version is asked for. The first version has none to be compared with."""
+    return requirement.against_serving and bool(requirement.serving)
+
+
+def _refusal(run: Evaluation, requirement: GateRequirement) -> str:
+    """Cause for which a verdict does not admit the version; empty if it does."""
+    if run.verdict is not Verdict.PASS:
+        return f"says {run.verdict}"
+    if not run.is_bare:
+        return (
+            "prompted the candidate (systemPrompt, fewShot, contextColumn or templateArguments), which an alias is "
+            "not: evaluate it without"
+        )
+    if run.baseline_alias and run.baseline_alias != requirement.alias:
+        return f"compared it with alias {run.baseline_alias}, not with {requirement.alias}"
+    stale = run.baseline_digest != requirement.serving
+    if requirement.serving and stale and (run.baseline_alias or requirement.against_serving):
+        return f"compared it with {short_digest(run.baseline_digest)}, which does not serve"
+    return ""
