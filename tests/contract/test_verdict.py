@@ -54,6 +54,9 @@ def test_few_items_never_pass_and_are_told() -> None:
     )
     assert result.verdict is Verdict.INCONCLUSIVE
     assert result.gates[0].reason == "29 items, at least 30 are needed; about 1 more would decide"
+    grouped = GateEvidence(400, 0, 1, 1, more_items=900, problem=GateProblem.TOO_FEW_ITEMS)
+    (told,) = judge([GATE], [grouped], 0.95).gates
+    assert told.reason == "400 items in too few independent groups; about 900 more would decide"
 
 
 def test_one_of_many_gates_fails_only_beyond_the_correction() -> None:

@@ -1,12 +1,14 @@
 """Evaluation: the sides, suites, metrics and gates of a comparison, as pods and the console command read them."""
 
+import re
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from .base import Digest, Document
 from .generation import Price
+from .layout import DATA_REPORT_FILE, DATA_REPORT_FOLDER, TRAIN_FILE, VALIDATION_FILE
 from .methods import ChatEndpoint, Name
 from .sources import ArtifactSource, DataFormat
 
@@ -17,6 +19,8 @@ MAX_RESULTS = 16
 MAX_GATES = 16
 MAX_REFERENCES = 3
 MAX_REPEATS = 32
+#: Jobs of one side's lineage, each of which started from the artifact of the next, whose rows are compared with items.
+MAX_LINEAGE = 4
 
 #: Name of the suite on safety that every comparison has unless it is switched off.
 SAFETY_SUITE = "safety"
@@ -123,7 +127,10 @@ class EvaluationJudge(Document):
 
 
 class MetricSettings(Document):
-    """One metric of a suite. ``name`` distinguishes two metrics of one type; gates refer to ``key``."""
+    """One metric of a suite. ``name`` distinguishes two metrics of one type; gates refer to ``key``.
+
+    ``task_metric`` is a harness task's metric, as ``name`` or ``name,filter``; None for its first one.
+    """
 
     type: Metric
     name: Name | None = None
@@ -136,6 +143,7 @@ class MetricSettings(Document):
     code_timeout_seconds: float | None = Field(None, gt=0)
     judge: EvaluationJudge | None = None
     embedding: ChatEndpoint | None = None
+    task_metric: str | None = Field(None, max_length=128)
 
     @property
     def key(self) -> str:
@@ -163,19 +171,22 @@ class HarnessTask(Document):
         data: URI of the task's data; None where its definition names files itself.
         include: URI of a folder with task definitions.
         few_shot: number of worked examples; None: as the task defines it.
+        chat_template: questions are conversations, examples their turns; else plain text.
     """
 
     task: str
     data: str | None = None
     include: str | None = None
     few_shot: int | None = Field(None, ge=0)
+    chat_template: bool = False
 
 
 class SuiteContainer(Document):
-    """A user's own container: items in, scores out."""
+    """A user's own container: items in, scores out. ``timeout_seconds``: limit from whole input to whole scores."""
 
     image: str
     command: tuple[str, ...] = ()
+    timeout_seconds: int = Field(3600, ge=1)
 
 
 def _read_metrics(value: Any) -> Any:
@@ -235,6 +246,8 @@ class Side(Document):
 
     Attributes:
         adapter: an artifact: an adapter of ``model`` or of the run's base model, or a whole tuned model.
+        checkpoint: a committed checkpoint of a job, by the digest of its commit manifest; it holds an adapter of
+            ``model`` or of the run's base model, or a whole tuned model.
         model: URI of another model than the run's base model.
         endpoint: a model behind an endpoint.
         answers: answers of an earlier run.
@@ -247,6 +260,7 @@ class Side(Document):
 
     name: Name
     adapter: ArtifactSource | None = None
+    checkpoint: ArtifactSource | None = None
     model: str | None = None
     endpoint: PricedEndpoint | None = None
     answers: StoredAnswers | None = None
@@ -255,6 +269,11 @@ class Side(Document):
     few_shot: int = Field(0, ge=0, le=32)
     context_column: str | None = None
     template_arguments: dict[str, Any] = Field({}, max_length=16)
+
+    @property
+    def is_loaded(self) -> bool:
+        """True if the pod loads weights for this side; False if an endpoint or stored answers speak for it."""
+        return self.endpoint is None and self.answers is None
 
     @property
     def is_bare(self) -> bool:
@@ -288,14 +307,26 @@ class Gate(Document):
 
 
 class TrainedRows(Document):
-    """Prepared training rows of a side's lineage, in which leaked items are looked for."""
+    """Prepared training rows of a side's lineage, in which leaked items are looked for.
+
+    Attributes:
+        uri: URI of the ``train.parquet`` that data preparation left.
+        digest: digest of the data set; by default that of the artifact's lineage.
+        generation: place in the lineage: 0 for the job that made the side, 1 for the job that it started from, …
+    """
 
     side: Name
-    uri: str
+    uri: str = Field(pattern=rf"/{re.escape(TRAIN_FILE)}$")
     digest: Digest | None = None
+    generation: int = Field(0, ge=0)
 
-    @model_validator(mode="after")
-    def _named(self) -> Self:
-        if not self.uri:
-            raise ValueError("rows need a URI")
-        return self
+    @property
+    def validation_uri(self) -> str:
+        """URI of the validation rows beside them."""
+        return self.uri.removesuffix(TRAIN_FILE) + VALIDATION_FILE
+
+    @property
+    def report_uri(self) -> str:
+        """URI of the report of their preparation."""
+        work = self.uri.removesuffix(f"/{TRAIN_FILE}").rpartition("/")[0]
+        return f"{work}/{DATA_REPORT_FOLDER}/{DATA_REPORT_FILE}"

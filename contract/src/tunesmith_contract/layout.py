@@ -26,6 +26,14 @@ DATA_REPORT_FILE = "report.json"
 FINDINGS_FILE = "findings.jsonl"
 DROPPED_FILE = "dropped.jsonl"
 
+#: Folder with table and plot of a search in one pod, for people and programs; it stays as well.
+SEARCH_FOLDER = "search"
+SEARCH_PAGE = "search.html"
+SEARCH_FILE = "search.json"
+
+#: The report of an evaluation, beside its items; the pages for people lie there, too.
+EVALUATION_REPORT_FILE = "report.json"
+
 #: The rows that prepare leaves for training.
 TRAIN_FILE = "train.parquet"
 VALIDATION_FILE = "validation.parquet"
@@ -59,6 +67,7 @@ class SecretRole(StrEnum):
 
     ``ARTIFACTS`` is a serving pod's: the adapters that it fetches. ``GENERATOR``, ``JUDGE``, ``FILTER_JUDGE`` and
     ``SEEDS`` are generation's: the teacher, who compares answers, who scores them, and the rows that it starts from.
+    ``EXAMPLES`` is an evaluation's: rows from which worked examples are drawn.
     """
 
     BASE_MODEL = "base-model"
@@ -74,6 +83,7 @@ class SecretRole(StrEnum):
     MLFLOW = "mlflow"
     WEIGHTS_AND_BIASES = "weights-and-biases"
     ARTIFACTS = "artifacts"
+    EXAMPLES = "examples"
 
 
 def secret_dir(role: str) -> PurePosixPath:
@@ -89,6 +99,39 @@ def reward_role(name: str) -> str:
 def filter_role(name: str) -> str:
     """Role of the Secret that opens the endpoint of a reward by which generated rows are filtered."""
     return f"filter-reward-{name}"
+
+
+def side_role(side: str) -> str:
+    """Role of the Secret that opens a side of an evaluation: its artifact, model, endpoint or stored answers."""
+    return f"side-{side}"
+
+
+def side_model_role(side: str) -> str:
+    """Role of the Secret that opens the base model of a side's adapter, where it is not that of the run."""
+    return f"model-of-{side}"
+
+
+def trained_rows_role(side: str, generation: int) -> str:
+    """Role of the Secret that opens rows that a side was trained on.
+
+    Args:
+        generation: place in the lineage of the side, from 0.
+    """
+    return f"rows-{generation}-of-{side}"
+
+
+def suite_role(suite: str) -> str:
+    """Role of the Secret that opens the items of a suite."""
+    return f"suite-{suite}"
+
+
+def metric_role(suite: str, index: int) -> str:
+    """Role of the Secret that opens the judge or the embedding model of a suite's metric.
+
+    Args:
+        index: place of the metric in the suite; its name may be longer than a volume's name.
+    """
+    return f"metric-{suite}-{index}"
 
 
 def work_uri(workspace: StorageUri, namespace: str, uid: str) -> StorageUri:
@@ -137,3 +180,11 @@ def artifact_uri(output: StorageUri, digest: str) -> StorageUri:
     if output.scheme is Scheme.OCI:
         return output._replace(revision=digest.replace(":", "-"))
     return output.join("sha256", digest.removeprefix("sha256:"))
+
+
+def output_of(artifact: StorageUri) -> StorageUri:
+    """Output URI below which an artifact lies: ``pvc://claim/folder`` of ``…/folder/sha256/<hex>``."""
+    if artifact.scheme is Scheme.OCI:
+        return artifact._replace(revision=None)
+    folder, separator, _ = f"/{artifact.path}".rpartition("/sha256/")
+    return artifact._replace(path=folder.strip("/") if separator else "")

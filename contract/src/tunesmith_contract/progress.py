@@ -25,6 +25,11 @@ GENERATED_ROWS = "generated_rows"
 CALLS = "calls"
 PROMPT_TOKENS = "prompt_tokens"
 COMPLETION_TOKENS = "completion_tokens"
+#: Cost of endpoints so far, where their prices are known.
+AMOUNT = "amount"
+CURRENCY = "currency"
+#: One for each trial of a search in one pod: ``trial_3``, with the trial as ``search.to_line`` writes it.
+TRIAL_PREFIX = "trial_"
 #: While rows are prepared: a ``PreparePart``; after the last step of training: a ``TrainPart``.
 PART = "part"
 
@@ -59,7 +64,7 @@ class ProgressMetric(Report):
     """One number or word by name, such as ``current_step``, ``total_steps``, ``loss`` or ``eval_loss``."""
 
     name: str = Field(max_length=64)
-    value: str = Field(max_length=64)
+    value: str = Field(max_length=192)
 
 
 class TrainerStatus(Report):
@@ -68,7 +73,7 @@ class TrainerStatus(Report):
     last_updated_time: datetime
     progress_percentage: int | None = Field(None, ge=0, le=100)
     estimated_remaining_seconds: int | None = Field(None, ge=0)
-    metrics: tuple[ProgressMetric, ...] = Field((), max_length=64)
+    metrics: tuple[ProgressMetric, ...] = Field((), max_length=128)
 
 
 class ProgressUpdate(Report):

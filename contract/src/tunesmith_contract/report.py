@@ -11,6 +11,7 @@ from .evaluation import MAX_GATES, MAX_REFERENCES, MAX_RESULTS, MAX_SUITES
 from .exit_codes import FailureCategory
 from .methods import Name
 from .run_config import OutputFormat
+from .search import MAX_TRIALS
 from .stages import Stage
 
 #: kubelet keeps no more of a container's termination message.
@@ -219,6 +220,24 @@ class Checkpoint(Report):
     time: datetime
 
 
+class SearchReport(Report):
+    """Report on a search in one pod; the training report beside it is that of its best trial.
+
+    Attributes:
+        best: number of the best trial.
+        trials: each trial as ``search.to_line`` writes it, the best first; the last are left out if they don't fit.
+        completed, pruned, failed: numbers of trials by state.
+        folder: URI of the folder with table, plot and all trials.
+    """
+
+    best: int = Field(ge=1)
+    completed: Count
+    pruned: Count = 0
+    failed: Count = 0
+    trials: tuple[Annotated[str, Field(max_length=192)], ...] = Field((), max_length=MAX_TRIALS)
+    folder: Text | None = None
+
+
 class TrainingReport(Report):
     """Report on training; losses are means per token in nats.
 
@@ -234,6 +253,7 @@ class TrainingReport(Report):
         peak_memory_bytes: peak memory of the fullest GPU, or of the process on a CPU.
         exports: further formats of the artifact.
         checkpoints: those that were kept until the end.
+        search: where the stage trained several times.
     """
 
     artifact: Artifact
@@ -256,6 +276,7 @@ class TrainingReport(Report):
     micro_batch_size: Count | None = None
     exports: tuple[Export, ...] = Field((), max_length=2)
     checkpoints: tuple[Checkpoint, ...] = Field((), max_length=MAX_CHECKPOINTS)
+    search: SearchReport | None = None
 
 
 class Interval(NamedTuple):
@@ -410,7 +431,7 @@ class RunReport(Report):
 
         A log that is too long for that loses its start, a message its end. What is said of the data lies in its own
         report as well: here the least grave issues go first, then the ends of the warnings, the recommendation, and
-        last the address of that report.
+        last the address of that report. Of a search the worst trials are left out.
         """
         return _fit(self).to_json().encode()
 
@@ -428,6 +449,8 @@ def _fit(report: RunReport) -> RunReport:
     while len(report.to_json().encode()) > TERMINATION_MESSAGE_BYTES:
         if report.failure:
             report = report.model_copy(update={"failure": _shorten_failure(report.failure)})
+        elif report.training and report.training.search and report.training.search.trials:
+            report = report.model_copy(update={"training": _with_fewer_trials(report.training)})
         elif report.evaluation and (shorter := _shorter_evaluation(report.evaluation)):
             report = report.model_copy(update={"evaluation": shorter})
         elif report.dataset and (changes := _shorter_dataset(report.dataset)):
@@ -435,6 +458,12 @@ def _fit(report: RunReport) -> RunReport:
         else:
             break
     return report
+
+
+def _with_fewer_trials(training: TrainingReport) -> TrainingReport:
+    assert training.search is not None
+    search = training.search.model_copy(update={"trials": training.search.trials[:-1]})
+    return training.model_copy(update={"search": search})
 
 
 def _shorten_failure(failure: Failure) -> Failure:

@@ -10,10 +10,21 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from .base import Digest, Document
-from .evaluation import MAX_GATES, MAX_REFERENCES, MAX_SUITES, Engine, Gate, Side, Suite, TrainedRows
+from .evaluation import (
+    MAX_GATES,
+    MAX_LINEAGE,
+    MAX_REFERENCES,
+    MAX_SUITES,
+    Engine,
+    Gate,
+    Side,
+    Suite,
+    TrainedRows,
+)
 from .generation import Generation
 from .labels import ArgillaSource
 from .methods import Fraction, Method, Name
+from .search import SearchSettings
 from .sources import ArtifactSource, DataFormat
 from .stages import Stage
 
@@ -80,10 +91,12 @@ class ValidationSource(Document):
 
 
 class HeldOut(Document):
-    """Rows that must not be trained on: a suite of the evaluation."""
+    """Rows that must not be trained on: a suite of the evaluation, read as the evaluation reads it."""
 
     name: Name
     uri: str
+    format: DataFormat = DataFormat.AUTO
+    columns: dict[str, str] = Field({}, max_length=16)
 
 
 class AdapterType(StrEnum):
@@ -178,10 +191,11 @@ class Tracking(Document):
 
 
 class Checkpoints(Document):
-    """Interval of checkpoints, and how many of the last ones are kept."""
+    """Interval of checkpoints, and how many of the last ones are kept; with ``retain`` after training, too."""
 
     every_steps: int = Field(100, ge=1)
     keep: int = Field(3, ge=1)
+    retain: bool = False
 
 
 def _as_tuple(value: Any) -> Any:
@@ -251,7 +265,10 @@ class TrainConfig(Document):
     """Configuration of the train stage: train on the prepared data and commit an artifact.
 
     ``adapter`` absent: all weights are trained. ``initial`` is the earlier artifact that training starts from.
-    ``generation`` is the digest of what says how generated rows were made.
+    ``generation`` is the digest of what says how generated rows were made. ``prepared_by`` is the UID of the
+    FineTuneJob of the same namespace whose prepared rows are trained on; absent: the owner's own. With ``search`` the
+    stage trains several times, with other parameters each, and commits the best artifact; ``hyperparameters`` and
+    ``adapter`` are then what the parameters of a trial replace.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -260,7 +277,9 @@ class TrainConfig(Document):
     base_model: str
     base_model_revision: str
     dataset_digest: Digest
+    prepared_by: str | None = Field(None, max_length=64)
     generation: Digest | None = None
+    search: SearchSettings | None = None
     method: Method
     adapter: Adapter | None = None
     initial: ArtifactSource | None = None
@@ -291,6 +310,7 @@ class EvaluateConfig(Document):
         shards: number of pods that share the items.
         policy: written by earlier releases; not read.
         gpus: GPUs of one pod.
+        notes: sentences for the report, such as the reason for which the safety suite is switched off.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -301,13 +321,14 @@ class EvaluateConfig(Document):
     suites: tuple[Suite, ...] = Field(min_length=1, max_length=MAX_SUITES)
     gates: tuple[Gate, ...] = Field((), max_length=MAX_GATES)
     few_shot_from: str | None = None
-    trained_rows: tuple[TrainedRows, ...] = Field((), max_length=2 + MAX_REFERENCES)
+    trained_rows: tuple[TrainedRows, ...] = Field((), max_length=(2 + MAX_REFERENCES) * MAX_LINEAGE)
     confidence: float = Field(0.95, gt=0, lt=1)
     engine: Engine = Engine.TRANSFORMERS
     shards: int = Field(1, ge=1)
     policy: str = ""
     gpus: int = Field(0, ge=0)
     seed: int = 42
+    notes: tuple[str, ...] = Field((), max_length=8)
     workspace: str | None = None
     output: str
 

@@ -39,6 +39,10 @@ class Scheme(StrEnum):
 MOUNTED = frozenset({Scheme.PVC, Scheme.CONFIGMAP})
 
 
+#: Schemes of stores in which work files lie; registries and hubs keep none.
+KEEPS_WORK = frozenset({Scheme.PVC, Scheme.S3, Scheme.GS})
+
+
 class InvalidUri(ValueError):
     """The URI names no storage; the message says what to write instead."""
 

@@ -153,8 +153,10 @@ def _problem_reason(problem: GateProblem, gate: Gate, found: GateEvidence) -> st
         case GateProblem.SKIPPED:
             return "its suite was skipped"
         case GateProblem.TOO_MANY_BROKEN:
-            return "too many items have no score"
+            return "too many items have no score, or a baseline whose thinking did not end"
         case GateProblem.TOO_FEW_ITEMS:
+            if found.items >= gate.min_items:
+                return f"{found.items:,} items in too few independent groups{_more(found)}"
             return f"{found.items:,} items, at least {gate.min_items:,} are needed{_more(found)}"
 
 
