@@ -5,9 +5,9 @@ from itertools import chain, repeat
 from pathlib import Path
 from textwrap import wrap
 
+from tunesmith_data.html_pages.text_filters import amount, duration, number, percent
 from tunesmith_data.rows.findings import Issue
 from tunesmith_data.rows.page.charts import draw_counts
-from tunesmith_data.rows.page.text_filters import amount, duration, number, percent
 from tunesmith_data.rows.page.verdict import report_verdict
 from tunesmith_data.rows.report.data_report import DataReport, TrainingEstimate
 

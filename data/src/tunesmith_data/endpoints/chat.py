@@ -30,7 +30,7 @@ def chat_body(
     """The body of a request for one answer."""
     body = {
         "model": endpoint.model,
-        "messages": [_openai_message(message) for message in messages],
+        "messages": [openai_message(message) for message in messages],
         "temperature": temperature,
         "max_tokens": max_tokens,
     }
@@ -78,7 +78,7 @@ def _read_usage(response: dict[str, Any]) -> TokenUsage | None:
     return TokenUsage(*valid) if len(valid) == len(counts) else None
 
 
-def _openai_message(message: Row) -> Row:
+def openai_message(message: Row) -> Row:
     """Message in OpenAI's form, in which the arguments of calls are JSON text."""
     if "tool_calls" not in message:
         return message

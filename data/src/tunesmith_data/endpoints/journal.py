@@ -4,7 +4,7 @@ import json
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -100,6 +100,11 @@ class Journal:
         return self._answers.get(question)
 
     @property
+    def answers(self) -> dict[str, ChatAnswer]:
+        """Answers by the digest of their question, as they are now."""
+        return dict(self._answers)
+
+    @property
     def spent(self) -> Spending:
         """Spending for answers and for reserved requests."""
         return self._spent
@@ -142,7 +147,7 @@ class Journal:
         elif reserved:
             spent = spent.add_calls(reserved.pop(), -1)
         if "answer" in entry:
-            answer = ChatAnswer(entry["answer"], entry["whole"], TokenUsage(*entry.get("usage", ())))
+            answer = _answer_of(entry)
             self._answers[question] = answer
             spent = spent.add_calls(answer.usage)
         self._spent = spent  # at once: others read it meanwhile
@@ -164,3 +169,14 @@ class Journal:
 
     def _file_name(self, number: int) -> Path:
         return self._path.with_stem(f"{self._path.stem}-{number}") if number else self._path
+
+
+def read_answers(path: Path) -> dict[str, ChatAnswer]:
+    """Answers in the journal of another pod, which may be writing to it: an unfinished last line is left out."""
+    data = path.read_bytes()
+    entries = map(json.loads, data[: data.rfind(b"\n") + 1].splitlines())
+    return {entry["question"]: _answer_of(entry) for entry in entries if "answer" in entry}
+
+
+def _answer_of(entry: Mapping[str, Any]) -> ChatAnswer:
+    return ChatAnswer(entry["answer"], entry["whole"], TokenUsage(*entry.get("usage", ())))

@@ -11,7 +11,7 @@ from tunesmith_contract.generation import Generation, GenerationFilter, Judge
 from tunesmith_contract.layout import SecretRole, filter_role
 from tunesmith_contract.methods import ChatEndpoint
 from tunesmith_contract.report import RunReport
-from tunesmith_contract.run_config import GenerateConfig
+from tunesmith_contract.run_config import GenerateConfig, HeldOut
 from tunesmith_contract.sources import DataFormat
 from tunesmith_data.endpoints.journal import Journal
 from tunesmith_data.failures import DataError
@@ -24,7 +24,7 @@ from tunesmith_data.rewards.build import (
     build_reward_functions,
     check_rewards,
 )
-from tunesmith_data.rows.reading import raise_findings, read_source
+from tunesmith_data.rows.reading import FileRows, raise_findings, read_source
 from tunesmith_data.rows.schema.formats import ANY, Purpose, Row
 
 from .budgeted_chat import BudgetedChat
@@ -62,7 +62,7 @@ def generate(
     """
     task, outcomes = _build_task(config), OutcomeCounts()
     rows = _read(config.generation.source, task.purpose, storage)
-    held_out = HeldOutQuestions(row for held in config.held_out for row in _read(held.uri, ANY, storage))
+    held_out = HeldOutQuestions(row for held in config.held_out for row in _read_held_out(held, storage))
     rewards = _build_reward_filter(config, storage, rows, build_model)
     start = _remove_held_out(rows, held_out, config.generation, outcomes)
     path = workspace.journal / JOURNAL_FILE
@@ -118,7 +118,20 @@ def _read(uri: str, purpose: Purpose, storage: Storage) -> list[Row]:
     Raises:
         DataError: one of them fails a check, or it holds none.
     """
-    source = read_source(storage.dataset_file(uri), DataFormat.AUTO, uri.rpartition("/")[2], purpose)
+    return _checked(read_source(storage.dataset_file(uri), DataFormat.AUTO, uri.rpartition("/")[2], purpose))
+
+
+def _read_held_out(held: HeldOut, storage: Storage) -> list[Row]:
+    """All held-out rows of a set.
+
+    Raises:
+        DataError: one of them fails a check, or there are none.
+    """
+    name = held.uri.rpartition("/")[2]
+    return _checked(read_source(storage.dataset_file(held.uri), held.format, name, ANY, held.columns))
+
+
+def _checked(source: FileRows) -> list[Row]:
     if source.findings:
         raise_findings(list(source.findings))
     return [row.row for row in source.rows]

@@ -180,13 +180,13 @@ def _pairs(table: AnswerTable, domain: Sequence[str], level: MeasurementLevel) -
             second=second,
             items=len(value_pairs),
             agreement=float(np.mean([one == other for one, other in value_pairs])),
-            kappa=_cohen_kappa(value_pairs, domain, level),
+            kappa=cohen_kappa(value_pairs, domain, level),
         )
         for (first, second), value_pairs in largest
     )
 
 
-def _cohen_kappa(
+def cohen_kappa(
     value_pairs: Sequence[tuple[str, str]], domain: Sequence[str], level: MeasurementLevel
 ) -> float | None:
     """Cohen's kappa; None if both annotators gave one and the same answer throughout."""

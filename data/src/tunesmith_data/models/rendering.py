@@ -10,9 +10,10 @@ An answer in a field of its own (completions, preferences) begins where the prom
 both rendered by the model's own template, first differ; it ends with its end-of-turn token.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Message = dict[str, Any]
+
+#: What a template raises that refuses a conversation: on purpose, or by an operation that its values don't have.
+_REFUSALS = (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError)
 
 #: Tokens that a template may put between a prompt and its answer.
 _MAX_MARKS = 16
@@ -168,15 +172,25 @@ class Renderer:
         start = min(chosen.start, rejected.start, shared)
         return TokenizedPair(chosen.ids[:start], chosen.answered[start:], rejected.answered[start:])
 
-    def prompt(self, messages: Sequence[Message], tools: list[Row] | None = None) -> str:
+    def prompt(
+        self,
+        messages: Sequence[Message],
+        tools: list[Row] | None = None,
+        arguments: Mapping[str, Any] = MappingProxyType({}),
+    ) -> str:
         """Text of a conversation up to the beginning of the assistant's next turn.
+
+        Args:
+            messages: the conversation.
+            tools: schemas of the tools.
+            arguments: further arguments of the template, such as ``enable_thinking``.
 
         Raises:
             RenderError: the template refuses the conversation.
         """
         try:
-            return self._render(messages, tools, add_generation_prompt=True)
-        except TemplateError as error:
+            return self._render(messages, tools, add_generation_prompt=True, arguments=arguments)
+        except _REFUSALS as error:
             raise RenderError(str(error)) from error
 
     def require_chat(self, *, every_turn: bool = True) -> None:
@@ -321,6 +335,7 @@ class Renderer:
         *,
         add_generation_prompt: bool = False,
         template: str | None = None,
+        arguments: Mapping[str, Any] = MappingProxyType({}),
     ) -> str:
         self._require_template()
         rendered = self.tokenizer.apply_chat_template(
@@ -329,6 +344,7 @@ class Renderer:
             chat_template=template,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
+            **arguments,
         )
         return str(rendered)
 

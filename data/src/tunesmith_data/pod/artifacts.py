@@ -1,10 +1,11 @@
-"""Verification of artifacts that a run starts from or compares."""
+"""Verification of artifacts and checkpoints that a run starts from or compares."""
 
 from pathlib import Path
 
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.base import sha256_digest
-from tunesmith_contract.layout import MANIFEST_FILE
+from tunesmith_contract.checkpoint import CommitManifest
+from tunesmith_contract.layout import COMMIT_FILE, MANIFEST_FILE
 from tunesmith_contract.sources import ArtifactSource
 from tunesmith_data.failures import UserError
 
@@ -35,3 +36,35 @@ def verified_artifact(
             "ArtifactDamaged", f"{source.uri} holds other files than its manifest says: copy it again"
         )
     return folder, manifest
+
+
+def verified_checkpoint(source: ArtifactSource, storage: Storage) -> Path:
+    """Folder of a committed checkpoint, after checking its digest and the files that a model is loaded from.
+
+    Args:
+        source: URI of the checkpoint, and digest of its commit manifest.
+        storage: storage that resolves the URI.
+
+    Raises:
+        UserError: the checkpoint is gone, is another one, or holds no weights that can be loaded.
+    """
+    folder = storage.checkpoint_folder(source.uri)
+    data = (folder / COMMIT_FILE).read_bytes()
+    actual = sha256_digest(data)
+    if actual != source.digest:
+        raise UserError(
+            "CheckpointChanged", f"{source.uri} is {actual}, not {source.digest}: name another step"
+        )
+    files = CommitManifest.model_validate_json(data).files
+    loaded = [
+        file for file in files if "/" not in file.path and file.path.endswith((".safetensors", ".json"))
+    ]
+    if not any(file.path.endswith(".safetensors") for file in loaded):
+        message = (
+            f"{source.uri} holds no whole weights: DeepSpeed divided them among its workers. Compare the artifact of "
+            "the job, or a checkpoint of a job with compute.parallelism: DDP"
+        )
+        raise UserError("CheckpointWithoutWeights", message)
+    if not holds_files(folder, loaded):
+        raise UserError("CheckpointDamaged", f"{source.uri} holds other files than its {COMMIT_FILE} says")
+    return folder

@@ -5,6 +5,7 @@ import os
 import ssl
 import time
 import urllib.request
+from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,8 @@ from tunesmith_contract.progress import (
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_UPDATES = 5.0
+#: Length of the last part of a stage whose speed tells the time left.
+SPEED_SECONDS = 120.0
 _TIMEOUT_SECONDS = 5.0
 
 
@@ -41,26 +44,33 @@ class ProgressReporter:
         self._authority = environment.get(CA_CERT_ENV)
         self._token_file = environment.get(TOKEN_ENV)
         self._clock = clock
-        self._first: tuple[float, int] | None = None
+        self._seen: deque[tuple[float, int]] = deque()
         self._last = float("-inf")
         self._part: object = None
 
     def update(self, done: int, total: int, **metrics: float | int | str) -> None:
         """Report that ``done`` of ``total`` are done; the first, last and each part's first are always sent.
 
-        The time left is estimated from the progress since the first update: when earlier work was done is not known.
+        The time left is estimated from the speed of the last minutes, since the first update: when earlier work was
+        done is not known.
         """
         if self._url is None:
             return
         now = self._clock()
-        self._first = self._first or (now, done)
+        self._see(now, done)
         soon = now - self._last < SECONDS_BETWEEN_UPDATES
         if done < total and soon and metrics.get(PART) == self._part:
             return
         self._last, self._part = now, metrics.get(PART)
-        start, before = self._first
+        start, before = self._seen[0]
         remaining = (now - start) / (done - before) * (total - done) if done > before else None
         self._push(self._url, done, total, remaining, metrics)
+
+    def _see(self, now: float, done: int) -> None:
+        """Keep the updates of the last part, and one from before it."""
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and now - self._seen[1][0] >= SPEED_SECONDS:
+            self._seen.popleft()
 
     def announce(self, done: int, total: int, **metrics: float | int | str) -> None:
         """Report now, without rate limit; an earlier attempt may have done part of the work."""

@@ -4,9 +4,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from tunesmith_contract.layout import MANIFEST_FILE, SECRETS_DIR, SecretRole
+from tunesmith_contract.layout import COMMIT_FILE, MANIFEST_FILE, SECRETS_DIR, SecretRole
 from tunesmith_contract.run_config import AnyConfig
 from tunesmith_contract.uris import (
     MOUNT_ROOT,
@@ -135,6 +135,24 @@ class Storage:
             raise UserError("DatasetNotFound", f"{uri} does not exist: write the URI of a file of rows")
         return path
 
+    def file_or_folder(self, uri: str) -> Path:
+        """The file or folder that a URI names, such as the data of a task; of a bucket's folder the files in it.
+
+        Raises:
+            UserError: there is none.
+            StorageError: it can't be fetched.
+        """
+        parsed = parse_uri(uri)
+        if parsed.scheme not in MOUNTED:
+            remote = self._open(parsed, uri, SecretRole.TRAIN)
+            if PurePosixPath(parsed.path).suffix:
+                return fetch_file(remote, self.scratch / "data")
+            return fetch_tree(remote, self.scratch / "data", ["*"], holds_rows=True)
+        path = self.path(parsed)
+        if not path.exists():
+            raise UserError("DataNotFound", f"{uri} does not exist: write the URI of a file or folder")
+        return path
+
     def model_folder(self, uri: str, *, weights: bool) -> Path:
         """The folder of a base model.
 
@@ -170,6 +188,26 @@ class Storage:
         path = self.path(parsed)
         if not (path / MANIFEST_FILE).is_file():
             raise UserError("ArtifactNotFound", f"{uri} has no {MANIFEST_FILE}: write the URI of an artifact")
+        return path
+
+    def checkpoint_folder(self, uri: str) -> Path:
+        """Folder of a committed checkpoint, without the state of the optimizer where it is fetched.
+
+        Raises:
+            UserError: there is no such folder, or it was not committed.
+            StorageError: it can't be fetched.
+        """
+        parsed = parse_uri(uri)
+        if parsed.scheme in MOUNTED:
+            path = self.path(parsed)
+        else:
+            patterns = [*_TOKENIZER_FILES, _WEIGHTS]
+            path = fetch_tree(
+                self._open(parsed, uri, SecretRole.WORKSPACE), self.scratch / "checkpoints", patterns
+            )
+        if not (path / COMMIT_FILE).is_file():
+            message = f"{uri} has no {COMMIT_FILE}: the checkpoint was removed, as newer ones replaced it"
+            raise UserError("CheckpointNotFound", message)
         return path
 
     def open(self, uri: StorageUri, roles: Roles, *, holds_rows: bool = False) -> Remote:

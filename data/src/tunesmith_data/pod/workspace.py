@@ -6,6 +6,7 @@ folders are on the pod's own disk: ``pull`` fills them, and what is committed go
 
 import logging
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith_contract.artifact import Manifest
@@ -13,6 +14,7 @@ from tunesmith_contract.base import sha256_digest
 from tunesmith_contract.layout import (
     DATA_REPORT_FOLDER,
     MANIFEST_FILE,
+    SEARCH_FOLDER,
     TENSORBOARD_FOLDER,
     SecretRole,
     artifact_uri,
@@ -24,12 +26,13 @@ from tunesmith_contract.layout import (
     work_uri,
 )
 from tunesmith_contract.report import Artifact, Outcome, RunReport, parse_report
-from tunesmith_contract.run_config import AnyConfig
+from tunesmith_contract.run_config import AnyConfig, TrainConfig
 from tunesmith_contract.uris import MOUNTED, StorageUri, parse_uri
 from tunesmith_storage.artifacts import place_folder, publish_artifact
 from tunesmith_storage.errors import StorageError
 
 from .secret_roles import workspace_roles
+from .share import Share
 from .storage import Storage, write_atomically
 from .work_mirror import PREPARED_REPORT_FILE, WorkMirror
 
@@ -38,32 +41,62 @@ log = logging.getLogger(__name__)
 ANSWERS = "answers"
 STAGING = "staging"
 TRAINED = "trained"
+TRIALS = "trials"
+SHARES = "shares"
+
+
+@dataclass(frozen=True, slots=True)
+class _Lender:
+    """Another job whose prepared rows are read: its work files, and the bucket that holds them."""
+
+    work: StorageUri
+    mirror: WorkMirror | None
+
+
+_WHOLE = Share()
 
 
 class Workspace:
-    """The folders of one run.
+    """The folders of one run, or of one trial of its search.
+
+    Args:
+        storage: resolves URIs.
+        config: the run.
+        trial: number of the trial, which has folders of its own for everything that it writes.
+        share: share of the items that this pod of an evaluation answers.
 
     Attributes:
         output: the URI below which artifacts are placed.
         work: the URI of the resource's own files.
         mirror: the bucket that holds them; None for a volume.
+        share: share of the items that this pod answers.
 
     Raises:
         StorageError: the workspace's URI cannot be used for work files.
     """
 
-    def __init__(self, storage: Storage, config: AnyConfig) -> None:
+    def __init__(
+        self, storage: Storage, config: AnyConfig, trial: int | None = None, share: Share = _WHOLE
+    ) -> None:
         self._storage = storage
+        self.share = share
         self._stage = config.stage
+        self._retains_checkpoints = isinstance(config, TrainConfig) and config.checkpoints.retain
         self.output = parse_uri(config.output)
         place = parse_uri(config.workspace) if config.workspace else self.output
         owner = config.owner
-        self.work = work_uri(place, owner.namespace, owner.uid)
-        self._beside_output = work_uri(self.output, owner.namespace, owner.uid)
+        part = () if trial is None else (TRIALS, str(trial))
+        self.work = work_uri(place, owner.namespace, owner.uid).join(*part)
+        self._beside_output = work_uri(self.output, owner.namespace, owner.uid).join(*part)
         self.mirror: WorkMirror | None = None
         if place.scheme not in MOUNTED:
-            root = storage.scratch / "work" / owner.namespace / owner.uid
-            self.mirror = WorkMirror(self.work, root, workspace_roles(config), storage.secrets)
+            self.mirror = self._mirror_of(self.work, (owner.uid, *part), config)
+        self._lender: _Lender | None = None
+        lender = config.prepared_by if isinstance(config, TrainConfig) else None
+        if lender is not None and lender != owner.uid:
+            work = work_uri(place, owner.namespace, lender)
+            mirror = self._mirror_of(work, (lender,), config) if self.mirror else None
+            self._lender = _Lender(work, mirror)
 
     @property
     def folder(self) -> Path:
@@ -72,8 +105,11 @@ class Workspace:
 
     @property
     def prepared(self) -> Path:
-        """The folder of the prepared data."""
-        return self.path(prepared_uri(self.work))
+        """The folder of the prepared data: its own, or that of the job whose trial this is."""
+        if self._lender is None:
+            return self.path(prepared_uri(self.work))
+        uri, mirror = prepared_uri(self._lender.work), self._lender.mirror
+        return self._storage.path(uri) if mirror is None else _local_path(uri, self._lender.work, mirror)
 
     @property
     def data_report_uri(self) -> StorageUri:
@@ -118,14 +154,33 @@ class Workspace:
         return self.staging.with_name(TRAINED)
 
     @property
+    def trials_uri(self) -> StorageUri:
+        """URI of the folder with the journal and the work files of a search's trials."""
+        return self.work.join(TRIALS)
+
+    @property
+    def search_uri(self) -> StorageUri:
+        """URI of the folder with table and plot of a search, which is kept."""
+        return self.work.join(SEARCH_FOLDER)
+
+    @property
     def answers(self) -> Path:
-        """Folder of an evaluation's answers."""
+        """Folder of an evaluation's answers, with a folder for each pod."""
         return self.folder / ANSWERS
+
+    @property
+    def own_answers(self) -> Path:
+        """Folder of the answers of this pod, which no other pod writes to."""
+        return self.answers / str(self.share.index)
+
+    def share_uri(self, index: int) -> StorageUri:
+        """URI of the file by which a pod tells the others of this attempt how far its share is."""
+        return self.work.join(SHARES, str(self.share.attempt), f"{index}.json")
 
     def path(self, uri: StorageUri) -> Path:
         """Local path of a URI in the workspace, or of any mounted URI."""
         if self.mirror is not None:
-            return self.mirror.root / uri.path.removeprefix(self.work.path).lstrip("/")
+            return _local_path(uri, self.work, self.mirror)
         return self._storage.path(uri)
 
     def pull(self) -> None:
@@ -137,7 +192,8 @@ class Workspace:
         elif self._stage == "generate":
             self.mirror.pull(self.journal)
         else:
-            self.mirror.pull(self.prepared)
+            lent = self._lender.mirror if self._lender else None
+            (lent or self.mirror).pull(self.prepared)
 
     def push(self, path: Path, last: str | None = None) -> None:
         """Upload a file or folder of the workspace to the bucket; a no-op for files that lie on a volume.
@@ -150,7 +206,7 @@ class Workspace:
 
     def save_unfinished(self) -> None:
         """Upload what a failed stage leaves: findings, answers so far."""
-        folders = {"prepare": (self.prepared, self.data_report), "evaluate": (self.answers,)}
+        folders = {"prepare": (self.prepared, self.data_report), "evaluate": (self.own_answers,)}
         try:
             for folder in folders.get(self._stage, ()):
                 self.push(folder)
@@ -196,12 +252,23 @@ class Workspace:
         self.push(path)
 
     def prune(self) -> None:
-        """Delete the files that only an unfinished run needs."""
-        for folder in (self.checkpoints, self.prepared, self.journal, self.answers, self.trained):
+        """Delete the files that only an unfinished run needs.
+
+        Prepared rows stay: evaluations look for their items in what a model was trained on.
+        """
+        checkpoints = () if self._retains_checkpoints else (self.checkpoints,)
+        others = (self.path(self.trials_uri), self.folder / SHARES)
+        for folder in (*checkpoints, self.journal, self.answers, self.trained, *others):
             if self.mirror is not None and self.mirror.holds(folder):
                 self.mirror.delete(folder)
             shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(self.staging, ignore_errors=True)
+        for folder in (self.staging, self.staging.with_name(TRIALS)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _mirror_of(self, work: StorageUri, names: tuple[str, ...], config: AnyConfig) -> WorkMirror:
+        """Copy of a folder of the bucket, below the folder of the run's namespace."""
+        root = self._storage.scratch.joinpath("work", config.owner.namespace, *names)
+        return WorkMirror(work, root, workspace_roles(config), self._storage.secrets)
 
     def commit(self, report: RunReport) -> None:
         """Write the stage's report; from then on the stage is done."""
@@ -209,3 +276,8 @@ class Workspace:
             self.mirror.push(self.prepared, last=PREPARED_REPORT_FILE)
         self.push(self.logs)
         self.write(report_uri(self.work, self._stage), report.to_json().encode())
+
+
+def _local_path(uri: StorageUri, work: StorageUri, mirror: WorkMirror) -> Path:
+    """Path of a URI below ``work`` in the copy of the bucket."""
+    return mirror.root / uri.path.removeprefix(work.path).lstrip("/")

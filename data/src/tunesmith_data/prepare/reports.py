@@ -11,7 +11,7 @@ from tunesmith_contract.report import MAX_DATA_ISSUES, DatasetReport, IssueCount
 from tunesmith_contract.run_config import PrepareConfig
 from tunesmith_data.rows.clean.personal_data import PersonalDataFinder, mask_quotations
 from tunesmith_data.rows.findings import Issue, Severity
-from tunesmith_data.rows.report.data_report import DataReport, RowCounts
+from tunesmith_data.rows.report.data_report import DataReport, HeldOutRows, RowCounts
 from tunesmith_data.rows.report.histogram import build_histogram
 from tunesmith_data.rows.table.record import RowSide
 from tunesmith_data.rows.table.row_store import RowStore
@@ -38,6 +38,7 @@ class PreparedData:
     cleaned: CleaningResult
     quality: RowQuality
     truncated: int
+    held_out: tuple[HeldOutRows, ...] = ()
 
     def indexes(self, side: RowSide) -> npt.NDArray[np.int64]:
         """The rows of a side."""
@@ -130,6 +131,7 @@ def build_data_report(data: PreparedData, config: PrepareConfig, finder: Persona
         worst=quality.worst,
         clusters=data.cleaned.clusters,
         leaks=data.cleaned.leaks,
+        held_out=data.held_out,
         dropped=tuple(data.invalid_rows.shown),
         agreement=data.sources.agreement,
         learning_curve=quality.learning_curve,

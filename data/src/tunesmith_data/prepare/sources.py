@@ -12,10 +12,12 @@ from tunesmith_data.endpoints.journal import Journal
 from tunesmith_data.failures import DataError
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.pod.workspace import Workspace
+from tunesmith_data.rows.clean.held_out_overlap import HeldOutSet
 from tunesmith_data.rows.reading import DataFile, FileRows, InvalidRow, RowSource, SourceRow, raise_findings
-from tunesmith_data.rows.report.data_report import FileReport
+from tunesmith_data.rows.report.data_report import FileReport, HeldOutRows
 from tunesmith_data.rows.report.label_agreement import LabelAgreement
 from tunesmith_data.rows.schema.formats import EVALUATION, purpose_of
+from tunesmith_data.rows.schema.row_checks import rows_digest
 from tunesmith_data.rows.table.record import Record
 
 from .annotator_agreement import read_agreement
@@ -100,7 +102,8 @@ def read_held_out(held_out: HeldOut, storage: Storage) -> list[Record]:
     Raises:
         DataError: a row fails a check: the evaluation would fail on it once training is over.
     """
-    source = _read_all(RowSource(storage.dataset_files(held_out.uri), DataFormat.AUTO, EVALUATION))
+    files = storage.dataset_files(held_out.uri)
+    source = _read_all(RowSource(files, held_out.format, EVALUATION, columns=held_out.columns))
     if source.findings:
         try:
             raise_findings(source.findings)
@@ -108,6 +111,17 @@ def read_held_out(held_out: HeldOut, storage: Storage) -> list[Record]:
             message = f"suite {held_out.name} of the evaluation has invalid rows: {error.message}"
             raise DataError("InvalidEvaluationRows", message) from None
     return [Record(number, row.file, row.line, row.row) for number, row in enumerate(source.rows)]
+
+
+def describe_held_out(sources: Sequence[HeldOut], sets: Sequence[HeldOutSet]) -> tuple[HeldOutRows, ...]:
+    """Held-out sets by the digest of their rows, by which an evaluation sees if they have changed since."""
+    described = []
+    for source, held_out in zip(sources, sets, strict=True):
+        rows = [record.row for record in held_out.records]
+        described.append(
+            HeldOutRows(name=source.name, uri=source.uri, rows=len(rows), digest=rows_digest(rows))
+        )
+    return tuple(described)
 
 
 def _training_sources(config: PrepareConfig, storage: Storage, workspace: Workspace) -> list[RowSource]:

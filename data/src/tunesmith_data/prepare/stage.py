@@ -38,7 +38,13 @@ from .invalid_rows import InvalidRows
 from .model_inspection import inspect_base_model
 from .reports import PreparedData, build_data_report, build_dataset_report
 from .row_quality import check_quality
-from .sources import SourceSummary, ingest_sources, ingest_teacher_answers, read_held_out
+from .sources import (
+    SourceSummary,
+    describe_held_out,
+    ingest_sources,
+    ingest_teacher_answers,
+    read_held_out,
+)
 from .stage_progress import PrepareProgress, ProgressListener, ReportRows
 from .subprocess_isolation import IsolatedObject, call_isolated, hold_isolated
 from .teacher_answers import as_supervised, endpoint_of
@@ -139,7 +145,10 @@ class _PrepareRun:
         with _timed("judged", len(store)):
             report_rows = self.progress.for_part(PreparePart.JUDGING)
             quality = check_quality(store, cleaned, config, model, self.personal, report_rows)
-        return PreparedData(read.sources, store, read.invalid_rows, cleaned, quality, read.truncated)
+        held_out = describe_held_out(config.held_out, read.suites)
+        return PreparedData(
+            read.sources, store, read.invalid_rows, cleaned, quality, read.truncated, held_out
+        )
 
     def require_good(self, data: PreparedData) -> None:
         """Check that there are training rows and not too many invalid ones.

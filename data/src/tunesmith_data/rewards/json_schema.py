@@ -1,7 +1,7 @@
 """Reward for an answer that is JSON and matches a schema."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -29,7 +29,7 @@ def build_json_schema(name: str, spec: JSONSchemaReward) -> Scorer:
     Raises:
         UserError: the schema is none, or asks for what is not allowed.
     """
-    validator = _compile(name, spec.json_schema)
+    validator = compile_schema(spec.json_schema, f"reward {name}", "RewardSchema")
 
     def score(text: str) -> float:
         try:
@@ -40,29 +40,44 @@ def build_json_schema(name: str, spec: JSONSchemaReward) -> Scorer:
     return score_each_text(score)
 
 
-def _compile(name: str, text: str) -> Any:
-    """The validator of a schema; it fetches nothing, and its patterns take linear time."""
+def compile_schema(text: str, where: str, reason: str) -> Any:
+    """The validator of a schema; it fetches nothing, and its patterns take linear time.
+
+    Args:
+        text: the schema as JSON text.
+        where: what has the schema, for messages.
+        reason: reason of the error.
+
+    Raises:
+        UserError: it is no schema, or asks for what is not allowed.
+    """
+
+    def wrong(problem: str, advice: str) -> UserError:
+        return UserError(reason, f"{where}: the schema {problem}: {advice}")
+
     try:
         schema = json.loads(text, parse_constant=_refuse)
         base = validator_for(schema, default=Draft202012Validator)
         base.check_schema(schema)
     except ValueError as error:
-        raise _wrong(name, f"is not JSON ({error})", "write a JSON schema as JSON text") from error
+        raise wrong(f"is not JSON ({error})", "write a JSON schema as JSON text") from error
     except SchemaError as error:
-        raise _wrong(name, f"is not a JSON schema ({error.message})", "correct it") from error
+        raise wrong(f"is not a JSON schema ({error.message})", "correct it") from error
     for node in _nodes(schema):
         if isinstance(pattern := node.get("pattern"), str):
-            compile_pattern(pattern, f"reward {name}")
+            compile_pattern(pattern, where, reason)
         if isinstance(node.get("patternProperties"), dict):
             advice = "name its properties, or write additionalProperties or propertyNames"
-            raise _wrong(name, "has patternProperties, which are not supported", advice)
+            raise wrong("has patternProperties, which are not supported", advice)
     registry: Registry[Any] = Registry()
-    _check_references(name, schema, base, registry)
+    _check_references(schema, base, registry, wrong)
     return extend(base, {"pattern": _pattern})(schema, registry=registry)
 
 
-def _check_references(name: str, schema: Any, base: Any, registry: "Registry[Any]") -> None:
-    """Every reference leads to a place in the schema itself."""
+def _check_references(
+    schema: Any, base: Any, registry: "Registry[Any]", wrong: Callable[[str, str], UserError]
+) -> None:
+    """Check that every reference leads to a place in the schema itself."""
     if not isinstance(schema, dict):
         return
     specification = specification_with(base.META_SCHEMA["$schema"])
@@ -77,7 +92,7 @@ def _check_references(name: str, schema: Any, base: Any, registry: "Registry[Any
             resolver.lookup(reference)
         except Unresolvable as error:
             advice = "write what it refers to into $defs, and refer to it by #/$defs/name"
-            raise _wrong(name, f"refers to {reference!r}, which is not in it", advice) from error
+            raise wrong(f"refers to {reference!r}, which is not in it", advice) from error
 
 
 def _nodes(schema: Any) -> Iterator[dict[str, Any]]:
@@ -104,7 +119,3 @@ def _compiled(pattern: str) -> Any:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
-
-
-def _wrong(name: str, problem: str, advice: str) -> UserError:
-    return UserError("RewardSchema", f"reward {name}: the schema {problem}: {advice}")

@@ -109,8 +109,13 @@ def build_regex(name: str, spec: RegexReward) -> Scorer:
     return score_each_text(lambda text: float(matches(text)))
 
 
-def compile_pattern(pattern: str, where: str) -> Callable[[str], bool]:
+def compile_pattern(pattern: str, where: str, reason: str = "RewardPattern") -> Callable[[str], bool]:
     """RE2 matcher for a pattern.
+
+    Args:
+        pattern: the pattern.
+        where: what has the pattern, for messages.
+        reason: reason of the error.
 
     Raises:
         UserError: RE2 can't take the pattern.
@@ -120,10 +125,10 @@ def compile_pattern(pattern: str, where: str) -> Callable[[str], bool]:
     try:
         compiled = re2.compile(pattern, options)
     except re2.error as error:
-        reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error
+        problem = error.args[0].decode() if isinstance(error.args[0], bytes) else error
         message = (
-            f"{where}: the pattern {pattern!r} can't be used ({reason}): write it in RE2's syntax, "
+            f"{where}: the pattern {pattern!r} can't be used ({problem}): write it in RE2's syntax, "
             "without look-around and back-references"
         )
-        raise UserError("RewardPattern", message) from error
+        raise UserError(reason, message) from error
     return lambda text: compiled.search(text) is not None

@@ -177,3 +177,30 @@ def test_without_held_out_rows_nothing_leaks() -> None:
     assert leaks_of([row], {}) == []
     assert leaks_of([row], {"test": []}) == []
     assert leaks_of([], {"test": [row]}) == []
+
+
+def test_all_items_of_a_question_that_training_has_are_leaked() -> None:
+    writer = Writer(31)
+    items = [writer.row() for _ in range(20)]
+    same = [items[3] | {"completion": "another answer"}, items[5]]
+    near = [edited(writer, items[7], EDITS[:1])]
+    train = [
+        writer.row(),
+        items[3],
+        items[5] | {"completion": "x"},
+        *near,
+        quoted(writer, items[9]["prompt"]),
+    ]
+    overlap = HeldOutOverlap(
+        [HeldOutSet("one", records_of(items)), HeldOutSet("two", records_of(same, "two.jsonl"))]
+    )
+    overlap.update(records_of(train))
+    found = {(leak.held_out, leak.index): (leak.match.kind, leak.row) for leak in overlap.leaked_items()}
+    assert found.pop(("one", 7))[1] == 3
+    assert found == {
+        ("one", 3): ("exact", 1),
+        ("two", 0): ("exact", 1),
+        ("one", 5): ("exact", 2),
+        ("two", 1): ("exact", 2),
+        ("one", 9): ("passage", 4),
+    }

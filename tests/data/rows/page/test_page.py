@@ -8,10 +8,19 @@ from browser import Browser, open_browser
 from rows.data_reports import HOSTILE, make_agreement, make_clean_report, make_largest_report, make_report
 from selenium.webdriver.common.keys import Keys
 
+from tunesmith_data.html_pages.text_filters import (
+    amount,
+    compact,
+    duration,
+    heading,
+    number,
+    percent,
+    reveal_controls,
+    shorten,
+)
 from tunesmith_data.rows.page.charts import PLOT_HEIGHT, draw_counts, draw_curve, draw_histogram
 from tunesmith_data.rows.page.render import MAX_PAGE_BYTES, render_page
 from tunesmith_data.rows.page.report_files import read_report, write_report
-from tunesmith_data.rows.page.text_filters import amount, compact, duration, heading, number, percent, shorten
 from tunesmith_data.rows.page.verdict import Readiness, report_verdict
 from tunesmith_data.rows.report.data_report import Histogram, RowCounts
 
@@ -117,7 +126,7 @@ def test_the_limit_stands_where_it_is(browser: Browser, page: Path) -> None:
 def test_issues_are_filtered_by_severity_and_by_words(browser: Browser, page: Path) -> None:
     browser.open(page)
     assert len(browser.shown("article.issue")) == 4
-    browser.find("[data-severity-for] option:nth-child(3)").click()
+    browser.find("[data-choice-for] option:nth-child(3)").click()
     assert [title.text for title in browser.shown("article.issue h3")] == ["Answer language", "Personal data"]
     assert browser.find("[data-status-for=issue-list]").text == "2 of 4 shown"
     browser.find("[data-filter-for=issue-list]").send_keys("PERSONAL")
@@ -371,3 +380,12 @@ def test_numbers_are_written_for_people() -> None:
     ]
     assert heading("contradicting_answers") == "Contradicting answers"
     assert shorten("abcdef", 4) == "abc…"
+
+
+def test_characters_that_hide_or_reorder_are_written_out() -> None:
+    hidden = "a\x00\x1b\x9f\u202eb\u200b\ufeff\ud800\U000e0041\r\n"
+    assert reveal_controls(hidden) == (
+        "a⟨U+0000⟩⟨U+001B⟩⟨U+009F⟩⟨U+202E⟩b⟨U+200B⟩⟨U+FEFF⟩⟨U+D800⟩⟨U+E0041⟩⟨U+000D⟩\n"
+    )
+    seen = "é\t\n שלום 漢 👩\u200d💻 क\u094d\u200dष ]-^\\"
+    assert reveal_controls(seen) == seen

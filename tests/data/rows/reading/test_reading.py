@@ -527,3 +527,43 @@ def test_a_heading_begins_a_passage_and_never_ends_one(text: str, lines: list[in
     passages = list(divide_lines(enumerate(text.split("\n"), start=1), 80, markdown=True))
     assert [line for line, _ in passages] == lines
     assert "".join("".join(str(passage) for _, passage in passages).split()) == "".join(text.split())
+
+
+def test_columns_stand_for_the_members_of_a_format(tmp_path: Path) -> None:
+    rows = [
+        {"input": {"question": "a"}, "target": "1", "prompt": "not this", "more": {"kept": [1]}},
+        {"input": {}, "target": "2"},
+        {"input": {"question": "c"}, "target": 3},
+    ]
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = RowSource(
+        [DataFile(tmp_path / "r.jsonl", "r")],
+        DataFormat.AUTO,
+        columns={"prompt": "input.question", "completion": "target", "tools": "absent"},
+        carry=("more.kept", "input"),
+    )
+    first, second, third = source
+    assert isinstance(first, SourceRow)
+    assert first.row == {"prompt": "a", "completion": "1"}
+    assert first.carried == {"more.kept": [1], "input": {"question": "a"}}
+    assert isinstance(second, InvalidRow)
+    assert 'it is the "prompt"' in str(second.findings[0])
+    assert isinstance(third, InvalidRow)
+    assert third.row == rows[2]
+
+
+def test_columns_of_tables_are_read(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("q,a,language\none,1,de\n")
+    files = [DataFile(tmp_path / "r.csv", "r.csv")]
+    (row,) = RowSource(
+        files, DataFormat.AUTO, columns={"prompt": "q", "completion": "a"}, carry=("language",)
+    )
+    assert isinstance(row, SourceRow)
+    assert (row.row, row.carried) == ({"prompt": "one", "completion": "1"}, {"language": "de"})
+    pq.write_table(pa.Table.from_pylist([{"io": {"q": "one"}, "a": "1", "other": 2}]), tmp_path / "r.parquet")
+    files = [DataFile(tmp_path / "r.parquet", "r.parquet")]
+    (row,) = RowSource(
+        files, DataFormat.AUTO, columns={"prompt": "io.q", "completion": "a"}, carry=("other",)
+    )
+    assert isinstance(row, SourceRow)
+    assert (row.row, row.carried) == ({"prompt": "one", "completion": "1"}, {"other": 2})

@@ -45,10 +45,28 @@ class LeakedRow:
 
 
 @dataclass(frozen=True, slots=True)
+class LeakedItem:
+    """A held-out row that a training row contains.
+
+    Attributes:
+        held_out: name of its set.
+        index: its record's index in that set.
+        match: the surest match.
+        row: index of the training row.
+    """
+
+    held_out: str
+    index: int
+    match: QuestionMatch
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
 class _HeldOutItem:
     """Held-out row; ``content`` is a hash of question and answers."""
 
     held_out: str
+    index: int
     place: RowPlace
     excerpt: str
     content: int
@@ -114,7 +132,11 @@ class HeldOutOverlap:
         for held_out_set in held_out:
             for record in held_out_set.records:
                 item = _HeldOutItem(
-                    held_out_set.name, record.place, excerpt(whole_text(record.row)), _content(record.row)
+                    held_out_set.name,
+                    record.index,
+                    record.place,
+                    excerpt(whole_text(record.row)),
+                    _content(record.row),
                 )
                 questions.setdefault(
                     NormalizedQuestion.of(identifying_text(record.row)), _HeldOutQuestion()
@@ -155,6 +177,14 @@ class HeldOutOverlap:
                     other_excerpt=item.excerpt,
                 )
                 yield LeakedRow(index, leak)
+
+    def leaked_items(self) -> Iterator[LeakedItem]:
+        """Held-out rows whose question a training row contains; all rows that ask the same question leak together."""
+        for question in self._questions:
+            best = max(question.hits(self._rows), key=lambda hit: hit.match, default=None)
+            if best is not None:
+                for item in question.items:
+                    yield LeakedItem(item.held_out, item.index, best.match, best.index)
 
     def _best_matches(self) -> dict[tuple[int, int], tuple[_HeldOutItem, QuestionMatch]]:
         """For each training row and held-out set, the most similar item."""

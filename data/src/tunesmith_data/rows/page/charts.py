@@ -5,9 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import log2
 
+from tunesmith_data.html_pages.text_filters import number
 from tunesmith_data.rows.report.data_report import Histogram, LearningCurve, RowCounts
-
-from .text_filters import number
 
 WIDTH, HEIGHT = 360, 190
 LEFT, RIGHT, TOP, BOTTOM = 6, 6, 26, 24

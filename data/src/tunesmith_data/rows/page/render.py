@@ -1,19 +1,14 @@
 """Rendering of the data report's HTML page."""
 
-import base64
-import hashlib
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
+from tunesmith_data.html_pages.render import PageTemplates
 from tunesmith_data.rows.findings import EXCERPT_CHARACTERS, MAX_EXAMPLES
 from tunesmith_data.rows.report.data_report import DataReport, Histogram
+from tunesmith_data.rows.report.label_agreement import describe_alpha, describe_kappa
 
 from .charts import HistogramChart, draw_counts, draw_curve, draw_histogram
-from .text_filters import FILTERS
 from .verdict import report_verdict
 
 MAX_PAGE_BYTES = 2**20
@@ -71,9 +66,8 @@ def render_page(report: DataReport) -> str:
 
 
 def _render(report: DataReport, limits: PageLimits) -> str:
-    style, script = _asset("style.css"), _asset("script.js")
-    template = _environment().get_template("page.html.jinja")
-    return template.render(
+    return _templates().render(
+        "page.html.jinja",
         report=report,
         verdict=report_verdict(report),
         limits=limits,
@@ -82,10 +76,6 @@ def _render(report: DataReport, limits: PageLimits) -> str:
         segments=draw_counts(report.counts),
         panels=_panels(report),
         curve=draw_curve(report.learning_curve, report.counts.train) if report.learning_curve else None,
-        style=Markup(style),
-        script=Markup(script),
-        style_hash=_source_hash(style),
-        script_hash=_source_hash(script),
     )
 
 
@@ -102,23 +92,6 @@ def _panels(report: DataReport) -> list[Panel]:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader(_PACKAGE, "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(FILTERS)
-    return environment
-
-
-@cache
-def _asset(name: str) -> str:
-    return files(_PACKAGE).joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _source_hash(source: str) -> str:
-    """Hash of an inline script or style for the content security policy."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+def _templates() -> PageTemplates:
+    filters = {"alpha_words": describe_alpha, "kappa_words": describe_kappa}
+    return PageTemplates(_PACKAGE, "page.css", filters=filters)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tunesmith_contract.sources import DataFormat
@@ -15,6 +16,7 @@ from tunesmith_data.rows.schema.canonical import canonical_row
 from tunesmith_data.rows.schema.formats import (
     ANY,
     KNOWN_MEMBERS,
+    OPTIONAL_MEMBERS,
     Purpose,
     Row,
     describe_members,
@@ -38,6 +40,7 @@ class SourceRow:
         line: where the row begins; of a Parquet file its number.
         row: in canonical form.
         kept: values of the members that the source was asked to keep, as text.
+        carried: values of the members that it was asked to carry along, as they are written; None for missing ones.
         document: the text that the row is a passage of; empty where rows are rows.
     """
 
@@ -46,6 +49,7 @@ class SourceRow:
     row: Row
     kept: Mapping[str, str] = field(default_factory=dict)
     document: str = ""
+    carried: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ class RowSource:
             ``.md`` for text.
         purpose: what the rows are for.
         keep: members of rows as they are written, such as ``metadata.customer``, whose values are kept.
+        columns: member of a row as it is written, by the member of the format that it stands for.
+        carry: members of rows as they are written, whose values go along with the rows; rows may lack them.
     """
 
     def __init__(
@@ -77,13 +83,18 @@ class RowSource:
         data_format: DataFormat,
         purpose: Purpose = ANY,
         keep: Sequence[str] = (),
+        columns: Mapping[str, str] = MappingProxyType({}),
+        carry: Sequence[str] = (),
     ) -> None:
         self.data_format = data_format
         self._written_as = data_format
         self._files = tuple(files)
         self._purpose = purpose
         self._keep = tuple(keep)
-        self._columns = (*KNOWN_MEMBERS, *keep, *(path.partition(".")[0] for path in keep))
+        self._mapping = dict(columns)
+        self._carry = tuple(carry)
+        paths = (*keep, *columns.values(), *carry)
+        self._columns = (*KNOWN_MEMBERS, *paths, *(path.partition(".")[0] for path in paths))
         self._reports: list[FileReport] = []
         self._format_fixed = False
         self._first: Row | None = None
@@ -145,22 +156,28 @@ class RowSource:
         if isinstance(value, Finding):
             return InvalidRow(file, line, None, (value.at(file, line),))
         kept: dict[str, str] = {}
+        written = value
+        if isinstance(value, dict) and self._mapping:
+            if missing := [_missing_column(value, *pair) for pair in _missing_columns(value, self._mapping)]:
+                return InvalidRow(file, line, value, tuple(finding.at(file, line) for finding in missing))
+            value = rename_members(value, self._mapping)
         if isinstance(value, dict) and not self._format_fixed:
             self._fix_format(self._detect(value, file, line), file)
         findings = check_row(value, self.data_format, self._purpose)
-        if self._keep and isinstance(value, dict):
-            kept, missing = keep_members(value, self._keep)
+        if self._keep and isinstance(written, dict):
+            kept, missing = keep_members(written, self._keep)
             findings += missing
         if not findings:
             row = canonical_row(value, self.data_format, self._purpose)
             self._first = self._first or row
             findings = _check_same_form(row, self._first)
             if not findings:
-                return SourceRow(file, line, row, kept, document)
+                carried = {path: find_member(written, path) for path in self._carry}
+                return SourceRow(file, line, row, kept, document, carried)
         placed = tuple(finding.at(file, line) for finding in findings)
         if not isinstance(value, dict):
             self._first_stray = self._first_stray or placed[0]
-        return InvalidRow(file, line, value, placed)
+        return InvalidRow(file, line, written, placed)
 
     def _detect(self, row: Row, file: str, line: int) -> DataFormat:
         if self.data_format is not DataFormat.AUTO:
@@ -199,7 +216,11 @@ class FileRows:
 
 
 def read_source(
-    path: Path, data_format: DataFormat, name: str | None = None, purpose: Purpose = ANY
+    path: Path,
+    data_format: DataFormat,
+    name: str | None = None,
+    purpose: Purpose = ANY,
+    columns: Mapping[str, str] = MappingProxyType({}),
 ) -> FileRows:
     """Read and check a file that fits into memory.
 
@@ -208,12 +229,13 @@ def read_source(
         data_format: how rows are written.
         name: name of the file in findings.
         purpose: what the rows are for.
+        columns: member of a row as it is written, by the member of the format that it stands for.
 
     Raises:
         DataError: as ``RowSource``.
     """
     file = DataFile(path, name or path.name)
-    source = RowSource([file], data_format, purpose)
+    source = RowSource([file], data_format, purpose, columns=columns)
     rows: list[SourceRow] = []
     invalid: list[InvalidRow] = []
     for outcome in source:
@@ -267,9 +289,37 @@ def _require(purpose: Purpose, data_format: DataFormat, name: str) -> None:
     )
 
 
+def rename_members(row: Row, mapping: Mapping[str, str]) -> Row:
+    """Row with the members of a format in place of those that it is written with.
+
+    Args:
+        row: the row as it is written.
+        mapping: full name or dotted path of a written member by the format's member.
+    """
+    found = {member: find_member(row, path) for member, path in mapping.items()}
+    other = {
+        name: value for name, value in row.items() if name not in mapping and name not in mapping.values()
+    }
+    return other | {member: value for member, value in found.items() if value is not None}
+
+
+def _missing_columns(row: Row, mapping: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Members of a format, with the written members that should stand for them, which the row lacks."""
+    return [
+        (member, path)
+        for member, path in mapping.items()
+        if member not in OPTIONAL_MEMBERS and find_member(row, path) is None
+    ]
+
+
+def _missing_column(row: Row, member: str, path: str) -> Finding:
+    advice = f'write "{path}" in each row: by columns it is the "{member}"'
+    return Finding("missing_field", f"keys {quote(sorted(row))}", advice, path)
+
+
 def keep_members(row: Row, paths: Sequence[str]) -> tuple[dict[str, str], list[Finding]]:
     """Values at dotted paths as text, and findings for missing ones."""
-    values = {path: _find(row, path) for path in paths}
+    values = {path: find_member(row, path) for path in paths}
     findings = [
         _missing_field(row, path, value)
         for path, value in values.items()
@@ -279,7 +329,7 @@ def keep_members(row: Row, paths: Sequence[str]) -> tuple[dict[str, str], list[F
     return kept, findings
 
 
-def _find(row: Row, path: str) -> Any:
+def find_member(row: Row, path: str) -> Any:
     """Value of a member, by its full name or by a dotted path; None if there is none."""
     if path in row:
         return row[path]

@@ -78,6 +78,19 @@ class Leak(Document):
     other_excerpt: str = ""
 
 
+class HeldOutRows(Document):
+    """A held-out set that training rows were compared with.
+
+    Attributes:
+        digest: digest of the rows, as ``rows_digest`` computes it.
+    """
+
+    name: str
+    uri: str
+    rows: int
+    digest: str
+
+
 class DroppedRow(Document):
     """Dropped row with the reasons."""
 
@@ -144,6 +157,7 @@ class DataReport(Document):
         title: the job's name, or the file's.
         issues: most severe first.
         worst: the rows with the highest total issue score, highest first.
+        held_out: sets whose rows must not be trained on.
         agreement: agreement of the people who labeled the rows; None if rows come from files.
     """
 
@@ -163,6 +177,7 @@ class DataReport(Document):
     worst: tuple[Example, ...] = Field((), max_length=MAX_WORST)
     clusters: tuple[Cluster, ...] = Field((), max_length=MAX_CLUSTERS)
     leaks: tuple[Leak, ...] = Field((), max_length=MAX_LEAKS)
+    held_out: tuple[HeldOutRows, ...] = ()
     dropped: tuple[DroppedRow, ...] = Field((), max_length=MAX_DROPPED)
     agreement: LabelAgreement | None = None
     learning_curve: LearningCurve | None = None

@@ -37,6 +37,9 @@ KNOWN_MEMBERS = (
     *("conversations", "system", "kto_tag", "instruction", "input", "output", "history"),
 )
 
+#: Members that rows may lack in every format.
+OPTIONAL_MEMBERS = frozenset({"tools", "system", "input", "history", "answer"})
+
 
 def _is_sharegpt(row: Row) -> bool:
     return "conversations" in row and "messages" not in row and "prompt" not in row

@@ -1,6 +1,6 @@
 """Format checks of rows, with advice for each finding."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -48,6 +48,11 @@ def _check_imported(row: Row, data_format: DataFormat, purpose: Purpose) -> list
 def row_digest(row: Row) -> str:
     """The digest of a row's content."""
     return sha256_digest(canonical_json(row))
+
+
+def rows_digest(rows: Iterable[Row]) -> str:
+    """Digest of a set of rows in canonical form; their order and repeated rows don't matter."""
+    return sha256_digest(canonical_json(sorted({row_digest(row) for row in rows})))
 
 
 def _check_chat(row: Row, *, answered: bool) -> Iterator[Finding]:

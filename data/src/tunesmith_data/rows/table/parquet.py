@@ -5,7 +5,7 @@ would fill them up with nulls.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,13 @@ def write_rows(path: Path, batches: Iterable[Sequence[Row]], schema: pa.Schema) 
 def read_rows(path: Path) -> list[Row]:
     """The rows as they were written."""
     return [_decode(row) for row in pq.read_table(path).to_pylist()]
+
+
+def iterate_rows(path: Path, batch: int = 10_000) -> Iterator[list[Row]]:
+    """The rows as they were written, in batches: memory does not grow with the file."""
+    with pq.ParquetFile(path) as file:
+        for table in file.iter_batches(batch):
+            yield [_decode(row) for row in table.to_pylist()]
 
 
 def _encode(row: Row) -> Row:
