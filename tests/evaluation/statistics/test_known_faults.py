@@ -1,5 +1,7 @@
 """False verdicts that intervals with two-sided coverage alone let through."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -7,13 +9,14 @@ from scipy import stats
 from tunesmith_contract.evaluation import Expect, Gate
 from tunesmith_contract.report import GateEvidence
 from tunesmith_contract.shared_rules.verdict import Verdict, judge
+from tunesmith_evaluation.statistics.corpus import macro_f1, macro_f1_terms
 from tunesmith_evaluation.statistics.gates import judge_gate
 from tunesmith_evaluation.statistics.groups import Groups
-from tunesmith_evaluation.statistics.pairs import BoundedPairs
+from tunesmith_evaluation.statistics.pairs import BoundedPairs, SummedPairs, Threshold
 
 
 def judged(
-    differences: list[float], expect: Expect, margin: float, *, binary: bool, min_items: int = 1
+    differences: Sequence[float], expect: Expect, margin: float, *, binary: bool, min_items: int = 1
 ) -> GateEvidence:
     """Evidence on a gate, from differences of the items."""
     values = np.array(differences)
@@ -70,3 +73,16 @@ def test_many_gates_do_not_fail_by_chance() -> None:
         evidence = [GateEvidence(100, -0.02, p_pass=1 - p, p_fail=p) for p in p_fail.tolist()]
         failed += judge(gates, evidence, 0.95).verdict is Verdict.FAIL
     assert failed / 400 <= 0.025 + 3 * np.sqrt(0.025 * 0.975 / 400)
+
+
+def test_groups_that_are_all_alike_prove_no_more_than_the_range_of_macro_f1_allows() -> None:
+    """Sixty groups without a single difference: a margin of 0.02 can't pass, as it can't for exact scores."""
+    expected = np.tile([0, 1], 60)
+    terms = macro_f1_terms(expected, expected, 2)
+    groups = Groups.of(np.repeat(np.arange(60), 2).tolist(), 120)
+    pairs = SummedPairs(terms, terms, groups, macro_f1, seed=1, upper=1.0)
+    assert pairs.p_above(Threshold(offset=-0.02)) > 0.25
+    assert pairs.p_above(Threshold(offset=-0.2)) < 0.001
+    interval = pairs.baseline_interval(0.95)
+    assert interval.high == interval.value == 1
+    assert 0.9 < interval.low < 0.96

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from tunesmith_contract.evaluation import Gate
 from tunesmith_contract.report import GateEvidence, GateProblem, Interval, MetricResult
 from tunesmith_contract.shared_rules.verdict import NOT_MEASURED
-from tunesmith_evaluation.statistics.bootstrap import bootstrap
 from tunesmith_evaluation.statistics.comparing import (
     Comparison,
     Outcomes,
@@ -21,6 +20,7 @@ from tunesmith_evaluation.statistics.comparing import (
 )
 from tunesmith_evaluation.statistics.gates import judge_gate
 from tunesmith_evaluation.statistics.groups import Groups
+from tunesmith_evaluation.statistics.jackknife import jackknife_interval, pseudo_values
 from tunesmith_evaluation.statistics.kinds import ScoreKind
 from tunesmith_evaluation.statistics.means import bounded_mean
 from tunesmith_evaluation.statistics.pairs import Pairs
@@ -83,7 +83,7 @@ class ComparisonRules:
 
     Attributes:
         confidence: confidence level of two-sided intervals; each gate's test has the level (1 - confidence) / 2.
-        seed: seed of permutations and bootstrap.
+        seed: seed of permutations.
         gates: the gates.
         max_broken: by name of a suite, the largest share of items without a score with which its gates can pass.
         skipped: suites that were skipped.
@@ -125,7 +125,7 @@ def _judge(gate: Gate, scores: MetricScores, pairs: Pairs, rules: ComparisonRule
         gate,
         rules.confidence,
         broken=scores.broken / scores.items,
-        max_broken=rules.max_broken[gate.suite],
+        max_broken=0.0 if scores.hides_losses else rules.max_broken[gate.suite],
         higher_is_better=scores.higher_is_better,
     )
 
@@ -150,13 +150,17 @@ def _side(scores: MetricScores, side: int, rules: ComparisonRules) -> Interval:
     """Value of one side over the items that it has a score for."""
     known = ~np.isnan(scores.values[side])
     groups = Groups.of(scores.groups, scores.items).keep(known)
-    if scores.kind in {ScoreKind.BINARY, ScoreKind.UNIT_INTERVAL}:
-        return bounded_mean(scores.values[side, known], groups, rules.confidence).interval
+    if scores.upper is not None:
+        values = scores.values[side, known]
+        binary = scores.are_binary(values)
+        return bounded_mean(values, groups, rules.confidence, binary=binary, upper=scores.upper)
     if not known.any():
         return Interval(0.0, 0.0, 0.0)
     terms, statistic = scores.terms()
     sums = groups.sum(terms[side][known])
-    return bootstrap(sums, sums, statistic, rules.seed).interval(0, rules.confidence)
+    value = float(statistic(sums.sum(axis=0)))
+    upper = scores.corpus.upper if scores.corpus else None
+    return jackknife_interval(pseudo_values(sums, statistic), value, rules.confidence, upper)
 
 
 def _slices(scores: MetricScores, rules: ComparisonRules) -> tuple[tuple[SliceComparison, ...], int]:

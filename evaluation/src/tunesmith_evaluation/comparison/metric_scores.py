@@ -21,10 +21,12 @@ class CorpusTerms:
     Attributes:
         terms: what each item adds to the sums, shape (sides, items, k).
         statistic: value of a side, from sums of shape (..., k); see `tunesmith_evaluation.statistics.corpus`.
+        upper: largest value of the statistic, whose least one is 0; None if it has no bound.
     """
 
     terms: Floats
     statistic: Callable[[Floats], Floats]
+    upper: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class MetricScores:
         columns: values of the items by name of a column whose slices are reported.
         corpus: terms of a statistic of kind ``CORPUS``.
         higher_is_better: False if low scores are good.
+        largest: the largest possible score of kind ``UNBOUNDED``, where it is known, such as the most tokens that an
+            answer can have. With it the tests are valid for any number of items; scores must not be negative.
     """
 
     suite: str
@@ -53,6 +57,7 @@ class MetricScores:
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
     corpus: CorpusTerms | None = None
     higher_is_better: bool = True
+    largest: float | None = None
 
     @property
     def items(self) -> int:
@@ -60,9 +65,20 @@ class MetricScores:
         return int(self.values.shape[1])
 
     @property
+    def upper(self) -> float | None:
+        """Upper bound of the scores; None if there is none, or if they are no mean over the items."""
+        return 1.0 if self.kind in {ScoreKind.BINARY, ScoreKind.UNIT_INTERVAL} else self.largest
+
+    @property
     def broken(self) -> int:
         """Number of items without a score of candidate or baseline."""
         return int(np.isnan(self.values[:2]).any(axis=0).sum())
+
+    @property
+    def hides_losses(self) -> bool:
+        """True if the candidate has no score where the baseline has one, and no bound says what it could have been."""
+        lacking = np.isnan(self.values[0]) & ~np.isnan(self.values[1])
+        return self.upper is None and bool(lacking.any())
 
     def select(self, chosen: NDArray[np.bool_]) -> "MetricScores":
         """Scores on some of the items.
@@ -79,11 +95,11 @@ class MetricScores:
     def pairs(self, seed: int, candidate: int = 0, baseline: int = 1) -> Pairs:
         """Scores of two sides, ready to be tested.
 
-        Items without a score of either side are left out. Where one of the two has a score in [0, 1], the other one's
+        Items without a score of either side are left out. Where one of the two has a bounded score, the other one's
         is counted as the worst for each test; where scores have no bounds, the item is left out.
 
         Args:
-            seed: seed of permutations and bootstrap.
+            seed: seed of permutations.
             candidate: index of the first side.
             baseline: index of the second side.
 
@@ -93,15 +109,20 @@ class MetricScores:
         both = self.values[[candidate, baseline]]
         known = ~np.isnan(both)
         groups = Groups.of(self.groups, self.items)
-        if self.kind in {ScoreKind.BINARY, ScoreKind.UNIT_INTERVAL}:
+        if self.upper is not None:
             kept = np.asarray(known.any(axis=0))
-            self._check_range(both[:, kept])
-            # The mean of repeated answers is not 0 or 1.
-            binary = self.kind is ScoreKind.BINARY and bool(np.isin(both[known], (0, 1)).all())
-            return BoundedPairs(both[0, kept], both[1, kept], groups.keep(kept), binary, seed)
+            self._check_range(both[:, kept], self.upper)
+            binary = self.are_binary(both[known])
+            return BoundedPairs(both[0, kept], both[1, kept], groups.keep(kept), binary, seed, self.upper)
         kept = np.asarray(known.all(axis=0))
         terms, statistic = self.terms()
-        return SummedPairs(terms[candidate][kept], terms[baseline][kept], groups.keep(kept), statistic, seed)
+        upper = self.corpus.upper if self.corpus else None
+        sides = terms[candidate][kept], terms[baseline][kept]
+        return SummedPairs(*sides, groups.keep(kept), statistic, seed, upper)
+
+    def are_binary(self, values: Floats) -> bool:
+        """True for scores of 0 and 1 alone: the mean of repeated answers may lie between."""
+        return self.kind is ScoreKind.BINARY and bool(np.isin(values, (0, 1)).all())
 
     def terms(self) -> tuple[Floats, Callable[[Floats], Floats]]:
         """Terms of all sides in sums, shape (sides, items, k), and the statistic of these sums."""
@@ -109,9 +130,10 @@ class MetricScores:
             return self.corpus.terms, self.corpus.statistic
         return np.stack([self.values, np.ones_like(self.values)], axis=-1), mean
 
-    def _check_range(self, values: Floats) -> None:
+    def _check_range(self, values: Floats, upper: float) -> None:
         known = values[~np.isnan(values)]
-        if len(known) and (known.min() < 0 or known.max() > 1):
+        if len(known) and (known.min() < 0 or known.max() > upper):
             raise ValueError(
-                f"{self.suite}/{self.metric}: scores have to be from 0 to 1, not {known.min():g} to {known.max():g}"
+                f"{self.suite}/{self.metric}: scores have to be from 0 to {upper:g}, "
+                f"not {known.min():g} to {known.max():g}"
             )

@@ -112,16 +112,21 @@ def measure_pairing(candidate: Floats, baseline: Floats) -> Pairing:
         candidate: values, shape (items,), at least two.
         baseline: values of the same items.
     """
+    items = len(candidate)
     paired = float(np.var(candidate - baseline, ddof=1))
-    unpaired = float(np.var(candidate, ddof=1) + np.var(baseline, ddof=1))
-    equal = unpaired == 0
+    spreads = float(np.std(candidate, ddof=1)), float(np.std(baseline, ddof=1))
+    unpaired = spreads[0] ** 2 + spreads[1] ** 2
+    means = float(candidate.mean()), float(baseline.mean())
+    if unpaired == 0:
+        return Pairing(0.0, 0.0, float(means[0] == means[1]), 1.0)
+    welch = stats.ttest_ind_from_stats(
+        means[0], spreads[0], items, means[1], spreads[1], items, equal_var=False
+    )
     return Pairing(
-        paired_error=float(np.sqrt(paired / len(candidate))),
-        unpaired_error=float(np.sqrt(unpaired / len(candidate))),
-        unpaired_p_value=1.0
-        if equal
-        else float(stats.ttest_ind(candidate, baseline, equal_var=False).pvalue),
-        factor=1.0 if equal else unpaired / paired if paired else float(np.inf),
+        paired_error=float(np.sqrt(paired / items)),
+        unpaired_error=float(np.sqrt(unpaired / items)),
+        unpaired_p_value=float(welch.pvalue),
+        factor=unpaired / paired if paired else float(np.inf),
     )
 
 

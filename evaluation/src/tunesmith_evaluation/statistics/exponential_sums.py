@@ -10,7 +10,7 @@ Floats = NDArray[np.float64]
 _NEGLIGIBLE = 1e-15
 #: Steps of the quadrature; the integrand is smooth and decays at both ends, so that the trapezoidal rule converges
 #: exponentially.
-_STEPS = 64
+_STEPS = 96
 #: Values of one block of the integrand, which bounds memory.
 _BLOCK = 2_000_000
 

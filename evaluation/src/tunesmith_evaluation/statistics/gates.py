@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import optimize, stats
 
-from tunesmith_contract.evaluation import Expect, Gate
+from tunesmith_contract.evaluation import Expect, Gate, Tier
 from tunesmith_contract.report import GateEvidence, GateProblem
 from tunesmith_contract.shared_rules.verdict import one_sided_level
 
@@ -60,6 +60,7 @@ def judge_gate(
         p_fail=p_fail,
         more_items=more_items,
         problem=problem,
+        is_blocking=gate.tier is Tier.BLOCKING,
     )
 
 

@@ -1,6 +1,4 @@
-"""Mean of one side's scores with standard error and interval."""
-
-from dataclasses import dataclass
+"""Mean of one side's scores with its interval, and standard errors."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,41 +14,32 @@ from .limits import lower_limit
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Mean:
-    """A mean.
+def bounded_mean(
+    scores: Floats, groups: Groups, confidence: float, *, binary: bool, upper: float = 1.0
+) -> Interval:
+    """Mean of scores from 0 to an upper bound, with its interval.
 
-    Attributes:
-        interval: the mean with its interval.
-        standard_error: of the mean, over groups; 0 for one group.
-    """
-
-    interval: Interval
-    standard_error: float
-
-
-def bounded_mean(scores: Floats, groups: Groups, confidence: float) -> Mean:
-    """Mean of scores in [0, 1] with its interval: Wilson's (1927) for independent scores of 0 and 1, else Gaffke's.
-
+    The interval is Wilson's (1927) for independent scores of 0 and 1, otherwise Gaffke's.
     Without scores the interval is the whole range.
 
     Args:
         scores: shape (items,).
         groups: groups of the items.
         confidence: confidence level, between 0 and 1.
+        binary: all scores are 0 or 1.
+        upper: the largest possible score.
     """
     if not len(scores):
-        return Mean(Interval(0.0, 0.0, 1.0), 0.0)
+        return Interval(0.0, 0.0, upper)
     mean = float(scores.mean())
-    if groups.are_single and bool(np.isin(scores, (0, 1)).all()):
+    if binary and groups.are_single:
         low, high = stats.binomtest(round(scores.sum()), len(scores)).proportion_ci(
             confidence, method="wilson"
         )
     else:
         level = one_sided_level(confidence)
-        low, high = _gaffke_limit(scores, groups, level), 1 - _gaffke_limit(1 - scores, groups, level)
-    interval = Interval(mean, min(float(low), mean), max(float(high), mean))
-    return Mean(interval, standard_error(scores, groups))
+        low, high = _gaffke_limit(scores, groups, level), upper - _gaffke_limit(upper - scores, groups, level)
+    return Interval(mean, min(float(low), mean), max(float(high), mean))
 
 
 def standard_error(values: Floats, groups: Groups) -> float:
@@ -70,7 +59,7 @@ def standard_error(values: Floats, groups: Groups) -> float:
 
 
 def _gaffke_limit(scores: Floats, groups: Groups, level: float) -> float:
-    """Lower limit of the mean of scores in [0, 1]."""
+    """Lower limit of the mean of scores of at least 0."""
     sums, largest = groups.sum(scores), float(groups.sizes.max())
 
     def p_value(mean: float) -> float:

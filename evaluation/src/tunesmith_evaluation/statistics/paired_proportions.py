@@ -17,6 +17,8 @@ _OUTSIDE = 1e-5
 #: Probability of the numbers of worse items that are left out of a sum. It is added too.
 _LEFT_OUT = 1e-9
 _COARSE, _FINE = 33, 9
+#: Items up to which nothing is left out: finding what may be would take longer than its sum.
+_FEW_ITEMS = 500
 
 
 def conditional_p_value(better: int, worse: int) -> float:
@@ -57,10 +59,7 @@ def unconditional_p_value(better: int, worse: int, items: int, threshold: float)
     lowest, highest = max(0.0, -threshold), (1 - threshold) / 2
     rates = _search_range(worse, items)
     rates = (min(max(rates[0], lowest), highest), min(max(rates[1], lowest), highest))
-    counts = np.arange(
-        int(stats.binom.ppf(_LEFT_OUT / 2, items, rates[0])),
-        int(stats.binom.isf(_LEFT_OUT / 2, items, rates[1])) + 1,
-    )
+    counts = _likely_counts(items, rates)
     least = _least_better(counts, items, threshold, limit)
     # Steps of equal size on the arcsine scale are steps of equal share of the standard error.
     first, last = np.arcsin(np.sqrt(np.asarray(rates)))
@@ -96,9 +95,17 @@ def score_statistic(better: Counts | Floats, worse: Counts | Floats, items: int,
 
 def _search_range(worse: int, items: int) -> tuple[float, float]:
     """Clopper-Pearson interval of the rate of worse items."""
-    low = stats.beta.ppf(_OUTSIDE / 2, worse, items - worse + 1) if worse else 0.0
-    high = stats.beta.isf(_OUTSIDE / 2, worse + 1, items - worse) if worse < items else 1.0
+    low = special.betaincinv(worse, items - worse + 1, _OUTSIDE / 2) if worse else 0.0
+    high = special.betainccinv(worse + 1, items - worse, _OUTSIDE / 2) if worse < items else 1.0
     return float(low), float(high)
+
+
+def _likely_counts(items: int, rates: tuple[float, float]) -> Counts:
+    """Numbers of worse items whose probability is not negligible for any rate between the two; all of few items."""
+    if items <= _FEW_ITEMS:
+        return np.arange(items + 1)
+    low = int(stats.binom.ppf(_LEFT_OUT / 2, items, rates[0]))
+    return np.arange(low, int(stats.binom.isf(_LEFT_OUT / 2, items, rates[1])) + 1)
 
 
 def _least_better(counts: Counts, items: int, threshold: float, limit: float) -> Counts:
@@ -124,4 +131,6 @@ def _tail(rates: Floats, counts: Counts, least: Counts, items: int, threshold: f
         chance = np.clip(np.where(rates < 1, (rates + threshold) / (1 - rates), 0), 0, 1)
     upper = np.where(least <= 0, 1.0, special.bdtrc(least - 1.0, np.maximum(items - counts, 0), chance))
     upper = np.where(least > items - counts, 0.0, upper)
-    return np.asarray((stats.binom.pmf(counts, items, rates) * upper).sum(axis=1))
+    ways = special.gammaln(items + 1) - special.gammaln(counts + 1) - special.gammaln(items - counts + 1)
+    chances = np.exp(ways + special.xlogy(counts, rates) + special.xlog1py(items - counts, -rates))
+    return np.asarray((chances * upper).sum(axis=1))

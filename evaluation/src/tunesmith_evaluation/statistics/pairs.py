@@ -11,19 +11,17 @@ from scipy import stats
 
 from tunesmith_contract.report import Interval
 
-from .bootstrap import Bootstrap, bootstrap
 from .bounded_means import mean_p_value
 from .groups import Groups
+from .jackknife import FAR, jackknife_interval, pseudo_p_value, pseudo_values, standard_error_of
 from .means import bounded_mean, standard_error
 from .paired_proportions import conditional_p_value, unconditional_p_value
 from .swaps import swap_p_values
 
 Floats = NDArray[np.float64]
 
-#: Least number of groups for the bootstrap, whose errors are known for many groups alone.
-BOOTSTRAP_GROUPS = 50
-#: Values beyond which no end of an interval is looked for.
-_FAR = 1e9
+#: Least number of groups for statistics of a corpus and for values without bounds.
+LEAST_GROUPS = 50
 
 
 class Threshold(NamedTuple):
@@ -82,14 +80,15 @@ class Pairs(Protocol):
 
 @dataclass(frozen=True)
 class BoundedPairs:
-    """Scores in [0, 1], compared by their means.
+    """Scores from 0 to an upper bound, compared by their means.
 
     An answer without a score never helps: where a test is to show that the candidate is good, the candidate's counts
-    as 0 and the baseline's as 1; where it is to show that the candidate is bad, the other way round.
+    as 0 and the baseline's as the upper bound; where it is to show that the candidate is bad, the other way round.
 
-    Tests: Gaffke's bound for groups and for scores between 0 and 1; the exact unconditional test for independent scores
-    of 0 and 1. Where the hypothesis holds for equal sides too, the exact permutation test has to agree: McNemar's for
-    scores of 0 and 1. All p-values are valid one-sided for any number of items; Gaffke's by a conjecture.
+    Tests: Gaffke's bound for groups and for scores that are not 0 or 1; the exact unconditional test for independent
+    scores of 0 and 1. Where the hypothesis holds for equal sides too, the exact permutation test has to agree:
+    McNemar's for scores of 0 and 1. All p-values are valid one-sided for any number of items; Gaffke's by a
+    conjecture.
 
     Attributes:
         candidate: scores, shape (all items,); NaN where there is none.
@@ -97,6 +96,7 @@ class BoundedPairs:
         groups: groups of the items.
         binary: all scores are 0 or 1.
         seed: seed of the permutations.
+        upper: the largest possible score.
     """
 
     candidate: Floats
@@ -104,6 +104,7 @@ class BoundedPairs:
     groups: Groups
     binary: bool
     seed: int
+    upper: float = 1.0
 
     @cached_property
     def items(self) -> int:
@@ -120,7 +121,7 @@ class BoundedPairs:
     @property
     def bounds(self) -> tuple[float, float]:
         """Least and largest difference that there can be."""
-        return -1.0, 1.0
+        return -self.upper, self.upper
 
     @cached_property
     def standard_error(self) -> float:
@@ -136,7 +137,10 @@ class BoundedPairs:
     def baseline_interval(self, confidence: float) -> Interval:
         """Mean of the baseline with its interval."""
         known = ~np.isnan(self.baseline)
-        return bounded_mean(self.baseline[known], self.groups.keep(known), confidence).interval
+        known_groups = self.groups.keep(known)
+        return bounded_mean(
+            self.baseline[known], known_groups, confidence, binary=self.binary, upper=self.upper
+        )
 
     def p_above(self, threshold: Threshold, scale: float = 1.0) -> float:
         """P-value of the hypothesis that the candidate's true mean is at most the threshold."""
@@ -174,13 +178,13 @@ class BoundedPairs:
 
     @cached_property
     def _lead(self) -> "_Direction":
-        filled = (np.nan_to_num(self.candidate, nan=0.0), np.nan_to_num(self.baseline, nan=1.0))
-        return _Direction(*filled, self.groups, self.binary, sign=1)
+        filled = (np.nan_to_num(self.candidate, nan=0.0), np.nan_to_num(self.baseline, nan=self.upper))
+        return _Direction(*filled, self.groups, self.binary, self.upper, sign=1)
 
     @cached_property
     def _lag(self) -> "_Direction":
-        filled = (np.nan_to_num(self.candidate, nan=1.0), np.nan_to_num(self.baseline, nan=0.0))
-        return _Direction(*filled, self.groups, self.binary, sign=-1)
+        filled = (np.nan_to_num(self.candidate, nan=self.upper), np.nan_to_num(self.baseline, nan=0.0))
+        return _Direction(*filled, self.groups, self.binary, self.upper, sign=-1)
 
 
 @dataclass(frozen=True)
@@ -195,12 +199,13 @@ class _Direction:
     baseline: Floats
     groups: Groups
     binary: bool
+    upper: float
     sign: int
 
     def p_value(self, threshold: Threshold, scale: float) -> float:
         """P-value of the hypothesis that the candidate is not on this side of the threshold."""
         factor = 1 + threshold.share
-        worst = -factor - threshold.offset if self.sign > 0 else threshold.offset - 1
+        worst = -factor * self.upper - threshold.offset if self.sign > 0 else threshold.offset - self.upper
         if worst >= 0 or not len(self.candidate):
             return 1.0
         if self.binary and self.groups.are_single and threshold.share == 0 and scale == 1:
@@ -233,16 +238,17 @@ class _Direction:
 class SummedPairs:
     """Statistics of a whole corpus, and means of values without bounds.
 
-    Tests: the bootstrap over groups and Student's t of the jackknife, which both have to agree; the permutation test as
-    well where the hypothesis holds for equal sides too. The permutation test is exact; the others hold for many groups,
-    so that fewer than `least_groups` prove nothing.
+    Tests: Gaffke's bound of the jackknife's pseudo-values, with a stand-in for the bound that the values do not have;
+    where the hypothesis holds for equal sides too, the permutation test has to agree. The permutation test is exact;
+    the other holds for many groups, so that fewer than `least_groups` prove nothing.
 
     Attributes:
         candidate: terms of each item in the sums, shape (items, k).
         baseline: those of the same items.
         groups: groups of the items.
         statistic: value of a side, from sums of shape (..., k).
-        seed: seed of bootstrap and permutations.
+        seed: seed of the permutations.
+        upper: largest value of the statistic, whose least one is 0; None if it has no bound.
     """
 
     candidate: Floats
@@ -250,6 +256,7 @@ class SummedPairs:
     groups: Groups
     statistic: Callable[[Floats], Floats]
     seed: int
+    upper: float | None = None
 
     @property
     def items(self) -> int:
@@ -261,52 +268,59 @@ class SummedPairs:
         """Value of candidate and baseline."""
         if not self.items:
             return 0.0, 0.0
-        candidate, baseline = (
-            self.statistic(self.candidate.sum(axis=0)),
-            self.statistic(self.baseline.sum(axis=0)),
-        )
+        candidate, baseline = (self.statistic(sums.sum(axis=0)) for sums in self._sums)
         return float(candidate), float(baseline)
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Least and largest difference that is looked for."""
-        return -_FAR, _FAR
+        """Least and largest difference that there can be, or that is looked for."""
+        return (-FAR, FAR) if self.upper is None else (-self.upper, self.upper)
 
     @property
     def standard_error(self) -> float:
         """Jackknife's standard error of the difference over groups."""
-        return self._bootstrap.standard_error(1.0, -1.0)
+        candidate, baseline = self._pseudo_values
+        return standard_error_of(candidate - baseline)
 
     @property
     def least_groups(self) -> int:
         """Number of groups below which the tests prove nothing."""
-        return BOOTSTRAP_GROUPS
+        return LEAST_GROUPS
 
     def baseline_interval(self, confidence: float) -> Interval:
         """Value of the baseline with its interval."""
-        return self._bootstrap.interval(1, confidence)
+        return jackknife_interval(self._pseudo_values[1], self.values[1], confidence, self.upper)
 
     def p_above(self, threshold: Threshold, scale: float = 1.0) -> float:
         """P-value of the hypothesis that the candidate's true value is at most the threshold."""
-        p_value = self._bootstrap.p_value(1.0, -1 - threshold.share, -threshold.offset)
+        # At worst the candidate is at 0 and the baseline at the bound, or the other way round.
+        worst = 0.0 if self.upper is None else -(1 + threshold.share) * self.upper - threshold.offset
+        p_value = pseudo_p_value(self._excess(threshold), worst)
         if threshold.offset >= 0 and threshold.share >= 0:
             p_value = max(p_value, self._swaps[0])
         return _scaled(p_value, scale)
 
     def p_below(self, threshold: Threshold, scale: float = 1.0) -> float:
         """P-value of the hypothesis that the candidate's true value is at least the threshold."""
-        p_value = self._bootstrap.p_value(-1.0, 1 + threshold.share, threshold.offset)
+        worst = 0.0 if self.upper is None else threshold.offset - self.upper
+        p_value = pseudo_p_value(-self._excess(threshold), worst)
         if threshold.offset <= 0 and threshold.share <= 0:
             p_value = max(p_value, self._swaps[1])
         return _scaled(p_value, scale)
+
+    def _excess(self, threshold: Threshold) -> Floats:
+        """Pseudo-values of the candidate's lead over the threshold."""
+        candidate, baseline = self._pseudo_values
+        return candidate - (1 + threshold.share) * baseline - threshold.offset
 
     @cached_property
     def _sums(self) -> tuple[Floats, Floats]:
         return self.groups.sum(self.candidate), self.groups.sum(self.baseline)
 
     @cached_property
-    def _bootstrap(self) -> Bootstrap:
-        return bootstrap(*self._sums, self.statistic, self.seed)
+    def _pseudo_values(self) -> tuple[Floats, Floats]:
+        candidate, baseline = self._sums
+        return pseudo_values(candidate, self.statistic), pseudo_values(baseline, self.statistic)
 
     @cached_property
     def _swaps(self) -> tuple[float, float]:
