@@ -1,0 +1,1 @@
+"""Judge: a model behind an endpoint that scores or compares answers."""
