@@ -1,80 +1,125 @@
-"""Models of the sides in memory: one at a time, the base model with all adapters or a fully fine-tuned one."""
+"""Model of a group of sides in memory: the base model with all adapters, or a whole model."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM
 
+from tunesmith_contract.evaluation import Decoding
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.shared_rules.answer_memory import AnswerMemory
 from tunesmith_data.failures import StageError
+from tunesmith_evaluation.metrics.answers import Likelihood
 
 from .batch_limit import BatchLimit, measure_limit
-from .generation import Generator, release_memory
+from .decoding import AnswerEnd, find_answer_end
+from .generation import EncodedPrompt, Generated, Generator, release_memory
+from .likelihood import EncodedAnswer, measure_likelihoods
 from .placement import Placement
-from .sides import VerifiedSides, padded_tokenizer
+from .sides import ModelGroup, padded_tokenizer
+
+
+class GenerationTask(NamedTuple):
+    """Prompts that one side answers with one decoding."""
+
+    side: str
+    prompts: list[EncodedPrompt]
+    decoding: Decoding
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of tokens of each prompt."""
+        return [len(prompt.ids) for prompt in self.prompts]
+
+    def select(self, indices: Sequence[int]) -> "GenerationTask":
+        """The same with some of the prompts."""
+        return self._replace(prompts=[self.prompts[index] for index in indices])
+
+
+class LikelihoodTask(NamedTuple):
+    """Expected answers whose likelihood under one side is measured."""
+
+    side: str
+    answers: list[EncodedAnswer]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of tokens of each prompt with its answer."""
+        return [len(answer.ids) for answer in self.answers]
+
+    def select(self, indices: Sequence[int]) -> "LikelihoodTask":
+        """The same with some of the answers."""
+        return self._replace(answers=[self.answers[index] for index in indices])
+
+
+Task = GenerationTask | LikelihoodTask
+#: Results of a batch by the index of the prompt or answer in its task.
+Results = Mapping[int, Generated] | Mapping[int, Likelihood]
 
 
 class SideModels:
-    """Sides that answer with models loaded in this process, each when it is first asked.
+    """Sides of one group that answer with a model in this process, which is loaded with the first task.
 
     Args:
-        sides: folders of the models and adapters.
-        memory: memory of one model.
-        placement: devices of the models.
+        group: folders of the model and its adapters.
+        memory: memory of the model.
+        placement: devices of the model.
     """
 
-    def __init__(self, sides: VerifiedSides, memory: AnswerMemory, placement: Placement) -> None:
-        self._sides = sides
+    def __init__(self, group: ModelGroup, memory: AnswerMemory, placement: Placement) -> None:
+        self._group = group
         self._memory = memory
         self._placement = placement
-        self._folder: Path | None = None
-        self._model: Any = None
-        self._limit = BatchLimit()
 
-    @cached_property
-    def _tokenizer(self) -> PreTrainedTokenizerBase:
-        return padded_tokenizer(self._sides.base)
-
-    def answer(
-        self, side: str, prompts: Sequence[list[int]], max_new_tokens: int
-    ) -> Iterator[dict[int, str]]:
-        """Generate one side's answers; yields one dictionary per batch, from the prompt's index to its answer.
-
-        Args:
-            side: name of the side.
-            prompts: token ids.
-            max_new_tokens: maximum length of an answer, in tokens.
+    def run(self, task: Task) -> Iterator[Results]:
+        """Results of a task, one dictionary per batch.
 
         Raises:
             StageError: memory does not suffice.
         """
-        folder = self._sides.model_folder(side)
-        if folder != self._folder:
-            self._replace_model(folder)
-        with self._activate_adapter(side):
-            yield from Generator(self._model, self._tokenizer, self._limit).answer(prompts, max_new_tokens)
+        loaded = self._loaded
+        with self._activate_adapter(task.side):
+            if isinstance(task, LikelihoodTask):
+                pad = loaded.tokenizer.pad_token_id
+                yield from measure_likelihoods(loaded.model, task.answers, pad, loaded.limit)
+            else:
+                generator = Generator(loaded.model, loaded.tokenizer, loaded.limit, loaded.end)
+                yield from generator.answer(task.prompts, task.decoding)
+
+    def unload(self) -> None:
+        """Free the model's memory."""
+        self.__dict__.pop("_loaded", None)
+        release_memory()
+
+    @cached_property
+    def _loaded(self) -> "_LoadedModel":
+        model = load_model(self._group.folder, self._placement)
+        tokenizer = padded_tokenizer(self._group.folder)
+        end = find_answer_end(model.generation_config, tokenizer)
+        model = add_adapters(model, self._group.adapters).eval()
+        return _LoadedModel(model, tokenizer, end, measure_limit(model, self._memory, self._placement))
 
     def _activate_adapter(self, side: str) -> AbstractContextManager[None]:
-        if side in self._sides.adapters:
-            self._model.set_adapter(side)
-        elif isinstance(self._model, PeftModel):
-            return self._model.disable_adapter()
+        model = self._loaded.model
+        if side in self._group.adapters:
+            model.set_adapter(side)
+        elif isinstance(model, PeftModel):
+            disabled: AbstractContextManager[None] = model.disable_adapter()
+            return disabled
         return nullcontext()
 
-    def _replace_model(self, folder: Path) -> None:
-        """Free the current model before another is loaded."""
-        self._folder = self._model = None
-        release_memory()
-        model = load_model(folder, self._placement)
-        if folder == self._sides.base:
-            model = add_adapters(model, self._sides.adapters)
-        self._model, self._folder = model.eval(), folder
-        self._limit = measure_limit(model, self._memory, self._placement)
+
+class _LoadedModel(NamedTuple):
+    """Model with all adapters of its group, its tokenizer, and what was measured of them."""
+
+    model: Any
+    tokenizer: Any
+    end: AnswerEnd
+    limit: BatchLimit
 
 
 def load_model(folder: Path, placement: Placement) -> Any:
