@@ -1,0 +1,1 @@
+"""Answerers: what gives the answers of sides, behind one interface."""

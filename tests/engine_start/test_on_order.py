@@ -1,0 +1,92 @@
+"""The engine that an evaluation orders: started, replaced, ended, and told when it ends by itself."""
+
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tunesmith_contract.engine_order import ORDER_FILE, STATE_FILE, EngineOrder, EngineState
+from tunesmith_engine import on_order
+
+#: Stands for vLLM: writes its arguments to a file, and runs until it is ended, or ends with a code.
+ENGINE = """
+import json, pathlib, signal, sys
+folder, *arguments = sys.argv[1:]
+marker = pathlib.Path(folder, "-".join(arguments))
+print("serving", arguments, flush=True)
+signal.signal(signal.SIGTERM, lambda *_: (marker.unlink(), sys.exit(0)))
+marker.touch()
+if arguments[0] == "fail":
+    sys.exit(int(arguments[1]))
+signal.pause()
+"""
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder whose orders are served."""
+    monkeypatch.setattr(on_order, "POLL_SECONDS", 0.01)
+    stopped = threading.Event()
+    command = [sys.executable, "-c", ENGINE, str(tmp_path)]
+    thread = threading.Thread(target=on_order.serve_orders, args=(tmp_path, command, stopped))
+    thread.start()
+    yield tmp_path
+    stopped.set()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def order(folder: Path, number: int, *arguments: str) -> None:
+    draft = folder / "draft"
+    draft.write_text(EngineOrder(number=number, arguments=arguments).to_json())
+    draft.rename(folder / ORDER_FILE)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds, at most 20 seconds."""
+    pause = threading.Event()
+    for _ in range(2000):
+        if condition():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it did not come to pass")
+
+
+def test_an_order_is_served_until_the_next(engine: Path) -> None:
+    order(engine, 1, "one")
+    wait_for((engine / "one").exists)
+    order(engine, 2, "two")
+    wait_for((engine / "two").exists)
+    assert not (engine / "one").exists()
+    order(engine, 3)
+    wait_for(lambda: not (engine / "two").exists())
+
+
+def test_an_order_is_served_once(engine: Path) -> None:
+    order(engine, 2, "two")
+    wait_for((engine / "two").exists)
+    order(engine, 2, "again")
+    order(engine, 1, "earlier")
+    order(engine, 3, "three")
+    wait_for((engine / "three").exists)
+    assert not (engine / "again").exists()
+    assert not (engine / "earlier").exists()
+
+
+def test_the_end_of_the_engine_is_told_with_its_log(engine: Path) -> None:
+    order(engine, 1, "fail", "7")
+    wait_for((engine / STATE_FILE).exists)
+    state = EngineState.model_validate_json((engine / STATE_FILE).read_bytes())
+    assert (state.number, state.exit_code) == (1, 7)
+    assert "serving ['fail', '7']" in state.message
+    order(engine, 2, "two")
+    wait_for((engine / "two").exists)
+
+
+def test_a_file_that_is_no_order_ends_it(tmp_path: Path) -> None:
+    (tmp_path / ORDER_FILE).write_text(json.dumps({"number": "many"}))
+    with pytest.raises(SystemExit, match="is no order of this release"):
+        on_order.serve_orders(tmp_path, [], threading.Event())
