@@ -153,7 +153,7 @@ def test_what_was_read_changes_the_digest() -> None:
         {"base_model": "hf://org/model"},
         {"few_shot_from": "pvc://data/train.jsonl"},
         {"policy": "earlier"},
-        {"trained_rows": ({"side": "candidate", "uri": "pvc://data/train"},)},
+        {"trained_rows": ({"side": "candidate", "uri": "pvc://data/prepared/train.parquet"},)},
         {
             "sides": (
                 make_side("candidate", adapter={"uri": "pvc://c/d", "digest": OTHER}),
@@ -167,6 +167,24 @@ def test_what_was_read_changes_the_digest() -> None:
 )
 def test_what_decides_nothing_leaves_the_digest(change: dict[str, Any]) -> None:
     assert digest_of(make_config(**change)) == digest_of(make_config())
+
+
+def test_stored_answers_of_another_side_are_another_baseline() -> None:
+    def stored(side: str) -> str:
+        answers = {"uri": "pvc://a/items.jsonl", "digest": OTHER, "side": side}
+        sides = (make_side("candidate"), make_side("baseline", answers=answers))
+        return digest_of(make_config(sides=sides), baseline=ResolvedSide(OTHER, "main"))
+
+    assert stored("baseline") != stored("weakest")
+
+
+def test_items_left_out_because_of_a_reference_change_the_digest() -> None:
+    def left_out(*items: str) -> str:
+        suites = {"task": ResolvedSuite(DATA, {"ExactMatch": "1"})}
+        return policy_digest(build_policy_record(make_config(), suites, BASELINE, "main", (), items))
+
+    assert len({left_out(), left_out(DATA), left_out(DATA, OTHER)}) == 3
+    assert left_out(DATA, OTHER) == left_out(OTHER, DATA)
 
 
 def test_prices_of_a_judge_leave_the_digest() -> None:
@@ -194,11 +212,11 @@ def test_every_member_of_a_run_is_known_to_decide_or_not() -> None:
             "engine",
             "base_model",
         ),
-        *("few_shot_from", "policy", "trained_rows"),
+        *("few_shot_from", "notes", "policy", "trained_rows"),
     }
     assert set(Side.model_fields) == {
         *("system_prompt", "few_shot", "context_column", "template_arguments"),
-        *("served_as", "endpoint", "adapter", "model", "answers", "name"),
+        *("served_as", "endpoint", "adapter", "checkpoint", "model", "answers", "name"),
     }
 
 

@@ -57,6 +57,7 @@ def build_policy_record(
     baseline: ResolvedSide,
     base_model_revision: str,
     examples: Sequence[str],
+    left_out: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Record of all that decides the verdict of a run.
 
@@ -66,6 +67,8 @@ def build_policy_record(
         baseline: identity of the baseline.
         base_model_revision: revision of the run's base model; empty if there is none.
         examples: digests of the drawn examples, in their order.
+        left_out: digests of items that are left out because a reference was trained on them. References decide
+            nothing else.
     """
     candidate_side, baseline_side = config.sides[:2]
     record = {
@@ -79,6 +82,7 @@ def build_policy_record(
         "baseline": _describe_baseline(baseline_side, baseline) | _prompting(baseline_side),
         "candidate": _prompting(candidate_side),
         "examples": list(examples),
+        "leftOut": sorted(left_out),
     }
     return {name: value for name, value in record.items() if value not in ("", [])}
 
@@ -120,7 +124,8 @@ def _describe_baseline(side: Side, resolved: ResolvedSide) -> dict[str, Any]:
         return {"alias": side.served_as}
     if side.endpoint is not None:
         return {"endpoint": {"url": side.endpoint.url, "model": side.endpoint.model}}
-    identity = {"digest": resolved.digest, "model": resolved.model}
+    stored = side.answers.side if side.answers is not None else ""
+    identity = {"digest": resolved.digest, "side": stored, "model": resolved.model}
     return {name: value for name, value in identity.items() if value}
 
 

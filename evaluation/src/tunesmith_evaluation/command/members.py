@@ -1,0 +1,130 @@
+"""Members of a manifest, read one by one, so that none is ignored."""
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from tunesmith_contract.base import Document
+from tunesmith_data.failures import UserError
+
+D = TypeVar("D", bound=Document)
+
+
+class Members:
+    """Members of a mapping in a manifest.
+
+    Args:
+        value: the mapping, as YAML holds it.
+        path: its place in the manifest, for messages: ``spec.suites[0]``.
+
+    Raises:
+        UserError: it is no mapping.
+    """
+
+    def __init__(self, value: Any, path: str) -> None:
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise UserError(
+                "InvalidEvalRun", f"{path} holds {_name(value)}: write a mapping of names and values"
+            )
+        self._rest = dict(value)
+        self._known: set[str] = set()
+        self.path = path
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._rest
+
+    def take(self, name: str, default: Any = None) -> Any:
+        """Value of a member, which counts as read; the default where it is missing or null."""
+        self._known.add(name)
+        value = self._rest.pop(name, None)
+        return default if value is None else value
+
+    def text(self, name: str) -> str | None:
+        """Text of a member; None where it is missing.
+
+        Raises:
+            UserError: it is no text.
+        """
+        value = self.take(name)
+        if value is not None and not isinstance(value, str):
+            raise UserError(
+                "InvalidEvalRun", f"{self.path}.{name} holds {_name(value)}: write a text in quotes"
+            )
+        return value
+
+    def number(self, name: str, default: float) -> float:
+        """Number of a member, which may be written as text, as the API wants it; the default where it is missing.
+
+        Raises:
+            UserError: it is no number.
+        """
+        value = self.take(name, default)
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise UserError(
+                "InvalidEvalRun", f"{self.path}.{name} is no number: write one in quotes"
+            ) from None
+
+    def members(self, name: str) -> "Members | None":
+        """A mapping below this one; None where it is missing."""
+        value = self.take(name)
+        return None if value is None else Members(value, f"{self.path}.{name}")
+
+    def list(self, name: str) -> Iterator["Members"]:
+        """Mappings in a list below this one.
+
+        Raises:
+            UserError: it is no list.
+        """
+        value = self.take(name, [])
+        if not isinstance(value, list):
+            raise UserError("InvalidEvalRun", f"{self.path}.{name} holds {_name(value)}: write a list")
+        for index, item in enumerate(value):
+            yield Members(item, f"{self.path}.{name}[{index}]")
+
+    def names(self) -> tuple[str, ...]:
+        """Names of the members that were not read yet."""
+        return tuple(self._rest)
+
+    def close(self) -> None:
+        """Check that nothing is left.
+
+        Raises:
+            UserError: a member was not read.
+        """
+        if self._rest:
+            name = next(iter(self._rest))
+            near = {known.lower(): known for known in self._known}
+            found = get_close_matches(name.lower(), near, n=1, cutoff=0.75)
+            advice = f"did you mean {near[found[0]]}?" if found else "leave it out"
+            raise UserError("InvalidEvalRun", f"{self.path}.{name} is not known: {advice}")
+
+    def document(self, kind: type[D], *names: str, **values: Any) -> D:
+        """Document of the values and of members that have the same names there.
+
+        Args:
+            kind: class of the document.
+            names: the members; nothing else may be left.
+            values: values by the document's names in Python; None for its default.
+
+        Raises:
+            UserError: a value does not fit, or a member is not known.
+        """
+        taken = {name: value for name in names if (value := self.take(name)) is not None}
+        self.close()
+        given = {name: value for name, value in values.items() if value is not None}
+        try:
+            return kind.model_validate(taken | given)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join([self.path, *map(str, first["loc"])])
+            words = "this is not known: leave it out" if first["type"] == "extra_forbidden" else first["msg"]
+            raise UserError("InvalidEvalRun", f"{place}: {words}") from None
+
+
+def _name(value: Any) -> str:
+    names = {dict: "a mapping", list: "a list", str: "a text", bool: "true or false", type(None): "nothing"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,77 @@
+"""Places that a manifest names, on this computer: local paths, folders in place of claims, remote stores."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunesmith_contract.uris import Scheme, parse_uri
+from tunesmith_data.command.host_files import host_uri, model_uri
+from tunesmith_data.failures import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Resolution of the places in a manifest.
+
+    Attributes:
+        folder: folder of the manifest, from which relative paths start.
+        mounts: folders that stand for PersistentVolumeClaims, by the claim's name.
+    """
+
+    folder: Path
+    mounts: Mapping[str, Path]
+
+    def rows(self, written: str) -> str:
+        """URI of rows that are named by a URI or by a path.
+
+        Raises:
+            UserError: there is no such file, or its claim is not mounted.
+            InvalidUri: it is a URI of no known form.
+        """
+        path = self._local(written)
+        if path is None:
+            return written
+        if "*" not in path.name and not path.exists():
+            raise UserError("DatasetNotFound", f"{path} does not exist: write the path of a file of rows")
+        return host_uri(path) + ("/" if written.endswith("/") and not path.is_dir() else "")
+
+    def folder_uri(self, written: str) -> str:
+        """URI of an artifact or of another folder that is named by a URI or by a path.
+
+        Raises:
+            UserError: there is no such folder, or its claim is not mounted.
+            InvalidUri: it is a URI of no known form.
+        """
+        path = self._local(written)
+        if path is None:
+            return written
+        if not path.exists():
+            raise UserError("FolderNotFound", f"{path} does not exist: write the path of a folder")
+        return host_uri(path).rstrip("/")
+
+    def model(self, written: str) -> str:
+        """URI of a model that is named by a URI, by a path, or by its name on the hub.
+
+        Raises:
+            UserError: it is none of these, or its claim is not mounted.
+            InvalidUri: it is a URI of no known form.
+        """
+        path = self._local(written)
+        if path is None:
+            return written
+        return host_uri(path).rstrip("/") if path.is_dir() else model_uri(written)
+
+    def _local(self, written: str) -> Path | None:
+        """Local path of a place; None for what is fetched."""
+        if "://" not in written:
+            return self.folder / Path(written).expanduser()
+        uri = parse_uri(written)
+        if uri.scheme is Scheme.CONFIGMAP:
+            message = f"{written} is in a cluster: write its rows into a file, and the path of that file"
+            raise UserError("NotOnThisComputer", message)
+        if uri.scheme is not Scheme.PVC:
+            return None
+        if uri.name not in self.mounts:
+            message = f"{written} is on a claim: add --mount {uri.name}=FOLDER, or write the path of a file"
+            raise UserError("NotOnThisComputer", message)
+        return self.mounts[uri.name] / uri.path

@@ -1,0 +1,281 @@
+"""Manifests of EvalRuns on a computer without a cluster: what they become, and what is refused."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tunesmith.api.evalrun import EvalRun
+from tunesmith.decide.evalrun.suites import resolve_gates, resolve_suites
+from tunesmith_contract.evaluation import SAFETY_SUITE, Expect, JudgeMode, Metric, Tier
+from tunesmith_contract.safety import HARMLESS_SUITE
+from tunesmith_data.failures import UserError
+from tunesmith_evaluation.command.manifest import ManifestRun, build_run, read_manifest
+from tunesmith_evaluation.command.places import Places
+
+_DIGEST = "sha256:" + "ab" * 32
+
+MINIMAL = """
+baseModel: {uri: model}
+candidate: {uri: pvc://artifacts/tuned, digest: DIGEST}
+suites: [{name: task, dataset: {uri: rows.jsonl}, metrics: [{type: ExactMatch}]}]
+gates: [{suite: task, metric: ExactMatch, expect: Better}]
+""".replace("DIGEST", _DIGEST)
+
+RICH = """
+apiVersion: tunesmith.dev/v1alpha1
+kind: EvalRun
+metadata: {name: tickets, namespace: support}
+spec:
+  baseModel: {uri: "hf://org/base@main", secretRef: {name: hub}}
+  candidate:
+    uri: pvc://artifacts/tuned
+    digest: DIGEST
+    systemPrompt: Route it.
+    fewShot: 2
+    templateArguments: {enable_thinking: "false", level: '"low"'}
+  baseline:
+    endpoint:
+      url: https://models.example/v1
+      model: large
+      secretRef: {name: key}
+      prices: {inputPricePerMillion: "0.15", outputPricePerMillion: "0.6", currency: EUR}
+  references:
+  - {name: earlier, answers: {uri: rows.jsonl, digest: DIGEST, side: baseline}}
+  - {name: other, model: {uri: model}, contextColumn: passages}
+  fewShotFrom: {uri: pvc://artifacts/pool.jsonl}
+  confidence: "0.9"
+  seed: 7
+  engine: VLLM
+  compute: {gpus: 4}
+  parallelism: 3
+  suites:
+  - name: task
+    dataset: {uri: rows.jsonl, format: PromptCompletion, columns: {prompt: question, completion: label}}
+    limit: 100
+    repeats: 4
+    maxBroken: "0.1"
+    maxNewTokens: 64
+    temperature: "0.7"
+    topP: "0.9"
+    stop: ["END"]
+    groupColumn: document
+    sliceColumns: [language]
+    metrics:
+    - {type: PassAtK, k: 3}
+    - {type: Numeric, name: price, tolerance: {absolute: "0.5"}}
+    - type: Judge
+      judge: {endpoint: {url: "http://judge/v1", model: j, secretRef: {name: judge}}, mode: Pairs, rubric: Be kind.}
+  - {name: facts, harness: {task: arc_easy, data: pvc://artifacts/arc, fewShot: 5}, metrics: [{type: TaskScore}]}
+  gates:
+  - {suite: task, metric: price, expect: Better, margin: "0.05"}
+  - {suite: facts, metric: TaskScore, expect: NotWorse, relativeMargin: "0.02", floor: "0.01", tier: Advisory}
+  safety: {margin: "0.2", judge: {endpoint: {url: "http://judge/v1", model: j, secretRef: {name: judge}}}}
+""".replace("DIGEST", _DIGEST)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a model, rows, and a folder that stands for a claim."""
+    for name in ("model", "claim/tuned", "claim/arc"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("rows.jsonl", "claim/pool.jsonl"):
+        (tmp_path / name).write_text("")
+    return tmp_path
+
+
+def build(folder: Path, manifest: str, **mounts: Path) -> ManifestRun:
+    (folder / "eval.yaml").write_text(manifest)
+    places = Places(folder, mounts or {"artifacts": folder / "claim"})
+    return build_run(
+        read_manifest(folder / "eval.yaml"),
+        places,
+        name="eval",
+        output="pvc://this-computer/out",
+        gpus=0,
+        trained_on={},
+    )
+
+
+def changed(**members: Any) -> str:
+    """The minimal spec with other members."""
+    return str(yaml.safe_dump(yaml.safe_load(MINIMAL) | members))
+
+
+def test_a_spec_alone_is_enough(folder: Path) -> None:
+    config = build(folder, MINIMAL).config
+    assert config.owner.name == "eval"
+    assert config.base_model == f"pvc://this-computer{folder}/model"
+    assert [side.name for side in config.sides] == ["candidate", "baseline"]
+    assert config.sides[0].adapter
+    assert config.sides[0].adapter.uri == f"pvc://this-computer{folder}/claim/tuned"
+    assert config.sides[1].is_bare
+    assert config.suites[0].dataset == f"pvc://this-computer{folder}/rows.jsonl"
+
+
+def test_the_safety_suite_is_a_gate_unless_it_is_switched_off_with_a_reason(folder: Path) -> None:
+    config = build(folder, MINIMAL).config
+    assert [suite.name for suite in config.suites if suite.is_safety] == [SAFETY_SUITE, HARMLESS_SUITE]
+    gate = config.gates[-2]
+    assert (gate.suite, gate.expect, gate.tier, gate.margin) == (
+        SAFETY_SUITE,
+        Expect.NOT_WORSE,
+        Tier.BLOCKING,
+        0.1,
+    )
+    own = {"suite": "safety", "metric": "SafeAnswer", "expect": "NotWorse", "margin": "0.3"}
+    gates = [*yaml.safe_load(MINIMAL)["gates"], own]
+    assert [each.margin for each in build(folder, changed(gates=gates)).config.gates] == [0, 0.3, 0.1]
+    off = build(folder, changed(safety={"disabled": True, "reason": "a classifier"})).config
+    assert off.notes == ("The safety suites are switched off: a classifier",)
+    assert SAFETY_SUITE not in {suite.name for suite in off.suites} | {each.suite for each in off.gates}
+    with pytest.raises(UserError, match=r"safety\.disabled needs a reason"):
+        build(folder, changed(safety={"disabled": True}))
+
+
+def test_every_member_arrives(folder: Path) -> None:
+    run = build(folder, RICH)
+    config = run.config
+    candidate, baseline, earlier, other = config.sides
+    assert (candidate.system_prompt, candidate.few_shot) == ("Route it.", 2)
+    assert candidate.template_arguments == {"enable_thinking": False, "level": "low"}
+    assert baseline.endpoint and baseline.endpoint.prices
+    assert (baseline.endpoint.model, str(baseline.endpoint.prices.completion)) == ("large", "0.6")
+    assert earlier.answers
+    assert (earlier.answers.side, earlier.answers.digest) == ("baseline", _DIGEST)
+    assert (other.model, other.context_column) == (f"pvc://this-computer{folder}/model", "passages")
+    assert config.few_shot_from == f"pvc://this-computer{folder}/claim/pool.jsonl"
+    assert (config.confidence, config.seed, config.engine, config.owner.name) == (0.9, 7, "VLLM", "tickets")
+    assert (config.gpus, config.shards) == (0, 1)
+    task, facts, *safety = config.suites
+    assert (task.format, task.columns) == ("PromptCompletion", {"prompt": "question", "completion": "label"})
+    assert (task.limit, task.repeats, task.max_broken) == (100, 4, 0.1)
+    decoding = task.decoding
+    assert (decoding.max_new_tokens, decoding.temperature, decoding.top_p, decoding.stop) == (
+        64,
+        0.7,
+        0.9,
+        ("END",),
+    )
+    assert (task.group_column, task.slice_columns) == ("document", ("language",))
+    passing, price, judged = task.metrics
+    assert (passing.pass_at_k, price.key, judged.type) == (3, "price", Metric.JUDGE)
+    assert price.tolerance and judged.judge
+    assert price.tolerance.absolute == 0.5
+    assert (judged.judge.mode, judged.judge.rubric) == (JudgeMode.PAIRS, "Be kind.")
+    assert facts.harness
+    assert (facts.harness.task, facts.harness.few_shot) == ("arc_easy", 5)
+    assert facts.harness.data == f"pvc://this-computer{folder}/claim/arc"
+    assert all(suite.is_safety for suite in safety)
+    assert [gate.margin for gate in config.gates] == [0.05, 0, 0.2, 0.2]
+    assert (config.gates[1].relative_margin, config.gates[1].floor) == (0.02, 0.01)
+    assert run.secrets == {
+        "base-model": "hub",
+        "side-baseline": "key",
+        "metric-task-2": "judge",
+        "metric-safety-0": "judge",
+        "metric-safety-harmless-0": "judge",
+    }
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"candidat": {}}, r"spec\.candidat is not known: did you mean candidate\?"),
+        ({"gpu": 1}, r"spec\.gpu is not known: leave it out"),
+        ({"Gates": []}, r"spec\.Gates is not known: did you mean gates\?"),
+        (
+            {"candidate": {"fineTuneJobRef": {"name": "a"}}},
+            "only a cluster knows this FineTuneJob: write uri and digest",
+        ),
+        (
+            {"candidate": {"adapterDeploymentRef": {"name": "a"}}},
+            "only a cluster knows this AdapterDeployment",
+        ),
+        ({"candidate": {"uri": "pvc://artifacts/tuned"}}, r"spec\.candidate\.digest is missing"),
+        (
+            {"candidate": {"uri": "pvc://artifacts/tuned", "digest": "abc"}},
+            r"spec\.candidate\.digest: String should match",
+        ),
+        ({"candidate": {"base": {}, "model": {"uri": "model"}}}, "exactly one source of the model"),
+        (
+            {"candidate": {"uri": "nowhere", "digest": _DIGEST}},
+            "nowhere does not exist: write the path of a folder",
+        ),
+        ({"candidate": {"base": {}, "fewShot": 1}}, "add fewShotFrom"),
+        ({"candidate": {"base": {}, "prompt": "x"}}, r"spec\.candidate\.prompt is not known"),
+        ({"shards": 3}, r"spec\.shards is not known"),
+        ({"candidate": {"base": {}, "servedAs": "a/b"}}, r"spec\.candidate\.servedAs is not known"),
+        ({"baseModel": {"uri": "pvc://other/model"}}, "add --mount other=FOLDER"),
+        ({"baseModel": None}, "add baseModel"),
+        ({"suites": []}, r"spec\.gates\[0\] names task/ExactMatch|suites: Tuple should have at least 1"),
+        ({"suites": {"name": "x"}}, r"spec\.suites holds a mapping: write a list"),
+        ({"suites": [{"name": "task", "metrics": []}]}, "exactly one kind of items"),
+        ({"suites": [{"name": "task", "dataset": {"uri": "no.jsonl"}}]}, r"no\.jsonl does not exist"),
+        ({"suites": [{"name": "task", "dataset": {"uri": "configmap://a/b"}}]}, "write its rows into a file"),
+        (
+            {"suites": [{"name": "task", "dataset": {"uri": "rows.jsonl"}, "metrics": [{"type": "Exact"}]}]},
+            r"spec\.suites\[0\]\.metrics\[0\]\.type: Input should be",
+        ),
+        (
+            {"gates": [{"suite": "task", "metric": "BLEU", "expect": "Better"}]},
+            "names task/BLEU: write one of",
+        ),
+        (
+            {"gates": [{"suite": "task", "metric": "ExactMatch", "expect": "NotWorse"}]},
+            "largest acceptable loss",
+        ),
+        (
+            {"gates": [{"suite": "task", "metric": "ExactMatch", "expect": "Better", "tier": "Advisory"}]},
+            "at least one gate must be Blocking",
+        ),
+        ({"gates": []}, "at least one gate must be Blocking"),
+        ({"confidence": "1.5"}, r"spec\.confidence: Input should be less than 1"),
+    ],
+)
+def test_what_is_wrong_is_named_with_what_to_write(
+    folder: Path, members: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        build(folder, changed(**members))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\na: 2", "'a' is written twice"),
+        ("a: 1\n---\nb: 2", "holds 2 documents"),
+        ("", "holds 0 documents"),
+        ("- a", "write one EvalRun"),
+        ("a: [", "is not YAML"),
+        ("a: !!python/object/apply:os.system [ls]", "is not YAML"),
+        ("? {a: 1}\n: b", "is not YAML"),
+        ("kind: Pod\napiVersion: v1", "the manifest is a v1, Pod: write an EvalRun"),
+        ("kind: EvalRun\napiVersion: other/v1\nspec: {}", "write an EvalRun of"),
+        ("kind: EvalRun\napiVersion: tunesmith.dev/v1alpha1", "spec holds nothing"),
+    ],
+)
+def test_a_file_that_holds_no_evalrun_is_refused(folder: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build(folder, text)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"eval\.yaml does not exist"):
+        read_manifest(tmp_path / "eval.yaml")
+
+
+def test_suites_and_gates_are_those_that_the_operator_makes_of_the_manifest(folder: Path) -> None:
+    claim = folder / "claim"
+    for name in ("rows.jsonl", "model"):
+        (folder / name).rename(claim / name)
+    manifest = re.sub(r"uri: (rows\.jsonl|model)\b", r"uri: pvc://artifacts/\1", RICH)
+    spec = EvalRun.model_validate(yaml.safe_load(manifest)).spec
+    config = build(folder, manifest).config
+    here = f"pvc://this-computer{claim}"
+    suites = [suite.to_json().replace("pvc://artifacts", here) for suite in resolve_suites(spec)]
+    assert [suite.to_json() for suite in config.suites] == suites
+    assert config.gates == resolve_gates(spec)
+    assert (config.confidence, config.seed, config.engine) == (float(spec.confidence), spec.seed, spec.engine)
