@@ -27,8 +27,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 #: Folders of this source tree that the checks import from; they go before what an image has installed.
 SOURCES = (
-    "contract/src", "storage/src", "gpu/src", "operator/src", "data/src", "trainer-image/src", "docs/generate/src",
-    "tests/support", "bench/trainer", "bench/gpu",
+    "contract/src", "storage/src", "gpu/src", "search/src", "operator/src", "data/src", "trainer-image/src",
+    "docs/generate/src", "tests/support", "bench/trainer", "bench/gpu",
 )  # fmt: skip
 sys.path[:0] = [str(ROOT / folder) for folder in SOURCES]
 

@@ -1,9 +1,13 @@
 """Writes docs/benchmarks.md: the tables from bench/results/*.json, and the words beside them from bench/notes/*.md."""
 
 import json
+import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from tunesmith_contract.run_config import Adapter
+from tunesmith_contract.shared_rules.learning_rate import TrainingSize, choose_learning_rate
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -13,9 +17,9 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 HEAD = """\
 # Benchmarks
 
-How fast the operator, the agent, the trainer and prepare are, and how much memory they take. `make bench` measures and
-writes `bench/results/*.json` and this page. Compare figures of one run with each other, not with those of another
-machine: two cores carry the API server, the load and what is measured.
+How fast the operator, the agent, the trainer, evaluations and prepare are, and how much memory they take. `make bench`
+measures and writes `bench/results/*.json` and this page. Compare figures of one run with each other, not with those of
+another machine: two cores carry the API server, the load and what is measured.
 """
 
 
@@ -143,6 +147,38 @@ def _kinds_table(kinds: list[dict[str, Any]]) -> str:
     return table(("same task, same steps", *head), rows)
 
 
+def learning_rate_section(result: dict[str, Any]) -> str:
+    """The rate of Auto beside the best of a sweep, for each setting."""
+    settings: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for trial in result["trials"]:
+        key = tuple(trial[name] for name in ("model", "task", "rank", "alpha", "steps", "batch"))
+        settings.setdefault(key, []).append(trial)
+    rows = [
+        _rates_row(key, sorted(trials, key=lambda trial: trial["rate"])) for key, trials in settings.items()
+    ]
+    head = ("model, task, adapter, steps x rows", "Auto before", "Auto", "best of these", "loss by rate")
+    return "\n\n".join(["## Learning rate", table(head, rows)])
+
+
+def _rates_row(key: tuple[Any, ...], trials: Sequence[dict[str, Any]]) -> tuple[object, ...]:
+    model, task, rank, alpha, steps, batch = key
+    adapter = None if rank is None else Adapter(rank=rank, alpha=alpha)
+    auto = choose_learning_rate("sft", adapter, TrainingSize(trials[0]["width"], batch, steps))
+    best = min((trial for trial in trials if trial["loss"] is not None), key=lambda trial: trial["loss"])
+    losses = ", ".join(
+        f"{trial['rate']:g}: {'none' if trial['loss'] is None else format(trial['loss'], '.3g')}"
+        for trial in trials
+    )
+    kind = "all weights" if rank is None else f"rank {rank}, alpha {alpha}"
+    return (
+        f"{model}, {task}, {kind}, {steps} x {batch}",
+        "2e-5" if rank is None else "2e-4",
+        f"{auto:g}",
+        f"{best['rate']:g}",
+        losses,
+    )
+
+
 def near_section(result: dict[str, Any]) -> str:
     """Near duplicates beside text-dedup, and leaks."""
     kinds = list(result["sides"]["Tunesmith"]["recall"])
@@ -255,6 +291,29 @@ def _check_row(check: dict[str, Any], figures: Sequence[str]) -> tuple[object, .
     )
 
 
+def evaluation_section(result: dict[str, Any]) -> str:
+    """Both sides by one run of the stage, beside two runs of lm-evaluation-harness."""
+    runs = [("Tunesmith, one run of both sides", result["ours"], ("", ""))]
+    for batch, found in result["harness"].items():
+        name = f"lm-evaluation-harness, two runs, batches of {batch}"
+        runs.append((name, found["times"], tuple(f"{ratio:.2f}" for ratio in found["ratio"])))
+    rows = [
+        (name, *(f"{statistics.median(time[part] for time in times):.1f}" for part in (0, 1)), *ratios)
+        for name, times, ratios in runs
+    ]
+    head = ("", "wall s", "processor s", "ratio of wall (aim: at most 0.55)", "ratio of processor")
+    before, after = result["loadAverage"]
+    words = (
+        f"{result['machine']['hardware']}, {result['model']}: a base model and an adapter answer {result['items']} "
+        f"items, at most {result['newTokens']} tokens each. Start of the processes and load of the model included, "
+        f"{result['repeats']} alternating runs. Load average {before:.1f} before and {after:.1f} after: above the "
+        "number of cores other programs ran beside it, so compare processor time. "
+        f"{percent(result['sameAnswers'])} % of the answers are the same text. A batch of 1 is the default of "
+        "lm-evaluation-harness."
+    )
+    return "\n\n".join(["## Evaluation", words, table(head, rows)])
+
+
 def percent(share: float) -> str:
     """A share of one in per cent."""
     return f"{100 * share:.4g}"
@@ -274,6 +333,8 @@ SECTIONS = {
     "operator": operator_section,
     "agent": agent_section,
     "trainer": trainer_section,
+    "learning-rate": learning_rate_section,
+    "evaluation": evaluation_section,
     "data": data_section,
     "near": near_section,
     # Present once somebody has run them on a GPU and copied the result files here.

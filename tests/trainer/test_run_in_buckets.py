@@ -17,6 +17,7 @@ from stages.gangs import start_gang
 from stages.stage_world import RowBuilders, World
 
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory
+from tunesmith_contract.layout import ATTEMPT_ENV
 from tunesmith_contract.report import Outcome, RunReport, parse_report
 from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig, TrainConfig
 from tunesmith_data.failures import DataError, InfrastructureError, UserError, classify
@@ -24,10 +25,12 @@ from tunesmith_data.pod.redaction import Redactor
 from tunesmith_data.pod.storage import Storage, describe_files
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_data.rows.page.report_files import read_report
+from tunesmith_evaluation.stage import shares as stage_shares
 from tunesmith_storage.errors import StorageError
 from tunesmith_trainer.checkpoints.bucket import BucketCheckpoints
 from tunesmith_trainer.checkpoints.folder import newest_checkpoint
 from tunesmith_trainer.train import stage
+from tunesmith_trainer.train.search.trial_run import TrialRunner
 from tunesmith_trainer.worker import run_stage
 
 Config = PrepareConfig | TrainConfig | EvaluateConfig
@@ -111,6 +114,16 @@ def test_a_model_that_is_trained_is_finished_by_a_pod_that_finds_nothing_on_its_
     assert not (remote.folder / "out/ns/uid/trained").exists()
 
 
+def test_a_trial_trains_on_rows_that_another_job_has_prepared(remote: RemoteWorld, make: RowBuilders) -> None:
+    prepared = remote.prepare(make, "search")
+    numbers = {"maxSteps": 2}
+    for uid in ("trial-1", "trial-2"):
+        config = remote.world.train_config(prepared, uid, hyperparameters=numbers, preparedBy="search")
+        assert remote.run(remote.place(config)).training
+        assert not (remote.folder / "out/ns" / uid / "prepared").exists()
+        assert (remote.folder / "out/ns/search/prepared/train.parquet").is_file()
+
+
 def test_all_stages_on_a_bucket(remote: RemoteWorld, make: RowBuilders) -> None:
     prepared = remote.prepare(make, "uid")
     assert prepared.model
@@ -126,7 +139,7 @@ def test_all_stages_on_a_bucket(remote: RemoteWorld, make: RowBuilders) -> None:
     artifact = trained.training.artifact
     assert artifact.uri == f"{remote.uri}/out/sha256/{artifact.digest.removeprefix('sha256:')}"
     assert not (remote.folder / "out/ns/uid/checkpoints").exists()
-    assert not (remote.folder / "out/ns/uid/prepared").exists()
+    assert (remote.folder / "out/ns/uid/prepared/train.parquet").is_file(), "evaluations look for leaks there"
     # A rerun finds the report in the bucket, and trains nothing.
     again = remote.pod()
     assert remote.run(config, again) == trained
@@ -140,6 +153,36 @@ def test_all_stages_on_a_bucket(remote: RemoteWorld, make: RowBuilders) -> None:
     assert evaluated.evaluation
     details = evaluated.evaluation.details
     assert (remote.folder / details.uri.removeprefix(f"{remote.uri}/")).read_bytes().count(b"\n") == 4
+
+
+def test_pods_share_the_items_of_an_evaluation(
+    remote: RemoteWorld, make: RowBuilders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = remote.write_rows("items.jsonl", make.rows(24, seed=9))
+    suite = {"name": "s", "dataset": items, "metrics": ["ExactMatch"], "maxNewTokens": 4}
+    sides = [{"name": "a", "systemPrompt": "Sort."}, {"name": "b"}]
+    config = remote.place(remote.world.evaluate_config(sides=sides, suites=[suite], shards=3))
+    monkeypatch.setattr(stage_shares, "POLL_SECONDS", 0.0)
+
+    def pod(index: int, attempt: int) -> RunReport | None:
+        monkeypatch.setenv("JOB_COMPLETION_INDEX", str(index))
+        monkeypatch.setenv(ATTEMPT_ENV, str(attempt))
+        return run_stage(config, remote.pod().for_run(config))
+
+    assert pod(2, 1) is None
+    answers = remote.folder / "out/ns/eval/answers"
+    assert [path.name for path in answers.iterdir()] == ["2"]
+    second = (answers / "2/answers-00000.jsonl").read_bytes()
+    assert [pod(index, 2) for index in (1, 2)] == [None, None]
+    assert (answers / "2/answers-00000.jsonl").read_bytes() == second, "nothing is answered twice"
+    report = pod(0, 2)
+    assert report
+    assert report.evaluation
+    assert report.evaluation.results[0].items == report.evaluation.suites[0].items > 9
+    assert pod(1, 3) is None, "the first pod's report is there"
+    assert pod(0, 3) == report
+    assert not answers.exists()
+    assert not (remote.folder / "out/ns/eval/shares").exists()
 
 
 def test_a_killed_pod_loses_at_most_one_interval(remote: RemoteWorld, make: RowBuilders) -> None:
@@ -175,6 +218,45 @@ def test_a_killed_pod_loses_at_most_one_interval(remote: RemoteWorld, make: RowB
     assert whole.training
     assert files_of(remote, resumed) == files_of(remote, whole)
     assert not torn.exists()
+
+
+def test_a_search_goes_on_in_a_pod_that_finds_nothing_on_its_disk(
+    remote: RemoteWorld, make: RowBuilders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = {"name": "learningRate", "values": ["1e-3", "1e-2", "2e-2"]}
+    search = {"sampler": "Random", "parameters": [rates], "trials": 3}
+    numbers = {"maxSteps": 6}
+
+    def config(uid: str) -> Any:
+        prepared = remote.prepare(make, uid)
+        return remote.place(
+            remote.world.train_config(prepared, uid=uid, hyperparameters=numbers, search=search)
+        )
+
+    whole = remote.run(config("whole"))
+    torn = config("torn")
+    saved: list[int] = []
+
+    def lost(runner: Any, number: int) -> None:
+        saved.append(number)
+        if saved == [1, 1, 2]:
+            raise ConnectionResetError("the node is lost")
+
+    note = TrialRunner._note_checkpoint
+    monkeypatch.setattr(TrialRunner, "_note_checkpoint", lost)
+    with pytest.raises(ConnectionResetError):
+        remote.run(torn)
+    monkeypatch.setattr(TrialRunner, "_note_checkpoint", note)
+    folder = remote.folder / "out/ns/torn"
+    assert (folder / "trials/2/checkpoints/checkpoint-3/commit.json").is_file()
+    resumed = remote.run(torn)
+    assert files_of(remote, resumed) == files_of(remote, whole)
+    tables = [
+        json.loads((remote.folder / f"out/ns/{uid}/search/search.json").read_text())
+        for uid in ("torn", "whole")
+    ]
+    assert tables[0] == tables[1]
+    assert not (folder / "trials").exists()
 
 
 def test_the_ranks_of_a_pod_share_what_is_fetched(remote: RemoteWorld, make: RowBuilders) -> None:

@@ -52,6 +52,19 @@ def test_what_was_done_before_says_nothing_of_the_time_left(server: ProgressServ
     assert [each.estimated_remaining_seconds for each in told] == [None, 10]
 
 
+def test_the_last_part_tells_the_time_left(server: ProgressServer) -> None:
+    url, received = server
+    steps = [(0.0, 0), (1000.0, 10), (1060.0, 20), (1120.0, 30), (1180.0, 40)]
+    times = iter([at for at, _ in steps])
+    progress = ProgressReporter({SERVER_URL_ENV: url}, clock=lambda: next(times))
+    for _, done in steps:
+        progress.update(done, 100)
+    told = [ProgressUpdate.model_validate_json(body).trainer_status for _, body in received]
+    seconds = [each.estimated_remaining_seconds for each in told]
+    assert seconds[:2] == [None, 9000]
+    assert seconds[-1] == 360, "10 in a minute, whatever the first ones took"
+
+
 def test_training_speaks_the_same_protocol(
     server: ProgressServer,
     world: World,

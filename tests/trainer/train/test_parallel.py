@@ -20,6 +20,7 @@ from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.report import Artifact
 from tunesmith_contract.run_config import OutputFormat, TrainConfig
 from tunesmith_data.failures import Preempted, StageError, UserError
+from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.storage import holds_files
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_trainer.preemption import Preemption
@@ -196,7 +197,7 @@ def test_parts_of_several_pods_need_a_disk_in_common(world: World, plain: TrainC
     more = {"parallelism": "ZeRO2", "nodes": 2, "workspace": "s3://bucket/work"}
     config = TrainConfig.model_validate(plain.to_dict() | more)
     with pytest.raises(UserError, match="a volume that they share"):
-        ResumableTraining(config, Workspace(world.storage, config), Preemption())
+        ResumableTraining(config, Workspace(world.storage, config), Preemption(), ProgressReporter({}))
 
 
 @pytest.fixture

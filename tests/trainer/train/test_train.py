@@ -95,6 +95,7 @@ def test_artifact_probes_and_rerun(world: World, make: RowBuilders) -> None:
     assert narrow(TrainReport, parse_report((world.root / "log").read_bytes())) == again
     assert sorted(path.name for path in (world.output / "ns/uid").iterdir()) == [
         "data-report",
+        "prepared",
         "reports",
         "tensorboard",
     ]

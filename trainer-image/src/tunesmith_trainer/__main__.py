@@ -9,6 +9,7 @@ from pathlib import Path
 from tunesmith_contract.layout import CONFIG_DIR, RUN_FILE, TERMINATION_LOG
 from tunesmith_contract.run_config import TrainConfig, parse_run_config
 from tunesmith_contract.uris import MOUNT_ROOT
+from tunesmith_data.pod.share import read_share
 from tunesmith_trainer.launcher.launcher import Gang, Launcher, read_gang
 
 STAGES = {
@@ -33,13 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def find_gang(config_file: Path) -> Gang:
-    """Gang of worker processes that a run needs; one worker if the file is unreadable, which the worker reports."""
+    """Gang of worker processes that a run needs; one worker if the file is unreadable, which the worker reports.
+
+    Pods that share the items of an evaluation don't connect: each is a gang of one, of which the first reports.
+    """
     try:
         config = parse_run_config(config_file.read_bytes())
     except (OSError, ValueError):
         return Gang()
     if not isinstance(config, TrainConfig):
-        return Gang()
+        return Gang(node_rank=read_share(config, os.environ).index)
     return read_gang(max(1, config.gpus_per_node), config.nodes, os.environ)
 
 

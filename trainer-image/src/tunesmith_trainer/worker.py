@@ -24,6 +24,7 @@ from tunesmith_contract.run_config import (
 )
 from tunesmith_data.failures import Preempted, describe
 from tunesmith_data.pod.progress import ProgressReporter
+from tunesmith_data.pod.share import INDEX_ENV, read_share
 from tunesmith_data.pod.storage import Storage, write_atomically
 from tunesmith_data.pod.workspace import Workspace
 
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs thousands of requests
     os.umask(_UMASK)
-    rank = int(os.environ.get("RANK", "0"))
+    rank = int(os.environ.get("RANK", os.environ.get(INDEX_ENV, "0")))
     report, code = _run(options.stage, options.config, Storage(options.mount_root), rank)
     if report is not None:
         write_atomically(options.report_file, report.to_json().encode())
@@ -76,7 +77,8 @@ def _run(stage: str, config_file: Path, storage: Storage, rank: int) -> tuple[Ru
 def run_stage(config: AnyConfig, storage: Storage) -> RunReport | None:
     """Run a stage, or return the report that an earlier attempt committed.
 
-    Work files are removed after the last stage of a run. None on all ranks but the first.
+    Work files are removed after the last stage of a run. None on all ranks but the first, and in all pods but the first
+    that share the items of an evaluation.
 
     Raises:
         Preempted: the pod received SIGTERM; what was done is saved.
@@ -86,8 +88,11 @@ def run_stage(config: AnyConfig, storage: Storage) -> RunReport | None:
     preemption = Preemption()
     if not isinstance(config, PrepareConfig):
         preemption.listen()
-    workspace = Workspace(storage, config)
+    share = read_share(config, os.environ)
+    workspace = Workspace(storage, config, share=share)
     report = workspace.committed_report()
+    if report is not None and not share.is_first:
+        return None
     if report is None:
         if uses_gpu(config):
             from .gpu.preflight import check_gpus

@@ -11,12 +11,12 @@ import shutil
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from pydantic import ValidationError
 
 from tunesmith_contract.artifact import File
-from tunesmith_contract.base import Document, sha256_digest
+from tunesmith_contract.base import sha256_digest
+from tunesmith_contract.checkpoint import CommitManifest
 from tunesmith_contract.layout import COMMIT_FILE, checkpoint_name, checkpoint_step
 from tunesmith_contract.report import MAX_CHECKPOINTS, Checkpoint
 from tunesmith_contract.run_config import Parallelism
@@ -30,19 +30,6 @@ from .writer_lease import WriterLease
 log = logging.getLogger(__name__)
 
 _STAGING = "staging-"
-
-
-class CommitManifest(Document):
-    """Contents of ``commit.json``: files of a checkpoint, and the distributed set-up that wrote them."""
-
-    schema_version: Literal[1] = 1
-    step: int
-    files: tuple[File, ...]
-    world_size: int = 1
-    parallelism: Parallelism = Parallelism.DDP
-    attempt: int = 0
-    eval_loss: float | None = None
-    time: datetime
 
 
 class CheckpointFolder:

@@ -7,6 +7,7 @@ asks for none, the machine's GPUs are hidden, so that libraries that look for th
 from collections.abc import MutableMapping
 from typing import Literal
 
+from tunesmith_contract.evaluation import Engine
 from tunesmith_contract.run_config import AnyConfig, EvaluateConfig, TrainConfig
 
 Device = Literal["cuda", "cpu"]
@@ -20,7 +21,8 @@ def requested_gpus(config: AnyConfig) -> int:
         case TrainConfig():
             return config.gpus_per_node
         case EvaluateConfig():
-            return config.gpus
+            # vLLM computes in a container of its own, which has the GPUs.
+            return 0 if config.engine is Engine.VLLM else config.gpus
         case _:
             return 0
 

@@ -67,7 +67,7 @@ def common_arguments(training: TrainingContext) -> dict[str, Any]:
         "logging_nan_inf_filter": False,
         "disable_tqdm": True,
         "run_name": run_name(config),
-        "report_to": set_up_tracking(config, training.logs) or "none",
+        "report_to": set_up_tracking(config, training.logs, reports_steps=training.reports_steps) or "none",
     }
 
 

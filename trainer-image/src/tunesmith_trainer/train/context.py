@@ -30,6 +30,7 @@ class TrainingContext:
         logs: folder of TensorBoard event files.
         callbacks: callbacks of the trainer.
         storage: storage of further models (teacher, reward model).
+        reports_steps: transformers reports each step to the operator.
     """
 
     config: TrainConfig
@@ -42,6 +43,7 @@ class TrainingContext:
     logs: Path
     callbacks: list[TrainerCallback]
     storage: Storage
+    reports_steps: bool = True
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -54,6 +54,27 @@ def finish(
 ) -> RunReport:
     """Finish the stage from the files of its trained model, and commit its report.
 
+    Args:
+        config: the run.
+        start: weights that it was trained from.
+        workspace: workspace with the trained model.
+        preemption: SIGTERM of this pod, which ends the process from now on.
+
+    Raises:
+        Preempted: SIGTERM has arrived before.
+        StageError: the model can't be measured, published or exported.
+    """
+    training = finish_training(config, start, workspace, preemption)
+    report = RunReport(stage="train", outcome=Outcome.SUCCEEDED, training=training)
+    workspace.commit(report)
+    return report
+
+
+def finish_training(
+    config: TrainConfig, start: StartingPoint, workspace: Workspace, preemption: Preemption
+) -> TrainingReport:
+    """Measure, publish and export the trained model whose files are in the workspace.
+
     It can be interrupted at any point: what is published or measured by then is not done again.
 
     Args:
@@ -74,7 +95,7 @@ def finish(
     record = files.load()
     based = start.as_base_of(config)
 
-    probes = _find_probes(config, start, files, record)
+    probes = find_probes(config, start, files, record)
     lease.check()
     artifact = publish_trained(files.weights, based, probes, workspace)
 
@@ -84,10 +105,7 @@ def finish(
     set_padding(tokenizer)
     sources = ExportSources(start.folder, files.weights, tokenizer)
     exports = build_exports(based, sources, workspace)
-    training = TrainingReport.model_validate({**record.training, "artifact": artifact, "exports": exports})
-    report = RunReport(stage="train", outcome=Outcome.SUCCEEDED, training=training)
-    workspace.commit(report)
-    return report
+    return TrainingReport.model_validate({**record.training, "artifact": artifact, "exports": exports})
 
 
 def choose_probes(record: TrainedRecord, measured: Measurement) -> MeasuredProbes:
@@ -106,7 +124,7 @@ def choose_probes(record: TrainedRecord, measured: Measurement) -> MeasuredProbe
     return MeasuredProbes(probes=select_probes(candidates, measured.noise), noise=measured.noise)
 
 
-def _find_probes(
+def find_probes(
     config: TrainConfig, start: StartingPoint, files: TrainedFiles, record: TrainedRecord
 ) -> MeasuredProbes:
     """Probes that are saved beside the trained model, or measured and saved now; none for a reward model."""

@@ -26,14 +26,13 @@ ALL_LINEAR = "all-linear"
 REWARD_HEAD = "score"
 
 
-def load_model(folder: Path, config: TrainConfig, kernels: Kernels, adapter: Path | None = None) -> Any:
+def load_model(folder: Path, config: TrainConfig, kernels: Kernels) -> Any:
     """Load the model to train: a sequence classifier with one label for a reward model, else a causal model.
 
     Args:
         folder: folder of its weights.
         config: the run.
         kernels: attention implementation.
-        adapter: folder of an earlier adapter to continue from, loaded on the model.
 
     Raises:
         UserError: the weights are quantized already, and would be trained or quantized again.
@@ -51,7 +50,7 @@ def load_model(folder: Path, config: TrainConfig, kernels: Kernels, adapter: Pat
         # Straight to the GPU: otherwise each worker of a node first holds a copy of the model in host memory.
         options["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
     register_packed_attention()
-    model = loader.from_pretrained(
+    return loader.from_pretrained(
         folder,
         dtype=dtype,
         attn_implementation=kernels.attention,
@@ -59,10 +58,19 @@ def load_model(folder: Path, config: TrainConfig, kernels: Kernels, adapter: Pat
         use_safetensors=True,
         **options,
     )
-    if adapter is None:
-        return model
+
+
+def add_stored_adapter(model: Any, adapter: Path, config: TrainConfig) -> PeftModel:
+    """The model with an earlier adapter on it, to continue from.
+
+    Args:
+        model: the model.
+        adapter: the adapter's folder.
+        config: the run.
+    """
+    assert config.adapter is not None
     # ZeRO-3 gathers parameters of one type only; TRL does the same for adapters that it creates.
-    same_type = config.parallelism is Parallelism.ZERO3 and not quantized
+    same_type = config.parallelism is Parallelism.ZERO3 and config.adapter.type is not AdapterType.QLORA
     return PeftModel.from_pretrained(model, adapter, is_trainable=True, autocast_adapter_dtype=not same_type)
 
 

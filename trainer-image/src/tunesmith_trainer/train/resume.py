@@ -47,8 +47,10 @@ class ResumableTraining:
         config: the run.
         workspace: workspace with its checkpoints.
         preemption: SIGTERM of this pod.
+        progress: connection to the operator.
 
     Attributes:
+        progress: connection to the operator.
         folder: the run's checkpoints.
         callbacks: callbacks that stop on preemption, and commit and upload checkpoints.
 
@@ -57,14 +59,17 @@ class ResumableTraining:
         UserError: the checkpoint needs another number of devices, or its parts would be written to several disks.
     """
 
-    def __init__(self, config: TrainConfig, workspace: Workspace, preemption: Preemption) -> None:
+    def __init__(
+        self, config: TrainConfig, workspace: Workspace, preemption: Preemption, progress: ProgressReporter
+    ) -> None:
         _require_shared_disk(config, workspace)
         self._preemption = preemption
+        self.progress = progress
         self._uri = checkpoints_uri(workspace.work)
         root = workspace.checkpoints
         lease = WriterLease(root, broadcast_from_first(new_holder(os.environ)))
         self.folder = CheckpointFolder(root, self._uri, lease)
-        announcer = CheckpointAnnouncer(ProgressReporter())
+        announcer = CheckpointAnnouncer(progress)
         self._newest = search_together(self.folder.open, shared=self.folder.shared)
         if self._newest is not None:
             require_same_world(self._newest, world_size(), config.parallelism)

@@ -12,6 +12,7 @@ from tunesmith_trainer.train.distributed.control_group import broadcast_from_fir
 from tunesmith_trainer.train.distributed.parallel import gang, is_first_of_node, is_first_rank, world_size
 
 from .finish import choose_probes, finish, measures_in_place, needs_new_process
+from .search.stage import search
 from .starting_point import find_starting_point
 from .trained_files import TrainedFiles
 from .training_run import run_training
@@ -30,6 +31,8 @@ def train(
         Preempted: a pod received SIGTERM; the state is committed as a checkpoint.
         StageError: the run can't succeed.
     """
+    if config.search is not None:
+        return search(config, storage, workspace, preemption)
     files = TrainedFiles(workspace)
     is_trained = files.exist()
     if is_trained and world_size() == 1:

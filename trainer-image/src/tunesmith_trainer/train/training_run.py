@@ -1,17 +1,18 @@
 """Training of a model to its last step, on all workers of a run."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from tunesmith_contract.run_config import TrainConfig
-from tunesmith_data.models.rendering import Renderer
-from tunesmith_data.models.tokenizer import load_tokenizer, set_padding
+from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.pod.workspace import Workspace
-from tunesmith_data.prepare import learns_answers_only, load_prepared, rows_of
-from tunesmith_data.rows.table.split import Split
+from tunesmith_data.prepare import rows_of
 from tunesmith_trainer.gpu.device import uses_gpu, worker_device
 from tunesmith_trainer.preemption import Preemption
 from tunesmith_trainer.train.artifact.probe_answers import add_answers
@@ -32,9 +33,9 @@ from tunesmith_trainer.train.callbacks.step_callbacks import StopWhenDiverged
 from tunesmith_trainer.train.distributed.parallel import consolidated_weights, is_first_rank
 
 from .context import TrainingContext
-from .kernels import check_kernels, choose_kernels, detect_hardware, detect_support
+from .loaded_base import LoadedBase, load_base
 from .methods import build_trainer
-from .models import build_peft_config, load_model
+from .models import build_peft_config
 from .resume import ResumableTraining
 from .starting_point import StartingPoint
 from .trained_files import TrainedFiles, TrainedRecord
@@ -114,18 +115,71 @@ def run_training(
         Preempted: a pod received SIGTERM; the state is committed as a checkpoint.
         StageError: the run can't succeed.
     """
-    loop = ResumableTraining(config, workspace, preemption)
-    rows = load_prepared(workspace.prepared, config.dataset_digest)
+    loop = ResumableTraining(config, workspace, preemption, ProgressReporter())
+    base = load_base(config, start, workspace)
+    return train_on_base(base, config, loop, TrainingPlace(storage, workspace.logs))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlace:
+    """Places that a training reads from, writes to and reports to, beside its checkpoints.
+
+    Attributes:
+        storage: storage of further models (teacher, reward model).
+        logs: folder of TensorBoard event files.
+        reports_steps: transformers reports each step to the operator; false where a callback does.
+    """
+
+    storage: Storage
+    logs: Path
+    reports_steps: bool = True
+
+
+def train_on_base(
+    base: LoadedBase,
+    config: TrainConfig,
+    loop: ResumableTraining,
+    place: TrainingPlace,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> TrainedModel:
+    """Train a loaded base model to the last step, and load the best weights; all workers must call it.
+
+    The base model keeps what was trained: an adapter is on it afterwards.
+
+    Args:
+        base: base model and rows.
+        config: the run; its kind of adapter is the one that the base was loaded for.
+        loop: checkpoints of the run.
+        place: other places of the run.
+        callbacks: callbacks that come after those of every run.
+
+    Raises:
+        Preempted: a pod received SIGTERM; the state is committed as a checkpoint.
+        StageError: the run can't succeed.
+    """
     selection = CheckpointSelection(config.method, config.early_stopping)
     device = worker_device(config)
     stop, meter = StopEarly(selection), ThroughputMeter(on_gpu=device == "cuda")
-    training = _build_context(config, start, storage, workspace, rows, loop)
+    training = _build_context(base, config, loop, place)
     # A reward model has no token probabilities to probe.
     probed = (
-        () if config.method.reward else add_answers(training.model, training.renderer, rows_of(rows), device)
+        ()
+        if config.method.reward
+        else add_answers(training.model, training.renderer, rows_of(base.rows), device)
     )
     loop.check_preemption()
-    training.callbacks.extend([AnnounceMetrics(selection), stop, meter, *loop.callbacks, StopWhenDiverged()])
+    training.callbacks.extend(
+        [
+            AnnounceMetrics(selection, loop.progress),
+            stop,
+            meter,
+            *loop.callbacks,
+            StopWhenDiverged(),
+            *callbacks,
+        ]
+    )
+    # Again, so that the first weights of an adapter are the same whatever was trained or loaded before.
+    set_seed(config.hyperparameters.seed)
     trainer = build_trainer(training)
     meter.seconds = loop.run(trainer)
     peak_memory = meter.peak_memory()
@@ -140,7 +194,7 @@ def run_training(
         },
     )
     weights = consolidated_weights(trainer)
-    return TrainedModel(training, start, loop, trainer, best_step, weights, record)
+    return TrainedModel(training, base.start, loop, trainer, best_step, weights, record)
 
 
 def cast_parameters(model: torch.nn.Module, dtype: torch.dtype) -> None:
@@ -153,36 +207,18 @@ def cast_parameters(model: torch.nn.Module, dtype: torch.dtype) -> None:
 
 
 def _build_context(
-    config: TrainConfig,
-    start: StartingPoint,
-    storage: Storage,
-    workspace: Workspace,
-    rows: Split,
-    loop: ResumableTraining,
+    base: LoadedBase, config: TrainConfig, loop: ResumableTraining, place: TrainingPlace
 ) -> TrainingContext:
-    """Load tokenizer and model, with the fastest kernels that fit both."""
-    tokenizer = load_tokenizer(start.folder)
-    set_padding(tokenizer)
-    on_gpu = uses_gpu(config)
-    # Type of matrix multiplication: bfloat16 on a GPU, whatever the type of the weights.
-    compute_dtype = torch.bfloat16 if on_gpu else torch.float32
-    chosen = choose_kernels(
-        detect_hardware(on_gpu=on_gpu),
-        compute_dtype,
-        detect_support(start.folder),
-        packing=getattr(config.method.member, "packing", False),
-    )
-    kernels = check_kernels(chosen, start.folder, compute_dtype, worker_device(config))
-    set_seed(config.hyperparameters.seed)
     return TrainingContext(
         config=config,
-        model=load_model(start.folder, config, kernels, start.adapter),
-        peft_config=None if start.adapter else build_peft_config(config),
-        kernels=kernels,
-        renderer=Renderer(tokenizer, answers_only=learns_answers_only(config.method)),
-        rows=rows,
+        model=base.model_to_train(config),
+        peft_config=None if base.start.adapter else build_peft_config(config),
+        kernels=base.kernels,
+        renderer=base.renderer,
+        rows=base.rows,
         output_dir=loop.output_dir,
-        logs=workspace.logs,
+        logs=place.logs,
         callbacks=[],
-        storage=storage,
+        storage=place.storage,
+        reports_steps=place.reports_steps,
     )

@@ -26,6 +26,8 @@ def set_up_tracking(
     tensor_board: Path,
     environment: MutableMapping[str, str] = os.environ,
     secrets: Path = Path(SECRETS_DIR),
+    *,
+    reports_steps: bool = True,
 ) -> list[str]:
     """Set the trackers' environment variables from their mounted Secrets.
 
@@ -34,6 +36,7 @@ def set_up_tracking(
         tensor_board: folder of TensorBoard event files.
         environment: variables to extend.
         secrets: folder with one folder of Secret files per role.
+        reports_steps: transformers reports each step to the operator.
 
     Returns:
         Value of transformers' ``report_to``.
@@ -42,7 +45,7 @@ def set_up_tracking(
         UserError: a Secret lacks the key that its tracker needs.
     """
     tracking, names = config.tracking, []
-    if SERVER_URL_ENV in environment:
+    if reports_steps and SERVER_URL_ENV in environment:
         names.append("kubeflow")
     if tracking.tensor_board:
         environment["TENSORBOARD_LOGGING_DIR"] = str(tensor_board)
@@ -63,6 +66,14 @@ def set_up_tracking(
 def run_name(config: TrainConfig) -> str:
     """Name of the run in every tracker."""
     return f"{config.owner.namespace}/{config.owner.name}"
+
+
+def end_tracked_run(config: TrainConfig) -> None:
+    """End the run that a tracker would continue with the next training of this process."""
+    if config.tracking.weights_and_biases is not None:
+        import wandb
+
+        wandb.finish()
 
 
 def _load_secret(folder: Path, prefix: str, required: str, environment: MutableMapping[str, str]) -> None:
