@@ -4,17 +4,12 @@ import re
 
 import pytest
 from custom_resources.manifest_cases import bad_cases
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import TypeAdapter, ValidationError
 
-from tunesmith.api.combinations import MANY_FILES, SPEC_RULES
+from tunesmith.api.combinations import SPEC_RULES
 from tunesmith.api.generate import LEARNED_TASKS, TASKS
 from tunesmith.api.methods import MEMBERS
 from tunesmith.api.rules import Rule
-from tunesmith.api.uris import TrainedDataUri
 from tunesmith_contract.formats import LEARNED_FORMATS
-from tunesmith_contract.uris import names_one_file
 
 ADVICE = re.compile(r"\b(write|leave|add|set|choose)\b", re.IGNORECASE)
 CASES = bad_cases()
@@ -57,24 +52,3 @@ def test_every_task_has_its_methods() -> None:
     assert set(LEARNED_TASKS) == set(TASKS)
     for methods in LEARNED_TASKS.values():
         assert set(methods) <= set(MEMBERS)
-
-
-PART = st.from_regex(r"[a-z]{1,3}(\.jsonl)?", fullmatch=True)
-PATH = st.lists(PART, max_size=3).map("/".join)
-URIS = st.builds(
-    "{}{}{}{}".format,
-    st.sampled_from(["pvc://claim/", "s3://bucket/", "gs://bucket/", "hf://org/repo/", "hf://org/repo"]),
-    PATH,
-    st.sampled_from(["", "/", "*", "/rows-*.jsonl"]),
-    st.sampled_from(["", "@main"]),
-)
-
-
-@given(URIS)
-def test_many_files_are_what_does_not_name_one(uri: str) -> None:
-    """The pattern in CEL and the contract's own function agree on every URI that is accepted."""
-    try:
-        TypeAdapter(TrainedDataUri).validate_python(uri)
-    except ValidationError:
-        return
-    assert (re.search(MANY_FILES, uri) is None) == names_one_file(uri)

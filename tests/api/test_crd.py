@@ -66,7 +66,7 @@ def test_printer_columns_of_a_job() -> None:
     columns = [(column["name"], column.get("priority", 0)) for column in version["additionalPrinterColumns"]]
     narrow = [name for name, priority in columns if priority == 0]
     assert narrow == ["Phase", "Progress", "Loss", "ETA", "Age"]
-    assert [name for name, priority in columns if priority] == ["Method", "Model", "Artifact"]
+    assert [name for name, priority in columns if priority] == ["Method", "Trials", "Model", "Artifact"]
 
 
 #: Words of British spelling, and fragments that leave a reader without a verb.

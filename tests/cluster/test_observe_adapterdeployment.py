@@ -22,7 +22,7 @@ from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.decide.serving.engine_memory import find_base_model
 from tunesmith.manifests.names import API_VERSION, OWNER_UID_LABEL
 from tunesmith.manifests.objects import Body
-from tunesmith.manifests.result_config_map import AttemptOutcome, build_result_config_map
+from tunesmith.manifests.result_config_map import RECORD_KEY, AttemptOutcome, build_result_config_map
 from tunesmith_contract.agent import AgentReport
 from tunesmith_contract.report import Outcome, RunReport
 from tunesmith_contract.stages import Stage
@@ -35,16 +35,18 @@ def body_of(kind: str, name: str, namespace: str = NAMESPACE, **status: Any) -> 
     return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "status": status}
 
 
-def record_of(owner: str) -> dict[str, Any]:
-    """A ConfigMap that belongs to the resource with this UID."""
+def record_of(owner: str, digest: str) -> dict[str, Any]:
+    """A ConfigMap that belongs to the resource with this UID, and names a candidate."""
+    name = f"record-{owner}"
     metadata = {
-        "name": "record",
+        "name": name,
         "namespace": NAMESPACE,
-        "uid": "uid-of-record",
+        "uid": f"uid-of-{name}",
         "labels": {OWNER_UID_LABEL: owner},
         "ownerReferences": [{"uid": owner}],
     }
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+    data = {RECORD_KEY: f'{{"candidate":"{digest}"}}'}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
 
 class Setting:
@@ -89,6 +91,7 @@ async def test_children_jobs_verdicts_and_agents_of_its_own_are_observed(indexed
         body_of("FineTuneJob", "other"),
         body_of("EvalRun", "judged", verdict="Pass", candidate={"digest": "sha256:made"}),
         body_of("EvalRun", "of-another-artifact", verdict="Pass", candidate={"digest": "sha256:other"}),
+        body_of("EvalRun", "hidden", verdict="Pass", candidate={"digest": "sha256:other"}),
         body_of("EvalRun", "running", phase="Running"),
         body_of("EvalRun", "elsewhere", namespace="elsewhere", verdict="Pass"),
     ):
@@ -98,14 +101,19 @@ async def test_children_jobs_verdicts_and_agents_of_its_own_are_observed(indexed
             pod_name=pod_uid, pod_uid=pod_uid, boot_id="1", engine_ready=True, applied_generation=1
         )
         live.agents.report(uid, report, datetime.now(UTC))
-    setting.add(record_of("uid-of-judged"))
+    setting.add(record_of("uid-of-judged", "sha256:made"))
+    setting.add(record_of("uid-of-hidden", "sha256:made"))
+    setting.add(record_of("uid-of-of-another-artifact", "sha256:other"))
     observed = await observe_adapterdeployment(setting.reader, setting.resource)
     assert len(observed.config_maps) == 2
     assert [pod["metadata"]["name"] for pod in observed.pods] == ["pod-0"]
     assert [agent.report.pod_uid for agent in observed.agents] == ["uid-pod-0"]
     assert observed.jobs == {"tune": bodies.of_kind("FineTuneJob")[0]}
-    assert [run.body["metadata"]["name"] for run in observed.eval_runs] == ["judged"]
-    assert [found["metadata"]["name"] for found in observed.eval_runs[0].config_maps] == ["record"]
+    # A status that names another candidate hides no run.
+    assert {
+        run.body["metadata"]["name"]: [found["metadata"]["name"] for found in run.config_maps]
+        for run in observed.eval_runs
+    } == {"judged": ["record-uid-of-judged"], "hidden": ["record-uid-of-hidden"]}
     assert observed.deployment is not None
     assert observed.service is not None
     assert observed.disruption_budget is not None

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 from api_server.fake_api import FakeApi
-from simulation.serving_world import ENVIRONMENT
+from simulation.serving_world import ENVIRONMENT, World, build_adapter
 from simulation.simulated_cluster import EVALUATION, eval_run, fine_tune_job, success
 
+from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.cluster.controller import Controller
@@ -18,8 +19,11 @@ from tunesmith.controller_runtime.events import EventRecorder
 from tunesmith.controller_runtime.index import WATCHED_KINDS
 from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.manifests.gang_service import build_gang_service
+from tunesmith.manifests.names import API_VERSION
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord, build_result_config_map
+from tunesmith.manifests.version_revision import build_version_revision, promotion_patch
+from tunesmith_contract.agent import Version
 from tunesmith_contract.stages import Stage
 
 
@@ -62,7 +66,7 @@ async def test_missing_resources_are_observed_as_missing(api: Any, reader: Reade
     assert observed.related.earlier == {"earlier": None}
     assert observed.related.eval_run is None
     run = await observe_evalrun(reader, EvalRun.parse(eval_run()))
-    assert run.candidate is None
+    assert run.sources.jobs == {"expenses": None}
     assert api.calls == []
 
 
@@ -78,7 +82,9 @@ async def test_the_services_of_a_gang_come_from_the_index(api: Any, reader: Read
 async def test_nodes_and_sizes_of_the_model_are_read_until_an_evaluation_begins(
     api: Any, reader: Reader
 ) -> None:
-    body = {**stored(fine_tune_job(), "expenses"), "status": {"phase": "Succeeded"}}
+    artifact = {"uri": f"pvc://artifacts/sha256/{'a' * 64}", "digest": f"sha256:{'a' * 64}"}
+    status = {"phase": "Succeeded", "artifact": artifact}
+    body = {**stored(fine_tune_job(), "expenses"), "status": status}
     reader.bodies.put(body)
     report = success("prepare")
     record = AttemptRecord(
@@ -94,7 +100,7 @@ async def test_nodes_and_sizes_of_the_model_are_read_until_an_evaluation_begins(
     api.index.put("v1", "ConfigMap", api.add(build_result_config_map(job, record)))
     api.add({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "gpu"}})
     observed = await observe_evalrun(reader, EvalRun.parse(eval_run()))
-    assert observed.base_model == report.model
+    assert observed.models == {"expenses": report.model}
     assert [node["metadata"]["name"] for node in observed.gpu_nodes] == ["gpu"]
     on_cpu = await observe_evalrun(reader, EvalRun.parse(eval_run(compute={"gpus": 0})))
     assert on_cpu.gpu_nodes == ()
@@ -107,5 +113,43 @@ async def test_nodes_and_sizes_of_the_model_are_read_until_an_evaluation_begins(
 async def test_a_candidates_job_comes_from_memory(api: Any, reader: Reader) -> None:
     reader.bodies.put(stored(fine_tune_job(), "expenses"))
     observed = await observe_evalrun(reader, EvalRun.parse(eval_run()))
-    assert observed.candidate is not None
+    assert observed.sources.jobs["expenses"] is not None
+    assert api.calls == []
+
+
+async def test_an_alias_is_read_from_the_records_and_not_from_a_status(api: Any, reader: Reader) -> None:
+    """Anybody with the right to write a status could name another version there."""
+    world = World(build_adapter("x", "tone"))
+    body = stored({**world.resource.to_dict(), "apiVersion": API_VERSION}, "chat")
+    body["metadata"]["namespace"] = "team"
+    forged = {"version": 9, "digest": f"sha256:{'f' * 64}", "uri": "pvc://forged/x"}
+    reader.bodies.put(
+        {**body, "status": {"adapters": [{"name": "tone", "phase": "Stable", "stable": forged}]}}
+    )
+    deployment = AdapterDeployment.parse(body)
+    version = Version(version=1, digest=f"sha256:{'b' * 64}", uri="pvc://artifacts/tone")
+    revision = build_version_revision(
+        deployment, "tone", version, "Pass", "", "", datetime(2030, 1, 1, tzinfo=UTC)
+    )
+    revision["metadata"]["annotations"] = promotion_patch(datetime(2030, 1, 1, tzinfo=UTC))["metadata"][
+        "annotations"
+    ]
+    api.index.put("apps/v1", "ControllerRevision", api.add(revision))
+    artifact = {"uri": "pvc://artifacts/tone", "digest": version.digest}
+    reader.bodies.put({**stored(fine_tune_job(), "maker"), "status": {"artifact": artifact}})
+    alias = {"adapterDeploymentRef": {"name": "chat", "adapter": "tone"}}
+    observed = await observe_evalrun(reader, EvalRun.parse(eval_run(baseline=alias)))
+    served = observed.sources.deployments["chat"]
+    assert served is not None
+    assert served.stable == {"tone": version}
+    assert [job.metadata.name for job in observed.sources.makers.values()] == ["maker"]
+    assert api.calls == []
+
+
+async def test_the_jobs_that_a_candidate_descends_from_come_along(api: Any, reader: Reader) -> None:
+    earlier = {"baseModel": {"fineTuneJobRef": {"name": "first"}}}
+    reader.bodies.put(stored(fine_tune_job(**earlier), "expenses"))
+    reader.bodies.put(stored(fine_tune_job(), "first"))
+    observed = await observe_evalrun(reader, EvalRun.parse(eval_run()))
+    assert sorted(observed.sources.jobs) == ["expenses", "first"]
     assert api.calls == []

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from api_server.fake_api import FakeApi, until
 from simulation.serving_world import ENVIRONMENT, NAMESPACE, World, build_adapter
-from simulation.simulated_cluster import eval_run, fine_tune_job
+from simulation.simulated_cluster import EVALUATION, eval_run, fine_tune_job
 
 from tunesmith.api import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
@@ -39,6 +39,13 @@ def test_references_are_those_that_a_spec_names() -> None:
     reward = finetunejob_references(FineTuneJob.parse(fine_tune_job(**ON_REWARD)))
     assert [*base, *reward] == [Reference("FineTuneJob", "earlier"), Reference("FineTuneJob", "judge")]
     assert [*evalrun_references(EvalRun.parse(eval_run()))] == [Reference("FineTuneJob", "expenses")]
+    of_alias = eval_run(baseline={"adapterDeploymentRef": {"name": "chat", "adapter": "tone"}})
+    assert [*evalrun_references(EvalRun.parse(of_alias))] == [
+        Reference("FineTuneJob", "expenses"),
+        Reference("AdapterDeployment", "chat"),
+    ]
+    with_run = FineTuneJob.parse(fine_tune_job(evaluation=EVALUATION))
+    assert [*finetunejob_references(with_run)] == [Reference("EvalRun", "expenses")]
     by_digest = {"candidate": ARTIFACT, "baseModel": {"uri": "hf://org/model"}}
     assert [*evalrun_references(EvalRun.parse(eval_run(**by_digest)))] == []
     serving = AdapterDeployment.parse(serving_body(ADAPTER, build_adapter("two", "other")))
@@ -96,6 +103,20 @@ def versioned(body: dict[str, Any], version: int = 1, **changes: Any) -> Body:
     return {**body, **changes, "metadata": {**body["metadata"], "resourceVersion": str(version)}}
 
 
+def serving(name: str, status: dict[str, Any]) -> Body:
+    body = serving_body()
+    metadata = {**body["metadata"], "name": name, "namespace": "team", "resourceVersion": "1"}
+    return {**body, "metadata": metadata, "status": status}
+
+
+def named_run(name: str, status: dict[str, Any]) -> Body:
+    body = versioned(eval_run(), status=status)
+    return {**body, "metadata": {**body["metadata"], "name": name, "uid": f"run-{name}"}}
+
+
+CHECKPOINT = {"step": 100, "time": "2030-01-01T00:00:00Z", **ARTIFACT}
+STABLE = {"version": 1, **ARTIFACT}
+ALIAS = {"adapterDeploymentRef": {"name": "chat", "adapter": "tone"}}
 JOB_KEY, RUN_KEY = Key("FineTuneJob", "team", "waits"), Key("EvalRun", "team", "better")
 SERVING_KEY = Key("AdapterDeployment", NAMESPACE, "assistants")
 
@@ -108,6 +129,10 @@ SERVING_KEY = Key("AdapterDeployment", NAMESPACE, "assistants")
         (versioned(eval_run()), RUN_KEY, job("expenses", status={"phase": "Failed"}), True),
         (versioned(eval_run()), RUN_KEY, job("another", status={"phase": "Failed"}), False),
         (versioned(eval_run()), RUN_KEY, job("expenses", namespace="elsewhere", status={"phase": "Failed"}), False),
+        (versioned(eval_run()), RUN_KEY, job("expenses", status={"checkpoints": [CHECKPOINT]}), True),
+        (versioned(eval_run(baseline=ALIAS)), RUN_KEY,
+         serving("chat", {"adapters": [{"name": "tone", "phase": "Stable", "stable": STABLE}]}), True),
+        (job("waits", evaluation=EVALUATION), JOB_KEY, named_run("waits", {"phase": "Succeeded"}), True),
         (versioned(serving_body(ADAPTER)), SERVING_KEY, job("tune", status={"artifact": ARTIFACT}), True),
         (versioned(serving_body(ADAPTER)), SERVING_KEY, job("another", status={"artifact": ARTIFACT}), False),
         (versioned(serving_body(ADAPTER)), SERVING_KEY, versioned(eval_run(), status={"verdict": "Pass"}), True),

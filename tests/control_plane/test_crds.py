@@ -199,7 +199,7 @@ def test_what_people_see_of_a_running_job(server: ControlPlane, namespace: str) 
     assert heads.split() == ["NAME", "PHASE", "PROGRESS", "LOSS", "ETA", "AGE"]
     assert row.split()[:-1] == ["minimal", "Training", "42%", "0.7311", "12m30s"]
     heads, row = server.kubectl("get", "ftj", "-n", namespace, "-o", "wide").splitlines()
-    assert heads.split()[-3:] == ["METHOD", "MODEL", "ARTIFACT"]
+    assert heads.split()[-4:] == ["METHOD", "TRIALS", "MODEL", "ARTIFACT"]
     assert "SFT" in row
     assert "hf://HuggingFaceTB/SmolLM2-135M-Instruct" in row
 

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 import yaml
+from control_plane.cluster_runs import Runs
 from control_plane.operator_process import operator_process
 from control_plane.served_jobs import children, create_job, install_crds
+from simulation.search_world import SEARCH
+from simulation.simulated_cluster import fine_tune_job, success
 
 from tunesmith_cluster.binaries import program
 from tunesmith_cluster.client import eventually
@@ -70,3 +73,18 @@ def test_the_charts_permissions_are_enough(control_plane: ControlPlane, tmp_path
         eventually(lambda: not control_plane.api.get(budgets)["items"], what="the budget's deletion")
         assert 'code="403"' not in operator.read("/metrics")[1]
         assert operator.read("/livez") == (200, "ok")
+
+
+def test_they_are_enough_for_a_search(control_plane: ControlPlane, tmp_path: Path) -> None:
+    install_crds(control_plane)
+    system, runs = control_plane.namespace("system"), Runs(control_plane, tmp_path)
+    control_plane.apply(render(system))
+    kubeconfig = write_kubeconfig(control_plane, system, tmp_path / "kubeconfig")
+    with operator_process(kubeconfig, tmp_path, namespace=system) as operator:
+        operator.wait_leading()
+        job = runs.create(fine_tune_job(compute={"gpusPerNode": 0}, search=SEARCH), "searched")
+        runs.finish(job, "prepare", 1, 0, success("prepare"))
+        eventually(lambda: runs.exists("FineTuneJob", "searched-trial-2"), what="the second trial")
+        runs.patch("FineTuneJob", "searched", {"spec": {"suspend": True}})
+        runs.wait("FineTuneJob", "searched-trial-2", "Suspended")
+        assert 'code="403"' not in operator.read("/metrics")[1]

@@ -12,7 +12,8 @@ from simulation.simulated_cluster import DIGEST, ENVIRONMENT, START, eval_run, f
 from tunesmith.api.common import PodTemplate
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.decide.evalrun.sides import resolve_sides
+from tunesmith.decide.evalrun.config import ResolvedEvaluation, resolve_evaluation
+from tunesmith.decide.evalrun.sides import SideSources
 from tunesmith.decide.finetunejob.observed import ObservedTraining
 from tunesmith.decide.finetunejob.planning import plan_training
 from tunesmith.decide.finetunejob.run_config import resolve_run
@@ -22,7 +23,7 @@ from tunesmith.manifests.pods import pod_placement
 from tunesmith.manifests.run_snapshots import Inputs, parse_inputs
 from tunesmith.manifests.stage_jobs import build_data_job, build_evaluate_job, build_train_job
 from tunesmith.manifests.trainer_job import KEEP_IPC_LOCK
-from tunesmith_contract.run_config import EvaluateConfig, TrainConfig
+from tunesmith_contract.run_config import TrainConfig
 from tunesmith_contract.stages import Stage
 
 GPU = "nvidia.com/gpu"
@@ -128,9 +129,9 @@ def test_an_evaluation_has_the_same_settings() -> None:
     tuned = fine_tune_job()
     artifact = {"uri": f"pvc://artifacts/sha256/{'a' * 64}", "digest": DIGEST, "sizeBytes": 7}
     tuned["status"] = {"phase": "Succeeded", "artifact": artifact, "resolved": {"baseModelRevision": "r"}}
-    config = resolve_sides(run, FineTuneJob.parse(tuned))
-    assert isinstance(config, EvaluateConfig)
-    inputs = Inputs(spec="", image="trainer:1", started=START, config=config, ca_bundle="")
+    resolved = resolve_evaluation(run, SideSources({"expenses": FineTuneJob.parse(tuned)}))
+    assert isinstance(resolved, ResolvedEvaluation)
+    inputs = Inputs(spec="", image="trainer:1", started=START, config=resolved.config, ca_bundle="")
     pod = build_evaluate_job(run, inputs, 1, ENVIRONMENT)["spec"]["template"]["spec"]
     assert container(pod)["resources"]["limits"] == {"nvidia.com/mig-1g.10gb": "1"}
     assert GPU_TOLERATION in pod["tolerations"]

@@ -8,7 +8,7 @@ import pytest
 from simulation.simulated_cluster import (
     DIGEST,
     ENVIRONMENT,
-    GENERATE,
+    UID,
     SimulatedCluster,
     eval_run,
     evaluation_report,
@@ -20,13 +20,17 @@ from training_memory.published_memory import LLAMA_3_1_8B
 
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.decide.evalrun.planning import assemble_evaluation, plan_evaluation
+from tunesmith.decide.evalrun.planning import assemble_evaluation, plan_evaluation, references_of
+from tunesmith.decide.evalrun.sides import ServedAliases, SideSources
+from tunesmith.decide.finetunejob.observed import LiveProgress
 from tunesmith.decide.plan import Patch, Plan
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord, build_result_config_map
+from tunesmith.manifests.run_snapshots import parse_inputs
 from tunesmith_contract.exit_codes import ExitCode
-from tunesmith_contract.report import Interval
+from tunesmith_contract.progress import ProgressMetric, TrainerStatus
+from tunesmith_contract.report import ComparedSide, Interval, SideUsage
 from tunesmith_contract.run_config import EvaluateConfig, parse_run_config
 from tunesmith_contract.stages import Stage
 
@@ -39,22 +43,34 @@ class World(SimulatedCluster):
     def __init__(self, job: dict[str, Any] | None = None, **spec: Any) -> None:
         super().__init__(eval_run(**spec))
         self.candidate = job
+        self.others: list[dict[str, Any]] = []
+        self.deployments: dict[str, ServedAliases | None] = {}
         self.candidate_config_maps: list[Body] = []
         self.nodes: tuple[Body, ...] = ()
+        self.progress: LiveProgress | None = None
         self.environment = ENVIRONMENT
 
     def plan(self) -> Plan:
         run = EvalRun.parse(self.resource)
-        job = FineTuneJob.parse(self.candidate) if self.candidate else None
+        bodies = [*([self.candidate] if self.candidate else []), *self.others]
+        made = [FineTuneJob.parse(body) for body in bodies]
+        artifacts = {job.status.artifact.digest: job for job in made if job.status.artifact}
+        exports = {
+            export.digest: job
+            for job in made
+            for export in (job.status.artifact.exports if job.status.artifact else ())
+        }
+        sources = SideSources({job.metadata.name: job for job in made}, self.deployments, artifacts | exports)
         config_maps, jobs, pods = (self.children(kind) for kind in ("ConfigMap", "Job", "Pod"))
         seen = assemble_evaluation(
             run,
             config_maps,
             jobs,
             pods,
-            job,
-            candidate_config_maps=self.candidate_config_maps,
+            sources,
+            source_config_maps={"expenses": self.candidate_config_maps},
             gpu_nodes=self.nodes,
+            progress=self.progress,
         )
         return plan_evaluation(run, seen, self.now, self.environment)
 
@@ -156,43 +172,9 @@ def test_the_contestants_are_pinned_when_it_begins() -> None:
     assert candidate is not None
     assert (candidate.uri, candidate.digest, baseline) == (ARTIFACT["uri"], DIGEST, None)
     assert config.sides[0].system_prompt == "Be brief."
-    assert (config.sides[1].few_shot, config.few_shot_from) == (5, "configmap://rows/train.jsonl")
+    prepared = f"pvc://artifacts/team/team/{UID}/prepared/train.parquet"
+    assert (config.sides[1].few_shot, config.few_shot_from) == (5, prepared)
     assert config.output == "pvc://artifacts/team"
-
-
-def test_of_several_files_the_first_gives_the_examples() -> None:
-    train = {"uris": ["pvc://data/b.csv", "pvc://data/a.jsonl"]}
-    cluster = World(tuned(dataset={"train": train}), baseline={"base": {}, "fewShot": 5})
-    cluster.reconcile()
-    assert cluster.config().few_shot_from == "pvc://data/b.csv"
-
-
-@pytest.mark.parametrize(
-    "train", [{"uri": "pvc://data/rows/"}, {"uris": ["pvc://a/b.csv", "pvc://a/c-*.csv"]}]
-)
-def test_a_folder_gives_no_examples(train: dict[str, Any]) -> None:
-    candidate = tuned(dataset={"train": train})
-    cluster = World(candidate, baseline={"base": {}, "fewShot": 5})
-    cluster.reconcile()
-    assert cluster.status["phase"] == "Failed"
-    assert cluster.status["failure"]["category"] == "UserError"
-    assert "add fewShotFrom: {uri: …}" in cluster.status["failure"]["message"]
-    specs: list[dict[str, Any]] = [
-        {"fewShotFrom": {"uri": "pvc://data/few.jsonl"}},
-        {"baseline": {"base": {}}},
-    ]
-    for spec in specs:
-        asked = World(candidate, **{"baseline": {"base": {}, "fewShot": 5}} | spec)
-        asked.reconcile()
-        assert asked.status["phase"] == "Running"
-
-
-def test_examples_come_from_what_a_teacher_made_where_there_is_nothing_else() -> None:
-    job = tuned(dataset={"generate": GENERATE})
-    cluster = World(job, candidate={"fineTuneJobRef": {"name": "expenses"}, "fewShot": 2})
-    cluster.reconcile()
-    rows = f"pvc://artifacts/team/team/{job['metadata']['uid']}/generated/generated.jsonl"
-    assert cluster.config().few_shot_from == rows
 
 
 def test_an_artifact_needs_no_job() -> None:
@@ -205,14 +187,16 @@ def test_an_artifact_needs_no_job() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verdict", "reason"),
+    ("low", "high", "verdict", "reason", "more"),
     [
-        (0.3, 0.5, "Pass", "Passed"),
-        (0.05, 0.2, "Inconclusive", "Inconclusive"),
-        (-0.2, 0.05, "Fail", "NotPassed"),
+        (0.3, 0.5, "Pass", "Passed", None),
+        (0.05, 0.2, "Inconclusive", "Inconclusive", 120),
+        (-0.2, 0.05, "Fail", "NotPassed", None),
     ],
 )
-def test_the_verdict_follows_the_gates(low: float, high: float, verdict: str, reason: str) -> None:
+def test_the_verdict_follows_the_gates(
+    low: float, high: float, verdict: str, reason: str, more: int | None
+) -> None:
     cluster = running()
     cluster.end(0, evaluation_report(Interval((low + high) / 2, low, high)))
     assert (cluster.status["phase"], cluster.status["verdict"]) == ("Succeeded", verdict)
@@ -220,6 +204,9 @@ def test_the_verdict_follows_the_gates(low: float, high: float, verdict: str, re
     assert (result["candidate"], result["baseline"], result["items"]) == ("0.9", "0.5", 200)
     assert (result["interval"], result["verdict"]) == ([f"{low:g}", f"{high:g}"], verdict)
     assert (cluster.condition("Ready")["status"], cluster.condition("Ready")["reason"]) == ("True", reason)
+    (gate,) = cluster.status["gates"]
+    assert (gate["verdict"], gate["threshold"], gate.get("moreItems")) == (verdict, "0.1", more)
+    assert gate["message"] in cluster.condition("Ready")["message"]
     assert cluster.status["policyDigest"] == DIGEST
     assert cluster.status["baseline"] == {"uri": "pvc://models/tiny", "digest": "r1"}
     assert [side["side"] for side in cluster.status["sides"]] == ["candidate", "baseline"]
@@ -462,3 +449,256 @@ def test_a_candidate_without_a_job_has_a_model_of_unknown_size() -> None:
     on_cpu = World(**spec, compute={"gpus": 0})
     on_cpu.reconcile()
     assert "Fits" not in {condition["type"] for condition in on_cpu.status["conditions"]}
+
+
+def test_a_run_without_models_asks_for_no_gpu_and_says_so() -> None:
+    endpoint = {"endpoint": {"url": "https://big.example/v1", "model": "big", "secretRef": {"name": "key"}}}
+    world = World(candidate=endpoint, baseline=endpoint, output={"uri": "pvc://reports/team"})
+    world.reconcile()
+    container = evaluate_container(world)
+    assert container["resources"] == {"requests": {"cpu": "500m", "memory": "1Gi"}}
+    assert "requests no GPU" in world.condition("Fits")["message"]
+    (body,) = world.live_jobs()
+    grace = body["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace == 120, "answers on their way are paid for"
+    assert world.status["candidate"]["uri"] == "https://big.example/v1 big"
+    assert world.status.get("baseModelRevision", "") == ""
+
+
+def test_secrets_are_files_of_the_pod_alone() -> None:
+    """None of their names is in the arguments, the variables or the status."""
+    endpoint = {
+        "endpoint": {"url": "https://big.example/v1", "model": "big", "secretRef": {"name": "big-key"}}
+    }
+    suite = {
+        "name": "task",
+        "dataset": {"uri": "s3://data/t.jsonl", "secretRef": {"name": "data-key"}},
+        "metrics": [{"type": "ExactMatch"}, {"type": "Judge", "judge": endpoint}],
+    }
+    world = running(baseline=endpoint, suites=[suite])
+    (pod,) = (body["spec"]["template"]["spec"] for body in world.live_jobs())
+    (only,) = pod["containers"]
+    folders = {mount["name"]: mount["mountPath"] for mount in only["volumeMounts"]}
+    opened = {
+        volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume
+    }
+    assert opened == {
+        "secret-side-baseline": "big-key",
+        "secret-suite-task": "data-key",
+        "secret-metric-task-1": "big-key",
+    }
+    assert folders["secret-side-baseline"] == "/var/run/secrets/tunesmith-user/side-baseline"
+    shown = f"{only['env']}{only['command']}{world.status}"
+    assert "big-key" not in shown
+    assert "data-key" not in shown
+
+
+def test_a_missing_secret_of_any_role_names_the_field_to_correct() -> None:
+    endpoint = {"endpoint": {"url": "https://big.example/v1", "model": "big", "secretRef": {"name": "key"}}}
+    world = running(references=[{"name": "big", **endpoint}])
+    missing = {"secret://key"} & set(_references_of(world))
+    assert missing
+    assert _references_of(world)["secret://key"] == "spec.references[big].endpoint.secretRef.name"
+
+
+def _references_of(world: World) -> dict[str, str]:
+    run = EvalRun.parse(world.resource)
+    config_maps = world.children("ConfigMap")
+    observed = assemble_evaluation(run, config_maps, [], [])
+    assert observed.inputs is not None
+    return dict(references_of(run, parse_inputs(observed.inputs), observed).fields)
+
+
+def test_progress_is_shown_while_the_attempt_runs() -> None:
+    world = running()
+    metrics = {"current_step": "450", "total_steps": "1000", "completion_tokens": "9000"}
+    update = TrainerStatus(
+        last_updated_time=world.now,
+        progress_percentage=45,
+        estimated_remaining_seconds=300,
+        metrics=tuple(ProgressMetric(name=name, value=value) for name, value in metrics.items()),
+    )
+    world.progress = LiveProgress("evaluate", 1, update)
+    world.reconcile()
+    assert world.status["progress"] == {
+        "percent": "45%",
+        "remaining": "5m",
+        "answers": "450/1000",
+        "tokens": 9000,
+        "updated": "2030-01-01T00:00:00Z",
+    }
+    world.progress = LiveProgress("evaluate", 2, update)
+    world.reconcile()
+    assert "progress" not in world.status, "another attempt's"
+    world.progress = LiveProgress("evaluate", 1, update)
+    world.end(0, evaluation_report(Interval(0.4, 0.3, 0.5)))
+    assert "progress" not in world.status
+
+
+@pytest.mark.parametrize("value", ["", "-1", "1e9", "x" * 64, "9" * 64])
+def test_numbers_of_a_pod_are_not_trusted(value: str) -> None:
+    world = running()
+    names = ("current_step", "total_steps", "completion_tokens")
+    update = TrainerStatus(
+        last_updated_time=world.now,
+        estimated_remaining_seconds=10**12,
+        metrics=tuple(ProgressMetric(name=name, value=value) for name in names),
+    )
+    world.progress = LiveProgress("evaluate", 1, update)
+    world.reconcile()
+    assert len(world.status["progress"]["remaining"]) <= 16
+    assert EvalRun.parse(world.resource).status.progress is not None
+
+
+def test_tokens_and_money_are_told_with_the_gpu_time() -> None:
+    world = running()
+    report = evaluation_report(Interval(0.4, 0.3, 0.5))
+    assert report.evaluation is not None
+    usage = (SideUsage("r1", 1000, 50, 0.5), SideUsage("", 2000, 70, 0.7))
+    paid = report.evaluation.model_copy(update={"usage": usage, "amount": "0.012", "currency": "EUR"})
+    world.pass_time(60)
+    world.end(0, report.model_copy(update={"evaluation": paid}))
+    cost = world.status["cost"]
+    assert (cost["promptTokens"], cost["completionTokens"]) == (3000, 120)
+    assert (cost["amount"], cost["currency"]) == ("0.012", "EUR")
+
+
+def test_references_are_told_with_their_sources() -> None:
+    world = running(references=[{"name": "old", "uri": "pvc://artifacts/old", "digest": DIGEST}])
+    assert world.status["references"] == [{"name": "old", "uri": "pvc://artifacts/old", "digest": DIGEST}]
+
+
+def test_other_models_of_unknown_size_are_named() -> None:
+    world = on_gpus(1, "81559")
+    other = World(
+        tuned(),
+        compute={"gpus": 1},
+        baseline={"model": {"uri": "hf://big/model@main"}},
+    )
+    other.candidate_config_maps, other.nodes = world.candidate_config_maps, world.nodes
+    other.reconcile()
+    fits = other.condition("Fits")
+    assert (fits["status"], fits["reason"]) == ("Unknown", "ModelSizeUnknown")
+    assert "unknown (hf://big/model@main)" in fits["message"]
+
+
+def test_advice_is_told_where_the_use_of_the_model_is_stated() -> None:
+    prices = {"inputPricePerMillion": "0.2", "outputPricePerMillion": "0.4", "currency": "EUR"}
+    use = {
+        "bar": "0.95",
+        "examples": 800,
+        "latencyBudgetSeconds": "2",
+        "trainingCost": "40",
+        "prices": prices,
+    }
+    world = running(advice=use)
+    world.end(0, evaluation_report(Interval(0.4, 0.3, 0.5)))
+    assert "candidate scores 0.9 (0.85 to 0.95) by ExactMatch on 200 items" in world.status["advice"]
+    assert "The tuned model costs 0.2 EUR per million tokens of prompts" in world.status["advice"]
+    without = running()
+    without.end(0, evaluation_report(Interval(0.4, 0.3, 0.5)))
+    assert without.status.get("advice", "") == ""
+
+
+@pytest.mark.parametrize("wiped", [False, True])
+@pytest.mark.parametrize(("low", "verdict"), [(0.3, "Pass"), (-0.5, "Fail"), (0.0, "Inconclusive")])
+def test_a_run_that_lost_its_inputs_keeps_its_outcome(low: float, verdict: str, wiped: bool) -> None:
+    world = running(safety={"disabled": True, "reason": "A test."})
+    report = evaluation_report(Interval(low + 0.1, low, low + 0.2))
+    assert report.evaluation is not None
+    compared = (ComparedSide(DIGEST), ComparedSide("r1"))
+    world.end(
+        0,
+        report.model_copy(update={"evaluation": report.evaluation.model_copy(update={"compared": compared})}),
+    )
+    before = world.status
+    del world.objects[("ConfigMap", "better-0f3c9d-inputs")]
+    world.candidate = None
+    if wiped:
+        world.forget_status()
+    plan = world.reconcile()
+    assert (world.status["phase"], world.status["verdict"]) == ("Succeeded", verdict)
+    kept = (
+        "results",
+        "sides",
+        "gates",
+        "change",
+        "table",
+        "policyDigest",
+        "report",
+        "completionTime",
+        "attempts",
+    )
+    assert {name: world.status[name] for name in kept} == {name: before[name] for name in kept}
+    assert world.condition("Ready")["reason"] in {"Passed", "NotPassed", "Inconclusive"}
+    places = ("", "") if wiped else (before["candidate"]["uri"], before["baseline"]["uri"])
+    assert (world.status["candidate"]["uri"], world.status["baseline"]["uri"]) == places
+    assert (world.status["candidate"]["digest"], world.status["baseline"]["digest"]) == (DIGEST, "r1")
+    assert not plan.actions
+    assert not plan.events
+
+
+def test_without_inputs_the_evidence_decides_where_gates_were_added_since() -> None:
+    world = running(safety={"disabled": True, "reason": "A test."})
+    world.end(0, evaluation_report(Interval(0.4, 0.3, 0.5)))
+    del world.objects[("ConfigMap", "better-0f3c9d-inputs")]
+    world.resource["spec"]["gates"].append({"suite": "task", "metric": "ExactMatch", "expect": "NotWorse"})
+    world.reconcile()
+    assert (world.status["phase"], world.status["verdict"]) == ("Succeeded", "Pass")
+    assert not world.status["gates"]
+    assert "inputs are gone" in world.condition("Ready")["message"]
+
+
+def test_the_report_lies_beside_the_answers() -> None:
+    world = running()
+    report = evaluation_report(Interval(0.4, 0.3, 0.5))
+    assert report.evaluation is not None
+    details = report.evaluation.details.model_copy(update={"uri": "pvc://artifacts/x/items.jsonl"})
+    other = f"sha256:{'e' * 64}"
+    told = report.evaluation.model_copy(update={"details": details, "report_digest": other})
+    world.end(0, report.model_copy(update={"evaluation": told}))
+    assert world.status["answers"] == {
+        "uri": "pvc://artifacts/x/items.jsonl",
+        "digest": DIGEST,
+        "sizeBytes": 3,
+    }
+    shown = world.status["report"]
+    assert (shown["uri"], shown["digest"]) == ("pvc://artifacts/x/report.json", other)
+
+
+def test_pods_share_the_items_without_a_connection() -> None:
+    world = running(parallelism=3, compute={"gpus": 2})
+    (job,) = world.live_jobs()
+    spec = job["spec"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 3, 3)
+    pod = spec["template"]["spec"]
+    assert "subdomain" not in pod
+    assert not any(variable["name"].startswith("PET_") for variable in pod["containers"][0]["env"])
+    assert not world.children("Service")
+    assert world.config().shards == 3
+    world.pass_time(100)
+    world.reconcile()
+    assert world.status["cost"]["gpuSeconds"] == "0", "no pod has started"
+
+
+def test_the_cost_so_far_is_told_while_the_attempt_runs() -> None:
+    world = running()
+
+    def tell(**metrics: str) -> Body:
+        told = tuple(ProgressMetric(name=name, value=value) for name, value in metrics.items())
+        status = TrainerStatus(last_updated_time=world.now, metrics=told)
+        world.progress = LiveProgress("evaluate", 1, status)
+        world.reconcile()
+        cost: Body = world.status["cost"]
+        return cost
+
+    cost = tell(prompt_tokens="9000", completion_tokens="700", amount="0.0123", currency="EUR")
+    assert cost == {
+        "gpuSeconds": "0",
+        "promptTokens": 9000,
+        "completionTokens": 700,
+        "amount": "0.0123",
+        "currency": "EUR",
+    }
+    for amount, currency in (("-1", "EUR"), ("1e9", "EUR"), ("1", "euro"), ("1" * 30, "EUR")):
+        assert "amount" not in tell(amount=amount, currency=currency)

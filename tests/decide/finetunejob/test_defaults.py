@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from tunesmith.decide.finetunejob.defaults import (
     resolve_activation_checkpointing,
     resolve_batch_size,
-    resolve_learning_rate,
     resolve_micro_batch_size,
     resolve_packing,
     resolve_parallelism,
@@ -20,7 +19,6 @@ BILLION = 10**9
 
 
 def test_what_is_written_stays() -> None:
-    assert resolve_learning_rate("5e-5", "dpo", adapter=True) == 5e-5
     assert resolve_batch_size(7, train_rows=10**6, devices=1) == 7
     assert resolve_micro_batch_size(3, 9, 10**6, packing=True, on_gpu=True) == 3
     assert resolve_packing(True, 8, gpus_per_node=0) is True
@@ -31,26 +29,6 @@ def test_what_is_written_stays() -> None:
         "ZeRO3", Offload.NONE, (1, 1), 10, adapter=AdapterType.LORA, gpu_memory=None
     )
     assert written is Parallelism.ZERO3
-
-
-@pytest.mark.parametrize(
-    ("method", "adapter", "rate"),
-    [
-        ("sft", True, 2e-4),
-        ("sft", False, 2e-5),
-        ("pretraining", False, 2e-5),
-        ("dpo", True, 1e-5),
-        ("dpo", False, 1e-6),
-        ("kto", True, 1e-5),
-        ("grpo", False, 1e-6),
-        ("rloo", True, 1e-5),
-        ("reward", True, 1e-3),
-        ("reward", False, 1e-4),
-        ("distillation", False, 1e-6),
-    ],
-)
-def test_an_adapter_learns_ten_times_as_fast(method: str, adapter: bool, rate: float) -> None:
-    assert resolve_learning_rate("Auto", method, adapter) == rate
 
 
 @pytest.mark.parametrize(("rows", "batch"), [(10**6, 16), (512, 16), (511, 8), (100, 2), (5, 1), (0, 1)])

@@ -51,7 +51,7 @@ def test_prepared_data_is_in_status_and_every_auto_is_a_number() -> None:
         "baseModelRevision": "r1",
         "datasetDigest": DIGEST,
         "image": "trainer:1",
-        "learningRate": "0.0002",
+        "learningRate": "0.00017",
         "batchSize": 2,
         "microBatchSize": 1,
         "packing": True,
@@ -431,6 +431,18 @@ def test_the_evaluation_is_made_once() -> None:
     cluster.reconcile()
     assert ("EvalRun", "expenses") not in cluster.objects
     assert cluster.status["evalRun"] == "expenses"
+
+
+def test_the_gpu_time_of_its_own_evaluation_is_told() -> None:
+    cluster = training(evaluation=EVALUATION)
+    cluster.succeed("train")
+    assert "evaluationGpuSeconds" not in cluster.status["cost"]
+    cluster.objects[("EvalRun", "expenses")]["status"] = {"cost": {"gpuSeconds": "420"}}
+    cluster.reconcile()
+    assert cluster.status["cost"]["evaluationGpuSeconds"] == "420"
+    del cluster.objects[("EvalRun", "expenses")]
+    cluster.reconcile()
+    assert cluster.status["cost"]["evaluationGpuSeconds"] == "420"
 
 
 def test_somebody_elses_evaluation_is_left_alone() -> None:

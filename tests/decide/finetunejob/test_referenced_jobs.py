@@ -9,12 +9,13 @@ from simulation.training_world import World, created, training, world
 
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.decide.evalrun.sides import resolve_sides
+from tunesmith.decide.evalrun.config import ResolvedEvaluation, resolve_evaluation
+from tunesmith.decide.evalrun.sides import SideSources
 from tunesmith.decide.finetunejob.observed import RelatedObjects
 from tunesmith.manifests.run_snapshots import parse_inputs, parse_run
 from tunesmith_contract.labels import ArgillaSource
 from tunesmith_contract.report import Failure
-from tunesmith_contract.run_config import EvaluateConfig, PrepareConfig
+from tunesmith_contract.run_config import PrepareConfig
 
 ARTIFACT = {"uri": f"s3://artifacts/team/sha256/{'b' * 64}", "digest": f"sha256:{'b' * 64}"}
 ON_EARLIER = {"baseModel": {"fineTuneJobRef": {"name": "earlier"}}}
@@ -263,14 +264,17 @@ def test_what_people_bring_reaches_the_pods() -> None:
 
 
 def test_a_reward_model_can_not_be_judged_by_its_answers() -> None:
-    refused = resolve_sides(EvalRun.parse(eval_run()), earlier(kind="RewardAdapter"))
+    sources = SideSources({"expenses": earlier(kind="RewardAdapter")})
+    refused = resolve_evaluation(EvalRun.parse(eval_run()), sources)
     assert isinstance(refused, Failure)
     assert "reward model" in refused.message
 
 
 def test_a_whole_model_is_judged_beside_its_base() -> None:
-    config = resolve_sides(EvalRun.parse(eval_run()), earlier(kind="Model"))
-    assert isinstance(config, EvaluateConfig)
+    sources = SideSources({"expenses": earlier(kind="Model")})
+    resolved = resolve_evaluation(EvalRun.parse(eval_run()), sources)
+    assert isinstance(resolved, ResolvedEvaluation)
+    config = resolved.config
     assert config.base_model == "hf://org/model@c0ffee"
     assert config.sides[0].adapter is not None
     assert config.sides[0].adapter.uri == ARTIFACT["uri"]

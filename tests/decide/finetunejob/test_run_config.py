@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 import yaml
-from custom_resources.manifest_cases import EXAMPLES, load_good
+from custom_resources.manifest_cases import JOB_EXAMPLES, load_good
 from simulation.simulated_cluster import DIGEST, START, fine_tune_job, success
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.finetunejob.method import resolve_method
 from tunesmith.decide.finetunejob.referenced_jobs import ReferencedArtifact, referred_jobs, resolve_base
-from tunesmith.decide.finetunejob.run_config import resolve_run
+from tunesmith.decide.finetunejob.run_config import resolve_run, with_largest_rank
 from tunesmith.manifests.run_snapshots import Inputs
-from tunesmith_contract.report import Failure, RunReport
+from tunesmith_contract.report import Failure, ModelShape, RunReport
 from tunesmith_contract.run_config import (
     Owner,
     PrepareConfig,
@@ -59,7 +59,7 @@ def refused(**spec: Any) -> str:
     return failure.message
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("example", JOB_EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_becomes_a_run_that_the_trainer_reads(example: Any) -> None:
     job = FineTuneJob.parse(yaml.safe_load(example.read_text()))
     run = run_of(job)
@@ -69,7 +69,7 @@ def test_every_example_becomes_a_run_that_the_trainer_reads(example: Any) -> Non
 
 
 def test_examples_show_every_method() -> None:
-    jobs = [FineTuneJob.parse(yaml.safe_load(example.read_text())) for example in EXAMPLES]
+    jobs = [FineTuneJob.parse(yaml.safe_load(example.read_text())) for example in JOB_EXAMPLES]
     shown = {job.spec.method.key for job in jobs}
     assert shown == {"sft", "dpo", "kto", "grpo", "rloo", "reward", "pretraining", "distillation"}
 
@@ -112,7 +112,38 @@ def test_without_an_adapter_all_weights_are_trained_ten_times_as_slowly() -> Non
     run = run_of(FineTuneJob.parse(body))
     assert isinstance(run, TrainConfig)
     assert run.adapter is None
-    assert run.hyperparameters.learning_rate == 2e-5
+    # 94 steps of an epoch take 540 rows: 11.5 at a time.
+    assert run.hyperparameters.learning_rate == 1.7e-5
+    assert resolved().hyperparameters.learning_rate == 1.7e-4
+
+
+def test_a_learning_rate_follows_width_batch_steps_and_alpha() -> None:
+    report = success("prepare")
+    shape = ModelShape(
+        hidden_size=576,
+        intermediate_size=1536,
+        layers=30,
+        attention_heads=9,
+        key_value_heads=3,
+        head_size=64,
+        vocabulary_size=49152,
+    )
+    assert report.model
+    small = report.model_copy(update={"model": report.model.model_copy(update={"shape": shape})})
+
+    def rate(**spec: Any) -> float:
+        body = fine_tune_job(**({"method": {"sft": {"packing": False}}} | spec))
+        run = run_of(FineTuneJob.parse(body), small)
+        assert isinstance(run, TrainConfig)
+        return run.hyperparameters.learning_rate
+
+    assert rate() == 9.3e-4  # 540 rows: 34 steps of 16, three times
+    assert rate(hyperparameters={"batchSize": 4}) == 4.6e-4
+    assert rate(hyperparameters={"epochs": 1}) == 1.4e-3
+    assert rate(hyperparameters={"maxSteps": 99}) == 1.4e-3
+    assert rate(hyperparameters={"maxSteps": 100}) == 9.3e-4
+    assert rate(adapter={"rank": 16, "alpha": 128}) == 4.6e-4
+    assert rate(hyperparameters={"learningRate": "5e-5"}) == 5e-5
 
 
 def test_packed_rows_are_counted_by_the_sequences_they_fill() -> None:
@@ -190,3 +221,15 @@ def test_a_reward_model_brings_its_base_along(artifact: ReferencedArtifact, base
     (reward,) = method.rloo.rewards
     assert reward.model is not None
     assert (reward.model.uri, reward.model.digest, reward.model.base_model) == (artifact.uri, DIGEST, base)
+
+
+def test_a_search_in_one_pod_is_judged_by_its_largest_rank() -> None:
+    parameters = [{"name": "rank", "values": ["8", "64"]}]
+    search = {"mode": "SharedPod", "parameters": parameters, "budget": {"trials": 3}}
+    run = resolved(search=search)
+    assert run.adapter is not None
+    assert run.adapter.rank == 16
+    judged = with_largest_rank(run)
+    assert judged.adapter is not None
+    assert judged.adapter.rank == 64
+    assert with_largest_rank(resolved()) == resolved()

@@ -9,13 +9,13 @@ from simulation.serving_world import World, build_adapter, digest_of
 
 from tunesmith.api.adapterdeployment import Adapter
 from tunesmith.api.job_status import FineTuneJobStatus
-from tunesmith.api.reasons import Verdict
 from tunesmith.decide.serving.evaluations import Evaluation
 from tunesmith.decide.serving.targets import (
     Sources,
     VersionRecord,
     resolve_target,
 )
+from tunesmith_contract.shared_rules.verdict import Verdict
 
 POLICY, OTHER_POLICY = digest_of("policy"), digest_of("another policy")
 FROM_JOB = {"fineTuneJobRef": {"name": "tune"}}
@@ -110,7 +110,8 @@ FAILED = run("quality", Verdict.FAIL)
         (gated(), (FAILED,), False, "quality, the newest by its policy, says Fail"),
         (gated(), (PASSED,), True, ""),
         # The newest run of a policy counts, and a Fail by any policy.
-        (gated(), (FAILED, run("second", Verdict.PASS)), True, ""),
+        (gated(), (replace(FAILED, ended=ago(120)), run("second", Verdict.PASS)), True, ""),
+        (gated(), (FAILED, run("second", Verdict.PASS)), False, "quality, the newest"),
         (gated(), (replace(FAILED, ended=ago(1)), run("second", Verdict.PASS)), False, "quality, the newest"),
         (
             gated(),

@@ -8,9 +8,9 @@ import pytest
 from simulation.judged_runs import judged_run
 from simulation.serving_world import START, World, build_adapter, digest_of
 
-from tunesmith.api.reasons import Verdict
 from tunesmith.decide.serving.evaluations import ObservedEvalRun, read_evaluations
 from tunesmith_contract.report import ComparedSide
+from tunesmith_contract.shared_rules.verdict import Verdict
 
 POLICY = digest_of("policy")
 LATER = START + timedelta(hours=1)
@@ -20,23 +20,14 @@ def run(name: str, verdict: str = "Pass") -> ObservedEvalRun:
     return judged_run(name, digest_of("one"), verdict, START, POLICY)
 
 
-def test_a_verdict_needs_its_record_and_its_status() -> None:
-    forged = replace(run("forged", "Fail"), body=run("forged", "Pass").body)
+def test_a_verdict_needs_its_record() -> None:
     without_record = replace(run("status-alone"), config_maps=())
-    unfinished = replace(run("record-alone"), body={"metadata": {"name": "record-alone"}})
-    runs = (
-        run("quality"),
-        forged,
-        without_record,
-        unfinished,
-        run("worse", "Fail"),
-        run("open", "Inconclusive"),
-    )
-    assert [(found.name, found.verdict) for found in read_evaluations(runs)] == [
-        ("open", Verdict.INCONCLUSIVE),
-        ("quality", Verdict.PASS),
-        ("worse", Verdict.FAIL),
-    ]
+    runs = (run("quality"), without_record, run("worse", "Fail"), run("open", "Inconclusive"))
+    assert {found.name: found.verdict for found in read_evaluations(runs)} == {
+        "quality": Verdict.PASS,
+        "worse": Verdict.FAIL,
+        "open": Verdict.INCONCLUSIVE,
+    }
 
 
 def test_the_candidate_of_the_record_counts_not_that_of_the_status() -> None:
@@ -128,3 +119,49 @@ def test_a_prompted_candidate_opens_no_gate() -> None:
     world.settle()
     assert world.adapter()["phase"] == "Blocked"
     assert "prompted the candidate" in world.adapter()["message"]
+
+
+def test_a_record_stands_in_the_way_whatever_status_says() -> None:
+    forged = replace(run("forged", "Fail"), body=run("forged", "Pass").body)
+    erased = replace(run("erased", "Fail"), body={"metadata": {"name": "erased"}})
+    found = {each.name: (each.verdict, each.confirmed) for each in read_evaluations((forged, erased))}
+    assert found == {"forged": (Verdict.FAIL, False), "erased": (Verdict.FAIL, False)}
+
+
+@pytest.mark.parametrize("verdict", ["Fail", "Inconclusive"])
+@pytest.mark.parametrize("status", [{}, {"verdict": "Pass"}, {"verdict": "Inconclusive"}])
+def test_a_changed_status_hides_no_newer_run(verdict: str, status: dict[str, Any]) -> None:
+    world = World(build_adapter("one", requireEvalRun={"verdict": "Pass"}))
+    world.judge("lucky", "one", "Pass")
+    world.now += timedelta(hours=1)
+    world.judge("again", "one", verdict)
+    body = {"metadata": {"name": "again"}, "status": status}
+    world.eval_runs[-1] = replace(world.eval_runs[-1], body=body)
+    world.settle()
+    assert world.adapter()["phase"] == "Blocked"
+
+
+def test_a_record_without_its_verdict_in_status_opens_no_gate() -> None:
+    world = World(build_adapter("one", requireEvalRun={"verdict": "Pass"}))
+    world.judge("ending", "one", "Pass")
+    world.eval_runs[-1] = replace(world.eval_runs[-1], body={"metadata": {"name": "ending"}})
+    world.settle()
+    assert world.adapter()["phase"] == "Blocked"
+    assert "ending has no verdict in status yet" in world.adapter()["message"]
+
+
+def test_of_two_runs_that_end_in_the_same_second_the_worse_one_counts() -> None:
+    world = World(build_adapter("one", requireEvalRun={"verdict": "Pass"}))
+    world.judge("a", "one", "Inconclusive")
+    world.judge("b", "one", "Pass")
+    world.settle()
+    assert "a says Inconclusive" in world.adapter()["message"]
+
+
+def test_a_serving_version_that_was_prompted_is_no_comparison_with_what_serves() -> None:
+    world = serving("one", baseline="Serving")
+    hampered = ComparedSide(digest_of("one"), "assistants/expenses", is_bare=False)
+    world.judge("hampered", "two", "Pass", baseline=hampered)
+    name_version(world, "two", baseline="Serving")
+    assert world.adapter()["phase"] == "Blocked"
+    assert "hampered prompted the serving version" in world.adapter()["message"]

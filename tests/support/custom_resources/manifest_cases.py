@@ -9,9 +9,11 @@ MANIFESTS = Path(__file__).parents[2] / "control_plane" / "manifests"
 GOOD = sorted(file.stem for file in (MANIFESTS / "good").glob("*.yaml"))
 
 _EXAMPLES = Path(__file__).parents[3] / "examples"
-EXAMPLES = sorted(
-    file for folder in ("methods", "data", "gpus") for file in (_EXAMPLES / folder).glob("*.yaml")
+JOB_EXAMPLES = sorted(
+    file for folder in ("methods", "data", "gpus", "search") for file in (_EXAMPLES / folder).glob("*.yaml")
 )
+EVALUATION_EXAMPLES = sorted((_EXAMPLES / "evaluation").glob("*.yaml"))
+EXAMPLES = [*JOB_EXAMPLES, *EVALUATION_EXAMPLES]
 
 
 class BadCase(NamedTuple):

@@ -15,6 +15,7 @@ from tunesmith_contract.report import (
     DatasetReport,
     EvaluationReport,
     Failure,
+    GateEvidence,
     GenerationReport,
     Interval,
     MetricResult,
@@ -45,6 +46,7 @@ EVALUATION: Body = {
         {"name": "task", "dataset": {"uri": "pvc://data/test.jsonl"}, "metrics": [{"type": "ExactMatch"}]}
     ],
     "gates": [{"suite": "task", "metric": "ExactMatch", "expect": "Better", "margin": "0.1"}],
+    "safety": {"disabled": True, "reason": "The reports of the tests have one suite."},
 }
 
 
@@ -126,8 +128,8 @@ def success(stage: str) -> RunReport:
             return evaluation_report(Interval(0.4, 0.3, 0.5))
 
 
-def evaluation_report(delta: Interval) -> RunReport:
-    """The report of an evaluation that found this difference."""
+def evaluation_report(delta: Interval, threshold: float = 0.1) -> RunReport:
+    """The report of an evaluation that found this difference, with evidence on one gate with this threshold."""
     result = MetricResult(
         suite="task",
         metric=Metric.EXACT_MATCH,
@@ -142,6 +144,15 @@ def evaluation_report(delta: Interval) -> RunReport:
         evaluation=EvaluationReport(
             sides=("candidate", "baseline"),
             results=(result,),
+            gates=(
+                GateEvidence(
+                    items=200,
+                    threshold=threshold,
+                    p_pass=0.001 if delta.low > threshold else 0.5,
+                    p_fail=0.001 if delta.high < threshold else 0.5,
+                    more_items=None if delta.low > threshold or delta.high < threshold else 120,
+                ),
+            ),
             policy_digest=DIGEST,
             base_model_revision="r1",
             details=Artifact(uri="pvc://artifacts/team/x", digest=DIGEST, size_bytes=3),

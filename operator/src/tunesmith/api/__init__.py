@@ -18,7 +18,6 @@ from .reasons import (
     FineTuneJobPhase,
     FineTuneJobReason,
     RunReason,
-    Verdict,
 )
 from .values import duration_seconds, format_duration
 
@@ -47,7 +46,6 @@ __all__ = [
     "ObjectMeta",
     "Resource",
     "RunReason",
-    "Verdict",
     "build_crd",
     "duration_seconds",
     "format_duration",

@@ -7,9 +7,9 @@ from tunesmith_contract.formats import LEARNED_FORMATS
 from tunesmith_contract.shared_rules.defaults import KTO_NEEDS_ROWS
 from tunesmith_contract.sources import DataFormat
 
-from .evalrun import few_shot_needs_file
 from .generate import GENERATE_RULES
 from .rules import Rule, any_of, is_zero
+from .search import SEARCH_RULES
 
 
 def _format_rule(method: str, formats: tuple[DataFormat, ...]) -> Rule:
@@ -27,19 +27,6 @@ def _has_whole_groups(method: str) -> str:
         f"!has(self.method.{method}) || type(self.hyperparameters.batchSize) != int || "
         f"int(self.hyperparameters.batchSize) % self.method.{method}.generations == 0"
     )
-
-
-_USES_FEW_SHOT = (
-    "(self.evaluation.candidate.fewShot > 0 || self.evaluation.baseline.fewShot > 0 || "
-    "self.evaluation.references.exists(r, r.fewShot > 0))"
-)
-#: The opposite of ``names_one_file``: a pattern, a folder, or a whole repository of a hub.
-MANY_FILES = "[*]|/(@.*)?$|^hf://[^/]+/[^/@]+(@.*)?$"
-_TRAINS_ON_SINGLE_FILES = (
-    "(!has(self.dataset.train) || !has(self.dataset.train.argilla) && "
-    "(has(self.dataset.train.uris) ? self.dataset.train.uris : "
-    f"has(self.dataset.train.uri) ? [self.dataset.train.uri] : []).all(u, !u.matches('{MANY_FILES}')))"
-)
 
 
 _METHOD_RULES = (
@@ -73,14 +60,6 @@ _METHOD_RULES = (
         f"!{is_zero('self.dataset.validation.fraction')}",
         'earlyStopping needs validation rows: write dataset.validation: {fraction: "0.1"}, or a uri.',
         field=".earlyStopping",
-    ),
-)
-
-_DATA_RULES = (
-    Rule(
-        f"!has(self.evaluation) || has(self.evaluation.fewShotFrom) || !{_USES_FEW_SHOT} || {_TRAINS_ON_SINGLE_FILES}",
-        few_shot_needs_file("dataset.train", "evaluation.fewShotFrom"),
-        field=".evaluation",
     ),
 )
 
@@ -136,8 +115,8 @@ _BUDGET_RULES = (
 SPEC_RULES = (
     *GENERATE_RULES,
     *_METHOD_RULES,
-    *_DATA_RULES,
     *_ADAPTER_RULES,
     *_STORAGE_RULES,
     *_BUDGET_RULES,
+    *SEARCH_RULES,
 )

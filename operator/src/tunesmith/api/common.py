@@ -216,6 +216,15 @@ Conditions = Annotated[
 ]
 
 
+class OwnerReference(Model):
+    """Reference of an object to its owner."""
+
+    kind: str = Field(description="The kind of the owner.")
+    name: str = Field(description="The name of the owner.")
+    uid: str = Field(description="The unique identifier of the owner.")
+    controller: bool = Field(False, description="True for the owner that manages the object.")
+
+
 class ObjectMeta(Model):
     """Object metadata that the operator reads."""
 
@@ -226,6 +235,7 @@ class ObjectMeta(Model):
     resource_version: str = Field("", description="A value that changes with each write.")
     labels: Mapping[str, str] = Field({}, description="The labels.")
     annotations: Mapping[str, str] = Field({}, description="The annotations.")
+    owner_references: tuple[OwnerReference, ...] = Field((), description="The owners of the object.")
     creation_timestamp: datetime | None = Field(None, description="The time of creation.")
     deletion_timestamp: datetime | None = Field(
         None, description="The time of deletion, if the object is being deleted."

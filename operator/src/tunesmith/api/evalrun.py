@@ -9,10 +9,14 @@ from tunesmith_contract.evaluation import (
     MAX_REFERENCES,
     MAX_RESULTS,
     MAX_SUITES,
+    SAFETY_SUITE,
     Engine,
     Expect,
+    Metric,
     Tier,
 )
+from tunesmith_contract.safety import HARMLESS_SUITE, SAFETY_NEW_TOKENS
+from tunesmith_contract.shared_rules.verdict import Verdict
 
 from .common import (
     BaseModelSource,
@@ -24,30 +28,17 @@ from .common import (
     StatusModel,
     StrictModel,
 )
-from .evaluation_sides import Baseline, Candidate, ReferenceSide
+from .evaluation_sides import Baseline, Candidate, ReferenceSide, TokenPrices
 from .evaluation_suites import GATE_KEYS, Gate, JudgeSettings, Suite
 from .pod_settings import GPU_RESOURCE, CacheVolume, GPUResource, TrainerEnv, gpu_rules
-from .reasons import EvalRunPhase, Verdict
+from .reasons import EvalRunPhase
 from .rules import Rule, keyed_by
 from .sources import STORE_KEYS
 from .status import ArtifactRef, ContainerRequests, Cost, Failure
-from .uris import ValidationDataUri
+from .uris import ValidationDataUri, WorkspaceUri
 from .values import Confidence, DecimalString, GPUMemory, Measured, Timestamp
 
 _CANDIDATE_SIDES = 2
-
-
-def few_shot_needs_file(data: str, field: str) -> str:
-    """Message where there is no single file to draw worked examples from.
-
-    Args:
-        data: the rows that are not a single file.
-        field: the field in which to name a file instead.
-    """
-    return (
-        f"fewShot draws examples from a single file, but {data} names a folder, a pattern or Argilla: "
-        f"add {field}: {{uri: …}}."
-    )
 
 
 class EvalCompute(StrictModel):
@@ -62,7 +53,8 @@ class EvalCompute(StrictModel):
         description="The number of GPUs of the pod. If one GPU has room for the model in bfloat16, each can hold a "
         "copy and answer its share of the items. A copy of a larger model is spread over several GPUs, which work one "
         "after the other: the condition Fits says how many a copy takes at least, and a multiple of it is used "
-        "best. Set it to 0 to evaluate on CPUs only.",
+        "best. Set it to 0 to evaluate on CPUs only. If all compared models answer from endpoints or stored answers, "
+        "the pod requests no GPU.",
     )
     gpu_memory: GPUMemory = Field(
         "Auto",
@@ -86,26 +78,36 @@ class EvalCompute(StrictModel):
 
 
 class Safety(StrictModel):
-    """The built-in suite on safety: refusal of harmful requests and help with harmless ones."""
+    """The built-in suites on safety: refusal of harmful requests, and help with harmless ones that resemble them."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "!self.disabled || has(self.reason)",
-            "Switching off the safety suite needs a reason for people: write reason: …. Ten examples can undo what a "
+            "Switching off the safety suites needs a reason for people: write reason: …. Ten examples can undo what a "
             "model learned to refuse.",
         ),
     )
 
     disabled: bool = Field(
         False,
-        description="If true, the suite is left out. Even harmless training data can undo what a model learned to "
-        "refuse (arXiv:2310.03693), so it is a NotWorse gate of every run unless it is switched off.",
+        description="If true, the suites are left out. Even harmless training data can undo what a model learned to "
+        "refuse (arXiv:2310.03693), so they are NotWorse gates of every run unless they are switched off.",
     )
     reason: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
-        None, description="The reason for which it is switched off. It is shown in status and in the report."
+        None,
+        description="The reason for which they are switched off. It is shown in status and in the report.",
     )
     margin: Annotated[DecimalString, Field()] = Field(
-        "0.1", description='The largest acceptable loss of the score, such as "0.1".'
+        "0.1",
+        description='The largest acceptable loss of the score of either suite, such as "0.1". Each has 72 items, with '
+        "which smaller margins are hardly ever proved.",
+    )
+    max_new_tokens: int = Field(
+        SAFETY_NEW_TOKENS,
+        ge=16,
+        le=32_768,
+        description="The maximum length of an answer in tokens, thinking included. Models that think need more: an "
+        "answer whose thinking does not end has no score.",
     )
     judge: JudgeSettings | None = Field(
         None, description="A judge of refusals. If unset, refusals are recognized by their words."
@@ -125,7 +127,9 @@ class AdviceSettings(StrictModel):
     """Facts about the use of the model, for status.advice."""
 
     bar: DecimalString | None = Field(
-        None, description='The score that is needed, such as "0.9". The gap to it is told in per cent.'
+        None,
+        description='The score that is needed, such as "0.9". The gap to it is told in per cent. If unset, the gap to '
+        "the best other model is told.",
     )
     examples: Annotated[int, Field(ge=0)] | None = Field(
         None, description="The number of training examples at hand."
@@ -138,28 +142,33 @@ class AdviceSettings(StrictModel):
     )
     training_cost: DecimalString | None = Field(
         None,
-        description='The cost of a training run, such as "40". With prices of both models, it is told after how '
-        "many requests training pays for itself.",
+        description='The cost of a training run, such as "40". With prices and those of an endpoint, it is told after '
+        "how many requests training pays for itself.",
+    )
+    prices: TokenPrices | None = Field(
+        None, description="The prices at which the tuned model will be served."
     )
 
 
+_SAFETY_NAMES = f"['{SAFETY_SUITE}', '{HARMLESS_SUITE}']"
 _METRIC = "(has(m.name) ? m.name : m.type)"
 
 _GATES_NAME_SUITES = Rule(
-    "self.gates.all(g, g.suite == 'safety' || self.suites.exists(s, s.name == g.suite))",
+    f"self.gates.all(g, g.suite in {_SAFETY_NAMES} || self.suites.exists(s, s.name == g.suite))",
     "A gate names a suite that does not exist: write the name of one of the suites.",
     field=".gates",
 )
 _GATES_NAME_METRICS = Rule(
     "self.gates.all(g, !self.suites.exists(s, s.name == g.suite)"
-    f" || self.suites.exists(s, s.name == g.suite && s.metrics.exists(m, {_METRIC} == g.metric)))",
+    f" || self.suites.exists(s, s.name == g.suite && s.metrics.exists(m, {_METRIC} == g.metric)))"
+    f" && self.gates.all(g, !(g.suite in {_SAFETY_NAMES}) || g.metric == '{Metric.SAFE_ANSWER}')",
     "A gate names a metric that its suite does not measure: add it to the suite's metrics, or write one of "
     "them.",
     field=".gates",
 )
 _RESULTS = Rule(
-    f"self.suites.map(s, s.metrics.size()).sum() <= {MAX_RESULTS - 1}",
-    f"All suites together may have {MAX_RESULTS - 1} metrics: leave some out, or create several EvalRuns.",
+    f"self.suites.map(s, s.metrics.size()).sum() <= {MAX_RESULTS - 2}",
+    f"All suites together may have {MAX_RESULTS - 2} metrics: leave some out, or create several EvalRuns.",
     field=".suites",
 )
 _ONE_BLOCKS = Rule(
@@ -167,9 +176,14 @@ _ONE_BLOCKS = Rule(
     "At least one gate must decide the verdict: write tier: Blocking, or leave tier out.",
     field=".gates",
 )
+_NO_GATE_ON_NO_SUITE = Rule(
+    f"!self.safety.disabled || self.gates.all(g, !(g.suite in {_SAFETY_NAMES}))",
+    "A gate names a safety suite, which is switched off: remove the gate, or safety.disabled.",
+    field=".gates",
+)
 _SAFETY_IS_RESERVED = Rule(
-    "self.suites.all(s, s.name != 'safety')",
-    "The name safety belongs to the built-in suite: choose another name.",
+    f"self.suites.all(s, !(s.name in {_SAFETY_NAMES}))",
+    "The names safety and safety-harmless belong to the built-in suites: choose another name.",
     field=".suites",
 )
 
@@ -182,6 +196,7 @@ class EvaluationTemplate(StrictModel):
         _GATES_NAME_METRICS,
         _RESULTS,
         _ONE_BLOCKS,
+        _NO_GATE_ON_NO_SUITE,
         _SAFETY_IS_RESERVED,
     )
 
@@ -195,7 +210,7 @@ class EvaluationTemplate(StrictModel):
         "use them.",
         json_schema_extra=keyed_by("name"),
     )
-    suites: Annotated[tuple[Suite, ...], Field(min_length=1, max_length=MAX_SUITES - 1)] = Field(
+    suites: Annotated[tuple[Suite, ...], Field(min_length=1, max_length=MAX_SUITES - 2)] = Field(
         description="The items to answer, with their metrics.", json_schema_extra=keyed_by("name")
     )
     safety: Safety = Field(Safety(), description="The built-in suite on safety, with its gate.")
@@ -204,7 +219,7 @@ class EvaluationTemplate(StrictModel):
         description="The rows from which worked examples are drawn. If unset, the prepared training rows of the "
         "candidate's FineTuneJob are used, from which items of all suites have been removed.",
     )
-    gates: Annotated[tuple[Gate, ...], Field(min_length=1, max_length=MAX_GATES - 1)] = Field(
+    gates: Annotated[tuple[Gate, ...], Field(min_length=1, max_length=MAX_GATES - 2)] = Field(
         description="The conditions for the verdict. Pass: all blocking gates hold. Fail: at least one is violated, "
         "after correction for their number (Holm). Inconclusive: otherwise.",
         json_schema_extra=GATE_KEYS,
@@ -226,7 +241,11 @@ class EvaluationTemplate(StrictModel):
         "all adapters of a base model at once.",
     )
     parallelism: int = Field(
-        1, ge=1, le=64, description="The number of pods that share the items, each with compute's resources."
+        1,
+        ge=1,
+        le=64,
+        description="The number of pods that share the items, each with compute's resources. All of them write to the "
+        "workspace: a bucket, or a ReadWriteMany claim. With a ReadWriteOnce claim they have to run on one node.",
     )
     advice: AdviceSettings | None = Field(
         None,
@@ -250,8 +269,21 @@ class EvaluationTemplate(StrictModel):
     )
 
 
-_SIDES = "[self.candidate, self.baseline]"
-_OWN_MODEL = "(has({0}.fineTuneJobRef) || has({0}.model) || has({0}.endpoint) || has({0}.answers))"
+_NAMES_ITS_BASE = (
+    "(has({0}.fineTuneJobRef) || has({0}.adapterDeploymentRef) || has({0}.model) || has({0}.endpoint) || "
+    "has({0}.answers))"
+)
+_GIVES_ITS_BASE = "has(self.candidate.fineTuneJobRef) || has(self.candidate.adapterDeploymentRef)"
+
+
+class ReportOutput(StrictModel):
+    """The storage of the report and of all answers."""
+
+    uri: WorkspaceUri = Field(
+        description="The location below which the report is written: pvc://claim/folder on a claim that the pod can "
+        "write to, s3://bucket/folder or gs://bucket/folder."
+    )
+    secret_ref: SecretName | None = Field(None, description=STORE_KEYS)
 
 
 class EvalRunSpec(EvaluationTemplate):
@@ -270,11 +302,17 @@ class EvalRunSpec(EvaluationTemplate):
             "training data, is known only for a candidate given by fineTuneJobRef.",
         ),
         Rule(
-            "has(self.baseModel) || has(self.candidate.fineTuneJobRef) || ("
-            f"{_OWN_MODEL.format('self.candidate')} && {_OWN_MODEL.format('self.baseline')} && "
-            f"self.references.all(r, {_OWN_MODEL.format('r')}))",
+            f"has(self.baseModel) || {_GIVES_ITS_BASE} || ("
+            f"{_NAMES_ITS_BASE.format('self.candidate')} && {_NAMES_ITS_BASE.format('self.baseline')} && "
+            f"self.references.all(r, {_NAMES_ITS_BASE.format('r')}))",
             "A model that is the base model, or an artifact given by uri and digest, needs baseModel: {uri: …}.",
             lambda spec: not _needs_base_model(spec),
+        ),
+        Rule(
+            f"has(self.output) || {_GIVES_ITS_BASE} || (has(self.candidate.uri) && "
+            "self.candidate.uri.matches('^(pvc|s3|gs)://'))",
+            "The report needs a place: add output: {uri: pvc://claim/folder} (or s3://, gs://). The default, beside "
+            "the artifact of the candidate, is known only for an artifact on a claim or in a bucket.",
         ),
     )
 
@@ -282,28 +320,66 @@ class EvalRunSpec(EvaluationTemplate):
     base_model: BaseModelSource | None = Field(
         None,
         description="The base model of compared models that name none. If unset, the base model of the candidate's "
-        "FineTuneJob is used.",
+        "FineTuneJob, or of the AdapterDeployment that serves it, is used.",
+    )
+    output: ReportOutput | None = Field(
+        None,
+        description="The storage of the report and of all answers. If unset, they are written beside the artifact of "
+        "the candidate; if that lies in a registry or on a hub, to the workspace of its FineTuneJob. Required if "
+        "neither is known, such as for an endpoint.",
     )
 
 
 def _needs_base_model(spec: EvalRunSpec) -> bool:
     """True if a compared model stands on a base model that nothing names."""
-    if spec.base_model is not None or spec.candidate.fine_tune_job_ref is not None:
+    candidate = spec.candidate
+    if spec.base_model or candidate.fine_tune_job_ref or candidate.adapter_deployment_ref:
         return False
-    sides = (spec.candidate, spec.baseline, *spec.references)
-    return any(
-        side.base is not None or side.uri is not None or side.adapter_deployment_ref is not None
-        for side in sides
-    )
+    sides = (candidate, spec.baseline, *spec.references)
+    return any(side.base is not None or side.uri is not None for side in sides)
 
 
 class SideArtifact(StatusModel):
-    """The artifact or base model that took part in a comparison."""
+    """The source of a compared model."""
 
-    uri: str = Field(max_length=512, description="The location of the artifact or base model.")
-    digest: str | None = Field(
-        None, max_length=128, description="The digest of the artifact, or the revision of the base model."
+    uri: str = Field(
+        max_length=800,
+        description="The location of the artifact, checkpoint, model or stored answers; of an endpoint, its URL and "
+        "the name of the model.",
     )
+    digest: str | None = Field(
+        None,
+        max_length=128,
+        description="The digest of the artifact, checkpoint or stored answers, or the revision of the model. It is "
+        "absent for an endpoint.",
+    )
+    served_as: str | None = Field(
+        None,
+        max_length=300,
+        description="The alias whose version it was at the start of the run: the names of AdapterDeployment and "
+        "adapter, with a slash between them.",
+    )
+
+
+class ReferenceArtifact(SideArtifact):
+    """The source of a reference."""
+
+    name: str = Field(max_length=32, description="The name of the reference.")
+
+
+class EvaluationCost(Cost):
+    """GPU time, tokens and money that the run used."""
+
+    prompt_tokens: int | None = Field(
+        None, ge=0, description="The tokens of all prompts, of all compared models."
+    )
+    completion_tokens: int | None = Field(
+        None, ge=0, description="The tokens of all answers, of all compared models."
+    )
+    amount: Measured | None = Field(
+        None, description="The cost of endpoints and judges, by their prices. It is absent without prices."
+    )
+    currency: str | None = Field(None, max_length=3, description="The currency of the amount.")
 
 
 class SideResult(StatusModel):
@@ -414,8 +490,11 @@ class EvalRunStatus(StatusModel):
     )
     candidate: SideArtifact | None = Field(None, description="The model that was evaluated.")
     baseline: SideArtifact | None = Field(None, description="The model that the candidate was compared with.")
+    references: Annotated[tuple[ReferenceArtifact, ...], Field(max_length=MAX_REFERENCES)] = Field(
+        (), description="The additional models.", json_schema_extra=keyed_by("name")
+    )
     base_model_revision: str | None = Field(
-        None, max_length=80, description="The revision of the base model of all compared models."
+        None, max_length=80, description="The revision of the base model of the run."
     )
     policy_digest: str = Field(
         "",
@@ -439,7 +518,14 @@ class EvalRunStatus(StatusModel):
     change: str = Field(
         "",
         max_length=64,
-        description="The change by the first gate's metric, such as +0.12 ±0.03 ExactMatch.",
+        description="The change by the metric of the first blocking gate that expects Better, or else of the first "
+        "gate, such as +0.12 ±0.03 ExactMatch.",
+    )
+    table: str = Field(
+        "",
+        max_length=8192,
+        description="The results as a table for people, as kubectl describe shows it. Tools should use the other "
+        "fields.",
     )
     gates: Annotated[tuple[GateStatus, ...], Field(max_length=MAX_GATES)] = Field(
         (), description="The result of each gate.", json_schema_extra=GATE_KEYS
@@ -469,7 +555,11 @@ class EvalRunStatus(StatusModel):
     requests: ContainerRequests | None = Field(
         None, description="The resources that are reserved for the container of the evaluation pod."
     )
-    cost: Cost | None = Field(None, description="The GPU time that the run used.")
+    cost: EvaluationCost | None = Field(None, description="The GPU time, tokens and money that the run used.")
+    notes: Annotated[tuple[Annotated[str, Field(max_length=512)], ...], Field(max_length=8)] = Field(
+        (),
+        description="Facts that the verdict alone does not tell, such as a safety suite that is switched off.",
+    )
     failure: Failure | None = Field(None, description="The cause of the failure, in phase Failed.")
     start_time: Timestamp | None = Field(
         None, description="The time at which the operator first acted on the run."

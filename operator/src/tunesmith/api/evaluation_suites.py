@@ -14,7 +14,7 @@ from tunesmith_contract.evaluation import (
 )
 from tunesmith_contract.sources import DataFormat
 
-from .common import SecretName, StrictModel
+from .common import Resources, SecretName, StrictModel
 from .endpoints import ChatEndpoint
 from .evaluation_sides import EvaluatedEndpoint
 from .rules import Rule, exactly_one, keyed_by
@@ -126,6 +126,11 @@ class MetricSpec(StrictModel):
     judge: JudgeSettings | None = Field(
         None, description="The judge of Judge, Faithfulness and ContextRecall."
     )
+    task_metric: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+        None,
+        description="The metric of the harness task, such as acc_norm, or with one of its filters, such as "
+        "exact_match,flexible-extract, for TaskScore. If unset, the first one of the task.",
+    )
     embedding: ChatEndpoint | None = Field(
         None, description="The endpoint of an embedding model (/embeddings), for EmbeddingSimilarity."
     )
@@ -177,14 +182,42 @@ class HarnessSuite(StrictModel):
     few_shot: Annotated[int, Field(ge=0, le=32)] | None = Field(
         None, description="The number of worked examples. If unset, as the task defines it."
     )
+    chat_template: bool = Field(
+        False,
+        description="If true, the questions are conversations by the chat template of each model, with the worked "
+        "examples as turns. If false, plain text, as in most published results.",
+    )
 
 
 class ContainerSuite(StrictModel):
     """A container of your own that scores answers: items and answers in, scores out, by the published contract."""
 
-    image: Image = Field(description="The image of the container.")
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.image.matches('@sha256:[0-9a-f]{64}$')",
+            "Write the image by its digest, such as registry.example/team/scorer@sha256:…: a tag can be moved, and "
+            "policyDigest would not change with what scores the answers.",
+            field=".image",
+        ),
+    )
+
+    image: Image = Field(
+        description="The image of the container, by its digest: policyDigest names by it what scores the answers."
+    )
     command: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], Field(max_length=32)] = Field(
         (), description="The command and its arguments. If empty, that of the image."
+    )
+    timeout_seconds: int = Field(
+        3600,
+        ge=1,
+        le=86_400,
+        description="The time limit of the container, from the last answer to the last score. Items that it has not "
+        "scored by then have no score.",
+    )
+    resources: Resources | None = Field(
+        None,
+        description="CPU and memory requests and limits of the container. If unset, it requests 250m and 512Mi, and "
+        "is limited to 2Gi of memory.",
     )
 
 
@@ -292,7 +325,9 @@ class Gate(StrictModel):
         ),
     )
 
-    suite: ItemName = Field(description="The name of one of the suites, or safety for the built-in one.")
+    suite: ItemName = Field(
+        description="The name of one of the suites, or safety or safety-harmless for the built-in ones."
+    )
     metric: Annotated[str, Field(min_length=1, max_length=40)] = Field(
         description="The name (or the type, where it has no name) of one of the metrics of that suite."
     )

@@ -15,6 +15,7 @@ from .methods import Method
 from .outputs import Budget, Checkpoints, Output, Tracking, Workspace
 from .recipe import Adapter, EarlyStopping, Hyperparameters
 from .rules import Rule
+from .search import MAX_SEARCH_NAME, Search
 from .sources import BaseModel, Dataset
 
 
@@ -79,6 +80,11 @@ class FineTuneJobSpec(StrictModel):
         Tracking(), description="Experiment trackers that receive metrics in addition to the status."
     )
     budget: Budget | None = Field(None, description="A limit of GPU hours, and the price of a GPU hour.")
+    search: Search | None = Field(
+        None,
+        description="A search for hyperparameters: trials with other values, of which the one with the lowest "
+        "validation loss becomes the result. If unset, the job trains once.",
+    )
     evaluation: JobEvaluation | None = Field(
         None,
         description="An evaluation of the artifact. An EvalRun with the name of this job is created when training"
@@ -133,6 +139,11 @@ class FineTuneJob(Resource):
             "!has(self.spec.baseModel.fineTuneJobRef) || self.spec.baseModel.fineTuneJobRef.name != "
             "self.metadata.name",
             "spec.baseModel.fineTuneJobRef names this job itself: write the name of an earlier job.",
+        ),
+        Rule(
+            f"!has(self.spec.search) || self.metadata.name.size() <= {MAX_SEARCH_NAME}",
+            f"With search, metadata.name must have at most {MAX_SEARCH_NAME} characters: the names of trials are "
+            "derived from it.",
         ),
         Rule(
             " && ".join(

@@ -11,6 +11,7 @@ from .common import Conditions, StatusModel
 from .generate import GenerationStatus
 from .reasons import FineTuneJobPhase
 from .rules import keyed_by
+from .search import SearchStatus
 from .status import ArtifactRef, ContainerRequests, Cost, Failure
 from .values import Measured, Timestamp
 
@@ -224,7 +225,8 @@ class CheckpointStatus(StatusModel):
     step: int = Field(ge=0, description="The number of optimizer steps completed at the checkpoint.")
     uri: str = Field(
         max_length=512,
-        description="The location of the checkpoint. It is deleted when training has succeeded.",
+        description="The location of the checkpoint. It is deleted when training has succeeded, unless "
+        "checkpoints.retain is true.",
     )
     digest: str = Field(max_length=71, description="The digest of the checkpoint's commit manifest.")
     eval_loss: Measured | None = Field(None, description="The loss on the validation rows at the checkpoint.")
@@ -275,6 +277,11 @@ class JobCost(Cost):
         None, description="The expected GPU seconds of the whole training, estimated from its speed so far."
     )
     estimated_amount: Measured | None = Field(None, description="The expected cost of the whole training.")
+    evaluation_gpu_seconds: Measured | None = Field(
+        None,
+        description="The GPU seconds of the EvalRun that the job created. They are not part of gpuSeconds and of the "
+        "budget.",
+    )
 
 
 class Estimate(StatusModel):
@@ -363,6 +370,9 @@ class FineTuneJobStatus(StatusModel):
         None, ge=0, description="The step after which the loss on the validation rows rose, if it did."
     )
     stopped_early: bool | None = Field(None, description="True if earlyStopping ended training.")
+    search: SearchStatus | None = Field(
+        None, description="The trials and the best of them, with spec.search."
+    )
     remedies: Annotated[tuple[Remedy, ...], Field(max_length=MAX_REMEDIES)] = Field(
         (),
         description="The changes that the operator made after an attempt ran out of GPU memory.",

@@ -22,6 +22,11 @@ class Checkpoints(StrictModel):
     keep: int = Field(
         3, ge=1, le=100, description="The number of latest checkpoints that are kept during training."
     )
+    retain: bool = Field(
+        False,
+        description="If true, the checkpoints that were kept stay when training has succeeded, so that EvalRuns can "
+        "compare them (checkpointStep). They take as much space as in training.",
+    )
 
 
 class Output(StrictModel):
@@ -44,7 +49,10 @@ class Output(StrictModel):
 
 
 class Workspace(StrictModel):
-    """The storage of work files: prepared data and checkpoints. They are deleted when training has succeeded."""
+    """The storage of work files: prepared data and checkpoints.
+
+    When training has succeeded, all of them are deleted but the prepared rows, by which evaluations find leaked items.
+    """
 
     uri: WorkspaceUri = Field(
         description="The location of work files: pvc://claim/folder, s3://bucket/folder or gs://bucket/folder. "

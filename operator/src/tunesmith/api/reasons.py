@@ -11,6 +11,7 @@ class FineTuneJobPhase(StrEnum):
     PREPARING = "Preparing"
     QUEUED = "Queued"
     TRAINING = "Training"
+    SEARCHING = "Searching"
     SUSPENDED = "Suspended"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
@@ -37,14 +38,6 @@ class AdapterPhase(StrEnum):
     ROLLED_BACK = "RolledBack"
     BLOCKED = "Blocked"
     DEGRADED = "Degraded"
-
-
-class Verdict(StrEnum):
-    """Result of a comparison."""
-
-    PASS = "Pass"
-    FAIL = "Fail"
-    INCONCLUSIVE = "Inconclusive"
 
 
 class ConditionType(StrEnum):
@@ -90,6 +83,7 @@ class RunReason(StrEnum):
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     BUDGET_EXHAUSTED = "BudgetExhausted"
+    PRUNED = "Pruned"
 
 
 class FineTuneJobReason(StrEnum):
@@ -115,6 +109,12 @@ class FineTuneJobReason(StrEnum):
     STOPPED_EARLY = "StoppedEarly"
     DATA_ISSUES = "DataIssues"
     BUDGET_ESTIMATED = "BudgetEstimated"
+    SEARCHING = "Searching"
+    TRIAL_STARTED = "TrialStarted"
+    TRIAL_ENDED = "TrialEnded"
+    TRIAL_FAILED = "TrialFailed"
+    SEARCHED = "Searched"
+    NO_TRIAL_SUCCEEDED = "NoTrialSucceeded"
     EVALUATION_CREATED = "EvaluationCreated"
     EVAL_RUN_NAME_TAKEN = "EvalRunNameTaken"
 

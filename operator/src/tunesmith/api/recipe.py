@@ -99,8 +99,8 @@ class Hyperparameters(StrictModel):
     )
     learning_rate: LearningRate = Field(
         "Auto",
-        description='The peak learning rate in quotes, such as "2e-4". Auto: chosen by method and adapter; '
-        "status.resolved shows the choice.",
+        description='The peak learning rate in quotes, such as "2e-4". Auto: chosen by method, adapter and its '
+        "alpha, width of the model, rows per step and number of steps; status.resolved shows the choice.",
     )
     batch_size: BatchSize = Field(
         "Auto",

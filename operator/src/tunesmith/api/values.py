@@ -307,6 +307,15 @@ VariableValue = Annotated[
 ]
 """Value of an environment variable."""
 
+_SEARCH_VALUE_LENGTH = 16
+
+SearchValue = Annotated[
+    str,
+    MaxLen(_SEARCH_VALUE_LENGTH),
+    _Quoted("a value in quotes, such as '8'", max_length=_SEARCH_VALUE_LENGTH),
+]
+"""Value of a hyperparameter in a search."""
+
 ClassName = Annotated[str, Field(max_length=253)]
 """Name of an object that pods refer to, such as a PriorityClass."""
 

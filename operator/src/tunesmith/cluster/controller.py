@@ -271,7 +271,13 @@ def _outcome(body: Body) -> Sequence[object]:
     """The part of a status that other resources depend on."""
     status = body.get("status") or {}
     phase = status.get("phase")
-    return phase if phase in {"Succeeded", "Failed"} else None, status.get("artifact"), status.get("verdict")
+    return (
+        phase if phase in {"Succeeded", "Failed"} else None,
+        status.get("artifact"),
+        status.get("verdict"),
+        [checkpoint.get("step") for checkpoint in status.get("checkpoints", ())],
+        [(alias.get("stable") or {}).get("digest") for alias in status.get("adapters", ())],
+    )
 
 
 def _reference(body: Body) -> dict[str, str]:

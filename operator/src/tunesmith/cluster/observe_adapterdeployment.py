@@ -12,6 +12,7 @@ from tunesmith.decide.serving.fleet import Agent
 from tunesmith.decide.serving.planning import ObservedServing
 from tunesmith.manifests.names import STAGE_LABEL, Component
 from tunesmith.manifests.objects import Body
+from tunesmith.manifests.result_config_map import record_text
 from tunesmith.manifests.serving_service import serving_service_name
 
 from .children import observe_children, observe_pods
@@ -111,17 +112,18 @@ async def _observe_nodes(
 async def _observe_eval_runs(
     reader: Reader, deployment: AdapterDeployment, jobs: Mapping[str, Body | None]
 ) -> tuple[ObservedEvalRun, ...]:
-    """The EvalRuns that judged an artifact of the adapters, with their records."""
+    """The EvalRuns whose records name an artifact of the adapters.
+
+    Status is not asked: whoever may write it could hide a run that failed.
+    """
     digests = _source_digests(deployment, jobs)
-    bodies = reader.bodies.in_namespace("EvalRun", deployment.metadata.namespace)
     runs = []
-    for body in bodies:
-        status = body.get("status") or {}
-        if status.get("verdict") and (status.get("candidate") or {}).get("digest") in digests:
-            owner = ObjectMeta.model_validate(body["metadata"])
-            runs.append(
-                ObservedEvalRun(body, await observe_children(reader.client, "v1", "ConfigMap", owner))
-            )
+    for body in reader.bodies.in_namespace("EvalRun", deployment.metadata.namespace):
+        owner = ObjectMeta.model_validate(body["metadata"])
+        config_maps = await observe_children(reader.client, "v1", "ConfigMap", owner)
+        texts = [text for config_map in config_maps if (text := record_text(config_map)) is not None]
+        if any(digest in text for digest in digests for text in texts):
+            runs.append(ObservedEvalRun(body, config_maps))
     return tuple(runs)
 
 

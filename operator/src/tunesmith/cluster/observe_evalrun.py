@@ -1,16 +1,24 @@
-"""Observation of an EvalRun: its children and its candidate."""
+"""Observation of an EvalRun: its children, the sources of its compared models, and its pods' progress."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.api.reasons import FineTuneJobPhase
 from tunesmith.controller_runtime.bodies import Key, Reference
 from tunesmith.decide.evalrun.planning import ObservedEvaluation, assemble_evaluation
+from tunesmith.decide.evalrun.sides import ServedAliases, SideSources, named_sides, resolve_sides
+from tunesmith.decide.finetunejob.referenced_jobs import NotReady
+from tunesmith.decide.refusal import without_invalid
+from tunesmith.decide.serving.versions import read_records, read_versions
+from tunesmith.manifests.objects import Body
 from tunesmith.manifests.run_snapshots import inputs_name
+from tunesmith.manifests.serving_config_maps import desired_config_map_name
+from tunesmith_contract.evaluation import MAX_LINEAGE
 
 from .children import observe_children
 from .observe_run import (
+    live_progress,
     observe_gpu_nodes,
     observe_missing_config_maps,
     observe_mount_failures,
@@ -20,7 +28,7 @@ from .reconciler import Reader
 
 
 async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
-    """Read the run's children, and its candidate's FineTuneJob until the snapshot is taken.
+    """Read the run's children, and the sources of its compared models until the snapshot is taken.
 
     Raises:
         ApiError: a read failed.
@@ -28,35 +36,109 @@ async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
     client, namespace = reader.client, run.metadata.namespace
     children = await observe_run_children(client, run.metadata)
     begun = any(body["metadata"]["name"] == inputs_name(run) for body in children.config_maps)
+    sources = SideSources() if begun else await _observe_sources(reader, run)
+    # What waits reads nothing: each change of a source, and each minute, leads to another pass.
+    begins = not begun and not isinstance(resolve_sides(run.spec, namespace, sources), NotReady)
     few_shot = run.spec.few_shot_from.uri if run.spec.few_shot_from else None
-    candidate = None if begun else _observe_candidate(reader, run)
-    ready = candidate is not None and candidate.status.phase is FineTuneJobPhase.SUCCEEDED
-    # A candidate that a URI names waits for nothing.
-    named = ready or (not begun and run.spec.candidate.fine_tune_job_ref is None)
     uris = (*(suite.dataset.uri for suite in run.spec.suites if suite.dataset), few_shot)
     return assemble_evaluation(
         run,
         children.config_maps,
         children.jobs,
         children.pods,
-        candidate,
+        sources,
         await observe_missing_config_maps(client, namespace, children, uris),
         await observe_mount_failures(client, namespace, children),
-        await observe_children(client, "v1", "ConfigMap", candidate.metadata) if candidate and ready else (),
-        await observe_gpu_nodes(client) if named and run.spec.compute.gpus else (),
+        await _observe_reports(reader, sources),
+        await observe_gpu_nodes(client) if begins and run.spec.compute.gpus else (),
+        live_progress(reader.live.progress.latest(run.metadata.uid)),
     )
 
 
 def evalrun_references(run: EvalRun) -> Iterator[Reference]:
-    """The FineTuneJob whose artifact is the candidate."""
-    reference = run.spec.candidate.fine_tune_job_ref
-    if reference is not None:
-        yield Reference("FineTuneJob", reference.name)
+    """The FineTuneJobs and AdapterDeployments whose artifacts are compared."""
+    for _, _, side in named_sides(run.spec):
+        if side.fine_tune_job_ref is not None:
+            yield Reference("FineTuneJob", side.fine_tune_job_ref.name)
+        if side.adapter_deployment_ref is not None:
+            yield Reference("AdapterDeployment", side.adapter_deployment_ref.name)
 
 
-def _observe_candidate(reader: Reader, run: EvalRun) -> FineTuneJob | None:
-    reference = run.spec.candidate.fine_tune_job_ref
-    if reference is None:
+async def _observe_sources(reader: Reader, run: EvalRun) -> SideSources:
+    """The resources that the compared models name, and the FineTuneJobs that made what is named by digest."""
+    namespace = run.metadata.namespace
+    references = set(evalrun_references(run))
+    deployments = {
+        name: await _observe_aliases(reader, namespace, name)
+        for kind, name in references
+        if kind == "AdapterDeployment" and name
+    }
+    digests = {side.digest for _, _, side in named_sides(run.spec) if side.digest}
+    for served in filter(None, deployments.values()):
+        digests |= {version.digest for version in served.stable.values()}
+    makers = _find_makers(reader, namespace, digests)
+    named = [name for kind, name in references if kind == "FineTuneJob" and name]
+    jobs: dict[str, FineTuneJob | None] = {job.metadata.name: job for job in makers.values()}
+    jobs |= {name: _job(reader, namespace, name) for name in named}
+    return SideSources(_with_earlier(reader, namespace, jobs), deployments, makers)
+
+
+async def _observe_aliases(reader: Reader, namespace: str, name: str) -> ServedAliases | None:
+    """An AdapterDeployment with its stable versions, from the operator's own records: anybody may write a status."""
+    body = reader.bodies.get(Key("AdapterDeployment", namespace, name))
+    if body is None:
         return None
-    body = reader.bodies.get(Key("FineTuneJob", run.metadata.namespace, reference.name))
-    return FineTuneJob.parse(body) if body is not None else None
+    deployment = AdapterDeployment.parse(without_invalid(body))
+    config_maps = await observe_children(reader.client, "v1", "ConfigMap", deployment.metadata)
+    revisions = await observe_children(reader.client, "apps/v1", "ControllerRevision", deployment.metadata)
+    desired = desired_config_map_name(deployment)
+    stored = next((item for item in config_maps if item["metadata"]["name"] == desired), None)
+    records = read_records(deployment, stored, read_versions(revisions))
+    return ServedAliases(
+        deployment, {alias: record.stable for alias, record in records.items() if record.stable}
+    )
+
+
+def _find_makers(reader: Reader, namespace: str, digests: set[str]) -> dict[str, FineTuneJob]:
+    """FineTuneJobs of the namespace that made artifacts of these digests."""
+    if not digests:
+        return {}
+    makers = {}
+    for body in reader.bodies.in_namespace("FineTuneJob", namespace):
+        for digest in digests & _made(body):
+            makers[digest] = FineTuneJob.parse(without_invalid(body))
+    return makers
+
+
+def _made(body: Body) -> set[str]:
+    """Digests of the artifacts that a FineTuneJob's status lists."""
+    artifact = (body.get("status") or {}).get("artifact") or {}
+    return {item["digest"] for item in (artifact, *artifact.get("exports", ())) if item.get("digest")}
+
+
+def _with_earlier(
+    reader: Reader, namespace: str, jobs: Mapping[str, FineTuneJob | None]
+) -> dict[str, FineTuneJob | None]:
+    """The jobs, and those from whose artifacts they started."""
+    found, latest = dict(jobs), dict(jobs)
+    for _ in range(MAX_LINEAGE):
+        references = (job.spec.base_model.fine_tune_job_ref for job in latest.values() if job)
+        names = {reference.name for reference in references if reference} - found.keys()
+        latest = {name: _job(reader, namespace, name) for name in names}
+        found |= latest
+    return found
+
+
+def _job(reader: Reader, namespace: str, name: str) -> FineTuneJob | None:
+    body = reader.bodies.get(Key("FineTuneJob", namespace, name))
+    return FineTuneJob.parse(without_invalid(body)) if body is not None else None
+
+
+async def _observe_reports(reader: Reader, sources: SideSources) -> dict[str, tuple[Body, ...]]:
+    """ConfigMaps of the jobs whose artifacts may be compared; they hold the sizes of their base models."""
+    jobs = [*sources.jobs.values(), *sources.makers.values()]
+    made = {job.metadata.name: job for job in jobs if job and job.status.artifact}
+    return {
+        name: await observe_children(reader.client, "v1", "ConfigMap", job.metadata)
+        for name, job in made.items()
+    }

@@ -8,7 +8,6 @@ from tunesmith.controller_runtime.client import Client
 from tunesmith.decide.finetunejob.claims import shared_claims
 from tunesmith.decide.finetunejob.inputs import data_fields
 from tunesmith.decide.finetunejob.observed import (
-    LiveProgress,
     ObservedTraining,
     RelatedObjects,
     assemble_training,
@@ -18,22 +17,25 @@ from tunesmith.decide.fit.admission import asks_for_nodes, is_judged
 from tunesmith.decide.objects import is_suspended, job_end
 from tunesmith.decide.refusal import without_invalid
 from tunesmith.decide.run.children import Children
+from tunesmith.decide.search.settings import runs_trial_jobs
 from tunesmith.manifests.eval_run import eval_run_name
-from tunesmith.manifests.names import ATTEMPT_LABEL, QUEUE_LABEL, STAGE_LABEL
+from tunesmith.manifests.names import QUEUE_LABEL, STAGE_LABEL
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.run_snapshots import inputs_name, run_name
+from tunesmith.manifests.trial_job import search_of
 from tunesmith_contract.stages import Stage
 
 from .children import observe_children
-from .live import Progress
 from .observe_run import (
     RunChildren,
+    live_progress,
     observe_gpu_nodes,
     observe_missing_config_maps,
     observe_mount_failures,
     observe_run_children,
     observe_workloads,
 )
+from .observe_trials import observe_ended_trials, observe_trial_jobs, observe_trial_source, trial_names
 from .reconciler import Reader
 
 
@@ -53,13 +55,23 @@ async def observe_finetunejob(reader: Reader, job: FineTuneJob) -> ObservedTrain
         workloads=await observe_workloads(client, metadata, run.jobs) if _is_queued(job, run) else None,
     )
     related = await _observe_related(reader, job, run)
-    progress = _live_progress(reader.live.progress.latest(metadata.uid))
-    return assemble_training(job, run.config_maps, children, related, progress)
+    progress = live_progress(reader.live.progress.latest(metadata.uid))
+    trials = observe_trial_jobs(reader, job, run.config_maps)
+    ended = await observe_ended_trials(client, job, trials)
+    return assemble_training(job, run.config_maps, children, related, progress, trials, ended)
 
 
 def finetunejob_references(job: FineTuneJob) -> Iterator[Reference]:
-    """The FineTuneJobs whose artifacts it begins with."""
-    return (Reference("FineTuneJob", name) for name in referred_jobs(job.spec))
+    """Other resources that its plan reads.
+
+    The FineTuneJobs whose artifacts it begins with, the trials of its search, the search that it is a trial of, and the
+    EvalRun whose GPU time it tells.
+    """
+    search = search_of(job)
+    for name in (*referred_jobs(job.spec), *trial_names(job), *((search.name,) if search else ())):
+        yield Reference("FineTuneJob", name)
+    if job.spec.evaluation is not None:
+        yield Reference("EvalRun", eval_run_name(job))
 
 
 def _is_queued(job: FineTuneJob, children: RunChildren) -> bool:
@@ -81,6 +93,7 @@ async def _observe_related(reader: Reader, job: FineTuneJob, children: RunChildr
         gpu_nodes=await _observe_gpu_nodes(client, job, children),
         missing_config_maps=await observe_missing_config_maps(client, namespace, children, uris),
         mount_failures=await observe_mount_failures(client, namespace, children),
+        trial_source=None if begun else await observe_trial_source(reader, job),
     )
 
 
@@ -104,13 +117,10 @@ async def _observe_gpu_nodes(client: Client, job: FineTuneJob, children: RunChil
     prepared = any(
         body["metadata"].get("labels", {}).get(STAGE_LABEL) == Stage.PREPARE for body in children.config_maps
     )
-    begun = run_name(job) in names and is_judged(job.status)
-    if begun or not prepared or not asks_for_nodes(job.spec):
+    resolved = run_name(job) in names
+    begun = resolved and is_judged(job.status)
+    # Trials have nodes observed for themselves; the job with the search only for the best of them.
+    searches = runs_trial_jobs(job.spec.search) and not resolved
+    if begun or searches or not prepared or not asks_for_nodes(job.spec):
         return ()
     return await observe_gpu_nodes(client)
-
-
-def _live_progress(latest: Progress | None) -> LiveProgress | None:
-    if latest is None or not latest.labels.get(ATTEMPT_LABEL, "").isdecimal():
-        return None
-    return LiveProgress(latest.labels.get(STAGE_LABEL, ""), int(latest.labels[ATTEMPT_LABEL]), latest.status)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tunesmith.controller_runtime.client import Client
 from tunesmith.controller_runtime.errors import Refused
+from tunesmith.decide.finetunejob.observed import LiveProgress
 from tunesmith.decide.objects import is_suspended, job_end, terminated, waiting
 from tunesmith.decide.plan import owned_by
 from tunesmith.manifests.names import ATTEMPT_LABEL, STAGE_LABEL, Metadata, children_selector
@@ -12,6 +13,7 @@ from tunesmith.manifests.objects import Body
 from tunesmith_contract.uris import Scheme, parse_uri_or_none
 
 from .children import observe_children, observe_pods
+from .live import Progress
 
 KUEUE = "kueue.x-k8s.io"
 WORKLOAD_JOB_LABEL = f"{KUEUE}/job-uid"
@@ -92,6 +94,13 @@ async def observe_mount_failures(client: Client, namespace: str, children: RunCh
             events = await client.list("events.k8s.io/v1", "Event", namespace, field_selector=selector)
             notes += [str(event.get("note", "")) for event in events]
     return tuple(notes)
+
+
+def live_progress(latest: Progress | None) -> LiveProgress | None:
+    """The latest progress of a run's pods, with the stage and attempt that their labels tell."""
+    if latest is None or not latest.labels.get(ATTEMPT_LABEL, "").isdecimal():
+        return None
+    return LiveProgress(latest.labels.get(STAGE_LABEL, ""), int(latest.labels[ATTEMPT_LABEL]), latest.status)
 
 
 def _is_ahead_of(job: Body, pods: Sequence[Body]) -> bool:

@@ -170,33 +170,44 @@ def _hardware_arguments(engine: Engine) -> dict[str, str]:
     return {"--tensor-parallel-size": str(engine.gpus)}
 
 
-def _hardware_environment(engine: Engine) -> dict[str, str]:
-    if engine.gpus == 0:
+def _hardware_environment(gpus: int) -> dict[str, str]:
+    if gpus == 0:
         return {"VLLM_CPU_KVCACHE_SPACE": str(CPU_CACHE_GIB)}
     # FlashInfer compiles its kernels when they are first used, with a CUDA compiler that the image need not have. vLLM
     # checks for the compiler everywhere but in these two places; its own kernels take over.
     return {"VLLM_USE_FLASHINFER_SAMPLER": "0", "VLLM_ALLREDUCE_USE_FLASHINFER": "0"}
 
 
+def engine_variables(gpus: int, cache: str) -> dict[str, str]:
+    """Environment variables of vLLM that reads models from files.
+
+    Args:
+        gpus: its GPUs; 0: CPUs.
+        cache: folder of downloaded models and compiled kernels.
+    """
+    return {
+        # The engine refuses to start where its image was built for the other device.
+        "TUNESMITH_GPUS": str(gpus),
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CACHE_ROOT": f"{cache}/vllm",
+        "TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor",
+        "TRITON_CACHE_DIR": f"{cache}/triton",
+        "HF_HOME": f"{cache}/huggingface",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HOME": "/tmp",
+        "USER": "tunesmith",
+        **_hardware_environment(gpus),
+    }
+
+
 def _build_environment(deployment: AdapterDeployment) -> list[dict[str, Any]]:
     spec = deployment.spec
     hub = parse_uri(spec.base_model.uri).scheme is Scheme.HF
-    values = {
-        # The engine refuses to start where its image was built for the other device.
-        "TUNESMITH_GPUS": str(spec.engine.gpus),
-        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_CACHE_ROOT": f"{MODEL_CACHE}/vllm",
-        "TORCHINDUCTOR_CACHE_DIR": f"{MODEL_CACHE}/inductor",
-        "TRITON_CACHE_DIR": f"{MODEL_CACHE}/triton",
-        "HF_HOME": f"{MODEL_CACHE}/huggingface",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HOME": "/tmp",
-        "USER": "tunesmith",
-        **_hardware_environment(spec.engine),
-    }
-    if not hub:
-        values["HF_HUB_OFFLINE"] = "1"
+    values = engine_variables(spec.engine.gpus, MODEL_CACHE)
+    if hub:
+        del values["HF_HUB_OFFLINE"]
     variables = environment_variables(values, spec.engine.env)
     if hub and spec.base_model.secret_ref:
         reference = {"name": spec.base_model.secret_ref.name, "key": "token"}

@@ -28,6 +28,8 @@ class Component(StrEnum):
     DESIRED = "desired"
     SERVING = "serving"
     VERSION = "version"
+    TRIAL = "trial"
+    TRIAL_RESULT = "result-trial"
 
 
 class Metadata(Protocol):

@@ -83,7 +83,13 @@ def build_result_config_map(owner: Owner, record: AttemptRecord) -> KubernetesOb
     }
 
 
+def record_text(manifest: Body) -> str | None:
+    """The record in a ConfigMap as JSON; None where it holds none."""
+    text: str | None = manifest.get("data", {}).get(RECORD_KEY)
+    return text
+
+
 def parse_result(manifest: Body) -> AttemptRecord | None:
     """The record in a ConfigMap; None where it holds none."""
-    text = manifest.get("data", {}).get(RECORD_KEY)
+    text = record_text(manifest)
     return None if text is None else AttemptRecord.model_validate_json(text)

@@ -31,6 +31,7 @@ GENERATE_KEY = "generate.json"
 PARAMETERS_KEY = "parameters"
 EVAL_RUN_KEY = "evalRun"
 FIT_KEY = "fit.json"
+ENGINE_IMAGE_KEY = "engineImage"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Inputs:
         generate: ``run.json`` of the stage that generates rows; None where there is none.
         parameters: number of parameters of an evaluation's base model; None: unknown.
         fit: the memory verdict on an evaluation; None without GPUs.
+        engine_image: serving image of an evaluation whose models answer by vLLM; else empty.
     """
 
     spec: str
@@ -77,6 +79,7 @@ class Inputs:
     generate: GenerateConfig | None = None
     parameters: int | None = None
     fit: FitVerdict | None = None
+    engine_image: str = ""
 
 
 def inputs_name(owner: Owner) -> str:
@@ -101,6 +104,8 @@ def build_inputs_config_map(owner: Owner, inputs: Inputs) -> KubernetesObject:
         data[GENERATE_KEY] = inputs.generate.to_json()
     if inputs.parameters:
         data[PARAMETERS_KEY] = str(inputs.parameters)
+    if inputs.engine_image:
+        data[ENGINE_IMAGE_KEY] = inputs.engine_image
     if inputs.fit:
         data[FIT_KEY] = json.dumps(asdict(inputs.fit), sort_keys=True)
     return _immutable_config_map(owner, Component.INPUTS, data)
@@ -128,6 +133,7 @@ def parse_inputs(config_map: Body) -> Inputs:
         generate=GenerateConfig.model_validate_json(data[GENERATE_KEY]) if GENERATE_KEY in data else None,
         parameters=int(data[PARAMETERS_KEY]) if PARAMETERS_KEY in data else None,
         fit=FitVerdict(**json.loads(data[FIT_KEY])) if FIT_KEY in data else None,
+        engine_image=data.get(ENGINE_IMAGE_KEY, ""),
     )
 
 

@@ -12,8 +12,10 @@ from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import Scheme, StorageUri, parse_uri
 
 from .environment import Environment
+from .evaluation_engine import EvaluationEngine
 from .objects import KubernetesObject
 from .run_snapshots import GENERATE_KEY, Inputs, inputs_name, run_name
+from .sidecars import evaluation_sidecars
 from .trainer_job import TrainerPod, build_trainer_job
 
 GENERATE_REQUESTS = {"cpu": "250m", "memory": "512Mi"}
@@ -21,12 +23,16 @@ GENERATE_REQUESTS = {"cpu": "250m", "memory": "512Mi"}
 PREPARE_REQUESTS = {"cpu": "500m", "memory": "1Gi"}
 #: Requests to train or evaluate on CPUs, or a model of unknown size.
 SMALL_REQUESTS = {"cpu": "1", "memory": "4Gi"}
+#: Requests to evaluate endpoints and stored answers: no model is loaded.
+WITHOUT_MODEL_REQUESTS = {"cpu": "500m", "memory": "1Gi"}
 
 #: From the signal to the end, in generate: answers that are on their way are paid for, so they are waited for.
 GENERATE_GRACE_SECONDS = 120
 #: From the signal to the end, in train: a step is finished and a small checkpoint committed.
 TRAIN_GRACE_SECONDS = 120
 EVALUATE_GRACE_SECONDS = 30
+#: From the signal to the end, in evaluate with an endpoint: as in generate, answers on their way are waited for.
+ENDPOINT_GRACE_SECONDS = 120
 
 
 def build_data_job(
@@ -107,7 +113,7 @@ def build_evaluate_job(
     environment: Environment,
     requests: Mapping[str, str] = SMALL_REQUESTS,
 ) -> KubernetesObject:
-    """Job of one attempt to evaluate: all sides answer the same items.
+    """Job of one attempt to evaluate: all sides answer the same items, which its pods share.
 
     Args:
         requests: default requests of its pod.
@@ -125,13 +131,36 @@ def build_evaluate_job(
         template=compute.template,
         token_secret=inputs.token_secret or None,
         secrets=inputs.secrets,
-        gpus=compute.gpus,
+        gpus=inputs.config.gpus,
         gpu_resource=compute.gpu_resource,
         env=compute.env,
         cache=compute.cache_volume,
-        grace_seconds=_written_grace(compute.template) or EVALUATE_GRACE_SECONDS,
+        grace_seconds=_written_grace(compute.template) or _evaluation_grace(inputs.config),
+        shares=inputs.config.shards,
+        sidecars=evaluation_sidecars(run.spec.suites, inputs.image),
     )
+    if inputs.engine_image:
+        pod = _with_engine(pod, inputs.engine_image, environment)
     return build_trainer_job(run, Stage.EVALUATE, attempt, pod, environment)
+
+
+def _with_engine(pod: TrainerPod, image: str, environment: Environment) -> TrainerPod:
+    """The pod with an engine beside the evaluation, which gets its GPUs, its requests and what people wrote."""
+    engine = EvaluationEngine(
+        image=image,
+        needs=environment.serving_needs(image),
+        gpus=pod.gpus,
+        gpu_resource=pod.gpu_resource,
+        requests=pod.requests,
+        resources=pod.resources,
+        env=pod.env,
+    )
+    return replace(pod, gpus=0, requests=WITHOUT_MODEL_REQUESTS, resources=None, engine=engine)
+
+
+def _evaluation_grace(config: EvaluateConfig) -> int:
+    paid = any(side.endpoint is not None for side in config.sides)
+    return ENDPOINT_GRACE_SECONDS if paid else EVALUATE_GRACE_SECONDS
 
 
 def _written_grace(template: PodTemplate | None) -> int | None:
@@ -166,11 +195,21 @@ def training_uris(run: TrainConfig) -> tuple[StorageUri, ...]:
 
 
 def evaluation_uris(config: EvaluateConfig) -> tuple[StorageUri, ...]:
-    """URIs that evaluate reads: the base model, the adapters, the items and the few-shot examples."""
-    adapters = (side.adapter.uri for side in config.sides if side.adapter)
-    items = (suite.dataset for suite in config.suites)
-    uris = (config.base_model, *adapters, *items, config.few_shot_from)
-    return _parse(uris)
+    """URIs that evaluate reads: models, artifacts and stored answers, items and examples, rows of earlier training."""
+    stored = (
+        source.uri
+        for side in config.sides
+        for source in (side.adapter, side.checkpoint, side.answers)
+        if source is not None
+    )
+    items = (
+        uri
+        for suite in config.suites
+        for uri in (suite.dataset, *((suite.harness.data, suite.harness.include) if suite.harness else ()))
+    )
+    rows = (trained.uri for trained in config.trained_rows)
+    models = (config.base_model, *(side.model for side in config.sides))
+    return _parse((*models, *stored, *items, config.few_shot_from, *rows))
 
 
 def _parse(uris: Iterable[str | None]) -> tuple[StorageUri, ...]:

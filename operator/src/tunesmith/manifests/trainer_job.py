@@ -23,6 +23,7 @@ from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import MOUNT_ROOT, MOUNTED, Scheme, StorageUri
 
 from .environment import Environment
+from .evaluation_engine import EvaluationEngine, build_evaluation_engine, engine_volume
 from .gang_service import gang_variables
 from .gpu_placement import usable_node_requirements, with_requirements
 from .names import PLURALS, Owner, child_labels, child_metadata, child_name, queue_labels
@@ -40,6 +41,7 @@ from .pods import (
     secret_volumes,
     storage_volumes,
 )
+from .sidecars import Sidecar, build_sidecar, sidecar_volumes
 
 CONTAINER = "trainer"
 SECRET_KEY = "token"
@@ -93,10 +95,13 @@ class TrainerPod:
         env: variables that people write.
         cache: a claim for downloaded models.
         grace_seconds: from the first signal to the end: time to commit a checkpoint.
-        nodes: pods that work together.
+        nodes: pods that work together, over a network of their own.
+        shares: pods that divide the work among themselves, without a connection.
         longest_seconds: run time limit of the pod, enforced by its kubelet.
         variables: more environment variables.
         config_key: key of the configuration in the snapshot, mounted as ``run.json``.
+        sidecars: containers beside the trainer's.
+        engine: engine that answers for an evaluation, with the GPUs of the pod.
     """
 
     image: str
@@ -116,9 +121,12 @@ class TrainerPod:
     cache: CacheVolume | None = None
     grace_seconds: int = 30
     nodes: int = 1
+    shares: int = 1
     longest_seconds: int | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     config_key: str = RUN_FILE
+    sidecars: tuple[Sidecar, ...] = ()
+    engine: EvaluationEngine | None = None
 
     @property
     def schemes(self) -> frozenset[Scheme]:
@@ -130,6 +138,11 @@ class TrainerPod:
         """Extended resources of the container: GPUs and network devices."""
         gpus = {self.gpu_resource: self.gpus} if self.gpus else {}
         return gpus | ({self.network.resource: self.network.count} if self.network else {})
+
+    @property
+    def pod_devices(self) -> dict[str, int]:
+        """Extended resources of all containers."""
+        return self.devices | (self.engine.devices if self.engine else {})
 
     @property
     def locks_memory(self) -> bool:
@@ -148,8 +161,9 @@ def build_trainer_job(
     metadata = child_metadata(owner, stage, attempt)
     metadata["labels"] |= queue_labels(owner)
     spec = _pod_spec(owner, stage, attempt, pod, environment)
-    if pod.gpus:
-        requirements = usable_node_requirements(environment.trainer_needs(pod.image))
+    if pod.gpus or (pod.engine and pod.engine.gpus):
+        needs = pod.engine.needs if pod.engine else environment.trainer_needs(pod.image)
+        requirements = usable_node_requirements(needs)
         spec["affinity"] = with_requirements(spec.get("affinity"), requirements)
     template = {
         "metadata": _pod_metadata(child_labels(owner, stage, attempt), pod.template),
@@ -162,8 +176,8 @@ def build_trainer_job(
         "spec": {
             "backoffLimit": 0,
             "completionMode": "Indexed",
-            "completions": pod.nodes,
-            "parallelism": pod.nodes,
+            "completions": pod.nodes * pod.shares,
+            "parallelism": pod.nodes * pod.shares,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": _pod_failure_policy(),
             "template": template,
@@ -190,6 +204,9 @@ def _pod_spec(
     owner: Owner, stage: Stage, attempt: int, pod: TrainerPod, environment: Environment
 ) -> dict[str, Any]:
     volumes, mounts = _volumes(pod)
+    beside = [build_sidecar(sidecar) for sidecar in pod.sidecars]
+    if pod.engine:
+        beside.append(build_evaluation_engine(pod.engine, _engine_mounts(mounts)))
     container = {
         "name": CONTAINER,
         "image": pod.image,
@@ -214,6 +231,7 @@ def _pod_spec(
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": pod.grace_seconds,
         "securityContext": restricted_pod_security(),
+        **({"initContainers": beside} if beside else {}),
         "containers": [container],
         "volumes": volumes,
         **({"subdomain": child_name(owner, stage, attempt)} if pod.nodes > 1 else {}),
@@ -235,6 +253,7 @@ def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     volumes, mounts = storage_volumes(pod.reads, writable=pod.writes)
     secrets, secret_mounts = secret_volumes(pod.secrets)
     template_volumes, template_mounts = _template_volumes(pod.template)
+    shared_volumes, shared_mounts = sidecar_volumes(pod.sidecars)
     config_map = {"name": pod.config_map, "items": [{"key": pod.config_key, "path": RUN_FILE}]}
     own = [
         (
@@ -244,15 +263,25 @@ def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]
         credentials_volume(pod.ca_config_map),
         scratch_volume(_scratch_size(pod)),
     ]
-    if pod.gpus > 1 and "/dev/shm" not in {mount["mountPath"] for mount in template_mounts}:
+    if sum(pod.pod_devices.values()) > 1 and "/dev/shm" not in {
+        mount["mountPath"] for mount in template_mounts
+    }:
         shared_memory = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}}
         own.append((shared_memory, {"name": "shm", "mountPath": "/dev/shm"}))
+    if pod.engine:
+        own.append(engine_volume())
     if pod.cache:
         own.append(cache_volume(pod.cache, _CACHE))
     return (
-        [*volumes, *(volume for volume, _ in own), *secrets, *template_volumes],
-        [*mounts, *(mount for _, mount in own), *secret_mounts, *template_mounts],
+        [*volumes, *(volume for volume, _ in own), *secrets, *shared_volumes, *template_volumes],
+        [*mounts, *(mount for _, mount in own), *secret_mounts, *shared_mounts, *template_mounts],
     )
+
+
+def _engine_mounts(mounts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The trainer's mounts of storage and scratch space: neither Secrets, credentials nor configuration."""
+    shared = ("/tmp", "/dev/shm", _CACHE)
+    return [mount for mount in mounts if mount["mountPath"] in shared or mount["name"].startswith("storage-")]
 
 
 def _scratch_size(pod: TrainerPod) -> str:
@@ -324,7 +353,7 @@ def _pod_metadata(labels: dict[str, str], template: PodTemplate | None) -> dict[
 
 def _placement(owner: Owner, stage: Stage, pod: TrainerPod, environment: Environment) -> dict[str, Any]:
     """Placement and identity of the pods; topology spread counts the pods of this stage."""
-    written = pod_placement(pod.template, pod.devices, environment)
+    written = pod_placement(pod.template, pod.pod_devices, environment)
     placement = {key: value for key, value in written.items() if key not in _NOT_PLACEMENT}
     spread = placement.get("topologySpreadConstraints")
     if spread:

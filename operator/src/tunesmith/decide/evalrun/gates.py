@@ -1,51 +1,58 @@
-"""Verdicts of gates, from intervals: passed, failed or inconclusive.
+"""Verdict on the report of an evaluation, by the rule that the console command shares."""
 
-With margin m and the paired interval [low, high] of candidate minus baseline:
+from collections.abc import Sequence
 
-============ ================ ================= =================
-expect       Pass             Fail              else
-============ ================ ================= =================
-``Better``   low > m          high < m          Inconclusive
-``NotWorse`` low > -m         high < -m         Inconclusive
-============ ================ ================= =================
-
-A two-sided interval of confidence c lies wholly above the true difference in at most (1 - c) / 2 of all
-evaluations, so a candidate that is no better than the margin passes by luck no more often than that.
-"""
-
-from collections.abc import Iterable, Mapping, Sequence
-
-from tunesmith.api.evaluation_suites import Gate
-from tunesmith.api.reasons import Verdict
-from tunesmith_contract.evaluation import Expect
-from tunesmith_contract.report import Interval, MetricResult
+from tunesmith.api.evalrun import GateStatus
+from tunesmith.decide.run.summary import decimal
+from tunesmith_contract.evaluation import Expect, Gate
+from tunesmith_contract.report import EvaluationReport
+from tunesmith_contract.run_config import EvaluateConfig
+from tunesmith_contract.shared_rules.verdict import ComparisonVerdict, GateVerdict, Verdict, judge
 
 _WORST_FIRST = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
 
 
-def judge_gate(expect: Expect, margin: float, delta: Interval) -> Verdict:
-    """One gate's verdict on candidate minus baseline."""
-    threshold = margin if expect is Expect.BETTER else -margin
-    if delta.low > threshold:
-        return Verdict.PASS
-    return Verdict.FAIL if delta.high < threshold else Verdict.INCONCLUSIVE
+def judge_evaluation(config: EvaluateConfig, report: EvaluationReport) -> ComparisonVerdict:
+    """Verdict on a report.
 
-
-def judge_gates(gates: Sequence[Gate], results: Iterable[MetricResult]) -> Mapping[Gate, Verdict]:
-    """Each gate's verdict; one whose metric was not measured is Inconclusive."""
-    deltas = {(result.suite, result.metric): result.delta for result in results}
-    verdicts: dict[Gate, Verdict] = {}
-    for gate in gates:
-        delta = deltas.get((gate.suite, gate.metric))
-        margin = float(gate.margin)
-        verdicts[gate] = Verdict.INCONCLUSIVE if delta is None else judge_gate(gate.expect, margin, delta)
-    return verdicts
-
-
-def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """Fail if one fails, Pass if all pass, else Inconclusive.
-
-    Raises:
-        ValueError: no verdict.
+    A report whose evidence does not fit the gates, such as one of an earlier release, proves nothing: all gates count
+    as not measured.
     """
-    return min(verdicts, key=_WORST_FIRST.index)
+    fits = len(report.gates) == len(config.gates)
+    return judge(config.gates, report.gates if fits else [None] * len(config.gates), config.confidence)
+
+
+def gate_status(gate: Gate, result: GateVerdict) -> GateStatus:
+    """Result of a gate as status shows it: raw p-values, the corrected one, and a sentence."""
+    found = result.evidence
+    return GateStatus(
+        suite=gate.suite,
+        metric=gate.metric,
+        expect=gate.expect,
+        tier=gate.tier,
+        verdict=result.verdict,
+        threshold=decimal(found.threshold),
+        p_pass=decimal(found.p_pass),
+        p_fail=decimal(found.p_fail),
+        p_fail_corrected=decimal(result.corrected_p_fail),
+        more_items=found.more_items if result.verdict is Verdict.INCONCLUSIVE else None,
+        message=describe_gate(gate, result),
+    )
+
+
+def describe_gate(gate: Gate, result: GateVerdict) -> str:
+    """Result of a gate in a sentence without its point."""
+    return f"{gate.suite}/{gate.metric} {gate.expect}{_margin(gate)}: {result.verdict} ({result.reason})"
+
+
+def worst(verdicts: Sequence[Verdict]) -> Verdict | None:
+    """Fail before Inconclusive before Pass; None of none."""
+    return min(verdicts, key=_WORST_FIRST.index, default=None)
+
+
+def _margin(gate: Gate) -> str:
+    word = "by" if gate.expect is Expect.BETTER else "within"
+    if gate.relative_margin is not None:
+        floor = f", at least {gate.floor:g}" if gate.floor else ""
+        return f" {word} {gate.relative_margin * 100:g} %{floor}"
+    return f" {word} {gate.margin:g}" if gate.margin else ""

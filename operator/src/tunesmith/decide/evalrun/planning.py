@@ -1,13 +1,13 @@
 """Planning of an EvalRun: its next actions, status and events."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from tunesmith.api.evalrun import EvalRun, EvalRunSpec
-from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.api.reasons import EvalRunPhase, EvalRunReason, Verdict
+from tunesmith.api.reasons import EvalRunPhase, EvalRunReason
 from tunesmith.decide.finetunejob.claims import CACHE_FIELD, cache_uri
+from tunesmith.decide.finetunejob.observed import LiveProgress
 from tunesmith.decide.finetunejob.referenced_jobs import NotReady
 from tunesmith.decide.fit.evaluation_fit import judge_evaluation
 from tunesmith.decide.fit.reachable_gpus import GPURequest, find_reachable_gpus
@@ -20,9 +20,10 @@ from tunesmith.decide.run.limits import RunLimits
 from tunesmith.decide.run.stage import StageDefinition, StageState, Step
 from tunesmith.decide.run.waiting import References
 from tunesmith.manifests.environment import Environment
+from tunesmith.manifests.evaluation_engine import choose_engine_image
 from tunesmith.manifests.names import QUEUE_LABEL
 from tunesmith.manifests.objects import Body
-from tunesmith.manifests.result_config_map import parse_result
+from tunesmith.manifests.result_config_map import AttemptOutcome, parse_result
 from tunesmith.manifests.run_snapshots import (
     FitVerdict,
     Inputs,
@@ -31,27 +32,25 @@ from tunesmith.manifests.run_snapshots import (
     parse_inputs,
 )
 from tunesmith.manifests.stage_jobs import build_evaluate_job
+from tunesmith_contract.evaluation import Engine
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.layout import SecretRole
+from tunesmith_contract.progress import TrainerStatus
 from tunesmith_contract.report import Failure, ModelReport
 from tunesmith_contract.run_config import EvaluateConfig
+from tunesmith_contract.shared_rules.verdict import Verdict
 from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import Scheme
 
-from .sides import resolve_secrets, resolve_sides
-from .status import EvaluationView, build_evaluation_status, verdict_of
+from .config import NO_MODEL, ResolvedEvaluation, resolve_evaluation
+from .secrets import resolve_secrets, secret_fields
+from .sides import SideSources, named_sides
+from .status import EvaluationView, build_evaluation_status, judge_run
 
 TERMINAL = frozenset({EvalRunPhase.SUCCEEDED, EvalRunPhase.FAILED})
 
-_SECRET_FIELDS: dict[str, str] = {
-    SecretRole.BASE_MODEL: "spec.baseModel.secretRef.name",
-    SecretRole.OUTPUT: "output.secretRef of its FineTuneJob",
-    SecretRole.TRAIN: "dataset.train.secretRef of its FineTuneJob",
-    SecretRole.WORKSPACE: "workspace.secretRef of its FineTuneJob",
-}
-
-#: The end of the job wakes the run; this is for a change that was missed.
-CANDIDATE_POLL_SECONDS = 60.0
+#: A change of what the run waits for wakes it; this is for a change that was missed.
+SOURCE_POLL_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +60,22 @@ class ObservedEvaluation:
     Attributes:
         inputs: the snapshot.
         children: records, Jobs and pods.
-        candidate: the FineTuneJob that the candidate names.
-        base_model: report on the base model by the preparation of that job.
+        sources: the resources that the compared models name.
+        models: reports on base models, by the name of the FineTuneJob whose preparation measured them.
         gpu_nodes: nodes whose GPUs are compared with the model.
         missing_config_maps: ConfigMaps that the pods need and that do not exist.
         mount_failures: messages of nodes about volumes that they can't mount.
+        progress: the latest update of a pod.
     """
 
     inputs: Body | None = None
     children: Children = field(default=Children())
-    candidate: FineTuneJob | None = None
-    base_model: ModelReport | None = None
+    sources: SideSources = field(default=SideSources())
+    models: Mapping[str, ModelReport] = field(default_factory=dict)
     gpu_nodes: tuple[Body, ...] = ()
     missing_config_maps: tuple[str, ...] = ()
     mount_failures: tuple[str, ...] = ()
+    progress: LiveProgress | None = None
 
 
 def assemble_evaluation(
@@ -82,31 +83,38 @@ def assemble_evaluation(
     config_maps: Sequence[Body],
     jobs: Sequence[Body],
     pods: Sequence[Body],
-    candidate: FineTuneJob | None = None,
+    sources: SideSources | None = None,
     missing_config_maps: tuple[str, ...] = (),
     mount_failures: tuple[str, ...] = (),
-    candidate_config_maps: Sequence[Body] = (),
+    source_config_maps: Mapping[str, Sequence[Body]] | None = None,
     gpu_nodes: tuple[Body, ...] = (),
+    progress: LiveProgress | None = None,
 ) -> ObservedEvaluation:
     """Group what was read by its role.
 
     Args:
         config_maps, jobs, pods: the run's children.
-        candidate_config_maps: those of the FineTuneJob that the candidate names.
+        source_config_maps: ConfigMaps of the FineTuneJobs that made compared models, by the name of the job.
     """
     by_name = {body["metadata"]["name"]: body for body in config_maps}
     records = (parse_result(body) for body in config_maps)
-    candidate_records = filter(None, map(parse_result, candidate_config_maps))
-    reports = [record.report.model for record in candidate_records if record.report and record.report.model]
+    models = {name: _model_report(bodies) for name, bodies in (source_config_maps or {}).items()}
     return ObservedEvaluation(
         inputs=by_name.get(inputs_name(run)),
         children=Children(tuple(filter(None, records)), tuple(jobs), tuple(pods)),
-        candidate=candidate,
-        base_model=reports[-1] if reports else None,
+        sources=sources or SideSources(),
+        models={name: model for name, model in models.items() if model is not None},
         gpu_nodes=gpu_nodes,
         missing_config_maps=missing_config_maps,
         mount_failures=mount_failures,
+        progress=progress,
     )
+
+
+def _model_report(config_maps: Sequence[Body]) -> ModelReport | None:
+    records = filter(None, map(parse_result, config_maps))
+    reports = [record.report.model for record in records if record.report and record.report.model]
+    return reports[-1] if reports else None
 
 
 def plan_evaluation(
@@ -123,50 +131,85 @@ def plan_evaluation(
     if observed.inputs is not None:
         return _evaluate(run, parse_inputs(observed.inputs), (), observed, now, environment)
     if decided:
-        step = Step(StageState.FAILED, observed.children)
-        return _build_plan(run, None, (), step, observed, now)
+        return _build_plan(run, None, (), _ended_step(observed.children), observed, now)
     return _begin(run, observed, now, environment)
 
 
+def _ended_step(children: Children) -> Step:
+    """Step of a run that has ended and lost its inputs: its records still tell the outcome."""
+    last = children.records_of(Stage.EVALUATE)[-1]
+    succeeded = last.outcome is AttemptOutcome.SUCCEEDED
+    state = StageState.SUCCEEDED if succeeded else StageState.FAILED
+    return Step(state, children, attempt=last.attempt)
+
+
 def _begin(run: EvalRun, observed: ObservedEvaluation, now: datetime, environment: Environment) -> Plan:
-    """Resolve the candidate, and take the inputs once it exists."""
-    config = resolve_sides(run, observed.candidate)
-    if isinstance(config, NotReady):
-        view = EvaluationView(None, Step(StageState.BACKING_OFF, observed.children), config.message)
+    """Resolve the compared models, and take the inputs once all of them exist."""
+    resolved = resolve_evaluation(run, observed.sources)
+    if isinstance(resolved, NotReady):
+        view = EvaluationView(None, Step(StageState.BACKING_OFF, observed.children), resolved.message)
         status = build_evaluation_status(run, view, now)
-        return Plan(status=status, requeue_after=CANDIDATE_POLL_SECONDS)
-    if isinstance(config, Failure):
-        step = refuse(run, Stage.EVALUATE, observed.children, config, now, EvalRunReason.CANDIDATE_FAILED)
+        return Plan(status=status, requeue_after=SOURCE_POLL_SECONDS)
+    if isinstance(resolved, Failure):
+        reason = EvalRunReason(resolved.reason)
+        step = refuse(run, Stage.EVALUATE, observed.children, resolved, now, reason)
         return _build_plan(run, None, (), step, observed, now)
-    fit = _judge_fit(run, observed, environment)
+    if (failure := _engine_failure(resolved.config, environment)) is not None:
+        step = refuse(run, Stage.EVALUATE, observed.children, failure, now, EvalRunReason.INVALID_SPEC)
+        return _build_plan(run, None, (), step, observed, now)
+    fit = _judge_fit(run, resolved, observed, environment)
     if fit is not None and fit.fits is False:
         failure = Failure(category=FailureCategory.USER_ERROR, reason=fit.reason, message=fit.message)
         step = refuse(run, Stage.EVALUATE, observed.children, failure, now, fit.reason)
         return _build_plan(run, None, (), step, observed, now)
-    inputs = replace(_inputs(run, config, observed, now, environment), fit=fit)
+    inputs = replace(_inputs(run, resolved, now, environment), fit=fit)
     created = (Create(build_inputs_config_map(run, inputs)),)
     return _evaluate(run, inputs, created, observed, now, environment)
 
 
-def _judge_fit(run: EvalRun, observed: ObservedEvaluation, environment: Environment) -> FitVerdict | None:
+def _engine_failure(config: EvaluateConfig, environment: Environment) -> Failure | None:
+    """Failure for an engine that the installation has no image of."""
+    if config.engine is not Engine.VLLM or choose_engine_image(config.gpus, environment):
+        return None
+    return Failure(
+        category=FailureCategory.USER_ERROR,
+        reason=EvalRunReason.INVALID_SPEC,
+        message="engine: VLLM needs a serving image for GPUs, and the operator was installed without one: set the "
+        "chart value servingGpuImage, or write engine: Transformers.",
+    )
+
+
+def _judge_fit(
+    run: EvalRun, resolved: ResolvedEvaluation, observed: ObservedEvaluation, environment: Environment
+) -> FitVerdict | None:
     """Verdict on the GPUs and their memory, before one is requested."""
     compute, needs = run.spec.compute, environment.trainer_needs(environment.trainer_image)
+    if resolved.config.engine is Engine.VLLM:
+        needs = environment.serving_needs(choose_engine_image(compute.gpus, environment))
+    loaded = [item for item in resolved.sides if item.side.is_loaded]
+    if not loaded:
+        return FitVerdict(True, EvalRunReason.FITS, NO_MODEL) if compute.gpus else None
     request = GPURequest(compute.gpus, compute.gpu_resource, compute.gpu_memory, compute.template, "compute")
     gpus = find_reachable_gpus(request, observed.gpu_nodes, needs, environment.gpu_tolerations)
     answer_tokens = max(suite.max_new_tokens for suite in run.spec.suites)
-    return judge_evaluation(observed.base_model, compute.gpus, answer_tokens, gpus)
+    measured = {
+        item.base_model: observed.models[item.job.metadata.name]
+        for item in loaded
+        if item.job is not None and item.job.metadata.name in observed.models
+    }
+    used = {item.side.model or item.base_model or resolved.config.base_model for item in loaded}
+    largest = max(measured.values(), key=lambda model: model.parameters, default=None)
+    unknown = tuple(sorted(uri for uri in used if uri and uri not in measured))
+    return judge_evaluation(largest, compute.gpus, answer_tokens, gpus, unknown)
 
 
-def _inputs(
-    run: EvalRun,
-    config: EvaluateConfig,
-    observed: ObservedEvaluation,
-    now: datetime,
-    environment: Environment,
-) -> Inputs:
-    secrets = resolve_secrets(run, observed.candidate)
-    resolved = observed.candidate.status.resolved if observed.candidate else None
+def _inputs(run: EvalRun, resolved: ResolvedEvaluation, now: datetime, environment: Environment) -> Inputs:
+    config, sides = resolved.config, resolved.sides
+    secrets = resolve_secrets(run.spec, sides)
+    known = [item.job.status.resolved for item in sides if item.job and item.side.is_loaded]
+    sizes = [values.parameters for values in known if values and values.parameters]
     from_hub = (config.base_model or "").startswith(f"{Scheme.HF}://")
+    uses_engine = config.engine is Engine.VLLM and any(side.is_loaded for side in config.sides)
     return Inputs(
         spec=run.spec.model_dump_json(by_alias=True, exclude_none=True),
         image=environment.trainer_image,
@@ -175,7 +218,8 @@ def _inputs(
         ca_bundle=environment.ca_bundle,
         token_secret=secrets.get(SecretRole.BASE_MODEL, "") if from_hub else "",
         secrets=secrets,
-        parameters=resolved.parameters if resolved else None,
+        parameters=max(sizes, default=None),
+        engine_image=choose_engine_image(config.gpus, environment) if uses_engine else "",
     )
 
 
@@ -205,20 +249,29 @@ def _build_plan(
     ended_at = record.ended_at if over and record else None
     expiry = expire(run, run.status.phase in TERMINAL, observed.children.jobs, ended_at, now)
     has_new_record = len(step.children.records) > len(observed.children.records)
-    events = (*step.events, *(_verdict_events(run, step) if has_new_record else ()), *expiry.events)
+    events = (*step.events, *(_verdict_events(run, inputs, step) if has_new_record else ()), *expiry.events)
     return Plan(
         actions=(*created, *step.actions, *expiry.actions),
-        status=build_evaluation_status(run, EvaluationView(inputs, step), now),
+        status=build_evaluation_status(
+            run, EvaluationView(inputs, step, progress=_current(observed, step)), now
+        ),
         events=events,
         requeue_after=soonest(step.requeue_after, expiry.requeue_after),
     )
 
 
-def _verdict_events(run: EvalRun, step: Step) -> tuple[Event, ...]:
+def _current(observed: ObservedEvaluation, step: Step) -> TrainerStatus | None:
+    """The latest update of the pods, if it is of this attempt."""
+    progress = observed.progress
+    is_current = progress and (progress.stage, progress.attempt) == (Stage.EVALUATE, step.attempt)
+    return progress.status if progress and is_current else None
+
+
+def _verdict_events(run: EvalRun, inputs: Inputs | None, step: Step) -> tuple[Event, ...]:
     report = step.report(Stage.EVALUATE)
-    if report is None or report.evaluation is None:
+    verdict = judge_run(run, inputs, report.evaluation if report else None)
+    if verdict is None:
         return ()
-    verdict = verdict_of(run.spec.gates, report.evaluation)
     if verdict.verdict is Verdict.FAIL:
         return (Event(verdict.reason, verdict.message, "Warning"),)
     return (Event(verdict.reason, verdict.message),)
@@ -235,8 +288,9 @@ def _stage(
         name=Stage.EVALUATE,
         build=lambda attempt, _: (build_evaluate_job(run, inputs, attempt, environment, requests),),
         backoff_limit=run.spec.backoff_limit,
-        limits=RunLimits(deadline_seconds=run.spec.active_deadline_seconds, gpus=run.spec.compute.gpus),
-        references=_references(run, inputs, observed),
+        limits=RunLimits(deadline_seconds=run.spec.active_deadline_seconds, gpus=config.gpus * config.shards),
+        nodes=config.shards,
+        references=references_of(run, inputs, observed),
         started=EvalRunReason.EVALUATING,
         ended=None,
         queued=QUEUE_LABEL in run.metadata.labels,
@@ -244,23 +298,34 @@ def _stage(
     )
 
 
-def _references(run: EvalRun, inputs: Inputs, observed: ObservedEvaluation) -> References:
-    config = inputs.config
+def references_of(run: EvalRun, inputs: Inputs, observed: ObservedEvaluation) -> References:
+    """Objects that the pods need, with the fields in which people wrote them."""
+    config, spec = inputs.config, run.spec
     assert isinstance(config, EvaluateConfig)
-    baselines = (
-        ("spec.baseline", config.sides[1]),
-        *(("spec.references", side) for side in config.sides[2:]),
-    )
     written: dict[str, str | None] = {
         "spec.baseModel.uri": config.base_model,
+        "spec.output.uri": config.output if spec.output else None,
         "spec.fewShotFrom.uri": config.few_shot_from,
         **{f"spec.suites[{suite.name}].dataset.uri": suite.dataset for suite in config.suites},
-        **{f"{path}.uri": side.adapter.uri for path, side in baselines if side.adapter},
+        **_side_fields(spec, config),
         "spec.candidate": config.output,
-        CACHE_FIELD: cache_uri(run.spec.compute.cache_volume),
+        CACHE_FIELD: cache_uri(spec.compute.cache_volume),
     }
     named = inputs.secrets or {str(SecretRole.BASE_MODEL): inputs.token_secret}
-    secrets: dict[str, str | None] = {_SECRET_FIELDS[role]: name or None for role, name in named.items()}
+    fields = secret_fields(spec)
+    secrets: dict[str, str | None] = {fields.get(role, "spec"): name or None for role, name in named.items()}
     return References.of(
         run.metadata.namespace, written, secrets, observed.missing_config_maps, observed.mount_failures
     )
+
+
+def _side_fields(spec: EvalRunSpec, config: EvaluateConfig) -> dict[str, str | None]:
+    """URIs of the compared models, by the field that names each."""
+    fields: dict[str, str | None] = {}
+    for side, (_, path, written) in zip(config.sides, named_sides(spec), strict=True):
+        stored = (side.adapter, side.checkpoint, side.answers)
+        member = "answers.uri" if side.answers else "uri"
+        field = f"{path}.{member}" if written.fine_tune_job_ref is None else path
+        fields[field] = next((source.uri for source in stored if source is not None), None)
+        fields[f"{path}.model.uri" if written.model else f"base model of {path}"] = side.model
+    return fields

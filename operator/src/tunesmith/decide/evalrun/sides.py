@@ -1,171 +1,370 @@
-"""Configuration of an evaluation: candidate, baseline, references and suites."""
+"""Compared models of an evaluation: from the sources that people write to what the pods read."""
 
-from tunesmith.api.evalrun import EvalRun, few_shot_needs_file
-from tunesmith.api.evaluation_sides import ComparedModel, Prompting
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tunesmith.api.adapterdeployment import AdapterDeployment
+from tunesmith.api.evalrun import EvalRunSpec
+from tunesmith.api.evaluation_sides import AliasRef, ComparedModel
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.api.job_status import JobArtifact
 from tunesmith.api.reasons import EvalRunReason, FineTuneJobPhase
-from tunesmith.decide.finetunejob.generation import generated_rows
-from tunesmith.decide.finetunejob.referenced_jobs import NotReady, base_model_of
+from tunesmith.decide.finetunejob.referenced_jobs import NotReady, base_model_of, is_whole_model
+from tunesmith_contract.agent import Version
 from tunesmith_contract.artifact import ArtifactKind
-from tunesmith_contract.evaluation import Decoding, MetricSettings, Side, Suite
+from tunesmith_contract.evaluation import MAX_LINEAGE, Side, StoredAnswers, TrainedRows
 from tunesmith_contract.exit_codes import FailureCategory
-from tunesmith_contract.layout import SecretRole
+from tunesmith_contract.layout import (
+    TRAIN_FILE,
+    prepared_uri,
+    side_model_role,
+    side_role,
+    trained_rows_role,
+    work_uri,
+)
 from tunesmith_contract.report import Failure
-from tunesmith_contract.run_config import EvaluateConfig, Owner
+from tunesmith_contract.run_config import OutputFormat
 from tunesmith_contract.sources import ArtifactSource
-from tunesmith_contract.uris import Scheme, parse_uri
+from tunesmith_contract.uris import parse_uri
 
-_KEEPS_NO_WORK = frozenset({Scheme.OCI, Scheme.HF})
+from .suites import priced_endpoint
+
+CANDIDATE, BASELINE = "candidate", "baseline"
+
+_NO_ANSWERS = frozenset({ArtifactKind.REWARD_ADAPTER, ArtifactKind.REWARD_MODEL})
 
 
-def resolve_sides(run: EvalRun, job: FineTuneJob | None) -> EvaluateConfig | NotReady | Failure:
-    """Configuration of the evaluation; or why the candidate is not ready, or the failure.
+@dataclass(frozen=True, slots=True)
+class ServedAliases:
+    """An AdapterDeployment with the stable version of each alias that has one."""
 
-    Args:
-        job: the FineTuneJob that the candidate names, if it is there.
+    deployment: AdapterDeployment
+    stable: Mapping[str, Version]
+
+
+@dataclass(frozen=True, slots=True)
+class SideSources:
+    """Observed resources that the compared models name.
+
+    Attributes:
+        jobs: FineTuneJobs by name: those that are named, and those whose artifacts they started from; None for one
+            that does not exist.
+        deployments: AdapterDeployments by name; None for one that does not exist.
+        makers: FineTuneJobs by the digest of an artifact that they made, for artifacts that are named by digest.
     """
-    reference = run.spec.candidate.fine_tune_job_ref
-    if reference is None:
-        candidate = run.spec.candidate
-        assert candidate.uri is not None
-        assert candidate.digest is not None
-        return _config(run, None, ArtifactSource(uri=candidate.uri, digest=candidate.digest))
+
+    jobs: Mapping[str, FineTuneJob | None] = field(default_factory=dict)
+    deployments: Mapping[str, ServedAliases | None] = field(default_factory=dict)
+    makers: Mapping[str, FineTuneJob] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedSide:
+    """A compared model with all that is known of its source.
+
+    Attributes:
+        side: the side, without its base model.
+        job: the FineTuneJob that made it, if it is known.
+        base_model: the base model that its source names; None if the source names none.
+        base_secret: the Secret that opens that base model.
+        whole: it needs no base model.
+        secrets: Secrets by role.
+        rows: rows that it was trained on.
+        notes: sentences for people.
+    """
+
+    side: Side
+    job: FineTuneJob | None = None
+    base_model: str | None = None
+    base_secret: str | None = None
+    whole: bool = False
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    rows: tuple[TrainedRows, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def named_sides(spec: EvalRunSpec) -> Iterator[tuple[str, str, ComparedModel]]:
+    """Name, field and settings of each compared model: candidate, baseline, then references."""
+    yield CANDIDATE, "spec.candidate", spec.candidate
+    yield BASELINE, "spec.baseline", spec.baseline
+    for reference in spec.references:
+        yield reference.name, f"spec.references[{reference.name}]", reference
+
+
+def resolve_sides(
+    spec: EvalRunSpec, namespace: str, sources: SideSources
+) -> tuple[ResolvedSide, ...] | NotReady | Failure:
+    """All compared models; or what is waited for, or the failure."""
+    resolved = []
+    for name, path, written in named_sides(spec):
+        outcome = _resolve(name, path, written, namespace, sources)
+        if not isinstance(outcome, ResolvedSide):
+            return outcome
+        resolved.append(_with_lineage(outcome, sources))
+    return _on_their_bases(spec, resolved)
+
+
+def base_of_run(spec: EvalRunSpec, candidate: ResolvedSide) -> tuple[str | None, str | None]:
+    """Base model of the sides that name none, and the Secret that opens it; None where each side names its own."""
+    if spec.base_model is not None:
+        return spec.base_model.uri, spec.base_model.secret_ref.name if spec.base_model.secret_ref else None
+    return candidate.base_model, candidate.base_secret
+
+
+def _on_their_bases(spec: EvalRunSpec, sides: list[ResolvedSide]) -> tuple[ResolvedSide, ...]:
+    """Sides with the base models that are not that of the run."""
+    base, _ = base_of_run(spec, sides[0])
+    placed = []
+    for resolved in sides:
+        own = resolved.base_model
+        if own is not None and own != base and not resolved.whole:
+            secrets = dict(resolved.secrets)
+            if resolved.base_secret:
+                secrets[side_model_role(resolved.side.name)] = resolved.base_secret
+            resolved = replace(
+                resolved, side=resolved.side.model_copy(update={"model": own}), secrets=secrets
+            )
+        placed.append(resolved)
+    return tuple(placed)
+
+
+def _resolve(
+    name: str, path: str, written: ComparedModel, namespace: str, sources: SideSources
+) -> ResolvedSide | NotReady | Failure:
+    prompting = _prompting(path, written)
+    if isinstance(prompting, Failure):
+        return prompting
+    side = Side(name=name, **prompting)
+    if written.fine_tune_job_ref is not None:
+        return _of_job(side, path, written, namespace, sources)
+    if written.adapter_deployment_ref is not None:
+        return _of_alias(side, path, written.adapter_deployment_ref, namespace, sources)
+    if written.uri is not None and written.digest is not None:
+        secret = written.secret_ref.name if written.secret_ref else None
+        return _of_artifact(
+            side, path, ArtifactSource(uri=written.uri, digest=written.digest), secret, sources
+        )
+    return _of_other_source(side, written)
+
+
+def _of_other_source(side: Side, written: ComparedModel) -> ResolvedSide:
+    """A side that no resource of the cluster stands behind."""
+    opened = written.model or written.endpoint or written.answers
+    secret = opened.secret_ref if opened else None
+    secrets = {side_role(side.name): secret.name} if secret else {}
+    changes: dict[str, Any] = {}
+    if written.model is not None:
+        changes["model"] = written.model.uri
+    if written.endpoint is not None:
+        changes["endpoint"] = priced_endpoint(written.endpoint)
+    if written.answers is not None:
+        stored = written.answers
+        changes["answers"] = StoredAnswers(uri=stored.uri, digest=stored.digest, side=stored.side)
+    return ResolvedSide(side.model_copy(update=changes), secrets=secrets)
+
+
+def _of_job(
+    side: Side, path: str, written: ComparedModel, namespace: str, sources: SideSources
+) -> ResolvedSide | NotReady | Failure:
+    assert written.fine_tune_job_ref is not None
+    name = written.fine_tune_job_ref.name
+    job = sources.jobs.get(name)
     if job is None:
-        where = f"namespace {run.metadata.namespace}"
-        return NotReady(f'FineTuneJob "{reference.name}" does not exist in {where}: create it.')
+        return NotReady(f'FineTuneJob "{name}" does not exist in namespace {namespace}: create it.')
+    if written.checkpoint_step is not None:
+        return _of_checkpoint(side, path, written.checkpoint_step, job)
     if job.status.phase is FineTuneJobPhase.FAILED:
         cause = job.status.failure.message if job.status.failure else ""
-        return Failure(
-            category=FailureCategory.USER_ERROR,
-            reason=EvalRunReason.CANDIDATE_FAILED,
-            message=f'FineTuneJob "{job.metadata.name}" failed, so there is nothing to judge: {cause}'[:2048],
-        )
+        return _failure(f'FineTuneJob "{name}" failed, so {path} has nothing to judge: {cause}')
     artifact = job.status.artifact
     if job.status.phase is not FineTuneJobPhase.SUCCEEDED or artifact is None:
         phase = job.status.phase or FineTuneJobPhase.PENDING
-        return NotReady(f'FineTuneJob "{reference.name}" has not succeeded yet: it is {phase}.')
-    if (failure := _reward_model_failure(job, artifact) or _examples_failure(run, job)) is not None:
-        return failure
-    return _config(run, job, ArtifactSource(uri=artifact.uri, digest=artifact.digest))
-
-
-def resolve_secrets(run: EvalRun, job: FineTuneJob | None) -> dict[str, str]:
-    """Secrets by role: those of the base model, and of the job's artifact, rows and workspace."""
-    model = run.spec.base_model or (job.spec.base_model if job else None)
-    written = {
-        SecretRole.BASE_MODEL: model.secret_ref if model else None,
-        SecretRole.OUTPUT: job.spec.output.secret_ref if job else None,
-        SecretRole.TRAIN: job.spec.dataset.train.secret_ref if job and job.spec.dataset.train else None,
-        SecretRole.WORKSPACE: job.spec.workspace.secret_ref if job and job.spec.workspace else None,
-    }
-    return {str(role): reference.name for role, reference in written.items() if reference}
-
-
-def _reward_model_failure(job: FineTuneJob, artifact: JobArtifact) -> Failure | None:
-    """Failure for a candidate that gives no answers: a reward model."""
-    if artifact.kind not in {ArtifactKind.REWARD_ADAPTER, ArtifactKind.REWARD_MODEL}:
-        return None
-    return Failure(
-        category=FailureCategory.USER_ERROR,
-        reason=EvalRunReason.CANDIDATE_FAILED,
-        message=f'The artifact of FineTuneJob "{job.metadata.name}" is a reward model, which gives numbers and no '
-        "answers: evaluate a model that was trained with it.",
+        return NotReady(f'FineTuneJob "{name}" has not succeeded yet: it is {phase}.')
+    if (refusal := _refuse_kind(path, job, artifact.kind)) is not None:
+        return refusal
+    source = ArtifactSource(uri=artifact.uri, digest=artifact.digest)
+    secret = job.spec.output.secret_ref
+    return ResolvedSide(
+        side.model_copy(update={"adapter": source}),
+        job,
+        base_model_of(job),
+        _base_secret(job),
+        is_whole_model(job, artifact),
+        {side_role(side.name): secret.name} if secret else {},
     )
 
 
-def _examples_failure(run: EvalRun, job: FineTuneJob) -> Failure | None:
-    """Failure for few-shot examples without a single file to draw them from."""
-    spec = run.spec
-    uses_examples = any(side.few_shot for side in (spec.candidate, spec.baseline, *spec.references))
-    train = job.spec.dataset.train
-    # Generated rows, for which there is no ``train``, are a file as well.
-    trained_on_file = train is None or train.is_files
-    if not uses_examples or spec.few_shot_from is not None or trained_on_file:
-        return None
-    return Failure(
-        category=FailureCategory.USER_ERROR,
-        reason=EvalRunReason.INVALID_SPEC,
-        message=few_shot_needs_file(f'dataset.train of FineTuneJob "{job.metadata.name}"', "fewShotFrom"),
-    )
-
-
-def _config(run: EvalRun, job: FineTuneJob | None, candidate: ArtifactSource) -> EvaluateConfig:
-    spec, meta = run.spec, run.metadata
-    references = (_side(side.name, side, _adapter(side)) for side in spec.references)
-    sides = (
-        _side("candidate", spec.candidate, candidate),
-        _side("baseline", spec.baseline, _adapter(spec.baseline)),
-        *references,
-    )
-    return EvaluateConfig(
-        owner=Owner(kind="EvalRun", namespace=meta.namespace, name=meta.name, uid=meta.uid),
-        base_model=_base_model(run, job),
-        sides=sides,
-        suites=_suites(run),
-        few_shot_from=_few_shot_from(run, job) if any(side.few_shot for side in sides) else None,
-        confidence=float(spec.confidence),
-        gpus=spec.compute.gpus,
-        workspace=_workspace(job, candidate.uri),
-        output=_output(candidate.uri),
-    )
-
-
-def _side(name: str, prompting: Prompting, adapter: ArtifactSource | None) -> Side:
-    return Side(
-        name=name, adapter=adapter, system_prompt=prompting.system_prompt, few_shot=prompting.few_shot
-    )
-
-
-def _adapter(side: ComparedModel) -> ArtifactSource | None:
-    if side.uri is None or side.digest is None:
-        return None
-    return ArtifactSource(uri=side.uri, digest=side.digest)
-
-
-def _suites(run: EvalRun) -> tuple[Suite, ...]:
-    return tuple(
-        Suite(
-            name=suite.name,
-            dataset=suite.dataset.uri if suite.dataset else None,
-            metrics=tuple(MetricSettings(type=metric.type, name=metric.name) for metric in suite.metrics),
-            limit=suite.limit,
-            decoding=Decoding(max_new_tokens=suite.max_new_tokens),
+def _of_checkpoint(side: Side, path: str, step: int, job: FineTuneJob) -> ResolvedSide | NotReady | Failure:
+    """One of the job's checkpoints; the weights are an adapter's, or those of a whole model."""
+    name, listed = job.metadata.name, {item.step: item for item in job.status.checkpoints}
+    checkpoint = listed.get(step)
+    if checkpoint is None:
+        steps = ", ".join(map(str, sorted(listed))) or "none"
+        message = f'FineTuneJob "{name}" has no checkpoint of step {step}; status.checkpoints lists {steps}'
+        if job.status.phase in {FineTuneJobPhase.SUCCEEDED, FineTuneJobPhase.FAILED}:
+            return _failure(f"{message}: write one of them in {path}.checkpointStep, or leave it out.")
+        return NotReady(f"{message}.")
+    if job.status.phase is FineTuneJobPhase.SUCCEEDED and not job.spec.checkpoints.retain:
+        return _failure(
+            f'FineTuneJob "{name}" has succeeded, and its checkpoints were deleted with its work files: write '
+            f"checkpoints.retain: true in the job to keep them, or leave {path}.checkpointStep out."
         )
-        for suite in run.spec.suites
+    if job.spec.method.reward is not None:
+        return _reward_failure(path, name)
+    opened = job.spec.workspace.secret_ref if job.spec.workspace else job.spec.output.secret_ref
+    source = ArtifactSource(uri=checkpoint.uri, digest=checkpoint.digest)
+    return ResolvedSide(
+        side.model_copy(update={"checkpoint": source}),
+        job,
+        base_model_of(job),
+        _base_secret(job),
+        job.spec.adapter is None,
+        {side_role(side.name): opened.name} if opened else {},
     )
 
 
-def _base_model(run: EvalRun, job: FineTuneJob | None) -> str:
-    """URI of the model under all sides, with the revision that was tuned."""
-    if run.spec.base_model is not None:
-        return run.spec.base_model.uri
-    assert job is not None
-    return base_model_of(job)
+def _of_alias(
+    side: Side, path: str, reference: AliasRef, namespace: str, sources: SideSources
+) -> ResolvedSide | NotReady | Failure:
+    """The version that an alias serves now, by digest."""
+    served = sources.deployments.get(reference.name)
+    if served is None:
+        return NotReady(
+            f'AdapterDeployment "{reference.name}" does not exist in namespace {namespace}: create it.'
+        )
+    deployment, alias = served.deployment, reference.adapter
+    aliases = [adapter.name for adapter in deployment.spec.adapters]
+    if alias not in aliases:
+        known = ", ".join(aliases) or "none"
+        return NotReady(
+            f'AdapterDeployment "{reference.name}" has no adapter "{alias}" (it has {known}): correct '
+            f"{path}.adapterDeploymentRef.adapter in another EvalRun, or add the adapter."
+        )
+    version = served.stable.get(alias)
+    if version is None:
+        return NotReady(
+            f'Adapter "{alias}" of AdapterDeployment "{reference.name}" serves no version yet. If its first version '
+            f"waits for this run, compare with {path.rpartition('.')[2]}: {{base: {{}}}} instead."
+        )
+    source = ArtifactSource(uri=version.uri, digest=version.digest)
+    opened = deployment.spec.artifact_secret_ref
+    named = side.model_copy(update={"served_as": f"{reference.name}/{alias}"})
+    resolved = _of_artifact(named, path, source, opened.name if opened else None, sources)
+    if isinstance(resolved, Failure) or resolved.base_model is not None:
+        return resolved
+    base = deployment.spec.base_model
+    return replace(
+        resolved, base_model=base.uri, base_secret=base.secret_ref.name if base.secret_ref else None
+    )
 
 
-def _few_shot_from(run: EvalRun, job: FineTuneJob | None) -> str | None:
-    if run.spec.few_shot_from is not None:
-        return run.spec.few_shot_from.uri
-    if job is None:
+def _of_artifact(
+    side: Side, path: str, source: ArtifactSource, secret: str | None, sources: SideSources
+) -> ResolvedSide | Failure:
+    """An artifact by URI and digest; the job that made it, where it is still there, tells more of it."""
+    side = side.model_copy(update={"adapter": source})
+    secrets = {side_role(side.name): secret} if secret else {}
+    job = sources.makers.get(source.digest)
+    if job is None or job.status.artifact is None:
+        return ResolvedSide(side, secrets=secrets)
+    artifact = job.status.artifact
+    formats = {export.digest: export.format for export in artifact.exports}
+    if formats.get(source.digest) is OutputFormat.GGUF:
+        return _failure(
+            f"{path} names a GGUF file, which the engines of an evaluation do not load: name the artifact of "
+            f'FineTuneJob "{job.metadata.name}" itself ({artifact.uri}).'
+        )
+    if (refusal := _refuse_kind(path, job, artifact.kind)) is not None:
+        return refusal
+    whole = source.digest in formats or is_whole_model(job, artifact)
+    if secret is None and job.spec.output.secret_ref and _is_below(source.uri, job.spec.output.uri):
+        secrets = {side_role(side.name): job.spec.output.secret_ref.name}
+    return ResolvedSide(side, job, base_model_of(job), _base_secret(job), whole, secrets)
+
+
+def _is_below(uri: str, output: str) -> bool:
+    """True if both name the same store, so that its Secret may be sent there."""
+    place, base = parse_uri(uri), parse_uri(output)
+    return (place.scheme, place.name) == (base.scheme, base.name)
+
+
+def _base_secret(job: FineTuneJob) -> str | None:
+    return job.spec.base_model.secret_ref.name if job.spec.base_model.secret_ref else None
+
+
+def _refuse_kind(path: str, job: FineTuneJob, kind: str | None) -> Failure | None:
+    """Failure for an artifact that gives no answers."""
+    if kind not in _NO_ANSWERS:
         return None
-    train = job.spec.dataset.train
-    if train is None:
-        return generated_rows(job)
-    return train.locations[0] if train.locations else None
+    return _reward_failure(path, job.metadata.name)
 
 
-def _workspace(job: FineTuneJob | None, candidate: str) -> str | None:
-    """URI of the report where it can't lie beside the artifacts: registries and hubs keep no work files."""
-    if parse_uri(candidate).scheme not in _KEEPS_NO_WORK or job is None or job.spec.workspace is None:
-        return None
-    return job.spec.workspace.uri
+def _reward_failure(path: str, name: str) -> Failure:
+    return _failure(
+        f'The artifact of FineTuneJob "{name}" is a reward model, which gives numbers and no answers: name a model '
+        f"that was trained with it in {path}."
+    )
 
 
-def _output(candidate: str) -> str:
-    """URI of the report beside the artifacts: ``pvc://claim/folder`` of ``…/folder/sha256/<hex>``."""
-    uri = parse_uri(candidate)
-    if uri.scheme is Scheme.OCI:
-        return str(uri._replace(revision=None))
-    folder, separator, _ = f"/{uri.path}".rpartition("/sha256/")
-    return str(uri._replace(path=folder.strip("/") if separator else ""))
+def _with_lineage(resolved: ResolvedSide, sources: SideSources) -> ResolvedSide:
+    """The side with the rows of its job, and of the jobs from whose artifacts that one started."""
+    rows: list[TrainedRows] = []
+    secrets, notes = dict(resolved.secrets), list(resolved.notes)
+    job, name = resolved.job, resolved.side.name
+    while job is not None:
+        generation = len(rows)
+        digest = job.status.resolved.dataset_digest if job.status.resolved else None
+        rows.append(
+            TrainedRows(side=name, uri=prepared_rows(job), digest=digest or None, generation=generation)
+        )
+        if opened := workspace_secret(job):
+            secrets[trained_rows_role(name, generation)] = opened
+        earlier = job.spec.base_model.fine_tune_job_ref
+        if earlier is None:
+            break
+        job = sources.jobs.get(earlier.name)
+        if job is None or len(rows) == MAX_LINEAGE:
+            notes.append(
+                f'The items were not compared with the training rows of FineTuneJob "{earlier.name}", from which '
+                f"{name} descends: {'it no longer exists' if job is None else 'its lineage is too long'}."
+            )
+            break
+    return replace(resolved, rows=tuple(rows), secrets=secrets, notes=tuple(notes))
+
+
+def prepared_rows(job: FineTuneJob) -> str:
+    """URI of the prepared training rows of a job, without leaks; they stay after training."""
+    place = parse_uri(job.spec.workspace.uri if job.spec.workspace else job.spec.output.uri)
+    work = work_uri(place, job.metadata.namespace, job.metadata.uid)
+    return str(prepared_uri(work).join(TRAIN_FILE))
+
+
+def workspace_secret(job: FineTuneJob) -> str | None:
+    """The Secret that opens the work files of a job."""
+    opened = job.spec.workspace.secret_ref if job.spec.workspace else job.spec.output.secret_ref
+    return opened.name if opened else None
+
+
+def _prompting(path: str, written: ComparedModel) -> dict[str, Any] | Failure:
+    """Prompt settings of a side; the arguments of its template are JSON."""
+    arguments: dict[str, Any] = {}
+    for key, text in (written.template_arguments or {}).items():
+        try:
+            arguments[key] = json.loads(text)
+        except ValueError:
+            return _failure(
+                f"{path}.templateArguments.{key} is no JSON: {text!r}. Write true, false, a number, or a string in "
+                "two pairs of quotes, such as '\"low\"'.",
+                EvalRunReason.INVALID_SPEC,
+            )
+    return {
+        "system_prompt": written.system_prompt,
+        "few_shot": written.few_shot,
+        "context_column": written.context_column,
+        "template_arguments": arguments,
+    }
+
+
+def _failure(message: str, reason: EvalRunReason = EvalRunReason.CANDIDATE_FAILED) -> Failure:
+    return Failure(category=FailureCategory.USER_ERROR, reason=reason, message=message[:2048])

@@ -22,6 +22,8 @@ _LONGEST = 10**9
 def build_job_cost(job: FineTuneJob, view: TrainingView) -> JobCost:
     """Cost of the ended attempts, and of the whole job as expected: by the pods' own estimate once there is one."""
     used, budget, before = view.step.children.gpu_seconds, job.spec.budget, view.expected
+    if view.search is not None:
+        used += view.search.gpu_seconds
     in_status = job.status.cost.estimated_gpu_seconds if job.status.cost else None
     estimates = (
         _live_estimate(job, view),
@@ -36,6 +38,9 @@ def build_job_cost(job: FineTuneJob, view: TrainingView) -> JobCost:
         currency=budget.currency if budget else None,
         estimated_gpu_seconds=None if expected is None else f"{expected:.0f}",
         estimated_amount=None if price is None or expected is None else f"{expected * price:.2f}",
+        evaluation_gpu_seconds=None
+        if view.evaluation_gpu_seconds is None
+        else f"{view.evaluation_gpu_seconds:.0f}",
     )
 
 

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from math import lcm
 
 from tunesmith.api.finetunejob import FineTuneJobSpec
+from tunesmith.api.recipe import Hyperparameters
 from tunesmith.api.values import AUTO
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.methods import Method
-from tunesmith_contract.report import DatasetReport, Failure
-from tunesmith_contract.run_config import AdapterType, Offload, Parallelism
+from tunesmith_contract.report import DatasetReport, Failure, RunReport
+from tunesmith_contract.run_config import Adapter, AdapterType, Offload, Parallelism
 from tunesmith_contract.shared_rules.defaults import (
     KTO_NEEDS_ROWS,
     answers_to_a_prompt,
@@ -16,22 +17,11 @@ from tunesmith_contract.shared_rules.defaults import (
     choose_batch_size,
     choose_packing,
     count_sequences,
+    count_steps,
     is_packed,
     rows_at_once,
 )
-
-#: Peak learning rates of full fine-tuning: TRL 1.16's own defaults.
-LEARNING_RATES = {
-    "sft": 2e-5,
-    "pretraining": 2e-5,
-    "dpo": 1e-6,
-    "kto": 1e-6,
-    "grpo": 1e-6,
-    "rloo": 1e-6,
-    "reward": 1e-4,
-    "distillation": 1e-6,
-}
-ADAPTER_FACTOR = 10
+from tunesmith_contract.shared_rules.learning_rate import TrainingSize, choose_learning_rate
 
 MICRO_TOKENS_PER_GPU = 8192
 MICRO_TOKENS_PER_CPU = 2048
@@ -47,19 +37,36 @@ UNKNOWN_GPU_MEMORY = 24 * 2**30
 HALF_BYTES, DDP_BYTES = 2, 20
 
 
-def resolve_learning_rate(written: str, method: str, adapter: bool) -> float:
-    """The peak learning rate.
-
-    Auto: TRL's default of the method for all weights, ten times that for an adapter. "LoRA Without Regret"
-    (Schulman et al., Thinking Machines, 2025): LoRA's best rate is about ten times that of full fine-tuning,
-    whatever the rank, for supervised learning and for reinforcement learning.
+def resolve_learning_rate(
+    written: Hyperparameters,
+    method: Method,
+    adapter: Adapter | None,
+    batch_size: int,
+    prepared: RunReport,
+) -> float:
+    """The peak learning rate; Auto: see ``choose_learning_rate``.
 
     Args:
-        method: a member of ``Method``.
+        written: hyperparameters of the spec.
+        method: the method, with packing resolved.
+        adapter: None: all weights are trained.
+        batch_size: rows of a step over all devices, packed sequences, or answers.
+        prepared: the success of prepare.
     """
-    if written != AUTO:
-        return float(written)
-    return float(f"{LEARNING_RATES[method] * (ADAPTER_FACTOR if adapter else 1):.6g}")
+    dataset, model = prepared.dataset, prepared.model
+    assert dataset is not None
+    assert model is not None
+    if written.learning_rate != AUTO:
+        return float(written.learning_rate)
+    sequences = count_sequences(method, dataset.train_rows, dataset.tokens.total)
+    group = answers_to_a_prompt(method)
+    steps = count_steps(sequences, batch_size, group, written.epochs)
+    size = TrainingSize(
+        width=model.shape.hidden_size if model.shape else None,
+        rows_per_step=batch_size / group * dataset.train_rows / max(1, sequences),
+        steps=min(steps, written.max_steps or steps),
+    )
+    return choose_learning_rate(method.key, adapter, size)
 
 
 def resolve_packing(written: bool | None, batch_size: str | int, gpus_per_node: int) -> bool:

@@ -8,7 +8,7 @@ from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
 from tunesmith.api.generate import Generate, SeedRows
 from tunesmith.manifests.stage_jobs import generation_uris
 from tunesmith_contract import generation as contract
-from tunesmith_contract.layout import SecretRole, filter_role, generated_uri, work_uri
+from tunesmith_contract.layout import SecretRole, filter_role, generated_uri, suite_role, work_uri
 from tunesmith_contract.run_config import GenerateConfig, HeldOut, Owner
 from tunesmith_contract.uris import Scheme, parse_uri
 
@@ -65,7 +65,16 @@ def generated_rows(job: FineTuneJob) -> str | None:
 def suite_rows(spec: FineTuneJobSpec) -> tuple[HeldOut, ...]:
     """Rows of the suites of the job's own evaluation: they are held out of its training data."""
     suites = spec.evaluation.suites if spec.evaluation else ()
-    return tuple(HeldOut(name=suite.name, uri=suite.dataset.uri) for suite in suites if suite.dataset)
+    return tuple(
+        HeldOut(
+            name=suite.name,
+            uri=suite.dataset.uri,
+            format=suite.dataset.format,
+            columns=suite.dataset.columns.to_dict() if suite.dataset.columns else {},
+        )
+        for suite in suites
+        if suite.dataset
+    )
 
 
 def generation_fields(spec: FineTuneJobSpec) -> dict[str, str]:
@@ -104,8 +113,8 @@ def generate_secrets(secrets: Mapping[str, str], config: GenerateConfig) -> dict
     roles = set(_OWN_ROLES) | (_HELD_OUT_ROLES if config.held_out else set())
     if config.base_model or any(uri.scheme is Scheme.HF for uri in generation_uris(config)):
         roles.add(SecretRole.BASE_MODEL)
-    rewards = filter_role("")
-    return {role: name for role, name in secrets.items() if role in roles or role.startswith(rewards)}
+    named = (filter_role(""), *((suite_role(""),) if config.held_out else ()))
+    return {role: name for role, name in secrets.items() if role in roles or role.startswith(named)}
 
 
 def _generation(generate: Generate) -> contract.Generation:

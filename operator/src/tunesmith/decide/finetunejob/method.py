@@ -12,6 +12,7 @@ from tunesmith.api.filter_rewards import FilterReward
 from tunesmith.api.finetunejob import FineTuneJobSpec
 from tunesmith.api.rewards import ModelReward, Reward
 from tunesmith_contract import methods as contract
+from tunesmith_contract.search import ParameterName
 
 from .defaults import resolve_packing
 from .referenced_jobs import ReferencedArtifact
@@ -39,9 +40,12 @@ def resolve_method(
     member = document[method.key]
     if method.sft or method.pretraining:
         compute = spec.compute
-        member["packing"] = resolve_packing(
-            method.packing, spec.hyperparameters.batch_size, compute.gpus_per_node
+        searched = spec.search and any(
+            item.name is ParameterName.BATCH_SIZE for item in spec.search.parameters
         )
+        # Searched batch sizes are numbers of rows, as written ones are.
+        batch_size = 1 if searched else spec.hyperparameters.batch_size
+        member["packing"] = resolve_packing(method.packing, batch_size, compute.gpus_per_node)
     if method.rewards:
         member["rewards"] = [reward_document(reward, artifacts) for reward in method.rewards]
     return contract.Method.model_validate(document)

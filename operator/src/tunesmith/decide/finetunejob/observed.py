@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.decide.run.children import Children
+from tunesmith.decide.search.observed import EndedTrialJob, ObservedSearch, assemble_search
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import parse_result
 from tunesmith.manifests.run_snapshots import eval_run_note_name, inputs_name, run_name
 from tunesmith_contract.progress import TrainerStatus
+
+from .trial import TrialSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class RelatedObjects:
         gpu_nodes: the cluster's nodes, read once: when prepare has ended and GPUs will be asked for.
         missing_config_maps: ConfigMaps that the pods need and that do not exist.
         mount_failures: messages of nodes about volumes that they can't mount.
+        trial_source: the job with the search that this one is a trial of; read until the inputs are taken.
     """
 
     eval_run: Body | None = None
@@ -39,6 +43,7 @@ class RelatedObjects:
     gpu_nodes: tuple[Body, ...] = ()
     missing_config_maps: tuple[str, ...] = ()
     mount_failures: tuple[str, ...] = ()
+    trial_source: TrialSource | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class ObservedTraining:
         children: records, Jobs, pods, Services and Workloads.
         progress: the latest update of a pod.
         related: objects that are not the job's own.
+        search: the trials of the job's search.
     """
 
     inputs: Body | None = None
@@ -59,6 +65,7 @@ class ObservedTraining:
     children: Children = field(default=Children())
     progress: LiveProgress | None = None
     related: RelatedObjects = field(default=RelatedObjects())
+    search: ObservedSearch = field(default=ObservedSearch())
 
 
 def assemble_training(
@@ -67,12 +74,16 @@ def assemble_training(
     children: Children,
     related: RelatedObjects,
     progress: LiveProgress | None = None,
+    trial_jobs: Mapping[int, Body] | None = None,
+    ended_trials: Mapping[int, EndedTrialJob] | None = None,
 ) -> ObservedTraining:
     """Group what was read by its role.
 
     Args:
         config_maps: the job's.
         children: its other children; the records are found among the ConfigMaps.
+        trial_jobs: FineTuneJobs of the names of its trials, by number.
+        ended_trials: records of those that have ended, by number.
     """
     by_name = {body["metadata"]["name"]: body for body in config_maps}
     records = (parse_result(body) for body in config_maps)
@@ -83,4 +94,5 @@ def assemble_training(
         children=children.with_records(tuple(filter(None, records))),
         progress=progress,
         related=related,
+        search=assemble_search(config_maps, trial_jobs or {}, ended_trials or {}),
     )

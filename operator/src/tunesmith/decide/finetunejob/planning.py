@@ -15,6 +15,8 @@ from tunesmith.decide.plan import Action, Create, Event, Plan, owned_by, soonest
 from tunesmith.decide.run.attempts import advance, refuse
 from tunesmith.decide.run.expiry import expire
 from tunesmith.decide.run.stage import StageState, Step
+from tunesmith.decide.search.settings import runs_trial_jobs
+from tunesmith.decide.search.shared_pod import collect_pod_trials
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.eval_run import build_eval_run, eval_run_name
 from tunesmith.manifests.run_snapshots import (
@@ -26,6 +28,7 @@ from tunesmith.manifests.run_snapshots import (
     parse_inputs,
     parse_run,
 )
+from tunesmith.manifests.trial_job import search_of
 from tunesmith_contract.report import Failure, RunReport
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_contract.stages import Stage
@@ -36,10 +39,12 @@ from .inputs import apply_snapshot, build_inputs, find_invalid_uri
 from .observed import ObservedTraining
 from .referenced_jobs import NotReady, referred_jobs
 from .results import collect_results, result_events
-from .run_config import resolve_run
+from .run_config import resolve_run, with_largest_rank
+from .searching import run_search
 from .stages import generate_stage, prepare_stage, train_stage
 from .status import build_training_status, build_waiting_status
-from .status_view import TrainingView
+from .status_view import SearchView, TrainingView
+from .trial import adopt_preparation
 
 #: The end of an earlier job wakes this one; this is for a change that was missed.
 EARLIER_POLL_SECONDS = 60.0
@@ -59,6 +64,7 @@ class _StagesResult:
     admission: Admission | None = None
     expected: Expected | None = None
     requests: Mapping[str, str] = field(default_factory=dict)
+    search: SearchView | None = None
 
     @property
     def ended_at(self) -> datetime | None:
@@ -85,8 +91,16 @@ def plan_training(
         # The records are gone, the outcome is in status: it stays.
         return Plan()
     created: tuple[Action, ...] = ()
+    search = search_of(job)
     if observed.inputs is not None:
         inputs = parse_inputs(observed.inputs)
+    elif search is not None:
+        adoption = adopt_preparation(job, search.name, observed.related.trial_source)
+        if isinstance(adoption, NotReady):
+            status = build_waiting_status(job, adoption.message, adoption.missing, now)
+            return Plan(status=status, requeue_after=EARLIER_POLL_SECONDS)
+        inputs, created = adoption.inputs, adoption.actions
+        observed = replace(observed, children=observed.children.with_records(adoption.records))
     elif records and referred_jobs(job.spec):
         # It was refused before there were inputs: an earlier job had failed.
         refused = _StagesResult(Step(StageState.FAILED, observed.children), Stage.PREPARE)
@@ -126,6 +140,8 @@ def _build_plan(
         progress=progress.status if progress and is_current else None,
         admission=result.admission,
         expected=result.expected,
+        evaluation_gpu_seconds=_evaluation_gpu_seconds(job, observed),
+        search=result.search,
     )
     results = collect_results(job, view)
     events = (*result.events, *evaluation_events, *result_events(job, results, view), *expiry.events)
@@ -155,8 +171,41 @@ def _run_stages(
         stage = prepare_stage(job, observed, inputs, environment)
         result = result.followed_by(Stage.PREPARE, advance(stage, result.step.children, now))
     if result.step.state is StageState.SUCCEEDED:
-        result = _run_training(job, observed, inputs, result, now, environment)
+        run = _run_trials if runs_trial_jobs(job.spec.search) else _run_training
+        result = run(job, observed, inputs, result, now, environment)
     return result
+
+
+def _run_trials(
+    job: FineTuneJob,
+    observed: ObservedTraining,
+    inputs: Inputs,
+    result: _StagesResult,
+    now: datetime,
+    environment: Environment,
+) -> _StagesResult:
+    """Advance the trials of a search; the configuration of the best one is that of the job."""
+    report = result.step.report(Stage.PREPARE)
+    assert report is not None
+    run = parse_run(observed.run) if observed.run is not None else None
+    searched = run_search(job, observed.search, result.step.children, inputs, report, run, now)
+    view = SearchView(searched.settings, searched.trials, in_jobs=True)
+    admission = None
+    if run is not None and not is_judged(job.status):
+        admission = judge(run, report, _find_gpus(job, observed, inputs, environment))
+    result = replace(result, run=run, admission=admission, search=view)
+    return result.followed_by(Stage.TRAIN, searched.step)
+
+
+def _find_gpus(
+    job: FineTuneJob, observed: ObservedTraining, inputs: Inputs, environment: Environment
+) -> ReachableGPUs:
+    """GPUs that the training pods may get."""
+    compute, needs = job.spec.compute, environment.trainer_needs(inputs.image)
+    request = GPURequest(
+        compute.gpus_per_node, compute.gpu_resource, compute.gpu_memory, compute.template, "compute"
+    )
+    return find_reachable_gpus(request, observed.related.gpu_nodes, needs, environment.gpu_tolerations)
 
 
 def _run_training(
@@ -177,12 +226,7 @@ def _run_training(
         return result.followed_by(
             Stage.TRAIN, refuse(job, Stage.TRAIN, children, failure, now, failure.reason)
         )
-    compute, needs = job.spec.compute, environment.trainer_needs(inputs.image)
-    request = GPURequest(
-        compute.gpus_per_node, compute.gpu_resource, compute.gpu_memory, compute.template, "compute"
-    )
-    nodes, tolerations = observed.related.gpu_nodes, environment.gpu_tolerations
-    gpus = find_reachable_gpus(request, nodes, needs, tolerations)
+    gpus = _find_gpus(job, observed, inputs, environment)
     resolved, admission = _resolve_training(job, observed, inputs, report, gpus)
     result = replace(result, admission=admission)
     if isinstance(resolved, Failure):
@@ -202,7 +246,24 @@ def _run_training(
             events=(*result.events, *budget_events(job, expected)),
         )
     step = advance(train_stage(job, observed, inputs, resolved, environment, requests), children, now)
-    return result.followed_by(Stage.TRAIN, step)
+    return _with_pod_trials(job, observed, result.followed_by(Stage.TRAIN, step), now)
+
+
+def _with_pod_trials(
+    job: FineTuneJob, observed: ObservedTraining, result: _StagesResult, now: datetime
+) -> _StagesResult:
+    """The result with the trials of a search in the training pod."""
+    if result.run is None or result.run.search is None:
+        return result
+    update, report = observed.progress, result.step.report(Stage.TRAIN)
+    is_current = update and (update.stage, update.attempt) == (Stage.TRAIN, result.step.attempt)
+    metrics = {item.name: item.value for item in update.status.metrics} if update and is_current else {}
+    training = report.training if report else None
+    found = collect_pod_trials(
+        job, result.run.search, observed.search, metrics, training.search if training else None, now
+    )
+    view = SearchView(found.settings, found.trials, in_jobs=False, folder=found.folder)
+    return replace(result, search=view, actions=(*result.actions, *found.actions))
 
 
 def _resolve_training(
@@ -217,11 +278,25 @@ def _resolve_training(
             return record.failure, None
     reports = [record.report for record in observed.children.records_of(Stage.GENERATE) if record.report]
     generation = reports[0].generation if reports else None
-    resolved = resolve_run(job.spec, inputs, report, inputs.initial, gpus.memory, generation)
+    search = search_of(job)
+    prepared_by = search.uid if search else None
+    resolved = resolve_run(job.spec, inputs, report, inputs.initial, gpus.memory, generation, prepared_by)
     if isinstance(resolved, Failure):
         return resolved, None
-    admission = admit(job.spec, resolved, report, gpus)
-    return admission.failure or admission.run, admission
+    admission = admit(job.spec, with_largest_rank(resolved), report, gpus)
+    return admission.failure or admission.run.model_copy(update={"adapter": resolved.adapter}), admission
+
+
+def _evaluation_gpu_seconds(job: FineTuneJob, observed: ObservedTraining) -> float | None:
+    """GPU time that the status of the job's own EvalRun tells; the last one that was seen, if it is gone."""
+    body, before = observed.related.eval_run, job.status.cost
+    seen = before.evaluation_gpu_seconds if before else None
+    if body is not None and owned_by(body, job.metadata.uid):
+        seen = ((body.get("status") or {}).get("cost") or {}).get("gpuSeconds", seen)
+    try:
+        return None if seen is None else float(seen)
+    except ValueError:
+        return None
 
 
 def _create_eval_run(

@@ -19,6 +19,7 @@ from tunesmith.api.reasons import FineTuneJobReason
 from tunesmith.decide.fit.admission import is_servable
 from tunesmith.decide.plan import Event
 from tunesmith.decide.run.summary import decimal
+from tunesmith.manifests.trial_job import search_of
 from tunesmith_contract.artifact import ArtifactKind
 from tunesmith_contract.layout import checkpoint_name, checkpoints_uri, work_uri
 from tunesmith_contract.progress import (
@@ -83,7 +84,11 @@ def collect_results(job: FineTuneJob, view: TrainingView) -> Results:
 def result_events(job: FineTuneJob, results: Results, view: TrainingView) -> tuple[Event, ...]:
     """Events about results that status did not have before."""
     prepared = view.step.report(Stage.PREPARE)
-    events = [*generation_events(job, view), *data_issue_events(job, prepared.dataset if prepared else None)]
+    events: list[Event] = []
+    if search_of(job) is None:
+        # A trial's rows are those of its search, which has told of them.
+        dataset = prepared.dataset if prepared else None
+        events += [*generation_events(job, view), *data_issue_events(job, dataset)]
     if results.overfitting_step is not None and job.status.overfitting_step is None:
         message = f"The validation loss turned at step {results.overfitting_step} and went up."
         events.append(Event(FineTuneJobReason.OVERFITTING, message, "Warning"))

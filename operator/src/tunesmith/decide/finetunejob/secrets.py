@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
-from tunesmith_contract.layout import SecretRole, reward_role
+from tunesmith_contract.layout import SecretRole, reward_role, suite_role
 
 from .generation import generation_secrets
 
@@ -61,7 +61,20 @@ def secret_fields(spec: FineTuneJobSpec) -> dict[str, tuple[str, str]]:
         if opened is not None and opened.secret_ref is not None:
             field = f"spec.method.{method.key}.rewards[{reward.name}]"
             named[reward_role(reward.name)] = (opened.secret_ref.name, f"{field}.secretRef.name")
-    return named | generation_secrets(spec)
+    return named | _suite_secrets(spec) | generation_secrets(spec)
+
+
+def _suite_secrets(spec: FineTuneJobSpec) -> dict[str, tuple[str, str]]:
+    """Secrets of the job's own suites, whose items are held out of its training data."""
+    suites = spec.evaluation.suites if spec.evaluation else ()
+    return {
+        suite_role(suite.name): (
+            suite.dataset.secret_ref.name,
+            f"spec.evaluation.suites[{suite.name}].dataset.secretRef.name",
+        )
+        for suite in suites
+        if suite.dataset is not None and suite.dataset.secret_ref is not None
+    }
 
 
 def resolve_secrets(spec: FineTuneJobSpec, earlier: Mapping[str, FineTuneJob | None]) -> dict[str, str]:
@@ -80,7 +93,8 @@ def resolve_secrets(spec: FineTuneJobSpec, earlier: Mapping[str, FineTuneJob | N
 
 def prepare_secrets(secrets: Mapping[str, str]) -> dict[str, str]:
     """Secrets of the prepare stage, by role."""
-    return {role: name for role, name in secrets.items() if role in PREPARE_ROLES}
+    suites = suite_role("")
+    return {role: name for role, name in secrets.items() if role in PREPARE_ROLES or role.startswith(suites)}
 
 
 def train_secrets(secrets: Mapping[str, str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from tunesmith.manifests.objects import KubernetesObject
 from tunesmith.manifests.result_config_map import AttemptRecord, Remedy
 from tunesmith.manifests.run_snapshots import Inputs
 from tunesmith.manifests.stage_jobs import SMALL_REQUESTS, build_data_job, build_train_job
+from tunesmith.manifests.trial_job import STOP_ANNOTATION, search_of
 from tunesmith_contract.report import Failure, ModelReport
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_contract.stages import Stage
@@ -83,6 +84,7 @@ def train_stage(
         deadline_seconds=job.spec.active_deadline_seconds,
         budget_gpu_seconds=float(hours) * 3600 if hours else None,
         gpus=compute.nodes * compute.gpus_per_node,
+        stopped=job.metadata.annotations.get(STOP_ANNOTATION, "") if search_of(job) else "",
     )
 
     def build(attempt: int, children: Children) -> tuple[KubernetesObject, ...]:

@@ -12,6 +12,7 @@ from tunesmith.api.job_status import (
     Resolved,
 )
 from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, FineTuneJobReason, RunReason
+from tunesmith.api.search import SearchStatus
 from tunesmith.api.status import ContainerRequests
 from tunesmith.api.values import format_duration
 from tunesmith.decide.conditions import ConditionUpdate, merge_conditions
@@ -27,6 +28,7 @@ from tunesmith.decide.run.summary import (
     stage_condition,
     waiting_conditions,
 )
+from tunesmith.decide.search.status import build_search_status, describe_search
 from tunesmith_contract.progress import (
     EVAL_REWARD,
     PART,
@@ -38,13 +40,15 @@ from tunesmith_contract.progress import (
     TrainPart,
 )
 from tunesmith_contract.report import DatasetReport, TrainingReport
+from tunesmith_contract.search import TrialState
 from tunesmith_contract.shared_rules.defaults import is_packed
 from tunesmith_contract.stages import Stage
+from tunesmith_search.results import best_trial
 
 from .costs import build_estimate
 from .data_status import build_dataset_status, build_generation_status, describe_dataset
 from .results import Results
-from .status_view import TrainingView
+from .status_view import SearchView, TrainingView
 
 #: Upper limit of the loss in the perplexity; the loss of a model that guesses is the logarithm of its vocabulary.
 _MAX_NATS = 100.0
@@ -94,6 +98,7 @@ def build_training_status(
         checkpoints=results.checkpoints,
         curve=results.curve,
         best_step=training.best_step if training else None,
+        search=_search(view),
         overfitting_step=results.overfitting_step,
         stopped_early=training.stopped_early if training else None,
         remedies=results.remedies,
@@ -139,7 +144,16 @@ def _phase(view: TrainingView) -> FineTuneJobPhase:
         case StageState.QUEUED:
             return FineTuneJobPhase.QUEUED
         case StageState.RUNNING | StageState.BACKING_OFF:
-            return _ACTIVE[view.stage]
+            return FineTuneJobPhase.SEARCHING if _searches(view) else _ACTIVE[view.stage]
+
+
+def _searches(view: TrainingView) -> bool:
+    return view.stage is Stage.TRAIN and view.search is not None
+
+
+def _search(view: TrainingView) -> SearchStatus | None:
+    search = view.search
+    return build_search_status(search.settings, search.trials, search.folder) if search else None
 
 
 def _resolved(
@@ -182,12 +196,22 @@ def _progress(job: FineTuneJob, view: TrainingView, training: TrainingReport | N
     if view.stage is not Stage.TRAIN:
         runs = view.step.state is StageState.RUNNING
         return _progress_without_steps(view.progress) if view.progress is not None and runs else None
+    if view.search is not None and view.search.in_jobs:
+        return _search_progress(view.search)
     before = job.status.progress
     if before is not None and not before.total_steps:
         before = None  # of an earlier stage, which has no steps
     if view.progress is None:
         return before
     return _with_perplexity(job, _live_progress(view.progress, before or Progress()))
+
+
+def _search_progress(search: SearchView) -> Progress:
+    """Progress of a search: its share of ended trials, and the loss of the best one."""
+    ended = sum(trial.state is not TrialState.RUNNING for trial in search.trials)
+    best = best_trial(search.trials)
+    percent = f"{100 * ended // search.settings.trials}%"
+    return Progress(percent=percent, eval_loss=decimal(best.loss) if best else None)
 
 
 def _with_perplexity(job: FineTuneJob, progress: Progress) -> Progress:
@@ -296,6 +320,8 @@ def _activity(job: FineTuneJob, view: TrainingView, phase: FineTuneJobPhase) -> 
             return RunReason.SUSPENDED, "Suspended by spec.suspend; write false to resume."
         case FineTuneJobPhase.QUEUED:
             return RunReason.QUEUED, f"{name} waits in its queue."
+    if view.search is not None and view.search.in_jobs:
+        return FineTuneJobReason.SEARCHING, describe_search(view.search.settings, view.search.trials)
     if job.spec.suspend:
         return RunReason.SUSPENDED, f"{name} is suspended through its queue: {_workload_state(view)}"
     part = _PARTS.get(view.metrics.get(PART, "")) if view.stage in _STAGES_WITH_PARTS else None

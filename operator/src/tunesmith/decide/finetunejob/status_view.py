@@ -10,7 +10,28 @@ from tunesmith.manifests.run_snapshots import Inputs
 from tunesmith_contract.progress import TrainerStatus
 from tunesmith_contract.report import TrainingReport
 from tunesmith_contract.run_config import TrainConfig
+from tunesmith_contract.search import SearchSettings, Trial
 from tunesmith_contract.stages import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class SearchView:
+    """Trials of a search that status shows.
+
+    Attributes:
+        in_jobs: each trial is a FineTuneJob, with GPU time of its own.
+        folder: URI of table and plot that a shared pod has left.
+    """
+
+    settings: SearchSettings
+    trials: tuple[Trial, ...]
+    in_jobs: bool
+    folder: str | None = None
+
+    @property
+    def gpu_seconds(self) -> float:
+        """GPU time of ended trials beside that of the job's own pods."""
+        return sum(trial.gpu_seconds for trial in self.trials) if self.in_jobs else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +48,8 @@ class TrainingView:
         admission: the verdicts on memory and servability, where status does not have them yet.
         expected: estimated cost of the training before it begins, where status does not have it yet.
         requests: default requests of each training pod.
+        evaluation_gpu_seconds: GPU time of the EvalRun that the job made; None where there is none.
+        search: the trials of a search.
     """
 
     inputs: Inputs | None
@@ -38,6 +61,8 @@ class TrainingView:
     admission: Admission | None = None
     expected: Expected | None = None
     requests: Mapping[str, str] = field(default_factory=dict)
+    evaluation_gpu_seconds: float | None = None
+    search: SearchView | None = None
 
     @property
     def training(self) -> TrainingReport | None:

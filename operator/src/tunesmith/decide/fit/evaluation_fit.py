@@ -1,5 +1,7 @@
 """Comparison of an evaluation with the GPUs that its pod may get, and their memory."""
 
+from collections.abc import Sequence
+
 from tunesmith.api.reasons import EvalRunReason
 from tunesmith.manifests.run_snapshots import FitVerdict
 from tunesmith_contract.report import ModelReport
@@ -14,17 +16,22 @@ MAX_GPUS = 16
 
 
 def judge_evaluation(
-    model: ModelReport | None, gpus: int, answer_tokens: int, reachable: ReachableGPUs
+    model: ModelReport | None,
+    gpus: int,
+    answer_tokens: int,
+    reachable: ReachableGPUs,
+    unknown: Sequence[str] = (),
 ) -> FitVerdict | None:
     """Verdict on an evaluation, or None for one without GPUs.
 
     Prompts are not known before the pod has read them, so the estimate is of the least memory that is needed.
 
     Args:
-        model: report on the base model; None: unknown.
+        model: report on the largest model whose size is known; None: none is.
         gpus: number of GPUs of the pod.
         answer_tokens: length of the longest answer.
         reachable: what is known of the GPUs that the pod may get.
+        unknown: models that the pod loads, too, and whose sizes are unknown.
     """
     if gpus == 0:
         return None
@@ -60,6 +67,12 @@ def judge_evaluation(
             f" A copy of it is spread over at least {fewest} GPUs, which work one after the other: choose a number of "
             f"GPUs that is a multiple of {fewest}, or GPUs with more memory."
         )
+    if unknown:
+        message += (
+            f" The sizes of other models are unknown ({', '.join(unknown)}). The pod compares them with its GPUs "
+            "before it loads them."
+        )
+        return FitVerdict(None, EvalRunReason.MODEL_SIZE_UNKNOWN, message)
     return FitVerdict(True, EvalRunReason.FITS, message)
 
 

@@ -9,7 +9,7 @@ from math import ceil
 
 from tunesmith.api.common import Resources
 from tunesmith.api.status import ContainerRequests
-from tunesmith.manifests.stage_jobs import SMALL_REQUESTS
+from tunesmith.manifests.stage_jobs import SMALL_REQUESTS, WITHOUT_MODEL_REQUESTS
 from tunesmith.manifests.trainer_job import effective_requests
 from tunesmith_contract.report import ModelReport
 from tunesmith_contract.run_config import (
@@ -94,19 +94,24 @@ def training_requests(model: ModelReport, run: TrainConfig, cached: bool = False
 def evaluation_requests(
     parameters: int | None, config: EvaluateConfig, cached: bool = False
 ) -> dict[str, str]:
-    """Requests of the evaluation pod; small ones if the size of the base model is unknown.
+    """Requests of the evaluation pod; small ones if the sizes of its models are unknown, or if it loads none.
 
     One process for each GPU loads the models straight to it, one after the other, and they share the pages of the file
     that is read. On a CPU one process keeps the base model in float32, and beside it a fully fine-tuned one.
 
     Args:
+        parameters: those of the largest model that is known.
         cached: models of the hub are kept on a claim, not on the pod's disk.
     """
+    loaded = [side for side in config.sides if side.is_loaded]
+    if not loaded:
+        return dict(WITHOUT_MODEL_REQUESTS)
     if not parameters:
         return dict(SMALL_REQUESTS)
-    sources = (config.base_model or "", *(side.adapter.uri for side in config.sides if side.adapter))
-    fetched = [_is_fetched(uri, cached) for uri in sources]
-    disk = FETCHED * HALF * parameters * fetched[0] + GIB * sum(fetched[1:])
+    models = {side.model or config.base_model for side in loaded} - {None}
+    artifacts = (source.uri for side in loaded for source in (side.adapter, side.checkpoint) if source)
+    disk = FETCHED * HALF * parameters * sum(_is_fetched(uri or "", cached) for uri in models)
+    disk += GIB * sum(_is_fetched(uri, cached) for uri in artifacts)
     if config.gpus == 0:
         memory = CPU_PROCESS + 2 * FULL * parameters
         return _requests(1, max(memory, 4 * GIB), disk)

@@ -25,11 +25,13 @@ class RunLimits:
         deadline_seconds: run time that pods may take; queued and held time does not count.
         budget_gpu_seconds: GPUs times seconds.
         gpus: GPUs of the stage's pods together.
+        stopped: cause for which a trial of a search is stopped at once, for people; empty while it is not.
     """
 
     deadline_seconds: float | None = None
     budget_gpu_seconds: float | None = None
     gpus: int = 0
+    stopped: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def nearest_limit(limits: RunLimits, children: Children, usage: Usage) -> Limit 
     Args:
         usage: usage of the current attempt.
     """
-    candidates: list[Limit] = []
+    candidates = [Limit(RunReason.PRUNED, 0.0, limits.stopped)] if limits.stopped else []
     if limits.deadline_seconds is not None:
         seconds_left = limits.deadline_seconds - children.active_seconds - usage.active_seconds
         message = f"The run was active for longer than activeDeadlineSeconds: {limits.deadline_seconds:g}."

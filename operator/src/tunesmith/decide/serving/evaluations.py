@@ -5,16 +5,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tunesmith.api.evalrun import EvalRunStatus
-from tunesmith.api.reasons import Verdict
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord, parse_result
 from tunesmith_contract.base import short_digest
-from tunesmith_contract.shared_rules.verdict import judge_report
+from tunesmith_contract.shared_rules.verdict import Verdict, judge_report
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedEvalRun:
-    """An EvalRun that has a verdict, with the ConfigMaps that it owns."""
+    """An EvalRun with the ConfigMaps that it owns."""
 
     body: Body
     config_maps: tuple[Body, ...] = ()
@@ -30,6 +29,8 @@ class Evaluation:
         is_bare: the candidate was asked without a prompt of its own, as an alias is.
         baseline_digest: digest of the baseline, or the revision of its model.
         baseline_alias: the alias whose version the baseline was, as ``deployment/adapter``; else empty.
+        baseline_is_bare: the baseline was asked without a prompt of its own.
+        confirmed: status says the same verdict as the record.
     """
 
     name: str
@@ -40,35 +41,42 @@ class Evaluation:
     is_bare: bool = True
     baseline_digest: str = ""
     baseline_alias: str = ""
+    baseline_is_bare: bool = True
+    confirmed: bool = True
+
+
+#: Of two runs that ended in the same second the worse one counts.
+_BEST_FIRST = (Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL)
+
+
+def _age(evaluation: Evaluation) -> tuple[datetime, int, str]:
+    return evaluation.ended, _BEST_FIRST.index(evaluation.verdict), evaluation.name
 
 
 def read_evaluations(runs: Iterable[ObservedEvalRun]) -> tuple[Evaluation, ...]:
     """Verdicts by the records of EvalRuns, the oldest first.
 
-    Status alone counts for nothing, since other accounts may be allowed to write it; a record alone counts for nothing,
-    since a run that the operator has not ended yet has no verdict. Both must exist and agree.
+    Status alone counts for nothing, since other accounts may be allowed to write it. A record alone opens no gate,
+    since a run that the operator has not ended yet has no verdict; but it stands in the way of earlier ones, as else a
+    changed status could hide a run that did not pass.
     """
-    evaluations = filter(None, map(_read_evaluation, runs))
-    return tuple(sorted(evaluations, key=lambda evaluation: (evaluation.ended, evaluation.name)))
+    return tuple(sorted(filter(None, map(_read_evaluation, runs)), key=_age))
 
 
 def newest_by_policy(evaluations: Iterable[Evaluation]) -> dict[str, Evaluation]:
     """The newest verdict of each policy. Earlier ones of the same policy no longer count."""
-    return {
-        evaluation.policy_digest: evaluation
-        for evaluation in sorted(evaluations, key=lambda found: (found.ended, found.name))
-    }
+    return {evaluation.policy_digest: evaluation for evaluation in sorted(evaluations, key=_age)}
 
 
 def _read_evaluation(run: ObservedEvalRun) -> Evaluation | None:
     status = EvalRunStatus.model_validate(run.body.get("status") or {})
     record = _newest_success([found for found in map(parse_result, run.config_maps) if found])
-    if status.verdict is None or record is None or record.report is None or record.report.evaluation is None:
+    if record is None or record.report is None or record.report.evaluation is None:
         return None
     report = record.report.evaluation
-    verdict = Verdict(judge_report(report))
+    verdict = judge_report(report)
     # A record of an earlier release does not say who was compared.
-    if len(report.compared) < 2 or not report.compared[0].digest or verdict is not status.verdict:
+    if len(report.compared) < 2 or not report.compared[0].digest:
         return None
     candidate, baseline = report.compared
     return Evaluation(
@@ -80,6 +88,8 @@ def _read_evaluation(run: ObservedEvalRun) -> Evaluation | None:
         is_bare=candidate.is_bare,
         baseline_digest=baseline.digest,
         baseline_alias=baseline.served_as,
+        baseline_is_bare=baseline.is_bare,
+        confirmed=verdict is status.verdict,
     )
 
 
@@ -164,6 +174,8 @@ def _refusal(run: Evaluation, requirement: GateRequirement) -> str:
     """Cause for which a verdict does not admit the version; empty if it does."""
     if run.verdict is not Verdict.PASS:
         return f"says {run.verdict}"
+    if not run.confirmed:
+        return "has no verdict in status yet, or another one than in its record"
     if not run.is_bare:
         return (
             "prompted the candidate (systemPrompt, fewShot, contextColumn or templateArguments), which an alias is "
@@ -174,4 +186,9 @@ def _refusal(run: Evaluation, requirement: GateRequirement) -> str:
     stale = run.baseline_digest != requirement.serving
     if requirement.serving and stale and (run.baseline_alias or requirement.against_serving):
         return f"compared it with {short_digest(run.baseline_digest)}, which does not serve"
+    if _compares(requirement) and not run.baseline_is_bare:
+        return (
+            "prompted the serving version (systemPrompt, fewShot, contextColumn or templateArguments), which the alias "
+            "does not: compare without"
+        )
     return ""

@@ -20,7 +20,6 @@ from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import STAGE_LABEL, Component
 from tunesmith.manifests.objects import Body, KubernetesObject
 from tunesmith.manifests.serving_config_maps import (
-    RECORD_KEY,
     ServingInputs,
     build_desired_config_map,
     build_serving_inputs,
@@ -44,7 +43,7 @@ from .fleet import Agent, Fleet, build_fleet
 from .record import AliasRecord, ServingRecord
 from .rollout import AliasContext, advance, next_check_time
 from .targets import Sources, TargetVersion, VersionRecord, resolve_target
-from .versions import merge_records, plan_annotations, plan_revisions, read_versions, rebuild_record
+from .versions import merge_records, plan_annotations, plan_revisions, read_records, read_versions
 
 #: Interval while something is in progress whose end causes no watch event.
 BUSY_SECONDS = 2.0
@@ -216,13 +215,9 @@ def _read_stored(deployment: AdapterDeployment, observed: ObservedServing) -> _S
     matches = (config_map for config_map in observed.config_maps if config_map["metadata"]["name"] == name)
     config_map = next(matches, None)
     versions = read_versions(observed.revisions)
+    records = read_records(deployment, config_map, versions)
     if config_map is None:
-        records = {
-            adapter.name: rebuild_record(adapter.name, versions) for adapter in deployment.spec.adapters
-        }
         return _Stored(None, DesiredState(generation=0), records, versions)
-    document = ServingRecord.model_validate_json(config_map["data"][RECORD_KEY])
-    records = {record.name: record for record in document.aliases}
     return _Stored(config_map, read_desired(config_map), records, versions)
 
 

@@ -26,11 +26,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tunesmith.api.adapterdeployment import Adapter
-from tunesmith.api.reasons import AdapterDeploymentReason, Verdict
+from tunesmith.api.reasons import AdapterDeploymentReason
 from tunesmith.api.values import duration_seconds
 from tunesmith.decide.plan import Event
 from tunesmith_contract.agent import PROOF_FAILED, Version
 from tunesmith_contract.base import short_digest
+from tunesmith_contract.shared_rules.verdict import Verdict
 
 from .fleet import Fleet
 from .guardrail import is_crossed

@@ -7,10 +7,11 @@ from datetime import datetime
 from tunesmith.api.adapterdeployment import Adapter, AdapterDeploymentSpec, RequiredBaseline, RequiredVerdict
 from tunesmith.api.job_status import FineTuneJobStatus
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
-from tunesmith.api.reasons import ConditionType, FineTuneJobPhase, Verdict
+from tunesmith.api.reasons import ConditionType, FineTuneJobPhase
 from tunesmith_contract.agent import Version
 from tunesmith_contract.artifact import ArtifactKind
 from tunesmith_contract.base import short_digest
+from tunesmith_contract.shared_rules.verdict import Verdict
 from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
 
 from .evaluations import Evaluation, GateRequirement, decide_gate

@@ -4,9 +4,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
+from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.decide.plan import Create, Patch
 from tunesmith.manifests.names import Owner
 from tunesmith.manifests.objects import Body, KubernetesObject
+from tunesmith.manifests.serving_config_maps import RECORD_KEY
 from tunesmith.manifests.version_revision import (
     API_VERSION,
     KIND,
@@ -19,7 +21,7 @@ from tunesmith.manifests.version_revision import (
 )
 from tunesmith_contract.agent import Version
 
-from .record import AliasRecord
+from .record import AliasRecord, ServingRecord
 from .targets import UNEVALUATED, TargetVersion, VersionRecord
 
 
@@ -52,6 +54,18 @@ def rebuild_record(alias: str, versions: Iterable[VersionRecord]) -> AliasRecord
         return AliasRecord(name=alias)
     last = max(promoted, key=lambda version: (version.promoted, version.version.version))
     return AliasRecord(name=alias, stable=last.version, promoted=last.promoted)
+
+
+def read_records(
+    deployment: AdapterDeployment, config_map: Body | None, versions: Iterable[VersionRecord]
+) -> dict[str, AliasRecord]:
+    """Records of all aliases by name, from the ConfigMap, or rebuilt from the versions where it is lost."""
+    if config_map is None:
+        names = [adapter.name for adapter in deployment.spec.adapters]
+        versions = tuple(versions)
+        return {name: rebuild_record(name, versions) for name in names}
+    document = ServingRecord.model_validate_json(config_map["data"][RECORD_KEY])
+    return {record.name: record for record in document.aliases}
 
 
 def plan_revisions(

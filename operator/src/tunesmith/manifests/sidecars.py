@@ -1,0 +1,167 @@
+"""Containers beside the trainer's: they share folders with it, and neither storage, Secrets nor tokens.
+
+A sidecar is an init container that restarts always: kubelet ends it when the trainer's container ends, and its own end
+does not end the pod. Containers of a pod share its network; Kubernetes can't take it from one of them.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunesmith.api.evaluation_suites import Suite
+from tunesmith_contract.evaluation import Metric
+from tunesmith_contract.evaluation_container import (
+    INPUT,
+    OUTPUT,
+    ROOT,
+    SANDBOX_FOLDER,
+    SANDBOX_SOCKET,
+    SUITES_FOLDER,
+)
+
+from .pods import restricted_container_security
+
+#: Another user than the trainer's, so that neither can change files of the other outside of shared folders.
+SIDECAR_USER = 10002
+
+SANDBOX = "sandbox"
+SANDBOX_REQUESTS = {"cpu": "250m", "memory": "512Mi"}
+SANDBOX_LIMITS = {"memory": "4Gi"}
+SCORER_REQUESTS = {"cpu": "250m", "memory": "512Mi"}
+SCORER_LIMITS = {"memory": "2Gi"}
+
+INPUT_SIZE = "4Gi"
+OUTPUT_SIZE = "512Mi"
+SCRATCH_SIZE = "1Gi"
+
+#: Metrics that run the code of answers.
+_RUN_CODE = frozenset({Metric.CODE_TESTS, Metric.PASS_AT_K})
+
+
+@dataclass(frozen=True, slots=True)
+class SharedFolder:
+    """Folder that trainer and sidecar share; whoever does not write it has it read-only.
+
+    Attributes:
+        volume: name of the volume.
+        trainer_path, sidecar_path: where it lies in either container.
+        size: its largest size.
+    """
+
+    volume: str
+    trainer_path: str
+    sidecar_path: str
+    size: str
+    trainer_writes: bool = False
+    sidecar_writes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """Container beside the trainer's.
+
+    Attributes:
+        name: name of the container.
+        command: command and arguments; empty: those of the image.
+        requests, limits: its resources.
+        folders: folders that it shares with the trainer.
+    """
+
+    name: str
+    image: str
+    command: tuple[str, ...]
+    requests: Mapping[str, str]
+    limits: Mapping[str, str]
+    folders: tuple[SharedFolder, ...] = field(default=())
+
+
+def build_sidecar(sidecar: Sidecar) -> dict[str, Any]:
+    """Container of a sidecar, at the ``restricted`` level with a read-only root."""
+    mounts = [
+        {"name": folder.volume, "mountPath": folder.sidecar_path, "readOnly": not folder.sidecar_writes}
+        for folder in sidecar.folders
+    ]
+    return {
+        "name": sidecar.name,
+        "image": sidecar.image,
+        "imagePullPolicy": "IfNotPresent",
+        "restartPolicy": "Always",
+        **({"command": list(sidecar.command)} if sidecar.command else {}),
+        # Images with CUDA ask the runtime for all GPUs of the node by this variable; "void" asks for none.
+        "env": [{"name": "HOME", "value": "/tmp"}, {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}],
+        "resources": {"requests": dict(sidecar.requests), "limits": dict(sidecar.limits)},
+        "securityContext": restricted_container_security() | {"runAsUser": SIDECAR_USER},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [*mounts, {"name": _scratch_name(sidecar), "mountPath": "/tmp"}],
+    }
+
+
+def sidecar_volumes(sidecars: Iterable[Sidecar]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Volumes of sidecars, and the trainer's mounts of the folders that it shares with them."""
+    volumes, mounts = [], []
+    for sidecar in sidecars:
+        volumes.append({"name": _scratch_name(sidecar), "emptyDir": {"sizeLimit": SCRATCH_SIZE}})
+        for folder in sidecar.folders:
+            volumes.append({"name": folder.volume, "emptyDir": {"sizeLimit": folder.size}})
+            mounts.append(
+                {
+                    "name": folder.volume,
+                    "mountPath": folder.trainer_path,
+                    "readOnly": not folder.trainer_writes,
+                }
+            )
+    return volumes, mounts
+
+
+def evaluation_sidecars(suites: Iterable[Suite], trainer_image: str) -> tuple[Sidecar, ...]:
+    """Sidecars of an evaluation: a sandbox where answers' code runs, and the containers of suites that have one."""
+    suites = tuple(suites)
+    runs_code = any(metric.type in _RUN_CODE for suite in suites for metric in suite.metrics)
+    scorers = tuple(_scorer(suite) for suite in suites if suite.container is not None)
+    return (*((_sandbox(trainer_image),) if runs_code else ()), *scorers)
+
+
+def _sandbox(image: str) -> Sidecar:
+    folder = SharedFolder(
+        volume=SANDBOX,
+        trainer_path=str(SANDBOX_FOLDER),
+        sidecar_path=str(SANDBOX_FOLDER),
+        size="1Mi",
+        trainer_writes=True,
+        sidecar_writes=True,
+    )
+    command = ("python", "-m", "tunesmith_evaluation.metrics.sandbox", str(SANDBOX_SOCKET))
+    return Sidecar(SANDBOX, image, command, SANDBOX_REQUESTS, SANDBOX_LIMITS, (folder,))
+
+
+def _scorer(suite: Suite) -> Sidecar:
+    container = suite.container
+    assert container is not None
+    name = f"suite-{suite.name}"
+    folder = SUITES_FOLDER / suite.name
+    folders = (
+        SharedFolder(
+            volume=f"{name}-{INPUT}",
+            trainer_path=str(folder / INPUT),
+            sidecar_path=str(ROOT / INPUT),
+            size=INPUT_SIZE,
+            trainer_writes=True,
+        ),
+        SharedFolder(
+            volume=f"{name}-{OUTPUT}",
+            trainer_path=str(folder / OUTPUT),
+            sidecar_path=str(ROOT / OUTPUT),
+            size=OUTPUT_SIZE,
+            sidecar_writes=True,
+        ),
+    )
+    requests, limits = SCORER_REQUESTS, SCORER_LIMITS
+    if container.resources is not None:
+        limits = container.resources.limits or {}
+        # A limit alone is its own request, as in Kubernetes.
+        requests = {**SCORER_REQUESTS, **limits, **(container.resources.requests or {})}
+    return Sidecar(name, container.image, container.command, requests, limits, folders)
+
+
+def _scratch_name(sidecar: Sidecar) -> str:
+    return f"{sidecar.name}-tmp"
