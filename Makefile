@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-SOURCES := contract/src storage/src gpu/src operator/src serving-image/src serving-image/engine/src data/src evaluation/src trainer-image/src e2e/checks/src e2e/cluster/src e2e/images/src e2e/demo/src docs/generate/src tests/support e2e/tests/support
+SOURCES := contract/src storage/src gpu/src search/src operator/src serving-image/src serving-image/engine/src data/src evaluation/src trainer-image/src e2e/checks/src e2e/cluster/src e2e/images/src e2e/demo/src docs/generate/src tests/support e2e/tests/support
 empty :=
 space := $(empty) $(empty)
 export PYTHONPATH := $(subst $(space),:,$(addprefix $(CURDIR)/,$(SOURCES)))
@@ -91,7 +91,7 @@ coverage-raise: ## Lift the floors of coverage to what the last `make test` cove
 lint: ## Formatting, ruff, mypy, import-linter; the chart with helm lint and helm template
 	@$(dev)/ruff format --check .
 	@$(dev)/ruff check .
-	@$(call mypy,dev) contract/src storage/src operator/src serving-image/src docs/generate/src $(wildcard e2e/*/src) e2e/tests tests \
+	@$(call mypy,dev) contract/src storage/src search/src operator/src serving-image/src docs/generate/src $(wildcard e2e/*/src) e2e/tests tests \
 		$(addprefix --exclude=,$(torch))
 	@$(call mypy,trainer) $(torch)
 	@$(dev)/lint-imports
@@ -150,11 +150,12 @@ control-plane-down: ## End that control plane
 	@$(dev)/python -m tunesmith_cluster down --shape control-plane
 
 .PHONY: bench clean-cache
-bench: ## Measure the operator, the agent, the trainer and cleaning; writes bench/results/*.json and docs/benchmarks.md
+bench: ## Measure the operator, the agent, the trainer, evaluation and cleaning; writes bench/results/*.json and docs/benchmarks.md
 	@command -v wrk >/dev/null || apt-get install -qy --no-install-recommends wrk
 	@$(dev)/python bench/operator_speed.py --output bench/results/operator.json
 	@$(dev)/python bench/agent.py
 	@$(trainer)/python bench/trainer/measure.py
+	@$(trainer)/python bench/evaluation/measure.py
 	@$(trainer)/python bench/near.py
 	@$(trainer)/python bench/data/measure.py
 	@$(dev)/python bench/report.py

@@ -10,6 +10,7 @@ import yaml
 from tunesmith import api, decide
 
 from .chart_values import values_page
+from .container_schemas import container_schemas
 from .crd_reference import reference_page
 from .gpu_table import gpu_memory_page
 from .markdown import table
@@ -37,7 +38,7 @@ def render_pages() -> dict[Path, str]:
         operator_reasons([api, decide]),
         _notice("docs/generate/src/tunesmith_docs: reasons.yaml, troubleshooting.md"),
     )
-    return pages
+    return pages | container_schemas()
 
 
 def _notice(source: str) -> str:

@@ -27,7 +27,7 @@ _KINDS = {
 
 #: Reasons of RunReason that no EvalRun shows: it has no suspend, no GPU budget and no remedy, and ends in a verdict.
 _FINE_TUNE_JOB_ALONE = frozenset(
-    {"BudgetExhausted", "OutOfMemoryRemedy", "Resumed", "Succeeded", "Suspended"}
+    {"BudgetExhausted", "OutOfMemoryRemedy", "Pruned", "Resumed", "Succeeded", "Suspended"}
 )
 
 #: Exceptions and records of pods that take a reason as their first argument, or as ``reason``.

@@ -45,6 +45,7 @@ _STORAGE = ("storage/pyproject.toml", "storage/src")
 _DATA = ("data/pyproject.toml", "data/src")
 _EVALUATION = ("evaluation/pyproject.toml", "evaluation/src")
 _GPU = ("gpu/pyproject.toml", "gpu/src")
+_SEARCH = ("search/pyproject.toml", "search/src")
 
 _ENGINE_PINS = "serving-image/requirements-engine.txt"
 _ENGINE_GPU_PINS = "serving-image/requirements-engine-gpu.txt"
@@ -61,6 +62,7 @@ _TRAINER_SOURCES = (
     *_DATA,
     *_EVALUATION,
     *_GPU,
+    *_SEARCH,
 )
 _SERVING_SOURCES = (
     "serving-image/requirements.txt",
@@ -77,7 +79,7 @@ TORCH = Image("torch", "images/torch/Dockerfile", (_TORCH_PINS,), is_run=False)
 OPERATOR = Image(
     "operator",
     "operator/Dockerfile",
-    ("operator/requirements.txt", "operator/pyproject.toml", "operator/src", *_CONTRACT),
+    ("operator/requirements.txt", "operator/pyproject.toml", "operator/src", *_CONTRACT, *_SEARCH),
 )
 TRAINER = Image(
     "trainer", "trainer-image/Dockerfile", (_TRAINER_PINS, *_TRAINER_SOURCES), {"TORCH_BASE_IMAGE": TORCH}
