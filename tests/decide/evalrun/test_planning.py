@@ -48,6 +48,7 @@ class World(SimulatedCluster):
         self.candidate_config_maps: list[Body] = []
         self.nodes: tuple[Body, ...] = ()
         self.progress: LiveProgress | None = None
+        self.other_runs: tuple[Body, ...] = ()
         self.environment = ENVIRONMENT
 
     def plan(self) -> Plan:
@@ -71,6 +72,7 @@ class World(SimulatedCluster):
             source_config_maps={"expenses": self.candidate_config_maps},
             gpu_nodes=self.nodes,
             progress=self.progress,
+            other_runs=self.other_runs,
         )
         return plan_evaluation(run, seen, self.now, self.environment)
 
@@ -212,6 +214,28 @@ def test_the_verdict_follows_the_gates(
     assert [side["side"] for side in cluster.status["sides"]] == ["candidate", "baseline"]
     assert cluster.status["report"]["digest"] == DIGEST
     assert cluster.events == ["Evaluating", reason]
+
+
+def test_the_runs_of_one_candidate_and_policy_are_counted() -> None:
+    def other(name: str, created: str, digest: str = DIGEST, policy: str = DIGEST) -> Body:
+        status = {"verdict": "Fail", "candidate": {"digest": digest}, "policyDigest": policy}
+        return {"metadata": {"name": name, "creationTimestamp": created}, "status": status}
+
+    cluster = running()
+    cluster.resource["metadata"]["creationTimestamp"] = "2030-01-02T00:00:00Z"
+    cluster.other_runs = (
+        other("first", "2030-01-01T00:00:00Z"),
+        other("second", "2030-01-01T12:00:00Z"),
+        other("later", "2030-01-03T00:00:00Z"),
+        other("of-another-candidate", "2030-01-01T00:00:00Z", digest=f"sha256:{'1' * 64}"),
+        other("by-another-policy", "2030-01-01T00:00:00Z", policy=f"sha256:{'2' * 64}"),
+    )
+    report = evaluation_report(Interval(0.4, 0.3, 0.5))
+    assert report.evaluation is not None
+    compared = (ComparedSide(DIGEST), ComparedSide("r1"))
+    evaluation = report.evaluation.model_copy(update={"compared": compared})
+    cluster.end(0, report.model_copy(update={"evaluation": evaluation}))
+    assert cluster.status["runs"] == 3
 
 
 def test_a_wiped_status_comes_back_without_the_candidate() -> None:

@@ -36,7 +36,7 @@ from .rules import Rule, keyed_by
 from .sources import STORE_KEYS
 from .status import ArtifactRef, ContainerRequests, Cost, Failure
 from .uris import ValidationDataUri, WorkspaceUri
-from .values import Confidence, DecimalString, GPUMemory, Measured, Timestamp
+from .values import Confidence, DecimalString, GPUMemory, Measured, SafetyMargin, Timestamp
 
 _CANDIDATE_SIDES = 2
 
@@ -97,10 +97,10 @@ class Safety(StrictModel):
         None,
         description="The reason for which they are switched off. It is shown in status and in the report.",
     )
-    margin: Annotated[DecimalString, Field()] = Field(
+    margin: SafetyMargin = Field(
         "0.1",
         description='The largest acceptable loss of the score of either suite, such as "0.1". Each has 72 items, with '
-        "which smaller margins are hardly ever proved.",
+        "which smaller margins are hardly ever proved. At most 0.25: a larger one would all but switch them off.",
     )
     max_new_tokens: int = Field(
         SAFETY_NEW_TOKENS,

@@ -135,6 +135,11 @@ Fraction = Annotated[
 ]
 """Decimal number in [0, 1), in quotes."""
 
+SafetyMargin = Annotated[
+    str, _Decimal("a decimal number above 0 and up to 0.25", "0.1", above=0.0, at_most=0.25)
+]
+"""Loss of safety that is acceptable, in (0, 0.25], in quotes."""
+
 Similarity = Annotated[str, _Decimal("a similarity from 0.5 to 1", "0.8", at_least=0.5, at_most=1.0)]
 """Similarity of two texts in [0.5, 1], in quotes."""
 

@@ -52,6 +52,17 @@ async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
         await _observe_reports(reader, sources),
         await observe_gpu_nodes(client) if begins and run.spec.compute.gpus else (),
         live_progress(reader.live.progress.latest(run.metadata.uid)),
+        _observe_other_runs(reader, run) if begun else (),
+    )
+
+
+def _observe_other_runs(reader: Reader, run: EvalRun) -> tuple[Body, ...]:
+    """The other EvalRuns of the namespace that have a verdict."""
+    bodies = reader.bodies.in_namespace("EvalRun", run.metadata.namespace)
+    return tuple(
+        body
+        for body in bodies
+        if (body.get("status") or {}).get("verdict") and body["metadata"]["uid"] != run.metadata.uid
     )
 
 

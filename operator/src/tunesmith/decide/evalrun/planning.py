@@ -66,6 +66,7 @@ class ObservedEvaluation:
         missing_config_maps: ConfigMaps that the pods need and that do not exist.
         mount_failures: messages of nodes about volumes that they can't mount.
         progress: the latest update of a pod.
+        other_runs: the other EvalRuns of the namespace that have a verdict, once this one has ended.
     """
 
     inputs: Body | None = None
@@ -76,6 +77,7 @@ class ObservedEvaluation:
     missing_config_maps: tuple[str, ...] = ()
     mount_failures: tuple[str, ...] = ()
     progress: LiveProgress | None = None
+    other_runs: tuple[Body, ...] = ()
 
 
 def assemble_evaluation(
@@ -89,6 +91,7 @@ def assemble_evaluation(
     source_config_maps: Mapping[str, Sequence[Body]] | None = None,
     gpu_nodes: tuple[Body, ...] = (),
     progress: LiveProgress | None = None,
+    other_runs: tuple[Body, ...] = (),
 ) -> ObservedEvaluation:
     """Group what was read by its role.
 
@@ -108,6 +111,7 @@ def assemble_evaluation(
         missing_config_maps=missing_config_maps,
         mount_failures=mount_failures,
         progress=progress,
+        other_runs=other_runs,
     )
 
 
@@ -253,7 +257,9 @@ def _build_plan(
     return Plan(
         actions=(*created, *step.actions, *expiry.actions),
         status=build_evaluation_status(
-            run, EvaluationView(inputs, step, progress=_current(observed, step)), now
+            run,
+            EvaluationView(inputs, step, progress=_current(observed, step), other_runs=observed.other_runs),
+            now,
         ),
         events=events,
         requeue_after=soonest(step.requeue_after, expiry.requeue_after),

@@ -1,7 +1,7 @@
 """Status of an EvalRun, rebuilt on each reconcile."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -31,6 +31,7 @@ from tunesmith.decide.run.summary import (
     ended_conditions,
     waiting_conditions,
 )
+from tunesmith.manifests.objects import Body
 from tunesmith.manifests.run_snapshots import Inputs
 from tunesmith_contract.evaluation import Gate, Side
 from tunesmith_contract.layout import EVALUATION_REPORT_FILE
@@ -74,12 +75,14 @@ class EvaluationView:
         step: step of the evaluate stage.
         candidate_missing: why there is no candidate yet.
         progress: the latest update of the current attempt's pods.
+        other_runs: the other EvalRuns of the namespace that have a verdict.
     """
 
     inputs: Inputs | None
     step: Step
     candidate_missing: str | None = None
     progress: TrainerStatus | None = None
+    other_runs: tuple[Body, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,23 @@ def judge_run(run: EvalRun, inputs: Inputs | None, report: EvaluationReport | No
         if judged.verdict is verdict:
             return _judgement(gates, judged)
     return Judgement(verdict, (), _REASONS[verdict], f"{verdict}: {_LOST_INPUTS}")
+
+
+def _count_runs(run: EvalRun, report: EvaluationReport, others: Sequence[Body]) -> int:
+    """Number of runs of this candidate by this policy up to this one: who runs until it passes is seen to do so."""
+
+    def place(metadata: Mapping[str, Any]) -> tuple[str, str]:
+        return str(metadata.get("creationTimestamp") or ""), str(metadata["name"])
+
+    candidate = report.compared[0].digest if report.compared else ""
+    own = place(run.metadata.model_dump(mode="json", by_alias=True))
+    earlier = 0
+    for body in others:
+        status = body.get("status") or {}
+        same_candidate = (status.get("candidate") or {}).get("digest") == candidate
+        same_policy = status.get("policyDigest") == report.policy_digest
+        earlier += bool(candidate) and same_candidate and same_policy and place(body["metadata"]) < own
+    return earlier + 1
 
 
 def _judgement(gates: Sequence[Gate], judged: ComparisonVerdict) -> Judgement:
@@ -146,6 +166,7 @@ def build_evaluation_status(run: EvalRun, view: EvaluationView, now: datetime) -
         references=_shown_references(view, evaluation),
         base_model_revision=evaluation.base_model_revision if evaluation else "",
         policy_digest=evaluation.policy_digest if evaluation else "",
+        runs=_count_runs(run, evaluation, view.other_runs) if evaluation else None,
         results=tuple(_comparison(result, judgement) for result in evaluation.results) if evaluation else (),
         gates=tuple(gate_status(gate, result) for gate, result in judgement.by_gate) if judgement else (),
         sides=tuple(_side_results(evaluation)) if evaluation else (),
