@@ -63,7 +63,7 @@ test-data: ## Data preparation: reading, cleaning, quality, labels, generation, 
 	@OMP_NUM_THREADS=1 $(trainer)/pytest -q tests/data --junitxml=$(RESULTS)/data.xml
 
 test-evaluation: ## Evaluation: items, metrics, statistics, answers of tiny models, reports, the command
-	@OMP_NUM_THREADS=1 $(trainer)/pytest -q tests/evaluation --junitxml=$(RESULTS)/evaluation.xml
+	@OMP_NUM_THREADS=1 $(trainer)/pytest -q -m "not engine" tests/evaluation --junitxml=$(RESULTS)/evaluation.xml
 
 test-trainer: ## Trainer: training and checkpoints, on tiny models
 	@OMP_NUM_THREADS=1 $(trainer)/pytest -q tests/trainer tests/engine_start --junitxml=$(RESULTS)/trainer.xml
@@ -71,9 +71,11 @@ test-trainer: ## Trainer: training and checkpoints, on tiny models
 test-control-plane: ## Operator, CRDs and cluster tools against a real API server, controller-manager and kwok
 	@$(dev)/pytest -q $(two) -p tunesmith_cluster.pytest_plugin tests/harness tests/control_plane --junitxml=$(RESULTS)/control-plane.xml
 
-test-engine: ## Agent against the real serving engine, on tiny models
+test-engine: ## Agent and evaluation against the real serving engine, on tiny models
 	@TUNESMITH_ENGINE_PYTHON=$$(python3 -m tunesmith_images venv engine)/bin/python \
 		$(dev)/pytest -q -m engine tests/agent --junitxml=$(RESULTS)/engine.xml
+	@TUNESMITH_ENGINE_PYTHON=$$(python3 -m tunesmith_images venv engine)/bin/python \
+		$(trainer)/pytest -q -m engine tests/evaluation --junitxml=$(RESULTS)/evaluation-engine.xml
 
 test-image: ## Trainer image as pods run it: each method, adapter, format, store and metric, without a cluster (root)
 	@$(dev)/pytest -q tests/image --junitxml=$(RESULTS)/image.xml
