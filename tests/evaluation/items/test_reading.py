@@ -51,7 +51,7 @@ class Files:
         suite = Suite.model_validate(
             {"name": "s", "dataset": "pvc://d/rows.jsonl", "metrics": ["ExactMatch"], **more}
         )
-        return read_items([DataFile(path, "rows.jsonl")], suite, metrics, contexts)
+        return read_items([DataFile(path, "rows.jsonl")], suite, metrics, contexts).items
 
 
 @pytest.fixture
@@ -211,3 +211,12 @@ def test_the_last_turn_of_the_assistant_is_the_expected_answer() -> None:
     item = make_item({"messages": turns})
     assert (item.question.text, item.expected.text) == ("b", "second")
     assert len(item.messages) == 3
+
+
+def test_repeated_rows_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [chat("one", "1"), chat("two", "2"), chat("one", "1"), chat("one", "1")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    suite = Suite.model_validate({"name": "s", "dataset": "pvc://d/rows.jsonl", "metrics": ["ExactMatch"]})
+    read = read_items([DataFile(path, "rows.jsonl")], suite)
+    assert ([item.line for item in read.items], read.repeated) == ([1, 2], 2)

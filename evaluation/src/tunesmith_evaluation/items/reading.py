@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tunesmith_contract.evaluation import Suite
 from tunesmith_data.failures import DataError
@@ -97,13 +97,20 @@ class _ItemReader:
             return [Finding("expected_answer", "the expected answer", str(error)).at(row.file, row.line)]
 
 
+class ReadItems(NamedTuple):
+    """Items of a suite in the order of its rows, and the number of rows that repeat an earlier one."""
+
+    items: list[EvaluationItem]
+    repeated: int
+
+
 def read_items(
     files: Sequence[DataFile],
     suite: Suite,
     scorers: Mapping[str, Scorer] | None = None,
     context_columns: Sequence[str] = (),
-) -> list[EvaluationItem]:
-    """Items of a suite in the order of its rows, without repeated ones; at least one.
+) -> ReadItems:
+    """Items of a suite, at least one.
 
     Args:
         files: files of its rows.
@@ -116,9 +123,11 @@ def read_items(
     """
     items: dict[str, EvaluationItem] = {}
     findings: list[Finding] = []
+    repeated = 0
     reader = _ItemReader(suite, context_columns)
     for outcome in reader.read(files):
         if isinstance(outcome, EvaluationItem):
+            repeated += outcome.digest in items
             items.setdefault(outcome.digest, outcome)
         else:
             findings += outcome
@@ -127,7 +136,7 @@ def read_items(
         raise_findings(findings)
     unique = group_repeated_questions(list(items.values()))
     check_items(unique, scorers or {}, suite.name)
-    return unique
+    return ReadItems(unique, repeated)
 
 
 def check_items(items: Sequence[EvaluationItem], scorers: Mapping[str, Scorer], suite: str) -> None:

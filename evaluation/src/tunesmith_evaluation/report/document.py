@@ -152,6 +152,7 @@ class SuiteReport(Report):
     Attributes:
         digest: digest of the items.
         items: items in the data, after repeated ones were removed.
+        repeated: rows that were removed because they repeat another one.
         selected: items within the suite's limit.
         leaked: selected items that were left out because they are in training data.
         used: items that all sides answered and that were compared.
@@ -164,6 +165,7 @@ class SuiteReport(Report):
     uri: str = ""
     digest: str = ""
     items: Count
+    repeated: Count = 0
     selected: Count
     leaked: Count = 0
     used: Count

@@ -89,7 +89,8 @@ def gates_passed(gates: Sequence[GateReport]) -> str:
 
 def left_out(suite: SuiteReport) -> Iterator[tuple[str, int]]:
     """Reasons for which items were left out or answers are incomplete, with their numbers, where there are any."""
-    yield from ((name, count) for name, count in [("in training data, left out", suite.leaked)] if count)
+    rows = (("repeated in the data, left out", suite.repeated), ("in training data, left out", suite.leaked))
+    yield from ((name, count) for name, count in rows if count)
     for side in suite.sides:
         counted = (
             ("too long for the model", side.too_long),

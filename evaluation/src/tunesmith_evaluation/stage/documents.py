@@ -234,6 +234,7 @@ def _suite(scored: ScoredSuite) -> SuiteReport:
         uri=loaded.suite.dataset or "",
         digest=items_digest(loaded.sampled),
         items=len(loaded.rows),
+        repeated=loaded.data.repeated,
         selected=len(loaded.sampled),
         leaked=len(loaded.sampled) - len(loaded.items),
         used=sum(bool(one and other) for one, other in zip(candidate, baseline, strict=True)),

@@ -27,7 +27,7 @@ class SuiteItems:
         items: all items of its data, in their order, without repeated ones.
         scorers: scorers of its metrics by key; a metric ``ContainerScore`` has none.
         definition: digest of a task's definition; empty for other kinds.
-        repeated: number of rows left out because they repeat another one; of a task alone.
+        repeated: number of rows left out because they repeat another one.
         task: questions of a task, by the rows of its items; None for other kinds, whose items are the questions.
     """
 
@@ -100,9 +100,8 @@ def load_suite(
         message = f"suite {suite.name} names no items: write dataset, or the task of a harness"
         raise UserError("SuiteWithoutItems", message)
     contexts = list(dict.fromkeys(side.context_column for side in config.sides if side.context_column))
-    return SuiteItems(
-        suite, read_items(storage.dataset_files(suite.dataset), suite, scorers, contexts), scorers
-    )
+    read = read_items(storage.dataset_files(suite.dataset), suite, scorers, contexts)
+    return SuiteItems(suite, read.items, scorers, repeated=read.repeated)
 
 
 def check_sides(suites: Iterable[SuiteItems], sides: Sequence[Side]) -> None:
