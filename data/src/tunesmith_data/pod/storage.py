@@ -187,7 +187,11 @@ class Storage:
             return fetch_artifact(remote, digest, self.scratch / "artifacts")
         path = self.path(parsed)
         if not (path / MANIFEST_FILE).is_file():
-            raise UserError("ArtifactNotFound", f"{uri} has no {MANIFEST_FILE}: write the URI of an artifact")
+            message = (
+                f"{uri} has no {MANIFEST_FILE}: write the URI of an artifact that a FineTuneJob made. An adapter from "
+                "elsewhere can be merged into its base model; compare that as a model, by its uri"
+            )
+            raise UserError("ArtifactNotFound", message)
         return path
 
     def checkpoint_folder(self, uri: str) -> Path:
