@@ -30,7 +30,7 @@ from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord,
 from tunesmith.manifests.run_snapshots import parse_inputs
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.progress import ProgressMetric, TrainerStatus
-from tunesmith_contract.report import ComparedSide, Interval, SideUsage
+from tunesmith_contract.report import ComparedSide, Interval, SideUsage, SuiteCounts
 from tunesmith_contract.run_config import EvaluateConfig, parse_run_config
 from tunesmith_contract.stages import Stage
 
@@ -236,6 +236,17 @@ def test_the_runs_of_one_candidate_and_policy_are_counted() -> None:
     evaluation = report.evaluation.model_copy(update={"compared": compared})
     cluster.end(0, report.model_copy(update={"evaluation": evaluation}))
     assert cluster.status["runs"] == 3
+
+
+def test_status_counts_the_items_of_each_suite() -> None:
+    cluster = running()
+    report = evaluation_report(Interval(0.4, 0.3, 0.5))
+    assert report.evaluation is not None
+    counts = SuiteCounts(items=200, leaked=3, broken=2, truncated=7, incomplete=1)
+    evaluation = report.evaluation.model_copy(update={"suites": (counts,)})
+    cluster.end(0, report.model_copy(update={"evaluation": evaluation}))
+    (suite,) = cluster.status["suites"]
+    assert suite == {"name": "task", "items": 200, "leaked": 3, "broken": 2, "truncated": 7, "incomplete": 1}
 
 
 def test_a_wiped_status_comes_back_without_the_candidate() -> None:

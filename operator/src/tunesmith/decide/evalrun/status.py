@@ -15,6 +15,7 @@ from tunesmith.api.evalrun import (
     ReferenceArtifact,
     SideArtifact,
     SideResult,
+    SuiteStatus,
 )
 from tunesmith.api.reasons import ConditionType, EvalRunPhase, EvalRunReason, RunReason
 from tunesmith.api.status import ArtifactRef, ContainerRequests
@@ -170,6 +171,7 @@ def build_evaluation_status(run: EvalRun, view: EvaluationView, now: datetime) -
         results=tuple(_comparison(result, judgement) for result in evaluation.results) if evaluation else (),
         gates=tuple(gate_status(gate, result) for gate, result in judgement.by_gate) if judgement else (),
         sides=tuple(_side_results(evaluation)) if evaluation else (),
+        suites=_suite_counts(view, evaluation) if evaluation else (),
         change=headline_change((gate for gate, _ in judgement.by_gate), evaluation.results)
         if evaluation and judgement
         else "",
@@ -387,6 +389,18 @@ def _comparison(result: MetricResult, judgement: Judgement | None) -> Comparison
         p_value=decimal(result.p_value),
         items=result.items,
         verdict=worst(verdicts),
+    )
+
+
+def _suite_counts(view: EvaluationView, evaluation: EvaluationReport) -> tuple[SuiteStatus, ...]:
+    """Items of each suite and what became of them; none where the inputs, which name the suites, are gone."""
+    if view.inputs is None:
+        return ()
+    config = view.inputs.config
+    assert isinstance(config, EvaluateConfig)
+    return tuple(
+        SuiteStatus(name=suite.name, **counts._asdict())
+        for suite, counts in zip(config.suites, evaluation.suites, strict=False)
     )
 
 
