@@ -190,6 +190,13 @@ def test_a_secret_without_a_folder_is_named(desk: Desk) -> None:
     assert "add --secret key=FOLDER" in desk.capture.readouterr().err
 
 
+def test_an_engine_that_only_a_cluster_has_is_refused(desk: Desk) -> None:
+    (desk.folder / "eval.yaml").write_text(f"{_MANIFEST}\nengine: VLLM\n")
+    assert desk.run() == ExitCode.USER_ERROR
+    assert "write engine: Transformers" in desk.output[1]
+    assert desk.config is None
+
+
 def test_rows_that_a_side_was_trained_on_are_checked(desk: Desk) -> None:
     (desk.folder / "prepared").mkdir()
     (desk.folder / "prepared" / "train.parquet").write_bytes(b"rows")

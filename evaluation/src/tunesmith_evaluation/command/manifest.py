@@ -154,15 +154,7 @@ def build_run(
     on_safety, further_gates, notes = _safety(reader, spec, gates)
     suites += on_safety
     _check_gates(gates, suites)
-    if base_model is None and any(_needs_base(side) for side in sides):
-        raise UserError(
-            "InvalidEvalRun", "a compared model stands on the base model: add baseModel: {uri: …}"
-        )
-    unknown = set(trained_on) - {side.name for side in sides}
-    if unknown:
-        raise UserError(
-            "InvalidOption", f"--trained-on names {min(unknown)}, but no compared model has that name"
-        )
+    _check_sides(sides, base_model, trained_on)
     config = spec.document(
         EvaluateConfig,
         "confidence",
@@ -180,6 +172,23 @@ def build_run(
         output=output,
     )
     return ManifestRun(config, reader.secrets)
+
+
+def _check_sides(sides: Sequence[Side], base_model: str | None, trained_on: Mapping[str, str]) -> None:
+    """Check that models are named that compared ones stand on, and compared ones that options name.
+
+    Raises:
+        UserError: one is not.
+    """
+    if base_model is None and any(_needs_base(side) for side in sides):
+        raise UserError(
+            "InvalidEvalRun", "a compared model stands on the base model: add baseModel: {uri: …}"
+        )
+    unknown = set(trained_on) - {side.name for side in sides}
+    if unknown:
+        raise UserError(
+            "InvalidOption", f"--trained-on names {min(unknown)}, but no compared model has that name"
+        )
 
 
 def _spec(manifest: dict[str, Any]) -> tuple[Members, str | None]:

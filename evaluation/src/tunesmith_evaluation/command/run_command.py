@@ -10,6 +10,7 @@ import webbrowser
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from tunesmith_contract.evaluation import Engine
 from tunesmith_contract.exit_codes import ExitCode, exit_code_of
 from tunesmith_contract.layout import TRAIN_FILE
 from tunesmith_contract.report import Outcome, RunReport
@@ -116,7 +117,7 @@ def _read_run(options: argparse.Namespace) -> ManifestRun:
         side: host_uri(_existing(folder / TRAIN_FILE, "--trained-on"))
         for side, folder in _folders(options.trained_on, "--trained-on").items()
     }
-    return build_run(
+    run = build_run(
         read_manifest(manifest),
         places,
         name=manifest.stem,
@@ -124,6 +125,10 @@ def _read_run(options: argparse.Namespace) -> ManifestRun:
         gpus=options.gpus,
         trained_on=trained_on,
     )
+    if run.config.engine is Engine.VLLM:
+        message = "engine: VLLM runs beside the evaluation in a cluster: write engine: Transformers"
+        raise UserError("InvalidEvalRun", message)
+    return run
 
 
 def _run_stage(run: ManifestRun, storage: HostStorage, output: Path) -> EvaluationDocument:
