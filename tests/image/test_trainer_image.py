@@ -324,27 +324,55 @@ def test_rows_are_generated_and_prepared(world: World, outcomes: dict[str, "Futu
     assert prepared.dataset.rows == made.rows
 
 
-def test_an_adapter_is_evaluated_by_every_metric(
+#: Metrics by suite. The others need an endpoint, the sandbox, a container, groups of items, or other expected answers.
+TEXT_METRICS = [
+    *(Metric.EXACT_MATCH, Metric.CONTAINS, Metric.TOKEN_F1, Metric.ROUGE_L),
+    *(Metric.BLEU, Metric.CHRF, Metric.JSON_VALID, Metric.JSON_FIELDS),
+]
+OTHER_METRICS: list[dict[str, str]] = [
+    {"type": Metric.REGEX, "pattern": "[a-z]"},
+    {"type": Metric.JSON_SCHEMA, "jsonSchema": '{"type": "object"}'},
+    *({"type": str(metric)} for metric in (Metric.XML_VALID, Metric.ACCURACY, Metric.MACRO_F1)),
+    *({"type": str(metric)} for metric in (Metric.PERPLEXITY, Metric.BITS_PER_BYTE, Metric.TOKENS)),
+]
+
+
+def _as_chat(question: str, answer: str) -> dict[str, Any]:
+    turns = (("user", question), ("assistant", answer))
+    return {"messages": [{"role": role, "content": content} for role, content in turns]}
+
+
+def test_an_adapter_is_evaluated_by_every_metric_of_its_own_answers(
     world: World, outcomes: dict[str, "Future[Outcome]"]
 ) -> None:
     training = succeeded(outcomes[EVALUATED].result().trained).training
     assert training
     adapter = {"uri": training.artifact.uri, "digest": training.artifact.digest}
-    rows = "pvc://data/chats.jsonl"
-    suite = {"name": "lower", "dataset": rows, "metrics": list(Metric), "limit": 4, "maxNewTokens": 4}
+    # Rows that the adapter was trained on would be left out as leaked.
+    questions = [
+        f"Describe a {thing} as a JSON object." for thing in ("hinge", "wooden box", "map", "red kite")
+    ]
+    items = [_as_chat(question, json.dumps({"name": question.split()[2]})) for question in questions]
+    _write_rows(world.host.claim("data") / "items.jsonl", items)
+    common = {"dataset": "pvc://data/items.jsonl", "decoding": {"maxNewTokens": 4}}
     config = {
         **_owner("evaluated", "EvalRun"),
         "stage": "evaluate",
         "baseModel": BASE_MODEL,
-        "sides": [{"name": "tuned", "adapter": adapter}, {"name": "base", "fewShot": 1}],
-        "suites": [suite],
-        "fewShotFrom": rows,
-        "policy": "{}",
+        "sides": [{"name": "tuned", "adapter": adapter}, {"name": "base", "systemPrompt": "Answer briefly."}],
+        "suites": [
+            {"name": "text", "metrics": TEXT_METRICS, **common},
+            {"name": "other", "metrics": OTHER_METRICS, **common},
+        ],
         "output": "pvc://artifacts/evaluated",
     }
     evaluation = succeeded(world.host.run_stage(config)).evaluation
     assert evaluation
-    assert {result.metric for result in evaluation.results} == set(Metric)
+    measured = {(result.suite, result.metric) for result in evaluation.results}
+    assert measured == {
+        *(("text", metric) for metric in TEXT_METRICS),
+        *(("other", metric["type"]) for metric in OTHER_METRICS),
+    }
 
 
 def test_rows_go_to_people_and_come_back(world: World) -> None:
