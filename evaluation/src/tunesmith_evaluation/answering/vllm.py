@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,18 +12,19 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from tunesmith_contract.base import canonical_json, sha256_digest
 from tunesmith_contract.engine_order import ENGINE_PORT
+from tunesmith_contract.evaluation import Engine
 from tunesmith_data.failures import UserError
 from tunesmith_data.models.inspection import load_config
 from tunesmith_evaluation.items.requests import Reply, Request
-from tunesmith_evaluation.metrics.answers import Answer, JSONValue, Likelihood
+from tunesmith_evaluation.metrics.answers import Answer, Likelihood
 from tunesmith_evaluation.models.decoding import AnswerEnd, find_answer_end
-from tunesmith_evaluation.models.encoding import EncodedRequest, RequestEncoder
+from tunesmith_evaluation.models.encoding import EncodedRequest
 from tunesmith_evaluation.models.generation import AnswerText
+from tunesmith_evaluation.models.group_answerer import GroupAnswerer
 from tunesmith_evaluation.models.likelihood import EncodedAnswer
 from tunesmith_evaluation.models.replies import build_reply
-from tunesmith_evaluation.models.sides import ModelGroup, padded_tokenizer
+from tunesmith_evaluation.models.sides import ModelGroup
 
 from .engine_process import EngineProcess
 
@@ -43,7 +44,7 @@ LENGTH_STEP = 128
 MAX_SEED = 2**63 - 1
 
 
-class VLLMAnswerer:
+class VLLMAnswerer(GroupAnswerer):
     """Answerer of the sides of one model, which an engine beside this process serves.
 
     Args:
@@ -52,17 +53,11 @@ class VLLMAnswerer:
         gpus: number of GPUs of the engine; 0: it runs on CPUs.
     """
 
+    engine = Engine.VLLM
+
     def __init__(self, group: ModelGroup, engine: EngineProcess, gpus: int) -> None:
-        self._group, self._engine, self._gpus = group, engine, gpus
-
-    @property
-    def sides(self) -> tuple[str, ...]:
-        """Names of the sides."""
-        return self._group.sides
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        return padded_tokenizer(self._group.folder)
+        super().__init__(group, gpus)
+        self._engine = engine
 
     @cached_property
     def _end(self) -> AnswerEnd:
@@ -76,43 +71,16 @@ class VLLMAnswerer:
     def _text(self) -> AnswerText:
         return AnswerText(self._tokenizer, self._end)
 
-    def revision(self, side: str) -> str:
-        """Digest of the artifact, or revision of the model."""
-        return self._group.side_revision(side)
-
-    def identity(self, side: str) -> JSONValue:
-        """Weights, chat template, and the data type that follows from the device."""
-        template = self._tokenizer.chat_template
-        return {
-            "engine": "VLLM",
-            "model": self._group.revision,
-            "artifact": self._group.digests.get(side),
-            "template": sha256_digest(canonical_json(template)) if template else None,
-            "dtype": "bfloat16" if self._gpus else "float32",
-        }
-
-    def answer(self, requests: Sequence[Request]) -> Generator[Sequence[Reply]]:
-        """Answer requests; those that can't be encoded first.
-
-        Raises:
-            UserError: vLLM can't serve the model or an adapter.
-            InfrastructureError: the engine was killed.
-        """
-        config = load_config(self._group.folder)
-        encoder = RequestEncoder(self._tokenizer, getattr(config, "max_position_embeddings", None) or 0)
-        encoded = [encoder.encode(request) for request in requests]
-        refused = [reply for reply in encoded if isinstance(reply, Reply)]
-        if refused:
-            yield refused
-        ready = [request for request in encoded if isinstance(request, EncodedRequest)]
-        if not ready:
-            return
-        with self._serving(ready):
+    def _answer_encoded(self, encoded: Sequence[EncodedRequest]) -> Iterator[Sequence[Reply]]:
+        with self._serving(encoded):
             # On CPUs vLLM 0.32 dies of a request for likelihoods that shares a batch with others.
-            alone = [one for one in ready if one.expected is not None and not self._gpus]
-            for one in alone:
-                yield [self._ask(one)]
-            yield from self._ask_all([one for one in ready if one not in alone])
+            together = []
+            for one in encoded:
+                if one.expected is not None and not self._gpus:
+                    yield [self._ask(one)]
+                else:
+                    together.append(one)
+            yield from self._ask_all(together)
 
     @contextmanager
     def _serving(self, encoded: Sequence[EncodedRequest]) -> Iterator[None]:

@@ -1,28 +1,25 @@
 """Answers of the sides of one model by transformers."""
 
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from itertools import groupby
 from typing import Any
 
-from tunesmith_contract.base import canonical_json, sha256_digest
-from tunesmith_contract.evaluation import Decoding
-from tunesmith_data.models.inspection import load_config
-from tunesmith_evaluation.items.requests import Reply, Request
-from tunesmith_evaluation.metrics.answers import Answer, JSONValue
+from tunesmith_contract.evaluation import Decoding, Engine
+from tunesmith_evaluation.items.requests import Reply
+from tunesmith_evaluation.metrics.answers import Answer
 
-from .encoding import EncodedRequest, RequestEncoder
+from .encoding import EncodedRequest
 from .generation import Generated
+from .group_answerer import GroupAnswerer
 from .model_processes import ModelProcesses
 from .placement import choose_placements, gpu_sizes, measure_model
 from .replies import build_reply
 from .side_models import GenerationTask, LikelihoodTask, SideModels
-from .sides import ModelGroup, padded_tokenizer
 
 
-class TransformersAnswerer:
+class TransformersAnswerer(GroupAnswerer):
     """Answerer of the sides of one model, which is loaded once for all their suites.
 
     Args:
@@ -30,50 +27,11 @@ class TransformersAnswerer:
         gpus: number of GPUs of the pod.
     """
 
-    def __init__(self, group: ModelGroup, gpus: int) -> None:
-        self._group, self._gpus = group, gpus
+    engine = Engine.TRANSFORMERS
 
-    @property
-    def sides(self) -> tuple[str, ...]:
-        """Names of the sides."""
-        return self._group.sides
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        return padded_tokenizer(self._group.folder)
-
-    def revision(self, side: str) -> str:
-        """Digest of the artifact, or revision of the model."""
-        return self._group.side_revision(side)
-
-    def identity(self, side: str) -> JSONValue:
-        """Weights, chat template, and the data type that follows from the device."""
-        template = self._tokenizer.chat_template
-        return {
-            "engine": "Transformers",
-            "model": self._group.revision,
-            "artifact": self._group.digests.get(side),
-            "template": sha256_digest(canonical_json(template)) if template else None,
-            "dtype": "bfloat16" if self._gpus else "float32",
-        }
-
-    def answer(self, requests: Sequence[Request]) -> Generator[Sequence[Reply]]:
-        """Answer requests; those that can't be encoded first.
-
-        Raises:
-            StageError: the model does not fit, or memory does not suffice for one request.
-        """
-        config = load_config(self._group.folder)
-        encoder = RequestEncoder(self._tokenizer, getattr(config, "max_position_embeddings", None) or 0)
-        encoded = [encoder.encode(request) for request in requests]
-        refused = [reply for reply in encoded if isinstance(reply, Reply)]
-        if refused:
-            yield refused
-        ready = [request for request in encoded if isinstance(request, EncodedRequest)]
-        if not ready:
-            return
-        with self._open_models(ready) as models:
-            for _, some in groupby(sorted(ready, key=self._order), key=self._order):
+    def _answer_encoded(self, encoded: Sequence[EncodedRequest]) -> Iterator[Sequence[Reply]]:
+        with self._open_models(encoded) as models:
+            for _, some in groupby(sorted(encoded, key=self._order), key=self._order):
                 yield from self._answer_group(models, list(some))
 
     def _order(self, encoded: EncodedRequest) -> tuple[int, str, str, bool, bool]:
