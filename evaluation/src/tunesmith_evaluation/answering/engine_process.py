@@ -45,9 +45,7 @@ class EngineProcess:
     ) -> None:
         self._folder, self._sleep, self._clock = folder, sleep, clock
         self.port = port
-        self._client = httpx.Client(
-            base_url=f"http://127.0.0.1:{port}", timeout=ANSWER_SECONDS, trust_env=False
-        )
+        self._client = self._open_client()
         self._number = 0
 
     def start(self, arguments: Sequence[str]) -> None:
@@ -71,7 +69,9 @@ class EngineProcess:
             self._sleep(POLL_SECONDS)
 
     def stop(self) -> None:
-        """Order the engine to end its model."""
+        """Order the engine to end its model, and close the connections to it."""
+        self._client.close()
+        self._client = self._open_client()
         self._order(())
 
     def load_adapter(self, name: str, folder: Path) -> None:
@@ -126,6 +126,10 @@ class EngineProcess:
             self.check()
             raise InfrastructureError("EngineGone", f"the engine failed: {_message(response)}")
         return response
+
+    def _open_client(self) -> httpx.Client:
+        """Client whose connections are opened by its requests."""
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=ANSWER_SECONDS, trust_env=False)
 
     def _is_healthy(self) -> bool:
         try:
