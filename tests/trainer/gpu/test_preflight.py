@@ -105,7 +105,12 @@ def test_arguments_and_weights_follow_the_run_and_not_the_machine(world: World) 
     model = SimpleNamespace(config=LlamaConfig())
     for config, on_gpu in ((make_run(gpusPerNode=0), False), (make_run(), True)):
         training: Any = SimpleNamespace(
-            config=config, model=model, rows=rows, output_dir=world.root, logs=world.root
+            config=config,
+            model=model,
+            rows=rows,
+            output_dir=world.root,
+            logs=world.root,
+            reports_steps=True,
         )
         arguments = common_arguments(training)
         chosen = [arguments[name] for name in ("bf16", "use_cpu", "dataloader_pin_memory")]

@@ -132,7 +132,7 @@ def test_each_trial_is_what_a_run_of_its_own_makes(searches: Searches) -> None:
     assert kept == {str(best.number)}
     Workspace(searches.world.storage, config).prune()
     assert sorted(path.name for path in searches.folder(config).iterdir()) == [
-        "data-report", "reports", "search", "tensorboard",
+        "data-report", "prepared", "reports", "search", "tensorboard",
     ]  # fmt: skip
 
 
