@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,14 +17,9 @@ from tunesmith_data.pod.share import Share, read_share
 from tunesmith_data.pod.workspace import Workspace
 from tunesmith_evaluation.items.requests import Reply, Request
 from tunesmith_evaluation.models.transformers_answerer import TransformersAnswerer
-from tunesmith_evaluation.stage import shares as shares_room
+from tunesmith_evaluation.stage import evaluate as stage_room
 from tunesmith_evaluation.stage.evaluate import evaluate
 from tunesmith_evaluation.stage.shares import Shares
-
-
-@pytest.fixture(autouse=True)
-def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shares_room, "POLL_SECONDS", 0.01)
 
 
 class Told(ProgressReporter):
@@ -90,12 +85,21 @@ def run_pod(
 def run_all(
     world: World, config: EvaluateConfig, attempt: int = 1, progress: ProgressReporter | None = None
 ) -> Any:
-    """All pods of a run, at the same time."""
-    with ThreadPoolExecutor(config.shards) as pool:
-        first = pool.submit(run_pod, world, config, 0, attempt, progress)
-        others = [run_pod(world, config, index, attempt) for index in range(1, config.shards)]
-        assert others == [None] * (config.shards - 1)
-        return first.result(timeout=60)
+    """All pods of a run: another one runs each time the first one waits.
+
+    They take turns in one thread, as models of one process can't be loaded side by side: a load sets torch's default
+    dtype.
+    """
+    others = iter(range(1, config.shards))
+
+    def run_another(seconds: float) -> None:
+        assert run_pod(world, config, next(others), attempt) is None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage_room, "Shares", partial(Shares, sleep=run_another))
+        report = run_pod(world, config, 0, attempt, progress)
+    assert list(others) == []
+    return report
 
 
 def without_times(evaluation: EvaluationReport) -> dict[str, Any]:
