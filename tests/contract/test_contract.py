@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tunesmith_contract.agent import DesiredState
 from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.evaluation import MAX_GATES, MAX_REFERENCES, MAX_RESULTS, MAX_SUITES
 from tunesmith_contract.exit_codes import RETRYABLE, ExitCode, FailureCategory, category_of, exit_code_of
@@ -352,8 +351,9 @@ def test_no_report_is_none(message: str) -> None:
 def test_a_report_of_a_newer_release_is_read_a_config_is_not() -> None:
     later = {"schemaVersion": 1, "stage": "train", "outcome": "Preempted", "unheardOf": 1}
     assert parse_report(json.dumps(later)) is not None
+    rest = {"owner": {"kind": "EvalRun", "namespace": "n", "name": "e", "uid": "u"}, "schemaVersion": 1}
     with pytest.raises(ValidationError, match="unheardOf"):
-        DesiredState.model_validate({"generation": 1, "unheardOf": 1})
+        parse_run_config(json.dumps({"stage": "evaluate", "unheardOf": 1} | rest))
     with pytest.raises(ValidationError):
         parse_run_config('{"stage": "unheard-of"}')
 

@@ -2,18 +2,27 @@
 
 An agent holds one WebSocket to the operator (``AGENT_PATH``, bearer token of audience ``TOKEN_AUDIENCE``). It sends an
 ``AgentReport`` when something changed and at least every few seconds; the operator sends a ``DesiredState`` when its
-generation grew. The same DesiredState is mounted from a ConfigMap; the higher generation wins.
+generation grew. The same state is mounted from a ConfigMap; the higher generation wins.
+
+Operator and agents may be of different releases. Each ignores keys that it does not know. An agent tells by name which
+of the later fields it understands (``FEATURES``), and the digest of the state that it applied. The operator leaves out
+what an agent does not understand. Agents of the first release refuse unknown keys: they read ``DESIRED_FILE``, which
+never gets further fields; all others prefer ``STATE_FILE``.
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from .base import Digest, Document, Report, short_digest
+from .base import Digest, Report, canonical_json, sha256_digest, short_digest
 
 AGENT_PATH = "/agent/v1/namespaces/{namespace}/adapterdeployments/{name}"
+#: The desired state in the form of the first release.
 DESIRED_FILE = "desired.json"
+#: The whole desired state.
+STATE_FILE = "state.json"
 
 #: Response headers that say which version answered.
 VERSION_HEADER = "x-tunesmith-version"
@@ -22,9 +31,27 @@ DIGEST_HEADER = "x-tunesmith-digest"
 STICKINESS_HEADER = "x-tunesmith-key"
 
 BUCKETS = 10_000
+MAX_REJECTED_DIGESTS = 20
+
+#: Fields of ``DesiredAlias`` that were added after the first release, as agents name them in their reports.
+PREVIOUS = "previous"
+REJECTED = "rejected"
+FEATURES = (PREVIOUS, REJECTED)
+
+#: Bits of a generation that count within one term of a leader.
+_NUMBER_BITS = 32
 
 
-class Version(Document):
+def first_generation(term: int) -> int:
+    """Lowest generation of a leader's term; it is above all generations of earlier terms.
+
+    Args:
+        term: the number of times that the operator's lease changed hands.
+    """
+    return term << _NUMBER_BITS
+
+
+class Version(Report):
     """One version of an alias: ``version`` counts from 1 within the alias, ``digest`` identifies its artifact."""
 
     version: int = Field(ge=1)
@@ -32,25 +59,56 @@ class Version(Document):
     uri: str
 
 
-class DesiredAlias(Document):
+class DesiredAlias(Report):
     """Versions to be served under one alias.
 
     ``weight`` is the candidate's share in percent. Without a stable version (the first one still loads) the alias
     answers 503.
+
+    Attributes:
+        previous: the version that was stable before; it stays loaded without requests, for an instant rollback.
+        rejected: digests that were rolled back, the latest first; a restarted agent gives them no requests, whatever an
+            old file says.
     """
 
     name: str
     stable: Version | None = None
     candidate: Version | None = None
     weight: int = Field(0, ge=0, le=100)
+    previous: Version | None = None
+    rejected: tuple[Digest, ...] = Field((), max_length=MAX_REJECTED_DIGESTS)
 
 
-class DesiredState(Document):
-    """State that every pod of an AdapterDeployment shall serve. ``generation`` grows with each change."""
+class DesiredState(Report):
+    """State that every pod of an AdapterDeployment shall serve.
+
+    ``generation`` grows with each change: it counts within the term of the leader that wrote it, in its low bits
+    (``first_generation``), so a leader that was replaced can't overrule its successor.
+    """
 
     schema_version: Literal[1] = 1
     generation: int = Field(ge=0)
     aliases: tuple[DesiredAlias, ...] = Field((), max_length=64)
+
+    def for_features(self, features: Iterable[str]) -> "DesiredState":
+        """This state without the fields that an agent with these features does not understand."""
+        unknown = {
+            name: DesiredAlias.model_fields[name].default for name in FEATURES if name not in set(features)
+        }
+        aliases = tuple(alias.model_copy(update=unknown) for alias in self.aliases)
+        return self.model_copy(update={"aliases": aliases})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; fields with their default value are left out but the weight, as in the first release."""
+        document = super().to_dict()
+        for alias in document["aliases"]:
+            if not alias["rejected"]:
+                del alias["rejected"]
+        return document
+
+    def digest(self) -> str:
+        """Digest of the aliases and the generation, the same in every release that understands these fields."""
+        return sha256_digest(canonical_json(self.to_dict()))
 
 
 class LoadState(StrEnum):
@@ -71,26 +129,63 @@ UNPROVEN = "Unproven"
 
 
 class LoadedVersion(Report):
-    """One version on one pod; ``reason`` and ``message`` say why it failed, or what is uncertain."""
+    """One version on one pod.
+
+    Attributes:
+        reason, message: why it failed, or what is uncertain.
+        breaker_open: it failed so many requests in a row on this pod that it gets no more of them.
+        permanent: it failed for a reason that no other try and no other pod can mend.
+    """
 
     alias: str
     digest: Digest
     state: LoadState
     reason: str = Field("", max_length=64)
     message: str = Field("", max_length=512)
+    breaker_open: bool = False
+    permanent: bool = False
 
 
 class VersionCounters(Report):
-    """Requests that one version answered on one pod since the agent started; errors are 5xx and broken streams."""
+    """Requests of one version on one pod since the agent started, by their end.
+
+    The sums over keys tell how much requests of one client (sticky key) fail together. A key is counted anew in each
+    step of a rollout. With ``n`` requests of a key in a step, of which ``f`` were errors or abandoned:
+
+    Attributes:
+        requests: answered, errors and abandoned together.
+        errors: answers with a 5xx status of the version, and broken streams.
+        abandoned: left by the client after it had waited long for a token.
+        engine_lost: ended because the engine of the pod was gone; not in ``requests``.
+        refused: not sent to the version though it had been chosen; not in ``requests``.
+        keys: number of keys.
+        requests_squared: sum of n².
+        failures_squared: sum of f².
+        requests_failures: sum of n·f.
+    """
 
     alias: str
     digest: Digest
     requests: int = Field(0, ge=0)
     errors: int = Field(0, ge=0)
+    abandoned: int = Field(0, ge=0)
+    engine_lost: int = Field(0, ge=0)
+    refused: int = Field(0, ge=0)
+    keys: int = Field(0, ge=0)
+    requests_squared: int = Field(0, ge=0)
+    failures_squared: int = Field(0, ge=0)
+    requests_failures: int = Field(0, ge=0)
 
 
 class AgentReport(Report):
-    """The state of one serving pod. ``boot_id`` is new whenever the counters start from zero."""
+    """The state of one serving pod.
+
+    Attributes:
+        boot_id: new whenever the counters start from zero.
+        applied_generation: generation of the desired state that is applied.
+        applied_digest: ``DesiredState.digest`` of it; empty from agents of the first release.
+        features: the later fields of the desired state that this agent understands.
+    """
 
     schema_version: Literal[1] = 1
     pod_name: str
@@ -98,6 +193,8 @@ class AgentReport(Report):
     boot_id: str
     engine_ready: bool
     applied_generation: int = Field(ge=0)
+    applied_digest: str = ""
+    features: tuple[str, ...] = ()
     versions: tuple[LoadedVersion, ...] = ()
     counters: tuple[VersionCounters, ...] = ()
 

@@ -28,7 +28,7 @@ class Document(BaseModel):
 
 
 class Report(Document):
-    """Document that a pod sends: keys unknown to this release are left out, not refused."""
+    """Document between processes of different releases: keys unknown to the reader are left out, not refused."""
 
     model_config = ConfigDict(extra="ignore")
 

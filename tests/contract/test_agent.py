@@ -1,0 +1,92 @@
+"""Protocol of operator and agents: releases that differ understand each other, and terms order the generations."""
+
+import json
+
+import pytest
+from agents.first_release import FirstAgentReport, FirstDesiredState
+from pydantic import ValidationError
+
+from tunesmith_contract.agent import (
+    FEATURES,
+    PREVIOUS,
+    REJECTED,
+    AgentReport,
+    DesiredAlias,
+    DesiredState,
+    LoadedVersion,
+    LoadState,
+    Version,
+    VersionCounters,
+    first_generation,
+)
+
+ONE, TWO, THREE = (
+    Version(version=number, digest="sha256:" + str(number) * 64, uri=f"pvc://claim/{number}")
+    for number in (1, 2, 3)
+)
+FULL = DesiredState(
+    generation=first_generation(7) + 3,
+    aliases=(
+        DesiredAlias(
+            name="sql", stable=ONE, candidate=TWO, weight=10, previous=THREE, rejected=(THREE.digest,)
+        ),
+        DesiredAlias(name="new"),
+    ),
+)
+
+
+def test_the_first_release_reads_what_it_understands() -> None:
+    with pytest.raises(ValidationError, match="previous"):
+        FirstDesiredState.model_validate_json(FULL.to_json())
+    read = FirstDesiredState.model_validate_json(FULL.for_features(()).to_json())
+    assert read.generation == FULL.generation
+    assert read.aliases[0].candidate is not None and read.aliases[0].candidate.digest == TWO.digest
+    assert [alias.weight for alias in read.aliases] == [10, 0]
+
+
+def test_the_first_release_writes_what_is_read() -> None:
+    first = FirstDesiredState.model_validate_json(FULL.for_features(()).to_json())
+    assert DesiredState.model_validate_json(first.to_json()) == FULL.for_features(())
+
+
+def test_a_feature_is_left_out_by_name() -> None:
+    alias = FULL.for_features((REJECTED, "unheard-of")).aliases[0]
+    assert (alias.previous, alias.rejected) == (None, (THREE.digest,))
+    assert FULL.for_features(FEATURES) == FULL
+    assert FULL.for_features((PREVIOUS,)).aliases[0].rejected == ()
+
+
+def test_an_agent_ignores_what_a_later_operator_adds() -> None:
+    later = json.loads(FULL.to_json())
+    later["shadow"] = {"share": 5}
+    later["aliases"][0]["shadow"] = later["aliases"][0]["stable"]["size"] = 5
+    assert DesiredState.model_validate(later) == FULL
+
+
+def test_reports_are_read_by_older_and_later_operators() -> None:
+    version = LoadedVersion(alias="sql", digest=ONE.digest, state=LoadState.ACTIVE, breaker_open=True)
+    counters = VersionCounters(alias="sql", digest=ONE.digest, requests=5, errors=1, abandoned=2, keys=3)
+    report = AgentReport(
+        pod_name="p", pod_uid="u", boot_id="b", engine_ready=True, applied_generation=4,
+        applied_digest=FULL.digest(), features=FEATURES, versions=(version,), counters=(counters,),
+    )  # fmt: skip
+    first = FirstAgentReport.model_validate_json(report.to_json())
+    assert (first.versions[0].state, first.counters[0].requests) == (LoadState.ACTIVE, 5)
+    read = AgentReport.model_validate_json(first.to_json())
+    assert (read.features, read.applied_digest, read.counters[0].abandoned) == ((), "", 0)
+
+
+@pytest.mark.parametrize("features", [(), (PREVIOUS,), FEATURES])
+def test_operator_and_agent_compute_the_same_digest(features: tuple[str, ...]) -> None:
+    sent = FULL.for_features(features)
+    assert DesiredState.model_validate_json(sent.to_json()).digest() == sent.digest()
+
+
+def test_the_digest_tells_states_of_one_generation_apart() -> None:
+    other = FULL.model_copy(update={"aliases": FULL.aliases[1:]})
+    assert other.generation == FULL.generation and other.digest() != FULL.digest()
+
+
+def test_any_generation_of_a_later_term_is_higher() -> None:
+    assert first_generation(0) == 0
+    assert first_generation(4) > first_generation(3) + 4_000_000_000
