@@ -18,7 +18,7 @@ async def test_sigterm_ends_it_with_zero(engine: FakeEngine, tmp_path: Path) -> 
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tunesmith_agent",
         "--host=127.0.0.1", "--port=0", f"--engine-port={engine.port}",
-        "--lame-duck-seconds=0", f"--desired-file={tmp_path}/none",
+        "--lame-duck-seconds=0", f"--desired-dir={tmp_path}/none", f"--state-dir={tmp_path}/state",
         stderr=asyncio.subprocess.PIPE, env={"PYTHONPATH": ":".join(sys.path), "PATH": ""},
     )  # fmt: skip
     assert process.stderr is not None

@@ -6,6 +6,8 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 
+from tunesmith_contract.agent import STATE_FILE
+
 from .artifacts import ArtifactFolders
 from .control.desired_state import DesiredStore, FileWatcher
 from .control.loader import VersionLoader
@@ -37,9 +39,11 @@ class Agent:
         limits = limits or Limits()
         self.metrics = AgentMetrics()
         self.engine = EngineClient(settings.engine_host, settings.engine_port, settings.base_model)
-        self.store = DesiredStore(self._apply)
+        self.store = DesiredStore(settings.state_dir / STATE_FILE, self._apply)
         self.pool = UpstreamPool(settings.engine_host, settings.engine_port, limits)
-        self.proxy = Proxy(self.pool, self.metrics, self._wake, limits.stale_seconds)
+        self.proxy = Proxy(
+            self.pool, self.metrics, self._wake, limits.stale_seconds, limits.abandoned_seconds
+        )
         self.server = Server(self.proxy, self.metrics.count_refusal, limits)
         folders = ArtifactFolders(settings.mount_root, settings.secrets_dir, settings.scratch_dir)
         loader = VersionLoader(
@@ -60,6 +64,7 @@ class Agent:
         Raises:
             OSError: the port is taken.
         """
+        self.store.load()
         async with self.engine:
             tasks = [asyncio.create_task(part) for part in self._background_tasks()]
             stopping = asyncio.create_task(stop.wait())
@@ -84,7 +89,7 @@ class Agent:
     def _background_tasks(self) -> Iterator[Coroutine[None, None, None]]:
         """Coroutines that run beside the data path."""
         yield self.reconciler.run()
-        yield FileWatcher(self.settings.desired_file, self.store).run()
+        yield FileWatcher(self.settings.desired_dir, self.store).run()
         if self.settings.operator_url:
             settings = self.settings
             url = operator_socket_url(settings.operator_url, settings.namespace, settings.deployment)

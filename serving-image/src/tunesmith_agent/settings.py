@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunesmith_contract.agent import DESIRED_FILE
 from tunesmith_contract.layout import CONFIG_DIR, CREDENTIALS_DIR, SECRETS_DIR
 from tunesmith_contract.uris import MOUNT_ROOT
 
@@ -20,9 +19,10 @@ class Settings:
         base_model: the name under which the engine serves the base model; clients may ask for it too.
         operator_url: ``https://host:port`` of the operator; empty: only the mounted file is read.
         deployment: name of the AdapterDeployment.
-        desired_file: the mounted ConfigMap's file.
+        desired_dir: the mounted ConfigMap.
         mount_root: where storage is mounted.
         secrets_dir: where Secrets that open stores are mounted.
+        state_dir: where the agent keeps what it must not forget at a restart; the pod's own disk.
         scratch_dir: where fetched artifacts are stored; the engine mounts it at the same path.
         proof_tolerance: difference of log-probabilities from the manifest's, in nats per token, that a proof accepts
             whatever the noise that the trainer and the agent have measured.
@@ -42,10 +42,11 @@ class Settings:
     deployment: str = ""
     pod_name: str = ""
     pod_uid: str = ""
-    desired_file: Path = Path(CONFIG_DIR / DESIRED_FILE)
+    desired_dir: Path = Path(CONFIG_DIR)
     credentials_dir: Path = Path(CREDENTIALS_DIR)
     mount_root: Path = Path(MOUNT_ROOT)
     secrets_dir: Path = Path(SECRETS_DIR)
+    state_dir: Path = Path("/tmp/tunesmith/state")
     scratch_dir: Path = Path("/tmp/tunesmith/artifacts")
     proof_tolerance: float = 0.0
     proof_pause_seconds: float = 5.0

@@ -13,15 +13,17 @@ from tunesmith_agent.metrics import AgentMetrics, VersionStats
 from tunesmith_agent.routing.table import Route, RoutingTable, build_base_target, build_table
 from tunesmith_agent.settings import Settings
 from tunesmith_contract.agent import (
+    FEATURES,
+    PROOF_FAILED,
     AgentReport,
+    DesiredState,
     LoadedVersion,
     LoadState,
     Version,
-    VersionCounters,
     served_name,
 )
 
-from .breaker import Breakers
+from .breaker import Breakers, Share, share_of
 from .desired_state import DesiredStore
 from .loader import LoadFailure, Reservation, VersionLoader
 from .versions import (
@@ -40,6 +42,8 @@ POLL_SECONDS = 1.0
 MIN_STEP_SECONDS = 0.02
 #: A busy engine may be slow to answer: this many failures in a row mean that it is down.
 FAILURES_UNTIL_DOWN = 3
+#: Age at which a failed answer is the version's error, if the engine is alive: one that dies fails all requests first.
+DECIDE_SECONDS = 2.0
 #: Growing, random pauses: the pods of a deployment do not read the same store in step.
 LOAD_RETRY_WAIT = wait_random_exponential(multiplier=0.5, max=30.0)
 NOT_READY = "the engine is not ready."
@@ -68,6 +72,7 @@ class Reconciler:
         self._tracked: dict[Key, TrackedVersion] = {}
         self._last_stable: dict[str, str] = {}
         self._breakers = Breakers()
+        self._shares: dict[str, Share] = {}
         self._wake = asyncio.Event()
         self._failures = 0
         self._up_since: float | None = None
@@ -113,12 +118,12 @@ class Reconciler:
             pod_uid=self._settings.pod_uid,
             boot_id=boot_id,
             engine_ready=self._up_since is not None,
-            applied_generation=self._metrics.generation if desired else 0,
+            applied_generation=self._store.confirmed_generation if desired else 0,
+            applied_digest=self._store.applied_digest,
+            features=FEATURES,
             versions=tuple(self._report_version(tracked) for tracked in self._tracked.values()),
             counters=tuple(
-                VersionCounters(
-                    alias=stats.alias, digest=stats.digest, requests=stats.requests, errors=stats.errors
-                )
+                stats.evidence.to_counters(stats.alias, stats.digest)
                 for stats in self._metrics.versions.values()
                 if stats.digest
             ),
@@ -159,12 +164,21 @@ class Reconciler:
             for tracked in self._tracked.values():
                 if tracked.alias in closed:
                     tracked.stats.consecutive_errors = 0
+            self._begin_steps(desired)
         if self._up_since is not None:
             self._start_missing()
         self._drain_unwanted()
         if desired is not None:
             self._metrics.generation = desired.generation
         self._publish()
+
+    def _begin_steps(self, desired: DesiredState) -> None:
+        """Count the clients anew of aliases whose candidate or weight changed."""
+        shares = {alias.name: share_of(alias) for alias in desired.aliases}
+        for (name, _), stats in self._metrics.versions.items():
+            if shares.get(name) != self._shares.get(name):
+                stats.evidence.restart_keys()
+        self._shares = shares
 
     async def _observe_engine(self) -> None:
         active = [tracked for tracked in self._tracked.values() if tracked.active]
@@ -178,6 +192,7 @@ class Reconciler:
                 self._mark_engine_down()
             return
         self._failures = 0
+        self._decide_failures()
         if self._up_since is None:
             log.info("engine is up")
             self._up_since = asyncio.get_running_loop().time()
@@ -188,9 +203,19 @@ class Reconciler:
                 self._up_since = asyncio.get_running_loop().time()
                 self._mark_unloaded(tracked)
 
+    def _decide_failures(self) -> None:
+        before = asyncio.get_running_loop().time() - DECIDE_SECONDS
+        decided = [stats.evidence.decide(before) for stats in self._metrics.versions.values()]
+        if any(decided):
+            self._signal_change()
+
     def _mark_engine_down(self) -> None:
         if self._up_since is not None:
             log.warning("engine is down")
+        self._breakers.close_all()
+        for stats in self._metrics.versions.values():
+            stats.evidence.lose_engine()
+            stats.consecutive_errors = 0
         self._up_since = None
         self._metrics.engine_up = False
         for tracked in tuple(self._tracked.values()):
@@ -259,6 +284,7 @@ class Reconciler:
             )
         except LoadFailure as failure:
             tracked.settled = True
+            tracked.permanent = failure.reason != PROOF_FAILED
             self._set_state(tracked, LoadState.FAILED, failure.reason, str(failure))
         else:
             tracked.settled = True
@@ -333,6 +359,9 @@ class Reconciler:
                 self._last_stable[alias.name] = stable.version.digest
         self._metrics.breakers_open = len(self._breakers)
         self._on_table(build_table(routes, self._created))
+        self._signal_change()
+
+    def _signal_change(self) -> None:
         for event in self._changes:
             event.set()
 
@@ -373,12 +402,8 @@ class Reconciler:
             for alias in (desired.aliases if desired else ())
             if alias.candidate
         }
-        may_answer = tracked.active or not tracked.reason
-        if may_answer and tracked.key in candidates and self._breakers.is_open(tracked.alias):
-            return tracked.to_report(
-                "BreakerOpen", "This pod stopped sending requests to it after errors in a row."
-            )
-        return tracked.to_report()
+        is_open = tracked.key in candidates and self._breakers.is_open(tracked.alias)
+        return tracked.to_report(breaker_open=is_open)
 
 
 def _is_retryable(error: BaseException) -> bool:

@@ -24,6 +24,7 @@ class Limits:
             engine's own keep-alive time (uvicorn: 5 s).
         stale_seconds: a kept connection to the engine that breaks within this time after a request was sent had
             been closed before; the request is sent once more. One that breaks later broke because of the request.
+        abandoned_seconds: time without a byte of the answer after which a client that leaves was kept waiting too long.
     """
 
     head_bytes: int = 32 * 1024
@@ -40,3 +41,4 @@ class Limits:
     engine_seconds: float = 600.0
     engine_idle_seconds: float = 3.0
     stale_seconds: float = 0.05
+    abandoned_seconds: float = 15.0
