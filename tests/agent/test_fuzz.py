@@ -3,6 +3,7 @@
 import asyncio
 from itertools import pairwise
 from typing import Any
+from unittest.mock import MagicMock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,10 +18,10 @@ PARTS = st.sampled_from(
     [
         b"GET ", b"POST ", b"CONNECT ", b"/healthz", b" HTTP/1.1", b" HTTP/1.0", b"\r\n", b"\n", b"\r\n\r\n",
         b": ", b"Content-Length: 5\r\n", b"Content-Length: -1\r\n", b"Transfer-Encoding: chunked\r\n",
-        b"5\r\nhello\r\n", b"0\r\n\r\n", b"Connection: close\r\n",
+        b"5\r\nhello\r\n", b"0\r\n\r\n", b"Connection: close\r\n", b"Host: x\r\n",
         b"Connection: Upgrade\r\nUpgrade: h2c\r\n",
         b"Expect: 100-continue\r\n", b"hello",
-        b"GET / HTTP/1.1\r\n\r\n", b"ffffffffffffffff\r\n", b"\x00", b"\xff",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"ffffffffffffffff\r\n", b"\x00", b"\xff",
     ]
 )  # fmt: skip
 PIECES = st.lists(PARTS | st.binary(max_size=40), max_size=40)
@@ -43,6 +44,9 @@ class Transport:
     def close(self) -> None:
         self.closed = True
 
+    def get_extra_info(self, name: str) -> Any:
+        return ("192.0.2.1", 1) if name == "peername" else MagicMock()
+
     def __getattr__(self, name: str) -> Any:
         return lambda: None
 
@@ -54,7 +58,7 @@ def run(stream: bytes, cuts: list[int]) -> Transport:
         connection.respond(200, b"", request.method + b" " + request.path + b" " + request.body)
 
     async def feed() -> Transport:
-        server = Server(answer, lambda status: None, Limits(head_bytes=200, body_bytes=100, pipelined=4))
+        server = Server(answer, lambda *refusal: None, Limits(head_bytes=200, body_bytes=100, pipelined=4))
         server.date = b""  # the same in every run
         connection, transport = ServerConnection(server), Transport()
         connection.connection_made(transport)  # type: ignore[arg-type]
@@ -63,7 +67,7 @@ def run(stream: bytes, cuts: list[int]) -> Transport:
             if not transport.closed:
                 connection.data_received(stream[start:end])
         connection.connection_lost(None)
-        assert server.buffered == 0
+        assert server.shares.held == 0
         return transport
 
     return asyncio.run(feed())
@@ -80,10 +84,10 @@ def test_no_bytes_break_a_connection(pieces: list[bytes], cuts: list[int]) -> No
 REQUESTS = st.lists(
     st.builds(
         lambda path, body, chunked: (
-            b"POST /%d HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n%b0\r\n\r\n"
+            b"POST /%d HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n%b0\r\n\r\n"
             % (path, b"%x\r\n%b\r\n" % (len(body), body) if body else b"")
             if chunked
-            else b"POST /%d HTTP/1.1\r\ncontent-length: %d\r\n\r\n%b" % (path, len(body), body)
+            else b"POST /%d HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (path, len(body), body)
         ),
         st.integers(0, 9),
         st.binary(max_size=60),

@@ -17,7 +17,7 @@ from tunesmith_agent.settings import parse_settings
 async def test_sigterm_ends_it_with_zero(engine: FakeEngine, tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tunesmith_agent",
-        "--host=127.0.0.1", "--port=0", f"--engine-port={engine.port}",
+        "--host=127.0.0.1", "--port=0", "--monitoring-port=0", f"--engine-port={engine.port}",
         "--lame-duck-seconds=0", f"--desired-file={tmp_path}/none",
         stderr=asyncio.subprocess.PIPE, env={"PYTHONPATH": ":".join(sys.path), "PATH": ""},
     )  # fmt: skip
@@ -26,7 +26,7 @@ async def test_sigterm_ends_it_with_zero(engine: FakeEngine, tmp_path: Path) -> 
     async with asyncio.timeout(30):
         while not {"listening", "engine is up"} <= {entry["message"] for entry in entries}:
             entries.append(json.loads(await process.stderr.readline()))
-        port = next(entry["port"] for entry in entries if entry["message"] == "listening")
+        port = next(entry["monitoring_port"] for entry in entries if entry["message"] == "listening")
         url = f"http://127.0.0.1:{port}"
         async with aiohttp.ClientSession(url) as session, session.get("/healthz") as answer:
             assert answer.status == 200

@@ -65,6 +65,7 @@ class Running:
     agent: Agent
     engine: FakeEngine
     port: int
+    monitoring_port: int
     stop: asyncio.Event
     done: asyncio.Task[bool]
     generation: int = 0
@@ -73,6 +74,10 @@ class Running:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def monitoring_url(self) -> str:
+        return f"http://127.0.0.1:{self.monitoring_port}"
 
     def want(self, *aliases: DesiredAlias) -> None:
         """Push the next generation."""
@@ -116,17 +121,18 @@ async def running_agent(
 ) -> AsyncIterator[Running]:
     """Run an agent until the block ends; ``seconds`` bounds each wait for its control loop."""
     values = Settings(
-        host="127.0.0.1", port=0, engine_port=engine.port, mount_root=root,
+        host="127.0.0.1", port=0, monitoring_port=0, engine_port=engine.port, mount_root=root,
         desired_file=root / "desired.json",
         credentials_dir=root, proof_pause_seconds=0, lame_duck_seconds=0, drain_seconds=5,
+        limits=limits or Limits(),
     )  # fmt: skip
-    agent = Agent(replace(values, **settings), limits)
+    agent = Agent(replace(values, **settings))
     stop = asyncio.Event()
-    listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    done = asyncio.create_task(agent.run(stop, listening.set_result))
+    listening: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
+    done = asyncio.create_task(agent.run(stop, lambda *ports: listening.set_result(ports)))
     started: list[asyncio.Future[Any]] = [listening, done]
     await asyncio.wait(started, return_when=asyncio.FIRST_COMPLETED)
-    running = Running(agent, engine, listening.result(), stop, done, seconds=seconds)
+    running = Running(agent, engine, *listening.result(), stop, done, seconds=seconds)
     try:
         await running.until(lambda: agent.metrics.engine_up)
         yield running

@@ -38,15 +38,17 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
 #: Least time between two steps, however often the loop is woken.
 MIN_STEP_SECONDS = 0.02
-#: A busy engine may be slow to answer: this many failures in a row mean that it is down.
-FAILURES_UNTIL_DOWN = 3
 #: Growing, random pauses: the pods of a deployment do not read the same store in step.
 LOAD_RETRY_WAIT = wait_random_exponential(multiplier=0.5, max=30.0)
 NOT_READY = "the engine is not ready."
 
 
 class Reconciler:
-    """Owner of the tracked versions and the routing table; everything runs on one event loop."""
+    """Owner of the tracked versions and the routing table; everything runs on one event loop.
+
+    Attributes:
+        listing_failed: the engine did not list its adapters when it was last asked.
+    """
 
     def __init__(
         self,
@@ -69,7 +71,7 @@ class Reconciler:
         self._last_stable: dict[str, str] = {}
         self._breakers = Breakers()
         self._wake = asyncio.Event()
-        self._failures = 0
+        self.listing_failed = False
         self._up_since: float | None = None
         self._boot_settled = False
         self._changes: set[asyncio.Event] = set()
@@ -171,13 +173,16 @@ class Reconciler:
         try:
             adapters = await self._engine.adapters()
             if self._up_since is None:
-                await self._engine.warm_up()
-        except (EngineUnavailable, EngineRefused) as error:
-            self._failures += 1
-            if isinstance(error, EngineGone) or self._failures >= FAILURES_UNTIL_DOWN:
-                self._mark_engine_down()
+                await self._engine.generate_token()
+        except EngineGone:
+            self._mark_engine_down()
             return
-        self._failures = 0
+        except (EngineUnavailable, EngineRefused) as error:
+            # A busy engine may be slow to list its adapters, and goes on answering requests meanwhile.
+            log.warning("engine did not list its adapters", extra={"detail": str(error)})
+            self.listing_failed = True
+            return
+        self.listing_failed = False
         if self._up_since is None:
             log.info("engine is up")
             self._up_since = asyncio.get_running_loop().time()

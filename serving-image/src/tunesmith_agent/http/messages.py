@@ -12,7 +12,13 @@ JSON_TYPE = b"content-type: application/json\r\n"
 
 @dataclass(slots=True)
 class Request:
-    """One complete request; header names are in lower case."""
+    """One complete request.
+
+    Attributes:
+        path: path of the target, without its query.
+        headers: values by name in lower case; those of a repeated header are joined. No trailers.
+        size: bytes of head and body that are counted as kept in memory.
+    """
 
     method: bytes
     path: bytes
@@ -20,6 +26,7 @@ class Request:
     body: bytes
     keep_alive: bool
     http_10: bool
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,11 @@ _STATUS_LINES = {
 def status_line(status: int) -> bytes:
     """Status line ``HTTP/1.1 <status> <phrase>``, with its line end."""
     return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
+
+
+def has_no_body(status: int) -> bool:
+    """True for answers that end with their head, whatever their headers say."""
+    return status < 200 or status in (204, 304)
 
 
 def date_header() -> bytes:
