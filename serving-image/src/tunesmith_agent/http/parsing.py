@@ -36,7 +36,7 @@ _HOST = re.compile(
     rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+(?:%25[A-Za-z0-9._~-]+)?\])(?::[0-9]*)?"
 )
 
-_ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+_ABSOLUTE_FORM = re.compile(rb"https?://[^/?]+", re.IGNORECASE)
 
 #: Options of ``connection`` that belong to an upgrade.
 _UPGRADE_OPTIONS = (b"upgrade", b"http2-settings")
@@ -61,26 +61,9 @@ class RequestParser:
     """
 
     __slots__ = (
-        "_body",
-        "_body_size",
-        "_chunks",
-        "_excess",
-        "_head_size",
-        "_headers",
-        "_hold",
-        "_http_10",
-        "_in_head",
-        "_limits",
-        "_lines",
-        "_messages",
-        "_parser",
-        "_piece_body",
-        "_unparsed_size",
-        "_url",
-        "broken",
-        "in_message",
-        "queue",
-        "waits_for_continue",
+        "_body", "_body_size", "_chunks", "_excess", "_head_size", "_headers", "_hold", "_http_10", "_in_head",
+        "_limits", "_lines", "_messages", "_parser", "_path", "_piece_body", "_unparsed_size", "_url", "broken",
+        "in_message", "queue", "waits_for_continue",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, hold: Callable[[int], bool]) -> None:
@@ -90,7 +73,7 @@ class RequestParser:
         self.queue: deque[Request | Refusal] = deque()
         self.in_message = self.broken = self.waits_for_continue = False
         self._in_head, self._http_10 = True, False
-        self._url = b""
+        self._url = self._path = b""
         self._lines: list[tuple[bytes, bytes]] = []
         self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
@@ -182,7 +165,7 @@ class RequestParser:
         keep_alive = not self._http_10 and parser.should_keep_alive()
         self.queue.append(
             Request(
-                parser.get_method(), _path(self._url), self._headers, body, keep_alive, self._http_10, size
+                parser.get_method(), self._path, self._headers, body, keep_alive, self._http_10, size
             )
         )
         self._body = []
@@ -234,6 +217,9 @@ class RequestParser:
         if parser.get_method() not in _METHODS:
             return Refusal(501, f"The method {parser.get_method().decode()} is not served here.")
         self._http_10 = version == "1.0"
+        self._path = _path(self._url)
+        if not self._path.startswith(b"/") or b"#" in self._url:
+            return Refusal(400, "The target of the request is not a path.", code="bad_framing")
         headers: dict[bytes, bytes] = {}
         for name, value in self._lines:
             if name not in headers:
