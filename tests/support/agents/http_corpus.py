@@ -37,8 +37,12 @@ FRAMING = [
     Case("content-length in capitals", request(b"CONTENT-LENGTH: 5", body=b"hello") + NEXT, 2),
     Case("no length", request() + NEXT, 2),
     Case("GET with a body", request(b"Content-Length: 5", body=b"hello", start=b"GET / HTTP/1.1") + NEXT, 2),
-    Case("HEAD with a body", request(b"Content-Length: 5", body=b"hello", start=b"HEAD / HTTP/1.1") + NEXT, 2),
-    Case("DELETE with a body", request(b"Content-Length: 1", body=b"x", start=b"DELETE / HTTP/1.1") + NEXT, 2),
+    Case(
+        "HEAD with a body", request(b"Content-Length: 5", body=b"hello", start=b"HEAD / HTTP/1.1") + NEXT, 2
+    ),
+    Case(
+        "DELETE with a body", request(b"Content-Length: 1", body=b"x", start=b"DELETE / HTTP/1.1") + NEXT, 2
+    ),
     Case("body is a request (CL.0)", request(b"Content-Length: 34", body=NEXT + b"...") + NEXT, 2),
     Case("leading zeros in content-length", request(b"Content-Length: 0005", body=b"hello") + NEXT, 2),
     Case("space after content-length", request(b"Content-Length: 5 \t", body=b"hello") + NEXT, 2),
@@ -51,7 +55,7 @@ FRAMING = [
     Case("content-length with underscore", request(b"Content-Length: 1_0", body=b"hellohello"), 0),
     Case("content-length with decimals", request(b"Content-Length: 5.0", body=b"hello"), 0),
     Case("content-length with exponent", request(b"Content-Length: 5e0", body=b"hello"), 0),
-    Case("content-length in other digits", request("Content-Length: ٥".encode(), body=b"hello"), 0),
+    Case("content-length in other digits", request(b"Content-Length: \xd9\xa5", body=b"hello"), 0),
     Case("empty content-length", request(b"Content-Length:") + NEXT, 0),
     Case("huge content-length", request(b"Content-Length: 18446744073709551621", body=b"hello"), 0),
     Case("content-length over the limit", request(b"Content-Length: 4000000000"), 0),
@@ -89,7 +93,14 @@ CHUNKS = [
     Case("chunk over the limit", chunked(b"ffffffff\r\nhello"), 0),
     Case("no last chunk", chunked(HELLO), 0),
     Case("trailer", chunked(HELLO + b"0\r\nX-Checksum: 1\r\n\r\n") + NEXT, 2),
-    Case("trailer with a name of a header", chunked(HELLO + b"0\r\nX-Request-Id: forged\r\n\r\n", b"Transfer-Encoding: chunked", b"X-Request-Id: real") + NEXT, 2),
+    Case(
+        "trailer with a name of a header",
+        chunked(
+            HELLO + b"0\r\nX-Request-Id: forged\r\n\r\n", b"Transfer-Encoding: chunked", b"X-Request-Id: real"
+        )
+        + NEXT,
+        2,
+    ),
     Case("trailer with authorization", chunked(HELLO + b"0\r\nAuthorization: forged\r\n\r\n") + NEXT, 2),
     Case("trailer with a length", chunked(HELLO + b"0\r\nContent-Length: 3\r\n\r\n") + NEXT, 0),
     Case("trailer with an encoding", chunked(HELLO + b"0\r\nTransfer-Encoding: chunked\r\n\r\n") + NEXT, 0),
@@ -101,14 +112,34 @@ CHUNKS = [
     Case("many trailers", chunked(HELLO + b"0\r\n" + b"A: b\r\n" * 20_000 + b"\r\n"), 0),
     Case("long chunk extension", chunked(b"5;" + b"x" * 100_000 + b"\r\nhello\r\n" + END), 0),
     Case("many chunk extensions", chunked((b"1;" + b"x" * 5_000 + b"\r\na\r\n") * 20 + END), 0),
-]  # fmt: skip
+]
 
 BOTH = [
-    Case("content-length and chunked (CL.TE)", chunked(END + b"G", b"Transfer-Encoding: chunked", b"Content-Length: 6"), 0),
-    Case("chunked and content-length (TE.CL)", request(b"Content-Length: 3", b"Transfer-Encoding: chunked", body=HELLO + END), 0),
-    Case("two encodings (TE.TE)", request(b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity", body=HELLO + END), 0),
-    Case("two encodings, the last is chunked", request(b"Transfer-Encoding: gzip", b"Transfer-Encoding: chunked", body=HELLO + END), 0),
-    Case("chunked twice", request(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked", body=HELLO + END), 0),
+    Case(
+        "content-length and chunked (CL.TE)",
+        chunked(END + b"G", b"Transfer-Encoding: chunked", b"Content-Length: 6"),
+        0,
+    ),
+    Case(
+        "chunked and content-length (TE.CL)",
+        request(b"Content-Length: 3", b"Transfer-Encoding: chunked", body=HELLO + END),
+        0,
+    ),
+    Case(
+        "two encodings (TE.TE)",
+        request(b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity", body=HELLO + END),
+        0,
+    ),
+    Case(
+        "two encodings, the last is chunked",
+        request(b"Transfer-Encoding: gzip", b"Transfer-Encoding: chunked", body=HELLO + END),
+        0,
+    ),
+    Case(
+        "chunked twice",
+        request(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked", body=HELLO + END),
+        0,
+    ),
     Case("chunked in a list twice", chunked(HELLO + END, b"Transfer-Encoding: chunked, chunked"), 0),
     Case("gzip, chunked", chunked(HELLO + END, b"Transfer-Encoding: gzip, chunked"), 0),
     Case("chunked, gzip", chunked(HELLO + END, b"Transfer-Encoding: chunked, gzip"), 0),
@@ -129,13 +160,22 @@ BOTH = [
     Case("encoding with a NUL", chunked(HELLO + END, b"Transfer-Encoding: chunked\0"), 0),
     Case("encoding with an accent", chunked(HELLO + END, b"Transfer-Encoding: chunk\xc3\xa9d"), 0),
     Case("name with underscore is another", request(b"Transfer_Encoding: chunked") + NEXT, 2),
-    Case("chunked in HTTP/1.0", request(b"Transfer-Encoding: chunked", body=HELLO + END, start=b"POST / HTTP/1.0"), 0),
-    Case("both in HTTP/1.0", request(b"Transfer-Encoding: chunked", b"Content-Length: 5", body=b"hello", start=b"POST / HTTP/1.0"), 0),
-]  # fmt: skip
+    Case(
+        "chunked in HTTP/1.0",
+        request(b"Transfer-Encoding: chunked", body=HELLO + END, start=b"POST / HTTP/1.0"),
+        0,
+    ),
+    Case(
+        "both in HTTP/1.0",
+        request(b"Transfer-Encoding: chunked", b"Content-Length: 5", body=b"hello", start=b"POST / HTTP/1.0"),
+        0,
+    ),
+]
 
 LINES = [
     Case("empty line first", b"\r\n" + NEXT, 1),
     Case("empty lines between", NEXT + b"\r\n\r\n" + NEXT, 2),
+    Case("return and line end first", b"\r\n\n\r" + NEXT, 1),
     Case("space first", b" " + NEXT, 0),
     Case("line ends alone", b"GET / HTTP/1.1\nHost: x\n\n", 0),
     Case("line end alone after the request line", b"GET / HTTP/1.1\nHost: x\r\n\r\n", 0),
@@ -166,7 +206,11 @@ LINES = [
     Case("version 0.9", request(start=b"GET / HTTP/0.9"), 0),
     Case("version 1.0", request(start=b"GET / HTTP/1.0"), 1),
     Case("version 1.0 without a host", request(start=b"GET / HTTP/1.0", host=b""), 1),
-    Case("version 1.0 keeps nothing alive", request(b"Connection: keep-alive", start=b"GET / HTTP/1.0") + NEXT, 1),
+    Case(
+        "version 1.0 keeps nothing alive",
+        request(b"Connection: keep-alive", start=b"GET / HTTP/1.0") + NEXT,
+        1,
+    ),
     Case("version 1.2", request(start=b"GET / HTTP/1.2"), 0),
     Case("version 2.0", request(start=b"GET / HTTP/2.0"), 0),
     Case("version 3", request(start=b"GET / HTTP/3"), 0),
@@ -183,7 +227,7 @@ LINES = [
     Case("method in small letters", request(start=b"get / HTTP/1.1"), 0),
     Case("method with a colon", request(start=b"GE:T / HTTP/1.1"), 0),
     Case("CONNECT", request(start=b"CONNECT x:443 HTTP/1.1"), 0),
-]  # fmt: skip
+]
 
 HEADERS = [
     Case("no host", request(host=b""), 0),
@@ -238,23 +282,70 @@ LIFE = [
     Case("close and keep-alive", request(b"Connection: keep-alive, close") + NEXT, 1),
     Case("keep-alive", request(b"Connection: keep-alive") + NEXT, 2),
     Case("upgrade", request(b"Connection: Upgrade", b"Upgrade: h2c") + NEXT, 2),
-    Case("upgrade with a body", request(b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AA", b"Content-Length: 5", body=b"hello") + NEXT, 2),
-    Case("upgrade with a chunked body", chunked(HELLO + END, b"Transfer-Encoding: chunked", b"Connection: upgrade", b"Upgrade: websocket") + NEXT, 2),
+    Case(
+        "upgrade with a body",
+        request(
+            b"Connection: Upgrade, HTTP2-Settings",
+            b"Upgrade: h2c",
+            b"HTTP2-Settings: AA",
+            b"Content-Length: 5",
+            body=b"hello",
+        )
+        + NEXT,
+        2,
+    ),
+    Case(
+        "upgrade with a chunked body",
+        chunked(HELLO + END, b"Transfer-Encoding: chunked", b"Connection: upgrade", b"Upgrade: websocket")
+        + NEXT,
+        2,
+    ),
     Case("upgrade and close", request(b"Connection: upgrade, close", b"Upgrade: h2c") + NEXT, 1),
-    Case("upgrade, and close in another header", request(b"Connection: upgrade", b"Connection: close", b"Upgrade: h2c") + NEXT, 1),
+    Case(
+        "upgrade, and close in another header",
+        request(b"Connection: upgrade", b"Connection: close", b"Upgrade: h2c") + NEXT,
+        1,
+    ),
     Case("upgrade without its option", request(b"Upgrade: h2c") + NEXT, 2),
-    Case("upgrade in HTTP/1.0", request(b"Connection: upgrade", b"Upgrade: h2c", start=b"POST / HTTP/1.0"), 1),
-    Case("upgrade with two lengths", request(b"Connection: upgrade", b"Upgrade: h2c", b"Content-Length: 5", b"Content-Length: 0", body=b"hello"), 0),
+    Case(
+        "upgrade in HTTP/1.0", request(b"Connection: upgrade", b"Upgrade: h2c", start=b"POST / HTTP/1.0"), 1
+    ),
+    Case(
+        "upgrade with two lengths",
+        request(
+            b"Connection: upgrade", b"Upgrade: h2c", b"Content-Length: 5", b"Content-Length: 0", body=b"hello"
+        ),
+        0,
+    ),
     Case("upgrade with two hosts", request(b"Connection: upgrade", b"Upgrade: h2c", b"Host: y"), 0),
     Case("expectation", request(b"Expect: 100-continue", b"Content-Length: 5", body=b"hello") + NEXT, 2),
-    Case("expectation in capitals", request(b"Expect: 100-Continue", b"Content-Length: 5", body=b"hello") + NEXT, 2),
+    Case(
+        "expectation in capitals",
+        request(b"Expect: 100-Continue", b"Content-Length: 5", body=b"hello") + NEXT,
+        2,
+    ),
     Case("expectation without a body", request(b"Expect: 100-continue") + NEXT, 2),
-    Case("expectation and upgrade", request(b"Expect: 100-continue", b"Connection: upgrade", b"Upgrade: h2c", b"Content-Length: 5", body=b"hello") + NEXT, 2),
-    Case("expectation in HTTP/1.0", request(b"Expect: 100-continue", b"Content-Length: 5", body=b"hello", start=b"POST / HTTP/1.0"), 1),
+    Case(
+        "expectation and upgrade",
+        request(
+            b"Expect: 100-continue",
+            b"Connection: upgrade",
+            b"Upgrade: h2c",
+            b"Content-Length: 5",
+            body=b"hello",
+        )
+        + NEXT,
+        2,
+    ),
+    Case(
+        "expectation in HTTP/1.0",
+        request(b"Expect: 100-continue", b"Content-Length: 5", body=b"hello", start=b"POST / HTTP/1.0"),
+        1,
+    ),
     Case("another expectation", request(b"Expect: 200-ok", b"Content-Length: 5", body=b"hello"), 0),
     Case("three in a row", NEXT * 3, 3),
     Case("garbage behind", NEXT + b"\x00\x01", 1),
     Case("nonsense behind", NEXT + b"nonsense\r\n\r\n", 1),
-]  # fmt: skip
+]
 
 CORPUS = [*FRAMING, *CHUNKS, *BOTH, *LINES, *HEADERS, *LIFE]

@@ -109,12 +109,12 @@ def read_by_agent(
 def read_by_h11(stream: bytes) -> list[Seen]:
     """Complete requests that h11 finds, up to the first one that it refuses or after which the connection ends.
 
-    Two things are taken away first, which h11 refuses although they can mean only one thing, and which RFC 9112 lets
-    a server accept: empty lines before a request (section 2.2), and several spaces in a request line (section 3).
+    Two things are taken away first, which h11 refuses although they can mean only one thing: line ends before a
+    request, and several spaces in a request line. RFC 9112 lets a server accept them (sections 2.2 and 3).
     """
     seen = []
     while stream:
-        stream = re.sub(rb"\A(?:\r\n)+", b"", stream)
+        stream = re.sub(rb"\A[\r\n]+", b"", stream)
         stream = re.sub(rb"\A([A-Z]+) +([^\s]+) +(?=HTTP/)", rb"\1 \2 ", stream)
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=2**26)
         connection.receive_data(stream)
@@ -178,13 +178,21 @@ def _path(target: bytes) -> bytes:
     return slash + path or b"/"
 
 
-def parse_responses(methods: list[bytes], written: bytes, *, ended: bool) -> list[h11.Response]:
+class Answered(NamedTuple):
+    """One final response as h11 understands it."""
+
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
+
+
+def parse_responses(methods: Iterable[bytes], written: bytes, *, ended: bool) -> list[Answered]:
     """Final responses that h11 finds in what a server wrote to requests with these methods.
 
     Raises:
         h11.RemoteProtocolError: it is not HTTP/1.1, or the last response is not complete.
     """
-    responses: list[h11.Response] = []
+    responses = []
     for method in methods:
         if not written:
             break
@@ -194,10 +202,14 @@ def parse_responses(methods: list[bytes], written: bytes, *, ended: bool) -> lis
         connection.receive_data(written)
         if ended:
             connection.receive_data(b"")
+        status, headers, body = 0, {}, b""
         while not isinstance(event := connection.next_event(), h11.EndOfMessage):
             assert event is not h11.NEED_DATA, "a response is not complete"
             if isinstance(event, h11.Response):
-                responses.append(event)
+                status, headers = event.status_code, dict(event.headers)
+            elif isinstance(event, h11.Data):
+                body += bytes(event.data)
+        responses.append(Answered(status, headers, body))
         written = connection.trailing_data[0]
     assert not written, "bytes behind the last response"
     return responses

@@ -173,7 +173,7 @@ class ServerConnection(asyncio.Protocol):
     def respond(self, status: int, headers: bytes, body: bytes) -> None:
         """Send a whole answer at once; ``headers`` are complete lines."""
         self.begin(status, headers, len(body))
-        self._out.append(body)
+        self.send(body)
         self.end()
 
     def respond_refusal(self, refusal: Refusal) -> None:

@@ -164,9 +164,7 @@ class RequestParser:
         size = self._head_size + self._body_size
         keep_alive = not self._http_10 and parser.should_keep_alive()
         self.queue.append(
-            Request(
-                parser.get_method(), self._path, self._headers, body, keep_alive, self._http_10, size
-            )
+            Request(parser.get_method(), self._path, self._headers, body, keep_alive, self._http_10, size)
         )
         self._body = []
         self.in_message = self.waits_for_continue = False

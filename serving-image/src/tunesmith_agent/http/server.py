@@ -132,7 +132,7 @@ class Server:
         slow: tuple[float, ServerConnection] | None = None
         for connection in self.connections:
             since = connection.arriving_since()
-            if since is not None and since < (slow[0] if slow else latest):
+            if since is not None and since <= (slow[0] if slow else latest):
                 slow = since, connection
         return slow[1] if slow else None
 
