@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 from agents.agent_harness import Running, Storage, running_agent
 from agents.fake_engine import FakeEngine
-from agents.wire import ASK, MODELS, Wire, connect, once, post
+from agents.wire import ASK, MODELS, Wire, connect, once, post, until
 
 from tunesmith_agent.http import server
 from tunesmith_agent.http.limits import Limits
@@ -39,8 +39,7 @@ async def test_probes_are_answered_while_clients_take_all_connections(
         for _ in range(2):
             wire = await stack.enter_async_context(connect(running))
             wire.writer.write(BASE)
-        while len(engine.requests) < 2:
-            await asyncio.sleep(0)
+        await until(lambda: len(engine.requests) == 2)
         assert (await once(running, MODELS)).status in (429, 503)
         for path in (b"healthz", b"readyz", b"metrics"):
             async with connect(running, port=running.monitoring_port) as probe:
@@ -82,8 +81,8 @@ async def test_a_request_that_arrives_slowly_makes_room(engine: FakeEngine, stor
 
 async def until_arriving(running: Running) -> None:
     """Wait until a part of a request has come."""
-    while not any(each.arriving_since() for each in running.agent.server.connections):
-        await asyncio.sleep(0)
+    connections = running.agent.server.connections
+    await until(lambda: any(connection.arriving_since() for connection in connections))
 
 
 async def test_one_address_leaves_room_for_others(engine: FakeEngine, storage: Storage) -> None:
@@ -93,8 +92,7 @@ async def test_one_address_leaves_room_for_others(engine: FakeEngine, storage: S
         wires = [await stack.enter_async_context(connect(running)) for _ in range(2)]
         for wire in wires:
             wire.writer.write(BASE)
-        while len(engine.requests) < 2:
-            await asyncio.sleep(0)
+        await until(lambda: len(engine.requests) == 2)
         refused = await stack.enter_async_context(connect(running))
         answer = await refused.answer()
         assert (answer.status, answer.headers["retry-after"]) == (429, "1")
@@ -167,8 +165,7 @@ async def test_pipelined_heads_count_as_memory(engine: FakeEngine, storage: Stor
         wire.writer.write(BASE)
         await engine.arrived.wait()
         wire.writer.write(long_head * 20)
-        while running.agent.server.shares.held < 40_000:
-            await asyncio.sleep(0)
+        await until(lambda: running.agent.server.shares.held > 40_000)
         engine.hold.set()
         statuses = [(await wire.answer()).status]
         while statuses[-1] == 200:

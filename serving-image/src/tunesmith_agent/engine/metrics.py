@@ -28,8 +28,7 @@ class EngineMetrics:
         self._read_at = float("-inf")
 
     async def __aenter__(self) -> "EngineMetrics":
-        timeout = aiohttp.ClientTimeout(total=READ_SECONDS)
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1), timeout=timeout)
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1))
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -55,8 +54,9 @@ class EngineMetrics:
 
     async def _fetch(self) -> bytes:
         assert self._session is not None, "use the reader as a context manager"
+        timeout = aiohttp.ClientTimeout(total=READ_SECONDS)
         try:
-            async with self._session.get(self._url) as response:
+            async with self._session.get(self._url, timeout=timeout) as response:
                 text = await _read_bounded(response) if response.status == 200 else b""
         except (aiohttp.ClientError, TimeoutError):
             text = b""
