@@ -54,6 +54,16 @@ async def test_clients_reach_neither_probes_nor_metrics(agent: Running) -> None:
         assert (await wire.ask(post(path="/metrics"))).status == 405
 
 
+async def test_data_path_that_stands_still_is_not_alive(
+    agent: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    health = MODELS.replace(b"v1/models", b"healthz")
+    async with connect(agent, port=agent.monitoring_port) as probe:
+        assert (await probe.ask(health)).status == 200
+        monkeypatch.setattr(server, "STANDSTILL_SECONDS", -1.0)
+        assert (await probe.ask(health)).body == b"The data path stands still.\n"
+
+
 async def test_the_longest_idle_connection_makes_room(engine: FakeEngine, storage: Storage) -> None:
     limits = Limits(connections=3)
     async with running_agent(engine, storage.root, limits) as running, AsyncExitStack() as stack:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import aiohttp
 import pytest
 from agents.fake_engine import FakeEngine
 
+from tunesmith_agent.http.limits import Limits
 from tunesmith_agent.settings import parse_settings
 
 
@@ -19,6 +21,7 @@ async def test_sigterm_ends_it_with_zero(engine: FakeEngine, tmp_path: Path) -> 
         sys.executable, "-m", "tunesmith_agent",
         "--host=127.0.0.1", "--port=0", "--monitoring-port=0", f"--engine-port={engine.port}",
         "--lame-duck-seconds=0", f"--desired-file={tmp_path}/none",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, 4096)),
         stderr=asyncio.subprocess.PIPE, env={"PYTHONPATH": ":".join(sys.path), "PATH": ""},
     )  # fmt: skip
     assert process.stderr is not None
@@ -27,6 +30,7 @@ async def test_sigterm_ends_it_with_zero(engine: FakeEngine, tmp_path: Path) -> 
         while not {"listening", "engine is up"} <= {entry["message"] for entry in entries}:
             entries.append(json.loads(await process.stderr.readline()))
         port = next(entry["monitoring_port"] for entry in entries if entry["message"] == "listening")
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (4096, 4096)
         url = f"http://127.0.0.1:{port}"
         async with aiohttp.ClientSession(url) as session, session.get("/healthz") as answer:
             assert answer.status == 200
@@ -41,6 +45,12 @@ def test_arguments_win_over_the_environment() -> None:
     settings = parse_settings(["--base-model=base", "--drain-seconds=3"], environment)
     assert (settings.pod_name, settings.base_model, settings.drain_seconds) == ("pod", "base", 3.0)
     assert parse_settings([], {"TUNESMITH_PROOF_TOLERANCE": "0.2"}).proof_tolerance == 0.2
+
+
+def test_limits_are_arguments() -> None:
+    limits = parse_settings(["--connections=5", "--read-seconds=1.5"], {}).limits
+    assert (limits.connections, limits.read_seconds) == (5, 1.5)
+    assert limits.body_bytes == Limits().body_bytes
 
 
 def test_unknown_argument(capsys: pytest.CaptureFixture[str]) -> None:

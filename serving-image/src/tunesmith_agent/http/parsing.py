@@ -6,6 +6,7 @@ Framing is llhttp's. What it lets pass although RFC 9112 forbids it, or bounds n
 import re
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
 
@@ -27,6 +28,7 @@ SLICE_BYTES = 16 * 1024
 _CHUNK_FRAMING = 16
 
 _METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"TRACE"))
+_VERSIONS = frozenset(("1.1", "1.0"))
 
 #: Headers that decide something: two of them could mean two things to two readers.
 _SINGLE_HEADERS = frozenset((b"host", b"content-length", b"content-type", b"authorization"))
@@ -62,8 +64,8 @@ class RequestParser:
 
     __slots__ = (
         "_body", "_body_size", "_chunks", "_excess", "_head_size", "_headers", "_hold", "_http_10", "_in_head",
-        "_limits", "_lines", "_messages", "_parser", "_path", "_piece_body", "_unparsed_size", "_url", "broken",
-        "in_message", "queue", "waits_for_continue",
+        "_limits", "_lines", "_messages", "_method", "_parser", "_path", "_piece_body", "_unheld", "_unparsed_size",
+        "_upgrade", "_url", "broken", "in_message", "queue", "waits_for_continue",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, hold: Callable[[int], bool]) -> None:
@@ -78,7 +80,9 @@ class RequestParser:
         self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
         self._messages = self._head_size = self._body_size = self._unparsed_size = 0
-        self._excess = self._piece_body = self._chunks = 0
+        self._excess = self._piece_body = self._chunks = self._unheld = 0
+        self._upgrade = False
+        self._method = b""
 
     # -- for the connection
 
@@ -121,22 +125,29 @@ class RequestParser:
 
     def on_url(self, url: bytes) -> None:
         self._url += url
-        self._count_head(len(url))
+        self._head_size += len(url)
+        if self._head_size > self._limits.head_bytes:
+            self._stop(self._head_too_large())
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
             return  # A trailer: its bytes are counted as framing, and it never becomes a header.
-        self._count_head(len(name) + len(value) + 4)
+        self._head_size += len(name) + len(value) + 4
+        if self._head_size > self._limits.head_bytes:
+            self._stop(self._head_too_large())
         self._lines.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        if (refusal := self._check_head()) is not None:
+        parser = self._parser
+        self._method = parser.get_method()
+        refusal = self._check_head(self._method, parser.get_http_version())
+        if refusal is not None:
             self._stop(refusal)
-        if self._parser.should_upgrade():
+        self._upgrade = parser.should_upgrade()
+        if self._upgrade:
             return
-        if not self._hold(self._head_size):
-            self._stop(TOO_BUSY)
+        self._unheld += self._head_size
         expectation = self._headers.get(b"expect")
         if expectation is not None and not self._http_10:
             if expectation.lower() != b"100-continue":
@@ -150,21 +161,21 @@ class RequestParser:
         size = len(body)
         self._body_size += size
         self._piece_body += size
+        self._unheld += size
         if self._body_size > self._limits.body_bytes:
             self._stop(self._too_large())
-        if not self._hold(size):
-            self._stop(TOO_BUSY)
         self._body.append(body)
 
     def on_message_complete(self) -> None:
-        parser = self._parser
-        if parser.should_upgrade():
+        if self._upgrade:
             return
+        if not self._hold_new_bytes():
+            self._stop(TOO_BUSY)
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         size = self._head_size + self._body_size
-        keep_alive = not self._http_10 and parser.should_keep_alive()
+        keep_alive = not self._http_10 and self._parser.should_keep_alive()
         self.queue.append(
-            Request(parser.get_method(), self._path, self._headers, body, keep_alive, self._http_10, size)
+            Request(self._method, self._path, self._headers, body, keep_alive, self._http_10, size)
         )
         self._body = []
         self.in_message = self.waits_for_continue = False
@@ -186,8 +197,17 @@ class RequestParser:
         except HttpParserError as error:
             self.refuse(Refusal(400, f"This is not HTTP/1.1: {error}.", code="bad_framing"))
         else:
-            if self.in_message and self._messages == messages:
+            if not self.in_message:
+                return
+            if not self._hold_new_bytes():
+                self.refuse(TOO_BUSY)
+            elif self._messages == messages:
                 self._count_unparsed(len(data), was_in_head)
+
+    def _hold_new_bytes(self) -> bool:
+        """Count what has come of a request since the last time; once a piece, as it is done for each request."""
+        size, self._unheld = self._unheld, 0
+        return not size or self._hold(size)
 
     def _count_unparsed(self, size: int, was_in_head: bool) -> None:
         """Bound what llhttp gathers without a word: a header, a trailer or a chunk extension without end.
@@ -206,34 +226,33 @@ class RequestParser:
                 limit = self._limits.head_bytes
                 self.refuse(Refusal(431, f"Trailers and chunk extensions are over {limit} bytes."))
 
-    def _check_head(self) -> Refusal | None:
+    def _check_head(self, method: bytes, version: str) -> Refusal | None:
         """Headers as a dictionary, or what is wrong with the head."""
-        parser = self._parser
-        version = parser.get_http_version()
-        if version not in ("1.1", "1.0"):
+        if version not in _VERSIONS:
             return Refusal(505, f"HTTP/{version} is not served here: use HTTP/1.1.")
-        if parser.get_method() not in _METHODS:
-            return Refusal(501, f"The method {parser.get_method().decode()} is not served here.")
+        if method not in _METHODS:
+            return Refusal(501, f"The method {method.decode()} is not served here.")
         self._http_10 = version == "1.0"
         self._path = _path(self._url)
         if not self._path.startswith(b"/") or b"#" in self._url:
             return Refusal(400, "The target of the request is not a path.", code="bad_framing")
-        headers: dict[bytes, bytes] = {}
-        for name, value in self._lines:
-            if name not in headers:
-                headers[name] = value
-            elif name in _SINGLE_HEADERS:
-                return Refusal(400, f"The header {name.decode()} is there twice.", code="bad_framing")
-            else:
-                headers[name] += (b"; " if name == b"cookie" else b", ") + value
-        self._headers = headers
+        self._headers = headers = dict(self._lines)
+        if len(headers) < len(self._lines):
+            headers.clear()
+            for name, value in self._lines:
+                if name not in headers:
+                    headers[name] = value
+                elif name in _SINGLE_HEADERS:
+                    return Refusal(400, f"The header {name.decode()} is there twice.", code="bad_framing")
+                else:
+                    headers[name] += (b"; " if name == b"cookie" else b", ") + value
         return self._check_framing(headers)
 
     def _check_framing(self, headers: dict[bytes, bytes]) -> Refusal | None:
         host = headers.get(b"host")
         if host is None and not self._http_10:
             return Refusal(400, "HTTP/1.1 needs the header host.", code="bad_framing")
-        if host is not None and not _HOST.fullmatch(host):
+        if host is not None and not _is_host(host):
             return Refusal(400, "The header host is not a host with an optional port.", code="bad_framing")
         encoding = headers.get(b"transfer-encoding")
         if encoding is not None:
@@ -264,16 +283,16 @@ class RequestParser:
         self.refuse(refusal)
         raise _Stop
 
-    def _count_head(self, size: int) -> None:
-        self._head_size += size
-        if self._head_size > self._limits.head_bytes:
-            self._stop(self._head_too_large())
-
     def _head_too_large(self) -> Refusal:
         return Refusal(431, f"Request line and headers are over {self._limits.head_bytes} bytes.")
 
     def _too_large(self) -> Refusal:
         return Refusal(413, f"The request is over {self._limits.body_bytes} bytes: send a shorter one.")
+
+
+@lru_cache(maxsize=256)
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value) is not None
 
 
 def _path(target: bytes) -> bytes:

@@ -42,10 +42,12 @@ class Shares:
 
     def hold(self, share: AddressShare, size: int) -> bool:
         """Count bytes, negative ones when they are released; False if the address now holds more than its share."""
-        before = share.held
+        if not share.held:
+            self._holders += 1
         share.held += size
         self.held += size
-        self._holders += bool(share.held) - bool(before)
+        if not share.held:
+            self._holders -= 1
         limit = self._limits.buffered_bytes
         if self.held <= limit // 2:
             return True
