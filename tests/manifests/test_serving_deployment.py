@@ -13,7 +13,7 @@ from tunesmith.manifests.serving_deployment import (
     rolling_update,
 )
 from tunesmith.manifests.serving_service import build_serving_service
-from tunesmith_agent.settings import Settings
+from tunesmith_agent.settings import Settings, parse_settings
 
 
 def build(**spec: Any) -> dict[str, Any]:
@@ -104,6 +104,13 @@ def test_agent_is_told_a_tolerance_other_than_auto() -> None:
     assert name not in environment_of(pod_of(build())["containers"][0])
     coarse = pod_of(build(engine={"proof": {"tolerance": "0.2"}}))
     assert environment_of(coarse["containers"][0])[name] == "0.2"
+
+
+def test_an_engine_without_gpus_has_time_for_a_token() -> None:
+    for gpus, seconds in ((0, 120.0), (1, Settings().engine_token_seconds)):
+        agent = pod_of(build(engine={"gpus": gpus}))["containers"][0]
+        variables = {name: value for name, value in environment_of(agent).items() if isinstance(value, str)}
+        assert parse_settings([], variables).engine_token_seconds == seconds
 
 
 def test_without_gpus_the_engine_runs_on_the_cpu() -> None:

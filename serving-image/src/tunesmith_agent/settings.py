@@ -60,7 +60,7 @@ class Settings:
     lame_duck_seconds: float = 5.0
     drain_seconds: float = 60.0
     engine_silence_seconds: float = 3.0
-    engine_token_seconds: float = 5.0
+    engine_token_seconds: float = 10.0
     limits: Limits = field(default_factory=Limits)
 
 
@@ -70,6 +70,7 @@ ENVIRONMENT = {
     "TUNESMITH_DEPLOYMENT": "deployment",
     "TUNESMITH_BASE_MODEL": "base_model",
     "TUNESMITH_PROOF_TOLERANCE": "proof_tolerance",
+    "TUNESMITH_ENGINE_TOKEN_SECONDS": "engine_token_seconds",
     "POD_NAMESPACE": "namespace",
     "POD_NAME": "pod_name",
     "POD_UID": "pod_uid",

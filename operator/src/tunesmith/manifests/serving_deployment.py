@@ -37,6 +37,9 @@ AGENT_PORT, AGENT_PORT_NAME = 8000, "http"
 #: Port of the agent for probes and metrics; no Service leads to it.
 MONITORING_PORT, MONITORING_PORT_NAME = 8002, "metrics"
 
+#: Time for one token without GPUs: one step of the engine may read thousands of tokens of other requests first.
+CPU_TOKEN_SECONDS = 120
+
 #: How long a pod may take to finish the answers under way.
 GRACE_SECONDS = 180
 
@@ -216,6 +219,8 @@ def _agent_environment(deployment: AdapterDeployment, environment: Environment) 
     }
     if deployment.spec.engine.proof.tolerance != AUTO:
         values["TUNESMITH_PROOF_TOLERANCE"] = deployment.spec.engine.proof.tolerance
+    if deployment.spec.engine.gpus == 0:
+        values["TUNESMITH_ENGINE_TOKEN_SECONDS"] = str(CPU_TOKEN_SECONDS)
     downward = [
         {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()
     ]
