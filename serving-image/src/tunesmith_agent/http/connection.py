@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Protocol, cast
 
 from .limits import Limits
-from .messages import JSON_TYPE, Refusal, Request, has_no_body, status_line
+from .messages import JSON_TYPE, WITHOUT_BODY, Refusal, Request, status_line
 from .parsing import RequestParser
 from .shares import AddressShare, Shares
 
@@ -55,6 +55,7 @@ class ConnectionOwner(Protocol):
     Attributes:
         on_refusal: called with the status and OpenAI's code of each refusal.
         shares: connections and bytes in memory by client address.
+        idle: connections that wait for a request, the one that waits for longest first; the values say nothing.
         draining: no connection is kept open after its current answer.
         date: the current ``date`` header.
     """
@@ -63,14 +64,12 @@ class ConnectionOwner(Protocol):
     on_refusal: Callable[[int, str], None]
     limits: Limits
     shares: Shares
+    idle: dict["ServerConnection", None]
     draining: bool
     date: bytes
 
     def add(self, connection: "ServerConnection") -> Refusal | None:
         """Register a new connection, which may close an idle one; a refusal where there is no room."""
-
-    def note_idle(self, connection: "ServerConnection", idle: bool) -> None:
-        """Note that a connection waits for a request, or does not any more."""
 
     def remove(self, connection: "ServerConnection") -> None:
         """Forget a closed connection."""
@@ -194,7 +193,7 @@ class ServerConnection(asyncio.Protocol):
         out.append(self._server.date)
         if self._server.draining or (self._eof and not self._backlog and not self._parser.queue):
             self._keep_alive = False
-        forbids_body = has_no_body(status)
+        forbids_body = status in WITHOUT_BODY
         self._bodyless = forbids_body or request.method == b"HEAD"
         if length is not None and not forbids_body:
             out.append(b"content-length: %d\r\n" % length)
@@ -317,9 +316,12 @@ class ServerConnection(asyncio.Protocol):
     def _wait(self) -> None:
         """Wait for a request, or for the rest of one."""
         self._since = self.loop.time()
-        idle = not self._parser.in_message
-        self._state = State.IDLE if idle else State.READING
-        self._server.note_idle(self, idle)
+        if self._parser.in_message:
+            self._state = State.READING
+            self._server.idle.pop(self, None)
+        else:
+            self._state = State.IDLE
+            self._server.idle[self] = None
 
     def _advance(self) -> None:
         """Start waiting requests, one at a time; immediate answers return here without recursion."""
@@ -335,23 +337,19 @@ class ServerConnection(asyncio.Protocol):
             elif self._eof and parser.in_message and not parser.broken:
                 parser.finish()
             else:
-                self._wait_for_input()
+                if self._eof:
+                    self._transport.close()
+                elif parser.waits_for_continue:
+                    parser.waits_for_continue = False
+                    self._transport.write(_CONTINUE)
                 break
         self._advancing = False
-
-    def _wait_for_input(self) -> None:
-        if self._eof:
-            self._transport.close()
-        elif self._parser.waits_for_continue:
-            self._parser.waits_for_continue = False
-            self._transport.write(_CONTINUE)
 
     def _start(self, item: Request | Refusal) -> None:
         if isinstance(item, Refusal):
             self._refuse(item)
             return
-        if self._state is State.IDLE:
-            self._server.note_idle(self, False)
+        self._server.idle.pop(self, None)
         self._state = State.ANSWERING
         self._since = self.loop.time()
         self._request = item
@@ -363,7 +361,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _refuse(self, refusal: Refusal) -> None:
         """Send the last answer of a connection; later input is discarded, as a reset would destroy the answer."""
-        self._server.note_idle(self, False)
+        self._server.idle.pop(self, None)
         self._parser.broken = True
         self._hold(-self._held)
         self._request = Request(self._parser.method, b"", {}, b"", keep_alive=False, http_10=False, size=0)

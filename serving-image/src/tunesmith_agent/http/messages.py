@@ -51,14 +51,13 @@ _STATUS_LINES = {
 }
 
 
+#: Final statuses whose answers end with their head, whatever their headers say.
+WITHOUT_BODY = frozenset((204, 304))
+
+
 def status_line(status: int) -> bytes:
     """Status line ``HTTP/1.1 <status> <phrase>``, with its line end."""
     return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
-
-
-def has_no_body(status: int) -> bool:
-    """True for answers that end with their head, whatever their headers say."""
-    return status < 200 or status in (204, 304)
 
 
 def date_header() -> bytes:

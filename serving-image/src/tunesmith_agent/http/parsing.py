@@ -94,13 +94,29 @@ class RequestParser:
 
     def feed(self, data: bytes) -> None:
         """Parse the next bytes."""
-        if len(data) <= SLICE_BYTES:
-            self._feed(data)
+        if len(data) > SLICE_BYTES:
+            for start in range(0, len(data), SLICE_BYTES):
+                if not self.broken:
+                    self.feed(data[start : start + SLICE_BYTES])
             return
-        view = memoryview(data)
-        for start in range(0, len(data), SLICE_BYTES):
+        messages, was_in_head = self._messages, self._in_head
+        self._piece_body = self._chunks = 0
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            self._decline_upgrade(data[upgrade.args[0] :])
+        except HttpParserCallbackError:
             if not self.broken:
-                self._feed(bytes(view[start : start + SLICE_BYTES]))
+                raise
+        except HttpParserError as error:
+            self.refuse(Refusal(400, f"This is not HTTP/1.1: {error}.", code="bad_framing"))
+        else:
+            if not self.in_message:
+                return
+            if not self._hold_new_bytes():
+                self.refuse(TOO_BUSY)
+            elif self._messages == messages:
+                self._count_unparsed(len(data), was_in_head)
 
     def finish(self) -> None:
         """Note that no more bytes come."""
@@ -183,26 +199,6 @@ class RequestParser:
             self._stop(Refusal(400, "Too many requests were sent without waiting for an answer."))
 
     # -- inside
-
-    def _feed(self, data: bytes) -> None:
-        messages, was_in_head = self._messages, self._in_head
-        self._piece_body = self._chunks = 0
-        try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade as upgrade:
-            self._decline_upgrade(data[upgrade.args[0] :])
-        except HttpParserCallbackError:
-            if not self.broken:
-                raise
-        except HttpParserError as error:
-            self.refuse(Refusal(400, f"This is not HTTP/1.1: {error}.", code="bad_framing"))
-        else:
-            if not self.in_message:
-                return
-            if not self._hold_new_bytes():
-                self.refuse(TOO_BUSY)
-            elif self._messages == messages:
-                self._count_unparsed(len(data), was_in_head)
 
     def _hold_new_bytes(self) -> bool:
         """Count what has come of a request since the last time; once a piece, as it is done for each request."""

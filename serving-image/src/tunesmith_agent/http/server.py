@@ -50,6 +50,7 @@ class Server:
 
     Attributes:
         connections: those that are served; neither refused ones nor those that gave way to another one.
+        idle: those of them that wait for a request, the one that waits for longest first.
     """
 
     def __init__(self, handler: Handler, on_refusal: Callable[[int, str], None], limits: Limits) -> None:
@@ -59,9 +60,9 @@ class Server:
         self.shares = Shares(limits)
         self.connections: set[ServerConnection] = set()
         self.counts = ConnectionCounts()
+        self.idle: dict[ServerConnection, None] = {}
         self.draining = False
         self.date = date_header()
-        self._idle: dict[ServerConnection, None] = {}
         self._leaving: set[ServerConnection] = set()
         self._checked_at = 0.0
         self._listener: asyncio.Server | None = None
@@ -83,7 +84,7 @@ class Server:
         refusal = self._find_room(connection.share)
         if refusal is None:
             self.connections.add(connection)
-            self._idle[connection] = None
+            self.idle[connection] = None
             return None
         self._leaving.add(connection)
         if len(self._leaving) <= self.limits.refused_connections:
@@ -92,33 +93,26 @@ class Server:
         connection.abort()
         return None
 
-    def note_idle(self, connection: ServerConnection, idle: bool) -> None:
-        """Note that a connection waits for a request, or does not any more."""
-        if idle:
-            self._idle[connection] = None
-        else:
-            self._idle.pop(connection, None)
-
     def remove(self, connection: ServerConnection) -> None:
         """Forget a closed connection."""
         self.connections.discard(connection)
         self._leaving.discard(connection)
-        self._idle.pop(connection, None)
+        self.idle.pop(connection, None)
         if not self.connections and not self._leaving:
             self._empty.set()
 
     def _find_room(self, share: AddressShare) -> Refusal | None:
         """Make room for one more connection of an address where there is none: idle ones go first."""
         if share.connections > self.limits.address_connections:
-            own = next((other for other in self._idle if other.share is share), None)
+            own = next((other for other in self.idle if other.share is share), None)
             if own is None:
                 return _TOO_MANY_OF_ADDRESS
             self.counts.idle_closed += 1
             self._close(own)
         elif len(self.connections) >= self.limits.connections:
-            if self._idle:
+            if self.idle:
                 self.counts.idle_closed += 1
-                self._close(next(iter(self._idle)))
+                self._close(next(iter(self.idle)))
             elif (slow := self._slowest()) is not None:
                 self.counts.slow_closed += 1
                 self._close(slow)
@@ -138,7 +132,7 @@ class Server:
 
     def _close(self, connection: ServerConnection) -> None:
         self.connections.discard(connection)
-        self._idle.pop(connection, None)
+        self.idle.pop(connection, None)
         self._leaving.add(connection)
         connection.abort()
 
