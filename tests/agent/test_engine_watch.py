@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import pairwise
 
 import aiohttp
 import pytest
@@ -57,6 +58,7 @@ async def test_engine_core_that_hangs(watched: Running) -> None:
         assert reason.startswith(b"The engine hangs: a request for one token was not answered in 0.2 s")
         assert b"none of 1 others has moved" in reason
         assert watched.agent.metrics.engine_up
+        assert not watched.agent.reconciler.report("boot").engine_ready
         refused = await other.ask(BASE)
         assert (refused.status, refused.headers["connection"]) == (503, "close")
         assert b"tunesmith_agent_engine_hangs 1.0" in (await monitored(watched, b"/metrics"))[1]
@@ -91,6 +93,26 @@ async def test_full_engine_does_not_hang(watched: Running) -> None:
                 assert not watched.agent.engine_watch.stalled
         engine.core.set()
         assert (await wire.answer()).status == 200
+
+
+async def test_engine_with_a_long_answer_is_asked_once_a_silence(watched: Running) -> None:
+    """Not as often as it answers."""
+    engine, loop = watched.engine, asyncio.get_running_loop()
+    engine.hold = asyncio.Event()
+    asked: list[float] = []
+    original = watched.agent.engine.generate_token
+
+    async def generate_token() -> None:
+        asked.append(loop.time())
+        await original()
+
+    watched.agent.engine_watch._engine.generate_token = generate_token  # type: ignore[method-assign]
+    async with connect(watched) as wire:
+        wire.writer.write(BASE)
+        await until(lambda: len(asked) == 4)
+        engine.hold.set()
+        assert (await wire.answer()).status == 200
+    assert all(later - earlier > 0.06 for earlier, later in pairwise(asked))
 
 
 async def test_idle_engine_is_not_asked(watched: Running) -> None:

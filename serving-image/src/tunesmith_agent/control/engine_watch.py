@@ -51,6 +51,7 @@ class EngineWatch:
         self._is_up = is_up
         self._is_suspect = is_suspect
         self._on_change = on_change
+        self._worked_at = float("-inf")
         self.stalled = False
 
     @property
@@ -69,8 +70,17 @@ class EngineWatch:
             await asyncio.sleep(CHECK_SECONDS)
             if not self._is_up():
                 self._set(stalled=False)
-            elif self.stalled or self._is_suspect() or self._pool.silence() > self._silence_seconds:
-                self._set(stalled=not await self._works())
+            elif self.stalled or self._is_silent():
+                works = await self._works()
+                if works:
+                    self._worked_at = asyncio.get_running_loop().time()
+                self._set(stalled=not works)
+
+    def _is_silent(self) -> bool:
+        """True if nothing has been heard of the engine for a while, and something should have been."""
+        since_token = asyncio.get_running_loop().time() - self._worked_at
+        silent = self._is_suspect() or self._pool.silence() > self._silence_seconds
+        return silent and since_token > self._silence_seconds
 
     async def _works(self) -> bool:
         moved_at, tokens = self._pool.moved_at, await self._metrics.tokens()

@@ -114,7 +114,7 @@ class Reconciler:
             pod_name=self._settings.pod_name,
             pod_uid=self._settings.pod_uid,
             boot_id=boot_id,
-            engine_ready=self._up_since is not None,
+            engine_ready=self._up_since is not None and not self._metrics.engine_hangs,
             applied_generation=self._metrics.generation if desired else 0,
             versions=tuple(self._report_version(tracked) for tracked in self._tracked.values()),
             counters=tuple(

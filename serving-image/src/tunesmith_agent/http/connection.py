@@ -80,20 +80,18 @@ class ServerConnection(asyncio.Protocol):
 
     Attributes:
         share: what its client's address holds.
-        refused: the connection was refused for lack of room.
     """
 
     __slots__ = (
         "_advancing", "_backlog", "_begun", "_bodyless", "_chunked", "_closes_body", "_eof", "_held", "_keep_alive",
         "_out", "_parser", "_paused", "_reading_paused", "_request", "_server", "_since", "_state", "_transport",
-        "exchange", "loop", "refused", "share",
+        "exchange", "loop", "share",
     )  # fmt: skip
 
     def __init__(self, server: ConnectionOwner) -> None:
         self._server = server
         self.loop = asyncio.get_running_loop()
         self.exchange: Exchange | None = None
-        self.refused = False
         self._parser = RequestParser(server.limits, self._hold)
         self._backlog = bytearray()
         self._out: list[bytes] = []
@@ -111,7 +109,6 @@ class ServerConnection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.share: AddressShare = self._server.shares.enter(str(peer[0]) if peer else "")
         if (refusal := self._server.add(self)) is not None:
-            self.refused = True
             self._refuse(refusal)
 
     def connection_lost(self, exc: Exception | None) -> None:
