@@ -103,17 +103,18 @@ class VersionStats:
             self.evidence.count_answer(key)
         self._request_ended()
 
-    def count_disconnect(self, key: int | None, *, abandoned: bool) -> None:
+    def count_disconnect(self, now: float, key: int | None, *, abandoned: bool) -> None:
         """Count a client that left before the end.
 
         Args:
+            now: time by the loop's clock.
             key: sticky key of the client, if it is known.
             abandoned: it had waited long for a token, which tells against the version; otherwise the request is neither
                 a success nor an error.
         """
         self.disconnects += 1
         if abandoned:
-            self.evidence.count_abandoned(key)
+            self.evidence.count_abandoned(key, now)
         self._request_ended()
 
     def count_engine_lost(self) -> None:

@@ -209,6 +209,10 @@ class Reconciler:
                 self._mark_unloaded(tracked)
 
     def _decide_failures(self) -> None:
+        if self._metrics.engine_hangs:
+            for stats in self._metrics.versions.values():
+                stats.evidence.lose_engine()
+            return
         before = asyncio.get_running_loop().time() - DECIDE_SECONDS
         decided = [stats.evidence.decide(before) for stats in self._metrics.versions.values()]
         if any(decided):

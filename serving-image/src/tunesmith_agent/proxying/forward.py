@@ -68,10 +68,10 @@ class Forward:
     def client_lost(self) -> None:
         """Close the connection to the engine, which then stops generating."""
         self._drop_upstream()
-        waited = self._client.loop.time() - self._data_at
+        now = self._client.loop.time()
         # A client that reads slowly holds the answer back itself.
-        abandoned = waited >= self._abandoned_seconds and not self._client.paused
-        self._target.stats.count_disconnect(self._key, abandoned=abandoned)
+        abandoned = now - self._data_at >= self._abandoned_seconds and not self._client.paused
+        self._target.stats.count_disconnect(now, self._key, abandoned=abandoned)
 
     def pause(self) -> None:
         if self._upstream is not None:
