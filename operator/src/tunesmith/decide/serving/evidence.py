@@ -1,7 +1,6 @@
 """Counted requests of a version during one step of a rollout, as sums that outlive pods, agents and operators."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from pydantic import Field
 
@@ -57,10 +56,6 @@ class Counts(Report):
     def follows(self, earlier: "Counts") -> bool:
         """True if counters that only grow can have come here from ``earlier``."""
         return all(getattr(self, name) >= getattr(earlier, name) for name in Counts.model_fields)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The counts that are not 0: records hold two of them for each pod."""
-        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
 class Reading(Report):

@@ -9,11 +9,20 @@ transition  condition                                                           
 ==========  ========================================================================  ==============================
 withdraw    the source names another artifact, or the candidate's digest is rejected  weight 0, no candidate
 relocate    the source names the same artifact at another, reachable location         pods read it from there
-check       the analysis interval has passed, or the pause of the step                request counts are recorded
-reject      a pod refuted the adapter, or more checks failed than failureLimit        weight 0, digest rejected
+revert      the stable version violates a guardrail within the rollback window        the previous version is stable
+abandon     no pod can load the stable version of an earlier resource of this name    no version is stable
+confirm     that version is active                                                    it is as any other stable one
+close       the rollback window is over                                               no previous version is kept
+observe     the analysis interval has passed within the window                        request counts are recorded
+collect     an agent that has ended had counted requests                              request counts are recorded
+progress    more pods than ever have the candidate                                    waiting begins anew
+check       the analysis interval has passed, or the pause of the step                checked counts are recorded
+reject      pods refuted the adapter, or more checks failed than failureLimit         weight 0, digest rejected
+return      the source names the previous version, which is still active              it is stable at once
 admit       the source names an admitted artifact, neither stable nor rejected        a candidate at weight 0
 promote     as step, without a further step below 100 %; at once if none is stable    the candidate is stable
-step        active on each ready pod, not paused, pause over, analysis passed         the weight of the next step
+step        active on the pods, not paused, pause over, analysis passed               the weight of the next step
+renew       the stable version was observed for a while after the window              it is counted from zero
 ==========  ========================================================================  ==============================
 
 The first transition whose condition holds is applied, until none does. Only a version that is verified to be active
@@ -23,22 +32,27 @@ another operator continues exactly where this one stopped.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from typing import Any
 
 from tunesmith.api.adapterdeployment import Adapter
-from tunesmith.api.reasons import AdapterDeploymentReason
+from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.values import duration_seconds
 from tunesmith.decide.plan import Event
-from tunesmith_contract.agent import PROOF_FAILED, Version
+from tunesmith_contract.agent import Version
 from tunesmith_contract.base import short_digest
 from tunesmith_contract.shared_rules.verdict import Verdict
 
+from .analysis import FULL, check_candidate, find_violation, fold_candidate, fold_watch
+from .elapsed import RESTING_SECONDS, check_interval, step_pause
+from .evidence import Arm, Evidence, RunCounts
 from .fleet import Fleet
-from .guardrail import is_crossed
-from .record import AliasRecord, Counts, Rejection, RolloutCandidate
+from .record import AliasRecord, Rejection, RolloutCandidate, Watch
 from .targets import TargetVersion
 
-FULL = 100
+#: Time without progress after which a version that is active on half of the pods goes on.
+QUORUM_SECONDS = 60.0
+_UNKNOWN_RUN = RunCounts(pod_uid="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +63,6 @@ class AliasContext:
     target: TargetVersion
     fleet: Fleet
     now: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class CheckOutcome:
-    """Result of one analysis check on the requests of a step."""
-
-    metric: str
-    counts: Counts
-    verdict: Verdict
-
-    @property
-    def value(self) -> float | None:
-        """Error rate, or None without requests."""
-        return self.counts.errors / self.counts.requests if self.counts.requests else None
 
 
 TransitionResult = tuple[AliasRecord, Event | None]
@@ -86,52 +86,57 @@ def advance(record: AliasRecord, context: AliasContext) -> tuple[AliasRecord, tu
     return record, tuple(events)
 
 
-def evaluate_checks(candidate: RolloutCandidate, adapter: Adapter) -> tuple[CheckOutcome, ...]:
-    """Result of each analysis check on the requests counted up to the latest check."""
-    analysis, counts = adapter.rollout.analysis, candidate.tally.total
-    steps_below_full = max(sum(step.weight < FULL for step in adapter.rollout.steps), 1)
-    outcomes = []
-    for check in analysis.checks:
-        alpha = (1 - float(check.guardrail.confidence)) / steps_below_full
-        if is_crossed(counts.requests, counts.errors, float(check.guardrail.max), alpha):
-            verdict = Verdict.FAIL
-        elif counts.requests < max(analysis.minimum_requests, 1):
-            verdict = Verdict.INCONCLUSIVE
-        else:
-            verdict = Verdict.PASS
-        outcomes.append(CheckOutcome(check.metric, counts, verdict))
-    return tuple(outcomes)
-
-
 def step_index(candidate: RolloutCandidate, adapter: Adapter) -> int:
     """Index of the step that the candidate's weight belongs to, from 0."""
     reached = [step for step in adapter.rollout.steps if step.weight <= candidate.weight]
     return max(len(reached) - 1, 0)
 
 
-def next_check_time(candidate: RolloutCandidate, adapter: Adapter) -> datetime | None:
-    """Time of the next analysis check, or None while the candidate has no weight."""
-    if candidate.weight == 0:
-        return None
-    interval = max(duration_seconds(adapter.rollout.analysis.interval), 1)
-    due = candidate.last_check + timedelta(seconds=interval)
-    step_end = _step_end(candidate, adapter)
-    return min(due, step_end) if candidate.last_check < step_end else due
+def is_paused(record: AliasRecord, adapter: Adapter) -> bool:
+    """True while a person wants the rollout to stay at its step."""
+    return adapter.paused or record.paused
 
 
-def find_refutation(record: AliasRecord, fleet: Fleet) -> str:
-    """Message of a pod whose verification refuted the candidate; empty without one."""
-    if record.candidate is None:
-        return ""
-    for pod, failed in fleet.failures(record.name, record.candidate.version.digest):
-        if failed.reason == PROOF_FAILED:
-            return f"{failed.message or 'the adapter is not active'} (pod {pod.name})"
+def exceeded_limit(candidate: RolloutCandidate, adapter: Adapter) -> str:
+    """Sentence about the limit of checks without a result that was exceeded; empty if none was."""
+    analysis = adapter.rollout.analysis
+    if candidate.unmeasured_checks > analysis.consecutive_error_limit:
+        return (
+            f"{candidate.unmeasured_checks} checks in a row could not measure anything: {candidate.message}; "
+            "consecutiveErrorLimit is exceeded"
+        )
+    limit = analysis.inconclusive_limit
+    if limit is not None and candidate.inconclusive_checks > limit:
+        return (
+            f"{candidate.inconclusive_checks} checks had too few requests: it {candidate.message}; "
+            "inconclusiveLimit is exceeded"
+        )
     return ""
 
 
 def describe(version: Version) -> str:
     """Version as shown in messages, such as ``version 3 (0f3c9d52aa01)``."""
     return f"version {version.version} ({short_digest(version.digest)})"
+
+
+def switch_back(record: AliasRecord) -> AliasRecord:
+    """Record in which the previous version, which is still loaded, is the stable one.
+
+    A candidate is compared with that one from now on.
+    """
+    update: dict[str, Any] = {"stable": record.watch.previous, "watch": Watch()}
+    if candidate := record.candidate:
+        evidence = Evidence(candidate=candidate.evidence.candidate.restart())
+        zeros = {"step_seconds": 0, "check_seconds": 0, "waiting_seconds": 0}
+        update["candidate"] = candidate.model_copy(
+            update={
+                "evidence": evidence,
+                "seen": evidence.candidate.total,
+                "verdict": Verdict.INCONCLUSIVE,
+                **zeros,
+            }
+        )
+    return record.model_copy(update=update)
 
 
 def _is_superseded(record: AliasRecord, context: AliasContext) -> bool:
@@ -143,7 +148,7 @@ def _is_superseded(record: AliasRecord, context: AliasContext) -> bool:
 def _withdraw(record: AliasRecord, context: AliasContext) -> TransitionResult:
     assert record.candidate is not None
     message = f"{record.name}: {describe(record.candidate.version)} is not requested any more"
-    return record.model_copy(update={"candidate": None}), Event(AdapterDeploymentReason.WITHDRAWN, message)
+    return record.model_copy(update={"candidate": None}), Event(Reason.WITHDRAWN, message)
 
 
 def _is_relocated(record: AliasRecord, context: AliasContext) -> bool:
@@ -162,60 +167,227 @@ def _relocate(record: AliasRecord, context: AliasContext) -> TransitionResult:
     return record, None
 
 
+def _is_reverted(record: AliasRecord, context: AliasContext) -> bool:
+    if record.watch.previous is None or _is_window_over(record, context):
+        return False
+    return _violation_of_stable(record, context) is not None
+
+
+def _violation_of_stable(record: AliasRecord, context: AliasContext) -> str | None:
+    if record.stable is None:
+        return None
+    evidence = fold_watch(record.watch, context.fleet, record.name, record.stable.digest)
+    violation = find_violation(evidence, context.adapter)
+    return violation.message if violation else None
+
+
+def _revert(record: AliasRecord, context: AliasContext) -> TransitionResult:
+    bad, previous = record.stable, record.watch.previous
+    assert bad is not None and previous is not None
+    cause = f"{_violation_of_stable(record, context)}, after its promotion"
+    message = (
+        f"{record.name}: {describe(bad)} is rolled back, {describe(previous)} answers all requests: {cause}"
+    )
+    rejection = Rejection(version=bad, reason=Reason.ERROR_RATE_TOO_HIGH, message=cause, time=context.now)
+    event = Event(Reason.ROLLED_BACK, message, "Warning")
+    return switch_back(record).with_rejection(rejection), event
+
+
+def _is_abandoned(record: AliasRecord, context: AliasContext) -> bool:
+    """True if another version can be served, and the restored one can't."""
+    stable, candidate = record.stable, record.candidate
+    if not record.restored or stable is None or candidate is None:
+        return False
+    fleet = context.fleet
+    if fleet.final_failure(record.name, stable.digest) is not None:
+        return True
+    failed = {pod.uid for pod, _ in fleet.failures(record.name, stable.digest)}
+    is_failing = bool(fleet.ready) and all(pod.uid in failed for pod in fleet.ready)
+    return is_failing and candidate.waiting_seconds >= QUORUM_SECONDS
+
+
+def _abandon(record: AliasRecord, context: AliasContext) -> TransitionResult:
+    assert record.stable is not None
+    message = (
+        f"{record.name}: {describe(record.stable)}, which an earlier resource of this name served, can't be loaded; "
+        "the new version does without it"
+    )
+    update = {"stable": None, "restored": False}
+    return record.model_copy(update=update), Event(Reason.LOAD_FAILED, message, "Warning")
+
+
+def _is_confirmed(record: AliasRecord, context: AliasContext) -> bool:
+    stable = record.stable
+    return (
+        record.restored and stable is not None and context.fleet.is_active_on_half(record.name, stable.digest)
+    )
+
+
+def _confirm(record: AliasRecord, context: AliasContext) -> TransitionResult:
+    return record.model_copy(update={"restored": False}), None
+
+
+def _window_seconds(context: AliasContext) -> int:
+    return duration_seconds(context.adapter.rollout.rollback_window)
+
+
+def _is_window_over(record: AliasRecord, context: AliasContext) -> bool:
+    return record.watch.seconds >= _window_seconds(context)
+
+
+def _is_closed(record: AliasRecord, context: AliasContext) -> bool:
+    return record.watch.previous is not None and _is_window_over(record, context)
+
+
+def _is_renewed(record: AliasRecord, context: AliasContext) -> bool:
+    watch = record.watch
+    if record.stable is None or watch.previous is not None or watch.seconds < RESTING_SECONDS:
+        return False
+    folded = fold_watch(watch, context.fleet, record.name, record.stable.digest)
+    return folded.candidate != watch.evidence.candidate
+
+
+def _begin_watch(record: AliasRecord, context: AliasContext) -> TransitionResult:
+    assert record.stable is not None
+    evidence = fold_watch(record.watch, context.fleet, record.name, record.stable.digest)
+    watch = Watch(evidence=Evidence(candidate=evidence.candidate.restart()))
+    return record.model_copy(update={"watch": watch}), None
+
+
+def _is_observed(record: AliasRecord, context: AliasContext) -> bool:
+    is_open = record.watch.previous is not None and record.stable is not None
+    return is_open and record.watch.check_seconds >= check_interval(context.adapter)
+
+
+def _observe(record: AliasRecord, context: AliasContext) -> TransitionResult:
+    assert record.stable is not None
+    evidence = fold_watch(record.watch, context.fleet, record.name, record.stable.digest)
+    watch = record.watch.model_copy(update={"evidence": evidence, "check_seconds": 0})
+    return record.model_copy(update={"watch": watch}), None
+
+
+def _is_collected(record: AliasRecord, context: AliasContext) -> bool:
+    """True if the record lacks requests that only an agent which has ended knows of."""
+    arms: list[tuple[Version | None, Arm]] = []
+    if candidate := record.candidate:
+        arms += [
+            (candidate.version, candidate.evidence.candidate),
+            (record.stable, candidate.evidence.stable),
+        ]
+    if record.watch.previous is not None:
+        arms.append((record.stable, record.watch.evidence.candidate))
+    ended = {report.boot_id for report in context.fleet.ended}
+    return any(
+        reading.boot_id in ended and reading.counts != arm.runs.get(reading.boot_id, _UNKNOWN_RUN).latest
+        for version, arm in arms
+        if version is not None
+        for reading in context.fleet.readings(record.name, version.digest)
+    )
+
+
+def _collect(record: AliasRecord, context: AliasContext) -> TransitionResult:
+    stable = record.stable.digest if record.stable else ""
+    update: dict[str, Any] = {}
+    if candidate := record.candidate:
+        evidence = fold_candidate(candidate, context.fleet, record.name, stable)
+        update["candidate"] = candidate.model_copy(update={"evidence": evidence})
+    if record.watch.previous is not None:
+        folded = fold_watch(record.watch, context.fleet, record.name, stable)
+        update["watch"] = record.watch.model_copy(update={"evidence": folded})
+    return record.model_copy(update=update), None
+
+
+def _has_progressed(record: AliasRecord, context: AliasContext) -> bool:
+    candidate = record.candidate
+    if candidate is None:
+        return False
+    return context.fleet.active_on(record.name, candidate.version.digest) > candidate.most_active
+
+
+def _progress(record: AliasRecord, context: AliasContext) -> TransitionResult:
+    assert record.candidate is not None
+    active = context.fleet.active_on(record.name, record.candidate.version.digest)
+    candidate = record.candidate.model_copy(update={"most_active": active, "waiting_seconds": 0})
+    return record.model_copy(update={"candidate": candidate}), None
+
+
 def _is_check_due(record: AliasRecord, context: AliasContext) -> bool:
-    due = next_check_time(record.candidate, context.adapter) if record.candidate else None
-    return due is not None and context.now >= due
+    candidate = record.candidate
+    if candidate is None or candidate.weight == 0:
+        return False
+    ends_now = candidate.step_seconds >= step_pause(candidate, context.adapter) and not candidate.is_last
+    return ends_now or candidate.check_seconds >= check_interval(context.adapter)
 
 
 def _check(record: AliasRecord, context: AliasContext) -> TransitionResult:
     assert record.candidate is not None
-    readings = context.fleet.readings(record.name, record.candidate.version.digest)
-    tally = record.candidate.tally.absorb(readings, context.fleet.uids)
-    candidate = record.candidate.model_copy(update={"tally": tally, "last_check": context.now})
-    if any(outcome.verdict is Verdict.FAIL for outcome in evaluate_checks(candidate, context.adapter)):
-        candidate = candidate.model_copy(update={"failed_checks": candidate.failed_checks + 1})
-    return record.model_copy(update={"candidate": candidate}), None
+    evidence = _fold(record, record.candidate, context)
+    checked = check_candidate(record.candidate, evidence, context.adapter, context.fleet, record.name)
+    return record.model_copy(update={"candidate": checked}), None
+
+
+def _fold(record: AliasRecord, candidate: RolloutCandidate, context: AliasContext) -> Evidence:
+    stable = record.stable.digest if record.stable else ""
+    return fold_candidate(candidate, context.fleet, record.name, stable)
 
 
 def _is_rejected(record: AliasRecord, context: AliasContext) -> bool:
     if record.candidate is None:
         return False
     too_many = record.candidate.failed_checks > context.adapter.rollout.analysis.failure_limit
-    return too_many or find_refutation(record, context.fleet) != ""
+    return too_many or context.fleet.refutation(record.name, record.candidate.version.digest) != ""
 
 
 def _reject(record: AliasRecord, context: AliasContext) -> TransitionResult:
     candidate = record.candidate
     assert candidate is not None
-    if refutation := find_refutation(record, context.fleet):
-        reason, cause = AdapterDeploymentReason.NOT_ACTIVE, refutation
+    if refutation := context.fleet.refutation(record.name, candidate.version.digest):
+        reason, cause = str(Reason.NOT_ACTIVE), refutation
     else:
-        counts, guardrail = candidate.tally.total, context.adapter.rollout.analysis.checks[0].guardrail
-        reason = AdapterDeploymentReason.ERROR_RATE_TOO_HIGH
-        cause = (
-            f"{counts.errors} of {counts.requests} requests failed at weight {candidate.weight}, "
-            f"more than the allowed rate of {guardrail.max} at a confidence of {guardrail.confidence}"
-        )
+        reason, cause = candidate.reason, f"{candidate.message}, at weight {candidate.weight}"
     serving = f"{describe(record.stable)} answers all requests" if record.stable else "nothing is served"
     message = f"{record.name}: {describe(candidate.version)} is rolled back, {serving}: {cause}"
     rejection = Rejection(version=candidate.version, reason=reason, message=cause, time=context.now)
-    event = Event(AdapterDeploymentReason.ROLLED_BACK, message, "Warning")
-    return record.model_copy(update={"candidate": None, "rejection": rejection}), event
+    event = Event(Reason.ROLLED_BACK, message, "Warning")
+    return record.model_copy(update={"candidate": None}).with_rejection(rejection), event
+
+
+def _is_returned(record: AliasRecord, context: AliasContext) -> bool:
+    target, previous = context.target, record.watch.previous
+    if (
+        record.candidate is not None
+        or previous is None
+        or not target.admitted
+        or is_paused(record, context.adapter)
+    ):
+        return False
+    is_named = target.version is not None and target.version.digest == previous.digest
+    return is_named and context.fleet.is_active_on_half(record.name, previous.digest)
+
+
+def _return(record: AliasRecord, context: AliasContext) -> TransitionResult:
+    """Switch to the previous version, and keep the other one loaded for as long."""
+    left, stable = record.stable, record.watch.previous
+    assert stable is not None
+    after = switch_back(record).model_copy(update={"promoted": context.now, "watch": Watch(previous=left)})
+    message = f"{record.name}: {describe(stable)} answers all requests again"
+    return after, Event(Reason.PROMOTED, message)
 
 
 def _is_admitted(record: AliasRecord, context: AliasContext) -> bool:
     target = context.target
     if record.candidate is not None or target.version is None or not target.admitted:
         return False
-    decided = (record.stable, record.rejection.version if record.rejection else None)
-    return all(version is None or version.digest != target.version.digest for version in decided)
+    is_stable = record.stable is not None and record.stable.digest == target.version.digest
+    return not is_stable and not record.is_rejected(target.version.digest)
 
 
 def _admit(record: AliasRecord, context: AliasContext) -> TransitionResult:
     assert context.target.version is not None
-    candidate = RolloutCandidate(version=context.target.version, began=context.now, last_check=context.now)
+    candidate = RolloutCandidate(version=context.target.version, began=context.now)
+    update = {"candidate": candidate, "last_number": max(record.last_number, candidate.version.version)}
     message = f"{record.name}: {describe(candidate.version)} is loaded at weight 0"
-    return record.model_copy(update={"candidate": candidate}), Event(AdapterDeploymentReason.LOADING, message)
+    return record.model_copy(update=update), Event(Reason.LOADING, message)
 
 
 def _is_last_step_done(record: AliasRecord, context: AliasContext) -> bool:
@@ -224,46 +396,47 @@ def _is_last_step_done(record: AliasRecord, context: AliasContext) -> bool:
 
 def _promote(record: AliasRecord, context: AliasContext) -> TransitionResult:
     assert record.candidate is not None
-    update = {"stable": record.candidate.version, "promoted": context.now, "candidate": None}
+    evidence = _fold(record, record.candidate, context)
+    observed = Evidence(candidate=evidence.candidate.restart(), stable=evidence.stable.freeze())
+    previous = record.stable if _window_seconds(context) > 0 else None
+    update = {
+        "stable": record.candidate.version,
+        "promoted": context.now,
+        "restored": False,
+        "watch": Watch(previous=previous, evidence=observed),
+        "candidate": None,
+    }
     message = f"{record.name}: {describe(record.candidate.version)} answers all requests"
-    return record.model_copy(update=update), Event(AdapterDeploymentReason.PROMOTED, message)
+    return record.model_copy(update=update), Event(Reason.PROMOTED, message)
+
+
+def is_proven(record: AliasRecord, candidate: RolloutCandidate, context: AliasContext) -> bool:
+    """True if the candidate is active on as many pods as it needs for more weight."""
+    alias, digest, fleet = record.name, candidate.version.digest, context.fleet
+    if fleet.is_active_since(alias, digest, candidate.began):
+        return True
+    return candidate.waiting_seconds >= QUORUM_SECONDS and fleet.is_active_on_half(alias, digest)
 
 
 def _is_step_done(record: AliasRecord, context: AliasContext) -> bool:
     candidate, adapter = record.candidate, context.adapter
-    if candidate is None or adapter.paused:
-        return False
-    if not context.fleet.is_active_on_all(record.name, candidate.version.digest):
+    if candidate is None or is_paused(record, adapter) or not is_proven(record, candidate, context):
         return False
     if candidate.weight == 0:
-        return True
-    if candidate.last_check < _step_end(candidate, adapter):
+        return not record.restored
+    if not candidate.is_last or candidate.step_seconds < step_pause(candidate, adapter):
         return False
-    passed = all(outcome.verdict is not Verdict.FAIL for outcome in evaluate_checks(candidate, adapter))
-    return passed and candidate.tally.total.requests >= adapter.rollout.analysis.minimum_requests
+    is_tripped = context.fleet.open_breakers(record.name, candidate.version.digest) != ()
+    return candidate.verdict is Verdict.PASS and not is_tripped and not exceeded_limit(candidate, adapter)
 
 
 def _step(record: AliasRecord, context: AliasContext) -> TransitionResult:
     assert record.candidate is not None
     version, weight = record.candidate.version, _next_weight(record, context)
-    readings = context.fleet.readings(record.name, version.digest)
-    candidate = RolloutCandidate(
-        version=version,
-        weight=weight,
-        began=context.now,
-        last_check=context.now,
-        tally=record.candidate.tally.absorb(readings, context.fleet.uids).restart(),
-    )
+    evidence = _fold(record, record.candidate, context).restart()
+    candidate = RolloutCandidate(version=version, weight=weight, began=context.now, evidence=evidence)
     message = f"{record.name}: {describe(version)} answers {weight} % of the requests"
-    return record.model_copy(update={"candidate": candidate}), Event(
-        AdapterDeploymentReason.STEP_STARTED, message
-    )
-
-
-def _step_end(candidate: RolloutCandidate, adapter: Adapter) -> datetime:
-    pauses = (step.pause for step in adapter.rollout.steps if step.weight == candidate.weight)
-    pause = next(pauses, None)
-    return candidate.began + timedelta(seconds=duration_seconds(pause) if pause else 0)
+    return record.model_copy(update={"candidate": candidate}), Event(Reason.STEP_STARTED, message)
 
 
 def _next_weight(record: AliasRecord, context: AliasContext) -> int:
@@ -276,9 +449,18 @@ def _next_weight(record: AliasRecord, context: AliasContext) -> int:
 TRANSITIONS = (
     Transition("withdraw", _is_superseded, _withdraw),
     Transition("relocate", _is_relocated, _relocate),
+    Transition("revert", _is_reverted, _revert),
+    Transition("abandon", _is_abandoned, _abandon),
+    Transition("confirm", _is_confirmed, _confirm),
+    Transition("close", _is_closed, _begin_watch),
+    Transition("observe", _is_observed, _observe),
+    Transition("collect", _is_collected, _collect),
+    Transition("progress", _has_progressed, _progress),
     Transition("check", _is_check_due, _check),
     Transition("reject", _is_rejected, _reject),
+    Transition("return", _is_returned, _return),
     Transition("admit", _is_admitted, _admit),
     Transition("promote", _is_last_step_done, _promote),
     Transition("step", _is_step_done, _step),
+    Transition("renew", _is_renewed, _begin_watch),
 )

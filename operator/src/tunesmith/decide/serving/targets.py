@@ -83,6 +83,7 @@ class Sources:
         versions: all past and present versions of all aliases.
         deployment: name of the AdapterDeployment.
         serving: digest of the stable version by alias.
+        last_numbers: highest version number that was ever given, by alias.
     """
 
     spec: AdapterDeploymentSpec
@@ -91,6 +92,7 @@ class Sources:
     versions: tuple[VersionRecord, ...]
     deployment: str = ""
     serving: Mapping[str, str] = field(default_factory=dict)
+    last_numbers: Mapping[str, int] = field(default_factory=dict)
 
     def find_version(self, alias: str, digest: str) -> VersionRecord | None:
         """Version of the alias with this digest, if there is one."""
@@ -103,9 +105,8 @@ class Sources:
         """Number of the version with this digest, or the next unused number of the alias."""
         if existing := self.find_version(alias, digest):
             return existing.version.version
-        return 1 + max(
-            (record.version.version for record in self.versions if record.alias == alias), default=0
-        )
+        numbers = [record.version.version for record in self.versions if record.alias == alias]
+        return 1 + max(*numbers, self.last_numbers.get(alias, 0), 0)
 
 
 def resolve_target(adapter: Adapter, sources: Sources) -> TargetVersion:
