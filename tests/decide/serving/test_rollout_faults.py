@@ -308,6 +308,33 @@ def test_what_no_pod_can_ever_load_is_stalled_at_once(features: tuple[str, ...])
     assert (event.type, "engine.maxRank: 128" in event.message) == ("Warning", True)
 
 
+def test_a_rank_above_the_engines_is_said_before_a_pod_tries() -> None:
+    world = World(build_adapter("x", source={"fineTuneJobRef": {"name": "tune"}}))
+    world.finish_job("tune", "one")
+    world.jobs["tune"]["spec"] = {"adapter": {"rank": 100}}  # type: ignore[index]
+    world.settle()
+    assert (world.adapter()["phase"], world.adapter()["reason"]) == ("Blocked", "Incompatible")
+    assert world.adapter()["message"].endswith(
+        "rank 100, and engine.maxRank is 64: write engine.maxRank: 128"
+    )
+    assert (world.condition("Stalled")["status"], alias(world).candidate) == ("True", None)
+    world.spec = world.spec | {"engine": {"gpus": 0, "maxRank": 128}}
+    world.settle()
+    assert world.adapter()["phase"] == "Stable"
+
+
+def test_a_job_or_verdict_that_was_edited_concerns_its_own_alias_alone() -> None:
+    world = World(
+        build_adapter("x", source={"fineTuneJobRef": {"name": "tune"}}), build_adapter("one", name="tickets")
+    )
+    world.finish_job("tune", "one")
+    world.jobs["tune"]["status"]["phase"] = "nothing known"  # type: ignore[index]
+    world.judge("quality", "one", "Pass")
+    world.eval_runs[0].body["status"] = {"verdict": 7}
+    world.settle()
+    assert (world.adapter()["phase"], world.adapter("tickets")["phase"]) == ("Blocked", "Stable")
+
+
 def test_a_version_that_fails_after_its_promotion_is_switched_back_at_once() -> None:
     world = promoted()
     assert world.adapter()["previous"] == {"version": 1, "digest": ONE, "loadedOn": 2}

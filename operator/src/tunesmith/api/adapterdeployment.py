@@ -1,7 +1,7 @@
 """AdapterDeployment resource: adapters on one base model, each behind an alias, with step-by-step rollouts."""
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -83,6 +83,8 @@ _NOT_OWNED = Rule(
     "instead.",
 )
 
+Rank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
+RANKS: tuple[int, ...] = get_args(Rank)
 Weight = Annotated[int, Field(ge=1, le=100)]
 AliasName = Annotated[
     str,
@@ -142,7 +144,7 @@ class Engine(StrictModel):
         "memory at the same time and share a batch; the others wait in host memory. Further adapters are "
         "loaded when a request asks for them.",
     )
-    max_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
+    max_rank: Rank = Field(
         64,
         description="The largest LoRA rank that can be served. A larger value takes more GPU memory for each of the "
         "up to 8 adapters on the GPU, whatever their own rank.",

@@ -47,11 +47,15 @@ class Counts(Report):
 
     def plus(self, other: "Counts") -> "Counts":
         """Sum of both counts."""
-        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in Counts.model_fields})
+        return Counts.model_construct(
+            **{name: getattr(self, name) + getattr(other, name) for name in Counts.model_fields}
+        )
 
     def since(self, base: "Counts") -> "Counts":
         """Increase since ``base``."""
-        return Counts(**{name: getattr(self, name) - getattr(base, name) for name in Counts.model_fields})
+        return Counts.model_construct(
+            **{name: getattr(self, name) - getattr(base, name) for name in Counts.model_fields}
+        )
 
     def follows(self, earlier: "Counts") -> bool:
         """True if counters that only grow can have come here from ``earlier``."""

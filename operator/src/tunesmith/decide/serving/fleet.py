@@ -1,7 +1,7 @@
 """State of the serving pods: readiness, loaded versions and request counters."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from tunesmith.decide.objects import condition_of, is_deleting, is_finished, parse_time
@@ -14,6 +14,7 @@ from tunesmith_contract.agent import (
     DesiredState,
     LoadedVersion,
     LoadState,
+    VersionCounters,
 )
 
 from .evidence import Counts, Reading
@@ -80,10 +81,14 @@ class Fleet:
 
     Attributes:
         ended: the last reports of agents that have ended, also of pods that are gone.
+        counters: the counters of each version, by alias and digest, with the reports that have them.
     """
 
     pods: tuple[ServingPod, ...]
     ended: tuple[AgentReport, ...] = ()
+    counters: Mapping[tuple[str, str], list[tuple[AgentReport, VersionCounters]]] = field(
+        default_factory=dict
+    )
 
     @property
     def ready(self) -> tuple[ServingPod, ...]:
@@ -193,15 +198,13 @@ class Fleet:
 
     def readings(self, alias: str, digest: str) -> tuple[Reading, ...]:
         """Counters of the version in each run of an agent; one that has not counted its requests yet counts none."""
-        current = [pod.agent.report for pod in self.pods if pod.agent is not None]
         counted = [
             Reading(pod_uid=report.pod_uid, boot_id=report.boot_id, counts=Counts.of(counters))
-            for report in (*self.ended, *current)
-            for counters in report.counters
-            if (counters.alias, counters.digest) == (alias, digest)
+            for report, counters in self.counters.get((alias, digest), ())
         ]
         boots = {reading.boot_id for reading in counted}
-        silent = [report for report in current if report.boot_id not in boots]
+        current = (pod.agent.report for pod in self.pods if pod.agent is not None)
+        silent = (report for report in current if report.boot_id not in boots)
         nothing = (Reading(pod_uid=r.pod_uid, boot_id=r.boot_id, counts=Counts()) for r in silent)
         return (*counted, *nothing)
 
@@ -214,7 +217,12 @@ def build_fleet(pods: Iterable[Body], agents: Iterable[Agent]) -> Fleet:
     serving = [_build_serving_pod(pod, by_uid.get(pod["metadata"]["uid"])) for pod in alive]
     current = {id(pod.agent) for pod in serving if pod.agent is not None}
     ended = tuple(agent.report for agent in agents if id(agent) not in current)
-    return Fleet(tuple(sorted(serving, key=lambda pod: pod.name)), ended)
+    reports = (*ended, *(pod.agent.report for pod in serving if pod.agent is not None))
+    by_version: dict[tuple[str, str], list[tuple[AgentReport, VersionCounters]]] = {}
+    for report in reports:
+        for counters in report.counters:
+            by_version.setdefault((counters.alias, counters.digest), []).append((report, counters))
+    return Fleet(tuple(sorted(serving, key=lambda pod: pod.name)), ended, by_version)
 
 
 def _build_serving_pod(body: Body, agent: Agent | None) -> ServingPod:

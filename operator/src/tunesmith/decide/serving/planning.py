@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from pydantic import ValidationError
+
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.common import Model
 from tunesmith.api.job_status import FineTuneJobStatus
@@ -216,6 +218,7 @@ def _advance_all(
         deployment.metadata.name,
         {name: record.stable.digest for name, record in stored.records.items() if record.stable},
         {name: record.last_number for name, record in stored.records.items()},
+        _read_ranks(observed),
     )
     records: list[AliasRecord] = []
     targets: dict[str, TargetVersion] = {}
@@ -236,10 +239,26 @@ def _advance_all(
 
 
 def _read_jobs(observed: ObservedServing) -> dict[str, FineTuneJobStatus | None]:
-    return {
-        name: FineTuneJobStatus.model_validate(body.get("status") or {}) if body else None
-        for name, body in (observed.jobs or {}).items()
+    return {name: _read_job(body) if body else None for name, body in (observed.jobs or {}).items()}
+
+
+def _read_job(body: Body) -> FineTuneJobStatus:
+    """Status of the job; without an artifact if it was edited into something that can't be read."""
+    try:
+        return FineTuneJobStatus.model_validate(body.get("status") or {})
+    except ValidationError:
+        return FineTuneJobStatus()
+
+
+def _read_ranks(observed: ObservedServing) -> dict[str, int]:
+    """Ranks that jobs without a search write down."""
+    specs = {name: body.get("spec") or {} for name, body in (observed.jobs or {}).items() if body}
+    ranks = {
+        name: (spec.get("adapter") or {}).get("rank")
+        for name, spec in specs.items()
+        if not spec.get("search")
     }
+    return {name: rank for name, rank in ranks.items() if isinstance(rank, int)}
 
 
 def _history_action(
