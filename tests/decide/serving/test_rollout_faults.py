@@ -330,7 +330,8 @@ def test_a_job_or_verdict_that_was_edited_concerns_its_own_alias_alone() -> None
     world.finish_job("tune", "one")
     world.jobs["tune"]["status"]["phase"] = "nothing known"  # type: ignore[index]
     world.judge("quality", "one", "Pass")
-    world.eval_runs[0].body["status"] = {"verdict": 7}
+    (run,) = world.eval_runs
+    world.eval_runs = [replace(run, body={**run.body, "status": {"verdict": 7}})]
     world.settle()
     assert (world.adapter()["phase"], world.adapter("tickets")["phase"]) == ("Blocked", "Stable")
 
@@ -345,6 +346,7 @@ def test_a_version_that_fails_after_its_promotion_is_switched_back_at_once() -> 
     world.settle()
     assert (world.adapter()["phase"], world.adapter()["stable"]["version"]) == ("RolledBack", 1)
     assert "after its promotion" in world.adapter()["message"]
+    assert [past["version"] for past in world.adapter()["history"]] == [1, 2]
 
 
 def test_after_the_window_a_failing_version_is_only_reported() -> None:

@@ -12,14 +12,8 @@ from tunesmith.decide.serving.analysis import evaluate_checks
 from tunesmith.decide.serving.elapsed import next_pass_seconds
 from tunesmith.decide.serving.evidence import Counts, Evidence
 from tunesmith.decide.serving.record import AliasRecord, Lift, RolloutCandidate, Watch
-from tunesmith.decide.serving.rollout import (
-    QUORUM_SECONDS,
-    TRANSITIONS,
-    AliasContext,
-    advance,
-    exceeded_limit,
-    step_index,
-)
+from tunesmith.decide.serving.rollout import TRANSITIONS, advance, exceeded_limit, step_index
+from tunesmith.decide.serving.transition import QUORUM_SECONDS, AliasContext
 from tunesmith_contract.agent import PROOF_FAILED
 from tunesmith_contract.shared_rules.verdict import Verdict
 

@@ -9,8 +9,8 @@ from tunesmith.api.adapterdeployment import Adapter
 from tunesmith.decide.serving.evidence import Arm, Counts, Evidence
 from tunesmith.decide.serving.fleet import Agent, Fleet, build_fleet
 from tunesmith.decide.serving.record import AliasRecord, Rejection, RolloutCandidate, Watch
-from tunesmith.decide.serving.rollout import AliasContext
 from tunesmith.decide.serving.targets import TargetVersion
+from tunesmith.decide.serving.transition import AliasContext
 from tunesmith_contract.agent import (
     FEATURES,
     UNPROVEN,

@@ -90,9 +90,9 @@ AliasName = Annotated[
     str,
     Field(max_length=63),
     matching(
-        r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
         "Write the name that clients send as model: lower-case letters, digits, dashes and dots, at most 63 "
-        "characters.",
+        "characters. Each dot stands between letters or digits.",
     ),
 ]
 

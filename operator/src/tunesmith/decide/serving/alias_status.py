@@ -22,8 +22,9 @@ from tunesmith_contract.shared_rules.verdict import Verdict
 from .analysis import evaluate_checks, find_violation, fold_watch
 from .elapsed import step_pause
 from .record import AliasRecord, RolloutCandidate
-from .rollout import AliasContext, describe, exceeded_limit, is_paused, is_proven, step_index
+from .rollout import exceeded_limit, is_proven, step_index
 from .targets import UNEVALUATED, VersionRecord
+from .transition import AliasContext, describe, is_paused
 
 MAX_MESSAGE = 512
 

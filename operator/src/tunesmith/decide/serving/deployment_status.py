@@ -31,8 +31,9 @@ from .engine_memory import fit_condition
 from .fleet import Fleet, ServingPod
 from .pod_problem import find_pod_problem
 from .record import AliasRecord
-from .rollout import AliasContext, is_proven
+from .rollout import is_proven
 from .targets import VersionRecord
+from .transition import AliasContext
 
 #: Minimum interval between writes that change counters only.
 WRITE_SECONDS = 10.0

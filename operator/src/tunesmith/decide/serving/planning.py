@@ -44,9 +44,10 @@ from .fleet import Agent, Fleet, build_fleet
 from .history import update_history
 from .publication import next_state, plan_publication
 from .record import AliasRecord
-from .rollout import QUORUM_SECONDS, AliasContext, advance, is_paused
+from .rollout import advance
 from .stored import StoredServing, read_stored
 from .targets import Sources, TargetVersion, VersionRecord, resolve_target
+from .transition import QUORUM_SECONDS, AliasContext, is_paused
 from .versions import merge_records, plan_annotations, plan_revisions
 
 #: Interval while something is in progress whose end causes no watch event.

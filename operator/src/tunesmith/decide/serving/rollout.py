@@ -30,51 +30,37 @@ receives weight; its weight rises from step to step and falls only to 0. Everyth
 another operator continues exactly where this one stopped.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from tunesmith.api.adapterdeployment import Adapter
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
-from tunesmith.api.values import duration_seconds
 from tunesmith.decide.plan import Event
 from tunesmith_contract.agent import Version
-from tunesmith_contract.base import short_digest
 from tunesmith_contract.shared_rules.verdict import Verdict
 
-from .analysis import FULL, check_candidate, find_violation, fold_candidate, fold_watch
-from .elapsed import RESTING_SECONDS, check_interval, step_pause
+from .analysis import FULL, check_candidate, fold_candidate, fold_watch
+from .elapsed import check_interval, step_pause
 from .evidence import Arm, Evidence, RunCounts
-from .fleet import Fleet
 from .record import AliasRecord, Rejection, RolloutCandidate, Watch
-from .targets import TargetVersion
+from .stable_version import (
+    abandon,
+    begin_watch,
+    confirm,
+    is_abandoned,
+    is_closed,
+    is_confirmed,
+    is_observed,
+    is_renewed,
+    is_returned,
+    is_reverted,
+    observe,
+    return_to_previous,
+    revert,
+    window_seconds,
+)
+from .transition import QUORUM_SECONDS, AliasContext, Transition, TransitionResult, describe, is_paused
 
-#: Time without progress after which a version that is active on half of the pods goes on.
-QUORUM_SECONDS = 60.0
 _UNKNOWN_RUN = RunCounts(pod_uid="")
-
-
-@dataclass(frozen=True, slots=True)
-class AliasContext:
-    """Inputs to the rollout of one alias, beside its record."""
-
-    adapter: Adapter
-    target: TargetVersion
-    fleet: Fleet
-    now: datetime
-
-
-TransitionResult = tuple[AliasRecord, Event | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """One row of the table: a condition, and the change of the record with its event."""
-
-    name: str
-    applies: Callable[[AliasRecord, AliasContext], bool]
-    apply: Callable[[AliasRecord, AliasContext], TransitionResult]
 
 
 def advance(record: AliasRecord, context: AliasContext) -> tuple[AliasRecord, tuple[Event, ...]]:
@@ -92,11 +78,6 @@ def step_index(candidate: RolloutCandidate, adapter: Adapter) -> int:
     return max(len(reached) - 1, 0)
 
 
-def is_paused(record: AliasRecord, adapter: Adapter) -> bool:
-    """True while a person wants the rollout to stay at its step."""
-    return adapter.paused or record.paused
-
-
 def exceeded_limit(candidate: RolloutCandidate, adapter: Adapter) -> str:
     """Sentence about the limit of checks without a result that was exceeded; empty if none was."""
     analysis = adapter.rollout.analysis
@@ -112,31 +93,6 @@ def exceeded_limit(candidate: RolloutCandidate, adapter: Adapter) -> str:
             "inconclusiveLimit is exceeded"
         )
     return ""
-
-
-def describe(version: Version) -> str:
-    """Version as shown in messages, such as ``version 3 (0f3c9d52aa01)``."""
-    return f"version {version.version} ({short_digest(version.digest)})"
-
-
-def switch_back(record: AliasRecord) -> AliasRecord:
-    """Record in which the previous version, which is still loaded, is the stable one.
-
-    A candidate is compared with that one from now on.
-    """
-    update: dict[str, Any] = {"stable": record.watch.previous, "watch": Watch()}
-    if candidate := record.candidate:
-        evidence = Evidence(candidate=candidate.evidence.candidate.restart())
-        zeros = {"step_seconds": 0, "check_seconds": 0, "waiting_seconds": 0}
-        update["candidate"] = candidate.model_copy(
-            update={
-                "evidence": evidence,
-                "seen": evidence.candidate.total,
-                "verdict": Verdict.INCONCLUSIVE,
-                **zeros,
-            }
-        )
-    return record.model_copy(update=update)
 
 
 def _is_superseded(record: AliasRecord, context: AliasContext) -> bool:
@@ -165,105 +121,6 @@ def _relocate(record: AliasRecord, context: AliasContext) -> TransitionResult:
         candidate = record.candidate.model_copy(update={"version": target})
         record = record.model_copy(update={"candidate": candidate})
     return record, None
-
-
-def _is_reverted(record: AliasRecord, context: AliasContext) -> bool:
-    if record.watch.previous is None or _is_window_over(record, context):
-        return False
-    return _violation_of_stable(record, context) is not None
-
-
-def _violation_of_stable(record: AliasRecord, context: AliasContext) -> str | None:
-    if record.stable is None:
-        return None
-    evidence = fold_watch(record.watch, context.fleet, record.name, record.stable.digest)
-    violation = find_violation(evidence, context.adapter)
-    return violation.message if violation else None
-
-
-def _revert(record: AliasRecord, context: AliasContext) -> TransitionResult:
-    bad, previous = record.stable, record.watch.previous
-    assert bad is not None and previous is not None
-    cause = f"{_violation_of_stable(record, context)}, after its promotion"
-    message = (
-        f"{record.name}: {describe(bad)} is rolled back, {describe(previous)} answers all requests: {cause}"
-    )
-    rejection = Rejection(version=bad, reason=Reason.ERROR_RATE_TOO_HIGH, message=cause, time=context.now)
-    event = Event(Reason.ROLLED_BACK, message, "Warning")
-    return switch_back(record).with_rejection(rejection), event
-
-
-def _is_abandoned(record: AliasRecord, context: AliasContext) -> bool:
-    """True if another version can be served, and the restored one can't."""
-    stable, candidate = record.stable, record.candidate
-    if not record.restored or stable is None or candidate is None:
-        return False
-    fleet = context.fleet
-    if fleet.final_failure(record.name, stable.digest) is not None:
-        return True
-    failed = {pod.uid for pod, _ in fleet.failures(record.name, stable.digest)}
-    is_failing = bool(fleet.ready) and all(pod.uid in failed for pod in fleet.ready)
-    return is_failing and candidate.waiting_seconds >= QUORUM_SECONDS
-
-
-def _abandon(record: AliasRecord, context: AliasContext) -> TransitionResult:
-    assert record.stable is not None
-    message = (
-        f"{record.name}: {describe(record.stable)}, which an earlier resource of this name served, can't be loaded; "
-        "the new version does without it"
-    )
-    update = {"stable": None, "restored": False}
-    return record.model_copy(update=update), Event(Reason.LOAD_FAILED, message, "Warning")
-
-
-def _is_confirmed(record: AliasRecord, context: AliasContext) -> bool:
-    stable = record.stable
-    return (
-        record.restored and stable is not None and context.fleet.is_active_on_half(record.name, stable.digest)
-    )
-
-
-def _confirm(record: AliasRecord, context: AliasContext) -> TransitionResult:
-    return record.model_copy(update={"restored": False}), None
-
-
-def _window_seconds(context: AliasContext) -> int:
-    return duration_seconds(context.adapter.rollout.rollback_window)
-
-
-def _is_window_over(record: AliasRecord, context: AliasContext) -> bool:
-    return record.watch.seconds >= _window_seconds(context)
-
-
-def _is_closed(record: AliasRecord, context: AliasContext) -> bool:
-    return record.watch.previous is not None and _is_window_over(record, context)
-
-
-def _is_renewed(record: AliasRecord, context: AliasContext) -> bool:
-    watch = record.watch
-    if record.stable is None or watch.previous is not None or watch.seconds < RESTING_SECONDS:
-        return False
-    folded = fold_watch(watch, context.fleet, record.name, record.stable.digest)
-    return folded.candidate != watch.evidence.candidate
-
-
-def _begin_watch(record: AliasRecord, context: AliasContext) -> TransitionResult:
-    assert record.stable is not None
-    evidence = fold_watch(record.watch, context.fleet, record.name, record.stable.digest)
-    watch = Watch(evidence=Evidence(candidate=evidence.candidate.restart()))
-    return record.model_copy(update={"watch": watch}), None
-
-
-def _is_observed(record: AliasRecord, context: AliasContext) -> bool:
-    is_open = record.watch.previous is not None and record.stable is not None
-    return is_open and record.watch.check_seconds >= check_interval(context.adapter)
-
-
-def _observe(record: AliasRecord, context: AliasContext) -> TransitionResult:
-    assert record.stable is not None
-    evidence = fold_watch(record.watch, context.fleet, record.name, record.stable.digest)
-    watch = record.watch.model_copy(update={"evidence": evidence, "check_seconds": 0})
-    return record.model_copy(update={"watch": watch}), None
 
 
 def _is_collected(record: AliasRecord, context: AliasContext) -> bool:
@@ -352,28 +209,6 @@ def _reject(record: AliasRecord, context: AliasContext) -> TransitionResult:
     return record.model_copy(update={"candidate": None}).with_rejection(rejection), event
 
 
-def _is_returned(record: AliasRecord, context: AliasContext) -> bool:
-    target, previous = context.target, record.watch.previous
-    if (
-        record.candidate is not None
-        or previous is None
-        or not target.admitted
-        or is_paused(record, context.adapter)
-    ):
-        return False
-    is_named = target.version is not None and target.version.digest == previous.digest
-    return is_named and context.fleet.is_active_on_half(record.name, previous.digest)
-
-
-def _return(record: AliasRecord, context: AliasContext) -> TransitionResult:
-    """Switch to the previous version, and keep the other one loaded for as long."""
-    left, stable = record.stable, record.watch.previous
-    assert stable is not None
-    after = switch_back(record).model_copy(update={"promoted": context.now, "watch": Watch(previous=left)})
-    message = f"{record.name}: {describe(stable)} answers all requests again"
-    return after, Event(Reason.PROMOTED, message)
-
-
 def _is_admitted(record: AliasRecord, context: AliasContext) -> bool:
     target = context.target
     if record.candidate is not None or target.version is None or not target.admitted:
@@ -398,7 +233,7 @@ def _promote(record: AliasRecord, context: AliasContext) -> TransitionResult:
     assert record.candidate is not None
     evidence = _fold(record, record.candidate, context)
     observed = Evidence(candidate=evidence.candidate.restart(), stable=evidence.stable.freeze())
-    previous = record.stable if _window_seconds(context) > 0 else None
+    previous = record.stable if window_seconds(context) > 0 else None
     update = {
         "stable": record.candidate.version,
         "promoted": context.now,
@@ -449,18 +284,18 @@ def _next_weight(record: AliasRecord, context: AliasContext) -> int:
 TRANSITIONS = (
     Transition("withdraw", _is_superseded, _withdraw),
     Transition("relocate", _is_relocated, _relocate),
-    Transition("revert", _is_reverted, _revert),
-    Transition("abandon", _is_abandoned, _abandon),
-    Transition("confirm", _is_confirmed, _confirm),
-    Transition("close", _is_closed, _begin_watch),
-    Transition("observe", _is_observed, _observe),
+    Transition("revert", is_reverted, revert),
+    Transition("abandon", is_abandoned, abandon),
+    Transition("confirm", is_confirmed, confirm),
+    Transition("close", is_closed, begin_watch),
+    Transition("observe", is_observed, observe),
     Transition("collect", _is_collected, _collect),
     Transition("progress", _has_progressed, _progress),
     Transition("check", _is_check_due, _check),
     Transition("reject", _is_rejected, _reject),
-    Transition("return", _is_returned, _return),
+    Transition("return", is_returned, return_to_previous),
     Transition("admit", _is_admitted, _admit),
     Transition("promote", _is_last_step_done, _promote),
     Transition("step", _is_step_done, _step),
-    Transition("renew", _is_renewed, _begin_watch),
+    Transition("renew", is_renewed, begin_watch),
 )
