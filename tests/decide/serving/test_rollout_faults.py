@@ -10,6 +10,7 @@ from simulation.serving_world import ENVIRONMENT, NAME, ROLLOUT, FakePod, World,
 from tunesmith.controller_runtime.errors import Conflict
 from tunesmith.decide.plan import Mount, Push
 from tunesmith.decide.serving.first_record import FirstRecord
+from tunesmith.decide.serving.record import Lift
 from tunesmith.manifests.serving_config_maps import FIRST_RECORD_KEY, HISTORY_KEY, RECORD_KEY
 from tunesmith_contract.agent import DesiredState, first_generation
 
@@ -289,6 +290,50 @@ def test_a_rollout_without_traffic_says_what_is_missing_and_is_stalled_after_its
     assert (world.adapter()["phase"], world.adapter()["stable"]["version"]) == ("Stable", 2)
 
 
+def test_checks_that_measure_nothing_stall_the_rollout_until_one_does() -> None:
+    world = canary(ROLLOUT | {"analysis": {"interval": "10s", "consecutiveErrorLimit": 2}})
+    for pod in world.pods.values():
+        pod.connected = False
+    world.pass_seconds(20)
+    assert world.condition("Stalled")["status"] == "False"
+    world.pass_seconds(20)
+    assert world.condition("Stalled")["reason"] == "AnalysisLimitExceeded"
+    for pod in world.pods.values():
+        pod.connected = True
+        pod.serve("expenses", TWO, 30)
+    world.pass_seconds(60)
+    assert (world.condition("Stalled")["status"], world.adapter()["candidate"]["weight"]) == ("False", 25)
+
+
+def test_more_inconclusive_checks_than_allowed_hold_the_rollout_until_the_limit_is_raised() -> None:
+    analysis = {"interval": "10s", "inconclusiveLimit": 1}
+    world = canary(DEFAULT | {"analysis": analysis})
+    world.pass_seconds(90)
+    assert world.condition("Stalled")["reason"] == "AnalysisLimitExceeded"
+    world.pods["pod-0"].serve("expenses", TWO, 60)
+    world.pass_seconds(60)
+    assert world.adapter()["candidate"]["weight"] == 10
+    world.set_adapter(
+        build_adapter("two", rollout=DEFAULT | {"analysis": analysis | {"inconclusiveLimit": 9}})
+    )
+    world.pass_seconds(10)
+    assert world.adapter()["stable"]["version"] == 2
+
+
+def test_a_lifted_rejection_lets_the_version_be_tried_again() -> None:
+    world = canary()
+    world.pods["pod-0"].serve("expenses", TWO, 40, 40)
+    world.pass_seconds(10)
+    assert alias(world).rejected == (TWO,)
+    lifted = world.record().model_copy(update={"lifts": (Lift(digest=TWO, time=world.now, by="ada"),)})
+    world.edit(world.record_name(), RECORD_KEY, lifted.to_json())
+    world.settle()
+    assert (alias(world).candidate.digest, alias(world).weight, alias(world).rejected) == (TWO, 5, ())
+    world.recreate()
+    world.settle()
+    assert (alias(world).candidate.digest, alias(world).rejected) == (TWO, ())
+
+
 @pytest.mark.parametrize("features", [("previous", "rejected"), ()])
 def test_what_no_pod_can_ever_load_is_stalled_at_once(features: tuple[str, ...]) -> None:
     world = World(build_adapter("one"))
@@ -306,6 +351,16 @@ def test_what_no_pod_can_ever_load_is_stalled_at_once(features: tuple[str, ...])
     )
     (event,) = [event for event in world.events if event.reason == "Incompatible"]
     assert (event.type, "engine.maxRank: 128" in event.message) == ("Warning", True)
+
+
+def test_a_permanent_failure_on_one_pod_blocks_the_version_on_all() -> None:
+    world = World(build_adapter("one"), replicas=3, pods=3)
+    world.settle()
+    world.permanent.add(TWO)
+    world.pods["pod-0"].refuting[TWO] = "write engine.maxRank: 128"
+    world.set_adapter(build_adapter("two"))
+    world.pass_seconds(120)
+    assert (world.adapter()["phase"], world.adapter()["candidate"]["weight"]) == ("Blocked", 0)
 
 
 def test_a_rank_above_the_engines_is_said_before_a_pod_tries() -> None:

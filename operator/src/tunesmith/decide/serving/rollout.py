@@ -257,6 +257,8 @@ def _is_step_done(record: AliasRecord, context: AliasContext) -> bool:
     candidate, adapter = record.candidate, context.adapter
     if candidate is None or is_paused(record, adapter) or not is_proven(record, candidate, context):
         return False
+    if context.fleet.final_failure(record.name, candidate.version.digest) is not None:
+        return False
     if candidate.weight == 0:
         return not record.restored
     if not candidate.is_last or candidate.step_seconds < step_pause(candidate, adapter):
