@@ -246,3 +246,13 @@ def test_an_empty_deployment_is_ready() -> None:
     assert world.condition("Ready")["status"] == "True"
     assert world.desired == DesiredState(generation=1)
     assert UID not in world.status["url"]
+
+
+def test_numbers_are_written_by_a_clock_that_was_set_back() -> None:
+    world = World(build_adapter("one"))
+    world.settle()
+    world.pass_seconds(10)
+    world.slow.add(digest_of("one"))
+    world.jump(-600)
+    world.settle()
+    assert world.adapter()["stable"]["loadedOn"] == 0

@@ -126,9 +126,10 @@ def plan_status(
     if _content(before) == _content(after):
         return None, (), None
     if _significant(before) == _significant(after) and before.update_time is not None:
-        wait = WRITE_SECONDS - (now - before.update_time).total_seconds()
-        if wait > 0:
-            return None, (), wait
+        age = (now - before.update_time).total_seconds()
+        # It may be in the future, of a clock that was set back since.
+        if 0 <= age < WRITE_SECONDS:
+            return None, (), WRITE_SECONDS - age
     return after.to_dict(), _build_events(before, state, adapters), None
 
 
