@@ -92,7 +92,11 @@ def test_the_agent_alone_sees_the_desired_state_and_the_operators_token() -> Non
     ]
     assert mounts[0] - mounts[1] == {"/etc/tunesmith", "/var/run/secrets/tunesmith"}
     desired = next(volume for volume in pod["volumes"] if volume["name"] == "desired")
-    assert desired["configMap"]["items"] == [{"key": "desired.json", "path": "desired.json"}]
+    sources = [source["configMap"] for source in desired["projected"]["sources"]]
+    assert [(source["items"][0]["key"], source["optional"]) for source in sources] == [
+        ("desired.json", False),
+        ("state.json", True),
+    ]
     environment = environment_of(pod["containers"][0])
     assert environment["TUNESMITH_DEPLOYMENT"] == "assistants"
     assert environment["TUNESMITH_OPERATOR_URL"] == ENVIRONMENT.operator_url

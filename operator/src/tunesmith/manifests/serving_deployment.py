@@ -4,7 +4,7 @@ from typing import Any
 
 from tunesmith.api.adapterdeployment import AdapterDeployment, Engine, UpdateStrategy
 from tunesmith.api.values import AUTO
-from tunesmith_contract.agent import DESIRED_FILE
+from tunesmith_contract.agent import DESIRED_FILE, STATE_FILE
 from tunesmith_contract.layout import CONFIG_DIR, SecretRole
 from tunesmith_contract.uris import Scheme, StorageUri, parse_uri
 
@@ -142,13 +142,18 @@ def _build_volumes(
     storage, storage_mounts = storage_volumes([*claims, parse_uri(spec.base_model.uri)])
     credentials, credentials_mount = credentials_volume(desired_config_map_name(deployment))
     scratch, scratch_mount = scratch_volume("16Gi")
-    desired = {
-        "name": "desired",
-        "configMap": {
-            "name": desired_config_map_name(deployment),
-            "items": [{"key": DESIRED_FILE, "path": DESIRED_FILE}],
-        },
-    }
+    # An operator of the first release may have written the ConfigMap, without the second file.
+    files = [
+        {
+            "configMap": {
+                "name": desired_config_map_name(deployment),
+                "items": [{"key": name, "path": name}],
+                "optional": name == STATE_FILE,
+            }
+        }
+        for name in (DESIRED_FILE, STATE_FILE)
+    ]
+    desired = {"name": "desired", "projected": {"sources": files}}
     secrets, secret_mounts = _artifact_secret(deployment)
     cache, cache_mount = _cache_volume(deployment)
     shared_memory = {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "4Gi"}}
