@@ -10,6 +10,7 @@ import pytest
 import yaml
 from simulation.serving_world import ENVIRONMENT, World, build_adapter
 
+from tunesmith.manifests.serving_config_maps import ServingInputs
 from tunesmith.manifests.serving_deployment import MONITORING_PORT, build_serving_deployment
 from tunesmith.process.settings import read_settings
 from tunesmith_cluster.binaries import program
@@ -200,7 +201,9 @@ def test_metrics_of_serving_pods_are_read_from_their_own_port() -> None:
     serving = next(each["spec"] for each in monitors if each["metadata"]["name"].endswith("-serving"))
     assert serving["namespaceSelector"] == {"any": True}
     resource = World(build_adapter("one")).resource
-    template = build_serving_deployment(resource, "image", ENVIRONMENT)["spec"]["template"]
+    template = build_serving_deployment(resource, ServingInputs(1, "", "image"), ENVIRONMENT)["spec"][
+        "template"
+    ]
     assert serving["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
     (agent,) = template["spec"]["containers"]
     (endpoint,) = serving["podMetricsEndpoints"]

@@ -185,6 +185,16 @@ class Engine(StrictModel):
     template: PodTemplate | None = Field(
         None, description="Scheduling, service account and image pull secrets of the serving pods."
     )
+    lame_duck: Duration = Field(
+        "5s",
+        description="The time for which a pod that ends accepts requests, until no client or gateway sends any more. "
+        "Raise it for gateways that learn of endpoints slowly.",
+    )
+    drain: Duration = Field(
+        "1m",
+        description="The time that answers in progress have to finish: after lameDuck when a pod ends, and before a "
+        "version is unloaded. The grace period of the pods follows.",
+    )
     env: EngineEnv = ()
     cache_volume: CacheVolume | None = Field(
         None,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tunesmith.api.adapterdeployment import AdapterDeployment, Engine, UpdateStrategy
-from tunesmith.api.values import AUTO
+from tunesmith.api.values import AUTO, duration_seconds
 from tunesmith_contract.agent import DESIRED_FILE, STATE_FILE
 from tunesmith_contract.layout import CONFIG_DIR, SecretRole
 from tunesmith_contract.uris import Scheme, StorageUri, parse_uri
@@ -19,7 +19,7 @@ from .engine_container import (
 from .environment import Environment
 from .gpu_placement import usable_node_requirements, with_requirements
 from .names import OWNER_UID_LABEL, STAGE_LABEL, Component, Owner, child_labels, child_metadata
-from .objects import KubernetesObject
+from .objects import Body, KubernetesObject
 from .pods import (
     cache_volume,
     credentials_volume,
@@ -30,7 +30,7 @@ from .pods import (
     secret_volumes,
     storage_volumes,
 )
-from .serving_config_maps import desired_config_map_name
+from .serving_config_maps import ServingInputs, desired_config_map_name
 
 AGENT = "agent"
 AGENT_PORT, AGENT_PORT_NAME = 8000, "http"
@@ -40,8 +40,8 @@ MONITORING_PORT, MONITORING_PORT_NAME = 8002, "metrics"
 #: Time for one token without GPUs: one step of the engine may read thousands of tokens of other requests first.
 CPU_TOKEN_SECONDS = 120
 
-#: How long a pod may take to finish the answers under way.
-GRACE_SECONDS = 180
+#: Time to end the engine and its sidecars once the agent has drained.
+END_SECONDS = 115
 
 #: Time to find a node and to pull an image of ten gigabytes.
 PULL_SECONDS = 900
@@ -58,14 +58,14 @@ def selector_labels(owner: Owner) -> dict[str, str]:
 
 def build_serving_deployment(
     deployment: AdapterDeployment,
-    image: str,
+    inputs: ServingInputs,
     environment: Environment,
     needs: EngineNeeds | None = None,
 ) -> KubernetesObject:
     """Deployment whose pods each serve every adapter.
 
     Args:
-        image: image of agent and engine, from the inputs snapshot.
+        inputs: image of agent and engine, and its ports.
         needs: what the engine needs for its model; None: unknown.
     """
     spec, needs = deployment.spec, needs or EngineNeeds()
@@ -85,7 +85,7 @@ def build_serving_deployment(
             "progressDeadlineSeconds": start_seconds(spec.engine, needs.model_bytes) + PULL_SECONDS,
             "template": {
                 "metadata": {"labels": child_labels(deployment, Component.SERVING)},
-                "spec": _build_pod(deployment, image, environment, needs),
+                "spec": _build_pod(deployment, inputs, environment, needs),
             },
         },
     }
@@ -103,24 +103,29 @@ def rolling_update(replicas: int, engine: Engine) -> dict[str, int]:
     return {"maxUnavailable": 0, "maxSurge": 1}
 
 
+def grace_seconds(engine: Engine) -> int:
+    """Grace period of a pod: requests that still arrive, answers in progress, and the end of the engine."""
+    return int(duration_seconds(engine.lame_duck) + duration_seconds(engine.drain)) + END_SECONDS
+
+
 def _build_pod(
-    deployment: AdapterDeployment, image: str, environment: Environment, needs: EngineNeeds
+    deployment: AdapterDeployment, inputs: ServingInputs, environment: Environment, needs: EngineNeeds
 ) -> dict[str, Any]:
-    engine = deployment.spec.engine
+    engine, image = deployment.spec.engine, inputs.image
     volumes, mounts = _build_volumes(deployment)
     placement = pod_placement(engine.template, [engine.gpu_resource] if engine.gpus else [], environment)
     if engine.gpus:
         requirements = usable_node_requirements(environment.serving_needs(image))
         placement["affinity"] = with_requirements(placement.get("affinity"), requirements)
     return {
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": grace_seconds(engine),
         **placement,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": restricted_pod_security(),
         "topologySpreadConstraints": [_spread(deployment)],
         "initContainers": [build_engine_container(deployment, image, mounts[ENGINE], needs)],
-        "containers": [_build_agent(deployment, image, mounts[AGENT], environment)],
+        "containers": [_build_agent(deployment, inputs, mounts[AGENT], environment)],
         "volumes": volumes,
     }
 
@@ -188,20 +193,32 @@ def _artifact_secret(deployment: AdapterDeployment) -> tuple[list[dict[str, Any]
     return [{**volume, "secret": {**volume["secret"], "optional": True}} for volume in volumes], mounts
 
 
+def mounted_secret(deployment: Body) -> str | None:
+    """Name of the Secret that opens adapters in the pods of an observed Deployment."""
+    name = f"secret-{SecretRole.ARTIFACTS}"
+    volumes = deployment["spec"]["template"]["spec"].get("volumes", ())
+    found: str | None = next((each["secret"]["secretName"] for each in volumes if each["name"] == name), None)
+    return found
+
+
 def _build_agent(
-    deployment: AdapterDeployment, image: str, mounts: list[dict[str, Any]], environment: Environment
+    deployment: AdapterDeployment,
+    inputs: ServingInputs,
+    mounts: list[dict[str, Any]],
+    environment: Environment,
 ) -> dict[str, Any]:
-    ready = {"httpGet": {"path": "/readyz", "port": MONITORING_PORT_NAME}, "timeoutSeconds": 5}
-    alive = {"httpGet": {"path": "/healthz", "port": MONITORING_PORT_NAME}, "timeoutSeconds": 5}
+    ports = {AGENT_PORT_NAME: AGENT_PORT}
+    if inputs.has_monitoring_port:
+        ports[MONITORING_PORT_NAME] = MONITORING_PORT
+    probed = MONITORING_PORT_NAME if inputs.has_monitoring_port else AGENT_PORT_NAME
+    ready = {"httpGet": {"path": "/readyz", "port": probed}, "timeoutSeconds": 5}
+    alive = {"httpGet": {"path": "/healthz", "port": probed}, "timeoutSeconds": 5}
     return {
         "name": AGENT,
-        "image": image,
+        "image": inputs.image,
         "command": ["/opt/agent/bin/python", "-m", "tunesmith_agent"],
         "env": _agent_environment(deployment, environment),
-        "ports": [
-            {"name": AGENT_PORT_NAME, "containerPort": AGENT_PORT, "protocol": "TCP"},
-            {"name": MONITORING_PORT_NAME, "containerPort": MONITORING_PORT, "protocol": "TCP"},
-        ],
+        "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": restricted_container_security(),
         "volumeMounts": mounts,
@@ -217,14 +234,17 @@ def _agent_environment(deployment: AdapterDeployment, environment: Environment) 
         "POD_UID": "metadata.uid",
         "POD_NAMESPACE": "metadata.namespace",
     }
+    engine = deployment.spec.engine
     values = {
         "TUNESMITH_DEPLOYMENT": deployment.metadata.name,
         "TUNESMITH_OPERATOR_URL": environment.operator_url,
         "TUNESMITH_BASE_MODEL": BASE_MODEL_NAME,
+        "TUNESMITH_DRAIN_SECONDS": str(int(duration_seconds(engine.drain))),
+        "TUNESMITH_LAME_DUCK_SECONDS": str(int(duration_seconds(engine.lame_duck))),
     }
-    if deployment.spec.engine.proof.tolerance != AUTO:
-        values["TUNESMITH_PROOF_TOLERANCE"] = deployment.spec.engine.proof.tolerance
-    if deployment.spec.engine.gpus == 0:
+    if engine.proof.tolerance != AUTO:
+        values["TUNESMITH_PROOF_TOLERANCE"] = engine.proof.tolerance
+    if engine.gpus == 0:
         values["TUNESMITH_ENGINE_TOKEN_SECONDS"] = str(CPU_TOKEN_SECONDS)
     downward = [
         {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()

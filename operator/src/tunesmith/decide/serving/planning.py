@@ -31,6 +31,7 @@ from tunesmith.manifests.serving_config_maps import (
 from tunesmith.manifests.serving_deployment import (
     build_serving_deployment,
     build_serving_disruption_budget,
+    mounted_secret,
     rolling_update,
 )
 from tunesmith.manifests.serving_service import build_serving_service
@@ -333,9 +334,11 @@ def _deployment_action(
         "inputs": inputs.number,
         "operatorUrl": environment.operator_url,
     }
-    if observed is None or not is_applied(observed, basis):
+    # Compared with the pods, not in the basis: there it would replace pods of a release whose basis lacks it.
+    secret = spec.artifact_secret_ref.name if spec.artifact_secret_ref else None
+    if observed is None or not is_applied(observed, basis) or mounted_secret(observed) != secret:
         needs = engine_needs(deployment, model)
-        manifest = build_serving_deployment(deployment, inputs.image, environment, needs)
+        manifest = build_serving_deployment(deployment, inputs, environment, needs)
         return (Apply(with_applied(manifest, basis)),)
     update = rolling_update(spec.replicas, spec.engine)
     current = observed["spec"].get("strategy", {}).get("rollingUpdate")
