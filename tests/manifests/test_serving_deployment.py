@@ -8,6 +8,7 @@ from simulation.serving_world import ENVIRONMENT, World, build_adapter
 
 from tunesmith.api.adapterdeployment import Engine, UpdateStrategy
 from tunesmith.manifests.engine_container import EngineNeeds
+from tunesmith.manifests.environment import ServingNetwork
 from tunesmith.manifests.serving_config_maps import ServingInputs
 from tunesmith.manifests.serving_deployment import (
     END_SECONDS,
@@ -15,6 +16,7 @@ from tunesmith.manifests.serving_deployment import (
     build_serving_disruption_budget,
     rolling_update,
 )
+from tunesmith.manifests.serving_network_policy import build_serving_network_policy
 from tunesmith.manifests.serving_service import build_serving_service
 from tunesmith_agent.settings import Settings, parse_settings
 
@@ -342,3 +344,16 @@ def test_pods_are_spread_over_nodes_without_waiting_for_any() -> None:
     assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
     labels = deployment["spec"]["template"]["metadata"]["labels"].items()
     assert spread["labelSelector"]["matchLabels"].items() <= labels
+
+
+def test_serving_pods_let_in_whom_the_installation_names_and_each_other() -> None:
+    resource = World(build_adapter("one")).resource
+    gateway = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateway"}}}
+    policy = build_serving_network_policy(resource, ServingNetwork((gateway,), ({"podSelector": {}},)))
+    pods = {"podSelector": {"matchLabels": policy["spec"]["podSelector"]["matchLabels"]}}
+    assert policy["spec"]["policyTypes"] == ["Ingress"]
+    allowed = {rule["ports"][0]["port"]: rule["from"] for rule in policy["spec"]["ingress"]}
+    assert allowed == {8000: [pods, gateway], 8002: [{"podSelector": {}}]}
+    closed = build_serving_network_policy(resource, ServingNetwork())
+    # A rule without sources would let everybody in.
+    assert [rule["from"] for rule in closed["spec"]["ingress"]] == [[pods]]

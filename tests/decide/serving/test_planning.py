@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from simulation.serving_world import ENVIRONMENT, UID, World, build_adapter, digest_of
 
-from tunesmith.decide.plan import Apply, Create, Mount, Patch, Push, Replace
+from tunesmith.decide.plan import Apply, Create, Delete, Mount, Patch, Push, Replace
+from tunesmith.manifests.environment import ServingNetwork
 from tunesmith_contract.agent import DesiredState
 
 
@@ -288,3 +289,15 @@ def test_an_image_of_the_first_release_keeps_its_one_port_until_another_one_is_c
         [agent] = deployment["spec"]["template"]["spec"]["containers"]
         assert agent["image"] == image
         assert {port["containerPort"] for port in agent["ports"]} == ports
+
+
+def test_a_network_policy_comes_before_the_pods_and_goes_when_the_installation_has_none() -> None:
+    world = World(build_adapter("one"))
+    world.environment = replace(ENVIRONMENT, serving_network=ServingNetwork(({"podSelector": {}},)))
+    kinds = [action.manifest["kind"] for action in world.reconcile().actions if isinstance(action, Apply)]
+    assert kinds.index("NetworkPolicy") < kinds.index("Deployment")
+    world.settle()
+    assert not world.reconcile().actions
+    world.environment = ENVIRONMENT
+    [action] = world.reconcile().actions
+    assert isinstance(action, Delete) and action.kind == "NetworkPolicy"

@@ -1,5 +1,6 @@
 """Deployment of serving pods, with agent and engine, and their PodDisruptionBudget."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.api.adapterdeployment import AdapterDeployment, Engine, UpdateStrategy
@@ -23,6 +24,7 @@ from .objects import Body, KubernetesObject
 from .pods import (
     cache_volume,
     credentials_volume,
+    on_one_node,
     pod_placement,
     restricted_container_security,
     restricted_pod_security,
@@ -50,6 +52,19 @@ PULL_SECONDS = 900
 HUB_CACHE_LIMIT, KERNEL_CACHE_LIMIT = "1Ti", "16Gi"
 
 
+@dataclass(frozen=True, slots=True)
+class PodLimits:
+    """Limits that the access modes of claims put on the pods.
+
+    Attributes:
+        on_one_node: all pods have to run on one node.
+        stops_first: a new pod may never start beside an old one.
+    """
+
+    on_one_node: bool = False
+    stops_first: bool = False
+
+
 def selector_labels(owner: Owner) -> dict[str, str]:
     """Labels of the serving pods alone; a Deployment's selector can't be changed later."""
     labels = child_labels(owner, Component.SERVING)
@@ -61,12 +76,14 @@ def build_serving_deployment(
     inputs: ServingInputs,
     environment: Environment,
     needs: EngineNeeds | None = None,
+    limits: PodLimits = PodLimits(),
 ) -> KubernetesObject:
     """Deployment whose pods each serve every adapter.
 
     Args:
         inputs: image of agent and engine, and its ports.
         needs: what the engine needs for its model; None: unknown.
+        limits: what the claims of the pods allow.
     """
     spec, needs = deployment.spec, needs or EngineNeeds()
     return {
@@ -78,27 +95,30 @@ def build_serving_deployment(
             "selector": {"matchLabels": selector_labels(deployment)},
             "strategy": {
                 "type": "RollingUpdate",
-                "rollingUpdate": rolling_update(spec.replicas, spec.engine),
+                "rollingUpdate": rolling_update(spec.replicas, spec.engine, limits.stops_first),
             },
             "revisionHistoryLimit": 3,
             # A rollout is late only after the engine may have loaded its model; the default is ten minutes.
             "progressDeadlineSeconds": start_seconds(spec.engine, needs.model_bytes) + PULL_SECONDS,
             "template": {
                 "metadata": {"labels": child_labels(deployment, Component.SERVING)},
-                "spec": _build_pod(deployment, inputs, environment, needs),
+                "spec": _build_pod(deployment, inputs, environment, needs, limits),
             },
         },
     }
 
 
-def rolling_update(replicas: int, engine: Engine) -> dict[str, int]:
+def rolling_update(replicas: int, engine: Engine, stops_first: bool = False) -> dict[str, int]:
     """Update strategy: one more pod first, or one less where a GPU for it may be missing.
 
     Unless the user says so, the only pod is never removed before its successor is ready, whatever that needs.
+
+    Args:
+        stops_first: claims may keep a new pod from ever starting beside an old one.
     """
-    auto = engine.gpus > 0 and replicas > 1
-    stops_first = {UpdateStrategy.STOP_FIRST: True, UpdateStrategy.START_FIRST: False}
-    if stops_first.get(engine.update_strategy, auto):
+    auto = stops_first or (engine.gpus > 0 and replicas > 1)
+    by_strategy = {UpdateStrategy.STOP_FIRST: True, UpdateStrategy.START_FIRST: False}
+    if by_strategy.get(engine.update_strategy, auto):
         return {"maxUnavailable": 1, "maxSurge": 0}
     return {"maxUnavailable": 0, "maxSurge": 1}
 
@@ -109,7 +129,11 @@ def grace_seconds(engine: Engine) -> int:
 
 
 def _build_pod(
-    deployment: AdapterDeployment, inputs: ServingInputs, environment: Environment, needs: EngineNeeds
+    deployment: AdapterDeployment,
+    inputs: ServingInputs,
+    environment: Environment,
+    needs: EngineNeeds,
+    limits: PodLimits,
 ) -> dict[str, Any]:
     engine, image = deployment.spec.engine, inputs.image
     volumes, mounts = _build_volumes(deployment)
@@ -117,6 +141,8 @@ def _build_pod(
     if engine.gpus:
         requirements = usable_node_requirements(environment.serving_needs(image))
         placement["affinity"] = with_requirements(placement.get("affinity"), requirements)
+    if limits.on_one_node:
+        placement["affinity"] = on_one_node(placement.get("affinity"), selector_labels(deployment))
     return {
         "terminationGracePeriodSeconds": grace_seconds(engine),
         **placement,

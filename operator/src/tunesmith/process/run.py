@@ -158,6 +158,7 @@ class Operator:
             gpu_runtime_class=self._settings.gpu_runtime_class,
             gpu_tolerations=tuple(toleration.to_dict() for toleration in self._settings.gpu_tolerations),
             term=lease.term,
+            serving_network=sources.to_network() if (sources := self._settings.serving_network) else None,
         )
         controller = Controller(self._client, self._reconcilers, self._recorder, self._metrics, environment)
         self._controller = self._pods.controller = controller
