@@ -5,7 +5,7 @@ import itertools
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +147,10 @@ async def test_agents_find_the_replica_that_took_over_and_serve_meanwhile(
     host_name = f"tunesmith.{system}.svc"
     lead_to(host_name, monkeypatch)
     await engine.start()
-    with (
-        operator_process(server.kubeconfig, tmp_path, "first", **scope) as first,
-        operator_process(server.kubeconfig, tmp_path, "second", **scope) as second,
-    ):
+    with ExitStack() as stack:
+        first = stack.enter_context(operator_process(server.kubeconfig, tmp_path, "first", **scope))
         await asyncio.to_thread(first.wait_leading)
+        second = stack.enter_context(operator_process(server.kubeconfig, tmp_path, "second", **scope))
         await asyncio.to_thread(second.wait_ready)
         pod = await asyncio.to_thread(begin_serving, server, namespace, version)
         (storage.root / TOKEN_FILE).write_text(
