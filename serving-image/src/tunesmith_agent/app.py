@@ -8,11 +8,16 @@ from collections.abc import Callable, Coroutine, Iterator
 
 from tunesmith_contract.agent import STATE_FILE
 
-from .artifacts import ArtifactFolders
+from .artifacts.cache import ArtifactCache
+from .artifacts.checks import EngineLimits
+from .artifacts.sources import ArtifactSources
 from .control.desired_state import DesiredStore, FileWatcher
-from .control.loader import VersionLoader
+from .control.fetches import Fetches
+from .control.loader import ProofRules, VersionLoader
 from .control.operator_link import OperatorLink, operator_socket_url
 from .control.reconciler import Reconciler
+from .control.residency import Residency
+from .control.versions import Key
 from .engine.client import EngineClient, EngineRefused, EngineUnavailable
 from .http.background import Answer, BackgroundAnswers
 from .http.connection import ServerConnection
@@ -42,15 +47,37 @@ class Agent:
         self.store = DesiredStore(settings.state_dir / STATE_FILE, self._apply)
         self.pool = UpstreamPool(settings.engine_host, settings.engine_port, limits)
         self.proxy = Proxy(
-            self.pool, self.metrics, self._wake, limits.stale_seconds, limits.abandoned_seconds
+            self.pool,
+            self.metrics,
+            self._wake,
+            limits.stale_seconds,
+            limits.abandoned_seconds,
+            settings.wait_seconds,
         )
         self.server = Server(self.proxy, self.metrics.count_refusal, limits)
-        folders = ArtifactFolders(settings.mount_root, settings.secrets_dir, settings.scratch_dir)
+        self.cache = ArtifactCache(settings.cache_dir, settings.cache_bytes)
+        limits_of_engine = EngineLimits(settings.max_rank, settings.base_model_uri)
+        sources = ArtifactSources(self.cache, settings.mount_root, settings.secrets_dir, limits_of_engine)
+        self.residency = Residency(
+            self.engine, settings.adapter_slots, self.metrics.residency, self._reload_failed
+        )
         loader = VersionLoader(
-            self.engine, folders, settings.proof_tolerance, settings.proof_pause_seconds, self.metrics
+            self.engine,
+            Fetches(sources, settings.stall_seconds),
+            self.residency,
+            ProofRules(settings.proof_tolerance, settings.proof_pause_seconds, settings.proof_seconds),
+            self.metrics,
         )
         self.reconciler = Reconciler(
-            settings, self.store, self.engine, loader, self.metrics, self._use_table, int(time.time())
+            settings,
+            self.store,
+            self.engine,
+            loader,
+            self.residency,
+            self.cache,
+            self.metrics,
+            self._use_table,
+            int(time.time()),
         )
         self._boot_id = uuid.uuid4().hex
         self._background = BackgroundAnswers()
@@ -62,8 +89,9 @@ class Agent:
         """Serve until ``stop`` is set, then drain; False where requests were cut off.
 
         Raises:
-            OSError: the port is taken.
+            OSError: the port is taken, or the disk of the pod is broken.
         """
+        self.cache.load()
         self.store.load()
         async with self.engine:
             tasks = [asyncio.create_task(part) for part in self._background_tasks()]
@@ -111,6 +139,9 @@ class Agent:
     def _apply(self) -> None:
         self.reconciler.apply()
 
+    def _reload_failed(self, key: Key) -> None:
+        self.reconciler.reload(key)
+
     def _wake(self) -> None:
         self.reconciler.wake()
 
@@ -132,4 +163,4 @@ class Agent:
             engine = await self.engine.metrics()
         except (EngineUnavailable, EngineRefused):
             engine = b""
-        return 200, _METRICS_TYPE, self.metrics.render() + engine
+        return 200, _METRICS_TYPE, self.metrics.render() + self.metrics.render_residency(engine) + engine
