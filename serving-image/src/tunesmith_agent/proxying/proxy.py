@@ -57,7 +57,7 @@ class Proxy:
         wait_seconds: float,
     ) -> None:
         self.table = RoutingTable()
-        self._waiting_room = WaitingRoom(wait_seconds, metrics.residency)
+        self.waiting_room = WaitingRoom(wait_seconds, metrics.residency)
         self._pool = pool
         self._metrics = metrics
         self._on_engine_failure = on_engine_failure
@@ -131,7 +131,7 @@ class Proxy:
                 known = self.table.routes.get(route.model, Route(route.model, None, unavailable_reason=_GONE))
                 self._forward(connection, request, body, known, size, deadline)
 
-            self._waiting_room.admit(connection, target, size, deadline, go_on)
+            self.waiting_room.admit(connection, target, size, deadline, go_on)
             return
         if deadline is None and target.gate is not None:
             self._metrics.residency.hits += 1
