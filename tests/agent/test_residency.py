@@ -12,6 +12,7 @@ from agents.fake_engine import FakeEngine
 from tenacity import wait_random
 
 from tunesmith_agent.artifacts import claims
+from tunesmith_agent.control import reconciler
 from tunesmith_agent.proxying import waiting
 from tunesmith_contract.agent import (
     VERSION_HEADER,
