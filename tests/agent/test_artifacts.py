@@ -134,6 +134,18 @@ def test_what_was_used_longest_ago_makes_room_and_what_is_pinned_never(tmp_path:
     assert on_disk <= pod.cache.size
 
 
+def test_what_was_served_until_now_makes_room_last(tmp_path: Path) -> None:
+    served, other = (Storage(tmp_path / "mnt", versions=number).commit() for number in range(2))
+    pod = Pod(tmp_path)
+    folder, later = pod.open(served), pod.open(other)
+    pod.cache.pin({served.digest})
+    pod.cache.pin(())
+    pod.limit = int(2.5 * pod.size(served))
+    pod.restart()
+    pod.open(pod.storage.commit(note="third"))
+    assert (folder.exists(), later.exists()) == (True, False)
+
+
 def test_leftovers_of_a_former_life_are_used_and_make_room(tmp_path: Path) -> None:
     pod = Pod(tmp_path)
     first, second = pod.storage.commit(), pod.storage.commit()

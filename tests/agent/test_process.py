@@ -19,6 +19,7 @@ async def test_sigterm_ends_it_with_zero(engine: FakeEngine, tmp_path: Path) -> 
         sys.executable, "-m", "tunesmith_agent",
         "--host=127.0.0.1", "--port=0", f"--engine-port={engine.port}",
         "--lame-duck-seconds=0", f"--desired-dir={tmp_path}/none", f"--state-dir={tmp_path}/state",
+        f"--cache-dir={tmp_path}/cache",
         stderr=asyncio.subprocess.PIPE, env={"PYTHONPATH": ":".join(sys.path), "PATH": ""},
     )  # fmt: skip
     assert process.stderr is not None

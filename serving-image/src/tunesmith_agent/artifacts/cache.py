@@ -83,6 +83,12 @@ class ArtifactCache:
     def pin(self, digests: Collection[str]) -> None:
         """Keep these artifacts, and no others, however much room is needed."""
         with self._lock:
+            for digest in self._pinned.difference(digests):
+                path = artifact_folder(self._root, digest)
+                if path.name in self._folders:
+                    # It was in use until now, also for the next life of this process.
+                    self._folders[path.name].used = time.time()
+                    os.utime(path)
             self._pinned = frozenset(digests)
 
     def find(self, digest: str, *, verified: bool) -> Path | None:

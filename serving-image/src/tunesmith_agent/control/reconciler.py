@@ -95,7 +95,7 @@ class Reconciler:
         """Load a version as at the start: it could not be loaded again for the requests that wait for it."""
         tracked = self._tracked.get(key)
         if tracked is not None and tracked.active:
-            self._mark_unloaded(tracked)
+            self._set_state(tracked, LoadState.LOADING)
             self.wake()
 
     @contextlib.contextmanager
