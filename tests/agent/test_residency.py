@@ -1,6 +1,7 @@
 """More versions than the engine has slots: loads on demand, and waits that are bounded."""
 
 import asyncio
+import shutil
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -248,6 +249,35 @@ async def test_a_store_that_hangs_delays_nobody_else(
             assert sum(thread.name == "artifact" for thread in threading.enumerate()) == 3
             go_on.set()
             await running.active(*bad)
+    finally:
+        go_on.set()
+
+
+async def test_another_address_is_read_as_soon_as_the_first_read_has_ended(
+    engine: FakeEngine, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = storage.commit()
+    elsewhere = version.model_copy(update={"uri": "pvc://artifacts/moved"})
+    shutil.copytree(storage.folder(version), storage.folder(elsewhere))
+    go_on = threading.Event()
+    read = claims.ClaimFolder.read
+
+    def hang(folder: claims.ClaimFolder, entry: Entry, offset: int = 0) -> object:
+        if str(folder.uri) == version.uri:
+            go_on.wait(20)
+        return read(folder, entry, offset)
+
+    monkeypatch.setattr(claims.ClaimFolder, "read", hang)
+    try:
+        async with running_agent(engine, storage.root) as running:
+            running.want(DesiredAlias(name="a", stable=version))
+            await running.until(lambda: any(each.name == "artifact" for each in threading.enumerate()))
+            running.want(DesiredAlias(name="a", stable=elsewhere))
+            for _ in range(3):
+                await running.agent.reconciler.step()
+            assert running.state(version) is LoadState.FETCHING
+            go_on.set()
+            await running.active(version)
     finally:
         go_on.set()
 

@@ -30,13 +30,7 @@ class _Read:
         self._version = version
         self._on_end = on_end
         self._is_given_up = False
-        self._thread = threading.Thread(target=self._run, name="artifact", daemon=True)
-        self._thread.start()
-
-    @property
-    def alive(self) -> bool:
-        """True until the thread has ended."""
-        return self._thread.is_alive()
+        threading.Thread(target=self._run, name="artifact", daemon=True).start()
 
     def give_up(self) -> None:
         """End the thread at its next piece."""
@@ -71,7 +65,7 @@ class Fetches:
         self._stall_seconds = stall_seconds
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._same: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._hanging: dict[str, _Read] = {}
+        self._hanging: dict[str, asyncio.Event] = {}
 
     async def fetch(self, alias: str, version: Version) -> Artifact:
         """Artifact of a version in the cache.
@@ -83,12 +77,7 @@ class Fetches:
             return artifact
         # Two aliases of one artifact read it once.
         async with self._turns[alias], self._same[version.uri, version.digest]:
-            self._forget_ended()
-            if alias in self._hanging:
-                message = (
-                    "An earlier read of an artifact of this alias still hangs: check its store or claim."
-                )
-                raise ArtifactUnreadable("StorageStalled", message)
+            await self._until_free(alias)
             return await self._read(alias, version)
 
     def forget(self, aliases: set[str]) -> None:
@@ -97,7 +86,20 @@ class Fetches:
             del self._turns[name]
         for same in [same for same, lock in self._same.items() if not lock.locked()]:
             del self._same[same]
-        self._forget_ended()
+        for alias in [alias for alias, ended in self._hanging.items() if ended.is_set()]:
+            del self._hanging[alias]
+
+    async def _until_free(self, alias: str) -> None:
+        """Wait for the end of a read that was given up."""
+        if (ended := self._hanging.get(alias)) is None:
+            return
+        try:
+            async with asyncio.timeout(self._stall_seconds):
+                await ended.wait()
+        except TimeoutError:
+            message = "An earlier read of an artifact of this alias still hangs: check its store or claim."
+            raise ArtifactUnreadable("StorageStalled", message) from None
+        self._hanging.pop(alias, None)
 
     async def _read(self, alias: str, version: Version) -> Artifact:
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
@@ -120,12 +122,8 @@ class Fetches:
         finally:
             if not ended.is_set():
                 read.give_up()
-                self._hanging[alias] = read
+                self._hanging[alias] = ended
         if read.error is not None:
             raise read.error
         assert read.artifact is not None, "a read ends with an artifact or an error"
         return read.artifact
-
-    def _forget_ended(self) -> None:
-        for alias in [alias for alias, read in self._hanging.items() if not read.alive]:
-            del self._hanging[alias]
