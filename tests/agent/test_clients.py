@@ -88,5 +88,5 @@ async def test_engine_error_is_passed_and_counted(
     agent.engine.fail_with[served_name("expenses", expenses.digest)] = 500
     with pytest.raises(openai.InternalServerError, match="on purpose"):
         await client.chat.completions.create(model="expenses", messages=MESSAGES)
-    counters = {item.digest: item for item in agent.agent.reconciler.report("b").counters}
-    assert (counters[expenses.digest].requests, counters[expenses.digest].errors) == (1, 1)
+    stats = agent.agent.metrics.stats("expenses", expenses.digest)
+    assert (stats.requests, stats.errors) == (1, 1)

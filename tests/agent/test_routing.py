@@ -26,7 +26,7 @@ def route(weight: int) -> Route:
 
 
 def goes_to_candidate(weight: int, key: bytes) -> bool:
-    target = route(weight).pick(lambda: key)
+    target = route(weight).pick(key)
     assert target is not None
     return target.stats.digest == CANDIDATE
 

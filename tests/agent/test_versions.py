@@ -10,6 +10,7 @@ import pytest
 from agents.agent_harness import Running, Storage, running_agent
 from agents.fake_engine import FakeEngine
 
+from tunesmith_agent.control.desired_state import Source
 from tunesmith_contract.agent import (
     VERSION_HEADER,
     DesiredAlias,
@@ -35,7 +36,7 @@ async def ask(running: Running, model: str, key: str = "") -> tuple[int, str]:
 
 
 async def ready(running: Running) -> tuple[int, str]:
-    async with aiohttp.ClientSession() as session, session.get(f"{running.url}/readyz") as answer:
+    async with aiohttp.ClientSession() as session, session.get(f"{running.monitoring_url}/readyz") as answer:
         return answer.status, await answer.text()
 
 
@@ -330,9 +331,9 @@ async def test_higher_generation_wins_whoever_brings_it(agent: Running, storage:
     newer = DesiredState(generation=7, aliases=(DesiredAlias(name="a", stable=version),))
     (storage.root / "desired.json").write_text(newer.to_json())
     await agent.active(version)
-    assert not store.offer(DesiredState(generation=6).to_json(), "operator")
-    assert not store.offer('{"generation": 9, "aliases": 3}', "operator")
-    assert store.offer(DesiredState(generation=8).to_json(), "operator")
+    assert not store.offer(DesiredState(generation=6).to_json(), Source.OPERATOR)
+    assert not store.offer('{"generation": 9, "aliases": 3}', Source.OPERATOR)
+    assert store.offer(DesiredState(generation=8).to_json(), Source.OPERATOR)
     await agent.until(lambda: agent.state(version) is None)
 
 

@@ -6,41 +6,40 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 
+from tunesmith_contract.agent import STATE_FILE
+
 from .artifacts import ArtifactFolders
 from .control.desired_state import DesiredStore, FileWatcher
+from .control.engine_watch import EngineWatch
 from .control.loader import VersionLoader
 from .control.operator_link import OperatorLink, operator_socket_url
 from .control.reconciler import Reconciler
-from .engine.client import EngineClient, EngineRefused, EngineUnavailable
-from .http.background import Answer, BackgroundAnswers
-from .http.connection import ServerConnection
-from .http.limits import Limits
-from .http.messages import Request
+from .engine.client import EngineClient
+from .engine.metrics import EngineMetrics
+from .http.limits import MONITORING_LIMITS
 from .http.server import Server
 from .http.upstream import UpstreamPool
 from .metrics import AgentMetrics
+from .monitoring import Monitoring
 from .proxying.proxy import Proxy
 from .routing.table import RoutingTable
 from .settings import Settings
 
 log = logging.getLogger(__name__)
 
-_TEXT = b"content-type: text/plain; charset=utf-8\r\n"
-_METRICS_TYPE = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
-
 
 class Agent:
     """One agent with all its parts; ``run`` serves until ``stop`` is set."""
 
-    def __init__(self, settings: Settings, limits: Limits | None = None) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        limits = limits or Limits()
         self.metrics = AgentMetrics()
         self.engine = EngineClient(settings.engine_host, settings.engine_port, settings.base_model)
-        self.store = DesiredStore(self._apply)
-        self.pool = UpstreamPool(settings.engine_host, settings.engine_port, limits)
-        self.proxy = Proxy(self.pool, self.metrics, self._wake, limits.stale_seconds)
-        self.server = Server(self.proxy, self.metrics.count_refusal, limits)
+        self.engine_metrics = EngineMetrics(settings.engine_host, settings.engine_port)
+        self.store = DesiredStore(settings.state_dir / STATE_FILE, self._apply)
+        self.pool = UpstreamPool(settings.engine_host, settings.engine_port, settings.limits)
+        self.proxy = Proxy(self.pool, self.metrics, self._wake, settings.limits.abandoned_seconds)
+        self.server = Server(self.proxy, self.metrics.count_refusal, settings.limits)
         folders = ArtifactFolders(settings.mount_root, settings.secrets_dir, settings.scratch_dir)
         loader = VersionLoader(
             self.engine, folders, settings.proof_tolerance, settings.proof_pause_seconds, self.metrics
@@ -48,26 +47,41 @@ class Agent:
         self.reconciler = Reconciler(
             settings, self.store, self.engine, loader, self.metrics, self._use_table, int(time.time())
         )
+        self.engine_watch = EngineWatch(
+            self.pool,
+            self.engine,
+            self.engine_metrics,
+            settings.engine_silence_seconds,
+            settings.engine_token_seconds,
+            lambda: self.metrics.engine_up,
+            lambda: self.reconciler.listing_failed,
+            self._note_engine_watch,
+        )
         self._boot_id = uuid.uuid4().hex
-        self._background = BackgroundAnswers()
-        self.proxy.add("/healthz", self._healthz)
-        self.proxy.add("/readyz", self._readyz)
-        self.proxy.add("/metrics", self._background.handler(self._metrics_answer))
+        self._monitoring = Monitoring(self.server, self.metrics, self.engine_metrics, self._not_ready_reason)
+        self.monitoring_server = Server(self._monitoring, self._monitoring.count_refusal, MONITORING_LIMITS)
 
-    async def run(self, stop: asyncio.Event, on_listening: Callable[[int], None] | None = None) -> bool:
+    async def run(self, stop: asyncio.Event, on_listening: Callable[[int, int], None] | None = None) -> bool:
         """Serve until ``stop`` is set, then drain; False where requests were cut off.
 
+        Args:
+            stop: ends the agent.
+            on_listening: called with the ports for clients and for monitoring.
+
         Raises:
-            OSError: the port is taken.
+            OSError: a port is taken.
         """
-        async with self.engine:
+        settings = self.settings
+        self.store.load()
+        async with self.engine, self.engine_metrics:
             tasks = [asyncio.create_task(part) for part in self._background_tasks()]
             stopping = asyncio.create_task(stop.wait())
             try:
-                port = await self.server.start(self.settings.host, self.settings.port)
-                log.info("listening", extra={"port": port})
+                port = await self.server.start(settings.host, settings.port)
+                monitoring_port = await self.monitoring_server.start(settings.host, settings.monitoring_port)
+                log.info("listening", extra={"port": port, "monitoring_port": monitoring_port})
                 if on_listening is not None:
-                    on_listening(port)
+                    on_listening(port, monitoring_port)
                 await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
                 return await self._drain()
             finally:
@@ -75,7 +89,8 @@ class Agent:
                     task.cancel()
                 results = await asyncio.gather(stopping, *tasks, return_exceptions=True)
                 await self.server.stop()
-                await self._background.close()
+                await self.monitoring_server.stop()
+                await self._monitoring.close()
                 self.pool.close()
                 for result in results:
                     if isinstance(result, Exception):
@@ -84,7 +99,8 @@ class Agent:
     def _background_tasks(self) -> Iterator[Coroutine[None, None, None]]:
         """Coroutines that run beside the data path."""
         yield self.reconciler.run()
-        yield FileWatcher(self.settings.desired_file, self.store).run()
+        yield self.engine_watch.run()
+        yield FileWatcher(self.settings.desired_dir, self.store).run()
         if self.settings.operator_url:
             settings = self.settings
             url = operator_socket_url(settings.operator_url, settings.namespace, settings.deployment)
@@ -112,19 +128,10 @@ class Agent:
     def _use_table(self, table: RoutingTable) -> None:
         self.proxy.table = table
 
-    def _healthz(self, connection: ServerConnection, request: Request) -> None:
-        connection.respond(200, _TEXT, b"alive\n")
+    def _note_engine_watch(self) -> None:
+        self.proxy.engine_hangs = self.metrics.engine_hangs = self.engine_watch.stalled
 
-    def _readyz(self, connection: ServerConnection, request: Request) -> None:
-        reason = "This pod is shutting down." if self.server.draining else self.reconciler.not_ready_reason()
-        if reason:
-            connection.respond(503, _TEXT, f"{reason}\n".encode())
-        else:
-            connection.respond(200, _TEXT, b"ready\n")
-
-    async def _metrics_answer(self) -> Answer:
-        try:
-            engine = await self.engine.metrics()
-        except (EngineUnavailable, EngineRefused):
-            engine = b""
-        return 200, _METRICS_TYPE, self.metrics.render() + engine
+    def _not_ready_reason(self) -> str:
+        if self.server.draining:
+            return "This pod is shutting down."
+        return self.reconciler.not_ready_reason() or self.engine_watch.reason

@@ -17,6 +17,8 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from .evidence import VersionEvidence
+
 #: Upper bounds in seconds: from a small model's first token to a long answer.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
@@ -52,12 +54,13 @@ class VersionStats:
     Attributes:
         errors: 5xx answers and broken streams.
         consecutive_errors: errors since the last success.
+        evidence: the requests by their end, for the operator.
         on_error: called with these stats after each error.
         on_idle: called when the last request in progress has ended.
     """
 
     __slots__ = (
-        "alias", "by_status", "consecutive_errors", "digest", "disconnects", "duration", "errors",
+        "alias", "by_status", "consecutive_errors", "digest", "disconnects", "duration", "errors", "evidence",
         "first_byte", "in_flight", "on_error", "on_idle", "requests",
     )  # fmt: skip
 
@@ -65,6 +68,7 @@ class VersionStats:
         self.alias = alias
         self.digest = digest
         self.requests = self.errors = self.disconnects = self.in_flight = self.consecutive_errors = 0
+        self.evidence = VersionEvidence()
         self.by_status: dict[int, int] = {}
         self.duration = Histogram()
         self.first_byte = Histogram()
@@ -75,33 +79,52 @@ class VersionStats:
         """Count a request that is sent to this version."""
         self.in_flight += 1
 
-    def finish(self, status: int, seconds: float, first_byte: float, broken: bool) -> None:
+    def finish(
+        self, status: int, begun: float, head: float, now: float, key: int | None, *, broken: bool
+    ) -> None:
         """Count a request that was answered, or whose answer broke off.
 
         Args:
-            seconds: from the request to the end of the answer.
-            first_byte: from the request to the head of the answer, in seconds.
+            begun, head, now: times of the request, of the head and of the end of the answer, by the loop's clock.
+            key: sticky key of the client, if it is known.
         """
         self.requests += 1
         self.by_status[status] = self.by_status.get(status, 0) + 1
-        self.duration.observe(seconds)
-        self.first_byte.observe(first_byte)
+        self.duration.observe(now - begun)
+        self.first_byte.observe(head - begun)
         if broken or status >= 500:
             self.errors += 1
+            self.evidence.count_failure(key, now)
             self.consecutive_errors += 1
             if self.on_error is not None:
                 self.on_error(self)
         else:
             self.consecutive_errors = 0
+            self.evidence.count_answer(key)
         self._request_ended()
 
-    def count_disconnect(self) -> None:
-        """Count a client that left before the end; it is neither a success nor an error."""
+    def count_disconnect(self, now: float, key: int | None, *, abandoned: bool) -> None:
+        """Count a client that left before the end.
+
+        Args:
+            now: time by the loop's clock.
+            key: sticky key of the client, if it is known.
+            abandoned: it had waited long for a token, which tells against the version; otherwise the request is neither
+                a success nor an error.
+        """
         self.disconnects += 1
+        if abandoned:
+            self.evidence.count_abandoned(key, now)
         self._request_ended()
 
-    def withdraw(self) -> None:
-        """Take back a request that never reached the engine."""
+    def count_engine_lost(self) -> None:
+        """Count a request that found no engine."""
+        self.evidence.engine_lost += 1
+        self._request_ended()
+
+    def count_refused(self) -> None:
+        """Count a request whose version the engine does not have."""
+        self.evidence.refused += 1
         self._request_ended()
 
     def _request_ended(self) -> None:
@@ -110,12 +133,26 @@ class VersionStats:
             self.on_idle()
 
 
+@dataclass(frozen=True, slots=True)
+class ConnectionGauges:
+    """State of the server for clients at the time of a scrape; see ``ConnectionCounts``."""
+
+    open: int = 0
+    idle_closed: int = 0
+    slow_closed: int = 0
+    dropped: int = 0
+    buffered_bytes: int = 0
+
+
+_NO_CONNECTIONS = ConnectionGauges()
+
+
 @dataclass
 class AgentMetrics:
     """All counters of the agent; versions no longer served stay in ``versions``, so that counters never fall."""
 
     versions: dict[tuple[str, str], VersionStats] = field(default_factory=dict)
-    refusals: dict[int, int] = field(default_factory=dict)
+    refusals: dict[tuple[int, str], int] = field(default_factory=dict)
     loads: dict[tuple[str, str], int] = field(default_factory=dict)
     load_seconds: Histogram = field(default_factory=Histogram)
     proofs: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -123,6 +160,7 @@ class AgentMetrics:
     engine_failures: int = 0
     generation: int = 0
     engine_up: bool = False
+    engine_hangs: bool = False
     operator_connected: bool = False
     breakers_open: int = 0
 
@@ -139,9 +177,9 @@ class AgentMetrics:
         for key in past[:-PAST_VERSIONS]:
             del self.versions[key]
 
-    def count_refusal(self, status: int) -> None:
-        """Count an error answer of the agent itself."""
-        self.refusals[status] = self.refusals.get(status, 0) + 1
+    def count_refusal(self, status: int, code: str) -> None:
+        """Count an error answer of the agent itself, by its status and OpenAI's code."""
+        self.refusals[status, code] = self.refusals.get((status, code), 0) + 1
 
     def count_load(self, alias: str, result: str, seconds: float) -> None:
         """Count an attempt to load and prove a version; ``result`` is ``Active`` or the reason of the failure."""
@@ -159,24 +197,25 @@ class AgentMetrics:
         self.proofs[alias, result] = self.proofs.get((alias, result), 0) + 1
         self.base_noise = base_noise
 
-    def render(self) -> bytes:
+    def render(self, connections: ConnectionGauges = _NO_CONNECTIONS) -> bytes:
         """All metrics in Prometheus' text format, version 0.0.4."""
-        return generate_latest(_Collector(self))
+        return generate_latest(_Collector(self, connections))
 
 
 class _Collector(Collector):
     """Metric families made from the counters at the time of a scrape."""
 
-    def __init__(self, metrics: AgentMetrics) -> None:
+    def __init__(self, metrics: AgentMetrics, connections: ConnectionGauges) -> None:
         self._metrics = metrics
+        self._connections = connections
 
     def collect(self) -> Iterator[Metric]:
         """All families; the order is the order of the output."""
         yield from self._version_families()
         metrics = self._metrics
-        refusals = _counter("refusals", "Requests that the agent itself refused.", "status")
-        for status, count in metrics.refusals.items():
-            refusals.add_metric((str(status),), count)
+        refusals = _counter("refusals", "Requests that the agent itself refused.", "status", "code")
+        for (status, code), count in metrics.refusals.items():
+            refusals.add_metric((str(status), code), count)
         yield refusals
         loads = _counter("loads", "Attempts to load and prove a version, by result.", "alias", "result")
         for key, count in metrics.loads.items():
@@ -192,20 +231,34 @@ class _Collector(Collector):
         engine_failures = _counter("engine_failures", "Requests that never reached the engine.")
         engine_failures.add_metric((), metrics.engine_failures)
         yield engine_failures
+        yield from self._connection_families()
         for name, text, value in (
             ("generation", "Generation of the desired state that is applied.", metrics.generation),
-            ("engine_up", "1 while the engine answers.", metrics.engine_up),
+            ("engine_up", "1 while the engine accepts connections.", metrics.engine_up),
+            ("engine_hangs", "1 while the engine generates nothing.", metrics.engine_hangs),
             ("operator_connected", "1 while the operator is connected.", metrics.operator_connected),
             ("base_noise", "Difference of base model and manifest, nats per token.", metrics.base_noise),
             ("breakers_open", "Candidates that this pod sends no requests to.", metrics.breakers_open),
         ):
             yield GaugeMetricFamily(PREFIX + name, text, value=value)
 
+    def _connection_families(self) -> Iterator[Metric]:
+        connections = self._connections
+        closed = _counter("connections_closed", "Connections closed for lack of room, by kind.", "kind")
+        closed.add_metric(("idle",), connections.idle_closed)
+        closed.add_metric(("slow",), connections.slow_closed)
+        closed.add_metric(("new",), connections.dropped)
+        yield closed
+        yield GaugeMetricFamily(PREFIX + "connections", "Connections of clients.", value=connections.open)
+        text = "Bytes of requests in memory."
+        yield GaugeMetricFamily(PREFIX + "buffered_bytes", text, value=connections.buffered_bytes)
+
     def _version_families(self) -> Iterator[Metric]:
         labels = ("alias", "digest")
         requests = _counter("requests", "Requests answered, by version and status.", *labels, "status")
         errors = _counter("errors", "Answers with a 5xx status, and broken streams.", *labels)
         disconnects = _counter("disconnects", "Clients that left before the end.", *labels)
+        ends = _counter("evidence", "Requests by the end that counts in a rollout.", *labels, "end")
         in_flight = GaugeMetricFamily(PREFIX + "in_flight_requests", "Requests in progress.", labels=labels)
         duration = _histogram("request_seconds", "Time to the end of the answer.", *labels)
         first_byte = _histogram("first_byte_seconds", "Time to the head of the answer.", *labels)
@@ -214,10 +267,20 @@ class _Collector(Collector):
                 requests.add_metric((*key, str(status)), count)
             errors.add_metric(key, stats.errors)
             disconnects.add_metric(key, stats.disconnects)
+            for end, count in _ends(stats.evidence):
+                ends.add_metric((*key, end), count)
             in_flight.add_metric(key, stats.in_flight)
             stats.duration.add_to(duration, key)
             stats.first_byte.add_to(first_byte, key)
-        yield from (requests, errors, disconnects, in_flight, duration, first_byte)
+        yield from (requests, errors, disconnects, ends, in_flight, duration, first_byte)
+
+
+def _ends(evidence: VersionEvidence) -> Iterator[tuple[str, int]]:
+    yield "answered", evidence.requests - evidence.errors - evidence.abandoned
+    yield "error", evidence.errors
+    yield "abandoned", evidence.abandoned
+    yield "engine_lost", evidence.engine_lost
+    yield "refused", evidence.refused
 
 
 def _counter(name: str, text: str, *labels: str) -> CounterMetricFamily:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import Any
 from agents.fake_engine import BASE_LOG_PROB, FakeEngine
 
 from tunesmith_agent.app import Agent
+from tunesmith_agent.control.desired_state import Source
 from tunesmith_agent.http.limits import Limits
 from tunesmith_agent.settings import Settings
 from tunesmith_contract.agent import DesiredAlias, DesiredState, LoadState, Version
@@ -65,6 +67,7 @@ class Running:
     agent: Agent
     engine: FakeEngine
     port: int
+    monitoring_port: int
     stop: asyncio.Event
     done: asyncio.Task[bool]
     generation: int = 0
@@ -74,11 +77,15 @@ class Running:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def monitoring_url(self) -> str:
+        return f"http://127.0.0.1:{self.monitoring_port}"
+
     def want(self, *aliases: DesiredAlias) -> None:
         """Push the next generation."""
         self.generation += 1
         state = DesiredState(generation=self.generation, aliases=aliases)
-        assert self.agent.store.offer(state.to_json(), "test")
+        assert self.agent.store.offer(state.to_json(), Source.OPERATOR)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that the control loop brings about."""
@@ -114,19 +121,23 @@ class Running:
 async def running_agent(
     engine: Any, root: Path, limits: Limits | None = None, seconds: float = 10, **settings: Any
 ) -> AsyncIterator[Running]:
-    """Run an agent until the block ends; ``seconds`` bounds each wait for its control loop."""
+    """Run an agent of a new pod until the block ends; ``seconds`` bounds each wait for its control loop.
+
+    The agent of a pod that ran before gets the ``state_dir`` of that one.
+    """
     values = Settings(
-        host="127.0.0.1", port=0, engine_port=engine.port, mount_root=root,
-        desired_file=root / "desired.json",
+        host="127.0.0.1", port=0, monitoring_port=0, engine_port=engine.port, mount_root=root,
+        desired_dir=root, state_dir=Path(tempfile.mkdtemp(dir=root.parent)),
         credentials_dir=root, proof_pause_seconds=0, lame_duck_seconds=0, drain_seconds=5,
+        limits=limits or Limits(),
     )  # fmt: skip
-    agent = Agent(replace(values, **settings), limits)
+    agent = Agent(replace(values, **settings))
     stop = asyncio.Event()
-    listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    done = asyncio.create_task(agent.run(stop, listening.set_result))
+    listening: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
+    done = asyncio.create_task(agent.run(stop, lambda *ports: listening.set_result(ports)))
     started: list[asyncio.Future[Any]] = [listening, done]
     await asyncio.wait(started, return_when=asyncio.FIRST_COMPLETED)
-    running = Running(agent, engine, listening.result(), stop, done, seconds=seconds)
+    running = Running(agent, engine, *listening.result(), stop, done, seconds=seconds)
     try:
         await running.until(lambda: agent.metrics.engine_up)
         yield running

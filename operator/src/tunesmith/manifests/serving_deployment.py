@@ -34,6 +34,11 @@ from .serving_config_maps import desired_config_map_name
 
 AGENT = "agent"
 AGENT_PORT, AGENT_PORT_NAME = 8000, "http"
+#: Port of the agent for probes and metrics; no Service leads to it.
+MONITORING_PORT, MONITORING_PORT_NAME = 8002, "metrics"
+
+#: Time for one token without GPUs: one step of the engine may read thousands of tokens of other requests first.
+CPU_TOKEN_SECONDS = 120
 
 #: How long a pod may take to finish the answers under way.
 GRACE_SECONDS = 180
@@ -186,14 +191,17 @@ def _artifact_secret(deployment: AdapterDeployment) -> tuple[list[dict[str, Any]
 def _build_agent(
     deployment: AdapterDeployment, image: str, mounts: list[dict[str, Any]], environment: Environment
 ) -> dict[str, Any]:
-    ready = {"httpGet": {"path": "/readyz", "port": AGENT_PORT_NAME}, "timeoutSeconds": 5}
-    alive = {"httpGet": {"path": "/healthz", "port": AGENT_PORT_NAME}, "timeoutSeconds": 5}
+    ready = {"httpGet": {"path": "/readyz", "port": MONITORING_PORT_NAME}, "timeoutSeconds": 5}
+    alive = {"httpGet": {"path": "/healthz", "port": MONITORING_PORT_NAME}, "timeoutSeconds": 5}
     return {
         "name": AGENT,
         "image": image,
         "command": ["/opt/agent/bin/python", "-m", "tunesmith_agent"],
         "env": _agent_environment(deployment, environment),
-        "ports": [{"name": AGENT_PORT_NAME, "containerPort": AGENT_PORT, "protocol": "TCP"}],
+        "ports": [
+            {"name": AGENT_PORT_NAME, "containerPort": AGENT_PORT, "protocol": "TCP"},
+            {"name": MONITORING_PORT_NAME, "containerPort": MONITORING_PORT, "protocol": "TCP"},
+        ],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": restricted_container_security(),
         "volumeMounts": mounts,
@@ -216,6 +224,8 @@ def _agent_environment(deployment: AdapterDeployment, environment: Environment) 
     }
     if deployment.spec.engine.proof.tolerance != AUTO:
         values["TUNESMITH_PROOF_TOLERANCE"] = deployment.spec.engine.proof.tolerance
+    if deployment.spec.engine.gpus == 0:
+        values["TUNESMITH_ENGINE_TOKEN_SECONDS"] = str(CPU_TOKEN_SECONDS)
     downward = [
         {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()
     ]

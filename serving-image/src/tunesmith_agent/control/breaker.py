@@ -5,12 +5,20 @@ from tunesmith_contract.agent import DesiredAlias, DesiredState
 
 CONSECUTIVE_ERRORS = 5
 
+#: Digest of a candidate with its weight in percent.
+Share = tuple[str, int]
+
+
+def share_of(alias: DesiredAlias) -> Share:
+    """Candidate and weight of an alias; the same as long as a step of its rollout lasts."""
+    return (alias.candidate.digest, alias.weight) if alias.candidate else ("", 0)
+
 
 class Breakers:
-    """Open breakers by alias; one closes when the desired state of its alias changes."""
+    """Open breakers by alias; one closes when the candidate of its alias, or its weight, changes."""
 
     def __init__(self) -> None:
-        self._open: dict[str, DesiredAlias] = {}
+        self._open: dict[str, Share] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -25,14 +33,18 @@ class Breakers:
             return False
         for alias in desired.aliases if desired else ():
             if alias.name == stats.alias and alias.candidate and alias.candidate.digest == stats.digest:
-                self._open[alias.name] = alias
+                self._open[alias.name] = share_of(alias)
                 return True
         return False
 
     def close_changed(self, desired: DesiredState) -> list[str]:
-        """Close the breakers of aliases whose desired state changed; returns those aliases."""
-        desired_by_name = {alias.name: alias for alias in desired.aliases}
-        closed = [name for name, alias in self._open.items() if desired_by_name.get(name) != alias]
+        """Close the breakers of aliases whose candidate or weight changed; returns those aliases."""
+        shares = {alias.name: share_of(alias) for alias in desired.aliases}
+        closed = [name for name, share in self._open.items() if shares.get(name) != share]
         for name in closed:
             del self._open[name]
         return closed
+
+    def close_all(self) -> None:
+        """Close all breakers: the engine that failed is gone."""
+        self._open.clear()

@@ -14,7 +14,7 @@ from tunesmith_agent.metrics import AgentMetrics
 from tunesmith_contract.agent import AGENT_PATH, AgentReport
 from tunesmith_contract.layout import CA_FILE, TOKEN_FILE
 
-from .desired_state import DesiredStore
+from .desired_state import DesiredStore, Source
 from .reconciler import Reconciler
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class OperatorLink:
     async def _receive_states(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         async for message in socket:
             if message.type is aiohttp.WSMsgType.TEXT:
-                self._store.offer(message.data, "operator")
+                self._store.offer(message.data, Source.OPERATOR)
 
     async def _send_reports(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         with self._reconciler.changes() as changed:

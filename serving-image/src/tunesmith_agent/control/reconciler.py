@@ -13,15 +13,17 @@ from tunesmith_agent.metrics import AgentMetrics, VersionStats
 from tunesmith_agent.routing.table import Route, RoutingTable, build_base_target, build_table
 from tunesmith_agent.settings import Settings
 from tunesmith_contract.agent import (
+    FEATURES,
+    PROOF_FAILED,
     AgentReport,
+    DesiredState,
     LoadedVersion,
     LoadState,
     Version,
-    VersionCounters,
     served_name,
 )
 
-from .breaker import Breakers
+from .breaker import Breakers, Share, share_of
 from .desired_state import DesiredStore
 from .loader import LoadFailure, Reservation, VersionLoader
 from .versions import (
@@ -38,15 +40,19 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
 #: Least time between two steps, however often the loop is woken.
 MIN_STEP_SECONDS = 0.02
-#: A busy engine may be slow to answer: this many failures in a row mean that it is down.
-FAILURES_UNTIL_DOWN = 3
+#: Age at which a failed answer is the version's error, if the engine is alive: one that dies fails all requests first.
+DECIDE_SECONDS = 2.0
 #: Growing, random pauses: the pods of a deployment do not read the same store in step.
 LOAD_RETRY_WAIT = wait_random_exponential(multiplier=0.5, max=30.0)
 NOT_READY = "the engine is not ready."
 
 
 class Reconciler:
-    """Owner of the tracked versions and the routing table; everything runs on one event loop."""
+    """Owner of the tracked versions and the routing table; everything runs on one event loop.
+
+    Attributes:
+        listing_failed: the engine did not list its adapters when it was last asked.
+    """
 
     def __init__(
         self,
@@ -68,8 +74,9 @@ class Reconciler:
         self._tracked: dict[Key, TrackedVersion] = {}
         self._last_stable: dict[str, str] = {}
         self._breakers = Breakers()
+        self._shares: dict[str, Share] = {}
         self._wake = asyncio.Event()
-        self._failures = 0
+        self.listing_failed = False
         self._up_since: float | None = None
         self._boot_settled = False
         self._changes: set[asyncio.Event] = set()
@@ -112,13 +119,13 @@ class Reconciler:
             pod_name=self._settings.pod_name,
             pod_uid=self._settings.pod_uid,
             boot_id=boot_id,
-            engine_ready=self._up_since is not None,
-            applied_generation=self._metrics.generation if desired else 0,
+            engine_ready=self._up_since is not None and not self._metrics.engine_hangs,
+            applied_generation=self._store.confirmed_generation if desired else 0,
+            applied_digest=self._store.applied_digest,
+            features=FEATURES,
             versions=tuple(self._report_version(tracked) for tracked in self._tracked.values()),
             counters=tuple(
-                VersionCounters(
-                    alias=stats.alias, digest=stats.digest, requests=stats.requests, errors=stats.errors
-                )
+                stats.evidence.to_counters(stats.alias, stats.digest)
                 for stats in self._metrics.versions.values()
                 if stats.digest
             ),
@@ -159,6 +166,7 @@ class Reconciler:
             for tracked in self._tracked.values():
                 if tracked.alias in closed:
                     tracked.stats.consecutive_errors = 0
+            self._begin_steps(desired)
         if self._up_since is not None:
             self._start_missing()
         self._drain_unwanted()
@@ -166,18 +174,30 @@ class Reconciler:
             self._metrics.generation = desired.generation
         self._publish()
 
+    def _begin_steps(self, desired: DesiredState) -> None:
+        """Count the clients anew of aliases whose candidate or weight changed."""
+        shares = {alias.name: share_of(alias) for alias in desired.aliases}
+        for (name, _), stats in self._metrics.versions.items():
+            if shares.get(name) != self._shares.get(name):
+                stats.evidence.restart_keys()
+        self._shares = shares
+
     async def _observe_engine(self) -> None:
         active = [tracked for tracked in self._tracked.values() if tracked.active]
         try:
             adapters = await self._engine.adapters()
             if self._up_since is None:
-                await self._engine.warm_up()
-        except (EngineUnavailable, EngineRefused) as error:
-            self._failures += 1
-            if isinstance(error, EngineGone) or self._failures >= FAILURES_UNTIL_DOWN:
-                self._mark_engine_down()
+                await self._engine.generate_token()
+        except EngineGone:
+            self._mark_engine_down()
             return
-        self._failures = 0
+        except (EngineUnavailable, EngineRefused) as error:
+            # A busy engine may be slow to list its adapters, and goes on answering requests meanwhile.
+            log.warning("engine did not list its adapters", extra={"detail": str(error)})
+            self.listing_failed = True
+            return
+        self.listing_failed = False
+        self._decide_failures()
         if self._up_since is None:
             log.info("engine is up")
             self._up_since = asyncio.get_running_loop().time()
@@ -188,9 +208,23 @@ class Reconciler:
                 self._up_since = asyncio.get_running_loop().time()
                 self._mark_unloaded(tracked)
 
+    def _decide_failures(self) -> None:
+        if self._metrics.engine_hangs:
+            for stats in self._metrics.versions.values():
+                stats.evidence.lose_engine()
+            return
+        before = asyncio.get_running_loop().time() - DECIDE_SECONDS
+        decided = [stats.evidence.decide(before) for stats in self._metrics.versions.values()]
+        if any(decided):
+            self._signal_change()
+
     def _mark_engine_down(self) -> None:
         if self._up_since is not None:
             log.warning("engine is down")
+        self._breakers.close_all()
+        for stats in self._metrics.versions.values():
+            stats.evidence.lose_engine()
+            stats.consecutive_errors = 0
         self._up_since = None
         self._metrics.engine_up = False
         for tracked in tuple(self._tracked.values()):
@@ -259,6 +293,7 @@ class Reconciler:
             )
         except LoadFailure as failure:
             tracked.settled = True
+            tracked.permanent = failure.reason != PROOF_FAILED
             self._set_state(tracked, LoadState.FAILED, failure.reason, str(failure))
         else:
             tracked.settled = True
@@ -333,6 +368,9 @@ class Reconciler:
                 self._last_stable[alias.name] = stable.version.digest
         self._metrics.breakers_open = len(self._breakers)
         self._on_table(build_table(routes, self._created))
+        self._signal_change()
+
+    def _signal_change(self) -> None:
         for event in self._changes:
             event.set()
 
@@ -373,12 +411,8 @@ class Reconciler:
             for alias in (desired.aliases if desired else ())
             if alias.candidate
         }
-        may_answer = tracked.active or not tracked.reason
-        if may_answer and tracked.key in candidates and self._breakers.is_open(tracked.alias):
-            return tracked.to_report(
-                "BreakerOpen", "This pod stopped sending requests to it after errors in a row."
-            )
-        return tracked.to_report()
+        is_open = tracked.key in candidates and self._breakers.is_open(tracked.alias)
+        return tracked.to_report(breaker_open=is_open)
 
 
 def _is_retryable(error: BaseException) -> bool:

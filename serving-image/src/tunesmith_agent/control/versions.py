@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunesmith_agent.metrics import VersionStats
 from tunesmith_agent.routing.stickiness import threshold
@@ -13,6 +13,9 @@ from tunesmith_contract.base import short_digest
 #: Alias and digest: identity of a version between operator and agent.
 Key = tuple[str, str]
 
+#: Reason and message of a version whose breaker is open.
+BREAKER_OPEN = ("BreakerOpen", "This pod stopped sending requests to it after errors in a row.")
+
 
 @dataclass
 class TrackedVersion:
@@ -20,6 +23,7 @@ class TrackedVersion:
 
     Attributes:
         reason, message: why it failed, or what is uncertain about it while it is active.
+        permanent: it failed for a reason that no other try can mend.
         settled: the version was active or failed since this start of the engine.
         task: loads or drains it.
     """
@@ -30,6 +34,7 @@ class TrackedVersion:
     state: LoadState = LoadState.FETCHING
     reason: str = ""
     message: str = ""
+    permanent: bool = False
     settled: bool = False
     task: asyncio.Task[None] | None = None
 
@@ -48,22 +53,29 @@ class TrackedVersion:
         """True while a task loads or drains it."""
         return self.task is not None and not self.task.done()
 
-    def to_report(self, reason: str = "", message: str = "") -> LoadedVersion:
+    def to_report(self, *, breaker_open: bool) -> LoadedVersion:
         """Report of this version to the operator."""
+        reason, message = self.reason, self.message
+        if breaker_open and not reason:
+            reason, message = BREAKER_OPEN
         return LoadedVersion(
             alias=self.alias,
             digest=self.version.digest,
             state=self.state,
-            reason=(reason or self.reason)[:64],
-            message=(message or self.message)[:512],
+            reason=reason[:64],
+            message=message[:512],
+            breaker_open=breaker_open,
+            permanent=self.permanent,
         )
 
 
 def desired_versions(desired: DesiredState | None) -> Iterator[tuple[str, Version]]:
     """Versions to be loaded, each with its alias."""
     for alias in desired.aliases if desired else ():
-        for version in (alias.stable, alias.candidate):
-            if version is not None:
+        digests = set()
+        for version in (alias.stable, alias.candidate, alias.previous):
+            if version is not None and version.digest not in digests:
+                digests.add(version.digest)
                 yield alias.name, version
 
 
@@ -86,17 +98,17 @@ def build_alias_route(
     stable = tracked.get((alias.name, alias.stable.digest)) if alias.stable else None
     candidate = tracked.get((alias.name, alias.candidate.digest)) if alias.candidate else None
     answering = tracked[fallback] if fallback and not (stable and stable.active) else stable
-    route = Route(alias.name, _target(answering), unavailable_reason=_unavailable_reason(stable))
+    uses_keys = alias.candidate is not None or alias.previous is not None
+    route = Route(
+        alias.name, _target(answering), unavailable_reason=_unavailable_reason(stable), uses_keys=uses_keys
+    )
     if candidate is None or not candidate.active or breaker_open:
         return route
     digest = candidate.version.digest
-    return Route(
-        alias.name,
-        route.stable,
-        _target(candidate),
-        digest,
-        threshold(alias.weight),
-        route.unavailable_reason,
+    if digest in alias.rejected:
+        return route
+    return replace(
+        route, candidate=_target(candidate), candidate_digest=digest, threshold=threshold(alias.weight)
     )
 
 

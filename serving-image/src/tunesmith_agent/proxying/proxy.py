@@ -10,7 +10,7 @@ from tunesmith_agent.http.messages import JSON_TYPE, Refusal, Request
 from tunesmith_agent.http.upstream import UpstreamPool
 from tunesmith_agent.metrics import AgentMetrics
 from tunesmith_agent.routing.stickiness import stickiness_key
-from tunesmith_agent.routing.table import RoutingTable, Target
+from tunesmith_agent.routing.table import Route, RoutingTable
 
 from .forward import Forward
 
@@ -22,6 +22,13 @@ _RETRY = b"retry-after: 2\r\n"
 _ENGINE_NOT_READY = Refusal(
     503,
     "The engine is not ready: it is starting or was restarted.",
+    kind="server_error",
+    code="engine_unavailable",
+    headers=_RETRY,
+)
+_ENGINE_HANGS = Refusal(
+    503,
+    "The engine of this pod hangs: try again, another pod may answer.",
     kind="server_error",
     code="engine_unavailable",
     headers=_RETRY,
@@ -41,7 +48,11 @@ class Proxy:
 
     Args:
         on_engine_failure: called when the engine accepts no connection, or does not have a routed version.
-        stale_seconds: see ``Limits``.
+        abandoned_seconds: see ``Limits``.
+
+    Attributes:
+        table: the current routes.
+        engine_hangs: the engine generates nothing, so that requests are refused.
     """
 
     def __init__(
@@ -49,22 +60,19 @@ class Proxy:
         pool: UpstreamPool,
         metrics: AgentMetrics,
         on_engine_failure: Callable[[], None],
-        stale_seconds: float,
+        abandoned_seconds: float,
     ) -> None:
         self.table = RoutingTable()
+        self.engine_hangs = False
         self._pool = pool
         self._metrics = metrics
         self._on_engine_failure = on_engine_failure
-        self._stale_seconds = stale_seconds
+        self._abandoned_seconds = abandoned_seconds
         self._handlers: dict[bytes, tuple[bytes, PlainHandler]] = {
             b"/v1/chat/completions": (b"POST", self._generate),
             b"/v1/completions": (b"POST", self._generate),
             b"/v1/models": (b"GET", self._list_models),
         }
-
-    def add(self, path: str, handler: PlainHandler) -> None:
-        """Serve ``GET path`` with another handler."""
-        self._handlers[path.encode()] = (b"GET", handler)
 
     def __call__(self, connection: ServerConnection, request: Request) -> None:
         """Answer one request."""
@@ -73,8 +81,8 @@ class Proxy:
             path = request.path.decode("ascii", "replace")[:100]
             served = ", ".join(served_path.decode() for served_path in self._handlers)
             connection.respond_refusal(Refusal(404, f"{path} is not served here; served are {served}."))
-        elif request.method != method:
-            allow = b"allow: %b\r\n" % method
+        elif request.method != method and (request.method, method) != (b"HEAD", b"GET"):
+            allow = b"allow: GET, HEAD\r\n" if method == b"GET" else b"allow: %b\r\n" % method
             message = f"Use {method.decode()} for {request.path.decode()}."
             connection.respond_refusal(Refusal(405, message, headers=allow))
         else:
@@ -84,6 +92,10 @@ class Proxy:
         connection.respond(200, JSON_TYPE, self.table.models_body)
 
     def _generate(self, connection: ServerConnection, request: Request) -> None:
+        if self.engine_hangs:
+            connection.close_after_answer()
+            connection.respond_refusal(_ENGINE_HANGS)
+            return
         body = _parse_body(request)
         if isinstance(body, Refusal):
             connection.respond_refusal(body)
@@ -91,9 +103,14 @@ class Proxy:
         if _asks_for_prompt_log_probs(body):
             connection.respond_refusal(_NO_PROMPT_LOG_PROBS)
             return
-        target = self._choose(body, request.headers)
-        if isinstance(target, Refusal):
-            connection.respond_refusal(target)
+        route = self._find_route(body)
+        if isinstance(route, Refusal):
+            connection.respond_refusal(route)
+            return
+        key = stickiness_key(request.headers, body) if route.uses_keys else b""
+        target = route.pick(key)
+        if target is None:
+            connection.respond_refusal(_unavailable(route))
             return
         body["model"] = target.name
         Forward(
@@ -102,7 +119,8 @@ class Proxy:
             target,
             _engine_request(request, body),
             self._answer_not_ready,
-            self._stale_seconds,
+            self._abandoned_seconds,
+            hash(key) if route.uses_keys else None,
         ).start()
 
     def _answer_not_ready(self, connection: ServerConnection) -> None:
@@ -111,7 +129,7 @@ class Proxy:
         self._on_engine_failure()
         connection.respond_refusal(_ENGINE_NOT_READY)
 
-    def _choose(self, body: dict[str, Any], headers: dict[bytes, bytes]) -> Target | Refusal:
+    def _find_route(self, body: dict[str, Any]) -> Route | Refusal:
         model = body.get("model")
         if not isinstance(model, str):
             return Refusal(400, f"Say which model to use: {self._list_names()}.", param="model")
@@ -119,17 +137,18 @@ class Proxy:
         if route is None:
             message = f"The model {model[:100]!r} does not exist here: use {self._list_names()}."
             return Refusal(404, message, code="model_not_found", param="model")
-        target = route.pick(lambda: stickiness_key(headers, body))
-        if target is not None:
-            return target
-        message = f"The model {model!r} can't answer on this pod: {route.unavailable_reason}"
-        return Refusal(503, message, kind="server_error", code="model_unavailable", headers=_RETRY)
+        return route
 
     def _list_names(self) -> str:
         names = self.table.names()
         unlisted = len(names) - _MAX_NAMES_LISTED
         more = f" or one of {unlisted} others" if unlisted > 0 else ""
         return (", ".join(names[:_MAX_NAMES_LISTED]) or "(none is served yet)") + more
+
+
+def _unavailable(route: Route) -> Refusal:
+    message = f"The model {route.model!r} can't answer on this pod: {route.unavailable_reason}"
+    return Refusal(503, message, kind="server_error", code="model_unavailable", headers=_RETRY)
 
 
 def _parse_body(request: Request) -> dict[str, Any] | Refusal:

@@ -1,6 +1,6 @@
 """Routing table: immutable map of model names to versions, replaced as a whole."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import orjson
@@ -40,6 +40,7 @@ class Route:
         stable: answers unless the candidate does; None where it can't, for the reason in ``unavailable_reason``.
         candidate: answers keys whose bucket is below ``threshold``.
         candidate_digest: seeds the buckets.
+        uses_keys: the sticky key of each request is needed, to choose or as evidence.
     """
 
     model: str
@@ -48,12 +49,13 @@ class Route:
     candidate_digest: str = ""
     threshold: int = 0
     unavailable_reason: str = ""
+    uses_keys: bool = False
 
-    def pick(self, key: Callable[[], bytes]) -> Target | None:
-        """Target of a request; ``key`` is computed only where there is a choice."""
+    def pick(self, key: bytes) -> Target | None:
+        """Target of the request with this sticky key."""
         if self.candidate is None or not self.threshold:
             return self.stable
-        if bucket(self.candidate_digest, self.model, key()) < self.threshold:
+        if bucket(self.candidate_digest, self.model, key) < self.threshold:
             return self.candidate
         return self.stable
 

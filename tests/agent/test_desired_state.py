@@ -1,0 +1,136 @@
+"""Desired state of an agent: never back to what was taken back, no share raised by a file that nobody confirmed."""
+
+from pathlib import Path
+
+import pytest
+from agents.agent_harness import Running, Storage, running_agent
+from agents.fake_engine import FakeEngine
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith_agent.control.desired_state import DesiredStore, Source, restrain
+from tunesmith_contract.agent import DESIRED_FILE, STATE_FILE, DesiredAlias, DesiredState, Version
+
+VERSIONS = [Version(version=n, digest="sha256:" + f"{n}" * 64, uri=f"pvc://c/{n}") for n in (1, 2, 3)]
+ONE, TWO, THREE = VERSIONS
+OPTIONAL = st.sampled_from([None, *VERSIONS])
+ALIASES = st.builds(
+    DesiredAlias,
+    name=st.just("a"), stable=OPTIONAL, candidate=OPTIONAL, previous=OPTIONAL, weight=st.integers(0, 100),
+)  # fmt: skip
+
+
+def state(generation: int, **alias: object) -> DesiredState:
+    return DesiredState(generation=generation, aliases=(DesiredAlias(name="a", **alias),))
+
+
+def make_store(folder: Path) -> DesiredStore:
+    store = DesiredStore(folder / "kept" / STATE_FILE, lambda: None)
+    store.load()
+    return store
+
+
+def shares(alias: DesiredAlias | None) -> dict[str, int]:
+    """Percent of the requests by digest."""
+    if alias is None:
+        return {}
+    given = {alias.stable.digest: 100 - alias.weight} if alias.stable else {}
+    if alias.candidate and alias.weight:
+        given[alias.candidate.digest] = given.get(alias.candidate.digest, 0) + alias.weight
+    return given
+
+
+def test_a_restart_starts_from_the_newest_accepted_state(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    assert store.offer(state(8, stable=ONE, rejected=(TWO.digest,)).to_json(), Source.OPERATOR)
+    again = make_store(tmp_path)
+    assert again.current == store.current and again.confirmed_generation == 8
+    old = state(5, stable=ONE, candidate=TWO, weight=100)
+    assert not again.offer(old.to_json(), Source.FILE)
+
+
+async def test_what_was_rolled_back_does_not_answer_after_a_restart(
+    engine: FakeEngine, storage: Storage
+) -> None:
+    good, bad = storage.commit(), storage.commit(-0.5)
+    mounted = state(5, stable=good, candidate=bad, weight=100)
+    (storage.root / DESIRED_FILE).write_text(mounted.to_json())
+    disk = storage.root / "state"
+    async with running_agent(engine, storage.root, state_dir=disk) as running:
+        running.generation = 7
+        running.want(DesiredAlias(name="a", stable=good, rejected=(bad.digest,)))
+        await running.active(good)
+    async with running_agent(engine, storage.root, state_dir=disk) as running:
+        await running.active(good)
+        assert running.state(bad) is None
+        assert running.agent.store.confirmed_generation == 8
+
+
+def test_a_new_pod_raises_nothing_by_itself(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    mounted = state(5, stable=ONE, candidate=TWO, weight=40)
+    assert store.offer(mounted.to_json(), Source.FILE)
+    assert store.current == state(5, stable=ONE, candidate=TWO, weight=0)
+    assert store.confirmed_generation == 0, "the operator sees that it has to confirm"
+    assert store.offer(mounted.to_json(), Source.OPERATOR)
+    assert (store.current, store.confirmed_generation) == (mounted, 5)
+    assert not store.offer(mounted.to_json(), Source.OPERATOR)
+
+
+def test_a_promotion_in_a_file_waits_for_its_confirmation(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    store.offer(state(5, stable=ONE, candidate=TWO, weight=40).to_json(), Source.OPERATOR)
+    store.offer(state(6, stable=TWO, previous=ONE).to_json(), Source.FILE)
+    assert store.current is not None
+    assert shares(store.current.aliases[0]) == {ONE.digest: 60, TWO.digest: 40}
+
+
+@pytest.mark.parametrize(
+    "back",
+    [{"stable": ONE}, {"stable": ONE, "candidate": TWO, "weight": 10}, {"stable": ONE, "candidate": THREE}],
+)
+def test_a_file_takes_requests_away_at_once(tmp_path: Path, back: dict[str, object]) -> None:
+    store = make_store(tmp_path)
+    store.offer(state(5, stable=ONE, candidate=TWO, weight=40).to_json(), Source.OPERATOR)
+    assert store.offer(state(6, **back).to_json(), Source.FILE)
+    assert store.current == state(6, **back)
+
+
+def test_a_way_back_in_a_file_is_taken_at_once(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    store.offer(state(5, stable=TWO, previous=ONE).to_json(), Source.OPERATOR)
+    store.offer(state(6, stable=ONE, rejected=(TWO.digest,)).to_json(), Source.FILE)
+    assert store.current is not None and shares(store.current.aliases[0]) == {ONE.digest: 100}
+
+
+@given(current=ALIASES, file=ALIASES)
+def test_an_unconfirmed_file_raises_the_share_of_the_known_versions_alone(
+    current: DesiredAlias, file: DesiredAlias
+) -> None:
+    """Only the version that was stable, or the one before it, may get more than it has."""
+    before = DesiredState(generation=1, aliases=(current,))
+    (after,) = restrain(DesiredState(generation=2, aliases=(file,)), before).aliases
+    if current.stable is None:
+        assert after.weight == 0
+        return
+    known = {version.digest for version in (current.stable, current.previous) if version}
+    given = shares(current)
+    for digest, share in shares(after).items():
+        assert digest in known or share <= given.get(digest, 0)
+
+
+def test_a_kept_state_that_can_not_be_read_is_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / STATE_FILE).write_text("half a st")
+    assert make_store(tmp_path).current is None
+    assert "desired state is invalid" in caplog.text
+
+
+async def test_the_whole_state_is_read_before_that_of_the_first_release(
+    agent: Running, storage: Storage
+) -> None:
+    first, second = storage.commit(), storage.commit(-0.5)
+    whole = state(3, stable=first, previous=second)
+    for name, content in ((STATE_FILE, whole), (DESIRED_FILE, whole.for_features(()))):
+        (storage.root / name).write_text(content.to_json())
+    await agent.active(first, second)
