@@ -127,13 +127,13 @@ def write_desired(folder: Path) -> None:
     (folder / "desired.json").write_text(DesiredState(generation=1, aliases=(alias,)).to_json())
 
 
-def agent_command(folder: Path, port: int, engine_port: int) -> list[str]:
+def agent_command(folder: Path, port: int, monitoring_port: int, engine_port: int) -> list[str]:
     """The agent as a pod starts it, on other ports."""
     return [
         sys.executable, "-m", "tunesmith_agent",
-        "--host=127.0.0.1", f"--port={port}", f"--engine-port={engine_port}",
-        f"--mount-root={folder}/mnt", f"--desired-dir={folder}", f"--state-dir={folder}/state",
-        f"--cache-dir={folder}/cache", "--lame-duck-seconds=0",
+        "--host=127.0.0.1", f"--port={port}", f"--monitoring-port={monitoring_port}",
+        f"--engine-port={engine_port}", f"--mount-root={folder}/mnt", f"--desired-dir={folder}",
+        f"--state-dir={folder}/state", f"--cache-dir={folder}/cache", "--lame-duck-seconds=0",
     ]  # fmt: skip
 
 
@@ -172,16 +172,16 @@ def bench(router: str | None, seconds: int) -> dict[str, Any]:
     results: dict[str, Any] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        engine_port, port = free_port(), free_port()
+        engine_port, port, monitoring_port = free_port(), free_port(), free_port()
         engine = f"http://127.0.0.1:{engine_port}"
         backend = [sys.executable, str(ROOT / "bench/instant_backend.py"), str(engine_port)]
         pid = stack.enter_context(running(LOAD_CORE, backend, f"{engine}/health", folder / "backend.log"))
         results["backend"] = measure(engine, "base", pid, seconds, folder)
         write_desired(folder)
         url = f"http://127.0.0.1:{port}"
-        with running(
-            MEASURED_CORE, agent_command(folder, port, engine_port), f"{url}/readyz", folder / "agent.log"
-        ) as pid:
+        command = agent_command(folder, port, monitoring_port, engine_port)
+        ready = f"http://127.0.0.1:{monitoring_port}/readyz"
+        with running(MEASURED_CORE, command, ready, folder / "agent.log") as pid:
             results["agent"] = measure(url, ALIAS, pid, seconds, folder)
         if router:
             command = router_command(router, port, engine_port)

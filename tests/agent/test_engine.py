@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator
@@ -68,7 +69,7 @@ async def running_engine(model: Path, port: int) -> AsyncIterator[SimpleNamespac
             f"--model={model}", f"--port={port}", *ARGUMENTS, stdout=log, stderr=log, env=environment,
         )  # fmt: skip
         try:
-            yield SimpleNamespace(port=port)
+            yield SimpleNamespace(port=port, pid=process.pid)
         finally:
             process.terminate()
             await process.wait()
@@ -103,7 +104,13 @@ async def test_proves_and_serves(
     versions = await asyncio.to_thread(make_versions, tmp_path, architecture)
     async with (
         running_engine(tmp_path / "model", free_port) as engine,
-        running_agent(engine, tmp_path / "mnt", seconds=ENGINE_SECONDS) as running,
+        running_agent(
+            engine,
+            tmp_path / "mnt",
+            seconds=ENGINE_SECONDS,
+            engine_silence_seconds=0.5,
+            engine_token_seconds=5,
+        ) as running,
         openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client,
     ):
         running.want(*(DesiredAlias(name=name, stable=versions[name]) for name in ("right", *refused)))
@@ -113,6 +120,8 @@ async def test_proves_and_serves(
             with pytest.raises(openai.InternalServerError, match="ProofFailed"):
                 await say(client, name)
         await check_whole_prompts(running, free_port)
+        if architecture == "llama":
+            await check_hang(running, engine.pid)
         await check_answers(running, client, versions["right"])
         await check_one_slot(engine, tmp_path / "mnt", versions["right"])
 
@@ -151,6 +160,44 @@ async def check_whole_prompts(running: Running, port: int) -> None:
                 answers.append(await response.json())
     for measured, value in zip(parse_prompt_log_probs(answers, probes), expected, strict=True):
         assert measured == pytest.approx(value, abs=1e-4)
+
+
+def core_of(pid: int) -> int:
+    """Process of the engine's core, a child of its API process."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return next(int(child) for child in children if "EngineCor" in Path(f"/proc/{child}/comm").read_text())
+
+
+async def ready(running: Running) -> tuple[int, str]:
+    """Status and body of the readiness probe."""
+    url = f"{running.monitoring_url}/readyz"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        return answer.status, await answer.text()
+
+
+async def check_hang(running: Running, pid: int) -> None:
+    """A core that stands still makes the pod not ready, although the API process lists its models."""
+    core = core_of(pid)
+    os.kill(core, signal.SIGSTOP)
+    try:
+        async with openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client:
+            asking = asyncio.create_task(say(client, "base"))
+            async with asyncio.timeout(60):
+                while not running.agent.engine_watch.stalled:
+                    assert not asking.done()
+                    await asyncio.sleep(0.1)
+            assert await running.agent.engine.adapters()
+            status, reason = await ready(running)
+            assert (status, reason[:17]) == (503, "The engine hangs:")
+            os.kill(core, signal.SIGCONT)
+            assert (await asking)[0]
+    finally:
+        os.kill(core, signal.SIGCONT)
+    async with asyncio.timeout(60):
+        while True:
+            if (await ready(running))[0] == 200:
+                break
+            await asyncio.sleep(0.1)
 
 
 async def check_answers(running: Running, client: openai.AsyncOpenAI, right: Version) -> None:

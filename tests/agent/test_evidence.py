@@ -129,6 +129,14 @@ async def test_requests_of_an_engine_that_dies_tell_against_nobody(
     assert all(not loaded.breaker_open for loaded in agent.agent.reconciler.report("b").versions)
 
 
+async def test_failures_while_the_engine_hangs_tell_against_nobody(agent: Running, expenses: Version) -> None:
+    agent.engine.fail_with[served_name("expenses", expenses.digest)] = 500
+    agent.agent.metrics.engine_hangs = True
+    assert await ask(agent, "expenses") == 500
+    await agent.until(lambda: counters(agent, expenses).engine_lost == 1)
+    assert counters(agent, expenses).requests == 0
+
+
 async def test_an_engine_that_is_not_there_is_lost(agent: Running, expenses: Version) -> None:
     await agent.engine.stop()
     assert await ask(agent, "expenses") == 503
@@ -153,6 +161,7 @@ async def test_a_client_that_leaves_after_a_long_wait_tells_against_the_version(
         running.want(DesiredAlias(name="expenses", stable=version))
         await running.active(version)
         await leave_unanswered(running)
+        await running.until(lambda: counters(running, version).abandoned == abandoned)
         told = counters(running, version)
         assert (told.requests, told.abandoned, told.errors) == (abandoned, abandoned, 0)
         assert told.failures_squared == abandoned

@@ -24,7 +24,7 @@ async def test_requests_and_the_engines_own_metrics(agent: Running, expenses: Ve
             body: dict[str, object] = {"model": model, "messages": []}
             async with session.post("/v1/chat/completions", json=body):
                 pass
-        async with session.get("/metrics") as answer:
+        async with session.get(f"{agent.monitoring_url}/metrics") as answer:
             values = samples(await answer.text())
     assert values["tunesmith_agent_requests_total", "expenses"] == 1
     assert values["tunesmith_agent_request_seconds_bucket", "expenses"] == 1
@@ -38,7 +38,7 @@ async def test_requests_and_the_engines_own_metrics(agent: Running, expenses: Ve
 async def test_metrics_without_the_engine(agent: Running) -> None:
     await agent.engine.stop()
     await agent.until(lambda: not agent.agent.metrics.engine_up)
-    async with aiohttp.ClientSession(agent.url) as session, session.get("/metrics") as answer:
+    async with aiohttp.ClientSession(agent.monitoring_url) as session, session.get("/metrics") as answer:
         assert samples(await answer.text())["tunesmith_agent_engine_up", ""] == 0
 
 

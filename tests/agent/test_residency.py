@@ -311,7 +311,7 @@ async def test_a_version_that_can_not_be_served_fails_for_good_before_it_is_copi
 async def test_residency_is_published_under_the_names_that_vllm_proposes(
     agent: Running, expenses: Version
 ) -> None:
-    async with aiohttp.ClientSession() as session, session.get(f"{agent.url}/metrics") as answer:
+    async with aiohttp.ClientSession() as session, session.get(f"{agent.monitoring_url}/metrics") as answer:
         text = await answer.text()
     name = served_name("expenses", expenses.digest)
     assert f'vllm:lora_adapter_loaded{{adapter_name="{name}",level="cpu",pinned="false"}} 1.0' in text

@@ -35,7 +35,7 @@ async def ask(running: Running, model: str, key: str = "") -> tuple[int, str]:
 
 
 async def ready(running: Running) -> tuple[int, str]:
-    async with aiohttp.ClientSession() as session, session.get(f"{running.url}/readyz") as answer:
+    async with aiohttp.ClientSession() as session, session.get(f"{running.monitoring_url}/readyz") as answer:
         return answer.status, await answer.text()
 
 

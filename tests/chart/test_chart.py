@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
+from simulation.serving_world import ENVIRONMENT, World, build_adapter
 
+from tunesmith.manifests.serving_deployment import MONITORING_PORT, build_serving_deployment
 from tunesmith.process.settings import read_settings
 from tunesmith_cluster.binaries import program
 
@@ -190,6 +192,20 @@ def test_optional_objects_are_rendered_on_request(default: list[dict[str, Any]])
     )
     assert kinds <= {each["kind"] for each in objects}
     assert of_kind(objects, "ConfigMap")[0]["metadata"]["name"] == "tunesmith-more"
+
+
+def test_metrics_of_serving_pods_are_read_from_their_own_port() -> None:
+    """Not from the port for clients, which answers no scrape."""
+    monitors = of_kind(render("metrics.podMonitor.enabled=true"), "PodMonitor")
+    serving = next(each["spec"] for each in monitors if each["metadata"]["name"].endswith("-serving"))
+    assert serving["namespaceSelector"] == {"any": True}
+    resource = World(build_adapter("one")).resource
+    template = build_serving_deployment(resource, "image", ENVIRONMENT)["spec"]["template"]
+    assert serving["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    (agent,) = template["spec"]["containers"]
+    (endpoint,) = serving["podMetricsEndpoints"]
+    ports = {port["name"]: port["containerPort"] for port in agent["ports"]}
+    assert ports[endpoint["port"]] == MONITORING_PORT
 
 
 def variables_of(objects: list[dict[str, Any]]) -> dict[str, Any]:

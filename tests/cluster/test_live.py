@@ -3,41 +3,60 @@
 import asyncio
 from datetime import UTC, datetime
 
-from tunesmith.cluster.live import AGENT_SECONDS, CHANGE_SECONDS, AgentHub, Connection
-from tunesmith_contract.agent import AgentReport, DesiredState, VersionCounters
+from agents.first_release import FirstDesiredState
 
+from tunesmith.cluster.live import AGENT_SECONDS, CHANGE_SECONDS, ENDED_SECONDS, AgentHub, Connection
+from tunesmith_contract.agent import (
+    FEATURES,
+    AgentReport,
+    DesiredAlias,
+    DesiredState,
+    Version,
+    VersionCounters,
+)
+
+DIGEST = "sha256:" + "0" * 64
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
-def build_report(generation: int = 1, requests: int = 0) -> AgentReport:
-    counters = (VersionCounters(alias="a", digest="sha256:" + "0" * 64, requests=requests),)
+def build_report(
+    generation: int = 1, requests: int = 0, pod: str = "p", boot: str = "b", features: tuple[str, ...] = ()
+) -> AgentReport:
+    counters = (VersionCounters(alias="a", digest=DIGEST, requests=requests),)
     return AgentReport(
-        pod_name="p",
-        pod_uid="p",
-        boot_id="b",
+        pod_name=pod,
+        pod_uid=pod,
+        boot_id=boot,
+        features=features,
         engine_ready=True,
         applied_generation=generation,
         counters=counters,
     )
 
 
-async def generations(connection: Connection) -> list[int]:
+async def states(connection: Connection) -> list[DesiredState]:
     """What is to be sent now."""
     sent = []
     while True:
         try:
             async with asyncio.timeout(0.01):
-                sent.append((await connection.next()).generation)
+                sent.append(await connection.next())
         except TimeoutError:
             return sent
+
+
+async def generations(connection: Connection) -> list[int]:
+    return [state.generation for state in await states(connection)]
 
 
 async def test_agents_get_the_newest_state_only_once() -> None:
     hub = AgentHub(lambda uid, seconds: None)
     early = hub.connect("ad", "pod-1")
+    hub.report("ad", build_report(pod="pod-1"), NOW)
     for generation in (3, 5, 4):
         hub.push("ad", DesiredState(generation=generation))
     late = hub.connect("ad", "pod-2")
+    hub.report("ad", build_report(pod="pod-2"), NOW)
     hub.push("another", DesiredState(generation=9))
     assert await generations(early) == [5]
     assert await generations(late) == [5]
@@ -61,5 +80,41 @@ def test_an_old_connections_end_does_not_disconnect_its_successor() -> None:
     assert [state.connected for state in hub.states("ad")] == [True]
     hub.disconnect("ad", "p", new)
     assert [state.connected for state in hub.states("ad")] == [False]
+
+
+async def test_agents_get_the_state_in_the_form_that_they_understand_once_they_have_told_it() -> None:
+    version = Version(version=1, digest=DIGEST, uri="pvc://a/b")
+    state = DesiredState(
+        generation=2, aliases=(DesiredAlias(name="a", previous=version, rejected=(DIGEST,)),)
+    )
+    hub = AgentHub(lambda uid, seconds: None)
+
+    async def told(pod: str, features: tuple[str, ...]) -> list[DesiredState]:
+        connection = hub.connect("ad", pod)
+        assert await states(connection) == []
+        hub.report("ad", build_report(pod=pod, features=features), NOW)
+        return await states(connection)
+
+    hub.push("ad", state)
+    assert await told("new", FEATURES) == [state]
+    (old,) = await told("old", ())
+    assert FirstDesiredState.model_validate_json(old.to_json()).aliases[0].name == "a"
+
+
+def test_last_words_of_an_agent_are_kept_for_a_while() -> None:
+    time = [0.0]
+    hub = AgentHub(lambda uid, seconds: None, lambda: time[0])
+    for boot, requests in (("first", 7), ("second", 1)):
+        hub.report("ad", build_report(boot=boot, requests=requests), NOW)
+    assert [(state.report.boot_id, state.ended) for state in hub.states("ad")] == [
+        ("first", True),
+        ("second", False),
+    ]
+    hub.keep_only("ad", frozenset())
+    assert [(state.report.boot_id, state.ended) for state in hub.states("ad")] == [
+        ("first", True),
+        ("second", True),
+    ]
+    time[0] = ENDED_SECONDS
     hub.keep_only("ad", frozenset())
     assert hub.states("ad") == ()

@@ -105,9 +105,13 @@ async def test_children_jobs_verdicts_and_agents_of_its_own_are_observed(indexed
     setting.add(record_of("uid-of-hidden", "sha256:made"))
     setting.add(record_of("uid-of-of-another-artifact", "sha256:other"))
     observed = await observe_adapterdeployment(setting.reader, setting.resource)
-    assert len(observed.config_maps) == 2
+    assert len(observed.config_maps) == 3
+    assert observed.history is not None
     assert [pod["metadata"]["name"] for pod in observed.pods] == ["pod-0"]
-    assert [agent.report.pod_uid for agent in observed.agents] == ["uid-pod-0"]
+    assert [(agent.report.pod_uid, agent.ended) for agent in observed.agents] == [
+        ("uid-gone", True),
+        ("uid-pod-0", False),
+    ]
     assert observed.jobs == {"tune": bodies.of_kind("FineTuneJob")[0]}
     # A status that names another candidate hides no run.
     assert {

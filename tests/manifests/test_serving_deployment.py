@@ -13,6 +13,7 @@ from tunesmith.manifests.serving_deployment import (
     rolling_update,
 )
 from tunesmith.manifests.serving_service import build_serving_service
+from tunesmith_agent.settings import Settings, parse_settings
 
 
 def build(**spec: Any) -> dict[str, Any]:
@@ -33,12 +34,21 @@ def environment_of(container: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_engine_starts_before_the_agent_and_ends_after_it_on_loopback_alone() -> None:
-    engine, agent = pod_of(build())["initContainers"][0], pod_of(build())["containers"][0]
+    engine = pod_of(build())["initContainers"][0]
     assert (engine["restartPolicy"], "ports" in engine) == ("Always", False)
     assert engine["args"][engine["args"].index("--host") + 1] == "127.0.0.1"
     assert "127.0.0.1:8001/health" in engine["startupProbe"]["exec"]["command"][-1]
-    assert agent["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
-    assert agent["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
+
+
+def test_probes_and_metrics_have_a_port_that_no_client_is_sent_to() -> None:
+    agent = pod_of(build())["containers"][0]
+    ports = {port["name"]: port["containerPort"] for port in agent["ports"]}
+    assert ports == {"http": 8000, "metrics": Settings().monitoring_port}
+    assert agent["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "metrics"}
+    for probe in ("startupProbe", "livenessProbe"):
+        assert agent[probe]["httpGet"] == {"path": "/healthz", "port": "metrics"}
+    service = build_serving_service(World(build_adapter("one")).resource)
+    assert [port["targetPort"] for port in service["spec"]["ports"]] == ["http"]
 
 
 def test_pods_are_restricted_and_get_no_api_token() -> None:
@@ -113,7 +123,11 @@ def test_the_agent_alone_sees_the_desired_state_and_the_operators_token() -> Non
     claims = {"/mnt/tunesmith/pvc/artifacts"}
     assert mounts[0] - mounts[1] - claims == {"/etc/tunesmith", "/var/run/secrets/tunesmith"}
     desired = next(volume for volume in pod["volumes"] if volume["name"] == "desired")
-    assert desired["configMap"]["items"] == [{"key": "desired.json", "path": "desired.json"}]
+    sources = [source["configMap"] for source in desired["projected"]["sources"]]
+    assert [(source["items"][0]["key"], source["optional"]) for source in sources] == [
+        ("desired.json", False),
+        ("state.json", True),
+    ]
     environment = environment_of(pod["containers"][0])
     assert environment["TUNESMITH_DEPLOYMENT"] == "assistants"
     assert environment["TUNESMITH_OPERATOR_URL"] == ENVIRONMENT.operator_url
@@ -125,6 +139,13 @@ def test_agent_is_told_a_tolerance_other_than_auto() -> None:
     assert name not in environment_of(pod_of(build())["containers"][0])
     coarse = pod_of(build(engine={"proof": {"tolerance": "0.2"}}))
     assert environment_of(coarse["containers"][0])[name] == "0.2"
+
+
+def test_an_engine_without_gpus_has_time_for_a_token() -> None:
+    for gpus, seconds in ((0, 120.0), (1, Settings().engine_token_seconds)):
+        agent = pod_of(build(engine={"gpus": gpus}))["containers"][0]
+        variables = {name: value for name, value in environment_of(agent).items() if isinstance(value, str)}
+        assert parse_settings([], variables).engine_token_seconds == seconds
 
 
 def test_without_gpus_the_engine_runs_on_the_cpu() -> None:

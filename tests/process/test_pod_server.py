@@ -122,11 +122,12 @@ async def test_agents_report_and_are_told_what_to_serve() -> None:
         hub = controller.live.agents
         hub.push("serve", DesiredState(generation=1))
         async with client.ws_connect(AGENT, headers=TOKEN) as agent:
+            await agent.send_str(build_report())
             assert json.loads(await agent.receive_str(timeout=5))["generation"] == 1
             hub.push("serve", DesiredState(generation=2))
             assert json.loads(await agent.receive_str(timeout=5))["generation"] == 2
             await agent.send_str(build_report(applied_generation=2))
-            await until(lambda: hub.states("serve"))
+            await until(lambda: hub.states("serve")[0].report.applied_generation == 2)
             [state] = hub.states("serve")
             assert (state.report.applied_generation, state.connected) == (2, True)
             assert state.received.tzinfo is UTC

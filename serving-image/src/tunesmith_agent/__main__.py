@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import resource
 import signal
 import sys
 
@@ -21,9 +22,19 @@ async def serve(settings: Settings) -> None:
     await Agent(settings).run(stop)
 
 
+def raise_file_limit() -> None:
+    """Allow as many open files as the container may have: many systems start processes with 1,024.
+
+    A connection takes up to two files. Without any left, not even a probe would be answered.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def main() -> None:
     """Entry point of the process."""
     configure_logging()
+    raise_file_limit()
     settings = parse_settings(sys.argv[1:])
     # Imported objects live as long as the process: exempt them from garbage collection.
     gc.freeze()

@@ -12,49 +12,41 @@ from .artifacts.cache import ArtifactCache
 from .artifacts.checks import EngineLimits
 from .artifacts.sources import ArtifactSources
 from .control.desired_state import DesiredStore, FileWatcher
+from .control.engine_watch import EngineWatch
 from .control.fetches import Fetches
 from .control.loader import ProofRules, VersionLoader
 from .control.operator_link import OperatorLink, operator_socket_url
 from .control.reconciler import Reconciler
 from .control.residency import Residency
 from .control.versions import Key
-from .engine.client import EngineClient, EngineRefused, EngineUnavailable
-from .http.background import Answer, BackgroundAnswers
-from .http.connection import ServerConnection
-from .http.limits import Limits
-from .http.messages import Request
+from .engine.client import EngineClient
+from .engine.metrics import EngineMetrics
+from .http.limits import MONITORING_LIMITS
 from .http.server import Server
 from .http.upstream import UpstreamPool
 from .metrics import AgentMetrics
+from .monitoring import Monitoring
 from .proxying.proxy import Proxy
 from .routing.table import RoutingTable
 from .settings import Settings
 
 log = logging.getLogger(__name__)
 
-_TEXT = b"content-type: text/plain; charset=utf-8\r\n"
-_METRICS_TYPE = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
-
 
 class Agent:
     """One agent with all its parts; ``run`` serves until ``stop`` is set."""
 
-    def __init__(self, settings: Settings, limits: Limits | None = None) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        limits = limits or Limits()
         self.metrics = AgentMetrics()
         self.engine = EngineClient(settings.engine_host, settings.engine_port, settings.base_model)
+        self.engine_metrics = EngineMetrics(settings.engine_host, settings.engine_port)
         self.store = DesiredStore(settings.state_dir / STATE_FILE, self._apply)
-        self.pool = UpstreamPool(settings.engine_host, settings.engine_port, limits)
+        self.pool = UpstreamPool(settings.engine_host, settings.engine_port, settings.limits)
         self.proxy = Proxy(
-            self.pool,
-            self.metrics,
-            self._wake,
-            limits.stale_seconds,
-            limits.abandoned_seconds,
-            settings.wait_seconds,
+            self.pool, self.metrics, self._wake, settings.limits.abandoned_seconds, settings.wait_seconds
         )
-        self.server = Server(self.proxy, self.metrics.count_refusal, limits)
+        self.server = Server(self.proxy, self.metrics.count_refusal, settings.limits)
         self.cache = ArtifactCache(settings.cache_dir, settings.cache_bytes)
         limits_of_engine = EngineLimits(settings.max_rank, settings.base_model_uri)
         sources = ArtifactSources(self.cache, settings.mount_root, settings.secrets_dir, limits_of_engine)
@@ -79,28 +71,42 @@ class Agent:
             self._use_table,
             int(time.time()),
         )
+        self.engine_watch = EngineWatch(
+            self.pool,
+            self.engine,
+            self.engine_metrics,
+            settings.engine_silence_seconds,
+            settings.engine_token_seconds,
+            lambda: self.metrics.engine_up,
+            lambda: self.reconciler.listing_failed,
+            self._note_engine_watch,
+        )
         self._boot_id = uuid.uuid4().hex
-        self._background = BackgroundAnswers()
-        self.proxy.add("/healthz", self._healthz)
-        self.proxy.add("/readyz", self._readyz)
-        self.proxy.add("/metrics", self._background.handler(self._metrics_answer))
+        self._monitoring = Monitoring(self.server, self.metrics, self.engine_metrics, self._not_ready_reason)
+        self.monitoring_server = Server(self._monitoring, self._monitoring.count_refusal, MONITORING_LIMITS)
 
-    async def run(self, stop: asyncio.Event, on_listening: Callable[[int], None] | None = None) -> bool:
+    async def run(self, stop: asyncio.Event, on_listening: Callable[[int, int], None] | None = None) -> bool:
         """Serve until ``stop`` is set, then drain; False where requests were cut off.
 
+        Args:
+            stop: ends the agent.
+            on_listening: called with the ports for clients and for monitoring.
+
         Raises:
-            OSError: the port is taken, or the disk of the pod is broken.
+            OSError: a port is taken, or the disk of the pod is broken.
         """
+        settings = self.settings
         self.cache.load()
         self.store.load()
-        async with self.engine:
+        async with self.engine, self.engine_metrics:
             tasks = [asyncio.create_task(part) for part in self._background_tasks()]
             stopping = asyncio.create_task(stop.wait())
             try:
-                port = await self.server.start(self.settings.host, self.settings.port)
-                log.info("listening", extra={"port": port})
+                port = await self.server.start(settings.host, settings.port)
+                monitoring_port = await self.monitoring_server.start(settings.host, settings.monitoring_port)
+                log.info("listening", extra={"port": port, "monitoring_port": monitoring_port})
                 if on_listening is not None:
-                    on_listening(port)
+                    on_listening(port, monitoring_port)
                 await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
                 return await self._drain()
             finally:
@@ -108,7 +114,8 @@ class Agent:
                     task.cancel()
                 results = await asyncio.gather(stopping, *tasks, return_exceptions=True)
                 await self.server.stop()
-                await self._background.close()
+                await self.monitoring_server.stop()
+                await self._monitoring.close()
                 self.pool.close()
                 for result in results:
                     if isinstance(result, Exception):
@@ -117,6 +124,7 @@ class Agent:
     def _background_tasks(self) -> Iterator[Coroutine[None, None, None]]:
         """Coroutines that run beside the data path."""
         yield self.reconciler.run()
+        yield self.engine_watch.run()
         yield FileWatcher(self.settings.desired_dir, self.store).run()
         if self.settings.operator_url:
             settings = self.settings
@@ -148,19 +156,10 @@ class Agent:
     def _use_table(self, table: RoutingTable) -> None:
         self.proxy.table = table
 
-    def _healthz(self, connection: ServerConnection, request: Request) -> None:
-        connection.respond(200, _TEXT, b"alive\n")
+    def _note_engine_watch(self) -> None:
+        self.proxy.engine_hangs = self.metrics.engine_hangs = self.engine_watch.stalled
 
-    def _readyz(self, connection: ServerConnection, request: Request) -> None:
-        reason = "This pod is shutting down." if self.server.draining else self.reconciler.not_ready_reason()
-        if reason:
-            connection.respond(503, _TEXT, f"{reason}\n".encode())
-        else:
-            connection.respond(200, _TEXT, b"ready\n")
-
-    async def _metrics_answer(self) -> Answer:
-        try:
-            engine = await self.engine.metrics()
-        except (EngineUnavailable, EngineRefused):
-            engine = b""
-        return 200, _METRICS_TYPE, self.metrics.render() + self.metrics.render_residency(engine) + engine
+    def _not_ready_reason(self) -> str:
+        if self.server.draining:
+            return "This pod is shutting down."
+        return self.reconciler.not_ready_reason() or self.engine_watch.reason

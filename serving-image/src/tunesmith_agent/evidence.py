@@ -1,7 +1,7 @@
 """Evidence about one version: its requests by their end, and sums over the clients that sent them.
 
-A failed answer is first undecided: when the engine of the pod dies, all its requests fail, whatever version they asked
-for. Only a failure that the engine outlives is an error of the version.
+A failed or abandoned answer is first undecided: when the engine of the pod dies or hangs, all its requests fail,
+whatever version they asked for. Only a failure that the engine outlives counts against the version.
 """
 
 from collections import OrderedDict, deque
@@ -64,7 +64,7 @@ class VersionEvidence:
     def __init__(self) -> None:
         self.requests = self.errors = self.abandoned = self.engine_lost = self.refused = 0
         self._sums = KeySums()
-        self._undecided: deque[tuple[float, int | None]] = deque()
+        self._undecided: deque[tuple[float, int | None, bool]] = deque()
 
     def count_answer(self, key: int | None) -> None:
         """Count a request that was answered."""
@@ -77,25 +77,28 @@ class VersionEvidence:
         Args:
             time: seconds by the loop's clock.
         """
-        self._undecided.append((time, key))
+        self._undecided.append((time, key, False))
 
-    def count_abandoned(self, key: int | None) -> None:
-        """Count a request whose client left after a long wait."""
-        self.requests += 1
-        self.abandoned += 1
-        self._sums.add(key, failed=True)
+    def count_abandoned(self, key: int | None, time: float) -> None:
+        """Count a request whose client left after a long wait, which is decided later.
+
+        Args:
+            time: seconds by the loop's clock.
+        """
+        self._undecided.append((time, key, True))
 
     def decide(self, before: float) -> bool:
-        """Count undecided failures as errors, as the engine lives; True if there were any.
+        """Count undecided failures against the version, as the engine lives; True if there were any.
 
         Args:
             before: only failures up to this time by the loop's clock.
         """
         decided = False
         while self._undecided and self._undecided[0][0] <= before:
-            _, key = self._undecided.popleft()
+            _, key, abandoned = self._undecided.popleft()
             self.requests += 1
-            self.errors += 1
+            self.abandoned += abandoned
+            self.errors += not abandoned
             self._sums.add(key, failed=True)
             decided = True
         return decided

@@ -111,17 +111,18 @@ class VersionStats:
             self.evidence.count_answer(key)
         self._request_ended()
 
-    def count_disconnect(self, key: int | None, *, abandoned: bool) -> None:
+    def count_disconnect(self, now: float, key: int | None, *, abandoned: bool) -> None:
         """Count a client that left before the end.
 
         Args:
+            now: time by the loop's clock.
             key: sticky key of the client, if it is known.
             abandoned: it had waited long for a token, which tells against the version; otherwise the request is neither
                 a success nor an error.
         """
         self.disconnects += 1
         if abandoned:
-            self.evidence.count_abandoned(key)
+            self.evidence.count_abandoned(key, now)
         self._request_ended()
 
     def count_engine_lost(self) -> None:
@@ -142,6 +143,20 @@ class VersionStats:
         self.in_flight -= 1
         if not self.in_flight and self.on_idle is not None:
             self.on_idle()
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionGauges:
+    """State of the server for clients at the time of a scrape; see ``ConnectionCounts``."""
+
+    open: int = 0
+    idle_closed: int = 0
+    slow_closed: int = 0
+    dropped: int = 0
+    buffered_bytes: int = 0
+
+
+_NO_CONNECTIONS = ConnectionGauges()
 
 
 @dataclass
@@ -175,7 +190,7 @@ class AgentMetrics:
     """All counters of the agent; versions no longer served stay in ``versions``, so that counters never fall."""
 
     versions: dict[tuple[str, str], VersionStats] = field(default_factory=dict)
-    refusals: dict[int, int] = field(default_factory=dict)
+    refusals: dict[tuple[int, str], int] = field(default_factory=dict)
     loads: dict[tuple[str, str], int] = field(default_factory=dict)
     load_seconds: Histogram = field(default_factory=Histogram)
     proofs: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -183,6 +198,7 @@ class AgentMetrics:
     engine_failures: int = 0
     generation: int = 0
     engine_up: bool = False
+    engine_hangs: bool = False
     operator_connected: bool = False
     breakers_open: int = 0
     residency: ResidencyStats = field(default_factory=ResidencyStats)
@@ -200,9 +216,9 @@ class AgentMetrics:
         for key in past[:-PAST_VERSIONS]:
             del self.versions[key]
 
-    def count_refusal(self, status: int) -> None:
-        """Count an error answer of the agent itself."""
-        self.refusals[status] = self.refusals.get(status, 0) + 1
+    def count_refusal(self, status: int, code: str) -> None:
+        """Count an error answer of the agent itself, by its status and OpenAI's code."""
+        self.refusals[status, code] = self.refusals.get((status, code), 0) + 1
 
     def count_load(self, alias: str, result: str, seconds: float) -> None:
         """Count an attempt to load and prove a version; ``result`` is ``Active`` or the reason of the failure."""
@@ -220,9 +236,9 @@ class AgentMetrics:
         self.proofs[alias, result] = self.proofs.get((alias, result), 0) + 1
         self.base_noise = base_noise
 
-    def render(self) -> bytes:
+    def render(self, connections: ConnectionGauges = _NO_CONNECTIONS) -> bytes:
         """All metrics in Prometheus' text format, version 0.0.4."""
-        return generate_latest(_Collector(self))
+        return generate_latest(_Collector(self, connections))
 
     def render_residency(self, engine: bytes) -> bytes:
         """What the engine holds, under the names that vLLM proposes for its own metrics.
@@ -238,16 +254,17 @@ class AgentMetrics:
 class _Collector(Collector):
     """Metric families made from the counters at the time of a scrape."""
 
-    def __init__(self, metrics: AgentMetrics) -> None:
+    def __init__(self, metrics: AgentMetrics, connections: ConnectionGauges) -> None:
         self._metrics = metrics
+        self._connections = connections
 
     def collect(self) -> Iterator[Metric]:
         """All families; the order is the order of the output."""
         yield from self._version_families()
         metrics = self._metrics
-        refusals = _counter("refusals", "Requests that the agent itself refused.", "status")
-        for status, count in metrics.refusals.items():
-            refusals.add_metric((str(status),), count)
+        refusals = _counter("refusals", "Requests that the agent itself refused.", "status", "code")
+        for (status, code), count in metrics.refusals.items():
+            refusals.add_metric((str(status), code), count)
         yield refusals
         loads = _counter("loads", "Attempts to load and prove a version, by result.", "alias", "result")
         for key, count in metrics.loads.items():
@@ -263,15 +280,28 @@ class _Collector(Collector):
         engine_failures = _counter("engine_failures", "Requests that never reached the engine.")
         engine_failures.add_metric((), metrics.engine_failures)
         yield engine_failures
+        yield from self._connection_families()
         for name, text, value in (
             ("generation", "Generation of the desired state that is applied.", metrics.generation),
-            ("engine_up", "1 while the engine answers.", metrics.engine_up),
+            ("engine_up", "1 while the engine accepts connections.", metrics.engine_up),
+            ("engine_hangs", "1 while the engine generates nothing.", metrics.engine_hangs),
             ("operator_connected", "1 while the operator is connected.", metrics.operator_connected),
             ("base_noise", "Difference of base model and manifest, nats per token.", metrics.base_noise),
             ("breakers_open", "Candidates that this pod sends no requests to.", metrics.breakers_open),
         ):
             yield GaugeMetricFamily(PREFIX + name, text, value=value)
         yield from _residency_families(metrics.residency)
+
+    def _connection_families(self) -> Iterator[Metric]:
+        connections = self._connections
+        closed = _counter("connections_closed", "Connections closed for lack of room, by kind.", "kind")
+        closed.add_metric(("idle",), connections.idle_closed)
+        closed.add_metric(("slow",), connections.slow_closed)
+        closed.add_metric(("new",), connections.dropped)
+        yield closed
+        yield GaugeMetricFamily(PREFIX + "connections", "Connections of clients.", value=connections.open)
+        text = "Bytes of requests in memory."
+        yield GaugeMetricFamily(PREFIX + "buffered_bytes", text, value=connections.buffered_bytes)
 
     def _version_families(self) -> Iterator[Metric]:
         labels = ("alias", "digest")

@@ -3,9 +3,10 @@
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from tunesmith_agent.http.limits import Limits
 from tunesmith_contract.layout import ADAPTER_CACHE_DIR, CONFIG_DIR, CREDENTIALS_DIR, SECRETS_DIR
 from tunesmith_contract.uris import MOUNT_ROOT
 
@@ -15,6 +16,8 @@ class Settings:
     """Settings of one agent; times are in seconds.
 
     Attributes:
+        host, port: address for clients.
+        monitoring_port: port for probes and metrics, on the same host: clients can't take it up.
         engine_host, engine_port: where the engine listens, on loopback.
         base_model: the name under which the engine serves the base model; clients may ask for it too.
         operator_url: ``https://host:port`` of the operator; empty: only the mounted file is read.
@@ -37,10 +40,14 @@ class Settings:
         settle_seconds: after this time a stable version that is still loading no longer delays readiness.
         lame_duck_seconds: time for which requests are accepted after SIGTERM, until no Service routes to this pod.
         drain_seconds: time for requests in progress to finish, at SIGTERM.
+        engine_silence_seconds: time without a byte of any answer from which on the engine is asked for a token.
+        engine_token_seconds: time in which that token must come, or else the engine hangs and the pod is not ready.
+        limits: limits on clients; each is an argument of its own.
     """
 
     host: str = "0.0.0.0"
     port: int = 8000
+    monitoring_port: int = 8002
     engine_host: str = "127.0.0.1"
     engine_port: int = 8001
     base_model: str = "base"
@@ -67,6 +74,9 @@ class Settings:
     settle_seconds: float = 120.0
     lame_duck_seconds: float = 5.0
     drain_seconds: float = 60.0
+    engine_silence_seconds: float = 3.0
+    engine_token_seconds: float = 10.0
+    limits: Limits = field(default_factory=Limits)
 
 
 #: Environment variables and their settings; an argument for the same setting takes precedence.
@@ -79,6 +89,7 @@ ENVIRONMENT = {
     "TUNESMITH_BASE_MODEL_URI": "base_model_uri",
     "TUNESMITH_MAX_RANK": "max_rank",
     "TUNESMITH_PROOF_TOLERANCE": "proof_tolerance",
+    "TUNESMITH_ENGINE_TOKEN_SECONDS": "engine_token_seconds",
     "POD_NAMESPACE": "namespace",
     "POD_NAME": "pod_name",
     "POD_UID": "pod_uid",
@@ -93,10 +104,14 @@ def parse_settings(arguments: Sequence[str], environment: Mapping[str, str] | No
     """
     environment = os.environ if environment is None else environment
     parser = argparse.ArgumentParser(prog="tunesmith_agent", argument_default=argparse.SUPPRESS)
-    for name, field in Settings.__dataclass_fields__.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, type=field.type, metavar=name.upper())
+    fields = {**Settings.__dataclass_fields__, **Limits.__dataclass_fields__}
+    del fields["limits"]
+    for name, setting in fields.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, type=setting.type, metavar=name.upper())
     # A default is converted as an argument is.
     parser.set_defaults(
         **{name: environment[key] for key, name in ENVIRONMENT.items() if environment.get(key)}
     )
-    return Settings(**vars(parser.parse_args(arguments)))
+    values = vars(parser.parse_args(arguments))
+    limits = {name: values.pop(name) for name in Limits.__dataclass_fields__ if name in values}
+    return Settings(**values, limits=Limits(**limits))

@@ -3,14 +3,16 @@
 from typing import Any, NamedTuple
 
 import pytest
-from simulation.alias_states import ago, candidate, context, fleet, record, target, version
+from simulation.alias_states import ago, arm, candidate, context, fleet, record, target, version
 from simulation.serving_world import digest_of
 
 from tunesmith.api.adapterdeployment import MAX_HISTORY, MAX_REJECTED
 from tunesmith.decide.serving.alias_status import MAX_MESSAGE, build_adapter_status, summarize_phase
-from tunesmith.decide.serving.record import AliasRecord
-from tunesmith.decide.serving.rollout import AliasContext
+from tunesmith.decide.serving.evidence import Evidence
+from tunesmith.decide.serving.record import AliasRecord, Watch
 from tunesmith.decide.serving.targets import TargetVersion, VersionRecord
+from tunesmith.decide.serving.transition import AliasContext
+from tunesmith_contract.shared_rules.verdict import Verdict
 
 ONE = fleet(active=("one",))
 BOTH = fleet(active=("one", "two"))
@@ -140,11 +142,69 @@ CASES = [
     ),
     Case(
         "a candidate without enough requests",
-        record("one", candidate("two", 5, requests=3)),
-        context(target("two"), BOTH, rollout={"analysis": {"minimumRequests": 20}}),
+        record(
+            "one",
+            candidate(
+                "two",
+                5,
+                60,
+                verdict=Verdict.INCONCLUSIVE,
+                reason="WaitingForRequests",
+                message="has answered 3 of the 20 requests",
+            ),
+        ),
+        context(target("two"), BOTH),
         "Progressing",
         "WaitingForRequests",
         "3 of the 20 requests",
+    ),
+    Case(
+        "a candidate without progress",
+        record("one", candidate("two", waiting_seconds=3600)),
+        context(target("two"), fleet(active=("one",), loading=("two",), pods=3)),
+        "Loading",
+        "ProgressDeadlineExceeded",
+        "no progress within 1h: version 2",
+    ),
+    Case(
+        "a candidate with too many inconclusive checks",
+        record(
+            "one", candidate("two", 5, inconclusive_checks=4, message="has answered 3 of the 20 requests")
+        ),
+        context(target("two"), BOTH, rollout={"analysis": {"inconclusiveLimit": 3}}),
+        "Progressing",
+        "AnalysisLimitExceeded",
+        "inconclusiveLimit is exceeded",
+    ),
+    Case(
+        "a candidate whose stable version fails too",
+        record(
+            "one",
+            candidate("two", 5, verdict=Verdict.INCONCLUSIVE, reason="StableFailsToo", message="both fail"),
+        ),
+        context(target("two"), BOTH),
+        "Progressing",
+        "StableFailsToo",
+        "stays at its step: both fail",
+    ),
+    Case(
+        "a candidate that no pod can ever load",
+        record("one", candidate("two")),
+        context(
+            target("two"),
+            fleet(active=("one",), failed={"two": ("RankTooHigh", "write maxRank: 128")}, permanent=True),
+        ),
+        "Blocked",
+        "Incompatible",
+        "write maxRank: 128",
+    ),
+    Case(
+        "a stable version that fails after its window",
+        record("one", watch=Watch(evidence=Evidence(candidate=arm(40, 40)))),
+        context(target("one", 1), ONE),
+        "Degraded",
+        "ErrorRateTooHigh",
+        "40 of 40 requests failed",
     ),
     Case(
         "a candidate on its way",

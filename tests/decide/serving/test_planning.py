@@ -1,12 +1,13 @@
 """Records before status, pods that outlive the operator, status that is made again from the records."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from simulation.serving_world import ENVIRONMENT, UID, World, build_adapter, digest_of
 
-from tunesmith.decide.plan import Apply, Create, Patch, Push
+from tunesmith.decide.plan import Apply, Create, Mount, Patch, Push, Replace
 from tunesmith_contract.agent import DesiredState
 
 
@@ -28,16 +29,36 @@ def canary_world() -> World:
 def test_records_are_written_before_pods_and_pods_are_told_after_the_record() -> None:
     world = World(build_adapter("one"))
     actions = world.reconcile().actions
-    kinds = [action.manifest["kind"] if isinstance(action, Create | Apply) else "Push" for action in actions]
-    assert kinds == [
-        "ConfigMap",
-        "ControllerRevision",
-        "ConfigMap",
-        "Push",
-        "Deployment",
-        "Service",
-        "PodDisruptionBudget",
+    kinds = [
+        f"{type(action).__name__} {action.manifest['kind']}"
+        if isinstance(action, Create | Apply | Replace | Mount)
+        else "Push"
+        for action in actions
     ]
+    assert kinds == [
+        "Replace ConfigMap",  # the record
+        "Mount ConfigMap",
+        "Push",
+        "Replace ConfigMap",  # the history
+        "Create ControllerRevision",
+        "Create ConfigMap",
+        "Apply Deployment",
+        "Apply Service",
+        "Apply PodDisruptionBudget",
+    ]
+
+
+def test_weight_is_taken_away_before_anything_else_is_written() -> None:
+    world = canary_world()
+    world.set_adapter(build_adapter("more", name="tickets"))
+    world.pods["pod-0"].serve("expenses", digest_of("three"), 50, 50)
+    world.pass_seconds(9)
+    world.now += timedelta(seconds=1)
+    actions = world.reconcile().actions
+    assert isinstance(actions[0], Replace) and actions[0].alias == "expenses"
+    assert isinstance(actions[1], Push)
+    first = {alias.name: alias for alias in actions[1].publication.desired.aliases}
+    assert (first["expenses"].candidate, first["expenses"].weight) == (None, 0)
 
 
 def test_a_wiped_status_comes_back_from_the_records() -> None:
@@ -74,13 +95,11 @@ def test_a_lost_config_map_leaves_the_promoted_version_stable_and_generations_gr
 def test_a_killed_operator_leaves_no_rejection_unsaid() -> None:
     world = canary_world()
     world.pods["pod-0"].serve("expenses", digest_of("three"), 50, 50)
-    world.pass_seconds(0)
-    world.now = world.now.replace(minute=30)
-    plan = world.reconcile(actions=0)
-    recorded = next(index for index, action in enumerate(plan.actions) if isinstance(action, Apply)) + 1
-    world.reconcile(actions=recorded)
+    world.now += timedelta(minutes=1)
+    plan = world.reconcile(actions=1)
+    assert isinstance(plan.actions[0], Replace)
     world.set_adapter(build_adapter("four"))
-    assert isinstance(world.reconcile().actions[0], Patch)
+    assert any(isinstance(action, Patch) for action in world.reconcile().actions)
     world.set_adapter(build_adapter("three"))
     world.settle()
     assert world.adapter()["phase"] == "RolledBack"
@@ -227,3 +246,13 @@ def test_an_empty_deployment_is_ready() -> None:
     assert world.condition("Ready")["status"] == "True"
     assert world.desired == DesiredState(generation=1)
     assert UID not in world.status["url"]
+
+
+def test_numbers_are_written_by_a_clock_that_was_set_back() -> None:
+    world = World(build_adapter("one"))
+    world.settle()
+    world.pass_seconds(10)
+    world.slow.add(digest_of("one"))
+    world.jump(-600)
+    world.settle()
+    assert world.adapter()["stable"]["loadedOn"] == 0

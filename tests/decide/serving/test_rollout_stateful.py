@@ -1,6 +1,8 @@
 """Whatever happens, in whatever order, killed anywhere: what a rollout never does."""
 
-import json
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from long_form import cases
 from simulation.serving_world import FakePod, World, build_adapter, digest_of
 
+from tunesmith.controller_runtime.errors import Conflict
+from tunesmith.decide.plan import Plan
+from tunesmith.manifests.serving_config_maps import RECORD_KEY, alias_of
 from tunesmith.manifests.version_revision import read_rejection
 from tunesmith_contract.agent import PROOF_FAILED, DesiredAlias
 
@@ -20,7 +25,7 @@ words = st.sampled_from(WORDS)
 
 
 class RolloutMachine(RuleBasedStateMachine):
-    """Two aliases on a few pods, with an operator that may be killed between any two actions."""
+    """Two aliases on a few pods, with operators that may be killed between any two actions, or stand still."""
 
     @initialize(gated=st.booleans())
     def begin(self, gated: bool) -> None:
@@ -30,6 +35,9 @@ class RolloutMachine(RuleBasedStateMachine):
         self.numbers: dict[tuple[str, int], str] = {}
         self.told: tuple[int, dict[str, DesiredAlias]] = (0, {})
         self.pod_count = len(self.world.pods)
+        self.is_complete = False
+        self.edited: set[str] = set()
+        self.stale: tuple[Plan, dict[tuple[str, str], bool]] | None = None
 
     def adapter(self, word: str, name: str, **fields: Any) -> dict[str, Any]:
         requirement = {"verdict": "Pass" if self.gated else "None"}
@@ -73,9 +81,9 @@ class RolloutMachine(RuleBasedStateMachine):
         pod = self.world.pods[data.draw(st.sampled_from(sorted(self.world.pods)))]
         match what:
             case "remove":
-                del self.world.pods[pod.name]
+                self.world.remove_pod(pod.name)
             case "restart":
-                pod.restart_agent()
+                self.world.restart_agent(pod.name)
             case "disconnect" | "connect":
                 pod.connected = what == "connect"
             case "unready" | "ready":
@@ -96,11 +104,42 @@ class RolloutMachine(RuleBasedStateMachine):
     def wipe_status(self) -> None:
         self.world.status = {}
 
+    @rule(seconds=st.sampled_from([-600, 600]))
+    def set_the_clock(self, seconds: int) -> None:
+        self.world.jump(seconds)
+
+    @rule()
+    def forget_ended_agents(self) -> None:
+        self.world.ended.clear()
+
+    @precondition(lambda self: self.is_complete)
+    @rule(name=names, text=st.sampled_from(["", "{}", None]))
+    def edit_a_record(self, name: str, text: str | None) -> None:
+        self.world.edit(self.world.record_name(name), RECORD_KEY, text)
+        self.edited.add(name)
+
     # What the operator does.
 
     @rule()
     def reconcile(self) -> None:
         self.watched(None)
+
+    @rule()
+    def stand_still(self) -> None:
+        """A leader plans, and does not act; another one takes over."""
+        proven = self.proven()
+        self.stale = self.world.reconcile(actions=0), proven
+        self.world.environment = replace(self.world.environment, term=self.world.environment.term + 1)
+
+    @precondition(lambda self: self.stale is not None)
+    @rule(actions=st.integers(0, 12))
+    def wake_up(self, actions: int) -> None:
+        """The former leader acts by what it had observed."""
+        assert self.stale is not None
+        (plan, proven), self.stale = self.stale, None
+        self.is_complete = False
+        with contextlib.suppress(Conflict), self.compared(proven):
+            self.world.carry_out(plan, actions)
 
     @rule(actions=st.integers(0, 6))
     def be_killed(self, actions: int) -> None:
@@ -126,30 +165,41 @@ class RolloutMachine(RuleBasedStateMachine):
         self.rejected_digests_get_nothing()
         self.numbers_are_given_once()
 
-    def watched(self, actions: int | None) -> None:
-        """Reconcile, and check that weight was only given to what was proven then."""
-        proven = {
+    def proven(self) -> dict[tuple[str, str], bool]:
+        return {
             (name, digest_of(word)): self.is_proven(name, digest_of(word)) for name in NAMES for word in WORDS
         }
+
+    def watched(self, actions: int | None) -> None:
+        """Reconcile, and check that weight was only given to what was proven then."""
+        with self.compared(self.proven()):
+            plan = self.world.reconcile(actions)
+            self.is_complete = actions is None or actions > len(plan.actions)
+        if self.is_complete:
+            self.edited.clear()
+        self.check()
+
+    @contextlib.contextmanager
+    def compared(self, proven: dict[tuple[str, str], bool]) -> Iterator[None]:
+        """Check what the block changes."""
         before = self.told[1]
-        self.world.reconcile(actions)
+        yield
         for name, alias in self.aliases().items():
             old = before.get(name, DesiredAlias(name=name))
             raised = alias.candidate != old.candidate or alias.weight > old.weight
-            if alias.candidate == old.candidate:
+            if alias.candidate == old.candidate and name not in self.edited:
                 assert alias.weight >= old.weight, "a client could change sides twice"
             if alias.candidate and raised and alias.weight:
                 assert proven[name, alias.candidate.digest], "weight for what is not proven"
-            if alias.stable != old.stable:
+            if alias.stable != old.stable and alias.stable != old.previous:
                 assert alias.stable is not None, "a name lost its version"
                 assert proven[name, alias.stable.digest], "promoted what is not proven"
-        self.check()
 
     def is_proven(self, name: str, digest: str) -> bool:
         ready = [pod for pod in self.world.pods.values() if pod.ready]
         healthy = digest not in self.world.slow and digest not in self.world.failing
-        holding = all(pod.connected and digest in pod.aliases.get(name, ()) for pod in ready)
-        return bool(ready) and healthy and holding
+        holding = sum(pod.connected and digest in pod.aliases.get(name, ()) for pod in ready)
+        return bool(ready) and healthy and 2 * holding >= len(ready)
 
     def aliases(self) -> dict[str, DesiredAlias]:
         if not self.world.of_kind("ConfigMap"):
@@ -168,7 +218,7 @@ class RolloutMachine(RuleBasedStateMachine):
         if not now:
             return
         after = self.world.desired.generation
-        assert (after > generation) if now != before else (after == generation)
+        assert (after > generation) if now != before else (after >= generation)
         self.told = (after, now)
 
     @invariant()
@@ -176,12 +226,18 @@ class RolloutMachine(RuleBasedStateMachine):
         for revision in self.world.of_kind("ControllerRevision"):
             if read_rejection(revision):
                 self.rejected.add((revision["data"]["alias"], revision["data"]["digest"]))
-        for body in self.world.of_kind("ConfigMap"):
-            for alias in json.loads(body["data"].get("rollout.json", "{}")).get("aliases", ()):
-                if "rejection" in alias:
-                    self.rejected.add((alias["name"], alias["rejection"]["version"]["digest"]))
+        if not self.is_complete or self.edited:
+            return
+        for name in filter(None, map(alias_of, self.world.of_kind("ConfigMap"))):
+            for rejection in self.world.record(name).rejections:
+                self.rejected.add((name, rejection.version.digest))
         for name, alias in self.aliases().items():
             assert alias.candidate is None or (name, alias.candidate.digest) not in self.rejected
+            assert alias.stable is None or (name, alias.stable.digest) not in self.rejected
+            for pod in self.world.pods.values():
+                if pod.connected and pod.generation >= self.world.desired.generation:
+                    held = {(name, digest) for digest in pod.aliases.get(name, ())}
+                    assert not held & self.rejected, "a pod holds what was rejected"
 
     @invariant()
     def numbers_are_given_once(self) -> None:

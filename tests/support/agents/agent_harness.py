@@ -67,6 +67,7 @@ class Running:
     agent: Agent
     engine: FakeEngine
     port: int
+    monitoring_port: int
     stop: asyncio.Event
     done: asyncio.Task[bool]
     generation: int = 0
@@ -75,6 +76,10 @@ class Running:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def monitoring_url(self) -> str:
+        return f"http://127.0.0.1:{self.monitoring_port}"
 
     def want(self, *aliases: DesiredAlias) -> None:
         """Push the next generation."""
@@ -121,18 +126,19 @@ async def running_agent(
     The agent of a pod that ran before gets the ``state_dir`` and the ``cache_dir`` of that one.
     """
     values = Settings(
-        host="127.0.0.1", port=0, engine_port=engine.port, mount_root=root,
+        host="127.0.0.1", port=0, monitoring_port=0, engine_port=engine.port, mount_root=root,
         desired_dir=root, state_dir=Path(tempfile.mkdtemp(dir=root.parent)),
         cache_dir=Path(tempfile.mkdtemp(dir=root.parent)),
         credentials_dir=root, proof_pause_seconds=0, lame_duck_seconds=0, drain_seconds=5,
+        limits=limits or Limits(),
     )  # fmt: skip
-    agent = Agent(replace(values, **settings), limits)
+    agent = Agent(replace(values, **settings))
     stop = asyncio.Event()
-    listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    done = asyncio.create_task(agent.run(stop, listening.set_result))
+    listening: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
+    done = asyncio.create_task(agent.run(stop, lambda *ports: listening.set_result(ports)))
     started: list[asyncio.Future[Any]] = [listening, done]
     await asyncio.wait(started, return_when=asyncio.FIRST_COMPLETED)
-    running = Running(agent, engine, listening.result(), stop, done, seconds=seconds)
+    running = Running(agent, engine, *listening.result(), stop, done, seconds=seconds)
     try:
         await running.until(lambda: agent.metrics.engine_up)
         yield running

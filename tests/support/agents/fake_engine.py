@@ -18,7 +18,10 @@ class FakeEngine:
     Attributes:
         pieces: what a stream sends after its head, one by one as the test puts them in; None ends the stream.
         fail_with: status by model name, instead of an answer.
-        hold, load_gate: answers, and loads, wait for these events.
+        hold, load_gate, listing_gate, metrics_gate: answers, loads, lists and metrics wait for these events.
+        core: all that the engine's core computes waits for this event, the warm-up's token too.
+        metric_reads: requests for metrics.
+        tokens_per_read: tokens that the core generates between two reads of metrics.
         drop: requests whose connection is aborted instead of an answer, from the next one on.
         salts: values of ``cache_salt``, one for each measurement of probes.
         ignored_measurements: the first so many measurements answer as if no adapter were active.
@@ -46,6 +49,10 @@ class FakeEngine:
         self.unloaded = asyncio.Event()
         self.hold: asyncio.Event | None = None
         self.load_gate: asyncio.Event | None = None
+        self.listing_gate: asyncio.Event | None = None
+        self.metrics_gate: asyncio.Event | None = None
+        self.core: asyncio.Event | None = None
+        self.metric_reads = self.tokens_per_read = 0
         self.load_error = ""
         self.base_log_prob = BASE_LOG_PROB
         self.salts: list[str] = []
@@ -89,9 +96,21 @@ class FakeEngine:
         return web.Response()
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        return web.Response(text="# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{} 0\n")
+        self.metric_reads += 1
+        if self.metrics_gate is not None:
+            await self.metrics_gate.wait()
+        tokens = self.metric_reads * self.tokens_per_read
+        lines = ["# TYPE vllm:num_requests_running gauge", "vllm:num_requests_running{} 0"]
+        for kind in ("prompt", "generation"):
+            lines += [
+                f"# TYPE vllm:{kind}_tokens counter",
+                f'vllm:{kind}_tokens_total{{engine="0"}} {tokens}.0',
+            ]
+        return web.Response(text="\n".join([*lines, ""]))
 
     async def _models(self, request: web.Request) -> web.Response:
+        if self.listing_gate is not None:
+            await self.listing_gate.wait()
         return web.json_response(
             {"object": "list", "data": [{"id": name} for name in (BASE, *self.adapters)]}
         )
@@ -130,6 +149,9 @@ class FakeEngine:
             if model == self.hang_probes_of:
                 await asyncio.Event().wait()
             return web.json_response(self._log_probs(body))
+        if self.core is not None:
+            self.arrived.set()
+            await self.core.wait()
         if body.get("prompt") == [0]:
             return web.json_response({"choices": [{"text": ""}]})
         self.requests.append(body)

@@ -11,6 +11,7 @@ import aiohttp
 
 from tunesmith_contract.agent import (
     AGENT_PATH,
+    FEATURES,
     AgentReport,
     DesiredState,
     LoadedVersion,
@@ -92,7 +93,7 @@ class ScriptedAgent:
         versions = tuple(
             LoadedVersion(alias=alias.name, digest=version.digest, state=LoadState.ACTIVE)
             for alias in self.desired.aliases
-            for version in (alias.stable, alias.candidate)
+            for version in (alias.stable, alias.candidate, alias.previous)
             if version
         )
         counters = tuple(
@@ -105,6 +106,8 @@ class ScriptedAgent:
             boot_id="boot",
             engine_ready=True,
             applied_generation=self.desired.generation,
+            applied_digest=self.desired.digest(),
+            features=FEATURES,
             versions=versions,
             counters=counters,
         )

@@ -6,11 +6,21 @@ from typing import Any
 from simulation.serving_world import build_adapter, digest_of
 
 from tunesmith.api.adapterdeployment import Adapter
+from tunesmith.decide.serving.evidence import Arm, Counts, Evidence
 from tunesmith.decide.serving.fleet import Agent, Fleet, build_fleet
-from tunesmith.decide.serving.record import AliasRecord, Counts, Rejection, RolloutCandidate, Tally
-from tunesmith.decide.serving.rollout import AliasContext
+from tunesmith.decide.serving.record import AliasRecord, Rejection, RolloutCandidate, Watch
 from tunesmith.decide.serving.targets import TargetVersion
-from tunesmith_contract.agent import UNPROVEN, AgentReport, LoadedVersion, LoadState, Version, VersionCounters
+from tunesmith.decide.serving.transition import AliasContext
+from tunesmith_contract.agent import (
+    FEATURES,
+    UNPROVEN,
+    AgentReport,
+    LoadedVersion,
+    LoadState,
+    Version,
+    VersionCounters,
+)
+from tunesmith_contract.shared_rules.verdict import Verdict
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 ALIAS = "expenses"
@@ -32,31 +42,67 @@ def target(word: str, number: int = 2, uri: str = "", **fields: Any) -> TargetVe
     return TargetVersion(**(admitted | fields))
 
 
+def counts(requests: int, errors: int = 0, **ends: int) -> Counts:
+    """Requests, each with a key of its own."""
+    failures = errors + ends.get("abandoned", 0)
+    sums = {"keys": requests, "requests_squared": requests}
+    return Counts(
+        requests=requests,
+        errors=errors,
+        failures_squared=failures,
+        requests_failures=failures,
+        **(sums | ends),
+    )
+
+
+def arm(requests: int, errors: int = 0, **ends: int) -> Arm:
+    """Requests of a version in a step, of which no agent knows."""
+    return Arm(total=counts(requests, errors, **ends), sources=1)
+
+
 def candidate(
     word: str, weight: int = 0, age: float = 0, requests: int = 0, errors: int = 0, **fields: Any
 ) -> RolloutCandidate:
     """A candidate whose step began ``age`` seconds ago, with requests counted by its latest check just now."""
-    counts: dict[str, Any] = {"tally": Tally(finished=Counts(requests=requests, errors=errors))}
-    times: dict[str, Any] = {"began": ago(age), "last_check": NOW}
-    return RolloutCandidate(version=version(word, 2), weight=weight, **(counts | times | fields))
+    evidence = Evidence(candidate=arm(requests, errors))
+    defaults: dict[str, Any] = {
+        "began": ago(age),
+        "step_seconds": age,
+        "evidence": evidence,
+        "seen": evidence.candidate.total,
+        "verdict": Verdict.PASS,
+        "is_last": True,
+        "most_active": 9,
+    }
+    return RolloutCandidate(version=version(word, 2), weight=weight, **(defaults | fields))
+
+
+def rejection(word: str, seconds: float = 60, number: int = 9) -> Rejection:
+    """A rollback of this version so many seconds ago."""
+    return Rejection(
+        version=version(word, number), reason="ErrorRateTooHigh", message="bad", time=ago(seconds)
+    )
 
 
 def record(
-    stable: str = "", rolling: RolloutCandidate | None = None, rejected: str = "", number: int = 1
+    stable: str = "",
+    rolling: RolloutCandidate | None = None,
+    rejected: str = "",
+    number: int = 1,
+    previous: str = "",
+    **fields: Any,
 ) -> AliasRecord:
-    """The record of the alias."""
-    rejection = None
-    if rejected:
-        rejection = Rejection(
-            version=version(rejected, 9), reason="ErrorRateTooHigh", message="bad", time=ago(60)
-        )
-    return AliasRecord(
-        name=ALIAS,
-        stable=version(stable, number) if stable else None,
-        promoted=ago(3600) if stable else None,
-        candidate=rolling,
-        rejection=rejection,
-    )
+    """The record of the alias; a previous version makes that its rollback window is open."""
+    defaults: dict[str, Any] = {
+        "name": ALIAS,
+        "written": NOW,
+        "stable": version(stable, number) if stable else None,
+        "promoted": ago(3600) if stable else None,
+        "candidate": rolling,
+        "rejections": (rejection(rejected),) if rejected else (),
+        "watch": Watch(previous=version(previous, 7) if previous else None),
+    }
+    return AliasRecord(**(defaults | fields))
 
 
 def fleet(
@@ -67,10 +113,13 @@ def fleet(
     counters: dict[str, tuple[int, int]] | None = None,
     pods: int = 1,
     ready: bool = True,
+    connected: bool = True,
+    permanent: bool = False,
+    tripped: tuple[str, ...] = (),
 ) -> Fleet:
     """Pods on each of which the same versions are active, loading or failed (with reason and message).
 
-    Of the active versions some may be unproven.
+    Of the active versions some may be unproven, or get no more requests because their breaker is open.
     """
     states = [
         (word, LoadState.ACTIVE, *((UNPROVEN, "its effect is small") if word in unproven else ("", "")))
@@ -89,9 +138,16 @@ def fleet(
             boot_id=f"boot-{index}",
             engine_ready=True,
             applied_generation=1,
+            features=FEATURES,
             versions=tuple(
                 LoadedVersion(
-                    alias=ALIAS, digest=digest_of(word), state=state, reason=reason, message=message
+                    alias=ALIAS,
+                    digest=digest_of(word),
+                    state=state,
+                    reason=reason,
+                    message=message,
+                    breaker_open=word in tripped,
+                    permanent=permanent and state is LoadState.FAILED,
                 )
                 for word, state, reason, message in states
             ),
@@ -100,7 +156,7 @@ def fleet(
                 for word, (requests, errors) in (counters or {}).items()
             ),
         )
-        agents.append(Agent(report, True))
+        agents.append(Agent(report, connected))
     return build_fleet(bodies, agents)
 
 

@@ -9,14 +9,19 @@ from typing import Any
 from simulation.judged_runs import judged_run
 
 from tunesmith.api import AdapterDeployment
-from tunesmith.decide.plan import Apply, Create, Delete, Event, Patch, Plan, Push
+from tunesmith.controller_runtime.errors import Conflict
+from tunesmith.decide.plan import Apply, Create, Delete, Event, Mount, Patch, Plan, Push, Replace
 from tunesmith.decide.serving.engine_memory import asks_for_nodes, find_base_model
 from tunesmith.decide.serving.evaluations import ObservedEvalRun
 from tunesmith.decide.serving.fleet import Agent
 from tunesmith.decide.serving.planning import ObservedServing, plan_serving
+from tunesmith.decide.serving.record import AliasRecord
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import STAGE_LABEL
+from tunesmith.manifests.serving_config_maps import RECORD_KEY, alias_of, history_name, with_desired
 from tunesmith_contract.agent import (
+    FEATURES,
+    PROOF_FAILED,
     UNPROVEN,
     AgentReport,
     DesiredState,
@@ -58,9 +63,19 @@ def build_adapter(word: str, name: str = "expenses", **fields: Any) -> dict[str,
     }
 
 
+#: Errors in a row after which an agent sends no more requests to a candidate.
+BREAKER_ERRORS = 5
+
+
 @dataclass
 class FakePod:
-    """A serving pod and its agent, which holds at once what it is told to."""
+    """A serving pod and its agent, which holds at once what it is told to.
+
+    Attributes:
+        features: what its agent understands of the protocol; nothing: one of the first release.
+        tripped: versions whose breaker is open, by alias and digest.
+        desired: the state that it applied last.
+    """
 
     name: str
     uid: str
@@ -68,37 +83,79 @@ class FakePod:
     ready: bool = True
     connected: bool = True
     generation: int = 0
+    features: tuple[str, ...] = FEATURES
+    created: datetime | None = None
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    counters: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    counters: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
+    tripped: set[tuple[str, str]] = field(default_factory=set)
+    refuting: dict[str, str] = field(default_factory=dict)
+    desired: DesiredState | None = None
     unschedulable: str = ""
 
     def take(self, desired: DesiredState) -> None:
         """Act on a desired state; an older one is left out."""
+        desired = desired.for_features(self.features)
         if desired.generation < self.generation:
             return
-        self.generation = desired.generation
+        if desired.generation == self.generation and self.desired is not None:
+            return
+        self.generation, self.desired = desired.generation, desired
         self.aliases = {
-            alias.name: tuple(version.digest for version in (alias.stable, alias.candidate) if version)
+            alias.name: tuple(
+                version.digest for version in (alias.stable, alias.candidate, alias.previous) if version
+            )
             for alias in desired.aliases
         }
 
     def restart_agent(self) -> None:
         """Another life: counters from zero, nothing held."""
         self.boot += 1
-        self.counters, self.aliases, self.generation = {}, {}, 0
+        self.counters, self.aliases, self.generation, self.desired = {}, {}, 0, None
+        self.tripped = set()
 
-    def serve(self, alias: str, digest: str, requests: int, errors: int = 0) -> None:
-        """Answer requests."""
-        counts = self.counters.setdefault((alias, digest), [0, 0])
-        counts[0] += requests
-        counts[1] += errors
+    def serve(
+        self, alias: str, digest: str, requests: int, errors: int = 0, keys: int | None = None, **ends: int
+    ) -> None:
+        """Answer requests; by default each has a key of its own.
+
+        Args:
+            keys: number of keys that the requests and the errors are shared by alike.
+            ends: further ends of requests, by the names of ``VersionCounters``.
+        """
+        number = requests if keys is None else keys
+        failures = errors + ends.get("abandoned", 0)
+        added = {"requests": requests, "errors": errors, "keys": number, **ends}
+        if number:
+            each = requests // number
+            failing = failures // each if each else 0
+            added |= {
+                "requests_squared": number * each * each,
+                "failures_squared": failing * each * each,
+                "requests_failures": failing * each * each,
+            }
+        counts = self.counters.setdefault((alias, digest), {})
+        for name, count in added.items():
+            counts[name] = counts.get(name, 0) + count
+
+    def serve_candidate(self, alias: str, digest: str, requests: int, failing: bool) -> None:
+        """Answer requests of a candidate; those beyond five errors in a row go to the stable version."""
+        if not failing:
+            self.serve(alias, digest, requests)
+            return
+        sent = 0 if (alias, digest) in self.tripped else min(requests, BREAKER_ERRORS)
+        if sent == BREAKER_ERRORS:
+            self.tripped.add((alias, digest))
+        self.serve(alias, digest, sent, sent, refused=requests - sent)
 
     def to_body(self) -> dict[str, Any]:
         """The pod as the API server gives it."""
         conditions = [{"type": "Ready", "status": "True" if self.ready else "False"}]
         if self.unschedulable:
             conditions.append({"type": "PodScheduled", "status": "False", "message": self.unschedulable})
-        return {"metadata": {"name": self.name, "uid": self.uid}, "status": {"conditions": conditions}}
+        metadata = {"name": self.name, "uid": self.uid}
+        if self.created is not None:
+            metadata["creationTimestamp"] = self.created.isoformat()
+        return {"metadata": metadata, "status": {"conditions": conditions}}
 
 
 class World:
@@ -106,6 +163,10 @@ class World:
 
     def __init__(self, *adapters: dict[str, Any], replicas: int = 2, pods: int = 2, **spec: Any) -> None:
         self.now = START
+        self.uid = UID
+        self.version = 0
+        self.ended: list[AgentReport] = []
+        self.refused: set[str] = set()
         self.spec: dict[str, Any] = {
             "baseModel": {"uri": "pvc://models/base"},
             "replicas": replicas,
@@ -123,6 +184,7 @@ class World:
         self.records: tuple[dict[str, Any], ...] = ()
         self.nodes: tuple[dict[str, Any], ...] = ()
         self.failing: dict[str, tuple[str, str]] = {}
+        self.permanent: set[str] = set()
         self.slow: set[str] = set()
         self.unproven: dict[str, str] = {}
         self.environment = ENVIRONMENT
@@ -132,9 +194,47 @@ class World:
     # What a person or a cluster does.
 
     def pass_seconds(self, seconds: float) -> None:
-        """Let time pass, and reconcile."""
-        self.now += timedelta(seconds=seconds)
+        """Let time pass, and reconcile whenever the operator wants to, or agents report."""
+        end = self.now + timedelta(seconds=seconds)
+        while self.now < end:
+            wanted = self.plan.requeue_after or 10.0
+            self.now = min(self.now + timedelta(seconds=min(max(wanted, 1.0), 10.0)), end)
+            self.settle()
         self.settle()
+
+    def jump(self, seconds: float) -> None:
+        """The clock of the operator's node is set."""
+        self.now += timedelta(seconds=seconds)
+
+    def remove_pod(self, name: str) -> None:
+        """A pod goes away; its agent has reported just before."""
+        self.ended.append(self.report(self.pods.pop(name)))
+
+    def restart_agent(self, name: str) -> None:
+        """The agent of a pod begins anew; it has reported just before."""
+        self.ended.append(self.report(self.pods[name]))
+        self.pods[name].restart_agent()
+
+    def recreate(self) -> None:
+        """The resource is deleted with all that it owns, and applied again."""
+        self.uid = "1a2b3c4d-1111-2222-3333-444455556666"
+        kept = [key for key, body in self.objects.items() if "ownerReferences" not in body["metadata"]]
+        self.objects = {key: self.objects[key] for key in kept}
+        self.status = {}
+        self.pods = {
+            f"new-{index}": FakePod(f"new-{index}", f"new-uid-{index}") for index in range(len(self.pods))
+        }
+
+    def edit(self, name: str, key: str, text: str | None) -> None:
+        """Change a ConfigMap by hand; without a text the key is removed."""
+        body = self.objects["ConfigMap", name]
+        data = {**body["data"], key: text} if text is not None else {}
+        self.objects["ConfigMap", name] = self._versioned({**body, "data": data})
+
+    def record_name(self, alias: str = "expenses") -> str:
+        """Name of the ConfigMap with the record of an alias."""
+        names = (str(name) for (_, name), body in self.objects.items() if alias_of(body) == alias)
+        return next(names)
 
     def set_adapter(self, adapter: dict[str, Any]) -> None:
         """Apply an adapter."""
@@ -163,13 +263,19 @@ class World:
     def observe(self) -> ObservedServing:
         """What ``observe_adapterdeployment`` would read."""
         return ObservedServing(
-            config_maps=self.of_kind("ConfigMap"),
+            config_maps=tuple(
+                body for body in self.of_kind("ConfigMap") if body["metadata"].get("ownerReferences")
+            ),
+            history=copy.deepcopy(self.objects.get(("ConfigMap", history_name(NAME)))),
             deployment=self.find("Deployment"),
             service=self.find("Service"),
             disruption_budget=self.find("PodDisruptionBudget"),
             revisions=self.of_kind("ControllerRevision"),
             pods=tuple(pod.to_body() for pod in self.pods.values()),
-            agents=tuple(Agent(self.report(pod), pod.connected) for pod in self.pods.values()),
+            agents=(
+                *(Agent(report, False, True) for report in self.ended),
+                *(Agent(self.report(pod), pod.connected) for pod in self.pods.values()),
+            ),
             jobs=self.jobs,
             eval_runs=tuple(self.eval_runs),
             records=self.records,
@@ -179,12 +285,28 @@ class World:
     def reconcile(self, actions: int | None = None) -> Plan:
         """One pass; killed after so many actions, before status."""
         plan = self.plan = plan_serving(self.resource, self.observe(), self.now, self.environment)
+        self.carry_out(plan, actions)
+        return plan
+
+    def carry_out(self, plan: Plan, actions: int | None = None) -> None:
+        """Carry out a plan, perhaps a part of it; as ``execute`` does.
+
+        Raises:
+            Conflict: an object has changed since it was observed.
+        """
+        unwritten: set[str] = set()
         for action in plan.actions[:actions]:
-            self.act(action)
-        if actions is None or actions > len(plan.actions):
+            alias = action.alias if isinstance(action, Create | Patch | Replace) else ""
+            if alias in unwritten:
+                continue
+            if alias in self.refused:
+                unwritten.add(alias)
+                continue
+            self.act(action, frozenset(unwritten))
+        is_complete = actions is None or actions > len(plan.actions)
+        if is_complete and not unwritten:
             self.status = self.status if plan.status is None else copy.deepcopy(plan.status)
             self.events += plan.events
-        return plan
 
     def settle(self, passes: int = 6) -> None:
         """Reconcile until nothing is left to do now."""
@@ -192,7 +314,7 @@ class World:
             if not self.reconcile().actions:
                 return
 
-    def act(self, action: Any) -> None:
+    def act(self, action: Any, unwritten: frozenset[str] = frozenset()) -> None:
         """Carry out one action as the API server would."""
         match action:
             case Create(manifest):
@@ -204,28 +326,39 @@ class World:
                     _merge(self.objects[kind, name], patch)
             case Delete(_, kind, _, name, _):
                 self.objects.pop((kind, name), None)
-            case Push(desired=desired):
+            case Replace(manifest):
+                self._replace(manifest)
+            case Mount(manifest, publication):
+                self._replace(with_desired(manifest, publication.without(unwritten)))
+            case Push(publication):
                 for pod in self.pods.values():
                     if pod.connected:
-                        pod.take(desired)
+                        pod.take(publication.without(unwritten))
+
+    def _replace(self, manifest: dict[str, Any]) -> None:
+        known = self.objects.get(_key(manifest))
+        expected = known["metadata"].get("resourceVersion") if known else None
+        if manifest["metadata"].get("resourceVersion") != expected:
+            raise Conflict(f"{manifest['metadata']['name']} has been modified", 409, "Conflict")
+        self.objects[_key(manifest)] = self._stored(manifest)
 
     # What a test looks at.
 
     @property
     def resource(self) -> AdapterDeployment:
         """The resource as it is parsed."""
-        metadata = {"name": NAME, "namespace": NAMESPACE, "uid": UID, "generation": self.generation}
+        metadata = {"name": NAME, "namespace": NAMESPACE, "uid": self.uid, "generation": self.generation}
         body = {"metadata": metadata, "kind": "AdapterDeployment", "spec": self.spec, "status": self.status}
         return AdapterDeployment.parse(body)
 
     def report(self, pod: FakePod) -> AgentReport:
         """What the pod's agent says."""
         versions = tuple(
-            self._loaded(alias, digest) for alias, digests in pod.aliases.items() for digest in digests
+            self._loaded(pod, alias, digest) for alias, digests in pod.aliases.items() for digest in digests
         )
         counters = tuple(
-            VersionCounters(alias=alias, digest=digest, requests=requests, errors=errors)
-            for (alias, digest), (requests, errors) in pod.counters.items()
+            VersionCounters(alias=alias, digest=digest, **counts)
+            for (alias, digest), counts in pod.counters.items()
         )
         return AgentReport(
             pod_name=pod.name,
@@ -233,6 +366,8 @@ class World:
             boot_id=f"{pod.uid}-{pod.boot}",
             engine_ready=True,
             applied_generation=pod.generation,
+            applied_digest=pod.desired.digest() if pod.desired and pod.features else "",
+            features=pod.features,
             versions=versions,
             counters=counters,
         )
@@ -250,7 +385,12 @@ class World:
         """What the pods are told by the ConfigMap."""
         maps = self.of_kind("ConfigMap")
         found = next(body for body in maps if body["metadata"]["labels"][STAGE_LABEL] == "desired")
-        return DesiredState.model_validate_json(found["data"]["desired.json"])
+        return DesiredState.model_validate_json(found["data"]["state.json"])
+
+    def record(self, alias: str = "expenses") -> AliasRecord:
+        """The stored record of an alias."""
+        body = self.objects["ConfigMap", self.record_name(alias)]
+        return AliasRecord.model_validate_json(body["data"][RECORD_KEY])
 
     def adapter(self, name: str = "expenses") -> dict[str, Any]:
         """The status of an alias."""
@@ -264,17 +404,23 @@ class World:
         """The reasons of the events so far."""
         return [str(event.reason) for event in self.events]
 
-    def _loaded(self, alias: str, digest: str) -> LoadedVersion:
-        if digest in self.failing:
-            reason, message = self.failing[digest]
+    def _loaded(self, pod: FakePod, alias: str, digest: str) -> LoadedVersion:
+        if digest in self.failing or digest in pod.refuting:
+            reason, message = self.failing.get(digest) or (PROOF_FAILED, pod.refuting[digest])
             return LoadedVersion(
-                alias=alias, digest=digest, state=LoadState.FAILED, reason=reason, message=message
+                alias=alias,
+                digest=digest,
+                state=LoadState.FAILED,
+                reason=reason,
+                message=message,
+                permanent=digest in self.permanent and bool(pod.features),
             )
         state = LoadState.LOADING if digest in self.slow else LoadState.ACTIVE
         if state is LoadState.ACTIVE and digest in self.unproven:
             message = self.unproven[digest]
             return LoadedVersion(alias=alias, digest=digest, state=state, reason=UNPROVEN, message=message)
-        return LoadedVersion(alias=alias, digest=digest, state=state)
+        is_open = (alias, digest) in pod.tripped
+        return LoadedVersion(alias=alias, digest=digest, state=state, breaker_open=is_open)
 
     def _stored(self, manifest: dict[str, Any]) -> dict[str, Any]:
         stored = copy.deepcopy(manifest)
@@ -284,7 +430,12 @@ class World:
             counts = dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), ready)
             stored["status"] = {**counts, "observedGeneration": 1}
             stored["metadata"]["generation"] = 1
-        return stored
+        return self._versioned(stored)
+
+    def _versioned(self, body: dict[str, Any]) -> dict[str, Any]:
+        self.version += 1
+        body["metadata"]["resourceVersion"] = str(self.version)
+        return body
 
 
 def _key(manifest: dict[str, Any]) -> tuple[str, str]:

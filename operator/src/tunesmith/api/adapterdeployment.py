@@ -1,7 +1,7 @@
 """AdapterDeployment resource: adapters on one base model, each behind an alias, with step-by-step rollouts."""
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -84,14 +84,16 @@ _NOT_OWNED = Rule(
     "instead.",
 )
 
+Rank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
+RANKS: tuple[int, ...] = get_args(Rank)
 Weight = Annotated[int, Field(ge=1, le=100)]
 AliasName = Annotated[
     str,
     Field(max_length=63),
     matching(
-        r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
         "Write the name that clients send as model: lower-case letters, digits, dashes and dots, at most 63 "
-        "characters.",
+        "characters. Each dot stands between letters or digits.",
     ),
 ]
 
@@ -149,7 +151,7 @@ class Engine(StrictModel):
         "the same time: for each adapter the stable one, the candidate and the one before. Versions that are not "
         "served any more stay until there is no room.",
     )
-    max_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
+    max_rank: Rank = Field(
         64,
         description="The largest LoRA rank that can be served. A larger value takes more GPU memory for each of the "
         "up to 8 adapters on the GPU, whatever their own rank.",
@@ -307,7 +309,8 @@ class AnalysisCheck(StrictModel):
 
     metric: Literal["ErrorRate"] = Field(
         description="The metric to check. ErrorRate: the share of the new version's requests that ended in a "
-        "server error (HTTP 5xx or a broken stream)."
+        "server error (HTTP 5xx or a broken stream), or were left by their client after a long wait. Requests that "
+        "lost their engine do not count."
     )
     guardrail: Guardrail = Field(description="The limit that the metric must stay below.")
 
@@ -321,7 +324,21 @@ class Analysis(StrictModel):
         ge=0,
         le=100,
         description="The number of failed checks in a step that are tolerated before the version is rolled back. "
-        "With 0, the first failed check rolls it back.",
+        "With 0, the first failed check rolls it back. A check fails again only by requests that came after the last "
+        "one.",
+    )
+    consecutive_error_limit: int = Field(
+        4,
+        ge=0,
+        le=100,
+        description="The number of checks in a row that are tolerated although they could measure nothing, because no "
+        "agent was connected. Beyond it the rollout is Stalled until a check measures something; nothing is rejected.",
+    )
+    inconclusive_limit: Annotated[int, Field(ge=0, le=1000)] | None = Field(
+        None,
+        description="The number of checks after a step's pause that are tolerated although there were fewer requests "
+        "than minimumRequests. Beyond it the rollout is Stalled and stays at its step; nothing is rejected. If unset, "
+        "the rollout waits for requests, and progressDeadline alone says that it is Stalled.",
     )
     minimum_requests: int = Field(
         20,
@@ -366,6 +383,18 @@ class Rollout(StrictModel):
     )
     analysis: Analysis = Field(
         Analysis(), description="The checks that decide whether a rollout step continues or is rolled back."
+    )
+    progress_deadline: Duration = Field(
+        "1h",
+        description="The time without progress after which the rollout is Stalled: the new version is loaded by no "
+        "further pod, or the pause of its step is over and the next step does not begin, for example because it has "
+        "too few requests. Nothing is rejected, and the rollout goes on if it can.",
+    )
+    rollback_window: Duration = Field(
+        "10m",
+        description="The time after a promotion in which the previous version stays loaded. If the new version exceeds "
+        "a guardrail in this time, all requests go back to the previous one at once, and the new one is rejected. "
+        "Later it is only reported, as Degraded. With 0s no version is kept.",
     )
 
 
@@ -476,6 +505,16 @@ class CandidateVersion(StableVersion):
     )
 
 
+class PreviousVersion(StatusModel):
+    """The version that was stable before, while it stays loaded."""
+
+    version: int = Field(ge=1, description="The version number.")
+    digest: str = Field(max_length=71, description="The digest of the artifact.")
+    loaded_on: int = Field(
+        0, ge=0, description="The number of ready pods on which this version was verified to be active."
+    )
+
+
 class PastVersion(StatusModel):
     """A version that was promoted."""
 
@@ -525,6 +564,10 @@ class AdapterStatus(StatusModel):
     )
     candidate: CandidateVersion | None = Field(
         None, description="The version that is being rolled out, if there is one."
+    )
+    previous: PreviousVersion | None = Field(
+        None,
+        description="The version that was stable before. It stays loaded during the rollback window, without requests.",
     )
     history: Annotated[tuple[PastVersion, ...], Field(max_length=MAX_HISTORY)] = Field(
         (), description="The most recently promoted versions, newest first. At most 5 are kept."

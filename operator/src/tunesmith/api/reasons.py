@@ -53,6 +53,7 @@ class ConditionType(StrEnum):
     TRAINED = "Trained"
     AVAILABLE = "Available"
     SOURCES_REACHABLE = "SourcesReachable"
+    AGENTS_CURRENT = "AgentsCurrent"
 
 
 class RunReason(StrEnum):
@@ -162,6 +163,16 @@ class AdapterDeploymentReason(StrEnum):
     PAUSED = "Paused"
     PROMOTED = "Promoted"
     ERROR_RATE_TOO_HIGH = "ErrorRateTooHigh"
+    BREAKER_OPEN = "BreakerOpen"
+    STABLE_FAILS_TOO = "StableFailsToo"
+    ENGINE_LOST = "EngineLost"
+    NO_AGENT_CONNECTED = "NoAgentConnected"
+    ANALYSIS_LIMIT_EXCEEDED = "AnalysisLimitExceeded"
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    RECORD_REBUILT = "RecordRebuilt"
+    AGENTS_CURRENT = "AgentsCurrent"
+    AGENTS_OUTDATED = "AgentsOutdated"
+    HISTORY_NAME_TAKEN = "HistoryNameTaken"
     ROLLED_BACK = "RolledBack"
     WITHDRAWN = "Withdrawn"
     SERVICE_NAME_TAKEN = "ServiceNameTaken"

@@ -1,9 +1,11 @@
 """Execution of a plan: actions in their order, then the status, then the events."""
 
 from tunesmith.controller_runtime.client import Client
+from tunesmith.controller_runtime.errors import ApiError, Conflict
 from tunesmith.controller_runtime.events import EventRecorder
-from tunesmith.decide.plan import Action, Apply, Create, Delete, Patch, Plan, Push
+from tunesmith.decide.plan import Action, Apply, Create, Delete, Mount, Patch, Plan, Push, Replace
 from tunesmith.manifests.objects import Body
+from tunesmith.manifests.serving_config_maps import with_desired
 
 from .live import AgentHub
 
@@ -12,10 +14,26 @@ async def execute(client: Client, agents: AgentHub, recorder: EventRecorder, bod
     """Carry out a plan for the resource; returns its latest body.
 
     Raises:
-        ApiError: an action or the status failed; the actions before it are done, and may be done again.
+        ApiError: an action or the status failed; the actions before it are done, and may be done again. If an action
+            for one alias failed, those for the others are done too, but the status is not written.
     """
+    unwritten: set[str] = set()
+    failure: ApiError | None = None
     for action in plan.actions:
-        await act(client, agents, body, action)
+        alias = action.alias if isinstance(action, Create | Patch | Replace) else ""
+        if alias in unwritten:
+            continue
+        try:
+            await act(client, agents, body, action, frozenset(unwritten))
+        except Conflict:
+            raise
+        except ApiError as error:
+            if not alias:
+                raise
+            unwritten.add(alias)
+            failure = failure or error
+    if failure is not None:
+        raise failure
     if plan.status is not None and plan.status != body.get("status"):
         body = await client.replace_status(body, plan.status)
     for event in plan.events:
@@ -23,8 +41,17 @@ async def execute(client: Client, agents: AgentHub, recorder: EventRecorder, bod
     return body
 
 
-async def act(client: Client, agents: AgentHub, body: Body, action: Action) -> None:
-    """Carry out one action; one that is done already counts as done."""
+async def act(
+    client: Client, agents: AgentHub, body: Body, action: Action, unwritten: frozenset[str] = frozenset()
+) -> None:
+    """Carry out one action; one that is done already counts as done.
+
+    Args:
+        unwritten: aliases whose changes could not be recorded, and are not published.
+
+    Raises:
+        Conflict: an object to be replaced has changed since it was read.
+    """
     match action:
         case Create(manifest):
             await client.create(manifest)
@@ -34,5 +61,18 @@ async def act(client: Client, agents: AgentHub, body: Body, action: Action) -> N
             await client.patch(api_version, kind, namespace, name, patch)
         case Delete(api_version, kind, namespace, name, uid):
             await client.delete(api_version, kind, namespace, name, uid)
-        case Push(desired=desired):
-            agents.push(body["metadata"]["uid"], desired)
+        case Replace(manifest):
+            await _replace(client, manifest)
+        case Mount(manifest, publication):
+            await _replace(client, with_desired(manifest, publication.without(unwritten)))
+        case Push(publication):
+            agents.push(body["metadata"]["uid"], publication.without(unwritten))
+
+
+async def _replace(client: Client, manifest: Body) -> None:
+    if manifest["metadata"].get("resourceVersion"):
+        await client.replace(manifest)
+    elif await client.create(manifest) is None:
+        raise Conflict(
+            f"{manifest['kind']} {manifest['metadata']['name']} exists already", 409, "AlreadyExists"
+        )

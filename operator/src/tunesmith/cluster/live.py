@@ -4,6 +4,7 @@ Each report wakes its resource, at most once per so many seconds.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +18,8 @@ Wake = Callable[[str, float], None]
 PROGRESS_SECONDS = 5.0
 AGENT_SECONDS = 10.0
 CHANGE_SECONDS = 0.5
+#: How long the last report of an agent that has ended is kept, for the requests that it counted.
+ENDED_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +45,15 @@ class AgentState:
     """The latest report of one serving pod, and the state of its connection.
 
     The report's ``pod_name`` and ``pod_uid`` were checked against the pod's token.
+
+    Attributes:
+        ended: another run of the agent has followed, or the pod is gone.
     """
 
     report: AgentReport
     received: datetime
     connected: bool
+    ended: bool = False
 
 
 class ProgressBoard:
@@ -75,6 +82,7 @@ class Connection:
 
     def __init__(self) -> None:
         self._desired: DesiredState | None = None
+        self._features: tuple[str, ...] | None = None
         self._sent = -1
         self._changed = asyncio.Event()
 
@@ -83,41 +91,59 @@ class Connection:
         self._desired = desired
         self._changed.set()
 
+    def learn(self, features: tuple[str, ...]) -> None:
+        """Take over which later fields of the state the agent understands; nothing is sent before that is known."""
+        self._features = features
+        self._changed.set()
+
     async def next(self) -> DesiredState:
-        """The next desired state to send, once its generation is higher than the last one's."""
-        while self._desired is None or self._desired.generation <= self._sent:
+        """The next state to send, in the agent's form, once its generation is higher than the last one's."""
+        while True:
+            desired, features = self._desired, self._features
+            if desired is not None and features is not None and desired.generation > self._sent:
+                self._sent = desired.generation
+                return desired.for_features(features)
             self._changed.clear()
             await self._changed.wait()
-        self._sent = self._desired.generation
-        return self._desired
 
 
 @dataclass(slots=True)
 class _Fleet:
-    """The agents of one AdapterDeployment: reports and connections by pod UID."""
+    """The agents of one AdapterDeployment: reports and connections by pod UID, and reports of agents that have ended.
+
+    ``ended`` holds each with the monotonic time of its end.
+    """
 
     reports: dict[str, tuple[AgentReport, datetime]] = field(default_factory=dict)
     connections: dict[str, Connection] = field(default_factory=dict)
+    ended: list[tuple[float, AgentReport, datetime]] = field(default_factory=list)
     desired: DesiredState | None = None
 
 
 class AgentHub:
-    """Latest reports of the serving agents, and their outboxes."""
+    """Latest reports of the serving agents, and their outboxes.
 
-    def __init__(self, wake: Wake) -> None:
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, wake: Wake, clock: Callable[[], float] = time.monotonic) -> None:
         self._wake = wake
+        self._clock = clock
         self._fleets: dict[str, _Fleet] = {}
 
     def states(self, owner_uid: str) -> tuple[AgentState, ...]:
         """The latest state of each pod of this AdapterDeployment that reported since the operator started.
 
-        A deleted pod stays, not connected, until ``keep_only`` or ``forget``: match by ``pod_uid`` against the pods.
+        Those of agents that have ended a short while ago come first.
         """
         fleet = self._fleets.get(owner_uid, _Fleet())
-        return tuple(
+        ended = (AgentState(report, received, False, True) for _, report, received in fleet.ended)
+        current = (
             AgentState(report, received, pod_uid in fleet.connections)
             for pod_uid, (report, received) in fleet.reports.items()
         )
+        return (*ended, *current)
 
     def push(self, owner_uid: str, desired: DesiredState) -> None:
         """Send to every connected agent, and to each that connects later; an older generation is ignored."""
@@ -148,15 +174,23 @@ class AgentHub:
         """Keep the report and wake the resource: at once when more than counters changed."""
         fleet = self._fleets.setdefault(owner_uid, _Fleet())
         before = fleet.reports.get(report.pod_uid)
+        if before is not None and before[0].boot_id != report.boot_id:
+            fleet.ended.append((self._clock(), *before))
         fleet.reports[report.pod_uid] = (report, received)
+        if connection := fleet.connections.get(report.pod_uid):
+            connection.learn(report.features)
         only_counters = before is not None and _without_counters(before[0]) == _without_counters(report)
         self._wake(owner_uid, AGENT_SECONDS if only_counters else CHANGE_SECONDS)
 
     def keep_only(self, owner_uid: str, pod_uids: frozenset[str]) -> None:
-        """Drop the reports of all pods but these."""
+        """Count the agents of all pods but these as ended, and drop those that ended long ago."""
         fleet = self._fleets.get(owner_uid)
-        if fleet is not None:
-            fleet.reports = {uid: report for uid, report in fleet.reports.items() if uid in pod_uids}
+        if fleet is None:
+            return
+        now = self._clock()
+        for uid in [uid for uid in fleet.reports if uid not in pod_uids]:
+            fleet.ended.append((now, *fleet.reports.pop(uid)))
+        fleet.ended = [entry for entry in fleet.ended if now - entry[0] < ENDED_SECONDS]
 
     def forget(self, owner_uid: str) -> None:
         """Drop reports and connections of a deleted resource."""

@@ -13,6 +13,7 @@ from tunesmith.decide.serving.planning import ObservedServing
 from tunesmith.manifests.names import STAGE_LABEL, Component
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import record_text
+from tunesmith.manifests.serving_config_maps import history_name
 from tunesmith.manifests.serving_service import serving_service_name
 
 from .children import observe_children, observe_pods
@@ -40,13 +41,15 @@ async def observe_adapterdeployment(reader: Reader, deployment: AdapterDeploymen
     }
     return ObservedServing(
         config_maps=await observe_children(client, "v1", "ConfigMap", metadata),
+        history=await _observe_history(reader, deployment),
         deployment=next(iter(deployments), None),
         service=await _observe_service(reader, deployment),
         disruption_budget=next(iter(budgets), None),
         revisions=await observe_children(client, "apps/v1", "ControllerRevision", metadata),
         pods=pods,
         agents=tuple(
-            Agent(state.report, state.connected) for state in reader.live.agents.states(metadata.uid)
+            Agent(state.report, state.connected, state.ended)
+            for state in reader.live.agents.states(metadata.uid)
         ),
         jobs=jobs,
         eval_runs=await _observe_eval_runs(reader, deployment, jobs),
@@ -66,6 +69,14 @@ def adapterdeployment_references(deployment: AdapterDeployment) -> Iterator[Refe
 def _jobs(deployment: AdapterDeployment) -> list[str]:
     references = (adapter.source.fine_tune_job_ref for adapter in deployment.spec.adapters)
     return sorted({reference.name for reference in references if reference is not None})
+
+
+async def _observe_history(reader: Reader, deployment: AdapterDeployment) -> Body | None:
+    """The history of the resource's name, which an earlier resource may have left; it is owned by none."""
+    metadata, name = deployment.metadata, history_name(deployment.metadata.name)
+    known = reader.client.index.find("v1", "ConfigMap", metadata.uid) or ()
+    own = next((config_map for config_map in known if config_map["metadata"]["name"] == name), None)
+    return own or await reader.client.get("v1", "ConfigMap", metadata.namespace, name)
 
 
 async def _observe_service(reader: Reader, deployment: AdapterDeployment) -> Body | None:

@@ -10,10 +10,9 @@ from tunesmith.decide.evalrun.planning import ObservedEvaluation, assemble_evalu
 from tunesmith.decide.evalrun.sides import ServedAliases, SideSources, named_sides, resolve_sides
 from tunesmith.decide.finetunejob.referenced_jobs import NotReady
 from tunesmith.decide.refusal import without_invalid
-from tunesmith.decide.serving.versions import read_records, read_versions
+from tunesmith.decide.serving.stored import read_stored
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.run_snapshots import inputs_name
-from tunesmith.manifests.serving_config_maps import desired_config_map_name
 from tunesmith_contract.evaluation import MAX_LINEAGE
 
 from .children import observe_children
@@ -102,12 +101,9 @@ async def _observe_aliases(reader: Reader, namespace: str, name: str) -> ServedA
     deployment = AdapterDeployment.parse(without_invalid(body))
     config_maps = await observe_children(reader.client, "v1", "ConfigMap", deployment.metadata)
     revisions = await observe_children(reader.client, "apps/v1", "ControllerRevision", deployment.metadata)
-    desired = desired_config_map_name(deployment)
-    stored = next((item for item in config_maps if item["metadata"]["name"] == desired), None)
-    records = read_records(deployment, stored, read_versions(revisions))
-    return ServedAliases(
-        deployment, {alias: record.stable for alias, record in records.items() if record.stable}
-    )
+    records = read_stored(deployment, config_maps, None, revisions).records
+    served = {adapter.name: records[adapter.name].stable for adapter in deployment.spec.adapters}
+    return ServedAliases(deployment, {alias: stable for alias, stable in served.items() if stable})
 
 
 def _find_makers(reader: Reader, namespace: str, digests: set[str]) -> dict[str, FineTuneJob]:

@@ -143,7 +143,9 @@ class Client:
 
     async def replace(self, manifest: Body) -> Body:
         """Replace the object as it was read (``metadata.resourceVersion``); Conflict when it changed since."""
-        return await self._call("update", "PUT", _path(manifest), manifest["kind"], body=manifest)
+        return self._add_to_index(
+            await self._call("update", "PUT", _path(manifest), manifest["kind"], body=manifest)
+        )
 
     async def delete(self, api_version: str, kind: str, namespace: str | None, name: str, uid: str) -> None:
         """Delete the object of this UID, its dependents in the background; one that is gone counts as done."""

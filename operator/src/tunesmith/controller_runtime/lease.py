@@ -58,6 +58,8 @@ class LeaderLease:
         self._clock = clock or asyncio.get_running_loop().time
         self._watched: tuple[str, float] | None = None
         self._renewed = float("-inf")
+        #: Number of times that the lease had changed hands when this replica took it.
+        self.term = 0
 
     async def acquire(self) -> None:
         """Wait until this replica leads."""
@@ -105,15 +107,21 @@ class LeaderLease:
     async def _take(self) -> bool:
         lease = await self._client.get(API_VERSION, "Lease", self._namespace, self._name)
         if lease is None:
-            return await self._client.create(self._build(None)) is not None
+            first = self._build(None)
+            if await self._client.create(first) is None:
+                return False
+            self.term = first["spec"]["leaseTransitions"]
+            return True
         if not self._is_free(lease):
             if self._renewed > float("-inf"):
                 raise LeaseLost(f"{lease['spec'].get('holderIdentity')} leads now")
             return False
+        taken = self._build(lease)
         try:
-            await self._client.replace(self._build(lease))
+            await self._client.replace(taken)
         except Conflict:
             return False
+        self.term = taken["spec"].get("leaseTransitions", 0)
         return True
 
     def _is_free(self, lease: Body) -> bool:

@@ -1,9 +1,11 @@
 """Plan for one resource, as values: actions, status, events.
 
 The actions are carried out in their order, then the status is written, then the events. Each may be carried out again:
-creating what exists and deleting what is gone count as done.
+creating what exists and deleting what is gone count as done. If an action that concerns one alias is refused, later
+ones for this alias alone are left out.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,9 +15,14 @@ from tunesmith_contract.agent import DesiredState
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Create an object that is never changed afterwards; one of that name that exists already is left as it is."""
+    """Create an object that is never changed afterwards; one of that name that exists already is left as it is.
+
+    Attributes:
+        alias: the alias that it concerns; empty if it concerns the whole resource.
+    """
 
     manifest: KubernetesObject
+    alias: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +34,18 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """JSON merge patch of an existing object; one that is gone counts as done."""
+    """JSON merge patch of an existing object; one that is gone counts as done.
+
+    Attributes:
+        alias: the alias that it concerns; empty if it concerns the whole resource.
+    """
 
     api_version: str
     kind: str
     namespace: str
     name: str
     patch: KubernetesObject
+    alias: str = ""
 
     @classmethod
     def of(cls, body: Body, patch: KubernetesObject) -> "Patch":
@@ -60,15 +72,64 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
-class Push:
-    """Send an AdapterDeployment's new desired state to its connected agents, after its record was written."""
+class Replace:
+    """Replace an object as it was read; if somebody has changed it since, nothing is done and the pass ends.
 
-    namespace: str
-    name: str
+    Attributes:
+        manifest: with the ``resourceVersion`` that was read; without one the object is created, and must not exist.
+        alias: the alias that it concerns. If it is refused, only the actions for this alias are left out.
+    """
+
+    manifest: KubernetesObject
+    alias: str = ""
+
+    @classmethod
+    def of(cls, observed: Body | None, manifest: KubernetesObject, alias: str = "") -> "Replace":
+        """Replacement of the observed object; its creation if there is none."""
+        if observed is None:
+            return cls(manifest, alias)
+        version = observed["metadata"].get("resourceVersion")
+        metadata = {**manifest["metadata"], "resourceVersion": version}
+        return cls({**manifest, "metadata": metadata}, alias)
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """Desired state whose records were written before.
+
+    Attributes:
+        fallback: the state that was published before: it stays for aliases whose record could not be written.
+    """
+
     desired: DesiredState
+    fallback: DesiredState
+
+    def without(self, unwritten: Collection[str]) -> DesiredState:
+        """The desired state, with the former one for these aliases."""
+        if not unwritten:
+            return self.desired
+        changed = [alias for alias in self.desired.aliases if alias.name not in unwritten]
+        kept = [alias for alias in self.fallback.aliases if alias.name in unwritten]
+        aliases = sorted((*changed, *kept), key=lambda alias: alias.name)
+        return self.desired.model_copy(update={"aliases": tuple(aliases)})
 
 
-Action = Create | Apply | Patch | Delete | Push
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Replace the ConfigMap that the pods mount, with this state in it."""
+
+    manifest: KubernetesObject
+    publication: Publication
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Send an AdapterDeployment's new desired state to its connected agents."""
+
+    publication: Publication
+
+
+Action = Create | Apply | Patch | Delete | Replace | Mount | Push
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ class Environment:
         serving_gpu_cuda: major version of CUDA that the default serving image for GPUs is built for.
         gpu_runtime_class: default RuntimeClass of pods with GPUs; empty: that of the node.
         gpu_tolerations: tolerations of all pods with GPUs, beside that of the taint ``nvidia.com/gpu``.
+        term: number of times that the operator's lease changed hands; later leaders have higher ones.
     """
 
     trainer_image: str
@@ -49,6 +50,7 @@ class Environment:
     serving_gpu_cuda: int = 13
     gpu_runtime_class: str = ""
     gpu_tolerations: tuple[Mapping[str, Any], ...] = ()
+    term: int = 0
 
     def trainer_needs(self, image: str) -> GPUNeeds:
         """Needs of a trainer image; the CUDA of images other than the default one is unknown."""

@@ -12,6 +12,7 @@ OWNER_UID_LABEL = f"{GROUP}/owner-uid"
 OWNER_NAME_LABEL = f"{GROUP}/owner-name"
 STAGE_LABEL = f"{GROUP}/stage"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
+ALIAS_LABEL = f"{GROUP}/alias"
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
@@ -28,6 +29,8 @@ class Component(StrEnum):
     DESIRED = "desired"
     SERVING = "serving"
     VERSION = "version"
+    ALIAS = "alias"
+    HISTORY = "history"
     TRIAL = "trial"
     TRIAL_RESULT = "result-trial"
 

@@ -1,16 +1,19 @@
-"""ConfigMaps of an AdapterDeployment: desired state with rollout record, in one write; and the pods' inputs."""
+"""ConfigMaps of an AdapterDeployment: mounted state, records of its aliases, history of its name, inputs of pods."""
 
 import json
 from dataclasses import dataclass
 
-from tunesmith_contract.agent import DESIRED_FILE, DesiredState
+from tunesmith_contract.agent import DESIRED_FILE, STATE_FILE, DesiredState
 from tunesmith_contract.base import canonical_json
 from tunesmith_contract.layout import CA_FILE
 
-from .names import ATTEMPT_LABEL, Component, Owner, child_metadata, child_name
+from .names import ALIAS_LABEL, ATTEMPT_LABEL, STAGE_LABEL, Component, Owner, child_metadata, child_name
 from .objects import Body, KubernetesObject
 
-RECORD_KEY = "rollout.json"
+#: Record of all aliases in the form of the first release, beside the mounted state.
+FIRST_RECORD_KEY = "rollout.json"
+RECORD_KEY = "record.json"
+HISTORY_KEY = "history.json"
 INPUTS_KEY = "inputs.json"
 
 
@@ -20,20 +23,83 @@ def desired_config_map_name(owner: Owner) -> str:
 
 
 def build_desired_config_map(
-    owner: Owner, desired: DesiredState, record: str, ca_bundle: str
+    owner: Owner, desired: DesiredState, first_record: str, ca_bundle: str
 ) -> KubernetesObject:
-    """The desired state and the operator's authority for the pods, the record for the operator alone."""
-    return {
+    """The desired state and the operator's authority for the pods.
+
+    Args:
+        first_record: the record in the form of the first release, for an operator that is rolled back to it.
+    """
+    manifest = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": child_metadata(owner, Component.DESIRED),
-        "data": {DESIRED_FILE: desired.to_json(), CA_FILE: ca_bundle, RECORD_KEY: record},
+        "data": {CA_FILE: ca_bundle, FIRST_RECORD_KEY: first_record},
     }
+    return with_desired(manifest, desired)
 
 
-def read_desired(config_map: Body) -> DesiredState:
-    """Desired state in such a ConfigMap."""
+def with_desired(config_map: KubernetesObject, desired: DesiredState) -> KubernetesObject:
+    """The ConfigMap with this state, in the form of the first release and whole."""
+    files = {DESIRED_FILE: desired.for_features(()).to_json(), STATE_FILE: desired.to_json()}
+    return {**config_map, "data": {**config_map["data"], **files}}
+
+
+def read_first_desired(config_map: Body) -> DesiredState:
+    """Desired state in the form of the first release.
+
+    Raises:
+        KeyError, ValueError: the ConfigMap holds none.
+    """
     return DesiredState.model_validate_json(config_map["data"][DESIRED_FILE])
+
+
+def read_desired(config_map: Body) -> DesiredState | None:
+    """The whole desired state; None if an operator of the first release wrote the ConfigMap last.
+
+    Raises:
+        KeyError, ValueError: the ConfigMap holds none.
+    """
+    first = read_first_desired(config_map)
+    text = config_map["data"].get(STATE_FILE)
+    if text is None:
+        return None
+    state = DesiredState.model_validate_json(text)
+    return state if state.generation == first.generation else None
+
+
+def build_alias_record(owner: Owner, alias: str, record: str) -> KubernetesObject:
+    """The record of one alias."""
+    metadata = child_metadata(owner, Component.ALIAS)
+    metadata["name"] = f"{metadata['name']}-{alias}"
+    metadata["labels"][ALIAS_LABEL] = alias
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {RECORD_KEY: record}}
+
+
+def alias_of(config_map: Body) -> str | None:
+    """The alias whose record this ConfigMap is for; None for any other ConfigMap."""
+    labels = config_map["metadata"].get("labels") or {}
+    alias: str | None = labels.get(ALIAS_LABEL)
+    return alias if labels.get(STAGE_LABEL) == Component.ALIAS else None
+
+
+def history_name(name: str) -> str:
+    """Name of the ConfigMap with the history of all AdapterDeployments of this name."""
+    return f"{name}-rollout-history"
+
+
+def build_history(owner: Owner, history: str) -> KubernetesObject:
+    """The history of a name. It has no owner: it stays when the resource is deleted."""
+    metadata = child_metadata(owner, Component.HISTORY)
+    del metadata["ownerReferences"]
+    metadata["name"] = history_name(owner.metadata.name)
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {HISTORY_KEY: history}}
+
+
+def is_history(config_map: Body) -> bool:
+    """True for a ConfigMap with the history of a name."""
+    labels = config_map["metadata"].get("labels") or {}
+    return bool(labels.get(STAGE_LABEL) == Component.HISTORY)
 
 
 @dataclass(frozen=True, slots=True)

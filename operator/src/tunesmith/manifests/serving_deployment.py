@@ -4,7 +4,7 @@ from typing import Any
 
 from tunesmith.api.adapterdeployment import AdapterDeployment, Engine, UpdateStrategy
 from tunesmith.api.values import AUTO, memory_bytes
-from tunesmith_contract.agent import DESIRED_FILE
+from tunesmith_contract.agent import DESIRED_FILE, STATE_FILE
 from tunesmith_contract.layout import ADAPTER_CACHE_DIR, CONFIG_DIR, SecretRole
 from tunesmith_contract.uris import MOUNT_ROOT, Scheme, StorageUri, mount_path, parse_uri
 
@@ -35,6 +35,11 @@ from .serving_config_maps import desired_config_map_name
 
 AGENT = "agent"
 AGENT_PORT, AGENT_PORT_NAME = 8000, "http"
+#: Port of the agent for probes and metrics; no Service leads to it.
+MONITORING_PORT, MONITORING_PORT_NAME = 8002, "metrics"
+
+#: Time for one token without GPUs: one step of the engine may read thousands of tokens of other requests first.
+CPU_TOKEN_SECONDS = 120
 
 #: How long a pod may take to finish the answers under way.
 GRACE_SECONDS = 180
@@ -147,13 +152,18 @@ def _build_volumes(
     # What the agent must not forget lies in its /tmp, out of reach of the engine.
     agent_scratch = {"name": "agent-tmp", "emptyDir": {"sizeLimit": "1Gi"}}
     adapters, adapters_mount = _adapter_volume(spec.engine)
-    desired = {
-        "name": "desired",
-        "configMap": {
-            "name": desired_config_map_name(deployment),
-            "items": [{"key": DESIRED_FILE, "path": DESIRED_FILE}],
-        },
-    }
+    # An operator of the first release may have written the ConfigMap, without the second file.
+    files = [
+        {
+            "configMap": {
+                "name": desired_config_map_name(deployment),
+                "items": [{"key": name, "path": name}],
+                "optional": name == STATE_FILE,
+            }
+        }
+        for name in (DESIRED_FILE, STATE_FILE)
+    ]
+    desired = {"name": "desired", "projected": {"sources": files}}
     secrets, secret_mounts = _artifact_secret(deployment)
     cache, cache_mount = _cache_volume(deployment)
     shared_memory = {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "4Gi"}}
@@ -207,14 +217,17 @@ def _artifact_secret(deployment: AdapterDeployment) -> tuple[list[dict[str, Any]
 def _build_agent(
     deployment: AdapterDeployment, image: str, mounts: list[dict[str, Any]], environment: Environment
 ) -> dict[str, Any]:
-    ready = {"httpGet": {"path": "/readyz", "port": AGENT_PORT_NAME}, "timeoutSeconds": 5}
-    alive = {"httpGet": {"path": "/healthz", "port": AGENT_PORT_NAME}, "timeoutSeconds": 5}
+    ready = {"httpGet": {"path": "/readyz", "port": MONITORING_PORT_NAME}, "timeoutSeconds": 5}
+    alive = {"httpGet": {"path": "/healthz", "port": MONITORING_PORT_NAME}, "timeoutSeconds": 5}
     return {
         "name": AGENT,
         "image": image,
         "command": ["/opt/agent/bin/python", "-m", "tunesmith_agent"],
         "env": _agent_environment(deployment, environment),
-        "ports": [{"name": AGENT_PORT_NAME, "containerPort": AGENT_PORT, "protocol": "TCP"}],
+        "ports": [
+            {"name": AGENT_PORT_NAME, "containerPort": AGENT_PORT, "protocol": "TCP"},
+            {"name": MONITORING_PORT_NAME, "containerPort": MONITORING_PORT, "protocol": "TCP"},
+        ],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": restricted_container_security(),
         "volumeMounts": mounts,
@@ -242,6 +255,8 @@ def _agent_environment(deployment: AdapterDeployment, environment: Environment) 
     }
     if engine.proof.tolerance != AUTO:
         values["TUNESMITH_PROOF_TOLERANCE"] = engine.proof.tolerance
+    if engine.gpus == 0:
+        values["TUNESMITH_ENGINE_TOKEN_SECONDS"] = str(CPU_TOKEN_SECONDS)
     downward = [
         {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()
     ]

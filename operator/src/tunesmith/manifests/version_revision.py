@@ -10,10 +10,9 @@ from datetime import datetime
 
 from tunesmith_contract.agent import Version
 
-from .names import GROUP, Component, Owner, child_metadata
+from .names import ALIAS_LABEL, GROUP, Component, Owner, child_metadata
 from .objects import Body, KubernetesObject
 
-ALIAS_LABEL = f"{GROUP}/alias"
 PROMOTED_ANNOTATION = f"{GROUP}/promoted"
 REJECTED_ANNOTATION = f"{GROUP}/rejected"
 API_VERSION, KIND = "apps/v1", "ControllerRevision"

@@ -157,6 +157,7 @@ class Operator:
             lost_pod_seconds=self._settings.lost_pod_seconds,
             gpu_runtime_class=self._settings.gpu_runtime_class,
             gpu_tolerations=tuple(toleration.to_dict() for toleration in self._settings.gpu_tolerations),
+            term=lease.term,
         )
         controller = Controller(self._client, self._reconcilers, self._recorder, self._metrics, environment)
         self._controller = self._pods.controller = controller

@@ -42,8 +42,6 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
 #: Least time between two steps, however often the loop is woken.
 MIN_STEP_SECONDS = 0.02
-#: A busy engine may be slow to answer: this many failures in a row mean that it is down.
-FAILURES_UNTIL_DOWN = 3
 #: Age at which a failed answer is the version's error, if the engine is alive: one that dies fails all requests first.
 DECIDE_SECONDS = 2.0
 #: Growing, random pauses: the pods of a deployment do not read the same store in step.
@@ -52,7 +50,11 @@ NOT_READY = "the engine is not ready."
 
 
 class Reconciler:
-    """Owner of the tracked versions and the routing table; everything runs on one event loop."""
+    """Owner of the tracked versions and the routing table; everything runs on one event loop.
+
+    Attributes:
+        listing_failed: the engine did not list its adapters when it was last asked.
+    """
 
     def __init__(
         self,
@@ -80,7 +82,7 @@ class Reconciler:
         self._breakers = Breakers()
         self._shares: dict[str, Share] = {}
         self._wake = asyncio.Event()
-        self._failures = 0
+        self.listing_failed = False
         self._up_since: float | None = None
         self._boot_settled = False
         self._changes: set[asyncio.Event] = set()
@@ -130,7 +132,7 @@ class Reconciler:
             pod_name=self._settings.pod_name,
             pod_uid=self._settings.pod_uid,
             boot_id=boot_id,
-            engine_ready=self._up_since is not None,
+            engine_ready=self._up_since is not None and not self._metrics.engine_hangs,
             applied_generation=self._store.confirmed_generation if desired else 0,
             applied_digest=self._store.applied_digest,
             features=FEATURES,
@@ -202,13 +204,16 @@ class Reconciler:
         try:
             adapters = await self._engine.adapters()
             if self._up_since is None:
-                await self._engine.warm_up()
-        except (EngineUnavailable, EngineRefused) as error:
-            self._failures += 1
-            if isinstance(error, EngineGone) or self._failures >= FAILURES_UNTIL_DOWN:
-                self._mark_engine_down()
+                await self._engine.generate_token()
+        except EngineGone:
+            self._mark_engine_down()
             return
-        self._failures = 0
+        except (EngineUnavailable, EngineRefused) as error:
+            # A busy engine may be slow to list its adapters, and goes on answering requests meanwhile.
+            log.warning("engine did not list its adapters", extra={"detail": str(error)})
+            self.listing_failed = True
+            return
+        self.listing_failed = False
         self._decide_failures()
         if self._up_since is None:
             log.info("engine is up")
@@ -235,6 +240,10 @@ class Reconciler:
                 self._mark_unloaded(tracked)
 
     def _decide_failures(self) -> None:
+        if self._metrics.engine_hangs:
+            for stats in self._metrics.versions.values():
+                stats.evidence.lose_engine()
+            return
         before = asyncio.get_running_loop().time() - DECIDE_SECONDS
         decided = [stats.evidence.decide(before) for stats in self._metrics.versions.values()]
         if any(decided):

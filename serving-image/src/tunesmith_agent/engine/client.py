@@ -27,7 +27,7 @@ class EngineUnavailable(Exception):
 
 
 class EngineGone(EngineUnavailable):
-    """Engine that accepts no connection: it was stopped or has not started."""
+    """Engine that refuses connections: it was stopped or has not started."""
 
 
 class EngineRefused(Exception):
@@ -59,8 +59,12 @@ class EngineClient:
         listing = await self._call("GET", "/v1/models", seconds=QUICK_SECONDS)
         return frozenset(model["id"] for model in listing["data"]) - {self._base_model}
 
-    async def warm_up(self) -> None:
-        """Generate one token with the base model: the first request compiles what the engine compiles lazily."""
+    async def generate_token(self) -> None:
+        """Generate one token with the base model; the first request compiles what the engine compiles lazily.
+
+        Raises:
+            EngineUnavailable: the engine is down, or generates nothing.
+        """
         await self._generate({"model": self._base_model, "prompt": [0], "max_tokens": 1, "temperature": 0})
 
     async def load(self, name: str, path: str) -> None:
@@ -110,14 +114,6 @@ class EngineClient:
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise EngineRefused(f"The engine's answer has no log-probabilities: {error!r}") from error
 
-    async def metrics(self) -> bytes:
-        """Metrics of the engine in Prometheus' text format.
-
-        Raises:
-            EngineUnavailable: the engine is down.
-        """
-        return await self._request("GET", "/metrics", None, QUICK_SECONDS)
-
     async def _generate(self, body: Mapping[str, object]) -> Any:
         return await self._call("POST", "/v1/completions", body, seconds=GENERATE_SECONDS)
 
@@ -139,7 +135,9 @@ class EngineClient:
             async with self._session.request(method, path, json=body, timeout=timeout) as response:
                 answer = await response.read()
         except aiohttp.ClientConnectorError as error:
-            raise EngineGone(f"{method} {path}: {error}") from error
+            # Other failures, such as too many open files, are this process's and say nothing about the engine.
+            kind = EngineGone if isinstance(error.os_error, ConnectionRefusedError) else EngineUnavailable
+            raise kind(f"{method} {path}: {error}") from error
         except (aiohttp.ClientError, TimeoutError) as error:
             raise EngineUnavailable(f"{method} {path}: {error!r}") from error
         if response.status >= 500:

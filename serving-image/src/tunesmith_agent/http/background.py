@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from .connection import ServerConnection
+from .connection import Handler, ServerConnection
 from .messages import Refusal, Request
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ class BackgroundAnswers:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def handler(self, make: Callable[[], Awaitable[Answer]]) -> Callable[[ServerConnection, Request], None]:
+    def handler(self, make: Callable[[], Awaitable[Answer]]) -> Handler:
         """Handler that answers with the status, header lines and body that ``make`` returns."""
 
         def handle(connection: ServerConnection, request: Request) -> None:

@@ -12,7 +12,13 @@ JSON_TYPE = b"content-type: application/json\r\n"
 
 @dataclass(slots=True)
 class Request:
-    """One complete request; header names are in lower case."""
+    """One complete request.
+
+    Attributes:
+        path: path of the target, without its query.
+        headers: values by name in lower case; those of a repeated header are joined. No trailers.
+        size: bytes of head and body that are counted as kept in memory.
+    """
 
     method: bytes
     path: bytes
@@ -20,6 +26,7 @@ class Request:
     body: bytes
     keep_alive: bool
     http_10: bool
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,10 @@ class Refusal:
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in http.HTTPStatus
 }
+
+
+#: Final statuses whose answers end with their head, whatever their headers say.
+WITHOUT_BODY = frozenset((204, 304))
 
 
 def status_line(status: int) -> bytes:

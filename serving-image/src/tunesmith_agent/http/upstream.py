@@ -1,6 +1,7 @@
 """Pooled keep-alive connections to the engine, one request on each at a time."""
 
 import asyncio
+import select
 from typing import Protocol, cast
 
 from httptools import HttpParserError, HttpResponseParser
@@ -23,16 +24,16 @@ class Receiver(Protocol):
     def on_end(self) -> None:
         """Note the end of the answer; the connection is back in the pool or closed."""
 
-    def on_lost(self, any_byte: bool) -> None:
-        """Note that the connection broke before the end, ``any_byte`` after a part of the answer had come."""
+    def on_lost(self) -> None:
+        """Note that the connection broke before the end of the answer."""
 
 
 class UpstreamConnection(asyncio.Protocol):
     """One connection to the engine."""
 
     __slots__ = (
-        "_any_byte", "_chunked", "_complete", "_headers", "_keep_alive", "_length", "_parser", "_paused",
-        "_pool", "_receiver", "_transport", "idle_since", "lost",
+        "_chunked", "_complete", "_has_head", "_headers", "_keep_alive", "_length", "_parser", "_paused",
+        "_poll", "_pool", "_receiver", "_transport", "idle_since", "lost",
     )  # fmt: skip
 
     def __init__(self, pool: "UpstreamPool") -> None:
@@ -41,7 +42,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = HttpResponseParser(self)
         self._headers: dict[bytes, bytes] = {}
         self._length: int | None = None
-        self._any_byte = self._complete = self._chunked = self._paused = False
+        self._has_head = self._complete = self._chunked = self._paused = False
         self._keep_alive = True
         self.idle_since = 0.0
         self.lost = False
@@ -49,8 +50,16 @@ class UpstreamConnection(asyncio.Protocol):
     def send(self, receiver: Receiver, request: bytes) -> None:
         """Send a whole request; the answer goes to ``receiver``."""
         self._receiver = receiver
-        self._any_byte = self._complete = False
+        self._has_head = self._complete = False
+        self._pool.request_began()
         self._transport.write(request)
+
+    def is_open(self) -> bool:
+        """True if an idle connection can be used: the engine has neither closed it nor sent anything.
+
+        The kernel knows of an end that the event loop has not come to yet.
+        """
+        return not self.lost and not self._transport.is_closing() and not self._poll.poll(0)
 
     def pause(self) -> None:
         """Pause reading from the engine."""
@@ -66,13 +75,17 @@ class UpstreamConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close without a call to the receiver: the engine stops working on the request."""
-        self._receiver = None
+        if self._receiver is not None:
+            self._receiver = None
+            self._pool.busy -= 1
         self._transport.abort()
 
     # -- from the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._poll = select.poll()
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
         self._pool.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -81,25 +94,27 @@ class UpstreamConnection(asyncio.Protocol):
         receiver, self._receiver = self._receiver, None
         if receiver is None:
             return
+        self._pool.busy -= 1
         ends_with_connection = self._length is None and not self._chunked
-        if exc is None and self._any_byte and self._headers and ends_with_connection:
+        if exc is None and self._has_head and ends_with_connection:
             receiver.on_end()
         else:
-            receiver.on_lost(self._any_byte)
+            receiver.on_lost()
 
     def data_received(self, data: bytes) -> None:
         receiver = self._receiver
         if receiver is None:
             self._transport.abort()
             return
-        self._any_byte = True
+        self._pool.moved_at = self._pool.loop.time()
         try:
             self._parser.feed_data(data)
         except HttpParserError:
             self._transport.abort()
             return
-        if self._complete:
+        if self._complete and self._receiver is not None:
             self._receiver = None
+            self._pool.busy -= 1
             self._pool.give_back(self, self._keep_alive)
             receiver.on_end()
         else:
@@ -119,7 +134,8 @@ class UpstreamConnection(asyncio.Protocol):
         length = self._headers.get(b"content-length")
         self._length = None if length is None else int(length)
         self._chunked = b"transfer-encoding" in self._headers
-        if status >= 200 and self._receiver is not None:
+        self._has_head = status >= 200
+        if self._has_head and self._receiver is not None:
             self._receiver.on_head(status, self._headers, self._length)
 
     def on_body(self, body: bytes) -> None:
@@ -132,7 +148,12 @@ class UpstreamConnection(asyncio.Protocol):
 
 
 class UpstreamPool:
-    """Idle connections to one address, the last used first."""
+    """Idle connections to one address, the last used first.
+
+    Attributes:
+        busy: requests that were sent and whose answer is not complete.
+        moved_at: the loop's time at which a piece of an answer came last, or a request was sent while none was busy.
+    """
 
     def __init__(self, host: str, port: int, limits: Limits) -> None:
         self._host = host
@@ -140,16 +161,26 @@ class UpstreamPool:
         self._limits = limits
         self._idle: list[UpstreamConnection] = []
         self._open: set[UpstreamConnection] = set()
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
+        self.busy = 0
+        self.moved_at = 0.0
+
+    def request_began(self) -> None:
+        """Count a request."""
+        if not self.busy:
+            self.moved_at = self.loop.time()
+        self.busy += 1
+
+    def silence(self) -> float:
+        """Seconds for which no piece of any answer has come; 0 while no request is in progress."""
+        return self.loop.time() - self.moved_at if self.busy else 0.0
 
     def take(self) -> UpstreamConnection | None:
         """An idle connection, or None."""
-        oldest = self._loop.time() - self._limits.engine_idle_seconds
+        oldest = self.loop.time() - self._limits.engine_idle_seconds
         while self._idle:
             connection = self._idle.pop()
-            if connection.lost:
-                continue
-            if connection.idle_since > oldest:
+            if connection.idle_since > oldest and connection.is_open():
                 return connection
             connection.close()
         return None
@@ -161,7 +192,7 @@ class UpstreamPool:
             OSError: the engine does not accept connections (TimeoutError is one).
         """
         async with asyncio.timeout(self._limits.connect_seconds):
-            _, connection = await self._loop.create_connection(
+            _, connection = await self.loop.create_connection(
                 lambda: UpstreamConnection(self), self._host, self._port
             )
         return connection
@@ -170,7 +201,7 @@ class UpstreamPool:
         """Return a connection after its answer is complete."""
         if keep_alive and not connection.lost:
             connection.resume()
-            connection.idle_since = self._loop.time()
+            connection.idle_since = self.loop.time()
             self._idle.append(connection)
         else:
             connection.close()

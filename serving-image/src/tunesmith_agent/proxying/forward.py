@@ -21,14 +21,13 @@ class Forward:
     Args:
         on_engine_failure: answers the client when the request never reached a version: the engine accepts no
             connection, or does not have the version.
-        stale_seconds, abandoned_seconds: see ``Limits``.
+        abandoned_seconds: see ``Limits``.
         key: sticky key of the client, as a number; None if it was not needed.
     """
 
     __slots__ = (
-        "_abandoned_seconds", "_begun_at", "_client", "_connecting", "_data_at", "_fresh", "_head_at", "_key",
-        "_not_found", "_on_engine_failure", "_pool", "_request", "_sent_at", "_stale_seconds", "_status", "_target",
-        "_upstream",
+        "_abandoned_seconds", "_begun_at", "_client", "_connecting", "_data_at", "_head_at", "_key", "_not_found",
+        "_on_engine_failure", "_pool", "_request", "_status", "_target", "_upstream",
     )  # fmt: skip
 
     def __init__(
@@ -38,12 +37,10 @@ class Forward:
         target: Target,
         request: bytes,
         on_engine_failure: Callable[[ServerConnection], None],
-        stale_seconds: float,
         abandoned_seconds: float,
         key: int | None,
     ) -> None:
         self._on_engine_failure = on_engine_failure
-        self._stale_seconds = stale_seconds
         self._abandoned_seconds = abandoned_seconds
         self._key = key
         self._pool = pool
@@ -52,10 +49,10 @@ class Forward:
         self._request = request
         self._upstream: UpstreamConnection | None = None
         self._connecting: asyncio.Task[UpstreamConnection] | None = None
-        self._fresh = self._not_found = False
+        self._not_found = False
         self._status = 0
         self._begun_at = self._data_at = client.loop.time()
-        self._head_at = self._sent_at = 0.0
+        self._head_at = 0.0
 
     def start(self) -> None:
         """Send the request, on an idle connection if there is one."""
@@ -71,10 +68,10 @@ class Forward:
     def client_lost(self) -> None:
         """Close the connection to the engine, which then stops generating."""
         self._drop_upstream()
-        waited = self._client.loop.time() - self._data_at
+        now = self._client.loop.time()
         # A client that reads slowly holds the answer back itself.
-        abandoned = waited >= self._abandoned_seconds and not self._client.paused
-        self._target.stats.count_disconnect(self._key, abandoned=abandoned)
+        abandoned = now - self._data_at >= self._abandoned_seconds and not self._client.paused
+        self._target.stats.count_disconnect(now, self._key, abandoned=abandoned)
 
     def pause(self) -> None:
         if self._upstream is not None:
@@ -119,13 +116,10 @@ class Forward:
         self._count(broken=False)
         self._client.end()
 
-    def on_lost(self, any_byte: bool) -> None:
-        """Try once more if the engine may have closed a kept connection just before it was used; else fail."""
+    def on_lost(self) -> None:
+        """Fail: the request was sent, so nobody knows what the engine did with it, and it is not sent again."""
         self._upstream = None
-        sent_just_now = self._client.loop.time() - self._sent_at < self._stale_seconds
-        if not any_byte and not self._fresh and sent_just_now:
-            self._connect()
-        elif self._status:
+        if self._status:
             self._client.flush()
             self._cut()
         else:
@@ -135,7 +129,6 @@ class Forward:
     # -- inside
 
     def _connect(self) -> None:
-        self._fresh = True
         self._connecting = self._client.loop.create_task(self._pool.connect())
         self._connecting.add_done_callback(self._connected)
 
@@ -151,8 +144,8 @@ class Forward:
 
     def _send(self, upstream: UpstreamConnection) -> None:
         self._upstream = upstream
-        self._sent_at = self._client.loop.time()
         upstream.send(self, self._request)
+        self._request = b""
         if self._client.paused:
             upstream.pause()
 

@@ -27,6 +27,13 @@ _ENGINE_NOT_READY = Refusal(
     code="engine_unavailable",
     headers=_RETRY,
 )
+_ENGINE_HANGS = Refusal(
+    503,
+    "The engine of this pod hangs: try again, another pod may answer.",
+    kind="server_error",
+    code="engine_unavailable",
+    headers=_RETRY,
+)
 _NOT_AN_OBJECT = Refusal(400, 'The body must be a JSON object such as {"model": "…", "messages": […]}.')
 _NOT_JSON_TYPE = Refusal(415, "Send the body as content-type application/json.")
 _NO_PROMPT_LOG_PROBS = Refusal(
@@ -44,7 +51,11 @@ class Proxy:
 
     Args:
         on_engine_failure: called when the engine accepts no connection, or does not have a routed version.
-        stale_seconds, abandoned_seconds: see ``Limits``.
+        abandoned_seconds: see ``Limits``.
+
+    Attributes:
+        table: the current routes.
+        engine_hangs: the engine generates nothing, so that requests are refused.
     """
 
     def __init__(
@@ -52,26 +63,21 @@ class Proxy:
         pool: UpstreamPool,
         metrics: AgentMetrics,
         on_engine_failure: Callable[[], None],
-        stale_seconds: float,
         abandoned_seconds: float,
         wait_seconds: float,
     ) -> None:
         self.table = RoutingTable()
         self.waiting_room = WaitingRoom(wait_seconds, metrics.residency)
+        self.engine_hangs = False
         self._pool = pool
         self._metrics = metrics
         self._on_engine_failure = on_engine_failure
-        self._stale_seconds = stale_seconds
         self._abandoned_seconds = abandoned_seconds
         self._handlers: dict[bytes, tuple[bytes, PlainHandler]] = {
             b"/v1/chat/completions": (b"POST", self._generate),
             b"/v1/completions": (b"POST", self._generate),
             b"/v1/models": (b"GET", self._list_models),
         }
-
-    def add(self, path: str, handler: PlainHandler) -> None:
-        """Serve ``GET path`` with another handler."""
-        self._handlers[path.encode()] = (b"GET", handler)
 
     def __call__(self, connection: ServerConnection, request: Request) -> None:
         """Answer one request."""
@@ -80,8 +86,8 @@ class Proxy:
             path = request.path.decode("ascii", "replace")[:100]
             served = ", ".join(served_path.decode() for served_path in self._handlers)
             connection.respond_refusal(Refusal(404, f"{path} is not served here; served are {served}."))
-        elif request.method != method:
-            allow = b"allow: %b\r\n" % method
+        elif request.method != method and (request.method, method) != (b"HEAD", b"GET"):
+            allow = b"allow: GET, HEAD\r\n" if method == b"GET" else b"allow: %b\r\n" % method
             message = f"Use {method.decode()} for {request.path.decode()}."
             connection.respond_refusal(Refusal(405, message, headers=allow))
         else:
@@ -91,6 +97,10 @@ class Proxy:
         connection.respond(200, JSON_TYPE, self.table.models_body)
 
     def _generate(self, connection: ServerConnection, request: Request) -> None:
+        if self.engine_hangs:
+            connection.close_after_answer()
+            connection.respond_refusal(_ENGINE_HANGS)
+            return
         body = _parse_body(request)
         if isinstance(body, Refusal):
             connection.respond_refusal(body)
@@ -142,7 +152,6 @@ class Proxy:
             target,
             _engine_request(request, body),
             self._answer_not_ready,
-            self._stale_seconds,
             self._abandoned_seconds,
             hash(key) if route.uses_keys else None,
         ).start()

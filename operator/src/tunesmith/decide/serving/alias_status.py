@@ -10,15 +10,21 @@ from tunesmith.api.adapterdeployment import (
     CandidateVersion,
     CheckResult,
     PastVersion,
+    PreviousVersion,
     RejectedDigest,
     StableVersion,
 )
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.reasons import AdapterPhase as Phase
+from tunesmith.api.values import duration_seconds
+from tunesmith_contract.shared_rules.verdict import Verdict
 
+from .analysis import evaluate_checks, find_violation, fold_watch
+from .elapsed import step_pause
 from .record import AliasRecord, RolloutCandidate
-from .rollout import AliasContext, describe, evaluate_checks, step_index
+from .rollout import exceeded_limit, is_proven, step_index
 from .targets import UNEVALUATED, VersionRecord
+from .transition import AliasContext, describe, is_paused
 
 MAX_MESSAGE = 512
 
@@ -51,6 +57,7 @@ def build_adapter_status(
         eval_runs=context.target.eval_runs or None,
         stable=_stable_status(record, context),
         candidate=_candidate_status(record, context),
+        previous=_previous_status(record, context),
         history=_promoted_versions(own),
         rejected=_rejected_digests(own),
     )
@@ -79,6 +86,12 @@ def summarize_phase(
     for pod, failed in context.fleet.failures(record.name, stable.digest):
         message = f"{describe(stable)} on pod {pod.name}: {failed.reason}: {failed.message}"
         return PhaseSummary(Phase.DEGRADED, Reason.LOAD_FAILED, message)
+    violation = find_violation(
+        fold_watch(record.watch, context.fleet, record.name, stable.digest), context.adapter
+    )
+    if violation is not None:
+        message = f"{describe(stable)}: {violation.message}. The rollback window is over"
+        return PhaseSummary(Phase.DEGRADED, Reason.ERROR_RATE_TOO_HIGH, message)
     message = f"{describe(stable)} answers all requests"
     if unproven := context.fleet.unproven(record.name, stable.digest):
         return PhaseSummary(Phase.STABLE, Reason.UNPROVEN, f"{message}; {unproven}")
@@ -89,21 +102,44 @@ def summarize_phase(
 
 def _candidate_phase(record: AliasRecord, candidate: RolloutCandidate, context: AliasContext) -> PhaseSummary:
     name, weight, digest = describe(candidate.version), candidate.weight, candidate.version.digest
-    fleet = context.fleet
-    if context.adapter.paused:
+    if final := context.fleet.final_failure(record.name, digest):
+        pod, failed = final
+        message = f"{name} can't be served: {failed.reason}: {failed.message} (pod {pod.name})"
+        return PhaseSummary(Phase.BLOCKED, Reason.INCOMPATIBLE, message)
+    if is_paused(record, context.adapter):
         return PhaseSummary(Phase.PAUSED, Reason.PAUSED, f"{name} stays at {weight} % while paused is true")
     phase = Phase.PROGRESSING if weight else Phase.LOADING
-    for pod, failed in fleet.failures(record.name, digest):
-        message = f"{name} on pod {pod.name}: {failed.reason}: {failed.message}"
-        return PhaseSummary(phase, Reason.LOAD_FAILED, message)
-    if not fleet.is_active_on_all(record.name, digest):
+    summary = _progress(phase, record, candidate, context)
+    if limit := exceeded_limit(candidate, context.adapter):
+        return PhaseSummary(phase, Reason.ANALYSIS_LIMIT_EXCEEDED, f"{name} at {weight} %: {limit}")
+    deadline = context.adapter.rollout.progress_deadline
+    if candidate.waiting_seconds >= duration_seconds(deadline):
+        message = f"no progress within {deadline}: {summary.message}"
+        return PhaseSummary(phase, Reason.PROGRESS_DEADLINE_EXCEEDED, message)
+    return summary
+
+
+def _progress(
+    phase: Phase, record: AliasRecord, candidate: RolloutCandidate, context: AliasContext
+) -> PhaseSummary:
+    """The cause for which the candidate does not go on yet."""
+    name, weight, digest = describe(candidate.version), candidate.weight, candidate.version.digest
+    fleet = context.fleet
+    if not is_proven(record, candidate, context):
+        for pod, failed in fleet.failures(record.name, digest):
+            message = f"{name} on pod {pod.name}: {failed.reason}: {failed.message}"
+            return PhaseSummary(phase, Reason.LOAD_FAILED, message)
         active = fleet.active_on(record.name, digest)
         message = f"{name} is active on {active} of {len(fleet.ready)} ready pods"
         return PhaseSummary(phase, Reason.NOT_ACTIVE if weight else Reason.LOADING, message)
     reservation = "; unproven" if fleet.unproven(record.name, digest) else ""
-    requests, minimum = candidate.tally.total.requests, context.adapter.rollout.analysis.minimum_requests
-    if requests < minimum:
-        message = f"{name} at {weight} % has answered {requests} of the {minimum} requests that a step needs"
+    waits = candidate.reason == Reason.WAITING_FOR_REQUESTS
+    is_held = candidate.verdict is not Verdict.PASS and candidate.reason != "" and not waits
+    if is_held:
+        message = f"{name} at {weight} % stays at its step: {candidate.message}"
+        return PhaseSummary(phase, candidate.reason, message)
+    if waits and candidate.step_seconds >= step_pause(candidate, context.adapter):
+        message = f"{name} at {weight} % {candidate.message}"
         return PhaseSummary(phase, Reason.WAITING_FOR_REQUESTS, f"{message}{reservation}")
     return PhaseSummary(phase, Reason.STEP_STARTED, f"{name} answers {weight} % of the requests{reservation}")
 
@@ -128,11 +164,22 @@ def _stable_status(record: AliasRecord, context: AliasContext) -> StableVersion 
     )
 
 
+def _previous_status(record: AliasRecord, context: AliasContext) -> PreviousVersion | None:
+    previous = record.watch.previous
+    if previous is None:
+        return None
+    return PreviousVersion(
+        version=previous.version,
+        digest=previous.digest,
+        loaded_on=context.fleet.active_on(record.name, previous.digest),
+    )
+
+
 def _candidate_status(record: AliasRecord, context: AliasContext) -> CandidateVersion | None:
     candidate = record.candidate
     if candidate is None:
         return None
-    outcomes = evaluate_checks(candidate, context.adapter) if candidate.weight else ()
+    outcomes = evaluate_checks(candidate.evidence, context.adapter) if candidate.weight else ()
     return CandidateVersion(
         version=candidate.version.version,
         digest=candidate.version.digest,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from tunesmith.api.adapterdeployment import (
     MAX_PODS,
@@ -24,25 +24,44 @@ from tunesmith.manifests.engine_container import ENGINE
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_deployment import rolling_update
 from tunesmith.manifests.serving_service import serving_service_name, serving_url
-from tunesmith_contract.agent import LoadState, served_name
+from tunesmith_contract.agent import FEATURES, PREVIOUS, REJECTED, LoadState, served_name
 
 from .alias_status import MAX_MESSAGE, build_adapter_status
 from .engine_memory import fit_condition
 from .fleet import Fleet, ServingPod
 from .pod_problem import find_pod_problem
 from .record import AliasRecord
-from .rollout import AliasContext
+from .rollout import is_proven
 from .targets import VersionRecord
+from .transition import AliasContext
 
 #: Minimum interval between writes that change counters only.
 WRITE_SECONDS = 10.0
 
 #: Phases of an alias in which the operator has nothing left to do.
 _SETTLED = frozenset({Phase.STABLE, Phase.ROLLED_BACK, Phase.DEGRADED})
-#: Reasons for which an alias is blocked until a person changes something.
-_STALLED_REASONS = frozenset({Reason.SOURCE_UNREACHABLE, Reason.SOURCE_FAILED, Reason.DIGEST_REJECTED})
-_FINAL_PHASES = frozenset({Phase.BLOCKED, Phase.ROLLED_BACK, Phase.DEGRADED})
+#: Reasons for which an alias does not move until a person changes something.
+_STALLED_REASONS = frozenset(
+    {
+        Reason.SOURCE_UNREACHABLE,
+        Reason.SOURCE_FAILED,
+        Reason.DIGEST_REJECTED,
+        Reason.INCOMPATIBLE,
+        Reason.PROGRESS_DEADLINE_EXCEEDED,
+        Reason.ANALYSIS_LIMIT_EXCEEDED,
+    }
+)
 _REPORTED_PHASES = frozenset({Phase.BLOCKED, Phase.DEGRADED})
+#: Reasons of an alias in progress that people are told, with the type of the event.
+_REPORTED_REASONS: dict[str, Literal["Normal", "Warning"]] = {
+    Reason.UNPROVEN: "Warning",
+    Reason.PROGRESS_DEADLINE_EXCEEDED: "Warning",
+    Reason.ANALYSIS_LIMIT_EXCEEDED: "Warning",
+    Reason.STABLE_FAILS_TOO: "Warning",
+    Reason.BREAKER_OPEN: "Warning",
+    Reason.ENGINE_LOST: "Warning",
+    Reason.WAITING_FOR_REQUESTS: "Normal",
+}
 
 
 #: Reason and message of a condition.
@@ -61,6 +80,7 @@ class ServingState:
         versions: all past and present versions.
         obstacle: reason and message why no pod is started or replaced.
         fit: the memory verdict on the engine; None if the last one holds, or without GPUs.
+        foreign_history: name of the ConfigMap that is meant for the history, but belongs to something else.
     """
 
     observed: Body | None
@@ -71,6 +91,7 @@ class ServingState:
     versions: tuple[VersionRecord, ...]
     obstacle: Explanation | None = None
     fit: EngineFit | None = None
+    foreign_history: str = ""
 
     @property
     def is_rolled_out(self) -> bool:
@@ -86,8 +107,8 @@ class ServingState:
     def is_busy(self) -> bool:
         """True if something is in progress whose end causes no watch event."""
         loading = bool(self.fleet.pods) and any(
-            record.candidate and not self.fleet.is_active_on_all(record.name, record.candidate.version.digest)
-            for record, _ in self.aliases
+            record.candidate and not is_proven(record, record.candidate, context)
+            for record, context in self.aliases
         )
         starting = not self.is_rolled_out and self.obstacle is None
         return loading or starting or self.fleet.is_behind(self.generation)
@@ -105,10 +126,11 @@ def plan_status(
     if _content(before) == _content(after):
         return None, (), None
     if _significant(before) == _significant(after) and before.update_time is not None:
-        wait = WRITE_SECONDS - (now - before.update_time).total_seconds()
-        if wait > 0:
-            return None, (), wait
-    return after.to_dict(), _build_events(before, adapters), None
+        age = (now - before.update_time).total_seconds()
+        # It may be in the future, of a clock that was set back since.
+        if 0 <= age < WRITE_SECONDS:
+            return None, (), WRITE_SECONDS - age
+    return after.to_dict(), _build_events(before, state, adapters), None
 
 
 def _build_status(
@@ -210,6 +232,13 @@ def _build_conditions(
             not unreachable,
             _alias_reason(unreachable[0]) if unreachable else (Reason.SOURCES_REACHABLE, ""),
         ),
+        _condition(
+            ConditionType.AGENTS_CURRENT,
+            not state.fleet.outdated,
+            (Reason.AGENTS_OUTDATED, _outdated_message(state))
+            if state.fleet.outdated
+            else (Reason.AGENTS_CURRENT, ""),
+        ),
         *([fit_condition(state.fit)] if state.fit else []),
     ]
 
@@ -233,9 +262,16 @@ def _stalled_reasons(
         name = serving_service_name(deployment)
         message = f"Service {name} belongs to another owner: delete it, or give this resource another name"
         yield Reason.SERVICE_NAME_TAKEN, message
+    if state.foreign_history:
+        message = f"ConfigMap {state.foreign_history} is not Tunesmith's: delete it, or give this resource another name"
+        yield Reason.HISTORY_NAME_TAKEN, message
     for adapter in adapters:
-        if adapter.reason in _STALLED_REASONS and adapter.phase in _FINAL_PHASES:
+        if _is_stalled(adapter):
             yield _alias_reason(adapter)
+
+
+def _is_stalled(adapter: AdapterStatus) -> bool:
+    return adapter.reason in _STALLED_REASONS and adapter.phase is not Phase.ROLLING_BACK
 
 
 def _pending_reasons(
@@ -247,9 +283,7 @@ def _pending_reasons(
     if not state.is_rolled_out:
         yield _pods_pending(deployment, state)
     for adapter in adapters:
-        if adapter.phase not in _SETTLED and not (
-            adapter.phase is Phase.BLOCKED and adapter.reason in _STALLED_REASONS
-        ):
+        if adapter.phase not in _SETTLED and not _is_stalled(adapter):
             yield _alias_reason(adapter)
 
 
@@ -281,13 +315,48 @@ def _spare_gpu_message(deployment: AdapterDeployment, pod: ServingPod, cause: st
     )
 
 
-def _build_events(before: AdapterDeploymentStatus, adapters: tuple[AdapterStatus, ...]) -> tuple[Event, ...]:
+def _build_events(
+    before: AdapterDeploymentStatus, state: ServingState, adapters: tuple[AdapterStatus, ...]
+) -> tuple[Event, ...]:
+    """Events about what was not in the status before."""
     reported = {(adapter.name, adapter.phase, adapter.reason) for adapter in before.adapters}
-    return tuple(
-        Event(adapter.reason or adapter.phase, f"{adapter.name}: {adapter.message}", "Warning")
+    events = [
+        Event(
+            adapter.reason or adapter.phase,
+            f"{adapter.name}: {adapter.message}",
+            _REPORTED_REASONS.get(adapter.reason or "", "Warning"),
+        )
         for adapter in adapters
-        if (adapter.phase in _REPORTED_PHASES or adapter.reason == Reason.UNPROVEN)
+        if (adapter.phase in _REPORTED_PHASES or adapter.reason in _REPORTED_REASONS)
         and (adapter.name, adapter.phase, adapter.reason) not in reported
+    ]
+    current = next((each for each in before.conditions if each.type == ConditionType.AGENTS_CURRENT), None)
+    if state.fleet.outdated and (current is None or current.status != "False"):
+        events.append(Event(Reason.AGENTS_OUTDATED, _outdated_message(state), "Warning"))
+    return tuple(events)
+
+
+#: What agents that lack a feature do not do.
+_WITHHELD = {
+    PREVIOUS: "keep the previous version loaded after a promotion, so that a rollback loads it anew",
+    REJECTED: "refuse a version that was rolled back if they start from an old file",
+}
+
+
+def _outdated_message(state: ServingState) -> str:
+    pods = state.fleet.outdated
+    names = ", ".join(pod.name for pod in pods[:3]) + (" and others" if len(pods) > 3 else "")
+    missing = {
+        feature
+        for pod in pods
+        if pod.agent
+        for feature in FEATURES
+        if feature not in pod.agent.report.features
+    }
+    withheld = "; and do not ".join(_WITHHELD[feature] for feature in FEATURES if feature in missing)
+    return (
+        f"{len(pods)} of {len(state.fleet.pods)} pods ({names}) run an agent of an earlier release: they do not "
+        f"{withheld}. Replace the pods, for example with kubectl rollout restart"
     )
 
 

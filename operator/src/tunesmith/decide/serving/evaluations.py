@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from pydantic import ValidationError
+
 from tunesmith.api.evalrun import EvalRunStatus
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord, parse_result
@@ -69,7 +71,6 @@ def newest_by_policy(evaluations: Iterable[Evaluation]) -> dict[str, Evaluation]
 
 
 def _read_evaluation(run: ObservedEvalRun) -> Evaluation | None:
-    status = EvalRunStatus.model_validate(run.body.get("status") or {})
     record = _newest_success([found for found in map(parse_result, run.config_maps) if found])
     if record is None or record.report is None or record.report.evaluation is None:
         return None
@@ -89,8 +90,16 @@ def _read_evaluation(run: ObservedEvalRun) -> Evaluation | None:
         baseline_digest=baseline.digest,
         baseline_alias=baseline.served_as,
         baseline_is_bare=baseline.is_bare,
-        confirmed=verdict is status.verdict,
+        confirmed=verdict is _told_verdict(run),
     )
+
+
+def _told_verdict(run: ObservedEvalRun) -> Verdict | None:
+    """The verdict in the status; None if it has none, or was edited into something that can't be read."""
+    try:
+        return EvalRunStatus.model_validate(run.body.get("status") or {}).verdict
+    except ValidationError:
+        return None
 
 
 def _newest_success(records: Sequence[AttemptRecord]) -> AttemptRecord | None:

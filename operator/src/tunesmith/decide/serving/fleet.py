@@ -1,21 +1,43 @@
 """State of the serving pods: readiness, loaded versions and request counters."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
-from tunesmith.decide.objects import condition_of, is_deleting, is_finished
+from tunesmith.decide.objects import condition_of, is_deleting, is_finished, parse_time
 from tunesmith.manifests.objects import Body
-from tunesmith_contract.agent import UNPROVEN, AgentReport, LoadedVersion, LoadState
+from tunesmith_contract.agent import (
+    FEATURES,
+    PROOF_FAILED,
+    UNPROVEN,
+    AgentReport,
+    DesiredState,
+    LoadedVersion,
+    LoadState,
+    VersionCounters,
+)
 
-from .record import Counts, Reading
+from .evidence import Counts, Reading
+
+#: Reason of an active version on agents of the first release that send it no more requests.
+_BREAKER_OPEN = "BreakerOpen"
+#: Reasons for which agents of the first release do not try again, whatever happens to the pod.
+_FINAL_REASONS = frozenset({"InvalidManifest", "NoProbes", "InvalidUri", "EngineRefused"})
+#: Pods that must agree that a version is at fault, where there are as many.
+AGREEING_PODS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """Latest report of a pod's agent, and the state of its connection."""
+    """Latest report of one run of a pod's agent, and the state of its connection.
+
+    Attributes:
+        ended: another run has followed, or the pod is gone: only its counters matter.
+    """
 
     report: AgentReport
     connected: bool
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +48,7 @@ class ServingPod:
         ready: the pod accepts requests.
         agent: None until the first report of its agent.
         versions: the versions on a connected agent, by alias and digest.
-        counters: the request counters of the agent, by alias and digest.
+        created: the time at which the pod was created; None if it is unknown.
         body: the Pod object.
     """
 
@@ -35,12 +57,17 @@ class ServingPod:
     ready: bool
     agent: Agent | None
     versions: Mapping[tuple[str, str], LoadedVersion]
-    counters: Mapping[tuple[str, str], Counts]
+    created: datetime | None
     body: Body
 
     def version(self, alias: str, digest: str) -> LoadedVersion | None:
         """Load state of a version on this pod, if its agent is connected and has the version."""
         return self.versions.get((alias, digest))
+
+    def has_active(self, alias: str, digest: str) -> bool:
+        """True if the version is verified to be active on this pod."""
+        version = self.version(alias, digest)
+        return version is not None and version.state is LoadState.ACTIVE
 
     @property
     def generation(self) -> int:
@@ -50,9 +77,18 @@ class ServingPod:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """All serving pods that are not being deleted, ordered by name."""
+    """All serving pods that are not being deleted, ordered by name.
+
+    Attributes:
+        ended: the last reports of agents that have ended, also of pods that are gone.
+        counters: the counters of each version, by alias and digest, with the reports that have them.
+    """
 
     pods: tuple[ServingPod, ...]
+    ended: tuple[AgentReport, ...] = ()
+    counters: Mapping[tuple[str, str], list[tuple[AgentReport, VersionCounters]]] = field(
+        default_factory=dict
+    )
 
     @property
     def ready(self) -> tuple[ServingPod, ...]:
@@ -75,12 +111,72 @@ class Fleet:
 
     def active_on(self, alias: str, digest: str) -> int:
         """Number of ready pods on which the version is verified to be active."""
-        versions = (pod.version(alias, digest) for pod in self.ready)
-        return sum(version is not None and version.state is LoadState.ACTIVE for version in versions)
+        return sum(pod.has_active(alias, digest) for pod in self.ready)
 
-    def is_active_on_all(self, alias: str, digest: str) -> bool:
-        """True if the version is active on every ready pod and there is at least one."""
-        return bool(self.ready) and self.active_on(alias, digest) == len(self.ready)
+    def is_active_since(self, alias: str, digest: str, began: datetime) -> bool:
+        """True if the version is active on every ready pod that is older than ``began``, and on at least one pod.
+
+        Younger pods get their versions before they are ready.
+        """
+        awaited = [pod for pod in self.ready if pod.created is None or pod.created <= began] or self.ready
+        return bool(awaited) and all(pod.has_active(alias, digest) for pod in awaited)
+
+    def is_active_on_half(self, alias: str, digest: str) -> bool:
+        """True if the version is active on at least half of the ready pods and there is at least one."""
+        return bool(self.ready) and 2 * self.active_on(alias, digest) >= len(self.ready)
+
+    @property
+    def is_heard(self) -> bool:
+        """True if the agent of a ready pod is connected."""
+        return any(pod.agent and pod.agent.connected for pod in self.ready)
+
+    def open_breakers(self, alias: str, digest: str) -> tuple[str, ...]:
+        """Names of pods that send no more requests to the version, because so many failed in a row."""
+        versions = ((pod.name, pod.version(alias, digest)) for pod in self.pods)
+        return tuple(
+            name
+            for name, version in versions
+            if version and (version.breaker_open or version.reason == _BREAKER_OPEN)
+        )
+
+    def refutation(self, alias: str, digest: str) -> str:
+        """Message of a pod whose proof failed, once a second one agrees or if there is only one; else empty."""
+        refuted = [
+            (pod, failed)
+            for pod, failed in self.failures(alias, digest)
+            if failed.reason == PROOF_FAILED and not failed.permanent
+        ]
+        connected = sum(pod.agent is not None and pod.agent.connected for pod in self.pods)
+        if not refuted or len(refuted) < min(AGREEING_PODS, connected):
+            return ""
+        pod, failed = refuted[0]
+        return f"{failed.message or 'the adapter is not active'} (pod {pod.name})"
+
+    def final_failure(self, alias: str, digest: str) -> tuple[ServingPod, LoadedVersion] | None:
+        """A pod that says that the version can't be loaded by any pod, however often it is tried."""
+        failures = self.failures(alias, digest)
+        if permanent := next((pair for pair in failures if pair[1].permanent), None):
+            return permanent
+        old = [pair for pair in failures if pair[1].reason in _FINAL_REASONS and _is_first_release(pair[0])]
+        return old[0] if old and len(old) == len(self.pods) else None
+
+    def disagrees(self, desired: DesiredState) -> bool:
+        """True if a pod applied another content under the generation of this state."""
+        reports = [pod.agent.report for pod in self.pods if pod.agent is not None]
+        return any(
+            report.applied_digest != desired.for_features(report.features).digest()
+            for report in reports
+            if report.applied_digest and report.applied_generation == desired.generation
+        )
+
+    @property
+    def outdated(self) -> tuple[ServingPod, ...]:
+        """Pods with connected agents that do not understand the whole desired state."""
+        return tuple(
+            pod
+            for pod in self.pods
+            if pod.agent and pod.agent.connected and not set(FEATURES) <= set(pod.agent.report.features)
+        )
 
     def holds(self, alias: str, digest: str) -> bool:
         """True if any pod still has the version."""
@@ -100,39 +196,47 @@ class Fleet:
         messages = (v.message for v in versions if v and v.state is LoadState.ACTIVE and v.reason == UNPROVEN)
         return next(messages, "")
 
-    def readings(self, alias: str, digest: str) -> dict[str, Reading]:
-        """Counters of the version by pod UID, for pods whose agent has reported."""
-        return {
-            pod.uid: Reading(
-                boot_id=pod.agent.report.boot_id, counts=pod.counters.get((alias, digest), Counts())
-            )
-            for pod in self.pods
-            if pod.agent is not None
-        }
+    def readings(self, alias: str, digest: str) -> tuple[Reading, ...]:
+        """Counters of the version in each run of an agent; one that has not counted its requests yet counts none."""
+        counted = [
+            Reading(pod_uid=report.pod_uid, boot_id=report.boot_id, counts=Counts.of(counters))
+            for report, counters in self.counters.get((alias, digest), ())
+        ]
+        boots = {reading.boot_id for reading in counted}
+        current = (pod.agent.report for pod in self.pods if pod.agent is not None)
+        silent = (report for report in current if report.boot_id not in boots)
+        nothing = (Reading(pod_uid=r.pod_uid, boot_id=r.boot_id, counts=Counts()) for r in silent)
+        return (*counted, *nothing)
 
 
 def build_fleet(pods: Iterable[Body], agents: Iterable[Agent]) -> Fleet:
-    """Fleet of the pods with the reports of their agents; reports of unknown pods are ignored."""
-    by_uid = {agent.report.pod_uid: agent for agent in agents}
+    """Fleet of the pods with the reports of their agents; of unknown pods only the counters matter."""
+    agents = tuple(agents)
+    by_uid = {agent.report.pod_uid: agent for agent in agents if not agent.ended}
     alive = (pod for pod in pods if not is_deleting(pod) and not is_finished(pod))
-    serving = (_build_serving_pod(pod, by_uid.get(pod["metadata"]["uid"])) for pod in alive)
-    return Fleet(tuple(sorted(serving, key=lambda pod: pod.name)))
+    serving = [_build_serving_pod(pod, by_uid.get(pod["metadata"]["uid"])) for pod in alive]
+    current = {id(pod.agent) for pod in serving if pod.agent is not None}
+    ended = tuple(agent.report for agent in agents if id(agent) not in current)
+    reports = (*ended, *(pod.agent.report for pod in serving if pod.agent is not None))
+    by_version: dict[tuple[str, str], list[tuple[AgentReport, VersionCounters]]] = {}
+    for report in reports:
+        for counters in report.counters:
+            by_version.setdefault((counters.alias, counters.digest), []).append((report, counters))
+    return Fleet(tuple(sorted(serving, key=lambda pod: pod.name)), ended, by_version)
 
 
 def _build_serving_pod(body: Body, agent: Agent | None) -> ServingPod:
     versions = agent.report.versions if agent and agent.connected else ()
-    counters = agent.report.counters if agent else ()
     return ServingPod(
         name=body["metadata"]["name"],
         uid=body["metadata"]["uid"],
         ready=condition_of(body, "Ready") is not None,
         agent=agent,
         versions={(version.alias, version.digest): version for version in versions},
-        counters={
-            (counted.alias, counted.digest): Counts(
-                requests=counted.requests, errors=min(counted.errors, counted.requests)
-            )
-            for counted in counters
-        },
+        created=parse_time(body["metadata"].get("creationTimestamp")),
         body=body,
     )
+
+
+def _is_first_release(pod: ServingPod) -> bool:
+    return pod.agent is not None and not pod.agent.report.features

@@ -1,30 +1,31 @@
 """Plan of the next actions for an AdapterDeployment.
 
-Order of the actions: annotations that a killed predecessor did not write; inputs and versions; the ConfigMap with
-desired state and record, in one write; the push to the agents; annotations about versions; the pods. Status comes last
-and contains nothing that can't be rebuilt from these.
+Order of the actions: records and what is published of them (``publication``); history of the name, versions and their
+annotations; the pods. Status comes last and contains nothing that can't be rebuilt from these.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from pydantic import ValidationError
+
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.common import Model
 from tunesmith.api.job_status import FineTuneJobStatus
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.decide.fit.engine_fit import EngineFit
-from tunesmith.decide.plan import Action, Apply, Create, Delete, Event, Patch, Plan, Push, owned_by
+from tunesmith.decide.plan import Action, Apply, Create, Delete, Event, Patch, Plan, Replace, owned_by
 from tunesmith.manifests.applied import is_applied, with_applied
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import STAGE_LABEL, Component
 from tunesmith.manifests.objects import Body, KubernetesObject
 from tunesmith.manifests.serving_config_maps import (
+    HISTORY_KEY,
     ServingInputs,
-    build_desired_config_map,
+    build_history,
     build_serving_inputs,
-    desired_config_map_name,
-    read_desired,
+    history_name,
     read_serving_inputs,
 )
 from tunesmith.manifests.serving_deployment import (
@@ -33,17 +34,21 @@ from tunesmith.manifests.serving_deployment import (
     rolling_update,
 )
 from tunesmith.manifests.serving_service import build_serving_service
-from tunesmith_contract.agent import DesiredState
 from tunesmith_contract.report import ModelReport
 
 from .deployment_status import Explanation, ServingState, plan_status
+from .elapsed import next_pass_seconds, with_elapsed
 from .engine_memory import REFUSALS, engine_needs, find_base_model, judge_memory
 from .evaluations import ObservedEvalRun, read_evaluations
 from .fleet import Agent, Fleet, build_fleet
-from .record import AliasRecord, ServingRecord
-from .rollout import AliasContext, advance, next_check_time
+from .history import update_history
+from .publication import next_state, plan_publication
+from .record import AliasRecord
+from .rollout import advance
+from .stored import StoredServing, read_stored
 from .targets import Sources, TargetVersion, VersionRecord, resolve_target
-from .versions import merge_records, plan_annotations, plan_revisions, read_records, read_versions
+from .transition import QUORUM_SECONDS, AliasContext, is_paused
+from .versions import merge_records, plan_annotations, plan_revisions
 
 #: Interval while something is in progress whose end causes no watch event.
 BUSY_SECONDS = 2.0
@@ -58,7 +63,8 @@ class ObservedServing:
     """Observed objects of an AdapterDeployment.
 
     Attributes:
-        config_maps: the ConfigMaps of the resource: inputs, and desired state with record.
+        config_maps: the ConfigMaps of the resource: inputs, desired state, and the records of its aliases.
+        history: the ConfigMap with the history of the resource's name, whoever it belongs to.
         deployment: the Deployment of the pods.
         service: the Service with the name of the resource, whoever owns it.
         disruption_budget: the PodDisruptionBudget of the pods.
@@ -72,6 +78,7 @@ class ObservedServing:
     """
 
     config_maps: tuple[Body, ...] = ()
+    history: Body | None = None
     deployment: Body | None = None
     service: Body | None = None
     disruption_budget: Body | None = None
@@ -82,23 +89,6 @@ class ObservedServing:
     eval_runs: tuple[ObservedEvalRun, ...] = ()
     records: tuple[Body, ...] = ()
     nodes: tuple[Body, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """Persistent state of an AdapterDeployment as of the previous pass.
-
-    Attributes:
-        config_map: the ConfigMap with desired state and record; None before it is first written, or if it is lost.
-        desired: the desired state that was last sent to the pods.
-        records: the rollout record of each alias, by name.
-        versions: the versions stored in ControllerRevisions.
-    """
-
-    config_map: Body | None
-    desired: DesiredState
-    records: Mapping[str, AliasRecord]
-    versions: tuple[VersionRecord, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +123,7 @@ def plan_serving(
         now: the time in UTC; fractions of a second are ignored.
     """
     now = now.replace(microsecond=0)
-    stored = _read_stored(deployment, observed)
+    stored = read_stored(deployment, observed.config_maps, observed.history, observed.revisions)
     fleet = build_fleet(observed.pods, observed.agents)
     inputs = choose_inputs(deployment, observed, environment)
     model = find_base_model(observed.records)
@@ -141,16 +131,17 @@ def plan_serving(
     fit = judge_memory(deployment, model, observed.nodes, needs, environment.gpu_tolerations)
     obstacle = _find_obstacle(deployment, inputs, fit)
     advanced = _advance_all(deployment, observed, stored, fleet, now)
-    desired = _next_desired(stored, advanced.records, fleet)
+    desired = next_state(stored, advanced.records, fleet, environment.term)
     state = ServingState(
         observed=observed.deployment,
         service_is_foreign=_is_foreign(observed.service, deployment),
         fleet=fleet,
-        generation=desired.generation,
+        generation=desired.whole.generation,
         aliases=advanced.aliases,
         versions=advanced.versions,
         obstacle=obstacle,
         fit=fit,
+        foreign_history=history_name(deployment.metadata.name) if stored.history_is_foreign else "",
     )
     status, status_events, wait = plan_status(deployment, state, now)
     pods: tuple[Action, ...] = ()
@@ -158,15 +149,17 @@ def plan_serving(
         pods = _deployment_action(deployment, observed.deployment, inputs, environment, model)
     return Plan(
         actions=(
+            *plan_publication(deployment, stored, advanced.records, desired, fleet, environment.ca_bundle),
+            *_history_action(deployment, stored, advanced.records),
+            *_version_actions(deployment, stored, advanced, now),
             *_inputs_action(deployment, observed, inputs),
-            *_record_actions(deployment, stored, advanced, desired, environment, fleet, now),
             *pods,
             *_service_action(deployment, observed.service),
             *_disruption_budget_action(deployment, observed.disruption_budget),
         ),
         status=status,
-        events=(*advanced.events, *status_events),
-        requeue_after=_requeue_after(state, now, wait),
+        events=(*stored.events, *advanced.events, *status_events),
+        requeue_after=_requeue_after(state, wait),
     )
 
 
@@ -210,33 +203,23 @@ def _find_obstacle(
     return Reason.NO_SERVING_IMAGE, message
 
 
-def _read_stored(deployment: AdapterDeployment, observed: ObservedServing) -> _Stored:
-    name = desired_config_map_name(deployment)
-    matches = (config_map for config_map in observed.config_maps if config_map["metadata"]["name"] == name)
-    config_map = next(matches, None)
-    versions = read_versions(observed.revisions)
-    records = read_records(deployment, config_map, versions)
-    if config_map is None:
-        return _Stored(None, DesiredState(generation=0), records, versions)
-    return _Stored(config_map, read_desired(config_map), records, versions)
-
-
 def _advance_all(
-    deployment: AdapterDeployment, observed: ObservedServing, stored: _Stored, fleet: Fleet, now: datetime
+    deployment: AdapterDeployment,
+    observed: ObservedServing,
+    stored: StoredServing,
+    fleet: Fleet,
+    now: datetime,
 ) -> _Advanced:
-    jobs = {
-        name: FineTuneJobStatus.model_validate(body.get("status") or {}) if body else None
-        for name, body in (observed.jobs or {}).items()
-    }
     versions = merge_records(stored.versions, stored.records.values())
-    serving = {name: record.stable.digest for name, record in stored.records.items() if record.stable}
     sources = Sources(
         deployment.spec,
-        jobs,
+        _read_jobs(observed),
         read_evaluations(observed.eval_runs),
         versions,
         deployment.metadata.name,
-        serving,
+        {name: record.stable.digest for name, record in stored.records.items() if record.stable},
+        {name: record.last_number for name, record in stored.records.items()},
+        _read_ranks(observed),
     )
     records: list[AliasRecord] = []
     targets: dict[str, TargetVersion] = {}
@@ -244,7 +227,9 @@ def _advance_all(
     adapters = sorted(deployment.spec.adapters, key=lambda adapter: adapter.name)
     for adapter in adapters:
         targets[adapter.name] = resolve_target(adapter, sources)
-        record = stored.records.get(adapter.name, AliasRecord(name=adapter.name))
+        record = stored.records[adapter.name]
+        waits = bool(fleet.pods) and not is_paused(record, adapter)
+        record = with_elapsed(record, adapter, now, waits)
         record, transitions = advance(record, AliasContext(adapter, targets[adapter.name], fleet, now))
         records.append(record)
         events += transitions
@@ -254,49 +239,61 @@ def _advance_all(
     return _Advanced(tuple(zip(records, contexts, strict=True)), targets, versions, tuple(events))
 
 
-def _next_desired(stored: _Stored, records: tuple[AliasRecord, ...], fleet: Fleet) -> DesiredState:
-    aliases = tuple(record.to_desired() for record in records)
-    generation = stored.desired.generation
-    # Pods that applied a higher generation remember a ConfigMap that is lost: they would ignore a lower one.
-    if aliases != stored.desired.aliases or stored.config_map is None or fleet.generation > generation:
-        generation = max(generation, fleet.generation) + 1
-    return DesiredState(generation=generation, aliases=aliases)
+def _read_jobs(observed: ObservedServing) -> dict[str, FineTuneJobStatus | None]:
+    return {name: _read_job(body) if body else None for name, body in (observed.jobs or {}).items()}
 
 
-def _record_actions(
-    deployment: AdapterDeployment,
-    stored: _Stored,
-    advanced: _Advanced,
-    desired: DesiredState,
-    environment: Environment,
-    fleet: Fleet,
-    now: datetime,
+def _read_job(body: Body) -> FineTuneJobStatus:
+    """Status of the job; without an artifact if it was edited into something that can't be read."""
+    try:
+        return FineTuneJobStatus.model_validate(body.get("status") or {})
+    except ValidationError:
+        return FineTuneJobStatus()
+
+
+def _read_ranks(observed: ObservedServing) -> dict[str, int]:
+    """Ranks that jobs without a search write down."""
+    specs = {name: body.get("spec") or {} for name, body in (observed.jobs or {}).items() if body}
+    ranks = {
+        name: (spec.get("adapter") or {}).get("rank")
+        for name, spec in specs.items()
+        if not spec.get("search")
+    }
+    return {name: rank for name, rank in ranks.items() if isinstance(rank, int)}
+
+
+def _history_action(
+    deployment: AdapterDeployment, stored: StoredServing, records: tuple[AliasRecord, ...]
 ) -> tuple[Action, ...]:
-    overdue = tuple(
-        patch
-        for record in stored.records.values()
-        for patch in plan_annotations(deployment, record, stored.versions)
+    """Write the history of the name where it lacks something, or belongs to an earlier resource."""
+    if stored.history_is_foreign:
+        return ()
+    text = update_history(stored.history, records).to_json()
+    manifest = build_history(deployment, text)
+    found = stored.history_map
+    is_written = (
+        found is not None
+        and found["data"].get(HISTORY_KEY) == text
+        and found["metadata"]["labels"] == manifest["metadata"]["labels"]
     )
-    revisions = tuple(
+    return () if is_written else (Replace.of(found, manifest),)
+
+
+def _version_actions(
+    deployment: AdapterDeployment, stored: StoredServing, advanced: _Advanced, now: datetime
+) -> tuple[Action, ...]:
+    """Missing ControllerRevisions, and missing annotations of promotions and rejections."""
+    revisions = [
         create
         for record in advanced.records
         for create in plan_revisions(deployment, record, stored.versions, advanced.targets[record.name], now)
-    )
-    annotations = tuple(
+    ]
+    annotations = [
         patch
         for record in advanced.records
         for patch in plan_annotations(deployment, record, stored.versions)
-        if patch not in overdue
-    )
-    document = ServingRecord(aliases=advanced.records).to_json()
-    config_map = build_desired_config_map(deployment, desired, document, environment.ca_bundle)
-    is_written = stored.config_map is not None and stored.config_map["data"] == config_map["data"]
-    write: tuple[Action, ...] = () if is_written else (Apply(config_map),)
-    is_sent = desired.generation == stored.desired.generation and not fleet.is_behind(desired.generation)
-    push: tuple[Action, ...] = ()
-    if not is_sent:
-        push = (Push(deployment.metadata.namespace, deployment.metadata.name, desired),)
-    return (*overdue, *revisions, *write, *push, *annotations)
+    ]
+    return (*revisions, *annotations)
 
 
 def _inputs_action(
@@ -371,13 +368,13 @@ def _disruption_budget_action(deployment: AdapterDeployment, observed: Body | No
     return (Delete(manifest["apiVersion"], kind, metadata["namespace"], metadata["name"], metadata["uid"]),)
 
 
-def _requeue_after(state: ServingState, now: datetime, wait: float | None) -> float | None:
+def _requeue_after(state: ServingState, wait: float | None) -> float | None:
     """Seconds until the next pass, for changes that cause no watch event."""
     waits = [] if wait is None else [wait]
     for record, context in state.aliases:
-        due = next_check_time(record.candidate, context.adapter) if record.candidate else None
-        if due is not None:
-            waits.append(max((due - now).total_seconds(), 1.0))
+        due = next_pass_seconds(record, context.adapter, QUORUM_SECONDS)
+        if due is not None and state.fleet.pods:
+            waits.append(due)
         is_blocked = record.candidate is None and not context.target.admitted
         if is_blocked or context.adapter.source.fine_tune_job_ref is not None:
             waits.append(WAITING_SECONDS)

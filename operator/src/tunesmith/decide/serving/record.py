@@ -1,93 +1,25 @@
-"""Persistent record of the rollouts of an AdapterDeployment, from which status can be rebuilt.
+"""Persistent record of the rollout of one alias, from which status can be rebuilt.
 
-One ``ServingRecord`` is stored beside the desired state in the same ConfigMap: both change in one write. Versions, with
-their promotion and rejection, are stored in ControllerRevisions (``manifests.version_revision``). The JSON keys
-``trial``, ``looked`` and ``failedLooks`` are part of the stored format and stay, whatever the attributes are called.
+Each alias has a record of its own, written with the version that was read. Versions, with their promotion and
+rejection, are also stored in ControllerRevisions (``manifests.version_revision``), and what must outlive the resource
+in its history (``history``).
+
+Times that decide are elapsed seconds: each pass adds what has passed since the record was written, within limits
+(``elapsed``). Wall times are for people.
 """
 
 from datetime import datetime
-from typing import Literal
+from typing import Any
 
 from pydantic import Field
 
-from tunesmith_contract.agent import DesiredAlias, Version
-from tunesmith_contract.base import Report
+from tunesmith_contract.agent import MAX_REJECTED_DIGESTS, DesiredAlias, Version
+from tunesmith_contract.base import Digest, Report, canonical_json
+from tunesmith_contract.shared_rules.verdict import Verdict
 
+from .evidence import Counts, Evidence
 
-class Counts(Report):
-    """Numbers of requests and of failed requests."""
-
-    requests: int = 0
-    errors: int = 0
-
-    def plus(self, other: "Counts") -> "Counts":
-        """Sum of both counts."""
-        return Counts(requests=self.requests + other.requests, errors=self.errors + other.errors)
-
-    def since(self, base: "Counts") -> "Counts":
-        """Increase since ``base``."""
-        return Counts(requests=self.requests - base.requests, errors=self.errors - base.errors)
-
-
-class Reading(Report):
-    """Counters of one version on one pod, in one run of its agent (``boot_id``)."""
-
-    boot_id: str
-    counts: Counts = Counts()
-
-
-class PodTally(Report):
-    """Counters of one pod when a step began (``base``) and now (``latest``), in one run of its agent."""
-
-    boot_id: str
-    base: Counts = Counts()
-    latest: Counts = Counts()
-
-
-class Tally(Report):
-    """Requests of a candidate since its step began, over all pods.
-
-    Attributes:
-        finished: the sum over pods that are gone and runs of agents that ended.
-        pods: the counters of running agents, by pod UID.
-    """
-
-    finished: Counts = Counts()
-    pods: dict[str, PodTally] = Field(default_factory=dict)
-
-    def absorb(self, readings: dict[str, Reading], pod_uids: frozenset[str]) -> "Tally":
-        """Tally with the current counters of the pods.
-
-        Args:
-            readings: counters by pod UID; a pod without a reading keeps its previous counters.
-            pod_uids: UIDs of the existing pods.
-        """
-        finished, pods = self.finished, {}
-        for uid, tally in self.pods.items():
-            reading = readings.get(uid)
-            if uid not in pod_uids or (reading is not None and reading.boot_id != tally.boot_id):
-                finished = finished.plus(tally.latest.since(tally.base))
-            else:
-                pods[uid] = tally
-        for uid, reading in readings.items():
-            before = pods.get(uid, PodTally(boot_id=reading.boot_id))
-            if reading.counts.requests >= before.latest.requests:
-                pods[uid] = before.model_copy(update={"latest": reading.counts})
-        return Tally(finished=finished, pods=pods)
-
-    def restart(self) -> "Tally":
-        """Tally that counts from now on, for the next step."""
-        return Tally(
-            pods={uid: tally.model_copy(update={"base": tally.latest}) for uid, tally in self.pods.items()}
-        )
-
-    @property
-    def total(self) -> Counts:
-        """Requests since the step began, over all pods."""
-        total = self.finished
-        for tally in self.pods.values():
-            total = total.plus(tally.latest.since(tally.base))
-        return total
+MAX_ACTIONS = 10
 
 
 class RolloutCandidate(Report):
@@ -96,43 +28,127 @@ class RolloutCandidate(Report):
     Attributes:
         weight: its share of requests in percent; 0 while pods load and verify it.
         began: the time at which it received this weight.
-        last_check: the time of its latest analysis check.
-        failed_checks: the number of checks in this step that found a guardrail violated.
-        tally: its requests since ``began``.
+        step_seconds: elapsed time since then.
+        check_seconds: elapsed time since its latest check.
+        waiting_seconds: time without progress: the pause of the step is over, or the version is loading, and no
+            further pod has it.
+        most_active: the highest number of pods on which it was active in this step.
+        evidence: requests of both versions in this step, up to the latest check.
+        seen: requests of the candidate at the check before that one.
+        engine_lost: requests of both versions that had lost their engine at the latest check.
+        verdict, reason, message: result of the latest check.
+        is_last: that check came after the pause of the step.
+        failed_checks: number of checks in this step with new evidence against the version.
+        unmeasured_checks: number of checks in a row that no agent answered.
+        inconclusive_checks: number of checks after the pause that had too few requests.
     """
 
     version: Version
     weight: int = Field(0, ge=0, le=100)
     began: datetime
-    last_check: datetime = Field(alias="looked")
-    failed_checks: int = Field(0, alias="failedLooks")
-    tally: Tally = Tally()
+    step_seconds: float = 0
+    check_seconds: float = 0
+    waiting_seconds: float = 0
+    most_active: int = 0
+    evidence: Evidence = Evidence()
+    seen: Counts = Counts()
+    engine_lost: int = 0
+    verdict: Verdict = Verdict.INCONCLUSIVE
+    reason: str = ""
+    message: str = ""
+    is_last: bool = False
+    failed_checks: int = 0
+    unmeasured_checks: int = 0
+    inconclusive_checks: int = 0
+
+
+class Watch(Report):
+    """Observation of the stable version after its promotion.
+
+    Attributes:
+        previous: the version that was stable before. It stays loaded until the rollback window is over.
+        seconds: elapsed time since the promotion, later since the counts began anew.
+        check_seconds: elapsed time since the counts were folded.
+        evidence: requests of the stable version as the candidate's arm, beside those of the previous version in its
+            last step.
+    """
+
+    previous: Version | None = None
+    seconds: float = 0
+    check_seconds: float = 0
+    evidence: Evidence = Evidence()
 
 
 class Rejection(Report):
-    """Version that was rolled back."""
+    """Version that was rolled back; ``by`` is empty if the operator did it."""
 
     version: Version
     reason: str
-    message: str
+    message: str = ""
     time: datetime
+    by: str = ""
+
+
+class Lift(Report):
+    """Permission to try a rejected digest again: rejections up to this time don't count."""
+
+    digest: Digest
+    time: datetime
+    by: str = ""
+    reason: str = ""
+
+
+class ActionOutcome(Report):
+    """Result of an action that a person asked for; one with a known ID is not done again."""
+
+    id: str
+    verb: str
+    digest: str = ""
+    by: str = ""
+    reason: str = ""
+    time: datetime
+    done: bool = True
+    message: str = ""
 
 
 class AliasRecord(Report):
     """Rollout state of one alias.
 
     Attributes:
+        generation: generation of the desired state in which this alias was changed last.
+        split_from: generation of the record of the first release from which this one was made.
+        written: the wall time at which the elapsed times held.
+        last_number: the highest version number that was ever given.
         stable: the version that the alias stands for.
         promoted: the time at which that version was promoted.
+        restored: the stable version is that of an earlier resource of this name, and was not active here yet.
+        watch: observation of the stable version.
         candidate: the version that is being rolled out.
-        rejection: the version that was rolled back last.
+        rejections: versions that were rolled back, the latest first.
+        lifts: rejected digests that may be tried again, the latest first.
+        paused: a person asked that the rollout stays at its step.
+        actions: results of the latest actions, the latest first.
     """
 
     name: str
+    generation: int = 0
+    split_from: int | None = None
+    written: datetime | None = None
+    last_number: int = 0
     stable: Version | None = None
     promoted: datetime | None = None
-    candidate: RolloutCandidate | None = Field(None, alias="trial")
-    rejection: Rejection | None = None
+    restored: bool = False
+    watch: Watch = Watch()
+    candidate: RolloutCandidate | None = None
+    rejections: tuple[Rejection, ...] = Field((), max_length=MAX_REJECTED_DIGESTS)
+    lifts: tuple[Lift, ...] = Field((), max_length=MAX_REJECTED_DIGESTS)
+    paused: bool = False
+    actions: tuple[ActionOutcome, ...] = Field((), max_length=MAX_ACTIONS)
+
+    def to_json(self) -> str:
+        """Compact JSON without members that have their default value."""
+        document = self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+        return canonical_json(document).decode()
 
     def to_desired(self) -> DesiredAlias:
         """Desired state of the alias, as sent to the pods."""
@@ -141,11 +157,46 @@ class AliasRecord(Report):
             stable=self.stable,
             candidate=self.candidate.version if self.candidate else None,
             weight=self.candidate.weight if self.candidate else 0,
+            previous=self.watch.previous,
+            rejected=tuple(
+                dict.fromkeys(rejection.version.digest for rejection in self.effective_rejections)
+            ),
         )
 
+    @property
+    def effective_rejections(self) -> tuple[Rejection, ...]:
+        """Rejections that were not lifted, the latest first."""
+        return tuple(rejection for rejection in self.rejections if not self.is_lifted(rejection))
 
-class ServingRecord(Report):
-    """Rollout state of all aliases, ordered by name."""
+    def is_lifted(self, rejection: Rejection) -> bool:
+        """True if a person allowed the digest of this rejection to be tried again."""
+        digest = rejection.version.digest
+        return any(lift.digest == digest and lift.time >= rejection.time for lift in self.lifts)
 
-    schema_version: Literal[1] = 1
-    aliases: tuple[AliasRecord, ...] = ()
+    def is_rejected(self, digest: str) -> bool:
+        """True if the digest was rolled back, and the rejection was not lifted."""
+        return any(rejection.version.digest == digest for rejection in self.effective_rejections)
+
+    def with_rejection(self, rejection: Rejection) -> "AliasRecord":
+        """Record that remembers this rejection as the latest one."""
+        others = tuple(other for other in self.rejections if other.version.digest != rejection.version.digest)
+        kept = (rejection, *others)[:MAX_REJECTED_DIGESTS]
+        return self.model_copy(update={"rejections": kept})
+
+    def versions(self) -> tuple[Version, ...]:
+        """All versions that the record names, each once."""
+        candidate = self.candidate.version if self.candidate else None
+        rejected = (rejection.version for rejection in reversed(self.rejections))
+        named = (*rejected, self.watch.previous, self.stable, candidate)
+        return tuple({version.digest: version for version in named if version}.values())
+
+    def without_times(self) -> "AliasRecord":
+        """Record without the values that change by themselves."""
+        update: dict[str, Any] = {
+            "written": None,
+            "watch": self.watch.model_copy(update={"seconds": 0, "check_seconds": 0}),
+        }
+        if self.candidate:
+            zeros = dict.fromkeys(("step_seconds", "check_seconds", "waiting_seconds"), 0)
+            update["candidate"] = self.candidate.model_copy(update=zeros)
+        return self.model_copy(update=update)

@@ -9,11 +9,20 @@ transition  condition                                                           
 ==========  ========================================================================  ==============================
 withdraw    the source names another artifact, or the candidate's digest is rejected  weight 0, no candidate
 relocate    the source names the same artifact at another, reachable location         pods read it from there
-check       the analysis interval has passed, or the pause of the step                request counts are recorded
-reject      a pod refuted the adapter, or more checks failed than failureLimit        weight 0, digest rejected
+revert      the stable version violates a guardrail within the rollback window        the previous version is stable
+abandon     no pod can load the stable version of an earlier resource of this name    no version is stable
+confirm     that version is active                                                    it is as any other stable one
+close       the rollback window is over                                               no previous version is kept
+observe     the analysis interval has passed within the window                        request counts are recorded
+collect     an agent that has ended had counted requests                              request counts are recorded
+progress    more pods than ever have the candidate                                    waiting begins anew
+check       the analysis interval has passed, or the pause of the step                checked counts are recorded
+reject      pods refuted the adapter, or more checks failed than failureLimit         weight 0, digest rejected
+return      the source names the previous version, which is still active              it is stable at once
 admit       the source names an admitted artifact, neither stable nor rejected        a candidate at weight 0
 promote     as step, without a further step below 100 %; at once if none is stable    the candidate is stable
-step        active on each ready pod, not paused, pause over, analysis passed         the weight of the next step
+step        active on the pods, not paused, pause over, analysis passed               the weight of the next step
+renew       the stable version was observed for a while after the window              it is counted from zero
 ==========  ========================================================================  ==============================
 
 The first transition whose condition holds is applied, until none does. Only a version that is verified to be active
@@ -21,60 +30,37 @@ receives weight; its weight rises from step to step and falls only to 0. Everyth
 another operator continues exactly where this one stopped.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from typing import Any
 
 from tunesmith.api.adapterdeployment import Adapter
-from tunesmith.api.reasons import AdapterDeploymentReason
-from tunesmith.api.values import duration_seconds
+from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.decide.plan import Event
-from tunesmith_contract.agent import PROOF_FAILED, Version
-from tunesmith_contract.base import short_digest
+from tunesmith_contract.agent import Version
 from tunesmith_contract.shared_rules.verdict import Verdict
 
-from .fleet import Fleet
-from .guardrail import is_crossed
-from .record import AliasRecord, Counts, Rejection, RolloutCandidate
-from .targets import TargetVersion
+from .analysis import FULL, check_candidate, fold_candidate, fold_watch
+from .elapsed import check_interval, step_pause
+from .evidence import Arm, Evidence, RunCounts
+from .record import AliasRecord, Rejection, RolloutCandidate, Watch
+from .stable_version import (
+    abandon,
+    begin_watch,
+    confirm,
+    is_abandoned,
+    is_closed,
+    is_confirmed,
+    is_observed,
+    is_renewed,
+    is_returned,
+    is_reverted,
+    observe,
+    return_to_previous,
+    revert,
+    window_seconds,
+)
+from .transition import QUORUM_SECONDS, AliasContext, Transition, TransitionResult, describe, is_paused
 
-FULL = 100
-
-
-@dataclass(frozen=True, slots=True)
-class AliasContext:
-    """Inputs to the rollout of one alias, beside its record."""
-
-    adapter: Adapter
-    target: TargetVersion
-    fleet: Fleet
-    now: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class CheckOutcome:
-    """Result of one analysis check on the requests of a step."""
-
-    metric: str
-    counts: Counts
-    verdict: Verdict
-
-    @property
-    def value(self) -> float | None:
-        """Error rate, or None without requests."""
-        return self.counts.errors / self.counts.requests if self.counts.requests else None
-
-
-TransitionResult = tuple[AliasRecord, Event | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """One row of the table: a condition, and the change of the record with its event."""
-
-    name: str
-    applies: Callable[[AliasRecord, AliasContext], bool]
-    apply: Callable[[AliasRecord, AliasContext], TransitionResult]
+_UNKNOWN_RUN = RunCounts(pod_uid="")
 
 
 def advance(record: AliasRecord, context: AliasContext) -> tuple[AliasRecord, tuple[Event, ...]]:
@@ -86,52 +72,27 @@ def advance(record: AliasRecord, context: AliasContext) -> tuple[AliasRecord, tu
     return record, tuple(events)
 
 
-def evaluate_checks(candidate: RolloutCandidate, adapter: Adapter) -> tuple[CheckOutcome, ...]:
-    """Result of each analysis check on the requests counted up to the latest check."""
-    analysis, counts = adapter.rollout.analysis, candidate.tally.total
-    steps_below_full = max(sum(step.weight < FULL for step in adapter.rollout.steps), 1)
-    outcomes = []
-    for check in analysis.checks:
-        alpha = (1 - float(check.guardrail.confidence)) / steps_below_full
-        if is_crossed(counts.requests, counts.errors, float(check.guardrail.max), alpha):
-            verdict = Verdict.FAIL
-        elif counts.requests < max(analysis.minimum_requests, 1):
-            verdict = Verdict.INCONCLUSIVE
-        else:
-            verdict = Verdict.PASS
-        outcomes.append(CheckOutcome(check.metric, counts, verdict))
-    return tuple(outcomes)
-
-
 def step_index(candidate: RolloutCandidate, adapter: Adapter) -> int:
     """Index of the step that the candidate's weight belongs to, from 0."""
     reached = [step for step in adapter.rollout.steps if step.weight <= candidate.weight]
     return max(len(reached) - 1, 0)
 
 
-def next_check_time(candidate: RolloutCandidate, adapter: Adapter) -> datetime | None:
-    """Time of the next analysis check, or None while the candidate has no weight."""
-    if candidate.weight == 0:
-        return None
-    interval = max(duration_seconds(adapter.rollout.analysis.interval), 1)
-    due = candidate.last_check + timedelta(seconds=interval)
-    step_end = _step_end(candidate, adapter)
-    return min(due, step_end) if candidate.last_check < step_end else due
-
-
-def find_refutation(record: AliasRecord, fleet: Fleet) -> str:
-    """Message of a pod whose verification refuted the candidate; empty without one."""
-    if record.candidate is None:
-        return ""
-    for pod, failed in fleet.failures(record.name, record.candidate.version.digest):
-        if failed.reason == PROOF_FAILED:
-            return f"{failed.message or 'the adapter is not active'} (pod {pod.name})"
+def exceeded_limit(candidate: RolloutCandidate, adapter: Adapter) -> str:
+    """Sentence about the limit of checks without a result that was exceeded; empty if none was."""
+    analysis = adapter.rollout.analysis
+    if candidate.unmeasured_checks > analysis.consecutive_error_limit:
+        return (
+            f"{candidate.unmeasured_checks} checks in a row could not measure anything: {candidate.message}; "
+            "consecutiveErrorLimit is exceeded"
+        )
+    limit = analysis.inconclusive_limit
+    if limit is not None and candidate.inconclusive_checks > limit:
+        return (
+            f"{candidate.inconclusive_checks} checks had too few requests: it {candidate.message}; "
+            "inconclusiveLimit is exceeded"
+        )
     return ""
-
-
-def describe(version: Version) -> str:
-    """Version as shown in messages, such as ``version 3 (0f3c9d52aa01)``."""
-    return f"version {version.version} ({short_digest(version.digest)})"
 
 
 def _is_superseded(record: AliasRecord, context: AliasContext) -> bool:
@@ -143,7 +104,7 @@ def _is_superseded(record: AliasRecord, context: AliasContext) -> bool:
 def _withdraw(record: AliasRecord, context: AliasContext) -> TransitionResult:
     assert record.candidate is not None
     message = f"{record.name}: {describe(record.candidate.version)} is not requested any more"
-    return record.model_copy(update={"candidate": None}), Event(AdapterDeploymentReason.WITHDRAWN, message)
+    return record.model_copy(update={"candidate": None}), Event(Reason.WITHDRAWN, message)
 
 
 def _is_relocated(record: AliasRecord, context: AliasContext) -> bool:
@@ -162,60 +123,106 @@ def _relocate(record: AliasRecord, context: AliasContext) -> TransitionResult:
     return record, None
 
 
+def _is_collected(record: AliasRecord, context: AliasContext) -> bool:
+    """True if the record lacks requests that only an agent which has ended knows of."""
+    arms: list[tuple[Version | None, Arm]] = []
+    if candidate := record.candidate:
+        arms += [
+            (candidate.version, candidate.evidence.candidate),
+            (record.stable, candidate.evidence.stable),
+        ]
+    if record.watch.previous is not None:
+        arms.append((record.stable, record.watch.evidence.candidate))
+    ended = {report.boot_id for report in context.fleet.ended}
+    return any(
+        reading.boot_id in ended and reading.counts != arm.runs.get(reading.boot_id, _UNKNOWN_RUN).latest
+        for version, arm in arms
+        if version is not None
+        for reading in context.fleet.readings(record.name, version.digest)
+    )
+
+
+def _collect(record: AliasRecord, context: AliasContext) -> TransitionResult:
+    stable = record.stable.digest if record.stable else ""
+    update: dict[str, Any] = {}
+    if candidate := record.candidate:
+        evidence = fold_candidate(candidate, context.fleet, record.name, stable)
+        update["candidate"] = candidate.model_copy(update={"evidence": evidence})
+    if record.watch.previous is not None:
+        folded = fold_watch(record.watch, context.fleet, record.name, stable)
+        update["watch"] = record.watch.model_copy(update={"evidence": folded})
+    return record.model_copy(update=update), None
+
+
+def _has_progressed(record: AliasRecord, context: AliasContext) -> bool:
+    candidate = record.candidate
+    if candidate is None:
+        return False
+    return context.fleet.active_on(record.name, candidate.version.digest) > candidate.most_active
+
+
+def _progress(record: AliasRecord, context: AliasContext) -> TransitionResult:
+    assert record.candidate is not None
+    active = context.fleet.active_on(record.name, record.candidate.version.digest)
+    candidate = record.candidate.model_copy(update={"most_active": active, "waiting_seconds": 0})
+    return record.model_copy(update={"candidate": candidate}), None
+
+
 def _is_check_due(record: AliasRecord, context: AliasContext) -> bool:
-    due = next_check_time(record.candidate, context.adapter) if record.candidate else None
-    return due is not None and context.now >= due
+    candidate = record.candidate
+    if candidate is None or candidate.weight == 0:
+        return False
+    ends_now = candidate.step_seconds >= step_pause(candidate, context.adapter) and not candidate.is_last
+    return ends_now or candidate.check_seconds >= check_interval(context.adapter)
 
 
 def _check(record: AliasRecord, context: AliasContext) -> TransitionResult:
     assert record.candidate is not None
-    readings = context.fleet.readings(record.name, record.candidate.version.digest)
-    tally = record.candidate.tally.absorb(readings, context.fleet.uids)
-    candidate = record.candidate.model_copy(update={"tally": tally, "last_check": context.now})
-    if any(outcome.verdict is Verdict.FAIL for outcome in evaluate_checks(candidate, context.adapter)):
-        candidate = candidate.model_copy(update={"failed_checks": candidate.failed_checks + 1})
-    return record.model_copy(update={"candidate": candidate}), None
+    evidence = _fold(record, record.candidate, context)
+    checked = check_candidate(record.candidate, evidence, context.adapter, context.fleet, record.name)
+    return record.model_copy(update={"candidate": checked}), None
+
+
+def _fold(record: AliasRecord, candidate: RolloutCandidate, context: AliasContext) -> Evidence:
+    stable = record.stable.digest if record.stable else ""
+    return fold_candidate(candidate, context.fleet, record.name, stable)
 
 
 def _is_rejected(record: AliasRecord, context: AliasContext) -> bool:
     if record.candidate is None:
         return False
     too_many = record.candidate.failed_checks > context.adapter.rollout.analysis.failure_limit
-    return too_many or find_refutation(record, context.fleet) != ""
+    return too_many or context.fleet.refutation(record.name, record.candidate.version.digest) != ""
 
 
 def _reject(record: AliasRecord, context: AliasContext) -> TransitionResult:
     candidate = record.candidate
     assert candidate is not None
-    if refutation := find_refutation(record, context.fleet):
-        reason, cause = AdapterDeploymentReason.NOT_ACTIVE, refutation
+    if refutation := context.fleet.refutation(record.name, candidate.version.digest):
+        reason, cause = str(Reason.NOT_ACTIVE), refutation
     else:
-        counts, guardrail = candidate.tally.total, context.adapter.rollout.analysis.checks[0].guardrail
-        reason = AdapterDeploymentReason.ERROR_RATE_TOO_HIGH
-        cause = (
-            f"{counts.errors} of {counts.requests} requests failed at weight {candidate.weight}, "
-            f"more than the allowed rate of {guardrail.max} at a confidence of {guardrail.confidence}"
-        )
+        reason, cause = candidate.reason, f"{candidate.message}, at weight {candidate.weight}"
     serving = f"{describe(record.stable)} answers all requests" if record.stable else "nothing is served"
     message = f"{record.name}: {describe(candidate.version)} is rolled back, {serving}: {cause}"
     rejection = Rejection(version=candidate.version, reason=reason, message=cause, time=context.now)
-    event = Event(AdapterDeploymentReason.ROLLED_BACK, message, "Warning")
-    return record.model_copy(update={"candidate": None, "rejection": rejection}), event
+    event = Event(Reason.ROLLED_BACK, message, "Warning")
+    return record.model_copy(update={"candidate": None}).with_rejection(rejection), event
 
 
 def _is_admitted(record: AliasRecord, context: AliasContext) -> bool:
     target = context.target
     if record.candidate is not None or target.version is None or not target.admitted:
         return False
-    decided = (record.stable, record.rejection.version if record.rejection else None)
-    return all(version is None or version.digest != target.version.digest for version in decided)
+    is_stable = record.stable is not None and record.stable.digest == target.version.digest
+    return not is_stable and not record.is_rejected(target.version.digest)
 
 
 def _admit(record: AliasRecord, context: AliasContext) -> TransitionResult:
     assert context.target.version is not None
-    candidate = RolloutCandidate(version=context.target.version, began=context.now, last_check=context.now)
+    candidate = RolloutCandidate(version=context.target.version, began=context.now)
+    update = {"candidate": candidate, "last_number": max(record.last_number, candidate.version.version)}
     message = f"{record.name}: {describe(candidate.version)} is loaded at weight 0"
-    return record.model_copy(update={"candidate": candidate}), Event(AdapterDeploymentReason.LOADING, message)
+    return record.model_copy(update=update), Event(Reason.LOADING, message)
 
 
 def _is_last_step_done(record: AliasRecord, context: AliasContext) -> bool:
@@ -224,46 +231,49 @@ def _is_last_step_done(record: AliasRecord, context: AliasContext) -> bool:
 
 def _promote(record: AliasRecord, context: AliasContext) -> TransitionResult:
     assert record.candidate is not None
-    update = {"stable": record.candidate.version, "promoted": context.now, "candidate": None}
+    evidence = _fold(record, record.candidate, context)
+    observed = Evidence(candidate=evidence.candidate.restart(), stable=evidence.stable.freeze())
+    previous = record.stable if window_seconds(context) > 0 else None
+    update = {
+        "stable": record.candidate.version,
+        "promoted": context.now,
+        "restored": False,
+        "watch": Watch(previous=previous, evidence=observed),
+        "candidate": None,
+    }
     message = f"{record.name}: {describe(record.candidate.version)} answers all requests"
-    return record.model_copy(update=update), Event(AdapterDeploymentReason.PROMOTED, message)
+    return record.model_copy(update=update), Event(Reason.PROMOTED, message)
+
+
+def is_proven(record: AliasRecord, candidate: RolloutCandidate, context: AliasContext) -> bool:
+    """True if the candidate is active on as many pods as it needs for more weight."""
+    alias, digest, fleet = record.name, candidate.version.digest, context.fleet
+    if fleet.is_active_since(alias, digest, candidate.began):
+        return True
+    return candidate.waiting_seconds >= QUORUM_SECONDS and fleet.is_active_on_half(alias, digest)
 
 
 def _is_step_done(record: AliasRecord, context: AliasContext) -> bool:
     candidate, adapter = record.candidate, context.adapter
-    if candidate is None or adapter.paused:
+    if candidate is None or is_paused(record, adapter) or not is_proven(record, candidate, context):
         return False
-    if not context.fleet.is_active_on_all(record.name, candidate.version.digest):
+    if context.fleet.final_failure(record.name, candidate.version.digest) is not None:
         return False
     if candidate.weight == 0:
-        return True
-    if candidate.last_check < _step_end(candidate, adapter):
+        return not record.restored
+    if not candidate.is_last or candidate.step_seconds < step_pause(candidate, adapter):
         return False
-    passed = all(outcome.verdict is not Verdict.FAIL for outcome in evaluate_checks(candidate, adapter))
-    return passed and candidate.tally.total.requests >= adapter.rollout.analysis.minimum_requests
+    is_tripped = context.fleet.open_breakers(record.name, candidate.version.digest) != ()
+    return candidate.verdict is Verdict.PASS and not is_tripped and not exceeded_limit(candidate, adapter)
 
 
 def _step(record: AliasRecord, context: AliasContext) -> TransitionResult:
     assert record.candidate is not None
     version, weight = record.candidate.version, _next_weight(record, context)
-    readings = context.fleet.readings(record.name, version.digest)
-    candidate = RolloutCandidate(
-        version=version,
-        weight=weight,
-        began=context.now,
-        last_check=context.now,
-        tally=record.candidate.tally.absorb(readings, context.fleet.uids).restart(),
-    )
+    evidence = _fold(record, record.candidate, context).restart()
+    candidate = RolloutCandidate(version=version, weight=weight, began=context.now, evidence=evidence)
     message = f"{record.name}: {describe(version)} answers {weight} % of the requests"
-    return record.model_copy(update={"candidate": candidate}), Event(
-        AdapterDeploymentReason.STEP_STARTED, message
-    )
-
-
-def _step_end(candidate: RolloutCandidate, adapter: Adapter) -> datetime:
-    pauses = (step.pause for step in adapter.rollout.steps if step.weight == candidate.weight)
-    pause = next(pauses, None)
-    return candidate.began + timedelta(seconds=duration_seconds(pause) if pause else 0)
+    return record.model_copy(update={"candidate": candidate}), Event(Reason.STEP_STARTED, message)
 
 
 def _next_weight(record: AliasRecord, context: AliasContext) -> int:
@@ -276,9 +286,18 @@ def _next_weight(record: AliasRecord, context: AliasContext) -> int:
 TRANSITIONS = (
     Transition("withdraw", _is_superseded, _withdraw),
     Transition("relocate", _is_relocated, _relocate),
+    Transition("revert", is_reverted, revert),
+    Transition("abandon", is_abandoned, abandon),
+    Transition("confirm", is_confirmed, confirm),
+    Transition("close", is_closed, begin_watch),
+    Transition("observe", is_observed, observe),
+    Transition("collect", _is_collected, _collect),
+    Transition("progress", _has_progressed, _progress),
     Transition("check", _is_check_due, _check),
     Transition("reject", _is_rejected, _reject),
+    Transition("return", is_returned, return_to_previous),
     Transition("admit", _is_admitted, _admit),
     Transition("promote", _is_last_step_done, _promote),
     Transition("step", _is_step_done, _step),
+    Transition("renew", is_renewed, begin_watch),
 )

@@ -4,7 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from tunesmith.api.adapterdeployment import Adapter, AdapterDeploymentSpec, RequiredBaseline, RequiredVerdict
+from tunesmith.api.adapterdeployment import (
+    RANKS,
+    Adapter,
+    AdapterDeploymentSpec,
+    RequiredBaseline,
+    RequiredVerdict,
+)
 from tunesmith.api.job_status import FineTuneJobStatus
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.api.reasons import ConditionType, FineTuneJobPhase
@@ -83,6 +89,8 @@ class Sources:
         versions: all past and present versions of all aliases.
         deployment: name of the AdapterDeployment.
         serving: digest of the stable version by alias.
+        last_numbers: highest version number that was ever given, by alias.
+        ranks: rank of the adapter that a job trains, by the job's name; none for a job that searches for it.
     """
 
     spec: AdapterDeploymentSpec
@@ -91,6 +99,8 @@ class Sources:
     versions: tuple[VersionRecord, ...]
     deployment: str = ""
     serving: Mapping[str, str] = field(default_factory=dict)
+    last_numbers: Mapping[str, int] = field(default_factory=dict)
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
     def find_version(self, alias: str, digest: str) -> VersionRecord | None:
         """Version of the alias with this digest, if there is one."""
@@ -103,9 +113,8 @@ class Sources:
         """Number of the version with this digest, or the next unused number of the alias."""
         if existing := self.find_version(alias, digest):
             return existing.version.version
-        return 1 + max(
-            (record.version.version for record in self.versions if record.alias == alias), default=0
-        )
+        numbers = [record.version.version for record in self.versions if record.alias == alias]
+        return 1 + max(*numbers, self.last_numbers.get(alias, 0), 0)
 
 
 def resolve_target(adapter: Adapter, sources: Sources) -> TargetVersion:
@@ -177,6 +186,18 @@ def _check_servable(
     return replace(target, reason=Reason.INCOMPATIBLE, message=message)
 
 
+def _check_rank(target: TargetVersion, version: Version, adapter: Adapter, sources: Sources) -> TargetVersion:
+    """Reject an adapter that the engine would refuse, before a pod fetches it."""
+    reference, allowed = adapter.source.fine_tune_job_ref, sources.spec.engine.max_rank
+    rank = sources.ranks.get(reference.name, 0) if reference else 0
+    if rank <= allowed:
+        return target
+    needed = next((value for value in RANKS if value >= rank), None)
+    advice = f"write engine.maxRank: {needed}" if needed else "train it with a lower adapter.rank"
+    message = f"the adapter has rank {rank}, and engine.maxRank is {allowed}: {advice}"
+    return replace(target, reason=Reason.INCOMPATIBLE, message=message)
+
+
 def _check_reachable(
     target: TargetVersion, version: Version, adapter: Adapter, sources: Sources
 ) -> TargetVersion:
@@ -244,6 +265,7 @@ def _check_evaluated(
 ADMISSION_CHECKS: tuple[AdmissionCheck, ...] = (
     _check_not_rejected,
     _check_servable,
+    _check_rank,
     _check_reachable,
     _check_evaluated,
 )

@@ -1,14 +1,13 @@
-"""Versions of all aliases, merged from their ControllerRevisions and the rollout record."""
+"""Versions of all aliases, merged from their ControllerRevisions and the rollout records."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
-from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.decide.plan import Create, Patch
 from tunesmith.manifests.names import Owner
 from tunesmith.manifests.objects import Body, KubernetesObject
-from tunesmith.manifests.serving_config_maps import RECORD_KEY
 from tunesmith.manifests.version_revision import (
     API_VERSION,
     KIND,
@@ -21,13 +20,15 @@ from tunesmith.manifests.version_revision import (
 )
 from tunesmith_contract.agent import Version
 
-from .record import AliasRecord, ServingRecord
+from .record import AliasRecord
 from .targets import UNEVALUATED, TargetVersion, VersionRecord
+
+UNREADABLE = "Unreadable"
 
 
 def read_versions(revisions: Iterable[Body]) -> tuple[VersionRecord, ...]:
-    """Versions stored in ControllerRevisions."""
-    return tuple(_read_version(revision) for revision in revisions)
+    """Versions stored in ControllerRevisions; one that can't be read is left out."""
+    return tuple(version for revision in revisions if (version := _read_version(revision)) is not None)
 
 
 def merge_records(
@@ -36,108 +37,119 @@ def merge_records(
     """Versions with the changes of the records that their ControllerRevisions do not have yet."""
     merged = {(version.alias, version.version.digest): version for version in versions}
     for record in records:
-        for version in _versions_of(record):
+        for version in record.versions():
             key = (record.name, version.digest)
-            stored = merged.get(key, VersionRecord(record.name, version, UNEVALUATED))
-            merged[key] = _with_record(stored, record)
+            merged.setdefault(key, VersionRecord(record.name, version, UNEVALUATED))
+        for key in [key for key in merged if key[0] == record.name]:
+            merged[key] = _with_record(merged[key], record)
     return tuple(merged.values())
-
-
-def rebuild_record(alias: str, versions: Iterable[VersionRecord]) -> AliasRecord:
-    """Record of an alias whose ConfigMap is lost: the version that was promoted last is stable."""
-    promoted = [
-        version
-        for version in versions
-        if version.alias == alias and version.promoted and not version.rejected
-    ]
-    if not promoted:
-        return AliasRecord(name=alias)
-    last = max(promoted, key=lambda version: (version.promoted, version.version.version))
-    return AliasRecord(name=alias, stable=last.version, promoted=last.promoted)
-
-
-def read_records(
-    deployment: AdapterDeployment, config_map: Body | None, versions: Iterable[VersionRecord]
-) -> dict[str, AliasRecord]:
-    """Records of all aliases by name, from the ConfigMap, or rebuilt from the versions where it is lost."""
-    if config_map is None:
-        names = [adapter.name for adapter in deployment.spec.adapters]
-        versions = tuple(versions)
-        return {name: rebuild_record(name, versions) for name in names}
-    document = ServingRecord.model_validate_json(config_map["data"][RECORD_KEY])
-    return {record.name: record for record in document.aliases}
 
 
 def plan_revisions(
     owner: Owner, record: AliasRecord, versions: Iterable[VersionRecord], target: TargetVersion, now: datetime
 ) -> tuple[Create, ...]:
-    """Creation of a ControllerRevision for each version of the record that has none.
+    """Creation of a ControllerRevision for each current version of the record that has none.
 
     Args:
         versions: the versions stored in ControllerRevisions.
     """
     stored = {version.version.digest for version in versions if version.alias == record.name}
     creations = []
-    for version in _versions_of(record):
+    for version in _current_versions(record):
         if version.digest not in stored:
             is_target = target.version is not None and target.version.digest == version.digest
             admitted = target if is_target else TargetVersion()
             evaluation = (admitted.evaluated, admitted.eval_run, admitted.policy_digest)
-            creations.append(Create(build_version_revision(owner, record.name, version, *evaluation, now)))
+            revision = build_version_revision(owner, record.name, version, *evaluation, now)
+            creations.append(Create(revision, record.name))
     return tuple(creations)
 
 
 def plan_annotations(
     owner: Owner, record: AliasRecord, versions: Iterable[VersionRecord]
 ) -> tuple[Patch, ...]:
-    """Annotations of promotion and rollback for the ControllerRevisions that lack them."""
+    """Annotations of promotion and rollback for the ControllerRevisions that lack them.
+
+    Args:
+        versions: the versions stored in ControllerRevisions.
+    """
     stored = {version.version.digest: version for version in versions if version.alias == record.name}
+    current = {version.digest for version in _current_versions(record)}
     annotations = []
     if record.stable and record.promoted:
         revision = stored.get(record.stable.digest)
         if revision is None or revision.promoted != record.promoted:
             annotations.append(_patch(owner, record.name, record.stable, promotion_patch(record.promoted)))
-    if rejection := record.rejection:
-        revision = stored.get(rejection.version.digest)
-        if revision is None or not revision.rejected:
+    for rejection in record.rejections:
+        digest = rejection.version.digest
+        revision = stored.get(digest)
+        is_missing = revision is None and digest in current
+        if is_missing or (revision is not None and revision.rejected != rejection.time):
             patch = rejection_patch(rejection.time, rejection.reason, rejection.message)
             annotations.append(_patch(owner, record.name, rejection.version, patch))
     return tuple(annotations)
 
 
-def _read_version(revision: Body) -> VersionRecord:
-    data, rejection = revision["data"], read_rejection(revision)
-    return VersionRecord(
-        alias=data["alias"],
-        version=Version(version=data["version"], digest=data["digest"], uri=data["uri"]),
-        evaluated=data["evaluated"],
-        policy_digest=data["policyDigest"],
-        promoted=read_promotion(revision),
-        rejected=datetime.fromisoformat(rejection["time"]) if rejection else None,
-        reason=rejection["reason"] if rejection else "",
-        message=rejection["message"] if rejection else "",
-    )
+def _read_version(revision: Body) -> VersionRecord | None:
+    """The version; annotations that were edited into something else reject it, and say nothing of a promotion."""
+    try:
+        data = revision["data"]
+        version = VersionRecord(
+            alias=data["alias"],
+            version=Version(version=data["version"], digest=data["digest"], uri=data["uri"]),
+            evaluated=data["evaluated"],
+            policy_digest=data["policyDigest"],
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+    return _with_rejection(_with_promotion(version, revision), revision)
 
 
-def _versions_of(record: AliasRecord) -> tuple[Version, ...]:
+def _with_promotion(version: VersionRecord, revision: Body) -> VersionRecord:
+    try:
+        return replace(version, promoted=read_promotion(revision))
+    except ValueError:
+        return version
+
+
+def _with_rejection(version: VersionRecord, revision: Body) -> VersionRecord:
+    try:
+        rejection = read_rejection(revision)
+        if rejection is None:
+            return version
+        time, reason, message = (
+            datetime.fromisoformat(rejection["time"]),
+            rejection["reason"],
+            rejection["message"],
+        )
+        return replace(version, rejected=time, reason=str(reason), message=str(message))
+    except (KeyError, TypeError, ValueError, json.JSONDecodeError):
+        created = datetime.fromisoformat(revision["data"]["admitted"])
+        return replace(version, rejected=created, reason=UNREADABLE, message="the annotation can't be read")
+
+
+def _current_versions(record: AliasRecord) -> tuple[Version, ...]:
     candidate = record.candidate.version if record.candidate else None
-    rejected = record.rejection.version if record.rejection else None
-    versions = {version.digest: version for version in (record.stable, rejected, candidate) if version}
-    return tuple(versions.values())
+    rejected = record.rejections[0].version if record.rejections else None
+    named = (record.watch.previous, record.stable, rejected, candidate)
+    return tuple({version.digest: version for version in named if version}.values())
 
 
 def _with_record(version: VersionRecord, record: AliasRecord) -> VersionRecord:
     digest = version.version.digest
     if record.stable and record.stable.digest == digest and record.promoted:
         version = replace(version, promoted=record.promoted)
-    rejection = record.rejection
-    if rejection and rejection.version.digest == digest and version.rejected is None:
+    rejection = next((known for known in record.rejections if known.version.digest == digest), None)
+    if rejection is not None and (version.rejected is None or version.rejected < rejection.time):
         version = replace(
             version, rejected=rejection.time, reason=rejection.reason, message=rejection.message
         )
+    lifts = (lift.time for lift in record.lifts if lift.digest == digest)
+    if version.rejected is not None and any(time >= version.rejected for time in lifts):
+        return replace(version, rejected=None, reason="", message="")
     return version
 
 
 def _patch(owner: Owner, alias: str, version: Version, patch: KubernetesObject) -> Patch:
     name = version_revision_name(owner, alias, version.version)
-    return Patch(API_VERSION, KIND, owner.metadata.namespace, name, patch)
+    return Patch(API_VERSION, KIND, owner.metadata.namespace, name, patch, alias)

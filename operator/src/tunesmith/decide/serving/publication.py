@@ -1,0 +1,152 @@
+"""Writing of records and of the state that the pods serve, the most urgent first.
+
+1. records of aliases whose candidate loses its requests, or whose stable version is switched back
+2. push of these changes alone
+3. all other records
+4. the ConfigMap that the pods mount
+5. push of the whole state
+
+A state is sent once its records are written. An alias whose record can't be written keeps the state that it had, and
+keeps no other alias waiting.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tunesmith.api.adapterdeployment import AdapterDeployment
+from tunesmith.decide.plan import Action, Mount, Publication, Push, Replace
+from tunesmith.manifests.serving_config_maps import build_alias_record, build_desired_config_map
+from tunesmith_contract.agent import DESIRED_FILE, STATE_FILE, DesiredAlias, DesiredState, first_generation
+from tunesmith_contract.layout import CA_FILE
+
+from .elapsed import must_be_written
+from .first_record import build_first_record
+from .fleet import Fleet
+from .record import AliasRecord, Watch
+from .stored import StoredServing
+
+
+@dataclass(frozen=True, slots=True)
+class NextState:
+    """Desired state after this pass.
+
+    Attributes:
+        urgent: names of the aliases whose change is sent first.
+        first: the state that was published last, with the urgent changes alone; None if nothing is urgent.
+        whole: the state with all changes.
+    """
+
+    urgent: frozenset[str]
+    first: DesiredState | None
+    whole: DesiredState
+
+
+def next_state(stored: StoredServing, records: tuple[AliasRecord, ...], fleet: Fleet, term: int) -> NextState:
+    """Desired state that follows from the records.
+
+    Its generation grows whenever the content changes, and where pods may hold another content or a higher generation.
+
+    Args:
+        records: the records of the aliases of the resource, ordered by name.
+        term: number of times that the operator's lease changed hands.
+    """
+    published = {alias.name: alias for alias in stored.published.aliases}
+    aliases = tuple(record.to_desired() for record in records)
+    wanted = {alias.name: alias for alias in aliases}
+    urgent = frozenset(
+        name for name in published if name in wanted and _is_urgent(published[name], wanted[name])
+    )
+    is_sent = (
+        stored.is_current
+        and aliases == stored.published.aliases
+        and fleet.generation <= stored.generation
+        and stored.published.generation == stored.generation
+        and not fleet.disagrees(stored.published)
+    )
+    if is_sent:
+        return NextState(frozenset(), None, stored.published)
+    following = 1 + max(stored.generation, fleet.generation, first_generation(term))
+    if not urgent:
+        return NextState(urgent, None, DesiredState(generation=following, aliases=aliases))
+    partly = tuple(wanted[name] if name in urgent else published[name] for name in published)
+    first = DesiredState(generation=following, aliases=partly)
+    generation = following if partly == aliases else following + 1
+    return NextState(urgent, first, DesiredState(generation=generation, aliases=aliases))
+
+
+def _is_urgent(before: DesiredAlias, after: DesiredAlias) -> bool:
+    """True if a version must not get requests any more that may get some now."""
+    if before.stable and after.stable != before.stable and before.stable.digest in after.rejected:
+        return True
+    if before.candidate is None:
+        return False
+    stays = after.candidate is not None and after.candidate.digest == before.candidate.digest
+    is_promoted = after.stable is not None and after.stable.digest == before.candidate.digest
+    return not is_promoted and (not stays or after.weight < before.weight)
+
+
+def plan_publication(
+    deployment: AdapterDeployment,
+    stored: StoredServing,
+    records: tuple[AliasRecord, ...],
+    state: NextState,
+    fleet: Fleet,
+    ca_bundle: str,
+) -> tuple[Action, ...]:
+    """Actions that write the records and publish the state."""
+    numbered = [_with_generation(record, stored, state) for record in records]
+    adapters = {adapter.name: adapter for adapter in deployment.spec.adapters}
+    writes = {
+        record.name: Replace.of(
+            stored.record_maps.get(record.name),
+            build_alias_record(deployment, record.name, record.to_json()),
+            record.name,
+        )
+        for record in numbered
+        if must_be_written(stored.written.get(record.name), record, adapters[record.name])
+    }
+    writes |= _plan_removed(deployment, stored, frozenset(adapters))
+    urgent = [write for name, write in writes.items() if name in state.urgent]
+    others = [write for name, write in writes.items() if name not in state.urgent]
+    first: tuple[Action, ...] = ()
+    if state.first is not None:
+        first = (Push(Publication(state.first, stored.published)),)
+    publication = Publication(state.whole, stored.published)
+    config_map = build_desired_config_map(deployment, state.whole, build_first_record(numbered), ca_bundle)
+    mount: tuple[Action, ...] = ()
+    if stored.mounted is None or _mounted_files(stored.mounted) != _mounted_files(config_map):
+        mount = (Mount(Replace.of(stored.mounted, config_map).manifest, publication),)
+    is_sent = state.whole == stored.published and not fleet.is_behind(state.whole.generation)
+    push: tuple[Action, ...] = () if is_sent else (Push(publication),)
+    return (*urgent, *first, *others, *mount, *push)
+
+
+def _with_generation(record: AliasRecord, stored: StoredServing, state: NextState) -> AliasRecord:
+    """The record, with the generation in which the alias changes now, or changed last."""
+    published: Mapping[str, DesiredAlias] = {alias.name: alias for alias in stored.published.aliases}
+    if published.get(record.name) == record.to_desired():
+        return record
+    sent = state.first if state.first is not None and record.name in state.urgent else state.whole
+    return record.model_copy(update={"generation": sent.generation})
+
+
+def _plan_removed(
+    deployment: AdapterDeployment, stored: StoredServing, present: frozenset[str]
+) -> dict[str, Replace]:
+    """Records of aliases that the resource has no more: of these only the stable version is kept."""
+    writes = {}
+    for name, record in stored.records.items():
+        if name in present:
+            continue
+        kept = record.model_copy(
+            update={"candidate": None, "watch": Watch(), "restored": record.stable is not None}
+        )
+        if kept != stored.written.get(name):
+            manifest = build_alias_record(deployment, name, kept.to_json())
+            writes[name] = Replace.of(stored.record_maps.get(name), manifest, name)
+    return writes
+
+
+def _mounted_files(config_map: Mapping[str, Mapping[str, str]]) -> tuple[str | None, ...]:
+    """The files that pods read."""
+    return tuple(config_map["data"].get(name) for name in (DESIRED_FILE, STATE_FILE, CA_FILE))

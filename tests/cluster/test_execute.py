@@ -1,0 +1,88 @@
+"""Execution of plans: order, conflicts, and what a refusal about one alias leaves alone."""
+
+from typing import Any, cast
+
+import pytest
+from api_server.fake_api import FakeApi
+
+from tunesmith.cluster.execute import execute
+from tunesmith.cluster.live import AgentHub
+from tunesmith.controller_runtime.client import Client
+from tunesmith.controller_runtime.errors import Conflict, Refused
+from tunesmith.controller_runtime.events import EventRecorder
+from tunesmith.controller_runtime.metrics import Metrics
+from tunesmith.decide.plan import Create, Mount, Plan, Publication, Push, Replace
+from tunesmith_contract.agent import AgentReport, DesiredAlias, DesiredState
+
+BODY = {
+    "kind": "AdapterDeployment",
+    "metadata": {"name": "ad", "namespace": "team", "uid": "uid"},
+    "status": {},
+}
+
+
+def config_map(name: str, **data: str) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "team"}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+
+
+def state(generation: int, **weights: int) -> DesiredState:
+    aliases = tuple(DesiredAlias(name=name, weight=weight) for name, weight in sorted(weights.items()))
+    return DesiredState(generation=generation, aliases=aliases)
+
+
+class Setting:
+    """An API server in memory, and the hub with one connected agent."""
+
+    def __init__(self) -> None:
+        self.api = FakeApi()
+        self.hub = AgentHub(lambda uid, seconds: None)
+        self.connection = self.hub.connect("uid", "p")
+        report = AgentReport(pod_name="p", pod_uid="p", boot_id="b", engine_ready=True, applied_generation=0)
+        self.hub.report("uid", report, cast(Any, None))
+
+    async def execute(self, *actions: Any) -> None:
+        client = cast(Client, self.api)
+        recorder = EventRecorder(client, Metrics(), "pod")
+        await execute(client, self.hub, recorder, BODY, Plan(actions=actions))
+
+    def names(self) -> set[str]:
+        return {name for _, _, name in self.api.objects}
+
+
+async def test_an_object_that_changed_since_it_was_read_is_left_alone_and_ends_the_pass() -> None:
+    setting = Setting()
+    read = setting.api.add(config_map("record", text="old"))
+    setting.api.add(config_map("record", text="newer"))
+    publication = Publication(state(1, a=0), state(0))
+    with pytest.raises(Conflict):
+        await setting.execute(Replace.of(read, config_map("record", text="mine"), "a"), Push(publication))
+    assert setting.api.objects["ConfigMap", "team", "record"]["data"] == {"text": "newer"}
+    assert setting.connection._desired is None
+
+
+async def test_an_object_that_must_not_exist_is_not_overwritten() -> None:
+    setting = Setting()
+    await setting.execute(Replace.of(None, config_map("record", text="mine")))
+    with pytest.raises(Conflict):
+        await setting.execute(Replace.of(None, config_map("record", text="again")))
+    assert setting.api.objects["ConfigMap", "team", "record"]["data"] == {"text": "mine"}
+
+
+async def test_what_is_refused_for_one_alias_is_not_published_and_keeps_no_other_waiting() -> None:
+    setting = Setting()
+    setting.api.failures["create", "ConfigMap"] = [Refused("quota", 403)]
+    publication = Publication(state(2, a=50, b=0), state(1, a=10, b=10))
+    with pytest.raises(Refused):
+        await setting.execute(
+            Replace.of(None, config_map("record-a"), "a"),
+            Replace.of(None, config_map("record-b"), "b"),
+            Mount(config_map("desired"), publication),
+            Push(publication),
+            Create(config_map("version-a"), "a"),
+            Create(config_map("version-b"), "b"),
+        )
+    assert setting.names() == {"record-b", "desired", "version-b"}
+    sent = await setting.connection.next()
+    assert [(alias.name, alias.weight) for alias in sent.aliases] == [("a", 10), ("b", 0)]
+    assert sent.to_json() == setting.api.objects["ConfigMap", "team", "desired"]["data"]["state.json"]
