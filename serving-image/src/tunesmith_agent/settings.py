@@ -90,6 +90,8 @@ ENVIRONMENT = {
     "TUNESMITH_MAX_RANK": "max_rank",
     "TUNESMITH_PROOF_TOLERANCE": "proof_tolerance",
     "TUNESMITH_ENGINE_TOKEN_SECONDS": "engine_token_seconds",
+    "TUNESMITH_DRAIN_SECONDS": "drain_seconds",
+    "TUNESMITH_LAME_DUCK_SECONDS": "lame_duck_seconds",
     "POD_NAMESPACE": "namespace",
     "POD_NAME": "pod_name",
     "POD_UID": "pod_uid",

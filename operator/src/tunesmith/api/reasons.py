@@ -54,6 +54,7 @@ class ConditionType(StrEnum):
     AVAILABLE = "Available"
     SOURCES_REACHABLE = "SourcesReachable"
     AGENTS_CURRENT = "AgentsCurrent"
+    VOLUMES_SHARED = "VolumesShared"
 
 
 class RunReason(StrEnum):
@@ -172,6 +173,9 @@ class AdapterDeploymentReason(StrEnum):
     RECORD_REBUILT = "RecordRebuilt"
     AGENTS_CURRENT = "AgentsCurrent"
     AGENTS_OUTDATED = "AgentsOutdated"
+    VOLUMES_SHARED = "VolumesShared"
+    CLAIM_ON_ONE_NODE = "ClaimOnOneNode"
+    CLAIM_NOT_SHARED = "ClaimNotShared"
     HISTORY_NAME_TAKEN = "HistoryNameTaken"
     ROLLED_BACK = "RolledBack"
     WITHDRAWN = "Withdrawn"
