@@ -134,3 +134,12 @@ async def test_the_whole_state_is_read_before_that_of_the_first_release(
     for name, content in ((STATE_FILE, whole), (DESIRED_FILE, whole.for_features(()))):
         (storage.root / name).write_text(content.to_json())
     await agent.active(first, second)
+
+
+async def test_an_operator_of_the_first_release_takes_over(agent: Running, storage: Storage) -> None:
+    """It leaves the whole state of its successor as it is, and writes a higher generation into its own file."""
+    first, second = storage.commit(), storage.commit(-0.5)
+    (storage.root / STATE_FILE).write_text(state(3, stable=first, candidate=second).to_json())
+    await agent.active(first)
+    (storage.root / DESIRED_FILE).write_text(state(4, stable=first).for_features(()).to_json())
+    await agent.until(lambda: agent.state(second) is None)

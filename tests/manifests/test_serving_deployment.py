@@ -68,15 +68,45 @@ def test_pods_are_restricted_and_get_no_api_token() -> None:
         }
 
 
+def mounts_of(container: dict[str, Any]) -> dict[str, Any]:
+    return {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
+
+
 def test_claims_are_mounted_read_only_where_the_contract_says_and_once() -> None:
     pod = pod_of(build(artifactVolumes=[{"claim": "artifacts"}, {"claim": "models"}]))
-    mounts = {mount["mountPath"]: mount.get("readOnly") for mount in pod["initContainers"][0]["volumeMounts"]}
-    assert mounts["/mnt/tunesmith/pvc/artifacts"] is True
-    assert mounts["/mnt/tunesmith/pvc/models"] is True
-    assert mounts["/tmp"] is None
-    assert "/dev/shm" in mounts
+    agent, engine = mounts_of(pod["containers"][0]), mounts_of(pod["initContainers"][0])
+    assert agent["/mnt/tunesmith/pvc/artifacts"] is True
+    assert agent["/tmp"] is engine["/tmp"] is False
+    assert "/dev/shm" in engine
     claims = [volume for volume in pod["volumes"] if "persistentVolumeClaim" in volume]
     assert len(claims) == 2
+
+
+@pytest.mark.parametrize("base", ["pvc://models/base", "pvc://artifacts/base", "hf://org/model"])
+def test_the_engine_reads_adapters_from_copies_that_it_cannot_change(base: str) -> None:
+    volumes = [{"claim": "artifacts"}, {"claim": "more"}]
+    pod = pod_of(build(artifactVolumes=volumes, baseModel={"uri": base}))
+    agent, engine = pod["containers"][0], pod["initContainers"][0]
+    copies = "/var/cache/tunesmith-adapters"
+    assert (mounts_of(agent)[copies], mounts_of(engine)[copies]) == (False, True)
+    of_engine = {path for path in mounts_of(engine) if path.startswith("/mnt/")}
+    assert of_engine == ({f"/mnt/tunesmith/pvc/{base.split('/')[2]}"} if base.startswith("pvc") else set())
+    claims = {"/mnt/tunesmith/pvc/artifacts", "/mnt/tunesmith/pvc/more"}
+    assert {path for path in mounts_of(agent) if path.startswith("/mnt/")} == claims
+    shared = {mount["name"] for mount in agent["volumeMounts"]} & {
+        mount["name"] for mount in engine["volumeMounts"] if not mount.get("readOnly")
+    }
+    assert shared == set(), "the engine can write where the agent keeps what it must not forget"
+
+
+def test_copies_of_adapters_stay_below_the_limit_of_their_volume() -> None:
+    pod = pod_of(build(engine={"adapterCacheSize": "40Gi", "maxRank": 128, "residentAdapters": 4, "gpus": 1}))
+    volume = next(volume for volume in pod["volumes"] if volume["name"] == "adapters")
+    environment = environment_of(pod["containers"][0])
+    assert environment["TUNESMITH_ADAPTER_CACHE_BYTES"] == str(40 * 1024**3)
+    assert volume["emptyDir"] == {"sizeLimit": str(41 * 1024**3)}
+    assert (environment["TUNESMITH_MAX_RANK"], environment["TUNESMITH_ADAPTER_SLOTS"]) == ("128", "8")
+    assert "--max-cpu-loras 8 " in " ".join(pod["initContainers"][0]["args"])
 
 
 def test_the_secret_that_opens_adapters_is_the_agents_alone_and_holds_up_no_pod() -> None:
@@ -95,7 +125,8 @@ def test_the_agent_alone_sees_the_desired_state_and_the_operators_token() -> Non
         {mount["mountPath"] for mount in pod[kind][0]["volumeMounts"]}
         for kind in ("containers", "initContainers")
     ]
-    assert mounts[0] - mounts[1] == {"/etc/tunesmith", "/var/run/secrets/tunesmith"}
+    claims = {"/mnt/tunesmith/pvc/artifacts"}
+    assert mounts[0] - mounts[1] - claims == {"/etc/tunesmith", "/var/run/secrets/tunesmith"}
     desired = next(volume for volume in pod["volumes"] if volume["name"] == "desired")
     sources = [source["configMap"] for source in desired["projected"]["sources"]]
     assert [(source["items"][0]["key"], source["optional"]) for source in sources] == [

@@ -25,6 +25,7 @@ from .uris import ArtifactUri
 from .values import (
     Confidence,
     DigestString,
+    DiskSize,
     Duration,
     Fraction,
     GPUMemory,
@@ -188,7 +189,13 @@ class Engine(StrictModel):
         le=256,
         description="The number of adapters that each pod keeps ready in memory. On GPUs, up to 8 of them are in GPU "
         "memory at the same time and share a batch; the others wait in host memory. Further adapters are "
-        "loaded when a request asks for them.",
+        "loaded from the pod's disk when a request asks for them.",
+    )
+    adapter_cache_size: DiskSize = Field(
+        "16Gi",
+        description="The disk space of each pod for copies of adapters. It must hold all versions that are served at "
+        "the same time: for each adapter the stable one, the candidate and the one before. Versions that are not "
+        "served any more stay until there is no room.",
     )
     max_rank: Rank = Field(
         64,

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.api.adapterdeployment import AdapterDeployment, Engine, UpdateStrategy
-from tunesmith.api.values import AUTO, duration_seconds
+from tunesmith.api.values import AUTO, duration_seconds, memory_bytes
 from tunesmith_contract.agent import DESIRED_FILE, STATE_FILE
-from tunesmith_contract.layout import CONFIG_DIR, SecretRole
-from tunesmith_contract.uris import Scheme, StorageUri, parse_uri
+from tunesmith_contract.layout import ADAPTER_CACHE_DIR, CONFIG_DIR, SecretRole
+from tunesmith_contract.uris import MOUNT_ROOT, Scheme, StorageUri, mount_path, parse_uri
 
 from .engine_container import (
     BASE_MODEL_NAME,
@@ -15,6 +15,7 @@ from .engine_container import (
     MODEL_CACHE,
     EngineNeeds,
     build_engine_container,
+    loaded_adapters,
     start_seconds,
 )
 from .environment import Environment
@@ -47,6 +48,9 @@ END_SECONDS = 115
 
 #: Time to find a node and to pull an image of ten gigabytes.
 PULL_SECONDS = 900
+
+#: Disk space beside the copies of adapters: names and folders take some, too.
+ADAPTER_CACHE_MARGIN = 1024**3
 
 #: Limits of the volume for caches: with the model from a hub, or with compiled kernels alone. Limits, not reservations.
 HUB_CACHE_LIMIT, KERNEL_CACHE_LIMIT = "1Ti", "16Gi"
@@ -170,9 +174,15 @@ def _build_volumes(
 ) -> tuple[list[dict[str, Any]], dict[str, list[dict[str, Any]]]]:
     spec = deployment.spec
     claims = [StorageUri(Scheme.PVC, volume.claim) for volume in spec.artifact_volumes]
-    storage, storage_mounts = storage_volumes([*claims, parse_uri(spec.base_model.uri)])
+    base = parse_uri(spec.base_model.uri)
+    storage, storage_mounts = storage_volumes([*claims, base])
+    artifact_paths = {str(mount_path(claim)) for claim in claims}
+    base_path = str(MOUNT_ROOT / base.scheme / base.name)
     credentials, credentials_mount = credentials_volume(desired_config_map_name(deployment))
     scratch, scratch_mount = scratch_volume("16Gi")
+    # What the agent must not forget lies in its /tmp, out of reach of the engine.
+    agent_scratch = {"name": "agent-tmp", "emptyDir": {"sizeLimit": "1Gi"}}
+    adapters, adapters_mount = _adapter_volume(spec.engine)
     # An operator of the first release may have written the ConfigMap, without the second file.
     files = [
         {
@@ -188,17 +198,33 @@ def _build_volumes(
     secrets, secret_mounts = _artifact_secret(deployment)
     cache, cache_mount = _cache_volume(deployment)
     shared_memory = {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "4Gi"}}
-    shared = [*storage_mounts, scratch_mount]
     mounts = {
-        ENGINE: [*shared, cache_mount, {"name": "shared-memory", "mountPath": "/dev/shm"}],
+        # The engine reads adapters from copies that nobody can change while it serves them, never from a claim.
+        ENGINE: [
+            *(mount for mount in storage_mounts if mount["mountPath"] == base_path),
+            scratch_mount,
+            {**adapters_mount, "readOnly": True},
+            cache_mount,
+            {"name": "shared-memory", "mountPath": "/dev/shm"},
+        ],
         AGENT: [
-            *shared,
+            *(mount for mount in storage_mounts if mount["mountPath"] in artifact_paths),
+            {"name": "agent-tmp", "mountPath": "/tmp"},
+            adapters_mount,
             credentials_mount,
             *secret_mounts,
             {"name": "desired", "mountPath": str(CONFIG_DIR), "readOnly": True},
         ],
     }
-    return [*storage, credentials, *secrets, desired, scratch, cache, shared_memory], mounts
+    own = [scratch, agent_scratch, adapters, cache, shared_memory]
+    return [*storage, credentials, *secrets, desired, *own], mounts
+
+
+def _adapter_volume(engine: Engine) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Volume and mount for the copies of adapters; past its limit kubelet would evict the pod."""
+    limit = memory_bytes(engine.adapter_cache_size) + ADAPTER_CACHE_MARGIN
+    volume = {"name": "adapters", "emptyDir": {"sizeLimit": str(limit)}}
+    return volume, {"name": "adapters", "mountPath": str(ADAPTER_CACHE_DIR)}
 
 
 def _cache_volume(deployment: AdapterDeployment) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -255,6 +281,7 @@ def _build_agent(
 
 
 def _agent_environment(deployment: AdapterDeployment, environment: Environment) -> list[dict[str, Any]]:
+    engine = deployment.spec.engine
     fields = {
         "POD_NAME": "metadata.name",
         "POD_UID": "metadata.uid",
@@ -265,6 +292,10 @@ def _agent_environment(deployment: AdapterDeployment, environment: Environment) 
         "TUNESMITH_DEPLOYMENT": deployment.metadata.name,
         "TUNESMITH_OPERATOR_URL": environment.operator_url,
         "TUNESMITH_BASE_MODEL": BASE_MODEL_NAME,
+        "TUNESMITH_BASE_MODEL_URI": deployment.spec.base_model.uri,
+        "TUNESMITH_MAX_RANK": str(engine.max_rank),
+        "TUNESMITH_ADAPTER_SLOTS": str(loaded_adapters(engine)),
+        "TUNESMITH_ADAPTER_CACHE_BYTES": str(memory_bytes(engine.adapter_cache_size)),
         "TUNESMITH_DRAIN_SECONDS": str(int(duration_seconds(engine.drain))),
         "TUNESMITH_LAME_DUCK_SECONDS": str(int(duration_seconds(engine.lame_duck))),
     }

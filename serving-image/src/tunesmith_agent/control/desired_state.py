@@ -129,31 +129,31 @@ class FileWatcher:
     """Poller of the mounted ConfigMap, the source of the desired state while the operator is away."""
 
     def __init__(self, folder: Path, store: DesiredStore) -> None:
-        self._folder = folder
+        # An operator of the first release writes the second file alone, and leaves the first as it is. The store takes
+        # the higher generation; of one generation the whole state, which is read first.
+        self._paths = (folder / STATE_FILE, folder / DESIRED_FILE)
         self._store = store
-        self._last_read: tuple[int, int] | None = None
+        self._last_read: dict[Path, tuple[int, int]] = {}
 
     async def run(self) -> None:
         """Poll until cancelled."""
         while True:
-            self._poll()
+            for path in self._paths:
+                self._poll(path)
             await asyncio.sleep(POLL_SECONDS)
 
-    def _poll(self) -> None:
-        # Operators of the first release write the second file alone.
-        state = self._folder / STATE_FILE
-        path = state if state.exists() else self._folder / DESIRED_FILE
+    def _poll(self, path: Path) -> None:
         try:
             status = path.stat()
             # kubelet swaps a symlink: a new file has another inode.
             identity = (status.st_ino, status.st_mtime_ns)
-            if identity == self._last_read:
+            if identity == self._last_read.get(path):
                 return
             data = path.read_bytes()
         except OSError as error:
-            if self._last_read is not None or not isinstance(error, FileNotFoundError):
-                log.warning("desired state file is not readable", extra={"error": error.strerror})
-            self._last_read = None
+            if self._last_read.pop(path, None) or not isinstance(error, FileNotFoundError):
+                details = {"file": path.name, "error": error.strerror}
+                log.warning("desired state file is not readable", extra=details)
             return
-        self._last_read = identity
+        self._last_read[path] = identity
         self._store.offer(data, Source.FILE)
