@@ -61,6 +61,12 @@ class Serving:
         status: dict[str, Any] = self.server.get(KIND, "ad", self.namespace).get("status", {})
         return status
 
+    def act(self, verb: str, **fields: str) -> None:
+        """Annotate the resource with this action, as a person does."""
+        action = json.dumps({"id": f"id-{verb}", "adapter": "expenses", "verb": verb, **fields})
+        scope = [f"--namespace={self.namespace}", "--overwrite"]
+        self.server.kubectl("annotate", *scope, "adapterdeployment", "ad", f"tunesmith.dev/action={action}")
+
     def adapter(self) -> dict[str, Any]:
         """The status of the only alias."""
         return next(iter(self.status.get("adapters", ())), {})
@@ -177,6 +183,27 @@ def test_killed_upgraded_and_with_status_wiped_it_goes_on_from_the_records_with_
     adapter = serving.wait("Stable", digest_of("two"))
     assert [past["version"] for past in adapter["history"]] == [2, 1]
     assert serving.pod_uids() == pods
+
+
+def test_people_act_by_an_annotation(serving: Serving, agent: ScriptedAgent) -> None:
+    serving.apply(build_adapter("two"))
+    serving.wait("Progressing", digest_of("one"))
+    serving.act("pause", by="ada", reason="lunch")
+    serving.wait("Paused", digest_of("one"))
+    serving.act("abort")
+    assert serving.wait("RolledBack", digest_of("one"))["rejected"][0]["reason"] == "Aborted"
+    eventually(lambda: agent.desired.aliases[0].rejected == (digest_of("two"),), what="the pod to be told")
+    serving.act("retry", digest=digest_of("two"))
+    serving.wait("Paused", digest_of("one"))
+    serving.act("promote")
+    serving.wait("Stable", digest_of("two"))
+    serving.act("undo")
+    actions = serving.wait("RolledBack", digest_of("one"))["actions"]
+    assert [action["verb"] for action in actions] == ["undo", "promote", "retry", "abort", "pause"]
+    assert {(action["manager"], action["result"]) for action in actions} == {("kubectl-annotate", "Done")}
+    assert (actions[-1]["by"], actions[-1]["reason"]) == ("ada", "lunch")
+    told = serving.server.api.get(f"/api/v1/namespaces/{serving.namespace}/events")["items"]
+    assert "ActionDone" in {event["reason"] for event in told}
 
 
 @pytest.fixture

@@ -54,6 +54,7 @@ class ConditionType(StrEnum):
     AVAILABLE = "Available"
     SOURCES_REACHABLE = "SourcesReachable"
     AGENTS_CURRENT = "AgentsCurrent"
+    ACTIONS_VALID = "ActionsValid"
 
 
 class RunReason(StrEnum):
@@ -172,6 +173,12 @@ class AdapterDeploymentReason(StrEnum):
     RECORD_REBUILT = "RecordRebuilt"
     AGENTS_CURRENT = "AgentsCurrent"
     AGENTS_OUTDATED = "AgentsOutdated"
+    ACTIONS_VALID = "ActionsValid"
+    INVALID_ACTION = "InvalidAction"
+    ACTION_DONE = "ActionDone"
+    ACTION_REFUSED = "ActionRefused"
+    ABORTED = "Aborted"
+    UNDONE = "Undone"
     HISTORY_NAME_TAKEN = "HistoryNameTaken"
     ROLLED_BACK = "RolledBack"
     WITHDRAWN = "Withdrawn"
