@@ -132,8 +132,8 @@ def agent_command(folder: Path, port: int, monitoring_port: int, engine_port: in
     return [
         sys.executable, "-m", "tunesmith_agent",
         "--host=127.0.0.1", f"--port={port}", f"--monitoring-port={monitoring_port}",
-        f"--engine-port={engine_port}",
-        f"--mount-root={folder}/mnt", f"--desired-dir={folder}", f"--state-dir={folder}/state", "--lame-duck-seconds=0",
+        f"--engine-port={engine_port}", f"--mount-root={folder}/mnt", f"--desired-dir={folder}",
+        f"--state-dir={folder}/state", f"--cache-dir={folder}/cache", "--lame-duck-seconds=0",
     ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from tunesmith.api import AdapterDeployment
 from tunesmith.manifests.engine_container import BASE_MODEL_NAME as BASE_MODEL_NAME
 from tunesmith.manifests.engine_container import ENGINE_PORT, MODEL_CACHE
 from tunesmith.manifests.environment import Environment
+from tunesmith.manifests.serving_config_maps import ServingInputs
 from tunesmith.manifests.serving_deployment import build_serving_deployment
 from tunesmith_contract.uris import mount_path, parse_uri
 
@@ -57,7 +58,9 @@ def build_container(gpus: int) -> dict[str, Any]:
         operator_url="https://operator:8443",
         ca_bundle="",
     )
-    pod = build_serving_deployment(deployment, "serving", environment)["spec"]["template"]["spec"]
+    pod = build_serving_deployment(deployment, ServingInputs(1, "", "serving"), environment)["spec"][
+        "template"
+    ]["spec"]
     container: dict[str, Any] = pod["initContainers"][0]
     return container
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import openai
@@ -17,7 +18,7 @@ from agents.agent_harness import Running, running_agent
 from pydantic import TypeAdapter
 
 from tunesmith_agent.engine.log_probs import build_prompt_requests, parse_prompt_log_probs
-from tunesmith_contract.agent import VERSION_HEADER, DesiredAlias, Version, served_name
+from tunesmith_contract.agent import VERSION_HEADER, DesiredAlias, LoadState, Version, served_name
 from tunesmith_contract.artifact import Probe
 from tunesmith_images.venvs import make_environment
 
@@ -122,6 +123,26 @@ async def test_proves_and_serves(
         if architecture == "llama":
             await check_hang(running, engine.pid)
         await check_answers(running, client, versions["right"])
+        await check_one_slot(engine, tmp_path / "mnt", versions["right"])
+
+
+async def check_one_slot(engine: Any, storage: Path, right: Version) -> None:
+    """Two names share one slot: each request loads its adapter again, and the answers stay the same."""
+    async with (
+        running_agent(engine, storage, seconds=ENGINE_SECONDS, adapter_slots=1) as running,
+        openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        running.want(*(DesiredAlias(name=name, stable=right) for name in ("one", "two")))
+        await running.active(right)
+        await running.until(
+            lambda: all(
+                each.state is LoadState.ACTIVE for each in running.agent.reconciler.report("b").versions
+            )
+        )
+        said = {name: [(await say(client, name))[0] for _ in range(2)] for name in ("one", "two", "one")}
+        assert len({text for texts in said.values() for text in texts}) == 1
+        assert len(await running.agent.engine.adapters()) == 1
+        assert running.agent.metrics.residency.evictions >= 2
 
 
 async def check_whole_prompts(running: Running, port: int) -> None:

@@ -23,6 +23,7 @@ async def start(engine: FakeEngine, folder: Path) -> tuple[asyncio.subprocess.Pr
         sys.executable, "-m", "tunesmith_agent",
         "--host=127.0.0.1", "--port=0", "--monitoring-port=0", f"--engine-port={engine.port}",
         "--lame-duck-seconds=0", f"--desired-dir={folder}/none", f"--state-dir={folder}/state",
+        f"--cache-dir={folder}/cache",
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, 4096)),
         stderr=asyncio.subprocess.PIPE, env={"PYTHONPATH": ":".join(sys.path), "PATH": ""},
     )  # fmt: skip

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith_agent.metrics import VersionStats
+from tunesmith_agent.routing.gate import Gate
 from tunesmith_agent.routing.stickiness import bucket, stickiness_key, threshold
 from tunesmith_agent.routing.table import Route, build_target
 from tunesmith_contract.agent import BUCKETS
@@ -20,8 +21,8 @@ WEIGHTS = st.integers(0, 100)
 
 
 def route(weight: int) -> Route:
-    stable = build_target("a", STABLE, VersionStats("a", STABLE))
-    candidate = build_target("a", CANDIDATE, VersionStats("a", CANDIDATE))
+    stable = build_target("a", STABLE, VersionStats("a", STABLE), Gate())
+    candidate = build_target("a", CANDIDATE, VersionStats("a", CANDIDATE), Gate())
     return Route("a", stable, candidate, CANDIDATE, threshold(weight))
 
 

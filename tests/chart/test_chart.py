@@ -10,6 +10,8 @@ import pytest
 import yaml
 from simulation.serving_world import ENVIRONMENT, World, build_adapter
 
+from tunesmith.manifests.environment import ServingNetwork
+from tunesmith.manifests.serving_config_maps import ServingInputs
 from tunesmith.manifests.serving_deployment import MONITORING_PORT, build_serving_deployment
 from tunesmith.process.settings import read_settings
 from tunesmith_cluster.binaries import program
@@ -172,6 +174,7 @@ def test_the_operator_is_told_the_cuda_of_its_images(settings: tuple[str, ...], 
         ("image.digest=sha256:x", "digest"),
         ("replicas=0", "replicas"),
         ("gpu.tolerations[0].kye=reserved", "kye"),
+        ("servingNetworkPolicy.clients[0].podSelecter.x=y", "podSelecter"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(setting: str, message: str) -> None:
@@ -200,7 +203,9 @@ def test_metrics_of_serving_pods_are_read_from_their_own_port() -> None:
     serving = next(each["spec"] for each in monitors if each["metadata"]["name"].endswith("-serving"))
     assert serving["namespaceSelector"] == {"any": True}
     resource = World(build_adapter("one")).resource
-    template = build_serving_deployment(resource, "image", ENVIRONMENT)["spec"]["template"]
+    template = build_serving_deployment(resource, ServingInputs(1, "", "image"), ENVIRONMENT)["spec"][
+        "template"
+    ]
     assert serving["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
     (agent,) = template["spec"]["containers"]
     (endpoint,) = serving["podMetricsEndpoints"]
@@ -213,6 +218,18 @@ def variables_of(objects: list[dict[str, Any]]) -> dict[str, Any]:
     (deployment,) = of_kind(objects, "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     return {variable["name"]: variable.get("value") for variable in container["env"]}
+
+
+def test_the_operator_is_told_who_may_reach_serving_pods(default: list[dict[str, Any]]) -> None:
+    name = "TUNESMITH_SERVING_NETWORK"
+    sources = read_settings([], {name: variables_of(default)[name]}).serving_network
+    assert sources is not None
+    own_namespace = ({"podSelector": {}},)
+    assert sources.to_network() == ServingNetwork(own_namespace, own_namespace)
+    assert name not in variables_of(render("servingNetworkPolicy.enabled=false"))
+    gateway = "servingNetworkPolicy.clients[0].ipBlock.cidr=10.0.0.0/8"
+    given = read_settings([], {name: variables_of(render(gateway))[name]}).serving_network
+    assert given is not None and given.to_network().clients == ({"ipBlock": {"cidr": "10.0.0.0/8"}},)
 
 
 def test_serving_has_an_image_for_cpus_and_one_for_gpus(default: list[dict[str, Any]]) -> None:

@@ -1,6 +1,7 @@
 """The operator works with the chart's permissions, and asks for nothing else."""
 
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import pytest
 import yaml
 from control_plane.cluster_runs import Runs
 from control_plane.operator_process import operator_process
+from control_plane.served_adapters import Serving
 from control_plane.served_jobs import children, create_job, install_crds
 from simulation.search_world import SEARCH
+from simulation.serving_world import build_adapter, digest_of
 from simulation.simulated_cluster import fine_tune_job, success
 
 from tunesmith_cluster.binaries import program
@@ -88,3 +91,33 @@ def test_they_are_enough_for_a_search(control_plane: ControlPlane, tmp_path: Pat
         runs.patch("FineTuneJob", "searched", {"spec": {"suspend": True}})
         runs.wait("FineTuneJob", "searched-trial-2", "Suspended")
         assert 'code="403"' not in operator.read("/metrics")[1]
+
+
+def test_they_are_enough_for_a_rollout(control_plane: ControlPlane, tmp_path: Path) -> None:
+    install_crds(control_plane)
+    system = control_plane.namespace("system")
+    control_plane.apply(render(system))
+    kubeconfig = write_kubeconfig(control_plane, system, tmp_path / "kubeconfig")
+    with ExitStack() as stack:
+        serving = Serving(control_plane, tmp_path, stack, kubeconfig, system)
+        serving.operator.stop()
+        serving.operator.start('--serving-network={"clients": [{"podSelector": {}}]}')
+        serving.apply(build_adapter("one"))
+        policies = f"/apis/networking.k8s.io/v1/namespaces/{serving.namespace}/networkpolicies"
+        with serving.agent() as agent:
+            serving.wait("Stable", digest_of("one"), timeout=60)
+            assert control_plane.api.get(policies)["items"]
+            serving.apply(build_adapter("two"))
+            serving.wait("Progressing", digest_of("one"))
+            agent.counters["expenses", digest_of("two")] = (20, 15)
+            serving.wait("RolledBack", digest_of("one"))
+            serving.apply(build_adapter("two"), replicas=2)
+            path = f"/apis/apps/v1/namespaces/{serving.namespace}/deployments"
+            eventually(
+                lambda: control_plane.api.get(path)["items"][0]["spec"]["replicas"] == 2, what="two replicas"
+            )
+            assert 'code="403"' not in serving.operator.metrics
+            serving.operator.stop()
+            serving.operator.start()
+            eventually(lambda: not control_plane.api.get(policies)["items"], what="the end of the policy")
+            assert 'code="403"' not in serving.operator.metrics

@@ -9,6 +9,7 @@ import pytest
 from simulation.serving_world import ENVIRONMENT, World, build_adapter
 
 from tunesmith.manifests.engine_container import MODEL_CACHE
+from tunesmith.manifests.serving_config_maps import ServingInputs
 from tunesmith.manifests.serving_deployment import build_serving_deployment
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_images import buildah
@@ -58,7 +59,9 @@ def gpu_image() -> Iterator[ContainerImage]:
 def run_engine(image: ContainerImage, folder: Path, gpus: int, *command: str) -> tuple[int, str]:
     """Exit code and output of a command in the engine's container of a pod with so many GPUs."""
     deployment = World(build_adapter("one"), engine={"gpus": gpus}).resource
-    pod = build_serving_deployment(deployment, "serving", ENVIRONMENT)["spec"]["template"]["spec"]
+    pod = build_serving_deployment(deployment, ServingInputs(1, "", "serving"), ENVIRONMENT)["spec"][
+        "template"
+    ]["spec"]
     engine = pod["initContainers"][0]
     variables = {variable["name"]: variable["value"] for variable in engine["env"] if "value" in variable}
     volumes = [

@@ -1,5 +1,6 @@
 """The objects of an AdapterDeployment, as they are applied."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,19 +8,23 @@ from simulation.serving_world import ENVIRONMENT, World, build_adapter
 
 from tunesmith.api.adapterdeployment import Engine, UpdateStrategy
 from tunesmith.manifests.engine_container import EngineNeeds
+from tunesmith.manifests.environment import ServingNetwork
+from tunesmith.manifests.serving_config_maps import ServingInputs
 from tunesmith.manifests.serving_deployment import (
+    END_SECONDS,
     build_serving_deployment,
     build_serving_disruption_budget,
     rolling_update,
 )
+from tunesmith.manifests.serving_network_policy import build_serving_network_policy
 from tunesmith.manifests.serving_service import build_serving_service
 from tunesmith_agent.settings import Settings, parse_settings
 
+INPUTS = ServingInputs(1, "", "registry/serving:1")
+
 
 def build(**spec: Any) -> dict[str, Any]:
-    return build_serving_deployment(
-        World(build_adapter("one"), **spec).resource, "registry/serving:1", ENVIRONMENT
-    )
+    return build_serving_deployment(World(build_adapter("one"), **spec).resource, INPUTS, ENVIRONMENT)
 
 
 def pod_of(deployment: dict[str, Any]) -> dict[str, Any]:
@@ -63,15 +68,45 @@ def test_pods_are_restricted_and_get_no_api_token() -> None:
         }
 
 
+def mounts_of(container: dict[str, Any]) -> dict[str, Any]:
+    return {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
+
+
 def test_claims_are_mounted_read_only_where_the_contract_says_and_once() -> None:
     pod = pod_of(build(artifactVolumes=[{"claim": "artifacts"}, {"claim": "models"}]))
-    mounts = {mount["mountPath"]: mount.get("readOnly") for mount in pod["initContainers"][0]["volumeMounts"]}
-    assert mounts["/mnt/tunesmith/pvc/artifacts"] is True
-    assert mounts["/mnt/tunesmith/pvc/models"] is True
-    assert mounts["/tmp"] is None
-    assert "/dev/shm" in mounts
+    agent, engine = mounts_of(pod["containers"][0]), mounts_of(pod["initContainers"][0])
+    assert agent["/mnt/tunesmith/pvc/artifacts"] is True
+    assert agent["/tmp"] is engine["/tmp"] is False
+    assert "/dev/shm" in engine
     claims = [volume for volume in pod["volumes"] if "persistentVolumeClaim" in volume]
     assert len(claims) == 2
+
+
+@pytest.mark.parametrize("base", ["pvc://models/base", "pvc://artifacts/base", "hf://org/model"])
+def test_the_engine_reads_adapters_from_copies_that_it_cannot_change(base: str) -> None:
+    volumes = [{"claim": "artifacts"}, {"claim": "more"}]
+    pod = pod_of(build(artifactVolumes=volumes, baseModel={"uri": base}))
+    agent, engine = pod["containers"][0], pod["initContainers"][0]
+    copies = "/var/cache/tunesmith-adapters"
+    assert (mounts_of(agent)[copies], mounts_of(engine)[copies]) == (False, True)
+    of_engine = {path for path in mounts_of(engine) if path.startswith("/mnt/")}
+    assert of_engine == ({f"/mnt/tunesmith/pvc/{base.split('/')[2]}"} if base.startswith("pvc") else set())
+    claims = {"/mnt/tunesmith/pvc/artifacts", "/mnt/tunesmith/pvc/more"}
+    assert {path for path in mounts_of(agent) if path.startswith("/mnt/")} == claims
+    shared = {mount["name"] for mount in agent["volumeMounts"]} & {
+        mount["name"] for mount in engine["volumeMounts"] if not mount.get("readOnly")
+    }
+    assert shared == set(), "the engine can write where the agent keeps what it must not forget"
+
+
+def test_copies_of_adapters_stay_below_the_limit_of_their_volume() -> None:
+    pod = pod_of(build(engine={"adapterCacheSize": "40Gi", "maxRank": 128, "residentAdapters": 4, "gpus": 1}))
+    volume = next(volume for volume in pod["volumes"] if volume["name"] == "adapters")
+    environment = environment_of(pod["containers"][0])
+    assert environment["TUNESMITH_ADAPTER_CACHE_BYTES"] == str(40 * 1024**3)
+    assert volume["emptyDir"] == {"sizeLimit": str(41 * 1024**3)}
+    assert (environment["TUNESMITH_MAX_RANK"], environment["TUNESMITH_ADAPTER_SLOTS"]) == ("128", "8")
+    assert "--max-cpu-loras 8 " in " ".join(pod["initContainers"][0]["args"])
 
 
 def test_the_secret_that_opens_adapters_is_the_agents_alone_and_holds_up_no_pod() -> None:
@@ -90,7 +125,8 @@ def test_the_agent_alone_sees_the_desired_state_and_the_operators_token() -> Non
         {mount["mountPath"] for mount in pod[kind][0]["volumeMounts"]}
         for kind in ("containers", "initContainers")
     ]
-    assert mounts[0] - mounts[1] == {"/etc/tunesmith", "/var/run/secrets/tunesmith"}
+    claims = {"/mnt/tunesmith/pvc/artifacts"}
+    assert mounts[0] - mounts[1] - claims == {"/etc/tunesmith", "/var/run/secrets/tunesmith"}
     desired = next(volume for volume in pod["volumes"] if volume["name"] == "desired")
     sources = [source["configMap"] for source in desired["projected"]["sources"]]
     assert [(source["items"][0]["key"], source["optional"]) for source in sources] == [
@@ -196,7 +232,7 @@ def test_nothing_that_needs_a_cuda_compiler_is_left_on() -> None:
 )
 def test_a_large_model_has_time_to_load(gpus: int, size: float | None, seconds: int) -> None:
     resource = World(build_adapter("one"), engine={"gpus": gpus}).resource
-    manifest = build_serving_deployment(resource, "image", ENVIRONMENT, EngineNeeds(size))
+    manifest = build_serving_deployment(resource, INPUTS, ENVIRONMENT, EngineNeeds(size))
     probe = pod_of(manifest)["initContainers"][0]["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] == seconds
     assert manifest["spec"]["progressDeadlineSeconds"] > seconds
@@ -206,7 +242,7 @@ def test_requests_of_the_engine_are_those_that_were_written_then_those_derived()
     resources = {"requests": {"cpu": "1"}, "limits": {"memory": "9Gi"}}
     resource = World(build_adapter("one"), engine={"gpus": 1, "resources": resources}).resource
     needs = EngineNeeds(requests={"cpu": "3", "memory": "20Gi", "ephemeral-storage": "40Gi"})
-    engine = pod_of(build_serving_deployment(resource, "image", ENVIRONMENT, needs))["initContainers"][0]
+    engine = pod_of(build_serving_deployment(resource, INPUTS, ENVIRONMENT, needs))["initContainers"][0]
     assert engine["resources"] == {
         "requests": {"cpu": "1", "ephemeral-storage": "40Gi"},
         "limits": {"memory": "9Gi", "nvidia.com/gpu": "1"},
@@ -298,6 +334,57 @@ def test_clients_find_the_agents_under_the_resources_own_name() -> None:
 def test_no_name_depends_on_images() -> None:
     resource = World(build_adapter("one")).resource
     names = {
-        build_serving_deployment(resource, image, ENVIRONMENT)["metadata"]["name"] for image in ("a:1", "b:2")
+        build_serving_deployment(resource, ServingInputs(1, "", image), ENVIRONMENT)["metadata"]["name"]
+        for image in ("a:1", "b:2")
     }
     assert names == {"assistants-0f3c9d-serving"}
+
+
+def test_probes_fit_the_ports_that_the_image_has() -> None:
+    resource = World(build_adapter("one")).resource
+    first_release = replace(INPUTS, has_monitoring_port=False)
+    for inputs, names, probed in (
+        (INPUTS, ["http", "metrics"], "metrics"),
+        (first_release, ["http"], "http"),
+    ):
+        [agent] = pod_of(build_serving_deployment(resource, inputs, ENVIRONMENT))["containers"]
+        assert [port["name"] for port in agent["ports"]] == names
+        probes = [
+            agent[kind]["httpGet"]["port"] for kind in ("startupProbe", "readinessProbe", "livenessProbe")
+        ]
+        assert probes == [probed] * 3
+
+
+@pytest.mark.parametrize(
+    ("lame_duck", "drain", "grace"), [("5s", "1m", 180), ("30s", "10m", 745), ("0s", "0s", 115)]
+)
+def test_a_pod_lives_as_long_as_its_agent_may_drain(lame_duck: str, drain: str, grace: int) -> None:
+    pod = pod_of(build(engine={"gpus": 0, "lameDuck": lame_duck, "drain": drain}))
+    assert pod["terminationGracePeriodSeconds"] == grace
+    variables = {
+        name: value for name, value in environment_of(pod["containers"][0]).items() if isinstance(value, str)
+    }
+    settings = parse_settings([], variables)
+    assert settings.lame_duck_seconds + settings.drain_seconds == grace - END_SECONDS
+
+
+def test_pods_are_spread_over_nodes_without_waiting_for_any() -> None:
+    deployment = build(replicas=3)
+    [spread] = pod_of(deployment)["topologySpreadConstraints"]
+    assert (spread["topologyKey"], spread["maxSkew"]) == ("kubernetes.io/hostname", 1)
+    assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
+    labels = deployment["spec"]["template"]["metadata"]["labels"].items()
+    assert spread["labelSelector"]["matchLabels"].items() <= labels
+
+
+def test_serving_pods_let_in_whom_the_installation_names_and_each_other() -> None:
+    resource = World(build_adapter("one")).resource
+    gateway = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateway"}}}
+    policy = build_serving_network_policy(resource, ServingNetwork((gateway,), ({"podSelector": {}},)))
+    pods = {"podSelector": {"matchLabels": policy["spec"]["podSelector"]["matchLabels"]}}
+    assert policy["spec"]["policyTypes"] == ["Ingress"]
+    allowed = {rule["ports"][0]["port"]: rule["from"] for rule in policy["spec"]["ingress"]}
+    assert allowed == {8000: [pods, gateway], 8002: [{"podSelector": {}}]}
+    closed = build_serving_network_policy(resource, ServingNetwork())
+    # A rule without sources would let everybody in.
+    assert [rule["from"] for rule in closed["spec"]["ingress"]] == [[pods]]

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,7 +15,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from tunesmith_contract.layout import artifact_uri
 from tunesmith_contract.uris import parse_uri
-from tunesmith_storage import hub
+from tunesmith_storage import hub, retries
 from tunesmith_storage.artifacts import fetch_artifact, publish_artifact
 from tunesmith_storage.credentials import Credentials
 from tunesmith_storage.errors import NotFound, StorageError, StorageUnavailable
@@ -23,6 +24,8 @@ from tunesmith_storage.stores import open_remote
 
 Artifact = tuple[Path, str]
 LARGE = "adapter_model.safetensors"
+#: Names as the file system of the library has them: of a model, and of rows.
+REPOSITORIES = ("org/repo", "datasets/org/rows")
 
 
 class Hub:
@@ -34,12 +37,13 @@ class Hub:
         self.api = mock.create_autospec(huggingface_hub.HfApi, instance=True)
         self.api.list_repo_tree.side_effect = self.list
         self.api.create_commit.side_effect = self.commit
-        self.api.hf_hub_download.side_effect = self.download
+        self.files = mock.create_autospec(huggingface_hub.HfFileSystem, instance=True)
+        self.files.open.side_effect = self.open
         self.asked: set[str] = set()
 
-    def download(self, repo: str, name: str, revision: str | None, repo_type: str) -> str:
-        self.asked.add(repo_type)
-        return str(self.root / name)
+    def open(self, path: str, mode: str, *, revision: str | None, **options: object) -> BufferedReader:
+        _, _, name = path.partition(f"{REPOSITORIES[path.startswith('datasets/')]}/")
+        return (self.root / name).open("rb")
 
     def list(
         self, repo: str, folder: str | None, *, recursive: bool, revision: str | None, repo_type: str
@@ -71,6 +75,7 @@ class Hub:
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     repository = Hub(tmp_path / "repository")
     monkeypatch.setattr(hub, "HfApi", mock.Mock(return_value=repository.api))
+    monkeypatch.setattr(hub, "HfFileSystem", mock.Mock(return_value=repository.files))
     return repository
 
 
@@ -136,6 +141,25 @@ def test_refusals(
         open_folder("sha256:x", tmp_path).entries()
     assert caught.value.reason == reason
     assert isinstance(caught.value, NotFound) == (status == 404)
+
+
+def test_a_connection_that_breaks_is_tried_again(
+    repository: Hub, artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "FIRST_PAUSE_SECONDS", 0)
+    folder, digest = artifact
+    publish_artifact(open_folder(digest, tmp_path), folder)
+    broken, whole = httpx2.ReadError("reset"), repository.open
+    attempts = iter([broken, broken])
+
+    def flaky(path: str, mode: str, **options: Any) -> BufferedReader:
+        if path.endswith(LARGE) and (error := next(attempts, None)):
+            raise error
+        return whole(path, mode, **options)
+
+    repository.files.open.side_effect = flaky
+    fetched = fetch_artifact(open_folder(digest, tmp_path), digest, tmp_path / "fetched")
+    assert (fetched / LARGE).read_bytes() == (folder / LARGE).read_bytes()
 
 
 def test_the_token_is_the_secrets_then_the_environments(

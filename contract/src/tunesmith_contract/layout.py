@@ -16,6 +16,9 @@ TOKEN_AUDIENCE = "tunesmith.dev/operator"
 
 MANIFEST_FILE = "manifest.json"
 
+#: Copies of adapters in a serving pod: written by the agent, read by the engine at the same path.
+ADAPTER_CACHE_DIR = PurePosixPath("/var/cache/tunesmith-adapters")
+
 #: TensorBoard's event files of a run, in its work folder; they stay when the rest of it goes.
 TENSORBOARD_FOLDER = "tensorboard"
 

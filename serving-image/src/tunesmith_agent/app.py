@@ -8,12 +8,17 @@ from collections.abc import Callable, Coroutine, Iterator
 
 from tunesmith_contract.agent import STATE_FILE
 
-from .artifacts import ArtifactFolders
+from .artifacts.cache import ArtifactCache
+from .artifacts.checks import EngineLimits
+from .artifacts.sources import ArtifactSources
 from .control.desired_state import DesiredStore, FileWatcher
 from .control.engine_watch import EngineWatch
-from .control.loader import VersionLoader
+from .control.fetches import Fetches
+from .control.loader import ProofRules, VersionLoader
 from .control.operator_link import OperatorLink, operator_socket_url
 from .control.reconciler import Reconciler
+from .control.residency import Residency
+from .control.versions import Key
 from .engine.client import EngineClient
 from .engine.metrics import EngineMetrics
 from .http.limits import MONITORING_LIMITS
@@ -38,14 +43,33 @@ class Agent:
         self.engine_metrics = EngineMetrics(settings.engine_host, settings.engine_port)
         self.store = DesiredStore(settings.state_dir / STATE_FILE, self._apply)
         self.pool = UpstreamPool(settings.engine_host, settings.engine_port, settings.limits)
-        self.proxy = Proxy(self.pool, self.metrics, self._wake, settings.limits.abandoned_seconds)
+        self.proxy = Proxy(
+            self.pool, self.metrics, self._wake, settings.limits.abandoned_seconds, settings.wait_seconds
+        )
         self.server = Server(self.proxy, self.metrics.count_refusal, settings.limits)
-        folders = ArtifactFolders(settings.mount_root, settings.secrets_dir, settings.scratch_dir)
+        self.cache = ArtifactCache(settings.cache_dir, settings.cache_bytes)
+        limits_of_engine = EngineLimits(settings.max_rank, settings.base_model_uri)
+        sources = ArtifactSources(self.cache, settings.mount_root, settings.secrets_dir, limits_of_engine)
+        self.residency = Residency(
+            self.engine, settings.adapter_slots, self.metrics.residency, self._reload_failed
+        )
         loader = VersionLoader(
-            self.engine, folders, settings.proof_tolerance, settings.proof_pause_seconds, self.metrics
+            self.engine,
+            Fetches(sources, settings.stall_seconds),
+            self.residency,
+            ProofRules(settings.proof_tolerance, settings.proof_pause_seconds, settings.proof_seconds),
+            self.metrics,
         )
         self.reconciler = Reconciler(
-            settings, self.store, self.engine, loader, self.metrics, self._use_table, int(time.time())
+            settings,
+            self.store,
+            self.engine,
+            loader,
+            self.residency,
+            self.cache,
+            self.metrics,
+            self._use_table,
+            int(time.time()),
         )
         self.engine_watch = EngineWatch(
             self.pool,
@@ -69,9 +93,10 @@ class Agent:
             on_listening: called with the ports for clients and for monitoring.
 
         Raises:
-            OSError: a port is taken.
+            OSError: a port is taken, or the disk of the pod is broken.
         """
         settings = self.settings
+        self.cache.load()
         self.store.load()
         async with self.engine, self.engine_metrics:
             tasks = [asyncio.create_task(part) for part in self._background_tasks()]
@@ -121,6 +146,9 @@ class Agent:
 
     def _apply(self) -> None:
         self.reconciler.apply()
+
+    def _reload_failed(self, key: Key) -> None:
+        self.reconciler.reload(key)
 
     def _wake(self) -> None:
         self.reconciler.wake()

@@ -3,8 +3,9 @@
 Counting is plain integer arithmetic on one thread; metrics are made from it at each scrape.
 """
 
+import time
 from bisect import bisect_left
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -26,6 +27,10 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 PAST_VERSIONS = 64
 
 PREFIX = "tunesmith_agent_"
+
+#: Names in vLLM's pull request 54830.
+_ADAPTER_LOADED = "vllm:lora_adapter_loaded"
+_ADAPTERS_LOADED = "vllm:num_cpu_loaded_lora_adapters"
 
 
 class Histogram:
@@ -57,17 +62,19 @@ class VersionStats:
         evidence: the requests by their end, for the operator.
         on_error: called with these stats after each error.
         on_idle: called when the last request in progress has ended.
+        last_used: time of the latest request, by the monotonic clock; 0 before the first one.
     """
 
     __slots__ = (
         "alias", "by_status", "consecutive_errors", "digest", "disconnects", "duration", "errors", "evidence",
-        "first_byte", "in_flight", "on_error", "on_idle", "requests",
+        "first_byte", "in_flight", "last_used", "on_error", "on_idle", "requests",
     )  # fmt: skip
 
     def __init__(self, alias: str, digest: str) -> None:
         self.alias = alias
         self.digest = digest
         self.requests = self.errors = self.disconnects = self.in_flight = self.consecutive_errors = 0
+        self.last_used = 0.0
         self.evidence = VersionEvidence()
         self.by_status: dict[int, int] = {}
         self.duration = Histogram()
@@ -78,6 +85,7 @@ class VersionStats:
     def begin(self) -> None:
         """Count a request that is sent to this version."""
         self.in_flight += 1
+        self.last_used = time.monotonic()
 
     def finish(
         self, status: int, begun: float, head: float, now: float, key: int | None, *, broken: bool
@@ -127,6 +135,10 @@ class VersionStats:
         self.evidence.refused += 1
         self._request_ended()
 
+    def count_refused_waiting(self) -> None:
+        """Count a request that this version was chosen for, and that was refused before it was sent."""
+        self.evidence.refused += 1
+
     def _request_ended(self) -> None:
         self.in_flight -= 1
         if not self.in_flight and self.on_idle is not None:
@@ -148,6 +160,32 @@ _NO_CONNECTIONS = ConnectionGauges()
 
 
 @dataclass
+class ResidencyStats:
+    """Counters of what the engine and the pod's disk hold.
+
+    Attributes:
+        hits: requests whose version the engine held.
+        waits: requests that waited for their version, by what came of it: ``served``, ``moved`` to another version,
+            ``timed_out``, ``left`` by the client, or ``full``: too many waited already.
+        loads: loads into the engine.
+        evictions: versions that made room in the engine for others.
+        resident_names: versions that the engine holds, by their names in it.
+        cache_bytes: bytes of artifacts on the pod's disk.
+    """
+
+    hits: int = 0
+    waits: dict[str, int] = field(default_factory=dict)
+    loads: int = 0
+    evictions: int = 0
+    resident_names: set[str] = field(default_factory=set)
+    cache_bytes: int = 0
+
+    def count_wait(self, result: str) -> None:
+        """Count the end of a wait."""
+        self.waits[result] = self.waits.get(result, 0) + 1
+
+
+@dataclass
 class AgentMetrics:
     """All counters of the agent; versions no longer served stay in ``versions``, so that counters never fall."""
 
@@ -163,6 +201,7 @@ class AgentMetrics:
     engine_hangs: bool = False
     operator_connected: bool = False
     breakers_open: int = 0
+    residency: ResidencyStats = field(default_factory=ResidencyStats)
 
     def stats(self, alias: str, digest: str) -> VersionStats:
         """Counters of one version, created at first use."""
@@ -200,6 +239,16 @@ class AgentMetrics:
     def render(self, connections: ConnectionGauges = _NO_CONNECTIONS) -> bytes:
         """All metrics in Prometheus' text format, version 0.0.4."""
         return generate_latest(_Collector(self, connections))
+
+    def render_residency(self, engine: bytes) -> bytes:
+        """What the engine holds, under the names that vLLM proposes for its own metrics.
+
+        Args:
+            engine: metrics of the engine; nothing is added where they have these names.
+        """
+        if _ADAPTER_LOADED.encode() in engine:
+            return b""
+        return generate_latest(_ResidencyCollector(self.residency.resident_names))
 
 
 class _Collector(Collector):
@@ -241,6 +290,7 @@ class _Collector(Collector):
             ("breakers_open", "Candidates that this pod sends no requests to.", metrics.breakers_open),
         ):
             yield GaugeMetricFamily(PREFIX + name, text, value=value)
+        yield from _residency_families(metrics.residency)
 
     def _connection_families(self) -> Iterator[Metric]:
         connections = self._connections
@@ -273,6 +323,40 @@ class _Collector(Collector):
             stats.duration.add_to(duration, key)
             stats.first_byte.add_to(first_byte, key)
         yield from (requests, errors, disconnects, ends, in_flight, duration, first_byte)
+
+
+class _ResidencyCollector(Collector):
+    """Metric families of the adapters that the engine holds."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+
+    def collect(self) -> Iterator[Metric]:
+        """All families; the order is the order of the output."""
+        labels = ("adapter_name", "level", "pinned")
+        loaded = GaugeMetricFamily(_ADAPTER_LOADED, "1 for each loaded LoRA adapter.", labels=labels)
+        for name in sorted(self._names):
+            loaded.add_metric((name, "cpu", "false"), 1)
+        yield loaded
+        text = "Number of LoRA adapters in CPU memory."
+        yield GaugeMetricFamily(_ADAPTERS_LOADED, text, value=len(self._names))
+
+
+def _residency_families(stats: ResidencyStats) -> Iterator[Metric]:
+    waits = _counter("residency_waits", "Requests that waited until their version was loaded.", "result")
+    for result, count in stats.waits.items():
+        waits.add_metric((result,), count)
+    yield waits
+    for name, text, value in (
+        ("residency_hits", "Requests whose version the engine held.", stats.hits),
+        ("residency_loads", "Loads of versions into the engine.", stats.loads),
+        ("residency_evictions", "Versions that made room in the engine for others.", stats.evictions),
+    ):
+        family = _counter(name, text)
+        family.add_metric((), value)
+        yield family
+    text = "Bytes of artifacts on the pod's disk."
+    yield GaugeMetricFamily(PREFIX + "artifact_cache_bytes", text, value=stats.cache_bytes)
 
 
 def _ends(evidence: VersionEvidence) -> Iterator[tuple[str, int]]:

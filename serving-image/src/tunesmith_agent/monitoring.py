@@ -76,7 +76,8 @@ class Monitoring:
         now = asyncio.get_running_loop().time()
         if now - self._rendered_at >= KEPT_SECONDS:
             self._rendered, self._rendered_at = self._render(), now
-        return 200, _METRICS_TYPE, self._rendered + await self._engine_metrics.read()
+        engine = await self._engine_metrics.read()
+        return 200, _METRICS_TYPE, self._rendered + self._metrics.render_residency(engine) + engine
 
     def _render(self) -> bytes:
         server = self._data_path

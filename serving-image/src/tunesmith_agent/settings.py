@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunesmith_agent.http.limits import Limits
-from tunesmith_contract.layout import CONFIG_DIR, CREDENTIALS_DIR, SECRETS_DIR
+from tunesmith_contract.layout import ADAPTER_CACHE_DIR, CONFIG_DIR, CREDENTIALS_DIR, SECRETS_DIR
 from tunesmith_contract.uris import MOUNT_ROOT
 
 
@@ -26,13 +26,20 @@ class Settings:
         mount_root: where storage is mounted.
         secrets_dir: where Secrets that open stores are mounted.
         state_dir: where the agent keeps what it must not forget at a restart; the pod's own disk.
-        scratch_dir: where fetched artifacts are stored; the engine mounts it at the same path.
+        cache_dir: where copies of artifacts are kept; the engine mounts it at the same path, for reading alone.
+        cache_bytes: most bytes of these copies.
+        base_model_uri: URI of the base model that the engine serves; empty: unknown.
+        max_rank: largest rank that the engine serves; 0: unknown.
+        adapter_slots: number of adapters that the engine keeps in memory.
         proof_tolerance: difference of log-probabilities from the manifest's, in nats per token, that a proof accepts
             whatever the noise that the trainer and the agent have measured.
         proof_pause_seconds: time until a proof that failed is measured again.
+        proof_seconds: time in which the probes of a version must be answered.
+        stall_seconds: time without a byte after which the reading of an artifact is given up.
+        wait_seconds: time for which a request waits until its version is loaded.
         settle_seconds: after this time a stable version that is still loading no longer delays readiness.
         lame_duck_seconds: time for which requests are accepted after SIGTERM, until no Service routes to this pod.
-        drain_seconds: time for requests in progress to finish, at SIGTERM and before an unload.
+        drain_seconds: time for requests in progress to finish, at SIGTERM.
         engine_silence_seconds: time without a byte of any answer from which on the engine is asked for a token.
         engine_token_seconds: time in which that token must come, or else the engine hangs and the pod is not ready.
         limits: limits on clients; each is an argument of its own.
@@ -54,9 +61,16 @@ class Settings:
     mount_root: Path = Path(MOUNT_ROOT)
     secrets_dir: Path = Path(SECRETS_DIR)
     state_dir: Path = Path("/tmp/tunesmith/state")
-    scratch_dir: Path = Path("/tmp/tunesmith/artifacts")
+    cache_dir: Path = Path(ADAPTER_CACHE_DIR)
+    cache_bytes: int = 16 * 1024**3
+    base_model_uri: str = ""
+    max_rank: int = 0
+    adapter_slots: int = 16
     proof_tolerance: float = 0.0
     proof_pause_seconds: float = 5.0
+    proof_seconds: float = 120.0
+    stall_seconds: float = 120.0
+    wait_seconds: float = 30.0
     settle_seconds: float = 120.0
     lame_duck_seconds: float = 5.0
     drain_seconds: float = 60.0
@@ -69,9 +83,15 @@ class Settings:
 ENVIRONMENT = {
     "TUNESMITH_OPERATOR_URL": "operator_url",
     "TUNESMITH_DEPLOYMENT": "deployment",
+    "TUNESMITH_ADAPTER_CACHE_BYTES": "cache_bytes",
+    "TUNESMITH_ADAPTER_SLOTS": "adapter_slots",
     "TUNESMITH_BASE_MODEL": "base_model",
+    "TUNESMITH_BASE_MODEL_URI": "base_model_uri",
+    "TUNESMITH_MAX_RANK": "max_rank",
     "TUNESMITH_PROOF_TOLERANCE": "proof_tolerance",
     "TUNESMITH_ENGINE_TOKEN_SECONDS": "engine_token_seconds",
+    "TUNESMITH_DRAIN_SECONDS": "drain_seconds",
+    "TUNESMITH_LAME_DUCK_SECONDS": "lame_duck_seconds",
     "POD_NAMESPACE": "namespace",
     "POD_NAME": "pod_name",
     "POD_UID": "pod_uid",

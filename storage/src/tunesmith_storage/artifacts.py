@@ -1,6 +1,7 @@
 """Fetching and publishing of artifacts: folders named by the digest of a manifest that lists every file."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
@@ -9,10 +10,13 @@ from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.base import sha256_digest
 from tunesmith_contract.layout import MANIFEST_FILE
 
-from .download import fetch_files, locked, read_whole, sync_tree
+from .download import fetch_files, locked, read_at_most, sync_tree
 from .errors import NotFound, StorageRefused, StorageUnavailable
 from .files import describe_files, files_below, holds_files, sync, write_atomically
 from .remote import Entry, Remote
+
+#: A manifest with the most probes and files has a tenth of it. Whoever reads one has its bytes in memory.
+MAX_MANIFEST_BYTES = 1024 * 1024
 
 
 def fetch_artifact(remote: Remote, digest: str | None, root: Path) -> Path:
@@ -28,17 +32,8 @@ def fetch_artifact(remote: Remote, digest: str | None, root: Path) -> Path:
         StorageError: the URI holds no artifact, or one of another digest.
     """
     entries = remote.entries()
-    entry = entries.get(MANIFEST_FILE)
-    if entry is None:
-        raise NotFound(
-            "ArtifactNotFound", f"{remote.uri} holds no {MANIFEST_FILE}: write the URI of an artifact"
-        )
-    data = read_whole(remote, entry)
-    stored_digest = sha256_digest(data)
-    if digest is not None and stored_digest != digest:
-        message = f"{remote.uri} is {stored_digest}, not {digest}: write its digest"
-        raise StorageRefused("ArtifactChanged", message)
-    folder = artifact_folder(root, stored_digest)
+    data = read_manifest_bytes(remote, entries, digest)
+    folder = artifact_folder(root, sha256_digest(data))
     with locked(folder):
         if not (folder / MANIFEST_FILE).is_file():
             fetch_files(remote, entries, parse_manifest(data, str(remote.uri)).files, folder)
@@ -47,13 +42,40 @@ def fetch_artifact(remote: Remote, digest: str | None, root: Path) -> Path:
     return folder
 
 
-def read_manifest(remote: Remote, entry: Entry) -> Manifest:
+def read_manifest(remote: Remote, entries: Mapping[str, Entry]) -> Manifest:
     """Manifest of an artifact that is not fetched yet.
 
     Raises:
-        StorageError: the entry is not the manifest of an artifact.
+        StorageError: the entries hold no manifest of an artifact.
     """
-    return parse_manifest(read_whole(remote, entry), str(remote.uri))
+    return parse_manifest(read_manifest_bytes(remote, entries), str(remote.uri))
+
+
+def read_manifest_bytes(remote: Remote, entries: Mapping[str, Entry], digest: str | None = None) -> bytes:
+    """Bytes of the manifest of an artifact that is not fetched yet.
+
+    Args:
+        digest: the expected digest; None accepts any.
+
+    Raises:
+        StorageError: there is no manifest, it is too large to be one, or it has another digest.
+    """
+    entry = entries.get(MANIFEST_FILE)
+    if entry is None:
+        raise NotFound(
+            "ArtifactNotFound", f"{remote.uri} holds no {MANIFEST_FILE}: write the URI of an artifact"
+        )
+    data = read_at_most(remote, entry, MAX_MANIFEST_BYTES)
+    if data is None:
+        message = (
+            f"{MANIFEST_FILE} in {remote.uri} has more than {MAX_MANIFEST_BYTES} bytes, which no artifact's has: "
+            "write the URI of an artifact"
+        )
+        raise StorageRefused("InvalidManifest", message)
+    if digest is not None and (stored := sha256_digest(data)) != digest:
+        message = f"{remote.uri} is {stored}, not {digest}: write its digest"
+        raise StorageRefused("ArtifactChanged", message)
+    return data
 
 
 def publish_artifact(remote: Remote, folder: Path) -> None:

@@ -37,6 +37,7 @@ S3_KEYS = (
 GS_KEYS = ("credentials.json",)
 
 _READ_BYTES = 16 * 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
 _MIN_PART_BYTES = 8 * 1024 * 1024
 #: S3 takes no more than 10,000 parts of one object.
 _MAX_PARTS = 9_000
@@ -80,7 +81,11 @@ class Bucket:
             end = min(start + _READ_BYTES, entry.size_bytes)
             with self._explained("read"):
                 options: Any = {"range": (start, end), **unchanged}
-                yield bytes(obstore.get(self._store, self._key(entry.path), options=options).bytes())
+                # As it arrives: a whole range of each of many downloads would not fit into memory.
+                for chunk in obstore.get(self._store, self._key(entry.path), options=options).stream(
+                    _CHUNK_BYTES
+                ):
+                    yield bytes(chunk)
 
     def upload(self, path: str, file: Path | bytes) -> None:
         """Store an object; it exists complete or not at all."""

@@ -12,12 +12,13 @@ from pathlib import Path
 from tunesmith_contract.artifact import File
 
 from .errors import StorageUnavailable
-from .files import file_digest, holds_file, sync
+from .files import holds_file, sync
 from .remote import Entry, Remote
 from .retries import with_retries
 
 #: Transfers at the same time.
 CONCURRENCY = 4
+_CHUNK_BYTES = 1024 * 1024
 
 
 @contextmanager
@@ -27,6 +28,10 @@ def locked(folder: Path) -> Iterator[None]:
     with folder.with_name(f".{folder.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def ignore_bytes(size: int) -> None:
+    """No effect: nobody follows the progress of this download."""
 
 
 def in_parallel(actions: Iterable[Callable[[], object]]) -> None:
@@ -41,22 +46,34 @@ def in_parallel(actions: Iterable[Callable[[], object]]) -> None:
             raise
 
 
-def fetch_entry(remote: Remote, entry: Entry, target: Path, sha256: str | None = None) -> None:
+def fetch_entry(
+    remote: Remote,
+    entry: Entry,
+    target: Path,
+    sha256: str | None = None,
+    on_bytes: Callable[[int], None] = ignore_bytes,
+) -> None:
     """Download one file, continuing an interrupted download, with retries where the connection fails.
+
+    The bytes are hashed as they arrive; only those of an earlier try are read again.
+
+    Args:
+        on_bytes: called with the size of each piece before it is written; what it raises ends the download.
 
     Raises:
         StorageError: the store failed, or its bytes have another size or digest than expected.
     """
     sha256 = sha256 or entry.sha256
-    part = _part_path(entry, target)
+    part = _part_path(sha256 or entry.identity, target)
     part.parent.mkdir(parents=True, exist_ok=True)
     resumed = part.exists()
-    with_retries(partial(_append, remote, entry, part))
-    if resumed and not _is_complete(part, entry, sha256):
+    append = partial(_append, remote, entry, part, on_bytes)
+    digest = with_retries(append)
+    if resumed and not _is_complete(part, entry, digest, sha256):
         # The part of an earlier download may itself be damaged: once more, from the start.
         part.unlink()
-        with_retries(partial(_append, remote, entry, part))
-    if not _is_complete(part, entry, sha256):
+        digest = with_retries(append)
+    if not _is_complete(part, entry, digest, sha256):
         part.unlink()
         message = f"{entry.path or target.name} in {remote.uri} is damaged: store it again"
         raise StorageUnavailable("ArtifactDamaged", message)
@@ -64,24 +81,37 @@ def fetch_entry(remote: Remote, entry: Entry, target: Path, sha256: str | None =
     part.replace(target)
 
 
-def _append(remote: Remote, entry: Entry, part: Path) -> None:
-    with part.open("ab") as stream:
+def _append(remote: Remote, entry: Entry, part: Path, on_bytes: Callable[[int], None]) -> str:
+    """Download what a part lacks; returns the digest of all its bytes."""
+    with part.open("a+b") as stream:
         if stream.tell() > entry.size_bytes:
             stream.truncate(0)
-            stream.seek(0)
-        if stream.tell() < entry.size_bytes:
-            for chunk in remote.read(entry, stream.tell()):
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        digest = hashlib.sha256()
+        while data := stream.read(_CHUNK_BYTES):
+            on_bytes(len(data))
+            digest.update(data)
+        if size < entry.size_bytes:
+            for chunk in remote.read(entry, size):
+                on_bytes(len(chunk))
+                size += len(chunk)
+                if size > entry.size_bytes:
+                    # A store that sends more than it lists may not fill the disk.
+                    break
                 stream.write(chunk)
+                digest.update(chunk)
+    return f"sha256:{digest.hexdigest()}"
 
 
-def _is_complete(part: Path, entry: Entry, sha256: str | None) -> bool:
-    return part.stat().st_size == entry.size_bytes and sha256 in (None, file_digest(part))
+def _is_complete(part: Path, entry: Entry, digest: str, sha256: str | None) -> bool:
+    return part.stat().st_size == entry.size_bytes and sha256 in (None, digest)
 
 
-def _part_path(entry: Entry, target: Path) -> Path:
+def _part_path(identity: str, target: Path) -> Path:
     """Partial file beside the target, named by the file's identity: parts of another version are never continued."""
-    identity = hashlib.sha256(entry.identity.encode()).hexdigest()[:12]
-    return target.with_name(f".{target.name}.{identity}.part")
+    short = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    return target.with_name(f".{target.name}.{short}.part")
 
 
 def fetch_files(remote: Remote, entries: dict[str, Entry], files: Iterable[File], folder: Path) -> None:
@@ -108,6 +138,18 @@ def fetch_files(remote: Remote, entries: dict[str, Entry], files: Iterable[File]
 def read_whole(remote: Remote, entry: Entry) -> bytes:
     """Bytes of a small file."""
     return b"".join(remote.read(entry))
+
+
+def read_at_most(remote: Remote, entry: Entry, limit: int) -> bytes | None:
+    """Bytes of a file; None where it has more than ``limit``, whatever the store says of its size."""
+    if entry.size_bytes > limit:
+        return None
+    data = bytearray()
+    for chunk in remote.read(entry):
+        data += chunk
+        if len(data) > limit:
+            return None
+    return bytes(data)
 
 
 def sync_tree(folder: Path) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi
+import httpx2
+from huggingface_hub import CommitOperationAdd, HfApi, HfFileSystem
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -29,7 +30,8 @@ from .remote import Entry
 #: Keys of a Secret for ``hf://``, either of them.
 HF_KEYS = ("token", "HF_TOKEN")
 
-_CHUNK_BYTES = 1024 * 1024
+#: Each chunk is a request of its own.
+_CHUNK_BYTES = 4 * 1024 * 1024
 
 
 def find_token(credentials: Credentials) -> str | None:
@@ -54,7 +56,8 @@ class HubFolder:
         self.uri = uri
         self._credentials = credentials
         self._repo_type = repo_type
-        self._api = HfApi(token=find_token(credentials))
+        self._token = find_token(credentials)
+        self._api = HfApi(token=self._token)
 
     def entries(self) -> dict[str, Entry]:
         """All files at and below the folder; the hub reports the digests of large ones."""
@@ -72,18 +75,17 @@ class HubFolder:
                 return {}
 
     def read(self, entry: Entry, offset: int = 0) -> Iterator[bytes]:
-        """Bytes of a file from an offset on, through the library's own cache."""
+        """Bytes of a file from an offset on, past the library's own cache, which would keep them a second time."""
         with self._explained("read"):
-            file = self._api.hf_hub_download(
-                self.uri.name,
-                self._key(entry.path),
-                revision=self.uri.revision,
-                repo_type=self._repo_type,
-            )
-        with Path(str(file)).open("rb") as stream:
-            stream.seek(offset)
-            while chunk := stream.read(_CHUNK_BYTES):
-                yield chunk
+            files = HfFileSystem(token=self._token, skip_instance_cache=True)
+            prefix = "datasets/" if self._repo_type == "dataset" else ""
+            path = f"{prefix}{self.uri.name}/{self._key(entry.path)}"
+            with files.open(
+                path, "rb", revision=self.uri.revision, block_size=_CHUNK_BYTES, cache_type="none"
+            ) as stream:
+                stream.seek(offset)
+                while chunk := stream.read(_CHUNK_BYTES):
+                    yield bytes(chunk)
 
     def publish(self, folder: Path, files: Sequence[File], manifest: bytes) -> None:
         """Upload what is missing in one commit, then compare the hub's listing with the files."""
@@ -130,7 +132,7 @@ class HubFolder:
         """Translate errors of the library into storage errors."""
         try:
             yield
-        except (OSError, EntryNotFoundError, HFValidationError) as error:
+        except (OSError, httpx2.HTTPError, EntryNotFoundError, HFValidationError) as error:
             raise explain(error, self.uri, self._credentials, verb) from None
 
 

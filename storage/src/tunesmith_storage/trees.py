@@ -58,7 +58,7 @@ def fetch_tree(
     }
     revision, digests = tree_revision(entries), dict[str, str]()
     if MANIFEST_FILE in all_entries and not holds_rows:
-        manifest = read_manifest(remote, all_entries[MANIFEST_FILE])
+        manifest = read_manifest(remote, all_entries)
         revision, digests = manifest.digest, {file.path: file.sha256 for file in manifest.files}
     folder = root / ("outlines" if outlines else "whole") / revision.replace(":", "-")
 

@@ -1,5 +1,6 @@
 """Records before status, pods that outlive the operator, status that is made again from the records."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import pytest
 from simulation.serving_world import ENVIRONMENT, UID, World, build_adapter, digest_of
 
-from tunesmith.decide.plan import Apply, Create, Mount, Patch, Push, Replace
+from tunesmith.decide.plan import Apply, Create, Delete, Mount, Patch, Push, Replace
+from tunesmith.manifests.environment import ServingNetwork
 from tunesmith_contract.agent import DesiredState
 
 
@@ -256,3 +258,46 @@ def test_numbers_are_written_by_a_clock_that_was_set_back() -> None:
     world.jump(-600)
     world.settle()
     assert world.adapter()["stable"]["loadedOn"] == 0
+
+
+def test_another_secret_for_artifacts_replaces_the_pods_and_the_same_one_does_not() -> None:
+    world = World(build_adapter("one"), artifactSecretRef={"name": "old"})
+    world.settle()
+    assert not world.reconcile().actions
+    for reference in ({"name": "new"}, None):
+        world.spec = world.spec | {"artifactSecretRef": reference}
+        [action] = world.reconcile().actions
+        assert isinstance(action, Apply) and action.manifest["kind"] == "Deployment"
+        assert not world.reconcile().actions
+
+
+def test_an_image_of_the_first_release_keeps_its_one_port_until_another_one_is_chosen() -> None:
+    world = World(build_adapter("one"))
+    world.settle()
+    name = next(key[1] for key in world.objects if key[0] == "ConfigMap" and key[1].endswith("-inputs-1"))
+    first_release = json.dumps({"requested": "", "image": "registry/serving:1", "onGpus": False})
+    world.edit(name, "inputs.json", first_release)
+    world.environment = replace(ENVIRONMENT, serving_image="registry/serving:2")
+    for engine, image, ports in (
+        ({"maxRank": 8}, "registry/serving:1", {8000}),
+        ({"image": "registry/serving:2"}, "registry/serving:2", {8000, 8002}),
+    ):
+        world.spec = world.spec | {"engine": {"gpus": 0, **engine}}
+        world.settle()
+        deployment = world.find("Deployment")
+        assert deployment is not None
+        [agent] = deployment["spec"]["template"]["spec"]["containers"]
+        assert agent["image"] == image
+        assert {port["containerPort"] for port in agent["ports"]} == ports
+
+
+def test_a_network_policy_comes_before_the_pods_and_goes_when_the_installation_has_none() -> None:
+    world = World(build_adapter("one"))
+    world.environment = replace(ENVIRONMENT, serving_network=ServingNetwork(({"podSelector": {}},)))
+    kinds = [action.manifest["kind"] for action in world.reconcile().actions if isinstance(action, Apply)]
+    assert kinds.index("NetworkPolicy") < kinds.index("Deployment")
+    world.settle()
+    assert not world.reconcile().actions
+    world.environment = ENVIRONMENT
+    [action] = world.reconcile().actions
+    assert isinstance(action, Delete) and action.kind == "NetworkPolicy"

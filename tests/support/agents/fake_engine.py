@@ -26,12 +26,17 @@ class FakeEngine:
         salts: values of ``cache_salt``, one for each measurement of probes.
         ignored_measurements: the first so many measurements answer as if no adapter were active.
         knows_token_ids: whether it answers ``logprob_token_ids``, as vLLM 0.32 does and 0.19 does not.
+        fail_loads: loads that are answered by a server error, from the next one on.
+        hang_probes_of: the model whose probes are never answered.
+        most_adapters: largest number of adapters at one time.
+        unloads_in_use: adapters that were unloaded while they answered a request.
         left: set when a client closed its connection in the middle of an answer.
         peers: address of the client's end of the connection of each request for an answer.
     """
 
     def __init__(self) -> None:
         self.adapters: dict[str, str] = {}
+        self.answering: list[str] = []
         self.loads: list[str] = []
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -53,6 +58,9 @@ class FakeEngine:
         self.salts: list[str] = []
         self.ignored_measurements = 0
         self.knows_token_ids = True
+        self.fail_loads = 0
+        self.hang_probes_of = ""
+        self.most_adapters = self.unloads_in_use = 0
         self.port = 0
         self._runner: web.AppRunner | None = None
 
@@ -118,12 +126,17 @@ class FakeEngine:
             return _error(400, self.load_error)
         if self.load_gate is not None:
             await self.load_gate.wait()
+        if self.fail_loads:
+            self.fail_loads -= 1
+            return _error(500, "on purpose")
         self.adapters[name] = str(path)
+        self.most_adapters = max(self.most_adapters, len(self.adapters))
         self.loads.append(name)
         return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
 
     async def _unload(self, request: web.Request) -> web.Response:
         name = (await request.json())["lora_name"]
+        self.unloads_in_use += name in self.answering
         if self.adapters.pop(name, None) is None:
             return _error(404, f"The lora adapter '{name}' cannot be found.")
         self.unloaded.set()
@@ -133,6 +146,8 @@ class FakeEngine:
         body = await request.json()
         model = body["model"]
         if "logprob_token_ids" in body or "prompt_logprobs" in body:
+            if model == self.hang_probes_of:
+                await asyncio.Event().wait()
             return web.json_response(self._log_probs(body))
         if self.core is not None:
             self.arrived.set()
@@ -151,6 +166,7 @@ class FakeEngine:
             return _error(404, f"The model `{model}` does not exist.")
         if status := self.fail_with.get(model):
             return _error(status, "on purpose")
+        self.answering.append(model)
         try:
             if body.get("stream"):
                 return await self._stream(request)
@@ -159,6 +175,8 @@ class FakeEngine:
         except (asyncio.CancelledError, ConnectionError):
             self.left.set()
             raise
+        finally:
+            self.answering.remove(model)
         return web.json_response(_completion(model))
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:

@@ -14,11 +14,19 @@ from tunesmith_cluster.fake import ControlPlane
 class RestartableOperator:
     """``python -m tunesmith`` in a namespace of its own, watching given namespaces, on the same ports each time."""
 
-    def __init__(self, server: ControlPlane, folder: Path, watch_namespace: str) -> None:
+    def __init__(
+        self,
+        server: ControlPlane,
+        folder: Path,
+        watch_namespace: str,
+        kubeconfig: Path | None = None,
+        namespace: str = "",
+    ) -> None:
         self._server = server
+        self._kubeconfig = kubeconfig or server.kubeconfig
         self._log = folder / "operator.log"
         self._http_port, self.tls_port = free_port(), free_port()
-        self.namespace = server.namespace("operator")
+        self.namespace = namespace or server.namespace("operator")
         self.host_name = f"tunesmith.{self.namespace}.svc"
         self._watch_namespace = watch_namespace
         self._running: OperatorProcess | None = None
@@ -35,9 +43,15 @@ class RestartableOperator:
     def start(self, *more: str) -> None:
         """Start it, with more arguments if given, and wait until it leads."""
         arguments = [f"--namespace={self.namespace}", f"--watch-namespaces={self._watch_namespace}", *more]
-        process = launch(self._server.kubeconfig, self._log, self._http_port, self.tls_port, arguments)
+        process = launch(self._kubeconfig, self._log, self._http_port, self.tls_port, arguments)
         self._running = OperatorProcess(process, self._http_port, self.tls_port, self._log)
         self._running.wait_leading()
+
+    @property
+    def metrics(self) -> str:
+        """Its metrics in Prometheus' text format."""
+        assert self._running is not None
+        return self._running.read("/metrics")[1]
 
     def post(self, path: str, body: str, token: str) -> int:
         """Status of a POST to the TLS port with a pod's token."""

@@ -13,7 +13,13 @@ JOB_EXAMPLES = sorted(
     file for folder in ("methods", "data", "gpus", "search") for file in (_EXAMPLES / folder).glob("*.yaml")
 )
 EVALUATION_EXAMPLES = sorted((_EXAMPLES / "evaluation").glob("*.yaml"))
-EXAMPLES = [*JOB_EXAMPLES, *EVALUATION_EXAMPLES]
+SERVING_EXAMPLES = _EXAMPLES / "serving"
+EXAMPLES = [
+    *JOB_EXAMPLES,
+    *EVALUATION_EXAMPLES,
+    SERVING_EXAMPLES / "autoscaled.yaml",
+    SERVING_EXAMPLES / "hpa.yaml",
+]
 
 
 class BadCase(NamedTuple):

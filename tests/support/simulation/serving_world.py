@@ -187,6 +187,7 @@ class World:
         self.pods = {f"pod-{index}": FakePod(f"pod-{index}", f"uid-{index}") for index in range(pods)}
         self.records: tuple[dict[str, Any], ...] = ()
         self.nodes: tuple[dict[str, Any], ...] = ()
+        self.claims: dict[str, tuple[str, ...]] | None = None
         self.failing: dict[str, tuple[str, str]] = {}
         self.permanent: set[str] = set()
         self.slow: set[str] = set()
@@ -288,6 +289,8 @@ class World:
             deployment=self.find("Deployment"),
             service=self.find("Service"),
             disruption_budget=self.find("PodDisruptionBudget"),
+            claims=self.claims,
+            network_policy=self.find("NetworkPolicy"),
             revisions=self.of_kind("ControllerRevision"),
             pods=tuple(pod.to_body() for pod in self.pods.values()),
             agents=(

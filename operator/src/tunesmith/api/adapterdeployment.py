@@ -25,6 +25,7 @@ from .uris import ArtifactUri
 from .values import (
     Confidence,
     DigestString,
+    DiskSize,
     Duration,
     Fraction,
     GPUMemory,
@@ -42,7 +43,8 @@ MAX_REJECTED = 5
 MAX_HISTORY = 5
 MAX_ACTIONS = 5
 
-#: Engine arguments, without dashes, that are set from the resource or would expose the engine.
+#: Engine arguments, without dashes, that are set from the resource, or that would let clients reach files, the network
+#: or the engine, load code, log contents, or change what was proven.
 OWNED_ARGUMENTS = (
     "host",
     "port",
@@ -71,17 +73,62 @@ OWNED_ARGUMENTS = (
     "ssl-ca-certs",
     "trust-remote-code",
     "hf-token",
+    "headless",
+    "grpc",
+    "grpc-port",
+    "data-parallel-address",
+    "data-parallel-rpc-port",
+    "data-parallel-external-lb",
+    "data-parallel-hybrid-lb",
+    "data-parallel-multi-port-external-lb",
+    "master-addr",
+    "master-port",
+    "nnodes",
+    "node-rank",
+    "allowed-local-media-path",
+    "enable-prompt-embeds",
+    "enable-mm-embeds",
+    "enable-trace-replay",
+    "trust-request-chat-template",
+    "trust-request-mm-kwargs",
+    "tool-server",
+    "enable-scale-out",
+    "tokens-only",
+    "omni",
+    "middleware",
+    "tool-parser-plugin",
+    "reasoning-parser-plugin",
+    "io-processor-plugin",
+    "logits-processors",
+    "worker-cls",
+    "worker-extension-cls",
+    "scheduler-cls",
+    "model-class-overrides",
+    "model-loader-extra-config",
+    "kv-transfer-config",
+    "kv-events-config",
+    "ec-transfer-config",
+    "ec-manager-config",
+    "weight-transfer-config",
+    "default-mm-loras",
+    "profiler-config",
+    "enable-log-requests",
+    "enable-log-outputs",
+    "enable-log-deltas",
+    "logging-config",
+    "log-config-file",
 )
 
 
 _OWNED_LIST = ", ".join(f"'{name}'" for name in OWNED_ARGUMENTS)
-_NAME_IN_CEL = "self.split('=')[0].replace('_', '-').replace('-', ' ').trim().replace(' ', '-')"
+# A member of an argument that is JSON is written behind a dot, as in --profiler-config.profiler.
+_NAME_IN_CEL = "self.split('=')[0].split('.')[0].replace('_', '-').replace('-', ' ').trim().replace(' ', '-')"
 # The engine's parser accepts a unique prefix of a name.
 _NOT_OWNED = Rule(
-    f"!self.startsWith('-') || ![{_OWNED_LIST}].exists(owned, owned.startsWith({_NAME_IN_CEL}))",
-    "This argument is set from other fields or would bypass the agent: leave it out. Use "
-    "baseModel, engine.residentAdapters, engine.maxRank, engine.maxModelLength and engine.gpus "
-    "instead.",
+    f"!self.startsWith('-') || [{_NAME_IN_CEL}].all(name, ![{_OWNED_LIST}].exists(owned, owned.startsWith(name)))",
+    "This argument is set from other fields, would bypass the agent, give clients files or the network, load code or "
+    "log contents: leave it out. Use baseModel, engine.residentAdapters, engine.maxRank, engine.maxModelLength and "
+    "engine.gpus for what they set.",
 )
 
 Rank = Literal[1, 8, 16, 32, 64, 128, 256, 320, 512]
@@ -143,7 +190,13 @@ class Engine(StrictModel):
         le=256,
         description="The number of adapters that each pod keeps ready in memory. On GPUs, up to 8 of them are in GPU "
         "memory at the same time and share a batch; the others wait in host memory. Further adapters are "
-        "loaded when a request asks for them.",
+        "loaded from the pod's disk when a request asks for them.",
+    )
+    adapter_cache_size: DiskSize = Field(
+        "16Gi",
+        description="The disk space of each pod for copies of adapters. It must hold all versions that are served at "
+        "the same time: for each adapter the stable one, the candidate and the one before. Versions that are not "
+        "served any more stay until there is no room.",
     )
     max_rank: Rank = Field(
         64,
@@ -180,19 +233,29 @@ class Engine(StrictModel):
         UpdateStrategy.AUTO,
         description="The order in which pods are replaced when their template changes. StartFirst: a new pod is ready "
         "before an old one is removed, which needs spare GPUs. StopFirst: an old pod is removed first; a single "
-        "replica does not answer meanwhile. Auto: StopFirst for several replicas with GPUs, otherwise StartFirst. A "
-        "change does not replace pods.",
+        "replica does not answer meanwhile. Auto: StopFirst for several replicas with GPUs, and where a claim keeps "
+        "the pods on one node with GPUs or serves one pod at a time; otherwise StartFirst. A change does not replace "
+        "pods.",
     )
     template: PodTemplate | None = Field(
         None, description="Scheduling, service account and image pull secrets of the serving pods."
+    )
+    lame_duck: Duration = Field(
+        "5s",
+        description="The time for which a pod that ends accepts requests, until no client or gateway sends any more. "
+        "Raise it for gateways that learn of endpoints slowly.",
+    )
+    drain: Duration = Field(
+        "1m",
+        description="The time that answers in progress have to finish: after lameDuck when a pod ends, and before a "
+        "version is unloaded. The grace period of the pods follows.",
     )
     env: EngineEnv = ()
     cache_volume: CacheVolume | None = Field(
         None,
         description="A PersistentVolumeClaim that keeps downloaded models and compiled kernels for later pods. If "
-        "unset, each pod downloads and compiles them again. Use a ReadWriteMany claim with replicas above 1: only "
-        "pods on one node can mount a ReadWriteOnce claim, and further pods wait for GPUs of that node. The access "
-        "mode is not checked.",
+        "unset, each pod downloads and compiles them again. Use a ReadWriteMany claim with replicas above 1: with a "
+        "ReadWriteOnce claim all pods run on one node.",
     )
 
 
@@ -440,13 +503,18 @@ class AdapterDeploymentSpec(StrictModel):
         description="The model that the adapters were trained on. This field is immutable."
     )
     replicas: int = Field(
-        1, ge=0, le=1000, description="The number of serving pods. Each pod serves every adapter."
+        1,
+        ge=0,
+        le=1000,
+        description="The number of serving pods. Each pod serves every adapter. Leave it out of the manifest if an "
+        "autoscaler sets it: HorizontalPodAutoscaler and KEDA name this AdapterDeployment as their target.",
     )
     engine: Engine = Field(Engine(), description="Configuration of the inference engine (vLLM) in each pod.")
     artifact_volumes: Annotated[tuple[ArtifactVolume, ...], Field(max_length=16)] = Field(
         (),
-        description="PersistentVolumeClaims with artifacts, mounted read-only into each pod. A change replaces "
-        "the pods one after another.",
+        description="PersistentVolumeClaims with artifacts, mounted read-only into each pod. With a ReadWriteOnce "
+        "claim all pods run on one node; the condition VolumesShared says so. A change replaces the pods one after "
+        "another.",
         json_schema_extra=keyed_by("claim"),
     )
     artifact_secret_ref: SecretName | None = Field(
@@ -647,6 +715,11 @@ class AdapterDeploymentStatus(StatusModel):
     )
     replicas: int = Field(0, ge=0, description="The number of existing pods.")
     ready_replicas: int = Field(0, ge=0, description="The number of pods that accept requests.")
+    selector: str | None = Field(
+        None,
+        max_length=512,
+        description="The label selector of the pods, which autoscalers read their load by.",
+    )
     engine_requests: ContainerRequests | None = Field(
         None,
         description="The requests of the engine's container in each pod: those in engine.resources, and for the rest "

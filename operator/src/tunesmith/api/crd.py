@@ -65,6 +65,17 @@ _COLUMNS: dict[str, tuple[Schema, ...]] = {
     ),
 }
 
+#: Scale subresource of kinds with replicas. An unset ``spec.replicas`` would make it fail, so that has a default.
+_SCALE: dict[str, Schema] = {
+    AdapterDeployment.kind_name: {
+        "scale": {
+            "specReplicasPath": ".spec.replicas",
+            "statusReplicasPath": ".status.replicas",
+            "labelSelectorPath": ".status.selector",
+        }
+    }
+}
+
 
 def build_crd(kind: type[Resource]) -> Schema:
     """CustomResourceDefinition of a kind, as plain JSON."""
@@ -89,7 +100,7 @@ def build_crd(kind: type[Resource]) -> Schema:
                     "served": True,
                     "storage": True,
                     "schema": {"openAPIV3Schema": build_schema(kind)},
-                    "subresources": {"status": {}},
+                    "subresources": {"status": {}} | _SCALE.get(kind.kind_name, {}),
                     "additionalPrinterColumns": list(_COLUMNS[kind.kind_name]),
                 }
             ],

@@ -55,6 +55,7 @@ class ConditionType(StrEnum):
     SOURCES_REACHABLE = "SourcesReachable"
     AGENTS_CURRENT = "AgentsCurrent"
     ACTIONS_VALID = "ActionsValid"
+    VOLUMES_SHARED = "VolumesShared"
 
 
 class RunReason(StrEnum):
@@ -179,6 +180,9 @@ class AdapterDeploymentReason(StrEnum):
     ACTION_REFUSED = "ActionRefused"
     ABORTED = "Aborted"
     UNDONE = "Undone"
+    VOLUMES_SHARED = "VolumesShared"
+    CLAIM_ON_ONE_NODE = "ClaimOnOneNode"
+    CLAIM_NOT_SHARED = "ClaimNotShared"
     HISTORY_NAME_TAKEN = "HistoryNameTaken"
     ROLLED_BACK = "RolledBack"
     WITHDRAWN = "Withdrawn"

@@ -231,6 +231,16 @@ GPUMemory = Annotated[
 ]
 """``Auto``, or the memory of one GPU, such as ``24Gi``."""
 
+DiskSize = Annotated[
+    str,
+    Field(max_length=16),
+    _Quoted("a quantity with its unit, such as 16Gi"),
+    matching(
+        r"^[1-9][0-9]*(\.[0-9]+)?[MGT]i?$", "Write an amount of disk space with its unit, such as 16Gi."
+    ),
+]
+"""An amount of disk space, such as ``16Gi``."""
+
 _BYTES = {"M": 10**6, "G": 10**9, "T": 10**12, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 

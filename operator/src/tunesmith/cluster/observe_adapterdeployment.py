@@ -6,6 +6,7 @@ from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.common import ObjectMeta
 from tunesmith.controller_runtime.bodies import Key, Reference
 from tunesmith.controller_runtime.errors import Refused
+from tunesmith.decide.serving.claims import asks_for_claims, mounted_claims
 from tunesmith.decide.serving.engine_memory import asks_for_nodes, find_base_model
 from tunesmith.decide.serving.evaluations import ObservedEvalRun
 from tunesmith.decide.serving.fleet import Agent
@@ -17,6 +18,7 @@ from tunesmith.manifests.serving_config_maps import history_name
 from tunesmith.manifests.serving_service import serving_service_name
 
 from .children import observe_children, observe_pods
+from .observe_run import observe_claims
 from .reconciler import Reader
 
 
@@ -34,6 +36,7 @@ async def observe_adapterdeployment(reader: Reader, deployment: AdapterDeploymen
     )
     reader.live.agents.keep_only(metadata.uid, frozenset(pod["metadata"]["uid"] for pod in pods))
     deployments = await observe_children(client, "apps/v1", "Deployment", metadata)
+    policies = await observe_children(client, "networking.k8s.io/v1", "NetworkPolicy", metadata)
     budgets = await observe_children(client, "policy/v1", "PodDisruptionBudget", metadata)
     records = await _observe_records(reader, deployment)
     jobs = {
@@ -45,6 +48,7 @@ async def observe_adapterdeployment(reader: Reader, deployment: AdapterDeploymen
         deployment=next(iter(deployments), None),
         service=await _observe_service(reader, deployment),
         disruption_budget=next(iter(budgets), None),
+        network_policy=next(iter(policies), None),
         revisions=await observe_children(client, "apps/v1", "ControllerRevision", metadata),
         pods=pods,
         agents=tuple(
@@ -55,6 +59,7 @@ async def observe_adapterdeployment(reader: Reader, deployment: AdapterDeploymen
         eval_runs=await _observe_eval_runs(reader, deployment, jobs),
         records=records,
         nodes=await _observe_nodes(reader, deployment, records),
+        claims=await _observe_claims(reader, deployment, next(iter(deployments), None)),
     )
 
 
@@ -118,6 +123,15 @@ async def _observe_nodes(
         return tuple(await reader.client.list("v1", "Node", None))
     except Refused:
         return ()
+
+
+async def _observe_claims(
+    reader: Reader, deployment: AdapterDeployment, observed: Body | None
+) -> dict[str, tuple[str, ...]] | None:
+    """Access modes of the claims that the pods mount, while they matter."""
+    if not asks_for_claims(deployment, observed):
+        return None
+    return await observe_claims(reader.client, deployment.metadata.namespace, mounted_claims(deployment.spec))
 
 
 async def _observe_eval_runs(

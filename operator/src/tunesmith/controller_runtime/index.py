@@ -16,6 +16,7 @@ WATCHED_KINDS = (
     ("apps/v1", "Deployment"),
     ("apps/v1", "ControllerRevision"),
     ("policy/v1", "PodDisruptionBudget"),
+    ("networking.k8s.io/v1", "NetworkPolicy"),
 )
 
 #: A failing Job removes its running pods, and with them their exit codes: up to this many are kept per resource.

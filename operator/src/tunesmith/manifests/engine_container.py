@@ -106,7 +106,7 @@ def engine_arguments(deployment: AdapterDeployment) -> list[str]:
         "--api-server-count": "1",
         "--served-model-name": BASE_MODEL_NAME,
         "--max-loras": str(adapter_slots(engine)),
-        "--max-cpu-loras": str(2 * ready_adapters(engine)),
+        "--max-cpu-loras": str(loaded_adapters(engine)),
         "--max-lora-rank": str(engine.max_rank),
         # vLLM refuses to start where one request of the model's whole length does not fit; with auto it is shortened.
         "--max-model-len": str(engine.max_model_length or "auto"),
@@ -142,6 +142,11 @@ def shards_adapters(engine: Engine) -> bool:
         and engine.max_rank % engine.gpus == 0
         and not experts
     )
+
+
+def loaded_adapters(engine: Engine) -> int:
+    """Number of adapters that the engine keeps loaded; the agent loads no more of them at the same time."""
+    return 2 * ready_adapters(engine)
 
 
 def ready_adapters(engine: Engine) -> int:

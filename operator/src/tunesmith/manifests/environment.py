@@ -23,6 +23,19 @@ class GPUNeeds:
 
 
 @dataclass(frozen=True, slots=True)
+class ServingNetwork:
+    """Sources that the NetworkPolicy of serving pods lets in, as NetworkPolicyPeers; empty: none.
+
+    Attributes:
+        clients: sources of requests, beside the other pods of the AdapterDeployment.
+        monitoring: sources that read metrics.
+    """
+
+    clients: tuple[Mapping[str, Any], ...] = ()
+    monitoring: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Environment:
     """Settings of the installation.
 
@@ -37,6 +50,7 @@ class Environment:
         serving_gpu_cuda: major version of CUDA that the default serving image for GPUs is built for.
         gpu_runtime_class: default RuntimeClass of pods with GPUs; empty: that of the node.
         gpu_tolerations: tolerations of all pods with GPUs, beside that of the taint ``nvidia.com/gpu``.
+        serving_network: who may reach serving pods; None: no NetworkPolicy is made for them.
         term: number of times that the operator's lease changed hands; later leaders have higher ones.
     """
 
@@ -51,6 +65,7 @@ class Environment:
     gpu_runtime_class: str = ""
     gpu_tolerations: tuple[Mapping[str, Any], ...] = ()
     term: int = 0
+    serving_network: ServingNetwork | None = None
 
     def trainer_needs(self, image: str) -> GPUNeeds:
         """Needs of a trainer image; the CUDA of images other than the default one is unknown."""

@@ -111,17 +111,25 @@ class ServingInputs:
         requested: image in ``spec.engine``; empty for the operator's own image.
         image: image of engine and agent that was chosen.
         on_gpus: it was chosen for pods with GPUs; None: by a release that did not tell them apart.
+        has_monitoring_port: the image's agent has a port of its own for probes and metrics; those of the first releases
+            have not.
     """
 
     number: int
     requested: str
     image: str
     on_gpus: bool | None = None
+    has_monitoring_port: bool = True
 
 
 def build_serving_inputs(owner: Owner, inputs: ServingInputs) -> KubernetesObject:
     """Immutable ConfigMap of the inputs."""
-    values = {"requested": inputs.requested, "image": inputs.image, "onGpus": inputs.on_gpus}
+    values = {
+        "requested": inputs.requested,
+        "image": inputs.image,
+        "onGpus": inputs.on_gpus,
+        "monitoringPort": inputs.has_monitoring_port,
+    }
     document = canonical_json({key: value for key, value in values.items() if value is not None}).decode()
     return {
         "apiVersion": "v1",
@@ -136,4 +144,10 @@ def read_serving_inputs(config_map: Body) -> ServingInputs:
     """The choice that such a ConfigMap holds."""
     document = json.loads(config_map["data"][INPUTS_KEY])
     number = int(config_map["metadata"]["labels"][ATTEMPT_LABEL])
-    return ServingInputs(number, document["requested"], document["image"], document.get("onGpus"))
+    return ServingInputs(
+        number,
+        document["requested"],
+        document["image"],
+        document.get("onGpus"),
+        document.get("monitoringPort", False),
+    )

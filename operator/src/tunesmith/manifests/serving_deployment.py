@@ -1,12 +1,13 @@
 """Deployment of serving pods, with agent and engine, and their PodDisruptionBudget."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.api.adapterdeployment import AdapterDeployment, Engine, UpdateStrategy
-from tunesmith.api.values import AUTO
+from tunesmith.api.values import AUTO, duration_seconds, memory_bytes
 from tunesmith_contract.agent import DESIRED_FILE, STATE_FILE
-from tunesmith_contract.layout import CONFIG_DIR, SecretRole
-from tunesmith_contract.uris import Scheme, StorageUri, parse_uri
+from tunesmith_contract.layout import ADAPTER_CACHE_DIR, CONFIG_DIR, SecretRole
+from tunesmith_contract.uris import MOUNT_ROOT, Scheme, StorageUri, mount_path, parse_uri
 
 from .engine_container import (
     BASE_MODEL_NAME,
@@ -14,15 +15,17 @@ from .engine_container import (
     MODEL_CACHE,
     EngineNeeds,
     build_engine_container,
+    loaded_adapters,
     start_seconds,
 )
 from .environment import Environment
 from .gpu_placement import usable_node_requirements, with_requirements
 from .names import OWNER_UID_LABEL, STAGE_LABEL, Component, Owner, child_labels, child_metadata
-from .objects import KubernetesObject
+from .objects import Body, KubernetesObject
 from .pods import (
     cache_volume,
     credentials_volume,
+    on_one_node,
     pod_placement,
     restricted_container_security,
     restricted_pod_security,
@@ -30,7 +33,7 @@ from .pods import (
     secret_volumes,
     storage_volumes,
 )
-from .serving_config_maps import desired_config_map_name
+from .serving_config_maps import ServingInputs, desired_config_map_name
 
 AGENT = "agent"
 AGENT_PORT, AGENT_PORT_NAME = 8000, "http"
@@ -40,14 +43,30 @@ MONITORING_PORT, MONITORING_PORT_NAME = 8002, "metrics"
 #: Time for one token without GPUs: one step of the engine may read thousands of tokens of other requests first.
 CPU_TOKEN_SECONDS = 120
 
-#: How long a pod may take to finish the answers under way.
-GRACE_SECONDS = 180
+#: Time to end the engine and its sidecars once the agent has drained.
+END_SECONDS = 115
 
 #: Time to find a node and to pull an image of ten gigabytes.
 PULL_SECONDS = 900
 
+#: Disk space beside the copies of adapters: names and folders take some, too.
+ADAPTER_CACHE_MARGIN = 1024**3
+
 #: Limits of the volume for caches: with the model from a hub, or with compiled kernels alone. Limits, not reservations.
 HUB_CACHE_LIMIT, KERNEL_CACHE_LIMIT = "1Ti", "16Gi"
+
+
+@dataclass(frozen=True, slots=True)
+class PodLimits:
+    """Limits that the access modes of claims put on the pods.
+
+    Attributes:
+        on_one_node: all pods have to run on one node.
+        stops_first: a new pod may never start beside an old one.
+    """
+
+    on_one_node: bool = False
+    stops_first: bool = False
 
 
 def selector_labels(owner: Owner) -> dict[str, str]:
@@ -58,15 +77,17 @@ def selector_labels(owner: Owner) -> dict[str, str]:
 
 def build_serving_deployment(
     deployment: AdapterDeployment,
-    image: str,
+    inputs: ServingInputs,
     environment: Environment,
     needs: EngineNeeds | None = None,
+    limits: PodLimits = PodLimits(),
 ) -> KubernetesObject:
     """Deployment whose pods each serve every adapter.
 
     Args:
-        image: image of agent and engine, from the inputs snapshot.
+        inputs: image of agent and engine, and its ports.
         needs: what the engine needs for its model; None: unknown.
+        limits: what the claims of the pods allow.
     """
     spec, needs = deployment.spec, needs or EngineNeeds()
     return {
@@ -78,49 +99,63 @@ def build_serving_deployment(
             "selector": {"matchLabels": selector_labels(deployment)},
             "strategy": {
                 "type": "RollingUpdate",
-                "rollingUpdate": rolling_update(spec.replicas, spec.engine),
+                "rollingUpdate": rolling_update(spec.replicas, spec.engine, limits.stops_first),
             },
             "revisionHistoryLimit": 3,
             # A rollout is late only after the engine may have loaded its model; the default is ten minutes.
             "progressDeadlineSeconds": start_seconds(spec.engine, needs.model_bytes) + PULL_SECONDS,
             "template": {
                 "metadata": {"labels": child_labels(deployment, Component.SERVING)},
-                "spec": _build_pod(deployment, image, environment, needs),
+                "spec": _build_pod(deployment, inputs, environment, needs, limits),
             },
         },
     }
 
 
-def rolling_update(replicas: int, engine: Engine) -> dict[str, int]:
+def rolling_update(replicas: int, engine: Engine, stops_first: bool = False) -> dict[str, int]:
     """Update strategy: one more pod first, or one less where a GPU for it may be missing.
 
     Unless the user says so, the only pod is never removed before its successor is ready, whatever that needs.
+
+    Args:
+        stops_first: claims may keep a new pod from ever starting beside an old one.
     """
-    auto = engine.gpus > 0 and replicas > 1
-    stops_first = {UpdateStrategy.STOP_FIRST: True, UpdateStrategy.START_FIRST: False}
-    if stops_first.get(engine.update_strategy, auto):
+    auto = stops_first or (engine.gpus > 0 and replicas > 1)
+    by_strategy = {UpdateStrategy.STOP_FIRST: True, UpdateStrategy.START_FIRST: False}
+    if by_strategy.get(engine.update_strategy, auto):
         return {"maxUnavailable": 1, "maxSurge": 0}
     return {"maxUnavailable": 0, "maxSurge": 1}
 
 
+def grace_seconds(engine: Engine) -> int:
+    """Grace period of a pod: requests that still arrive, answers in progress, and the end of the engine."""
+    return int(duration_seconds(engine.lame_duck) + duration_seconds(engine.drain)) + END_SECONDS
+
+
 def _build_pod(
-    deployment: AdapterDeployment, image: str, environment: Environment, needs: EngineNeeds
+    deployment: AdapterDeployment,
+    inputs: ServingInputs,
+    environment: Environment,
+    needs: EngineNeeds,
+    limits: PodLimits,
 ) -> dict[str, Any]:
-    engine = deployment.spec.engine
+    engine, image = deployment.spec.engine, inputs.image
     volumes, mounts = _build_volumes(deployment)
     placement = pod_placement(engine.template, [engine.gpu_resource] if engine.gpus else [], environment)
     if engine.gpus:
         requirements = usable_node_requirements(environment.serving_needs(image))
         placement["affinity"] = with_requirements(placement.get("affinity"), requirements)
+    if limits.on_one_node:
+        placement["affinity"] = on_one_node(placement.get("affinity"), selector_labels(deployment))
     return {
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": grace_seconds(engine),
         **placement,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": restricted_pod_security(),
         "topologySpreadConstraints": [_spread(deployment)],
         "initContainers": [build_engine_container(deployment, image, mounts[ENGINE], needs)],
-        "containers": [_build_agent(deployment, image, mounts[AGENT], environment)],
+        "containers": [_build_agent(deployment, inputs, mounts[AGENT], environment)],
         "volumes": volumes,
     }
 
@@ -139,9 +174,15 @@ def _build_volumes(
 ) -> tuple[list[dict[str, Any]], dict[str, list[dict[str, Any]]]]:
     spec = deployment.spec
     claims = [StorageUri(Scheme.PVC, volume.claim) for volume in spec.artifact_volumes]
-    storage, storage_mounts = storage_volumes([*claims, parse_uri(spec.base_model.uri)])
+    base = parse_uri(spec.base_model.uri)
+    storage, storage_mounts = storage_volumes([*claims, base])
+    artifact_paths = {str(mount_path(claim)) for claim in claims}
+    base_path = str(MOUNT_ROOT / base.scheme / base.name)
     credentials, credentials_mount = credentials_volume(desired_config_map_name(deployment))
     scratch, scratch_mount = scratch_volume("16Gi")
+    # What the agent must not forget lies in its /tmp, out of reach of the engine.
+    agent_scratch = {"name": "agent-tmp", "emptyDir": {"sizeLimit": "1Gi"}}
+    adapters, adapters_mount = _adapter_volume(spec.engine)
     # An operator of the first release may have written the ConfigMap, without the second file.
     files = [
         {
@@ -157,17 +198,33 @@ def _build_volumes(
     secrets, secret_mounts = _artifact_secret(deployment)
     cache, cache_mount = _cache_volume(deployment)
     shared_memory = {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "4Gi"}}
-    shared = [*storage_mounts, scratch_mount]
     mounts = {
-        ENGINE: [*shared, cache_mount, {"name": "shared-memory", "mountPath": "/dev/shm"}],
+        # The engine reads adapters from copies that nobody can change while it serves them, never from a claim.
+        ENGINE: [
+            *(mount for mount in storage_mounts if mount["mountPath"] == base_path),
+            scratch_mount,
+            {**adapters_mount, "readOnly": True},
+            cache_mount,
+            {"name": "shared-memory", "mountPath": "/dev/shm"},
+        ],
         AGENT: [
-            *shared,
+            *(mount for mount in storage_mounts if mount["mountPath"] in artifact_paths),
+            {"name": "agent-tmp", "mountPath": "/tmp"},
+            adapters_mount,
             credentials_mount,
             *secret_mounts,
             {"name": "desired", "mountPath": str(CONFIG_DIR), "readOnly": True},
         ],
     }
-    return [*storage, credentials, *secrets, desired, scratch, cache, shared_memory], mounts
+    own = [scratch, agent_scratch, adapters, cache, shared_memory]
+    return [*storage, credentials, *secrets, desired, *own], mounts
+
+
+def _adapter_volume(engine: Engine) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Volume and mount for the copies of adapters; past its limit kubelet would evict the pod."""
+    limit = memory_bytes(engine.adapter_cache_size) + ADAPTER_CACHE_MARGIN
+    volume = {"name": "adapters", "emptyDir": {"sizeLimit": str(limit)}}
+    return volume, {"name": "adapters", "mountPath": str(ADAPTER_CACHE_DIR)}
 
 
 def _cache_volume(deployment: AdapterDeployment) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -188,20 +245,32 @@ def _artifact_secret(deployment: AdapterDeployment) -> tuple[list[dict[str, Any]
     return [{**volume, "secret": {**volume["secret"], "optional": True}} for volume in volumes], mounts
 
 
+def mounted_secret(deployment: Body) -> str | None:
+    """Name of the Secret that opens adapters in the pods of an observed Deployment."""
+    name = f"secret-{SecretRole.ARTIFACTS}"
+    volumes = deployment["spec"]["template"]["spec"].get("volumes", ())
+    found: str | None = next((each["secret"]["secretName"] for each in volumes if each["name"] == name), None)
+    return found
+
+
 def _build_agent(
-    deployment: AdapterDeployment, image: str, mounts: list[dict[str, Any]], environment: Environment
+    deployment: AdapterDeployment,
+    inputs: ServingInputs,
+    mounts: list[dict[str, Any]],
+    environment: Environment,
 ) -> dict[str, Any]:
-    ready = {"httpGet": {"path": "/readyz", "port": MONITORING_PORT_NAME}, "timeoutSeconds": 5}
-    alive = {"httpGet": {"path": "/healthz", "port": MONITORING_PORT_NAME}, "timeoutSeconds": 5}
+    ports = {AGENT_PORT_NAME: AGENT_PORT}
+    if inputs.has_monitoring_port:
+        ports[MONITORING_PORT_NAME] = MONITORING_PORT
+    probed = MONITORING_PORT_NAME if inputs.has_monitoring_port else AGENT_PORT_NAME
+    ready = {"httpGet": {"path": "/readyz", "port": probed}, "timeoutSeconds": 5}
+    alive = {"httpGet": {"path": "/healthz", "port": probed}, "timeoutSeconds": 5}
     return {
         "name": AGENT,
-        "image": image,
+        "image": inputs.image,
         "command": ["/opt/agent/bin/python", "-m", "tunesmith_agent"],
         "env": _agent_environment(deployment, environment),
-        "ports": [
-            {"name": AGENT_PORT_NAME, "containerPort": AGENT_PORT, "protocol": "TCP"},
-            {"name": MONITORING_PORT_NAME, "containerPort": MONITORING_PORT, "protocol": "TCP"},
-        ],
+        "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": restricted_container_security(),
         "volumeMounts": mounts,
@@ -212,19 +281,27 @@ def _build_agent(
 
 
 def _agent_environment(deployment: AdapterDeployment, environment: Environment) -> list[dict[str, Any]]:
+    engine = deployment.spec.engine
     fields = {
         "POD_NAME": "metadata.name",
         "POD_UID": "metadata.uid",
         "POD_NAMESPACE": "metadata.namespace",
     }
+    engine = deployment.spec.engine
     values = {
         "TUNESMITH_DEPLOYMENT": deployment.metadata.name,
         "TUNESMITH_OPERATOR_URL": environment.operator_url,
         "TUNESMITH_BASE_MODEL": BASE_MODEL_NAME,
+        "TUNESMITH_BASE_MODEL_URI": deployment.spec.base_model.uri,
+        "TUNESMITH_MAX_RANK": str(engine.max_rank),
+        "TUNESMITH_ADAPTER_SLOTS": str(loaded_adapters(engine)),
+        "TUNESMITH_ADAPTER_CACHE_BYTES": str(memory_bytes(engine.adapter_cache_size)),
+        "TUNESMITH_DRAIN_SECONDS": str(int(duration_seconds(engine.drain))),
+        "TUNESMITH_LAME_DUCK_SECONDS": str(int(duration_seconds(engine.lame_duck))),
     }
-    if deployment.spec.engine.proof.tolerance != AUTO:
-        values["TUNESMITH_PROOF_TOLERANCE"] = deployment.spec.engine.proof.tolerance
-    if deployment.spec.engine.gpus == 0:
+    if engine.proof.tolerance != AUTO:
+        values["TUNESMITH_PROOF_TOLERANCE"] = engine.proof.tolerance
+    if engine.gpus == 0:
         values["TUNESMITH_ENGINE_TOKEN_SECONDS"] = str(CPU_TOKEN_SECONDS)
     downward = [
         {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()

@@ -35,7 +35,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(slots=True)
 class PodServer:
-    """HTTP handlers for pods; ``controller`` is None on a replica that does not lead."""
+    """HTTP handlers for pods; ``controller`` is None before and after the lead."""
 
     reviewer: TokenReviewer
     metrics: Metrics

@@ -137,11 +137,13 @@ class Operator:
         async with self._client, serving(plain_app, settings.host, settings.http_port):
             await self._wait_for_api()
             material = await self._renew()
+            self._health.serving = True
+            identity = f"{settings.pod_name}_{uuid.uuid4().hex[:8]}"
+            lease = LeaderLease(self._client, settings.namespace, settings.lease_name, identity)
+            await lease.acquire()
+            # Pods reach the replicas through one Service. Those that do not lead refuse connections, which costs them
+            # and the pods next to nothing, so that a pod tries again at once and finds the leader.
             async with serving(build_pod_app(self._pods), settings.host, settings.tls_port, self._tls):
-                self._health.serving = True
-                identity = f"{settings.pod_name}_{uuid.uuid4().hex[:8]}"
-                lease = LeaderLease(self._client, settings.namespace, settings.lease_name, identity)
-                await lease.acquire()
                 await self._lead(lease, material)
 
     async def _lead(self, lease: LeaderLease, material: Material) -> None:
@@ -158,6 +160,7 @@ class Operator:
             gpu_runtime_class=self._settings.gpu_runtime_class,
             gpu_tolerations=tuple(toleration.to_dict() for toleration in self._settings.gpu_tolerations),
             term=lease.term,
+            serving_network=sources.to_network() if (sources := self._settings.serving_network) else None,
         )
         controller = Controller(self._client, self._reconcilers, self._recorder, self._metrics, environment)
         self._controller = self._pods.controller = controller

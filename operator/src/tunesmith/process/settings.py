@@ -4,18 +4,50 @@ import argparse
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import from_json
 
 from tunesmith.api.common import Toleration
+from tunesmith.manifests.environment import ServingNetwork
 
 PREFIX = "TUNESMITH_"
 
 
 def _parse_json(value: object) -> object:
     return from_json(value or "[]") if isinstance(value, str) else value
+
+
+def _parse_optional_json(value: object) -> object:
+    return from_json(value or "null") if isinstance(value, str) else value
+
+
+class Peer(BaseModel):
+    """A source that a NetworkPolicy lets in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    podSelector: dict[str, Any] | None = None
+    namespaceSelector: dict[str, Any] | None = None
+    ipBlock: dict[str, Any] | None = None
+
+
+class ServingSources(BaseModel):
+    """Sources that the NetworkPolicies of serving pods let in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    clients: tuple[Peer, ...] = ()
+    monitoring: tuple[Peer, ...] = ()
+
+    def to_network(self) -> ServingNetwork:
+        """The sources as manifests take them."""
+        clients, monitoring = (
+            tuple(peer.model_dump(exclude_none=True) for peer in peers)
+            for peers in (self.clients, self.monitoring)
+        )
+        return ServingNetwork(clients, monitoring)
 
 
 class Settings(BaseModel):
@@ -56,6 +88,11 @@ class Settings(BaseModel):
     gpu_runtime_class: str = Field("", description="default RuntimeClass of pods with GPUs, such as nvidia")
     gpu_tolerations: Annotated[tuple[Toleration, ...], BeforeValidator(_parse_json)] = Field(
         (), description="tolerations of all pods with GPUs, as a JSON list"
+    )
+    serving_network: Annotated[ServingSources | None, BeforeValidator(_parse_optional_json)] = Field(
+        None,
+        description="sources that may reach serving pods, as JSON with clients and monitoring, each a list of "
+        "NetworkPolicyPeers; empty: no NetworkPolicy is made",
     )
     workers: int = Field(16, ge=1, le=256, description="resources that are reconciled at a time")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="lowest level to log")

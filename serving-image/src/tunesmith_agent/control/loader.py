@@ -7,18 +7,18 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tunesmith_agent.artifacts import ArtifactError, ArtifactFolders, ArtifactUnreadable
+from tunesmith_agent.artifacts.errors import ArtifactError, ArtifactUnreadable
 from tunesmith_agent.engine.client import EngineClient, EngineRefused, EngineUnavailable
 from tunesmith_agent.metrics import AgentMetrics
 from tunesmith_contract.agent import PROOF_FAILED, UNPROVEN, LoadState, Version, served_name
 from tunesmith_contract.artifact import Manifest
 
+from .fetches import Fetches
 from .proof import Measurement, ProofResult, Verdict, expected_noise, judge, probes_to_measure, weigh
+from .residency import Residency
 
 log = logging.getLogger(__name__)
 
-#: Versions whose bytes are read from storage at the same time.
-_PARALLEL_READS = 2
 #: Measurements of a version, all of which fail before the failure is final.
 PROOF_ATTEMPTS = 3
 
@@ -40,31 +40,45 @@ class Reservation:
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ProofRules:
+    """Rules of proofs.
+
+    Attributes:
+        tolerance: difference in nats per token that is accepted whatever the noise.
+        pause_seconds: time until a failed proof is measured again.
+        seconds: time in which the probes of one measurement must be answered.
+    """
+
+    tolerance: float
+    pause_seconds: float
+    seconds: float
+
+
 class VersionLoader:
     """Loader of versions, each under a name of its own in the engine; none is ever replaced.
 
     Args:
         engine: client of the engine.
-        folders: artifacts on this pod.
-        tolerance: difference in nats per token that a proof accepts whatever the noise.
-        proof_pause: seconds until a failed proof is measured again.
+        fetches: artifacts on this pod.
+        residency: owner of the engine's slots.
+        rules: rules of proofs.
         metrics: counters of the agent.
     """
 
     def __init__(
         self,
         engine: EngineClient,
-        folders: ArtifactFolders,
-        tolerance: float,
-        proof_pause: float,
+        fetches: Fetches,
+        residency: Residency,
+        rules: ProofRules,
         metrics: AgentMetrics,
     ) -> None:
         self._engine = engine
-        self._folders = folders
-        self._tolerance = tolerance
+        self._fetches = fetches
+        self._residency = residency
+        self._rules = rules
         self._metrics = metrics
-        self._proof_pause = proof_pause
-        self._reads = asyncio.Semaphore(_PARALLEL_READS)
         self._proofs = asyncio.Lock()
 
     async def load(self, alias: str, version: Version, on_state: Callable[[LoadState], None]) -> Reservation:
@@ -89,16 +103,18 @@ class VersionLoader:
             self._metrics.count_load(alias, result, time.monotonic() - started)
 
     async def _load(self, alias: str, version: Version, on_state: Callable[[LoadState], None]) -> Reservation:
-        name = served_name(alias, version.digest)
+        key = alias, version.digest
         try:
             on_state(LoadState.FETCHING)
-            async with self._reads:
-                folder, manifest = await asyncio.to_thread(self._folders.open, version.uri, version.digest)
+            artifact = await self._fetches.fetch(alias, version)
             on_state(LoadState.LOADING)
-            if name not in await self._engine.adapters():
-                await self._engine.load(name, str(folder))
-            on_state(LoadState.PROVING)
-            return await self._prove(alias, name, manifest)
+            async with self._residency.hold(key, artifact.folder):
+                on_state(LoadState.PROVING)
+                result = await self._prove(alias, served_name(*key), artifact.manifest)
+            if isinstance(result, Reservation):
+                return result
+            await self._residency.unload(key)
+            raise result
         except ArtifactError as error:
             retryable = isinstance(error, ArtifactUnreadable)
             raise LoadFailure(error.reason, str(error), retryable=retryable) from error
@@ -107,19 +123,19 @@ class VersionLoader:
         except EngineUnavailable as error:
             raise LoadFailure("EngineUnavailable", str(error), retryable=True) from error
 
-    def remove_artifact(self, digest: str) -> None:
-        """Free the disk space of a version that no alias has any more."""
-        self._folders.remove(digest)
+    def forget_others(self, aliases: set[str]) -> None:
+        """Drop what is kept of aliases that are not served any more."""
+        self._fetches.forget(aliases)
 
-    async def _prove(self, alias: str, name: str, manifest: Manifest) -> Reservation:
+    async def _prove(self, alias: str, name: str, manifest: Manifest) -> Reservation | LoadFailure:
         """Measure until the version is proven, or failed every time.
 
         Raises:
-            LoadFailure: it failed every time and was unloaded, or the base model is another one.
+            LoadFailure: the base model is another one, or the engine did not answer in time.
         """
         for attempt in range(1, PROOF_ATTEMPTS + 1):
             async with self._proofs:
-                verdict = await self._measure(alias, name, manifest)
+                verdict = await self._measure_in_time(alias, name, manifest)
             match verdict.result:
                 case ProofResult.PROVED:
                     return Reservation()
@@ -136,10 +152,17 @@ class VersionLoader:
                 extra={"alias": alias, "detail": verdict.message},
             )
             if attempt < PROOF_ATTEMPTS:
-                await asyncio.sleep(self._proof_pause)
-        await self._engine.unload(name)
+                await asyncio.sleep(self._rules.pause_seconds)
         message = f"{verdict.message} Measured {PROOF_ATTEMPTS} times."
-        raise LoadFailure(PROOF_FAILED, message, retryable=False)
+        return LoadFailure(PROOF_FAILED, message, retryable=False)
+
+    async def _measure_in_time(self, alias: str, name: str, manifest: Manifest) -> Verdict:
+        try:
+            async with asyncio.timeout(self._rules.seconds):
+                return await self._measure(alias, name, manifest)
+        except TimeoutError:
+            message = f"The engine did not answer the probes within {self._rules.seconds:g} s."
+            raise LoadFailure("ProofTimedOut", message, retryable=True) from None
 
     async def _measure(self, alias: str, name: str, manifest: Manifest) -> Verdict:
         """Verdict on fresh measurements: nothing comes from the engine's prefix cache."""
@@ -152,6 +175,6 @@ class VersionLoader:
                 raise EngineUnavailable("the engine was restarted") from error
             raise
         evidence = weigh([Measurement(*values) for values in zip(probes, base, adapter, strict=True)])
-        verdict = judge(evidence, expected_noise(manifest), self._tolerance)
+        verdict = judge(evidence, expected_noise(manifest), self._rules.tolerance)
         self._metrics.count_proof(alias, verdict.result.value, evidence.base_rms)
         return verdict

@@ -24,8 +24,9 @@ REPORT_SECONDS = 2.0
 BATCH_SECONDS = 0.05
 HEARTBEAT_SECONDS = 10.0
 CONNECT_SECONDS = 10.0
-#: Growing, random pauses: the agents of a restarted operator do not come back in step.
-RECONNECT_WAIT = wait_random_exponential(multiplier=0.25, max=10.0)
+#: Random pauses: the agents of a restarted operator do not come back in step. They stay short, because each try may
+#: reach a replica of the operator that does not lead, which refuses connections.
+RECONNECT_WAIT = wait_random_exponential(multiplier=0.25, max=2.0)
 
 
 class OperatorLink:

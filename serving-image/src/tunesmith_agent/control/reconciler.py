@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
+from tunesmith_agent.artifacts.cache import ArtifactCache
 from tunesmith_agent.engine.client import EngineClient, EngineGone, EngineRefused, EngineUnavailable
 from tunesmith_agent.metrics import AgentMetrics, VersionStats
 from tunesmith_agent.routing.table import Route, RoutingTable, build_base_target, build_table
@@ -26,6 +27,7 @@ from tunesmith_contract.agent import (
 from .breaker import Breakers, Share, share_of
 from .desired_state import DesiredStore
 from .loader import LoadFailure, Reservation, VersionLoader
+from .residency import Residency
 from .versions import (
     Key,
     TrackedVersion,
@@ -60,6 +62,8 @@ class Reconciler:
         store: DesiredStore,
         engine: EngineClient,
         loader: VersionLoader,
+        residency: Residency,
+        cache: ArtifactCache,
         metrics: AgentMetrics,
         on_table: Callable[[RoutingTable], None],
         created: int,
@@ -68,6 +72,8 @@ class Reconciler:
         self._store = store
         self._engine = engine
         self._loader = loader
+        self._residency = residency
+        self._cache = cache
         self._metrics = metrics
         self._on_table = on_table
         self._created = created
@@ -86,6 +92,13 @@ class Reconciler:
     def wake(self) -> None:
         """Run the next step now: something may have changed."""
         self._wake.set()
+
+    def reload(self, key: Key) -> None:
+        """Load a version as at the start: it could not be loaded again for the requests that wait for it."""
+        tracked = self._tracked.get(key)
+        if tracked is not None and tracked.active:
+            self._set_state(tracked, LoadState.LOADING)
+            self.wake()
 
     @contextlib.contextmanager
     def changes(self) -> Iterator[asyncio.Event]:
@@ -152,6 +165,7 @@ class Reconciler:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._residency.close()
 
     async def step(self) -> None:
         """Observe the engine once, and act on it."""
@@ -170,6 +184,9 @@ class Reconciler:
         if self._up_since is not None:
             self._start_missing()
         self._drain_unwanted()
+        self._cache.pin({digest for _, digest in self._tracked})
+        self._loader.forget_others({alias for alias, _ in self._tracked})
+        self._metrics.residency.cache_bytes = self._cache.size
         if desired is not None:
             self._metrics.generation = desired.generation
         self._publish()
@@ -183,7 +200,7 @@ class Reconciler:
         self._shares = shares
 
     async def _observe_engine(self) -> None:
-        active = [tracked for tracked in self._tracked.values() if tracked.active]
+        before, number = self._residency.snapshot(), self._residency.number
         try:
             adapters = await self._engine.adapters()
             if self._up_since is None:
@@ -202,10 +219,24 @@ class Reconciler:
             log.info("engine is up")
             self._up_since = asyncio.get_running_loop().time()
             self._metrics.engine_up = True
-        for tracked in active:
-            if tracked.active and served_name(*tracked.key) not in adapters:
-                log.warning("the engine lost a version", extra={"alias": tracked.alias})
-                self._up_since = asyncio.get_running_loop().time()
+        if lost := self._residency.compare(before, adapters):
+            self._mark_engine_restarted(lost)
+        elif (desired := self._store.current) is not None:
+            wanted = {
+                served_name(alias, version.digest): (alias, version.digest)
+                for alias, version in desired_versions(desired)
+            }
+            self._residency.adopt(number, adapters, wanted)
+        self._residency.retry()
+
+    def _mark_engine_restarted(self, lost: Collection[Key]) -> None:
+        log.warning("the engine lost versions", extra={"aliases": sorted({alias for alias, _ in lost})})
+        self._up_since = asyncio.get_running_loop().time()
+        for key in lost:
+            self._residency.lose(key)
+        for tracked in tuple(self._tracked.values()):
+            # What was proven in the engine before may answer otherwise now, loaded or not.
+            if tracked.key in lost or (tracked.active and not tracked.gate.is_resident):
                 self._mark_unloaded(tracked)
 
     def _decide_failures(self) -> None:
@@ -227,6 +258,7 @@ class Reconciler:
             stats.consecutive_errors = 0
         self._up_since = None
         self._metrics.engine_up = False
+        self._residency.reset()
         for tracked in tuple(self._tracked.values()):
             self._mark_unloaded(tracked)
 
@@ -236,7 +268,7 @@ class Reconciler:
             tracked.task.cancel()
             tracked.task = None
         if tracked.state is LoadState.DRAINING:
-            del self._tracked[tracked.key]
+            self._forget(tracked)
             return
         tracked.settled = self._boot_settled = False
         self._set_state(tracked, LoadState.LOADING, "EngineUnavailable")
@@ -249,6 +281,7 @@ class Reconciler:
                 stats.on_error = self._record_error
                 tracked = TrackedVersion(alias, version, stats)
                 self._tracked[tracked.key] = tracked
+                self._residency.add(tracked.key, stats, tracked.gate)
             elif tracked.state is LoadState.DRAINING:
                 self._cancel(tracked)
                 tracked.settled = False
@@ -313,26 +346,15 @@ class Reconciler:
             self._set_state(tracked, LoadState.FAILED, "InternalError", repr(error))
 
     async def _drain(self, tracked: TrackedVersion) -> None:
-        """Wait for its last request, then unload it from the engine."""
-        idle = asyncio.Event()
-        tracked.stats.on_idle = idle.set
-        try:
-            if tracked.stats.in_flight:
-                async with asyncio.timeout(self._settings.drain_seconds):
-                    await idle.wait()
-        except TimeoutError:
-            log.warning("requests did not end within the drain time", extra={"alias": tracked.alias})
-        finally:
-            tracked.stats.on_idle = None
-        try:
-            await self._engine.unload(served_name(*tracked.key))
-        except (EngineUnavailable, EngineRefused) as error:
-            log.warning("unload failed", extra={"alias": tracked.alias, "error": str(error)})
-        del self._tracked[tracked.key]
-        if all(digest != tracked.version.digest for _, digest in self._tracked):
-            self._loader.remove_artifact(tracked.version.digest)
-        self._metrics.forget_versions(self._tracked)
+        """Wait for its last request, however long it takes, then unload it from the engine."""
+        await self._residency.unload(tracked.key)
+        self._forget(tracked)
         self._publish()
+
+    def _forget(self, tracked: TrackedVersion) -> None:
+        del self._tracked[tracked.key]
+        self._residency.forget(tracked.key)
+        self._metrics.forget_versions(self._tracked)
 
     def _set_state(
         self, tracked: TrackedVersion, state: LoadState, reason: str = "", message: str = ""
@@ -349,6 +371,9 @@ class Reconciler:
         }
         log.log(level, "version is %s", state, extra=details)
         self._publish()
+        tracked.gate.set_proven(tracked.active)
+        if state is LoadState.FAILED:
+            tracked.gate.release()
 
     # -- routes and report
 

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tunesmith_agent.metrics import VersionStats
+from tunesmith_agent.routing.gate import Gate
 from tunesmith_agent.routing.stickiness import threshold
 from tunesmith_agent.routing.table import Route, Target, build_target
 from tunesmith_contract.agent import DesiredAlias, DesiredState, LoadedVersion, LoadState, Version
@@ -26,6 +27,7 @@ class TrackedVersion:
         permanent: it failed for a reason that no other try can mend.
         settled: the version was active or failed since this start of the engine.
         task: loads or drains it.
+        gate: open while the engine holds it.
     """
 
     alias: str
@@ -37,6 +39,7 @@ class TrackedVersion:
     permanent: bool = False
     settled: bool = False
     task: asyncio.Task[None] | None = None
+    gate: Gate = field(default_factory=Gate)
 
     @property
     def key(self) -> Key:
@@ -45,7 +48,7 @@ class TrackedVersion:
 
     @property
     def active(self) -> bool:
-        """Loaded and proven."""
+        """Proven, and loaded or loaded again when a request asks for it."""
         return self.state is LoadState.ACTIVE
 
     @property
@@ -65,7 +68,7 @@ class TrackedVersion:
             reason=reason[:64],
             message=message[:512],
             breaker_open=breaker_open,
-            permanent=self.permanent,
+            permanent=self.permanent and self.state is LoadState.FAILED,
         )
 
 
@@ -121,7 +124,7 @@ def build_pinned_route(tracked: TrackedVersion) -> Route:
 def _target(tracked: TrackedVersion | None) -> Target | None:
     if tracked is None or not tracked.active:
         return None
-    return build_target(*tracked.key, tracked.stats)
+    return build_target(*tracked.key, tracked.stats, tracked.gate)
 
 
 def _unavailable_reason(tracked: TrackedVersion | None) -> str:

@@ -13,6 +13,7 @@ from tunesmith_agent.routing.stickiness import stickiness_key
 from tunesmith_agent.routing.table import Route, RoutingTable
 
 from .forward import Forward
+from .waiting import WaitingRoom
 
 #: Request headers that are passed to the engine.
 _PASSED_HEADERS = (b"x-request-id", b"traceparent", b"tracestate")
@@ -40,6 +41,8 @@ _NO_PROMPT_LOG_PROBS = Refusal(
 )
 _ENCODED = Refusal(415, "Send the body without content-encoding.")
 
+_GONE = "it is not served any more."
+
 PlainHandler = Callable[[ServerConnection, Request], None]
 
 
@@ -61,8 +64,10 @@ class Proxy:
         metrics: AgentMetrics,
         on_engine_failure: Callable[[], None],
         abandoned_seconds: float,
+        wait_seconds: float,
     ) -> None:
         self.table = RoutingTable()
+        self.waiting_room = WaitingRoom(wait_seconds, metrics.residency)
         self.engine_hangs = False
         self._pool = pool
         self._metrics = metrics
@@ -107,11 +112,39 @@ class Proxy:
         if isinstance(route, Refusal):
             connection.respond_refusal(route)
             return
+        self._forward(connection, request, body, route, len(request.body))
+
+    def _forward(
+        self,
+        connection: ServerConnection,
+        request: Request,
+        body: dict[str, Any],
+        route: Route,
+        size: int,
+        deadline: float | None = None,
+    ) -> None:
+        """Send a request to the version that is chosen for it, as soon as the engine holds it.
+
+        Args:
+            size: bytes of the body, as it arrived.
+            deadline: end of the wait for a version, by the loop's clock; None if the request has not waited yet.
+        """
         key = stickiness_key(request.headers, body) if route.uses_keys else b""
         target = route.pick(key)
         if target is None:
             connection.respond_refusal(_unavailable(route))
             return
+        if target.gate is not None and not target.gate.is_open:
+
+            def go_on(deadline: float) -> None:
+                # The routes may have changed while the request waited.
+                known = self.table.routes.get(route.model, Route(route.model, None, unavailable_reason=_GONE))
+                self._forward(connection, request, body, known, size, deadline)
+
+            self.waiting_room.admit(connection, target, size, deadline, go_on)
+            return
+        if deadline is None and target.gate is not None:
+            self._metrics.residency.hits += 1
         body["model"] = target.name
         Forward(
             self._pool,

@@ -8,22 +8,29 @@ import orjson
 from tunesmith_agent.metrics import VersionStats
 from tunesmith_contract.agent import DIGEST_HEADER, VERSION_HEADER, served_name
 
+from .gate import Gate
 from .stickiness import bucket
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Version that can answer: its name in the engine, its response headers and its counters."""
+    """Version that can answer: its name in the engine, its response headers and its counters.
+
+    Attributes:
+        gate: open while the engine holds the version; None for the base model, which it always does.
+    """
 
     name: str
     headers: bytes
     stats: VersionStats
+    gate: Gate | None = None
 
 
-def build_target(alias: str, digest: str, stats: VersionStats) -> Target:
+def build_target(alias: str, digest: str, stats: VersionStats, gate: Gate) -> Target:
     """Target of one active version."""
     name = served_name(alias, digest)
-    return Target(name, f"{VERSION_HEADER}: {name}\r\n{DIGEST_HEADER}: {digest}\r\n".encode(), stats)
+    headers = f"{VERSION_HEADER}: {name}\r\n{DIGEST_HEADER}: {digest}\r\n".encode()
+    return Target(name, headers, stats, gate)
 
 
 def build_base_target(name: str, stats: VersionStats) -> Target:

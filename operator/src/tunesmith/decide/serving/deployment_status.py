@@ -23,13 +23,14 @@ from tunesmith.decide.fit.engine_fit import EngineFit
 from tunesmith.decide.plan import Event
 from tunesmith.manifests.engine_container import ENGINE
 from tunesmith.manifests.objects import Body
-from tunesmith.manifests.serving_deployment import rolling_update
+from tunesmith.manifests.serving_deployment import rolling_update, selector_labels
 from tunesmith.manifests.serving_service import serving_service_name, serving_url
 from tunesmith_contract.agent import FEATURES, PREVIOUS, REJECTED, LoadState, served_name
 
 from .alias_status import MAX_MESSAGE, build_adapter_status
+from .claims import ClaimLimits, claims_condition, stops_first
 from .engine_memory import fit_condition
-from .fleet import Fleet, ServingPod
+from .fleet import Fleet, ServingPod, is_rolled_out
 from .pod_problem import find_pod_problem
 from .record import AliasRecord
 from .rollout import is_proven
@@ -82,6 +83,7 @@ class ServingState:
         versions: all past and present versions.
         obstacle: reason and message why no pod is started or replaced.
         fit: the memory verdict on the engine; None if the last one holds, or without GPUs.
+        claims: limits by the access modes of claims; None if the pods mount none.
         foreign_history: name of the ConfigMap that is meant for the history, but belongs to something else.
         action_faults: sentences about what of the annotation for actions can't be done.
     """
@@ -96,16 +98,12 @@ class ServingState:
     fit: EngineFit | None = None
     foreign_history: str = ""
     action_faults: tuple[str, ...] = ()
+    claims: ClaimLimits | None = None
 
     @property
     def is_rolled_out(self) -> bool:
         """True if all replicas run the latest pod template and are available."""
-        if self.observed is None:
-            return False
-        status, replicas = self.observed.get("status", {}), self.observed["spec"].get("replicas", 1)
-        is_observed = status.get("observedGeneration", 0) >= self.observed["metadata"].get("generation", 0)
-        counts = (status.get(key, 0) for key in ("replicas", "updatedReplicas", "availableReplicas"))
-        return is_observed and all(count == replicas for count in counts)
+        return is_rolled_out(self.observed)
 
     @property
     def is_busy(self) -> bool:
@@ -146,7 +144,8 @@ def _build_status(
     before = [
         condition.to_dict()
         for condition in deployment.status.conditions
-        if on_gpus or condition.type != ConditionType.FITS
+        if (on_gpus or condition.type != ConditionType.FITS)
+        and (state.claims or condition.type != ConditionType.VOLUMES_SHARED)
     ]
     conditions = merge_conditions(before, _build_conditions(deployment, state, adapters), generation, now)
     return AdapterDeploymentStatus(
@@ -155,6 +154,7 @@ def _build_status(
         url=None if state.service_is_foreign else serving_url(deployment),
         replicas=len(state.fleet.pods),
         ready_replicas=len(state.fleet.ready),
+        selector=",".join(f"{key}={value}" for key, value in selector_labels(deployment).items()),
         engine_requests=_engine_requests(state.observed),
         adapters_stable=f"{stable}/{len(adapters)}",
         generation=state.generation,
@@ -251,6 +251,7 @@ def _build_conditions(
             else (Reason.ACTIONS_VALID, ""),
         ),
         *([fit_condition(state.fit)] if state.fit else []),
+        *([claims_condition(state.claims)] if state.claims else []),
     ]
 
 
@@ -273,6 +274,8 @@ def _stalled_reasons(
         name = serving_service_name(deployment)
         message = f"Service {name} belongs to another owner: delete it, or give this resource another name"
         yield Reason.SERVICE_NAME_TAKEN, message
+    if state.claims and state.claims.one_pod and deployment.spec.replicas > 1:
+        yield Reason.CLAIM_NOT_SHARED, state.claims.message
     if state.foreign_history:
         message = f"ConfigMap {state.foreign_history} is not Tunesmith's: delete it, or give this resource another name"
         yield Reason.HISTORY_NAME_TAKEN, message
@@ -306,14 +309,21 @@ def _pods_pending(deployment: AdapterDeployment, state: ServingState) -> Explana
         if problem := find_pod_problem(pod.body):
             if problem.reason is Reason.UNSCHEDULABLE and _needs_spare_gpus(deployment, state):
                 return Reason.WAITING_FOR_GPU, _spare_gpu_message(deployment, pod, problem.message)
-            return problem.reason, f"pod {pod.name}: {problem.message}"
+            return problem.reason, f"pod {pod.name}: {problem.message}{_claims_note(state)}"
     replicas = (state.observed or {}).get("spec", {}).get("replicas", 0)
-    return Reason.ENGINE_STARTING, f"{len(state.fleet.ready)} of {replicas} pods are ready"
+    message = f"{len(state.fleet.ready)} of {replicas} pods are ready{_claims_note(state)}"
+    return Reason.ENGINE_STARTING, message
+
+
+def _claims_note(state: ServingState) -> str:
+    """Limits by claims, behind another message: a pod that waits for its volume has no other trace of the cause."""
+    return f". {state.claims.message}" if state.claims and state.claims.message else ""
 
 
 def _needs_spare_gpus(deployment: AdapterDeployment, state: ServingState) -> bool:
     """True if all old pods keep their GPUs until a new pod is ready on others."""
-    update = rolling_update(deployment.spec.replicas, deployment.spec.engine)
+    limits = state.claims or ClaimLimits()
+    update = rolling_update(deployment.spec.replicas, deployment.spec.engine, stops_first(deployment, limits))
     has_old = len(state.fleet.ready) >= deployment.spec.replicas > 0
     return deployment.spec.engine.gpus > 0 and has_old and update["maxUnavailable"] == 0
 

@@ -240,3 +240,13 @@ def _build_serving_pod(body: Body, agent: Agent | None) -> ServingPod:
 
 def _is_first_release(pod: ServingPod) -> bool:
     return pod.agent is not None and not pod.agent.report.features
+
+
+def is_rolled_out(deployment: Body | None) -> bool:
+    """True if all replicas of the observed Deployment run its latest pod template and are available."""
+    if deployment is None:
+        return False
+    status, replicas = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
+    is_observed = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
+    counts = (status.get(key, 0) for key in ("replicas", "updatedReplicas", "availableReplicas"))
+    return bool(is_observed) and all(count == replicas for count in counts)

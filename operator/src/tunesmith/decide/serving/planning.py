@@ -29,14 +29,16 @@ from tunesmith.manifests.serving_config_maps import (
     read_serving_inputs,
 )
 from tunesmith.manifests.serving_deployment import (
+    PodLimits,
     build_serving_deployment,
     build_serving_disruption_budget,
-    rolling_update,
+    mounted_secret,
 )
+from tunesmith.manifests.serving_network_policy import build_serving_network_policy
 from tunesmith.manifests.serving_service import build_serving_service
-from tunesmith_contract.report import ModelReport
 
 from .actions import ActionContext, apply_actions
+from .claims import judge_claims, mounted_claims, stops_first
 from .deployment_status import Explanation, ServingState, plan_status
 from .elapsed import next_pass_seconds, with_elapsed
 from .engine_memory import REFUSALS, engine_needs, find_base_model, judge_memory
@@ -71,12 +73,14 @@ class ObservedServing:
         deployment: the Deployment of the pods.
         service: the Service with the name of the resource, whoever owns it.
         disruption_budget: the PodDisruptionBudget of the pods.
+        network_policy: the NetworkPolicy of the pods.
         revisions: the ControllerRevisions of the versions.
         pods: the serving pods.
         agents: the latest reports of their agents.
         jobs: the FineTuneJobs that adapters refer to, by name; None for one that does not exist.
         eval_runs: the EvalRuns of the namespace that have a verdict, with their records.
         records: the records of data preparation of FineTuneJobs on the same base model, which hold its sizes.
+        claims: access modes of the claims that the pods mount, of those that exist; None if they were not read.
         nodes: the nodes of the cluster; None if they were not observed.
     """
 
@@ -85,6 +89,7 @@ class ObservedServing:
     deployment: Body | None = None
     service: Body | None = None
     disruption_budget: Body | None = None
+    network_policy: Body | None = None
     revisions: tuple[Body, ...] = ()
     pods: tuple[Body, ...] = ()
     agents: tuple[Agent, ...] = ()
@@ -92,6 +97,7 @@ class ObservedServing:
     eval_runs: tuple[ObservedEvalRun, ...] = ()
     records: tuple[Body, ...] = ()
     nodes: tuple[Body, ...] | None = None
+    claims: Mapping[str, tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,7 @@ def plan_serving(
     model = find_base_model(observed.records)
     needs = environment.serving_needs(inputs.image if inputs else "")
     fit = judge_memory(deployment, model, observed.nodes, needs, environment.gpu_tolerations)
+    claims = judge_claims(deployment, observed.claims)
     obstacle = _find_obstacle(deployment, inputs, fit)
     requested = read_actions(deployment.metadata, [adapter.name for adapter in deployment.spec.adapters])
     advanced = _advance_all(deployment, observed, stored, requested, fleet, now)
@@ -147,19 +154,24 @@ def plan_serving(
         versions=advanced.versions,
         obstacle=obstacle,
         fit=fit,
+        claims=claims if mounted_claims(deployment.spec) else None,
         foreign_history=history_name(deployment.metadata.name) if stored.history_is_foreign else "",
         action_faults=(*requested.faults, *advanced.faults),
     )
     status, status_events, wait = plan_status(deployment, state, now)
     pods: tuple[Action, ...] = ()
     if inputs is not None and obstacle is None:
-        pods = _deployment_action(deployment, observed.deployment, inputs, environment, model)
+        limits = PodLimits(claims.on_one_node, stops_first(deployment, claims))
+        needed = engine_needs(deployment, model)
+        wanted = build_serving_deployment(deployment, inputs, environment, needed, limits)
+        pods = _deployment_action(deployment, observed.deployment, inputs, environment, wanted)
     return Plan(
         actions=(
             *plan_publication(deployment, stored, advanced.records, desired, fleet, environment.ca_bundle),
             *_history_action(deployment, stored, advanced.records, requested),
             *_version_actions(deployment, stored, advanced, now),
             *_inputs_action(deployment, observed, inputs),
+            *_network_policy_action(deployment, observed.network_policy, environment),
             *pods,
             *_service_action(deployment, observed.service),
             *_disruption_budget_action(deployment, observed.disruption_budget),
@@ -346,7 +358,7 @@ def _deployment_action(
     observed: Body | None,
     inputs: ServingInputs,
     environment: Environment,
-    model: ModelReport | None,
+    wanted: KubernetesObject,
 ) -> tuple[Action, ...]:
     """Apply the Deployment if the spec has changed, but not if a newer operator would build it differently."""
     spec = deployment.spec
@@ -359,11 +371,11 @@ def _deployment_action(
         "inputs": inputs.number,
         "operatorUrl": environment.operator_url,
     }
-    if observed is None or not is_applied(observed, basis):
-        needs = engine_needs(deployment, model)
-        manifest = build_serving_deployment(deployment, inputs.image, environment, needs)
-        return (Apply(with_applied(manifest, basis)),)
-    update = rolling_update(spec.replicas, spec.engine)
+    # Compared with the pods, not in the basis: there it would replace pods of a release whose basis lacks it.
+    secret = spec.artifact_secret_ref.name if spec.artifact_secret_ref else None
+    if observed is None or not is_applied(observed, basis) or mounted_secret(observed) != secret:
+        return (Apply(with_applied(wanted, basis)),)
+    update = wanted["spec"]["strategy"]["rollingUpdate"]
     current = observed["spec"].get("strategy", {}).get("rollingUpdate")
     if observed["spec"].get("replicas") == spec.replicas and current == update:
         return ()
@@ -385,13 +397,32 @@ def _is_foreign(observed: Body | None, deployment: AdapterDeployment) -> bool:
 
 def _disruption_budget_action(deployment: AdapterDeployment, observed: Body | None) -> tuple[Action, ...]:
     manifest = build_serving_disruption_budget(deployment)
-    if deployment.spec.replicas > 1:
+    return _optional_action(manifest if deployment.spec.replicas > 1 else None, observed)
+
+
+def _network_policy_action(
+    deployment: AdapterDeployment, observed: Body | None, environment: Environment
+) -> tuple[Action, ...]:
+    network = environment.serving_network
+    return _optional_action(build_serving_network_policy(deployment, network) if network else None, observed)
+
+
+def _optional_action(manifest: KubernetesObject | None, observed: Body | None) -> tuple[Action, ...]:
+    """Apply what is wanted, or delete what is there and not wanted."""
+    if manifest is not None:
         return () if is_applied(observed, manifest) else (Apply(with_applied(manifest, manifest)),)
     if observed is None:
         return ()
     metadata = observed["metadata"]
-    kind = manifest["kind"]
-    return (Delete(manifest["apiVersion"], kind, metadata["namespace"], metadata["name"], metadata["uid"]),)
+    return (
+        Delete(
+            observed["apiVersion"],
+            observed["kind"],
+            metadata["namespace"],
+            metadata["name"],
+            metadata["uid"],
+        ),
+    )
 
 
 def _requeue_after(state: ServingState, wait: float | None) -> float | None:

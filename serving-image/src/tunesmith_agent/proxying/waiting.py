@@ -1,0 +1,123 @@
+"""Requests that wait until the engine holds their version: bounded in number, bytes and time."""
+
+import asyncio
+from collections.abc import Callable
+
+from tunesmith_agent.http.connection import ServerConnection
+from tunesmith_agent.http.messages import Refusal
+from tunesmith_agent.metrics import ResidencyStats
+from tunesmith_agent.routing.table import Target
+
+MAX_REQUESTS = 256
+MAX_BYTES = 64 * 1024**2
+
+_RETRY = b"retry-after: 5\r\n"
+
+
+def _refusal(message: str) -> Refusal:
+    return Refusal(503, message, kind="server_error", code="model_loading", headers=_RETRY)
+
+
+_FULL = _refusal(
+    "Too many requests wait for models that are being loaded on this pod: try again in a moment."
+)
+
+
+class WaitingRoom:
+    """All requests of the pod that wait.
+
+    Args:
+        seconds: longest wait of a request.
+        stats: counters.
+    """
+
+    def __init__(self, seconds: float, stats: ResidencyStats) -> None:
+        self.seconds = seconds
+        self.stats = stats
+        self.waiting = 0
+        self.bytes = 0
+
+    def admit(
+        self, client: ServerConnection, target: Target, size: int, deadline: float | None, go_on: "GoOn"
+    ) -> None:
+        """Let a request wait for its version; it is refused if too many wait already.
+
+        Args:
+            target: the version; its gate is closed.
+            size: bytes of the request.
+            deadline: end of its wait, by the loop's clock; None if the wait begins.
+            go_on: chooses a version again, with the deadline.
+        """
+        if self.waiting >= MAX_REQUESTS or self.bytes + size > MAX_BYTES:
+            self.stats.count_wait("full")
+            target.stats.count_refused_waiting()
+            client.respond_refusal(_FULL)
+            return
+        now = client.loop.time()
+        _Waiting(self, client, target, size, now + self.seconds if deadline is None else deadline, go_on)
+
+
+GoOn = Callable[[float], None]
+
+
+class _Waiting:
+    """One request that waits; it is the exchange of its client's connection."""
+
+    def __init__(
+        self,
+        room: WaitingRoom,
+        client: ServerConnection,
+        target: Target,
+        size: int,
+        deadline: float,
+        go_on: GoOn,
+    ) -> None:
+        assert target.gate is not None, "the base model is never waited for"
+        self._room = room
+        self._client = client
+        self._target = target
+        self._gate = target.gate
+        self._size = size
+        self._deadline = deadline
+        self._go_on = go_on
+        room.waiting += 1
+        room.bytes += size
+        client.exchange = self
+        self._timer: asyncio.TimerHandle = client.loop.call_at(deadline, self.timed_out)
+        self._gate.wait(self._released)
+
+    # -- from the client's connection
+
+    def client_lost(self) -> None:
+        """Wait no longer."""
+        self._leave("left")
+
+    def pause(self) -> None:
+        """No effect: nothing is sent."""
+
+    def resume(self) -> None:
+        """No effect: nothing is sent."""
+
+    def timed_out(self) -> None:
+        """Answer that the version was not loaded in time."""
+        self._leave("timed_out")
+        self._target.stats.count_refused_waiting()
+        message = (
+            f"The model is being loaded on this pod and was not ready within {self._room.seconds:g} s: "
+            "try again in a moment."
+        )
+        self._client.respond_refusal(_refusal(message))
+
+    # -- from the gate
+
+    def _released(self) -> None:
+        self._leave("served" if self._gate.is_open else "moved")
+        self._client.exchange = None
+        self._go_on(self._deadline)
+
+    def _leave(self, result: str) -> None:
+        self._gate.leave(self._released)
+        self._timer.cancel()
+        self._room.waiting -= 1
+        self._room.bytes -= self._size
+        self._room.stats.count_wait(result)
