@@ -90,6 +90,27 @@ def test_killed_upgraded_and_with_status_wiped_it_goes_on_from_the_records_with_
     assert serving.pod_uids() == pods
 
 
+def test_people_act_by_an_annotation(serving: Serving, agent: ScriptedAgent) -> None:
+    serving.apply(build_adapter("two"))
+    serving.wait("Progressing", digest_of("one"))
+    serving.act("pause", by="ada", reason="lunch")
+    serving.wait("Paused", digest_of("one"))
+    serving.act("abort")
+    assert serving.wait("RolledBack", digest_of("one"))["rejected"][0]["reason"] == "Aborted"
+    eventually(lambda: agent.desired.aliases[0].rejected == (digest_of("two"),), what="the pod to be told")
+    serving.act("retry", digest=digest_of("two"))
+    serving.wait("Paused", digest_of("one"))
+    serving.act("promote")
+    serving.wait("Stable", digest_of("two"))
+    serving.act("undo")
+    actions = serving.wait("RolledBack", digest_of("one"))["actions"]
+    assert [action["verb"] for action in actions] == ["undo", "promote", "retry", "abort", "pause"]
+    assert {(action["manager"], action["result"]) for action in actions} == {("kubectl-annotate", "Done")}
+    assert (actions[-1]["by"], actions[-1]["reason"]) == ("ada", "lunch")
+    told = serving.server.api.get(f"/api/v1/namespaces/{serving.namespace}/events")["items"]
+    assert "ActionDone" in {event["reason"] for event in told}
+
+
 @pytest.fixture
 def cluster_dns(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
     """The operator's Service leads to its process."""

@@ -1,6 +1,7 @@
 """Whatever happens, in whatever order, killed anywhere: what a rollout never does."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -12,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from long_form import cases
 from simulation.serving_world import FakePod, World, build_adapter, digest_of
 
+from tunesmith.api.actions import Verb
 from tunesmith.controller_runtime.errors import Conflict
 from tunesmith.decide.plan import Plan
 from tunesmith.manifests.serving_config_maps import RECORD_KEY, alias_of
@@ -37,6 +39,8 @@ class RolloutMachine(RuleBasedStateMachine):
         self.pod_count = len(self.world.pods)
         self.is_complete = False
         self.edited: set[str] = set()
+        self.taken_back: set[str] = set()
+        self.passed: set[str] = set()
         self.stale: tuple[Plan, dict[tuple[str, str], bool]] | None = None
 
     def adapter(self, word: str, name: str, **fields: Any) -> dict[str, Any]:
@@ -52,6 +56,8 @@ class RolloutMachine(RuleBasedStateMachine):
     @rule(word=words, verdict=st.sampled_from(["Pass", "Fail", "Inconclusive"]))
     def judge(self, word: str, verdict: str) -> None:
         self.world.judge(f"run-{len(self.world.eval_runs)}", word, verdict)
+        if verdict == "Pass":
+            self.passed.add(digest_of(word))
 
     @rule(seconds=st.sampled_from([1, 10, 60, 120]))
     def wait(self, seconds: int) -> None:
@@ -118,6 +124,26 @@ class RolloutMachine(RuleBasedStateMachine):
         self.world.edit(self.world.record_name(name), RECORD_KEY, text)
         self.edited.add(name)
 
+    @rule(
+        name=names,
+        verb=st.sampled_from(list(Verb)),
+        identity=st.integers(0, 40),
+        word=st.none() | words,
+        number=st.none() | st.integers(1, 5),
+    )
+    def ask_for_an_action(
+        self, name: str, verb: Verb, identity: int, word: str | None, number: int | None
+    ) -> None:
+        """A person writes the annotation, perhaps with an ID that is known."""
+        action: dict[str, Any] = {"id": f"id-{identity}", "adapter": name, "verb": verb}
+        if verb is Verb.UNDO and number is not None:
+            action["toVersion"] = number
+        elif word is not None:
+            action["digest"] = digest_of(word)
+        self.world.annotate(json.dumps(action))
+        if verb in (Verb.ABORT, Verb.UNDO):
+            self.taken_back.add(name)
+
     # What the operator does.
 
     @rule()
@@ -148,7 +174,7 @@ class RolloutMachine(RuleBasedStateMachine):
     @rule(word=words, name=names, bad=st.booleans(), kills=st.lists(st.integers(0, 6), max_size=4))
     def roll_out(self, word: str, name: str, bad: bool, kills: list[int]) -> None:
         """The usual way of a version, with kills where they hurt."""
-        self.world.judge(f"run-{len(self.world.eval_runs)}", word, "Pass")
+        self.judge(word, "Pass")
         self.change_loading(word, "well")
         self.world.set_adapter(self.adapter(word, name))
         for pod in self.world.pods.values():
@@ -177,6 +203,7 @@ class RolloutMachine(RuleBasedStateMachine):
             self.is_complete = actions is None or actions > len(plan.actions)
         if self.is_complete:
             self.edited.clear()
+            self.taken_back.clear()
         self.check()
 
     @contextlib.contextmanager
@@ -187,13 +214,14 @@ class RolloutMachine(RuleBasedStateMachine):
         for name, alias in self.aliases().items():
             old = before.get(name, DesiredAlias(name=name))
             raised = alias.candidate != old.candidate or alias.weight > old.weight
-            if alias.candidate == old.candidate and name not in self.edited:
+            if alias.candidate == old.candidate and name not in self.edited | self.taken_back:
                 assert alias.weight >= old.weight, "a client could change sides twice"
             if alias.candidate and raised and alias.weight:
                 assert proven[name, alias.candidate.digest], "weight for what is not proven"
             if alias.stable != old.stable and alias.stable != old.previous:
                 assert alias.stable is not None, "a name lost its version"
                 assert proven[name, alias.stable.digest], "promoted what is not proven"
+                assert not self.gated or alias.stable.digest in self.passed, "promoted without an evaluation"
 
     def is_proven(self, name: str, digest: str) -> bool:
         ready = [pod for pod in self.world.pods.values() if pod.ready]
@@ -229,8 +257,13 @@ class RolloutMachine(RuleBasedStateMachine):
         if not self.is_complete or self.edited:
             return
         for name in filter(None, map(alias_of, self.world.of_kind("ConfigMap"))):
-            for rejection in self.world.record(name).rejections:
+            record = self.world.record(name)
+            for rejection in record.effective_rejections:
                 self.rejected.add((name, rejection.version.digest))
+            lifted = (lift.digest for lift in record.lifts if not record.is_rejected(lift.digest))
+            self.rejected.difference_update((name, digest) for digest in lifted)
+            identities = [outcome.id for outcome in record.actions]
+            assert len(identities) == len(set(identities)), "an action was done twice"
         for name, alias in self.aliases().items():
             assert alias.candidate is None or (name, alias.candidate.digest) not in self.rejected
             assert alias.stable is None or (name, alias.stable.digest) not in self.rejected

@@ -58,6 +58,12 @@ class Serving:
         status: dict[str, Any] = self.server.get(KIND, "ad", self.namespace).get("status", {})
         return status
 
+    def act(self, verb: str, **fields: str) -> None:
+        """Annotate the resource with this action, as a person does."""
+        action = json.dumps({"id": f"id-{verb}", "adapter": "expenses", "verb": verb, **fields})
+        scope = [f"--namespace={self.namespace}", "--overwrite"]
+        self.server.kubectl("annotate", *scope, "adapterdeployment", "ad", f"tunesmith.dev/action={action}")
+
     def adapter(self) -> dict[str, Any]:
         """The status of the only alias."""
         return next(iter(self.status.get("adapters", ())), {})

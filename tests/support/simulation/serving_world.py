@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from simulation.judged_runs import judged_run
 
 from tunesmith.api import AdapterDeployment
+from tunesmith.api.actions import ACTION_ANNOTATION
 from tunesmith.controller_runtime.errors import Conflict
 from tunesmith.decide.plan import Apply, Create, Delete, Event, Mount, Patch, Plan, Push, Replace
 from tunesmith.decide.serving.engine_memory import asks_for_nodes, find_base_model
@@ -177,6 +179,8 @@ class World:
         }
         self.status: dict[str, Any] = {}
         self.generation = 1
+        self.annotations: dict[str, str] = {}
+        self.writers: list[dict[str, Any]] = []
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.jobs: dict[str, dict[str, Any] | None] = {}
         self.eval_runs: list[ObservedEvalRun] = []
@@ -242,6 +246,20 @@ class World:
         others = [other for other in self.spec["adapters"] if other["name"] != adapter["name"]]
         self.spec = self.spec | {"adapters": [*others, adapter]}
         self.generation += 1
+
+    def annotate(self, text: str, manager: str = "kubectl-annotate") -> None:
+        """Write the annotation for actions."""
+        self.annotations = {ACTION_ANNOTATION: text}
+        fields = {"f:metadata": {"f:annotations": {f"f:{ACTION_ANNOTATION}": {}}}}
+        self.writers = [{"manager": manager, "time": self.now.isoformat(), "fieldsV1": fields}]
+
+    def ask(self, verb: str, identity: str = "", adapter: str = "expenses", **fields: Any) -> dict[str, Any]:
+        """Ask for an action, and reconcile; returns its result in the status."""
+        identity = identity or f"action-{self.now.timestamp():.0f}-{verb}"
+        self.annotate(json.dumps({"id": identity, "adapter": adapter, "verb": verb, **fields}))
+        self.settle()
+        actions: list[dict[str, Any]] = self.adapter(adapter)["actions"]
+        return actions[0]
 
     def add_unschedulable_pod(self, name: str, message: str) -> None:
         """A pod that no node takes."""
@@ -350,7 +368,14 @@ class World:
     @property
     def resource(self) -> AdapterDeployment:
         """The resource as it is parsed."""
-        metadata = {"name": NAME, "namespace": NAMESPACE, "uid": self.uid, "generation": self.generation}
+        metadata = {
+            "name": NAME,
+            "namespace": NAMESPACE,
+            "uid": self.uid,
+            "generation": self.generation,
+            "annotations": self.annotations,
+            "managedFields": self.writers,
+        }
         body = {"metadata": metadata, "kind": "AdapterDeployment", "spec": self.spec, "status": self.status}
         return AdapterDeployment.parse(body)
 

@@ -41,6 +41,7 @@ MAX_STEPS = 10
 MAX_PODS = 32
 MAX_REJECTED = 5
 MAX_HISTORY = 5
+MAX_ACTIONS = 5
 
 #: Engine arguments, without dashes, that are set from the resource, or that would let clients reach files, the network
 #: or the engine, load code, log contents, or change what was proven.
@@ -473,7 +474,9 @@ class Adapter(StrictModel):
     )
     paused: bool = Field(
         False,
-        description="If true, a rollout in progress stays at its current step. It can still be rolled back.",
+        description="If true, a rollout in progress stays at its current step. It can still be rolled back. The action "
+        "pause does the same without a change of the spec; a rollout goes on when neither holds. While this is true, "
+        "the actions resume and promote are refused.",
     )
 
 
@@ -588,7 +591,7 @@ class PastVersion(StatusModel):
 
 
 class RejectedDigest(StatusModel):
-    """An artifact that was rolled back and is never promoted again."""
+    """An artifact that was rolled back, and is not tried again without the action retry."""
 
     digest: str = Field(max_length=71, description="The digest of the artifact.")
     reason: str = Field(
@@ -596,6 +599,34 @@ class RejectedDigest(StatusModel):
         description="The reason for the rollback as a single CamelCase word, such as ErrorRateTooHigh.",
     )
     time: Timestamp = Field(description="The time of the rollback.")
+    by: str | None = Field(
+        None,
+        max_length=128,
+        description="The person who rejected it by the action abort or undo. It is absent if the operator did.",
+    )
+
+
+class ActionResult(StatusModel):
+    """The result of an action that was asked for by the annotation tunesmith.dev/action."""
+
+    id: str = Field(max_length=63, description="The ID of the action. One with a known ID is not done again.")
+    verb: str = Field(
+        max_length=16, description="The kind of action: pause, resume, promote, abort, retry or undo."
+    )
+    digest: str | None = Field(None, max_length=71, description="The digest that the action names.")
+    to_version: int | None = Field(None, ge=1, description="The version number that the action names.")
+    result: Literal["Done", "Refused"] = Field(description="Done, or Refused: nothing was changed.")
+    message: str | None = Field(
+        None, max_length=512, description="A sentence that says what happens, or why it is refused."
+    )
+    time: Timestamp = Field(description="The time at which the operator acted.")
+    by: str | None = Field(None, max_length=128, description="The person who asked, as the action says.")
+    manager: str | None = Field(
+        None,
+        max_length=128,
+        description="The field manager that wrote the annotation, such as kubectl-annotate, as the API server says.",
+    )
+    reason: str | None = Field(None, max_length=256, description="The reason that the action gives.")
 
 
 class AdapterStatus(StatusModel):
@@ -623,6 +654,10 @@ class AdapterStatus(StatusModel):
         description="The version that the alias currently stands for. It is absent until the first version is "
         "promoted.",
     )
+    paused: bool = Field(
+        False,
+        description="True while rollouts of the alias stay at their step, by paused in the spec or the action pause.",
+    )
     candidate: CandidateVersion | None = Field(
         None, description="The version that is being rolled out, if there is one."
     )
@@ -635,9 +670,14 @@ class AdapterStatus(StatusModel):
     )
     rejected: Annotated[tuple[RejectedDigest, ...], Field(max_length=MAX_REJECTED)] = Field(
         (),
-        description="The artifacts that were rolled back most recently, newest first. At most 5 are shown; none "
-        "that was ever rolled back is promoted again.",
+        description="The artifacts that were rolled back most recently, newest first. At most 5 are shown. None "
+        "is tried again, also under a new resource of this name, without the action retry.",
         json_schema_extra=keyed_by("digest"),
+    )
+    actions: Annotated[tuple[ActionResult, ...], Field(max_length=MAX_ACTIONS)] = Field(
+        (),
+        description="The results of the latest actions, newest first. At most 5 are shown. An action is asked for by "
+        'the annotation tunesmith.dev/action, such as {"id": "1", "adapter": "expenses", "verb": "undo"}.',
     )
 
 
@@ -708,7 +748,11 @@ class AdapterDeploymentStatus(StatusModel):
 
 
 class AdapterDeployment(Resource):
-    """AdapterDeployment serves many LoRA adapters on one base model and rolls out new versions step by step."""
+    """AdapterDeployment serves many LoRA adapters on one base model and rolls out new versions step by step.
+
+    The annotation tunesmith.dev/action acts on a rollout: pause, resume, promote, abort, retry or undo. It is JSON,
+    such as {"id": "1", "adapter": "expenses", "verb": "undo"}; status.adapters.actions has the results.
+    """
 
     kind_name: ClassVar[str] = "AdapterDeployment"
     plural: ClassVar[str] = "adapterdeployments"

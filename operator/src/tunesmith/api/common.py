@@ -225,6 +225,19 @@ class OwnerReference(Model):
     controller: bool = Field(False, description="True for the owner that manages the object.")
 
 
+class FieldsManager(Model):
+    """A writer of an object, and the fields that it wrote."""
+
+    manager: str = Field("", description="The name of the program.")
+    time: datetime | None = Field(None, description="The time of its latest change.")
+    fields_v1: Mapping[str, Any] = Field({}, description="The fields, as nested members that start with f:.")
+
+    def has_annotation(self, name: str) -> bool:
+        """True if this writer set the annotation."""
+        annotations = (self.fields_v1.get("f:metadata") or {}).get("f:annotations") or {}
+        return f"f:{name}" in annotations
+
+
 class ObjectMeta(Model):
     """Object metadata that the operator reads."""
 
@@ -235,6 +248,9 @@ class ObjectMeta(Model):
     resource_version: str = Field("", description="A value that changes with each write.")
     labels: Mapping[str, str] = Field({}, description="The labels.")
     annotations: Mapping[str, str] = Field({}, description="The annotations.")
+    managed_fields: tuple[FieldsManager, ...] = Field(
+        (), description="The writers of the annotation for actions; others are not kept."
+    )
     owner_references: tuple[OwnerReference, ...] = Field((), description="The owners of the object.")
     creation_timestamp: datetime | None = Field(None, description="The time of creation.")
     deletion_timestamp: datetime | None = Field(
@@ -274,7 +290,12 @@ class Resource(Model):
         try:
             return cls.model_validate(body)
         except ValidationError as error:
-            raise InvalidResource("; ".join(_describe_fault(detail) for detail in error.errors())) from None
+            raise InvalidResource(describe_faults(error)) from None
+
+
+def describe_faults(error: ValidationError) -> str:
+    """All faults, each with the path of its field and what to write."""
+    return "; ".join(_describe_fault(detail) for detail in error.errors())
 
 
 def _describe_fault(detail: ErrorDetails) -> str:

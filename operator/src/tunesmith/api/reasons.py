@@ -54,6 +54,7 @@ class ConditionType(StrEnum):
     AVAILABLE = "Available"
     SOURCES_REACHABLE = "SourcesReachable"
     AGENTS_CURRENT = "AgentsCurrent"
+    ACTIONS_VALID = "ActionsValid"
     VOLUMES_SHARED = "VolumesShared"
 
 
@@ -173,6 +174,12 @@ class AdapterDeploymentReason(StrEnum):
     RECORD_REBUILT = "RecordRebuilt"
     AGENTS_CURRENT = "AgentsCurrent"
     AGENTS_OUTDATED = "AgentsOutdated"
+    ACTIONS_VALID = "ActionsValid"
+    INVALID_ACTION = "InvalidAction"
+    ACTION_DONE = "ActionDone"
+    ACTION_REFUSED = "ActionRefused"
+    ABORTED = "Aborted"
+    UNDONE = "Undone"
     VOLUMES_SHARED = "VolumesShared"
     CLAIM_ON_ONE_NODE = "ClaimOnOneNode"
     CLAIM_NOT_SHARED = "ClaimNotShared"

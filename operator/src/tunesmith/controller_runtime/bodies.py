@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from tunesmith.api.actions import ACTION_ANNOTATION
 from tunesmith.manifests.objects import Body
 
 
@@ -37,6 +38,19 @@ def without_managed_fields(body: Body) -> Body:
         return body
     metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
     return {**body, "metadata": metadata}
+
+
+def with_writers(body: Body, annotation: str) -> Body:
+    """The body, with managed fields reduced to who wrote this annotation."""
+    member = f"f:{annotation}"
+    fields = {"f:metadata": {"f:annotations": {member: {}}}}
+    writers = [
+        {"manager": entry.get("manager", ""), "time": entry.get("time"), "fieldsV1": fields}
+        for entry in body["metadata"].get("managedFields", ())
+        if member in (entry.get("fieldsV1") or {}).get("f:metadata", {}).get("f:annotations", {})
+    ]
+    short = without_managed_fields(body)
+    return {**short, "metadata": {**short["metadata"], "managedFields": writers}} if writers else short
 
 
 class Bodies:
@@ -76,7 +90,7 @@ class Bodies:
                 return False
             self._keys.pop(stored["metadata"]["uid"], None)
         in_namespace = self._bodies.setdefault(key.kind, {}).setdefault(key.namespace, {})
-        in_namespace[key.name] = without_managed_fields(body)
+        in_namespace[key.name] = with_writers(body, ACTION_ANNOTATION)
         self._keys[body["metadata"]["uid"]] = key
         return True
 

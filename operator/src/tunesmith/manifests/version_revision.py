@@ -70,6 +70,11 @@ def rejection_patch(time: datetime, reason: str, message: str) -> KubernetesObje
     return {"metadata": {"annotations": {REJECTED_ANNOTATION: rejection}}}
 
 
+def lift_patch() -> KubernetesObject:
+    """Patch by which the version is not rejected any more."""
+    return {"metadata": {"annotations": {REJECTED_ANNOTATION: None}}}
+
+
 def read_promotion(revision: Body) -> datetime | None:
     """Time at which the version was last promoted; None if it never was."""
     written = revision["metadata"].get("annotations", {}).get(PROMOTED_ANNOTATION)

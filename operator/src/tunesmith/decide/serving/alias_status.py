@@ -4,8 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tunesmith.api.adapterdeployment import (
+    MAX_ACTIONS,
     MAX_HISTORY,
     MAX_REJECTED,
+    ActionResult,
     AdapterStatus,
     CandidateVersion,
     CheckResult,
@@ -21,12 +23,13 @@ from tunesmith_contract.shared_rules.verdict import Verdict
 
 from .analysis import evaluate_checks, find_violation, fold_watch
 from .elapsed import step_pause
-from .record import AliasRecord, RolloutCandidate
+from .record import ActionOutcome, AliasRecord, RolloutCandidate
 from .rollout import exceeded_limit, is_proven, step_index
 from .targets import UNEVALUATED, VersionRecord
 from .transition import AliasContext, describe, is_paused
 
 MAX_MESSAGE = 512
+MAX_MANAGER = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +59,12 @@ def build_adapter_status(
         evaluated=_newest_verdict(record, own),
         eval_runs=context.target.eval_runs or None,
         stable=_stable_status(record, context),
+        paused=is_paused(record, context.adapter),
         candidate=_candidate_status(record, context),
         previous=_previous_status(record, context),
         history=_promoted_versions(own),
-        rejected=_rejected_digests(own),
+        rejected=_rejected_digests(own, record),
+        actions=tuple(map(_action_result, record.actions[:MAX_ACTIONS])),
     )
 
 
@@ -106,8 +111,8 @@ def _candidate_phase(record: AliasRecord, candidate: RolloutCandidate, context: 
         pod, failed = final
         message = f"{name} can't be served: {failed.reason}: {failed.message} (pod {pod.name})"
         return PhaseSummary(Phase.BLOCKED, Reason.INCOMPATIBLE, message)
-    if is_paused(record, context.adapter):
-        return PhaseSummary(Phase.PAUSED, Reason.PAUSED, f"{name} stays at {weight} % while paused is true")
+    if is_paused(record, context.adapter) and record.undo is None:
+        return PhaseSummary(Phase.PAUSED, Reason.PAUSED, _paused_message(record, candidate, context))
     phase = Phase.PROGRESSING if weight else Phase.LOADING
     summary = _progress(phase, record, candidate, context)
     if limit := exceeded_limit(candidate, context.adapter):
@@ -117,6 +122,13 @@ def _candidate_phase(record: AliasRecord, candidate: RolloutCandidate, context: 
         message = f"no progress within {deadline}: {summary.message}"
         return PhaseSummary(phase, Reason.PROGRESS_DEADLINE_EXCEEDED, message)
     return summary
+
+
+def _paused_message(record: AliasRecord, candidate: RolloutCandidate, context: AliasContext) -> str:
+    message = f"{describe(candidate.version)} stays at {candidate.weight} %"
+    if context.adapter.paused:
+        return f"{message} while paused is true"
+    return f"{message} until the action resume"
 
 
 def _progress(
@@ -215,10 +227,31 @@ def _promoted_versions(versions: list[VersionRecord]) -> tuple[PastVersion, ...]
     )
 
 
-def _rejected_digests(versions: list[VersionRecord]) -> tuple[RejectedDigest, ...]:
+def _rejected_digests(versions: list[VersionRecord], record: AliasRecord) -> tuple[RejectedDigest, ...]:
+    people = {rejection.version.digest: rejection.by for rejection in record.rejections}
     rejected = [(version.rejected, version) for version in versions if version.rejected]
     rejected.sort(key=lambda pair: (pair[0], pair[1].version.version), reverse=True)
     return tuple(
-        RejectedDigest(digest=version.version.digest, reason=version.reason, time=time)
+        RejectedDigest(
+            digest=version.version.digest,
+            reason=version.reason,
+            time=time,
+            by=people.get(version.version.digest) or None,
+        )
         for time, version in rejected[:MAX_REJECTED]
+    )
+
+
+def _action_result(outcome: ActionOutcome) -> ActionResult:
+    return ActionResult(
+        id=outcome.id,
+        verb=outcome.verb,
+        digest=outcome.digest or None,
+        to_version=outcome.to_version,
+        result="Done" if outcome.done else "Refused",
+        message=outcome.message[:MAX_MESSAGE] or None,
+        time=outcome.time,
+        by=outcome.by or None,
+        manager=outcome.manager[:MAX_MANAGER] or None,
+        reason=outcome.reason or None,
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from tunesmith.api.actions import ACTION_ANNOTATION
 from tunesmith.api.adapterdeployment import (
     MAX_PODS,
     AdapterDeployment,
@@ -38,6 +39,7 @@ from .transition import AliasContext
 
 #: Minimum interval between writes that change counters only.
 WRITE_SECONDS = 10.0
+MAX_CONDITION_MESSAGE = 1024
 
 #: Phases of an alias in which the operator has nothing left to do.
 _SETTLED = frozenset({Phase.STABLE, Phase.ROLLED_BACK, Phase.DEGRADED})
@@ -83,6 +85,7 @@ class ServingState:
         fit: the memory verdict on the engine; None if the last one holds, or without GPUs.
         claims: limits by the access modes of claims; None if the pods mount none.
         foreign_history: name of the ConfigMap that is meant for the history, but belongs to something else.
+        action_faults: sentences about what of the annotation for actions can't be done.
     """
 
     observed: Body | None
@@ -94,6 +97,7 @@ class ServingState:
     obstacle: Explanation | None = None
     fit: EngineFit | None = None
     foreign_history: str = ""
+    action_faults: tuple[str, ...] = ()
     claims: ClaimLimits | None = None
 
     @property
@@ -239,6 +243,13 @@ def _build_conditions(
             if state.fleet.outdated
             else (Reason.AGENTS_CURRENT, ""),
         ),
+        _condition(
+            ConditionType.ACTIONS_VALID,
+            not state.action_faults,
+            (Reason.INVALID_ACTION, _actions_message(state))
+            if state.action_faults
+            else (Reason.ACTIONS_VALID, ""),
+        ),
         *([fit_condition(state.fit)] if state.fit else []),
         *([claims_condition(state.claims)] if state.claims else []),
     ]
@@ -343,6 +354,10 @@ def _build_events(
     current = next((each for each in before.conditions if each.type == ConditionType.AGENTS_CURRENT), None)
     if state.fleet.outdated and (current is None or current.status != "False"):
         events.append(Event(Reason.AGENTS_OUTDATED, _outdated_message(state), "Warning"))
+    told = next((each for each in before.conditions if each.type == ConditionType.ACTIONS_VALID), None)
+    faults = _actions_message(state)
+    if state.action_faults and (told is None or told.status != "False" or told.message != faults):
+        events.append(Event(Reason.INVALID_ACTION, faults, "Warning"))
     return tuple(events)
 
 
@@ -368,6 +383,10 @@ def _outdated_message(state: ServingState) -> str:
         f"{len(pods)} of {len(state.fleet.pods)} pods ({names}) run an agent of an earlier release: they do not "
         f"{withheld}. Replace the pods, for example with kubectl rollout restart"
     )
+
+
+def _actions_message(state: ServingState) -> str:
+    return f"annotation {ACTION_ANNOTATION}: {'; '.join(state.action_faults)}"[:MAX_CONDITION_MESSAGE]
 
 
 def _content(status: AdapterDeploymentStatus) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from pydantic import Field
 from tunesmith_contract.agent import MAX_REJECTED_DIGESTS, Version
 from tunesmith_contract.base import Report, canonical_json
 
-from .record import AliasRecord, Lift, Rejection
+from .record import AliasRecord, Lift, Rejection, Undo
 
 #: Of a ConfigMap's 1 MiB.
 MAX_HISTORY_BYTES = 600_000
 MAX_MESSAGE = 200
+MAX_KNOWN_ACTIONS = 50
 
 
 class AliasHistory(Report):
@@ -24,6 +25,9 @@ class AliasHistory(Report):
         promoted: the time at which it was promoted.
         rejections: versions that were rolled back, the latest first.
         lifts: rejected digests that may be tried again, the latest first.
+        paused: an action keeps rollouts at their steps.
+        undo: switch back to a version that is being loaded.
+        actions: fingerprints of the actions that were done or refused, the latest first.
     """
 
     name: str
@@ -32,6 +36,9 @@ class AliasHistory(Report):
     promoted: datetime | None = None
     rejections: tuple[Rejection, ...] = Field((), max_length=MAX_REJECTED_DIGESTS)
     lifts: tuple[Lift, ...] = Field((), max_length=MAX_REJECTED_DIGESTS)
+    paused: bool = False
+    undo: Undo | None = None
+    actions: tuple[str, ...] = Field((), max_length=MAX_KNOWN_ACTIONS)
 
     @property
     def latest(self) -> float:
@@ -56,15 +63,26 @@ class History(Report):
         return canonical_json(document).decode()
 
 
-def update_history(history: History, records: Iterable[AliasRecord]) -> History:
-    """History with what these records say; the aliases that changed longest ago are left out where it is too large."""
+def update_history(
+    history: History, records: Iterable[AliasRecord], annotated: frozenset[str] = frozenset()
+) -> History:
+    """History with what these records say; the aliases that changed longest ago are left out where it is too large.
+
+    Args:
+        annotated: fingerprints of the actions that the resource has now, which are forgotten last.
+    """
     known = {alias.name: alias for alias in history.aliases}
     for record in records:
-        known[record.name] = _updated(known.get(record.name, AliasHistory(name=record.name)), record)
+        before = known.get(record.name, AliasHistory(name=record.name))
+        known[record.name] = _updated(before, record, annotated)
     return _bounded(known)
 
 
-def _updated(history: AliasHistory, record: AliasRecord) -> AliasHistory:
+def _updated(history: AliasHistory, record: AliasRecord, annotated: frozenset[str]) -> AliasHistory:
+    done = (outcome.fingerprint for outcome in record.actions if outcome.fingerprint)
+    actions = list(dict.fromkeys([*done, *history.actions]))
+    if len(actions) > MAX_KNOWN_ACTIONS:
+        actions.sort(key=lambda known: known not in annotated)
     return AliasHistory(
         name=history.name,
         last_number=max(history.last_number, record.last_number),
@@ -72,6 +90,9 @@ def _updated(history: AliasHistory, record: AliasRecord) -> AliasHistory:
         promoted=(record.promoted if record.stable else None) or history.promoted,
         rejections=merge_rejections(map(_shortened, record.rejections), history.rejections),
         lifts=merge_lifts(record.lifts, history.lifts),
+        paused=record.paused,
+        undo=record.undo,
+        actions=tuple(actions[:MAX_KNOWN_ACTIONS]),
     )
 
 

@@ -37,6 +37,7 @@ from tunesmith.manifests.serving_deployment import (
 from tunesmith.manifests.serving_network_policy import build_serving_network_policy
 from tunesmith.manifests.serving_service import build_serving_service
 
+from .actions import ActionContext, apply_actions
 from .claims import judge_claims, mounted_claims, stops_first
 from .deployment_status import Explanation, ServingState, plan_status
 from .elapsed import next_pass_seconds, with_elapsed
@@ -46,10 +47,12 @@ from .fleet import Agent, Fleet, build_fleet
 from .history import update_history
 from .publication import next_state, plan_publication
 from .record import AliasRecord
+from .requested_actions import RequestedActions, fingerprint, read_actions
 from .rollout import advance
 from .stored import StoredServing, read_stored
 from .targets import Sources, TargetVersion, VersionRecord, resolve_target
 from .transition import QUORUM_SECONDS, AliasContext, is_paused
+from .undo import aimed_target, without_settled_undo
 from .versions import merge_records, plan_annotations, plan_revisions
 
 #: Interval while something is in progress whose end causes no watch event.
@@ -106,13 +109,15 @@ class _Advanced:
             version that was just rolled back is a rejected one.
         targets: the version that each alias was to serve when the pass began, by name.
         versions: all versions, with the changes of this pass.
-        events: the events about the transitions.
+        events: the events about actions and transitions.
+        faults: sentences about actions whose IDs were used before.
     """
 
     aliases: tuple[tuple[AliasRecord, AliasContext], ...]
     targets: Mapping[str, TargetVersion]
     versions: tuple[VersionRecord, ...]
     events: tuple[Event, ...]
+    faults: tuple[str, ...]
 
     @property
     def records(self) -> tuple[AliasRecord, ...]:
@@ -137,7 +142,8 @@ def plan_serving(
     fit = judge_memory(deployment, model, observed.nodes, needs, environment.gpu_tolerations)
     claims = judge_claims(deployment, observed.claims)
     obstacle = _find_obstacle(deployment, inputs, fit)
-    advanced = _advance_all(deployment, observed, stored, fleet, now)
+    requested = read_actions(deployment.metadata, [adapter.name for adapter in deployment.spec.adapters])
+    advanced = _advance_all(deployment, observed, stored, requested, fleet, now)
     desired = next_state(stored, advanced.records, fleet, environment.term)
     state = ServingState(
         observed=observed.deployment,
@@ -150,6 +156,7 @@ def plan_serving(
         fit=fit,
         claims=claims if mounted_claims(deployment.spec) else None,
         foreign_history=history_name(deployment.metadata.name) if stored.history_is_foreign else "",
+        action_faults=(*requested.faults, *advanced.faults),
     )
     status, status_events, wait = plan_status(deployment, state, now)
     pods: tuple[Action, ...] = ()
@@ -161,7 +168,7 @@ def plan_serving(
     return Plan(
         actions=(
             *plan_publication(deployment, stored, advanced.records, desired, fleet, environment.ca_bundle),
-            *_history_action(deployment, stored, advanced.records),
+            *_history_action(deployment, stored, advanced.records, requested),
             *_version_actions(deployment, stored, advanced, now),
             *_inputs_action(deployment, observed, inputs),
             *_network_policy_action(deployment, observed.network_policy, environment),
@@ -219,6 +226,7 @@ def _advance_all(
     deployment: AdapterDeployment,
     observed: ObservedServing,
     stored: StoredServing,
+    requested: RequestedActions,
     fleet: Fleet,
     now: datetime,
 ) -> _Advanced:
@@ -236,19 +244,33 @@ def _advance_all(
     records: list[AliasRecord] = []
     targets: dict[str, TargetVersion] = {}
     events: list[Event] = []
+    faults: list[str] = []
     adapters = sorted(deployment.spec.adapters, key=lambda adapter: adapter.name)
     for adapter in adapters:
-        targets[adapter.name] = resolve_target(adapter, sources)
         record = stored.records[adapter.name]
         waits = bool(fleet.pods) and not is_paused(record, adapter)
         record = with_elapsed(record, adapter, now, waits)
-        record, transitions = advance(record, AliasContext(adapter, targets[adapter.name], fleet, now))
+        context = AliasContext(adapter, resolve_target(adapter, sources), fleet, now)
+        own = tuple(version for version in versions if version.alias == adapter.name)
+        known = stored.history.find(adapter.name).actions
+        acted = apply_actions(record, ActionContext(context, deployment.spec, own), requested, known)
+        if acted.events:
+            changed = replace(sources, versions=merge_records(stored.versions, [acted.record]))
+            context = replace(context, target=resolve_target(adapter, changed))
+        record = without_settled_undo(acted.record, context.target)
+        targets[adapter.name] = aimed_target(record, context.target)
+        record, transitions = advance(record, replace(context, target=targets[adapter.name]))
         records.append(record)
-        events += transitions
+        events += [*acted.events, *transitions]
+        faults += acted.faults
     versions = merge_records(versions, records)
     sources = replace(sources, versions=versions)
-    contexts = (AliasContext(adapter, resolve_target(adapter, sources), fleet, now) for adapter in adapters)
-    return _Advanced(tuple(zip(records, contexts, strict=True)), targets, versions, tuple(events))
+    contexts = (
+        AliasContext(adapter, aimed_target(record, resolve_target(adapter, sources)), fleet, now)
+        for adapter, record in zip(adapters, records, strict=True)
+    )
+    pairs = tuple(zip(records, contexts, strict=True))
+    return _Advanced(pairs, targets, versions, tuple(events), tuple(faults))
 
 
 def _read_jobs(observed: ObservedServing) -> dict[str, FineTuneJobStatus | None]:
@@ -275,12 +297,16 @@ def _read_ranks(observed: ObservedServing) -> dict[str, int]:
 
 
 def _history_action(
-    deployment: AdapterDeployment, stored: StoredServing, records: tuple[AliasRecord, ...]
+    deployment: AdapterDeployment,
+    stored: StoredServing,
+    records: tuple[AliasRecord, ...],
+    requested: RequestedActions,
 ) -> tuple[Action, ...]:
     """Write the history of the name where it lacks something, or belongs to an earlier resource."""
     if stored.history_is_foreign:
         return ()
-    text = update_history(stored.history, records).to_json()
+    annotated = frozenset(map(fingerprint, requested.actions))
+    text = update_history(stored.history, records, annotated).to_json()
     manifest = build_history(deployment, text)
     found = stored.history_map
     is_written = (

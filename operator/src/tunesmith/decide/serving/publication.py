@@ -139,7 +139,12 @@ def _plan_removed(
         if name in present:
             continue
         kept = record.model_copy(
-            update={"candidate": None, "watch": Watch(), "restored": record.stable is not None}
+            update={
+                "candidate": None,
+                "watch": Watch(),
+                "undo": None,
+                "restored": record.stable is not None,
+            }
         )
         if kept != stored.written.get(name):
             manifest = build_alias_record(deployment, name, kept.to_json())

@@ -8,7 +8,7 @@ Times that decide are elapsed seconds: each pass adds what has passed since the 
 (``elapsed``). Wall times are for people.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import Field
@@ -19,7 +19,7 @@ from tunesmith_contract.shared_rules.verdict import Verdict
 
 from .evidence import Counts, Evidence
 
-MAX_ACTIONS = 10
+MAX_RECORDED_ACTIONS = 10
 
 
 class RolloutCandidate(Report):
@@ -41,6 +41,7 @@ class RolloutCandidate(Report):
         failed_checks: number of checks in this step with new evidence against the version.
         unmeasured_checks: number of checks in a row that no agent answered.
         inconclusive_checks: number of checks after the pause that had too few requests.
+        skips_steps: a person wants that it gets all requests as soon as it is active.
     """
 
     version: Version
@@ -60,6 +61,7 @@ class RolloutCandidate(Report):
     failed_checks: int = 0
     unmeasured_checks: int = 0
     inconclusive_checks: int = 0
+    skips_steps: bool = False
 
 
 class Watch(Report):
@@ -98,13 +100,37 @@ class Lift(Report):
     reason: str = ""
 
 
+class Undo(Report):
+    """Switch back to a version that has to be loaded first.
+
+    Attributes:
+        version: the version that is to be stable.
+        left: digests of the versions that the alias served and the source named when the undo was asked for. The
+            undo ends if the source names another one.
+    """
+
+    version: Version
+    left: tuple[Digest, ...] = ()
+    by: str = ""
+    reason: str = ""
+
+
 class ActionOutcome(Report):
-    """Result of an action that a person asked for; one with a known ID is not done again."""
+    """Result of an action that a person asked for; one with a known ID is not done again.
+
+    Attributes:
+        fingerprint: short form of the ID and of what was asked.
+        by: the person, as the action says.
+        manager: the program that wrote the annotation, as the API server says.
+    """
 
     id: str
+    fingerprint: str = ""
     verb: str
     digest: str = ""
+    to_version: int | None = None
     by: str = ""
+    manager: str = ""
     reason: str = ""
     time: datetime
     done: bool = True
@@ -126,7 +152,8 @@ class AliasRecord(Report):
         candidate: the version that is being rolled out.
         rejections: versions that were rolled back, the latest first.
         lifts: rejected digests that may be tried again, the latest first.
-        paused: a person asked that the rollout stays at its step.
+        paused: a person asked by an action that the rollout stays at its step.
+        undo: switch back to a version that is being loaded.
         actions: results of the latest actions, the latest first.
     """
 
@@ -143,7 +170,8 @@ class AliasRecord(Report):
     rejections: tuple[Rejection, ...] = Field((), max_length=MAX_REJECTED_DIGESTS)
     lifts: tuple[Lift, ...] = Field((), max_length=MAX_REJECTED_DIGESTS)
     paused: bool = False
-    actions: tuple[ActionOutcome, ...] = Field((), max_length=MAX_ACTIONS)
+    undo: Undo | None = None
+    actions: tuple[ActionOutcome, ...] = Field((), max_length=MAX_RECORDED_ACTIONS)
 
     def to_json(self) -> str:
         """Compact JSON without members that have their default value."""
@@ -178,10 +206,16 @@ class AliasRecord(Report):
         return any(rejection.version.digest == digest for rejection in self.effective_rejections)
 
     def with_rejection(self, rejection: Rejection) -> "AliasRecord":
-        """Record that remembers this rejection as the latest one."""
-        others = tuple(other for other in self.rejections if other.version.digest != rejection.version.digest)
+        """Record that remembers this rejection as the latest one; it comes after each lift of its digest."""
+        digest = rejection.version.digest
+        lifted = [lift.time + timedelta(seconds=1) for lift in self.lifts if lift.digest == digest]
+        rejection = rejection.model_copy(update={"time": max([rejection.time, *lifted])})
+        others = tuple(other for other in self.rejections if other.version.digest != digest)
         kept = (rejection, *others)[:MAX_REJECTED_DIGESTS]
-        return self.model_copy(update={"rejections": kept})
+        previous, watch = self.watch.previous, self.watch
+        if previous is not None and previous.digest == digest:
+            watch = watch.model_copy(update={"previous": None})
+        return self.model_copy(update={"rejections": kept, "watch": watch})
 
     def versions(self) -> tuple[Version, ...]:
         """All versions that the record names, each once."""

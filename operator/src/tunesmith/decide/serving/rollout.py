@@ -59,6 +59,7 @@ from .stable_version import (
     window_seconds,
 )
 from .transition import QUORUM_SECONDS, AliasContext, Transition, TransitionResult, describe, is_paused
+from .undo import finish_undo
 
 _UNKNOWN_RUN = RunCounts(pod_uid="")
 
@@ -219,7 +220,9 @@ def _is_admitted(record: AliasRecord, context: AliasContext) -> bool:
 
 def _admit(record: AliasRecord, context: AliasContext) -> TransitionResult:
     assert context.target.version is not None
-    candidate = RolloutCandidate(version=context.target.version, began=context.now)
+    candidate = RolloutCandidate(
+        version=context.target.version, began=context.now, skips_steps=record.undo is not None
+    )
     update = {"candidate": candidate, "last_number": max(record.last_number, candidate.version.version)}
     message = f"{record.name}: {describe(candidate.version)} is loaded at weight 0"
     return record.model_copy(update=update), Event(Reason.LOADING, message)
@@ -231,6 +234,9 @@ def _is_last_step_done(record: AliasRecord, context: AliasContext) -> bool:
 
 def _promote(record: AliasRecord, context: AliasContext) -> TransitionResult:
     assert record.candidate is not None
+    message = f"{record.name}: {describe(record.candidate.version)} answers all requests"
+    if record.undo is not None:
+        return finish_undo(record, record.undo, context.now), Event(Reason.PROMOTED, f"{message} again")
     evidence = _fold(record, record.candidate, context)
     observed = Evidence(candidate=evidence.candidate.restart(), stable=evidence.stable.freeze())
     previous = record.stable if window_seconds(context) > 0 else None
@@ -241,7 +247,6 @@ def _promote(record: AliasRecord, context: AliasContext) -> TransitionResult:
         "watch": Watch(previous=previous, evidence=observed),
         "candidate": None,
     }
-    message = f"{record.name}: {describe(record.candidate.version)} answers all requests"
     return record.model_copy(update=update), Event(Reason.PROMOTED, message)
 
 
@@ -255,15 +260,18 @@ def is_proven(record: AliasRecord, candidate: RolloutCandidate, context: AliasCo
 
 def _is_step_done(record: AliasRecord, context: AliasContext) -> bool:
     candidate, adapter = record.candidate, context.adapter
-    if candidate is None or is_paused(record, adapter) or not is_proven(record, candidate, context):
+    is_held = is_paused(record, adapter) and record.undo is None
+    if candidate is None or is_held or not is_proven(record, candidate, context):
         return False
     if context.fleet.final_failure(record.name, candidate.version.digest) is not None:
         return False
+    is_tripped = context.fleet.open_breakers(record.name, candidate.version.digest) != ()
+    if candidate.skips_steps:
+        return context.target.admitted and not is_tripped
     if candidate.weight == 0:
         return not record.restored
     if not candidate.is_last or candidate.step_seconds < step_pause(candidate, adapter):
         return False
-    is_tripped = context.fleet.open_breakers(record.name, candidate.version.digest) != ()
     return candidate.verdict is Verdict.PASS and not is_tripped and not exceeded_limit(candidate, adapter)
 
 
@@ -277,7 +285,7 @@ def _step(record: AliasRecord, context: AliasContext) -> TransitionResult:
 
 
 def _next_weight(record: AliasRecord, context: AliasContext) -> int:
-    if record.stable is None or record.candidate is None:
+    if record.stable is None or record.candidate is None or record.candidate.skips_steps:
         return FULL
     weight = record.candidate.weight
     return next((step.weight for step in context.adapter.rollout.steps if step.weight > weight), FULL)

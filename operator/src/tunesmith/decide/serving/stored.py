@@ -133,6 +133,8 @@ def rebuild_record(alias: str, versions: Iterable[VersionRecord], history: Alias
         last_number=max([*numbers, history.last_number]),
         rejections=merge_rejections(history.rejections, said),
         lifts=history.lifts,
+        paused=history.paused,
+        undo=history.undo,
     )
     promoted = [
         version for version in own if version.promoted and not record.is_rejected(version.version.digest)
@@ -196,6 +198,7 @@ def _split(mounted: Body, written: Mapping[str, AliasRecord]) -> dict[str, Alias
                 "lifts": merge_lifts(known.lifts),
                 "last_number": max(record.last_number, known.last_number),
                 "paused": known.paused,
+                "undo": known.undo,
                 "actions": known.actions,
             }
             newer[alias] = record.model_copy(update=kept)

@@ -166,7 +166,8 @@ def _check_not_rejected(
     if existing is None or existing.rejected is None:
         return target
     message = (
-        f"{short_digest(version.digest)} was rolled back before and is not tried again: {existing.message}"
+        f"{short_digest(version.digest)} was rolled back before and is not tried again without the action retry: "
+        f"{existing.message}"
     )
     return replace(target, rejected=True, reason=Reason.DIGEST_REJECTED, message=message)
 
@@ -201,21 +202,24 @@ def _check_rank(target: TargetVersion, version: Version, adapter: Adapter, sourc
 def _check_reachable(
     target: TargetVersion, version: Version, adapter: Adapter, sources: Sources
 ) -> TargetVersion:
+    if message := find_unreachable(version, sources.spec):
+        return replace(target, reason=Reason.SOURCE_UNREACHABLE, message=message)
+    return replace(target, reachable=True)
+
+
+def find_unreachable(version: Version, spec: AdapterDeploymentSpec) -> str:
+    """Sentence that says why the pods can't read the location of the version; empty if they can."""
     try:
         uri = parse_uri(version.uri)
     except InvalidUri as error:
-        return replace(target, reason=Reason.SOURCE_UNREACHABLE, message=str(error))
+        return str(error)
     if uri.scheme is Scheme.CONFIGMAP:
-        message = f"{version.uri}: an adapter can't be a ConfigMap, write the location of the artifact"
-        return replace(target, reason=Reason.SOURCE_UNREACHABLE, message=message)
-    if uri.scheme is not Scheme.PVC:
-        return replace(target, reachable=True)
-    if uri.name not in {volume.claim for volume in sources.spec.artifact_volumes}:
-        message = (
+        return f"{version.uri}: an adapter can't be a ConfigMap, write the location of the artifact"
+    if uri.scheme is Scheme.PVC and uri.name not in {volume.claim for volume in spec.artifact_volumes}:
+        return (
             f"{version.uri}: the pods do not mount this claim, add {{claim: {uri.name}}} to artifactVolumes"
         )
-        return replace(target, reason=Reason.SOURCE_UNREACHABLE, message=message)
-    return replace(target, reachable=True)
+    return ""
 
 
 def _check_evaluated(

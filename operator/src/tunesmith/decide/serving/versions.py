@@ -12,6 +12,7 @@ from tunesmith.manifests.version_revision import (
     API_VERSION,
     KIND,
     build_version_revision,
+    lift_patch,
     promotion_patch,
     read_promotion,
     read_rejection,
@@ -68,7 +69,7 @@ def plan_revisions(
 def plan_annotations(
     owner: Owner, record: AliasRecord, versions: Iterable[VersionRecord]
 ) -> tuple[Patch, ...]:
-    """Annotations of promotion and rollback for the ControllerRevisions that lack them.
+    """Annotations of promotion and rollback for the ControllerRevisions that lack them, or have one that was lifted.
 
     Args:
         versions: the versions stored in ControllerRevisions.
@@ -80,7 +81,12 @@ def plan_annotations(
         revision = stored.get(record.stable.digest)
         if revision is None or revision.promoted != record.promoted:
             annotations.append(_patch(owner, record.name, record.stable, promotion_patch(record.promoted)))
-    for rejection in record.rejections:
+    for lift in record.lifts:
+        revision = stored.get(lift.digest)
+        is_lifted = revision is not None and revision.rejected is not None and revision.rejected <= lift.time
+        if revision is not None and is_lifted and not record.is_rejected(lift.digest):
+            annotations.append(_patch(owner, record.name, revision.version, lift_patch()))
+    for rejection in record.effective_rejections:
         digest = rejection.version.digest
         revision = stored.get(digest)
         is_missing = revision is None and digest in current
