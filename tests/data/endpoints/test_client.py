@@ -158,3 +158,18 @@ def test_a_reward_by_an_endpoint(tmp_path: Path) -> None:
 def test_a_reward_endpoint_that_answers_otherwise(tmp_path: Path, reply: Reply, message: str) -> None:
     with serve(lambda _: reply) as server, pytest.raises(UserError, match=message):
         judge(server.url, tmp_path)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_key_that_is_missing_is_told_from_a_wrong_one(tmp_path: Path, status: int) -> None:
+    with serve(lambda _: Reply(status, {"error": "who are you?"})) as server:
+        endpoint = Endpoint(f"{server.url}/score", "the grader", tmp_path, 5)
+        with pytest.raises(
+            UserError, match=r"wants a key .*: name a Secret .*secretRef.*file token"
+        ) as missing:
+            endpoint.post({})
+        (tmp_path / KEY_FILE).write_text(KEY)
+        with pytest.raises(UserError, match="rejects the key .*: put a key that it takes") as wrong:
+            endpoint.post({})
+        endpoint.close()
+    assert {missing.value.reason, wrong.value.reason} == {"EndpointKeyRefused"}

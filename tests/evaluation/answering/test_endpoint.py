@@ -355,6 +355,7 @@ def test_the_key_is_shown_nowhere(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     bad_key = Reply(401, {"error": f"bad key {KEY}"})
     with setting(tmp_path, lambda _: bad_key) as here, pytest.raises(UserError) as failure:
         here.ask([request()])
+    assert failure.value.reason == "EndpointKeyRefused"
     assert KEY not in str(failure.value)
     assert KEY not in caplog.text
     assert KEY not in (tmp_path / "journal.jsonl").read_text()

@@ -15,7 +15,7 @@ from tunesmith_contract.layout import artifact_uri
 from tunesmith_contract.report import Artifact, EvaluationReport, Outcome, RunReport
 from tunesmith_contract.run_config import EvaluateConfig
 from tunesmith_contract.shared_rules.verdict import Verdict
-from tunesmith_data.failures import DataError, Preempted
+from tunesmith_data.failures import DataError, Preempted, UserError
 from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.pod.workspace import Workspace
@@ -188,6 +188,19 @@ def test_wrong_options_are_named(desk: Desk, arguments: list[str], message: str)
 def test_a_secret_without_a_folder_is_named(desk: Desk) -> None:
     assert main(["run", "eval.yaml"]) == ExitCode.USER_ERROR
     assert "add --secret key=FOLDER" in desk.capture.readouterr().err
+
+
+def test_a_refused_key_says_where_keys_are_on_a_computer(desk: Desk) -> None:
+    desk.document = UserError("EndpointKeyRefused", "the judge wants a key (HTTP 401 )")
+    assert desk.run() == ExitCode.USER_ERROR
+    assert desk.output[1] == (
+        "error: the judge wants a key (HTTP 401 ). On this computer a folder stands for a Secret: name it at the "
+        "endpoint, such as secretRef: {name: key}, add --secret key=FOLDER, and write the key into FOLDER/token. Given "
+        f"so far: --secret key={desk.folder}/secret\n"
+    )
+    desk.document = UserError("EndpointRefused", "the judge at http://judge rejects the request")
+    desk.run()
+    assert "--secret" not in desk.output[1]
 
 
 def test_an_engine_that_only_a_cluster_has_is_refused(desk: Desk) -> None:

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 #: The key of a Secret that holds an endpoint's bearer token.
 KEY_FILE = "token"
 
+#: Reason of a failure where an endpoint wants a key, or another one.
+KEY_REFUSED = "EndpointKeyRefused"
+
 ATTEMPTS = 8
 LONGEST_WAIT_SECONDS = 300.0
 _BACK_OFF = tenacity.wait_random_exponential(multiplier=1, max=30)
@@ -157,21 +160,26 @@ class Endpoint:
         if status in {400, 413, 422}:
             raise RequestRefused(status_line)
         if status in {401, 403}:
-            advice = f"put a key that it takes into the Secret's {KEY_FILE}"
-            raise self._user_error(f"rejects the key ({status_line})", advice)
+            raise self._key_refused(status_line, key)
         raise self._user_error(f"rejects the request ({status_line})", "correct its URL")
 
     def _key(self) -> str:
         key = self._key_file.read_text().strip() if self._key_file.is_file() else ""
         if not (key.isascii() and key.isprintable()):
             # Checked here, since HTTP libraries quote an invalid header in their error.
-            raise self._user_error(
-                "has an invalid key", f"write one line of ASCII into the Secret's {KEY_FILE}"
-            )
+            advice = f"write one line of ASCII into the Secret's {KEY_FILE}"
+            raise self._user_error("has an invalid key", advice, KEY_REFUSED)
         return key
 
-    def _user_error(self, problem: str, advice: str) -> UserError:
-        return UserError("EndpointRefused", f"{self._name} at {self._url} {problem}: {advice}")
+    def _key_refused(self, status_line: str, key: str) -> UserError:
+        if key:
+            advice = f"put a key that it takes into the Secret's {KEY_FILE}"
+            return self._user_error(f"rejects the key ({status_line})", advice, KEY_REFUSED)
+        advice = f"name a Secret as its secretRef, with a key in the Secret's file {KEY_FILE}"
+        return self._user_error(f"wants a key ({status_line})", advice, KEY_REFUSED)
+
+    def _user_error(self, problem: str, advice: str, reason: str = "EndpointRefused") -> UserError:
+        return UserError(reason, f"{self._name} at {self._url} {problem}: {advice}")
 
     def _log_wait(self, state: tenacity.RetryCallState) -> None:
         assert state.outcome is not None

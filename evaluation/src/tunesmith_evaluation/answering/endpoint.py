@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from tunesmith_contract.evaluation import Side
-from tunesmith_data.endpoints.client import Endpoint, RequestRefused
+from tunesmith_data.endpoints.client import KEY_REFUSED, Endpoint, RequestRefused
 from tunesmith_data.endpoints.journal import ChatAnswer, Journal, TokenUsage, read_answers
 from tunesmith_data.failures import InfrastructureError, UserError
 from tunesmith_evaluation.items.requests import Problem, Reply, Request
@@ -210,7 +210,7 @@ class EndpointAnswerer:
 
     def _explained(self, error: UserError, request: Request) -> UserError:
         """The error; of plain text with what else could be wrong."""
-        if request.prompt.messages:
+        if request.prompt.messages or error.reason == KEY_REFUSED:
             return error
         message = (
             f"{error.message}. The items are plain text, which is sent to /completions: if the endpoint has no such "

@@ -18,6 +18,7 @@ from tunesmith_contract.shared_rules.verdict import Verdict
 from tunesmith_contract.uris import parse_uri
 from tunesmith_data.command.host_files import HostStorage, as_paths, host_uri
 from tunesmith_data.command.progress_bar import ProgressBar
+from tunesmith_data.endpoints.client import KEY_FILE, KEY_REFUSED
 from tunesmith_data.failures import InternalError, Preempted, UserError, describe
 from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.secret_roles import roles_of
@@ -84,7 +85,8 @@ def evaluate_here(options: argparse.Namespace) -> int:
     except Exception as error:  # the boundary of the process: people read sentences, not tracebacks
         logging.getLogger(__name__).debug("evaluation failed", exc_info=True)
         failure = describe(error)
-        sys.stderr.write(f"error: {as_paths(failure.message)}\n")
+        advice = _where_keys_are(options.secret) if failure.reason == KEY_REFUSED else ""
+        sys.stderr.write(f"error: {as_paths(failure.message)}{advice}\n")
         return exit_code_of(failure.category)
     places = {
         name: options.output / file for name, file in _FILES.items() if (options.output / file).is_file()
@@ -93,6 +95,15 @@ def evaluate_here(options: argparse.Namespace) -> int:
     if options.open:
         webbrowser.open((options.output / PAGE_FILE).absolute().as_uri())
     return VERDICT_CODES[document.verdict.verdict]
+
+
+def _where_keys_are(given: Sequence[str]) -> str:
+    """Advice on the keys of endpoints, which lie in folders on this computer."""
+    named = " ".join(f"--secret {name}={folder}" for name, folder in _folders(given, "--secret").items())
+    return (
+        ". On this computer a folder stands for a Secret: name it at the endpoint, such as secretRef: {name: key}, add "
+        f"--secret key=FOLDER, and write the key into FOLDER/{KEY_FILE}. Given so far: {named or 'none'}"
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> EvaluationDocument:

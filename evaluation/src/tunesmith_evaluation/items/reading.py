@@ -146,10 +146,9 @@ def check_items(items: Sequence[EvaluationItem], scorers: Mapping[str, Scorer], 
         DataError: one can't; the message says what to write, or which metric to use.
     """
     findings = [
-        Finding("expected_answer", problem, f"{key} can't score this row").at(item.file, item.line)
+        Finding("expected_answer", problem, f"{_list(keys)} can't score this row").at(item.file, item.line)
         for item in items
-        for key, scorer in scorers.items()
-        if (problem := scorer.check(item.expected)) is not None
+        for problem, keys in _problems(item, scorers).items()
     ]
     if findings:
         raise_findings(findings)
@@ -157,6 +156,22 @@ def check_items(items: Sequence[EvaluationItem], scorers: Mapping[str, Scorer], 
         problem = scorer.check_suite([item.expected for item in items])
         if problem is not None:
             raise DataError("UnsuitableItems", f"suite {suite}, metric {key}: {problem}")
+
+
+def _problems(item: EvaluationItem, scorers: Mapping[str, Scorer]) -> dict[str, list[str]]:
+    """Keys of the metrics that can't score an item, by the reason."""
+    keys: dict[str, list[str]] = {}
+    for key, scorer in scorers.items():
+        problem = scorer.check(item.expected)
+        if problem is not None:
+            keys.setdefault(problem, []).append(key)
+    return keys
+
+
+def _list(names: Sequence[str]) -> str:
+    """Names as a sentence has them: ``a, b and c``."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def sample_items(items: Sequence[EvaluationItem], limit: int | None, seed: int) -> list[EvaluationItem]:
