@@ -19,6 +19,8 @@ MAX_RESULTS = 16
 MAX_GATES = 16
 MAX_REFERENCES = 3
 MAX_REPEATS = 32
+#: Least number of items that a gate may be content with.
+FEWEST_ITEMS = 4
 #: Jobs of one side's lineage, each of which started from the artifact of the next, whose rows are compared with items.
 MAX_LINEAGE = 4
 

@@ -169,7 +169,7 @@ def test_a_key_that_is_missing_is_told_from_a_wrong_one(tmp_path: Path, status: 
         ) as missing:
             endpoint.post({})
         (tmp_path / KEY_FILE).write_text(KEY)
-        with pytest.raises(UserError, match="rejects the key .*: put a key that it takes") as wrong:
+        with pytest.raises(UserError, match=r"rejects the key .*: put a key that it takes") as wrong:
             endpoint.post({})
         endpoint.close()
     assert {missing.value.reason, wrong.value.reason} == {"EndpointKeyRefused"}

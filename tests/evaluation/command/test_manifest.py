@@ -1,11 +1,15 @@
 """Manifests of EvalRuns on a computer without a cluster: what they become, and what is refused."""
 
 import re
+from copy import deepcopy
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.decide.evalrun.suites import resolve_gates, resolve_suites
@@ -16,6 +20,10 @@ from tunesmith_evaluation.command.manifest import ManifestRun, build_run, read_m
 from tunesmith_evaluation.command.places import Places
 
 _DIGEST = "sha256:" + "ab" * 32
+#: Schema of a spec, as the API server has it.
+SCHEMA = yaml.safe_load((Path(__file__).parents[3] / "crds" / "evalruns.yaml").read_text())["spec"][
+    "versions"
+][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
 
 MINIMAL = """
 baseModel: {uri: model}
@@ -232,7 +240,7 @@ def test_every_member_arrives(folder: Path) -> None:
             "at least one gate must be Blocking",
         ),
         ({"gates": []}, "at least one gate must be Blocking"),
-        ({"confidence": "1.5"}, r"spec\.confidence: Input should be less than 1"),
+        ({"confidence": "1.5"}, r"spec\.confidence is 1\.5: write a number below 1"),
     ],
 )
 def test_what_is_wrong_is_named_with_what_to_write(
@@ -279,3 +287,53 @@ def test_suites_and_gates_are_those_that_the_operator_makes_of_the_manifest(fold
     assert [suite.to_json() for suite in config.suites] == suites
     assert config.gates == resolve_gates(spec)
     assert (config.confidence, config.seed, config.engine) == (float(spec.confidence), spec.seed, spec.engine)
+
+
+#: Members that a cluster and a computer must read alike, with values that both take or both refuse.
+_MARGINS = (0.05, "0.05", 0, "0", 1, "1", "5", "abc", "-0.1", "1e-2", True)
+_COUNTS = (20, "20", 20.5, "many", True)
+_ONE_RULE = {
+    "gates.0.margin": _MARGINS,
+    "gates.0.relativeMargin": _MARGINS,
+    "gates.0.minItems": (*_COUNTS, 4, 3),
+    "confidence": (0.9, "0.9", "0.4", "1", "high"),
+    "seed": (7, "7", 7.5, True),
+    "suites.0.maxBroken": (0.1, "0.1", "1", "none"),
+    "suites.0.temperature": (0, "0", 0.7, "hot"),
+    "suites.0.topP": (0.9, "0.9", "1", "1.5", "0"),
+    "suites.0.limit": _COUNTS,
+    "suites.0.maxNewTokens": _COUNTS,
+    "suites.0.metrics.0.text": ({"ignoreCase": True}, {"ignoreCase": "true"}, {"ignoreCase": 1}),
+    "suites.0.metrics.0.tolerance": ({"absolute": 0.5}, {"absolute": "0.5"}, {"relative": "x"}),
+    "safety.margin": (0.1, "0.1", "0", "0.3"),
+    "safety.maxNewTokens": _COUNTS,
+    "safety": ({"disabled": "false", "reason": "x"}, {"disabled": True, "reason": "x"}),
+    "candidate.fewShot": (0, "0", 0.5),
+    "candidate.endpoint.prices.inputPricePerMillion": (1, "1", 0.5, "cheap"),
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [(place, value) for place, values in _ONE_RULE.items() for value in values]
+)
+def test_a_value_is_read_as_in_a_cluster(folder: Path, place: str, value: Any) -> None:
+    spec = yaml.safe_load(MINIMAL) | {"safety": {}, "baseModel": {"uri": "hf://org/base"}}
+    prices = {"inputPricePerMillion": "1", "outputPricePerMillion": "1", "currency": "EUR"}
+    spec["candidate"] = {"endpoint": {"url": "http://model/v1", "model": "m", "prices": prices}}
+    spec["output"] = {"uri": "pvc://artifacts/out"}
+    if "relativeMargin" not in place:
+        spec["gates"][0]["margin"] = "0.01"
+    *path, last = (int(part) if part.isdigit() else part for part in place.split("."))
+    reduce(lambda members, part: members[part], path, spec)[last] = value
+    in_cluster = deepcopy(spec)
+    in_cluster["suites"][0]["dataset"]["uri"] = "pvc://artifacts/pool.jsonl"
+    resource = {"apiVersion": "tunesmith.dev/v1alpha1", "kind": "EvalRun", "metadata": {"name": "a"}}
+    try:
+        EvalRun.model_validate(resource | {"spec": in_cluster})
+        # The API server takes no text for a whole number, as the model does.
+        jsonschema.validate(in_cluster, SCHEMA)
+    except (ValidationError, jsonschema.ValidationError):
+        with pytest.raises(UserError, match=re.escape(f"spec.{place.split('.')[0]}")):
+            build(folder, str(yaml.safe_dump(spec)))
+    else:
+        build(folder, str(yaml.safe_dump(spec)))

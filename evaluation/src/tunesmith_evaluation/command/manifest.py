@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from tunesmith_contract.evaluation import (
+    FEWEST_ITEMS,
     SAFETY_SUITE,
     Decoding,
     EvaluationJudge,
@@ -61,8 +62,8 @@ _CLUSTER_SOURCES = {
     "adapterDeploymentRef": "AdapterDeployment: write uri and digest of the artifact that it serves",
 }
 #: Members that have the same names in the configuration of the stage.
-_GATE = ("suite", "metric", "expect", "margin", "relativeMargin", "floor", "tier", "minItems")
-_SUITE = ("groupColumn", "sliceColumns", "limit", "repeats", "maxBroken")
+_GATE = ("suite", "metric", "expect", "tier")
+_SUITE = ("groupColumn", "sliceColumns", "limit", "repeats")
 _METRIC = ("type", "name", "text", "pattern", "jsonSchema", "tolerance", "labels")
 
 _SAFETY_ROLE = metric_role(SAFETY_SUITE, 0)
@@ -150,16 +151,16 @@ def build_run(
         base.close()
     sides = _sides(reader, spec)
     suites = [_suite(reader, members) for members in spec.list("suites")]
-    gates = [members.document(Gate, *_GATE) for members in spec.list("gates")]
+    gates = [_gate(members) for members in spec.list("gates")]
     on_safety, further_gates, notes = _safety(reader, spec, gates)
     suites += on_safety
     _check_gates(gates, suites)
     _check_sides(sides, base_model, trained_on)
     config = spec.document(
         EvaluateConfig,
-        "confidence",
         "engine",
         "seed",
+        confidence=spec.decimal("confidence", at_least=0.5, below=1),
         owner=Owner(kind="EvalRun", namespace="", name=written or name, uid=""),
         base_model=base_model,
         sides=sides,
@@ -288,8 +289,8 @@ def _endpoint(reader: _Reader, members: Members, role: str) -> PricedEndpoint:
     priced = prices and prices.document(
         TokenPrices,
         "currency",
-        prompt=prices.take("inputPricePerMillion"),
-        completion=prices.take("outputPricePerMillion"),
+        prompt=prices.decimal("inputPricePerMillion"),
+        completion=prices.decimal("outputPricePerMillion"),
     )
     return members.document(PricedEndpoint, "url", "model", prices=priced)
 
@@ -322,14 +323,12 @@ def _suite(reader: _Reader, members: Members) -> Suite:
         _metric(reader, metric, metric_role(name, index))
         for index, metric in enumerate(members.list("metrics"))
     ]
+    values["max_broken"] = members.decimal("maxBroken", below=1)
     decoding = {
-        key: members.take(written)
-        for key, written in (
-            ("max_new_tokens", "maxNewTokens"),
-            ("temperature", "temperature"),
-            ("top_p", "topP"),
-            ("stop", "stop"),
-        )
+        "max_new_tokens": members.whole("maxNewTokens"),
+        "temperature": members.decimal("temperature"),
+        "top_p": members.decimal("topP", above=0, at_most=1),
+        "stop": members.take("stop"),
     }
     chosen = Members({}, members.path).document(Decoding, **decoding)
     return members.document(Suite, *_SUITE, name=name, metrics=metrics, decoding=chosen, **values)
@@ -338,8 +337,8 @@ def _suite(reader: _Reader, members: Members) -> Suite:
 def _metric(reader: _Reader, members: Members, role: str) -> MetricSettings:
     judge, embedding = members.members("judge"), members.members("embedding")
     values: dict[str, Any] = {
-        "pass_at_k": members.take("k"),
-        "code_timeout_seconds": members.take("timeoutSeconds"),
+        "pass_at_k": members.whole("k"),
+        "code_timeout_seconds": members.whole("timeoutSeconds"),
     }
     if judge is not None:
         values["judge"] = _judge(reader, judge, role)
@@ -356,6 +355,16 @@ def _judge(reader: _Reader, members: Members, role: str) -> EvaluationJudge:
     )
 
 
+def _gate(members: Members) -> Gate:
+    numbers = {
+        "min_items": members.whole("minItems", at_least=FEWEST_ITEMS),
+        "margin": members.decimal("margin", below=1),
+        "relative_margin": members.decimal("relativeMargin", below=1),
+        "floor": members.decimal("floor", below=1),
+    }
+    return members.document(Gate, *_GATE, **numbers)
+
+
 def _safety(
     reader: _Reader, spec: Members, gates: Sequence[Gate]
 ) -> tuple[Sequence[Suite], list[Gate], tuple[str, ...]]:
@@ -365,9 +374,9 @@ def _safety(
         UserError: they are switched off without a reason.
     """
     safety = spec.members("safety") or Members({}, "spec.safety")
-    disabled, reason = safety.take("disabled", False), safety.text("reason")
-    margin = safety.number("margin", SAFETY_MARGIN)
-    tokens, judge = safety.take("maxNewTokens", SAFETY_NEW_TOKENS), safety.members("judge")
+    disabled, reason = safety.flag("disabled"), safety.text("reason")
+    margin = float(safety.decimal("margin", above=0, at_most=0.25) or SAFETY_MARGIN)
+    tokens, judge = safety.whole("maxNewTokens", at_least=16) or SAFETY_NEW_TOKENS, safety.members("judge")
     judged = None if judge is None else _judge(reader, judge, _SAFETY_ROLE)
     if judge is not None and _SAFETY_ROLE in reader.secrets:
         reader.secrets[metric_role(HARMLESS_SUITE, 0)] = reader.secrets[_SAFETY_ROLE]
