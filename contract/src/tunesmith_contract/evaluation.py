@@ -98,6 +98,26 @@ class TokenPrices(Document):
     currency: str = Field(max_length=3)
 
 
+class ModelUse(Document):
+    """Use of the model, as people state it, for advice on fine-tuning; None: not stated.
+
+    Attributes:
+        bar: score that is needed.
+        examples: number of training examples at hand.
+        latency_budget: seconds that an answer may take.
+        requests_per_month: number of requests that are expected.
+        training_cost: cost of a training run, in the currency of the prices.
+        prices: prices at which the tuned model will be served.
+    """
+
+    bar: float | None = Field(None, ge=0)
+    examples: int | None = Field(None, ge=0)
+    latency_budget: float | None = Field(None, ge=0)
+    requests_per_month: int | None = Field(None, ge=1)
+    training_cost: float | None = Field(None, ge=0)
+    prices: TokenPrices | None = None
+
+
 class PricedEndpoint(ChatEndpoint):
     """Model behind an endpoint that serves the OpenAI API, with its prices."""
 

@@ -391,7 +391,8 @@ class EvaluationReport(Report):
         results: all metrics; where they do not fit, those without a gate are left out, and lie beside ``report``.
         compared: candidate and baseline.
         amount: cost of endpoints and judges, by their prices.
-        report_digest: digest of ``report.json``, which lies beside ``details``, as do the pages for people.
+        report_digest, report_bytes: digest and size of ``report.json``, which lies beside ``details``, as do the pages
+            for people.
     """
 
     sides: tuple[Name, ...] = Field(min_length=2, max_length=2 + MAX_REFERENCES)
@@ -407,6 +408,7 @@ class EvaluationReport(Report):
     currency: str | None = Field(None, max_length=3)
     details: Artifact = Field(description="Every item with all answers.")
     report_digest: Digest | None = None
+    report_bytes: Count = 0
 
 
 class RunReport(Report):

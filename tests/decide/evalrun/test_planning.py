@@ -690,7 +690,9 @@ def test_the_report_lies_beside_the_answers() -> None:
     assert report.evaluation is not None
     details = report.evaluation.details.model_copy(update={"uri": "pvc://artifacts/x/items.jsonl"})
     other = f"sha256:{'e' * 64}"
-    told = report.evaluation.model_copy(update={"details": details, "report_digest": other})
+    told = report.evaluation.model_copy(
+        update={"details": details, "report_digest": other, "report_bytes": 4711}
+    )
     world.end(0, report.model_copy(update={"evaluation": told}))
     assert world.status["answers"] == {
         "uri": "pvc://artifacts/x/items.jsonl",
@@ -698,7 +700,7 @@ def test_the_report_lies_beside_the_answers() -> None:
         "sizeBytes": 3,
     }
     shown = world.status["report"]
-    assert (shown["uri"], shown["digest"]) == ("pvc://artifacts/x/report.json", other)
+    assert shown == {"uri": "pvc://artifacts/x/report.json", "digest": other, "sizeBytes": 4711}
 
 
 def test_pods_share_the_items_without_a_connection() -> None:

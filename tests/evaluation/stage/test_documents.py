@@ -7,6 +7,8 @@ import yaml
 from stages.stage_world import EvaluateReport, RowBuilders, World
 
 from tunesmith_contract.base import sha256_digest
+from tunesmith_contract.evaluation import ModelUse
+from tunesmith_contract.shared_rules.advice import advise
 from tunesmith_contract.shared_rules.verdict import Verdict
 from tunesmith_evaluation.__main__ import main
 from tunesmith_evaluation.items.items_file import StoredAnswers, read_items_file
@@ -43,7 +45,9 @@ def document_of(world: World, report: EvaluateReport) -> EvaluationDocument:
 def test_the_report_lies_beside_the_items_with_its_digest(evaluated: tuple[World, EvaluateReport]) -> None:
     world, report = evaluated
     folder = folder_of(world, report)
-    assert sha256_digest((folder / "report.json").read_bytes()) == report.evaluation.report_digest
+    written = (folder / "report.json").read_bytes()
+    assert sha256_digest(written) == report.evaluation.report_digest
+    assert report.evaluation.report_bytes == len(written)
     names = {path.name for path in folder.iterdir()}
     assert names >= {"report.json", "report.html", "report.md", "junit.xml", "items.jsonl"}
 
@@ -57,6 +61,7 @@ def test_the_report_says_what_was_measured(evaluated: tuple[World, EvaluateRepor
         ("asked", SideKind.BASE, "Sort."),
         ("bare", SideKind.BASE, None),
     ]
+    assert all(0 < side.latency_p50 <= side.latency_p95 for side in document.sides)
     assert document.sides[0].prompt_tokens > document.sides[1].prompt_tokens > 0
     suite = document.suites[0]
     assert (suite.items, suite.selected, suite.used, suite.leaked) == (40, 30, 30, 0)
@@ -143,3 +148,20 @@ def test_the_command_evaluates_a_manifest_and_scores_its_answers_again(
     second = read_report(tmp_path / "second" / "report.json")
     assert second.results[0].scores == first.results[0].scores
     assert [side.kind for side in second.sides] == [SideKind.ANSWERS, SideKind.ANSWERS]
+
+
+def test_the_report_gives_the_advice_that_status_gives(world: World, make: RowBuilders) -> None:
+    config = world.evaluate_config(
+        sides=[{"name": "candidate"}, {"name": "baseline", "systemPrompt": "Sort."}],
+        suites=[
+            {"name": "task", "metrics": ["CHRF"], "dataset": world.write_rows("test.jsonl", make.rows(6))}
+        ],
+        gates=GATES[:1],
+        advice={"bar": 0.9, "examples": 800},
+    )
+    report = world.evaluate(config)
+    document = document_of(world, report)
+    use = ModelUse(bar=0.9, examples=800)
+    assert " ".join(document.advice) == advise(config, report.evaluation, use)
+    assert "candidate scores" in document.advice[0]
+    assert "800 examples are enough" in " ".join(document.advice)

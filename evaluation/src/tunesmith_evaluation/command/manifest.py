@@ -22,6 +22,7 @@ from tunesmith_contract.evaluation import (
     Gate,
     HarnessTask,
     MetricSettings,
+    ModelUse,
     PricedEndpoint,
     Side,
     StoredAnswers,
@@ -50,7 +51,6 @@ from .places import Places
 #: Members that only a cluster needs.
 _CLUSTER_ONLY = (
     "activeDeadlineSeconds",
-    "advice",
     "backoffLimit",
     "compute",
     "output",
@@ -167,6 +167,7 @@ def build_run(
         suites=suites,
         gates=[*gates, *further_gates],
         notes=notes,
+        advice=_advice(spec),
         few_shot_from=_examples(reader, spec, sides),
         trained_rows=[TrainedRows(side=side, uri=uri) for side, uri in trained_on.items()],
         gpus=gpus,
@@ -283,16 +284,35 @@ def _template_arguments(members: Members) -> dict[str, Any]:
     return arguments
 
 
+def _advice(spec: Members) -> ModelUse | None:
+    members = spec.members("advice")
+    if members is None:
+        return None
+    prices = members.members("prices")
+    return members.document(
+        ModelUse,
+        "examples",
+        "requestsPerMonth",
+        bar=members.decimal("bar"),
+        latency_budget=members.decimal("latencyBudgetSeconds"),
+        training_cost=members.decimal("trainingCost"),
+        prices=prices and _prices(prices),
+    )
+
+
+def _prices(members: Members) -> TokenPrices:
+    return members.document(
+        TokenPrices,
+        "currency",
+        prompt=members.decimal("inputPricePerMillion"),
+        completion=members.decimal("outputPricePerMillion"),
+    )
+
+
 def _endpoint(reader: _Reader, members: Members, role: str) -> PricedEndpoint:
     reader.open_with(role, members)
     prices = members.members("prices")
-    priced = prices and prices.document(
-        TokenPrices,
-        "currency",
-        prompt=prices.decimal("inputPricePerMillion"),
-        completion=prices.decimal("outputPricePerMillion"),
-    )
-    return members.document(PricedEndpoint, "url", "model", prices=priced)
+    return members.document(PricedEndpoint, "url", "model", prices=prices and _prices(prices))
 
 
 def _suite(reader: _Reader, members: Members) -> Suite:

@@ -27,6 +27,7 @@ from tunesmith_evaluation.items.items_file import ITEMS_FILE
 from tunesmith_evaluation.report.document import REPORT_FILE, EvaluationDocument
 from tunesmith_evaluation.report.files import JUNIT_FILE, MARKDOWN_FILE, PAGE_FILE, read_report, write_report
 
+from .earlier_runs import read_earlier, with_runs
 from .manifest import ManifestRun, build_run, read_manifest
 from .places import Places
 from .summary import summarize
@@ -72,6 +73,14 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SIDE=DIR",
         help=f"folder with the {TRAIN_FILE} that a model was trained on: items in it are left out",
     )
+    add(
+        "--earlier",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="folder with earlier reports: runs of the same candidate by the same policy are counted",
+    )
     add("--gpus", type=int, default=0, metavar="N", help="number of GPUs (0)")
     add("--open", action="store_true", help="show the page in a browser")
 
@@ -112,13 +121,18 @@ def _evaluate(options: argparse.Namespace) -> EvaluationDocument:
     if options.gpus < 0:
         raise UserError("InvalidOption", "--gpus can't be negative: write 0 to evaluate on CPUs")
     run = _read_run(options)
+    # Read first: the output folder may be among them.
+    earlier = read_earlier(options.earlier)
     with tempfile.TemporaryDirectory(prefix="tunesmith-") as secrets:
         _link_secrets(run.secrets, _folders(options.secret, "--secret"), Path(secrets))
         for file in _FILES.values():
             # No result of an earlier call is taken for one of this call.
             (options.output / file).unlink(missing_ok=True)
         storage = HostStorage(secrets=Path(secrets), roles=roles_of(run.config))
-        return _run_stage(run, storage, options.output)
+        document = _run_stage(run, storage)
+    document = with_runs(document, earlier)
+    write_report(options.output, document)
+    return document
 
 
 def _read_run(options: argparse.Namespace) -> ManifestRun:
@@ -142,8 +156,8 @@ def _read_run(options: argparse.Namespace) -> ManifestRun:
     return run
 
 
-def _run_stage(run: ManifestRun, storage: HostStorage, output: Path) -> EvaluationDocument:
-    """Run the stage, and put its files into the output folder.
+def _run_stage(run: ManifestRun, storage: HostStorage) -> EvaluationDocument:
+    """Run the stage, and put its items into the output folder; return its report.
 
     Raises:
         InternalError: the stage left no report.
@@ -162,12 +176,10 @@ def _run_stage(run: ManifestRun, storage: HostStorage, output: Path) -> Evaluati
     folder = storage.path(parse_uri(details)).parent
     if not (folder / REPORT_FILE).is_file():
         raise InternalError("NoReport", f"the evaluation left no {REPORT_FILE} in {folder}")
-    shutil.copyfile(folder / ITEMS_FILE, output / ITEMS_FILE)
+    shutil.copyfile(folder / ITEMS_FILE, storage.path(parse_uri(run.config.output)) / ITEMS_FILE)
     document = read_report(folder / REPORT_FILE)
     # People know their files by paths, not by the URIs that stand for them.
-    document = EvaluationDocument.model_validate_json(as_paths(document.to_json()))
-    write_report(output, document)
-    return document
+    return EvaluationDocument.model_validate_json(as_paths(document.to_json()))
 
 
 def _details(result: RunReport | None) -> str:

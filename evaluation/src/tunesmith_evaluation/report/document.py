@@ -62,7 +62,7 @@ class EvaluatedRun(Report):
     Attributes:
         alias: the alias of an AdapterDeployment that the candidate is meant for; empty if there is none.
         runs: number of finished runs with the same candidate and policy, this one included, where it is known.
-        gpu_seconds: GPU time that the run used.
+        gpu_seconds: GPUs times seconds, of the pod that made the report.
         amount: cost of the run, endpoints and judges included.
     """
 

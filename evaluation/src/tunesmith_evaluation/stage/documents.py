@@ -14,6 +14,7 @@ import numpy as np
 from tunesmith_contract.evaluation import Metric, Side, Suite
 from tunesmith_contract.report import EvaluationReport, SideUsage
 from tunesmith_contract.run_config import EvaluateConfig
+from tunesmith_contract.shared_rules.advice import advice_sentences
 from tunesmith_contract.shared_rules.verdict import judge
 from tunesmith_evaluation.comparison.compare_metrics import MetricComparison
 from tunesmith_evaluation.items.item import EvaluationItem, items_digest
@@ -109,13 +110,15 @@ def build_document(
             ended=facts.ended,
             tunesmith_version=_version("tunesmith-evaluation") or _UNKNOWN_VERSION,
             alias=config.sides[0].served_as.rpartition("/")[2],
+            gpu_seconds=config.gpus * (facts.ended - facts.started).total_seconds(),
             amount=None if evaluation.amount is None else float(evaluation.amount),
             currency=evaluation.currency or "",
         ),
         verdict=describe_verdict(config.gates, judged),
         policy=PolicyReport(digest=evaluation.policy_digest, record=dict(facts.policy)),
         sides=tuple(
-            _side(side, usage, config) for side, usage in zip(config.sides, evaluation.usage, strict=True)
+            _side(side, usage, config, scored)
+            for side, usage in zip(config.sides, evaluation.usage, strict=True)
         ),
         suites=tuple(map(_suite, scored)),
         results=tuple(result for result, _ in results),
@@ -127,6 +130,7 @@ def build_document(
         details=evaluation.details,
         decoding={"seed": config.seed} | {suite.name: suite.decoding.to_dict() for suite in config.suites},
         environment={"engine": str(config.engine), "python": platform.python_version()} | _versions(),
+        advice=tuple(advice_sentences(config, evaluation, config.advice)) if config.advice else (),
         warnings=tuple(
             dict.fromkeys(
                 (
@@ -186,7 +190,7 @@ def _facts(side: str, members: Mapping[str, Any], prefix: str = "") -> Iterator[
             yield Fact(name=prefix + name, value=value, side=side)
 
 
-def _side(side: Side, usage: SideUsage, config: EvaluateConfig) -> SideReport:
+def _side(side: Side, usage: SideUsage, config: EvaluateConfig, scored: Sequence[ScoredSuite]) -> SideReport:
     kind, uri = _source(side, config)
     of_artifact = kind in {SideKind.ARTIFACT, SideKind.CHECKPOINT, SideKind.ALIAS, SideKind.ANSWERS}
     base = side.model or config.base_model
@@ -207,7 +211,14 @@ def _side(side: Side, usage: SideUsage, config: EvaluateConfig) -> SideReport:
         amount=None if cost is None else float(cost[0]),
         currency="" if cost is None else cost[1],
         latency_p50=usage.latency,
+        latency_p95=_latency_p95(side, scored),
     )
+
+
+def _latency_p95(side: Side, scored: Sequence[ScoredSuite]) -> float | None:
+    replies = (reply for suite in scored for repeats in suite.replies[side.name] for reply in repeats)
+    seconds = [reply.answer.seconds for reply in replies if reply.answer and reply.answer.seconds is not None]
+    return float(np.quantile(seconds, 0.95)) if seconds else None
 
 
 def _source(side: Side, config: EvaluateConfig) -> tuple[SideKind, str]:

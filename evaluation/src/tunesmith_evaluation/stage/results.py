@@ -81,19 +81,21 @@ def build_report(
         base_model_revision=base_model_revision,
         details=_write_items(workspace, scored),
     )
-    digest = _write_report(workspace, build_document(config, scored, compared, evaluation, facts))
-    evaluation = evaluation.model_copy(update={"report_digest": digest})
+    written = _write_report(workspace, build_document(config, scored, compared, evaluation, facts))
+    evaluation = evaluation.model_copy(
+        update={"report_digest": sha256_digest(written), "report_bytes": len(written)}
+    )
     return RunReport(stage="evaluate", outcome=Outcome.SUCCEEDED, evaluation=evaluation)
 
 
-def _write_report(workspace: Workspace, document: EvaluationDocument) -> str:
-    """Write the report document and its renderings beside the file of items; return the document's digest."""
+def _write_report(workspace: Workspace, document: EvaluationDocument) -> bytes:
+    """Write the report document and its renderings beside the file of items; return the document's bytes."""
     assert document.details is not None
     folder = artifact_uri(workspace.work, document.details.digest)
     files = report_files(document)
     for name, content in files.items():
         workspace.write(folder.join(name), content)
-    return sha256_digest(files[REPORT_FILE])
+    return files[REPORT_FILE]
 
 
 def _usage(side: Side, revision: str, scored: Sequence[ScoredSuite]) -> SideUsage:

@@ -45,7 +45,7 @@ from tunesmith_contract.progress import (
 )
 from tunesmith_contract.report import EvaluationReport, Interval, MetricResult
 from tunesmith_contract.run_config import EvaluateConfig
-from tunesmith_contract.shared_rules.advice import ModelUse, advise
+from tunesmith_contract.shared_rules.advice import advise
 from tunesmith_contract.shared_rules.verdict import (
     ComparisonVerdict,
     GateVerdict,
@@ -57,7 +57,7 @@ from tunesmith_contract.stages import Stage
 
 from .gates import describe_gate, gate_status, judge_evaluation, worst
 from .results_text import headline_change, results_table
-from .suites import resolve_gates, suite_notes, token_prices
+from .suites import model_use, resolve_gates, suite_notes
 
 _NOTE_CHARACTERS = 512
 _COUNT_DIGITS = 12
@@ -200,7 +200,8 @@ def _report(evaluation: EvaluationReport) -> ArtifactRef:
     if evaluation.report_digest is None:
         return ArtifactRef.model_validate(details.to_dict())
     folder = details.uri.rpartition("/")[0]
-    return ArtifactRef(uri=f"{folder}/{EVALUATION_REPORT_FILE}", digest=evaluation.report_digest)
+    uri = f"{folder}/{EVALUATION_REPORT_FILE}"
+    return ArtifactRef(uri=uri, digest=evaluation.report_digest, size_bytes=evaluation.report_bytes)
 
 
 def _requests(run: EvalRun, view: EvaluationView) -> ContainerRequests | None:
@@ -298,19 +299,7 @@ def _advice(run: EvalRun, view: EvaluationView, evaluation: EvaluationReport | N
     written, config = run.spec.advice, _config(view)
     if written is None or config is None or evaluation is None:
         return ""
-    use = ModelUse(
-        bar=_number(written.bar),
-        examples=written.examples,
-        latency_budget=_number(written.latency_budget_seconds),
-        requests_per_month=written.requests_per_month,
-        training_cost=_number(written.training_cost),
-        prices=token_prices(written.prices) if written.prices else None,
-    )
-    return advise(config, evaluation, use)
-
-
-def _number(text: str | None) -> float | None:
-    return None if text is None else float(text)
+    return advise(config, evaluation, model_use(written))
 
 
 def _cost(view: EvaluationView, evaluation: EvaluationReport | None) -> EvaluationCost:
