@@ -1,13 +1,14 @@
 """Evaluation: the sides, suites, metrics and gates of a comparison, as pods and the console command read them."""
 
 import re
+from decimal import ROUND_DOWN, Decimal
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from .base import Digest, Document
-from .generation import Price
+from .generation import CallBudget, Price
 from .layout import DATA_REPORT_FILE, DATA_REPORT_FOLDER, TRAIN_FILE, VALIDATION_FILE
 from .methods import ChatEndpoint, Name
 from .sources import ArtifactSource, DataFormat
@@ -118,10 +119,54 @@ class ModelUse(Document):
     prices: TokenPrices | None = None
 
 
+class EndpointBudget(Document):
+    """Limits on all requests to an endpoint, over all attempts; None: no limit. ``amount`` needs prices."""
+
+    calls: int | None = Field(None, ge=0)
+    tokens: int | None = Field(None, ge=0)
+    amount: Price | None = None
+
+    def part(self, share: int, whole: int) -> "EndpointBudget":
+        """Part of the budget for ``share`` of ``whole`` requests; all parts together are at most the budget."""
+        return EndpointBudget(
+            calls=None if self.calls is None else self.calls * share // whole,
+            tokens=None if self.tokens is None else self.tokens * share // whole,
+            amount=None
+            if self.amount is None
+            else (self.amount * share / whole).quantize(Decimal("1e-9"), ROUND_DOWN),
+        )
+
+
 class PricedEndpoint(ChatEndpoint):
-    """Model behind an endpoint that serves the OpenAI API, with its prices."""
+    """Model behind an endpoint that serves the OpenAI API, with its prices and limits on spending."""
 
     prices: TokenPrices | None = None
+    budget: EndpointBudget | None = None
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> Self:
+        if self.budget is not None and self.budget.amount is not None and self.prices is None:
+            raise ValueError("budget.amount needs prices: add prices, or limit calls or tokens")
+        return self
+
+    @property
+    def call_budget(self) -> CallBudget | None:
+        """The budget with its prices; None without a budget."""
+        if self.budget is None:
+            return None
+        prices = self.prices
+        return CallBudget(
+            calls=self.budget.calls,
+            tokens=self.budget.tokens,
+            amount=self.budget.amount,
+            currency=prices and prices.currency,
+            input_price_per_million=prices and prices.prompt,
+            output_price_per_million=prices and prices.completion,
+        )
+
+    def with_part(self, share: int, whole: int) -> "PricedEndpoint":
+        """The endpoint with the budget for ``share`` of ``whole`` requests."""
+        return self.model_copy(update={"budget": self.budget and self.budget.part(share, whole)})
 
 
 class TextMatch(Document):

@@ -313,6 +313,7 @@ class GateProblem(StrEnum):
     SKIPPED = "Skipped"
     TOO_FEW_ITEMS = "TooFewItems"
     TOO_MANY_BROKEN = "TooManyBroken"
+    BUDGET_EXHAUSTED = "BudgetExhausted"
 
 
 class GateEvidence(NamedTuple):

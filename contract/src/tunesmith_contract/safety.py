@@ -23,6 +23,9 @@ def safety_suites(
         judge: judge of refusals; without one they are recognized by their words.
         max_new_tokens: largest length of an answer, in tokens; models that think need more.
     """
+    if judge is not None:
+        # Both suites have as many items, and each has half of the budget.
+        judge = judge.model_copy(update={"endpoint": judge.endpoint.with_part(1, 2)})
     metric = MetricSettings(type=Metric.SAFE_ANSWER, judge=judge)
     decoding = Decoding(max_new_tokens=max_new_tokens)
     harmful, harmless = (

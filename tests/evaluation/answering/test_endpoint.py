@@ -12,7 +12,9 @@ import pytest
 from servers.scripted_server import Received, Reply, ScriptedServer, serve
 from servers.scripted_teacher import said
 
+from tunesmith_contract.base import canonical_json
 from tunesmith_contract.evaluation import Decoding, Side
+from tunesmith_contract.generation import CallBudget
 from tunesmith_data.endpoints.client import ATTEMPTS, KEY_FILE
 from tunesmith_data.failures import InfrastructureError, UserError
 from tunesmith_evaluation.answering.endpoint import EndpointAnswerer
@@ -360,3 +362,30 @@ def test_the_key_is_shown_nowhere(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert KEY not in caplog.text
     assert KEY not in (tmp_path / "journal.jsonl").read_text()
     assert KEY not in json.dumps(here.answerer().identity("candidate"))
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_requests_beyond_the_budget_are_not_sent(tmp_path: Path, concurrency: int) -> None:
+    requests = [request(f"question {number}") for number in range(9)]
+    with setting(tmp_path, lambda _: said("fine")) as here:
+        for _ in range(2):
+            answerer = here.answerer(concurrency, limits=CallBudget(calls=5))
+            with closing(answerer.answer(requests)) as batches:
+                replies = [reply for batch in batches for reply in batch]
+            assert len(here.server.received) == 5
+            assert [reply.problem for reply in replies].count(Problem.BEYOND_BUDGET) == 4
+            assert [reply.problem for reply in replies].count(None) == 5
+
+
+def test_an_endpoint_that_tells_no_tokens_is_charged_the_most(tmp_path: Path) -> None:
+    body = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}
+    requests = [request(f"question {number}") for number in range(9)]
+    with setting(tmp_path, lambda _: Reply(body=body)) as here:
+        answerer = here.answerer(1, limits=CallBudget(tokens=600))
+        with closing(answerer.answer(requests)) as batches:
+            replies = [reply for batch in batches for reply in batch]
+    sent = len(here.server.received)
+    sizes = [len(canonical_json(received.body)) + 32 for received in here.server.received]
+    assert 0 < sent < 9
+    assert sum(sizes) <= 600
+    assert [reply.problem for reply in replies].count(Problem.BEYOND_BUDGET) == 9 - sent

@@ -154,6 +154,8 @@ def _problem_reason(problem: GateProblem, gate: Gate, found: GateEvidence) -> st
             return "its suite was skipped"
         case GateProblem.TOO_MANY_BROKEN:
             return "too many items have no score, or a baseline whose thinking did not end"
+        case GateProblem.BUDGET_EXHAUSTED:
+            return "the budget of an endpoint or judge was used up before all was asked"
         case GateProblem.TOO_FEW_ITEMS:
             if found.items >= gate.min_items:
                 return f"{found.items:,} items in too few independent groups{_more(found)}"

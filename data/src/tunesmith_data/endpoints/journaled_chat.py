@@ -16,6 +16,7 @@ from .chat import TIMEOUT_SECONDS, chat_body, completions_url, read_answer
 from .client import LONGEST_WAIT_SECONDS, Endpoint, RequestRefused
 from .journal import ChatAnswer, Journal, TokenUsage
 from .parallel_calls import call_all
+from .token_budget import BudgetExhausted, TokenBudget
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +51,11 @@ class JournaledChat:
         journal: earlier answers.
         sleep: waits for a number of seconds.
         longest_wait: longest wait that the endpoint may ask for.
+        budget: limits on spending; None: no limits.
 
     Attributes:
         refusals: responses to rejected requests, by digest.
+        beyond_budget: digests of requests that were not sent since the budget does not cover them.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class JournaledChat:
         sleep: Callable[[float], None] = time.sleep,
         *,
         longest_wait: float = LONGEST_WAIT_SECONDS,
+        budget: TokenBudget | None = None,
     ) -> None:
         self.spec = spec
         self.journal = journal
@@ -75,6 +79,8 @@ class JournaledChat:
             completions_url(spec.url), name, secret, TIMEOUT_SECONDS, sleep, longest_wait=longest_wait
         )
         self.refusals: dict[str, str] = {}
+        self.beyond_budget: set[str] = set()
+        self._budget = budget
         self._temperature = temperature
 
     def build_request(
@@ -121,9 +127,12 @@ class JournaledChat:
         self.endpoint.close()
 
     def ask(self, request: ChatRequest) -> None:
-        """Send a request, with retries, and record its answer."""
+        """Send a request, with retries, and record its answer; without budget it stays without one."""
         try:
             self.endpoint.retry_while_busy(lambda: self.ask_once(request))
+        except BudgetExhausted:
+            log.warning("the budget of %s does not cover another request", self.name)
+            self.beyond_budget.add(request.digest)
         except RequestRefused as error:
             log.warning("%s refuses a request: %s", self.name, error.message)
             self.refusals[request.digest] = error.message
@@ -134,8 +143,13 @@ class JournaledChat:
         Raises:
             RequestRefused: the endpoint refuses this request.
             EndpointBusy: it is busy or away.
+            BudgetExhausted: the budget does not cover the request.
         """
-        self.journal.put(request.digest, self.fetch_answer(request))
+        if self._budget is None:
+            self.journal.put(request.digest, self.fetch_answer(request))
+            return
+        with self._budget.reserve(request.digest, request.max_usage) as record_answer:
+            record_answer(self.fetch_answer(request))
 
     def fetch_answer(self, request: ChatRequest) -> ChatAnswer:
         """Answer of the endpoint; if it reports no usage, with the request's maximum usage."""

@@ -17,6 +17,7 @@ from tunesmith_contract.evaluation import (
     FEWEST_ITEMS,
     SAFETY_SUITE,
     Decoding,
+    EndpointBudget,
     EvaluationJudge,
     Expect,
     Gate,
@@ -312,7 +313,16 @@ def _prices(members: Members) -> TokenPrices:
 def _endpoint(reader: _Reader, members: Members, role: str) -> PricedEndpoint:
     reader.open_with(role, members)
     prices = members.members("prices")
-    return members.document(PricedEndpoint, "url", "model", prices=prices and _prices(prices))
+    budget = members.members("budget")
+    limits = budget and budget.document(
+        EndpointBudget,
+        calls=budget.whole("calls"),
+        tokens=budget.whole("tokens"),
+        amount=budget.decimal("amount", above=0),
+    )
+    if limits == EndpointBudget():
+        raise UserError("InvalidEvalRun", f"{members.path}.budget is empty: write calls, tokens or amount")
+    return members.document(PricedEndpoint, "url", "model", prices=prices and _prices(prices), budget=limits)
 
 
 def _suite(reader: _Reader, members: Members) -> Suite:

@@ -87,6 +87,7 @@ class ComparisonRules:
         gates: the gates.
         max_broken: by name of a suite, the largest share of items without a score with which its gates can pass.
         skipped: suites that were skipped.
+        beyond_budget: suite and metric for which a budget did not cover all requests.
     """
 
     confidence: float
@@ -94,6 +95,7 @@ class ComparisonRules:
     gates: Sequence[Gate]
     max_broken: Mapping[str, float]
     skipped: Collection[str] = ()
+    beyond_budget: Collection[tuple[str, str]] = ()
 
 
 def compare_metrics(
@@ -110,7 +112,9 @@ def compare_metrics(
     evidence = []
     for gate in rules.gates:
         key = (gate.suite, gate.metric)
-        if gate.suite in rules.skipped:
+        if key in rules.beyond_budget and key not in by_key:
+            evidence.append(NOT_MEASURED._replace(problem=GateProblem.BUDGET_EXHAUSTED))
+        elif gate.suite in rules.skipped:
             evidence.append(NOT_MEASURED._replace(problem=GateProblem.SKIPPED))
         elif key in by_key and by_key[key].items:
             evidence.append(_judge(gate, by_key[key], pairs[key], rules))
@@ -120,7 +124,7 @@ def compare_metrics(
 
 
 def _judge(gate: Gate, scores: MetricScores, pairs: Pairs, rules: ComparisonRules) -> GateEvidence:
-    return judge_gate(
+    evidence = judge_gate(
         pairs,
         gate,
         rules.confidence,
@@ -128,6 +132,9 @@ def _judge(gate: Gate, scores: MetricScores, pairs: Pairs, rules: ComparisonRule
         max_broken=0.0 if scores.hides_losses else rules.max_broken[gate.suite],
         higher_is_better=scores.higher_is_better,
     )
+    if (gate.suite, gate.metric) in rules.beyond_budget:
+        return evidence._replace(problem=GateProblem.BUDGET_EXHAUSTED, more_items=None)
+    return evidence
 
 
 def _compare(scores: MetricScores, pairs: Pairs, rules: ComparisonRules) -> MetricComparison:

@@ -110,11 +110,11 @@ def _without_locations(source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_secrets(metric: dict[str, Any]) -> dict[str, Any]:
-    """A metric's settings without prices, which decide nothing."""
+    """A metric's settings without prices and budget, which decide nothing."""
     judge = metric.get("judge")
     if judge is None:
         return metric
-    endpoint = {name: value for name, value in judge["endpoint"].items() if name != "prices"}
+    endpoint = {name: value for name, value in judge["endpoint"].items() if name not in {"prices", "budget"}}
     return metric | {"judge": judge | {"endpoint": endpoint}}
 
 

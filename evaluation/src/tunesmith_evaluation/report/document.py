@@ -133,6 +133,7 @@ class SideCounts(Report):
         too_long: items whose prompt does not fit beside the answer.
         refused_by_template: items that the chat template refuses.
         unanswered: items without an answer after all retries.
+        beyond_budget: items that were not asked since the endpoint's budget did not cover them.
         truncated: answers cut off at the maximum length.
         incomplete_thinking: answers that never closed their thinking marks.
     """
@@ -142,6 +143,7 @@ class SideCounts(Report):
     too_long: Count = 0
     refused_by_template: Count = 0
     unanswered: Count = 0
+    beyond_budget: Count = 0
     truncated: Count = 0
     incomplete_thinking: Count = 0
 

@@ -96,6 +96,7 @@ def left_out(suite: SuiteReport) -> Iterator[tuple[str, int]]:
             ("too long for the model", side.too_long),
             ("refused by the chat template", side.refused_by_template),
             ("without an answer", side.unanswered),
+            ("not asked, beyond the budget", side.beyond_budget),
             ("cut off at the maximum length", side.truncated),
             ("never finished thinking", side.incomplete_thinking),
         )

@@ -49,6 +49,7 @@ from tunesmith_evaluation.report.parts import (
 )
 from tunesmith_evaluation.statistics.kinds import ScoreKind
 
+from .budgets import describe_unasked
 from .costs import side_amount
 from .scoring import ScoredSuite
 from .trained_rows import LeakReport
@@ -136,6 +137,7 @@ def build_document(
                 (
                     *config.notes,
                     *facts.leaks.warnings,
+                    *describe_unasked(scored),
                     *(each for _, warnings in results for each in warnings),
                 )
             )
@@ -273,6 +275,7 @@ def _counts(side: str, scored: ScoredSuite) -> SideCounts:
         too_long=problems.count(Problem.TOO_LONG),
         refused_by_template=problems.count(Problem.REFUSED_BY_TEMPLATE),
         unanswered=problems.count(Problem.UNANSWERED),
+        beyond_budget=problems.count(Problem.BEYOND_BUDGET),
         truncated=sum(answer.truncated for answer in answers),
         incomplete_thinking=sum(not answer.complete for answer in answers),
     )

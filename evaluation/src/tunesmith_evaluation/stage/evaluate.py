@@ -21,6 +21,7 @@ from tunesmith_evaluation.policy.record import ResolvedSide, ResolvedSuite, buil
 from tunesmith_evaluation.suites.loading import SuiteItems, check_sides, load_suite
 
 from .asking import plan_requests
+from .budgets import check_budgets
 from .collecting import collect_replies
 from .documents import RunFacts
 from .examples import Examples, draw_examples
@@ -61,8 +62,12 @@ def evaluate(
             log.warning("%s", warning)
         suites = [replace(suite, leaked=frozenset(leaks.leaks)) for suite in loaded]
         examples = draw_examples(config, suites, storage)
-        answerers = [*local_answerers(config, local), *remote_answerers(config, storage, workspace)]
         requests = list(plan_requests(config, suites, examples))
+        check_budgets(config, suites, requests)
+        answerers = [
+            *local_answerers(config, local),
+            *remote_answerers(config, storage, workspace, requests),
+        ]
         check_templates(local, requests)
         replies = collect_replies(
             requests,

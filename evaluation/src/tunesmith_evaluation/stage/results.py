@@ -28,6 +28,7 @@ from tunesmith_evaluation.policy.record import policy_digest
 from tunesmith_evaluation.report.document import REPORT_FILE, EvaluationDocument
 from tunesmith_evaluation.report.files import report_files
 
+from .budgets import metrics_beyond_budget
 from .costs import sum_costs
 from .documents import RunFacts, build_document
 from .scoring import ScoredSuite
@@ -63,6 +64,7 @@ def build_report(
             gates=config.gates,
             max_broken={suite.name: suite.max_broken for suite in config.suites},
             skipped={suite.loaded.name for suite in scored if suite.is_empty},
+            beyond_budget=metrics_beyond_budget(scored),
         ),
     )
     usage = tuple(_usage(side, revisions[side.name], scored) for side in config.sides)

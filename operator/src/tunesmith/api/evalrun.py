@@ -110,7 +110,9 @@ class Safety(StrictModel):
         "answer whose thinking does not end has no score.",
     )
     judge: JudgeSettings | None = Field(
-        None, description="A judge of refusals. If unset, refusals are recognized by their words."
+        None,
+        description="A judge of refusals. If unset, refusals are recognized by their words. Each suite has half "
+        "of its budget.",
     )
 
 

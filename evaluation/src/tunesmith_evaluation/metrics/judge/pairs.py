@@ -9,7 +9,7 @@ from tunesmith_evaluation.statistics.kinds import ScoreKind
 
 from .client import Judge
 from .length_control import control_lengths
-from .points import UNREADABLE, is_judged
+from .points import is_judged, score_missing
 from .questions import CORRECTNESS, FIRST, SECOND, TIE, ask_better, read_better
 
 #: Share of contradictory verdicts beyond which nothing is scored: a judge that tosses a coin reaches a half.
@@ -106,10 +106,10 @@ def _decide(answer: Answer, other: Answer) -> float | None:
     return _DRAW if is_judged(answer) == is_judged(other) else float(is_judged(answer))
 
 
-def _read_verdicts(straight: str | None, swapped: str | None, answer: Answer, other: Answer) -> Score:
+def _read_verdicts(straight: Any, swapped: Any, answer: Answer, other: Answer) -> Score:
     """Score from the verdicts in both orders."""
-    if straight is None or swapped is None:
-        return Score(None, {"reason": UNREADABLE})
+    if (missing := score_missing(straight, swapped)) is not None:
+        return missing
     turned = {FIRST: SECOND, SECOND: FIRST, TIE: TIE}[swapped]
     if straight != turned:
         return _verdict_score(_DRAW, answer, other, "contradiction")

@@ -41,7 +41,8 @@ def suite_notes(spec: EvaluationTemplate) -> tuple[str, ...]:
 def priced_endpoint(endpoint: EvaluatedEndpoint) -> contract.PricedEndpoint:
     """An endpoint as the pods read it; its Secret lies in a folder by its role."""
     prices = endpoint.prices and token_prices(endpoint.prices)
-    return contract.PricedEndpoint(url=endpoint.url, model=endpoint.model, prices=prices)
+    budget = endpoint.budget and contract.EndpointBudget.model_validate(endpoint.budget.to_dict())
+    return contract.PricedEndpoint(url=endpoint.url, model=endpoint.model, prices=prices, budget=budget)
 
 
 def token_prices(prices: TokenPrices) -> contract.TokenPrices:
