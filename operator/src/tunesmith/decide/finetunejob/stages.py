@@ -7,6 +7,7 @@ from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import FineTuneJobReason
 from tunesmith.decide.fit.grace_period import training_grace_seconds
 from tunesmith.decide.run.children import Children
+from tunesmith.decide.run.claims import CACHE_FIELD, cache_uri
 from tunesmith.decide.run.limits import RunLimits, budget_seconds_left
 from tunesmith.decide.run.stage import StageDefinition
 from tunesmith.decide.run.waiting import References
@@ -22,7 +23,6 @@ from tunesmith_contract.report import Failure, ModelReport
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_contract.stages import Stage
 
-from .claims import CACHE_FIELD, cache_uri
 from .generation import generate_secrets
 from .inputs import data_fields
 from .observed import ObservedTraining
