@@ -1,6 +1,9 @@
 """The engine that an evaluation orders: started, replaced, ended, and told when it ends by itself."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -84,6 +87,35 @@ def test_the_end_of_the_engine_is_told_with_its_log(engine: Path) -> None:
     assert "serving ['fail', '7']" in state.message
     order(engine, 2, "two")
     wait_for((engine / "two").exists)
+
+
+def test_a_container_that_was_killed_tells_so_and_starts_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_order, "POLL_SECONDS", 0.01)
+    served = [sys.executable, "-m", "tunesmith_engine.on_order", str(tmp_path)]
+    order(tmp_path, 1, "one")
+    killed = subprocess.Popen(served, start_new_session=True, stderr=subprocess.DEVNULL)
+    wait_for((tmp_path / on_order.BEGUN_FILE).exists)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    (tmp_path / STATE_FILE).unlink(missing_ok=True)
+    stopped = threading.Event()
+    thread = threading.Thread(
+        target=on_order.serve_orders, args=(tmp_path, [sys.executable, "-c", ENGINE, str(tmp_path)], stopped)
+    )
+    thread.start()
+    try:
+        wait_for((tmp_path / STATE_FILE).exists)
+        state = EngineState.model_validate_json((tmp_path / STATE_FILE).read_bytes())
+        assert (state.number, state.exit_code) == (1, -signal.SIGKILL)
+        assert "out of memory" in state.message
+        order(tmp_path, 2, "two")
+        wait_for((tmp_path / "two").exists)
+        assert not (tmp_path / "one").exists()
+    finally:
+        stopped.set()
+        thread.join(20)
 
 
 def test_a_file_that_is_no_order_ends_it(tmp_path: Path) -> None:

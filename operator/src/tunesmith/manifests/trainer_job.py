@@ -271,9 +271,9 @@ def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]
         credentials_volume(pod.ca_config_map),
         scratch_volume(_scratch_size(pod)),
     ]
-    if sum(pod.pod_devices.values()) > 1 and "/dev/shm" not in {
-        mount["mountPath"] for mount in template_mounts
-    }:
+    # The processes of vLLM talk over shared memory on any number of devices; a container has 64 MiB of its own.
+    needs_shared_memory = pod.engine is not None or sum(pod.pod_devices.values()) > 1
+    if needs_shared_memory and "/dev/shm" not in {mount["mountPath"] for mount in template_mounts}:
         shared_memory = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}}
         own.append((shared_memory, {"name": "shm", "mountPath": "/dev/shm"}))
     if pod.engine:

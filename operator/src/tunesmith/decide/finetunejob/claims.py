@@ -43,8 +43,10 @@ def find_unshared_claim(job: FineTuneJob, claims: Mapping[str, Iterable[str]]) -
         if claim.reaches_nodes:
             continue
         instead = "claim" if field == CACHE_FIELD else "claim or a bucket"
-        message = f"{claim.describe()}: pods on {job.spec.compute.nodes} nodes can't all mount it. "
+        message = (
+            f"{claim.describe()}: pods on {job.spec.compute.nodes} nodes can't all mount it. "
             f"Name a ReadWriteMany {instead} in {field}, or write compute.nodes: 1."
+        )
         return Failure(
             category=FailureCategory.USER_ERROR, reason=RunReason.CLAIM_NOT_SHARED, message=message
         )
