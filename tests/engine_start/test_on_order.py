@@ -22,6 +22,12 @@ marker = pathlib.Path(folder, "-".join(arguments))
 print("serving", arguments, flush=True)
 signal.signal(signal.SIGTERM, lambda *_: (marker.unlink(), sys.exit(0)))
 marker.touch()
+if arguments[0] == "raise":
+    print("(EngineCore pid=7) ERROR 11-30 04:33:29 [core.py:1510]     raise RuntimeError(")
+    print("(EngineCore pid=7) ERROR 11-30 04:33:29 [core.py:1510] RuntimeError: 160 MiB required, 64 MiB free")
+    for _ in range(60):
+        print("    return func(*args, **kwargs)")
+    raise RuntimeError("Engine core initialization failed. See root cause above")
 if arguments[0] == "fail":
     sys.exit(int(arguments[1]))
 signal.pause()
@@ -87,6 +93,14 @@ def test_the_end_of_the_engine_is_told_with_its_log(engine: Path) -> None:
     assert "serving ['fail', '7']" in state.message
     order(engine, 2, "two")
     wait_for((engine / "two").exists)
+
+
+def test_the_cause_is_the_first_error_of_the_log(engine: Path) -> None:
+    order(engine, 1, "raise")
+    wait_for((engine / STATE_FILE).exists)
+    state = EngineState.model_validate_json((engine / STATE_FILE).read_bytes())
+    assert state.cause == "RuntimeError: 160 MiB required, 64 MiB free"
+    assert "Engine core initialization failed" in state.message
 
 
 def test_a_container_that_was_killed_tells_so_and_starts_nothing_again(

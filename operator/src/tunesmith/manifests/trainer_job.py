@@ -42,7 +42,7 @@ from .pods import (
     secret_volumes,
     storage_volumes,
 )
-from .sidecars import Sidecar, build_sidecar, sidecar_volumes
+from .sidecars import Sidecar, build_pause_container, build_sidecar, sidecar_volumes
 
 CONTAINER = "trainer"
 SECRET_KEY = "token"
@@ -215,6 +215,8 @@ def _pod_spec(
     beside = [build_sidecar(sidecar) for sidecar in pod.sidecars]
     if pod.engine:
         beside.append(build_evaluation_engine(pod.engine, _engine_mounts(mounts)))
+    if beside:
+        beside.append(build_pause_container(pod.image))
     container = {
         "name": CONTAINER,
         "image": pod.image,
