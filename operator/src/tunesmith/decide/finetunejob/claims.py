@@ -2,12 +2,22 @@
 
 from collections.abc import Iterable, Mapping
 
-from tunesmith.api.finetunejob import FineTuneJob
+from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
 from tunesmith.api.reasons import RunReason
 from tunesmith.decide.run.claims import CACHE_FIELD, SharedClaim, cache_uri
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.report import Failure
 from tunesmith_contract.uris import Scheme, parse_uri_or_none
+
+
+def model_fields(spec: FineTuneJobSpec) -> dict[str, str | None]:
+    """URIs of the models that training reads beside the base model, by the field that names each."""
+    teacher = spec.method.distillation.teacher if spec.method.distillation else None
+    fields: dict[str, str | None] = {"spec.method.distillation.teacher.uri": teacher.uri if teacher else None}
+    for reward in spec.method.rewards:
+        field = f"spec.method.{spec.method.key}.rewards[{reward.name}].model.uri"
+        fields[field] = reward.model.uri if reward.model else None
+    return fields
 
 
 def shared_claims(job: FineTuneJob) -> dict[str, str]:
@@ -20,6 +30,7 @@ def shared_claims(job: FineTuneJob) -> dict[str, str]:
         "spec.workspace.uri": spec.workspace.uri if spec.workspace else None,
         CACHE_FIELD: cache_uri(job.spec.compute.cache_volume),
         "spec.baseModel.uri": spec.base_model.uri,
+        **model_fields(spec),
     }
     claims: dict[str, str] = {}
     for field, uri in fields.items():
