@@ -49,6 +49,7 @@ class World(SimulatedCluster):
         self.nodes: tuple[Body, ...] = ()
         self.progress: LiveProgress | None = None
         self.other_runs: tuple[Body, ...] = ()
+        self.claims: dict[str, tuple[str, ...]] = {}
         self.environment = ENVIRONMENT
 
     def plan(self) -> Plan:
@@ -73,6 +74,7 @@ class World(SimulatedCluster):
             gpu_nodes=self.nodes,
             progress=self.progress,
             other_runs=self.other_runs,
+            claims=self.claims,
         )
         return plan_evaluation(run, seen, self.now, self.environment)
 
@@ -716,6 +718,67 @@ def test_pods_share_the_items_without_a_connection() -> None:
     world.pass_time(100)
     world.reconcile()
     assert world.status["cost"]["gpuSeconds"] == "0", "no pod has started"
+
+
+@pytest.mark.parametrize(
+    ("claims", "needed_by"),
+    [
+        ({"artifacts": ("ReadWriteMany",), "data": ("ReadOnlyMany",), "models": ("ReadWriteMany",)}, ""),
+        ({"artifacts": ("ReadWriteOnce",), "data": ("ReadWriteMany",)}, "artifacts"),
+        ({"artifacts": ("ReadOnlyMany",)}, "artifacts"),
+        ({"artifacts": ("ReadWriteMany",), "data": ("ReadWriteOnce",)}, "data"),
+        ({}, ""),
+    ],
+)
+def test_pods_that_share_a_claim_of_one_node_run_on_one(
+    claims: dict[str, tuple[str, ...]], needed_by: str
+) -> None:
+    cluster = World(tuned(), parallelism=3)
+    cluster.claims = claims
+    cluster.reconcile()
+    template = cluster.live_jobs()[0]["spec"]["template"]
+    affinity = template["spec"].get("affinity", {})
+    if not needed_by:
+        assert "podAffinity" not in affinity
+        return
+    (term,) = affinity["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    assert term["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert "tunesmith.dev/attempt" in term["labelSelector"]["matchLabels"], (
+        "pods of earlier attempts do not bind"
+    )
+    scheduled = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "0/2 nodes.",
+    }
+    waiting = cluster.pod_of(cluster.job())
+    waiting["metadata"]["annotations"] = template["metadata"]["annotations"]
+    waiting["status"] = {"phase": "Pending", "conditions": [scheduled]}
+    cluster.reconcile()
+    message = cluster.condition("Ready")["message"]
+    assert f'PersistentVolumeClaim "{needed_by}" can be mounted on one at a time' in message
+
+
+def test_one_pod_needs_no_claim_that_others_can_mount() -> None:
+    cluster = World(tuned())
+    cluster.claims = {"artifacts": ("ReadWriteOncePod",)}
+    cluster.reconcile()
+    assert "podAffinity" not in cluster.live_jobs()[0]["spec"]["template"]["spec"]["affinity"]
+
+
+def test_a_claim_for_one_pod_is_refused_before_several_are_made() -> None:
+    cluster = World(tuned(), parallelism=3)
+    cluster.claims = {"artifacts": ("ReadWriteOncePod",)}
+    cluster.reconcile()
+    assert not cluster.live_jobs()
+    assert cluster.condition("Stalled")["reason"] == "ClaimNotShared"
+    message = cluster.status["failure"]["message"]
+    assert message.startswith(
+        'PersistentVolumeClaim "artifacts" is ReadWriteOncePod: 3 pods can\'t all mount it.'
+    )
+    assert "write parallelism: 1" in message
 
 
 def test_the_cost_so_far_is_told_while_the_attempt_runs() -> None:

@@ -85,6 +85,12 @@ async def observe_missing_config_maps(
     return tuple(name for name, body in zip(names, bodies, strict=True) if body is None)
 
 
+async def observe_claims(client: Client, namespace: str, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Access modes of the claims that exist."""
+    bodies = {name: await client.get("v1", "PersistentVolumeClaim", namespace, name) for name in names}
+    return {name: tuple(body["spec"].get("accessModes") or ()) for name, body in bodies.items() if body}
+
+
 async def observe_mount_failures(client: Client, namespace: str, children: RunChildren) -> tuple[str, ...]:
     """Messages of nodes about Secrets that they can't mount; read only while a container can't be created."""
     notes = []

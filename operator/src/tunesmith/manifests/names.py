@@ -12,6 +12,8 @@ OWNER_UID_LABEL = f"{GROUP}/owner-uid"
 OWNER_NAME_LABEL = f"{GROUP}/owner-name"
 STAGE_LABEL = f"{GROUP}/stage"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
+#: Name of the claim for which all pods of a Job have to run on one node.
+ONE_NODE_ANNOTATION = f"{GROUP}/one-node-for-claim"
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"

@@ -66,6 +66,16 @@ def pod_placement(
     return placement
 
 
+def on_one_node(affinity: Mapping[str, Any] | None, labels: Mapping[str, str]) -> dict[str, Any]:
+    """Affinity of a pod, as written, to the node of the pods that carry the labels, itself among them.
+
+    The scheduler places the first of them by the rest of its rules alone.
+    """
+    term = {"labelSelector": {"matchLabels": dict(labels)}, "topologyKey": "kubernetes.io/hostname"}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+    return {**(affinity or {}), "podAffinity": required}
+
+
 def environment_variables(
     defaults: Mapping[str, str], written: Iterable[EnvVar] = ()
 ) -> list[dict[str, Any]]:
