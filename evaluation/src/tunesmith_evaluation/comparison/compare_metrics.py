@@ -87,6 +87,7 @@ class ComparisonRules:
         gates: the gates.
         max_broken: by name of a suite, the largest share of items without a score with which its gates can pass.
         skipped: suites that were skipped.
+        same_models: candidate and baseline are one model, asked in the same way: no gate can pass or fail.
     """
 
     confidence: float
@@ -94,6 +95,7 @@ class ComparisonRules:
     gates: Sequence[Gate]
     max_broken: Mapping[str, float]
     skipped: Collection[str] = ()
+    same_models: bool = False
 
 
 def compare_metrics(
@@ -116,6 +118,8 @@ def compare_metrics(
             evidence.append(_judge(gate, by_key[key], pairs[key], rules))
         else:
             evidence.append(NOT_MEASURED)
+    if rules.same_models:
+        evidence = [found._replace(problem=found.problem or GateProblem.SAME_MODELS) for found in evidence]
     return compared, evidence
 
 

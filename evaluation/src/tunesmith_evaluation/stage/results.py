@@ -63,6 +63,7 @@ def build_report(
             gates=config.gates,
             max_broken={suite.name: suite.max_broken for suite in config.suites},
             skipped={suite.loaded.name for suite in scored if suite.is_empty},
+            same_models=facts.same_models,
         ),
     )
     usage = tuple(_usage(side, revisions[side.name], scored) for side in config.sides)
