@@ -163,15 +163,14 @@ def test_missing_answers_of_the_candidate_never_help() -> None:
 
 
 @pytest.mark.many_cases
-@pytest.mark.parametrize("has", [0.01, 0.03, 0.06, 0.1, 0.2])
-@pytest.mark.parametrize("margin", [0.02, 0.05, 0.1])
+@pytest.mark.parametrize(("has", "margin"), [(0.03, 0.05), (0.06, 0.05), (0.1, 0.05), (0.2, 0.1)])
 def test_a_low_baseline_does_not_pass_what_lost_all_that_is_allowed(has: float, margin: float) -> None:
     """The candidate keeps some of what the baseline has, and loses the margin, or half where that is less."""
-    loss, runs = min(margin, has / 2), cases(300, 4000)
+    loss, runs = min(margin, has / 2), cases(100, 4000)
     gate = Gate(suite="s", metric="m", expect=Expect.NOT_WORSE, margin=margin)
     chance = np.random.default_rng(29)
     shape = Shape(((1, 1), (0, 1), (0, 0)), (has - loss, loss, 1 - has), binary=True)
-    for items in (60, 200, 800):
+    for items in (60, 200):
         found: dict[bytes, bool] = {}
         passed = 0
         for _ in range(runs):

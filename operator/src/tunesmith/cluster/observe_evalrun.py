@@ -16,7 +16,7 @@ from tunesmith.manifests.run_snapshots import inputs_name
 from tunesmith.manifests.serving_config_maps import desired_config_map_name
 from tunesmith_contract.evaluation import MAX_LINEAGE
 
-from .children import observe_children
+from .children import observe_children, observe_verdicts
 from .observe_run import (
     live_progress,
     observe_gpu_nodes,
@@ -53,6 +53,7 @@ async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
         await observe_gpu_nodes(client) if begins and run.spec.compute.gpus else (),
         live_progress(reader.live.progress.latest(run.metadata.uid)),
         _observe_other_runs(reader, run) if begun else (),
+        await observe_verdicts(client, namespace),
     )
 
 

@@ -43,6 +43,7 @@ from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import Scheme
 
 from .config import NO_MODEL, ResolvedEvaluation, resolve_evaluation
+from .kept_verdicts import keep_verdict
 from .secrets import resolve_secrets, secret_fields
 from .sides import SideSources, named_sides
 from .status import EvaluationView, build_evaluation_status, judge_run
@@ -67,6 +68,7 @@ class ObservedEvaluation:
         mount_failures: messages of nodes about volumes that they can't mount.
         progress: the latest update of a pod.
         other_runs: the other EvalRuns of the namespace that have a verdict, once this one has ended.
+        verdicts: the ConfigMaps of the namespace that keep verdicts on artifacts.
     """
 
     inputs: Body | None = None
@@ -78,6 +80,7 @@ class ObservedEvaluation:
     mount_failures: tuple[str, ...] = ()
     progress: LiveProgress | None = None
     other_runs: tuple[Body, ...] = ()
+    verdicts: tuple[Body, ...] = ()
 
 
 def assemble_evaluation(
@@ -92,6 +95,7 @@ def assemble_evaluation(
     gpu_nodes: tuple[Body, ...] = (),
     progress: LiveProgress | None = None,
     other_runs: tuple[Body, ...] = (),
+    verdicts: tuple[Body, ...] = (),
 ) -> ObservedEvaluation:
     """Group what was read by its role.
 
@@ -112,6 +116,7 @@ def assemble_evaluation(
         mount_failures=mount_failures,
         progress=progress,
         other_runs=other_runs,
+        verdicts=verdicts,
     )
 
 
@@ -255,10 +260,16 @@ def _build_plan(
     has_new_record = len(step.children.records) > len(observed.children.records)
     events = (*step.events, *(_verdict_events(run, inputs, step) if has_new_record else ()), *expiry.events)
     return Plan(
-        actions=(*created, *step.actions, *expiry.actions),
+        actions=(*created, *keep_verdict(run, record, observed.verdicts), *step.actions, *expiry.actions),
         status=build_evaluation_status(
             run,
-            EvaluationView(inputs, step, progress=_current(observed, step), other_runs=observed.other_runs),
+            EvaluationView(
+                inputs,
+                step,
+                progress=_current(observed, step),
+                other_runs=observed.other_runs,
+                verdicts=observed.verdicts,
+            ),
             now,
         ),
         events=events,
