@@ -314,6 +314,8 @@ class GateProblem(StrEnum):
     TOO_FEW_ITEMS = "TooFewItems"
     TOO_MANY_BROKEN = "TooManyBroken"
     BUDGET_EXHAUSTED = "BudgetExhausted"
+    MARGIN_TOO_LARGE = "MarginTooLarge"
+    SAME_MODELS = "SameModels"
 
 
 class GateEvidence(NamedTuple):
@@ -327,6 +329,7 @@ class GateEvidence(NamedTuple):
         more_items: further items that would probably decide; None where no number would, or none is needed.
         problem: cause for which it can't pass.
         is_blocking: False for an advisory gate.
+        largest_margin: largest margin that would count, of a gate whose margin is too large; else None.
     """
 
     items: Count
@@ -336,6 +339,7 @@ class GateEvidence(NamedTuple):
     more_items: Count | None = None
     problem: GateProblem | None = None
     is_blocking: bool = True
+    largest_margin: Measured | None = None
 
 
 class ComparedSide(NamedTuple):

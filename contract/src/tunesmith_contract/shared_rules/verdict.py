@@ -10,8 +10,12 @@ end of a two-sided interval of confidence c has: 0.025 for 0.95.
 - A Blocking gate fails when its p_fail, corrected by Holm (1979) over all Blocking gates, is at most alpha. One
   failing gate fails the comparison, so that the chance of any false Fail is at most alpha as well.
 - What was not measured, or not well enough, never passes: the gate is Inconclusive.
+- A margin never passes a gate that could not have failed. Of a NotWorse gate it counts up to half of what the baseline
+  has, which is the distance of its score from the worst possible one (`largest_margin`). With a larger one the gate
+  passes only if a gain is shown: p_pass is then that of a margin of 0, and else the problem is MarginTooLarge.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -56,6 +60,19 @@ class ComparisonVerdict:
 def one_sided_level(confidence: float) -> float:
     """Level of a one-sided test that belongs to a two-sided interval of this confidence."""
     return (1 - confidence) / 2
+
+
+def largest_margin(baseline: float, worst: float) -> float:
+    """Largest margin that counts in a NotWorse gate: half of the distance of the baseline from the worst score.
+
+    A candidate that has the worst score everywhere stays within any margin beyond the whole distance, and within one
+    beyond its half a candidate can lose more than it keeps.
+
+    Args:
+        baseline: score of the baseline.
+        worst: worst possible score; infinite where there is none, as then each margin can be exceeded.
+    """
+    return abs(baseline - worst) / 2
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -120,8 +137,9 @@ def judge_report(report: EvaluationReport) -> Verdict:
 #: Evidence on a gate whose metric was not measured.
 NOT_MEASURED = GateEvidence(items=0, threshold=0, p_pass=1, p_fail=1, problem=GateProblem.MISSING)
 
-#: Problems beside which a gate still can fail: few items make a test weak, not wrong.
-_MAY_FAIL = (None, GateProblem.TOO_FEW_ITEMS)
+#: Problems beside which a gate still can fail: few items make a test weak, not wrong, and what is worse than a margin
+#: that is too large is worse than any.
+_MAY_FAIL = (None, GateProblem.TOO_FEW_ITEMS, GateProblem.MARGIN_TOO_LARGE)
 
 
 def _corrected_failures(gates: Sequence[Gate], evidence: Sequence[GateEvidence]) -> list[float]:
@@ -160,6 +178,23 @@ def _problem_reason(problem: GateProblem, gate: Gate, found: GateEvidence) -> st
             if found.items >= gate.min_items:
                 return f"{found.items:,} items in too few independent groups{_more(found)}"
             return f"{found.items:,} items, at least {gate.min_items:,} are needed{_more(found)}"
+        case GateProblem.MARGIN_TOO_LARGE:
+            return _margin_reason(found)
+        case GateProblem.SAME_MODELS:
+            return "candidate and baseline are the same model, asked in the same way: name another baseline"
+
+
+def _margin_reason(found: GateEvidence) -> str:
+    """Cause and remedy of a margin that does not count."""
+    limit = found.largest_margin or 0.0
+    said = (
+        f"the margin {abs(found.threshold):.3g} is more than half of what the baseline has ({2 * limit:.3g} above the "
+        "worst score), so only a gain would pass"
+    )
+    unit = 10 ** (math.floor(math.log10(limit)) - 1) if limit > 0 else 1.0
+    rounded = math.floor(limit / unit) * unit
+    smaller = f"write a margin of at most {rounded:.2g} or a relativeMargin, or " if rounded > 0 else ""
+    return f"{said}: {smaller}take a suite on which the baseline does better"
 
 
 def _doubt(found: GateEvidence, corrected: float, level: float) -> str:

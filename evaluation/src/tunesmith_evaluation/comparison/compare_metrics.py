@@ -88,6 +88,7 @@ class ComparisonRules:
         max_broken: by name of a suite, the largest share of items without a score with which its gates can pass.
         skipped: suites that were skipped.
         beyond_budget: suite and metric for which a budget did not cover all requests.
+        same_models: candidate and baseline are one model, asked in the same way: no gate can pass or fail.
     """
 
     confidence: float
@@ -96,6 +97,7 @@ class ComparisonRules:
     max_broken: Mapping[str, float]
     skipped: Collection[str] = ()
     beyond_budget: Collection[tuple[str, str]] = ()
+    same_models: bool = False
 
 
 def compare_metrics(
@@ -120,6 +122,8 @@ def compare_metrics(
             evidence.append(_judge(gate, by_key[key], pairs[key], rules))
         else:
             evidence.append(NOT_MEASURED)
+    if rules.same_models:
+        evidence = [found._replace(problem=found.problem or GateProblem.SAME_MODELS) for found in evidence]
     return compared, evidence
 
 

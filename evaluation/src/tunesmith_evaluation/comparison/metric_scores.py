@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from tunesmith_evaluation.statistics.corpus import mean
 from tunesmith_evaluation.statistics.groups import Groups
+from tunesmith_evaluation.statistics.jackknife import FAR
 from tunesmith_evaluation.statistics.kinds import ScoreKind
 from tunesmith_evaluation.statistics.pairs import BoundedPairs, Pairs, SummedPairs
 
@@ -111,10 +112,12 @@ class MetricScores:
         groups = Groups.of(self.groups, self.items)
         if self.upper is not None:
             kept = np.asarray(known.any(axis=0))
-            self._check_range(both[:, kept], self.upper)
+            self._check_range(both[:, kept], 0.0, self.upper)
             binary = self.are_binary(both[known])
             return BoundedPairs(both[0, kept], both[1, kept], groups.keep(kept), binary, seed, self.upper)
         kept = np.asarray(known.all(axis=0))
+        if self.corpus is None:
+            self._check_range(both[:, kept], -FAR, FAR)
         terms, statistic = self.terms()
         upper = self.corpus.upper if self.corpus else None
         sides = terms[candidate][kept], terms[baseline][kept]
@@ -130,10 +133,10 @@ class MetricScores:
             return self.corpus.terms, self.corpus.statistic
         return np.stack([self.values, np.ones_like(self.values)], axis=-1), mean
 
-    def _check_range(self, values: Floats, upper: float) -> None:
+    def _check_range(self, values: Floats, least: float, largest: float) -> None:
         known = values[~np.isnan(values)]
-        if len(known) and (known.min() < 0 or known.max() > upper):
+        if len(known) and (known.min() < least or known.max() > largest):
             raise ValueError(
-                f"{self.suite}/{self.metric}: scores have to be from 0 to {upper:g}, "
+                f"{self.suite}/{self.metric}: scores have to be from {least:g} to {largest:g}, "
                 f"not {known.min():g} to {known.max():g}"
             )

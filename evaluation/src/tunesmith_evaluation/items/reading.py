@@ -1,6 +1,7 @@
 """Items read from files, by the same readers and checks as training data."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,9 @@ from tunesmith_data.rows.table.split import content_order
 from tunesmith_evaluation.metrics.scorer import Scorer
 
 from .item import REFERENCE_MEMBERS, EvaluationItem, group_repeated_questions, make_item
+
+#: Whole numbers below it are the same as floats.
+_LARGEST_WHOLE = 2**53
 
 
 class _ItemReader:
@@ -183,9 +187,16 @@ def sample_items(items: Sequence[EvaluationItem], limit: int | None, seed: int) 
 
 
 def _scalar(value: Any) -> str | None:
-    """Text of a text, number or truth value; None for anything else, and for empty text."""
+    """Text of a text, number or truth value; None for anything else, and for empty text.
+
+    Equal numbers have equal texts, however they are written: 2 and 2.0 are one group.
+    """
     if isinstance(value, str):
         return value or None
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        value = int(value) if value.is_integer() and abs(value) < _LARGEST_WHOLE else value
     return json.dumps(value) if isinstance(value, bool | int | float) else None
 
 

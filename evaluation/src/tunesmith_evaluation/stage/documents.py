@@ -74,12 +74,14 @@ class RunFacts:
         started, ended: times with their zone.
         leaks: result of the search for leaked items.
         policy: record of all that decides.
+        same_models: candidate and baseline are one model, asked in the same way.
     """
 
     started: datetime
     ended: datetime
     leaks: LeakReport
     policy: Mapping[str, Any]
+    same_models: bool = False
 
 
 def build_document(

@@ -65,6 +65,7 @@ def build_report(
             max_broken={suite.name: suite.max_broken for suite in config.suites},
             skipped={suite.loaded.name for suite in scored if suite.is_empty},
             beyond_budget=metrics_beyond_budget(scored),
+            same_models=facts.same_models,
         ),
     )
     usage = tuple(_usage(side, revisions[side.name], scored) for side in config.sides)

@@ -76,7 +76,8 @@ def _judge_opener(
 ) -> Callable[[MetricSettings], Judge]:
     def open_one(metric: MetricSettings) -> Judge:
         assert metric.judge is not None
-        journal = workspace.own_answers / JUDGES / f"{suite.name}-{metric.key}.jsonl"
+        # A folder for each suite: names may hold any character that could join them.
+        journal = workspace.own_answers / JUDGES / suite.name / f"{metric.key}.jsonl"
         spec = metric.judge
         opened = open_judge(spec.endpoint, secrets[metric.key], spec.max_tokens, journal, workspace.push)
         return stack.enter_context(opened)

@@ -21,7 +21,7 @@ from tunesmith_contract.evaluation import MAX_LINEAGE
 from tunesmith_contract.report import Failure
 from tunesmith_contract.run_config import EvaluateConfig
 
-from .children import observe_children
+from .children import observe_children, observe_verdicts
 from .observe_run import (
     RunChildren,
     live_progress,
@@ -62,6 +62,7 @@ async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
         live_progress(reader.live.progress.latest(run.metadata.uid)),
         _observe_other_runs(reader, run) if begun else (),
         await observe_claims(client, namespace, claims),
+        await observe_verdicts(client, namespace),
     )
 
 

@@ -44,6 +44,7 @@ from tunesmith_contract.uris import Scheme
 
 from .claims import claim_of_one_node, find_unshared_claim, read_shared_claims
 from .config import NO_MODEL, ResolvedEvaluation, resolve_evaluation
+from .kept_verdicts import keep_verdict
 from .secrets import resolve_secrets, secret_fields
 from .sides import SideSources, named_sides
 from .status import EvaluationView, build_evaluation_status, judge_run
@@ -69,6 +70,7 @@ class ObservedEvaluation:
         claims: access modes of the claims that several pods mount; read before each attempt.
         progress: the latest update of a pod.
         other_runs: the other EvalRuns of the namespace that have a verdict, once this one has ended.
+        verdicts: the ConfigMaps of the namespace that keep verdicts on artifacts.
     """
 
     inputs: Body | None = None
@@ -81,6 +83,7 @@ class ObservedEvaluation:
     claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     progress: LiveProgress | None = None
     other_runs: tuple[Body, ...] = ()
+    verdicts: tuple[Body, ...] = ()
 
 
 def assemble_evaluation(
@@ -96,6 +99,7 @@ def assemble_evaluation(
     progress: LiveProgress | None = None,
     other_runs: tuple[Body, ...] = (),
     claims: Mapping[str, tuple[str, ...]] | None = None,
+    verdicts: tuple[Body, ...] = (),
 ) -> ObservedEvaluation:
     """Group what was read by its role.
 
@@ -117,6 +121,7 @@ def assemble_evaluation(
         claims=claims or {},
         progress=progress,
         other_runs=other_runs,
+        verdicts=verdicts,
     )
 
 
@@ -267,10 +272,16 @@ def _build_plan(
     has_new_record = len(step.children.records) > len(observed.children.records)
     events = (*step.events, *(_verdict_events(run, inputs, step) if has_new_record else ()), *expiry.events)
     return Plan(
-        actions=(*created, *step.actions, *expiry.actions),
+        actions=(*created, *keep_verdict(run, record, observed.verdicts), *step.actions, *expiry.actions),
         status=build_evaluation_status(
             run,
-            EvaluationView(inputs, step, progress=_current(observed, step), other_runs=observed.other_runs),
+            EvaluationView(
+                inputs,
+                step,
+                progress=_current(observed, step),
+                other_runs=observed.other_runs,
+                verdicts=observed.verdicts,
+            ),
             now,
         ),
         events=events,

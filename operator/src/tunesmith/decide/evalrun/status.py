@@ -56,6 +56,7 @@ from tunesmith_contract.shared_rules.verdict import (
 from tunesmith_contract.stages import Stage
 
 from .gates import describe_gate, gate_status, judge_evaluation, worst
+from .kept_verdicts import own_verdict
 from .results_text import headline_change, results_table
 from .suites import model_use, resolve_gates, suite_notes
 
@@ -77,6 +78,7 @@ class EvaluationView:
         candidate_missing: why there is no candidate yet.
         progress: the latest update of the current attempt's pods.
         other_runs: the other EvalRuns of the namespace that have a verdict.
+        verdicts: the ConfigMaps that keep verdicts on artifacts.
     """
 
     inputs: Inputs | None
@@ -84,6 +86,7 @@ class EvaluationView:
     candidate_missing: str | None = None
     progress: TrainerStatus | None = None
     other_runs: tuple[Body, ...] = ()
+    verdicts: tuple[Body, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +119,11 @@ def judge_run(run: EvalRun, inputs: Inputs | None, report: EvaluationReport | No
     return Judgement(verdict, (), _REASONS[verdict], f"{verdict}: {_LOST_INPUTS}")
 
 
-def _count_runs(run: EvalRun, report: EvaluationReport, others: Sequence[Body]) -> int:
-    """Number of runs of this candidate by this policy up to this one: who runs until it passes is seen to do so."""
+def _count_runs(run: EvalRun, report: EvaluationReport, view: EvaluationView) -> int:
+    """Number of runs of this candidate by this policy up to this one: who runs until it passes is seen to do so.
+
+    Of an artifact, runs that were deleted count as well.
+    """
 
     def place(metadata: Mapping[str, Any]) -> tuple[str, str]:
         return str(metadata.get("creationTimestamp") or ""), str(metadata["name"])
@@ -125,12 +131,13 @@ def _count_runs(run: EvalRun, report: EvaluationReport, others: Sequence[Body]) 
     candidate = report.compared[0].digest if report.compared else ""
     own = place(run.metadata.model_dump(mode="json", by_alias=True))
     earlier = 0
-    for body in others:
+    for body in view.other_runs:
         status = body.get("status") or {}
         same_candidate = (status.get("candidate") or {}).get("digest") == candidate
         same_policy = status.get("policyDigest") == report.policy_digest
         earlier += bool(candidate) and same_candidate and same_policy and place(body["metadata"]) < own
-    return earlier + 1
+    kept = own_verdict(run, view.step.last_record(Stage.EVALUATE), view.verdicts)
+    return max(earlier + 1, kept[1].run if kept else 1)
 
 
 def _judgement(gates: Sequence[Gate], judged: ComparisonVerdict) -> Judgement:
@@ -167,7 +174,7 @@ def build_evaluation_status(run: EvalRun, view: EvaluationView, now: datetime) -
         references=_shown_references(view, evaluation),
         base_model_revision=evaluation.base_model_revision if evaluation else "",
         policy_digest=evaluation.policy_digest if evaluation else "",
-        runs=_count_runs(run, evaluation, view.other_runs) if evaluation else None,
+        runs=_count_runs(run, evaluation, view) if evaluation else None,
         results=tuple(_comparison(result, judgement) for result in evaluation.results) if evaluation else (),
         gates=tuple(gate_status(gate, result) for gate, result in judgement.by_gate) if judgement else (),
         sides=tuple(_side_results(evaluation)) if evaluation else (),

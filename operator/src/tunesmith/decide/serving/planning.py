@@ -67,6 +67,7 @@ class ObservedServing:
         agents: the latest reports of their agents.
         jobs: the FineTuneJobs that adapters refer to, by name; None for one that does not exist.
         eval_runs: the EvalRuns of the namespace that have a verdict, with their records.
+        verdicts: the ConfigMaps of the namespace that keep verdicts on artifacts.
         records: the records of data preparation of FineTuneJobs on the same base model, which hold its sizes.
         nodes: the nodes of the cluster; None if they were not observed.
     """
@@ -80,6 +81,7 @@ class ObservedServing:
     agents: tuple[Agent, ...] = ()
     jobs: Mapping[str, Body | None] | None = None
     eval_runs: tuple[ObservedEvalRun, ...] = ()
+    verdicts: tuple[Body, ...] = ()
     records: tuple[Body, ...] = ()
     nodes: tuple[Body, ...] | None = None
 
@@ -233,7 +235,7 @@ def _advance_all(
     sources = Sources(
         deployment.spec,
         jobs,
-        read_evaluations(observed.eval_runs),
+        read_evaluations(observed.eval_runs, observed.verdicts),
         versions,
         deployment.metadata.name,
         serving,
