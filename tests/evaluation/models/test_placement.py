@@ -1,5 +1,6 @@
 """Devices of evaluated models: copies on GPUs, a model spread over them, models loaded one after the other."""
 
+import multiprocessing
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +25,7 @@ from tunesmith_contract.shared_rules.answer_memory import (
 from tunesmith_contract.shared_rules.gpus import usable_memory
 from tunesmith_data.failures import InfrastructureError, StageError
 from tunesmith_data.models.torch_shape import build_skeleton, count_parameters, describe_shape
-from tunesmith_evaluation.models import placement, transformers_answerer
+from tunesmith_evaluation.models import model_processes, placement, transformers_answerer
 from tunesmith_evaluation.models import side_models as models_module
 from tunesmith_evaluation.models.generation import EncodedPrompt
 from tunesmith_evaluation.models.likelihood import EncodedAnswer
@@ -42,6 +43,8 @@ from tunesmith_evaluation.models.sides import ModelGroup
 #: About Llama 3.1 8B and 70B.
 SMALL = AnswerMemory(15 * GIB, 1 * GIB, 131_072, 250_000, 1_300_000)
 LARGE = AnswerMemory(132 * GIB, 2 * GIB, 327_680, 600_000, 1_300_000)
+
+FORKING = multiprocessing.get_context("fork")
 
 
 @pytest.mark.parametrize(
@@ -234,21 +237,26 @@ def test_prompts_are_shared_out_in_equal_parts() -> None:
     assert share([], 2) == []
 
 
-def test_processes_answer_as_one_does_and_report_failures(group: ModelGroup, tmp_path: Path) -> None:
+def test_processes_answer_as_one_does_and_report_failures(
+    group: ModelGroup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     memory = measure_model(group.folder)
     prompts = [[5 + length] * length for length in range(1, 12)]
     (alone,) = generate(SideModels(group, memory, Placement()), "one", prompts, 4)
-    with ModelProcesses(group, memory, [Placement(), Placement()]) as processes:
-        batches = generate(processes, "one", prompts, 4)
-        assert sorted(map(len, batches)) == [5, 6]
-        assert batches[0] | batches[1] == alone
-        measured = LikelihoodTask("two", [EncodedAnswer(ids, 1) for ids in prompts[1:4]])
-        assert sorted(index for batch in processes.run(measured) for index in batch) == [0, 1, 2]
-        members = list(processes._processes.values())
-        for process in members:
-            process.kill()
-        with pytest.raises(InfrastructureError, match="ended with -9"):
-            generate(processes, "bare", prompts, 2)
+    with monkeypatch.context() as patch:
+        # Without a GPU they may be forked: torch takes each new one ten seconds.
+        patch.setattr(model_processes.multiprocessing, "get_context", lambda _: FORKING)
+        with ModelProcesses(group, memory, [Placement(), Placement()]) as processes:
+            batches = generate(processes, "one", prompts, 4)
+            assert sorted(map(len, batches)) == [5, 6]
+            assert batches[0] | batches[1] == alone
+            measured = LikelihoodTask("two", [EncodedAnswer(ids, 1) for ids in prompts[1:4]])
+            assert sorted(index for batch in processes.run(measured) for index in batch) == [0, 1, 2]
+            members = list(processes._processes.values())
+            for process in members:
+                process.kill()
+            with pytest.raises(InfrastructureError, match="ended with -9"):
+                generate(processes, "bare", prompts, 2)
     assert not any(process.is_alive() for process in members)
     absent = replace(group, folder=tmp_path / "absent")
     with (
