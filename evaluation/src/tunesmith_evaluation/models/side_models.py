@@ -17,8 +17,9 @@ from tunesmith_evaluation.metrics.answers import Likelihood
 
 from .batch_limit import BatchLimit, measure_limit
 from .decoding import AnswerEnd, find_answer_end
-from .generation import EncodedPrompt, Generated, Generator, release_memory
+from .generation import EncodedPrompt, Generated, Generator
 from .likelihood import EncodedAnswer, measure_likelihoods
+from .memory import release_memory
 from .placement import Placement
 from .sides import ModelGroup, padded_tokenizer
 
