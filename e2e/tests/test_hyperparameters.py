@@ -5,7 +5,7 @@ from typing import Any
 from invoices import NAMESPACE, Installation
 from jobs import build_training, wait_for_job
 
-TRIALS = 3
+TRIALS = 2
 #: A trial takes long enough that the next one is not over before the end of the first is known.
 STEPS = 100
 
