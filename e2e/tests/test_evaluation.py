@@ -64,6 +64,12 @@ def pods_of(installation: Installation, selector: str) -> list[dict[str, Any]]:
     return pods
 
 
+def ends_of_containers(pod: dict[str, Any]) -> dict[str, int]:
+    """Exit codes of a pod's containers; one that is killed after the grace period has 137."""
+    statuses = (*pod["status"]["initContainerStatuses"], *pod["status"]["containerStatuses"])
+    return {each["name"]: each["state"]["terminated"]["exitCode"] for each in statuses}
+
+
 @pytest.fixture(scope="module")
 def begun(installation: Installation, first: str) -> Iterator[None]:
     """Both runs, created."""
@@ -107,16 +113,13 @@ def test_pods_share_the_items_and_lose_one(installation: Installation, begun: No
     results = {result["suite"]: float(result["candidate"]) for result in status["results"]}
     # Two of the five words of the second answer are in the first; which is no Python.
     assert results == {"invoices": 1.0, "words": pytest.approx(0.4), CODES: 0.0}
+    (second,) = pods_of(installation, f"{SELECTOR.format('shared', 1)},tunesmith.dev/attempt=2")
+    assert ends_of_containers(second) == {"sandbox": 0, "suite-words": 0, "pause": 0, "trainer": 0}
 
 
 def test_an_engine_beside_the_evaluation_ends_with_it(installation: Installation, begun: None) -> None:
     run = wait_for(installation, "er", "engine", lambda status: "verdict" in status, SECONDS_OF_A_RUN)
     assert (run["status"]["verdict"], run["status"]["attempts"]) == ("Pass", 1)
     (pod,) = pods_of(installation, SELECTOR.format("engine", 0))
-    assert [each["name"] for each in pod["spec"]["initContainers"]] == ["engine", "pause"]
-    ended = [
-        each["state"]["terminated"]["exitCode"]
-        for each in (*pod["status"]["initContainerStatuses"], *pod["status"]["containerStatuses"])
-    ]
-    assert ended == [0, 0, 0]
+    assert ends_of_containers(pod) == {"engine": 0, "pause": 0, "trainer": 0}
     assert all(each["restartCount"] == 0 for each in pod["status"]["initContainerStatuses"])
