@@ -79,7 +79,7 @@ def test_the_report_says_what_was_measured(evaluated: tuple[World, EvaluateRepor
     accuracy = document.metric("task", "Accuracy")
     assert accuracy
     assert [matrix.side for matrix in accuracy.confusion] == ["asked", "bare"]
-    assert all(sum(map(sum, matrix.counts)) == 60 for matrix in accuracy.confusion)
+    assert all(sum(map(sum, matrix.counts)) == 30 for matrix in accuracy.confusion)
     assert document.decoding["task"]["maxNewTokens"] == 6
     assert document.run.started < document.run.ended
 
