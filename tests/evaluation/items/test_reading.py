@@ -142,6 +142,13 @@ def test_other_passages_are_another_item(files: Files) -> None:
     assert len({item.digest for item in files.read(rows, contexts=["found"])}) == 2
 
 
+def test_equal_numbers_are_one_group_however_they_are_written(files: Files) -> None:
+    values = [2, 2.0, "2", 2.5, "2.0", -0.0, 0, 1e300]
+    rows = [chat(f"question {number}", "a") | {"case": value} for number, value in enumerate(values)]
+    items = files.read(rows, groupColumn="case")
+    assert [item.group for item in items] == ["2", "2", "2", "2.5", "2.0", "0", "0", "1e+300"]
+
+
 def test_items_of_one_question_share_a_group(files: Files) -> None:
     items = files.read(
         [chat("same", "1"), chat("same", "2", "You are brief."), chat("other", "3"), chat("other", "3")]

@@ -220,6 +220,18 @@ def test_a_judge_that_only_sees_the_order_scores_nothing() -> None:
     assert "contradicts itself on 20 of 20 pairs" in scores[0].detail["reason"]
 
 
+def test_a_judge_that_prefers_nothing_scores_nothing() -> None:
+    """Ties all over would pass any gate that allows a loss."""
+    judge = JudgePairs(Told(lambda _: '{"better": "tie"}'))
+    good, bad = [item(f"In aisle 4, row {number}") for number in range(12)], [item("No idea")] * 12
+    scores, _ = judge.score_sides([bad, good])
+    assert {score.value for score in scores} == {None}
+    assert "prefers no answer in any of 12 pairs that differ" in scores[0].detail["reason"]
+    # Equal answers are ties without a judge, and a few pairs say little of it.
+    assert judge.score_sides([good, good])[0][0].value == 0.5
+    assert judge.score_sides([bad[:3], good[:3]])[0][0].value == 0.5
+
+
 def test_pairs_without_text_need_no_judge() -> None:
     judge = Told(lambda _: "")
     texts = [("a", ""), ("", "a"), ("", ""), ("a", " a ")]

@@ -15,17 +15,22 @@ from tunesmith_evaluation.items.items_file import StoredAnswers, read_items_file
 from tunesmith_evaluation.report.document import EvaluationDocument, SideKind
 from tunesmith_evaluation.report.files import read_report
 
-SUITE = {"name": "task", "metrics": ["CHRF", "Accuracy", "Tokens"], "maxNewTokens": 6, "limit": 30}
+SUITE = {
+    "name": "task",
+    "metrics": ["CHRF", "Accuracy", "Tokens", "BitsPerByte"],
+    "maxNewTokens": 6,
+    "limit": 60,
+}
 GATES = [
-    {"suite": "task", "metric": "CHRF", "expect": "NotWorse", "margin": 0.9},
-    {"suite": "task", "metric": "Accuracy", "expect": "Better", "tier": "Advisory"},
+    {"suite": "task", "metric": "CHRF", "expect": "Better", "tier": "Advisory"},
+    {"suite": "task", "metric": "BitsPerByte", "expect": "NotWorse", "margin": 50},
 ]
 
 
 @pytest.fixture
 def evaluated(world: World, make: RowBuilders) -> tuple[World, EvaluateReport]:
-    """A model with a system prompt, compared with itself without one, on 40 rows in two languages."""
-    rows = [row | {"language": "de" if number % 2 else "fr"} for number, row in enumerate(make.rows(40))]
+    """A model with a system prompt, compared with itself without one, on 70 rows in two languages."""
+    rows = [row | {"language": "de" if number % 2 else "fr"} for number, row in enumerate(make.rows(70))]
     config = world.evaluate_config(
         sides=[{"name": "asked", "systemPrompt": "Sort."}, {"name": "bare"}],
         suites=[SUITE | {"dataset": world.write_rows("test.jsonl", rows), "sliceColumns": ["language"]}],
@@ -64,9 +69,11 @@ def test_the_report_says_what_was_measured(evaluated: tuple[World, EvaluateRepor
     assert all(0 < side.latency_p50 <= side.latency_p95 for side in document.sides)
     assert document.sides[0].prompt_tokens > document.sides[1].prompt_tokens > 0
     suite = document.suites[0]
-    assert (suite.items, suite.selected, suite.used, suite.leaked) == (40, 30, 30, 0)
-    assert [side.answered for side in suite.sides] == [30, 30]
-    assert [result.delta for result in document.results] == [result.delta for result in evaluation.results]
+    assert (suite.items, suite.selected, suite.used, suite.leaked) == (70, 60, 60, 0)
+    assert [side.answered for side in suite.sides] == [60, 60]
+    assert [result.delta for result in document.results] == [
+        result.delta if result.items else None for result in evaluation.results
+    ]
     assert {part.value: part.items for part in document.slices if part.metric == "CHRF"}.keys() == {
         "de",
         "fr",
@@ -86,8 +93,8 @@ def test_gates_and_verdict_are_judged_from_the_evidence(evaluated: tuple[World, 
     world, report = evaluated
     document = document_of(world, report)
     assert [gate.p_pass for gate in document.gates] == [found.p_pass for found in report.evaluation.gates]
-    assert document.gates[0].verdict is document.verdict.verdict is Verdict.PASS
-    assert document.verdict.message.startswith("All blocking gates hold: task/CHRF NotWorse")
+    assert document.gates[1].verdict is document.verdict.verdict is Verdict.PASS
+    assert document.verdict.message.startswith("All blocking gates hold: task/BitsPerByte NotWorse")
 
 
 def test_the_worst_items_are_those_of_the_items_file(evaluated: tuple[World, EvaluateReport]) -> None:
@@ -118,16 +125,18 @@ def test_the_command_evaluates_a_manifest_and_scores_its_answers_again(
     (tmp_path / "rows.jsonl").write_bytes(rows.read_bytes())
     spec = {
         "baseModel": {"uri": str(models / "llama")},
-        "candidate": {"base": {}, "systemPrompt": "Sort."},
+        "candidate": {"base": {}},
+        # A prompt to which the random model says next to nothing.
+        "baseline": {"base": {}, "systemPrompt": "Sort."},
         "suites": [
             {
                 "name": "task",
                 "dataset": {"uri": "rows.jsonl"},
-                "metrics": [{"type": "TokenF1"}],
+                "metrics": [{"type": "TokenF1"}, {"type": "Regex", "pattern": "."}],
                 "maxNewTokens": 4,
             }
         ],
-        "gates": [{"suite": "task", "metric": "TokenF1", "expect": "NotWorse", "margin": "0.9"}],
+        "gates": [{"suite": "task", "metric": "Regex", "expect": "Better"}],
         "safety": {"disabled": True, "reason": "a tiny model"},
     }
     (tmp_path / "eval.yaml").write_text(yaml.safe_dump(spec))

@@ -1,7 +1,6 @@
 """Items read from files, by the same readers and checks as training data."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -193,10 +192,8 @@ def _scalar(value: Any) -> str | None:
     """
     if isinstance(value, str):
         return value or None
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            return None
-        value = int(value) if value.is_integer() and abs(value) < _LARGEST_WHOLE else value
+    if isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_WHOLE:
+        value = int(value)
     return json.dumps(value) if isinstance(value, bool | int | float) else None
 
 

@@ -85,6 +85,7 @@ class _Measured(Scorer):
     """
 
     kind = ScoreKind.UNBOUNDED
+    version = "2"
     higher_is_better = False
     reads_answers = False
     scores_calls = True

@@ -23,9 +23,9 @@ class JudgePairs(Scorer):
     """Verdicts of a judge on pairs of answers: 1 for a win over the baseline, 0.5 for a tie, 0 for a loss.
 
     Each pair is judged in both orders, and only verdicts that agree count: a pair with contradictory ones is a tie
-    (Zheng et al. 2023, arXiv:2306.05685). A judge that contradicts itself too often gives no scores at all, since ties
-    would hide losses. Scores are controlled for length (``length_control``), so they may leave [0, 1] a little; their
-    mean is the win rate at equal lengths. A judge that never prefers either answer gives no scores. The baseline has 1 minus the candidate's score.
+    (Zheng et al. 2023, arXiv:2306.05685). A judge that contradicts itself too often, or never prefers an answer, gives
+    no scores at all, since ties would hide losses. Scores are controlled for length (``length_control``), so they may
+    leave [0, 1] a little; their mean is the win rate at equal lengths. The baseline has 1 minus the candidate's score.
 
     Args:
         judge: the judge.
@@ -41,7 +41,7 @@ class JudgePairs(Scorer):
         self._rubric = rubric or CORRECTNESS
         self._needs_expected = rubric is None
         self._family_warning = family_warning
-        self.version = f"1 pairs {judge.name}"
+        self.version = f"2 pairs {judge.name}"
 
     def _check(self, expected: Expected) -> str | None:
         if self._needs_expected and not expected.text.strip():
