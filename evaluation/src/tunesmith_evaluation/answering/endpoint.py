@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from tunesmith_contract.evaluation import Side
-from tunesmith_data.endpoints.client import Endpoint, RequestRefused
+from tunesmith_data.endpoints.client import Endpoint, EndpointBusy, RequestRefused, UnexpectedResponse
 from tunesmith_data.endpoints.journal import ChatAnswer, Journal, TokenUsage, read_answers
 from tunesmith_data.failures import InfrastructureError, UserError
 from tunesmith_evaluation.items.requests import Problem, Reply, Request
@@ -153,8 +153,14 @@ class EndpointAnswerer:
 
         def post() -> Reply:
             started = self._clock()
-            response = client.post_once(body)
-            reply = read_response(request, response, self._clock() - started, self._name)
+            try:
+                response = client.post_once(body)
+                reply = read_response(request, response, self._clock() - started, self._name)
+            except UnexpectedResponse as error:
+                if not self._answered:
+                    raise
+                # Others were answered by the same settings: something in front of the endpoint answered this one.
+                raise EndpointBusy(error.message) from error
             self._record(journal, request, response, reply)
             return reply
 
