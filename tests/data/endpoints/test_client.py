@@ -85,7 +85,10 @@ def test_it_ends_when_nothing_gets_better(scripted: Callable[..., Setting]) -> N
     [
         (Reply(401, {"error": f"wrong key {KEY}"}), "rejects the key"),
         (Reply(404, {}), "or the name of the model"),
-        (Reply(307, {}, {"Location": "http://127.0.0.1:9/elsewhere"}), "redirects to http://127.0.0.1:9/else"),
+        (
+            Reply(307, {}, {"Location": "http://127.0.0.1:9/elsewhere"}),
+            "redirects to http://127.0.0.1:9/else",
+        ),
         (Reply(200, b"<html>"), "not answer with JSON"),
         (Reply(200, b"[" * 200_000), "not answer with JSON"),
     ],

@@ -125,7 +125,9 @@ def _problem(content: Any, finish: Any) -> str:
     if content is None:
         return "the endpoint gives no text"
     if isinstance(content, Mapping) and finish not in _CUT:
-        given = (content.get(member) for member in ("tool_calls", "refusal", "reasoning_content", "reasoning"))
+        given = (
+            content.get(member) for member in ("tool_calls", "refusal", "reasoning_content", "reasoning")
+        )
         if content.get("content") is None and not any(given):
             return "the endpoint gives a message without content"
     return ""

@@ -1,10 +1,13 @@
 """Members of a manifest, read one by one, so that none is ignored."""
 
+import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
 
 from tunesmith_contract.base import Document
 from tunesmith_data.failures import UserError
@@ -24,10 +27,13 @@ class Members:
     """
 
     def __init__(self, value: Any, path: str) -> None:
-        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        if not isinstance(value, Mapping):
             raise UserError(
                 "InvalidEvalRun", f"{path} holds {_name(value)}: write a mapping of names and values"
             )
+        odd = next((key for key in value if not isinstance(key, str)), None)
+        if odd is not None:
+            raise UserError("InvalidEvalRun", f"{path} has {odd} for a name: write a text, in quotes")
         self._rest = dict(value)
         self._known: set[str] = set()
         self.path = path
@@ -67,6 +73,17 @@ class Members:
             raise UserError(
                 "InvalidEvalRun", f"{self.path}.{name} is no number: write one in quotes"
             ) from None
+
+    def flag(self, name: str) -> bool:
+        """Truth value of a member; false where it is missing.
+
+        Raises:
+            UserError: it is none; a text such as "false" would count as true.
+        """
+        value = self.take(name, False)
+        if not isinstance(value, bool):
+            raise UserError("InvalidEvalRun", f"{self.path}.{name} holds {_name(value)}: write true or false")
+        return value
 
     def members(self, name: str) -> "Members | None":
         """A mapping below this one; None where it is missing."""
@@ -116,13 +133,41 @@ class Members:
         taken = {name: value for name in names if (value := self.take(name)) is not None}
         self.close()
         given = {name: value for name, value in values.items() if value is not None}
+        by_alias = {field.alias: field for field in kind.model_fields.values()}
+        for name, value in (taken | given).items():
+            field = kind.model_fields.get(name) or by_alias[name]
+            if isinstance(value, bool) and field.annotation is not bool:
+                # Python takes it for 0 or 1.
+                place = f"{self.path}.{to_camel(name)}"
+                raise UserError("InvalidEvalRun", f"{place} holds true or false: write a number or a text")
         try:
             return kind.model_validate(taken | given)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join([self.path, *map(str, first["loc"])])
-            words = "this is not known: leave it out" if first["type"] == "extra_forbidden" else first["msg"]
-            raise UserError("InvalidEvalRun", f"{place}: {words}") from None
+            first = error.errors(include_url=False)[0]
+            names_of_place = (to_camel(part) if isinstance(part, str) else str(part) for part in first["loc"])
+            place = ".".join([self.path, *names_of_place])
+            raise UserError("InvalidEvalRun", f"{place}: {_advice(first)}") from None
+
+
+def _advice(error: ErrorDetails) -> str:
+    """What to write in place of a value that does not fit."""
+    match error["type"]:
+        case "extra_forbidden":
+            return "this is not known: leave it out"
+        case "tuple_type" | "list_type":
+            return "write a list"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return "write a mapping of names and values"
+        case "too_short":
+            return "write at least one"
+        case "string_type":
+            return "write a text in quotes"
+        case "enum":
+            known = error["ctx"]["expected"]
+            near = get_close_matches(str(error["input"]), re.findall(r"'([^']+)'", known), n=1)
+            return f"did you mean {near[0]}? The values are {known}" if near else f"write one of {known}"
+        case _:
+            return error["msg"]
 
 
 def _name(value: Any) -> str:
