@@ -279,6 +279,14 @@ def test_every_member_arrives(folder: Path) -> None:
             {"gates": [{"suite": "task", "metric": "ExactMatch", "expect": "Up"}]},
             r"spec\.gates\[0\]\.expect: write one of 'Better' or 'NotWorse'",
         ),
+        (
+            {"candidate": {"answers": {"uri": "rows.jsonl", "digest": _DIGEST}, "systemPrompt": "x"}},
+            r"spec\.candidate\.systemPrompt: stored answers were prompted",
+        ),
+        (
+            {"candidate": {"answers": {"uri": "rows.jsonl"}}},
+            r"spec\.candidate\.answers\.digest: this is missing: write it",
+        ),
         (_suite(metrics=[]), r"spec\.suites\[0\]\.metrics: write at least one"),
         (_suite(stop="END"), r"spec\.suites\[0\]\.stop: write a list"),
         (_suite(maxNewTokens=0), r"spec\.suites\[0\]\.maxNewTokens: Input should be greater"),

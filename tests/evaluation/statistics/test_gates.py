@@ -82,6 +82,9 @@ def test_where_share_and_floor_are_in_doubt_both_count() -> None:
 def test_problems(pairs: BoundedPairs, broken: float, problem: GateProblem | None) -> None:
     found = evidence(pairs, BETTER, broken=broken)
     assert found.problem is problem
+    assert problem is not GateProblem.TOO_MANY_BROKEN or found.more_items is None, (
+        "they would be broken as well"
+    )
     assert found.is_blocking
     assert not evidence(pairs, BETTER.model_copy(update={"tier": Tier.ADVISORY})).is_blocking
 

@@ -68,6 +68,8 @@ _GATE = ("suite", "metric", "expect", "margin", "relativeMargin", "floor", "tier
 _SUITE = ("groupColumn", "sliceColumns", "limit", "repeats", "maxBroken")
 _METRIC = ("type", "name", "text", "pattern", "jsonSchema", "tolerance", "labels", "taskMetric")
 
+_PROMPTING = ("systemPrompt", "fewShot", "contextColumn", "templateArguments")
+
 _SAFETY_ROLE = metric_role(SAFETY_SUITE, 0)
 _PINNED_IMAGE = re.compile(r"@sha256:[0-9a-f]{64}$")
 #: Bounds of the API, which the configuration of a pod does not have.
@@ -271,6 +273,10 @@ def _side(reader: _Reader, members: Members, name: str) -> Side:
             values["endpoint"] = _endpoint(reader, _child(members, "endpoint"), role)
         case _:
             answers = _child(members, "answers")
+            prompted = next((name for name in _PROMPTING if name in members), None)
+            if prompted is not None:
+                words = "stored answers were prompted when they were generated: leave it out"
+                raise UserError("InvalidEvalRun", f"{members.path}.{prompted}: {words}")
             uri = reader.places.rows(_required(answers, "uri", "the location of an items.jsonl"))
             reader.open_with(role, answers)
             values["answers"] = answers.document(

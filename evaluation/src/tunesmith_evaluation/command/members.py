@@ -154,6 +154,8 @@ def _advice(error: ErrorDetails) -> str:
     match error["type"]:
         case "extra_forbidden":
             return "this is not known: leave it out"
+        case "missing":
+            return "this is missing: write it"
         case "tuple_type" | "list_type":
             return "write a list"
         case "dict_type" | "model_type" | "model_attributes_type":
