@@ -179,8 +179,8 @@ class TextMatch(Document):
 class NumericTolerance(Document):
     """Largest difference of two equal numbers: the larger of an absolute one and a share of the expected number."""
 
-    absolute: float = Field(0.0, ge=0)
-    relative: float = Field(0.0, ge=0)
+    absolute: float = Field(0.0, ge=0, allow_inf_nan=False)
+    relative: float = Field(0.0, ge=0, allow_inf_nan=False)
 
 
 class EvaluationJudge(Document):
@@ -225,7 +225,7 @@ class Decoding(Document):
     """
 
     max_new_tokens: int = Field(256, ge=1)
-    temperature: float = Field(0.0, ge=0)
+    temperature: float = Field(0.0, ge=0, allow_inf_nan=False)
     top_p: float = Field(1.0, gt=0, le=1)
     stop: tuple[str, ...] = ()
 
@@ -366,9 +366,9 @@ class Gate(Document):
     suite: Name
     metric: str = Field(max_length=40)
     expect: Expect
-    margin: float = Field(0.0, ge=0)
-    relative_margin: float | None = Field(None, ge=0)
-    floor: float = Field(0.0, ge=0)
+    margin: float = Field(0.0, ge=0, lt=1)
+    relative_margin: float | None = Field(None, ge=0, lt=1)
+    floor: float = Field(0.0, ge=0, lt=1)
     tier: Tier = Tier.BLOCKING
     min_items: int = Field(20, ge=1)
 

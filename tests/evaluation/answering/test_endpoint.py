@@ -170,15 +170,32 @@ def test_earlier_calls_of_a_conversation_have_their_arguments_as_text(tmp_path: 
     ("reply", "text", "truncated"),
     [
         (said("cut of", finish="length"), "cut of", True),
-        (said(None), "", False),
+        (said(""), "", False),
         (choice({"content": None, "refusal": "I can't help with that."}), "I can't help with that.", False),
         (choice({"content": [{"type": "text", "text": "in parts"}]}), "in parts", False),
+        (said("cut of", finish="max_tokens"), "cut of", True),
     ],
 )
 def test_unusual_answers_are_answers(tmp_path: Path, reply: Reply, text: str, truncated: bool) -> None:
     with setting(tmp_path, lambda _: reply) as here:
         (found,) = here.ask([request()])
     assert (one(found).text, one(found).truncated) == (text, truncated)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        choice({"content": None, "reasoning_content": "It is 42."}),
+        choice({"content": "", "reasoning": "It is 42."}),
+        choice({"content": ""}, "length"),
+        choice({"content": None}, "length"),
+    ],
+)
+def test_thoughts_without_an_answer_are_incomplete(tmp_path: Path, reply: Reply) -> None:
+    """A baseline that only thinks, visibly or not, would lose to any answer."""
+    with setting(tmp_path, lambda _: reply) as here:
+        (found,) = here.ask([request()])
+    assert not one(found).complete
 
 
 def refused(status: int, message: str) -> Reply:
@@ -197,6 +214,8 @@ def refused(status: int, message: str) -> Reply:
         (refused(400, "This model's maximum context length is 8"), Problem.TOO_LONG, "maximum context"),
         (refused(413, "Request too long"), Problem.TOO_LONG, "too long"),
         (refused(422, "no such role"), Problem.UNANSWERED, "rejects the request: HTTP 422"),
+        (choice({"content": None}), Problem.UNANSWERED, "a message without content"),
+        (choice({}), Problem.UNANSWERED, "a message without content"),
     ],
 )
 def test_what_fails_one_item_is_counted_and_not_fatal(
@@ -229,6 +248,31 @@ def test_a_request_that_only_fails_is_counted_while_others_are_answered(tmp_path
     assert one(replies["sha256:fine"]).text == "good"
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Reply(body=b"<html>Too many people are here</html>"),
+        Reply(body={"error": {"message": "overloaded"}}),
+        Reply(body={"choices": []}),
+        choice({"content": ""}, "error"),
+    ],
+)
+def test_an_odd_response_between_good_ones_is_asked_again(tmp_path: Path, odd: Reply) -> None:
+    replies = [said("one"), odd, odd, said("two")]
+    with setting(tmp_path, lambda _: replies.pop(0)) as here:
+        first, second = here.ask([request("first"), request("second")])
+        assert len(here.waits) == 2
+    assert (one(first).text, one(second).text) == ("one", "two")
+
+
+def test_an_endpoint_that_gives_every_answer_up_fails_the_attempt(tmp_path: Path) -> None:
+    with (
+        setting(tmp_path, lambda _: choice({"content": ""}, "error")) as here,
+        pytest.raises(InfrastructureError, match="finish_reason error"),
+    ):
+        here.ask([request()])
+
+
 def test_an_endpoint_that_is_away_fails_the_attempt(tmp_path: Path) -> None:
     with setting(tmp_path, lambda _: Reply(503)) as here:
         with pytest.raises(InfrastructureError, match="the endpoint of side candidate"):
@@ -257,7 +301,21 @@ def test_plain_text_without_its_api_says_what_to_do(tmp_path: Path) -> None:
         here.ask([request(prompt=Prompt(text="The sky is"))])
 
 
-@pytest.mark.parametrize("body", [{}, {"choices": []}, {"choices": [{"text": "a"}]}, [], None])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"choices": []},
+        {"choices": None},
+        {"choices": [{"text": "a"}]},
+        {"choices": [{"message": None}]},
+        {"choices": [{"message": "hello"}]},
+        {"choices": ["hello"]},
+        {"error": {"message": "overloaded"}},
+        [],
+        None,
+    ],
+)
 def test_a_response_of_another_protocol_is_an_error(tmp_path: Path, body: Any) -> None:
     protocol = pytest.raises(UserError, match="use an endpoint with the OpenAI API")
     with setting(tmp_path, lambda _: Reply(body=body)) as here, protocol:

@@ -83,6 +83,9 @@ def test_where_share_and_floor_are_in_doubt_both_count() -> None:
 def test_problems(pairs: BoundedPairs, broken: float, problem: GateProblem | None) -> None:
     found = evidence(pairs, BETTER, broken=broken)
     assert found.problem is problem
+    assert problem is not GateProblem.TOO_MANY_BROKEN or found.more_items is None, (
+        "they would be broken as well"
+    )
     assert found.is_blocking
     assert not evidence(pairs, BETTER.model_copy(update={"tier": Tier.ADVISORY})).is_blocking
 
@@ -162,7 +165,7 @@ def test_a_margin_beyond_what_the_baseline_has_passes_nothing_but_a_gain(kept: i
         ({"margin": 0.051}, GateProblem.MARGIN_TOO_LARGE),
         ({"relative_margin": 0.5}, None),
         ({"relative_margin": 0.6}, GateProblem.MARGIN_TOO_LARGE),
-        ({"relative_margin": 2}, GateProblem.MARGIN_TOO_LARGE),
+        ({"relative_margin": 0.99}, GateProblem.MARGIN_TOO_LARGE),
         ({"relative_margin": 0.1, "floor": 0.2}, GateProblem.MARGIN_TOO_LARGE),
         ({"relative_margin": 0.1, "floor": 0.05}, None),
     ],

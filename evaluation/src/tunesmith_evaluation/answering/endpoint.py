@@ -12,7 +12,13 @@ from pathlib import Path
 from tunesmith_contract.base import canonical_json
 from tunesmith_contract.evaluation import Side
 from tunesmith_contract.generation import CallBudget
-from tunesmith_data.endpoints.client import KEY_REFUSED, Endpoint, RequestRefused
+from tunesmith_data.endpoints.client import (
+    KEY_REFUSED,
+    Endpoint,
+    EndpointBusy,
+    RequestRefused,
+    UnexpectedResponse,
+)
 from tunesmith_data.endpoints.journal import ChatAnswer, Journal, TokenUsage, read_answers
 from tunesmith_data.endpoints.token_budget import BudgetExhausted, TokenBudget
 from tunesmith_data.failures import InfrastructureError, UserError
@@ -196,8 +202,14 @@ class EndpointAnswerer:
         def post() -> Reply:
             with paid.reserve(self._key(request), max_usage) as record_answer:
                 started = self._clock()
-                response = client.post_once(body)
-                reply = read_response(request, response, self._clock() - started, self._name)
+                try:
+                    response = client.post_once(body)
+                    reply = read_response(request, response, self._clock() - started, self._name)
+                except UnexpectedResponse as error:
+                    if not self._answered:
+                        raise
+                    # Others were answered by the same settings: something in front of the endpoint answered this one.
+                    raise EndpointBusy(error.message) from error
                 record_answer(_journal_entry(response, reply, max_usage))
             with self._lock:
                 self._answered += 1

@@ -11,6 +11,8 @@ from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
 
 from tunesmith_contract.base import Document
 from tunesmith_data.failures import UserError
@@ -32,10 +34,13 @@ class Members:
     """
 
     def __init__(self, value: Any, path: str) -> None:
-        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        if not isinstance(value, Mapping):
             raise UserError(
                 "InvalidEvalRun", f"{path} holds {_name(value)}: write a mapping of names and values"
             )
+        odd = next((key for key in value if not isinstance(key, str)), None)
+        if odd is not None:
+            raise UserError("InvalidEvalRun", f"{path} has {odd} for a name: write a text, in quotes")
         self._rest = dict(value)
         self._known: set[str] = set()
         self.path = path
@@ -170,10 +175,10 @@ class Members:
         try:
             return kind.model_validate(taken | given)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join([self.path, *map(str, first["loc"])])
-            words = "this is not known: leave it out" if first["type"] == "extra_forbidden" else first["msg"]
-            raise UserError("InvalidEvalRun", f"{place}: {words}") from None
+            first = error.errors(include_url=False)[0]
+            names_of_place = (to_camel(part) if isinstance(part, str) else str(part) for part in first["loc"])
+            place = ".".join([self.path, *names_of_place])
+            raise UserError("InvalidEvalRun", f"{place}: {_advice(first)}") from None
 
     def _formed(self, kind: type[Document], name: str, value: Any) -> Any:
         """Value of a document's member, checked for its form; a document where the member is one."""
@@ -187,6 +192,29 @@ class Members:
             if wanted in _FORMS:
                 _check_form(wanted, value, path)
         return value
+
+
+def _advice(error: ErrorDetails) -> str:
+    """What to write in place of a value that does not fit."""
+    match error["type"]:
+        case "extra_forbidden":
+            return "this is not known: leave it out"
+        case "missing":
+            return "this is missing: write it"
+        case "tuple_type" | "list_type":
+            return "write a list"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return "write a mapping of names and values"
+        case "too_short":
+            return "write at least one"
+        case "string_type":
+            return "write a text in quotes"
+        case "enum":
+            known = error["ctx"]["expected"]
+            near = get_close_matches(str(error["input"]), re.findall(r"'([^']+)'", known), n=1)
+            return f"did you mean {near[0]}? The values are {known}" if near else f"write one of {known}"
+        case _:
+            return error["msg"]
 
 
 #: Forms in which values are written, by the type that they are read as.

@@ -254,8 +254,9 @@ def _existing(path: Path, option: str) -> Path:
 
 
 def _keep_quiet() -> None:
-    """Silence the logs of libraries; progress bars of downloads are shown only in a terminal."""
+    """Silence the logs of libraries; progress bars are shown only in a terminal."""
     logging.disable(logging.WARNING)
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        for library in ("HUB", "DATASETS"):
+            os.environ.setdefault(f"HF_{library}_DISABLE_PROGRESS_BARS", "1")

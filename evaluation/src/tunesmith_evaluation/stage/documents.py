@@ -3,6 +3,7 @@
 import importlib.metadata
 import math
 import platform
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -163,12 +164,25 @@ def _result(
         version=scorer.version if scorer is not None else "",
     )
     if scorer is None:
-        return result, []
+        return result, list(_missing_scores(suite, key))
     further = {name: dict(scorer.summarize(suite.scores[key][name])) for name in names}
     warnings = [warning for members in further.values() for warning in members.pop("warnings", [])]
+    warnings += _missing_scores(suite, key)
     matrices = [matrix for name, members in further.items() if (matrix := _confusion(name, members))]
     facts = [fact for name, members in further.items() for fact in _facts(name, members)]
     return result.model_copy(update={"facts": tuple(facts), "confusion": tuple(matrices)}), warnings
+
+
+def _missing_scores(suite: ScoredSuite, key: str) -> Iterator[str]:
+    """Sentences on answers without a score, by their reason; an item without an answer is counted elsewhere."""
+    for side, scores in suite.scores[key].items():
+        answered = [score for score, some in zip(scores, suite.answers[side], strict=True) if some]
+        reasons = Counter(str(score.detail.get("reason", "")) for score in answered if score.value is None)
+        for reason, count in reasons.items():
+            words = (
+                f"{suite.loaded.name}/{key}: {count:,} of {len(answered):,} answers of {side} have no score"
+            )
+            yield f"{words}: {reason}" if reason else words
 
 
 def _confusion(side: str, members: dict[str, Any]) -> ConfusionMatrix | None:

@@ -60,7 +60,8 @@ def judge_gate(
     if len(pairs.groups) < pairs.least_groups:
         p_pass = p_fail = 1.0
     if broken > max_broken:
-        problem = GateProblem.TOO_MANY_BROKEN
+        # More items would lack scores as well.
+        problem, more_items = GateProblem.TOO_MANY_BROKEN, None
     return GateEvidence(
         items=pairs.items,
         threshold=threshold,

@@ -9,6 +9,7 @@ from tunesmith_contract.evaluation import PricedEndpoint, TokenPrices
 from tunesmith_data.endpoints.journal import Journal
 from tunesmith_data.endpoints.journaled_chat import JournaledChat
 from tunesmith_data.endpoints.token_budget import TokenBudget
+from tunesmith_data.failures import UserError
 from tunesmith_evaluation.metrics.thinking import split_thinking
 
 #: Requests on their way at the same time.
@@ -70,7 +71,7 @@ class EndpointJudge:
         None where the judge refuses, or gives none twice; BEYOND_BUDGET where the budget does not cover the question.
 
         Raises:
-            UserError: the endpoint wants another key, URL or protocol.
+            UserError: the endpoint wants another key, URL or protocol, or refuses every question.
             InfrastructureError: it was busy or away at every try.
         """
         verdicts: list[Any] = [None] * len(questions)
@@ -83,6 +84,7 @@ class EndpointJudge:
                 for index in open_questions
             }
             self._chat.ask_all(requests.values(), CONCURRENCY, lambda: None)
+            self._check_refusals([request.digest for request in requests.values()])
             for index, request in requests.items():
                 answer = self._chat.answer_to(request)
                 if sample is None and request.digest in self._chat.beyond_budget:
@@ -92,6 +94,20 @@ class EndpointJudge:
                     split = split_thinking(answer.text)
                     verdicts[index] = read(split.text) if split.complete else None
         return verdicts
+
+    def _check_refusals(self, digests: Sequence[str]) -> None:
+        """Check that not every question is refused: that is a fault of the settings.
+
+        Raises:
+            UserError: all are.
+        """
+        refusals = self._chat.refusals
+        if digests and not self._journal.answers and all(digest in refusals for digest in digests):
+            message = (
+                f"the judge at {self._chat.spec.url} refuses every question ({refusals[digests[0]]}): check the name "
+                "of the model, and whether it takes temperature and max_tokens"
+            )
+            raise UserError("EndpointRefused", message)
 
     def usage(self) -> dict[str, Any]:
         """Calls, tokens and price so far, those of earlier attempts included."""
