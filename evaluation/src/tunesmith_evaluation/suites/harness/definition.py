@@ -109,8 +109,8 @@ def _read_definition(file: Path, task: str, *, resolve: bool = True) -> dict[str
         config: dict[str, Any] = load_yaml(file, resolve_func=resolve)
     except ModuleNotFoundError as error:
         message = (
-            f"task {task} needs the Python package {error.name}, which is not installed: install it where tunesmith-eval "
-            "runs, or use a trainer image that is built with it; else choose another task (ifeval also needs NLTK's "
+            f"task {task} needs the Python package {error.name}, which is not installed: install it where "
+            "tunesmith-eval runs, or use a trainer image that is built with it; else choose another task (ifeval also needs NLTK's "
             "punkt_tab, which is not downloaded: name its folder in NLTK_DATA)"
         )
         raise UserError("HarnessPackage", message) from error
