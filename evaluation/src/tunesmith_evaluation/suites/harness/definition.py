@@ -110,8 +110,8 @@ def _read_definition(file: Path, task: str, *, resolve: bool = True) -> dict[str
     except ModuleNotFoundError as error:
         message = (
             f"task {task} needs the Python package {error.name}, which is not installed: install it where "
-            "tunesmith-eval runs, or use a trainer image that is built with it; else choose another task (ifeval also needs NLTK's "
-            "punkt_tab, which is not downloaded: name its folder in NLTK_DATA)"
+            "tunesmith-eval runs, or use a trainer image that is built with it; else choose another task. ifeval needs "
+            "NLTK's punkt_tab, too: write a folder that has it into NLTK_DATA"
         )
         raise UserError("HarnessPackage", message) from error
     except Exception as error:  # whatever the code of a definition raises
