@@ -195,11 +195,9 @@ def test_time_and_tokens_of_any_answer_count() -> None:
 
 @pytest.mark.parametrize("scorer", [Latency(), Tokens()])
 def test_an_empty_answer_is_neither_fast_nor_brief(scorer: Scorer) -> None:
-    usage = {"seconds": 0.1, "answer_tokens": 1}
-    assert scorer.score(QUESTION, Expected("x"), Answer(" \n", **usage)).detail == {
-        "reason": "the answer is empty"
-    }
-    call = Answer("", tool_calls=(Call("look", {}),), **usage)
+    empty = Answer(" \n", seconds=0.1, answer_tokens=1)
+    assert scorer.score(QUESTION, Expected("x"), empty).detail == {"reason": "the answer is empty"}
+    call = Answer("", tool_calls=(Call("look", {}),), seconds=0.1, answer_tokens=1)
     assert scorer.score(QUESTION, Expected("x"), call).value is not None
 
 

@@ -84,7 +84,7 @@ def evaluate(
     baseline = ResolvedSide(revisions[config.sides[1].name], base)
     policy = _policy(config, suites, baseline, examples, leaks)
     facts = RunFacts(
-        started, datetime.now(UTC), leaks, policy, _are_same(*config.sides[:2], answerers=answerers)
+        started, datetime.now(UTC), leaks, policy, _are_same(config.sides[0], config.sides[1], answerers)
     )
     report = build_report(config, workspace, scored, revisions, base, facts)
     workspace.commit(report)
