@@ -79,7 +79,7 @@ class MetricComparison:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRules:
-    """What a comparison depends on beside the scores.
+    """Rules of a comparison: everything that it depends on beside the scores.
 
     Attributes:
         confidence: confidence level of two-sided intervals; each gate's test has the level (1 - confidence) / 2.

@@ -86,7 +86,7 @@ def choose_placements(memory: AnswerMemory, tokens: int, sizes: Sequence[int]) -
 
 
 def gpu_sizes(count: int) -> list[int]:
-    """Bytes of each GPU of the pod; it takes no memory of a GPU to ask."""
+    """Bytes of each GPU of the pod; asking takes no memory of a GPU."""
     return [torch.cuda.get_device_properties(index).total_memory for index in range(count)]
 
 
