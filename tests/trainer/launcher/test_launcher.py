@@ -71,7 +71,7 @@ class Pod:
         output, _ = self.process.communicate(timeout=60)
         message = self.log.read_bytes() if self.log.exists() else b""
         assert len(message) <= TERMINATION_MESSAGE_BYTES
-        return self.process.returncode, parse_report(message), output
+        return self.process.wait(), parse_report(message), output
 
 
 FAILURES: list[tuple[str, ExitCode, str]] = [
