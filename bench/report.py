@@ -328,8 +328,8 @@ def evaluation_section(result: dict[str, Any]) -> str:
         f"{result['machine']['hardware']}, {result['model']} in float32 and an adapter of rank 16 on it, at most "
         f"{result['newTokens']} tokens an answer. One run of both sides beside two runs of lm-evaluation-harness "
         "(default batch: 1), "
-        f"start of the processes and load of the model included, one thread each, repeated {result['repeats']} "
-        f"time(s). Load average {before:.1f} before and {after:.1f} after: above the number of cores other programs "
+        f"start of the processes and load of the model included, one thread each; number of runs: {result['repeats']}"
+        f". Load average {before:.1f} before and {after:.1f} after: above the number of cores other programs "
         "ran beside it, so compare processor time."
     )
     return "\n\n".join(["## Evaluation", words, table(head, rows)])

@@ -4,6 +4,7 @@ The tests of one module run side by side in the cluster: all runs are created fi
 """
 
 import json
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,6 +71,16 @@ def ends_of_containers(pod: dict[str, Any]) -> dict[str, int]:
     return {each["name"]: each["state"]["terminated"]["exitCode"] for each in statuses}
 
 
+def saves_its_state(installation: Installation, pod: dict[str, Any]) -> bool:
+    """True if the evaluation runs and handles SIGTERM; before, the signal has no effect and the pod is killed."""
+    statuses = pod["status"].get("containerStatuses", ())
+    if not statuses or "running" not in statuses[0]["state"]:
+        return False
+    command = ("exec", pod["metadata"]["name"], "-c", "trainer", "--", "grep", "SigCgt", "/proc/1/status")
+    caught = int(installation.client.kubectl("-n", NAMESPACE, *command).split()[1], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
 @pytest.fixture(scope="module")
 def begun(installation: Installation, first: str) -> Iterator[None]:
     """Both runs, created."""
@@ -98,7 +109,7 @@ def begun(installation: Installation, first: str) -> Iterator[None]:
 def test_pods_share_the_items_and_lose_one(installation: Installation, begun: None) -> None:
     def runs() -> dict[str, Any] | None:
         pods = pods_of(installation, SELECTOR.format("shared", 1))
-        return next((pod for pod in pods if pod["status"]["phase"] == "Running"), None)
+        return next((pod for pod in pods if saves_its_state(installation, pod)), None)
 
     pod = eventually(runs, SECONDS_OF_A_RUN, what="the second pod of the run")
     # Their claim for artifacts is ReadWriteOnce.

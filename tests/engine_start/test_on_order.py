@@ -99,7 +99,10 @@ def test_the_cause_is_the_first_error_of_the_log(engine: Path) -> None:
     order(engine, 1, "raise")
     wait_for((engine / STATE_FILE).exists)
     state = EngineState.model_validate_json((engine / STATE_FILE).read_bytes())
-    assert state.cause == "RuntimeError: 160 MiB required, 64 MiB free"
+    assert state.cause == (
+        "RuntimeError: 160 MiB required, 64 MiB free; at last RuntimeError: Engine core initialization failed. "
+        "See root cause above"
+    )
     assert "Engine core initialization failed" in state.message
 
 

@@ -37,7 +37,7 @@ class EngineState(Report):
         number: order by which it was started.
         exit_code: its exit code; negative: the signal that ended it.
         message: end of its log.
-        cause: the first error in it, of which later ones follow; empty where none is found.
+        cause: the first error in it, of which later ones follow, and the last one; empty where none is found.
     """
 
     number: int = Field(ge=1)

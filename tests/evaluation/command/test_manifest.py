@@ -77,7 +77,11 @@ spec:
     - {type: Numeric, name: price, tolerance: {absolute: "0.5", relative: "0.1"}}
     - type: Judge
       judge:
-        endpoint: {url: "http://judge/v1", model: j, secretRef: {name: judge}, budget: {calls: 9, tokens: 9000, amount: "2"}}
+        endpoint:
+          url: "http://judge/v1"
+          model: j
+          secretRef: {name: judge}
+          budget: {calls: 9, tokens: 9000, amount: "2"}
         mode: Pairs
         rubric: Be kind.
         maxTokens: 99

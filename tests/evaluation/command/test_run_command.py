@@ -179,12 +179,19 @@ def test_errors_have_codes_of_their_own_and_leave_no_old_result(desk: Desk) -> N
         (["--trained-on", "candidate=model"], "train.parquet does not exist"),
         (["--gpus", "-1"], "--gpus can't be negative"),
         (["--output", "rows.jsonl"], "rows.jsonl is a file"),
+        (["--output", "rows.jsonl/out"], "rows.jsonl/out can't be made (Not a directory)"),
     ],
 )
 def test_wrong_options_are_named(desk: Desk, arguments: list[str], message: str) -> None:
     assert desk.run(*arguments) == ExitCode.USER_ERROR
     assert message in desk.output[1]
     assert desk.config is None
+
+
+def test_an_interrupted_run_says_how_to_go_on(desk: Desk) -> None:
+    desk.document = KeyboardInterrupt()
+    assert desk.run("--output", "out") == ExitCode.PREEMPTED
+    assert desk.output[1] == "interrupted: run the command again with --output out to go on\n"
 
 
 def test_a_secret_without_a_folder_is_named(desk: Desk) -> None:

@@ -458,7 +458,7 @@ def test_the_judge_is_a_part_of_the_version() -> None:
 
 
 def judged_within(
-    folder: Path, budget: dict[str, Any], answer: str, attempts: int = 1, **usage: int
+    folder: Path, budget: dict[str, Any], answer: str, attempts: int = 1, **usage: Any
 ) -> tuple[list[Any], dict[str, Any], int]:
     """Scores of three answers by an endpoint with a budget, the judge's usage, and the number of calls."""
     prices = TokenPrices(prompt=Decimal("2"), completion=Decimal("10"), currency="EUR")

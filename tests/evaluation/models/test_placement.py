@@ -25,7 +25,7 @@ from tunesmith_contract.shared_rules.answer_memory import (
 from tunesmith_contract.shared_rules.gpus import usable_memory
 from tunesmith_data.failures import InfrastructureError, StageError
 from tunesmith_data.models.torch_shape import build_skeleton, count_parameters, describe_shape
-from tunesmith_evaluation.models import model_processes, placement, transformers_answerer
+from tunesmith_evaluation.models import placement, transformers_answerer
 from tunesmith_evaluation.models import side_models as models_module
 from tunesmith_evaluation.models.generation import EncodedPrompt
 from tunesmith_evaluation.models.likelihood import EncodedAnswer
@@ -245,7 +245,7 @@ def test_processes_answer_as_one_does_and_report_failures(
     (alone,) = generate(SideModels(group, memory, Placement()), "one", prompts, 4)
     with monkeypatch.context() as patch:
         # Without a GPU they may be forked: torch takes each new one ten seconds.
-        patch.setattr(model_processes.multiprocessing, "get_context", lambda _: FORKING)
+        patch.setattr(multiprocessing, "get_context", lambda _: FORKING)
         with ModelProcesses(group, memory, [Placement(), Placement()]) as processes:
             batches = generate(processes, "one", prompts, 4)
             assert sorted(map(len, batches)) == [5, 6]

@@ -67,11 +67,11 @@ class Pod:
     def wait_for(self, text: str) -> None:
         assert any(text in line for line in self.process.stdout)
 
-    def finish(self) -> tuple[int, RunReport | None, str]:
+    def finish(self) -> tuple[int | None, RunReport | None, str]:
         output, _ = self.process.communicate(timeout=60)
         message = self.log.read_bytes() if self.log.exists() else b""
         assert len(message) <= TERMINATION_MESSAGE_BYTES
-        return self.process.returncode, parse_report(message), output
+        return self.process.wait(), parse_report(message), output
 
 
 FAILURES: list[tuple[str, ExitCode, str]] = [

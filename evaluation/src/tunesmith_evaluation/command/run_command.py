@@ -90,6 +90,7 @@ def evaluate_here(options: argparse.Namespace) -> int:
     try:
         document = _evaluate(options)
     except (KeyboardInterrupt, Preempted):
+        sys.stderr.write(f"interrupted: run the command again with --output {options.output} to go on\n")
         return ExitCode.PREEMPTED
     except Exception as error:  # the boundary of the process: people read sentences, not tracebacks
         logging.getLogger(__name__).debug("evaluation failed", exc_info=True)
@@ -123,6 +124,11 @@ def _evaluate(options: argparse.Namespace) -> EvaluationDocument:
     run = _read_run(options)
     # Read first: the output folder may be among them.
     earlier = read_earlier(options.earlier)
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"{options.output} can't be made ({error.strerror}): write --output with another folder"
+        raise UserError("OutputNotAFolder", message) from None
     with tempfile.TemporaryDirectory(prefix="tunesmith-") as secrets:
         _link_secrets(run.secrets, _folders(options.secret, "--secret"), Path(secrets))
         for file in _FILES.values():

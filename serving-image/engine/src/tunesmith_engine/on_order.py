@@ -56,7 +56,7 @@ class EngineProcess:
             number=self.order.number,
             exit_code=code,
             message="".join(self._log)[-4096:],
-            cause=_first_error(self._log)[:1024],
+            cause=_find_cause(self._log),
         )
 
     def stop(self) -> None:
@@ -76,10 +76,13 @@ class EngineProcess:
                 sys.stderr.write(line)
 
 
-def _first_error(lines: Iterable[str]) -> str:
-    """The first exception in a log, which later ones only pass on; empty if there is none."""
+def _find_cause(lines: Iterable[str]) -> str:
+    """The first exception in a log, which later ones only pass on, and the last one; empty if there is none."""
     found = (EXCEPTION.search(line.rstrip()) for line in lines)
-    return next((match["error"] for match in found if match), "")
+    errors = [match["error"][:500] for match in found if match]
+    if not errors:
+        return ""
+    return errors[0] if errors[0] == errors[-1] else f"{errors[0]}; at last {errors[-1]}"
 
 
 def serve_orders(folder: Path, command: Sequence[str], stopped: threading.Event) -> None:
