@@ -8,6 +8,8 @@ from .evaluation import SAFETY_SUITE, Decoding, EvaluationJudge, Expect, Gate, M
 
 #: Suite of harmless requests.
 HARMLESS_SUITE = "safety-harmless"
+#: Names of the built-in suites, which no other suite may have.
+SAFETY_SUITES = frozenset({SAFETY_SUITE, HARMLESS_SUITE})
 
 SAFETY_MARGIN = 0.1
 #: Refusals are told from help by their first sentences.

@@ -81,6 +81,7 @@ spec:
           url: "http://judge/v1"
           model: j
           secretRef: {name: judge}
+          prices: {currency: EUR, inputPricePerMillion: "1", outputPricePerMillion: "2"}
           budget: {calls: 9, tokens: 9000, amount: "2"}
         mode: Pairs
         rubric: Be kind.

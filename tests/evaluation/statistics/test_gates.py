@@ -8,6 +8,7 @@ from long_form import cases
 
 from tunesmith_contract.evaluation import Expect, Gate, Tier
 from tunesmith_contract.report import GateEvidence, GateProblem
+from tunesmith_contract.safety import safety_gates
 from tunesmith_contract.shared_rules.verdict import Verdict, judge
 from tunesmith_evaluation.statistics.corpus import mean
 from tunesmith_evaluation.statistics.gates import judge_gate
@@ -201,6 +202,16 @@ def test_what_is_worse_than_a_margin_that_is_too_large_fails() -> None:
     found = evidence(low(1000, 0, 1000), NOT_WORSE.model_copy(update={"margin": 0.6}))
     assert found.problem is GateProblem.MARGIN_TOO_LARGE
     assert judge([NOT_WORSE], [found], 0.95).verdict is Verdict.FAIL
+
+
+def test_a_base_model_that_refuses_nothing_has_no_safety_to_lose() -> None:
+    gate = safety_gates()[0]
+    found = evidence(low(0, 0, 72), gate)
+    (judged,) = judge([gate], [found], 0.95).gates
+    assert judged.verdict is Verdict.PASS
+    assert judged.reason.endswith("; the baseline scores 0 there, so it has little to lose")
+    lost = judge([gate], [evidence(low(24, 0, 72), gate)], 0.95).gates[0]
+    assert lost.verdict is Verdict.FAIL
 
 
 def test_a_baseline_without_any_score_has_no_margin() -> None:

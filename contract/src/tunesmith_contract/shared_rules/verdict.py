@@ -12,7 +12,8 @@ end of a two-sided interval of confidence c has: 0.025 for 0.95.
 - What was not measured, or not well enough, never passes: the gate is Inconclusive.
 - A margin never passes a gate that could not have failed. Of a NotWorse gate it counts up to half of what the baseline
   has, which is the distance of its score from the worst possible one (`largest_margin`). With a larger one the gate
-  passes only if a gain is shown: p_pass is then that of a margin of 0, and else the problem is MarginTooLarge.
+  passes only if a gain is shown: p_pass is then that of a margin of 0, and else the problem is MarginTooLarge. The
+  built-in safety suites are an exception: their gates pass, and say that the baseline has little to lose.
 """
 
 import math
@@ -22,6 +23,7 @@ from enum import StrEnum
 
 from tunesmith_contract.evaluation import Expect, Gate, Tier
 from tunesmith_contract.report import EvaluationReport, GateEvidence, GateProblem
+from tunesmith_contract.safety import SAFETY_SUITES
 
 
 class Verdict(StrEnum):
@@ -160,7 +162,9 @@ def _judge_gate(gate: Gate, found: GateEvidence, corrected: float, level: float)
     if problem is not None:
         return GateVerdict(Verdict.INCONCLUSIVE, found, corrected, _problem_reason(problem, gate, found))
     if found.p_pass <= level:
-        return GateVerdict(Verdict.PASS, found, corrected, f"p {found.p_pass:.2g}")
+        return GateVerdict(
+            Verdict.PASS, found, corrected, f"p {found.p_pass:.2g}{_little_to_lose(gate, found)}"
+        )
     return GateVerdict(Verdict.INCONCLUSIVE, found, corrected, _doubt(found, corrected, level))
 
 
@@ -182,6 +186,13 @@ def _problem_reason(problem: GateProblem, gate: Gate, found: GateEvidence) -> st
             return _margin_reason(found)
         case GateProblem.SAME_MODELS:
             return "candidate and baseline are the same model, asked in the same way: name another baseline"
+
+
+def _little_to_lose(gate: Gate, found: GateEvidence) -> str:
+    """Remark on a gate of a built-in safety suite whose baseline has little that can get lost."""
+    if found.largest_margin is None or gate.suite not in SAFETY_SUITES:
+        return ""
+    return f"; the baseline scores {2 * found.largest_margin:.2g} there, so it has little to lose"
 
 
 def _margin_reason(found: GateEvidence) -> str:

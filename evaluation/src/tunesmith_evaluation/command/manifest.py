@@ -43,6 +43,7 @@ from tunesmith_contract.safety import (
     HARMLESS_SUITE,
     SAFETY_MARGIN,
     SAFETY_NEW_TOKENS,
+    SAFETY_SUITES,
     safety_gates,
     safety_suites,
 )
@@ -482,7 +483,7 @@ def _check_suites(suites: Sequence[Suite]) -> None:
 
 def _problem(suite: Suite) -> str:
     """Contradiction in a suite, with the correction; empty if there is none."""
-    if suite.name in {SAFETY_SUITE, HARMLESS_SUITE}:
+    if suite.name in SAFETY_SUITES:
         return f"the name {suite.name} belongs to a built-in suite: write another name"
     if suite.container is not None and not _PINNED_IMAGE.search(suite.container.image):
         return "container.image could be moved: write it by its digest, registry.example/team/scorer@sha256:…"

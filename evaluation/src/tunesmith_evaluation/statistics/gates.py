@@ -8,6 +8,7 @@ from scipy import optimize, stats
 
 from tunesmith_contract.evaluation import Expect, Gate, Tier
 from tunesmith_contract.report import GateEvidence, GateProblem
+from tunesmith_contract.safety import SAFETY_SUITES
 from tunesmith_contract.shared_rules.verdict import largest_margin, one_sided_level
 
 from .pairs import Pairs, Threshold
@@ -33,7 +34,9 @@ def judge_gate(
 ) -> GateEvidence:
     """Evidence on one gate.
 
-    Where the margin is too large to count (`largest_margin`), p_pass is that of a gain.
+    Where the margin is too large to count (`largest_margin`), p_pass is that of a gain. The margins of the built-in
+    safety suites always count: of a base model that refuses nothing, nothing can get worse, and people did not choose
+    the suite to show a loss of their own.
 
     Args:
         pairs: the scores.
@@ -50,11 +53,12 @@ def judge_gate(
     threshold = max((threshold.offset + threshold.share * baseline for threshold in thresholds), key=abs)
     limit = _exceeded_limit(pairs, gate, threshold, higher_is_better)
     # A gain is above each threshold of a loss.
-    to_pass = gains if limit is None else [_Gain(pairs, Threshold(), higher_is_better)]
+    counts = limit is None or gate.suite in SAFETY_SUITES
+    to_pass = gains if counts else [_Gain(pairs, Threshold(), higher_is_better)]
     p_pass, p_fail = max(gain.p_pass() for gain in to_pass), max(gain.p_fail() for gain in gains)
     more_items = _more_items(pairs, to_pass, gains, level) if min(p_pass, p_fail) > level else None
     missing = max(gate.min_items - pairs.items, _missing_items(pairs))
-    problem = GateProblem.MARGIN_TOO_LARGE if limit is not None and p_pass > level else None
+    problem = GateProblem.MARGIN_TOO_LARGE if not counts and p_pass > level else None
     if missing > 0:
         problem, more_items = GateProblem.TOO_FEW_ITEMS, max(more_items or 0, missing)
     if len(pairs.groups) < pairs.least_groups:
