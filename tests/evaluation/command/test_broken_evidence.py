@@ -94,9 +94,7 @@ def mostly_empty(received: Received) -> Reply:
     return said("") if number % 3 else said("no idea")
 
 
-@pytest.mark.parametrize(
-    ("baseline", "empty"), [(message(""), 24), (message(" \n"), 24), (mostly_empty, 16)]
-)
+@pytest.mark.parametrize(("baseline", "empty"), [(message(""), 24), (message(" \n"), 24), (mostly_empty, 16)])
 @pytest.mark.parametrize("gate", [_BETTER, {"expect": "NotWorse", "margin": "0.1"}])
 def test_a_baseline_whose_answers_are_empty_is_not_beaten(
     tmp_path: Path, baseline: Script, empty: int, gate: Gate, capsys: pytest.CaptureFixture[str]
@@ -147,3 +145,32 @@ def test_a_judge_that_refuses_every_question_is_an_error(
     code = run(tmp_path, metric, candidate=right, baseline=wrong, judge=lambda _: refusal)
     assert code == ExitCode.USER_ERROR
     assert "refuses every question (HTTP 400" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("odd", [{"choices": []}, {"error": "try later"}, ["no"]])
+def test_an_odd_response_of_a_judge_does_not_end_the_run(
+    tmp_path: Path, odd: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither the first one nor a later one: the question is asked once more."""
+    asked: list[None] = []
+
+    def judge(received: Received) -> Reply:
+        asked.append(None)
+        if len(asked) in {1, 12}:
+            return Reply(body=odd)
+        question = received.body["messages"][-1]["content"]
+        return said('{"points": 1}' if "no idea" in question else '{"points": 5}')
+
+    metric = {"type": "Judge", "judge": {"endpoint": {"url": "SERVER/judge/v1", "model": "j"}}}
+    assert run(tmp_path, metric, candidate=right, baseline=wrong, judge=judge) == 0
+    assert len(asked) == 50
+    assert "no score" not in capsys.readouterr().out
+
+
+def test_a_judge_that_gives_odd_responses_alone_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metric = {"type": "Judge", "judge": {"endpoint": {"url": "SERVER/judge/v1", "model": "j"}}}
+    code = run(tmp_path, metric, candidate=right, baseline=wrong, judge=lambda _: Reply(body={"choices": []}))
+    assert code == ExitCode.USER_ERROR
+    assert "gives no choices[0].message.content" in capsys.readouterr().err

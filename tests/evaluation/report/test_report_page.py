@@ -227,7 +227,10 @@ def test_a_long_reason_or_name_leaves_the_other_columns_their_words(
     run = REPORT.run.model_copy(update={"name": "n" * 63})
     write_report(tmp_path / "b", make_document(run=run))
     write_index(tmp_path / "index.html", find_reports([tmp_path]))
-    for each, table in ((tmp_path / "a" / "report.html", "#gates"), (tmp_path / "index.html", "#report-list")):
+    for each, table in (
+        (tmp_path / "a" / "report.html", "#gates"),
+        (tmp_path / "index.html", "#report-list"),
+    ):
         browser.open(each, width)
         broken = browser.run(
             "const broken = [];"
