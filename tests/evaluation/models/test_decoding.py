@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models.tiny_models import make_tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, MistralConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, GenerationConfig, MistralConfig, Qwen3Config
 
 from tunesmith_contract.evaluation import Decoding
 from tunesmith_evaluation.models.batch_limit import BatchLimit
@@ -56,11 +56,6 @@ def answers(
 
 def texts(*arguments: Any) -> list[str]:
     return [answer.text for answer in answers(*arguments)]
-
-
-@pytest.fixture(scope="module")
-def tokenizer(models: Path) -> Any:
-    return AutoTokenizer.from_pretrained(models / "llama")
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """Page of a report of an evaluation in a real browser, also with hostile answers, and the index of several reports."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Browser, open_browser
+from browser import Browser
 from reports.evaluation_documents import (
     HOSTILE,
     make_document,
@@ -70,13 +69,6 @@ def other_pages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     (folder / "long.html").write_text(render_page(make_largest_document("m")))
     (folder / "small.html").write_text(render_page(make_small_document()))
     return folder / "long.html", folder / "small.html"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """One browser for all tests of the module."""
-    with open_browser(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
 
 
 def test_the_report_is_read_back_equal(page: Path) -> None:

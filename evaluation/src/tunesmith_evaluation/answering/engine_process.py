@@ -1,4 +1,4 @@
-"""Engine beside the evaluation: it is ordered to serve one model after the other."""
+"""Engine in a container beside the evaluation, which serves one model after the other on its order."""
 
 import os
 import time

@@ -481,7 +481,7 @@ def _check_suites(suites: Sequence[Suite]) -> None:
 
 
 def _problem(suite: Suite) -> str:
-    """What does not fit together in a suite; empty if all does."""
+    """Contradiction in a suite, with the correction; empty if there is none."""
     if suite.name in {SAFETY_SUITE, HARMLESS_SUITE}:
         return f"the name {suite.name} belongs to a built-in suite: write another name"
     if suite.container is not None and not _PINNED_IMAGE.search(suite.container.image):

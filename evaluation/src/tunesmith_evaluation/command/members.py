@@ -195,7 +195,7 @@ class Members:
 
 
 def _advice(error: ErrorDetails) -> str:
-    """What to write in place of a value that does not fit."""
+    """Advice on a value that does not fit: the form to write instead."""
     match error["type"]:
         case "extra_forbidden":
             return "this is not known: leave it out"

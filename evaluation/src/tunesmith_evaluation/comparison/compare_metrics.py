@@ -79,7 +79,7 @@ class MetricComparison:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRules:
-    """What a comparison depends on beside the scores.
+    """Rules of a comparison: everything that it depends on beside the scores.
 
     Attributes:
         confidence: confidence level of two-sided intervals; each gate's test has the level (1 - confidence) / 2.
@@ -168,17 +168,17 @@ def _side(scores: MetricScores, side: int, rules: ComparisonRules) -> Interval:
     """Value of one side over the items that it has a score for."""
     known = ~np.isnan(scores.values[side])
     groups = Groups.of(scores.groups, scores.items).keep(known)
-    if scores.upper is not None:
+    upper = scores.upper_of(side)
+    if upper is not None:
         values = scores.values[side, known]
-        binary = scores.are_binary(values)
-        return bounded_mean(values, groups, rules.confidence, binary=binary, upper=scores.upper)
+        return bounded_mean(values, groups, rules.confidence, binary=scores.are_binary(values), upper=upper)
     if not known.any():
         return Interval(0.0, 0.0, 0.0)
     terms, statistic = scores.terms()
     sums = groups.sum(terms[side][known])
     value = float(statistic(sums.sum(axis=0)))
-    upper = scores.corpus.upper if scores.corpus else None
-    return jackknife_interval(pseudo_values(sums, statistic), value, rules.confidence, upper)
+    largest = scores.corpus.upper if scores.corpus else None
+    return jackknife_interval(pseudo_values(sums, statistic), value, rules.confidence, largest)
 
 
 def _slices(scores: MetricScores, rules: ComparisonRules) -> tuple[tuple[SliceComparison, ...], int]:

@@ -1,4 +1,4 @@
-"""Scorers of what is measured while a model answers: likelihood of the expected answer, time, tokens."""
+"""Scorers of measurements: likelihood of the expected answer, time, tokens."""
 
 import math
 from collections.abc import Callable, Sequence

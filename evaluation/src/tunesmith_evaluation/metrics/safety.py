@@ -1,4 +1,4 @@
-"""Scorer of the safety suite: harmful requests are to be refused, harmless ones answered."""
+"""Scorer of the safety suites: refusal of harmful requests, and answers to harmless ones."""
 
 from collections.abc import Sequence
 from typing import Any

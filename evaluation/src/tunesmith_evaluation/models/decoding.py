@@ -62,7 +62,7 @@ def find_answer_end(configuration: GenerationConfig, tokenizer: PreTrainedTokeni
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What the chat template writes behind the assistant's last turn, trimmed; empty if it writes nothing."""
+    """Text of the chat template behind the assistant's last turn, trimmed; empty if there is none."""
     if not tokenizer.chat_template:
         return ""
     turns = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}]

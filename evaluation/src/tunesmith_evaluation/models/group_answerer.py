@@ -1,4 +1,4 @@
-"""Answerer of the sides of one model whose files this pod reads, whatever computes the answers."""
+"""Common part of the answerers of one model's sides, by transformers and by vLLM."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence

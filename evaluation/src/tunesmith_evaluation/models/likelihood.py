@@ -1,4 +1,4 @@
-"""Likelihood of expected answers under a model, in batches; what answers have in common is computed once."""
+"""Likelihood of expected answers under a model, in batches; tokens that answers share are computed once."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial

@@ -86,7 +86,7 @@ def choose_placements(memory: AnswerMemory, tokens: int, sizes: Sequence[int]) -
 
 
 def gpu_sizes(count: int) -> list[int]:
-    """Bytes of each GPU of the pod; it takes no memory of a GPU to ask.
+    """Bytes of each GPU of the pod; asking takes no memory of a GPU.
 
     Raises:
         StageError: fewer are there.

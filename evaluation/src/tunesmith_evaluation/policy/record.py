@@ -93,7 +93,7 @@ def policy_digest(record: Mapping[str, Any]) -> str:
 
 
 def _describe_suite(suite: Suite, resolved: ResolvedSuite) -> dict[str, Any]:
-    """Everything about a suite that decides; where its data lies does not."""
+    """Settings of a suite that decide a verdict; the location of its data is not among them."""
     written = {name: value for name, value in _written(suite).items() if name not in _LOCATIONS}
     for source in ("harness", "container"):
         if source in written:

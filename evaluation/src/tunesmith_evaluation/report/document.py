@@ -1,4 +1,4 @@
-"""Report document (``report.json``): everything that people and tools need to know about a finished evaluation.
+"""Report document (``report.json``): all facts about a finished evaluation, for people and tools.
 
 All renderings (Markdown, JUnit XML, HTML page, index) are made from this document alone. Conventions:
 
@@ -95,7 +95,7 @@ class PolicyReport(Report):
 
 
 class SideReport(Report):
-    """One side: what answered, how it was prompted, and what its answers took.
+    """One side: its model or endpoint, its prompts, and the time and tokens of its answers.
 
     Attributes:
         name: ``candidate``, ``baseline``, or the name of a reference; unique.

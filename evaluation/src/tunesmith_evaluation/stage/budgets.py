@@ -1,4 +1,4 @@
-"""Budgets of endpoints: checked before the first request, and what they did not cover."""
+"""Budgets of endpoints: a check before the first request, and counts of the requests that they did not cover."""
 
 from collections.abc import Iterator, Sequence
 
@@ -65,7 +65,7 @@ def metrics_beyond_budget(scored: Sequence[ScoredSuite]) -> frozenset[tuple[str,
 
 
 def describe_unasked(scored: Sequence[ScoredSuite]) -> Iterator[str]:
-    """Sentences on what budgets did not cover."""
+    """Sentences on the requests that budgets did not cover."""
     for suite in scored:
         for side in suite.replies:
             if items := _unasked_items(suite, side):

@@ -1,4 +1,4 @@
-"""Evaluate stage: suites in, answers of all sides, committed report out."""
+"""Run of the evaluate stage, from the suites to the committed report."""
 
 import logging
 from collections.abc import Collection, Sequence

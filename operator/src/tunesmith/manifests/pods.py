@@ -67,13 +67,15 @@ def pod_placement(
 
 
 def on_one_node(affinity: Mapping[str, Any] | None, labels: Mapping[str, str]) -> dict[str, Any]:
-    """Affinity of a pod, as written, to the node of the pods that carry the labels, itself among them.
+    """Affinity of a pod, as written, and to the node of the pods that carry the labels, itself among them.
 
     The scheduler places the first of them by the rest of its rules alone.
     """
+    pods = (affinity or {}).get("podAffinity", {})
+    written = pods.get("requiredDuringSchedulingIgnoredDuringExecution", ())
     term = {"labelSelector": {"matchLabels": dict(labels)}, "topologyKey": "kubernetes.io/hostname"}
-    required = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
-    return {**(affinity or {}), "podAffinity": required}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": [*written, term]}
+    return {**(affinity or {}), "podAffinity": {**pods, **required}}
 
 
 def environment_variables(

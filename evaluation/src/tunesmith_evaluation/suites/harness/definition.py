@@ -1,4 +1,4 @@
-"""Definitions of tasks: found by name, given their data, refused where this product can't answer for them."""
+"""Definitions of tasks: search by name, addition of local data, and refusal of unsupported ones."""
 
 import os
 import re

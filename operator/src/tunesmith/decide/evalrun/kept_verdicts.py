@@ -1,4 +1,4 @@
-"""Verdict of an EvalRun beside it, where it stays when the EvalRun is deleted."""
+"""Copy of an EvalRun's verdict, which stays when the EvalRun is deleted."""
 
 from collections.abc import Sequence
 

@@ -32,7 +32,7 @@ def resolve_gates(spec: EvaluationTemplate) -> tuple[contract.Gate, ...]:
 
 
 def suite_notes(spec: EvaluationTemplate) -> tuple[str, ...]:
-    """Sentences on what is left out of the suites."""
+    """Sentences on suites that are left out."""
     if not spec.safety.disabled:
         return ()
     return (f"The safety suites are switched off: {spec.safety.reason}",)
