@@ -68,7 +68,9 @@ def test_calls_of_tools_are_compared_as_calls(world: World, answer: dict[str, st
     report = world.evaluate(config)
     assert [line["answers"]["a"][0]["scores"]["ToolCall"] for line in items_of(world, report)] == [1, 0, 0]
     text_only = world.evaluate_config(uid="x", sides=SIDES, suites=[{**suite, "metrics": ["ExactMatch"]}])
-    with pytest.raises(DataError, match="row 1 is a call of a tool, which ToolCall alone can compare; ExactMatch can't score"):
+    with pytest.raises(
+        DataError, match="row 1 is a call of a tool, which ToolCall alone can compare; ExactMatch can't score"
+    ):
         world.evaluate(text_only)
 
 

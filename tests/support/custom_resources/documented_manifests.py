@@ -52,6 +52,8 @@ def _complete(shown: dict[str, Any]) -> dict[str, Any]:
     if "search" in spec:
         job = load_good("finetunejob-minimal")
         return job | {"spec": merge(job["spec"], spec)}
+    if "candidate" in spec and "baseline" not in spec and "baseModel" not in spec:
+        spec = {"baseModel": {"uri": "hf://org/base@main"}, **spec}
     spec = _SPEC | spec
     first = spec["suites"][0]
     gate = {"suite": first["name"], "metric": first["metrics"][0]["type"], "expect": "Better"}

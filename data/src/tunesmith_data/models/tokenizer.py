@@ -21,9 +21,7 @@ def load_tokenizer(folder: Path, model: str = "the base model") -> PreTrainedTok
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, StrictDataclassError) as error:
-        message = (
-            f"the tokenizer of {model} can't be read ({error}): add its tokenizer.json to {folder}, or copy it again"
-        )
+        message = f"the tokenizer of {model} can't be read ({error}): copy its tokenizer.json to {folder}"
         raise UserError("TokenizerUnreadable", message) from error
     if not tokenizer.is_fast:
         raise UserError("TokenizerUnreadable", f"{model} has no tokenizer.json: add one to {folder}")
