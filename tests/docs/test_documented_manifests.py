@@ -1,5 +1,7 @@
 """Each manifest of the pages on evaluation and search is one that the API takes."""
 
+from typing import Any
+
 import pytest
 from custom_resources.documented_manifests import DOCUMENTED, DocumentedManifest
 
@@ -12,5 +14,5 @@ def test_the_pages_show_manifests() -> None:
 
 @pytest.mark.parametrize("shown", DOCUMENTED, ids=lambda shown: shown.title)
 def test_what_a_page_shows_is_taken(shown: DocumentedManifest) -> None:
-    kind = next(kind for kind in KINDS if kind.kind_name == shown.body["kind"])
+    kind: Any = next(kind for kind in KINDS if kind.kind_name == shown.body["kind"])
     assert kind.parse(shown.body).spec.to_dict()
