@@ -316,6 +316,7 @@ class GateProblem(StrEnum):
     BUDGET_EXHAUSTED = "BudgetExhausted"
     MARGIN_TOO_LARGE = "MarginTooLarge"
     SAME_MODELS = "SameModels"
+    BASELINE_EMPTY = "BaselineEmpty"
 
 
 class GateEvidence(NamedTuple):

@@ -117,12 +117,13 @@ def test_a_model_that_is_spread_over_the_smallest_possible_gpus_stays_on_them(gp
 def test_a_model_partly_outside_the_gpus_is_refused(monkeypatch: pytest.MonkeyPatch, models: Path) -> None:
     parameters = [SimpleNamespace(device=torch.device(name)) for name in ("cuda:0", "cuda:1", "meta")]
     loaded = SimpleNamespace(parameters=lambda: parameters)
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: loaded)
+    found: dict[str, list[str]] = {"missing_keys": [], "mismatched_keys": []}
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: (loaded, found))
     monkeypatch.setattr(placement, "free_memory", lambda _: GIB)
     with pytest.raises(StageError, match="does not fit on 2 GPUs"):
-        load_model(models / "llama", Placement((0, 1)))
+        load_model(models / "llama", Placement((0, 1)), "the model of a")
     del parameters[2]
-    assert load_model(models / "llama", Placement((0, 1))) is loaded
+    assert load_model(models / "llama", Placement((0, 1)), "the model of a") is loaded
 
 
 @pytest.fixture
@@ -177,8 +178,8 @@ def test_adapters_share_their_base_which_leaves_the_memory(
 ) -> None:
     loaded: list[Any] = []
 
-    def load(folder: Path, placement: Placement) -> Any:
-        model = load_model(folder, placement)
+    def load(folder: Path, placement: Placement, name: str) -> Any:
+        model = load_model(folder, placement, name)
         loaded.append(weakref.ref(model))
         return model
 

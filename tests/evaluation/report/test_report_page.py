@@ -209,6 +209,37 @@ def test_nothing_is_wider_than_the_window(
         assert beyond == [[], 0], each.name
 
 
+@pytest.mark.parametrize("width", [740, 1280])
+def test_a_long_reason_or_name_leaves_the_other_columns_their_words(
+    browser: Browser, tmp_path: Path, width: int
+) -> None:
+    words = "the margin 0.3 is more than half of what the baseline has (0.31 above the worst score), " * 3
+    gates = tuple(gate.model_copy(update={"message": words}) for gate in REPORT.gates)
+    write_report(tmp_path / "a", make_document(gates=gates))
+    run = REPORT.run.model_copy(update={"name": "n" * 63})
+    write_report(tmp_path / "b", make_document(run=run))
+    write_index(tmp_path / "index.html", find_reports([tmp_path]))
+    for each, table in (
+        (tmp_path / "a" / "report.html", "#gates"),
+        (tmp_path / "index.html", "#report-list"),
+    ):
+        browser.open(each, width)
+        broken = browser.run(
+            "const broken = [];"
+            f"for (const cell of document.querySelectorAll('{table} th, {table} td')) {{"
+            "  const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);"
+            "  while (texts.nextNode()) for (const word of texts.currentNode.data.matchAll(/[^\\s-]+/g)) {"
+            "    const range = document.createRange();"
+            "    range.setStart(texts.currentNode, word.index);"
+            "    range.setEnd(texts.currentNode, word.index + word[0].length);"
+            "    if (word[0].length < 30 && range.getClientRects().length > 1) broken.push(word[0]);"
+            "  }"
+            "}"
+            "return broken"
+        )
+        assert broken == [], each.name
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("dark", [False, True])
 def test_every_text_stands_out(browser: Browser, page: Path, index: Path, dark: bool, width: int) -> None:

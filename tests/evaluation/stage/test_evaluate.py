@@ -18,7 +18,7 @@ from tunesmith_data.failures import UserError
 from tunesmith_evaluation.items.requests import Prompt, Request
 from tunesmith_evaluation.models.encoding import RequestEncoder
 from tunesmith_evaluation.models.generation import Generator
-from tunesmith_evaluation.models.sides import padded_tokenizer
+from tunesmith_evaluation.models.sides import ModelGroup, padded_tokenizer
 from tunesmith_evaluation.stage import scorers
 
 METRICS = ["ExactMatch", "JSONFields"]
@@ -238,7 +238,7 @@ def test_switches_of_the_template_reach_it_and_unknown_ones_are_refused(
     (thinking / "chat_template.jinja").write_text(
         "{% for m in messages %}{{ m.content }}{% endfor %}{% if enable_thinking %}<think>\n{% endif %}"
     )
-    encoder = RequestEncoder(padded_tokenizer(thinking), 0)
+    encoder = RequestEncoder(padded_tokenizer(ModelGroup(thinking, "r", ("a",), {}, {})), 0)
 
     def encode(**arguments: Any) -> Any:
         prompt = Prompt(({"role": "user", "content": "q"},), template_arguments=arguments)

@@ -139,9 +139,14 @@ def judge_report(report: EvaluationReport) -> Verdict:
 #: Evidence on a gate whose metric was not measured.
 NOT_MEASURED = GateEvidence(items=0, threshold=0, p_pass=1, p_fail=1, problem=GateProblem.MISSING)
 
-#: Problems beside which a gate still can fail: few items make a test weak, not wrong, and what is worse than a margin
-#: that is too large is worse than any.
-_MAY_FAIL = (None, GateProblem.TOO_FEW_ITEMS, GateProblem.MARGIN_TOO_LARGE)
+#: Problems beside which a gate still can fail: few items make a test weak, not wrong; what is worse than a margin that
+#: is too large is worse than any, and so is what is worse than a baseline that hardly answers.
+_MAY_FAIL = (
+    None,
+    GateProblem.TOO_FEW_ITEMS,
+    GateProblem.MARGIN_TOO_LARGE,
+    GateProblem.BASELINE_EMPTY,
+)
 
 
 def _corrected_failures(gates: Sequence[Gate], evidence: Sequence[GateEvidence]) -> list[float]:
@@ -184,6 +189,11 @@ def _problem_reason(problem: GateProblem, gate: Gate, found: GateEvidence) -> st
             return f"{found.items:,} items, at least {gate.min_items:,} are needed{_more(found)}"
         case GateProblem.MARGIN_TOO_LARGE:
             return _margin_reason(found)
+        case GateProblem.BASELINE_EMPTY:
+            return (
+                "more than half of the baseline's answers are empty texts, which anything beats: correct its prompt, "
+                "its chat template or its endpoint, or name another baseline"
+            )
         case GateProblem.SAME_MODELS:
             return "candidate and baseline are the same model, asked in the same way: name another baseline"
 

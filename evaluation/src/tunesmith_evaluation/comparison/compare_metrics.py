@@ -88,6 +88,7 @@ class ComparisonRules:
         max_broken: by name of a suite, the largest share of items without a score with which its gates can pass.
         skipped: suites that were skipped.
         beyond_budget: suite and metric for which a budget did not cover all requests.
+        empty_baseline: suite and metric for which more than half of the baseline's answers are empty texts.
         same_models: candidate and baseline are one model, asked in the same way: no gate can pass or fail.
     """
 
@@ -97,6 +98,7 @@ class ComparisonRules:
     max_broken: Mapping[str, float]
     skipped: Collection[str] = ()
     beyond_budget: Collection[tuple[str, str]] = ()
+    empty_baseline: Collection[tuple[str, str]] = ()
     same_models: bool = False
 
 
@@ -138,6 +140,11 @@ def _judge(gate: Gate, scores: MetricScores, pairs: Pairs, rules: ComparisonRule
     )
     if (gate.suite, gate.metric) in rules.beyond_budget:
         return evidence._replace(problem=GateProblem.BUDGET_EXHAUSTED, more_items=None)
+    if (gate.suite, gate.metric) in rules.empty_baseline:
+        # Beside broken items nothing can be said; a smaller problem is due to the empty answers.
+        is_broken = evidence.problem is GateProblem.TOO_MANY_BROKEN
+        problem = evidence.problem if is_broken else GateProblem.BASELINE_EMPTY
+        return evidence._replace(problem=problem, more_items=None)
     return evidence
 
 

@@ -136,6 +136,7 @@ class SideCounts(Report):
         beyond_budget: items that were not asked since the endpoint's budget did not cover them.
         truncated: answers cut off at the maximum length.
         incomplete_thinking: answers that never closed their thinking marks.
+        empty: answers without text and without calls of tools.
     """
 
     side: str
@@ -146,6 +147,7 @@ class SideCounts(Report):
     beyond_budget: Count = 0
     truncated: Count = 0
     incomplete_thinking: Count = 0
+    empty: Count = 0
 
 
 class SuiteReport(Report):

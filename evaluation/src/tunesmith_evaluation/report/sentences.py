@@ -99,6 +99,7 @@ def left_out(suite: SuiteReport) -> Iterator[tuple[str, int]]:
             ("not asked, beyond the budget", side.beyond_budget),
             ("cut off at the maximum length", side.truncated),
             ("never finished thinking", side.incomplete_thinking),
+            ("empty answers", side.empty),
         )
         yield from ((f"{name} ({side.side})", count) for name, count in counted if count)
 

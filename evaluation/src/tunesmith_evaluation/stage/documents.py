@@ -141,6 +141,8 @@ def build_document(
                     *config.notes,
                     *facts.leaks.warnings,
                     *describe_unasked(scored),
+                    *_no_answers(scored),
+                    *_empty_answers(scored),
                     *(each for _, warnings in results for each in warnings),
                 )
             )
@@ -171,6 +173,29 @@ def _result(
     matrices = [matrix for name, members in further.items() if (matrix := _confusion(name, members))]
     facts = [fact for name, members in further.items() for fact in _facts(name, members)]
     return result.model_copy(update={"facts": tuple(facts), "confusion": tuple(matrices)}), warnings
+
+
+def _no_answers(scored: Sequence[ScoredSuite]) -> Iterator[str]:
+    """Sentences on sides that have not answered a single item of a suite, with the most frequent cause."""
+    for suite in scored:
+        for side, replies in suite.replies.items():
+            causes = Counter(
+                reply.message or str(reply.problem)
+                for repeats in replies
+                for reply in repeats
+                if reply.answer is None and reply.problem is not Problem.BEYOND_BUDGET
+            )
+            if causes and not any(suite.answers[side]):
+                cause, count = causes.most_common(1)[0]
+                yield f"{suite.loaded.name}: {side} has no answer to any item ({count:,} times: {cause})"
+
+
+def _empty_answers(scored: Sequence[ScoredSuite]) -> Iterator[str]:
+    """Sentences on sides that whose answers to a suite are empty texts for more than half."""
+    for suite in scored:
+        for side in suite.replies:
+            if words := suite.describe_empty_answers(side):
+                yield f"{suite.loaded.name}: {words}: check its prompt, its chat template and its endpoint"
 
 
 def _missing_scores(suite: ScoredSuite, key: str) -> Iterator[str]:
@@ -294,6 +319,7 @@ def _counts(side: str, scored: ScoredSuite) -> SideCounts:
         beyond_budget=problems.count(Problem.BEYOND_BUDGET),
         truncated=sum(answer.truncated for answer in answers),
         incomplete_thinking=sum(not answer.complete for answer in answers),
+        empty=scored.empty_answers(side),
     )
 
 

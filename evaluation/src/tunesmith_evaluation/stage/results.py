@@ -65,6 +65,13 @@ def build_report(
             max_broken={suite.name: suite.max_broken for suite in config.suites},
             skipped={suite.loaded.name for suite in scored if suite.is_empty},
             beyond_budget=metrics_beyond_budget(scored),
+            empty_baseline={
+                (suite.loaded.name, key)
+                for suite in scored
+                if suite.describe_empty_answers(config.sides[1].name)
+                for key in suite.scores
+                if suite.reads_answers(key)
+            },
             same_models=facts.same_models,
         ),
     )

@@ -54,7 +54,7 @@ class ScoredSuite:
         scorer, items = self.loaded.scorers.get(key), self.loaded.items
         sides = list(self.scores[key].values())
         rows = [[np.nan if score.value is None else score.value for score in scores] for scores in sides]
-        if scorer is None or scorer.reads_answers:
+        if self.reads_answers(key):
             baseline = list(self.answers.values())[1]
             rows[1] = [
                 np.nan if any(not answer.complete for answer in some) else value
@@ -77,6 +77,27 @@ class ScoredSuite:
             higher_is_better=scorer.higher_is_better if scorer is not None else True,
             largest=self.max_tokens if isinstance(scorer, Tokens) else None,
         )
+
+    def empty_answers(self, side: str) -> int:
+        """Number of complete answers of a side without text and without calls of tools."""
+        return sum(
+            answer.complete and not answer.text.strip() and not answer.calls_tools
+            for answer in self._generated(side)
+        )
+
+    def describe_empty_answers(self, side: str) -> str:
+        """Number of empty answers of a side in words, where they are more than half of its answers; else empty."""
+        answers, empty = len(self._generated(side)), self.empty_answers(side)
+        return f"{empty:,} of {answers:,} answers of {side} are empty texts" if empty * 2 > answers else ""
+
+    def _generated(self, side: str) -> list[Answer]:
+        replies = (reply for repeats in self.replies[side] for reply in repeats if reply.request.generates)
+        return [reply.answer for reply in replies if reply.answer is not None]
+
+    def reads_answers(self, key: str) -> bool:
+        """True if a metric scores what an answer says, and not its likelihood, its time or its length."""
+        scorer = self.loaded.scorers.get(key)
+        return scorer is None or scorer.reads_answers
 
     @property
     def counts(self) -> SuiteCounts:
