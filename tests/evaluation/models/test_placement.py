@@ -209,10 +209,10 @@ def test_a_whole_model_is_loaded_once_for_all_suites_and_without_its_base(
     loaded = []
     models: list[Any] = []
 
-    def load(folder: Path, placement: Placement) -> Any:
+    def load(folder: Path, placement: Placement, name: str) -> Any:
         assert all(earlier() is None for earlier in models), "an earlier model is still in memory"
         loaded.append(folder.name)
-        model = load_model(folder, placement)
+        model = load_model(folder, placement, name)
         models.append(weakref.ref(model))
         return model
 

@@ -142,7 +142,8 @@ def test_the_command_evaluates_a_manifest_and_scores_its_answers_again(
         "safety": {"disabled": True, "reason": "a tiny model"},
     }
     (tmp_path / "eval.yaml").write_text(yaml.safe_dump(spec))
-    assert main(["run", "eval.yaml", "--output", "first"]) == 0
+    # Nobody is better than a model that says nothing.
+    assert main(["run", "eval.yaml", "--output", "first"]) == 2
     first = read_report(tmp_path / "first" / "report.json")
     assert first.sides[0].uri == str(models / "llama")
     assert first.details

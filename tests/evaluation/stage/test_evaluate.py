@@ -199,7 +199,7 @@ def test_a_suite_without_any_answer_is_skipped(world: World, make: RowBuilders) 
     report = world.evaluate(config)
     assert [result.suite for result in report.evaluation.results] == ["good"]
     assert [gate.problem for gate in report.evaluation.gates] == [
-        GateProblem.TOO_FEW_ITEMS,
+        GateProblem.BASELINE_EMPTY,
         GateProblem.SKIPPED,
     ]
 
@@ -321,7 +321,13 @@ def test_judges_whose_names_join_to_the_same_text_keep_journals_of_their_own(
 
 def test_a_model_is_not_compared_with_itself(world: World, make: RowBuilders) -> None:
     """By another name, a model that is asked in the same way has nothing to be worse than."""
-    gate = {"suite": "task", "metric": "BitsPerByte", "expect": "NotWorse", "margin": 50, "minItems": 1}
+    gate = {
+        "suite": "task",
+        "metric": "BitsPerByte",
+        "expect": "NotWorse",
+        "relativeMargin": 0.9,
+        "minItems": 1,
+    }
     suite = {
         "name": "task",
         "dataset": world.write_rows("test.jsonl", make.rows(55)),
