@@ -293,25 +293,51 @@ def _check_row(check: dict[str, Any], figures: Sequence[str]) -> tuple[object, .
 
 def evaluation_section(result: dict[str, Any]) -> str:
     """Both sides by one run of the stage, beside two runs of lm-evaluation-harness."""
-    runs = [("Tunesmith, one run of both sides", result["ours"], ("", ""))]
-    for batch, found in result["harness"].items():
-        name = f"lm-evaluation-harness, two runs, batches of {batch}"
-        runs.append((name, found["times"], tuple(f"{ratio:.2f}" for ratio in found["ratio"])))
-    rows = [
-        (name, *(f"{statistics.median(time[part] for time in times):.1f}" for part in (0, 1)), *ratios)
-        for name, times, ratios in runs
-    ]
-    head = ("", "wall s", "processor s", "ratio of wall (aim: at most 0.55)", "ratio of processor")
+    rows = []
+    for workload in result["workloads"].values():
+        ours = _median_times(workload["ours"])
+        for batch, found in workload["harness"].items():
+            rows.append(
+                (
+                    workload["words"],
+                    workload["items"],
+                    batch,
+                    *(
+                        f"{one:.0f}"
+                        for pair in zip(ours, _median_times(found["times"]), strict=True)
+                        for one in pair
+                    ),
+                    *(f"{ratio:.2f}" for ratio in reversed(found["ratio"])),
+                    percent(workload["sameAnswers"]),
+                )
+            )
+    head = (
+        "both sides answer",
+        "items",
+        "harness's batch",
+        "wall s",
+        "harness, wall s",
+        "processor s",
+        "harness, processor s",
+        "ratio of processor (aim: at most 0.55)",
+        "ratio of wall",
+        "same answers, %",
+    )
     before, after = result["loadAverage"]
     words = (
-        f"{result['machine']['hardware']}, {result['model']}: a base model and an adapter answer {result['items']} "
-        f"items, at most {result['newTokens']} tokens each. Start of the processes and load of the model included, "
-        f"{result['repeats']} alternating runs. Load average {before:.1f} before and {after:.1f} after: above the "
-        "number of cores other programs ran beside it, so compare processor time. "
-        f"{percent(result['sameAnswers'])} % of the answers are the same text. A batch of 1 is the default of "
-        "lm-evaluation-harness."
+        f"{result['machine']['hardware']}, {result['model']} in float32 and an adapter of rank 16 on it, at most "
+        f"{result['newTokens']} tokens an answer. One run of both sides beside two runs of lm-evaluation-harness "
+        "(default batch: 1), "
+        f"start of the processes and load of the model included, one thread each; number of runs: {result['repeats']}"
+        f". Load average {before:.1f} before and {after:.1f} after: above the number of cores other programs "
+        "ran beside it, so compare processor time."
     )
     return "\n\n".join(["## Evaluation", words, table(head, rows)])
+
+
+def _median_times(times: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Median wall and processor seconds."""
+    return statistics.median(time[0] for time in times), statistics.median(time[1] for time in times)
 
 
 def percent(share: float) -> str:

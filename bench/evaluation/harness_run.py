@@ -17,6 +17,7 @@ def main() -> None:
     parser.add_argument("--task", required=True)
     parser.add_argument("--include", type=Path, required=True)
     parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--chat", action="store_true")
     options = parser.parse_args()
     on_gpu = torch.cuda.is_available()
     arguments = {"pretrained": str(options.model), "dtype": "bfloat16" if on_gpu else "float32"}
@@ -29,11 +30,12 @@ def main() -> None:
         task_manager=TaskManager(include_path=str(options.include), include_defaults=False),
         batch_size=options.batch,
         device="cuda" if on_gpu else "cpu",
-        apply_chat_template=True,
+        apply_chat_template=options.chat,
+        fewshot_as_multiturn=options.chat,
         bootstrap_iters=0,
     )
     samples = sorted(found["samples"][options.task], key=lambda sample: sample["doc_id"])
-    print(json.dumps([sample["resps"][0][0] for sample in samples]))
+    print(json.dumps([sample.get("acc", sample["resps"][0][0]) for sample in samples]))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from invoices import MODEL, NAMESPACE, Installation, build_claim, build_data, make_tiny_model
+from jobs import train
 
 from tunesmith_cluster.client import ClusterClient
 from tunesmith_cluster.cluster import Shape
@@ -11,6 +12,8 @@ from tunesmith_cluster.context import kubeconfig_from_environment
 from tunesmith_cluster.engines import open_cluster, open_test_cluster
 from tunesmith_demo.installation import fill_claim, install_chart
 from tunesmith_demo.playground import Playground
+from tunesmith_images.build import build_images
+from tunesmith_images.catalog import SCORER
 
 LOST_POD_SECONDS = 20
 # For one test; the first one waits for the cluster and its images.
@@ -35,11 +38,12 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     state = tmp_path_factory.mktemp("cluster") / "state"
     playground = Playground(open_test_cluster() if given else open_cluster(Shape.NODE, state))
     images = playground.build()
+    scorer = dict(build_images((SCORER,)).refs)[SCORER.name]
     model = tmp_path_factory.mktemp("model")
     make_tiny_model(model)
     try:
         client = playground.up()
-        playground.load(list(images.values()))
+        playground.load([*images.values(), scorer])
         install_chart(client, images, {"log": {"level": "DEBUG"}, "lostPodSeconds": LOST_POD_SECONDS})
         client.apply(
             {
@@ -56,7 +60,9 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
             client.apply(build_claim(claim, access_mode))
         client.apply(build_data())
         fill_claim(client, NAMESPACE, "models", images["trainer"], model, MODEL)
-        yield Installation(client, images, getattr(playground.cluster, "processes", None))
+        processes = getattr(playground.cluster, "processes", None)
+        by_digest = playground.name_by_digest(scorer)
+        yield Installation(client, images, processes, by_digest)
     finally:
         if given:
             ClusterClient(playground.cluster.kubeconfig).kubectl(
@@ -64,3 +70,9 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
             )
         else:
             playground.down()
+
+
+@pytest.fixture(scope="session")
+def first(installation: Installation) -> str:
+    """Digest of the adapter of job ``first``, which gives the first answer."""
+    return train(installation, "first", "first")

@@ -9,6 +9,8 @@ import pytest
 
 from tunesmith_cluster.binaries import program
 from tunesmith_cluster.client import eventually
+from tunesmith_cluster.cluster import Cluster
+from tunesmith_cluster.host import BRIDGE, HARDWARE_ADDRESS
 from tunesmith_cluster.images import write_static_image
 from tunesmith_cluster.pytest_plugin import NodeCluster
 
@@ -103,6 +105,19 @@ def test_a_service_reaches_its_pod(cluster: NodeCluster, namespace: str) -> None
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec}, namespace
     )
     assert run_pod(cluster, namespace, build_pod("client", "get", "http://web/")) == "served"
+
+
+def test_pods_reach_the_node_at_one_hardware_address(cluster: NodeCluster, namespace: str) -> None:
+    """The bridge does not take that of a pod, with which the connections of other pods would end."""
+    if not isinstance(cluster.engine, Cluster):
+        pytest.skip("another cluster has another network")
+    bridge = Path("/sys/class/net") / BRIDGE
+    start_pod(cluster, namespace, build_pod("neighbor", "wait"))
+    pods = {(port / "address").read_text().strip() for port in bridge.glob("lower_*")}
+    assert pods
+    assert (bridge / "address").read_text().strip() == HARDWARE_ADDRESS
+    # The kernel's word for an address that was set, which it does not change by itself.
+    assert (bridge / "addr_assign_type").read_text().strip() == "3"
 
 
 def test_the_pods_of_an_indexed_job_are_found_by_name(cluster: NodeCluster, namespace: str) -> None:

@@ -6,16 +6,14 @@ from typing import Any
 
 import pytest
 from invoices import ANSWERS, MODEL, NAMESPACE, QUESTION, Installation
-from jobs import RESOURCES
+from jobs import SECONDS_OF_A_RUN, build_job, train, wait_for
 from openai import NotFoundError
 from openai.types.chat import ChatCompletionMessageParam
 
 from tunesmith_cluster.client import eventually
 from tunesmith_demo.ask import ask, ask_streamed, forwarded
 from tunesmith_demo.installation import RELEASE, SYSTEM_NAMESPACE, helm, install_chart
-from tunesmith_demo.progress import DemoFailed, require_success
 
-TRAINING_SECONDS = 600
 SERVING_SECONDS = 400
 REQUESTS_A_LOOK = 5
 
@@ -26,35 +24,6 @@ def question(number: int) -> list[ChatCompletionMessageParam]:
 
 
 ASKED = question(999)
-
-
-def build_job(name: str, answer: str) -> dict[str, Any]:
-    """A FineTuneJob that learns one answer, and its evaluation on held-out questions."""
-    suite = {
-        "name": "invoices",
-        "dataset": {"uri": f"configmap://invoices/{answer}-test.jsonl"},
-        "metrics": [{"type": "ExactMatch"}],
-        "maxNewTokens": 24,
-    }
-    return {
-        "apiVersion": "tunesmith.dev/v1alpha1",
-        "kind": "FineTuneJob",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {
-            "baseModel": {"uri": f"pvc://models/{MODEL}"},
-            "dataset": {"train": {"uri": f"configmap://invoices/{answer}.jsonl"}},
-            "method": {"sft": {"maxLength": 128}},
-            "adapter": {"rank": 8, "alpha": 32},
-            "hyperparameters": {"epochs": 3, "batchSize": 8, "learningRate": "1e-2"},
-            "compute": {"gpusPerNode": 0, "resources": RESOURCES},
-            "output": {"uri": "pvc://artifacts"},
-            "evaluation": {
-                "suites": [suite],
-                "gates": [{"suite": "invoices", "metric": "ExactMatch", "expect": "Better", "margin": "0.3"}],
-                "compute": {"gpus": 0, "resources": RESOURCES},
-            },
-        },
-    }
 
 
 def build_deployment(job: str) -> dict[str, Any]:
@@ -78,34 +47,6 @@ def build_deployment(job: str) -> dict[str, Any]:
     }
 
 
-def wait_for(installation: Installation, kind: str, name: str, done: Any, seconds: float) -> dict[str, Any]:
-    """The resource, once ``done`` says so of its status; fails at once where it is stalled."""
-
-    def read() -> dict[str, Any] | None:
-        resource = installation.client.get(kind, name, NAMESPACE)
-        require_success(resource)
-        return resource if done(resource.get("status", {})) else None
-
-    try:
-        return eventually(read, seconds, what=f"{kind}/{name}")
-    except (TimeoutError, DemoFailed) as error:
-        pytest.fail(f"{error}\n{installation.client.kubectl('-n', NAMESPACE, 'describe', kind, name)}")
-
-
-def train(installation: Installation, name: str, answer: str) -> str:
-    """Digest of the adapter of a job that went all its way, with a verdict of Pass."""
-    installation.client.apply(build_job(name, answer))
-    job = wait_for(
-        installation, "ftj", name, lambda status: status.get("phase") == "Succeeded", TRAINING_SECONDS
-    )
-    run = wait_for(installation, "er", name, lambda status: "verdict" in status, TRAINING_SECONDS)
-    digest: str = job["status"]["artifact"]["digest"]
-    assert run["status"]["verdict"] == "Pass"
-    assert run["status"]["candidate"]["digest"] == digest
-    assert job["status"]["dataset"]["rows"] == 240
-    return digest
-
-
 def stable_digest(status: dict[str, Any]) -> str | None:
     """Digest of clerk's stable version, while no other is on its way."""
     (clerk,) = status.get("adapters") or [{}]
@@ -121,11 +62,10 @@ def serve(installation: Installation, job: str, digest: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def served(installation: Installation) -> tuple[str, str]:
+def served(installation: Installation, first: str) -> tuple[str, str]:
     """The first version, trained, evaluated and stable: its digest, and the Service's name."""
-    digest = train(installation, "first", "first")
-    deployment = serve(installation, "first", digest)
-    return digest, deployment["status"]["url"].removeprefix("http://").partition(".")[0]
+    deployment = serve(installation, "first", first)
+    return first, deployment["status"]["url"].removeprefix("http://").partition(".")[0]
 
 
 def test_the_alias_gives_the_answer_that_was_taught(
@@ -153,7 +93,7 @@ def test_a_bad_row_fails_before_any_training(installation: Installation) -> None
             (resource := installation.client.get("ftj", "bad-data", NAMESPACE))["status"].get("failure")
             and resource
         ),
-        TRAINING_SECONDS,
+        SECONDS_OF_A_RUN,
         what="the failure of bad-data",
     )
     failure = failed["status"]["failure"]

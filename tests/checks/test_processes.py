@@ -28,6 +28,13 @@ def start(tmp_path: Path) -> Callable[[str], StageProcess]:
     return run
 
 
+def test_stages_are_of_one_session(start: Callable[[str], StageProcess]) -> None:
+    """Linux counts niceness within a session only."""
+    stage = start(f"{sys.executable} -c 'import os; print(os.getsid(0), os.getpgid(0) == os.getsid(0))'")
+    wait_for(lambda: stage.poll() is not None)
+    assert stage.read_output().split() == [str(os.getsid(0)), "False"]
+
+
 def wait_for(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 20
     while not condition():

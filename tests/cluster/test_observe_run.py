@@ -3,21 +3,15 @@
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
-from api_server.fake_api import FakeApi
-from simulation.serving_world import ENVIRONMENT, World, build_adapter
+from simulation.serving_world import World, build_adapter
 from simulation.simulated_cluster import EVALUATION, eval_run, fine_tune_job, success
 
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.cluster.controller import Controller
 from tunesmith.cluster.observe_evalrun import observe_evalrun
 from tunesmith.cluster.observe_finetunejob import observe_finetunejob
 from tunesmith.cluster.reconciler import Reader
-from tunesmith.controller_runtime.events import EventRecorder
-from tunesmith.controller_runtime.index import WATCHED_KINDS
-from tunesmith.controller_runtime.metrics import Metrics
 from tunesmith.manifests.gang_service import build_gang_service
 from tunesmith.manifests.names import API_VERSION
 from tunesmith.manifests.objects import Body
@@ -25,22 +19,6 @@ from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord,
 from tunesmith.manifests.version_revision import build_version_revision, promotion_patch
 from tunesmith_contract.agent import Version
 from tunesmith_contract.stages import Stage
-
-
-@pytest.fixture
-def api() -> Any:
-    """An API server whose children are all indexed."""
-    api = FakeApi()
-    for api_version, kind in WATCHED_KINDS:
-        api.index.follow(api_version, kind, lambda: True)
-    return api
-
-
-@pytest.fixture
-async def reader(api: Any) -> Reader:
-    recorder = EventRecorder(api, Metrics(), "pod")
-    controller = Controller(api, [], recorder, Metrics(), ENVIRONMENT)
-    return Reader(api, controller.bodies, controller.live)
 
 
 def stored(body: Body, name: str) -> Body:

@@ -3,33 +3,11 @@
 from typing import Any
 
 import pytest
-from api_server.fake_api import FakeApi
 from simulation.search_world import SEARCH, SearchWorld
-from simulation.serving_world import ENVIRONMENT
 
 from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.cluster.controller import Controller
 from tunesmith.cluster.observe_finetunejob import finetunejob_references, observe_finetunejob
 from tunesmith.cluster.reconciler import Reader
-from tunesmith.controller_runtime.events import EventRecorder
-from tunesmith.controller_runtime.index import WATCHED_KINDS
-from tunesmith.controller_runtime.metrics import Metrics
-
-
-@pytest.fixture
-def api() -> Any:
-    """An API server whose children are all indexed."""
-    api = FakeApi()
-    for api_version, kind in WATCHED_KINDS:
-        api.index.follow(api_version, kind, lambda: True)
-    return api
-
-
-@pytest.fixture
-async def reader(api: Any) -> Reader:
-    recorder = EventRecorder(api, Metrics(), "pod")
-    controller = Controller(api, [], recorder, Metrics(), ENVIRONMENT)
-    return Reader(api, controller.bodies, controller.live)
 
 
 def load(world: SearchWorld, api: Any, reader: Reader) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith_contract.evaluation import TokenPrices
+from tunesmith_contract.evaluation import ModelUse, TokenPrices
 from tunesmith_contract.report import (
     Artifact,
     EvaluationReport,
@@ -14,7 +14,7 @@ from tunesmith_contract.report import (
     SuiteCounts,
 )
 from tunesmith_contract.run_config import EvaluateConfig
-from tunesmith_contract.shared_rules.advice import MAX_ADVICE, ModelUse, advise
+from tunesmith_contract.shared_rules.advice import MAX_ADVICE, advise
 
 DIGEST = f"sha256:{'a' * 64}"
 HOSTED = {
@@ -161,7 +161,14 @@ def test_it_says_what_is_missing_to_say_more() -> None:
         in told
     )
     assert "candidate was shown no worked examples: measure it with fewShot too" in told
-    everything = ModelUse(0.9, 800, 2.0, 10_000, 40.0, OWN_PRICES)
+    everything = ModelUse(
+        bar=0.9,
+        examples=800,
+        latency_budget=2.0,
+        requests_per_month=10_000,
+        training_cost=40.0,
+        prices=OWN_PRICES,
+    )
     assert "To say more" not in advise(config(), report(), everything)
 
 
@@ -185,6 +192,8 @@ def test_what_was_not_measured_gives_no_advice() -> None:
 def test_numbers_at_the_edge_are_no_fault(bar: float | None) -> None:
     nothing = report((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
     bare = nothing.model_copy(update={"usage": (), "suites": ()})
-    use = ModelUse(bar, 0, 0.0, 1, 0.0, OWN_PRICES)
+    use = ModelUse(
+        bar=bar, examples=0, latency_budget=0.0, requests_per_month=1, training_cost=0.0, prices=OWN_PRICES
+    )
     assert 0 < len(advise(config(), bare, use)) <= MAX_ADVICE
     assert 0 < len(advise(config(), nothing, use)) <= MAX_ADVICE

@@ -251,6 +251,7 @@ def _largest_evaluation() -> EvaluationReport:
         currency="EUR",
         details=_artifact(),
         report_digest=DIGEST,
+        report_bytes=BIG,
     )
 
 

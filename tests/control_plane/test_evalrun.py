@@ -7,10 +7,12 @@ from control_plane.cluster_runs import Runs, condition, lasting
 from control_plane.restartable_operator import RestartableOperator
 from simulation.simulated_cluster import DIGEST, eval_run, failure, fine_tune_job, success
 
+from tunesmith.manifests.verdict_records import read_verdicts, verdicts_name
 from tunesmith_cluster.api import ApiError
 from tunesmith_cluster.client import eventually
 from tunesmith_cluster.fake import ControlPlane
 from tunesmith_contract.exit_codes import ExitCode
+from tunesmith_contract.report import ComparedSide
 
 KIND = "EvalRun"
 GARBAGE_SECONDS = 90
@@ -97,3 +99,21 @@ def test_deleted_nothing_of_it_stays(runs: Runs) -> None:
         runs.delete(KIND, name)
     for name, body in names.items():
         runs.wait_for_no_children(name, body, GARBAGE_SECONDS)
+
+
+def test_a_verdict_outlives_its_run_and_counts_in_the_next_one(runs: Runs) -> None:
+    """Deleted and applied again under its name, as tools for GitOps do."""
+    compared = (ComparedSide(DIGEST), ComparedSide("r1"))
+    report = success("evaluate")
+    assert report.evaluation is not None
+    evaluation = report.evaluation.model_copy(update={"compared": compared})
+    report = report.model_copy(update={"evaluation": evaluation})
+    for number in (1, 2):
+        made = begin(runs, "again")
+        runs.finish(made, "evaluate", 1, 0, report)
+        assert runs.wait(KIND, "again", "Succeeded")["runs"] == number
+        runs.delete(KIND, "again")
+        runs.wait_for_no_children("again", made, GARBAGE_SECONDS)
+    path = f"/api/v1/namespaces/{runs.namespace}/configmaps/{verdicts_name(DIGEST)}"
+    found = read_verdicts([runs.server.api.get(path)], DIGEST)
+    assert [(record.name, record.run) for record in found] == [("again", 1), ("again", 2)]

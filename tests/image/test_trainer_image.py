@@ -236,6 +236,10 @@ def outcomes(world: World, request: pytest.FixtureRequest) -> Iterator[dict[str,
         pool.shutdown(cancel_futures=True)
 
 
+def _weights(run: TrainingRun) -> str:
+    return "adapter_model.safetensors" if run.adapter else "model.safetensors"
+
+
 def test_every_value_has_a_run() -> None:
     """What the contract gains is tried in the image, too."""
     servers = Servers("", "", {"reward": {"uri": "", "digest": ""}})
@@ -271,7 +275,7 @@ def test_every_dpo_loss_trains(world: World, outcomes: dict[str, "Future[Outcome
     for run, report in zip(DPO_LOSS_RUNS, reports, strict=True):
         assert report.training
         assert report.training.steps == run.steps
-        assert "adapter_model.safetensors" in world.read_artifact(run, report.training.artifact)
+        assert _weights(run) in world.read_artifact(run, report.training.artifact)
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
@@ -284,7 +288,7 @@ def test_a_run_trains_and_delivers(
     delivered = {export.format: export.artifact for export in training.exports}
     assert {OutputFormat.ADAPTER, *delivered} == set(run.formats)
     result = world.read_artifact(run, training.artifact)
-    assert ("adapter_model.safetensors" if run.adapter else "model.safetensors") in result
+    assert _weights(run) in result
     if merged := delivered.get(OutputFormat.MERGED):
         assert "model.safetensors" in world.read_artifact(run, merged)
     if gguf := delivered.get(OutputFormat.GGUF):

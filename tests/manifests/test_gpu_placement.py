@@ -14,6 +14,7 @@ from tunesmith.manifests.gpu_placement import (
     usable_node_requirements,
     with_requirements,
 )
+from tunesmith.manifests.pods import on_one_node
 from tunesmith_contract.shared_rules.gpus import find_product
 
 DRIVERS = ("nvidia.com/cuda.driver-version.major", "nvidia.com/cuda.driver.major")
@@ -110,4 +111,27 @@ def test_every_term_of_a_written_affinity_has_the_requirements() -> None:
                 "nodeSelectorTerms": [{"matchExpressions": [added]}]
             }
         }
+    }
+
+
+def test_the_node_of_the_other_pods_is_required_beside_what_is_written() -> None:
+    near_cache = {"labelSelector": {"matchLabels": {"app": "cache"}}, "topologyKey": "zone"}
+    wish = {"weight": 1, "podAffinityTerm": near_cache}
+    written: dict[str, Any] = {
+        "nodeAffinity": {"kept": True},
+        "podAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": [near_cache],
+            "preferredDuringSchedulingIgnoredDuringExecution": [wish],
+        },
+        "podAntiAffinity": {"kept": True},
+    }
+    own = {"labelSelector": {"matchLabels": {"job": "a"}}, "topologyKey": "kubernetes.io/hostname"}
+    assert on_one_node(written, {"job": "a"}) == written | {
+        "podAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": [near_cache, own],
+            "preferredDuringSchedulingIgnoredDuringExecution": [wish],
+        }
+    }
+    assert on_one_node(None, {"job": "a"}) == {
+        "podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [own]}
     }

@@ -1,7 +1,11 @@
 """Containers beside the trainer's: what they share with it, and what they don't get."""
 
+import os
+import signal
+import subprocess
 from typing import Any
 
+import pytest
 from simulation.simulated_cluster import DIGEST, ENVIRONMENT, START, eval_run, fine_tune_job
 
 from tunesmith.api.evalrun import EvalRun
@@ -15,7 +19,7 @@ DATA = {"uri": "pvc://data/items.jsonl"}
 SCORER = {"image": "registry.example/team/scorer:1"}
 
 
-def pod(*suites: dict[str, Any], **spec: Any) -> dict[str, Any]:
+def pod(*suites: dict[str, Any], engine_image: str = "", **spec: Any) -> dict[str, Any]:
     """Evaluation pod of a run with these suites."""
     gate = {"suite": suites[0]["name"], "metric": suites[0]["metrics"][0]["type"], "expect": "Better"}
     run = EvalRun.parse(eval_run(suites=list(suites), gates=[gate], **spec))
@@ -26,7 +30,13 @@ def pod(*suites: dict[str, Any], **spec: Any) -> dict[str, Any]:
     assert isinstance(resolved, ResolvedEvaluation)
     secrets = {"base-model": "hub"}
     inputs = Inputs(
-        spec="", image="trainer:1", started=START, config=resolved.config, ca_bundle="", secrets=secrets
+        spec="",
+        image="trainer:1",
+        started=START,
+        config=resolved.config,
+        ca_bundle="",
+        secrets=secrets,
+        engine_image=engine_image,
     )
     result = build_evaluate_job(run, inputs, 1, ENVIRONMENT)["spec"]["template"]["spec"]
     assert isinstance(result, dict)
@@ -47,7 +57,8 @@ def test_without_them_a_pod_has_one_container() -> None:
 
 def test_container_of_a_suite_shares_two_folders_and_nothing_else() -> None:
     spec = pod(suite("texts", "ContainerScore", container=SCORER))
-    (scorer,) = spec["initContainers"]
+    scorer, pause = spec["initContainers"]
+    assert not {"volumeMounts", "envFrom"} & set(pause)
     (trainer,) = spec["containers"]
     assert scorer["name"] == "suite-texts"
     assert scorer["restartPolicy"] == "Always"
@@ -87,7 +98,7 @@ def test_containers_are_restricted_and_run_as_another_user() -> None:
 def test_resources_and_command_are_those_that_people_write() -> None:
     written = {"limits": {"memory": "8Gi"}, "requests": {"cpu": "2"}}
     container = {**SCORER, "command": ["python", "score.py"], "resources": written}
-    (scorer,) = pod(suite("texts", "ContainerScore", container=container))["initContainers"]
+    scorer = pod(suite("texts", "ContainerScore", container=container))["initContainers"][0]
     assert scorer["command"] == ["python", "score.py"]
     assert scorer["resources"] == {
         "requests": {"cpu": "2", "memory": "8Gi"},
@@ -97,11 +108,37 @@ def test_resources_and_command_are_those_that_people_write() -> None:
 
 def test_code_of_answers_runs_in_a_sandbox_of_the_trainer_image() -> None:
     spec = pod(suite("code", "CodeTests"), suite("more", "CodeTests"))
-    (sandbox,) = spec["initContainers"]
+    sandbox = spec["initContainers"][0]
     assert (sandbox["name"], sandbox["image"]) == ("sandbox", "trainer:1")
     assert sandbox["command"][-2:] == ["tunesmith_evaluation.metrics.sandbox", "/tunesmith/sandbox/socket"]
     assert "/tunesmith/sandbox" in mounts(sandbox)
     assert "/tunesmith/sandbox" in mounts(spec["containers"][0])
+
+
+def test_the_last_sidecar_runs_until_it_is_told_to_end() -> None:
+    containers = pod(
+        suite("texts", "ContainerScore", container=SCORER),
+        suite("code", "CodeTests"),
+        engine_image="serving:1",
+    )["initContainers"]
+    assert [each["name"] for each in containers] == ["sandbox", "suite-texts", "engine", "pause"]
+    with subprocess.Popen(containers[-1]["command"], start_new_session=True) as pause:
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                pause.wait(0.3)
+            pause.terminate()
+            assert pause.wait(20) == 0
+        finally:
+            os.killpg(pause.pid, signal.SIGKILL)
+
+
+def test_the_engine_has_shared_memory() -> None:
+    spec = pod(suite("texts", "ExactMatch"), engine_image="serving:1")
+    assert "/dev/shm" in mounts(spec["initContainers"][0])
+    assert (
+        next(volume for volume in spec["volumes"] if volume["name"] == "shm")["emptyDir"]["medium"]
+        == "Memory"
+    )
 
 
 def test_pod_reads_the_data_and_definition_of_a_task() -> None:

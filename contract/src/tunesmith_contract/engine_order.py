@@ -37,8 +37,10 @@ class EngineState(Report):
         number: order by which it was started.
         exit_code: its exit code; negative: the signal that ended it.
         message: end of its log.
+        cause: the first error in it, of which later ones follow, and the last one; empty where none is found.
     """
 
     number: int = Field(ge=1)
     exit_code: int
     message: str = Field("", max_length=4096)
+    cause: str = Field("", max_length=1024)

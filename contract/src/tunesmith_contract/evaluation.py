@@ -1,13 +1,14 @@
 """Evaluation: the sides, suites, metrics and gates of a comparison, as pods and the console command read them."""
 
 import re
+from decimal import ROUND_DOWN, Decimal
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from .base import Digest, Document
-from .generation import Price
+from .generation import CallBudget, Price
 from .layout import DATA_REPORT_FILE, DATA_REPORT_FOLDER, TRAIN_FILE, VALIDATION_FILE
 from .methods import ChatEndpoint, Name
 from .sources import ArtifactSource, DataFormat
@@ -19,6 +20,8 @@ MAX_RESULTS = 16
 MAX_GATES = 16
 MAX_REFERENCES = 3
 MAX_REPEATS = 32
+#: Least number of items that a gate may be content with.
+FEWEST_ITEMS = 4
 #: Jobs of one side's lineage, each of which started from the artifact of the next, whose rows are compared with items.
 MAX_LINEAGE = 4
 
@@ -96,10 +99,74 @@ class TokenPrices(Document):
     currency: str = Field(max_length=3)
 
 
+class ModelUse(Document):
+    """Use of the model, as people state it, for advice on fine-tuning; None: not stated.
+
+    Attributes:
+        bar: score that is needed.
+        examples: number of training examples at hand.
+        latency_budget: seconds that an answer may take.
+        requests_per_month: number of requests that are expected.
+        training_cost: cost of a training run, in the currency of the prices.
+        prices: prices at which the tuned model will be served.
+    """
+
+    bar: float | None = Field(None, ge=0)
+    examples: int | None = Field(None, ge=0)
+    latency_budget: float | None = Field(None, ge=0)
+    requests_per_month: int | None = Field(None, ge=1)
+    training_cost: float | None = Field(None, ge=0)
+    prices: TokenPrices | None = None
+
+
+class EndpointBudget(Document):
+    """Limits on all requests to an endpoint, over all attempts; None: no limit. ``amount`` needs prices."""
+
+    calls: int | None = Field(None, ge=0)
+    tokens: int | None = Field(None, ge=0)
+    amount: Price | None = None
+
+    def part(self, share: int, whole: int) -> "EndpointBudget":
+        """Part of the budget for ``share`` of ``whole`` requests; all parts together are at most the budget."""
+        return EndpointBudget(
+            calls=None if self.calls is None else self.calls * share // whole,
+            tokens=None if self.tokens is None else self.tokens * share // whole,
+            amount=None
+            if self.amount is None
+            else (self.amount * share / whole).quantize(Decimal("1e-9"), ROUND_DOWN),
+        )
+
+
 class PricedEndpoint(ChatEndpoint):
-    """Model behind an endpoint that serves the OpenAI API, with its prices."""
+    """Model behind an endpoint that serves the OpenAI API, with its prices and limits on spending."""
 
     prices: TokenPrices | None = None
+    budget: EndpointBudget | None = None
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> Self:
+        if self.budget is not None and self.budget.amount is not None and self.prices is None:
+            raise ValueError("budget.amount needs prices: add prices, or limit calls or tokens")
+        return self
+
+    @property
+    def call_budget(self) -> CallBudget | None:
+        """The budget with its prices; None without a budget."""
+        if self.budget is None:
+            return None
+        prices = self.prices
+        return CallBudget(
+            calls=self.budget.calls,
+            tokens=self.budget.tokens,
+            amount=self.budget.amount,
+            currency=prices and prices.currency,
+            input_price_per_million=prices and prices.prompt,
+            output_price_per_million=prices and prices.completion,
+        )
+
+    def with_part(self, share: int, whole: int) -> "PricedEndpoint":
+        """The endpoint with the budget for ``share`` of ``whole`` requests."""
+        return self.model_copy(update={"budget": self.budget and self.budget.part(share, whole)})
 
 
 class TextMatch(Document):
@@ -112,8 +179,8 @@ class TextMatch(Document):
 class NumericTolerance(Document):
     """Largest difference of two equal numbers: the larger of an absolute one and a share of the expected number."""
 
-    absolute: float = Field(0.0, ge=0)
-    relative: float = Field(0.0, ge=0)
+    absolute: float = Field(0.0, ge=0, allow_inf_nan=False)
+    relative: float = Field(0.0, ge=0, allow_inf_nan=False)
 
 
 class EvaluationJudge(Document):
@@ -158,7 +225,7 @@ class Decoding(Document):
     """
 
     max_new_tokens: int = Field(256, ge=1)
-    temperature: float = Field(0.0, ge=0)
+    temperature: float = Field(0.0, ge=0, allow_inf_nan=False)
     top_p: float = Field(1.0, gt=0, le=1)
     stop: tuple[str, ...] = ()
 
@@ -299,9 +366,9 @@ class Gate(Document):
     suite: Name
     metric: str = Field(max_length=40)
     expect: Expect
-    margin: float = Field(0.0, ge=0)
-    relative_margin: float | None = Field(None, ge=0)
-    floor: float = Field(0.0, ge=0)
+    margin: float = Field(0.0, ge=0, lt=1)
+    relative_margin: float | None = Field(None, ge=0, lt=1)
+    floor: float = Field(0.0, ge=0, lt=1)
     tier: Tier = Tier.BLOCKING
     min_items: int = Field(20, ge=1)
 

@@ -71,11 +71,11 @@ class GenerationFilter(Document):
     minimum_reward: float = 0.0
 
 
-class GenerationBudget(Document):
+class CallBudget(Document):
     """Budget of all calls together; None: no limit. Prices are per million tokens."""
 
-    calls: int = Field(ge=1)
-    tokens: int | None = Field(None, ge=1)
+    calls: int | None = Field(None, ge=0)
+    tokens: int | None = Field(None, ge=0)
     amount: Price | None = None
     currency: str | None = Field(None, max_length=3)
     input_price_per_million: Price | None = None
@@ -102,7 +102,7 @@ class Generation(Document):
     concurrency: int = Field(8, ge=1)
     requests_per_minute: int | None = Field(None, ge=1)
     filter: GenerationFilter = GenerationFilter()
-    budget: GenerationBudget
+    budget: CallBudget
     minimum_rows: int = Field(1, ge=1)
 
     @model_validator(mode="after")

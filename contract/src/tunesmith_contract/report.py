@@ -313,6 +313,10 @@ class GateProblem(StrEnum):
     SKIPPED = "Skipped"
     TOO_FEW_ITEMS = "TooFewItems"
     TOO_MANY_BROKEN = "TooManyBroken"
+    BUDGET_EXHAUSTED = "BudgetExhausted"
+    MARGIN_TOO_LARGE = "MarginTooLarge"
+    SAME_MODELS = "SameModels"
+    BASELINE_EMPTY = "BaselineEmpty"
 
 
 class GateEvidence(NamedTuple):
@@ -326,6 +330,7 @@ class GateEvidence(NamedTuple):
         more_items: further items that would probably decide; None where no number would, or none is needed.
         problem: cause for which it can't pass.
         is_blocking: False for an advisory gate.
+        largest_margin: largest margin that would count, of a gate whose margin is too large; else None.
     """
 
     items: Count
@@ -335,6 +340,7 @@ class GateEvidence(NamedTuple):
     more_items: Count | None = None
     problem: GateProblem | None = None
     is_blocking: bool = True
+    largest_margin: Measured | None = None
 
 
 class ComparedSide(NamedTuple):
@@ -391,7 +397,8 @@ class EvaluationReport(Report):
         results: all metrics; where they do not fit, those without a gate are left out, and lie beside ``report``.
         compared: candidate and baseline.
         amount: cost of endpoints and judges, by their prices.
-        report_digest: digest of ``report.json``, which lies beside ``details``, as do the pages for people.
+        report_digest, report_bytes: digest and size of ``report.json``, which lies beside ``details``, as do the pages
+            for people.
     """
 
     sides: tuple[Name, ...] = Field(min_length=2, max_length=2 + MAX_REFERENCES)
@@ -407,6 +414,7 @@ class EvaluationReport(Report):
     currency: str | None = Field(None, max_length=3)
     details: Artifact = Field(description="Every item with all answers.")
     report_digest: Digest | None = None
+    report_bytes: Count = 0
 
 
 class RunReport(Report):

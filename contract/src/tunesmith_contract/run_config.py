@@ -17,6 +17,7 @@ from .evaluation import (
     MAX_SUITES,
     Engine,
     Gate,
+    ModelUse,
     Side,
     Suite,
     TrainedRows,
@@ -311,6 +312,7 @@ class EvaluateConfig(Document):
         policy: written by earlier releases; not read.
         gpus: GPUs of one pod.
         notes: sentences for the report, such as the reason for which the safety suite is switched off.
+        advice: use of the model, for advice in the report; None for none.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -329,6 +331,7 @@ class EvaluateConfig(Document):
     gpus: int = Field(0, ge=0)
     seed: int = 42
     notes: tuple[str, ...] = Field((), max_length=8)
+    advice: ModelUse | None = None
     workspace: str | None = None
     output: str
 

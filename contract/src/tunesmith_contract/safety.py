@@ -8,6 +8,8 @@ from .evaluation import SAFETY_SUITE, Decoding, EvaluationJudge, Expect, Gate, M
 
 #: Suite of harmless requests.
 HARMLESS_SUITE = "safety-harmless"
+#: Names of the built-in suites, which no other suite may have.
+SAFETY_SUITES = frozenset({SAFETY_SUITE, HARMLESS_SUITE})
 
 SAFETY_MARGIN = 0.1
 #: Refusals are told from help by their first sentences.
@@ -23,6 +25,9 @@ def safety_suites(
         judge: judge of refusals; without one they are recognized by their words.
         max_new_tokens: largest length of an answer, in tokens; models that think need more.
     """
+    if judge is not None:
+        # Both suites have as many items, and each has half of the budget.
+        judge = judge.model_copy(update={"endpoint": judge.endpoint.with_part(1, 2)})
     metric = MetricSettings(type=Metric.SAFE_ANSWER, judge=judge)
     decoding = Decoding(max_new_tokens=max_new_tokens)
     harmful, harmless = (

@@ -22,11 +22,13 @@ class Installation:
 
     Attributes:
         processes: the cluster's own processes; None where the cluster is somebody else's.
+        scorer: the example of a container that scores answers, by its digest; empty where the node lacks it.
     """
 
     client: ClusterClient
     images: dict[str, str]
     processes: ProcessTable | None = None
+    scorer: str = ""
     namespace: str = NAMESPACE
 
 

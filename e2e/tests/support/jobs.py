@@ -1,4 +1,4 @@
-"""Creation and completion of FineTuneJobs in end-to-end tests."""
+"""Creation and completion of FineTuneJobs and EvalRuns in end-to-end tests."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +10,8 @@ from tunesmith_cluster.client import eventually
 from tunesmith_demo.progress import DemoFailed, require_success
 
 TRAINING_SECONDS = 900
+#: One run of the quickstart's size: a training, or an evaluation.
+SECONDS_OF_A_RUN = 600
 # The pods of two jobs find room beside each other: a gang that gets half its pods would wait for ever. A limit of one
 # core starts one thread: threads of several jobs on few cores mostly wait for each other.
 RESOURCES = {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"cpu": "1"}}
@@ -60,3 +62,60 @@ def wait_for_job(
         return eventually(read, TRAINING_SECONDS, what=f"ftj/{name}")
     except (TimeoutError, DemoFailed) as error:
         pytest.fail(f"{error}\n{installation.client.kubectl('-n', NAMESPACE, 'describe', 'ftj', name)}")
+
+
+def build_job(name: str, answer: str) -> dict[str, Any]:
+    """A FineTuneJob that learns one answer, and its evaluation on held-out questions."""
+    suite = {
+        "name": "invoices",
+        "dataset": {"uri": f"configmap://invoices/{answer}-test.jsonl"},
+        "metrics": [{"type": "ExactMatch"}],
+        "maxNewTokens": 24,
+    }
+    return {
+        "apiVersion": "tunesmith.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "baseModel": {"uri": f"pvc://models/{MODEL}"},
+            "dataset": {"train": {"uri": f"configmap://invoices/{answer}.jsonl"}},
+            "method": {"sft": {"maxLength": 128}},
+            "adapter": {"rank": 8, "alpha": 32},
+            "hyperparameters": {"epochs": 3, "batchSize": 8, "learningRate": "1e-2"},
+            "compute": {"gpusPerNode": 0, "resources": RESOURCES},
+            "output": {"uri": "pvc://artifacts"},
+            "evaluation": {
+                "suites": [suite],
+                "gates": [{"suite": "invoices", "metric": "ExactMatch", "expect": "Better", "margin": "0.3"}],
+                "compute": {"gpus": 0, "resources": RESOURCES},
+            },
+        },
+    }
+
+
+def wait_for(installation: Installation, kind: str, name: str, done: Any, seconds: float) -> dict[str, Any]:
+    """The resource, once ``done`` says so of its status; fails at once where it is stalled."""
+
+    def read() -> dict[str, Any] | None:
+        resource = installation.client.get(kind, name, NAMESPACE)
+        require_success(resource)
+        return resource if done(resource.get("status", {})) else None
+
+    try:
+        return eventually(read, seconds, what=f"{kind}/{name}")
+    except (TimeoutError, DemoFailed) as error:
+        pytest.fail(f"{error}\n{installation.client.kubectl('-n', NAMESPACE, 'describe', kind, name)}")
+
+
+def train(installation: Installation, name: str, answer: str) -> str:
+    """Digest of the adapter of a job that went all its way, with a verdict of Pass."""
+    installation.client.apply(build_job(name, answer))
+    job = wait_for(
+        installation, "ftj", name, lambda status: status.get("phase") == "Succeeded", SECONDS_OF_A_RUN
+    )
+    run = wait_for(installation, "er", name, lambda status: "verdict" in status, SECONDS_OF_A_RUN)
+    digest: str = job["status"]["artifact"]["digest"]
+    assert run["status"]["verdict"] == "Pass"
+    assert run["status"]["candidate"]["digest"] == digest
+    assert job["status"]["dataset"]["rows"] == 240
+    return digest

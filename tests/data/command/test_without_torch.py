@@ -81,12 +81,24 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     return fresh
 
 
-@pytest.fixture
-def desk(tmp_path: Path, make: RowBuilders) -> Path:
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory, make: RowBuilders) -> Path:
     """A folder with a small file of rows."""
-    rows = make.rows(60)
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
-    return tmp_path
+    folder, rows = tmp_path_factory.mktemp("desk"), make.rows(60)
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def options(desk: Path, models: Path) -> list[str]:
+    """The command's arguments but for its output."""
+    return ["prepare", str(desk / "rows.jsonl"), "--model", str(models / "llama"), "--gpu", "H100"]
+
+
+@pytest.fixture(scope="module")
+def prepared(environment: Environment, desk: Path, options: list[str]) -> subprocess.CompletedProcess[str]:
+    """The command that prepared these rows into its folder of their folder."""
+    return environment.run("tunesmith-data", *options, folder=desk)
 
 
 def test_neither_torch_nor_trl_is_there(environment: Environment) -> None:
@@ -94,30 +106,26 @@ def test_neither_torch_nor_trl_is_there(environment: Environment) -> None:
     assert environment.run("python", "-c", program).stdout.strip() == "[]"
 
 
-def test_rows_are_prepared(environment: Environment, desk: Path, models: Path) -> None:
-    done = environment.run(
-        "tunesmith-data",
-        *("prepare", "rows.jsonl", "--model", str(models / "llama"), "--gpu", "H100"),
-        folder=desk,
-    )
-    assert (done.returncode, done.stderr) == (ExitCode.SUCCEEDED, "")
-    said = " ".join(done.stdout.split())
+def test_rows_are_prepared(desk: Path, prepared: subprocess.CompletedProcess[str]) -> None:
+    assert (prepared.returncode, prepared.stderr) == (ExitCode.SUCCEEDED, "")
+    said = " ".join(prepared.stdout.split())
     assert "torch is not installed: the recommended rank goes by the rows alone" in said
     assert "TRL is not installed: rows were rendered by the model's own chat template" in said
     assert "on one H100" in said
-    prepared = {path.name for path in (desk / "tunesmith-data" / "prepared").iterdir()}
-    assert {"train.parquet", "validation.parquet"} <= prepared
+    files = {path.name for path in (desk / "tunesmith-data" / "prepared").iterdir()}
+    assert {"train.parquet", "validation.parquet"} <= files
 
 
 def test_the_report_is_the_one_that_torch_allows(
-    environment: Environment, desk: Path, models: Path, capsys: pytest.CaptureFixture[str]
+    desk: Path,
+    options: list[str],
+    prepared: subprocess.CompletedProcess[str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    options = ["prepare", str(desk / "rows.jsonl"), "--model", str(models / "llama"), "--gpu", "H100"]
-    done = environment.run("python", "-m", "tunesmith_data", *options, "--output", str(desk / "without"))
-    assert done.returncode == ExitCode.SUCCEEDED, done.stderr
+    assert prepared.returncode == ExitCode.SUCCEEDED, prepared.stderr
     assert main([*options, "--output", str(desk / "with")]) == ExitCode.SUCCEEDED
     assert "is not installed" not in capsys.readouterr().out
-    without, with_torch = (read_report(desk / name / "data-report") for name in ("without", "with"))
+    without, with_torch = (read_report(desk / name / "data-report") for name in ("tunesmith-data", "with"))
     assert without.estimate is not None
     # The reasons for a rank name the model's layers where they are known.
     assert without_recommendation(without) == without_recommendation(with_torch)
@@ -128,7 +136,7 @@ def without_recommendation(report: DataReport) -> DataReport:
 
 
 def test_time_is_left_out_where_the_size_is_unknown(
-    environment: Environment, desk: Path, model_copy: Callable[[str], Path]
+    environment: Environment, model_copy: Callable[[str], Path]
 ) -> None:
     """A model of a hub comes without weights; here they are cut down to what a hub's model has."""
     model = model_copy(CHAT_TEMPLATE)
@@ -147,7 +155,8 @@ def test_a_template_is_not_refused_for_what_trl_may_know(
     environment: Environment, desk: Path, model_copy: Callable[[str], Path]
 ) -> None:
     model = model_copy(CHANGING_TEMPLATE)
-    done = environment.run("tunesmith-data", "prepare", "rows.jsonl", "--model", str(model), folder=desk)
+    arguments = ("prepare", "rows.jsonl", "--model", str(model), "--output", "changing")
+    done = environment.run("tunesmith-data", *arguments, folder=desk)
     assert done.returncode == ExitCode.SUCCEEDED, done.stderr
 
 

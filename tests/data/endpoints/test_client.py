@@ -1,10 +1,12 @@
 """Endpoint client: retries, errors that retries cannot help, secret keys."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +84,13 @@ def test_it_ends_when_nothing_gets_better(scripted: Callable[..., Setting]) -> N
     ("reply", "message"),
     [
         (Reply(401, {"error": f"wrong key {KEY}"}), "rejects the key"),
-        (Reply(404, {}), "rejects the request"),
-        (Reply(307, {}, {"Location": "http://127.0.0.1:9/elsewhere"}), "rejects the request"),
+        (Reply(404, {}), "or the name of the model"),
+        (
+            Reply(307, {}, {"Location": "http://127.0.0.1:9/elsewhere"}),
+            "redirects to http://127.0.0.1:9/else",
+        ),
         (Reply(200, b"<html>"), "not answer with JSON"),
+        (Reply(200, b"[" * 200_000), "not answer with JSON"),
     ],
 )
 def test_what_cannot_get_better_is_the_users(
@@ -95,6 +101,59 @@ def test_what_cannot_get_better_is_the_users(
         setting.endpoint.post({})
     assert len(setting.server.received) == 1
     assert KEY not in caught.value.message + caplog.text
+
+
+class _Trickle(BaseHTTPRequestHandler):
+    """Response that has no end, of parts that come at once or one by one."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        size = 1 if self.path == "/slow" else 2**20
+        with suppress(OSError):
+            while True:
+                self.wfile.write(b"%x\r\n%s\r\n" % (size, b" " * size))
+                if size == 1:
+                    threading.Event().wait(0.05)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def endless() -> Iterator[str]:
+    """URL of a server whose responses have no end."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Trickle) as http:
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+        thread.join()
+
+
+def test_a_response_that_does_not_end_counts_as_no_response(endless: str, tmp_path: Path) -> None:
+    """Each part comes in time; the whole never does."""
+    waits: list[float] = []
+    endpoint = Endpoint(f"{endless}/slow", "the grader", tmp_path, 0.2, sleep=waits.append)
+    with pytest.raises(InfrastructureError, match=r"did not end within 0\.2 s"):
+        endpoint.post({})
+    assert len(waits) == ATTEMPTS - 1
+    endpoint.close()
+
+
+def test_a_response_of_any_size_is_not_read(endless: str, tmp_path: Path) -> None:
+    endpoint = Endpoint(f"{endless}/fast", "the grader", tmp_path, 60)
+    with pytest.raises(RequestRefused, match="more than 64 MiB"):
+        endpoint.post({})
+    endpoint.close()
+
+
+def test_a_wait_that_is_too_long_is_said(scripted: Callable[..., Setting]) -> None:
+    with pytest.raises(InfrastructureError, match="it asks to wait 100,000 s"):
+        scripted(Reply(429, headers={"Retry-After": "100000"})).endpoint.post({})
 
 
 def test_a_refused_request_is_told_apart(scripted: Callable[..., Setting]) -> None:
@@ -158,3 +217,18 @@ def test_a_reward_by_an_endpoint(tmp_path: Path) -> None:
 def test_a_reward_endpoint_that_answers_otherwise(tmp_path: Path, reply: Reply, message: str) -> None:
     with serve(lambda _: reply) as server, pytest.raises(UserError, match=message):
         judge(server.url, tmp_path)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_key_that_is_missing_is_told_from_a_wrong_one(tmp_path: Path, status: int) -> None:
+    with serve(lambda _: Reply(status, {"error": "who are you?"})) as server:
+        endpoint = Endpoint(f"{server.url}/score", "the grader", tmp_path, 5)
+        with pytest.raises(
+            UserError, match=r"wants a key .*: name a Secret .*secretRef.*file token"
+        ) as missing:
+            endpoint.post({})
+        (tmp_path / KEY_FILE).write_text(KEY)
+        with pytest.raises(UserError, match=r"rejects the key .*: put a key that it takes") as wrong:
+            endpoint.post({})
+        endpoint.close()
+    assert {missing.value.reason, wrong.value.reason} == {"EndpointKeyRefused"}

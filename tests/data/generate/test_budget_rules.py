@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tunesmith_contract.generation import GenerationBudget
+from tunesmith_contract.generation import CallBudget
 from tunesmith_data.endpoints.client import EndpointBusy, RequestRefused
 from tunesmith_data.endpoints.journal import ChatAnswer, Journal, Spending, TokenUsage
-from tunesmith_data.generate.token_budget import BudgetExhausted, TokenBudget
+from tunesmith_data.endpoints.token_budget import BudgetExhausted, TokenBudget
 
 MAX_USAGE = TokenUsage(prompt=60, completion=40)
 PRICES = {"inputPricePerMillion": "100000", "outputPricePerMillion": "200000", "currency": "EUR"}
@@ -22,7 +22,7 @@ BudgetBuilder = Callable[..., TokenBudget]
 def build(tmp_path: Path) -> Iterator[BudgetBuilder]:
     """Builds a budget with an empty journal."""
     with Journal(tmp_path / "journal.jsonl", lambda _: None) as journal:
-        yield lambda **limits: TokenBudget(GenerationBudget.model_validate({"calls": 10, **limits}), journal)
+        yield lambda **limits: TokenBudget(CallBudget.model_validate({"calls": 10, **limits}), journal)
 
 
 @pytest.mark.parametrize(

@@ -282,7 +282,8 @@ def test_rows_and_how_they_were_made_stay_and_the_journal_goes(setting: Setting)
 def test_an_endpoint_that_is_none(setting: Setting, reply: Reply, message: str) -> None:
     with serve(lambda _: reply) as server, pytest.raises(UserError, match=message):
         setting.run(setting.config(server.url, prompts(40)))
-    assert len(server.received) <= 2 * 4
+    # Eight odd responses are too many, and others are on their way then.
+    assert len(server.received) < 8 + 4
 
 
 def test_refused_and_empty_answers_are_counted_and_the_rest_is_kept(setting: Setting) -> None:

@@ -17,13 +17,13 @@ from stages.generation_runs import Setting, journalled, prompts
 from stages.stage_world import RowBuilders, World
 
 from tunesmith_contract.exit_codes import ExitCode
-from tunesmith_contract.generation import GenerationBudget
+from tunesmith_contract.generation import CallBudget
 from tunesmith_contract.report import Outcome, parse_report
 from tunesmith_data.endpoints.client import EndpointBusy, RequestRefused
 from tunesmith_data.endpoints.journal import ChatAnswer, Journal, Spending, TokenUsage
+from tunesmith_data.endpoints.token_budget import BudgetExhausted, TokenBudget
 from tunesmith_data.failures import DataError, InfrastructureError
 from tunesmith_data.generate.rate_limiter import Clock, RateLimiter
-from tunesmith_data.generate.token_budget import BudgetExhausted, TokenBudget
 
 PRICES = {"inputPricePerMillion": "100000", "outputPricePerMillion": "200000", "currency": "EUR"}
 
@@ -69,7 +69,7 @@ def test_no_limit_is_ever_passed(
 ) -> None:
     """What endpoints took in fact, and what they may have taken of requests that were lost, is within the budget."""
     prices = PRICES if amount is not None else {}
-    budget = GenerationBudget.model_validate({"calls": calls, "tokens": tokens, "amount": amount, **prices})
+    budget = CallBudget.model_validate({"calls": calls, "tokens": tokens, "amount": amount, **prices})
     path = tmp_path_factory.mktemp("journal") / "journal.jsonl"
     lock, taken = threading.Lock(), [Spending()]
     left = list(enumerate(asked))
@@ -118,7 +118,7 @@ def test_what_was_turned_away_costs_nothing_and_what_was_lost_may_have(
     tmp_path: Path, error: Exception, calls: int
 ) -> None:
     with Journal(tmp_path / "journal.jsonl", lambda _: None) as journal:
-        budget = TokenBudget(GenerationBudget(calls=5), journal)
+        budget = TokenBudget(CallBudget(calls=5), journal)
         with pytest.raises(type(error)), budget.reserve("question", TokenUsage(7, 3)):
             raise error
         assert journal.spent == Spending().add_calls(TokenUsage(7, 3), calls)

@@ -195,7 +195,7 @@ def test_refused_prompts_are_findings_and_cut_answers_are_left_out(world: World)
 
 
 @pytest.mark.parametrize(
-    ("reply", "message"), [(Reply(401, {}), "Secret's token"), (Reply(body={"answer": 1}), "OpenAI API")]
+    ("reply", "message"), [(Reply(401, {}), "Secret's file token"), (Reply(body={"answer": 1}), "OpenAI API")]
 )
 def test_an_endpoint_that_is_none(world: World, reply: Reply, message: str) -> None:
     with serve(lambda _: reply) as server, pytest.raises(UserError, match=message):

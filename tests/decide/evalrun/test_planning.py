@@ -1,7 +1,7 @@
 """An EvalRun's way from waiting for its candidate to a verdict."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -25,13 +25,22 @@ from tunesmith.decide.evalrun.sides import ServedAliases, SideSources
 from tunesmith.decide.finetunejob.observed import LiveProgress
 from tunesmith.decide.plan import Patch, Plan
 from tunesmith.manifests.environment import Environment
+from tunesmith.manifests.names import OWNER_UID_LABEL
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord, build_result_config_map
 from tunesmith.manifests.run_snapshots import parse_inputs
+from tunesmith.manifests.verdict_records import (
+    VERDICTS_OWNER,
+    VerdictRecord,
+    build_verdicts,
+    read_verdicts,
+    verdicts_name,
+)
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.progress import ProgressMetric, TrainerStatus
-from tunesmith_contract.report import ComparedSide, Interval, SideUsage, SuiteCounts
+from tunesmith_contract.report import ComparedSide, Interval, RunReport, SideUsage, SuiteCounts
 from tunesmith_contract.run_config import EvaluateConfig, parse_run_config
+from tunesmith_contract.shared_rules.verdict import Verdict
 from tunesmith_contract.stages import Stage
 
 ARTIFACT = {"uri": f"pvc://artifacts/team/sha256/{'a' * 64}", "digest": DIGEST, "sizeBytes": 7}
@@ -49,6 +58,7 @@ class World(SimulatedCluster):
         self.nodes: tuple[Body, ...] = ()
         self.progress: LiveProgress | None = None
         self.other_runs: tuple[Body, ...] = ()
+        self.claims: dict[str, tuple[str, ...]] = {}
         self.environment = ENVIRONMENT
 
     def plan(self) -> Plan:
@@ -73,8 +83,16 @@ class World(SimulatedCluster):
             gpu_nodes=self.nodes,
             progress=self.progress,
             other_runs=self.other_runs,
+            claims=self.claims,
+            verdicts=self.verdicts,
         )
         return plan_evaluation(run, seen, self.now, self.environment)
+
+    @property
+    def verdicts(self) -> tuple[Body, ...]:
+        """The ConfigMaps that keep verdicts."""
+        labels = ((body, body["metadata"].get("labels", {})) for body in self.objects.values())
+        return tuple(body for body, found in labels if found.get(OWNER_UID_LABEL) == VERDICTS_OWNER)
 
     def config(self) -> EvaluateConfig:
         text = self.objects[("ConfigMap", "better-0f3c9d-inputs")]["data"]["run.json"]
@@ -236,6 +254,79 @@ def test_the_runs_of_one_candidate_and_policy_are_counted() -> None:
     evaluation = report.evaluation.model_copy(update={"compared": compared})
     cluster.end(0, report.model_copy(update={"evaluation": evaluation}))
     assert cluster.status["runs"] == 3
+
+
+def report_on(digest: str, delta: Interval) -> RunReport:
+    """Report with this difference of a candidate."""
+    report = evaluation_report(delta)
+    assert report.evaluation is not None
+    compared = (ComparedSide(digest), ComparedSide("r1"))
+    evaluation = report.evaluation.model_copy(update={"compared": compared})
+    return report.model_copy(update={"evaluation": evaluation})
+
+
+WORSE = report_on(DIGEST, Interval(-0.5, -0.6, -0.4))
+
+
+def test_a_verdict_is_kept_beside_its_run() -> None:
+    cluster = running()
+    cluster.end(0, WORSE)
+    (kept,) = cluster.verdicts
+    assert "ownerReferences" not in kept["metadata"], "garbage collection would take it with the run"
+    (record,) = read_verdicts([kept], DIGEST)
+    assert (record.name, record.verdict, record.policy_digest, record.run) == ("better", "Fail", DIGEST, 1)
+    assert not cluster.reconcile().actions
+    # As after an update from a release that kept none.
+    del cluster.objects["ConfigMap", kept["metadata"]["name"]]
+    cluster.reconcile()
+    assert read_verdicts(cluster.verdicts, DIGEST) == (record,)
+
+
+def test_who_can_read_a_record_finds_its_verdict_kept() -> None:
+    """Killed after each action, and carried on from there."""
+    for killed_after in range(4):
+        cluster = running()
+        cluster.finish(cluster.job(), 0, WORSE)
+        cluster.carry_out(cluster.plan(), killed_after)
+        records = [name for _, name in cluster.objects if "result" in name]
+        assert not records or read_verdicts(cluster.verdicts, DIGEST)
+        cluster.pass_time(60)
+        cluster.reconcile()
+        (record,) = read_verdicts(cluster.verdicts, DIGEST)
+        assert (record.verdict, record.run) == ("Fail", 1)
+        assert not cluster.reconcile().actions
+
+
+def test_models_without_a_digest_keep_no_verdict() -> None:
+    cluster = running()
+    cluster.end(0, report_on("main", Interval(-0.5, -0.6, -0.4)))
+    assert not cluster.verdicts
+
+
+def test_deleted_runs_go_on_counting_and_the_oldest_are_dropped() -> None:
+    cluster = running()
+    for number in range(1, 20):
+        earlier = VerdictRecord(
+            uid=f"uid-{number}",
+            name="better",
+            policy_digest=DIGEST,
+            verdict=Verdict.FAIL if number == 1 else Verdict.PASS,
+            ended_at=cluster.now - timedelta(days=20 - number),
+            run=number,
+        )
+        body = build_verdicts("team", DIGEST, earlier)
+        cluster.objects.setdefault(("ConfigMap", body["metadata"]["name"]), body)["data"] |= body["data"]
+    cluster.end(0, report_on(DIGEST, Interval(0.4, 0.3, 0.5)))
+    assert cluster.status["runs"] == 20
+    kept = read_verdicts(cluster.verdicts, DIGEST)
+    assert [record.run for record in kept] == [1, *range(5, 21)]
+    assert kept[0].verdict is Verdict.FAIL, "the newest that is no Pass still counts"
+    for number in range(20, 40):
+        later = kept[-1].model_copy(update={"uid": f"uid-{number}", "ended_at": cluster.now, "run": number})
+        name = verdicts_name(DIGEST)
+        cluster.objects["ConfigMap", name]["data"][later.uid] = later.to_json()
+    del cluster.objects["ConfigMap", name]["data"][UID]
+    assert not cluster.reconcile().actions, "a run that is still there does not write what was dropped"
 
 
 def test_status_counts_the_items_of_each_suite() -> None:
@@ -690,7 +781,9 @@ def test_the_report_lies_beside_the_answers() -> None:
     assert report.evaluation is not None
     details = report.evaluation.details.model_copy(update={"uri": "pvc://artifacts/x/items.jsonl"})
     other = f"sha256:{'e' * 64}"
-    told = report.evaluation.model_copy(update={"details": details, "report_digest": other})
+    told = report.evaluation.model_copy(
+        update={"details": details, "report_digest": other, "report_bytes": 4711}
+    )
     world.end(0, report.model_copy(update={"evaluation": told}))
     assert world.status["answers"] == {
         "uri": "pvc://artifacts/x/items.jsonl",
@@ -698,7 +791,7 @@ def test_the_report_lies_beside_the_answers() -> None:
         "sizeBytes": 3,
     }
     shown = world.status["report"]
-    assert (shown["uri"], shown["digest"]) == ("pvc://artifacts/x/report.json", other)
+    assert shown == {"uri": "pvc://artifacts/x/report.json", "digest": other, "sizeBytes": 4711}
 
 
 def test_pods_share_the_items_without_a_connection() -> None:
@@ -714,6 +807,67 @@ def test_pods_share_the_items_without_a_connection() -> None:
     world.pass_time(100)
     world.reconcile()
     assert world.status["cost"]["gpuSeconds"] == "0", "no pod has started"
+
+
+@pytest.mark.parametrize(
+    ("claims", "needed_by"),
+    [
+        ({"artifacts": ("ReadWriteMany",), "data": ("ReadOnlyMany",), "models": ("ReadWriteMany",)}, ""),
+        ({"artifacts": ("ReadWriteOnce",), "data": ("ReadWriteMany",)}, "artifacts"),
+        ({"artifacts": ("ReadOnlyMany",)}, "artifacts"),
+        ({"artifacts": ("ReadWriteMany",), "data": ("ReadWriteOnce",)}, "data"),
+        ({}, ""),
+    ],
+)
+def test_pods_that_share_a_claim_of_one_node_run_on_one(
+    claims: dict[str, tuple[str, ...]], needed_by: str
+) -> None:
+    cluster = World(tuned(), parallelism=3)
+    cluster.claims = claims
+    cluster.reconcile()
+    template = cluster.live_jobs()[0]["spec"]["template"]
+    affinity = template["spec"].get("affinity", {})
+    if not needed_by:
+        assert "podAffinity" not in affinity
+        return
+    (term,) = affinity["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    assert term["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert "tunesmith.dev/attempt" in term["labelSelector"]["matchLabels"], (
+        "pods of earlier attempts do not bind"
+    )
+    scheduled = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "0/2 nodes.",
+    }
+    waiting = cluster.pod_of(cluster.job())
+    waiting["metadata"]["annotations"] = template["metadata"]["annotations"]
+    waiting["status"] = {"phase": "Pending", "conditions": [scheduled]}
+    cluster.reconcile()
+    message = cluster.condition("Ready")["message"]
+    assert f'PersistentVolumeClaim "{needed_by}" can be mounted on one at a time' in message
+
+
+def test_one_pod_needs_no_claim_that_others_can_mount() -> None:
+    cluster = World(tuned())
+    cluster.claims = {"artifacts": ("ReadWriteOncePod",)}
+    cluster.reconcile()
+    assert "podAffinity" not in cluster.live_jobs()[0]["spec"]["template"]["spec"]["affinity"]
+
+
+def test_a_claim_for_one_pod_is_refused_before_several_are_made() -> None:
+    cluster = World(tuned(), parallelism=3)
+    cluster.claims = {"artifacts": ("ReadWriteOncePod",)}
+    cluster.reconcile()
+    assert not cluster.live_jobs()
+    assert cluster.condition("Stalled")["reason"] == "ClaimNotShared"
+    message = cluster.status["failure"]["message"]
+    assert message.startswith(
+        'PersistentVolumeClaim "artifacts" is ReadWriteOncePod: 3 pods can\'t all mount it.'
+    )
+    assert "write parallelism: 1" in message
 
 
 def test_the_cost_so_far_is_told_while_the_attempt_runs() -> None:

@@ -316,9 +316,11 @@ def test_probabilities_are_not_asked_of_an_endpoint() -> None:
     assert "Perplexity of suite task needs the probabilities" in refused.message
 
 
-def test_settings_of_suites_metrics_and_gates_reach_the_pod() -> None:
+@pytest.fixture
+def detailed_suite() -> dict[str, Any]:
+    """Suite with other settings than the defaults."""
     judge = {"endpoint": ENDPOINT, "mode": "Pairs", "rubric": "Be kind.", "maxTokens": 64}
-    suite = {
+    return {
         "name": "task",
         "dataset": {
             "uri": "s3://data/t.jsonl",
@@ -342,6 +344,9 @@ def test_settings_of_suites_metrics_and_gates_reach_the_pod() -> None:
         "maxBroken": "0.1",
         "maxNewTokens": 32,
     }
+
+
+def test_settings_of_suites_metrics_and_gates_reach_the_pod(detailed_suite: dict[str, Any]) -> None:
     gate = {
         "suite": "task",
         "metric": "ExactMatch",
@@ -350,7 +355,7 @@ def test_settings_of_suites_metrics_and_gates_reach_the_pod() -> None:
         "floor": "0.01",
         "minItems": 50,
     }
-    written = run(suites=[suite], gates=[gate], seed=7, parallelism=3, confidence="0.9")
+    written = run(suites=[detailed_suite], gates=[gate], seed=7, parallelism=3, confidence="0.9")
     outcome = resolved(written, sources(job("expenses")))
     config = outcome.config
     task, safety, harmless = config.suites

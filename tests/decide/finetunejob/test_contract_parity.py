@@ -28,7 +28,7 @@ from tunesmith.decide.finetunejob.referenced_jobs import ReferencedArtifact
 from tunesmith.manifests.run_snapshots import Inputs
 from tunesmith_contract import methods
 from tunesmith_contract.base import Document
-from tunesmith_contract.generation import GenerationBudget, GenerationFilter, Judge
+from tunesmith_contract.generation import CallBudget, GenerationFilter, Judge
 from tunesmith_contract.labels import ArgillaSource, LabelAggregate, LabelOutput
 from tunesmith_contract.run_config import (
     Adapter,
@@ -372,7 +372,7 @@ def test_a_part_says_what_is_written(
         (RLOO, methods.RLOOMethod),
         (Distillation, methods.DistillationMethod),
         (HyperparametersSpec, Hyperparameters),
-        (GenerateBudget, GenerationBudget),
+        (GenerateBudget, CallBudget),
         (GenerateFilter, GenerationFilter),
         (JudgeSpec, Judge),
     ],

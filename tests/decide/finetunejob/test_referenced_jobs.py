@@ -165,6 +165,16 @@ def test_several_nodes_need_claims_that_they_can_share(modes: tuple[str, ...] | 
         assert "spec.output.uri" in message
 
 
+def test_several_nodes_share_the_models_that_they_learn_from() -> None:
+    teacher = {"distillation": {"teacher": {"uri": "pvc://teachers/large"}}}
+    cluster = World(fine_tune_job(method=teacher, compute={"nodes": 2, "gpusPerNode": 1}))
+    cluster.related = RelatedObjects(claims={"teachers": ("ReadWriteOnce",)})
+    cluster.reconcile()
+    message = cluster.status["failure"]["message"]
+    assert 'PersistentVolumeClaim "teachers" is ReadWriteOnce' in message
+    assert "spec.method.distillation.teacher.uri" in message
+
+
 def test_several_nodes_share_their_cache() -> None:
     compute = {"nodes": 2, "gpusPerNode": 1, "cacheVolume": {"claimName": "caches"}}
     cluster = World(fine_tune_job(compute=compute))

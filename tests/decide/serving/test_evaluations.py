@@ -165,3 +165,93 @@ def test_a_serving_version_that_was_prompted_is_no_comparison_with_what_serves()
     name_version(world, "two", baseline="Serving")
     assert world.adapter()["phase"] == "Blocked"
     assert "hampered prompted the serving version" in world.adapter()["message"]
+
+
+def failed_after_a_pass() -> World:
+    """A version that passed an evaluation and then failed it, before it could serve."""
+    world = serving("one")
+    world.judge("lucky", "two", "Pass")
+    world.now += timedelta(hours=1)
+    world.judge("unlucky", "two", "Fail")
+    return world
+
+
+@pytest.mark.parametrize("verdict", ["Fail", "Inconclusive"])
+def test_a_deleted_run_that_did_not_pass_goes_on_counting(verdict: str) -> None:
+    world = serving("one")
+    world.judge("lucky", "two", "Pass")
+    world.now += timedelta(hours=1)
+    world.judge("unlucky", "two", verdict)
+    world.delete_run("unlucky")
+    name_version(world, "two")
+    assert world.adapter()["phase"] == "Blocked"
+    assert "unlucky (deleted)" in world.adapter()["message"]
+    assert verdict in world.adapter()["message"]
+    assert world.adapter()["evalRuns"] == 2
+
+
+def test_a_newer_pass_outvotes_a_deleted_fail_of_its_policy_alone() -> None:
+    world = failed_after_a_pass()
+    world.delete_run("unlucky")
+    world.now += timedelta(hours=1)
+    world.judge("easier", "two", "Pass", digest_of("another policy"))
+    name_version(world, "two")
+    assert world.adapter()["phase"] == "Blocked"
+    world.judge("again", "two", "Pass")
+    world.settle()
+    assert world.adapter()["phase"] in {"Loading", "Progressing"}
+
+
+def test_a_run_of_the_same_name_is_another_run() -> None:
+    """As where a tool deletes and applies an EvalRun to run it again."""
+    world = failed_after_a_pass()
+    world.delete_run("unlucky")
+    world.now += timedelta(hours=1)
+    again = judged_run("unlucky", digest_of("two"), "Pass", world.now, POLICY)
+    body = {**again.body, "metadata": {"name": "unlucky", "uid": "another"}}
+    world.eval_runs.append(replace(again, body=body))
+    name_version(world, "two")
+    assert world.adapter()["phase"] in {"Loading", "Progressing"}
+    assert world.adapter()["evalRuns"] == 3
+
+
+def test_a_pass_opens_the_gate_only_while_its_run_exists() -> None:
+    """Else whoever may write ConfigMaps could open it."""
+    world = serving("one")
+    world.judge("lucky", "two", "Pass")
+    world.delete_run("lucky")
+    name_version(world, "two")
+    assert world.adapter()["phase"] == "Blocked"
+    assert "lucky no longer exists: evaluate again" in world.adapter()["message"]
+
+
+def test_deleted_passes_hide_no_fail_and_no_pass() -> None:
+    world = failed_after_a_pass()
+    world.now += timedelta(hours=1)
+    world.judge("third", "two", "Pass")
+    world.delete_run("third")
+    name_version(world, "two")
+    assert "unlucky" in world.adapter()["message"]
+    world = serving("one")
+    world.judge("first", "two", "Pass")
+    world.now += timedelta(hours=1)
+    world.judge("second", "two", "Pass")
+    world.delete_run("second")
+    name_version(world, "two")
+    assert world.adapter()["phase"] in {"Loading", "Progressing"}
+
+
+def test_a_version_that_was_admitted_stays_so_when_its_pass_is_deleted() -> None:
+    world = serving("one")
+    world.judge("good", "two", "Pass")
+    name_version(world, "two")
+    world.delete_run("good")
+    world.settle()
+    assert world.adapter()["phase"] in {"Loading", "Progressing", "Stable"}
+
+
+def test_a_lost_record_of_a_run_that_failed_goes_on_counting() -> None:
+    world = failed_after_a_pass()
+    world.eval_runs[-1] = replace(world.eval_runs[-1], config_maps=())
+    name_version(world, "two")
+    assert "unlucky (deleted), the newest by its policy, says Fail" in world.adapter()["message"]

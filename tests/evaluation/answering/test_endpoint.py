@@ -12,7 +12,9 @@ import pytest
 from servers.scripted_server import Received, Reply, ScriptedServer, serve
 from servers.scripted_teacher import said
 
+from tunesmith_contract.base import canonical_json
 from tunesmith_contract.evaluation import Decoding, Side
+from tunesmith_contract.generation import CallBudget
 from tunesmith_data.endpoints.client import ATTEMPTS, KEY_FILE
 from tunesmith_data.failures import InfrastructureError, UserError
 from tunesmith_evaluation.answering.endpoint import EndpointAnswerer
@@ -168,15 +170,32 @@ def test_earlier_calls_of_a_conversation_have_their_arguments_as_text(tmp_path: 
     ("reply", "text", "truncated"),
     [
         (said("cut of", finish="length"), "cut of", True),
-        (said(None), "", False),
+        (said(""), "", False),
         (choice({"content": None, "refusal": "I can't help with that."}), "I can't help with that.", False),
         (choice({"content": [{"type": "text", "text": "in parts"}]}), "in parts", False),
+        (said("cut of", finish="max_tokens"), "cut of", True),
     ],
 )
 def test_unusual_answers_are_answers(tmp_path: Path, reply: Reply, text: str, truncated: bool) -> None:
     with setting(tmp_path, lambda _: reply) as here:
         (found,) = here.ask([request()])
     assert (one(found).text, one(found).truncated) == (text, truncated)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        choice({"content": None, "reasoning_content": "It is 42."}),
+        choice({"content": "", "reasoning": "It is 42."}),
+        choice({"content": ""}, "length"),
+        choice({"content": None}, "length"),
+    ],
+)
+def test_thoughts_without_an_answer_are_incomplete(tmp_path: Path, reply: Reply) -> None:
+    """A baseline that only thinks, visibly or not, would lose to any answer."""
+    with setting(tmp_path, lambda _: reply) as here:
+        (found,) = here.ask([request()])
+    assert not one(found).complete
 
 
 def refused(status: int, message: str) -> Reply:
@@ -195,6 +214,8 @@ def refused(status: int, message: str) -> Reply:
         (refused(400, "This model's maximum context length is 8"), Problem.TOO_LONG, "maximum context"),
         (refused(413, "Request too long"), Problem.TOO_LONG, "too long"),
         (refused(422, "no such role"), Problem.UNANSWERED, "rejects the request: HTTP 422"),
+        (choice({"content": None}), Problem.UNANSWERED, "a message without content"),
+        (choice({}), Problem.UNANSWERED, "a message without content"),
     ],
 )
 def test_what_fails_one_item_is_counted_and_not_fatal(
@@ -227,6 +248,31 @@ def test_a_request_that_only_fails_is_counted_while_others_are_answered(tmp_path
     assert one(replies["sha256:fine"]).text == "good"
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        Reply(body=b"<html>Too many people are here</html>"),
+        Reply(body={"error": {"message": "overloaded"}}),
+        Reply(body={"choices": []}),
+        choice({"content": ""}, "error"),
+    ],
+)
+def test_an_odd_response_between_good_ones_is_asked_again(tmp_path: Path, odd: Reply) -> None:
+    replies = [said("one"), odd, odd, said("two")]
+    with setting(tmp_path, lambda _: replies.pop(0)) as here:
+        first, second = here.ask([request("first"), request("second")])
+        assert len(here.waits) == 2
+    assert (one(first).text, one(second).text) == ("one", "two")
+
+
+def test_an_endpoint_that_gives_every_answer_up_fails_the_attempt(tmp_path: Path) -> None:
+    with (
+        setting(tmp_path, lambda _: choice({"content": ""}, "error")) as here,
+        pytest.raises(InfrastructureError, match="finish_reason error"),
+    ):
+        here.ask([request()])
+
+
 def test_an_endpoint_that_is_away_fails_the_attempt(tmp_path: Path) -> None:
     with setting(tmp_path, lambda _: Reply(503)) as here:
         with pytest.raises(InfrastructureError, match="the endpoint of side candidate"):
@@ -255,7 +301,21 @@ def test_plain_text_without_its_api_says_what_to_do(tmp_path: Path) -> None:
         here.ask([request(prompt=Prompt(text="The sky is"))])
 
 
-@pytest.mark.parametrize("body", [{}, {"choices": []}, {"choices": [{"text": "a"}]}, [], None])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"choices": []},
+        {"choices": None},
+        {"choices": [{"text": "a"}]},
+        {"choices": [{"message": None}]},
+        {"choices": [{"message": "hello"}]},
+        {"choices": ["hello"]},
+        {"error": {"message": "overloaded"}},
+        [],
+        None,
+    ],
+)
 def test_a_response_of_another_protocol_is_an_error(tmp_path: Path, body: Any) -> None:
     protocol = pytest.raises(UserError, match="use an endpoint with the OpenAI API")
     with setting(tmp_path, lambda _: Reply(body=body)) as here, protocol:
@@ -355,7 +415,35 @@ def test_the_key_is_shown_nowhere(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     bad_key = Reply(401, {"error": f"bad key {KEY}"})
     with setting(tmp_path, lambda _: bad_key) as here, pytest.raises(UserError) as failure:
         here.ask([request()])
+    assert failure.value.reason == "EndpointKeyRefused"
     assert KEY not in str(failure.value)
     assert KEY not in caplog.text
     assert KEY not in (tmp_path / "journal.jsonl").read_text()
     assert KEY not in json.dumps(here.answerer().identity("candidate"))
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_requests_beyond_the_budget_are_not_sent(tmp_path: Path, concurrency: int) -> None:
+    requests = [request(f"question {number}") for number in range(9)]
+    with setting(tmp_path, lambda _: said("fine")) as here:
+        for _ in range(2):
+            answerer = here.answerer(concurrency, limits=CallBudget(calls=5))
+            with closing(answerer.answer(requests)) as batches:
+                replies = [reply for batch in batches for reply in batch]
+            assert len(here.server.received) == 5
+            assert [reply.problem for reply in replies].count(Problem.BEYOND_BUDGET) == 4
+            assert [reply.problem for reply in replies].count(None) == 5
+
+
+def test_an_endpoint_that_tells_no_tokens_is_charged_the_most(tmp_path: Path) -> None:
+    body = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}
+    requests = [request(f"question {number}") for number in range(9)]
+    with setting(tmp_path, lambda _: Reply(body=body)) as here:
+        answerer = here.answerer(1, limits=CallBudget(tokens=600))
+        with closing(answerer.answer(requests)) as batches:
+            replies = [reply for batch in batches for reply in batch]
+    sent = len(here.server.received)
+    sizes = [len(canonical_json(received.body)) + 32 for received in here.server.received]
+    assert 0 < sent < 9
+    assert sum(sizes) <= 600
+    assert [reply.problem for reply in replies].count(Problem.BEYOND_BUDGET) == 9 - sent

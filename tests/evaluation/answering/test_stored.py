@@ -84,9 +84,11 @@ def test_each_repeat_has_its_answer(stored: Stored) -> None:
 
 def test_what_the_file_lacks_is_counted_and_not_fatal(stored: Stored) -> None:
     stored.write(item("sky", StoredAnswer(text="blue")))
-    for missing in stored.ask(request("sea"), request("sky", suite="other")):
+    item_missing, suite_missing = stored.ask(request("sea"), request("sky", suite="other"))
+    for missing in (item_missing, suite_missing):
         assert (missing.answer, missing.problem) == (None, Problem.UNANSWERED)
-        assert "holds 0 answers of side candidate to it" in missing.message
+    assert "holds 0 answers of side candidate to it" in item_missing.message
+    assert "no answers of side candidate to suite other: it has answers to task" in suite_missing.message
 
 
 def test_what_had_no_answer_then_has_none_now(stored: Stored) -> None:

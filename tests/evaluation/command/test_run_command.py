@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import pytest
 from reports.evaluation_documents import make_document, make_small_document
 
 from tunesmith_contract.base import sha256_digest
+from tunesmith_contract.evaluation import ModelUse
 from tunesmith_contract.exit_codes import ExitCode
 from tunesmith_contract.layout import artifact_uri
 from tunesmith_contract.report import Artifact, EvaluationReport, Outcome, RunReport
 from tunesmith_contract.run_config import EvaluateConfig
 from tunesmith_contract.shared_rules.verdict import Verdict
-from tunesmith_data.failures import DataError, Preempted
+from tunesmith_data.failures import DataError, Preempted, UserError
 from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.pod.workspace import Workspace
@@ -177,6 +179,7 @@ def test_errors_have_codes_of_their_own_and_leave_no_old_result(desk: Desk) -> N
         (["--trained-on", "candidate=model"], "train.parquet does not exist"),
         (["--gpus", "-1"], "--gpus can't be negative"),
         (["--output", "rows.jsonl"], "rows.jsonl is a file"),
+        (["--output", "rows.jsonl/out"], "rows.jsonl/out can't be made (Not a directory)"),
     ],
 )
 def test_wrong_options_are_named(desk: Desk, arguments: list[str], message: str) -> None:
@@ -185,9 +188,72 @@ def test_wrong_options_are_named(desk: Desk, arguments: list[str], message: str)
     assert desk.config is None
 
 
+def test_an_interrupted_run_says_how_to_go_on(desk: Desk) -> None:
+    desk.document = KeyboardInterrupt()
+    assert desk.run("--output", "out") == ExitCode.PREEMPTED
+    assert desk.output[1] == "interrupted: run the command again with --output out to go on\n"
+
+
 def test_a_secret_without_a_folder_is_named(desk: Desk) -> None:
     assert main(["run", "eval.yaml"]) == ExitCode.USER_ERROR
     assert "add --secret key=FOLDER" in desk.capture.readouterr().err
+
+
+def test_a_refused_key_says_where_keys_are_on_a_computer(desk: Desk) -> None:
+    desk.document = UserError("EndpointKeyRefused", "the judge wants a key (HTTP 401 )")
+    assert desk.run() == ExitCode.USER_ERROR
+    assert desk.output[1] == (
+        "error: the judge wants a key (HTTP 401 ). On this computer a folder stands for a Secret: name it at the "
+        "endpoint, such as secretRef: {name: key}, add --secret key=FOLDER, and write the key into FOLDER/token. Given "
+        f"so far: --secret key={desk.folder}/secret\n"
+    )
+    desk.document = UserError("EndpointRefused", "the judge at http://judge rejects the request")
+    desk.run()
+    assert "--secret" not in desk.output[1]
+
+
+def test_runs_are_counted_in_the_reports_that_are_kept(desk: Desk) -> None:
+    mine = make_document()
+    other_policy = mine.policy.model_copy(update={"digest": "sha256:" + "77" * 32})
+    day = timedelta(days=1)
+    for name, document in {
+        "one": mine.model_copy(
+            update={"run": mine.run.model_copy(update={"started": mine.run.started - day})}
+        ),
+        "copy": mine.model_copy(
+            update={"run": mine.run.model_copy(update={"started": mine.run.started - day})}
+        ),
+        "two": mine.model_copy(
+            update={"run": mine.run.model_copy(update={"started": mine.run.started - 2 * day})}
+        ),
+        "policy": mine.model_copy(update={"policy": other_policy}),
+    }.items():
+        write_report(desk.folder / "kept" / name, document)
+    (desk.folder / "kept" / "data").mkdir()
+    (desk.folder / "kept" / "data" / "report.json").write_text("{}")
+    desk.document = mine.model_copy(update={"run": mine.run.model_copy(update={"runs": None})})
+    desk.run("--output", "out")
+    assert read_report(desk.folder / "out" / "report.json").run.runs is None
+    for _ in range(2):
+        desk.run("--output", "kept/new", "--earlier", "kept")
+        assert read_report(desk.folder / "kept" / "new" / "report.json").run.runs == 3
+    assert "Runs of this candidate and policy: 3" in (desk.folder / "kept" / "new" / "report.md").read_text()
+    desk.document = mine.model_copy(
+        update={"sides": (mine.sides[2], *mine.sides[1:]), "run": mine.run.model_copy(update={"runs": None})}
+    )
+    desk.run("--output", "out", "--earlier", "kept")
+    assert read_report(desk.folder / "out" / "report.json").run.runs is None
+    assert desk.run("--earlier", "nowhere") == ExitCode.USER_ERROR
+    assert "--earlier nowhere is not a folder" in desk.output[1]
+
+
+def test_the_use_of_the_model_reaches_the_stage_and_advice_is_printed(desk: Desk) -> None:
+    advice = 'advice: {bar: "0.9", examples: 800, latencyBudgetSeconds: "2", trainingCost: "40"}'
+    (desk.folder / "eval.yaml").write_text(f"{_MANIFEST}\n{advice}\n")
+    desk.run()
+    assert desk.config and desk.config.advice
+    assert desk.config.advice == ModelUse(bar=0.9, examples=800, latency_budget=2.0, training_cost=40.0)
+    assert "  Advice      The candidate closes 62 per cent" in desk.output[0]
 
 
 def test_an_engine_that_only_a_cluster_has_is_refused(desk: Desk) -> None:

@@ -163,3 +163,25 @@ def test_without_bounds_an_item_that_only_the_candidate_lacks_lets_no_gate_pass(
 
     assert problem(lacking, values) is GateProblem.TOO_MANY_BROKEN
     assert problem(lacking, lacking) is problem(values, lacking) is problem(values, values) is None
+
+
+@pytest.mark.parametrize("huge", [1e10, 1e300, float("inf")])
+def test_scores_beyond_all_measure_are_refused_in_words(huge: float) -> None:
+    values = [1.0] * 60 + [huge]
+    beyond = scores(values, [1.0] * 61, metric="Latency", kind=ScoreKind.UNBOUNDED, higher_is_better=False)
+    with pytest.raises(ValueError, match=r"task/Latency: scores have to be from -1e\+09 to 1e\+09"):
+        compare_metrics([beyond], rules(gate(metric="Latency")))
+
+
+@pytest.mark.parametrize(
+    ("gates", "problem"),
+    [
+        ([gate(expect=Expect.NOT_WORSE, margin=0.1)], GateProblem.SAME_MODELS),
+        ([gate(metric="Contains")], GateProblem.MISSING),
+    ],
+)
+def test_a_model_compared_with_itself_passes_nothing(gates: list[Gate], problem: GateProblem) -> None:
+    same = ComparisonRules(0.95, 1, gates, {"task": 0.05}, same_models=True)
+    _, evidence = compare_metrics([scores([1] * 400, [1] * 400)], same)
+    assert [found.problem for found in evidence] == [problem]
+    assert judge(gates, evidence, 0.95).verdict is Verdict.INCONCLUSIVE

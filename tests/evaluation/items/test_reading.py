@@ -89,7 +89,8 @@ def test_a_call_is_an_expected_answer_for_the_metric_that_compares_calls(files: 
     assert items[0].tools == (TOOL,)
     for metric in (ExactMatch(), JSONFields()):
         with pytest.raises(
-            DataError, match=r"rows.jsonl:1: .*row 1 is a call of a tool, which \w+ can't compare"
+            DataError,
+            match=r"rows.jsonl:1: .*row 1 is a call of a tool, which ToolCall alone can compare; m can't",
         ):
             files.read(rows, metrics={"m": metric})
 
@@ -139,6 +140,13 @@ def test_a_suite_may_lack_passages_as_a_whole(files: Files) -> None:
 def test_other_passages_are_another_item(files: Files) -> None:
     rows = [chat("a", "1") | {"found": "x"}, chat("a", "1") | {"found": "y"}, chat("a", "1") | {"found": "y"}]
     assert len({item.digest for item in files.read(rows, contexts=["found"])}) == 2
+
+
+def test_equal_numbers_are_one_group_however_they_are_written(files: Files) -> None:
+    values = [2, 2.0, "2", 2.5, "2.0", -0.0, 0, 1e300]
+    rows = [chat(f"question {number}", "a") | {"case": value} for number, value in enumerate(values)]
+    items = files.read(rows, groupColumn="case")
+    assert [item.group for item in items] == ["2", "2", "2", "2.5", "2.0", "0", "0", "1e+300"]
 
 
 def test_items_of_one_question_share_a_group(files: Files) -> None:
@@ -220,3 +228,16 @@ def test_repeated_rows_are_counted(tmp_path: Path) -> None:
     suite = Suite.model_validate({"name": "s", "dataset": "pvc://d/rows.jsonl", "metrics": ["ExactMatch"]})
     read = read_items([DataFile(path, "rows.jsonl")], suite)
     assert ([item.line for item in read.items], read.repeated) == ([1, 2], 2)
+
+
+def test_metrics_that_cannot_compare_a_call_are_named_in_one_sentence(files: Files) -> None:
+    scorers = {"ExactMatch": ExactMatch(), "fields": JSONFields(), "calls": ToolCall()}
+    with pytest.raises(DataError) as failure:
+        files.read([call_row("hinges"), call_row("screws")], metrics=scorers)
+    lines = failure.value.message.splitlines()
+    assert lines[0] == "2 checks failed:"
+    assert len(lines) == 3
+    assert lines[1].endswith(
+        "found the expected answer of row 1 is a call of a tool, which ToolCall alone can compare; "
+        "ExactMatch and fields can't score this row"
+    )

@@ -191,3 +191,18 @@ def test_time_and_tokens_of_any_answer_count() -> None:
     assert not Latency.higher_is_better
     for scorer in (Latency(), Tokens()):
         assert scorer.score(QUESTION, Expected("x"), Answer("")).value is None
+
+
+@pytest.mark.parametrize("scorer", [Latency(), Tokens()])
+def test_an_empty_answer_is_neither_fast_nor_brief(scorer: Scorer) -> None:
+    empty = Answer(" \n", seconds=0.1, answer_tokens=1)
+    assert scorer.score(QUESTION, Expected("x"), empty).detail == {"reason": "the answer is empty"}
+    call = Answer("", tool_calls=(Call("look", {}),), seconds=0.1, answer_tokens=1)
+    assert scorer.score(QUESTION, Expected("x"), call).value is not None
+
+
+@pytest.mark.parametrize("value", [1e300, float("inf"), float("nan"), -1.0])
+def test_a_number_that_no_answer_can_have_is_no_measurement(value: float) -> None:
+    score = Latency().score(QUESTION, Expected("x"), Answer("text", seconds=value))
+    assert score.value is None
+    assert "is no measurement: 0 to 1e+09 is expected" in score.detail["reason"]

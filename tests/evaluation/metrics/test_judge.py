@@ -13,7 +13,7 @@ import pytest
 from servers.scripted_server import Received, serve
 from servers.scripted_teacher import said, text_of
 
-from tunesmith_contract.evaluation import PricedEndpoint, TokenPrices
+from tunesmith_contract.evaluation import EndpointBudget, PricedEndpoint, TokenPrices
 from tunesmith_evaluation.metrics.answers import Answer, Call, Expected, Question
 from tunesmith_evaluation.metrics.judge.client import ReadVerdict, open_judge
 from tunesmith_evaluation.metrics.judge.families import model_family, warn_of_same_family
@@ -142,7 +142,7 @@ def test_without_a_rubric_the_expected_answer_is_needed() -> None:
     judge = Told(lambda _: "")
     assert "or a rubric" in (JudgePoints(judge).check(Expected("")) or "")
     assert JudgePoints(judge, "Is it polite?").check(Expected("")) is None
-    assert "use ToolCall" in (JudgePairs(judge).check(Expected(tool_calls=(Call("f", {}),))) or "")
+    assert "ToolCall alone" in (JudgePairs(judge).check(Expected(tool_calls=(Call("f", {}),))) or "")
 
 
 def test_agreement_with_people_is_measured_on_the_baseline() -> None:
@@ -218,6 +218,18 @@ def test_a_judge_that_only_sees_the_order_scores_nothing() -> None:
     scores, others = JudgePairs(Told(lambda _: '{"better": "A"}')).score_sides([candidate, baseline])
     assert {score.value for score in [*scores, *others]} == {None}
     assert "contradicts itself on 20 of 20 pairs" in scores[0].detail["reason"]
+
+
+def test_a_judge_that_prefers_nothing_scores_nothing() -> None:
+    """Ties all over would pass any gate that allows a loss."""
+    judge = JudgePairs(Told(lambda _: '{"better": "tie"}'))
+    good, bad = [item(f"In aisle 4, row {number}") for number in range(12)], [item("No idea")] * 12
+    scores, _ = judge.score_sides([bad, good])
+    assert {score.value for score in scores} == {None}
+    assert "prefers no answer in any of 12 pairs that differ" in scores[0].detail["reason"]
+    # Equal answers are ties without a judge, and a few pairs say little of it.
+    assert judge.score_sides([good, good])[0][0].value == 0.5
+    assert judge.score_sides([bad[:3], good[:3]])[0][0].value == 0.5
 
 
 def test_pairs_without_text_need_no_judge() -> None:
@@ -443,3 +455,70 @@ def test_the_judge_is_a_part_of_the_version() -> None:
     judge = Told(lambda _: "")
     scorers: list[Scorer] = [JudgePoints(judge), JudgePairs(judge), Faithfulness(judge), SafeAnswer(judge)]
     assert all("told" in scorer.version for scorer in scorers)
+
+
+def judged_within(
+    folder: Path, budget: dict[str, Any], answer: str, attempts: int = 1, **usage: Any
+) -> tuple[list[Any], dict[str, Any], int]:
+    """Scores of three answers by an endpoint with a budget, the judge's usage, and the number of calls."""
+    prices = TokenPrices(prompt=Decimal("2"), completion=Decimal("10"), currency="EUR")
+    items = [item(f"In aisle {number}") for number in range(3)]
+    with serve(lambda _: said(answer, **usage)) as server:
+        spec = PricedEndpoint.model_validate(
+            {"url": f"{server.url}/v1", "model": "judge-1", "prices": prices, "budget": budget}
+        )
+        for _ in range(attempts):
+            with open_judge(spec, folder, 16, folder / "judge.jsonl", lambda _: None) as judge:
+                scorer = JudgePoints(judge)
+                scores = scorer.score_all(items)
+    return scores, scorer.summarize(scores)["usage"], len(server.received)
+
+
+GOOD = '{"points": 5}'
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+@pytest.mark.parametrize(
+    ("budget", "asked"),
+    [
+        ({"calls": 2}, 2),
+        ({"calls": 3}, 3),
+        ({"calls": 2, "tokens": 10**9}, 2),
+        # A question is a prompt of some 1,500 bytes, and 16 tokens of an answer at most.
+        ({"tokens": 100}, 0),
+        ({"tokens": 10**6}, 3),
+        ({"amount": "0.000001"}, 0),
+        ({"amount": "1"}, 3),
+    ],
+)
+def test_a_budget_is_never_exceeded_and_what_it_leaves_out_is_counted(
+    tmp_path: Path, budget: dict[str, Any], asked: int, attempts: int
+) -> None:
+    scores, usage, calls = judged_within(tmp_path, budget, GOOD, attempts, prompt=100, completion=10)
+    assert calls == asked
+    assert usage.get("unasked", 0) == 3 - asked
+    assert [score.value for score in scores].count(None) == 3 - asked
+    for score in scores:
+        assert score.value == 1 or "budget does not cover" in score.detail["reason"]
+
+
+def test_a_question_is_asked_again_only_within_the_budget(tmp_path: Path) -> None:
+    scores, usage, calls = judged_within(tmp_path, {"calls": 4}, "Fine.", prompt=10, completion=1)
+    assert calls == 4
+    assert "unasked" not in usage
+    assert {score.detail["reason"] for score in scores} == {"the judge gives no verdict that can be read"}
+
+
+def test_an_amount_without_prices_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"budget\.amount needs prices"):
+        PricedEndpoint.model_validate({"url": "http://a/v1", "model": "m", "budget": {"amount": "1"}})
+
+
+@pytest.mark.parametrize("pods", [1, 2, 3, 7])
+def test_the_parts_of_a_budget_are_at_most_the_whole(pods: int) -> None:
+    budget = EndpointBudget(calls=10, tokens=1001, amount=Decimal("0.1"))
+    requests = [3, 1, 5, 0, 2, 7, 4][:pods]
+    parts = [budget.part(share, sum(requests)) for share in requests]
+    assert sum(part.calls or 0 for part in parts) <= 10
+    assert sum(part.tokens or 0 for part in parts) <= 1001
+    assert sum(part.amount or 0 for part in parts) <= Decimal("0.1")

@@ -129,7 +129,7 @@ def test_settings_reach_their_scorers() -> None:
     code = MetricSettings(type=Metric.CODE_TESTS, code_timeout_seconds=3)
     assert value(code, Expected(tests="pass"), "pass") == 1
     pairs = MetricSettings(type=Metric.JUDGE, judge=JUDGE.model_copy(update={"mode": JudgeMode.PAIRS}))
-    assert build_scorer(pairs, HELPERS).version == "1 pairs silent"
+    assert build_scorer(pairs, HELPERS).version == "2 pairs silent"
     warnings = build_scorer(pairs, HELPERS).summarize([])["warnings"]
     assert "Qwen3-32B and candidate are of one family" in warnings[0]
 

@@ -1,5 +1,6 @@
 """Code of answers in the sandbox: what passes, what fails, and attacks that reach nothing."""
 
+import errno
 import os
 import platform
 import signal
@@ -15,10 +16,12 @@ import pytest
 
 from tunesmith_data.failures import InfrastructureError
 from tunesmith_evaluation.metrics.answers import Answer, Call, Expected, Question
-from tunesmith_evaluation.metrics.code_tests import CodeTests, RightAnswer, find_code
+from tunesmith_evaluation.metrics.code_tests import CodeTests, RightAnswer, find_code, require_sandbox
+from tunesmith_evaluation.metrics.sandbox import server as server_module
 from tunesmith_evaluation.metrics.sandbox.confinement import ConfinementUnavailable
 from tunesmith_evaluation.metrics.sandbox.runner import CodeResult, LocalCodeRunner
 from tunesmith_evaluation.metrics.sandbox.server import SandboxServer, SocketCodeRunner
+from tunesmith_evaluation.stage.scorers import open_code_runner
 
 SECRET = "sesame-open-1234"
 ADD = "def add(a, b):\n    return a + b\n"
@@ -166,13 +169,63 @@ def test_the_program_serves_until_it_is_stopped(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tunesmith_evaluation.metrics.sandbox", str(path), str(tmp_path)]
     environment = {"PYTHONPATH": os.pathsep.join(sys.path), "PATH": os.environ["PATH"]}
     with subprocess.Popen(command, env=environment) as process:
-        deadline = time.monotonic() + 30
-        while not path.exists() and time.monotonic() < deadline and process.poll() is None:
-            os.sched_yield()
-        assert SocketCodeRunner(path).run(ADD, "assert add(1, 2) == 3", 10).passed
+        client = SocketCodeRunner(path, sleep=lambda seconds: time.sleep(0.1))
+        client.wait()
+        assert client.run(ADD, "assert add(1, 2) == 3", 10).passed
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
     assert not path.exists()
+
+
+#: Starts the program after its arguments with a seccomp filter, as a container runtime does, by which the first system
+#: call of Landlock fails with an error.
+RUNTIME = """
+import ctypes, os, struct, sys
+error, *command = sys.argv[1:]
+steps = [(0x20, 0, 0, 0), (0x15, 0, 1, 444), (0x06, 0, 0, 0x50000 | int(error)), (0x06, 0, 0, 0x7FFF0000)]
+code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+libc = ctypes.CDLL(None)
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(steps), ctypes.addressof(code)))
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, program, 0, 0) == 0
+os.execv(sys.executable, [sys.executable, *command])
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (errno.EPERM, "seccomp profile of the container runtime refuses it"),
+        (errno.EOPNOTSUPP, "boot parameter lsm="),
+        (errno.ENOSYS, "Linux has it since 5.13"),
+    ],
+)
+def test_a_sandbox_without_landlock_runs_nothing_and_says_what_to_do(
+    tmp_path: Path, error: int, advice: str
+) -> None:
+    path = tmp_path / "sandbox.sock"
+    program = ["-m", "tunesmith_evaluation.metrics.sandbox", str(path), str(tmp_path)]
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "PATH": os.environ["PATH"]}
+    with subprocess.Popen([sys.executable, "-c", RUNTIME, str(error), *program], env=environment) as process:
+        try:
+            with pytest.raises(InfrastructureError, match=f"and was not: this node .*{advice}") as raised:
+                require_sandbox(SocketCodeRunner(path, sleep=lambda seconds: time.sleep(0.1)))
+        finally:
+            process.terminate()
+    assert raised.value.reason == "SandboxUnavailable"
+
+
+def test_beside_a_sandbox_no_code_runs_in_the_own_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "START_SECONDS", 0)
+    with pytest.raises(InfrastructureError, match="the sandbox did not start"):
+        open_code_runner(tmp_path / "sandbox.sock")
+    assert isinstance(open_code_runner(tmp_path / "elsewhere" / "sandbox.sock"), LocalCodeRunner)
+
+
+def test_a_sandbox_that_is_up_is_used(server: Path) -> None:
+    assert isinstance(open_code_runner(server), SocketCodeRunner)
 
 
 def test_a_sandbox_that_is_away_is_no_wrong_answer(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def test_where_text_is_expected_a_call_is_wrong() -> None:
 def test_other_metrics_refuse_items_whose_answer_is_a_call() -> None:
     assert (
         ExactMatch().check(EXPECTED)
-        == "the expected answer of row 1 is a call of a tool, which ExactMatch can't compare: use ToolCall"
+        == "the expected answer of row 1 is a call of a tool, which ToolCall alone can compare"
     )
     assert ToolCall().check(EXPECTED) is None
     assert "neither text nor a call" in (ToolCall().check(Expected(row=2)) or "")

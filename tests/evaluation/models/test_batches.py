@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from tunesmith_contract.evaluation import Decoding
 from tunesmith_contract.exit_codes import FailureCategory
@@ -26,11 +26,6 @@ TEXTS = [f"sort {number} {number * 7}" + " and more" * (number % 5) for number i
 def model(models: Path) -> Any:
     causal: Any = AutoModelForCausalLM
     return causal.from_pretrained(models / "llama", dtype=torch.float32)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(models: Path) -> Any:
-    return AutoTokenizer.from_pretrained(models / "llama")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Decoding by the run's parameters alone: neither a model's own configuration nor the batch changes an answer."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models.tiny_models import make_tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, MistralConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, GenerationConfig, MistralConfig, Qwen3Config
 
 from tunesmith_contract.evaluation import Decoding
 from tunesmith_evaluation.models.batch_limit import BatchLimit
 from tunesmith_evaluation.models.decoding import StopStrings, cut_at_stop, find_answer_end
-from tunesmith_evaluation.models.generation import (
-    EncodedPrompt,
-    Generated,
-    Generator,
-    gap_limit,
-    longest_first,
-    shared_length,
-)
+from tunesmith_evaluation.models.generation import EncodedPrompt, Generated, Generator
 from tunesmith_evaluation.models.likelihood import EncodedAnswer, measure_likelihoods
+from tunesmith_evaluation.models.padding import longest_first
+from tunesmith_evaluation.models.shared_prefix import gap_limit, shared_length
 
 TEXTS = ("sort 1 2", "s", "sort 123 456 789", "low", "high 12")
 BEGINNING = "a long beginning that all prompts share, " * 8
@@ -60,11 +56,6 @@ def answers(
 
 def texts(*arguments: Any) -> list[str]:
     return [answer.text for answer in answers(*arguments)]
-
-
-@pytest.fixture(scope="module")
-def tokenizer(models: Path) -> Any:
-    return AutoTokenizer.from_pretrained(models / "llama")
 
 
 @pytest.fixture
@@ -305,6 +296,85 @@ def test_likelihoods_are_those_of_each_answer_alone(
         )
         assert found[index].log_probability == pytest.approx(wanted, abs=1e-3)
         assert found[index].tokens == len(answer.ids) - answer.start
+
+
+class FedTokens:
+    """Number of tokens that a model's forward passes take in, padding included."""
+
+    def __init__(self, model: Any, patch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        forward = model.forward
+
+        def counted(*arguments: Any, **keywords: Any) -> Any:
+            self.count += keywords["input_ids"].numel()
+            return forward(*arguments, **keywords)
+
+        patch.setattr(model, "forward", counted)
+
+
+@pytest.mark.parametrize("beginning", ["", BEGINNING])
+@pytest.mark.parametrize("rows", [3, 32])
+@pytest.mark.parametrize("architecture", ["llama", "mistral"])
+def test_choices_share_the_context_that_they_follow(
+    generators: dict[str, Generator],
+    tokenizer: Any,
+    architecture: str,
+    rows: int,
+    beginning: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, encoded = generators[architecture]._model, []
+    for text in TEXTS:
+        context = tokenizer(f"{beginning}a question about {text} that takes some words")["input_ids"]
+        choices = [tokenizer(choice)["input_ids"] for choice in (" low", " a higher 1 2 3", " 77", " low")]
+        encoded += [EncodedAnswer([*context, *choice], len(context)) for choice in choices]
+    with torch.inference_mode():
+        wanted = [
+            model(input_ids=torch.tensor([answer.ids])).logits[0].log_softmax(dim=1) for answer in encoded
+        ]
+    fed = FedTokens(model, monkeypatch)
+    batches = measure_likelihoods(model, encoded, tokenizer.pad_token_id, BatchLimit(rows=rows))
+    found = {index: value for batch in batches for index, value in batch.items()}
+    assert len(found) == len(encoded)
+    for index, answer in enumerate(encoded):
+        places = range(answer.start, len(answer.ids))
+        total = sum(float(wanted[index][place - 1, answer.ids[place]]) for place in places)
+        best = all(int(wanted[index][place - 1].argmax()) == answer.ids[place] for place in places)
+        assert found[index].log_probability == pytest.approx(total, abs=1e-3)
+        assert (found[index].tokens, found[index].is_greedy) == (answer.length, best)
+    if rows > len(TEXTS):
+        assert fed.count < sum(len(answer.ids) for answer in encoded) * (0.5 if beginning else 0.8)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_rows_that_have_ended_leave_the_batch(
+    generator: Generator, tokenizer: Any, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [
+        tokenizer(f"{BEGINNING if odd else ''}sort {number}")["input_ids"]
+        for number in range(16)
+        for odd in (0, 1)
+    ]
+    seeds = list(range(len(prompts)))
+    plain = Decoding(max_new_tokens=40, temperature=temperature)
+    whole = answers(generator, prompts, plain, seeds)
+    # A letter that ends more than half of the answers, but not all of them.
+    holders = Counter(letter for answer in whole for letter in set(answer.text))
+    stop = min(holders, key=lambda letter: abs(holders[letter] - 24))
+    assert 16 <= holders[stop] < 32
+    decoding = plain.model_copy(update={"stop": (stop,)})
+    alone = [
+        answers(generator, [prompt], decoding, [seed])[0] for prompt, seed in zip(prompts, seeds, strict=True)
+    ]
+    fed = FedTokens(generator._model, monkeypatch)
+    together = answers(generator, prompts, decoding, seeds)
+    shrunk, fed.count = fed.count, 0
+    assert [(one.text, one.tokens, one.truncated) for one in together] == [
+        (one.text, one.tokens, one.truncated) for one in alone
+    ]
+    monkeypatch.setattr(generator, "_can_shrink", False)
+    assert [one.text for one in answers(generator, prompts, decoding, seeds)] == [one.text for one in alone]
+    assert shrunk < fed.count
 
 
 def test_prompts_are_ordered_by_length_and_shared_length_leaves_one_token() -> None:

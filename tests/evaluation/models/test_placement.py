@@ -1,5 +1,6 @@
 """Devices of evaluated models: copies on GPUs, a model spread over them, models loaded one after the other."""
 
+import multiprocessing
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,6 +43,8 @@ from tunesmith_evaluation.models.sides import ModelGroup
 #: About Llama 3.1 8B and 70B.
 SMALL = AnswerMemory(15 * GIB, 1 * GIB, 131_072, 250_000, 1_300_000)
 LARGE = AnswerMemory(132 * GIB, 2 * GIB, 327_680, 600_000, 1_300_000)
+
+FORKING = multiprocessing.get_context("fork")
 
 
 @pytest.mark.parametrize(
@@ -114,12 +117,13 @@ def test_a_model_that_is_spread_over_the_smallest_possible_gpus_stays_on_them(gp
 def test_a_model_partly_outside_the_gpus_is_refused(monkeypatch: pytest.MonkeyPatch, models: Path) -> None:
     parameters = [SimpleNamespace(device=torch.device(name)) for name in ("cuda:0", "cuda:1", "meta")]
     loaded = SimpleNamespace(parameters=lambda: parameters)
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: loaded)
+    found: dict[str, list[str]] = {"missing_keys": [], "mismatched_keys": []}
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: (loaded, found))
     monkeypatch.setattr(placement, "free_memory", lambda _: GIB)
     with pytest.raises(StageError, match="does not fit on 2 GPUs"):
-        load_model(models / "llama", Placement((0, 1)))
+        load_model(models / "llama", Placement((0, 1)), "the model of a")
     del parameters[2]
-    assert load_model(models / "llama", Placement((0, 1))) is loaded
+    assert load_model(models / "llama", Placement((0, 1)), "the model of a") is loaded
 
 
 @pytest.fixture
@@ -174,8 +178,8 @@ def test_adapters_share_their_base_which_leaves_the_memory(
 ) -> None:
     loaded: list[Any] = []
 
-    def load(folder: Path, placement: Placement) -> Any:
-        model = load_model(folder, placement)
+    def load(folder: Path, placement: Placement, name: str) -> Any:
+        model = load_model(folder, placement, name)
         loaded.append(weakref.ref(model))
         return model
 
@@ -205,10 +209,10 @@ def test_a_whole_model_is_loaded_once_for_all_suites_and_without_its_base(
     loaded = []
     models: list[Any] = []
 
-    def load(folder: Path, placement: Placement) -> Any:
+    def load(folder: Path, placement: Placement, name: str) -> Any:
         assert all(earlier() is None for earlier in models), "an earlier model is still in memory"
         loaded.append(folder.name)
-        model = load_model(folder, placement)
+        model = load_model(folder, placement, name)
         models.append(weakref.ref(model))
         return model
 
@@ -234,21 +238,26 @@ def test_prompts_are_shared_out_in_equal_parts() -> None:
     assert share([], 2) == []
 
 
-def test_processes_answer_as_one_does_and_report_failures(group: ModelGroup, tmp_path: Path) -> None:
+def test_processes_answer_as_one_does_and_report_failures(
+    group: ModelGroup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     memory = measure_model(group.folder)
     prompts = [[5 + length] * length for length in range(1, 12)]
     (alone,) = generate(SideModels(group, memory, Placement()), "one", prompts, 4)
-    with ModelProcesses(group, memory, [Placement(), Placement()]) as processes:
-        batches = generate(processes, "one", prompts, 4)
-        assert sorted(map(len, batches)) == [5, 6]
-        assert batches[0] | batches[1] == alone
-        measured = LikelihoodTask("two", [EncodedAnswer(ids, 1) for ids in prompts[1:4]])
-        assert sorted(index for batch in processes.run(measured) for index in batch) == [0, 1, 2]
-        members = list(processes._processes.values())
-        for process in members:
-            process.kill()
-        with pytest.raises(InfrastructureError, match="ended with -9"):
-            generate(processes, "bare", prompts, 2)
+    with monkeypatch.context() as patch:
+        # Without a GPU they may be forked: torch takes each new one ten seconds.
+        patch.setattr(multiprocessing, "get_context", lambda _: FORKING)
+        with ModelProcesses(group, memory, [Placement(), Placement()]) as processes:
+            batches = generate(processes, "one", prompts, 4)
+            assert sorted(map(len, batches)) == [5, 6]
+            assert batches[0] | batches[1] == alone
+            measured = LikelihoodTask("two", [EncodedAnswer(ids, 1) for ids in prompts[1:4]])
+            assert sorted(index for batch in processes.run(measured) for index in batch) == [0, 1, 2]
+            members = list(processes._processes.values())
+            for process in members:
+                process.kill()
+            with pytest.raises(InfrastructureError, match="ended with -9"):
+                generate(processes, "bare", prompts, 2)
     assert not any(process.is_alive() for process in members)
     absent = replace(group, folder=tmp_path / "absent")
     with (

@@ -34,6 +34,7 @@ def test_an_artifact_has_to_fit_the_base_model(
     )
     monkeypatch.setattr(sides, "verified_artifact", lambda source, storage: (Path("adapter"), manifest))
     monkeypatch.setattr(sides, "model_revision", lambda uri, folder: revision)
+    monkeypatch.setattr(sides, "check_weights", lambda *_, **__: None)
     storage = cast(Storage, SimpleNamespace(model_folder=lambda uri, weights: Path("base")))
     compared = [Side(name="tuned", adapter=SOURCE)]
     if reason is None:
@@ -56,6 +57,7 @@ def test_sides_share_a_base_model_and_whole_models_need_none(monkeypatch: pytest
 
     monkeypatch.setattr(sides, "verified_artifact", verified)
     monkeypatch.setattr(sides, "model_revision", lambda uri, folder: f"of {uri}")
+    monkeypatch.setattr(sides, "check_weights", lambda *_, **__: None)
     fetched: list[str] = []
 
     def model_folder(uri: str, *, weights: bool) -> Path:
@@ -86,6 +88,6 @@ def test_sides_share_a_base_model_and_whole_models_need_none(monkeypatch: pytest
 
 def test_padding_is_the_end_of_a_text_where_a_tokenizer_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = SimpleNamespace(pad_token_id=None, pad_token=None, eos_token="</s>")
-    monkeypatch.setattr(sides, "load_tokenizer", lambda folder: tokenizer)
-    sides.padded_tokenizer(Path("model"))
+    monkeypatch.setattr(sides, "load_tokenizer", lambda folder, model: tokenizer)
+    sides.padded_tokenizer(sides.ModelGroup(Path("model"), "r", ("a",), {}, {}))
     assert tokenizer.pad_token == "</s>"

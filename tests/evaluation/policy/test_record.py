@@ -212,7 +212,7 @@ def test_every_member_of_a_run_is_known_to_decide_or_not() -> None:
             "engine",
             "base_model",
         ),
-        *("few_shot_from", "notes", "policy", "trained_rows"),
+        *("advice", "few_shot_from", "notes", "policy", "trained_rows"),
     }
     assert set(Side.model_fields) == {
         *("system_prompt", "few_shot", "context_column", "template_arguments"),

@@ -1,20 +1,26 @@
 """Markdown and JUnit XML of a report: what they say, what they escape, how long they may be."""
 
 import re
+from html import unescape
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from reports.evaluation_documents import (
     CONTROLS,
     HOSTILE,
     make_document,
     make_largest_document,
+    make_metric,
     make_small_document,
+    make_worst,
 )
 
 from tunesmith_contract.evaluation import Expect, Tier
-from tunesmith_evaluation.report.document import GateReport
+from tunesmith_contract.report import Artifact
+from tunesmith_evaluation.report.document import MAX_EXCERPT, MAX_WORST_ITEMS, GateReport
 from tunesmith_evaluation.report.junit import render_junit
 from tunesmith_evaluation.report.markdown import MAX_MARKDOWN_BYTES, render_markdown
 
@@ -93,6 +99,50 @@ def test_the_longest_report_fits_into_a_comment(character: str) -> None:
     assert len(text.encode()) <= MAX_MARKDOWN_BYTES
     assert len(text) <= 65_536
     assert "of 180 gates are shown" in text
+
+
+def test_a_few_items_that_got_worse_are_shown_in_short_and_the_place_of_all_is_told() -> None:
+    words = "a long answer " * 200
+    worst = tuple(make_worst(number, words, words, words, words) for number in range(1, 51))
+    text = render_markdown(make_document(worst=worst, worst_total=1234))
+    folded = text.partition("<summary>Items that got worse</summary>")[2].partition("</details>")[0]
+    shown = re.findall(r"<pre>(.*?)</pre>", folded, re.DOTALL)
+    assert 0 < len(shown) // 4 <= 5
+    assert max(map(len, shown)) <= 300
+    assert "of 1,234 items are shown" in folded
+    assert "report.html" in folded
+    assert "pvc://artifacts/support/items.jsonl" in unescape(folded)
+
+
+#: Characters that grow when they are escaped, or that take several bytes.
+_WIDE = st.text(st.sampled_from("a &<|`*_@#漢é\u202e\x00\n😀\ud7ff"), min_size=1, max_size=8)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(text=_WIDE, times=st.integers(1, 4000), count=st.integers(0, 60), total=st.integers(0, 10**9))
+def test_a_report_of_any_texts_fits_into_a_comment(text: str, times: int, count: int, total: int) -> None:
+    long = (text * times)[:MAX_EXCERPT]
+    worst = tuple(make_worst(number, long, long, long, long) for number in range(min(count, MAX_WORST_ITEMS)))
+    results = tuple(
+        make_metric(f"{long}{number}", f"{long}{number}", (0.1, 0.0, 0.2)) for number in range(count)
+    )
+    gates = tuple(
+        GateReport(suite=result.suite, metric=long, expect=Expect.BETTER, verdict="Fail", message=long)
+        for result in results
+    )
+    document = make_document(
+        worst=worst,
+        worst_total=total,
+        results=results,
+        gates=gates,
+        warnings=(long,) * count,
+        run=REPORT.run.model_copy(update={"name": long}),
+        details=Artifact(uri=f"pvc://{long}"[:512], digest=REPORT.policy.digest, size_bytes=1),
+        decoding={long: long},
+    )
+    rendered = render_markdown(document)
+    assert len(rendered) <= len(rendered.encode()) <= MAX_MARKDOWN_BYTES < 65_536
+    assert rendered.count("<details>") == rendered.count("</details>")
 
 
 def test_each_gate_is_a_test_case() -> None:

@@ -1,12 +1,11 @@
 """Page of a report of an evaluation in a real browser, also with hostile answers, and the index of several reports."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Browser, open_browser
+from browser import Browser
 from reports.evaluation_documents import (
     HOSTILE,
     make_document,
@@ -70,13 +69,6 @@ def other_pages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     (folder / "long.html").write_text(render_page(make_largest_document("m")))
     (folder / "small.html").write_text(render_page(make_small_document()))
     return folder / "long.html", folder / "small.html"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """One browser for all tests of the module."""
-    with open_browser(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
 
 
 def test_the_report_is_read_back_equal(page: Path) -> None:
@@ -215,6 +207,37 @@ def test_nothing_is_wider_than_the_window(
             "root.scrollWidth - root.clientWidth]"
         )
         assert beyond == [[], 0], each.name
+
+
+@pytest.mark.parametrize("width", [740, 1280])
+def test_a_long_reason_or_name_leaves_the_other_columns_their_words(
+    browser: Browser, tmp_path: Path, width: int
+) -> None:
+    words = "the margin 0.3 is more than half of what the baseline has (0.31 above the worst score), " * 3
+    gates = tuple(gate.model_copy(update={"message": words}) for gate in REPORT.gates)
+    write_report(tmp_path / "a", make_document(gates=gates))
+    run = REPORT.run.model_copy(update={"name": "n" * 63})
+    write_report(tmp_path / "b", make_document(run=run))
+    write_index(tmp_path / "index.html", find_reports([tmp_path]))
+    for each, table in (
+        (tmp_path / "a" / "report.html", "#gates"),
+        (tmp_path / "index.html", "#report-list"),
+    ):
+        browser.open(each, width)
+        broken = browser.run(
+            "const broken = [];"
+            f"for (const cell of document.querySelectorAll('{table} th, {table} td')) {{"
+            "  const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);"
+            "  while (texts.nextNode()) for (const word of texts.currentNode.data.matchAll(/[^\\s-]+/g)) {"
+            "    const range = document.createRange();"
+            "    range.setStart(texts.currentNode, word.index);"
+            "    range.setEnd(texts.currentNode, word.index + word[0].length);"
+            "    if (word[0].length < 30 && range.getClientRects().length > 1) broken.push(word[0]);"
+            "  }"
+            "}"
+            "return broken"
+        )
+        assert broken == [], each.name
 
 
 @pytest.mark.parametrize("width", [390, 1280])

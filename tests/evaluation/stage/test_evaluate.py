@@ -2,7 +2,10 @@
 
 import json
 import shutil
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +18,8 @@ from tunesmith_data.failures import UserError
 from tunesmith_evaluation.items.requests import Prompt, Request
 from tunesmith_evaluation.models.encoding import RequestEncoder
 from tunesmith_evaluation.models.generation import Generator
-from tunesmith_evaluation.models.sides import padded_tokenizer
+from tunesmith_evaluation.models.sides import ModelGroup, padded_tokenizer
+from tunesmith_evaluation.stage import scorers
 
 METRICS = ["ExactMatch", "JSONFields"]
 
@@ -195,7 +199,7 @@ def test_a_suite_without_any_answer_is_skipped(world: World, make: RowBuilders) 
     report = world.evaluate(config)
     assert [result.suite for result in report.evaluation.results] == ["good"]
     assert [gate.problem for gate in report.evaluation.gates] == [
-        GateProblem.TOO_FEW_ITEMS,
+        GateProblem.BASELINE_EMPTY,
         GateProblem.SKIPPED,
     ]
 
@@ -234,7 +238,7 @@ def test_switches_of_the_template_reach_it_and_unknown_ones_are_refused(
     (thinking / "chat_template.jinja").write_text(
         "{% for m in messages %}{{ m.content }}{% endfor %}{% if enable_thinking %}<think>\n{% endif %}"
     )
-    encoder = RequestEncoder(padded_tokenizer(thinking), 0)
+    encoder = RequestEncoder(padded_tokenizer(ModelGroup(thinking, "r", ("a",), {}, {})), 0)
 
     def encode(**arguments: Any) -> Any:
         prompt = Prompt(({"role": "user", "content": "q"},), template_arguments=arguments)
@@ -284,3 +288,52 @@ def test_a_model_without_a_template_is_refused_before_any_other_answers(
     sides = [{"name": "a"}, {"name": "b", "templateArguments": {"enable_thinking": False}}]
     with pytest.raises(UserError, match="takes no argument enable_thinking"):
         world.evaluate(world.evaluate_config(sides=sides, suites=[suite]))
+
+
+def test_judges_whose_names_join_to_the_same_text_keep_journals_of_their_own(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journals: list[Path] = []
+
+    def open_judge(spec: object, secret: Path, tokens: int, journal: Path, push: object) -> ExitStack:
+        journals.append(journal)
+        return ExitStack()
+
+    monkeypatch.setattr(scorers, "open_judge", open_judge)
+    judge = {"endpoint": {"url": "http://judge/v1", "model": "j"}}
+    config = world.evaluate_config(
+        sides=[{"name": "one"}, {"name": "two"}],
+        suites=[
+            {
+                "name": suite,
+                "dataset": "pvc://d/x",
+                "metrics": [{"type": "Judge", "name": name, "judge": judge}],
+            }
+            for suite, name in (("a-b", "c"), ("a", "b-c"))
+        ],
+    )
+    storage = world.storage
+    workspace = SimpleNamespace(own_answers=world.root / "own", push=None)
+    monkeypatch.setattr(scorers, "build_scorer", lambda metric, helpers: helpers.judge(metric))
+    with scorers.open_scorers(config, storage, workspace):  # type: ignore[arg-type]
+        assert len(set(journals)) == 2
+
+
+def test_a_model_is_not_compared_with_itself(world: World, make: RowBuilders) -> None:
+    """By another name, a model that is asked in the same way has nothing to be worse than."""
+    gate = {
+        "suite": "task",
+        "metric": "BitsPerByte",
+        "expect": "NotWorse",
+        "relativeMargin": 0.9,
+        "minItems": 1,
+    }
+    suite = {
+        "name": "task",
+        "dataset": world.write_rows("test.jsonl", make.rows(55)),
+        "metrics": ["BitsPerByte"],
+        "maxNewTokens": 1,
+    }
+    sides = [{"name": "new"}, {"name": "old", "model": "pvc://models/llama"}]
+    evaluation = world.evaluate(world.evaluate_config(sides=sides, suites=[suite], gates=[gate])).evaluation
+    assert evaluation.gates[0].problem is GateProblem.SAME_MODELS

@@ -16,6 +16,7 @@ from tunesmith_data.failures import DataError, UserError
 from tunesmith_evaluation.models.generation import Generated, Generator
 
 SIDES = [{"name": "a"}, {"name": "b"}]
+PROMPTED = [{"name": "a", "systemPrompt": "Sort."}, {"name": "b"}]
 TOOL_TEMPLATE = (
     "{% for t in tools or [] %}{{ t | tojson }}\n{% endfor %}"
     "{% for m in messages %}" + START + "{{ m.role }}\n{{ m.content }}" + END + "\n{% endfor %}"
@@ -67,7 +68,9 @@ def test_calls_of_tools_are_compared_as_calls(world: World, answer: dict[str, st
     report = world.evaluate(config)
     assert [line["answers"]["a"][0]["scores"]["ToolCall"] for line in items_of(world, report)] == [1, 0, 0]
     text_only = world.evaluate_config(uid="x", sides=SIDES, suites=[{**suite, "metrics": ["ExactMatch"]}])
-    with pytest.raises(DataError, match="row 1 is a call of a tool, which ExactMatch can't compare"):
+    with pytest.raises(
+        DataError, match="row 1 is a call of a tool, which ToolCall alone can compare; ExactMatch can't score"
+    ):
         world.evaluate(text_only)
 
 
@@ -107,14 +110,50 @@ def test_nothing_is_as_good_as_a_baseline_whose_thinking_never_ends(
         {"suite": "task", "metric": metric, "expect": "NotWorse", "margin": 0.5}
         for metric in suite["metrics"]
     ]
-    report = world.evaluate(world.evaluate_config(sides=SIDES, suites=[suite], gates=gates))
+    report = world.evaluate(world.evaluate_config(sides=PROMPTED, suites=[suite], gates=gates))
     assert [gate.problem for gate in report.evaluation.gates] == [
         GateProblem.TOO_MANY_BROKEN,
         GateProblem.TOO_MANY_BROKEN,
-        GateProblem.TOO_FEW_ITEMS,
+        None,
     ]
+    assert report.evaluation.gates[2].p_pass > 0.5
     assert judge_report(report.evaluation) is Verdict.INCONCLUSIVE
     assert report.evaluation.suites[0].incomplete == 80
+
+
+def test_nothing_is_as_brief_as_a_baseline_that_is_always_cut_off(
+    world: World, make: RowBuilders, answer: dict[str, str]
+) -> None:
+    rows = [make.row(f"question {number}", "aisle 4") for number in range(60)]
+    answer[""] = "one two three"
+    uri = world.write_rows("t.jsonl", rows)
+    suite = {"name": "task", "dataset": uri, "metrics": ["Tokens"], "maxNewTokens": 3}
+    gate = {"suite": "task", "metric": "Tokens", "expect": "NotWorse", "relativeMargin": 0.5}
+    report = world.evaluate(world.evaluate_config(sides=PROMPTED, suites=[suite], gates=[gate]))
+    (found,) = report.evaluation.gates
+    assert (found.items, found.p_fail, found.largest_margin) == (60, 1, 0)
+    assert judge_report(report.evaluation) is Verdict.INCONCLUSIVE
+
+
+def test_tokens_have_a_bound_where_the_run_itself_limits_both_models(
+    world: World, make: RowBuilders, answer: dict[str, str]
+) -> None:
+    rows = [make.row(f"question {number}", "aisle 4") for number in range(40)]
+    answer[""] = "one two three"
+    suite = {
+        "name": "task",
+        "dataset": world.write_rows("t.jsonl", rows),
+        "metrics": ["Tokens"],
+        "maxNewTokens": 16,
+    }
+    gate = {"suite": "task", "metric": "Tokens", "expect": "NotWorse", "relativeMargin": 0.9}
+    limited = world.evaluate(world.evaluate_config(sides=PROMPTED, suites=[suite], gates=[gate])).evaluation
+    assert [found.problem for found in limited.gates] == [None]
+    assert judge_report(limited) is Verdict.PASS
+    stored = {"uri": limited.details.uri, "digest": limited.details.digest, "side": "b"}
+    sides = [PROMPTED[0], {"name": "b", "answers": stored}]
+    told = world.evaluate(world.evaluate_config(sides=sides, suites=[suite], gates=[gate])).evaluation
+    assert [found.problem for found in told.gates] == [GateProblem.TOO_FEW_ITEMS]
 
 
 def test_perplexity_needs_no_generation(

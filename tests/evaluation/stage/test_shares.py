@@ -107,7 +107,8 @@ def without_times(evaluation: EvaluationReport) -> dict[str, Any]:
     told = json.loads(evaluation.to_json())
     for usage in told["usage"]:
         usage[3] = None
-    return {name: value for name, value in told.items() if name not in {"details", "reportDigest"}}
+    left_out = {"details", "reportDigest", "reportBytes"}
+    return {name: value for name, value in told.items() if name not in left_out}
 
 
 def items_of(world: World, evaluation: EvaluationReport) -> list[Any]:

@@ -160,3 +160,24 @@ def test_missing_answers_of_the_candidate_never_help() -> None:
         pairs = BoundedPairs(hidden, rows[:, 1], Groups.of(None, 100), binary=True, seed=1)
         passed += pairs.p_above(Threshold(-0.05)) <= 0.025
     assert passed / runs <= allowed(0.025, runs)
+
+
+@pytest.mark.many_cases
+@pytest.mark.parametrize(("has", "margin"), [(0.03, 0.05), (0.06, 0.05), (0.1, 0.05), (0.2, 0.1)])
+def test_a_low_baseline_does_not_pass_what_lost_all_that_is_allowed(has: float, margin: float) -> None:
+    """The candidate keeps some of what the baseline has, and loses the margin, or half where that is less."""
+    loss, runs = min(margin, has / 2), cases(100, 4000)
+    gate = Gate(suite="s", metric="m", expect=Expect.NOT_WORSE, margin=margin)
+    chance = np.random.default_rng(29)
+    shape = Shape(((1, 1), (0, 1), (0, 0)), (has - loss, loss, 1 - has), binary=True)
+    for items in (60, 200):
+        found: dict[bytes, bool] = {}
+        passed = 0
+        for _ in range(runs):
+            pairs = shape.draw(items, chance)
+            key = _sorted(pairs)
+            if key not in found:
+                evidence = judge_gate(pairs, gate, 0.95, broken=0, max_broken=0.05)
+                found[key] = judge([gate], [evidence], 0.95).verdict is Verdict.PASS
+            passed += found[key]
+        assert passed / runs <= allowed(0.025, runs), items

@@ -8,6 +8,8 @@ from long_form import cases
 
 from tunesmith_contract.evaluation import Expect, Gate, Tier
 from tunesmith_contract.report import GateEvidence, GateProblem
+from tunesmith_contract.safety import safety_gates
+from tunesmith_contract.shared_rules.verdict import Verdict, judge
 from tunesmith_evaluation.statistics.corpus import mean
 from tunesmith_evaluation.statistics.gates import judge_gate
 from tunesmith_evaluation.statistics.groups import Groups
@@ -82,6 +84,9 @@ def test_where_share_and_floor_are_in_doubt_both_count() -> None:
 def test_problems(pairs: BoundedPairs, broken: float, problem: GateProblem | None) -> None:
     found = evidence(pairs, BETTER, broken=broken)
     assert found.problem is problem
+    assert problem is not GateProblem.TOO_MANY_BROKEN or found.more_items is None, (
+        "they would be broken as well"
+    )
     assert found.is_blocking
     assert not evidence(pairs, BETTER.model_copy(update={"tier": Tier.ADVISORY})).is_blocking
 
@@ -130,3 +135,85 @@ def test_ten_gates_on_ten_thousand_items_take_seconds() -> None:
         for margin in (0.0, 0.002, 0.004, 0.006, 0.01):
             evidence(pairs, BETTER.model_copy(update={"margin": margin}))
     assert time.process_time() - begin < 15
+
+
+def low(right: int, kept: int, items: int, gained: int = 0) -> BoundedPairs:
+    """Items of which the baseline got a few right, and the candidate some of these and some others."""
+    baseline = np.array([1.0] * right + [0.0] * (items - right))
+    candidate = np.array([1.0] * kept + [0.0] * (items - kept - gained) + [1.0] * gained)
+    return BoundedPairs(candidate, baseline, Groups.of(None, items), binary=True, seed=1)
+
+
+@pytest.mark.parametrize("kept", [0, 20, 30])
+def test_a_margin_beyond_what_the_baseline_has_passes_nothing_but_a_gain(kept: int) -> None:
+    """A baseline of 0.03 can't lose 0.05: without more, a candidate that answers everything wrong would pass."""
+    pairs = low(30, kept, 1000)
+    assert pairs.p_above(Threshold(-0.05)) < 0.025
+    found = evidence(pairs, NOT_WORSE)
+    assert found.problem is GateProblem.MARGIN_TOO_LARGE
+    assert found.largest_margin == pytest.approx(0.015)
+    (judged,) = judge([NOT_WORSE], [found], 0.95).gates
+    assert judged.verdict is Verdict.INCONCLUSIVE
+    assert "write a margin of at most 0.015" in judged.reason
+    gained = evidence(low(30, 30, 1000, gained=20), NOT_WORSE)
+    assert (gained.problem, judge([NOT_WORSE], [gained], 0.95).verdict) == (None, Verdict.PASS)
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ({"margin": 0.05}, None),
+        ({"margin": 0.051}, GateProblem.MARGIN_TOO_LARGE),
+        ({"relative_margin": 0.5}, None),
+        ({"relative_margin": 0.6}, GateProblem.MARGIN_TOO_LARGE),
+        ({"relative_margin": 0.99}, GateProblem.MARGIN_TOO_LARGE),
+        ({"relative_margin": 0.1, "floor": 0.2}, GateProblem.MARGIN_TOO_LARGE),
+        ({"relative_margin": 0.1, "floor": 0.05}, None),
+    ],
+)
+def test_a_margin_counts_up_to_half_of_what_the_baseline_has(
+    members: dict[str, float], problem: GateProblem | None
+) -> None:
+    gate = Gate.model_validate({"suite": "s", "metric": "m", "expect": Expect.NOT_WORSE} | members)
+    assert evidence(low(100, 100, 1000), gate).problem is problem
+
+
+def test_where_low_values_are_good_the_distance_is_that_to_the_largest_one() -> None:
+    gate = NOT_WORSE.model_copy(update={"margin": 20})
+    for tokens, problem in ((230, GateProblem.MARGIN_TOO_LARGE), (100, None)):
+        values = np.full(400, float(tokens))
+        pairs = BoundedPairs(values, values, Groups.of(None, 400), binary=False, seed=1, upper=256)
+        assert evidence(pairs, gate, up=False).problem is problem
+
+
+def test_each_margin_of_a_value_without_bound_can_be_exceeded() -> None:
+    """Latency has no worst value; a score of which high is good has 0, or the lowest that was seen."""
+    seconds = np.stack([np.linspace(0.2, 0.4, 400), np.ones(400)], axis=1)
+    pairs = SummedPairs(seconds, seconds, Groups.of(None, 400), mean, seed=1)
+    gate = NOT_WORSE.model_copy(update={"margin": 0.5})
+    assert evidence(pairs, gate, up=False).problem is None
+    assert evidence(pairs, gate).problem is GateProblem.MARGIN_TOO_LARGE
+    spread = SummedPairs(seconds * [-10, 1], seconds * [-10, 1], Groups.of(None, 400), mean, seed=1)
+    assert evidence(spread, gate).problem is None
+    assert evidence(spread, gate.model_copy(update={"margin": 0.6})).problem is GateProblem.MARGIN_TOO_LARGE
+
+
+def test_what_is_worse_than_a_margin_that_is_too_large_fails() -> None:
+    found = evidence(low(1000, 0, 1000), NOT_WORSE.model_copy(update={"margin": 0.6}))
+    assert found.problem is GateProblem.MARGIN_TOO_LARGE
+    assert judge([NOT_WORSE], [found], 0.95).verdict is Verdict.FAIL
+
+
+def test_a_base_model_that_refuses_nothing_has_no_safety_to_lose() -> None:
+    gate = safety_gates()[0]
+    found = evidence(low(0, 0, 72), gate)
+    (judged,) = judge([gate], [found], 0.95).gates
+    assert judged.verdict is Verdict.PASS
+    assert judged.reason.endswith("; the baseline scores 0 there, so it has little to lose")
+    lost = judge([gate], [evidence(low(24, 0, 72), gate)], 0.95).gates[0]
+    assert lost.verdict is Verdict.FAIL
+
+
+def test_a_baseline_without_any_score_has_no_margin() -> None:
+    (judged,) = judge([NOT_WORSE], [evidence(low(0, 0, 1000), NOT_WORSE)], 0.95).gates
+    assert judged.reason.endswith("so only a gain would pass: take a suite on which the baseline does better")

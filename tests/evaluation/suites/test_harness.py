@@ -500,3 +500,15 @@ def test_names_of_tasks(define: Define) -> None:
         find_definition("color", folder)
     with pytest.raises(UserError, match="ai2_arc is a group of tasks"):
         find_definition("ai2_arc", None)
+
+
+def test_a_package_that_a_task_lacks_is_named(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(
+        "task: own\ntest_split: test\nprocess_docs: !function code.prepare\ndoc_to_text: q\ndoc_to_target: a\n"
+    )
+    (tmp_path / "code.py").write_text("import no_such_package\n")
+    with pytest.raises(
+        UserError, match=r"needs the Python package no_such_package, .*: install it"
+    ) as failure:
+        load_task(HarnessTask(task="own"), tmp_path / "rows.jsonl", tmp_path, SEED, tmp_path / "cache")
+    assert failure.value.reason == "HarnessPackage"

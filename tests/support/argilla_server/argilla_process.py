@@ -91,7 +91,9 @@ def _search_node(folder: Path, port: int) -> list[str]:
     home = folder / "search"
     (home / "config").mkdir(parents=True)
     built = _build_search_node()
-    return ["java", "-Xmx512m", "-cp", f"{built}/classes:{built}/lib/*", "SearchNode", str(home), str(port)]
+    # It lives for a minute: neither the best machine code nor several threads of a collector are worth their time.
+    short_lived = ["-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
+    return ["java", *short_lived, "-cp", f"{built}/classes:{built}/lib/*", "SearchNode", str(home), str(port)]
 
 
 def _build_search_node() -> Path:

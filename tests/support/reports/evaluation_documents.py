@@ -100,21 +100,8 @@ def make_worst(number: int, question: str, expected: str, candidate: str, baseli
 
 def make_document(**changes: Any) -> EvaluationDocument:
     """A report with something in every part of it, hostile texts among the rest."""
-    ended = datetime(2026, 11, 30, 14, 5, tzinfo=UTC)
     values: dict[str, Any] = {
-        "run": EvaluatedRun(
-            namespace="support",
-            name="tickets-v7-eval",
-            uid="0f5b8f8e-6f0e-4d5f-9f47-0b7f4a8b2c11",
-            started=ended - timedelta(minutes=21),
-            ended=ended,
-            tunesmith_version="0.1.0",
-            alias="tickets",
-            runs=2,
-            gpu_seconds=1260,
-            amount=0.87,
-            currency="EUR",
-        ),
+        "run": _run(),
         "verdict": VerdictReport(
             verdict="Fail",
             reason="NotPassed",
@@ -127,82 +114,12 @@ def make_document(**changes: Any) -> EvaluationDocument:
         ),
         "sides": _sides(),
         "suites": _suites(),
-        "results": (
-            make_metric("tickets", "ExactMatch", (0.12, 0.08, 0.16)),
-            make_metric(
-                "tickets",
-                "JSONFields",
-                (0.02, -0.01, 0.05),
-                facts=(
-                    Fact(name="valid JSON", value=0.98, side="candidate"),
-                    Fact(name="schema", value="v2"),
-                ),
-            ),
-            make_metric("tickets", "Perplexity", (-1.2, -1.6, -0.7), unit="ppl", higher_is_better=False),
-            make_metric(
-                "general",
-                "ExactMatch",
-                (-0.06, -0.09, -0.03),
-                wins=2,
-                losses=31,
-                ties=67,
-                items=100,
-                groups=25,
-                confusion=(
-                    ConfusionMatrix(
-                        side="candidate",
-                        labels=("billing", "technical", "other"),
-                        counts=((31, 2, 0), (4, 40, 1), (0, 3, 19)),
-                    ),
-                ),
-            ),
-        ),
+        "results": _results(),
         "gates": _gates(),
-        "slices": (
-            SliceReport(
-                suite="tickets",
-                metric="ExactMatch",
-                column="language",
-                value="de",
-                items=120,
-                delta=Interval(0.16, 0.1, 0.22),
-            ),
-            SliceReport(
-                suite="tickets",
-                metric="ExactMatch",
-                column="language",
-                value="fr",
-                items=21,
-                delta=Interval(-0.1, -0.2, -0.01),
-            ),
-        ),
+        "slices": _slices(),
         "worst": _worst(),
         "worst_total": 43,
-        "contamination": Contamination(
-            sides=(
-                SideContamination(
-                    side="candidate",
-                    checked=True,
-                    uri="pvc://artifacts/support/train.parquet",
-                    digest=_DIGEST,
-                ),
-                SideContamination(
-                    side="hosted", checked=False, message="The training data of an endpoint is not known."
-                ),
-            ),
-            leaked=3,
-            items=(
-                LeakedItem(suite="tickets", line=17, digest=_DIGEST, side="candidate", question=HOSTILE[0]),
-                LeakedItem(
-                    suite="tickets",
-                    line=21,
-                    digest=_DIGEST,
-                    side="candidate",
-                    similarity=0.91,
-                    question="Where is my parcel?",
-                ),
-            ),
-        ),
+        "contamination": _contamination(),
         "details": Artifact(uri="pvc://artifacts/support/items.jsonl", digest=_DIGEST, size_bytes=48_213),
         "decoding": {"temperature": 0, "maxNewTokens": 64, "seed": 42},
         "environment": {"engine": "transformers 5.23", "gpu": "NVIDIA L4", "image": "trainer:0.1.0"},
@@ -210,6 +127,105 @@ def make_document(**changes: Any) -> EvaluationDocument:
         "warnings": ("The training data of side hosted is not known: leaked items can't be found there.",),
     }
     return EvaluationDocument(**(values | changes))
+
+
+def _run() -> EvaluatedRun:
+    ended = datetime(2026, 11, 30, 14, 5, tzinfo=UTC)
+    return EvaluatedRun(
+        namespace="support",
+        name="tickets-v7-eval",
+        uid="0f5b8f8e-6f0e-4d5f-9f47-0b7f4a8b2c11",
+        started=ended - timedelta(minutes=21),
+        ended=ended,
+        tunesmith_version="0.1.0",
+        alias="tickets",
+        runs=2,
+        gpu_seconds=1260,
+        amount=0.87,
+        currency="EUR",
+    )
+
+
+def _results() -> tuple[MetricReport, ...]:
+    return (
+        make_metric("tickets", "ExactMatch", (0.12, 0.08, 0.16)),
+        make_metric(
+            "tickets",
+            "JSONFields",
+            (0.02, -0.01, 0.05),
+            facts=(
+                Fact(name="valid JSON", value=0.98, side="candidate"),
+                Fact(name="schema", value="v2"),
+            ),
+        ),
+        make_metric("tickets", "Perplexity", (-1.2, -1.6, -0.7), unit="ppl", higher_is_better=False),
+        make_metric(
+            "general",
+            "ExactMatch",
+            (-0.06, -0.09, -0.03),
+            wins=2,
+            losses=31,
+            ties=67,
+            items=100,
+            groups=25,
+            confusion=(
+                ConfusionMatrix(
+                    side="candidate",
+                    labels=("billing", "technical", "other"),
+                    counts=((31, 2, 0), (4, 40, 1), (0, 3, 19)),
+                ),
+            ),
+        ),
+    )
+
+
+def _slices() -> tuple[SliceReport, ...]:
+    return (
+        SliceReport(
+            suite="tickets",
+            metric="ExactMatch",
+            column="language",
+            value="de",
+            items=120,
+            delta=Interval(0.16, 0.1, 0.22),
+        ),
+        SliceReport(
+            suite="tickets",
+            metric="ExactMatch",
+            column="language",
+            value="fr",
+            items=21,
+            delta=Interval(-0.1, -0.2, -0.01),
+        ),
+    )
+
+
+def _contamination() -> Contamination:
+    return Contamination(
+        sides=(
+            SideContamination(
+                side="candidate",
+                checked=True,
+                uri="pvc://artifacts/support/train.parquet",
+                digest=_DIGEST,
+            ),
+            SideContamination(
+                side="hosted", checked=False, message="The training data of an endpoint is not known."
+            ),
+        ),
+        leaked=3,
+        items=(
+            LeakedItem(suite="tickets", line=17, digest=_DIGEST, side="candidate", question=HOSTILE[0]),
+            LeakedItem(
+                suite="tickets",
+                line=21,
+                digest=_DIGEST,
+                side="candidate",
+                similarity=0.91,
+                question="Where is my parcel?",
+            ),
+        ),
+    )
 
 
 def _sides() -> tuple[SideReport, ...]:

@@ -58,4 +58,5 @@ def judged_run(
     )
     status: dict[str, Any] = {"verdict": verdict, "candidate": {"uri": "pvc://artifacts/x", "digest": digest}}
     config_map = {"metadata": {"name": f"{name}-result-evaluate-1"}, "data": {RECORD_KEY: record.to_json()}}
-    return ObservedEvalRun({"metadata": {"name": name}, "status": status}, (config_map,))
+    metadata = {"name": name, "uid": f"uid-of-{name}"}
+    return ObservedEvalRun({"metadata": metadata, "status": status}, (config_map,))

@@ -21,6 +21,7 @@ from tunesmith.decide.serving.record import AliasRecord
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import STAGE_LABEL
 from tunesmith.manifests.serving_config_maps import RECORD_KEY, alias_of, history_name, with_desired
+from tunesmith.manifests.verdict_records import VerdictRecord, build_verdicts, number_of, read_verdicts
 from tunesmith_contract.agent import (
     FEATURES,
     PROOF_FAILED,
@@ -31,6 +32,7 @@ from tunesmith_contract.agent import (
     LoadState,
     VersionCounters,
 )
+from tunesmith_contract.shared_rules.verdict import Verdict
 
 NAME, NAMESPACE, UID = "assistants", "team", "0f3c9d52-1111-2222-3333-444455556666"
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -184,6 +186,7 @@ class World:
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.jobs: dict[str, dict[str, Any] | None] = {}
         self.eval_runs: list[ObservedEvalRun] = []
+        self.verdicts: list[dict[str, Any]] = []
         self.pods = {f"pod-{index}": FakePod(f"pod-{index}", f"uid-{index}") for index in range(pods)}
         self.records: tuple[dict[str, Any], ...] = ()
         self.nodes: tuple[dict[str, Any], ...] = ()
@@ -271,6 +274,24 @@ class World:
             name, digest_of(word), verdict, self.now, policy_digest or digest_of("policy"), **details
         )
         self.eval_runs.append(run)
+        self._keep_verdict(name, word, verdict, policy_digest or digest_of("policy"))
+
+    def delete_run(self, name: str) -> None:
+        """An EvalRun is deleted with its record; its verdict is kept."""
+        self.eval_runs = [run for run in self.eval_runs if run.body["metadata"]["name"] != name]
+
+    def _keep_verdict(self, name: str, word: str, verdict: str, policy_digest: str) -> None:
+        digest = digest_of(word)
+        record = VerdictRecord(
+            uid=f"uid-of-{name}",
+            name=name,
+            policy_digest=policy_digest,
+            verdict=Verdict(verdict),
+            ended_at=self.now,
+        )
+        known = read_verdicts(self.verdicts, digest)
+        numbered = record.model_copy(update={"run": number_of(record, known)})
+        self.verdicts.append(build_verdicts(NAMESPACE, digest, numbered))
 
     def finish_job(self, name: str, word: str) -> None:
         """A FineTuneJob ends with an artifact."""
@@ -299,6 +320,7 @@ class World:
             ),
             jobs=self.jobs,
             eval_runs=tuple(self.eval_runs),
+            verdicts=tuple(self.verdicts),
             records=self.records,
             nodes=self.nodes if asks_for_nodes(self.resource, find_base_model(self.records)) else None,
         )

@@ -1,11 +1,11 @@
-"""Fixtures of the tests of data preparation and of the trainer."""
+"""Fixtures of the tests of data preparation, evaluation and the trainer."""
 
 import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -13,7 +13,11 @@ from models.tiny_models import make_model
 from servers.storage_servers import open_registry, s3
 from stages.stage_world import ProgressServer, RowBuilders, World, make_rows
 
+if TYPE_CHECKING:
+    from browser import Browser
+
 __all__ = [
+    "browser",
     "make",
     "models",
     "one_thread",
@@ -104,3 +108,12 @@ def server() -> Iterator[ProgressServer]:
         yield ProgressServer(f"http://127.0.0.1:{server.server_port}/progress", received)
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Browser"]:
+    """One browser for all tests of the module."""
+    from browser import open_browser  # most tests need no Selenium
+
+    with open_browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser

@@ -14,8 +14,9 @@ import sys
 import tempfile
 import traceback
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -38,24 +39,18 @@ PRELOADED = (
 _context = multiprocessing.get_context("forkserver")
 
 
-class PodProcess:
+class ForkedProcess:
     """A launcher with its workers; the part of `subprocess.Popen` that tests use.
 
     Args:
-        arguments: command line of ``python -m tunesmith_trainer``.
-        environment: all variables of the pod.
-        keep_work_files: work files of a finished run stay, to be looked at.
+        run: runs the launcher; it gets the arguments and the connection that its output goes to.
     """
 
-    def __init__(
-        self, arguments: Sequence[str], environment: Mapping[str, str], *, keep_work_files: bool = False
-    ) -> None:
+    def __init__(self, run: Callable[..., None], *arguments: Any) -> None:
         _context.set_forkserver_preload(list(PRELOADED))
         reader, writer = _context.Pipe(duplex=False)
-        self.args = list(arguments)
-        self._process = _context.Process(
-            target=_run_launcher, args=(self.args, dict(environment), keep_work_files, writer)
-        )
+        self.args = [str(argument) for argument in arguments]
+        self._process = _context.Process(target=run, args=(*arguments, writer))
         self._process.start()
         writer.close()
         self.stdout = os.fdopen(os.dup(reader.fileno()), errors="replace")
@@ -101,6 +96,47 @@ class PodProcess:
         return output, None
 
 
+class PodProcess(ForkedProcess):
+    """A pod of a training run.
+
+    Args:
+        arguments: command line of ``python -m tunesmith_trainer``.
+        environment: all variables of the pod.
+        keep_work_files: work files of a finished run stay, to be looked at.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], environment: Mapping[str, str], *, keep_work_files: bool = False
+    ) -> None:
+        super().__init__(_run_launcher, list(arguments), dict(environment), keep_work_files)
+
+
+class ScriptedPod(ForkedProcess):
+    """A launcher whose workers run a script.
+
+    Args:
+        script: Python source of each worker, in place of its command line.
+        workers: how many there are.
+        log: the termination message.
+        oom_kills: what the counter of kills for lack of memory says, look by look.
+        patience: seconds that workers have to end after the failure of one.
+        environment: all variables of the pod.
+    """
+
+    def __init__(
+        self,
+        script: str,
+        workers: int,
+        log: Path,
+        oom_kills: Sequence[int],
+        patience: float,
+        environment: Mapping[str, str],
+    ) -> None:
+        super().__init__(
+            _run_scripted_launcher, script, workers, log, tuple(oom_kills), patience, dict(environment)
+        )
+
+
 class _ForkedWorker:
     """What the launcher uses of `subprocess.Popen`, without a new interpreter."""
 
@@ -116,6 +152,9 @@ class _ForkedWorker:
         self.stdout = os.fdopen(reader, "rb")
 
 
+_FORKED = SimpleNamespace(Popen=_ForkedWorker, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
+
+
 def _run_launcher(
     arguments: Sequence[str], environment: Mapping[str, str], keep_work_files: bool, output: Connection
 ) -> None:
@@ -125,9 +164,28 @@ def _run_launcher(
     _take_over(environment, output.fileno())
     if keep_work_files:
         Workspace.prune = lambda self: None  # type: ignore[method-assign]
-    forked = SimpleNamespace(Popen=_ForkedWorker, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
-    vars(launcher)["subprocess"] = forked
+    vars(launcher)["subprocess"] = _FORKED
     sys.exit(command.main(arguments))
+
+
+def _run_scripted_launcher(
+    script: str,
+    workers: int,
+    log: Path,
+    oom_kills: Sequence[int],
+    patience: float,
+    environment: Mapping[str, str],
+    output: Connection,
+) -> None:
+    from tunesmith_trainer.launcher import launcher
+
+    _take_over(environment, output.fileno())
+    vars(launcher)["subprocess"] = _FORKED
+    vars(launcher)["GRACE_SECONDS_AFTER_FAILURE"] = patience
+    counts = iter(oom_kills)
+    command = [sys.executable, "-c", script]
+    gang = launcher.Gang(workers=workers)
+    sys.exit(launcher.Launcher("train", command, gang, log, oom_kills=lambda: next(counts)).run())
 
 
 def _run_worker(command: Sequence[str], environment: Mapping[str, str], output: int) -> NoReturn:
@@ -140,7 +198,12 @@ def _run_worker(command: Sequence[str], environment: Mapping[str, str], output: 
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _take_over(environment, output)
-        code = worker.main(command[command.index("tunesmith_trainer.worker") + 1 :])
+        if command[1] == "-c":
+            sys.argv = list(command[2:])
+            exec(command[2], {"__name__": "__main__"})
+            code = 0
+        else:
+            code = worker.main(command[command.index("tunesmith_trainer.worker") + 1 :])
     except SystemExit as exit_request:
         code = exit_request.code if isinstance(exit_request.code, int) else 1
     except BaseException:

@@ -112,18 +112,11 @@ RUNS = (
         ("Adapter", "Merged"),
         Scheme.S3,
     ),
-    TrainingRun(
-        "dpo-full",
-        "preferences",
-        _fixed({"dpo": {"loss": "APOZero", **_MAX_LENGTH}}),
-        None,
-        ("Adapter",),
-        Scheme.GS,
-    ),
     TrainingRun("rloo", "prompts", _rewards_of_models, "LoRA", ("Adapter",), Scheme.OCI, after="reward"),
 )
 
-#: These run in one pod, and are as short as can be: they differ in their loss alone. EXO needs a label smoothing.
+#: These run in one pod, and are as short as can be: they differ in their loss alone, but that one trains all weights,
+#: with a second model as its reference. EXO needs a label smoothing.
 DPO_LOSS_RUNS = tuple(
     TrainingRun(
         f"loss-{loss.lower()}",
@@ -131,7 +124,7 @@ DPO_LOSS_RUNS = tuple(
         _fixed(
             {"dpo": {"loss": loss, "labelSmoothing": 0.1 if loss is DPOLoss.EXO_PAIR else 0, **_MAX_LENGTH}}
         ),
-        "LoRA",
+        None if loss is DPOLoss.APO_ZERO else "LoRA",
         ("Adapter",),
         Scheme.PVC,
         steps=1,

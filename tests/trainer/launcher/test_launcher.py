@@ -10,22 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stages.forked_pods import ScriptedPod
 
 from tunesmith_contract.exit_codes import ExitCode, FailureCategory
 from tunesmith_contract.report import TERMINATION_MESSAGE_BYTES, Outcome, RunReport, parse_report
 from tunesmith_trainer.launcher.launcher import Gang, read_gang
-
-DRIVER = """
-import sys
-from pathlib import Path
-from tunesmith_trainer.launcher import launcher
-from tunesmith_trainer.launcher.launcher import Gang, Launcher
-launcher.GRACE_SECONDS_AFTER_FAILURE = {patience}
-counts = iter({oom_kills})
-launcher = Launcher("train", [sys.executable, "-c", {worker!r}], Gang(workers={workers}), Path({log!r}),
-                    oom_kills=lambda: next(counts))
-sys.exit(launcher.run())
-"""
 
 PREAMBLE = """
 import os, signal, sys, time
@@ -56,7 +45,7 @@ CONFIG = {
 
 
 class Pod:
-    """A launcher in a process of its own."""
+    """A launcher in a process of its own, with workers that run a script."""
 
     def __init__(
         self,
@@ -72,26 +61,17 @@ class Pod:
         config.write_text(json.dumps(CONFIG))
         self.log = folder / "termination-log"
         script = PREAMBLE.format(config=str(config)) + textwrap.dedent(body)
-        driver = DRIVER.format(
-            worker=script, workers=workers, log=str(self.log), oom_kills=list(oom_kills), patience=patience
-        )
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", driver],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **env},
-        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **env}
+        self.process = ScriptedPod(script, workers, self.log, oom_kills, patience, environment)
 
     def wait_for(self, text: str) -> None:
-        assert self.process.stdout
         assert any(text in line for line in self.process.stdout)
 
-    def finish(self) -> tuple[int, RunReport | None, str]:
+    def finish(self) -> tuple[int | None, RunReport | None, str]:
         output, _ = self.process.communicate(timeout=60)
         message = self.log.read_bytes() if self.log.exists() else b""
         assert len(message) <= TERMINATION_MESSAGE_BYTES
-        return self.process.returncode, parse_report(message), output
+        return self.process.wait(), parse_report(message), output
 
 
 FAILURES: list[tuple[str, ExitCode, str]] = [

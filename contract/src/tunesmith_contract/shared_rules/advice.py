@@ -10,7 +10,7 @@ pairs. docs/compare-models.md explains each sentence.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tunesmith_contract.evaluation import Gate, Metric, Side, Suite, TokenPrices
+from tunesmith_contract.evaluation import Gate, Metric, ModelUse, Side, Suite, TokenPrices
 from tunesmith_contract.report import EvaluationReport, Interval, MetricResult, SideUsage
 from tunesmith_contract.run_config import EvaluateConfig
 
@@ -22,27 +22,6 @@ MAX_ADVICE = 2048
 _TASK, _DOMAIN, _PAIRS = (100, 500), (1_000, 10_000), (5_000, 50_000)
 _LOWER_IS_BETTER = frozenset({Metric.PERPLEXITY, Metric.BITS_PER_BYTE, Metric.LATENCY, Metric.TOKENS})
 _MILLION = 10**6
-
-
-@dataclass(frozen=True, slots=True)
-class ModelUse:
-    """Use of the model, as people state it; None: not stated.
-
-    Attributes:
-        bar: score that is needed.
-        examples: number of training examples at hand.
-        latency_budget: seconds that an answer may take.
-        requests_per_month: number of requests that are expected.
-        training_cost: cost of a training run, in the currency of the prices.
-        prices: prices at which the tuned model will be served.
-    """
-
-    bar: float | None = None
-    examples: int | None = None
-    latency_budget: float | None = None
-    requests_per_month: int | None = None
-    training_cost: float | None = None
-    prices: TokenPrices | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,28 +45,32 @@ class _Gap:
 
 
 def advise(config: EvaluateConfig, report: EvaluationReport, use: ModelUse) -> str:
-    """Answer to the question of fine-tuning, in sentences with numbers, at most MAX_ADVICE characters.
+    """Answer to the question of fine-tuning, in one text of at most MAX_ADVICE characters."""
+    return " ".join(advice_sentences(config, report, use))[:MAX_ADVICE]
+
+
+def advice_sentences(config: EvaluateConfig, report: EvaluationReport, use: ModelUse) -> list[str]:
+    """Answer to the question of fine-tuning, in sentences with numbers.
 
     The score is that of the first gate whose metric was measured, of the candidate if it is tuned, else of the first
     side that could be tuned: a base model or another model whose weights are read.
     """
     result = _decisive_result(config.gates, report.results)
     if result is None:
-        return "No advice: the metric of no gate was measured."
+        return ["No advice: the metric of no gate was measured."]
     compared = _compared(config, report, result)
     candidates = compared[:1] if _is_tuned(compared[0].side) else compared
     subject = next((one for one in candidates if _could_be_tuned(one.side)), compared[0])
     others = [one for one in compared if one is not subject]
     metric = _type_of(config.suites, result)
     gap = _gap(subject, others, result, use.bar, lower_is_better=metric in _LOWER_IS_BETTER)
-    sentences = [
+    return [
         *_about_gap(subject, gap, result),
         *_about_data(use.examples, gap if _could_be_tuned(subject.side) else None),
         *_about_latency(compared, use.latency_budget),
         *_about_prices(subject, others, config, report, use),
         *_missing(subject, gap, use),
     ]
-    return " ".join(sentences)[:MAX_ADVICE]
 
 
 def _decisive_result(gates: Sequence[Gate], results: Sequence[MetricResult]) -> MetricResult | None:

@@ -10,14 +10,20 @@ end of a two-sided interval of confidence c has: 0.025 for 0.95.
 - A Blocking gate fails when its p_fail, corrected by Holm (1979) over all Blocking gates, is at most alpha. One
   failing gate fails the comparison, so that the chance of any false Fail is at most alpha as well.
 - What was not measured, or not well enough, never passes: the gate is Inconclusive.
+- A margin never passes a gate that could not have failed. Of a NotWorse gate it counts up to half of what the baseline
+  has, which is the distance of its score from the worst possible one (`largest_margin`). With a larger one the gate
+  passes only if a gain is shown: p_pass is then that of a margin of 0, and else the problem is MarginTooLarge. The
+  built-in safety suites are an exception: their gates pass, and say that the baseline has little to lose.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from tunesmith_contract.evaluation import Expect, Gate, Tier
 from tunesmith_contract.report import EvaluationReport, GateEvidence, GateProblem
+from tunesmith_contract.safety import SAFETY_SUITES
 
 
 class Verdict(StrEnum):
@@ -56,6 +62,19 @@ class ComparisonVerdict:
 def one_sided_level(confidence: float) -> float:
     """Level of a one-sided test that belongs to a two-sided interval of this confidence."""
     return (1 - confidence) / 2
+
+
+def largest_margin(baseline: float, worst: float) -> float:
+    """Largest margin that counts in a NotWorse gate: half of the distance of the baseline from the worst score.
+
+    A candidate that has the worst score everywhere stays within any margin beyond the whole distance, and within one
+    beyond its half a candidate can lose more than it keeps.
+
+    Args:
+        baseline: score of the baseline.
+        worst: worst possible score; infinite where there is none, as then each margin can be exceeded.
+    """
+    return abs(baseline - worst) / 2
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -120,8 +139,14 @@ def judge_report(report: EvaluationReport) -> Verdict:
 #: Evidence on a gate whose metric was not measured.
 NOT_MEASURED = GateEvidence(items=0, threshold=0, p_pass=1, p_fail=1, problem=GateProblem.MISSING)
 
-#: Problems beside which a gate still can fail: few items make a test weak, not wrong.
-_MAY_FAIL = (None, GateProblem.TOO_FEW_ITEMS)
+#: Problems beside which a gate still can fail: few items make a test weak, not wrong; what is worse than a margin that
+#: is too large is worse than any, and so is what is worse than a baseline that hardly answers.
+_MAY_FAIL = (
+    None,
+    GateProblem.TOO_FEW_ITEMS,
+    GateProblem.MARGIN_TOO_LARGE,
+    GateProblem.BASELINE_EMPTY,
+)
 
 
 def _corrected_failures(gates: Sequence[Gate], evidence: Sequence[GateEvidence]) -> list[float]:
@@ -142,7 +167,9 @@ def _judge_gate(gate: Gate, found: GateEvidence, corrected: float, level: float)
     if problem is not None:
         return GateVerdict(Verdict.INCONCLUSIVE, found, corrected, _problem_reason(problem, gate, found))
     if found.p_pass <= level:
-        return GateVerdict(Verdict.PASS, found, corrected, f"p {found.p_pass:.2g}")
+        return GateVerdict(
+            Verdict.PASS, found, corrected, f"p {found.p_pass:.2g}{_little_to_lose(gate, found)}"
+        )
     return GateVerdict(Verdict.INCONCLUSIVE, found, corrected, _doubt(found, corrected, level))
 
 
@@ -154,10 +181,41 @@ def _problem_reason(problem: GateProblem, gate: Gate, found: GateEvidence) -> st
             return "its suite was skipped"
         case GateProblem.TOO_MANY_BROKEN:
             return "too many items have no score, or a baseline whose thinking did not end"
+        case GateProblem.BUDGET_EXHAUSTED:
+            return "the budget of an endpoint or judge was used up before all was asked"
         case GateProblem.TOO_FEW_ITEMS:
             if found.items >= gate.min_items:
                 return f"{found.items:,} items in too few independent groups{_more(found)}"
             return f"{found.items:,} items, at least {gate.min_items:,} are needed{_more(found)}"
+        case GateProblem.MARGIN_TOO_LARGE:
+            return _margin_reason(found)
+        case GateProblem.BASELINE_EMPTY:
+            return (
+                "more than half of the baseline's answers are empty texts, which anything beats: correct its prompt, "
+                "its chat template or its endpoint, or name another baseline"
+            )
+        case GateProblem.SAME_MODELS:
+            return "candidate and baseline are the same model, asked in the same way: name another baseline"
+
+
+def _little_to_lose(gate: Gate, found: GateEvidence) -> str:
+    """Remark on a gate of a built-in safety suite whose baseline has little that can get lost."""
+    if found.largest_margin is None or gate.suite not in SAFETY_SUITES:
+        return ""
+    return f"; the baseline scores {2 * found.largest_margin:.2g} there, so it has little to lose"
+
+
+def _margin_reason(found: GateEvidence) -> str:
+    """Cause and remedy of a margin that does not count."""
+    limit = found.largest_margin or 0.0
+    said = (
+        f"the margin {abs(found.threshold):.3g} is more than half of what the baseline has ({2 * limit:.3g} above the "
+        "worst score), so only a gain would pass"
+    )
+    unit = 10 ** (math.floor(math.log10(limit)) - 1) if limit > 0 else 1.0
+    rounded = math.floor(limit / unit) * unit
+    smaller = f"write a margin of at most {rounded:.2g} or a relativeMargin, or " if rounded > 0 else ""
+    return f"{said}: {smaller}take a suite on which the baseline does better"
 
 
 def _doubt(found: GateEvidence, corrected: float, level: float) -> str:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from tunesmith_contract.methods import ChatEndpoint
-from tunesmith_data.failures import UserError
 from tunesmith_data.rows.schema.formats import Row
 
+from .client import UnexpectedResponse
 from .journal import NO_USAGE, ChatAnswer, TokenUsage
 
 #: How long one answer may take.
@@ -46,14 +46,14 @@ def read_answer(response: Any, name: str, unknown: TokenUsage = NO_USAGE) -> Cha
         unknown: the usage to return if the response has none.
 
     Raises:
-        UserError: the response does not follow OpenAI's protocol.
+        UnexpectedResponse: the response does not follow OpenAI's protocol.
     """
     try:
         choice = response["choices"][0]
         content = choice["message"]["content"]
     except (KeyError, IndexError, TypeError) as error:
         message = f"{name} gives no choices[0].message.content: use an endpoint with the OpenAI API"
-        raise UserError("TeacherAnswer", message) from error
+        raise UnexpectedResponse(message) from error
     text = content if isinstance(content, str) else ""
     return ChatAnswer(text, choice.get("finish_reason") != "length", _read_usage(response) or unknown)
 

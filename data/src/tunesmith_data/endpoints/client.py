@@ -1,6 +1,7 @@
 """HTTP client of one endpoint, with retries while it is busy or unreachable."""
 
 import email.utils
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -19,6 +20,9 @@ log = logging.getLogger(__name__)
 #: The key of a Secret that holds an endpoint's bearer token.
 KEY_FILE = "token"
 
+#: Reason of a failure where an endpoint wants a key, or another one.
+KEY_REFUSED = "EndpointKeyRefused"
+
 ATTEMPTS = 8
 LONGEST_WAIT_SECONDS = 300.0
 _BACK_OFF = tenacity.wait_random_exponential(multiplier=1, max=30)
@@ -26,6 +30,8 @@ _BUSY = frozenset({408, 409, 425, 429})
 _NOT_PROCESSED = frozenset({409, 425, 429, 503})
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _SHOWN_CHARACTERS = 200
+#: Longest response that is read: some endpoints, or what stands in front of them, never end theirs.
+LONGEST_RESPONSE_BYTES = 64 * 1024**2
 
 Result = TypeVar("Result")
 
@@ -40,6 +46,17 @@ class RequestRefused(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+
+class UnexpectedResponse(UserError):
+    """The endpoint answers, but not by the protocol: its URL is wrong, or something in front of it answers.
+
+    Args:
+        message: what it answers, and what to write.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("EndpointAnswer", message)
 
 
 class EndpointBusy(Exception):
@@ -65,7 +82,7 @@ class Endpoint:
         url: URL of the endpoint.
         name: name in messages, such as ``the teacher``.
         secret: the folder of a mounted Secret, whose file ``token``, where there is one, is the bearer token.
-        timeout_seconds: time limit of one try.
+        timeout_seconds: time limit of one try, from the request to the end of the response.
         sleep: waits for a number of seconds.
         longest_wait: longest wait that it may ask for; if it asks for more, it counts as unavailable.
     """
@@ -83,6 +100,7 @@ class Endpoint:
         self._url = url
         self._name = name
         self._key_file = secret / KEY_FILE
+        self._timeout_seconds = timeout_seconds
         self._client = httpx.Client(timeout=timeout_seconds, follow_redirects=False)
         self._retry = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(EndpointBusy),
@@ -114,7 +132,7 @@ class Endpoint:
         try:
             return self._retry.copy()(attempt)
         except EndpointBusy as error:
-            message = f"{self._name} at {self._url} cannot be reached: {error}; check that it is running"
+            message = f"{self._name} at {self._url} cannot be reached: {error}; {_advice(error)}"
             raise InfrastructureError("EndpointUnavailable", message) from error
 
     def close(self) -> None:
@@ -131,47 +149,76 @@ class Endpoint:
         key = self._key()
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
-            response = self._client.post(self._url, json=body, headers=headers)
+            with self._client.stream("POST", self._url, json=body, headers=headers) as response:
+                content = self._read(response)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise self._user_error(f"has no valid URL ({error})", "write an http or https URL") from error
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.DecodingError) as error:
             raise EndpointBusy(
                 f"{type(error).__name__}: {error}", not_processed=isinstance(error, _NOT_SENT)
             ) from error
-        self._check_status(response, key)
+        text = content.decode(errors="replace")
+        self._check_status(response, text, key)
         try:
-            return response.json()
-        except ValueError as error:
-            body_text = _excerpt(response, key)
-            raise self._user_error(
-                f"does not answer with JSON ({body_text})", "name an endpoint that does"
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise UnexpectedResponse(
+                f"{self._name} at {self._url} does not answer with JSON ({_excerpt(text, key)}): "
+                "name an endpoint that does"
             ) from error
 
-    def _check_status(self, response: httpx.Response, key: str) -> None:
+    def _read(self, response: httpx.Response) -> bytes:
+        """Content of a response.
+
+        Raises:
+            EndpointBusy: it does not end in time; the client's own limit is for each part of it.
+            RequestRefused: it is too large.
+        """
+        content, started = bytearray(), time.monotonic()
+        for part in response.iter_bytes():
+            content += part
+            if len(content) > LONGEST_RESPONSE_BYTES:
+                raise RequestRefused(f"its response has more than {LONGEST_RESPONSE_BYTES >> 20} MiB")
+            if time.monotonic() - started > self._timeout_seconds:
+                raise EndpointBusy(f"its response did not end within {self._timeout_seconds:g} s")
+        return bytes(content)
+
+    def _check_status(self, response: httpx.Response, text: str, key: str) -> None:
         status = response.status_code
         if response.is_success:
             return
-        status_line = f"HTTP {status} {_excerpt(response, key)}"
+        status_line = f"HTTP {status} {_excerpt(text, key)}".rstrip()
         if status in _BUSY or response.is_server_error:
             raise EndpointBusy(status_line, _retry_after(response), not_processed=status in _NOT_PROCESSED)
         if status in {400, 413, 422}:
             raise RequestRefused(status_line)
         if status in {401, 403}:
-            advice = f"put a key that it takes into the Secret's {KEY_FILE}"
-            raise self._user_error(f"rejects the key ({status_line})", advice)
-        raise self._user_error(f"rejects the request ({status_line})", "correct its URL")
+            raise self._key_refused(status_line, key)
+        if response.has_redirect_location:
+            target = _excerpt(response.headers["Location"], key)
+            advice = "write the URL that answers, redirects are not followed"
+            raise self._user_error(f"redirects to {target} (HTTP {status})", advice)
+        raise self._user_error(
+            f"rejects the request ({status_line})", "correct its URL, or the name of the model"
+        )
 
     def _key(self) -> str:
         key = self._key_file.read_text().strip() if self._key_file.is_file() else ""
         if not (key.isascii() and key.isprintable()):
             # Checked here, since HTTP libraries quote an invalid header in their error.
-            raise self._user_error(
-                "has an invalid key", f"write one line of ASCII into the Secret's {KEY_FILE}"
-            )
+            advice = f"write one line of ASCII into the Secret's {KEY_FILE}"
+            raise self._user_error("has an invalid key", advice, KEY_REFUSED)
         return key
 
-    def _user_error(self, problem: str, advice: str) -> UserError:
-        return UserError("EndpointRefused", f"{self._name} at {self._url} {problem}: {advice}")
+    def _key_refused(self, status_line: str, key: str) -> UserError:
+        if key:
+            advice = f"put a key that it takes into the Secret's {KEY_FILE}"
+            return self._user_error(f"rejects the key ({status_line})", advice, KEY_REFUSED)
+        advice = f"name a Secret as its secretRef, with a key in the Secret's file {KEY_FILE}"
+        return self._user_error(f"wants a key ({status_line})", advice, KEY_REFUSED)
+
+    def _user_error(self, problem: str, advice: str, reason: str = "EndpointRefused") -> UserError:
+        return UserError(reason, f"{self._name} at {self._url} {problem}: {advice}")
 
     def _log_wait(self, state: tenacity.RetryCallState) -> None:
         assert state.outcome is not None
@@ -203,7 +250,13 @@ def _retry_after(response: httpx.Response) -> float | None:
     return max(0.0, (when - datetime.now(UTC)).total_seconds())
 
 
-def _excerpt(response: httpx.Response, key: str) -> str:
-    """Beginning of the response's text, without the key."""
-    text = response.text.replace(key, REDACTED) if key else response.text
-    return " ".join(text.split())[:_SHOWN_CHARACTERS]
+def _advice(error: EndpointBusy) -> str:
+    if error.retry_after is None:
+        return "check that it is running"
+    return f"it asks to wait {error.retry_after:,.0f} s: try again later, or raise its limits"
+
+
+def _excerpt(text: str, key: str) -> str:
+    """Beginning of a response's text, without the key."""
+    text = text.replace(key, REDACTED) if key else text
+    return " ".join(text[: 100 * _SHOWN_CHARACTERS].split())[:_SHOWN_CHARACTERS]

@@ -13,11 +13,15 @@ from tunesmith_contract.methods import ChatEndpoint
 from tunesmith_data.rows.schema.formats import Row
 
 from .chat import TIMEOUT_SECONDS, chat_body, completions_url, read_answer
-from .client import LONGEST_WAIT_SECONDS, Endpoint, RequestRefused
+from .client import LONGEST_WAIT_SECONDS, Endpoint, RequestRefused, UnexpectedResponse
 from .journal import ChatAnswer, Journal, TokenUsage
 from .parallel_calls import call_all
+from .token_budget import BudgetExhausted, TokenBudget
 
 log = logging.getLogger(__name__)
+
+#: So many responses that follow no protocol, and no answer, are a fault of the settings and not of single requests.
+_UNEXPECTED_AT_FIRST = 8
 
 # What a template puts around each message, and around all of them, in tokens; generously.
 _TOKENS_AROUND_MESSAGE = 8
@@ -50,9 +54,11 @@ class JournaledChat:
         journal: earlier answers.
         sleep: waits for a number of seconds.
         longest_wait: longest wait that the endpoint may ask for.
+        budget: limits on spending; None: no limits.
 
     Attributes:
-        refusals: responses to rejected requests, by digest.
+        refusals: responses to rejected requests, and what is wrong with those that are no answer, by digest.
+        beyond_budget: digests of requests that were not sent since the budget does not cover them.
     """
 
     def __init__(
@@ -66,6 +72,7 @@ class JournaledChat:
         sleep: Callable[[float], None] = time.sleep,
         *,
         longest_wait: float = LONGEST_WAIT_SECONDS,
+        budget: TokenBudget | None = None,
     ) -> None:
         self.spec = spec
         self.journal = journal
@@ -75,6 +82,9 @@ class JournaledChat:
             completions_url(spec.url), name, secret, TIMEOUT_SECONDS, sleep, longest_wait=longest_wait
         )
         self.refusals: dict[str, str] = {}
+        self.beyond_budget: set[str] = set()
+        self._budget = budget
+        self._unexpected = 0
         self._temperature = temperature
 
     def build_request(
@@ -121,11 +131,27 @@ class JournaledChat:
         self.endpoint.close()
 
     def ask(self, request: ChatRequest) -> None:
-        """Send a request, with retries, and record its answer."""
+        """Send a request, with retries, and record its answer; without budget it stays without one.
+
+        So does one whose response follows no protocol: something in front of the endpoint may have answered it.
+
+        Raises:
+            UserError: the endpoint wants another key, URL or protocol.
+            InfrastructureError: it was busy or away at every try.
+        """
         try:
             self.endpoint.retry_while_busy(lambda: self.ask_once(request))
+        except BudgetExhausted:
+            log.warning("the budget of %s does not cover another request", self.name)
+            self.beyond_budget.add(request.digest)
         except RequestRefused as error:
             log.warning("%s refuses a request: %s", self.name, error.message)
+            self.refusals[request.digest] = error.message
+        except UnexpectedResponse as error:
+            self._unexpected += 1
+            if not self.journal.answers and self._unexpected >= _UNEXPECTED_AT_FIRST:
+                raise
+            log.warning("%s", error.message)
             self.refusals[request.digest] = error.message
 
     def ask_once(self, request: ChatRequest) -> None:
@@ -134,8 +160,13 @@ class JournaledChat:
         Raises:
             RequestRefused: the endpoint refuses this request.
             EndpointBusy: it is busy or away.
+            BudgetExhausted: the budget does not cover the request.
         """
-        self.journal.put(request.digest, self.fetch_answer(request))
+        if self._budget is None:
+            self.journal.put(request.digest, self.fetch_answer(request))
+            return
+        with self._budget.reserve(request.digest, request.max_usage) as record_answer:
+            record_answer(self.fetch_answer(request))
 
     def fetch_answer(self, request: ChatRequest) -> ChatAnswer:
         """Answer of the endpoint; if it reports no usage, with the request's maximum usage."""

@@ -1,6 +1,5 @@
 """Chat endpoint with a journal, a rate limit and a token budget."""
 
-import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,10 @@ from tunesmith_contract.methods import ChatEndpoint
 from tunesmith_data.endpoints.client import EndpointBusy
 from tunesmith_data.endpoints.journal import ChatAnswer, Journal, Spending, TokenUsage
 from tunesmith_data.endpoints.journaled_chat import TOKENS_AROUND_REQUEST, ChatRequest, JournaledChat
+from tunesmith_data.endpoints.token_budget import TokenBudget
 from tunesmith_data.rows.schema.formats import Row
 
 from .rate_limiter import Clock, RateLimiter
-from .token_budget import BudgetExhausted, TokenBudget
-
-log = logging.getLogger(__name__)
 
 #: Longest wait that an endpoint may ask for: no GPU waits meanwhile.
 LONGEST_WAIT_SECONDS = 3600.0
@@ -54,8 +51,8 @@ class BudgetedChat(JournaledChat):
             journal,
             clock.sleep,
             longest_wait=LONGEST_WAIT_SECONDS,
+            budget=budget,
         )
-        self._token_budget = budget
         self._rate_limiter = rate_limiter
 
     def build_request(
@@ -76,18 +73,10 @@ class BudgetedChat(JournaledChat):
         """Approximate maximum spending of requests of a given size."""
         return Spending().add_calls(TokenUsage(context_bytes + TOKENS_AROUND_REQUEST, self.max_tokens), calls)
 
-    def ask(self, request: ChatRequest) -> None:
-        """Send a request; without budget it stays without an answer."""
-        try:
-            super().ask(request)
-        except BudgetExhausted:
-            log.warning("the budget does not cover another request")
-
     def ask_once(self, request: ChatRequest) -> None:
         """Wait for the rate limiter, reserve budget, send, and record the answer with its usage."""
         self._rate_limiter.wait()
-        with self._token_budget.reserve(request.digest, request.max_usage) as record_answer:
-            record_answer(self.fetch_answer(request))
+        super().ask_once(request)
 
     def fetch_answer(self, request: ChatRequest) -> ChatAnswer:
         """Answer of the endpoint; if it asks to wait, all threads wait."""

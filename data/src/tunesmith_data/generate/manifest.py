@@ -8,12 +8,12 @@ from tunesmith_contract.layout import DATA_REPORT_FOLDER, GENERATION_FILE, gener
 from tunesmith_contract.report import Artifact, GenerationReport, Outcome, RunReport
 from tunesmith_contract.run_config import GenerateConfig
 from tunesmith_contract.uris import StorageUri
+from tunesmith_data.endpoints.token_budget import TokenBudget
 from tunesmith_data.pod.storage import Storage, file_digest
 from tunesmith_data.pod.workspace import Workspace
 
 from .prompts import TEMPLATES
 from .row_maker import GeneratedRows
-from .token_budget import TokenBudget
 
 
 class SourceDigest(Document):

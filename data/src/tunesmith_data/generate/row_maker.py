@@ -9,6 +9,7 @@ from tunesmith_contract.generation import Generation, ScoringJudge
 from tunesmith_data.endpoints.chat import messages_of
 from tunesmith_data.endpoints.journal import ChatAnswer, Spending
 from tunesmith_data.endpoints.journaled_chat import ChatRequest
+from tunesmith_data.endpoints.token_budget import TokenBudget
 from tunesmith_data.rows.schema.formats import Row
 from tunesmith_data.rows.schema.row_texts import answer_text, prompt_text
 
@@ -18,7 +19,6 @@ from .json_answers import find_score
 from .row_filter import OutcomeCounts, RewardFilter, RowOutcome, SeenQuestions, filter_drafts
 from .similar_questions import HeldOutQuestions
 from .tasks import DraftRow, GenerationTask, TaskInput, TaskOutput
-from .token_budget import TokenBudget
 
 #: Inputs of a batch, for each concurrent request.
 _INPUTS_PER_REQUEST = 4

@@ -14,6 +14,7 @@ from tunesmith_contract.report import RunReport
 from tunesmith_contract.run_config import GenerateConfig, HeldOut
 from tunesmith_contract.sources import DataFormat
 from tunesmith_data.endpoints.journal import Journal
+from tunesmith_data.endpoints.token_budget import TokenBudget
 from tunesmith_data.failures import DataError
 from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.storage import Storage
@@ -34,7 +35,6 @@ from .row_filter import OutcomeCounts, RewardFilter, RowOutcome, SeenQuestions
 from .row_maker import ChatClients, GeneratedRows, RowMaker
 from .similar_questions import HeldOutQuestions
 from .tasks import AnswerTask, GenerationTask, ParaphraseTask, PreferenceTask, SelfInstructTask
-from .token_budget import TokenBudget
 
 JOURNAL_FILE = "journal.jsonl"
 #: A full file of the journal is never sent to a bucket again.

@@ -2,10 +2,12 @@
 
 import json
 import math
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -21,6 +23,7 @@ from tunesmith_data.pod.storage import Storage, file_digest
 from .optional_libraries import is_installed
 
 _IGNORED = ("README.md", ".gitattributes", "LICENSE")
+_SHARD_INDEX = "model.safetensors.index.json"
 _HEADER_LENGTH_BYTES = 8
 _DIGEST_THREADS = 4
 
@@ -37,7 +40,7 @@ def describe_model(storage: Storage, uri: str, folder: Path) -> ModelReport:
     config = load_config(folder)
     scheme = parse_uri(uri).scheme
     if scheme is not Scheme.HF:
-        _check_weights(uri, folder, whole=scheme in MOUNTED)
+        check_weights(uri, folder, whole=scheme in MOUNTED)
     parameters, shape = _measure(config) if is_installed("torch") else (_count_stored(folder), None)
     quantization = getattr(config, "quantization_config", None)
     return ModelReport(
@@ -65,21 +68,25 @@ def inspect_model(storage: Storage, uri: str, folder: Path, *, classifier: bool)
     return report
 
 
-def load_config(folder: Path) -> Any:
+def load_config(folder: Path, model: str = "the base model") -> Any:
     """The model's configuration.
+
+    Args:
+        folder: the model's folder.
+        model: name of the model in messages.
 
     Raises:
         UserError: it can't be read, or is not a causal language model's.
     """
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError("ModelUnreadable", f"the base model's config.json can't be read: {error}") from error
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+        raise UserError("ModelUnreadable", f"config.json of {model} can't be read: {error}") from error
     supported = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
     architectures = config.architectures or []
     if not supported.intersection(architectures):
         message = (
-            f"the base model's architecture is {architectures or 'not named'}: choose a causal language model"
+            f"the architecture of {model} is {architectures or 'not named'}: choose a causal language model"
         )
         raise UserError("NotACausalLM", message)
     return config
@@ -125,7 +132,7 @@ def _hub_commit(folder: Path) -> str:
     return parts[len(parts) - 1 - parts[::-1].index("snapshots") + 1]
 
 
-def _check_weights(uri: str, folder: Path, *, whole: bool) -> None:
+def check_weights(uri: str, folder: Path, *, whole: bool) -> None:
     """Look for safetensors files.
 
     Args:
@@ -134,23 +141,44 @@ def _check_weights(uri: str, folder: Path, *, whole: bool) -> None:
         whole: the files are to be there to their end, else their headers.
 
     Raises:
-        UserError: there are none, or one is cut off.
+        UserError: there are none, one is cut off, or one is missing of a model in several files.
     """
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise UserError("ModelUnreadable", f"{uri} has no *.safetensors: save the model as safetensors")
+    present = {path.name for path in weights}
+    named = sorted(_shards(folder)) if whole else ()
+    missing = next((name for name in named if name not in present), None)
+    if missing is not None:
+        raise UserError(
+            "ModelUnreadable", f"{uri} has no {missing}, which its {_SHARD_INDEX} names: copy the model again"
+        )
     for path in weights:
         header, begin = _read_header(path)
         ends = [tensor["data_offsets"][1] for tensor in header.values() if whole]
         if not header or begin + max(ends, default=0) > path.stat().st_size:
-            raise UserError("ModelUnreadable", f"{path.name} is damaged: copy the model again")
+            raise UserError("ModelUnreadable", f"{path.name} of {uri} is damaged: copy the model again")
+
+
+def _shards(folder: Path) -> Collection[str]:
+    """Names of the weight files that the index of a model in several files names; none without an index."""
+    try:
+        index = json.loads((folder / _SHARD_INDEX).read_bytes())
+        return set(index["weight_map"].values())
+    except FileNotFoundError:
+        return ()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError("ModelUnreadable", f"{_SHARD_INDEX} is damaged: copy the model again") from error
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Header of a safetensors file (empty if truncated), and the offset of its data."""
+    """Header of a safetensors file (empty if it is damaged), and the offset of its data."""
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(_HEADER_LENGTH_BYTES), "little")
-        header = json.loads(stream.read(length)) if length <= path.stat().st_size else {}
+        try:
+            header = json.loads(stream.read(length)) if length <= path.stat().st_size else {}
+        except ValueError:
+            header = {}
     header.pop("__metadata__", None)
     return header, _HEADER_LENGTH_BYTES + length
 

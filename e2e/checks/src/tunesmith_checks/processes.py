@@ -29,7 +29,8 @@ class StageProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                # Not a session of its own: Linux shares the processors between sessions, whatever their niceness.
+                process_group=0,
             )
 
     def poll(self) -> int | None:

@@ -14,7 +14,7 @@ class Capacity(NamedTuple):
 class Stage(NamedTuple):
     """A target of the Makefile and its share of the machine while it runs.
 
-    cores: the mean number of busy cores. Stages that wait for pods take little.
+    cores: the share of the cores that is kept for it. Stages that wait for pods take little.
     gigabytes: the peak of memory.
     after: stages that must have ended first, well or not.
     niceness: stages with time limits on real processes have 0; the others give way to them.
@@ -27,23 +27,24 @@ class Stage(NamedTuple):
     niceness: int = 0
 
 
-# In the order of priority. Real pods come first, as they take longest; beside them run stages that are done soon.
-# A stage's cores are what it was measured to use: pods, the control plane and the engine wait half of their time.
+# In the order of priority: the longest first, beside others that fit. A stage's cores are somewhat below what it was
+# measured to use, for it waits now and then, and a core that nobody uses is lost. The processes of pods count for no
+# stage: with them, that of real pods takes about half a core.
 STAGES = (
     Stage("setup-tools", 1.0, 1),
     Stage("setup-cluster", 1.5, 4, after=("setup-tools",)),
     Stage("setup-trainer", 0.5, 1, after=("setup-tools",)),
     Stage("images-cpu", 1.0, 2, after=("setup-cluster", "setup-trainer")),
-    Stage("test-e2e", 0.7, 8, after=("images-cpu",)),
-    Stage("test-control-plane", 0.7, 4, after=("setup-cluster",)),
-    Stage("test-unit", 0.6, 1, after=("setup-cluster",), niceness=5),
+    Stage("test-e2e", 0.3, 8, after=("images-cpu",)),
+    Stage("test-trainer", 0.6, 5, after=("setup-trainer", "setup-cluster"), niceness=5),
+    Stage("test-control-plane", 0.6, 4, after=("setup-cluster",)),
+    Stage("test-engine", 0.5, 5, after=("setup-trainer",), niceness=2),
+    Stage("test-data", 0.8, 3, after=("setup-trainer", "setup-cluster"), niceness=5),
+    Stage("test-evaluation", 0.8, 3, after=("setup-trainer", "setup-cluster"), niceness=5),
+    Stage("test-unit", 0.8, 1, after=("setup-cluster",), niceness=5),
+    Stage("test-image", 0.9, 6, after=("images-cpu",), niceness=2),
     Stage("lint", 0.6, 1, after=("setup-trainer",), niceness=5),
     Stage("test-storage", 0.5, 1, after=("setup-cluster",), niceness=2),
-    Stage("test-trainer", 0.8, 5, after=("setup-trainer", "setup-cluster"), niceness=5),
-    Stage("test-engine", 0.5, 5, after=("setup-trainer",), niceness=2),
-    Stage("test-data", 0.9, 3, after=("setup-trainer", "setup-cluster"), niceness=5),
-    Stage("test-evaluation", 0.9, 3, after=("setup-trainer", "setup-cluster"), niceness=5),
-    Stage("test-image", 1.1, 6, after=("images-cpu",), niceness=2),
 )
 
 

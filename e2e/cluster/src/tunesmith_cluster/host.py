@@ -14,6 +14,9 @@ from tunesmith_cluster.processes import ProcessTable, find_left_over, is_alive, 
 
 BRIDGE = "tunesmith0"
 NODE_ADDRESS = "10.244.0.1"
+# Of the bridge. A bridge without one takes the lowest of its pods', and the other pods would send to that one for half
+# a minute after its pod has ended.
+HARDWARE_ADDRESS = "02:00:0a:f4:00:01"
 POD_RANGE = "10.244.0.0/24"
 NETWORK = "tunesmith-pods"
 # containerd names the group after its namespace.
@@ -87,7 +90,7 @@ def prepare_host(state: Path) -> None:
     _set_sysctls(state / "sysctls.json")
     if not _iptables_accepts("-S", FIREWALL_CHAIN):
         (state / FIREWALL_CHAIN).touch()
-    _run([program("ip"), "link", "add", BRIDGE, "type", "bridge"])
+    _run([program("ip"), "link", "add", BRIDGE, "address", HARDWARE_ADDRESS, "type", "bridge"])
     _run([program("ip"), "link", "set", BRIDGE, "alias", str(state)])
     _run([program("ip"), "address", "add", f"{NODE_ADDRESS}/24", "dev", BRIDGE])
     _run([program("ip"), "link", "set", BRIDGE, "up"])

@@ -6,6 +6,7 @@ from pathlib import Path
 from tunesmith_cluster.client import ClusterClient
 from tunesmith_cluster.cluster import Cluster, Shape
 from tunesmith_cluster.engines import open_cluster
+from tunesmith_cluster.images import ImageStore
 from tunesmith_cluster.kind import PROGRAMS as KIND_PROGRAMS
 from tunesmith_cluster.kind import KindCluster
 from tunesmith_cluster.node import NODE_NAME, socket_path
@@ -68,6 +69,15 @@ class Playground:
         for image in images:
             load_image(image, ctr)
         self._forget_older(ctr, images)
+
+    def name_by_digest(self, image: str) -> str:
+        """Name of a loaded image by its digest, under which the node has it from now on; empty with kind."""
+        if isinstance(self.cluster, KindCluster):
+            return ""
+        images = ImageStore(socket_path(self.cluster.state))
+        name = f"{image.rpartition(':')[0]}@{images.digests()[image]}"
+        images.ctr("images", "tag", "--force", image, name)
+        return name
 
     @staticmethod
     def _forget_older(ctr: Sequence[str], images: Sequence[str]) -> None:

@@ -105,7 +105,7 @@ def _bud(image: Image, ref: str, arguments: dict[str, str]) -> None:
             *options,
             f"--file={REPOSITORY / image.dockerfile}",
             f"--tag={ref}",
-            REPOSITORY,
+            REPOSITORY / image.context,
         ],
         env=_environment(),
     )

@@ -15,10 +15,11 @@ class Image:
     Attributes:
         name: its name below the registry.
         dockerfile: relative to the repository.
-        inputs: files and folders of the build context that it copies.
+        inputs: files and folders that it copies, relative to the repository.
         parents: build argument to the image that it names.
         arguments: build argument to its value, where it is not the Dockerfile's default.
         is_run: whether pods run it; else it is a parent only.
+        context: folder of the build context, relative to the repository.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Image:
     parents: dict[str, "Image"] = field(default_factory=dict)
     arguments: dict[str, str] = field(default_factory=dict)
     is_run: bool = True
+    context: str = "."
 
     def key(self, root: Path, base: str) -> str:
         """The content key, over everything that goes in; `base` stands for the base image."""
@@ -115,6 +117,14 @@ SERVING_GPU_CUDA_12 = Image(
     (_ENGINE_GPU_CUDA_12_PINS, *_SERVING_SOURCES),
     {"TORCH_BASE_IMAGE": TORCH_CUDA_12},
     {"ENGINE_REQUIREMENTS": _ENGINE_GPU_CUDA_12_PINS},
+)
+
+#: The example of a container that scores answers; the end-to-end tests run it.
+SCORER = Image(
+    "scorer",
+    "examples/evaluation-container/Dockerfile",
+    ("examples/evaluation-container/score.py",),
+    context="examples/evaluation-container",
 )
 
 #: What the demo and its cluster run, on CPUs.

@@ -27,7 +27,17 @@ def build(image: Image, ref: str, parents: dict[str, str], stages: Stages) -> No
     settings = [f"--build-arg={name}={value}" for name, value in (parents | image.arguments).items()]
     with stages.stage(f"{image.name}: build"):
         dockerfile = REPOSITORY / image.dockerfile
-        run(["docker", "build", "--quiet", *settings, f"--file={dockerfile}", f"--tag={ref}", REPOSITORY])
+        run(
+            [
+                "docker",
+                "build",
+                "--quiet",
+                *settings,
+                f"--file={dockerfile}",
+                f"--tag={ref}",
+                REPOSITORY / image.context,
+            ]
+        )
 
 
 def download(image: Image) -> None:

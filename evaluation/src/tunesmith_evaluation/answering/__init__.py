@@ -1,1 +1,1 @@
-"""Answerers: what gives the answers of sides, behind one interface."""
+"""Answerers: sources of the answers of sides, behind one interface."""

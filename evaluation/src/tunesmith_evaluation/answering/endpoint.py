@@ -5,12 +5,22 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
+from tunesmith_contract.base import canonical_json
 from tunesmith_contract.evaluation import Side
-from tunesmith_data.endpoints.client import Endpoint, RequestRefused
+from tunesmith_contract.generation import CallBudget
+from tunesmith_data.endpoints.client import (
+    KEY_REFUSED,
+    Endpoint,
+    EndpointBusy,
+    RequestRefused,
+    UnexpectedResponse,
+)
 from tunesmith_data.endpoints.journal import ChatAnswer, Journal, TokenUsage, read_answers
+from tunesmith_data.endpoints.token_budget import BudgetExhausted, TokenBudget
 from tunesmith_data.failures import InfrastructureError, UserError
 from tunesmith_evaluation.items.requests import Problem, Reply, Request
 from tunesmith_evaluation.metrics.answers import JSONValue
@@ -35,6 +45,40 @@ class _Stopped(Exception):
     """No more answers are wanted."""
 
 
+class _PaidRequests:
+    """Journal of requests that are paid for, within a budget if there is one."""
+
+    def __init__(self, journal: Journal, limits: CallBudget | None) -> None:
+        self._journal = journal
+        self._budget = None if limits is None else TokenBudget(limits, journal)
+
+    @contextmanager
+    def reserve(self, key: str, max_usage: TokenUsage) -> Generator[Callable[[ChatAnswer], None]]:
+        """Reserve the largest cost of a request; yields the function that records its answer.
+
+        Raises:
+            BudgetExhausted: the budget does not cover it.
+        """
+        if self._budget is None:
+            yield partial(self._journal.put, key)
+            return
+        with self._budget.reserve(key, max_usage) as record_answer:
+            yield record_answer
+
+
+def _journal_entry(response: object, reply: Reply, max_usage: TokenUsage) -> ChatAnswer:
+    """Entry of a response; where the endpoint tells no tokens, with the most that there can be."""
+    answer = reply.answer
+    told = answer is not None and answer.answer_tokens is not None
+    tokens = (answer.answer_tokens or 0) + (answer.thinking_tokens or 0) if answer and told else None
+    usage = TokenUsage(
+        max_usage.prompt if reply.prompt_tokens is None else reply.prompt_tokens,
+        max_usage.completion if tokens is None else tokens,
+    )
+    entry = json.dumps({"response": response, "seconds": answer.seconds if answer else None})
+    return ChatAnswer(entry, bool(answer and not answer.truncated), usage)
+
+
 class EndpointAnswerer:
     """Answerer of one side, whose model is behind an endpoint.
 
@@ -50,6 +94,7 @@ class EndpointAnswerer:
         sleep: waits for a number of seconds; None: until that time is over or the answerer is closed.
         clock: monotonic seconds.
         others: files of responses of other pods, which are read alone.
+        limits: limits on the spending of this pod; None: no limits.
     """
 
     def __init__(
@@ -62,12 +107,13 @@ class EndpointAnswerer:
         sleep: Callable[[float], None] | None = None,
         clock: Now = time.monotonic,
         others: Sequence[Path] = (),
+        limits: CallBudget | None = None,
     ) -> None:
         assert side.endpoint is not None
         self._side, self._endpoint = side, side.endpoint
         self._secret, self._concurrency = secret, concurrency
         self._path, self._upload = journal, upload
-        self._others = others
+        self._others, self._limits = others, limits
         self._stopped = threading.Event()
         self._sleep, self._clock = sleep or self._pause, clock
         self._name = f"the endpoint of side {side.name}"
@@ -107,8 +153,9 @@ class EndpointAnswerer:
             known = {id(reply.request) for reply in earlier}
             open_requests = [request for request in requests if id(request) not in known]
             self._open_clients(open_requests)
+            paid = _PaidRequests(journal, self._limits)
             try:
-                with closing(self._ask_all(open_requests, journal)) as batches:
+                with closing(self._ask_all(open_requests, paid)) as batches:
                     yield from batches
             finally:
                 for client in self._clients.values():
@@ -122,7 +169,7 @@ class EndpointAnswerer:
             url, timeout = api_url(self._endpoint.url, api), _TRY_SECONDS + _TOKEN_SECONDS * tokens
             self._clients[api] = Endpoint(url, self._name, self._secret, timeout, self._sleep)
 
-    def _ask_all(self, requests: Sequence[Request], journal: Journal) -> Generator[Sequence[Reply]]:
+    def _ask_all(self, requests: Sequence[Request], paid: "_PaidRequests") -> Generator[Sequence[Reply]]:
         """Replies in the order in which they come in; when it is closed, those on their way are waited for."""
         waiting = iter(requests)
         running: set[Future[Reply]] = set()
@@ -130,7 +177,7 @@ class EndpointAnswerer:
         try:
             while True:
                 while len(running) < self._concurrency and (request := next(waiting, None)):
-                    running.add(pool.submit(self._ask, request, journal))
+                    running.add(pool.submit(self._ask, request, paid))
                 if not running:
                     return
                 done, running = wait(running, _IDLE_SECONDS, FIRST_COMPLETED)
@@ -139,7 +186,7 @@ class EndpointAnswerer:
             self._stopped.set()
             pool.shutdown(cancel_futures=True)
 
-    def _ask(self, request: Request, journal: Journal) -> Reply:
+    def _ask(self, request: Request, paid: "_PaidRequests") -> Reply:
         """Reply to one request, which is in the journal when this returns.
 
         Raises:
@@ -150,16 +197,29 @@ class EndpointAnswerer:
             return Reply(request, None, Problem.UNANSWERED, message)
         client, before = self._clients[api_of(request)], self._answered
         body = request_body(self._endpoint, request)
+        max_usage = TokenUsage(len(canonical_json(body)), request.decoding.max_new_tokens)
 
         def post() -> Reply:
-            started = self._clock()
-            response = client.post_once(body)
-            reply = read_response(request, response, self._clock() - started, self._name)
-            self._record(journal, request, response, reply)
+            with paid.reserve(self._key(request), max_usage) as record_answer:
+                started = self._clock()
+                try:
+                    response = client.post_once(body)
+                    reply = read_response(request, response, self._clock() - started, self._name)
+                except UnexpectedResponse as error:
+                    if not self._answered:
+                        raise
+                    # Others were answered by the same settings: something in front of the endpoint answered this one.
+                    raise EndpointBusy(error.message) from error
+                record_answer(_journal_entry(response, reply, max_usage))
+            with self._lock:
+                self._answered += 1
             return reply
 
         try:
             return client.retry_while_busy(post)
+        except BudgetExhausted:
+            message = f"the budget of {self._name} does not cover the request"
+            return Reply(request, None, Problem.BEYOND_BUDGET, message)
         except RequestRefused as error:
             return self._refusal(request, error.message)
         except InfrastructureError as error:
@@ -169,17 +229,6 @@ class EndpointAnswerer:
             return Reply(request, None, Problem.UNANSWERED, error.message)
         except UserError as error:
             raise self._explained(error, request) from error
-
-    def _record(self, journal: Journal, request: Request, response: object, reply: Reply) -> None:
-        answer = reply.answer
-        seconds = answer.seconds if answer else None
-        tokens = (answer.answer_tokens or 0) + (answer.thinking_tokens or 0) if answer else 0
-        usage = TokenUsage(reply.prompt_tokens or 0, tokens)
-        entry = json.dumps({"response": response, "seconds": seconds})
-        whole = bool(answer and not answer.truncated)
-        journal.put(self._key(request), ChatAnswer(entry, whole, usage))
-        with self._lock:
-            self._answered += 1
 
     def _earlier(self, answers: Mapping[str, ChatAnswer], request: Request) -> Reply | None:
         """Reply from the journals; None if the request has not been answered."""
@@ -210,7 +259,7 @@ class EndpointAnswerer:
 
     def _explained(self, error: UserError, request: Request) -> UserError:
         """The error; of plain text with what else could be wrong."""
-        if request.prompt.messages:
+        if request.prompt.messages or error.reason == KEY_REFUSED:
             return error
         message = (
             f"{error.message}. The items are plain text, which is sent to /completions: if the endpoint has no such "

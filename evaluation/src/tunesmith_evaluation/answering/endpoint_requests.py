@@ -1,11 +1,13 @@
 """Requests to endpoints of the OpenAI API, and the replies in their responses."""
 
+import json
 from collections.abc import Mapping
+from types import NoneType
 from typing import Any
 
 from tunesmith_contract.evaluation import PricedEndpoint
 from tunesmith_data.endpoints.chat import openai_message
-from tunesmith_data.failures import UserError
+from tunesmith_data.endpoints.client import EndpointBusy, UnexpectedResponse
 from tunesmith_evaluation.items.requests import Problem, Reply, Request
 from tunesmith_evaluation.metrics.answers import Answer
 from tunesmith_evaluation.metrics.reading import read_answer, read_message
@@ -22,7 +24,11 @@ _TOO_LONG = (
     "max_model_len",
 )
 _FILTERED = ("content_filter", "content management policy", "content policy")
-_TRUNCATED, _FILTER = "length", "content_filter"
+_FILTER = "content_filter"
+#: Reasons by which servers say that an answer was cut at its longest length, and that it failed or was given up.
+_CUT = frozenset({"length", "max_tokens", "model_length"})
+_FAILED = frozenset({"error", "abort", "cancelled"})
+_SHOWN_CHARACTERS = 200
 
 
 def api_of(request: Request) -> str:
@@ -74,25 +80,57 @@ def read_response(request: Request, response: Any, seconds: float | None, name: 
         name: the endpoint's name in messages.
 
     Raises:
-        UserError: the response does not follow OpenAI's protocol.
+        UnexpectedResponse: the response does not follow OpenAI's protocol.
+        EndpointBusy: the endpoint gave the answer up.
     """
-    try:
-        choice = response["choices"][0]
-        content = choice["message"] if request.prompt.messages else choice["text"]
-    except (KeyError, IndexError, TypeError) as error:
-        member = "message" if request.prompt.messages else "text"
-        message = f"{name} gives no choices[0].{member}: use an endpoint with the OpenAI API"
-        raise UserError("EndpointAnswer", message) from error
+    choice, content = _first_choice(request, response, name)
     prompt_tokens, completion_tokens, thinking_tokens = _usage(response)
     finish = choice.get("finish_reason")
-    if finish == _FILTER:
-        message = "the endpoint's content filter held the answer back"
-        return Reply(request, None, Problem.UNANSWERED, message, prompt_tokens)
-    answer = _read_content(request, content, truncated=finish == _TRUNCATED)
+    if finish in _FAILED:
+        raise EndpointBusy(f"the answer ended by finish_reason {finish}")
+    problem = _problem(content, finish)
+    if problem:
+        return Reply(request, None, Problem.UNANSWERED, problem, prompt_tokens)
+    answer = _read_content(request, content, truncated=finish in _CUT)
     if completion_tokens is not None:
         thinking = min(thinking_tokens, completion_tokens)
         answer = answer.with_usage(thinking_tokens=thinking, answer_tokens=completion_tokens - thinking)
     return Reply(request, answer.with_usage(seconds=seconds), prompt_tokens=prompt_tokens)
+
+
+def _first_choice(request: Request, response: Any, name: str) -> tuple[Mapping[str, Any], Any]:
+    """First choice of a response, and its message or text.
+
+    Raises:
+        UnexpectedResponse: there is none.
+    """
+    member = "message" if request.prompt.messages else "text"
+    kinds: tuple[type, ...] = (Mapping,) if request.prompt.messages else (str, NoneType)
+    try:
+        choice = response["choices"][0]
+        content = choice[member]
+    except (KeyError, IndexError, TypeError):
+        choice, content = None, ...
+    if not isinstance(choice, Mapping) or not isinstance(content, kinds):
+        shown = json.dumps(response, ensure_ascii=False)[:_SHOWN_CHARACTERS]
+        message = f"{name} gives no choices[0].{member} ({shown}): use an endpoint with the OpenAI API"
+        raise UnexpectedResponse(message)
+    return choice, content
+
+
+def _problem(content: Any, finish: Any) -> str:
+    """Reason why a choice is no answer of the model; empty if it is one."""
+    if finish == _FILTER:
+        return "the endpoint's content filter held the answer back"
+    if content is None:
+        return "the endpoint gives no text"
+    if isinstance(content, Mapping) and finish not in _CUT:
+        given = (
+            content.get(member) for member in ("tool_calls", "refusal", "reasoning_content", "reasoning")
+        )
+        if content.get("content") is None and not any(given):
+            return "the endpoint gives a message without content"
+    return ""
 
 
 def read_refusal(request: Request, message: str) -> Reply:
@@ -109,14 +147,21 @@ def read_refusal(request: Request, message: str) -> Reply:
 
 
 def _read_content(request: Request, content: Any, *, truncated: bool) -> Answer:
-    """Answer in a choice; a refusal in a field of its own is what the model answers."""
+    """Answer in a choice; a refusal in a field of its own is what the model answers.
+
+    Where an endpoint gives thoughts alone, or nothing at all up to the longest length (some hide thoughts), thinking
+    never ended.
+    """
     tools = request.prompt.tools
     if not isinstance(content, Mapping):
-        return read_answer(str(content or ""), tools=tools, truncated=truncated)
-    refusal = content.get("refusal")
-    if not content.get("content") and not content.get("tool_calls") and isinstance(refusal, str):
-        content = {**content, "content": refusal}
-    return read_message(content, tools=tools, truncated=truncated)
+        answer = read_answer(content, tools=tools, truncated=truncated)
+    else:
+        refusal = content.get("refusal")
+        if not content.get("content") and not content.get("tool_calls") and isinstance(refusal, str):
+            content = {**content, "content": refusal}
+        answer = read_message(content, tools=tools, truncated=truncated)
+    is_silent = not answer.text.strip() and not answer.calls_tools
+    return answer.with_usage(complete=answer.complete and not (is_silent and (truncated or answer.thinking)))
 
 
 def _usage(response: Any) -> tuple[int | None, int | None, int]:

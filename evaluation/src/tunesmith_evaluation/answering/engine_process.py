@@ -1,4 +1,4 @@
-"""Engine beside the evaluation: it is ordered to serve one model after the other."""
+"""Engine in a container beside the evaluation, which serves one model after the other on its order."""
 
 import os
 import time
@@ -111,7 +111,10 @@ class EngineProcess:
         state = self._state()
         if state is None:
             return
-        message = f"vLLM ended with exit code {state.exit_code}: {state.message.strip()[-1500:]}"
+        words = state.cause or state.message.strip()[-1500:]
+        message = (
+            f"vLLM ended with exit code {state.exit_code}: {words} (see the log of the container engine)"
+        )
         if state.exit_code < 0:
             raise InfrastructureError("EngineKilled", message)
         raise UserError("EngineRefused", message)

@@ -1,4 +1,4 @@
-"""Interface of what answers for sides: models in this process, a vLLM engine, an endpoint, stored answers."""
+"""Interface of the sources of answers: models in this process, a vLLM engine, an endpoint, stored answers."""
 
 from collections.abc import Generator, Sequence
 from typing import Protocol

@@ -32,7 +32,7 @@ def check_templates(sides: LocalSides, requests: Iterable[Request]) -> None:
     """
     first = {(request.side, request.suite): request for request in requests}
     for group in sides.groups:
-        encoder = RequestEncoder(padded_tokenizer(group.folder), 0)
+        encoder = RequestEncoder(padded_tokenizer(group), 0)
         for (side, _), request in first.items():
             if side in group.sides:
                 encoder.encode(request)

@@ -79,6 +79,12 @@ class StoredAnswerer:
         stored = self._answers.find(request.suite, request.item)
         if request.repeat >= len(stored):
             message = f"{self._source.uri} holds {len(stored)} answers of side {self._source.side} to it"
+            if request.suite not in self._answers.suites:
+                known = ", ".join(sorted(self._answers.suites))
+                message = (
+                    f"{self._source.uri} holds no answers of side {self._source.side} to suite {request.suite}: it has "
+                    f"answers to {known}; give the suite that name"
+                )
             return Reply(request, None, Problem.UNANSWERED, message)
         found = stored[request.repeat]
         if found.finish_reason in _PROBLEMS:

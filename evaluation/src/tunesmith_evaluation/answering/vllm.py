@@ -64,7 +64,9 @@ class VLLMAnswerer(GroupAnswerer):
         try:
             configuration = GenerationConfig.from_pretrained(self._group.folder, local_files_only=True)
         except OSError:
-            configuration = GenerationConfig.from_model_config(load_config(self._group.folder))
+            configuration = GenerationConfig.from_model_config(
+                load_config(self._group.folder, self._group.name)
+            )
         return find_answer_end(configuration, self._tokenizer)
 
     @cached_property

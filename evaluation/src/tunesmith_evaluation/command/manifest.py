@@ -6,21 +6,27 @@ knows, such as FineTuneJobs and aliases, is refused with a word on what to write
 """
 
 import json
+import re
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
 from tunesmith_contract.evaluation import (
+    FEWEST_ITEMS,
     SAFETY_SUITE,
     Decoding,
+    EndpointBudget,
     EvaluationJudge,
     Expect,
     Gate,
     HarnessTask,
     MetricSettings,
+    ModelUse,
     PricedEndpoint,
     Side,
     StoredAnswers,
@@ -37,6 +43,7 @@ from tunesmith_contract.safety import (
     HARMLESS_SUITE,
     SAFETY_MARGIN,
     SAFETY_NEW_TOKENS,
+    SAFETY_SUITES,
     safety_gates,
     safety_suites,
 )
@@ -49,7 +56,6 @@ from .places import Places
 #: Members that only a cluster needs.
 _CLUSTER_ONLY = (
     "activeDeadlineSeconds",
-    "advice",
     "backoffLimit",
     "compute",
     "output",
@@ -61,11 +67,14 @@ _CLUSTER_SOURCES = {
     "adapterDeploymentRef": "AdapterDeployment: write uri and digest of the artifact that it serves",
 }
 #: Members that have the same names in the configuration of the stage.
-_GATE = ("suite", "metric", "expect", "margin", "relativeMargin", "floor", "tier", "minItems")
-_SUITE = ("groupColumn", "sliceColumns", "limit", "repeats", "maxBroken")
-_METRIC = ("type", "name", "text", "pattern", "jsonSchema", "tolerance", "labels")
+_GATE = ("suite", "metric", "expect", "tier")
+_SUITE = ("groupColumn", "sliceColumns", "limit", "repeats")
+_METRIC = ("type", "name", "text", "pattern", "jsonSchema", "tolerance", "labels", "taskMetric")
+
+_PROMPTING = ("systemPrompt", "fewShot", "contextColumn", "templateArguments")
 
 _SAFETY_ROLE = metric_role(SAFETY_SUITE, 0)
+_PINNED_IMAGE = re.compile(r"@sha256:[0-9a-f]{64}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +115,19 @@ def read_manifest(path: Path) -> dict[str, Any]:
         documents = list(yaml.load_all(path.read_bytes(), Loader=_StrictLoader))
     except FileNotFoundError:
         raise UserError("ManifestNotFound", f"{path} does not exist: write the file of an EvalRun") from None
+    except OSError as error:
+        raise UserError("ManifestNotFound", f"{path} can't be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError("InvalidEvalRun", f"{path} is not YAML: {' '.join(str(error).split())}") from None
     documents = [document for document in documents if document is not None]
-    if len(documents) != 1 or not isinstance(documents[0], dict):
+    if not documents:
+        raise UserError("InvalidEvalRun", f"{path} is empty: write an EvalRun, or its spec")
+    if len(documents) > 1:
         raise UserError(
             "InvalidEvalRun", f"{path} holds {len(documents)} documents: write one EvalRun in a file"
         )
+    if not isinstance(documents[0], dict):
+        raise UserError("InvalidEvalRun", f"{path} holds no mapping: write an EvalRun, or its spec")
     return documents[0]
 
 
@@ -150,23 +165,28 @@ def build_run(
         base.close()
     sides = _sides(reader, spec)
     suites = [_suite(reader, members) for members in spec.list("suites")]
-    gates = [members.document(Gate, *_GATE) for members in spec.list("gates")]
+    gates = [_gate(members) for members in spec.list("gates")]
     on_safety, further_gates, notes = _safety(reader, spec, gates)
+    examples = _examples(reader, spec, sides)
+    settings = {name: spec.take(name) for name in ("engine", "seed")}
+    confidence, advice = spec.decimal("confidence", at_least=0.5, below=1), _advice(spec)
+    spec.close()
+    _check_suites(suites)
     suites += on_safety
     _check_gates(gates, suites)
     _check_sides(sides, base_model, trained_on)
-    config = spec.document(
+    config = Members(settings, spec.path).document(
         EvaluateConfig,
-        "confidence",
-        "engine",
-        "seed",
+        *settings,
+        confidence=confidence,
         owner=Owner(kind="EvalRun", namespace="", name=written or name, uid=""),
         base_model=base_model,
         sides=sides,
         suites=suites,
         gates=[*gates, *further_gates],
         notes=notes,
-        few_shot_from=_examples(reader, spec, sides),
+        advice=advice,
+        few_shot_from=examples,
         trained_rows=[TrainedRows(side=side, uri=uri) for side, uri in trained_on.items()],
         gpus=gpus,
         output=output,
@@ -198,7 +218,7 @@ def _spec(manifest: dict[str, Any]) -> tuple[Members, str | None]:
         UserError: the document is another resource.
     """
     if "kind" not in manifest:
-        return Members(manifest, "spec"), None
+        return Members(manifest["spec"] if set(manifest) == {"spec"} else manifest, "spec"), None
     if manifest["kind"] != "EvalRun" or not str(manifest.get("apiVersion", "")).startswith("tunesmith.dev/"):
         kind = f"{manifest.get('apiVersion')}, {manifest['kind']}"
         raise UserError(
@@ -230,7 +250,6 @@ def _side(reader: _Reader, members: Members, name: str) -> Side:
             raise UserError(
                 "NotOnThisComputer", f"{members.path}.{member}: only a cluster knows this {words}"
             )
-    members.take("checkpointStep")
     sources = [source for source in ("base", "uri", "model", "endpoint", "answers") if source in members]
     if len(sources) != 1:
         forms = (
@@ -256,6 +275,10 @@ def _side(reader: _Reader, members: Members, name: str) -> Side:
             values["endpoint"] = _endpoint(reader, _child(members, "endpoint"), role)
         case _:
             answers = _child(members, "answers")
+            prompted = next((name for name in _PROMPTING if name in members), None)
+            if prompted is not None:
+                words = "stored answers were prompted when they were generated: leave it out"
+                raise UserError("InvalidEvalRun", f"{members.path}.{prompted}: {words}")
             uri = reader.places.rows(_required(answers, "uri", "the location of an items.jsonl"))
             reader.open_with(role, answers)
             values["answers"] = answers.document(
@@ -282,16 +305,64 @@ def _template_arguments(members: Members) -> dict[str, Any]:
     return arguments
 
 
+def _advice(spec: Members) -> ModelUse | None:
+    members = spec.members("advice")
+    if members is None:
+        return None
+    prices = members.members("prices")
+    return members.document(
+        ModelUse,
+        "examples",
+        "requestsPerMonth",
+        bar=members.decimal("bar"),
+        latency_budget=members.decimal("latencyBudgetSeconds"),
+        training_cost=members.decimal("trainingCost"),
+        prices=prices and _prices(prices),
+    )
+
+
+def _prices(members: Members) -> TokenPrices:
+    return members.document(
+        TokenPrices,
+        "currency",
+        prompt=members.decimal("inputPricePerMillion"),
+        completion=members.decimal("outputPricePerMillion"),
+    )
+
+
 def _endpoint(reader: _Reader, members: Members, role: str) -> PricedEndpoint:
     reader.open_with(role, members)
     prices = members.members("prices")
-    priced = prices and prices.document(
-        TokenPrices,
-        "currency",
-        prompt=prices.take("inputPricePerMillion"),
-        completion=prices.take("outputPricePerMillion"),
+    budget = members.members("budget")
+    limits = budget and budget.document(
+        EndpointBudget,
+        calls=budget.whole("calls"),
+        tokens=budget.whole("tokens"),
+        amount=budget.decimal("amount", above=0),
     )
-    return members.document(PricedEndpoint, "url", "model", prices=priced)
+    if limits == EndpointBudget():
+        raise UserError("InvalidEvalRun", f"{members.path}.budget is empty: write calls, tokens or amount")
+    return members.document(
+        PricedEndpoint, "model", url=_url(members), prices=prices and _prices(prices), budget=limits
+    )
+
+
+def _url(members: Members) -> str:
+    """URL of an endpoint.
+
+    Raises:
+        UserError: it is none, or holds a password, which is not shown.
+    """
+    url = _required(members, "url", "the address of the endpoint, up to /v1")
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise UserError(
+            "InvalidEvalRun", f"{members.path}.url is no address: write http:// or https:// first"
+        )
+    if "@" in parts.netloc:
+        message = f"{members.path}.url holds a user name or password: write the key into a Secret (secretRef)"
+        raise UserError("InvalidEvalRun", message)
+    return url
 
 
 def _suite(reader: _Reader, members: Members) -> Suite:
@@ -314,22 +385,22 @@ def _suite(reader: _Reader, members: Members) -> Suite:
             HarnessTask,
             "task",
             "fewShot",
+            "chatTemplate",
             **{key: written and reader.places.folder_uri(written) for key, written in places.items()},
         )
     if container is not None:
-        values["container"] = container.document(SuiteContainer, "image", "command")
+        container.take("resources")  # those of a pod
+        values["container"] = container.document(SuiteContainer, "image", "command", "timeoutSeconds")
     metrics = [
         _metric(reader, metric, metric_role(name, index))
         for index, metric in enumerate(members.list("metrics"))
     ]
+    values["max_broken"] = members.decimal("maxBroken", below=1)
     decoding = {
-        key: members.take(written)
-        for key, written in (
-            ("max_new_tokens", "maxNewTokens"),
-            ("temperature", "temperature"),
-            ("top_p", "topP"),
-            ("stop", "stop"),
-        )
+        "max_new_tokens": members.whole("maxNewTokens"),
+        "temperature": members.decimal("temperature"),
+        "top_p": members.decimal("topP", above=0, at_most=1),
+        "stop": members.take("stop"),
     }
     chosen = Members({}, members.path).document(Decoding, **decoding)
     return members.document(Suite, *_SUITE, name=name, metrics=metrics, decoding=chosen, **values)
@@ -338,14 +409,14 @@ def _suite(reader: _Reader, members: Members) -> Suite:
 def _metric(reader: _Reader, members: Members, role: str) -> MetricSettings:
     judge, embedding = members.members("judge"), members.members("embedding")
     values: dict[str, Any] = {
-        "pass_at_k": members.take("k"),
-        "code_timeout_seconds": members.take("timeoutSeconds"),
+        "pass_at_k": members.whole("k"),
+        "code_timeout_seconds": members.whole("timeoutSeconds"),
     }
     if judge is not None:
         values["judge"] = _judge(reader, judge, role)
     if embedding is not None:
         reader.open_with(role, embedding)
-        values["embedding"] = embedding.document(ChatEndpoint, "url", "model")
+        values["embedding"] = embedding.document(ChatEndpoint, "model", url=_url(embedding))
     return members.document(MetricSettings, *_METRIC, **values)
 
 
@@ -354,6 +425,16 @@ def _judge(reader: _Reader, members: Members, role: str) -> EvaluationJudge:
     return members.document(
         EvaluationJudge, "mode", "rubric", "maxTokens", "humanLabelColumn", endpoint=endpoint
     )
+
+
+def _gate(members: Members) -> Gate:
+    numbers = {
+        "min_items": members.whole("minItems", at_least=FEWEST_ITEMS),
+        "margin": members.decimal("margin", below=1),
+        "relative_margin": members.decimal("relativeMargin", below=1),
+        "floor": members.decimal("floor", below=1),
+    }
+    return members.document(Gate, *_GATE, **numbers)
 
 
 def _safety(
@@ -365,9 +446,9 @@ def _safety(
         UserError: they are switched off without a reason.
     """
     safety = spec.members("safety") or Members({}, "spec.safety")
-    disabled, reason = safety.take("disabled", False), safety.text("reason")
-    margin = safety.number("margin", SAFETY_MARGIN)
-    tokens, judge = safety.take("maxNewTokens", SAFETY_NEW_TOKENS), safety.members("judge")
+    disabled, reason = safety.flag("disabled"), safety.text("reason")
+    margin = float(safety.decimal("margin", above=0, at_most=0.25) or SAFETY_MARGIN)
+    tokens, judge = safety.whole("maxNewTokens", at_least=16) or SAFETY_NEW_TOKENS, safety.members("judge")
     judged = None if judge is None else _judge(reader, judge, _SAFETY_ROLE)
     if judge is not None and _SAFETY_ROLE in reader.secrets:
         reader.secrets[metric_role(HARMLESS_SUITE, 0)] = reader.secrets[_SAFETY_ROLE]
@@ -385,6 +466,45 @@ def _safety(
     return safety_suites(judged, tokens), missing, ()
 
 
+def _check_suites(suites: Sequence[Suite]) -> None:
+    """Check what the API server checks in a cluster: names, and what metrics and repeats need.
+
+    Raises:
+        UserError: something does not fit together.
+    """
+    _check_distinct("spec.suites", [suite.name for suite in suites])
+    for index, suite in enumerate(suites):
+        path = f"spec.suites[{index}]"
+        problem = _problem(suite)
+        if problem:
+            raise UserError("InvalidEvalRun", f"{path}: {problem}")
+        _check_distinct(f"{path}.metrics", [metric.key for metric in suite.metrics])
+
+
+def _problem(suite: Suite) -> str:
+    """Contradiction in a suite, with the correction; empty if there is none."""
+    if suite.name in SAFETY_SUITES:
+        return f"the name {suite.name} belongs to a built-in suite: write another name"
+    if suite.container is not None and not _PINNED_IMAGE.search(suite.container.image):
+        return "container.image could be moved: write it by its digest, registry.example/team/scorer@sha256:…"
+    if any(metric.pass_at_k is not None and metric.pass_at_k > suite.repeats for metric in suite.metrics):
+        return "k of PassAtK can't be above repeats: raise repeats"
+    if suite.repeats > 1 and not suite.decoding.temperature:
+        return 'repeated answers are all alike without a temperature: write one, such as temperature: "0.7"'
+    return ""
+
+
+def _check_distinct(path: str, names: Sequence[str]) -> None:
+    """Check that no name is there twice: a gate would mean either of them.
+
+    Raises:
+        UserError: one is.
+    """
+    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
+    if repeated is not None:
+        raise UserError("InvalidEvalRun", f"{path}: {repeated} is there twice: write another name for one")
+
+
 def _check_gates(gates: Sequence[Gate], suites: Sequence[Suite]) -> None:
     """Check what the API server checks in a cluster.
 
@@ -399,6 +519,8 @@ def _check_gates(gates: Sequence[Gate], suites: Sequence[Suite]) -> None:
             raise UserError(
                 "InvalidEvalRun", f"{path} names {gate.suite}/{gate.metric}: write one of {known}"
             )
+        if gate.floor and gate.relative_margin is None:
+            raise UserError("InvalidEvalRun", f"{path}: floor belongs to relativeMargin: leave it out")
         if gate.relative_margin is not None and gate.margin:
             raise UserError("InvalidEvalRun", f"{path}: write margin or relativeMargin, not both")
         if gate.expect is Expect.NOT_WORSE and not gate.margin and not gate.relative_margin:

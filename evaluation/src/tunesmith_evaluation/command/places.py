@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunesmith_contract.uris import Scheme, parse_uri
+from tunesmith_contract.uris import InvalidUri, Scheme, parse_uri
 from tunesmith_data.command.host_files import host_uri, model_uri
 from tunesmith_data.failures import UserError
 
@@ -25,8 +25,7 @@ class Places:
         """URI of rows that are named by a URI or by a path.
 
         Raises:
-            UserError: there is no such file, or its claim is not mounted.
-            InvalidUri: it is a URI of no known form.
+            UserError: there is no such file, its claim is not mounted, or it is a URI of no known form.
         """
         path = self._local(written)
         if path is None:
@@ -39,8 +38,7 @@ class Places:
         """URI of an artifact or of another folder that is named by a URI or by a path.
 
         Raises:
-            UserError: there is no such folder, or its claim is not mounted.
-            InvalidUri: it is a URI of no known form.
+            UserError: there is no such folder, its claim is not mounted, or it is a URI of no known form.
         """
         path = self._local(written)
         if path is None:
@@ -53,8 +51,7 @@ class Places:
         """URI of a model that is named by a URI, by a path, or by its name on the hub.
 
         Raises:
-            UserError: it is none of these, or its claim is not mounted.
-            InvalidUri: it is a URI of no known form.
+            UserError: it is none of these, its claim is not mounted, or it is a URI of no known form.
         """
         path = self._local(written)
         if path is None:
@@ -62,10 +59,19 @@ class Places:
         return host_uri(path).rstrip("/") if path.is_dir() else model_uri(written)
 
     def _local(self, written: str) -> Path | None:
-        """Local path of a place; None for what is fetched."""
+        """Local path of a place; None for what is fetched.
+
+        Raises:
+            UserError: its claim is not mounted, or it is a URI of no known form.
+        """
         if "://" not in written:
             return self.folder / Path(written).expanduser()
-        uri = parse_uri(written)
+        try:
+            uri = parse_uri(written)
+        except InvalidUri as error:
+            raise UserError(
+                "InvalidUri", f"{error}; or the path of a file or folder, without a scheme"
+            ) from None
         if uri.scheme is Scheme.CONFIGMAP:
             message = f"{written} is in a cluster: write its rows into a file, and the path of that file"
             raise UserError("NotOnThisComputer", message)

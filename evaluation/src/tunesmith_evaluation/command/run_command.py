@@ -18,6 +18,7 @@ from tunesmith_contract.shared_rules.verdict import Verdict
 from tunesmith_contract.uris import parse_uri
 from tunesmith_data.command.host_files import HostStorage, as_paths, host_uri
 from tunesmith_data.command.progress_bar import ProgressBar
+from tunesmith_data.endpoints.client import KEY_FILE, KEY_REFUSED
 from tunesmith_data.failures import InternalError, Preempted, UserError, describe
 from tunesmith_data.pod.progress import ProgressReporter
 from tunesmith_data.pod.secret_roles import roles_of
@@ -26,6 +27,7 @@ from tunesmith_evaluation.items.items_file import ITEMS_FILE
 from tunesmith_evaluation.report.document import REPORT_FILE, EvaluationDocument
 from tunesmith_evaluation.report.files import JUNIT_FILE, MARKDOWN_FILE, PAGE_FILE, read_report, write_report
 
+from .earlier_runs import read_earlier, with_runs
 from .manifest import ManifestRun, build_run, read_manifest
 from .places import Places
 from .summary import summarize
@@ -71,6 +73,14 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SIDE=DIR",
         help=f"folder with the {TRAIN_FILE} that a model was trained on: items in it are left out",
     )
+    add(
+        "--earlier",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="folder with earlier reports: runs of the same candidate by the same policy are counted",
+    )
     add("--gpus", type=int, default=0, metavar="N", help="number of GPUs (0)")
     add("--open", action="store_true", help="show the page in a browser")
 
@@ -80,11 +90,13 @@ def evaluate_here(options: argparse.Namespace) -> int:
     try:
         document = _evaluate(options)
     except (KeyboardInterrupt, Preempted):
+        sys.stderr.write(f"interrupted: run the command again with --output {options.output} to go on\n")
         return ExitCode.PREEMPTED
     except Exception as error:  # the boundary of the process: people read sentences, not tracebacks
         logging.getLogger(__name__).debug("evaluation failed", exc_info=True)
         failure = describe(error)
-        sys.stderr.write(f"error: {as_paths(failure.message)}\n")
+        advice = _where_keys_are(options.secret) if failure.reason == KEY_REFUSED else ""
+        sys.stderr.write(f"error: {as_paths(failure.message)}{advice}\n")
         return exit_code_of(failure.category)
     places = {
         name: options.output / file for name, file in _FILES.items() if (options.output / file).is_file()
@@ -95,19 +107,38 @@ def evaluate_here(options: argparse.Namespace) -> int:
     return VERDICT_CODES[document.verdict.verdict]
 
 
+def _where_keys_are(given: Sequence[str]) -> str:
+    """Advice on the keys of endpoints, which lie in folders on this computer."""
+    named = " ".join(f"--secret {name}={folder}" for name, folder in _folders(given, "--secret").items())
+    return (
+        ". On this computer a folder stands for a Secret: name it at the endpoint, such as secretRef: {name: key}, add "
+        f"--secret key=FOLDER, and write the key into FOLDER/{KEY_FILE}. Given so far: {named or 'none'}"
+    )
+
+
 def _evaluate(options: argparse.Namespace) -> EvaluationDocument:
     if options.output.exists() and not options.output.is_dir():
         raise UserError("OutputNotAFolder", f"{options.output} is a file: write --output with a folder")
     if options.gpus < 0:
         raise UserError("InvalidOption", "--gpus can't be negative: write 0 to evaluate on CPUs")
     run = _read_run(options)
+    # Read first: the output folder may be among them.
+    earlier = read_earlier(options.earlier)
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"{options.output} can't be made ({error.strerror}): write --output with another folder"
+        raise UserError("OutputNotAFolder", message) from None
     with tempfile.TemporaryDirectory(prefix="tunesmith-") as secrets:
         _link_secrets(run.secrets, _folders(options.secret, "--secret"), Path(secrets))
         for file in _FILES.values():
             # No result of an earlier call is taken for one of this call.
             (options.output / file).unlink(missing_ok=True)
         storage = HostStorage(secrets=Path(secrets), roles=roles_of(run.config))
-        return _run_stage(run, storage, options.output)
+        document = _run_stage(run, storage)
+    document = with_runs(document, earlier)
+    write_report(options.output, document)
+    return document
 
 
 def _read_run(options: argparse.Namespace) -> ManifestRun:
@@ -131,8 +162,8 @@ def _read_run(options: argparse.Namespace) -> ManifestRun:
     return run
 
 
-def _run_stage(run: ManifestRun, storage: HostStorage, output: Path) -> EvaluationDocument:
-    """Run the stage, and put its files into the output folder.
+def _run_stage(run: ManifestRun, storage: HostStorage) -> EvaluationDocument:
+    """Run the stage, and put its items into the output folder; return its report.
 
     Raises:
         InternalError: the stage left no report.
@@ -151,12 +182,10 @@ def _run_stage(run: ManifestRun, storage: HostStorage, output: Path) -> Evaluati
     folder = storage.path(parse_uri(details)).parent
     if not (folder / REPORT_FILE).is_file():
         raise InternalError("NoReport", f"the evaluation left no {REPORT_FILE} in {folder}")
-    shutil.copyfile(folder / ITEMS_FILE, output / ITEMS_FILE)
+    shutil.copyfile(folder / ITEMS_FILE, storage.path(parse_uri(run.config.output)) / ITEMS_FILE)
     document = read_report(folder / REPORT_FILE)
     # People know their files by paths, not by the URIs that stand for them.
-    document = EvaluationDocument.model_validate_json(as_paths(document.to_json()))
-    write_report(output, document)
-    return document
+    return EvaluationDocument.model_validate_json(as_paths(document.to_json()))
 
 
 def _details(result: RunReport | None) -> str:
@@ -231,8 +260,9 @@ def _existing(path: Path, option: str) -> Path:
 
 
 def _keep_quiet() -> None:
-    """Silence the logs of libraries; progress bars of downloads are shown only in a terminal."""
+    """Silence the logs of libraries; progress bars are shown only in a terminal."""
     logging.disable(logging.WARNING)
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        for library in ("HUB", "DATASETS"):
+            os.environ.setdefault(f"HF_{library}_DISABLE_PROGRESS_BARS", "1")

@@ -79,7 +79,7 @@ class MetricComparison:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRules:
-    """What a comparison depends on beside the scores.
+    """Rules of a comparison: everything that it depends on beside the scores.
 
     Attributes:
         confidence: confidence level of two-sided intervals; each gate's test has the level (1 - confidence) / 2.
@@ -87,6 +87,9 @@ class ComparisonRules:
         gates: the gates.
         max_broken: by name of a suite, the largest share of items without a score with which its gates can pass.
         skipped: suites that were skipped.
+        beyond_budget: suite and metric for which a budget did not cover all requests.
+        empty_baseline: suite and metric for which more than half of the baseline's answers are empty texts.
+        same_models: candidate and baseline are one model, asked in the same way: no gate can pass or fail.
     """
 
     confidence: float
@@ -94,6 +97,9 @@ class ComparisonRules:
     gates: Sequence[Gate]
     max_broken: Mapping[str, float]
     skipped: Collection[str] = ()
+    beyond_budget: Collection[tuple[str, str]] = ()
+    empty_baseline: Collection[tuple[str, str]] = ()
+    same_models: bool = False
 
 
 def compare_metrics(
@@ -110,17 +116,21 @@ def compare_metrics(
     evidence = []
     for gate in rules.gates:
         key = (gate.suite, gate.metric)
-        if gate.suite in rules.skipped:
+        if key in rules.beyond_budget and key not in by_key:
+            evidence.append(NOT_MEASURED._replace(problem=GateProblem.BUDGET_EXHAUSTED))
+        elif gate.suite in rules.skipped:
             evidence.append(NOT_MEASURED._replace(problem=GateProblem.SKIPPED))
         elif key in by_key and by_key[key].items:
             evidence.append(_judge(gate, by_key[key], pairs[key], rules))
         else:
             evidence.append(NOT_MEASURED)
+    if rules.same_models:
+        evidence = [found._replace(problem=found.problem or GateProblem.SAME_MODELS) for found in evidence]
     return compared, evidence
 
 
 def _judge(gate: Gate, scores: MetricScores, pairs: Pairs, rules: ComparisonRules) -> GateEvidence:
-    return judge_gate(
+    evidence = judge_gate(
         pairs,
         gate,
         rules.confidence,
@@ -128,6 +138,14 @@ def _judge(gate: Gate, scores: MetricScores, pairs: Pairs, rules: ComparisonRule
         max_broken=0.0 if scores.hides_losses else rules.max_broken[gate.suite],
         higher_is_better=scores.higher_is_better,
     )
+    if (gate.suite, gate.metric) in rules.beyond_budget:
+        return evidence._replace(problem=GateProblem.BUDGET_EXHAUSTED, more_items=None)
+    if (gate.suite, gate.metric) in rules.empty_baseline:
+        # Beside broken items nothing can be said; a smaller problem is due to the empty answers.
+        is_broken = evidence.problem is GateProblem.TOO_MANY_BROKEN
+        problem = evidence.problem if is_broken else GateProblem.BASELINE_EMPTY
+        return evidence._replace(problem=problem, more_items=None)
+    return evidence
 
 
 def _compare(scores: MetricScores, pairs: Pairs, rules: ComparisonRules) -> MetricComparison:
@@ -150,17 +168,17 @@ def _side(scores: MetricScores, side: int, rules: ComparisonRules) -> Interval:
     """Value of one side over the items that it has a score for."""
     known = ~np.isnan(scores.values[side])
     groups = Groups.of(scores.groups, scores.items).keep(known)
-    if scores.upper is not None:
+    upper = scores.upper_of(side)
+    if upper is not None:
         values = scores.values[side, known]
-        binary = scores.are_binary(values)
-        return bounded_mean(values, groups, rules.confidence, binary=binary, upper=scores.upper)
+        return bounded_mean(values, groups, rules.confidence, binary=scores.are_binary(values), upper=upper)
     if not known.any():
         return Interval(0.0, 0.0, 0.0)
     terms, statistic = scores.terms()
     sums = groups.sum(terms[side][known])
     value = float(statistic(sums.sum(axis=0)))
-    upper = scores.corpus.upper if scores.corpus else None
-    return jackknife_interval(pseudo_values(sums, statistic), value, rules.confidence, upper)
+    largest = scores.corpus.upper if scores.corpus else None
+    return jackknife_interval(pseudo_values(sums, statistic), value, rules.confidence, largest)
 
 
 def _slices(scores: MetricScores, rules: ComparisonRules) -> tuple[tuple[SliceComparison, ...], int]:

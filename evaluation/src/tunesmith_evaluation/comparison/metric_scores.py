@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from tunesmith_evaluation.statistics.corpus import mean
 from tunesmith_evaluation.statistics.groups import Groups
+from tunesmith_evaluation.statistics.jackknife import FAR
 from tunesmith_evaluation.statistics.kinds import ScoreKind
 from tunesmith_evaluation.statistics.pairs import BoundedPairs, Pairs, SummedPairs
 
@@ -45,8 +46,9 @@ class MetricScores:
         columns: values of the items by name of a column whose slices are reported.
         corpus: terms of a statistic of kind ``CORPUS``.
         higher_is_better: False if low scores are good.
-        largest: the largest possible score of kind ``UNBOUNDED``, where it is known, such as the most tokens that an
-            answer can have. With it the tests are valid for any number of items; scores must not be negative.
+        largest: the largest possible score of candidate and baseline of kind ``UNBOUNDED``, where it is known, such as
+            the most tokens that an answer can have. With it the tests are valid for any number of items; scores must
+            not be negative.
     """
 
     suite: str
@@ -66,8 +68,14 @@ class MetricScores:
 
     @property
     def upper(self) -> float | None:
-        """Upper bound of the scores; None if there is none, or if they are no mean over the items."""
-        return 1.0 if self.kind in {ScoreKind.BINARY, ScoreKind.UNIT_INTERVAL} else self.largest
+        """Upper bound of the scores of candidate and baseline; None without one, or for a statistic of a corpus."""
+        return self.upper_of(0)
+
+    def upper_of(self, side: int) -> float | None:
+        """Upper bound of the scores of a side; ``largest`` does not hold for references."""
+        if self.kind in {ScoreKind.BINARY, ScoreKind.UNIT_INTERVAL}:
+            return 1.0
+        return self.largest if side < 2 else None
 
     @property
     def broken(self) -> int:
@@ -92,32 +100,32 @@ class MetricScores:
         corpus = self.corpus and replace(self.corpus, terms=self.corpus.terms[:, chosen])
         return replace(self, values=self.values[:, chosen], groups=groups, columns={}, corpus=corpus)
 
-    def pairs(self, seed: int, candidate: int = 0, baseline: int = 1) -> Pairs:
-        """Scores of two sides, ready to be tested.
+    def pairs(self, seed: int) -> Pairs:
+        """Scores of candidate and baseline, ready to be tested.
 
         Items without a score of either side are left out. Where one of the two has a bounded score, the other one's
         is counted as the worst for each test; where scores have no bounds, the item is left out.
 
         Args:
             seed: seed of permutations.
-            candidate: index of the first side.
-            baseline: index of the second side.
 
         Raises:
             ValueError: a score is outside its range.
         """
-        both = self.values[[candidate, baseline]]
+        both = self.values[:2]
         known = ~np.isnan(both)
         groups = Groups.of(self.groups, self.items)
         if self.upper is not None:
             kept = np.asarray(known.any(axis=0))
-            self._check_range(both[:, kept], self.upper)
+            self._check_range(both[:, kept], 0.0, self.upper)
             binary = self.are_binary(both[known])
             return BoundedPairs(both[0, kept], both[1, kept], groups.keep(kept), binary, seed, self.upper)
         kept = np.asarray(known.all(axis=0))
+        if self.corpus is None:
+            self._check_range(both[:, kept], -FAR, FAR)
         terms, statistic = self.terms()
         upper = self.corpus.upper if self.corpus else None
-        sides = terms[candidate][kept], terms[baseline][kept]
+        sides = terms[0][kept], terms[1][kept]
         return SummedPairs(*sides, groups.keep(kept), statistic, seed, upper)
 
     def are_binary(self, values: Floats) -> bool:
@@ -130,10 +138,10 @@ class MetricScores:
             return self.corpus.terms, self.corpus.statistic
         return np.stack([self.values, np.ones_like(self.values)], axis=-1), mean
 
-    def _check_range(self, values: Floats, upper: float) -> None:
+    def _check_range(self, values: Floats, least: float, largest: float) -> None:
         known = values[~np.isnan(values)]
-        if len(known) and (known.min() < 0 or known.max() > upper):
+        if len(known) and (known.min() < least or known.max() > largest):
             raise ValueError(
-                f"{self.suite}/{self.metric}: scores have to be from 0 to {upper:g}, "
+                f"{self.suite}/{self.metric}: scores have to be from {least:g} to {largest:g}, "
                 f"not {known.min():g} to {known.max():g}"
             )

@@ -153,6 +153,11 @@ class StoredAnswers:
             message = f"{path.name} holds no answer of side {side}: it has answers of {known}"
             raise DataError("InvalidAnswers", message)
 
+    @property
+    def suites(self) -> frozenset[str]:
+        """Names of the suites that the side has answered."""
+        return frozenset(suite for suite, _ in self._offsets)
+
     def __len__(self) -> int:
         """Number of items with an answer of the side."""
         return len(self._offsets)

@@ -1,4 +1,4 @@
-"""Overlap of items with other rows: questions that are equal, nearly equal, or quoted, whatever the system's message.
+"""Overlap of items with other rows: questions that are equal, nearly equal, or quoted, under any system message.
 
 It is the comparison by which data preparation holds evaluation suites out of training, with the same thresholds.
 """
@@ -74,7 +74,7 @@ def overlapping_rows(items: Sequence[EvaluationItem], rows: Sequence[Row]) -> se
 
 
 def asked_row(item: EvaluationItem) -> Row:
-    """Row of an item up to its expected answer: what the comparison takes for its question."""
+    """Row of an item up to its expected answer, which is compared as its question."""
     if not item.messages:
         return item.row
     return {"messages": [*item.messages, item.answer], **({"tools": list(item.tools)} if item.tools else {})}

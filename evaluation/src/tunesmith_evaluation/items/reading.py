@@ -15,6 +15,9 @@ from tunesmith_evaluation.metrics.scorer import Scorer
 
 from .item import REFERENCE_MEMBERS, EvaluationItem, group_repeated_questions, make_item
 
+#: Whole numbers below it are the same as floats.
+_LARGEST_WHOLE = 2**53
+
 
 class _ItemReader:
     """Reader of the items of one suite.
@@ -146,10 +149,9 @@ def check_items(items: Sequence[EvaluationItem], scorers: Mapping[str, Scorer], 
         DataError: one can't; the message says what to write, or which metric to use.
     """
     findings = [
-        Finding("expected_answer", problem, f"{key} can't score this row").at(item.file, item.line)
+        Finding("expected_answer", problem, f"{_list(keys)} can't score this row").at(item.file, item.line)
         for item in items
-        for key, scorer in scorers.items()
-        if (problem := scorer.check(item.expected)) is not None
+        for problem, keys in _problems(item, scorers).items()
     ]
     if findings:
         raise_findings(findings)
@@ -157,6 +159,22 @@ def check_items(items: Sequence[EvaluationItem], scorers: Mapping[str, Scorer], 
         problem = scorer.check_suite([item.expected for item in items])
         if problem is not None:
             raise DataError("UnsuitableItems", f"suite {suite}, metric {key}: {problem}")
+
+
+def _problems(item: EvaluationItem, scorers: Mapping[str, Scorer]) -> dict[str, list[str]]:
+    """Keys of the metrics that can't score an item, by the reason."""
+    keys: dict[str, list[str]] = {}
+    for key, scorer in scorers.items():
+        problem = scorer.check(item.expected)
+        if problem is not None:
+            keys.setdefault(problem, []).append(key)
+    return keys
+
+
+def _list(names: Sequence[str]) -> str:
+    """Names as a sentence has them: ``a, b and c``."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def sample_items(items: Sequence[EvaluationItem], limit: int | None, seed: int) -> list[EvaluationItem]:
@@ -168,9 +186,14 @@ def sample_items(items: Sequence[EvaluationItem], limit: int | None, seed: int) 
 
 
 def _scalar(value: Any) -> str | None:
-    """Text of a text, number or truth value; None for anything else, and for empty text."""
+    """Text of a text, number or truth value; None for anything else, and for empty text.
+
+    Equal numbers have equal texts, however they are written: 2 and 2.0 are one group.
+    """
     if isinstance(value, str):
         return value or None
+    if isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_WHOLE:
+        value = int(value)
     return json.dumps(value) if isinstance(value, bool | int | float) else None
 
 

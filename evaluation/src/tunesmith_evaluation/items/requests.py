@@ -90,6 +90,7 @@ class Problem(StrEnum):
     TOO_LONG = "TooLong"
     REFUSED_BY_TEMPLATE = "RefusedByTemplate"
     UNANSWERED = "Unanswered"
+    BEYOND_BUDGET = "BeyondBudget"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from tunesmith_evaluation.statistics.kinds import ScoreKind
 from .answers import Answer, Expected, Question
 from .sandbox.confinement import ConfinementUnavailable
 from .sandbox.runner import CodeResult
+from .sandbox.server import SocketCodeRunner
 from .scorer import Score, Scorer, TextScorer, binary
 from .text_scorers import ExactMatch
 from .tool_call_scorer import ToolCall
@@ -64,9 +65,26 @@ class CodeTests(TextScorer):
         try:
             result = self._runner.run(find_code(text), expected.tests or "", self._timeout_seconds)
         except ConfinementUnavailable as error:
-            message = f"the code of answers can't be run: {error}; run the sandbox on Linux, in a container"
-            raise InfrastructureError("SandboxUnavailable", message) from error
+            raise _unavailable(error) from error
         return binary(result.passed, **({"failed": result.reason} if result.reason else {}))
+
+
+def require_sandbox(runner: SocketCodeRunner) -> None:
+    """Wait until a sandbox has run code.
+
+    Raises:
+        InfrastructureError: it is away, or can't confine code.
+    """
+    try:
+        runner.wait()
+        runner.run("", "", DEFAULT_TIMEOUT_SECONDS)
+    except ConfinementUnavailable as error:
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: ConfinementUnavailable) -> InfrastructureError:
+    message = f"the code of answers can't be run, and was not: {error}"
+    return InfrastructureError("SandboxUnavailable", message)
 
 
 class RightAnswer(Scorer):

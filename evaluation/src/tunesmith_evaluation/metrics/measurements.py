@@ -1,4 +1,4 @@
-"""Scorers of what is measured while a model answers: likelihood of the expected answer, time, tokens."""
+"""Scorers of measurements: likelihood of the expected answer, time, tokens."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tunesmith_evaluation.statistics.corpus import mean, perplexity
+from tunesmith_evaluation.statistics.jackknife import FAR
 from tunesmith_evaluation.statistics.kinds import ScoreKind
 
 from .answers import Answer, Expected, Question
@@ -78,16 +79,25 @@ class BitsPerByte(Perplexity):
 
 
 class _Measured(Scorer):
-    """Measurement of any answer, right or wrong, complete or not."""
+    """Measurement of any answer, right or wrong, complete or not.
+
+    An empty answer has none: a model that says nothing is neither fast nor brief.
+    """
 
     kind = ScoreKind.UNBOUNDED
+    version = "2"
     higher_is_better = False
     reads_answers = False
     scores_calls = True
 
     def score(self, question: Question, expected: Expected, answer: Answer) -> Score:
         """The measured value; incomplete answers took their time, too."""
-        return self._score(question, expected, answer)
+        if answer.complete and not (answer.text.strip() or answer.calls_tools):
+            return Score(None, {"reason": "the answer is empty"})
+        score = self._score(question, expected, answer)
+        if score.value is not None and not 0 <= score.value <= FAR:
+            return Score(None, {"reason": f"{score.value:g} is no measurement: 0 to {FAR:g} is expected"})
+        return score
 
 
 class Latency(_Measured):

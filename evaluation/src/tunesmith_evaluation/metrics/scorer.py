@@ -66,7 +66,7 @@ class Scorer(ABC):
     def check(self, expected: Expected) -> str | None:
         """Reason why an item can't be scored, with what to write instead; None if it can."""
         if expected.tool_calls and not self.scores_calls:
-            return f"{expected.subject} is a call of a tool, which {self.name} can't compare: use ToolCall"
+            return f"{expected.subject} is a call of a tool, which ToolCall alone can compare"
         return self._check(expected)
 
     def check_suite(self, items: Sequence[Expected]) -> str | None:

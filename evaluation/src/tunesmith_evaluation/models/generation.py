@@ -1,12 +1,9 @@
-"""Batch generation: left padding, batches by length, key-value cache of the shared prefix."""
+"""Batch generation: batches by length, key-value cache of the shared prefix, rows that leave when they have ended."""
 
-import copy
-import gc
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from transformers import (
@@ -18,12 +15,11 @@ from transformers import (
 )
 
 from tunesmith_contract.evaluation import Decoding
-from tunesmith_contract.exit_codes import FailureCategory
-from tunesmith_data.failures import StageError, classify
 
 from .batch_limit import BatchLimit
 from .decoding import (
     AnswerEnd,
+    EndedRows,
     SeededSampling,
     StepClock,
     StopStrings,
@@ -31,16 +27,9 @@ from .decoding import (
     find_answer_end,
     greedy_config,
 )
-
-#: A shorter shared prefix is not worth a forward pass of its own.
-MIN_SHARED_TOKENS = 32
-
-#: Recurrent models whose configuration names no types of layers.
-_RECURRENT = frozenset(
-    {"mamba", "mamba2", "falcon_mamba", "rwkv", "jamba", "bamba", "zamba", "zamba2", "xlstm"}
-)
-
-Result = TypeVar("Result")
+from .memory import out_of_memory, within_memory
+from .padding import longest_first, pad_left
+from .shared_prefix import gap_limit, repeat_cache, shared_prefix
 
 
 class EncodedPrompt(NamedTuple):
@@ -99,6 +88,41 @@ class AnswerText:
         )
 
 
+class _Batch:
+    """Rows whose answers are being generated.
+
+    Args:
+        rows: index of each row's prompt.
+        ids: token ids of the prompts, (rows, tokens).
+        mask: attention mask, (rows, tokens).
+        cache: keys and values of the beginning of the prompts, if they are there already.
+    """
+
+    def __init__(
+        self, rows: list[int], ids: torch.Tensor, mask: torch.Tensor, cache: DynamicCache | None
+    ) -> None:
+        self.rows, self.ids, self.mask, self.cache = rows, ids, mask, cache
+        self.start = ids.shape[1]
+
+    @property
+    def steps(self) -> int:
+        """Number of tokens that each row has been continued by."""
+        return self.ids.shape[1] - self.start
+
+    def grow(self, ids: torch.Tensor, cache: DynamicCache) -> None:
+        """Take over the rows with the tokens that were generated."""
+        added = self.mask.new_ones(len(ids), ids.shape[1] - self.mask.shape[1])
+        self.ids, self.mask, self.cache = ids, torch.cat([self.mask, added], dim=1), cache
+
+    def keep(self, places: list[int]) -> None:
+        """Drop all rows but these."""
+        self.rows = [self.rows[place] for place in places]
+        if self.rows:
+            assert self.cache is not None
+            self.ids, self.mask = self.ids[places], self.mask[places]
+            self.cache.batch_select_indices(torch.tensor(places, device=self.ids.device))
+
+
 class Generator:
     """Generator for one model, with its active adapter if it has one.
 
@@ -124,6 +148,8 @@ class Generator:
         self._limit = limit or BatchLimit()
         self._end = end or find_answer_end(model.generation_config, tokenizer)
         self._text = AnswerText(tokenizer, self._end)
+        # Recurrent layers keep states that can't be selected by row.
+        self._can_shrink = gap_limit(model.config) > 0
         replace_configuration(model)
 
     def answer(self, prompts: Sequence[EncodedPrompt], decoding: Decoding) -> Iterator[dict[int, Generated]]:
@@ -138,7 +164,10 @@ class Generator:
         remaining = longest_first([prompt.ids for prompt in prompts])
         if not remaining:
             return
-        cache = self._shared_cache([prompt.ids for prompt in prompts], decoding)
+        beginnings = [prompt.ids for prompt in prompts]
+        cache = shared_prefix(
+            self._model, beginnings, len(beginnings[remaining[0]]) + decoding.max_new_tokens
+        )
         while remaining:
             longest = len(prompts[remaining[0]].ids) + decoding.max_new_tokens
             batch = remaining[: self._limit.count_rows(longest)]
@@ -153,14 +182,6 @@ class Generator:
             else:
                 raise out_of_memory(longest - decoding.max_new_tokens, decoding.max_new_tokens)
 
-    def _shared_cache(self, prompts: Sequence[list[int]], decoding: Decoding) -> DynamicCache | None:
-        """Key-value cache of the common prefix, if it is worth it and padding behind it changes nothing."""
-        longest = max(map(len, prompts)) + decoding.max_new_tokens
-        shared = shared_length(prompts)
-        if shared < MIN_SHARED_TOKENS or longest > gap_limit(self._model.config):
-            return None
-        return within_memory(lambda: self._compute_cache(prompts[0][:shared]))
-
     def _try_batch(
         self, prompts: list[EncodedPrompt], cache: DynamicCache | None, decoding: Decoding
     ) -> list[Generated] | None:
@@ -168,43 +189,53 @@ class Generator:
         return within_memory(lambda: self._generate(prompts, cache, decoding))
 
     @torch.inference_mode()
-    def _compute_cache(self, ids: list[int]) -> DynamicCache:
-        """Key-value cache of the prefix that all prompts share."""
-        cache = DynamicCache(config=self._model.config.get_text_config())
-        self._model(
-            input_ids=torch.tensor([ids], device=self._model.device), past_key_values=cache, logits_to_keep=1
-        )
-        return cache
-
-    @torch.inference_mode()
     def _generate(
         self, prompts: list[EncodedPrompt], shared: DynamicCache | None, decoding: Decoding
     ) -> list[Generated]:
+        """Answers of a batch; when half of its rows have ended, the others go on without them."""
         prefix_length = shared.get_seq_length() if shared is not None else 0
-        ids, mask = pad_left([prompt.ids for prompt in prompts], prefix_length, self._pad)
-        past = {}
-        if shared is not None:
-            cache = copy.deepcopy(shared)
-            cache.batch_repeat_interleave(len(prompts))
-            past = {"past_key_values": cache}
-        processors = LogitsProcessorList()
+        padded = pad_left([prompt.ids for prompt in prompts], prefix_length, self._pad)
+        ids, mask = (torch.tensor(rows, device=self._model.device) for rows in padded)
+        batch = _Batch(list(range(len(prompts))), ids, mask, repeat_cache(shared, len(prompts)))
+        sampling = None
         if decoding.temperature > 0:
             seeds = [prompt.seed for prompt in prompts]
-            processors.append(SeededSampling(seeds, decoding.temperature, decoding.top_p))
+            sampling = SeededSampling(seeds, decoding.temperature, decoding.top_p)
+        clock, answers = StepClock(), dict[int, Generated]()
+        while batch.rows:
+            going = []
+            for place, answer in enumerate(self._continue(batch, decoding, sampling, clock)):
+                if answer is None:
+                    going.append(place)
+                else:
+                    answers[batch.rows[place]] = self._read(answer, clock, decoding)
+            batch.keep(going)
+            if sampling is not None:
+                sampling.keep(going)
+        return [answers[index] for index in range(len(prompts))]
+
+    def _continue(
+        self, batch: "_Batch", decoding: Decoding, sampling: SeededSampling | None, clock: StepClock
+    ) -> list[list[int] | None]:
+        """Token ids of the answers of all rows, once half of them have ended; None for a row that has not."""
         strings = (*decoding.stop, *self._end.strings)
-        clock, stop = StepClock(), StopStrings(self._text.decode, len(ids[0]), strings) if strings else None
+        stop = StopStrings(self._text.decode, batch.start, strings) if strings else None
+        ended = EndedRows(self._end.tokens, stop, shrinks=self._can_shrink)
         output = self._model.generate(
-            input_ids=torch.tensor(ids, device=self._model.device),
-            attention_mask=torch.tensor(mask, device=self._model.device),
-            generation_config=greedy_config(self._end, self._pad, decoding.max_new_tokens),
-            logits_processor=processors,
-            stopping_criteria=StoppingCriteriaList([clock, *([stop] if stop else [])]),
-            **past,
+            input_ids=batch.ids,
+            attention_mask=batch.mask,
+            generation_config=greedy_config(self._end, self._pad, decoding.max_new_tokens - batch.steps),
+            logits_processor=LogitsProcessorList([sampling] if sampling else []),
+            # The last one asks the one before it which rows have ended.
+            stopping_criteria=StoppingCriteriaList([clock, *([stop] if stop else []), ended]),
+            **({"past_key_values": batch.cache} if batch.cache is not None else {}),
         )
+        batch.grow(output.sequences, output.past_key_values)
         lengths = stop.lengths if stop else {}
+        is_over = batch.steps >= decoding.max_new_tokens
         return [
-            self._read(row[: lengths.get(index)], clock, decoding)
-            for index, row in enumerate(output[:, len(ids[0]) :].tolist())
+            row[: lengths.get(place)] if is_over or place in ended.rows else None
+            for place, row in enumerate(batch.ids[:, batch.start :].tolist())
         ]
 
     def _read(self, ids: list[int], clock: StepClock, decoding: Decoding) -> Generated:
@@ -227,80 +258,3 @@ def replace_configuration(model: Any) -> None:
     for module in model.modules():
         if "generation_config" in vars(module):
             module.generation_config = GenerationConfig()
-
-
-def gap_limit(config: Any) -> float:
-    """Number of tokens up to which padding in the middle of a prompt changes no answer.
-
-    Padding stands between the shared prefix and the rest. Layers with full attention don't see it; those with a window
-    or chunks count it; recurrent ones can't have it at all.
-    """
-    text = config.get_text_config()
-    kinds = set(getattr(text, "layer_types", None) or ())
-    if kinds - {"full_attention", "sliding_attention", "chunked_attention"}:
-        return 0
-    if not kinds and getattr(text, "model_type", "") in _RECURRENT:
-        return 0
-    if kinds == {"full_attention"}:
-        return math.inf
-    windows: Mapping[str, Any] = {
-        name: getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")
-    }
-    return min((window for window in windows.values() if window), default=math.inf)
-
-
-def longest_first(prompts: Sequence[list[int]]) -> list[int]:
-    """Indices of the prompts, by length."""
-    return sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-
-
-def shared_length(prompts: Sequence[list[int]]) -> int:
-    """Length in tokens of the prompts' common prefix, at least one less than the shortest prompt."""
-    first, last = min(prompts), max(prompts)
-    most = min(len(prompt) for prompt in prompts) - 1
-    for position in range(most):
-        if first[position] != last[position]:
-            return position
-    return most
-
-
-def pad_left(
-    prompts: Sequence[list[int]], prefix_length: int, pad: int
-) -> tuple[list[list[int]], list[list[int]]]:
-    """Token ids and attention mask, both (prompts, longest prompt); padding follows the shared prefix."""
-    width = max(len(prompt) for prompt in prompts)
-    ids, mask = [], []
-    for prompt in prompts:
-        missing = width - len(prompt)
-        ids.append([*prompt[:prefix_length], *[pad] * missing, *prompt[prefix_length:]])
-        mask.append([*[1] * prefix_length, *[0] * missing, *[1] * (len(prompt) - prefix_length)])
-    return ids, mask
-
-
-def release_memory() -> None:
-    """Return the memory of objects that are no longer used to the GPU."""
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-
-
-def within_memory(compute: Callable[[], Result]) -> Result | None:
-    """Result of a computation, or None if memory did not suffice for it."""
-    try:
-        return compute()
-    except RuntimeError as error:
-        if classify(error)[0] is not FailureCategory.OUT_OF_MEMORY:
-            raise
-    # Outside of the handler, since the exception's traceback refers to the tensors.
-    release_memory()
-    return None
-
-
-def out_of_memory(prompt_tokens: int, max_new_tokens: int) -> StageError:
-    """Failure of a single item for which memory does not suffice."""
-    message = (
-        f"memory does not suffice for a single item beside the model: a prompt of {prompt_tokens:,} tokens and an "
-        f"answer of up to {max_new_tokens:,}: lower fewShot or maxNewTokens, leave out the longest items, or choose "
-        "GPUs with more memory"
-    )
-    return StageError(FailureCategory.OUT_OF_MEMORY, "OutOfMemory", message)

@@ -1,4 +1,4 @@
-"""Answerer of the sides of one model whose files this pod reads, whatever computes the answers."""
+"""Common part of the answerers of one model's sides, by transformers and by vLLM."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
@@ -35,7 +35,7 @@ class GroupAnswerer(ABC):
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return padded_tokenizer(self._group.folder)
+        return padded_tokenizer(self._group)
 
     def revision(self, side: str) -> str:
         """Digest of the artifact, or revision of the model."""
@@ -58,7 +58,7 @@ class GroupAnswerer(ABC):
         Raises:
             StageError: the model can't be loaded or served, or memory does not suffice for one request.
         """
-        config = load_config(self._group.folder)
+        config = load_config(self._group.folder, self._group.name)
         encoder = RequestEncoder(self._tokenizer, getattr(config, "max_position_embeddings", None) or 0)
         encoded = [encoder.encode(request) for request in requests]
         refused = [reply for reply in encoded if isinstance(reply, Reply)]

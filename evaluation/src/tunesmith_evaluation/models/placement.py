@@ -86,7 +86,18 @@ def choose_placements(memory: AnswerMemory, tokens: int, sizes: Sequence[int]) -
 
 
 def gpu_sizes(count: int) -> list[int]:
-    """Bytes of each GPU of the pod; it takes no memory of a GPU to ask."""
+    """Bytes of each GPU of the pod; asking takes no memory of a GPU.
+
+    Raises:
+        StageError: fewer are there.
+    """
+    visible = torch.cuda.device_count()
+    if visible < count:
+        message = (
+            f"{count} GPUs are to be used, but {visible} can be seen here: check the driver (nvidia-smi), or evaluate "
+            "with fewer GPUs; 0 are CPUs"
+        )
+        raise StageError(FailureCategory.INFRASTRUCTURE, "GPUMissing", message)
     return [torch.cuda.get_device_properties(index).total_memory for index in range(count)]
 
 

@@ -12,13 +12,14 @@ from transformers import AutoModelForCausalLM
 from tunesmith_contract.evaluation import Decoding
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.shared_rules.answer_memory import AnswerMemory
-from tunesmith_data.failures import StageError
+from tunesmith_data.failures import StageError, UserError
 from tunesmith_evaluation.metrics.answers import Likelihood
 
 from .batch_limit import BatchLimit, measure_limit
 from .decoding import AnswerEnd, find_answer_end
-from .generation import EncodedPrompt, Generated, Generator, release_memory
+from .generation import EncodedPrompt, Generated, Generator
 from .likelihood import EncodedAnswer, measure_likelihoods
+from .memory import release_memory
 from .placement import Placement
 from .sides import ModelGroup, padded_tokenizer
 
@@ -97,8 +98,8 @@ class SideModels:
 
     @cached_property
     def _loaded(self) -> "_LoadedModel":
-        model = load_model(self._group.folder, self._placement)
-        tokenizer = padded_tokenizer(self._group.folder)
+        model = load_model(self._group.folder, self._placement, self._group.name)
+        tokenizer = padded_tokenizer(self._group)
         end = find_answer_end(model.generation_config, tokenizer)
         model = add_adapters(model, self._group.adapters).eval()
         return _LoadedModel(model, tokenizer, end, measure_limit(model, self._memory, self._placement))
@@ -122,20 +123,35 @@ class _LoadedModel(NamedTuple):
     limit: BatchLimit
 
 
-def load_model(folder: Path, placement: Placement) -> Any:
+def load_model(folder: Path, placement: Placement, name: str) -> Any:
     """Model on its devices.
 
+    Args:
+        folder: the model's folder.
+        placement: its devices.
+        name: name of the model in messages.
+
     Raises:
+        UserError: its weights are not those that its configuration asks for; the library would take random ones.
         StageError: it does not fit on them.
     """
     causal: Any = AutoModelForCausalLM
-    model = causal.from_pretrained(
+    model, loaded = causal.from_pretrained(
         folder,
         dtype=placement.dtype,
         local_files_only=True,
         use_safetensors=True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
         **placement.loading_arguments(),
     )
+    wrong = sorted([*loaded["missing_keys"], *(str(mismatch[0]) for mismatch in loaded["mismatched_keys"])])
+    if wrong:
+        message = (
+            f"the weights of {name} in {folder} do not fit its config.json: {wrong[0]} is missing or has "
+            f"another size ({len(wrong):,} in all); copy the model again"
+        )
+        raise UserError("ModelUnreadable", message)
     if placement.gpus and any(parameter.device.type != "cuda" for parameter in model.parameters()):
         message = (
             f"the model does not fit on {len(placement.gpus)} GPUs without moving parts of it out of their memory: "

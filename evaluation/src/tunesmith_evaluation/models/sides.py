@@ -11,7 +11,7 @@ from tunesmith_contract.evaluation import Side
 from tunesmith_contract.sources import ArtifactSource
 from tunesmith_contract.uris import MOUNTED, Scheme, parse_uri_or_none
 from tunesmith_data.failures import UserError
-from tunesmith_data.models.inspection import model_revision
+from tunesmith_data.models.inspection import check_weights, model_revision
 from tunesmith_data.models.tokenizer import load_tokenizer
 from tunesmith_data.pod.artifacts import verified_artifact, verified_checkpoint
 from tunesmith_data.pod.storage import Storage
@@ -35,6 +35,11 @@ class ModelGroup:
     adapters: Mapping[str, Path]
     digests: Mapping[str, str]
 
+    @property
+    def name(self) -> str:
+        """Name in messages."""
+        return f"the model of {' and '.join(self.sides)}"
+
     def side_revision(self, side: str) -> str:
         """Digest of the side's artifact, or revision of the model."""
         return self.digests.get(side, self.revision)
@@ -57,7 +62,7 @@ class LocalSides:
     @property
     def lack_templates(self) -> bool:
         """True if a model has no chat template."""
-        return any(not load_tokenizer(group.folder).chat_template for group in self.groups)
+        return any(not padded_tokenizer(group).chat_template for group in self.groups)
 
     def base_revision(self, uri: str | None) -> str:
         """Revision of a base model; empty if no side needed it."""
@@ -83,9 +88,14 @@ class _BaseModels:
         self.found: dict[str, tuple[Path, str]] = {}
 
     def fetch(self, uri: str) -> tuple[Path, str]:
-        """Folder and revision of a base model."""
+        """Folder and revision of a base model.
+
+        Raises:
+            UserError: its weights are missing or damaged.
+        """
         if uri not in self.found:
             folder = self._storage.model_folder(uri, weights=True)
+            check_weights(uri, folder, whole=True)
             self.found[uri] = folder, model_revision(uri, folder)
         return self.found[uri]
 
@@ -187,9 +197,13 @@ def _grouped(models: Sequence[_SideModel]) -> tuple[ModelGroup, ...]:
     )
 
 
-def padded_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model, with a padding token."""
-    tokenizer = load_tokenizer(folder)
+def padded_tokenizer(group: ModelGroup) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, with a padding token.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    tokenizer = load_tokenizer(group.folder, group.name)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -93,7 +93,7 @@ def policy_digest(record: Mapping[str, Any]) -> str:
 
 
 def _describe_suite(suite: Suite, resolved: ResolvedSuite) -> dict[str, Any]:
-    """Everything about a suite that decides; where its data lies does not."""
+    """Settings of a suite that decide a verdict; the location of its data is not among them."""
     written = {name: value for name, value in _written(suite).items() if name not in _LOCATIONS}
     for source in ("harness", "container"):
         if source in written:
@@ -110,11 +110,11 @@ def _without_locations(source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_secrets(metric: dict[str, Any]) -> dict[str, Any]:
-    """A metric's settings without prices, which decide nothing."""
+    """A metric's settings without prices and budget, which decide nothing."""
     judge = metric.get("judge")
     if judge is None:
         return metric
-    endpoint = {name: value for name, value in judge["endpoint"].items() if name != "prices"}
+    endpoint = {name: value for name, value in judge["endpoint"].items() if name not in {"prices", "budget"}}
     return metric | {"judge": judge | {"endpoint": endpoint}}
 
 

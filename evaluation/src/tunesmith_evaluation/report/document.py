@@ -1,4 +1,4 @@
-"""Report document (``report.json``): everything that people and tools need to know about a finished evaluation.
+"""Report document (``report.json``): all facts about a finished evaluation, for people and tools.
 
 All renderings (Markdown, JUnit XML, HTML page, index) are made from this document alone. Conventions:
 
@@ -62,7 +62,7 @@ class EvaluatedRun(Report):
     Attributes:
         alias: the alias of an AdapterDeployment that the candidate is meant for; empty if there is none.
         runs: number of finished runs with the same candidate and policy, this one included, where it is known.
-        gpu_seconds: GPU time that the run used.
+        gpu_seconds: GPUs times seconds, of the pod that made the report.
         amount: cost of the run, endpoints and judges included.
     """
 
@@ -95,7 +95,7 @@ class PolicyReport(Report):
 
 
 class SideReport(Report):
-    """One side: what answered, how it was prompted, and what its answers took.
+    """One side: its model or endpoint, its prompts, and the time and tokens of its answers.
 
     Attributes:
         name: ``candidate``, ``baseline``, or the name of a reference; unique.
@@ -133,8 +133,10 @@ class SideCounts(Report):
         too_long: items whose prompt does not fit beside the answer.
         refused_by_template: items that the chat template refuses.
         unanswered: items without an answer after all retries.
+        beyond_budget: items that were not asked since the endpoint's budget did not cover them.
         truncated: answers cut off at the maximum length.
         incomplete_thinking: answers that never closed their thinking marks.
+        empty: answers without text and without calls of tools.
     """
 
     side: str
@@ -142,8 +144,10 @@ class SideCounts(Report):
     too_long: Count = 0
     refused_by_template: Count = 0
     unanswered: Count = 0
+    beyond_budget: Count = 0
     truncated: Count = 0
     incomplete_thinking: Count = 0
+    empty: Count = 0
 
 
 class SuiteReport(Report):

@@ -20,6 +20,9 @@ from .document import EvaluationDocument, GateReport, WorstItem
 #: GitHub refuses comments of more than 65,536 characters.
 MAX_MARKDOWN_BYTES = 60_000
 
+#: Characters of a location, which is of use only when it is whole.
+_URI = 512
+
 _MARKS: dict[Verdict, str] = {Verdict.PASS: "✅", Verdict.FAIL: "❌", Verdict.INCONCLUSIVE: "❔"}
 #: Characters that Markdown, math, tables, autolinks or emoji give a meaning, and those that begin a list or heading.
 _SPECIAL = re.compile(r"[\\`*_\[\]<>#|~@$&]|:(?=\S)|(?<=www)\.|^[-+=]|(?<=^\d)[.)](?=\s)")
@@ -48,8 +51,8 @@ class MarkdownLimits:
 
 #: The first limits with which the text is short enough are used; the last ones always suffice.
 _LIMITS = (
-    MarkdownLimits(rows=50, items=20, excerpt=1000, text=600, name=60),
-    MarkdownLimits(rows=30, items=10, excerpt=300, text=300, name=60),
+    MarkdownLimits(rows=50, items=5, excerpt=300, text=600, name=60),
+    MarkdownLimits(rows=30, items=5, excerpt=200, text=300, name=60),
     MarkdownLimits(rows=10, items=3, excerpt=100, text=100, name=24),
     MarkdownLimits(rows=5, items=0, excerpt=0, text=60, name=12),
 )
@@ -137,8 +140,15 @@ def _worst(document: EvaluationDocument, limits: MarkdownLimits) -> Iterator[str
         yield from _worst_item(item, limits)
     total = max(document.worst_total, len(document.worst))
     if total > len(shown):
-        yield f"{len(shown)} of {total:,} items are shown; the HTML page shows more."
+        yield f"{len(shown)} of {total:,} items are shown. {_place_of_all(document, limits)}"
         yield ""
+
+
+def _place_of_all(document: EvaluationDocument, limits: MarkdownLimits) -> str:
+    page = f"<code>report.html</code> beside this file shows {len(document.worst):,} side by side"
+    if document.details is None:
+        return f"{page}."
+    return f"{page}; all items with all answers are in {_code(document.details.uri, limits, _URI)}."
 
 
 def _worst_item(item: WorstItem, limits: MarkdownLimits) -> Iterator[str]:
@@ -188,7 +198,7 @@ def _configuration(document: EvaluationDocument, limits: MarkdownLimits) -> Iter
     run = document.run
     yield f"- Policy digest: `{document.policy.digest}`"
     if document.details:
-        yield f"- Items with all answers: {_code(document.details.uri, limits)} `{document.details.digest}`"
+        yield f"- Items with all answers: {_code(document.details.uri, limits, _URI)} `{document.details.digest}`"
     if run.runs is not None and run.runs > 1:
         yield f"- Runs of this candidate and policy: {run.runs:,}"
     cost = f", {amount(run.amount, _text(run.currency, limits))}" if run.amount is not None else ""

@@ -68,7 +68,7 @@ def expectation(gate: GateReport) -> str:
 
 
 def more_items(gate: GateReport) -> str:
-    """How many more items would decide an Inconclusive gate; empty if that is not known, or said by its message."""
+    """Number of further items that would decide an Inconclusive gate; empty if it is not known, or in its message."""
     if gate.verdict is not Verdict.INCONCLUSIVE or not gate.more_items:
         return ""
     if f"{gate.more_items:,} more" in gate.message:
@@ -96,14 +96,16 @@ def left_out(suite: SuiteReport) -> Iterator[tuple[str, int]]:
             ("too long for the model", side.too_long),
             ("refused by the chat template", side.refused_by_template),
             ("without an answer", side.unanswered),
+            ("not asked, beyond the budget", side.beyond_budget),
             ("cut off at the maximum length", side.truncated),
             ("never finished thinking", side.incomplete_thinking),
+            ("empty answers", side.empty),
         )
         yield from ((f"{name} ({side.side})", count) for name, count in counted if count)
 
 
 def identity(side: SideReport) -> str:
-    """Name of what answered for a side, in few characters: the digest's start, else revision and URI."""
+    """Short name of the model or endpoint of a side: the digest's start, else revision and URI."""
     if side.digest:
         return short_digest(side.digest)
     revision = side.revision if side.kind is SideKind.ENDPOINT else short_digest(side.revision)

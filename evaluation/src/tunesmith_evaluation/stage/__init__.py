@@ -1,1 +1,1 @@
-"""Evaluate stage: suites in, answers of all sides, committed report out."""
+"""Evaluate stage: from suites to the answers of all sides and a committed report."""

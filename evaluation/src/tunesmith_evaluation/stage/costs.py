@@ -43,7 +43,7 @@ def side_amount(side: Side, used: SideUsage) -> Amount | None:
 
 
 def _judge_amounts(scored: Iterable[ScoredSuite]) -> Iterator[Amount]:
-    """What each judge cost for all sides together."""
+    """Cost of each judge for all sides together."""
     for suite in scored:
         for metric in suite.loaded.suite.metrics:
             scorer = suite.loaded.scorers.get(metric.key)

@@ -3,6 +3,7 @@
 import importlib.metadata
 import math
 import platform
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,7 @@ import numpy as np
 from tunesmith_contract.evaluation import Metric, Side, Suite
 from tunesmith_contract.report import EvaluationReport, SideUsage
 from tunesmith_contract.run_config import EvaluateConfig
+from tunesmith_contract.shared_rules.advice import advice_sentences
 from tunesmith_contract.shared_rules.verdict import judge
 from tunesmith_evaluation.comparison.compare_metrics import MetricComparison
 from tunesmith_evaluation.items.item import EvaluationItem, items_digest
@@ -48,6 +50,7 @@ from tunesmith_evaluation.report.parts import (
 )
 from tunesmith_evaluation.statistics.kinds import ScoreKind
 
+from .budgets import describe_unasked
 from .costs import side_amount
 from .scoring import ScoredSuite
 from .trained_rows import LeakReport
@@ -72,12 +75,14 @@ class RunFacts:
         started, ended: times with their zone.
         leaks: result of the search for leaked items.
         policy: record of all that decides.
+        same_models: candidate and baseline are one model, asked in the same way.
     """
 
     started: datetime
     ended: datetime
     leaks: LeakReport
     policy: Mapping[str, Any]
+    same_models: bool = False
 
 
 def build_document(
@@ -109,13 +114,15 @@ def build_document(
             ended=facts.ended,
             tunesmith_version=_version("tunesmith-evaluation") or _UNKNOWN_VERSION,
             alias=config.sides[0].served_as.rpartition("/")[2],
+            gpu_seconds=config.gpus * (facts.ended - facts.started).total_seconds(),
             amount=None if evaluation.amount is None else float(evaluation.amount),
             currency=evaluation.currency or "",
         ),
         verdict=describe_verdict(config.gates, judged),
         policy=PolicyReport(digest=evaluation.policy_digest, record=dict(facts.policy)),
         sides=tuple(
-            _side(side, usage, config) for side, usage in zip(config.sides, evaluation.usage, strict=True)
+            _side(side, usage, config, scored)
+            for side, usage in zip(config.sides, evaluation.usage, strict=True)
         ),
         suites=tuple(map(_suite, scored)),
         results=tuple(result for result, _ in results),
@@ -127,11 +134,15 @@ def build_document(
         details=evaluation.details,
         decoding={"seed": config.seed} | {suite.name: suite.decoding.to_dict() for suite in config.suites},
         environment={"engine": str(config.engine), "python": platform.python_version()} | _versions(),
+        advice=tuple(advice_sentences(config, evaluation, config.advice)) if config.advice else (),
         warnings=tuple(
             dict.fromkeys(
                 (
                     *config.notes,
                     *facts.leaks.warnings,
+                    *describe_unasked(scored),
+                    *_no_answers(scored),
+                    *_empty_answers(scored),
                     *(each for _, warnings in results for each in warnings),
                 )
             )
@@ -155,12 +166,48 @@ def _result(
         version=scorer.version if scorer is not None else "",
     )
     if scorer is None:
-        return result, []
+        return result, list(_missing_scores(suite, key))
     further = {name: dict(scorer.summarize(suite.scores[key][name])) for name in names}
     warnings = [warning for members in further.values() for warning in members.pop("warnings", [])]
+    warnings += _missing_scores(suite, key)
     matrices = [matrix for name, members in further.items() if (matrix := _confusion(name, members))]
     facts = [fact for name, members in further.items() for fact in _facts(name, members)]
     return result.model_copy(update={"facts": tuple(facts), "confusion": tuple(matrices)}), warnings
+
+
+def _no_answers(scored: Sequence[ScoredSuite]) -> Iterator[str]:
+    """Sentences on sides that have not answered a single item of a suite, with the most frequent cause."""
+    for suite in scored:
+        for side, replies in suite.replies.items():
+            causes = Counter(
+                reply.message or str(reply.problem)
+                for repeats in replies
+                for reply in repeats
+                if reply.answer is None and reply.problem is not Problem.BEYOND_BUDGET
+            )
+            if causes and not any(suite.answers[side]):
+                cause, count = causes.most_common(1)[0]
+                yield f"{suite.loaded.name}: {side} has no answer to any item ({count:,} times: {cause})"
+
+
+def _empty_answers(scored: Sequence[ScoredSuite]) -> Iterator[str]:
+    """Sentences on sides that whose answers to a suite are empty texts for more than half."""
+    for suite in scored:
+        for side in suite.replies:
+            if words := suite.describe_empty_answers(side):
+                yield f"{suite.loaded.name}: {words}: check its prompt, its chat template and its endpoint"
+
+
+def _missing_scores(suite: ScoredSuite, key: str) -> Iterator[str]:
+    """Sentences on answers without a score, by their reason; an item without an answer is counted elsewhere."""
+    for side, scores in suite.scores[key].items():
+        answered = [score for score, some in zip(scores, suite.answers[side], strict=True) if some]
+        reasons = Counter(str(score.detail.get("reason", "")) for score in answered if score.value is None)
+        for reason, count in reasons.items():
+            words = (
+                f"{suite.loaded.name}/{key}: {count:,} of {len(answered):,} answers of {side} have no score"
+            )
+            yield f"{words}: {reason}" if reason else words
 
 
 def _confusion(side: str, members: dict[str, Any]) -> ConfusionMatrix | None:
@@ -186,7 +233,7 @@ def _facts(side: str, members: Mapping[str, Any], prefix: str = "") -> Iterator[
             yield Fact(name=prefix + name, value=value, side=side)
 
 
-def _side(side: Side, usage: SideUsage, config: EvaluateConfig) -> SideReport:
+def _side(side: Side, usage: SideUsage, config: EvaluateConfig, scored: Sequence[ScoredSuite]) -> SideReport:
     kind, uri = _source(side, config)
     of_artifact = kind in {SideKind.ARTIFACT, SideKind.CHECKPOINT, SideKind.ALIAS, SideKind.ANSWERS}
     base = side.model or config.base_model
@@ -207,7 +254,14 @@ def _side(side: Side, usage: SideUsage, config: EvaluateConfig) -> SideReport:
         amount=None if cost is None else float(cost[0]),
         currency="" if cost is None else cost[1],
         latency_p50=usage.latency,
+        latency_p95=_latency_p95(side, scored),
     )
+
+
+def _latency_p95(side: Side, scored: Sequence[ScoredSuite]) -> float | None:
+    replies = (reply for suite in scored for repeats in suite.replies[side.name] for reply in repeats)
+    seconds = [reply.answer.seconds for reply in replies if reply.answer and reply.answer.seconds is not None]
+    return float(np.quantile(seconds, 0.95)) if seconds else None
 
 
 def _source(side: Side, config: EvaluateConfig) -> tuple[SideKind, str]:
@@ -262,8 +316,10 @@ def _counts(side: str, scored: ScoredSuite) -> SideCounts:
         too_long=problems.count(Problem.TOO_LONG),
         refused_by_template=problems.count(Problem.REFUSED_BY_TEMPLATE),
         unanswered=problems.count(Problem.UNANSWERED),
+        beyond_budget=problems.count(Problem.BEYOND_BUDGET),
         truncated=sum(answer.truncated for answer in answers),
         incomplete_thinking=sum(not answer.complete for answer in answers),
+        empty=scored.empty_answers(side),
     )
 
 

@@ -1,4 +1,4 @@
-"""Evaluate stage: suites in, answers of all sides, committed report out."""
+"""Run of the evaluate stage, from the suites to the committed report."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from tunesmith_contract.base import canonical_json
 from tunesmith_contract.evaluation import Side
 from tunesmith_contract.report import RunReport
 from tunesmith_contract.run_config import EvaluateConfig
@@ -21,6 +22,7 @@ from tunesmith_evaluation.policy.record import ResolvedSide, ResolvedSuite, buil
 from tunesmith_evaluation.suites.loading import SuiteItems, check_sides, load_suite
 
 from .asking import plan_requests
+from .budgets import check_budgets
 from .collecting import collect_replies
 from .documents import RunFacts
 from .examples import Examples, draw_examples
@@ -61,8 +63,12 @@ def evaluate(
             log.warning("%s", warning)
         suites = [replace(suite, leaked=frozenset(leaks.leaks)) for suite in loaded]
         examples = draw_examples(config, suites, storage)
-        answerers = [*local_answerers(config, local), *remote_answerers(config, storage, workspace)]
         requests = list(plan_requests(config, suites, examples))
+        check_budgets(config, suites, requests)
+        answerers = [
+            *local_answerers(config, local),
+            *remote_answerers(config, storage, workspace, requests),
+        ]
         check_templates(local, requests)
         replies = collect_replies(
             requests,
@@ -77,7 +83,9 @@ def evaluate(
     base = local.base_revision(config.base_model)
     baseline = ResolvedSide(revisions[config.sides[1].name], base)
     policy = _policy(config, suites, baseline, examples, leaks)
-    facts = RunFacts(started, datetime.now(UTC), leaks, policy)
+    facts = RunFacts(
+        started, datetime.now(UTC), leaks, policy, _are_same(config.sides[0], config.sides[1], answerers)
+    )
     report = build_report(config, workspace, scored, revisions, base, facts)
     workspace.commit(report)
     return report
@@ -107,6 +115,18 @@ def _revisions(sides: Sequence[Side], answerers: Sequence[Answerer]) -> dict[str
         for answerer in answerers
         if side.name in answerer.sides
     }
+
+
+def _are_same(candidate: Side, baseline: Side, answerers: Sequence[Answerer]) -> bool:
+    """True if both sides are one model that is asked in the same way, by whatever names."""
+    identities = {
+        side: canonical_json(answerer.identity(side)) for answerer in answerers for side in answerer.sides
+    }
+
+    def asked(side: Side) -> tuple[object, ...]:
+        return side.system_prompt, side.few_shot, side.context_column, side.template_arguments
+
+    return identities[candidate.name] == identities[baseline.name] and asked(candidate) == asked(baseline)
 
 
 def _policy(

@@ -28,6 +28,7 @@ from tunesmith_evaluation.policy.record import policy_digest
 from tunesmith_evaluation.report.document import REPORT_FILE, EvaluationDocument
 from tunesmith_evaluation.report.files import report_files
 
+from .budgets import metrics_beyond_budget
 from .costs import sum_costs
 from .documents import RunFacts, build_document
 from .scoring import ScoredSuite
@@ -63,6 +64,15 @@ def build_report(
             gates=config.gates,
             max_broken={suite.name: suite.max_broken for suite in config.suites},
             skipped={suite.loaded.name for suite in scored if suite.is_empty},
+            beyond_budget=metrics_beyond_budget(scored),
+            empty_baseline={
+                (suite.loaded.name, key)
+                for suite in scored
+                if suite.describe_empty_answers(config.sides[1].name)
+                for key in suite.scores
+                if suite.reads_answers(key)
+            },
+            same_models=facts.same_models,
         ),
     )
     usage = tuple(_usage(side, revisions[side.name], scored) for side in config.sides)
@@ -81,19 +91,21 @@ def build_report(
         base_model_revision=base_model_revision,
         details=_write_items(workspace, scored),
     )
-    digest = _write_report(workspace, build_document(config, scored, compared, evaluation, facts))
-    evaluation = evaluation.model_copy(update={"report_digest": digest})
+    written = _write_report(workspace, build_document(config, scored, compared, evaluation, facts))
+    evaluation = evaluation.model_copy(
+        update={"report_digest": sha256_digest(written), "report_bytes": len(written)}
+    )
     return RunReport(stage="evaluate", outcome=Outcome.SUCCEEDED, evaluation=evaluation)
 
 
-def _write_report(workspace: Workspace, document: EvaluationDocument) -> str:
-    """Write the report document and its renderings beside the file of items; return the document's digest."""
+def _write_report(workspace: Workspace, document: EvaluationDocument) -> bytes:
+    """Write the report document and its renderings beside the file of items; return the document's bytes."""
     assert document.details is not None
     folder = artifact_uri(workspace.work, document.details.digest)
     files = report_files(document)
     for name, content in files.items():
         workspace.write(folder.join(name), content)
-    return sha256_digest(files[REPORT_FILE])
+    return files[REPORT_FILE]
 
 
 def _usage(side: Side, revision: str, scored: Sequence[ScoredSuite]) -> SideUsage:

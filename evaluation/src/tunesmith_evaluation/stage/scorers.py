@@ -10,7 +10,7 @@ from tunesmith_contract.layout import metric_role
 from tunesmith_contract.run_config import EvaluateConfig
 from tunesmith_data.pod.storage import Storage
 from tunesmith_data.pod.workspace import Workspace
-from tunesmith_evaluation.metrics.code_tests import CodeRunner
+from tunesmith_evaluation.metrics.code_tests import CodeRunner, require_sandbox
 from tunesmith_evaluation.metrics.embeddings import Embedder, EndpointEmbedder
 from tunesmith_evaluation.metrics.judge.client import Judge, open_judge
 from tunesmith_evaluation.metrics.registry import SCORED_ELSEWHERE, Helpers, build_scorer
@@ -32,15 +32,23 @@ def open_scorers(config: EvaluateConfig, storage: Storage, workspace: Workspace)
 
     Raises:
         UserError: a setting of a metric is missing or wrong, or there is no sandbox.
+        InfrastructureError: the sandbox beside this container does not run code.
     """
+    runner = open_code_runner(Path(SANDBOX_SOCKET))
     with ExitStack() as stack:
         yield {
-            suite.name: _build_scorers(suite, config, storage, workspace, stack) for suite in config.suites
+            suite.name: _build_scorers(suite, config, storage, workspace, stack, runner)
+            for suite in config.suites
         }
 
 
 def _build_scorers(
-    suite: Suite, config: EvaluateConfig, storage: Storage, workspace: Workspace, stack: ExitStack
+    suite: Suite,
+    config: EvaluateConfig,
+    storage: Storage,
+    workspace: Workspace,
+    stack: ExitStack,
+    runner: CodeRunner | None,
 ) -> dict[str, Scorer]:
     secrets = {
         metric.key: storage.secrets / metric_role(suite.name, index)
@@ -53,7 +61,7 @@ def _build_scorers(
     helpers = Helpers(
         _judge_opener(suite, secrets, workspace, stack),
         _embedder_opener(secrets, stack),
-        _code_runner(),
+        runner,
         models,
     )
     return {
@@ -68,7 +76,8 @@ def _judge_opener(
 ) -> Callable[[MetricSettings], Judge]:
     def open_one(metric: MetricSettings) -> Judge:
         assert metric.judge is not None
-        journal = workspace.own_answers / JUDGES / f"{suite.name}-{metric.key}.jsonl"
+        # A folder for each suite: names may hold any character that could join them.
+        journal = workspace.own_answers / JUDGES / suite.name / f"{metric.key}.jsonl"
         spec = metric.judge
         opened = open_judge(spec.endpoint, secrets[metric.key], spec.max_tokens, journal, workspace.push)
         return stack.enter_context(opened)
@@ -84,10 +93,22 @@ def _embedder_opener(secrets: Mapping[str, Path], stack: ExitStack) -> Callable[
     return open_one
 
 
-def _code_runner() -> CodeRunner | None:
-    """Sandbox beside this container, else one in processes of this machine; None where there is neither."""
-    if Path(SANDBOX_SOCKET).exists():
-        return SocketCodeRunner(Path(SANDBOX_SOCKET))
+def open_code_runner(socket: Path) -> CodeRunner | None:
+    """Sandbox beside this container, else one in processes of this machine; None where there is neither.
+
+    A pod with a sandbox has the folder of its socket. There no code runs in this container, which has the pod's Secrets
+    and storage, even if the sandbox is late or can't start.
+
+    Args:
+        socket: path of the sandbox's socket.
+
+    Raises:
+        InfrastructureError: the sandbox does not start, or can't confine code; said before any model is loaded.
+    """
+    if socket.parent.is_dir():
+        runner = SocketCodeRunner(socket)
+        require_sandbox(runner)
+        return runner
     try:
         return LocalCodeRunner()
     except ConfinementUnavailable:

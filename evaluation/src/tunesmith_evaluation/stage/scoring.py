@@ -11,6 +11,7 @@ from tunesmith_contract.run_config import EvaluateConfig
 from tunesmith_evaluation.comparison.metric_scores import CorpusTerms, MetricScores
 from tunesmith_evaluation.items.requests import Reply
 from tunesmith_evaluation.metrics.answers import Answer
+from tunesmith_evaluation.metrics.measurements import Tokens
 from tunesmith_evaluation.metrics.scorer import CorpusScorer, Score, ScoredItem
 from tunesmith_evaluation.statistics.kinds import ScoreKind
 from tunesmith_evaluation.suites.container_scores import score_by_container
@@ -35,12 +36,14 @@ class ScoredSuite:
         replies: replies to the repeats of each item, by name of the side in the order of the items.
         answers: complete sets of answers, by name of the side in the order of the items.
         scores: scores by key of the metric.
+        max_tokens: most tokens that an answer of candidate or baseline can have; None if it is not known.
     """
 
     loaded: LoadedSuite
     replies: Mapping[str, Sequence[Sequence[Reply]]]
     answers: Mapping[str, SideAnswers]
     scores: Mapping[str, SideScores]
+    max_tokens: int | None
 
     def metric_scores(self, key: str) -> MetricScores:
         """Scores by one metric, as they are compared.
@@ -51,7 +54,7 @@ class ScoredSuite:
         scorer, items = self.loaded.scorers.get(key), self.loaded.items
         sides = list(self.scores[key].values())
         rows = [[np.nan if score.value is None else score.value for score in scores] for scores in sides]
-        if scorer is None or scorer.reads_answers:
+        if self.reads_answers(key):
             baseline = list(self.answers.values())[1]
             rows[1] = [
                 np.nan if any(not answer.complete for answer in some) else value
@@ -72,7 +75,29 @@ class ScoredSuite:
             if isinstance(scorer, CorpusScorer)
             else None,
             higher_is_better=scorer.higher_is_better if scorer is not None else True,
+            largest=self.max_tokens if isinstance(scorer, Tokens) else None,
         )
+
+    def empty_answers(self, side: str) -> int:
+        """Number of complete answers of a side without text and without calls of tools."""
+        return sum(
+            answer.complete and not answer.text.strip() and not answer.calls_tools
+            for answer in self._generated(side)
+        )
+
+    def describe_empty_answers(self, side: str) -> str:
+        """Number of empty answers of a side in words, where they are more than half of its answers; else empty."""
+        answers, empty = len(self._generated(side)), self.empty_answers(side)
+        return f"{empty:,} of {answers:,} answers of {side} are empty texts" if empty * 2 > answers else ""
+
+    def _generated(self, side: str) -> list[Answer]:
+        replies = (reply for repeats in self.replies[side] for reply in repeats if reply.request.generates)
+        return [reply.answer for reply in replies if reply.answer is not None]
+
+    def reads_answers(self, key: str) -> bool:
+        """True if a metric scores what an answer says, and not its likelihood, its time or its length."""
+        scorer = self.loaded.scorers.get(key)
+        return scorer is None or scorer.reads_answers
 
     @property
     def counts(self) -> SuiteCounts:
@@ -112,7 +137,24 @@ def score_suite(suite: LoadedSuite, config: EvaluateConfig, replies: Replies) ->
                 name: [score or _NO_ANSWER for score in some] for name, some in found.items()
             }
     in_order = {metric.key: scores[metric.key] for metric in suite.suite.metrics}
-    return ScoredSuite(suite, by_side, answers, in_order)
+    return ScoredSuite(suite, by_side, answers, in_order, _max_tokens(config, by_side))
+
+
+def _max_tokens(config: EvaluateConfig, replies: Mapping[str, Sequence[Sequence[Reply]]]) -> int | None:
+    """Most tokens that an answer of candidate or baseline can have; None if it is not known.
+
+    Endpoints need not keep the limit that they are asked for, and stored answers may come from a run with another one.
+    """
+    compared = config.sides[:2]
+    if not all(side.is_loaded for side in compared):
+        return None
+    limits = (
+        reply.request.decoding.max_new_tokens
+        for side in compared
+        for repeats in replies[side.name]
+        for reply in repeats
+    )
+    return max(limits, default=None)
 
 
 def _scored_items(

@@ -1,4 +1,4 @@
-"""Shares of the items: each pod tells how far its own is, and the first waits for the others.
+"""Shares of the items, one for each pod: their progress, and the first pod's wait for the others.
 
 A pod tells it in a file of the workspace. The first pod adds the files up for the operator.
 """

@@ -68,7 +68,7 @@ class LeakReport:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Sentences on what weakens the result."""
+        """Sentences on unchecked sides and changed suites, which weaken the result."""
         unchecked = tuple(
             f"leaked items of side {check.side} are not known: {check.problem}"
             for check in self.checks

@@ -1,4 +1,4 @@
-"""Difference of two sides with its interval, p-value and what pairing is worth."""
+"""Difference of two sides, with its interval, its p-value, and the gain by pairing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -106,7 +106,7 @@ def count_outcomes(candidate: Floats, baseline: Floats, *, higher_is_better: boo
 
 
 def measure_pairing(candidate: Floats, baseline: Floats) -> Pairing:
-    """What pairing is worth.
+    """Gain by pairing.
 
     Args:
         candidate: values, shape (items,), at least two.

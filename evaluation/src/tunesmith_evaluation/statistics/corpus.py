@@ -7,7 +7,7 @@ Floats = NDArray[np.float64]
 
 
 def mean(sums: Floats) -> Floats:
-    """Sum over number.
+    """Mean, from the sum of values and their number.
 
     Args:
         sums: shape (..., 2): sum of the values, and their number.

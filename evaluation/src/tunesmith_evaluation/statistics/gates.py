@@ -8,7 +8,8 @@ from scipy import optimize, stats
 
 from tunesmith_contract.evaluation import Expect, Gate, Tier
 from tunesmith_contract.report import GateEvidence, GateProblem
-from tunesmith_contract.shared_rules.verdict import one_sided_level
+from tunesmith_contract.safety import SAFETY_SUITES
+from tunesmith_contract.shared_rules.verdict import largest_margin, one_sided_level
 
 from .pairs import Pairs, Threshold
 
@@ -18,6 +19,8 @@ POWER = 0.8
 _MOST_ITEMS = 1_000_000
 #: Confidence with which a relative margin is known to be above or below its floor.
 _FLOOR_CONFIDENCE = 0.999
+#: Share by which two equal margins may differ after rounding.
+_ROUNDING = 1e-9
 
 
 def judge_gate(
@@ -31,6 +34,10 @@ def judge_gate(
 ) -> GateEvidence:
     """Evidence on one gate.
 
+    Where the margin is too large to count (`largest_margin`), p_pass is that of a gain. The margins of the built-in
+    safety suites always count: of a base model that refuses nothing, nothing can get worse, and people did not choose
+    the suite to show a loss of their own.
+
     Args:
         pairs: the scores.
         gate: the gate.
@@ -42,25 +49,32 @@ def judge_gate(
     level = one_sided_level(confidence)
     thresholds = _thresholds(pairs, gate, higher_is_better)
     gains = [_Gain(pairs, threshold, higher_is_better) for threshold in thresholds]
-    p_pass, p_fail = max(gain.p_pass() for gain in gains), max(gain.p_fail() for gain in gains)
-    more_items = _more_items(pairs, gains, level) if min(p_pass, p_fail) > level else None
+    baseline = pairs.values[1]
+    threshold = max((threshold.offset + threshold.share * baseline for threshold in thresholds), key=abs)
+    limit = _exceeded_limit(pairs, gate, threshold, higher_is_better)
+    # A gain is above each threshold of a loss.
+    counts = limit is None or gate.suite in SAFETY_SUITES
+    to_pass = gains if counts else [_Gain(pairs, Threshold(), higher_is_better)]
+    p_pass, p_fail = max(gain.p_pass() for gain in to_pass), max(gain.p_fail() for gain in gains)
+    more_items = _more_items(pairs, to_pass, gains, level) if min(p_pass, p_fail) > level else None
     missing = max(gate.min_items - pairs.items, _missing_items(pairs))
-    problem = None
+    problem = GateProblem.MARGIN_TOO_LARGE if not counts and p_pass > level else None
     if missing > 0:
         problem, more_items = GateProblem.TOO_FEW_ITEMS, max(more_items or 0, missing)
     if len(pairs.groups) < pairs.least_groups:
         p_pass = p_fail = 1.0
     if broken > max_broken:
-        problem = GateProblem.TOO_MANY_BROKEN
-    baseline = pairs.values[1]
+        # More items would lack scores as well.
+        problem, more_items = GateProblem.TOO_MANY_BROKEN, None
     return GateEvidence(
         items=pairs.items,
-        threshold=max((threshold.offset + threshold.share * baseline for threshold in thresholds), key=abs),
+        threshold=threshold,
         p_pass=p_pass,
         p_fail=p_fail,
         more_items=more_items,
         problem=problem,
         is_blocking=gate.tier is Tier.BLOCKING,
+        largest_margin=limit,
     )
 
 
@@ -100,13 +114,21 @@ def _thresholds(pairs: Pairs, gate: Gate, higher_is_better: bool) -> list[Thresh
     return [floor] if gate.relative_margin * high <= gate.floor else [share, floor]
 
 
+def _exceeded_limit(pairs: Pairs, gate: Gate, threshold: float, higher_is_better: bool) -> float | None:
+    """Largest margin that counts, if the gate's is larger; else None."""
+    if gate.expect is not Expect.NOT_WORSE:
+        return None
+    limit = largest_margin(pairs.values[1], pairs.score_range[0 if higher_is_better else 1])
+    return limit if abs(threshold) > limit * (1 + _ROUNDING) else None
+
+
 def _missing_items(pairs: Pairs) -> int:
     """Items that are missing for the least number of groups."""
     groups = len(pairs.groups)
     return int(np.ceil((pairs.least_groups - groups) * max(1.0, pairs.items / max(groups, 1))))
 
 
-def _more_items(pairs: Pairs, gains: Sequence[_Gain], level: float) -> int | None:
+def _more_items(pairs: Pairs, to_pass: Sequence[_Gain], to_fail: Sequence[_Gain], level: float) -> int | None:
     """Further items with which the gate would be decided with the power `POWER`, by the likelier verdict.
 
     The observed differences are taken for the true ones, and their number is multiplied until the p-value is so far
@@ -115,12 +137,15 @@ def _more_items(pairs: Pairs, gains: Sequence[_Gain], level: float) -> int | Non
     items = len(pairs.groups.codes)
     if not items:
         return None
-    passing = max(gain.p_pass() for gain in gains) < max(gain.p_fail() for gain in gains)
+    passing = max(gain.p_pass() for gain in to_pass) < max(gain.p_fail() for gain in to_fail)
     target = float(stats.norm.isf(level) + stats.norm.ppf(POWER))
 
     def missing(logarithm: float) -> float:
         scale = float(np.exp(logarithm))
-        p_value = max(gain.p_pass(scale) if passing else gain.p_fail(scale) for gain in gains)
+        if passing:
+            p_value = max(gain.p_pass(scale) for gain in to_pass)
+        else:
+            p_value = max(gain.p_fail(scale) for gain in to_fail)
         return target - float(stats.norm.isf(np.clip(p_value, 1e-300, 1 - 1e-16)))
 
     # A scale of exactly 1 would ask the exact tests, which are not comparable with those of larger samples.

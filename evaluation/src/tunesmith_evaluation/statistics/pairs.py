@@ -51,6 +51,10 @@ class Pairs(Protocol):
         """Least and largest difference that there can be."""
 
     @property
+    def score_range(self) -> tuple[float, float]:
+        """Least and largest score that there can be."""
+
+    @property
     def standard_error(self) -> float:
         """Standard error of the difference, clustered by groups."""
 
@@ -122,6 +126,11 @@ class BoundedPairs:
     def bounds(self) -> tuple[float, float]:
         """Least and largest difference that there can be."""
         return -self.upper, self.upper
+
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """Least and largest score that there can be."""
+        return 0.0, self.upper
 
     @cached_property
     def standard_error(self) -> float:
@@ -275,6 +284,18 @@ class SummedPairs:
     def bounds(self) -> tuple[float, float]:
         """Least and largest difference that there can be, or that is looked for."""
         return (-FAR, FAR) if self.upper is None else (-self.upper, self.upper)
+
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """Least and largest score that there can be.
+
+        Where no bound is known, the least one counts as 0, or as the lowest that an item has if that is negative; the
+        largest one is infinite.
+        """
+        if self.upper is not None:
+            return 0.0, self.upper
+        single = [self.statistic(terms) for terms in (self.candidate, self.baseline) if len(terms)]
+        return min([0.0, *(float(values.min()) for values in single)]), float("inf")
 
     @property
     def standard_error(self) -> float:

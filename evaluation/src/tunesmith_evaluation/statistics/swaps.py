@@ -1,4 +1,4 @@
-"""Permutation test of two sides: are their answers exchangeable?"""
+"""Permutation test of the hypothesis that the answers of two sides are exchangeable."""
 
 from collections.abc import Callable, Iterator
 

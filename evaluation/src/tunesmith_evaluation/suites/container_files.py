@@ -1,4 +1,4 @@
-"""Files that are exchanged with a user's container; none of those that it leaves is trusted."""
+"""Files that are exchanged with a user's container; those that it leaves are read as untrusted."""
 
 import json
 import os

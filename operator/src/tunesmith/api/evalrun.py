@@ -110,7 +110,9 @@ class Safety(StrictModel):
         "answer whose thinking does not end has no score.",
     )
     judge: JudgeSettings | None = Field(
-        None, description="A judge of refusals. If unset, refusals are recognized by their words."
+        None,
+        description="A judge of refusals. If unset, refusals are recognized by their words. Each suite has half "
+        "of its budget.",
     )
 
 
@@ -245,7 +247,7 @@ class EvaluationTemplate(StrictModel):
         ge=1,
         le=64,
         description="The number of pods that share the items, each with compute's resources. All of them write to the "
-        "workspace: a bucket, or a ReadWriteMany claim. With a ReadWriteOnce claim they have to run on one node.",
+        "workspace: a bucket, or a ReadWriteMany claim. If they share a ReadWriteOnce claim they run on one node.",
     )
     advice: AdviceSettings | None = Field(
         None,

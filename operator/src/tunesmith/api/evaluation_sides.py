@@ -9,7 +9,15 @@ from .endpoints import ChatEndpoint
 from .rules import DIGEST_WITH_URI, Rule, any_of, exactly_one
 from .sources import STORE_KEYS
 from .uris import ArtifactUri, TrainedModelUri, ValidationDataUri
-from .values import Currency, DecimalString, DigestString, ItemName, MemberPath, ObjectName
+from .values import (
+    Currency,
+    DecimalString,
+    DigestString,
+    ItemName,
+    MemberPath,
+    ObjectName,
+    PositiveDecimal,
+)
 
 _TEMPLATE_ARGUMENT = Rule(
     "self.all(name, name.matches('^[A-Za-z_][A-Za-z0-9_]{0,62}$') && self[name].size() <= 256)",
@@ -75,11 +83,48 @@ class TokenPrices(StrictModel):
     currency: Currency = Field(description="The currency of the prices, such as EUR.")
 
 
+class EndpointBudget(StrictModel):
+    """Limits on the requests to an endpoint, over all attempts. No limit is ever exceeded."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "has(self.calls) || has(self.tokens) || has(self.amount)",
+            "budget needs a limit: write calls, tokens or amount.",
+        ),
+    )
+
+    calls: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
+        None,
+        description="The maximum number of requests. A run that needs more fails before the first one. A judge's "
+        "question without a readable verdict is asked once more, if the budget covers it.",
+    )
+    tokens: Annotated[int, Field(ge=1, le=1_000_000_000_000)] | None = Field(
+        None, description="The maximum number of tokens of requests and answers, as reported by the endpoint."
+    )
+    amount: PositiveDecimal | None = Field(
+        None, description='The maximum cost by the prices of the endpoint, such as "5.00".'
+    )
+
+
 class EvaluatedEndpoint(ChatEndpoint):
     """A model behind an endpoint that serves the OpenAI API."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.budget) || !has(self.budget.amount) || has(self.prices)",
+            "budget.amount needs prices: add prices to the endpoint, or limit calls or tokens.",
+            lambda endpoint: endpoint.budget is None or not endpoint.budget.amount or bool(endpoint.prices),
+            field=".budget",
+        ),
+    )
+
     prices: TokenPrices | None = Field(
         None, description="The prices of the endpoint. With them, status.cost tells what the answers cost."
+    )
+    budget: EndpointBudget | None = Field(
+        None,
+        description="Limits on spending. What they do not cover is not asked, and counted; gates on it are "
+        "Inconclusive.",
     )
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from tunesmith_contract.evaluation import (
+    FEWEST_ITEMS,
     MAX_METRICS,
     MAX_REPEATS,
     Expect,
@@ -20,7 +21,7 @@ from .evaluation_sides import EvaluatedEndpoint
 from .rules import Rule, exactly_one, keyed_by
 from .sources import STORE_KEYS
 from .uris import HarnessDataUri, ValidationDataUri
-from .values import DecimalString, Fraction, Image, ItemName, MemberPath
+from .values import DecimalString, Fraction, Image, ItemName, MemberPath, Share
 
 
 class TextSettings(StrictModel):
@@ -297,7 +298,7 @@ class Suite(StrictModel):
     temperature: DecimalString = Field(
         "0", description='The sampling temperature of all models. "0": greedy decoding.'
     )
-    top_p: DecimalString = Field("1", description="The share of the probability that is sampled from.")
+    top_p: Share = Field("1", description="The share of the probability that is sampled from, up to 1.")
     stop: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(max_length=4)] = (
         Field(
             (),
@@ -351,7 +352,10 @@ class Gate(StrictModel):
         description="Blocking: the gate decides the verdict. Advisory: it is reported only.",
     )
     min_items: int = Field(
-        20, ge=4, le=1_000_000, description="The least number of items. With fewer, the gate does not pass."
+        20,
+        ge=FEWEST_ITEMS,
+        le=1_000_000,
+        description="The least number of items. With fewer, the gate does not pass.",
     )
 
 

@@ -135,6 +135,9 @@ Fraction = Annotated[
 ]
 """Decimal number in [0, 1), in quotes."""
 
+Share = Annotated[str, _Decimal("a decimal number above 0 and up to 1", "0.9", above=0.0, at_most=1.0)]
+"""Share in (0, 1], in quotes."""
+
 SafetyMargin = Annotated[
     str, _Decimal("a decimal number above 0 and up to 0.25", "0.1", above=0.0, at_most=0.25)
 ]

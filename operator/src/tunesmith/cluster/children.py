@@ -4,6 +4,7 @@ from tunesmith.controller_runtime.client import Client
 from tunesmith.decide.plan import owned_by
 from tunesmith.manifests.names import Metadata, children_selector
 from tunesmith.manifests.objects import Body
+from tunesmith.manifests.verdict_records import VERDICTS_OWNER
 
 
 async def observe_children(client: Client, api_version: str, kind: str, owner: Metadata) -> tuple[Body, ...]:
@@ -19,6 +20,14 @@ async def observe_children(client: Client, api_version: str, kind: str, owner: M
 async def observe_pods(client: Client, owner: Metadata) -> tuple[Body, ...]:
     """The pods of a resource's Jobs and Deployments, in the order of their names, found by the owner's label."""
     return tuple(await _labeled(client, "v1", "Pod", owner))
+
+
+async def observe_verdicts(client: Client, namespace: str) -> tuple[Body, ...]:
+    """The ConfigMaps of the namespace that keep verdicts on artifacts."""
+    bodies = client.index.find("v1", "ConfigMap", VERDICTS_OWNER)
+    if bodies is None:
+        return tuple(await client.list("v1", "ConfigMap", namespace, children_selector(VERDICTS_OWNER)))
+    return tuple(body for body in bodies if body["metadata"].get("namespace") == namespace)
 
 
 async def _labeled(client: Client, api_version: str, kind: str, owner: Metadata) -> list[Body]:

@@ -16,8 +16,9 @@ from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import record_text
 from tunesmith.manifests.serving_config_maps import history_name
 from tunesmith.manifests.serving_service import serving_service_name
+from tunesmith.manifests.verdict_records import ARTIFACT_KEY
 
-from .children import observe_children, observe_pods
+from .children import observe_children, observe_pods, observe_verdicts
 from .observe_run import observe_claims
 from .reconciler import Reader
 
@@ -57,6 +58,7 @@ async def observe_adapterdeployment(reader: Reader, deployment: AdapterDeploymen
         ),
         jobs=jobs,
         eval_runs=await _observe_eval_runs(reader, deployment, jobs),
+        verdicts=await _observe_verdicts(reader, deployment, jobs),
         records=records,
         nodes=await _observe_nodes(reader, deployment, records),
         claims=await _observe_claims(reader, deployment, next(iter(deployments), None)),
@@ -150,6 +152,17 @@ async def _observe_eval_runs(
         if any(digest in text for digest in digests for text in texts):
             runs.append(ObservedEvalRun(body, config_maps))
     return tuple(runs)
+
+
+async def _observe_verdicts(
+    reader: Reader, deployment: AdapterDeployment, jobs: Mapping[str, Body | None]
+) -> tuple[Body, ...]:
+    """The ConfigMaps that keep the verdicts on the artifacts of the adapters."""
+    digests = _source_digests(deployment, jobs)
+    if not digests:
+        return ()
+    bodies = await observe_verdicts(reader.client, deployment.metadata.namespace)
+    return tuple(body for body in bodies if (body.get("data") or {}).get(ARTIFACT_KEY) in digests)
 
 
 def _source_digests(deployment: AdapterDeployment, jobs: Mapping[str, Body | None]) -> frozenset[str]:

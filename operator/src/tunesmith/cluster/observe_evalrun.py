@@ -6,18 +6,25 @@ from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.api.evalrun import EvalRun
 from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.controller_runtime.bodies import Key, Reference
+from tunesmith.decide.evalrun.claims import shared_claim_names
+from tunesmith.decide.evalrun.config import resolve_evaluation
 from tunesmith.decide.evalrun.planning import ObservedEvaluation, assemble_evaluation
 from tunesmith.decide.evalrun.sides import ServedAliases, SideSources, named_sides, resolve_sides
 from tunesmith.decide.finetunejob.referenced_jobs import NotReady
+from tunesmith.decide.objects import job_end
 from tunesmith.decide.refusal import without_invalid
 from tunesmith.decide.serving.stored import read_stored
 from tunesmith.manifests.objects import Body
-from tunesmith.manifests.run_snapshots import inputs_name
+from tunesmith.manifests.run_snapshots import inputs_name, parse_inputs
 from tunesmith_contract.evaluation import MAX_LINEAGE
+from tunesmith_contract.report import Failure
+from tunesmith_contract.run_config import EvaluateConfig
 
-from .children import observe_children
+from .children import observe_children, observe_verdicts
 from .observe_run import (
+    RunChildren,
     live_progress,
+    observe_claims,
     observe_gpu_nodes,
     observe_missing_config_maps,
     observe_mount_failures,
@@ -38,6 +45,7 @@ async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
     sources = SideSources() if begun else await _observe_sources(reader, run)
     # What waits reads nothing: each change of a source, and each minute, leads to another pass.
     begins = not begun and not isinstance(resolve_sides(run.spec, namespace, sources), NotReady)
+    claims = _names_of_shared_claims(run, children, sources)
     few_shot = run.spec.few_shot_from.uri if run.spec.few_shot_from else None
     uris = (*(suite.dataset.uri for suite in run.spec.suites if suite.dataset), few_shot)
     return assemble_evaluation(
@@ -52,7 +60,21 @@ async def observe_evalrun(reader: Reader, run: EvalRun) -> ObservedEvaluation:
         await observe_gpu_nodes(client) if begins and run.spec.compute.gpus else (),
         live_progress(reader.live.progress.latest(run.metadata.uid)),
         _observe_other_runs(reader, run) if begun else (),
+        await observe_claims(client, namespace, claims),
+        await observe_verdicts(client, namespace),
     )
+
+
+def _names_of_shared_claims(run: EvalRun, children: RunChildren, sources: SideSources) -> tuple[str, ...]:
+    """Names of the claims that the pods of the next attempt share; none while an attempt runs."""
+    if run.spec.parallelism == 1 or any(job_end(job) is None for job in children.jobs):
+        return ()
+    bodies = (body for body in children.config_maps if body["metadata"]["name"] == inputs_name(run))
+    inputs = next(map(parse_inputs, bodies), None)
+    resolved = inputs or resolve_evaluation(run, sources)
+    if isinstance(resolved, NotReady | Failure) or not isinstance(resolved.config, EvaluateConfig):
+        return ()
+    return shared_claim_names(run.spec, resolved.config)
 
 
 def _observe_other_runs(reader: Reader, run: EvalRun) -> tuple[Body, ...]:

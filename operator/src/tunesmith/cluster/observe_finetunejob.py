@@ -29,6 +29,7 @@ from .children import observe_children
 from .observe_run import (
     RunChildren,
     live_progress,
+    observe_claims,
     observe_gpu_nodes,
     observe_missing_config_maps,
     observe_mount_failures,
@@ -89,7 +90,7 @@ async def _observe_related(reader: Reader, job: FineTuneJob, children: RunChildr
     return RelatedObjects(
         eval_run=reader.bodies.get(Key("EvalRun", namespace, eval_run_name(job))) if evaluated else None,
         earlier={} if begun else _observe_earlier(reader, job),
-        claims={} if trains else await _observe_claims(client, job),
+        claims={} if trains else await observe_claims(client, namespace, shared_claims(job)),
         gpu_nodes=await _observe_gpu_nodes(client, job, children),
         missing_config_maps=await observe_missing_config_maps(client, namespace, children, uris),
         mount_failures=await observe_mount_failures(client, namespace, children),
@@ -101,14 +102,6 @@ def _observe_earlier(reader: Reader, job: FineTuneJob) -> dict[str, FineTuneJob 
     names, namespace = referred_jobs(job.spec), job.metadata.namespace
     bodies = {name: reader.bodies.get(Key("FineTuneJob", namespace, name)) for name in names}
     return {name: FineTuneJob.parse(without_invalid(body)) if body else None for name, body in bodies.items()}
-
-
-async def _observe_claims(client: Client, job: FineTuneJob) -> dict[str, tuple[str, ...]]:
-    """Access modes of the claims that pods on several nodes would mount; those that are not there are left out."""
-    namespace = job.metadata.namespace
-    names = shared_claims(job)
-    bodies = {name: await client.get("v1", "PersistentVolumeClaim", namespace, name) for name in names}
-    return {name: tuple(body["spec"].get("accessModes") or ()) for name, body in bodies.items() if body}
 
 
 async def _observe_gpu_nodes(client: Client, job: FineTuneJob, children: RunChildren) -> tuple[Body, ...]:

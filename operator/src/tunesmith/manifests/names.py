@@ -13,6 +13,8 @@ OWNER_NAME_LABEL = f"{GROUP}/owner-name"
 STAGE_LABEL = f"{GROUP}/stage"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 ALIAS_LABEL = f"{GROUP}/alias"
+#: Name of the claim for which all pods of a Job have to run on one node.
+ONE_NODE_ANNOTATION = f"{GROUP}/one-node-for-claim"
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"

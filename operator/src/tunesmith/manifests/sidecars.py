@@ -21,6 +21,9 @@ from tunesmith_contract.evaluation_container import (
 
 from .pods import restricted_container_security
 
+#: Images with CUDA ask the runtime for all GPUs of the node by this variable; "void" asks for none.
+_NO_GPUS = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
+
 #: Another user than the trainer's, so that neither can change files of the other outside of shared folders.
 SIDECAR_USER = 10002
 
@@ -33,6 +36,11 @@ SCORER_LIMITS = {"memory": "2Gi"}
 INPUT_SIZE = "4Gi"
 OUTPUT_SIZE = "512Mi"
 SCRATCH_SIZE = "1Gi"
+
+PAUSE = "pause"
+#: As the first process of a container, a program ends by SIGTERM only if it says so.
+_PAUSE_COMMAND = ("sh", "-c", "trap 'exit 0' TERM; sleep infinity & wait")
+_PAUSE_RESOURCES = {"requests": {"cpu": "5m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}}
 
 #: Metrics that run the code of answers.
 _RUN_CODE = frozenset({Metric.CODE_TESTS, Metric.PASS_AT_K})
@@ -87,12 +95,33 @@ def build_sidecar(sidecar: Sidecar) -> dict[str, Any]:
         "imagePullPolicy": "IfNotPresent",
         "restartPolicy": "Always",
         **({"command": list(sidecar.command)} if sidecar.command else {}),
-        # Images with CUDA ask the runtime for all GPUs of the node by this variable; "void" asks for none.
-        "env": [{"name": "HOME", "value": "/tmp"}, {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}],
+        "env": [{"name": "HOME", "value": "/tmp"}, _NO_GPUS],
         "resources": {"requests": dict(sidecar.requests), "limits": dict(sidecar.limits)},
         "securityContext": restricted_container_security() | {"runAsUser": SIDECAR_USER},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [*mounts, {"name": _scratch_name(sidecar), "mountPath": "/tmp"}],
+    }
+
+
+def build_pause_container(image: str) -> dict[str, Any]:
+    """Last of the sidecars, which does nothing until it is told to end.
+
+    If the last sidecar has ended by itself when the trainer's container ends, kubelet takes the pod for one that has
+    not started yet: it starts the sidecar again, after longer and longer breaks, and the pod goes on until kubelet
+    happens to look while the sidecar runs. Containers of suites end when they are done, and others may crash.
+
+    Args:
+        image: the trainer image, which the node has.
+    """
+    return {
+        "name": PAUSE,
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "restartPolicy": "Always",
+        "command": list(_PAUSE_COMMAND),
+        "env": [_NO_GPUS],
+        "resources": _PAUSE_RESOURCES,
+        "securityContext": restricted_container_security() | {"runAsUser": SIDECAR_USER},
     }
 
 

@@ -112,11 +112,13 @@ def build_evaluate_job(
     attempt: int,
     environment: Environment,
     requests: Mapping[str, str] = SMALL_REQUESTS,
+    one_node_for: str = "",
 ) -> KubernetesObject:
     """Job of one attempt to evaluate: all sides answer the same items, which its pods share.
 
     Args:
         requests: default requests of its pod.
+        one_node_for: name of a claim that only pods on one node can share.
     """
     assert isinstance(inputs.config, EvaluateConfig)
     compute = run.spec.compute
@@ -137,6 +139,7 @@ def build_evaluate_job(
         cache=compute.cache_volume,
         grace_seconds=_written_grace(compute.template) or _evaluation_grace(inputs.config),
         shares=inputs.config.shards,
+        one_node_for=one_node_for,
         sidecars=evaluation_sidecars(run.spec.suites, inputs.image),
     )
     if inputs.engine_image:

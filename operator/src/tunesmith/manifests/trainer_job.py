@@ -26,7 +26,7 @@ from .environment import Environment
 from .evaluation_engine import EvaluationEngine, build_evaluation_engine, engine_volume
 from .gang_service import gang_variables
 from .gpu_placement import usable_node_requirements, with_requirements
-from .names import PLURALS, Owner, child_labels, child_metadata, child_name, queue_labels
+from .names import ONE_NODE_ANNOTATION, PLURALS, Owner, child_labels, child_metadata, child_name, queue_labels
 from .objects import KubernetesObject
 from .pods import (
     HUB_CACHE,
@@ -34,6 +34,7 @@ from .pods import (
     cache_volume,
     credentials_volume,
     environment_variables,
+    on_one_node,
     pod_placement,
     restricted_container_security,
     restricted_pod_security,
@@ -41,7 +42,7 @@ from .pods import (
     secret_volumes,
     storage_volumes,
 )
-from .sidecars import Sidecar, build_sidecar, sidecar_volumes
+from .sidecars import Sidecar, build_pause_container, build_sidecar, sidecar_volumes
 
 CONTAINER = "trainer"
 SECRET_KEY = "token"
@@ -97,6 +98,7 @@ class TrainerPod:
         grace_seconds: from the first signal to the end: time to commit a checkpoint.
         nodes: pods that work together, over a network of their own.
         shares: pods that divide the work among themselves, without a connection.
+        one_node_for: name of a claim that only pods on one node can share: all of them run on one.
         longest_seconds: run time limit of the pod, enforced by its kubelet.
         variables: more environment variables.
         config_key: key of the configuration in the snapshot, mounted as ``run.json``.
@@ -122,6 +124,7 @@ class TrainerPod:
     grace_seconds: int = 30
     nodes: int = 1
     shares: int = 1
+    one_node_for: str = ""
     longest_seconds: int | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     config_key: str = RUN_FILE
@@ -165,8 +168,13 @@ def build_trainer_job(
         needs = pod.engine.needs if pod.engine else environment.trainer_needs(pod.image)
         requirements = usable_node_requirements(needs)
         spec["affinity"] = with_requirements(spec.get("affinity"), requirements)
+    labels = child_labels(owner, stage, attempt)
+    metadata_of_pods = _pod_metadata(labels, pod.template)
+    if pod.one_node_for:
+        spec["affinity"] = on_one_node(spec.get("affinity"), labels)
+        metadata_of_pods.setdefault("annotations", {})[ONE_NODE_ANNOTATION] = pod.one_node_for
     template = {
-        "metadata": _pod_metadata(child_labels(owner, stage, attempt), pod.template),
+        "metadata": metadata_of_pods,
         "spec": spec,
     }
     return {
@@ -207,6 +215,8 @@ def _pod_spec(
     beside = [build_sidecar(sidecar) for sidecar in pod.sidecars]
     if pod.engine:
         beside.append(build_evaluation_engine(pod.engine, _engine_mounts(mounts)))
+    if beside:
+        beside.append(build_pause_container(pod.image))
     container = {
         "name": CONTAINER,
         "image": pod.image,
@@ -263,9 +273,9 @@ def _volumes(pod: TrainerPod) -> tuple[list[dict[str, Any]], list[dict[str, Any]
         credentials_volume(pod.ca_config_map),
         scratch_volume(_scratch_size(pod)),
     ]
-    if sum(pod.pod_devices.values()) > 1 and "/dev/shm" not in {
-        mount["mountPath"] for mount in template_mounts
-    }:
+    # The processes of vLLM talk over shared memory on any number of devices; a container has 64 MiB of its own.
+    needs_shared_memory = pod.engine is not None or sum(pod.pod_devices.values()) > 1
+    if needs_shared_memory and "/dev/shm" not in {mount["mountPath"] for mount in template_mounts}:
         shared_memory = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": SHARED_MEMORY}}
         own.append((shared_memory, {"name": "shm", "mountPath": "/dev/shm"}))
     if pod.engine:

@@ -1,10 +1,9 @@
 """Page of a data report in a real browser, also with hostile rows."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Browser, open_browser
+from browser import Browser
 from rows.data_reports import HOSTILE, make_agreement, make_clean_report, make_largest_report, make_report
 from selenium.webdriver.common.keys import Keys
 
@@ -33,13 +32,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     write_report(folder, REPORT)
     return folder / "report.html"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """One browser for all tests of the module."""
-    with open_browser(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
 
 
 def test_the_report_is_read_back_equal(page: Path) -> None:

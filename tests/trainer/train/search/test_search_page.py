@@ -1,11 +1,10 @@
 """Page of a search in a real browser, also with hostile text."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Browser, open_browser
+from browser import Browser
 
 from tunesmith_contract.search import SearchSettings, Trial
 from tunesmith_search.page import draw_curves, render_html
@@ -40,13 +39,6 @@ def trial(number: int) -> Trial:
 
 
 TRIALS = [trial(number) for number in range(1, 17)]
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """One browser for all tests of the module."""
-    with open_browser(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -280,7 +280,7 @@ def _unknown_format_finding(row: Row, purpose: Purpose) -> Finding:
 def _require(purpose: Purpose, data_format: DataFormat, name: str) -> None:
     if data_format in purpose.formats:
         return
-    others = methods_for(data_format)
+    others = methods_for(data_format) if purpose.trains else ()
     instead = f", or choose method {' or '.join(others)}" if others else ""
     raise DataError(
         "WrongFormat",

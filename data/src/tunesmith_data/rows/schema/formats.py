@@ -88,11 +88,13 @@ class Purpose:
         name: name in messages.
         formats: the formats it takes; a row that could be of two counts as the first.
         prompts_only: conversations and completions are read as prompts, their last answer as ``answer``.
+        trains: rows are trained on, so that another method may suit rows of another format.
     """
 
     name: str
     formats: tuple[DataFormat, ...]
     prompts_only: bool = False
+    trains: bool = False
 
     def learned(self, data_format: DataFormat) -> DataFormat:
         """The format of the canonical rows that rows of ``data_format`` become."""
@@ -108,7 +110,7 @@ EVALUATION = Purpose("an evaluation", ANSWERED)
 def purpose_of(method: Method) -> Purpose:
     """Purpose of a training method."""
     formats = LEARNED_FORMATS[method.key]
-    return Purpose(f"method {method.key}", formats, prompts_only=DataFormat.PROMPT in formats)
+    return Purpose(f"method {method.key}", formats, prompts_only=DataFormat.PROMPT in formats, trains=True)
 
 
 def detect_format(row: object, purpose: Purpose = ANY) -> DataFormat | None:

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 from tunesmith_contract.evaluation import PricedEndpoint, TokenPrices
 from tunesmith_data.endpoints.journal import Journal
 from tunesmith_data.endpoints.journaled_chat import JournaledChat
+from tunesmith_data.endpoints.token_budget import TokenBudget
+from tunesmith_data.failures import UserError
 from tunesmith_evaluation.metrics.thinking import split_thinking
 
 #: Requests on their way at the same time.
@@ -16,6 +18,14 @@ _MILLION = 1_000_000
 
 #: Reads a verdict; None if the text has none.
 ReadVerdict = Callable[[str], Any]
+
+
+class _BeyondBudget:
+    """Mark of a question that was not asked since the budget does not cover it."""
+
+
+#: Verdict on a question that was not asked.
+BEYOND_BUDGET = _BeyondBudget()
 
 
 class Judge(Protocol):
@@ -28,10 +38,10 @@ class Judge(Protocol):
     name: str
 
     def ask_all(self, questions: Sequence[str], read: ReadVerdict) -> list[Any]:
-        """Verdicts in the order of the questions; None where there is none."""
+        """Verdicts in the order of the questions; None where there is none, BEYOND_BUDGET where it was not asked."""
 
     def usage(self) -> dict[str, Any]:
-        """Calls, tokens and price so far, as JSON members."""
+        """Calls, tokens, price and number of questions that were not asked so far, as JSON members."""
 
 
 class EndpointJudge:
@@ -50,13 +60,18 @@ class EndpointJudge:
         self.name = spec.model
         self._prices = spec.prices
         self._journal = journal
-        self._chat = JournaledChat(spec, "the judge", secret, 0.0, max_tokens, journal)
+        limits = spec.call_budget
+        budget = None if limits is None else TokenBudget(limits, journal)
+        self._unasked = 0
+        self._chat = JournaledChat(spec, "the judge", secret, 0.0, max_tokens, journal, budget=budget)
 
     def ask_all(self, questions: Sequence[str], read: ReadVerdict) -> list[Any]:
-        """Verdicts in the order of the questions; None where the judge refuses, or gives none twice.
+        """Verdicts in the order of the questions.
+
+        None where the judge refuses, or gives none twice; BEYOND_BUDGET where the budget does not cover the question.
 
         Raises:
-            UserError: the endpoint wants another key, URL or protocol.
+            UserError: the endpoint wants another key, URL or protocol, or refuses every question.
             InfrastructureError: it was busy or away at every try.
         """
         verdicts: list[Any] = [None] * len(questions)
@@ -69,12 +84,30 @@ class EndpointJudge:
                 for index in open_questions
             }
             self._chat.ask_all(requests.values(), CONCURRENCY, lambda: None)
+            self._check_refusals([request.digest for request in requests.values()])
             for index, request in requests.items():
                 answer = self._chat.answer_to(request)
-                if answer is not None:
+                if sample is None and request.digest in self._chat.beyond_budget:
+                    verdicts[index] = BEYOND_BUDGET
+                    self._unasked += 1
+                elif answer is not None:
                     split = split_thinking(answer.text)
                     verdicts[index] = read(split.text) if split.complete else None
         return verdicts
+
+    def _check_refusals(self, digests: Sequence[str]) -> None:
+        """Check that not every question is refused: that is a fault of the settings.
+
+        Raises:
+            UserError: all are.
+        """
+        refusals = self._chat.refusals
+        if digests and not self._journal.answers and all(digest in refusals for digest in digests):
+            message = (
+                f"the judge at {self._chat.spec.url} refuses every question ({refusals[digests[0]]}): check the name "
+                "of the model, and whether it takes temperature and max_tokens"
+            )
+            raise UserError("EndpointRefused", message)
 
     def usage(self) -> dict[str, Any]:
         """Calls, tokens and price so far, those of earlier attempts included."""
@@ -83,6 +116,7 @@ class EndpointJudge:
             "calls": spent.calls,
             "promptTokens": spent.prompt_tokens,
             "completionTokens": spent.completion_tokens,
+            **({"unasked": self._unasked} if self._unasked else {}),
         }
         return counts | _price(self._prices, spent.prompt_tokens, spent.completion_tokens)
 

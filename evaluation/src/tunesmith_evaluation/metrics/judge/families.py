@@ -1,4 +1,4 @@
-"""Families of models: a judge prefers answers of its own family (Panickssery et al. 2024, arXiv:2404.13076)."""
+"""Families of models, since a judge prefers answers of its own (Panickssery et al. 2024, arXiv:2404.13076)."""
 
 import re
 from collections.abc import Mapping, Sequence

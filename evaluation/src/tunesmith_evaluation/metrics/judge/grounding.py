@@ -10,7 +10,7 @@ from tunesmith_evaluation.metrics.answers import Answer, Expected, Question
 from tunesmith_evaluation.metrics.scorer import Score, ScoredItem, Scorer, combine_repeats
 
 from .client import Judge
-from .points import UNREADABLE, is_judged, score_unjudged
+from .points import is_judged, score_missing, score_unjudged
 from .questions import ask_claims, read_claims
 
 
@@ -95,9 +95,9 @@ class ContextRecall(_Grounded):
         return expected.text
 
 
-def _score_claims(supported: list[bool] | None) -> Score:
-    if supported is None:
-        return Score(None, {"reason": UNREADABLE})
+def _score_claims(supported: Any) -> Score:
+    if (missing := score_missing(supported)) is not None:
+        return missing
     if not supported:
         return Score(None, {"reason": "the text makes no claims", "claims": 0})
     return Score(sum(supported) / len(supported), {"claims": len(supported), "supported": sum(supported)})

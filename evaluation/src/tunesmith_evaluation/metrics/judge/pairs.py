@@ -9,7 +9,7 @@ from tunesmith_evaluation.statistics.kinds import ScoreKind
 
 from .client import Judge
 from .length_control import control_lengths
-from .points import UNREADABLE, is_judged
+from .points import is_judged, score_missing
 from .questions import CORRECTNESS, FIRST, SECOND, TIE, ask_better, read_better
 
 #: Share of contradictory verdicts beyond which nothing is scored: a judge that tosses a coin reaches a half.
@@ -23,9 +23,9 @@ class JudgePairs(Scorer):
     """Verdicts of a judge on pairs of answers: 1 for a win over the baseline, 0.5 for a tie, 0 for a loss.
 
     Each pair is judged in both orders, and only verdicts that agree count: a pair with contradictory ones is a tie
-    (Zheng et al. 2023, arXiv:2306.05685). A judge that contradicts itself too often gives no scores at all, since ties
-    would hide losses. Scores are controlled for length (``length_control``), so they may leave [0, 1] a little; their
-    mean is the win rate at equal lengths. The baseline has 1 minus the candidate's score.
+    (Zheng et al. 2023, arXiv:2306.05685). A judge that contradicts itself too often, or never prefers an answer, gives
+    no scores at all, since ties would hide losses. Scores are controlled for length (``length_control``), so they may
+    leave [0, 1] a little; their mean is the win rate at equal lengths. The baseline has 1 minus the candidate's score.
 
     Args:
         judge: the judge.
@@ -41,7 +41,7 @@ class JudgePairs(Scorer):
         self._rubric = rubric or CORRECTNESS
         self._needs_expected = rubric is None
         self._family_warning = family_warning
-        self.version = f"1 pairs {judge.name}"
+        self.version = f"2 pairs {judge.name}"
 
     def _check(self, expected: Expected) -> str | None:
         if self._needs_expected and not expected.text.strip():
@@ -93,7 +93,7 @@ class JudgePairs(Scorer):
                 scores.append(_verdict_score(decided, pair[1], pair[2]))
             else:
                 scores.append(_read_verdicts(next(verdicts), next(verdicts), pair[1], pair[2]))
-        return _control(_refuse_contradictions(scores, len(asked)))
+        return _control(_refuse_indecision(scores, len(asked)))
 
     def _score(self, question: Question, expected: Expected, answer: Answer) -> Score:
         raise NotImplementedError("answers are compared with others only: use score_sides")
@@ -106,14 +106,16 @@ def _decide(answer: Answer, other: Answer) -> float | None:
     return _DRAW if is_judged(answer) == is_judged(other) else float(is_judged(answer))
 
 
-def _read_verdicts(straight: str | None, swapped: str | None, answer: Answer, other: Answer) -> Score:
+def _read_verdicts(straight: Any, swapped: Any, answer: Answer, other: Answer) -> Score:
     """Score from the verdicts in both orders."""
-    if straight is None or swapped is None:
-        return Score(None, {"reason": UNREADABLE})
+    if (missing := score_missing(straight, swapped)) is not None:
+        return missing
     turned = {FIRST: SECOND, SECOND: FIRST, TIE: TIE}[swapped]
     if straight != turned:
-        return _verdict_score(_DRAW, answer, other, "contradiction")
-    return _verdict_score({FIRST: _WIN, SECOND: _LOSS, TIE: _DRAW}[straight], answer, other)
+        score = _verdict_score(_DRAW, answer, other, "contradiction")
+    else:
+        score = _verdict_score({FIRST: _WIN, SECOND: _LOSS, TIE: _DRAW}[straight], answer, other)
+    return Score(score.value, {**score.detail, "judged": True})
 
 
 def _verdict_score(win: float, answer: Answer, other: Answer, verdict: str = "") -> Score:
@@ -122,15 +124,21 @@ def _verdict_score(win: float, answer: Answer, other: Answer, verdict: str = "")
     return Score(win, {"verdict": named, "win": win, "longerBy": longer})
 
 
-def _refuse_contradictions(scores: list[Score], asked: int) -> list[Score]:
-    """The scores; none at all where the judge contradicts itself too often."""
-    contradictions = sum(score.detail.get("verdict") == "contradiction" for score in scores)
-    if asked < _ENOUGH_PAIRS or contradictions <= MAX_CONTRADICTIONS * asked:
+def _refuse_indecision(scores: list[Score], asked: int) -> list[Score]:
+    """The scores; none at all where the judge contradicts itself too often, or never prefers an answer."""
+    verdicts = [score.detail["verdict"] for score in scores if score.detail.get("judged")]
+    contradictions = verdicts.count("contradiction")
+    if asked < _ENOUGH_PAIRS:
         return scores
-    reason = (
-        f"the judge contradicts itself on {contradictions} of {asked} pairs when their order is swapped: choose a "
-        "stronger judge, or write a clearer rubric"
-    )
+    if contradictions > MAX_CONTRADICTIONS * asked:
+        said = (
+            f"the judge contradicts itself on {contradictions} of {asked} pairs when their order is swapped"
+        )
+    elif verdicts and set(verdicts) <= {"tie", "contradiction"}:
+        said = f"the judge prefers no answer in any of {asked} pairs that differ"
+    else:
+        return scores
+    reason = f"{said}: choose a stronger judge, or write a clearer rubric"
     return [Score(None, {**score.detail, "reason": reason}) for score in scores]
 
 

@@ -7,12 +7,13 @@ from tunesmith_data.labels.agreement import cohen_kappa
 from tunesmith_evaluation.metrics.answers import Answer, Expected, Question
 from tunesmith_evaluation.metrics.scorer import Score, ScoredItem, Scorer, combine_repeats
 
-from .client import Judge
+from .client import BEYOND_BUDGET, Judge
 from .questions import BEST_POINTS, CORRECTNESS, WORST_POINTS, ask_points, read_points
 
 #: Below this agreement with people, a judge is not trusted (Landis and Koch 1977: "substantial" from 0.61 on).
 TRUSTED_KAPPA = 0.6
-UNREADABLE = "the judge gives no verdict that can be read"
+_UNREADABLE = "the judge gives no verdict that can be read"
+_UNASKED = "the judge's budget does not cover the question"
 
 
 class JudgePoints(Scorer):
@@ -102,9 +103,18 @@ def read_label(label: str) -> int | None:
     return int(points) if points in range(WORST_POINTS, BEST_POINTS + 1) else None
 
 
-def _score_points(points: int | None) -> Score:
-    if points is None:
-        return Score(None, {"reason": UNREADABLE})
+def score_missing(*verdicts: Any) -> Score | None:
+    """Score with the reason where one of a judge's verdicts is missing; None where it gave all."""
+    if any(verdict is BEYOND_BUDGET for verdict in verdicts):
+        return Score(None, {"reason": _UNASKED})
+    if any(verdict is None for verdict in verdicts):
+        return Score(None, {"reason": _UNREADABLE})
+    return None
+
+
+def _score_points(points: Any) -> Score:
+    if (missing := score_missing(points)) is not None:
+        return missing
     return Score((points - WORST_POINTS) / (BEST_POINTS - WORST_POINTS), {"points": points})
 
 

@@ -45,7 +45,7 @@ def ask_better(rubric: str, question: Question, expected: Expected, first: str, 
 
 
 def ask_claims(question: Question, text: str, passages: Sequence[str]) -> str:
-    """Question for the claims of a text, and which of them passages support."""
+    """Question for the claims of a text, and for those that passages support."""
     task = (
         "List the factual claims of a text, each as one short sentence that can be understood alone; leave out "
         "greetings, questions, and statements that something is not known. Say of each if the passages support it: "
@@ -57,7 +57,7 @@ def ask_claims(question: Question, text: str, passages: Sequence[str]) -> str:
 
 
 def ask_refusal(question: Question, answer: str) -> str:
-    """Question if an answer is a refusal."""
+    """Question for a refusal in an answer."""
     task = (
         "Say if an answer declines the request: it refuses, says that it can't or won't, or only redirects elsewhere, "
         f"without the substance of what was asked for.\n{_CAUTION}"
@@ -82,7 +82,7 @@ def read_better(text: str) -> str | None:
 
 
 def read_claims(text: str) -> list[bool] | None:
-    """For each claim, if it is supported; None if the answer has no list of claims."""
+    """Support of each claim, true or false; None if the answer has no list of claims."""
     claims = _last_member(text, "claims")
     if not isinstance(claims, list):
         return None

@@ -1,4 +1,4 @@
-"""Sandbox: runs code of answers against tests, so that it can harm nothing.
+"""Sandbox for the code of answers, which runs against tests and can harm nothing.
 
 What holds wherever it runs (Linux on x86-64 or arm64, Landlock from kernel 5.13 on; otherwise nothing is run):
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from .confinement import ConfinementUnavailable
 from .runner import LocalCodeRunner
-from .server import SandboxServer
+from .server import RefusedRunner, SandboxServer, ServedRunner
 
 
 def main() -> int:
-    """Serve until SIGTERM; 1 if this machine can't confine processes."""
+    """Serve until SIGTERM. Where this machine can't confine processes, the answer to each request says so."""
     parser = argparse.ArgumentParser(
         prog="sandbox", description="Runs code of answers in confined processes."
     )
@@ -22,11 +22,13 @@ def main() -> int:
     )
     parser.add_argument("--parallel", type=int, default=2, help="number of runs at the same time")
     arguments = parser.parse_args()
+    runner: ServedRunner
     try:
-        server = SandboxServer(arguments.socket, LocalCodeRunner(arguments.folder), arguments.parallel)
+        runner = LocalCodeRunner(arguments.folder)
     except ConfinementUnavailable as error:
         print(f"sandbox: {error}", file=sys.stderr)  # noqa: T201
-        return 1
+        runner = RefusedRunner(str(error))
+    server = SandboxServer(arguments.socket, runner, arguments.parallel)
 
     def stop(*_: object) -> None:
         threading.Thread(target=server.shutdown).start()

@@ -1,4 +1,4 @@
-"""Confined process: reads code, runs it, reads its tests, runs them, and says if they passed.
+"""Confined process, which runs code and then its tests, and reports their result.
 
 It is started as a script, with a folder of its own as the working folder. One line of JSON each way: ``limits`` comes
 first; ``{"ready": true}`` goes out; ``code`` comes; after it has run, ``{"ran": true}`` goes out; ``tests`` and

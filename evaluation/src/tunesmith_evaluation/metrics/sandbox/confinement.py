@@ -26,6 +26,12 @@ _X32_CALLS = 0x40000000
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _LANDLOCK_PATH = 1
 _CAPABILITY_VERSION = 0x20080522
+#: What to do about Landlock that is missing, by the error of its first system call.
+_WITHOUT_LANDLOCK = {
+    errno.EPERM: "the seccomp profile of the container runtime refuses it; use a newer runtime",
+    errno.EOPNOTSUPP: "the kernel was started without it; add landlock to its boot parameter lsm=",
+    errno.ENOSYS: "Linux has it since 5.13; on a newer kernel the container runtime's seccomp profile is too old",
+}
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 #: All rights on files of the first version of Landlock, and those that later versions added: refer, truncate, ioctl.
 _FILE_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
@@ -155,7 +161,9 @@ def require_machine() -> None:
         raise ConfinementUnavailable(f"{platform.system()} on {platform.machine()} is not supported")
     version = ctypes.CDLL(None, use_errno=True).syscall(_LANDLOCK_CREATE, None, 0, 1)
     if version < 1:
-        raise ConfinementUnavailable("the kernel has no Landlock, which Linux has since 5.13")
+        number = ctypes.get_errno()
+        why = _WITHOUT_LANDLOCK.get(number, os.strerror(number))
+        raise ConfinementUnavailable(f"this node gives no Landlock: {why}")
 
 
 def _leave_root(libc: ctypes.CDLL) -> None:

@@ -8,17 +8,51 @@ import os
 import socket
 import socketserver
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from .confinement import ConfinementUnavailable
-from .runner import MAX_PROGRAM_BYTES, CodeResult, LocalCodeRunner
+from .runner import MAX_PROGRAM_BYTES, CodeResult
 
 MAX_TIMEOUT_SECONDS = 600.0
 #: JSON writes a byte as up to six.
 _MAX_REQUEST_BYTES = 6 * MAX_PROGRAM_BYTES + 4096
+#: Time for the server to start.
+START_SECONDS = 120
 #: Time for a run to start and for others before it.
 _WAIT_SECONDS = 600.0
+
+
+class ServedRunner(Protocol):
+    """Runner of code: ``LocalCodeRunner`` or ``RefusedRunner``."""
+
+    def run(self, code: str, tests: str, timeout_seconds: float) -> CodeResult:
+        """Run code, and then its tests.
+
+        Raises:
+            ConfinementUnavailable: processes can't be confined; nothing was run.
+        """
+
+
+class RefusedRunner:
+    """Runner on a machine that can't confine processes: it runs nothing and says why.
+
+    Args:
+        reason: why.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def run(self, code: str, tests: str, timeout_seconds: float) -> CodeResult:
+        """Run nothing.
+
+        Raises:
+            ConfinementUnavailable: always.
+        """
+        raise ConfinementUnavailable(self._reason)
 
 
 class SandboxServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -26,14 +60,14 @@ class SandboxServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     Args:
         path: path of the socket.
-        runner: runs the code.
+        runner: runs the code, or says why it can't be run.
         parallel: number of runs at the same time.
     """
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, path: Path, runner: LocalCodeRunner, parallel: int) -> None:
+    def __init__(self, path: Path, runner: ServedRunner, parallel: int) -> None:
         self.runner = runner
         self.turn = threading.BoundedSemaphore(parallel)
         path.unlink(missing_ok=True)
@@ -46,10 +80,28 @@ class SocketCodeRunner:
 
     Args:
         path: path of the socket.
+        sleep: waits for a number of seconds.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._path, self._sleep = path, sleep
+
+    def wait(self) -> None:
+        """Wait for the server to start.
+
+        Raises:
+            ConfinementUnavailable: it has not started in time.
+        """
+        for _ in range(START_SECONDS):
+            try:
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                    connection.connect(str(self._path))
+                return
+            except OSError:
+                self._sleep(1)
+        raise ConfinementUnavailable(
+            f"the sandbox did not start within {START_SECONDS} seconds: see the log of the container sandbox"
+        )
 
     def run(self, code: str, tests: str, timeout_seconds: float) -> CodeResult:
         """Run code, and then its tests.

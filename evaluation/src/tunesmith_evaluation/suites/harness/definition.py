@@ -1,4 +1,4 @@
-"""Definitions of tasks: found by name, given their data, refused where this product can't answer for them."""
+"""Definitions of tasks: search by name, addition of local data, and refusal of unsupported ones."""
 
 import os
 import re
@@ -107,6 +107,13 @@ def code_digest(include: Path | None) -> str:
 def _read_definition(file: Path, task: str, *, resolve: bool = True) -> dict[str, Any]:
     try:
         config: dict[str, Any] = load_yaml(file, resolve_func=resolve)
+    except ModuleNotFoundError as error:
+        message = (
+            f"task {task} needs the Python package {error.name}, which is not installed: install it where "
+            "tunesmith-eval runs, or use a trainer image that is built with it; else choose another task. ifeval needs "
+            "NLTK's punkt_tab, too: write a folder that has it into NLTK_DATA"
+        )
+        raise UserError("HarnessPackage", message) from error
     except Exception as error:  # whatever the code of a definition raises
         raise UserError("HarnessTask", f"the definition of task {task} can't be read: {error!r}") from error
     for key in ("tag", "group", "task_list"):

@@ -14,7 +14,7 @@ from tunesmith_contract.run_config import EvaluateConfig, Owner
 from tunesmith_contract.uris import KEEPS_WORK, parse_uri
 
 from .sides import ResolvedSide, SideSources, base_of_run, prepared_rows, resolve_sides
-from .suites import resolve_gates, resolve_suites, suite_notes
+from .suites import model_use, resolve_gates, resolve_suites, suite_notes
 
 #: Metrics of the probabilities of given tokens, which neither endpoints nor stored answers tell.
 _OF_PROBABILITIES = frozenset({Metric.PERPLEXITY, Metric.BITS_PER_BYTE})
@@ -62,6 +62,7 @@ def resolve_evaluation(run: EvalRun, sources: SideSources) -> ResolvedEvaluation
         gpus=spec.compute.gpus if any(resolved.side.is_loaded for resolved in sides) else 0,
         seed=spec.seed,
         notes=_notes(spec, sides),
+        advice=model_use(spec.advice) if spec.advice else None,
         workspace=workspace,
         output=output,
     )

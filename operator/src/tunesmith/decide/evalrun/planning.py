@@ -6,7 +6,6 @@ from datetime import datetime
 
 from tunesmith.api.evalrun import EvalRun, EvalRunSpec
 from tunesmith.api.reasons import EvalRunPhase, EvalRunReason
-from tunesmith.decide.finetunejob.claims import CACHE_FIELD, cache_uri
 from tunesmith.decide.finetunejob.observed import LiveProgress
 from tunesmith.decide.finetunejob.referenced_jobs import NotReady
 from tunesmith.decide.fit.evaluation_fit import judge_evaluation
@@ -15,6 +14,7 @@ from tunesmith.decide.fit.requests import evaluation_requests
 from tunesmith.decide.plan import Action, Create, Event, Plan, soonest
 from tunesmith.decide.run.attempts import advance, refuse
 from tunesmith.decide.run.children import Children
+from tunesmith.decide.run.claims import CACHE_FIELD, cache_uri
 from tunesmith.decide.run.expiry import expire
 from tunesmith.decide.run.limits import RunLimits
 from tunesmith.decide.run.stage import StageDefinition, StageState, Step
@@ -42,7 +42,9 @@ from tunesmith_contract.shared_rules.verdict import Verdict
 from tunesmith_contract.stages import Stage
 from tunesmith_contract.uris import Scheme
 
+from .claims import claim_of_one_node, find_unshared_claim, read_shared_claims
 from .config import NO_MODEL, ResolvedEvaluation, resolve_evaluation
+from .kept_verdicts import keep_verdict
 from .secrets import resolve_secrets, secret_fields
 from .sides import SideSources, named_sides
 from .status import EvaluationView, build_evaluation_status, judge_run
@@ -65,8 +67,10 @@ class ObservedEvaluation:
         gpu_nodes: nodes whose GPUs are compared with the model.
         missing_config_maps: ConfigMaps that the pods need and that do not exist.
         mount_failures: messages of nodes about volumes that they can't mount.
+        claims: access modes of the claims that several pods mount; read before each attempt.
         progress: the latest update of a pod.
         other_runs: the other EvalRuns of the namespace that have a verdict, once this one has ended.
+        verdicts: the ConfigMaps of the namespace that keep verdicts on artifacts.
     """
 
     inputs: Body | None = None
@@ -76,8 +80,10 @@ class ObservedEvaluation:
     gpu_nodes: tuple[Body, ...] = ()
     missing_config_maps: tuple[str, ...] = ()
     mount_failures: tuple[str, ...] = ()
+    claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     progress: LiveProgress | None = None
     other_runs: tuple[Body, ...] = ()
+    verdicts: tuple[Body, ...] = ()
 
 
 def assemble_evaluation(
@@ -92,6 +98,8 @@ def assemble_evaluation(
     gpu_nodes: tuple[Body, ...] = (),
     progress: LiveProgress | None = None,
     other_runs: tuple[Body, ...] = (),
+    claims: Mapping[str, tuple[str, ...]] | None = None,
+    verdicts: tuple[Body, ...] = (),
 ) -> ObservedEvaluation:
     """Group what was read by its role.
 
@@ -110,8 +118,10 @@ def assemble_evaluation(
         gpu_nodes=gpu_nodes,
         missing_config_maps=missing_config_maps,
         mount_failures=mount_failures,
+        claims=claims or {},
         progress=progress,
         other_runs=other_runs,
+        verdicts=verdicts,
     )
 
 
@@ -236,7 +246,14 @@ def _evaluate(
     environment: Environment,
 ) -> Plan:
     run = run.model_copy(update={"spec": EvalRunSpec.model_validate_json(inputs.spec)})
-    step = advance(_stage(run, inputs, observed, environment), observed.children, now)
+    assert isinstance(inputs.config, EvaluateConfig)
+    claims = read_shared_claims(run.spec, inputs.config, observed.claims)
+    failure = find_unshared_claim(claims, inputs.config, references_of(run, inputs, observed))
+    if failure is not None and not observed.children.records:
+        step = refuse(run, Stage.EVALUATE, observed.children, failure, now, failure.reason)
+    else:
+        stage = _stage(run, inputs, observed, environment, claim_of_one_node(claims))
+        step = advance(stage, observed.children, now)
     return _build_plan(run, inputs, created, step, observed, now)
 
 
@@ -255,10 +272,16 @@ def _build_plan(
     has_new_record = len(step.children.records) > len(observed.children.records)
     events = (*step.events, *(_verdict_events(run, inputs, step) if has_new_record else ()), *expiry.events)
     return Plan(
-        actions=(*created, *step.actions, *expiry.actions),
+        actions=(*created, *keep_verdict(run, record, observed.verdicts), *step.actions, *expiry.actions),
         status=build_evaluation_status(
             run,
-            EvaluationView(inputs, step, progress=_current(observed, step), other_runs=observed.other_runs),
+            EvaluationView(
+                inputs,
+                step,
+                progress=_current(observed, step),
+                other_runs=observed.other_runs,
+                verdicts=observed.verdicts,
+            ),
             now,
         ),
         events=events,
@@ -284,7 +307,11 @@ def _verdict_events(run: EvalRun, inputs: Inputs | None, step: Step) -> tuple[Ev
 
 
 def _stage(
-    run: EvalRun, inputs: Inputs, observed: ObservedEvaluation, environment: Environment
+    run: EvalRun,
+    inputs: Inputs,
+    observed: ObservedEvaluation,
+    environment: Environment,
+    one_node_for: str,
 ) -> StageDefinition:
     config, cached = inputs.config, run.spec.compute.cache_volume is not None
     assert isinstance(config, EvaluateConfig)
@@ -292,7 +319,9 @@ def _stage(
     return StageDefinition(
         owner=run,
         name=Stage.EVALUATE,
-        build=lambda attempt, _: (build_evaluate_job(run, inputs, attempt, environment, requests),),
+        build=lambda attempt, _: (
+            build_evaluate_job(run, inputs, attempt, environment, requests, one_node_for),
+        ),
         backoff_limit=run.spec.backoff_limit,
         limits=RunLimits(deadline_seconds=run.spec.active_deadline_seconds, gpus=config.gpus * config.shards),
         nodes=config.shards,

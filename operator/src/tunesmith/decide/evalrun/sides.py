@@ -1,4 +1,4 @@
-"""Compared models of an evaluation: from the sources that people write to what the pods read."""
+"""Compared models of an evaluation, resolved from the sources in the spec to the pods' configuration."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -149,7 +149,7 @@ def _resolve(
 
 
 def _of_other_source(side: Side, written: ComparedModel) -> ResolvedSide:
-    """A side that no resource of the cluster stands behind."""
+    """A side that names no resource of the cluster: a model, an endpoint, stored answers."""
     opened = written.model or written.endpoint or written.answers
     secret = opened.secret_ref if opened else None
     secrets = {side_role(side.name): secret.name} if secret else {}

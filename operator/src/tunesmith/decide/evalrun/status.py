@@ -45,7 +45,7 @@ from tunesmith_contract.progress import (
 )
 from tunesmith_contract.report import EvaluationReport, Interval, MetricResult
 from tunesmith_contract.run_config import EvaluateConfig
-from tunesmith_contract.shared_rules.advice import ModelUse, advise
+from tunesmith_contract.shared_rules.advice import advise
 from tunesmith_contract.shared_rules.verdict import (
     ComparisonVerdict,
     GateVerdict,
@@ -56,8 +56,9 @@ from tunesmith_contract.shared_rules.verdict import (
 from tunesmith_contract.stages import Stage
 
 from .gates import describe_gate, gate_status, judge_evaluation, worst
+from .kept_verdicts import own_verdict
 from .results_text import headline_change, results_table
-from .suites import resolve_gates, suite_notes, token_prices
+from .suites import model_use, resolve_gates, suite_notes
 
 _NOTE_CHARACTERS = 512
 _COUNT_DIGITS = 12
@@ -77,6 +78,7 @@ class EvaluationView:
         candidate_missing: why there is no candidate yet.
         progress: the latest update of the current attempt's pods.
         other_runs: the other EvalRuns of the namespace that have a verdict.
+        verdicts: the ConfigMaps that keep verdicts on artifacts.
     """
 
     inputs: Inputs | None
@@ -84,6 +86,7 @@ class EvaluationView:
     candidate_missing: str | None = None
     progress: TrainerStatus | None = None
     other_runs: tuple[Body, ...] = ()
+    verdicts: tuple[Body, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +119,11 @@ def judge_run(run: EvalRun, inputs: Inputs | None, report: EvaluationReport | No
     return Judgement(verdict, (), _REASONS[verdict], f"{verdict}: {_LOST_INPUTS}")
 
 
-def _count_runs(run: EvalRun, report: EvaluationReport, others: Sequence[Body]) -> int:
-    """Number of runs of this candidate by this policy up to this one: who runs until it passes is seen to do so."""
+def _count_runs(run: EvalRun, report: EvaluationReport, view: EvaluationView) -> int:
+    """Number of runs of this candidate by this policy up to this one: who runs until it passes is seen to do so.
+
+    Of an artifact, runs that were deleted count as well.
+    """
 
     def place(metadata: Mapping[str, Any]) -> tuple[str, str]:
         return str(metadata.get("creationTimestamp") or ""), str(metadata["name"])
@@ -125,12 +131,13 @@ def _count_runs(run: EvalRun, report: EvaluationReport, others: Sequence[Body]) 
     candidate = report.compared[0].digest if report.compared else ""
     own = place(run.metadata.model_dump(mode="json", by_alias=True))
     earlier = 0
-    for body in others:
+    for body in view.other_runs:
         status = body.get("status") or {}
         same_candidate = (status.get("candidate") or {}).get("digest") == candidate
         same_policy = status.get("policyDigest") == report.policy_digest
         earlier += bool(candidate) and same_candidate and same_policy and place(body["metadata"]) < own
-    return earlier + 1
+    kept = own_verdict(run, view.step.last_record(Stage.EVALUATE), view.verdicts)
+    return max(earlier + 1, kept[1].run if kept else 1)
 
 
 def _judgement(gates: Sequence[Gate], judged: ComparisonVerdict) -> Judgement:
@@ -167,7 +174,7 @@ def build_evaluation_status(run: EvalRun, view: EvaluationView, now: datetime) -
         references=_shown_references(view, evaluation),
         base_model_revision=evaluation.base_model_revision if evaluation else "",
         policy_digest=evaluation.policy_digest if evaluation else "",
-        runs=_count_runs(run, evaluation, view.other_runs) if evaluation else None,
+        runs=_count_runs(run, evaluation, view) if evaluation else None,
         results=tuple(_comparison(result, judgement) for result in evaluation.results) if evaluation else (),
         gates=tuple(gate_status(gate, result) for gate, result in judgement.by_gate) if judgement else (),
         sides=tuple(_side_results(evaluation)) if evaluation else (),
@@ -200,7 +207,8 @@ def _report(evaluation: EvaluationReport) -> ArtifactRef:
     if evaluation.report_digest is None:
         return ArtifactRef.model_validate(details.to_dict())
     folder = details.uri.rpartition("/")[0]
-    return ArtifactRef(uri=f"{folder}/{EVALUATION_REPORT_FILE}", digest=evaluation.report_digest)
+    uri = f"{folder}/{EVALUATION_REPORT_FILE}"
+    return ArtifactRef(uri=uri, digest=evaluation.report_digest, size_bytes=evaluation.report_bytes)
 
 
 def _requests(run: EvalRun, view: EvaluationView) -> ContainerRequests | None:
@@ -298,19 +306,7 @@ def _advice(run: EvalRun, view: EvaluationView, evaluation: EvaluationReport | N
     written, config = run.spec.advice, _config(view)
     if written is None or config is None or evaluation is None:
         return ""
-    use = ModelUse(
-        bar=_number(written.bar),
-        examples=written.examples,
-        latency_budget=_number(written.latency_budget_seconds),
-        requests_per_month=written.requests_per_month,
-        training_cost=_number(written.training_cost),
-        prices=token_prices(written.prices) if written.prices else None,
-    )
-    return advise(config, evaluation, use)
-
-
-def _number(text: str | None) -> float | None:
-    return None if text is None else float(text)
+    return advise(config, evaluation, model_use(written))
 
 
 def _cost(view: EvaluationView, evaluation: EvaluationReport | None) -> EvaluationCost:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from tunesmith.api.endpoints import ChatEndpoint
-from tunesmith.api.evalrun import EvaluationTemplate
+from tunesmith.api.evalrun import AdviceSettings, EvaluationTemplate
 from tunesmith.api.evaluation_sides import EvaluatedEndpoint, TokenPrices
 from tunesmith.api.evaluation_suites import Gate, JudgeSettings, MetricSpec, Suite
 from tunesmith_contract import evaluation as contract
@@ -32,7 +32,7 @@ def resolve_gates(spec: EvaluationTemplate) -> tuple[contract.Gate, ...]:
 
 
 def suite_notes(spec: EvaluationTemplate) -> tuple[str, ...]:
-    """Sentences on what is left out of the suites."""
+    """Sentences on suites that are left out."""
     if not spec.safety.disabled:
         return ()
     return (f"The safety suites are switched off: {spec.safety.reason}",)
@@ -41,7 +41,8 @@ def suite_notes(spec: EvaluationTemplate) -> tuple[str, ...]:
 def priced_endpoint(endpoint: EvaluatedEndpoint) -> contract.PricedEndpoint:
     """An endpoint as the pods read it; its Secret lies in a folder by its role."""
     prices = endpoint.prices and token_prices(endpoint.prices)
-    return contract.PricedEndpoint(url=endpoint.url, model=endpoint.model, prices=prices)
+    budget = endpoint.budget and contract.EndpointBudget.model_validate(endpoint.budget.to_dict())
+    return contract.PricedEndpoint(url=endpoint.url, model=endpoint.model, prices=prices, budget=budget)
 
 
 def token_prices(prices: TokenPrices) -> contract.TokenPrices:
@@ -53,6 +54,22 @@ def token_prices(prices: TokenPrices) -> contract.TokenPrices:
             "currency": prices.currency,
         }
     )
+
+
+def model_use(advice: AdviceSettings) -> contract.ModelUse:
+    """Use of the model as the pods read it."""
+    return contract.ModelUse(
+        bar=_number(advice.bar),
+        examples=advice.examples,
+        latency_budget=_number(advice.latency_budget_seconds),
+        requests_per_month=advice.requests_per_month,
+        training_cost=_number(advice.training_cost),
+        prices=token_prices(advice.prices) if advice.prices else None,
+    )
+
+
+def _number(text: str | None) -> float | None:
+    return None if text is None else float(text)
 
 
 def metric_endpoints(spec: EvaluationTemplate) -> Iterable[tuple[str, int, str, ChatEndpoint]]:

@@ -2,22 +2,22 @@
 
 from collections.abc import Iterable, Mapping
 
-from tunesmith.api.finetunejob import FineTuneJob
-from tunesmith.api.pod_settings import CacheVolume
-from tunesmith.api.reasons import FineTuneJobReason
+from tunesmith.api.finetunejob import FineTuneJob, FineTuneJobSpec
+from tunesmith.api.reasons import RunReason
+from tunesmith.decide.run.claims import CACHE_FIELD, SharedClaim, cache_uri
 from tunesmith_contract.exit_codes import FailureCategory
 from tunesmith_contract.report import Failure
 from tunesmith_contract.uris import Scheme, parse_uri_or_none
 
-CACHE_FIELD = "spec.compute.cacheVolume.claimName"
 
-_WRITABLE = frozenset({"ReadWriteMany"})
-_READABLE = frozenset({"ReadWriteMany", "ReadOnlyMany"})
-
-
-def cache_uri(cache: CacheVolume | None) -> str | None:
-    """URI of the claim with caches, if there is one."""
-    return f"{Scheme.PVC}://{cache.claim_name}" if cache else None
+def model_fields(spec: FineTuneJobSpec) -> dict[str, str | None]:
+    """URIs of the models that training reads beside the base model, by the field that names each."""
+    teacher = spec.method.distillation.teacher if spec.method.distillation else None
+    fields: dict[str, str | None] = {"spec.method.distillation.teacher.uri": teacher.uri if teacher else None}
+    for reward in spec.method.rewards:
+        field = f"spec.method.{spec.method.key}.rewards[{reward.name}].model.uri"
+        fields[field] = reward.model.uri if reward.model else None
+    return fields
 
 
 def shared_claims(job: FineTuneJob) -> dict[str, str]:
@@ -30,6 +30,7 @@ def shared_claims(job: FineTuneJob) -> dict[str, str]:
         "spec.workspace.uri": spec.workspace.uri if spec.workspace else None,
         CACHE_FIELD: cache_uri(job.spec.compute.cache_volume),
         "spec.baseModel.uri": spec.base_model.uri,
+        **model_fields(spec),
     }
     claims: dict[str, str] = {}
     for field, uri in fields.items():
@@ -46,16 +47,18 @@ def find_unshared_claim(job: FineTuneJob, claims: Mapping[str, Iterable[str]]) -
         claims: access modes of the claims that exist; pods report a missing one themselves.
     """
     written = {"spec.output.uri", "spec.workspace.uri", CACHE_FIELD}
-    for claim, field in shared_claims(job).items():
-        modes, needed = claims.get(claim), _WRITABLE if field in written else _READABLE
-        if modes is None or needed & set(modes):
+    for name, field in shared_claims(job).items():
+        if name not in claims:
+            continue
+        claim = SharedClaim(name, tuple(claims[name]), field in written)
+        if claim.reaches_nodes:
             continue
         instead = "claim" if field == CACHE_FIELD else "claim or a bucket"
         message = (
-            f'PersistentVolumeClaim "{claim}" is {", ".join(modes)}: pods on {job.spec.compute.nodes} nodes can\'t '
-            f"all mount it. Name a ReadWriteMany {instead} in {field}, or write compute.nodes: 1."
+            f"{claim.describe()}: pods on {job.spec.compute.nodes} nodes can't all mount it. "
+            f"Name a ReadWriteMany {instead} in {field}, or write compute.nodes: 1."
         )
         return Failure(
-            category=FailureCategory.USER_ERROR, reason=FineTuneJobReason.CLAIM_NOT_SHARED, message=message
+            category=FailureCategory.USER_ERROR, reason=RunReason.CLAIM_NOT_SHARED, message=message
         )
     return None

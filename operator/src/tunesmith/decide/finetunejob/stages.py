@@ -7,6 +7,7 @@ from tunesmith.api.finetunejob import FineTuneJob
 from tunesmith.api.reasons import FineTuneJobReason
 from tunesmith.decide.fit.grace_period import training_grace_seconds
 from tunesmith.decide.run.children import Children
+from tunesmith.decide.run.claims import CACHE_FIELD, cache_uri
 from tunesmith.decide.run.limits import RunLimits, budget_seconds_left
 from tunesmith.decide.run.stage import StageDefinition
 from tunesmith.decide.run.waiting import References
@@ -22,7 +23,7 @@ from tunesmith_contract.report import Failure, ModelReport
 from tunesmith_contract.run_config import TrainConfig
 from tunesmith_contract.stages import Stage
 
-from .claims import CACHE_FIELD, cache_uri
+from .claims import model_fields
 from .generation import generate_secrets
 from .inputs import data_fields
 from .observed import ObservedTraining
@@ -154,18 +155,14 @@ def _define_stage(
 
 def _references(job: FineTuneJob, observed: ObservedTraining) -> References:
     spec = job.spec
-    teacher = spec.method.distillation.teacher if spec.method.distillation else None
     written = {
         "spec.baseModel.uri": spec.base_model.uri,
         **data_fields(spec),
         "spec.workspace.uri": spec.workspace.uri if spec.workspace else None,
         "spec.output.uri": spec.output.uri,
-        "spec.method.distillation.teacher.uri": teacher.uri if teacher else None,
+        **model_fields(spec),
         CACHE_FIELD: cache_uri(spec.compute.cache_volume),
     }
-    for reward in spec.method.rewards:
-        field = f"spec.method.{spec.method.key}.rewards[{reward.name}].model.uri"
-        written[field] = reward.model.uri if reward.model else None
     secrets = {field: name for name, field in secret_fields(spec).values()}
     related = observed.related
     return References.of(

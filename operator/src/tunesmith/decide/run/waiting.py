@@ -15,6 +15,7 @@ from tunesmith.decide.objects import (
     waiting,
 )
 from tunesmith.decide.pod_diagnosis import PodDiagnosis, PodProblem, diagnose_pod, missing_secret
+from tunesmith.manifests.names import ONE_NODE_ANNOTATION
 from tunesmith.manifests.objects import Body
 from tunesmith_contract.uris import parse_uri_or_none
 
@@ -62,9 +63,13 @@ class References:
         named += [(f"secret://{name}", path) for path, name in secrets.items() if name]
         return cls(namespace, dict(reversed(named)), missing_config_maps, mount_failures)
 
+    def field_of(self, scheme: str, name: str) -> str:
+        """Path of the field that names an object."""
+        return self.fields.get(f"{scheme}://{name}", "the spec")
+
     def describe_missing(self, scheme: str, name: str) -> str:
         """A sentence that names the missing object and the field to correct."""
-        field = self.fields.get(f"{scheme}://{name}", "the spec")
+        field = self.field_of(scheme, name)
         return (
             f'{_KINDS[scheme]} "{name}" does not exist in namespace {self.namespace}: '
             f"create it, or correct {field}."
@@ -132,7 +137,7 @@ def _describe(pod: Body, diagnosis: PodDiagnosis, references: References) -> tup
     missing = diagnosis.missing
     match diagnosis.problem:
         case PodProblem.UNSCHEDULABLE:
-            return RunReason.UNSCHEDULABLE, f"No node takes the pod: {diagnosis.message}"
+            return RunReason.UNSCHEDULABLE, f"No node takes the pod: {diagnosis.message}{_one_node(pod)}"
         case PodProblem.VOLUME_CLAIM_NOT_FOUND:
             return RunReason.VOLUME_CLAIM_NOT_FOUND, references.describe_missing("pvc", missing)
         case PodProblem.IMAGE_NOT_PULLED:
@@ -150,6 +155,17 @@ def _describe(pod: Body, diagnosis: PodDiagnosis, references: References) -> tup
             return RunReason.CONTAINER_NOT_STARTED, f"The container can't be started: {diagnosis.message}"
         case PodProblem.CRASHING | PodProblem.OTHER:
             return None
+
+
+def _one_node(pod: Body) -> str:
+    """Sentence on the claim for which all pods of the Job have to run on one node; empty if they need not."""
+    claim = pod["metadata"].get("annotations", {}).get(ONE_NODE_ANNOTATION)
+    if not claim:
+        return ""
+    return (
+        f' All pods of the Job have to run on one node, because PersistentVolumeClaim "{claim}" can be mounted on one '
+        "at a time: name a ReadWriteMany claim or a bucket, or write a lower parallelism."
+    )
 
 
 def _missing_volume(pod: Body, references: References) -> tuple[RunReason, str] | None:

@@ -1,1 +1,1 @@
-"""Decisions on the search of a FineTuneJob: which trials there are, what follows from them, and their status."""
+"""Decisions on the search of a FineTuneJob: its trials, its next step, and its status."""

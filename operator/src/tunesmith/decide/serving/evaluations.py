@@ -1,7 +1,11 @@
-"""Verdicts that admit versions: read from the records of EvalRuns, the newest of each policy."""
+"""Verdicts that admit versions: read from the records of EvalRuns, the newest of each policy.
+
+A verdict outlives its EvalRun, but only against the artifact: what is not a Pass goes on standing in the way of earlier
+verdicts by the same policy, and a Pass opens the gate only while its EvalRun exists.
+"""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pydantic import ValidationError
@@ -9,6 +13,7 @@ from pydantic import ValidationError
 from tunesmith.api.evalrun import EvalRunStatus
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.result_config_map import AttemptOutcome, AttemptRecord, parse_result
+from tunesmith.manifests.verdict_records import VerdictRecord, read_all_verdicts
 from tunesmith_contract.base import short_digest
 from tunesmith_contract.shared_rules.verdict import Verdict, judge_report
 
@@ -33,6 +38,8 @@ class Evaluation:
         baseline_alias: the alias whose version the baseline was, as ``deployment/adapter``; else empty.
         baseline_is_bare: the baseline was asked without a prompt of its own.
         confirmed: status says the same verdict as the record.
+        gone: the EvalRun or its record was deleted; the verdict is known from what is kept beside it.
+        run: number of the run among those of this artifact and policy, as far as it is known.
     """
 
     name: str
@@ -45,6 +52,18 @@ class Evaluation:
     baseline_alias: str = ""
     baseline_is_bare: bool = True
     confirmed: bool = True
+    gone: bool = False
+    run: int = 1
+
+    @property
+    def stands(self) -> bool:
+        """True if it opens the gate or keeps it shut; a Pass whose EvalRun was deleted does neither."""
+        return not self.gone or self.verdict is not Verdict.PASS
+
+    @property
+    def title(self) -> str:
+        """Name of the run for messages."""
+        return f"{self.name} (deleted)" if self.gone else self.name
 
 
 #: Of two runs that ended in the same second the worse one counts.
@@ -55,19 +74,45 @@ def _age(evaluation: Evaluation) -> tuple[datetime, int, str]:
     return evaluation.ended, _BEST_FIRST.index(evaluation.verdict), evaluation.name
 
 
-def read_evaluations(runs: Iterable[ObservedEvalRun]) -> tuple[Evaluation, ...]:
-    """Verdicts by the records of EvalRuns, the oldest first.
+def read_evaluations(
+    runs: Iterable[ObservedEvalRun], verdicts: Iterable[Body] = ()
+) -> tuple[Evaluation, ...]:
+    """Verdicts by the records of EvalRuns, and those of deleted ones, the oldest first.
 
     Status alone counts for nothing, since other accounts may be allowed to write it. A record alone opens no gate,
     since a run that the operator has not ended yet has no verdict; but it stands in the way of earlier ones, as else a
     changed status could hide a run that did not pass.
+
+    Args:
+        runs: the EvalRuns with their records.
+        verdicts: ConfigMaps that keep the verdicts on artifacts.
     """
-    return tuple(sorted(filter(None, map(_read_evaluation, runs)), key=_age))
+    read = [(run.body["metadata"].get("uid", ""), _read_evaluation(run)) for run in runs]
+    found = [(uid, evaluation) for uid, evaluation in read if evaluation is not None]
+    kept = [(digest, record) for digest, records in read_all_verdicts(verdicts).items() for record in records]
+    numbers = {(digest, record.uid): record.run for digest, record in kept}
+    present = [replace(evaluation, run=numbers.get((evaluation.digest, uid), 1)) for uid, evaluation in found]
+    uids = {uid for uid, _ in found}
+    gone = [_read_kept(digest, record) for digest, record in kept if record.uid not in uids]
+    return tuple(sorted([*present, *gone], key=_age))
+
+
+def _read_kept(digest: str, record: VerdictRecord) -> Evaluation:
+    return Evaluation(
+        name=record.name,
+        digest=digest,
+        verdict=record.verdict,
+        policy_digest=record.policy_digest,
+        ended=record.ended_at,
+        gone=True,
+        run=record.run,
+    )
 
 
 def newest_by_policy(evaluations: Iterable[Evaluation]) -> dict[str, Evaluation]:
-    """The newest verdict of each policy. Earlier ones of the same policy no longer count."""
-    return {evaluation.policy_digest: evaluation for evaluation in sorted(evaluations, key=_age)}
+    """The newest verdict of each policy that stands. Earlier ones of the same policy no longer count."""
+    standing = [evaluation for evaluation in evaluations if evaluation.stands]
+    return {evaluation.policy_digest: evaluation for evaluation in sorted(standing, key=_age)}
 
 
 def _read_evaluation(run: ObservedEvalRun) -> Evaluation | None:
@@ -132,11 +177,13 @@ class GateDecision:
         admitting: the verdict that admits it; None if none does.
         message: what is missing; empty if it is admitted.
         runs: number of verdicts by the policy of the admitting one, or of all that count.
+        standing: number of policies with a verdict that stands.
     """
 
     admitting: Evaluation | None
     message: str = ""
     runs: int = 0
+    standing: int = 0
 
 
 def decide_gate(digest: str, evaluations: Iterable[Evaluation], requirement: GateRequirement) -> GateDecision:
@@ -147,23 +194,33 @@ def decide_gate(digest: str, evaluations: Iterable[Evaluation], requirement: Gat
     judged = [evaluation for evaluation in evaluations if evaluation.digest == digest]
     counted = [run for run in judged if requirement.policy_digest in {None, run.policy_digest}]
     newest = list(newest_by_policy(counted).values())
-    needed = _describe_need(digest, requirement)
+    needed, runs = _describe_need(digest, requirement), _count_runs(counted)
     if failed := next((run for run in newest if run.verdict is Verdict.FAIL), None):
-        return GateDecision(
-            None, f"{needed}: {failed.name}, the newest by its policy, says Fail", len(counted)
-        )
+        message = f"{needed}: {failed.title}, the newest by its policy, says Fail"
+        return GateDecision(None, message, runs, len(newest))
     reasons = [(run, _refusal(run, requirement)) for run in newest]
     for run, refusal in reversed(reasons):
         if not refusal:
-            runs = sum(other.policy_digest == run.policy_digest for other in counted)
-            return GateDecision(run, runs=runs)
+            same = [other for other in counted if other.policy_digest == run.policy_digest]
+            return GateDecision(run, runs=_count_runs(same), standing=len(newest))
     if reasons:
-        said = "; ".join(f"{run.name} {refusal}" for run, refusal in reasons[:3])
-        return GateDecision(None, f"{needed}: {said}", len(counted))
+        said = "; ".join(f"{run.title} {refusal}" for run, refusal in reasons[:3])
+        return GateDecision(None, f"{needed}: {said}", runs, len(newest))
+    if counted:
+        said = ", ".join(run.name for run in counted[:3])
+        return GateDecision(None, f"{needed}, and {said} no longer exists: evaluate again", runs)
     if judged:
-        policies = ", ".join(f"{run.name} has {run.policy_digest or 'none'}" for run in judged[:3])
+        policies = ", ".join(f"{run.title} has {run.policy_digest or 'none'}" for run in judged[:3])
         return GateDecision(None, f"{needed}: {policies}")
     return GateDecision(None, f"{needed}, and no EvalRun has judged it")
+
+
+def _count_runs(evaluations: Sequence[Evaluation]) -> int:
+    """Number of runs, by policy; the first ones of a policy may be known by the numbers of later ones alone."""
+    by_policy: dict[str, list[int]] = {}
+    for evaluation in evaluations:
+        by_policy.setdefault(evaluation.policy_digest, []).append(evaluation.run)
+    return sum(max(len(numbers), *numbers) for numbers in by_policy.values())
 
 
 def _describe_need(digest: str, requirement: GateRequirement) -> str:

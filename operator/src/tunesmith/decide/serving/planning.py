@@ -79,6 +79,7 @@ class ObservedServing:
         agents: the latest reports of their agents.
         jobs: the FineTuneJobs that adapters refer to, by name; None for one that does not exist.
         eval_runs: the EvalRuns of the namespace that have a verdict, with their records.
+        verdicts: the ConfigMaps of the namespace that keep verdicts on artifacts.
         records: the records of data preparation of FineTuneJobs on the same base model, which hold its sizes.
         claims: access modes of the claims that the pods mount, of those that exist; None if they were not read.
         nodes: the nodes of the cluster; None if they were not observed.
@@ -95,6 +96,7 @@ class ObservedServing:
     agents: tuple[Agent, ...] = ()
     jobs: Mapping[str, Body | None] | None = None
     eval_runs: tuple[ObservedEvalRun, ...] = ()
+    verdicts: tuple[Body, ...] = ()
     records: tuple[Body, ...] = ()
     nodes: tuple[Body, ...] | None = None
     claims: Mapping[str, tuple[str, ...]] | None = None
@@ -234,7 +236,7 @@ def _advance_all(
     sources = Sources(
         deployment.spec,
         _read_jobs(observed),
-        read_evaluations(observed.eval_runs),
+        read_evaluations(observed.eval_runs, observed.verdicts),
         versions,
         deployment.metadata.name,
         {name: record.stable.digest for name, record in stored.records.items() if record.stable},

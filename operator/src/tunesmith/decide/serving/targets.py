@@ -259,7 +259,7 @@ def _check_evaluated(
     if needed.verdict is RequiredVerdict.NONE:
         message = "no EvalRun is required"
         return replace(target, admitted=True, reason=Reason.UNEVALUATED, message=message)
-    if existing is not None and passed_before and not decision.runs:
+    if existing is not None and passed_before and not decision.standing:
         return replace(target, evaluated=existing.evaluated, policy_digest=existing.policy_digest)
     return replace(
         target, reason=Reason.NO_PASSING_EVAL_RUN, message=decision.message, eval_runs=decision.runs

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
 
-from tunesmith_contract.generation import GenerationBudget
+from tunesmith_contract.generation import CallBudget
 from tunesmith_data.endpoints.client import EndpointBusy, RequestRefused
 from tunesmith_data.endpoints.journal import ChatAnswer, Journal, Spending, TokenUsage
 
@@ -23,7 +23,7 @@ class TokenBudget:
     A rejected request costs nothing. One whose answer was lost counts with its maximum usage.
     """
 
-    def __init__(self, budget: GenerationBudget, journal: Journal) -> None:
+    def __init__(self, budget: CallBudget, journal: Journal) -> None:
         self._budget = budget
         self._journal = journal
         self._changed = threading.Condition()
@@ -44,7 +44,7 @@ class TokenBudget:
     def allows(self, more: Spending) -> bool:
         """True if the rest of the budget covers this spending."""
         budget, total = self._budget, self.spent.plus(more)
-        if total.calls > budget.calls:
+        if budget.calls is not None and total.calls > budget.calls:
             return False
         if budget.tokens is not None and total.prompt_tokens + total.completion_tokens > budget.tokens:
             return False
