@@ -118,8 +118,7 @@ def test_pods_share_the_items_and_lose_one(installation: Installation, begun: No
     installation.client.kubectl("-n", NAMESPACE, "delete", "pod", pod["metadata"]["name"], "--wait=false")
     run = wait_for(installation, "er", "shared", lambda status: "verdict" in status, SECONDS_OF_A_RUN)
     status = run["status"]
-    # A pod that is killed before it can save its state is told as a failed attempt, not as a disruption.
-    assert (status["verdict"], status["attempts"]) == ("Pass", 2)
+    assert (status["verdict"], status["attempts"], status["disruptions"]) == ("Pass", 2, 1)
     items = {suite["name"]: (suite["items"], suite["broken"]) for suite in status["suites"]}
     assert items == {"invoices": (40, 0), "words": (40, 0), CODES: (1, 0)}
     results = {result["suite"]: float(result["candidate"]) for result in status["results"]}
