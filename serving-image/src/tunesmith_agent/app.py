@@ -26,6 +26,7 @@ from .http.server import Server
 from .http.upstream import UpstreamPool
 from .metrics import AgentMetrics
 from .monitoring import Monitoring
+from .peers.directory import PeerDirectory
 from .proxying.proxy import Proxy
 from .routing.table import RoutingTable
 from .settings import Settings
@@ -43,8 +44,14 @@ class Agent:
         self.engine_metrics = EngineMetrics(settings.engine_host, settings.engine_port)
         self.store = DesiredStore(settings.state_dir / STATE_FILE, self._apply)
         self.pool = UpstreamPool(settings.engine_host, settings.engine_port, settings.limits)
+        self.directory = PeerDirectory(settings.pod_name, settings.limits)
         self.proxy = Proxy(
-            self.pool, self.metrics, self._wake, settings.limits.abandoned_seconds, settings.wait_seconds
+            self.pool,
+            self.metrics,
+            self._wake,
+            settings.limits.abandoned_seconds,
+            settings.wait_seconds,
+            self.directory,
         )
         self.server = Server(self.proxy, self.metrics.count_refusal, settings.limits)
         self.cache = ArtifactCache(settings.cache_dir, settings.cache_bytes)
@@ -70,6 +77,7 @@ class Agent:
             self.metrics,
             self._use_table,
             int(time.time()),
+            self.directory,
         )
         self.engine_watch = EngineWatch(
             self.pool,
@@ -117,6 +125,7 @@ class Agent:
                 await self.monitoring_server.stop()
                 await self._monitoring.close()
                 self.pool.close()
+                self.directory.close()
                 for result in results:
                     if isinstance(result, Exception):
                         raise result
@@ -136,7 +145,14 @@ class Agent:
                 self.reconciler,
                 self.metrics,
                 lambda: self.reconciler.report(self._boot_id),
+                self.use_peer_key,
             ).run()
+
+    def use_peer_key(self, key: str) -> None:
+        """Take over the secret that the agents of the AdapterDeployment share, in hex."""
+        if self.directory.key != key.encode():
+            self.directory.key = key.encode()
+            self.reconciler.apply()
 
     async def _drain(self) -> bool:
         log.info("draining")

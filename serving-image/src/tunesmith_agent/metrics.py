@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Protocol
 
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import (
@@ -51,6 +52,27 @@ class Histogram:
         """Add the values counted so far to a family, under the values of its labels."""
         bounds = (*map(str, BUCKETS), "+Inf")
         family.add_metric(labels, list(zip(bounds, accumulate(self.counts), strict=True)), self.total)
+
+
+class RequestCounters(Protocol):
+    """Counters of requests that are sent on, each from ``begin`` to one of the ends; see ``VersionStats``."""
+
+    def begin(self) -> None:
+        """Count a request that is sent."""
+
+    def finish(
+        self, status: int, begun: float, head: float, now: float, key: int | None, *, broken: bool
+    ) -> None:
+        """Count a request that was answered, or whose answer broke off."""
+
+    def count_disconnect(self, now: float, key: int | None, *, abandoned: bool) -> None:
+        """Count a client that left before the end."""
+
+    def count_engine_lost(self) -> None:
+        """Count a request that found nobody."""
+
+    def count_refused(self) -> None:
+        """Count a request whose version is not there."""
 
 
 class VersionStats:
@@ -185,6 +207,57 @@ class ResidencyStats:
         self.waits[result] = self.waits.get(result, 0) + 1
 
 
+class HopStats:
+    """Counters of requests that this pod hands on to other pods, and of those that it gets from them.
+
+    Only the pod that sends a request to its engine counts it for the version.
+
+    Attributes:
+        results: requests handed on, by what came of each: ``answered``, ``not_held`` by the other pod, ``unreachable``
+            where it did not ask for the body in time, ``broken`` off, or ``left`` by the client. One request may be
+            handed on several times.
+        received: requests of other pods, by what came of each: ``taken``, ``not_held``, or ``forged``.
+        consent_seconds: time until the other pod asked for the body: what a hop adds.
+        in_flight: requests handed on that are in progress.
+    """
+
+    def __init__(self) -> None:
+        self.results: dict[str, int] = {}
+        self.received: dict[str, int] = {}
+        self.consent_seconds = Histogram()
+        self.in_flight = 0
+
+    def begin(self) -> None:
+        """Count a request that is handed on."""
+        self.in_flight += 1
+
+    def finish(
+        self, status: int, begun: float, head: float, now: float, key: int | None, *, broken: bool
+    ) -> None:
+        """Count one that was answered, with any status, or whose answer broke off."""
+        self._end("broken" if broken else "answered")
+
+    def count_disconnect(self, now: float, key: int | None, *, abandoned: bool) -> None:
+        """Count one whose client left: the other pod counts it for the version."""
+        self._end("left")
+
+    def count_engine_lost(self) -> None:
+        """Count one that the other pod did not ask for."""
+        self._end("unreachable")
+
+    def count_refused(self) -> None:
+        """Count one that the other pod could not answer."""
+        self._end("not_held")
+
+    def count_received(self, result: str) -> None:
+        """Count a request of another pod."""
+        self.received[result] = self.received.get(result, 0) + 1
+
+    def _end(self, result: str) -> None:
+        self.in_flight -= 1
+        self.results[result] = self.results.get(result, 0) + 1
+
+
 @dataclass
 class AgentMetrics:
     """All counters of the agent; versions no longer served stay in ``versions``, so that counters never fall."""
@@ -202,6 +275,7 @@ class AgentMetrics:
     operator_connected: bool = False
     breakers_open: int = 0
     residency: ResidencyStats = field(default_factory=ResidencyStats)
+    hops: HopStats = field(default_factory=HopStats)
 
     def stats(self, alias: str, digest: str) -> VersionStats:
         """Counters of one version, created at first use."""
@@ -291,6 +365,7 @@ class _Collector(Collector):
         ):
             yield GaugeMetricFamily(PREFIX + name, text, value=value)
         yield from _residency_families(metrics.residency)
+        yield from _hop_families(metrics.hops)
 
     def _connection_families(self) -> Iterator[Metric]:
         connections = self._connections
@@ -357,6 +432,20 @@ def _residency_families(stats: ResidencyStats) -> Iterator[Metric]:
         yield family
     text = "Bytes of artifacts on the pod's disk."
     yield GaugeMetricFamily(PREFIX + "artifact_cache_bytes", text, value=stats.cache_bytes)
+
+
+def _hop_families(stats: HopStats) -> Iterator[Metric]:
+    for name, text, results in (
+        ("handed_on", "Requests handed on to other pods, by result.", stats.results),
+        ("received_from_pods", "Requests of other pods, by result.", stats.received),
+    ):
+        family = _counter(name, text, "result")
+        for result, count in results.items():
+            family.add_metric((result,), count)
+        yield family
+    seconds = _histogram("hop_seconds", "Time until another pod asked for the body of a request.")
+    stats.consent_seconds.add_to(seconds, ())
+    yield seconds
 
 
 def _ends(evidence: VersionEvidence) -> Iterator[tuple[str, int]]:

@@ -92,9 +92,7 @@ def test_nothing_moves_off_a_home_before_another_pod_has_proven_the_alias(
 ) -> None:
     before = settle(aliases_of(count, pods), pods, {})[0].homes
     names = [pod.name for pod in others]
-    proven = data.draw(
-        st.lists(st.frozensets(st.sampled_from(names)), min_size=count, max_size=count)
-    )
+    proven = data.draw(st.lists(st.frozensets(st.sampled_from(names)), min_size=count, max_size=count))
     aliases = [PlacedAlias(f"alias-{index}", 0, each) for index, each in enumerate(proven)]
     after, _ = settle(aliases, others, before)
     for alias in aliases:
@@ -148,7 +146,9 @@ def test_a_pod_that_goes_moves_only_its_own_aliases(number: int, count: int, gon
     after = place(aliases, left, before)
     if not before or not after.homes:
         return
-    lost = count_moves({name: set(names) & {pod.name for pod in left} for name, names in before.items()}, before)
+    lost = count_moves(
+        {name: set(names) & {pod.name for pod in left} for name, names in before.items()}, before
+    )
     assert count_moves(before, after.homes) <= lost + MOVES
     assert all(after.homes.values())
 

@@ -11,6 +11,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_ran
 from tunesmith_agent.artifacts.cache import ArtifactCache
 from tunesmith_agent.engine.client import EngineClient, EngineGone, EngineRefused, EngineUnavailable
 from tunesmith_agent.metrics import AgentMetrics, VersionStats
+from tunesmith_agent.peers.directory import PeerDirectory
 from tunesmith_agent.routing.table import Route, RoutingTable, build_base_target, build_table
 from tunesmith_agent.settings import Settings
 from tunesmith_contract.agent import (
@@ -31,10 +32,12 @@ from .residency import Residency
 from .versions import (
     Key,
     TrackedVersion,
+    answering_digests,
     build_alias_route,
     build_pinned_route,
     desired_versions,
     fallback_version,
+    is_complete,
 )
 
 log = logging.getLogger(__name__)
@@ -67,6 +70,7 @@ class Reconciler:
         metrics: AgentMetrics,
         on_table: Callable[[RoutingTable], None],
         created: int,
+        directory: PeerDirectory,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -77,6 +81,7 @@ class Reconciler:
         self._metrics = metrics
         self._on_table = on_table
         self._created = created
+        self._directory = directory
         self._tracked: dict[Key, TrackedVersion] = {}
         self._last_stable: dict[str, str] = {}
         self._breakers = Breakers()
@@ -142,6 +147,7 @@ class Reconciler:
                 for stats in self._metrics.versions.values()
                 if stats.digest
             ),
+            adapter_slots=self._settings.adapter_slots,
         )
 
     # -- the loop
@@ -181,6 +187,7 @@ class Reconciler:
                 if tracked.alias in closed:
                     tracked.stats.consecutive_errors = 0
             self._begin_steps(desired)
+            self._directory.update(desired.peers)
         if self._up_since is not None:
             self._start_missing()
         self._drain_unwanted()
@@ -384,10 +391,13 @@ class Reconciler:
         routes = [self._base_route()]
         for tracked in self._tracked.values():
             if tracked.state is not LoadState.DRAINING:
-                routes.append(build_pinned_route(tracked))
+                homes = self._directory.homes(tracked.alias, is_complete=tracked.active)
+                routes.append(build_pinned_route(tracked, homes))
         for alias in desired.aliases if desired else ():
             breaker_open = self._breakers.is_open(alias.name)
-            routes.append(build_alias_route(alias, self._tracked, fallbacks.get(alias.name), breaker_open))
+            homes = self._directory.homes(alias.name, is_complete=is_complete(alias, self._tracked))
+            fallback = fallbacks.get(alias.name)
+            routes.append(build_alias_route(alias, self._tracked, fallback, breaker_open, homes))
             stable = self._tracked.get((alias.name, alias.stable.digest)) if alias.stable else None
             if stable is not None and stable.active:
                 self._last_stable[alias.name] = stable.version.digest
@@ -415,13 +425,16 @@ class Reconciler:
         return {name: key for name, key in fallbacks.items() if key is not None}
 
     def _loading_aliases(self) -> list[str]:
-        """Aliases whose stable version was neither active nor failed since this start of the engine."""
+        """Aliases with a version that gets requests and was neither active nor failed since this start of the engine.
+
+        A pod that was ready without a candidate would send its part of the conversations to the stable version.
+        """
         desired = self._store.current
         settled = {tracked.key for tracked in self._tracked.values() if tracked.settled}
         return [
             alias.name
             for alias in (desired.aliases if desired else ())
-            if alias.stable and (alias.name, alias.stable.digest) not in settled
+            if any((alias.name, digest) not in settled for digest in answering_digests(alias))
         ]
 
     def _record_error(self, stats: VersionStats) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.messages import JSON_TYPE, Refusal
 from tunesmith_agent.http.upstream import UpstreamConnection, UpstreamPool
+from tunesmith_agent.metrics import RequestCounters
 from tunesmith_agent.routing.table import Target
 
 #: Headers of the engine's answer that the client gets to see.
-_PASSED_HEADERS = (b"content-type", b"x-request-id", b"retry-after")
+ENGINE_HEADERS = (b"content-type", b"x-request-id", b"retry-after")
 
 #: The engine has each version that is routed to, unless it was restarted a moment ago.
 _NOT_FOUND = 404
@@ -27,7 +28,7 @@ class Forward:
 
     __slots__ = (
         "_abandoned_seconds", "_begun_at", "_client", "_connecting", "_data_at", "_head_at", "_key", "_not_found",
-        "_on_engine_failure", "_pool", "_request", "_status", "_target", "_upstream",
+        "_on_engine_failure", "_pool", "_request", "_stats", "_status", "_target", "_upstream",
     )  # fmt: skip
 
     def __init__(
@@ -46,6 +47,7 @@ class Forward:
         self._pool = pool
         self._client = client
         self._target = target
+        self._stats: RequestCounters = target.stats
         self._request = request
         self._upstream: UpstreamConnection | None = None
         self._connecting: asyncio.Task[UpstreamConnection] | None = None
@@ -57,7 +59,7 @@ class Forward:
     def start(self) -> None:
         """Send the request, on an idle connection if there is one."""
         self._client.exchange = self
-        self._target.stats.begin()
+        self._stats.begin()
         if (upstream := self._pool.take()) is not None:
             self._send(upstream)
         else:
@@ -71,7 +73,7 @@ class Forward:
         now = self._client.loop.time()
         # A client that reads slowly holds the answer back itself.
         abandoned = now - self._data_at >= self._abandoned_seconds and not self._client.paused
-        self._target.stats.count_disconnect(now, self._key, abandoned=abandoned)
+        self._stats.count_disconnect(now, self._key, abandoned=abandoned)
 
     def pause(self) -> None:
         if self._upstream is not None:
@@ -89,14 +91,16 @@ class Forward:
 
     # -- from the engine's connection
 
+    def on_continue(self) -> None:
+        """No effect: the request was sent as a whole."""
+
     def on_head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
         if status == _NOT_FOUND:
             self._not_found = True
             return
         self._status = status
         self._head_at = self._client.loop.time()
-        lines = [b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_HEADERS if name in headers]
-        self._client.begin(status, self._target.headers + b"".join(lines), length)
+        self._client.begin(status, self._head_lines(headers), length)
 
     def on_data(self, data: bytes) -> None:
         self._data_at = self._client.loop.time()
@@ -110,7 +114,7 @@ class Forward:
     def on_end(self) -> None:
         self._upstream = None
         if self._not_found:
-            self._target.stats.count_refused()
+            self._stats.count_refused()
             self._on_engine_failure(self._client)
             return
         self._count(broken=False)
@@ -137,10 +141,18 @@ class Forward:
         if connecting.cancelled():
             return
         if connecting.exception() is not None:
-            self._target.stats.count_engine_lost()
-            self._on_engine_failure(self._client)
+            self._not_connected()
             return
         self._send(connecting.result())
+
+    def _not_connected(self) -> None:
+        self._stats.count_engine_lost()
+        self._on_engine_failure(self._client)
+
+    def _head_lines(self, headers: dict[bytes, bytes]) -> bytes:
+        """Header lines of the answer, for the client."""
+        lines = [b"%b: %b\r\n" % (name, headers[name]) for name in ENGINE_HEADERS if name in headers]
+        return self._target.headers + b"".join(lines)
 
     def _send(self, upstream: UpstreamConnection) -> None:
         self._upstream = upstream
@@ -177,7 +189,7 @@ class Forward:
 
     def _count(self, *, broken: bool) -> None:
         now = self._client.loop.time()
-        self._target.stats.finish(self._status, self._begun_at, self._head_at, now, self._key, broken=broken)
+        self._stats.finish(self._status, self._begun_at, self._head_at, now, self._key, broken=broken)
 
 
 def _close_late(connecting: asyncio.Task[UpstreamConnection]) -> None:

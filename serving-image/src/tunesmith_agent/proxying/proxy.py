@@ -1,6 +1,7 @@
 """Checks and routing of client requests: an allow-list of paths in front of the engine."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -9,10 +10,13 @@ from tunesmith_agent.http.connection import ServerConnection
 from tunesmith_agent.http.messages import JSON_TYPE, Refusal, Request
 from tunesmith_agent.http.upstream import UpstreamPool
 from tunesmith_agent.metrics import AgentMetrics
+from tunesmith_agent.peers.directory import PeerDirectory
 from tunesmith_agent.routing.stickiness import stickiness_key
-from tunesmith_agent.routing.table import Route, RoutingTable
+from tunesmith_agent.routing.table import Route, RoutingTable, Target
+from tunesmith_contract.agent import rendezvous_score
 
 from .forward import Forward
+from .hops import FORGED, FORWARDED, NOT_HELD, Hops, key_number
 from .waiting import WaitingRoom
 
 #: Request headers that are passed to the engine.
@@ -52,6 +56,7 @@ class Proxy:
     Args:
         on_engine_failure: called when the engine accepts no connection, or does not have a routed version.
         abandoned_seconds: see ``Limits``.
+        directory: the other pods.
 
     Attributes:
         table: the current routes.
@@ -65,12 +70,14 @@ class Proxy:
         on_engine_failure: Callable[[], None],
         abandoned_seconds: float,
         wait_seconds: float,
+        directory: PeerDirectory,
     ) -> None:
         self.table = RoutingTable()
         self.waiting_room = WaitingRoom(wait_seconds, metrics.residency)
         self.engine_hangs = False
         self._pool = pool
         self._metrics = metrics
+        self._hops = Hops(directory, metrics.hops, abandoned_seconds)
         self._on_engine_failure = on_engine_failure
         self._abandoned_seconds = abandoned_seconds
         self._handlers: dict[bytes, tuple[bytes, PlainHandler]] = {
@@ -97,6 +104,9 @@ class Proxy:
         connection.respond(200, JSON_TYPE, self.table.models_body)
 
     def _generate(self, connection: ServerConnection, request: Request) -> None:
+        if FORWARDED in request.headers:
+            self._take_over(connection, request)
+            return
         if self.engine_hangs:
             connection.close_after_answer()
             connection.respond_refusal(_ENGINE_HANGS)
@@ -131,6 +141,27 @@ class Proxy:
         """
         key = stickiness_key(request.headers, body) if route.uses_keys else b""
         target = route.pick(key)
+        if target is None or route.homes is None or deadline is not None:
+            self._answer_here(connection, request, body, route, target, key, size, deadline)
+            return
+        here = partial(self._answer_here, connection, request, body, route, target, key, size, None)
+        passed = _passed_headers(request)
+        self._hops.hand_on(connection, request, body, route.homes, target, key, passed, here)
+
+    def _answer_here(
+        self,
+        connection: ServerConnection,
+        request: Request,
+        body: dict[str, Any],
+        route: Route,
+        target: Target | None,
+        key: bytes,
+        size: int,
+        deadline: float | None,
+    ) -> None:
+        """Send a request to this pod's engine, or let it wait there."""
+        if target is not None and not target.is_here:
+            target = route.substitute
         if target is None:
             connection.respond_refusal(_unavailable(route))
             return
@@ -145,16 +176,56 @@ class Proxy:
             return
         if deadline is None and target.gate is not None:
             self._metrics.residency.hits += 1
+        number = None
+        if route.uses_keys:
+            # Where other pods hand requests of a client on to this one, it has the same number in all of them.
+            number = hash(key) if route.homes is None else rendezvous_score(key)
+        self._send(connection, request, body, target, number, self._answer_not_ready)
+
+    def _take_over(self, connection: ServerConnection, request: Request) -> None:
+        """Answer a request that another agent hands on, for which it has chosen the version."""
+        stats = self._hops.stats
+        if not self._hops.accepts(request):
+            stats.count_received("forged")
+            connection.respond_refusal(FORGED)
+            return
+        body = orjson.loads(request.body)
+        number, size = key_number(request), len(request.body)
+
+        def answer(deadline: float | None) -> None:
+            route = self.table.routes.get(body["model"])
+            target = route.stable if route is not None else None
+            if target is None or not target.is_here or self.engine_hangs:
+                stats.count_received("not_held")
+                connection.respond_refusal(NOT_HELD)
+            elif target.gate is not None and not target.gate.is_open:
+                self.waiting_room.admit(connection, target, size, deadline, answer)
+            else:
+                stats.count_received("taken")
+                self._send(connection, request, body, target, number, self._answer_not_held)
+
+        answer(None)
+
+    def _send(
+        self,
+        connection: ServerConnection,
+        request: Request,
+        body: dict[str, Any],
+        target: Target,
+        number: int | None,
+        on_engine_failure: Callable[[ServerConnection], None],
+    ) -> None:
         body["model"] = target.name
-        Forward(
-            self._pool,
-            connection,
-            target,
-            _engine_request(request, body),
-            self._answer_not_ready,
-            self._abandoned_seconds,
-            hash(key) if route.uses_keys else None,
-        ).start()
+        engine_request = _engine_request(request, body)
+        seconds = self._abandoned_seconds
+        Forward(self._pool, connection, target, engine_request, on_engine_failure, seconds, number).start()
+
+    def _answer_not_held(self, connection: ServerConnection) -> None:
+        """Answer a request of another agent that never reached a version: another pod may be tried."""
+        self._metrics.engine_failures += 1
+        self._on_engine_failure()
+        self._hops.stats.count_received("not_held")
+        connection.respond_refusal(NOT_HELD)
 
     def _answer_not_ready(self, connection: ServerConnection) -> None:
         """Answer a request that never reached a version; it does not count as the version's error."""
@@ -211,9 +282,12 @@ def _asks_for_prompt_log_probs(body: dict[str, Any]) -> bool:
 def _engine_request(request: Request, body: dict[str, Any]) -> bytes:
     """Request for the engine, built anew so that nothing of the client's framing is passed on."""
     payload = orjson.dumps(body)
-    headers = request.headers
-    passed = b"".join(b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_HEADERS if name in headers)
     return (
         b"POST %b HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\n"
-        b"content-length: %d\r\n%b\r\n%b" % (request.path, len(payload), passed, payload)
+        b"content-length: %d\r\n%b\r\n%b" % (request.path, len(payload), _passed_headers(request), payload)
     )
+
+
+def _passed_headers(request: Request) -> bytes:
+    headers = request.headers
+    return b"".join(b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_HEADERS if name in headers)

@@ -13,6 +13,8 @@ from tunesmith_contract.agent import BUCKETS, STICKINESS_HEADER
 
 _HEADER = STICKINESS_HEADER.encode()
 _FIELDS = ("safety_identifier", "prompt_cache_key", "user")
+#: Key of a request that says nothing about its client.
+NO_KEY = b"null"
 _INSTRUCTIONS = frozenset({"system", "developer"})
 
 

@@ -9,6 +9,7 @@ from tunesmith_agent.metrics import VersionStats
 from tunesmith_contract.agent import DIGEST_HEADER, VERSION_HEADER, served_name
 
 from .gate import Gate
+from .homes import Homes
 from .stickiness import bucket
 
 
@@ -18,12 +19,14 @@ class Target:
 
     Attributes:
         gate: open while the engine holds the version; None for the base model, which it always does.
+        is_here: False if this pod has not proven the version: only other pods can answer.
     """
 
     name: str
     headers: bytes
     stats: VersionStats
     gate: Gate | None = None
+    is_here: bool = True
 
 
 def build_target(alias: str, digest: str, stats: VersionStats, gate: Gate) -> Target:
@@ -31,6 +34,11 @@ def build_target(alias: str, digest: str, stats: VersionStats, gate: Gate) -> Ta
     name = served_name(alias, digest)
     headers = f"{VERSION_HEADER}: {name}\r\n{DIGEST_HEADER}: {digest}\r\n".encode()
     return Target(name, headers, stats, gate)
+
+
+def build_distant_target(alias: str, digest: str) -> Target:
+    """Target of a version that only other pods have."""
+    return Target(served_name(alias, digest), b"", VersionStats(alias, digest), is_here=False)
 
 
 def build_base_target(name: str, stats: VersionStats) -> Target:
@@ -48,6 +56,8 @@ class Route:
         candidate: answers keys whose bucket is below ``threshold``.
         candidate_digest: seeds the buckets.
         uses_keys: the sticky key of each request is needed, to choose or as evidence.
+        homes: pods that answer its requests; None if this one answers them all.
+        substitute: answers here where the chosen version is not here, and no other pod answers.
     """
 
     model: str
@@ -57,6 +67,8 @@ class Route:
     threshold: int = 0
     unavailable_reason: str = ""
     uses_keys: bool = False
+    homes: Homes | None = None
+    substitute: Target | None = None
 
     def pick(self, key: bytes) -> Target | None:
         """Target of the request with this sticky key."""

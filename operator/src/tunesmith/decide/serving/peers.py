@@ -48,9 +48,7 @@ def next_peers(
         for record in records
     ]
     slots = loaded_adapters(deployment.spec.engine)
-    homes = {
-        record.name: [peer.name for peer in before if record.name in peer.homes] for record in aliases
-    }
+    homes = {record.name: [peer.name for peer in before if record.name in peer.homes] for record in aliases}
     placement = place(aliases, [HomePod(pod.name, _slots(pod) or slots) for pod in pods], homes)
     peers = (
         Peer(

@@ -1,7 +1,7 @@
 """Home pods of aliases: rendezvous hashing with bounded load, and few moves. Pure.
 
-Where the adapters of all aliases fit into the slots of every pod, every pod is home of all. Elsewhere each alias has a few
-homes, on which its versions stay in the engine, and other pods hand its requests on to them.
+Where the adapters of all aliases fit into the slots of every pod, every pod is home of all. Elsewhere each alias has a
+few homes, on which its versions stay in the engine, and other pods hand its requests on to them.
 """
 
 import math

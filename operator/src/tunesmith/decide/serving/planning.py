@@ -15,7 +15,18 @@ from tunesmith.api.common import Model
 from tunesmith.api.job_status import FineTuneJobStatus
 from tunesmith.api.reasons import AdapterDeploymentReason as Reason
 from tunesmith.decide.fit.engine_fit import EngineFit
-from tunesmith.decide.plan import Action, Apply, Create, Delete, Event, Patch, Plan, Replace, owned_by, soonest
+from tunesmith.decide.plan import (
+    Action,
+    Apply,
+    Create,
+    Delete,
+    Event,
+    Patch,
+    Plan,
+    Replace,
+    owned_by,
+    soonest,
+)
 from tunesmith.manifests.applied import is_applied, with_applied
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import STAGE_LABEL, Component

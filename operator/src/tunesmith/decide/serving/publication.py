@@ -16,7 +16,14 @@ from dataclasses import dataclass
 from tunesmith.api.adapterdeployment import AdapterDeployment
 from tunesmith.decide.plan import Action, Mount, Publication, Push, Replace
 from tunesmith.manifests.serving_config_maps import build_alias_record, build_desired_config_map
-from tunesmith_contract.agent import DESIRED_FILE, STATE_FILE, DesiredAlias, DesiredState, Peer, first_generation
+from tunesmith_contract.agent import (
+    DESIRED_FILE,
+    STATE_FILE,
+    DesiredAlias,
+    DesiredState,
+    Peer,
+    first_generation,
+)
 from tunesmith_contract.layout import CA_FILE
 
 from .elapsed import must_be_written

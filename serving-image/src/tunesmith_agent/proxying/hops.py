@@ -1,0 +1,240 @@
+"""Requests that this pod hands on to another one, one hop and no further, and those that it gets in this way."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from tunesmith_agent.http.connection import ServerConnection
+from tunesmith_agent.http.messages import Refusal, Request
+from tunesmith_agent.http.upstream import UpstreamConnection
+from tunesmith_agent.metrics import HopStats
+from tunesmith_agent.peers.directory import ANSWER_SECONDS, PeerDirectory, PeerLink
+from tunesmith_agent.peers.signing import is_signed, sign
+from tunesmith_agent.routing.homes import Homes
+from tunesmith_agent.routing.stickiness import NO_KEY
+from tunesmith_agent.routing.table import Target
+from tunesmith_contract.agent import (
+    DIGEST_HEADER,
+    FORWARDED_HEADER,
+    FORWARDED_KEY_HEADER,
+    NOT_ANSWERED_HERE,
+    VERSION_HEADER,
+    rendezvous_score,
+)
+
+from .forward import ENGINE_HEADERS, Forward
+
+FORWARDED = FORWARDED_HEADER.encode()
+_FORWARDED_KEY = FORWARDED_KEY_HEADER.encode()
+_FORGED_STATUS = 403
+
+#: Headers of another agent's answer that the client gets to see.
+_PASSED_HEADERS = (*ENGINE_HEADERS, VERSION_HEADER.encode(), DIGEST_HEADER.encode())
+
+FORGED = Refusal(
+    _FORGED_STATUS,
+    f"The header {FORWARDED_HEADER} is for requests between the pods of a deployment: leave it out.",
+    code="forged_request",
+)
+NOT_HELD = Refusal(
+    NOT_ANSWERED_HERE,
+    "This pod can't answer with this version now: another one may.",
+    kind="server_error",
+    code="not_held",
+)
+
+
+class Hops:
+    """Handing on of requests to the pods that are home of their alias.
+
+    Args:
+        directory: the other pods.
+        stats: counters.
+        abandoned_seconds: see ``Limits``.
+    """
+
+    def __init__(self, directory: PeerDirectory, stats: HopStats, abandoned_seconds: float) -> None:
+        self.directory = directory
+        self.stats = stats
+        self.abandoned_seconds = abandoned_seconds
+
+    def hand_on(
+        self,
+        client: ServerConnection,
+        request: Request,
+        body: dict[str, Any],
+        homes: Homes,
+        target: Target,
+        key: bytes,
+        headers: bytes,
+        answer_here: Callable[[], None],
+    ) -> None:
+        """Have a request answered by the first of its homes that can: another pod, or this one.
+
+        Args:
+            target: the version that was chosen, which no other pod chooses again.
+            key: sticky key.
+            headers: further lines for the engine.
+            answer_here: answers on this pod: it is the first home that can, or none can.
+        """
+        if homes.only_lacking and target.is_here:
+            answer_here()
+            return
+        names = homes.order(key)
+        own = self.directory.own_name
+        if key == NO_KEY and own in names:
+            names = [own, *(name for name in names if name != own)]
+        if names[0] == own and target.is_here:
+            answer_here()
+            return
+        _HandedOn(self, client, request.path, body, names, target, key, headers, answer_here).try_next(client)
+
+    def accepts(self, request: Request) -> bool:
+        """True if the request comes from an agent of the same AdapterDeployment, for this pod."""
+        headers, directory = request.headers, self.directory
+        sticky = headers.get(_FORWARDED_KEY, b"")
+        code = headers[FORWARDED]
+        return is_signed(code, directory.key, directory.own_name, request.path, sticky, request.body)
+
+
+def key_number(request: Request) -> int | None:
+    """Number of the sticky key of a request that another agent hands on."""
+    sticky = request.headers.get(_FORWARDED_KEY)
+    return int(sticky) if sticky else None
+
+
+class _HandedOn:
+    """One request, and the pods that it has not been tried on."""
+
+    def __init__(
+        self,
+        hops: Hops,
+        client: ServerConnection,
+        path: bytes,
+        body: dict[str, Any],
+        names: list[str],
+        target: Target,
+        key: bytes,
+        headers: bytes,
+        answer_here: Callable[[], None],
+    ) -> None:
+        self._hops = hops
+        self._path = path
+        self._payload = orjson.dumps({**body, "model": target.name})
+        self._names = names
+        self._target = target
+        self._sticky = b"%d" % rendezvous_score(key)
+        self._headers = headers
+        self._answer_here = answer_here
+
+    def try_next(self, client: ServerConnection) -> None:
+        """Try the next pod; this one where it is next, or where none is left."""
+        directory = self._hops.directory
+        while self._names:
+            name = self._names.pop(0)
+            if name == directory.own_name and self._target.is_here:
+                break
+            if (link := directory.find(name)) is not None:
+                Hop(
+                    self._hops, link, client, self._target, self._head(name), self._payload, self.try_next
+                ).start()
+                return
+        self._answer_here()
+
+    def _head(self, pod: str) -> bytes:
+        code = sign(self._hops.directory.key, pod, self._path, self._sticky, self._payload)
+        return (
+            b"POST %b HTTP/1.1\r\nhost: peer\r\ncontent-type: application/json\r\nexpect: 100-continue\r\n"
+            b"content-length: %d\r\n%b: %b\r\n%b: %b\r\n%b\r\n"
+            % (self._path, len(self._payload), FORWARDED, code, _FORWARDED_KEY, self._sticky, self._headers)
+        )
+
+
+class Hop(Forward):
+    """One try on one pod.
+
+    The body is sent when the other agent asks for it. One that hangs or has gone never does, so nothing was done for
+    the request, and another pod can be tried.
+
+    Args:
+        go_on: tries the next pod; called if this one did nothing for the request.
+    """
+
+    __slots__ = ("_body", "_hops", "_is_consented", "_link", "_sent_at", "_timer")
+
+    def __init__(
+        self,
+        hops: Hops,
+        link: PeerLink,
+        client: ServerConnection,
+        target: Target,
+        head: bytes,
+        body: bytes,
+        go_on: Callable[[ServerConnection], None],
+    ) -> None:
+        super().__init__(link.pool, client, target, head, go_on, hops.abandoned_seconds, None)
+        self._stats = hops.stats
+        self._hops = hops
+        self._link = link
+        self._body = body
+        self._is_consented = False
+        self._sent_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    # -- from the other pod's connection
+
+    def on_continue(self) -> None:
+        """Count the time of the hop."""
+        self._is_consented = True
+        self._body = b""
+        self._stop_timer()
+        self._hops.stats.consent_seconds.observe(self._client.loop.time() - self._sent_at)
+
+    def on_head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
+        self._stop_timer()
+        if not self._is_consented or status in (NOT_ANSWERED_HERE, _FORGED_STATUS):
+            self._not_found = True
+            return
+        super().on_head(status, headers, length)
+
+    def on_lost(self) -> None:
+        """Try the next pod if this one has not asked for the body; else nobody knows what it did."""
+        self._stop_timer()
+        if self._is_consented or self._not_found:
+            super().on_lost()
+            return
+        self._upstream = None
+        self._give_up()
+
+    # -- inside
+
+    def _head_lines(self, headers: dict[bytes, bytes]) -> bytes:
+        return b"".join(b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_HEADERS if name in headers)
+
+    def _send(self, upstream: UpstreamConnection) -> None:
+        self._upstream = upstream
+        self._sent_at = self._client.loop.time()
+        self._timer = self._client.loop.call_later(ANSWER_SECONDS, self._give_up)
+        upstream.send(self, self._request, self._body)
+        if self._client.paused:
+            upstream.pause()
+
+    def _not_connected(self) -> None:
+        self._give_up()
+
+    def _give_up(self) -> None:
+        self._link.fail()
+        self._drop_upstream()
+        self._stats.count_engine_lost()
+        self._on_engine_failure(self._client)
+
+    def _drop_upstream(self) -> None:
+        self._stop_timer()
+        super()._drop_upstream()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
