@@ -482,3 +482,36 @@ async def test_requests_without_a_key_stay_where_they_are_if_they_can(fleet: Fle
             async with session.post(f"{fleet.pods[name].url}/v1/completions", json=body) as answer:
                 assert answer.status == 200
     assert fleet.answered() == {"a": 1, "b": 1, "c": 0}
+
+
+async def test_while_its_engine_is_gone_a_pod_has_others_answer(storage: Storage) -> None:
+    """First nobody knows that the engine is gone: nothing was sent, so another pod may be asked."""
+    async with new_fleet(storage) as fleet:
+        for name in "ab":
+            await fleet.start(name, slots=8)
+        [version] = await fleet.serve(1)
+        fleet.publish({})
+        a = fleet.pods["a"]
+        await a.engine.stop()
+        answers = [await ask(a, model) for model in ("v0", "v0", "base", served_name("v0", version.digest))]
+        await a.until(lambda: not a.agent.metrics.engine_up)
+        answers += [await ask(a, model) for model in ("v0", "base", served_name("v0", version.digest))]
+        assert {answer.status for answer in answers} == {200}
+        assert fleet.answered() == {"a": 0, "b": 7}
+        assert {answer.version for answer in answers} == {"base", served_name("v0", version.digest)}
+
+
+async def test_while_its_engine_hangs_a_pod_has_others_answer(fleet: Fleet) -> None:
+    await fleet.serve(3)
+    fleet.publish({"v0": "a", "v1": "b", "v2": "c"})
+    a = fleet.pods["a"]
+    a.agent.proxy.engine_hangs = True
+    for model in ("v0", "v1", "v2", "base"):
+        assert (await ask(a, model, "key")).status == 200
+    assert fleet.answered()["a"] == 0
+    # It takes none from others either.
+    assert (await ask(fleet.pods["b"], "v0", "key")).status == 200
+    assert fleet.answered()["a"] == 0
+    fleet.publish({}, ["a"])
+    a.agent.directory.key = b""
+    assert (await ask(a, "v0", "key")).status == 503

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from functools import partial
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
@@ -414,7 +415,11 @@ class Reconciler:
         target = (
             build_base_target(name, self._metrics.stats(name, "")) if self._up_since is not None else None
         )
-        return Route(name, target, unavailable_reason=NOT_READY)
+        homes = self._directory.everywhere if target is None else None
+        if homes is not None:
+            target = replace(build_base_target(name, self._metrics.stats(name, "")), is_here=False)
+        uses_keys = homes is not None
+        return Route(name, target, unavailable_reason=NOT_READY, uses_keys=uses_keys, homes=homes)
 
     def _fallbacks(self) -> dict[str, Key]:
         desired = self._store.current

@@ -12,8 +12,8 @@ from tunesmith_contract.agent import Peer
 IDLE_SECONDS = 30.0
 #: Time for a connection to a peer, and again for its consent to a request: its network is near, its agent never busy.
 ANSWER_SECONDS = 1.0
-#: Time for which a peer that could not be reached is left out.
-LEFT_OUT_SECONDS = 2.0
+#: Time for which a peer that could not be reached is left out: the first one, doubled each time, and the longest.
+LEFT_OUT_SECONDS, LONGEST_LEFT_OUT_SECONDS = 1.0, 30.0
 
 
 class PeerLink:
@@ -23,16 +23,22 @@ class PeerLink:
         self.name = peer.name
         self.address = (peer.host, peer.port)
         self.pool = UpstreamPool(peer.host, peer.port, limits)
+        self._left_out_seconds = LEFT_OUT_SECONDS
         self._left_out_until = 0.0
 
     @property
     def is_usable(self) -> bool:
-        """False for a short time after it could not be reached."""
+        """False for a while after it could not be reached."""
         return self.pool.loop.time() >= self._left_out_until
 
     def fail(self) -> None:
-        """Leave the peer out for a short time."""
-        self._left_out_until = self.pool.loop.time() + LEFT_OUT_SECONDS
+        """Leave the peer out for a while, and longer each time."""
+        self._left_out_until = self.pool.loop.time() + self._left_out_seconds
+        self._left_out_seconds = min(2 * self._left_out_seconds, LONGEST_LEFT_OUT_SECONDS)
+
+    def succeed(self) -> None:
+        """Note that the peer was reached."""
+        self._left_out_seconds = LEFT_OUT_SECONDS
 
 
 class PeerDirectory:
@@ -78,23 +84,34 @@ class PeerDirectory:
                 pods.setdefault(alias, []).append(peer.name)
         self._homes = {alias: Homes(names) for alias, names in pods.items()}
 
+    @property
+    def everywhere(self) -> Homes | None:
+        """All pods; None where nothing can be handed on: there is no other pod, or the key is missing."""
+        return self._everywhere if self.key else None
+
     def homes(self, alias: str, *, is_complete: bool) -> Homes | None:
         """Pods that answer the alias; None if this one does.
 
         Args:
             is_complete: this pod has proven all versions of the alias that get requests.
         """
-        if not self.key:
+        everywhere = self.everywhere
+        if everywhere is None:
             return None
         homes = self._homes.get(alias)
         if homes is None:
-            return None if is_complete else self._everywhere
+            return None if is_complete else everywhere
         return None if is_complete and homes.names == (self.own_name,) else homes
 
     def find(self, name: str) -> PeerLink | None:
         """Connections to the pod; None for this one, for one that is gone, and for one that could not be reached."""
         link = self._links.get(name)
         return link if link is not None and link.is_usable else None
+
+    def load(self, name: str) -> int:
+        """Number of requests from here in progress on a pod; of this pod it is less than of any other."""
+        link = self._links.get(name)
+        return -1 if link is None else link.pool.busy
 
     def close(self) -> None:
         """Close all connections."""

@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import Callable
 
 from tunesmith_agent.http.connection import ServerConnection
-from tunesmith_agent.http.messages import JSON_TYPE, Refusal
+from tunesmith_agent.http.messages import JSON_TYPE, Refusal, Request
 from tunesmith_agent.http.upstream import UpstreamConnection, UpstreamPool
 from tunesmith_agent.metrics import RequestCounters
 from tunesmith_agent.routing.table import Target
+
+#: Request headers that are passed to the engine.
+_PASSED_HEADERS = (b"x-request-id", b"traceparent", b"tracestate")
 
 #: Headers of the engine's answer that the client gets to see.
 ENGINE_HEADERS = (b"content-type", b"x-request-id", b"retry-after")
@@ -190,6 +193,12 @@ class Forward:
     def _count(self, *, broken: bool) -> None:
         now = self._client.loop.time()
         self._stats.finish(self._status, self._begun_at, self._head_at, now, self._key, broken=broken)
+
+
+def passed_headers(request: Request) -> bytes:
+    """Lines of the headers of a request that the engine gets to see."""
+    headers = request.headers
+    return b"".join(b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_HEADERS if name in headers)
 
 
 def _close_late(connecting: asyncio.Task[UpstreamConnection]) -> None:

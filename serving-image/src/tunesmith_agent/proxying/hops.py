@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ from tunesmith_agent.metrics import HopStats
 from tunesmith_agent.peers.directory import ANSWER_SECONDS, PeerDirectory, PeerLink
 from tunesmith_agent.peers.signing import is_signed, sign
 from tunesmith_agent.routing.homes import Homes
-from tunesmith_agent.routing.stickiness import NO_KEY
+from tunesmith_agent.routing.stickiness import NO_KEY, stickiness_key
 from tunesmith_agent.routing.table import Target
 from tunesmith_contract.agent import (
     DIGEST_HEADER,
@@ -24,7 +25,7 @@ from tunesmith_contract.agent import (
     rendezvous_score,
 )
 
-from .forward import ENGINE_HEADERS, Forward
+from .forward import ENGINE_HEADERS, Forward, passed_headers
 
 FORWARDED = FORWARDED_HEADER.encode()
 _FORWARDED_KEY = FORWARDED_KEY_HEADER.encode()
@@ -60,6 +61,11 @@ class Hops:
         self.stats = stats
         self.abandoned_seconds = abandoned_seconds
 
+    @property
+    def has_peers(self) -> bool:
+        """True if requests can be handed on to another pod."""
+        return self.directory.everywhere is not None
+
     def hand_on(
         self,
         client: ServerConnection,
@@ -68,7 +74,6 @@ class Hops:
         homes: Homes,
         target: Target,
         key: bytes,
-        headers: bytes,
         answer_here: Callable[[], None],
     ) -> None:
         """Have a request answered by the first of its homes that can: another pod, or this one.
@@ -76,20 +81,43 @@ class Hops:
         Args:
             target: the version that was chosen, which no other pod chooses again.
             key: sticky key.
-            headers: further lines for the engine.
             answer_here: answers on this pod: it is the first home that can, or none can.
         """
         if homes.only_lacking and target.is_here:
             answer_here()
             return
-        names = homes.order(key)
-        own = self.directory.own_name
-        if key == NO_KEY and own in names:
-            names = [own, *(name for name in names if name != own)]
-        if names[0] == own and target.is_here:
+        names, own = self._order(homes, key), self.directory.own_name
+        if not target.is_here:
+            names = [name for name in names if name != own]
+        if names[:1] == [own]:
             answer_here()
             return
-        _HandedOn(self, client, request.path, body, names, target, key, headers, answer_here).try_next(client)
+        _HandedOn(self, request, body, names, target, key, answer_here).try_next(client)
+
+    def hand_on_anywhere(
+        self,
+        client: ServerConnection,
+        request: Request,
+        body: dict[str, Any],
+        target: Target,
+        refuse: Callable[[], None],
+    ) -> None:
+        """Have a request answered by any other pod, since this one's engine does not answer; see ``hand_on``.
+
+        Args:
+            refuse: called if no other pod can.
+        """
+        homes, elsewhere = self.directory.everywhere, replace(target, is_here=False)
+        if homes is None:
+            refuse()
+        else:
+            key = stickiness_key(request.headers, body)
+            self.hand_on(client, request, body, homes, elsewhere, key, refuse)
+
+    def _order(self, homes: Homes, key: bytes) -> list[str]:
+        """Homes by sticky key; without one this pod first, and then those with the fewest requests from here."""
+        names = homes.order(key)
+        return names if key != NO_KEY else sorted(names, key=self.directory.load)
 
     def accepts(self, request: Request) -> bool:
         """True if the request comes from an agent of the same AdapterDeployment, for this pod."""
@@ -111,22 +139,20 @@ class _HandedOn:
     def __init__(
         self,
         hops: Hops,
-        client: ServerConnection,
-        path: bytes,
+        request: Request,
         body: dict[str, Any],
         names: list[str],
         target: Target,
         key: bytes,
-        headers: bytes,
         answer_here: Callable[[], None],
     ) -> None:
         self._hops = hops
-        self._path = path
+        self._path = request.path
         self._payload = orjson.dumps({**body, "model": target.name})
         self._names = names
         self._target = target
         self._sticky = b"%d" % rendezvous_score(key)
-        self._headers = headers
+        self._headers = passed_headers(request)
         self._answer_here = answer_here
 
     def try_next(self, client: ServerConnection) -> None:
@@ -134,7 +160,7 @@ class _HandedOn:
         directory = self._hops.directory
         while self._names:
             name = self._names.pop(0)
-            if name == directory.own_name and self._target.is_here:
+            if name == directory.own_name:
                 break
             if (link := directory.find(name)) is not None:
                 Hop(
@@ -190,6 +216,7 @@ class Hop(Forward):
         self._is_consented = True
         self._body = b""
         self._stop_timer()
+        self._link.succeed()
         self._hops.stats.consent_seconds.observe(self._client.loop.time() - self._sent_at)
 
     def on_head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:

@@ -15,12 +15,9 @@ from tunesmith_agent.routing.stickiness import stickiness_key
 from tunesmith_agent.routing.table import Route, RoutingTable, Target
 from tunesmith_contract.agent import rendezvous_score
 
-from .forward import Forward
+from .forward import Forward, passed_headers
 from .hops import FORGED, FORWARDED, NOT_HELD, Hops, key_number
 from .waiting import WaitingRoom
-
-#: Request headers that are passed to the engine.
-_PASSED_HEADERS = (b"x-request-id", b"traceparent", b"tracestate")
 
 _MAX_NAMES_LISTED = 20
 _RETRY = b"retry-after: 2\r\n"
@@ -107,9 +104,8 @@ class Proxy:
         if FORWARDED in request.headers:
             self._take_over(connection, request)
             return
-        if self.engine_hangs:
-            connection.close_after_answer()
-            connection.respond_refusal(_ENGINE_HANGS)
+        if self.engine_hangs and not self._hops.has_peers:
+            self._refuse_hanging(connection)
             return
         body = _parse_body(request)
         if isinstance(body, Refusal):
@@ -141,12 +137,14 @@ class Proxy:
         """
         key = stickiness_key(request.headers, body) if route.uses_keys else b""
         target = route.pick(key)
-        if target is None or route.homes is None or deadline is not None:
+        if self.engine_hangs and target is not None:
+            refuse = partial(self._refuse_hanging, connection)
+            self._hops.hand_on_anywhere(connection, request, body, target, refuse)
+        elif target is None or route.homes is None or deadline is not None:
             self._answer_here(connection, request, body, route, target, key, size, deadline)
-            return
-        here = partial(self._answer_here, connection, request, body, route, target, key, size, None)
-        passed = _passed_headers(request)
-        self._hops.hand_on(connection, request, body, route.homes, target, key, passed, here)
+        else:
+            here = partial(self._answer_here, connection, request, body, route, target, key, size, None)
+            self._hops.hand_on(connection, request, body, route.homes, target, key, here)
 
     def _answer_here(
         self,
@@ -176,11 +174,13 @@ class Proxy:
             return
         if deadline is None and target.gate is not None:
             self._metrics.residency.hits += 1
-        number = None
-        if route.uses_keys:
-            # Where other pods hand requests of a client on to this one, it has the same number in all of them.
-            number = hash(key) if route.homes is None else rendezvous_score(key)
-        self._send(connection, request, body, target, number, self._answer_not_ready)
+        # The same number in all pods: others may hand requests of this client on to this one.
+        number = rendezvous_score(key) if route.uses_keys else None
+        if self._hops.has_peers:
+            failed = partial(self._answer_elsewhere, request, body, target)
+            self._send(connection, request, body, target, number, failed)
+        else:
+            self._send(connection, request, body, target, number, self._answer_not_ready)
 
     def _take_over(self, connection: ServerConnection, request: Request) -> None:
         """Answer a request that another agent hands on, for which it has chosen the version."""
@@ -220,18 +220,32 @@ class Proxy:
         seconds = self._abandoned_seconds
         Forward(self._pool, connection, target, engine_request, on_engine_failure, seconds, number).start()
 
+    def _answer_elsewhere(
+        self, request: Request, body: dict[str, Any], target: Target, connection: ServerConnection
+    ) -> None:
+        """Have another pod answer a request that never reached a version on this one."""
+        self._note_engine_failure()
+        refuse = partial(connection.respond_refusal, _ENGINE_NOT_READY)
+        self._hops.hand_on_anywhere(connection, request, body, target, refuse)
+
     def _answer_not_held(self, connection: ServerConnection) -> None:
         """Answer a request of another agent that never reached a version: another pod may be tried."""
-        self._metrics.engine_failures += 1
-        self._on_engine_failure()
+        self._note_engine_failure()
         self._hops.stats.count_received("not_held")
         connection.respond_refusal(NOT_HELD)
 
     def _answer_not_ready(self, connection: ServerConnection) -> None:
         """Answer a request that never reached a version; it does not count as the version's error."""
+        self._note_engine_failure()
+        connection.respond_refusal(_ENGINE_NOT_READY)
+
+    def _note_engine_failure(self) -> None:
         self._metrics.engine_failures += 1
         self._on_engine_failure()
-        connection.respond_refusal(_ENGINE_NOT_READY)
+
+    def _refuse_hanging(self, connection: ServerConnection) -> None:
+        connection.close_after_answer()
+        connection.respond_refusal(_ENGINE_HANGS)
 
     def _find_route(self, body: dict[str, Any]) -> Route | Refusal:
         model = body.get("model")
@@ -284,10 +298,5 @@ def _engine_request(request: Request, body: dict[str, Any]) -> bytes:
     payload = orjson.dumps(body)
     return (
         b"POST %b HTTP/1.1\r\nhost: engine\r\ncontent-type: application/json\r\n"
-        b"content-length: %d\r\n%b\r\n%b" % (request.path, len(payload), _passed_headers(request), payload)
+        b"content-length: %d\r\n%b\r\n%b" % (request.path, len(payload), passed_headers(request), payload)
     )
-
-
-def _passed_headers(request: Request) -> bytes:
-    headers = request.headers
-    return b"".join(b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_HEADERS if name in headers)
