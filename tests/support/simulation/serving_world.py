@@ -79,6 +79,7 @@ class FakePod:
         features: what its agent understands of the protocol; nothing: one of the first release.
         tripped: versions whose breaker is open, by alias and digest.
         desired: the state that it applied last.
+        slots: number of adapters that its engine keeps in memory; 0: an agent that does not say it.
     """
 
     name: str
@@ -95,6 +96,12 @@ class FakePod:
     refuting: dict[str, str] = field(default_factory=dict)
     desired: DesiredState | None = None
     unschedulable: str = ""
+    slots: int = 0
+
+    @property
+    def address(self) -> str:
+        """IP address of the pod."""
+        return f"10.0.0.{1 + sum(self.uid.encode()) % 250}"
 
     def take(self, desired: DesiredState) -> None:
         """Act on a desired state; an older one is left out."""
@@ -159,7 +166,7 @@ class FakePod:
         metadata = {"name": self.name, "uid": self.uid}
         if self.created is not None:
             metadata["creationTimestamp"] = self.created.isoformat()
-        return {"metadata": metadata, "status": {"conditions": conditions}}
+        return {"metadata": metadata, "status": {"conditions": conditions, "podIP": self.address}}
 
 
 class World:
@@ -420,6 +427,7 @@ class World:
             features=pod.features,
             versions=versions,
             counters=counters,
+            adapter_slots=pod.slots,
         )
 
     def of_kind(self, kind: str) -> tuple[dict[str, Any], ...]:
