@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -13,7 +13,7 @@ from agents.fake_engine import FakeEngine
 
 from tunesmith_agent.control.desired_state import Source
 from tunesmith_agent.control.operator_link import read_peer_key
-from tunesmith_agent.peers.signing import sign
+from tunesmith_agent.peers.signing import Signed
 from tunesmith_agent.proxying import hops
 from tunesmith_contract.agent import (
     FORWARDED_HEADER,
@@ -358,28 +358,30 @@ async def test_forged_requests_are_refused(fleet: Fleet) -> None:
         assert "leave it out" in answer.body
     # A code of another body, another pod or another key is none.
     body = b'{"model":"%b","messages":[]}' % name.encode()
+    signed = Signed("b", CHAT.encode(), b"7", b"", body)
     codes = {
-        "right": sign(KEY.encode(), "b", CHAT.encode(), b"7", body),
-        "other body": sign(KEY.encode(), "b", CHAT.encode(), b"7", body + b" "),
-        "other pod": sign(KEY.encode(), "c", CHAT.encode(), b"7", body),
-        "other path": sign(KEY.encode(), "b", b"/v1/completions", b"7", body),
-        "other sticky key": sign(KEY.encode(), "b", CHAT.encode(), b"8", body),
-        "other key": sign(b"x", "b", CHAT.encode(), b"7", body),
+        "right": signed.code(KEY.encode()),
+        "other body": replace(signed, body=body + b" ").code(KEY.encode()),
+        "other pod": replace(signed, pod="c").code(KEY.encode()),
+        "other path": replace(signed, path=b"/v1/completions").code(KEY.encode()),
+        "other sticky key": replace(signed, sticky=b"8").code(KEY.encode()),
+        "other alias": replace(signed, alias=b"v1").code(KEY.encode()),
+        "other key": signed.code(b"x"),
     }
     statuses = {}
     async with aiohttp.ClientSession() as session:
-        for case, code in codes.items():
+        for case, mac in codes.items():
             headers = {
-                FORWARDED_HEADER: code.decode(),
+                FORWARDED_HEADER: mac.decode(),
                 FORWARDED_KEY_HEADER: "7",
                 "content-type": "application/json",
             }
-            async with session.post(f"{b.url}{CHAT}", data=body, headers=headers) as answer:
-                statuses[case] = answer.status
+            async with session.post(f"{b.url}{CHAT}", data=body, headers=headers) as response:
+                statuses[case] = response.status
     assert statuses == {case: 200 if case == "right" else 403 for case in codes}
     # Without a key of its own a pod takes no request of another one.
     b.agent.directory.key = b""
-    answer = await ask(b, name, headers={FORWARDED_HEADER: sign(b"", "b", CHAT.encode(), b"", b"").decode()})
+    answer = await ask(b, name, headers={FORWARDED_HEADER: signed.code(b"").decode()})
     assert answer.status == 403
     assert len(b.engine.requests) == 1
 
@@ -464,10 +466,10 @@ async def test_a_peer_that_is_told_to_go_finishes_what_it_has(fleet: Fleet) -> N
     b.engine.hold = asyncio.Event()
     request = asyncio.create_task(ask(fleet.pods["a"], "v0"))
     await b.until(lambda: len(b.engine.requests) == 1)
-    kept = fleet.pods.pop("b")
+    del fleet.pods["b"]
     fleet.publish({"v0": "c", "v1": "a", "v2": "a"})
     assert fleet.pods["a"].agent.directory.find("b") is None
-    kept.engine.hold.set()
+    b.engine.hold.set()
     assert (await request).status == 200
     assert (await ask(fleet.pods["a"], "v0")).status == 200
     assert fleet.answered()["c"] == 1
@@ -499,6 +501,10 @@ async def test_while_its_engine_is_gone_a_pod_has_others_answer(storage: Storage
         assert {answer.status for answer in answers} == {200}
         assert fleet.answered() == {"a": 0, "b": 7}
         assert {answer.version for answer in answers} == {"base", served_name("v0", version.digest)}
+        # Also where it is the only home of the alias.
+        fleet.publish({"v0": "a"})
+        assert (await ask(a, "v0")).status == 200
+        assert fleet.answered()["b"] == 8
 
 
 async def test_while_its_engine_hangs_a_pod_has_others_answer(fleet: Fleet) -> None:
@@ -512,6 +518,62 @@ async def test_while_its_engine_hangs_a_pod_has_others_answer(fleet: Fleet) -> N
     # It takes none from others either.
     assert (await ask(fleet.pods["b"], "v0", "key")).status == 200
     assert fleet.answered()["a"] == 0
+    # The next home is asked before others.
+    fleet.publish({"v0": "ac", "v1": "b", "v2": "c"})
+    before = fleet.answered()["c"]
+    for index in range(5):
+        assert (await ask(a, "v0", f"key-{index}")).status == 200
+    assert fleet.answered()["c"] == before + 5
     fleet.publish({}, ["a"])
     a.agent.directory.key = b""
     assert (await ask(a, "v0", "key")).status == 503
+
+
+async def test_an_open_breaker_holds_for_requests_of_other_pods_too(storage: Storage) -> None:
+    """The pod that answers has seen the errors; a client that names the version still gets it."""
+    async with new_fleet(storage) as fleet:
+        for name in "ab":
+            await fleet.start(name, slots=8)
+        stable, candidate = storage.commit(), storage.commit()
+        fleet.aliases = [DesiredAlias(name="sql", stable=stable, candidate=candidate, weight=100)]
+        fleet.publish({"sql": "b"})
+        for pod in fleet.pods.values():
+            await pod.active(stable, candidate)
+        a, b = fleet.pods["a"], fleet.pods["b"]
+        name = served_name("sql", candidate.digest)
+        b.engine.fail_with = {name: 500}
+        statuses = [(await ask(a, "sql", f"key-{index}")).status for index in range(8)]
+        assert statuses == [500] * 5 + [200] * 3
+        assert (await ask(a, "sql", "key")).version == served_name("sql", stable.digest)
+        assert (await ask(a, name, "key")).status == 500
+        assert a.engine.requests == []
+
+
+async def test_a_home_whose_waiting_room_is_full_leaves_requests_to_the_next_one(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = await fleet.serve(3)
+    fleet.publish({"v0": "b", "v1": "b", "v2": "b"})
+    b = fleet.pods["b"]
+    for index in range(3):
+        assert (await ask(fleet.pods["a"], f"v{index}")).status == 200
+    absent = next(
+        f"v{index}"
+        for index, version in enumerate(versions)
+        if served_name(f"v{index}", version.digest) not in b.engine.adapters
+    )
+    monkeypatch.setattr(b.agent.proxy.waiting_room, "has_room", lambda size: False)
+    assert (await ask(fleet.pods["a"], absent)).status == 200
+    assert fleet.results()["a"]["not_held"] == 1
+    assert fleet.answered() == {"a": 1, "b": 3, "c": 0}
+
+
+async def test_a_pod_says_what_it_was_asked_of_late(agent: Running, expenses: Version) -> None:
+    for _ in range(5):
+        await ask(agent, "expenses")
+    [counters] = agent.agent.reconciler.report("boot").counters
+    assert (counters.requests, counters.recent) == (5, 5)
+    stats = agent.agent.metrics.stats("expenses", expenses.digest)
+    now = asyncio.get_running_loop().time()
+    assert stats.recent_requests(now + 600) == 2
+    assert stats.recent_requests(now + 6000) == 0

@@ -34,8 +34,10 @@ STICKINESS_HEADER = "x-tunesmith-key"
 
 #: Request header of a request that one agent hands on to another: the message authentication code of the request.
 FORWARDED_HEADER = "x-tunesmith-forwarded"
-#: Number of the client's sticky key in such a request; absent where no key was needed.
+#: Number of the client's sticky key in such a request.
 FORWARDED_KEY_HEADER = "x-tunesmith-forwarded-key"
+#: Alias for which the first agent has chosen the version; absent if the client named the version.
+FORWARDED_ALIAS_HEADER = "x-tunesmith-forwarded-alias"
 #: Status by which an agent says that it has done nothing for such a request: another pod may answer it.
 NOT_ANSWERED_HERE = 421
 
@@ -200,6 +202,7 @@ class VersionCounters(Report):
         abandoned: left by the client after it had waited long for a token.
         engine_lost: ended because the engine of the pod was gone; not in ``requests``.
         refused: not sent to the version though it had been chosen; not in ``requests``.
+        recent: requests of late: each counts half after ten minutes; 0 from agents that do not tell.
         keys: number of keys.
         requests_squared: sum of n².
         failures_squared: sum of f².
@@ -217,6 +220,7 @@ class VersionCounters(Report):
     requests_squared: int = Field(0, ge=0)
     failures_squared: int = Field(0, ge=0)
     requests_failures: int = Field(0, ge=0)
+    recent: int = Field(0, ge=0)
 
 
 class AgentReport(Report):

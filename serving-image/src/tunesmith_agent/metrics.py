@@ -87,9 +87,13 @@ class VersionStats:
         last_used: time of the latest request, by the monotonic clock; 0 before the first one.
     """
 
+    #: Seconds after which a request counts half as one of late.
+    HALF_LIFE = 600.0
+
     __slots__ = (
-        "alias", "by_status", "consecutive_errors", "digest", "disconnects", "duration", "errors", "evidence",
-        "first_byte", "in_flight", "last_used", "on_error", "on_idle", "requests",
+        "_recent", "_recent_at", "_recent_requests", "alias", "by_status", "consecutive_errors", "digest",
+        "disconnects", "duration", "errors", "evidence", "first_byte", "in_flight", "last_used", "on_error", "on_idle",
+        "requests",
     )  # fmt: skip
 
     def __init__(self, alias: str, digest: str) -> None:
@@ -103,6 +107,19 @@ class VersionStats:
         self.first_byte = Histogram()
         self.on_error: Callable[[VersionStats], None] | None = None
         self.on_idle: Callable[[], None] | None = None
+        self._recent = self._recent_at = 0.0
+        self._recent_requests = 0
+
+    def recent_requests(self, now: float) -> int:
+        """Requests of late: each counts half after ``HALF_LIFE`` seconds.
+
+        Args:
+            now: time by the loop's clock.
+        """
+        fading = 0.5 ** ((now - self._recent_at) / self.HALF_LIFE)
+        self._recent = self._recent * fading + self.requests - self._recent_requests
+        self._recent_at, self._recent_requests = now, self.requests
+        return round(self._recent)
 
     def begin(self) -> None:
         """Count a request that is sent to this version."""

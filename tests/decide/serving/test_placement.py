@@ -185,7 +185,7 @@ def test_pods_that_come_and_go_move_little_more_than_rendezvous_hashing_must() -
     """Ten changes of a fleet of eight: homes that move, beside those that any placement would have to move."""
     pods = pods_of(8)
     homes: Homes = settle(aliases_of(60, pods), pods, {})[0].homes
-    moved = needed = 0
+    moved, needed = 0, 0.0
     for step in range(10):
         comes = step % 2
         names = [pod.name for pod in pods]

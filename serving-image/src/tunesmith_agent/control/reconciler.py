@@ -13,7 +13,7 @@ from tunesmith_agent.artifacts.cache import ArtifactCache
 from tunesmith_agent.engine.client import EngineClient, EngineGone, EngineRefused, EngineUnavailable
 from tunesmith_agent.metrics import AgentMetrics, VersionStats
 from tunesmith_agent.peers.directory import PeerDirectory
-from tunesmith_agent.routing.table import Route, RoutingTable, build_base_target, build_table
+from tunesmith_agent.routing.table import Route, RoutingTable, Target, build_base_target, build_table
 from tunesmith_agent.settings import Settings
 from tunesmith_contract.agent import (
     FEATURES,
@@ -133,7 +133,7 @@ class Reconciler:
 
     def report(self, boot_id: str) -> AgentReport:
         """Report on this pod to the operator."""
-        desired = self._store.current
+        desired, now = self._store.current, asyncio.get_running_loop().time()
         return AgentReport(
             pod_name=self._settings.pod_name,
             pod_uid=self._settings.pod_uid,
@@ -144,7 +144,9 @@ class Reconciler:
             features=FEATURES,
             versions=tuple(self._report_version(tracked) for tracked in self._tracked.values()),
             counters=tuple(
-                stats.evidence.to_counters(stats.alias, stats.digest)
+                stats.evidence.to_counters(stats.alias, stats.digest).model_copy(
+                    update={"recent": stats.recent_requests(now)}
+                )
                 for stats in self._metrics.versions.values()
                 if stats.digest
             ),
@@ -390,18 +392,22 @@ class Reconciler:
         desired = self._store.current
         fallbacks = self._fallbacks()
         routes = [self._base_route()]
-        for tracked in self._tracked.values():
-            if tracked.state is not LoadState.DRAINING:
-                homes = self._directory.homes(tracked.alias, is_complete=tracked.active)
-                routes.append(build_pinned_route(tracked, homes))
+        instead: dict[Key, Target] = {}
         for alias in desired.aliases if desired else ():
             breaker_open = self._breakers.is_open(alias.name)
             homes = self._directory.homes(alias.name, is_complete=is_complete(alias, self._tracked))
             fallback = fallbacks.get(alias.name)
-            routes.append(build_alias_route(alias, self._tracked, fallback, breaker_open, homes))
+            route = build_alias_route(alias, self._tracked, fallback, breaker_open, homes)
+            routes.append(route)
+            if breaker_open and alias.candidate is not None and route.stable is not None:
+                instead[alias.name, alias.candidate.digest] = route.stable
             stable = self._tracked.get((alias.name, alias.stable.digest)) if alias.stable else None
             if stable is not None and stable.active:
                 self._last_stable[alias.name] = stable.version.digest
+        for tracked in self._tracked.values():
+            if tracked.state is not LoadState.DRAINING:
+                homes = self._directory.homes(tracked.alias, is_complete=tracked.active)
+                routes.append(build_pinned_route(tracked, homes, instead.get(tracked.key)))
         self._metrics.breakers_open = len(self._breakers)
         self._on_table(build_table(routes, self._created))
         self._signal_change()

@@ -142,18 +142,22 @@ def build_alias_route(
     return replace(route, candidate=target, candidate_digest=digest, threshold=threshold(alias.weight))
 
 
-def build_pinned_route(tracked: TrackedVersion, homes: Homes | None = None) -> Route:
+def build_pinned_route(
+    tracked: TrackedVersion, homes: Homes | None = None, instead: Target | None = None
+) -> Route:
     """Route of one version under its own name.
 
     Args:
         homes: pods that answer its requests; None: this pod alone.
+        instead: see ``Route``.
     """
     name = f"{tracked.alias}@{short_digest(tracked.version.digest)}"
     target = _target(tracked)
     if target is None and homes is not None:
         target = build_distant_target(*tracked.key)
     reason = _unavailable_reason(tracked)
-    return Route(name, target, unavailable_reason=reason, uses_keys=homes is not None, homes=homes)
+    uses_keys = homes is not None
+    return Route(name, target, unavailable_reason=reason, uses_keys=uses_keys, homes=homes, instead=instead)
 
 
 def is_complete(alias: DesiredAlias, tracked: Mapping[Key, TrackedVersion]) -> bool:

@@ -5,19 +5,30 @@ of an agent gets what the agent got.
 """
 
 import hmac
+from dataclasses import dataclass
 
 
-def sign(key: bytes, pod: str, path: bytes, sticky: bytes, body: bytes) -> bytes:
-    """Code of a request, in hex: HMAC-SHA256.
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """Parts of a request that its code is bound to.
 
-    Args:
+    Attributes:
         pod: name of the pod that shall answer.
-        sticky: value of the header with the number of the sticky key; empty if it has none.
+        sticky: number of the sticky key.
+        alias: alias for which the version was chosen; empty if the client named the version.
     """
-    parts = b"\0".join((pod.encode(), path, sticky, body))
-    return hmac.digest(key, parts, "sha256").hex().encode()
 
+    pod: str
+    path: bytes
+    sticky: bytes
+    alias: bytes
+    body: bytes
 
-def is_signed(code: bytes, key: bytes, pod: str, path: bytes, sticky: bytes, body: bytes) -> bool:
-    """True if the code is that of an agent with the same key; without a key none is."""
-    return bool(key) and hmac.compare_digest(code, sign(key, pod, path, sticky, body))
+    def code(self, key: bytes) -> bytes:
+        """Code of the request, in hex: HMAC-SHA256."""
+        parts = b"\0".join((self.pod.encode(), self.path, self.sticky, self.alias, self.body))
+        return hmac.digest(key, parts, "sha256").hex().encode()
+
+    def has_code(self, code: bytes, key: bytes) -> bool:
+        """True if the code is that of an agent with the same key; without a key none is."""
+        return bool(key) and hmac.compare_digest(code, self.code(key))

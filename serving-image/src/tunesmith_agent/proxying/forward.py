@@ -102,6 +102,8 @@ class Forward:
             self._not_found = True
             return
         self._status = status
+        # It keeps the request, which no other pod will be asked for any more.
+        self._on_engine_failure = _do_nothing
         self._head_at = self._client.loop.time()
         self._client.begin(status, self._head_lines(headers), length)
 
@@ -193,6 +195,10 @@ class Forward:
     def _count(self, *, broken: bool) -> None:
         now = self._client.loop.time()
         self._stats.finish(self._status, self._begun_at, self._head_at, now, self._key, broken=broken)
+
+
+def _do_nothing(client: ServerConnection) -> None:
+    """Failure of an engine that has answered: it is no failure."""
 
 
 def passed_headers(request: Request) -> bytes:

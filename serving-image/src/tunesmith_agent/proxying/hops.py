@@ -12,12 +12,13 @@ from tunesmith_agent.http.messages import Refusal, Request
 from tunesmith_agent.http.upstream import UpstreamConnection
 from tunesmith_agent.metrics import HopStats
 from tunesmith_agent.peers.directory import ANSWER_SECONDS, PeerDirectory, PeerLink
-from tunesmith_agent.peers.signing import is_signed, sign
+from tunesmith_agent.peers.signing import Signed
 from tunesmith_agent.routing.homes import Homes
 from tunesmith_agent.routing.stickiness import NO_KEY, stickiness_key
 from tunesmith_agent.routing.table import Target
 from tunesmith_contract.agent import (
     DIGEST_HEADER,
+    FORWARDED_ALIAS_HEADER,
     FORWARDED_HEADER,
     FORWARDED_KEY_HEADER,
     NOT_ANSWERED_HERE,
@@ -28,6 +29,7 @@ from tunesmith_contract.agent import (
 from .forward import ENGINE_HEADERS, Forward, passed_headers
 
 FORWARDED = FORWARDED_HEADER.encode()
+FORWARDED_ALIAS = FORWARDED_ALIAS_HEADER.encode()
 _FORWARDED_KEY = FORWARDED_KEY_HEADER.encode()
 _FORGED_STATUS = 403
 
@@ -88,7 +90,9 @@ class Hops:
             return
         names, own = self._order(homes, key), self.directory.own_name
         if not target.is_here:
-            names = [name for name in names if name != own]
+            # Pods that are not its home load it more slowly than this one, but this one can't.
+            everywhere = self.directory.everywhere or homes
+            names = [name for name in dict.fromkeys((*names, *everywhere.order(key))) if name != own]
         if names[:1] == [own]:
             answer_here()
             return
@@ -99,20 +103,22 @@ class Hops:
         client: ServerConnection,
         request: Request,
         body: dict[str, Any],
+        homes: Homes | None,
         target: Target,
         refuse: Callable[[], None],
     ) -> None:
         """Have a request answered by any other pod, since this one's engine does not answer; see ``hand_on``.
 
         Args:
+            homes: the first ones to be tried; None: all pods are alike.
             refuse: called if no other pod can.
         """
-        homes, elsewhere = self.directory.everywhere, replace(target, is_here=False)
+        homes = homes or self.directory.everywhere
         if homes is None:
             refuse()
         else:
             key = stickiness_key(request.headers, body)
-            self.hand_on(client, request, body, homes, elsewhere, key, refuse)
+            self.hand_on(client, request, body, homes, replace(target, is_here=False), key, refuse)
 
     def _order(self, homes: Homes, key: bytes) -> list[str]:
         """Homes by sticky key; without one this pod first, and then those with the fewest requests from here."""
@@ -121,10 +127,10 @@ class Hops:
 
     def accepts(self, request: Request) -> bool:
         """True if the request comes from an agent of the same AdapterDeployment, for this pod."""
-        headers, directory = request.headers, self.directory
-        sticky = headers.get(_FORWARDED_KEY, b"")
-        code = headers[FORWARDED]
-        return is_signed(code, directory.key, directory.own_name, request.path, sticky, request.body)
+        headers, own = request.headers, self.directory.own_name
+        sticky, alias = headers.get(_FORWARDED_KEY, b""), headers.get(FORWARDED_ALIAS, b"")
+        signed = Signed(own, request.path, sticky, alias, request.body)
+        return signed.has_code(headers[FORWARDED], self.directory.key)
 
 
 def key_number(request: Request) -> int | None:
@@ -148,6 +154,8 @@ class _HandedOn:
     ) -> None:
         self._hops = hops
         self._path = request.path
+        asked = body.get("model")
+        self._alias = b"" if asked == target.name or not isinstance(asked, str) else asked.encode()
         self._payload = orjson.dumps({**body, "model": target.name})
         self._names = names
         self._target = target
@@ -170,12 +178,18 @@ class _HandedOn:
         self._answer_here()
 
     def _head(self, pod: str) -> bytes:
-        code = sign(self._hops.directory.key, pod, self._path, self._sticky, self._payload)
-        return (
-            b"POST %b HTTP/1.1\r\nhost: peer\r\ncontent-type: application/json\r\nexpect: 100-continue\r\n"
-            b"content-length: %d\r\n%b: %b\r\n%b: %b\r\n%b\r\n"
-            % (self._path, len(self._payload), FORWARDED, code, _FORWARDED_KEY, self._sticky, self._headers)
+        signed = Signed(pod, self._path, self._sticky, self._alias, self._payload)
+        headers = (
+            (b"host", b"peer"),
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(self._payload)),
+            (b"expect", b"100-continue"),
+            (FORWARDED, signed.code(self._hops.directory.key)),
+            (_FORWARDED_KEY, self._sticky),
+            *([(FORWARDED_ALIAS, self._alias)] if self._alias else []),
         )
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        return b"POST %b HTTP/1.1\r\n%b%b\r\n" % (self._path, lines, self._headers)
 
 
 class Hop(Forward):

@@ -16,7 +16,7 @@ from tunesmith_agent.routing.table import Route, RoutingTable, Target
 from tunesmith_contract.agent import rendezvous_score
 
 from .forward import Forward, passed_headers
-from .hops import FORGED, FORWARDED, NOT_HELD, Hops, key_number
+from .hops import FORGED, FORWARDED, FORWARDED_ALIAS, NOT_HELD, Hops, key_number
 from .waiting import WaitingRoom
 
 _MAX_NAMES_LISTED = 20
@@ -139,7 +139,7 @@ class Proxy:
         target = route.pick(key)
         if self.engine_hangs and target is not None:
             refuse = partial(self._refuse_hanging, connection)
-            self._hops.hand_on_anywhere(connection, request, body, target, refuse)
+            self._hops.hand_on_anywhere(connection, request, body, route.homes, target, refuse)
         elif target is None or route.homes is None or deadline is not None:
             self._answer_here(connection, request, body, route, target, key, size, deadline)
         else:
@@ -177,7 +177,7 @@ class Proxy:
         # The same number in all pods: others may hand requests of this client on to this one.
         number = rendezvous_score(key) if route.uses_keys else None
         if self._hops.has_peers:
-            failed = partial(self._answer_elsewhere, request, body, target)
+            failed = partial(self._answer_elsewhere, request, body, route, target)
             self._send(connection, request, body, target, number, failed)
         else:
             self._send(connection, request, body, target, number, self._answer_not_ready)
@@ -190,15 +190,23 @@ class Proxy:
             connection.respond_refusal(FORGED)
             return
         body = orjson.loads(request.body)
-        number, size = key_number(request), len(request.body)
+        number, by_alias, size = key_number(request), FORWARDED_ALIAS in request.headers, len(request.body)
 
         def answer(deadline: float | None) -> None:
             route = self.table.routes.get(body["model"])
-            target = route.stable if route is not None else None
-            if target is None or not target.is_here or self.engine_hangs:
+            target = None
+            if route is not None:
+                target = route.instead if route.instead is not None and by_alias else route.stable
+            is_open = target is None or target.gate is None or target.gate.is_open
+            if (
+                target is None
+                or not target.is_here
+                or self.engine_hangs
+                or not (is_open or self.waiting_room.has_room(size))
+            ):
                 stats.count_received("not_held")
                 connection.respond_refusal(NOT_HELD)
-            elif target.gate is not None and not target.gate.is_open:
+            elif not is_open:
                 self.waiting_room.admit(connection, target, size, deadline, answer)
             else:
                 stats.count_received("taken")
@@ -221,12 +229,18 @@ class Proxy:
         Forward(self._pool, connection, target, engine_request, on_engine_failure, seconds, number).start()
 
     def _answer_elsewhere(
-        self, request: Request, body: dict[str, Any], target: Target, connection: ServerConnection
+        self,
+        request: Request,
+        body: dict[str, Any],
+        route: Route,
+        target: Target,
+        connection: ServerConnection,
     ) -> None:
         """Have another pod answer a request that never reached a version on this one."""
+        body["model"] = route.model
         self._note_engine_failure()
         refuse = partial(connection.respond_refusal, _ENGINE_NOT_READY)
-        self._hops.hand_on_anywhere(connection, request, body, target, refuse)
+        self._hops.hand_on_anywhere(connection, request, body, route.homes, target, refuse)
 
     def _answer_not_held(self, connection: ServerConnection) -> None:
         """Answer a request of another agent that never reached a version: another pod may be tried."""

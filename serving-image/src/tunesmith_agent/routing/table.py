@@ -58,6 +58,7 @@ class Route:
         uses_keys: the sticky key of each request is needed, to choose or as evidence.
         homes: pods that answer its requests; None if this one answers them all.
         substitute: answers here where the chosen version is not here, and no other pod answers.
+        instead: answers requests for the alias that another pod has chosen this version for, as its breaker is open.
     """
 
     model: str
@@ -69,6 +70,7 @@ class Route:
     uses_keys: bool = False
     homes: Homes | None = None
     substitute: Target | None = None
+    instead: Target | None = None
 
     def pick(self, key: bytes) -> Target | None:
         """Target of the request with this sticky key."""

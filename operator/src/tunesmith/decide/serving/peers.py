@@ -96,9 +96,9 @@ def _answering(record: AliasRecord) -> Iterator[str]:
 
 
 def _requests(alias: str, fleet: Fleet) -> int:
-    """Requests of all versions of the alias since the agents started."""
+    """Requests of all versions of the alias of late."""
     return sum(
-        counters.requests
+        counters.recent
         for (name, _), found in fleet.counters.items()
         if name == alias
         for _, counters in found

@@ -40,7 +40,7 @@ class PlacedAlias:
     """An alias to be placed.
 
     Attributes:
-        requests: requests that its versions got since the agents started.
+        requests: requests that its versions got of late.
         proven_on: names of the pods on which the versions that get requests are active.
     """
 
