@@ -196,7 +196,7 @@ async def test_where_all_adapters_fit_nothing_is_handed_on(storage: Storage) -> 
 
 async def test_a_pod_without_the_key_answers_all_by_itself(fleet: Fleet) -> None:
     await fleet.serve(3)
-    fleet.pods["a"].agent.directory.key = b""
+    fleet.pods["a"].agent.directory.use_key(b"")
     fleet.publish({"v0": "b", "v1": "b", "v2": "c"})
     for index in range(3):
         assert (await ask(fleet.pods["a"], f"v{index}", "key")).status == 200
@@ -380,7 +380,7 @@ async def test_forged_requests_are_refused(fleet: Fleet) -> None:
                 statuses[case] = response.status
     assert statuses == {case: 200 if case == "right" else 403 for case in codes}
     # Without a key of its own a pod takes no request of another one.
-    b.agent.directory.key = b""
+    b.agent.directory.use_key(b"")
     answer = await ask(b, name, headers={FORWARDED_HEADER: signed.code(b"").decode()})
     assert answer.status == 403
     assert len(b.engine.requests) == 1
@@ -525,7 +525,7 @@ async def test_while_its_engine_hangs_a_pod_has_others_answer(fleet: Fleet) -> N
         assert (await ask(a, "v0", f"key-{index}")).status == 200
     assert fleet.answered()["c"] == before + 5
     fleet.publish({}, ["a"])
-    a.agent.directory.key = b""
+    a.agent.directory.use_key(b"")
     assert (await ask(a, "v0", "key")).status == 503
 
 

@@ -151,7 +151,7 @@ class Agent:
     def use_peer_key(self, key: str) -> None:
         """Take over the secret that the agents of the AdapterDeployment share, in hex."""
         if self.directory.key != key.encode():
-            self.directory.key = key.encode()
+            self.directory.use_key(key.encode())
             self.reconciler.apply()
 
     async def _drain(self) -> bool:

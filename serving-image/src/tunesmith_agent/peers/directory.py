@@ -49,16 +49,17 @@ class PeerDirectory:
         limits: limits of the data path.
 
     Attributes:
-        key: secret that the agents share; empty until the operator has sent it, and nothing is handed on before.
+        key: secret that the agents share; empty until the operator has sent it.
+        everywhere: all pods; None where nothing can be handed on: there is no other pod, or the key is missing.
     """
 
     def __init__(self, own_name: str, limits: Limits) -> None:
         self.own_name = own_name
         self.key = b""
+        self.everywhere: Homes | None = None
         self._limits = replace(limits, engine_idle_seconds=IDLE_SECONDS, connect_seconds=ANSWER_SECONDS)
         self._peers: tuple[Peer, ...] = ()
         self._links: dict[str, PeerLink] = {}
-        self._everywhere: Homes | None = None
         self._homes: dict[str, Homes] = {}
 
     def update(self, peers: Iterable[Peer]) -> None:
@@ -76,18 +77,21 @@ class PeerDirectory:
         for name, peer in others.items():
             if name not in self._links:
                 self._links[name] = PeerLink(peer, self._limits)
-        names = [peer.name for peer in peers]
-        self._everywhere = Homes(names, only_lacking=True) if others else None
+        self._set_everywhere()
         pods: dict[str, list[str]] = {}
         for peer in peers if others else ():
             for alias in peer.homes:
                 pods.setdefault(alias, []).append(peer.name)
         self._homes = {alias: Homes(names) for alias, names in pods.items()}
 
-    @property
-    def everywhere(self) -> Homes | None:
-        """All pods; None where nothing can be handed on: there is no other pod, or the key is missing."""
-        return self._everywhere if self.key else None
+    def use_key(self, key: bytes) -> None:
+        """Take over the secret; an empty one: nothing is handed on."""
+        self.key = key
+        self._set_everywhere()
+
+    def _set_everywhere(self) -> None:
+        names = [peer.name for peer in self._peers]
+        self.everywhere = Homes(names, only_lacking=True) if self._links and self.key else None
 
     def homes(self, alias: str, *, is_complete: bool) -> Homes | None:
         """Pods that answer the alias; None if this one does.
@@ -95,12 +99,11 @@ class PeerDirectory:
         Args:
             is_complete: this pod has proven all versions of the alias that get requests.
         """
-        everywhere = self.everywhere
-        if everywhere is None:
+        if self.everywhere is None:
             return None
         homes = self._homes.get(alias)
         if homes is None:
-            return None if is_complete else everywhere
+            return None if is_complete else self.everywhere
         return None if is_complete and homes.names == (self.own_name,) else homes
 
     def find(self, name: str) -> PeerLink | None:

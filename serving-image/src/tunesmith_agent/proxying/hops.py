@@ -14,7 +14,7 @@ from tunesmith_agent.metrics import HopStats
 from tunesmith_agent.peers.directory import ANSWER_SECONDS, PeerDirectory, PeerLink
 from tunesmith_agent.peers.signing import Signed
 from tunesmith_agent.routing.homes import Homes
-from tunesmith_agent.routing.stickiness import NO_KEY, stickiness_key
+from tunesmith_agent.routing.stickiness import NO_KEY, key_number, stickiness_key
 from tunesmith_agent.routing.table import Target
 from tunesmith_contract.agent import (
     DIGEST_HEADER,
@@ -23,7 +23,6 @@ from tunesmith_contract.agent import (
     FORWARDED_KEY_HEADER,
     NOT_ANSWERED_HERE,
     VERSION_HEADER,
-    rendezvous_score,
 )
 
 from .forward import ENGINE_HEADERS, Forward, passed_headers
@@ -62,11 +61,6 @@ class Hops:
         self.directory = directory
         self.stats = stats
         self.abandoned_seconds = abandoned_seconds
-
-    @property
-    def has_peers(self) -> bool:
-        """True if requests can be handed on to another pod."""
-        return self.directory.everywhere is not None
 
     def hand_on(
         self,
@@ -133,7 +127,7 @@ class Hops:
         return signed.has_code(headers[FORWARDED], self.directory.key)
 
 
-def key_number(request: Request) -> int | None:
+def taken_key(request: Request) -> int | None:
     """Number of the sticky key of a request that another agent hands on."""
     sticky = request.headers.get(_FORWARDED_KEY)
     return int(sticky) if sticky else None
@@ -159,7 +153,7 @@ class _HandedOn:
         self._payload = orjson.dumps({**body, "model": target.name})
         self._names = names
         self._target = target
-        self._sticky = b"%d" % rendezvous_score(key)
+        self._sticky = b"%d" % key_number(key)
         self._headers = passed_headers(request)
         self._answer_here = answer_here
 

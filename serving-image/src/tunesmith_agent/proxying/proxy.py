@@ -11,12 +11,11 @@ from tunesmith_agent.http.messages import JSON_TYPE, Refusal, Request
 from tunesmith_agent.http.upstream import UpstreamPool
 from tunesmith_agent.metrics import AgentMetrics
 from tunesmith_agent.peers.directory import PeerDirectory
-from tunesmith_agent.routing.stickiness import stickiness_key
+from tunesmith_agent.routing.stickiness import key_number, stickiness_key
 from tunesmith_agent.routing.table import Route, RoutingTable, Target
-from tunesmith_contract.agent import rendezvous_score
 
 from .forward import Forward, passed_headers
-from .hops import FORGED, FORWARDED, FORWARDED_ALIAS, NOT_HELD, Hops, key_number
+from .hops import FORGED, FORWARDED, FORWARDED_ALIAS, NOT_HELD, Hops, taken_key
 from .waiting import WaitingRoom
 
 _MAX_NAMES_LISTED = 20
@@ -74,6 +73,7 @@ class Proxy:
         self.engine_hangs = False
         self._pool = pool
         self._metrics = metrics
+        self._directory = directory
         self._hops = Hops(directory, metrics.hops, abandoned_seconds)
         self._on_engine_failure = on_engine_failure
         self._abandoned_seconds = abandoned_seconds
@@ -104,7 +104,7 @@ class Proxy:
         if FORWARDED in request.headers:
             self._take_over(connection, request)
             return
-        if self.engine_hangs and not self._hops.has_peers:
+        if self.engine_hangs and self._directory.everywhere is None:
             self._refuse_hanging(connection)
             return
         body = _parse_body(request)
@@ -128,36 +128,21 @@ class Proxy:
         route: Route,
         size: int,
         deadline: float | None = None,
+        *,
+        is_here: bool = False,
     ) -> None:
         """Send a request to the version that is chosen for it, as soon as the engine holds it.
 
         Args:
             size: bytes of the body, as it arrived.
             deadline: end of the wait for a version, by the loop's clock; None if the request has not waited yet.
+            is_here: no other pod is asked: this one is to answer.
         """
         key = stickiness_key(request.headers, body) if route.uses_keys else b""
         target = route.pick(key)
-        if self.engine_hangs and target is not None:
-            refuse = partial(self._refuse_hanging, connection)
-            self._hops.hand_on_anywhere(connection, request, body, route.homes, target, refuse)
-        elif target is None or route.homes is None or deadline is not None:
-            self._answer_here(connection, request, body, route, target, key, size, deadline)
-        else:
-            here = partial(self._answer_here, connection, request, body, route, target, key, size, None)
-            self._hops.hand_on(connection, request, body, route.homes, target, key, here)
-
-    def _answer_here(
-        self,
-        connection: ServerConnection,
-        request: Request,
-        body: dict[str, Any],
-        route: Route,
-        target: Target | None,
-        key: bytes,
-        size: int,
-        deadline: float | None,
-    ) -> None:
-        """Send a request to this pod's engine, or let it wait there."""
+        if (route.homes is not None or self.engine_hangs) and not is_here and target is not None:
+            self._hand_on(connection, request, body, route, size, target, key)
+            return
         if target is not None and not target.is_here:
             target = route.substitute
         if target is None:
@@ -168,19 +153,43 @@ class Proxy:
             def go_on(deadline: float) -> None:
                 # The routes may have changed while the request waited.
                 known = self.table.routes.get(route.model, Route(route.model, None, unavailable_reason=_GONE))
-                self._forward(connection, request, body, known, size, deadline)
+                self._forward(connection, request, body, known, size, deadline, is_here=True)
 
             self.waiting_room.admit(connection, target, size, deadline, go_on)
             return
         if deadline is None and target.gate is not None:
             self._metrics.residency.hits += 1
-        # The same number in all pods: others may hand requests of this client on to this one.
-        number = rendezvous_score(key) if route.uses_keys else None
-        if self._hops.has_peers:
-            failed = partial(self._answer_elsewhere, request, body, route, target)
-            self._send(connection, request, body, target, number, failed)
-        else:
-            self._send(connection, request, body, target, number, self._answer_not_ready)
+        answer_failure = self._answer_not_ready
+        if self._directory.everywhere is not None:
+            answer_failure = partial(self._answer_elsewhere, request, body, route, target)
+        body["model"] = target.name
+        Forward(
+            self._pool,
+            connection,
+            target,
+            _engine_request(request, body),
+            answer_failure,
+            self._abandoned_seconds,
+            key_number(key) if route.uses_keys else None,
+        ).start()
+
+    def _hand_on(
+        self,
+        connection: ServerConnection,
+        request: Request,
+        body: dict[str, Any],
+        route: Route,
+        size: int,
+        target: Target,
+        key: bytes,
+    ) -> None:
+        """Have a request answered by a pod that is home of the alias, which may be this one."""
+        if self.engine_hangs:
+            refuse = partial(self._refuse_hanging, connection)
+            self._hops.hand_on_anywhere(connection, request, body, route.homes, target, refuse)
+        elif route.homes is not None:
+            answer = partial(self._forward, connection, request, body, route, size, is_here=True)
+            self._hops.hand_on(connection, request, body, route.homes, target, key, answer)
 
     def _take_over(self, connection: ServerConnection, request: Request) -> None:
         """Answer a request that another agent hands on, for which it has chosen the version."""
@@ -190,43 +199,43 @@ class Proxy:
             connection.respond_refusal(FORGED)
             return
         body = orjson.loads(request.body)
-        number, by_alias, size = key_number(request), FORWARDED_ALIAS in request.headers, len(request.body)
+        size = len(request.body)
 
         def answer(deadline: float | None) -> None:
-            route = self.table.routes.get(body["model"])
-            target = None
-            if route is not None:
-                target = route.instead if route.instead is not None and by_alias else route.stable
+            target = None if self.engine_hangs else self._find_taken(request, body["model"])
             is_open = target is None or target.gate is None or target.gate.is_open
-            if (
-                target is None
-                or not target.is_here
-                or self.engine_hangs
-                or not (is_open or self.waiting_room.has_room(size))
-            ):
+            if target is None or not (is_open or self.waiting_room.has_room(size)):
                 stats.count_received("not_held")
                 connection.respond_refusal(NOT_HELD)
-            elif not is_open:
+                return
+            if not is_open:
                 self.waiting_room.admit(connection, target, size, deadline, answer)
-            else:
-                stats.count_received("taken")
-                self._send(connection, request, body, target, number, self._answer_not_held)
+                return
+            stats.count_received("taken")
+            body["model"] = target.name
+            Forward(
+                self._pool,
+                connection,
+                target,
+                _engine_request(request, body),
+                self._answer_not_held,
+                self._abandoned_seconds,
+                taken_key(request),
+            ).start()
 
         answer(None)
 
-    def _send(
-        self,
-        connection: ServerConnection,
-        request: Request,
-        body: dict[str, Any],
-        target: Target,
-        number: int | None,
-        on_engine_failure: Callable[[ServerConnection], None],
-    ) -> None:
-        body["model"] = target.name
-        engine_request = _engine_request(request, body)
-        seconds = self._abandoned_seconds
-        Forward(self._pool, connection, target, engine_request, on_engine_failure, seconds, number).start()
+    def _find_taken(self, request: Request, name: str) -> Target | None:
+        """Target of a request that another agent hands on; None if it is not here."""
+        route = self.table.routes.get(name)
+        if route is None:
+            return None
+        target = (
+            route.instead
+            if route.instead is not None and FORWARDED_ALIAS in request.headers
+            else route.stable
+        )
+        return target if target is not None and target.is_here else None
 
     def _answer_elsewhere(
         self,
