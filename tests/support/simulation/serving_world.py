@@ -254,7 +254,7 @@ class World:
     def annotate(self, text: str, manager: str = "kubectl-annotate") -> None:
         """Write the annotation for actions."""
         self.annotations = {ACTION_ANNOTATION: text}
-        fields = {"f:metadata": {"f:annotations": {f"f:{ACTION_ANNOTATION}": {}}}}
+        fields: dict[str, Any] = {"f:metadata": {"f:annotations": {f"f:{ACTION_ANNOTATION}": {}}}}
         self.writers = [{"manager": manager, "time": self.now.isoformat(), "fieldsV1": fields}]
 
     def ask(self, verb: str, identity: str = "", adapter: str = "expenses", **fields: Any) -> dict[str, Any]:
