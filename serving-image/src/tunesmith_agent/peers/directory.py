@@ -14,6 +14,8 @@ IDLE_SECONDS = 30.0
 ANSWER_SECONDS = 1.0
 #: Time for which a peer that could not be reached is left out: the first one, doubled each time, and the longest.
 LEFT_OUT_SECONDS, LONGEST_LEFT_OUT_SECONDS = 1.0, 30.0
+#: Time for which a peer is not asked again for a version that it did not hold.
+NOT_HELD_SECONDS = 1.0
 
 
 class PeerLink:
@@ -25,16 +27,23 @@ class PeerLink:
         self.pool = UpstreamPool(peer.host, peer.port, limits)
         self._left_out_seconds = LEFT_OUT_SECONDS
         self._left_out_until = 0.0
+        self._not_held: dict[str, float] = {}
 
-    @property
-    def is_usable(self) -> bool:
-        """False for a while after it could not be reached."""
-        return self.pool.loop.time() >= self._left_out_until
+    def is_usable(self, version: str) -> bool:
+        """False for a while after it could not be reached, or did not hold the version."""
+        now = self.pool.loop.time()
+        return now >= self._left_out_until and now >= self._not_held.get(version, 0.0)
 
     def fail(self) -> None:
         """Leave the peer out for a while, and longer each time."""
         self._left_out_until = self.pool.loop.time() + self._left_out_seconds
         self._left_out_seconds = min(2 * self._left_out_seconds, LONGEST_LEFT_OUT_SECONDS)
+
+    def lack(self, version: str) -> None:
+        """Note that the peer does not hold a version."""
+        now = self.pool.loop.time()
+        self._not_held = {name: until for name, until in self._not_held.items() if until > now}
+        self._not_held[version] = now + NOT_HELD_SECONDS
 
     def succeed(self) -> None:
         """Note that the peer was reached."""
@@ -106,10 +115,10 @@ class PeerDirectory:
             return None if is_complete else self.everywhere
         return None if is_complete and homes.names == (self.own_name,) else homes
 
-    def find(self, name: str) -> PeerLink | None:
-        """Connections to the pod; None for this one, for one that is gone, and for one that could not be reached."""
+    def find(self, name: str, version: str) -> PeerLink | None:
+        """Connections to a pod for a version; None for this pod, and for one that can't answer now."""
         link = self._links.get(name)
-        return link if link is not None and link.is_usable else None
+        return link if link is not None and link.is_usable(version) else None
 
     def load(self, name: str) -> int:
         """Number of requests from here in progress on a pod; of this pod it is less than of any other."""

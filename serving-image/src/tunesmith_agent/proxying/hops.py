@@ -35,6 +35,9 @@ _FORGED_STATUS = 403
 #: Headers of another agent's answer that the client gets to see.
 _PASSED_HEADERS = (*ENGINE_HEADERS, VERSION_HEADER.encode(), DIGEST_HEADER.encode())
 
+#: Other pods that one request is tried on.
+MAX_TRIES = 8
+
 FORGED = Refusal(
     _FORGED_STATUS,
     f"The header {FORWARDED_HEADER} is for requests between the pods of a deployment: leave it out.",
@@ -152,6 +155,7 @@ class _HandedOn:
         self._alias = b"" if asked == target.name or not isinstance(asked, str) else asked.encode()
         self._payload = orjson.dumps({**body, "model": target.name})
         self._names = names
+        self._tries = 0
         self._target = target
         self._sticky = b"%d" % key_number(key)
         self._headers = passed_headers(request)
@@ -160,11 +164,12 @@ class _HandedOn:
     def try_next(self, client: ServerConnection) -> None:
         """Try the next pod; this one where it is next, or where none is left."""
         directory = self._hops.directory
-        while self._names:
+        while self._names and self._tries < MAX_TRIES:
             name = self._names.pop(0)
             if name == directory.own_name:
                 break
-            if (link := directory.find(name)) is not None:
+            if (link := directory.find(name, self._target.name)) is not None:
+                self._tries += 1
                 Hop(
                     self._hops, link, client, self._target, self._head(name), self._payload, self.try_next
                 ).start()
@@ -231,6 +236,7 @@ class Hop(Forward):
         self._stop_timer()
         if not self._is_consented or status in (NOT_ANSWERED_HERE, _FORGED_STATUS):
             self._not_found = True
+            self._link.lack(self._target.name)
             return
         super().on_head(status, headers, length)
 

@@ -154,7 +154,7 @@ class _Board:
 
     def fill(self) -> None:
         """Give homes to aliases that lack some, the first ones before any second one."""
-        for number in range(1, len(self._pods) + 1):
+        for number in range(1, max(self._counts.values(), default=0) + 1):
             for alias in self._aliases:
                 if len(self._homes[alias.name]) < min(number, self._counts[alias.name]):
                     self._add_home(alias)
@@ -197,14 +197,15 @@ class _Board:
 
     def _turns(self) -> Iterator[_Move]:
         """Moves to pods of higher weight that hold less than their fair share, from pods that hold more."""
+        free = {pod for pod in self._pods if self._loads[pod] + 1 <= self._fair[pod]}
+        full = {pod for pod in self._pods if self._loads[pod] > self._fair[pod]}
         for alias in self._aliases:
-            for new in self._targets(alias):
-                if self._loads[new] + 1 > self._fair[new]:
-                    continue
-                for old in sorted(self._homes[alias.name]):
-                    is_higher = _score(alias.name, new) > _score(alias.name, old)
-                    if is_higher and self._loads[old] > self._fair[old]:
-                        yield _score(alias.name, new), alias.name, old, new
+            homes = self._homes[alias.name]
+            for new in free & alias.proven_on - homes:
+                weight = _score(alias.name, new)
+                for old in homes & full:
+                    if weight > _score(alias.name, old):
+                        yield weight, alias.name, old, new
 
     def _targets(self, alias: PlacedAlias) -> Iterator[str]:
         homes = self._homes[alias.name]
