@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -317,6 +318,58 @@ async def test_ready_waits_for_every_stable_version(engine: FakeEngine, storage:
         running.want(
             DesiredAlias(name="a", stable=version), DesiredAlias(name="b", stable=storage.commit(-0.5))
         )
+        assert (await ready(running))[0] == 200
+
+
+async def test_a_pod_that_joins_in_a_step_is_ready_with_the_candidates_that_have_weight(
+    engine: FakeEngine, storage: Storage
+) -> None:
+    """Conversations that the candidate answers elsewhere must not come back to the stable version here."""
+    stable, candidate, other = storage.commit(), storage.commit(-0.5), storage.commit(-0.6)
+    engine.hang_probes_of = served_name("a", candidate.digest)
+    step = DesiredAlias(name="a", stable=stable, candidate=candidate, weight=50)
+    loading = DesiredAlias(name="b", stable=stable, candidate=other, weight=0)
+    async with running_agent(engine, storage.root, proof_seconds=1) as running:
+        running.want(loading, step)
+        await running.until(lambda: len(engine.loads) == 4 and running.state(other) is LoadState.ACTIVE)
+        assert await ready(running) == (503, "Loading: a.\n")
+        engine.hang_probes_of = ""
+        await running.active(candidate)
+        assert (await ready(running))[0] == 200
+
+
+async def test_ready_waits_for_the_operators_word_for_a_while(engine: FakeEngine, storage: Storage) -> None:
+    """Until then no candidate has weight here, and what was rolled back meanwhile might answer."""
+    stable, candidate = storage.commit(), storage.commit(-0.5)
+    alias = DesiredAlias(name="a", stable=stable, candidate=candidate, weight=50)
+    state = DesiredState(generation=7, aliases=(alias,)).to_json()
+    (storage.root / "state.json").write_text(state)
+    operator = {"operator_url": "http://127.0.0.1:9"}
+    async with running_agent(engine, storage.root, **operator) as running:
+        await running.active(stable, candidate)
+        assert await ready(running) == (503, "The operator has not confirmed the desired state yet.\n")
+        assert running.agent.store.offer(state, Source.OPERATOR)
+        assert (await ready(running))[0] == 200
+    async with running_agent(engine, storage.root, confirm_seconds=0, **operator) as running:
+        await running.active(stable, candidate)
+        assert (await ready(running))[0] == 200
+
+
+async def test_a_restarted_agent_waits_for_the_operators_word_too(
+    engine: FakeEngine, storage: Storage, tmp_path: Path
+) -> None:
+    """What it kept may have been rolled back while it was away."""
+    version = storage.commit()
+    state = DesiredState(generation=7, aliases=(DesiredAlias(name="a", stable=version),)).to_json()
+    settings: dict[str, Any] = {"operator_url": "http://127.0.0.1:9", "state_dir": tmp_path / "state"}
+    async with running_agent(engine, storage.root, **settings) as running:
+        running.agent.store.offer(state, Source.OPERATOR)
+        await running.active(version)
+    async with running_agent(engine, storage.root, **settings) as running:
+        await running.active(version)
+        assert (await ready(running))[0] == 503
+        # It is no news, and yet the word that was waited for.
+        assert not running.agent.store.offer(state, Source.OPERATOR)
         assert (await ready(running))[0] == 200
 
 
