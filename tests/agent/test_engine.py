@@ -102,27 +102,28 @@ async def test_proves_and_serves(
 ) -> None:
     """Each architecture serves what is proved; that others are refused does not depend on it."""
     versions = await asyncio.to_thread(make_versions, tmp_path, architecture)
-    async with (
-        running_engine(tmp_path / "model", free_port) as engine,
-        running_agent(
-            engine,
-            tmp_path / "mnt",
-            seconds=ENGINE_SECONDS,
-            engine_silence_seconds=0.5,
-            engine_token_seconds=5,
-        ) as running,
-        openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client,
-    ):
-        running.want(*(DesiredAlias(name=name, stable=versions[name]) for name in ("right", *refused)))
-        await running.active(versions["right"])
-        for name in refused:
-            assert await running.failed(versions[name]) == "ProofFailed"
-            with pytest.raises(openai.InternalServerError, match="ProofFailed"):
-                await say(client, name)
-        await check_whole_prompts(running, free_port)
-        if architecture == "llama":
-            await check_hang(running, engine.pid)
-        await check_answers(running, client, versions["right"])
+    async with running_engine(tmp_path / "model", free_port) as engine:
+        async with (
+            running_agent(
+                engine,
+                tmp_path / "mnt",
+                seconds=ENGINE_SECONDS,
+                engine_silence_seconds=0.5,
+                engine_token_seconds=5,
+            ) as running,
+            openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client,
+        ):
+            running.want(*(DesiredAlias(name=name, stable=versions[name]) for name in ("right", *refused)))
+            await running.active(versions["right"])
+            for name in refused:
+                assert await running.failed(versions[name]) == "ProofFailed"
+                with pytest.raises(openai.InternalServerError, match="ProofFailed"):
+                    await say(client, name)
+            await check_whole_prompts(running, free_port)
+            if architecture == "llama":
+                await check_hang(running, engine.pid)
+            await check_answers(running, client, versions["right"])
+        # Only now: an agent unloads what it does not know.
         await check_one_slot(engine, tmp_path / "mnt", versions["right"])
 
 
