@@ -14,7 +14,7 @@ import contextlib
 import json
 import random
 import time
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -100,9 +100,12 @@ class Load:
             for _ in range(self.clients):
                 group.create_task(self._converse(waiting))
 
-    def count(self) -> Counter[str]:
-        """Requests by end."""
-        return Counter(reply.end.value for reply in self.replies)
+    async def until(self, count: int) -> None:
+        """Wait until there were so many requests."""
+        while True:
+            if len(self.replies) >= count:
+                return
+            await asyncio.sleep(CONNECT_PAUSE)
 
     async def _converse(self, waiting: deque[int]) -> None:
         """One client: takes up the conversation that was quiet longest, again and again."""

@@ -112,15 +112,24 @@ class RolloutWorld:
         self.releases.append(release)
         return release
 
-    # -- what may happen meanwhile
+    # -- what may happen meanwhile; a pod is only taken away while the others are ready
 
     async def kill_agent(self) -> None:
-        """Kill the agent of any ready pod; kubelet starts it again in the same pod."""
-        self._any_pod().kill()
+        """Kill the agent of any pod; kubelet starts it again in the same pod."""
+        (await self._any_pod()).kill()
 
     async def delete_pod(self) -> None:
-        """Delete any ready pod; another one follows."""
-        await self._try(lambda: self.pods.delete(self._any_pod()))
+        """Delete any pod; another one follows."""
+        pod = await self._any_pod()
+        await self._try(lambda: self.pods.delete(pod))
+
+    async def lose_pod(self) -> None:
+        """Kill both processes of any pod, which is deleted, as with a node that is lost."""
+        pod = await self._any_pod()
+        pod.kill()
+        assert pod.engine is not None
+        pod.engine.kill()
+        await self._try(lambda: self.pods.delete(pod))
 
     async def kill_operator(self) -> None:
         """Kill the operator, whose successor waits for its lease to end."""
@@ -135,7 +144,8 @@ class RolloutWorld:
         """Wait until all pods are ready and a version is stable."""
         await self._until(lambda: len(self.pods.endpoints) == REPLICAS)
 
-    def _any_pod(self) -> PodProcesses:
+    async def _any_pod(self) -> PodProcesses:
+        await self.until_ready()
         return self.load.random.choice(self.pods.endpoints)
 
     def _weight(self, version: Version) -> int:

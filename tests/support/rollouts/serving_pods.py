@@ -1,8 +1,8 @@
 """Serving pods as processes: a kubelet that runs the agent of each pod of the API server beside a stand-in engine.
 
 It does what matters to clients: it mounts the ConfigMap, probes, tells the API server who is ready, restarts an agent
-that ended, sends SIGTERM to pods that are deleted and lets them go when they have ended. ``endpoints`` is what a Service
-leads to: pods whose probes succeed, without those that are deleted, a moment late.
+that ended, sends SIGTERM to pods that are deleted and lets them go when they have ended. ``endpoints`` is what a
+Service leads to: pods whose probes succeed, without those that are deleted, a moment late.
 """
 
 import asyncio
