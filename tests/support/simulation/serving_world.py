@@ -79,6 +79,7 @@ class FakePod:
         features: what its agent understands of the protocol; nothing: one of the first release.
         tripped: versions whose breaker is open, by alias and digest.
         desired: the state that it applied last.
+        told: the operator that leads has sent it a state.
     """
 
     name: str
@@ -95,9 +96,11 @@ class FakePod:
     refuting: dict[str, str] = field(default_factory=dict)
     desired: DesiredState | None = None
     unschedulable: str = ""
+    told: bool = True
 
     def take(self, desired: DesiredState) -> None:
         """Act on a desired state; an older one is left out."""
+        self.told = True
         desired = desired.for_features(self.features)
         if desired.generation < self.generation:
             return
@@ -316,7 +319,7 @@ class World:
             pods=tuple(pod.to_body() for pod in self.pods.values()),
             agents=(
                 *(Agent(report, False, True) for report in self.ended),
-                *(Agent(self.report(pod), pod.connected) for pod in self.pods.values()),
+                *(Agent(self.report(pod), pod.connected, told=pod.told) for pod in self.pods.values()),
             ),
             jobs=self.jobs,
             eval_runs=tuple(self.eval_runs),
