@@ -325,17 +325,24 @@ async def test_a_pod_that_joins_in_a_step_is_ready_with_the_candidates_that_have
     engine: FakeEngine, storage: Storage
 ) -> None:
     """Conversations that the candidate answers elsewhere must not come back to the stable version here."""
-    stable, candidate, other = storage.commit(), storage.commit(-0.5), storage.commit(-0.6)
+    stable, candidate = storage.commit(), storage.commit(-0.5)
     engine.hang_probes_of = served_name("a", candidate.digest)
     step = DesiredAlias(name="a", stable=stable, candidate=candidate, weight=50)
-    loading = DesiredAlias(name="b", stable=stable, candidate=other, weight=0)
-    async with running_agent(engine, storage.root, proof_seconds=1) as running:
-        running.want(loading, step)
-        await running.until(lambda: len(engine.loads) == 4 and running.state(other) is LoadState.ACTIVE)
+    async with running_agent(engine, storage.root) as running:
+        running.want(step)
+        await running.until(lambda: running.state(candidate) is LoadState.PROVING)
+        await running.active(stable)
         assert await ready(running) == (503, "Loading: a.\n")
-        engine.hang_probes_of = ""
-        await running.active(candidate)
+        running.want(step.model_copy(update={"weight": 0}))
         assert (await ready(running))[0] == 200
+
+
+async def test_a_pod_is_ready_once_the_candidate_is_active(agent: Running, storage: Storage) -> None:
+    stable, candidate = storage.commit(), storage.commit(-0.5)
+    agent.want(DesiredAlias(name="a", stable=stable, candidate=candidate, weight=50))
+    assert await ready(agent) == (503, "Loading: a.\n")
+    await agent.active(stable, candidate)
+    assert (await ready(agent))[0] == 200
 
 
 async def test_ready_waits_for_the_operators_word_for_a_while(engine: FakeEngine, storage: Storage) -> None:
@@ -355,7 +362,7 @@ async def test_ready_waits_for_the_operators_word_for_a_while(engine: FakeEngine
         assert (await ready(running))[0] == 200
 
 
-async def test_a_restarted_agent_waits_for_the_operators_word_too(
+async def test_a_restarted_agent_and_its_clients_wait_for_the_operators_word(
     engine: FakeEngine, storage: Storage, tmp_path: Path
 ) -> None:
     """What it kept may have been rolled back while it was away."""
@@ -366,11 +373,26 @@ async def test_a_restarted_agent_waits_for_the_operators_word_too(
         running.agent.store.offer(state, Source.OPERATOR)
         await running.active(version)
     async with running_agent(engine, storage.root, **settings) as running:
+        asking = asyncio.create_task(ask(running, "a"))
         await running.active(version)
         assert (await ready(running))[0] == 503
+        assert not asking.done()
         # It is no news, and yet the word that was waited for.
         assert not running.agent.store.offer(state, Source.OPERATOR)
         assert (await ready(running))[0] == 200
+        assert await asking == (200, served_name("a", version.digest))
+
+
+async def test_clients_of_a_restarted_agent_wait_for_a_while_only(
+    engine: FakeEngine, storage: Storage, tmp_path: Path
+) -> None:
+    """They come because nobody has told them yet that the agent was away."""
+    state_dir = tmp_path / "state"
+    async with running_agent(engine, storage.root, state_dir=state_dir) as running:
+        running.want(DesiredAlias(name="a", stable=storage.commit()))
+    engine.load_gate = asyncio.Event()
+    async with running_agent(engine, storage.root, state_dir=state_dir, wait_seconds=0.1) as running:
+        assert (await ask(running, "a"))[0] == 503
 
 
 async def test_ready_does_not_wait_for_ever(engine: FakeEngine, storage: Storage) -> None:
