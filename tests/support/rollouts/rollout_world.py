@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.agent_harness import Storage
-from rollouts.clients import HANGS, Load
+from rollouts.clients import HANG_PATIENCE, HANGS, Load
 from rollouts.record_history import RecordHistory
 from rollouts.serving_pods import PodProcesses, ServingPods
 from rollouts.supervised_operator import SupervisedOperator
@@ -107,9 +107,11 @@ class RolloutWorld:
             action = json.dumps({"id": mark, "adapter": ALIAS, "verb": "abort"})
             await self._patch({"metadata": {"annotations": {"tunesmith.dev/action": action}}})
         await self._until(lambda: self._has_ended(version))
-        self.load.expects_hang = False
         release = Release(version, mark, named, time.monotonic(), decided)
         self.releases.append(release)
+        if self.load.expects_hang:
+            await asyncio.sleep(2 * HANG_PATIENCE)
+            self.load.expects_hang = False
         return release
 
     # -- what may happen meanwhile; a pod is only taken away while the others are ready
