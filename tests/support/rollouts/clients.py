@@ -4,8 +4,8 @@ What counts as failed: any status but 200, an answer that breaks off, marks that
 within ``PATIENCE``. What does not, and is counted apart:
 
 - ``refused``: a connection that no pod accepted. A client that connects tries the next pod, as any client of a Service.
-- ``cut``: the agent of that pod was killed (SIGKILL) while the request was in progress. Nobody can save such a request;
-  there can be no more of them than were in flight.
+- ``cut``: in progress on a pod between the SIGKILL to its agent and the end of that process, some hundredths of a
+  second later. Nobody can save such a request.
 - ``bad``: 500 of a version that is made to fail; silence while one has weight that is made to hang.
 """
 
@@ -138,7 +138,6 @@ class Load:
             "stream": is_streamed,
         }
         began, pod = time.monotonic(), connection.pod
-        pod.in_flight += 1
         try:
             connection.wire.writer.write(post(body, f"{STICKINESS_HEADER}: conversation-{conversation}"))
             answer = await self._wait(connection.wire)
@@ -146,8 +145,6 @@ class Load:
         except (OSError, asyncio.IncompleteReadError, TimeoutError, ValueError) as error:
             answer = None
             reply = self._judge_break(conversation, began, pod, error)
-        finally:
-            pod.in_flight -= 1
         self.replies.append(reply)
         if answer is None or answer.headers.get("connection") == "close":
             connection.wire.writer.transport.abort()
@@ -174,11 +171,13 @@ class Load:
     def _judge_break(self, conversation: int, began: float, pod: PodProcesses, error: Exception) -> Reply:
         ended = time.monotonic()
         end = End.FAILED
-        if any(began <= at <= ended for at, _ in pod.killed):
+        if any(began <= gone and killed <= ended for killed, gone in pod.killed):
             end = End.CUT
         elif isinstance(error, TimeoutError) and self.expects_hang:
             end = End.BAD
-        return Reply(conversation, began, ended, end, pod.name, detail=repr(error))
+        killed = [round(gone - began, 3) for _, gone in pod.killed]
+        detail = f"{error!r}; gone {killed} and deleted {pod.ended_at - began:.3f} s after the request began"
+        return Reply(conversation, began, ended, end, pod.name, detail=detail)
 
     async def _connect(self) -> _Connection:
         """A connection to any endpoint; the next one is tried where none listens.

@@ -68,7 +68,6 @@ def describe(world: RolloutWorld) -> dict[str, Any]:
         "promoted": len(world.releases) - len(world.rejected),
         "rolledBack": len(world.rejected),
         "agentsKilled": sum(len(pod.killed) for pod in pods),
-        "inFlightWhenKilled": sum(count for pod in pods for _, count in pod.killed),
         "pods": len(pods),
         "operatorStarts": world.operator.starts,
         "answerMilliseconds": milliseconds(answered),

@@ -44,7 +44,7 @@ class Release:
     Attributes:
         mark: what its answers say.
         named: the resource named the artifact.
-        decided: a person asked for the way back; None if nobody did.
+        decided: the API server had a person's wish for the way back; None if nobody had one.
         ended: the record says that it is stable or rejected.
     """
 
@@ -103,9 +103,9 @@ class RolloutWorld:
         decided = None
         if abort:
             await self._until(lambda: self._weight(version) > 0)
-            decided = time.monotonic()
             action = json.dumps({"id": mark, "adapter": ALIAS, "verb": "abort"})
             await self._patch({"metadata": {"annotations": {"tunesmith.dev/action": action}}})
+            decided = time.monotonic()
         await self._until(lambda: self._has_ended(version))
         release = Release(version, mark, named, time.monotonic(), decided)
         self.releases.append(release)

@@ -45,8 +45,7 @@ class PodProcesses:
     Attributes:
         is_ready: the readiness probe succeeded last time.
         is_ending: the pod is deleted.
-        in_flight: requests of the test's clients in progress.
-        killed: monotonic times at which the agent was killed, with the requests in flight.
+        killed: monotonic times from each kill of the agent until its process was gone.
         events: what the agent logged: monotonic time, message, fields.
     """
 
@@ -62,15 +61,15 @@ class PodProcesses:
     is_ready: bool = False
     is_ending: bool = False
     ended_at: float = float("inf")
-    in_flight: int = 0
-    killed: list[tuple[float, int]] = field(default_factory=list)
+    killed: list[tuple[float, float]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
     @property
     def config_map(self) -> str:
         """Name of the ConfigMap that the pod mounts."""
-        volumes = self.body["spec"]["volumes"]
-        return next(str(each["configMap"]["name"]) for each in volumes if "configMap" in each)
+        [desired] = [each for each in self.body["spec"]["volumes"] if each["name"] == "desired"]
+        name: str = desired["projected"]["sources"][0]["configMap"]["name"]
+        return name
 
     @property
     def takes_connections(self) -> bool:
@@ -80,8 +79,12 @@ class PodProcesses:
     def kill(self) -> None:
         """Kill the agent in the middle of anything."""
         assert self.agent is not None
-        self.killed.append((time.monotonic(), self.in_flight))
+        self.killed.append((time.monotonic(), float("inf")))
         self.agent.send_signal(signal.SIGKILL)
+
+    def note_end(self) -> None:
+        """The agent's process is gone."""
+        self.killed = [(began, min(ended, time.monotonic())) for began, ended in self.killed]
 
 
 class ServingPods:
@@ -190,6 +193,7 @@ class ServingPods:
                     entry = json.loads(line)
                     pod.events.append((time.monotonic(), entry.pop("message"), entry))
         await pod.agent.wait()
+        pod.note_end()
 
     async def _mount_credentials(self, pod: PodProcesses) -> None:
         token = await self._until(lambda: issue_token(self._server, pod.body, TOKEN_AUDIENCE))
