@@ -33,7 +33,7 @@ ENGINE_PYTHON = os.environ.get("TUNESMITH_ENGINE_PYTHON", "")
 ENGINE_SECONDS = 300
 ROOT = Path(__file__).parents[2]
 #: Each takes one of two versions for the other.
-ROLLOUTS = 4
+ROLLOUTS = 2
 ENVIRONMENT = {
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1", "TORCH_COMPILE_DISABLE": "1",
@@ -132,8 +132,9 @@ async def test_proves_and_serves(
             await check_whole_prompts(running, free_port)
             if architecture == "llama":
                 await check_hang(running, engine.pid)
-                await check_rollouts(running, versions["right"], versions["other"])
             await check_answers(running, client, versions["right"])
+            if architecture == "llama":
+                await check_rollouts(running, versions["right"], versions["other"])
         # Only now: an agent unloads what it does not know.
         await check_one_slot(engine, tmp_path / "mnt", versions["right"])
 
