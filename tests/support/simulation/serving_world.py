@@ -20,7 +20,13 @@ from tunesmith.decide.serving.planning import ObservedServing, plan_serving
 from tunesmith.decide.serving.record import AliasRecord
 from tunesmith.manifests.environment import Environment
 from tunesmith.manifests.names import STAGE_LABEL
-from tunesmith.manifests.serving_config_maps import RECORD_KEY, alias_of, history_name, with_desired
+from tunesmith.manifests.serving_config_maps import (
+    RECORD_KEY,
+    alias_of,
+    build_record_data,
+    history_name,
+    with_desired,
+)
 from tunesmith.manifests.verdict_records import VerdictRecord, build_verdicts, number_of, read_verdicts
 from tunesmith_contract.agent import (
     FEATURES,
@@ -241,6 +247,19 @@ class World:
         body = self.objects["ConfigMap", name]
         data = {**body["data"], key: text} if text is not None else {}
         self.objects["ConfigMap", name] = self._versioned({**body, "data": data})
+
+    def record_text(self, alias: str = "expenses") -> str:
+        """The record of an alias as it is stored."""
+        text: str = self.objects["ConfigMap", self.record_name(alias)]["data"][RECORD_KEY]
+        return text
+
+    def put_record(self, record: AliasRecord) -> None:
+        """Store a record as the operator does."""
+        name = self.record_name(record.name)
+        body = self.objects["ConfigMap", name]
+        self.objects["ConfigMap", name] = self._versioned(
+            {**body, "data": build_record_data(record.to_json())}
+        )
 
     def record_name(self, alias: str = "expenses") -> str:
         """Name of the ConfigMap with the record of an alias."""
