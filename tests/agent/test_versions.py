@@ -351,7 +351,7 @@ async def test_ready_waits_for_the_operators_word_for_a_while(engine: FakeEngine
     alias = DesiredAlias(name="a", stable=stable, candidate=candidate, weight=50)
     state = DesiredState(generation=7, aliases=(alias,)).to_json()
     (storage.root / "state.json").write_text(state)
-    operator = {"operator_url": "http://127.0.0.1:9"}
+    operator: dict[str, Any] = {"operator_url": "http://127.0.0.1:9"}
     async with running_agent(engine, storage.root, **operator) as running:
         await running.active(stable, candidate)
         assert await ready(running) == (503, "The operator has not confirmed the desired state yet.\n")

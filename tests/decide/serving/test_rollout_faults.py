@@ -222,7 +222,9 @@ def test_a_record_that_was_edited_and_still_can_be_read_is_not_believed(written:
     world.edit(world.record_name(), RECORD_KEY, text.replace(written, edited, 1))
     plan = world.reconcile()
     assert (alias(world).stable.digest, alias(world).weight) == (ONE, 5)
-    assert world.record().candidate.evidence.candidate.total.requests == 0
+    candidate = world.record().candidate
+    assert candidate is not None
+    assert candidate.evidence.candidate.total.requests == 0
     assert [event.reason for event in plan.events].count("RecordRebuilt") == 1
 
 

@@ -89,6 +89,7 @@ class Server:
 
     async def accept(self) -> None:
         """Serve the connections that wait, and all later ones."""
+        assert self._socket is not None, "listen comes first"
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(
             lambda: ServerConnection(self), sock=self._socket, backlog=BACKLOG
