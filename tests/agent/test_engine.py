@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from agents.agent_harness import Running, running_agent
 from pydantic import TypeAdapter
 
 from tunesmith_agent.engine.log_probs import build_prompt_requests, parse_prompt_log_probs
+from tunesmith_cluster.controlplane import free_ports
 from tunesmith_contract.agent import (
     STICKINESS_HEADER,
     VERSION_HEADER,
@@ -62,9 +62,7 @@ def make_versions(folder: Path, architecture: str) -> dict[str, Version]:
 
 @pytest.fixture
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    (port,) = free_ports(1)
     return port
 
 

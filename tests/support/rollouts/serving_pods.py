@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from control_plane.operator_process import free_port
 from control_plane.pod_credentials import issue_token
 
 from tunesmith_cluster.api import ApiError, Document
+from tunesmith_cluster.controlplane import free_ports
 from tunesmith_cluster.fake import ControlPlane
 from tunesmith_contract.layout import CA_FILE, TOKEN_AUDIENCE, TOKEN_FILE
 
@@ -53,9 +53,7 @@ class PodProcesses:
     uid: str
     folder: Path
     body: Document
-    port: int = field(default_factory=free_port)
-    monitoring_port: int = field(default_factory=free_port)
-    engine_port: int = field(default_factory=free_port)
+    ports: list[int] = field(default_factory=lambda: free_ports(3))
     agent: asyncio.subprocess.Process | None = None
     engine: asyncio.subprocess.Process | None = None
     is_ready: bool = False
@@ -63,6 +61,21 @@ class PodProcesses:
     ended_at: float = float("inf")
     killed: list[tuple[float, float]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        """Port for clients."""
+        return self.ports[0]
+
+    @property
+    def monitoring_port(self) -> int:
+        """Port for probes."""
+        return self.ports[1]
+
+    @property
+    def engine_port(self) -> int:
+        """Port of the engine."""
+        return self.ports[2]
 
     @property
     def config_map(self) -> str:

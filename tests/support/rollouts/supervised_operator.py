@@ -5,8 +5,9 @@ import signal
 import subprocess
 from pathlib import Path
 
-from control_plane.operator_process import STOP_SECONDS, free_port, launch
+from control_plane.operator_process import STOP_SECONDS, launch
 
+from tunesmith_cluster.controlplane import free_ports
 from tunesmith_cluster.fake import ControlPlane
 
 RESTART_SECONDS = 0.5
@@ -23,7 +24,7 @@ class SupervisedOperator:
         self.namespace = server.namespace("operator")
         self.starts = 0
         self._kubeconfig, self._log = server.kubeconfig, folder / "operator.log"
-        self._http_port, self._tls_port = free_port(), free_port()
+        self._http_port, self._tls_port = free_ports(2)
         self._arguments = [
             f"--namespace={self.namespace}",
             f"--watch-namespaces={watch_namespace}",
