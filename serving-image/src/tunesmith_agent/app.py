@@ -1,6 +1,7 @@
 """Assembly, start and shutdown of the agent."""
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -31,6 +32,9 @@ from .routing.table import RoutingTable
 from .settings import Settings
 
 log = logging.getLogger(__name__)
+
+#: Between two looks at whether a pod is ready that no event tells of, such as the end of a wait.
+LOOK_SECONDS = 0.5
 
 
 class Agent:
@@ -98,15 +102,20 @@ class Agent:
         settings = self.settings
         self.cache.load()
         self.store.load()
+        is_restarted = self.store.current is not None
         async with self.engine, self.engine_metrics:
             tasks = [asyncio.create_task(part) for part in self._background_tasks()]
             stopping = asyncio.create_task(stop.wait())
             try:
-                port = await self.server.start(settings.host, settings.port)
-                monitoring_port = await self.monitoring_server.start(settings.host, settings.monitoring_port)
+                port = self.server.listen(settings.host, settings.port)
+                monitoring_port = self.monitoring_server.listen(settings.host, settings.monitoring_port)
+                await self.monitoring_server.accept()
                 log.info("listening", extra={"port": port, "monitoring_port": monitoring_port})
                 if on_listening is not None:
                     on_listening(port, monitoring_port)
+                if is_restarted:
+                    await self._until_ready(stop)
+                await self.server.accept()
                 await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
                 return await self._drain()
             finally:
@@ -137,6 +146,17 @@ class Agent:
                 self.metrics,
                 lambda: self.reconciler.report(self._boot_id),
             ).run()
+
+    async def _until_ready(self, stop: asyncio.Event) -> None:
+        """Keep clients waiting that a Service still sends to this pod, whose agent was away for a moment."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.settings.wait_seconds
+        with self.reconciler.changes() as changed:
+            while self.reconciler.not_ready_reason() and not stop.is_set() and loop.time() < deadline:
+                changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(LOOK_SECONDS, deadline - loop.time())):
+                        await changed.wait()
 
     async def _drain(self) -> bool:
         log.info("draining")

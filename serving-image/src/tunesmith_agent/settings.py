@@ -37,7 +37,8 @@ class Settings:
         proof_seconds: time in which the probes of a version must be answered.
         stall_seconds: time without a byte after which the reading of an artifact is given up.
         wait_seconds: time for which a request waits until its version is loaded.
-        settle_seconds: after this time a stable version that is still loading no longer delays readiness.
+        settle_seconds: after this time a version that is still loading no longer delays readiness.
+        confirm_seconds: after this time an operator that is away no longer delays readiness.
         lame_duck_seconds: time for which requests are accepted after SIGTERM, until no Service routes to this pod.
         drain_seconds: time for requests in progress to finish, at SIGTERM.
         engine_silence_seconds: time without a byte of any answer from which on the engine is asked for a token.
@@ -72,6 +73,7 @@ class Settings:
     stall_seconds: float = 120.0
     wait_seconds: float = 30.0
     settle_seconds: float = 120.0
+    confirm_seconds: float = 10.0
     lame_duck_seconds: float = 5.0
     drain_seconds: float = 60.0
     engine_silence_seconds: float = 3.0

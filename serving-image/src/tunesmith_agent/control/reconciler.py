@@ -31,6 +31,7 @@ from .residency import Residency
 from .versions import (
     Key,
     TrackedVersion,
+    answering_versions,
     build_alias_route,
     build_pinned_route,
     desired_versions,
@@ -118,8 +119,11 @@ class Reconciler:
             return "No desired state has come yet."
         if self._boot_settled:
             return ""
-        waiting = self._loading_aliases()
         waited = asyncio.get_running_loop().time() - self._up_since
+        is_heard = self._store.is_confirmed or not self._settings.operator_url
+        if not is_heard and waited < self._settings.confirm_seconds:
+            return "The operator has not confirmed the desired state yet."
+        waiting = self._loading_aliases()
         if waiting and waited < self._settings.settle_seconds:
             return f"Loading: {', '.join(waiting[:10])}."
         self._boot_settled = True
@@ -415,13 +419,13 @@ class Reconciler:
         return {name: key for name, key in fallbacks.items() if key is not None}
 
     def _loading_aliases(self) -> list[str]:
-        """Aliases whose stable version was neither active nor failed since this start of the engine."""
+        """Aliases with a version that has requests and was neither active nor failed since this start of the engine."""
         desired = self._store.current
         settled = {tracked.key for tracked in self._tracked.values() if tracked.settled}
         return [
             alias.name
             for alias in (desired.aliases if desired else ())
-            if alias.stable and (alias.name, alias.stable.digest) not in settled
+            if any((alias.name, version.digest) not in settled for version in answering_versions(alias))
         ]
 
     def _record_error(self, stats: VersionStats) -> None:

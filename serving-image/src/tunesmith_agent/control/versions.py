@@ -82,6 +82,14 @@ def desired_versions(desired: DesiredState | None) -> Iterator[tuple[str, Versio
                 yield alias.name, version
 
 
+def answering_versions(alias: DesiredAlias) -> Iterator[Version]:
+    """Versions that the alias gives requests."""
+    if alias.stable is not None:
+        yield alias.stable
+    if alias.candidate is not None and alias.weight and alias.candidate.digest not in alias.rejected:
+        yield alias.candidate
+
+
 def fallback_version(
     alias: DesiredAlias, tracked: Mapping[Key, TrackedVersion], last_stable: str
 ) -> Key | None:
