@@ -30,6 +30,9 @@ DIGEST_HEADER = "x-tunesmith-digest"
 #: Request header whose value keeps a client on one side of a rollout.
 STICKINESS_HEADER = "x-tunesmith-key"
 
+#: The name under which clients ask for the base model without an adapter; no alias has it.
+BASE_MODEL_NAME = "base"
+
 BUCKETS = 10_000
 MAX_REJECTED_DIGESTS = 20
 

@@ -43,6 +43,7 @@ class Settings:
         engine_silence_seconds: time without a byte of any answer from which on the engine is asked for a token.
         engine_token_seconds: time in which that token must come, or else the engine hangs and the pod is not ready.
         limits: limits on clients; each is an argument of its own.
+        media_hosts: hosts, separated by commas, that the engine may fetch images, audio and video from.
     """
 
     host: str = "0.0.0.0"
@@ -77,6 +78,7 @@ class Settings:
     engine_silence_seconds: float = 3.0
     engine_token_seconds: float = 10.0
     limits: Limits = field(default_factory=Limits)
+    media_hosts: str = ""
 
 
 #: Environment variables and their settings; an argument for the same setting takes precedence.
@@ -92,6 +94,7 @@ ENVIRONMENT = {
     "TUNESMITH_ENGINE_TOKEN_SECONDS": "engine_token_seconds",
     "TUNESMITH_DRAIN_SECONDS": "drain_seconds",
     "TUNESMITH_LAME_DUCK_SECONDS": "lame_duck_seconds",
+    "TUNESMITH_MEDIA_HOSTS": "media_hosts",
     "POD_NAMESPACE": "namespace",
     "POD_NAME": "pod_name",
     "POD_UID": "pod_uid",

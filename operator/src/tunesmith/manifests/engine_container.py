@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith.api.adapterdeployment import AdapterDeployment, Engine
+from tunesmith_contract.agent import BASE_MODEL_NAME
 from tunesmith_contract.uris import Scheme, mount_path, parse_uri
 
 from .pods import environment_variables, restricted_container_security
@@ -15,9 +16,6 @@ ENGINE_URL = f"http://127.0.0.1:{ENGINE_PORT}"
 
 #: Folder of downloaded models and compiled kernels.
 MODEL_CACHE = "/var/cache/tunesmith"
-
-#: The name under which the engine serves the model without an adapter.
-BASE_MODEL_NAME = "base"
 
 #: Time to load a model; a pod is given up only after this. At least: for compiling and for models that load fast.
 MIN_START_SECONDS = 3600
@@ -34,6 +32,9 @@ SHARDED_RANK = 64
 CPU_CACHE_GIB = 1
 CPU_SEQUENCES = 8
 CPU_BLOCK = 32
+
+#: A name that no host has (RFC 6761).
+NO_HOST = "none.invalid"
 
 _HEALTH = f"import urllib.request as r; r.urlopen('{ENGINE_URL}/health', timeout=5)"
 
@@ -114,6 +115,8 @@ def engine_arguments(deployment: AdapterDeployment) -> list[str]:
         **_hardware_arguments(engine),
     }
     switches = [
+        # Nothing is fetched without a list of hosts: vLLM takes an empty one for all of them.
+        *("--allowed-media-domains", *(engine.media_hosts or (NO_HOST,))),
         "--enable-lora",
         *(["--fully-sharded-loras"] if shards_adapters(engine) else []),
         *([] if engine.gpus else ["--enforce-eager"]),
@@ -195,6 +198,8 @@ def engine_variables(gpus: int, cache: str) -> dict[str, str]:
         "TUNESMITH_GPUS": str(gpus),
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         "VLLM_NO_USAGE_STATS": "1",
+        # A host that is listed could lead to one that is not.
+        "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
         "VLLM_CACHE_ROOT": f"{cache}/vllm",
         "TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor",
         "TRITON_CACHE_DIR": f"{cache}/triton",

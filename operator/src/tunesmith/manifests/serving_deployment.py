@@ -301,6 +301,8 @@ def _agent_environment(deployment: AdapterDeployment, environment: Environment) 
     }
     if engine.proof.tolerance != AUTO:
         values["TUNESMITH_PROOF_TOLERANCE"] = engine.proof.tolerance
+    if engine.media_hosts:
+        values["TUNESMITH_MEDIA_HOSTS"] = ",".join(engine.media_hosts)
     if engine.gpus == 0:
         values["TUNESMITH_ENGINE_TOKEN_SECONDS"] = str(CPU_TOKEN_SECONDS)
     downward = [
