@@ -1,4 +1,4 @@
-"""What the installed vLLM offers, compared with what was judged: its arguments, the fields of its requests, its parsers."""
+"""Arguments, request fields and parsers of the installed vLLM, compared with those that were judged."""
 
 import json
 import os

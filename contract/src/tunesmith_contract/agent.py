@@ -24,9 +24,11 @@ DESIRED_FILE = "desired.json"
 #: The whole desired state.
 STATE_FILE = "state.json"
 
-#: Response headers that say which version answered.
+#: Response headers that say which version answered. In a request the first one asks for a version.
 VERSION_HEADER = "x-tunesmith-version"
 DIGEST_HEADER = "x-tunesmith-digest"
+#: Response header with the names of fields that were left out of a request.
+IGNORED_HEADER = "x-tunesmith-ignored"
 #: Request header whose value keeps a client on one side of a rollout.
 STICKINESS_HEADER = "x-tunesmith-key"
 

@@ -53,7 +53,9 @@ class Agent:
         )
         self.server = Server(self.proxy, self.metrics.count_refusal, settings.limits)
         self.cache = ArtifactCache(settings.cache_dir, settings.cache_bytes)
-        limits_of_engine = EngineLimits(settings.max_rank, settings.base_model_uri)
+        limits_of_engine = EngineLimits(
+            settings.max_rank, settings.base_model_uri, settings.tool_call_parser, settings.reasoning_parser
+        )
         sources = ArtifactSources(self.cache, settings.mount_root, settings.secrets_dir, limits_of_engine)
         self.residency = Residency(
             self.engine, settings.adapter_slots, self.metrics.residency, self._reload_failed

@@ -93,15 +93,23 @@ class Renderer:
     Args:
         tokenizer: a fast tokenizer.
         answers_only: reject a template whose answers cannot be located; else the whole row counts.
+        arguments: arguments of the template for all rows, such as ``enable_thinking``.
 
     Raises:
         UserError: on the first use, when the tokenizer has no chat template or one whose answers can't be
             located.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", *, answers_only: bool = True) -> None:
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        answers_only: bool = True,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self._answers_only = answers_only
+        self._arguments = dict(arguments or {})
 
     def tokens(self, row: Row) -> TokenizedRow:
         """A whole canonical row: of a preference, the prompt with the chosen answer; of a prompt, no answer.
@@ -288,6 +296,7 @@ class Renderer:
             tokenize=True,
             return_dict=True,
             return_assistant_tokens_mask=True,
+            **self._arguments,
         )
         return TokenizedRow(list(encoded["input_ids"]), [bool(bit) for bit in encoded["assistant_masks"]])
 
@@ -344,7 +353,7 @@ class Renderer:
             chat_template=template,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
-            **arguments,
+            **{**self._arguments, **arguments},
         )
         return str(rendered)
 

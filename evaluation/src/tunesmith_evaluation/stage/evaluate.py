@@ -1,11 +1,12 @@
 """Run of the evaluate stage, from the suites to the committed report."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.base import canonical_json
 from tunesmith_contract.evaluation import Side
 from tunesmith_contract.report import RunReport
@@ -53,6 +54,7 @@ def evaluate(
         # Before models are fetched.
         check_sides(data.values(), config.sides)
         local = verify_sides(config.base_model, config.sides, storage)
+        config = _with_switches(config, local.manifests)
         data |= _load_suites(
             config, storage, scorers, {suite.name for suite in config.suites} - set(data), local
         )
@@ -107,6 +109,15 @@ def _load_suites(
     }
 
 
+def _with_switches(config: EvaluateConfig, manifests: Mapping[str, Manifest]) -> EvaluateConfig:
+    """The run with the switches that its artifacts were trained with."""
+    switches = {name: manifest.chat.switches for name, manifest in manifests.items() if manifest.chat}
+    sides = tuple(
+        side.model_copy(update={"switches": dict(switches.get(side.name, {}))}) for side in config.sides
+    )
+    return config.model_copy(update={"sides": sides})
+
+
 def _revisions(sides: Sequence[Side], answerers: Sequence[Answerer]) -> dict[str, str]:
     """Revision of each side's model or artifact."""
     return {
@@ -124,7 +135,7 @@ def _are_same(candidate: Side, baseline: Side, answerers: Sequence[Answerer]) ->
     }
 
     def asked(side: Side) -> tuple[object, ...]:
-        return side.system_prompt, side.few_shot, side.context_column, side.template_arguments
+        return side.system_prompt, side.few_shot, side.context_column, side.asked_switches
 
     return identities[candidate.name] == identities[baseline.name] and asked(candidate) == asked(baseline)
 

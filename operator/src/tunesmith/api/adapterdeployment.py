@@ -26,6 +26,7 @@ from .sources import STORE_KEYS
 from .status import ContainerRequests
 from .uris import ArtifactUri
 from .values import (
+    AUTO,
     Confidence,
     DigestString,
     DiskSize,
@@ -62,6 +63,14 @@ AliasName = Annotated[
         f"{BASE_MODEL_NAME} is the name of the base model without an adapter, which clients can always ask for: write "
         "another name.",
         lambda name: name != BASE_MODEL_NAME,
+    ),
+]
+ParserName = Annotated[
+    str,
+    Field(max_length=63),
+    matching(
+        r"^(Auto|None|[a-z0-9]([-_a-z0-9]*[a-z0-9])?)$",
+        "Write Auto, None, or the name of one of vLLM's parsers, such as hermes.",
     ),
 ]
 MediaHost = Annotated[
@@ -183,6 +192,18 @@ class Engine(StrictModel):
         description="A PersistentVolumeClaim that keeps downloaded models and compiled kernels for later pods. If "
         "unset, each pod downloads and compiles them again. Use a ReadWriteMany claim with replicas above 1: with a "
         "ReadWriteOnce claim all pods run on one node.",
+    )
+    tool_call_parser: ParserName = Field(
+        AUTO,
+        description="The parser of vLLM that turns calls of tools in answers into tool_calls, such as hermes. Auto: by "
+        "the chat template of baseModel, once a FineTuneJob on it in this namespace has prepared its data; otherwise "
+        "none. None: calls stay in the text.",
+    )
+    reasoning_parser: ParserName = Field(
+        AUTO,
+        description="The parser of vLLM that separates thinking from the answer, such as qwen3. Auto: by the chat "
+        "template of baseModel, as for toolCallParser, where it begins every answer with thinking; otherwise none. "
+        "Name one for models that think now and then. None: thinking stays in the text.",
     )
     media_hosts: Annotated[tuple[MediaHost, ...], Field(max_length=16)] = Field(
         (),

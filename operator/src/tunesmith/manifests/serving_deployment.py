@@ -16,7 +16,9 @@ from .engine_container import (
     EngineNeeds,
     build_engine_container,
     loaded_adapters,
+    reasoning_parser,
     start_seconds,
+    tool_call_parser,
 )
 from .environment import Environment
 from .gpu_placement import usable_node_requirements, with_requirements
@@ -155,7 +157,7 @@ def _build_pod(
         "securityContext": restricted_pod_security(),
         "topologySpreadConstraints": [_spread(deployment)],
         "initContainers": [build_engine_container(deployment, image, mounts[ENGINE], needs)],
-        "containers": [_build_agent(deployment, inputs, mounts[AGENT], environment)],
+        "containers": [_build_agent(deployment, inputs, mounts[AGENT], environment, needs)],
         "volumes": volumes,
     }
 
@@ -258,6 +260,7 @@ def _build_agent(
     inputs: ServingInputs,
     mounts: list[dict[str, Any]],
     environment: Environment,
+    needs: EngineNeeds,
 ) -> dict[str, Any]:
     ports = {AGENT_PORT_NAME: AGENT_PORT}
     if inputs.has_monitoring_port:
@@ -269,7 +272,7 @@ def _build_agent(
         "name": AGENT,
         "image": inputs.image,
         "command": ["/opt/agent/bin/python", "-m", "tunesmith_agent"],
-        "env": _agent_environment(deployment, environment),
+        "env": _agent_environment(deployment, environment, needs),
         "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": restricted_container_security(),
@@ -280,7 +283,9 @@ def _build_agent(
     }
 
 
-def _agent_environment(deployment: AdapterDeployment, environment: Environment) -> list[dict[str, Any]]:
+def _agent_environment(
+    deployment: AdapterDeployment, environment: Environment, needs: EngineNeeds
+) -> list[dict[str, Any]]:
     engine = deployment.spec.engine
     fields = {
         "POD_NAME": "metadata.name",
@@ -303,6 +308,10 @@ def _agent_environment(deployment: AdapterDeployment, environment: Environment) 
         values["TUNESMITH_PROOF_TOLERANCE"] = engine.proof.tolerance
     if engine.media_hosts:
         values["TUNESMITH_MEDIA_HOSTS"] = ",".join(engine.media_hosts)
+    if parser := tool_call_parser(engine, needs):
+        values["TUNESMITH_TOOL_CALL_PARSER"] = parser
+    if parser := reasoning_parser(engine, needs):
+        values["TUNESMITH_REASONING_PARSER"] = parser
     if engine.gpus == 0:
         values["TUNESMITH_ENGINE_TOKEN_SECONDS"] = str(CPU_TOKEN_SECONDS)
     downward = [

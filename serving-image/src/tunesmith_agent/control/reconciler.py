@@ -334,6 +334,7 @@ class Reconciler:
         else:
             tracked.settled = True
             tracked.stats.consecutive_errors = 0
+            tracked.switches = reservation.chat.switches if reservation.chat else None
             self._set_state(tracked, LoadState.ACTIVE, reservation.reason, reservation.message)
             self.wake()
 

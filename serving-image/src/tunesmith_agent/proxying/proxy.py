@@ -11,6 +11,7 @@ from tunesmith_agent.http.upstream import UpstreamPool
 from tunesmith_agent.metrics import AgentMetrics
 from tunesmith_agent.requests.endpoints import ALWAYS_OFFERED, Endpoint, build_endpoints
 from tunesmith_agent.requests.model_name import resolve_model
+from tunesmith_agent.requests.switches import apply_switches
 from tunesmith_agent.routing.stickiness import stickiness_key
 from tunesmith_agent.routing.table import Route, RoutingTable
 from tunesmith_contract.agent import VERSION_HEADER
@@ -152,6 +153,10 @@ class Proxy:
         if deadline is None and target.gate is not None:
             self._metrics.residency.hits += 1
         body["model"] = target.name
+        switches = self._endpoints[request.path].switches
+        if target.switches is not None and switches:
+            ignored = apply_switches(body, switches, target.switches)
+            target = target.ignoring(ignored) if ignored else target
         Forward(
             self._pool,
             connection,

@@ -31,6 +31,7 @@ from .schemas import (
     check_text_settings,
     check_tools,
 )
+from .switches import check_switches
 
 CHAT, COMPLETIONS = b"/v1/chat/completions", b"/v1/completions"
 EMBEDDINGS, RESPONSES = b"/v1/embeddings", b"/v1/responses"
@@ -168,7 +169,7 @@ _CONVERSATION: dict[str, Check | None] = {
     "top_logprobs": integer(0, MAX_LOG_PROBS),
     "include_reasoning": None,
     "chat_template": refused(_TEMPLATE),
-    "chat_template_kwargs": None,
+    "chat_template_kwargs": check_switches,
 }
 
 
