@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tunesmith.api.engine_arguments import OWNED_ARGUMENTS, EngineArgument
 from tunesmith_agent.requests.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, build_endpoints
+from tunesmith_contract.answer_formats import EQUIVALENT_PARSERS, REASONING_PARSERS, TOOL_PARSERS
 
 ENGINE_PYTHON = os.environ.get("TUNESMITH_ENGINE_PYTHON", "")
 ARGUMENT = TypeAdapter(EngineArgument)
@@ -24,6 +25,7 @@ pytestmark = [
 
 _SURFACE = """
 import json
+from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
@@ -41,6 +43,7 @@ requests = {
 }
 parser = make_arg_parser(FlexibleArgumentParser())
 print(json.dumps({
+    "paths": sorted(build_app(parser.parse_args([]), ("generate",)).openapi()["paths"]),
     "options": [action.option_strings for action in parser._actions if action.option_strings],
     "fields": {path: sorted(request.model_fields) for path, request in requests.items()},
     "tools": sorted(ToolParserManager.list_registered()),
@@ -48,11 +51,22 @@ print(json.dumps({
 }))
 """
 
-#: Fields that are passed on and that vLLM ignores: they concern OpenAI's own service, or ask for what is so anyway.
+#: Fields that vLLM ignores: they concern OpenAI's own service, or may only ask for what is so anyway.
 IGNORED = frozenset(
-    {"metadata", "store", "service_tier", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options",
-     "safety_identifier", "prediction"}
-)  # fmt: skip
+    {
+        "best_of",
+        "metadata",
+        "modalities",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "verbosity",
+    }
+)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +102,24 @@ def test_no_short_form_of_a_refused_argument(surface: Any) -> None:
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS])
 def test_every_field_that_is_passed_on_is_known(surface: Any, path: bytes) -> None:
-    """What the engine does not know it would ignore in silence; a restricted field asks for what is so anyway."""
-    passed = {name for name, check in build_endpoints([])[path].fields.items() if check is None}
+    """What the engine does not know it would ignore in silence."""
+    fields = build_endpoints([])[path].fields
+    passed = {
+        name
+        for name, check in fields.items()
+        if check is None or not check(object()).startswith("is not served")
+    }
     assert passed - set(surface["fields"][path.decode()]) - IGNORED == set()
+
+
+def test_every_parser_is_registered(surface: Any) -> None:
+    named = set(EQUIVALENT_PARSERS) | {name for names in EQUIVALENT_PARSERS.values() for name in names}
+    assert set(TOOL_PARSERS.values()) <= set(surface["tools"])
+    assert set(REASONING_PARSERS.values()) <= set(surface["reasoning"])
+    assert named <= set(surface["tools"]) | set(surface["reasoning"])
+
+
+def test_endpoints_are_found_in_the_engines_document(surface: Any) -> None:
+    paths = set(surface["paths"])
+    assert {"/v1/chat/completions", "/v1/completions", "/v1/responses"} <= paths
+    assert "/v1/embeddings" not in paths

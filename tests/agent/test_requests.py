@@ -18,7 +18,9 @@ from tunesmith_agent.http.messages import Refusal
 from tunesmith_agent.requests.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, build_endpoints
 from tunesmith_agent.requests.model_name import resolve_model
 from tunesmith_agent.requests.schemas import MAX_REGEX_STATES, count_states
-from tunesmith_contract.agent import VERSION_HEADER, DesiredAlias, Version, served_name
+from tunesmith_agent.requests.switches import apply_switches
+from tunesmith_contract.agent import IGNORED_HEADER, VERSION_HEADER, DesiredAlias, Version, served_name
+from tunesmith_contract.answer_formats import ChatFormat
 
 ENDPOINTS = build_endpoints(["images.example.com"])
 MESSAGE = {"role": "user", "content": "Lunch"}
@@ -115,7 +117,7 @@ def test_what_is_served(path: bytes, fields: dict[str, Any]) -> None:
         (CHAT, {"functions": []}, "functions is not served: write tools."),
         (CHAT, {"modalities": ["audio"]}, 'modalities must be ["text"] here'),
         (CHAT, {"request_id": "1"}, "request_id is not served: send the header x-request-id."),
-        (CHAT, {"messages": "x"}, "messages must be a list of 1 to"),
+        (CHAT, {"messages": "x"}, "messages must be a list of at most"),
         (CHAT, {"messages": images("http://169.254.169.254/latest/meta-data")}, "may not fetch from"),
         (CHAT, {"messages": images("https://images.example.com.evil.org/a")}, "may not fetch from"),
         (CHAT, {"messages": images("https://images.example.com@10.0.0.1/a")}, "is not served: send data:"),
@@ -369,3 +371,62 @@ async def test_no_alias_stands_in_front_of_the_base_model(agent: Running, storag
     await agent.active(version)
     answer = await once(agent, post({"model": "base", "messages": [MESSAGE]}))
     assert answer.headers[VERSION_HEADER] == "base"
+
+
+OFF = {"enable_thinking": False}
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "sent", "ignored"),
+    [
+        ({}, {}, {}, []),
+        (OFF, {}, {"chat_template_kwargs": OFF}, []),
+        (OFF, {"chat_template_kwargs": OFF}, {"chat_template_kwargs": OFF}, []),
+        (
+            OFF,
+            {"chat_template_kwargs": {"enable_thinking": True, "more": 1}},
+            {"chat_template_kwargs": OFF},
+            ["chat_template_kwargs.enable_thinking", "chat_template_kwargs.more"],
+        ),
+        ({"n": 1}, {"chat_template_kwargs": {"n": True}}, {"chat_template_kwargs": {"n": 1}},
+         ["chat_template_kwargs.n"]),
+        ({}, {"chat_template_kwargs": None}, {}, []),
+        ({}, {"reasoning_effort": "high"}, {}, ["reasoning_effort"]),
+        ({}, {"reasoning": {"effort": "low", "summary": "auto"}}, {"reasoning": {"summary": "auto"}},
+         ["reasoning.effort"]),
+        (
+            {"reasoning_effort": "low"},
+            {"reasoning_effort": "low"},
+            {"reasoning_effort": "low", "chat_template_kwargs": {"reasoning_effort": "low"}},
+            [],
+        ),
+    ],
+)  # fmt: skip
+def test_switches_of_the_version_win(
+    own: dict[str, Any], asked: dict[str, Any], sent: dict[str, Any], ignored: list[str]
+) -> None:
+    body = dict(asked)
+    assert apply_switches(body, "chat_template_kwargs", own) == ignored
+    assert body == sent
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [{"messages": 1}, {"a b": 1}, {"a": {}}, {"a": "x" * 300}, {"x\r\ny": 1}, {str(n): n for n in range(17)}],
+)
+def test_switches_that_are_refused(switches: dict[str, Any]) -> None:
+    assert refusal(CHAT, chat_template_kwargs=switches).startswith("chat_template_kwargs ")
+
+
+async def test_a_version_answers_with_the_switches_of_its_training(agent: Running, storage: Storage) -> None:
+    trained, old = storage.commit(chat=ChatFormat(switches=OFF)), storage.commit()
+    agent.want(DesiredAlias(name="trained", stable=trained), DesiredAlias(name="old", stable=old))
+    await agent.active(trained, old)
+    asked = {"messages": [MESSAGE], "chat_template_kwargs": {"enable_thinking": True}}
+    answer = await once(agent, post({**asked, "model": "trained"}))
+    assert (answer.status, answer.headers[IGNORED_HEADER]) == (200, "chat_template_kwargs.enable_thinking")
+    assert agent.engine.requests[-1]["chat_template_kwargs"] == OFF
+    for model in ("old", "base"):
+        answer = await once(agent, post({**asked, "model": model}))
+        assert (answer.status, IGNORED_HEADER in answer.headers) == (200, False)
+        assert agent.engine.requests[-1]["chat_template_kwargs"] == {"enable_thinking": True}

@@ -1,12 +1,11 @@
 """Run of the evaluate stage, from the suites to the committed report."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from tunesmith_contract.artifact import Manifest
 from tunesmith_contract.base import canonical_json
 from tunesmith_contract.evaluation import Side
 from tunesmith_contract.report import RunReport
@@ -54,7 +53,7 @@ def evaluate(
         # Before models are fetched.
         check_sides(data.values(), config.sides)
         local = verify_sides(config.base_model, config.sides, storage)
-        config = _with_switches(config, local.manifests)
+        config = config.model_copy(update={"sides": local.with_switches(config.sides)})
         data |= _load_suites(
             config, storage, scorers, {suite.name for suite in config.suites} - set(data), local
         )
@@ -107,15 +106,6 @@ def _load_suites(
         for suite in config.suites
         if suite.name in names
     }
-
-
-def _with_switches(config: EvaluateConfig, manifests: Mapping[str, Manifest]) -> EvaluateConfig:
-    """The run with the switches that its artifacts were trained with."""
-    switches = {name: manifest.chat.switches for name, manifest in manifests.items() if manifest.chat}
-    sides = tuple(
-        side.model_copy(update={"switches": dict(switches.get(side.name, {}))}) for side in config.sides
-    )
-    return config.model_copy(update={"sides": sides})
 
 
 def _revisions(sides: Sequence[Side], answerers: Sequence[Answerer]) -> dict[str, str]:

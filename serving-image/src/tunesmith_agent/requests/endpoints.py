@@ -96,9 +96,6 @@ _COMMON: dict[str, Check | None] = {
     "user": text(1_024),
     "priority": only(0),
     "cache_salt": text(128),
-    "truncate_prompt_tokens": integer(-1, MAX_TOKENS),
-    "truncation_side": None,
-    "add_special_tokens": None,
     "request_id": refused("send the header x-request-id"),
     "session_id": refused("the header x-tunesmith-key keeps a client on one version"),
     "mm_processor_kwargs": refused(_INTERNAL),
@@ -117,21 +114,12 @@ _GENERATION: dict[str, Check | None] = {
     "seed": None,
     "stream": None,
     "stream_options": members(8),
-    "stream_interval": integer(1, 1_000),
     "stop": texts(16, 256),
     "stop_token_ids": integers(64),
-    "min_tokens": integer(0, MAX_TOKENS),
     "ignore_eos": None,
     "include_stop_str_in_output": None,
     "skip_special_tokens": None,
-    "spaces_between_special_tokens": None,
     "logit_bias": members(1_024),
-    "allowed_token_ids": integers(1_024),
-    "bad_words": texts(64, 128),
-    "logprob_token_ids": integers(MAX_LOG_PROBS),
-    "thinking_token_budget": integer(-1, MAX_TOKENS),
-    "return_token_ids": None,
-    "return_tokens_as_token_ids": None,
     "structured_outputs": check_structured_outputs,
     "prompt_cache_key": text(1_024),
     "prompt_cache_retention": None,
@@ -140,8 +128,6 @@ _GENERATION: dict[str, Check | None] = {
     "service_tier": only("auto", "default"),
     "metadata": members(64),
     "store": only(False),
-    "use_beam_search": only(False),
-    "length_penalty": None,
     "prompt_logprobs": refused("the engine computes no log-probabilities of prompts for clients"),
     "prompt_embeds": refused("send the prompt as text or token IDs"),
     "kv_transfer_params": refused(_INTERNAL),
@@ -159,6 +145,32 @@ _GENERATION: dict[str, Check | None] = {
             "guided_whitespace_pattern",
         )
     },
+}
+
+#: Fields of endpoints that cut a prompt that is too long.
+_TRUNCATION: dict[str, Check | None] = {
+    "truncate_prompt_tokens": integer(-1, MAX_TOKENS),
+    "truncation_side": None,
+    "add_special_tokens": None,
+}
+
+#: Fields of both kinds of completions.
+_COMPLETION: dict[str, Check | None] = {
+    **_TRUNCATION,
+    "n": integer(1, MAX_N),
+    "max_tokens": integer(0, MAX_TOKENS),
+    "min_tokens": integer(0, MAX_TOKENS),
+    "response_format": check_response_format,
+    "allowed_token_ids": integers(1_024),
+    "bad_words": texts(64, 128),
+    "logprob_token_ids": integers(MAX_LOG_PROBS),
+    "thinking_token_budget": integer(-1, MAX_TOKENS),
+    "spaces_between_special_tokens": None,
+    "stream_interval": integer(1, 1_000),
+    "return_token_ids": None,
+    "return_tokens_as_token_ids": None,
+    "use_beam_search": only(False),
+    "length_penalty": None,
 }
 
 #: Fields of endpoints that render conversations.
@@ -192,13 +204,11 @@ def _build_chat(hosts: frozenset[str]) -> Endpoint:
     fields = {
         **_COMMON,
         **_GENERATION,
+        **_COMPLETION,
         **_CONVERSATION,
         "messages": messages_check(hosts),
-        "n": integer(1, MAX_N),
-        "max_tokens": integer(0, MAX_TOKENS),
         "max_completion_tokens": integer(0, MAX_TOKENS),
         "logprobs": None,
-        "response_format": check_response_format,
         "reasoning_effort": text(16),
         "verbosity": only("medium"),
         "modalities": only(["text"]),
@@ -221,14 +231,12 @@ def _build_completions() -> Endpoint:
     fields = {
         **_COMMON,
         **_GENERATION,
+        **_COMPLETION,
         "prompt": prompts(MAX_ANSWERS),
-        "n": integer(1, MAX_N),
         "best_of": only(1),
-        "max_tokens": integer(0, MAX_TOKENS),
         "logprobs": integer(0, MAX_LOG_PROBS),
         "echo": None,
         "suffix": only(""),
-        "response_format": check_response_format,
     }
     return Endpoint(fields, _check_completion)
 
@@ -263,6 +271,7 @@ def _build_responses(hosts: frozenset[str]) -> Endpoint:
 def _build_embeddings() -> Endpoint:
     fields = {
         **_COMMON,
+        **_TRUNCATION,
         "input": prompts(MAX_INPUTS),
         "dimensions": integer(1, 65_536),
         "encoding_format": only("float", "base64"),

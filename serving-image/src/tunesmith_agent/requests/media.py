@@ -43,8 +43,8 @@ def messages_check(hosts: Iterable[str]) -> Callable[[Any], str]:
     allowed = frozenset(hosts)
 
     def check(value: Any) -> str:
-        if type(value) is not list or not 0 < len(value) <= MAX_MESSAGES:
-            return f"must be a list of 1 to {MAX_MESSAGES:,} messages"
+        if type(value) is not list or len(value) > MAX_MESSAGES:
+            return f"must be a list of at most {MAX_MESSAGES:,} messages"
         count = 0
         for message in value:
             content = message.get("content") if type(message) is dict else None
@@ -65,8 +65,8 @@ def input_check(hosts: Iterable[str]) -> Callable[[Any], str]:
     def check(value: Any) -> str:
         if type(value) is str:
             return ""
-        if type(value) is not list or not 0 < len(value) <= MAX_MESSAGES:
-            return f"must be a text or a list of 1 to {MAX_MESSAGES:,} items"
+        if type(value) is not list or len(value) > MAX_MESSAGES:
+            return f"must be a text or a list of at most {MAX_MESSAGES:,} items"
         count = 0
         for item in value:
             kind = item.get("type") if type(item) is dict else ""
