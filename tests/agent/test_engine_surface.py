@@ -64,6 +64,7 @@ IGNORED = frozenset(
         "safety_identifier",
         "service_tier",
         "store",
+        "stream_options",
         "verbosity",
     }
 )

@@ -255,6 +255,7 @@ def _build_responses(hosts: frozenset[str]) -> Endpoint:
         "text": check_text_settings,
         "truncation": None,
         "background": only(False),
+        "stream_options": only({"include_obfuscation": False}),
         "previous_response_id": refused(_NOT_KEPT),
         "previous_input_messages": refused("send messages in input"),
         "conversation": refused(_NOT_KEPT),
