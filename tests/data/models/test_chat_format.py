@@ -3,9 +3,10 @@
 from importlib.resources import files
 
 import pytest
-from models.tiny_models import make_tokenizer
+from models.tiny_models import CHAT_TEMPLATE, make_tokenizer
 
 from tunesmith_contract.answer_formats import ChatFormat, ThinkingFormat, ToolFormat
+from tunesmith_data.failures import UserError
 from tunesmith_data.models.chat_format import find_chat_format
 from tunesmith_data.models.rendering import Renderer
 
@@ -58,3 +59,10 @@ def test_rows_are_rendered_with_the_switches_of_the_run() -> None:
     quiet = Renderer(tokenizer, arguments={"quiet": True})
     assert quiet.prompt(question) == "hush one"
     assert quiet.prompt(question, arguments={"quiet": False}) == "one"
+
+
+def test_an_argument_that_the_template_does_not_take_is_refused() -> None:
+    tokenizer = make_tokenizer(["one"], CHAT_TEMPLATE)
+    for name in ("enable_thinking", "tokenize"):
+        with pytest.raises(UserError, match=f"takes no argument {name}: remove it from templateArguments"):
+            Renderer(tokenizer, arguments={name: False}).require_chat()

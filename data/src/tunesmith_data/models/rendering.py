@@ -10,7 +10,9 @@ An answer in a field of its own (completions, preferences) begins where the prom
 both rendered by the model's own template, first differ; it ends with its end-of-turn token.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -201,6 +203,21 @@ class Renderer:
         except _REFUSALS as error:
             raise RenderError(str(error)) from error
 
+    def require_arguments(self, names: Iterable[str]) -> None:
+        """Check that the template takes arguments: one that it ignores would change nothing, silently.
+
+        Raises:
+            UserError: it doesn't.
+        """
+        template = str(self.tokenizer.chat_template or "")
+        own = inspect.signature(self.tokenizer.apply_chat_template).parameters
+        for name in names:
+            if name in own or name == "messages" or not re.search(rf"\b{re.escape(name)}\b", template):
+                message = (
+                    f"the model's chat template takes no argument {name}: remove it from templateArguments"
+                )
+                raise UserError("TemplateArgument", message)
+
     def require_chat(self, *, every_turn: bool = True) -> None:
         """Check that conversations can be rendered and their answers located.
 
@@ -210,6 +227,7 @@ class Renderer:
         Raises:
             UserError: they can't.
         """
+        self.require_arguments(self._arguments)
         try:
             marked = self.tokens({"messages": _PROBE_CONVERSATION} if every_turn else _PROBE_COMPLETION)
         except RenderError as error:
