@@ -337,7 +337,7 @@ async def test_header_chooses_the_version(agent: Running, storage: Storage) -> N
     stable, candidate = storage.commit(), storage.commit(note="b")
     agent.want(DesiredAlias(name="expenses", stable=stable, candidate=candidate, weight=0))
     await agent.active(stable, candidate)
-    body = {"model": "expenses", "messages": [MESSAGE]}
+    body: dict[str, object] = {"model": "expenses", "messages": [MESSAGE]}
     name = served_name("expenses", candidate.digest)
     assert (await once(agent, post(body, f"{VERSION_HEADER}: {name}"))).headers[VERSION_HEADER] == name
     assert (await once(agent, post(body))).headers[VERSION_HEADER] == served_name("expenses", stable.digest)
@@ -355,7 +355,7 @@ async def test_an_endpoint_that_the_engine_has_not(agent: Running, expenses: Ver
 
 
 async def test_an_endpoint_that_the_engine_has(agent: Running, expenses: Version) -> None:
-    body = {"model": "expenses", "input": "x"}
+    body: dict[str, object] = {"model": "expenses", "input": "x"}
     answer = await once(agent, post(body, path="/v1/responses"))
     assert answer.status == 200
     assert agent.engine.requests[-1] == {

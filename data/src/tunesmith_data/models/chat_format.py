@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from tunesmith_contract.answer_formats import ChatFormat, Switch, find_thinking_format, find_tool_format
+
+from .rendering import Renderer, RenderError
 
 _QUESTION = [{"role": "user", "content": "one"}]
 
@@ -25,10 +26,8 @@ def find_chat_format(
         return None
     text = "\n".join(template.values()) if isinstance(template, dict) else str(template)
     try:
-        prompt = str(
-            tokenizer.apply_chat_template(_QUESTION, tokenize=False, add_generation_prompt=True, **switches)
-        )
-    except (ValueError, TemplateError):
+        prompt = Renderer(tokenizer, arguments=switches).prompt(_QUESTION)
+    except RenderError:
         # A template that refuses a plain question shows nothing about its answers.
         prompt = ""
     return ChatFormat(

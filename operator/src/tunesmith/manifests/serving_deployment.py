@@ -5,12 +5,11 @@ from typing import Any
 
 from tunesmith.api.adapterdeployment import AdapterDeployment, Engine, UpdateStrategy
 from tunesmith.api.values import AUTO, duration_seconds, memory_bytes
-from tunesmith_contract.agent import DESIRED_FILE, STATE_FILE
+from tunesmith_contract.agent import BASE_MODEL_NAME, DESIRED_FILE, STATE_FILE
 from tunesmith_contract.layout import ADAPTER_CACHE_DIR, CONFIG_DIR, SecretRole
 from tunesmith_contract.uris import MOUNT_ROOT, Scheme, StorageUri, mount_path, parse_uri
 
 from .engine_container import (
-    BASE_MODEL_NAME,
     ENGINE,
     MODEL_CACHE,
     EngineNeeds,

@@ -50,7 +50,7 @@ def messages_check(hosts: Iterable[str]) -> Callable[[Any], str]:
             content = message.get("content") if type(message) is dict else None
             if type(content) is list:
                 found = _check_parts(content, allowed)
-                if type(found) is str:
+                if isinstance(found, str):
                     return found
                 count += found
         return "" if count <= MAX_MEDIA else _TOO_MANY
@@ -77,7 +77,7 @@ def input_check(hosts: Iterable[str]) -> Callable[[Any], str]:
             for parts in (item.get("content"), item.get("output")):
                 if type(parts) is list:
                     found = _check_parts(parts, allowed)
-                    if type(found) is str:
+                    if isinstance(found, str):
                         return found
                     count += found
         return "" if count <= MAX_MEDIA else _TOO_MANY

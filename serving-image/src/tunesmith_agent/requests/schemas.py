@@ -119,7 +119,7 @@ def check_schema(schema: Any) -> str:
                 characters += sum(map(len, node))
                 children = list(node.values())
             else:
-                children = node if type(node) is list else ()
+                children = node if type(node) is list else []
             nodes += len(children) + 1
             characters += sum(len(child) for child in children if type(child) is str)
             below += [child for child in children if type(child) in {dict, list}]
