@@ -48,11 +48,18 @@ class Agent:
         self.store = DesiredStore(settings.state_dir / STATE_FILE, self._apply)
         self.pool = UpstreamPool(settings.engine_host, settings.engine_port, settings.limits)
         self.proxy = Proxy(
-            self.pool, self.metrics, self._wake, settings.limits.abandoned_seconds, settings.wait_seconds
+            self.pool,
+            self.metrics,
+            self._wake,
+            settings.limits.abandoned_seconds,
+            settings.wait_seconds,
+            filter(None, settings.media_hosts.split(",")),
         )
         self.server = Server(self.proxy, self.metrics.count_refusal, settings.limits)
         self.cache = ArtifactCache(settings.cache_dir, settings.cache_bytes)
-        limits_of_engine = EngineLimits(settings.max_rank, settings.base_model_uri)
+        limits_of_engine = EngineLimits(
+            settings.max_rank, settings.base_model_uri, settings.tool_call_parser, settings.reasoning_parser
+        )
         sources = ArtifactSources(self.cache, settings.mount_root, settings.secrets_dir, limits_of_engine)
         self.residency = Residency(
             self.engine, settings.adapter_slots, self.metrics.residency, self._reload_failed
@@ -74,6 +81,7 @@ class Agent:
             self.metrics,
             self._use_table,
             int(time.time()),
+            self._use_endpoints,
         )
         self.engine_watch = EngineWatch(
             self.pool,
@@ -175,6 +183,9 @@ class Agent:
 
     def _use_table(self, table: RoutingTable) -> None:
         self.proxy.table = table
+
+    def _use_endpoints(self, paths: frozenset[str]) -> None:
+        self.proxy.offered = frozenset(path.encode() for path in paths)
 
     def _note_engine_watch(self) -> None:
         self.proxy.engine_hangs = self.metrics.engine_hangs = self.engine_watch.stalled

@@ -44,6 +44,8 @@ class Settings:
         engine_silence_seconds: time without a byte of any answer from which on the engine is asked for a token.
         engine_token_seconds: time in which that token must come, or else the engine hangs and the pod is not ready.
         limits: limits on clients; each is an argument of its own.
+        media_hosts: hosts, separated by commas, that the engine may fetch images, audio and video from.
+        tool_call_parser, reasoning_parser: names of the engine's parsers; empty: none, or unknown.
     """
 
     host: str = "0.0.0.0"
@@ -79,6 +81,9 @@ class Settings:
     engine_silence_seconds: float = 3.0
     engine_token_seconds: float = 10.0
     limits: Limits = field(default_factory=Limits)
+    media_hosts: str = ""
+    tool_call_parser: str = ""
+    reasoning_parser: str = ""
 
 
 #: Environment variables and their settings; an argument for the same setting takes precedence.
@@ -94,6 +99,9 @@ ENVIRONMENT = {
     "TUNESMITH_ENGINE_TOKEN_SECONDS": "engine_token_seconds",
     "TUNESMITH_DRAIN_SECONDS": "drain_seconds",
     "TUNESMITH_LAME_DUCK_SECONDS": "lame_duck_seconds",
+    "TUNESMITH_MEDIA_HOSTS": "media_hosts",
+    "TUNESMITH_REASONING_PARSER": "reasoning_parser",
+    "TUNESMITH_TOOL_CALL_PARSER": "tool_call_parser",
     "POD_NAMESPACE": "namespace",
     "POD_NAME": "pod_name",
     "POD_UID": "pod_uid",

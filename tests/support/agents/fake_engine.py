@@ -32,6 +32,7 @@ class FakeEngine:
         unloads_in_use: adapters that were unloaded while they answered a request.
         left: set when a client closed its connection in the middle of an answer.
         peers: address of the client's end of the connection of each request for an answer.
+        endpoints: paths in its OpenAPI document.
     """
 
     def __init__(self) -> None:
@@ -61,6 +62,7 @@ class FakeEngine:
         self.fail_loads = 0
         self.hang_probes_of = ""
         self.most_adapters = self.unloads_in_use = 0
+        self.endpoints = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
         self.port = 0
         self._runner: web.AppRunner | None = None
 
@@ -74,6 +76,8 @@ class FakeEngine:
         app.router.add_post("/v1/unload_lora_adapter", self._unload)
         app.router.add_post("/v1/completions", self._generate)
         app.router.add_post("/v1/chat/completions", self._generate)
+        app.router.add_post("/v1/responses", self._generate)
+        app.router.add_get("/openapi.json", self._openapi)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.01)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
@@ -94,6 +98,9 @@ class FakeEngine:
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.Response()
+
+    async def _openapi(self, request: web.Request) -> web.Response:
+        return web.json_response({"paths": {path: {} for path in self.endpoints}})
 
     async def _metrics(self, request: web.Request) -> web.Response:
         self.metric_reads += 1

@@ -5,18 +5,19 @@ from typing import Any
 
 from tunesmith.api.adapterdeployment import AdapterDeployment, Engine, UpdateStrategy
 from tunesmith.api.values import AUTO, duration_seconds, memory_bytes
-from tunesmith_contract.agent import DESIRED_FILE, STATE_FILE
+from tunesmith_contract.agent import BASE_MODEL_NAME, DESIRED_FILE, STATE_FILE
 from tunesmith_contract.layout import ADAPTER_CACHE_DIR, CONFIG_DIR, SecretRole
 from tunesmith_contract.uris import MOUNT_ROOT, Scheme, StorageUri, mount_path, parse_uri
 
 from .engine_container import (
-    BASE_MODEL_NAME,
     ENGINE,
     MODEL_CACHE,
     EngineNeeds,
     build_engine_container,
     loaded_adapters,
+    reasoning_parser,
     start_seconds,
+    tool_call_parser,
 )
 from .environment import Environment
 from .gpu_placement import usable_node_requirements, with_requirements
@@ -155,7 +156,7 @@ def _build_pod(
         "securityContext": restricted_pod_security(),
         "topologySpreadConstraints": [_spread(deployment)],
         "initContainers": [build_engine_container(deployment, image, mounts[ENGINE], needs)],
-        "containers": [_build_agent(deployment, inputs, mounts[AGENT], environment)],
+        "containers": [_build_agent(deployment, inputs, mounts[AGENT], environment, needs)],
         "volumes": volumes,
     }
 
@@ -258,6 +259,7 @@ def _build_agent(
     inputs: ServingInputs,
     mounts: list[dict[str, Any]],
     environment: Environment,
+    needs: EngineNeeds,
 ) -> dict[str, Any]:
     ports = {AGENT_PORT_NAME: AGENT_PORT}
     if inputs.has_monitoring_port:
@@ -269,7 +271,7 @@ def _build_agent(
         "name": AGENT,
         "image": inputs.image,
         "command": ["/opt/agent/bin/python", "-m", "tunesmith_agent"],
-        "env": _agent_environment(deployment, environment),
+        "env": _agent_environment(deployment, environment, needs),
         "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": restricted_container_security(),
@@ -280,7 +282,9 @@ def _build_agent(
     }
 
 
-def _agent_environment(deployment: AdapterDeployment, environment: Environment) -> list[dict[str, Any]]:
+def _agent_environment(
+    deployment: AdapterDeployment, environment: Environment, needs: EngineNeeds
+) -> list[dict[str, Any]]:
     engine = deployment.spec.engine
     fields = {
         "POD_NAME": "metadata.name",
@@ -301,6 +305,12 @@ def _agent_environment(deployment: AdapterDeployment, environment: Environment) 
     }
     if engine.proof.tolerance != AUTO:
         values["TUNESMITH_PROOF_TOLERANCE"] = engine.proof.tolerance
+    if engine.media_hosts:
+        values["TUNESMITH_MEDIA_HOSTS"] = ",".join(engine.media_hosts)
+    if parser := tool_call_parser(engine, needs):
+        values["TUNESMITH_TOOL_CALL_PARSER"] = parser
+    if parser := reasoning_parser(engine, needs):
+        values["TUNESMITH_REASONING_PARSER"] = parser
     if engine.gpus == 0:
         values["TUNESMITH_ENGINE_TOKEN_SECONDS"] = str(CPU_TOKEN_SECONDS)
     downward = [

@@ -68,6 +68,7 @@ class Reconciler:
         metrics: AgentMetrics,
         on_table: Callable[[RoutingTable], None],
         created: int,
+        on_endpoints: Callable[[frozenset[str]], None],
     ) -> None:
         self._settings = settings
         self._store = store
@@ -78,6 +79,7 @@ class Reconciler:
         self._metrics = metrics
         self._on_table = on_table
         self._created = created
+        self._on_endpoints = on_endpoints
         self._tracked: dict[Key, TrackedVersion] = {}
         self._last_stable: dict[str, str] = {}
         self._breakers = Breakers()
@@ -209,6 +211,7 @@ class Reconciler:
             adapters = await self._engine.adapters()
             if self._up_since is None:
                 await self._engine.generate_token()
+                self._on_endpoints(await self._engine.endpoints())
         except EngineGone:
             self._mark_engine_down()
             return
@@ -335,6 +338,7 @@ class Reconciler:
         else:
             tracked.settled = True
             tracked.stats.consecutive_errors = 0
+            tracked.switches = reservation.chat.switches if reservation.chat else None
             self._set_state(tracked, LoadState.ACTIVE, reservation.reason, reservation.message)
             self.wake()
 
@@ -385,7 +389,7 @@ class Reconciler:
         """Build the routes from the active versions, and signal a changed report."""
         desired = self._store.current
         fallbacks = self._fallbacks()
-        routes = [self._base_route()]
+        routes = []
         for tracked in self._tracked.values():
             if tracked.state is not LoadState.DRAINING:
                 routes.append(build_pinned_route(tracked))
@@ -395,6 +399,8 @@ class Reconciler:
             stable = self._tracked.get((alias.name, alias.stable.digest)) if alias.stable else None
             if stable is not None and stable.active:
                 self._last_stable[alias.name] = stable.version.digest
+        # The last of a name wins: no alias stands in front of the base model.
+        routes.append(self._base_route())
         self._metrics.breakers_open = len(self._breakers)
         self._on_table(build_table(routes, self._created))
         self._signal_change()
