@@ -29,6 +29,7 @@ from .monitoring import Monitoring
 from .proxying.proxy import Proxy
 from .routing.table import RoutingTable
 from .settings import Settings
+from .telemetry.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ class Agent:
         self.proxy = Proxy(
             self.pool, self.metrics, self._wake, settings.limits.abandoned_seconds, settings.wait_seconds
         )
-        self.server = Server(self.proxy, self.metrics.count_refusal, settings.limits)
+        self.telemetry = Telemetry(self.proxy, self.proxy.paths, settings.to_telemetry(), self.metrics)
+        self.server = Server(self.telemetry, self.metrics.count_refusal, settings.limits)
         self.cache = ArtifactCache(settings.cache_dir, settings.cache_bytes)
         limits_of_engine = EngineLimits(settings.max_rank, settings.base_model_uri)
         sources = ArtifactSources(self.cache, settings.mount_root, settings.secrets_dir, limits_of_engine)
@@ -98,6 +100,7 @@ class Agent:
         settings = self.settings
         self.cache.load()
         self.store.load()
+        self.telemetry.start()
         async with self.engine, self.engine_metrics:
             tasks = [asyncio.create_task(part) for part in self._background_tasks()]
             stopping = asyncio.create_task(stop.wait())
@@ -117,6 +120,7 @@ class Agent:
                 await self.monitoring_server.stop()
                 await self._monitoring.close()
                 self.pool.close()
+                self.telemetry.stop()
                 for result in results:
                     if isinstance(result, Exception):
                         raise result

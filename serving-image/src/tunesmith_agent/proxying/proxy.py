@@ -1,6 +1,6 @@
 """Checks and routing of client requests: an allow-list of paths in front of the engine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import orjson
@@ -11,6 +11,8 @@ from tunesmith_agent.http.upstream import UpstreamPool
 from tunesmith_agent.metrics import AgentMetrics
 from tunesmith_agent.routing.stickiness import stickiness_key
 from tunesmith_agent.routing.table import Route, RoutingTable
+from tunesmith_agent.telemetry.record import record_of
+from tunesmith_agent.telemetry.usage import ask_for_usage
 
 from .forward import Forward
 from .waiting import WaitingRoom
@@ -67,7 +69,7 @@ class Proxy:
         wait_seconds: float,
     ) -> None:
         self.table = RoutingTable()
-        self.waiting_room = WaitingRoom(wait_seconds, metrics.residency)
+        self.waiting_room = WaitingRoom(wait_seconds)
         self.engine_hangs = False
         self._pool = pool
         self._metrics = metrics
@@ -78,6 +80,11 @@ class Proxy:
             b"/v1/completions": (b"POST", self._generate),
             b"/v1/models": (b"GET", self._list_models),
         }
+
+    @property
+    def paths(self) -> Collection[bytes]:
+        """Paths that are served."""
+        return self._handlers.keys()
 
     def __call__(self, connection: ServerConnection, request: Request) -> None:
         """Answer one request."""
@@ -129,6 +136,8 @@ class Proxy:
             size: bytes of the body, as it arrived.
             deadline: end of the wait for a version, by the loop's clock; None if the request has not waited yet.
         """
+        if (record := record_of(connection)) is not None:
+            record.alias = route.model
         key = stickiness_key(request.headers, body) if route.uses_keys else b""
         target = route.pick(key)
         if target is None:
@@ -144,8 +153,9 @@ class Proxy:
             self.waiting_room.admit(connection, target, size, deadline, go_on)
             return
         if deadline is None and target.gate is not None:
-            self._metrics.residency.hits += 1
+            target.stats.hits += 1
         body["model"] = target.name
+        hides_usage = ask_for_usage(request.path, body)
         Forward(
             self._pool,
             connection,
@@ -154,6 +164,8 @@ class Proxy:
             self._answer_not_ready,
             self._abandoned_seconds,
             hash(key) if route.uses_keys else None,
+            connection.loop.time() if deadline is None else deadline - self.waiting_room.seconds,
+            hides_usage,
         ).start()
 
     def _answer_not_ready(self, connection: ServerConnection) -> None:
