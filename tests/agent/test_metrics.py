@@ -44,7 +44,7 @@ async def test_requests_and_the_engines_own_metrics(agent: Running, expenses: Ve
     assert values["tunesmith_agent_requests_total", "expenses", "answered"] == 1
     assert values["tunesmith_agent_requests_total", "expenses", "error"] == 0
     assert values["tunesmith_agent_request_duration_seconds_bucket", "expenses"] == 1
-    assert values["tunesmith_agent_requests_running", "expenses"] == 0
+    assert values["tunesmith_agent_num_requests_running", "expenses"] == 0
     assert values["tunesmith_agent_prompt_tokens_total", "expenses"] == 40
     assert values["tunesmith_agent_prompt_tokens_cached_total", "expenses"] == 32
     assert values["tunesmith_agent_generation_tokens_total", "expenses"] == 3

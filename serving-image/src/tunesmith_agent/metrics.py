@@ -474,7 +474,7 @@ def _request_families(versions: _Labelled) -> Iterator[Metric]:
     requests = _counter("requests", "Requests by their end.", *_LABELS, "end")
     responses = _counter("responses", "Answers by their status.", *_LABELS, "status")
     evidence = _counter("evidence", "Requests by the end that counts in a rollout.", *_LABELS, "end")
-    running = GaugeMetricFamily(PREFIX + "requests_running", "Requests in the engine.", labels=_LABELS)
+    running = GaugeMetricFamily(PREFIX + "num_requests_running", "Requests in the engine.", labels=_LABELS)
     duration = _histogram("request_duration_seconds", "Time to the end of the answer.", *_LABELS)
     for labels, stats in versions:
         for end, count in stats.ends():
@@ -507,7 +507,7 @@ def _token_families(versions: _Labelled) -> Iterator[Metric]:
 
 def _residency_families(versions: _Labelled, resident_names: Container[str]) -> Iterator[Metric]:
     text = "Requests that wait until their version is loaded."
-    waiting = GaugeMetricFamily(PREFIX + "requests_waiting", text, labels=_LABELS)
+    waiting = GaugeMetricFamily(PREFIX + "num_requests_waiting", text, labels=_LABELS)
     text = "Time that requests waited until their version was loaded."
     queued = _histogram("request_queue_time_seconds", text, *_LABELS)
     text = "1 while the engine holds the version."
