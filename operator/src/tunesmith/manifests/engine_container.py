@@ -115,6 +115,8 @@ def engine_arguments(deployment: AdapterDeployment) -> list[str]:
     }
     switches = [
         "--enable-lora",
+        # The agent counts which tokens of a prompt came from the cache.
+        "--enable-prompt-tokens-details",
         *(["--fully-sharded-loras"] if shards_adapters(engine) else []),
         *([] if engine.gpus else ["--enforce-eager"]),
     ]
