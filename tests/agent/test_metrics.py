@@ -49,7 +49,6 @@ async def test_requests_and_the_engines_own_metrics(agent: Running, expenses: Ve
     assert values["tunesmith_agent_prompt_tokens_cached_total", "expenses"] == 32
     assert values["tunesmith_agent_generation_tokens_total", "expenses"] == 3
     assert values["tunesmith_agent_residency_hits_total", "expenses"] == 1
-    assert values["tunesmith_agent_request_queue_time_seconds_bucket", "expenses"] == 1
     assert values["tunesmith_agent_resident", "expenses"] == 1
     assert values["tunesmith_agent_refusals_total",] == 1
     assert values["tunesmith_agent_loads_total", "expenses", "Active"] == 1
@@ -105,6 +104,16 @@ def test_many_versions_are_bounded() -> None:
     assert len(metrics.versions) == len(metrics.loads) == len(metrics.proofs) == metrics_module.PAST_VERSIONS
 
 
+def test_requests_that_did_not_wait_count_in_the_queue_time() -> None:
+    metrics = AgentMetrics()
+    stats = metrics.stats("a", "sha256:" + "0" * 64)
+    stats.hits = 9
+    stats.count_wait("served", 2.0)
+    values = samples(metrics.render().decode())
+    assert values["tunesmith_agent_request_queue_time_seconds_count", "a"] == 10
+    assert values["tunesmith_agent_request_queue_time_seconds_sum", "a"] == 2
+
+
 def test_tokens_of_a_stream() -> None:
     metrics = AgentMetrics()
     stats = metrics.stats("a", "sha256:" + "0" * 64)
@@ -135,6 +144,7 @@ def published() -> dict[str, tuple[str, frozenset[str]]]:
     stats.begin()
     stats.finish(200, 0.0, 1.0, None, broken=False)
     stats.count_wait("served", 1.0)
+    stats.count_tokens(Usage(1, 2, 0), 0.0, 0.5, 1.0)
     metrics.count_refusal(404, "model_not_found")
     metrics.count_load("a", "Active", 1.0)
     metrics.count_proof("a", "Proved", 0.0)

@@ -36,9 +36,6 @@ def quick_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """The threads look often."""
     monkeypatch.setattr(telemetry, "_SECONDS", 0.01)
     monkeypatch.setattr(access_log, "_SECONDS", 0.01)
-    interval = sys.getswitchinterval()
-    yield
-    sys.setswitchinterval(interval)
 
 
 @pytest.fixture

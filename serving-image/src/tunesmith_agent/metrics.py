@@ -90,11 +90,13 @@ class Histogram:
         self.total += seconds
 
     def add_to(self, family: HistogramMetricFamily, labels: Sequence[str], zeros: int = 0) -> None:
-        """Add the values counted so far to a family, under the values of its labels.
+        """Add the values counted so far to a family, under the values of its labels; nothing if there are none.
 
         Args:
             zeros: number of further values that are 0.
         """
+        if not any(self.counts):
+            return
         bounds = (*map(str, self._buckets), "+Inf")
         counts = accumulate((self.counts[0] + zeros, *self.counts[1:]))
         family.add_metric(labels, list(zip(bounds, counts, strict=True)), self.total)
@@ -339,7 +341,8 @@ class AgentMetrics:
     def shown_versions(self) -> list[VersionStats]:
         """Versions that are served, or were until a moment ago."""
         oldest = time.monotonic() - PAST_SECONDS
-        return [stats for stats in self.versions.values() if stats.left_at is None or stats.left_at > oldest]
+        versions = tuple(self.versions.values())
+        return [stats for stats in versions if stats.left_at is None or stats.left_at > oldest]
 
     def count_refusal(self, status: int, code: str) -> None:
         """Count an error answer of the agent itself, by its status and OpenAI's code."""
@@ -362,7 +365,10 @@ class AgentMetrics:
         self.base_noise = base_noise
 
     def render(self, connections: ConnectionGauges = _NO_CONNECTIONS) -> bytes:
-        """All metrics in Prometheus' text format, version 0.0.4."""
+        """All metrics in Prometheus' text format, version 0.0.4.
+
+        It takes a while for many versions, so it may run in another thread while requests are counted.
+        """
         return generate_latest(_Collector(self, connections))
 
     def render_residency(self, engine: bytes) -> bytes:
@@ -388,15 +394,15 @@ class _Collector(Collector):
         yield from self._version_families()
         metrics = self._metrics
         refusals = _counter("refusals", "Requests that the agent itself refused.", "status", "code")
-        for (status, code), count in metrics.refusals.items():
+        for (status, code), count in tuple(metrics.refusals.items()):
             refusals.add_metric((str(status), code), count)
         yield refusals
         loads = _counter("loads", "Attempts to load and prove a version, by result.", "alias", "result")
-        for key, count in metrics.loads.items():
+        for key, count in tuple(metrics.loads.items()):
             loads.add_metric(key, count)
         yield loads
         proofs = _counter("proofs", "Measurements of a version's probes, by result.", "alias", "result")
-        for key, count in metrics.proofs.items():
+        for key, count in tuple(metrics.proofs.items()):
             proofs.add_metric(key, count)
         yield proofs
         load_seconds = _histogram("load_seconds", "Time of an attempt to load.")
@@ -479,7 +485,7 @@ def _request_families(versions: _Labelled) -> Iterator[Metric]:
     for labels, stats in versions:
         for end, count in stats.ends():
             requests.add_metric((*labels, end), count)
-        for status, count in stats.by_status.items():
+        for status, count in tuple(stats.by_status.items()):
             responses.add_metric((*labels, str(status)), count)
         for name, count in _ends(stats.evidence):
             evidence.add_metric((*labels, name), count)
@@ -524,7 +530,7 @@ def _residency_families(versions: _Labelled, resident_names: Container[str]) -> 
         resident.add_metric(labels, stats.name in resident_names)
         stats.queued.add_to(queued, labels, zeros=stats.hits)
         hits.add_metric(labels, stats.hits)
-        for result, count in stats.waits.items():
+        for result, count in tuple(stats.waits.items()):
             waits.add_metric((*labels, result), count)
         loads.add_metric(labels, stats.loads)
         evictions.add_metric(labels, stats.evictions)

@@ -3,7 +3,6 @@
 import itertools
 import re
 import secrets
-import sys
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -24,9 +23,6 @@ _VALID_ID = re.compile(rb"[!-~]{1,128}")
 _SPANS = 4096
 _SECONDS = 1.0
 _STOP_SECONDS = 2.0
-
-#: Seconds after which the thread that makes spans lets the data path go on; Python's default is ten times as long.
-_SWITCH_SECONDS = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +77,6 @@ class Telemetry:
         if settings.traces_endpoint:
             from .spans import SpanWriter
 
-            sys.setswitchinterval(_SWITCH_SECONDS)
             self._writer = SpanWriter(settings.traces_endpoint, settings.resource)
             counts = self._metrics.spans
             self._spans = BackgroundQueue("traces", self._writer.write, counts, _SPANS, _SECONDS)
