@@ -16,7 +16,7 @@ from agents.collector import Collector, attributes, running_collector
 from agents.fake_engine import FakeEngine
 from agents.wire import ASK, MODELS, connect, once, post
 
-from tunesmith_agent.metrics import ExportCounts
+from tunesmith_agent.metrics import End, ExportCounts
 from tunesmith_agent.settings import parse_settings
 from tunesmith_agent.telemetry import access_log, telemetry
 from tunesmith_agent.telemetry.access_log import AccessLogs
@@ -69,6 +69,13 @@ async def serving(
         yield running, served_name("expenses", version.digest)
 
 
+def stable_of(running: Running) -> Version:
+    """The version of ``expenses``."""
+    state = running.agent.store.current
+    assert state is not None and state.aliases[0].stable is not None
+    return state.aliases[0].stable
+
+
 # -- IDs and trace context
 
 
@@ -112,8 +119,8 @@ def test_shares_of_new_traces() -> None:
     assert not any(begin_span(None, 0.0).is_sampled for _ in range(100))
     assert all(begin_span(None, 1.0).is_sampled for _ in range(100))
     assert 300 < sum(begin_span(None, 0.5).is_sampled for _ in range(1000)) < 700
-    assert begin_span(f"00-{TRACE}-{PARENT}-01".encode(), 0.0).is_sampled
-    assert not begin_span(f"00-{TRACE}-{PARENT}-00".encode(), 1.0).is_sampled
+    assert begin_span(parse_traceparent(f"00-{TRACE}-{PARENT}-01".encode()), 0.0).is_sampled
+    assert not begin_span(parse_traceparent(f"00-{TRACE}-{PARENT}-00".encode()), 1.0).is_sampled
 
 
 # -- access log
@@ -172,17 +179,13 @@ async def test_ends_that_clients_and_engines_make(
             await wire.reader.read()
         await engine.stop()
         await once(running, post())
-        counted = dict(
-            running.agent.metrics.stats(
-                "expenses", running.agent.store.current.aliases[0].stable.digest
-            ).ends()
-        )
+        counted = dict(running.agent.metrics.stats("expenses", stable_of(running).digest).ends())
     assert [(line["status"], line["end"]) for line in lines] == [
         (None, "disconnected"), (200, "error"), (503, "engine_lost"),
     ]  # fmt: skip
     assert {line["version"] for line in lines} == {name}
     assert lines[1]["first_token_seconds"] is not None
-    assert (counted["disconnected"], counted["error"], counted["engine_lost"]) == (1, 1, 1)
+    assert (counted[End.DISCONNECTED], counted[End.ERROR], counted[End.ENGINE_LOST]) == (1, 1, 1)
 
 
 async def test_no_log_and_no_thread(
@@ -268,7 +271,7 @@ async def test_span_of_a_stream(engine: FakeEngine, storage: Storage, collector:
 async def test_wait_and_error_in_a_span(engine: FakeEngine, storage: Storage, collector: Collector) -> None:
     settings: dict[str, Any] = {"traces_endpoint": collector.url, "traces_ratio": 1.0, "adapter_slots": 1}
     async with serving(engine, storage, **settings) as (running, name):
-        stable, other = running.agent.store.current.aliases[0].stable, storage.commit()
+        stable, other = stable_of(running), storage.commit()
         running.want(DesiredAlias(name="expenses", stable=stable), DesiredAlias(name="other", stable=other))
         await running.active(stable, other)
         await once(running, post({**ASK, "model": "other"}))

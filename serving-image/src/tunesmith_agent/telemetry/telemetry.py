@@ -105,13 +105,12 @@ class Telemetry:
     def _begin(self, connection: ServerConnection, request: Request, request_id: bytes) -> RequestRecord:
         headers = request.headers
         value = headers.get(_TRACE_HEADER)
+        trace = parse_traceparent(value) if value else None
         if self._spans is not None:
-            trace = begin_span(value, self._ratio)
-            headers[_TRACE_HEADER] = trace.to_header()
-            if not trace.parent_id:
+            if trace is None:
                 headers.pop(_STATE_HEADER, None)
-        else:
-            trace = parse_traceparent(value) if value else None
+            trace = begin_span(trace, self._ratio)
+            headers[_TRACE_HEADER] = trace.to_header()
         return RequestRecord(
             request.method.decode("ascii", "replace"),
             self._paths.get(request.path, ""),

@@ -44,13 +44,12 @@ def parse_traceparent(value: bytes) -> TraceContext | None:
     return TraceContext(trace_id, 0, parent_id, bool(int(flags, 16) & _SAMPLED))
 
 
-def begin_span(value: bytes | None, ratio: float) -> TraceContext:
-    """Context of a request of a client with this ``traceparent``, or of a new trace.
+def begin_span(parent: TraceContext | None, ratio: float) -> TraceContext:
+    """Context of a request of a client with this context, or of a new trace.
 
     The client's decision to record holds. Of new traces a share is recorded, chosen by the ID as OpenTelemetry's
     TraceIdRatioBased does it.
     """
-    parent = parse_traceparent(value) if value else None
     span_id = getrandbits(64) or 1
     if parent is not None:
         return TraceContext(parent.trace_id, span_id, parent.parent_id, parent.is_sampled)
