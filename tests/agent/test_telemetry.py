@@ -298,7 +298,7 @@ async def test_unsampled_requests_have_no_span_and_the_engine_is_told(
 def test_a_collector_that_takes_nothing_is_said_once(
     collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:
-    record = RequestRecord("POST", "/v1/completions", "id", begin_span(None, 1.0), 0.0, lambda record: None)
+    record = RequestRecord(b"POST", "/v1/completions", b"id", begin_span(None, 1.0), 0.0, lambda record: None)
     record.answer_began(200)
     record.answer_ended(1.0, complete=True)
     record.ended_at = 1_800_000_000_000_000_000

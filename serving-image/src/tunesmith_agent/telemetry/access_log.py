@@ -66,12 +66,12 @@ def _fields(record: RequestRecord) -> dict[str, Any]:
         "level": "info",
         "logger": "tunesmith_agent.access",
         "message": "request",
-        "method": record.method,
+        "method": record.method.decode(),
         "path": record.path or None,
         "alias": record.alias or None,
         "version": record.version or None,
         "status": record.status or None,
-        "end": record.end,
+        "end": str(record.end),
         "seconds": round(record.ended - begun, 6),
         "queued_seconds": round(record.queued, 6) if record.queued else None,
         "first_token_seconds": round(first - begun, 6) if first else None,
@@ -79,7 +79,7 @@ def _fields(record: RequestRecord) -> dict[str, Any]:
         "prompt_tokens_cached": usage.cached if usage else None,
         "generation_tokens": usage.generated if usage else None,
         "client": record.client or None,
-        "request_id": record.request_id,
+        "request_id": record.request_id.decode(),
         "trace_id": f"{record.trace.trace_id:032x}" if record.trace else None,
     }
 

@@ -26,16 +26,19 @@ class RequestRecord:
         finish_reasons: reasons why the engine stopped.
     """
 
-    __slots__ = (
-        "_on_ended", "alias", "begun", "client", "end", "ended", "ended_at", "finish_reasons", "first_token_at",
-        "method", "path", "queued", "request_id", "status", "trace", "usage", "version",
-    )  # fmt: skip
+    # Most of these are set in few requests: a default of the class costs a request nothing.
+    first_token_at = ended = queued = 0.0
+    status = ended_at = 0
+    end: End | None = None
+    alias = version = client = ""
+    usage: Usage | None = None
+    finish_reasons: tuple[str, ...] = ()
 
     def __init__(
         self,
-        method: str,
+        method: bytes,
         path: str,
-        request_id: str,
+        request_id: bytes,
         trace: TraceContext | None,
         begun: float,
         on_ended: "Callable[[RequestRecord], None]",
@@ -46,12 +49,6 @@ class RequestRecord:
         self.trace = trace
         self.begun = begun
         self._on_ended = on_ended
-        self.first_token_at = self.ended = self.queued = 0.0
-        self.status = self.ended_at = 0
-        self.end: End | None = None
-        self.alias = self.version = self.client = ""
-        self.usage: Usage | None = None
-        self.finish_reasons: tuple[str, ...] = ()
 
     @property
     def is_traced(self) -> bool:

@@ -94,7 +94,7 @@ class SpanWriter:
         operation = _OPERATIONS.get(record.path, "")
         begun_at = record.ended_at - round(1e9 * (record.ended - record.begun))
         span = self._tracer.start_span(
-            f"{operation} {record.alias}".strip() or record.method,
+            f"{operation} {record.alias}".strip() or record.method.decode(),
             context,
             SpanKind.SERVER,
             _attributes(record, operation),
@@ -116,7 +116,7 @@ def _attributes(record: RequestRecord, operation: str) -> dict[str, AttributeVal
     """Attributes by OpenTelemetry's conventions for HTTP and for generative AI; those without a value are left out."""
     usage, is_answered = record.usage, record.end is End.ANSWERED
     values: dict[str, AttributeValue] = {
-        "http.request.method": record.method,
+        "http.request.method": record.method.decode(),
         "url.path": record.path,
         "http.response.status_code": record.status,
         "gen_ai.operation.name": operation,
@@ -126,7 +126,7 @@ def _attributes(record: RequestRecord, operation: str) -> dict[str, AttributeVal
         "gen_ai.response.finish_reasons": record.finish_reasons,
         "error.type": "" if is_answered and record.status < 400 else _error_type(record),
         "tunesmith.request.end": str(record.end),
-        "tunesmith.request.id": record.request_id,
+        "tunesmith.request.id": record.request_id.decode(),
         "tunesmith.client": record.client,
     }
     given = {name: value for name, value in values.items() if value}

@@ -112,9 +112,9 @@ class Telemetry:
             trace = begin_span(trace, self._ratio)
             headers[_TRACE_HEADER] = trace.to_header()
         return RequestRecord(
-            request.method.decode("ascii", "replace"),
+            request.method,
             self._paths.get(request.path, ""),
-            request_id.decode("ascii"),
+            request_id,
             trace,
             connection.loop.time(),
             self._end,

@@ -7,15 +7,18 @@ client that did not ask does not see the event.
 import re
 from typing import Any
 
-import orjson
-
 from tunesmith_agent.metrics import Usage
 
 #: Paths whose streams have ``stream_options``.
 _PATHS_WITH_OPTIONS = frozenset((b"/v1/chat/completions", b"/v1/completions"))
 
 _KEY = b'"usage":'
-_USAGE = re.compile(rb'"usage":\s*(\{(?:[^{}]|\{[^{}]*\})*\})')
+_OVERLAP = len(_KEY) - 1
+_OBJECT = re.compile(rb'"usage":\s*(\{|$)')
+#: Counts of OpenAI's chat and text completions, or of its responses.
+_PROMPT = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d{1,9})[,}\s]')
+_GENERATED = re.compile(rb'"(?:completion|output)_tokens":\s*(\d{1,9})[,}\s]')
+_CACHED = re.compile(rb'"cached_tokens":\s*(\d{1,9})[,}\s]')
 _NO_CHOICES = re.compile(rb'"choices":\s*\[\]')
 _REASON = re.compile(rb'"finish_reason":\s*"(\w+)"')
 #: Reasons of vLLM; any other one is not repeated.
@@ -27,8 +30,7 @@ _EVENT_BEGIN = b"data:"
 #: Longest part of an event that is kept back until its rest has come.
 _MAX_HELD = 4096
 #: Longest text of the counts.
-_MAX_TEXT = 1024
-_MAX_TOKENS = 1_000_000_000
+_MAX_TEXT = 512
 
 
 def ask_for_usage(path: bytes, body: dict[str, Any]) -> bool:
@@ -81,9 +83,9 @@ class AnswerReader:
                 data = self._hold_back(data)
             self._search(data)
             return _without_usage(data) if _KEY in data else data
-        searched = self._tail + data
+        searched = self._tail + data if self._tail else data
         self._search(searched)
-        self._tail = searched[1 - len(_KEY) :]
+        self._tail = searched[-_OVERLAP:]
         return data
 
     def end(self) -> bytes:
@@ -93,8 +95,11 @@ class AnswerReader:
 
     def usage(self) -> Usage | None:
         """Tokens of the answer as far as it was read; None if it did not say."""
-        match = _USAGE.match(self._text)
-        return _parse_usage(match[1]) if match else None
+        text = self._text
+        if not text or (prompt := _PROMPT.search(text)) is None:
+            return None
+        generated, cached = _GENERATED.search(text), _CACHED.search(text)
+        return Usage(int(prompt[1]), int(generated[1]) if generated else 0, int(cached[1]) if cached else 0)
 
     def finish_reasons(self) -> tuple[str, ...]:
         """Reasons why the engine stopped, one for each choice."""
@@ -114,7 +119,7 @@ class AnswerReader:
         at = data.rfind(_KEY)
         if at >= 0:
             text = data[at : at + _MAX_TEXT]
-            if not text[len(_KEY) :].lstrip().startswith(b"null"):
+            if _OBJECT.match(text):
                 self._text = text
         elif self._text and len(self._text) < _MAX_TEXT:
             self._text += data[len(self._tail) :][: _MAX_TEXT - len(self._text)]
@@ -131,22 +136,3 @@ def _without_usage(events: bytes) -> bytes:
         if not (_KEY in event and _NO_CHOICES.search(event) is not None)
     ]
     return _EVENT_END.join(kept)
-
-
-def _parse_usage(text: bytes) -> Usage | None:
-    """Counts of OpenAI's chat and text completions, or of its responses."""
-    try:
-        counts = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None
-    details = counts.get("prompt_tokens_details") or counts.get("input_tokens_details") or {}
-    return Usage(
-        _count(counts, "prompt_tokens", "input_tokens"),
-        _count(counts, "completion_tokens", "output_tokens"),
-        _count(details, "cached_tokens") if isinstance(details, dict) else 0,
-    )
-
-
-def _count(counts: dict[str, Any], *names: str) -> int:
-    value = next((counts[name] for name in names if name in counts), 0)
-    return value if isinstance(value, int) and 0 <= value <= _MAX_TOKENS else 0
