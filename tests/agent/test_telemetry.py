@@ -103,8 +103,8 @@ def test_contexts() -> None:
     context = parse_traceparent(f"00-{TRACE}-{PARENT}-01".encode())
     assert context is not None
     assert (context.trace_id, context.parent_id, context.is_sampled) == (
-        int(TRACE, 16),
-        int(PARENT, 16),
+        TRACE.encode(),
+        PARENT.encode(),
         True,
     )
     for wrong in (

@@ -80,7 +80,7 @@ def _fields(record: RequestRecord) -> dict[str, Any]:
         "generation_tokens": usage.generated if usage else None,
         "client": record.client or None,
         "request_id": record.request_id.decode(),
-        "trace_id": f"{record.trace.trace_id:032x}" if record.trace else None,
+        "trace_id": record.trace.trace_id.decode() if record.trace else None,
     }
 
 

@@ -86,10 +86,11 @@ class SpanWriter:
     def _add_span(self, record: RequestRecord) -> None:
         trace = record.trace
         assert trace is not None, "only sampled requests are written"
-        self._ids.trace_id, self._ids.span_id = trace.trace_id, trace.span_id
+        self._ids.trace_id, self._ids.span_id = int(trace.trace_id, 16), int(trace.span_id, 16)
         context = None
         if trace.parent_id:
-            parent = SpanContext(trace.trace_id, trace.parent_id, is_remote=True, trace_flags=TraceFlags(1))
+            parent_id, flags = int(trace.parent_id, 16), TraceFlags(TraceFlags.SAMPLED)
+            parent = SpanContext(self._ids.trace_id, parent_id, is_remote=True, trace_flags=flags)
             context = set_span_in_context(NonRecordingSpan(parent))
         operation = _OPERATIONS.get(record.path, "")
         begun_at = record.ended_at - round(1e9 * (record.ended - record.begun))
