@@ -1,4 +1,4 @@
-"""An engine that answers at once, so that only a proxy's cost is seen; it takes traces, too. ``PORT`` is the argument."""
+"""An engine that answers at once, so that only a proxy's cost is seen. It takes traces. Argument: ``PORT``."""
 
 import asyncio
 import json
