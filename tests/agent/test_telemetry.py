@@ -23,7 +23,12 @@ from tunesmith_agent.telemetry.access_log import AccessLogs
 from tunesmith_agent.telemetry.background import BackgroundQueue
 from tunesmith_agent.telemetry.record import RequestRecord
 from tunesmith_agent.telemetry.spans import SpanWriter
-from tunesmith_agent.telemetry.trace_context import begin_span, parse_traceparent
+from tunesmith_agent.telemetry.trace_context import (
+    begin_trace,
+    join_trace,
+    parse_traceparent,
+    unrecorded_trace,
+)
 from tunesmith_contract.agent import DesiredAlias, Version, served_name
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -43,11 +48,11 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Lines of access logs, as they are written."""
     written: list[dict[str, Any]] = []
 
-    def write(batch: list[bytes]) -> bool:
-        written.extend(json.loads(line) for line in batch)
+    def write(records: list[RequestRecord]) -> bool:
+        written.extend(json.loads(json.dumps(access_log._fields(record), default=str)) for record in records)
         return True
 
-    monkeypatch.setattr(access_log, "_write_to_stdout", write)
+    monkeypatch.setattr(access_log, "_write", write)
     return written
 
 
@@ -115,12 +120,15 @@ def test_contexts() -> None:
     assert parse_traceparent(f"01-{TRACE}-{PARENT}-01-more".encode()) is not None
 
 
-def test_shares_of_new_traces() -> None:
-    assert not any(begin_span(None, 0.0).is_sampled for _ in range(100))
-    assert all(begin_span(None, 1.0).is_sampled for _ in range(100))
-    assert 300 < sum(begin_span(None, 0.5).is_sampled for _ in range(1000)) < 700
-    assert begin_span(parse_traceparent(f"00-{TRACE}-{PARENT}-01".encode()), 0.0).is_sampled
-    assert not begin_span(parse_traceparent(f"00-{TRACE}-{PARENT}-00".encode()), 1.0).is_sampled
+def test_contexts_of_new_and_joined_traces() -> None:
+    new = begin_trace()
+    parsed = parse_traceparent(new.to_header())
+    assert parsed is not None and (parsed.trace_id, parsed.is_sampled) == (new.trace_id, True)
+    unrecorded = parse_traceparent(unrecorded_trace())
+    assert unrecorded is not None and not unrecorded.is_sampled
+    joined = join_trace(parsed)
+    assert (joined.trace_id, joined.parent_id, joined.is_sampled) == (new.trace_id, new.span_id, True)
+    assert joined.span_id not in (new.span_id, b"")
 
 
 # -- access log
@@ -151,7 +159,7 @@ async def test_lines_of_answers_refusals_and_errors(
         32,
         3,
     )
-    assert 0 <= lines[0]["seconds"] < 10
+    assert 0 <= lines[0]["duration_ms"] < 10_000
     assert SECRET not in json.dumps(lines)
 
 
@@ -184,7 +192,7 @@ async def test_ends_that_clients_and_engines_make(
         (None, "disconnected"), (200, "error"), (503, "engine_lost"),
     ]  # fmt: skip
     assert {line["version"] for line in lines} == {name}
-    assert lines[1]["first_token_seconds"] is not None
+    assert lines[1]["first_token_ms"] is not None
     assert (counted[End.DISCONNECTED], counted[End.ERROR], counted[End.ENGINE_LOST]) == (1, 1, 1)
 
 
@@ -285,6 +293,21 @@ async def test_wait_and_error_in_a_span(engine: FakeEngine, storage: Storage, co
     assert (counts.written, counts.dropped, counts.failed) == (2, 0, 0)
 
 
+async def test_the_share_of_new_traces_and_the_clients_decision(
+    engine: FakeEngine, storage: Storage, collector: Collector
+) -> None:
+    async with (
+        serving(engine, storage, traces_endpoint=collector.url, traces_ratio=0.5) as (running, _),
+        connect(running) as wire,
+    ):
+        for _ in range(100):
+            await wire.ask(post())
+        await wire.ask(post(ASK, f"traceparent: 00-{TRACE}-{PARENT}-00"))
+    new = [span for span in collector.spans() if not span.parent_span_id]
+    assert 20 < len(new) == len(collector.spans()) < 80
+    assert len({span.trace_id for span in new}) == len(new)
+
+
 async def test_unsampled_requests_have_no_span_and_the_engine_is_told(
     engine: FakeEngine, storage: Storage, collector: Collector
 ) -> None:
@@ -298,7 +321,7 @@ async def test_unsampled_requests_have_no_span_and_the_engine_is_told(
 def test_a_collector_that_takes_nothing_is_said_once(
     collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:
-    record = RequestRecord(b"POST", "/v1/completions", b"id", begin_span(None, 1.0), 0.0, lambda record: None)
+    record = RequestRecord(b"POST", "/v1/completions", b"id", begin_trace(), 0.0, lambda record: None)
     record.answer_began(200)
     record.answer_ended(1.0, complete=True)
     record.ended_at = 1_800_000_000_000_000_000

@@ -236,7 +236,7 @@ def test_the_operator_is_told_who_may_reach_serving_pods(default: list[dict[str,
 
 def test_the_operator_is_told_where_traces_go(default: list[dict[str, Any]]) -> None:
     settings = read_settings([], environment_of(default))
-    assert (settings.traces_endpoint, settings.traces_ratio) == ("", 0.05)
+    assert (settings.traces_endpoint, settings.traces_ratio) == ("", 0.01)
     url = "http://collector.observability:4318/v1/traces"
     given = render(f"servingTelemetry.traces.endpoint={url}", "servingTelemetry.traces.sampleRatio=1")
     settings = read_settings([], environment_of(given))

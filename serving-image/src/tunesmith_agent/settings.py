@@ -83,7 +83,7 @@ class Settings:
     engine_token_seconds: float = 10.0
     access_logs: AccessLogs = AccessLogs.ERRORS
     traces_endpoint: str = ""
-    traces_ratio: float = 0.05
+    traces_ratio: float = 0.01
     limits: Limits = field(default_factory=Limits)
 
     def to_telemetry(self) -> TelemetrySettings:

@@ -69,7 +69,7 @@ class Environment:
     term: int = 0
     serving_network: ServingNetwork | None = None
     traces_endpoint: str = ""
-    traces_ratio: str = "0.05"
+    traces_ratio: str = "0.01"
 
     def trainer_needs(self, image: str) -> GPUNeeds:
         """Needs of a trainer image; the CUDA of images other than the default one is unknown."""

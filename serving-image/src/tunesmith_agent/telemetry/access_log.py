@@ -1,7 +1,6 @@
 """Access log: one JSON line per request on stdout, without contents."""
 
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -33,15 +32,12 @@ class AccessLog:
     Args:
         which: requests that are written.
         counts: what became of the lines.
-        write: takes lines, in a thread of its own.
     """
 
-    def __init__(
-        self, which: AccessLogs, counts: ExportCounts, write: "Callable[[list[bytes]], bool] | None" = None
-    ) -> None:
+    def __init__(self, which: AccessLogs, counts: ExportCounts) -> None:
         self._is_whole = which is AccessLogs.ALL
-        self._queue: BackgroundQueue[bytes] = BackgroundQueue(
-            "access-log", write or _write_to_stdout, counts, _LINES, _SECONDS
+        self._queue: BackgroundQueue[RequestRecord] = BackgroundQueue(
+            "access-log", _write, counts, _LINES, _SECONDS
         )
 
     def start(self) -> None:
@@ -55,7 +51,17 @@ class AccessLog:
     def add(self, record: RequestRecord) -> None:
         """Write a line on a request that has ended, if it is one of those to be written."""
         if self._is_whole or record.end is not End.ANSWERED or record.status >= 400:
-            self._queue.put(orjson.dumps(_fields(record), option=orjson.OPT_APPEND_NEWLINE))
+            self._queue.put(record)
+
+
+def _write(records: list[RequestRecord]) -> bool:
+    lines = [orjson.dumps(_fields(record), option=orjson.OPT_APPEND_NEWLINE) for record in records]
+    try:
+        sys.stdout.buffer.write(b"".join(lines))
+        sys.stdout.buffer.flush()
+    except OSError:
+        return False
+    return True
 
 
 def _fields(record: RequestRecord) -> dict[str, Any]:
@@ -72,9 +78,9 @@ def _fields(record: RequestRecord) -> dict[str, Any]:
         "version": record.version or None,
         "status": record.status or None,
         "end": str(record.end),
-        "seconds": round(record.ended - begun, 6),
-        "queued_seconds": round(record.queued, 6) if record.queued else None,
-        "first_token_seconds": round(first - begun, 6) if first else None,
+        "duration_ms": _milliseconds(record.ended - begun),
+        "queued_ms": _milliseconds(record.queued) if record.queued else None,
+        "first_token_ms": _milliseconds(first - begun) if first else None,
         "prompt_tokens": usage.prompt if usage else None,
         "prompt_tokens_cached": usage.cached if usage else None,
         "generation_tokens": usage.generated if usage else None,
@@ -84,10 +90,6 @@ def _fields(record: RequestRecord) -> dict[str, Any]:
     }
 
 
-def _write_to_stdout(lines: list[bytes]) -> bool:
-    try:
-        sys.stdout.buffer.write(b"".join(lines))
-        sys.stdout.buffer.flush()
-    except OSError:
-        return False
-    return True
+def _milliseconds(seconds: float) -> int:
+    """Milliseconds, which is what the loop's clock counts in."""
+    return int(1000 * seconds + 0.5)

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from random import random
 
 from tunesmith_agent.http.connection import Handler, ServerConnection
 from tunesmith_agent.http.messages import Request
@@ -14,7 +15,7 @@ from tunesmith_agent.metrics import AgentMetrics
 from .access_log import AccessLog, AccessLogs
 from .background import BackgroundQueue
 from .record import RequestRecord
-from .trace_context import begin_span, parse_traceparent
+from .trace_context import begin_trace, join_trace, parse_traceparent, unrecorded_trace
 
 _ID_HEADER, _TRACE_HEADER, _STATE_HEADER = b"x-request-id", b"traceparent", b"tracestate"
 #: An ID of a client that is passed on: visible characters, not too many.
@@ -107,10 +108,12 @@ class Telemetry:
         value = headers.get(_TRACE_HEADER)
         trace = parse_traceparent(value) if value else None
         if self._spans is not None:
-            if trace is None:
+            if trace is not None:
+                trace = join_trace(trace)
+            else:
                 headers.pop(_STATE_HEADER, None)
-            trace = begin_span(trace, self._ratio)
-            headers[_TRACE_HEADER] = trace.to_header()
+                trace = begin_trace() if random() < self._ratio else None
+            headers[_TRACE_HEADER] = trace.to_header() if trace else unrecorded_trace()
         return RequestRecord(
             request.method,
             self._paths.get(request.path, ""),

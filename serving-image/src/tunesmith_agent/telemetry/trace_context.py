@@ -40,15 +40,16 @@ def parse_traceparent(value: bytes) -> TraceContext | None:
     return TraceContext(trace_id, b"", parent_id, bool(int(flags, 16) & _SAMPLED))
 
 
-def begin_span(parent: TraceContext | None, ratio: float) -> TraceContext:
-    """Context of a request of a client with this context, or of a new trace.
+def join_trace(parent: TraceContext) -> TraceContext:
+    """Context of a request of a client with this context; the client's decision to record holds."""
+    return parent._replace(span_id=b"%016x" % getrandbits(64))
 
-    The client's decision to record holds. Of new traces a share is recorded, chosen by the ID as OpenTelemetry's
-    TraceIdRatioBased does it.
-    """
-    if parent is not None:
-        return parent._replace(span_id=b"%016x" % getrandbits(64))
-    number = getrandbits(192)
-    ids = b"%048x" % number
-    is_sampled = (number >> 64) & 0xFFFFFFFFFFFFFFFF < ratio * 2**64
-    return TraceContext(ids[:32], ids[32:], b"", is_sampled)
+
+def begin_trace() -> TraceContext:
+    """Context of a new trace that is recorded."""
+    return TraceContext(b"%032x" % getrandbits(128), b"%016x" % getrandbits(64), b"", True)
+
+
+def unrecorded_trace() -> bytes:
+    """Value of ``traceparent`` of a new trace that is not recorded; the engine then does not record it either."""
+    return b"00-%032x-%016x-00" % (getrandbits(128), getrandbits(64))
