@@ -40,7 +40,7 @@ ENVIRONMENT = {
 }  # fmt: skip
 ARGUMENTS = [
     "--served-model-name=base", "--enable-lora", "--max-loras=4", "--max-cpu-loras=8", "--max-lora-rank=16",
-    "--block-size=32",
+    "--block-size=32", "--enable-prompt-tokens-details",
     "--max-model-len=256", "--dtype=float32", "--enforce-eager", "--max-num-seqs=8", "--host=127.0.0.1",
 ]  # fmt: skip
 
@@ -216,7 +216,7 @@ async def check_one_slot(engine: Any, storage: Path, right: Version) -> None:
         said = {name: [(await say(client, name))[0] for _ in range(2)] for name in ("one", "two", "one")}
         assert len({text for texts in said.values() for text in texts}) == 1
         assert len(await running.agent.engine.adapters()) == 1
-        assert running.agent.metrics.residency.evictions >= 2
+        assert sum(stats.evictions for stats in running.agent.metrics.versions.values()) >= 2
 
 
 async def check_whole_prompts(running: Running, port: int) -> None:
@@ -279,6 +279,10 @@ async def check_answers(running: Running, client: openai.AsyncOpenAI, right: Ver
     assert version == served_name("right", right.digest)
     assert tuned != (await say(client, "base"))[0]
     assert await say_streamed(client, "right") == tuned
+    stats = running.agent.metrics.versions["right", right.digest]
+    assert stats.without_usage == 0
+    assert stats.prompt_tokens > 0
+    assert stats.generation_tokens > 0
     names = [model.id async for model in client.models.list()]
     assert names == ["base", "right", served_name("right", right.digest)]
     running.want()

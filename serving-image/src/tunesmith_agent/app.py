@@ -30,6 +30,7 @@ from .monitoring import Monitoring
 from .proxying.proxy import Proxy
 from .routing.table import RoutingTable
 from .settings import Settings
+from .telemetry.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,8 @@ class Agent:
             settings.wait_seconds,
             filter(None, settings.media_hosts.split(",")),
         )
-        self.server = Server(self.proxy, self.metrics.count_refusal, settings.limits)
+        self.telemetry = Telemetry(self.proxy, self.proxy.paths, settings.to_telemetry(), self.metrics)
+        self.server = Server(self.telemetry, self.metrics.count_refusal, settings.limits)
         self.cache = ArtifactCache(settings.cache_dir, settings.cache_bytes)
         limits_of_engine = EngineLimits(
             settings.max_rank, settings.base_model_uri, settings.tool_call_parser, settings.reasoning_parser
@@ -111,6 +113,7 @@ class Agent:
         self.cache.load()
         self.store.load()
         is_restarted = self.store.current is not None
+        self.telemetry.start()
         async with self.engine, self.engine_metrics:
             tasks = [asyncio.create_task(part) for part in self._background_tasks()]
             stopping = asyncio.create_task(stop.wait())
@@ -134,6 +137,7 @@ class Agent:
                 await self.monitoring_server.stop()
                 await self._monitoring.close()
                 self.pool.close()
+                self.telemetry.stop()
                 for result in results:
                     if isinstance(result, Exception):
                         raise result

@@ -1,6 +1,6 @@
 """Checks and routing of client requests: an allow-list of paths in front of the engine."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import orjson
@@ -14,6 +14,8 @@ from tunesmith_agent.requests.model_name import resolve_model
 from tunesmith_agent.requests.switches import apply_switches
 from tunesmith_agent.routing.stickiness import stickiness_key
 from tunesmith_agent.routing.table import Route, RoutingTable
+from tunesmith_agent.telemetry.record import record_of
+from tunesmith_agent.telemetry.usage import ask_for_usage
 from tunesmith_contract.agent import VERSION_HEADER
 
 from .forward import Forward
@@ -72,7 +74,7 @@ class Proxy:
         media_hosts: Iterable[str] = (),
     ) -> None:
         self.table = RoutingTable()
-        self.waiting_room = WaitingRoom(wait_seconds, metrics.residency)
+        self.waiting_room = WaitingRoom(wait_seconds)
         self.engine_hangs = False
         self._pool = pool
         self._metrics = metrics
@@ -84,6 +86,11 @@ class Proxy:
             **dict.fromkeys(self._endpoints, (b"POST", self._generate)),
             b"/v1/models": (b"GET", self._list_models),
         }
+
+    @property
+    def paths(self) -> Collection[bytes]:
+        """Paths that are served."""
+        return self._handlers.keys()
 
     def __call__(self, connection: ServerConnection, request: Request) -> None:
         """Answer one request."""
@@ -136,6 +143,8 @@ class Proxy:
             size: bytes of the body, as it arrived.
             deadline: end of the wait for a version, by the loop's clock; None if the request has not waited yet.
         """
+        if (record := record_of(connection)) is not None:
+            record.alias = route.model
         key = stickiness_key(request.headers, body) if route.uses_keys else b""
         target = route.pick(key)
         if target is None:
@@ -151,12 +160,13 @@ class Proxy:
             self.waiting_room.admit(connection, target, size, deadline, go_on)
             return
         if deadline is None and target.gate is not None:
-            self._metrics.residency.hits += 1
+            target.stats.hits += 1
         body["model"] = target.name
         switches = self._endpoints[request.path].switches
         if target.switches is not None and switches:
             ignored = apply_switches(body, switches, target.switches)
             target = target.ignoring(ignored) if ignored else target
+        hides_usage = ask_for_usage(request.path, body)
         Forward(
             self._pool,
             connection,
@@ -165,6 +175,8 @@ class Proxy:
             self._answer_not_ready,
             self._abandoned_seconds,
             hash(key) if route.uses_keys else None,
+            connection.loop.time() if deadline is None else deadline - self.waiting_room.seconds,
+            hides_usage,
         ).start()
 
     def _answer_not_ready(self, connection: ServerConnection) -> None:
