@@ -338,6 +338,30 @@ async def test_a_stream_comes_through_piece_by_piece(fleet: Fleet) -> None:
         assert answer.headers["content-type"].startswith("text/event-stream")
 
 
+async def test_what_a_client_did_not_ask_for_is_left_out_on_the_way_through_another_pod(fleet: Fleet) -> None:
+    """The pod that answers asks its engine for counts of tokens, and both pods know the request by one name."""
+    versions = await fleet.serve(3)
+    fleet.publish({"v0": "b", "v1": "a", "v2": "a"})
+    a, b = fleet.pods["a"], fleet.pods["b"]
+    counts = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
+    for piece in (b'data: {"choices":[{}]}\n\n', counts, None):
+        b.engine.pieces.put_nowait(piece)
+    body = {"model": "v0", "messages": [], "stream": True}
+    headers = {"x-request-id": "mine"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{a.url}{CHAT}", json=body, headers=headers) as answer,
+    ):
+        assert await answer.read() == b'data: {"choices":[{}]}\n\n'
+        assert answer.headers.getall("x-request-id") == ["mine"]
+    assert b.engine.headers[-1]["x-request-id"] == "mine"
+    stats = {
+        name: pod.agent.metrics.stats("v0", versions[0].digest).generation_tokens
+        for name, pod in fleet.pods.items()
+    }
+    assert stats == {"a": 0, "b": 2, "c": 0}
+
+
 async def test_a_client_that_leaves_ends_the_work_on_the_other_pod(fleet: Fleet) -> None:
     await fleet.serve(3)
     fleet.publish({"v0": "b", "v1": "a", "v2": "a"})
@@ -505,6 +529,7 @@ async def test_while_its_engine_is_gone_a_pod_has_others_answer(storage: Storage
         assert {answer.status for answer in answers} == {200}
         assert fleet.answered() == {"a": 0, "b": 7}
         assert {answer.version for answer in answers} == {"base", served_name("v0", version.digest)}
+        assert all("stream_options" not in request for request in fleet.pods["b"].engine.requests)
         # Also where it is the only home of the alias.
         fleet.publish({"v0": "a"})
         assert (await ask(a, "v0")).status == 200

@@ -26,9 +26,11 @@ DESIRED_FILE = "desired.json"
 #: The whole desired state.
 STATE_FILE = "state.json"
 
-#: Response headers that say which version answered.
+#: Response headers that say which version answered. In a request the first one asks for a version.
 VERSION_HEADER = "x-tunesmith-version"
 DIGEST_HEADER = "x-tunesmith-digest"
+#: Response header with the names of fields that were left out of a request.
+IGNORED_HEADER = "x-tunesmith-ignored"
 #: Request header whose value keeps a client on one side of a rollout.
 STICKINESS_HEADER = "x-tunesmith-key"
 
@@ -40,6 +42,8 @@ FORWARDED_KEY_HEADER = "x-tunesmith-forwarded-key"
 FORWARDED_ALIAS_HEADER = "x-tunesmith-forwarded-alias"
 #: Status by which an agent says that it has done nothing for such a request: another pod may answer it.
 NOT_ANSWERED_HERE = 421
+#: The name under which clients ask for the base model without an adapter; no alias has it.
+BASE_MODEL_NAME = "base"
 
 BUCKETS = 10_000
 MAX_REJECTED_DIGESTS = 20

@@ -33,7 +33,7 @@ from .residency import Residency
 from .versions import (
     Key,
     TrackedVersion,
-    answering_digests,
+    answering_versions,
     build_alias_route,
     build_pinned_route,
     desired_versions,
@@ -72,6 +72,7 @@ class Reconciler:
         on_table: Callable[[RoutingTable], None],
         created: int,
         directory: PeerDirectory,
+        on_endpoints: Callable[[frozenset[str]], None],
     ) -> None:
         self._settings = settings
         self._store = store
@@ -83,6 +84,7 @@ class Reconciler:
         self._on_table = on_table
         self._created = created
         self._directory = directory
+        self._on_endpoints = on_endpoints
         self._tracked: dict[Key, TrackedVersion] = {}
         self._last_stable: dict[str, str] = {}
         self._breakers = Breakers()
@@ -124,8 +126,11 @@ class Reconciler:
             return "No desired state has come yet."
         if self._boot_settled:
             return ""
-        waiting = self._loading_aliases()
         waited = asyncio.get_running_loop().time() - self._up_since
+        is_heard = self._store.is_confirmed or not self._settings.operator_url
+        if not is_heard and waited < self._settings.confirm_seconds:
+            return "The operator has not confirmed the desired state yet."
+        waiting = self._loading_aliases()
         if waiting and waited < self._settings.settle_seconds:
             return f"Loading: {', '.join(waiting[:10])}."
         self._boot_settled = True
@@ -215,6 +220,7 @@ class Reconciler:
             adapters = await self._engine.adapters()
             if self._up_since is None:
                 await self._engine.generate_token()
+                self._on_endpoints(await self._engine.endpoints())
         except EngineGone:
             self._mark_engine_down()
             return
@@ -341,6 +347,7 @@ class Reconciler:
         else:
             tracked.settled = True
             tracked.stats.consecutive_errors = 0
+            tracked.switches = reservation.chat.switches if reservation.chat else None
             self._set_state(tracked, LoadState.ACTIVE, reservation.reason, reservation.message)
             self.wake()
 
@@ -391,7 +398,7 @@ class Reconciler:
         """Build the routes from the active versions, and signal a changed report."""
         desired = self._store.current
         fallbacks = self._fallbacks()
-        routes = [self._base_route()]
+        routes: list[Route] = []
         instead: dict[Key, Target] = {}
         for alias in desired.aliases if desired else ():
             breaker_open = self._breakers.is_open(alias.name)
@@ -408,6 +415,8 @@ class Reconciler:
             if tracked.state is not LoadState.DRAINING:
                 homes = self._directory.homes(tracked.alias, is_complete=tracked.active)
                 routes.append(build_pinned_route(tracked, homes, instead.get(tracked.key)))
+        # The last of a name wins: no alias stands in front of the base model.
+        routes.append(self._base_route())
         self._metrics.breakers_open = len(self._breakers)
         self._on_table(build_table(routes, self._created))
         self._signal_change()
@@ -445,7 +454,7 @@ class Reconciler:
         return [
             alias.name
             for alias in (desired.aliases if desired else ())
-            if any((alias.name, digest) not in settled for digest in answering_digests(alias))
+            if any((alias.name, version.digest) not in settled for version in answering_versions(alias))
         ]
 
     def _record_error(self, stats: VersionStats) -> None:

@@ -10,6 +10,7 @@ from tunesmith_agent.routing.homes import Homes
 from tunesmith_agent.routing.stickiness import threshold
 from tunesmith_agent.routing.table import Route, Target, build_distant_target, build_target
 from tunesmith_contract.agent import DesiredAlias, DesiredState, LoadedVersion, LoadState, Version
+from tunesmith_contract.answer_formats import Switch
 from tunesmith_contract.base import short_digest
 
 #: Alias and digest: identity of a version between operator and agent.
@@ -29,6 +30,7 @@ class TrackedVersion:
         settled: the version was active or failed since this start of the engine.
         task: loads or drains it.
         gate: open while the engine holds it.
+        switches: arguments of the chat template that it was trained with; None in artifacts of earlier releases.
     """
 
     alias: str
@@ -41,6 +43,7 @@ class TrackedVersion:
     settled: bool = False
     task: asyncio.Task[None] | None = None
     gate: Gate = field(default_factory=Gate)
+    switches: Mapping[str, Switch] | None = None
 
     @property
     def key(self) -> Key:
@@ -83,14 +86,12 @@ def desired_versions(desired: DesiredState | None) -> Iterator[tuple[str, Versio
                 yield alias.name, version
 
 
-def answering_digests(alias: DesiredAlias) -> list[str]:
-    """Digests of the versions that get requests of the alias."""
-    versions = (alias.stable, alias.candidate if alias.weight else None)
-    return [
-        version.digest
-        for version in versions
-        if version is not None and (version is alias.stable or version.digest not in alias.rejected)
-    ]
+def answering_versions(alias: DesiredAlias) -> Iterator[Version]:
+    """Versions that the alias gives requests."""
+    if alias.stable is not None:
+        yield alias.stable
+    if alias.candidate is not None and alias.weight and alias.candidate.digest not in alias.rejected:
+        yield alias.candidate
 
 
 def fallback_version(
@@ -162,14 +163,14 @@ def build_pinned_route(
 
 def is_complete(alias: DesiredAlias, tracked: Mapping[Key, TrackedVersion]) -> bool:
     """True if all versions of the alias that get requests are active on this pod."""
-    versions = (tracked.get((alias.name, digest)) for digest in answering_digests(alias))
+    versions = (tracked.get((alias.name, version.digest)) for version in answering_versions(alias))
     return all(version is not None and version.active for version in versions)
 
 
 def _target(tracked: TrackedVersion | None) -> Target | None:
     if tracked is None or not tracked.active:
         return None
-    return build_target(*tracked.key, tracked.stats, tracked.gate)
+    return build_target(*tracked.key, tracked.stats, tracked.gate, tracked.switches)
 
 
 def _unavailable_reason(tracked: TrackedVersion | None) -> str:

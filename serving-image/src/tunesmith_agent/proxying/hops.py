@@ -8,24 +8,27 @@ from typing import Any
 import orjson
 
 from tunesmith_agent.http.connection import ServerConnection
-from tunesmith_agent.http.messages import Refusal, Request
+from tunesmith_agent.http.messages import JSON_TYPE, Refusal, Request
 from tunesmith_agent.http.upstream import UpstreamConnection
-from tunesmith_agent.metrics import HopStats
+from tunesmith_agent.metrics import End, HopStats
 from tunesmith_agent.peers.directory import ANSWER_SECONDS, PeerDirectory, PeerLink
 from tunesmith_agent.peers.signing import Signed
 from tunesmith_agent.routing.homes import Homes
 from tunesmith_agent.routing.stickiness import NO_KEY, key_number, stickiness_key
 from tunesmith_agent.routing.table import Target
+from tunesmith_agent.telemetry.record import record_of
 from tunesmith_contract.agent import (
     DIGEST_HEADER,
     FORWARDED_ALIAS_HEADER,
     FORWARDED_HEADER,
     FORWARDED_KEY_HEADER,
+    IGNORED_HEADER,
     NOT_ANSWERED_HERE,
     VERSION_HEADER,
 )
 
-from .forward import ENGINE_HEADERS, Forward, passed_headers
+from .forward import PASSED_HEADERS
+from .passing import Passing, passed_headers
 
 FORWARDED = FORWARDED_HEADER.encode()
 FORWARDED_ALIAS = FORWARDED_ALIAS_HEADER.encode()
@@ -33,7 +36,7 @@ _FORWARDED_KEY = FORWARDED_KEY_HEADER.encode()
 _FORGED_STATUS = 403
 
 #: Headers of another agent's answer that the client gets to see.
-_PASSED_HEADERS = (*ENGINE_HEADERS, VERSION_HEADER.encode(), DIGEST_HEADER.encode())
+_PASSED_HEADERS = (*PASSED_HEADERS, VERSION_HEADER.encode(), DIGEST_HEADER.encode(), IGNORED_HEADER.encode())
 
 #: Other pods that one request is tried on.
 MAX_TRIES = 8
@@ -57,13 +60,11 @@ class Hops:
     Args:
         directory: the other pods.
         stats: counters.
-        abandoned_seconds: see ``Limits``.
     """
 
-    def __init__(self, directory: PeerDirectory, stats: HopStats, abandoned_seconds: float) -> None:
+    def __init__(self, directory: PeerDirectory, stats: HopStats) -> None:
         self.directory = directory
         self.stats = stats
-        self.abandoned_seconds = abandoned_seconds
 
     def hand_on(
         self,
@@ -171,7 +172,13 @@ class _HandedOn:
             if (link := directory.find(name, self._target.name)) is not None:
                 self._tries += 1
                 Hop(
-                    self._hops, link, client, self._target, self._head(name), self._payload, self.try_next
+                    self._hops.stats,
+                    link,
+                    client,
+                    self._target,
+                    self._head(name),
+                    self._payload,
+                    self.try_next,
                 ).start()
                 return
         self._answer_here()
@@ -191,7 +198,7 @@ class _HandedOn:
         return b"POST %b HTTP/1.1\r\n%b%b\r\n" % (self._path, lines, self._headers)
 
 
-class Hop(Forward):
+class Hop(Passing):
     """One try on one pod.
 
     The body is sent when the other agent asks for it. One that hangs or has gone never does, so nothing was done for
@@ -201,11 +208,12 @@ class Hop(Forward):
         go_on: tries the next pod; called if this one did nothing for the request.
     """
 
-    __slots__ = ("_body", "_hops", "_is_consented", "_link", "_sent_at", "_timer")
+    __slots__ = ("_body", "_go_on", "_head", "_is_consented", "_link", "_nothing_done", "_record", "_sent_at", "_stats",
+                 "_status", "_target", "_timer")  # fmt: skip
 
     def __init__(
         self,
-        hops: Hops,
+        stats: HopStats,
         link: PeerLink,
         client: ServerConnection,
         target: Target,
@@ -213,52 +221,95 @@ class Hop(Forward):
         body: bytes,
         go_on: Callable[[ServerConnection], None],
     ) -> None:
-        super().__init__(link.pool, client, target, head, go_on, hops.abandoned_seconds, None)
-        self._stats = hops.stats
-        self._hops = hops
+        super().__init__(link.pool, client)
+        self._stats = stats
         self._link = link
+        self._target = target
+        self._head = head
         self._body = body
-        self._is_consented = False
+        self._go_on = go_on
+        self._is_consented = self._nothing_done = False
+        self._status = 0
         self._sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._record = record_of(client)
+
+    def start(self) -> None:
+        """Send the head, on an idle connection if there is one."""
+        self._client.exchange = self
+        self._stats.in_flight += 1
+        if self._record is not None:
+            self._record.alias, self._record.version = self._target.stats.alias, self._target.name
+        self._open()
+
+    # -- from the client's connection
+
+    def client_lost(self) -> None:
+        """Close the connection to the other pod, whose engine then stops generating."""
+        self._drop_upstream()
+        self._end("left")
+
+    def timed_out(self) -> None:
+        self._drop_upstream()
+        self._fail(504, "The pod that answers was silent for too long.", "engine_timeout")
 
     # -- from the other pod's connection
 
     def on_continue(self) -> None:
         """Count the time of the hop."""
         self._is_consented = True
-        self._body = b""
+        self._head = self._body = b""
         self._stop_timer()
         self._link.succeed()
-        self._hops.stats.consent_seconds.observe(self._client.loop.time() - self._sent_at)
+        self._stats.consent_seconds.observe(self._client.loop.time() - self._sent_at)
 
     def on_head(self, status: int, headers: dict[bytes, bytes], length: int | None) -> None:
         self._stop_timer()
         if not self._is_consented or status in (NOT_ANSWERED_HERE, _FORGED_STATUS):
-            self._not_found = True
+            self._nothing_done = True
             self._link.lack(self._target.name)
             return
-        super().on_head(status, headers, length)
+        self._status = status
+        # It keeps the body, which no other pod will be asked for any more.
+        self._go_on = _do_nothing
+        lines = (b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_HEADERS if name in headers)
+        self._client.begin(status, b"".join(lines), length)
+
+    def on_data(self, data: bytes) -> None:
+        if not self._nothing_done:
+            self._client.send(data)
+
+    def on_pause(self) -> None:
+        if self._status:
+            self._client.flush()
+
+    def on_end(self) -> None:
+        self._upstream = None
+        if self._nothing_done:
+            self._end("not_held")
+            self._go_on(self._client)
+            return
+        self._end("answered", End.ERROR if self._status >= 500 else None)
+        self._client.end()
 
     def on_lost(self) -> None:
         """Try the next pod if this one has not asked for the body; else nobody knows what it did."""
-        self._stop_timer()
-        if self._is_consented or self._not_found:
-            super().on_lost()
-            return
         self._upstream = None
-        self._give_up()
+        if not self._is_consented or self._nothing_done:
+            self._give_up()
+        elif self._status:
+            self._client.flush()
+            self._cut()
+        else:
+            self._fail(502, "The pod that was to answer closed the connection.", "engine_failed")
 
     # -- inside
-
-    def _head_lines(self, headers: dict[bytes, bytes]) -> bytes:
-        return b"".join(b"%b: %b\r\n" % (name, headers[name]) for name in _PASSED_HEADERS if name in headers)
 
     def _send(self, upstream: UpstreamConnection) -> None:
         self._upstream = upstream
         self._sent_at = self._client.loop.time()
         self._timer = self._client.loop.call_later(ANSWER_SECONDS, self._give_up)
-        upstream.send(self, self._request, self._body)
+        upstream.send(self, self._head, self._body)
         if self._client.paused:
             upstream.pause()
 
@@ -268,8 +319,8 @@ class Hop(Forward):
     def _give_up(self) -> None:
         self._link.fail()
         self._drop_upstream()
-        self._stats.count_engine_lost()
-        self._on_engine_failure(self._client)
+        self._end("unreachable")
+        self._go_on(self._client)
 
     def _drop_upstream(self) -> None:
         self._stop_timer()
@@ -279,3 +330,27 @@ class Hop(Forward):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _fail(self, status: int, message: str, code: str) -> None:
+        """Answer with an error, or cut the connection if a part of the answer was sent already."""
+        if self._status:
+            self._cut()
+            return
+        self._end("broken", End.ERROR)
+        refusal = Refusal(status, message, kind="server_error", code=code)
+        self._client.respond(status, JSON_TYPE, refusal.to_body())
+
+    def _cut(self) -> None:
+        """End the connection so that the client can't take a partial answer for a whole one."""
+        self._client.exchange = None
+        self._end("broken", End.ERROR)
+        self._client.cut()
+
+    def _end(self, result: str, end: End | None = None) -> None:
+        self._stats.end(result)
+        if self._record is not None and end is not None:
+            self._record.end = end
+
+
+def _do_nothing(client: ServerConnection) -> None:
+    """End of the tries: one has succeeded."""
