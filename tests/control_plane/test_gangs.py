@@ -76,6 +76,29 @@ def test_the_pod_that_knows_the_cause_is_heard_though_the_job_removes_it(runs: R
     assert (status["failure"]["category"], status["failure"]["message"]) == ("DataError", "line 7")
 
 
+def test_a_deleted_pod_spends_no_retry_though_all_had_to_be_killed(runs: Runs) -> None:
+    """The Job of the real controller deletes the other pod; neither saves its state in time."""
+    made = gang(runs, "deleted", backoffLimit=0)
+    names = [runs.pod(made, "train", 1, index)["metadata"]["name"] for index in (0, 1)]
+    for name in names:
+        runs.server.hold_pod(runs.namespace, name)
+    runs.server.api.delete(f"/api/v1/namespaces/{runs.namespace}/pods/{names[1]}")
+    for name in reversed(names):
+        path = f"pods/{name}"
+        eventually(
+            lambda path=path: "deletionTimestamp" in runs.read_child(path)["metadata"], what="its deletion"
+        )
+        runs.server.finish_pod(runs.namespace, name, 137)
+    for name in names:
+        runs.server.release_pod(runs.namespace, name)
+    ready = runs.wait_for_reason(KIND, "deleted", "Disrupted")
+    assert "was deleted and ended with exit code 137" in ready["message"]
+    for index in (0, 1):
+        runs.finish(made, "train", 2, 0, success("train") if index == 0 else None, index=index)
+    status = runs.wait(KIND, "deleted", "Succeeded")
+    assert (status["attempts"], status["disruptions"]) == (3, 1)
+
+
 def test_out_of_memory_leads_to_a_smaller_micro_batch(runs: Runs) -> None:
     method = {"sft": {"maxLength": 256, "packing": False}}
     made = gang(runs, "large", backoffLimit=0, method=method)
