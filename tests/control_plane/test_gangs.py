@@ -1,5 +1,6 @@
 """Training on several nodes, on a real API server with real controllers."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,12 @@ def test_a_deleted_pod_spends_no_retry_though_all_had_to_be_killed(runs: Runs) -
     for name in names:
         runs.server.hold_pod(runs.namespace, name)
     runs.server.api.delete(f"/api/v1/namespaces/{runs.namespace}/pods/{names[1]}")
+
+    def is_deleted(name: str) -> bool:
+        return "deletionTimestamp" in runs.read_child(f"pods/{name}")["metadata"]
+
     for name in reversed(names):
-        path = f"pods/{name}"
-        eventually(
-            lambda path=path: "deletionTimestamp" in runs.read_child(path)["metadata"], what="its deletion"
-        )
+        eventually(partial(is_deleted, name), what="its deletion")
         runs.server.finish_pod(runs.namespace, name, 137)
     for name in names:
         runs.server.release_pod(runs.namespace, name)

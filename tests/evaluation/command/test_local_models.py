@@ -131,6 +131,11 @@ def commit(folder: Path) -> str:
     return file_digest(folder / COMMIT_FILE)
 
 
+def commit_reward_model(folder: Path) -> str:
+    configure(folder, architectures=["LlamaForSequenceClassification"])
+    return commit(folder)
+
+
 @pytest.mark.parametrize("name", ["checkpoint-200", "best"])
 def test_a_checkpoint_in_a_folder_is_evaluated(tmp_path: Path, models: Path, name: str) -> None:
     shutil.copytree(models / "llama", tmp_path / "first")
@@ -149,14 +154,7 @@ def test_a_checkpoint_in_a_folder_is_evaluated(tmp_path: Path, models: Path, nam
     [
         (commit, "sha256:" + "0" * 64, "write its digest, or name another checkpoint"),
         (lambda _: None, "sha256:" + "0" * 64, "has no commit.json"),
-        (
-            lambda folder: (
-                configure(folder, architectures=["LlamaForSequenceClassification"]),
-                commit(folder),
-            ),
-            None,
-            "is a reward model",
-        ),
+        (commit_reward_model, None, "is a reward model"),
     ],
 )
 def test_what_is_wrong_with_a_checkpoint_is_said(

@@ -22,7 +22,7 @@ EXAMPLES = [
 ]
 
 
-class _KubectlLoader(yaml.SafeLoader):  # type: ignore[misc]
+class _KubectlLoader(yaml.SafeLoader):
     """Loader that takes 2e-4 for a number, as kubectl does; PyYAML alone takes it for a string."""
 
 
