@@ -8,7 +8,7 @@ from simulation.serving_world import ENVIRONMENT, World, build_adapter
 
 from tunesmith.api.adapterdeployment import Engine, UpdateStrategy
 from tunesmith.manifests.engine_container import EngineNeeds
-from tunesmith.manifests.environment import ServingNetwork
+from tunesmith.manifests.environment import Environment, ServingNetwork
 from tunesmith.manifests.serving_config_maps import ServingInputs
 from tunesmith.manifests.serving_deployment import (
     END_SECONDS,
@@ -19,6 +19,7 @@ from tunesmith.manifests.serving_deployment import (
 from tunesmith.manifests.serving_network_policy import build_serving_network_policy
 from tunesmith.manifests.serving_service import build_serving_service
 from tunesmith_agent.settings import Settings, parse_settings
+from tunesmith_agent.telemetry.telemetry import TelemetrySettings
 from tunesmith_contract.answer_formats import ThinkingFormat, ToolFormat
 
 INPUTS = ServingInputs(1, "", "registry/serving:1")
@@ -167,6 +168,7 @@ def test_without_gpus_the_engine_runs_on_the_cpu() -> None:
         "--enforce-eager",
         "--max-model-len 256",
         "--enable-lora",
+        "--enable-prompt-tokens-details",
         "--max-loras 9",
         "--block-size 32",
     ):
@@ -406,6 +408,40 @@ def test_a_pod_lives_as_long_as_its_agent_may_drain(lame_duck: str, drain: str, 
     }
     settings = parse_settings([], variables)
     assert settings.lame_duck_seconds + settings.drain_seconds == grace - END_SECONDS
+
+
+def agent_settings(environment: Environment, **spec: Any) -> TelemetrySettings:
+    """What the agent makes of its variables."""
+    resource = World(build_adapter("one"), **spec).resource
+    [agent] = pod_of(build_serving_deployment(resource, INPUTS, environment))["containers"]
+    values = {name: value for name, value in environment_of(agent).items() if isinstance(value, str)}
+    return parse_settings([], values).to_telemetry()
+
+
+def test_the_agent_writes_what_the_resource_says_else_what_the_chart_says() -> None:
+    silent = agent_settings(ENVIRONMENT)
+    assert (silent.access_logs, silent.traces_endpoint) == ("Errors", "")
+    url = "http://collector.team:4318/v1/traces"
+    installed = replace(ENVIRONMENT, traces_endpoint="http://chart:4318/v1/traces", traces_ratio="0.1")
+    by_chart = agent_settings(installed)
+    assert (by_chart.traces_endpoint, by_chart.traces_ratio) == ("http://chart:4318/v1/traces", 0.1)
+    traces = {"endpoint": url, "sampleRatio": "0"}
+    own = agent_settings(installed, telemetry={"traces": traces, "accessLogs": "All"})
+    assert (own.access_logs, own.traces_endpoint, own.traces_ratio) == ("All", url, 0.0)
+
+
+def test_variables_of_traces_are_the_agents_too() -> None:
+    variables = [{"name": "OTEL_SERVICE_NAME", "value": "mine"}, {"name": "OMP_NUM_THREADS", "value": "2"}]
+    pod = pod_of(build(engine={"env": variables}))
+    assert environment_of(pod["initContainers"][0])["OTEL_SERVICE_NAME"] == "mine"
+    agent = environment_of(pod["containers"][0])
+    assert agent["OTEL_SERVICE_NAME"] == "mine"
+    assert "OMP_NUM_THREADS" not in agent
+
+
+def test_policies_leave_the_way_to_a_collector_open() -> None:
+    policy = build_serving_network_policy(World(build_adapter("one")).resource, ServingNetwork())
+    assert policy["spec"]["policyTypes"] == ["Ingress"]
 
 
 def test_pods_are_spread_over_nodes_without_waiting_for_any() -> None:

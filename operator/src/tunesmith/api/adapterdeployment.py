@@ -24,7 +24,7 @@ from .reasons import AdapterPhase
 from .rules import DIGEST_WITH_URI, Rule, exactly_one, keyed_by, matching
 from .sources import STORE_KEYS
 from .status import ContainerRequests
-from .uris import ArtifactUri
+from .uris import ArtifactUri, HttpUrl
 from .values import (
     AUTO,
     Confidence,
@@ -37,6 +37,7 @@ from .values import (
     Measured,
     ObjectName,
     ProofTolerance,
+    Ratio,
     Timestamp,
 )
 
@@ -211,6 +212,41 @@ class Engine(StrictModel):
         "such as images.example.com. Redirects are not followed. With an empty list, clients send media within the "
         "request, as data: URLs.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+
+
+class Traces(StrictModel):
+    """OpenTelemetry traces of requests, without contents."""
+
+    endpoint: HttpUrl | None = Field(
+        None,
+        description="The URL to which spans are sent by OTLP over HTTP, with its path, such as "
+        "http://otel-collector.observability:4318/v1/traces. If unset, the one that the operator was installed with is "
+        "used; without one no traces are sent. The header traceparent is passed to the engine in any case.",
+    )
+    sample_ratio: Ratio | None = Field(
+        None,
+        description='The share of requests that are recorded, such as "0.05", of those whose client does not say '
+        "by a traceparent if they are. If unset, the one that the operator was installed with is used.",
+    )
+
+
+class AccessLogs(StrEnum):
+    """Requests that are written to the access log."""
+
+    NONE = "None"
+    ERRORS = "Errors"
+    ALL = "All"
+
+
+class Telemetry(StrictModel):
+    """What serving pods write of the requests; never contents, keys or names of users."""
+
+    traces: Traces = Field(Traces(), description="OpenTelemetry traces of requests.")
+    access_logs: AccessLogs = Field(
+        AccessLogs.ERRORS,
+        description="The requests of which the agent writes one line of JSON to its standard output. Errors: those "
+        "that were not answered with a status below 400.",
     )
 
 
@@ -465,6 +501,11 @@ class AdapterDeploymentSpec(StrictModel):
         "autoscaler sets it: HorizontalPodAutoscaler and KEDA name this AdapterDeployment as their target.",
     )
     engine: Engine = Field(Engine(), description="Configuration of the inference engine (vLLM) in each pod.")
+    telemetry: Telemetry = Field(
+        Telemetry(),
+        description="The access log and traces of the serving pods; metrics are always published. A change replaces "
+        "the pods.",
+    )
     artifact_volumes: Annotated[tuple[ArtifactVolume, ...], Field(max_length=16)] = Field(
         (),
         description="PersistentVolumeClaims with artifacts, mounted read-only into each pod. With a ReadWriteOnce "

@@ -54,7 +54,7 @@ async def observe_adapterdeployment(reader: Reader, deployment: AdapterDeploymen
         revisions=await observe_children(client, "apps/v1", "ControllerRevision", metadata),
         pods=pods,
         agents=tuple(
-            Agent(state.report, state.connected, state.ended)
+            Agent(state.report, state.connected, state.ended, state.told)
             for state in reader.live.agents.states(metadata.uid)
         ),
         jobs=jobs,

@@ -133,6 +133,8 @@ def engine_arguments(deployment: AdapterDeployment, needs: EngineNeeds = EngineN
         *("--allowed-media-domains", *(engine.media_hosts or (NO_HOST,))),
         "--enable-lora",
         *(["--enable-auto-tool-choice"] if "--tool-call-parser" in arguments else []),
+        # The agent counts which tokens of a prompt came from the cache.
+        "--enable-prompt-tokens-details",
         *(["--fully-sharded-loras"] if shards_adapters(engine) else []),
         *([] if engine.gpus else ["--enforce-eager"]),
     ]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.api.adapterdeployment import AdapterDeployment, Engine, UpdateStrategy
+from tunesmith.api.adapterdeployment import AccessLogs, AdapterDeployment, Engine, Telemetry, UpdateStrategy
 from tunesmith.api.values import AUTO, duration_seconds, memory_bytes
 from tunesmith_contract.agent import BASE_MODEL_NAME, DESIRED_FILE, STATE_FILE
 from tunesmith_contract.layout import ADAPTER_CACHE_DIR, CONFIG_DIR, SecretRole
@@ -43,6 +43,9 @@ MONITORING_PORT, MONITORING_PORT_NAME = 8002, "metrics"
 
 #: Time for one token without GPUs: one step of the engine may read thousands of tokens of other requests first.
 CPU_TOKEN_SECONDS = 120
+
+#: Variables of OpenTelemetry in ``engine.env``, which the agent gets, too.
+TRACES_PREFIX = "OTEL_"
 
 #: Time to end the engine and its sidecars once the agent has drained.
 END_SECONDS = 115
@@ -291,7 +294,6 @@ def _agent_environment(
         "POD_UID": "metadata.uid",
         "POD_NAMESPACE": "metadata.namespace",
     }
-    engine = deployment.spec.engine
     values = {
         "TUNESMITH_DEPLOYMENT": deployment.metadata.name,
         "TUNESMITH_OPERATOR_URL": environment.operator_url,
@@ -313,10 +315,24 @@ def _agent_environment(
         values["TUNESMITH_REASONING_PARSER"] = parser
     if engine.gpus == 0:
         values["TUNESMITH_ENGINE_TOKEN_SECONDS"] = str(CPU_TOKEN_SECONDS)
+    values |= _telemetry_environment(deployment.spec.telemetry, environment)
+    values |= {each.name: each.value for each in engine.env if each.name.startswith(TRACES_PREFIX)}
     downward = [
         {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()
     ]
     return [*downward, *({"name": name, "value": value} for name, value in values.items())]
+
+
+def _telemetry_environment(telemetry: Telemetry, environment: Environment) -> dict[str, str]:
+    """Variables of access log and traces."""
+    traces = telemetry.traces
+    values = {}
+    if telemetry.access_logs is not AccessLogs.ERRORS:
+        values["TUNESMITH_ACCESS_LOGS"] = str(telemetry.access_logs)
+    if endpoint := traces.endpoint or environment.traces_endpoint:
+        ratio = environment.traces_ratio if traces.sample_ratio is None else traces.sample_ratio
+        values |= {"TUNESMITH_TRACES_ENDPOINT": endpoint, "TUNESMITH_TRACES_RATIO": ratio}
+    return values
 
 
 def build_serving_disruption_budget(owner: Owner) -> KubernetesObject:

@@ -25,7 +25,7 @@ from tunesmith.manifests.engine_container import ENGINE
 from tunesmith.manifests.objects import Body
 from tunesmith.manifests.serving_deployment import rolling_update, selector_labels
 from tunesmith.manifests.serving_service import serving_service_name, serving_url
-from tunesmith_contract.agent import FEATURES, PREVIOUS, REJECTED, LoadState, served_name
+from tunesmith_contract.agent import FEATURES, PEERS, PREVIOUS, REJECTED, LoadState, served_name
 
 from .alias_status import MAX_MESSAGE, build_adapter_status
 from .claims import ClaimLimits, claims_condition, stops_first
@@ -369,6 +369,7 @@ def _build_events(
 _WITHHELD = {
     PREVIOUS: "keep the previous version loaded after a promotion, so that a rollback loads it anew",
     REJECTED: "refuse a version that was rolled back if they start from an old file",
+    PEERS: "hand requests on to the pods that hold an adapter, nor take such requests",
 }
 
 
