@@ -17,6 +17,8 @@ _PATH = re.compile(r"(?<=[ \"])\./")
 _PIPELINES = ({"permissions", "steps"}, {"evaluation"})
 #: Members of the spec of a FineTuneJob, by which a part of one is told from a part of an EvalRun.
 _JOB_MEMBERS = {"dataset", "method", "search"}
+#: The same for AdapterDeployments.
+_SERVING_MEMBERS = {"access", "adapters", "engine", "replicas", "telemetry"}
 
 _SPEC: dict[str, Any] = {
     "candidate": {"fineTuneJobRef": {"name": "tickets"}},
@@ -65,6 +67,9 @@ def _complete(shown: dict[str, Any]) -> dict[str, Any]:
     if _JOB_MEMBERS & set(spec):
         job = load_good("finetunejob-minimal")
         return job | {"spec": job["spec"] | spec}
+    if _SERVING_MEMBERS & set(spec):
+        deployment = load_good("adapterdeployment-minimal")
+        return deployment | {"spec": deployment["spec"] | spec}
     if "candidate" in spec and "baseline" not in spec and "baseModel" not in spec:
         spec = {"baseModel": {"uri": "hf://org/base@main"}, **spec}
     spec = _SPEC | spec
