@@ -122,7 +122,9 @@ def test_an_operator_upgrade_replaces_no_pod() -> None:
 def test_another_engine_image_is_taken_once_it_is_written() -> None:
     world = World(build_adapter("one"))
     world.settle()
-    world.spec = world.spec | {"engine": {"gpus": 0, "image": "registry/mine:1", "updateStrategy": "StartFirst"}}
+    world.spec = world.spec | {
+        "engine": {"gpus": 0, "image": "registry/mine:1", "updateStrategy": "StartFirst"}
+    }
     world.settle()
     deployment = world.find("Deployment")
     assert deployment is not None

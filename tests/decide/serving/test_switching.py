@@ -61,7 +61,10 @@ def test_a_new_set_answers_once_its_pods_hold_all_that_gets_requests() -> None:
     assert (selected(world), roles(world)) == (3, {1: "Former", 3: "Serving"})
     assert world.adapter()["candidate"]["weight"] == weight, "a conversation changed sides by the switch"
     assert "nextSet" not in world.status
-    assert [reason for reason in world.reasons() if reason in ("WarmingUp", "Switched")] == ["WarmingUp", "Switched"]
+    assert [reason for reason in world.reasons() if reason in ("WarmingUp", "Switched")] == [
+        "WarmingUp",
+        "Switched",
+    ]
 
 
 def test_the_former_set_stays_for_its_time_and_takes_part_in_the_rollout() -> None:
@@ -161,7 +164,11 @@ def test_gpus_for_a_second_set_are_counted_when_they_are_missing() -> None:
     world.run_pods()
     for pod in world.pods.values():
         if "serving-2" in pod.name:
-            pod.ready, pod.connected, pod.unschedulable = False, False, "0/3 nodes: Insufficient nvidia.com/gpu"
+            pod.ready, pod.connected, pod.unschedulable = (
+                False,
+                False,
+                "0/3 nodes: Insufficient nvidia.com/gpu",
+            )
     world.reconcile()
     waits = world.condition("Reconciling")
     assert waits["reason"] == "WaitingForGPU"
@@ -244,6 +251,21 @@ def test_a_restarted_operator_does_not_switch_before_it_has_heard_the_old_pods()
         pod.connected = "serving-2" in pod.name
     world.reconcile()
     assert selected(world) == 1
+
+
+def test_pods_that_have_not_heard_of_the_latest_weights_do_not_answer_yet() -> None:
+    world = build_world()
+    world.change_engine(image=SECOND)
+    world.reconcile()
+    world.run_pods()
+    next_pods = [pod for pod in world.pods.values() if "serving-2" in pod.name]
+    applied = next_pods[0].generation
+    for pod in next_pods:
+        pod.generation = applied - 1
+    status = world.reconcile(actions=0).status
+    assert status is not None and status["nextSet"] == "0/2"
+    world.settle()
+    assert selected(world) == 2
 
 
 def test_pods_of_the_next_set_decide_no_rollout() -> None:
@@ -334,28 +356,46 @@ class SwitchMachine(RuleBasedStateMachine):
 
     @initialize(replicas=st.integers(1, 3))
     def begin(self, replicas: int) -> None:
-        self.world = World(build_adapter("one"), build_adapter("one", name="tickets"), replicas=replicas, pods=0)
+        self.world = World(
+            build_adapter("one"), build_adapter("one", name="tickets"), replicas=replicas, pods=0
+        )
         self.reconcile(99)
         self.start_pods()
 
     # What people and clusters do.
 
-    @rule(image=st.sampled_from([None, SECOND, THIRD]))
-    def change_the_engine(self, image: str | None) -> None:
-        self.world.change_engine(image=image)
-
-    @rule(strategy=st.sampled_from(["Auto", "Auto", "StopFirst", "SecondSet"]))
-    def change_the_order(self, strategy: str) -> None:
-        self.world.change_engine(updateStrategy=strategy)
-
-    @rule(word=st.sampled_from(["one", "two"]))
-    def change_an_adapter(self, word: str) -> None:
-        self.world.set_adapter(build_adapter(word))
-
-    @rule(replicas=st.integers(0, 3))
-    def scale(self, replicas: int) -> None:
-        self.world.spec = self.world.spec | {"replicas": replicas}
-        self.world.generation += 1
+    @rule(
+        change=st.sampled_from(
+            [
+                ("image", None),
+                ("image", SECOND),
+                ("image", THIRD),
+                ("updateStrategy", "StopFirst"),
+                ("updateStrategy", "Auto"),
+                ("adapter", "one"),
+                ("adapter", "two"),
+                ("replicas", 0),
+                ("replicas", 3),
+                ("time", 60),
+                ("time", 400),
+                ("time", -600),
+                ("status", None),
+            ]
+        )
+    )
+    def change(self, change: tuple[str, Any]) -> None:
+        match change:
+            case "image" | "updateStrategy" as name, value:
+                self.world.change_engine(**{name: value})
+            case "adapter", word:
+                self.world.set_adapter(build_adapter(word))
+            case "replicas", number:
+                self.world.spec = self.world.spec | {"replicas": number}
+                self.world.generation += 1
+            case "time", seconds:
+                self.world.now += timedelta(seconds=seconds)
+            case _:
+                self.world.status = {}
 
     @rule(image=st.sampled_from([FIRST, SECOND, THIRD]), how=st.sampled_from(["broken", "forgetful", "well"]))
     def change_an_image(self, image: str, how: str) -> None:
@@ -367,6 +407,19 @@ class SwitchMachine(RuleBasedStateMachine):
     @rule()
     def start_pods(self) -> None:
         self.world.run_pods()
+
+    @rule(
+        image=st.sampled_from([FIRST, SECOND, THIRD]),
+        how=st.sampled_from(["broken", "forgetful", "well", "well"]),
+        kills=st.lists(st.integers(0, 7), max_size=3),
+    )
+    def update(self, image: str, how: str, kills: list[int]) -> None:
+        """The usual way of another image, with kills where they hurt."""
+        self.change_an_image(image, how)
+        self.world.change_engine(image=None if image == FIRST else image)
+        for _ in range(4):
+            self.reconcile(kills.pop() if kills else 99)
+            self.start_pods()
 
     @rule(data=st.data(), what=st.sampled_from(["unready", "ready", "disconnect", "connect", "restart"]))
     def change_pod(self, data: st.DataObject, what: str) -> None:
@@ -382,14 +435,6 @@ class SwitchMachine(RuleBasedStateMachine):
                 self.world.restart_agent(pod.name)
                 pod.ready = False
 
-    @rule(seconds=st.sampled_from([5, 60, 400, -600]))
-    def wait(self, seconds: int) -> None:
-        self.world.now += timedelta(seconds=seconds)
-
-    @rule()
-    def wipe_status(self) -> None:
-        self.world.status = {}
-
     # What the operator does.
 
     @rule(actions=st.sampled_from([*range(8), 99, 99, 99, 99]))
@@ -398,8 +443,12 @@ class SwitchMachine(RuleBasedStateMachine):
         for done in range(actions + 1) if actions < 8 else (actions,):
             before = self.served()
             self.world.reconcile(done)
-            lost = {(alias, digest) for alias, digest in before - self.served() if self.is_stable(alias, digest)}
+            lost = {
+                (alias, digest) for alias, digest in before - self.served() if self.is_stable(alias, digest)
+            }
             assert not lost, "the operator took away what was served"
+            self.there_are_two_sets_at_most()
+            self.the_service_selects_a_set_there_is()
 
     def is_stable(self, alias: str, digest: str) -> bool:
         stable = next(found.stable for found in self.world.desired.aliases if found.name == alias)
@@ -415,7 +464,8 @@ class SwitchMachine(RuleBasedStateMachine):
             (alias, digest)
             for alias, digest in stable.items()
             for pod in self.world.selected_pods()
-            if self.world.images[pod.name] not in self.world.forgetful and digest in pod.aliases.get(alias, ())
+            if self.world.images[pod.name] not in self.world.forgetful
+            and digest in pod.aliases.get(alias, ())
         }
 
     # What never happens.
@@ -447,5 +497,5 @@ class SwitchMachine(RuleBasedStateMachine):
         assert len(self.world.pods) == self.world.spec["replicas"] == len(self.world.selected_pods())
 
 
-SwitchMachine.TestCase.settings = settings(max_examples=cases(8, 1000), stateful_step_count=20)
+SwitchMachine.TestCase.settings = settings(max_examples=cases(15, 1000), stateful_step_count=12)
 TestSwitch = SwitchMachine.TestCase

@@ -354,7 +354,9 @@ class World:
         service = self.find("Service")
         selector = service["spec"]["selector"] if service else {}
         return [
-            pod for pod in self.pods.values() if pod.ready and service and selector.items() <= pod.labels.items()
+            pod
+            for pod in self.pods.values()
+            if pod.ready and service and selector.items() <= pod.labels.items()
         ]
 
     # What the operator does.

@@ -242,8 +242,8 @@ class Engine(StrictModel):
     update_strategy: UpdateStrategy = Field(
         UpdateStrategy.AUTO,
         description="The order in which pods are replaced when the engine, its image or artifactSecretRef changes. "
-        "SecondSet: as many new pods start beside the old ones and load all adapters; then all requests go to them at "
-        "once. It needs as many free GPUs again. StopFirst: pods are replaced one after the other, an old one is "
+        "SecondSet: as many new pods start beside the old ones and load all adapters; then all requests go to them "
+        "at once. It needs as many free GPUs again. StopFirst: pods are replaced one after the other, an old one is "
         "removed first; a single replica does not answer meanwhile. StartFirst: one after the other, a new one is ready "
         "first. Auto: SecondSet, but StopFirst where a claim keeps the pods on one node with GPUs or serves one pod at "
         "a time. A change of this field does not replace pods.",
@@ -726,8 +726,8 @@ class PodSetStatus(StatusModel):
     number: int = Field(ge=1, description="The number of the set. A later set has a higher number.")
     deployment: str = Field(max_length=253, description="The name of the set's Deployment.")
     role: PodSetRole = Field(
-        description="Serving: the Service sends requests to its pods. Next: it is loading the adapters, and will answer "
-        "once its pods have them. Former: it answered before, and stays for engine.scaleDownDelay."
+        description="Serving: the Service sends requests to its pods. Next: it is loading the adapters, and will "
+        "answer once its pods have them. Former: it answered before, and stays for engine.scaleDownDelay."
     )
     base_model: str | None = Field(None, max_length=512, description="The URI of the base model.")
     image: str | None = Field(None, max_length=512, description="The serving image.")

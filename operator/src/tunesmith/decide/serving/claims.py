@@ -47,7 +47,9 @@ def asks_for_claims(deployment: AdapterDeployment, observed: Sequence[Body]) -> 
         observed: the Deployments of the pods.
     """
     is_changed = deployment.status.observed_generation < deployment.metadata.generation
-    return bool(mounted_claims(deployment.spec)) and (is_changed or not observed or not all(map(is_rolled_out, observed)))
+    return bool(mounted_claims(deployment.spec)) and (
+        is_changed or not observed or not all(map(is_rolled_out, observed))
+    )
 
 
 def judge_claims(deployment: AdapterDeployment, modes: Mapping[str, tuple[str, ...]] | None) -> ClaimLimits:

@@ -164,7 +164,9 @@ def plan_serving(
 
         wanted = _wanted_pods(deployment, inputs, environment, build)
         # Without a Service of its own there is nothing to switch.
-        in_place = observed.service is not own_service or replaces_in_place(deployment.spec, limits.stops_first)
+        in_place = observed.service is not own_service or replaces_in_place(
+            deployment.spec, limits.stops_first
+        )
         set_plan = plan_sets(sets, wanted, demand, in_place, now)
     state = ServingState(
         sets=sets,
@@ -184,7 +186,9 @@ def plan_serving(
     status, status_events, wait = plan_status(deployment, state, now)
     return Plan(
         actions=(
-            *plan_publication(deployment, stored, advanced.records, desired, sets.everyone, environment.ca_bundle),
+            *plan_publication(
+                deployment, stored, advanced.records, desired, sets.everyone, environment.ca_bundle
+            ),
             *_history_action(deployment, stored, advanced.records, requested),
             *_version_actions(deployment, stored, advanced, now),
             *_inputs_action(deployment, observed, inputs),

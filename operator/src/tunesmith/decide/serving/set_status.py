@@ -53,9 +53,7 @@ def explain_wait(
     return SwitchWait(reason, message, complete, replicas, is_final or late)
 
 
-def _find_cause(
-    deployment: AdapterDeployment, target: PodSet, demand: Demand
-) -> tuple[Reason, str, bool]:
+def _find_cause(deployment: AdapterDeployment, target: PodSet, demand: Demand) -> tuple[Reason, str, bool]:
     """Reason, the end of a sentence about it, and True if time alone will not help."""
     for condition in target.deployment.get("status", {}).get("conditions", ()):
         if (condition["type"], condition["status"]) == ("ReplicaFailure", "True"):
@@ -76,14 +74,12 @@ def _find_cause(
 def _describe_gpus(deployment: AdapterDeployment, pod: ServingPod, cause: str) -> str:
     gpus, replicas = deployment.spec.engine.gpus, deployment.spec.replicas
     return (
-        f": a second set of pods needs as many free GPUs again, {replicas * gpus} in all, and pod {pod.name} finds none "
-        f"({cause}). Free GPUs, or write engine.updateStrategy: StopFirst to replace the pods one after the other"
+        f": a second set of pods needs as many free GPUs again, {replicas * gpus} in all, and pod {pod.name} finds "
+        f"none ({cause}). Free GPUs, or write engine.updateStrategy: StopFirst to replace the pods one after the other"
     )
 
 
-def _find_failure(
-    target: PodSet, demand: Demand
-) -> tuple[str, Version, ServingPod, LoadedVersion] | None:
+def _find_failure(target: PodSet, demand: Demand) -> tuple[str, Version, ServingPod, LoadedVersion] | None:
     """A version that a pod can't load; one that no pod will ever load comes first."""
     failures = [
         (alias, version, pod, loaded)

@@ -4,8 +4,8 @@
               ▲                                  │                                  │
               └───────────change back────────────┴───────────change back────────────┘
 
-Everything follows from the observed Deployments and the Service, so an operator may end between any two actions. There are
-never more than two sets: another change replaces the one that does not answer.
+Everything follows from the observed Deployments and the Service, so an operator may end between any two actions. There
+are never more than two sets: another change replaces the one that does not answer.
 
 A set is complete when as many of its pods as answer now are ready, have applied the latest state, and hold each version
 that gets requests.
@@ -145,9 +145,7 @@ def plan_sets(sets: PodSets, wanted: WantedPods, demand: Demand, in_place: bool,
     return SetPlan(tuple(actions), serving.number, sets.switch, target, removal_seconds=removal)
 
 
-def _choose_target(
-    sets: PodSets, serving: PodSet, wanted: WantedPods, in_place: bool
-) -> PodSet | None:
+def _choose_target(sets: PodSets, serving: PodSet, wanted: WantedPods, in_place: bool) -> PodSet | None:
     """The set that shall have the wanted pods; None for a new one."""
     if wanted.are_in(serving.deployment):
         return serving
